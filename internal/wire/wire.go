@@ -1,0 +1,263 @@
+// Package wire is the byte layout of HTTP/2: frame headers and payloads, settings,
+// error codes, and one textual form of a frame for logs, traces and test failures.
+// Everything is bytes in, values out, or the reverse; nothing here blocks, keeps
+// state, or knows a connection. References are to RFC 9113 unless they say otherwise.
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// ClientPreface is what a client sends first (§3.4).
+const ClientPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+const (
+	HeaderLen = 9 // octets of a frame header (§4.1)
+
+	MinMaxFrameSize = 1 << 14   // the initial and smallest SETTINGS_MAX_FRAME_SIZE (§6.5.2)
+	MaxMaxFrameSize = 1<<24 - 1 // the largest
+	MaxWindow       = 1<<31 - 1 // the largest flow-control window (§6.9.1)
+	InitialWindow   = 1<<16 - 1 // both windows before any SETTINGS (§6.9.2)
+	MaxStreamID     = 1<<31 - 1 // a stream identifier is 31 bits (§5.1.1)
+	HeaderTableSize = 4096      // the initial SETTINGS_HEADER_TABLE_SIZE (§6.5.2)
+)
+
+// A FrameType is the type octet of a frame (§6).
+type FrameType uint8
+
+const (
+	Data           FrameType = 0x0
+	Headers        FrameType = 0x1
+	Priority       FrameType = 0x2
+	RSTStream      FrameType = 0x3
+	Settings       FrameType = 0x4
+	PushPromise    FrameType = 0x5
+	Ping           FrameType = 0x6
+	GoAway         FrameType = 0x7
+	WindowUpdate   FrameType = 0x8
+	Continuation   FrameType = 0x9
+	AltSvc         FrameType = 0xa  // RFC 7838
+	Origin         FrameType = 0xc  // RFC 8336
+	PriorityUpdate FrameType = 0x10 // RFC 9218
+)
+
+// Flags is the flags octet of a frame. What a bit means depends on the frame's type.
+type Flags uint8
+
+const (
+	EndStream    Flags = 0x1  // DATA, HEADERS
+	Ack          Flags = 0x1  // SETTINGS, PING
+	EndHeaders   Flags = 0x4  // HEADERS, PUSH_PROMISE, CONTINUATION
+	Padded       Flags = 0x8  // DATA, HEADERS, PUSH_PROMISE
+	PriorityFlag Flags = 0x20 // HEADERS
+)
+
+// Has reports whether every bit of f is set.
+func (f Flags) Has(bits Flags) bool { return f&bits == bits }
+
+// A FrameHeader is the nine octets in front of every payload (§4.1).
+type FrameHeader struct {
+	Length   int // of the payload, in octets
+	Type     FrameType
+	Flags    Flags
+	StreamID uint32 // without the reserved bit
+}
+
+// ParseFrameHeader reads the first HeaderLen octets of p.
+func ParseFrameHeader(p []byte) FrameHeader {
+	_ = p[8]
+	return FrameHeader{
+		Length:   int(p[0])<<16 | int(p[1])<<8 | int(p[2]),
+		Type:     FrameType(p[3]),
+		Flags:    Flags(p[4]),
+		StreamID: binary.BigEndian.Uint32(p[5:]) & MaxStreamID,
+	}
+}
+
+// AppendFrameHeader appends the nine octets of h.
+func AppendFrameHeader(dst []byte, h FrameHeader) []byte {
+	return append(dst,
+		byte(h.Length>>16), byte(h.Length>>8), byte(h.Length),
+		byte(h.Type), byte(h.Flags),
+		byte(h.StreamID>>24), byte(h.StreamID>>16), byte(h.StreamID>>8), byte(h.StreamID))
+}
+
+// PutLength overwrites the length in the frame header that begins frame.
+func PutLength(frame []byte, length int) {
+	frame[0], frame[1], frame[2] = byte(length>>16), byte(length>>8), byte(length)
+}
+
+// An Error is a rule of the wire format that a peer broke. It concerns the
+// whole connection unless StreamID is not zero.
+type Error struct {
+	Code     ErrCode
+	StreamID uint32
+	Reason   string
+}
+
+func (e *Error) Error() string {
+	if e.StreamID != 0 {
+		return fmt.Sprintf("stream %d: %v: %s", e.StreamID, e.Code, e.Reason)
+	}
+	return fmt.Sprintf("%v: %s", e.Code, e.Reason)
+}
+
+func connError(code ErrCode, h FrameHeader, rule string) error {
+	return &Error{Code: code, Reason: h.Type.String() + " " + rule}
+}
+
+// Check applies every rule that can be judged by the header alone, before any
+// octet of the payload is read or room is made for it. maxLength is the
+// SETTINGS_MAX_FRAME_SIZE of the receiver. Unknown types pass.
+func (h FrameHeader) Check(maxLength int) error {
+	// §4.2: a frame that exceeds SETTINGS_MAX_FRAME_SIZE is a FRAME_SIZE_ERROR.
+	if h.Length > maxLength {
+		return connError(FrameSizeError, h, "exceeds SETTINGS_MAX_FRAME_SIZE")
+	}
+	onStream := h.StreamID != 0
+	switch h.Type {
+	case Data, Headers, Continuation, PushPromise, RSTStream, Priority:
+		if !onStream {
+			return connError(ProtocolError, h, "on stream 0")
+		}
+	case Settings, Ping, GoAway:
+		if onStream {
+			return connError(ProtocolError, h, "on a stream")
+		}
+	}
+	switch h.Type {
+	case RSTStream, WindowUpdate:
+		if h.Length != 4 {
+			return connError(FrameSizeError, h, "is not 4 octets long")
+		}
+	case Ping:
+		if h.Length != 8 {
+			return connError(FrameSizeError, h, "is not 8 octets long")
+		}
+	case GoAway:
+		if h.Length < 8 {
+			return connError(FrameSizeError, h, "is shorter than 8 octets")
+		}
+	case Priority:
+		if h.Length != 5 { // §6.3: the one frame whose wrong size is a stream error
+			return &Error{Code: FrameSizeError, StreamID: h.StreamID, Reason: "PRIORITY is not 5 octets long"}
+		}
+	case Settings:
+		if h.Flags.Has(Ack) && h.Length != 0 {
+			return connError(FrameSizeError, h, "acknowledgment with a payload")
+		}
+		if h.Length%6 != 0 {
+			return connError(FrameSizeError, h, "is not a multiple of 6 octets")
+		}
+	}
+	if h.Length < h.fixedPart() {
+		return connError(FrameSizeError, h, "is shorter than its mandatory fields")
+	}
+	return nil
+}
+
+// fixedPart counts the octets that the flags promise in front of a field block or data.
+func (h FrameHeader) fixedPart() (n int) {
+	switch h.Type {
+	case Data, Headers, PushPromise:
+		if h.Flags.Has(Padded) {
+			n++
+		}
+	}
+	if h.Type == Headers && h.Flags.Has(PriorityFlag) {
+		n += 5
+	}
+	if h.Type == PushPromise {
+		n += 4
+	}
+	return n
+}
+
+// Block returns the field block fragment inside the payload p of a HEADERS, PUSH_PROMISE
+// or CONTINUATION frame that passed Check. It is a part of p.
+func (h FrameHeader) Block(p []byte) ([]byte, error) {
+	pad := 0
+	if h.Type != Continuation && h.Flags.Has(Padded) {
+		pad = int(p[0])
+	}
+	fixed := h.fixedPart()
+	if fixed+pad > len(p) { // §6.1: padding that exceeds the payload is a PROTOCOL_ERROR
+		return nil, connError(ProtocolError, h, "has more padding than payload")
+	}
+	if h.Type == Headers && h.Flags.Has(PriorityFlag) {
+		if binary.BigEndian.Uint32(p[fixed-5:])&MaxStreamID == h.StreamID {
+			return nil, &Error{Code: ProtocolError, StreamID: h.StreamID, Reason: "HEADERS depends on its own stream"}
+		}
+	}
+	return p[fixed : len(p)-pad], nil
+}
+
+// ParsePromisedID returns the stream that a PUSH_PROMISE payload promises.
+func (h FrameHeader) ParsePromisedID(p []byte) uint32 {
+	return binary.BigEndian.Uint32(p[h.fixedPart()-4:]) & MaxStreamID
+}
+
+// ParseWindowUpdate returns the increment of a WINDOW_UPDATE payload, which may be zero.
+func ParseWindowUpdate(p []byte) int { return int(binary.BigEndian.Uint32(p) & MaxWindow) }
+
+// ParseRSTStream returns the error code of a RST_STREAM payload.
+func ParseRSTStream(p []byte) ErrCode { return ErrCode(binary.BigEndian.Uint32(p)) }
+
+// ParsePing returns the opaque octets of a PING payload.
+func ParsePing(p []byte) (data [8]byte) {
+	copy(data[:], p)
+	return data
+}
+
+// ParseGoAway returns the parts of a GOAWAY payload. debug is a part of p.
+func ParseGoAway(p []byte) (last uint32, code ErrCode, debug []byte) {
+	return binary.BigEndian.Uint32(p) & MaxStreamID, ErrCode(binary.BigEndian.Uint32(p[4:])), p[8:]
+}
+
+// AppendSettings appends one SETTINGS frame.
+func AppendSettings(dst []byte, settings ...Setting) []byte {
+	dst = AppendFrameHeader(dst, FrameHeader{Length: 6 * len(settings), Type: Settings})
+	for _, s := range settings {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(s.ID))
+		dst = binary.BigEndian.AppendUint32(dst, s.Value)
+	}
+	return dst
+}
+
+// AppendSettingsAck appends the acknowledgment of the peer's SETTINGS.
+func AppendSettingsAck(dst []byte) []byte {
+	return AppendFrameHeader(dst, FrameHeader{Type: Settings, Flags: Ack})
+}
+
+// AppendPing appends a PING; flags is Ack or 0.
+func AppendPing(dst []byte, flags Flags, data [8]byte) []byte {
+	dst = AppendFrameHeader(dst, FrameHeader{Length: 8, Type: Ping, Flags: flags})
+	return append(dst, data[:]...)
+}
+
+// AppendRSTStream appends a RST_STREAM.
+func AppendRSTStream(dst []byte, stream uint32, code ErrCode) []byte {
+	dst = AppendFrameHeader(dst, FrameHeader{Length: 4, Type: RSTStream, StreamID: stream})
+	return binary.BigEndian.AppendUint32(dst, uint32(code))
+}
+
+// AppendWindowUpdate appends a WINDOW_UPDATE; stream 0 is the connection.
+func AppendWindowUpdate(dst []byte, stream uint32, increment int) []byte {
+	dst = AppendFrameHeader(dst, FrameHeader{Length: 4, Type: WindowUpdate, StreamID: stream})
+	return binary.BigEndian.AppendUint32(dst, uint32(increment))
+}
+
+// AppendGoAway appends a GOAWAY.
+func AppendGoAway(dst []byte, last uint32, code ErrCode, debug string) []byte {
+	dst = AppendFrameHeader(dst, FrameHeader{Length: 8 + len(debug), Type: GoAway})
+	dst = binary.BigEndian.AppendUint32(dst, last)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(code))
+	return append(dst, debug...)
+}
+
+// AppendData appends an unpadded DATA frame; flags is EndStream or 0.
+func AppendData(dst []byte, stream uint32, flags Flags, p []byte) []byte {
+	dst = AppendFrameHeader(dst, FrameHeader{Length: len(p), Type: Data, Flags: flags, StreamID: stream})
+	return append(dst, p...)
+}
