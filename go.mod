@@ -3,6 +3,6 @@ module gohyper.dev/hyper
 go 1.26.0
 
 require (
-	github.com/andybalholm/brotli v1.2.8 // indirect
-	golang.org/x/net v0.62.0 // indirect
+	github.com/andybalholm/brotli v1.2.8
+	golang.org/x/net v0.62.0
 )

@@ -78,7 +78,7 @@ var next = [states][events]State{
 		RecvHeaders: HalfClosedLocal, RecvData: HalfClosedLocal, RecvEnd: Closed, RecvReset: Closed, RecvWindowUpdate: HalfClosedLocal,
 	},
 	HalfClosedRemote: {
-		SendHeaders: HalfClosedRemote, SendData: HalfClosedRemote, SendEnd: Closed, SendReset: Closed,
+		SendHeaders: HalfClosedRemote, SendData: HalfClosedRemote, SendEnd: Closed, SendReset: Closed, SendWindowUpdate: HalfClosedRemote,
 		RecvReset: Closed, RecvWindowUpdate: HalfClosedRemote,
 	},
 	Closed: {

@@ -3,7 +3,6 @@ package wire
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // An ErrCode is a 32-bit error code of RST_STREAM and GOAWAY (§7).
@@ -63,6 +62,7 @@ var (
 	dataFlags    = []flagName{{EndStream, "END_STREAM"}, {Padded, "PADDED"}}
 	headersFlags = []flagName{{EndStream, "END_STREAM"}, {EndHeaders, "END_HEADERS"}, {Padded, "PADDED"}, {PriorityFlag, "PRIORITY"}}
 	promiseFlags = []flagName{{EndHeaders, "END_HEADERS"}, {Padded, "PADDED"}}
+	moreFlags    = []flagName{{EndHeaders, "END_HEADERS"}}
 	ackFlags     = []flagName{{Ack, "ACK"}}
 )
 
@@ -72,8 +72,10 @@ func (t FrameType) flagNames() []flagName {
 		return dataFlags
 	case Headers:
 		return headersFlags
-	case PushPromise, Continuation:
+	case PushPromise:
 		return promiseFlags
+	case Continuation:
+		return moreFlags
 	case Settings, Ping:
 		return ackFlags
 	}
@@ -136,7 +138,7 @@ func (h FrameHeader) Text(p []byte) string {
 func quote(p []byte) string {
 	const most = 256
 	if len(p) > most {
-		return strconv.QuoteToASCII(strings.ToValidUTF8(string(p[:most]), "?")) + "…"
+		return strconv.QuoteToASCII(string(p[:most])) + "…"
 	}
 	return strconv.QuoteToASCII(string(p))
 }

@@ -53,7 +53,7 @@ const (
 	PriorityFlag Flags = 0x20 // HEADERS
 )
 
-// Has reports whether every bit of f is set.
+// Has reports whether every bit of bits is set.
 func (f Flags) Has(bits Flags) bool { return f&bits == bits }
 
 // A FrameHeader is the nine octets in front of every payload (§4.1).
@@ -175,7 +175,9 @@ func (h FrameHeader) fixedPart() (n int) {
 }
 
 // Block returns the field block fragment inside the payload p of a HEADERS, PUSH_PROMISE
-// or CONTINUATION frame that passed Check. It is a part of p.
+// or CONTINUATION frame that passed Check. It is a part of p. An error concerns the connection:
+// there is no fragment, and §4.3 does not let a field block go undecoded. The priority of
+// HEADERS is skipped whatever it says; §5.3.2 dropped the rules of RFC 7540 for it.
 func (h FrameHeader) Block(p []byte) ([]byte, error) {
 	pad := 0
 	if h.Type != Continuation && h.Flags.Has(Padded) {
@@ -184,11 +186,6 @@ func (h FrameHeader) Block(p []byte) ([]byte, error) {
 	fixed := h.fixedPart()
 	if fixed+pad > len(p) { // §6.1: padding that exceeds the payload is a PROTOCOL_ERROR
 		return nil, connError(ProtocolError, h, "has more padding than payload")
-	}
-	if h.Type == Headers && h.Flags.Has(PriorityFlag) {
-		if binary.BigEndian.Uint32(p[fixed-5:])&MaxStreamID == h.StreamID {
-			return nil, &Error{Code: ProtocolError, StreamID: h.StreamID, Reason: "HEADERS depends on its own stream"}
-		}
 	}
 	return p[fixed : len(p)-pad], nil
 }

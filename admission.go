@@ -1,0 +1,245 @@
+package hyper
+
+import (
+	"context"
+	"math"
+)
+
+// slots is the admission of our streams: the peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2) says how many may be
+// open, and callers who want one more wait in turn. It is guarded by the connection's mu.
+type slots struct {
+	limit   uint32
+	used    int // streams that the peer may count
+	waiting waitQueue
+
+	// Streams that we reset. Until the peer has seen that, which the answer to a later PING proves, it may send on
+	// them, and counts them: cancelling and opening in a loop must not exceed its limit.
+	reset map[uint32]resetMark
+}
+
+// A resetMark belongs to a stream that we reset.
+type resetMark struct {
+	ping uint64 // the answer to any later PING proves that the peer knows
+	held bool   // it occupies a slot until then
+}
+
+const (
+	initialSlots   = 100 // until the peer's SETTINGS are here, RFC 9113 §6.5.2 recommends no less
+	unlimitedSlots = math.MaxUint32
+	maxResetMarks  = 1000 // more of them cause a PING
+)
+
+// take waits, under ctx, for a slot. Slots go to callers in the order in which they came.
+func (c *Conn) takeSlotLocked(ctx context.Context) error {
+	if err := c.takesRequestsLocked(); err != nil {
+		return err
+	}
+	s := &c.slots
+	if s.free() && s.waiting.empty() {
+		s.used++
+		return nil
+	}
+	w := c.newWaiterLocked()
+	s.waiting.push(w)
+	c.pingForSlotsLocked()
+	c.unlock()
+	err := w.wait(ctx)
+	c.mu.Lock()
+	granted := w.granted
+	c.releaseLocked(&s.waiting, w)
+	switch {
+	case err == nil && granted:
+		if err = c.takesRequestsLocked(); err == nil {
+			return nil
+		}
+	case err == nil:
+		return c.takesRequestsLocked()
+	}
+	if granted { // and too late
+		c.giveSlotLocked()
+	}
+	return err
+}
+
+// giveSlotLocked gives a slot back.
+func (c *Conn) giveSlotLocked() {
+	c.slots.used--
+	c.admitLocked()
+}
+
+// admitLocked hands free slots to those who wait.
+func (c *Conn) admitLocked() {
+	for s := &c.slots; s.free() && !s.waiting.empty(); {
+		s.used++
+		s.waiting.wakeFirst()
+	}
+	c.pingForSlotsLocked()
+}
+
+// pingForSlotsLocked sends a PING if callers wait for slots that streams hold which we reset, or if too
+// many marks have gathered. One PING at a time; none otherwise: servers count them (golang/go#76296).
+func (c *Conn) pingForSlotsLocked() {
+	s := &c.slots
+	if len(s.reset) == 0 || c.pingPendingLocked() {
+		return
+	}
+	if len(s.reset) >= maxResetMarks || !s.waiting.empty() && s.holdsAny() {
+		c.sendPingLocked(&ping{})
+	}
+}
+
+func (s *slots) free() bool { return int64(s.used) < int64(s.limit) }
+
+func (s *slots) holdsAny() bool {
+	for _, m := range s.reset {
+		if m.held {
+			return true
+		}
+	}
+	return false
+}
+
+// mark remembers a stream that we reset; ping is the number of the last PING sent before.
+func (s *slots) mark(id uint32, m resetMark) {
+	if s.reset == nil {
+		s.reset = make(map[uint32]resetMark)
+	}
+	s.reset[id] = m
+}
+
+func (s *slots) isReset(id uint32) bool {
+	_, ok := s.reset[id]
+	return ok
+}
+
+// forget drops the mark of a stream on which the peer sends no more.
+func (s *slots) forget(id uint32) {
+	if m, ok := s.reset[id]; ok {
+		delete(s.reset, id)
+		if m.held {
+			s.used--
+		}
+	}
+}
+
+// confirm drops the marks that the answer to PING number n proves known.
+func (s *slots) confirm(n uint64) {
+	for id, m := range s.reset {
+		if m.ping < n {
+			s.forget(id)
+		}
+	}
+}
+
+// A waiter is one caller who waits. Waking it fills its one-slot channel, so that nobody who wakes ever blocks.
+type waiter struct {
+	ready      chan struct{}
+	granted    bool // woken by wakeFirst: what it waited for is its own
+	queued     bool
+	prev, next *waiter
+}
+
+// newWaiterLocked takes a waiter from those that the connection keeps. They are not shared by connections: a
+// channel belongs to the bubble that made it (testing/synctest), and so, then, must its connection.
+func (c *Conn) newWaiterLocked() *waiter {
+	w := c.spareWaiters
+	if w == nil {
+		return &waiter{ready: make(chan struct{}, 1)}
+	}
+	c.spareWaiters, w.next = w.next, nil
+	return w
+}
+
+// releaseLocked takes back a waiter that has stopped waiting on q, woken or not.
+func (c *Conn) releaseLocked(q *waitQueue, w *waiter) {
+	if w.queued {
+		q.remove(w)
+	}
+	select {
+	case <-w.ready: // woken just when its context ended
+	default:
+	}
+	w.granted = false
+	w.next, c.spareWaiters = c.spareWaiters, w
+}
+
+// wait parks until w is woken or ctx ends.
+func (w *waiter) wait(ctx context.Context) error {
+	done := ctx.Done()
+	if done == nil {
+		<-w.ready
+		return nil
+	}
+	select {
+	case <-w.ready:
+		return nil
+	case <-done:
+		return contextError(ctx)
+	}
+}
+
+// A waitQueue holds callers who wait for the same thing, in the order in which they came. It is guarded by mu.
+type waitQueue struct{ head, tail *waiter }
+
+func (q *waitQueue) empty() bool { return q.head == nil }
+
+func (q *waitQueue) length() (n int) {
+	for w := q.head; w != nil; w = w.next {
+		n++
+	}
+	return n
+}
+
+func (q *waitQueue) push(w *waiter) {
+	w.queued, w.prev = true, q.tail
+	if q.tail != nil {
+		q.tail.next = w
+	} else {
+		q.head = w
+	}
+	q.tail = w
+}
+
+func (q *waitQueue) remove(w *waiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		q.head = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		q.tail = w.prev
+	}
+	w.queued, w.prev, w.next = false, nil, nil
+}
+
+func (q *waitQueue) wake(w *waiter) {
+	q.remove(w)
+	w.ready <- struct{}{}
+}
+
+func (q *waitQueue) wakeAll() {
+	for q.head != nil {
+		q.wake(q.head)
+	}
+}
+
+// wakeFirst grants the first in the queue what it waits for.
+func (q *waitQueue) wakeFirst() {
+	w := q.head
+	w.granted = true
+	q.wake(w)
+}
+
+// waitLocked is how a call waits: it queues itself, unlocks, parks until q is woken or ctx ends, and locks again. The
+// caller then looks whether what it waits for has come.
+func (c *Conn) waitLocked(ctx context.Context, q *waitQueue) error {
+	w := c.newWaiterLocked()
+	q.push(w)
+	c.unlock()
+	err := w.wait(ctx)
+	c.mu.Lock()
+	c.releaseLocked(q, w)
+	return err
+}

@@ -1,0 +1,138 @@
+package hyper
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A Config holds what a connection can be told. The zero value, and nil in its place, is a good client. It is copied:
+// later changes have no effect. A duration below zero switches its timeout off.
+type Config struct {
+	// TLS is the base of Dial's TLS configuration: roots, client certificates, verification. ServerName
+	// defaults to the host, NextProtos to h2 and http/1.1, MinVersion to TLS 1.2. Nil: system roots, everything verified.
+	TLS *tls.Config
+
+	// DialContext makes Dial's transport connections; net.Dialer's method where it is nil.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Scheme and Authority are used for requests that do not name their own. Dial derives them from its address; for
+	// NewConn they default to "https" on a TLS connection, else "http", and to the TLS server name or the remote address.
+	Scheme    string
+	Authority string
+
+	// UserAgent is sent by default, "hyper" where it is empty, nothing where it is "-".
+	UserAgent string
+
+	// WindowManager makes the managers of the receive windows. Nil: Manual{}.New, for now.
+	WindowManager WindowManagerFactory
+
+	// InitialStreamWindow is announced as SETTINGS_INITIAL_WINDOW_SIZE, in octets: what the peer may send on a new
+	// stream unasked. 0: 1 MiB with the default window manager; 65,535, the protocol's own start, with another
+	// one or where Push is set. To announce no window at all, make it negative.
+	InitialStreamWindow int
+
+	MaxFrameSize      int // announced; 16 KiB to 16 MiB-1; 0: 256 KiB
+	MaxHeaderListSize int // announced, and bounds a decoded field section, 32 octets counted per field; 0: 256 KiB
+	HeaderTableSize   int // announced; of the decoder's compression table; 0: 4,096; negative: no table
+
+	// Settings are sent behind hyper's own, in this order: extensions, which hyper ignores itself.
+	Settings []Setting
+
+	// Push admits server push. Nil: ENABLE_PUSH=0, and a promise is a connection error.
+	Push *PushPolicy
+
+	// Decoders adds content codings to gzip, deflate and br, or replaces them, by lower-case name.
+	Decoders map[string]Decoder
+
+	// MaxDecodedSize bounds the decoded octets of a body with a content coding: 1 GiB where it is 0, none where it
+	// is negative. MaxDecodedRatio bounds decoded octets per octet received: 1,000 where it is 0, none where it is
+	// negative; it is looked at only beyond the first 32 MiB. Raw bodies have no bound.
+	MaxDecodedSize  int64
+	MaxDecodedRatio int64
+
+	HandshakeTimeout      time.Duration // Dial and TLS, and then until the peer's SETTINGS; 10 s
+	SettingsTimeout       time.Duration // until the peer acknowledges our SETTINGS; 10 s
+	KeepAlive             time.Duration // of silence before a PING asks whether the peer lives; 30 s
+	PingTimeout           time.Duration // until the answer to that PING; 15 s
+	WriteStallTimeout     time.Duration // of the peer not accepting a write; 30 s
+	ExpectContinueTimeout time.Duration // how long Expect: 100-continue holds a body back; 1 s
+
+	// Trace is called for every frame as it crosses the socket. See TraceEvent.
+	Trace func(TraceEvent)
+}
+
+const (
+	defaultMaxFrameSize = 256 << 10
+	defaultHeaderList   = 256 << 10
+	defaultDecodedSize  = 1 << 30
+	defaultDecodedRatio = 1000
+)
+
+// withDefaults returns a copy of cfg with nothing left open.
+func (cfg *Config) withDefaults() (Config, error) {
+	var c Config
+	if cfg != nil {
+		c = *cfg
+	}
+	if c.InitialStreamWindow == 0 {
+		c.InitialStreamWindow = wire.InitialWindow
+		if c.WindowManager == nil && c.Push == nil {
+			c.InitialStreamWindow = defaultStreamWindow
+		}
+	}
+	c.InitialStreamWindow = max(0, c.InitialStreamWindow)
+	if c.WindowManager == nil {
+		c.WindowManager = Manual{}.New
+	}
+	if c.Push != nil {
+		policy := c.Push.withDefaults()
+		c.Push = &policy
+	}
+	if c.UserAgent == "" {
+		c.UserAgent = "hyper"
+	}
+	c.MaxFrameSize = or(c.MaxFrameSize, defaultMaxFrameSize)
+	c.MaxHeaderListSize = or(c.MaxHeaderListSize, defaultHeaderList)
+	c.HeaderTableSize = max(0, or(c.HeaderTableSize, wire.HeaderTableSize))
+	c.MaxDecodedSize = or(c.MaxDecodedSize, defaultDecodedSize)
+	c.MaxDecodedRatio = or(c.MaxDecodedRatio, defaultDecodedRatio)
+	c.HandshakeTimeout = or(c.HandshakeTimeout, 10*time.Second)
+	c.SettingsTimeout = or(c.SettingsTimeout, 10*time.Second)
+	c.KeepAlive = or(c.KeepAlive, 30*time.Second)
+	c.PingTimeout = or(c.PingTimeout, 15*time.Second)
+	c.WriteStallTimeout = or(c.WriteStallTimeout, 30*time.Second)
+	c.ExpectContinueTimeout = or(c.ExpectContinueTimeout, time.Second)
+	return c, c.check()
+}
+
+func or[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.MaxFrameSize < wire.MinMaxFrameSize || c.MaxFrameSize > wire.MaxMaxFrameSize:
+		return fmt.Errorf("hyper: Config.MaxFrameSize %d is not between %d and %d", c.MaxFrameSize, wire.MinMaxFrameSize, wire.MaxMaxFrameSize)
+	case c.InitialStreamWindow > wire.MaxWindow:
+		return fmt.Errorf("hyper: Config.InitialStreamWindow %d is above %d", c.InitialStreamWindow, wire.MaxWindow)
+	case c.MaxHeaderListSize < 0 || int64(c.MaxHeaderListSize) > 1<<32-1:
+		return fmt.Errorf("hyper: Config.MaxHeaderListSize %d is out of range", c.MaxHeaderListSize)
+	case int64(c.HeaderTableSize) > 1<<32-1:
+		return fmt.Errorf("hyper: Config.HeaderTableSize %d is out of range", c.HeaderTableSize)
+	}
+	for _, s := range c.Settings {
+		if id := wire.SettingID(s.ID); id >= wire.SettingHeaderTableSize && id <= wire.SettingMaxHeaderListSize {
+			return fmt.Errorf("hyper: Config.Settings: %v has a field of its own", id)
+		}
+	}
+	return nil
+}

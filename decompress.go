@@ -1,0 +1,570 @@
+package hyper
+
+import (
+	"bufio"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/andybalholm/brotli"
+)
+
+// A Decoder makes a reader of what r holds, with one content coding undone. It adds a coding to those built in
+// (gzip, deflate, br), or takes the place of one of them; a nil Decoder refuses a coding that is built in.
+//
+// It is called once for each body in that coding, in the first Read that needs it and never for an empty body.
+// r is valid until the reader was closed; it is also an io.ByteReader. The reader must return io.EOF at the end
+// of the coded octets and nowhere else, io.ErrUnexpectedEOF where they are cut short, and r's own errors, wrapped
+// or plain; any other error, like an error of the Decoder itself, means that the octets are corrupt. What r holds
+// beyond the end of the coding is an error too: the Decoder need not look for it.
+//
+// Where the reader is an io.Closer, it is closed once: at the end of the body, at the first error or when
+// the body is closed, never during a Read. With github.com/klauspost/compress/zstd:
+//
+//	func(r io.Reader) (io.Reader, error) {
+//		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+//		if err != nil {
+//			return nil, err
+//		}
+//		return d.IOReadCloser(), nil
+//	}
+type Decoder func(r io.Reader) (io.Reader, error)
+
+// An UnsupportedCodingError is returned by Body.Read where the peer used a content coding that is neither built in
+// nor registered. Nothing of the body was read: Response.Raw still gives all of it.
+type UnsupportedCodingError struct {
+	Coding string // in lower case
+}
+
+func (e *UnsupportedCodingError) Error() string {
+	return fmt.Sprintf("body: unsupported content coding %.64q", e.Coding)
+}
+
+// A DecodeError is returned by Body.Read where a coded body is corrupt, is cut short, or goes on after its end.
+// What was read before it may be wrong as well.
+type DecodeError struct {
+	Coding string // the one that could not be undone, in lower case
+	Err    error  // the decoder's; io.ErrUnexpectedEOF where the body is cut short
+}
+
+func (e *DecodeError) Error() string {
+	text := strings.TrimPrefix(e.Err.Error(), "brotli: ")
+	return fmt.Sprintf("body: %.64s: %s", e.Coding, strings.TrimPrefix(text, e.Coding+": "))
+}
+
+// Unwrap returns the decoder's error.
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// A DecodeLimitError is returned by Body.Read where decoding reached a bound.
+type DecodeLimitError struct {
+	Limit   string // which bound: "codings", "size" or "ratio"
+	Max     int64  // the bound: in codings, in octets, or in decoded octets for each octet received
+	Coded   int64  // octets of the body as sent that had been read by then; 0 for "codings"
+	Decoded int64  // octets that had been decoded from them, in one of the codings
+}
+
+func (e *DecodeLimitError) Error() string {
+	switch e.Limit {
+	case "codings":
+		return fmt.Sprintf("body: more than %d content codings", e.Max)
+	case "size":
+		return fmt.Sprintf("body: more than %d octets decoded", e.Max)
+	}
+	return fmt.Sprintf("body: decoded to more than %d times its size (%d octets from %d)", e.Max, e.Decoded, e.Coded)
+}
+
+// errTrailing: curl, browsers and gzip(1) each ignore some of what follows the end of a coding. We ignore nothing: an
+// octet that belongs to no coding is not what the server meant to send, and hides a second message for the next reader.
+var errTrailing = errors.New("octets after the end of the coded body")
+
+const (
+	// maxCodings is how many codings a body may have, over all its fields. Nobody uses more than two;
+	// curl CVE-2022-32206 is what a chain of thousands does.
+	maxCodings = 5
+
+	// decodeGrace is how much may be decoded at any ratio, in octets. The start of an honest body can be very dense.
+	decodeGrace = 32 << 20
+
+	// maxEmptyReads is how often a decoder may return neither octets nor an error; as in bufio.
+	maxEmptyReads = 100
+)
+
+// decodeLimits bounds what comes of a coded body. Zero or less is no bound.
+type decodeLimits struct {
+	size  int64 // decoded octets handed out
+	ratio int64 // decoded octets for each octet received, after decodeGrace
+}
+
+// acceptEncoding is the value of accept-encoding that asks for the codings built in and for extra, in a fixed order.
+func acceptEncoding(extra map[string]Decoder) string {
+	names := make([]string, 0, 8)
+	for _, name := range [...]string{"gzip", "deflate", "br"} {
+		if decode, ok := extraDecoder(extra, name); !ok || decode != nil {
+			names = append(names, name)
+		}
+	}
+	builtin := len(names)
+	for name, decode := range extra {
+		name = lower(name)
+		if decode != nil && isToken(name) && pools[name] == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names[builtin:])
+	if len(names) == 0 {
+		// RFC 9110 §12.5.3: without the field, any coding is acceptable.
+		return "identity"
+	}
+	return strings.Join(slices.Compact(names), ", ")
+}
+
+// extraDecoder finds what the caller registered for a coding, which is in lower case; the caller's names need not be.
+func extraDecoder(extra map[string]Decoder, coding string) (decode Decoder, ok bool) {
+	if decode, ok = extra[coding]; ok {
+		return decode, true
+	}
+	for name, decode := range extra {
+		if equalFold(name, coding) {
+			return decode, true
+		}
+	}
+	return nil, false
+}
+
+// parseCodings returns the codings that the values of the content-encoding fields name, in the order in which they
+// were applied, in lower case and without identity; nil where the body is as it is. It stops at one more
+// than maxCodings, which says enough.
+func parseCodings(values iter.Seq[string]) []string {
+	var codings []string
+	for value := range values {
+		for coding := range strings.SplitSeq(value, ",") {
+			// RFC 9110 §8.4.1: all content codings are case-insensitive.
+			coding = lower(strings.Trim(coding, " \t"))
+			switch coding {
+			case "", "identity":
+				continue
+			case "x-gzip":
+				// RFC 9110 §8.4.1.3: a recipient SHOULD consider "x-gzip" to be equivalent to "gzip".
+				coding = "gzip"
+			}
+			if codings = append(codings, coding); len(codings) > maxCodings {
+				return codings
+			}
+		}
+	}
+	return codings
+}
+
+// A decodedBody is a body with its content codings undone, one layer each. Its rules:
+//
+//   - Nothing is built, and nothing read, before the first Read; every octet is decoded when it is asked for.
+//   - An empty body is an empty body in every coding: servers send that. Otherwise each coding must be complete.
+//   - io.EOF means that every coding came to its end and that raw then came to its own, with no octet between
+//     (RFC 1952 §2.2: gzip members follow each other "with no additional information before, between, or after them").
+//   - An error of raw is returned as it is, never as a DecodeError. The first error stays.
+type decodedBody struct {
+	raw     io.Reader
+	codings []string // as applied
+	extra   map[string]Decoder
+	limits  decodeLimits
+	closed  atomic.Bool
+
+	mu     sync.Mutex // held during Read, so Close only tries to lock it; guards everything below
+	layers []layer    // the first reads raw, the caller reads the last; they do not move, as they refer to each other
+	err    error      // of this Read and all later ones
+}
+
+// newDecodedBody returns the body that comes of raw, which had the codings applied to it (see parseCodings). With no
+// codings it is raw, without limits.
+func newDecodedBody(raw io.Reader, codings []string, extra map[string]Decoder, limits decodeLimits) *decodedBody {
+	return &decodedBody{raw: raw, codings: codings, extra: extra, limits: limits}
+}
+
+// Read fills p with decoded octets. It is safe to call beside Close.
+func (d *decodedBody) Read(p []byte) (n int, err error) {
+	d.mu.Lock()
+	defer func() {
+		d.mu.Unlock()
+		d.releaseClosed()
+	}()
+	switch {
+	case d.err != nil:
+	case d.closed.Load():
+		d.err = ErrCanceled
+	case d.layers == nil:
+		d.err = d.buildLocked()
+	}
+	if d.err != nil || len(p) == 0 {
+		return 0, d.err
+	}
+	if len(d.layers) == 0 {
+		n, d.err = d.raw.Read(p)
+		return n, d.err
+	}
+	n, d.err = d.layers[len(d.layers)-1].Read(p)
+	if d.err != nil {
+		d.releaseLocked()
+	}
+	return n, d.err
+}
+
+// Close gives the decoders back. It neither closes raw nor waits for a Read, which gives them back itself
+// when it returns: soon, as a closed body reads no more of raw. After Close, Read returns the error or io.EOF
+// that it had returned before, or ErrCanceled.
+func (d *decodedBody) Close() error {
+	d.closed.Store(true)
+	d.releaseClosed()
+	return nil
+}
+
+// releaseClosed releases the layers of a closed body, unless a Read is using them. That Read, which had not seen
+// closed, calls releaseClosed after it has unlocked, and sees it then.
+func (d *decodedBody) releaseClosed() {
+	if d.closed.Load() && d.mu.TryLock() {
+		if d.err == nil {
+			d.err = ErrCanceled
+		}
+		d.releaseLocked()
+		d.mu.Unlock()
+	}
+}
+
+func (d *decodedBody) buildLocked() error {
+	if len(d.codings) > maxCodings {
+		return &DecodeLimitError{Limit: "codings", Max: maxCodings}
+	}
+	layers := make([]layer, len(d.codings))
+	below := d.raw
+	for i := range layers {
+		l := &layers[i]
+		l.coding = d.codings[len(d.codings)-1-i]
+		custom, ok := extraDecoder(d.extra, l.coding)
+		if !ok {
+			l.pool = pools[l.coding]
+		}
+		if custom == nil && l.pool == nil {
+			return &UnsupportedCodingError{Coding: l.coding}
+		}
+		l.custom = custom
+		l.src.r, l.src.closed = below, &d.closed
+		l.raw = &layers[0].src
+		l.limits, l.last = d.limits, i == len(layers)-1
+		below = l
+	}
+	d.layers = layers
+	return nil
+}
+
+// releaseLocked gives the decoders back, from the caller's side down, so that none loses what it reads from before
+// it is closed.
+func (d *decodedBody) releaseLocked() {
+	pool := true
+	for i := range d.layers {
+		l := &d.layers[len(d.layers)-1-i]
+		if l.custom != nil {
+			// The caller's decoder may read ahead on a goroutine of its own, for longer than it
+			// should. What lies below it is left to the garbage collector.
+			pool = false
+			if c, ok := l.dec.(io.Closer); ok {
+				c.Close()
+			}
+		} else if pool {
+			l.release(d.err == io.EOF)
+		}
+	}
+	d.layers = nil
+}
+
+// A layer undoes one coding: it is a reader of the layer below.
+type layer struct {
+	coding string
+	src    source
+	in     *bufio.Reader // of src; nil until the first Read
+	dec    io.Reader     // of in; nil until the first Read
+	out    int64         // octets decoded
+
+	pool   *sync.Pool // of codec
+	codec  *codec     // from pool, while it is in use: in and dec
+	custom Decoder    // in place of them
+
+	limits decodeLimits
+	last   bool    // no layer above
+	raw    *source // of the lowest layer
+}
+
+// Read implements io.Reader, but the error comes only once.
+func (l *layer) Read(p []byte) (int, error) {
+	if l.dec == nil {
+		if err := l.start(); err != nil {
+			return 0, err
+		}
+	}
+	// At the bound, one more octet tells a body that ends there from one that goes on.
+	room := max(1, l.bound()-l.out)
+	p = p[:min(int64(len(p)), room)]
+	for range maxEmptyReads {
+		n, err := l.dec.Read(p)
+		l.out += int64(n)
+		if over := l.out - l.bound(); over > 0 {
+			return n - int(over), l.limitError()
+		}
+		switch {
+		case err == io.EOF:
+			err = l.end()
+		case err != nil:
+			err = l.cause(err)
+		case n == 0:
+			continue
+		}
+		return n, err
+	}
+	return 0, l.cause(io.ErrNoProgress)
+}
+
+// start makes the decoder, or returns io.EOF where there is nothing to decode.
+func (l *layer) start() error {
+	if l.custom != nil {
+		l.in = bufio.NewReader(&l.src)
+	} else {
+		l.codec = l.pool.Get().(*codec)
+		l.in = l.codec.in
+		l.in.Reset(&l.src)
+	}
+	if _, err := l.in.Peek(1); err == io.EOF {
+		return io.EOF
+	} else if err != nil {
+		return l.cause(err)
+	}
+	if l.custom != nil {
+		dec, err := l.custom(l.in)
+		if err != nil {
+			return l.cause(err)
+		}
+		l.dec = dec
+		return nil
+	}
+	if err := l.codec.reset(l.in); err != nil {
+		return l.cause(err)
+	}
+	l.dec = l.codec
+	return nil
+}
+
+// end returns io.EOF if what lies below has come to its end as well.
+func (l *layer) end() error {
+	switch _, err := l.in.ReadByte(); err {
+	case io.EOF:
+		return io.EOF
+	case nil:
+		return l.cause(errTrailing)
+	default:
+		return l.cause(err)
+	}
+}
+
+// cause returns the error of the layer below, where there is one, as that is why this layer's decoder failed.
+func (l *layer) cause(err error) error {
+	if _, below := l.src.state(); below != nil && below != io.EOF {
+		return below
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return &DecodeError{Coding: l.coding, Err: err}
+}
+
+// bound is how many octets the layer may have decoded by now. Every layer has one, as a layer can work without end
+// while nothing reaches the caller: a bomb of empty gzip members in a coding above.
+func (l *layer) bound() int64 {
+	bound := int64(math.MaxInt64)
+	if l.limits.size > 0 {
+		bound = l.sizeBound()
+	}
+	if l.limits.ratio > 0 {
+		coded, _ := l.raw.state()
+		if coded <= math.MaxInt64/l.limits.ratio {
+			bound = min(bound, max(decodeGrace, coded*l.limits.ratio))
+		}
+	}
+	return bound
+}
+
+// sizeBound is the bound for the size. What another layer still has to decode can be larger than the body.
+func (l *layer) sizeBound() int64 {
+	if l.last {
+		return l.limits.size
+	}
+	return min(l.limits.size, math.MaxInt64-decodeGrace) + decodeGrace
+}
+
+func (l *layer) limitError() error {
+	coded, _ := l.raw.state()
+	e := &DecodeLimitError{Limit: "ratio", Max: l.limits.ratio, Coded: coded, Decoded: l.out}
+	if l.limits.size > 0 && l.out > l.sizeBound() {
+		e.Limit, e.Max = "size", l.limits.size
+	}
+	return e
+}
+
+// release puts the codec back; clean says that it came to its end.
+func (l *layer) release(clean bool) {
+	c := l.codec
+	l.codec, l.in, l.dec = nil, nil, nil
+	if c == nil {
+		return
+	}
+	// A brotli.Reader keeps its window, which can be of 16 MiB, and Reset trusts some of the state in which it
+	// was left. A body that ended, and that was small, has left neither.
+	if l.coding == "br" && (!clean || l.out > 1<<20) {
+		return
+	}
+	c.in.Reset(nil)
+	l.pool.Put(c)
+}
+
+// A source is what a layer reads from. It counts, and keeps the first error.
+type source struct {
+	r      io.Reader
+	closed *atomic.Bool // of the body: ends a Read that is busy, with nothing to wait for
+
+	mu  sync.Mutex // guards n and err: a Decoder's reader may read ahead on a goroutine of its own
+	n   int64
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	_, err := s.state()
+	if err == nil && s.closed.Load() {
+		err = ErrCanceled
+	}
+	var n int
+	if err == nil {
+		n, err = s.r.Read(p)
+	}
+	s.mu.Lock()
+	s.n += int64(n)
+	s.err = err
+	s.mu.Unlock()
+	return n, err
+}
+
+// state returns the octets read so far, and the error that the last Read returned.
+func (s *source) state() (n int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n, s.err
+}
+
+// A codec is a built-in decoder with its input buffer. The decoder refers to that buffer only, so once the
+// buffer lets go of its reader, nothing of a body is left in the pool.
+type codec struct {
+	in *bufio.Reader // an io.ByteReader: flate then reads no octet beyond its end
+	resetter
+}
+
+type resetter interface {
+	io.Reader
+	reset(in *bufio.Reader) error // may read
+}
+
+func newPool(decoder func() resetter) *sync.Pool {
+	return &sync.Pool{New: func() any { return &codec{bufio.NewReader(nil), decoder()} }}
+}
+
+// pools has the built-in codings, each with its codecs that are free.
+var pools = map[string]*sync.Pool{
+	"gzip":    newPool(func() resetter { return new(gzipReader) }),
+	"deflate": newPool(func() resetter { return new(deflateReader) }),
+	"br":      newPool(func() resetter { return new(brotliReader) }),
+}
+
+// A gzipReader reads one gzip member after another, and takes anything else behind a member for a broken member.
+type gzipReader struct{ gzip.Reader }
+
+func (z *gzipReader) reset(in *bufio.Reader) error { return z.Reset(in) }
+
+// A brotliReader reads one stream. brotli.Reader refuses what follows it, but also takes the last octets of a stream for
+// octets too many when they come in short reads and it had to keep some from one to the next (v1.2.8, Reader.Read:
+// buffer_length > 0). They differ in what it does then: only with none left does it ask for more.
+type brotliReader struct {
+	brotli.Reader
+	feed brotliFeed
+}
+
+type brotliFeed struct {
+	*bufio.Reader
+	over bool
+}
+
+var errBrotliOver = errors.New("brotli: asked for more after the end")
+
+func (f *brotliFeed) Read(p []byte) (int, error) {
+	if f.over {
+		return 0, errBrotliOver
+	}
+	return f.Reader.Read(p)
+}
+
+func (z *brotliReader) reset(in *bufio.Reader) error {
+	z.feed = brotliFeed{Reader: in}
+	return z.Reset(&z.feed)
+}
+
+func (z *brotliReader) Read(p []byte) (int, error) {
+	n, err := z.Reader.Read(p)
+	if err != nil && err.Error() == "brotli: excessive input" {
+		z.feed.over = true
+		if _, err = z.Reader.Read(make([]byte, 1)); err == errBrotliOver {
+			return n, io.EOF
+		}
+		err = errTrailing
+	}
+	return n, err
+}
+
+// A deflateReader reads what RFC 9110 §8.4.1.2 defines, deflate in the zlib format (RFC 1950), and what the section
+// warns of: "Some non-conformant implementations send the deflate compressed data without the zlib wrapper."
+type deflateReader struct {
+	io.Reader               // zlib or raw
+	zlib      io.ReadCloser // nil until needed
+	raw       io.ReadCloser // nil until needed
+}
+
+func (z *deflateReader) reset(in *bufio.Reader) (err error) {
+	head, err := in.Peek(2)
+	switch {
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF // neither format can be of one octet
+	case err != nil:
+		return err
+	case isZlib(head[0], head[1]) && z.zlib == nil:
+		z.zlib, err = zlib.NewReader(in)
+		z.Reader = z.zlib
+	case isZlib(head[0], head[1]):
+		err = z.zlib.(zlib.Resetter).Reset(in, nil)
+		z.Reader = z.zlib
+	case z.raw == nil:
+		z.raw = flate.NewReader(in)
+		z.Reader = z.raw
+	default:
+		err = z.raw.(flate.Resetter).Reset(in, nil)
+		z.Reader = z.raw
+	}
+	return err
+}
+
+// isZlib tells a zlib header (RFC 1950 §2.2: deflate, a window of at most 32 KiB, and FCHECK) from deflate without one.
+// Deflate could begin so only with a stored block that is not the last and has a bit set in its padding, which no
+// encoder sets.
+func isZlib(cmf, flg byte) bool {
+	return cmf&0x0f == 8 && cmf>>4 <= 7 && (int(cmf)<<8|int(flg))%31 == 0
+}

@@ -1,0 +1,518 @@
+package hyper
+
+import (
+	"fmt"
+	"io"
+
+	"golang.org/x/net/http2/hpack"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A frame is one step of what the peer sends: a whole control frame, a whole field section with its
+// CONTINUATIONs joined and decoded, or a part of a DATA frame. Its slices lie in the reader's memory
+// and hold until the next call of next.
+type frame struct {
+	wire.FrameHeader // of a field section: of its first frame
+	payload          []byte
+
+	// DATA arrives in as many parts as the socket makes of it, so that no frame needs a buffer of its size.
+	first, last bool
+	padding     int // octets that count for flow control and carry nothing; in the first part
+
+	fields   []Field // HEADERS, PUSH_PROMISE
+	oversize int     // not zero: the list's size, which is over the limit; fields has been cut
+	promised uint32  // PUSH_PROMISE
+}
+
+const (
+	minReadBuffer = 4 << 10  // an idle connection keeps this
+	maxReadBuffer = 64 << 10 // a busy one grows to this; a larger control frame is read into one of its own size
+)
+
+// A frameReader finds frames in a stream of octets. It is owned by readLoop.
+type frameReader struct {
+	src    io.Reader
+	onRead func(octets int)                             // after each read of the socket
+	trace  func(h wire.FrameHeader, p []byte, f Header) // nil: nobody looks
+
+	buf  []byte
+	r, w int // buf[r:w] is read and not parsed
+	idle int // reads in a row that needed little of buf
+
+	data    wire.FrameHeader // the DATA frame in progress
+	left    int              // octets of it still to hand out
+	padding int              // octets behind those
+	skip    int              // octets to pass over: padding, payloads nobody reads
+	maxSize int              // SETTINGS_MAX_FRAME_SIZE, ours
+
+	dec        *hpack.Decoder
+	tableSize  uint64 // the largest dynamic table that we announced
+	allowed    uint64 // the largest that the peer may use now: until it acknowledges, it need not know
+	peerTable  uint64 // what the peer's blocks said last
+	mustShrink bool   // the peer knows of a smaller table, and its next block must say so
+	limit      int    // of a decoded list, as announced; the hard stop is twice that
+	block      []byte // fragments joined
+	fields     []Field
+	listSize   int
+}
+
+func newFrameReader(src io.Reader, cfg *Config) *frameReader {
+	r := &frameReader{
+		src:       src,
+		buf:       make([]byte, minReadBuffer),
+		maxSize:   cfg.MaxFrameSize,
+		tableSize: uint64(cfg.HeaderTableSize),
+		peerTable: wire.HeaderTableSize,
+		limit:     cfg.MaxHeaderListSize,
+	}
+	r.allowed = max(r.tableSize, wire.HeaderTableSize)
+	r.dec = hpack.NewDecoder(wire.HeaderTableSize, r.addField)
+	r.dec.SetAllowedMaxDynamicTableSize(uint32(r.allowed))
+	return r
+}
+
+// settingsAcked: from here on the peer knows the table size that we announced (RFC 9113 §4.3.1).
+func (r *frameReader) settingsAcked() {
+	r.allowed = r.tableSize
+	r.mustShrink = r.peerTable > r.allowed
+}
+
+// next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, ready to go on;
+// any other error is the end.
+func (r *frameReader) next() (f frame, err error) {
+	if r.left > 0 {
+		return r.nextPart(false)
+	}
+	h, err := r.header()
+	if err != nil {
+		return f, err
+	}
+	switch h.Type {
+	case wire.Data:
+		return r.firstPart(h)
+	case wire.Headers, wire.PushPromise:
+		return r.fieldSection(h)
+	case wire.RSTStream, wire.Settings, wire.Ping, wire.GoAway, wire.WindowUpdate:
+		p, err := r.take(h.Length)
+		r.traced(h, p, nil)
+		return frame{FrameHeader: h, payload: p}, err
+	case wire.Continuation:
+		// RFC 9113 §6.10: CONTINUATION follows nothing but a field block without END_HEADERS.
+		return f, &wire.Error{Code: wire.ProtocolError, Reason: "CONTINUATION without a field block to continue"}
+	}
+	// PRIORITY means nothing any more, and §5.5: unknown types are ignored.
+	r.skip = h.Length
+	r.traced(h, nil, nil)
+	return frame{FrameHeader: h}, nil
+}
+
+// more reports whether next has something to return without reading the socket.
+func (r *frameReader) more() bool {
+	p := r.buf[r.r:r.w]
+	if r.skip >= len(p) && r.skip > 0 {
+		return false
+	}
+	p = p[r.skip:]
+	if r.left > 0 {
+		return len(p) > 0
+	}
+	if len(p) < wire.HeaderLen {
+		return false
+	}
+	h := wire.ParseFrameHeader(p)
+	return h.Type == wire.Data || len(p)-wire.HeaderLen >= h.Length
+}
+
+// header reads the next frame's header and judges it.
+func (r *frameReader) header() (h wire.FrameHeader, err error) {
+	for r.skip > 0 {
+		if err := r.fill(1); err != nil {
+			return h, err
+		}
+		n := min(r.skip, r.w-r.r)
+		r.skip -= n
+		r.r += n
+	}
+	p, err := r.take(wire.HeaderLen)
+	if err != nil {
+		return h, err
+	}
+	h = wire.ParseFrameHeader(p)
+	if err := h.Check(r.maxSize); err != nil {
+		r.skip = h.Length
+		r.traced(h, nil, nil)
+		return h, err
+	}
+	return h, nil
+}
+
+func (r *frameReader) traced(h wire.FrameHeader, p []byte, fields Header) {
+	if r.trace != nil {
+		r.trace(h, p, fields)
+	}
+}
+
+// firstPart begins a DATA frame.
+func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
+	r.traced(h, nil, nil)
+	r.data, r.left = h, h.Length
+	padding := 0
+	if h.Flags.Has(wire.Padded) {
+		p, err := r.take(1)
+		if err != nil {
+			return f, err
+		}
+		// RFC 9113 §6.1: padding as long as the payload or longer is a PROTOCOL_ERROR.
+		if int(p[0]) >= h.Length {
+			return f, &wire.Error{Code: wire.ProtocolError, Reason: "DATA has more padding than payload"}
+		}
+		r.padding = int(p[0])
+		padding = r.padding + 1
+		r.left -= padding
+	}
+	f, err = r.nextPart(true)
+	f.padding = padding
+	return f, err
+}
+
+// nextPart hands out what is there of the DATA frame, at least one octet unless it is empty.
+func (r *frameReader) nextPart(first bool) (f frame, err error) {
+	// The first part goes out at once, even empty: its length must be judged before the rest is waited for.
+	if r.r == r.w && r.left > 0 && !first {
+		if err := r.fill(1); err != nil {
+			return f, err
+		}
+	}
+	n := min(r.left, r.w-r.r)
+	p := r.buf[r.r : r.r+n]
+	r.r += n
+	r.left -= n
+	if r.left == 0 {
+		r.skip, r.padding = r.padding, 0
+	}
+	return frame{FrameHeader: r.data, payload: p, first: first, last: r.left == 0}, nil
+}
+
+// fieldSection reads a field block to its end and decodes it. Whatever becomes of the stream, the block must be
+// decoded: it changes the compression state of the whole connection (RFC 9113 §4.3).
+func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) {
+	f.FrameHeader = first
+	p, err := r.take(first.Length)
+	if err != nil {
+		return f, err
+	}
+	block, err := first.Block(p)
+	if err != nil {
+		r.traced(first, nil, nil)
+		return f, err
+	}
+	if first.Type == wire.PushPromise {
+		f.promised = first.ParsePromisedID(p)
+	}
+	last := first
+	if !first.Flags.Has(wire.EndHeaders) {
+		r.traced(first, p, nil)
+		if block, last, err = r.continued(first, block); err != nil {
+			return f, err
+		}
+		p = nil
+	}
+	if err := r.decode(block); err != nil {
+		r.traced(last, p, nil)
+		return f, err
+	}
+	r.traced(last, p, r.fields)
+	f.fields = r.fields
+	if r.listSize > r.limit {
+		f.oversize = r.listSize
+	}
+	return f, nil
+}
+
+// continued joins the fragments behind first.
+func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block []byte, last wire.FrameHeader, err error) {
+	hard, frames := 2*r.limit, 32+r.limit/r.maxSize
+	r.block = append(r.block[:0], fragment...)
+	for n := 1; ; n++ {
+		h, err := r.header()
+		if _, misshapen := err.(*wire.Error); err != nil && !misshapen {
+			return nil, h, err
+		}
+		// RFC 9113 §6.2: nothing else may come between the frames of a field block, on any stream.
+		if err != nil || h.Type != wire.Continuation || h.StreamID != first.StreamID {
+			return nil, h, &wire.Error{Code: wire.ProtocolError, Reason: fmt.Sprintf("%v inside the field block of stream %d", h.Type, first.StreamID)}
+		}
+		if n > frames || len(r.block)+h.Length > hard {
+			return nil, h, &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field block of stream %d has no end", first.StreamID)}
+		}
+		p, err := r.take(h.Length)
+		if err != nil {
+			return nil, h, err
+		}
+		r.block = append(r.block, p...)
+		if h.Flags.Has(wire.EndHeaders) {
+			return r.block, h, nil
+		}
+		r.traced(h, nil, nil)
+	}
+}
+
+// decode fills r.fields from a whole block.
+func (r *frameReader) decode(block []byte) error {
+	if cap(r.fields) > 1024 { // one huge list is no reason to keep its memory
+		r.fields = nil
+	}
+	clear(r.fields)
+	r.fields, r.listSize = r.fields[:0], 0
+	if reason := r.checkBlock(block); reason != "" {
+		return &wire.Error{Code: wire.CompressionError, Reason: reason}
+	}
+	if _, err := r.dec.Write(block); err != nil {
+		return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
+	}
+	if err := r.dec.Close(); err != nil {
+		return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
+	}
+	if r.listSize > 2*r.limit {
+		return &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field section of %d octets", r.listSize)}
+	}
+	return nil
+}
+
+// addField is the decoder's sink. Past the limit it only counts: names and values stay where the decoder's
+// table has them, so a block of references cannot grow memory.
+func (r *frameReader) addField(f hpack.HeaderField) {
+	r.listSize += len(f.Name) + len(f.Value) + 32
+	if r.listSize <= r.limit {
+		r.fields = append(r.fields, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
+	}
+}
+
+// checkBlock walks a field block before the decoder sees it and says what is wrong with its shape, or "". It
+// judges integers, lengths and table-size updates, where the decoder is more lenient than RFC 7541.
+func (r *frameReader) checkBlock(p []byte) string {
+	const (
+		indexed     = 0x80 // §6.1, 7-bit index
+		incremental = 0x40 // §6.2.1, 6-bit index
+		sizeUpdate  = 0x20 // §6.3, 5-bit size
+	)
+	started := false
+	for len(p) > 0 {
+		var n uint64
+		var ok bool
+		switch b := p[0]; {
+		case b&indexed != 0:
+			if n, p, ok = readInt(p, 7); !ok || n == 0 {
+				return "bad index in a field block"
+			}
+		case b&0xe0 == sizeUpdate:
+			// RFC 7541 §4.2: an update comes at the beginning of a block.
+			if n, p, ok = readInt(p, 5); !ok || started {
+				return "table-size update behind a field"
+			}
+			if n > r.allowed {
+				return "table-size update above SETTINGS_HEADER_TABLE_SIZE"
+			}
+			r.peerTable, r.mustShrink = n, false
+			continue
+		default:
+			prefix := byte(4)
+			if b&0xc0 == incremental {
+				prefix = 6
+			}
+			if n, p, ok = readInt(p, prefix); !ok {
+				return "bad index in a field block"
+			}
+			if n == 0 {
+				if p, ok = skipString(p); !ok {
+					return "field name cut short"
+				}
+			}
+			if p, ok = skipString(p); !ok {
+				return "field value cut short"
+			}
+		}
+		// RFC 9113 §4.3.1: after a reduction is acknowledged, the next block must begin with an update.
+		if r.mustShrink {
+			return "no table-size update after a smaller SETTINGS_HEADER_TABLE_SIZE"
+		}
+		started = true
+	}
+	return ""
+}
+
+// readInt reads an integer (RFC 7541 §5.1) of an n-bit prefix. More than five octets behind the prefix, or a
+// value beyond 32 bits, is more than any size or index can be.
+func readInt(p []byte, n byte) (v uint64, rest []byte, ok bool) {
+	if len(p) == 0 {
+		return 0, nil, false
+	}
+	mask := byte(1)<<n - 1
+	v = uint64(p[0] & mask)
+	if v < uint64(mask) {
+		return v, p[1:], true
+	}
+	for i := 1; i < len(p) && i <= 5; i++ {
+		v += uint64(p[i]&0x7f) << (7 * (i - 1))
+		if p[i]&0x80 == 0 {
+			return v, p[i+1:], v < 1<<32
+		}
+	}
+	return 0, nil, false
+}
+
+// skipString passes over a string literal (RFC 7541 §5.2).
+func skipString(p []byte) (rest []byte, ok bool) {
+	n, p, ok := readInt(p, 7)
+	if !ok || n > uint64(len(p)) {
+		return nil, false
+	}
+	return p[n:], true
+}
+
+// take returns the next n octets, in place.
+func (r *frameReader) take(n int) ([]byte, error) {
+	if err := r.fill(n); err != nil {
+		return nil, err
+	}
+	p := r.buf[r.r : r.r+n]
+	r.r += n
+	return p, nil
+}
+
+// fill reads until n octets are there to parse.
+func (r *frameReader) fill(n int) error {
+	for r.w-r.r < n {
+		r.makeRoom(n)
+		got, err := r.src.Read(r.buf[r.w:])
+		if got > 0 {
+			r.w += got
+			r.onRead(got)
+			r.resize(got)
+			continue
+		}
+		if err == io.EOF && r.w > r.r {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoom moves what is unread to the front, into a larger buffer where n octets do not fit.
+func (r *frameReader) makeRoom(n int) {
+	if r.r == r.w {
+		r.r, r.w = 0, 0
+	}
+	if len(r.buf) < n {
+		grown := make([]byte, n)
+		copy(grown, r.buf[r.r:r.w])
+		r.buf, r.r, r.w = grown, 0, r.w-r.r
+	} else if r.r > 0 && (len(r.buf)-r.r < n || r.w == len(r.buf)) {
+		r.w = copy(r.buf, r.buf[r.r:r.w])
+		r.r = 0
+	}
+}
+
+// resize follows the traffic: a read that fills the buffer doubles it, a row of small ones gives it back.
+func (r *frameReader) resize(got int) {
+	switch {
+	case r.w == len(r.buf) && len(r.buf) < maxReadBuffer:
+		r.move(2 * len(r.buf))
+	case got > len(r.buf)/4 || len(r.buf) == minReadBuffer:
+		r.idle = 0
+	default:
+		if r.idle++; r.idle >= 16 && r.w-r.r <= minReadBuffer {
+			r.move(minReadBuffer)
+		}
+	}
+}
+
+func (r *frameReader) move(size int) {
+	moved := make([]byte, max(size, r.w-r.r))
+	r.w = copy(moved, r.buf[r.r:r.w])
+	r.buf, r.r, r.idle = moved, 0, 0
+}
+
+// A fieldWriter encodes field sections behind the bytes that wait to be written. Its compression state and
+// those bytes change together, under the connection's mu.
+type fieldWriter struct {
+	enc   *hpack.Encoder
+	dst   []byte
+	start int // of the frame being written
+}
+
+func newFieldWriter() *fieldWriter {
+	w := &fieldWriter{}
+	w.enc = hpack.NewEncoder(w)
+	return w
+}
+
+// Write is where the encoder puts its octets.
+func (w *fieldWriter) Write(p []byte) (int, error) {
+	w.dst = append(w.dst, p...)
+	return len(p), nil
+}
+
+// begin starts a HEADERS frame at the end of dst.
+func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
+	w.start = len(dst)
+	w.dst = wire.AppendFrameHeader(dst, wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream})
+}
+
+// field appends one field; name is in lower case.
+func (w *fieldWriter) field(name, value string, sensitive bool) {
+	w.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)})
+}
+
+// neverIndexed names what RFC 7541 §7.1.3 wants kept out of tables: credentials, and cookies short enough to
+// be guessed octet by octet.
+func neverIndexed(name, value string) bool {
+	switch name {
+	case "authorization", "proxy-authorization":
+		return true
+	case "cookie":
+		return len(value) < 20
+	}
+	return false
+}
+
+// end finishes the section: one HEADERS frame, or as many CONTINUATIONs behind it as the peer's maxSize makes
+// necessary. It returns dst with the section at its end.
+func (w *fieldWriter) end(maxSize int) []byte {
+	dst := w.dst
+	w.dst = nil
+	length := len(dst) - w.start - wire.HeaderLen
+	if length <= maxSize {
+		wire.PutLength(dst[w.start:], length)
+		return dst
+	}
+	h := wire.ParseFrameHeader(dst[w.start:])
+	block := append([]byte(nil), dst[w.start+wire.HeaderLen:]...)
+	dst = dst[:w.start]
+	h.Flags &^= wire.EndHeaders
+	for len(block) > 0 {
+		n := min(len(block), maxSize)
+		h.Length = n
+		if n == len(block) {
+			h.Flags |= wire.EndHeaders
+		}
+		dst = append(wire.AppendFrameHeader(dst, h), block[:n]...)
+		block = block[n:]
+		h.Type, h.Flags = wire.Continuation, 0
+	}
+	return dst
+}
+
+// setTableSize obeys the peer's SETTINGS_HEADER_TABLE_SIZE, as far as we care to use it.
+func (w *fieldWriter) setTableSize(peer uint32) {
+	const most = wire.HeaderTableSize // a peer that offers 4 GiB does not make us fill it
+	size := min(peer, most)
+	if size != w.enc.MaxDynamicTableSize() {
+		w.enc.SetMaxDynamicTableSizeLimit(size)
+		w.enc.SetMaxDynamicTableSize(size)
+	}
+}

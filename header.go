@@ -1,0 +1,281 @@
+package hyper
+
+import (
+	"iter"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// A Field is one line of a field section. On the wire names are lower case; a name is sent so however
+// it is written here.
+type Field struct {
+	Name  string
+	Value string
+
+	// Sensitive fields are never put into a compression table, here or by any intermediary
+	// (RFC 7541 §7.1.3). Authorization, proxy-authorization and short cookies are sent so without being asked.
+	Sensitive bool
+}
+
+// size is what RFC 9113 §6.5.2 counts for a field in MAX_HEADER_LIST_SIZE.
+func (f Field) size() int { return len(f.Name) + len(f.Value) + 32 }
+
+// A Header is a field section in the order of the wire, duplicates and all. The zero value is empty and ready;
+// a literal is a Header too. Names are compared without regard to case. It is not safe for concurrent change.
+//
+// In a Request it may begin with pseudo-header fields (":method", …): they are sent in the order they have there,
+// before those that the Request's own fields supply.
+type Header []Field
+
+// Get returns the first value of name, or "".
+func (h Header) Get(name string) string {
+	for i := range h {
+		if equalFold(h[i].Name, name) {
+			return h[i].Value
+		}
+	}
+	return ""
+}
+
+// Has reports whether a field of that name is present.
+func (h Header) Has(name string) bool {
+	for i := range h {
+		if equalFold(h[i].Name, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// Values yields every value of name, in order.
+func (h Header) Values(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range h {
+			if equalFold(h[i].Name, name) && !yield(h[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// All yields every field's name and value, in order.
+func (h Header) All() iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		for i := range h {
+			if !yield(h[i].Name, h[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// Add appends a field.
+func (h *Header) Add(name, value string) { *h = append(*h, Field{Name: name, Value: value}) }
+
+// AddSensitive appends a field that no compression table may keep.
+func (h *Header) AddSensitive(name, value string) {
+	*h = append(*h, Field{Name: name, Value: value, Sensitive: true})
+}
+
+// Set puts value in the place of the first field of that name and removes the others; it appends where
+// there is none.
+func (h *Header) Set(name, value string) {
+	kept, found := (*h)[:0], false
+	for _, f := range *h {
+		if equalFold(f.Name, name) {
+			if found {
+				continue
+			}
+			found, f.Value = true, value
+		}
+		kept = append(kept, f)
+	}
+	clear((*h)[len(kept):])
+	if !found {
+		kept = append(kept, Field{Name: name, Value: value})
+	}
+	*h = kept
+}
+
+// Del removes every field of that name.
+func (h *Header) Del(name string) {
+	kept := (*h)[:0]
+	for _, f := range *h {
+		if !equalFold(f.Name, name) {
+			kept = append(kept, f)
+		}
+	}
+	clear((*h)[len(kept):])
+	*h = kept
+}
+
+// Clone returns a copy that shares nothing that can change.
+func (h Header) Clone() Header { return append(Header(nil), h...) }
+
+// HTTP returns the fields as net/http keeps them: canonical names, values in order per name, crumbs of
+// Cookie joined (RFC 9113 §8.2.3). Pseudo-header fields are left out; the order between names is lost.
+func (h Header) HTTP() http.Header {
+	out := make(http.Header, len(h))
+	for _, f := range h {
+		if isPseudo(f.Name) {
+			continue
+		}
+		key := http.CanonicalHeaderKey(f.Name)
+		if key == "Cookie" && len(out[key]) == 1 {
+			out[key][0] += "; " + f.Value
+			continue
+		}
+		out[key] = append(out[key], f.Value)
+	}
+	return out
+}
+
+// HeaderFromHTTP returns the fields of src with lower-case names, sorted by name because a map has no order.
+func HeaderFromHTTP(src http.Header) Header {
+	h := make(Header, 0, len(src))
+	for _, name := range sortedKeys(src) {
+		for _, value := range src[name] {
+			h.Add(lower(name), value)
+		}
+	}
+	return h
+}
+
+func sortedKeys(src http.Header) []string {
+	keys := make([]string, 0, len(src))
+	for key := range src {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func isPseudo(name string) bool { return len(name) > 0 && name[0] == ':' }
+
+// equalFold compares ASCII names. Most are lower case already and of the same length or not equal at all.
+func equalFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		if a[i] != b[i] && lowerByte(a[i]) != lowerByte(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+// lower returns s with its ASCII letters in lower case; it allocates only where that changes something.
+func lower(s string) string {
+	for i := 0; i < len(s); i++ {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return strings.ToLower(s)
+		}
+	}
+	return s
+}
+
+// tokenChars marks the characters of a token (RFC 9110 §5.6.2).
+var tokenChars = func() (t [256]bool) {
+	for c := byte('a'); c <= 'z'; c++ {
+		t[c], t[c-'a'+'A'] = true, true
+	}
+	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789") {
+		t[c] = true
+	}
+	return t
+}()
+
+func isToken(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !tokenChars[s[i]] {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isConnectionSpecific reports the fields that RFC 9113 §8.2.2 bans from both directions.
+func isConnectionSpecific(name string) bool {
+	switch name {
+	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
+		return true
+	}
+	return false
+}
+
+// checkField judges a field that the caller wants to send; name is in lower case. RFC 9110 §5.5 is applied
+// in full: what a careless recipient could read as two fields is never sent.
+func checkField(name, value string) error {
+	switch {
+	case !isToken(name):
+		return &RequestError{name, "is not a field name"}
+	case isConnectionSpecific(name):
+		return &RequestError{name, "is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)"}
+	case name == "te" && lower(value) != "trailers":
+		return &RequestError{name, `may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`}
+	}
+	for i := 0; i < len(value); i++ {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return &RequestError{name, "has a control character in its value"}
+		}
+	}
+	if value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1])) {
+		return &RequestError{name, "has blanks around its value"}
+	}
+	return nil
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// malformedField says what is wrong with a regular field that the peer sent, or "".
+// RFC 9113 §8.2.1: names have no upper case, no octet outside 0x21–0x7e and no colon after the first; values
+// have no NUL, CR or LF and no blank at either end.
+func malformedField(name, value string) string {
+	if name == "" {
+		return "a field without a name"
+	}
+	for i := 0; i < len(name); i++ {
+		if !tokenChars[name[i]] || 'A' <= name[i] && name[i] <= 'Z' {
+			return "the field name " + printable(name)
+		}
+	}
+	if isConnectionSpecific(name) {
+		return "the connection-specific field " + name
+	}
+	if malformedValue(value) {
+		return "the value of " + name
+	}
+	return ""
+}
+
+func malformedValue(value string) bool {
+	for i := 0; i < len(value); i++ {
+		if c := value[i]; c == 0 || c == '\r' || c == '\n' {
+			return true
+		}
+	}
+	return value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1]))
+}
+
+// printable shows a name that a peer made up, harmlessly and not at any length.
+func printable(s string) string {
+	if len(s) > 64 {
+		s = s[:64] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, s)
+}

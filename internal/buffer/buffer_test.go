@@ -1,0 +1,386 @@
+package buffer
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// pattern is n octets in which no two neighbours, and no two blocks, look alike.
+func pattern(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(i ^ i>>8 ^ i>>16)
+	}
+	return p
+}
+
+// blocks lists the sizes of the blocks that b holds.
+func blocks(b *Buffer) (sizes []int) {
+	for k := b.head; k != nil; k = k.next {
+		sizes = append(sizes, len(k.data))
+	}
+	return sizes
+}
+
+func held(b *Buffer) (n int) {
+	for _, size := range blocks(b) {
+		n += size
+	}
+	return n
+}
+
+func wantBlocks(t *testing.T, why string, b *Buffer, want ...int) {
+	t.Helper()
+	if got := blocks(b); !slices.Equal(got, want) {
+		t.Fatalf("%s: blocks %v, want %v", why, got, want)
+	}
+}
+
+func wantRead(t *testing.T, why string, b *Buffer, room int, want string) {
+	t.Helper()
+	p := make([]byte, room)
+	if n := b.Read(p); string(p[:n]) != want {
+		t.Fatalf("%s: read %q, want %q", why, p[:n], want)
+	}
+}
+
+func wantLen(t *testing.T, why string, b *Buffer, want int) {
+	t.Helper()
+	if got := b.Len(); got != want {
+		t.Fatalf("%s: Len is %d, want %d", why, got, want)
+	}
+}
+
+func TestZeroBufferIsEmptyAndReady(t *testing.T) {
+	var b Buffer
+	wantLen(t, "nothing was written", &b, 0)
+	wantRead(t, "nothing was written", &b, 10, "")
+	b.Write(nil)
+	wantBlocks(t, "an empty DATA frame holds no memory", &b)
+	if n := b.Reset(); n != 0 {
+		t.Fatalf("Reset dropped %d octets of an empty buffer", n)
+	}
+	b.Write([]byte("hello"))
+	wantRead(t, "after Reset", &b, 10, "hello")
+}
+
+func TestOctetsLeaveInTheOrderTheyCame(t *testing.T) {
+	var b Buffer
+	b.Write([]byte("hello, "))
+	b.Write([]byte("world"))
+	wantLen(t, "two writes", &b, 12)
+	wantRead(t, "less than the first write", &b, 5, "hello")
+	wantRead(t, "no room", &b, 0, "")
+	wantRead(t, "across both writes", &b, 4, ", wo")
+	wantLen(t, "three reads", &b, 3)
+	wantRead(t, "more room than octets", &b, 10, "rld")
+	wantRead(t, "drained", &b, 10, "")
+	wantLen(t, "drained", &b, 0)
+}
+
+func TestWriteKeepsNoReferenceToItsArgument(t *testing.T) {
+	var b Buffer
+	p := []byte("hello")
+	b.Write(p)
+	copy(p, "XXXXX")
+	wantRead(t, "the frame reader reused its memory", &b, 5, "hello")
+}
+
+func TestBlocksSuitTheBody(t *testing.T) {
+	const k = 1 << 10
+	tests := []struct {
+		body string
+		len  int
+		want []int
+	}{
+		{"one octet", 1, []int{k}},
+		{"1 KiB", k, []int{k}},
+		{"a little more than 1 KiB", k + 1, []int{k, k}},
+		{"4 KiB", 4 * k, []int{4 * k}},
+		{"5,000 octets", 5000, []int{4 * k, 4 * k}},
+		{"a full DATA frame", 16 * k, []int{16 * k}},
+		{"one octet less", 16*k - 1, []int{4 * k, 4 * k, 4 * k, 4 * k}},
+		{"a full DATA frame of 64 KiB", 64 * k, []int{64 * k}},
+		{"a frame of 100,000 octets", 100_000, []int{64 * k, 64 * k}},
+	}
+	for _, test := range tests {
+		t.Run(test.body, func(t *testing.T) {
+			var b Buffer
+			defer b.Reset()
+			b.Write(pattern(test.len))
+			wantBlocks(t, "one write", &b, test.want...)
+			got := make([]byte, test.len)
+			if n := b.Read(got); n != test.len || !bytes.Equal(got, pattern(n)) {
+				t.Fatalf("read %d of %d octets, or others than were written", n, test.len)
+			}
+			wantBlocks(t, "all was read", &b)
+		})
+	}
+}
+
+func TestBacklogGrowsInLargeBlocks(t *testing.T) {
+	var b Buffer
+	defer b.Reset()
+	frame := pattern(16 << 10)
+	for range 16 {
+		b.Write(frame)
+	}
+	wantBlocks(t, "16 full DATA frames that nobody reads", &b,
+		16<<10, 16<<10, 16<<10, 16<<10, 64<<10, 64<<10, 64<<10)
+}
+
+func TestTinyWritesShareBlocks(t *testing.T) {
+	var b Buffer
+	defer b.Reset()
+	for i := range 100_000 {
+		b.Write([]byte{byte(i)})
+	}
+	if got := len(blocks(&b)); got > 20 {
+		t.Fatalf("100,000 DATA frames of one octet hold %d blocks", got)
+	}
+}
+
+// A peer must not make us hold much more than it sends.
+func TestWritesHoldAtMostTwiceWhatTheyWrote(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		var b Buffer
+		for b.Len() < 1<<19 {
+			b.Write(make([]byte, r.IntN(1<<r.IntN(17))+1))
+			if most := max(1<<10, 2*b.Len()); held(&b) > most {
+				t.Fatalf("%d octets hold %d in blocks %v", b.Len(), held(&b), blocks(&b))
+			}
+		}
+		b.Reset()
+	}
+}
+
+func TestBlockIsFreeAsSoonAsItIsRead(t *testing.T) {
+	var b Buffer
+	b.Write(pattern(16 << 10))
+	b.Write(pattern(1 << 10))
+	wantBlocks(t, "two frames", &b, 16<<10, 16<<10)
+	b.Read(make([]byte, 16<<10-1))
+	wantBlocks(t, "one octet is left in the first block", &b, 16<<10, 16<<10)
+	b.Read(make([]byte, 1))
+	wantBlocks(t, "the first block was read to its end", &b, 16<<10)
+	b.Read(make([]byte, 1<<10))
+	wantBlocks(t, "the last block was read as far as it was written", &b)
+}
+
+func TestResetReturnsAllBlocks(t *testing.T) {
+	var b Buffer
+	for range 10 {
+		b.Write(pattern(50_000))
+	}
+	b.Read(make([]byte, 70_000))
+	before := list(&b)
+	if len(before) < 3 {
+		t.Fatalf("only %d blocks to give back", len(before))
+	}
+	if n := b.Reset(); n != 430_000 {
+		t.Fatalf("Reset dropped %d octets, want 430000", n)
+	}
+	if b != (Buffer{}) {
+		t.Fatalf("after Reset the buffer is %+v", b)
+	}
+	for i, k := range before {
+		if k.w != pooled || k.next != nil {
+			t.Errorf("block %d of %d was not given back", i, len(before))
+		}
+	}
+}
+
+func TestFreeingABlockTwiceIsABug(t *testing.T) {
+	k := take(1)
+	k.free()
+	defer func() {
+		if got, want := fmt.Sprint(recover()), "BUG: a block was freed twice"; got != want {
+			t.Fatalf("panic %q, want %q", got, want)
+		}
+	}()
+	k.free()
+}
+
+func list(b *Buffer) (all []*block) {
+	for k := b.head; k != nil; k = k.next {
+		all = append(all, k)
+	}
+	return all
+}
+
+// A model is a Buffer beside a bytes.Buffer that must always agree with it.
+type model struct {
+	Buffer
+	want bytes.Buffer
+	next int // where in noise the next write begins
+}
+
+var (
+	noise  = pattern(1 << 18)
+	poison = bytes.Repeat([]byte{0xdb}, sizes[len(sizes)-1])
+)
+
+func (m *model) write(n int) {
+	p := noise[m.next:][:n]
+	m.next = (m.next + n + 1) % (len(noise) / 2)
+	m.Write(p)
+	m.want.Write(p)
+}
+
+func (m *model) read(t *testing.T, n int) {
+	t.Helper()
+	before := list(&m.Buffer)
+	got := make([]byte, n)
+	got = got[:m.Read(got)]
+	if want := m.want.Next(n); !bytes.Equal(got, want) {
+		t.Fatalf("read %d octets, want %d, or they differ", len(got), len(want))
+	}
+	m.wantFree(t, before)
+}
+
+func (m *model) reset(t *testing.T) {
+	t.Helper()
+	before := list(&m.Buffer)
+	if got := m.Reset(); got != m.want.Len() {
+		t.Fatalf("Reset dropped %d octets, want %d", got, m.want.Len())
+	}
+	m.want.Reset()
+	m.wantFree(t, before)
+}
+
+// wantFree wants those blocks of before that m holds no more in their pools, and overwrites
+// them: nothing that is read later may come from them.
+func (m *model) wantFree(t *testing.T, before []*block) {
+	t.Helper()
+	now := list(&m.Buffer)
+	for _, k := range before {
+		if slices.Contains(now, k) {
+			continue
+		}
+		if k.w != pooled || k.next != nil {
+			t.Fatal("the buffer lost a block without giving it back")
+		}
+		copy(k.data, poison)
+	}
+}
+
+func (m *model) check(t *testing.T) {
+	t.Helper()
+	unread := 0
+	var last *block
+	for k := m.head; k != nil; k = k.next {
+		if k.w == pooled || k.unread() <= 0 || k.room() > 0 && k.next != nil {
+			t.Fatalf("block %d:%d of %d: freed, empty, or left with room before another", k.r, k.w, len(k.data))
+		}
+		unread += k.unread()
+		last = k
+	}
+	if m.tail != last || unread != m.Len() || unread != m.want.Len() {
+		t.Fatalf("%d octets in blocks, Len %d, want %d", unread, m.Len(), m.want.Len())
+	}
+}
+
+// Several buffers take turns, so that a block which two of them hold shows up as wrong octets.
+func TestBuffersAgreeWithBytesBuffer(t *testing.T) {
+	for seed := range uint64(10) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			all := make([]model, 4)
+			for range 1000 {
+				m := &all[r.IntN(len(all))]
+				size := r.IntN(1 << r.IntN(18))
+				switch op := r.IntN(100); {
+				case op < 48:
+					m.write(size)
+				case op < 98:
+					m.read(t, size)
+				default:
+					m.reset(t)
+				}
+				m.check(t)
+			}
+			for i := range all {
+				all[i].read(t, all[i].Len())
+				all[i].check(t)
+			}
+		})
+	}
+}
+
+// Each pair of octets is an operation and a size, on two buffers.
+func FuzzBuffer(f *testing.F) {
+	f.Add([]byte("w1r1"))
+	f.Add([]byte{'W', 255, 'W', 255, 'R', 1, 'w', 3, 'x', 0, 'V', 200, 'Q', 90, 'q', 255})
+	f.Add([]byte(strings.Repeat("w\x01", 300) + "R\xff"))
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		var all [2]model
+		ops = ops[:min(len(ops), 512)]
+		for ; len(ops) >= 2; ops = ops[2:] {
+			m := &all[ops[0]&1]
+			size := int(ops[1])
+			if ops[0]&0x20 == 0 {
+				size *= 401 // beyond the largest block
+			}
+			switch ops[0] >> 1 & 3 {
+			case 0, 3:
+				m.write(size)
+			case 1:
+				m.read(t, size)
+			case 2:
+				m.reset(t)
+			}
+			m.check(t)
+		}
+		for i := range all {
+			all[i].reset(t)
+			all[i].check(t)
+		}
+	})
+}
+
+func TestSteadyStateDoesNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under the race detector sync.Pool drops blocks on purpose")
+	}
+	for _, size := range []int{1, 1 << 10, 1 << 14, 1 << 18} {
+		var b Buffer
+		p := make([]byte, size)
+		if n := testing.AllocsPerRun(1000, func() { b.Write(p); b.Read(p) }); n != 0 {
+			t.Errorf("write and read of %d octets: %v allocations", size, n)
+		}
+		if n := testing.AllocsPerRun(1000, func() { b.Write(p); b.Reset() }); n != 0 {
+			t.Errorf("write and reset of %d octets: %v allocations", size, n)
+		}
+	}
+}
+
+func BenchmarkWriteRead(b *testing.B) {
+	for _, bench := range []struct {
+		name         string
+		size, frames int
+	}{
+		{"octet", 1, 1},
+		{"1KiB", 1 << 10, 1},
+		{"frame", 1 << 14, 1},
+		{"backlog", 1 << 14, 64},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			var buf Buffer
+			p := make([]byte, bench.size)
+			b.SetBytes(int64(bench.size * bench.frames))
+			b.ReportAllocs()
+			for b.Loop() {
+				for range bench.frames {
+					buf.Write(p)
+				}
+				for buf.Read(p) > 0 {
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,75 @@
+package h2test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"sync"
+	"time"
+)
+
+// ServerTLS is a server's configuration with a certificate for localhost, example.com,
+// *.example.com, 127.0.0.1 and ::1. Without protos the server does not speak ALPN.
+func ServerTLS(protos ...string) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{Certificate()}, NextProtos: protos}
+}
+
+// ClientTLS is a client's configuration that trusts the certificate of ServerTLS.
+func ClientTLS() *tls.Config { return &tls.Config{RootCAs: Roots()} }
+
+// Certificate is the certificate of ServerTLS. It also serves as a client's.
+func Certificate() tls.Certificate { return certs().leaf }
+
+// Roots is a pool with the authority that signed Certificate, and no other.
+func Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(certs().authority)
+	return pool
+}
+
+type certSet struct {
+	authority *x509.Certificate
+	leaf      tls.Certificate
+}
+
+// The clock plays no part: a bubble's begins in the year 2000.
+var certs = sync.OnceValue(func() certSet {
+	template := x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "hyper test authority"},
+		NotBefore:             time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:              time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	authorityKey := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	der := must(x509.CreateCertificate(rand.Reader, &template, &template, &authorityKey.PublicKey, authorityKey))
+	authority := must(x509.ParseCertificate(der))
+
+	template.SerialNumber = big.NewInt(2)
+	template.Subject = pkix.Name{CommonName: "hyper test server"}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	template.IsCA = false
+	template.DNSNames = []string{"localhost", "example.com", "*.example.com"}
+	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	der = must(x509.CreateCertificate(rand.Reader, &template, authority, &key.PublicKey, authorityKey))
+	return certSet{
+		authority: authority,
+		leaf:      tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: must(x509.ParseCertificate(der))},
+	}
+})
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,473 @@
+// Package h2test is the other end of a client under test: a connection in memory that can fail
+// at any octet ([Pipe]), a scripted HTTP/2 server that speaks on it ([Peer]), and certificates.
+//
+//	client, server := h2test.Pipe()
+//	peer := h2test.NewPeer(t, server)
+//	... the client under test sends GET / on client ...
+//	peer.Handshake()
+//	peer.WantHeaders("the request", 1, ":method: GET", ":path: /")
+//	peer.WriteHeaders(1, 0, ":status: 200")
+//	peer.WriteData(1, wire.EndStream, []byte("hello"))
+//	peer.WantIdle("and nothing else")
+//
+// Everything blocks in ways that testing/synctest knows, so tests run in a bubble, in fake time.
+package h2test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+const (
+	patience = 10 * time.Second // how long a Want waits, in fake time within a bubble
+	logSize  = 20               // frames shown with a failure
+)
+
+// A Peer is a scripted HTTP/2 server. Its Write methods put frames on the wire at once and never
+// judge them; a write that fails is seen in the log only, since the client may well have gone.
+// Its Want methods take the client's frames in the order sent, and fail the test with their
+// reason if the next frame is another one, or none comes.
+//
+// The peer always reads, so the client's writes never wait for the test; [Conn.Stall] is for
+// that. It is strict about what no client may do: a malformed frame, a broken header block, or
+// DATA beyond the windows it was given fails the test at the next Want, at the latest at its end.
+type Peer struct {
+	t    testing.TB
+	conn net.Conn
+	done chan struct{} // readLoop has ended
+
+	enc     *hpack.Encoder // owned by the test's goroutine
+	block   bytes.Buffer   // enc writes here
+	encSize uint32         // the client's HEADER_TABLE_SIZE as enc knows it
+
+	writing chan struct{} // a 1-slot lock of the writing direction, and of batch and held
+	batch   bool          // writes are held back
+	held    []byte
+
+	mu       sync.Mutex    // guards everything below; never held while blocked
+	changed  chan struct{} // closed and replaced when queue or err changes
+	queue    []Frame       // received, not wanted yet
+	err      error         // why readLoop ended
+	reported bool          // err, a violation, has failed the test
+	ignored  map[wire.FrameType]bool
+	autoPing bool
+	log      []string // the last logSize frames
+	books    books
+}
+
+// A Frame is a frame that the client sent.
+type Frame struct {
+	wire.FrameHeader
+	Payload []byte
+	Headers *Headers // of a HEADERS frame, with its CONTINUATIONs; else nil
+}
+
+// String is the textual form of package wire, followed by the fields, a line each.
+func (f Frame) String() string {
+	if f.Headers == nil {
+		return f.Text(f.Payload)
+	}
+	return f.Text(f.Payload) + fieldLines(f.Headers.Fields)
+}
+
+// Headers is a header block that the client sent. The embedded header is that of the HEADERS frame.
+type Headers struct {
+	wire.FrameHeader
+	EndStream bool
+	Fields    []hpack.HeaderField // decoded, in order; Sensitive if never indexed
+	Block     []byte              // as encoded
+	Frames    []wire.FrameHeader  // the HEADERS frame and its CONTINUATIONs
+}
+
+// Get returns the value of the first field of that name, "" if there is none.
+func (h Headers) Get(name string) string {
+	for _, f := range h.Fields {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+// NewPeer returns a peer that reads from conn but writes nothing before it is told to. It is
+// closed at the end of the test.
+func NewPeer(t testing.TB, conn net.Conn) *Peer {
+	p := &Peer{
+		t:       t,
+		conn:    conn,
+		done:    make(chan struct{}),
+		encSize: wire.HeaderTableSize,
+		writing: make(chan struct{}, 1),
+		changed: make(chan struct{}),
+		ignored: map[wire.FrameType]bool{},
+		books:   newBooks(),
+	}
+	p.enc = hpack.NewEncoder(&p.block)
+	go p.readLoop()
+	t.Cleanup(p.end)
+	return p
+}
+
+// Close closes the connection.
+func (p *Peer) Close() {
+	p.conn.Close()
+	<-p.done
+}
+
+func (p *Peer) end() {
+	p.t.Helper()
+	p.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v, ok := p.err.(violation); ok && !p.reported {
+		p.t.Errorf("the client broke a rule: %v\n%s", v, p.logLocked())
+	}
+}
+
+// Ignore makes every Want skip frames of these types.
+func (p *Peer) Ignore(types ...wire.FrameType) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range types {
+		p.ignored[t] = true
+	}
+}
+
+// AutoPing answers every PING that arrives from now on; no Want sees it.
+func (p *Peer) AutoPing() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.autoPing = true
+}
+
+// Credit is what the peer may still send on a stream, or with 0 on the connection: what the
+// client granted up to now, less the DATA written. It is negative if the test overdrew.
+func (p *Peer) Credit(stream uint32) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.books.credit(stream)
+}
+
+// Log returns the last frames both ways, as failures show them: "-> " is by the client.
+func (p *Peer) Log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.logLocked()
+}
+
+func (p *Peer) logLocked() string { return strings.Join(p.log, "\n") }
+
+func (p *Peer) record(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recordLocked(line)
+}
+
+func (p *Peer) recordLocked(line string) {
+	if len(p.log) == logSize {
+		p.log = slices.Delete(p.log, 0, 1)
+	}
+	p.log = append(p.log, line)
+}
+
+// A violation is something that no client may send.
+type violation string
+
+func (v violation) Error() string { return string(v) }
+
+func (p *Peer) readLoop() {
+	defer close(p.done)
+	err := p.readFrames(bufio.NewReaderSize(p.conn, 64<<10))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+	p.changedLocked()
+}
+
+func (p *Peer) changedLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// readFrames returns the error that ends the connection, or a violation.
+func (p *Peer) readFrames(br *bufio.Reader) error {
+	preface := make([]byte, len(wire.ClientPreface))
+	if n, err := io.ReadFull(br, preface); err != nil {
+		if !strings.HasPrefix(wire.ClientPreface, string(preface[:n])) {
+			return violation(fmt.Sprintf("client preface: %q", preface[:n]))
+		}
+		return err
+	}
+	if string(preface) != wire.ClientPreface {
+		return violation(fmt.Sprintf("client preface: %q", preface))
+	}
+	dec := hpack.NewDecoder(wire.HeaderTableSize, nil)
+	var open *Frame // HEADERS without END_HEADERS yet
+	for {
+		f, err := p.readFrame(br)
+		if err != nil {
+			return err
+		}
+		line := "-> " + f.Text(f.Payload)
+		if f.Type == wire.Settings && f.Flags.Has(wire.Ack) {
+			if size, ok := p.recvSettingsAck(); ok {
+				dec.SetAllowedMaxDynamicTableSize(size)
+			}
+		}
+		if f.Type == wire.Headers || f.Type == wire.Continuation || open != nil {
+			if open, err = joinBlock(open, f); err != nil {
+				return err
+			}
+			if !f.Flags.Has(wire.EndHeaders) {
+				p.record(line)
+				continue
+			}
+			f, open = *open, nil
+			if f.Headers.Fields, err = dec.DecodeFull(f.Headers.Block); err != nil {
+				return violation(fmt.Sprintf("%v: %v", f.FrameHeader, err))
+			}
+			line += fieldLines(f.Headers.Fields)
+		}
+		p.record(line)
+		if err := p.recv(f); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *Peer) readFrame(br *bufio.Reader) (Frame, error) {
+	var octets [wire.HeaderLen]byte
+	if _, err := io.ReadFull(br, octets[:]); err != nil {
+		return Frame{}, err
+	}
+	f := Frame{FrameHeader: wire.ParseFrameHeader(octets[:])}
+	p.mu.Lock()
+	most := p.books.announced.most(wire.SettingMaxFrameSize)
+	p.mu.Unlock()
+	if err := f.Check(int(most)); err != nil {
+		return Frame{}, violation(fmt.Sprintf("%v: %v", f.FrameHeader, err))
+	}
+	f.Payload = make([]byte, f.Length)
+	if _, err := io.ReadFull(br, f.Payload); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return Frame{}, fmt.Errorf("within %v: %w", f.FrameHeader, err)
+	}
+	return f, nil
+}
+
+// joinBlock begins a header block with f, or adds f to the open one.
+func joinBlock(open *Frame, f Frame) (*Frame, error) {
+	// RFC 9113 §6.10: a HEADERS frame without END_HEADERS is followed by CONTINUATION frames of
+	// the same stream and nothing else.
+	follows := f.Type == wire.Continuation && open != nil && f.StreamID == open.StreamID
+	if begins := f.Type == wire.Headers && open == nil; !begins && !follows {
+		return nil, violation(fmt.Sprintf("%v between HEADERS and END_HEADERS, or without them", f.FrameHeader))
+	}
+	block, err := f.Block(f.Payload)
+	if err != nil {
+		return nil, violation(err.Error())
+	}
+	if open == nil {
+		f.Headers = &Headers{FrameHeader: f.FrameHeader, EndStream: f.Flags.Has(wire.EndStream)}
+		open = &f
+	}
+	open.Headers.Block = append(open.Headers.Block, block...)
+	open.Headers.Frames = append(open.Headers.Frames, f.FrameHeader)
+	return open, nil
+}
+
+func (p *Peer) recvSettingsAck() (tableSize uint32, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.books.announced.ack()
+}
+
+// recv enters a whole frame in the books and queues it for the next Want.
+func (p *Peer) recv(f Frame) error {
+	p.mu.Lock()
+	err := p.books.recv(f)
+	answer := p.autoPing && f.Type == wire.Ping && !f.Flags.Has(wire.Ack)
+	if err == nil && !answer {
+		p.queue = append(p.queue, f)
+		p.changedLocked()
+	}
+	p.mu.Unlock()
+	if answer {
+		p.WritePing(wire.Ack, wire.ParsePing(f.Payload))
+	}
+	return err
+}
+
+var errSilent = errors.New("nothing")
+
+// await calls take, with p.mu held, each time the queue has changed, until it reports true. It
+// returns why nothing more will come: the end of the connection, a violation, or errSilent.
+func (p *Peer) await(take func() bool) error {
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		p.mu.Lock()
+		ok, err, changed := take(), p.err, p.changed
+		p.mu.Unlock()
+		if ok {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return errSilent
+		}
+	}
+}
+
+// Next takes the next frame without judging it. The error is the end of the connection, or that
+// nothing came.
+func (p *Peer) Next() (f Frame, err error) {
+	err = p.await(func() bool {
+		for len(p.queue) > 0 {
+			f, p.queue = p.queue[0], p.queue[1:]
+			if !p.ignored[f.Type] {
+				return true
+			}
+		}
+		return false
+	})
+	return f, err
+}
+
+// unread puts back what Next has taken.
+func (p *Peer) unread(f Frame) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue = slices.Insert(p.queue, 0, f)
+}
+
+// books is what each side may send. Windows are sums of all that was granted and all that was
+// sent, so a change of the initial size touches no stream.
+type books struct {
+	client    map[wire.SettingID]uint32 // the client's settings, beyond the defaults
+	granted   map[uint32]int            // WINDOW_UPDATE increments of the client, by stream
+	sent      map[uint32]int            // DATA of the peer
+	announced announced                 // the peer's settings
+	allowed   map[uint32]int            // WINDOW_UPDATE increments of the peer
+	received  map[uint32]int            // DATA of the client
+}
+
+func newBooks() books {
+	return books{
+		client:    maps.Clone(defaults),
+		granted:   map[uint32]int{},
+		sent:      map[uint32]int{},
+		announced: announced{acked: maps.Clone(defaults)},
+		allowed:   map[uint32]int{},
+		received:  map[uint32]int{},
+	}
+}
+
+var defaults = map[wire.SettingID]uint32{
+	wire.SettingHeaderTableSize:   wire.HeaderTableSize,
+	wire.SettingInitialWindowSize: wire.InitialWindow,
+	wire.SettingMaxFrameSize:      wire.MinMaxFrameSize,
+}
+
+func (b *books) credit(stream uint32) int {
+	initial := wire.InitialWindow
+	if stream != 0 {
+		initial = int(b.client[wire.SettingInitialWindowSize])
+	}
+	return initial + b.granted[stream] - b.sent[stream]
+}
+
+// recv enters a frame of the client.
+func (b *books) recv(f Frame) error {
+	switch f.Type {
+	case wire.Settings:
+		for s := range wire.ParseSettings(f.Payload) {
+			if err := s.Check(); err != nil {
+				return violation(err.Error())
+			}
+			b.client[s.ID] = s.Value
+		}
+	case wire.WindowUpdate:
+		increment := wire.ParseWindowUpdate(f.Payload)
+		b.granted[f.StreamID] += increment
+		// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1.
+		if credit := b.credit(f.StreamID); increment == 0 || credit > wire.MaxWindow {
+			return violation(fmt.Sprintf("%s makes a window of %d", f, credit))
+		}
+	case wire.Data:
+		b.received[0] += f.Length
+		b.received[f.StreamID] += f.Length
+		// RFC 9113 §6.9: a sender MUST NOT send a flow-controlled frame that exceeds either window.
+		stream := int(b.announced.most(wire.SettingInitialWindowSize)) + b.allowed[f.StreamID]
+		if f.Length > 0 && (b.received[0] > wire.InitialWindow+b.allowed[0] || b.received[f.StreamID] > stream) {
+			return violation(fmt.Sprintf("%v exceeds a window: %d of %d on the stream, %d of %d on the connection",
+				f.FrameHeader, b.received[f.StreamID], stream, b.received[0], wire.InitialWindow+b.allowed[0]))
+		}
+	case wire.PushPromise:
+		return violation(fmt.Sprintf("%v by a client", f.FrameHeader))
+	}
+	return nil
+}
+
+// send enters a frame of the peer, which may be malformed.
+func (b *books) send(h wire.FrameHeader, payload []byte) {
+	switch {
+	case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
+		b.announced.pending = append(b.announced.pending, slices.Collect(wire.ParseSettings(payload)))
+	case h.Type == wire.WindowUpdate && len(payload) == 4:
+		b.allowed[h.StreamID] += wire.ParseWindowUpdate(payload)
+	case h.Type == wire.Data:
+		b.sent[0] += h.Length
+		b.sent[h.StreamID] += h.Length
+	}
+}
+
+// announced is the peer's settings. Until the client acknowledges a change it may go by either value.
+type announced struct {
+	acked   map[wire.SettingID]uint32
+	pending [][]wire.Setting
+}
+
+func (a *announced) most(id wire.SettingID) uint32 {
+	most := a.acked[id]
+	for _, settings := range a.pending {
+		for _, s := range settings {
+			if s.ID == id {
+				most = max(most, s.Value)
+			}
+		}
+	}
+	return most
+}
+
+// ack puts the oldest pending SETTINGS in force. It reports the size of the HPACK table then.
+func (a *announced) ack() (tableSize uint32, ok bool) {
+	if len(a.pending) == 0 {
+		return 0, false
+	}
+	for _, s := range a.pending[0] {
+		a.acked[s.ID] = s.Value
+	}
+	a.pending = a.pending[1:]
+	return a.acked[wire.SettingHeaderTableSize], true
+}

@@ -1,0 +1,259 @@
+package h2test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing/synctest"
+
+	"golang.org/x/net/http2/hpack"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// Handshake takes the client's preface, sends SETTINGS and an acknowledgment, and waits for the
+// client's acknowledgment. That and the WINDOW_UPDATE with which the client may enlarge the
+// connection's window are taken wherever they stand; all other frames stay for the next Want.
+// It returns the client's settings.
+func (p *Peer) Handshake(settings ...wire.Setting) []wire.Setting {
+	p.t.Helper()
+	theirs := p.WantPreface("the handshake")
+	p.Batch(func() {
+		p.WriteSettings(settings...)
+		p.WriteSettingsAck()
+	})
+	err := p.await(func() bool {
+		ack := slices.IndexFunc(p.queue, func(f Frame) bool {
+			return f.Type == wire.Settings && f.Flags.Has(wire.Ack)
+		})
+		if ack < 0 {
+			return false
+		}
+		p.queue = slices.Delete(p.queue, ack, ack+1)
+		enlarge := slices.IndexFunc(p.queue[:ack], func(f Frame) bool {
+			return f.Type == wire.WindowUpdate && f.StreamID == 0
+		})
+		if enlarge >= 0 {
+			p.queue = slices.Delete(p.queue, enlarge, enlarge+1)
+		}
+		return true
+	})
+	if err != nil {
+		p.fail("the handshake", "SETTINGS len=0 ACK", p.failure(err))
+	}
+	return theirs
+}
+
+// WantPreface takes the client's preface and its first SETTINGS.
+func (p *Peer) WantPreface(reason string) []wire.Setting {
+	p.t.Helper()
+	f := p.want(reason, "the client preface and SETTINGS", func(f Frame) bool {
+		return f.Type == wire.Settings && !f.Flags.Has(wire.Ack)
+	})
+	return slices.Collect(wire.ParseSettings(f.Payload))
+}
+
+// WantFrame takes the next frame, of any stream, and returns it.
+func (p *Peer) WantFrame(reason string, t wire.FrameType) Frame {
+	p.t.Helper()
+	return p.want(reason, t.String(), func(f Frame) bool { return f.Type == t })
+}
+
+// WantHeaders takes a header block that has at least these "name: value" lines, in any order.
+func (p *Peer) WantHeaders(reason string, stream uint32, fields ...string) Headers {
+	p.t.Helper()
+	return p.wantHeaders(reason, stream, "with at least", fields, func(got []string) bool {
+		for _, line := range fields {
+			if !slices.Contains(got, line) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// WantHeadersExactly takes a header block that has these "name: value" lines, in this order and
+// no others.
+func (p *Peer) WantHeadersExactly(reason string, stream uint32, fields ...string) Headers {
+	p.t.Helper()
+	return p.wantHeaders(reason, stream, "with exactly", fields, func(got []string) bool {
+		return slices.Equal(got, fields)
+	})
+}
+
+func (p *Peer) wantHeaders(reason string, stream uint32, how string, fields []string, ok func(got []string) bool) Headers {
+	p.t.Helper()
+	wanted := fmt.Sprintf("HEADERS stream=%d", stream)
+	if len(fields) > 0 {
+		wanted += " " + how + "\n\t" + strings.Join(fields, "\n\t")
+	}
+	f := p.want(reason, wanted, func(f Frame) bool {
+		return f.Type == wire.Headers && f.StreamID == stream && ok(lines(f.Headers.Fields))
+	})
+	return *f.Headers
+}
+
+// lines is the inverse of parseField.
+func lines(fields []hpack.HeaderField) []string {
+	out := make([]string, len(fields))
+	for i, f := range fields {
+		out[i] = f.Name + ": " + f.Value
+	}
+	return out
+}
+
+// WantData takes one DATA frame of n octets without padding; flags is wire.EndStream or 0. It
+// returns the octets.
+func (p *Peer) WantData(reason string, stream uint32, flags wire.Flags, n int) []byte {
+	p.t.Helper()
+	h := wire.FrameHeader{Length: n, Type: wire.Data, Flags: flags, StreamID: stream}
+	return p.want(reason, h.String(), func(f Frame) bool { return f.FrameHeader == h }).Payload
+}
+
+// WantBody takes unpadded DATA frames of the stream until END_STREAM, or until trailers, which
+// stay for WantHeaders. Their octets must be body.
+func (p *Peer) WantBody(reason string, stream uint32, body []byte) {
+	p.t.Helper()
+	wanted := fmt.Sprintf("DATA stream=%d, %d octets in all", stream, len(body))
+	var got []byte
+	for end := false; !end; {
+		f := p.want(reason, wanted, func(f Frame) bool {
+			return f.StreamID == stream && (f.Type == wire.Headers || f.Type == wire.Data && !f.Flags.Has(wire.Padded))
+		})
+		if f.Type == wire.Headers {
+			p.unread(f)
+			break
+		}
+		got = append(got, f.Payload...)
+		end = f.Flags.Has(wire.EndStream)
+	}
+	if !bytes.Equal(got, body) {
+		same := 0
+		for same < min(len(got), len(body)) && got[same] == body[same] {
+			same++
+		}
+		p.fail(reason, wanted, fmt.Sprintf("%d octets, which differ from octet %d on: want %.32q, got %.32q",
+			len(got), same, body[same:], got[same:]))
+	}
+}
+
+// WantRSTStream takes a RST_STREAM.
+func (p *Peer) WantRSTStream(reason string, stream uint32, code wire.ErrCode) {
+	p.t.Helper()
+	p.wantExactly(reason, wire.AppendRSTStream(nil, stream, code))
+}
+
+// WantWindowUpdate takes a WINDOW_UPDATE; stream 0 is the connection.
+func (p *Peer) WantWindowUpdate(reason string, stream uint32, increment int) {
+	p.t.Helper()
+	p.wantExactly(reason, wire.AppendWindowUpdate(nil, stream, increment))
+}
+
+// WantSettingsAck takes the acknowledgment of the peer's SETTINGS.
+func (p *Peer) WantSettingsAck(reason string) {
+	p.t.Helper()
+	p.wantExactly(reason, wire.AppendSettingsAck(nil))
+}
+
+// WantPing takes a PING with these flags, wire.Ack or 0, and returns its octets.
+func (p *Peer) WantPing(reason string, flags wire.Flags) [8]byte {
+	p.t.Helper()
+	h := wire.FrameHeader{Length: 8, Type: wire.Ping, Flags: flags}
+	f := p.want(reason, h.String(), func(f Frame) bool { return f.FrameHeader == h })
+	return wire.ParsePing(f.Payload)
+}
+
+// WantGoAway takes a GOAWAY and returns its debug data.
+func (p *Peer) WantGoAway(reason string, last uint32, code wire.ErrCode) (debug string) {
+	p.t.Helper()
+	wanted := fmt.Sprintf("GOAWAY last=%d code=%v", last, code)
+	f := p.want(reason, wanted, func(f Frame) bool {
+		if f.Type != wire.GoAway {
+			return false
+		}
+		gotLast, gotCode, _ := wire.ParseGoAway(f.Payload)
+		return gotLast == last && gotCode == code
+	})
+	return string(f.Payload[8:])
+}
+
+// WantClosed takes the end of the connection by the client; no frame may come before it.
+func (p *Peer) WantClosed(reason string) {
+	p.t.Helper()
+	f, err := p.Next()
+	_, broken := err.(violation)
+	switch {
+	case err == nil:
+		p.fail(reason, "the connection closed", f.String())
+	case err == errSilent || broken || errors.Is(err, net.ErrClosed): // the last by the test itself
+		p.fail(reason, "the connection closed", p.failure(err))
+	}
+}
+
+// WantIdle requires that the connection is open and that the client has sent nothing more, once
+// every goroutine of the bubble is blocked. It works only within a testing/synctest bubble.
+func (p *Peer) WantIdle(reason string) {
+	p.t.Helper()
+	synctest.Wait()
+	p.mu.Lock()
+	i := slices.IndexFunc(p.queue, func(f Frame) bool { return !p.ignored[f.Type] })
+	var got string
+	switch {
+	case i >= 0:
+		got = p.queue[i].String()
+	case p.err != nil:
+		got = p.failureLocked(p.err)
+	}
+	p.mu.Unlock()
+	if got != "" {
+		p.fail(reason, "an idle connection", got)
+	}
+}
+
+// wantExactly takes a frame that equals the given one in every octet.
+func (p *Peer) wantExactly(reason string, frame []byte) {
+	p.t.Helper()
+	h, payload := wire.ParseFrameHeader(frame), frame[wire.HeaderLen:]
+	p.want(reason, h.Text(payload), func(f Frame) bool {
+		return f.FrameHeader == h && bytes.Equal(f.Payload, payload)
+	})
+}
+
+// want takes the next frame, which has to satisfy ok; wanted says so in words.
+func (p *Peer) want(reason, wanted string, ok func(Frame) bool) Frame {
+	p.t.Helper()
+	f, err := p.Next()
+	if err != nil {
+		p.fail(reason, wanted, p.failure(err))
+	}
+	if !ok(f) {
+		p.fail(reason, wanted, f.String())
+	}
+	return f
+}
+
+// failure says what came in place of a frame.
+func (p *Peer) failure(err error) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failureLocked(err)
+}
+
+func (p *Peer) failureLocked(err error) string {
+	if _, ok := err.(violation); ok {
+		p.reported = true
+		return "what no client may send: " + err.Error()
+	}
+	if err == errSilent {
+		return fmt.Sprintf("nothing within %v", patience)
+	}
+	return fmt.Sprintf("the end of the connection: %v", err)
+}
+
+func (p *Peer) fail(reason, wanted, got string) {
+	p.t.Helper()
+	p.t.Fatalf("%s:\nwant %s\ngot  %s\nthe last frames, -> by the client:\n%s", reason, wanted, got, p.Log())
+}

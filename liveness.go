@@ -1,0 +1,343 @@
+package hyper
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// liveness is how a connection finds out that its peer is dead, stalled, or a nuisance. One timer serves all its
+// deadlines. It is guarded by the connection's mu.
+type liveness struct {
+	timer      *time.Timer
+	timerAt    time.Duration // when it fires, 0: not set
+	lastRecv   time.Duration // when the peer last sent anything
+	writeSince time.Duration // since when the write in progress has made none, 0: none is in progress
+
+	pings        []*ping // sent and not answered, in order
+	pingsSent    uint64  // their number
+	probes       int     // sent for window managers, of the burst
+	probedAt     time.Duration
+	probedOctets uint64 // c.queued then: without traffic of ours since, no probe
+
+	settingsSent, settingsAcked uint64
+
+	acksQueued int    // acknowledgments of SETTINGS and PING that the peer has not accepted
+	noise      bucket // frames that carry nothing
+	provoked   bucket // streams that we reset because the peer broke a rule
+}
+
+// A ping is a PING of ours that waits for its answer.
+type ping struct {
+	number   uint64
+	sent     time.Duration
+	rtt      time.Duration
+	answered bool
+	keeper   bool // its answer is due within PingTimeout
+	waiting  waitQueue
+}
+
+// A bucket is a budget that refills with time.
+type bucket struct {
+	left, burst int
+	perSecond   int
+	at          time.Duration // when it was last refilled
+}
+
+// take spends one of the budget and reports whether there was one.
+func (b *bucket) take(now time.Duration) bool {
+	if b.left == 0 {
+		b.earn(int((now - b.at) * time.Duration(b.perSecond) / time.Second))
+		b.at = now
+	}
+	if b.left == 0 {
+		return false
+	}
+	b.left--
+	return true
+}
+
+func (b *bucket) earn(n int) { b.left = min(b.burst, b.left+n) }
+
+const (
+	corkDelay     = 5 * time.Millisecond // the preface waits so long for a first request
+	maxAcksQueued = 1000
+	noiseBurst    = 10_000
+	noiseRate     = 330 // a second
+	provokedBurst = 1000
+	provokedRate  = 33 // a second
+	smallUpdate   = 256
+)
+
+func (c *Conn) startLivenessLocked() {
+	c.noise = bucket{left: noiseBurst, burst: noiseBurst, perSecond: noiseRate}
+	c.provoked = bucket{left: provokedBurst, burst: provokedBurst, perSecond: provokedRate}
+	c.armLocked(corkDelay)
+}
+
+func (c *Conn) stopLivenessLocked() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	for _, p := range c.pings {
+		p.waiting.wakeAll()
+	}
+}
+
+// armLocked makes the timer fire at the latest at that time since start.
+func (c *Conn) armLocked(at time.Duration) {
+	if c.timerAt != 0 && c.timerAt <= at || c.err != nil {
+		return
+	}
+	c.timerAt = at
+	d := at - time.Since(c.start)
+	if c.timer == nil {
+		c.timer = time.AfterFunc(d, c.tick)
+	} else {
+		c.timer.Reset(d)
+	}
+}
+
+// tick does what is due.
+func (c *Conn) tick() {
+	c.mu.Lock()
+	defer c.unlock()
+	c.readClockLocked()
+	c.timerAt = 0
+	if c.corked && c.now >= corkDelay {
+		c.uncorkLocked()
+	}
+	if err := c.overdueLocked(); err != nil {
+		c.failLocked(err)
+		return
+	}
+	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
+		c.sendPingLocked(&ping{keeper: true})
+	}
+	next := time.Duration(0)
+	for _, at := range c.deadlinesLocked() {
+		if at > 0 && (next == 0 || at < next) {
+			next = at
+		}
+	}
+	if next > 0 {
+		c.armLocked(next)
+	}
+}
+
+// uncorkLocked lets the preface go.
+func (c *Conn) uncorkLocked() {
+	if !c.corked {
+		return
+	}
+	c.corked = false
+	now := time.Since(c.start)
+	c.settingsDue[0].sent = now
+	for _, at := range c.deadlinesLocked() {
+		if at > 0 {
+			c.armLocked(at)
+		}
+	}
+}
+
+// deadlinesLocked lists when something may become due, 0 where nothing can.
+func (c *Conn) deadlinesLocked() [5]time.Duration {
+	return [...]time.Duration{c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked()}
+}
+
+// overdueLocked says which deadline the peer has missed.
+func (c *Conn) overdueLocked() error {
+	due := func(at time.Duration) bool { return at > 0 && c.now >= at }
+	switch {
+	case due(c.handshakeByLocked()):
+		return &ConnError{Err: ErrHandshakeTimeout}
+	case due(c.settingsByLocked()):
+		// RFC 9113 §6.5.3: a peer that does not acknowledge in time may be left with SETTINGS_TIMEOUT.
+		return connErr(SettingsTimeout, "no acknowledgment within %v", c.cfg.SettingsTimeout)
+	case due(c.pingByLocked()):
+		return &ConnError{Err: ErrPingTimeout}
+	case due(c.writeByLocked()):
+		return &ConnError{Err: ErrWriteStalled}
+	}
+	return nil
+}
+
+func (c *Conn) handshakeByLocked() time.Duration {
+	if c.peer.known || c.corked || c.cfg.HandshakeTimeout < 0 {
+		return 0
+	}
+	return c.settingsZeroLocked() + c.cfg.HandshakeTimeout
+}
+
+// settingsZeroLocked is when the preface went out.
+func (c *Conn) settingsZeroLocked() time.Duration {
+	if len(c.settingsDue) == 0 {
+		return 0
+	}
+	return c.settingsDue[0].sent
+}
+
+func (c *Conn) settingsByLocked() time.Duration {
+	if len(c.settingsDue) == 0 || c.corked || !c.peer.known || c.cfg.SettingsTimeout < 0 {
+		return 0
+	}
+	return c.settingsDue[0].sent + c.cfg.SettingsTimeout
+}
+
+// keepAliveAtLocked is when silence makes us ask.
+func (c *Conn) keepAliveAtLocked() time.Duration {
+	if c.cfg.KeepAlive < 0 || c.corked || c.keeperLocked() != nil {
+		return 0
+	}
+	return c.lastRecv + c.cfg.KeepAlive
+}
+
+// pingByLocked is when an unanswered question means that the peer is dead. Whatever it sends shows that it is
+// not, even if its answer is stuck behind other data.
+func (c *Conn) pingByLocked() time.Duration {
+	p := c.keeperLocked()
+	if p == nil || c.cfg.PingTimeout < 0 {
+		return 0
+	}
+	return max(p.sent, c.lastRecv) + c.cfg.PingTimeout
+}
+
+func (c *Conn) keeperLocked() *ping {
+	for _, p := range c.pings {
+		if p.keeper {
+			return p
+		}
+	}
+	return nil
+}
+
+func (c *Conn) writeByLocked() time.Duration {
+	if c.writeSince == 0 || c.cfg.WriteStallTimeout < 0 {
+		return 0
+	}
+	return c.writeSince + c.cfg.WriteStallTimeout
+}
+
+// Ping measures a round trip: it sends a PING (RFC 9113 §6.7) and waits for the answer. Servers are known to end
+// connections that ping often; every few minutes is polite, and Config.KeepAlive pings by itself.
+func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.err != nil {
+		return 0, c.err
+	}
+	p := &ping{}
+	c.uncorkLocked()
+	c.sendPingLocked(p)
+	for !p.answered {
+		if c.err != nil {
+			return 0, c.err
+		}
+		if err := c.waitLocked(ctx, &p.waiting); err != nil {
+			return 0, err
+		}
+	}
+	return p.rtt, nil
+}
+
+func (c *Conn) sendPingLocked(p *ping) {
+	c.pingsSent++
+	p.number, p.sent = c.pingsSent, time.Since(c.start)
+	c.pings = append(c.pings, p)
+	var data [8]byte
+	binary.BigEndian.PutUint64(data[:], p.number)
+	c.append(wire.AppendPing(c.out, 0, data))
+	if p.keeper {
+		c.armLocked(p.sent + c.cfg.PingTimeout)
+	}
+}
+
+// pingPendingLocked reports whether an answer is due that will confirm every reset so far.
+func (c *Conn) pingPendingLocked() bool { return len(c.pings) > 0 }
+
+// probeRTTLocked is ProbeRTT's budget. Servers allow a few PINGs without traffic of ours between them.
+func (c *Conn) probeRTTLocked() bool {
+	const burst, interval = 3, 10 * time.Second
+	if len(c.pings) > 0 || c.err != nil || c.probes > 0 && c.queued == c.probedOctets {
+		return false
+	}
+	if c.probes >= burst && c.now-c.probedAt < interval {
+		return false
+	}
+	c.probes++
+	c.probedAt = c.now
+	c.sendPingLocked(&ping{})
+	c.probedOctets = c.queued
+	return true
+}
+
+func (c *Conn) recvPingLocked(f *frame) error {
+	data := wire.ParsePing(f.payload)
+	if !f.Flags.Has(wire.Ack) {
+		c.append(wire.AppendPing(c.out, wire.Ack, data))
+		if err := c.owedLocked(); err != nil {
+			return err
+		}
+		return c.noiseLocked()
+	}
+	number := binary.BigEndian.Uint64(data[:])
+	for i, p := range c.pings {
+		if p.number == number {
+			c.pings = append(c.pings[:i], c.pings[i+1:]...)
+			p.answered, p.rtt = true, c.now-p.sent
+			p.waiting.wakeAll()
+			c.slots.confirm(number)
+			c.admitLocked()
+			c.sampleRTTLocked(p.sent)
+			return nil
+		}
+	}
+	return c.noiseLocked() // an answer to nothing we asked
+}
+
+// sampleRTTLocked takes a measured round trip.
+func (c *Conn) sampleRTTLocked(sent time.Duration) {
+	rtt := max(c.now-sent, 1)
+	if c.minRTT == 0 || rtt < c.minRTT {
+		c.minRTT = rtt
+	}
+	c.stats.RTT = rtt
+	c.window.update(WindowEvent{Kind: WindowRTT, RTT: rtt})
+}
+
+// owedLocked counts an acknowledgment that waits to be written. A peer that asks and does not read must not grow our memory.
+func (c *Conn) owedLocked() error {
+	if c.acksQueued++; c.acksQueued > maxAcksQueued {
+		return connErr(EnhanceYourCalm, "%d acknowledgments that the peer does not read", c.acksQueued)
+	}
+	return nil
+}
+
+// noiseLocked counts a frame that carries nothing for anybody: there is a budget for those.
+func (c *Conn) noiseLocked() error {
+	if !c.noise.take(c.now) {
+		return connErr(EnhanceYourCalm, "too many frames that carry nothing")
+	}
+	return nil
+}
+
+// judgeUpdateLocked counts a WINDOW_UPDATE too small to be worth its frame.
+func (c *Conn) judgeUpdateLocked(increment int64) error {
+	if increment >= smallUpdate {
+		return nil
+	}
+	return c.noiseLocked()
+}
+
+// usefulLocked lets octets that carry something earn frames that do not.
+func (c *Conn) usefulLocked(octets int) { c.noise.earn(1 + octets/64) }
+
+// provokedLocked counts a stream that the peer made us reset.
+func (c *Conn) provokedLocked() error {
+	if !c.provoked.take(c.now) {
+		return connErr(EnhanceYourCalm, "too many streams that had to be reset")
+	}
+	return nil
+}

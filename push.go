@@ -1,0 +1,269 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"strings"
+
+	"gohyper.dev/hyper/internal/state"
+)
+
+// A PushPolicy admits server push (RFC 9113 §8.4). The zero value takes what the peer is entitled to promise: for
+// an authority that the connection is authoritative for, with a safe and cacheable method and no body.
+// Anything else is refused with PROTOCOL_ERROR.
+type PushPolicy struct {
+	// Max is how many pushes may be under way or wait to be claimed, on the whole connection: 100 where it is 0. It
+	// is announced as SETTINGS_MAX_CONCURRENT_STREAMS; a promise beyond it is refused with REFUSED_STREAM.
+	Max int
+
+	// Accept is asked about each promise that passed the checks; a false answer refuses it with CANCEL. It
+	// runs on the connection's reader: it must not block or call the connection. Nil accepts all.
+	Accept func(push *Push) bool
+}
+
+func (p PushPolicy) withDefaults() PushPolicy {
+	if p.Max <= 0 {
+		p.Max = 100
+	}
+	return p
+}
+
+// A Push is a response that the peer sends without having been asked for it. Until Response is called, it holds no
+// more than the initial stream window (64 KiB where Config says nothing else); it ends with the connection, with
+// Cancel, or with its parent's body being closed before Pushes yielded it.
+type Push struct {
+	Request  *Request // that the peer answers: method, scheme, authority, path and header
+	ParentID uint32   // the stream of the promise
+
+	s *Stream
+
+	// guarded by the connection's mu
+	claimed bool // Pushes yielded it
+	settled bool // it counts no more
+}
+
+// ID returns the pushed stream's identifier, which is even.
+func (p *Push) ID() uint32 { return p.s.id }
+
+// Response waits for the response, under ctx, and opens its window. It may be called before or after the parent's body
+// is read. The caller closes its body.
+func (p *Push) Response(ctx context.Context) (*Response, error) {
+	c := p.s.c
+	c.mu.Lock()
+	p.claimLocked()
+	p.s.openWindowLocked()
+	c.unlock()
+	return p.s.Response(ctx)
+}
+
+// Cancel refuses the push, or what is left of it, with CANCEL.
+func (p *Push) Cancel() {
+	c := p.s.c
+	c.mu.Lock()
+	p.claimLocked()
+	p.s.cancelLocked()
+	c.unlock()
+}
+
+// claimLocked hands the push to the caller.
+func (p *Push) claimLocked() {
+	p.claimed = true
+	if p.s.state == state.Closed {
+		p.settleLocked()
+	}
+}
+
+// settleLocked ends the push's share of the limit, once it is both over and claimed.
+func (p *Push) settleLocked() {
+	if p.settled || !p.claimed && !p.s.dropped {
+		return
+	}
+	p.settled = true
+	p.s.c.pushes--
+}
+
+// Pushes yields the promises made on the stream. See Response.Pushes; here they can be had before the response.
+func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
+	return func(yield func(*Push, error) bool) {
+		for {
+			push, err := s.nextPush(ctx)
+			if push == nil && err == nil || !yield(push, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// nextPush waits for the next promise; nil is the end.
+func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
+	c := s.c
+	c.mu.Lock()
+	defer c.unlock()
+	for {
+		switch {
+		case len(s.promises) > 0:
+			push := s.promises[0]
+			s.promises[0] = nil
+			s.promises = s.promises[1:]
+			push.claimLocked()
+			return push, nil
+		case s.recvErr == io.EOF:
+			return nil, nil
+		case s.recvErr != nil:
+			return nil, s.recvErr
+		}
+		if err := c.waitLocked(ctx, &s.recvQ); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// recvPushPromiseLocked takes a promise. mu is free while the policy is asked: readLoop is the only one who could
+// do anything with the new stream meanwhile, and it is here.
+func (c *Conn) recvPushPromiseLocked(f *frame) error {
+	c.usefulLocked(f.Length)
+	// RFC 9113 §6.6: a promise to a client that has switched push off is a connection error.
+	if c.cfg.Push == nil {
+		return connErr(ProtocolError, "PUSH_PROMISE though ENABLE_PUSH is 0")
+	}
+	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all that came before.
+	if f.promised%2 != 0 || f.promised <= c.lastPushID {
+		return connErr(ProtocolError, "PUSH_PROMISE of the illegal stream %d", f.promised)
+	}
+	parent := c.streams[f.StreamID]
+	switch {
+	case parent != nil && parent.push == nil && parent.state.CanRecv():
+	case parent == nil && f.StreamID%2 == 1 && c.slots.isReset(f.StreamID):
+		// We ended the parent and the peer had not heard yet. The promise is real all the same.
+	default:
+		return connErr(ProtocolError, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
+	}
+	c.lastPushID = f.promised
+	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
+	s.mustLocked(state.RecvPromise)
+	s.sender.err = errSendEnded
+	s.window.c, s.window.s, s.window.credit = c, s, c.initialWindow // its manager comes when the push is claimed
+	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
+	s.req = s.push.Request
+	c.streams[s.id] = s
+	c.pushes++
+	c.stats.PushesPromised++
+	switch {
+	case parent == nil:
+		s.cancelLocked()
+		return c.provokedLocked()
+	case f.oversize > 0:
+		return s.rejectLocked(ProtocolError, fmt.Errorf("field section of %d octets exceeds %d", f.oversize, c.cfg.MaxHeaderListSize))
+	case c.pushes > c.cfg.Push.Max:
+		s.resetLocked(streamErr(s.id, RefusedStream, errors.New("too many pushes")))
+		return c.provokedLocked()
+	}
+	if reason := s.push.parse(f.fields); reason != "" {
+		return s.rejectLocked(ProtocolError, &MalformedError{reason})
+	}
+	if reason := c.unentitled(s.push.Request); reason != "" {
+		return s.rejectLocked(ProtocolError, errors.New(reason))
+	}
+	if accept := c.cfg.Push.Accept; accept != nil {
+		c.unlock()
+		accepted := accept(s.push)
+		c.mu.Lock()
+		if !accepted {
+			s.cancelLocked()
+			return nil
+		}
+	}
+	if parent.dropped || s.state == state.Closed { // meanwhile
+		s.cancelLocked()
+		return nil
+	}
+	parent.promises = append(parent.promises, s.push)
+	parent.wakeReaderLocked()
+	return nil
+}
+
+// parse fills in the promised request; it says what is malformed about it (RFC 9113 §8.3.1).
+func (p *Push) parse(fields []Field) (malformed string) {
+	r := p.Request
+	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority, ":path": &r.Path}
+	i := 0
+	for ; i < len(fields) && isPseudo(fields[i].Name); i++ {
+		f := fields[i]
+		v := pseudo[f.Name]
+		if v == nil || *v != "" || f.Value == "" || malformedValue(f.Value) {
+			return "the pseudo-header field " + printable(f.Name) + " of a promise"
+		}
+		*v = f.Value
+	}
+	for name, v := range pseudo {
+		if *v == "" {
+			return "a promise without " + name
+		}
+	}
+	for _, f := range fields[i:] {
+		if isPseudo(f.Name) {
+			return "the pseudo-header field " + printable(f.Name) + " behind a regular field"
+		}
+		if reason := malformedField(f.Name, f.Value); reason != "" {
+			return reason
+		}
+	}
+	r.Header = append(Header(nil), fields[i:]...)
+	return ""
+}
+
+// unentitled says why the peer must not push the response to r (RFC 9113 §8.4.1, §10.1), or "".
+func (c *Conn) unentitled(r *Request) string {
+	switch {
+	case r.Method != "GET" && r.Method != "HEAD":
+		return "a promise of " + printable(r.Method) + ", which is not both safe and cacheable"
+	case r.Header.Get("content-length") != "" && r.Header.Get("content-length") != "0":
+		return "a promise of a request with a body"
+	case !isPath(r.Path, r.Method):
+		return "a promise of the path " + printable(r.Path)
+	case r.Scheme != c.scheme:
+		return "a promise of the scheme " + printable(r.Scheme)
+	case !c.authoritative(r.Authority):
+		return "a promise for " + printable(r.Authority) + ", which this connection does not speak for"
+	}
+	return ""
+}
+
+// authoritative reports whether the peer may speak for authority: its own, or on the same port one that its
+// certificate covers.
+func (c *Conn) authoritative(authority string) bool {
+	if !isAuthority(authority) {
+		return false
+	}
+	if strings.EqualFold(authority, c.authority) {
+		return true
+	}
+	host, port := splitAuthority(authority, c.scheme)
+	ownHost, ownPort := splitAuthority(c.authority, c.scheme)
+	if port != ownPort {
+		return false
+	}
+	if strings.EqualFold(host, ownHost) {
+		return true
+	}
+	return c.tls != nil && len(c.tls.VerifiedChains) > 0 && c.tls.PeerCertificates[0].VerifyHostname(host) == nil
+}
+
+// splitAuthority returns host, without brackets, and port, by default the scheme's.
+func splitAuthority(authority, scheme string) (host, port string) {
+	if host, port, err := net.SplitHostPort(authority); err == nil {
+		return host, port
+	}
+	return strings.Trim(authority, "[]"), defaultPort(scheme)
+}
+
+func defaultPort(scheme string) string {
+	if scheme == "http" {
+		return "80"
+	}
+	return "443"
+}

@@ -1,0 +1,474 @@
+package hyper
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+)
+
+// A Request is what Do and Open send. It is not changed, and must not be changed by the caller until the
+// exchange is over.
+type Request struct {
+	Method    string // GET where it is empty
+	Scheme    string // the connection's where it is empty
+	Authority string // the connection's where it is empty
+	Path      string // absolute path and query; "/" where it is empty; "*" for OPTIONS
+	Protocol  string // of an extended CONNECT (RFC 8441), which waits for the peer's SETTINGS to allow it
+
+	// Header is sent in its order. Pseudo-header fields at its beginning are sent first and in their order, in the place
+	// of the fields above. Names may be in any case. A Cookie with several pairs is split (RFC 9113 §8.2.3).
+	Header Header
+
+	// Bare sends Header as it is: no user-agent, accept-encoding or content-length is added.
+	Bare bool
+
+	// Body is the content; nil for none. It is closed if it is an io.Closer, always and once. A *bytes.Reader,
+	// *bytes.Buffer or *strings.Reader is sent without being read: nobody may change what is in it until the
+	// exchange is over. Any other reader is read by a goroutine that ends with the upload.
+	Body io.Reader
+
+	// ContentLength is the length of Body, checked when it is sent; 0: found for in-memory readers, regular files,
+	// io.SectionReader and io.LimitedReader over those, else unknown. -1: unknown, and not looked for.
+	ContentLength int64
+
+	// Trailer is sent behind Body, as it is when Body has ended.
+	Trailer Header
+
+	// Informational is called for each 1xx response, on the goroutine that waits for the response. Its error
+	// resets the stream and is returned from there.
+	Informational func(status int, header Header) error
+
+	// WindowManager overrides Config.WindowManager for this stream.
+	WindowManager WindowManagerFactory
+}
+
+// An ending says how a request's body ends.
+type ending uint8
+
+const (
+	endWithBody ending = iota // with Request.Body, or with the header where there is none
+	endByCaller               // by Stream.CloseWrite or SendTrailers
+)
+
+// A plan is a request that passed every check, in the form in which open sends it.
+type plan struct {
+	*Request
+	pseudo  [5]Field // those that Header does not begin with
+	missing int      // how many
+	leading int      // pseudo-header fields at the beginning of Header
+	method  string
+	length  int64 // of the body, -1 unknown
+	memory  []byte
+	body    io.Reader // what has to be read; nil where memory holds it all, or there is none
+	ending  ending
+	add     [3]Field // default fields behind Header
+	added   int
+	size    int // of the field section, RFC 9113 §6.5.2
+	expect  bool
+}
+
+// plan checks req. Everything wrong with it is found here, before anything of the connection changes.
+func (c *Conn) plan(req *Request, ending ending) (p plan, err error) {
+	p.Request, p.ending = req, ending
+	if err := p.planPseudo(c); err != nil {
+		return p, err
+	}
+	declared, err := p.checkHeader()
+	if err != nil {
+		return p, err
+	}
+	if err := p.planBody(declared); err != nil {
+		return p, err
+	}
+	if err := checkTrailer(req.Trailer); err != nil {
+		return p, err
+	}
+	if !req.Bare {
+		p.addDefaults(c, declared >= 0)
+	}
+	return p, nil
+}
+
+// planPseudo finds the pseudo-header fields that a request must have (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
+func (p *plan) planPseudo(c *Conn) error {
+	values := [...]Field{
+		{Name: ":method", Value: or(p.Method, "GET")},
+		{Name: ":scheme", Value: or(p.Scheme, c.scheme)},
+		{Name: ":authority", Value: or(p.Authority, c.authority)},
+		{Name: ":path", Value: or(p.Path, "/")},
+		{Name: ":protocol", Value: p.Protocol},
+	}
+	given := [len(values)]bool{}
+	for p.leading < len(p.Header) && isPseudo(p.Header[p.leading].Name) {
+		f := p.Header[p.leading]
+		i := 0
+		for i < len(values) && values[i].Name != f.Name {
+			i++
+		}
+		if i == len(values) {
+			return &RequestError{f.Name, "is not a pseudo-header field of a request"}
+		}
+		if given[i] {
+			return &RequestError{f.Name, "is there twice"}
+		}
+		given[i], values[i].Value = true, f.Value
+		p.size += f.size()
+		p.leading++
+	}
+	method, scheme, authority, path, protocol := values[0].Value, values[1].Value, values[2].Value, values[3].Value, values[4].Value
+	p.method = method
+	if !given[2] && p.Authority == "" {
+		if host := p.Header.Get("host"); host != "" {
+			authority, values[2].Value = host, host
+		}
+	}
+	plain := method == "CONNECT" && protocol == ""
+	switch {
+	case !isToken(method):
+		return &RequestError{":method", "is not a token"}
+	case protocol != "" && method != "CONNECT":
+		return &RequestError{":protocol", "belongs to CONNECT"}
+	case protocol != "" && !isToken(protocol):
+		return &RequestError{":protocol", "is not a token"}
+	case !isAuthority(authority):
+		return &RequestError{":authority", "is not host or host:port in ASCII"}
+	case plain && (given[1] || given[3]):
+		return &RequestError{":path", "and :scheme have no place in CONNECT"}
+	case !plain && !isScheme(scheme):
+		return &RequestError{":scheme", "is not a scheme"}
+	case !plain && !isPath(path, method):
+		return &RequestError{":path", "is not an absolute path in ASCII without blanks"}
+	}
+	for i, f := range values {
+		if given[i] || f.Value == "" || plain && (f.Name == ":scheme" || f.Name == ":path") {
+			continue
+		}
+		p.pseudo[p.missing] = f
+		p.missing++
+		p.size += f.size()
+	}
+	return nil
+}
+
+// checkHeader checks the regular fields and returns the declared content-length, -1 where there is none.
+func (p *plan) checkHeader() (declared int64, err error) {
+	declared = -1
+	for _, f := range p.Header[p.leading:] {
+		name := lower(f.Name)
+		if isPseudo(name) {
+			return 0, &RequestError{name, "is behind a regular field"}
+		}
+		if err := checkField(name, f.Value); err != nil {
+			return 0, err
+		}
+		p.size += f.size()
+		switch name {
+		case "host":
+			if !equalFold(f.Value, p.authority()) {
+				return 0, &RequestError{name, "differs from :authority"}
+			}
+		case "content-length":
+			n, ok := parseLength(f.Value)
+			if !ok || declared >= 0 && declared != n {
+				return 0, &RequestError{name, "is not one decimal number"}
+			}
+			declared = n
+		case "expect":
+			p.expect = p.expect || lower(f.Value) == "100-continue"
+		}
+	}
+	return declared, nil
+}
+
+func (p *plan) authority() string {
+	for _, f := range p.pseudo[:p.missing] {
+		if f.Name == ":authority" {
+			return f.Value
+		}
+	}
+	return p.Header.Get(":authority")
+}
+
+// planBody finds out how the body is sent and how long it is.
+func (p *plan) planBody(declared int64) error {
+	p.length = -1
+	switch {
+	case p.Body == nil && p.ending == endByCaller:
+		p.length = declared
+		return nil
+	case p.Body == nil || p.Body == io.Reader(http.NoBody):
+		p.length = 0
+	default:
+		p.memory, p.body, p.length = openBody(p.Body, p.ContentLength >= 0)
+	}
+	want := declared
+	if p.ContentLength > 0 {
+		if want >= 0 && want != p.ContentLength {
+			return &RequestError{"content-length", "differs from Request.ContentLength"}
+		}
+		want = p.ContentLength
+	}
+	if want >= 0 && p.length >= 0 && want != p.length && !(p.method == "HEAD" && p.Body == nil) {
+		return &BodyLengthError{Declared: want, Got: p.length}
+	}
+	if want >= 0 && p.body != nil {
+		p.length = want
+	}
+	if p.body == nil && len(p.memory) == 0 || p.method == "CONNECT" {
+		p.expect = false // nothing to hold back
+	}
+	return nil
+}
+
+// addDefaults adds what a request should have and its Header has not.
+func (p *plan) addDefaults(c *Conn, declared bool) {
+	add := func(name, value string) {
+		p.add[p.added] = Field{Name: name, Value: value}
+		p.size += p.add[p.added].size()
+		p.added++
+	}
+	if c.cfg.UserAgent != "-" && !p.Header.Has("user-agent") {
+		add("user-agent", c.cfg.UserAgent)
+	}
+	if p.method == "CONNECT" {
+		return
+	}
+	// A range of a coded body could not be decoded.
+	if !p.Header.Has("accept-encoding") && !p.Header.Has("range") {
+		add("accept-encoding", c.acceptEncoding)
+	}
+	if declared || p.length < 0 || p.ending == endByCaller && p.Body == nil {
+		return
+	}
+	// RFC 9110 §8.6: a method that gives content a meaning says so even when there is none.
+	if p.length > 0 || p.method == "POST" || p.method == "PUT" || p.method == "PATCH" {
+		add("content-length", strconv.FormatInt(p.length, 10))
+	}
+}
+
+func checkTrailer(trailer Header) error {
+	for _, f := range trailer {
+		name := lower(f.Name)
+		if isPseudo(name) {
+			return &RequestError{name, "has no place in trailers"} // RFC 9113 §8.1
+		}
+		if name == "content-length" || name == "host" || name == "trailer" || name == "te" {
+			return &RequestError{name, "has no place in trailers"} // RFC 9110 §6.5.1
+		}
+		if err := checkField(name, f.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write encodes the request's field section.
+func (p *plan) write(w *fieldWriter) {
+	for _, f := range p.Header[:p.leading] {
+		w.field(f.Name, f.Value, f.Sensitive)
+	}
+	for _, f := range p.pseudo[:p.missing] {
+		w.field(f.Name, f.Value, false)
+	}
+	for _, f := range p.Header[p.leading:] {
+		switch name := lower(f.Name); name {
+		case "host": // it is :authority
+		case "cookie":
+			for crumb := range strings.SplitSeq(f.Value, "; ") {
+				w.field(name, crumb, f.Sensitive)
+			}
+		default:
+			w.field(name, f.Value, f.Sensitive)
+		}
+	}
+	for _, f := range p.add[:p.added] {
+		w.field(f.Name, f.Value, false)
+	}
+}
+
+// parseLength reads a content-length in its one canonical form (RFC 9110 §8.6): digits, no sign, no list.
+func parseLength(s string) (int64, bool) {
+	if s == "" || len(s) > 19 {
+		return 0, false
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+func isVisible(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isAuthority accepts host and host:port. RFC 9113 §8.3.1: userinfo must not be there.
+func isAuthority(s string) bool { return isVisible(s) && !strings.ContainsAny(s, "/?#@\\\"<>^`{|}") }
+
+func isPath(s, method string) bool {
+	return isVisible(s) && !strings.Contains(s, "#") && (s[0] == '/' || s == "*" && method == "OPTIONS")
+}
+
+func isScheme(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := lowerByte(s[i])
+		if !('a' <= c && c <= 'z' || i > 0 && ('0' <= c && c <= '9' || c == '+' || c == '-' || c == '.')) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// openBody looks what kind of reader body is: octets in memory, or something to be read, with its length where that can
+// be known.
+func openBody(body io.Reader, findLength bool) (memory []byte, reader io.Reader, length int64) {
+	switch b := body.(type) {
+	case *bytes.Reader:
+		memory = octets(b)
+		return memory, nil, int64(len(memory))
+	case *bytes.Buffer:
+		memory = octets(b)
+		return memory, nil, int64(len(memory))
+	case *strings.Reader:
+		memory = octets(b)
+		return memory, nil, int64(len(memory))
+	}
+	if !findLength {
+		return nil, body, -1
+	}
+	return nil, body, readerLength(body)
+}
+
+// octets takes what is left in one of the three readers above, which hand it to WriteTo in one piece.
+func octets(b io.WriterTo) []byte {
+	var t taker
+	b.WriteTo(&t)
+	return t.p
+}
+
+type taker struct{ p []byte }
+
+func (t *taker) Write(p []byte) (int, error) {
+	t.p = p
+	return len(p), nil
+}
+
+// WriteString serves strings.Reader. The octets are only ever read.
+func (t *taker) WriteString(s string) (int, error) {
+	t.p = unsafe.Slice(unsafe.StringData(s), len(s))
+	return len(s), nil
+}
+
+// readerLength returns how many octets are left in r, -1 where that is not known.
+func readerLength(r io.Reader) int64 {
+	switch b := r.(type) {
+	case *os.File:
+		info, err := b.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			return -1
+		}
+		at, err := b.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return -1
+		}
+		return max(0, info.Size()-at)
+	case *io.SectionReader:
+		at, _ := b.Seek(0, io.SeekCurrent)
+		return b.Size() - at
+	case *io.LimitedReader:
+		if n := readerLength(b.R); n >= 0 {
+			return min(n, max(0, b.N))
+		}
+	case interface{ Len() int }: // bytes.Reader and its like, below a LimitedReader
+		switch b.(type) {
+		case *bytes.Reader, *bytes.Buffer, *strings.Reader:
+			return int64(b.Len())
+		}
+	}
+	return -1
+}
+
+// upload reads body and sends it. It is the goroutine of a body that is not in memory, because reading may block.
+func (s *Stream) upload(body io.Reader, length int64, trailer Header) {
+	defer s.closeBody()
+	size := int64(64 << 10)
+	if length >= 0 {
+		size = min(size, length+1)
+	}
+	buf := make([]byte, max(size, 512))
+	var sent int64
+	for {
+		n, err := body.Read(buf)
+		if n > 0 && length >= 0 && sent+int64(n) == length && err == nil {
+			// Readers may report their end late. One octet too many must be found before END_STREAM is sent.
+			var extra int
+			if extra, err = readMore(body, buf[n:]); extra > 0 {
+				s.abort(&BodyLengthError{Declared: length, Got: sent + int64(n+extra)})
+				return
+			}
+		}
+		if length >= 0 && sent+int64(n) > length {
+			s.abort(&BodyLengthError{Declared: length, Got: sent + int64(n)})
+			return
+		}
+		if err != nil && err != io.EOF {
+			s.abort(&bodyReadError{err})
+			return
+		}
+		sent += int64(n)
+		if err == io.EOF {
+			if length >= 0 && sent < length {
+				s.abort(&BodyLengthError{Declared: length, Got: sent})
+				return
+			}
+			s.send(buf[:n], trailer, afterThis(trailer))
+			return
+		}
+		if _, err := s.send(buf[:n], nil, nothingYet); err != nil {
+			return // the stream's own error is what the caller gets
+		}
+	}
+}
+
+// readMore reads past what should be the end.
+func readMore(r io.Reader, buf []byte) (int, error) {
+	if len(buf) == 0 {
+		buf = make([]byte, 1)
+	}
+	for range 100 {
+		if n, err := r.Read(buf); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return 0, io.ErrNoProgress
+}
+
+// bodyReadError is the reader's own error, inside the StreamError of its request.
+type bodyReadError struct{ err error }
+
+func (e *bodyReadError) Error() string { return "request body: " + e.err.Error() }
+func (e *bodyReadError) Unwrap() error { return e.err }
+
+// closeBody closes the request's body, once. A reader that blocks is freed by that.
+func (s *Stream) closeBody() {
+	if s.bodyClosed.CompareAndSwap(false, true) {
+		closeReader(s.req.Body)
+	}
+}
+
+func closeReader(r io.Reader) {
+	if c, ok := r.(io.Closer); ok {
+		c.Close()
+	}
+}

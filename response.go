@@ -1,0 +1,308 @@
+package hyper
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+
+	"gohyper.dev/hyper/internal/state"
+)
+
+// A Response is the peer's answer to one request. Its body must be closed, unless it was read to its end.
+type Response struct {
+	Status        int    // 200 to 599, or what else of three digits the peer sent
+	Header        Header // regular fields, as sent
+	ContentLength int64  // as declared, of the body as it was sent; -1 unknown
+	StreamID      uint32
+	Request       *Request
+
+	// Body is the content, decoded from its content codings; never nil. Reading it is what opens the flow-control
+	// window. It may be read while the request is still being sent. At the end it returns io.EOF, and only when
+	// the peer really ended the body and every coding was whole; else the error is a *StreamError or *ConnError of the
+	// exchange, or a *DecodeError, *DecodeLimitError or *UnsupportedCodingError of the codings. Closing it before
+	// its end cancels the exchange.
+	Body io.ReadCloser
+
+	// Uncompressed: Body decodes a content coding.
+	Uncompressed bool
+
+	s    *Stream
+	body responseBody
+}
+
+// Stream returns the exchange's stream, for what Response does not offer: resetting, deadlines, writing.
+func (r *Response) Stream() *Stream { return r.s }
+
+// Raw returns the body as it was sent, codings and all. Read either Body or Raw; closing one closes both.
+func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
+
+// Trailer returns the fields behind the body: nil until the body has been read to its end, and where there are none.
+func (r *Response) Trailer() Header {
+	r.s.c.mu.Lock()
+	defer r.s.c.mu.Unlock()
+	if r.s.recvErr != io.EOF || r.s.buf.Len() > 0 {
+		return nil
+	}
+	return r.s.trailer
+}
+
+// Pushes yields what the peer promises with this response (RFC 9113 §8.4), as it comes, until the response has
+// ended, be it read or not; the promises may come before, between and after its header and body. Each promise is yielded
+// once, and is the caller's then. An error ends the sequence: that of the response, or ctx's.
+func (r *Response) Pushes(ctx context.Context) iter.Seq2[*Push, error] { return r.s.Pushes(ctx) }
+
+// An interim is a 1xx response that waits to be shown.
+type interim struct {
+	status int
+	header Header
+}
+
+const (
+	maxInterims    = 100
+	maxInterimSize = 64 << 10
+	minStatus      = 100
+	maxStatus      = 999
+)
+
+// Response waits for the final response's header, under ctx and the read deadline. Informational is called here for each
+// 1xx response. It may be called again, and from several goroutines; all get the same response. Its ctx only ends
+// the waiting.
+func (s *Stream) Response(ctx context.Context) (*Response, error) {
+	c := s.c
+	c.mu.Lock()
+	defer c.unlock()
+	for {
+		if len(s.interims) > 0 {
+			first := s.interims[0]
+			s.interims = s.interims[1:]
+			c.unlock()
+			err := s.req.Informational(first.status, first.header)
+			if err != nil {
+				s.abort(err)
+			}
+			c.mu.Lock()
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		switch {
+		case s.dropped:
+			return nil, s.recvErr
+		case s.answered:
+			return &s.response, nil
+		case s.recvErr != nil:
+			return nil, s.recvErr
+		case s.readDeadline.passed:
+			return nil, os.ErrDeadlineExceeded
+		}
+		if err := c.waitLocked(ctx, &s.recvQ); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// recvResponseLocked takes the field section of an interim or a final response.
+func (s *Stream) recvResponseLocked(fields []Field, end bool) error {
+	status, reason := checkResponse(fields)
+	if reason != "" {
+		return &MalformedError{reason}
+	}
+	part := state.Final
+	if status < 200 {
+		part = state.Interim
+	}
+	next, err := s.message.Next(part)
+	if err != nil {
+		return err
+	}
+	if part == state.Interim {
+		return s.recvInterimLocked(status, fields, end)
+	}
+	length, reason := contentLength(fields)
+	if reason != "" {
+		return &MalformedError{reason}
+	}
+	s.message = next
+	if s.req.method() == "CONNECT" && status/100 == 2 {
+		length = -1 // RFC 9110 §9.3.6: it means nothing there
+	}
+	s.answerLocked(status, fields, length)
+	s.window.update(WindowEvent{Kind: WindowHeaders})
+	return nil
+}
+
+// recvInterimLocked keeps a 1xx response for whoever waits for the final one.
+func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
+	switch {
+	case end:
+		return &MalformedError{fmt.Sprintf("END_STREAM on an interim response %d", status)}
+	case status == 101: // RFC 9113 §8.6
+		return &MalformedError{"status 101 has no place in HTTP/2"}
+	}
+	s.interimCount++
+	for _, f := range fields {
+		s.interimSize += f.size()
+	}
+	if s.interimCount > maxInterims || s.interimSize > maxInterimSize {
+		return &MalformedError{fmt.Sprintf("%d interim responses of %d octets and no final one", s.interimCount, s.interimSize)}
+	}
+	if status == 100 {
+		s.continueLocked()
+	}
+	if s.req.Informational != nil {
+		s.interims = append(s.interims, interim{status, append(Header(nil), fields[1:]...)})
+	}
+	return nil
+}
+
+// answerLocked fills in the response.
+func (s *Stream) answerLocked(status int, fields []Field, length int64) {
+	r := &s.response
+	r.s, r.Status, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
+	r.Header = append(make(Header, 0, len(fields)-1), fields[1:]...)
+	r.body.s = s
+	r.Body = &r.body
+	if r.bodyless() {
+		s.bodyLeft = 0
+	} else {
+		s.bodyLeft = length
+		// A part of a coded body cannot be decoded (RFC 9110 §14.2).
+		if status != 206 {
+			r.body.codings = parseCodings(r.Header.Values("content-encoding"))
+		}
+		r.Uncompressed = len(r.body.codings) > 0
+	}
+	s.answered = true
+	if status < 300 { // instead of 100 (Continue); after an error the body is not wanted (RFC 9110 §10.1.1)
+		s.continueLocked()
+	}
+}
+
+// bodyless reports whether the response has no body, whatever its fields say (RFC 9110 §6.4.1).
+func (r *Response) bodyless() bool {
+	return r.Request.method() == "HEAD" || r.Status == 204 || r.Status == 304
+}
+
+// method returns the method that was sent.
+func (r *Request) method() string {
+	for _, f := range r.Header {
+		if !isPseudo(f.Name) {
+			break
+		}
+		if f.Name == ":method" {
+			return f.Value
+		}
+	}
+	return or(r.Method, "GET")
+}
+
+// recvTrailersLocked takes the field section behind the body.
+func (s *Stream) recvTrailersLocked(fields []Field, end bool) error {
+	next, err := s.message.Next(state.Trailers)
+	if err != nil {
+		return err
+	}
+	if !end {
+		return &MalformedError{"trailers without END_STREAM"}
+	}
+	for _, f := range fields {
+		if isPseudo(f.Name) {
+			return &MalformedError{"the pseudo-header field " + printable(f.Name) + " in trailers"}
+		}
+		if reason := malformedField(f.Name, f.Value); reason != "" {
+			return &MalformedError{reason}
+		}
+	}
+	s.message = next
+	s.trailer = append(Header(nil), fields...)
+	return nil
+}
+
+// checkResponse judges a response's field section (RFC 9113 §8.2, §8.3.2): :status first and alone, then regular fields.
+func checkResponse(fields []Field) (status int, malformed string) {
+	if len(fields) == 0 || fields[0].Name != ":status" {
+		return 0, "no :status at the beginning of a response"
+	}
+	v := fields[0].Value
+	if len(v) != 3 {
+		return 0, "a :status that is not three digits"
+	}
+	for i := 0; i < 3; i++ {
+		if v[i] < '0' || v[i] > '9' {
+			return 0, "a :status that is not three digits"
+		}
+		status = status*10 + int(v[i]-'0')
+	}
+	if status < minStatus || status > maxStatus {
+		return 0, "a :status below 100"
+	}
+	for _, f := range fields[1:] {
+		if isPseudo(f.Name) {
+			return 0, "the pseudo-header field " + printable(f.Name) + " behind :status"
+		}
+		if reason := malformedField(f.Name, f.Value); reason != "" {
+			return 0, reason
+		}
+	}
+	return status, ""
+}
+
+// contentLength returns the declared length, -1 where there is none. Only one, in canonical form, is accepted: what
+// can be read in two ways is malformed (RFC 9110 §8.6).
+func contentLength(fields []Field) (length int64, malformed string) {
+	length = -1
+	for _, f := range fields {
+		if f.Name != "content-length" {
+			continue
+		}
+		n, ok := parseLength(f.Value)
+		if !ok {
+			return 0, "a content-length that is not a number"
+		}
+		if length >= 0 {
+			return 0, "more than one content-length"
+		}
+		length = n
+	}
+	return length, ""
+}
+
+// rawBody is the body as it was sent.
+type rawBody struct{ s *Stream }
+
+func (b rawBody) Read(p []byte) (int, error) { return b.s.read(p) }
+
+func (b rawBody) Close() error {
+	b.s.closeRead()
+	return nil
+}
+
+// responseBody is the body without its content codings. What they need is only made when somebody reads.
+type responseBody struct {
+	s       *Stream
+	codings []string
+	decoded *decodedBody
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	if len(b.codings) == 0 {
+		return b.s.read(p)
+	}
+	if b.decoded == nil {
+		cfg := &b.s.c.cfg
+		b.decoded = newDecodedBody(rawBody{b.s}, b.codings, cfg.Decoders, decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
+	}
+	return b.decoded.Read(p)
+}
+
+// Close ends the exchange and frees what decoding took.
+func (b *responseBody) Close() error {
+	b.s.closeRead()
+	if b.decoded != nil {
+		b.decoded.Close()
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package hyper
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A Setting is one entry of a SETTINGS frame, by number (RFC 9113 §6.5.2).
+type Setting struct {
+	ID    uint16
+	Value uint32
+}
+
+// The settings by their names in the RFCs.
+const (
+	SettingHeaderTableSize       = uint16(wire.SettingHeaderTableSize)
+	SettingEnablePush            = uint16(wire.SettingEnablePush)
+	SettingMaxConcurrentStreams  = uint16(wire.SettingMaxConcurrentStreams)
+	SettingInitialWindowSize     = uint16(wire.SettingInitialWindowSize)
+	SettingMaxFrameSize          = uint16(wire.SettingMaxFrameSize)
+	SettingMaxHeaderListSize     = uint16(wire.SettingMaxHeaderListSize)
+	SettingEnableConnectProtocol = uint16(wire.SettingEnableConnectProtocol) // RFC 8441
+	SettingNoRFC7540Priorities   = uint16(wire.SettingNoRFC7540Priorities)   // RFC 9218
+)
+
+// String gives the setting's name in the RFC, and its value.
+func (s Setting) String() string { return fmt.Sprintf("%v=%d", wire.SettingID(s.ID), s.Value) }
+
+// PeerSettings is what the peer asks of us, with the protocol's initial values for what it has not said.
+type PeerSettings struct {
+	Received              bool   // its first SETTINGS are here
+	HeaderTableSize       uint32 // octets
+	MaxConcurrentStreams  uint32 // 2^32-1: no limit
+	InitialWindowSize     uint32 // octets
+	MaxFrameSize          uint32 // octets
+	MaxHeaderListSize     uint32 // octets, 32 counted per field; 2^32-1: no limit
+	EnableConnectProtocol bool   // RFC 8441
+	Other                 []Setting
+}
+
+// PeerSettings returns the peer's settings as they are now.
+func (c *Conn) PeerSettings() PeerSettings {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer.public()
+}
+
+// WaitSettings waits for the peer's first SETTINGS and returns the settings as they are then. Requests need not
+// wait: they go out at once, with at most 100 at a time until then.
+func (c *Conn) WaitSettings(ctx context.Context) (PeerSettings, error) {
+	c.mu.Lock()
+	defer c.unlock()
+	c.uncorkLocked()
+	err := c.waitSettingsLocked(ctx)
+	return c.peer.public(), err
+}
+
+func (c *Conn) waitSettingsLocked(ctx context.Context) error {
+	for !c.peer.known && c.err == nil {
+		if err := c.waitLocked(ctx, &c.settingsQ); err != nil {
+			return err
+		}
+	}
+	return c.err
+}
+
+// UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. What may change while
+// the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open streams (their managers hear
+// of it by a WindowSettings event), MAX_CONCURRENT_STREAMS, which limits pushes, and extensions that hyper itself ignores.
+func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
+	due := sentSettings{}
+	list := make([]wire.Setting, len(settings))
+	for i, s := range settings {
+		list[i] = wire.Setting{ID: wire.SettingID(s.ID), Value: s.Value}
+		if err := list[i].Check(); err != nil {
+			return err
+		}
+		switch s.ID {
+		case SettingInitialWindowSize:
+			due.window = true
+		case SettingHeaderTableSize, SettingEnablePush, SettingMaxFrameSize, SettingMaxHeaderListSize:
+			return fmt.Errorf("hyper: %v cannot change on a live connection", wire.SettingID(s.ID))
+		}
+	}
+	c.mu.Lock()
+	defer c.unlock()
+	if c.err != nil {
+		return c.err
+	}
+	c.append(wire.AppendSettings(c.out, list...))
+	c.uncorkLocked()
+	for _, s := range list {
+		if s.ID == wire.SettingInitialWindowSize {
+			due.shift += int64(s.Value) - c.initialWindow
+			c.initialWindow = int64(s.Value)
+		}
+	}
+	due.below, due.belowPush = c.nextID, c.lastPushID
+	due.sent = time.Since(c.start)
+	if due.shift > 0 { // the peer may use the larger window as soon as it reads this
+		c.shiftWindowsLocked(due)
+	}
+	c.settingsSent++
+	number := c.settingsSent
+	c.settingsDue = append(c.settingsDue, due)
+	c.armLocked(due.sent + c.cfg.SettingsTimeout)
+	for c.settingsAcked < number && c.err == nil {
+		if err := c.waitLocked(ctx, &c.settingsQ); err != nil {
+			return err
+		}
+	}
+	return c.err
+}
+
+// sentSettings are SETTINGS of ours that the peer has not acknowledged yet.
+type sentSettings struct {
+	sent      time.Duration
+	window    bool   // INITIAL_WINDOW_SIZE is among them
+	shift     int64  // by which it moves the windows
+	below     uint32 // of streams of ours below this
+	belowPush uint32 // and of pushes up to this; later ones began with the new size
+}
+
+// shiftWindowsLocked moves the receive windows that were open when due was sent.
+func (c *Conn) shiftWindowsLocked(due sentSettings) {
+	for id, s := range c.streams {
+		if due.covers(id) {
+			s.window.credit += due.shift
+		}
+	}
+}
+
+func (due sentSettings) covers(id uint32) bool {
+	if id%2 == 1 {
+		return id < due.below
+	}
+	return id <= due.belowPush
+}
+
+// peerSettings are the peer's SETTINGS as they apply to what we send.
+type peerSettings struct {
+	known          bool
+	tableSize      uint32
+	maxStreams     uint32
+	initialWindow  int64
+	maxFrame       int
+	maxHeaderList  uint32
+	connectAllowed bool
+	other          []Setting
+}
+
+func initialPeerSettings() peerSettings {
+	return peerSettings{
+		tableSize:     wire.HeaderTableSize,
+		maxStreams:    unlimitedSlots,
+		initialWindow: wire.InitialWindow,
+		maxFrame:      wire.MinMaxFrameSize,
+		maxHeaderList: math.MaxUint32,
+	}
+}
+
+func (p *peerSettings) public() PeerSettings {
+	return PeerSettings{
+		Received:              p.known,
+		HeaderTableSize:       p.tableSize,
+		MaxConcurrentStreams:  p.maxStreams,
+		InitialWindowSize:     uint32(p.initialWindow),
+		MaxFrameSize:          uint32(p.maxFrame),
+		MaxHeaderListSize:     p.maxHeaderList,
+		EnableConnectProtocol: p.connectAllowed,
+		Other:                 append([]Setting(nil), p.other...),
+	}
+}
+
+// maxOtherSettings bounds how many unknown settings are kept to be shown.
+const maxOtherSettings = 32
+
+func (c *Conn) recvSettingsLocked(f *frame) error {
+	if f.Flags.Has(wire.Ack) {
+		return c.recvSettingsAckLocked()
+	}
+	for s := range wire.ParseSettings(f.payload) {
+		if err := c.applyLocked(s); err != nil {
+			return err
+		}
+	}
+	if !c.peer.known {
+		c.peer.known = true
+		c.slots.limit = c.peer.maxStreams
+	}
+	c.settingsQ.wakeAll()
+	c.admitLocked()
+	// RFC 9113 §6.5.3: the acknowledgment follows once the values are in effect; what is in out behind it obeys them.
+	c.append(wire.AppendSettingsAck(c.out))
+	if err := c.owedLocked(); err != nil {
+		return err
+	}
+	return c.noiseLocked()
+}
+
+// applyLocked puts one setting of the peer into effect.
+func (c *Conn) applyLocked(s wire.Setting) error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	switch s.ID {
+	case wire.SettingHeaderTableSize:
+		c.peer.tableSize = s.Value
+		c.fields.setTableSize(s.Value)
+	case wire.SettingEnablePush:
+		if s.Value != 0 { // RFC 9113 §6.5.2: a server MUST NOT set it to 1
+			return connErr(ProtocolError, "SETTINGS of a server with ENABLE_PUSH=1")
+		}
+	case wire.SettingMaxConcurrentStreams:
+		c.peer.maxStreams = s.Value
+		c.slots.limit = s.Value
+	case wire.SettingInitialWindowSize:
+		return c.setInitialSendWindowLocked(int64(s.Value))
+	case wire.SettingMaxFrameSize:
+		c.peer.maxFrame = int(s.Value)
+	case wire.SettingMaxHeaderListSize:
+		c.peer.maxHeaderList = s.Value
+	case wire.SettingEnableConnectProtocol:
+		// RFC 8441 §3: a sender MUST NOT go back from 1 to 0.
+		if c.peer.connectAllowed && s.Value == 0 {
+			return connErr(ProtocolError, "SETTINGS take ENABLE_CONNECT_PROTOCOL back")
+		}
+		c.peer.connectAllowed = s.Value == 1
+	default:
+		c.peer.setOther(Setting{uint16(s.ID), s.Value})
+	}
+	return nil
+}
+
+func (p *peerSettings) setOther(s Setting) {
+	for i := range p.other {
+		if p.other[i].ID == s.ID {
+			p.other[i].Value = s.Value
+			return
+		}
+	}
+	if len(p.other) < maxOtherSettings {
+		p.other = append(p.other, s)
+	}
+}
+
+// setInitialSendWindowLocked moves the send windows of all streams at once: a stream keeps only its difference to this
+// base, so that the peer cannot make us walk all streams as often as it likes (RFC 9113 §6.9.2).
+func (c *Conn) setInitialSendWindowLocked(size int64) error {
+	if size+c.maxDelta > wire.MaxWindow {
+		c.maxDelta = 0 // it was an upper bound; now it is made exact, once
+		for _, s := range c.streams {
+			c.maxDelta = max(c.maxDelta, s.sendDelta)
+		}
+		// RFC 9113 §6.9.2: a change that lets any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
+		if size+c.maxDelta > wire.MaxWindow {
+			return connErr(FlowControlError, "INITIAL_WINDOW_SIZE=%d raises a stream's window above 2^31-1", size)
+		}
+	}
+	if size > c.peer.initialWindow {
+		c.unblock = true // writeLoop looks through the blocked streams, once however often this changes
+	}
+	c.peer.initialWindow = size
+	return nil
+}
+
+func (c *Conn) recvSettingsAckLocked() error {
+	if len(c.settingsDue) == 0 {
+		return c.noiseLocked() // RFC 9113 has no word on an acknowledgment of nothing
+	}
+	due := c.settingsDue[0]
+	c.settingsDue = c.settingsDue[1:]
+	c.frames.settingsAcked()
+	c.settingsAcked++
+	if due.window {
+		if due.shift < 0 {
+			c.shiftWindowsLocked(due)
+		}
+		for id, s := range c.streams {
+			if due.covers(id) {
+				s.window.update(WindowEvent{Kind: WindowSettings, Bytes: int(due.shift)})
+			}
+		}
+	}
+	c.settingsQ.wakeAll()
+	c.sampleRTTLocked(due.sent)
+	return nil
+}

@@ -1,0 +1,274 @@
+package hyper
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Dial connects to addr over TCP and TLS and returns the connection when TLS has agreed on HTTP/2. addr is a host or
+// host:port, with 443 as the default port; an IPv6 address stands in brackets where a port follows. Internationalized names are
+// given in their ASCII form ("xn--…"). "https://host:port" is the same, and "http://host:port" asks for HTTP/2 in cleartext
+// by prior knowledge (RFC 9113 §3.3), port 80 by default.
+//
+// The certificate is verified against the system's roots unless cfg.TLS says otherwise; errors of crypto/tls and
+// crypto/x509 are returned as they are, wrapped. A server that does not agree on HTTP/2 is a *NotHTTP2Error, which
+// holds the live connection. ctx and Config.HandshakeTimeout bound the dialling, and nothing after it.
+func Dial(ctx context.Context, addr string, cfg *Config) (*Conn, error) {
+	full, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	to, err := parseAddr(addr)
+	if err != nil {
+		return nil, err
+	}
+	if full.HandshakeTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, full.HandshakeTimeout, errDialTimeout)
+		defer cancel()
+	}
+	dial := full.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	nc, err := dial(ctx, "tcp", net.JoinHostPort(to.host, to.port))
+	if err != nil {
+		return nil, fmt.Errorf("hyper: %w", err)
+	}
+	given := Config{}
+	if cfg != nil {
+		given = *cfg
+	}
+	given.Scheme, given.Authority = or(given.Scheme, to.scheme), or(given.Authority, to.authority())
+	if to.scheme == "https" {
+		nc = tls.Client(newCoalescer(nc), clientTLS(full.TLS, to.host))
+	}
+	return NewConn(ctx, nc, &given)
+}
+
+var errDialTimeout = errors.New("hyper: Config.HandshakeTimeout")
+
+// A target is where Dial goes.
+type target struct{ scheme, host, port string }
+
+// authority is what :authority says: the port only where it is not the scheme's own.
+func (t target) authority() string {
+	host := t.host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if t.port == defaultPort(t.scheme) {
+		return host
+	}
+	return host + ":" + t.port
+}
+
+func parseAddr(addr string) (t target, err error) {
+	t.scheme = "https"
+	rest := addr
+	if scheme, after, ok := strings.Cut(addr, "://"); ok {
+		t.scheme, rest = lower(scheme), strings.TrimSuffix(after, "/")
+		if t.scheme != "https" && t.scheme != "http" {
+			return t, fmt.Errorf("hyper: address %q: the scheme is neither https nor http", addr)
+		}
+	}
+	t.host, t.port = rest, defaultPort(t.scheme)
+	if host, port, err := net.SplitHostPort(rest); err == nil {
+		t.host, t.port = host, or(port, t.port)
+	} else if strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]") {
+		t.host = rest[1 : len(rest)-1]
+	} else if strings.Contains(rest, ":") && net.ParseIP(rest) == nil {
+		return t, fmt.Errorf("hyper: address %q: %w", addr, err)
+	}
+	for i := 0; i < len(t.host); i++ {
+		if t.host[i] >= 0x80 {
+			return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…", addr)
+		}
+	}
+	if !isAuthority(t.host) && net.ParseIP(t.host) == nil {
+		return t, fmt.Errorf("hyper: address %q has no host", addr)
+	}
+	return t, nil
+}
+
+// clientTLS completes the caller's TLS configuration for HTTP/2 (RFC 9113 §9.2).
+func clientTLS(base *tls.Config, host string) *tls.Config {
+	cfg := &tls.Config{}
+	if base != nil {
+		cfg = base.Clone()
+	}
+	if cfg.ServerName == "" {
+		cfg.ServerName, _, _ = strings.Cut(host, "%") // an IPv6 zone is no part of the name
+	}
+	if cfg.NextProtos == nil {
+		// With the second one, a server without HTTP/2 answers instead of breaking off.
+		cfg.NextProtos = []string{"h2", "http/1.1"}
+	}
+	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
+	return cfg
+}
+
+// tlsConn is what NewConn needs of a TLS connection; *tls.Conn is one.
+type tlsConn interface {
+	net.Conn
+	HandshakeContext(ctx context.Context) error
+	ConnectionState() tls.ConnectionState
+}
+
+// negotiated brings nc's TLS, if it has any, through its handshake and judges it. nil is cleartext.
+func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (*tls.ConnectionState, error) {
+	tc, ok := nc.(tlsConn)
+	if !ok {
+		return nil, nil
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errDialTimeout)
+		defer cancel()
+	}
+	if err := tc.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("hyper: %w", err)
+	}
+	state := tc.ConnectionState()
+	below := coalescerBelow(nc)
+	if state.NegotiatedProtocol != "h2" {
+		if err := below.passThrough(); err != nil {
+			nc.Close()
+			return nil, fmt.Errorf("hyper: %w", err)
+		}
+		return nil, &NotHTTP2Error{Negotiated: state.NegotiatedProtocol, Conn: nc}
+	}
+	below.mode.Store(flushedByWriter)
+	if reason := inadequate(&state); reason != "" {
+		nc.Close()
+		return nil, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), goAway: true}
+	}
+	return &state, nil
+}
+
+// inadequate says what RFC 9113 §9.2 finds lacking, or "".
+func inadequate(state *tls.ConnectionState) string {
+	if state.Version < tls.VersionTLS12 {
+		return tls.VersionName(state.Version) + " is older than TLS 1.2"
+	}
+	if state.Version > tls.VersionTLS12 {
+		return ""
+	}
+	// Of all that crypto/tls can negotiate in TLS 1.2, these alone are not in appendix A: ephemeral keys and AEAD.
+	switch state.CipherSuite {
+	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
+		return ""
+	}
+	return "cipher suite " + tls.CipherSuiteName(state.CipherSuite) + " is prohibited by RFC 9113 appendix A"
+}
+
+// transport returns the connection below TLS: closing it blocks on nothing.
+func transport(nc net.Conn) net.Conn {
+	if tc, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = tc.NetConn()
+	}
+	if below, ok := nc.(*coalescer); ok {
+		return below.Conn
+	}
+	return nc
+}
+
+// A coalescer lies below TLS and joins records, 16 KiB at most each, into writes of up to 64 KiB. In a handshake, what
+// is written leaves when its answer is read; after it, when writeLoop flushes. So the last flight of the
+// handshake shares its write with the first requests.
+type coalescer struct {
+	net.Conn
+	mode atomic.Int32
+
+	mu  sync.Mutex // held over writes: TLS writes from its reading side, too
+	buf []byte
+}
+
+// The modes of a coalescer.
+const (
+	flushedByReader int32 = iota // the handshake: one goroutine writes and reads in turn
+	flushedByWriter
+	passedThrough // somebody else's connection
+)
+
+const coalesceSize = 64 << 10
+
+func newCoalescer(nc net.Conn) *coalescer { return &coalescer{Conn: nc} }
+
+// coalescerBelow returns the coalescer of a connection that Dial made, and one that nobody writes to of any other.
+func coalescerBelow(nc net.Conn) *coalescer {
+	if tc, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		if below, ok := tc.NetConn().(*coalescer); ok {
+			return below
+		}
+	}
+	return &coalescer{}
+}
+
+func (c *coalescer) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mode.Load() == passedThrough {
+		return c.Conn.Write(p)
+	}
+	if len(c.buf)+len(p) > coalesceSize {
+		if err := c.flushLocked(); err != nil {
+			return 0, err
+		}
+	}
+	c.buf = append(c.buf, p...)
+	return len(p), nil
+}
+
+func (c *coalescer) Read(p []byte) (int, error) {
+	if c.mode.Load() == flushedByReader {
+		if err := c.flush(); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *coalescer) flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flushLocked()
+}
+
+func (c *coalescer) flushLocked() error {
+	if len(c.buf) == 0 {
+		return nil
+	}
+	_, err := c.Conn.Write(c.buf)
+	if c.buf = c.buf[:0]; cap(c.buf) > keepOutSize {
+		c.buf = nil
+	}
+	return err
+}
+
+// passThrough ends the gathering.
+func (c *coalescer) passThrough() error {
+	err := c.flush()
+	c.mode.Store(passedThrough)
+	return err
+}
+
+// Close sends what TLS said last, an alert, where that can be done without waiting for anybody.
+func (c *coalescer) Close() error {
+	if c.mu.TryLock() {
+		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace))
+		c.flushLocked()
+		c.mu.Unlock()
+	}
+	return c.Conn.Close()
+}
