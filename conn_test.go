@@ -28,10 +28,10 @@ func TestPrefaceSettingsAndFirstRequestLeaveInOneWrite(t *testing.T) {
 func TestCloseEndsEveryCallWithErrClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
-		waiting := getAsync(conn, "/waits")
-		reading := getAsync(conn, "/reads")
 		peer.Ignore(wire.WindowUpdate)
+		waiting := getAsync(conn, "/waits")
 		peer.WantHeaders("first", 1)
+		reading := getAsync(conn, "/reads")
 		peer.WantHeaders("second", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
 		resp := reading.want(t, "the response")
