@@ -42,6 +42,7 @@ type Conn struct {
 	mu sync.Mutex // guards everything below
 
 	err      error // the first one: what every caller sees
+	closed   bool  // Close was called: nothing is handed out any more, not even what had arrived
 	draining bool  // Shutdown was called: no new streams, and the end after the last one
 	goAway   *ConnError
 
@@ -185,6 +186,7 @@ func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 	resp, err := s.Response(ctx)
 	if err != nil {
 		s.abort(err)
+		s.closeRead()
 		return nil, err
 	}
 	return resp, nil
@@ -223,13 +225,17 @@ func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 // GOAWAY where it accepts that without delay. Close returns when the socket is closed, within a quarter of a
 // second whatever the peer does; its error is always nil.
 func (c *Conn) Close() error {
-	c.fail(ErrClosed)
+	c.mu.Lock()
+	c.closed = true
+	c.failLocked(ErrClosed)
+	c.unlock()
 	<-c.ended
 	return nil
 }
 
 // Shutdown ends the connection in good order: it sends GOAWAY, takes no new requests, lets the streams come to
-// their ends, and closes. If ctx ends first, it closes at once and returns ctx's error.
+// their ends, and closes. What had arrived stays readable. If ctx ends first, it closes at once and returns ctx's error; if the
+// connection is lost before the streams have ended, it returns that error.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	c.mu.Lock()
 	if !c.draining && c.err == nil {
@@ -240,14 +246,17 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 		c.closeIfDrainedLocked()
 	}
 	c.unlock()
-	var err error
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		err = ctx.Err()
+		c.Close()
+		return contextError(ctx)
 	}
-	c.Close()
-	return err
+	<-c.ended
+	if err := c.Err(); err != ErrClosed {
+		return err
+	}
+	return nil
 }
 
 // closeIfDrainedLocked ends a connection that will have no new streams and has no old ones.

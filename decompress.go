@@ -171,6 +171,8 @@ func parseCodings(values iter.Seq[string]) []string {
 //   - io.EOF means that every coding came to its end and that raw then came to its own, with no octet between
 //     (RFC 1952 §2.2: gzip members follow each other "with no additional information before, between, or after them").
 //   - An error of raw is returned as it is, never as a DecodeError. The first error stays.
+//   - Memory does not grow with the body: some 50 KiB for gzip and deflate; for br the window that the
+//     peer chose, at most 16 MiB (RFC 7932 §9.1), which a few octets can claim from the first Read on.
 type decodedBody struct {
 	raw     io.Reader
 	codings []string // as applied
@@ -301,7 +303,7 @@ type layer struct {
 	raw    *source // of the lowest layer
 }
 
-// Read implements io.Reader, but the error comes only once.
+// Read implements io.Reader, but for errors that stay: they do in the source above it, and in the body.
 func (l *layer) Read(p []byte) (int, error) {
 	if l.dec == nil {
 		if err := l.start(); err != nil {

@@ -206,7 +206,7 @@ func TestBrotliStreamMayEndInShortReads(t *testing.T) {
 }
 
 func TestBodyCutAtAnyOffsetNeverEndsWell(t *testing.T) {
-	plain := prose(1500)
+	plain := prose(800)
 	check := func(coded []byte, codings ...string) {
 		t.Helper()
 		for cut := 1; cut < len(coded); cut++ {
@@ -482,6 +482,12 @@ func TestCustomDecoderThatFailsToBeginIsADecodeError(t *testing.T) {
 	}
 }
 
+func TestEndOfTheBodyInsideADecoderIsCutShort(t *testing.T) {
+	end := map[string]Decoder{"x": func(io.Reader) (io.Reader, error) { return nil, io.EOF }}
+	_, err := newDecodedBody(strings.NewReader("x"), []string{"x"}, end, decodeLimits{}).Read(make([]byte, 1))
+	wantDecodeError(t, err, "x", io.ErrUnexpectedEOF)
+}
+
 func TestDecoderThatReturnsNothingForEverIsAnError(t *testing.T) {
 	idle := map[string]Decoder{"idle": func(io.Reader) (io.Reader, error) { return idleReader{}, nil }}
 	_, err := newDecodedBody(strings.NewReader("x"), []string{"idle"}, idle, decodeLimits{}).Read(make([]byte, 1))
@@ -614,7 +620,7 @@ func TestReadAfterCloseIsCanceled(t *testing.T) {
 			t.Errorf("%v: Read after Close = %d, %v", codings, n, err)
 		}
 	}
-	raw := bytes.NewReader(encodeGzip(prose(1 << 20)))
+	raw := bytes.NewReader(encodeGzip(prose(200_000)))
 	d := decodeReader(raw, "gzip")
 	io.CopyN(io.Discard, d, 1000)
 	d.Close()
@@ -688,6 +694,18 @@ func wantLimit(t *testing.T, err error, limit string, bound int64) {
 	var e *DecodeLimitError
 	if !errors.As(err, &e) || e.Limit != limit || e.Max != bound {
 		t.Fatalf("error %v, want a DecodeLimitError of %s %d", err, limit, bound)
+	}
+}
+
+func TestDecodeLimitErrorSaysWhichBound(t *testing.T) {
+	for want, e := range map[string]DecodeLimitError{
+		"body: more than 5 content codings":                                {Limit: "codings", Max: 5},
+		"body: more than 10 octets decoded":                                {Limit: "size", Max: 10, Coded: 4, Decoded: 11},
+		"body: decoded to more than 9 times its size (100 octets from 11)": {Limit: "ratio", Max: 9, Coded: 11, Decoded: 100},
+	} {
+		if got := e.Error(); got != want {
+			t.Errorf("error %q, want %q", got, want)
+		}
 	}
 }
 
@@ -868,7 +886,7 @@ func TestBodiesDecodedAtOnceDoNotMix(t *testing.T) {
 		wg.Go(func() {
 			for i := range 40 {
 				c := testCodings[(g+i)%len(testCodings)]
-				plain := prose(100*g + 1000*i)
+				plain := prose(100*g + 400*i)
 				d := decodeReader(bytes.NewReader(c.encode(plain)), c.coding)
 				if i%4 == 3 {
 					go d.Close()

@@ -105,6 +105,8 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 	defer c.unlock()
 	for {
 		switch {
+		case c.closed:
+			return nil, ErrClosed
 		case len(s.promises) > 0:
 			push := s.promises[0]
 			s.promises[0] = nil

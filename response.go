@@ -42,7 +42,7 @@ func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 func (r *Response) Trailer() Header {
 	r.s.c.mu.Lock()
 	defer r.s.c.mu.Unlock()
-	if r.s.recvErr != io.EOF || r.s.buf.Len() > 0 {
+	if !r.s.readLocked() {
 		return nil
 	}
 	return r.s.trailer
@@ -89,6 +89,8 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 			continue
 		}
 		switch {
+		case c.closed:
+			return nil, ErrClosed
 		case s.dropped:
 			return nil, s.recvErr
 		case s.answered:
@@ -171,13 +173,15 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 		s.bodyLeft = length
 		// A part of a coded body cannot be decoded (RFC 9110 §14.2).
 		if status != 206 {
-			r.body.codings = parseCodings(r.Header.Values("content-encoding"))
+			r.body.decoded = s.decodedBody(r.Header)
 		}
-		r.Uncompressed = len(r.body.codings) > 0
+		r.Uncompressed = r.body.decoded != nil
 	}
 	s.answered = true
-	if status < 300 { // instead of 100 (Continue); after an error the body is not wanted (RFC 9110 §10.1.1)
+	if status < 300 { // instead of 100 (Continue)
 		s.continueLocked()
+	} else if s.sender.timer != nil { // after an error the body is not wanted (RFC 9110 §10.1.1)
+		s.sender.timer.Stop()
 	}
 }
 
@@ -283,17 +287,22 @@ func (b rawBody) Close() error {
 // responseBody is the body without its content codings. What they need is only made when somebody reads.
 type responseBody struct {
 	s       *Stream
-	codings []string
-	decoded *decodedBody
+	decoded *decodedBody // nil: there are no codings
+}
+
+// decodedBody returns the reader that undoes header's content codings, nil where there are none.
+func (s *Stream) decodedBody(header Header) *decodedBody {
+	codings := parseCodings(header.Values("content-encoding"))
+	if len(codings) == 0 {
+		return nil
+	}
+	cfg := &s.c.cfg
+	return newDecodedBody(rawBody{s}, codings, cfg.Decoders, decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {
-	if len(b.codings) == 0 {
-		return b.s.read(p)
-	}
 	if b.decoded == nil {
-		cfg := &b.s.c.cfg
-		b.decoded = newDecodedBody(rawBody{b.s}, b.codings, cfg.Decoders, decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
+		return b.s.read(p)
 	}
 	return b.decoded.Read(p)
 }

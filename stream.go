@@ -116,7 +116,7 @@ func (c *Conn) openChecked(ctx context.Context, req *Request, ending ending) (*S
 	c.mu.Lock()
 	defer c.unlock()
 	c.uncorkLocked()
-	if req.Protocol != "" {
+	if p.tunnels {
 		if err := c.waitSettingsLocked(ctx); err != nil {
 			return nil, err
 		}
@@ -306,6 +306,8 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 // sendErrLocked says why nothing can be sent.
 func (s *Stream) sendErrLocked() error {
 	switch {
+	case s.c.closed:
+		return ErrClosed
 	case s.sender.err != nil:
 		return s.sender.err
 	case s.sender.then != nothingYet && !s.sender.busy:
@@ -690,7 +692,7 @@ func (s *Stream) dropLocked(err error) {
 
 // closeWindowLocked ends the receive window's books once nothing more can come and nothing is held.
 func (s *Stream) closeWindowLocked() {
-	if s.recvErr != nil && s.window.unread == int64(s.buf.Len()) && s.buf.Len() == 0 {
+	if s.recvErr != nil && s.buf.Len() == 0 {
 		s.window.close()
 	}
 }
@@ -766,6 +768,8 @@ func (s *Stream) read(p []byte) (n int, err error) {
 	defer c.unlock()
 	for {
 		switch {
+		case c.closed:
+			return 0, ErrClosed
 		case s.dropped:
 			return 0, s.recvErr
 		case s.readDeadline.passed:
@@ -819,7 +823,7 @@ func (s *Stream) closeRead() {
 	closed := streamErr(s.id, Cancel, ErrCanceled)
 	if s.state != state.Closed {
 		s.resetLocked(closed)
-	} else if !s.dropped {
+	} else if !s.dropped && !s.readLocked() {
 		if s.recvErr != nil && s.recvErr != io.EOF {
 			s.dropLocked(s.recvErr)
 		} else {
@@ -831,6 +835,9 @@ func (s *Stream) closeRead() {
 	}
 	s.promises = nil
 }
+
+// readLocked reports whether the body was read to its orderly end.
+func (s *Stream) readLocked() bool { return s.recvErr == io.EOF && s.buf.Len() == 0 }
 
 // contextError is the error of a context that has ended; a cause that is more than that is kept beside it.
 func contextError(ctx context.Context) error {
