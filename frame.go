@@ -140,6 +140,9 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	}
 	h = wire.ParseFrameHeader(p)
 	if err := h.Check(r.maxSize); err != nil {
+		if string(p[:7]) == "HTTP/1." { // cleartext, and the knowledge was not prior
+			return h, &wire.Error{Code: wire.ProtocolError, Reason: "the peer answers in HTTP/1.x"}
+		}
 		r.skip = h.Length
 		r.traced(h, nil, nil)
 		return h, err

@@ -345,12 +345,12 @@ func (f Fixed) Update(ev WindowEvent) int {
 // Manual keeps windows of a set size that reopen as the caller reads: what the peer may send and what lies unread
 // never pass the size together. The window moves when half of it is free, and never past the end of a body
 // whose length is known. Sizes are in octets: Stream for each stream, Connection for all of them together. Zero is
-// the default, 1 MiB and 16 MiB. It is hyper's manager where Config.WindowManager is nil.
+// the default, 1 MiB and 64 MiB. It is hyper's manager where Config.WindowManager is nil.
 type Manual struct{ Stream, Connection int }
 
 const (
 	defaultStreamWindow = 1 << 20
-	defaultConnWindow   = 16 << 20
+	defaultConnWindow   = 64 << 20
 )
 
 // New is a WindowManagerFactory.

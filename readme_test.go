@@ -1,0 +1,29 @@
+package hyper_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// Every Go program in the README is a part of the Examples, which compile and run.
+func TestReadmeShowsTheExamples(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples, err := os.ReadFile("example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(readme), "```go\n")[1:]
+	if len(blocks) < 10 {
+		t.Errorf("%d programs in the README, want at least 10", len(blocks))
+	}
+	for _, block := range blocks {
+		program, _, _ := strings.Cut(block, "```")
+		if !strings.Contains(string(examples), program) {
+			t.Errorf("not in example_test.go:\n%s", program)
+		}
+	}
+}
