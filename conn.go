@@ -168,6 +168,7 @@ func (c *Conn) appendPrefaceLocked() {
 	c.append(wire.AppendSettings(c.out, settings...))
 	c.initialWindow = int64(c.cfg.InitialStreamWindow)
 	c.settingsDue = append(c.settingsDue, sentSettings{})
+	c.settingsSent++
 }
 
 // Get sends GET for path, which is absolute and may have a query, and returns the response when its header has come.
@@ -249,8 +250,10 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		c.Close()
-		return contextError(ctx)
+		if c.Err() == nil { // else there was nothing to wait for
+			c.Close()
+			return contextError(ctx)
+		}
 	}
 	<-c.ended
 	if err := c.Err(); err != ErrClosed {
@@ -285,6 +288,15 @@ func (c *Conn) failLocked(err error) {
 		return
 	}
 	c.err = err
+	// Requests that were not sent may be tried elsewhere from now on: the last write must not have them, nor what follows.
+	sent := c.queued
+	for _, s := range c.streams {
+		if s.lostLocked(err) {
+			sent = min(sent, s.headersStart)
+		}
+	}
+	clear(c.streams)
+	c.out, c.queued = c.out[:len(c.out)-int(c.queued-sent)], sent
 	var ce *ConnError
 	switch {
 	case errors.As(err, &ce) && ce.goAway && !ce.FromPeer:
@@ -296,10 +308,6 @@ func (c *Conn) failLocked(err error) {
 	case err == ErrClosed && !c.draining:
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
 	}
-	for _, s := range c.streams {
-		s.lostLocked(err)
-	}
-	clear(c.streams)
 	c.window.close()
 	c.slots.waiting.wakeAll()
 	c.settingsQ.wakeAll()
@@ -362,14 +370,7 @@ func (c *Conn) writeLoop() {
 	c.mu.Lock()
 	for {
 		for !c.hasWorkLocked() {
-			if cap(spare) > keepOutSize || cap(c.out) > keepOutSize {
-				spare, c.out = nil, nil
-			}
-			c.parked = true
-			c.mu.Unlock()
-			<-c.kick
-			c.mu.Lock()
-			c.parked = false
+			spare = c.restLocked(spare)
 			c.applyGrantsLocked()
 		}
 		if len(c.out) < fewOctets && c.err == nil {
@@ -385,18 +386,18 @@ func (c *Conn) writeLoop() {
 		c.out = spare[:0]
 		c.acksQueued = 0
 		c.written += uint64(len(batch))
-		c.writeSince = time.Since(c.start)
+		c.watchWriteLocked()
 		c.mu.Unlock()
 
 		tracer.trace(batch)
 		err := c.write(batch)
+		if err != nil {
+			c.awaitLastWords(err)
+		}
 		spare = batch
 
 		c.mu.Lock()
 		c.writeSince = 0
-		if err != nil && c.err == nil {
-			c.failLocked(lostErr(err))
-		}
 		if err != nil || last {
 			c.mu.Unlock()
 			c.closeSocket(err == nil)
@@ -405,10 +406,38 @@ func (c *Conn) writeLoop() {
 	}
 }
 
+// restLocked waits for work. An idle connection does not keep the buffers of a busy one.
+func (c *Conn) restLocked(spare []byte) []byte {
+	if cap(spare) > keepOutSize {
+		spare = nil
+	}
+	if len(c.out) == 0 && cap(c.out) > keepOutSize {
+		c.out = nil
+	}
+	c.parked = true
+	c.mu.Unlock()
+	c.below.rest()
+	<-c.kick
+	c.mu.Lock()
+	c.parked = false
+	return spare
+}
+
+// awaitLastWords ends a connection that cannot be written to any more. What the peer said before, a GOAWAY above all,
+// may lie in the socket: readLoop gets the time to find it, and to end the connection by it.
+func (c *Conn) awaitLastWords(err error) {
+	timer := time.AfterFunc(closeGrace, func() { c.fail(lostErr(err)) })
+	defer timer.Stop()
+	<-c.done
+}
+
 // write hands batch to the socket in pieces, so that a slow peer and a stalled one can be told apart.
 func (c *Conn) write(batch []byte) error {
 	for len(batch) > 0 {
 		n := min(len(batch), writeSize)
+		if len(batch)-n <= fewOctets/2 {
+			n = len(batch) // a few octets are not worth a write
+		}
 		if _, err := c.nc.Write(batch[:n]); err != nil {
 			return err
 		}
@@ -558,6 +587,9 @@ func (c *Conn) wakeReadersLocked() {
 func (c *Conn) recvBadFrame(we *wire.Error) error {
 	c.mu.Lock()
 	defer c.unlock()
+	if !c.frames.more() {
+		defer c.wakeReadersLocked()
+	}
 	if s := c.streams[we.StreamID]; s != nil {
 		s.resetLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
 		return c.provokedLocked()
@@ -585,6 +617,7 @@ func (c *Conn) strayLocked(f *frame) error {
 	case c.slots.isReset(f.StreamID):
 		if f.Flags.Has(wire.EndStream) && f.Type != wire.PushPromise {
 			c.slots.forget(f.StreamID)
+			c.admitLocked()
 		}
 		return c.noiseLocked()
 	}
@@ -603,14 +636,15 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		c.stats.DataReceived += int64(f.Length)
 		if s == nil {
 			c.window.consume(f.Length - f.padding) // late DATA: we ended this stream and the peer had not heard yet
+			c.noise.earn((f.Length - f.padding) / 64)
 			return c.strayLocked(f)
 		}
-		if f.Length == 0 && !f.Flags.Has(wire.EndStream) {
+		if f.Length == f.padding && !f.Flags.Has(wire.EndStream) {
 			if err := c.noiseLocked(); err != nil {
 				return err
 			}
 		} else {
-			c.usefulLocked(f.Length)
+			c.usefulLocked(f.Length - f.padding)
 		}
 	}
 	if s == nil {
@@ -620,11 +654,11 @@ func (c *Conn) recvDataLocked(f *frame) error {
 }
 
 func (c *Conn) recvHeadersLocked(f *frame) error {
-	c.usefulLocked(f.Length)
 	s := c.streams[f.StreamID]
 	if s == nil {
 		return c.strayLocked(f)
 	}
+	c.usefulLocked(f.Length)
 	return s.recvHeadersLocked(f)
 }
 
@@ -635,6 +669,7 @@ func (c *Conn) recvRSTStreamLocked(f *frame) error {
 			return connErr(ProtocolError, "RST_STREAM on the idle stream %d", f.StreamID)
 		}
 		c.slots.forget(f.StreamID) // the peer does not count it any more
+		c.admitLocked()
 		return c.noiseLocked()
 	}
 	return s.recvResetLocked(ErrCode(wire.ParseRSTStream(f.payload)))
@@ -677,7 +712,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 		}
 	}
 	c.closeIfDrainedLocked()
-	return nil
+	return c.noiseLocked()
 }
 
 // takesRequestsLocked says why a new stream cannot be opened, if so.
@@ -685,17 +720,13 @@ func (c *Conn) takesRequestsLocked() error {
 	switch {
 	case c.err == ErrClosed || c.err == nil && c.draining:
 		return ErrClosed
-	case c.err != nil:
-		var ce *ConnError
-		if errors.As(c.err, &ce) {
-			unsent := *ce
-			unsent.unprocessed = true
-			return &unsent
-		}
-		return c.err
 	case c.goAway != nil:
 		unsent := *c.goAway
 		unsent.Err, unsent.unprocessed = ErrDrained, true
+		return &unsent
+	case c.err != nil:
+		unsent := *asConnError(c.err)
+		unsent.unprocessed = true
 		return &unsent
 	case c.nextID > wire.MaxStreamID:
 		return &ConnError{Err: ErrDrained, unprocessed: true}

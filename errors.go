@@ -49,6 +49,9 @@ var (
 	// its body, or by cancelling a push.
 	ErrCanceled = errors.New("hyper: stream canceled by the caller")
 
+	// ErrSendEnded is what Write returns after CloseWrite or SendTrailers, and on a stream whose request has a Body.
+	ErrSendEnded = errors.New("hyper: the sending side of the stream has ended")
+
 	// ErrDrained is returned, inside a ConnError, for new requests on a connection that cannot take any more:
 	// the peer sent GOAWAY or the stream identifiers are used up. Such requests are Retryable on another one.
 	ErrDrained = errors.New("hyper: connection takes no more requests")

@@ -121,7 +121,15 @@ func (r *frameReader) more() bool {
 		return false
 	}
 	h := wire.ParseFrameHeader(p)
-	return h.Type == wire.Data || len(p)-wire.HeaderLen >= h.Length
+	switch h.Type {
+	case wire.Data: // its first part goes out at once, but padding is counted first
+		return !h.Flags.Has(wire.Padded) || len(p) > wire.HeaderLen
+	case wire.Headers, wire.PushPromise:
+		if !h.Flags.Has(wire.EndHeaders) {
+			return false // who knows when CONTINUATION comes
+		}
+	}
+	return len(p)-wire.HeaderLen >= h.Length
 }
 
 // header reads the next frame's header and judges it.
@@ -243,8 +251,11 @@ func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block 
 			return nil, h, err
 		}
 		// RFC 9113 §6.2: nothing else may come between the frames of a field block, on any stream.
-		if err != nil || h.Type != wire.Continuation || h.StreamID != first.StreamID {
+		if h.Type != wire.Continuation || h.StreamID != first.StreamID {
 			return nil, h, &wire.Error{Code: wire.ProtocolError, Reason: fmt.Sprintf("%v inside the field block of stream %d", h.Type, first.StreamID)}
+		}
+		if err != nil { // it is too large
+			return nil, h, err
 		}
 		if n > frames || len(r.block)+h.Length > hard {
 			return nil, h, &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field block of stream %d has no end", first.StreamID)}
@@ -266,10 +277,23 @@ func (r *frameReader) decode(block []byte) error {
 	if cap(r.fields) > 1024 { // one huge list is no reason to keep its memory
 		r.fields = nil
 	}
+	if cap(r.block) > maxReadBuffer {
+		defer func() { r.block = nil }()
+	}
 	clear(r.fields)
 	r.fields, r.listSize = r.fields[:0], 0
 	if reason := r.checkBlock(block); reason != "" {
 		return &wire.Error{Code: wire.CompressionError, Reason: reason}
+	}
+	// The decoder takes one table-size update at the beginning of a block, RFC 7541 §4.2 allows two: each becomes
+	// a block of its own.
+	for len(block) > 0 && block[0]&0xe0 == 0x20 {
+		_, rest, _ := readInt(block, 5)
+		if _, err := r.dec.Write(block[:len(block)-len(rest)]); err != nil {
+			return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
+		}
+		r.dec.Close()
+		block = rest
 	}
 	if _, err := r.dec.Write(block); err != nil {
 		return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}

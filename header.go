@@ -178,7 +178,12 @@ func lowerByte(c byte) byte {
 func lower(s string) string {
 	for i := 0; i < len(s); i++ {
 		if 'A' <= s[i] && s[i] <= 'Z' {
-			return strings.ToLower(s)
+			// Not strings.ToLower: it turns the Kelvin sign into the letter k.
+			b := []byte(s)
+			for ; i < len(b); i++ {
+				b[i] = lowerByte(b[i])
+			}
+			return string(b)
 		}
 	}
 	return s

@@ -35,7 +35,8 @@ type ping struct {
 	sent     time.Duration
 	rtt      time.Duration
 	answered bool
-	keeper   bool // its answer is due within PingTimeout
+	keeper   bool    // its answer is due within PingTimeout
+	prober   *Window // whose manager asked
 	waiting  waitQueue
 }
 
@@ -49,7 +50,7 @@ type bucket struct {
 // take spends one of the budget and reports whether there was one.
 func (b *bucket) take(now time.Duration) bool {
 	if b.left == 0 {
-		b.earn(int((now - b.at) * time.Duration(b.perSecond) / time.Second))
+		b.earn(int(min(now-b.at, time.Hour) * time.Duration(b.perSecond) / time.Second))
 		b.at = now
 	}
 	if b.left == 0 {
@@ -104,6 +105,9 @@ func (c *Conn) armLocked(at time.Duration) {
 func (c *Conn) tick() {
 	c.mu.Lock()
 	defer c.unlock()
+	if c.err != nil {
+		return
+	}
 	c.readClockLocked()
 	c.timerAt = 0
 	if c.corked && c.now >= corkDelay {
@@ -116,15 +120,7 @@ func (c *Conn) tick() {
 	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
 		c.sendPingLocked(&ping{keeper: true})
 	}
-	next := time.Duration(0)
-	for _, at := range c.deadlinesLocked() {
-		if at > 0 && (next == 0 || at < next) {
-			next = at
-		}
-	}
-	if next > 0 {
-		c.armLocked(next)
-	}
+	c.armDueLocked()
 }
 
 // uncorkLocked lets the preface go.
@@ -133,8 +129,12 @@ func (c *Conn) uncorkLocked() {
 		return
 	}
 	c.corked = false
-	now := time.Since(c.start)
-	c.settingsDue[0].sent = now
+	c.settingsDue[0].sent = time.Since(c.start)
+	c.armDueLocked()
+}
+
+// armDueLocked makes the timer fire when the first thing may become due.
+func (c *Conn) armDueLocked() {
 	for _, at := range c.deadlinesLocked() {
 		if at > 0 {
 			c.armLocked(at)
@@ -220,6 +220,14 @@ func (c *Conn) writeByLocked() time.Duration {
 	return c.writeSince + c.cfg.WriteStallTimeout
 }
 
+// watchWriteLocked begins to watch a write.
+func (c *Conn) watchWriteLocked() {
+	c.writeSince = max(time.Since(c.start), 1) // 0 is none
+	if at := c.writeByLocked(); at > 0 {
+		c.armLocked(at)
+	}
+}
+
 // Ping measures a round trip: it sends a PING (RFC 9113 §6.7) and waits for the answer. Servers are known to end
 // connections that ping often; every few minutes is polite, and Config.KeepAlive pings by itself.
 func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
@@ -254,11 +262,11 @@ func (c *Conn) sendPingLocked(p *ping) {
 	}
 }
 
-// pingPendingLocked reports whether an answer is due that will confirm every reset so far.
+// pingPendingLocked reports whether an answer is due. When it is here, another PING can follow.
 func (c *Conn) pingPendingLocked() bool { return len(c.pings) > 0 }
 
 // probeRTTLocked is ProbeRTT's budget. Servers allow a few PINGs without traffic of ours between them.
-func (c *Conn) probeRTTLocked() bool {
+func (c *Conn) probeRTTLocked(w *Window) bool {
 	const burst, interval = 3, 10 * time.Second
 	if len(c.pings) > 0 || c.err != nil || c.probes > 0 && c.queued == c.probedOctets {
 		return false
@@ -268,7 +276,7 @@ func (c *Conn) probeRTTLocked() bool {
 	}
 	c.probes++
 	c.probedAt = c.now
-	c.sendPingLocked(&ping{})
+	c.sendPingLocked(&ping{prober: w})
 	c.probedOctets = c.queued
 	return true
 }
@@ -291,6 +299,9 @@ func (c *Conn) recvPingLocked(f *frame) error {
 			c.slots.confirm(number)
 			c.admitLocked()
 			c.sampleRTTLocked(p.sent)
+			if p.prober != nil && p.prober.s != nil {
+				p.prober.update(WindowEvent{Kind: WindowRTT, RTT: p.rtt})
+			}
 			return nil
 		}
 	}
@@ -310,7 +321,7 @@ func (c *Conn) sampleRTTLocked(sent time.Duration) {
 // owedLocked counts an acknowledgment that waits to be written. A peer that asks and does not read must not grow our memory.
 func (c *Conn) owedLocked() error {
 	if c.acksQueued++; c.acksQueued > maxAcksQueued {
-		return connErr(EnhanceYourCalm, "%d acknowledgments that the peer does not read", c.acksQueued)
+		return connErr(EnhanceYourCalm, "%d acknowledgments owed at once", c.acksQueued)
 	}
 	return nil
 }

@@ -49,13 +49,14 @@ type Push struct {
 // ID returns the pushed stream's identifier, which is even.
 func (p *Push) ID() uint32 { return p.s.id }
 
-// Response waits for the response, under ctx, and opens its window. It may be called before or after the parent's body
-// is read. The caller closes its body.
+// Response waits for the response and opens its window. It may be called before or after the parent's body is read. The caller
+// closes its body. The ctx of the first call governs the whole exchange, the reading of the body included.
 func (p *Push) Response(ctx context.Context) (*Response, error) {
 	c := p.s.c
 	c.mu.Lock()
 	p.claimLocked()
 	p.s.openWindowLocked()
+	p.s.watchLocked(ctx)
 	c.unlock()
 	return p.s.Response(ctx)
 }
@@ -64,9 +65,21 @@ func (p *Push) Response(ctx context.Context) (*Response, error) {
 func (p *Push) Cancel() {
 	c := p.s.c
 	c.mu.Lock()
+	p.cancelLocked()
+	c.unlock()
+}
+
+func (p *Push) cancelLocked() {
 	p.claimLocked()
 	p.s.cancelLocked()
-	c.unlock()
+}
+
+// cancelPromisesLocked ends the promises made on s that nobody has claimed.
+func (s *Stream) cancelPromisesLocked() {
+	for _, p := range s.promises {
+		p.cancelLocked()
+	}
+	s.promises = nil
 }
 
 // claimLocked hands the push to the caller.
@@ -147,8 +160,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.lastPushID = f.promised
 	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
 	s.mustLocked(state.RecvPromise)
-	s.sender.err = errSendEnded
-	s.window.c, s.window.s, s.window.credit = c, s, c.initialWindow // its manager comes when the push is claimed
+	s.sender.err = ErrSendEnded
+	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked() // its manager comes when the push is claimed
 	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
 	s.req = s.push.Request
 	c.streams[s.id] = s
@@ -176,12 +189,12 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		c.mu.Lock()
 		if !accepted {
 			s.cancelLocked()
-			return nil
+			return c.provokedLocked()
 		}
 	}
 	if parent.dropped || s.state == state.Closed { // meanwhile
 		s.cancelLocked()
-		return nil
+		return c.provokedLocked()
 	}
 	parent.promises = append(parent.promises, s.push)
 	parent.wakeReaderLocked()
@@ -220,11 +233,16 @@ func (p *Push) parse(fields []Field) (malformed string) {
 
 // unentitled says why the peer must not push the response to r (RFC 9113 §8.4.1, §10.1), or "".
 func (c *Conn) unentitled(r *Request) string {
+	for length := range r.Header.Values("content-length") {
+		if length != "0" {
+			return "a promise of a request with a body"
+		}
+	}
 	switch {
 	case r.Method != "GET" && r.Method != "HEAD":
 		return "a promise of " + printable(r.Method) + ", which is not both safe and cacheable"
-	case r.Header.Get("content-length") != "" && r.Header.Get("content-length") != "0":
-		return "a promise of a request with a body"
+	case r.Header.Has("host") && !equalFold(r.Header.Get("host"), r.Authority):
+		return "a promise whose host differs from its :authority"
 	case !isPath(r.Path, r.Method):
 		return "a promise of the path " + printable(r.Path)
 	case r.Scheme != c.scheme:

@@ -27,12 +27,13 @@ type Request struct {
 	Bare bool
 
 	// Body is the content; nil for none. It is closed if it is an io.Closer, always and once. A *bytes.Reader,
-	// *bytes.Buffer or *strings.Reader is sent without being read: nobody may change what is in it until the
-	// exchange is over. Any other reader is read by a goroutine that ends with the upload.
+	// *bytes.Buffer or *strings.Reader is sent without being read, and can be sent again: nobody may change what is in it
+	// until the exchange is over. Any other reader is read by a goroutine that ends with the upload.
 	Body io.Reader
 
-	// ContentLength is the length of Body, checked when it is sent; 0: found for in-memory readers, regular files,
-	// io.SectionReader and io.LimitedReader over those, else unknown. -1: unknown, and not looked for.
+	// ContentLength is the length of Body, or of what will be written to a stream of Open, checked when it is sent. 0: found
+	// for in-memory readers, regular files, io.SectionReader and io.LimitedReader over those, else unknown. -1: unknown, and
+	// not looked for.
 	ContentLength int64
 
 	// Trailer is sent behind Body, as it is when Body has ended.
@@ -61,6 +62,7 @@ type plan struct {
 	missing int      // how many
 	leading int      // pseudo-header fields at the beginning of Header
 	method  string
+	tunnels bool  // an extended CONNECT, which the peer's SETTINGS must allow
 	length  int64 // of the body, -1 unknown
 	memory  []byte
 	body    io.Reader // what has to be read; nil where memory holds it all, or there is none
@@ -126,13 +128,14 @@ func (p *plan) planPseudo(c *Conn) error {
 			authority, values[2].Value = host, host
 		}
 	}
-	plain := method == "CONNECT" && protocol == ""
+	p.tunnels = given[4] || protocol != ""
+	plain := method == "CONNECT" && !p.tunnels
 	switch {
 	case !isToken(method):
 		return &RequestError{":method", "is not a token"}
-	case protocol != "" && method != "CONNECT":
+	case p.tunnels && method != "CONNECT":
 		return &RequestError{":protocol", "belongs to CONNECT"}
-	case protocol != "" && !isToken(protocol):
+	case p.tunnels && !isToken(protocol):
 		return &RequestError{":protocol", "is not a token"}
 	case !isAuthority(authority):
 		return &RequestError{":authority", "is not host or host:port in ASCII"}
@@ -167,13 +170,16 @@ func (p *plan) checkHeader() (declared int64, err error) {
 		}
 		p.size += f.size()
 		switch name {
-		case "host":
+		case "host": // it becomes :authority
+			p.size -= f.size()
 			if !equalFold(f.Value, p.authority()) {
 				return 0, &RequestError{name, "differs from :authority"}
 			}
+		case "cookie":
+			p.size += strings.Count(f.Value, "; ") * (Field{Name: name}.size() - len("; "))
 		case "content-length":
 			n, ok := parseLength(f.Value)
-			if !ok || declared >= 0 && declared != n {
+			if !ok || declared >= 0 { // RFC 9110 §8.6: two are never sent, not even of the same value
 				return 0, &RequestError{name, "is not one decimal number"}
 			}
 			declared = n
@@ -197,9 +203,7 @@ func (p *plan) authority() string {
 func (p *plan) planBody(declared int64) error {
 	p.length = -1
 	switch {
-	case p.Body == nil && p.ending == endByCaller:
-		p.length = declared
-		return nil
+	case p.Body == nil && p.ending == endByCaller: // Write checks what is declared
 	case p.Body == nil || p.Body == io.Reader(http.NoBody):
 		p.length = 0
 	default:
@@ -215,7 +219,7 @@ func (p *plan) planBody(declared int64) error {
 	if want >= 0 && p.length >= 0 && want != p.length && !(p.method == "HEAD" && p.Body == nil) {
 		return &BodyLengthError{Declared: want, Got: p.length}
 	}
-	if want >= 0 && p.body != nil {
+	if want >= 0 && (p.body != nil || p.ending == endByCaller) {
 		p.length = want
 	}
 	if p.body == nil && len(p.memory) == 0 || p.method == "CONNECT" {
@@ -241,7 +245,7 @@ func (p *plan) addDefaults(c *Conn, declared bool) {
 	if !p.Header.Has("accept-encoding") && !p.Header.Has("range") {
 		add("accept-encoding", c.acceptEncoding)
 	}
-	if declared || p.length < 0 || p.ending == endByCaller && p.Body == nil {
+	if declared || p.length < 0 || p.ContentLength < 0 {
 		return
 	}
 	// RFC 9110 §8.6: a method that gives content a meaning says so even when there is none.
@@ -331,29 +335,32 @@ func isScheme(s string) bool {
 }
 
 // openBody looks what kind of reader body is: octets in memory, or something to be read, with its length where that can
-// be known.
+// be known. What is in memory stays in its reader, so that the request can be sent again.
 func openBody(body io.Reader, findLength bool) (memory []byte, reader io.Reader, length int64) {
 	switch b := body.(type) {
-	case *bytes.Reader:
-		memory = octets(b)
-		return memory, nil, int64(len(memory))
 	case *bytes.Buffer:
-		memory = octets(b)
-		return memory, nil, int64(len(memory))
+		memory = b.Bytes()
+	case *bytes.Reader:
+		memory = unread(b)
 	case *strings.Reader:
-		memory = octets(b)
-		return memory, nil, int64(len(memory))
+		memory = unread(b)
+	default:
+		if !findLength {
+			return nil, body, -1
+		}
+		return nil, body, readerLength(body)
 	}
-	if !findLength {
-		return nil, body, -1
-	}
-	return nil, body, readerLength(body)
+	return memory, nil, int64(len(memory))
 }
 
-// octets takes what is left in one of the three readers above, which hand it to WriteTo in one piece.
-func octets(b io.WriterTo) []byte {
+// unread returns what is left in a bytes.Reader or strings.Reader, which hand it to WriteTo in one piece, and puts it back.
+func unread(r interface {
+	io.WriterTo
+	io.Seeker
+}) []byte {
 	var t taker
-	b.WriteTo(&t)
+	r.WriteTo(&t)
+	r.Seek(int64(-len(t.p)), io.SeekCurrent)
 	return t.p
 }
 
@@ -397,78 +404,4 @@ func readerLength(r io.Reader) int64 {
 		}
 	}
 	return -1
-}
-
-// upload reads body and sends it. It is the goroutine of a body that is not in memory, because reading may block.
-func (s *Stream) upload(body io.Reader, length int64, trailer Header) {
-	defer s.closeBody()
-	size := int64(64 << 10)
-	if length >= 0 {
-		size = min(size, length+1)
-	}
-	buf := make([]byte, max(size, 512))
-	var sent int64
-	for {
-		n, err := body.Read(buf)
-		if n > 0 && length >= 0 && sent+int64(n) == length && err == nil {
-			// Readers may report their end late. One octet too many must be found before END_STREAM is sent.
-			var extra int
-			if extra, err = readMore(body, buf[n:]); extra > 0 {
-				s.abort(&BodyLengthError{Declared: length, Got: sent + int64(n+extra)})
-				return
-			}
-		}
-		if length >= 0 && sent+int64(n) > length {
-			s.abort(&BodyLengthError{Declared: length, Got: sent + int64(n)})
-			return
-		}
-		if err != nil && err != io.EOF {
-			s.abort(&bodyReadError{err})
-			return
-		}
-		sent += int64(n)
-		if err == io.EOF {
-			if length >= 0 && sent < length {
-				s.abort(&BodyLengthError{Declared: length, Got: sent})
-				return
-			}
-			s.send(buf[:n], trailer, afterThis(trailer))
-			return
-		}
-		if _, err := s.send(buf[:n], nil, nothingYet); err != nil {
-			return // the stream's own error is what the caller gets
-		}
-	}
-}
-
-// readMore reads past what should be the end.
-func readMore(r io.Reader, buf []byte) (int, error) {
-	if len(buf) == 0 {
-		buf = make([]byte, 1)
-	}
-	for range 100 {
-		if n, err := r.Read(buf); n > 0 || err != nil {
-			return n, err
-		}
-	}
-	return 0, io.ErrNoProgress
-}
-
-// bodyReadError is the reader's own error, inside the StreamError of its request.
-type bodyReadError struct{ err error }
-
-func (e *bodyReadError) Error() string { return "request body: " + e.err.Error() }
-func (e *bodyReadError) Unwrap() error { return e.err }
-
-// closeBody closes the request's body, once. A reader that blocks is freed by that.
-func (s *Stream) closeBody() {
-	if s.bodyClosed.CompareAndSwap(false, true) {
-		closeReader(s.req.Body)
-	}
-}
-
-func closeReader(r io.Reader) {
-	if c, ok := r.(io.Closer); ok {
-		c.Close()
-	}
 }

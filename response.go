@@ -178,10 +178,8 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 		r.Uncompressed = r.body.decoded != nil
 	}
 	s.answered = true
-	if status < 300 { // instead of 100 (Continue)
+	if status < 300 { // instead of 100 (Continue); after an error the body is not wanted (RFC 9110 §10.1.1)
 		s.continueLocked()
-	} else if s.sender.timer != nil { // after an error the body is not wanted (RFC 9110 §10.1.1)
-		s.sender.timer.Stop()
 	}
 }
 

@@ -70,19 +70,19 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 
 // UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. What may change while
 // the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open streams (their managers hear
-// of it by a WindowSettings event), MAX_CONCURRENT_STREAMS, which limits pushes, and extensions that hyper itself ignores.
+// of it by a WindowSettings event), and extensions, which hyper itself ignores.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	due := sentSettings{}
 	list := make([]wire.Setting, len(settings))
 	for i, s := range settings {
 		list[i] = wire.Setting{ID: wire.SettingID(s.ID), Value: s.Value}
 		if err := list[i].Check(); err != nil {
-			return err
+			return fmt.Errorf("hyper: %v is out of range", s)
 		}
 		switch s.ID {
 		case SettingInitialWindowSize:
 			due.window = true
-		case SettingHeaderTableSize, SettingEnablePush, SettingMaxFrameSize, SettingMaxHeaderListSize:
+		case SettingHeaderTableSize, SettingEnablePush, SettingMaxConcurrentStreams, SettingMaxFrameSize, SettingMaxHeaderListSize:
 			return fmt.Errorf("hyper: %v cannot change on a live connection", wire.SettingID(s.ID))
 		}
 	}
@@ -91,14 +91,22 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	if c.err != nil {
 		return c.err
 	}
-	c.append(wire.AppendSettings(c.out, list...))
-	c.uncorkLocked()
+	size := c.initialWindow
 	for _, s := range list {
 		if s.ID == wire.SettingInitialWindowSize {
-			due.shift += int64(s.Value) - c.initialWindow
-			c.initialWindow = int64(s.Value)
+			size = int64(s.Value)
 		}
 	}
+	due.shift = size - c.initialWindow
+	for id, s := range c.streams {
+		// RFC 9113 §6.9.2: a change that lets any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
+		if s.window.credit+due.shift > wire.MaxWindow {
+			return fmt.Errorf("hyper: INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1", size, id)
+		}
+	}
+	c.initialWindow = size
+	c.append(wire.AppendSettings(c.out, list...))
+	c.uncorkLocked()
 	due.below, due.belowPush = c.nextID, c.lastPushID
 	due.sent = time.Since(c.start)
 	if due.shift > 0 { // the peer may use the larger window as soon as it reads this
@@ -138,7 +146,17 @@ func (due sentSettings) covers(id uint32) bool {
 	if id%2 == 1 {
 		return id < due.below
 	}
-	return id <= due.belowPush
+	return id <= due.belowPush || due.shift < 0
+}
+
+// promisedWindowLocked is the initial window of a push that is promised now. The peer did not know of a smaller one of ours that it
+// has not acknowledged: that is applied with the acknowledgment, as to all others.
+func (c *Conn) promisedWindowLocked() int64 {
+	size := c.initialWindow
+	for _, due := range c.settingsDue {
+		size -= min(due.shift, 0)
+	}
+	return size
 }
 
 // peerSettings are the peer's SETTINGS as they apply to what we send.
@@ -191,6 +209,7 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 	if !c.peer.known {
 		c.peer.known = true
 		c.slots.limit = c.peer.maxStreams
+		c.armDueLocked() // it owes us an acknowledgment now
 	}
 	c.settingsQ.wakeAll()
 	c.admitLocked()
@@ -269,8 +288,8 @@ func (c *Conn) setInitialSendWindowLocked(size int64) error {
 }
 
 func (c *Conn) recvSettingsAckLocked() error {
-	if len(c.settingsDue) == 0 {
-		return c.noiseLocked() // RFC 9113 has no word on an acknowledgment of nothing
+	if len(c.settingsDue) == 0 || c.corked {
+		return c.noiseLocked() // RFC 9113 has no word on an acknowledgment of nothing, or of what we have not sent
 	}
 	due := c.settingsDue[0]
 	c.settingsDue = c.settingsDue[1:]

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -52,46 +51,9 @@ type Stream struct {
 	// what we send
 	sender        sender
 	sendDelta     int64  // the send window is c.peer.initialWindow + sendDelta
-	headersEnd    uint64 // c.queued behind our HEADERS
+	headersStart  uint64 // c.queued before our HEADERS
 	writeDeadline deadline
 }
-
-// A sender is the sending half of a stream.
-type sender struct {
-	pending []byte // lent by the caller of send, or the body in memory
-	then    after  // once pending is sent
-	trailer Header
-	err     error // why nothing more can be sent
-	held    bool  // Expect: 100-continue
-	timer   *time.Timer
-	busy    bool      // somebody is in send
-	turn    waitQueue // others who want to
-	sent    waitQueue // who waits for pending to be sent
-	in      *sendQueue
-	prev    *Stream
-	next    *Stream
-}
-
-// after says what follows the octets given to send.
-type after uint8
-
-const (
-	nothingYet after = iota
-	endStream
-	trailers
-)
-
-func afterThis(trailer Header) after {
-	if len(trailer) > 0 {
-		return trailers
-	}
-	return endStream
-}
-
-// maxDataFrame bounds our DATA frames where the peer would take larger ones, so that streams take turns.
-const maxDataFrame = 256 << 10
-
-var errSendEnded = errors.New("hyper: the sending side of the stream has ended")
 
 // open checks req, waits for its turn, and puts its HEADERS among the bytes to write, with as much of a body in
 // memory as windows allow. Identifier, compression state and bytes are one critical section.
@@ -117,10 +79,10 @@ func (c *Conn) openChecked(ctx context.Context, req *Request, ending ending) (*S
 	defer c.unlock()
 	c.uncorkLocked()
 	if p.tunnels {
-		if err := c.waitSettingsLocked(ctx); err != nil {
+		if err := c.waitSettingsLocked(ctx); err != nil && err != c.err {
 			return nil, err
 		}
-		if !c.peer.connectAllowed {
+		if c.err == nil && !c.peer.connectAllowed {
 			return nil, &RequestError{":protocol", "is not allowed by the peer's SETTINGS (RFC 8441)"}
 		}
 	}
@@ -142,22 +104,23 @@ func (c *Conn) startLocked(ctx context.Context, s *Stream, p *plan) {
 	c.streams[s.id] = s
 	c.stats.StreamsOpened++
 	var flags wire.Flags
+	s.sender.declared, s.sender.left = p.length, p.length
 	s.mustLocked(state.SendHeaders)
 	bodyless := p.body == nil && len(p.memory) == 0 && len(p.Trailer) == 0 && p.ending == endWithBody
 	if bodyless && p.method != "CONNECT" {
 		flags = wire.EndStream
 		s.mustLocked(state.SendEnd)
-		s.sender.err = errSendEnded
+		s.sender.err = ErrSendEnded
 	}
+	s.headersStart = c.queued
 	c.fields.begin(c.out, s.id, flags)
 	p.write(c.fields)
 	c.append(c.fields.end(c.peer.maxFrame))
-	s.headersEnd = c.queued
 	s.window.credit = c.initialWindow
-	s.openWindowLocked()
-	if ctx.Done() != nil {
-		s.stop = context.AfterFunc(ctx, func() { s.abort(contextError(ctx)) })
+	if s.openWindowLocked(); s.state == state.Closed { // the window manager ended it
+		return
 	}
+	s.watchLocked(ctx)
 	if bodyless || p.ending == endByCaller {
 		return
 	}
@@ -165,7 +128,7 @@ func (c *Conn) startLocked(ctx context.Context, s *Stream, p *plan) {
 		s.holdBackLocked()
 	}
 	if p.body != nil {
-		go s.upload(p.body, p.length, p.Trailer)
+		go s.upload(p.body, p.length)
 		return
 	}
 	s.sender.pending, s.sender.then, s.sender.trailer = p.memory, afterThis(p.Trailer), p.Trailer
@@ -194,11 +157,11 @@ func (s *Stream) Conn() *Conn { return s.c }
 // Write sends p as DATA, as fast as the peer's windows allow, and returns when the library has taken all of it. It may be
 // called while another goroutine reads; calls of Write take turns. An early end by the peer is a *StreamError: with NoError
 // the response is complete and the peer wants no more (RFC 9113 §8.1).
-func (s *Stream) Write(p []byte) (n int, err error) { return s.send(p, nil, nothingYet) }
+func (s *Stream) Write(p []byte) (n int, err error) { return s.write(p, nil, nothingYet) }
 
 // CloseWrite ends our side of the stream: END_STREAM on an empty DATA frame. Reading goes on.
 func (s *Stream) CloseWrite() error {
-	_, err := s.send(nil, nil, endStream)
+	_, err := s.write(nil, nil, endStream)
 	return err
 }
 
@@ -207,7 +170,7 @@ func (s *Stream) SendTrailers(trailer Header) error {
 	if err := checkTrailer(trailer); err != nil {
 		return err
 	}
-	_, err := s.send(nil, trailer.Clone(), afterThis(trailer))
+	_, err := s.write(nil, trailer.Clone(), afterThis(trailer))
 	return err
 }
 
@@ -216,6 +179,7 @@ func (s *Stream) SendTrailers(trailer Header) error {
 func (s *Stream) Reset(code ErrCode) {
 	s.c.mu.Lock()
 	s.resetLocked(streamErr(s.id, code, ErrCanceled))
+	s.cancelPromisesLocked()
 	s.c.unlock()
 }
 
@@ -230,7 +194,9 @@ func (s *Stream) SetDeadline(t time.Time) {
 func (s *Stream) SetReadDeadline(t time.Time) { s.setDeadline(&s.readDeadline, t, &s.recvQ) }
 
 // SetWriteDeadline is SetDeadline for writing.
-func (s *Stream) SetWriteDeadline(t time.Time) { s.setDeadline(&s.writeDeadline, t, &s.sender.sent) }
+func (s *Stream) SetWriteDeadline(t time.Time) {
+	s.setDeadline(&s.writeDeadline, t, &s.sender.sent, &s.sender.turn)
+}
 
 // A deadline is a point in time that wakes who waits past it.
 type deadline struct {
@@ -238,7 +204,7 @@ type deadline struct {
 	passed bool
 }
 
-func (s *Stream) setDeadline(d *deadline, t time.Time, q *waitQueue) {
+func (s *Stream) setDeadline(d *deadline, t time.Time, waiting ...*waitQueue) {
 	s.c.mu.Lock()
 	defer s.c.unlock()
 	if d.timer != nil {
@@ -251,7 +217,9 @@ func (s *Stream) setDeadline(d *deadline, t time.Time, q *waitQueue) {
 	var timer *time.Timer
 	expire := func() {
 		d.passed = true
-		q.wakeAll()
+		for _, q := range waiting {
+			q.wakeAll()
+		}
 	}
 	if left := time.Until(t); left > 0 {
 		timer = time.AfterFunc(left, func() {
@@ -265,211 +233,6 @@ func (s *Stream) setDeadline(d *deadline, t time.Time, q *waitQueue) {
 		return
 	}
 	expire()
-}
-
-// send queues p, and waits until it is sent. It returns how much of it was.
-func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
-	c, snd := s.c, &s.sender
-	c.mu.Lock()
-	defer c.unlock()
-	for snd.busy && snd.err == nil {
-		if err := c.waitLocked(context.Background(), &snd.turn); err != nil {
-			return 0, err
-		}
-	}
-	if err := s.sendErrLocked(); err != nil {
-		return 0, err
-	}
-	snd.busy = true
-	snd.pending, snd.trailer, snd.then = p, trailer, then
-	if len(p) == 0 {
-		s.sendEndLocked()
-	} else {
-		c.enqueueLocked(s)
-		c.fillLocked()
-	}
-	for len(snd.pending) > 0 && err == nil {
-		if err = s.sendErrLocked(); err == nil {
-			err = c.waitLocked(context.Background(), &snd.sent)
-		}
-	}
-	n = len(p) - len(snd.pending)
-	if err != nil {
-		snd.pending, snd.then = nil, nothingYet
-		c.dequeueLocked(s)
-	}
-	snd.busy = false
-	snd.turn.wakeAll()
-	return n, err
-}
-
-// sendErrLocked says why nothing can be sent.
-func (s *Stream) sendErrLocked() error {
-	switch {
-	case s.c.closed:
-		return ErrClosed
-	case s.sender.err != nil:
-		return s.sender.err
-	case s.sender.then != nothingYet && !s.sender.busy:
-		return errSendEnded // the body of the request is under way
-	case s.writeDeadline.passed:
-		return os.ErrDeadlineExceeded
-	}
-	return nil
-}
-
-// enqueueLocked lines s up for the writer.
-func (c *Conn) enqueueLocked(s *Stream) {
-	snd := &s.sender
-	switch {
-	case snd.held || snd.in != nil || snd.err != nil:
-	case len(snd.pending) > 0:
-		c.ready.push(s)
-	default:
-		s.sendEndLocked()
-	}
-}
-
-func (c *Conn) dequeueLocked(s *Stream) {
-	if q := s.sender.in; q != nil {
-		q.remove(s)
-	}
-}
-
-// sendLocked sends one DATA frame of what is pending, as large as windows and peer allow. It is false when the
-// connection's window is used up. The stream lines up again if there is more.
-func (s *Stream) sendLocked() bool {
-	c, snd := s.c, &s.sender
-	window := c.peer.initialWindow + s.sendDelta
-	if window <= 0 {
-		c.blocked.push(s)
-		return true
-	}
-	if c.sendWindow <= 0 {
-		return false
-	}
-	n := min(len(snd.pending), c.peer.maxFrame, maxDataFrame, int(min(window, c.sendWindow)))
-	var flags wire.Flags
-	if n == len(snd.pending) && snd.then == endStream {
-		flags = wire.EndStream
-	}
-	s.mustLocked(state.SendData)
-	c.append(wire.AppendData(c.out, s.id, flags, snd.pending[:n]))
-	c.sendWindow -= int64(n)
-	s.sendDelta -= int64(n)
-	c.stats.DataSent += int64(n)
-	c.noise.earn(2) // the peer may answer with a WINDOW_UPDATE for each window
-	if snd.pending = snd.pending[n:]; len(snd.pending) > 0 {
-		c.ready.push(s)
-		return true
-	}
-	snd.pending = nil
-	snd.sent.wakeAll()
-	if flags.Has(wire.EndStream) {
-		s.sentEndLocked()
-	} else {
-		s.sendEndLocked()
-	}
-	return true
-}
-
-// sendEndLocked sends what follows the data: nothing, END_STREAM or trailers. No window is needed for those.
-func (s *Stream) sendEndLocked() {
-	c, snd := s.c, &s.sender
-	switch snd.then {
-	case nothingYet:
-		return
-	case endStream:
-		s.mustLocked(state.SendData)
-		c.append(wire.AppendData(c.out, s.id, wire.EndStream, nil))
-	case trailers:
-		s.mustLocked(state.SendHeaders)
-		c.fields.begin(c.out, s.id, wire.EndStream)
-		for _, f := range snd.trailer {
-			c.fields.field(lower(f.Name), f.Value, f.Sensitive)
-		}
-		c.append(c.fields.end(c.peer.maxFrame))
-	}
-	s.sentEndLocked()
-}
-
-func (s *Stream) sentEndLocked() {
-	s.mustLocked(state.SendEnd)
-	s.sender.err = errSendEnded
-	s.sender.turn.wakeAll()
-	if s.state == state.Closed {
-		s.removeLocked()
-	}
-}
-
-// holdBackLocked keeps the body until the peer says 100 (Continue), or says nothing for long enough (RFC 9110 §10.1.1).
-func (s *Stream) holdBackLocked() {
-	s.sender.held = true
-	if d := s.c.cfg.ExpectContinueTimeout; d > 0 {
-		s.sender.timer = time.AfterFunc(d, func() {
-			s.c.mu.Lock()
-			s.continueLocked()
-			s.c.unlock()
-		})
-	}
-}
-
-// continueLocked lets the body go.
-func (s *Stream) continueLocked() {
-	snd := &s.sender
-	if !snd.held {
-		return
-	}
-	snd.held = false
-	if snd.timer != nil {
-		snd.timer.Stop()
-	}
-	if len(snd.pending) > 0 {
-		s.c.enqueueLocked(s)
-	}
-}
-
-// stopSendingLocked ends the sending half: whoever sends gets err.
-func (s *Stream) stopSendingLocked(err error) {
-	snd := &s.sender
-	if snd.err == nil {
-		snd.err = err
-	}
-	if snd.timer != nil {
-		snd.timer.Stop()
-	}
-	s.c.dequeueLocked(s)
-	if !snd.busy {
-		snd.pending = nil // a body in memory; what a caller lent, the caller takes back
-	}
-	snd.sent.wakeAll()
-	snd.turn.wakeAll()
-	if s.req.Body != nil && !s.bodyClosed.Load() {
-		go s.closeBody() // its Read or its Close may block, and is not ours
-	}
-}
-
-// recvWindowUpdateLocked raises the send window by n.
-func (s *Stream) recvWindowUpdateLocked(n int64) error {
-	c := s.c
-	if _, err := s.state.Next(state.RecvWindowUpdate); err != nil {
-		return s.violationLocked(err)
-	}
-	if n == 0 {
-		// RFC 9113 §6.9: an increment of 0 on a stream is a stream error.
-		return s.rejectLocked(ProtocolError, errors.New("WINDOW_UPDATE of 0 octets"))
-	}
-	// RFC 9113 §6.9.1: a window above 2^31-1 ends the stream with FLOW_CONTROL_ERROR.
-	if c.peer.initialWindow+s.sendDelta+n > wire.MaxWindow {
-		return s.rejectLocked(FlowControlError, errors.New("WINDOW_UPDATE raises the window above 2^31-1"))
-	}
-	s.sendDelta += n
-	c.maxDelta = max(c.maxDelta, s.sendDelta)
-	if s.sender.in == &c.blocked && c.peer.initialWindow+s.sendDelta > 0 {
-		c.blocked.remove(s)
-		c.ready.push(s)
-	}
-	return c.judgeUpdateLocked(n)
 }
 
 // recvHeadersLocked takes a field section: an interim or the final response, or trailers.
@@ -494,7 +257,7 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 		return nil
 	}
 	s.state = next
-	if end && s.response.ContentLength < 0 && s.message == state.InBody {
+	if end && s.response.ContentLength < 0 && s.message == state.InBody && s.req.method() != "HEAD" {
 		s.response.ContentLength = 0
 	}
 	s.wakeReaderLocked()
@@ -555,15 +318,15 @@ func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 	if err != nil {
 		return &refusal{reason: err}
 	}
+	if body > 0 && s.response.bodyless() {
+		return &refusal{reason: &MalformedError{fmt.Sprintf("a body in a response to %s with status %d", s.req.method(), s.response.Status)}}
+	}
 	left := s.bodyLeft
 	if left >= 0 {
 		// RFC 9113 §8.1.1: a content-length that does not equal the sum of the DATA is malformed.
 		if left -= int64(body); left < 0 {
 			return &refusal{reason: &MalformedError{"the body is longer than its content-length"}}
 		}
-	}
-	if body > 0 && s.response.bodyless() {
-		return &refusal{reason: &MalformedError{fmt.Sprintf("a body in a response to %s with status %d", s.req.method(), s.response.Status)}}
 	}
 	// RFC 9113 §6.9.1: beyond what we granted is a FLOW_CONTROL_ERROR, of the stream here.
 	if !s.window.receive(f.Length) {
@@ -579,7 +342,10 @@ func (s *Stream) recvEndLocked() error {
 	case s.message == state.AwaitingHeaders:
 		return s.malformedLocked(&MalformedError{"END_STREAM before the final response"})
 	case s.bodyLeft > 0 && !s.response.bodyless():
-		return s.malformedLocked(&MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)})
+		err := streamErr(s.id, ProtocolError, &MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)})
+		s.recvErr = err // where io.EOF would be: what came is good as far as it goes, and stays readable
+		s.resetLocked(err)
+		return s.c.provokedLocked()
 	}
 	s.mustLocked(state.RecvEnd)
 	s.bodyLeft = 0
@@ -595,15 +361,6 @@ func (s *Stream) recvEndLocked() error {
 		s.resetSendingLocked()
 	}
 	return nil
-}
-
-// resetSendingLocked gives up our half of the stream; the response is whole.
-func (s *Stream) resetSendingLocked() {
-	s.mustLocked(state.SendReset)
-	s.c.append(wire.AppendRSTStream(s.c.out, s.id, wire.NoError))
-	s.c.slots.mark(s.id, resetMark{ping: s.c.pingsSent, held: s.push == nil})
-	s.stopSendingLocked(streamErr(s.id, NoError, errors.New("the response is complete")))
-	s.removeLocked()
 }
 
 // recvResetLocked takes the peer's RST_STREAM.
@@ -634,12 +391,13 @@ func (s *Stream) endLocked(err error) {
 	s.removeLocked()
 }
 
-// lostLocked ends the stream with its connection.
-func (s *Stream) lostLocked(err error) {
-	if ce, ok := err.(*ConnError); ok && s.headersEnd > s.c.written && s.push == nil {
-		unsent := *ce
-		unsent.unprocessed = true
-		err = &unsent
+// lostLocked ends the stream with its connection. It reports whether the error says that the request was never sent.
+func (s *Stream) lostLocked(err error) (unsent bool) {
+	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil {
+		unsent = true
+		unprocessed := *ce
+		unprocessed.unprocessed = true
+		err = &unprocessed
 	}
 	s.state = state.Closed
 	if err == ErrClosed {
@@ -651,6 +409,7 @@ func (s *Stream) lostLocked(err error) {
 	s.recvQ.wakeAll()
 	s.closeWindowLocked()
 	s.unwatchLocked()
+	return unsent
 }
 
 // abort resets the stream because of something on this side: its context, its body, its caller.
@@ -669,15 +428,30 @@ func (s *Stream) resetLocked(err *StreamError) {
 	s.mustLocked(state.SendReset)
 	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(err.Code)))
 	c.slots.mark(s.id, resetMark{ping: c.pingsSent, held: s.push == nil})
-	s.dropLocked(err)
+	if s.recvErr != error(err) { // else it stands behind what is unread
+		s.dropLocked(err)
+		s.cancelPromisesLocked()
+	}
 	s.stopSendingLocked(err)
 	s.recvQ.wakeAll()
+	s.closeWindowLocked()
 	s.removeLocked()
 	c.pingForSlotsLocked()
 }
 
-// cancelLocked resets the stream because the caller wants no more of it.
-func (s *Stream) cancelLocked() { s.resetLocked(streamErr(s.id, Cancel, ErrCanceled)) }
+// cancelLocked ends the stream because the caller wants no more of it: reset if it still goes on, else what is unread is dropped.
+func (s *Stream) cancelLocked() {
+	canceled := streamErr(s.id, Cancel, ErrCanceled)
+	switch {
+	case s.state != state.Closed:
+		s.resetLocked(canceled)
+	case s.dropped || s.readLocked():
+	case s.recvErr == io.EOF:
+		s.dropLocked(canceled)
+	default:
+		s.dropLocked(s.recvErr)
+	}
+}
 
 // dropLocked forgets what is unread; readers get err from now on.
 func (s *Stream) dropLocked(err error) {
@@ -712,6 +486,13 @@ func (s *Stream) removeLocked() {
 		s.push.settleLocked()
 	}
 	c.closeIfDrainedLocked()
+}
+
+// watchLocked makes the end of ctx the end of the stream.
+func (s *Stream) watchLocked(ctx context.Context) {
+	if ctx.Done() != nil && s.stop == nil && s.state != state.Closed {
+		s.stop = context.AfterFunc(ctx, func() { s.abort(contextError(ctx)) })
+	}
 }
 
 func (s *Stream) unwatchLocked() {
@@ -820,20 +601,8 @@ func (s *Stream) closeRead() {
 	c := s.c
 	c.mu.Lock()
 	defer c.unlock()
-	closed := streamErr(s.id, Cancel, ErrCanceled)
-	if s.state != state.Closed {
-		s.resetLocked(closed)
-	} else if !s.dropped && !s.readLocked() {
-		if s.recvErr != nil && s.recvErr != io.EOF {
-			s.dropLocked(s.recvErr)
-		} else {
-			s.dropLocked(closed)
-		}
-	}
-	for _, p := range s.promises {
-		p.s.cancelLocked()
-	}
-	s.promises = nil
+	s.cancelLocked()
+	s.cancelPromisesLocked()
 }
 
 // readLocked reports whether the body was read to its orderly end.
@@ -846,118 +615,4 @@ func contextError(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", err, cause)
 	}
 	return err
-}
-
-// A sendQueue is a line of streams that have something to send. It is guarded by mu.
-type sendQueue struct{ head, tail *Stream }
-
-func (q *sendQueue) push(s *Stream) {
-	s.sender.in, s.sender.prev = q, q.tail
-	if q.tail != nil {
-		q.tail.sender.next = s
-	} else {
-		q.head = s
-	}
-	q.tail = s
-}
-
-func (q *sendQueue) pushFront(s *Stream) {
-	s.sender.in, s.sender.next = q, q.head
-	if q.head != nil {
-		q.head.sender.prev = s
-	} else {
-		q.tail = s
-	}
-	q.head = s
-}
-
-func (q *sendQueue) pop() *Stream {
-	s := q.head
-	if s != nil {
-		q.remove(s)
-	}
-	return s
-}
-
-func (q *sendQueue) remove(s *Stream) {
-	snd := &s.sender
-	if snd.prev != nil {
-		snd.prev.sender.next = snd.next
-	} else {
-		q.head = snd.next
-	}
-	if snd.next != nil {
-		snd.next.sender.prev = snd.prev
-	} else {
-		q.tail = snd.prev
-	}
-	snd.in, snd.prev, snd.next = nil, nil, nil
-}
-
-// Connect opens a tunnel to authority, host:port, through the peer (RFC 9113 §8.5) and returns it as a net.Conn when the
-// peer has agreed. ctx governs the tunnel to its end. Another answer than 2xx is a *ConnectStatusError.
-func (c *Conn) Connect(ctx context.Context, authority string, header Header) (net.Conn, error) {
-	s, err := c.Open(ctx, &Request{Method: "CONNECT", Authority: authority, Header: header})
-	if err != nil {
-		return nil, err
-	}
-	resp, err := s.Response(ctx)
-	if err != nil {
-		s.abort(err)
-		return nil, err
-	}
-	if resp.Status/100 != 2 {
-		resp.Body.Close()
-		return nil, &ConnectStatusError{Status: resp.Status, Header: resp.Header}
-	}
-	return s.NetConn(), nil
-}
-
-// A ConnectStatusError is a proxy's refusal of a tunnel.
-type ConnectStatusError struct {
-	Status int
-	Header Header
-}
-
-func (e *ConnectStatusError) Error() string {
-	return fmt.Sprintf("hyper: proxy refused the tunnel with status %d", e.Status)
-}
-
-// NetConn returns the stream as a net.Conn, which reads and writes its DATA. It suits CONNECT, plain and
-// extended. Close ends both directions: in order where the peer has ended its own, else with CANCEL; CloseWrite
-// (by a type assertion) ends ours.
-func (s *Stream) NetConn() net.Conn { return tunnel{s} }
-
-type tunnel struct{ *Stream }
-
-func (t tunnel) Read(p []byte) (int, error) { return t.read(p) }
-
-func (t tunnel) Close() error {
-	s := t.Stream
-	s.c.mu.Lock()
-	if s.recvErr == io.EOF && s.sender.err == nil && !s.sender.busy {
-		s.sender.then = endStream
-		s.sendEndLocked()
-	}
-	s.c.unlock()
-	s.closeRead()
-	return nil
-}
-
-func (t tunnel) LocalAddr() net.Addr  { return t.c.LocalAddr() }
-func (t tunnel) RemoteAddr() net.Addr { return t.c.RemoteAddr() }
-
-func (t tunnel) SetDeadline(at time.Time) error {
-	t.Stream.SetDeadline(at)
-	return nil
-}
-
-func (t tunnel) SetReadDeadline(at time.Time) error {
-	t.Stream.SetReadDeadline(at)
-	return nil
-}
-
-func (t tunnel) SetWriteDeadline(at time.Time) error {
-	t.Stream.SetWriteDeadline(at)
-	return nil
 }

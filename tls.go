@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,7 +62,7 @@ type target struct{ scheme, host, port string }
 
 // authority is what :authority says: the port only where it is not the scheme's own.
 func (t target) authority() string {
-	host := t.host
+	host, _, _ := strings.Cut(t.host, "%") // RFC 6874 §4: a zone means nothing to the peer
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
@@ -84,16 +86,19 @@ func parseAddr(addr string) (t target, err error) {
 		t.host, t.port = host, or(port, t.port)
 	} else if strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]") {
 		t.host = rest[1 : len(rest)-1]
-	} else if strings.Contains(rest, ":") && net.ParseIP(rest) == nil {
-		return t, fmt.Errorf("hyper: address %q: %w", addr, err)
 	}
 	for i := 0; i < len(t.host); i++ {
 		if t.host[i] >= 0x80 {
 			return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…", addr)
 		}
 	}
-	if !isAuthority(t.host) && net.ParseIP(t.host) == nil {
-		return t, fmt.Errorf("hyper: address %q has no host", addr)
+	_, notIP := netip.ParseAddr(t.host)
+	_, notPort := strconv.ParseUint(t.port, 10, 16)
+	switch {
+	case !isAuthority(t.host) || notPort != nil:
+		return t, fmt.Errorf("hyper: address %q is not host or host:port", addr)
+	case notIP != nil && (rest[0] == '[' || strings.ContainsAny(t.host, ":[]")):
+		return t, fmt.Errorf("hyper: address %q: %w", addr, notIP)
 	}
 	return t, nil
 }
@@ -135,6 +140,9 @@ func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (*tls.C
 	}
 	if err := tc.HandshakeContext(ctx); err != nil {
 		nc.Close()
+		if ctx.Err() != nil {
+			err = contextError(ctx)
+		}
 		return nil, fmt.Errorf("hyper: %w", err)
 	}
 	state := tc.ConnectionState()
@@ -174,16 +182,19 @@ func inadequate(state *tls.ConnectionState) string {
 
 // transport returns the connection below TLS: closing it blocks on nothing.
 func transport(nc net.Conn) net.Conn {
-	if tc, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = tc.NetConn()
+	for {
+		switch c := nc.(type) {
+		case interface{ NetConn() net.Conn }:
+			nc = c.NetConn()
+		case *coalescer:
+			nc = c.Conn
+		default:
+			return nc
+		}
 	}
-	if below, ok := nc.(*coalescer); ok {
-		return below.Conn
-	}
-	return nc
 }
 
-// A coalescer lies below TLS and joins records, 16 KiB at most each, into writes of up to 64 KiB. In a handshake, what
+// A coalescer lies below TLS and joins records, 16 KiB at most each, into writes of four of them. In a handshake, what
 // is written leaves when its answer is read; after it, when writeLoop flushes. So the last flight of the
 // handshake shares its write with the first requests.
 type coalescer struct {
@@ -201,7 +212,8 @@ const (
 	passedThrough // somebody else's connection
 )
 
-const coalesceSize = 64 << 10
+// coalesceSize has room for writeSize in records of 16 KiB and what TLS adds to each, and for a small one behind them.
+const coalesceSize = writeSize + 4<<10
 
 func newCoalescer(nc net.Conn) *coalescer { return &coalescer{Conn: nc} }
 
@@ -250,10 +262,17 @@ func (c *coalescer) flushLocked() error {
 		return nil
 	}
 	_, err := c.Conn.Write(c.buf)
-	if c.buf = c.buf[:0]; cap(c.buf) > keepOutSize {
+	c.buf = c.buf[:0]
+	return err
+}
+
+// rest gives back a large buffer that nobody needs for now.
+func (c *coalescer) rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.buf) == 0 && cap(c.buf) > keepOutSize {
 		c.buf = nil
 	}
-	return err
 }
 
 // passThrough ends the gathering.

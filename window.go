@@ -50,7 +50,7 @@ const (
 	WindowData                                // a DATA frame of Bytes came
 	WindowConsumed                            // the reader took Bytes, or they were padding or discarded
 	WindowSettings                            // the peer acknowledged a new initial window: Credit moved by Bytes, up or down
-	WindowRTT                                 // a round trip was measured
+	WindowRTT                                 // a round trip was measured: for the connection's manager, and for the stream's that asked
 	WindowStarved                             // a reader waits, nothing is here, and the peer may send nothing
 	WindowTick                                // the time that WakeAfter asked for is over
 	WindowClosed                              // the end; the answer is ignored
@@ -153,6 +153,7 @@ func (w *Window) Grant(n int) {
 	if n <= 0 {
 		return
 	}
+	n = min(n, wire.MaxWindow) // so that sums stay far from the end of an int64
 	if w.asked.Add(int64(n)) == int64(n) {
 		w.c.grants.add(w)
 	}
@@ -178,7 +179,7 @@ func (w *Window) tick() {
 // ProbeRTT sends a PING to measure the round trip, unless the budget for such PINGs forbids it: one at a time, only
 // when something else was sent since the last, three in a row and then one in ten seconds. Only inside Update. It
 // reports whether an RTT event will come.
-func (w *Window) ProbeRTT() bool { return w.c.probeRTTLocked() }
+func (w *Window) ProbeRTT() bool { return w.c.probeRTTLocked(w) }
 
 // windowGrants are the windows whose Grant waits for the writer. Its lock is its own, so that Grant can be
 // called inside Update.
@@ -204,8 +205,21 @@ func (g *windowGrants) take() (list []*Window) {
 
 // open begins the books with what the settings give, and asks the manager.
 func (w *Window) open(factory WindowManagerFactory) {
-	w.manager = factory(w)
+	if err := w.make(factory); err != nil {
+		w.fail(err)
+		return
+	}
 	w.update(WindowEvent{Kind: WindowOpened})
+}
+
+func (w *Window) make(factory WindowManagerFactory) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &WindowManagerError{StreamID: w.StreamID(), Event: WindowOpened, Panic: p}
+		}
+	}()
+	w.manager = factory(w)
+	return nil
 }
 
 // receive books n flow-controlled octets and reports whether the peer was allowed to send them.
@@ -335,7 +349,7 @@ func (f Fixed) Update(ev WindowEvent) int {
 	case WindowOpened:
 		return max(0, f.Size-ev.Credit)
 	case WindowData, WindowSettings, WindowStarved:
-		if ev.Credit < f.Size/4 || ev.Credit < 1000 {
+		if 4*ev.Credit < f.Size || ev.Credit < 1000 {
 			return max(0, f.Size-ev.Credit)
 		}
 	}
@@ -343,8 +357,8 @@ func (f Fixed) Update(ev WindowEvent) int {
 }
 
 // Manual keeps windows of a set size that reopen as the caller reads: what the peer may send and what lies unread
-// never pass the size together. The window moves when half of it is free, and never past the end of a body
-// whose length is known. Sizes are in octets: Stream for each stream, Connection for all of them together. Zero is
+// never pass the size together. The window moves when half of it is free, and by one octet at most past the end of
+// a body whose length is known. Sizes are in octets: Stream for each stream, Connection for all of them together. Zero is
 // the default, 1 MiB and 64 MiB. It is hyper's manager where Config.WindowManager is nil.
 type Manual struct{ Stream, Connection int }
 
@@ -372,14 +386,21 @@ func (m Manual) New(w *Window) WindowManager {
 type consumptionWindow int
 
 func (size consumptionWindow) Update(ev WindowEvent) int {
-	if ev.Length >= 0 && int64(ev.Credit) >= ev.Length {
-		return 0 // the rest of the body fits
-	}
 	gap := int(size) - ev.Credit - ev.Unread
-	if gap >= int(size)/2 || ev.Kind == WindowOpened || ev.Kind == WindowStarved {
-		return max(0, gap)
+	if gap < int(size)/2 && ev.Kind != WindowOpened && ev.Kind != WindowStarved {
+		return 0
 	}
-	return 0
+	return max(0, ev.needed(gap))
+}
+
+// needed is what of a grant a body of known length can use: what is due of it, and one octet. Servers built on nghttp2
+// send END_STREAM on a frame of its own, and wait with that, too, while the window is 0 (RFC 9113 §6.9.1 lets
+// them send it, and no more).
+func (ev WindowEvent) needed(grant int) int {
+	if ev.Length < 0 {
+		return grant
+	}
+	return int(min(int64(grant), ev.Length+1-int64(ev.Credit)))
 }
 
 // RateLimited holds each stream to PerSecond octets a second on the mean, in bursts of at most Burst octets; the
@@ -407,10 +428,7 @@ type rateLimiter struct {
 
 func (r *rateLimiter) Update(ev WindowEvent) int {
 	const catchUp = 125 * time.Millisecond // of time not used, how much may be made good later
-	debt := r.Burst - ev.Credit - ev.Unread
-	if ev.Length >= 0 {
-		debt = int(min(int64(debt), ev.Length-int64(ev.Credit)))
-	}
+	debt := ev.needed(r.Burst - ev.Credit - ev.Unread)
 	if debt <= 0 || debt < r.Burst/4 && ev.Credit > 0 {
 		return 0
 	}

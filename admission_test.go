@@ -1,0 +1,337 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// atMost is the peer's limit of streams.
+func atMost(n uint32) wire.Setting {
+	return wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: n}
+}
+
+// answerEmpty ends a request with 204.
+func answerEmpty(peer *h2test.Peer, stream uint32) {
+	peer.WriteHeaders(stream, wire.EndStream, ":status: 204")
+}
+
+func TestCallersAreAdmittedInTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		const callers = 20
+		for i := range callers {
+			getAsync(conn, fmt.Sprint("/", i))
+			synctest.Wait()
+		}
+		if n := conn.Stats().Waiting; n != callers-1 {
+			t.Errorf("%d callers wait, want %d", n, callers-1)
+		}
+		for i := range callers {
+			id := uint32(2*i + 1)
+			peer.WantHeaders("first come, first served", id, fmt.Sprint(":path: /", i))
+			peer.WantIdle("one at a time")
+			answerEmpty(peer, id)
+		}
+	})
+}
+
+func TestNewCallersDoNotOvertakeThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		first := getAsync(conn, "/first")
+		peer.WantHeaders("there is room", 1)
+		getAsync(conn, "/waits")
+		synctest.Wait()
+		answerEmpty(peer, 1)
+		first.want(t, "the first")
+		getAsync(conn, "/late") // perhaps before the one who waits has run
+		peer.WantHeaders("the one who waited", 3, ":path: /waits")
+		answerEmpty(peer, 3)
+		peer.WantHeaders("the late one", 5, ":path: /late")
+	})
+}
+
+func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(0))
+		for i := range 5 {
+			getAsync(conn, fmt.Sprint("/", i))
+			synctest.Wait()
+		}
+		peer.WantIdle("no stream is allowed")
+		peer.WriteSettings(atMost(3))
+		peer.WantSettingsAck("of the new limit")
+		admitted := map[string]bool{} // together, so they run in any order
+		for i := range 3 {
+			h := peer.WantHeaders("up to the limit", uint32(2*i+1))
+			admitted[h.Get(":path")] = true
+		}
+		if !admitted["/0"] || !admitted["/1"] || !admitted["/2"] {
+			t.Errorf("admitted before those who came first: %v", admitted)
+		}
+		peer.WantIdle("two still wait")
+		answerEmpty(peer, 3)
+		peer.WantHeaders("for one that ended", 7, ":path: /3")
+	})
+}
+
+func TestLimitLoweredBelowWhatIsOpen(t *testing.T) {
+	// RFC 9113 §5.1.2: streams beyond a lowered limit may go on; new ones must wait.
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(3))
+		calls := map[uint32]*result{}
+		for id := uint32(1); id <= 5; id += 2 {
+			calls[id] = getAsync(conn, "/")
+			peer.WantHeaders("up to the limit", id)
+		}
+		peer.WriteSettings(atMost(1))
+		peer.WantSettingsAck("of the lower limit")
+		getAsync(conn, "/more")
+		answerEmpty(peer, 1)
+		calls[1].want(t, "an open stream goes on")
+		answerEmpty(peer, 3)
+		calls[3].want(t, "and another")
+		peer.WantIdle("one is open, and one is allowed")
+		answerEmpty(peer, 5)
+		calls[5].want(t, "the last")
+		peer.WantHeaders("now there is room", 7, ":path: /more")
+	})
+}
+
+func TestAtMostAHundredStreamsBeforeThePeersSettings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, _ := newPeer(t, nil)
+		peer.Ignore(wire.WindowUpdate)
+		for range 150 {
+			getAsync(conn, "/")
+		}
+		peer.WantPreface("the client speaks first")
+		for i := range 100 {
+			peer.WantHeaders("RFC 9113 §6.5.2 recommends no limit below 100", uint32(2*i+1))
+		}
+		peer.WantIdle("the rest waits for SETTINGS")
+		peer.WriteSettings() // no limit
+		for i := range 50 {
+			f, err := peer.Next()
+			if i == 0 && err == nil && f.Type == wire.Settings {
+				f, err = peer.Next()
+			}
+			if err != nil || f.Type != wire.Headers {
+				t.Fatalf("want the rest, got %v, %v", f, err)
+			}
+		}
+	})
+}
+
+func TestCancelledWaiterLosesNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		getAsync(conn, "/open")
+		peer.WantHeaders("there is room", 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancelled := doAsync(ctx, conn, &Request{Path: "/cancelled"})
+		synctest.Wait()
+		getAsync(conn, "/patient")
+		synctest.Wait()
+		cancel()
+		if err := cancelled.wantErr(t, "its context ended"); !errors.Is(err, context.Canceled) {
+			t.Errorf("the cancelled caller: %v", err)
+		}
+		peer.WantIdle("it was never sent, so there is nothing to reset")
+		answerEmpty(peer, 1)
+		peer.WantHeaders("the slot goes to the next in line", 3, ":path: /patient")
+	})
+}
+
+func TestWaiterCancelledJustWhenAdmittedLosesNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		peer.AutoPing()
+		peer.Ignore(wire.RSTStream)
+		id := uint32(1)
+		for range 200 {
+			open := getAsync(conn, "/open")
+			peer.WantHeaders("a slot is free", id, ":path: /open")
+			ctx, cancel := context.WithCancel(t.Context())
+			racing := doAsync(ctx, conn, &Request{Path: "/racing"})
+			synctest.Wait()
+			go cancel()
+			answerEmpty(peer, id)
+			open.want(t, "the open one")
+			<-racing.done
+			synctest.Wait()
+			conn.mu.Lock()
+			id = conn.nextID
+			conn.mu.Unlock()
+			if n := drainHeaders(peer); n > 1 {
+				t.Fatalf("%d requests in place of one", n)
+			}
+		}
+	})
+}
+
+// drainHeaders takes what is there and counts the requests.
+func drainHeaders(peer *h2test.Peer) (n int) {
+	peer.WriteRaw(wire.AppendPing(nil, 0, [8]byte{'e', 'n', 'd'}))
+	for {
+		f, err := peer.Next()
+		switch {
+		case err != nil || f.Type == wire.Ping && f.Flags.Has(wire.Ack):
+			return n
+		case f.Type == wire.Headers:
+			n++
+		}
+	}
+}
+
+func TestCancelledStreamHoldsItsSlotUntilThePeerKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		ctx, cancel := context.WithCancel(t.Context())
+		doAsync(ctx, conn, &Request{})
+		peer.WantHeaders("there is room", 1)
+		cancel()
+		peer.WantRSTStream("it was cancelled", 1, wire.Cancel)
+		peer.WantIdle("nobody waits for the slot: no PING")
+		getAsync(conn, "/next")
+		data := peer.WantPing("somebody waits", 0)
+		getAsync(conn, "/after")
+		peer.WantIdle("the peer may still count the stream, and one PING is enough")
+		peer.WritePing(wire.Ack, data)
+		peer.WantHeaders("it has seen the reset", 3, ":path: /next")
+		peer.WantIdle("one at a time")
+	})
+}
+
+func TestPeerThatEndsACancelledStreamFreesItsSlot(t *testing.T) {
+	// Its END_STREAM or RST_STREAM crossed ours: it does not count the stream any more, PING or not.
+	for name, end := range map[string]func(*h2test.Peer){
+		"RST_STREAM":         func(p *h2test.Peer) { p.WriteRSTStream(1, wire.InternalError) },
+		"HEADERS END_STREAM": func(p *h2test.Peer) { answerEmpty(p, 1) },
+		"DATA END_STREAM": func(p *h2test.Peer) {
+			p.WriteHeaders(1, 0, ":status: 200")
+			p.WriteData(1, wire.EndStream, []byte("late"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, nil, atMost(1))
+				peer.Ignore(wire.WindowUpdate)
+				ctx, cancel := context.WithCancel(t.Context())
+				doAsync(ctx, conn, &Request{})
+				peer.WantHeaders("there is room", 1)
+				cancel()
+				peer.WantRSTStream("it was cancelled", 1, wire.Cancel)
+				getAsync(conn, "/next")
+				peer.WantPing("somebody waits", 0)
+				end(peer)
+				peer.WantHeaders("without the answer to the PING", 3, ":path: /next")
+			})
+		})
+	}
+}
+
+func TestTenThousandCancelsStayWithinThePeersLimit(t *testing.T) {
+	// A server counts a stream until it has dealt with our reset. This one deals with everything just before it
+	// answers a PING, and with nothing else before.
+	synctest.Test(t, func(t *testing.T) {
+		const limit, cancels, callers = 100, 10_000, 40
+		peer, conn := dialPeer(t, nil, atMost(limit))
+		var all sync.WaitGroup
+		for range callers {
+			all.Go(func() {
+				for range cancels / callers {
+					s, err := conn.Open(t.Context(), &Request{})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					s.Reset(Cancel)
+				}
+			})
+		}
+		go func() {
+			all.Wait()
+			conn.Close()
+		}()
+		counted, reset, pings := 0, 0, 0
+		for {
+			f, err := peer.Next()
+			if err != nil {
+				break
+			}
+			switch f.Type {
+			case wire.Headers:
+				if counted++; counted > limit {
+					t.Fatalf("%d streams, the limit is %d", counted, limit)
+				}
+			case wire.RSTStream:
+				reset++
+			case wire.Ping:
+				counted -= reset
+				reset = 0
+				pings++
+				peer.WritePing(wire.Ack, wire.ParsePing(f.Payload))
+			}
+		}
+		if n := conn.Stats().StreamsOpened; n != cancels {
+			t.Errorf("%d streams opened, want %d", n, cancels)
+		}
+		if most := cancels / limit * 2; pings > most {
+			t.Errorf("%d PINGs, want at most %d", pings, most)
+		}
+	})
+}
+
+func TestExhaustedStreamIdentifiersDrainTheConnection(t *testing.T) {
+	// RFC 9113 §5.1.1: a client that has used up its identifiers can establish a new connection.
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		conn.mu.Lock()
+		conn.nextID = wire.MaxStreamID
+		conn.mu.Unlock()
+		last := getAsync(conn, "/last")
+		peer.WantHeaders("one is left", wire.MaxStreamID)
+		waiting := getAsync(conn, "/waiting")
+		synctest.Wait()
+		for range 2 {
+			err := getAsync(conn, "/late").wantErr(t, "none is left")
+			if !errors.Is(err, ErrDrained) || !Retryable(err) {
+				t.Errorf("a request too many: %v", err)
+			}
+		}
+		answerEmpty(peer, wire.MaxStreamID)
+		last.want(t, "the last stream")
+		if err := waiting.wantErr(t, "none is left"); !errors.Is(err, ErrDrained) || !Retryable(err) {
+			t.Errorf("who waited for a slot: %v", err)
+		}
+		peer.WantIdle("nothing of them was sent")
+	})
+}
+
+func TestWaitingForASlotObeysItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(0))
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := doAsync(ctx, conn, &Request{}).wantErr(t, "no slot"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the request: %v", err)
+		}
+		if waited := time.Since(start); waited != 3*time.Second {
+			t.Errorf("it waited %v", waited)
+		}
+		if n := conn.Stats().Waiting; n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+		peer.WantIdle("nothing was sent")
+	})
+}

@@ -1,0 +1,837 @@
+package hyper
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// Every row of the design's table "what bounds what" has its test here: the peer pushes past the bound, the
+// right code goes out, the caller is told, and neither memory nor time grows with what the peer sends.
+
+// boundsSlow: the race detector makes everything ten times slower.
+var boundsSlow = func() bool {
+	info, _ := debug.ReadBuildInfo()
+	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}()
+
+// maxGrowth is what a connection under attack may hold beyond an idle one.
+const maxGrowth = 4 << 20
+
+// A siege is a connection with a peer that is not bound by the rules.
+type siege struct {
+	t      *testing.T
+	peer   *h2test.Peer
+	conn   *Conn
+	client *h2test.Conn
+	server *h2test.Conn // writes block when the client is 64 KiB behind
+	idle   uint64       // heap before the attack
+	most   uint64       // the largest seen since
+}
+
+// besiege runs f in a bubble, and bounds the time on the wall clock that all of it takes.
+func besiege(t *testing.T, cfg *Config, limit time.Duration, f func(s *siege)) {
+	t.Helper()
+	if boundsSlow {
+		limit *= 10
+	}
+	start := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		s := &siege{t: t}
+		s.client, s.server = h2test.Pipe()
+		s.server.SetWriteBuffer(64 << 10)
+		s.peer = h2test.NewPeer(t, s.server)
+		conn, err := NewConn(context.Background(), s.client, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		s.conn = conn
+		s.peer.Handshake()
+		s.peer.Ignore(wire.WindowUpdate)
+		s.idle = s.heap()
+		f(s)
+	})
+	if took := time.Since(start); took > limit {
+		t.Errorf("it took %v, more than %v", took, limit)
+	}
+}
+
+func (s *siege) heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// watch notes how large the heap is.
+func (s *siege) watch() { s.most = max(s.most, s.heap()) }
+
+// wantMemory requires that the heap never grew by more than this.
+func (s *siege) wantMemory(most int) {
+	s.t.Helper()
+	s.watch()
+	if grown := int64(s.most) - int64(s.idle); grown > int64(most) {
+		s.t.Errorf("the heap grew by %d octets, want at most %d", grown, most)
+	}
+	runtime.KeepAlive(s.conn)
+}
+
+// flood writes the frames until n frames are written or the connection ends; it returns how many octets the client took.
+func (s *siege) flood(n int, frame []byte) int64 {
+	const batch = 200
+	before := s.client.OctetsRead()
+	octets := bytes.Repeat(frame, batch)
+	for i := 0; i < n && s.conn.Err() == nil; i += batch {
+		s.server.Write(octets)
+		if i%(n/5/batch*batch+batch) == 0 {
+			s.watch()
+		}
+	}
+	synctest.Wait()
+	return s.client.OctetsRead() - before
+}
+
+// get begins a request whose HEADERS the peer has.
+func (s *siege) get(stream uint32) *result {
+	s.t.Helper()
+	r := getAsync(s.conn, "/")
+	s.peer.WantHeaders("request", stream)
+	return r
+}
+
+// wantEnd requires that the connection ended with that code, and told the peer and its callers so.
+func (s *siege) wantEnd(code ErrCode, callers ...*result) {
+	s.t.Helper()
+	s.peer.Ignore(wire.Settings, wire.Ping, wire.RSTStream)
+	synctest.Wait()
+	s.peer.WantGoAway("the bound is reached", s.conn.lastPushID, wire.ErrCode(code))
+	s.peer.WantClosed("and the connection ends")
+	for _, r := range callers {
+		err := r.wantErr(s.t, "a caller")
+		var ce *ConnError
+		if !errors.As(err, &ce) || ce.Code != code || ce.FromPeer {
+			s.t.Errorf("the caller got %v", err)
+		}
+	}
+}
+
+// wantLife requires that a request still works.
+func (s *siege) wantLife(stream uint32) {
+	s.t.Helper()
+	r := s.get(stream)
+	s.peer.WriteHeaders(stream, wire.EndStream, ":status: 200")
+	r.want(s.t, "the connection lives")
+}
+
+func TestContinuationFloodEndsAtTwiceTheHeaderLimit(t *testing.T) {
+	besiege(t, nil, time.Second, func(s *siege) {
+		r := s.get(1)
+		s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88}))
+		fragment := rawFrame(wire.Continuation, 0, 1, bytes.Repeat([]byte{0x88}, wire.MinMaxFrameSize))
+		took := s.flood(4000, fragment) // 64 MB
+		if most := int64(2*defaultHeaderList + maxReadBuffer); took > most {
+			s.t.Errorf("%d octets were taken, want at most %d", took, most)
+		}
+		s.wantEnd(EnhanceYourCalm, r)
+		s.wantMemory(maxGrowth)
+	})
+}
+
+func TestEmptyContinuationFloodEndsAfterAFewFrames(t *testing.T) {
+	for name, first := range map[string][]byte{
+		"HEADERS":      rawFrame(wire.Headers, 0, 1, nil),
+		"PUSH_PROMISE": rawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, &Config{Push: &PushPolicy{}}, time.Second, func(s *siege) {
+				r := s.get(1)
+				s.server.Write(first)
+				s.server.SetWriteBuffer(wire.HeaderLen) // the client cannot read ahead
+				frame := rawFrame(wire.Continuation, 0, 1, nil)
+				before := s.client.OctetsRead()
+				for s.conn.Err() == nil {
+					s.server.Write(frame)
+				}
+				if n := (s.client.OctetsRead() - before) / wire.HeaderLen; n > 100 {
+					s.t.Errorf("%d frames were taken", n)
+				}
+				s.server.SetWriteBuffer(-1)
+				s.wantEnd(EnhanceYourCalm, r)
+				s.wantMemory(maxGrowth)
+			})
+		})
+	}
+}
+
+// RFC 9113 §10.5.1: a list beyond SETTINGS_MAX_HEADER_LIST_SIZE is refused, but decoded all the same.
+func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
+	besiege(t, nil, time.Second, func(s *siege) {
+		value := strings.Repeat("v", 4096) // too large for the table
+		field, rest := len("x")+len(value)+32, 0
+		fits := defaultHeaderList - len(":status") - len("200") - 32
+		list := []string{":status: 200"}
+		for rest = fits; rest >= field+33; rest -= field {
+			list = append(list, "x: "+value)
+		}
+		exact := append(list, "x: "+value[:rest-33])
+		r := s.get(1)
+		s.peer.WriteHeaders(1, wire.EndStream, exact...)
+		if resp := r.want(s.t, "a list of the size allowed"); len(resp.Header) != len(exact)-1 {
+			s.t.Errorf("%d fields", len(resp.Header))
+		}
+		r = s.get(3)
+		s.peer.WriteHeaders(3, wire.EndStream, append(exact, "a: ")...)
+		s.peer.WantRSTStream("one field too many", 3, wire.ProtocolError)
+		if err := r.wantErr(s.t, "too large a list"); !errors.Is(err, ProtocolError) || Retryable(err) {
+			s.t.Error(err)
+		}
+		s.wantLife(5)
+		r = s.get(7)
+		s.peer.WriteHeaders(7, wire.EndStream, slices.Concat(exact, exact[1:], exact[1:])...)
+		s.wantEnd(EnhanceYourCalm, r)
+		s.wantMemory(maxGrowth)
+	})
+}
+
+func TestHPACKBombHoldsNoMemory(t *testing.T) {
+	besiege(t, nil, time.Second, func(s *siege) {
+		value := bytes.Repeat([]byte{'v'}, 4000)
+		entry := slices.Concat([]byte{0x88, 0x40, 1, 'x', 0x7f, 0xa1, 0x1e}, value)
+		r := s.get(1)
+		s.server.Write(headersFrame(entry))
+		resp := r.want(s.t, "a field of 4,000 octets goes into the table")
+		if len(resp.Header.Get("x")) != 4000 {
+			s.t.Fatal("BUG: the bomb is not armed")
+		}
+		second := s.get(3)
+		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 3, append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 60)...)))
+		second.want(s.t, "60 references are 242,000 octets")
+		third := s.get(5)
+		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 5, append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 250_000)...)))
+		s.wantEnd(EnhanceYourCalm, third)
+		s.wantMemory(maxGrowth)
+	})
+}
+
+func TestBlockOfManySmallFragmentsIsReadOnce(t *testing.T) {
+	cfg := &Config{MaxHeaderListSize: 64 << 20, MaxFrameSize: wire.MinMaxFrameSize}
+	besiege(t, cfg, time.Second, func(s *siege) {
+		r := s.get(1)
+		value := bytes.Repeat([]byte{'v'}, 1000)
+		field := slices.Concat([]byte{0x00, 1, 'x', 0x7f, 0xe9, 0x06}, value)
+		s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88}))
+		for range 3000 {
+			s.server.Write(rawFrame(wire.Continuation, 0, 1, field))
+		}
+		s.server.Write(rawFrame(wire.Continuation, wire.EndHeaders, 1, nil))
+		if resp := r.want(s.t, "a block of 3 MB"); len(resp.Header) != 3000 {
+			s.t.Errorf("%d fields", len(resp.Header))
+		}
+	})
+}
+
+func TestAcknowledgmentsThatThePeerDoesNotReadAreBounded(t *testing.T) {
+	for name, frame := range map[string][]byte{
+		"SETTINGS": wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 10}),
+		"PING":     wire.AppendPing(nil, 0, [8]byte{1}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, nil, time.Second, func(s *siege) {
+				r := s.get(1)
+				s.client.SetWriteBuffer(0)
+				s.server.Write(frame) // the writer takes its answer, and is stuck with it
+				synctest.Wait()
+				s.server.Write(bytes.Repeat(frame, maxAcksQueued))
+				synctest.Wait()
+				if err := s.conn.Err(); err != nil {
+					s.t.Fatalf("ended before %d acknowledgments were queued: %v", maxAcksQueued, err)
+				}
+				s.server.Write(frame)
+				synctest.Wait()
+				if s.conn.Err() == nil {
+					s.t.Fatal("more than 1,000 acknowledgments wait")
+				}
+				s.client.SetWriteBuffer(-1) // it reads, after all: before the connection is closed by force
+				s.wantEnd(EnhanceYourCalm, r)
+				s.wantMemory(maxGrowth)
+			})
+		})
+	}
+}
+
+func TestPeerThatNeverReadsCannotHoldTheConnection(t *testing.T) {
+	besiege(t, nil, time.Second, func(s *siege) {
+		r := s.get(1)
+		s.client.SetWriteBuffer(0)
+		s.flood(100_000, wire.AppendPing(nil, 0, [8]byte{}))
+		start := time.Now()
+		<-s.conn.ended
+		if took := time.Since(start); took > closeGrace {
+			s.t.Errorf("it took %v to close", took)
+		}
+		if err := r.wantErr(s.t, "the caller"); !errors.Is(err, EnhanceYourCalm) {
+			s.t.Error(err)
+		}
+		s.wantMemory(maxGrowth)
+	})
+}
+
+func TestFramesThatCarryNothingHaveABudget(t *testing.T) {
+	const on = 1 // an open stream; 3 is one that the peer reset, 5 one that we reset
+	for name, frame := range map[string][]byte{
+		"PRIORITY":                              rawFrame(wire.Priority, 0, on, make([]byte, 5)),
+		"misshapen PRIORITY on a closed stream": rawFrame(wire.Priority, 0, 3, make([]byte, 4)),
+		"an unknown type":                       rawFrame(0xee, 0, on, nil),
+		"an unknown type with a payload":        rawFrame(0xee, 0, 0, make([]byte, 50)),
+		"ORIGIN":                                rawFrame(wire.Origin, 0, 0, []byte{0, 1, 'x'}),
+		"empty DATA":                            wire.AppendData(nil, on, 0, nil),
+		"DATA with nothing but padding":         rawFrame(wire.Data, wire.Padded, on, []byte{3, 0, 0, 0}),
+		"DATA with no padding of its own":       rawFrame(wire.Data, wire.Padded, on, []byte{0}),
+		"late DATA, empty":                      wire.AppendData(nil, 5, 0, nil),
+		"late DATA of one octet":                wire.AppendData(nil, 5, 0, []byte{0}),
+		"late HEADERS":                          rawFrame(wire.Headers, wire.EndHeaders, 5, []byte{0x88}),
+		"small windows for the connection":      wire.AppendWindowUpdate(nil, 0, 1),
+		"small windows for a stream":            wire.AppendWindowUpdate(nil, on, 1),
+		"windows for a closed stream":           wire.AppendWindowUpdate(nil, 3, 1<<20),
+		"RST_STREAM of a closed stream":         wire.AppendRSTStream(nil, 3, wire.Cancel),
+		"SETTINGS":                              wire.AppendSettings(nil),
+		"SETTINGS acknowledgments":              wire.AppendSettingsAck(nil),
+		"PING":                                  wire.AppendPing(nil, 0, [8]byte{}),
+		"PING acknowledgments":                  wire.AppendPing(nil, wire.Ack, [8]byte{255}),
+		"GOAWAY":                                wire.AppendGoAway(nil, on, wire.NoError, "bye"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, nil, time.Second, func(s *siege) {
+				open, reset := s.get(1), s.get(3)
+				s.peer.WriteHeaders(1, 0, ":status: 200")
+				resp := open.want(t, "the open stream")
+				s.peer.WriteRSTStream(3, wire.Cancel)
+				reset.wantErr(t, "the peer's reset")
+				st, err := s.conn.Open(context.Background(), &Request{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				st.Reset(Cancel)
+				s.peer.WantHeaders("to be reset", 5)
+				s.peer.WantRSTStream("by us", 5, wire.Cancel)
+				took := s.flood(100_000, frame)
+				least := int64(noiseBurst)
+				if name == "SETTINGS" || name == "PING" { // the bound of acknowledgments may come first
+					least = maxAcksQueued
+				}
+				if n := took / int64(len(frame)); n < least || n > noiseBurst+maxReadBuffer/int64(len(frame))+100 {
+					t.Errorf("%d frames were taken", n)
+				}
+				s.wantEnd(EnhanceYourCalm)
+				if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, EnhanceYourCalm) {
+					t.Errorf("the reader got %v", err)
+				}
+				s.wantMemory(maxGrowth)
+			})
+		})
+	}
+}
+
+func TestHugeSettingsCostLittle(t *testing.T) {
+	besiege(t, nil, time.Second, func(s *siege) {
+		var huge []wire.Setting
+		for i := range 2730 {
+			huge = append(huge, wire.Setting{ID: wire.SettingID(100 + i), Value: uint32(i)})
+		}
+		s.flood(1000, wire.AppendSettings(nil, huge...))
+		s.wantMemory(maxGrowth)
+		if n := len(s.conn.PeerSettings().Other); n != maxOtherSettings {
+			s.t.Errorf("%d unknown settings are kept", n)
+		}
+	})
+}
+
+// What the peer had sent before it heard of our reset is not its fault.
+func TestLateDataOfManyCancelledStreamsIsNoOffence(t *testing.T) {
+	besiege(t, nil, 2*time.Second, func(s *siege) {
+		s.peer.AutoPing()
+		data := make([]byte, 16<<10)
+		for i := range 200 { // 12,000 frames
+			id := uint32(1 + 2*i)
+			r := s.get(id)
+			s.peer.WriteHeaders(id, 0, ":status: 200")
+			resp := r.want(s.t, "the response")
+			resp.Body.Close()
+			s.peer.WantRSTStream("closed early", id, wire.Cancel)
+			frame := wire.AppendData(nil, id, 0, data)
+			for range 60 {
+				s.server.Write(frame)
+			}
+			synctest.Wait()
+			if err := s.conn.Err(); err != nil {
+				s.t.Fatalf("after %d streams: %v", i+1, err)
+			}
+		}
+		s.wantMemory(maxGrowth)
+	})
+}
+
+func TestProvokedResetsHaveABudget(t *testing.T) {
+	besiege(t, &Config{Push: &PushPolicy{}}, 2*time.Second, func(s *siege) {
+		r := s.get(1)
+		for i := 0; s.conn.Err() == nil; i++ {
+			if i > 1100 {
+				s.t.Fatal("no end")
+			}
+			payload := append(binary.BigEndian.AppendUint32(nil, uint32(2+2*i)), 0x83) // POST, and nothing else
+			s.server.Write(rawFrame(wire.PushPromise, wire.EndHeaders, 1, payload))
+			synctest.Wait()
+		}
+		resets := 0
+		s.peer.Ignore(wire.Ping)
+		for {
+			f, err := s.peer.Next()
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			if f.Type == wire.GoAway {
+				if _, code, _ := wire.ParseGoAway(f.Payload); code != wire.EnhanceYourCalm {
+					s.t.Error(f)
+				}
+				break
+			}
+			if f.Type != wire.RSTStream || wire.ParseRSTStream(f.Payload) != wire.ProtocolError {
+				s.t.Fatal(f)
+			}
+			resets++
+		}
+		if resets != provokedBurst+1 {
+			s.t.Errorf("%d resets, want %d", resets, provokedBurst+1)
+		}
+		if err := r.wantErr(s.t, "the parent"); !errors.Is(err, EnhanceYourCalm) {
+			s.t.Error(err)
+		}
+		s.wantMemory(maxGrowth)
+	})
+}
+
+func TestInterimResponsesAreBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		block string
+		most  int
+	}{
+		"by number": {"103 small", maxInterims},
+		"by octets": {"103 " + strings.Repeat("v", 4000), maxInterimSize / 4000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, nil, time.Second, func(s *siege) {
+				status, value, _ := strings.Cut(c.block, " ")
+				shown := 0
+				r := doAsync(context.Background(), s.conn, &Request{Informational: func(int, Header) error {
+					shown++
+					return nil
+				}})
+				s.peer.WantHeaders("request", 1)
+				for range 2 * maxInterims {
+					s.peer.WriteHeaders(1, 0, ":status: "+status, "x: "+value)
+				}
+				s.peer.WantRSTStream("too many", 1, wire.ProtocolError)
+				var se *StreamError
+				if err := r.wantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer || se.Code != ProtocolError {
+					t.Error(err)
+				}
+				if shown > c.most {
+					t.Errorf("%d interim responses were shown", shown)
+				}
+				s.wantMemory(maxGrowth)
+				s.wantLife(3)
+			})
+		})
+	}
+}
+
+func TestPromisesBeyondTheirNumberAreRefused(t *testing.T) {
+	besiege(t, &Config{Push: &PushPolicy{Max: 10}}, time.Second, func(s *siege) {
+		s.get(1)
+		promise := func(id uint32) {
+			s.peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", ":path: /p", ":authority: 192.0.2.2:443")
+		}
+		id := uint32(2)
+		for range 10 {
+			promise(id)
+			id += 2
+		}
+		s.peer.WantIdle("ten are allowed")
+		for range provokedBurst {
+			promise(id)
+			s.peer.WantRSTStream("no more than ten", id, wire.RefusedStream)
+			id += 2
+			s.peer.Ignore(wire.Ping)
+		}
+		s.wantMemory(maxGrowth)
+		promise(id)
+		s.wantEnd(EnhanceYourCalm)
+	})
+}
+
+// RFC 9113 §6.9.1: the receiver ends the stream or the connection with FLOW_CONTROL_ERROR where DATA exceeds its
+// window; §6.1: padding counts.
+func TestDataBeyondTheWindowIsRefusedToTheOctet(t *testing.T) {
+	none := func(*Window) WindowManager { return nil }
+	for name, c := range map[string]struct {
+		window int // of each stream; the connection's is 65,535
+		fill   func(p *h2test.Peer)
+		whole  bool
+	}{
+		"stream":               {1000, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 1000)) }, false},
+		"stream, by padding":   {1000, func(p *h2test.Peer) { p.WritePaddedData(1, 0, make([]byte, 799), 200) }, false},
+		"connection":           {1 << 20, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 65535)) }, true},
+		"connection, padded":   {1 << 20, func(p *h2test.Peer) { p.WritePaddedData(1, 0, make([]byte, 65334), 200) }, true},
+		"connection, together": {40000, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 35535)); p.WriteData(3, 0, make([]byte, 30000)) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, &Config{InitialStreamWindow: c.window, WindowManager: none}, time.Second, func(s *siege) {
+				first, second := s.get(1), s.get(3)
+				s.peer.WriteHeaders(1, 0, ":status: 200")
+				s.peer.WriteHeaders(3, 0, ":status: 200")
+				resp := first.want(t, "the response")
+				second.want(t, "the other")
+				c.fill(s.peer)
+				s.peer.WantIdle("all of the window may be used")
+				s.peer.WriteData(1, 0, []byte{0})
+				if c.whole {
+					s.wantEnd(FlowControlError)
+				} else {
+					s.peer.WantRSTStream("one octet too many", 1, wire.FlowControlError)
+				}
+				if _, err := resp.Body.Read(nil); !errors.Is(err, FlowControlError) {
+					if _, err = io.Copy(io.Discard, resp.Body); !errors.Is(err, FlowControlError) {
+						t.Errorf("the reader got %v", err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// RFC 9113 §6.9.1, §6.9.2: a window above 2^31-1 is a FLOW_CONTROL_ERROR.
+func TestWindowsAboveTheirLimitAreRefused(t *testing.T) {
+	max31 := func(stream uint32, above int) func(p *h2test.Peer) {
+		return func(p *h2test.Peer) { p.WriteWindowUpdate(stream, wire.MaxWindow-wire.InitialWindow+above) }
+	}
+	both := func(f, g func(p *h2test.Peer)) func(p *h2test.Peer) { return func(p *h2test.Peer) { f(p); g(p) } }
+	settings := func(n uint32) func(p *h2test.Peer) {
+		return func(p *h2test.Peer) { p.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: n}) }
+	}
+	for name, c := range map[string]struct {
+		write  func(p *h2test.Peer)
+		stream bool // only the stream ends
+		none   bool // nothing ends
+	}{
+		"stream, to the octet":     {max31(1, 0), false, true},
+		"stream":                   {max31(1, 1), true, false},
+		"stream, bit by bit":       {both(max31(1, 0), func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1) }), true, false},
+		"connection, to the octet": {max31(0, 0), false, true},
+		"connection":               {max31(0, 1), false, false},
+		"SETTINGS, to the octet":   {both(func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1000) }, settings(wire.MaxWindow-1000)), false, true},
+		"SETTINGS":                 {both(func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1000) }, settings(wire.MaxWindow-999)), false, false},
+		"SETTINGS beyond 2^31-1":   {settings(1 << 31), false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, nil, time.Second, func(s *siege) {
+				s.peer.Ignore(wire.Ping)
+				st, err := s.conn.Open(context.Background(), &Request{Method: "POST"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.peer.WantHeaders("request", 1)
+				c.write(s.peer)
+				synctest.Wait()
+				_, err = st.Write([]byte("x"))
+				switch {
+				case c.none:
+					if err != nil {
+						t.Error(err)
+					}
+				case c.stream:
+					s.peer.WantRSTStream("the window", 1, wire.FlowControlError)
+					if !errors.Is(err, FlowControlError) {
+						t.Error(err)
+					}
+					s.wantLife(3)
+				default:
+					s.wantEnd(FlowControlError)
+					if !errors.Is(err, FlowControlError) {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// RFC 9113 §6.9.2: a change of INITIAL_WINDOW_SIZE moves the windows of all streams; doing so over and over must not
+// cost more where there are many.
+func TestInitialWindowChangesCostTheSameWithManyStreams(t *testing.T) {
+	streams := 1000
+	besiege(t, nil, 2*time.Second, func(s *siege) {
+		s.peer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: 0},
+			wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 10000})
+		s.peer.WantSettingsAck("no window at all")
+		for range streams {
+			body := bytes.NewReader([]byte("x"))
+			if _, err := s.conn.Open(context.Background(), &Request{Method: "POST", Body: body}); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		s.idle = s.heap() // the streams are ours
+		flap := wire.AppendSettings(nil, slices.Repeat([]wire.Setting{
+			{ID: wire.SettingInitialWindowSize, Value: 1 << 30}, {ID: wire.SettingInitialWindowSize, Value: 0}}, 1000)...)
+		s.peer.Ignore(wire.Settings, wire.Headers)
+		s.flood(400, flap) // 800,000 changes
+		s.peer.WantIdle("there was never a window at the end of a frame")
+		s.wantMemory(maxGrowth)
+	})
+}
+
+func TestCompressedBombIsBounded(t *testing.T) {
+	large := 256 << 20
+	if boundsSlow || testing.Short() {
+		large = 16 << 20
+	}
+	zeros := make([]byte, 1<<20)
+	for _, c := range []struct {
+		name, coding string
+		cfg          *Config
+		size         int    // of what is in it
+		limit        string // which one is reached
+		most         int64  // octets handed out
+		window       int    // of the coding itself, in memory
+	}{
+		{"by ratio, br", "br", nil, 40 << 20, "ratio", decodeGrace, 4 << 20},
+		{"by ratio, gzip", "gzip", nil, 40 << 20, "ratio", decodeGrace, 32 << 10},
+		{"by size", "gzip", &Config{MaxDecodedRatio: -1, MaxDecodedSize: 10 << 20}, 12 << 20, "size", 10 << 20, 32 << 10},
+		{"not at all", "gzip", &Config{MaxDecodedRatio: -1, MaxDecodedSize: -1}, large, "", int64(large), 32 << 10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if boundsSlow && c.coding == "br" {
+				t.Skip("the race detector makes its encoder take ten seconds")
+			}
+			var coded bytes.Buffer
+			coding := testCodings[slices.IndexFunc(testCodings, func(k testCoding) bool { return k.name == c.coding })]
+			w := coding.writer(&coded)
+			for range c.size / len(zeros) {
+				w.Write(zeros)
+			}
+			w.Close()
+			besiege(t, c.cfg, 3*time.Second, func(s *siege) {
+				r := s.get(1)
+				s.peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: "+c.coding)
+				resp := r.want(t, "the response")
+				s.peer.WriteData(1, wire.EndStream, coded.Bytes()[:min(coded.Len(), 256<<10)])
+				if coded.Len() > 256<<10 {
+					t.Fatalf("BUG: the bomb has %d octets", coded.Len())
+				}
+				read, buf := int64(0), make([]byte, 64<<10)
+				for next := int64(0); ; {
+					n, err := resp.Body.Read(buf)
+					if read += int64(n); read >= next {
+						s.watch()
+						next += 16 << 20
+					}
+					if err == nil {
+						continue
+					}
+					var limit *DecodeLimitError
+					if c.limit == "" && err != io.EOF || c.limit != "" && (!errors.As(err, &limit) || limit.Limit != c.limit) {
+						t.Errorf("after %d octets: %v", read, err)
+					}
+					break
+				}
+				if read > c.most+int64(len(buf)) || c.limit == "" && read != c.most {
+					t.Errorf("%d octets came out, want %d", read, c.most)
+				}
+				s.wantMemory(maxGrowth + c.window)
+			})
+		})
+	}
+}
+
+func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
+	besiege(t, nil, time.Second, func(s *siege) {
+		s.peer.AutoPing()
+		r := s.get(1)
+		s.peer.WriteHeaders(1, 0, ":status: 200")
+		resp := r.want(s.t, "the response")
+		sent := 0
+		for range 1000 { // what the peer may send it sends
+			if n := min(s.peer.Credit(1), s.peer.Credit(0), 16<<10); n > 0 {
+				s.peer.WriteData(1, 0, make([]byte, n))
+				sent += n
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if sent != defaultStreamWindow {
+			s.t.Errorf("the peer could send %d octets that nobody reads", sent)
+		}
+		s.wantMemory(defaultStreamWindow + maxGrowth)
+		resp.Body.Close()
+		s.peer.WantRSTStream("closed unread", 1, wire.Cancel)
+		s.wantMemory(defaultStreamWindow + maxGrowth)
+	})
+}
+
+// answerAll is a peer that answers each request with 200, or where body is not 0 with so many octets of body.
+func answerAll(nc net.Conn, body int) {
+	br := bufio.NewReaderSize(nc, 64<<10)
+	br.Discard(len(wire.ClientPreface))
+	out := wire.AppendSettings(nil)
+	data := make([]byte, body)
+	var head [wire.HeaderLen]byte
+	for {
+		if br.Buffered() == 0 {
+			nc.Write(out)
+			out = out[:0]
+		}
+		if _, err := io.ReadFull(br, head[:]); err != nil {
+			return
+		}
+		h := wire.ParseFrameHeader(head[:])
+		var ping [8]byte
+		switch {
+		case h.Type == wire.Ping && !h.Flags.Has(wire.Ack):
+			io.ReadFull(br, ping[:])
+			out = wire.AppendPing(out, wire.Ack, ping)
+			continue
+		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
+			out = wire.AppendSettingsAck(out)
+		case h.Type == wire.Headers && body == 0:
+			out = append(out, rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, h.StreamID, []byte{0x88})...)
+		case h.Type == wire.Headers:
+			out = append(out, rawFrame(wire.Headers, wire.EndHeaders, h.StreamID, []byte{0x88})...)
+			out = wire.AppendData(out, h.StreamID, wire.EndStream, data)
+		}
+		br.Discard(h.Length)
+	}
+}
+
+func TestMemoryFollowsTheOpenStreamsOnly(t *testing.T) {
+	requests := 100_000
+	if boundsSlow || testing.Short() {
+		requests = 10_000
+	}
+	synctest.Test(t, func(t *testing.T) {
+		client, server := h2test.Pipe()
+		go answerAll(server, 100)
+		conn, err := NewConn(context.Background(), client, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &siege{t: t, conn: conn}
+		for i := range requests {
+			if i == 1000 {
+				s.idle = s.heap()
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			resp, err := conn.Do(ctx, &Request{Header: Header{{Name: "x-number", Value: fmt.Sprint(i)}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i%3 > 0 { // read to the end
+				_, err = io.Copy(io.Discard, resp.Body)
+			}
+			if i%3 < 2 { // or closed, or both
+				resp.Body.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+		}
+		s.wantMemory(maxGrowth / 4)
+		if stats := conn.Stats(); stats.StreamsOpen != 0 || stats.StreamsOpened != int64(requests) {
+			t.Errorf("%d of %d streams are open", stats.StreamsOpen, stats.StreamsOpened)
+		}
+		conn.Close()
+		server.Close()
+	})
+}
+
+func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
+	nothing := func(*h2test.Peer, *h2test.Conn) {}
+	for _, c := range []struct {
+		name   string
+		before func(peer *h2test.Peer, client *h2test.Conn) // the requests
+		script func(peer *h2test.Peer, client *h2test.Conn)
+		within time.Duration
+		want   error
+	}{
+		{"accepts nothing from the start", func(_ *h2test.Peer, client *h2test.Conn) { client.SetWriteBuffer(0) }, nothing, 10 * time.Second, ErrHandshakeTimeout},
+		{"never answers", nothing, nothing, 10 * time.Second, ErrHandshakeTimeout},
+		{"does not acknowledge SETTINGS", nothing, func(p *h2test.Peer, _ *h2test.Conn) {
+			p.WantPreface("the client begins")
+			p.WriteSettings()
+		}, 10 * time.Second, SettingsTimeout},
+		{"acknowledges SETTINGS before they were sent", func(p *h2test.Peer, _ *h2test.Conn) {
+			p.WriteSettings()
+			p.WriteSettingsAck()
+			synctest.Wait()
+		}, nothing, 10 * time.Second, SettingsTimeout},
+		{"falls silent", nothing, func(p *h2test.Peer, _ *h2test.Conn) { p.Handshake() }, 45 * time.Second, ErrPingTimeout},
+		{"stops reading", nothing, func(p *h2test.Peer, client *h2test.Conn) {
+			p.Handshake()
+			time.Sleep(time.Second)
+			client.SetWriteBuffer(0)
+			p.WriteWindowUpdate(0, 1<<20)
+			p.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1 << 20})
+			go func() { // alive, otherwise
+				for range 10 {
+					time.Sleep(5 * time.Second)
+					p.WritePing(wire.Ack, [8]byte{})
+				}
+			}()
+		}, 32 * time.Second, ErrWriteStalled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn, client := newPeer(t, nil)
+				start := time.Now()
+				c.before(peer, client)
+				body, w := io.Pipe() // the caller's side hangs as well
+				calls := []*result{
+					getAsync(conn, "/"),
+					doAsync(context.Background(), conn, &Request{Method: "POST", Body: bytes.NewReader(make([]byte, 1<<20))}),
+					doAsync(context.Background(), conn, &Request{Method: "POST", Body: body}),
+				}
+				c.script(peer, client)
+				for _, r := range calls {
+					err := r.wantErr(t, c.name)
+					var ne net.Error
+					if !errors.Is(err, c.want) || !errors.As(err, &ne) || !ne.Timeout() {
+						t.Errorf("got %v, want %v", err, c.want)
+					}
+				}
+				if took := time.Since(start); took > c.within+time.Second {
+					t.Errorf("it took %v, want %v", took, c.within)
+				}
+				synctest.Wait()
+				if _, err := w.Write([]byte("x")); err == nil {
+					t.Error("the body was not closed")
+				}
+				conn.Close()
+				time.Sleep(time.Minute) // for the script
+			})
+		})
+	}
+}

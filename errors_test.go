@@ -1,0 +1,147 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+func TestErrorTexts(t *testing.T) {
+	goAway := &ConnError{Code: EnhanceYourCalm, FromPeer: true, LastStreamID: 3, Debug: []byte("too \"much\""), goAway: true}
+	unsent := *goAway
+	unsent.Err = ErrDrained
+	for want, err := range map[string]error{
+		"stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: RefusedStream, FromPeer: true},
+		"stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: Cancel},
+		"stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ProtocolError, Err: &MalformedError{"why"}},
+		"stream 7: not processed: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": &StreamError{
+			StreamID: 7, Code: EnhanceYourCalm, FromPeer: true, Err: goAway, unprocessed: true},
+		"connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"":                                           goAway,
+		"connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": hyper: connection takes no more requests": &unsent,
+		"connection: FLOW_CONTROL_ERROR: 7 octets too many":                                                                              connErr(FlowControlError, "%d octets too many", 7),
+		"connection: hyper: peer does not answer PING":                                                                                   &ConnError{Err: ErrPingTimeout},
+		"connection: peer closed the connection: unexpected EOF":                                                                         lostErr(io.EOF),
+		"connection: SETTINGS_TIMEOUT":                                                                                                   &ConnError{Code: SettingsTimeout},
+		"hyper: connection closed":                                                                                                       ErrClosed,
+		"hyper: request: \"te\" is wrong":                                                                                                &RequestError{"te", "is wrong"},
+		"hyper: request body is longer than its content-length 3":                                                                        &BodyLengthError{Declared: 3, Got: 4},
+		"hyper: request body ended after 2 octets of its content-length 3":                                                               &BodyLengthError{Declared: 3, Got: 2},
+		"hyper: server negotiated \"http/1.1\", not HTTP/2":                                                                              &NotHTTP2Error{Negotiated: "http/1.1"},
+		"hyper: server did not negotiate HTTP/2 (no ALPN protocol; it speaks HTTP/1.1)":                                                  &NotHTTP2Error{},
+		"ErrCode: HTTP_1_1_REQUIRED":                                                                                                     fmt.Errorf("ErrCode: %w", HTTP11Required),
+	} {
+		if got := err.Error(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
+func TestLongDebugDataIsCutInTheText(t *testing.T) {
+	err := &ConnError{FromPeer: true, Debug: make([]byte, 1<<16), goAway: true}
+	if n := len(err.Error()); n > 2000 {
+		t.Errorf("a text of %d octets", n)
+	}
+}
+
+func TestEveryCodeHasItsName(t *testing.T) {
+	// RFC 9113 §7, in its order.
+	for i, name := range []string{
+		"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR",
+		"REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
+	} {
+		if got := ErrCode(i).String(); got != name {
+			t.Errorf("%d is %s, want %s", i, got, name)
+		}
+	}
+	if got := ErrCode(0xbad).Error(); got == "" {
+		t.Error("an unknown code has no text")
+	}
+}
+
+func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
+	goAway := &ConnError{Code: NoError, FromPeer: true, goAway: true}
+	for name, test := range map[string]struct {
+		err     error
+		is, not []error
+	}{
+		"a reset by the peer":      {&StreamError{Code: InternalError, FromPeer: true}, []error{InternalError}, []error{Cancel, NoError, ErrCanceled}},
+		"a stream of a GOAWAY":     {&StreamError{Code: NoError, FromPeer: true, Err: goAway}, []error{NoError, goAway}, []error{ErrClosed}},
+		"a cancelled context":      {streamErr(1, Cancel, context.Canceled), []error{Cancel, context.Canceled}, []error{context.DeadlineExceeded}},
+		"our GOAWAY":               {connErr(ProtocolError, "reason: %w", os.ErrInvalid), []error{ProtocolError, os.ErrInvalid}, []error{NoError}},
+		"a GOAWAY without trouble": {goAway, []error{NoError}, []error{ErrDrained}},
+		// No GOAWAY, no code: NO_ERROR would say that all is well.
+		"a lost connection": {lostErr(io.EOF), []error{io.ErrUnexpectedEOF}, []error{NoError, io.EOF}},
+		"a broken rule":     {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}), []error{FrameSizeError}, []error{NoError}},
+		"wrapped":           {fmt.Errorf("at work: %w", connErr(CompressionError, "why")), []error{CompressionError}, []error{NoError}},
+	} {
+		for _, target := range test.is {
+			if !errors.Is(test.err, target) {
+				t.Errorf("%s: %v is not %v", name, test.err, target)
+			}
+		}
+		for _, target := range test.not {
+			if errors.Is(test.err, target) {
+				t.Errorf("%s: %v is %v", name, test.err, target)
+			}
+		}
+	}
+}
+
+func TestRetryable(t *testing.T) {
+	// RFC 9113 §8.7: a request has not been processed if its stream was refused or lies above a GOAWAY's last.
+	goAway := &ConnError{Code: NoError, FromPeer: true, LastStreamID: 1, goAway: true}
+	refused := &StreamError{StreamID: 1, Code: RefusedStream, FromPeer: true}
+	for name, test := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"none":                            {nil, false},
+		"anything else":                   {io.ErrUnexpectedEOF, false},
+		"ErrClosed":                       {ErrClosed, false},
+		"refused by the peer":             {refused, true},
+		"refused by the peer, wrapped":    {fmt.Errorf("at work: %w", refused), true},
+		"refused by us, a push":           {streamErr(2, RefusedStream, nil), false},
+		"reset by the peer":               {&StreamError{Code: Cancel, FromPeer: true}, false},
+		"HTTP_1_1_REQUIRED":               {&StreamError{Code: HTTP11Required, FromPeer: true}, false},
+		"cancelled by us":                 {streamErr(1, Cancel, ErrCanceled), false},
+		"above the last of a GOAWAY":      {&StreamError{Code: NoError, FromPeer: true, Err: goAway, unprocessed: true}, true},
+		"up to the last of a GOAWAY":      {goAway, false},
+		"a reset that quotes a GOAWAY":    {&StreamError{Code: NoError, Err: &ConnError{unprocessed: true}}, false},
+		"a lost connection":               {lostErr(io.EOF), false},
+		"a lost connection, never sent":   {&ConnError{FromPeer: true, Err: io.EOF, unprocessed: true}, true},
+		"REFUSED_STREAM of a connection":  {&ConnError{Code: RefusedStream, FromPeer: true, goAway: true}, false},
+		"a mistake of the caller's":       {&RequestError{"a", "b"}, false},
+		"a context that ended":            {context.Canceled, false},
+		"a code that came from elsewhere": {RefusedStream, false},
+	} {
+		if got := Retryable(test.err); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestConnErrorIsANetError(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  *ConnError
+		want bool
+	}{
+		"no answer to PING":  {&ConnError{Err: ErrPingTimeout}, true},
+		"a stalled write":    {&ConnError{Err: ErrWriteStalled}, true},
+		"no SETTINGS":        {&ConnError{Err: ErrHandshakeTimeout}, true},
+		"no acknowledgment":  {connErr(SettingsTimeout, "none"), true},
+		"a socket's timeout": {lostErr(&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}), true},
+		"a lost connection":  {lostErr(io.EOF), false},
+		"a GOAWAY":           {&ConnError{FromPeer: true, goAway: true}, false},
+	} {
+		var ne net.Error
+		if !errors.As(fmt.Errorf("at work: %w", test.err), &ne) || ne.Timeout() != test.want {
+			t.Errorf("%s: Timeout is %v", name, test.err.Timeout())
+		}
+	}
+}

@@ -1,0 +1,540 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// RFC 9113 §6.9.1: a receiver MAY treat DATA beyond its window as FLOW_CONTROL_ERROR. Ours does, to the octet.
+func TestStreamWindowHoldsToTheOctet(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		over func(*h2test.Peer)
+	}{
+		{"one octet", func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 1)) }},
+		{"padding", func(p *h2test.Peer) { p.WritePaddedData(1, 0, nil, 0) }},
+		{"END_STREAM", func(p *h2test.Peer) { p.WriteData(1, wire.EndStream, make([]byte, 1)) }},
+		{"a frame that has not come yet", func(p *h2test.Peer) {
+			p.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 1, Type: wire.Data, StreamID: 1}))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &Config{InitialStreamWindow: 20, WindowManager: func(w *Window) WindowManager {
+					if w.StreamID() == 0 {
+						return giveBack(w)
+					}
+					return nil
+				}})
+				peer.Ignore(wire.WindowUpdate)
+				resp := answerGet(t, peer, conn, 1, ":status: 200")
+				peer.WriteData(1, 0, make([]byte, 9))
+				peer.WritePaddedData(1, 0, make([]byte, 4), 6) // 4 octets, 6 of padding and 1 that counts them
+				peer.WriteData(1, 0, nil)
+				peer.WantIdle("exactly full, and an empty frame needs no room")
+				c.over(peer)
+				peer.WantRSTStream("one octet too many", 1, wire.FlowControlError)
+				_, err := io.ReadAll(resp.Body)
+				var s *StreamError
+				if !errors.As(err, &s) || s.Code != FlowControlError || s.FromPeer || s.StreamID != 1 {
+					t.Errorf("got %v", err)
+				}
+				if !strings.Contains(c.name, "not come") {
+					wantFullCredit(t, peer, "the connection gets all of it back")
+				}
+			})
+		})
+	}
+}
+
+func TestConnectionWindowHoldsToTheOctet(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		over func(*h2test.Peer)
+	}{
+		{"on a stream", func(p *h2test.Peer) { p.WriteData(3, 0, make([]byte, 1)) }},
+		{"late", func(p *h2test.Peer) { p.WriteData(5, 0, make([]byte, 1)) }},
+		{"padding", func(p *h2test.Peer) { p.WritePaddedData(3, 0, nil, 0) }},
+		{"a frame that has not come yet", func(p *h2test.Peer) {
+			p.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 1, Type: wire.Data, StreamID: 3}))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager { return nil }})
+				first := answerGet(t, peer, conn, 1, ":status: 200")
+				answerGet(t, peer, conn, 3, ":status: 200")
+				answerGet(t, peer, conn, 5, ":status: 200").Body.Close()
+				peer.WantRSTStream("nobody reads it", 5, wire.Cancel)
+				for _, id := range []uint32{1, 3, 5} {
+					peer.WriteData(id, 0, make([]byte, wire.InitialWindow/3/2))
+					peer.WriteData(id, 0, make([]byte, wire.InitialWindow/3-wire.InitialWindow/3/2))
+				}
+				peer.WriteData(1, 0, nil)
+				peer.WantIdle("exactly full")
+				c.over(peer)
+				peer.WantGoAway("one octet too many", 0, wire.FlowControlError)
+				peer.WantClosed("and the end")
+				if n, err := io.Copy(io.Discard, first.Body); n != wire.InitialWindow/3 || !errors.Is(err, FlowControlError) {
+					t.Errorf("read %d, %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+// What has not been announced is not the peer's to use, whatever the manager has answered.
+func TestGrantCountsWhenItIsAnnounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, pipe := newPeer(t, &Config{InitialStreamWindow: 10, WindowManager: giveBack})
+		peer.Handshake()
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		peer.WriteData(1, 0, make([]byte, 10))
+		synctest.Wait()
+		pipe.SetWriteBuffer(0)
+		go conn.Ping(t.Context())
+		synctest.Wait() // the PING is in a write that blocks
+		readOctets(t, resp.Body, 10)
+		peer.WriteData(1, 0, make([]byte, 1))
+		if _, err := io.ReadAll(resp.Body); !errors.Is(err, FlowControlError) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// RFC 9113 §6.9.2, §6.5.3: a change of the initial window moves the windows of open streams, in force once it is acknowledged.
+func TestSmallerInitialWindowIsEnforcedOnceAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager { return nil }})
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		done := make(chan error)
+		go func() { done <- conn.UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 10}) }()
+		peer.WantFrame("smaller", wire.Settings)
+		peer.WriteData(1, 0, make([]byte, 20))
+		peer.WantIdle("the peer need not have seen it")
+		other := answerGet(t, peer, conn, 3, ":status: 200")
+		peer.WriteData(3, 0, make([]byte, 10))
+		peer.WantIdle("a later stream begins with it")
+		peer.WriteSettingsAck()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		peer.WriteData(1, 0, make([]byte, 1))
+		peer.WantRSTStream("21 of 10", 1, wire.FlowControlError)
+		peer.WriteData(3, 0, make([]byte, 1))
+		peer.WantRSTStream("11 of 10", 3, wire.FlowControlError)
+		resp.Body.Close()
+		other.Body.Close()
+	})
+}
+
+func TestLargerInitialWindowMayBeUsedBeforeTheAcknowledgmentIsHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10, WindowManager: func(*Window) WindowManager { return nil }})
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		go conn.UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 20})
+		peer.WantFrame("larger", wire.Settings)
+		peer.WriteData(1, 0, make([]byte, 20))
+		peer.WriteSettingsAck()
+		peer.WantIdle("20 of 20")
+		peer.WriteData(1, 0, make([]byte, 1))
+		peer.WantRSTStream("21 of 20", 1, wire.FlowControlError)
+		resp.Body.Close()
+	})
+}
+
+// RFC 9113 §6.9: the connection's window counts every DATA frame, also those that are refused.
+func TestRefusedDataComesBackToTheConnection(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		refuse func(peer *h2test.Peer)
+		code   wire.ErrCode
+	}{
+		{"before HEADERS", func(p *h2test.Peer) { p.WritePaddedData(1, 0, make([]byte, 100), 10) }, wire.ProtocolError},
+		{"beyond the stream's window", func(p *h2test.Peer) {
+			p.WriteHeaders(1, 0, ":status: 200")
+			p.WritePaddedData(1, 0, make([]byte, 1100), 10)
+		}, wire.FlowControlError},
+		{"beyond the content-length", func(p *h2test.Peer) {
+			p.WriteHeaders(1, 0, ":status: 200", "content-length: 5")
+			p.WritePaddedData(1, 0, make([]byte, 6), 10)
+		}, wire.ProtocolError},
+		{"behind trailers", func(p *h2test.Peer) {
+			p.WriteHeaders(1, 0, ":status: 200")
+			p.WriteTrailers(1, "x: y")
+			p.WritePaddedData(1, 0, make([]byte, 6), 10)
+		}, wire.StreamClosed},
+		{"behind END_STREAM", func(p *h2test.Peer) {
+			p.WriteHeaders(1, 0, ":status: 200")
+			p.WriteData(1, wire.EndStream, nil)
+			p.WritePaddedData(1, wire.EndStream, make([]byte, 6), 10)
+		}, wire.StreamClosed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1000, WindowManager: giveBack})
+				peer.Ignore(wire.WindowUpdate)
+				s, err := conn.Open(t.Context(), &Request{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				peer.WantHeaders("the request", 1)
+				c.refuse(peer)
+				peer.WantRSTStream(c.name, 1, c.code)
+				wantFullCredit(t, peer, c.name)
+				if _, err := s.Response(t.Context()); !errors.Is(err, ErrCode(c.code)) {
+					t.Errorf("Response: %v", err)
+				}
+				for range 3 {
+					peer.WritePaddedData(1, 0, make([]byte, 500), 255)
+				}
+				wantFullCredit(t, peer, "late DATA")
+				peer.WantIdle("and no second RST_STREAM")
+			})
+		})
+	}
+}
+
+func TestPaddingComesBackAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{WindowManager: giveBack})
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		peer.WritePaddedData(1, 0, []byte("x"), 255)
+		peer.WantWindowUpdate("the padding and its length", 0, 256)
+		peer.WantWindowUpdate("of the stream, too", 1, 256)
+		peer.WantIdle("the octet was not read")
+		peer.WritePaddedData(1, wire.EndStream, []byte("y"), 0)
+		peer.WantWindowUpdate("no padding takes an octet as well", 0, 1)
+		wantBody(t, "without any of it", resp.Body, "xy")
+		peer.WantWindowUpdate("what was read", 0, 2)
+		peer.WantIdle("the stream has ended")
+	})
+}
+
+func TestDataIsReadBeforeItsFrameIsWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, pipe := newPeer(t, nil)
+		peer.Handshake()
+		pipe.SetChunk(1)
+		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 10")
+		h := wire.FrameHeader{Length: 10, Type: wire.Data, Flags: wire.EndStream, StreamID: 1}
+		peer.WriteRaw(append(wire.AppendFrameHeader(nil, h), "0123"...))
+		read := make([]byte, 4)
+		if _, err := io.ReadFull(resp.Body, read); err != nil || string(read) != "0123" {
+			t.Fatalf("read %q, %v", read, err)
+		}
+		rest := make(chan string)
+		go func() {
+			p, err := io.ReadAll(resp.Body)
+			rest <- fmt.Sprintf("%s %v", p, err)
+		}()
+		peer.WantIdle("it waits for the rest")
+		peer.WriteRaw([]byte("456789"))
+		if got := <-rest; got != "456789 <nil>" {
+			t.Errorf("then %q", got)
+		}
+	})
+}
+
+func TestExchangeInReadsOfOneOctet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, pipe := newPeer(t, &Config{WindowManager: giveBack})
+		pipe.SetChunk(1)
+		peer.Handshake()
+		peer.Ignore(wire.WindowUpdate)
+		got := getAsync(conn, "/")
+		peer.WantHeaders("the request", 1)
+		peer.WriteHeadersSplit(1, 0, 3, ":status: 200", "content-length: 700", "x-long: "+strings.Repeat("x", 100))
+		var want []byte
+		for i := range 7 {
+			p := []byte(strings.Repeat(fmt.Sprint(i), 100))
+			want = append(want, p...)
+			peer.WritePaddedData(1, 0, p, 50*i%256)
+			peer.WritePaddedData(1, 0, nil, 5)
+		}
+		peer.WriteTrailers(1, "x-sum: 1")
+		resp := got.want(t, "the response")
+		wantBody(t, "all of it", resp.Body, string(want))
+		if resp.Trailer().Get("x-sum") != "1" {
+			t.Errorf("trailer %v", resp.Trailer())
+		}
+		wantFullCredit(t, peer, "data and padding")
+	})
+}
+
+func TestConnectionLostWithinADataFrameDeliversWhatCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		peer.WriteRaw(append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 10, Type: wire.Data, StreamID: 1}), "0123"...))
+		peer.Close()
+		read, err := io.ReadAll(resp.Body)
+		if string(read) != "0123" || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("read %q, %v", read, err)
+		}
+	})
+}
+
+func TestResetWithinADataFrameKeepsTheBooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{WindowManager: giveBack})
+		peer.Ignore(wire.WindowUpdate)
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		peer.WriteRaw(append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 10, Type: wire.Data, StreamID: 1}), "0123"...))
+		readOctets(t, resp.Body, 2)
+		resp.Body.Close()
+		peer.WantRSTStream("in the middle of a frame", 1, wire.Cancel)
+		peer.WriteRaw([]byte("456789"))
+		peer.WantIdle("its rest is passed over")
+		other := answerGet(t, peer, conn, 3, ":status: 200")
+		peer.WriteData(3, wire.EndStream, []byte("next"))
+		wantBody(t, "the next frame is found", other.Body, "next")
+		synctest.Wait()
+		if got, want := peer.Credit(0), wire.InitialWindow+10; got != want { // the peer's books miss the frame sent raw in two
+			t.Errorf("credit %d, want %d", got, want)
+		}
+	})
+}
+
+func TestStreamNobodyReadsDoesNotStopOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{WindowManager: Manual{Stream: wire.InitialWindow, Connection: 2 * wire.InitialWindow}.New})
+		peer.Ignore(wire.WindowUpdate)
+		idle := answerGet(t, peer, conn, 1, ":status: 200")
+		for peer.Credit(1) > 0 {
+			peer.WriteData(1, 0, make([]byte, min(16384, peer.Credit(1))))
+		}
+		busy := answerGet(t, peer, conn, 3, ":status: 200")
+		done := make(chan int64)
+		go func() {
+			n, _ := io.Copy(io.Discard, busy.Body)
+			done <- n
+		}()
+		const size = 1 << 20
+		for left := size; left > 0; {
+			synctest.Wait()
+			n := min(16384, left, peer.Credit(0), peer.Credit(3))
+			if n <= 0 {
+				t.Fatalf("%d octets are left and the windows closed: %d, %d", left, peer.Credit(0), peer.Credit(3))
+			}
+			peer.WriteData(3, 0, make([]byte, n))
+			left -= n
+		}
+		peer.WriteData(3, wire.EndStream, nil)
+		if n := <-done; n != size {
+			t.Errorf("read %d octets", n)
+		}
+		idle.Body.Close()
+	})
+}
+
+// Whatever happens on its streams, once everything was read or closed the peer may send the whole window of the connection again.
+func TestCreditIsConserved(t *testing.T) {
+	seeds := uint64(150)
+	if testing.Short() {
+		seeds = 20
+	}
+	for seed := range seeds {
+		synctest.Test(t, func(t *testing.T) {
+			w := newCreditWalk(t, seed)
+			for range 120 {
+				w.step()
+			}
+			w.finish()
+		})
+	}
+}
+
+// A creditWalk does at random what a peer and a caller may do, and some of what a peer may not.
+type creditWalk struct {
+	t       *testing.T
+	seed    uint64
+	r       *rand.Rand
+	peer    *h2test.Peer
+	conn    *Conn
+	streams []*walkStream
+	opened  uint32 // the next of ours
+	pushed  uint32 // the next promise
+}
+
+type walkStream struct {
+	id     uint32
+	s      *Stream
+	resp   *Response
+	cancel context.CancelFunc
+	over   bool // the peer sends no more
+}
+
+func newCreditWalk(t *testing.T, seed uint64) *creditWalk {
+	peer, conn := dialPeer(t, &Config{WindowManager: giveBack, Push: &PushPolicy{Max: 5}, Authority: "own.example", KeepAlive: -1})
+	peer.Ignore(wire.WindowUpdate, wire.RSTStream)
+	peer.AutoPing()
+	return &creditWalk{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 0)), peer: peer, conn: conn, opened: 1, pushed: 2}
+}
+
+func (w *creditWalk) step() {
+	synctest.Wait()
+	if len(w.streams) == 0 || w.r.IntN(6) == 0 {
+		w.open()
+		return
+	}
+	s := w.streams[w.r.IntN(len(w.streams))]
+	if w.r.IntN(2) == 0 {
+		w.act(s)
+	} else if !s.over {
+		w.send(s)
+	}
+}
+
+// open makes a request and answers it, sometimes with a length that will turn out wrong.
+func (w *creditWalk) open() {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	s := &walkStream{id: w.opened, cancel: cancel}
+	w.opened += 2
+	method := "GET"
+	if w.r.IntN(8) == 0 {
+		method = "HEAD"
+	}
+	got := doAsync(ctx, w.conn, &Request{Method: method})
+	w.peer.WantHeaders(fmt.Sprint("seed ", w.seed), s.id)
+	w.headers(s.id)
+	s.resp = got.want(w.t, "the response")
+	s.s = s.resp.Stream()
+	w.streams = append(w.streams, s)
+}
+
+func (w *creditWalk) headers(id uint32) {
+	fields := []string{":status: 200"}
+	if w.r.IntN(3) == 0 {
+		fields = append(fields, fmt.Sprint("content-length: ", w.r.IntN(5000)))
+	}
+	w.peer.WriteHeaders(id, 0, fields...)
+}
+
+// send is the peer's next frame on s; we may have reset it long ago.
+func (w *creditWalk) send(s *walkStream) {
+	var flags wire.Flags
+	if w.r.IntN(5) == 0 {
+		flags, s.over = wire.EndStream, true
+	}
+	most := min(w.peer.Credit(0), w.peer.Credit(s.id))
+	switch w.r.IntN(12) {
+	case 0:
+		w.peer.WriteTrailers(s.id, "x-sum: 1")
+		s.over = true
+	case 1:
+		w.peer.WriteTrailers(s.id, ":bad: 1")
+		s.over = true
+	case 2:
+		w.peer.WriteRSTStream(s.id, wire.InternalError)
+		s.over = true
+	case 3:
+		if s.id%2 == 1 && !s.over {
+			w.promise(s)
+		} else {
+			w.peer.WriteData(s.id, flags, nil)
+		}
+	case 4, 5, 6:
+		if pad := w.r.IntN(256); pad < most {
+			w.peer.WritePaddedData(s.id, flags, make([]byte, w.r.IntN(min(1000, most-pad))), pad)
+		} else {
+			s.over = false
+		}
+	case 7:
+		if most = w.peer.Credit(0); most > 0 { // more than the stream's window, perhaps
+			w.peer.WriteData(s.id, flags, make([]byte, min(16384, most)))
+		} else {
+			s.over = false
+		}
+	default:
+		w.peer.WriteData(s.id, flags, make([]byte, w.r.IntN(1+min(3000, most))))
+	}
+}
+
+// promise begins a push, which may be refused because there are too many or the parent is gone.
+func (w *creditWalk) promise(parent *walkStream) {
+	w.conn.mu.Lock()
+	legal := parent.s.state.CanRecv() || w.conn.slots.isReset(parent.id)
+	w.conn.mu.Unlock()
+	if !legal {
+		return
+	}
+	push := &walkStream{id: w.pushed, cancel: func() {}}
+	w.pushed += 2
+	w.peer.WritePushPromise(parent.id, push.id, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /")
+	w.headers(push.id)
+	w.streams = append(w.streams, push)
+}
+
+// act is something that a caller does with s.
+func (w *creditWalk) act(s *walkStream) {
+	if s.resp == nil {
+		return // a push: claim does that
+	}
+	switch w.r.IntN(12) {
+	case 0:
+		s.resp.Body.Close()
+	case 1:
+		s.cancel()
+	case 2:
+		s.s.Reset(Cancel)
+	case 3, 4:
+		w.claim(s)
+	default:
+		w.conn.mu.Lock()
+		n := s.s.buf.Len()
+		w.conn.mu.Unlock()
+		if n > 0 {
+			s.resp.Body.Read(make([]byte, 1+w.r.IntN(n)))
+		}
+	}
+}
+
+// claim takes the promises that have come, and reads or cancels them later.
+func (w *creditWalk) claim(parent *walkStream) {
+	ended, cancel := context.WithCancel(w.t.Context())
+	cancel()
+	for push := range parent.resp.Pushes(ended) {
+		if push == nil {
+			return
+		}
+		for _, s := range w.streams {
+			if s.id != push.ID() {
+				continue
+			}
+			if w.r.IntN(3) == 0 {
+				push.Cancel()
+			} else if resp, err := push.Response(w.t.Context()); err == nil {
+				s.s, s.resp = resp.Stream(), resp
+			}
+		}
+	}
+}
+
+// finish closes what was not read to its end, and looks.
+func (w *creditWalk) finish() {
+	for _, s := range w.streams {
+		if s.resp != nil {
+			s.resp.Body.Close()
+		}
+		s.cancel()
+	}
+	reason := fmt.Sprint("seed ", w.seed)
+	if err := w.conn.Err(); err != nil {
+		w.t.Fatalf("%s: %v\n%s", reason, err, w.peer.Log())
+	}
+	wantFullCredit(w.t, w.peer, reason)
+	wantPushes(w.t, w.conn, reason, 0)
+	if n := w.conn.Stats().StreamsOpen; n != 0 {
+		w.t.Errorf("%s: %d streams are open", reason, n)
+	}
+}

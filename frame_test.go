@@ -1,0 +1,468 @@
+package hyper
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+
+	"golang.org/x/net/http2/hpack"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// testReader is a frame reader of src, with the configuration of a connection.
+func testReader(t testing.TB, src io.Reader, cfg *Config) *frameReader {
+	t.Helper()
+	full, err := cfg.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newFrameReader(src, &full)
+	r.onRead = func(int) {}
+	return r
+}
+
+// A readFrame is a frame as its receiver sees it, with the parts of DATA joined.
+type readFrame struct {
+	wire.FrameHeader
+	payload  string
+	padding  int
+	fields   string
+	promised uint32
+	whole    bool // its last part came
+}
+
+// readAll reads frames to the end. A stream error is noted as a frame.
+func readAll(r *frameReader) (frames []readFrame, err error) {
+	for {
+		f, err := r.next()
+		if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
+			frames = append(frames, readFrame{fields: we.Error(), whole: true})
+			continue
+		}
+		if err != nil {
+			return frames, err
+		}
+		if f.Type == wire.Data && !f.first {
+			last := &frames[len(frames)-1]
+			if last.whole || f.padding != 0 {
+				return frames, fmt.Errorf("a part of %v behind its last one, or with padding %d", f.FrameHeader, f.padding)
+			}
+			last.payload += string(f.payload)
+			last.whole = f.last
+			continue
+		}
+		frames = append(frames, readFrame{
+			FrameHeader: f.FrameHeader, payload: string(f.payload), padding: f.padding, fields: fmt.Sprint(f.fields),
+			promised: f.promised, whole: f.last || f.Type != wire.Data,
+		})
+	}
+}
+
+// rawFrame is a frame with any payload.
+func rawFrame(t wire.FrameType, flags wire.Flags, stream uint32, payload []byte) []byte {
+	h := wire.FrameHeader{Length: len(payload), Type: t, Flags: flags, StreamID: stream}
+	return append(wire.AppendFrameHeader(nil, h), payload...)
+}
+
+// everyFrame is a stream of frames of all types, some larger than the smallest buffer.
+func everyFrame() []byte {
+	return slices.Concat(
+		wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: 1 << 20}),
+		wire.AppendSettingsAck(nil),
+		rawFrame(wire.Headers, wire.Padded|wire.PriorityFlag|wire.EndHeaders, 1, []byte{2, 0, 0, 0, 0, 9, 0x88, 0, 0}),
+		wire.AppendData(nil, 1, 0, []byte("hello")),
+		rawFrame(wire.Data, wire.Padded, 1, []byte("\x03world\x00\x00\x00")),
+		rawFrame(wire.Data, wire.Padded, 1, []byte("\x02\x00\x00")), // nothing but padding
+		rawFrame(wire.Priority, 0, 3, make([]byte, 4)),              // a stream error
+		rawFrame(wire.Priority, 0, 3, make([]byte, 5)),
+		rawFrame(0xee, 0xff, 7, bytes.Repeat([]byte{1}, 300)),
+		rawFrame(wire.PushPromise, wire.EndHeaders, 1, []byte{0, 0, 0, 2, 0x82, 0x87, 0x84}),
+		rawFrame(wire.Headers, 0, 3, []byte{0x88, 0x40, 1, 'a'}),
+		rawFrame(wire.Continuation, 0, 3, nil),
+		rawFrame(wire.Continuation, wire.EndHeaders, 3, []byte{1, 'b'}),
+		wire.AppendWindowUpdate(nil, 0, 1000),
+		wire.AppendRSTStream(nil, 3, wire.Cancel),
+		wire.AppendPing(nil, 0, [8]byte{1, 2, 3}),
+		wire.AppendData(nil, 1, wire.EndStream, nil),
+		wire.AppendGoAway(nil, 1, wire.NoError, strings.Repeat("x", minReadBuffer)),
+		wire.AppendData(nil, 1, wire.EndStream, bytes.Repeat([]byte{2}, 600)),
+	)
+}
+
+func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
+	octets := everyFrame()
+	want, err := readAll(testReader(t, bytes.NewReader(octets), nil))
+	if err != io.EOF || len(want) != 17 {
+		t.Fatalf("%d frames and %v", len(want), err)
+	}
+	check := func(how string, src io.Reader) {
+		t.Helper()
+		if got, err := readAll(testReader(t, src, nil)); err != io.EOF || !slices.Equal(got, want) {
+			t.Errorf("%s: %v\ngot  %v\nwant %v", how, err, got, want)
+		}
+	}
+	for i := range octets {
+		check(fmt.Sprintf("split at %d", i), io.MultiReader(bytes.NewReader(octets[:i]), bytes.NewReader(octets[i:])))
+	}
+	check("one by one", iotest.OneByteReader(bytes.NewReader(octets)))
+	check("by halves", iotest.HalfReader(bytes.NewReader(octets)))
+	check("with the error at the last octet", iotest.DataErrReader(bytes.NewReader(octets)))
+}
+
+func TestFramesCutShortAreNeverWhole(t *testing.T) {
+	octets := everyFrame()
+	all, _ := readAll(testReader(t, bytes.NewReader(octets), nil))
+	for i := range octets {
+		got, err := readAll(testReader(t, bytes.NewReader(octets[:i]), nil))
+		if err != io.EOF && err != io.ErrUnexpectedEOF {
+			t.Fatalf("cut at %d: %v", i, err)
+		}
+		for k, f := range got {
+			// What has no payload of interest is handed out with its header.
+			whole := f.whole && f.Type <= wire.Continuation && f.Type != wire.Priority
+			if whole && f != all[k] {
+				t.Errorf("cut at %d: frame %d is %v, want %v", i, k, f, all[k])
+			}
+		}
+	}
+}
+
+func TestDataIsHandedOutInPartsWithItsPaddingFirst(t *testing.T) {
+	src, feed := io.Pipe()
+	defer src.Close()
+	r := testReader(t, src, nil)
+	octets := rawFrame(wire.Data, wire.Padded|wire.EndStream, 1, []byte("\x02abcdef\x00\x00"))
+	ping := wire.AppendPing(nil, 0, [8]byte{})
+	go func() {
+		for _, p := range [][]byte{octets[:10], octets[10:13], octets[13:17], append(octets[17:], ping...)} {
+			feed.Write(p)
+		}
+	}()
+	for i, want := range []struct {
+		payload     string
+		first, last bool
+		padding     int
+	}{
+		{"", true, false, 3}, // at once: its length can be judged
+		{"abc", false, false, 0},
+		{"def", false, true, 0}, // the last octet of the body, not of the padding
+	} {
+		f, err := r.next()
+		if err != nil || string(f.payload) != want.payload || f.first != want.first || f.last != want.last || f.padding != want.padding {
+			t.Errorf("part %d: %q first=%v last=%v padding=%d, %v, want %v", i, f.payload, f.first, f.last, f.padding, err, want)
+		}
+		if f.Length != 9 {
+			t.Errorf("part %d: length %d of the frame", i, f.Length)
+		}
+	}
+	if f, err := r.next(); err != nil || f.Type != wire.Ping {
+		t.Errorf("behind the padding: %v, %v", f.FrameHeader, err)
+	}
+}
+
+// RFC 9113 §6.1: if the length of the padding is the length of the frame payload or greater, the recipient
+// MUST treat this as a connection error of type PROTOCOL_ERROR.
+func TestPaddingMustLeaveRoomForItself(t *testing.T) {
+	for pad, ok := range map[byte]bool{0: true, 4: true, 5: false, 6: false, 255: false} {
+		r := testReader(t, bytes.NewReader(rawFrame(wire.Data, wire.Padded, 1, []byte{pad, 0, 0, 0, 0})), nil)
+		f, err := r.next()
+		if ok && (err != nil || len(f.payload) != 4-int(pad) || f.padding != 1+int(pad)) {
+			t.Errorf("padding %d of 5: %d octets and %d of padding, %v", pad, len(f.payload), f.padding, err)
+		}
+		if !ok {
+			wantWireError(t, fmt.Sprintf("padding %d of 5", pad), err, wire.ProtocolError)
+		}
+	}
+}
+
+func wantWireError(t *testing.T, reason string, err error, code wire.ErrCode) {
+	t.Helper()
+	var we *wire.Error
+	if !errors.As(err, &we) || we.Code != code || we.StreamID != 0 {
+		t.Errorf("%s: %v, want %v of the connection", reason, err, code)
+	}
+}
+
+func TestReadBufferGrowsWithTrafficAndReturnsToItsStart(t *testing.T) {
+	src, feed := io.Pipe()
+	defer src.Close()
+	r := testReader(t, src, nil)
+	go func() {
+		big := wire.AppendData(nil, 1, 0, make([]byte, 256<<10))
+		for range 4 {
+			feed.Write(big)
+		}
+		feed.Write(wire.AppendGoAway(nil, 0, wire.NoError, strings.Repeat("x", 100<<10)))
+		for range 64 {
+			feed.Write(wire.AppendPing(nil, 0, [8]byte{}))
+		}
+		feed.Close()
+	}()
+	grown, pings := 0, 0
+	for {
+		f, err := r.next()
+		if err != nil {
+			break
+		}
+		switch f.Type {
+		case wire.Data:
+			grown = max(grown, len(r.buf))
+		case wire.GoAway:
+			if len(f.payload) != 8+100<<10 {
+				t.Errorf("a GOAWAY larger than the buffer came with %d octets", len(f.payload))
+			}
+		case wire.Ping:
+			pings++
+		}
+	}
+	if grown != maxReadBuffer {
+		t.Errorf("DATA grew the buffer to %d, want %d", grown, maxReadBuffer)
+	}
+	if len(r.buf) != minReadBuffer || pings != 64 {
+		t.Errorf("after %d small frames the buffer is %d, want %d", pings, len(r.buf), minReadBuffer)
+	}
+}
+
+func TestUnknownFramesAreSkippedWithoutBeingBuffered(t *testing.T) {
+	octets := rawFrame(0xfe, 0, 0, make([]byte, defaultMaxFrameSize))
+	octets = wire.AppendPing(octets, 0, [8]byte{7})
+	r := testReader(t, bytes.NewReader(octets), nil)
+	if f, err := r.next(); err != nil || f.Type != 0xfe || f.payload != nil {
+		t.Fatalf("%v, %v", f.FrameHeader, err)
+	}
+	if len(r.buf) != 2*minReadBuffer { // one full read has doubled it
+		t.Errorf("the header alone was needed, and the buffer is %d", len(r.buf))
+	}
+	if f, err := r.next(); err != nil || f.Type != wire.Ping || f.payload[0] != 7 {
+		t.Errorf("behind it: %v, %v", f.FrameHeader, err)
+	}
+	if len(r.buf) > maxReadBuffer {
+		t.Errorf("the buffer grew to %d", len(r.buf))
+	}
+}
+
+// RFC 9113 §4.2: an endpoint MUST send an error code of FRAME_SIZE_ERROR if a frame exceeds the size defined in
+// SETTINGS_MAX_FRAME_SIZE.
+func TestOversizeFrameIsRefusedAtItsHead(t *testing.T) {
+	for typ := range wire.FrameType(12) {
+		for _, size := range []int{defaultMaxFrameSize + 1, wire.MaxMaxFrameSize} {
+			stream := uint32(1)
+			if typ == wire.Settings || typ == wire.Ping || typ == wire.GoAway {
+				stream = 0
+			}
+			head := wire.AppendFrameHeader(nil, wire.FrameHeader{Length: size, Type: typ, StreamID: stream})
+			more := iotest.ErrReader(errors.New("read beyond the head"))
+			r := testReader(t, io.MultiReader(bytes.NewReader(head), more), nil)
+			_, err := r.next()
+			wantWireError(t, fmt.Sprintf("%v of %d octets", typ, size), err, wire.FrameSizeError)
+			if len(r.buf) != minReadBuffer {
+				t.Errorf("%v of %d octets made a buffer of %d", typ, size, len(r.buf))
+			}
+		}
+	}
+}
+
+func TestContinuationRules(t *testing.T) {
+	begun := rawFrame(wire.Headers, 0, 1, []byte{0x88})
+	promise := rawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2, 0x82})
+	ended := rawFrame(wire.Continuation, wire.EndHeaders, 1, []byte{0x88})
+	open := rawFrame(wire.Continuation, 0, 1, []byte{0x88})
+	frames := 32 + defaultHeaderList/defaultMaxFrameSize
+	large := rawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize))
+	for _, c := range []struct {
+		name   string
+		octets []byte
+		code   wire.ErrCode
+	}{
+		{"none begun", ended, wire.ProtocolError},
+		{"none begun any more", slices.Concat(begun, ended, ended), wire.ProtocolError},
+		{"another stream", slices.Concat(begun, rawFrame(wire.Continuation, 0, 3, nil)), wire.ProtocolError},
+		{"stream 0", slices.Concat(begun, rawFrame(wire.Continuation, 0, 0, nil)), wire.ProtocolError},
+		{"DATA in between", slices.Concat(begun, wire.AppendData(nil, 1, 0, nil)), wire.ProtocolError},
+		{"HEADERS in between", slices.Concat(begun, begun), wire.ProtocolError},
+		{"PING in between", slices.Concat(begun, wire.AppendPing(nil, 0, [8]byte{})), wire.ProtocolError},
+		{"PING inside a promise", slices.Concat(promise, wire.AppendPing(nil, 0, [8]byte{})), wire.ProtocolError},
+		{"an unknown type in between", slices.Concat(begun, rawFrame(0xee, 0, 0, nil)), wire.ProtocolError},
+		{"a misshapen PRIORITY in between", slices.Concat(begun, rawFrame(wire.Priority, 0, 1, nil)), wire.ProtocolError},
+		{"too large", slices.Concat(begun, rawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize+1))), wire.FrameSizeError},
+		{"too many", slices.Concat(begun, bytes.Repeat(open, frames+1)), wire.EnhanceYourCalm},
+		{"too much", slices.Concat(begun, large, large), wire.EnhanceYourCalm},
+		{"as many as allowed", slices.Concat(begun, bytes.Repeat(open, frames-1), ended), wire.NoError},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := readAll(testReader(t, bytes.NewReader(c.octets), nil))
+			if c.code == wire.NoError && err == io.EOF {
+				return
+			}
+			wantWireError(t, c.name, err, c.code)
+		})
+	}
+}
+
+// RFC 9113 §6.3: a PRIORITY frame with a length other than 5 octets MUST be treated as a stream error of type
+// FRAME_SIZE_ERROR.
+func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		peer.AutoPing()
+		answered := getAsync(conn, "/1")
+		peer.WantHeaders("first", 1)
+		refused := getAsync(conn, "/2")
+		peer.WantHeaders("second", 3)
+		peer.Batch(func() {
+			peer.WriteHeaders(1, 0, ":status: 200")
+			peer.WriteFrame(wire.FrameHeader{Length: 4, Type: wire.Priority, StreamID: 3}, make([]byte, 4))
+		})
+		peer.WantRSTStream("the wrong size", 3, wire.FrameSizeError)
+		if err := refused.wantErr(t, "the stream"); !errors.Is(err, FrameSizeError) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		select {
+		case <-answered.done:
+		default:
+			t.Error("the response in front of the misshapen frame woke nobody")
+		}
+		peer.WantIdle("the connection lives")
+	})
+}
+
+func TestArrivedResponseDoesNotWaitForABeginningFrame(t *testing.T) {
+	for name, beginning := range map[string][]byte{
+		"padded DATA without its padding's length":  rawFrame(wire.Data, wire.Padded, 1, []byte{1, 2, 3})[:wire.HeaderLen],
+		"HEADERS without CONTINUATION":              rawFrame(wire.Headers, 0, 1, []byte{0x88}),
+		"half a HEADERS":                            rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88})[:wire.HeaderLen],
+		"half a frame header":                       {0, 0, 1},
+		"an unknown frame without its last octet":   rawFrame(0xee, 0, 0, make([]byte, 30))[:wire.HeaderLen+29],
+		"a misshapen PRIORITY without its payload":  rawFrame(wire.Priority, 0, 3, make([]byte, 30))[:wire.HeaderLen],
+		"a misshapen PRIORITY and half a frame":     slices.Concat(rawFrame(wire.Priority, 0, 99, nil), []byte{0, 0, 1}),
+		"two unknown frames, the second not whole ": slices.Concat(rawFrame(0xee, 0, 0, nil), rawFrame(0xee, 0, 0, nil)[:8]),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, nil)
+				got := getAsync(conn, "/")
+				peer.WantHeaders("request", 1)
+				peer.Batch(func() {
+					peer.WriteHeaders(1, 0, ":status: 200")
+					peer.WriteRaw(beginning)
+				})
+				synctest.Wait()
+				select {
+				case <-got.done:
+				default:
+					t.Error("the response is here and its caller was not woken")
+				}
+				peer.Close()
+				<-got.done
+			})
+		})
+	}
+}
+
+func TestFieldWriterSplitsAtThePeersFrameSize(t *testing.T) {
+	const maxSize = wire.MinMaxFrameSize
+	for _, size := range []int{0, 1, maxSize - 100, maxSize, 3 * maxSize, 3*maxSize + 1} {
+		w := newFieldWriter()
+		before := []byte("already there")
+		w.begin(slices.Clone(before), 5, wire.EndStream)
+		value := strings.Repeat("\x01", size) // which Huffman makes no shorter
+		w.field("x", value, true)
+		out, ok := bytes.CutPrefix(w.end(maxSize), before)
+		if !ok {
+			t.Fatalf("%d: what was there before has changed", size)
+		}
+		var block []byte
+		for n := 0; len(out) > 0; n++ {
+			h := wire.ParseFrameHeader(out)
+			p := out[wire.HeaderLen:][:h.Length]
+			out = out[wire.HeaderLen+h.Length:]
+			want := wire.FrameHeader{Type: wire.Continuation, StreamID: 5, Length: min(maxSize, len(p)+len(out))}
+			if n == 0 {
+				want.Type, want.Flags = wire.Headers, wire.EndStream
+			}
+			if len(out) == 0 {
+				want.Flags |= wire.EndHeaders
+			} else {
+				want.Length = maxSize
+			}
+			if h != want {
+				t.Errorf("%d: frame %d is %v, want %v", size, n, h, want)
+			}
+			block = append(block, p...)
+		}
+		fields, err := hpack.NewDecoder(wire.HeaderTableSize, nil).DecodeFull(block)
+		if err != nil || len(fields) != 1 || fields[0].Value != value || !fields[0].Sensitive {
+			t.Errorf("%d: decoded %d fields, %v", size, len(fields), err)
+		}
+	}
+}
+
+// RFC 7541 §4.2: where the size changed more than once between two blocks, the smallest of the sizes and then the
+// last are signalled.
+func TestFieldWriterSignalsEachTableSize(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		sizes []uint32
+		want  string // the beginning of the next block, in hex
+	}{
+		{"no change", nil, "be"},
+		{"the same again", []uint32{4096}, "be"},
+		{"more than we use", []uint32{1<<32 - 1}, "be"},
+		{"none", []uint32{0}, "20"},
+		{"smaller", []uint32{100}, "3f45"},
+		{"none and back", []uint32{0, 4096}, "203fe11f"},
+		{"down, up, half way", []uint32{100, 1 << 20, 1000}, "3f453fc907"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newFieldWriter()
+			r := testReader(t, nil, nil)
+			encode := func() []byte {
+				w.begin(nil, 1, 0)
+				w.field("x-a", "b", false)
+				return w.end(1 << 20)[wire.HeaderLen:]
+			}
+			if err := r.decode(encode()); err != nil {
+				t.Fatal(err)
+			}
+			for _, size := range c.sizes {
+				w.setTableSize(size)
+			}
+			block := encode()
+			if got := fmt.Sprintf("%x", block); !strings.HasPrefix(got, c.want) {
+				t.Errorf("%s, want %s first", got, c.want)
+			}
+			for range 2 { // the second one refers to what the first one stored
+				if err := r.decode(block); err != nil {
+					t.Fatalf("%x: %v", block, err)
+				}
+				if len(r.fields) != 1 || r.fields[0].Name != "x-a" || r.fields[0].Value != "b" {
+					t.Fatalf("%x: %v", block, r.fields)
+				}
+				block = encode()
+			}
+		})
+	}
+}
+
+func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
+	for _, flags := range []wire.Flags{wire.EndHeaders, wire.EndHeaders | wire.Padded} {
+		payload := binary.BigEndian.AppendUint32(nil, 1<<31|8)
+		payload = append(payload, 0x82)
+		if flags.Has(wire.Padded) {
+			payload = slices.Concat([]byte{2}, payload, []byte{0, 0})
+		}
+		f, err := testReader(t, bytes.NewReader(rawFrame(wire.PushPromise, flags, 1, payload)), nil).next()
+		if err != nil || f.promised != 8 || len(f.fields) != 1 {
+			t.Errorf("promised %d, %v, %v", f.promised, f.fields, err)
+		}
+	}
+}

@@ -1,0 +1,358 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// requestConfig makes requests whose only fields are those that a test writes.
+var requestConfig = Config{Authority: "example.com", UserAgent: "-"}
+
+func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
+	const (
+		get       = ":method: GET"
+		http      = ":scheme: http"
+		host      = ":authority: example.com"
+		root      = ":path: /"
+		encodings = "accept-encoding: gzip, deflate, br"
+	)
+	fields := func(h ...string) (header Header) {
+		for i := 0; i < len(h); i += 2 {
+			header.Add(h[i], h[i+1])
+		}
+		return header
+	}
+	tests := []struct {
+		reason string
+		cfg    Config
+		req    Request
+		want   []string
+	}{
+		{"nothing is said, all is there", Config{Authority: "example.com"}, Request{},
+			[]string{get, http, host, root, "user-agent: hyper", encodings}},
+		{"all is said", requestConfig, Request{Method: "PURGE", Scheme: "https", Authority: "a.example:8443", Path: "/x?y=z"},
+			[]string{":method: PURGE", ":scheme: https", ":authority: a.example:8443", ":path: /x?y=z", encodings}},
+		{"the config's scheme and user agent", Config{Authority: "example.com", Scheme: "https", UserAgent: "a/1"}, Request{},
+			[]string{get, ":scheme: https", host, root, "user-agent: a/1", encodings}},
+		{"pseudo-headers in the caller's order, then the rest", requestConfig,
+			Request{Bare: true, Header: fields(":path", "/p", ":authority", "b", "x-a", "1")},
+			[]string{":path: /p", ":authority: b", get, http, "x-a: 1"}},
+		{"all pseudo-headers by the caller", requestConfig,
+			Request{Bare: true, Method: "IGNORED", Header: fields(":authority", "b", ":scheme", "s", ":path", "/p", ":method", "M")},
+			[]string{":authority: b", ":scheme: s", ":path: /p", ":method: M"}},
+		{"names in lower case, order and duplicates kept", requestConfig,
+			Request{Bare: true, Header: fields("X-B", "1", "x-A", "2", "x-b", "3")},
+			[]string{get, http, host, root, "x-b: 1", "x-a: 2", "x-b: 3"}},
+		{"host is :authority", requestConfig, Request{Bare: true, Header: fields("x", "1", "Host", "other.example")},
+			[]string{get, http, ":authority: other.example", root, "x: 1"}},
+		{"host may repeat :authority", requestConfig, Request{Bare: true, Authority: "b", Header: fields("host", "B")},
+			[]string{get, http, ":authority: b", root}},
+		{"a cookie in crumbs (RFC 9113 §8.2.3)", requestConfig,
+			Request{Bare: true, Header: fields("Cookie", "a=1; b=2;c; d=", "cookie", "e=5")},
+			[]string{get, http, host, root, "cookie: a=1", "cookie: b=2;c", "cookie: d=", "cookie: e=5"}},
+		{"own user-agent and accept-encoding win", Config{Authority: "example.com"},
+			Request{Header: fields("User-Agent", "me", "Accept-Encoding", "identity")},
+			[]string{get, http, host, root, "user-agent: me", "accept-encoding: identity"}},
+		{"a range of a coded body cannot be decoded", requestConfig, Request{Header: fields("range", "bytes=0-9")},
+			[]string{get, http, host, root, "range: bytes=0-9"}},
+		{"OPTIONS of the server", requestConfig, Request{Bare: true, Method: "OPTIONS", Path: "*"},
+			[]string{":method: OPTIONS", http, host, ":path: *"}},
+		{"RFC 9110 §8.6: POST without content says so", requestConfig, Request{Method: "POST"},
+			[]string{":method: POST", http, host, root, encodings, "content-length: 0"}},
+		{"and GET does not", requestConfig, Request{Method: "GET", Body: strings.NewReader("")},
+			[]string{get, http, host, root, encodings}},
+		{"bare is bare", requestConfig, Request{Bare: true, Method: "POST"},
+			[]string{":method: POST", http, host, root}},
+		{"the caller's content-length is sent once", requestConfig, Request{Method: "POST", Header: fields("Content-Length", "0")},
+			[]string{":method: POST", http, host, root, "content-length: 0", encodings}},
+		{"HEAD may tell the length it asks for", requestConfig, Request{Bare: true, Method: "HEAD", Header: fields("content-length", "9")},
+			[]string{":method: HEAD", http, host, root, "content-length: 9"}},
+		{"te may be trailers", requestConfig, Request{Bare: true, Header: fields("TE", "Trailers")},
+			[]string{get, http, host, root, "te: Trailers"}},
+		{"empty values and obs-text", requestConfig, Request{Bare: true, Header: fields("x", "", "y", "\xff a\tb")},
+			[]string{get, http, host, root, "x: ", "y: \xff a\tb"}},
+	}
+	for _, test := range tests {
+		t.Run(test.reason, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &test.cfg)
+				before := fmt.Sprint(test.req)
+				got := doAsync(context.Background(), conn, &test.req)
+				h := peer.WantHeadersExactly(test.reason, 1, test.want...)
+				if !h.EndStream {
+					t.Error("no END_STREAM")
+				}
+				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+				got.want(t, "the response")
+				if after := fmt.Sprint(test.req); after != before {
+					t.Errorf("the request was changed from %s to %s", before, after)
+				}
+			})
+		})
+	}
+}
+
+// RFC 7541 §7.1.3: credentials, and cookies short enough to be guessed, are never indexed.
+func TestSensitiveFieldsAreNeverIndexed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		header := Header{
+			{Name: "Authorization", Value: "Basic QQ=="},
+			{Name: "proxy-authorization", Value: "x"},
+			{Name: "cookie", Value: "id=1234567890123456; short=1; long=123456789012345"},
+			{Name: "x-plain", Value: "1"},
+			{Name: "x-secret", Value: "1", Sensitive: true},
+		}
+		for _, id := range []uint32{1, 3} {
+			doAsync(context.Background(), conn, &Request{Header: header})
+			var got []string
+			for _, f := range peer.WantHeaders("a request", id).Fields {
+				if f.Sensitive {
+					got = append(got, f.Name+": "+f.Value)
+				}
+			}
+			want := []string{"authorization: Basic QQ==", "proxy-authorization: x", "cookie: id=1234567890123456", "cookie: short=1", "x-secret: 1"}
+			if !slices.Equal(got, want) {
+				t.Errorf("never indexed: %q, want %q", got, want)
+			}
+		}
+	})
+}
+
+func TestSecondRequestIsCompressed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		getAsync(conn, "/a/path")
+		first := peer.WantHeaders("first", 1)
+		getAsync(conn, "/a/path")
+		second := peer.WantHeaders("second", 3)
+		if len(second.Block) != len(second.Fields) {
+			t.Errorf("%d octets for %d fields, after %d for the first", len(second.Block), len(second.Fields), len(first.Block))
+		}
+	})
+}
+
+// A refusedRequest is one that a caller must not be able to send.
+type refusedRequest struct {
+	reason string
+	req    Request
+	field  string // that the error names
+}
+
+func refusedRequests() []refusedRequest {
+	field := func(name, value string) Request { return Request{Header: Header{{Name: name, Value: value}}} }
+	fields := func(list ...string) (r Request) {
+		for _, name := range list {
+			r.Header.Add(name, "1")
+		}
+		return r
+	}
+	return []refusedRequest{
+		{"RFC 9113 §8.2.2", field("Connection", "close"), "connection"},
+		{"RFC 9113 §8.2.2", field("proxy-connection", "close"), "proxy-connection"},
+		{"RFC 9113 §8.2.2", field("keep-alive", "1"), "keep-alive"},
+		{"RFC 9113 §8.2.2", field("Transfer-Encoding", "chunked"), "transfer-encoding"},
+		{"RFC 9113 §8.2.2", field("upgrade", "h2c"), "upgrade"},
+		{"te other than trailers", field("te", "gzip"), "te"},
+		{"te with more than trailers", field("te", "trailers, deflate"), "te"},
+		{"an empty te", field("te", ""), "te"},
+		{"no name", field("", "x"), ""},
+		{"the Kelvin sign is no k", field("X-\u212aey", "1"), "x-\u212aey"},
+		{"a blank before the value", field("x", " 1"), "x"},
+		{"a tab behind the value", field("x", "1\t"), "x"},
+		{"only a blank", field("x", " "), "x"},
+		{"a line break", field("x", "1\r\ny: 2"), "x"},
+		{"an unknown pseudo-header", fields(":status"), ":status"},
+		{"a pseudo-header in capitals", fields(":Path"), ":Path"},
+		{"a pseudo-header twice", fields(":method", ":method"), ":method"},
+		{"a pseudo-header behind a field", fields("x", ":method"), ":method"},
+		{"an empty :path", field(":path", ""), ":path"},
+		{"an empty :authority", field(":authority", ""), ":authority"},
+		{"an empty :protocol", Request{Method: "CONNECT", Header: Header{{Name: ":protocol"}}}, ":protocol"},
+		{":protocol without CONNECT", Request{Protocol: "websocket"}, ":protocol"},
+		{":protocol that is no token", Request{Method: "CONNECT", Protocol: "web socket"}, ":protocol"},
+		{"a relative path", Request{Path: "x"}, ":path"},
+		{"a URL for a path", Request{Path: "http://example.com/"}, ":path"},
+		{"a fragment", Request{Path: "/#x"}, ":path"},
+		{"a star without OPTIONS", Request{Path: "*"}, ":path"},
+		{"a path beyond ASCII", Request{Path: "/é"}, ":path"},
+		{"a path for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":path", Value: "/"}}}, ":path"},
+		{"a scheme for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":scheme", Value: "http"}}}, ":path"},
+		{"RFC 9113 §8.3.1: userinfo", Request{Authority: "me@example.com"}, ":authority"},
+		{"a path behind the authority", Request{Authority: "example.com/x"}, ":authority"},
+		{"a scheme that begins with a digit", Request{Scheme: "1x"}, ":scheme"},
+		{"host against :authority", Request{Authority: "a", Header: Header{{Name: "host", Value: "b"}}}, "host"},
+		{"two hosts", Request{Header: Header{{Name: "host", Value: "a"}, {Name: "host", Value: "b"}}}, "host"},
+		{"RFC 9110 §8.6: two lengths, though equal", fields("content-length", "content-length"), "content-length"},
+		{"a list for a length", field("content-length", "1, 1"), "content-length"},
+		{"a negative length", field("content-length", "-1"), "content-length"},
+		{"a signed length", field("content-length", "+1"), "content-length"},
+		{"an empty length", field("content-length", ""), "content-length"},
+		{"a hexadecimal length", field("content-length", "0x1"), "content-length"},
+		{"a length beyond 63 bits", field("content-length", "9223372036854775808"), "content-length"},
+		{"two opinions on the length",
+			Request{ContentLength: 2, Header: Header{{Name: "content-length", Value: "1"}}, Body: io.LimitReader(neverRead{}, 1)}, "content-length"},
+		{"RFC 9113 §8.1: a pseudo-header in trailers", Request{Trailer: Header{{Name: ":path", Value: "/"}}}, ":path"},
+		{"a length in trailers", Request{Trailer: Header{{Name: "Content-Length", Value: "0"}}}, "content-length"},
+		{"host in trailers", Request{Trailer: Header{{Name: "host", Value: "a"}}}, "host"},
+		{"a broken value in trailers", Request{Trailer: Header{{Name: "x", Value: "a\nb"}}}, "x"},
+		{"a broken name in trailers", Request{Trailer: Header{{Name: "x y", Value: "a"}}}, "x y"},
+	}
+}
+
+// neverRead is a body that must not be looked at.
+type neverRead struct{}
+
+func (neverRead) Read([]byte) (int, error) { panic("a refused body was read") }
+
+// What is wrong with a request is found before anything changes: nothing is sent, no stream is used up, and the
+// compression state of the next request is that of the first.
+func TestRefusedRequestLeavesNoTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		for _, test := range refusedRequests() {
+			_, err := conn.Do(context.Background(), &test.req)
+			var re *RequestError
+			if !errors.As(err, &re) || re.Field != test.field {
+				t.Errorf("%s: %v, want a RequestError of %q", test.reason, err, test.field)
+			}
+			if Retryable(err) {
+				t.Errorf("%s: %v is no better the second time", test.reason, err)
+			}
+			peer.WantIdle(test.reason)
+		}
+		got := getAsync(conn, "/after")
+		peer.WantHeaders("the first stream is still free", 1, ":path: /after")
+		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		got.want(t, "the response")
+		if used := conn.Stats().StreamsOpened; used != 1 {
+			t.Errorf("%d streams opened", used)
+		}
+	})
+}
+
+// Every octet in every place of a request is either sent as it is or refused, as its grammar says.
+func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
+	const (
+		alpha  = "abcdefghijklmnopqrstuvwxyz"
+		upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		digits = "0123456789"
+		token  = alpha + upper + digits + "!#$%&'*+-.^_`|~" // RFC 9110 §5.6.2
+	)
+	visible := func(but string) (s []byte) {
+		for c := byte(0x21); c < 0x7f; c++ {
+			if !strings.ContainsRune(but, rune(c)) {
+				s = append(s, c)
+			}
+		}
+		return s
+	}
+	values := visible("") // RFC 9110 §5.5: visible characters, obs-text, and blanks between them
+	values = append(values, ' ', '\t')
+	for c := 0x80; c <= 0xff; c++ {
+		values = append(values, byte(c))
+	}
+	tests := []struct {
+		place string
+		good  []byte
+		req   func(s string) Request
+	}{
+		{"field name", []byte(token), func(s string) Request { return Request{Header: Header{{Name: "x" + s + "x", Value: "1"}}} }},
+		{"field value", values, func(s string) Request { return Request{Header: Header{{Name: "x", Value: "x" + s + "x"}}} }},
+		{"trailer name", []byte(token), func(s string) Request { return Request{Trailer: Header{{Name: "x" + s + "x", Value: "1"}}} }},
+		{"trailer value", values, func(s string) Request { return Request{Trailer: Header{{Name: "x", Value: "x" + s + "x"}}} }},
+		{"method", []byte(token), func(s string) Request { return Request{Method: "X" + s + "X"} }},
+		{"path", visible("#"), func(s string) Request { return Request{Path: "/x" + s + "x"} }},
+		{"authority", visible("/?#@\\\"<>^`{|}"), func(s string) Request { return Request{Authority: "x" + s + "x"} }},
+		{"scheme", []byte(alpha + upper + digits + "+-."), func(s string) Request { return Request{Scheme: "x" + s + "x"} }},
+		{"protocol", []byte(token), func(s string) Request { return Request{Method: "CONNECT", Protocol: "x" + s + "x"} }},
+	}
+	c := &Conn{scheme: "http", authority: "example.com"}
+	for _, test := range tests {
+		for octet := range 256 {
+			req := test.req(string([]byte{byte(octet)}))
+			_, err := c.plan(&req, endWithBody)
+			var re *RequestError
+			switch good := slices.Contains(test.good, byte(octet)); {
+			case good && err != nil:
+				t.Errorf("%#02x in a %s: %v", octet, test.place, err)
+			case !good && !errors.As(err, &re):
+				t.Errorf("%#02x in a %s: %v, want a RequestError", octet, test.place, err)
+			}
+		}
+	}
+}
+
+// RFC 9113 §6.5.2: MAX_HEADER_LIST_SIZE counts each field as the peer decodes it.
+func TestRequestBeyondPeersHeaderListIsRefused(t *testing.T) {
+	req := Request{Bare: true, Header: Header{
+		{Name: "host", Value: "example.com"}, {Name: "Cookie", Value: "a=1; b=2; c=3"}, {Name: "x", Value: "y"},
+	}}
+	size := 0
+	for _, f := range []string{":methodGET", ":schemehttp", ":authorityexample.com", ":path/", "cookiea=1", "cookieb=2", "cookiec=3", "xy"} {
+		size += len(f) + 32
+	}
+	for _, short := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: uint32(size - short)})
+			got := doAsync(context.Background(), conn, &req)
+			if short == 0 {
+				peer.WantHeaders("it fits to the octet", 1)
+				return
+			}
+			var re *RequestError
+			if err := got.wantErr(t, "an octet too many"); !errors.As(err, &re) || re.Field != "header" {
+				t.Error(err)
+			}
+			getAsync(conn, "/")
+			peer.WantHeaders("the slot and the stream are free again", 1, ":path: /")
+		})
+	}
+}
+
+func TestHeaderBlockBeyondFrameSizeContinues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		var h Header
+		for i := range 40 {
+			h.Add(fmt.Sprint("x-", i), strings.Repeat("~", 1000))
+		}
+		doAsync(context.Background(), conn, &Request{Header: h})
+		got := peer.WantHeaders("a large request", 1)
+		for i, f := range got.Frames {
+			if last := i == len(got.Frames)-1; !last && f.Length != 16384 || f.Flags.Has(wire.EndHeaders) != last {
+				t.Errorf("frame %d: %v", i, f)
+			}
+		}
+		if len(got.Frames) < 3 || !got.EndStream {
+			t.Errorf("%d frames, END_STREAM %v", len(got.Frames), got.EndStream)
+		}
+		getAsync(conn, "/after")
+		peer.WantHeaders("the compression state is whole", 3, ":path: /after")
+	})
+}
+
+func TestExtendedConnectInHeaderWaitsForSettingsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, _ := newPeer(t, &requestConfig)
+		got := doAsync(context.Background(), conn, &Request{Header: Header{
+			{Name: ":method", Value: "CONNECT"}, {Name: ":protocol", Value: "websocket"},
+		}})
+		peer.Ignore(wire.WindowUpdate)
+		peer.WantPreface("the preface")
+		peer.WantIdle("and no request")
+		peer.WriteSettings()
+		var re *RequestError
+		if err := got.wantErr(t, "RFC 8441 §3"); !errors.As(err, &re) || re.Field != ":protocol" {
+			t.Error(err)
+		}
+	})
+}
