@@ -198,7 +198,6 @@ func TestLargeFieldSectionIsSplitByThePeersFrameSize(t *testing.T) {
 func TestTableSizeOfThePeerIsObeyed(t *testing.T) {
 	// RFC 7541 §4.2: after a change the next block begins with an update, and where the size fell and rose again
 	// between two blocks, with both the smallest and the last.
-	const indexed, literal = true, false
 	tableSize := func(n uint32) wire.Setting { return wire.Setting{ID: wire.SettingHeaderTableSize, Value: n} }
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

@@ -441,13 +441,12 @@ func (s *Stream) resetLocked(err *StreamError) {
 
 // cancelLocked ends the stream because the caller wants no more of it: reset if it still goes on, else what is unread is dropped.
 func (s *Stream) cancelLocked() {
-	canceled := streamErr(s.id, Cancel, ErrCanceled)
 	switch {
 	case s.state != state.Closed:
-		s.resetLocked(canceled)
+		s.resetLocked(streamErr(s.id, Cancel, ErrCanceled))
 	case s.dropped || s.readLocked():
 	case s.recvErr == io.EOF:
-		s.dropLocked(canceled)
+		s.dropLocked(streamErr(s.id, Cancel, ErrCanceled))
 	default:
 		s.dropLocked(s.recvErr)
 	}

@@ -369,19 +369,17 @@ const (
 
 // New is a WindowManagerFactory.
 func (m Manual) New(w *Window) WindowManager {
-	size := m.Stream
 	if w.StreamID() == 0 {
-		size = m.Connection
+		return consumptionWindow(or(max(0, m.Connection), defaultConnWindow))
 	}
-	switch {
-	case size > 0:
-	case w.StreamID() == 0:
-		size = defaultConnWindow
-	default:
-		size = defaultStreamWindow
+	if m.Stream <= 0 {
+		return defaultStreamManager
 	}
-	return consumptionWindow(size)
+	return consumptionWindow(m.Stream)
 }
+
+// defaultStreamManager has no state of its own: all streams share it, and none allocates one.
+var defaultStreamManager WindowManager = consumptionWindow(defaultStreamWindow)
 
 type consumptionWindow int
 

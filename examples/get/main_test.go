@@ -141,9 +141,10 @@ func TestCleartextByPriorKnowledge(t *testing.T) {
 
 func TestFailuresSayWhatAndExit(t *testing.T) {
 	s := startServer(t, true)
-	old := httptest.NewTLSServer(http.NotFoundHandler())
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.Config.ErrorLog = s.Config.ErrorLog
+	old.StartTLS()
 	defer old.Close()
-	old.Config.ErrorLog = log.New(io.Discard, "", 0)
 	for _, c := range []struct {
 		name string
 		args []string
@@ -208,4 +209,8 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
-func (b *lockedBuffer) String() string { return b.b.String() }
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

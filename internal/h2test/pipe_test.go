@@ -220,10 +220,10 @@ func TestDeadlineEndsBlockedCall(t *testing.T) {
 		begin := time.Now()
 		a.SetDeadline(begin.Add(time.Minute))
 		r, w := start(a.Read, make([]byte, 1)), start(a.Write, []byte("abc"))
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - time.Nanosecond)
 		wantBlocked(t, r)
 		wantBlocked(t, w)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantResult(t, r, 0, os.ErrDeadlineExceeded)
 		wantResult(t, w, 2, os.ErrDeadlineExceeded)
 

@@ -1,0 +1,497 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+)
+
+// checks are the columns of the table. GracefulStop is the last, as it ends the server.
+var checks = []struct {
+	name string
+	run  func(*testing.T, *running)
+}{
+	{"Get", checkGet},
+	{"TLS12", checkTLS12},
+	{"Head", checkHead},
+	{"NotFound", checkNotFound},
+	{"Ping", checkPing},
+	{"Download", checkDownload},
+	{"SmallWindow", checkSmallWindow},
+	{"FullWindow", checkFullWindow},
+	{"Upload", checkUpload},
+	{"UploadOfUnknownLength", checkUploadOfUnknownLength},
+	{"Echo", checkEcho},
+	{"ThousandAtOnce", checkThousandAtOnce},
+	{"CloseMidway", checkCloseMidway},
+	{"Codings", checkCodings},
+	{"Trailers", checkTrailers},
+	{"RequestTrailers", checkRequestTrailers},
+	{"LongHeader", checkLongHeader},
+	{"Continuation", checkContinuation},
+	{"Interim", checkInterim},
+	{"Continue", checkContinue},
+	{"ContinueUnasked", checkContinueUnasked},
+	{"Push", checkPush},
+	{"PushOff", checkPushOff},
+	{"Connect", checkConnect},
+	{"ExtendedConnect", checkExtendedConnect},
+	{"GracefulStop", checkGracefulStop},
+}
+
+// do sends req and reads the whole response.
+func do(t *testing.T, r *running, conn *hyper.Conn, req *hyper.Request) (*hyper.Response, string) {
+	t.Helper()
+	resp, body, err := exchange(r.ctx, conn, req)
+	check(t, err)
+	return resp, body
+}
+
+func exchange(ctx context.Context, conn *hyper.Conn, req *hyper.Request) (*hyper.Response, string, error) {
+	resp, err := conn.Do(ctx, req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp, string(body), err
+}
+
+func wantSmall(t *testing.T, r *running, conn *hyper.Conn) {
+	t.Helper()
+	resp, body := do(t, r, conn, &hyper.Request{Path: "/small.txt"})
+	if resp.Status != 200 || body != r.small {
+		t.Fatalf("status %d, %q", resp.Status, body)
+	}
+}
+
+func sumOf(r io.Reader) (sum string, err error) {
+	h := sha256.New()
+	_, err = io.Copy(h, r)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+func checkGet(t *testing.T, r *running) {
+	wantSmall(t, r, r.dial(t, hyper.Config{}))
+}
+
+func checkTLS12(t *testing.T, r *running) {
+	cfg := h2test.ClientTLS()
+	cfg.MaxVersion = tls.VersionTLS12
+	conn := r.dial(t, hyper.Config{TLS: cfg})
+	wantSmall(t, r, conn)
+	if v := conn.TLS().Version; v != tls.VersionTLS12 {
+		t.Errorf("%s", tls.VersionName(v))
+	}
+}
+
+func checkHead(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	resp, body := do(t, r, conn, &hyper.Request{Method: "HEAD", Path: "/large.bin"})
+	if resp.Status != 200 || body != "" {
+		t.Errorf("status %d, body %q", resp.Status, body)
+	}
+	if resp.ContentLength != largeSize && resp.Header.Has("content-length") {
+		t.Errorf("content-length %d", resp.ContentLength)
+	}
+	wantSmall(t, r, conn)
+}
+
+func checkNotFound(t *testing.T, r *running) {
+	if resp, _ := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/missing"}); resp.Status != 404 {
+		t.Errorf("status %d", resp.Status)
+	}
+}
+
+func checkPing(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	rtt, err := conn.Ping(r.ctx)
+	check(t, err)
+	if rtt <= 0 || conn.Stats().RTT != rtt {
+		t.Errorf("round trip %v, in Stats %v", rtt, conn.Stats().RTT)
+	}
+	settings, err := conn.WaitSettings(r.ctx)
+	check(t, err)
+	if !settings.Received || settings.MaxFrameSize < 16384 {
+		t.Errorf("settings %+v", settings)
+	}
+}
+
+func checkDownload(t *testing.T, r *running) {
+	download(t, r, hyper.Config{})
+}
+
+// A window of the protocol's own size means a WINDOW_UPDATE for every few frames.
+func checkSmallWindow(t *testing.T, r *running) {
+	download(t, r, hyper.Config{WindowManager: hyper.Fixed{}.New})
+}
+
+// The body fills the stream's first window to the last octet, and END_STREAM, which needs none, may come later.
+func checkFullWindow(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{InitialStreamWindow: len(r.text), WindowManager: hyper.Manual{Stream: len(r.text)}.New})
+	for range 20 {
+		_, body := do(t, r, conn, &hyper.Request{Path: "/text.txt", Bare: true})
+		if body != r.text {
+			t.Fatalf("%d octets that are not the text", len(body))
+		}
+	}
+}
+
+func download(t *testing.T, r *running, cfg hyper.Config) {
+	t.Helper()
+	resp, err := r.dial(t, cfg).Get(r.ctx, "/large.bin")
+	check(t, err)
+	defer resp.Body.Close()
+	sum, err := sumOf(resp.Body)
+	if err != nil || sum != r.largeSum {
+		t.Errorf("status %d, SHA-256 %s, %v", resp.Status, sum, err)
+	}
+}
+
+func checkUpload(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	small, err := sumOf(strings.NewReader(r.small))
+	check(t, err)
+	upload(t, r, conn, strings.NewReader(r.small), small)
+	large, err := os.Open(r.largeFile())
+	check(t, err)
+	upload(t, r, conn, large, r.largeSum)
+	upload(t, r, conn, bytes.NewReader(nil), hex.EncodeToString(sha256.New().Sum(nil)))
+}
+
+func checkUploadOfUnknownLength(t *testing.T, r *running) {
+	large, err := os.Open(r.largeFile())
+	check(t, err)
+	defer large.Close()
+	upload(t, r, r.dial(t, hyper.Config{}), struct{ io.Reader }{large}, r.largeSum)
+}
+
+// upload sends body, whose SHA-256 in hex is sum.
+func upload(t *testing.T, r *running, conn *hyper.Conn, body io.Reader, sum string) {
+	t.Helper()
+	resp, err := conn.Do(r.ctx, &hyper.Request{Method: "POST", Path: r.path("/origin/sum"), Body: body})
+	check(t, err)
+	defer resp.Body.Close()
+	var got string
+	if r.echoes {
+		got, err = sumOf(resp.Body)
+	} else {
+		var b []byte
+		b, err = io.ReadAll(resp.Body)
+		got = string(b)
+	}
+	if err != nil || resp.Status != 200 || got != sum {
+		t.Fatalf("status %d, %.100q, %v", resp.Status, got, err)
+	}
+}
+
+// Both directions of one stream at once: first in turn, then as fast as they go.
+func checkEcho(t *testing.T, r *running) {
+	s, err := r.dial(t, hyper.Config{}).Open(r.ctx, &hyper.Request{Method: "POST", Path: "/origin/echo"})
+	check(t, err)
+	resp, err := s.Response(r.ctx)
+	check(t, err)
+	defer resp.Body.Close()
+	pingPong(t, s, resp)
+
+	large, err := os.Open(r.largeFile())
+	check(t, err)
+	defer large.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if _, err := io.Copy(s, large); err != nil {
+			t.Errorf("sending: %v", err)
+		}
+		s.CloseWrite()
+	})
+	sum, err := sumOf(resp.Body)
+	if err != nil || sum != r.largeSum {
+		t.Errorf("SHA-256 %s, %v", sum, err)
+	}
+}
+
+// pingPong writes a message, reads it back, and so on.
+func pingPong(t *testing.T, w io.Writer, resp *hyper.Response) {
+	t.Helper()
+	for i := range 20 {
+		out := fmt.Sprintf("message %02d", i)
+		_, err := io.WriteString(w, out)
+		check(t, err)
+		in := make([]byte, len(out))
+		if _, err := io.ReadFull(resp.Body, in); err != nil || string(in) != out {
+			t.Fatalf("sent %q, got %q, %v", out, in, err)
+		}
+	}
+}
+
+func checkThousandAtOnce(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	var wg sync.WaitGroup
+	for range 1000 {
+		wg.Go(func() {
+			resp, body, err := exchange(r.ctx, conn, &hyper.Request{Path: "/small.txt"})
+			switch {
+			case err != nil:
+				t.Error(err)
+			case resp.Status != 200 || body != r.small:
+				t.Errorf("stream %d: status %d, %q", resp.StreamID, resp.Status, body)
+			}
+		})
+	}
+	wg.Wait()
+	if n := conn.Stats().StreamsOpened; n != 1000 {
+		t.Errorf("%d streams", n)
+	}
+}
+
+// Bodies that nobody wants must cost no credit: 40 times a window is more than the connection's.
+func checkCloseMidway(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	for range 40 {
+		resp, err := conn.Get(r.ctx, "/large.bin")
+		check(t, err)
+		_, err = io.CopyN(io.Discard, resp.Body, 100_000)
+		check(t, err)
+		check(t, resp.Body.Close())
+	}
+	wantSmall(t, r, conn)
+}
+
+func checkCodings(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	for _, coding := range r.codings {
+		resp, body := do(t, r, conn, &hyper.Request{Path: "/text.txt", Header: hyper.Header{{Name: "accept-encoding", Value: coding}}})
+		if got := resp.Header.Get("content-encoding"); got != coding || !resp.Uncompressed {
+			t.Errorf("asked for %q, got %q, uncompressed: %v", coding, got, resp.Uncompressed)
+		}
+		if body != r.text {
+			t.Errorf("%s: %d octets that are not the text", coding, len(body))
+		}
+	}
+	resp, body := do(t, r, conn, &hyper.Request{Path: "/text.txt"})
+	if body != r.text || resp.Uncompressed != (len(r.codings) > 0) {
+		t.Errorf("%d octets, uncompressed: %v", len(body), resp.Uncompressed)
+	}
+}
+
+func checkTrailers(t *testing.T, r *running) {
+	resp, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: r.path("/origin/trailers")})
+	if got := resp.Trailer().Get("x-sum"); got != "abc" {
+		t.Errorf("trailer %q behind %q", got, body)
+	}
+}
+
+func checkRequestTrailers(t *testing.T, r *running) {
+	_, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{
+		Method:  "POST",
+		Path:    "/origin/trailers",
+		Header:  hyper.Header{{Name: "trailer", Value: "x-sent"}},
+		Body:    strings.NewReader("body"),
+		Trailer: hyper.Header{{Name: "x-sent", Value: "def"}},
+	})
+	if body != "sent def" {
+		t.Errorf("got %q", body)
+	}
+}
+
+func checkLongHeader(t *testing.T, r *running) { longHeader(t, r, 6000) }
+
+// A field section that takes more than one frame, even of the largest size.
+func checkContinuation(t *testing.T, r *running) { longHeader(t, r, 60_000) }
+
+func longHeader(t *testing.T, r *running, size int) {
+	t.Helper()
+	conn := r.dial(t, hyper.Config{})
+	long := rand.Text()
+	for len(long) < size {
+		long += rand.Text()
+	}
+	for _, sensitive := range []bool{true, false, false} {
+		header := hyper.Header{{Name: "x-long", Value: long, Sensitive: sensitive}}
+		if _, body := do(t, r, conn, &hyper.Request{Path: "/origin/header", Header: header}); body != long {
+			t.Errorf("sensitive %v: got %d octets of %d", sensitive, len(body), len(long))
+		}
+	}
+}
+
+func checkInterim(t *testing.T, r *running) {
+	var link string
+	resp, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/origin/early", Informational: func(status int, h hyper.Header) error {
+		if status == 103 {
+			link = h.Get("link")
+		}
+		return nil
+	}})
+	if link != "</style>; rel=preload" || resp.Status != 200 || body != "late" {
+		t.Errorf("103 with link %q, then %d, %q", link, resp.Status, body)
+	}
+}
+
+func checkContinue(t *testing.T, r *running) {
+	expectContinue(t, r, hyper.Config{ExpectContinueTimeout: -1}) // not on our own
+}
+
+// RFC 9110 §10.1.1: a client must not wait for ever, as servers need not answer.
+func checkContinueUnasked(t *testing.T, r *running) {
+	expectContinue(t, r, hyper.Config{ExpectContinueTimeout: time.Millisecond})
+}
+
+func expectContinue(t *testing.T, r *running, cfg hyper.Config) {
+	t.Helper()
+	conn := r.dial(t, cfg)
+	sum, err := sumOf(strings.NewReader(r.small))
+	check(t, err)
+	resp, body := do(t, r, conn, &hyper.Request{
+		Method: "POST",
+		Path:   r.path("/origin/sum"),
+		Header: hyper.Header{{Name: "expect", Value: "100-continue"}},
+		Body:   strings.NewReader(r.small),
+	})
+	if r.echoes {
+		body, _ = sumOf(strings.NewReader(body))
+	}
+	if resp.Status != 200 || body != sum {
+		t.Errorf("status %d, %q", resp.Status, body)
+	}
+}
+
+func checkPush(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{Push: &hyper.PushPolicy{}})
+	resp, err := conn.Get(r.ctx, r.path("/page"))
+	check(t, err)
+	defer resp.Body.Close()
+	var pushed []string
+	for push, err := range resp.Pushes(r.ctx) {
+		check(t, err)
+		got, err := push.Response(r.ctx)
+		check(t, err)
+		body, err := io.ReadAll(got.Body)
+		check(t, err)
+		pushed = append(pushed, fmt.Sprintf("%s %d %s", push.Request.Path, got.Status, body))
+	}
+	body, err := io.ReadAll(resp.Body)
+	if want := []string{"/pushed.txt 200 " + r.pushed}; !slices.Equal(pushed, want) {
+		t.Errorf("pushed %q, want %q", pushed, want)
+	}
+	if err != nil || string(body) != r.small {
+		t.Errorf("the page: %q, %v", body, err)
+	}
+}
+
+// RFC 9113 §6.5.2: a server that received ENABLE_PUSH=0 MUST NOT send PUSH_PROMISE. It would end the connection.
+func checkPushOff(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	do(t, r, conn, &hyper.Request{Path: r.path("/page")})
+	wantSmall(t, r, conn)
+}
+
+func checkConnect(t *testing.T, r *running) {
+	connect(t, r, &hyper.Request{Method: "CONNECT", Authority: "example.com:443"}, "tunnel\n")
+}
+
+func checkExtendedConnect(t *testing.T, r *running) {
+	connect(t, r, &hyper.Request{Method: "CONNECT", Protocol: "chat", Path: "/room"}, "chat\n")
+}
+
+func connect(t *testing.T, r *running, req *hyper.Request, greeting string) {
+	t.Helper()
+	s, err := r.dial(t, hyper.Config{}).Open(r.ctx, req)
+	check(t, err)
+	resp, err := s.Response(r.ctx)
+	check(t, err)
+	defer resp.Body.Close()
+	got := make([]byte, len(greeting))
+	if _, err := io.ReadFull(resp.Body, got); err != nil || resp.Status != 200 || string(got) != greeting {
+		t.Fatalf("status %d, %q, %v", resp.Status, got, err)
+	}
+	pingPong(t, s, resp)
+	check(t, s.CloseWrite())
+	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
+		t.Errorf("at the end: %q, %v", rest, err)
+	}
+}
+
+// While the server ends, each request succeeds or gets an error that tells the truth: what is Retryable was never acted on.
+func checkGracefulStop(t *testing.T, r *running) {
+	conn := r.dial(t, hyper.Config{})
+	var lock sync.Mutex
+	failed := make(map[string]error)
+	var next, succeeded atomic.Int64
+	enough := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for {
+				id := fmt.Sprintf("%s-%d", r.name, next.Add(1))
+				if err := slowRequest(r.ctx, conn, id); err != nil {
+					lock.Lock()
+					failed[id] = err
+					lock.Unlock()
+					return
+				}
+				if succeeded.Add(1) == 100 {
+					close(enough)
+				}
+			}
+		})
+	}
+	select {
+	case <-enough:
+	case <-r.ctx.Done():
+		wg.Wait()
+		t.Fatalf("%d requests succeeded, others failed: %v", succeeded.Load(), failed)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.stop(r.ctx)
+	}()
+	wg.Wait()
+	<-stopped
+	select {
+	case <-conn.Done():
+	case <-r.ctx.Done():
+		t.Fatal("the connection goes on")
+	}
+	for id, err := range failed {
+		judge(t, r, id, err)
+	}
+	t.Logf("%d succeeded; the connection ended with: %v", succeeded.Load(), conn.Err())
+}
+
+func slowRequest(ctx context.Context, conn *hyper.Conn, id string) error {
+	resp, body, err := exchange(ctx, conn, &hyper.Request{Path: "/origin/slow", Header: hyper.Header{{Name: "x-request", Value: id}}})
+	if err == nil && (resp.Status != 200 || body != "done "+id) {
+		return fmt.Errorf("status %d, %q", resp.Status, body)
+	}
+	return err
+}
+
+func judge(t *testing.T, r *running, id string, err error) {
+	t.Helper()
+	var s *hyper.StreamError
+	var c *hyper.ConnError
+	switch {
+	case !errors.As(err, &s) && !errors.As(err, &c):
+		t.Errorf("request %s: neither a response nor a reason: %v", id, err)
+	case hyper.Retryable(err) && r.seen(id):
+		t.Errorf("request %s was acted on and is said to be retryable: %v", id, err)
+	}
+}
