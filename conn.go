@@ -301,7 +301,7 @@ func (c *Conn) failLocked(err error) {
 	switch {
 	case errors.As(err, &ce) && ce.goAway && !ce.FromPeer:
 		debug := ""
-		if ce.Err != nil {
+		if ce.Err != nil && ce.Code != InternalError { // what went wrong in here is not the peer's to know
 			debug = ce.Err.Error()
 		}
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.ErrCode(ce.Code), debug))
@@ -557,6 +557,9 @@ func (c *Conn) dispatchLocked(f *frame) error {
 		return c.recvGoAwayLocked(f)
 	case wire.WindowUpdate:
 		return c.recvWindowUpdateLocked(f)
+	case wire.PriorityUpdate:
+		// RFC 9218 §7.1: it is the client's to send; from a server it is a PROTOCOL_ERROR.
+		return connErr(ProtocolError, "PRIORITY_UPDATE from a server")
 	}
 	return c.noiseLocked() // §5.5: a type we do not know
 }
@@ -628,11 +631,11 @@ func (c *Conn) recvDataLocked(f *frame) error {
 	s := c.streams[f.StreamID]
 	if f.first {
 		// RFC 9113 §6.9.1: the connection's window counts every DATA frame, whatever becomes of it.
-		if !c.window.receive(f.Length) {
+		if !c.window.receive(f.Length, f.padding) {
 			return connErr(FlowControlError, "DATA of %d octets exceeds the connection's window", f.Length)
 		}
 		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
-		c.window.consume(f.padding)
+		c.window.discard(f.padding)
 		c.stats.DataReceived += int64(f.Length)
 		if s == nil {
 			c.window.consume(f.Length - f.padding) // late DATA: we ended this stream and the peer had not heard yet

@@ -277,7 +277,7 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			return no.judge(s)
 		}
 		s.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
-		s.window.consume(f.padding)
+		s.window.discard(f.padding)
 		if s.state == state.Closed { // the window manager ended it
 			return nil
 		}
@@ -329,7 +329,7 @@ func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 		}
 	}
 	// RFC 9113 §6.9.1: beyond what we granted is a FLOW_CONTROL_ERROR, of the stream here.
-	if !s.window.receive(f.Length) {
+	if !s.window.receive(f.Length, f.padding) {
 		return &refusal{FlowControlError, fmt.Errorf("DATA of %d octets exceeds the window", f.Length)}
 	}
 	s.state, s.message, s.bodyLeft = next, message, left

@@ -222,16 +222,23 @@ func (w *Window) make(factory WindowManagerFactory) (err error) {
 	return nil
 }
 
-// receive books n flow-controlled octets and reports whether the peer was allowed to send them.
-// RFC 9113 §6.9.1: what has not been announced is not the peer's to use.
-func (w *Window) receive(n int) bool {
+// receive books n flow-controlled octets, padding of them to be discarded, and reports whether the peer was allowed to
+// send them. RFC 9113 §6.9.1: what has not been announced is not the peer's to use.
+func (w *Window) receive(n, padding int) bool {
 	if int64(n) > w.credit-w.pending {
 		return false
 	}
 	w.credit -= int64(n)
-	w.unread += int64(n)
+	w.unread += int64(n - padding)
 	w.total += int64(n)
 	return true
+}
+
+// discard tells the manager of n octets that never were in memory: padding.
+func (w *Window) discard(n int) {
+	if n > 0 {
+		w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
+	}
 }
 
 // consume books n octets as gone from memory.
@@ -248,7 +255,7 @@ func (w *Window) update(ev WindowEvent) {
 	if w.manager == nil {
 		return
 	}
-	ev.Credit, ev.Unread, ev.Total = int(w.credit), int(w.unread), w.total
+	ev.Credit, ev.Unread, ev.Total = int(w.credit), int(w.unread)+ev.Padding, w.total // padding is discarded with the next event
 	ev.Length = -1
 	if w.s != nil {
 		ev.Length = w.s.bodyLeft
