@@ -44,16 +44,19 @@ func TestZeroConfigIsAGoodClient(t *testing.T) {
 }
 
 func TestConfigOutOfRangeIsRefused(t *testing.T) {
-	for name, cfg := range map[string]*Config{
-		"MaxFrameSize too small":        {MaxFrameSize: 1<<14 - 1},
-		"MaxFrameSize negative":         {MaxFrameSize: -1},
-		"MaxFrameSize too large":        {MaxFrameSize: 1 << 24},
-		"InitialStreamWindow too large": {InitialStreamWindow: 1 << 31},
-		"MaxHeaderListSize negative":    {MaxHeaderListSize: -1},
-		"MaxHeaderListSize too large":   {MaxHeaderListSize: 1 << 32},
-		"HeaderTableSize too large":     {HeaderTableSize: 1 << 32},
-		"Settings that have a field":    {Settings: []Setting{{SettingMaxConcurrentStreams, 1}}},
-	} {
+	cases := map[string]*Config{
+		"MaxFrameSize too small":     {MaxFrameSize: 1<<14 - 1},
+		"MaxFrameSize negative":      {MaxFrameSize: -1},
+		"MaxFrameSize too large":     {MaxFrameSize: 1 << 24},
+		"MaxHeaderListSize negative": {MaxHeaderListSize: -1},
+		"Settings that have a field": {Settings: []Setting{{SettingMaxConcurrentStreams, 1}}},
+	}
+	if huge := int64(1) << 32; math.MaxInt > huge { // where an int can hold what 32 bits cannot
+		cases["InitialStreamWindow too large"] = &Config{InitialStreamWindow: int(huge >> 1)}
+		cases["MaxHeaderListSize too large"] = &Config{MaxHeaderListSize: int(huge)}
+		cases["HeaderTableSize too large"] = &Config{HeaderTableSize: int(huge)}
+	}
+	for name, cfg := range cases {
 		client, server := net.Pipe()
 		if _, err := NewConn(t.Context(), client, cfg); err == nil || !strings.Contains(err.Error(), "hyper: Config.") {
 			t.Errorf("%s: %v", name, err)
