@@ -45,6 +45,15 @@ func (c *Conn) takeSlotLocked(ctx context.Context) error {
 	c.unlock()
 	err := w.wait(ctx)
 	c.mu.Lock()
+	for err == nil && w.granted && int64(s.used) > int64(s.limit) && c.takesRequestsLocked() == nil {
+		// SETTINGS lowered the limit before we woke, and their acknowledgment is out: the slot is not there any more.
+		w.granted = false
+		s.waiting.pushFront(w)
+		c.giveSlotLocked()
+		c.unlock()
+		err = w.wait(ctx)
+		c.mu.Lock()
+	}
 	granted := w.granted
 	c.releaseLocked(&s.waiting, w)
 	switch {
@@ -198,6 +207,16 @@ func (q *waitQueue) push(w *waiter) {
 		q.head = w
 	}
 	q.tail = w
+}
+
+func (q *waitQueue) pushFront(w *waiter) {
+	w.queued, w.next = true, q.head
+	if q.head != nil {
+		q.head.prev = w
+	} else {
+		q.tail = w
+	}
+	q.head = w
 }
 
 func (q *waitQueue) remove(w *waiter) {

@@ -226,6 +226,9 @@ func (p *Push) parse(fields []Field) (malformed string) {
 		if reason := malformedField(f.Name, f.Value); reason != "" {
 			return reason
 		}
+		if f.Name == "te" && !equalFold(f.Value, "trailers") { // RFC 9113 §8.2.2
+			return "a te other than trailers"
+		}
 	}
 	r.Header = append(Header(nil), fields[i:]...)
 	return ""

@@ -713,6 +713,7 @@ func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 		wantBody(t, "all of it", resp.Body, string(make([]byte, 110)))
 		want := []string{
 			"/pushed Opened credit=65435 unread=100 length=10",
+			"/pushed Data credit=66435 unread=100 length=10", // what came before it was claimed
 			"/pushed Data credit=66425 unread=110 length=0",
 			"/pushed Consumed credit=66425 unread=0 length=0",
 			"/pushed Closed credit=66425 unread=0 length=-1",

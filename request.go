@@ -3,6 +3,7 @@ package hyper
 import (
 	"bytes"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -139,6 +140,8 @@ func (p *plan) planPseudo(c *Conn) error {
 		return &RequestError{":protocol", "is not a token"}
 	case !isAuthority(authority):
 		return &RequestError{":authority", "is not host or host:port in ASCII"}
+	case plain && !hasPort(authority):
+		return &RequestError{":authority", "has no port: CONNECT knows no default (RFC 9110 §9.3.6)"}
 	case plain && (given[1] || given[3]):
 		return &RequestError{":path", "and :scheme have no place in CONNECT"}
 	case !plain && !isScheme(scheme):
@@ -222,6 +225,9 @@ func (p *plan) planBody(declared int64) error {
 	if want >= 0 && (p.body != nil || p.ending == endByCaller) {
 		p.length = want
 	}
+	if p.method == "TRACE" && p.length != 0 && p.ending == endWithBody {
+		return &RequestError{":method", "TRACE has no content (RFC 9110 §9.3.8)"}
+	}
 	if p.body == nil && len(p.memory) == 0 || p.method == "CONNECT" {
 		p.expect = false // nothing to hold back
 	}
@@ -281,6 +287,10 @@ func (p *plan) write(w *fieldWriter) {
 	for _, f := range p.Header[p.leading:] {
 		switch name := lower(f.Name); name {
 		case "host": // it is :authority
+		case "expect":
+			if p.length != 0 { // RFC 9110 §10.1.1: a client MUST NOT expect 100 (Continue) where it has no content
+				w.field(name, f.Value, f.Sensitive)
+			}
 		case "cookie":
 			for crumb := range strings.SplitSeq(f.Value, "; ") {
 				w.field(name, crumb, f.Sensitive)
@@ -319,6 +329,12 @@ func isVisible(s string) bool {
 
 // isAuthority accepts host and host:port. RFC 9113 §8.3.1: userinfo must not be there.
 func isAuthority(s string) bool { return isVisible(s) && !strings.ContainsAny(s, "/?#@\\\"<>^`{|}") }
+
+func hasPort(authority string) bool {
+	_, port, err := net.SplitHostPort(authority)
+	n, bad := strconv.ParseUint(port, 10, 16)
+	return err == nil && bad == nil && n > 0
+}
 
 func isPath(s, method string) bool {
 	return isVisible(s) && !strings.Contains(s, "#") && (s[0] == '/' || s == "*" && method == "OPTIONS")

@@ -288,6 +288,7 @@ func (s *Stream) resetSendingLocked() {
 	s.c.slots.mark(s.id, resetMark{ping: s.c.pingsSent, held: s.push == nil})
 	s.stopSendingLocked(streamErr(s.id, NoError, errors.New("the response is complete")))
 	s.removeLocked()
+	s.c.pingForSlotsLocked()
 }
 
 // upload reads body and sends it. It is the goroutine of a body that is not in memory, because reading may block.

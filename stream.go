@@ -146,6 +146,13 @@ func (s *Stream) openWindowLocked() {
 		factory = s.req.WindowManager
 	}
 	s.window.open(factory)
+	if n := int(s.window.total); n > 0 { // of a push: managers that answer to what comes must hear of what came before
+		padding := n - int(s.window.unread)
+		s.window.update(WindowEvent{Kind: WindowData, Bytes: n, Padding: padding})
+		if padding > 0 {
+			s.window.update(WindowEvent{Kind: WindowConsumed, Bytes: padding})
+		}
+	}
 }
 
 // ID returns the stream identifier: odd for a request of ours, even for a push.

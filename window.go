@@ -47,7 +47,7 @@ type WindowEventKind uint8
 const (
 	WindowOpened   WindowEventKind = iota + 1 // the window begins, with Credit as the settings make it; a push's when it is claimed
 	WindowHeaders                             // the response's header came; Length is known now
-	WindowData                                // a DATA frame of Bytes came
+	WindowData                                // a DATA frame of Bytes came; behind a push's Opened, all that came before it was claimed
 	WindowConsumed                            // the reader took Bytes, or they were padding or discarded
 	WindowSettings                            // the peer acknowledged a new initial window: Credit moved by Bytes, up or down
 	WindowRTT                                 // a round trip was measured: for the connection's manager, and for the stream's that asked
@@ -223,9 +223,10 @@ func (w *Window) make(factory WindowManagerFactory) (err error) {
 }
 
 // receive books n flow-controlled octets, padding of them to be discarded, and reports whether the peer was allowed to
-// send them. RFC 9113 §6.9.1: what has not been announced is not the peer's to use.
+// send them. RFC 9113 §6.9.1: what has not been announced is not the peer's to use; an empty frame needs no window, not
+// even one of 0.
 func (w *Window) receive(n, padding int) bool {
-	if int64(n) > w.credit-w.pending {
+	if n > 0 && int64(n) > w.credit-w.pending {
 		return false
 	}
 	w.credit -= int64(n)

@@ -1,0 +1,278 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/net/http2/hpack"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A row is one rule and the exchange that shows it kept.
+type row struct {
+	section string // "9113 §6.1"
+	name    string // of the subtest
+	rule    string // in our words; and hyper's choice, where the RFC leaves one
+	at      *moment
+	peer    func(l *lab) // what the peer does then; nil: nothing
+	then    verdict      // nil: peer has judged
+}
+
+func (r row) run(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, r.at)
+		r.at.reach(l)
+		if r.peer != nil {
+			r.peer(l)
+		}
+		if r.then != nil {
+			r.then(l)
+		}
+	})
+}
+
+// A lab is a connection with its scripted peer, at some moment of an exchange.
+type lab struct {
+	*h2test.Peer
+	t    *testing.T
+	conn *hyper.Conn
+	pipe *h2test.Conn // the client's end
+	at   *moment
+
+	target   uint32        // the stream that the row is about
+	stream   *hyper.Stream // stream 1, where the moment opened it by hand
+	push     *hyper.Push
+	caller   *caller // who waits for the answer on target; nil: nobody any more
+	parent   *caller // who waits for stream 1, where target is a push
+	next     uint32  // the client's next stream
+	lastPush uint32  // what GOAWAY has to name
+}
+
+func newLab(t *testing.T, at *moment) *lab {
+	client, server := h2test.Pipe()
+	l := &lab{Peer: h2test.NewPeer(t, server), t: t, pipe: client, at: at, target: 1, next: 1}
+	conn, err := hyper.NewConn(t.Context(), client, &at.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	l.conn = conn
+	return l
+}
+
+// A caller is a goroutine that waits for a response and reads it to its end.
+type caller struct {
+	done   chan struct{}
+	resp   *hyper.Response
+	status int
+	body   string
+	err    error
+}
+
+func (l *lab) ask(respond func(context.Context) (*hyper.Response, error)) *caller {
+	c := &caller{done: make(chan struct{})}
+	go func() {
+		defer close(c.done)
+		if c.resp, c.err = respond(context.Background()); c.err != nil {
+			return
+		}
+		c.status = c.resp.Status
+		body, err := io.ReadAll(c.resp.Body)
+		c.body, c.err = string(body), err
+	}()
+	return c
+}
+
+// send has a caller send req, and takes its HEADERS.
+func (l *lab) send(req *hyper.Request) *caller {
+	l.t.Helper()
+	c := l.ask(func(ctx context.Context) (*hyper.Response, error) { return l.conn.Do(ctx, req) })
+	l.WantHeaders("a request", l.next)
+	l.next += 2
+	return c
+}
+
+// open opens a stream by hand, and takes its HEADERS.
+func (l *lab) open(req *hyper.Request) *hyper.Stream {
+	l.t.Helper()
+	s, err := l.conn.Open(l.t.Context(), req)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.WantHeaders("a request", l.next)
+	l.next += 2
+	return s
+}
+
+// want waits for a whole response.
+func (l *lab) want(c *caller, status int, body string) {
+	l.t.Helper()
+	<-c.done
+	if c.err != nil || c.status != status || c.body != body {
+		l.t.Fatalf("the caller got %d %q, %v; want %d %q\n%s", c.status, c.body, c.err, status, body, l.Log())
+	}
+}
+
+// told is what the caller is told.
+func (l *lab) told(c *caller) error {
+	<-c.done
+	return c.err
+}
+
+// answer writes a whole response.
+func (l *lab) answer(stream uint32, body string) {
+	l.WriteHeaders(stream, 0, ":status: 200", "x-state: kept")
+	l.WriteData(stream, wire.EndStream, []byte(body))
+}
+
+// goesOn requires that the connection works: an exchange, encoded with the compression state that both sides should have.
+func (l *lab) goesOn() {
+	l.t.Helper()
+	another := l.next
+	c := l.send(&hyper.Request{Path: "/another"})
+	body := "another"[:min(7, max(0, l.Credit(another)))] // of a window that a row has made tight
+	l.answer(another, body)
+	l.want(c, 200, body)
+	if got := c.resp.Header.Get("x-state"); got != "kept" {
+		l.t.Errorf("the compression state is lost: x-state is %q", got)
+	}
+	l.WantIdle("nothing but that exchange")
+	if err := l.conn.Err(); err != nil {
+		l.t.Errorf("the connection has ended: %v", err)
+	}
+}
+
+// A verdict is what must have become of the exchange.
+type verdict func(l *lab)
+
+// accepted: the client took what came without a word, the exchange comes to its end, and the connection goes on.
+func accepted(l *lab) {
+	l.t.Helper()
+	l.WantIdle("there is nothing to say to it")
+	l.at.finish(l)
+	l.goesOn()
+}
+
+// goesOn: the peer's script has brought the exchange to its end.
+func goesOn(l *lab) {
+	l.t.Helper()
+	l.goesOn()
+}
+
+// endsStream is a stream error.
+func endsStream(code hyper.ErrCode) verdict {
+	return func(l *lab) {
+		l.t.Helper()
+		l.WantRSTStream("the stream error", l.target, wire.ErrCode(code))
+		if l.at.told != nil {
+			l.wantStreamError(l.at.told(l), code)
+		}
+		if l.parent != nil {
+			l.answer(1, "parent")
+			l.want(l.parent, 200, "parent")
+		}
+		if l.parent != nil && l.at.told == nil {
+			for push, err := range l.parent.resp.Pushes(l.t.Context()) {
+				l.t.Errorf("the refused promise is handed out: %v, %v", push, err)
+			}
+		}
+		l.goesOn()
+	}
+}
+
+func (l *lab) wantStreamError(err error, code hyper.ErrCode) {
+	l.t.Helper()
+	var se *hyper.StreamError
+	var ce *hyper.ConnError
+	if !errors.As(err, &se) || errors.As(err, &ce) || se.Code != code || se.FromPeer || se.StreamID != l.target || !errors.Is(err, code) {
+		l.t.Errorf("the caller is told %v, want a StreamError of stream %d with %v", err, l.target, code)
+	}
+	if hyper.Retryable(err) {
+		l.t.Errorf("%v is not provably unprocessed", err)
+	}
+}
+
+// endsConn is a connection error.
+func endsConn(code hyper.ErrCode) verdict {
+	return func(l *lab) {
+		l.t.Helper()
+		l.WantGoAway("the connection error", l.lastPush, wire.ErrCode(code))
+		l.WantClosed("and the close follows it")
+		if l.at.told != nil {
+			l.wantConnError("the caller", l.at.told(l), code)
+		}
+		if l.parent != nil {
+			l.wantConnError("the caller of stream 1", l.told(l.parent), code)
+		}
+		l.wantConnError("Conn.Err", l.conn.Err(), code)
+		_, err := l.conn.Get(l.t.Context(), "/after")
+		l.wantConnError("a later request", err, code)
+	}
+}
+
+func (l *lab) wantConnError(who string, err error, code hyper.ErrCode) {
+	l.t.Helper()
+	var ce *hyper.ConnError
+	if !errors.As(err, &ce) || ce.Code != code || ce.FromPeer || !errors.Is(err, code) {
+		l.t.Errorf("%s: told %v, want a ConnError with %v", who, err, code)
+	}
+}
+
+// frame is a peer that writes one frame.
+func frame(typ wire.FrameType, flags wire.Flags, stream uint32, payload string) func(*lab) {
+	return func(l *lab) { l.frame(typ, flags, stream, payload) }
+}
+
+func (l *lab) frame(typ wire.FrameType, flags wire.Flags, stream uint32, payload string) {
+	l.WriteFrame(wire.FrameHeader{Length: len(payload), Type: typ, Flags: flags, StreamID: stream}, []byte(payload))
+}
+
+// headers is a peer that writes a field section on the row's stream, and behind the fields one that changes the
+// compression state.
+func headers(flags wire.Flags, fields ...string) func(*lab) {
+	return func(l *lab) { l.WriteHeaders(l.target, flags, append(fields, "x-state: kept")...) }
+}
+
+// rawHeaders is headers for fields that cannot be written as "name: value".
+func rawHeaders(flags wire.Flags, fields ...hpack.HeaderField) func(*lab) {
+	return func(l *lab) {
+		for _, f := range fields {
+			l.Encoder().WriteField(f)
+		}
+		l.WriteHeaders(l.target, flags, "x-state: kept")
+	}
+}
+
+// field is a hpack.HeaderField.
+func field(name, value string) hpack.HeaderField { return hpack.HeaderField{Name: name, Value: value} }
+
+// all does one after the other.
+func all(steps ...func(*lab)) func(*lab) {
+	return func(l *lab) {
+		for _, step := range steps {
+			step(l)
+		}
+	}
+}
+
+// block is a peer that sends these octets as a field block on the row's stream.
+func block(flags wire.Flags, octets string) func(*lab) {
+	return func(l *lab) { l.frame(wire.Headers, flags|wire.EndHeaders, l.target, octets) }
+}
+
+// set is a peer that sends SETTINGS and takes the acknowledgment.
+func set(settings ...wire.Setting) func(*lab) {
+	return func(l *lab) {
+		l.t.Helper()
+		l.WriteSettings(settings...)
+		l.WantSettingsAck("SETTINGS are acknowledged")
+	}
+}
+
+func setting(id wire.SettingID, value uint32) wire.Setting { return wire.Setting{ID: id, Value: value} }
