@@ -17,7 +17,8 @@ import (
 // Anything else is refused with PROTOCOL_ERROR.
 type PushPolicy struct {
 	// Max is how many pushes may be under way or wait to be claimed, on the whole connection: 100 where it is 0. It
-	// is announced as SETTINGS_MAX_CONCURRENT_STREAMS; a promise beyond it is refused with REFUSED_STREAM.
+	// is announced as SETTINGS_MAX_CONCURRENT_STREAMS; a promise beyond it is refused with REFUSED_STREAM. Pushes that
+	// nobody reads hold the connection's window, so Max times the initial stream window should stay well below that.
 	Max int
 
 	// Accept is asked about each promise that passed the checks; a false answer refuses it with CANCEL. It

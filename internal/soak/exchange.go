@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"gohyper.dev/hyper"
+)
+
+// An exchange is one request, planned in full before it is sent, so that whatever happens to it can be explained.
+type exchange struct {
+	id    uint64
+	rng   *rand.Rand // its worker's
+	kind  string     // down, up, echo
+	how   string     // what the server is asked to do
+	seed  uint64
+	size  int64
+	slow  bool          // we read and write little at a time
+	stop  int64         // octets of the response after which we stop reading; -1 read all
+	by    string        // how we stop: close, reset, context
+	after time.Duration // the context ends; 0: it does not
+}
+
+func plan(rng *rand.Rand, id uint64) *exchange {
+	x := &exchange{id: id, rng: rng, seed: rng.Uint64(), stop: -1}
+	if rng.IntN(10) > 0 {
+		x.size = int64(math.Exp2(23*rng.Float64())) - 1
+		if rng.IntN(200) == 0 {
+			x.size = 8 << 20
+		}
+	}
+	switch n := rng.IntN(100); {
+	case n < 60:
+		x.kind, x.how = "down", pick(rng, "plain", "length", "gzip", "deflate", "push")
+		if n < 3 {
+			x.how = "abort"
+		}
+	case n < 85:
+		x.kind, x.how = "up", pick(rng, "plain", "length", "memory", "trailer", "slow")
+	default:
+		x.kind, x.how = "echo", pick(rng, "plain", "trailer", "slow")
+	}
+	x.slow = rng.IntN(20) == 0
+	if x.slow || x.how == "slow" || x.how == "memory" {
+		x.size = min(x.size, 128<<10)
+	}
+	switch rng.IntN(10) {
+	case 0:
+		x.stop, x.by = rng.Int64N(x.size+1), pick(rng, "close", "reset", "context")
+	case 1:
+		x.after = time.Duration(rng.Int64N(int64(20*time.Millisecond))) + 1
+	}
+	return x
+}
+
+func pick(rng *rand.Rand, list ...string) string { return list[rng.IntN(len(list))] }
+
+// run does the exchange on c. Wrong octets, and a wrong end, are a mismatch; any other error is to be explained.
+func (x *exchange) run(c *client) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
+	defer cancel()
+	if x.after > 0 {
+		time.AfterFunc(x.after, cancel)
+	}
+	req := &hyper.Request{
+		Path:   fmt.Sprintf("/%s/%d/%d/%s", x.kind, x.seed, x.size, x.how),
+		Header: hyper.Header{{Name: "x-request", Value: strconv.FormatUint(x.id, 10)}},
+	}
+	if x.how == "trailer" {
+		req.Header.Add("trailer", "x-sum") // net/http takes no others
+	}
+	switch x.kind {
+	case "up":
+		req.Method = "PUT"
+		x.addBody(req)
+	case "echo":
+		return x.duplex(ctx, cancel, c, req)
+	}
+	resp, err := c.Do(ctx, req)
+	if err != nil {
+		return err
+	}
+	return x.finish(ctx, cancel, c, resp)
+}
+
+var errHung = errors.New("the exchange hangs")
+
+func (x *exchange) addBody(req *hyper.Request) {
+	body := &source{seed: x.seed, size: x.size}
+	switch x.how {
+	case "length":
+		req.ContentLength = x.size
+	case "memory":
+		octets, _ := io.ReadAll(body)
+		req.Body = bytes.NewReader(octets)
+		return
+	case "trailer":
+		req.Trailer = hyper.Header{{Name: "x-sum", Value: strconv.FormatInt(x.size, 10)}}
+	}
+	req.Body = struct{ io.Reader }{body} // and nothing else is known about it
+}
+
+// duplex writes and reads at once.
+func (x *exchange) duplex(ctx context.Context, cancel func(), c *client, req *hyper.Request) error {
+	req.Method = "POST"
+	s, err := c.Open(ctx, req)
+	if err != nil {
+		return err
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- x.send(s) }()
+	resp, err := s.Response(ctx)
+	if err == nil {
+		err = x.finish(ctx, cancel, c, resp)
+	}
+	s.Reset(hyper.Cancel) // where it is not over, so that send ends
+	sendErr := <-sent
+	if x.stop >= 0 && errors.Is(sendErr, hyper.ErrCanceled) {
+		sendErr = nil
+	}
+	return cmp.Or(err, sendErr)
+}
+
+func (x *exchange) send(s *hyper.Stream) error {
+	size := 32 << 10
+	if x.slow {
+		size = 4 << 10
+	}
+	if _, err := io.CopyBuffer(s, struct{ io.Reader }{&source{seed: x.seed, size: x.size}}, make([]byte, size)); err != nil {
+		return err
+	}
+	if x.how == "trailer" {
+		return s.SendTrailers(hyper.Header{{Name: "x-sum", Value: strconv.FormatInt(x.size, 10)}})
+	}
+	return s.CloseWrite()
+}
+
+// finish reads the response, as far as it is wanted, and what was pushed with it.
+func (x *exchange) finish(ctx context.Context, cancel func(), c *client, resp *hyper.Response) error {
+	defer resp.Body.Close()
+	if resp.Status != 200 {
+		return mismatch(fmt.Sprintf("status %d", resp.Status))
+	}
+	if x.kind == "up" {
+		text, err := io.ReadAll(resp.Body)
+		if want := strconv.FormatInt(x.size, 10); err == nil && string(text) != want {
+			err = mismatch(fmt.Sprintf("the server took %q octets of %s", text, want))
+		}
+		return err
+	}
+	if x.how == "length" && resp.ContentLength != x.size || (x.how == "gzip" || x.how == "deflate") != resp.Uncompressed {
+		return mismatch(fmt.Sprintf("length %d, decoded %v", resp.ContentLength, resp.Uncompressed))
+	}
+	if err := x.read(cancel, c.site.l, resp, &checker{seed: x.seed, size: x.size}); err != nil || x.stop >= 0 {
+		return err
+	}
+	if x.how == "push" && x.rng.IntN(2) == 0 {
+		return x.takePushes(ctx, c, resp)
+	}
+	return nil
+}
+
+// read checks the body, and the trailers behind it.
+func (x *exchange) read(cancel func(), l *ledger, resp *hyper.Response, body *checker) error {
+	buf := make([]byte, 64<<10)
+	if x.slow {
+		buf = buf[:2<<10]
+	}
+	for {
+		p := buf
+		if x.stop >= 0 {
+			p = buf[:min(int64(len(buf)), x.stop-body.at)]
+			if len(p) == 0 {
+				return x.stopReading(cancel, resp)
+			}
+		}
+		n, err := resp.Body.Read(p)
+		l.down.Add(int64(n))
+		if _, wrong := body.Write(p[:n]); wrong != nil {
+			return wrong
+		}
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+		if x.slow && x.rng.IntN(4) == 0 {
+			time.Sleep(time.Duration(x.rng.Int64N(int64(5 * time.Millisecond))))
+		}
+	}
+	if err := body.whole(); err != nil {
+		return err
+	}
+	if sum := resp.Trailer().Get("x-sum"); sum != strconv.FormatInt(body.size, 10) {
+		return mismatch(fmt.Sprintf("the trailers are %v", resp.Trailer()))
+	}
+	return nil
+}
+
+// stopReading ends the exchange early, and looks whether it has ended.
+func (x *exchange) stopReading(cancel func(), resp *hyper.Response) error {
+	switch x.by {
+	case "close":
+		resp.Body.Close()
+	case "reset":
+		resp.Stream().Reset(hyper.Cancel)
+		resp.Body.Close()
+	case "context":
+		cancel()
+	}
+	return nil
+}
+
+// takePushes reads some of what was promised, and cancels or leaves the rest.
+func (x *exchange) takePushes(ctx context.Context, c *client, resp *hyper.Response) error {
+	for push, err := range resp.Pushes(ctx) {
+		if err != nil {
+			return err
+		}
+		if x.rng.IntN(4) == 0 {
+			push.Cancel()
+			if x.rng.IntN(2) == 0 {
+				return nil // the next one ends with its parent
+			}
+			continue
+		}
+		part := strings.Split(push.Request.Path, "/")
+		if len(part) != 5 || part[1] != "down" {
+			return mismatch(fmt.Sprintf("the push of %q", push.Request.Path))
+		}
+		seed, _ := strconv.ParseUint(part[2], 10, 64)
+		size, _ := strconv.ParseInt(part[3], 10, 64)
+		if seed-x.seed-1 > 1 || size != x.size/4 {
+			return mismatch(fmt.Sprintf("the push of %q with %d of %d", push.Request.Path, x.seed, x.size))
+		}
+		pushed, err := push.Response(ctx)
+		if err != nil {
+			push.Cancel()
+			return err
+		}
+		err = x.read(nil, c.site.l, pushed, &checker{seed: seed, size: size})
+		pushed.Body.Close()
+		if err != nil {
+			return err
+		}
+		c.site.l.pushes.Add(1)
+	}
+	return nil
+}
+
+// explain says why the exchange may have ended so, or "".
+func (x *exchange) explain(c *client, err error) string {
+	var se *hyper.StreamError
+	ours := errors.Is(err, context.Canceled) || errors.Is(err, hyper.ErrCanceled)
+	switch {
+	case errors.Is(err, errHung):
+		return ""
+	case ours && (x.after > 0 || x.stop >= 0):
+		return "cancelled by the caller"
+	case errors.Is(err, hyper.ErrClosed) && c.weLeft():
+		return "closed by us"
+	case errors.As(err, &se) && se.FromPeer && se.Code == hyper.RefusedStream && hyper.Retryable(err):
+		return "refused: above a limit not known yet"
+	case errors.Is(err, hyper.ErrDrained) && (c.far.why() == restarted || c.weLeft()):
+		return "no new requests: " + restarted
+	case errors.As(err, &se) && se.FromPeer && hyper.Retryable(err) && c.far.why() == restarted:
+		return "above the last stream of a GOAWAY"
+	case errors.As(err, &se) && se.FromPeer && se.Code == hyper.InternalError && x.how == "abort":
+		return "aborted by the handler"
+	}
+	return x.explainLoss(c, err)
+}
+
+// explainLoss does so for an error of the whole connection.
+func (x *exchange) explainLoss(c *client, err error) string {
+	var ce *hyper.ConnError
+	if !errors.As(err, &ce) || ce.Code != hyper.NoError || c.far.why() == "" {
+		return ""
+	}
+	if hyper.Retryable(err) {
+		return "never sent: " + c.far.why()
+	}
+	return "lost: " + c.far.why()
+}

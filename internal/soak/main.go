@@ -1,0 +1,278 @@
+// Command soak runs a client and servers against each other for as long as it is told, while connections are cut, servers
+// are restarted, and callers change their minds.
+//
+//	go run ./internal/soak -for 10m -plot soak.svg
+//
+// Every octet of every body is checked, by the server and by the client; every error must have an explanation
+// in what was done to its connection or by its caller; no request is processed twice; nothing hangs; and between
+// exchanges no stream is open, no credit is lost, and neither memory nor goroutines grow. It exits with 1 where any of
+// that does not hold. All of it stays within the process and its loopback interface.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+)
+
+func main() {
+	var o options
+	flag.DurationVar(&o.length, "for", time.Minute, "how long to run")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of the plan; the timing remains the machine's")
+	flag.IntVar(&o.workers, "workers", 32, "callers at once")
+	flag.StringVar(&o.plot, "plot", "", "write a plot to this SVG `file`")
+	flag.Parse()
+	if err := soak(o, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	length  time.Duration
+	seed    uint64
+	workers int
+	plot    string
+}
+
+// A run is one soak in progress.
+type run struct {
+	options
+	*ledger
+	sites  []*site
+	people population
+	start  time.Time
+
+	// Each exchange holds it for reading. Samples are taken with it held for writing: between exchanges, where what is left
+	// over has no excuse.
+	gate sync.RWMutex
+	took []sample
+}
+
+// A sample is taken while nothing goes on.
+type sample struct {
+	at         time.Duration
+	heap       int64 // octets in use after garbage collection
+	goroutines int
+	conns      int
+	whole      int64 // exchanges so far
+}
+
+// What may be left over.
+const (
+	heapSlack      = 4 << 20 // at the end, above the start
+	heapGrowth     = 2 << 20 // of the last quarter's median above the second's
+	goroutineSlack = 2
+	goroutineGrow  = 16 // two of ours and some of the server's for each of a few more connections
+)
+
+func soak(o options, out io.Writer) error {
+	h2test.Certificate()
+	r := &run{options: o, ledger: newLedger()}
+	r.people = population{l: r.ledger, alive: make(map[*client]bool)}
+	fmt.Fprintf(out, "soak: seed %d, %v, %d workers\n", o.seed, o.length, o.workers)
+	before := r.sample()
+	var err error
+	if r.sites, err = newSites(r.ledger, o.seed); err != nil {
+		return err
+	}
+	r.start = time.Now()
+	r.work()
+	r.people.end(r.sites)
+	for _, s := range r.sites {
+		s.stop()
+	}
+	r.sites = nil
+	after := r.settle(before)
+	r.judge(before, after)
+	r.report(out, before, after)
+	if o.plot != "" {
+		if err := os.WriteFile(o.plot, plot(r.took), 0o644); err != nil {
+			return err
+		}
+	}
+	return r.verdict()
+}
+
+// work lets the workers go until the time is over, and takes samples.
+func (r *run) work() {
+	ctx, cancel := context.WithTimeout(context.Background(), r.length)
+	defer cancel()
+	var all sync.WaitGroup
+	for i, s := range r.sites {
+		all.Go(func() { s.keepRestarting(ctx, rand.New(rand.NewPCG(r.seed, uint64(1000+i)))) })
+	}
+	for i := range r.workers {
+		all.Go(func() { r.worker(ctx, rand.New(rand.NewPCG(r.seed, uint64(i)))) })
+	}
+	tick := time.NewTicker(min(max(r.length/120, 250*time.Millisecond), 5*time.Second))
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-tick.C:
+			r.rest()
+		case <-ctx.Done():
+		}
+	}
+	all.Wait()
+}
+
+// rest takes a sample while no exchange is under way.
+func (r *run) rest() {
+	r.gate.Lock()
+	defer r.gate.Unlock()
+	r.people.checkRest()
+	time.Sleep(20 * time.Millisecond) // handlers hear of what was cancelled
+	r.took = append(r.took, r.sample())
+}
+
+func (r *run) sample() sample {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what lay in pools
+	runtime.ReadMemStats(&m)
+	s := sample{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), conns: r.people.count(), whole: r.whole.Load()}
+	if !r.start.IsZero() {
+		s.at = time.Since(r.start)
+	}
+	return s
+}
+
+// settle waits for what ends by itself behind the last Close.
+func (r *run) settle(before sample) sample {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if s := r.sample(); s.goroutines <= before.goroutines+goroutineSlack && s.heap <= before.heap+heapSlack || time.Now().After(deadline) {
+			return s
+		}
+	}
+}
+
+func (r *run) worker(ctx context.Context, rng *rand.Rand) {
+	for ctx.Err() == nil {
+		id := uint64(r.exchanges.Add(1))
+		if id >= maxExchanges {
+			return
+		}
+		r.gate.RLock()
+		r.exchange(plan(rng, id))
+		r.gate.RUnlock()
+	}
+}
+
+// exchange does x, and again where and only where the peer has provably not processed it.
+func (r *run) exchange(x *exchange) {
+	s := r.sites[x.rng.IntN(len(r.sites))]
+	for range 3 {
+		c, err := r.people.get(context.Background(), s, x.rng)
+		if err != nil {
+			continue // it is in the ledger
+		}
+		begun := time.Now()
+		err = x.run(c)
+		if took := time.Since(begun); took > patience {
+			r.violate(fmt.Errorf("%+v took %v: %w", *x, took, errHung))
+		}
+		if err == nil {
+			r.whole.Add(1)
+			return
+		}
+		if errors.Is(err, hyper.ErrDrained) || errors.Is(err, hyper.ErrClosed) {
+			s.drop(c)
+		}
+		why := x.explain(c, err)
+		if why == "" {
+			r.violate(fmt.Errorf("%s/%s of %d octets on %q (%s; the network: %q): %w", x.kind, x.how, x.size, s.name, c.kind.name, c.far.why(), err))
+			return
+		}
+		r.explain(why)
+		if !hyper.Retryable(err) {
+			return
+		}
+		if r.wasProcessed(x.id) {
+			r.violate(fmt.Errorf("request %d was processed, and its error says that it was not: %w", x.id, err))
+		}
+		r.retries.Add(1)
+	}
+}
+
+// judge holds what is left over against what there was before, and the end of the run against its beginning.
+func (r *run) judge(before, after sample) {
+	if after.heap > before.heap+heapSlack {
+		r.violate(fmt.Errorf("%d octets of heap are left, %d before", after.heap, before.heap))
+	}
+	if after.goroutines > before.goroutines+goroutineSlack {
+		stacks := make([]byte, 64<<10)
+		r.violate(fmt.Errorf("%d goroutines are left, %d before:\n%s", after.goroutines, before.goroutines, stacks[:runtime.Stack(stacks, true)]))
+	}
+	if after.conns != 0 {
+		r.violate(fmt.Errorf("%d connections are left", after.conns))
+	}
+	second, last := r.quarters()
+	if last.heap > second.heap+heapGrowth {
+		r.violate(fmt.Errorf("the heap grows: %d octets in the second quarter, %d in the last", second.heap, last.heap))
+	}
+	if last.goroutines > second.goroutines+goroutineGrow {
+		r.violate(fmt.Errorf("goroutines grow: %d in the second quarter, %d in the last", second.goroutines, last.goroutines))
+	}
+	if r.whole.Load() == 0 || r.up.Load() == 0 || r.down.Load() == 0 {
+		r.violate(errors.New("nothing was exchanged"))
+	}
+}
+
+// quarters returns the medians of the second and the last quarter, nothing where the run was too short for any.
+func (r *run) quarters() (second, last sample) {
+	n := len(r.took)
+	if n < 16 {
+		return
+	}
+	return medians(r.took[n/4 : n/2]), medians(r.took[3*n/4:])
+}
+
+func medians(list []sample) (m sample) {
+	heaps, goroutines, conns := []int64{}, []int{}, []int{}
+	for _, s := range list {
+		heaps, goroutines, conns = append(heaps, s.heap), append(goroutines, s.goroutines), append(conns, s.conns)
+	}
+	m.heap, m.goroutines, m.conns = median(heaps), median(goroutines), median(conns)
+	return m
+}
+
+func median[T int | int64](list []T) T {
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+func (r *run) report(out io.Writer, before, after sample) {
+	line := func(what string, n int64) { fmt.Fprintf(out, "%-44s %12d\n", what, n) }
+	line("exchanges", r.exchanges.Load())
+	line("  of them whole, each octet right", r.whole.Load())
+	line("octets checked by the servers", r.up.Load())
+	line("octets checked by the client", r.down.Load())
+	line("pushes taken whole", r.pushes.Load())
+	line("connections dialled", r.dials.Load())
+	line("servers restarted", r.restarts.Load())
+	line("requests sent again", r.retries.Load())
+	fmt.Fprintln(out, "errors, with their explanations")
+	for _, l := range r.explained() {
+		fmt.Fprintln(out, " ", l)
+	}
+	second, last := r.quarters()
+	fmt.Fprintf(out, "between exchanges       %10s %10s %10s\n", "heap/KiB", "goroutines", "open")
+	for _, row := range []struct {
+		name string
+		sample
+	}{{"before", before}, {"second quarter", second}, {"last quarter", last}, {"after", after}} {
+		fmt.Fprintf(out, "%-23s %10d %10d %10d\n", row.name, row.heap>>10, row.goroutines, row.conns)
+	}
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gohyper.dev/hyper"
+)
+
+// A manager is a kind of window management. What pushes hold until somebody claims them must leave room in the connection's
+// window for their parents, or these never come to their end.
+type manager struct {
+	name   string
+	config hyper.Config
+	pushes int   // at once
+	rest   int64 // what must be open of the connection's window when nothing is unread
+}
+
+var managers = []manager{
+	{"default", hyper.Config{}, 100, 32 << 20},
+	{"Manual, small", hyper.Config{WindowManager: hyper.Manual{Stream: 64 << 10, Connection: 256 << 10}.New, InitialStreamWindow: 64 << 10}, 2, 128 << 10},
+	{"Fixed, python's", hyper.Config{WindowManager: hyper.Fixed{}.New}, 100, 65535 / 4},
+	{"Fixed, 1 MiB", hyper.Config{WindowManager: hyper.Fixed{Size: 1 << 20}.New}, 100, 1 << 18},
+	{"RateLimited", hyper.Config{WindowManager: hyper.RateLimited{PerSecond: 32 << 20, Burst: 1 << 20}.New}, 100, 32 << 20},
+	{"very stupid", hyper.Config{WindowManager: stupid}, 100, 65535},
+}
+
+func stupid(*hyper.Window) hyper.WindowManager { return hyper.WindowFunc(hyper.WindowEvent.Received) }
+
+// A slot holds a connection that workers share, until it is replaced.
+type slot struct {
+	mu   sync.Mutex // held while dialling: the others wait for the same connection
+	conn *client
+}
+
+// A client is a connection with what explains its end.
+type client struct {
+	*hyper.Conn
+	site *site
+	kind *manager
+	far  *faultConn   // the server's end
+	left bool         // by us: Close or Shutdown was called
+	life atomic.Int64 // exchanges until we leave it
+
+	mu sync.Mutex // guards left
+}
+
+// A population is all connections that are open.
+type population struct {
+	l  *ledger
+	wg sync.WaitGroup
+
+	mu    sync.Mutex
+	alive map[*client]bool
+}
+
+func (p *population) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.alive)
+}
+
+// get returns the connection in one of the site's slots, a new one where there is none.
+func (p *population) get(ctx context.Context, s *site, rng *rand.Rand) (*client, error) {
+	at := &s.pool[rng.IntN(len(s.pool))]
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if c := at.conn; c != nil && c.Err() == nil {
+		if c.life.Add(-1) > 0 {
+			return c, nil
+		}
+		at.conn = nil
+		p.leave(c, rng)
+	}
+	c, err := p.dial(ctx, s, rng)
+	at.conn = c
+	return c, err
+}
+
+// drop takes a connection that takes no more requests out of its slot.
+func (s *site) drop(c *client) {
+	for i := range s.pool {
+		at := &s.pool[i]
+		at.mu.Lock()
+		if at.conn == c {
+			at.conn = nil
+		}
+		at.mu.Unlock()
+	}
+}
+
+func (p *population) dial(ctx context.Context, s *site, rng *rand.Rand) (*client, error) {
+	c := &client{site: s, kind: &managers[rng.IntN(len(managers))]}
+	c.life.Store(20 + rng.Int64N(2000))
+	cfg := c.kind.config
+	cfg.TLS = clientTLS()
+	if rng.IntN(2) == 0 {
+		cfg.Push = &hyper.PushPolicy{Max: c.kind.pushes}
+	}
+	addr, listener := s.at()
+	var local net.Addr
+	cfg.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err == nil {
+			local = nc.LocalAddr()
+		}
+		return nc, err
+	}
+	p.l.dials.Add(1)
+	conn, err := hyper.Dial(ctx, addr, &cfg)
+	if local != nil {
+		c.far = listener.find(local)
+		defer listener.forget(local)
+	}
+	if err != nil {
+		p.l.dialled(c, err)
+		return nil, err
+	}
+	c.Conn = conn
+	p.mu.Lock()
+	p.alive[c] = true
+	p.mu.Unlock()
+	p.wg.Go(func() {
+		<-conn.Done()
+		p.mu.Lock()
+		delete(p.alive, c)
+		p.mu.Unlock()
+	})
+	return c, nil
+}
+
+// dialled holds a failed dial against its causes.
+func (l *ledger) dialled(c *client, err error) {
+	gone := c.far == nil && c.site.restarts > 0 // it lay in the backlog of a listener that was closed
+	switch {
+	case c.far.why() != "":
+		l.explain("dial: " + c.far.why())
+	case gone && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)):
+		l.explain("dial: " + restarted)
+	default:
+		l.violate(fmt.Errorf("dial of %q: %w", c.site.name, err))
+	}
+}
+
+// leave ends a connection, in good order or not.
+func (p *population) leave(c *client, rng *rand.Rand) {
+	c.mu.Lock()
+	c.left = true
+	c.mu.Unlock()
+	if rng.IntN(2) == 0 {
+		p.wg.Go(func() { c.Close() })
+		return
+	}
+	p.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := c.Shutdown(ctx); err != nil && c.far.why() == "" {
+			p.l.violate(fmt.Errorf("shutdown of a connection to %q: %w", c.site.name, err))
+		}
+	})
+}
+
+func (c *client) weLeft() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.left
+}
+
+// checkRest holds the connections against their books while nothing goes on: no stream is open, no credit is lost.
+func (p *population) checkRest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.alive {
+		s := c.Stats()
+		if c.Err() != nil {
+			continue
+		}
+		if s.StreamsOpen != 0 || s.Waiting != 0 {
+			p.l.violate(fmt.Errorf("%d streams are open and %d callers wait, on an idle connection to %q", s.StreamsOpen, s.Waiting, c.site.name))
+		}
+		if s.ReceiveWindow < c.kind.rest {
+			p.l.violate(fmt.Errorf("the window of an idle connection (%s) is %d, want at least %d", c.kind.name, s.ReceiveWindow, c.kind.rest))
+		}
+	}
+}
+
+// end closes all connections.
+func (p *population) end(sites []*site) {
+	p.mu.Lock()
+	for c := range p.alive {
+		p.wg.Go(func() { c.Close() })
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+	for _, s := range sites {
+		clear(s.pool)
+	}
+}
+
+// patience is how long anything may take before it must have hung.
+const patience = time.Minute
