@@ -167,7 +167,6 @@ func (r *frameReader) traced(h wire.FrameHeader, p []byte, fields Header) {
 // firstPart begins a DATA frame.
 func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
 	r.traced(h, nil, nil)
-	r.data, r.left = h, h.Length
 	padding := 0
 	if h.Flags.Has(wire.Padded) {
 		p, err := r.take(1)
@@ -180,8 +179,8 @@ func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
 		}
 		r.padding = int(p[0])
 		padding = r.padding + 1
-		r.left -= padding
 	}
+	r.data, r.left = h, h.Length-padding
 	f, err = r.nextPart(true)
 	f.padding = padding
 	return f, err

@@ -693,15 +693,17 @@ func TestNoWindowUpdateBehindTheEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, &Config{WindowManager: always})
-				got := getAsync(conn, "/")
-				peer.WantHeaders("the request", 1)
-				peer.Batch(func() {
-					peer.WriteHeaders(1, 0, ":status: 200")
-					end(peer)
-				})
-				resp := got.want(t, "the response")
+				peer, conn, pipe := newPeer(t, &Config{WindowManager: always})
+				peer.Handshake()
+				resp := answerGet(t, peer, conn, 1, ":status: 200")
+				pipe.SetWriteBuffer(0)
+				go conn.Ping(t.Context())
+				synctest.Wait() // the PING is in a write that blocks: what is granted meanwhile has not gone out
+				end(peer)
+				synctest.Wait()
 				readOctets(t, resp.Body, 10)
+				pipe.SetWriteBuffer(-1)
+				peer.AutoPing()
 				peer.WantIdle(name)
 			})
 		})
