@@ -674,7 +674,7 @@ func TestIncrementsBeforeAWriteAreOneFrame(t *testing.T) {
 func TestNoWindowUpdateBehindTheEnd(t *testing.T) {
 	always := func(w *Window) WindowManager {
 		return WindowFunc(func(ev WindowEvent) int {
-			if w.StreamID() == 0 || ev.Kind == WindowOpened {
+			if w.StreamID() == 0 || ev.Kind == WindowOpened || ev.Kind == WindowHeaders {
 				return 0
 			}
 			return 100
