@@ -411,8 +411,16 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 		wrong("identifiers go back: next %d, last push %d", c.nextID, c.lastPushID)
 	}
 	a.nextID, a.lastPush = c.nextID, c.lastPushID
+	for _, s := range a.streams { // a push may have come and gone since the last look
+		for _, p := range s.promises {
+			a.streams[p.s.id] = p.s
+		}
+	}
 	for id, s := range c.streams {
 		a.streams[id] = s
+		for _, p := range s.promises {
+			a.streams[p.s.id] = p.s
+		}
 		switch {
 		case s.id != id || c.isIdleLocked(id) || (s.push == nil) != (id%2 == 1):
 			wrong("stream %d is filed under %d", s.id, id)

@@ -811,9 +811,8 @@ func (c *modelCaller) pause() {
 
 // modelBody is a request body that comes as it likes.
 type modelBody struct {
-	c      *modelCaller
-	at, n  int64
-	closed bool
+	c     *modelCaller
+	at, n int64
 }
 
 func (b *modelBody) Read(p []byte) (int, error) {

@@ -66,7 +66,7 @@ func (l *ledger) verdict() error {
 	if l.broken == 0 {
 		return nil
 	}
-	list := []error{fmt.Errorf("%d violations:", l.broken)}
+	list := []error{fmt.Errorf("%d violations", l.broken)}
 	for _, v := range l.violations {
 		list = append(list, errors.New(v))
 	}
