@@ -464,3 +464,39 @@ func TestExtendedConnectIsNetConn(t *testing.T) {
 		peer.WantData("an end in order", 1, wire.EndStream, 0)
 	})
 }
+
+// What a proxy is told to let us in is none of the origin's business. HTTP/2 inside of a tunnel is a connection of its own.
+func TestProxyCredentialsNeverReachTheOrigin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		proxy, conn := dialPeer(t, &Config{KeepAlive: -1})
+		proxy.Ignore(wire.WindowUpdate)
+		tunnels := make(chan net.Conn)
+		go func() {
+			nc, err := conn.Connect(context.Background(), "origin.example:443", Header{{Name: "proxy-authorization", Value: "Basic QQ=="}})
+			if err != nil {
+				t.Error(err)
+			}
+			tunnels <- nc
+		}()
+		proxy.WantHeaders("the proxy is told", 1, "proxy-authorization: Basic QQ==")
+		proxy.WriteHeaders(1, 0, ":status: 200")
+		inner, err := NewConn(context.Background(), <-tunnels, &Config{Authority: "origin.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := getAsync(inner, "/")
+		octets := proxy.WantFrame("what goes through the tunnel", wire.Data).Payload
+
+		outer, origin := h2test.Pipe()
+		peer := h2test.NewPeer(t, origin)
+		outer.Write(octets)
+		peer.WantPreface("HTTP/2 with the origin")
+		request := peer.WantHeaders("the request", 1, ":authority: origin.example")
+		if credentials := request.Get("proxy-authorization"); credentials != "" {
+			t.Errorf("the origin was told %q", credentials)
+		}
+		inner.Close()
+		got.wantErr(t, "Close")
+		outer.Close()
+	})
+}

@@ -127,6 +127,12 @@ type tlsConn interface {
 	ConnectionState() tls.ConnectionState
 }
 
+// tlsOverConn tells what lies below it, as *tls.Conn does. A tunnel has a NetConn of another meaning, and is none.
+type tlsOverConn interface {
+	tlsConn
+	NetConn() net.Conn
+}
+
 // negotiated brings nc's TLS, if it has any, through its handshake and judges it. nil is cleartext.
 func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (*tls.ConnectionState, error) {
 	tc, ok := nc.(tlsConn)
@@ -184,7 +190,7 @@ func inadequate(state *tls.ConnectionState) string {
 func transport(nc net.Conn) net.Conn {
 	for {
 		switch c := nc.(type) {
-		case interface{ NetConn() net.Conn }:
+		case tlsOverConn:
 			nc = c.NetConn()
 		case *coalescer:
 			nc = c.Conn
@@ -219,7 +225,7 @@ func newCoalescer(nc net.Conn) *coalescer { return &coalescer{Conn: nc} }
 
 // coalescerBelow returns the coalescer of a connection that Dial made, and one that nobody writes to of any other.
 func coalescerBelow(nc net.Conn) *coalescer {
-	if tc, ok := nc.(interface{ NetConn() net.Conn }); ok {
+	if tc, ok := nc.(tlsOverConn); ok {
 		if below, ok := tc.NetConn().(*coalescer); ok {
 			return below
 		}
