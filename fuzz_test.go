@@ -945,14 +945,15 @@ var scriptOps = []scriptOp{
 	}},
 	{"Trailers", 1, func(r *scriptRun, arg []byte) { r.end(arg[0]).WriteTrailers(r.id(arg[0]), "x-sum: 1") }},
 	{"Data", 2, func(r *scriptRun, arg []byte) { r.data(r.id(arg[0]), arg[1], 0, false) }},
-	{"DataEnd", 2, func(r *scriptRun, arg []byte) { r.data(r.id(arg[0]), arg[1], wire.EndStream, false); r.end(arg[0]) }},
+	{"DataEnd", 2, func(r *scriptRun, arg []byte) { r.data(r.id(arg[0]), arg[1], wire.EndStream, false) }},
 	{"DataTooMuch", 2, func(r *scriptRun, arg []byte) { r.data(r.id(arg[0]), arg[1], 0, true) }},
 	{"DataPadded", 3, func(r *scriptRun, arg []byte) {
 		id := r.id(arg[0])
 		n := min(r.size(arg[1]), 16000, r.peer.Credit(0)-300, r.peer.Credit(id)-300)
 		if n >= 0 && !r.ended[id] {
-			r.peer.WritePaddedData(id, 0, octetsAt(id, r.wrote[id], n), int(arg[2]))
+			octets := octetsAt(id, r.wrote[id], n)
 			r.wrote[id] += int64(n)
+			r.peer.WritePaddedData(id, 0, octets, int(arg[2]))
 		}
 	}},
 	{"Reset", 2, func(r *scriptRun, arg []byte) {
@@ -1125,10 +1126,12 @@ func (r *scriptRun) data(id uint32, size byte, flags wire.Flags, tooMuch bool) {
 	if !tooMuch {
 		n = max(0, min(n, r.peer.Credit(0), r.peer.Credit(id)))
 	}
-	r.peer.WriteData(id, flags, octetsAt(id, r.wrote[id], n))
-	if !r.ended[id] {
+	octets := octetsAt(id, r.wrote[id], n)
+	if !r.ended[id] { // the books first: a reader may have it all before the write returns
 		r.wrote[id] += int64(n)
+		r.ended[id] = flags.Has(wire.EndStream)
 	}
+	r.peer.WriteData(id, flags, octets)
 }
 
 func (r *scriptRun) promise(parent uint32, method, authority string) {
