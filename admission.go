@@ -19,7 +19,7 @@ type slots struct {
 
 // A resetMark belongs to a stream that we reset.
 type resetMark struct {
-	ping uint64 // the answer to any later PING proves that the peer knows
+	ping uint64 // the last one sent before: the answer to any later PING proves that the peer knows
 	held bool   // it occupies a slot until then
 }
 
@@ -29,7 +29,7 @@ const (
 	maxResetMarks  = 1000 // more of them cause a PING
 )
 
-// take waits, under ctx, for a slot. Slots go to callers in the order in which they came.
+// takeSlotLocked waits, under ctx, for a slot. Slots go to callers in the order in which they came.
 func (c *Conn) takeSlotLocked(ctx context.Context) error {
 	if err := c.takesRequestsLocked(); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (s *slots) holdsAny() bool {
 	return false
 }
 
-// mark remembers a stream that we reset; ping is the number of the last PING sent before.
+// mark remembers a stream that we reset.
 func (s *slots) mark(id uint32, m resetMark) {
 	if s.reset == nil {
 		s.reset = make(map[uint32]resetMark)

@@ -283,9 +283,7 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 
 // resetSendingLocked gives up our half of the stream; the response is whole.
 func (s *Stream) resetSendingLocked() {
-	s.mustLocked(state.SendReset)
-	s.c.append(wire.AppendRSTStream(s.c.out, s.id, wire.NoError))
-	s.c.slots.mark(s.id, resetMark{ping: s.c.pingsSent, held: s.push == nil})
+	s.sendResetLocked(NoError)
 	s.stopSendingLocked(streamErr(s.id, NoError, errors.New("the response is complete")))
 	s.removeLocked()
 	s.c.pingForSlotsLocked()

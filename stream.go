@@ -379,9 +379,7 @@ func (s *Stream) recvResetLocked(code ErrCode) error {
 		s.recvErr = err
 	}
 	// RFC 9113 §8.1: after a complete response RST_STREAM, with NO_ERROR above all, only asks us to stop sending.
-	s.stopSendingLocked(err)
-	s.recvQ.wakeAll()
-	s.closeWindowLocked()
+	s.finishLocked(err)
 	s.removeLocked()
 	return s.c.noiseLocked()
 }
@@ -392,9 +390,7 @@ func (s *Stream) endLocked(err error) {
 	if s.recvErr == nil {
 		s.recvErr = err
 	}
-	s.stopSendingLocked(err)
-	s.recvQ.wakeAll()
-	s.closeWindowLocked()
+	s.finishLocked(err)
 	s.removeLocked()
 }
 
@@ -412,11 +408,24 @@ func (s *Stream) lostLocked(err error) (unsent bool) {
 	} else if s.recvErr == nil {
 		s.recvErr = err
 	}
+	s.finishLocked(err)
+	s.unwatchLocked()
+	return unsent
+}
+
+// finishLocked tells everybody who waits on a stream that is over. What came stays readable, unless it was dropped.
+func (s *Stream) finishLocked(err error) {
 	s.stopSendingLocked(err)
 	s.recvQ.wakeAll()
 	s.closeWindowLocked()
-	s.unwatchLocked()
-	return unsent
+}
+
+// sendResetLocked puts our RST_STREAM among the bytes to write.
+func (s *Stream) sendResetLocked(code ErrCode) {
+	c := s.c
+	s.mustLocked(state.SendReset)
+	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(code)))
+	c.slots.mark(s.id, resetMark{ping: c.pingsSent, held: s.push == nil})
 }
 
 // abort resets the stream because of something on this side: its context, its body, its caller.
@@ -432,16 +441,12 @@ func (s *Stream) resetLocked(err *StreamError) {
 		return
 	}
 	c := s.c
-	s.mustLocked(state.SendReset)
-	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(err.Code)))
-	c.slots.mark(s.id, resetMark{ping: c.pingsSent, held: s.push == nil})
+	s.sendResetLocked(err.Code)
 	if s.recvErr != error(err) { // else it stands behind what is unread
 		s.dropLocked(err)
 		s.cancelPromisesLocked()
 	}
-	s.stopSendingLocked(err)
-	s.recvQ.wakeAll()
-	s.closeWindowLocked()
+	s.finishLocked(err)
 	s.removeLocked()
 	c.pingForSlotsLocked()
 }
