@@ -2,6 +2,7 @@ package hyper
 
 import (
 	"context"
+	"errors"
 	"math"
 )
 
@@ -11,6 +12,7 @@ type slots struct {
 	limit   uint32
 	used    int // streams that the peer may count
 	waiting waitQueue
+	wanted  bool // reserve found none
 
 	// Streams that we reset. Until the peer has seen that, which the answer to a later PING proves, it may send on
 	// them, and counts them: cancelling and opening in a loop must not exceed its limit.
@@ -29,21 +31,41 @@ const (
 	maxResetMarks  = 1000 // more of them cause a PING
 )
 
-// takeSlotLocked waits, under ctx, for a slot. Slots go to callers in the order in which they came.
-func (c *Conn) takeSlotLocked(ctx context.Context) error {
+// A turn says how a request comes to its slot.
+type turn uint8
+
+const (
+	inTurn   turn = iota // it waits for one
+	ifFree               // errNoSlot where there is none
+	reserved             // it has one, by reserve
+)
+
+// errNoSlot: the request was not sent, because it would have had to wait.
+var errNoSlot = errors.New("hyper: no free stream")
+
+// takeSlotLocked waits, until ctx or cancel ends it, for a slot. Slots go to callers in the order in which they came.
+func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how turn) error {
+	s := &c.slots
 	if err := c.takesRequestsLocked(); err != nil {
+		if how == reserved {
+			s.used--
+		}
 		return err
 	}
-	s := &c.slots
-	if s.free() && s.waiting.empty() {
+	switch {
+	case how == reserved:
+		return nil
+	case s.free() && s.waiting.empty():
 		s.used++
 		return nil
+	case how == ifFree:
+		return errNoSlot
 	}
 	w := c.newWaiterLocked()
 	s.waiting.push(w)
 	c.pingForSlotsLocked()
 	c.unlock()
-	err := w.wait(ctx)
+	err := w.wait(ctx, cancel)
 	c.mu.Lock()
 	for err == nil && w.granted && int64(s.used) > int64(s.limit) && c.takesRequestsLocked() == nil {
 		// SETTINGS lowered the limit before we woke, and their acknowledgment is out: the slot is not there any more.
@@ -51,7 +73,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context) error {
 		s.waiting.pushFront(w)
 		c.giveSlotLocked()
 		c.unlock()
-		err = w.wait(ctx)
+		err = w.wait(ctx, cancel)
 		c.mu.Lock()
 	}
 	granted := w.granted
@@ -70,6 +92,26 @@ func (c *Conn) takeSlotLocked(ctx context.Context) error {
 	return err
 }
 
+// reserve takes a slot for a request that will be opened as reserved. Without a free one it is errNoSlot, and the
+// connection's owner hears of it when there may be one again.
+func (c *Conn) reserve() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.takeSlotLocked(context.Background(), nil, ifFree)
+	if err == errNoSlot {
+		c.slots.wanted = true
+		c.pingForSlotsLocked()
+	}
+	return err
+}
+
+// release gives back a slot that was reserved and is not needed.
+func (c *Conn) release() {
+	c.mu.Lock()
+	c.giveSlotLocked()
+	c.unlock()
+}
+
 // giveSlotLocked gives a slot back.
 func (c *Conn) giveSlotLocked() {
 	c.slots.used--
@@ -78,9 +120,13 @@ func (c *Conn) giveSlotLocked() {
 
 // admitLocked hands free slots to those who wait.
 func (c *Conn) admitLocked() {
-	for s := &c.slots; s.free() && !s.waiting.empty(); {
+	s := &c.slots
+	for s.free() && !s.waiting.empty() {
 		s.used++
 		s.waiting.wakeFirst()
+	}
+	if s.wanted && s.free() {
+		s.wanted, c.news = false, true
 	}
 	c.pingForSlotsLocked()
 }
@@ -92,7 +138,7 @@ func (c *Conn) pingForSlotsLocked() {
 	if len(s.reset) == 0 || c.pingPendingLocked() {
 		return
 	}
-	if len(s.reset) >= maxResetMarks || !s.waiting.empty() && s.holdsAny() {
+	if len(s.reset) >= maxResetMarks || (s.wanted || !s.waiting.empty()) && s.holdsAny() {
 		c.sendPingLocked(&ping{})
 	}
 }
@@ -172,10 +218,10 @@ func (c *Conn) releaseLocked(q *waitQueue, w *waiter) {
 	w.next, c.spareWaiters = c.spareWaiters, w
 }
 
-// wait parks until w is woken or ctx ends.
-func (w *waiter) wait(ctx context.Context) error {
+// wait parks until w is woken, or ctx or cancel ends.
+func (w *waiter) wait(ctx context.Context, cancel <-chan struct{}) error {
 	done := ctx.Done()
-	if done == nil {
+	if done == nil && cancel == nil {
 		<-w.ready
 		return nil
 	}
@@ -184,6 +230,8 @@ func (w *waiter) wait(ctx context.Context) error {
 		return nil
 	case <-done:
 		return contextError(ctx)
+	case <-cancel:
+		return errRequestCanceled
 	}
 }
 
@@ -254,10 +302,19 @@ func (q *waitQueue) wakeFirst() {
 // waitLocked is how a call waits: it queues itself, unlocks, parks until q is woken or ctx ends, and locks again. The
 // caller then looks whether what it waits for has come.
 func (c *Conn) waitLocked(ctx context.Context, q *waitQueue) error {
+	return c.waitOrCancelLocked(ctx, nil, q)
+}
+
+// waitLocked is the connection's, for what a request waits for: its own Cancel ends that, too.
+func (s *Stream) waitLocked(ctx context.Context, q *waitQueue) error {
+	return s.c.waitOrCancelLocked(ctx, s.req.cancel, q)
+}
+
+func (c *Conn) waitOrCancelLocked(ctx context.Context, cancel <-chan struct{}, q *waitQueue) error {
 	w := c.newWaiterLocked()
 	q.push(w)
 	c.unlock()
-	err := w.wait(ctx)
+	err := w.wait(ctx, cancel)
 	c.mu.Lock()
 	c.releaseLocked(q, w)
 	return err

@@ -71,6 +71,10 @@ const (
 	defaultHeaderList   = 256 << 10
 	defaultDecodedSize  = 1 << 30
 	defaultDecodedRatio = 1000
+
+	defaultUserAgent        = "hyper"
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultContinueTimeout  = time.Second
 )
 
 // withDefaults returns a copy of cfg with nothing left open.
@@ -94,19 +98,19 @@ func (cfg *Config) withDefaults() (Config, error) {
 		c.Push = &policy
 	}
 	if c.UserAgent == "" {
-		c.UserAgent = "hyper"
+		c.UserAgent = defaultUserAgent
 	}
 	c.MaxFrameSize = or(c.MaxFrameSize, defaultMaxFrameSize)
 	c.MaxHeaderListSize = or(c.MaxHeaderListSize, defaultHeaderList)
 	c.HeaderTableSize = max(0, or(c.HeaderTableSize, wire.HeaderTableSize))
 	c.MaxDecodedSize = or(c.MaxDecodedSize, defaultDecodedSize)
 	c.MaxDecodedRatio = or(c.MaxDecodedRatio, defaultDecodedRatio)
-	c.HandshakeTimeout = or(c.HandshakeTimeout, 10*time.Second)
+	c.HandshakeTimeout = or(c.HandshakeTimeout, defaultHandshakeTimeout)
 	c.SettingsTimeout = or(c.SettingsTimeout, 10*time.Second)
 	c.KeepAlive = or(c.KeepAlive, 30*time.Second)
 	c.PingTimeout = or(c.PingTimeout, 15*time.Second)
 	c.WriteStallTimeout = or(c.WriteStallTimeout, 30*time.Second)
-	c.ExpectContinueTimeout = or(c.ExpectContinueTimeout, time.Second)
+	c.ExpectContinueTimeout = or(c.ExpectContinueTimeout, defaultContinueTimeout)
 	return c, c.check()
 }
 

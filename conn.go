@@ -57,6 +57,8 @@ type Conn struct {
 	parked  bool         // writeLoop waits for kick
 	queued  uint64       // octets appended to out so far
 	written uint64       // octets handed to the socket so far
+	flushed uint64       // octets that the socket has taken
+	flushQ  waitQueue    // waits for flushed to grow
 	force   *time.Timer  // once err is set: closes the transport if nothing else does
 
 	// streams
@@ -65,7 +67,13 @@ type Conn struct {
 	lastPushID uint32 // the highest that the peer promised
 	pushes     int    // promised and not yet both over and claimed
 	slots      slots
+	idleSince  time.Duration
 	wakeups    []*Stream // to be woken when the reader has no more frames at hand
+
+	// onNews tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
+	// be no new streams. Nil: nobody waits.
+	onNews func()
+	news   bool
 
 	spareWaiters *waiter // linked by next
 
@@ -93,6 +101,10 @@ type Conn struct {
 //
 // On an error nc is closed, except with *NotHTTP2Error, which hands it back.
 func NewConn(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
+	return newConn(ctx, nc, cfg, nil)
+}
+
+func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Conn, error) {
 	full, err := cfg.withDefaults()
 	if err != nil {
 		nc.Close()
@@ -104,6 +116,7 @@ func NewConn(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
 	}
 	c := &Conn{
 		cfg:        full,
+		onNews:     onNews,
 		nc:         nc,
 		below:      coalescerBelow(nc),
 		tls:        state,
@@ -238,15 +251,7 @@ func (c *Conn) Close() error {
 // their ends, and closes. What had arrived stays readable. If ctx ends first, it closes at once and returns ctx's error; if the
 // connection is lost before the streams have ended, it returns that error.
 func (c *Conn) Shutdown(ctx context.Context) error {
-	c.mu.Lock()
-	if !c.draining && c.err == nil {
-		c.draining = true
-		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
-		c.uncorkLocked()
-		c.slots.waiting.wakeAll()
-		c.closeIfDrainedLocked()
-	}
-	c.unlock()
+	c.drain()
 	select {
 	case <-c.done:
 	case <-ctx.Done():
@@ -260,6 +265,19 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// drain begins a Shutdown.
+func (c *Conn) drain() {
+	c.mu.Lock()
+	defer c.unlock()
+	if !c.draining && c.err == nil {
+		c.draining, c.news = true, true
+		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
+		c.uncorkLocked()
+		c.slots.waiting.wakeAll()
+		c.closeIfDrainedLocked()
+	}
 }
 
 // closeIfDrainedLocked ends a connection that will have no new streams and has no old ones.
@@ -287,7 +305,7 @@ func (c *Conn) failLocked(err error) {
 	if c.err != nil {
 		return
 	}
-	c.err = err
+	c.err, c.news = err, true
 	// Requests that were not sent may be tried elsewhere from now on: the last write must not have them, nor what follows.
 	sent := c.queued
 	for _, s := range c.streams {
@@ -311,6 +329,7 @@ func (c *Conn) failLocked(err error) {
 	c.window.close()
 	c.slots.waiting.wakeAll()
 	c.settingsQ.wakeAll()
+	c.flushQ.wakeAll()
 	c.uncorkLocked()
 	c.stopLivenessLocked()
 	close(c.done)
@@ -322,15 +341,20 @@ func (c *Conn) failLocked(err error) {
 // closeGrace is how long the last write, the GOAWAY, and the close may take.
 const closeGrace = 200 * time.Millisecond
 
-// unlock releases mu and wakes writeLoop if there is something to write.
+// unlock releases mu, wakes writeLoop if there is something to write, and tells the owner what there is to tell.
 func (c *Conn) unlock() {
 	wake := c.parked && c.hasWorkLocked()
 	if wake {
 		c.parked = false
 	}
+	news := c.news
+	c.news = false
 	c.mu.Unlock()
 	if wake {
 		c.wakeWriter()
+	}
+	if news && c.onNews != nil {
+		c.onNews()
 	}
 }
 
@@ -398,6 +422,10 @@ func (c *Conn) writeLoop() {
 
 		c.mu.Lock()
 		c.writeSince = 0
+		if err == nil {
+			c.flushed = c.written
+			c.flushQ.wakeAll()
+		}
 		if err != nil || last {
 			c.mu.Unlock()
 			c.closeSocket(err == nil)
@@ -708,6 +736,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 		return connErr(ProtocolError, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID, last)
 	}
 	c.goAway = &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last, Debug: append([]byte(nil), debug...), goAway: true}
+	c.news = true
 	c.slots.waiting.wakeAll()
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {

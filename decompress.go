@@ -191,6 +191,14 @@ func newDecodedBody(raw io.Reader, codings []string, extra map[string]Decoder, l
 	return &decodedBody{raw: raw, codings: codings, extra: extra, limits: limits}
 }
 
+// known reports whether all of the codings can be undone.
+func (d *decodedBody) known() bool {
+	return !slices.ContainsFunc(d.codings, func(coding string) bool {
+		decode, ok := extraDecoder(d.extra, coding)
+		return ok && decode == nil || !ok && pools[coding] == nil
+	})
+}
+
 // Read fills p with decoded octets. It is safe to call beside Close.
 func (d *decodedBody) Read(p []byte) (n int, err error) {
 	d.mu.Lock()

@@ -46,6 +46,25 @@ type Request struct {
 
 	// WindowManager overrides Config.WindowManager for this stream.
 	WindowManager WindowManagerFactory
+
+	// What FromHTTPRequest knows, and no other caller needs to say.
+	noUserAgent      bool
+	noAcceptEncoding bool
+	trailerOf        http.Header // is filled in while the body is read
+	cancel           <-chan struct{}
+}
+
+// asksForCoding reports whether accept-encoding is ours to add. A range of a coded body could not be decoded.
+func (r *Request) asksForCoding() bool {
+	return !r.Bare && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") && !r.Header.Has("range")
+}
+
+// trailer returns the trailers as they are now.
+func (r *Request) trailer() Header {
+	if r.trailerOf != nil {
+		return HeaderFromHTTP(r.trailerOf)
+	}
+	return r.Trailer
 }
 
 // An ending says how a request's body ends.
@@ -59,19 +78,20 @@ const (
 // A plan is a request that passed every check, in the form in which open sends it.
 type plan struct {
 	*Request
-	pseudo  [5]Field // those that Header does not begin with
-	missing int      // how many
-	leading int      // pseudo-header fields at the beginning of Header
-	method  string
-	tunnels bool  // an extended CONNECT, which the peer's SETTINGS must allow
-	length  int64 // of the body, -1 unknown
-	memory  []byte
-	body    io.Reader // what has to be read; nil where memory holds it all, or there is none
-	ending  ending
-	add     [3]Field // default fields behind Header
-	added   int
-	size    int // of the field section, RFC 9113 §6.5.2
-	expect  bool
+	pseudo   [5]Field // those that Header does not begin with
+	missing  int      // how many
+	leading  int      // pseudo-header fields at the beginning of Header
+	method   string
+	tunnels  bool  // an extended CONNECT, which the peer's SETTINGS must allow
+	length   int64 // of the body, -1 unknown
+	memory   []byte
+	body     io.Reader // what has to be read; nil where memory holds it all, or there is none
+	ending   ending
+	trailers Header   // as they are before the body is read
+	add      [3]Field // default fields behind Header
+	added    int
+	size     int // of the field section, RFC 9113 §6.5.2
+	expect   bool
 }
 
 // plan checks req. Everything wrong with it is found here, before anything of the connection changes.
@@ -87,7 +107,8 @@ func (c *Conn) plan(req *Request, ending ending) (p plan, err error) {
 	if err := p.planBody(declared); err != nil {
 		return p, err
 	}
-	if err := checkTrailer(req.Trailer); err != nil {
+	p.trailers = req.trailer()
+	if err := checkTrailer(p.trailers); err != nil {
 		return p, err
 	}
 	if !req.Bare {
@@ -241,14 +262,13 @@ func (p *plan) addDefaults(c *Conn, declared bool) {
 		p.size += p.add[p.added].size()
 		p.added++
 	}
-	if c.cfg.UserAgent != "-" && !p.Header.Has("user-agent") {
+	if c.cfg.UserAgent != "-" && !p.noUserAgent && !p.Header.Has("user-agent") {
 		add("user-agent", c.cfg.UserAgent)
 	}
 	if p.method == "CONNECT" {
 		return
 	}
-	// A range of a coded body could not be decoded.
-	if !p.Header.Has("accept-encoding") && !p.Header.Has("range") {
+	if p.asksForCoding() {
 		add("accept-encoding", c.acceptEncoding)
 	}
 	if declared || p.length < 0 || p.ContentLength < 0 {
@@ -276,8 +296,13 @@ func checkTrailer(trailer Header) error {
 	return nil
 }
 
-// write encodes the request's field section.
-func (p *plan) write(w *fieldWriter) {
+// A fieldSink takes the fields of a section, names in lower case.
+type fieldSink interface {
+	field(name, value string, sensitive bool)
+}
+
+// write gives w the request's field section, in the order of the wire.
+func (p *plan) write(w fieldSink) {
 	for _, f := range p.Header[:p.leading] {
 		w.field(f.Name, f.Value, f.Sensitive)
 	}

@@ -100,7 +100,7 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 		case s.readDeadline.passed:
 			return nil, os.ErrDeadlineExceeded
 		}
-		if err := c.waitLocked(ctx, &s.recvQ); err != nil {
+		if err := s.waitLocked(ctx, &s.recvQ); err != nil {
 			return nil, err
 		}
 	}

@@ -103,6 +103,48 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	return n, err
 }
 
+// sending reports whether there is still something to send.
+func (s *Stream) sending() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.sender.err == nil
+}
+
+// waitSent waits for the end of the sending half, and for the socket to take it. It returns why it failed, if it did.
+func (s *Stream) waitSent() error {
+	c := s.c
+	c.mu.Lock()
+	defer c.unlock()
+	for s.sender.err == nil {
+		if err := c.waitLocked(context.Background(), &s.sender.turn); err != nil {
+			return err
+		}
+	}
+	if s.sender.err != ErrSendEnded {
+		return s.sender.err
+	}
+	return c.waitFlushedLocked(context.Background(), c.queued)
+}
+
+// waitHeadersSent waits for the socket to take the HEADERS of s.
+func (s *Stream) waitHeadersSent(ctx context.Context) error {
+	s.c.mu.Lock()
+	defer s.c.unlock()
+	return s.c.waitFlushedLocked(ctx, s.headersStart+1) // one octet or all: a batch has whole frames
+}
+
+func (c *Conn) waitFlushedLocked(ctx context.Context, octets uint64) error {
+	for c.flushed < octets {
+		if c.err != nil {
+			return c.err
+		}
+		if err := c.waitLocked(ctx, &c.flushQ); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // oweLocked holds what the caller sends against the content-length of its header.
 func (snd *sender) oweLocked(n int, then after) error {
 	left := snd.left - int64(n)
@@ -322,7 +364,7 @@ func (s *Stream) upload(body io.Reader, length int64) {
 				s.abort(&BodyLengthError{Declared: length, Got: sent})
 				return
 			}
-			trailer := s.req.Trailer // the reader may have filled it in
+			trailer := s.req.trailer() // the reader may have filled it in
 			if err := checkTrailer(trailer); err != nil {
 				s.abort(err)
 				return

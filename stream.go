@@ -58,19 +58,23 @@ type Stream struct {
 // open checks req, waits for its turn, and puts its HEADERS among the bytes to write, with as much of a body in
 // memory as windows allow. Identifier, compression state and bytes are one critical section.
 func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, error) {
-	s, err := c.openChecked(ctx, req, ending)
+	s, err := c.openTurn(ctx, req, ending, inTurn)
 	if err != nil {
 		closeReader(req.Body)
 	}
 	return s, err
 }
 
-func (c *Conn) openChecked(ctx context.Context, req *Request, ending ending) (*Stream, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, contextError(ctx)
-	}
+// openTurn is open for those who have their own ways to a slot, and with the body where the request is not sent.
+func (c *Conn) openTurn(ctx context.Context, req *Request, ending ending, how turn) (*Stream, error) {
 	p, err := c.plan(req, ending)
+	if ctx.Err() != nil {
+		err = contextError(ctx)
+	}
 	if err != nil {
+		if how == reserved {
+			c.release()
+		}
 		return nil, err
 	}
 	s := &Stream{c: c, req: req, bodyLeft: -1}
@@ -78,23 +82,34 @@ func (c *Conn) openChecked(ctx context.Context, req *Request, ending ending) (*S
 	c.mu.Lock()
 	defer c.unlock()
 	c.uncorkLocked()
-	if p.tunnels {
-		if err := c.waitSettingsLocked(ctx); err != nil && err != c.err {
-			return nil, err
-		}
-		if c.err == nil && !c.peer.connectAllowed {
-			return nil, &RequestError{":protocol", "is not allowed by the peer's SETTINGS (RFC 8441)"}
-		}
-	}
-	if err := c.takeSlotLocked(ctx); err != nil {
+	if err := c.takeSlotLocked(ctx, req.cancel, how); err != nil {
 		return nil, err
 	}
-	if int64(p.size) > int64(c.peer.maxHeaderList) {
+	if err := c.peerAllowsLocked(ctx, &p); err != nil {
 		c.giveSlotLocked()
-		return nil, &RequestError{"header", fmt.Sprintf("takes %d octets; the peer allows %d", p.size, c.peer.maxHeaderList)}
+		return nil, err
 	}
 	c.startLocked(ctx, s, &p)
 	return s, nil
+}
+
+// peerAllowsLocked holds p against the peer's SETTINGS, as far as they are known; an extended CONNECT waits for them.
+func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
+	if p.tunnels {
+		if err := c.waitSettingsLocked(ctx); err != nil && err != c.err {
+			return err
+		}
+		if err := c.takesRequestsLocked(); err != nil {
+			return err
+		}
+		if !c.peer.connectAllowed {
+			return &RequestError{":protocol", "is not allowed by the peer's SETTINGS (RFC 8441)"}
+		}
+	}
+	if int64(p.size) > int64(c.peer.maxHeaderList) {
+		return &RequestError{"header", fmt.Sprintf("takes %d octets; the peer allows %d", p.size, c.peer.maxHeaderList)}
+	}
+	return nil
 }
 
 // startLocked opens s.
@@ -106,7 +121,7 @@ func (c *Conn) startLocked(ctx context.Context, s *Stream, p *plan) {
 	var flags wire.Flags
 	s.sender.declared, s.sender.left = p.length, p.length
 	s.mustLocked(state.SendHeaders)
-	bodyless := p.body == nil && len(p.memory) == 0 && len(p.Trailer) == 0 && p.ending == endWithBody
+	bodyless := p.body == nil && len(p.memory) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
 	if bodyless && p.method != "CONNECT" {
 		flags = wire.EndStream
 		s.mustLocked(state.SendEnd)
@@ -131,7 +146,7 @@ func (c *Conn) startLocked(ctx context.Context, s *Stream, p *plan) {
 		go s.upload(p.body, p.length)
 		return
 	}
-	s.sender.pending, s.sender.then, s.sender.trailer = p.memory, afterThis(p.Trailer), p.Trailer
+	s.sender.pending, s.sender.then, s.sender.trailer = p.memory, afterThis(p.trailers), p.trailers
 	c.enqueueLocked(s)
 }
 
@@ -489,6 +504,9 @@ func (s *Stream) removeLocked() {
 		return
 	}
 	delete(c.streams, s.id)
+	if len(c.streams) == 0 {
+		c.idleSince = time.Since(c.start)
+	}
 	s.unwatchLocked()
 	if s.push == nil && !c.slots.reset[s.id].held {
 		c.giveSlotLocked()
@@ -582,8 +600,8 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		if s.recvErr != nil { // the window manager ended it
 			continue
 		}
-		if err := c.waitLocked(context.Background(), &s.recvQ); err != nil {
-			return 0, err
+		if err := s.waitLocked(context.Background(), &s.recvQ); err != nil {
+			s.resetLocked(streamErr(s.id, Cancel, err))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httptrace"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -23,24 +24,30 @@ import (
 // crypto/x509 are returned as they are, wrapped. A server that does not agree on HTTP/2 is a *NotHTTP2Error, which
 // holds the live connection. ctx and Config.HandshakeTimeout bound the dialling, and nothing after it.
 func Dial(ctx context.Context, addr string, cfg *Config) (*Conn, error) {
-	full, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
-	}
 	to, err := parseAddr(addr)
 	if err != nil {
 		return nil, err
 	}
-	if full.HandshakeTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, full.HandshakeTimeout, errDialTimeout)
-		defer cancel()
+	return dialTarget(ctx, to, cfg, cfg.dialer(), nil)
+}
+
+// dialer returns the function that makes transport connections.
+func (cfg *Config) dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if cfg == nil || cfg.DialContext == nil {
+		return new(net.Dialer).DialContext
 	}
-	dial := full.DialContext
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
+	return cfg.DialContext
+}
+
+// dialTarget is Dial with a dial function, and with an owner for the connection.
+func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNews func()) (*Conn, error) {
+	full, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
 	}
-	nc, err := dial(ctx, "tcp", net.JoinHostPort(to.host, to.port))
+	ctx, cancel := dialTimeout(ctx, full.HandshakeTimeout)
+	defer cancel()
+	nc, err := dial(ctx, "tcp", to.addr())
 	if err != nil {
 		return nil, fmt.Errorf("hyper: %w", err)
 	}
@@ -52,13 +59,23 @@ func Dial(ctx context.Context, addr string, cfg *Config) (*Conn, error) {
 	if to.scheme == "https" {
 		nc = tls.Client(newCoalescer(nc), clientTLS(full.TLS, to.host))
 	}
-	return NewConn(ctx, nc, &given)
+	return newConn(ctx, nc, &given, onNews)
+}
+
+// dialTimeout bounds what is done before a connection is there; a timeout of 0 or less is none.
+func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, timeout, errDialTimeout)
 }
 
 var errDialTimeout = errors.New("hyper: Config.HandshakeTimeout")
 
 // A target is where Dial goes.
 type target struct{ scheme, host, port string }
+
+func (t target) addr() string { return net.JoinHostPort(t.host, t.port) }
 
 // authority is what :authority says: the port only where it is not the scheme's own.
 func (t target) authority() string {
@@ -139,12 +156,9 @@ func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (*tls.C
 	if !ok {
 		return nil, nil
 	}
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errDialTimeout)
-		defer cancel()
-	}
-	if err := tc.HandshakeContext(ctx); err != nil {
+	ctx, cancel := dialTimeout(ctx, timeout)
+	defer cancel()
+	if err := handshake(ctx, tc); err != nil {
 		nc.Close()
 		if ctx.Err() != nil {
 			err = contextError(ctx)
@@ -166,6 +180,26 @@ func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (*tls.C
 		return nil, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), goAway: true}
 	}
 	return &state, nil
+}
+
+// handshake runs the handshake, if nobody has, and tells those who trace it.
+func handshake(ctx context.Context, tc tlsConn) error {
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace == nil || tc.ConnectionState().HandshakeComplete {
+		return tc.HandshakeContext(ctx)
+	}
+	if trace.TLSHandshakeStart != nil {
+		trace.TLSHandshakeStart()
+	}
+	err := tc.HandshakeContext(ctx)
+	if trace.TLSHandshakeDone != nil {
+		state := tls.ConnectionState{}
+		if err == nil {
+			state = tc.ConnectionState()
+		}
+		trace.TLSHandshakeDone(state, err)
+	}
+	return err
 }
 
 // inadequate says what RFC 9113 §9.2 finds lacking, or "".

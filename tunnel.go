@@ -12,7 +12,11 @@ import (
 // Connect opens a tunnel to authority, host:port, through the peer (RFC 9113 §8.5) and returns it as a net.Conn when the
 // peer has agreed. ctx governs the tunnel to its end. Another answer than 2xx is a *ConnectStatusError.
 func (c *Conn) Connect(ctx context.Context, authority string, header Header) (net.Conn, error) {
-	s, err := c.Open(ctx, &Request{Method: "CONNECT", Authority: authority, Header: header})
+	return c.connectTurn(ctx, authority, header, inTurn)
+}
+
+func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how turn) (net.Conn, error) {
+	s, err := c.openTurn(ctx, &Request{Method: "CONNECT", Authority: authority, Header: header}, endByCaller, how)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,418 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A hostKey is what requests must have in common to share connections.
+type hostKey struct{ proxy, scheme, addr string }
+
+// keyFor finds where a request goes.
+func keyFor(u, proxy *url.URL) (hostKey, error) {
+	addr := u.Host
+	if !isVisible(addr) {
+		ascii, err := asciiAuthority(addr)
+		if err != nil {
+			return hostKey{}, err
+		}
+		addr = ascii
+	}
+	to, err := parseAddr(u.Scheme + "://" + addr)
+	if err != nil {
+		return hostKey{}, err
+	}
+	key := hostKey{scheme: to.scheme, addr: to.addr()}
+	if proxy != nil {
+		key.proxy = proxy.String()
+	}
+	return key, nil
+}
+
+// A host is the connections to one host, and the requests that wait for one. Waiting requests are served in turn: by a slot
+// that becomes free on any connection, or by a new connection, of which one is made at a time.
+//
+// Its lock is taken before a connection's, never behind it.
+type host struct {
+	t     *Transport
+	key   hostKey
+	proxy *url.URL
+	users int // guarded by the Transport's lock
+
+	mu          sync.Mutex // guards everything below
+	conns       []*pooledConn
+	waiting     []*place
+	dialing     context.CancelFunc // nil: no connection is being made
+	dialAfter   time.Time          // not before then
+	useless     int                // connections in a row that answered nothing
+	http1Until  time.Time          // it does not speak HTTP/2
+	retryBudget bucket
+}
+
+// A pooledConn is a connection of a host's.
+type pooledConn struct {
+	*Conn
+	retireAt time.Time // zero: never
+	idle     *time.Timer
+}
+
+// A place is a request's place in the line for a slot.
+type place struct {
+	ctx   context.Context
+	ready chan struct{} // one slot
+	conn  *Conn         // reserved for it
+	err   error
+}
+
+// errNotHTTP2: the host speaks HTTP/1.1, and the fallback has to serve it.
+var errNotHTTP2 = errors.New("hyper: server does not speak HTTP/2")
+
+const (
+	retryBurst     = 100 // retries of a host's requests at once; each answer earns one more
+	maxRetries     = 1000
+	retryRate      = 10 // and so many a second
+	maxDialBackoff = 5 * time.Second
+)
+
+// enter returns the host of key for a request, which must leave it when it has its answer.
+func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hosts[key]
+	if h == nil {
+		h = &host{t: t, key: key, proxy: proxy}
+		h.retryBudget = bucket{left: retryBurst, burst: maxRetries, perSecond: retryRate}
+		if t.hosts == nil {
+			t.hosts = make(map[hostKey]*host)
+		}
+		t.hosts[key] = h
+	}
+	h.users++
+	return h
+}
+
+func (t *Transport) leave(h *host) {
+	t.mu.Lock()
+	h.users--
+	t.mu.Unlock()
+}
+
+// forget drops a host that has nothing and is used by nobody: a crawler has many.
+func (t *Transport) forget(h *host) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.users == 0 && len(h.conns) == 0 && h.dialing == nil && time.Now().After(h.http1Until) && t.hosts[h.key] == h {
+		delete(t.hosts, h.key)
+	}
+}
+
+// dial makes a connection to the host.
+func (h *host) dial(ctx context.Context) (*Conn, error) {
+	h.t.mu.Lock()
+	cfg := h.t.configLocked()
+	h.t.mu.Unlock()
+	dial := dialFunc(cfg.dialer())
+	if h.proxy != nil {
+		through, err := h.t.dialThrough(h.proxy, cfg)
+		if err != nil {
+			return nil, err
+		}
+		dial = through
+	}
+	to, err := parseAddr(h.key.scheme + "://" + h.key.addr)
+	if err != nil {
+		return nil, err
+	}
+	return dialTarget(ctx, to, cfg, dial, h.news)
+}
+
+// conn returns a connection for one request, and how it may take its slot there.
+func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*Conn, turn, error) {
+	h.mu.Lock()
+	if !h.http1Until.IsZero() {
+		if time.Now().Before(h.http1Until) {
+			h.mu.Unlock()
+			return nil, 0, errNotHTTP2
+		}
+		h.http1Until = time.Time{}
+	}
+	if len(h.waiting) == 0 {
+		if c := h.reserveLocked(); c != nil {
+			h.mu.Unlock()
+			return c, reserved, nil
+		}
+	}
+	p := &place{ctx: ctx, ready: make(chan struct{}, 1)}
+	h.waiting = append(h.waiting, p)
+	h.serveLocked()
+	h.mu.Unlock()
+
+	var err error
+	select {
+	case <-p.ready:
+		return p.conn, reserved, p.err
+	case <-ctx.Done():
+		err = contextError(ctx)
+	case <-cancel:
+		err = errRequestCanceled
+	}
+	h.mu.Lock()
+	if i := slices.Index(h.waiting, p); i >= 0 {
+		h.waiting = slices.Delete(h.waiting, i, i+1)
+	}
+	h.mu.Unlock()
+	if p.conn != nil { // it came just now
+		p.conn.release()
+	}
+	return nil, 0, err
+}
+
+// reserveLocked takes a slot on the least loaded connection that has one, and drops connections that take no more requests.
+func (h *host) reserveLocked() *Conn {
+	now := time.Time{}
+	for len(h.conns) > 0 {
+		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() {
+			switch err := only.reserve(); err {
+			case nil:
+				return only.Conn
+			case errNoSlot:
+				return nil
+			}
+			h.removeLocked(0)
+			return nil
+		}
+		var best *pooledConn
+		least := 0
+		for i := 0; i < len(h.conns); i++ {
+			c := h.conns[i]
+			if !c.retireAt.IsZero() && now.IsZero() {
+				now = time.Now()
+			}
+			load, err := c.load()
+			if err != nil || !c.retireAt.IsZero() && now.After(c.retireAt) {
+				h.removeLocked(i)
+				i--
+				continue
+			}
+			if best == nil || load < least {
+				best, least = c, load
+			}
+		}
+		if best == nil {
+			return nil
+		}
+		switch err := best.reserve(); err {
+		case nil:
+			return best.Conn
+		case errNoSlot:
+			return h.reserveOtherLocked(best)
+		}
+		// It ended just now.
+	}
+	return nil
+}
+
+// reserveOtherLocked looks for a free slot where the least loaded connection has none: limits differ.
+func (h *host) reserveOtherLocked(full *pooledConn) *Conn {
+	for _, c := range h.conns {
+		if c != full && c.reserve() == nil {
+			return c.Conn
+		}
+	}
+	return nil
+}
+
+// removeLocked takes a connection from the line. It lives until its streams are over.
+func (h *host) removeLocked(i int) {
+	c := h.conns[i]
+	h.conns = slices.Delete(h.conns, i, i+1)
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	// The second connection in a row that ends before it has answered anything makes the next one wait.
+	if h.useless++; h.useless > 1 {
+		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))
+	}
+	go c.drain() // it may call news
+}
+
+// serveLocked gives free slots to those who wait, in turn, and makes a connection if that is what they need: it tells the
+// first one's trace, and is not ended with it.
+func (h *host) serveLocked() {
+	for len(h.waiting) > 0 {
+		c := h.reserveLocked()
+		if c == nil {
+			break
+		}
+		h.popLocked(c, nil)
+	}
+	if len(h.waiting) == 0 || h.dialing != nil || !h.roomLocked() {
+		return
+	}
+	var ctx context.Context
+	ctx, h.dialing = context.WithCancel(context.WithoutCancel(h.waiting[0].ctx))
+	go h.connect(ctx, time.Until(h.dialAfter))
+}
+
+// popLocked serves the first who waits.
+func (h *host) popLocked(c *Conn, err error) {
+	p := h.waiting[0]
+	h.waiting[0] = nil
+	h.waiting = h.waiting[1:]
+	p.conn, p.err = c, err
+	p.ready <- struct{}{}
+}
+
+// roomLocked reports whether another connection may be made. While one has not said yet how many streams it takes, it is
+// waited for.
+func (h *host) roomLocked() bool {
+	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
+	if most > 0 && len(h.conns) >= most {
+		return false
+	}
+	for _, c := range h.conns {
+		if !c.PeerSettings().Received {
+			return false
+		}
+	}
+	return true
+}
+
+// connect makes a connection. It runs on a goroutine of its own, which ends with the attempt.
+func (h *host) connect(ctx context.Context, delay time.Duration) {
+	var c *Conn
+	err := pause(ctx, nil, max(0, delay))
+	if err == nil {
+		c, err = h.dial(ctx)
+	}
+	var other *NotHTTP2Error
+	if errors.As(err, &other) {
+		h.keepOrClose(other.Conn)
+		err = errNotHTTP2
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dialing()
+	h.dialing = nil
+	switch err {
+	case nil:
+		h.addLocked(c)
+	case errNotHTTP2:
+		h.http1Until = time.Now().Add(http1Memory)
+	}
+	if err != nil && len(h.conns) == 0 {
+		for len(h.waiting) > 0 {
+			h.popLocked(nil, err)
+		}
+		return
+	}
+	if err != nil { // there are others to wait for
+		h.dialAfter = time.Now().Add(time.Second)
+	}
+	h.serveLocked()
+}
+
+// keepOrClose does what is best with a connection that does not speak HTTP/2.
+func (h *host) keepOrClose(nc net.Conn) {
+	if h.key.proxy == "" && h.t.Fallback == nil {
+		h.t.keepSpare(h.key.addr, nc)
+	} else {
+		nc.Close()
+	}
+}
+
+// addLocked puts a new connection in line.
+func (h *host) addLocked(c *Conn) {
+	p := &pooledConn{Conn: c}
+	if age := h.t.MaxConnAge; age > 0 {
+		p.retireAt = time.Now().Add(age)
+	}
+	if timeout := or(h.t.IdleConnTimeout, defaultIdleTimeout); timeout > 0 {
+		p.idle = time.AfterFunc(timeout, func() {
+			if left := c.drainIfIdle(timeout); left > 0 {
+				p.idle.Reset(left)
+			}
+		})
+	}
+	h.conns = append(h.conns, p)
+}
+
+// news is called by connections: there may be a slot, or there will be no more.
+func (h *host) news() {
+	h.mu.Lock()
+	for i := 0; i < len(h.conns); i++ {
+		if _, err := h.conns[i].load(); err != nil {
+			h.removeLocked(i)
+			i--
+		}
+	}
+	h.serveLocked()
+	empty := len(h.conns) == 0 && len(h.waiting) == 0
+	h.mu.Unlock()
+	if empty {
+		h.t.forget(h)
+	}
+}
+
+// answered books an answer: each earns a retry.
+func (h *host) answered() {
+	h.mu.Lock()
+	h.retryBudget.earn(1)
+	h.useless = 0
+	h.mu.Unlock()
+}
+
+// mayRetry takes a retry from the host's budget.
+func (h *host) mayRetry() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.retryBudget.take(time.Duration(time.Now().UnixNano()))
+}
+
+// closeIdle closes what nobody uses.
+func (h *host) closeIdle() {
+	h.mu.Lock()
+	conns := slices.Clone(h.conns)
+	if h.dialing != nil && len(h.waiting) == 0 {
+		h.dialing()
+	}
+	h.mu.Unlock()
+	for _, c := range conns {
+		c.drainIfIdle(0)
+	}
+}
+
+// load returns how many slots are taken. The error is why there will be no more requests.
+func (c *Conn) load() (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.slots.used, c.takesRequestsLocked()
+}
+
+// drainIfIdle ends a connection that has had no streams for that long. If it has not, it returns when to look again.
+func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
+	c.mu.Lock()
+	idle := time.Since(c.start) - c.idleSince
+	busy := len(c.streams) > 0 || c.slots.used > 0
+	ended := c.err != nil || c.draining
+	c.mu.Unlock()
+	switch {
+	case ended:
+		return 0
+	case busy && timeout > 0:
+		return timeout
+	case busy:
+		return 0
+	case idle < timeout:
+		return timeout - idle
+	}
+	c.drain()
+	return 0
+}

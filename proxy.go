@@ -1,0 +1,173 @@
+package hyper
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/net/proxy"
+)
+
+// A dialFunc makes connections, as net.Dialer's DialContext does.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func (d dialFunc) Dial(network, addr string) (net.Conn, error) {
+	return d(context.Background(), network, addr)
+}
+
+func (d dialFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	return d(ctx, network, addr)
+}
+
+// dialThrough returns how hosts are reached through the proxy at u. An https proxy is spoken to in HTTP/2, and tunnels to many
+// hosts share a connection, where it agrees to that.
+func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
+	direct := dialFunc(cfg.dialer())
+	switch u.Scheme {
+	case "http":
+		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := direct(ctx, network, hostPort(u))
+			if err != nil {
+				return nil, err
+			}
+			return t.tunnelOver(ctx, nc, u, addr)
+		}, nil
+	case "https":
+		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := t.tunnelOverHTTP2(ctx, u, addr)
+			if err != errNotHTTP2 {
+				return nc, err
+			}
+			if nc, err = direct(ctx, network, hostPort(u)); err != nil {
+				return nil, err
+			}
+			tlsCfg := clientTLS(cfg.TLS, u.Hostname())
+			tlsCfg.NextProtos = []string{"http/1.1"}
+			return t.tunnelOver(ctx, tls.Client(nc, tlsCfg), u, addr)
+		}, nil
+	case "socks5", "socks5h":
+		d, err := proxy.FromURL(u, direct)
+		if err != nil {
+			return nil, fmt.Errorf("proxy: %w", err)
+		}
+		return d.(proxy.ContextDialer).DialContext, nil
+	}
+	return nil, fmt.Errorf("proxy: the scheme %q is not http, https or socks5", u.Scheme)
+}
+
+// hostPort returns where a proxy listens.
+func hostPort(u *url.URL) string {
+	return net.JoinHostPort(u.Hostname(), or(u.Port(), defaultPort(u.Scheme)))
+}
+
+// connectHeader returns the fields of a CONNECT. The credentials are the proxy's, and are sent to nobody else.
+func (t *Transport) connectHeader(u *url.URL) http.Header {
+	h := maps.Clone(t.ProxyConnectHeader)
+	if h == nil {
+		h = make(http.Header)
+	}
+	if u.User != nil && h["Proxy-Authorization"] == nil {
+		password, _ := u.User.Password()
+		h.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password)))
+	}
+	return h
+}
+
+// tunnelOver asks the proxy at the other end of nc for a tunnel to addr, in HTTP/1.1, and returns nc as that tunnel.
+func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, addr string) (net.Conn, error) {
+	header := t.connectHeader(u)
+	if header["User-Agent"] == nil {
+		header.Set("User-Agent", defaultUserAgent)
+	}
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	tunnel, err := connect(nc, &http.Request{Method: "CONNECT", URL: &url.URL{Opaque: addr}, Host: addr, Header: header})
+	if !stop() {
+		err = contextError(ctx)
+	}
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("proxy %s: %w", u.Host, err)
+	}
+	return tunnel, nil
+}
+
+// maxConnectAnswer bounds the header of a proxy's answer, in octets.
+const maxConnectAnswer = 256 << 10
+
+func connect(nc net.Conn, req *http.Request) (net.Conn, error) {
+	if err := req.Write(nc); err != nil {
+		return nil, err
+	}
+	br := bufio.NewReader(io.LimitReader(nc, maxConnectAnswer))
+	resp, err := http.ReadResponse(br, req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		resp.Body.Close()
+		return nil, &ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
+	}
+	if n := br.Buffered(); n > 0 { // the host at the other end spoke first
+		early, _ := br.Peek(n)
+		return &earlyConn{Conn: nc, r: io.MultiReader(bytes.NewReader(early), nc)}, nil
+	}
+	return nc, nil
+}
+
+// An earlyConn is a connection of which something has been read already.
+type earlyConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// tunnelOverHTTP2 opens a tunnel on a connection to the proxy that others may use, too (RFC 9113 §8.5). errNotHTTP2: the
+// proxy does not speak it.
+func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
+	h := t.enter(hostKey{scheme: "https", addr: hostPort(u), proxy: "itself"}, nil)
+	defer t.leave(h)
+	c, how, err := h.conn(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	// The tunnel outlives the dialling.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, end)
+	tunnel, err := c.connectTurn(life, addr, HeaderFromHTTP(t.connectHeader(u)), how)
+	if !stop() && err == nil {
+		tunnel.Close()
+		err = contextError(ctx)
+	}
+	if err != nil {
+		end()
+		var refused *ConnectStatusError
+		if !errors.As(err, &refused) && ctx.Err() != nil {
+			err = contextError(ctx)
+		}
+		return nil, fmt.Errorf("proxy %s: %w", u.Host, err)
+	}
+	h.answered()
+	return &proxyTunnel{tunnel, end}, nil
+}
+
+// A proxyTunnel frees its context when it is closed.
+type proxyTunnel struct {
+	net.Conn
+	end context.CancelFunc
+}
+
+func (p *proxyTunnel) Close() error {
+	defer p.end()
+	return p.Conn.Close()
+}

@@ -1,0 +1,397 @@
+package hyper
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// A Transport is an http.RoundTripper over many hosts: it makes connections, keeps them, and replaces them. The zero value
+// is a good one:
+//
+//	client := &http.Client{Transport: &hyper.Transport{}}
+//
+// https requests go over HTTP/2. A server that does not speak it, http requests (unless UnencryptedHTTP2 is set) and
+// requests to switch to a websocket go to Fallback. Requests to one host share one connection as far as its limit of concurrent streams
+// allows, then others up to MaxConnsPerHost, the least loaded first; beyond that they wait in turn.
+//
+// A request is sent again only if the peer has provably not processed it (see Retryable) and its body can be had again, because
+// nothing of it was read or by GetBody: at once where the connection is gone, else after a pause, five times in all, and not when
+// the host has failed more often than it has answered.
+//
+// Any number of goroutines may use a Transport. Its fields must not be changed, nor the Transport copied, once it is in use.
+type Transport struct {
+	// Config reaches every connection. Scheme and Authority are the request's.
+	Config *Config
+
+	// Proxy returns the proxy for a request, or nil: an http, https or socks5 URL, whose user and password are for the proxy alone.
+	// Requests reach their host through a tunnel (CONNECT). Where Proxy itself is nil, the environment decides, as in
+	// http.ProxyFromEnvironment; NoProxy is for none at all.
+	Proxy func(*http.Request) (*url.URL, error)
+
+	// ProxyConnectHeader is sent with CONNECT to proxies.
+	ProxyConnectHeader http.Header
+
+	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, by prior knowledge (RFC 9113 §3.3).
+	UnencryptedHTTP2 bool
+
+	// Fallback serves what HTTP/2 cannot. Nil: an http.Transport that speaks HTTP/1.1, with Config's DialContext and TLS, this
+	// proxy, these limits, and the connection on which the server was found not to speak HTTP/2.
+	Fallback http.RoundTripper
+
+	// DisableCompression keeps hyper from asking for content codings, and so from decoding any.
+	DisableCompression bool
+
+	MaxConnsPerHost       int           // connections at once to one host, draining ones not counted; 8 where it is 0, no limit below 0
+	IdleConnTimeout       time.Duration // without a stream, until a connection is closed; 90 s where it is 0, none below 0
+	MaxConnAge            time.Duration // after which a connection gets no new requests; none where it is 0
+	ResponseHeaderTimeout time.Duration // from the end of the request until the response's header; none where it is 0
+
+	mu       sync.Mutex // taken before a host's
+	base     *Config    // Config, ready for every connection
+	hosts    map[hostKey]*host
+	fallback *http.Transport
+	spare    map[string][]net.Conn // HTTP/1.1, TLS done, for fallback to use, by address
+}
+
+const (
+	maxTries            = 5
+	defaultConnsPerHost = 8
+	defaultIdleTimeout  = 90 * time.Second
+	http1Memory         = 5 * time.Minute  // that a host does not speak HTTP/2
+	spareTimeout        = 10 * time.Second // until the fallback must have taken what was kept for it
+)
+
+// NoProxy is a Transport.Proxy that uses none.
+func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
+
+// RoundTrip implements http.RoundTripper; see Conn.RoundTrip for what it promises. Errors of dialling are returned as they
+// are, wrapped.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if needsHTTP1(req) || req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
+		return t.overHTTP1(req)
+	}
+	x, err := newExchange(req, t.DisableCompression)
+	if err != nil {
+		return nil, err
+	}
+	x.headerTimeout = t.ResponseHeaderTimeout
+	if x.out.Method != "CONNECT" { // RFC 9110 §11.7.2: what it holds is for a proxy, and there is none behind the connection
+		x.out.Header.Del("proxy-authorization")
+	}
+	proxy, err := t.proxyFor(req)
+	if err != nil {
+		return nil, x.fail(err)
+	}
+	key, err := keyFor(req.URL, proxy)
+	if err != nil {
+		return nil, x.fail(err)
+	}
+	h := t.enter(key, proxy)
+	resp, err := h.roundTrip(x)
+	t.leave(h)
+	if err == errNotHTTP2 || errors.Is(err, HTTP11Required) {
+		if err := x.body.rewind(req.GetBody); err != nil {
+			return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
+		}
+		return t.overHTTP1(x.again())
+	}
+	if err != nil {
+		return nil, x.fail(err)
+	}
+	return resp, nil
+}
+
+// again returns the request with the body as it is for another try.
+func (x *exchange) again() *http.Request {
+	if x.body.in == nil || x.body.in == x.in.Body {
+		return x.in
+	}
+	again := *x.in
+	again.Body = x.body.in
+	return &again
+}
+
+// needsHTTP1 reports whether req asks for another protocol than HTTP/2 can switch to.
+func needsHTTP1(req *http.Request) bool {
+	return equalFold(req.Header.Get("Upgrade"), "websocket")
+}
+
+func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
+	if t.Proxy == nil {
+		return http.ProxyFromEnvironment(req)
+	}
+	return t.Proxy(req)
+}
+
+// roundTrip tries until it has an answer, or must not try any more.
+func (h *host) roundTrip(x *exchange) (*http.Response, error) {
+	ctx := x.in.Context()
+	for try := 1; ; try++ {
+		x.trace.getConn(h.key.addr)
+		c, how, err := h.conn(ctx, x.out.cancel)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := x.on(c, how)
+		if err == nil {
+			h.answered()
+			return resp, nil
+		}
+		if !Retryable(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
+			return nil, err
+		}
+		if rewindErr := x.body.rewind(x.in.GetBody); rewindErr != nil {
+			return nil, fmt.Errorf("%w (not sent again: %w)", err, rewindErr)
+		}
+		if err := pause(ctx, x.out.cancel, retryDelay(try, c)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// retryDelay is how long to wait after a try: not at all if it was the first and its connection is gone, else 50 ms, then
+// twice as long each time, and up to half of that more.
+func retryDelay(try int, c *Conn) time.Duration {
+	c.mu.Lock()
+	gone := c.takesRequestsLocked() != nil
+	c.mu.Unlock()
+	if try == 1 && gone {
+		return 0
+	}
+	d := 50 * time.Millisecond << (try - 1)
+	return d + rand.N(d/2)
+}
+
+func pause(ctx context.Context, cancel <-chan struct{}, d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return contextError(ctx)
+	case <-cancel:
+		return errRequestCanceled
+	}
+}
+
+// CloseIdleConnections closes the connections that have no streams. Requests in progress are not disturbed, and later ones
+// make new connections.
+func (t *Transport) CloseIdleConnections() {
+	t.mu.Lock()
+	hosts := make([]*host, 0, len(t.hosts))
+	for _, h := range t.hosts {
+		hosts = append(hosts, h)
+	}
+	fallback, spare := t.fallback, t.spare
+	t.spare = nil
+	t.mu.Unlock()
+	for _, h := range hosts {
+		h.closeIdle()
+	}
+	for _, conns := range spare {
+		for _, nc := range conns {
+			nc.Close()
+		}
+	}
+	if fallback != nil {
+		fallback.CloseIdleConnections()
+	}
+	if c, ok := t.Fallback.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// configLocked returns Config with a TLS session cache, which saves later connections to a host most of the handshake.
+func (t *Transport) configLocked() *Config {
+	if t.base != nil {
+		return t.base
+	}
+	t.base = &Config{}
+	if t.Config != nil {
+		*t.base = *t.Config
+	}
+	t.base.Scheme, t.base.Authority = "", ""
+	if t.base.TLS == nil {
+		t.base.TLS = &tls.Config{}
+	} else {
+		t.base.TLS = t.base.TLS.Clone()
+	}
+	if t.base.TLS.ClientSessionCache == nil {
+		t.base.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	}
+	return t.base
+}
+
+// overHTTP1 gives req to the fallback.
+func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
+	if t.Fallback != nil {
+		return t.Fallback.RoundTrip(req)
+	}
+	return t.http1().RoundTrip(req)
+}
+
+// http1 returns the fallback that serves where the caller gave none.
+func (t *Transport) http1() *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fallback != nil {
+		return t.fallback
+	}
+	cfg := t.configLocked()
+	f := &http.Transport{
+		Proxy:                 t.proxyFor,
+		ProxyConnectHeader:    t.ProxyConnectHeader,
+		DialContext:           cfg.dialer(),
+		TLSClientConfig:       cfg.TLS.Clone(),
+		TLSHandshakeTimeout:   max(0, or(cfg.HandshakeTimeout, defaultHandshakeTimeout)),
+		DisableCompression:    t.DisableCompression,
+		MaxConnsPerHost:       max(0, t.MaxConnsPerHost),
+		MaxIdleConnsPerHost:   defaultConnsPerHost,
+		IdleConnTimeout:       max(0, or(t.IdleConnTimeout, defaultIdleTimeout)),
+		ResponseHeaderTimeout: t.ResponseHeaderTimeout,
+		ExpectContinueTimeout: max(0, or(cfg.ExpectContinueTimeout, defaultContinueTimeout)),
+		Protocols:             new(http.Protocols),
+	}
+	f.Protocols.SetHTTP1(true)
+	f.TLSClientConfig.NextProtos = nil // net/http adds its own
+	f.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if nc := t.takeSpare(addr); nc != nil {
+			return nc, nil
+		}
+		nc, err := f.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		host, _, _ := net.SplitHostPort(addr)
+		config := clientTLS(f.TLSClientConfig, host)
+		config.NextProtos = []string{"http/1.1"}
+		tc := tls.Client(nc, config)
+		ctx, cancel := dialTimeout(ctx, f.TLSHandshakeTimeout)
+		defer cancel()
+		if err := tc.HandshakeContext(ctx); err != nil { // traced by net/http
+			nc.Close()
+			return nil, err
+		}
+		return tc, nil
+	}
+	t.fallback = f
+	return f
+}
+
+// keepSpare keeps a connection that the fallback can use. If it does not, it is closed.
+func (t *Transport) keepSpare(addr string, nc net.Conn) {
+	t.mu.Lock()
+	if t.spare == nil {
+		t.spare = make(map[string][]net.Conn)
+	}
+	t.spare[addr] = append(t.spare[addr], nc)
+	t.mu.Unlock()
+	time.AfterFunc(spareTimeout, func() {
+		t.mu.Lock()
+		kept := len(t.spare[addr]) > 0 && t.spare[addr][0] == nc
+		if kept {
+			t.spare[addr] = t.spare[addr][1:]
+		}
+		t.mu.Unlock()
+		if kept {
+			nc.Close()
+		}
+	})
+}
+
+func (t *Transport) takeSpare(addr string) net.Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.spare[addr]
+	if len(list) == 0 {
+		return nil
+	}
+	nc := list[len(list)-1]
+	if list = list[:len(list)-1]; len(list) == 0 {
+		delete(t.spare, addr)
+	} else {
+		t.spare[addr] = list
+	}
+	return nc
+}
+
+// ConfigureTransport makes t speak HTTP/2 through hyper wherever a server agrees to that, and leaves all else as it is: t's
+// dialer, proxy and TLS configuration make the connections, and t keeps them. cfg may be nil; its DialContext and TLS
+// are not used. t must not have been used yet.
+func ConfigureTransport(t *http.Transport, cfg *Config) error {
+	if t.TLSNextProto["h2"] != nil {
+		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already")
+	}
+	if _, err := cfg.withDefaults(); err != nil {
+		return err
+	}
+	if t.TLSNextProto == nil {
+		t.TLSNextProto = make(map[string]func(string, *tls.Conn) http.RoundTripper)
+	}
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{}
+	}
+	t.TLSClientConfig.NextProtos = []string{"h2", "http/1.1"}
+	t.TLSNextProto["h2"] = func(authority string, tc *tls.Conn) http.RoundTripper {
+		given := Config{}
+		if cfg != nil {
+			given = *cfg
+		}
+		given.Authority = or(given.Authority, authority)
+		c, err := NewConn(context.Background(), tc, &given)
+		if err != nil {
+			return failedConn{err}
+		}
+		return lentConn{c}
+	}
+	return nil
+}
+
+// A lentConn is a connection that an http.Transport keeps. When it takes no more requests, it says so in the way that
+// makes its keeper find another one.
+type lentConn struct{ *Conn }
+
+func (l lentConn) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.Conn.RoundTrip(req)
+	if err != nil && Retryable(err) {
+		l.mu.Lock()
+		gone := l.takesRequestsLocked() != nil
+		l.mu.Unlock()
+		if gone {
+			return nil, goneError{err}
+		}
+	}
+	return resp, err
+}
+
+// CloseIdleConnections is what an http.Transport calls for connections like this one.
+func (l lentConn) CloseIdleConnections() { l.drainIfIdle(0) }
+
+type goneError struct{ error }
+
+func (e goneError) Unwrap() error { return e.error }
+
+// IsHTTP2NoCachedConnError marks the error for net/http.
+func (goneError) IsHTTP2NoCachedConnError() {}
+
+// A failedConn is a connection that came to nothing.
+type failedConn struct{ err error }
+
+func (f failedConn) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return nil, f.err
+}
