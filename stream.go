@@ -364,7 +364,8 @@ func (s *Stream) recvEndLocked() error {
 	case s.message == state.AwaitingHeaders:
 		return s.malformedLocked(&MalformedError{"END_STREAM before the final response"})
 	case s.bodyLeft > 0 && !s.response.bodyless():
-		err := streamErr(s.id, ProtocolError, &MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)})
+		short := &MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)}
+		err := streamErr(s.id, ProtocolError, fmt.Errorf("%w: %w", short, io.ErrUnexpectedEOF))
 		s.recvErr = err // where io.EOF would be: what came is good as far as it goes, and stays readable
 		s.resetLocked(err)
 		return s.c.provokedLocked()

@@ -1,0 +1,387 @@
+package hyper
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// FromHTTPRequest returns req as a Request that means the same: the method, scheme, authority and path of its URL and Host,
+// its fields with lower-case names, sorted, without those that are HTTP/1's own, its body and trailers. What cannot be said
+// in HTTP/2 is a *RequestError. The body stays the caller's to close until Do or Open is called.
+//
+// An *http.Request without a User-Agent gets the connection's; one that has an empty one gets none.
+func FromHTTPRequest(req *http.Request) (*Request, error) {
+	r := &Request{}
+	if err := r.fromHTTP(req); err != nil {
+		return nil, err
+	}
+	if r.Body == nil && req.Body != nil && req.Body != http.NoBody {
+		r.Body = req.Body
+	}
+	return r, nil
+}
+
+// fromHTTP is FromHTTPRequest but for bodies that must be read.
+func (r *Request) fromHTTP(req *http.Request) error {
+	if req.URL == nil {
+		return &RequestError{"URL", "is nil"}
+	}
+	if req.Header == nil {
+		return &RequestError{"Header", "is nil"}
+	}
+	if err := checkConnectionFields(req.Header); err != nil {
+		return err
+	}
+	r.Method, r.Scheme = or(req.Method, "GET"), req.URL.Scheme
+	if r.Scheme != "https" && r.Scheme != "http" {
+		return &RequestError{":scheme", "is neither https nor http"}
+	}
+	var err error
+	if r.Authority, err = asciiAuthority(or(req.Host, req.URL.Host)); err != nil {
+		return err
+	}
+	if protocol := req.Header[":protocol"]; len(protocol) > 0 {
+		r.Protocol = protocol[0]
+	}
+	if r.Method != "CONNECT" || r.Protocol != "" {
+		if r.Path, err = requestPath(req.URL, r.Authority); err != nil {
+			return err
+		}
+	}
+	r.Header = requestFields(req)
+	if agent, ok := req.Header["User-Agent"]; ok {
+		r.noUserAgent = len(agent) == 0 || agent[0] == ""
+	}
+	r.noAcceptEncoding = r.Method == "HEAD" // nginx answers such with the headers of another representation (golang/go#5522)
+	r.trailerOf, r.cancel = req.Trailer, req.Cancel
+	if len(req.Trailer) == 0 {
+		r.trailerOf = nil
+	}
+	for name := range r.trailerOf {
+		if err := checkTrailer(Header{{Name: name}}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case req.Body == nil || req.Body == http.NoBody:
+	case req.ContentLength <= 0: // net/http's way to say that it is not known
+		r.ContentLength = -1
+		r.Body = inMemory(req.Body, req.Trailer)
+	default:
+		r.ContentLength = req.ContentLength
+		r.Body = inMemory(req.Body, req.Trailer)
+	}
+	return nil
+}
+
+// checkConnectionFields refuses what HTTP/2 has no way to say (RFC 9113 §8.2.2); the rest of such fields is passed over.
+func checkConnectionFields(h http.Header) error {
+	upgrade, coding, connection := h["Upgrade"], h["Transfer-Encoding"], h["Connection"]
+	switch {
+	case len(upgrade) > 0 && upgrade[0] != "" && upgrade[0] != "chunked":
+		return &RequestError{"upgrade", "has no place in HTTP/2 (RFC 9113 §8.6)"}
+	case len(coding) > 1 || len(coding) == 1 && coding[0] != "" && coding[0] != "chunked":
+		return &RequestError{"transfer-encoding", "may only be chunked, which is left out"}
+	case len(connection) > 1 || len(connection) == 1 && connection[0] != "" && !equalFold(connection[0], "close") && !equalFold(connection[0], "keep-alive"):
+		return &RequestError{"connection", "may only be close or keep-alive"}
+	}
+	return nil
+}
+
+// asciiAuthority returns host in the form that goes on the wire: an internationalized name in its ASCII form, an IPv6
+// address without its zone (RFC 6874 §4). The tables for the first are net/http's, borrowed through its HTTP/1 writer.
+func asciiAuthority(host string) (string, error) {
+	if host == "" {
+		return "", &RequestError{":authority", "is empty: the URL has no host"}
+	}
+	if from := strings.IndexByte(host, '%'); from >= 0 && host[0] == '[' {
+		if to := strings.IndexByte(host, ']'); to > from {
+			host = host[:from] + host[to:]
+		}
+	}
+	if strings.IndexFunc(host, func(r rune) bool { return r >= 0x80 }) < 0 {
+		return host, nil
+	}
+	var b strings.Builder
+	r := http.Request{Host: host, URL: &url.URL{Path: "/"}, Header: http.Header{"User-Agent": {""}}}
+	if err := r.Write(&b); err != nil {
+		return "", &RequestError{":authority", "is no internationalized name: " + err.Error()}
+	}
+	_, rest, _ := strings.Cut(b.String(), "\r\nHost: ")
+	ascii, _, _ := strings.Cut(rest, "\r\n")
+	return ascii, nil
+}
+
+// requestPath returns the :path of u. Octets that a path cannot have, which net/http lets pass, are percent-encoded.
+func requestPath(u *url.URL, authority string) (string, error) {
+	path := u.RequestURI()
+	if !strings.HasPrefix(path, "/") && path != "*" {
+		path = strings.TrimPrefix(path, u.Scheme+"://"+authority) // of an Opaque URL
+		if !strings.HasPrefix(path, "/") {
+			return "", &RequestError{":path", "is not absolute"}
+		}
+	}
+	if isVisible(path) {
+		return path, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		switch c := path[i]; {
+		case c < ' ' || c == 0x7f:
+			return "", &RequestError{":path", "has a control character"}
+		case c == ' ' || c >= 0x80:
+			fmt.Fprintf(&b, "%%%02X", c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String(), nil
+}
+
+// requestFields returns req's regular fields as they go on the wire.
+func requestFields(req *http.Request) Header {
+	n := 0
+	for _, values := range req.Header {
+		n += len(values)
+	}
+	if n == 0 && len(req.Trailer) == 0 {
+		return nil
+	}
+	h := make(Header, 0, n+1)
+	for key, values := range req.Header {
+		name := wireName(key)
+		switch {
+		case isConnectionSpecific(name) || name == "host" || name == "content-length" || isPseudo(name):
+			continue
+		case name == "trailer" && len(req.Trailer) > 0: // it is made of those
+			continue
+		case name == "te": // RFC 9113 §8.2.2: it MUST NOT contain any value other than "trailers"
+			if slices.ContainsFunc(values, mentionsTrailers) {
+				h.Add(name, "trailers")
+			}
+			continue
+		case name == "user-agent":
+			values = values[:min(1, len(values))]
+			if len(values) == 1 && values[0] == "" {
+				continue
+			}
+		}
+		for _, value := range values {
+			h.Add(name, strings.Trim(value, " \t"))
+		}
+	}
+	if len(req.Trailer) > 0 {
+		h.Add("trailer", strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ","))
+	}
+	// A map has no order: a fixed one serves caches, tests, and the compression table.
+	slices.SortStableFunc(h, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	return h
+}
+
+func mentionsTrailers(te string) bool {
+	for part := range strings.SplitSeq(te, ",") {
+		if equalFold(strings.Trim(part, " \t"), "trailers") {
+			return true
+		}
+	}
+	return false
+}
+
+// inMemory returns the reader behind an io.NopCloser, which is what http.NewRequest makes of readers in memory; nil for any
+// other body, and where trailers are filled in while the body is read.
+func inMemory(body io.ReadCloser, trailer http.Header) io.Reader {
+	if len(trailer) > 0 {
+		return nil
+	}
+	v := reflect.ValueOf(body)
+	if t := v.Type(); t != nopCloser && t != nopCloserWriterTo {
+		return nil
+	}
+	switch r := v.Field(0).Interface().(type) {
+	case *bytes.Buffer:
+		return r
+	case *bytes.Reader:
+		return r
+	case *strings.Reader:
+		return r
+	}
+	return nil
+}
+
+var (
+	nopCloser         = reflect.TypeOf(io.NopCloser(nil))
+	nopCloserWriterTo = reflect.TypeOf(io.NopCloser((*bytes.Reader)(nil)))
+)
+
+// wireName returns the lower-case form of a field name of net/http's, without an allocation for the usual ones.
+func wireName(key string) string {
+	if name, ok := wireNames[key]; ok {
+		return name
+	}
+	return lower(key)
+}
+
+// wireNames has the names of the static table (RFC 7541 appendix A), and a few more, by their canonical form.
+var wireNames = func() map[string]string {
+	names := make(map[string]string)
+	for _, name := range []string{
+		"accept-charset", "accept-encoding", "accept-language", "accept-ranges", "accept", "access-control-allow-origin", "age", "allow",
+		"authorization", "cache-control", "content-disposition", "content-encoding", "content-language", "content-length",
+		"content-location", "content-range", "content-type", "cookie", "date", "etag", "expect", "expires", "from", "host", "if-match",
+		"if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified", "link", "location", "max-forwards",
+		"proxy-authenticate", "proxy-authorization", "range", "referer", "refresh", "retry-after", "server", "set-cookie",
+		"strict-transport-security", "transfer-encoding", "user-agent", "vary", "via", "www-authenticate",
+		"connection", "idempotency-key", "origin", "priority", "te", "traceparent", "tracestate", "trailer", "x-forwarded-for",
+		"x-forwarded-host", "x-forwarded-proto", "x-request-id",
+	} {
+		names[http.CanonicalHeaderKey(name)] = name
+	}
+	return names
+}()
+
+// HTTP returns the response as net/http has it, for req, which may be nil: canonical names in a map, the trailers that are
+// announced as nil keys of Trailer. The body is decoded as Body is, with Uncompressed set and the fields that
+// describe the coding gone, but as RoundTrip does it: only where accept-encoding was hyper's own idea, and every coding is
+// known. It is to be read either here or there. The response must be one of Do, Open or a push.
+func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpResponse).from(r, req) }
+
+// FromHTTPResponse returns hyper's own Response behind an answer of RoundTrip: the stream and its identifier, pushes, the
+// fields in the wire's order. It is found by the answer's Body, so it is false where somebody has wrapped that: http.Client
+// with a Timeout does, and otelhttp. WithResponse serves there.
+func FromHTTPResponse(resp *http.Response) (*Response, bool) {
+	body, ok := resp.Body.(*httpBody)
+	if !ok {
+		return nil, false
+	}
+	return body.r, true
+}
+
+type responseKey struct{}
+
+// WithResponse returns a context for an http.Request: RoundTrip calls f with hyper's own Response before it returns the
+// answer made of it. f is called on RoundTrip's goroutine, once for each answer: redirects have several.
+func WithResponse(ctx context.Context, f func(*Response)) context.Context {
+	return context.WithValue(ctx, responseKey{}, f)
+}
+
+// An httpResponse is an http.Response and its body in one allocation.
+type httpResponse struct {
+	http.Response
+	body httpBody
+}
+
+func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
+	decode := r.Uncompressed && r.Request.asksForCoding() && r.body.decoded.known()
+	h.Response = http.Response{
+		Status:        statusLine(r.Status),
+		StatusCode:    r.Status,
+		Proto:         "HTTP/2.0",
+		ProtoMajor:    2,
+		Header:        r.Header.HTTP(),
+		Body:          &h.body,
+		ContentLength: r.ContentLength,
+		Uncompressed:  decode,
+		Request:       req,
+		TLS:           r.s.c.tls,
+	}
+	h.body.r, h.body.decode, h.body.answer = r, decode, &h.Response
+	if req != nil {
+		h.body.ctx = req.Context()
+		if f, ok := h.body.ctx.Value(responseKey{}).(func(*Response)); ok {
+			f(r)
+		}
+	}
+	if decode {
+		h.Header.Del("Content-Encoding")
+		h.Header.Del("Content-Length")
+		h.ContentLength = -1
+	}
+	for _, list := range h.Header["Trailer"] {
+		for name := range strings.SplitSeq(list, ",") {
+			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name != "" && checkTrailer(Header{{Name: name}}) == nil {
+				if h.Trailer == nil {
+					h.Trailer = make(http.Header)
+				}
+				h.Trailer[name] = nil
+			}
+		}
+	}
+	delete(h.Header, "Trailer")
+	return &h.Response
+}
+
+// statusLine is what http.Response has as Status.
+func statusLine(status int) string {
+	if line := statusLines[min(max(status-200, 0), len(statusLines)-1)]; line != "" && status >= 200 {
+		return line
+	}
+	return fmt.Sprintf("%03d %s", status, http.StatusText(status))
+}
+
+// statusLines are those of 200 to 599 that have a text.
+var statusLines = func() (lines [400]string) {
+	for i := range lines[:len(lines)-1] {
+		if text := http.StatusText(200 + i); text != "" {
+			lines[i] = fmt.Sprintf("%d %s", 200+i, text)
+		}
+	}
+	return lines
+}()
+
+// An httpBody is the Body of an http.Response.
+type httpBody struct {
+	r      *Response
+	ctx    context.Context // of the http.Request; nil where there is none
+	answer *http.Response
+	decode bool
+	closed atomic.Bool
+	whole  atomic.Bool // read to its end
+}
+
+func (b *httpBody) Read(p []byte) (n int, err error) {
+	switch {
+	case b.closed.Load():
+		return 0, http.ErrBodyReadAfterClose
+	case b.decode:
+		n, err = b.r.Body.Read(p)
+	default:
+		n, err = b.r.s.read(p)
+	}
+	switch {
+	case err == io.EOF:
+		b.takeTrailer()
+	case err != nil && b.ctx != nil:
+		err = plainContextError(b.ctx, err)
+	}
+	return n, err
+}
+
+// takeTrailer fills in the answer's trailers, announced or not.
+func (b *httpBody) takeTrailer() {
+	if b.whole.Swap(true) {
+		return
+	}
+	trailer := b.r.Trailer()
+	if len(trailer) == 0 {
+		return
+	}
+	if b.answer.Trailer == nil {
+		b.answer.Trailer = make(http.Header)
+	}
+	maps.Copy(b.answer.Trailer, trailer.HTTP())
+}
+
+// Close ends the exchange. It waits for nobody, and its error is nil.
+func (b *httpBody) Close() error {
+	b.closed.Store(true)
+	return b.r.Body.Close()
+}
