@@ -20,6 +20,11 @@
 // the same time. A Response has its header in the wire's order, its body decoded (or Raw), its trailers, and the pushes
 // that came with it.
 //
+// # Below http.Client
+//
+// Transport is an http.RoundTripper over many hosts, for http.Client and all that is written for it; a Conn is
+// one over a single connection. ConfigureTransport lets an existing http.Transport speak HTTP/2 through hyper.
+//
 // # Flow control
 //
 // The peer may send only what a window allows. A WindowManager decides when the window moves: it hears what arrives and

@@ -65,6 +65,16 @@ var server = sync.OnceValue(func() *httptest.Server {
 		w.WriteHeader(http.StatusEarlyHints)
 		io.WriteString(w, "the page")
 	})
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "user", Value: r.PostFormValue("user")})
+		http.Redirect(w, r, "/account", http.StatusSeeOther)
+	})
+	mux.HandleFunc("/account", func(w http.ResponseWriter, r *http.Request) {
+		if user, err := r.Cookie("user"); err == nil {
+			fmt.Fprintf(w, "welcome, %s", user.Value)
+		}
+	})
+	mux.HandleFunc("/broken", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	s := httptest.NewUnstartedServer(mux)
 	s.EnableHTTP2 = true
 	s.StartTLS()

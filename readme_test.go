@@ -12,9 +12,13 @@ func TestReadmeShowsTheExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	examples, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var examples strings.Builder
+	for _, name := range []string{"example_test.go", "example_transport_test.go"} {
+		file, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		examples.Write(file)
 	}
 	blocks := strings.Split(string(readme), "```go\n")[1:]
 	if len(blocks) < 10 {
@@ -22,8 +26,8 @@ func TestReadmeShowsTheExamples(t *testing.T) {
 	}
 	for _, block := range blocks {
 		program, _, _ := strings.Cut(block, "```")
-		if !strings.Contains(string(examples), program) {
-			t.Errorf("not in example_test.go:\n%s", program)
+		if !strings.Contains(examples.String(), program) {
+			t.Errorf("in no Example:\n%s", program)
 		}
 	}
 }

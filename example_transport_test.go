@@ -1,0 +1,162 @@
+package hyper_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+
+	"gohyper.dev/hyper"
+)
+
+// config trusts the examples' server.
+func config() *hyper.Config { return &hyper.Config{TLS: &tls.Config{RootCAs: roots()}} }
+
+// text reads an answer of net/http's kind.
+func text(resp *http.Response, err error) string {
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return string(b)
+}
+
+// Any program that takes an http.Client, or an http.RoundTripper, changes by one line.
+func ExampleTransport() {
+	client := &http.Client{Transport: &hyper.Transport{Config: config()}}
+	defer client.CloseIdleConnections()
+
+	resp, err := client.Get(server().URL + "/hello")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	greeting, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(resp.Status, resp.Proto)
+	fmt.Printf("%s\n", greeting)
+	// Output:
+	// 200 OK HTTP/2.0
+	// this is /hello
+}
+
+// Redirects, cookies and all else that http.Client does stay as they are.
+func ExampleTransport_client() {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	client := &http.Client{Jar: jar, Transport: &hyper.Transport{Config: config()}}
+	defer client.CloseIdleConnections()
+
+	fmt.Println(text(client.PostForm(server().URL+"/login", url.Values{"user": {"alice"}})))
+	fmt.Println(text(client.Get(server().URL + "/account")))
+	// Output:
+	// welcome, alice
+	// welcome, alice
+}
+
+// A reverse proxy with hyper on its way to the servers behind it.
+func ExampleTransport_reverseProxy() {
+	behind, err := url.Parse(server().URL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	transport := &hyper.Transport{Config: config()}
+	defer transport.CloseIdleConnections()
+	proxy := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(behind) },
+		Transport: transport,
+	}
+	front := httptest.NewServer(proxy)
+	defer front.Close()
+
+	fmt.Println(text(http.Get(front.URL + "/hello")))
+	// Output: this is /hello
+}
+
+// An existing http.Transport keeps its dialer, its proxy and its TLS configuration, and speaks HTTP/2 through hyper.
+func ExampleConfigureTransport() {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots()}}
+	if err := hyper.ConfigureTransport(transport, nil); err != nil {
+		log.Fatal(err)
+	}
+	defer transport.CloseIdleConnections()
+
+	resp, err := (&http.Client{Transport: transport}).Get(server().URL + "/hello")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(resp.Proto, text(resp, nil))
+	_, ours := hyper.FromHTTPResponse(resp)
+	fmt.Println("through hyper:", ours)
+	// Output:
+	// HTTP/2.0 this is /hello
+	// through hyper: true
+}
+
+// A single connection is a RoundTripper, too: here with the pushes that came with an answer.
+func ExampleConn_RoundTrip() {
+	conn := dial(hyper.Config{Push: &hyper.PushPolicy{}})
+	defer conn.Close()
+	client := &http.Client{Transport: conn}
+
+	resp, err := client.Get(server().URL + "/page")
+	if err != nil {
+		log.Fatal(err)
+	}
+	own, _ := hyper.FromHTTPResponse(resp)
+	for push, err := range own.Pushes(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s: %s\n", push.Request.Path, body(push.Response(ctx)))
+	}
+	fmt.Printf("stream %d: %s\n", own.StreamID, text(resp, nil))
+	// Output:
+	// /style.css: this is /style.css
+	// stream 1: the page
+}
+
+// An http.Client with a Timeout hides the answer's own body; the context shows what is behind it.
+func ExampleWithResponse() {
+	client := &http.Client{Timeout: 1e9, Transport: &hyper.Transport{Config: config()}}
+	defer client.CloseIdleConnections()
+
+	var own *hyper.Response
+	req, err := http.NewRequestWithContext(hyper.WithResponse(ctx, func(r *hyper.Response) { own = r }), "GET", server().URL+"/hello", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(text(client.Do(req)))
+	fmt.Println("stream", own.StreamID)
+	// Output:
+	// this is /hello
+	// stream 1
+}
+
+// Errors of hyper's are found behind those of http.Client.
+func ExampleTransport_errors() {
+	client := &http.Client{Transport: &hyper.Transport{Config: config()}}
+	defer client.CloseIdleConnections()
+
+	_, err := client.Post(server().URL+"/broken", "text/plain", strings.NewReader("hello"))
+	var stream *hyper.StreamError
+	if errors.As(err, &stream) {
+		fmt.Println(stream.Code, "from the peer:", stream.FromPeer, "- may be sent again:", hyper.Retryable(err))
+	}
+	// Output: INTERNAL_ERROR from the peer: true - may be sent again: false
+}
