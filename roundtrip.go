@@ -46,6 +46,7 @@ type exchange struct {
 	body   requestBody
 	trace  *clientTrace // nil: nobody looks
 	last   bool         // the connection is not to be used any more
+	tried  bool
 	answer httpResponse
 
 	headerTimeout time.Duration // 0: none
@@ -76,16 +77,22 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 // on makes one try, on c.
 func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	ctx := x.in.Context()
+	req := &x.out
+	if x.tried { // the stream of the last try may still look at its own
+		again := x.out
+		req = &again
+	}
+	x.tried = true
 	if x.body.in != nil && !x.memory {
-		x.out.Body = x.body.lend()
+		req.Body = x.body.lend()
 	}
 	got := x.trace.connInfo(c)
-	s, err := c.openTurn(ctx, &x.out, endWithBody, how)
-	if x.last {
-		c.drain()
-	}
+	s, err := c.openTurn(ctx, req, endWithBody, how)
 	if err != nil {
 		return nil, err
+	}
+	if x.last {
+		c.drain()
 	}
 	if x.trace != nil {
 		x.trace.opened(ctx, s, got)
