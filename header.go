@@ -118,16 +118,22 @@ func (h Header) Clone() Header { return append(Header(nil), h...) }
 // Cookie joined (RFC 9113 §8.2.3). Pseudo-header fields are left out; the order between names is lost.
 func (h Header) HTTP() http.Header {
 	out := make(http.Header, len(h))
+	first := make([]string, 0, len(h)) // most names have one value: they share an array
 	for _, f := range h {
 		if isPseudo(f.Name) {
 			continue
 		}
 		key := http.CanonicalHeaderKey(f.Name)
-		if key == "Cookie" && len(out[key]) == 1 {
-			out[key][0] += "; " + f.Value
-			continue
+		values := out[key]
+		switch {
+		case values == nil:
+			first = append(first, f.Value)
+			out[key] = first[len(first)-1 : len(first) : len(first)]
+		case key == "Cookie":
+			values[0] += "; " + f.Value
+		default:
+			out[key] = append(values, f.Value)
 		}
-		out[key] = append(out[key], f.Value)
 	}
 	return out
 }

@@ -11,23 +11,24 @@ import (
 )
 
 // A hostKey is what requests must have in common to share connections.
-type hostKey struct{ proxy, scheme, addr string }
+type hostKey struct {
+	proxy string
+	target
+}
 
-// keyFor finds where a request goes.
+// keyFor finds where a request goes. It is cheap: what it finds is only looked at more closely when a connection is made.
 func keyFor(u, proxy *url.URL) (hostKey, error) {
-	addr := u.Host
-	if !isVisible(addr) {
-		ascii, err := asciiAuthority(addr)
+	key := hostKey{target: target{scheme: u.Scheme, host: lower(u.Hostname()), port: or(u.Port(), defaultPort(u.Scheme))}}
+	if key.host == "" {
+		return key, &RequestError{"URL", "has no host"}
+	}
+	if !isVisible(key.host) {
+		ascii, err := asciiAuthority(key.host)
 		if err != nil {
 			return hostKey{}, err
 		}
-		addr = ascii
+		key.host = ascii
 	}
-	to, err := parseAddr(u.Scheme + "://" + addr)
-	if err != nil {
-		return hostKey{}, err
-	}
-	key := hostKey{scheme: to.scheme, addr: to.addr()}
 	if proxy != nil {
 		key.proxy = proxy.String()
 	}
@@ -41,6 +42,7 @@ func keyFor(u, proxy *url.URL) (hostKey, error) {
 type host struct {
 	t     *Transport
 	key   hostKey
+	addr  string
 	proxy *url.URL
 	users int // guarded by the Transport's lock
 
@@ -85,7 +87,7 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	defer t.mu.Unlock()
 	h := t.hosts[key]
 	if h == nil {
-		h = &host{t: t, key: key, proxy: proxy}
+		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy}
 		h.retryBudget = bucket{left: retryBurst, burst: maxRetries, perSecond: retryRate}
 		if t.hosts == nil {
 			t.hosts = make(map[hostKey]*host)
@@ -126,7 +128,7 @@ func (h *host) dial(ctx context.Context) (*Conn, error) {
 		}
 		dial = through
 	}
-	to, err := parseAddr(h.key.scheme + "://" + h.key.addr)
+	to, err := parseAddr(h.key.scheme + "://" + h.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -322,7 +324,7 @@ func (h *host) connect(ctx context.Context, delay time.Duration) {
 // keepOrClose does what is best with a connection that does not speak HTTP/2.
 func (h *host) keepOrClose(nc net.Conn) {
 	if h.key.proxy == "" && h.t.Fallback == nil {
-		h.t.keepSpare(h.key.addr, nc)
+		h.t.keepSpare(h.addr, nc)
 	} else {
 		nc.Close()
 	}

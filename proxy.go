@@ -135,7 +135,7 @@ func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 // tunnelOverHTTP2 opens a tunnel on a connection to the proxy that others may use, too (RFC 9113 §8.5). errNotHTTP2: the
 // proxy does not speak it.
 func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
-	h := t.enter(hostKey{scheme: "https", addr: hostPort(u), proxy: "itself"}, nil)
+	h := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), defaultPort(u.Scheme))}}, nil)
 	defer t.leave(h)
 	c, how, err := h.conn(ctx, nil)
 	if err != nil {

@@ -135,7 +135,7 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 	ctx := x.in.Context()
 	for try := 1; ; try++ {
-		x.trace.getConn(h.key.addr)
+		x.trace.getConn(h.addr)
 		c, how, err := h.conn(ctx, x.out.cancel)
 		if err != nil {
 			return nil, err
