@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -821,6 +822,75 @@ func TestConversionsServeOwnHelpers(t *testing.T) {
 			t.Error("a request without a URL")
 		}
 	})
+}
+
+// Whatever octet stands wherever in an http.Request: it is refused, or what goes on the wire is what RFC 9113 §8.2.1 and RFC
+// 9110 §5.5 allow there. No octet makes two fields of one.
+func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conn := dialPeer(t, nil)
+		token := regexp.MustCompile("^:?[!#$%&'*+.^_`|~0-9a-z-]+$")
+		visible := regexp.MustCompile("^[!-~]+$")
+		value := regexp.MustCompile("^([!-~\\x80-\\xff]([ \t!-~\\x80-\\xff]*[!-~\\x80-\\xff])?)?$")
+		places := map[string]func(r *http.Request, s string){
+			"method":       func(r *http.Request, s string) { r.Method = s },
+			"Host":         func(r *http.Request, s string) { r.Host = s },
+			"URL.Host":     func(r *http.Request, s string) { r.Host, r.URL.Host = "", s },
+			"path":         func(r *http.Request, s string) { r.URL.Path = "/" + s },
+			"raw path":     func(r *http.Request, s string) { r.URL.Path, r.URL.RawPath = "/"+s, "/"+s },
+			"query":        func(r *http.Request, s string) { r.URL.RawQuery = s },
+			"opaque":       func(r *http.Request, s string) { r.URL.Opaque = "/" + s },
+			"field name":   func(r *http.Request, s string) { r.Header[s] = []string{"1"} },
+			"field value":  func(r *http.Request, s string) { r.Header["X"] = []string{s} },
+			"cookie":       func(r *http.Request, s string) { r.Header["Cookie"] = []string{s} },
+			"user agent":   func(r *http.Request, s string) { r.Header["User-Agent"] = []string{s} },
+			":protocol":    func(r *http.Request, s string) { r.Method, r.Header[":protocol"] = "CONNECT", []string{s} },
+			"trailer name": func(r *http.Request, s string) { r.Trailer = http.Header{s: {"1"}} },
+		}
+		for place, put := range places {
+			sent := 0
+			for octet := range 256 {
+				req := httpRequest(t, "GET", "https://example.com/", nil)
+				put(req, "a"+string([]byte{byte(octet)})+"b")
+				out, err := FromHTTPRequest(req)
+				var p plan
+				if err == nil {
+					p, err = conn.plan(out, endWithBody)
+				}
+				if err != nil {
+					var refused *RequestError
+					if !errors.As(err, &refused) {
+						t.Errorf("%s with %#x: %v", place, octet, err)
+					}
+					continue
+				}
+				sent++
+				p.write(fieldFunc(func(name string, values []string) {
+					ok := token.MatchString(name)
+					if strings.HasPrefix(name, ":") {
+						ok = ok && visible.MatchString(values[0])
+					} else {
+						ok = ok && value.Match(latin1(values[0]))
+					}
+					if !ok {
+						t.Errorf("%s with %#x sends %q: %q", place, octet, name, values[0])
+					}
+				}))
+			}
+			if sent < 26 {
+				t.Errorf("%s: only %d of 256 octets can be sent", place, sent)
+			}
+		}
+	})
+}
+
+// latin1 makes every octet of s a character of its own, for regexp.
+func latin1(s string) []byte {
+	r := make([]rune, len(s))
+	for i := range len(s) {
+		r[i] = rune(s[i])
+	}
+	return []byte(string(r))
 }
 
 // Many goroutines share a RoundTripper, and each gets its own answer.
