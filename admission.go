@@ -37,7 +37,7 @@ type turn uint8
 const (
 	inTurn   turn = iota // it waits for one
 	ifFree               // errNoSlot where there is none
-	reserved             // it has one, by reserve
+	reserved             // it has one, by reserve; errNoSlot if the peer has taken that back
 )
 
 // errNoSlot: the request was not sent, because it would have had to wait.
@@ -53,6 +53,10 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how t
 		return err
 	}
 	switch {
+	case how == reserved && int64(s.used) > int64(s.limit):
+		// SETTINGS lowered the limit since then, and their acknowledgment is out: the slot is not there any more.
+		c.giveSlotLocked()
+		return errNoSlot
 	case how == reserved:
 		return nil
 	case s.free() && s.waiting.empty():
@@ -96,7 +100,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how t
 // connection's owner hears of it when there may be one again.
 func (c *Conn) reserve() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock() // there is no news in this for the owner, who may hold a lock of its own
 	err := c.takeSlotLocked(context.Background(), nil, ifFree)
 	if err == errNoSlot {
 		c.slots.wanted = true

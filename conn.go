@@ -270,7 +270,11 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 // drain begins a Shutdown.
 func (c *Conn) drain() {
 	c.mu.Lock()
-	defer c.unlock()
+	c.drainLocked()
+	c.unlock()
+}
+
+func (c *Conn) drainLocked() {
 	if !c.draining && c.err == nil {
 		c.draining, c.news = true, true
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
@@ -399,7 +403,7 @@ func (c *Conn) writeLoop() {
 		}
 		if len(c.out) < fewOctets && c.err == nil {
 			// Callers that are about to add their requests get the chance, and share the write.
-			c.mu.Unlock()
+			c.unlock()
 			runtime.Gosched()
 			c.mu.Lock()
 		}
@@ -411,7 +415,7 @@ func (c *Conn) writeLoop() {
 		c.acksQueued = 0
 		c.written += uint64(len(batch))
 		c.watchWriteLocked()
-		c.mu.Unlock()
+		c.unlock() // DATA that ended a stream freed its slot
 
 		tracer.trace(batch)
 		err := c.write(batch)
@@ -427,7 +431,7 @@ func (c *Conn) writeLoop() {
 			c.flushQ.wakeAll()
 		}
 		if err != nil || last {
-			c.mu.Unlock()
+			c.unlock()
 			c.closeSocket(err == nil)
 			return
 		}
@@ -443,7 +447,7 @@ func (c *Conn) restLocked(spare []byte) []byte {
 		c.out = nil
 	}
 	c.parked = true
-	c.mu.Unlock()
+	c.unlock()
 	c.below.rest()
 	<-c.kick
 	c.mu.Lock()

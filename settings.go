@@ -209,7 +209,8 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 	if !c.peer.known {
 		c.peer.known = true
 		c.slots.limit = c.peer.maxStreams
-		c.armDueLocked() // it owes us an acknowledgment now
+		c.news = c.news || c.slots.wanted // what is not here is to be had on another connection
+		c.armDueLocked()                  // it owes us an acknowledgment now
 	}
 	c.settingsQ.wakeAll()
 	c.admitLocked()
