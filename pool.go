@@ -54,20 +54,23 @@ type host struct {
 	useless     int                // connections in a row that answered nothing
 	http1Until  time.Time          // it does not speak HTTP/2
 	retryBudget bucket
+	since       time.Time // of the budget's clock
+	reminder    bool      // forget will be called, when there is nothing to remember any more
 }
 
-// A pooledConn is a connection of a host's.
+// A pooledConn is a connection of a host's. The host's lock guards it.
 type pooledConn struct {
 	*Conn
 	retireAt time.Time // zero: never
 	idle     *time.Timer
+	useful   bool // it has answered
 }
 
 // A place is a request's place in the line for a slot.
 type place struct {
 	ctx   context.Context
 	ready chan struct{} // one slot
-	conn  *Conn         // reserved for it
+	conn  *pooledConn   // reserved for it
 	err   error
 }
 
@@ -87,7 +90,7 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	defer t.mu.Unlock()
 	h := t.hosts[key]
 	if h == nil {
-		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy}
+		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy, since: time.Now()}
 		h.retryBudget = bucket{left: retryBurst, burst: maxRetries, perSecond: retryRate}
 		if t.hosts == nil {
 			t.hosts = make(map[hostKey]*host)
@@ -101,18 +104,34 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 func (t *Transport) leave(h *host) {
 	t.mu.Lock()
 	h.users--
+	t.forgetLocked(h)
 	t.mu.Unlock()
 }
 
-// forget drops a host that has nothing and is used by nobody: a crawler has many.
-func (t *Transport) forget(h *host) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// forgetLocked drops a host that has nothing and is used by nobody: a crawler has many.
+func (t *Transport) forgetLocked(h *host) {
+	if h.users > 0 || t.hosts[h.key] != h {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.users == 0 && len(h.conns) == 0 && h.dialing == nil && time.Now().After(h.http1Until) && t.hosts[h.key] == h {
-		delete(t.hosts, h.key)
+	if len(h.conns) > 0 || h.dialing != nil || h.reminder {
+		return
 	}
+	left := max(time.Until(h.http1Until), time.Until(h.dialAfter))
+	if left <= 0 {
+		delete(t.hosts, h.key)
+		return
+	}
+	h.reminder = true
+	time.AfterFunc(left, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		h.mu.Lock()
+		h.reminder = false
+		h.mu.Unlock()
+		t.forgetLocked(h)
+	})
 }
 
 // dial makes a connection to the host.
@@ -135,20 +154,20 @@ func (h *host) dial(ctx context.Context) (*Conn, error) {
 	return dialTarget(ctx, to, cfg, dial, h.news)
 }
 
-// conn returns a connection for one request, and how it may take its slot there.
-func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*Conn, turn, error) {
+// conn returns a connection with a slot reserved for one request.
+func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*pooledConn, error) {
 	h.mu.Lock()
 	if !h.http1Until.IsZero() {
 		if time.Now().Before(h.http1Until) {
 			h.mu.Unlock()
-			return nil, 0, errNotHTTP2
+			return nil, errNotHTTP2
 		}
 		h.http1Until = time.Time{}
 	}
 	if len(h.waiting) == 0 {
 		if c := h.reserveLocked(); c != nil {
 			h.mu.Unlock()
-			return c, reserved, nil
+			return c, nil
 		}
 	}
 	p := &place{ctx: ctx, ready: make(chan struct{}, 1)}
@@ -159,7 +178,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*Conn, turn, e
 	var err error
 	select {
 	case <-p.ready:
-		return p.conn, reserved, p.err
+		return p.conn, p.err
 	case <-ctx.Done():
 		err = contextError(ctx)
 	case <-cancel:
@@ -173,22 +192,23 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*Conn, turn, e
 	if p.conn != nil { // it came just now
 		p.conn.release()
 	}
-	return nil, 0, err
+	return nil, err
 }
 
 // reserveLocked takes a slot on the least loaded connection that has one, and drops connections that take no more requests.
-func (h *host) reserveLocked() *Conn {
+func (h *host) reserveLocked() *pooledConn {
 	now := time.Time{}
 	for len(h.conns) > 0 {
 		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() {
 			switch err := only.reserve(); err {
 			case nil:
-				return only.Conn
+				return only
 			case errNoSlot:
 				return nil
+			default:
+				h.removeLocked(0, err)
+				return nil
 			}
-			h.removeLocked(0)
-			return nil
 		}
 		var best *pooledConn
 		least := 0
@@ -198,8 +218,11 @@ func (h *host) reserveLocked() *Conn {
 				now = time.Now()
 			}
 			load, err := c.load()
-			if err != nil || !c.retireAt.IsZero() && now.After(c.retireAt) {
-				h.removeLocked(i)
+			if err == nil && !c.retireAt.IsZero() && !now.Before(c.retireAt) {
+				err = ErrClosed
+			}
+			if err != nil {
+				h.removeLocked(i, err)
 				i--
 				continue
 			}
@@ -212,7 +235,7 @@ func (h *host) reserveLocked() *Conn {
 		}
 		switch err := best.reserve(); err {
 		case nil:
-			return best.Conn
+			return best
 		case errNoSlot:
 			return h.reserveOtherLocked(best)
 		}
@@ -222,24 +245,26 @@ func (h *host) reserveLocked() *Conn {
 }
 
 // reserveOtherLocked looks for a free slot where the least loaded connection has none: limits differ.
-func (h *host) reserveOtherLocked(full *pooledConn) *Conn {
+func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 	for _, c := range h.conns {
 		if c != full && c.reserve() == nil {
-			return c.Conn
+			return c
 		}
 	}
 	return nil
 }
 
-// removeLocked takes a connection from the line. It lives until its streams are over.
-func (h *host) removeLocked(i int) {
+// removeLocked takes a connection from the line, and says why. It lives until its streams are over.
+func (h *host) removeLocked(i int, why error) {
 	c := h.conns[i]
 	h.conns = slices.Delete(h.conns, i, i+1)
 	if c.idle != nil {
 		c.idle.Stop()
 	}
-	// The second connection in a row that ends before it has answered anything makes the next one wait.
-	if h.useless++; h.useless > 1 {
+	// The second connection in a row that the peer ends before it has answered anything makes the next one wait.
+	if c.useful || errors.Is(why, ErrClosed) {
+		// no matter
+	} else if h.useless++; h.useless > 1 {
 		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))
 	}
 	go c.drain() // it may call news
@@ -264,7 +289,7 @@ func (h *host) serveLocked() {
 }
 
 // popLocked serves the first who waits.
-func (h *host) popLocked(c *Conn, err error) {
+func (h *host) popLocked(c *pooledConn, err error) {
 	p := h.waiting[0]
 	h.waiting[0] = nil
 	h.waiting = h.waiting[1:]
@@ -291,7 +316,7 @@ func (h *host) roomLocked() bool {
 func (h *host) connect(ctx context.Context, delay time.Duration) {
 	var c *Conn
 	err := pause(ctx, nil, max(0, delay))
-	if err == nil {
+	if err == nil && h.isWaitedFor() {
 		c, err = h.dial(ctx)
 	}
 	var other *NotHTTP2Error
@@ -300,25 +325,35 @@ func (h *host) connect(ctx context.Context, delay time.Duration) {
 		err = errNotHTTP2
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.dialing()
-	h.dialing = nil
-	switch err {
-	case nil:
+	switch {
+	case c != nil:
 		h.addLocked(c)
-	case errNotHTTP2:
+	case err == errNotHTTP2:
 		h.http1Until = time.Now().Add(http1Memory)
-	}
-	if err != nil && len(h.conns) == 0 {
-		for len(h.waiting) > 0 {
-			h.popLocked(nil, err)
-		}
-		return
-	}
-	if err != nil { // there are others to wait for
+		h.popAllLocked(err)
+	case err == nil || ctx.Err() != nil: // nobody waited; who has come since then is served below
+	case len(h.conns) == 0:
+		h.popAllLocked(err)
+	default: // there are others to wait for
 		h.dialAfter = time.Now().Add(time.Second)
 	}
-	h.serveLocked()
+	h.dialing()
+	h.dialing = nil
+	h.mu.Unlock()
+	h.news() // c may have ended already
+}
+
+func (h *host) isWaitedFor() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.waiting) > 0
+}
+
+// popAllLocked tells all who wait that there will be no connection.
+func (h *host) popAllLocked(err error) {
+	for len(h.waiting) > 0 {
+		h.popLocked(nil, err)
+	}
 }
 
 // keepOrClose does what is best with a connection that does not speak HTTP/2.
@@ -337,11 +372,7 @@ func (h *host) addLocked(c *Conn) {
 		p.retireAt = time.Now().Add(age)
 	}
 	if timeout := or(h.t.IdleConnTimeout, defaultIdleTimeout); timeout > 0 {
-		p.idle = time.AfterFunc(timeout, func() {
-			if left := c.drainIfIdle(timeout); left > 0 {
-				p.idle.Reset(left)
-			}
-		})
+		p.idle = c.drainWhenIdle(timeout)
 	}
 	h.conns = append(h.conns, p)
 }
@@ -351,7 +382,7 @@ func (h *host) news() {
 	h.mu.Lock()
 	for i := 0; i < len(h.conns); i++ {
 		if _, err := h.conns[i].load(); err != nil {
-			h.removeLocked(i)
+			h.removeLocked(i, err)
 			i--
 		}
 	}
@@ -359,15 +390,17 @@ func (h *host) news() {
 	empty := len(h.conns) == 0 && len(h.waiting) == 0
 	h.mu.Unlock()
 	if empty {
-		h.t.forget(h)
+		h.t.mu.Lock()
+		h.t.forgetLocked(h)
+		h.t.mu.Unlock()
 	}
 }
 
 // answered books an answer: each earns a retry.
-func (h *host) answered() {
+func (h *host) answered(by *pooledConn) {
 	h.mu.Lock()
 	h.retryBudget.earn(1)
-	h.useless = 0
+	h.useless, by.useful = 0, true
 	h.mu.Unlock()
 }
 
@@ -375,7 +408,7 @@ func (h *host) answered() {
 func (h *host) mayRetry() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.retryBudget.take(time.Duration(time.Now().UnixNano()))
+	return h.retryBudget.take(time.Since(h.since))
 }
 
 // closeIdle closes what nobody uses.
@@ -398,23 +431,34 @@ func (c *Conn) load() (int, error) {
 	return c.slots.used, c.takesRequestsLocked()
 }
 
-// drainIfIdle ends a connection that has had no streams for that long. If it has not, it returns when to look again.
+// drainWhenIdle ends the connection when it has had no streams for that long. The timer that it returns ends the watch.
+func (c *Conn) drainWhenIdle(timeout time.Duration) *time.Timer {
+	ready := make(chan struct{})
+	var timer *time.Timer
+	timer = time.AfterFunc(timeout, func() {
+		<-ready
+		if left := c.drainIfIdle(timeout); left > 0 {
+			timer.Reset(left)
+		}
+	})
+	close(ready)
+	return timer
+}
+
+// drainIfIdle ends a connection that has had no streams for that long. If it has, and has not ended, it returns when to look
+// again.
 func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
 	c.mu.Lock()
-	idle := time.Since(c.start) - c.idleSince
-	busy := len(c.streams) > 0 || c.slots.used > 0
-	ended := c.err != nil || c.draining
-	c.mu.Unlock()
-	switch {
-	case ended:
+	defer c.unlock()
+	if c.err != nil || c.draining {
 		return 0
-	case busy && timeout > 0:
+	}
+	if len(c.streams) > 0 || c.slots.used > 0 {
 		return timeout
-	case busy:
-		return 0
-	case idle < timeout:
+	}
+	if idle := time.Since(c.start) - c.idleSince; idle < timeout {
 		return timeout - idle
 	}
-	c.drain()
+	c.drainLocked()
 	return 0
 }

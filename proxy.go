@@ -137,14 +137,14 @@ func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
 	h := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), defaultPort(u.Scheme))}}, nil)
 	defer t.leave(h)
-	c, how, err := h.conn(ctx, nil)
+	c, err := h.conn(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	// The tunnel outlives the dialling.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
-	tunnel, err := c.connectTurn(life, addr, HeaderFromHTTP(t.connectHeader(u)), how)
+	tunnel, err := c.connectTurn(life, addr, HeaderFromHTTP(t.connectHeader(u)), reserved)
 	if !stop() && err == nil {
 		tunnel.Close()
 		err = contextError(ctx)
@@ -157,7 +157,7 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 		}
 		return nil, fmt.Errorf("proxy %s: %w", u.Host, err)
 	}
-	h.answered()
+	h.answered(c)
 	return &proxyTunnel{tunnel, end}, nil
 }
 

@@ -47,6 +47,7 @@ type exchange struct {
 	trace  *clientTrace // nil: nobody looks
 	last   bool         // the connection is not to be used any more
 	tried  bool
+	roams  bool // another connection can be found for it
 	answer httpResponse
 
 	headerTimeout time.Duration // 0: none
@@ -88,6 +89,9 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	}
 	got := x.trace.connInfo(c)
 	s, err := c.openTurn(ctx, req, endWithBody, how)
+	if err == ErrClosed && x.roams { // by whoever keeps the connections: it is not an end for requests that were not sent
+		err = &ConnError{Err: ErrClosed, unprocessed: true}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.headerTimeout = t.ResponseHeaderTimeout
+	x.roams, x.headerTimeout = true, t.ResponseHeaderTimeout
 	if x.out.Method != "CONNECT" { // RFC 9110 §11.7.2: what it holds is for a proxy, and there is none behind the connection
 		x.out.Header.Del("proxy-authorization")
 	}
@@ -136,14 +136,18 @@ func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 	ctx := x.in.Context()
 	for try := 1; ; try++ {
 		x.trace.getConn(h.addr)
-		c, how, err := h.conn(ctx, x.out.cancel)
+		c, err := h.conn(ctx, x.out.cancel)
 		if err != nil {
 			return nil, err
 		}
-		resp, err := x.on(c, how)
-		if err == nil {
-			h.answered()
+		resp, err := x.on(c.Conn, reserved)
+		switch err {
+		case nil:
+			h.answered(c)
 			return resp, nil
+		case errNoSlot: // the peer has lowered its limit just now: that was no try
+			try--
+			continue
 		}
 		if !Retryable(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
 			return nil, err
@@ -151,7 +155,7 @@ func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 		if rewindErr := x.body.rewind(x.in.GetBody); rewindErr != nil {
 			return nil, fmt.Errorf("%w (not sent again: %w)", err, rewindErr)
 		}
-		if err := pause(ctx, x.out.cancel, retryDelay(try, c)); err != nil {
+		if err := pause(ctx, x.out.cancel, retryDelay(try, c.Conn)); err != nil {
 			return nil, err
 		}
 	}

@@ -1,0 +1,597 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A farm is where a Transport's connections go in these tests: each has a scripted peer of its own. Use it inside
+// synctest.Test.
+type farm struct {
+	t     *testing.T
+	tr    *Transport
+	refer func(ctx context.Context, addr string) error // what dialling waits for and fails with; nil: it is done at once
+
+	dialled chan *h2test.Peer
+	closed  chan struct{}
+	dials   int // to be read when nobody dials
+}
+
+// newFarm completes tr, which is for cleartext HTTP/2 in these tests.
+func newFarm(t *testing.T, tr *Transport) *farm {
+	t.Helper()
+	f := &farm{t: t, tr: tr, dialled: make(chan *h2test.Peer, 1000), closed: make(chan struct{})}
+	cfg := Config{}
+	if tr.Config != nil {
+		cfg = *tr.Config
+	}
+	cfg.DialContext = f.dial
+	tr.Config, tr.Proxy, tr.UnencryptedHTTP2 = &cfg, NoProxy, true
+	t.Cleanup(func() { checkPool(t, tr) })
+	return f
+}
+
+func (f *farm) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	f.dials++
+	if f.refer != nil {
+		if err := f.refer(ctx, addr); err != nil {
+			return nil, err
+		}
+	}
+	select {
+	case <-f.closed:
+		return nil, net.ErrClosed
+	default:
+	}
+	client, server := h2test.Pipe()
+	peer := h2test.NewPeer(f.t, server)
+	peer.AutoPing()
+	f.t.Cleanup(func() { // before the peer's
+		select {
+		case <-f.closed:
+		default:
+			close(f.closed)
+		}
+	})
+	f.dialled <- peer
+	return client, nil
+}
+
+// peer returns the other end of the next connection, with the handshake done.
+func (f *farm) peer(reason string, settings ...wire.Setting) *h2test.Peer {
+	f.t.Helper()
+	peer := f.silentPeer(reason)
+	peer.Handshake(settings...)
+	return peer
+}
+
+// silentPeer is peer before the handshake.
+func (f *farm) silentPeer(reason string) *h2test.Peer {
+	f.t.Helper()
+	synctest.Wait()
+	select {
+	case peer := <-f.dialled:
+		return peer
+	default:
+		f.t.Fatalf("%s: no connection was made", reason)
+		return nil
+	}
+}
+
+// wantDials holds the count of all attempts to connect.
+func (f *farm) wantDials(reason string, n int) {
+	f.t.Helper()
+	synctest.Wait()
+	if f.dials != n {
+		f.t.Fatalf("%s: %d dials, want %d", reason, f.dials, n)
+	}
+}
+
+// host returns the Transport's books of http://example.com.
+func (f *farm) host() *host {
+	f.t.Helper()
+	f.tr.mu.Lock()
+	defer f.tr.mu.Unlock()
+	h := f.tr.hosts[hostKey{target: target{"http", "example.com", "80"}}]
+	if h == nil {
+		f.t.Fatal("the host is not known")
+	}
+	return h
+}
+
+// checkPool holds the books of tr against its connections: a slot is taken by a stream, or held by one that was reset.
+func checkPool(t *testing.T, tr *Transport) {
+	t.Helper()
+	synctest.Wait()
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for key, h := range tr.hosts {
+		h.mu.Lock()
+		if h.users < 0 {
+			t.Errorf("%v: %d users", key, h.users)
+		}
+		if h.users == 0 && len(h.waiting) > 0 {
+			t.Errorf("%v: %d wait, and nobody is there", key, len(h.waiting))
+		}
+		for _, p := range h.conns {
+			c := p.Conn
+			c.mu.Lock()
+			held := 0
+			for _, m := range c.slots.reset {
+				if m.held {
+					held++
+				}
+			}
+			if used, open := c.slots.used, len(c.streams); c.err == nil && used != open+held {
+				t.Errorf("%v: %d slots are taken by %d streams and %d that were reset", key, used, open, held)
+			}
+			c.mu.Unlock()
+		}
+		h.mu.Unlock()
+	}
+}
+
+// A call is a RoundTrip on a goroutine of its own.
+type call struct {
+	t    *testing.T
+	done chan struct{}
+	resp *http.Response
+	err  error
+	took time.Duration
+}
+
+func (f *farm) do(req *http.Request) *call {
+	c := &call{t: f.t, done: make(chan struct{})}
+	start := time.Now()
+	go func() {
+		defer close(c.done)
+		c.resp, c.err = f.tr.RoundTrip(req)
+		c.took = time.Since(start)
+	}()
+	return c
+}
+
+func (f *farm) get(path string) *call { return f.do(f.request(context.Background(), "GET", path, nil)) }
+
+func (f *farm) request(ctx context.Context, method, path string, body io.Reader) *http.Request {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, "http://example.com"+path, body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return req
+}
+
+// wantStatus waits for the response.
+func (c *call) wantStatus(reason string, status int) *http.Response {
+	c.t.Helper()
+	<-c.done
+	if c.err != nil {
+		c.t.Fatalf("%s: %v", reason, c.err)
+	}
+	if c.resp.StatusCode != status {
+		c.t.Fatalf("%s: status %d, want %d", reason, c.resp.StatusCode, status)
+	}
+	return c.resp
+}
+
+// wantErr waits for an error that is target, if that is not nil.
+func (c *call) wantErr(reason string, target error) error {
+	c.t.Helper()
+	<-c.done
+	if c.err == nil {
+		c.t.Fatalf("%s: want an error, got status %d", reason, c.resp.StatusCode)
+	}
+	if target != nil && !errors.Is(c.err, target) {
+		c.t.Fatalf("%s: got %v, want %v", reason, c.err, target)
+	}
+	return c.err
+}
+
+// wantWaiting requires that it has not returned.
+func (c *call) wantWaiting(reason string) {
+	c.t.Helper()
+	synctest.Wait()
+	select {
+	case <-c.done:
+		c.t.Fatalf("%s: it returned, with %v", reason, c.err)
+	default:
+	}
+}
+
+// serve plays a server: f is called for each request of the peer, in the order in which they come. It ends with the peer.
+func serve(peer *h2test.Peer, f func(stream uint32, h h2test.Headers), settings ...wire.Setting) {
+	go func() {
+		peer.WriteSettings(settings...)
+		for {
+			frame, err := peer.Next()
+			switch {
+			case err != nil && err.Error() == "nothing": // for some time
+			case err != nil:
+				return
+			case frame.Type == wire.Settings && !frame.Flags.Has(wire.Ack):
+				peer.WriteSettingsAck()
+			case frame.Type == wire.Headers:
+				f(frame.StreamID, *frame.Headers)
+			}
+		}
+	}()
+}
+
+// serveAll plays the same server behind every connection.
+func (f *farm) serveAll(answer func(peer *h2test.Peer, stream uint32, h h2test.Headers), settings ...wire.Setting) {
+	go func() {
+		for {
+			select {
+			case peer := <-f.dialled:
+				serve(peer, func(stream uint32, h h2test.Headers) { answer(peer, stream, h) }, settings...)
+			case <-f.closed:
+				return
+			}
+		}
+	}()
+}
+
+func TestBurstOnAColdHostMakesOneDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		dialling := make(chan struct{})
+		f.refer = func(context.Context, string) error { <-dialling; return nil }
+		calls := make([]*call, 1000)
+		for i := range calls {
+			calls[i] = f.get("/")
+		}
+		f.wantDials("all wait for the same one", 1)
+		close(dialling)
+		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) }, atMost(1000))
+		for _, c := range calls {
+			c.wantStatus("each is answered", 204)
+		}
+		f.wantDials("it took all of them", 1)
+	})
+}
+
+func TestBurstMakesAsManyConnectionsAsThePeersLimitAsks(t *testing.T) {
+	for _, test := range []struct{ most, limit, conns int }{
+		{0, 250, 4}, // 1,000 are four times 250
+		{0, 100, 8}, // ten would do; eight is the most
+		{3, 250, 3},
+		{1, 100, 1},
+		{-1, 100, 10}, // no limit
+	} {
+		t.Run(fmt.Sprintf("at most %d of %d streams", test.most, test.limit), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFarm(t, &Transport{MaxConnsPerHost: test.most})
+				calls := make([]*call, 1000)
+				for i := range calls {
+					calls[i] = f.get("/")
+				}
+				f.wantDials("a cold host", 1)
+				var mu sync.Mutex // guards what follows, and the peers' compression
+				var held []func()
+				released := false
+				f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) {
+					mu.Lock()
+					defer mu.Unlock()
+					if released {
+						answerEmpty(peer, stream)
+					} else {
+						held = append(held, func() { answerEmpty(peer, stream) })
+					}
+				}, atMost(uint32(test.limit)))
+				f.wantDials("for the streams that the first has no room for", test.conns)
+				mu.Lock()
+				if want := min(1000, test.conns*test.limit); len(held) != want {
+					t.Errorf("%d requests are open, want %d", len(held), want)
+				}
+				for _, answer := range held {
+					answer()
+				}
+				released = true
+				mu.Unlock()
+				for _, c := range calls {
+					c.wantStatus("each is answered, in its turn", 204)
+				}
+				f.wantDials("and no more", test.conns)
+			})
+		})
+	}
+}
+
+func TestSecondConnectionIsNotMadeBeforeTheFirstHasSaidItsLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		for range 150 {
+			f.get("/")
+		}
+		first := f.silentPeer("the first")
+		first.Ignore(wire.WindowUpdate)
+		first.WantPreface("the client speaks first")
+		f.wantDials("RFC 9113 §6.5.2: SETTINGS may raise the limit", 1)
+		first.WriteSettings(atMost(100)) // and do not
+		f.wantDials("no room for 50", 2)
+	})
+}
+
+func TestConnectionIsReused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		call := f.get("/0")
+		peer := f.peer("the first request")
+		for i := range 5 {
+			id := uint32(2*i + 1)
+			peer.WantHeaders("on the same connection", id, fmt.Sprint(":path: /", i), ":authority: example.com", ":scheme: http")
+			answerEmpty(peer, id)
+			call.wantStatus("a request", 204)
+			call = f.get(fmt.Sprint("/", i+1))
+		}
+		f.wantDials("and on no other", 1)
+	})
+}
+
+func TestHostsDoNotShareConnections(t *testing.T) {
+	// RFC 9113 §9.1.1 would let them where a certificate covers both: hyper does not, so 421 has nothing to mend.
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		var addrs []string
+		f.refer = func(_ context.Context, addr string) error { addrs = append(addrs, addr); return nil }
+		for i, url := range []string{"http://a.example.com/", "http://b.example.com/", "http://a.example.com:8080/", "http://[2001:db8::1]/"} {
+			req, _ := http.NewRequest("GET", url, nil)
+			c := f.do(req)
+			peer := f.peer("a connection for each")
+			peer.WantHeaders("its first request", 1, ":authority: "+req.URL.Host)
+			answerEmpty(peer, 1)
+			c.wantStatus(url, 204)
+			f.wantDials("one each", i+1)
+		}
+		if got := strings.Join(addrs, " "); got != "a.example.com:80 b.example.com:80 a.example.com:8080 [2001:db8::1]:80" {
+			t.Errorf("dialled %s", got)
+		}
+	})
+}
+
+func TestSlotThatFreesFirstServesWhoWaitsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 2})
+		f.get("/one")
+		one := f.peer("the first", atMost(1))
+		one.WantHeaders("one fits", 1, ":path: /one")
+		f.get("/two")
+		two := f.peer("the first is full", atMost(1))
+		two.WantHeaders("one fits", 1, ":path: /two")
+		var waiting []*call
+		for i := range 4 {
+			waiting = append(waiting, f.get(fmt.Sprint("/waits/", i)))
+			synctest.Wait()
+		}
+		f.wantDials("two are the most", 2)
+		// The second connection has a free slot first, and then twice more.
+		for i := range 3 {
+			answerEmpty(two, uint32(2*i+1))
+			two.WantHeaders("in turn", uint32(2*i+3), fmt.Sprint(":path: /waits/", i))
+			one.WantIdle("its slot is taken")
+		}
+		answerEmpty(one, 1)
+		one.WantHeaders("the last of those who wait", 3, ":path: /waits/3")
+		answerEmpty(one, 3)
+		answerEmpty(two, 7)
+		for _, c := range waiting {
+			c.wantStatus("each is served once", 204)
+		}
+	})
+}
+
+func TestNewRequestsDoNotOvertakeThoseWhoWaitForTheHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		f.get("/0")
+		peer := f.peer("the only one", atMost(1))
+		peer.WantHeaders("one fits", 1)
+		for i := 1; i < 20; i++ {
+			f.get(fmt.Sprint("/", i))
+			if i == 1 {
+				synctest.Wait()
+			}
+			answerEmpty(peer, uint32(2*i-1)) // perhaps before the new one has looked for a slot, perhaps after
+			peer.WantHeaders("in turn", uint32(2*i+1), fmt.Sprint(":path: /", i))
+		}
+		f.wantDials("it waits in turn", 1)
+	})
+}
+
+func TestLeastLoadedConnectionIsUsedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		f.get("/")
+		one := f.peer("the first", atMost(2))
+		one.WantHeaders("two fit", 1)
+		f.get("/")
+		one.WantHeaders("two fit", 3)
+		f.get("/")
+		two := f.peer("for the third", atMost(2))
+		two.WantHeaders("the third", 1)
+		f.get("/")
+		two.WantHeaders("there is room", 3)
+		answerEmpty(one, 1)
+		answerEmpty(one, 3)
+		answerEmpty(two, 1)
+		synctest.Wait()
+		f.get("/")
+		one.WantHeaders("0 streams, and 1 there", 5)
+		f.get("/")
+		f.get("/")
+		one.WantHeaders("one each", 7)
+		two.WantHeaders("one each", 5)
+	})
+}
+
+func TestConnectionWithAnotherLimitIsFoundBehindAFullOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 2})
+		f.get("/")
+		one := f.peer("the first", atMost(1))
+		one.WantHeaders("one fits", 1)
+		for i := range 3 {
+			f.get("/")
+			if i == 0 {
+				two := f.peer("the first is full", atMost(4))
+				defer func() {
+					for i := range 3 {
+						two.WantHeaders("more loaded, but with room", uint32(2*i+1))
+					}
+				}()
+			}
+			synctest.Wait()
+		}
+	})
+}
+
+func TestRaisedLimitServesThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		f.get("/0")
+		peer := f.peer("the only one", atMost(1))
+		peer.WantHeaders("one fits", 1)
+		for i := range 4 {
+			f.get(fmt.Sprint("/", i+1))
+			synctest.Wait()
+		}
+		peer.WriteSettings(atMost(3))
+		peer.WantSettingsAck("of the new limit")
+		served := map[string]bool{} // together, so they run in any order
+		for i := range 2 {
+			served[peer.WantHeaders("two more fit", uint32(2*i+3)).Get(":path")] = true
+		}
+		if !served["/1"] || !served["/2"] {
+			t.Errorf("served before those who came first: %v", served)
+		}
+		peer.WantIdle("two still wait")
+	})
+}
+
+func TestLoweredLimitAsksForAnotherConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		for range 3 {
+			f.get("/")
+		}
+		one := f.peer("the first", atMost(10))
+		for i := range 3 {
+			one.WantHeaders("they fit", uint32(2*i+1))
+		}
+		one.WriteSettings(atMost(2))
+		one.WantSettingsAck("of the new limit")
+		f.get("/")
+		two := f.peer("three are open where two may be", atMost(2))
+		two.WantHeaders("on the new one", 1)
+		answerEmpty(one, 1)
+		one.WantIdle("two are open, and may be")
+	})
+}
+
+func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		first := f.get("/")
+		peer := f.peer("the only one", atMost(2))
+		peer.WantHeaders("one of two", 1)
+		c, err := f.host().conn(t.Context(), nil) // a request that has its slot, and is not opened yet
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.WriteSettings(atMost(1))
+		peer.WantSettingsAck("of the new limit")
+		_, err = c.openTurn(t.Context(), &Request{}, endWithBody, reserved)
+		if err != errNoSlot {
+			t.Errorf("it is opened beyond the limit: %v", err)
+		}
+		peer.WantIdle("nothing was sent")
+		answerEmpty(peer, 1)
+		first.wantStatus("the other", 204)
+	})
+}
+
+func TestSlotOfACancelledStreamIsAskedFor(t *testing.T) {
+	// The peer counts a stream until it has seen our RST_STREAM: a PING finds that out, when somebody waits.
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancelled := f.do(f.request(ctx, "GET", "/", nil))
+		peer := f.peer("the only one", atMost(1))
+		peer.WantHeaders("one fits", 1)
+		cancel()
+		cancelled.wantErr("its context ended", context.Canceled)
+		peer.WantRSTStream("so it is reset", 1, wire.Cancel)
+		synctest.Wait()
+		start := time.Now()
+		f.get("/next")
+		peer.WantHeaders("once the PING is answered", 3, ":path: /next")
+		if waited := time.Since(start); waited > 0 {
+			t.Errorf("the slot was free after %v", waited)
+		}
+	})
+}
+
+func TestSlotFreedByTheEndOfAnUploadIsUsed(t *testing.T) {
+	// The response is whole before the request is: the stream ends in the goroutine that writes.
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		first := f.get("/")
+		peer := f.peer("the only one", atMost(1), wire.Setting{ID: wire.SettingInitialWindowSize, Value: 0})
+		peer.WantHeaders("one fits", 1)
+		answerEmpty(peer, 1)
+		first.wantStatus("the first", 204)
+		post := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("0123456789")))
+		peer.WantHeaders("without its body", 3)
+		peer.WriteHeaders(3, wire.EndStream, ":status: 200")
+		post.wantStatus("early", 200)
+		f.get("/next")
+		peer.WantIdle("no window, no slot")
+		start := time.Now()
+		peer.WriteWindowUpdate(3, 10)
+		peer.WantData("the window is there", 3, wire.EndStream, 10)
+		peer.WantHeaders("the stream has ended", 5, ":path: /next")
+		if waited := time.Since(start); waited > 0 {
+			t.Errorf("the slot was found free after %v", waited)
+		}
+	})
+}
+
+func TestUsedUpStreamIdentifiersMakeANewConnection(t *testing.T) {
+	// RFC 9113 §5.1.1: a client that has used up its identifiers can establish a new connection.
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		first := f.get("/")
+		one := f.peer("the first")
+		one.WantHeaders("its first request", 1)
+		answerEmpty(one, 1)
+		first.wantStatus("the first", 204)
+		c := f.host().conns[0].Conn
+		c.mu.Lock()
+		c.nextID = wire.MaxStreamID
+		c.mu.Unlock()
+		last := f.get("/last")
+		one.WantHeaders("the last identifier", wire.MaxStreamID)
+		next := f.get("/next")
+		two := f.peer("there is none left")
+		two.WantHeaders("on the next connection", 1, ":path: /next")
+		answerEmpty(one, wire.MaxStreamID)
+		last.wantStatus("the old one ends in order", 204)
+		one.WantGoAway("nobody needs it any more", 0, wire.NoError)
+		one.WantClosed("so it is closed")
+		answerEmpty(two, 1)
+		next.wantStatus("the next", 204)
+	})
+}
