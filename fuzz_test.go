@@ -560,7 +560,7 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 		if !snd.sent.empty() && len(snd.pending) == 0 {
 			wrong("somebody waits for octets of stream %d that are sent", id)
 		}
-		if !snd.turn.empty() && !snd.busy {
+		if !snd.turn.empty() && !snd.busy && !snd.held {
 			wrong("somebody waits for a turn on stream %d that nobody has", id)
 		}
 		if s.sendDelta > c.maxDelta {

@@ -22,7 +22,7 @@ type sender struct {
 	held     bool  // Expect: 100-continue
 	timer    *time.Timer
 	busy     bool      // somebody is in send
-	turn     waitQueue // others who want to
+	turn     waitQueue // others who want to, and who waits for the end of held
 	sent     waitQueue // who waits for pending to be sent
 
 	in         *sendQueue
@@ -275,9 +275,21 @@ func (s *Stream) continueLocked() {
 	if snd.timer != nil {
 		snd.timer.Stop()
 	}
+	snd.turn.wakeAll()
 	if len(snd.pending) > 0 {
 		s.c.enqueueLocked(s)
 	}
+}
+
+// waitContinue waits until the body may go. It is false if it may not: then nothing was read of it, and another request can
+// have it.
+func (s *Stream) waitContinue() bool {
+	s.c.mu.Lock()
+	defer s.c.unlock()
+	for s.sender.held && s.sender.err == nil {
+		s.c.waitLocked(context.Background(), &s.sender.turn)
+	}
+	return s.sender.err == nil
 }
 
 // stopSendingLocked ends the sending half: whoever sends gets err.
@@ -337,6 +349,9 @@ func (s *Stream) upload(body io.Reader, length int64) {
 	size := int64(64 << 10)
 	if length >= 0 {
 		size = min(size, length+1)
+	}
+	if !s.waitContinue() {
+		return // the stream's own error is what the caller gets
 	}
 	buf := make([]byte, max(size, 512))
 	var sent int64
