@@ -97,7 +97,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	h := t.enter(key, proxy)
 	resp, err := h.roundTrip(x)
 	t.leave(h)
-	if err == errNotHTTP2 || errors.Is(err, HTTP11Required) {
+	if wantsHTTP1(err) {
 		if err := x.body.rewind(req.GetBody); err != nil {
 			return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
 		}
@@ -107,6 +107,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, x.fail(err)
 	}
 	return resp, nil
+}
+
+// wantsHTTP1 reports whether err says that the peer wants HTTP/1.1, and has not processed the request.
+func wantsHTTP1(err error) bool {
+	var s *StreamError
+	if errors.As(err, &s) {
+		return s.FromPeer && s.Code == HTTP11Required
+	}
+	return err == errNotHTTP2 || errors.Is(err, HTTP11Required) && Retryable(err)
 }
 
 // again returns the request with the body as it is for another try.
@@ -149,7 +158,7 @@ func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 			try--
 			continue
 		}
-		if !Retryable(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
+		if !Retryable(err) || wantsHTTP1(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
 			return nil, err
 		}
 		if rewindErr := x.body.rewind(x.in.GetBody); rewindErr != nil {
