@@ -142,20 +142,21 @@ func (c *Conn) pingForSlotsLocked() {
 	if len(s.reset) == 0 || c.pingPendingLocked() {
 		return
 	}
-	if len(s.reset) >= maxResetMarks || (s.wanted || !s.waiting.empty()) && s.holdsAny() {
+	if len(s.reset) >= maxResetMarks || (s.wanted || !s.waiting.empty()) && s.held() > 0 {
 		c.sendPingLocked(&ping{})
 	}
 }
 
 func (s *slots) free() bool { return int64(s.used) < int64(s.limit) }
 
-func (s *slots) holdsAny() bool {
+// held counts the slots of streams that we reset, which the peer may not know yet.
+func (s *slots) held() (n int) {
 	for _, m := range s.reset {
 		if m.held {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 // mark remembers a stream that we reset.

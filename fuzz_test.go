@@ -504,7 +504,7 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 	if !c.slots.waiting.empty() && c.slots.free() {
 		wrong("a slot is free and somebody waits for it")
 	}
-	if !c.slots.waiting.empty() && c.slots.holdsAny() && len(c.pings) == 0 {
+	if !c.slots.waiting.empty() && c.slots.held() > 0 && len(c.pings) == 0 {
 		wrong("somebody waits for a slot that is held, and no PING asks for it")
 	}
 	if uint64(len(c.settingsDue)) != c.settingsSent-c.settingsAcked {

@@ -453,7 +453,7 @@ func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
 	if c.err != nil || c.draining {
 		return 0
 	}
-	if len(c.streams) > 0 || c.slots.used > 0 {
+	if len(c.streams) > 0 || c.slots.used > c.slots.held() { // what we reset, we do not wait for
 		return timeout
 	}
 	if idle := time.Since(c.start) - c.idleSince; idle < timeout {

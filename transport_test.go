@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -53,4 +54,29 @@ func TestTransportServesManyRequestsOnOneConnection(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A stream that we reset holds its slot until the peer must have heard of it; nobody waits for its end.
+func TestCloseIdleConnectionsClosesWhereAllRequestsWereCanceled(t *testing.T) {
+	left := make(chan struct{})
+	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		left <- struct{}{}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", srv.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conn *Conn
+	resp, err := tr.RoundTrip(req.WithContext(WithResponse(ctx, func(r *Response) { conn = r.s.c })))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	resp.Body.Close()
+	<-left // the server has seen RST_STREAM
+	tr.CloseIdleConnections()
+	<-conn.Done()
 }
