@@ -360,7 +360,7 @@ func (b *httpBody) Read(p []byte) (n int, err error) {
 	case err == io.EOF:
 		b.takeTrailer()
 	case err != nil && b.ctx != nil:
-		err = plainContextError(b.ctx, err)
+		err = httpError(b.ctx, err)
 	}
 	return n, err
 }

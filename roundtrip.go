@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -18,7 +20,9 @@ import (
 //   - req is not changed, but for its Body, which is consumed and, on every path, closed;
 //   - where req's context or Cancel ends the exchange, its error is returned as it is; after RoundTrip it ends the reading of
 //     the body, too;
-//   - httptrace hooks of req's context are called in net/http's order, never under a lock.
+//   - httptrace hooks of req's context are called in net/http's order, never under a lock;
+//   - the reset of a stream reads as it does with net/http; for errors.As it is a *StreamError, and also the StreamError of
+//     golang.org/x/net/http2.
 //
 // Request.Close, and "Connection: close", make this the last request of the connection. FromHTTPResponse leads
 // from the answer to the Response behind it.
@@ -160,18 +164,64 @@ func (x *exchange) consumeMemory() {
 func (x *exchange) fail(err error) error {
 	x.consumeMemory()
 	x.body.closeWithin(closeGrace)
-	return plainContextError(x.in.Context(), err)
+	return httpError(x.in.Context(), err)
 }
 
-// plainContextError returns ctx's own error, unwrapped, where err came of it: callers of net/http compare.
-func plainContextError(ctx context.Context, err error) error {
+// httpError returns err as callers of net/http know it: ctx's own error, unwrapped, where it came of that, as they compare;
+// and the reset of a stream in words that some of them read.
+func httpError(ctx context.Context, err error) error {
 	if over := ctx.Err(); over != nil && errors.Is(err, over) {
 		return over
 	}
 	if errors.Is(err, errRequestCanceled) {
 		return errRequestCanceled
 	}
+	if reset, ok := err.(*StreamError); ok {
+		return resetError{reset}
+	}
 	return err
+}
+
+// A resetError is a StreamError that speaks like the one of net/http: programs tell resets apart by its text, as
+// connect-go does, or ask errors.As for the type of golang.org/x/net/http2.
+type resetError struct{ *StreamError }
+
+func (e resetError) Unwrap() error { return e.StreamError }
+
+func (e resetError) Error() string {
+	text := fmt.Sprintf("stream error: stream ID %d; %v", e.StreamID, e.Code)
+	if cause := e.cause(); cause != nil {
+		text += "; " + cause.Error()
+	}
+	return text
+}
+
+func (e resetError) cause() error {
+	if e.FromPeer && e.Err == nil {
+		return errFromPeer
+	}
+	return e.Err
+}
+
+var errFromPeer = errors.New("received from peer")
+
+// As fills in a struct of three fields, StreamID, Code and Cause, which is what that type is in all of its copies.
+func (e resetError) As(target any) bool {
+	to := reflect.ValueOf(target).Elem()
+	if to.Kind() != reflect.Struct || to.NumField() != 3 {
+		return false
+	}
+	id, code, cause := to.FieldByName("StreamID"), to.FieldByName("Code"), to.FieldByName("Cause")
+	if !id.CanSet() || id.Kind() != reflect.Uint32 || !code.CanSet() || code.Kind() != reflect.Uint32 || !cause.CanSet() || cause.Type() != reflect.TypeFor[error]() {
+		return false
+	}
+	id.SetUint(uint64(e.StreamID))
+	code.SetUint(uint64(e.Code))
+	cause.SetZero()
+	if err := e.cause(); err != nil {
+		cause.Set(reflect.ValueOf(err))
+	}
+	return true
 }
 
 // A requestBody is the body of an http.Request, which is lent to one try after another. While nothing of it was read, and no

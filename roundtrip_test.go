@@ -572,6 +572,76 @@ func TestRoundTripKeepsTheResponseThatComesWithAnEarlyReset(t *testing.T) {
 	})
 }
 
+// xnetStreamError has the form of golang.org/x/net/http2's StreamError, which has no place in this module's tests.
+type xnetStreamError struct {
+	StreamID uint32
+	Code     xnetErrCode
+	Cause    error
+}
+
+type xnetErrCode uint32
+
+func (xnetStreamError) Error() string { return "" }
+
+// Programs tell resets apart by net/http's text (connect-go), or by x/net's type.
+func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
+	tests := []struct {
+		name  string
+		write func(peer *h2test.Peer)
+		text  string
+		code  ErrCode
+		cause string
+	}{
+		{"reset", func(peer *h2test.Peer) { peer.WriteRSTStream(1, wire.EnhanceYourCalm) },
+			"stream error: stream ID 1; ENHANCE_YOUR_CALM; received from peer", EnhanceYourCalm, "received from peer"},
+		{"malformed", func(peer *h2test.Peer) { peer.WriteHeaders(1, 0, "no: status") },
+			"stream error: stream ID 1; PROTOCOL_ERROR; malformed message: no :status at the beginning of a response", ProtocolError,
+			"malformed message: no :status at the beginning of a response"},
+	}
+	check := func(t *testing.T, err error, text string, code ErrCode, cause string) {
+		t.Helper()
+		if err == nil || err.Error() != text {
+			t.Errorf("got %v, want %s", err, text)
+		}
+		var theirs xnetStreamError
+		if !errors.As(err, &theirs) || theirs.StreamID != 1 || ErrCode(theirs.Code) != code || theirs.Cause == nil || theirs.Cause.Error() != cause {
+			t.Errorf("as x/net's: %+v", theirs)
+		}
+		var ours *StreamError
+		if !errors.As(err, &ours) || ours.Code != code || !errors.Is(err, code) {
+			t.Errorf("as ours: %+v", ours)
+		}
+		var other *BodyLengthError
+		if errors.As(err, &other) {
+			t.Errorf("as another: %+v", other)
+		}
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, nil)
+				answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
+				peer.WantHeaders("the request", 1)
+				test.write(peer)
+				check(t, answer.wantErr(t, "no response"), test.text, test.code, test.cause)
+				peer.Ignore(wire.RSTStream)
+			})
+		})
+	}
+	t.Run("in the body", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			peer, conn := dialPeer(t, nil)
+			answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
+			peer.WantHeaders("the request", 1)
+			peer.WriteHeaders(1, 0, ":status: 200")
+			resp := answer.want(t, "the response")
+			peer.WriteRSTStream(1, wire.Cancel)
+			_, err := io.ReadAll(resp.Body)
+			check(t, err, "stream error: stream ID 1; CANCEL; received from peer", Cancel, "received from peer")
+		})
+	})
+}
+
 func zipped(text string) []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
