@@ -229,7 +229,7 @@ func isConnectionSpecific(name string) bool {
 func checkField(name, value string) error {
 	switch {
 	case !isToken(name):
-		return &RequestError{name, "is not a field name"}
+		return &RequestError{name, "is an invalid header field name"}
 	case isConnectionSpecific(name):
 		return &RequestError{name, "is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)"}
 	case name == "te" && lower(value) != "trailers":
@@ -237,11 +237,11 @@ func checkField(name, value string) error {
 	}
 	for i := 0; i < len(value); i++ {
 		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return &RequestError{name, "has a control character in its value"}
+			return &RequestError{name, "has an invalid header field value: a control character"}
 		}
 	}
 	if value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1])) {
-		return &RequestError{name, "has blanks around its value"}
+		return &RequestError{name, "has an invalid header field value: blanks around it"}
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	}
 	r.Method, r.Scheme = or(req.Method, "GET"), req.URL.Scheme
 	if r.Scheme != "https" && r.Scheme != "http" {
-		return &RequestError{":scheme", "is neither https nor http"}
+		return &RequestError{":scheme", fmt.Sprintf("is an unsupported protocol scheme: %q", r.Scheme)}
 	}
 	var err error
 	if r.Authority, err = asciiAuthority(or(req.Host, req.URL.Host)); err != nil {

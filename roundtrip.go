@@ -167,8 +167,8 @@ func (x *exchange) fail(err error) error {
 	return httpError(x.in.Context(), err)
 }
 
-// httpError returns err as callers of net/http know it: ctx's own error, unwrapped, where it came of that, as they compare;
-// and the reset of a stream in words that some of them read.
+// httpError returns err as callers of net/http know it: ctx's own error, and one of dialling, unwrapped, as they compare and
+// look at types; and the reset of a stream in words that some of them read.
 func httpError(ctx context.Context, err error) error {
 	if over := ctx.Err(); over != nil && errors.Is(err, over) {
 		return over
@@ -176,8 +176,14 @@ func httpError(ctx context.Context, err error) error {
 	if errors.Is(err, errRequestCanceled) {
 		return errRequestCanceled
 	}
-	if reset, ok := err.(*StreamError); ok {
-		return resetError{reset}
+	switch err := err.(type) {
+	case *StreamError:
+		return resetError{err}
+	case *dialError:
+		if errors.Is(err, errDialTimeout) {
+			return errDialTimeout
+		}
+		return err.err
 	}
 	return err
 }

@@ -49,7 +49,7 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNe
 	defer cancel()
 	nc, err := dial(ctx, "tcp", to.addr())
 	if err != nil {
-		return nil, fmt.Errorf("hyper: %w", err)
+		return nil, &dialError{err}
 	}
 	given := Config{}
 	if cfg != nil {
@@ -70,7 +70,14 @@ func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, c
 	return context.WithTimeoutCause(ctx, timeout, errDialTimeout)
 }
 
-var errDialTimeout = errors.New("hyper: Config.HandshakeTimeout")
+// errDialTimeout is a net.Error.
+var errDialTimeout error = timeoutError("hyper: Config.HandshakeTimeout")
+
+// A dialError is what kept a connection from being made. RoundTrip returns what is in it: users of net/http look at its type.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return "hyper: " + e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
 
 // A target is where Dial goes.
 type target struct{ scheme, host, port string }
@@ -163,14 +170,14 @@ func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (*tls.C
 		if ctx.Err() != nil {
 			err = contextError(ctx)
 		}
-		return nil, fmt.Errorf("hyper: %w", err)
+		return nil, &dialError{err}
 	}
 	state := tc.ConnectionState()
 	below := coalescerBelow(nc)
 	if state.NegotiatedProtocol != "h2" {
 		if err := below.passThrough(); err != nil {
 			nc.Close()
-			return nil, fmt.Errorf("hyper: %w", err)
+			return nil, &dialError{err}
 		}
 		return nil, &NotHTTP2Error{Negotiated: state.NegotiatedProtocol, Conn: nc}
 	}

@@ -73,7 +73,7 @@ const (
 func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
 // RoundTrip implements http.RoundTripper; see Conn.RoundTrip for what it promises. Errors of dialling are returned as they
-// are, wrapped.
+// are.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if needsHTTP1(req) || req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
 		return t.overHTTP1(req)

@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
 )
@@ -79,4 +81,42 @@ func TestCloseIdleConnectionsClosesWhereAllRequestsWereCanceled(t *testing.T) {
 	<-left // the server has seen RST_STREAM
 	tr.CloseIdleConnections()
 	<-conn.Done()
+}
+
+// Users of net/http look at the type of an error without unwrapping it: url.Error.Timeout does.
+func TestTransportReturnsErrorsOfDiallingAsTheyAre(t *testing.T) {
+	srv, _ := newServer(t, func(http.ResponseWriter, *http.Request) {})
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	tests := []struct {
+		name, url string
+		is        func(error) bool
+	}{
+		{"nobody listens", "https://" + gone.Addr().String(), func(err error) bool { _, ok := err.(*net.OpError); return ok }},
+		{"unknown authority", srv.URL, func(err error) bool { _, ok := err.(*tls.CertificateVerificationError); return ok }},
+		{"silence", "https://" + silent.Addr().String(), func(err error) bool { e, ok := err.(net.Error); return ok && e.Timeout() }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			tr := &Transport{Proxy: NoProxy, Config: &Config{HandshakeTimeout: 100 * time.Millisecond}}
+			req, err := http.NewRequestWithContext(t.Context(), "GET", test.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.name != "silence" {
+				tr.Config.HandshakeTimeout = 0
+			}
+			if resp, err := tr.RoundTrip(req); err == nil || !test.is(err) {
+				t.Errorf("%v, %T %v", resp, err, err)
+			}
+		})
+	}
 }
