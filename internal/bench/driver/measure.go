@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// figures are what a measurement has found, by the names that the kit knows.
+type figures map[string]any
+
+// A mark is a point in time, with what the process had used by then.
+type mark struct {
+	at     time.Time
+	cpu    time.Duration // user and system
+	memory runtime.MemStats
+}
+
+func now() (m mark) {
+	runtime.ReadMemStats(&m.memory)
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	m.cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	m.at = time.Now()
+	return m
+}
+
+// maxRSS is the most memory that the process ever had, in KiB.
+func maxRSS() int64 {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return u.Maxrss
+}
+
+// rss is the memory that the process has now, in octets.
+func rss() int64 {
+	var total, resident int64
+	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
+		fmt.Sscan(string(b), &total, &resident)
+	}
+	return resident * int64(os.Getpagesize())
+}
+
+// cost measures work, which is n requests and returns how many octets of bodies it moved.
+func (o *options) cost(n int, work func() (octets int64, err error)) (figures, error) {
+	if o.cpuProfile != "" {
+		f, err := os.Create(o.cpuProfile)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return nil, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	wire.reset()
+	before := now()
+	octets, err := work()
+	if err != nil {
+		return nil, err
+	}
+	after := now()
+	cpu, wall := (after.cpu - before.cpu).Seconds(), after.at.Sub(before.at).Seconds()
+	f := figures{
+		"n": n, "bytes": octets, "cpu": cpu, "wall": wall,
+		"us_per_req":     cpu * 1e6 / float64(n),
+		"allocs_per_req": float64(after.memory.Mallocs-before.memory.Mallocs) / float64(n),
+		"B_per_req":      float64(after.memory.TotalAlloc-before.memory.TotalAlloc) / float64(n),
+		"gc":             after.memory.NumGC - before.memory.NumGC,
+		"maxrss_kb":      maxRSS(),
+	}
+	if o.wire {
+		f["rd_calls"], f["wr_calls"] = wire.reads.Load(), wire.writes.Load()
+		f["wire_rd"], f["wire_wr"] = wire.octetsRead.Load(), wire.octetsWritten.Load()
+	}
+	return f, nil
+}
+
+// memory measures what each of n things costs while make's results live.
+func memory(n int, make func() error) (figures, error) {
+	take := func() (m runtime.MemStats, goroutines int, resident int64) {
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m, runtime.NumGoroutine(), rss()
+	}
+	each := func(before, after int64) float64 { return float64(after-before) / float64(n) }
+	m0, g0, r0 := take()
+	if err := make(); err != nil {
+		return nil, err
+	}
+	m1, g1, r1 := take()
+	return figures{
+		"n":         n,
+		"heap_per":  each(int64(m0.HeapAlloc), int64(m1.HeapAlloc)),
+		"stack_per": each(int64(m0.StackInuse), int64(m1.StackInuse)),
+		"gor_per":   each(int64(g0), int64(g1)),
+		"rss_per":   each(r0, r1),
+		"maxrss_kb": maxRSS(),
+	}, nil
+}
+
+// wire counts what crosses the sockets of countedConns.
+var wire wireCount
+
+type wireCount struct{ reads, writes, octetsRead, octetsWritten atomic.Int64 }
+
+func (w *wireCount) reset() {
+	for _, n := range []*atomic.Int64{&w.reads, &w.writes, &w.octetsRead, &w.octetsWritten} {
+		n.Store(0)
+	}
+}
+
+type countedConn struct{ net.Conn }
+
+func dialCounted(ctx context.Context, network, addr string) (net.Conn, error) {
+	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return countedConn{nc}, nil
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	wire.reads.Add(1)
+	wire.octetsRead.Add(int64(n))
+	return n, err
+}
+
+func (c countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	wire.writes.Add(1)
+	wire.octetsWritten.Add(int64(n))
+	return n, err
+}

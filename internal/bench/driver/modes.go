@@ -1,0 +1,249 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// fetch does one GET, reads its body to the end into buf, piece by piece, and returns its length.
+func fetch(c client, t target, buf []byte) (octets int64, err error) {
+	body, err := c.get(t)
+	if err != nil {
+		return 0, err
+	}
+	return drain(body, buf)
+}
+
+// drain reads body to its end and closes it.
+func drain(body io.ReadCloser, buf []byte) (octets int64, err error) {
+	defer body.Close()
+	for {
+		n, err := body.Read(buf)
+		octets += int64(n)
+		if err == io.EOF {
+			return octets, nil
+		}
+		if err != nil {
+			return octets, err
+		}
+	}
+}
+
+// together runs work on n goroutines and returns their octets, and the first error.
+func together(n int, work func() (octets int64, err error)) (int64, error) {
+	var (
+		wg     sync.WaitGroup
+		octets atomic.Int64
+		once   sync.Once
+		first  error
+	)
+	for range n {
+		wg.Go(func() {
+			n, err := work()
+			octets.Add(n)
+			if err != nil {
+				once.Do(func() { first = err })
+			}
+		})
+	}
+	wg.Wait()
+	return octets.Load(), first
+}
+
+// get is small requests by many callers.
+func get(o *options) (figures, error) {
+	c, err := o.newClient()
+	if err != nil {
+		return nil, err
+	}
+	requests := func(n int) (int64, error) {
+		var left atomic.Int64
+		left.Store(int64(n))
+		return together(o.callers, func() (octets int64, err error) {
+			buf := make([]byte, 2048)
+			for left.Add(-1) >= 0 {
+				n, err := fetch(c, o.target, buf)
+				if err != nil {
+					return octets, err
+				}
+				octets += n
+			}
+			return octets, nil
+		})
+	}
+	// The first request alone: some servers limit the streams until their SETTINGS are acknowledged.
+	if _, err := fetch(c, o.target, make([]byte, 2048)); err != nil {
+		return nil, err
+	}
+	if _, err := requests(o.warm); err != nil {
+		return nil, err
+	}
+	return o.cost(o.requests, func() (int64, error) { return requests(o.requests) })
+}
+
+// down is large downloads. Connecting is part of it.
+func down(o *options) (figures, error) {
+	return o.cost(o.callers*o.requests, func() (int64, error) {
+		c, err := o.newClient()
+		if err != nil {
+			return 0, err
+		}
+		return together(o.callers, func() (octets int64, err error) {
+			buf := make([]byte, o.buffer)
+			for range o.requests {
+				n, err := fetch(c, o.target, buf)
+				if err != nil {
+					return octets, err
+				}
+				octets += n
+			}
+			return octets, nil
+		})
+	})
+}
+
+// up is large uploads. Connecting is part of it.
+func up(o *options) (figures, error) {
+	return o.cost(o.callers, func() (int64, error) {
+		c, err := o.newClient()
+		if err != nil {
+			return 0, err
+		}
+		return together(o.callers, func() (int64, error) {
+			body, err := c.post(o.target, &zeros{o.size}, o.size)
+			if err != nil {
+				return 0, err
+			}
+			_, err = drain(body, make([]byte, 2048))
+			return o.size, err
+		})
+	})
+}
+
+// zeros is a body of so many octets.
+type zeros struct{ left int64 }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	if z.left == 0 {
+		return 0, io.EOF
+	}
+	n := int(min(int64(len(p)), z.left))
+	z.left -= int64(n)
+	return n, nil
+}
+
+// connect is a new connection for every request.
+func connect(o *options) (figures, error) {
+	one := func() (int64, error) {
+		c, err := o.newClient()
+		if err != nil {
+			return 0, err
+		}
+		defer c.close()
+		return fetch(c, o.target, make([]byte, 2048))
+	}
+	if _, err := one(); err != nil { // the first session, too
+		return nil, err
+	}
+	return o.cost(o.requests, func() (octets int64, err error) {
+		for range o.requests {
+			n, err := one()
+			if err != nil {
+				return octets, err
+			}
+			octets += n
+		}
+		return octets, nil
+	})
+}
+
+// used returns n clients that have done one request each.
+func (o *options) used(n int, t target) ([]client, error) {
+	clients := make([]client, n)
+	for i := range clients {
+		c, err := o.newClient()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := fetch(c, t, make([]byte, 2048)); err != nil {
+			return nil, err
+		}
+		clients[i] = c
+	}
+	return clients, nil
+}
+
+// idle is connections with nothing to do.
+func idle(o *options) (figures, error) {
+	var clients []client
+	f, err := memory(o.conns, func() (err error) {
+		clients, err = o.used(o.conns, o.target)
+		time.Sleep(500 * time.Millisecond) // for what the connections do behind their last response
+		return err
+	})
+	runtime.KeepAlive(clients)
+	return f, err
+}
+
+// open is requests that wait for their responses, at a URL that never answers.
+func open(o *options) (figures, error) {
+	quick, err := parseTarget(o.target.origin + "/0") // it does answer
+	if err != nil {
+		return nil, err
+	}
+	clients, err := o.used(o.conns, quick)
+	if err != nil {
+		return nil, err
+	}
+	failed := make(chan error, o.requests)
+	f, err := memory(o.requests, func() error {
+		for i := range o.requests {
+			go func() {
+				_, err := clients[i%len(clients)].get(o.target)
+				failed <- fmt.Errorf("a request that should wait has ended: %v", err)
+			}()
+		}
+		select {
+		case err := <-failed:
+			return err
+		case <-time.After(3 * time.Second):
+			return nil
+		}
+	})
+	runtime.KeepAlive(clients)
+	return f, err
+}
+
+// slow is one response read at a set rate.
+func slow(o *options) (figures, error) {
+	c, err := o.newClient()
+	if err != nil {
+		return nil, err
+	}
+	body, err := c.get(o.target)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	wire.reset()
+	buf := make([]byte, 16<<10)
+	var got int64
+	var peak uint64
+	var m runtime.MemStats
+	for start := time.Now(); time.Since(start) < o.length; time.Sleep(20 * time.Millisecond) {
+		for got < int64(time.Since(start).Seconds()*float64(o.rate)) {
+			n, err := body.Read(buf)
+			if err != nil {
+				return nil, err
+			}
+			got += int64(n)
+		}
+		runtime.ReadMemStats(&m)
+		peak = max(peak, m.HeapAlloc)
+	}
+	return figures{"got": got, "peak_heap": peak, "maxrss_kb": maxRSS()}, nil
+}
