@@ -1,8 +1,10 @@
 package hyper
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -53,8 +55,11 @@ type frameReader struct {
 	mustShrink bool   // the peer knows of a smaller table, and its next block must say so
 	limit      int    // of a decoded list, as announced; the hard stop is twice that
 	block      []byte // fragments joined
-	fields     []Field
+	decoded    []Field
+	fields     []Field // of the last block: decoded, or a known one's
 	listSize   int
+	table      uint64 // counts the changes of the compression table
+	known      knownBlocks[Field]
 }
 
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
@@ -76,6 +81,7 @@ func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 func (r *frameReader) settingsAcked() {
 	r.allowed = r.tableSize
 	r.mustShrink = r.peerTable > r.allowed
+	r.table++ // what was a good block may be none now
 }
 
 // next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, ready to go on;
@@ -273,20 +279,26 @@ func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block 
 
 // decode fills r.fields from a whole block.
 func (r *frameReader) decode(block []byte) error {
-	if cap(r.fields) > 1024 { // one huge list is no reason to keep its memory
-		r.fields = nil
+	if cap(r.decoded) > 1024 { // one huge list is no reason to keep its memory
+		r.decoded = nil
 	}
 	if cap(r.block) > maxReadBuffer {
 		defer func() { r.block = nil }()
 	}
-	clear(r.fields)
-	r.fields, r.listSize = r.fields[:0], 0
+	clear(r.decoded)
+	r.decoded, r.listSize = r.decoded[:0], 0
+	if k := r.known.byOctets(r.table, block); k != nil {
+		r.fields = k.fields
+		return nil
+	}
+	table := r.table
 	if reason := r.checkBlock(block); reason != "" {
 		return &wire.Error{Code: wire.CompressionError, Reason: reason}
 	}
+	whole := block
 	// The decoder takes one table-size update at the beginning of a block, RFC 7541 §4.2 allows two: each becomes
 	// a block of its own.
-	for len(block) > 0 && block[0]&0xe0 == 0x20 {
+	for len(block) > 0 && block[0]&0xe0 == sizeUpdate {
 		_, rest, _ := readInt(block, 5)
 		if _, err := r.dec.Write(block[:len(block)-len(rest)]); err != nil {
 			return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
@@ -303,6 +315,10 @@ func (r *frameReader) decode(block []byte) error {
 	if r.listSize > 2*r.limit {
 		return &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field section of %d octets", r.listSize)}
 	}
+	r.fields = r.decoded
+	if r.table == table && r.listSize <= r.limit {
+		r.known.keep(table, whole, r.decoded, r.listSize)
+	}
 	return nil
 }
 
@@ -311,18 +327,20 @@ func (r *frameReader) decode(block []byte) error {
 func (r *frameReader) addField(f hpack.HeaderField) {
 	r.listSize += len(f.Name) + len(f.Value) + 32
 	if r.listSize <= r.limit {
-		r.fields = append(r.fields, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
+		r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
 	}
 }
+
+// How a field begins in a block (RFC 7541 §6).
+const (
+	indexed     = 0x80 // §6.1, 7-bit index
+	incremental = 0x40 // §6.2.1, 6-bit index
+	sizeUpdate  = 0x20 // §6.3, 5-bit size
+)
 
 // checkBlock walks a field block before the decoder sees it and says what is wrong with its shape, or "". It
 // judges integers, lengths and table-size updates, where the decoder is more lenient than RFC 7541.
 func (r *frameReader) checkBlock(p []byte) string {
-	const (
-		indexed     = 0x80 // §6.1, 7-bit index
-		incremental = 0x40 // §6.2.1, 6-bit index
-		sizeUpdate  = 0x20 // §6.3, 5-bit size
-	)
 	started := false
 	for len(p) > 0 {
 		var n uint64
@@ -341,11 +359,13 @@ func (r *frameReader) checkBlock(p []byte) string {
 				return "table-size update above SETTINGS_HEADER_TABLE_SIZE"
 			}
 			r.peerTable, r.mustShrink = n, false
+			r.table++
 			continue
 		default:
 			prefix := byte(4)
 			if b&0xc0 == incremental {
 				prefix = 6
+				r.table++
 			}
 			if n, p, ok = readInt(p, prefix); !ok {
 				return "bad index in a field block"
@@ -466,9 +486,13 @@ func (r *frameReader) move(size int) {
 // A fieldWriter encodes field sections behind the bytes that wait to be written. Its compression state and
 // those bytes change together, under the connection's mu.
 type fieldWriter struct {
-	enc   *hpack.Encoder
-	dst   []byte
-	start int // of the frame being written
+	enc    *hpack.Encoder
+	dst    []byte
+	start  int                 // of the frame being written
+	fields []hpack.HeaderField // of its section
+
+	table uint64 // counts the changes of the compression table
+	known knownBlocks[hpack.HeaderField]
 }
 
 func newFieldWriter() *fieldWriter {
@@ -477,8 +501,11 @@ func newFieldWriter() *fieldWriter {
 	return w
 }
 
-// Write is where the encoder puts its octets.
+// Write is where the encoder puts its octets, those of one field at a time.
 func (w *fieldWriter) Write(p []byte) (int, error) {
+	if p[0]&0xc0 == incremental || p[0]&0xe0 == sizeUpdate {
+		w.table++
+	}
 	w.dst = append(w.dst, p...)
 	return len(p), nil
 }
@@ -487,11 +514,77 @@ func (w *fieldWriter) Write(p []byte) (int, error) {
 func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
 	w.start = len(dst)
 	w.dst = wire.AppendFrameHeader(dst, wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream})
+	w.fields = w.fields[:0]
 }
 
-// field appends one field; name is in lower case.
+// field adds one field; name is in lower case.
 func (w *fieldWriter) field(name, value string, sensitive bool) {
-	w.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)})
+	w.fields = append(w.fields, hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)})
+}
+
+// encode appends the block of the fields.
+func (w *fieldWriter) encode() {
+	if k := w.known.byFields(w.table, w.fields); k != nil {
+		w.dst = append(w.dst, k.octets...)
+		return
+	}
+	table, start, size := w.table, len(w.dst), 0
+	for _, f := range w.fields {
+		w.enc.WriteField(f)
+		size += int(f.Size())
+	}
+	if w.table == table {
+		w.known.keep(table, w.dst[start:], w.fields, size)
+	}
+	clear(w.fields)
+	if cap(w.fields) > 1024 {
+		w.fields = nil
+	}
+}
+
+// knownBlocks are field blocks with the fields that they mean. Most messages repeat the fields of an earlier one. A block that
+// changes nothing in the compression table means the same until another one does, and need not be encoded or decoded again.
+type knownBlocks[F comparable] struct {
+	blocks [8]knownBlock[F]
+	next   int // to be replaced
+}
+
+type knownBlock[F comparable] struct {
+	table  uint64 // how often the table had been changed
+	octets []byte // none: the entry is empty
+	fields []F
+}
+
+// maxKnownSize bounds what is kept: a list as RFC 9113 §6.5.2 counts it, and its block.
+const maxKnownSize = 4 << 10
+
+func (k *knownBlocks[F]) byFields(table uint64, fields []F) *knownBlock[F] {
+	for i := range k.blocks {
+		if b := &k.blocks[i]; b.table == table && len(b.octets) > 0 && slices.Equal(b.fields, fields) {
+			return b
+		}
+	}
+	return nil
+}
+
+func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
+	for i := range k.blocks {
+		if b := &k.blocks[i]; b.table == table && len(b.octets) > 0 && bytes.Equal(b.octets, octets) {
+			return b
+		}
+	}
+	return nil
+}
+
+// keep copies a block that changed nothing, and its fields, which take size octets.
+func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int) {
+	if size > maxKnownSize || len(octets) > maxKnownSize {
+		return
+	}
+	b := &k.blocks[k.next]
+	k.next = (k.next + 1) % len(k.blocks)
+	clear(b.fields)
+	b.table, b.octets, b.fields = table, append(b.octets[:0], octets...), append(b.fields[:0], fields...)
 }
 
 // neverIndexed names what RFC 7541 §7.1.3 wants kept out of tables: credentials, and cookies short enough to
@@ -509,6 +602,7 @@ func neverIndexed(name, value string) bool {
 // end finishes the section: one HEADERS frame, or as many CONTINUATIONs behind it as the peer's maxSize makes
 // necessary. It returns dst with the section at its end.
 func (w *fieldWriter) end(maxSize int) []byte {
+	w.encode()
 	dst := w.dst
 	w.dst = nil
 	length := len(dst) - w.start - wire.HeaderLen
@@ -540,5 +634,6 @@ func (w *fieldWriter) setTableSize(peer uint32) {
 	if size != w.enc.MaxDynamicTableSize() {
 		w.enc.SetMaxDynamicTableSizeLimit(size)
 		w.enc.SetMaxDynamicTableSize(size)
+		w.table++
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -453,6 +454,137 @@ func TestFieldWriterSignalsEachTableSize(t *testing.T) {
 	}
 }
 
+// Whatever is repeated, and whatever happens to the table between, the octets are those of an encoder without a memory.
+func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 541))
+	lists := make([][]hpack.HeaderField, 24)
+	for i := range lists {
+		for range 1 + random.IntN(6) {
+			lists[i] = append(lists[i], hpack.HeaderField{
+				Name:      fmt.Sprintf("x-%d", random.IntN(4)),
+				Value:     strings.Repeat("v", random.IntN(40)),
+				Sensitive: random.IntN(8) == 0,
+			})
+		}
+	}
+	var want bytes.Buffer
+	plain := hpack.NewEncoder(&want)
+	w := newFieldWriter()
+	repeated := 0
+	for step := range 20_000 {
+		if random.IntN(50) == 0 {
+			size := []uint32{0, 60, 300, 4096}[random.IntN(4)]
+			w.setTableSize(size)
+			if size != plain.MaxDynamicTableSize() {
+				plain.SetMaxDynamicTableSizeLimit(size)
+				plain.SetMaxDynamicTableSize(size)
+			}
+		}
+		// A few lists for a while, then others: some are known, some were, some push others out of the table.
+		list := lists[(step/500+random.IntN(3))%len(lists)]
+		w.begin(nil, 1, 0)
+		want.Reset()
+		for _, f := range list {
+			w.field(f.Name, f.Value, f.Sensitive)
+			plain.WriteField(f)
+		}
+		next, table := w.known.next, w.table
+		got := w.end(1 << 20)[wire.HeaderLen:]
+		if !bytes.Equal(got, want.Bytes()) {
+			t.Fatalf("step %d, %v: %x, want %x", step, list, got, want.Bytes())
+		}
+		if w.known.next == next && w.table == table {
+			repeated++
+		}
+	}
+	if repeated < 10_000 {
+		t.Errorf("only %d of the blocks were known", repeated)
+	}
+}
+
+// What a connection keeps of earlier messages has a bound, in blocks and in their octets, in both directions.
+func TestLargeSectionsAreNotKept(t *testing.T) {
+	w, r := newFieldWriter(), testReader(t, nil, nil)
+	for i := range 100 {
+		for range 2 {
+			w.begin(nil, 1, 0)
+			w.field("x", fmt.Sprint(i)+strings.Repeat("x", maxKnownSize), false)
+			long := w.end(1 << 20)[wire.HeaderLen:]
+			w.begin(nil, 1, 0)
+			for range maxKnownSize/(len("z")+32) + 1 {
+				w.field("z", "", false)
+			}
+			many := w.end(1 << 20)[wire.HeaderLen:]
+			for _, block := range [][]byte{long, many} {
+				if err := r.decode(block); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for i := range w.known.blocks {
+		if n, m := len(w.known.blocks[i].fields), len(r.known.blocks[i].fields); n+m > 0 {
+			t.Errorf("sections of %d and %d fields were kept", n, m)
+		}
+	}
+}
+
+// The same octets mean something else when the table has changed, and the same when only streams have passed.
+func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
+	random := rand.New(rand.NewPCG(8, 541))
+	r := testReader(t, nil, nil)
+	var plainFields []hpack.HeaderField
+	plain := hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
+	updates := [][]byte{{0x20}, {0x3f, 0x27}, {0x3f, 0x8d, 0x02}, {0x3f, 0xe1, 0x1f}} // to 0, 70, 300 and 4,096 octets
+	repeated, stored := 0, 0
+	for step := range 20_000 {
+		var block []byte
+		if random.IntN(500) == 0 { // an update, of whatever size
+			block = append(block, updates[random.IntN(len(updates))]...)
+		}
+		for range 1 + random.IntN(2) {
+			switch random.IntN(60) {
+			default: // the last of the static table, and the first of the dynamic one, if they are still there
+				block = append(block, indexed|byte(58+random.IntN(4+min(stored, 4))))
+			case 0:
+				stored++
+				block = append(block, incremental, 1, byte('a'+random.IntN(26)), 1, byte('a'+random.IntN(26)))
+			case 1:
+				block = append(block, 0, 1, byte('a'+random.IntN(2)), 1, 'v')
+			}
+		}
+		next, table := r.known.next, r.table
+		plainFields = plainFields[:0]
+		_, wantErr := plain.Write(block)
+		if wantErr == nil {
+			wantErr = plain.Close()
+		}
+		err := r.decode(block)
+		if (err != nil) != (wantErr != nil) {
+			t.Fatalf("step %d, %x: %v, want %v", step, block, err, wantErr)
+		}
+		if err != nil { // neither can go on behind that
+			plain = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
+			r, stored = testReader(t, nil, nil), 0
+			continue
+		}
+		if len(r.fields) != len(plainFields) {
+			t.Fatalf("step %d, %x: %v, want %v", step, block, r.fields, plainFields)
+		}
+		for i, f := range plainFields {
+			if r.fields[i] != (Field{f.Name, f.Value, f.Sensitive}) {
+				t.Fatalf("step %d, %x: %v, want %v", step, block, r.fields, plainFields)
+			}
+		}
+		if r.known.next == next && r.table == table {
+			repeated++
+		}
+	}
+	if repeated < 3_000 {
+		t.Errorf("only %d of the blocks were known", repeated)
+	}
+}
+
 func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
 	for _, flags := range []wire.Flags{wire.EndHeaders, wire.EndHeaders | wire.Padded} {
 		payload := binary.BigEndian.AppendUint32(nil, 1<<31|8)
@@ -464,5 +596,19 @@ func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
 		if err != nil || f.promised != 8 || len(f.fields) != 1 {
 			t.Errorf("promised %d, %v, %v", f.promised, f.fields, err)
 		}
+	}
+}
+
+// RFC 9113 §4.3.1: the first block behind the acknowledgment of a smaller table begins with an update, known or not.
+func TestKnownBlockMustStillAdmitASmallerTable(t *testing.T) {
+	r := testReader(t, nil, &Config{HeaderTableSize: 100})
+	for range 2 {
+		if err := r.decode([]byte{0x88}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.settingsAcked()
+	if err := r.decode([]byte{0x88}); err == nil {
+		t.Error("a block without an update passed")
 	}
 }
