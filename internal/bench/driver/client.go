@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 
 	"gohyper.dev/hyper"
@@ -34,6 +35,8 @@ func (o *options) newClient() (client, error) {
 	case "own":
 		conn, err := hyper.Dial(context.Background(), o.target.origin, o.config())
 		return own{conn}, err
+	case "http":
+		return bridge{http.Client{Transport: &hyper.Transport{Config: o.config(), MaxConnsPerHost: 1}}}, nil
 	}
 	return nil, fmt.Errorf("no implementation %q", o.impl)
 }
@@ -75,3 +78,31 @@ func ownBody(resp *hyper.Response, err error) (io.ReadCloser, error) {
 	}
 	return resp.Body, nil
 }
+
+// bridge is net/http's client with hyper's Transport.
+type bridge struct{ client http.Client }
+
+func (c bridge) get(t target) (io.ReadCloser, error) { return c.do("GET", t, nil, 0) }
+
+func (c bridge) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
+	return c.do("POST", t, body, size)
+}
+
+func (c bridge) do(method string, t target, body io.Reader, size int64) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, t.url, body)
+	if err != nil {
+		return nil, err
+	}
+	req.ContentLength = size
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+		resp.Body.Close()
+		return nil, fmt.Errorf("status %s over %s", resp.Status, resp.Proto)
+	}
+	return resp.Body, nil
+}
+
+func (c bridge) close() { c.client.CloseIdleConnections() }

@@ -42,7 +42,7 @@ var modes = map[string]func(*options) (figures, error){
 func main() {
 	log.SetFlags(0)
 	var o options
-	flag.StringVar(&o.impl, "impl", "own", "own: hyper's API")
+	flag.StringVar(&o.impl, "impl", "own", "own: hyper's API; http: net/http's, with hyper's Transport")
 	flag.StringVar(&o.mode, "mode", "get", "get, down, up, conn, idle, open or slow")
 	rawURL := flag.String("url", "https://127.0.0.1:8443/1k", "what to request")
 	flag.IntVar(&o.callers, "c", 1, "goroutines, on one connection")
