@@ -23,8 +23,9 @@ type frame struct {
 	padding     int // octets that count for flow control and carry nothing; in the first part
 
 	fields   []Field // HEADERS, PUSH_PROMISE
-	oversize int     // not zero: the list's size, which is over the limit; fields has been cut
-	promised uint32  // PUSH_PROMISE
+	head     *responseHead
+	oversize int    // not zero: the list's size, which is over the limit; fields has been cut
+	promised uint32 // PUSH_PROMISE
 }
 
 const (
@@ -56,7 +57,9 @@ type frameReader struct {
 	limit      int    // of a decoded list, as announced; the hard stop is twice that
 	block      []byte // fragments joined
 	decoded    []Field
-	fields     []Field // of the last block: decoded, or a known one's
+	parsed     responseHead
+	fields     []Field       // of the last block: decoded, or a known one's
+	head       *responseHead // of fields
 	listSize   int
 	table      uint64 // counts the changes of the compression table
 	known      knownBlocks[Field]
@@ -239,7 +242,7 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 		return f, err
 	}
 	r.traced(last, p, r.fields)
-	f.fields = r.fields
+	f.fields, f.head = r.fields, r.head
 	if r.listSize > r.limit {
 		f.oversize = r.listSize
 	}
@@ -288,7 +291,7 @@ func (r *frameReader) decode(block []byte) error {
 	clear(r.decoded)
 	r.decoded, r.listSize = r.decoded[:0], 0
 	if k := r.known.byOctets(r.table, block); k != nil {
-		r.fields = k.fields
+		r.fields, r.head = k.fields, &k.head
 		return nil
 	}
 	table := r.table
@@ -315,9 +318,10 @@ func (r *frameReader) decode(block []byte) error {
 	if r.listSize > 2*r.limit {
 		return &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field section of %d octets", r.listSize)}
 	}
-	r.fields = r.decoded
+	r.parsed = parseHead(r.decoded)
+	r.fields, r.head = r.decoded, &r.parsed
 	if r.table == table && r.listSize <= r.limit {
-		r.known.keep(table, whole, r.decoded, r.listSize)
+		r.known.keep(table, whole, r.decoded, r.listSize, r.parsed)
 	}
 	return nil
 }
@@ -534,7 +538,7 @@ func (w *fieldWriter) encode() {
 		size += int(f.Size())
 	}
 	if w.table == table {
-		w.known.keep(table, w.dst[start:], w.fields, size)
+		w.known.keep(table, w.dst[start:], w.fields, size, responseHead{})
 	}
 	clear(w.fields)
 	if cap(w.fields) > 1024 {
@@ -553,6 +557,7 @@ type knownBlock[F comparable] struct {
 	table  uint64 // how often the table had been changed
 	octets []byte // none: the entry is empty
 	fields []F
+	head   responseHead // what the fields say, where they are a response's
 }
 
 // maxKnownSize bounds what is kept: a list as RFC 9113 §6.5.2 counts it, and its block.
@@ -577,14 +582,14 @@ func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
 }
 
 // keep copies a block that changed nothing, and its fields, which take size octets.
-func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int) {
+func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int, head responseHead) {
 	if size > maxKnownSize || len(octets) > maxKnownSize {
 		return
 	}
 	b := &k.blocks[k.next]
 	k.next = (k.next + 1) % len(k.blocks)
 	clear(b.fields)
-	b.table, b.octets, b.fields = table, append(b.octets[:0], octets...), append(b.fields[:0], fields...)
+	b.table, b.octets, b.fields, b.head = table, append(b.octets[:0], octets...), append(b.fields[:0], fields...), head
 }
 
 // neverIndexed names what RFC 7541 §7.1.3 wants kept out of tables: credentials, and cookies short enough to

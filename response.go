@@ -107,13 +107,12 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 }
 
 // recvResponseLocked takes the field section of an interim or a final response.
-func (s *Stream) recvResponseLocked(fields []Field, end bool) error {
-	status, reason := checkResponse(fields)
-	if reason != "" {
-		return &MalformedError{reason}
+func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool) error {
+	if head.malformed != "" {
+		return &MalformedError{head.malformed}
 	}
 	part := state.Final
-	if status < 200 {
+	if head.status < 200 {
 		part = state.Interim
 	}
 	next, err := s.message.Next(part)
@@ -121,17 +120,17 @@ func (s *Stream) recvResponseLocked(fields []Field, end bool) error {
 		return err
 	}
 	if part == state.Interim {
-		return s.recvInterimLocked(status, fields, end)
+		return s.recvInterimLocked(head.status, fields, end)
 	}
-	length, reason := contentLength(fields)
-	if reason != "" {
-		return &MalformedError{reason}
+	if head.badLength != "" {
+		return &MalformedError{head.badLength}
 	}
 	s.message = next
-	if s.req.method() == "CONNECT" && status/100 == 2 {
+	length := head.length
+	if s.req.method() == "CONNECT" && head.status/100 == 2 {
 		length = -1 // RFC 9110 §9.3.6: it means nothing there
 	}
-	s.answerLocked(status, fields, length)
+	s.answerLocked(head.status, fields, length)
 	s.window.update(WindowEvent{Kind: WindowHeaders})
 	return nil
 }
@@ -221,6 +220,20 @@ func (s *Stream) recvTrailersLocked(fields []Field, end bool) error {
 	s.message = next
 	s.trailer = append(Header(nil), fields...)
 	return nil
+}
+
+// A responseHead is what a field section says where it is a response's.
+type responseHead struct {
+	status    int
+	malformed string // "": it is a response's
+	length    int64  // content-length, -1 unknown
+	badLength string // why that cannot be believed
+}
+
+func parseHead(fields []Field) (h responseHead) {
+	h.status, h.malformed = checkResponse(fields)
+	h.length, h.badLength = contentLength(fields)
+	return h
 }
 
 // checkResponse judges a response's field section (RFC 9113 §8.2, §8.3.2): :status first and alone, then regular fields.

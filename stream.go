@@ -268,7 +268,7 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 		return s.rejectLocked(ProtocolError, fmt.Errorf("field section of %d octets exceeds %d", f.oversize, s.c.cfg.MaxHeaderListSize))
 	}
 	if s.message == state.AwaitingHeaders {
-		err = s.recvResponseLocked(f.fields, end)
+		err = s.recvResponseLocked(f.fields, f.head, end)
 	} else {
 		err = s.recvTrailersLocked(f.fields, end)
 	}
