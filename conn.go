@@ -187,14 +187,22 @@ func (c *Conn) appendPrefaceLocked() {
 // Get sends GET for path, which is absolute and may have a query, and returns the response when its header has come.
 // The caller closes the response's body. ctx governs the whole exchange, the reading of the body included.
 func (c *Conn) Get(ctx context.Context, path string) (*Response, error) {
-	return c.Do(ctx, &Request{Method: "GET", Path: path})
+	x := &struct { // both live as long as the response: they are one allocation
+		s   Stream
+		req Request
+	}{req: Request{Method: "GET", Path: path}}
+	return c.do(ctx, &x.s, &x.req)
 }
 
 // Do sends req with its body and returns the response when its header has come. The body may still be on its
 // way then: the two directions are independent, and closing the response's body ends both.
 func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
-	s, err := c.open(ctx, req, endWithBody)
-	if err != nil {
+	return c.do(ctx, &Stream{}, req)
+}
+
+func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, error) {
+	if err := c.openTurn(ctx, s, req, endWithBody, inTurn); err != nil {
+		closeReader(req.Body)
 		return nil, err
 	}
 	resp, err := s.Response(ctx)

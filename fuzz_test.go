@@ -428,20 +428,20 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 			wrong("stream %d is there and %v", id, s.state)
 		case s.state.CanRecv() != (s.recvErr == nil):
 			wrong("stream %d is %v and its reader gets %v", id, s.state, s.recvErr)
-		case s.state.CanSend() != (s.sender.err == nil):
-			wrong("stream %d is %v and its writer gets %v", id, s.state, s.sender.err)
+		case s.state.CanSend() != (s.sendErr == nil):
+			wrong("stream %d is %v and its writer gets %v", id, s.state, s.sendErr)
 		}
 	}
 	for id, s := range a.streams {
 		if c.streams[id] != nil {
 			continue
 		}
-		snd := &s.sender
+		snd := s.sender
 		switch {
 		case s.state != state.Closed:
 			wrong("stream %d is gone and %v", id, s.state)
-		case s.recvErr == nil || snd.err == nil:
-			wrong("stream %d is gone; its reader gets %v, its writer %v", id, s.recvErr, snd.err)
+		case s.recvErr == nil || s.sendErr == nil:
+			wrong("stream %d is gone; its reader gets %v, its writer %v", id, s.recvErr, s.sendErr)
 		case !s.recvQ.empty() || !snd.sent.empty() || !snd.turn.empty():
 			wrong("somebody waits on stream %d, which is gone", id)
 		case snd.in != nil || s.stop != nil:
@@ -538,8 +538,8 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 		var prev *Stream
 		for s := q.head; s != nil; prev, s = s, s.sender.next {
 			queued++
-			snd := &s.sender
-			if snd.in != q || snd.prev != prev || c.streams[s.id] != s || len(snd.pending) == 0 || snd.held || snd.err != nil {
+			snd := s.sender
+			if snd.in != q || snd.prev != prev || c.streams[s.id] != s || len(snd.pending) == 0 || snd.held || s.sendErr != nil {
 				wrong("stream %d is queued and has no reason, or is badly linked", s.id)
 			}
 			if window := c.peer.initialWindow + s.sendDelta; q == &c.blocked && window > 0 && !c.unblock {
@@ -551,7 +551,7 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 		}
 	}
 	for id, s := range c.streams {
-		snd := &s.sender
+		snd := s.sender
 		if snd.in != nil {
 			queued--
 		} else if len(snd.pending) > 0 && !snd.held {

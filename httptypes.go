@@ -280,7 +280,7 @@ type httpResponse struct {
 }
 
 func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
-	decode := r.Uncompressed && r.Request.asksForCoding() && r.body.decoded.known()
+	decode := r.Uncompressed && r.Request.asksForCoding() && r.decoded.known()
 	h.Response = http.Response{
 		Status:        statusLine(r.Status),
 		StatusCode:    r.Status,

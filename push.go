@@ -161,7 +161,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.lastPushID = f.promised
 	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
 	s.mustLocked(state.RecvPromise)
-	s.sender.err = ErrSendEnded
+	s.sender, s.sendErr = nothingToSend, ErrSendEnded
 	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked() // its manager comes when the push is claimed
 	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
 	s.req = s.push.Request

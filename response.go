@@ -16,6 +16,7 @@ type Response struct {
 	Header        Header // regular fields, as sent
 	ContentLength int64  // as declared, of the body as it was sent; -1 unknown
 	StreamID      uint32
+	Uncompressed  bool // Body decodes a content coding
 	Request       *Request
 
 	// Body is the content, decoded from its content codings; never nil. Reading it is what opens the flow-control
@@ -25,11 +26,8 @@ type Response struct {
 	// its end cancels the exchange.
 	Body io.ReadCloser
 
-	// Uncompressed: Body decodes a content coding.
-	Uncompressed bool
-
-	s    *Stream
-	body responseBody
+	s       *Stream
+	decoded *decodedBody // nil: there are no content codings
 }
 
 // Stream returns the exchange's stream, for what Response does not offer: resetting, deadlines, writing.
@@ -53,7 +51,12 @@ func (r *Response) Trailer() Header {
 // once, and is the caller's then. An error ends the sequence: that of the response, or ctx's.
 func (r *Response) Pushes(ctx context.Context) iter.Seq2[*Push, error] { return r.s.Pushes(ctx) }
 
-// An interim is a 1xx response that waits to be shown.
+// interims are the 1xx responses of a stream.
+type interims struct {
+	count, size int       // of them, and of their fields
+	waiting     []interim // to be shown
+}
+
 type interim struct {
 	status int
 	header Header
@@ -74,9 +77,9 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 	c.mu.Lock()
 	defer c.unlock()
 	for {
-		if len(s.interims) > 0 {
-			first := s.interims[0]
-			s.interims = s.interims[1:]
+		if s.interims != nil && len(s.interims.waiting) > 0 {
+			first := s.interims.waiting[0]
+			s.interims.waiting = s.interims.waiting[1:]
 			c.unlock()
 			err := s.req.Informational(first.status, first.header)
 			if err != nil {
@@ -97,7 +100,7 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 			return &s.response, nil
 		case s.recvErr != nil:
 			return nil, s.recvErr
-		case s.readDeadline.passed:
+		case s.deadlines != nil && s.deadlines.read.passed:
 			return nil, os.ErrDeadlineExceeded
 		}
 		if err := s.waitLocked(ctx, &s.recvQ); err != nil {
@@ -143,18 +146,22 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	case status == 101: // RFC 9113 §8.6
 		return &MalformedError{"status 101 has no place in HTTP/2"}
 	}
-	s.interimCount++
-	for _, f := range fields {
-		s.interimSize += f.size()
+	if s.interims == nil {
+		s.interims = &interims{}
 	}
-	if s.interimCount > maxInterims || s.interimSize > maxInterimSize {
-		return &MalformedError{fmt.Sprintf("%d interim responses of %d octets and no final one", s.interimCount, s.interimSize)}
+	i := s.interims
+	i.count++
+	for _, f := range fields {
+		i.size += f.size()
+	}
+	if i.count > maxInterims || i.size > maxInterimSize {
+		return &MalformedError{fmt.Sprintf("%d interim responses of %d octets and no final one", i.count, i.size)}
 	}
 	if status == 100 {
 		s.continueLocked()
 	}
 	if s.req.Informational != nil {
-		s.interims = append(s.interims, interim{status, append(Header(nil), fields[1:]...)})
+		i.waiting = append(i.waiting, interim{status, append(Header(nil), fields[1:]...)})
 	}
 	return nil
 }
@@ -164,17 +171,16 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.Status, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
 	r.Header = append(make(Header, 0, len(fields)-1), fields[1:]...)
-	r.body.s = s
-	r.Body = &r.body
+	r.Body = (*responseBody)(r)
 	if r.bodyless() {
 		s.bodyLeft = 0
 	} else {
 		s.bodyLeft = length
 		// A part of a coded body cannot be decoded (RFC 9110 §14.2).
 		if status != 206 {
-			r.body.decoded = s.decodedBody(r.Header)
+			r.decoded = s.decodedBody(r.Header)
 		}
-		r.Uncompressed = r.body.decoded != nil
+		r.Uncompressed = r.decoded != nil
 	}
 	s.answered = true
 	if status < 300 { // instead of 100 (Continue); after an error the body is not wanted (RFC 9110 §10.1.1)
@@ -296,10 +302,7 @@ func (b rawBody) Close() error {
 }
 
 // responseBody is the body without its content codings. What they need is only made when somebody reads.
-type responseBody struct {
-	s       *Stream
-	decoded *decodedBody // nil: there are no codings
-}
+type responseBody Response
 
 // decodedBody returns the reader that undoes header's content codings, nil where there are none.
 func (s *Stream) decodedBody(header Header) *decodedBody {

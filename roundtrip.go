@@ -51,7 +51,8 @@ type exchange struct {
 	trace  *clientTrace // nil: nobody looks
 	last   bool         // the connection is not to be used any more
 	tried  bool
-	roams  bool // another connection can be found for it
+	roams  bool   // another connection can be found for it
+	stream Stream // the first try's
 	answer httpResponse
 
 	headerTimeout time.Duration // 0: none
@@ -82,17 +83,17 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 // on makes one try, on c.
 func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	ctx := x.in.Context()
-	req := &x.out
-	if x.tried { // the stream of the last try may still look at its own
+	req, s := &x.out, &x.stream
+	if x.tried { // somebody may still look at the last try's
 		again := x.out
-		req = &again
+		req, s = &again, &Stream{}
 	}
 	x.tried = true
 	if x.body.in != nil && !x.memory {
 		req.Body = x.body.lend()
 	}
 	got := x.trace.connInfo(c)
-	s, err := c.openTurn(ctx, req, endWithBody, how)
+	err := c.openTurn(ctx, s, req, endWithBody, how)
 	if err == ErrClosed && x.roams { // by whoever keeps the connections: it is not an end for requests that were not sent
 		err = &ConnError{Err: ErrClosed, unprocessed: true}
 	}

@@ -11,14 +11,13 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A sender is the sending half of a stream.
+// A sender is the sending half of a stream, behind its HEADERS.
 type sender struct {
 	pending  []byte // lent by the caller of send, or the body in memory
 	then     after  // once pending is sent
 	trailer  Header
 	declared int64 // content-length, -1 unknown
 	left     int64 // octets of it that the caller has still to write
-	err      error // why nothing more can be sent
 	held     bool  // Expect: 100-continue
 	timer    *time.Timer
 	busy     bool      // somebody is in send
@@ -28,6 +27,9 @@ type sender struct {
 	in         *sendQueue
 	prev, next *Stream
 }
+
+// nothingToSend is the sender of every stream that has ended with its HEADERS, or is a push: they are looked at and never changed.
+var nothingToSend = &sender{}
 
 // after says what follows the octets given to send.
 type after uint8
@@ -55,12 +57,12 @@ func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return 0, or(s.sender.err, ErrSendEnded)
+	return 0, or(s.sendErr, ErrSendEnded)
 }
 
 // send queues p, and waits until it is sent. It returns how much of it was.
 func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
-	c, snd := s.c, &s.sender
+	c, snd := s.c, s.sender
 	c.mu.Lock()
 	defer c.unlock()
 	for snd.busy && s.sendErrLocked() == nil {
@@ -107,7 +109,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 func (s *Stream) sending() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.sender.err == nil
+	return s.sendErr == nil
 }
 
 // waitSent waits for the end of the sending half, and for the socket to take it. It returns why it failed, if it did.
@@ -115,13 +117,13 @@ func (s *Stream) waitSent() error {
 	c := s.c
 	c.mu.Lock()
 	defer c.unlock()
-	for s.sender.err == nil {
+	for s.sendErr == nil {
 		if err := c.waitLocked(context.Background(), &s.sender.turn); err != nil {
 			return err
 		}
 	}
-	if s.sender.err != ErrSendEnded {
-		return s.sender.err
+	if s.sendErr != ErrSendEnded {
+		return s.sendErr
 	}
 	return c.waitFlushedLocked(context.Background(), c.queued)
 }
@@ -159,9 +161,9 @@ func (s *Stream) sendErrLocked() error {
 	switch {
 	case s.c.closed:
 		return ErrClosed
-	case s.sender.err != nil:
-		return s.sender.err
-	case s.writeDeadline.passed && s.req.Body == nil: // it is the caller's, and not upload's
+	case s.sendErr != nil:
+		return s.sendErr
+	case s.deadlines != nil && s.deadlines.write.passed && s.req.Body == nil: // it is the caller's, and not upload's
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -169,9 +171,9 @@ func (s *Stream) sendErrLocked() error {
 
 // enqueueLocked lines s up for the writer.
 func (c *Conn) enqueueLocked(s *Stream) {
-	snd := &s.sender
+	snd := s.sender
 	switch {
-	case snd.held || snd.in != nil || snd.err != nil:
+	case snd.held || snd.in != nil || s.sendErr != nil:
 	case len(snd.pending) > 0:
 		c.ready.push(s)
 	default:
@@ -188,7 +190,7 @@ func (c *Conn) dequeueLocked(s *Stream) {
 // sendLocked sends one DATA frame of what is pending, as large as windows and peer allow. It is false when the
 // connection's window is used up. The stream lines up again if there is more.
 func (s *Stream) sendLocked() bool {
-	c, snd := s.c, &s.sender
+	c, snd := s.c, s.sender
 	window := c.peer.initialWindow + s.sendDelta
 	if window <= 0 {
 		c.blocked.push(s)
@@ -224,7 +226,7 @@ func (s *Stream) sendLocked() bool {
 
 // sendEndLocked sends what follows the data: nothing, END_STREAM or trailers. No window is needed for those.
 func (s *Stream) sendEndLocked() {
-	c, snd := s.c, &s.sender
+	c, snd := s.c, s.sender
 	switch snd.then {
 	case nothingYet:
 		return
@@ -244,7 +246,7 @@ func (s *Stream) sendEndLocked() {
 
 func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
-	s.sender.err = ErrSendEnded
+	s.sendErr = ErrSendEnded
 	s.sender.turn.wakeAll()
 	if s.state == state.Closed {
 		s.removeLocked()
@@ -267,7 +269,7 @@ func (s *Stream) holdBackLocked() {
 
 // continueLocked lets the body go.
 func (s *Stream) continueLocked() {
-	snd := &s.sender
+	snd := s.sender
 	if !snd.held {
 		return
 	}
@@ -294,15 +296,15 @@ func (s *Stream) waitContinue() bool {
 
 // stopSendingLocked ends the sending half: whoever sends gets err.
 func (s *Stream) stopSendingLocked(err error) {
-	snd := &s.sender
-	if snd.err == nil || snd.err == ErrSendEnded {
-		snd.err = err
+	snd := s.sender
+	if s.sendErr == nil || s.sendErr == ErrSendEnded {
+		s.sendErr = err
 	}
 	if snd.timer != nil {
 		snd.timer.Stop()
 	}
 	s.c.dequeueLocked(s)
-	if !snd.busy {
+	if !snd.busy && snd.pending != nil {
 		snd.pending = nil // a body in memory; what a caller lent, the caller takes back
 	}
 	snd.sent.wakeAll()
@@ -457,7 +459,7 @@ func (q *sendQueue) pop() *Stream {
 }
 
 func (q *sendQueue) remove(s *Stream) {
-	snd := &s.sender
+	snd := s.sender
 	if snd.prev != nil {
 		snd.prev.sender.next = snd.next
 	} else {

@@ -31,42 +31,43 @@ type Stream struct {
 	stop  func() bool // the watch over the context; nil: none
 
 	// what the peer sends
-	message      state.Message
-	window       Window
-	buf          buffer.Buffer
-	bodyLeft     int64 // octets due by content-length, -1 unknown
-	recvErr      error // what follows the octets in buf: io.EOF, or why the stream ended; nil: more may come
-	dropped      bool  // the caller ended it: nothing is handed out any more
-	answered     bool  // response is filled in
-	wakeDue      bool  // in c.wakeups
-	interimCount int   // 1xx responses so far
-	interimSize  int   // and their fields
-	interims     []interim
-	response     Response
-	trailer      Header
-	promises     []*Push
-	recvQ        waitQueue
-	readDeadline deadline
+	message  state.Message
+	window   Window
+	buf      buffer.Buffer
+	bodyLeft int64 // octets due by content-length, -1 unknown
+	recvErr  error // what follows the octets in buf: io.EOF, or why the stream ended; nil: more may come
+	dropped  bool  // the caller ended it: nothing is handed out any more
+	answered bool  // response is filled in
+	wakeDue  bool  // in c.wakeups
+	interims *interims
+	response Response
+	trailer  Header
+	promises []*Push
+	recvQ    waitQueue
 
 	// what we send
-	sender        sender
-	sendDelta     int64  // the send window is c.peer.initialWindow + sendDelta
-	headersStart  uint64 // c.queued before our HEADERS
-	writeDeadline deadline
+	sender       *sender
+	sendErr      error  // why nothing more can be sent
+	sendDelta    int64  // the send window is c.peer.initialWindow + sendDelta
+	headersStart uint64 // c.queued before our HEADERS
+
+	deadlines *deadlines // nil: none was ever set
 }
 
 // open checks req, waits for its turn, and puts its HEADERS among the bytes to write, with as much of a body in
 // memory as windows allow. Identifier, compression state and bytes are one critical section.
 func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, error) {
-	s, err := c.openTurn(ctx, req, ending, inTurn)
-	if err != nil {
+	s := &Stream{}
+	if err := c.openTurn(ctx, s, req, ending, inTurn); err != nil {
 		closeReader(req.Body)
+		return nil, err
 	}
-	return s, err
+	return s, nil
 }
 
-// openTurn is open for those who have their own ways to a slot, and with the body where the request is not sent.
-func (c *Conn) openTurn(ctx context.Context, req *Request, ending ending, how turn) (*Stream, error) {
+// openTurn is open for those who have their own ways to a slot, with the body where the request is not sent, and with memory
+// for the stream, which is nobody's before.
+func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
 	p, err := c.plan(req, ending)
 	if ctx.Err() != nil {
 		err = contextError(ctx)
@@ -75,22 +76,22 @@ func (c *Conn) openTurn(ctx context.Context, req *Request, ending ending, how tu
 		if how == reserved {
 			c.release()
 		}
-		return nil, err
+		return err
 	}
-	s := &Stream{c: c, req: req, bodyLeft: -1}
+	s.c, s.req, s.bodyLeft = c, req, -1
 	s.window.c, s.window.s = c, s
 	c.mu.Lock()
 	defer c.unlock()
 	c.uncorkLocked()
 	if err := c.takeSlotLocked(ctx, req.cancel, how); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.peerAllowsLocked(ctx, &p); err != nil {
 		c.giveSlotLocked()
-		return nil, err
+		return err
 	}
 	c.startLocked(ctx, s, &p)
-	return s, nil
+	return nil
 }
 
 // peerAllowsLocked holds p against the peer's SETTINGS, as far as they are known; an extended CONNECT waits for them.
@@ -119,13 +120,14 @@ func (c *Conn) startLocked(ctx context.Context, s *Stream, p *plan) {
 	c.streams[s.id] = s
 	c.stats.StreamsOpened++
 	var flags wire.Flags
-	s.sender.declared, s.sender.left = p.length, p.length
 	s.mustLocked(state.SendHeaders)
 	bodyless := p.body == nil && len(p.memory) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
 	if bodyless && p.method != "CONNECT" {
 		flags = wire.EndStream
 		s.mustLocked(state.SendEnd)
-		s.sender.err = ErrSendEnded
+		s.sender, s.sendErr = nothingToSend, ErrSendEnded
+	} else {
+		s.sender = &sender{declared: p.length, left: p.length}
 	}
 	s.headersStart = c.queued
 	c.fields.begin(c.out, s.id, flags)
@@ -213,11 +215,27 @@ func (s *Stream) SetDeadline(t time.Time) {
 }
 
 // SetReadDeadline is SetDeadline for reading.
-func (s *Stream) SetReadDeadline(t time.Time) { s.setDeadline(&s.readDeadline, t, &s.recvQ) }
+func (s *Stream) SetReadDeadline(t time.Time) {
+	s.c.mu.Lock()
+	defer s.c.unlock()
+	s.setDeadlineLocked(&s.deadlinesLocked().read, t, &s.recvQ)
+}
 
 // SetWriteDeadline is SetDeadline for writing.
 func (s *Stream) SetWriteDeadline(t time.Time) {
-	s.setDeadline(&s.writeDeadline, t, &s.sender.sent, &s.sender.turn)
+	s.c.mu.Lock()
+	defer s.c.unlock()
+	s.setDeadlineLocked(&s.deadlinesLocked().write, t, &s.sender.sent, &s.sender.turn)
+}
+
+// deadlines are a stream's, which few ever have.
+type deadlines struct{ read, write deadline }
+
+func (s *Stream) deadlinesLocked() *deadlines {
+	if s.deadlines == nil {
+		s.deadlines = &deadlines{}
+	}
+	return s.deadlines
 }
 
 // A deadline is a point in time that wakes who waits past it.
@@ -226,9 +244,7 @@ type deadline struct {
 	passed bool
 }
 
-func (s *Stream) setDeadline(d *deadline, t time.Time, waiting ...*waitQueue) {
-	s.c.mu.Lock()
-	defer s.c.unlock()
+func (s *Stream) setDeadlineLocked(d *deadline, t time.Time, waiting ...*waitQueue) {
 	if d.timer != nil {
 		d.timer.Stop()
 	}
@@ -583,7 +599,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 			return 0, ErrClosed
 		case s.dropped:
 			return 0, s.recvErr
-		case s.readDeadline.passed:
+		case s.deadlines != nil && s.deadlines.read.passed:
 			return 0, os.ErrDeadlineExceeded
 		case s.buf.Len() > 0:
 			if len(p) == 0 {

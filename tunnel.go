@@ -16,8 +16,8 @@ func (c *Conn) Connect(ctx context.Context, authority string, header Header) (ne
 }
 
 func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how turn) (net.Conn, error) {
-	s, err := c.openTurn(ctx, &Request{Method: "CONNECT", Authority: authority, Header: header}, endByCaller, how)
-	if err != nil {
+	s := &Stream{}
+	if err := c.openTurn(ctx, s, &Request{Method: "CONNECT", Authority: authority, Header: header}, endByCaller, how); err != nil {
 		return nil, err
 	}
 	resp, err := s.Response(ctx)
@@ -74,7 +74,7 @@ func (t *tunnel) Close() error {
 	s := t.Stream
 	t.closed.Store(true)
 	s.c.mu.Lock()
-	if s.recvErr == io.EOF && s.sender.err == nil && !s.sender.busy {
+	if s.recvErr == io.EOF && s.sendErr == nil && !s.sender.busy {
 		s.sender.then = endStream
 		s.sendEndLocked()
 	}
