@@ -227,6 +227,15 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 // Done is closed when the connection has ended; Err says why.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
+func (c *Conn) isDone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Err returns nil while the connection lives, then why it ended: ErrClosed after Close or Shutdown, else a *ConnError.
 func (c *Conn) Err() error {
 	c.mu.Lock()

@@ -424,7 +424,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 		switch {
 		case s.id != id || c.isIdleLocked(id) || (s.push == nil) != (id%2 == 1):
 			wrong("stream %d is filed under %d", s.id, id)
-		case s.state == state.Idle || s.state == state.Closed:
+		case s.state == state.Idle || s.state == state.Closed || s.over.Load():
 			wrong("stream %d is there and %v", id, s.state)
 		case s.state.CanRecv() != (s.recvErr == nil):
 			wrong("stream %d is %v and its reader gets %v", id, s.state, s.recvErr)
@@ -446,6 +446,8 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 			wrong("somebody waits on stream %d, which is gone", id)
 		case snd.in != nil || s.stop != nil:
 			wrong("stream %d is gone and still queued or watched", id)
+		case s.over.Load() && (!s.readLocked() || len(s.promises) > 0):
+			wrong("stream %d was over too early", id)
 		case s.dropped && s.buf.Len() > 0:
 			wrong("stream %d was dropped and holds %d octets", id, s.buf.Len())
 		}

@@ -51,7 +51,8 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 	if hooks.GotConn != nil {
 		hooks.GotConn(info)
 	}
-	p, err := s.c.plan(s.req, endWithBody) // as it was: it passed then
+	var p plan
+	err := p.make(s.c, s.req, endWithBody) // as it was: it passed then
 	if err == nil && hooks.WroteHeaderField != nil {
 		p.write(fieldFunc(hooks.WroteHeaderField))
 	}

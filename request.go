@@ -94,38 +94,39 @@ type plan struct {
 	expect   bool
 }
 
-// plan checks req. Everything wrong with it is found here, before anything of the connection changes.
-func (c *Conn) plan(req *Request, ending ending) (p plan, err error) {
+// make checks req. Everything wrong with it is found here, before anything of the connection changes.
+func (p *plan) make(c *Conn, req *Request, ending ending) error {
 	p.Request, p.ending = req, ending
 	if err := p.planPseudo(c); err != nil {
-		return p, err
+		return err
 	}
 	declared, err := p.checkHeader()
 	if err != nil {
-		return p, err
+		return err
 	}
 	if err := p.planBody(declared); err != nil {
-		return p, err
+		return err
 	}
 	p.trailers = req.trailer()
 	if err := checkTrailer(p.trailers); err != nil {
-		return p, err
+		return err
 	}
 	if !req.Bare {
 		p.addDefaults(c, declared >= 0)
 	}
-	return p, nil
+	return nil
 }
 
 // planPseudo finds the pseudo-header fields that a request must have (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
 func (p *plan) planPseudo(c *Conn) error {
-	values := [...]Field{
+	p.pseudo = [...]Field{
 		{Name: ":method", Value: or(p.Method, "GET")},
 		{Name: ":scheme", Value: or(p.Scheme, c.scheme)},
 		{Name: ":authority", Value: or(p.Authority, c.authority)},
 		{Name: ":path", Value: or(p.Path, "/")},
 		{Name: ":protocol", Value: p.Protocol},
 	}
+	values := &p.pseudo
 	given := [len(values)]bool{}
 	for p.leading < len(p.Header) && isPseudo(p.Header[p.leading].Name) {
 		f := p.Header[p.leading]
@@ -170,13 +171,16 @@ func (p *plan) planPseudo(c *Conn) error {
 	case !plain && !isPath(path, method):
 		return &RequestError{":path", "is not an absolute path in ASCII without blanks"}
 	}
-	for i, f := range values {
+	for i := range values {
+		f := &values[i]
 		if given[i] || f.Value == "" || plain && (f.Name == ":scheme" || f.Name == ":path") {
 			continue
 		}
-		p.pseudo[p.missing] = f
-		p.missing++
 		p.size += f.size()
+		if p.missing < i {
+			values[p.missing] = *f
+		}
+		p.missing++
 	}
 	return nil
 }
@@ -353,7 +357,21 @@ func isVisible(s string) bool {
 }
 
 // isAuthority accepts host and host:port. RFC 9113 §8.3.1: userinfo must not be there.
-func isAuthority(s string) bool { return isVisible(s) && !strings.ContainsAny(s, "/?#@\\\"<>^`{|}") }
+func isAuthority(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !authorityChars[s[i]] {
+			return false
+		}
+	}
+	return s != ""
+}
+
+var authorityChars = func() (t [256]bool) {
+	for c := byte('!'); c <= '~'; c++ {
+		t[c] = !strings.ContainsRune("/?#@\\\"<>^`{|}", rune(c))
+	}
+	return t
+}()
 
 func hasPort(authority string) bool {
 	_, port, err := net.SplitHostPort(authority)

@@ -24,6 +24,7 @@ type Stream struct {
 	push *Push // nil: we opened it
 
 	bodyClosed atomic.Bool // req.Body
+	over       atomic.Bool // what readLocked and state.Closed say, and no promise is left: reading and closing need no lock
 
 	// The rest is guarded by c.mu.
 
@@ -68,7 +69,8 @@ func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, 
 // openTurn is open for those who have their own ways to a slot, with the body where the request is not sent, and with memory
 // for the stream, which is nobody's before.
 func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
-	p, err := c.plan(req, ending)
+	var p plan
+	err := p.make(c, req, ending)
 	if ctx.Err() != nil {
 		err = contextError(ctx)
 	}
@@ -591,6 +593,9 @@ func (s *Stream) wakeReaderLocked() {
 // read moves octets of the body, as they were sent, into p.
 func (s *Stream) read(p []byte) (n int, err error) {
 	c := s.c
+	if s.over.Load() && !c.isDone() {
+		return 0, io.EOF
+	}
 	c.mu.Lock()
 	defer c.unlock()
 	for {
@@ -607,6 +612,9 @@ func (s *Stream) read(p []byte) (n int, err error) {
 			}
 			n = s.buf.Read(p)
 			s.consumeLocked(n)
+			if s.readLocked() && s.state == state.Closed && len(s.promises) == 0 {
+				s.over.Store(true)
+			}
 			return n, nil
 		case s.recvErr != nil:
 			return 0, s.recvErr
@@ -645,6 +653,9 @@ func (s *Stream) starveLocked() {
 // closeRead is Body.Close: nobody will read any more. An exchange that is over stays as it was, any other is cancelled.
 func (s *Stream) closeRead() {
 	c := s.c
+	if s.over.Load() {
+		return
+	}
 	c.mu.Lock()
 	defer c.unlock()
 	s.cancelLocked()
