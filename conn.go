@@ -67,6 +67,7 @@ type Conn struct {
 	lastPushID uint32 // the highest that the peer promised
 	pushes     int    // promised and not yet both over and claimed
 	slots      slots
+	fieldRoom  Header // for the fields of responses
 	idleSince  time.Duration
 	wakeups    []*Stream // to be woken when the reader has no more frames at hand
 
@@ -201,17 +202,30 @@ func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 }
 
 func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, error) {
-	if err := c.openTurn(ctx, s, req, endWithBody, inTurn); err != nil {
+	resp, err := c.exchange(ctx, s, req)
+	switch {
+	case err == nil:
+	case s.id == 0: // it never began
 		closeReader(req.Body)
-		return nil, err
-	}
-	resp, err := s.Response(ctx)
-	if err != nil {
+	default:
 		s.abort(err)
 		s.closeRead()
+	}
+	return resp, err
+}
+
+// exchange opens s and waits for its response, all under one lock.
+func (c *Conn) exchange(ctx context.Context, s *Stream, req *Request) (*Response, error) {
+	var p plan
+	if err := p.make(ctx, c, req, endWithBody); err != nil {
 		return nil, err
 	}
-	return resp, nil
+	c.mu.Lock()
+	defer c.unlock()
+	if err := c.openLocked(ctx, s, &p, inTurn); err != nil {
+		return nil, err
+	}
+	return s.responseLocked(ctx)
 }
 
 // Open sends req's header and returns its stream at once, for the caller to write and read as it likes. A

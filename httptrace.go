@@ -52,7 +52,7 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 		hooks.GotConn(info)
 	}
 	var p plan
-	err := p.make(s.c, s.req, endWithBody) // as it was: it passed then
+	err := p.make(ctx, s.c, s.req, endWithBody) // as it was: it passed then
 	if err == nil && hooks.WroteHeaderField != nil {
 		p.write(fieldFunc(hooks.WroteHeaderField))
 	}

@@ -2,6 +2,7 @@ package hyper
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -27,6 +28,8 @@ type Request struct {
 	// Bare sends Header as it is: no user-agent, accept-encoding or content-length is added.
 	Bare bool
 
+	noUserAgent, noAcceptEncoding bool // what FromHTTPRequest knows, and no other caller needs to say
+
 	// Body is the content; nil for none. It is closed if it is an io.Closer, always and once. A *bytes.Reader,
 	// *bytes.Buffer or *strings.Reader is sent without being read, and can be sent again: nobody may change what is in it
 	// until the exchange is over. Any other reader is read by a goroutine that ends with the upload.
@@ -47,11 +50,8 @@ type Request struct {
 	// WindowManager overrides Config.WindowManager for this stream.
 	WindowManager WindowManagerFactory
 
-	// What FromHTTPRequest knows, and no other caller needs to say.
-	noUserAgent      bool
-	noAcceptEncoding bool
-	trailerOf        http.Header // is filled in while the body is read
-	cancel           <-chan struct{}
+	trailerOf http.Header // of an http.Request: is filled in while the body is read
+	cancel    <-chan struct{}
 }
 
 // asksForCoding reports whether accept-encoding is ours to add. A range of a coded body could not be decoded.
@@ -95,8 +95,11 @@ type plan struct {
 }
 
 // make checks req. Everything wrong with it is found here, before anything of the connection changes.
-func (p *plan) make(c *Conn, req *Request, ending ending) error {
+func (p *plan) make(ctx context.Context, c *Conn, req *Request, ending ending) error {
 	p.Request, p.ending = req, ending
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
 	if err := p.planPseudo(c); err != nil {
 		return err
 	}

@@ -279,7 +279,7 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 	for _, test := range tests {
 		for octet := range 256 {
 			req := test.req(string([]byte{byte(octet)}))
-			err := new(plan).make(c, &req, endWithBody)
+			err := new(plan).make(t.Context(), c, &req, endWithBody)
 			var re *RequestError
 			switch good := slices.Contains(test.good, byte(octet)); {
 			case good && err != nil:

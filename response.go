@@ -73,9 +73,13 @@ const (
 // 1xx response. It may be called again, and from several goroutines; all get the same response. Its ctx only ends
 // the waiting.
 func (s *Stream) Response(ctx context.Context) (*Response, error) {
+	s.c.mu.Lock()
+	defer s.c.unlock()
+	return s.responseLocked(ctx)
+}
+
+func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 	c := s.c
-	c.mu.Lock()
-	defer c.unlock()
 	for {
 		if s.interims != nil && len(s.interims.waiting) > 0 {
 			first := s.interims.waiting[0]
@@ -170,7 +174,7 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.Status, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
-	r.Header = append(make(Header, 0, len(fields)-1), fields[1:]...)
+	r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)
 	r.Body = (*responseBody)(r)
 	if r.bodyless() {
 		s.bodyLeft = 0
@@ -186,6 +190,21 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	if status < 300 { // instead of 100 (Continue); after an error the body is not wanted (RFC 9110 §10.1.1)
 		s.continueLocked()
 	}
+}
+
+// roomForFieldsLocked returns an empty Header with room for n fields. Those of a few responses share their memory, and
+// what has been given out is never used again.
+func (c *Conn) roomForFieldsLocked(n int) Header {
+	const together = 32
+	if n > together/2 {
+		return make(Header, 0, n)
+	}
+	if len(c.fieldRoom) < n {
+		c.fieldRoom = make(Header, together)
+	}
+	h := c.fieldRoom[:0:n]
+	c.fieldRoom = c.fieldRoom[n:]
+	return h
 }
 
 // bodyless reports whether the response has no body, whatever its fields say (RFC 9110 §6.4.1).

@@ -46,9 +46,9 @@ var errRequestCanceled = errors.New("hyper: request canceled by http.Request.Can
 type exchange struct {
 	in     *http.Request
 	out    Request
-	memory bool // out has the body's octets, and nothing needs to read it
 	body   requestBody
 	trace  *clientTrace // nil: nobody looks
+	memory bool         // out has the body's octets, and nothing needs to read it
 	last   bool         // the connection is not to be used any more
 	tried  bool
 	roams  bool   // another connection can be found for it
@@ -237,11 +237,11 @@ type requestBody struct {
 	mu    sync.Mutex    // never held while reading or closing
 	in    io.ReadCloser // nil: none
 	tries int
-	read  bool // something was asked of it
-	final bool // a try was answered: there will be no other
-	done  bool // the try wants no more of it
 	first lentBody
 
+	read   bool // something was asked of it
+	final  bool // a try was answered: there will be no other
+	done   bool // the try wants no more of it
 	closed bool
 }
 

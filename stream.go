@@ -70,29 +70,30 @@ func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, 
 // for the stream, which is nobody's before.
 func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
 	var p plan
-	err := p.make(c, req, ending)
-	if ctx.Err() != nil {
-		err = contextError(ctx)
-	}
-	if err != nil {
+	if err := p.make(ctx, c, req, ending); err != nil {
 		if how == reserved {
 			c.release()
 		}
 		return err
 	}
-	s.c, s.req, s.bodyLeft = c, req, -1
-	s.window.c, s.window.s = c, s
 	c.mu.Lock()
 	defer c.unlock()
+	return c.openLocked(ctx, s, &p, how)
+}
+
+// openLocked opens s for a request that has passed.
+func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) error {
+	s.c, s.req, s.bodyLeft = c, p.Request, -1
+	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
-	if err := c.takeSlotLocked(ctx, req.cancel, how); err != nil {
+	if err := c.takeSlotLocked(ctx, p.cancel, how); err != nil {
 		return err
 	}
-	if err := c.peerAllowsLocked(ctx, &p); err != nil {
+	if err := c.peerAllowsLocked(ctx, p); err != nil {
 		c.giveSlotLocked()
 		return err
 	}
-	c.startLocked(ctx, s, &p)
+	c.startLocked(ctx, s, p)
 	return nil
 }
 

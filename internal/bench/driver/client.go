@@ -36,7 +36,7 @@ func (o *options) newClient() (client, error) {
 		conn, err := hyper.Dial(context.Background(), o.target.origin, o.config())
 		return own{conn}, err
 	case "http":
-		return bridge{http.Client{Transport: &hyper.Transport{Config: o.config(), MaxConnsPerHost: 1}}}, nil
+		return &bridge{http.Client{Transport: &hyper.Transport{Config: o.config(), MaxConnsPerHost: 1}}}, nil
 	}
 	return nil, fmt.Errorf("no implementation %q", o.impl)
 }
@@ -82,13 +82,13 @@ func ownBody(resp *hyper.Response, err error) (io.ReadCloser, error) {
 // bridge is net/http's client with hyper's Transport.
 type bridge struct{ client http.Client }
 
-func (c bridge) get(t target) (io.ReadCloser, error) { return c.do("GET", t, nil, 0) }
+func (c *bridge) get(t target) (io.ReadCloser, error) { return c.do("GET", t, nil, 0) }
 
-func (c bridge) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
+func (c *bridge) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
 	return c.do("POST", t, body, size)
 }
 
-func (c bridge) do(method string, t target, body io.Reader, size int64) (io.ReadCloser, error) {
+func (c *bridge) do(method string, t target, body io.Reader, size int64) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(context.Background(), method, t.url, body)
 	if err != nil {
 		return nil, err
@@ -105,4 +105,4 @@ func (c bridge) do(method string, t target, body io.Reader, size int64) (io.Read
 	return resp.Body, nil
 }
 
-func (c bridge) close() { c.client.CloseIdleConnections() }
+func (c *bridge) close() { c.client.CloseIdleConnections() }
