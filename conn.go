@@ -48,6 +48,7 @@ type Conn struct {
 
 	// writing
 	out     []byte       // bytes for the next write, whole frames
+	spare   []byte       // takes the place of out; nil while it is being written
 	fields  *fieldWriter // compression state of what is in out
 	updates []*Window    // their WINDOW_UPDATEs are due
 	ready   sendQueue    // streams with something to send and the window for it
@@ -418,18 +419,19 @@ const (
 	fewOctets   = 4 << 10   // pending: one Gosched may collect more
 	writeSize   = 64 << 10  // handed to the socket at once
 	outSize     = 128 << 10 // DATA is gathered up to here for one turn of writeLoop
-	keepOutSize = 16 << 10  // a larger buffer is not kept when there is nothing to write
+	keepOutSize = 16 << 10  // an idle connection does not keep a larger buffer
+
+	shrinkDelay = time.Second // an idle connection is one that has written nothing for so long
 )
 
 // writeLoop owns the writing side of the socket, and closes it.
 func (c *Conn) writeLoop() {
 	defer close(c.ended)
-	var spare []byte
 	tracer := newSendTracer(c)
 	c.mu.Lock()
 	for {
 		for !c.hasWorkLocked() {
-			spare = c.restLocked(spare)
+			c.restLocked()
 			c.applyGrantsLocked()
 		}
 		if len(c.out) < fewOctets && c.err == nil {
@@ -442,7 +444,7 @@ func (c *Conn) writeLoop() {
 		c.fillLocked()
 		batch := c.out
 		last := c.err != nil
-		c.out = spare[:0]
+		c.out, c.spare = c.spare[:0], nil
 		c.acksQueued = 0
 		c.written += uint64(len(batch))
 		c.watchWriteLocked()
@@ -453,9 +455,9 @@ func (c *Conn) writeLoop() {
 		if err != nil {
 			c.awaitLastWords(err)
 		}
-		spare = batch
 
 		c.mu.Lock()
+		c.spare = batch
 		c.writeSince = 0
 		if err == nil {
 			c.flushed = c.written
@@ -469,21 +471,29 @@ func (c *Conn) writeLoop() {
 	}
 }
 
-// restLocked waits for work. An idle connection does not keep the buffers of a busy one.
-func (c *Conn) restLocked(spare []byte) []byte {
-	if cap(spare) > keepOutSize {
-		spare = nil
-	}
-	if len(c.out) == 0 && cap(c.out) > keepOutSize {
-		c.out = nil
+// restLocked waits for work.
+func (c *Conn) restLocked() {
+	if at := c.shrinkAtLocked(); at > 0 {
+		c.armLocked(at)
 	}
 	c.parked = true
 	c.unlock()
-	c.below.rest()
 	<-c.kick
 	c.mu.Lock()
 	c.parked = false
-	return spare
+}
+
+// shrinkAtLocked is when the buffers of a connection that was busy have not been used for long enough to be given back.
+func (c *Conn) shrinkAtLocked() time.Duration {
+	if c.writeSince != 0 || len(c.out) > 0 || max(cap(c.out), cap(c.spare)) <= keepOutSize {
+		return 0
+	}
+	return c.wroteAt + shrinkDelay
+}
+
+func (c *Conn) shrinkLocked() {
+	c.out, c.spare = nil, nil
+	c.below.shrink()
 }
 
 // awaitLastWords ends a connection that cannot be written to any more. What the peer said before, a GOAWAY above all,

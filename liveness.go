@@ -15,6 +15,7 @@ type liveness struct {
 	timerAt    time.Duration // when it fires, 0: not set
 	lastRecv   time.Duration // when the peer last sent anything
 	writeSince time.Duration // since when the write in progress has made none, 0: none is in progress
+	wroteAt    time.Duration // when the last write began
 
 	pings        []*ping // sent and not answered, in order
 	pingsSent    uint64  // their number
@@ -120,6 +121,9 @@ func (c *Conn) tick() {
 	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
 		c.sendPingLocked(&ping{keeper: true})
 	}
+	if at := c.shrinkAtLocked(); at > 0 && c.now >= at {
+		c.shrinkLocked()
+	}
 	c.armDueLocked()
 }
 
@@ -143,8 +147,8 @@ func (c *Conn) armDueLocked() {
 }
 
 // deadlinesLocked lists when something may become due, 0 where nothing can.
-func (c *Conn) deadlinesLocked() [5]time.Duration {
-	return [...]time.Duration{c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked()}
+func (c *Conn) deadlinesLocked() [6]time.Duration {
+	return [...]time.Duration{c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked()}
 }
 
 // overdueLocked says which deadline the peer has missed.
@@ -223,6 +227,7 @@ func (c *Conn) writeByLocked() time.Duration {
 // watchWriteLocked begins to watch a write.
 func (c *Conn) watchWriteLocked() {
 	c.writeSince = max(time.Since(c.start), 1) // 0 is none
+	c.wroteAt = c.writeSince
 	if at := c.writeByLocked(); at > 0 {
 		c.armLocked(at)
 	}

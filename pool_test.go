@@ -513,7 +513,7 @@ func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
 		}
 		peer.WriteSettings(atMost(1))
 		peer.WantSettingsAck("of the new limit")
-		_, err = c.openTurn(t.Context(), &Request{}, endWithBody, reserved)
+		err = c.openTurn(t.Context(), &Stream{}, &Request{}, endWithBody, reserved)
 		if err != errNoSlot {
 			t.Errorf("it is opened beyond the limit: %v", err)
 		}

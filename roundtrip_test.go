@@ -925,7 +925,7 @@ func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
 				out, err := FromHTTPRequest(req)
 				var p plan
 				if err == nil {
-					p, err = conn.plan(out, endWithBody)
+					err = p.make(t.Context(), conn, out, endWithBody)
 				}
 				if err != nil {
 					var refused *RequestError

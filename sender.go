@@ -288,10 +288,10 @@ func (s *Stream) continueLocked() {
 func (s *Stream) waitContinue() bool {
 	s.c.mu.Lock()
 	defer s.c.unlock()
-	for s.sender.held && s.sender.err == nil {
+	for s.sender.held && s.sendErr == nil {
 		s.c.waitLocked(context.Background(), &s.sender.turn)
 	}
-	return s.sender.err == nil
+	return s.sendErr == nil
 }
 
 // stopSendingLocked ends the sending half: whoever sends gets err.

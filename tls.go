@@ -313,12 +313,13 @@ func (c *coalescer) flushLocked() error {
 	return err
 }
 
-// rest gives back a large buffer that nobody needs for now.
-func (c *coalescer) rest() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.buf) == 0 && cap(c.buf) > keepOutSize {
-		c.buf = nil
+// shrink gives back a large buffer that nobody needs for now. It waits for nobody.
+func (c *coalescer) shrink() {
+	if c.mu.TryLock() {
+		if len(c.buf) == 0 && cap(c.buf) > keepOutSize {
+			c.buf = nil
+		}
+		c.mu.Unlock()
 	}
 }
 
