@@ -71,6 +71,7 @@ type Conn struct {
 	fieldRoom  Header // for the fields of responses
 	idleSince  time.Duration
 	wakeups    []*Stream // to be woken when the reader has no more frames at hand
+	ahead      bool      // of a reader whose octets grow cold: readLoop lets it run first
 
 	// onNews tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
 	// be no new streams. Nil: nobody waits.
@@ -605,10 +606,15 @@ func (c *Conn) recv(f *frame) (err error) {
 	if err == nil && c.err != nil {
 		err = c.err
 	}
+	yield := false
 	if !c.frames.more() {
 		c.wakeReadersLocked()
+		yield, c.ahead = c.ahead, false
 	}
 	c.unlock()
+	if yield {
+		runtime.Gosched()
+	}
 	return err
 }
 

@@ -324,6 +324,7 @@ func (s *Stream) recvDataLocked(f *frame) error {
 		}
 	}
 	s.buf.Write(f.payload)
+	s.c.ahead = s.c.ahead || s.buf.Len() >= farAhead
 	if len(f.payload) > 0 {
 		s.wakeReaderLocked()
 	}
@@ -332,6 +333,9 @@ func (s *Stream) recvDataLocked(f *frame) error {
 	}
 	return nil
 }
+
+// farAhead is how much of a body may wait for its reader before readLoop yields to it: about what caches hold.
+const farAhead = 32 << 10
 
 // A refusal is why a DATA frame cannot be taken.
 type refusal struct {
