@@ -1,0 +1,198 @@
+package dropin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+func (s *store) aws(l *lane) *s3.Client {
+	return s3.New(s3.Options{
+		BaseEndpoint: &s.url,
+		Region:       "us-east-1",
+		Credentials:  credentials.NewStaticCredentialsProvider("key", "secret", ""),
+		HTTPClient:   l.client(),
+		UsePathStyle: true,
+		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+			o.MaxAttempts, o.MaxBackoff = 3, 10*time.Millisecond
+		}),
+	})
+}
+
+// awsRefusal reports an error as the SDK's users look at it.
+func (l *lane) awsRefusal(what string, err error) {
+	l.Helper()
+	l.Logf("%s: %v", what, err)
+	line := what + ":"
+	if e, ok := errors.AsType[*smithy.OperationError](err); ok {
+		line += " operation " + e.OperationName
+	}
+	if e, ok := errors.AsType[*retry.MaxAttemptsError](err); ok {
+		line += fmt.Sprint(" attempts ", e.Attempt)
+	}
+	if e, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		line += fmt.Sprint(" status ", e.HTTPStatusCode())
+	}
+	if e, ok := errors.AsType[smithy.APIError](err); ok {
+		line += fmt.Sprintf(" %s %v", e.ErrorCode(), e.ErrorFault())
+	}
+	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok {
+		line += " not sent"
+	}
+	if _, ok := errors.AsType[*smithy.CanceledError](err); ok {
+		line += " canceled by the caller"
+	}
+	if _, ok := errors.AsType[*types.NoSuchKey](err); ok {
+		line += " NoSuchKey"
+	}
+	l.report("%s; %s", line, class(err))
+}
+
+func TestAWSObjects(t *testing.T) {
+	compare(t, func(l *lane) {
+		c, ctx, bucket := newStore(l).aws(l), l.Context(), aws.String("bucket")
+		_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
+		l.must(err)
+		for _, n := range []int{0, 100_000, 3 << 20} {
+			key := aws.String(fmt.Sprintf("objects/%07d", n))
+			put, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(1, n)), Metadata: map[string]string{"colour": "blue"}})
+			l.must(err)
+			get, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
+			l.must(err)
+			digest, size, err := sum(get.Body)
+			l.must(err)
+			l.must(get.Body.Close())
+			l.report("put as %s, got %d octets %s, tag %s, %v", *put.ETag, size, digest, *get.ETag, get.Metadata)
+		}
+		part, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/3145728"), Range: aws.String("bytes=1000000-1999999")})
+		l.must(err)
+		digest, size, err := sum(part.Body)
+		l.must(err)
+		l.must(part.Body.Close())
+		l.report("range %s: %d octets %s", *part.ContentRange, size, digest)
+
+		pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{Bucket: bucket, MaxKeys: aws.Int32(2)})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			l.must(err)
+			for _, object := range page.Contents {
+				l.report("page of %d: %s %d", len(page.Contents), *object.Key, *object.Size)
+			}
+		}
+
+		signed, err := s3.NewPresignClient(c).PresignGetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/0100000")})
+		l.must(err)
+		resp, err := l.client().Get(signed.URL)
+		l.must(err)
+		digest, size, err = sum(resp.Body)
+		l.must(err)
+		l.must(resp.Body.Close())
+		l.report("presigned: %s, %d octets %s", resp.Status, size, digest)
+	})
+}
+
+// Parts are sent and fetched several at once.
+func TestAWSTransferManager(t *testing.T) {
+	compare(t, func(l *lane) {
+		c, ctx, bucket, key := newStore(l).aws(l), l.Context(), aws.String("bucket"), aws.String("parts")
+		_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
+		l.must(err)
+		manager := transfermanager.New(c, func(o *transfermanager.Options) {
+			o.PartSizeBytes, o.MultipartUploadThreshold, o.Concurrency = 5<<20, 5<<20, 4
+			o.GetObjectType = "range"
+		})
+		up, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: bucket, Key: key, Body: io.LimitReader(rand.New(rand.NewSource(2)), 17<<20)})
+		l.must(err)
+		l.report("up: tag %s, %d parts", *up.ETag, len(up.CompletedParts))
+		down, err := manager.GetObject(ctx, &transfermanager.GetObjectInput{Bucket: bucket, Key: key})
+		l.must(err)
+		digest, n, err := sum(down.Body)
+		l.must(err)
+		l.report("down: %d octets %s", n, digest)
+	})
+}
+
+func TestAWSTrouble(t *testing.T) {
+	compare(t, func(l *lane) {
+		l.loose = true
+		s := newStore(l)
+		c, ctx, bucket, key := s.aws(l), l.Context(), aws.String("bucket"), aws.String("key")
+		_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
+		l.must(err)
+		_, err = c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
+		l.awsRefusal("missing", err)
+		_, err = c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket, Key: key})
+		l.awsRefusal("missing", err)
+		for _, trouble := range []struct {
+			status, times int
+			code          string
+		}{{503, 2, "SlowDown"}, {503, 10, "SlowDown"}, {429, 2, "TooManyRequests"}, {500, 2, "InternalError"}, {403, 2, "AccessDenied"}} {
+			left := s.slowDown(trouble.times, trouble.status, trouble.code)
+			_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
+			if err != nil {
+				l.awsRefusal(trouble.code, err)
+			}
+			l.report("%s: %d attempts", trouble.code, int64(trouble.times)-left.Load())
+		}
+		aborted := 0
+		s.trouble = func(w http.ResponseWriter, r *http.Request) bool {
+			aborted++
+			panic(http.ErrAbortHandler)
+		}
+		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
+		l.awsRefusal("aborted", err)
+		l.report("aborted %d times", aborted)
+
+		cuts := 0
+		s.trouble = func(w http.ResponseWriter, r *http.Request) bool {
+			if cuts++; cuts > 2 {
+				return false
+			}
+			l.cut(s.url)
+			<-r.Context().Done()
+			return true
+		}
+		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
+		l.must(err)
+		l.report("put after %d cuts", cuts-1)
+
+		s.stall()
+		for _, end := range []string{"canceled", "deadline"} {
+			ended, cancel := context.WithCancel(ctx)
+			if end == "deadline" {
+				ended, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+			}
+			get, err := c.GetObject(ended, &s3.GetObjectInput{Bucket: bucket, Key: key})
+			l.must(err)
+			_, err = io.ReadFull(get.Body, make([]byte, 100_000))
+			l.must(err)
+			if end == "canceled" {
+				cancel()
+			}
+			_, err = io.Copy(io.Discard, get.Body)
+			l.fails(end, err)
+			get.Body.Close()
+			_, err = c.GetObject(ended, &s3.GetObjectInput{Bucket: bucket, Key: key})
+			l.awsRefusal("after it", err)
+			cancel()
+		}
+		nobody := &store{url: l.refused()}
+		_, err = nobody.aws(l).GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
+		l.awsRefusal("refused", err)
+	})
+}

@@ -1,0 +1,390 @@
+package dropin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+type (
+	text   = wrapperspb.StringValue
+	number = wrapperspb.Int64Value
+)
+
+// protocols are what connect speaks; gRPC's status is in HTTP/2 trailers.
+var protocols = []struct {
+	name    string
+	options []connect.ClientOption
+}{
+	{"connect", nil},
+	{"connect-json-gzip", []connect.ClientOption{connect.WithProtoJSON(), connect.WithSendGzip()}},
+	{"grpc", []connect.ClientOption{connect.WithGRPC()}},
+	{"grpc-gzip", []connect.ClientOption{connect.WithGRPC(), connect.WithSendGzip()}},
+	{"grpc-web", []connect.ClientOption{connect.WithGRPCWeb()}},
+}
+
+// forEachProtocol runs an experiment with each protocol, on a lane of its own.
+func forEachProtocol(t *testing.T, experiment func(c *rpc)) {
+	for _, p := range protocols {
+		t.Run(p.name, func(t *testing.T) {
+			compare(t, func(l *lane) {
+				l.vary = []string{"Connect-Timeout-Ms", "Grpc-Timeout"}
+				experiment(&rpc{lane: l, url: l.serve(rpcServer()), options: p.options})
+			})
+		})
+	}
+}
+
+// An rpc is a client of rpcServer.
+type rpc struct {
+	*lane
+	url     string
+	options []connect.ClientOption
+}
+
+func rpcClient[Req, Res any](c *rpc, procedure string) *connect.Client[Req, Res] {
+	return connect.NewClient[Req, Res](c.client(), c.url+procedure, c.options...)
+}
+
+// reportError reports an error as connect classifies it, which it does by errors of net/http and of its HTTP/2.
+func (c *rpc) reportError(what string, err error) {
+	c.Helper()
+	e, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		c.Errorf("%s: %T %v", what, err, err)
+		return
+	}
+	c.Logf("%s: %v", what, err)
+	c.report("%s: %v, on the wire %v, %d details, meta %s, %s", what, e.Code(), connect.IsWireError(err), len(e.Details()), metadata(e.Meta()), class(err))
+	if connect.IsWireError(err) {
+		c.report("\t%s", e.Message())
+	}
+}
+
+// metadata lists what the service and the protocol say, without what the server adds.
+func metadata(h http.Header) string {
+	h = h.Clone()
+	h.Del("Date")
+	return (&lane{}).fields(h)
+}
+
+func rpcServer() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary))
+	mux.Handle("/count", connect.NewServerStreamHandler("/count", count))
+	mux.Handle("/join", connect.NewClientStreamHandler("/join", join))
+	mux.Handle("/echo", connect.NewBidiStreamHandler("/echo", echo))
+	mux.HandleFunc("/abort", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		panic(http.ErrAbortHandler)
+	})
+	mux.HandleFunc("/proxy-error", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.WriteHeader(503)
+		io.WriteString(w, "<html>no backend</html>")
+	})
+	return mux
+}
+
+func unary(ctx context.Context, req *connect.Request[text]) (*connect.Response[text], error) {
+	switch req.Msg.Value {
+	case "not found":
+		err := connect.NewError(connect.CodeNotFound, errors.New("no such thing: ☂"))
+		err.Meta().Set("X-Where", "nowhere")
+		err.Meta().Set("X-Raw-Bin", connect.EncodeBinaryHeader([]byte{0, 1, 255}))
+		detail, detailErr := connect.NewErrorDetail(durationpb.New(time.Minute))
+		if detailErr != nil {
+			return nil, detailErr
+		}
+		err.AddDetail(detail)
+		return nil, err
+	case "wait":
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	res := connect.NewResponse(&text{Value: fmt.Sprintf("%x", sha256.Sum256([]byte(req.Msg.Value)))})
+	res.Header().Set("X-Head", req.Header().Get("X-Head"))
+	res.Trailer().Set("X-Tail", fmt.Sprint("tail of ", len(req.Msg.Value)))
+	return res, nil
+}
+
+func count(ctx context.Context, req *connect.Request[number], stream *connect.ServerStream[text]) error {
+	stream.ResponseTrailer().Set("X-Tail", "counted")
+	n := req.Msg.Value
+	for i := range max(n, -n) {
+		if err := stream.Send(&text{Value: strings.Repeat(fmt.Sprint(i%10), 1000)}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case n == -1:
+		return connect.NewError(connect.CodeResourceExhausted, errors.New("one is enough"))
+	case n == -2:
+		panic(http.ErrAbortHandler)
+	case n == -3:
+		<-ctx.Done()
+	}
+	return nil
+}
+
+func join(ctx context.Context, stream *connect.ClientStream[text]) (*connect.Response[text], error) {
+	h := sha256.New()
+	for stream.Receive() {
+		io.WriteString(h, stream.Msg().Value)
+		if stream.Msg().Value == "enough" {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("enough"))
+		}
+	}
+	return connect.NewResponse(&text{Value: fmt.Sprintf("%x", h.Sum(nil))}), stream.Err()
+}
+
+func echo(ctx context.Context, stream *connect.BidiStream[text, text]) error {
+	stream.ResponseHeader().Set("X-Head", "echo")
+	for {
+		m, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			stream.ResponseTrailer().Set("X-Tail", "silence")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+}
+
+func TestConnectUnary(t *testing.T) {
+	forEachProtocol(t, func(c *rpc) {
+		call := rpcClient[text, text](c, "/unary")
+		for _, n := range []int{0, 10, 100_000, 3 << 20} {
+			req := connect.NewRequest(&text{Value: strings.Repeat("x", n)})
+			req.Header().Set("X-Head", "head")
+			res, err := call.CallUnary(c.Context(), req)
+			c.must(err)
+			c.report("%d octets: %s, header %s, trailer %s", n, res.Msg.Value, metadata(res.Header()), metadata(res.Trailer()))
+		}
+		_, err := call.CallUnary(c.Context(), connect.NewRequest(&text{Value: "not found"}))
+		c.reportError("not found", err)
+		_, err = rpcClient[text, text](c, "/nothing").CallUnary(c.Context(), connect.NewRequest(&text{}))
+		c.reportError("404", err)
+		_, err = rpcClient[text, text](c, "/proxy-error").CallUnary(c.Context(), connect.NewRequest(&text{}))
+		c.reportError("503", err)
+	})
+}
+
+// Connect's GET is cacheable: the message is in the query.
+func TestConnectGet(t *testing.T) {
+	compare(t, func(l *lane) {
+		mux := http.NewServeMux()
+		mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary, connect.WithIdempotency(connect.IdempotencyNoSideEffects)))
+		c := &rpc{lane: l, url: l.serve(mux), options: []connect.ClientOption{connect.WithHTTPGet(), connect.WithIdempotency(connect.IdempotencyNoSideEffects)}}
+		res, err := rpcClient[text, text](c, "/unary").CallUnary(l.Context(), connect.NewRequest(&text{Value: "by GET"}))
+		l.must(err)
+		l.report("%s", res.Msg.Value)
+	})
+}
+
+func TestConnectServerStream(t *testing.T) {
+	forEachProtocol(t, func(c *rpc) {
+		for _, n := range []int64{0, 1, 200, -1, -2} { // below 0: an error behind the messages
+			stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(), connect.NewRequest(&number{Value: n}))
+			c.must(err)
+			h, messages := sha256.New(), 0
+			for stream.Receive() {
+				messages++
+				io.WriteString(h, stream.Msg().Value)
+			}
+			c.report("%d: %d messages %x", n, messages, h.Sum(nil))
+			if n < 0 {
+				c.reportError("\tand then", stream.Err())
+			} else {
+				c.must(stream.Err())
+			}
+			c.report("\ttrailer %s", metadata(stream.ResponseTrailer()))
+			c.must(stream.Close())
+		}
+	})
+}
+
+func TestConnectClientStream(t *testing.T) {
+	forEachProtocol(t, func(c *rpc) {
+		stream := rpcClient[text, text](c, "/join").CallClientStream(c.Context())
+		for i := range 300 {
+			c.must(stream.Send(&text{Value: strings.Repeat(fmt.Sprint(i%10), 1000)}))
+		}
+		res, err := stream.CloseAndReceive()
+		c.must(err)
+		c.report("%s", res.Msg.Value)
+
+		stream = rpcClient[text, text](c, "/join").CallClientStream(c.Context())
+		c.must(stream.Send(&text{Value: "enough"}))
+		_, err = stream.CloseAndReceive()
+		c.reportError("refused", err)
+	})
+}
+
+func TestConnectBidirectionalStream(t *testing.T) {
+	forEachProtocol(t, func(c *rpc) {
+		stream := rpcClient[text, text](c, "/echo").CallBidiStream(c.Context())
+		for i := range 10 { // in turn
+			out := strings.Repeat(fmt.Sprint(i%10), 1+i*300)
+			c.must(stream.Send(&text{Value: out}))
+			in, err := stream.Receive()
+			c.must(err)
+			if in.Value != out {
+				c.Fatalf("message %d came back as %q", i, in.Value)
+			}
+		}
+		sent := make(chan error, 1)
+		go func() { // at once
+			for i := range 60 {
+				if err := stream.Send(&text{Value: strings.Repeat(fmt.Sprint(i%10), 5000)}); err != nil {
+					sent <- err
+					return
+				}
+			}
+			sent <- stream.CloseRequest()
+		}()
+		h, messages := sha256.New(), 0
+		for {
+			in, err := stream.Receive()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			c.must(err)
+			messages++
+			io.WriteString(h, in.Value)
+		}
+		c.must(<-sent)
+		c.report("%d messages %x, header %s, trailer %s", messages, h.Sum(nil), metadata(stream.ResponseHeader()), metadata(stream.ResponseTrailer()))
+		c.must(stream.CloseResponse())
+	})
+}
+
+func TestConnectTrouble(t *testing.T) {
+	forEachProtocol(t, func(c *rpc) {
+		c.loose = true
+		call := rpcClient[text, text](c, "/unary")
+
+		ctx, cancel := context.WithTimeout(c.Context(), 100*time.Millisecond)
+		_, err := call.CallUnary(ctx, connect.NewRequest(&text{Value: "wait"}))
+		cancel()
+		c.reportError("deadline", err)
+
+		ctx, cancel = context.WithCancel(c.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		_, err = call.CallUnary(ctx, connect.NewRequest(&text{Value: "wait"}))
+		c.reportError("canceled", err)
+
+		hasty := c.client()
+		hasty.Timeout = 100 * time.Millisecond
+		_, err = connect.NewClient[text, text](hasty, c.url+"/unary", c.options...).CallUnary(c.Context(), connect.NewRequest(&text{Value: "wait"}))
+		c.reportError("Client.Timeout", err)
+
+		for _, end := range []string{"deadline", "canceled"} { // in the middle of the stream
+			ctx, cancel = context.WithCancel(c.Context())
+			if end == "deadline" {
+				ctx, cancel = context.WithTimeout(c.Context(), 200*time.Millisecond)
+			}
+			stream, err := rpcClient[number, text](c, "/count").CallServerStream(ctx, connect.NewRequest(&number{Value: -3}))
+			c.must(err)
+			messages := 0
+			for stream.Receive() {
+				if messages++; messages == 3 && end == "canceled" {
+					cancel()
+				}
+			}
+			c.report("%d messages", messages)
+			c.reportError(end+" between messages", stream.Err())
+			c.must(stream.Close())
+			cancel()
+		}
+
+		_, err = rpcClient[text, text](c, "/abort").CallUnary(c.Context(), connect.NewRequest(&text{}))
+		c.reportError("aborted", err)
+
+		_, err = connect.NewClient[text, text](c.client(), c.refused()+"/unary", c.options...).CallUnary(c.Context(), connect.NewRequest(&text{}))
+		c.reportError("refused", err)
+	})
+}
+
+// A connection that is cut in the middle of calls.
+func TestConnectCutOff(t *testing.T) {
+	forEachProtocol(t, func(c *rpc) {
+		c.loose = true
+		unary := make(chan error, 1)
+		go func() {
+			_, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(), connect.NewRequest(&text{Value: "wait"}))
+			unary <- err
+		}()
+		stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(), connect.NewRequest(&number{Value: -3}))
+		c.must(err)
+		messages := 0
+		for stream.Receive() {
+			if messages++; messages == 3 {
+				time.Sleep(50 * time.Millisecond) // the unary call is under way
+				c.cut(c.url)
+			}
+		}
+		c.report("%d messages", messages)
+		c.reportError("stream", stream.Err())
+		c.must(stream.Close())
+		c.reportError("unary", <-unary)
+
+		res, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(), connect.NewRequest(&text{Value: "again"}))
+		c.must(err)
+		c.report("afterwards: %s", res.Msg.Value)
+	})
+}
+
+// Connect reads the code of a reset out of net/http's words. (REFUSED_STREAM and PROTOCOL_ERROR are not here: net/http sends such a request again.)
+func TestConnectTellsResetsApart(t *testing.T) {
+	for _, code := range []wire.ErrCode{wire.NoError, wire.InternalError, wire.FlowControlError, wire.SettingsTimeout,
+		wire.StreamClosed, wire.Cancel, wire.CompressionError, wire.ConnectError, wire.EnhanceYourCalm, wire.InadequateSecurity} {
+		t.Run(code.String(), func(t *testing.T) {
+			compare(t, func(l *lane) {
+				l.loose = true // the peer is not one of serve's
+				for _, p := range protocols {
+					url := l.resets(code)
+					_, err := connect.NewClient[text, text](l.client(), url+"/unary", p.options...).CallUnary(l.Context(), connect.NewRequest(&text{}))
+					(&rpc{lane: l}).reportError(p.name, err)
+				}
+			})
+		})
+	}
+}
+
+// resets returns the URL of a server that resets its first request.
+func (l *lane) resets(code wire.ErrCode) string {
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", h2test.ServerTLS("h2"))
+	l.must(err)
+	l.Cleanup(func() { listener.Close() })
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		peer := h2test.NewPeer(l, conn)
+		peer.Ignore(wire.WindowUpdate, wire.Data, wire.RSTStream, wire.Ping)
+		peer.AutoPing()
+		peer.Handshake()
+		peer.WantHeaders("the request", 1)
+		peer.WriteRSTStream(1, code)
+	}()
+	return "https://" + listener.Addr().String()
+}
