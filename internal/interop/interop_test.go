@@ -56,6 +56,9 @@ func TestTheTableNamesOnlyChecksThatExist(t *testing.T) {
 	for _, c := range checks {
 		known[c.name] = true
 	}
+	for _, c := range clientChecks {
+		known[c.name] = true
+	}
 	for _, s := range servers {
 		for name := range s.lacks {
 			if !known[name] {

@@ -24,15 +24,11 @@ type process struct {
 
 // launch starts a server that will listen on port, and waits until it does. It ends with the test.
 func launch(t *testing.T, port string, path string, args ...string) *process {
-	p := &process{cmd: exec.Command(path, args...), exited: make(chan struct{})}
+	p := &process{cmd: exec.Command(path, args...)}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.WaitDelay = 5 * time.Second // workers hold the output, too
-	check(t, p.cmd.Start())
-	go func() {
-		p.cmd.Wait()
-		close(p.exited)
-	}()
+	p.start(t)
 	t.Cleanup(func() {
 		p.end()
 		if t.Failed() {
@@ -41,6 +37,26 @@ func launch(t *testing.T, port string, path string, args ...string) *process {
 	})
 	p.waitReady(t, port)
 	return p
+}
+
+func (p *process) start(t *testing.T) {
+	check(t, p.cmd.Start())
+	cmd, exited := p.cmd, make(chan struct{})
+	p.exited = exited
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+}
+
+// restart kills the process and its workers without notice, and starts it again.
+func (p *process) restart(t *testing.T, port string) {
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.exited
+	old := p.cmd
+	p.cmd = &exec.Cmd{Path: old.Path, Args: old.Args, Stdout: old.Stdout, Stderr: old.Stderr, SysProcAttr: old.SysProcAttr, WaitDelay: old.WaitDelay}
+	p.start(t)
+	p.waitReady(t, port)
 }
 
 func (p *process) waitReady(t *testing.T, port string) {
@@ -118,6 +134,9 @@ type setup struct {
 	Dir, Port, Root, Cert, Key, Bundle, Origin string
 	IsRoot                                     bool
 	Push                                       bool     // nginx: it still knows how
+	Old                                        bool     // nginx: HTTP/1.1 only
+	Secure                                     bool     // Apache as a proxy: by TLS
+	Next                                       string   // HAProxy as a proxy: the port of the one behind
 	Modules                                    []module // Apache's
 }
 

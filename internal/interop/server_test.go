@@ -40,6 +40,8 @@ type running struct {
 	seen func(id string) bool  // whether the server acted on the request with this x-request; asked at the end
 	stop func(context.Context) // lets it end in good order
 	also map[string]string     // what this version of it lacks
+
+	restart func(*testing.T) // kills it, and starts it again; nil: it lives in this process
 }
 
 func (r *running) dial(t *testing.T, cfg hyper.Config) *hyper.Conn {
@@ -94,6 +96,8 @@ var servers = []*server{
 			"Connect":         noConnect,
 			"ExtendedConnect": noConnect,
 			"GracefulStop":    "it ends at once",
+			"Redirects":       static,
+			"Restart":         static,
 		},
 	},
 	{
@@ -208,13 +212,15 @@ func startHAProxy(t *testing.T, s *site) *running {
 
 // running describes a process that ends in good order on a signal.
 func (p *process) running(port string, signal os.Signal) *running {
-	return &running{addr: "127.0.0.1:" + port, stop: func(ctx context.Context) {
+	r := &running{addr: "127.0.0.1:" + port, restart: func(t *testing.T) { p.restart(t, port) }}
+	r.stop = func(ctx context.Context) {
 		p.cmd.Process.Signal(signal)
 		select {
 		case <-p.exited:
 		case <-ctx.Done():
 		}
-	}}
+	}
+	return r
 }
 
 // proxy describes one that hands requests on to the origin.

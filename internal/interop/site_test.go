@@ -151,6 +151,10 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "late")
 	case "/origin/slow":
 		o.slow(w, r)
+	case "/origin/found":
+		http.Redirect(w, r, "/small.txt", http.StatusFound)
+	case "/origin/again":
+		http.Redirect(w, r, "/origin/sum", http.StatusTemporaryRedirect)
 	case "/origin/header":
 		io.WriteString(w, r.Header.Get("X-Long"))
 	case "/origin/page": // for a proxy that pushes

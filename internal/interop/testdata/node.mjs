@@ -82,6 +82,17 @@ const services = {
     stream.respond()
     stream.end('done ' + id)
   },
+  '/origin/found'(stream) {
+    stream.respond({ ':status': 302, location: '/small.txt' })
+    stream.end()
+  },
+  '/origin/again'(stream) {
+    stream.on('end', () => {
+      stream.respond({ ':status': 307, location: '/origin/sum' })
+      stream.end()
+    })
+    stream.resume()
+  },
   '/origin/header'(stream, headers) {
     stream.respond()
     stream.end(headers['x-long'])
