@@ -385,6 +385,33 @@ func TestRoundTripSendsBodiesInMemoryWithoutReadingThem(t *testing.T) {
 	}
 }
 
+// Callers look behind RoundTrip for what their body found out by its end, such as a digest.
+func TestRoundTripClosesTheBodyBeforeThePeerCanAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		body := &slowToClose{Reader: strings.NewReader("hello"), may: make(chan struct{})}
+		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body))
+		peer.WantHeaders("the request", 1)
+		peer.WantData("all of the body", 1, 0, 5)
+		peer.WantIdle("it is being closed")
+		close(body.may)
+		peer.WantData("its end", 1, wire.EndStream, 0)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+		answer.want(t, "the response")
+	})
+}
+
+// A slowToClose is a body whose Close waits.
+type slowToClose struct {
+	io.Reader
+	may chan struct{}
+}
+
+func (s *slowToClose) Close() error {
+	<-s.may
+	return nil
+}
+
 func TestRoundTripHoldsTheBodyAgainstContentLength(t *testing.T) {
 	for declared, got := range map[int64]int64{4: 5, 6: 5} {
 		synctest.Test(t, func(t *testing.T) {

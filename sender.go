@@ -381,6 +381,8 @@ func (s *Stream) upload(body io.Reader, length int64) {
 				s.abort(&BodyLengthError{Declared: length, Got: sent})
 				return
 			}
+			// Closed before the peer can answer: what a body found by its end, callers look for behind RoundTrip (golang/go#81445).
+			s.closeBody()
 			trailer := s.req.trailer() // the reader may have filled it in
 			if err := checkTrailer(trailer); err != nil {
 				s.abort(err)
