@@ -37,7 +37,7 @@ type turn uint8
 const (
 	inTurn   turn = iota // it waits for one
 	ifFree               // errNoSlot where there is none
-	reserved             // it has one, by reserve; errNoSlot if the peer has taken that back
+	reserved             // it has one, by reserve; errNoSlot where the peer has taken that back
 )
 
 // errNoSlot: the request was not sent, because it would have had to wait.

@@ -95,7 +95,7 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	got := x.trace.connInfo(c)
 	err := c.openTurn(ctx, s, req, endWithBody, how)
 	if err == ErrClosed && x.roams { // by whoever keeps the connections: it is not an end for requests that were not sent
-		err = &ConnError{Err: ErrClosed, unprocessed: true}
+		err = errNoSlot
 	}
 	if err != nil {
 		return nil, err
@@ -126,6 +126,7 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 		return s.Response(ctx)
 	}
 	for {
+		sending := s.sending()
 		waiting, cancel := context.WithTimeout(ctx, x.headerTimeout)
 		resp, err := s.Response(waiting)
 		late := err != nil && waiting.Err() == context.DeadlineExceeded && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
@@ -133,7 +134,7 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 		switch {
 		case !late:
 			return resp, err
-		case !s.sending(): // the time runs from the end of the request
+		case !sending: // the time runs from the end of the request, and was whole
 			return nil, errHeaderTimeout
 		}
 	}

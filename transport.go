@@ -52,7 +52,7 @@ type Transport struct {
 	MaxConnsPerHost       int           // connections at once to one host, draining ones not counted; 8 where it is 0, no limit below 0
 	IdleConnTimeout       time.Duration // without a stream, until a connection is closed; 90 s where it is 0, none below 0
 	MaxConnAge            time.Duration // after which a connection gets no new requests; none where it is 0
-	ResponseHeaderTimeout time.Duration // from the end of the request until the response's header; none where it is 0
+	ResponseHeaderTimeout time.Duration // from the end of the request until the response's header, twice that at most; none where it is 0
 
 	mu       sync.Mutex // taken before a host's
 	base     *Config    // Config, ready for every connection
@@ -154,7 +154,7 @@ func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 		case nil:
 			h.answered(c)
 			return resp, nil
-		case errNoSlot: // the peer has lowered its limit just now: that was no try
+		case errNoSlot: // it was taken back just now, and nothing was sent: that was no try
 			try--
 			continue
 		}

@@ -1,0 +1,660 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// answered makes a request that is the connection's n-th, and answers it.
+func (f *farm) answered(peer *h2test.Peer, stream uint32) {
+	f.t.Helper()
+	c := f.get("/")
+	peer.WantHeaders("a request", stream)
+	answerEmpty(peer, stream)
+	c.wantStatus("its answer", 204)
+}
+
+// firstPeer makes the first connection, with one request answered on it.
+func (f *farm) firstPeer(settings ...wire.Setting) *h2test.Peer {
+	f.t.Helper()
+	c := f.get("/")
+	peer := f.peer("the first", settings...)
+	peer.WantHeaders("the first request", 1)
+	answerEmpty(peer, 1)
+	c.wantStatus("the first request", 204)
+	return peer
+}
+
+func TestIdleConnectionIsClosed(t *testing.T) {
+	for name, test := range map[string]struct{ set, want time.Duration }{
+		"by default": {0, 90 * time.Second},
+		"as told":    {10 * time.Second, 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFarm(t, &Transport{IdleConnTimeout: test.set})
+				peer := f.firstPeer()
+				time.Sleep(test.want - time.Second)
+				f.answered(peer, 3)
+				start := time.Now()
+				time.Sleep(test.want - time.Millisecond)
+				peer.WantIdle("it was used since")
+				peer.WantGoAway("nobody used it for so long", 0, wire.NoError)
+				peer.WantClosed("so it is closed")
+				if idle := time.Since(start); idle != test.want {
+					t.Errorf("closed after %v, want %v", idle, test.want)
+				}
+				f.get("/")
+				f.peer("a later request").WantHeaders("finds another one", 1)
+			})
+		})
+	}
+}
+
+func TestBusyConnectionIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{IdleConnTimeout: time.Minute})
+		long := f.get("/")
+		peer := f.peer("the first")
+		peer.WantHeaders("a long poll", 1)
+		time.Sleep(10 * time.Minute)
+		peer.WantIdle("it has a stream")
+		answerEmpty(peer, 1)
+		long.wantStatus("the answer", 204)
+		start := time.Now()
+		time.Sleep(time.Minute - time.Second)
+		peer.WantIdle("its idle time begins with the end of that")
+		peer.WantGoAway("and is over", 0, wire.NoError)
+		if idle := time.Since(start); idle < time.Minute || idle > 2*time.Minute {
+			t.Errorf("closed after %v", idle)
+		}
+	})
+}
+
+func TestNegativeIdleTimeoutIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{IdleConnTimeout: -1})
+		peer := f.firstPeer()
+		time.Sleep(24 * time.Hour)
+		f.answered(peer, 3)
+		f.wantDials("it lives for ever", 1)
+	})
+}
+
+func TestOldConnectionGetsNoNewRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnAge: time.Hour, IdleConnTimeout: -1})
+		one := f.firstPeer()
+		time.Sleep(time.Hour - time.Second)
+		old := f.get("/old")
+		one.WantHeaders("it is young enough", 3)
+		time.Sleep(time.Second)
+		f.get("/new")
+		two := f.peer("it is too old")
+		two.WantHeaders("on a new one", 1, ":path: /new")
+		one.WantGoAway("it is to end", 0, wire.NoError)
+		one.WriteHeaders(3, 0, ":status: 200")
+		one.WriteData(3, wire.EndStream, []byte("old"))
+		wantBody(t, "its stream goes on", old.wantStatus("the old one", 200).Body, "old")
+		one.WantClosed("and is the last")
+	})
+}
+
+func TestCloseIdleConnectionsLeavesBusyOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		long := f.get("/")
+		one := f.peer("the first", atMost(1))
+		one.WantHeaders("a long one", 1)
+		short := f.get("/")
+		two := f.peer("the first is full", atMost(1))
+		two.WantHeaders("a short one", 1)
+		answerEmpty(two, 1)
+		short.wantStatus("the short one", 204)
+		f.tr.CloseIdleConnections()
+		two.WantGoAway("nobody uses it", 0, wire.NoError)
+		two.WantClosed("so it is closed")
+		one.WantIdle("it has a stream")
+		one.WriteHeaders(1, 0, ":status: 200")
+		resp := long.wantStatus("the long one", 200)
+		f.tr.CloseIdleConnections()
+		one.WriteData(1, wire.EndStream, []byte("whole"))
+		wantBody(t, "a body that is on its way is not disturbed", resp.Body, "whole")
+		f.answered(one, 3)
+	})
+}
+
+func TestCloseIdleConnectionsOfManyDoesNotSlowTheNextDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		var calls []*call
+		var peers []*h2test.Peer
+		for range 8 {
+			calls = append(calls, f.get("/"))
+			peers = append(peers, f.peer("one stream each", atMost(1)))
+			peers[len(peers)-1].WantHeaders("its request", 1)
+		}
+		for i, peer := range peers {
+			answerEmpty(peer, 1)
+			calls[i].wantStatus("its answer", 204)
+		}
+		f.tr.CloseIdleConnections()
+		start := time.Now()
+		f.get("/")
+		f.peer("a new one").WantHeaders("at once", 1)
+		if waited := time.Since(start); waited > 0 {
+			t.Errorf("it was made after %v", waited)
+		}
+	})
+}
+
+func TestCloseIdleConnectionsEndsDialsThatNobodyWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		var ended []error
+		f.refer = func(ctx context.Context, _ string) error {
+			<-ctx.Done()
+			ended = append(ended, context.Cause(ctx))
+			return ctx.Err()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := f.do(f.request(ctx, "GET", "/", nil))
+		f.wantDials("a cold host", 1)
+		f.tr.CloseIdleConnections()
+		gone.wantWaiting("somebody waits for it")
+		cancel()
+		gone.wantErr("its context ended", context.Canceled)
+		synctest.Wait()
+		if len(ended) > 0 {
+			t.Fatalf("the dial ended with its request: %v; another could have used it", ended)
+		}
+		f.tr.CloseIdleConnections()
+		f.refer = nil
+		next := f.get("/next") // perhaps before the dial has noticed
+		synctest.Wait()
+		if len(ended) != 1 {
+			t.Fatalf("the dial that nobody waits for: %v", ended)
+		}
+		peer := f.peer("the next one's own")
+		peer.WantHeaders("undisturbed", 1)
+		answerEmpty(peer, 1)
+		next.wantStatus("undisturbed", 204)
+	})
+}
+
+func TestRequestCloseIsTheLastOfItsConnection(t *testing.T) {
+	for name, mark := range map[string]func(*http.Request){
+		"Request.Close":     func(req *http.Request) { req.Close = true },
+		"Connection: close": func(req *http.Request) { req.Header.Set("Connection", "close") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFarm(t, &Transport{})
+				other := f.get("/other")
+				one := f.peer("the first")
+				one.WantHeaders("another request", 1)
+				req := f.request(t.Context(), "GET", "/last", nil)
+				mark(req)
+				last := f.do(req)
+				if h := one.WantHeaders("it still goes here", 3, ":path: /last"); h.Get("connection") != "" {
+					t.Error("RFC 9113 §8.2.2: no connection-specific fields")
+				}
+				one.WantGoAway("and is the last", 0, wire.NoError)
+				next := f.get("/next")
+				two := f.peer("the next")
+				two.WantHeaders("is on another one", 1, ":path: /next")
+				answerEmpty(one, 1)
+				answerEmpty(one, 3)
+				answerEmpty(two, 1)
+				for _, c := range []*call{other, last, next} {
+					c.wantStatus("none is disturbed", 204)
+				}
+				one.WantClosed("it is over")
+			})
+		})
+	}
+}
+
+func TestRequestsWithASlotSurviveTheEndOfTheirConnection(t *testing.T) {
+	// Many at once, each the last of its connection: whoever has a slot there and was not sent goes elsewhere.
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: -1})
+		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
+		var calls []*call
+		for i := range 200 {
+			req := f.request(t.Context(), "POST", "/", strings.NewReader("x"))
+			req.Close = i%4 == 0
+			calls = append(calls, f.do(req))
+		}
+		for _, c := range calls {
+			c.wantStatus("each is served", 204)
+		}
+	})
+}
+
+func TestConnectionThatDiedWhileIdleIsNotUsed(t *testing.T) {
+	for name, end := range map[string]func(*h2test.Peer){
+		"closed":       func(peer *h2test.Peer) { peer.Close() },
+		"GOAWAY":       func(peer *h2test.Peer) { peer.WriteGoAway(1, wire.NoError, "") },
+		"GOAWAY, calm": func(peer *h2test.Peer) { peer.WriteGoAway(1, wire.EnhanceYourCalm, "") },
+		"nonsense":     func(peer *h2test.Peer) { peer.WriteData(0, 0, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFarm(t, &Transport{})
+				one := f.firstPeer()
+				end(one)
+				synctest.Wait()
+				start := time.Now()
+				next := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("x")))
+				two := f.peer("the old one is known to be dead")
+				two.WantHeaders("on a new one", 1)
+				two.Ignore(wire.Data)
+				answerEmpty(two, 1)
+				next.wantStatus("without an error", 204)
+				if waited := time.Since(start); waited > 0 {
+					t.Errorf("it took %v", waited)
+				}
+			})
+		})
+	}
+}
+
+func TestDialErrorReachesAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		refused := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+		answer := make(chan error)
+		f.refer = func(context.Context, string) error { return <-answer }
+		var calls []*call
+		body := &openedOnce{Reader: strings.NewReader("x")}
+		calls = append(calls, f.do(f.request(t.Context(), "POST", "/", body)))
+		for range 9 {
+			calls = append(calls, f.get("/"))
+		}
+		f.wantDials("one for all", 1)
+		answer <- refused
+		for _, c := range calls {
+			err := c.wantErr("the host cannot be reached", nil)
+			var op *net.OpError
+			if !errors.As(err, &op) || op != refused || Retryable(err) {
+				t.Errorf("want the dialler's own error, got %v", err)
+			}
+		}
+		if body.reads != 0 || body.closes != 1 {
+			t.Errorf("the body was read %d times, and closed %d times", body.reads, body.closes)
+		}
+		later := f.get("/")
+		f.wantDials("a later request tries again, at once", 2)
+		answer <- nil
+		peer := f.peer("now it works")
+		peer.WantHeaders("the later one", 1)
+		answerEmpty(peer, 1)
+		later.wantStatus("the later one", 204)
+	})
+}
+
+func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		first := f.get("/first")
+		one := f.peer("the first", atMost(1))
+		one.WantHeaders("one fits", 1)
+		f.refer = func(context.Context, string) error { return errors.New("connection refused") }
+		next := f.get("/next")
+		f.wantDials("the first is full", 2)
+		next.wantWaiting("there is still the first to wait for")
+		answerEmpty(one, 1)
+		first.wantStatus("the first", 204)
+		one.WantHeaders("its slot", 3, ":path: /next")
+		time.Sleep(time.Minute)
+		f.wantDials("nobody waits for another one any more", 2)
+		more := f.get("/more")
+		time.Sleep(10 * time.Second)
+		if synctest.Wait(); f.dials < 3 || f.dials > 15 {
+			t.Errorf("%d dials in 10 s of waiting", f.dials)
+		}
+		answerEmpty(one, 3)
+		one.WantHeaders("its slot", 5, ":path: /more")
+		answerEmpty(one, 5)
+		more.wantStatus("one more", 204)
+		time.Sleep(time.Second) // the last pause
+	})
+}
+
+// A place where a request waits, on its way through a Transport.
+func waitingPlaces() map[string]func(f *farm) (release func()) {
+	return map[string]func(f *farm) func(){
+		"for a dial": func(f *farm) func() {
+			dial := make(chan struct{})
+			f.refer = func(context.Context, string) error { <-dial; return nil }
+			return func() { close(dial) }
+		},
+		"for a slot": func(f *farm) func() {
+			f.tr.MaxConnsPerHost = 1
+			peer := f.firstPeer(atMost(1))
+			f.get("/takes the slot")
+			peer.WantHeaders("the only slot", 3)
+			return func() { answerEmpty(peer, 3) }
+		},
+		"for another try": func(f *farm) func() {
+			peer := f.firstPeer()
+			go func() {
+				peer.Next()
+				peer.WriteRSTStream(3, wire.RefusedStream)
+			}()
+			return func() {}
+		},
+		"for the response": func(f *farm) func() {
+			f.firstPeer()
+			return func() {}
+		},
+	}
+}
+
+func TestEndOfTheContextEndsEveryWait(t *testing.T) {
+	for place, begin := range waitingPlaces() {
+		for name, end := range map[string]func(*http.Request) (*http.Request, func(), error){
+			"context": func(req *http.Request) (*http.Request, func(), error) {
+				ctx, cancel := context.WithCancel(req.Context())
+				return req.WithContext(ctx), cancel, context.Canceled
+			},
+			"Request.Cancel": func(req *http.Request) (*http.Request, func(), error) {
+				cancel := make(chan struct{})
+				reflect.ValueOf(req).Elem().FieldByName("Cancel").Set(reflect.ValueOf((<-chan struct{})(cancel)))
+				return req, func() { close(cancel) }, errRequestCanceled
+			},
+		} {
+			t.Run(place+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					f := newFarm(t, &Transport{})
+					release := begin(f)
+					req, cancel, want := end(f.request(t.Context(), "GET", "/waits", nil))
+					call := f.do(req)
+					call.wantWaiting(place)
+					start := time.Now()
+					cancel()
+					if err := call.wantErr("it was cancelled", nil); err != want {
+						t.Errorf("got %v, want %v as it is", err, want)
+					}
+					if waited := time.Since(start); waited > 0 {
+						t.Errorf("it went on for %v", waited)
+					}
+					release()
+					synctest.Wait()
+					checkPool(t, f.tr)
+				})
+			})
+		}
+	}
+}
+
+func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		peer := f.firstPeer(atMost(1))
+		f.get("/")
+		peer.WantHeaders("the only slot", 3)
+		for i := range 50 {
+			ctx, cancel := context.WithCancel(t.Context())
+			impatient := f.do(f.request(ctx, "GET", "/impatient", nil))
+			synctest.Wait()
+			patient := f.get("/patient")
+			synctest.Wait()
+			go cancel() // just when the slot comes
+			id := uint32(4*i + 3)
+			answerEmpty(peer, id)
+			h := peer.WantHeaders("the next in line", id+2)
+			if h.Get(":path") == "/impatient" { // it was sent before it was cancelled
+				peer.WantRSTStream("so it is reset", id+2, wire.Cancel)
+			} else {
+				answerEmpty(peer, id+2)
+				patient.wantStatus("the patient one", 204)
+				f.get("/")
+			}
+			<-impatient.done
+			h = peer.WantHeaders("no slot is lost", id+4)
+			checkPool(t, f.tr)
+		}
+	})
+}
+
+func TestNoSlotIsLostToRandomCancels(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFarm(t, &Transport{MaxConnsPerHost: 3})
+			r := rand.New(rand.NewPCG(seed, 0))
+			f.refer = func(ctx context.Context, _ string) error { return pause(ctx, nil, time.Millisecond) }
+			f.serveAll(func(peer *h2test.Peer, stream uint32, h h2test.Headers) {
+				switch {
+				case stream%7 == 0:
+					peer.WriteRSTStream(stream, wire.RefusedStream)
+				case stream == 301:
+					peer.WriteGoAway(stream, wire.NoError, "")
+					fallthrough
+				default:
+					peer.WriteHeaders(stream, 0, ":status: 200")
+					peer.WriteData(stream, wire.EndStream, []byte("x"))
+				}
+			}, atMost(5))
+			var calls []*call
+			for i := range 500 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+r.IntN(2000))*time.Microsecond)
+				defer cancel()
+				if i%2 == 0 {
+					ctx = t.Context()
+				}
+				c := f.do(f.request(ctx, "GET", "/", nil))
+				calls = append(calls, c)
+				if r.IntN(4) == 0 {
+					time.Sleep(time.Duration(r.IntN(100)) * time.Microsecond)
+				}
+			}
+			for _, c := range calls {
+				if <-c.done; c.err != nil && c.err != context.DeadlineExceeded && !Retryable(c.err) {
+					t.Errorf("seed %d: %v", seed, c.err)
+				}
+				if c.err == nil {
+					c.resp.Body.Close()
+				}
+			}
+			time.Sleep(time.Second) // PINGs confirm what was reset
+			checkPool(t, f.tr)
+			f.tr.mu.Lock()
+			for _, h := range f.tr.hosts {
+				for _, c := range h.conns {
+					c.mu.Lock()
+					if c.slots.used > 5 || len(c.streams) > 0 {
+						t.Errorf("seed %d: %d slots are taken, %d streams are open", seed, c.slots.used, len(c.streams))
+					}
+					c.mu.Unlock()
+				}
+			}
+			f.tr.mu.Unlock()
+			f.get("/").wantStatus("and it goes on", 200)
+		})
+	}
+}
+
+func TestResponseHeaderTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{ResponseHeaderTimeout: 10 * time.Second})
+		peer := f.firstPeer()
+		call := f.get("/")
+		peer.WantHeaders("the request", 3)
+		err := call.wantErr("no header comes", nil)
+		var ne net.Error
+		if !errors.As(err, &ne) || !ne.Timeout() || call.took != 10*time.Second {
+			t.Errorf("got %v after %v", err, call.took)
+		}
+		peer.WantRSTStream("nobody waits any more", 3, wire.Cancel)
+
+		call = f.get("/")
+		peer.WantHeaders("the next", 5)
+		time.Sleep(9 * time.Second)
+		peer.WriteHeaders(5, 0, ":status: 200")
+		resp := call.wantStatus("in time", 200)
+		time.Sleep(time.Minute)
+		peer.WriteData(5, wire.EndStream, []byte("late"))
+		wantBody(t, "the body has all the time it takes", resp.Body, "late")
+	})
+}
+
+func TestResponseHeaderTimeoutBeginsWithTheEndOfTheRequest(t *testing.T) {
+	for _, upload := range []time.Duration{0, 5 * time.Second, 9999 * time.Millisecond, 15 * time.Second, 25 * time.Second} {
+		t.Run(fmt.Sprint("upload of ", upload), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFarm(t, &Transport{ResponseHeaderTimeout: 10 * time.Second})
+				peer := f.firstPeer()
+				r, w := io.Pipe()
+				call := f.do(f.request(t.Context(), "POST", "/", r))
+				peer.WantHeaders("the request", 3)
+				peer.Ignore(wire.Data)
+				time.Sleep(upload)
+				w.Close()
+				call.wantWaiting("the upload went on until now")
+				time.Sleep(10*time.Second - time.Millisecond)
+				call.wantWaiting("the time is not over")
+				call.wantErr("no header comes", errHeaderTimeout)
+				if most := upload + 20*time.Second; call.took > most {
+					t.Errorf("it waited for %v", call.took)
+				}
+			})
+		})
+	}
+}
+
+func TestEmptyHostsAreForgotten(t *testing.T) {
+	hosts := func(tr *Transport) int {
+		synctest.Wait()
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		return len(tr.hosts)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
+		visit := func(url string) {
+			req, err := http.NewRequest("GET", url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-f.do(req).done
+		}
+		for i := range 100 {
+			visit(fmt.Sprintf("http://host%d.example.com/", i))
+		}
+		if n := hosts(f.tr); n != 100 {
+			t.Errorf("%d hosts have connections, want 100", n)
+		}
+		f.tr.CloseIdleConnections()
+		if n := hosts(f.tr); n != 0 {
+			t.Errorf("%d hosts are kept without connections", n)
+		}
+		for i := range 100 {
+			visit(fmt.Sprintf("http://host%d.example.com/", i))
+		}
+		time.Sleep(defaultIdleTimeout)
+		if n := hosts(f.tr); n != 0 {
+			t.Errorf("%d hosts are kept after their connections", n)
+		}
+		f.refer = func(context.Context, string) error { return errors.New("no such host") }
+		for i := range 100 {
+			visit(fmt.Sprintf("http://host%d.example.com/", i))
+		}
+		if n := hosts(f.tr); n != 0 {
+			t.Errorf("%d hosts are kept that cannot be reached", n)
+		}
+	})
+}
+
+func TestHostsThatFailAreRememberedForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { peer.WriteGoAway(0, wire.NoError, "") })
+		f.get("/").wantErr("it sends everybody away", nil)
+		f.host() // its pause before the next dial goes on
+		time.Sleep(maxDialBackoff)
+		synctest.Wait()
+		f.tr.mu.Lock()
+		defer f.tr.mu.Unlock()
+		if n := len(f.tr.hosts); n != 0 {
+			t.Errorf("%d hosts are kept", n)
+		}
+	})
+}
+
+func TestTraceOfConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		var log []string
+		traced := func(path string) *call {
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+				GetConn: func(addr string) { log = append(log, "GetConn "+addr) },
+				GotConn: func(info httptrace.GotConnInfo) {
+					if _, ok := info.Conn.(*h2test.Conn); !ok {
+						t.Errorf("GotConn has a %T", info.Conn)
+					}
+					log = append(log, fmt.Sprintf("GotConn reused=%v idle=%v %v", info.Reused, info.WasIdle, info.IdleTime))
+				},
+			})
+			return f.do(f.request(ctx, "GET", path, nil))
+		}
+		want := func(reason string, lines ...string) {
+			t.Helper()
+			synctest.Wait()
+			if got := strings.Join(log, "; "); got != strings.Join(lines, "; ") {
+				t.Errorf("%s:\ngot  %s\nwant %s", reason, got, strings.Join(lines, "; "))
+			}
+			log = nil
+		}
+		first := traced("/first")
+		peer := f.peer("the first", atMost(2))
+		peer.WantHeaders("the first", 1)
+		want("a new connection", "GetConn example.com:80", "GotConn reused=false idle=false 0s")
+		traced("/second")
+		peer.WantHeaders("the second", 3)
+		want("a connection in use", "GetConn example.com:80", "GotConn reused=true idle=false 0s")
+		waits := traced("/third")
+		want("it waits", "GetConn example.com:80")
+		answerEmpty(peer, 1)
+		first.wantStatus("the first", 204)
+		peer.WantHeaders("the third", 5)
+		want("the slot is its own", "GotConn reused=true idle=false 0s")
+		answerEmpty(peer, 3)
+		answerEmpty(peer, 5)
+		waits.wantStatus("the third", 204)
+		time.Sleep(5 * time.Second)
+		traced("/fourth")
+		peer.WantHeaders("the fourth", 7)
+		want("a connection that was idle", "GetConn example.com:80", "GotConn reused=true idle=true 5s")
+		peer.WriteRSTStream(7, wire.RefusedStream)
+		time.Sleep(time.Second)
+		peer.WantHeaders("another try", 9)
+		if synctest.Wait(); len(log) != 2 || log[0] != "GetConn example.com:80" || !strings.HasPrefix(log[1], "GotConn reused=true idle=true ") {
+			t.Errorf("each try looks for a connection: %q", log)
+		}
+		log = nil
+		peer.WriteGoAway(7, wire.NoError, "")
+		time.Sleep(time.Second)
+		second := f.peer("the first is gone")
+		second.WantHeaders("once more", 1)
+		if synctest.Wait(); len(log) < 2 || log[0] != "GetConn example.com:80" || log[len(log)-1] != "GotConn reused=false idle=false 0s" {
+			t.Errorf("on a new connection: %q", log)
+		}
+	})
+}
