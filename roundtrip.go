@@ -267,11 +267,7 @@ func (b *requestBody) lend() *lentBody {
 
 // rewind makes the body ready for another try: it is as it was, or getBody makes it again.
 func (b *requestBody) rewind(getBody func() (io.ReadCloser, error)) error {
-	b.mu.Lock()
-	b.tries++ // the last try has nothing more to say
-	in, read, closed := b.in, b.read, b.closed
-	b.mu.Unlock()
-	if in == nil || !read && !closed {
+	if b.takeBack() {
 		return nil
 	}
 	if getBody == nil {
@@ -281,13 +277,21 @@ func (b *requestBody) rewind(getBody func() (io.ReadCloser, error)) error {
 	if err != nil {
 		return err
 	}
-	if !closed {
-		go in.Close() // a Read may be in progress, and block it
-	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		go b.in.Close() // a Read may be in progress, and block it
+	}
 	b.in, b.read, b.closed = again, false, false
-	b.mu.Unlock()
 	return nil
+}
+
+// takeBack ends what the last try can do with the body, and reports whether it is as it was.
+func (b *requestBody) takeBack() (asItWas bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tries++
+	return b.in == nil || !b.read && !b.closed
 }
 
 // errBodyGone: a request may be sent again, but its body has been read and there is no GetBody.

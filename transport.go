@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 )
@@ -249,10 +251,33 @@ func (t *Transport) configLocked() *Config {
 
 // overHTTP1 gives req to the fallback.
 func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
-	if t.Fallback != nil {
-		return t.Fallback.RoundTrip(req)
+	if req.Header["Proxy-Authorization"] != nil && !t.meetsProxy(req) {
+		clean := *req
+		clean.Header = maps.Clone(req.Header)
+		clean.Header.Del("Proxy-Authorization")
+		resp, err := t.fallbackRoundTripper().RoundTrip(&clean)
+		if resp != nil {
+			resp.Request = req
+		}
+		return resp, err
 	}
-	return t.http1().RoundTrip(req)
+	return t.fallbackRoundTripper().RoundTrip(req)
+}
+
+// meetsProxy reports whether a proxy sees req itself, and not just the tunnel that carries it.
+func (t *Transport) meetsProxy(req *http.Request) bool {
+	if req.URL == nil || req.URL.Scheme != "http" {
+		return false
+	}
+	proxy, err := t.proxyFor(req)
+	return err == nil && proxy != nil && proxy.Scheme != "socks5" && proxy.Scheme != "socks5h"
+}
+
+func (t *Transport) fallbackRoundTripper() http.RoundTripper {
+	if t.Fallback != nil {
+		return t.Fallback
+	}
+	return t.http1()
 }
 
 // http1 returns the fallback that serves where the caller gave none.
@@ -313,12 +338,12 @@ func (t *Transport) keepSpare(addr string, nc net.Conn) {
 	t.mu.Unlock()
 	time.AfterFunc(spareTimeout, func() {
 		t.mu.Lock()
-		kept := len(t.spare[addr]) > 0 && t.spare[addr][0] == nc
-		if kept {
-			t.spare[addr] = t.spare[addr][1:]
+		i := slices.Index(t.spare[addr], nc)
+		if i >= 0 {
+			t.removeSpareLocked(addr, i)
 		}
 		t.mu.Unlock()
-		if kept {
+		if i >= 0 {
 			nc.Close()
 		}
 	})
@@ -327,22 +352,25 @@ func (t *Transport) keepSpare(addr string, nc net.Conn) {
 func (t *Transport) takeSpare(addr string) net.Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := t.spare[addr]
-	if len(list) == 0 {
+	last := len(t.spare[addr]) - 1
+	if last < 0 {
 		return nil
 	}
-	nc := list[len(list)-1]
-	if list = list[:len(list)-1]; len(list) == 0 {
-		delete(t.spare, addr)
-	} else {
-		t.spare[addr] = list
-	}
+	nc := t.spare[addr][last]
+	t.removeSpareLocked(addr, last)
 	return nc
 }
 
+func (t *Transport) removeSpareLocked(addr string, i int) {
+	if t.spare[addr] = slices.Delete(t.spare[addr], i, i+1); len(t.spare[addr]) == 0 {
+		delete(t.spare, addr)
+	}
+}
+
 // ConfigureTransport makes t speak HTTP/2 through hyper wherever a server agrees to that, and leaves all else as it is: t's
-// dialer, proxy and TLS configuration make the connections, and t keeps them. cfg may be nil; its DialContext and TLS
-// are not used. t must not have been used yet.
+// dialer, proxy and TLS configuration make the connections, and t keeps them. They end when they have been idle for
+// t.IdleConnTimeout, or 90 s where that is 0; t.CloseIdleConnections only forgets them, as net/http has no way to close them
+// sooner. cfg may be nil; its DialContext and TLS are not used. t must not have been used yet.
 func ConfigureTransport(t *http.Transport, cfg *Config) error {
 	if t.TLSNextProto["h2"] != nil {
 		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already")
@@ -367,6 +395,9 @@ func ConfigureTransport(t *http.Transport, cfg *Config) error {
 		if err != nil {
 			return failedConn{err}
 		}
+		if timeout := or(t.IdleConnTimeout, defaultIdleTimeout); timeout > 0 {
+			c.drainWhenIdle(timeout)
+		}
 		return lentConn{c}
 	}
 	return nil
@@ -377,20 +408,23 @@ func ConfigureTransport(t *http.Transport, cfg *Config) error {
 type lentConn struct{ *Conn }
 
 func (l lentConn) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := l.Conn.RoundTrip(req)
-	if err != nil && Retryable(err) {
-		l.mu.Lock()
-		gone := l.takesRequestsLocked() != nil
-		l.mu.Unlock()
-		if gone {
-			return nil, goneError{err}
-		}
+	x, err := newExchange(req, false)
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	x.roams = true
+	resp, err := x.on(l.Conn, inTurn)
+	if err == nil {
+		return resp, nil
+	}
+	if _, gone := l.load(); gone == nil || err != errNoSlot && !Retryable(err) {
+		return nil, x.fail(err)
+	}
+	if !x.body.takeBack() {
+		x.body.closeWithin(closeGrace)
+	}
+	return nil, goneError{err} // with the body as it is, net/http needs no GetBody
 }
-
-// CloseIdleConnections is what an http.Transport calls for connections like this one.
-func (l lentConn) CloseIdleConnections() { l.drainIfIdle(0) }
 
 type goneError struct{ error }
 
