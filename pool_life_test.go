@@ -427,7 +427,7 @@ func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 				f.get("/")
 			}
 			<-impatient.done
-			h = peer.WantHeaders("no slot is lost", id+4)
+			peer.WantHeaders("no slot is lost", id+4)
 			checkPool(t, f.tr)
 		}
 	})

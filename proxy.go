@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -135,29 +134,44 @@ func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 // tunnelOverHTTP2 opens a tunnel on a connection to the proxy that others may use, too (RFC 9113 §8.5). errNotHTTP2: the
 // proxy does not speak it.
 func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
-	h := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), defaultPort(u.Scheme))}}, nil)
-	defer t.leave(h)
-	c, err := h.conn(ctx, nil)
-	if err != nil {
-		return nil, err
+	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), defaultPort(u.Scheme))}}, nil)
+	defer t.leave(proxy)
+	header := HeaderFromHTTP(t.connectHeader(u))
+	for try := 1; ; try++ {
+		c, err := proxy.conn(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		tunnel, err := openTunnel(ctx, c.Conn, addr, header)
+		if err == nil {
+			proxy.answered(c)
+			return tunnel, nil
+		}
+		// The connection may have come to its end just now, or the reservation.
+		if !(Retryable(err) || err == errNoSlot || err == ErrClosed) || try == maxTries || !proxy.mayRetry() {
+			return nil, fmt.Errorf("proxy %s: %w", u.Host, err)
+		}
+		if err := pause(ctx, nil, retryDelay(try, c.Conn)); err != nil {
+			return nil, err
+		}
 	}
-	// The tunnel outlives the dialling.
+}
+
+// openTunnel opens a tunnel on c, where a slot is reserved for it. It outlives ctx.
+func openTunnel(ctx context.Context, c *Conn, addr string, header Header) (net.Conn, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
-	tunnel, err := c.connectTurn(life, addr, HeaderFromHTTP(t.connectHeader(u)), reserved)
-	if !stop() && err == nil {
-		tunnel.Close()
+	tunnel, err := c.connectTurn(life, addr, header, reserved)
+	if !stop() {
+		if err == nil {
+			tunnel.Close()
+		}
 		err = contextError(ctx)
 	}
 	if err != nil {
 		end()
-		var refused *ConnectStatusError
-		if !errors.As(err, &refused) && ctx.Err() != nil {
-			err = contextError(ctx)
-		}
-		return nil, fmt.Errorf("proxy %s: %w", u.Host, err)
+		return nil, err
 	}
-	h.answered(c)
 	return &proxyTunnel{tunnel, end}, nil
 }
 

@@ -235,6 +235,8 @@ func transport(nc net.Conn) net.Conn {
 			nc = c.NetConn()
 		case *coalescer:
 			nc = c.Conn
+		case *earlyConn:
+			nc = c.Conn
 		default:
 			return nc
 		}
