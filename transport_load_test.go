@@ -1,0 +1,194 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
+)
+
+// A ledger counts how often each request was processed.
+type ledger struct {
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	id := r.Header.Get("X-Id")
+	l.mu.Lock()
+	l.seen[id]++
+	l.mu.Unlock()
+	fmt.Fprintf(w, "%s %d", id, len(body))
+}
+
+func (l *ledger) count(id string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen[id]
+}
+
+// serveUntil serves on addr until stop is called, which ends it in order or at once.
+func serveUntil(t *testing.T, addr string, h http.Handler) (at string, stop func(orderly bool)) {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
+	for range 100 { // whoever held the port may take a moment
+		if err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		ln, err = net.Listen("tcp", addr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: h, TLSConfig: h2test.ServerTLS(), ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		srv.ServeTLS(ln, "", "")
+	}()
+	return ln.Addr().String(), func(orderly bool) {
+		if orderly {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			srv.Shutdown(ctx)
+		}
+		srv.Close()
+		<-done
+	}
+}
+
+func TestServerRestartedUnderLoad(t *testing.T) {
+	books := &ledger{seen: map[string]int{}}
+	addr, stop := serveUntil(t, "127.0.0.1:0", books)
+	tr := &Transport{Proxy: NoProxy, Config: &Config{TLS: h2test.ClientTLS()}}
+	defer tr.CloseIdleConnections()
+	over := make(chan struct{})
+	var served, failed, refused atomic.Int64
+	var wg sync.WaitGroup
+	for caller := range 16 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				id := fmt.Sprint(caller, "-", n)
+				size := (n % 5) * 20_000
+				var body io.Reader
+				switch {
+				case n%3 == 1:
+					body = strings.NewReader(strings.Repeat("x", size))
+				case n%3 == 2:
+					body = iotestReader{strings.NewReader(strings.Repeat("x", size))} // cannot be had again
+				default:
+					size = 0
+				}
+				req, err := http.NewRequest([]string{"GET", "POST", "POST"}[n%3], "https://"+addr, body)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Header.Set("X-Id", id)
+				got, _, err := fetch(tr, req)
+				times := books.count(id)
+				var op *net.OpError
+				switch {
+				case err == nil && (times != 1 || got != fmt.Sprint(id, " ", size)):
+					t.Errorf("%s: got %q, and it was processed %d times", id, got, times)
+				case err == nil:
+					served.Add(1)
+				case times > 1:
+					t.Errorf("%s: it was processed %d times, with the error %v", id, times, err)
+				case times > 0 && Retryable(err):
+					t.Errorf("%s: it was processed, and the error says it was not: %v", id, err)
+				case times > 0 && errors.As(err, &op) && op.Op == "dial":
+					t.Errorf("%s: it was processed, and the error says that nobody was reached: %v", id, err)
+				case errors.As(err, &op) && op.Op == "dial":
+					refused.Add(1)
+					time.Sleep(time.Millisecond)
+				default:
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	for i := range 6 {
+		before := served.Load()
+		for deadline := time.Now().Add(10 * time.Second); served.Load() < before+200 && time.Now().Before(deadline); {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if served.Load() < before+200 {
+			t.Errorf("%d requests were served after restart %d", served.Load()-before, i)
+		}
+		stop(i%2 == 0)
+		_, stop = serveUntil(t, addr, books)
+	}
+	close(over)
+	wg.Wait()
+	stop(false)
+	t.Logf("%d served, %d failed, %d found nobody", served.Load(), failed.Load(), refused.Load())
+}
+
+func TestHundredHostsHundredRequests(t *testing.T) {
+	before := runtime.NumGoroutine()
+	books := &ledger{seen: map[string]int{}}
+	addr, stop := serveUntil(t, "127.0.0.1:0", books)
+	var dials atomic.Int64
+	tr := &Transport{Proxy: NoProxy, Config: &Config{TLS: h2test.ClientTLS(), DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		dials.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}, HandshakeTimeout: time.Minute}}
+	var wg sync.WaitGroup
+	for host := range 100 {
+		for n := range 100 {
+			wg.Go(func() {
+				id := fmt.Sprint(host, "-", n)
+				req, _ := http.NewRequest("POST", fmt.Sprintf("https://host%d.example.com", host), strings.NewReader(id))
+				req.Header.Set("X-Id", id)
+				if got, _, err := fetch(tr, req); err != nil || got != fmt.Sprint(id, " ", len(id)) || books.count(id) != 1 {
+					t.Errorf("%s: got %q, %v, processed %d times", id, got, err, books.count(id))
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := dials.Load(); n != 100 {
+		t.Errorf("%d dials for 100 hosts", n)
+	}
+	tr.CloseIdleConnections()
+	stop(true)
+	wantGoroutines(t, before)
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	if n := len(tr.hosts); n != 0 {
+		t.Errorf("%d hosts are kept", n)
+	}
+}
+
+// wantGoroutines waits for all goroutines but n to end.
+func wantGoroutines(t *testing.T, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > n; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, at the start there were %d\n%s", runtime.NumGoroutine(), n, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
