@@ -417,12 +417,11 @@ func (c *Conn) append(out []byte) {
 }
 
 const (
-	fewOctets   = 4 << 10   // pending: one Gosched may collect more
-	writeSize   = 64 << 10  // handed to the socket at once
-	outSize     = 128 << 10 // DATA is gathered up to here for one turn of writeLoop
-	keepOutSize = 16 << 10  // an idle connection does not keep a larger buffer
+	fewOctets = 4 << 10   // pending: one Gosched may collect more
+	writeSize = 64 << 10  // handed to the socket at once
+	outSize   = 128 << 10 // DATA is gathered up to here for one turn of writeLoop
 
-	shrinkDelay = time.Second // an idle connection is one that has written nothing for so long
+	shrinkDelay = 250 * time.Millisecond // a connection that has written nothing for so long is idle
 )
 
 // writeLoop owns the writing side of the socket, and closes it.
@@ -453,6 +452,9 @@ func (c *Conn) writeLoop() {
 
 		tracer.trace(batch)
 		err := c.write(batch)
+		if err == nil && !last { // the last words leave together with what TLS says at the end
+			err = c.below.flush()
+		}
 		if err != nil {
 			c.awaitLastWords(err)
 		}
@@ -484,16 +486,17 @@ func (c *Conn) restLocked() {
 	c.parked = false
 }
 
-// shrinkAtLocked is when the buffers of a connection that was busy have not been used for long enough to be given back.
+// shrinkAtLocked is when a connection has been idle for long enough to give its buffers back; 0: it has none, or writes.
 func (c *Conn) shrinkAtLocked() time.Duration {
-	if c.writeSince != 0 || len(c.out) > 0 || max(cap(c.out), cap(c.spare)) <= keepOutSize {
+	if c.writeSince != 0 || len(c.out) > 0 || cap(c.out)+cap(c.spare) == 0 {
 		return 0
 	}
 	return c.wroteAt + shrinkDelay
 }
 
 func (c *Conn) shrinkLocked() {
-	c.out, c.spare = nil, nil
+	c.out, c.spare, c.fieldRoom = nil, nil, nil
+	c.fields.fields = nil
 	c.below.shrink()
 }
 
@@ -505,7 +508,7 @@ func (c *Conn) awaitLastWords(err error) {
 	<-c.done
 }
 
-// write hands batch to the socket in pieces, so that a slow peer and a stalled one can be told apart.
+// write hands batch to TLS, or the socket, in pieces, so that a slow peer and a stalled one can be told apart.
 func (c *Conn) write(batch []byte) error {
 	for len(batch) > 0 {
 		n := min(len(batch), writeSize)
@@ -521,7 +524,7 @@ func (c *Conn) write(batch []byte) error {
 			c.mu.Unlock()
 		}
 	}
-	return c.below.flush()
+	return nil
 }
 
 // closeSocket ends the socket. Closing a TLS connection writes an alert, which can hang as any write can: force

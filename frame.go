@@ -29,8 +29,10 @@ type frame struct {
 }
 
 const (
-	minReadBuffer = 4 << 10  // an idle connection keeps this
+	minReadBuffer = 512      // an idle connection keeps this
 	maxReadBuffer = 64 << 10 // a busy one grows to this; a larger control frame is read into one of its own size
+
+	readBufferStep = 8 // between sizes
 )
 
 // A frameReader finds frames in a stream of octets. It is owned by readLoop.
@@ -467,16 +469,16 @@ func (r *frameReader) makeRoom(n int) {
 	}
 }
 
-// resize follows the traffic: a read that fills the buffer doubles it, a row of small ones gives it back.
+// resize follows the traffic: a read that fills the buffer makes it larger, a row of small ones gives it back.
 func (r *frameReader) resize(got int) {
 	switch {
 	case r.w == len(r.buf) && len(r.buf) < maxReadBuffer:
-		r.move(2 * len(r.buf))
-	case got > len(r.buf)/4 || len(r.buf) == minReadBuffer:
+		r.move(min(readBufferStep*len(r.buf), maxReadBuffer))
+	case got >= len(r.buf)/readBufferStep || len(r.buf) == minReadBuffer:
 		r.idle = 0
 	default:
 		if r.idle++; r.idle >= 16 && r.w-r.r <= minReadBuffer {
-			r.move(minReadBuffer)
+			r.move(max(len(r.buf)/readBufferStep, minReadBuffer))
 		}
 	}
 }
@@ -549,23 +551,26 @@ func (w *fieldWriter) encode() {
 // knownBlocks are field blocks with the fields that they mean. Most messages repeat the fields of an earlier one. A block that
 // changes nothing in the compression table means the same until another one does, and need not be encoded or decoded again.
 type knownBlocks[F comparable] struct {
-	blocks [8]knownBlock[F]
-	next   int // to be replaced
+	blocks []knownBlock[F] // maxKnown at most
+	next   int             // to be replaced
 }
 
 type knownBlock[F comparable] struct {
 	table  uint64 // how often the table had been changed
-	octets []byte // none: the entry is empty
+	octets []byte
 	fields []F
 	head   responseHead // what the fields say, where they are a response's
 }
 
-// maxKnownSize bounds what is kept: a list as RFC 9113 §6.5.2 counts it, and its block.
-const maxKnownSize = 4 << 10
+// What is kept: so many blocks, and of each a list as RFC 9113 §6.5.2 counts it, and its block.
+const (
+	maxKnown     = 8
+	maxKnownSize = 4 << 10
+)
 
 func (k *knownBlocks[F]) byFields(table uint64, fields []F) *knownBlock[F] {
 	for i := range k.blocks {
-		if b := &k.blocks[i]; b.table == table && len(b.octets) > 0 && slices.Equal(b.fields, fields) {
+		if b := &k.blocks[i]; b.table == table && slices.Equal(b.fields, fields) {
 			return b
 		}
 	}
@@ -574,7 +579,7 @@ func (k *knownBlocks[F]) byFields(table uint64, fields []F) *knownBlock[F] {
 
 func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
 	for i := range k.blocks {
-		if b := &k.blocks[i]; b.table == table && len(b.octets) > 0 && bytes.Equal(b.octets, octets) {
+		if b := &k.blocks[i]; b.table == table && bytes.Equal(b.octets, octets) {
 			return b
 		}
 	}
@@ -586,8 +591,12 @@ func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int,
 	if size > maxKnownSize || len(octets) > maxKnownSize {
 		return
 	}
+	if len(k.blocks) < maxKnown {
+		k.blocks = append(k.blocks, knownBlock[F]{})
+		k.next = len(k.blocks) - 1
+	}
 	b := &k.blocks[k.next]
-	k.next = (k.next + 1) % len(k.blocks)
+	k.next = (k.next + 1) % maxKnown
 	clear(b.fields)
 	b.table, b.octets, b.fields, b.head = table, append(b.octets[:0], octets...), append(b.fields[:0], fields...), head
 }

@@ -239,7 +239,7 @@ func TestUnknownFramesAreSkippedWithoutBeingBuffered(t *testing.T) {
 	if f, err := r.next(); err != nil || f.Type != 0xfe || f.payload != nil {
 		t.Fatalf("%v, %v", f.FrameHeader, err)
 	}
-	if len(r.buf) != 2*minReadBuffer { // one full read has doubled it
+	if len(r.buf) != readBufferStep*minReadBuffer { // one full read has made it larger
 		t.Errorf("the header alone was needed, and the buffer is %d", len(r.buf))
 	}
 	if f, err := r.next(); err != nil || f.Type != wire.Ping || f.payload[0] != 7 {

@@ -315,10 +315,10 @@ func (c *coalescer) flushLocked() error {
 	return err
 }
 
-// shrink gives back a large buffer that nobody needs for now. It waits for nobody.
+// shrink gives back a buffer that nobody needs for now. It waits for nobody.
 func (c *coalescer) shrink() {
 	if c.mu.TryLock() {
-		if len(c.buf) == 0 && cap(c.buf) > keepOutSize {
+		if len(c.buf) == 0 {
 			c.buf = nil
 		}
 		c.mu.Unlock()

@@ -100,7 +100,7 @@ func (c *Conn) traceReceived(h wire.FrameHeader, p []byte, fields Header) {
 // A sendTracer reads what is about to be written as the peer will, so that tracing costs nothing anywhere else. It
 // belongs to writeLoop.
 type sendTracer struct {
-	c      *Conn // nil: nobody looks
+	c      *Conn
 	dec    *hpack.Decoder
 	fields Header
 	block  []byte
@@ -108,19 +108,19 @@ type sendTracer struct {
 }
 
 func newSendTracer(c *Conn) *sendTracer {
-	t := &sendTracer{}
-	if c.cfg.Trace != nil {
-		t.c = c
-		t.dec = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) {
-			t.fields = append(t.fields, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
-		})
+	if c.cfg.Trace == nil {
+		return nil
 	}
+	t := &sendTracer{c: c}
+	t.dec = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) {
+		t.fields = append(t.fields, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
+	})
 	return t
 }
 
 // trace shows the frames of batch, which are whole.
 func (t *sendTracer) trace(batch []byte) {
-	if t.c == nil {
+	if t == nil { // nobody looks
 		return
 	}
 	now := time.Since(t.c.start)
