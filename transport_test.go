@@ -120,3 +120,62 @@ func TestTransportReturnsErrorsOfDiallingAsTheyAre(t *testing.T) {
 		})
 	}
 }
+
+// An http.Transport forgets connections that are not HTTP/1's, and leaves the closing to whoever made them.
+func TestConfigureTransportClosesWhatTheTransportForgets(t *testing.T) {
+	release := make(chan struct{})
+	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/slow" {
+			<-release
+		}
+		io.WriteString(w, "hello")
+	})
+	configured := func(tr *http.Transport) func(path string) (*http.Response, *Conn) {
+		tr.TLSClientConfig = &tls.Config{RootCAs: h2test.Roots()}
+		if err := ConfigureTransport(tr, nil); err != nil {
+			t.Fatal(err)
+		}
+		return func(path string) (resp *http.Response, conn *Conn) {
+			ctx := WithResponse(t.Context(), func(r *Response) { conn = r.s.c })
+			req, err := http.NewRequestWithContext(ctx, "GET", srv.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp, err = tr.RoundTrip(req); err != nil {
+				t.Fatal(err)
+			}
+			return resp, conn
+		}
+	}
+
+	tr := &http.Transport{}
+	get := configured(tr)
+	resp, first := get("/")
+	wantBody(t, "a quick one", resp.Body, "hello")
+	slow, again := get("/slow")
+	if again != first {
+		t.Error("the second request made a connection of its own")
+	}
+	tr.CloseIdleConnections()
+	resp, second := get("/")
+	if second == first {
+		t.Error("the forgotten connection was used")
+	}
+	wantBody(t, "behind CloseIdleConnections", resp.Body, "hello")
+	close(release)
+	wantBody(t, "in progress meanwhile", slow.Body, "hello")
+	<-first.Done()
+	tr.CloseIdleConnections()
+	<-second.Done()
+
+	resp, idle := configured(&http.Transport{IdleConnTimeout: 50 * time.Millisecond})("/")
+	wantBody(t, "before the idleness", resp.Body, "hello")
+	<-idle.Done()
+
+	taken := &http.Transport{}
+	taken.RegisterProtocol("https", tr)
+	if err := ConfigureTransport(taken, nil); err == nil {
+		t.Error("https was taken, and there is no error")
+	}
+}
