@@ -63,47 +63,47 @@ func (l *lane) awsRefusal(what string, err error) {
 	l.report("%s; %s", line, class(err))
 }
 
-func TestAWSObjects(t *testing.T) {
-	compare(t, func(l *lane) {
-		c, ctx, bucket := newStore(l).aws(l), l.Context(), aws.String("bucket")
-		_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
-		l.must(err)
-		for _, n := range []int{0, 100_000, 3 << 20} {
-			key := aws.String(fmt.Sprintf("objects/%07d", n))
-			put, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(1, n)), Metadata: map[string]string{"colour": "blue"}})
-			l.must(err)
-			get, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
-			l.must(err)
-			digest, size, err := sum(get.Body)
-			l.must(err)
-			l.must(get.Body.Close())
-			l.report("put as %s, got %d octets %s, tag %s, %v", *put.ETag, size, digest, *get.ETag, get.Metadata)
-		}
-		part, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/3145728"), Range: aws.String("bytes=1000000-1999999")})
-		l.must(err)
-		digest, size, err := sum(part.Body)
-		l.must(err)
-		l.must(part.Body.Close())
-		l.report("range %s: %d octets %s", *part.ContentRange, size, digest)
+func TestAWSObjects(t *testing.T) { compare(t, useAWSObjects) }
 
-		pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{Bucket: bucket, MaxKeys: aws.Int32(2)})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			l.must(err)
-			for _, object := range page.Contents {
-				l.report("page of %d: %s %d", len(page.Contents), *object.Key, *object.Size)
-			}
-		}
+func useAWSObjects(l *lane) {
+	c, ctx, bucket := newStore(l).aws(l), l.Context(), aws.String("bucket")
+	_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
+	l.must(err)
+	for _, n := range []int{0, 100_000, 3 << 20} {
+		key := aws.String(fmt.Sprintf("objects/%07d", n))
+		put, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(1, n)), Metadata: map[string]string{"colour": "blue"}})
+		l.must(err)
+		get, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
+		l.must(err)
+		digest, size, err := sum(get.Body)
+		l.must(err)
+		l.must(get.Body.Close())
+		l.report("put as %s, got %d octets %s, tag %s, %v", *put.ETag, size, digest, *get.ETag, get.Metadata)
+	}
+	part, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/3145728"), Range: aws.String("bytes=1000000-1999999")})
+	l.must(err)
+	digest, size, err := sum(part.Body)
+	l.must(err)
+	l.must(part.Body.Close())
+	l.report("range %s: %d octets %s", *part.ContentRange, size, digest)
 
-		signed, err := s3.NewPresignClient(c).PresignGetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/0100000")})
+	pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{Bucket: bucket, MaxKeys: aws.Int32(2)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
 		l.must(err)
-		resp, err := l.client().Get(signed.URL)
-		l.must(err)
-		digest, size, err = sum(resp.Body)
-		l.must(err)
-		l.must(resp.Body.Close())
-		l.report("presigned: %s, %d octets %s", resp.Status, size, digest)
-	})
+		for _, object := range page.Contents {
+			l.report("page of %d: %s %d", len(page.Contents), *object.Key, *object.Size)
+		}
+	}
+
+	signed, err := s3.NewPresignClient(c).PresignGetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/0100000")})
+	l.must(err)
+	resp, err := l.client().Get(signed.URL)
+	l.must(err)
+	digest, size, err = sum(resp.Body)
+	l.must(err)
+	l.must(resp.Body.Close())
+	l.report("presigned: %s, %d octets %s", resp.Status, size, digest)
 }
 
 // Parts are sent and fetched several at once.

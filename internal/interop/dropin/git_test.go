@@ -123,44 +123,44 @@ func (l *lane) reportRepository(what string, repo *git.Repository) {
 	}))
 }
 
-func TestGitCloneFetchAndPush(t *testing.T) {
-	compare(t, func(l *lane) {
-		l.masks = append(l.masks, regexp.MustCompile(`git-receive-pack length .* body [0-9a-f]+`)) // a pack is in any order
-		useGit(l)
-		root := makeRepository(l)
-		url := serveGit(l, root, noTrouble) + "/repo.git"
-		ctx := l.Context()
+func TestGitCloneFetchAndPush(t *testing.T) { compare(t, cloneFetchAndPush) }
 
-		remote := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{url}})
-		refs, err := remote.ListContext(ctx, &git.ListOptions{Auth: gitAuth})
-		l.must(err)
-		slices.SortFunc(refs, func(a, b *plumbing.Reference) int { return strings.Compare(a.String(), b.String()) })
-		l.report("refs %v", refs)
+func cloneFetchAndPush(l *lane) {
+	l.masks = append(l.masks, regexp.MustCompile(`git-receive-pack length .* body [0-9a-f]+`)) // a pack is in any order
+	useGit(l)
+	root := makeRepository(l)
+	url := serveGit(l, root, noTrouble) + "/repo.git"
+	ctx := l.Context()
 
-		repo, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
-		l.must(err)
-		l.reportRepository("cloned", repo)
-		shallow, err := git.CloneContext(ctx, memory.NewStorage(), nil, &git.CloneOptions{URL: url, Auth: gitAuth, Depth: 3})
-		l.must(err)
-		l.reportRepository("shallow", shallow)
+	remote := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{url}})
+	refs, err := remote.ListContext(ctx, &git.ListOptions{Auth: gitAuth})
+	l.must(err)
+	slices.SortFunc(refs, func(a, b *plumbing.Reference) int { return strings.Compare(a.String(), b.String()) })
+	l.report("refs %v", refs)
 
-		commits(l, repo, 20, 5)
-		l.must(repo.PushContext(ctx, &git.PushOptions{Auth: gitAuth}))
-		err = repo.PushContext(ctx, &git.PushOptions{Auth: gitAuth})
-		l.report("pushed again: %v", err)
+	repo, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
+	l.must(err)
+	l.reportRepository("cloned", repo)
+	shallow, err := git.CloneContext(ctx, memory.NewStorage(), nil, &git.CloneOptions{URL: url, Auth: gitAuth, Depth: 3})
+	l.must(err)
+	l.reportRepository("shallow", shallow)
 
-		l.must(shallow.FetchContext(ctx, &git.FetchOptions{Auth: gitAuth}))
-		fetched, err := shallow.Reference("refs/remotes/origin/main", true)
-		l.must(err)
-		l.report("fetched %s", fetched)
-		again, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
-		l.must(err)
-		l.reportRepository("cloned again", again)
+	commits(l, repo, 20, 5)
+	l.must(repo.PushContext(ctx, &git.PushOptions{Auth: gitAuth}))
+	err = repo.PushContext(ctx, &git.PushOptions{Auth: gitAuth})
+	l.report("pushed again: %v", err)
 
-		out, err := exec.Command("git", "-C", filepath.Join(root, "repo.git"), "fsck", "--strict").CombinedOutput()
-		l.must(err)
-		l.report("git fsck: %s", out)
-	})
+	l.must(shallow.FetchContext(ctx, &git.FetchOptions{Auth: gitAuth}))
+	fetched, err := shallow.Reference("refs/remotes/origin/main", true)
+	l.must(err)
+	l.report("fetched %s", fetched)
+	again, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
+	l.must(err)
+	l.reportRepository("cloned again", again)
+
+	out, err := exec.Command("git", "-C", filepath.Join(root, "repo.git"), "fsck", "--strict").CombinedOutput()
+	l.must(err)
+	l.report("git fsck: %s", out)
 }
 
 func TestGitTrouble(t *testing.T) {

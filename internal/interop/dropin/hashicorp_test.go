@@ -30,53 +30,53 @@ func (l *lane) retrying() *retryablehttp.Client {
 	return c
 }
 
-func TestRetryableHTTPTriesAgain(t *testing.T) {
-	compare(t, func(l *lane) {
-		var left atomic.Int64
-		url := l.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			body, _ := io.ReadAll(r.Body)
-			if left.Add(-1) < 0 {
-				fmt.Fprintf(w, "%s %d octets", r.Method, len(body))
-				return
-			}
-			switch r.URL.Path {
-			case "/503":
-				w.Header().Set("Retry-After", "0")
-				w.WriteHeader(503)
-			case "/429":
-				w.WriteHeader(429)
-			case "/501":
-				w.WriteHeader(501)
-			case "/404":
-				w.WriteHeader(404)
-			case "/abort":
-				panic(http.ErrAbortHandler)
-			case "/loop":
-				http.Redirect(w, r, "/loop", http.StatusFound)
-			}
-		}))
-		for _, path := range []string{"/503", "/429", "/501", "/404", "/abort"} {
-			for _, n := range []int64{2, 10} { // times that the server fails
-				left.Store(n)
-				req, err := retryablehttp.NewRequestWithContext(l.Context(), "PUT", url+path, bytes.NewReader(octets(1, 200_000)))
-				l.must(err)
-				resp, err := l.retrying().Do(req)
-				if err != nil {
-					l.fails(fmt.Sprintf("%s %d times", path, n), err)
-				} else {
-					body, err := io.ReadAll(resp.Body)
-					l.must(err)
-					resp.Body.Close()
-					l.report("%s %d times: %s %q", path, n, resp.Status, body)
-				}
-				l.report("\t%d tries", n-left.Load())
-			}
+func TestRetryableHTTPTriesAgain(t *testing.T) { compare(t, tryAgain) }
+
+func tryAgain(l *lane) {
+	var left atomic.Int64
+	url := l.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if left.Add(-1) < 0 {
+			fmt.Fprintf(w, "%s %d octets", r.Method, len(body))
+			return
 		}
-		left.Store(1000)
-		_, err := l.retrying().Get(url + "/loop")
-		l.fails("too many redirects", err)
-		l.report("\t%d tries", 1000-left.Load())
-	})
+		switch r.URL.Path {
+		case "/503":
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(503)
+		case "/429":
+			w.WriteHeader(429)
+		case "/501":
+			w.WriteHeader(501)
+		case "/404":
+			w.WriteHeader(404)
+		case "/abort":
+			panic(http.ErrAbortHandler)
+		case "/loop":
+			http.Redirect(w, r, "/loop", http.StatusFound)
+		}
+	}))
+	for _, path := range []string{"/503", "/429", "/501", "/404", "/abort"} {
+		for _, n := range []int64{2, 10} { // times that the server fails
+			left.Store(n)
+			req, err := retryablehttp.NewRequestWithContext(l.Context(), "PUT", url+path, bytes.NewReader(octets(1, 200_000)))
+			l.must(err)
+			resp, err := l.retrying().Do(req)
+			if err != nil {
+				l.fails(fmt.Sprintf("%s %d times", path, n), err)
+			} else {
+				body, err := io.ReadAll(resp.Body)
+				l.must(err)
+				resp.Body.Close()
+				l.report("%s %d times: %s %q", path, n, resp.Status, body)
+			}
+			l.report("\t%d tries", n-left.Load())
+		}
+	}
+	left.Store(1000)
+	_, err := l.retrying().Get(url + "/loop")
+	l.fails("too many redirects", err)
+	l.report("\t%d tries", 1000-left.Load())
 }
 
 // What cannot get better is not tried again.
@@ -174,67 +174,67 @@ func (v *vaultServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func TestVault(t *testing.T) {
-	compare(t, func(l *lane) {
-		server := &vaultServer{values: make(map[string]json.RawMessage)}
-		active := l.serve(server)
-		standby := l.serve(&vaultServer{active: active})
-		client := func(url, token string) *vault.Client {
-			cfg := vault.DefaultConfig()
-			l.must(cfg.Error)
-			cfg.Address = url
-			cfg.HttpClient.Transport = l.transport
-			cfg.MinRetryWait, cfg.MaxRetryWait, cfg.MaxRetries = time.Millisecond, 5*time.Millisecond, 3
-			c, err := vault.NewClient(cfg)
-			l.must(err)
-			c.SetToken(token)
-			return c
-		}
-		ctx, c := l.Context(), client(standby, "root")
-		refusal := func(what string, err error) {
-			l.Helper()
-			e, ok := errors.AsType[*vault.ResponseError](err)
-			if !ok {
-				l.Errorf("%s: %T %v", what, err, err)
-				return
-			}
-			l.report("%s: %d %s %s %q", what, e.StatusCode, e.HTTPMethod, e.URL, e.Errors)
-		}
-		for i := range 10 {
-			_, err := c.Logical().WriteWithContext(ctx, fmt.Sprintf("kv/dir/%02d", i), map[string]any{"n": i, "pad": strings.Repeat("x", i*1000)})
-			l.must(err)
-		}
-		secret, err := c.Logical().ReadWithContext(ctx, "kv/dir/07")
-		l.must(err)
-		l.report("read %v, %d s, %v, warned %v", secret.Data["n"], secret.LeaseDuration, len(secret.Data["pad"].(string)), secret.Warnings)
-		list, err := c.Logical().ListWithContext(ctx, "kv/dir")
-		l.must(err)
-		l.report("list %v", list.Data)
-		_, err = c.Logical().DeleteWithContext(ctx, "kv/dir/07")
-		l.must(err)
-		secret, err = c.Logical().ReadWithContext(ctx, "kv/dir/07")
-		l.report("deleted: %v %v", secret, err)
+func TestVault(t *testing.T) { compare(t, useVault) }
 
-		_, err = client(standby, "guess").Logical().ReadWithContext(ctx, "kv/dir/01")
-		refusal("stranger", err)
-		for _, times := range []int{2, 10} {
-			server.mu.Lock()
-			server.sealed = times
-			server.mu.Unlock()
-			_, err = c.Logical().ReadWithContext(ctx, "kv/dir/01")
-			if err != nil {
-				refusal("sealed", err)
-			}
-			server.mu.Lock()
-			l.report("sealed %d times: %d left", times, server.sealed)
-			server.sealed = 0
-			server.mu.Unlock()
+func useVault(l *lane) {
+	server := &vaultServer{values: make(map[string]json.RawMessage)}
+	active := l.serve(server)
+	standby := l.serve(&vaultServer{active: active})
+	client := func(url, token string) *vault.Client {
+		cfg := vault.DefaultConfig()
+		l.must(cfg.Error)
+		cfg.Address = url
+		cfg.HttpClient.Transport = l.transport
+		cfg.MinRetryWait, cfg.MaxRetryWait, cfg.MaxRetries = time.Millisecond, 5*time.Millisecond, 3
+		c, err := vault.NewClient(cfg)
+		l.must(err)
+		c.SetToken(token)
+		return c
+	}
+	ctx, c := l.Context(), client(standby, "root")
+	refusal := func(what string, err error) {
+		l.Helper()
+		e, ok := errors.AsType[*vault.ResponseError](err)
+		if !ok {
+			l.Errorf("%s: %T %v", what, err, err)
+			return
 		}
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		_, err = c.Logical().ReadWithContext(ended, "kv/dir/01")
-		l.fails("canceled", err)
-		_, err = client(l.refused(), "root").Logical().ReadWithContext(ctx, "kv/dir/01")
-		l.fails("refused", err)
-	})
+		l.report("%s: %d %s %s %q", what, e.StatusCode, e.HTTPMethod, e.URL, e.Errors)
+	}
+	for i := range 10 {
+		_, err := c.Logical().WriteWithContext(ctx, fmt.Sprintf("kv/dir/%02d", i), map[string]any{"n": i, "pad": strings.Repeat("x", i*1000)})
+		l.must(err)
+	}
+	secret, err := c.Logical().ReadWithContext(ctx, "kv/dir/07")
+	l.must(err)
+	l.report("read %v, %d s, %v, warned %v", secret.Data["n"], secret.LeaseDuration, len(secret.Data["pad"].(string)), secret.Warnings)
+	list, err := c.Logical().ListWithContext(ctx, "kv/dir")
+	l.must(err)
+	l.report("list %v", list.Data)
+	_, err = c.Logical().DeleteWithContext(ctx, "kv/dir/07")
+	l.must(err)
+	secret, err = c.Logical().ReadWithContext(ctx, "kv/dir/07")
+	l.report("deleted: %v %v", secret, err)
+
+	_, err = client(standby, "guess").Logical().ReadWithContext(ctx, "kv/dir/01")
+	refusal("stranger", err)
+	for _, times := range []int{2, 10} {
+		server.mu.Lock()
+		server.sealed = times
+		server.mu.Unlock()
+		_, err = c.Logical().ReadWithContext(ctx, "kv/dir/01")
+		if err != nil {
+			refusal("sealed", err)
+		}
+		server.mu.Lock()
+		l.report("sealed %d times: %d left", times, server.sealed)
+		server.sealed = 0
+		server.mu.Unlock()
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err = c.Logical().ReadWithContext(ended, "kv/dir/01")
+	l.fails("canceled", err)
+	_, err = client(l.refused(), "root").Logical().ReadWithContext(ctx, "kv/dir/01")
+	l.fails("refused", err)
 }

@@ -39,6 +39,7 @@ type lane struct {
 
 	sent  atomic.Int64 // requests that hyper's frames show
 	loose bool         // requests may end before a server sees them
+	old   bool         // the servers speak HTTP/1.1 only
 
 	mu       sync.Mutex                  // guards everything below
 	servers  map[string]*httptest.Server // by URL
@@ -61,11 +62,22 @@ var transports = []struct {
 }
 
 // compare runs an experiment on both lanes.
-func compare(t *testing.T, experiment func(*lane)) {
+func compare(t *testing.T, experiment func(*lane)) { variant{}.compare(t, experiment) }
+
+// A variant is another way to make the comparison.
+type variant struct {
+	old   bool                            // with servers that speak HTTP/1.1 only
+	hyper func(l *lane) http.RoundTripper // in the place of hyper.Transport
+}
+
+func (v variant) compare(t *testing.T, experiment func(*lane)) {
 	var lanes []*lane
 	for _, transport := range transports {
-		l := &lane{standard: transport.name == "net-http"}
+		l := &lane{standard: transport.name == "net-http", old: v.old}
 		l.transport = transport.make(l)
+		if !l.standard && v.hyper != nil {
+			l.transport = v.hyper(l)
+		}
 		ok := t.Run(transport.name, func(t *testing.T) {
 			l.T = t
 			experiment(l)
@@ -85,6 +97,36 @@ func compare(t *testing.T, experiment func(*lane)) {
 		same(t, "the servers saw", seen, lanes[1].requests())
 	}
 	t.Logf("%d lines reported, %d requests seen", len(lanes[0].reported), len(seen))
+}
+
+// some are experiments to be made in other ways, too.
+var some = map[string]func(*lane){
+	"go-containerregistry": pushAndPull,
+	"go-git":               cloneFetchAndPush,
+	"aws":                  useAWSObjects,
+	"retryablehttp":        tryAgain,
+	"vault":                useVault,
+}
+
+// Where servers do not speak HTTP/2, programs do not notice.
+func TestHTTP1OnlyServers(t *testing.T) {
+	for name, experiment := range some {
+		t.Run(name, func(t *testing.T) { variant{old: true}.compare(t, experiment) })
+	}
+}
+
+// An http.Transport that speaks HTTP/2 through hyper.
+func TestConfiguredTransport(t *testing.T) {
+	configured := variant{hyper: func(l *lane) http.RoundTripper {
+		tr := &http.Transport{TLSClientConfig: h2test.ClientTLS(), ExpectContinueTimeout: time.Second}
+		if err := hyper.ConfigureTransport(tr, &hyper.Config{Trace: l.trace}); err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}}
+	for name, experiment := range some {
+		t.Run(name, func(t *testing.T) { configured.compare(t, experiment) })
+	}
 }
 
 // same compares two accounts line by line.
@@ -160,6 +202,9 @@ func (l *lane) trace(e hyper.TraceEvent) {
 // checkTrace proves that what the servers saw came from hyper.
 func (l *lane) checkTrace(t *testing.T) {
 	sent, seen := int(l.sent.Load()), len(l.requests())
+	if l.old {
+		seen = 0
+	}
 	if sent < seen || sent > seen && !l.loose {
 		t.Errorf("the servers saw %d requests, and hyper's frames show %d", seen, sent)
 	}
@@ -197,7 +242,7 @@ func stacks() string {
 // serve starts a server with HTTP/2 and TLS, and returns its URL.
 func (l *lane) serve(h http.Handler) string {
 	server := httptest.NewUnstartedServer(l.witness(h))
-	server.EnableHTTP2 = true
+	server.EnableHTTP2 = !l.old
 	server.TLS = h2test.ServerTLS()
 	// The registry reads one body at a time, under a lock, and the others must not fill the connection's window meanwhile.
 	server.Config.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 64 << 20}
@@ -240,10 +285,10 @@ func (l *lane) name(addr string) {
 	l.names = append(l.names, addr, name, "localhost:"+port, name)
 }
 
-// witness notes each request and its outcome. Requests of another protocol than HTTP/2 fail the test.
+// witness notes each request and its outcome. Requests of another protocol fail the test.
 func (l *lane) witness(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor != 2 {
+		if (r.ProtoMajor == 1) != l.old {
 			l.Errorf("%s %s came by %s", r.Method, r.URL, r.Proto)
 		}
 		body := &digest{ReadCloser: r.Body, sum: sha256.New()}
@@ -269,7 +314,7 @@ func (l *lane) fields(h http.Header) string {
 		switch {
 		case slices.Contains(l.vary, name):
 			value = "…"
-		case name == "User-Agent" && (value == "Go-http-client/2.0" || value == "hyper"):
+		case name == "User-Agent" && (strings.HasPrefix(value, "Go-http-client/") || value == "hyper"):
 			value = "the transport's own"
 		case name == "Accept-Encoding" && (value == "gzip" || value == "gzip, deflate, br"):
 			value = "the transport's own"

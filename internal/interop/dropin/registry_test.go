@@ -151,47 +151,47 @@ func (b *blobStore) serve(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(all))
 }
 
-func TestRegistryPushAndPull(t *testing.T) {
-	compare(t, func(l *lane) {
-		r := newRegistryLane(l)
-		l.must(crane.Push(r.image(1), r.host+"/some/app:v1", r.options...))
-		l.must(crane.Push(r.image(2), r.host+"/some/app:v2", r.options...))
-		l.must(crane.Tag(r.host+"/some/app:v2", "latest", r.options...))
+func TestRegistryPushAndPull(t *testing.T) { compare(t, pushAndPull) }
 
-		digest, err := crane.Digest(r.host+"/some/app:latest", r.options...)
-		l.must(err)
-		l.report("digest %s", digest)
-		manifest, err := crane.Manifest(r.host+"/some/app:v1", r.options...)
-		l.must(err)
-		l.report("manifest %s", manifest)
-		head, err := crane.Head(r.host+"/some/app:v1", r.options...)
-		l.must(err)
-		l.report("head %+v", *head)
-		config, err := crane.Config(r.host+"/some/app:v1", r.options...)
-		l.must(err)
-		l.report("config %s", config)
+func pushAndPull(l *lane) {
+	r := newRegistryLane(l)
+	l.must(crane.Push(r.image(1), r.host+"/some/app:v1", r.options...))
+	l.must(crane.Push(r.image(2), r.host+"/some/app:v2", r.options...))
+	l.must(crane.Tag(r.host+"/some/app:v2", "latest", r.options...))
 
-		image, err := crane.Pull(r.host+"/some/app:v1", r.options...)
-		l.must(err)
-		r.reportImage("pulled", image)
+	digest, err := crane.Digest(r.host+"/some/app:latest", r.options...)
+	l.must(err)
+	l.report("digest %s", digest)
+	manifest, err := crane.Manifest(r.host+"/some/app:v1", r.options...)
+	l.must(err)
+	l.report("manifest %s", manifest)
+	head, err := crane.Head(r.host+"/some/app:v1", r.options...)
+	l.must(err)
+	l.report("head %+v", *head)
+	config, err := crane.Config(r.host+"/some/app:v1", r.options...)
+	l.must(err)
+	l.report("config %s", config)
 
-		l.must(crane.Copy(r.host+"/some/app:v1", r.host+"/other/app:copied", r.options...)) // blobs are mounted
-		image, err = crane.Pull(r.host+"/other/app:copied", r.options...)
-		l.must(err)
-		r.reportImage("copied", image)
+	image, err := crane.Pull(r.host+"/some/app:v1", r.options...)
+	l.must(err)
+	r.reportImage("pulled", image)
 
-		tags, err := crane.ListTags(r.host+"/some/app", r.options...)
-		l.must(err)
-		repositories, err := crane.Catalog(r.host, r.options...)
-		l.must(err)
-		slices.Sort(repositories)
-		l.report("tags %q in %q", tags, repositories)
+	l.must(crane.Copy(r.host+"/some/app:v1", r.host+"/other/app:copied", r.options...)) // blobs are mounted
+	image, err = crane.Pull(r.host+"/other/app:copied", r.options...)
+	l.must(err)
+	r.reportImage("copied", image)
 
-		l.must(crane.Delete(r.host+"/some/app:v1", r.options...))
-		_, err = crane.Digest(r.host+"/some/app:v1", r.options...)
-		r.refusal("deleted", err)
-		l.report("%d tokens", r.tokens.Load())
-	})
+	tags, err := crane.ListTags(r.host+"/some/app", r.options...)
+	l.must(err)
+	repositories, err := crane.Catalog(r.host, r.options...)
+	l.must(err)
+	slices.Sort(repositories)
+	l.report("tags %q in %q", tags, repositories)
+
+	l.must(crane.Delete(r.host+"/some/app:v1", r.options...))
+	_, err = crane.Digest(r.host+"/some/app:v1", r.options...)
+	r.refusal("deleted", err)
+	l.report("%d tokens", r.tokens.Load())
 }
 
 func TestRegistryIndexAndReferrers(t *testing.T) {
