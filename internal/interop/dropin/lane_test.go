@@ -212,7 +212,7 @@ func (l *lane) checkTrace(t *testing.T) {
 
 // finish lets the transport go, and looks at what stays behind.
 func (l *lane) finish() {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(10 * time.Second)
 	for {
 		l.client().CloseIdleConnections() // some streams are about to end
 		left := stacks()

@@ -266,7 +266,7 @@ func TestMinioTrouble(t *testing.T) {
 		l.fails("canceled", err)
 		object.Close()
 
-		late, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		late, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		object, err = c.GetObject(late, "bucket", "stalls", minio.GetObjectOptions{})
 		l.must(err)

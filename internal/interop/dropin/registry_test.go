@@ -340,7 +340,7 @@ func TestRegistryCanceled(t *testing.T) {
 		for _, name := range []string{"canceled", "deadline"} {
 			ctx, cancel := context.WithCancel(l.Context())
 			if name == "deadline" {
-				ctx, cancel = context.WithTimeout(l.Context(), 300*time.Millisecond)
+				ctx, cancel = context.WithTimeout(l.Context(), time.Second)
 			}
 			r.trouble = func(w http.ResponseWriter, req *http.Request) bool {
 				if !strings.Contains(req.URL.Path, "/blobs/") {
