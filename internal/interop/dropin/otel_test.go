@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/httptrace/otelhttptrace"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -110,6 +111,10 @@ func spanLines(spans *tracetest.SpanRecorder) (lines []string) {
 	return lines
 }
 
+func ended(spans *tracetest.SpanRecorder, name string) bool {
+	return slices.ContainsFunc(spans.Ended(), func(s trace.ReadOnlySpan) bool { return s.Name() == name })
+}
+
 // The spans and their events are the same with both transports.
 func TestOpenTelemetry(t *testing.T) {
 	compare(t, func(l *lane) {
@@ -147,6 +152,9 @@ func TestOpenTelemetry(t *testing.T) {
 				_, _, err = sum(resp.Body)
 				l.must(err)
 				resp.Body.Close()
+			}
+			for deadline := time.Now().Add(10 * time.Second); body != nil && !ended(spans, "http.send") && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond) // httptrace's WroteRequest may come behind the response
 			}
 			l.must(provider.Shutdown(context.Background()))
 			l.report("%s %s: %s", method, url, strings.Join(spanLines(spans), "\n\t"))
