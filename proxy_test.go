@@ -448,7 +448,7 @@ func TestProxyThatHangs(t *testing.T) {
 				t.Errorf("HandshakeTimeout: got %v", err)
 			}
 
-			patient := &Transport{Config: &Config{TLS: h2test.ClientTLS(), HandshakeTimeout: time.Second}}
+			patient := &Transport{Config: &Config{TLS: h2test.ClientTLS(), HandshakeTimeout: time.Minute}}
 			through(patient, u)
 			defer patient.CloseIdleConnections()
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -153,10 +153,7 @@ func TestTimeoutsInEachPhase(t *testing.T) {
 				req, cancel := limit(tr, client, req)
 				defer cancel()
 				resp, err := client.Do(req)
-				if phase.name == "body" {
-					if err != nil {
-						t.Fatal(err)
-					}
+				if phase.name == "body" && err == nil { // else the machine is busy, and the header came too late
 					var got []byte
 					got, err = io.ReadAll(resp.Body)
 					resp.Body.Close()

@@ -43,7 +43,7 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 	for name, via := range map[string]func(*http.Request) (*url.URL, error){"direct": nil, "proxy": http.ProxyURL(proxy.url)} {
 		t.Run(name, func(t *testing.T) {
 			var frames atomic.Int64
-			tr := &http.Transport{Proxy: via, IdleConnTimeout: 100 * time.Millisecond}
+			tr := &http.Transport{Proxy: via, IdleConnTimeout: time.Minute}
 			dials := plugged(t, tr, &Config{UserAgent: "through hyper", Trace: func(TraceEvent) { frames.Add(1) }})
 			var wg sync.WaitGroup
 			get(t, tr, srv.URL)
@@ -58,6 +58,7 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 			if dials.Load() != 1 || frames.Load() == 0 {
 				t.Errorf("%d dials, %d frames seen", dials.Load(), frames.Load())
 			}
+			connOf(t, tr, srv.URL).Close()
 		})
 	}
 	if n := len(proxy.requests()); n != 1 {
