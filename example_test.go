@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -513,16 +514,23 @@ func ExampleNotHTTP2Error() {
 	// HTTP/1.1 200 OK
 }
 
-func ExampleTraceTo() {
-	var trace bytes.Buffer
-	conn := dial(hyper.Config{Authority: "example.com", Trace: hyper.TraceTo(&trace)})
-	body(conn.Do(ctx, &hyper.Request{Header: hyper.Header{{Name: "authorization", Value: "Bearer secret"}}}))
-	conn.Close()
-	for line := range strings.Lines(trace.String()) {
-		if strings.Contains(line, "-> HEADERS") || strings.Contains(line, "authorization") || strings.Contains(line, "<- DATA") {
+// grep writes the lines that have one of its words to os.Stdout.
+type grep []string
+
+func (g grep) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		if slices.ContainsFunc(g, func(word string) bool { return strings.Contains(line, word) }) {
 			fmt.Print(line)
 		}
 	}
+	return len(p), nil
+}
+
+func ExampleTraceTo() {
+	trace := hyper.TraceTo(grep{"-> HEADERS", "authorization", "<- DATA"}) // or os.Stderr, for all of it
+	conn := dial(hyper.Config{Authority: "example.com", Trace: trace})
+	body(conn.Do(ctx, &hyper.Request{Header: hyper.Header{{Name: "authorization", Value: "Bearer secret"}}}))
+	conn.Close()
 	// Output:
 	// -> HEADERS stream=1 len=46 END_STREAM END_HEADERS
 	//        authorization: [13 octets]
