@@ -1,0 +1,282 @@
+package hyper
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// What a request may cost, in what can be counted without a clock: allocations, writes, memory at rest. Times are for
+// internal/bench.
+
+// cannedServer answers every request that has END_STREAM with the same field block and body, and takes uploads. It allocates
+// nothing, so that what a test counts is the client's.
+func cannedServer(nc net.Conn, block, body []byte) {
+	buf, out := make([]byte, 256<<10), make([]byte, 0, 64<<10)
+	if _, err := io.ReadFull(nc, buf[:len(wire.ClientPreface)]); err != nil {
+		return
+	}
+	window := wire.Setting{ID: wire.SettingInitialWindowSize, Value: wire.MaxWindow}
+	out = wire.AppendSettings(out, window, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1000})
+	out = wire.AppendWindowUpdate(out, 0, wire.MaxWindow-wire.InitialWindow)
+	for {
+		if _, err := nc.Write(out); err != nil {
+			return
+		}
+		out = out[:0]
+		if _, err := io.ReadFull(nc, buf[:wire.HeaderLen]); err != nil {
+			return
+		}
+		h := wire.ParseFrameHeader(buf)
+		if _, err := io.ReadFull(nc, buf[:h.Length]); err != nil {
+			return
+		}
+		switch {
+		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
+			out = wire.AppendSettingsAck(out)
+		case (h.Type == wire.Headers || h.Type == wire.Data) && h.Flags.Has(wire.EndStream):
+			out = wire.AppendFrameHeader(out, wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders, StreamID: h.StreamID})
+			out = append(out, block...)
+			out = wire.AppendData(out, h.StreamID, wire.EndStream, body)
+		case h.Type == wire.Data && h.Length > 0:
+			out = wire.AppendWindowUpdate(out, 0, h.Length)
+		}
+	}
+}
+
+// response is a field block that changes no compression table, of a status and five fields.
+func responseBlock() []byte {
+	w := newFieldWriter()
+	w.begin(nil, 1, 0)
+	for _, f := range []Field{{Name: ":status", Value: "200"}, {Name: "server", Value: "canned"}, {Name: "content-type", Value: "text/plain"},
+		{Name: "content-length", Value: "1024"}, {Name: "cache-control", Value: "max-age=60"}, {Name: "etag", Value: `"1"`}} {
+		w.field(f.Name, f.Value, true) // never indexed
+	}
+	return w.end(1 << 20)[wire.HeaderLen:]
+}
+
+// cannedConn is a connection to a cannedServer that sends 1 KiB.
+func cannedConn(t *testing.T, cfg *Config) *Conn {
+	t.Helper()
+	client, server := net.Pipe()
+	go cannedServer(server, responseBlock(), make([]byte, 1024))
+	conn, err := NewConn(t.Context(), client, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		server.Close()
+	})
+	return conn
+}
+
+// wantAllocs fails where work allocates more than most times, in the mean of many.
+func wantAllocs(t *testing.T, most float64, work func()) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector allocates, too")
+	}
+	for range 100 {
+		work()
+	}
+	const runs = 500
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		work()
+	}
+	runtime.ReadMemStats(&after)
+	if got := float64(after.Mallocs-before.Mallocs) / runs; got > most {
+		t.Errorf("%.2f allocations, want at most %.2f", got, most)
+	}
+}
+
+func drainBody(t *testing.T, body io.ReadCloser, buf []byte) {
+	var n int
+	for {
+		m, err := body.Read(buf)
+		if n += m; err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	body.Close()
+	if n != 1024 {
+		t.Fatalf("%d octets", n)
+	}
+}
+
+// One for the stream with its request and response, and a part of one for the response's fields. To watch a context that can end
+// takes three more.
+func TestGetAllocatesTwiceAtMost(t *testing.T) {
+	conn, buf := cannedConn(t, nil), make([]byte, 2048)
+	wantAllocs(t, 2, func() {
+		resp, err := conn.Get(context.Background(), "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		drainBody(t, resp.Body, buf)
+	})
+}
+
+// Three are http.NewRequest's; the map that http.Header is takes three.
+func TestRoundTripAllocatesEightTimesAtMost(t *testing.T) {
+	conn, buf := cannedConn(t, nil), make([]byte, 2048)
+	wantAllocs(t, 8, func() {
+		req, err := http.NewRequest("GET", "https://example.com/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := conn.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drainBody(t, resp.Body, buf)
+	})
+}
+
+// Four more are http.Client's own.
+func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
+	client := &http.Client{Transport: cannedConn(t, nil)}
+	buf := make([]byte, 2048)
+	wantAllocs(t, 12, func() {
+		req, err := http.NewRequest("GET", "https://example.com/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drainBody(t, resp.Body, buf)
+	})
+}
+
+// While a write is in progress, requests gather: a hundred of them are one write.
+func TestRequestsBehindABlockedWriteShareTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers = 100
+		peer, conn, pipe := newPeer(t, &Config{Authority: "example.com"})
+		peer.Handshake(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1000})
+		pipe.SetWriteBuffer(0) // the peer takes nothing
+		get := func() {
+			resp, err := conn.Get(t.Context(), "/")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		}
+		var wg sync.WaitGroup
+		wg.Go(get)
+		synctest.Wait()
+		before := pipe.Writes()
+		for range callers {
+			wg.Go(get)
+		}
+		synctest.Wait()
+		if n := pipe.Writes() - before; n != 0 {
+			t.Errorf("%d writes while one was in progress", n)
+		}
+		pipe.SetWriteBuffer(-1)
+		for i := range uint32(1 + callers) {
+			peer.WantHeaders("of each", 2*i+1)
+		}
+		synctest.Wait()
+		if n := pipe.Writes() - before; n != 1 {
+			t.Errorf("%d requests took %d writes, want 1", callers, n)
+		}
+		for i := range uint32(1 + callers) {
+			answerEmpty(peer, 2*i+1)
+		}
+		wg.Wait()
+	})
+}
+
+// A single request waits for nobody.
+func TestOneRequestIsWrittenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{Authority: "example.com"})
+		start := time.Now()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if resp, err := conn.Get(t.Context(), "/"); err != nil || resp.Status != 204 {
+				t.Errorf("%v, %v", resp, err)
+			}
+		}()
+		peer.WantHeaders("without company", 1)
+		answerEmpty(peer, 1)
+		<-done
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// The writer's buffers outlive its many short rests in an upload: windows and readers make it wait all the time.
+func TestUploadDoesNotAllocateByItsLength(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, too")
+	}
+	conn := cannedConn(t, nil)
+	upload := func(size int64) {
+		body := io.LimitReader(zeroes{}, size)
+		resp, err := conn.Do(t.Context(), &Request{Method: "POST", Body: body, ContentLength: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		drainBody(t, resp.Body, make([]byte, 2048))
+	}
+	upload(1 << 20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	upload(64 << 20)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+		t.Errorf("64 MiB allocated %d KiB", took>>10)
+	}
+}
+
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{Authority: "example.com"})
+		buffers := func() int {
+			conn.mu.Lock()
+			defer conn.mu.Unlock()
+			return cap(conn.out) + cap(conn.spare) + len(conn.fieldRoom)
+		}
+		go conn.Do(t.Context(), &Request{Method: "POST", Body: strings.NewReader(strings.Repeat("x", 50_000))})
+		peer.WantHeaders("an upload", 1)
+		peer.WantBody("all of it", 1, []byte(strings.Repeat("x", 50_000)))
+		answerEmpty(peer, 1)
+		synctest.Wait()
+		if buffers() == 0 {
+			t.Fatal("a busy connection has no buffers")
+		}
+		time.Sleep(shrinkDelay)
+		synctest.Wait()
+		if n := buffers(); n > 0 {
+			t.Errorf("an idle one keeps %d octets", n)
+		}
+	})
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package hyper
+
+const raceEnabled = true
