@@ -28,9 +28,30 @@ func (d dialFunc) DialContext(ctx context.Context, network, addr string) (net.Co
 	return d(ctx, network, addr)
 }
 
-// dialThrough returns how hosts are reached through the proxy at u. An https proxy is spoken to in HTTP/2, and tunnels to many
-// hosts share a connection, where it agrees to that.
+// dialThrough returns how hosts are reached through the proxy at u. Its errors are of net/http's form.
 func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
+	dial, err := t.dialerThrough(u, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, &net.OpError{Op: "proxyconnect", Net: network, Addr: proxyAddr(u.Host), Err: err}
+		}
+		return nc, nil
+	}, nil
+}
+
+// A proxyAddr is the address of a proxy, for errors.
+type proxyAddr string
+
+func (a proxyAddr) Network() string { return "tcp" }
+func (a proxyAddr) String() string  { return string(a) }
+
+// dialerThrough finds the dialer for u. An https proxy is spoken to in HTTP/2, and tunnels to many hosts share a connection,
+// where it agrees to that.
+func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	direct := dialFunc(cfg.dialer())
 	switch u.Scheme {
 	case "http":
@@ -95,7 +116,7 @@ func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, add
 	}
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("proxy %s: %w", u.Host, err)
+		return nil, err
 	}
 	return tunnel, nil
 }
@@ -149,7 +170,7 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 		}
 		// The connection may have come to its end just now, or the reservation.
 		if !(Retryable(err) || err == errNoSlot || err == ErrClosed) || try == maxTries || !proxy.mayRetry() {
-			return nil, fmt.Errorf("proxy %s: %w", u.Host, err)
+			return nil, err
 		}
 		if err := pause(ctx, nil, retryDelay(try, c.Conn)); err != nil {
 			return nil, err

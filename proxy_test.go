@@ -492,7 +492,7 @@ func TestProxyThatTalksNonsense(t *testing.T) {
 			origin, tr := newServer(t, tell)
 			through(tr, proxy.url)
 			req, _ := http.NewRequest("GET", origin.URL, nil)
-			if body, _, err := fetch(tr, req); err == nil || !strings.Contains(err.Error(), "proxy "+proxy.url.Host) {
+			if body, _, err := fetch(tr, req); err == nil || !strings.Contains(err.Error(), "proxyconnect tcp "+proxy.url.Host) {
 				t.Errorf("got %q, %v", body, err)
 			}
 			if n := <-written; n >= 64<<20 {
