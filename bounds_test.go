@@ -96,7 +96,7 @@ func (s *siege) wantMemory(most int) {
 // flood writes the frames until n frames are written or the connection ends; it returns how many octets the client took.
 func (s *siege) flood(n int, frame []byte) int64 {
 	batch := min(max(1, 64<<10/len(frame)), 200) // what lies in the test counts as heap, too
-	before := s.client.OctetsRead()
+	before := s.conn.Stats().BytesReceived
 	octets := bytes.Repeat(frame, batch)
 	for i := 0; i < n && s.conn.Err() == nil; i += batch {
 		s.server.Write(octets)
@@ -105,7 +105,7 @@ func (s *siege) flood(n int, frame []byte) int64 {
 		}
 	}
 	synctest.Wait()
-	return s.client.OctetsRead() - before
+	return s.conn.Stats().BytesReceived - before
 }
 
 // get begins a request whose HEADERS the peer has.
@@ -165,11 +165,11 @@ func TestEmptyContinuationFloodEndsAfterAFewFrames(t *testing.T) {
 				s.server.Write(first)
 				s.server.SetWriteBuffer(wire.HeaderLen) // the client cannot read ahead
 				frame := rawFrame(wire.Continuation, 0, 1, nil)
-				before := s.client.OctetsRead()
+				before := s.conn.Stats().BytesReceived
 				for s.conn.Err() == nil {
 					s.server.Write(frame)
 				}
-				if n := (s.client.OctetsRead() - before) / wire.HeaderLen; n > 100 {
+				if n := (s.conn.Stats().BytesReceived - before) / wire.HeaderLen; n > 100 {
 					s.t.Errorf("%d frames were taken", n)
 				}
 				s.server.SetWriteBuffer(-1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -32,10 +33,14 @@ type Conn struct {
 
 	acceptEncoding string
 
-	kick   chan struct{} // one slot: writeLoop has work
-	done   chan struct{} // closed by the first error
-	ended  chan struct{} // closed when writeLoop has closed the socket
-	grants windowGrants  // has a lock of its own
+	kick  chan struct{} // one slot: writeLoop has work
+	done  chan struct{} // closed by the first error
+	ended chan struct{} // closed when writeLoop has closed the socket
+
+	readEnded chan struct{} // closed when readLoop has read its last
+	accuses   bool          // the last thing written tells the peer of its mistake; does not change once done is closed
+
+	grants windowGrants // has a lock of its own
 
 	frames *frameReader // owned by readLoop
 
@@ -129,6 +134,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		kick:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		ended:      make(chan struct{}),
+		readEnded:  make(chan struct{}),
 		fields:     newFieldWriter(),
 		streams:    make(map[uint32]*Stream),
 		nextID:     1,
@@ -359,6 +365,7 @@ func (c *Conn) failLocked(err error) {
 		if ce.Err != nil && ce.Code != InternalError { // what went wrong in here is not the peer's to know
 			debug = ce.Err.Error()
 		}
+		c.accuses = true
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.ErrCode(ce.Code), debug))
 	case err == ErrClosed && !c.draining:
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
@@ -532,9 +539,28 @@ func (c *Conn) write(batch []byte) error {
 func (c *Conn) closeSocket(orderly bool) {
 	if !orderly {
 		transport(c.nc).Close()
+	} else if c.accuses {
+		c.linger()
 	}
 	c.nc.Close()
 	c.force.Stop()
+}
+
+// linger ends our direction and waits for the peer to end its own. A socket that is closed over octets which nobody has read is
+// reset, and a reset may take back what the peer has not read yet (RFC 1122 §4.2.2.13): the GOAWAY that tells it what it did
+// wrong, while it goes on sending.
+func (c *Conn) linger() {
+	type halfCloser interface{ CloseWrite() error }
+	raw, ok := transport(c.nc).(halfCloser)
+	if !ok {
+		return
+	}
+	if above, ok := c.nc.(halfCloser); ok && above != raw {
+		above.CloseWrite()
+		c.below.flush()
+	}
+	raw.CloseWrite()
+	<-c.readEnded // force sees to it
 }
 
 // applyGrantsLocked books what Window.Grant asked for.
@@ -572,6 +598,7 @@ func (c *Conn) fillLocked() {
 
 // readLoop owns the reading side of the socket.
 func (c *Conn) readLoop() {
+	defer close(c.readEnded)
 	for {
 		f, err := c.frames.next()
 		if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
@@ -581,6 +608,9 @@ func (c *Conn) readLoop() {
 		}
 		if err != nil {
 			c.fail(asConnError(err))
+			if c.accuses {
+				io.Copy(io.Discard, transport(c.nc))
+			}
 			return
 		}
 	}

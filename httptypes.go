@@ -62,7 +62,9 @@ func (r *Request) fromHTTP(req *http.Request) error {
 		r.noUserAgent = len(agent) == 0 || agent[0] == ""
 	}
 	r.noAcceptEncoding = r.Method == "HEAD" // nginx answers such with the headers of another representation (golang/go#5522)
-	r.trailerOf, r.cancel = req.Trailer, req.Cancel
+	r.trailerOf = req.Trailer
+	//lint:ignore SA1019 http.Client still sets it
+	r.cancel = req.Cancel
 	if len(req.Trailer) == 0 {
 		r.trailerOf = nil
 	}
