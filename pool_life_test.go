@@ -433,6 +433,33 @@ func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 	})
 }
 
+func TestSlotThatComesTogetherWithTheEndOfTheContextIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
+		f.firstPeer(atMost(1))
+		h := f.host()
+		for range 100 { // which of the two is seen is left to chance
+			held, err := h.conn(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if c, err := h.conn(ctx, nil); err == nil {
+					c.release()
+				}
+			}()
+			synctest.Wait()
+			cancel()
+			held.release()
+			<-done
+			checkPool(t, f.tr)
+		}
+	})
+}
+
 func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
