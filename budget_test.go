@@ -147,16 +147,22 @@ func TestRoundTripAllocatesEightTimesAtMost(t *testing.T) {
 	})
 }
 
-// Four more are http.Client's own.
+// Four more are http.Client's own. Finding the connection takes none.
 func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
-	client := &http.Client{Transport: cannedConn(t, nil)}
-	buf := make([]byte, 2048)
+	client, server := net.Pipe()
+	go cannedServer(server, responseBlock(), make([]byte, 1024))
+	transport := &Transport{UnencryptedHTTP2: true, Proxy: NoProxy, MaxConnsPerHost: 1, Config: &Config{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+	}}
+	defer server.Close()
+	defer transport.CloseIdleConnections()
+	c, buf := &http.Client{Transport: transport}, make([]byte, 2048)
 	wantAllocs(t, 12, func() {
-		req, err := http.NewRequest("GET", "https://example.com/", nil)
+		req, err := http.NewRequest("GET", "http://example.com/", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := client.Do(req)
+		resp, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

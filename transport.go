@@ -99,7 +99,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	h := t.enter(key, proxy)
 	resp, err := h.roundTrip(x)
 	t.leave(h)
-	if wantsHTTP1(err) {
+	if err != nil && wantsHTTP1(err) {
 		if err := x.body.rewind(req.GetBody); err != nil {
 			return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
 		}
