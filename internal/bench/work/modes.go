@@ -1,4 +1,4 @@
-package main
+package work
 
 import (
 	"fmt"
@@ -60,21 +60,7 @@ func get(o *options) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	requests := func(n int) (int64, error) {
-		var left atomic.Int64
-		left.Store(int64(n))
-		return together(o.callers, func() (octets int64, err error) {
-			buf := make([]byte, 2048)
-			for left.Add(-1) >= 0 {
-				n, err := fetch(c, o.target, buf)
-				if err != nil {
-					return octets, err
-				}
-				octets += n
-			}
-			return octets, nil
-		})
-	}
+	requests := func(n int) (int64, error) { return o.spread(n, []client{c}) }
 	// The first request alone: some servers limit the streams until their SETTINGS are acknowledged.
 	if _, err := fetch(c, o.target, make([]byte, 2048)); err != nil {
 		return nil, err
@@ -83,6 +69,41 @@ func get(o *options) (figures, error) {
 		return nil, err
 	}
 	return o.cost(o.requests, func() (int64, error) { return requests(o.requests) })
+}
+
+// spread does n requests by all callers, over all clients in turn.
+func (o *options) spread(n int, clients []client) (octets int64, err error) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	return together(o.callers, func() (octets int64, err error) {
+		buf := make([]byte, 2048)
+		for i := left.Add(-1); i >= 0; i = left.Add(-1) {
+			n, err := fetch(clients[int(i)%len(clients)], o.target, buf)
+			if err != nil {
+				return octets, err
+			}
+			octets += n
+		}
+		return octets, nil
+	})
+}
+
+// many is small requests over many connections, which live already, and what those hold.
+func many(o *options) (figures, error) {
+	var clients []client
+	held, err := memory(o.conns, func() (err error) {
+		clients, err = o.used(o.conns, o.target)
+		time.Sleep(500 * time.Millisecond)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f, err := o.cost(o.requests, func() (int64, error) { return o.spread(o.requests, clients) })
+	if err == nil {
+		f["heap_per"] = held["heap_per"]
+	}
+	return f, err
 }
 
 // down is large downloads. Connecting is part of it.

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// clients are compared, the last one is what the others are held against.
+var clients = []struct{ impl, name string }{
+	{"own", "hyper"},
+	{"http", "hyper under http.Client"},
+	{"nethttp", "net/http"},
+}
+
+// A lab has a server, and starts clients.
+type lab struct {
+	rounds  int
+	quick   bool
+	program string
+	server  *exec.Cmd
+	origin  string
+}
+
+func newLab(rounds int) (*lab, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	l := &lab{rounds: max(1, rounds), program: program}
+	l.server = exec.Command(program, "serve")
+	l.server.Stderr = os.Stderr
+	out, err := l.server.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.server.Start(); err != nil {
+		return nil, err
+	}
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		l.close()
+		return nil, fmt.Errorf("the server did not start: %w", err)
+	}
+	l.origin = "https://" + strings.TrimSpace(addr)
+	return l, nil
+}
+
+func (l *lab) close() {
+	l.server.Process.Kill()
+	l.server.Wait()
+}
+
+// scaled is n, or a hundredth of it for a quick look.
+func (l *lab) scaled(n int) int {
+	if l.quick {
+		return max(1, n/100)
+	}
+	return n
+}
+
+// A result is the median of one figure, for each of the clients in their order.
+type result []float64
+
+// measure runs the work that args describe, with every client in turn, so many times, and returns the medians of each figure.
+func (l *lab) measure(rounds int, path string, args ...string) (func(figure string) result, error) {
+	runs := make([][]map[string]any, len(clients))
+	for range rounds {
+		for i, c := range clients {
+			f, err := l.once(append([]string{"work", "-impl", c.impl, "-url", l.origin + path}, args...))
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s %s: %w", c.name, path, strings.Join(args, " "), err)
+			}
+			runs[i] = append(runs[i], f)
+		}
+	}
+	return func(figure string) result {
+		r := make(result, len(clients))
+		for i := range runs {
+			var values []float64
+			for _, f := range runs[i] {
+				v, _ := f[figure].(float64)
+				values = append(values, v)
+			}
+			slices.Sort(values)
+			r[i] = values[len(values)/2]
+		}
+		return r
+	}, nil
+}
+
+// once runs one client. It has one processor, so that what its goroutines wait for each other is not counted as work.
+func (l *lab) once(args []string) (map[string]any, error) {
+	cmd := exec.Command(l.program, args...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	var wrong strings.Builder
+	cmd.Stderr = &wrong
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, wrong.String())
+	}
+	f := map[string]any{}
+	return f, json.Unmarshal(out, &f)
+}
+
+// A row is one line of the table: what is done, and which figure of it counts.
+type row struct {
+	title  string
+	figure string
+	per    float64 // the figure is divided by it
+	unit   string
+	path   string
+	args   []string
+}
+
+// rows measures the main rows, and prints them as they come. It returns what it printed.
+func (l *lab) rows() (string, error) {
+	var text strings.Builder
+	out := io.MultiWriter(os.Stdout, &text)
+	fmt.Fprintf(out, "%-38s %10s %10s %10s   %s\n", "median of "+fmt.Sprint(l.rounds)+" alternating runs", "hyper", "Client", "net/http", "of net/http's")
+	line := func(title string, r result, per float64, unit string) {
+		last := r[len(r)-1]
+		fmt.Fprintf(out, "%-38s %10.4g %10.4g %10.4g   %.2f  %.2f\n", title+", "+unit, r[0]/per, r[1]/per, last/per, r[0]/last, r[1]/last)
+	}
+	for _, callers := range []int{1, 10, 100, 1000} {
+		n := l.scaled(map[int]int{1: 5000, 10: 20000}[callers])
+		if callers >= 100 {
+			n = l.scaled(40000)
+		}
+		median, err := l.measure(l.rounds, "/1k", "-mode", "get", "-wire", "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
+		if err != nil {
+			return "", err
+		}
+		title := fmt.Sprintf("GET 1 KiB, %d callers", callers)
+		line(title, median("us_per_req"), 1, "CPU us")
+		if callers == 100 {
+			line(title, median("allocs_per_req"), 1, "allocations")
+			line(title, median("B_per_req"), 1, "octets")
+			line(title, median("wr_calls"), float64(n), "writes")
+		}
+	}
+	const mib = 1 << 20
+	for _, r := range []row{
+		{"download 1 GiB", "cpu", 1, "CPU s", fmt.Sprintf("/frames?size=%d&n=%d", mib, l.scaled(256)), []string{"-mode", "down", "-n", "4"}},
+		{"upload 1 GiB", "cpu", 1, "CPU s", "/up", []string{"-mode", "up", "-size", fmt.Sprint(l.scaled(1024) * mib)}},
+		{"dial to first response", "us_per_req", 1, "CPU us", "/0", []string{"-mode", "conn", "-n", fmt.Sprint(l.scaled(200))}},
+		{"an idle connection", "heap_per", 1, "octets", "/0", []string{"-mode", "idle", "-conns", fmt.Sprint(l.scaled(500))}},
+		{"a stream that waits", "heap_per", 1, "octets", "/hang", []string{"-mode", "open", "-conns", "10", "-n", fmt.Sprint(l.scaled(5000))}},
+	} {
+		median, err := l.measure(l.rounds, r.path, r.args...)
+		if err != nil {
+			return "", err
+		}
+		line(r.title, median(r.figure), r.per, r.unit)
+	}
+	return text.String(), nil
+}

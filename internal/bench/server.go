@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+
+	"gohyper.dev/hyper/internal/h2test"
+)
+
+// serve is the server's process: net/http's, on a port of its own choice, which is the first line it writes.
+func serve(out io.Writer) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s := &http.Server{
+		Handler:   site(),
+		TLSConfig: h2test.ServerTLS("h2"),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 20000, MaxReadFrameSize: 1 << 20,
+			MaxReceiveBufferPerConnection: 16 << 20, MaxReceiveBufferPerStream: 16 << 20},
+		MaxHeaderBytes: 1 << 20,
+		ErrorLog:       log.New(io.Discard, "", 0),
+	}
+	fmt.Fprintln(out, listener.Addr())
+	return s.ServeTLS(listener, "", "")
+}
+
+func site() http.Handler {
+	mux := http.NewServeMux()
+	zeros := make([]byte, 1<<20)
+	body := func(n int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(n))
+			w.Write(zeros[:n])
+		}
+	}
+	mux.HandleFunc("/0", body(0))
+	mux.HandleFunc("/1k", body(1<<10))
+	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/up", func(w http.ResponseWriter, r *http.Request) {
+		buf := make([]byte, 256<<10)
+		for {
+			if _, err := r.Body.Read(buf); err != nil {
+				return
+			}
+		}
+	})
+	// n fields, and no body.
+	mux.HandleFunc("/fields", func(w http.ResponseWriter, r *http.Request) {
+		for i := range number(r, "n") {
+			w.Header().Set(fmt.Sprintf("X-Bench-%03d", i), fmt.Sprintf("the value of field %d", i))
+		}
+	})
+	// n DATA frames of size octets.
+	mux.HandleFunc("/frames", func(w http.ResponseWriter, r *http.Request) {
+		out, size := http.NewResponseController(w), number(r, "size")
+		for range number(r, "n") {
+			if _, err := w.Write(zeros[:size]); err != nil {
+				return
+			}
+			out.Flush()
+		}
+	})
+	return mux
+}
+
+func number(r *http.Request, name string) int {
+	n, _ := strconv.Atoi(r.URL.Query().Get(name))
+	return n
+}

@@ -1,0 +1,155 @@
+package work
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"gohyper.dev/hyper"
+)
+
+// A client does requests on one connection. Its bodies are closed by the caller.
+type client interface {
+	get(t target) (io.ReadCloser, error)
+	post(t target, body io.Reader, size int64) (io.ReadCloser, error)
+	close()
+}
+
+// A target is what to request, in the forms that clients need.
+type target struct{ url, origin, path string }
+
+func parseTarget(rawURL string) (t target, err error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return t, err
+	}
+	return target{rawURL, u.Scheme + "://" + u.Host, u.RequestURI()}, nil
+}
+
+// newClient connects, or will with the first request.
+func (o *options) newClient() (client, error) {
+	switch o.impl {
+	case "own":
+		conn, err := hyper.Dial(context.Background(), o.target.origin, o.config())
+		if err != nil {
+			return nil, err
+		}
+		return &own{conn, o.header()}, nil
+	case "http":
+		c := &http.Client{Transport: &hyper.Transport{Config: o.config(), MaxConnsPerHost: 1}}
+		return &types{c.Do, c.CloseIdleConnections, o.header().HTTP()}, nil
+	case "roundtrip":
+		t := &hyper.Transport{Config: o.config(), MaxConnsPerHost: 1}
+		return &types{t.RoundTrip, t.CloseIdleConnections, o.header().HTTP()}, nil
+	case "nethttp":
+		c := &http.Client{Transport: o.netHTTP()}
+		return &types{c.Do, c.CloseIdleConnections, o.header().HTTP()}, nil
+	}
+	return nil, fmt.Errorf("no implementation %q", o.impl)
+}
+
+// header is what -fields asks for.
+func (o *options) header() (h hyper.Header) {
+	for i := range o.fields {
+		h.Add(fmt.Sprintf("x-bench-%03d", i), fmt.Sprintf("the value of field %d", i))
+	}
+	return h
+}
+
+// sessions outlives the connections of -resume.
+var sessions = tls.NewLRUClientSessionCache(64)
+
+func (o *options) config() *hyper.Config {
+	cfg := &hyper.Config{TLS: &tls.Config{InsecureSkipVerify: true}, MaxFrameSize: o.frame}
+	if o.resume {
+		cfg.TLS.ClientSessionCache = sessions
+	}
+	if o.wire {
+		cfg.DialContext = dialCounted
+	}
+	return cfg
+}
+
+// netHTTP is net/http's own Transport, bound to one connection as the others are.
+func (o *options) netHTTP() *http.Transport {
+	t := &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+		ForceAttemptHTTP2: true,
+		HTTP2:             &http.HTTP2Config{StrictMaxConcurrentRequests: true, MaxReadFrameSize: o.frame},
+	}
+	if o.resume {
+		t.TLSClientConfig.ClientSessionCache = sessions
+	}
+	if o.wire {
+		t.DialContext = dialCounted
+	}
+	return t
+}
+
+// own is hyper's API.
+type own struct {
+	conn   *hyper.Conn
+	header hyper.Header // of each GET
+}
+
+func (c *own) get(t target) (io.ReadCloser, error) {
+	if len(c.header) > 0 {
+		return ownBody(c.conn.Do(context.Background(), &hyper.Request{Path: t.path, Header: c.header}))
+	}
+	return ownBody(c.conn.Get(context.Background(), t.path))
+}
+
+func (c *own) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
+	return ownBody(c.conn.Do(context.Background(), &hyper.Request{Method: "POST", Path: t.path, Body: body, ContentLength: size}))
+}
+
+func (c *own) close() { c.conn.Close() }
+
+func ownBody(resp *hyper.Response, err error) (io.ReadCloser, error) {
+	if err != nil {
+		return nil, err
+	}
+	if resp.Status != 200 {
+		resp.Body.Close()
+		return nil, fmt.Errorf("status %d", resp.Status)
+	}
+	return resp.Body, nil
+}
+
+// types does requests of net/http's.
+type types struct {
+	roundTrip func(*http.Request) (*http.Response, error)
+	closeIdle func()
+	header    http.Header // of each GET
+}
+
+func (c *types) get(t target) (io.ReadCloser, error) { return c.do("GET", t, nil, 0) }
+
+func (c *types) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
+	return c.do("POST", t, body, size)
+}
+
+func (c *types) do(method string, t target, body io.Reader, size int64) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, t.url, body)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range c.header {
+		req.Header[name] = values
+	}
+	req.ContentLength = size
+	resp, err := c.roundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+		resp.Body.Close()
+		return nil, fmt.Errorf("status %s over %s", resp.Status, resp.Proto)
+	}
+	return resp.Body, nil
+}
+
+func (c *types) close() { c.closeIdle() }
