@@ -40,6 +40,10 @@ type Config struct {
 	MaxHeaderListSize int // announced, and bounds a decoded field section, 32 octets counted per field; 0: 256 KiB
 	HeaderTableSize   int // announced; of the decoder's compression table; 0: 4,096; negative: no table
 
+	// TrimBlanks takes blanks away that the peer sends around field values. RFC 9113 §8.2.1 has such a message be malformed, and
+	// so it is without this; but servers send them, and net/http and curl bear it. A Transport always does.
+	TrimBlanks bool
+
 	// Settings are sent behind hyper's own, in this order: extensions, which hyper ignores itself.
 	Settings []Setting
 

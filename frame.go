@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -57,6 +58,7 @@ type frameReader struct {
 	peerTable  uint64 // what the peer's blocks said last
 	mustShrink bool   // the peer knows of a smaller table, and its next block must say so
 	limit      int    // of a decoded list, as announced; the hard stop is twice that
+	trim       bool   // Config.TrimBlanks
 	block      []byte // fragments joined
 	decoded    []Field
 	parsed     responseHead
@@ -75,6 +77,7 @@ func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 		tableSize: uint64(cfg.HeaderTableSize),
 		peerTable: wire.HeaderTableSize,
 		limit:     cfg.MaxHeaderListSize,
+		trim:      cfg.TrimBlanks,
 	}
 	r.allowed = max(r.tableSize, wire.HeaderTableSize)
 	r.dec = hpack.NewDecoder(wire.HeaderTableSize, r.addField)
@@ -331,6 +334,9 @@ func (r *frameReader) decode(block []byte) error {
 // addField is the decoder's sink. Past the limit it only counts: names and values stay where the decoder's
 // table has them, so a block of references cannot grow memory.
 func (r *frameReader) addField(f hpack.HeaderField) {
+	if r.trim && !isPseudo(f.Name) {
+		f.Value = strings.Trim(f.Value, " \t")
+	}
 	r.listSize += len(f.Name) + len(f.Value) + 32
 	if r.listSize <= r.limit {
 		r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})

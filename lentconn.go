@@ -37,7 +37,7 @@ func ConfigureTransport(t *http.Transport, cfg *Config) error {
 		if cfg != nil {
 			given = *cfg
 		}
-		given.Authority = or(given.Authority, authority)
+		given.Authority, given.TrimBlanks = or(given.Authority, authority), true
 		c, err := NewConn(context.Background(), tc, &given)
 		if err != nil {
 			return failedConn{err}

@@ -237,7 +237,7 @@ func (t *Transport) configLocked() *Config {
 	if t.Config != nil {
 		*t.base = *t.Config
 	}
-	t.base.Scheme, t.base.Authority = "", ""
+	t.base.Scheme, t.base.Authority, t.base.TrimBlanks = "", "", true
 	if t.base.TLS == nil {
 		t.base.TLS = &tls.Config{}
 	} else {

@@ -3,17 +3,21 @@ package hyper
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
 )
 
 // newServer starts a TLS server with HTTP/2, and returns a Transport that trusts it.
@@ -178,4 +182,57 @@ func TestConfigureTransportClosesWhatTheTransportForgets(t *testing.T) {
 	if err := ConfigureTransport(taken, nil); err == nil {
 		t.Error("https was taken, and there is no error")
 	}
+}
+
+// net/http bears what RFC 9113 §8.2.1 calls malformed, and servers send it: below http.Client, hyper must, too.
+func TestTransportBearsBlanksAroundValues(t *testing.T) {
+	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Note", " ends with a blank ")
+		w.Header().Set("Trailer", "X-Sum")
+		io.WriteString(w, "hello")
+		w.Header().Set("X-Sum", "1 ")
+	})
+	plain := &http.Transport{TLSClientConfig: h2test.ClientTLS()}
+	if err := ConfigureTransport(plain, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer plain.CloseIdleConnections()
+	for _, rt := range []http.RoundTripper{tr, plain} {
+		resp, err := (&http.Client{Transport: rt}).Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantBody(t, "the body", resp.Body, "hello")
+		if note, sum := resp.Header.Get("X-Note"), resp.Trailer.Get("X-Sum"); note != "ends with a blank" || sum != "1" {
+			t.Errorf("%q, %q", note, sum)
+		}
+	}
+
+	conn, err := Dial(t.Context(), srv.Listener.Addr().String(), &Config{TLS: h2test.ClientTLS()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var malformed *MalformedError
+	if _, err := conn.Get(t.Context(), "/"); !errors.As(err, &malformed) {
+		t.Errorf("on a connection that does not bear it: %v", err)
+	}
+}
+
+// What is taken away stands around regular values, and nowhere else.
+func TestTrimBlanksLeavesPseudoFieldsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{TrimBlanks: true})
+		first := getAsync(conn, "/")
+		peer.WantHeaders("the first", 1)
+		second := getAsync(conn, "/")
+		peer.WantHeaders("the second", 3)
+		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, peer.EncodeBlock(":status:  200")))
+		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 3, peer.EncodeBlock(":status: 200", "a:  \t", "b:  c d\t")))
+		first.wantErr(t, "a status with a blank")
+		if h := second.want(t, "the second").Header; !slices.Equal(h, Header{{Name: "a"}, {Name: "b", Value: "c d"}}) {
+			t.Errorf("%v", h)
+		}
+		peer.WantRSTStream("of the malformed one", 1, wire.ProtocolError)
+	})
 }
