@@ -640,7 +640,7 @@ func TestCompressedBombIsBounded(t *testing.T) {
 				r := s.get(1)
 				s.peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: "+c.coding)
 				resp := r.want(t, "the response")
-				if coded.Len() > defaultStreamWindow {
+				if coded.Len() > adaptiveInitial {
 					t.Fatalf("BUG: the bomb has %d octets", coded.Len())
 				}
 				for chunk := range slices.Chunk(coded.Bytes(), 64<<10) {
@@ -686,13 +686,13 @@ func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		if sent != defaultStreamWindow {
+		if sent != adaptiveInitial {
 			s.t.Errorf("the peer could send %d octets that nobody reads", sent)
 		}
-		s.wantMemory(defaultStreamWindow + maxGrowth)
+		s.wantMemory(adaptiveInitial + maxGrowth)
 		resp.Body.Close()
 		s.peer.WantRSTStream("closed unread", 1, wire.Cancel)
-		s.wantMemory(defaultStreamWindow + maxGrowth)
+		s.wantMemory(adaptiveInitial + maxGrowth)
 	})
 }
 

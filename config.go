@@ -28,11 +28,11 @@ type Config struct {
 	// UserAgent is sent by default, "hyper" where it is empty, nothing where it is "-".
 	UserAgent string
 
-	// WindowManager makes the managers of the receive windows. Nil: Manual{}.New, for now.
+	// WindowManager makes the managers of the receive windows. Nil: Adaptive{}.New.
 	WindowManager WindowManagerFactory
 
 	// InitialStreamWindow is announced as SETTINGS_INITIAL_WINDOW_SIZE, in octets: what the peer may send on a new
-	// stream unasked. 0: 1 MiB with the default window manager; 65,535, the protocol's own start, with another
+	// stream unasked. 0: 256 KiB - 1 with the default window manager; 65,535, the protocol's own start, with another
 	// one or where Push is set. To announce no window at all, make it negative.
 	InitialStreamWindow int
 
@@ -90,12 +90,12 @@ func (cfg *Config) withDefaults() (Config, error) {
 	if c.InitialStreamWindow == 0 {
 		c.InitialStreamWindow = wire.InitialWindow
 		if c.WindowManager == nil && c.Push == nil {
-			c.InitialStreamWindow = defaultStreamWindow
+			c.InitialStreamWindow = adaptiveInitial
 		}
 	}
 	c.InitialStreamWindow = max(0, c.InitialStreamWindow)
 	if c.WindowManager == nil {
-		c.WindowManager = Manual{}.New
+		c.WindowManager = Adaptive{}.New
 	}
 	if c.Push != nil {
 		policy := c.Push.withDefaults()

@@ -96,6 +96,8 @@ type Conn struct {
 	settingsQ     waitQueue      // waits for the peer's first SETTINGS, and for acknowledgments
 	initialWindow int64          // of new streams' receive windows
 
+	lab *lab // nil, except in the simulator
+
 	liveness
 	now    time.Duration // since start; read once per read of the socket
 	minRTT time.Duration
@@ -625,7 +627,15 @@ func (c *Conn) recvOctets(n int) {
 	c.mu.Unlock()
 }
 
-func (c *Conn) readClockLocked() { c.now = time.Since(c.start) }
+func (c *Conn) readClockLocked() { c.now = c.clock() }
+
+// clock is the time since start.
+func (c *Conn) clock() time.Duration {
+	if c.lab != nil {
+		return c.lab.clock.Now()
+	}
+	return time.Since(c.start)
+}
 
 // recv handles one frame. Its error ends the connection.
 func (c *Conn) recv(f *frame) (err error) {

@@ -29,7 +29,8 @@
 //
 // The peer may send only what a window allows. A WindowManager decides when the window moves: it hears what arrives and
 // what is read, and answers with an increment. Config.WindowManager makes one for the connection and one for each
-// stream; Request.WindowManager makes another one for a single stream. Manual, Fixed and RateLimited are built in.
+// stream; Request.WindowManager makes another one for a single stream. Adaptive is the default, which follows path and reader;
+// Manual, Fixed and RateLimited are built in, too.
 //
 // # Errors
 //

@@ -257,7 +257,7 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 
 func (c *Conn) sendPingLocked(p *ping) {
 	c.pingsSent++
-	p.number, p.sent = c.pingsSent, time.Since(c.start)
+	p.number, p.sent = c.pingsSent, c.clock()
 	c.pings = append(c.pings, p)
 	var data [8]byte
 	binary.BigEndian.PutUint64(data[:], p.number)

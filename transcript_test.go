@@ -85,7 +85,7 @@ var (
 )
 
 func transcriptConfig() *Config {
-	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{}}
+	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{}, WindowManager: Manual{}.New} // the recordings have its windows
 }
 
 // perform makes a request and says in one line what came of it.

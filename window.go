@@ -162,11 +162,14 @@ func (w *Window) Grant(n int) {
 
 // WakeAfter asks for one Tick event after d. Only inside Update; a later call replaces an earlier one.
 func (w *Window) WakeAfter(d time.Duration) {
-	if w.timer == nil {
+	switch {
+	case w.c.lab != nil:
+		w.c.lab.wakeAfter(w, d)
+	case w.timer == nil:
 		w.timer = time.AfterFunc(d, w.tick)
-		return
+	default:
+		w.timer.Reset(d)
 	}
-	w.timer.Reset(d)
 }
 
 func (w *Window) tick() {
@@ -307,6 +310,11 @@ func (w *Window) grant(n int64) {
 	w.pending += n
 }
 
+// needed is WindowEvent.needed for a grant that no event asks for.
+func (w *Window) needed(grant int) int {
+	return WindowEvent{Credit: int(w.credit), Length: w.s.bodyLeft}.needed(grant)
+}
+
 // ended reports whether nothing more can come through the window; what came may still be unread.
 func (w *Window) ended() bool {
 	if w.c.err != nil {
@@ -367,7 +375,7 @@ func (f Fixed) Update(ev WindowEvent) int {
 // Manual keeps windows of a set size that reopen as the caller reads: what the peer may send and what lies unread
 // never pass the size together. The window moves when half of it is free, and by one octet at most past the end of
 // a body whose length is known. Sizes are in octets: Stream for each stream, Connection for all of them together. Zero is
-// the default, 1 MiB and 64 MiB. It is hyper's manager where Config.WindowManager is nil.
+// the default, 1 MiB and 64 MiB.
 type Manual struct{ Stream, Connection int }
 
 const (

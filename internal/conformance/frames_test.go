@@ -74,7 +74,7 @@ var frameRows = concat([]row{
 			l.frame(wire.Data, wire.EndStream, 1, strings.Repeat("x", wire.MinMaxFrameSize))
 			l.want(l.caller, 200, strings.Repeat("x", wire.MinMaxFrameSize))
 		}, goesOn},
-	{"9113 §4.2", "AnnouncedFrameSizeIsTaken", "what the client announces as SETTINGS_MAX_FRAME_SIZE it takes, before it is acknowledged too", beforeSettings,
+	{"9113 §4.2", "AnnouncedFrameSizeIsTaken", "what the client announces as SETTINGS_MAX_FRAME_SIZE it takes, before it is acknowledged too", beforeSettings.with(hyper.Config{InitialStreamWindow: 256 << 10}),
 		func(l *lab) {
 			l.WriteSettings()
 			l.WantSettingsAck("SETTINGS are acknowledged")

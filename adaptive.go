@@ -1,0 +1,505 @@
+package hyper
+
+import (
+	"math"
+	"time"
+)
+
+// Adaptive gives each stream the window that its reader and the path can use: about twice what really went through,
+// arrived and read, in a round trip. It begins with Initial, grows as fast as TCP's slow start while data comes faster and
+// the reader keeps up, and shrinks to what the reader takes; a stream that nobody reads keeps what it has. What one stream has
+// learned of the path serves the next: a new stream begins with its share. All streams together never hold more than
+// Budget, and one that does not read cannot take it from those that do. It is hyper's manager where
+// Config.WindowManager is nil.
+//
+// Initial is the size that a stream's window has at least, in octets, 256 KiB - 1 where it is 0, and takes no WINDOW_UPDATE
+// where Config.InitialStreamWindow announces as much. Budget is what all streams of the connection may hold unread
+// and be promised, in octets, 64 MiB where it is 0; the protocol's own start, 65,535, is its floor. It bounds the speed,
+// too: a path needs two bandwidth-delay products.
+//
+// On a connection whose manager is another one, or Adaptive behind a wrapper, each stream works for itself, with a Budget of its own.
+type Adaptive struct{ Initial, Budget int }
+
+const (
+	adaptiveInitial = 256<<10 - 1
+	adaptiveBudget  = 64 << 20
+
+	unknownRTT   = 100 * time.Millisecond // is assumed until there is a sample
+	shortestRTT  = 2 * time.Millisecond   // below, scheduling is what one measures
+	mostProbes   = 2                      // of a connection: servers count PINGs
+	probeAgain   = 30 * time.Second       // the first may have met a queue
+	smallestStep = 16 << 10               // a WINDOW_UPDATE for less costs more than it brings, unless the peer stands still
+	ahead        = 8                      // so many small responses in a row end the granting ahead
+)
+
+// New is a WindowManagerFactory.
+func (a Adaptive) New(w *Window) WindowManager {
+	if w.StreamID() == 0 {
+		return a.newPath(w)
+	}
+	path, ok := w.Conn().(*adaptivePath)
+	if !ok {
+		path = a.newPath(w)
+		path.alone = true
+	}
+	return path.stream(w)
+}
+
+func (a Adaptive) newPath(w *Window) *adaptivePath {
+	return &adaptivePath{
+		initial: or(max(0, a.Initial), max(adaptiveInitial, w.c.cfg.InitialStreamWindow)),
+		budget:  or(max(0, a.Budget), adaptiveBudget),
+		rtt:     unknownRTT,
+	}
+}
+
+// An adaptivePath is what the streams of a connection know together. It is the connection's manager: that window
+// is nothing but the budget.
+type adaptivePath struct {
+	initial, budget int
+	alone           bool // it serves one stream, which tells it what the connection's window would
+
+	rtt     time.Duration // the shortest measured, within bounds
+	known   bool          // it was measured
+	probes  int
+	probed  time.Duration // when the last one was sent
+	meter   meter         // of all streams together
+	best    [2]int        // the largest mean of a round trip in these 16, and in the 16 before
+	turn    time.Duration // when best moves on
+	need    int           // what the path can use: about two bandwidth-delay products
+	growing bool
+	unread  int
+
+	// The round trip may have grown. Where a sender stopped at the end of a window, the time from the WINDOW_UPDATE that set
+	// it going again to what it sent then is one.
+	heard     time.Duration // when the last DATA came
+	gap       time.Duration // between DATA, on the mean
+	quietFrom time.Duration // the last silence after DATA, longer than a gap should be
+	loops     int           // measured since the round trip was judged
+	loop      time.Duration // the shortest of them
+	dice      uint32
+
+	open    *adaptiveStream // streams that may still receive, linked by next
+	streams int             // their number
+	shared  int             // the share that all of them were given last
+	deep    int             // above 0: one of the last responses needed more than initial
+
+	spareStreams *adaptiveStream
+	spareMeters  *meter
+}
+
+// Update implements WindowManager.
+func (p *adaptivePath) Update(ev WindowEvent) int {
+	p.hear(&ev)
+	gap := p.budget - ev.Credit - ev.Unread
+	if gap < p.budget/8 && ev.Kind != WindowOpened && ev.Kind != WindowStarved {
+		return 0
+	}
+	return max(0, gap)
+}
+
+// hear takes in what an event says about the path.
+func (p *adaptivePath) hear(ev *WindowEvent) {
+	p.unread = ev.Unread
+	if !p.known && ev.RTT > 0 {
+		p.known, p.rtt = true, max(ev.RTT, shortestRTT)
+	}
+	switch ev.Kind {
+	case WindowData:
+		p.listen(ev.Now)
+		p.meter.at(ev.Now, p.rtt)
+		p.meter.arrived += ev.Bytes
+	case WindowConsumed:
+		p.meter.at(ev.Now, p.rtt)
+		p.meter.consumed += ev.Bytes
+		p.learn(ev.Now)
+	case WindowRTT:
+		p.rtt = min(p.rtt, max(ev.RTT, shortestRTT))
+	}
+}
+
+// probe asks for a sample once the round trip matters.
+func (p *adaptivePath) probe(w *Window, now time.Duration) {
+	if p.probes == 0 || p.probes < mostProbes && now-p.probed >= probeAgain {
+		if w.ProbeRTT() {
+			p.probes++
+			p.probed = now
+		}
+	}
+}
+
+// listen notes when nothing came for a while.
+func (p *adaptivePath) listen(now time.Duration) {
+	gap := now - p.heard
+	if gap > p.rtt/4 && gap > 4*p.gap {
+		p.quietFrom = p.heard
+	}
+	p.gap += (gap - p.gap) / 8
+	p.heard = now
+}
+
+// measure takes a round trip that a stream has found in its own flow. When each stream had the chance of two, and the shortest is
+// clearly longer than the round trip we count in, it is that which has changed.
+func (p *adaptivePath) measure(loop time.Duration) {
+	if p.loops == 0 || loop < p.loop {
+		p.loop = loop
+	}
+	if p.loops++; p.loops < 2*p.streams {
+		return
+	}
+	if p.loops = 0; p.loop > p.rtt/2*3 {
+		p.rtt = p.loop
+	}
+}
+
+// uneven takes a few octets off a grant, so that a frame that ends where a window ends does so because the sender had to.
+func (p *adaptivePath) uneven(grant int) int {
+	if grant < smallestStep {
+		return grant
+	}
+	p.dice = p.dice*1664525 + 1013904223
+	return grant - int(p.dice>>23)
+}
+
+// learn finds the path's need.
+func (p *adaptivePath) learn(now time.Duration) {
+	through, before := p.meter.through()
+	if now >= p.turn {
+		p.turn = now + 16*p.rtt
+		p.best[0], p.best[1] = 0, p.best[0]
+	}
+	p.best[0] = max(p.best[0], (through+before)/2)
+	need, growing := p.meter.need(through, before)
+	p.need, p.growing = max(need, 2*p.best[0], 2*p.best[1]), growing
+	if p.deep > 0 && 2*p.share() >= 3*p.shared {
+		p.handOut()
+	}
+}
+
+// share is what each stream gets where nothing is known of it.
+func (p *adaptivePath) share() int {
+	if p.streams <= 1 {
+		return p.need
+	}
+	return p.need / p.streams
+}
+
+// limit is what one stream may have: as much as is left to all. So k streams that stall hold k/(k+1) of the budget at most.
+func (p *adaptivePath) limit() int { return max(p.budget-p.unread, p.initial) }
+
+// handOut raises all streams that wait for their data to their share, ahead of their own need.
+func (p *adaptivePath) handOut() {
+	share := min(p.share(), p.limit())
+	if share <= p.initial {
+		return
+	}
+	p.shared = share
+	for s := p.open; s != nil; s = s.next {
+		w := s.w
+		if gap := share - int(w.credit); w.unread == 0 && gap >= smallestStep {
+			w.grant(int64(p.uneven(w.needed(gap))))
+			if s.meter != nil {
+				s.meter.announce(w.total+w.credit, p.heard)
+			}
+		}
+	}
+}
+
+// stream makes the manager of one stream. Those of streams that are over serve again.
+func (p *adaptivePath) stream(w *Window) *adaptiveStream {
+	s := p.spareStreams
+	if s == nil {
+		s = &adaptiveStream{}
+	} else {
+		p.spareStreams = s.next
+	}
+	*s = adaptiveStream{path: p, w: w}
+	return s
+}
+
+// An adaptiveStream is the manager of one stream's window.
+type adaptiveStream struct {
+	path       *adaptivePath
+	w          *Window // nil: it is over
+	meter      *meter  // nil: nothing came yet, or all that will come fits the window
+	prev, next *adaptiveStream
+	isOpen     bool // in path.open
+}
+
+// Update implements WindowManager.
+func (s *adaptiveStream) Update(ev WindowEvent) int {
+	if s.w == nil {
+		return 0
+	}
+	p := s.path
+	if p.alone {
+		p.hear(&ev)
+	}
+	switch ev.Kind {
+	case WindowOpened:
+		return s.enter(&ev)
+	case WindowData:
+		s.arrive(&ev)
+		return 0
+	case WindowConsumed:
+		if s.meter == nil || ev.fits() {
+			return 0
+		}
+		s.meter.at(ev.Now, p.rtt)
+		s.meter.consumed += ev.Bytes
+		return s.size(&ev)
+	case WindowStarved, WindowSettings:
+		return s.size(&ev)
+	case WindowClosed:
+		s.over(ev.Total)
+	}
+	return 0
+}
+
+// fits reports whether a body of known length needs no more than is granted, its END_STREAM included.
+func (ev *WindowEvent) fits() bool { return ev.Length >= 0 && ev.Length < int64(ev.Credit) }
+
+// enter counts the stream in. Its share, if that is more than the window it begins with, goes out right behind its request,
+// but only where responses have been of a size to need it.
+func (s *adaptiveStream) enter(ev *WindowEvent) int {
+	p := s.path
+	if s.next = p.open; s.next != nil {
+		s.next.prev = s
+	}
+	p.open, s.isOpen = s, true
+	p.streams++
+	share := min(p.share(), p.limit())
+	p.shared = min(p.shared, share)
+	if gap := share - ev.Credit; p.deep > 0 && share > p.initial && gap >= smallestStep {
+		return gap
+	}
+	return 0
+}
+
+func (s *adaptiveStream) arrive(ev *WindowEvent) {
+	p := s.path
+	if ev.End {
+		s.leave()
+	}
+	if s.meter == nil {
+		if ev.fits() || ev.End {
+			return
+		}
+		s.meter = p.takeMeter()
+		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now)
+	}
+	if s.meter.wall != 0 {
+		s.resume(ev)
+	}
+	s.meter.at(ev.Now, p.rtt)
+	s.meter.arrived += ev.Bytes
+	if s.meter.reach(ev.Total) {
+		s.meter.wall = ev.Now
+	}
+	if ev.Total > int64(p.initial) {
+		p.deep = ahead
+	}
+}
+
+// resume is the first DATA behind the end of an announced window. It measures a round trip if the sender had to wait there, and
+// not for our reader.
+func (s *adaptiveStream) resume(ev *WindowEvent) {
+	p, m := s.path, s.meter
+	waited := p.quietFrom >= m.wall
+	through, _ := m.through()
+	if at, ok := m.answered(ev.Now); ok && waited && !p.growing && ev.Unread-ev.Bytes <= through/4 {
+		p.measure(at)
+	}
+	m.wall = 0
+}
+
+// size finds how large the window should be, and answers what is missing.
+func (s *adaptiveStream) size(ev *WindowEvent) int {
+	p := s.path
+	need, growing := 0, false
+	if s.meter != nil && 2*ev.Total >= int64(p.initial) { // a response that fits should cost nothing
+		through, before := s.meter.through()
+		if need, growing = s.meter.need(through, before); growing && !p.growing {
+			need, growing = through+before, false // it only takes from the others
+		}
+	}
+	target := p.initial
+	if need = min(need, p.need); need > 0 {
+		target = max(target, need, p.share())
+	}
+	target = min(target, p.limit())
+	low := target / 4 * 3
+	switch {
+	case target == p.initial:
+		low = target / 2
+	case growing && target == need:
+		low = target / 8 * 7
+	}
+	gap := target - ev.Credit - ev.Unread
+	if ev.Credit+ev.Unread > low || gap < smallestStep && ev.Credit > 0 {
+		return 0
+	}
+	n := p.uneven(ev.needed(gap))
+	if n <= 0 {
+		return 0
+	}
+	if target > p.initial {
+		p.probe(s.w, ev.Now)
+	}
+	if s.meter != nil {
+		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now)
+	}
+	return n
+}
+
+// leave takes the stream out of those that share.
+func (s *adaptiveStream) leave() {
+	if !s.isOpen {
+		return
+	}
+	p := s.path
+	if s.prev != nil {
+		s.prev.next = s.next
+	} else {
+		p.open = s.next
+	}
+	if s.next != nil {
+		s.next.prev = s.prev
+	}
+	s.prev, s.next, s.isOpen = nil, nil, false
+	if p.streams--; p.streams > 0 && p.deep > 0 && 2*p.share() >= 3*p.shared {
+		p.handOut()
+	}
+}
+
+func (s *adaptiveStream) over(total int64) {
+	p := s.path
+	s.leave()
+	if total <= int64(p.initial) {
+		p.deep = max(0, p.deep-1)
+	}
+	if s.meter != nil {
+		s.meter.spare, p.spareMeters = p.spareMeters, s.meter
+	}
+	*s = adaptiveStream{next: p.spareStreams}
+	p.spareStreams = s
+}
+
+func (p *adaptivePath) takeMeter() *meter {
+	m := p.spareMeters
+	if m == nil {
+		return &meter{}
+	}
+	p.spareMeters = m.spare
+	*m = meter{}
+	return m
+}
+
+// A meter measures what goes through a window in a round trip: it counts in quarters of one.
+type meter struct {
+	arrived, consumed int           // in the quarter that is running
+	ends              time.Duration // of that quarter
+	past              [8]quarter    // the two round trips before it, the last quarter first
+	filled            uint8         // how many of past there are
+
+	// Sums over past, of the last three and four, and of the four before.
+	three, four, before quarter
+
+	wall          time.Duration // when DATA came that ends where a window ended, 0: there was more
+	marks         [16]mark      // ends of windows, as announced: a ring
+	made, reached uint8         // their number, and how many of them DATA has passed
+
+	spare *meter
+}
+
+type quarter struct{ arrived, consumed uint32 }
+
+// A mark is the end of a window, in octets of the stream, and when it was announced, in markTime, both of them modulo 2^32.
+type mark struct{ limit, at uint32 }
+
+const markTime = 16 * time.Microsecond
+
+// announce notes the end of a window.
+func (m *meter) announce(limit int64, now time.Duration) {
+	if int(m.made-m.reached) == len(m.marks) {
+		m.reached++ // the oldest is forgotten
+	}
+	m.marks[int(m.made)%len(m.marks)] = mark{uint32(limit), uint32(now / markTime)}
+	m.made++
+}
+
+// reach passes the marks that DATA up to total has reached, and reports whether it ends at one.
+func (m *meter) reach(total int64) bool {
+	for m.reached != m.made {
+		beyond := int32(uint32(total) - m.marks[int(m.reached)%len(m.marks)].limit)
+		if beyond < 0 {
+			return false
+		}
+		m.reached++
+		if beyond == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// answered is how long ago the first window was announced that DATA has not passed.
+func (m *meter) answered(now time.Duration) (ago time.Duration, ok bool) {
+	if m.reached == m.made {
+		return 0, false
+	}
+	return time.Duration(uint32(now/markTime)-m.marks[int(m.reached)%len(m.marks)].at) * markTime, true
+}
+
+// at moves the meter to the time now. After a pause of four round trips it begins anew.
+func (m *meter) at(now, rtt time.Duration) {
+	if now >= m.ends {
+		m.advance(now, rtt/4)
+	}
+}
+
+func (m *meter) advance(now, length time.Duration) {
+	if m.ends == 0 || now-m.ends > 16*length {
+		m.past, m.filled = [8]quarter{}, 0
+		m.arrived, m.consumed, m.three, m.four, m.before = 0, 0, quarter{}, quarter{}, quarter{}
+		m.ends = now + length
+		return
+	}
+	for now >= m.ends {
+		copy(m.past[1:], m.past[:])
+		m.past[0] = quarter{clamp32(m.arrived), clamp32(m.consumed)}
+		m.arrived, m.consumed = 0, 0
+		m.filled = min(m.filled+1, uint8(len(m.past)))
+		m.ends += length
+	}
+	m.three = sum(m.past[:3])
+	m.four = sum(m.past[:4])
+	m.before = sum(m.past[4:])
+}
+
+func clamp32(n int) uint32 { return uint32(min(n, math.MaxUint32/8)) }
+
+func sum(list []quarter) (s quarter) {
+	for _, q := range list {
+		s.arrived += q.arrived
+		s.consumed += q.consumed
+	}
+	return s
+}
+
+// through is what arrived and was consumed, whichever is less, in the last round trip (up to this instant, if that is more) and
+// in the one before.
+func (m *meter) through() (last, before int) {
+	arrived := max(int(m.four.arrived), int(m.three.arrived)+m.arrived)
+	consumed := max(int(m.four.consumed), int(m.three.consumed)+m.consumed)
+	return min(arrived, consumed), int(min(m.before.arrived, m.before.consumed))
+}
+
+// need is the window that such a flow can use. What grows may be twice as much in the next round trip, and be seen one
+// later: three times. What does not gets twice the mean: after a loss nothing comes, then double.
+func (m *meter) need(last, before int) (need int, growing bool) {
+	if 4*last > 5*before && (4*before >= last || m.filled < uint8(len(m.past))) {
+		return 3 * last, true
+	}
+	return last + before, false
+}

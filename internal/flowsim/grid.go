@@ -1,0 +1,219 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"text/tabwriter"
+	"time"
+)
+
+// A Cell is a path and a number of streams.
+type Cell struct {
+	RTT     time.Duration
+	Rate    float64 // bits per second
+	Streams int
+}
+
+var (
+	roundTrips = []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond}
+	rates      = []float64{10e6, 100e6, 1e9, 10e9}
+	fans       = []int{1, 8, 100}
+)
+
+// grid is all 48 cells.
+func grid() (cells []Cell) {
+	for _, rtt := range roundTrips {
+		for _, rate := range rates {
+			for _, n := range fans {
+				cells = append(cells, Cell{rtt, rate, n})
+			}
+		}
+	}
+	return cells
+}
+
+func (c Cell) String() string { return fmt.Sprintf("%v %s ×%d", c.RTT, rateText(c.Rate), c.Streams) }
+
+func rateText(rate float64) string {
+	if rate >= 1e9 {
+		return fmt.Sprintf("%gG", rate/1e9)
+	}
+	return fmt.Sprintf("%gM", rate/1e6)
+}
+
+// with is a cell's transfer of so many octets.
+func (c Cell) with(s subject, octets int) Scenario {
+	return Scenario{Config: s.config, RTT: c.RTT, Rate: c.Rate, Streams: c.Streams, Octets: octets}
+}
+
+// product is the path's bandwidth-delay product, in octets.
+func (s Scenario) product() float64 { return s.Rate / 8 * s.RTT.Seconds() }
+
+// A Score is a run beside that of windows without an end.
+type Score struct {
+	Result
+	Ratio float64 // of the unlimited run's speed
+	Line  float64 // what the unlimited run took of the line
+}
+
+// score plays s, and s unlimited.
+func score(s Scenario) (Score, error) {
+	got, err := Run(s)
+	if err != nil {
+		return Score{}, fmt.Errorf("%v: %w", Cell{s.RTT, s.Rate, s.Streams}, err)
+	}
+	if got.Stuck {
+		return Score{}, fmt.Errorf("%v: stuck after %v", Cell{s.RTT, s.Rate, s.Streams}, got.Time)
+	}
+	s.Config, s.Trace = unlimited.config, nil
+	best, err := Run(s)
+	if err != nil {
+		return Score{}, err
+	}
+	line := float64(s.Octets) * 8 / s.Rate
+	return Score{got, best.Time.Seconds() / got.Time.Seconds(), line / best.Time.Seconds()}, nil
+}
+
+// A condition is a way to play a cell.
+type condition struct {
+	name string
+	set  func(*Scenario)
+}
+
+var conditions = []condition{
+	{"cold", func(*Scenario) {}},
+	{"warm", func(s *Scenario) { s.Rounds = 2 }},
+	{"cold, in turn", func(s *Scenario) { s.InTurn = true }},
+	{"warm, in turn", func(s *Scenario) { s.InTurn, s.Rounds = true, 2 }},
+	{"cold, content-length", func(s *Scenario) { s.Length = true }},
+	{"warm, content-length", func(s *Scenario) { s.Length, s.Rounds = true, 2 }},
+}
+
+// A situation is a single scenario that asks for something else than speed.
+type situation struct {
+	name string
+	Scenario
+}
+
+const ms = time.Millisecond
+
+var situations = []situation{
+	{"steady, 1 stream", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 1 << 30}},
+	{"steady, 8 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 1 << 30}},
+	{"reader at 1 MB/s, 1 stream", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 32 << 20, Reader: 1e6}},
+	{"reader at 1 MB/s, 8 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 32 << 20, Reader: 1e6}},
+	{"reader at 1 MB/s, 100 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 100, Octets: 64 << 20, Reader: 1e6}},
+	{"reader at 50 MB/s of 125", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 512 << 20, Reader: 50e6}},
+	{"one of 8 never read", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 256 << 20, Unread: 1}},
+	{"50 of 100 never read", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 100, Octets: 256 << 20, Unread: 50}},
+	{"RTT 20 to 200 ms at 1 s, 1 stream", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+	{"RTT 20 to 200 ms at 1 s, 8 streams", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second, Rate: 1e9, Streams: 8, Octets: 256 << 20}},
+	{"a hole of 150 ms each second", Scenario{RTT: 100 * ms, HoleEvery: time.Second, HoleFor: 150 * ms, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+	{"TCP's own window is 6 MiB", Scenario{RTT: 100 * ms, TCPLimit: 6 << 20, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+	{"no slow start", Scenario{RTT: 100 * ms, NoSlowStart: true, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+}
+
+// play is a situation under a manager. Where the peer's streams are not all read, the unlimited run has only those that are.
+func (s situation) play(m subject) (Score, error) {
+	sc := s.Scenario
+	sc.Config = m.config
+	if sc.Unread == 0 {
+		return score(sc)
+	}
+	got, err := Run(sc)
+	if err != nil {
+		return Score{}, err
+	}
+	if got.Stuck {
+		return Score{Result: got}, nil
+	}
+	read := sc
+	read.Config, read.Unread, read.Streams = unlimited.config, 0, sc.Streams-sc.Unread
+	read.Octets = sc.Octets / sc.Streams * read.Streams
+	best, err := Run(read)
+	return Score{Result: got, Ratio: best.Time.Seconds() / got.Time.Seconds()}, err
+}
+
+// printAll prints the whole grid: for each condition the ratio of each manager to unlimited windows in each cell, then the
+// situations.
+func printAll(w io.Writer, managers []subject, octets int) error {
+	for _, how := range conditions {
+		if err := printCondition(w, how, managers, octets); err != nil {
+			return err
+		}
+	}
+	for _, m := range managers {
+		if err := printSituations(w, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printCondition(w io.Writer, how condition, managers []subject, octets int) error {
+	fmt.Fprintf(w, "\n%s: speed beside unlimited windows, %d MiB\n", how.name, octets>>20)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "cell\tline")
+	for _, m := range managers {
+		fmt.Fprintf(t, "\t%s", m.name)
+	}
+	fmt.Fprintln(t, "\tpromise MB\tWU/MB\tPINGs")
+	worst, reached := make([]float64, len(managers)), make([]int, len(managers))
+	for i := range worst {
+		worst[i] = math.Inf(1)
+	}
+	for _, c := range grid() {
+		var first Score
+		text := ""
+		for i, m := range managers {
+			s := c.with(m, octets)
+			how.set(&s)
+			got, err := score(s)
+			if err != nil {
+				return fmt.Errorf("%s, %s, %w", m.name, how.name, err)
+			}
+			if i == 0 {
+				first = got
+			}
+			text += fmt.Sprintf("\t%.3f", got.Ratio)
+			worst[i] = min(worst[i], got.Ratio)
+			if got.Ratio >= 0.95 {
+				reached[i]++
+			}
+		}
+		fmt.Fprintf(t, "%v\t%.2f%s\t%.1f\t%.1f\t%d\n", c, first.Line, text, megabytes(first.Peak),
+			float64(first.Updates)/megabytes(octets), first.Pings)
+	}
+	fmt.Fprint(t, "worst\t")
+	for i := range managers {
+		fmt.Fprintf(t, "\t%.3f", worst[i])
+	}
+	fmt.Fprint(t, "\ncells ≥ 0.95\t")
+	for i := range managers {
+		fmt.Fprintf(t, "\t%d/%d", reached[i], len(grid()))
+	}
+	fmt.Fprintf(t, "\n(the last three columns are %s's)\n", managers[0].name)
+	return t.Flush()
+}
+
+func printSituations(w io.Writer, m subject) error {
+	fmt.Fprintf(w, "\n%s\n", m.name)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "situation\tof unlimited\tpromise, mean MB\tof a BDP\tpeak MB\tunread, mean MB\tpeak MB\tWU/MB\tPINGs")
+	for _, s := range situations {
+		got, err := s.play(m)
+		if err != nil {
+			return fmt.Errorf("%s, %s: %w", m.name, s.name, err)
+		}
+		speed := fmt.Sprintf("%.3f", got.Ratio)
+		if got.Stuck {
+			speed = "stuck"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.2f\t%.1f\t%.2f\t%.2f\t%.1f\t%d\n", s.name, speed, got.Mean/(1<<20), got.Mean/s.product(), megabytes(got.Peak),
+			got.MeanUnread/(1<<20), megabytes(got.PeakUnread), float64(got.Updates)/megabytes(s.Octets), got.Pings)
+	}
+	return t.Flush()
+}
+
+func megabytes(n int) float64 { return float64(n) / (1 << 20) }
