@@ -64,6 +64,7 @@ type Config struct {
 	KeepAlive             time.Duration // of silence before a PING asks whether the peer lives; 30 s
 	PingTimeout           time.Duration // until the answer to that PING; 15 s
 	WriteStallTimeout     time.Duration // of the peer not accepting a write; 30 s
+	WindowStallTimeout    time.Duration // of a reader waiting at a receive window that its manager keeps shut; off
 	ExpectContinueTimeout time.Duration // how long Expect: 100-continue holds a body back; 1 s
 
 	// Trace is called for every frame as it crosses the socket. See TraceEvent.

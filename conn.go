@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"sync"
 	"time"
 
 	"gohyper.dev/hyper/internal/wire"
@@ -44,7 +43,7 @@ type Conn struct {
 
 	frames *frameReader // owned by readLoop
 
-	mu sync.Mutex // guards everything below
+	mu managerMutex // guards everything below
 
 	err      error // the first one: what every caller sees
 	closed   bool  // Close was called: nothing is handed out any more, not even what had arrived
@@ -758,6 +757,7 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		}
 		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
 		c.window.discard(f.padding)
+		c.starveOthersLocked(s)
 		c.stats.DataReceived += int64(f.Length)
 		if s == nil {
 			c.window.consume(f.Length - f.padding) // late DATA: we ended this stream and the peer had not heard yet
@@ -776,6 +776,14 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		return nil // a later part of late DATA: booked with its first
 	}
 	return s.recvDataLocked(f)
+}
+
+// starveOthersLocked is for readers of other streams than s, whose data has used up the connection's window.
+func (c *Conn) starveOthersLocked(s *Stream) {
+	if c.window.credit > 0 || c.window.readers == 0 || s != nil && c.window.readers == s.window.readers {
+		return
+	}
+	c.window.starve()
 }
 
 func (c *Conn) recvHeadersLocked(f *frame) error {

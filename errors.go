@@ -62,6 +62,10 @@ var (
 	// ErrWriteStalled: the peer accepted nothing for Config.WriteStallTimeout.
 	ErrWriteStalled = errors.New("hyper: peer does not read")
 
+	// ErrWindowStalled: a reader waited for Config.WindowStallTimeout at a receive window that its manager did not
+	// open. It comes inside a StreamError, or a ConnError where it is the connection's window, which says how it stood.
+	ErrWindowStalled = errors.New("hyper: window manager grants nothing")
+
 	// ErrHandshakeTimeout: the peer's SETTINGS did not come within Config.HandshakeTimeout.
 	ErrHandshakeTimeout = errors.New("hyper: peer sent no SETTINGS")
 )

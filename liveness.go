@@ -118,6 +118,9 @@ func (c *Conn) tick() {
 		c.failLocked(err)
 		return
 	}
+	if c.endStalledLocked(); c.err != nil {
+		return
+	}
 	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
 		c.sendPingLocked(&ping{keeper: true})
 	}
@@ -147,8 +150,39 @@ func (c *Conn) armDueLocked() {
 }
 
 // deadlinesLocked lists when something may become due, 0 where nothing can.
-func (c *Conn) deadlinesLocked() [6]time.Duration {
-	return [...]time.Duration{c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked()}
+func (c *Conn) deadlinesLocked() [7]time.Duration {
+	return [...]time.Duration{
+		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
+	}
+}
+
+// stallByLocked is when the first of the readers who wait in vain has waited too long.
+func (c *Conn) stallByLocked() time.Duration {
+	if c.cfg.WindowStallTimeout <= 0 {
+		return 0
+	}
+	at := c.window.stalledAt()
+	for _, s := range c.streams {
+		if by := s.window.stalledAt(); by > 0 && (at == 0 || by < at) {
+			at = by
+		}
+	}
+	return at
+}
+
+// endStalledLocked ends those whose window managers grant nothing to a reader who waits.
+func (c *Conn) endStalledLocked() {
+	for at := c.stallByLocked(); at > 0 && c.now >= at && c.err == nil; at = c.stallByLocked() {
+		if by := c.window.stalledAt(); by > 0 && c.now >= by {
+			c.window.stall()
+			return
+		}
+		for _, s := range c.streams {
+			if by := s.window.stalledAt(); by > 0 && c.now >= by {
+				s.window.stall()
+			}
+		}
+	}
 }
 
 // overdueLocked says which deadline the peer has missed.

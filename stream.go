@@ -630,7 +630,12 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		if s.recvErr != nil { // the window manager ended it
 			continue
 		}
-		if err := s.waitLocked(context.Background(), &s.recvQ); err != nil {
+		c.window.enter()
+		s.window.enter()
+		err := s.waitLocked(context.Background(), &s.recvQ)
+		s.window.leave()
+		c.window.leave()
+		if err != nil {
 			s.resetLocked(streamErr(s.id, Cancel, err))
 		}
 	}
@@ -647,12 +652,8 @@ func (s *Stream) consumeLocked(n int) {
 // starveLocked tells the managers that a reader waits for a peer that may not send.
 func (s *Stream) starveLocked() {
 	s.c.readClockLocked()
-	if s.c.window.credit <= 0 {
-		s.c.window.update(WindowEvent{Kind: WindowStarved})
-	}
-	if s.window.credit <= 0 {
-		s.window.update(WindowEvent{Kind: WindowStarved})
-	}
+	s.c.window.starve()
+	s.window.starve()
 }
 
 // closeRead is Body.Close: nobody will read any more. An exchange that is over stays as it was, any other is cancelled.

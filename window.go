@@ -120,11 +120,14 @@ type Window struct {
 	// The rest is guarded by c.mu.
 	manager WindowManager
 	managed bool  // the factory was asked
+	foreign bool  // the manager is not one of ours: it may do anything
+	readers int32 // who wait for what comes through the window
 	credit  int64 // what the peer may send once pending is announced; below 0 after a smaller initial window
 	pending int64 // granted, its WINDOW_UPDATE not yet among the bytes to write
 	unread  int64
 	total   int64
 	timer   *time.Timer
+	starved time.Duration // since when they wait in vain, 0: they do not
 }
 
 // StreamID returns the window's stream, 0 for the connection.
@@ -216,12 +219,19 @@ func (w *Window) open(factory WindowManagerFactory) {
 }
 
 func (w *Window) make(factory WindowManagerFactory) (err error) {
+	w.c.mu.enter()
 	defer func() {
+		w.c.mu.leave()
 		if p := recover(); p != nil {
 			err = &WindowManagerError{StreamID: w.StreamID(), Event: WindowOpened, Panic: p}
 		}
 	}()
 	w.manager = factory(w)
+	switch w.manager.(type) {
+	case *adaptivePath, *adaptiveStream, Fixed, consumptionWindow, *rateLimiter:
+	default:
+		w.foreign = true
+	}
 	return nil
 }
 
@@ -277,7 +287,13 @@ func (w *Window) update(ev WindowEvent) {
 }
 
 func (w *Window) ask(ev WindowEvent) (n int, err error) {
+	if w.foreign {
+		w.c.mu.enter()
+	}
 	defer func() {
+		if w.foreign {
+			w.c.mu.leave()
+		}
 		if p := recover(); p != nil {
 			err = &WindowManagerError{StreamID: w.StreamID(), Event: ev.Kind, Panic: p}
 		}
@@ -308,6 +324,48 @@ func (w *Window) grant(n int64) {
 	}
 	w.credit += n
 	w.pending += n
+	if w.credit > 0 {
+		w.starved = 0
+	}
+}
+
+// starve tells the manager of a reader who waits, has nothing here, and whose peer may send nothing.
+func (w *Window) starve() {
+	if w.credit > 0 {
+		return
+	}
+	w.update(WindowEvent{Kind: WindowStarved})
+	if w.credit <= 0 && w.starved == 0 && w.c.cfg.WindowStallTimeout > 0 && !w.ended() {
+		w.starved = max(w.c.now, 1)
+		w.c.armLocked(w.stalledAt())
+	}
+}
+
+// enter counts a reader who begins to wait, leave one who does not any more.
+func (w *Window) enter() { w.readers++ }
+
+func (w *Window) leave() {
+	if w.readers--; w.readers == 0 {
+		w.starved = 0
+	}
+}
+
+// stalledAt is when the manager will have had its time to grant something to a reader, 0 where none waits in vain.
+func (w *Window) stalledAt() time.Duration {
+	if w.starved == 0 || w.credit > 0 {
+		return 0
+	}
+	return w.starved + w.c.cfg.WindowStallTimeout
+}
+
+// stall ends the stream, or the connection, whose manager lets a reader wait for ever.
+func (w *Window) stall() {
+	whose := "the connection"
+	if w.s != nil {
+		whose = fmt.Sprintf("stream %d", w.s.id)
+	}
+	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for %v (%d octets came, %d of them are unread)",
+		ErrWindowStalled, whose, w.credit, w.c.cfg.WindowStallTimeout, w.total, w.unread))
 }
 
 // needed is WindowEvent.needed for a grant that no event asks for.

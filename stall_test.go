@@ -1,0 +1,186 @@
+package hyper
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+const stallAfter = 5 * time.Second
+
+// still makes managers that grant nothing, ever, where of says so, and give back what was read elsewhere.
+func still(of func(stream uint32) bool) *Config {
+	return &Config{InitialStreamWindow: 10, WindowStallTimeout: stallAfter, WindowManager: func(w *Window) WindowManager {
+		if of(w.StreamID()) {
+			return nil
+		}
+		return giveBack(w)
+	}}
+}
+
+// A stream whose manager never grants is found and named; the connection goes on.
+func TestStalledWindowOfAStreamIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, still(func(id uint32) bool { return id == 1 }))
+		peer.Ignore(wire.WindowUpdate)
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		peer.WriteData(1, 0, make([]byte, 10))
+		readOctets(t, resp.Body, 10)
+		start := time.Now()
+		_, err := resp.Body.Read(make([]byte, 1))
+		if waited := time.Since(start); waited != stallAfter {
+			t.Errorf("found after %v, want %v", waited, stallAfter)
+		}
+		var s *StreamError
+		if !errors.Is(err, ErrWindowStalled) || !errors.As(err, &s) || s.StreamID != 1 || s.FromPeer || !strings.Contains(err.Error(), "window of stream 1 ") {
+			t.Errorf("got %v", err)
+		}
+		peer.WantRSTStream("nobody will ever read it", 1, wire.InternalError)
+		answerGet(t, peer, conn, 3, ":status: 204").Body.Close()
+	})
+}
+
+func TestStalledWindowOfTheConnectionIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := still(func(id uint32) bool { return id == 0 })
+		cfg.InitialStreamWindow = 1 << 20
+		peer, conn := dialPeer(t, cfg)
+		peer.Ignore(wire.WindowUpdate)
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		for range 5 {
+			peer.WriteData(1, 0, make([]byte, wire.InitialWindow/5))
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		var c *ConnError
+		if n != wire.InitialWindow || !errors.Is(err, ErrWindowStalled) || !errors.As(err, &c) || !strings.Contains(err.Error(), "window of the connection ") {
+			t.Errorf("read %d, then %v", n, err)
+		}
+		peer.WantGoAway("our fault", 0, wire.InternalError)
+	})
+}
+
+// A reader who began to wait before another stream took the last of the connection's window waits in vain as well.
+func TestStallOfAReaderWhoWaitedBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := still(func(id uint32) bool { return id == 0 })
+		cfg.InitialStreamWindow = 1 << 20
+		peer, conn := dialPeer(t, cfg)
+		waiting := answerGet(t, peer, conn, 1, ":status: 200")
+		unread := answerGet(t, peer, conn, 3, ":status: 200")
+		result := make(chan error)
+		go func() {
+			_, err := waiting.Body.Read(make([]byte, 1))
+			result <- err
+		}()
+		synctest.Wait()
+		for range 5 {
+			peer.WriteData(3, 0, make([]byte, wire.InitialWindow/5))
+		}
+		if err := <-result; !errors.Is(err, ErrWindowStalled) || !strings.Contains(err.Error(), "65535 of them are unread") {
+			t.Errorf("got %v", err)
+		}
+		unread.Body.Close()
+	})
+}
+
+// Who waits for a peer that may send, or does not wait, or is granted something in time, is no case for the timeout.
+func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
+	grant := func(w *Window, n int) func() { return func() { w.Grant(n) } }
+	for name, play := range map[string]func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window){
+		"a slow peer": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
+			time.AfterFunc(10*stallAfter, func() { peer.WriteData(1, wire.EndStream, make([]byte, 10)) })
+			wantBody(t, "it came at last", resp.Body, string(make([]byte, 10)))
+		},
+		"nobody reads": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
+			peer.WriteData(1, 0, make([]byte, 10))
+			time.Sleep(10 * stallAfter)
+			readOctets(t, resp.Body, 10)
+		},
+		"a grant in time": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
+			peer.WriteData(1, 0, make([]byte, 10))
+			readOctets(t, resp.Body, 10)
+			for range 5 {
+				time.AfterFunc(stallAfter-time.Millisecond, grant(w, 1))
+				time.AfterFunc(2*stallAfter, func() { peer.WriteData(1, 0, []byte("x")) }) // the peer takes its time
+				readOctets(t, resp.Body, 1)
+			}
+		},
+		"readers who give up": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
+			peer.WriteData(1, 0, make([]byte, 10))
+			readOctets(t, resp.Body, 10)
+			for range 5 {
+				resp.Stream().SetReadDeadline(time.Now().Add(stallAfter - time.Second))
+				if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatal(err)
+				}
+			}
+		},
+		"a larger initial window": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
+			peer.WriteData(1, 0, make([]byte, 10))
+			readOctets(t, resp.Body, 10)
+			time.AfterFunc(stallAfter/2, func() { go resp.Stream().Conn().UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 11}) })
+			time.AfterFunc(stallAfter/2+time.Second, func() {
+				peer.WriteSettingsAck()
+				time.Sleep(10 * stallAfter)
+				peer.WriteData(1, 0, []byte("x"))
+			})
+			readOctets(t, resp.Body, 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := still(func(id uint32) bool { return id != 0 })
+				cfg.KeepAlive = -1
+				factory, windows := windowHandles()
+				peer, conn := dialPeer(t, cfg)
+				peer.Ignore(wire.WindowUpdate)
+				got := doAsync(t.Context(), conn, &Request{WindowManager: factory})
+				peer.WantHeaders("the request", 1)
+				peer.WriteHeaders(1, 0, ":status: 200")
+				resp := got.want(t, "the response")
+				play(t, peer, resp, windows[1])
+				if err := conn.Err(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestWindowMayStayShutForeverByDefault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: -1, KeepAlive: -1, WindowManager: func(*Window) WindowManager { return nil }})
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		resp.Stream().SetReadDeadline(time.Now().Add(time.Hour))
+		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// A shrunken initial window can shut a window under a reader who waits already.
+func TestStallBySmallerInitialWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, still(func(uint32) bool { return true }))
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		result := make(chan error)
+		go func() {
+			_, err := resp.Body.Read(make([]byte, 1))
+			result <- err
+		}()
+		synctest.Wait()
+		go conn.UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 0})
+		peer.WantFrame("no window any more", wire.Settings)
+		peer.WriteSettingsAck()
+		if err := <-result; !errors.Is(err, ErrWindowStalled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
