@@ -29,8 +29,10 @@
 //
 // The peer may send only what a window allows. A WindowManager decides when the window moves: it hears what arrives and
 // what is read, and answers with an increment. Config.WindowManager makes one for the connection and one for each
-// stream; Request.WindowManager makes another one for a single stream. Adaptive is the default, which follows path and reader;
-// Manual, Fixed and RateLimited are built in, too.
+// stream; Request.WindowManager makes another one for a single stream. Adaptive, the default, gives a stream what path and
+// reader can use, within a budget of the connection; Manual, Fixed and RateLimited are built in, too. A manager that breaks the rules ends what
+// it is for with a *WindowManagerError and never the accounting; one that lets a reader wait is found by
+// Config.WindowStallTimeout.
 //
 // # Errors
 //

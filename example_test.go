@@ -61,6 +61,16 @@ var server = sync.OnceValue(func() *httptest.Server {
 		io.WriteString(w, "content")
 		w.Header().Set("Checksum", "9a0364b9")
 	})
+	mux.HandleFunc("/large", func(w http.ResponseWriter, r *http.Request) { // of a length that it does not tell
+		for range 16 {
+			w.Write(make([]byte, 64<<10))
+			http.NewResponseController(w).Flush()
+		}
+	})
+	mux.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1048576")
+		w.Write(make([]byte, 1<<20))
+	})
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
