@@ -17,7 +17,8 @@ import (
 // and be promised, in octets, 64 MiB where it is 0; the protocol's own start, 65,535, is its floor. It bounds the speed,
 // too: a path needs two bandwidth-delay products.
 //
-// On a connection whose manager is another one, or Adaptive behind a wrapper, each stream works for itself, with a Budget of its own.
+// A request's Adaptive on a connection of Adaptive is the connection's, and its figures do not count. On a connection whose manager is
+// another one, or Adaptive behind a wrapper, each stream works for itself, with a Budget of its own.
 type Adaptive struct{ Initial, Budget int }
 
 const (
@@ -168,10 +169,10 @@ func (p *adaptivePath) learn(now time.Duration) {
 		p.turn = now + 16*p.rtt
 		p.best[0], p.best[1] = 0, p.best[0]
 	}
-	p.best[0] = max(p.best[0], (through+before)/2)
+	p.best[0] = max(p.best[0], (through+before)/2, through/4*3)
 	need, growing := p.meter.need(through, before)
 	p.need, p.growing = max(need, 2*p.best[0], 2*p.best[1]), growing
-	if p.deep > 0 && 2*p.share() >= 3*p.shared {
+	if p.deep > 0 && !p.alone && 2*p.share() >= 3*p.shared {
 		p.handOut()
 	}
 }
@@ -242,11 +243,13 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 		s.arrive(&ev)
 		return 0
 	case WindowConsumed:
-		if s.meter == nil || ev.fits() {
+		if ev.fits() {
 			return 0
 		}
-		s.meter.at(ev.Now, p.rtt)
-		s.meter.consumed += ev.Bytes
+		if s.meter != nil {
+			s.meter.at(ev.Now, p.rtt)
+			s.meter.consumed += ev.Bytes
+		}
 		return s.size(&ev)
 	case WindowStarved, WindowSettings:
 		return s.size(&ev)
@@ -316,11 +319,12 @@ func (s *adaptiveStream) resume(ev *WindowEvent) {
 // size finds how large the window should be, and answers what is missing.
 func (s *adaptiveStream) size(ev *WindowEvent) int {
 	p := s.path
-	need, growing := 0, false
+	need := 0
 	if s.meter != nil && 2*ev.Total >= int64(p.initial) { // a response that fits should cost nothing
 		through, before := s.meter.through()
+		var growing bool
 		if need, growing = s.meter.need(through, before); growing && !p.growing {
-			need, growing = through+before, false // it only takes from the others
+			need = through + before // it only takes from the others
 		}
 	}
 	target := p.initial
@@ -328,11 +332,8 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 		target = max(target, need, p.share())
 	}
 	target = min(target, p.limit())
-	low := target / 4 * 3
-	switch {
-	case target == p.initial:
-		low = target / 2
-	case growing && target == need:
+	low := target / 2
+	if target > p.initial {
 		low = target / 8 * 7
 	}
 	gap := target - ev.Credit - ev.Unread

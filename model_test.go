@@ -136,7 +136,7 @@ func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
 	cfg := &Config{Authority: "own.example", MaxFrameSize: 16384 << r.IntN(4), HeaderTableSize: []int{0, 100, 4096, 10000, -1}[r.IntN(5)]}
 	managers := []WindowManagerFactory{
 		Manual{}.New, Manual{Stream: 3000, Connection: 70_000}.New, Fixed{Size: 20_000}.New, RateLimited{PerSecond: 200_000}.New,
-		reviving(WindowEvent.Consumed), reviving(WindowEvent.Received),
+		reviving(WindowEvent.Consumed), reviving(WindowEvent.Received), Adaptive{}.New, Adaptive{Initial: 3000, Budget: 70_000}.New,
 	}
 	manager := managers[r.IntN(len(managers))]
 	cfg.WindowManager = m.noting(manager)
