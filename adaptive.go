@@ -299,7 +299,7 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 	if s.meter.reach(ev.Total) {
 		s.meter.wall = ev.Now
 	}
-	if ev.Total > int64(p.initial) {
+	if 2*ev.Total >= int64(p.initial) {
 		p.deep = ahead
 	}
 }
@@ -333,7 +333,7 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	}
 	target = min(target, p.limit())
 	low := target / 2
-	if target > p.initial {
+	if target > p.initial || need > 0 && p.growing {
 		low = target / 8 * 7
 	}
 	gap := target - ev.Credit - ev.Unread
