@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+
+	"gohyper.dev/hyper/internal/wire"
 )
 
 // slots is the admission of our streams: the peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2) says how many may be
@@ -30,6 +32,25 @@ const (
 	unlimitedSlots = math.MaxUint32
 	maxResetMarks  = 1000 // more of them cause a PING
 )
+
+// takesRequestsLocked says why a new stream cannot be opened, if so.
+func (c *Conn) takesRequestsLocked() error {
+	switch {
+	case c.err == ErrClosed || c.err == nil && c.draining:
+		return ErrClosed
+	case c.goAway != nil:
+		unsent := *c.goAway
+		unsent.Err, unsent.unprocessed = ErrDrained, true
+		return &unsent
+	case c.err != nil:
+		unsent := *asConnError(c.err)
+		unsent.unprocessed = true
+		return &unsent
+	case c.nextID > wire.MaxStreamID:
+		return &ConnError{Err: ErrDrained, unprocessed: true}
+	}
+	return nil
+}
 
 // A turn says how a request comes to its slot.
 type turn uint8

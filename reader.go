@@ -1,0 +1,251 @@
+package hyper
+
+import (
+	"errors"
+	"io"
+	"runtime"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// readLoop owns the reading side of the socket.
+func (c *Conn) readLoop() {
+	defer close(c.readEnded)
+	for {
+		f, err := c.frames.next()
+		if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
+			err = c.recvBadFrame(we)
+		} else if err == nil {
+			err = c.recv(&f)
+		}
+		if err != nil {
+			c.fail(asConnError(err))
+			if c.accuses {
+				io.Copy(io.Discard, transport(c.nc))
+			}
+			return
+		}
+	}
+}
+
+// recvOctets is called for each read of the socket.
+func (c *Conn) recvOctets(n int) {
+	c.mu.Lock()
+	c.readClockLocked()
+	c.lastRecv = c.now
+	c.stats.BytesReceived += int64(n)
+	c.mu.Unlock()
+}
+
+// recv handles one frame. Its error ends the connection.
+func (c *Conn) recv(f *frame) (err error) {
+	c.mu.Lock()
+	switch {
+	case !c.peer.known && (f.Type != wire.Settings || f.Flags.Has(wire.Ack)):
+		err = c.notSettingsLocked(f)
+	default:
+		err = c.dispatchLocked(f)
+	}
+	if err == nil && c.err != nil {
+		err = c.err
+	}
+	yield := false
+	if !c.frames.more() {
+		c.wakeReadersLocked()
+		yield, c.ahead = c.ahead, false
+	}
+	c.unlock()
+	if yield {
+		runtime.Gosched()
+	}
+	return err
+}
+
+func (c *Conn) dispatchLocked(f *frame) error {
+	switch f.Type {
+	case wire.Data:
+		return c.recvDataLocked(f)
+	case wire.Headers:
+		return c.recvHeadersLocked(f)
+	case wire.PushPromise:
+		return c.recvPushPromiseLocked(f)
+	case wire.RSTStream:
+		return c.recvRSTStreamLocked(f)
+	case wire.Settings:
+		return c.recvSettingsLocked(f)
+	case wire.Ping:
+		return c.recvPingLocked(f)
+	case wire.GoAway:
+		return c.recvGoAwayLocked(f)
+	case wire.WindowUpdate:
+		return c.recvWindowUpdateLocked(f)
+	case wire.PriorityUpdate:
+		// RFC 9218 §7.1: it is the client's to send; from a server it is a PROTOCOL_ERROR.
+		return connErr(ProtocolError, "PRIORITY_UPDATE from a server")
+	}
+	return c.noiseLocked() // §5.5: a type we do not know
+}
+
+// notSettingsLocked ends a connection whose peer does not begin with SETTINGS (RFC 9113 §3.4). One that says goodbye
+// instead is taken at its word.
+func (c *Conn) notSettingsLocked(f *frame) error {
+	if f.Type == wire.GoAway {
+		if err := c.recvGoAwayLocked(f); err != nil {
+			return err
+		}
+		return c.goAway
+	}
+	return connErr(ProtocolError, "the first frame is %v, not SETTINGS", f.Type)
+}
+
+// wakeReadersLocked wakes those whose response or body came in the frames at hand: once each, however many they were.
+func (c *Conn) wakeReadersLocked() {
+	for i, s := range c.wakeups {
+		s.wakeDue = false
+		s.recvQ.wakeAll()
+		c.wakeups[i] = nil
+	}
+	c.wakeups = c.wakeups[:0]
+}
+
+// recvBadFrame ends the stream of a frame that cannot be read, and only it.
+func (c *Conn) recvBadFrame(we *wire.Error) error {
+	c.mu.Lock()
+	defer c.unlock()
+	if !c.frames.more() {
+		defer c.wakeReadersLocked()
+	}
+	if s := c.streams[we.StreamID]; s != nil {
+		s.resetLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
+		return c.provokedLocked()
+	}
+	if c.isIdleLocked(we.StreamID) {
+		return connErr(ErrCode(we.Code), "%s on an idle stream", we.Reason)
+	}
+	return c.noiseLocked()
+}
+
+// isIdleLocked reports whether nobody has opened or promised the stream yet.
+func (c *Conn) isIdleLocked(id uint32) bool {
+	if id%2 == 1 {
+		return id >= c.nextID
+	}
+	return id > c.lastPushID
+}
+
+// strayLocked judges a frame on a stream that is not there (RFC 9113 §5.1). It is nil for what was under way when
+// we ended the stream.
+func (c *Conn) strayLocked(f *frame) error {
+	switch {
+	case c.isIdleLocked(f.StreamID):
+		return connErr(ProtocolError, "%v on the idle stream %d", f.Type, f.StreamID)
+	case c.slots.isReset(f.StreamID):
+		if f.Flags.Has(wire.EndStream) && f.Type != wire.PushPromise {
+			c.slots.forget(f.StreamID)
+			c.admitLocked()
+		}
+		return c.noiseLocked()
+	}
+	return connErr(StreamClosed, "%v on the closed stream %d", f.Type, f.StreamID)
+}
+
+func (c *Conn) recvDataLocked(f *frame) error {
+	s := c.streams[f.StreamID]
+	if f.first {
+		// RFC 9113 §6.9.1: the connection's window counts every DATA frame, whatever becomes of it.
+		if !c.window.receive(f.Length, f.padding) {
+			return connErr(FlowControlError, "DATA of %d octets exceeds the connection's window", f.Length)
+		}
+		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
+		c.window.discard(f.padding)
+		c.starveOthersLocked(s)
+		c.stats.DataReceived += int64(f.Length)
+		if s == nil {
+			c.window.consume(f.Length - f.padding) // late DATA: we ended this stream and the peer had not heard yet
+			c.noise.earn((f.Length - f.padding) / 64)
+			return c.strayLocked(f)
+		}
+		if f.Length == f.padding && !f.Flags.Has(wire.EndStream) {
+			if err := c.noiseLocked(); err != nil {
+				return err
+			}
+		} else {
+			c.usefulLocked(f.Length - f.padding)
+		}
+	}
+	if s == nil {
+		return nil // a later part of late DATA: booked with its first
+	}
+	return s.recvDataLocked(f)
+}
+
+// starveOthersLocked is for readers of other streams than s, whose data has used up the connection's window.
+func (c *Conn) starveOthersLocked(s *Stream) {
+	if c.window.credit > 0 || c.window.readers == 0 || s != nil && c.window.readers == s.window.readers {
+		return
+	}
+	c.window.starve()
+}
+
+func (c *Conn) recvHeadersLocked(f *frame) error {
+	s := c.streams[f.StreamID]
+	if s == nil {
+		return c.strayLocked(f)
+	}
+	c.usefulLocked(f.Length)
+	return s.recvHeadersLocked(f)
+}
+
+func (c *Conn) recvRSTStreamLocked(f *frame) error {
+	s := c.streams[f.StreamID]
+	if s == nil {
+		if c.isIdleLocked(f.StreamID) {
+			return connErr(ProtocolError, "RST_STREAM on the idle stream %d", f.StreamID)
+		}
+		c.slots.forget(f.StreamID) // the peer does not count it any more
+		c.admitLocked()
+		return c.noiseLocked()
+	}
+	return s.recvResetLocked(ErrCode(wire.ParseRSTStream(f.payload)))
+}
+
+func (c *Conn) recvWindowUpdateLocked(f *frame) error {
+	n := int64(wire.ParseWindowUpdate(f.payload))
+	if f.StreamID == 0 {
+		if n == 0 {
+			return connErr(ProtocolError, "WINDOW_UPDATE of 0 octets")
+		}
+		// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1.
+		if c.sendWindow+n > wire.MaxWindow {
+			return connErr(FlowControlError, "WINDOW_UPDATE raises the connection's window above 2^31-1")
+		}
+		c.sendWindow += n
+		return c.judgeUpdateLocked(n)
+	}
+	s := c.streams[f.StreamID]
+	if s == nil {
+		if c.isIdleLocked(f.StreamID) {
+			return connErr(ProtocolError, "WINDOW_UPDATE on the idle stream %d", f.StreamID)
+		}
+		return c.noiseLocked()
+	}
+	return s.recvWindowUpdateLocked(n)
+}
+
+func (c *Conn) recvGoAwayLocked(f *frame) error {
+	last, code, debug := wire.ParseGoAway(f.payload)
+	// RFC 9113 §6.8: later GOAWAYs MUST NOT increase the last stream identifier.
+	if c.goAway != nil && last > c.goAway.LastStreamID {
+		return connErr(ProtocolError, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID, last)
+	}
+	c.goAway = &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last, Debug: append([]byte(nil), debug...), goAway: true}
+	c.news = true
+	c.slots.waiting.wakeAll()
+	for id, s := range c.streams {
+		if id%2 == 1 && id > last {
+			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway, unprocessed: true})
+		}
+	}
+	c.closeIfDrainedLocked()
+	return c.noiseLocked()
+}

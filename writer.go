@@ -1,0 +1,200 @@
+package hyper
+
+import (
+	"runtime"
+	"time"
+)
+
+const (
+	fewOctets = 4 << 10   // pending: one Gosched may collect more
+	writeSize = 64 << 10  // handed to the socket at once
+	outSize   = 128 << 10 // DATA is gathered up to here for one turn of writeLoop
+
+	shrinkDelay = 250 * time.Millisecond // a connection that has written nothing for so long is idle
+)
+
+// writeLoop owns the writing side of the socket, and closes it.
+func (c *Conn) writeLoop() {
+	defer close(c.ended)
+	tracer := newSendTracer(c)
+	c.mu.Lock()
+	for {
+		for !c.hasWorkLocked() {
+			c.restLocked()
+			c.applyGrantsLocked()
+		}
+		if len(c.out) < fewOctets && c.err == nil {
+			// Callers that are about to add their requests get the chance, and share the write.
+			c.unlock()
+			runtime.Gosched()
+			c.mu.Lock()
+		}
+		c.applyGrantsLocked()
+		c.fillLocked()
+		batch := c.out
+		last := c.err != nil
+		c.out, c.spare = c.spare[:0], nil
+		c.acksQueued = 0
+		c.written += uint64(len(batch))
+		c.watchWriteLocked()
+		c.unlock() // DATA that ended a stream freed its slot
+
+		tracer.trace(batch)
+		err := c.write(batch)
+		if err == nil && !last { // the last words leave together with what TLS says at the end
+			err = c.below.flush()
+		}
+		if err != nil {
+			c.awaitLastWords(err)
+		}
+
+		c.mu.Lock()
+		c.spare = batch
+		c.writeSince = 0
+		if err == nil {
+			c.flushed = c.written
+			c.flushQ.wakeAll()
+		}
+		if err != nil || last {
+			c.unlock()
+			c.closeSocket(err == nil)
+			return
+		}
+	}
+}
+
+// restLocked waits for work.
+func (c *Conn) restLocked() {
+	if at := c.shrinkAtLocked(); at > 0 {
+		c.armLocked(at)
+	}
+	c.parked = true
+	c.unlock()
+	<-c.kick
+	c.mu.Lock()
+	c.parked = false
+}
+
+// shrinkAtLocked is when a connection has been idle for long enough to give its buffers back; 0: it has none, or writes.
+func (c *Conn) shrinkAtLocked() time.Duration {
+	if c.writeSince != 0 || len(c.out) > 0 || cap(c.out)+cap(c.spare) == 0 {
+		return 0
+	}
+	return c.wroteAt + shrinkDelay
+}
+
+func (c *Conn) shrinkLocked() {
+	c.out, c.spare, c.fieldRoom = nil, nil, nil
+	c.fields.fields = nil
+	c.below.shrink()
+}
+
+// awaitLastWords ends a connection that cannot be written to any more. What the peer said before, a GOAWAY above all,
+// may lie in the socket: readLoop gets the time to find it, and to end the connection by it.
+func (c *Conn) awaitLastWords(err error) {
+	timer := time.AfterFunc(closeGrace, func() { c.fail(lostErr(err)) })
+	defer timer.Stop()
+	<-c.done
+}
+
+// write hands batch to TLS, or the socket, in pieces, so that a slow peer and a stalled one can be told apart.
+func (c *Conn) write(batch []byte) error {
+	for len(batch) > 0 {
+		n := min(len(batch), writeSize)
+		if len(batch)-n <= fewOctets/2 {
+			n = len(batch) // a few octets are not worth a write
+		}
+		if _, err := c.nc.Write(batch[:n]); err != nil {
+			return err
+		}
+		if batch = batch[n:]; len(batch) > 0 {
+			c.mu.Lock()
+			c.writeSince = time.Since(c.start)
+			c.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// closeSocket ends the socket. Closing a TLS connection writes an alert, which can hang as any write can: force
+// ends that, too, and a peer that did not take the last write gets none.
+func (c *Conn) closeSocket(orderly bool) {
+	if !orderly {
+		transport(c.nc).Close()
+	} else if c.accuses {
+		c.linger()
+	}
+	c.nc.Close()
+	c.force.Stop()
+}
+
+// linger ends our direction and waits for the peer to end its own. A socket that is closed over octets which nobody has read is
+// reset, and a reset may take back what the peer has not read yet (RFC 1122 §4.2.2.13): the GOAWAY that tells it what it did
+// wrong, while it goes on sending.
+func (c *Conn) linger() {
+	type halfCloser interface{ CloseWrite() error }
+	raw, ok := transport(c.nc).(halfCloser)
+	if !ok {
+		return
+	}
+	if above, ok := c.nc.(halfCloser); ok && above != raw {
+		above.CloseWrite()
+		c.below.flush()
+	}
+	raw.CloseWrite()
+	<-c.readEnded // force sees to it
+}
+
+// applyGrantsLocked books what Window.Grant asked for.
+func (c *Conn) applyGrantsLocked() {
+	for _, w := range c.grants.take() {
+		w.grant(w.asked.Swap(0))
+	}
+}
+
+// fillLocked gathers what is due behind the bytes already in out: WINDOW_UPDATEs, then DATA from each ready
+// stream in turn, one frame at a time, as windows and room allow.
+func (c *Conn) fillLocked() {
+	for _, w := range c.updates {
+		c.append(w.appendUpdate(c.out))
+	}
+	clear(c.updates)
+	c.updates = c.updates[:0]
+	if c.unblock {
+		c.unblock = false
+		for c.blocked.head != nil {
+			c.ready.push(c.blocked.pop())
+		}
+	}
+	for len(c.out) < outSize {
+		s := c.ready.pop()
+		if s == nil {
+			return
+		}
+		if !s.sendLocked() {
+			c.ready.pushFront(s) // the connection's window is used up
+			return
+		}
+	}
+}
+
+func (c *Conn) wakeWriter() {
+	select {
+	case c.kick <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+func (c *Conn) hasWorkLocked() bool {
+	if c.err != nil {
+		return true
+	}
+	canSend := c.sendWindow > 0 && (c.ready.head != nil || c.unblock && c.blocked.head != nil)
+	return !c.corked && (len(c.out) > 0 || len(c.updates) > 0 || canSend)
+}
+
+// append makes out what some wire.AppendX returned, and counts.
+func (c *Conn) append(out []byte) {
+	c.queued += uint64(len(out) - len(c.out))
+	c.out = out
+}
