@@ -123,7 +123,7 @@ func (h Header) HTTP() http.Header {
 		if isPseudo(f.Name) {
 			continue
 		}
-		key := http.CanonicalHeaderKey(f.Name)
+		key := canonicalName(f.Name)
 		values := out[key]
 		switch {
 		case values == nil:

@@ -232,9 +232,18 @@ func wireName(key string) string {
 	return lower(key)
 }
 
-// wireNames has the names of the static table (RFC 7541 appendix A), and a few more, by their canonical form.
-var wireNames = func() map[string]string {
-	names := make(map[string]string)
+// canonicalName is http.CanonicalHeaderKey, quicker for the usual names.
+func canonicalName(name string) string {
+	if key, ok := canonicalNames[name]; ok {
+		return key
+	}
+	return http.CanonicalHeaderKey(name)
+}
+
+// wireNames has the names of the static table (RFC 7541 appendix A), and a few more, by their canonical form, canonicalNames
+// has those by the names on the wire.
+var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
+	wire, canonical = make(map[string]string), make(map[string]string)
 	for _, name := range []string{
 		"accept-charset", "accept-encoding", "accept-language", "accept-ranges", "accept", "access-control-allow-origin", "age", "allow",
 		"authorization", "cache-control", "content-disposition", "content-encoding", "content-language", "content-length",
@@ -245,9 +254,10 @@ var wireNames = func() map[string]string {
 		"connection", "idempotency-key", "origin", "priority", "te", "traceparent", "tracestate", "trailer", "x-forwarded-for",
 		"x-forwarded-host", "x-forwarded-proto", "x-request-id",
 	} {
-		names[http.CanonicalHeaderKey(name)] = name
+		key := http.CanonicalHeaderKey(name)
+		wire[key], canonical[name] = name, key
 	}
-	return names
+	return wire, canonical
 }()
 
 // HTTP returns the response as net/http has it, for req, which may be nil: canonical names in a map, the trailers that are

@@ -237,9 +237,9 @@ func (e resetError) As(target any) bool {
 type requestBody struct {
 	mu    sync.Mutex    // never held while reading or closing
 	in    io.ReadCloser // nil: none
-	tries int
 	first lentBody
 
+	tries  int32
 	read   bool // something was asked of it
 	final  bool // a try was answered: there will be no other
 	done   bool // the try wants no more of it
@@ -249,7 +249,7 @@ type requestBody struct {
 // A lentBody is the body for one try.
 type lentBody struct {
 	b   *requestBody
-	try int
+	try int32
 }
 
 // lend hands the body to a new try; earlier ones cannot touch it from then on.
