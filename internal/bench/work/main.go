@@ -26,6 +26,7 @@ type options struct {
 	rate         int64
 	length       time.Duration
 	wire, resume bool
+	latency      bool
 	cpuProfile   string
 	memProfile   string
 }
@@ -53,6 +54,7 @@ func Main(args []string) error {
 	flags.Int64Var(&o.rate, "rate", 1<<20, "slow: octets a second")
 	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow: how long")
 	flags.BoolVar(&o.wire, "wire", false, "count what crosses the socket")
+	flags.BoolVar(&o.latency, "latency", false, "get: time each request; its cost has two looks at the clock more")
 	flags.BoolVar(&o.resume, "resume", false, "conn: keep TLS sessions")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "get, many, down, up, conn: profile of the measurement, to this `file`")
 	flags.StringVar(&o.memProfile, "memprofile", "", "profile of all allocations, to this `file`")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,7 +69,35 @@ func get(o *options) (figures, error) {
 	if _, err := requests(o.warm); err != nil {
 		return nil, err
 	}
-	return o.cost(o.requests, func() (int64, error) { return requests(o.requests) })
+	if !o.latency {
+		return o.cost(o.requests, func() (int64, error) { return requests(o.requests) })
+	}
+	timed := &timedClient{client: c}
+	f, err := o.cost(o.requests, func() (int64, error) { return o.spread(o.requests, []client{timed}) })
+	if err == nil {
+		slices.Sort(timed.took)
+		for name, part := range map[string]float64{"p50_us": 0.5, "p99_us": 0.99, "p999_us": 0.999} {
+			f[name] = float64(timed.took[int(part*float64(len(timed.took)))]) / float64(time.Microsecond)
+		}
+	}
+	return f, err
+}
+
+// A timedClient keeps how long each GET took until its header was there.
+type timedClient struct {
+	client
+	mu   sync.Mutex
+	took []time.Duration
+}
+
+func (c *timedClient) get(t target) (io.ReadCloser, error) {
+	start := time.Now()
+	body, err := c.client.get(t)
+	took := time.Since(start)
+	c.mu.Lock()
+	c.took = append(c.took, took)
+	c.mu.Unlock()
+	return body, err
 }
 
 // spread does n requests by all callers, over all clients in turn.
