@@ -209,7 +209,7 @@ func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 }
 
 func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, error) {
-	resp, err := c.openAndWait(ctx, s, req)
+	resp, err := c.openAndWait(ctx, s, req, inTurn)
 	switch {
 	case err == nil:
 	case s.id == 0: // it never began
@@ -222,14 +222,14 @@ func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, erro
 }
 
 // openAndWait opens s and waits for its response, all under one lock.
-func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request) (*Response, error) {
+func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how turn) (*Response, error) {
 	var p plan
-	if err := p.make(ctx, c, req, endWithBody); err != nil {
+	if err := p.makeOrRelease(ctx, c, req, endWithBody, how); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.unlock()
-	if err := c.openLocked(ctx, s, &p, inTurn); err != nil {
+	if err := c.openLocked(ctx, s, &p, how); err != nil {
 		return nil, err
 	}
 	return s.responseLocked(ctx)

@@ -317,6 +317,9 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 		h.Header.Del("Content-Length")
 		h.ContentLength = -1
 	}
+	if !r.Header.Has("trailer") {
+		return &h.Response
+	}
 	for _, list := range h.Header["Trailer"] {
 		for name := range strings.SplitSeq(list, ",") {
 			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name != "" && checkTrailer(Header{{Name: name}}) == nil {

@@ -154,6 +154,16 @@ func (h *host) dial(ctx context.Context) (*Conn, error) {
 	return dialTarget(ctx, to, cfg, dial, h.news)
 }
 
+// only returns the connection where there is but one and nobody waits: most likely it has a slot.
+func (h *host) only() *pooledConn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.conns[0].retireAt.IsZero() || !h.http1Until.IsZero() {
+		return nil
+	}
+	return h.conns[0]
+}
+
 // conn returns a connection with a slot reserved for one request.
 func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*pooledConn, error) {
 	h.mu.Lock()

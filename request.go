@@ -120,6 +120,15 @@ func (p *plan) make(ctx context.Context, c *Conn, req *Request, ending ending) e
 	return nil
 }
 
+// makeOrRelease is make for who may have a slot reserved: it is given back where req cannot be sent.
+func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending ending, how turn) error {
+	err := p.make(ctx, c, req, ending)
+	if err != nil && how == reserved {
+		c.release()
+	}
+	return err
+}
+
 // planPseudo finds the pseudo-header fields that a request must have (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
 func (p *plan) planPseudo(c *Conn) error {
 	p.pseudo = [...]Field{

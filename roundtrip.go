@@ -82,7 +82,6 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 
 // on makes one try, on c.
 func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
-	ctx := x.in.Context()
 	req, s := &x.out, &x.stream
 	if x.tried { // somebody may still look at the last try's
 		again := x.out
@@ -92,24 +91,16 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	if x.body.in != nil && !x.memory {
 		req.Body = x.body.lend()
 	}
-	got := x.trace.connInfo(c)
-	err := c.openTurn(ctx, s, req, endWithBody, how)
-	if err == ErrClosed && x.roams { // by whoever keeps the connections: it is not an end for requests that were not sent
-		err = errNoSlot
-	}
-	if err != nil {
-		return nil, err
-	}
-	if x.last {
-		c.drain()
-	}
-	if x.trace != nil {
-		x.trace.opened(ctx, s, got)
-	}
-	resp, err := x.response(ctx, s)
-	if err != nil {
+	resp, err := x.ask(c, s, req, how)
+	switch {
+	case err == nil:
+	case s.id > 0:
 		s.abort(err)
 		s.closeRead()
+		return nil, err
+	case x.roams && (err == ErrClosed || Retryable(err)): // nothing was sent, and another connection will do
+		return nil, errNoSlot
+	default:
 		return nil, err
 	}
 	if x.trace != nil {
@@ -118,6 +109,25 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	x.consumeMemory()
 	x.body.answered()
 	return x.answer.from(resp, x.in), nil
+}
+
+// ask sends req and waits for its response: in one step, where nobody needs to know of those between.
+func (x *exchange) ask(c *Conn, s *Stream, req *Request, how turn) (*Response, error) {
+	ctx := x.in.Context()
+	if x.trace == nil && x.headerTimeout <= 0 && !x.last {
+		return c.openAndWait(ctx, s, req, how)
+	}
+	got := x.trace.connInfo(c)
+	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
+		return nil, err
+	}
+	if x.last {
+		c.drain()
+	}
+	if x.trace != nil {
+		x.trace.opened(ctx, s, got)
+	}
+	return x.response(ctx, s)
 }
 
 // response waits for the response of s.

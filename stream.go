@@ -70,10 +70,7 @@ func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, 
 // for the stream, which is nobody's before.
 func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
 	var p plan
-	if err := p.make(ctx, c, req, ending); err != nil {
-		if how == reserved {
-			c.release()
-		}
+	if err := p.makeOrRelease(ctx, c, req, ending, how); err != nil {
 		return err
 	}
 	c.mu.Lock()

@@ -145,19 +145,28 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 // roundTrip tries until it has an answer, or must not try any more.
 func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 	ctx := x.in.Context()
+	patient := false
 	for try := 1; ; try++ {
-		x.trace.getConn(h.addr)
-		c, err := h.conn(ctx, x.out.cancel)
-		if err != nil {
-			return nil, err
+		if !patient {
+			x.trace.getConn(h.addr)
 		}
-		resp, err := x.on(c.Conn, reserved)
+		var err error
+		c, how := h.only(), ifFree
+		if c == nil || patient {
+			if c, err = h.conn(ctx, x.out.cancel); err != nil {
+				return nil, err
+			}
+			how = reserved
+		}
+		patient = false
+		resp, err := x.on(c.Conn, how)
 		switch err {
 		case nil:
 			h.answered(c)
 			return resp, nil
-		case errNoSlot: // it was taken back just now, and nothing was sent: that was no try
+		case errNoSlot: // nothing was sent: that was no try
 			try--
+			patient = true
 			continue
 		}
 		if !Retryable(err) || wantsHTTP1(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
