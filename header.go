@@ -119,12 +119,15 @@ func (h Header) Clone() Header { return append(Header(nil), h...) }
 func (h Header) HTTP() http.Header {
 	out := make(http.Header, len(h))
 	first := make([]string, 0, len(h)) // most names have one value: they share an array
-	for _, f := range h {
+	for i, f := range h {
 		if isPseudo(f.Name) {
 			continue
 		}
 		key := canonicalName(f.Name)
-		values := out[key]
+		var values []string
+		if h[:i].mayHave(f.Name) {
+			values = out[key]
+		}
 		switch {
 		case values == nil:
 			first = append(first, f.Value)
@@ -137,6 +140,9 @@ func (h Header) HTTP() http.Header {
 	}
 	return out
 }
+
+// mayHave is Has, or true where it would take longer than to look the name up in a map.
+func (h Header) mayHave(name string) bool { return len(h) > 16 || h.Has(name) }
 
 // HeaderFromHTTP returns the fields of src with lower-case names, sorted by name because a map has no order.
 func HeaderFromHTTP(src http.Header) Header {

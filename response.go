@@ -38,6 +38,9 @@ func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 
 // Trailer returns the fields behind the body: nil until the body has been read to its end, and where there are none.
 func (r *Response) Trailer() Header {
+	if r.s.over.Load() { // nothing changes any more
+		return r.s.trailer
+	}
 	r.s.c.mu.Lock()
 	defer r.s.c.mu.Unlock()
 	if !r.s.readLocked() {

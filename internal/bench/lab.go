@@ -7,19 +7,32 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 )
 
-// clients are compared, the last one is what the others are held against.
-var clients = []struct{ impl, name string }{
+// A client is one of those compared.
+type client struct{ impl, name string }
+
+// clients are compared where nothing else is said; the last one is what the others are held against.
+var clients = []client{
 	{"own", "hyper"},
 	{"http", "hyper under http.Client"},
 	{"nethttp", "net/http"},
 }
 
+// rowClients are those of the main rows: what http.Client costs by itself is there to see.
+var rowClients = []client{
+	{"own", "hyper"},
+	{"roundtrip", "hyper.Transport's RoundTrip"},
+	{"http", "hyper.Transport under http.Client"},
+	{"nethttp", "net/http"},
+}
+
 // A lab has a server, and starts clients.
 type lab struct {
+	clients []client
 	rounds  int
 	quick   bool
 	program string
@@ -32,8 +45,8 @@ func newLab(rounds int) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{rounds: max(1, rounds), program: program}
-	l.server = exec.Command(program, "serve")
+	l := &lab{clients: clients, rounds: max(1, rounds), program: program}
+	l.server = pinned("0", program, "serve")
 	l.server.Stderr = os.Stderr
 	out, err := l.server.StdoutPipe()
 	if err != nil {
@@ -49,6 +62,14 @@ func newLab(rounds int) (*lab, error) {
 	}
 	l.origin = "https://" + strings.TrimSpace(addr)
 	return l, nil
+}
+
+// pinned is a command on one processor, where taskset can see to that: server and client do not push each other about.
+func pinned(processor, program string, args ...string) *exec.Cmd {
+	if taskset, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() > 1 {
+		return exec.Command(taskset, append([]string{"-c", processor, program}, args...)...)
+	}
+	return exec.Command(program, args...)
 }
 
 func (l *lab) close() {
@@ -69,9 +90,9 @@ type result []float64
 
 // measure runs the work that args describe, with every client in turn, so many times, and returns the medians of each figure.
 func (l *lab) measure(rounds int, path string, args ...string) (func(figure string) result, error) {
-	runs := make([][]map[string]any, len(clients))
+	runs := make([][]map[string]any, len(l.clients))
 	for range rounds {
-		for i, c := range clients {
+		for i, c := range l.clients {
 			f, err := l.once(append([]string{"work", "-impl", c.impl, "-url", l.origin + path}, args...))
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s %s: %w", c.name, path, strings.Join(args, " "), err)
@@ -80,7 +101,7 @@ func (l *lab) measure(rounds int, path string, args ...string) (func(figure stri
 		}
 	}
 	return func(figure string) result {
-		r := make(result, len(clients))
+		r := make(result, len(runs))
 		for i := range runs {
 			var values []float64
 			for _, f := range runs[i] {
@@ -96,7 +117,7 @@ func (l *lab) measure(rounds int, path string, args ...string) (func(figure stri
 
 // once runs one client. It has one processor, so that what its goroutines wait for each other is not counted as work.
 func (l *lab) once(args []string) (map[string]any, error) {
-	cmd := exec.Command(l.program, args...)
+	cmd := pinned("1", l.program, args...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	var wrong strings.Builder
 	cmd.Stderr = &wrong
@@ -120,29 +141,31 @@ type row struct {
 
 // rows measures the main rows, and prints them as they come. It returns what it printed.
 func (l *lab) rows() (string, error) {
+	l.clients = rowClients
 	var text strings.Builder
 	out := io.MultiWriter(os.Stdout, &text)
-	fmt.Fprintf(out, "%-38s %10s %10s %10s   %s\n", "median of "+fmt.Sprint(l.rounds)+" alternating runs", "hyper", "Client", "net/http", "of net/http's")
+	fmt.Fprintf(out, "%-42s %9s %9s %9s %9s   %s\n", "median of "+fmt.Sprint(l.rounds)+" alternating runs", "hyper", "RoundTrip", "Client", "net/http", "of net/http's")
 	line := func(title string, r result, per float64, unit string) {
 		last := r[len(r)-1]
-		fmt.Fprintf(out, "%-38s %10.4g %10.4g %10.4g   %.2f  %.2f\n", title+", "+unit, r[0]/per, r[1]/per, last/per, r[0]/last, r[1]/last)
+		fmt.Fprintf(out, "%-42s %9.4g %9.4g %9.4g %9.4g   %.2f  %.2f  %.2f\n", title+", "+unit,
+			r[0]/per, r[1]/per, r[2]/per, last/per, r[0]/last, r[1]/last, r[2]/last)
 	}
-	for _, callers := range []int{1, 10, 100, 1000} {
-		n := l.scaled(map[int]int{1: 5000, 10: 20000}[callers])
-		if callers >= 100 {
-			n = l.scaled(40000)
-		}
-		median, err := l.measure(l.rounds, "/1k", "-mode", "get", "-wire", "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
-		if err != nil {
+	c, err := startNghttpd()
+	if err != nil {
+		return "", err
+	}
+	if c == nil {
+		fmt.Fprintln(out, "(there is no nghttpd here: its rows are left out)")
+	} else {
+		defer c.close()
+		beside := *l
+		beside.origin = c.origin
+		if err := beside.gets("nghttpd", line); err != nil {
 			return "", err
 		}
-		title := fmt.Sprintf("GET 1 KiB, %d callers", callers)
-		line(title, median("us_per_req"), 1, "CPU us")
-		if callers == 100 {
-			line(title, median("allocs_per_req"), 1, "allocations")
-			line(title, median("B_per_req"), 1, "octets")
-			line(title, median("wr_calls"), float64(n), "writes")
-		}
+	}
+	if err := l.gets("Go", line); err != nil {
+		return "", err
 	}
 	const mib = 1 << 20
 	for _, r := range []row{
@@ -159,4 +182,26 @@ func (l *lab) rows() (string, error) {
 		line(r.title, median(r.figure), r.per, r.unit)
 	}
 	return text.String(), nil
+}
+
+// gets measures small requests at one server.
+func (l *lab) gets(server string, line func(title string, r result, per float64, unit string)) error {
+	for _, callers := range []int{1, 10, 100, 1000} {
+		n := l.scaled(map[int]int{1: 5000, 10: 20000}[callers])
+		if callers >= 100 {
+			n = l.scaled(40000)
+		}
+		median, err := l.measure(l.rounds, "/1k", "-mode", "get", "-wire", "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
+		if err != nil {
+			return err
+		}
+		title := fmt.Sprintf("%s: GET, %d callers", server, callers)
+		line(title, median("us_per_req"), 1, "CPU us")
+		if callers == 100 {
+			line(title, median("allocs_per_req"), 1, "allocations")
+			line(title, median("B_per_req"), 1, "octets")
+			line(title, median("wr_calls"), float64(n), "writes")
+		}
+	}
+	return nil
 }
