@@ -636,13 +636,19 @@ func TestCompressedBombIsBounded(t *testing.T) {
 				w.Write(zeros)
 			}
 			w.Close()
-			besiege(t, c.cfg, 3*time.Second, func(s *siege) {
+			const window = 1 << 20 // for all of the bomb, however well this version of Go packs it
+			if coded.Len() > window {
+				t.Fatalf("BUG: the bomb has %d octets", coded.Len())
+			}
+			cfg := Config{}
+			if c.cfg != nil {
+				cfg = *c.cfg
+			}
+			cfg.InitialStreamWindow = window
+			besiege(t, &cfg, 3*time.Second, func(s *siege) {
 				r := s.get(1)
 				s.peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: "+c.coding)
 				resp := r.want(t, "the response")
-				if coded.Len() > adaptiveInitial {
-					t.Fatalf("BUG: the bomb has %d octets", coded.Len())
-				}
 				for chunk := range slices.Chunk(coded.Bytes(), 64<<10) {
 					s.peer.WriteData(1, 0, chunk)
 				}
