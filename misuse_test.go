@@ -370,6 +370,7 @@ func TestGrantBehindTheEndIsNothing(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{WindowManager: factory})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("x"))
+		synctest.Wait() // it is read
 		windows[1].Grant(1000)
 		peer.WantIdle("END_STREAM is here, though it is unread")
 		wantBody(t, "all of it", resp.Body, "x")
