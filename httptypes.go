@@ -62,25 +62,22 @@ func (r *Request) fromHTTP(req *http.Request) error {
 		r.noUserAgent = len(agent) == 0 || agent[0] == ""
 	}
 	r.noAcceptEncoding = r.Method == "HEAD" // nginx answers such with the headers of another representation (golang/go#5522)
-	r.trailerOf = req.Trailer
 	//lint:ignore SA1019 http.Client still sets it
 	r.cancel = req.Cancel
-	if len(req.Trailer) == 0 {
-		r.trailerOf = nil
+	if len(req.Trailer) > 0 {
+		r.trailerOf = req.Trailer
 	}
 	for name := range r.trailerOf {
 		if err := checkTrailer(Header{{Name: name}}); err != nil {
 			return err
 		}
 	}
-	switch {
-	case req.Body == nil || req.Body == http.NoBody:
-	case req.ContentLength <= 0: // net/http's way to say that it is not known
-		r.ContentLength = -1
+	if req.Body != nil && req.Body != http.NoBody {
 		r.Body = inMemory(req.Body, req.Trailer)
-	default:
 		r.ContentLength = req.ContentLength
-		r.Body = inMemory(req.Body, req.Trailer)
+		if r.ContentLength <= 0 { // net/http's way to say that it is not known
+			r.ContentLength = -1
+		}
 	}
 	return nil
 }

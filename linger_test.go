@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gohyper.dev/hyper/internal/wire"
@@ -59,4 +60,18 @@ func TestPeerThatSendsOnFindsGoAwayAndAnOrderlyEnd(t *testing.T) {
 		p = p[min(len(p), wire.HeaderLen+h.Length):]
 	}
 	t.Errorf("no GOAWAY in the %d octets that came", len(all))
+}
+
+// A peer that does not close its direction is waited for no longer than closeGrace.
+func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		peer.WriteData(1, 0, []byte("on an idle stream"))
+		peer.WantGoAway("its mistake", 0, wire.ProtocolError)
+		start := time.Now()
+		conn.Close() // returns when the socket is closed
+		if d := time.Since(start); d != closeGrace {
+			t.Errorf("the socket was closed after %v, want %v", d, closeGrace)
+		}
+	})
 }

@@ -1,7 +1,7 @@
 // Command bench measures hyper beside net/http against a server in Go, in processes of their own on this machine. It needs nothing
 // else:
 //
-//	go -C internal/bench run .             # the main rows, about two minutes
+//	go -C internal/bench run .             # the main rows, about four minutes
 //	go -C internal/bench run . -growth     # how cost grows, about five; with -write into README.md and growth.svg
 //
 // What is compared is CPU time of the client's process, user and system; clients alternate round by round, and a figure is the
