@@ -185,6 +185,10 @@ func (p *adaptivePath) share() int {
 	return p.need / p.streams
 }
 
+// outgrows reports whether a response may need more than its initial window, judged by what came so far. It cannot wait for half of
+// the window: a sender in slow start has sent twice what we see when our grant reaches it, and writes as much again into its socket.
+func (p *adaptivePath) outgrows(total int64) bool { return 4*total >= int64(p.initial) }
+
 // limit is what one stream may have: as much as is left to all. So k streams that stall hold k/(k+1) of the budget at most.
 func (p *adaptivePath) limit() int { return max(p.budget-p.unread, p.initial) }
 
@@ -299,7 +303,7 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 	if s.meter.reach(ev.Total) {
 		s.meter.wall = ev.Now
 	}
-	if 2*ev.Total >= int64(p.initial) {
+	if p.outgrows(ev.Total) {
 		p.deep = ahead
 	}
 }
@@ -320,7 +324,7 @@ func (s *adaptiveStream) resume(ev *WindowEvent) {
 func (s *adaptiveStream) size(ev *WindowEvent) int {
 	p := s.path
 	need := 0
-	if s.meter != nil && 2*ev.Total >= int64(p.initial) { // a response that fits should cost nothing
+	if s.meter != nil && p.outgrows(ev.Total) { // a response that fits should cost nothing
 		through, before := s.meter.through()
 		var growing bool
 		if need, growing = s.meter.need(through, before); growing && !p.growing {

@@ -143,12 +143,18 @@ func TestAdaptiveIsTheDefault(t *testing.T) {
 			t.Errorf("the stream begins with %d", credit)
 		}
 		peer.WriteHeaders(1, 0, ":status: 200")
-		peer.WriteData(1, 0, make([]byte, 100_000))
+		peer.WriteData(1, 0, make([]byte, 60_000))
 		resp := got.want(t, "the response")
-		readOctets(t, resp.Body, 100_000)
+		readOctets(t, resp.Body, 60_000)
 		peer.WriteData(1, wire.EndStream, nil)
 		wantBody(t, "no more", resp.Body, "")
 		peer.WantIdle("nothing was needed")
+
+		// Of a larger one it must be known that it ends in time.
+		resp = answerGet(t, peer, conn, 3, ":status: 200", "content-length: 262000")
+		peer.WriteData(3, wire.EndStream, make([]byte, 262_000))
+		readOctets(t, resp.Body, 262_000)
+		peer.WantIdle("nothing was needed, either")
 	})
 }
 
@@ -255,6 +261,7 @@ func TestAdaptiveGrantsAheadWhereResponsesAreLarge(t *testing.T) {
 		for range 20 {
 			got := getAsync(conn, "/")
 			peer.WantHeaders("another one", id)
+			synctest.Wait() // what follows the request may come in another write
 			if peer.Credit(id) > adaptiveInitial {
 				ahead++
 			}

@@ -97,7 +97,7 @@ type Conn struct {
 
 	liveness
 	now    time.Duration // since start; read once per read of the socket
-	minRTT time.Duration
+	minRTT time.Duration // 0: none was measured
 	stats  Stats
 }
 
@@ -117,7 +117,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		nc.Close()
 		return nil, err
 	}
-	state, err := negotiated(ctx, nc, full.HandshakeTimeout)
+	state, rtt, err := negotiated(ctx, nc, full.HandshakeTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +140,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		corked:     true,
 		sendWindow: wire.InitialWindow,
 		peer:       initialPeerSettings(),
+		minRTT:     rtt,
 	}
 	if state != nil {
 		c.scheme = or(full.Scheme, "https")
@@ -422,7 +423,7 @@ type Stats struct {
 	PushesPromised int64
 	Waiting        int           // callers who wait for a stream
 	RTT            time.Duration // the last round trip measured, 0: none
-	MinRTT         time.Duration // the shortest
+	MinRTT         time.Duration // the shortest, those of our TLS handshake included
 	SendWindow     int64         // what the peer lets us send on the connection now
 	ReceiveWindow  int64         // what we let the peer send
 }

@@ -157,48 +157,52 @@ type tlsOverConn interface {
 	NetConn() net.Conn
 }
 
-// negotiated brings nc's TLS, if it has any, through its handshake and judges it. nil is cleartext.
-func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (*tls.ConnectionState, error) {
+// negotiated brings nc's TLS, if it has any, through its handshake and judges it. A nil state is cleartext. rtt is what a round trip
+// of the handshake took, 0 if somebody else ran it.
+func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (state *tls.ConnectionState, rtt time.Duration, err error) {
 	tc, ok := nc.(tlsConn)
 	if !ok {
-		return nil, nil
+		return nil, 0, nil
 	}
 	ctx, cancel := dialTimeout(ctx, timeout)
 	defer cancel()
-	if err := handshake(ctx, tc); err != nil {
+	took, err := handshake(ctx, tc)
+	if err != nil {
 		nc.Close()
 		if ctx.Err() != nil {
 			err = contextError(ctx)
 		}
-		return nil, &dialError{err}
+		return nil, 0, &dialError{err}
 	}
-	state := tc.ConnectionState()
+	agreed := tc.ConnectionState()
 	below := coalescerBelow(nc)
-	if state.NegotiatedProtocol != "h2" {
+	if agreed.NegotiatedProtocol != "h2" {
 		if err := below.passThrough(); err != nil {
 			nc.Close()
-			return nil, &dialError{err}
+			return nil, 0, &dialError{err}
 		}
-		return nil, &NotHTTP2Error{Negotiated: state.NegotiatedProtocol, Conn: nc}
+		return nil, 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc}
 	}
 	below.mode.Store(flushedByWriter)
-	if reason := inadequate(&state); reason != "" {
+	if reason := inadequate(&agreed); reason != "" {
 		nc.Close()
-		return nil, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), goAway: true}
+		return nil, 0, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), goAway: true}
 	}
-	return &state, nil
+	return &agreed, took / handshakeTrips(&agreed), nil
 }
 
-// handshake runs the handshake, if nobody has, and tells those who trace it.
-func handshake(ctx context.Context, tc tlsConn) error {
-	trace := httptrace.ContextClientTrace(ctx)
-	if trace == nil || tc.ConnectionState().HandshakeComplete {
-		return tc.HandshakeContext(ctx)
+// handshake runs the handshake, if nobody has, tells those who trace it, and returns how long it took.
+func handshake(ctx context.Context, tc tlsConn) (took time.Duration, err error) {
+	if tc.ConnectionState().HandshakeComplete {
+		return 0, tc.HandshakeContext(ctx)
 	}
+	trace := or(httptrace.ContextClientTrace(ctx), &httptrace.ClientTrace{})
 	if trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}
-	err := tc.HandshakeContext(ctx)
+	start := time.Now()
+	err = tc.HandshakeContext(ctx)
+	took = time.Since(start)
 	if trace.TLSHandshakeDone != nil {
 		state := tls.ConnectionState{}
 		if err == nil {
@@ -206,7 +210,16 @@ func handshake(ctx context.Context, tc tlsConn) error {
 		}
 		trace.TLSHandshakeDone(state, err)
 	}
-	return err
+	return took, err
+}
+
+// handshakeTrips is how many round trips a handshake had: a second one where the server wanted another key (RFC 8446 §2.1), and in a
+// full handshake of TLS 1.2 (RFC 5246 §7.3).
+func handshakeTrips(state *tls.ConnectionState) time.Duration {
+	if state.HelloRetryRequest || state.Version < tls.VersionTLS13 && !state.DidResume {
+		return 2
+	}
+	return 1
 }
 
 // inadequate says what RFC 9113 §9.2 finds lacking, or "".

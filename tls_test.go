@@ -97,6 +97,63 @@ func TestHandshakeIsWholeWhereTheConnectionIsClosedAtOnce(t *testing.T) {
 	})
 }
 
+// A lateConn is a server's end of a path: what the client says in its turn arrives late.
+type lateConn struct {
+	net.Conn
+	late     time.Duration
+	inFlight atomic.Bool // the client's turn is over
+}
+
+func (c *lateConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.inFlight.Swap(true) {
+		time.Sleep(c.late)
+	}
+	return n, err
+}
+
+func (c *lateConn) Write(p []byte) (int, error) {
+	c.inFlight.Store(false)
+	return c.Conn.Write(p)
+}
+
+// SETTINGS may be acknowledged late (Nagle's algorithm in the server holds the answer back), and then nothing else has measured
+// the path yet.
+func TestHandshakeMeasuresARoundTrip(t *testing.T) {
+	const trip = 30 * time.Millisecond
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, curve := range []tls.CurveID{tls.X25519, tls.CurveP256} { // of P-256, the first flight of 1.3 has no key
+			t.Run(fmt.Sprint(tls.VersionName(version), " ", curve), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					clientTLS, serverTLS := h2test.ClientTLS(), h2test.ServerTLS("h2")
+					clientTLS.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+					serverTLS.MaxVersion, serverTLS.CurvePreferences = version, []tls.CurveID{curve}
+					for _, resumed := range []bool{false, true} {
+						client, server := h2test.Pipe()
+						peer := h2test.NewPeer(t, tls.Server(&lateConn{Conn: server, late: trip}, serverTLS))
+						conn, err := Dial(t.Context(), "example.com", &Config{
+							TLS:         clientTLS,
+							DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+						})
+						if err != nil {
+							t.Fatal(err)
+						}
+						if s := conn.Stats(); s.MinRTT != trip || s.RTT != 0 {
+							t.Errorf("resumed %v: %v is the shortest of round trips, the last is %v", resumed, s.MinRTT, s.RTT)
+						}
+						peer.Handshake() // the client has its ticket then
+						synctest.Wait()
+						if got := conn.TLS().DidResume; got != resumed {
+							t.Errorf("resumed: %v, want %v", got, resumed)
+						}
+						conn.Close()
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestDialOverTCP(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -555,6 +612,9 @@ func TestNewConnOnTLS(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer conn.Close()
+				if rtt := conn.Stats().MinRTT; done && rtt != 0 {
+					t.Errorf("a round trip of %v, measured in a handshake of somebody else", rtt)
+				}
 				peer.Handshake()
 				got := getAsync(conn, "/")
 				peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
