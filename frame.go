@@ -62,8 +62,9 @@ type frameReader struct {
 	block      []byte // fragments joined
 	decoded    []Field
 	parsed     responseHead
-	fields     []Field       // of the last block: decoded, or a known one's
-	head       *responseHead // of fields
+	last       *knownBlock[Field] // the last block, if it is known
+	fields     []Field            // of the last block: decoded, or a known one's
+	head       *responseHead      // of fields
 	listSize   int
 	table      uint64 // counts the changes of the compression table
 	known      knownBlocks[Field]
@@ -295,8 +296,8 @@ func (r *frameReader) decode(block []byte) error {
 	}
 	clear(r.decoded)
 	r.decoded, r.listSize = r.decoded[:0], 0
-	if k := r.known.byOctets(r.table, block); k != nil {
-		r.fields, r.head = k.fields, &k.head
+	if r.last = r.known.byOctets(r.table, block); r.last != nil {
+		r.fields, r.head = r.last.fields, &r.last.head
 		return nil
 	}
 	table := r.table
@@ -326,9 +327,18 @@ func (r *frameReader) decode(block []byte) error {
 	r.parsed = parseHead(r.decoded)
 	r.fields, r.head = r.decoded, &r.parsed
 	if r.table == table && r.listSize <= r.limit {
-		r.known.keep(table, whole, r.decoded, r.listSize, r.parsed)
+		r.last = r.known.keep(table, whole, r.decoded, r.listSize, r.parsed)
 	}
 	return nil
+}
+
+// lend returns the fields of the last section, but for the first, so that they stay as they are. Messages of the same fields share them.
+func (r *frameReader) lend() []Field {
+	if r.last == nil {
+		return slices.Clone(r.fields[1:])
+	}
+	r.last.lent = true
+	return r.last.fields[1:]
 }
 
 // addField is the decoder's sink. Past the limit it only counts: names and values stay where the decoder's
@@ -501,10 +511,12 @@ type fieldWriter struct {
 	enc    *hpack.Encoder
 	dst    []byte
 	start  int                 // of the frame being written
-	fields []hpack.HeaderField // of its section
+	fields []hpack.HeaderField // of its section, once it is not like an earlier one
 
 	table uint64 // counts the changes of the compression table
 	known knownBlocks[hpack.HeaderField]
+	like  *knownBlock[hpack.HeaderField] // the section is this one's first fields so far; nil: it is in fields
+	same  int                            // how many
 }
 
 func newFieldWriter() *fieldWriter {
@@ -527,16 +539,40 @@ func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
 	w.start = len(dst)
 	w.dst = wire.AppendFrameHeader(dst, wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream})
 	w.fields = w.fields[:0]
+	w.like, w.same = w.known.last(w.table), 0
 }
 
 // field adds one field; name is in lower case.
 func (w *fieldWriter) field(name, value string, sensitive bool) {
-	w.fields = append(w.fields, hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)})
+	f := hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)}
+	if w.like != nil {
+		if w.same < len(w.like.fields) && w.like.fields[w.same] == f {
+			w.same++
+			return
+		}
+		w.differ()
+	}
+	w.fields = append(w.fields, f)
+}
+
+// differ ends the likeness with the section before: what was the same so far is in fields then. Most requests never come here, and
+// need not be copied.
+func (w *fieldWriter) differ() {
+	w.fields = append(w.fields, w.like.fields[:w.same]...)
+	w.like = nil
 }
 
 // encode appends the block of the fields.
 func (w *fieldWriter) encode() {
-	if k := w.known.byFields(w.table, w.fields); k != nil {
+	k := w.like
+	if k != nil && w.same < len(k.fields) {
+		w.differ()
+		k = nil
+	}
+	if k == nil {
+		k = w.known.byFields(w.table, w.fields)
+	}
+	if k != nil {
 		w.dst = append(w.dst, k.octets...)
 		return
 	}
@@ -559,12 +595,14 @@ func (w *fieldWriter) encode() {
 type knownBlocks[F comparable] struct {
 	blocks []knownBlock[F] // maxKnown at most
 	next   int             // to be replaced
+	used   int             // the last one that was found or kept
 }
 
 type knownBlock[F comparable] struct {
 	table  uint64 // how often the table had been changed
 	octets []byte
 	fields []F
+	lent   bool         // somebody else has fields, too
 	head   responseHead // what the fields say, where they are a response's
 }
 
@@ -574,9 +612,18 @@ const (
 	maxKnownSize = 4 << 10
 )
 
+// last is the block that was found or kept last, nil if it means something else by now.
+func (k *knownBlocks[F]) last(table uint64) *knownBlock[F] {
+	if k.used < len(k.blocks) && k.blocks[k.used].table == table {
+		return &k.blocks[k.used]
+	}
+	return nil
+}
+
 func (k *knownBlocks[F]) byFields(table uint64, fields []F) *knownBlock[F] {
 	for i := range k.blocks {
 		if b := &k.blocks[i]; b.table == table && slices.Equal(b.fields, fields) {
+			k.used = i
 			return b
 		}
 	}
@@ -593,18 +640,23 @@ func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
 }
 
 // keep copies a block that changed nothing, and its fields, which take size octets.
-func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int, head responseHead) {
+func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int, head responseHead) *knownBlock[F] {
 	if size > maxKnownSize || len(octets) > maxKnownSize {
-		return
+		return nil
 	}
 	if len(k.blocks) < maxKnown {
 		k.blocks = append(k.blocks, knownBlock[F]{})
 		k.next = len(k.blocks) - 1
 	}
 	b := &k.blocks[k.next]
+	k.used = k.next
 	k.next = (k.next + 1) % maxKnown
+	if b.lent {
+		b.fields, b.lent = nil, false
+	}
 	clear(b.fields)
 	b.table, b.octets, b.fields, b.head = table, append(b.octets[:0], octets...), append(b.fields[:0], fields...), head
+	return b
 }
 
 // neverIndexed names what RFC 7541 §7.1.3 wants kept out of tables: credentials, and cookies short enough to

@@ -40,10 +40,16 @@ type readFrame struct {
 	whole    bool // its last part came
 }
 
-// readAll reads frames to the end. A stream error is noted as a frame.
+// readAll reads frames to the end, and holds what more says against what next does. A stream error is noted as a frame.
 func readAll(r *frameReader) (frames []readFrame, err error) {
+	reads := 0
+	r.onRead = func(int) { reads++ }
 	for {
+		more, before := r.more(), reads
 		f, err := r.next()
+		if more && (reads > before || err == io.EOF || err == io.ErrUnexpectedEOF) {
+			return frames, fmt.Errorf("%v read the socket for a frame that was at hand: %v", f.FrameHeader, err)
+		}
 		if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
 			frames = append(frames, readFrame{fields: we.Error(), whole: true})
 			continue

@@ -271,7 +271,7 @@ func FromHTTPResponse(resp *http.Response) (*Response, bool) {
 	if !ok {
 		return nil, false
 	}
-	return body.r, true
+	return body.r.shown(), true
 }
 
 type responseKey struct{}
@@ -306,7 +306,7 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	if req != nil {
 		h.body.ctx = req.Context()
 		if f, ok := h.body.ctx.Value(responseKey{}).(func(*Response)); ok {
-			f(r)
+			f(r.shown())
 		}
 	}
 	if decode {

@@ -13,12 +13,7 @@ func (c *Conn) readLoop() {
 	defer close(c.readEnded)
 	for {
 		f, err := c.frames.next()
-		if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
-			err = c.recvBadFrame(we)
-		} else if err == nil {
-			err = c.recv(&f)
-		}
-		if err != nil {
+		if err = c.recv(&f, err); err != nil {
 			c.fail(asConnError(err))
 			if c.accuses {
 				io.Copy(io.Discard, transport(c.nc))
@@ -37,17 +32,13 @@ func (c *Conn) recvOctets(n int) {
 	c.mu.Unlock()
 }
 
-// recv handles one frame. Its error ends the connection.
-func (c *Conn) recv(f *frame) (err error) {
+// recv takes what next has returned and, under the same lock, what it returns without reading the socket. An error ends the connection.
+func (c *Conn) recv(f *frame, err error) error {
 	c.mu.Lock()
-	switch {
-	case !c.peer.known && (f.Type != wire.Settings || f.Flags.Has(wire.Ack)):
-		err = c.notSettingsLocked(f)
-	default:
-		err = c.dispatchLocked(f)
-	}
-	if err == nil && c.err != nil {
-		err = c.err
+	err = c.recvLocked(f, err)
+	for err == nil && c.frames.more() && c.frames.trace == nil { // Trace is the user's, and not for a lock
+		*f, err = c.frames.next()
+		err = c.recvLocked(f, err)
 	}
 	yield := false
 	if !c.frames.more() {
@@ -57,6 +48,24 @@ func (c *Conn) recv(f *frame) (err error) {
 	c.unlock()
 	if yield {
 		runtime.Gosched()
+	}
+	return err
+}
+
+func (c *Conn) recvLocked(f *frame, err error) error {
+	bad, ok := err.(*wire.Error)
+	switch {
+	case ok && bad.StreamID != 0:
+		err = c.recvBadFrameLocked(bad)
+	case err != nil:
+		return err
+	case !c.peer.known && (f.Type != wire.Settings || f.Flags.Has(wire.Ack)):
+		err = c.notSettingsLocked(f)
+	default:
+		err = c.dispatchLocked(f)
+	}
+	if err == nil {
+		err = c.err
 	}
 	return err
 }
@@ -108,13 +117,8 @@ func (c *Conn) wakeReadersLocked() {
 	c.wakeups = c.wakeups[:0]
 }
 
-// recvBadFrame ends the stream of a frame that cannot be read, and only it.
-func (c *Conn) recvBadFrame(we *wire.Error) error {
-	c.mu.Lock()
-	defer c.unlock()
-	if !c.frames.more() {
-		defer c.wakeReadersLocked()
-	}
+// recvBadFrameLocked ends the stream of a frame that cannot be read, and only it.
+func (c *Conn) recvBadFrameLocked(we *wire.Error) error {
 	if s := c.streams[we.StreamID]; s != nil {
 		s.resetLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
 		return c.provokedLocked()

@@ -17,6 +17,7 @@ type Response struct {
 	ContentLength int64  // as declared, of the body as it was sent; -1 unknown
 	StreamID      uint32
 	Uncompressed  bool // Body decodes a content coding
+	borrowed      bool // Header is shared with other responses, and nobody sees it
 	Request       *Request
 
 	// Body is the content, decoded from its content codings; never nil. Reading it is what opens the flow-control
@@ -177,7 +178,11 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.Status, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
-	r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)
+	if r.borrowed = s.req.borrows; r.borrowed {
+		r.Header = s.c.frames.lend()
+	} else {
+		r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)
+	}
 	r.Body = (*responseBody)(r)
 	if r.bodyless() {
 		s.bodyLeft = 0
@@ -208,6 +213,16 @@ func (c *Conn) roomForFieldsLocked(n int) Header {
 	h := c.fieldRoom[:0:n]
 	c.fieldRoom = c.fieldRoom[n:]
 	return h
+}
+
+// shown returns r, with a Header of its own, for the user to see.
+func (r *Response) shown() *Response {
+	r.s.c.mu.Lock()
+	if r.borrowed {
+		r.Header, r.borrowed = r.Header.Clone(), false
+	}
+	r.s.c.mu.Unlock()
+	return r
 }
 
 // bodyless reports whether the response has no body, whatever its fields say (RFC 9110 §6.4.1).

@@ -67,6 +67,7 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 		}
 		return nil, err
 	}
+	x.out.borrows = true
 	x.out.noAcceptEncoding = x.out.noAcceptEncoding || disableCompression
 	x.last = req.Close || equalFold(req.Header.Get("Connection"), "close")
 	if req.Body != nil && req.Body != http.NoBody {

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -890,6 +891,54 @@ func TestFromHTTPResponse(t *testing.T) {
 		resp.Body = io.NopCloser(resp.Body)
 		if _, ok := FromHTTPResponse(resp); ok {
 			t.Error("found behind another body")
+		}
+	})
+}
+
+// Responses of the same fields share them inside, which no caller can tell: what one does to its answer stays there, and what
+// is shown late is what came.
+func TestAnswersShareNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		id := uint32(1)
+		get := func(fields ...string) *http.Response {
+			answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
+			peer.WantHeaders("the request", id)
+			peer.WriteHeaders(id, wire.EndStream, append([]string{":status: 200"}, fields...)...)
+			id += 2
+			return answer.want(t, "the response")
+		}
+		shown := func(resp *http.Response) Header {
+			own, _ := FromHTTPResponse(resp)
+			return own.Header
+		}
+		const n = 4
+		want := Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}}
+		var same [n]*http.Response
+		for i := range same {
+			same[i] = get("a: 1", "b: 2")
+		}
+		for i := range 4 * maxKnown { // others take their place in what is known
+			get("a: "+strings.Repeat("x", i), "b: y")
+		}
+		var all sync.WaitGroup
+		for range n {
+			all.Go(func() {
+				if got := shown(same[0]); !slices.Equal(got, want) {
+					t.Errorf("shown late: %v, want %v", got, want)
+				}
+			})
+		}
+		all.Wait()
+		shown(same[1])[0].Value = "changed"
+		same[2].Header["A"][0] = "changed"
+		for i, resp := range same {
+			if got := shown(resp); i != 1 && !slices.Equal(got, want) {
+				t.Errorf("response %d: %v, want %v", i, got, want)
+			}
+			if got := resp.Header.Get("A"); i != 2 && got != "1" {
+				t.Errorf("answer %d: %q", i, got)
+			}
 		}
 	})
 }

@@ -286,14 +286,14 @@ func (w *Window) update(ev WindowEvent) {
 	w.grant(int64(n))
 }
 
+// ask puts ev to the manager. One that is not ours may do anything: it may panic, and call the connection.
 func (w *Window) ask(ev WindowEvent) (n int, err error) {
-	if w.foreign {
-		w.c.mu.enter()
+	if !w.foreign {
+		return w.manager.Update(ev), nil
 	}
+	w.c.mu.enter()
 	defer func() {
-		if w.foreign {
-			w.c.mu.leave()
-		}
+		w.c.mu.leave()
 		if p := recover(); p != nil {
 			err = &WindowManagerError{StreamID: w.StreamID(), Event: ev.Kind, Panic: p}
 		}

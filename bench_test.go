@@ -1,0 +1,128 @@
+package hyper
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// BenchmarkExchange is what a GET of 1 KiB costs in the library itself: no socket, no TLS, and nobody who waits or is woken.
+func BenchmarkExchange(b *testing.B) {
+	b.Run("own", func(b *testing.B) {
+		benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+			x := &struct {
+				s   Stream
+				req Request
+			}{req: Request{Method: "GET", Path: "/1k"}}
+			if err := c.openTurn(context.Background(), &x.s, &x.req, endWithBody, inTurn); err != nil {
+				return nil, err
+			}
+			answer(&x.s)
+			resp, err := x.s.Response(context.Background())
+			if err != nil {
+				return nil, err
+			}
+			return resp.Body, nil
+		})
+	})
+	b.Run("http", func(b *testing.B) {
+		benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+			req, err := http.NewRequest("GET", "https://127.0.0.1:8443/1k", nil)
+			if err != nil {
+				return nil, err
+			}
+			x, err := newExchange(req, false)
+			if err != nil {
+				return nil, err
+			}
+			if err := c.openTurn(req.Context(), &x.stream, &x.out, endWithBody, inTurn); err != nil {
+				return nil, err
+			}
+			answer(&x.stream)
+			resp, err := x.stream.Response(req.Context())
+			if err != nil {
+				return nil, err
+			}
+			return x.answer.from(resp, req).Body, nil
+		})
+	})
+}
+
+func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {
+	client, server := net.Pipe()
+	defer server.Close()
+	go io.Copy(io.Discard, server)
+	c, err := NewConn(b.Context(), client, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		c.mu.Lock()
+		c.out, c.queued = c.out[:0], 0
+		c.parked = true
+		c.mu.Unlock()
+		c.Close()
+	}()
+	c.mu.Lock()
+	c.uncorkLocked()
+	for c.settingsDue[0].sent == 0 || !c.parked {
+		c.unlock()
+		time.Sleep(time.Millisecond)
+		c.mu.Lock()
+	}
+	c.peer.known, c.parked = true, false // writeLoop is not woken any more: we take its place
+	c.mu.Unlock()
+	src := &replay{}
+	c.frames = newFrameReader(src, &c.cfg) // readLoop waits with its own
+	c.frames.onRead = c.recvOctets
+	block, body, p := responseBlock(), make([]byte, 1024), make([]byte, 2048)
+	answer := func(s *Stream) {
+		c.mu.Lock()
+		c.fillLocked()
+		c.out = c.out[:0]
+		c.mu.Unlock()
+		src.p = wire.AppendFrameHeader(src.p[:0], wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders, StreamID: s.id})
+		src.p = wire.AppendData(append(src.p, block...), s.id, wire.EndStream, body)
+		src.r = 0
+		for src.r < len(src.p) || c.frames.more() {
+			f, err := c.frames.next()
+			if err = c.recv(&f, err); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		body, err := get(c, answer)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n := 0
+		for err == nil {
+			var k int
+			k, err = body.Read(p)
+			n += k
+		}
+		if err != io.EOF || n != 1024 {
+			b.Fatal(n, err)
+		}
+		body.Close()
+	}
+}
+
+// replay hands out octets as one read of a socket.
+type replay struct {
+	p []byte
+	r int
+}
+
+func (s *replay) Read(p []byte) (int, error) {
+	n := copy(p, s.p[s.r:])
+	s.r += n
+	return n, nil
+}
