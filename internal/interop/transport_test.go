@@ -359,11 +359,11 @@ func hasReason(err error) bool {
 // Servers without HTTP/2 are spoken to in HTTP/1.1, whatever their way of lacking it.
 func TestTransportFallsBack(t *testing.T) {
 	site := newSite(t)
-	starts := map[string]func() string{
-		"go":          func() string { return startOld(t, site, "http/1.1") },
-		"go, no ALPN": func() string { return startOld(t, site) },
-		"go, http":    func() string { return "http://" + site.addr },
-		"nginx": func() string {
+	starts := map[string]func(t *testing.T) string{
+		"go":          func(t *testing.T) string { return startOld(t, site, "http/1.1") },
+		"go, no ALPN": func(t *testing.T) string { return startOld(t, site) },
+		"go, http":    func(*testing.T) string { return "http://" + site.addr },
+		"nginx": func(t *testing.T) string {
 			path, c := find(t, "nginx"), newSetup(t, site)
 			c.Old = true
 			launch(t, c.Port, path, "-p", c.Dir, "-c", c.write(t, "nginx.conf"))
@@ -372,7 +372,7 @@ func TestTransportFallsBack(t *testing.T) {
 	}
 	for name, start := range starts {
 		t.Run(name, func(t *testing.T) {
-			addr := start()
+			addr := start(t)
 			tr := &hyper.Transport{Proxy: hyper.NoProxy, Config: &hyper.Config{TLS: h2test.ClientTLS()}}
 			defer tr.CloseIdleConnections()
 			client := &http.Client{Transport: tr, Timeout: patience}
