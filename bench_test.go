@@ -2,6 +2,7 @@ package hyper
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,21 +14,16 @@ import (
 
 // BenchmarkExchange is what a GET of 1 KiB costs in the library itself: no socket, no TLS, and nobody who waits or is woken.
 func BenchmarkExchange(b *testing.B) {
-	b.Run("own", func(b *testing.B) {
-		benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
-			x := &struct {
-				s   Stream
-				req Request
-			}{req: Request{Method: "GET", Path: "/1k"}}
-			if err := c.openTurn(context.Background(), &x.s, &x.req, endWithBody, inTurn); err != nil {
-				return nil, err
-			}
-			answer(&x.s)
-			resp, err := x.s.Response(context.Background())
-			if err != nil {
-				return nil, err
-			}
-			return resp.Body, nil
+	b.Run("own", func(b *testing.B) { benchmarkOwn(b, func() string { return "/1k" }) })
+	b.Run("paths", func(b *testing.B) { // each time another one
+		var paths [1000]string
+		for i := range paths {
+			paths[i] = fmt.Sprintf("/items/%d?verbose=1", i)
+		}
+		n := 0
+		benchmarkOwn(b, func() string {
+			n++
+			return paths[n%len(paths)]
 		})
 	})
 	b.Run("http", func(b *testing.B) {
@@ -50,6 +46,24 @@ func BenchmarkExchange(b *testing.B) {
 			}
 			return x.answer.from(resp, req).Body, nil
 		})
+	})
+}
+
+func benchmarkOwn(b *testing.B, path func() string) {
+	benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+		x := &struct {
+			s   Stream
+			req Request
+		}{req: Request{Method: "GET", Path: path()}}
+		if err := c.openTurn(context.Background(), &x.s, &x.req, endWithBody, inTurn); err != nil {
+			return nil, err
+		}
+		answer(&x.s)
+		resp, err := x.s.Response(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		return resp.Body, nil
 	})
 }
 

@@ -1,7 +1,6 @@
 package hyper
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -327,7 +326,9 @@ func (r *frameReader) decode(block []byte) error {
 	r.parsed = parseHead(r.decoded)
 	r.fields, r.head = r.decoded, &r.parsed
 	if r.table == table && r.listSize <= r.limit {
-		r.last = r.known.keep(table, whole, r.decoded, r.listSize, r.parsed)
+		if r.last = r.known.keep(table, whole, r.decoded, r.listSize); r.last != nil {
+			r.last.head = r.parsed
+		}
 	}
 	return nil
 }
@@ -358,6 +359,8 @@ const (
 	indexed     = 0x80 // §6.1, 7-bit index
 	incremental = 0x40 // §6.2.1, 6-bit index
 	sizeUpdate  = 0x20 // §6.3, 5-bit size
+
+	staticFields = 61 // appendix A
 )
 
 // checkBlock walks a field block before the decoder sees it and says what is wrong with its shape, or "". It
@@ -503,209 +506,4 @@ func (r *frameReader) move(size int) {
 	moved := make([]byte, max(size, r.w-r.r))
 	r.w = copy(moved, r.buf[r.r:r.w])
 	r.buf, r.r, r.idle = moved, 0, 0
-}
-
-// A fieldWriter encodes field sections behind the bytes that wait to be written. Its compression state and
-// those bytes change together, under the connection's mu.
-type fieldWriter struct {
-	enc    *hpack.Encoder
-	dst    []byte
-	start  int                 // of the frame being written
-	fields []hpack.HeaderField // of its section, once it is not like an earlier one
-
-	table uint64 // counts the changes of the compression table
-	known knownBlocks[hpack.HeaderField]
-	like  *knownBlock[hpack.HeaderField] // the section is this one's first fields so far; nil: it is in fields
-	same  int                            // how many
-}
-
-func newFieldWriter() *fieldWriter {
-	w := &fieldWriter{}
-	w.enc = hpack.NewEncoder(w)
-	return w
-}
-
-// Write is where the encoder puts its octets, those of one field at a time.
-func (w *fieldWriter) Write(p []byte) (int, error) {
-	if p[0]&0xc0 == incremental || p[0]&0xe0 == sizeUpdate {
-		w.table++
-	}
-	w.dst = append(w.dst, p...)
-	return len(p), nil
-}
-
-// begin starts a HEADERS frame at the end of dst.
-func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
-	w.start = len(dst)
-	w.dst = wire.AppendFrameHeader(dst, wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream})
-	w.fields = w.fields[:0]
-	w.like, w.same = w.known.last(w.table), 0
-}
-
-// field adds one field; name is in lower case.
-func (w *fieldWriter) field(name, value string, sensitive bool) {
-	f := hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)}
-	if w.like != nil {
-		if w.same < len(w.like.fields) && w.like.fields[w.same] == f {
-			w.same++
-			return
-		}
-		w.differ()
-	}
-	w.fields = append(w.fields, f)
-}
-
-// differ ends the likeness with the section before: what was the same so far is in fields then. Most requests never come here, and
-// need not be copied.
-func (w *fieldWriter) differ() {
-	w.fields = append(w.fields, w.like.fields[:w.same]...)
-	w.like = nil
-}
-
-// encode appends the block of the fields.
-func (w *fieldWriter) encode() {
-	k := w.like
-	if k != nil && w.same < len(k.fields) {
-		w.differ()
-		k = nil
-	}
-	if k == nil {
-		k = w.known.byFields(w.table, w.fields)
-	}
-	if k != nil {
-		w.dst = append(w.dst, k.octets...)
-		return
-	}
-	table, start, size := w.table, len(w.dst), 0
-	for _, f := range w.fields {
-		w.enc.WriteField(f)
-		size += int(f.Size())
-	}
-	if w.table == table {
-		w.known.keep(table, w.dst[start:], w.fields, size, responseHead{})
-	}
-	clear(w.fields)
-	if cap(w.fields) > 1024 {
-		w.fields = nil
-	}
-}
-
-// knownBlocks are field blocks with the fields that they mean. Most messages repeat the fields of an earlier one. A block that
-// changes nothing in the compression table means the same until another one does, and need not be encoded or decoded again.
-type knownBlocks[F comparable] struct {
-	blocks []knownBlock[F] // maxKnown at most
-	next   int             // to be replaced
-	used   int             // the last one that was found or kept
-}
-
-type knownBlock[F comparable] struct {
-	table  uint64 // how often the table had been changed
-	octets []byte
-	fields []F
-	lent   bool         // somebody else has fields, too
-	head   responseHead // what the fields say, where they are a response's
-}
-
-// What is kept: so many blocks, and of each a list as RFC 9113 §6.5.2 counts it, and its block.
-const (
-	maxKnown     = 8
-	maxKnownSize = 4 << 10
-)
-
-// last is the block that was found or kept last, nil if it means something else by now.
-func (k *knownBlocks[F]) last(table uint64) *knownBlock[F] {
-	if k.used < len(k.blocks) && k.blocks[k.used].table == table {
-		return &k.blocks[k.used]
-	}
-	return nil
-}
-
-func (k *knownBlocks[F]) byFields(table uint64, fields []F) *knownBlock[F] {
-	for i := range k.blocks {
-		if b := &k.blocks[i]; b.table == table && slices.Equal(b.fields, fields) {
-			k.used = i
-			return b
-		}
-	}
-	return nil
-}
-
-func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
-	for i := range k.blocks {
-		if b := &k.blocks[i]; b.table == table && bytes.Equal(b.octets, octets) {
-			return b
-		}
-	}
-	return nil
-}
-
-// keep copies a block that changed nothing, and its fields, which take size octets.
-func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int, head responseHead) *knownBlock[F] {
-	if size > maxKnownSize || len(octets) > maxKnownSize {
-		return nil
-	}
-	if len(k.blocks) < maxKnown {
-		k.blocks = append(k.blocks, knownBlock[F]{})
-		k.next = len(k.blocks) - 1
-	}
-	b := &k.blocks[k.next]
-	k.used = k.next
-	k.next = (k.next + 1) % maxKnown
-	if b.lent {
-		b.fields, b.lent = nil, false
-	}
-	clear(b.fields)
-	b.table, b.octets, b.fields, b.head = table, append(b.octets[:0], octets...), append(b.fields[:0], fields...), head
-	return b
-}
-
-// neverIndexed names what RFC 7541 §7.1.3 wants kept out of tables: credentials, and cookies short enough to
-// be guessed octet by octet.
-func neverIndexed(name, value string) bool {
-	switch name {
-	case "authorization", "proxy-authorization":
-		return true
-	case "cookie":
-		return len(value) < 20
-	}
-	return false
-}
-
-// end finishes the section: one HEADERS frame, or as many CONTINUATIONs behind it as the peer's maxSize makes
-// necessary. It returns dst with the section at its end.
-func (w *fieldWriter) end(maxSize int) []byte {
-	w.encode()
-	dst := w.dst
-	w.dst = nil
-	length := len(dst) - w.start - wire.HeaderLen
-	if length <= maxSize {
-		wire.PutLength(dst[w.start:], length)
-		return dst
-	}
-	h := wire.ParseFrameHeader(dst[w.start:])
-	block := append([]byte(nil), dst[w.start+wire.HeaderLen:]...)
-	dst = dst[:w.start]
-	h.Flags &^= wire.EndHeaders
-	for len(block) > 0 {
-		n := min(len(block), maxSize)
-		h.Length = n
-		if n == len(block) {
-			h.Flags |= wire.EndHeaders
-		}
-		dst = append(wire.AppendFrameHeader(dst, h), block[:n]...)
-		block = block[n:]
-		h.Type, h.Flags = wire.Continuation, 0
-	}
-	return dst
-}
-
-// setTableSize obeys the peer's SETTINGS_HEADER_TABLE_SIZE, as far as we care to use it.
-func (w *fieldWriter) setTableSize(peer uint32) {
-	const most = wire.HeaderTableSize // a peer that offers 4 GiB does not make us fill it
-	size := min(peer, most)
-	if size != w.enc.MaxDynamicTableSize() {
-		w.enc.SetMaxDynamicTableSizeLimit(size)
-		w.enc.SetMaxDynamicTableSize(size)
-		w.table++
-	}
 }

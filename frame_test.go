@@ -460,7 +460,16 @@ func TestFieldWriterSignalsEachTableSize(t *testing.T) {
 	}
 }
 
-// Whatever is repeated, and whatever happens to the table between, the octets are those of an encoder without a memory.
+// newest tells the block that was kept last from others.
+func newest[F comparable](k *knownBlocks[F]) *byte {
+	if n := len(k.blocks); n > 0 {
+		return &k.blocks[n-1].octets[0]
+	}
+	return nil
+}
+
+// Whatever is repeated, whatever its :path, and whatever happens to the table between: the octets are those of a writer without a
+// memory, and mean the fields.
 func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 541))
 	lists := make([][]hpack.HeaderField, 24)
@@ -472,39 +481,98 @@ func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 				Sensitive: random.IntN(8) == 0,
 			})
 		}
+		if i%2 == 0 {
+			lists[i][random.IntN(len(lists[i]))] = hpack.HeaderField{Name: ":path", Sensitive: i%12 == 0}
+		}
 	}
-	var want bytes.Buffer
-	plain := hpack.NewEncoder(&want)
-	w := newFieldWriter()
+	paths := []string{"/", "/index.html", "/a", "/%00", "/" + strings.Repeat("long/", 100)}
+	w, forgetful := newFieldWriter(), newFieldWriter()
+	var decoded []hpack.HeaderField
+	dec := hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) { decoded = append(decoded, f) })
 	repeated := 0
 	for step := range 20_000 {
 		if random.IntN(50) == 0 {
 			size := []uint32{0, 60, 300, 4096}[random.IntN(4)]
 			w.setTableSize(size)
-			if size != plain.MaxDynamicTableSize() {
-				plain.SetMaxDynamicTableSizeLimit(size)
-				plain.SetMaxDynamicTableSize(size)
-			}
+			forgetful.setTableSize(size)
 		}
 		// A few lists for a while, then others: some are known, some were, some push others out of the table.
-		list := lists[(step/500+random.IntN(3))%len(lists)]
+		list := slices.Clone(lists[(step/500+random.IntN(3))%len(lists)])
+		forgetful.known = knownBlocks[hpack.HeaderField]{}
 		w.begin(nil, 1, 0)
-		want.Reset()
-		for _, f := range list {
+		forgetful.begin(nil, 1, 0)
+		for i := range list {
+			f := &list[i]
+			if f.Name == ":path" {
+				f.Value = paths[random.IntN(len(paths))]
+			}
 			w.field(f.Name, f.Value, f.Sensitive)
-			plain.WriteField(f)
+			forgetful.field(f.Name, f.Value, f.Sensitive)
 		}
-		next, table := w.known.next, w.table
-		got := w.end(1 << 20)[wire.HeaderLen:]
-		if !bytes.Equal(got, want.Bytes()) {
-			t.Fatalf("step %d, %v: %x, want %x", step, list, got, want.Bytes())
+		last, table := newest(&w.known), w.table
+		got, want := w.end(1 << 20)[wire.HeaderLen:], forgetful.end(1 << 20)[wire.HeaderLen:]
+		if !bytes.Equal(got, want) {
+			t.Fatalf("step %d, %v: %x, want %x", step, list, got, want)
 		}
-		if w.known.next == next && w.table == table {
+		decoded = decoded[:0]
+		if _, err := dec.Write(got); err != nil || dec.Close() != nil || !slices.Equal(decoded, list) {
+			t.Fatalf("step %d, %v: %x means %v, %v", step, list, got, decoded, err)
+		}
+		if newest(&w.known) == last && w.table == table {
 			repeated++
 		}
 	}
 	if repeated < 10_000 {
 		t.Errorf("only %d of the blocks were known", repeated)
+	}
+}
+
+// Requests that differ in nothing but their paths are one known block, and the table stays as it is.
+func TestPathsStayOutOfTheTable(t *testing.T) {
+	w := newFieldWriter()
+	write := func(path, agent string) []byte {
+		w.begin(nil, 1, 0)
+		for _, f := range []Field{{Name: ":method", Value: "GET"}, {Name: ":authority", Value: "example.com"}, {Name: ":path", Value: path}, {Name: "user-agent", Value: agent}} {
+			w.field(f.Name, f.Value, false)
+		}
+		return w.end(1 << 20)[wire.HeaderLen:]
+	}
+	for _, agent := range []string{"a", "b", "a", "b"} { // alternating
+		write("/warm", agent)
+	}
+	last, table := newest(&w.known), w.table
+	for i := range 100 {
+		block := write(fmt.Sprint("/", i), []string{"a", "b"}[i%2])
+		if block[2] != 4 { // a literal without indexing, its name that of entry 4
+			t.Fatalf("%x", block)
+		}
+	}
+	if newest(&w.known) != last || w.table != table {
+		t.Error("a path was new")
+	}
+}
+
+// A section that is larger than the table fills it once, and is known from then on.
+func TestLargeSectionsDoNotChurnTheTable(t *testing.T) {
+	w := newFieldWriter()
+	var first []byte
+	for i := range 5 {
+		table := w.table
+		w.begin(nil, 1, 0)
+		w.field(":method", "GET", false)
+		for n := range 200 {
+			w.field(fmt.Sprint("x-", n), "a value of some length", false)
+		}
+		block := w.end(1 << 20)[wire.HeaderLen:]
+		switch {
+		case i == 0 && w.table == 0:
+			t.Error("nothing went into the table")
+		case i == 1:
+			first = bytes.Clone(block)
+		}
+		if i > 0 && (w.table != table || !bytes.Equal(block, first)) {
+			t.Errorf("section %d changed the table, or has other octets", i)
+		}
 	}
 }
 
@@ -528,9 +596,21 @@ func TestLargeSectionsAreNotKept(t *testing.T) {
 			}
 		}
 	}
-	for i := range w.known.blocks {
-		if n, m := len(w.known.blocks[i].fields), len(r.known.blocks[i].fields); n+m > 0 {
-			t.Errorf("sections of %d and %d fields were kept", n, m)
+	if n, m := len(w.known.blocks), len(r.known.blocks); n+m > 0 {
+		t.Errorf("%d and %d sections were kept", n, m)
+	}
+	for i := range 30 {
+		w.begin(nil, 1, 0)
+		w.field("x", fmt.Sprint(i)+strings.Repeat("x", i%3*maxKnownTotal/7), true)
+		if err := r.decode(w.end(1 << 20)[wire.HeaderLen:]); err != nil {
+			t.Fatal(err)
+		}
+		kept := 0
+		for _, k := range w.known.blocks {
+			kept += len(k.octets) + len(k.fields[0].Value)
+		}
+		if n, m := len(w.known.blocks), len(r.known.blocks); n > maxKnown || m != n || n < min(2, i) || w.known.size > maxKnownTotal || kept > 2*maxKnownTotal {
+			t.Fatalf("%d and %d sections, %d octets by their lists, %d as they lie in memory", n, m, w.known.size, kept)
 		}
 	}
 }
@@ -559,7 +639,7 @@ func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
 				block = append(block, 0, 1, byte('a'+random.IntN(2)), 1, 'v')
 			}
 		}
-		next, table := r.known.next, r.table
+		last, table := newest(&r.known), r.table
 		plainFields = plainFields[:0]
 		_, wantErr := plain.Write(block)
 		if wantErr == nil {
@@ -582,7 +662,7 @@ func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
 				t.Fatalf("step %d, %x: %v, want %v", step, block, r.fields, plainFields)
 			}
 		}
-		if r.known.next == next && r.table == table {
+		if newest(&r.known) == last && r.table == table {
 			repeated++
 		}
 	}
