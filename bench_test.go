@@ -15,6 +15,13 @@ import (
 // BenchmarkExchange is what a GET of 1 KiB costs in the library itself: no socket, no TLS, and nobody who waits or is woken.
 func BenchmarkExchange(b *testing.B) {
 	b.Run("own", func(b *testing.B) { benchmarkOwn(b, func() string { return "/1k" }) })
+	b.Run("context", func(b *testing.B) { // that may end
+		benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			return exchangeOwn(ctx, c, "/1k", answer)
+		})
+	})
 	b.Run("paths", func(b *testing.B) { // each time another one
 		var paths [1000]string
 		for i := range paths {
@@ -51,20 +58,34 @@ func BenchmarkExchange(b *testing.B) {
 
 func benchmarkOwn(b *testing.B, path func() string) {
 	benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
-		x := &struct {
-			s   Stream
-			req Request
-		}{req: Request{Method: "GET", Path: path()}}
-		if err := c.openTurn(context.Background(), &x.s, &x.req, endWithBody, inTurn); err != nil {
-			return nil, err
-		}
-		answer(&x.s)
-		resp, err := x.s.Response(context.Background())
-		if err != nil {
-			return nil, err
-		}
-		return resp.Body, nil
+		return exchangeOwn(context.Background(), c, path(), answer)
 	})
+}
+
+// exchangeOwn is Conn.Get, with an answer instead of waiting for one.
+func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)) (io.ReadCloser, error) {
+	x := &struct {
+		s   Stream
+		req Request
+	}{req: Request{Method: "GET", Path: path}}
+	var p plan
+	if err := p.make(ctx, c, &x.req, endWithBody); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.unlock()
+	if err := c.openLocked(ctx, &x.s, &p, inTurn); err != nil {
+		return nil, err
+	}
+	c.unlock()
+	answer(&x.s)
+	c.mu.Lock()
+	resp, err := x.s.responseLocked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x.s.watchLocked(ctx)
+	return resp.Body, nil
 }
 
 func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {

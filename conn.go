@@ -233,7 +233,11 @@ func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how tur
 	if err := c.openLocked(ctx, s, &p, how); err != nil {
 		return nil, err
 	}
-	return s.responseLocked(ctx)
+	resp, err := s.responseLocked(ctx)
+	if err == nil { // a response that is whole has nothing left for ctx to end
+		s.watchLocked(ctx)
+	}
+	return resp, err
 }
 
 // Open sends req's header and returns its stream at once, for the caller to write and read as it likes. A

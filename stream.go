@@ -75,10 +75,14 @@ func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending end
 	}
 	c.mu.Lock()
 	defer c.unlock()
-	return c.openLocked(ctx, s, &p, how)
+	if err := c.openLocked(ctx, s, &p, how); err != nil {
+		return err
+	}
+	s.watchLocked(ctx)
+	return nil
 }
 
-// openLocked opens s for a request that has passed.
+// openLocked opens s for a request that has passed. It is for the caller to watch over ctx from then on.
 func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) error {
 	s.c, s.req, s.bodyLeft = c, p.Request, -1
 	s.window.c, s.window.s = c, s
@@ -90,7 +94,7 @@ func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) err
 		c.giveSlotLocked()
 		return err
 	}
-	c.startLocked(ctx, s, p)
+	c.startLocked(s, p)
 	return nil
 }
 
@@ -114,7 +118,7 @@ func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
 }
 
 // startLocked opens s.
-func (c *Conn) startLocked(ctx context.Context, s *Stream, p *plan) {
+func (c *Conn) startLocked(s *Stream, p *plan) {
 	s.id = c.nextID
 	c.nextID += 2
 	c.streams[s.id] = s
@@ -137,7 +141,6 @@ func (c *Conn) startLocked(ctx context.Context, s *Stream, p *plan) {
 	if s.openWindowLocked(); s.state == state.Closed { // the window manager ended it
 		return
 	}
-	s.watchLocked(ctx)
 	if bodyless || p.ending == endByCaller {
 		return
 	}
