@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -272,23 +273,77 @@ func (zeroes) Read(p []byte) (int, error) {
 func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Authority: "example.com"})
-		buffers := func() int {
+		held := func() [8]int {
 			conn.mu.Lock()
 			defer conn.mu.Unlock()
-			return cap(conn.out) + cap(conn.spare) + len(conn.fieldRoom)
+			waiters := 0
+			for w := conn.spareWaiters; w != nil; w = w.next {
+				waiters++
+			}
+			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.fieldRoom), waiters, cap(conn.wakeups),
+				cap(conn.fields.fields), cap(conn.fields.known.blocks), cap(conn.frames.decoded), cap(conn.frames.known.blocks)}
 		}
-		go conn.Do(t.Context(), &Request{Method: "POST", Body: strings.NewReader(strings.Repeat("x", 50_000))})
-		peer.WantHeaders("an upload", 1)
-		peer.WantBody("all of it", 1, []byte(strings.Repeat("x", 50_000)))
-		answerEmpty(peer, 1)
+		for i := range uint32(3) { // from the second one on, what they say is known
+			got := doAsync(t.Context(), conn, &Request{Method: "POST", Body: strings.NewReader(strings.Repeat("x", 50_000))})
+			peer.WantHeaders("an upload", 2*i+1)
+			peer.WantBody("all of it", 2*i+1, []byte(strings.Repeat("x", 50_000)))
+			peer.WriteHeaders(2*i+1, wire.EndStream, ":status: 204", "server: test")
+			got.want(t, "its response").Body.Close()
+			peer.WriteWindowUpdate(0, 50_000)
+		}
 		synctest.Wait()
-		if buffers() == 0 {
-			t.Fatal("a busy connection has no buffers")
+		for i, n := range held() {
+			if n == 0 {
+				t.Fatalf("a busy connection holds nothing at %d", i)
+			}
 		}
 		time.Sleep(shrinkDelay)
 		synctest.Wait()
-		if n := buffers(); n > 0 {
-			t.Errorf("an idle one keeps %d octets", n)
+		if got := held(); got != [8]int{} {
+			t.Errorf("an idle one keeps %v", got)
+		}
+	})
+}
+
+// A connection that rests has no read buffer, whatever it did before; one that does request upon request keeps it.
+func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, _, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		get := func(id uint32) {
+			got := getAsync(conn, "/")
+			peer.WantHeaders("a request", id)
+			peer.WriteHeaders(id, 0, ":status: 200")
+			peer.WriteData(id, wire.EndStream, make([]byte, 100_000))
+			wantBody(t, "all of it", got.want(t, "its response").Body, string(make([]byte, 100_000)))
+			synctest.Wait()
+		}
+		buffer := func() int {
+			conn.mu.Lock()
+			defer conn.mu.Unlock()
+			if !conn.reading {
+				t.Error("nothing is at hand, and readLoop does not wait")
+			}
+			return len(conn.frames.buf)
+		}
+		peer.Handshake()
+		id := uint32(1)
+		for range 2 {
+			get(id)
+			if n := buffer(); n != wire.HeaderLen {
+				t.Errorf("behind the first requests: a buffer of %d", n)
+			}
+			for range 20 {
+				id += 2
+				get(id)
+			}
+			if n := buffer(); n < minReadBuffer {
+				t.Errorf("between many requests: a buffer of %d", n)
+			}
+			time.Sleep(shrinkDelay)
+			id += 2
 		}
 	})
 }

@@ -74,6 +74,9 @@ type Conn struct {
 	idleSince  time.Duration
 	wakeups    []*Stream // to be woken when the reader has no more frames at hand
 	ahead      bool      // of a reader whose octets grow cold: readLoop lets it run first
+	reading    bool      // readLoop has nothing at hand, and touches nothing of frames but the buffer until it has the lock again
+	resting    bool      // and nobody waits for anything
+	rests      int       // that were short, in a row
 
 	// onNews tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
 	// be no new streams. Nil: nobody waits.
@@ -117,6 +120,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		nc.Close()
 		return nil, err
 	}
+	full.TLS, full.DialContext = nil, nil // they are for Dial, and may be large
 	state, rtt, err := negotiated(ctx, nc, full.HandshakeTimeout)
 	if err != nil {
 		return nil, err
@@ -153,6 +157,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.frames = newFrameReader(nc, &c.cfg)
 	c.frames.onRead = c.recvOctets
+	c.frames.quiet = state != nil
 	if full.Trace != nil {
 		c.frames.trace = c.traceReceived
 	}

@@ -210,6 +210,11 @@ func neverIndexed(name, value string) bool {
 	return false
 }
 
+// forget drops what only makes the next sections cheaper to write.
+func (w *fieldWriter) forget() {
+	w.fields, w.known, w.like = nil, knownBlocks[hpack.HeaderField]{}, nil
+}
+
 // end finishes the section: one HEADERS frame, or as many CONTINUATIONs behind it as the peer's maxSize makes
 // necessary. It returns dst with the section at its end.
 func (w *fieldWriter) end(maxSize int) []byte {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -28,12 +29,18 @@ type frame struct {
 	promised uint32 // PUSH_PROMISE
 }
 
+// A read buffer is one of these sizes; a larger control frame is read into one of its own.
 const (
-	minReadBuffer = 512      // an idle connection keeps this
-	maxReadBuffer = 64 << 10 // a busy one grows to this; a larger control frame is read into one of its own size
+	minReadBuffer = 512
+	maxReadBuffer = 64 << 10 // a busy connection's grows to this
 
 	readBufferStep = 8 // between sizes
 )
+
+var readSizes = [...]int{minReadBuffer, readBufferStep * minReadBuffer, readBufferStep * readBufferStep * minReadBuffer, maxReadBuffer}
+
+// readPools are the buffers that no reader needs for now.
+var readPools [len(readSizes)]sync.Pool // of *[]byte
 
 // A frameReader finds frames in a stream of octets. It is owned by readLoop.
 type frameReader struct {
@@ -42,8 +49,14 @@ type frameReader struct {
 	trace  func(h wire.FrameHeader, p []byte, f Header) // nil: nobody looks
 
 	buf  []byte
-	r, w int // buf[r:w] is read and not parsed
-	idle int // reads in a row that needed little of buf
+	r, w int     // buf[r:w] is read and not parsed
+	lent *[]byte // buf, where it is of a pool
+	size int     // which of readSizes the traffic asks for
+	idle int     // reads in a row that needed little of buf
+
+	// In a long silence nobody needs a buffer: the header that ends it is read into small.
+	quiet bool // the next one may be long in coming
+	small [wire.HeaderLen]byte
 
 	data    wire.FrameHeader // the DATA frame in progress
 	left    int              // octets of it still to hand out
@@ -72,7 +85,6 @@ type frameReader struct {
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 	r := &frameReader{
 		src:       src,
-		buf:       make([]byte, minReadBuffer),
 		maxSize:   cfg.MaxFrameSize,
 		tableSize: uint64(cfg.HeaderTableSize),
 		peerTable: wire.HeaderTableSize,
@@ -475,35 +487,74 @@ func (r *frameReader) fill(n int) error {
 
 // makeRoom moves what is unread to the front, into a larger buffer where n octets do not fit.
 func (r *frameReader) makeRoom(n int) {
+	quiet := r.quiet
+	r.quiet = false
 	if r.r == r.w {
 		r.r, r.w = 0, 0
+		if quiet {
+			r.giveBack()
+			return
+		}
 	}
-	if len(r.buf) < n {
-		grown := make([]byte, n)
-		copy(grown, r.buf[r.r:r.w])
-		r.buf, r.r, r.w = grown, 0, r.w-r.r
+	if len(r.buf) < max(n, minReadBuffer) {
+		r.move(max(n, readSizes[r.size]))
 	} else if r.r > 0 && (len(r.buf)-r.r < n || r.w == len(r.buf)) {
 		r.w = copy(r.buf, r.buf[r.r:r.w])
 		r.r = 0
 	}
 }
 
-// resize follows the traffic: a read that fills the buffer makes it larger, a row of small ones gives it back.
+// resize follows the traffic: a read that fills the buffer makes it larger, a row of small ones makes it smaller.
 func (r *frameReader) resize(got int) {
 	switch {
-	case r.w == len(r.buf) && len(r.buf) < maxReadBuffer:
-		r.move(min(readBufferStep*len(r.buf), maxReadBuffer))
+	case len(r.buf) < minReadBuffer: // a header behind a silence
+	case r.w == len(r.buf) && r.size+1 < len(readSizes):
+		r.size++
+		r.move(readSizes[r.size])
+		r.idle = 0
 	case got >= len(r.buf)/readBufferStep || len(r.buf) == minReadBuffer:
 		r.idle = 0
 	default:
 		if r.idle++; r.idle >= 16 && r.w-r.r <= minReadBuffer {
-			r.move(max(len(r.buf)/readBufferStep, minReadBuffer))
+			r.size = max(r.size-1, 0)
+			r.move(readSizes[r.size])
+			r.idle = 0
 		}
 	}
 }
 
+// move takes what is unread into a buffer of at least size octets.
 func (r *frameReader) move(size int) {
-	moved := make([]byte, max(size, r.w-r.r))
-	r.w = copy(moved, r.buf[r.r:r.w])
-	r.buf, r.r, r.idle = moved, 0, 0
+	unread, before := r.buf[r.r:r.w], r.lent
+	size = max(size, len(unread))
+	if class := slices.IndexFunc(readSizes[:], func(has int) bool { return has >= size }); class >= 0 {
+		r.lent, _ = readPools[class].Get().(*[]byte)
+		if r.lent == nil {
+			fresh := make([]byte, readSizes[class])
+			r.lent = &fresh
+		}
+		r.buf = *r.lent
+	} else {
+		r.buf, r.lent = make([]byte, size), nil
+	}
+	r.r, r.w = 0, copy(r.buf, unread)
+	returnBuffer(before)
+}
+
+// giveBack leaves the reader, which has nothing unread, with room for a header.
+func (r *frameReader) giveBack() {
+	lent := r.lent
+	r.buf, r.lent = r.small[:], nil
+	returnBuffer(lent)
+}
+
+func returnBuffer(lent *[]byte) {
+	if lent != nil {
+		readPools[slices.Index(readSizes[:], len(*lent))].Put(lent)
+	}
+}
+
+// forget drops what only makes the next field sections cheaper to read.
+func (r *frameReader) forget() {
+	r.block, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, knownBlocks[Field]{}
 }

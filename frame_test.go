@@ -40,11 +40,15 @@ type readFrame struct {
 	whole    bool // its last part came
 }
 
-// readAll reads frames to the end, and holds what more says against what next does. A stream error is noted as a frame.
-func readAll(r *frameReader) (frames []readFrame, err error) {
+// readAll reads frames to the end, and holds what more says against what next does. A stream error is noted as a frame. Before each
+// frame it calls those functions.
+func readAll(r *frameReader, calls ...func()) (frames []readFrame, err error) {
 	reads := 0
 	r.onRead = func(int) { reads++ }
 	for {
+		for _, f := range calls {
+			f()
+		}
 		more, before := r.more(), reads
 		f, err := r.next()
 		if more && (reads > before || err == io.EOF || err == io.ErrUnexpectedEOF) {
@@ -117,7 +121,12 @@ func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
 		}
 	}
 	for i := range octets {
-		check(fmt.Sprintf("split at %d", i), io.MultiReader(bytes.NewReader(octets[:i]), bytes.NewReader(octets[i:])))
+		split := func() io.Reader { return io.MultiReader(bytes.NewReader(octets[:i]), bytes.NewReader(octets[i:])) }
+		check(fmt.Sprintf("split at %d", i), split())
+		r := testReader(t, split(), nil)
+		if got, err := readAll(r, func() { r.quiet = r.left == 0 }); err != io.EOF || !slices.Equal(got, want) {
+			t.Errorf("split at %d, behind silences: %v\ngot  %v\nwant %v", i, err, got, want)
+		}
 	}
 	check("one by one", iotest.OneByteReader(bytes.NewReader(octets)))
 	check("by halves", iotest.HalfReader(bytes.NewReader(octets)))
@@ -235,6 +244,35 @@ func TestReadBufferGrowsWithTrafficAndReturnsToItsStart(t *testing.T) {
 	}
 	if len(r.buf) != minReadBuffer || pings != 64 {
 		t.Errorf("after %d small frames the buffer is %d, want %d", pings, len(r.buf), minReadBuffer)
+	}
+}
+
+// The header that ends a silence is read without a buffer; what follows it has one of the size that the traffic had asked for.
+func TestQuietReaderHasNoBuffer(t *testing.T) {
+	src, feed := io.Pipe()
+	defer src.Close()
+	r := testReader(t, src, nil)
+	go func() {
+		feed.Write(wire.AppendData(nil, 1, 0, make([]byte, 256<<10)))
+		feed.Write(wire.AppendSettingsAck(nil))
+		feed.Write(wire.AppendPing(nil, 0, [8]byte{1}))
+	}()
+	for {
+		if f, err := r.next(); err != nil || f.last {
+			break
+		}
+	}
+	for _, want := range []int{len(r.small), maxReadBuffer} {
+		r.quiet = true
+		f, err := r.next()
+		if err != nil || len(r.buf) != want {
+			t.Errorf("%v, %v: a buffer of %d, want %d", f.FrameHeader, err, len(r.buf), want)
+		}
+	}
+	r.quiet = true
+	src.CloseWithError(io.ErrClosedPipe)
+	if _, err := r.next(); err != io.ErrClosedPipe || r.lent != nil {
+		t.Errorf("%v, and a buffer is lent: %t", err, r.lent != nil)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 // readLoop owns the reading side of the socket.
 func (c *Conn) readLoop() {
 	defer close(c.readEnded)
+	defer c.frames.giveBack()
 	for {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {
@@ -27,7 +28,13 @@ func (c *Conn) readLoop() {
 func (c *Conn) recvOctets(n int) {
 	c.mu.Lock()
 	c.readClockLocked()
+	if c.resting {
+		if c.rests++; c.now-c.lastRecv >= shrinkDelay {
+			c.rests = 0
+		}
+	}
 	c.lastRecv = c.now
+	c.reading, c.resting = false, false
 	c.stats.BytesReceived += int64(n)
 	c.mu.Unlock()
 }
@@ -44,12 +51,22 @@ func (c *Conn) recv(f *frame, err error) error {
 	if !c.frames.more() {
 		c.wakeReadersLocked()
 		yield, c.ahead = c.ahead, false
+		c.beforeReadLocked()
 	}
 	c.unlock()
 	if yield {
 		runtime.Gosched()
 	}
 	return err
+}
+
+// beforeReadLocked is for readLoop, which will need more of the socket.
+func (c *Conn) beforeReadLocked() {
+	const busy = 16 // requests one by one, right behind each other
+	c.reading = c.frames.r == c.frames.w
+	c.resting = c.reading && len(c.streams) == 0
+	// To be ready for a long silence takes a second read when it ends. Below TLS that is no system call.
+	c.frames.quiet = c.resting && c.rests < busy && c.tls != nil
 }
 
 func (c *Conn) recvLocked(f *frame, err error) error {

@@ -85,8 +85,23 @@ func (c *Conn) shrinkAtLocked() time.Duration {
 
 func (c *Conn) shrinkLocked() {
 	c.out, c.spare, c.fieldRoom = nil, nil, nil
-	c.fields.fields = nil
+	c.fields.forget()
+	if c.reading {
+		c.frames.forget()
+	}
+	c.updates, c.wakeups, c.spareWaiters = shrunk(c.updates), shrunk(c.wakeups), nil
+	if len(c.streams) == 0 {
+		c.streams = make(map[uint32]*Stream) // one that was large stays large
+	}
 	c.below.shrink()
+}
+
+// shrunk is list, without its memory if it is empty.
+func shrunk[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 // awaitLastWords ends a connection that cannot be written to any more. What the peer said before, a GOAWAY above all,
