@@ -347,3 +347,74 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 		}
 	})
 }
+
+// One goroutine waits for an idle connection's peer; the one that writes comes back with the next work, whoever has it.
+func TestIdleConnectionHasNoWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var window *Window
+		peer, conn := dialPeer(t, &Config{Authority: "example.com", WindowManager: func(w *Window) WindowManager {
+			window = w
+			return nil
+		}})
+		idle := func() {
+			t.Helper()
+			time.Sleep(shrinkDelay)
+			synctest.Wait()
+			if !conn.retired.Load() {
+				t.Error("the writer waits")
+			}
+		}
+		whole := window
+		idle()
+		got := getAsync(conn, "/")
+		peer.WantHeaders("a caller's", 1)
+		answerEmpty(peer, 1)
+		got.want(t, "its response").Body.Close()
+		idle()
+		whole.Grant(1)
+		peer.WantWindowUpdate("granted from anywhere", 0, 1)
+		idle()
+		peer.WritePing(0, [8]byte{1})
+		peer.WantPing("answered by the reader", wire.Ack)
+		idle()
+		conn.Close()
+		peer.WantGoAway("the last words", 0, wire.NoError)
+		peer.WantClosed("by the writer")
+	})
+}
+
+// Grant takes no lock: it must find the writer that is just about to retire, too.
+func TestGrantIsNotLostOnARetiringWriter(t *testing.T) {
+	var window *Window
+	client, server := net.Pipe()
+	go io.Copy(io.Discard, server)
+	conn, err := NewConn(t.Context(), client, &Config{Authority: "example.com", KeepAlive: -1, WindowManager: func(w *Window) WindowManager {
+		window = w
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for i := range 20_000 {
+		conn.mu.Lock()
+		conn.now = conn.wroteAt + shrinkDelay
+		conn.wakeWriter()
+		conn.mu.Unlock()
+		for range i % 50 {
+			runtime.Gosched()
+		}
+		window.Grant(1)
+		for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+			conn.mu.Lock()
+			credit := conn.window.credit
+			conn.mu.Unlock()
+			if credit == wire.InitialWindow+int64(i)+1 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("grant %d was lost", i)
+			}
+		}
+	}
+}

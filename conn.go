@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"gohyper.dev/hyper/internal/wire"
@@ -30,9 +31,11 @@ type Conn struct {
 
 	acceptEncoding string
 
-	kick  chan struct{} // one slot: writeLoop has work
-	done  chan struct{} // closed by the first error
-	ended chan struct{} // closed when writeLoop has closed the socket
+	kick    chan struct{} // one slot: writeLoop has work
+	retired atomic.Bool   // there is no writeLoop: who has work for it starts one
+	tracer  *sendTracer   // owned by writeLoop; nil: nobody looks
+	done    chan struct{} // closed by the first error
+	ended   chan struct{} // closed when writeLoop has closed the socket
 
 	readEnded chan struct{} // closed when readLoop has read its last
 	accuses   bool          // the last thing written tells the peer of its mistake; does not change once done is closed
@@ -57,7 +60,7 @@ type Conn struct {
 	blocked sendQueue    // streams that wait for a window of their own
 	unblock bool         // the peer has raised all windows: look through blocked
 	corked  bool         // the preface waits for the first request
-	parked  bool         // writeLoop waits for kick
+	parked  bool         // writeLoop waits for kick, or has retired
 	queued  uint64       // octets appended to out so far
 	written uint64       // octets handed to the socket so far
 	flushed uint64       // octets that the socket has taken
@@ -160,6 +163,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	c.frames.quiet = state != nil
 	if full.Trace != nil {
 		c.frames.trace = c.traceReceived
+		c.tracer = newSendTracer(c)
 	}
 	c.window.c = c
 	c.window.credit = wire.InitialWindow

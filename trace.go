@@ -108,9 +108,6 @@ type sendTracer struct {
 }
 
 func newSendTracer(c *Conn) *sendTracer {
-	if c.cfg.Trace == nil {
-		return nil
-	}
 	t := &sendTracer{c: c}
 	t.dec = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) {
 		t.fields = append(t.fields, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})

@@ -13,13 +13,17 @@ const (
 	shrinkDelay = 250 * time.Millisecond // a connection that has written nothing for so long is idle
 )
 
-// writeLoop owns the writing side of the socket, and closes it.
+// writeLoop owns the writing side of the socket, and closes it. While the connection is idle there is none.
 func (c *Conn) writeLoop() {
-	defer close(c.ended)
-	tracer := newSendTracer(c)
 	c.mu.Lock()
+	c.parked = false
+	c.applyGrantsLocked()
 	for {
 		for !c.hasWorkLocked() {
+			if c.retireLocked() {
+				c.unlock()
+				return
+			}
 			c.restLocked()
 			c.applyGrantsLocked()
 		}
@@ -39,7 +43,7 @@ func (c *Conn) writeLoop() {
 		c.watchWriteLocked()
 		c.unlock() // DATA that ended a stream freed its slot
 
-		tracer.trace(batch)
+		c.tracer.trace(batch)
 		err := c.write(batch)
 		if err == nil && !last { // the last words leave together with what TLS says at the end
 			err = c.below.flush()
@@ -58,6 +62,7 @@ func (c *Conn) writeLoop() {
 		if err != nil || last {
 			c.unlock()
 			c.closeSocket(err == nil)
+			close(c.ended)
 			return
 		}
 	}
@@ -65,25 +70,41 @@ func (c *Conn) writeLoop() {
 
 // restLocked waits for work.
 func (c *Conn) restLocked() {
+	c.parked = true
 	if at := c.shrinkAtLocked(); at > 0 {
 		c.armLocked(at)
 	}
-	c.parked = true
 	c.unlock()
 	<-c.kick
 	c.mu.Lock()
 	c.parked = false
 }
 
-// shrinkAtLocked is when a connection has been idle for long enough to give its buffers back; 0: it has none, or writes.
+// retireLocked ends writeLoop until there is work again, where nothing was written for shrinkDelay.
+func (c *Conn) retireLocked() bool {
+	if c.now-c.wroteAt < shrinkDelay {
+		return false
+	}
+	c.parked = true
+	c.retired.Store(true)
+	// Grant does not lock mu. If it found us here, its kick tells of it; if not, it finds that we have retired.
+	return len(c.kick) == 0 || !c.retired.CompareAndSwap(true, false)
+}
+
+// shrinkAtLocked is when a connection has been idle for long enough to give its buffers and writeLoop back; 0: it has none, or writes.
 func (c *Conn) shrinkAtLocked() time.Duration {
-	if c.writeSince != 0 || len(c.out) > 0 || cap(c.out)+cap(c.spare) == 0 {
+	waits := c.parked && !c.retired.Load()
+	if c.writeSince != 0 || len(c.out) > 0 || cap(c.out)+cap(c.spare) == 0 && !waits {
 		return 0
 	}
 	return c.wroteAt + shrinkDelay
 }
 
 func (c *Conn) shrinkLocked() {
+	if c.parked && !c.retired.Load() {
+		c.parked = false
+		c.wakeWriter() // it has nothing to do, and will see that
+	}
 	c.out, c.spare, c.fieldRoom = nil, nil, nil
 	c.fields.forget()
 	if c.reading {
@@ -193,10 +214,14 @@ func (c *Conn) fillLocked() {
 	}
 }
 
+// wakeWriter is for work that writeLoop does not know of. The kick comes first, for one that is about to retire.
 func (c *Conn) wakeWriter() {
 	select {
 	case c.kick <- struct{}{}:
 	default: // it will look anyway
+	}
+	if c.retired.Load() && c.retired.CompareAndSwap(true, false) {
+		go c.writeLoop()
 	}
 }
 
