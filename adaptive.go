@@ -86,7 +86,7 @@ type adaptivePath struct {
 	deep    int             // above 0: one of the last responses needed more than initial
 
 	spareStreams *adaptiveStream
-	spareMeters  *meter
+	spareMeters  *streamMeter
 }
 
 // Update implements WindowManager.
@@ -225,8 +225,8 @@ func (p *adaptivePath) stream(w *Window) *adaptiveStream {
 // An adaptiveStream is the manager of one stream's window.
 type adaptiveStream struct {
 	path       *adaptivePath
-	w          *Window // nil: it is over
-	meter      *meter  // nil: nothing came yet, or all that will come fits the window
+	w          *Window      // nil: it is over
+	meter      *streamMeter // nil: nothing came yet, or all that will come fits the window
 	prev, next *adaptiveStream
 	isOpen     bool // in path.open
 }
@@ -390,13 +390,13 @@ func (s *adaptiveStream) over(total int64) {
 	p.spareStreams = s
 }
 
-func (p *adaptivePath) takeMeter() *meter {
+func (p *adaptivePath) takeMeter() *streamMeter {
 	m := p.spareMeters
 	if m == nil {
-		return &meter{}
+		return &streamMeter{}
 	}
 	p.spareMeters = m.spare
-	*m = meter{}
+	*m = streamMeter{}
 	return m
 }
 
@@ -409,15 +409,20 @@ type meter struct {
 
 	// Sums over past, of the last three and four, and of the four before.
 	three, four, before quarter
+}
+
+type quarter struct{ arrived, consumed uint32 }
+
+// A streamMeter knows the ends of its stream's windows, too.
+type streamMeter struct {
+	meter
 
 	wall          time.Duration // when DATA came that ends where a window ended, 0: there was more
 	marks         [16]mark      // ends of windows, as announced: a ring
 	made, reached uint8         // their number, and how many of them DATA has passed
 
-	spare *meter
+	spare *streamMeter
 }
-
-type quarter struct{ arrived, consumed uint32 }
 
 // A mark is the end of a window, in octets of the stream, and when it was announced, in markTime, both of them modulo 2^32.
 type mark struct{ limit, at uint32 }
@@ -425,7 +430,7 @@ type mark struct{ limit, at uint32 }
 const markTime = 16 * time.Microsecond
 
 // announce notes the end of a window.
-func (m *meter) announce(limit int64, now time.Duration) {
+func (m *streamMeter) announce(limit int64, now time.Duration) {
 	if int(m.made-m.reached) == len(m.marks) {
 		m.reached++ // the oldest is forgotten
 	}
@@ -434,7 +439,7 @@ func (m *meter) announce(limit int64, now time.Duration) {
 }
 
 // reach passes the marks that DATA up to total has reached, and reports whether it ends at one.
-func (m *meter) reach(total int64) bool {
+func (m *streamMeter) reach(total int64) bool {
 	for m.reached != m.made {
 		beyond := int32(uint32(total) - m.marks[int(m.reached)%len(m.marks)].limit)
 		if beyond < 0 {
@@ -449,7 +454,7 @@ func (m *meter) reach(total int64) bool {
 }
 
 // answered is how long ago the first window was announced that DATA has not passed.
-func (m *meter) answered(now time.Duration) (ago time.Duration, ok bool) {
+func (m *streamMeter) answered(now time.Duration) (ago time.Duration, ok bool) {
 	if m.reached == m.made {
 		return 0, false
 	}

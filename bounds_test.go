@@ -282,6 +282,7 @@ func TestPeerThatNeverReadsCannotHoldTheConnection(t *testing.T) {
 		s.client.SetWriteBuffer(0)
 		s.flood(100_000, wire.AppendPing(nil, 0, [8]byte{}))
 		start := time.Now()
+		<-s.conn.Done()
 		<-s.conn.ended
 		if took := time.Since(start); took > closeGrace {
 			s.t.Errorf("it took %v to close", took)

@@ -348,6 +348,77 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 	})
 }
 
+// A cannedSocket has a peer that says one thing when it is spoken to. It holds little itself, so that what a test finds on the
+// heap is the client's.
+type cannedSocket struct {
+	net.Conn
+	says           string
+	spoken, closed chan struct{}
+	once           sync.Once
+}
+
+func (s *cannedSocket) Read(p []byte) (n int, err error) {
+	<-s.spoken
+	if n, s.says = copy(p, s.says), s.says[min(len(p), len(s.says)):]; n > 0 {
+		return n, nil
+	}
+	<-s.closed
+	return 0, io.EOF
+}
+
+func (s *cannedSocket) Write(p []byte) (int, error) {
+	s.once.Do(func() { close(s.spoken) })
+	return len(p), nil
+}
+
+func (s *cannedSocket) Close() error {
+	close(s.closed)
+	return nil
+}
+
+// What a connection holds behind its first response: without crypto/tls and a socket, with a read buffer of 512 octets, which TLS saves,
+// and what the runtime keeps of its goroutines.
+func TestIdleConnectionTakesSevenKilobytesAtMost(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, too")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		says := wire.AppendSettingsAck(wire.AppendSettings(nil))
+		block := responseBlock()
+		says = wire.AppendFrameHeader(says, wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders | wire.EndStream, StreamID: 1})
+		said := string(append(says, block...))
+		heap := func() int64 {
+			runtime.GC()
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return int64(m.HeapAlloc)
+		}
+		cfg, conns := &Config{Authority: "example.com"}, make([]*Conn, 500)
+		before := heap()
+		for i := range conns {
+			conn, err := NewConn(t.Context(), &cannedSocket{says: said, spoken: make(chan struct{}), closed: make(chan struct{})}, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := conn.Get(context.Background(), "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			conns[i] = conn
+		}
+		time.Sleep(2 * shrinkDelay)
+		synctest.Wait()
+		if each := (heap() - before) / int64(len(conns)); each > 7000 {
+			t.Errorf("%d octets", each)
+		}
+		for _, conn := range conns {
+			conn.Close()
+		}
+	})
+}
+
 // One goroutine waits for an idle connection's peer; the one that writes comes back with the next work, whoever has it.
 func TestIdleConnectionHasNoWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

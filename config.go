@@ -82,6 +82,8 @@ const (
 	defaultContinueTimeout  = time.Second
 )
 
+var defaultManager WindowManagerFactory = Adaptive{}.New
+
 // withDefaults returns a copy of cfg with nothing left open.
 func (cfg *Config) withDefaults() (Config, error) {
 	var c Config
@@ -96,7 +98,7 @@ func (cfg *Config) withDefaults() (Config, error) {
 	}
 	c.InitialStreamWindow = max(0, c.InitialStreamWindow)
 	if c.WindowManager == nil {
-		c.WindowManager = Adaptive{}.New
+		c.WindowManager = defaultManager
 	}
 	if c.Push != nil {
 		policy := c.Push.withDefaults()

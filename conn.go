@@ -21,13 +21,13 @@ import (
 // write. Nothing blocks under mu: no I/O, no waiting, no code of the user's except the window manager.
 // Functions that need mu end in Locked. To wait, a caller queues itself, unlocks, and is woken to look again.
 type Conn struct {
-	cfg       Config // with the defaults filled in; not changed any more
-	nc        net.Conn
-	below     *coalescer // below nc, where Dial made it
-	start     time.Time
-	scheme    string
-	authority string
-	tls       *tls.ConnectionState // nil: cleartext
+	cfg   Config // with the defaults filled in; not changed any more
+	nc    net.Conn
+	below *coalescer // below nc, where Dial made it
+	start time.Time
+	tls   tlsConn // nc; nil: cleartext
+
+	tlsState atomic.Pointer[tls.ConnectionState] // nil: nobody has asked yet
 
 	acceptEncoding string
 
@@ -35,10 +35,11 @@ type Conn struct {
 	retired atomic.Bool   // there is no writeLoop: who has work for it starts one
 	tracer  *sendTracer   // owned by writeLoop; nil: nobody looks
 	done    chan struct{} // closed by the first error
-	ended   chan struct{} // closed when writeLoop has closed the socket
 
-	readEnded chan struct{} // closed when readLoop has read its last
-	accuses   bool          // the last thing written tells the peer of its mistake; does not change once done is closed
+	// Made by the first error, and not changed once done is closed.
+	ended     chan struct{} // closed when writeLoop has closed the socket
+	accuses   bool          // the last thing written tells the peer of its mistake
+	readEnded chan struct{} // then: closed when readLoop has read its last
 
 	grants windowGrants // has a lock of its own
 
@@ -68,10 +69,10 @@ type Conn struct {
 	force   *time.Timer  // once err is set: closes the transport if nothing else does
 
 	// streams
-	streams    map[uint32]*Stream
-	nextID     uint32 // of our next stream, odd
-	lastPushID uint32 // the highest that the peer promised
-	pushes     int    // promised and not yet both over and claimed
+	streams    map[uint32]*Stream // nil where there are none for long
+	nextID     uint32             // of our next stream, odd
+	lastPushID uint32             // the highest that the peer promised
+	pushes     int                // promised and not yet both over and claimed
 	slots      slots
 	fieldRoom  Header // for the fields of responses
 	idleSince  time.Duration
@@ -102,9 +103,10 @@ type Conn struct {
 	lab *lab // nil, except in the simulator
 
 	liveness
-	now    time.Duration // since start; read once per read of the socket
-	minRTT time.Duration // 0: none was measured
-	stats  Stats
+	now     time.Duration // since start; read once per read of the socket
+	minRTT  time.Duration // 0: none was measured
+	lastRTT time.Duration
+	counts  counts
 }
 
 // NewConn speaks HTTP/2 over nc, which it owns from then on: a *tls.Conn, any net.Conn (cleartext with prior
@@ -124,43 +126,40 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		return nil, err
 	}
 	full.TLS, full.DialContext = nil, nil // they are for Dial, and may be large
-	state, rtt, err := negotiated(ctx, nc, full.HandshakeTimeout)
+	serverName, rtt, err := negotiated(ctx, nc, full.HandshakeTimeout)
 	if err != nil {
 		return nil, err
+	}
+	tc, isTLS := nc.(tlsConn)
+	if isTLS {
+		full.Scheme = or(full.Scheme, "https")
+		full.Authority = or(full.Authority, serverName)
+	}
+	full.Scheme = or(full.Scheme, "http")
+	if full.Authority == "" && nc.RemoteAddr() != nil {
+		full.Authority = nc.RemoteAddr().String()
 	}
 	c := &Conn{
 		cfg:        full,
 		onNews:     onNews,
 		nc:         nc,
+		tls:        tc,
 		below:      coalescerBelow(nc),
-		tls:        state,
 		start:      time.Now(),
-		scheme:     or(full.Scheme, "http"),
-		authority:  full.Authority,
 		kick:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
-		ended:      make(chan struct{}),
-		readEnded:  make(chan struct{}),
 		fields:     newFieldWriter(),
-		streams:    make(map[uint32]*Stream),
 		nextID:     1,
 		corked:     true,
 		sendWindow: wire.InitialWindow,
 		peer:       initialPeerSettings(),
 		minRTT:     rtt,
 	}
-	if state != nil {
-		c.scheme = or(full.Scheme, "https")
-		c.authority = or(c.authority, state.ServerName)
-	}
-	if c.authority == "" && nc.RemoteAddr() != nil {
-		c.authority = nc.RemoteAddr().String()
-	}
 	c.slots.limit = initialSlots
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.frames = newFrameReader(nc, &c.cfg)
 	c.frames.onRead = c.recvOctets
-	c.frames.quiet = state != nil
+	c.frames.quiet = isTLS
 	if full.Trace != nil {
 		c.frames.trace = c.traceReceived
 		c.tracer = newSendTracer(c)
@@ -195,7 +194,7 @@ func (c *Conn) appendPrefaceLocked() {
 	for _, s := range c.cfg.Settings {
 		settings = append(settings, wire.Setting{ID: wire.SettingID(s.ID), Value: s.Value})
 	}
-	c.append(append(c.out, wire.ClientPreface...))
+	c.append(append(make([]byte, 0, 256), wire.ClientPreface...))
 	c.append(wire.AppendSettings(c.out, settings...))
 	c.initialWindow = int64(c.cfg.InitialStreamWindow)
 	c.settingsDue = append(c.settingsDue, sentSettings{})
@@ -279,7 +278,17 @@ func (c *Conn) Err() error {
 }
 
 // TLS returns the connection's TLS state, nil in cleartext. It is shared and must not be changed.
-func (c *Conn) TLS() *tls.ConnectionState { return c.tls }
+func (c *Conn) TLS() *tls.ConnectionState {
+	if c.tls == nil {
+		return nil
+	}
+	if state := c.tlsState.Load(); state != nil {
+		return state
+	}
+	state := c.tls.ConnectionState()
+	c.tlsState.CompareAndSwap(nil, &state)
+	return c.tlsState.Load()
+}
 
 // LocalAddr returns the address of this end.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
@@ -362,6 +371,7 @@ func (c *Conn) failLocked(err error) {
 		return
 	}
 	c.err, c.news = err, true
+	c.ended = make(chan struct{})
 	// Requests that were not sent may be tried elsewhere from now on: the last write must not have them, nor what follows.
 	sent := c.queued
 	for _, s := range c.streams {
@@ -378,7 +388,7 @@ func (c *Conn) failLocked(err error) {
 		if ce.Err != nil && ce.Code != InternalError { // what went wrong in here is not the peer's to know
 			debug = ce.Err.Error()
 		}
-		c.accuses = true
+		c.accuses, c.readEnded = true, make(chan struct{})
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.ErrCode(ce.Code), debug))
 	case err == ErrClosed && !c.draining:
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
@@ -441,15 +451,25 @@ type Stats struct {
 	ReceiveWindow  int64         // what we let the peer send
 }
 
+// counts are the figures that nothing else needs.
+type counts struct{ received, dataSent, dataReceived, opened, promised int64 }
+
 // Stats returns the connection's figures.
 func (c *Conn) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.stats
-	s.BytesSent = int64(c.written)
-	s.StreamsOpen = len(c.streams)
-	s.Waiting = c.slots.waiting.length()
-	s.MinRTT = c.minRTT
-	s.SendWindow, s.ReceiveWindow = c.sendWindow, c.window.credit
-	return s
+	return Stats{
+		BytesSent:      int64(c.written),
+		BytesReceived:  c.counts.received,
+		DataSent:       c.counts.dataSent,
+		DataReceived:   c.counts.dataReceived,
+		StreamsOpened:  c.counts.opened,
+		StreamsOpen:    len(c.streams),
+		PushesPromised: c.counts.promised,
+		Waiting:        c.slots.waiting.length(),
+		RTT:            c.lastRTT,
+		MinRTT:         c.minRTT,
+		SendWindow:     c.sendWindow,
+		ReceiveWindow:  c.window.credit,
+	}
 }

@@ -106,6 +106,9 @@ type decodeLimits struct {
 
 // acceptEncoding is the value of accept-encoding that asks for the codings built in and for extra, in a fixed order.
 func acceptEncoding(extra map[string]Decoder) string {
+	if len(extra) == 0 {
+		return "gzip, deflate, br"
+	}
 	names := make([]string, 0, 8)
 	for _, name := range [...]string{"gzip", "deflate", "br"} {
 		if decode, ok := extraDecoder(extra, name); !ok || decode != nil {

@@ -61,6 +61,9 @@ func (w *fieldWriter) field(name, value string, sensitive bool) {
 		return
 	}
 	w.differ()
+	if w.fields == nil {
+		w.fields = make([]hpack.HeaderField, 0, fewFields)
+	}
 	w.fields = append(w.fields, f)
 }
 

@@ -34,7 +34,7 @@ func newLab(config any, clock flowlab.Clock) (flowlab.Client, error) {
 	nowhere, _ := net.Pipe()
 	c := &Conn{
 		cfg: full, nc: nowhere, start: time.Now(), done: make(chan struct{}),
-		streams: make(map[uint32]*Stream), nextID: 1, sendWindow: wire.InitialWindow, peer: initialPeerSettings(),
+		nextID: 1, sendWindow: wire.InitialWindow, peer: initialPeerSettings(),
 	}
 	l := &lab{c: c, clock: clock, ticks: make(map[*Window]time.Duration)}
 	c.lab = l
@@ -64,7 +64,7 @@ func (l *lab) Open() uint32 {
 	s.window.c, s.window.s, s.window.credit = c, s, c.initialWindow
 	s.headersStart = c.queued
 	c.nextID += 2
-	c.streams[s.id] = s
+	c.addLocked(s)
 	s.mustLocked(state.SendHeaders)
 	s.mustLocked(state.SendEnd)
 	s.openWindowLocked()

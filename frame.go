@@ -42,6 +42,8 @@ var readSizes = [...]int{minReadBuffer, readBufferStep * minReadBuffer, readBuff
 // readPools are the buffers that no reader needs for now.
 var readPools [len(readSizes)]sync.Pool // of *[]byte
 
+const fewFields = 8 // lists of fields begin with room for so many
+
 // A frameReader finds frames in a stream of octets. It is owned by readLoop.
 type frameReader struct {
 	src    io.Reader
@@ -69,8 +71,8 @@ type frameReader struct {
 	allowed    uint64 // the largest that the peer may use now: until it acknowledges, it need not know
 	peerTable  uint64 // what the peer's blocks said last
 	mustShrink bool   // the peer knows of a smaller table, and its next block must say so
-	limit      int    // of a decoded list, as announced; the hard stop is twice that
 	trim       bool   // Config.TrimBlanks
+	limit      int    // of a decoded list, as announced; the hard stop is twice that
 	block      []byte // fragments joined
 	decoded    []Field
 	parsed     responseHead
@@ -306,7 +308,9 @@ func (r *frameReader) decode(block []byte) error {
 		defer func() { r.block = nil }()
 	}
 	clear(r.decoded)
-	r.decoded, r.listSize = r.decoded[:0], 0
+	if r.decoded, r.listSize = r.decoded[:0], 0; r.decoded == nil {
+		r.decoded = make([]Field, 0, fewFields)
+	}
 	if r.last = r.known.byOctets(r.table, block); r.last != nil {
 		r.fields, r.head = r.last.fields, &r.last.head
 		return nil

@@ -300,7 +300,7 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 		ContentLength: r.ContentLength,
 		Uncompressed:  decode,
 		Request:       req,
-		TLS:           r.s.c.tls,
+		TLS:           r.s.c.TLS(),
 	}
 	h.body.r, h.body.decode, h.body.answer = r, decode, &h.Response
 	if req != nil {

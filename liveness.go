@@ -353,7 +353,7 @@ func (c *Conn) sampleRTTLocked(sent time.Duration) {
 	if c.minRTT == 0 || rtt < c.minRTT {
 		c.minRTT = rtt
 	}
-	c.stats.RTT = rtt
+	c.lastRTT = rtt
 	c.window.update(WindowEvent{Kind: WindowRTT, RTT: rtt})
 }
 

@@ -165,9 +165,9 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked() // its manager comes when the push is claimed
 	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
 	s.req = s.push.Request
-	c.streams[s.id] = s
+	c.addLocked(s)
 	c.pushes++
-	c.stats.PushesPromised++
+	c.counts.promised++
 	switch {
 	case parent == nil:
 		s.cancelLocked()
@@ -249,7 +249,7 @@ func (c *Conn) unentitled(r *Request) string {
 		return "a promise whose host differs from its :authority"
 	case !isPath(r.Path, r.Method):
 		return "a promise of the path " + printable(r.Path)
-	case r.Scheme != c.scheme:
+	case r.Scheme != c.cfg.Scheme:
 		return "a promise of the scheme " + printable(r.Scheme)
 	case !c.authoritative(r.Authority):
 		return "a promise for " + printable(r.Authority) + ", which this connection does not speak for"
@@ -263,18 +263,19 @@ func (c *Conn) authoritative(authority string) bool {
 	if !isAuthority(authority) {
 		return false
 	}
-	if strings.EqualFold(authority, c.authority) {
+	if strings.EqualFold(authority, c.cfg.Authority) {
 		return true
 	}
-	host, port := splitAuthority(authority, c.scheme)
-	ownHost, ownPort := splitAuthority(c.authority, c.scheme)
+	host, port := splitAuthority(authority, c.cfg.Scheme)
+	ownHost, ownPort := splitAuthority(c.cfg.Authority, c.cfg.Scheme)
 	if port != ownPort {
 		return false
 	}
 	if strings.EqualFold(host, ownHost) {
 		return true
 	}
-	return c.tls != nil && len(c.tls.VerifiedChains) > 0 && c.tls.PeerCertificates[0].VerifyHostname(host) == nil
+	state := c.TLS()
+	return state != nil && len(state.VerifiedChains) > 0 && state.PeerCertificates[0].VerifyHostname(host) == nil
 }
 
 // splitAuthority returns host, without brackets, and port, by default the scheme's.

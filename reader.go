@@ -10,14 +10,16 @@ import (
 
 // readLoop owns the reading side of the socket.
 func (c *Conn) readLoop() {
-	defer close(c.readEnded)
 	defer c.frames.giveBack()
 	for {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {
-			c.fail(asConnError(err))
+			if !c.isDone() {
+				c.fail(asConnError(err))
+			}
 			if c.accuses {
 				io.Copy(io.Discard, transport(c.nc))
+				close(c.readEnded)
 			}
 			return
 		}
@@ -35,7 +37,7 @@ func (c *Conn) recvOctets(n int) {
 	}
 	c.lastRecv = c.now
 	c.reading, c.resting = false, false
-	c.stats.BytesReceived += int64(n)
+	c.counts.received += int64(n)
 	c.mu.Unlock()
 }
 
@@ -60,15 +62,6 @@ func (c *Conn) recv(f *frame, err error) error {
 	return err
 }
 
-// beforeReadLocked is for readLoop, which will need more of the socket.
-func (c *Conn) beforeReadLocked() {
-	const busy = 16 // requests one by one, right behind each other
-	c.reading = c.frames.r == c.frames.w
-	c.resting = c.reading && len(c.streams) == 0
-	// To be ready for a long silence takes a second read when it ends. Below TLS that is no system call.
-	c.frames.quiet = c.resting && c.rests < busy && c.tls != nil
-}
-
 func (c *Conn) recvLocked(f *frame, err error) error {
 	bad, ok := err.(*wire.Error)
 	switch {
@@ -85,6 +78,15 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 		err = c.err
 	}
 	return err
+}
+
+// beforeReadLocked is for readLoop, which will need more of the socket.
+func (c *Conn) beforeReadLocked() {
+	const busy = 16 // requests one by one, right behind each other
+	c.reading = c.frames.r == c.frames.w
+	c.resting = c.reading && len(c.streams) == 0
+	// To be ready for a long silence takes a second read when it ends. Below TLS that is no system call.
+	c.frames.quiet = c.resting && c.rests < busy && c.tls != nil
 }
 
 func (c *Conn) dispatchLocked(f *frame) error {
@@ -180,7 +182,7 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
 		c.window.discard(f.padding)
 		c.starveOthersLocked(s)
-		c.stats.DataReceived += int64(f.Length)
+		c.counts.dataReceived += int64(f.Length)
 		if s == nil {
 			c.window.consume(f.Length - f.padding) // late DATA: we ended this stream and the peer had not heard yet
 			c.noise.earn((f.Length - f.padding) / 64)

@@ -134,8 +134,8 @@ func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending 
 func (p *plan) planPseudo(c *Conn) error {
 	p.pseudo = [...]Field{
 		{Name: ":method", Value: or(p.Method, "GET")},
-		{Name: ":scheme", Value: or(p.Scheme, c.scheme)},
-		{Name: ":authority", Value: or(p.Authority, c.authority)},
+		{Name: ":scheme", Value: or(p.Scheme, c.cfg.Scheme)},
+		{Name: ":authority", Value: or(p.Authority, c.cfg.Authority)},
 		{Name: ":path", Value: or(p.Path, "/")},
 		{Name: ":protocol", Value: p.Protocol},
 	}

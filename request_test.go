@@ -276,7 +276,7 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 		{"scheme", []byte(alpha + upper + digits + "+-."), func(s string) Request { return Request{Scheme: "x" + s + "x"} }},
 		{"protocol", []byte(token), func(s string) Request { return Request{Method: "CONNECT", Protocol: "x" + s + "x"} }},
 	}
-	c := &Conn{scheme: "http", authority: "example.com"}
+	c := &Conn{cfg: Config{Scheme: "http", Authority: "example.com"}}
 	for _, test := range tests {
 		for octet := range 256 {
 			req := test.req(string([]byte{byte(octet)}))

@@ -208,7 +208,7 @@ func (s *Stream) sendLocked() bool {
 	c.append(wire.AppendData(c.out, s.id, flags, snd.pending[:n]))
 	c.sendWindow -= int64(n)
 	s.sendDelta -= int64(n)
-	c.stats.DataSent += int64(n)
+	c.counts.dataSent += int64(n)
 	c.noise.earn(2) // the peer may answer with a WINDOW_UPDATE for each window
 	if snd.pending = snd.pending[n:]; len(snd.pending) > 0 {
 		c.ready.push(s)

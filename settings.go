@@ -293,7 +293,9 @@ func (c *Conn) recvSettingsAckLocked() error {
 		return c.noiseLocked() // RFC 9113 has no word on an acknowledgment of nothing, or of what we have not sent
 	}
 	due := c.settingsDue[0]
-	c.settingsDue = c.settingsDue[1:]
+	if c.settingsDue = c.settingsDue[1:]; len(c.settingsDue) == 0 {
+		c.settingsDue = nil
+	}
 	c.frames.settingsAcked()
 	c.settingsAcked++
 	if due.window {

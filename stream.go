@@ -121,8 +121,8 @@ func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
 func (c *Conn) startLocked(s *Stream, p *plan) {
 	s.id = c.nextID
 	c.nextID += 2
-	c.streams[s.id] = s
-	c.stats.StreamsOpened++
+	c.addLocked(s)
+	c.counts.opened++
 	var flags wire.Flags
 	s.mustLocked(state.SendHeaders)
 	bodyless := p.body == nil && len(p.memory) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
@@ -153,6 +153,14 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 	}
 	s.sender.pending, s.sender.then, s.sender.trailer = p.memory, afterThis(p.trailers), p.trailers
 	c.enqueueLocked(s)
+}
+
+// addLocked puts a stream that has its identifier on the connection.
+func (c *Conn) addLocked(s *Stream) {
+	if c.streams == nil {
+		c.streams = make(map[uint32]*Stream)
+	}
+	c.streams[s.id] = s
 }
 
 // openWindowLocked gives the receive window its manager: a request's at once, a push's when it is claimed.

@@ -64,7 +64,7 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNe
 
 // dialTimeout bounds what is done before a connection is there; a timeout of 0 or less is none.
 func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
-	if timeout <= 0 {
+	if at, ok := ctx.Deadline(); timeout <= 0 || ok && time.Until(at) <= timeout {
 		return ctx, func() {}
 	}
 	return context.WithTimeoutCause(ctx, timeout, errDialTimeout)
@@ -129,20 +129,22 @@ func parseAddr(addr string) (t target, err error) {
 
 // clientTLS completes the caller's TLS configuration for HTTP/2 (RFC 9113 §9.2).
 func clientTLS(base *tls.Config, host string) *tls.Config {
-	cfg := &tls.Config{}
-	if base != nil {
-		cfg = base.Clone()
+	if base == nil {
+		base = &tls.Config{}
 	}
+	cfg := base.Clone()
 	if cfg.ServerName == "" {
 		cfg.ServerName, _, _ = strings.Cut(host, "%") // an IPv6 zone is no part of the name
 	}
 	if cfg.NextProtos == nil {
-		// With the second one, a server without HTTP/2 answers instead of breaking off.
-		cfg.NextProtos = []string{"h2", "http/1.1"}
+		cfg.NextProtos = nextProtos
 	}
 	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
 	return cfg
 }
+
+// nextProtos has a second one so that a server without HTTP/2 answers instead of breaking off.
+var nextProtos = []string{"h2", "http/1.1"}
 
 // tlsConn is what NewConn needs of a TLS connection; *tls.Conn is one.
 type tlsConn interface {
@@ -157,12 +159,12 @@ type tlsOverConn interface {
 	NetConn() net.Conn
 }
 
-// negotiated brings nc's TLS, if it has any, through its handshake and judges it. A nil state is cleartext. rtt is what a round trip
-// of the handshake took, 0 if somebody else ran it.
-func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (state *tls.ConnectionState, rtt time.Duration, err error) {
+// negotiated brings nc's TLS, if it has any, through its handshake and judges it. rtt is what a round trip of the handshake took, 0 if
+// somebody else ran it.
+func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (serverName string, rtt time.Duration, err error) {
 	tc, ok := nc.(tlsConn)
 	if !ok {
-		return nil, 0, nil
+		return "", 0, nil
 	}
 	ctx, cancel := dialTimeout(ctx, timeout)
 	defer cancel()
@@ -172,23 +174,23 @@ func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (state 
 		if ctx.Err() != nil {
 			err = contextError(ctx)
 		}
-		return nil, 0, &dialError{err}
+		return "", 0, &dialError{err}
 	}
 	agreed := tc.ConnectionState()
 	below := coalescerBelow(nc)
 	if agreed.NegotiatedProtocol != "h2" {
 		if err := below.passThrough(); err != nil {
 			nc.Close()
-			return nil, 0, &dialError{err}
+			return "", 0, &dialError{err}
 		}
-		return nil, 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc}
+		return "", 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc}
 	}
 	below.mode.Store(flushedByWriter)
 	if reason := inadequate(&agreed); reason != "" {
 		nc.Close()
-		return nil, 0, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), goAway: true}
+		return "", 0, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), goAway: true}
 	}
-	return &agreed, took / handshakeTrips(&agreed), nil
+	return agreed.ServerName, took / handshakeTrips(&agreed), nil
 }
 
 // handshake runs the handshake, if nobody has, tells those who trace it, and returns how long it took.

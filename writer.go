@@ -112,7 +112,7 @@ func (c *Conn) shrinkLocked() {
 	}
 	c.updates, c.wakeups, c.spareWaiters = shrunk(c.updates), shrunk(c.wakeups), nil
 	if len(c.streams) == 0 {
-		c.streams = make(map[uint32]*Stream) // one that was large stays large
+		c.streams = nil // a map that was large stays large
 	}
 	c.below.shrink()
 }
