@@ -80,7 +80,7 @@ type Conn struct {
 	ahead      bool      // of a reader whose octets grow cold: readLoop lets it run first
 	reading    bool      // readLoop has nothing at hand, and touches nothing of frames but the buffer until it has the lock again
 	resting    bool      // and nobody waits for anything
-	rests      int       // that were short, in a row
+	rests      uint8     // that were short, in a row, up to busy
 
 	// onNews tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
 	// be no new streams. Nil: nobody waits.

@@ -53,8 +53,8 @@ type frameReader struct {
 	buf  []byte
 	r, w int     // buf[r:w] is read and not parsed
 	lent *[]byte // buf, where it is of a pool
-	size int     // which of readSizes the traffic asks for
-	idle int     // reads in a row that needed little of buf
+	size uint8   // which of readSizes the traffic asks for
+	idle uint8   // reads in a row that needed little of buf
 
 	// In a long silence nobody needs a buffer: the header that ends it is read into small.
 	quiet bool // the next one may be long in coming
@@ -512,7 +512,7 @@ func (r *frameReader) makeRoom(n int) {
 func (r *frameReader) resize(got int) {
 	switch {
 	case len(r.buf) < minReadBuffer: // a header behind a silence
-	case r.w == len(r.buf) && r.size+1 < len(readSizes):
+	case r.w == len(r.buf) && int(r.size)+1 < len(readSizes):
 		r.size++
 		r.move(readSizes[r.size])
 		r.idle = 0
@@ -520,7 +520,7 @@ func (r *frameReader) resize(got int) {
 		r.idle = 0
 	default:
 		if r.idle++; r.idle >= 16 && r.w-r.r <= minReadBuffer {
-			r.size = max(r.size-1, 0)
+			r.size = max(r.size, 1) - 1
 			r.move(readSizes[r.size])
 			r.idle = 0
 		}

@@ -412,13 +412,13 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 	}
 	a.nextID, a.lastPush = c.nextID, c.lastPushID
 	for _, s := range a.streams { // a push may have come and gone since the last look
-		for _, p := range s.promises {
+		for _, p := range promisesOf(s) {
 			a.streams[p.s.id] = p.s
 		}
 	}
 	for id, s := range c.streams {
 		a.streams[id] = s
-		for _, p := range s.promises {
+		for _, p := range promisesOf(s) {
 			a.streams[p.s.id] = p.s
 		}
 		switch {
@@ -446,7 +446,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 			wrong("somebody waits on stream %d, which is gone", id)
 		case snd.in != nil || s.stop != nil:
 			wrong("stream %d is gone and still queued or watched", id)
-		case s.over.Load() && (!s.readLocked() || len(s.promises) > 0):
+		case s.over.Load() && (!s.readLocked() || s.extras.promised()):
 			wrong("stream %d was over too early", id)
 		case s.dropped && s.buf.Len() > 0:
 			wrong("stream %d was dropped and holds %d octets", id, s.buf.Len())
@@ -1357,4 +1357,11 @@ func FuzzScript(f *testing.F) {
 		defer watchdog(20 * time.Second)()
 		synctest.Test(t, func(t *testing.T) { playScript(t, p) })
 	})
+}
+
+func promisesOf(s *Stream) []*Push {
+	if s.extras == nil {
+		return nil
+	}
+	return s.extras.promises
 }

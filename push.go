@@ -77,10 +77,13 @@ func (p *Push) cancelLocked() {
 
 // cancelPromisesLocked ends the promises made on s that nobody has claimed.
 func (s *Stream) cancelPromisesLocked() {
-	for _, p := range s.promises {
+	if !s.extras.promised() {
+		return
+	}
+	for _, p := range s.extras.promises {
 		p.cancelLocked()
 	}
-	s.promises = nil
+	s.extras.promises = nil
 }
 
 // claimLocked hands the push to the caller.
@@ -121,10 +124,10 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 		switch {
 		case c.closed:
 			return nil, ErrClosed
-		case len(s.promises) > 0:
-			push := s.promises[0]
-			s.promises[0] = nil
-			s.promises = s.promises[1:]
+		case s.extras.promised():
+			push := s.extras.promises[0]
+			s.extras.promises[0] = nil
+			s.extras.promises = s.extras.promises[1:]
 			push.claimLocked()
 			return push, nil
 		case s.recvErr == io.EOF:
@@ -197,7 +200,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		s.cancelLocked()
 		return c.provokedLocked()
 	}
-	parent.promises = append(parent.promises, s.push)
+	extras := parent.extrasLocked()
+	extras.promises = append(extras.promises, s.push)
 	parent.wakeReaderLocked()
 	return nil
 }

@@ -31,7 +31,7 @@ func (c *Conn) recvOctets(n int) {
 	c.mu.Lock()
 	c.readClockLocked()
 	if c.resting {
-		if c.rests++; c.now-c.lastRecv >= shrinkDelay {
+		if c.rests = min(c.rests+1, busy); c.now-c.lastRecv >= shrinkDelay {
 			c.rests = 0
 		}
 	}
@@ -80,9 +80,11 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 	return err
 }
 
+// busy is a connection on which so many requests came one by one, right behind each other.
+const busy = 16
+
 // beforeReadLocked is for readLoop, which will need more of the socket.
 func (c *Conn) beforeReadLocked() {
-	const busy = 16 // requests one by one, right behind each other
 	c.reading = c.frames.r == c.frames.w
 	c.resting = c.reading && len(c.streams) == 0
 	// To be ready for a long silence takes a second read when it ends. Below TLS that is no system call.

@@ -40,20 +40,43 @@ func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 // Trailer returns the fields behind the body: nil until the body has been read to its end, and where there are none.
 func (r *Response) Trailer() Header {
 	if r.s.over.Load() { // nothing changes any more
-		return r.s.trailer
+		return r.s.extras.trailers()
 	}
 	r.s.c.mu.Lock()
 	defer r.s.c.mu.Unlock()
 	if !r.s.readLocked() {
 		return nil
 	}
-	return r.s.trailer
+	return r.s.extras.trailers()
 }
 
 // Pushes yields what the peer promises with this response (RFC 9113 §8.4), as it comes, until the response has
 // ended, be it read or not; the promises may come before, between and after its header and body. Each promise is yielded
 // once, and is the caller's then. An error ends the sequence: that of the response, or ctx's.
 func (r *Response) Pushes(ctx context.Context) iter.Seq2[*Push, error] { return r.s.Pushes(ctx) }
+
+// extras are what few responses have.
+type extras struct {
+	interims interims
+	promises []*Push // that nobody has claimed
+	trailer  Header
+}
+
+func (s *Stream) extrasLocked() *extras {
+	if s.extras == nil {
+		s.extras = &extras{}
+	}
+	return s.extras
+}
+
+func (x *extras) promised() bool { return x != nil && len(x.promises) > 0 }
+
+func (x *extras) trailers() Header {
+	if x == nil {
+		return nil
+	}
+	return x.trailer
+}
 
 // interims are the 1xx responses of a stream.
 type interims struct {
@@ -85,9 +108,9 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 	c := s.c
 	for {
-		if s.interims != nil && len(s.interims.waiting) > 0 {
-			first := s.interims.waiting[0]
-			s.interims.waiting = s.interims.waiting[1:]
+		if x := s.extras; x != nil && len(x.interims.waiting) > 0 {
+			first := x.interims.waiting[0]
+			x.interims.waiting = x.interims.waiting[1:]
 			c.unlock()
 			err := s.req.Informational(first.status, first.header)
 			if err != nil {
@@ -154,10 +177,7 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	case status == 101: // RFC 9113 §8.6
 		return &MalformedError{"status 101 has no place in HTTP/2"}
 	}
-	if s.interims == nil {
-		s.interims = &interims{}
-	}
-	i := s.interims
+	i := &s.extrasLocked().interims
 	i.count++
 	for _, f := range fields {
 		i.size += f.size()
@@ -261,7 +281,7 @@ func (s *Stream) recvTrailersLocked(fields []Field, end bool) error {
 		}
 	}
 	s.message = next
-	s.trailer = append(Header(nil), fields...)
+	s.extrasLocked().trailer = append(Header(nil), fields...)
 	return nil
 }
 

@@ -35,15 +35,13 @@ type Stream struct {
 	message  state.Message
 	window   Window
 	buf      buffer.Buffer
-	bodyLeft int64 // octets due by content-length, -1 unknown
-	recvErr  error // what follows the octets in buf: io.EOF, or why the stream ended; nil: more may come
-	dropped  bool  // the caller ended it: nothing is handed out any more
-	answered bool  // response is filled in
-	wakeDue  bool  // in c.wakeups
-	interims *interims
+	bodyLeft int64   // octets due by content-length, -1 unknown
+	recvErr  error   // what follows the octets in buf: io.EOF, or why the stream ended; nil: more may come
+	dropped  bool    // the caller ended it: nothing is handed out any more
+	answered bool    // response is filled in
+	wakeDue  bool    // in c.wakeups
+	extras   *extras // nil: there are none
 	response Response
-	trailer  Header
-	promises []*Push
 	recvQ    waitQueue
 
 	// what we send
@@ -515,7 +513,9 @@ func (s *Stream) cancelLocked() {
 func (s *Stream) dropLocked(err error) {
 	s.recvErr, s.dropped = err, true
 	s.buf.Reset()
-	s.interims = nil
+	if s.extras != nil {
+		s.extras.interims.waiting = nil
+	}
 	unread := int(s.window.unread)
 	s.window.unread = 0
 	s.window.close()
@@ -625,7 +625,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 			}
 			n = s.buf.Read(p)
 			s.consumeLocked(n)
-			if s.readLocked() && s.state == state.Closed && len(s.promises) == 0 {
+			if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
 				s.over.Store(true)
 			}
 			return n, nil
