@@ -158,6 +158,24 @@ func TestAdaptiveIsTheDefault(t *testing.T) {
 	})
 }
 
+// When a grant reaches a sender in slow start, it has sent twice what we see: it must not have met the end of its window by then.
+func TestAdaptiveGrantsBeforeASenderThatDoublesMustStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		peer.Ignore(wire.WindowUpdate)
+		peer.AutoPing()
+		resp := answerGet(t, peer, conn, 1, ":status: 200")
+		const seen = 100_000
+		peer.WriteData(1, 0, make([]byte, seen))
+		readOctets(t, resp.Body, seen)
+		synctest.Wait()
+		if credit := peer.Credit(1); credit < 2*seen {
+			t.Errorf("%d octets were seen, and the peer may send %d more", seen, credit)
+		}
+		resp.Body.Close()
+	})
+}
+
 // download plays a peer that sends size octets on stream 1 as windows allow, each answer rtt later, to a reader who takes all
 // at once. It returns the largest window and the WINDOW_UPDATEs' sum.
 func download(t *testing.T, peer *h2test.Peer, body io.Reader, size int, rtt time.Duration) (largest, granted int) {

@@ -104,13 +104,19 @@ type decodeLimits struct {
 	ratio int64 // decoded octets for each octet received, after decodeGrace
 }
 
+// builtinCodings are asked for in this order.
+var (
+	builtinCodings = []string{"gzip", "deflate", "br"}
+	acceptBuiltin  = strings.Join(builtinCodings, ", ")
+)
+
 // acceptEncoding is the value of accept-encoding that asks for the codings built in and for extra, in a fixed order.
 func acceptEncoding(extra map[string]Decoder) string {
 	if len(extra) == 0 {
-		return "gzip, deflate, br"
+		return acceptBuiltin
 	}
 	names := make([]string, 0, 8)
-	for _, name := range [...]string{"gzip", "deflate", "br"} {
+	for _, name := range builtinCodings {
 		if decode, ok := extraDecoder(extra, name); !ok || decode != nil {
 			names = append(names, name)
 		}

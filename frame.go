@@ -50,11 +50,11 @@ type frameReader struct {
 	onRead func(octets int)                             // after each read of the socket
 	trace  func(h wire.FrameHeader, p []byte, f Header) // nil: nobody looks
 
-	buf  []byte
-	r, w int     // buf[r:w] is read and not parsed
-	lent *[]byte // buf, where it is of a pool
-	size uint8   // which of readSizes the traffic asks for
-	idle uint8   // reads in a row that needed little of buf
+	buf    []byte
+	r, w   int     // buf[r:w] is read and not parsed
+	pooled *[]byte // buf, where it is of a pool
+	size   uint8   // which of readSizes the traffic asks for
+	idle   uint8   // reads in a row that needed little of buf
 
 	// In a long silence nobody needs a buffer: the header that ends it is read into small.
 	quiet bool // the next one may be long in coming
@@ -529,17 +529,17 @@ func (r *frameReader) resize(got int) {
 
 // move takes what is unread into a buffer of at least size octets.
 func (r *frameReader) move(size int) {
-	unread, before := r.buf[r.r:r.w], r.lent
+	unread, before := r.buf[r.r:r.w], r.pooled
 	size = max(size, len(unread))
 	if class := slices.IndexFunc(readSizes[:], func(has int) bool { return has >= size }); class >= 0 {
-		r.lent, _ = readPools[class].Get().(*[]byte)
-		if r.lent == nil {
+		r.pooled, _ = readPools[class].Get().(*[]byte)
+		if r.pooled == nil {
 			fresh := make([]byte, readSizes[class])
-			r.lent = &fresh
+			r.pooled = &fresh
 		}
-		r.buf = *r.lent
+		r.buf = *r.pooled
 	} else {
-		r.buf, r.lent = make([]byte, size), nil
+		r.buf, r.pooled = make([]byte, size), nil
 	}
 	r.r, r.w = 0, copy(r.buf, unread)
 	returnBuffer(before)
@@ -547,14 +547,14 @@ func (r *frameReader) move(size int) {
 
 // giveBack leaves the reader, which has nothing unread, with room for a header.
 func (r *frameReader) giveBack() {
-	lent := r.lent
-	r.buf, r.lent = r.small[:], nil
-	returnBuffer(lent)
+	before := r.pooled
+	r.buf, r.pooled = r.small[:], nil
+	returnBuffer(before)
 }
 
-func returnBuffer(lent *[]byte) {
-	if lent != nil {
-		readPools[slices.Index(readSizes[:], len(*lent))].Put(lent)
+func returnBuffer(pooled *[]byte) {
+	if pooled != nil {
+		readPools[slices.Index(readSizes[:], len(*pooled))].Put(pooled)
 	}
 }
 

@@ -271,8 +271,8 @@ func TestQuietReaderHasNoBuffer(t *testing.T) {
 	}
 	r.quiet = true
 	src.CloseWithError(io.ErrClosedPipe)
-	if _, err := r.next(); err != io.ErrClosedPipe || r.lent != nil {
-		t.Errorf("%v, and a buffer is lent: %t", err, r.lent != nil)
+	if _, err := r.next(); err != io.ErrClosedPipe || r.pooled != nil {
+		t.Errorf("%v, and a buffer is kept: %t", err, r.pooled != nil)
 	}
 }
 

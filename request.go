@@ -29,7 +29,6 @@ type Request struct {
 	Bare bool
 
 	noUserAgent, noAcceptEncoding bool // what FromHTTPRequest knows, and no other caller needs to say
-	borrows                       bool // the response's Header is only looked at
 
 	// Body is the content; nil for none. It is closed if it is an io.Closer, always and once. A *bytes.Reader,
 	// *bytes.Buffer or *strings.Reader is sent without being read, and can be sent again: nobody may change what is in it

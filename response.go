@@ -198,7 +198,7 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.Status, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
-	if r.borrowed = s.req.borrows; r.borrowed {
+	if r.borrowed = s.borrows; r.borrowed {
 		r.Header = s.c.frames.lend()
 	} else {
 		r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)

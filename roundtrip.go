@@ -67,7 +67,6 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 		}
 		return nil, err
 	}
-	x.out.borrows = true
 	x.out.noAcceptEncoding = x.out.noAcceptEncoding || disableCompression
 	x.last = req.Close || equalFold(req.Header.Get("Connection"), "close")
 	if req.Body != nil && req.Body != http.NoBody {
@@ -88,6 +87,7 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 		again := x.out
 		req, s = &again, &Stream{}
 	}
+	s.borrows = true
 	x.tried = true
 	if x.body.in != nil && !x.memory {
 		req.Body = x.body.lend()

@@ -943,6 +943,27 @@ func TestAnswersShareNothing(t *testing.T) {
 	})
 }
 
+// The Request behind an answer may be sent again, by the caller, who then sees the Header.
+func TestRequestBehindAnAnswerServesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
+		peer.WantHeaders("the request", 1)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "a: 1")
+		own, _ := FromHTTPResponse(answer.want(t, "the response"))
+		for id := uint32(3); id <= 7; id += 2 {
+			again := doAsync(context.Background(), conn, own.Request)
+			peer.WantHeaders("again", id)
+			peer.WriteHeaders(id, wire.EndStream, ":status: 200", "a: 1")
+			header := again.want(t, "its response").Header
+			if !slices.Equal(header, Header{{Name: "a", Value: "1"}}) {
+				t.Errorf("stream %d: %v", id, header)
+			}
+			header[0].Value = "changed"
+		}
+	})
+}
+
 // A caller's own helper: a Request made of an http.Request, and an http.Response made of the Response.
 func TestConversionsServeOwnHelpers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -40,6 +40,7 @@ type Stream struct {
 	dropped  bool    // the caller ended it: nothing is handed out any more
 	answered bool    // response is filled in
 	wakeDue  bool    // in c.wakeups
+	borrows  bool    // RoundTrip's: the response's Header is only looked at
 	extras   *extras // nil: there are none
 	response Response
 	recvQ    waitQueue
