@@ -14,9 +14,6 @@ func (c *Conn) readLoop() {
 	for {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {
-			if !c.isDone() {
-				c.fail(asConnError(err))
-			}
 			if c.accuses {
 				io.Copy(io.Discard, transport(c.nc))
 				close(c.readEnded)
@@ -48,6 +45,9 @@ func (c *Conn) recv(f *frame, err error) error {
 	for err == nil && c.frames.more() && c.frames.trace == nil { // Trace is the user's, and not for a lock
 		*f, err = c.frames.next()
 		err = c.recvLocked(f, err)
+	}
+	if err != nil && c.err == nil { // at once: what the frames before it made due is not written before the last words
+		c.failLocked(asConnError(err))
 	}
 	yield := false
 	if !c.frames.more() {

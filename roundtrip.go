@@ -60,7 +60,7 @@ type exchange struct {
 
 // newExchange maps req. If that cannot be done, the body is closed.
 func newExchange(req *http.Request, disableCompression bool) (*exchange, error) {
-	x := &exchange{in: req}
+	x := &exchange{in: req, stream: Stream{borrows: true}}
 	if err := x.out.fromHTTP(req); err != nil {
 		if req.Body != nil {
 			req.Body.Close()
@@ -85,9 +85,8 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	req, s := &x.out, &x.stream
 	if x.tried { // somebody may still look at the last try's
 		again := x.out
-		req, s = &again, &Stream{}
+		req, s = &again, &Stream{borrows: true}
 	}
-	s.borrows = true
 	x.tried = true
 	if x.body.in != nil && !x.memory {
 		req.Body = x.body.lend()
