@@ -58,18 +58,20 @@ func (a Adaptive) newPath(w *Window) *adaptivePath {
 // is nothing but the budget.
 type adaptivePath struct {
 	initial, budget int
-	alone           bool // it serves one stream, which tells it what the connection's window would
 
-	rtt     time.Duration // the shortest measured, within bounds
-	known   bool          // it was measured
-	probes  int
-	probed  time.Duration // when the last one was sent
-	meter   meter         // of all streams together
-	best    [2]int        // the largest mean of a round trip in these 16, and in the 16 before
-	turn    time.Duration // when best moves on
-	need    int           // what the path can use: about two bandwidth-delay products
-	growing bool
-	unread  int
+	alone   bool  // it serves one stream, which tells it what the connection's window would
+	known   bool  // rtt was measured
+	growing bool  // the round trips bring more and more
+	probes  uint8 // that were sent
+	dice    uint32
+
+	rtt    time.Duration // the shortest measured, within bounds
+	probed time.Duration // when the last probe was sent
+	meter  meter         // of all streams together
+	best   [2]int        // the largest mean of a round trip in these 16, and in the 16 before
+	turn   time.Duration // when best moves on
+	need   int           // what the path can use: about two bandwidth-delay products
+	unread int
 
 	// The round trip may have grown. Where a sender stopped at the end of a window, the time from the WINDOW_UPDATE that set
 	// it going again to what it sent then is one.
@@ -78,7 +80,6 @@ type adaptivePath struct {
 	quietFrom time.Duration // the last silence after DATA, longer than a gap should be
 	loops     int           // measured since the round trip was judged
 	loop      time.Duration // the shortest of them
-	dice      uint32
 
 	open    *adaptiveStream // streams that may still receive, linked by next
 	streams int             // their number

@@ -82,8 +82,6 @@ const (
 	defaultContinueTimeout  = time.Second
 )
 
-var defaultManager WindowManagerFactory = Adaptive{}.New
-
 // withDefaults returns a copy of cfg with nothing left open.
 func (cfg *Config) withDefaults() (Config, error) {
 	var c Config
@@ -97,9 +95,6 @@ func (cfg *Config) withDefaults() (Config, error) {
 		}
 	}
 	c.InitialStreamWindow = max(0, c.InitialStreamWindow)
-	if c.WindowManager == nil {
-		c.WindowManager = defaultManager
-	}
 	if c.Push != nil {
 		policy := c.Push.withDefaults()
 		c.Push = &policy

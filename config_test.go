@@ -25,7 +25,7 @@ func TestZeroConfigIsAGoodClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]Config{"zero": zero, "nil": none} {
-		if c.WindowManager == nil || c.Push != nil || c.UserAgent != "hyper" {
+		if c.WindowManager != nil || c.Push != nil || c.UserAgent != "hyper" {
 			t.Errorf("%s: %+v", name, c)
 		}
 		// The figures of Config's comments.

@@ -209,9 +209,11 @@ func (g *windowGrants) take() (list []*Window) {
 
 // The methods below run under c.mu.
 
-// open begins the books with what the settings give, and asks the manager.
+// open begins the books with what the settings give, and asks the manager: Adaptive's, where factory is nil.
 func (w *Window) open(factory WindowManagerFactory) {
-	if err := w.make(factory); err != nil {
+	if factory == nil {
+		w.manager = Adaptive{}.New(w)
+	} else if err := w.make(factory); err != nil {
 		w.fail(err)
 		return
 	}
@@ -286,11 +288,16 @@ func (w *Window) update(ev WindowEvent) {
 	w.grant(int64(n))
 }
 
-// ask puts ev to the manager. One that is not ours may do anything: it may panic, and call the connection.
+// ask puts ev to the manager.
 func (w *Window) ask(ev WindowEvent) (n int, err error) {
-	if !w.foreign {
-		return w.manager.Update(ev), nil
+	if w.foreign {
+		return w.askForeign(ev)
 	}
+	return w.manager.Update(ev), nil
+}
+
+// askForeign is ask for a manager that is not ours and may do anything: it may panic, and call the connection.
+func (w *Window) askForeign(ev WindowEvent) (n int, err error) {
 	w.c.mu.enter()
 	defer func() {
 		w.c.mu.leave()
