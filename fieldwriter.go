@@ -53,23 +53,28 @@ func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
 // field adds one field; name is in lower case.
 func (w *fieldWriter) field(name, value string, sensitive bool) {
 	f := hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)}
-	if w.like != nil && agrees(w.like, w.same, f) {
+	if w.like != nil && agrees(w.like, w.same, &f) {
 		if w.like.path.isAt(w.same) {
 			w.path = value
 		}
 		w.same++
 		return
 	}
+	w.gather(&f)
+}
+
+// gather keeps a field of a section that is not like an earlier one.
+func (w *fieldWriter) gather(f *hpack.HeaderField) {
 	w.differ()
 	if w.fields == nil {
 		w.fields = make([]hpack.HeaderField, 0, fewFields)
 	}
-	w.fields = append(w.fields, f)
+	w.fields = append(w.fields, *f)
 }
 
 // agrees reports whether f has the place of field i of k: it is that field, or a :path where k has a literal one.
-func agrees(k *knownBlock[hpack.HeaderField], i int, f hpack.HeaderField) bool {
-	return i < len(k.fields) && (k.fields[i] == f || k.path.isAt(i) && f.Name == ":path" && !f.Sensitive)
+func agrees(k *knownBlock[hpack.HeaderField], i int, f *hpack.HeaderField) bool {
+	return i < len(k.fields) && (k.fields[i] == *f || k.path.isAt(i) && f.Name == ":path" && !f.Sensitive)
 }
 
 // differ ends the likeness with an earlier section: what was the same so far is in fields then. Most requests never come here, and
@@ -116,7 +121,7 @@ func (w *fieldWriter) find() *knownBlock[hpack.HeaderField] {
 		k := &w.known.blocks[i]
 		same := k.table == w.table && len(k.fields) == len(w.fields)
 		for j := 0; same && j < len(w.fields); j++ {
-			same = agrees(k, j, w.fields[j])
+			same = agrees(k, j, &w.fields[j])
 		}
 		if same {
 			w.known.used = i

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -75,23 +76,42 @@ const (
 	endByCaller               // by Stream.CloseWrite or SendTrailers
 )
 
+// The pseudo-header fields of a request, in the order in which they are sent.
+const (
+	pseudoMethod = iota
+	pseudoScheme
+	pseudoAuthority
+	pseudoPath
+	pseudoProtocol
+)
+
+// The regular fields that a request gets behind its Header, where that has none.
+const (
+	addedUserAgent = iota
+	addedAcceptEncoding
+	addedContentLength
+)
+
+var (
+	pseudoNames = [...]string{":method", ":scheme", ":authority", ":path", ":protocol"}
+	addedNames  = [...]string{"user-agent", "accept-encoding", "content-length"}
+)
+
 // A plan is a request that passed every check, in the form in which open sends it.
 type plan struct {
 	*Request
-	pseudo   [5]Field // those that Header does not begin with
-	missing  int      // how many
-	leading  int      // pseudo-header fields at the beginning of Header
-	method   string
-	tunnels  bool  // an extended CONNECT, which the peer's SETTINGS must allow
+	pseudo   [len(pseudoNames)]string // "": there is none
+	given    [len(pseudoNames)]bool   // it is in Header
+	leading  int                      // pseudo-header fields at the beginning of Header
+	tunnels  bool                     // an extended CONNECT, which the peer's SETTINGS must allow
+	expect   bool
+	ending   ending
 	length   int64 // of the body, -1 unknown
 	memory   []byte
-	body     io.Reader // what has to be read; nil where memory holds it all, or there is none
-	ending   ending
-	trailers Header   // as they are before the body is read
-	add      [3]Field // default fields behind Header
-	added    int
-	size     int // of the field section, RFC 9113 §6.5.2
-	expect   bool
+	body     io.Reader               // what has to be read; nil where memory holds it all, or there is none
+	trailers Header                  // as they are before the body is read
+	added    [len(addedNames)]string // "": it is not
+	size     int                     // of the field section, RFC 9113 §6.5.2
 }
 
 // make checks req. Everything wrong with it is found here, before anything of the connection changes.
@@ -131,71 +151,60 @@ func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending 
 
 // planPseudo finds the pseudo-header fields that a request must have (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
 func (p *plan) planPseudo(c *Conn) error {
-	p.pseudo = [...]Field{
-		{Name: ":method", Value: or(p.Method, "GET")},
-		{Name: ":scheme", Value: or(p.Scheme, c.cfg.Scheme)},
-		{Name: ":authority", Value: or(p.Authority, c.cfg.Authority)},
-		{Name: ":path", Value: or(p.Path, "/")},
-		{Name: ":protocol", Value: p.Protocol},
-	}
-	values := &p.pseudo
-	given := [len(values)]bool{}
+	pseudo := &p.pseudo
+	pseudo[pseudoMethod] = or(p.Method, "GET")
+	pseudo[pseudoScheme] = or(p.Scheme, c.cfg.Scheme)
+	pseudo[pseudoAuthority] = or(p.Authority, c.cfg.Authority)
+	pseudo[pseudoPath] = or(p.Path, "/")
+	pseudo[pseudoProtocol] = p.Protocol
 	for p.leading < len(p.Header) && isPseudo(p.Header[p.leading].Name) {
-		f := p.Header[p.leading]
-		i := 0
-		for i < len(values) && values[i].Name != f.Name {
-			i++
-		}
-		if i == len(values) {
+		f := &p.Header[p.leading]
+		i := slices.Index(pseudoNames[:], f.Name)
+		if i < 0 {
 			return &RequestError{f.Name, "is not a pseudo-header field of a request"}
 		}
-		if given[i] {
+		if p.given[i] {
 			return &RequestError{f.Name, "is there twice"}
 		}
-		given[i], values[i].Value = true, f.Value
+		p.given[i], pseudo[i] = true, f.Value
 		p.size += f.size()
 		p.leading++
 	}
-	method, scheme, authority, path, protocol := values[0].Value, values[1].Value, values[2].Value, values[3].Value, values[4].Value
-	p.method = method
-	if !given[2] && p.Authority == "" {
-		if host := p.Header.Get("host"); host != "" {
-			authority, values[2].Value = host, host
-		}
+	if !p.given[pseudoAuthority] && p.Authority == "" {
+		pseudo[pseudoAuthority] = or(p.Header.Get("host"), pseudo[pseudoAuthority])
 	}
-	p.tunnels = given[4] || protocol != ""
-	plain := method == "CONNECT" && !p.tunnels
+	p.tunnels = p.given[pseudoProtocol] || p.Protocol != ""
+	plain := p.method() == "CONNECT" && !p.tunnels
 	switch {
-	case !isToken(method):
+	case !isToken(p.method()):
 		return &RequestError{":method", "is not a token"}
-	case p.tunnels && method != "CONNECT":
+	case p.tunnels && p.method() != "CONNECT":
 		return &RequestError{":protocol", "belongs to CONNECT"}
-	case p.tunnels && !isToken(protocol):
+	case p.tunnels && !isToken(pseudo[pseudoProtocol]):
 		return &RequestError{":protocol", "is not a token"}
-	case !isAuthority(authority):
+	case !isAuthority(p.authority()):
 		return &RequestError{":authority", "is not host or host:port in ASCII"}
-	case plain && !hasPort(authority):
+	case plain && !hasPort(p.authority()):
 		return &RequestError{":authority", "has no port: CONNECT knows no default (RFC 9110 §9.3.6)"}
-	case plain && (given[1] || given[3]):
+	case plain && (p.given[pseudoScheme] || p.given[pseudoPath]):
 		return &RequestError{":path", "and :scheme have no place in CONNECT"}
-	case !plain && !isScheme(scheme):
+	case plain:
+		pseudo[pseudoScheme], pseudo[pseudoPath] = "", ""
+	case !isScheme(pseudo[pseudoScheme]):
 		return &RequestError{":scheme", "is not a scheme"}
-	case !plain && !isPath(path, method):
+	case !isPath(pseudo[pseudoPath], p.method()):
 		return &RequestError{":path", "is not an absolute path in ASCII without blanks"}
 	}
-	for i := range values {
-		f := &values[i]
-		if given[i] || f.Value == "" || plain && (f.Name == ":scheme" || f.Name == ":path") {
-			continue
+	for i, value := range pseudo {
+		if value != "" && !p.given[i] {
+			p.size += Field{Name: pseudoNames[i], Value: value}.size()
 		}
-		p.size += f.size()
-		if p.missing < i {
-			values[p.missing] = *f
-		}
-		p.missing++
 	}
 	return nil
 }
+
+func (p *plan) method() string    { return p.pseudo[pseudoMethod] }
+func (p *plan) authority() string { return p.pseudo[pseudoAuthority] }
 
 // checkHeader checks the regular fields and returns the declared content-length, -1 where there is none.
 func (p *plan) checkHeader() (declared int64, err error) {
@@ -230,15 +239,6 @@ func (p *plan) checkHeader() (declared int64, err error) {
 	return declared, nil
 }
 
-func (p *plan) authority() string {
-	for _, f := range p.pseudo[:p.missing] {
-		if f.Name == ":authority" {
-			return f.Value
-		}
-	}
-	return p.Header.Get(":authority")
-}
-
 // planBody finds out how the body is sent and how long it is.
 func (p *plan) planBody(declared int64) error {
 	p.length = -1
@@ -256,16 +256,16 @@ func (p *plan) planBody(declared int64) error {
 		}
 		want = p.ContentLength
 	}
-	if want >= 0 && p.length >= 0 && want != p.length && !(p.method == "HEAD" && p.Body == nil) {
+	if want >= 0 && p.length >= 0 && want != p.length && !(p.method() == "HEAD" && p.Body == nil) {
 		return &BodyLengthError{Declared: want, Got: p.length}
 	}
 	if want >= 0 && (p.body != nil || p.ending == endByCaller) {
 		p.length = want
 	}
-	if p.method == "TRACE" && p.length != 0 && p.ending == endWithBody {
+	if p.method() == "TRACE" && p.length != 0 && p.ending == endWithBody {
 		return &RequestError{":method", "TRACE has no content (RFC 9110 §9.3.8)"}
 	}
-	if p.body == nil && len(p.memory) == 0 || p.method == "CONNECT" {
+	if p.body == nil && len(p.memory) == 0 || p.method() == "CONNECT" {
 		p.expect = false // nothing to hold back
 	}
 	return nil
@@ -273,27 +273,27 @@ func (p *plan) planBody(declared int64) error {
 
 // addDefaults adds what a request should have and its Header has not.
 func (p *plan) addDefaults(c *Conn, declared bool) {
-	add := func(name, value string) {
-		p.add[p.added] = Field{Name: name, Value: value}
-		p.size += p.add[p.added].size()
-		p.added++
-	}
 	if c.cfg.UserAgent != "-" && !p.noUserAgent && !p.Header.Has("user-agent") {
-		add("user-agent", c.cfg.UserAgent)
+		p.addDefault(addedUserAgent, c.cfg.UserAgent)
 	}
-	if p.method == "CONNECT" {
+	if p.method() == "CONNECT" {
 		return
 	}
 	if p.asksForCoding() {
-		add("accept-encoding", c.acceptEncoding)
+		p.addDefault(addedAcceptEncoding, c.acceptEncoding)
 	}
 	if declared || p.length < 0 || p.ContentLength < 0 {
 		return
 	}
 	// RFC 9110 §8.6: a method that gives content a meaning says so even when there is none.
-	if p.length > 0 || p.method == "POST" || p.method == "PUT" || p.method == "PATCH" {
-		add("content-length", strconv.FormatInt(p.length, 10))
+	if p.length > 0 || p.method() == "POST" || p.method() == "PUT" || p.method() == "PATCH" {
+		p.addDefault(addedContentLength, strconv.FormatInt(p.length, 10))
 	}
+}
+
+func (p *plan) addDefault(i int, value string) {
+	p.added[i] = value
+	p.size += Field{Name: addedNames[i], Value: value}.size()
 }
 
 func checkTrailer(trailer Header) error {
@@ -319,29 +319,38 @@ type fieldSink interface {
 
 // write gives w the request's field section, in the order of the wire.
 func (p *plan) write(w fieldSink) {
-	for _, f := range p.Header[:p.leading] {
+	for i := range p.leading {
+		f := &p.Header[i]
 		w.field(f.Name, f.Value, f.Sensitive)
 	}
-	for _, f := range p.pseudo[:p.missing] {
-		w.field(f.Name, f.Value, false)
+	for i, value := range p.pseudo[:] {
+		if value != "" && !p.given[i] {
+			w.field(pseudoNames[i], value, false)
+		}
 	}
-	for _, f := range p.Header[p.leading:] {
+	for i := range p.Header[p.leading:] {
+		f := &p.Header[p.leading+i]
 		switch name := lower(f.Name); name {
 		case "host": // it is :authority
 		case "expect":
 			if p.length != 0 { // RFC 9110 §10.1.1: a client MUST NOT expect 100 (Continue) where it has no content
 				w.field(name, f.Value, f.Sensitive)
 			}
-		case "cookie":
-			for crumb := range strings.SplitSeq(f.Value, "; ") {
+		case "cookie": // RFC 9113 §8.2.3: crumbs compress better
+			rest, more := f.Value, true
+			for more {
+				var crumb string
+				crumb, rest, more = strings.Cut(rest, "; ")
 				w.field(name, crumb, f.Sensitive)
 			}
 		default:
 			w.field(name, f.Value, f.Sensitive)
 		}
 	}
-	for _, f := range p.add[:p.added] {
-		w.field(f.Name, f.Value, false)
+	for i, value := range p.added[:] {
+		if value != "" {
+			w.field(addedNames[i], value, false)
+		}
 	}
 }
 

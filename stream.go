@@ -125,7 +125,7 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 	var flags wire.Flags
 	s.mustLocked(state.SendHeaders)
 	bodyless := p.body == nil && len(p.memory) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
-	if bodyless && p.method != "CONNECT" {
+	if bodyless && p.method() != "CONNECT" {
 		flags = wire.EndStream
 		s.mustLocked(state.SendEnd)
 		s.sender, s.sendErr = nothingToSend, ErrSendEnded
