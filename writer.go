@@ -6,9 +6,14 @@ import (
 )
 
 const (
-	fewOctets = 4 << 10   // pending: one Gosched may collect more
 	writeSize = 64 << 10  // handed to the socket at once
 	outSize   = 128 << 10 // DATA is gathered up to here for one turn of writeLoop
+
+	fewOctets    = 4 << 10               // to be written: a yield may bring more
+	shortYield   = time.Millisecond      // is never too long
+	requestYield = 50 * time.Microsecond // what each request that it brings is worth
+	firstPause   = 10 * time.Millisecond
+	pauseSteps   = 5 // each four times as long: 10 s at last
 
 	shrinkDelay = 250 * time.Millisecond // a connection that has written nothing for so long is idle
 )
@@ -18,6 +23,7 @@ func (c *Conn) writeLoop() {
 	c.mu.Lock()
 	c.parked = false
 	c.applyGrantsLocked()
+	g := gathering{opened: c.counts.opened}
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
@@ -27,14 +33,10 @@ func (c *Conn) writeLoop() {
 			c.restLocked()
 			c.applyGrantsLocked()
 		}
-		if len(c.out) < fewOctets && c.err == nil {
-			// Callers that are about to add their requests get the chance, and share the write.
-			c.unlock()
-			runtime.Gosched()
-			c.mu.Lock()
-		}
+		c.gatherLocked(&g, runtime.Gosched)
 		c.applyGrantsLocked()
 		c.fillLocked()
+		g.together, g.opened = c.counts.opened > g.opened+1, c.counts.opened
 		batch := c.out
 		last := c.err != nil
 		c.out, c.spare = c.spare[:0], nil
@@ -65,6 +67,38 @@ func (c *Conn) writeLoop() {
 			close(c.ended)
 			return
 		}
+	}
+}
+
+// A gathering is how writeLoop yields before a write, so that callers who are about to add their requests share it. One who has the
+// connection for himself waits for nobody. On a busy processor a yield takes as long as others want to run: where it brought too
+// little for its time, again and again, there is none for a while, and each time for longer.
+type gathering struct {
+	opened   int64         // streams, when the last write began
+	together bool          // it had more than one request
+	slow     int           // yields in a row that took too long
+	until    time.Duration // there is none before, since start
+}
+
+// gatherLocked yields, unless enough is there to be written, or nobody is likely to add to it in time.
+func (c *Conn) gatherLocked(g *gathering, yield func()) {
+	if len(c.out) >= fewOctets || c.err != nil || !g.together && len(c.streams) <= 1 {
+		return
+	}
+	begin, opened := c.clock(), c.counts.opened
+	if begin < g.until {
+		return
+	}
+	c.unlock()
+	yield()
+	c.mu.Lock()
+	end := c.clock()
+	if end-begin <= shortYield+time.Duration(c.counts.opened-opened)*requestYield {
+		g.slow = 0
+		return
+	}
+	if g.slow++; g.slow > 1 { // once, it was the system that let another program run
+		g.until = end + firstPause<<(2*min(g.slow-2, pauseSteps))
 	}
 }
 

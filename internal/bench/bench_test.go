@@ -41,7 +41,7 @@ func TestEveryRowHasItsFigures(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	const gets, others = 4 + 3, 5
+	const gets, others = 4 + 3, 6 + 5
 	rows := lines[1:]
 	if strings.HasPrefix(rows[0], "(") { // no nghttpd
 		rows = rows[1:]
@@ -74,7 +74,7 @@ func TestEveryModeWorksWithEveryClient(t *testing.T) {
 			{"-mode", "many", "-conns", "3", "-c", "2", "-n", "20", "-url", l.origin + "/1k"},
 			{"-mode", "conn", "-resume", "-wire", "-n", "3", "-url", l.origin + "/0"},
 			{"-mode", "get", "-fields", "20", "-n", "20", "-warm", "5", "-url", l.origin + "/fields?n=20"},
-			{"-mode", "get", "-latency", "-n", "200", "-url", l.origin + "/1k"},
+			{"-mode", "get", "-latency", "-busy", "1", "-warm", "1", "-n", "10", "-url", l.origin + "/1k"},
 		} {
 			f, err := l.once(append([]string{"work", "-impl", impl}, args...))
 			if err != nil {

@@ -167,6 +167,9 @@ func (l *lab) rows() (string, error) {
 	if err := l.gets("Go", line); err != nil {
 		return "", err
 	}
+	if err := l.latencies(line); err != nil {
+		return "", err
+	}
 	const mib = 1 << 20
 	for _, r := range []row{
 		{"download 1 GiB", "cpu", 1, "CPU s", fmt.Sprintf("/frames?size=%d&n=%d", mib, l.scaled(256)), []string{"-mode", "down", "-n", "4"}},
@@ -202,6 +205,21 @@ func (l *lab) gets(server string, line func(title string, r result, per float64,
 			line(title, median("B_per_req"), 1, "octets")
 			line(title, median("wr_calls"), float64(n), "writes")
 		}
+	}
+	return nil
+}
+
+// latencies measures how long small requests take where the processor has other work that never ends.
+func (l *lab) latencies(line func(title string, r result, per float64, unit string)) error {
+	for _, callers := range []int{1, 10, 100} {
+		n := l.scaled(max(40, 15*callers))
+		median, err := l.measure(l.rounds, "/1k", "-mode", "get", "-latency", "-busy", "2", "-warm", fmt.Sprint(callers), "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
+		if err != nil {
+			return err
+		}
+		title := fmt.Sprintf("busy: GET, %d callers", callers)
+		line(title, median("p50_us"), 1000, "median ms")
+		line(title, median("p99_us"), 1000, "p99 ms")
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ type options struct {
 	length       time.Duration
 	wire, resume bool
 	latency      bool
+	busy         int
 	cpuProfile   string
 	memProfile   string
 }
@@ -55,6 +56,7 @@ func Main(args []string) error {
 	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow: how long")
 	flags.BoolVar(&o.wire, "wire", false, "count what crosses the socket")
 	flags.BoolVar(&o.latency, "latency", false, "get: time each request; its cost has two looks at the clock more")
+	flags.IntVar(&o.busy, "busy", 0, "get: goroutines that never rest meanwhile; for -latency")
 	flags.BoolVar(&o.resume, "resume", false, "conn: keep TLS sessions")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "get, many, down, up, conn: profile of the measurement, to this `file`")
 	flags.StringVar(&o.memProfile, "memprofile", "", "profile of all allocations, to this `file`")

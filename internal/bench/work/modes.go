@@ -69,6 +69,7 @@ func get(o *options) (figures, error) {
 	if _, err := requests(o.warm); err != nil {
 		return nil, err
 	}
+	defer o.keepBusy()()
 	if !o.latency {
 		return o.cost(o.requests, func() (int64, error) { return requests(o.requests) })
 	}
@@ -81,6 +82,18 @@ func get(o *options) (figures, error) {
 		}
 	}
 	return f, err
+}
+
+// keepBusy gives the processors other work, until stop is called.
+func (o *options) keepBusy() (stop func()) {
+	var stopped atomic.Bool
+	for range o.busy {
+		go func() {
+			for !stopped.Load() {
+			}
+		}()
+	}
+	return func() { stopped.Store(true) }
 }
 
 // A timedClient keeps how long each GET took until its header was there.

@@ -1,0 +1,62 @@
+package hyper
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// writeLoop yields where others may add to a write, and only as long as that brings something. The processor's time is virtual.
+func TestYieldsEndWhereTheyAreLong(t *testing.T) {
+	const slow = 40 * time.Millisecond // two others that run for 20 ms each
+	tests := []struct {
+		name     string
+		streams  int
+		together bool
+		slow     int // yields before
+		took     func(i int) time.Duration
+		brings   int64 // requests, each time
+		writes   int
+		min, max int // yields
+	}{
+		{name: "one caller", streams: 1, writes: 100},
+		{name: "one caller, behind many", streams: 1, together: true, writes: 100, min: 100, max: 100},
+		{name: "two callers", streams: 2, writes: 100, min: 100, max: 100},
+		{name: "each is long", streams: 2, took: func(int) time.Duration { return slow }, writes: 3000, min: 8, max: 14},
+		{name: "each was long for hours", streams: 2, slow: 1000, took: func(int) time.Duration { return slow }, writes: 1000, min: 1, max: 3},
+		{name: "one of two is long", streams: 2, took: func(i int) time.Duration { return slow * time.Duration(i%2) }, writes: 100, min: 100, max: 100},
+		{name: "each is long and brings much", streams: 2, took: func(int) time.Duration { return slow }, brings: 1000, writes: 100, min: 100, max: 100},
+		{name: "they are long for a while", streams: 2, took: func(i int) time.Duration { return slow * time.Duration(max(0, 5-i)) }, writes: 3000, min: 2900, max: 2999},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, conn := dialPeer(t, &Config{KeepAlive: -1})
+				for range test.streams {
+					getAsync(conn, "/")
+				}
+				synctest.Wait()
+				conn.mu.Lock()
+				defer conn.unlock()
+				g, yields := gathering{together: test.together, slow: test.slow}, 0
+				for range test.writes {
+					conn.gatherLocked(&g, func() {
+						if test.took != nil {
+							time.Sleep(test.took(yields))
+						}
+						yields++
+						conn.mu.Lock()
+						conn.counts.opened += test.brings
+						conn.unlock()
+					})
+					conn.unlock()
+					time.Sleep(20 * time.Millisecond)
+					conn.mu.Lock()
+				}
+				if yields < test.min || yields > test.max {
+					t.Errorf("%d yields for %d writes, want %d to %d", yields, test.writes, test.min, test.max)
+				}
+			})
+		})
+	}
+}
