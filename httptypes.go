@@ -229,6 +229,14 @@ func wireName(key string) string {
 	return lower(key)
 }
 
+// firstValue is h.Get for a key in its canonical form, which Get would look for each time.
+func firstValue(h http.Header, key string) string {
+	if values := h[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // canonicalName is http.CanonicalHeaderKey, quicker for the usual names.
 func canonicalName(name string) string {
 	if key, ok := canonicalNames[name]; ok {

@@ -68,7 +68,7 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 		return nil, err
 	}
 	x.out.noAcceptEncoding = x.out.noAcceptEncoding || disableCompression
-	x.last = req.Close || equalFold(req.Header.Get("Connection"), "close")
+	x.last = req.Close || equalFold(firstValue(req.Header, "Connection"), "close")
 	if req.Body != nil && req.Body != http.NoBody {
 		x.body.in = req.Body
 	}

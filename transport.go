@@ -132,7 +132,7 @@ func (x *exchange) again() *http.Request {
 
 // needsHTTP1 reports whether req asks for another protocol than HTTP/2 can switch to.
 func needsHTTP1(req *http.Request) bool {
-	return equalFold(req.Header.Get("Upgrade"), "websocket")
+	return equalFold(firstValue(req.Header, "Upgrade"), "websocket")
 }
 
 func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
