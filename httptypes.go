@@ -279,7 +279,7 @@ func FromHTTPResponse(resp *http.Response) (*Response, bool) {
 	if !ok {
 		return nil, false
 	}
-	return body.r.shown(), true
+	return body.own.shown(), true
 }
 
 type responseKey struct{}
@@ -290,53 +290,55 @@ func WithResponse(ctx context.Context, f func(*Response)) context.Context {
 	return context.WithValue(ctx, responseKey{}, f)
 }
 
-// An httpResponse is an http.Response and its body in one allocation.
+// An httpResponse is an http.Response made of hyper's own, and its body.
 type httpResponse struct {
-	http.Response
-	body httpBody
+	answer http.Response
+	own    *Response
+	req    *http.Request // nil: there is none
+	closed atomic.Bool   // the body
+	whole  atomic.Bool   // it was read to its end
 }
 
 func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
-	decode := r.Uncompressed && r.Request.asksForCoding() && r.decoded.known()
-	h.Response = http.Response{
+	h.own, h.req = r, req
+	answer := &h.answer
+	*answer = http.Response{
 		Status:        statusLine(r.Status),
 		StatusCode:    r.Status,
 		Proto:         "HTTP/2.0",
 		ProtoMajor:    2,
 		Header:        r.Header.HTTP(),
-		Body:          &h.body,
+		Body:          (*httpBody)(h),
 		ContentLength: r.ContentLength,
-		Uncompressed:  decode,
+		Uncompressed:  r.decodesHTTP,
 		Request:       req,
 		TLS:           r.s.c.TLS(),
 	}
-	h.body.r, h.body.decode, h.body.answer = r, decode, &h.Response
 	if req != nil {
-		h.body.ctx = req.Context()
-		if f, ok := h.body.ctx.Value(responseKey{}).(func(*Response)); ok {
+		if f, ok := req.Context().Value(responseKey{}).(func(*Response)); ok {
 			f(r.shown())
 		}
 	}
-	if decode {
-		h.Header.Del("Content-Encoding")
-		h.Header.Del("Content-Length")
-		h.ContentLength = -1
+	if r.decodesHTTP {
+		answer.Header.Del("Content-Encoding")
+		answer.Header.Del("Content-Length")
+		answer.ContentLength = -1
 	}
 	if !r.Header.Has("trailer") {
-		return &h.Response
+		return answer
 	}
-	for _, list := range h.Header["Trailer"] {
+	for _, list := range answer.Header["Trailer"] {
 		for name := range strings.SplitSeq(list, ",") {
 			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name != "" && checkTrailer(Header{{Name: name}}) == nil {
-				if h.Trailer == nil {
-					h.Trailer = make(http.Header)
+				if answer.Trailer == nil {
+					answer.Trailer = make(http.Header)
 				}
-				h.Trailer[name] = nil
+				answer.Trailer[name] = nil
 			}
 		}
 	}
-	delete(h.Header, "Trailer")
-	return &h.Response
+	delete(answer.Header, "Trailer")
+	return answer
 }
 
 // statusLine is what http.Response has as Status.
@@ -357,30 +359,23 @@ var statusLines = func() (lines [400]string) {
 	return lines
 }()
 
-// An httpBody is the Body of an http.Response.
-type httpBody struct {
-	r      *Response
-	ctx    context.Context // of the http.Request; nil where there is none
-	answer *http.Response
-	decode bool
-	closed atomic.Bool
-	whole  atomic.Bool // read to its end
-}
+// An httpBody is the Body of an httpResponse.
+type httpBody httpResponse
 
 func (b *httpBody) Read(p []byte) (n int, err error) {
 	switch {
 	case b.closed.Load():
 		return 0, http.ErrBodyReadAfterClose
-	case b.decode:
-		n, err = b.r.Body.Read(p)
+	case b.own.decodesHTTP:
+		n, err = b.own.Body.Read(p)
 	default:
-		n, err = b.r.s.read(p)
+		n, err = b.own.s.read(p)
 	}
 	switch {
 	case err == io.EOF:
 		b.takeTrailer()
-	case err != nil && b.ctx != nil:
-		err = httpError(b.ctx, err)
+	case err != nil && b.req != nil:
+		err = httpError(b.req.Context(), err)
 	}
 	return n, err
 }
@@ -390,7 +385,7 @@ func (b *httpBody) takeTrailer() {
 	if b.whole.Swap(true) {
 		return
 	}
-	trailer := b.r.Trailer()
+	trailer := b.own.Trailer()
 	if len(trailer) == 0 {
 		return
 	}
@@ -403,5 +398,5 @@ func (b *httpBody) takeTrailer() {
 // Close ends the exchange. It waits for nobody, and its error is nil.
 func (b *httpBody) Close() error {
 	b.closed.Store(true)
-	return b.r.Body.Close()
+	return b.own.Body.Close()
 }

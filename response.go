@@ -18,6 +18,7 @@ type Response struct {
 	StreamID      uint32
 	Uncompressed  bool // Body decodes a content coding
 	borrowed      bool // Header is shared with other responses, and nobody sees it
+	decodesHTTP   bool // the Body of HTTP decodes it, too
 	Request       *Request
 
 	// Body is the content, decoded from its content codings; never nil. Reading it is what opens the flow-control
@@ -213,6 +214,7 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 			r.decoded = s.decodedBody(r.Header)
 		}
 		r.Uncompressed = r.decoded != nil
+		r.decodesHTTP = r.Uncompressed && s.req.asksForCoding() && r.decoded.known()
 	}
 	s.answered = true
 	if status < 300 { // instead of 100 (Continue); after an error the body is not wanted (RFC 9110 §10.1.1)

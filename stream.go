@@ -28,19 +28,19 @@ type Stream struct {
 
 	// The rest is guarded by c.mu.
 
-	state state.State
-	stop  func() bool // the watch over the context; nil: none
+	state    state.State
+	message  state.Message // the peer's
+	dropped  bool          // the caller ended it: nothing is handed out any more
+	answered bool          // response is filled in
+	wakeDue  bool          // in c.wakeups
+	borrows  bool          // RoundTrip's: the response's Header is only looked at
+	stop     func() bool   // the watch over the context; nil: none
 
 	// what the peer sends
-	message  state.Message
 	window   Window
 	buf      buffer.Buffer
 	bodyLeft int64   // octets due by content-length, -1 unknown
 	recvErr  error   // what follows the octets in buf: io.EOF, or why the stream ended; nil: more may come
-	dropped  bool    // the caller ended it: nothing is handed out any more
-	answered bool    // response is filled in
-	wakeDue  bool    // in c.wakeups
-	borrows  bool    // RoundTrip's: the response's Header is only looked at
 	extras   *extras // nil: there are none
 	response Response
 	recvQ    waitQueue

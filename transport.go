@@ -122,7 +122,7 @@ func wantsHTTP1(err error) bool {
 
 // again returns the request with the body as it is for another try.
 func (x *exchange) again() *http.Request {
-	if x.body.in == nil || x.body.in == x.in.Body {
+	if x.body == nil || x.body.in == x.in.Body {
 		return x.in
 	}
 	again := *x.in
