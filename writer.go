@@ -13,7 +13,7 @@ const (
 	shortYield   = time.Millisecond      // is never too long
 	requestYield = 50 * time.Microsecond // what each request that it brings is worth
 	firstPause   = 10 * time.Millisecond
-	pauseSteps   = 5 // each four times as long: 10 s at last
+	pauseSteps   = 3 // each 16 times as long: 41 s at last
 
 	shrinkDelay = 250 * time.Millisecond // a connection that has written nothing for so long is idle
 )
@@ -98,7 +98,7 @@ func (c *Conn) gatherLocked(g *gathering, yield func()) {
 		return
 	}
 	if g.slow++; g.slow > 1 { // once, it was the system that let another program run
-		g.until = end + firstPause<<(2*min(g.slow-2, pauseSteps))
+		g.until = end + firstPause<<(4*min(g.slow-2, pauseSteps))
 	}
 }
 
