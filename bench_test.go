@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -88,21 +89,23 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 	return resp.Body, nil
 }
 
-func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {
+// steppedConn is a connection whose loops stand still: who calls recv takes the place of readLoop, with src for the socket, and who calls
+// passWrites that of writeLoop.
+func steppedConn(b *testing.B, src io.Reader) *Conn {
 	client, server := net.Pipe()
-	defer server.Close()
 	go io.Copy(io.Discard, server)
 	c, err := NewConn(b.Context(), client, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() {
+	b.Cleanup(func() {
 		c.mu.Lock()
 		c.out, c.queued = c.out[:0], 0
 		c.parked = true
 		c.mu.Unlock()
 		c.Close()
-	}()
+		server.Close()
+	})
 	c.mu.Lock()
 	c.uncorkLocked()
 	for c.settingsDue[0].sent == 0 || !c.parked {
@@ -110,17 +113,26 @@ func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadClos
 		time.Sleep(time.Millisecond)
 		c.mu.Lock()
 	}
-	c.peer.known, c.parked = true, false // writeLoop is not woken any more: we take its place
+	c.peer.known, c.parked = true, false // writeLoop is not woken any more
 	c.mu.Unlock()
-	src := &replay{}
 	c.frames = newFrameReader(src, &c.cfg) // readLoop waits with its own
 	c.frames.onRead = c.recvOctets
+	return c
+}
+
+func passWrites(c *Conn) {
+	c.mu.Lock()
+	c.fillLocked()
+	c.out = c.out[:0]
+	c.mu.Unlock()
+}
+
+func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {
+	src := &replay{}
+	c := steppedConn(b, src)
 	block, body, p := responseBlock(), make([]byte, 1024), make([]byte, 2048)
 	answer := func(s *Stream) {
-		c.mu.Lock()
-		c.fillLocked()
-		c.out = c.out[:0]
-		c.mu.Unlock()
+		passWrites(c)
 		src.p = wire.AppendFrameHeader(src.p[:0], wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders, StreamID: s.id})
 		src.p = wire.AppendData(append(src.p, block...), s.id, wire.EndStream, body)
 		src.r = 0
@@ -159,5 +171,63 @@ type replay struct {
 func (s *replay) Read(p []byte) (int, error) {
 	n := copy(p, s.p[s.r:])
 	s.r += n
+	return n, nil
+}
+
+// BenchmarkDownload is what the octets of a body cost in the library itself, in frames of a size, where the reader keeps up.
+func BenchmarkDownload(b *testing.B) {
+	for _, size := range []int{4 << 10, 16 << 10, 80 << 10, 240 << 10} {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			const reading = 1 << 20
+			src := &records{}
+			c := steppedConn(b, src)
+			c.frames.blockSize = tlsBlock
+			block, p := rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), make([]byte, 64<<10)
+			src.out = slices.Concat(block, wire.AppendData(nil, 1, 0, make([]byte, size)))
+			src.again = len(block)
+			s, err := c.Open(b.Context(), &Request{Method: "GET", Path: "/"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.CloseWrite()
+			b.SetBytes(reading)
+			b.ReportAllocs()
+			for b.Loop() {
+				for n := 0; n < reading; {
+					f, err := c.frames.next()
+					if err = c.recv(&f, err); err != nil {
+						b.Fatal(err)
+					}
+					for c.streams[1].buf.Len() > 0 {
+						k, err := s.read(p)
+						if err != nil {
+							b.Fatal(err)
+						}
+						n += k
+					}
+					passWrites(c)
+				}
+			}
+		})
+	}
+}
+
+// records hands out octets as a TLS connection does, at most a record of 16 KiB at once; behind the end come those from again on.
+type records struct {
+	out   []byte
+	again int
+	r     int // in out
+	left  int // of a record
+}
+
+func (s *records) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		s.left = 16 << 10
+	}
+	n := copy(p[:min(len(p), s.left)], s.out[s.r:])
+	s.left -= n
+	if s.r += n; s.r == len(s.out) {
+		s.r = s.again
+	}
 	return n, nil
 }

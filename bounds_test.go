@@ -703,6 +703,28 @@ func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 	})
 }
 
+// A large frame that comes in little pieces must not take a block for each of them.
+func TestDribbledFrameHoldsLittleMoreThanItsOctets(t *testing.T) {
+	for _, chunk := range []int{50, 20_000} { // of a block's 65,536
+		besiege(t, nil, 2*time.Second, func(s *siege) {
+			const n, streams = 3 * maxBlock, 20
+			for i := range uint32(streams) {
+				s.get(2*i + 1)
+				s.peer.WriteHeaders(2*i+1, 0, ":status: 200")
+			}
+			s.client.SetChunk(chunk)
+			body := make([]byte, n)
+			s.idle = s.heap()
+			for i := range uint32(streams) {
+				s.peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: n, Type: wire.Data, StreamID: 2*i + 1}))
+				s.peer.WriteRaw(body)
+			}
+			synctest.Wait()
+			s.wantMemory(2*streams*n + 1<<20)
+		})
+	}
+}
+
 // answerAll is a peer that answers each request with 200, or where body is not 0 with so many octets of body.
 func answerAll(nc net.Conn, body int) {
 	br := bufio.NewReaderSize(nc, 64<<10)

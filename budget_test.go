@@ -335,6 +335,9 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 			if !conn.reading {
 				t.Error("nothing is at hand, and readLoop does not wait")
 			}
+			if conn.frames.block != nil {
+				t.Error("a block is kept")
+			}
 			return len(conn.frames.buf)
 		}
 		peer.Handshake()

@@ -159,7 +159,9 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.frames = newFrameReader(nc, &c.cfg)
 	c.frames.onRead = c.recvOctets
-	c.frames.quiet = isTLS
+	if isTLS {
+		c.frames.quiet, c.frames.blockSize = true, tlsBlock
+	}
 	if full.Trace != nil {
 		c.frames.trace = c.traceReceived
 		c.tracer = newSendTracer(c)

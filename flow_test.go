@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -302,6 +303,76 @@ func TestResetWithinADataFrameKeepsTheBooks(t *testing.T) {
 		if got, want := peer.Credit(0), wire.InitialWindow+10; got != want { // the peer's books miss the frame sent raw in two
 			t.Errorf("credit %d, want %d", got, want)
 		}
+	})
+}
+
+// A frame larger than a block is read to where it stays: what was said of small ones above is true of it, too.
+func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
+	const n = 3 * maxBlock
+	body := octetsAt(1, 0, n)
+	begun := append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: n, Type: wire.Data, StreamID: 1}), body[:n/2]...)
+	exchange := func(t *testing.T, f func(peer *h2test.Peer, conn *Conn, resp *Response)) {
+		synctest.Test(t, func(t *testing.T) {
+			peer, conn := dialPeer(t, nil)
+			peer.Ignore(wire.WindowUpdate)
+			peer.AutoPing()
+			resp := answerGet(t, peer, conn, 1, ":status: 200")
+			peer.WriteRaw(begun)
+			got := make([]byte, n/2)
+			if _, err := io.ReadFull(resp.Body, got[:n/4]); err != nil {
+				t.Fatal(err)
+			}
+			f(peer, conn, resp)
+			synctest.Wait()
+			conn.mu.Lock()
+			defer conn.mu.Unlock()
+			if conn.err == nil && conn.window.unread != 0 {
+				t.Errorf("%d octets are booked as unread", conn.window.unread)
+			}
+			if conn.frames.block != nil {
+				t.Error("a block is kept")
+			}
+		})
+	}
+	next := func(t *testing.T, peer *h2test.Peer, conn *Conn) {
+		other := answerGet(t, peer, conn, 3, ":status: 200")
+		peer.WriteData(3, wire.EndStream, []byte("next"))
+		wantBody(t, "the next frame is found", other.Body, "next")
+	}
+	t.Run("read", func(t *testing.T) {
+		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
+			peer.WriteRaw(body[n/2:])
+			peer.WriteData(1, wire.EndStream, []byte("end"))
+			wantBody(t, "all of it", resp.Body, string(body[n/4:])+"end")
+			next(t, peer, conn)
+		})
+	})
+	t.Run("reset", func(t *testing.T) {
+		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
+			resp.Body.Close()
+			peer.WantRSTStream("in the middle of a frame", 1, wire.Cancel)
+			peer.WriteRaw(body[n/2:])
+			peer.WantIdle("its rest is passed over")
+			next(t, peer, conn)
+		})
+	})
+	t.Run("reset by the peer", func(t *testing.T) {
+		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
+			peer.WriteRaw(body[n/2:])
+			peer.WriteRSTStream(1, wire.InternalError)
+			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:]) || !errors.Is(err, InternalError) {
+				t.Errorf("%d octets and %v", len(got), err)
+			}
+			next(t, peer, conn)
+		})
+	})
+	t.Run("lost", func(t *testing.T) {
+		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
+			peer.Close()
+			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:n/2]) || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%d octets and %v", len(got), err)
+			}
+		})
 	})
 }
 

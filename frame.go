@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"gohyper.dev/hyper/internal/buffer"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -21,7 +22,8 @@ type frame struct {
 
 	// DATA arrives in as many parts as the socket makes of it, so that no frame needs a buffer of its size.
 	first, last bool
-	padding     int // octets that count for flow control and carry nothing; in the first part
+	inBlock     bool // payload is what lies in the reader's block
+	padding     int  // octets that count for flow control and carry nothing; in the first part
 
 	fields   []Field // HEADERS, PUSH_PROMISE
 	head     *responseHead
@@ -41,6 +43,13 @@ var readSizes = [...]int{minReadBuffer, readBufferStep * minReadBuffer, readBuff
 
 // readPools are the buffers that no reader needs for now.
 var readPools [len(readSizes)]sync.Pool // of *[]byte
+
+// The payload of a DATA frame that is larger than a block is read to where it can stay, block by block. Smaller frames come through the read
+// buffer, many at once: to read the header of each by itself costs as much as a copy.
+const (
+	maxBlock = 64 << 10
+	tlsBlock = 16 << 10 // a record, which is what one read brings
+)
 
 const fewFields = 8 // lists of fields begin with room for so many
 
@@ -66,6 +75,10 @@ type frameReader struct {
 	skip    int              // octets to pass over: padding, payloads nobody reads
 	maxSize int              // SETTINGS_MAX_FRAME_SIZE, ours
 
+	direct    bool          // the DATA frame is read into block, and the header behind it by itself
+	block     *buffer.Block // nil: there is none at hand
+	blockSize int           // of the largest
+
 	dec        *hpack.Decoder
 	tableSize  uint64 // the largest dynamic table that we announced
 	allowed    uint64 // the largest that the peer may use now: until it acknowledges, it need not know
@@ -73,7 +86,7 @@ type frameReader struct {
 	mustShrink bool   // the peer knows of a smaller table, and its next block must say so
 	trim       bool   // Config.TrimBlanks
 	limit      int    // of a decoded list, as announced; the hard stop is twice that
-	block      []byte // fragments joined
+	fragments  []byte // of a field block, joined
 	decoded    []Field
 	parsed     responseHead
 	last       *knownBlock[Field] // the last block, if it is known
@@ -87,6 +100,7 @@ type frameReader struct {
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 	r := &frameReader{
 		src:       src,
+		blockSize: maxBlock,
 		maxSize:   cfg.MaxFrameSize,
 		tableSize: uint64(cfg.HeaderTableSize),
 		peerTable: wire.HeaderTableSize,
@@ -174,6 +188,7 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	if err != nil {
 		return h, err
 	}
+	r.direct = false
 	h = wire.ParseFrameHeader(p)
 	if err := h.Check(r.maxSize); err != nil {
 		if string(p[:7]) == "HTTP/1." { // cleartext, and the knowledge was not prior
@@ -211,25 +226,64 @@ func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
 	r.data, r.left = h, h.Length-padding
 	f, err = r.nextPart(true)
 	f.padding = padding
+	r.direct = r.left > r.blockSize
 	return f, err
 }
 
 // nextPart hands out what is there of the DATA frame, at least one octet unless it is empty.
 func (r *frameReader) nextPart(first bool) (f frame, err error) {
+	f = frame{FrameHeader: r.data, first: first}
 	// The first part goes out at once, even empty: its length must be judged before the rest is waited for.
 	if r.r == r.w && r.left > 0 && !first {
-		if err := r.fill(1); err != nil {
+		if f.inBlock = r.direct && !r.quiet; f.inBlock {
+			f.payload, err = r.fillBlock()
+		} else {
+			err = r.fill(1)
+		}
+		if err != nil {
 			return f, err
 		}
 	}
-	n := min(r.left, r.w-r.r)
-	p := r.buf[r.r : r.r+n]
-	r.r += n
-	r.left -= n
-	if r.left == 0 {
-		r.skip, r.padding = r.padding, 0
+	if !f.inBlock {
+		n := min(r.left, r.w-r.r)
+		f.payload = r.buf[r.r : r.r+n]
+		r.r += n
 	}
-	return frame{FrameHeader: r.data, payload: p, first: first, last: r.left == 0}, nil
+	r.left -= len(f.payload)
+	if f.last = r.left == 0; f.last {
+		r.skip, r.padding = r.padding, 0
+		r.direct = r.direct && !f.Flags.Has(wire.EndStream) // behind the end comes something small
+	}
+	return f, nil
+}
+
+// fillBlock reads what there is of the DATA frame, and nothing else, into a block. Nobody needs buf meanwhile.
+func (r *frameReader) fillBlock() (p []byte, err error) {
+	r.giveBack()
+	if r.block == nil {
+		r.block = buffer.Take(min(2*r.left, r.blockSize))
+	}
+	p = r.block.Space()
+	p = p[:min(len(p), r.left)]
+	for {
+		n, err := r.src.Read(p)
+		if n > 0 {
+			r.onRead(n)
+			return p[:n], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// moveTo moves the payload of f, which next has just returned, to b: with its block, where b takes that.
+func (r *frameReader) moveTo(b *buffer.Buffer, f *frame) {
+	if f.inBlock && b.Adopt(r.block, len(f.payload)) {
+		r.block = nil
+		return
+	}
+	b.Write(f.payload)
 }
 
 // fieldSection reads a field block to its end and decodes it. Whatever becomes of the stream, the block must be
@@ -271,7 +325,7 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 // continued joins the fragments behind first.
 func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block []byte, last wire.FrameHeader, err error) {
 	hard, frames := 2*r.limit, 32+r.limit/r.maxSize
-	r.block = append(r.block[:0], fragment...)
+	r.fragments = append(r.fragments[:0], fragment...)
 	for n := 1; ; n++ {
 		h, err := r.header()
 		if _, misshapen := err.(*wire.Error); err != nil && !misshapen {
@@ -284,16 +338,16 @@ func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block 
 		if err != nil { // it is too large
 			return nil, h, err
 		}
-		if n > frames || len(r.block)+h.Length > hard {
+		if n > frames || len(r.fragments)+h.Length > hard {
 			return nil, h, &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field block of stream %d has no end", first.StreamID)}
 		}
 		p, err := r.take(h.Length)
 		if err != nil {
 			return nil, h, err
 		}
-		r.block = append(r.block, p...)
+		r.fragments = append(r.fragments, p...)
 		if h.Flags.Has(wire.EndHeaders) {
-			return r.block, h, nil
+			return r.fragments, h, nil
 		}
 		r.traced(h, nil, nil)
 	}
@@ -304,8 +358,8 @@ func (r *frameReader) decode(block []byte) error {
 	if cap(r.decoded) > 1024 { // one huge list is no reason to keep its memory
 		r.decoded = nil
 	}
-	if cap(r.block) > maxReadBuffer {
-		defer func() { r.block = nil }()
+	if cap(r.fragments) > maxReadBuffer {
+		defer func() { r.fragments = nil }()
 	}
 	clear(r.decoded)
 	if r.decoded, r.listSize = r.decoded[:0], 0; r.decoded == nil {
@@ -470,6 +524,7 @@ func (r *frameReader) take(n int) ([]byte, error) {
 
 // fill reads until n octets are there to parse.
 func (r *frameReader) fill(n int) error {
+	r.freeBlock()
 	for r.w-r.r < n {
 		r.makeRoom(n)
 		got, err := r.src.Read(r.buf[r.w:])
@@ -495,7 +550,7 @@ func (r *frameReader) makeRoom(n int) {
 	r.quiet = false
 	if r.r == r.w {
 		r.r, r.w = 0, 0
-		if quiet {
+		if quiet || r.direct {
 			r.giveBack()
 			return
 		}
@@ -511,7 +566,7 @@ func (r *frameReader) makeRoom(n int) {
 // resize follows the traffic: a read that fills the buffer makes it larger, a row of small ones makes it smaller.
 func (r *frameReader) resize(got int) {
 	switch {
-	case len(r.buf) < minReadBuffer: // a header behind a silence
+	case len(r.buf) < minReadBuffer: // a header by itself
 	case r.w == len(r.buf) && int(r.size)+1 < len(readSizes):
 		r.size++
 		r.move(readSizes[r.size])
@@ -548,8 +603,17 @@ func (r *frameReader) move(size int) {
 // giveBack leaves the reader, which has nothing unread, with room for a header.
 func (r *frameReader) giveBack() {
 	before := r.pooled
+	r.r, r.w = 0, 0
 	r.buf, r.pooled = r.small[:], nil
 	returnBuffer(before)
+}
+
+// freeBlock gives back a block in which there is nothing, or nothing any more that somebody wants.
+func (r *frameReader) freeBlock() {
+	if r.block != nil {
+		r.block.Free()
+		r.block = nil
+	}
 }
 
 func returnBuffer(pooled *[]byte) {
@@ -558,7 +622,13 @@ func returnBuffer(pooled *[]byte) {
 	}
 }
 
+// release gives back all memory that others may use.
+func (r *frameReader) release() {
+	r.giveBack()
+	r.freeBlock()
+}
+
 // forget drops what only makes the next field sections cheaper to read.
 func (r *frameReader) forget() {
-	r.block, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, knownBlocks[Field]{}
+	r.fragments, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, knownBlocks[Field]{}
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"gohyper.dev/hyper/internal/buffer"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -105,18 +106,28 @@ func everyFrame() []byte {
 		wire.AppendData(nil, 1, wire.EndStream, nil),
 		wire.AppendGoAway(nil, 1, wire.NoError, strings.Repeat("x", minReadBuffer)),
 		wire.AppendData(nil, 1, wire.EndStream, bytes.Repeat([]byte{2}, 600)),
+		wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock+1)),
+		rawFrame(wire.Data, wire.Padded, 1, append([]byte{8}, octetsAt(1, 0, 2*smallBlock+8)...)),
+		wire.AppendData(nil, 3, 0, octetsAt(3, 0, 3)),
+		wire.AppendData(nil, 1, wire.EndStream, octetsAt(1, 0, smallBlock+1)),
+		wire.AppendPing(nil, 0, [8]byte{4, 5, 6}),
 	)
 }
+
+// smallBlock makes a DATA frame of little more a large one.
+const smallBlock = 1 << 10
 
 func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
 	octets := everyFrame()
 	want, err := readAll(testReader(t, bytes.NewReader(octets), nil))
-	if err != io.EOF || len(want) != 17 {
+	if err != io.EOF || len(want) != 22 {
 		t.Fatalf("%d frames and %v", len(want), err)
 	}
 	check := func(how string, src io.Reader) {
 		t.Helper()
-		if got, err := readAll(testReader(t, src, nil)); err != io.EOF || !slices.Equal(got, want) {
+		r := testReader(t, src, nil)
+		r.blockSize = smallBlock
+		if got, err := readAll(r); err != io.EOF || !slices.Equal(got, want) {
 			t.Errorf("%s: %v\ngot  %v\nwant %v", how, err, got, want)
 		}
 	}
@@ -137,7 +148,9 @@ func TestFramesCutShortAreNeverWhole(t *testing.T) {
 	octets := everyFrame()
 	all, _ := readAll(testReader(t, bytes.NewReader(octets), nil))
 	for i := range octets {
-		got, err := readAll(testReader(t, bytes.NewReader(octets[:i]), nil))
+		r := testReader(t, bytes.NewReader(octets[:i]), nil)
+		r.blockSize = smallBlock
+		got, err := readAll(r)
 		if err != io.EOF && err != io.ErrUnexpectedEOF {
 			t.Fatalf("cut at %d: %v", i, err)
 		}
@@ -212,10 +225,7 @@ func TestReadBufferGrowsWithTrafficAndReturnsToItsStart(t *testing.T) {
 	defer src.Close()
 	r := testReader(t, src, nil)
 	go func() {
-		big := wire.AppendData(nil, 1, 0, make([]byte, 256<<10))
-		for range 4 {
-			feed.Write(big)
-		}
+		feed.Write(bytes.Repeat(wire.AppendData(nil, 1, 0, make([]byte, 16<<10)), 64))
 		feed.Write(wire.AppendGoAway(nil, 0, wire.NoError, strings.Repeat("x", 100<<10)))
 		for range 64 {
 			feed.Write(wire.AppendPing(nil, 0, [8]byte{}))
@@ -252,14 +262,19 @@ func TestQuietReaderHasNoBuffer(t *testing.T) {
 	src, feed := io.Pipe()
 	defer src.Close()
 	r := testReader(t, src, nil)
+	const frames = 16
 	go func() {
-		feed.Write(wire.AppendData(nil, 1, 0, make([]byte, 256<<10)))
+		feed.Write(bytes.Repeat(wire.AppendData(nil, 1, 0, make([]byte, 16<<10)), frames))
 		feed.Write(wire.AppendSettingsAck(nil))
 		feed.Write(wire.AppendPing(nil, 0, [8]byte{1}))
 	}()
-	for {
-		if f, err := r.next(); err != nil || f.last {
-			break
+	for left := frames; left > 0; {
+		f, err := r.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.last {
+			left--
 		}
 	}
 	for _, want := range []int{len(r.small), maxReadBuffer} {
@@ -273,6 +288,96 @@ func TestQuietReaderHasNoBuffer(t *testing.T) {
 	src.CloseWithError(io.ErrClosedPipe)
 	if _, err := r.next(); err != io.ErrClosedPipe || r.pooled != nil {
 		t.Errorf("%v, and a buffer is kept: %t", err, r.pooled != nil)
+	}
+}
+
+// A readLog notes how much room each read is given.
+type readLog struct {
+	io.Reader
+	room []int
+}
+
+func (l *readLog) Read(p []byte) (int, error) {
+	l.room = append(l.room, len(p))
+	return l.Reader.Read(p)
+}
+
+// The payload of a large frame never lies in the read buffer: it is read into blocks that the stream's buffer takes, and the header behind it
+// is read alone.
+func TestLargeDataIsReadIntoBlocks(t *testing.T) {
+	const n, inBuffer = 40 << 10, minReadBuffer - wire.HeaderLen
+	body := octetsAt(1, 0, 3*n)
+	octets := slices.Concat(
+		wire.AppendData(nil, 1, 0, body[:n]),
+		wire.AppendData(nil, 1, 0, body[n:2*n]),
+		wire.AppendData(nil, 1, wire.EndStream, body[2*n:]),
+		wire.AppendPing(nil, 0, [8]byte{1}),
+	)
+	src := &readLog{Reader: bytes.NewReader(octets)}
+	r := testReader(t, src, nil)
+	r.blockSize = tlsBlock
+	var b buffer.Buffer
+	moved := 0
+	for {
+		f, err := r.next()
+		if err != nil || f.Type == wire.Ping {
+			break
+		}
+		block := r.block
+		if r.moveTo(&b, &f); f.inBlock && r.block != block {
+			moved += len(f.payload)
+		}
+	}
+	got := make([]byte, len(body)+1)
+	if got = got[:b.Read(got)]; !bytes.Equal(got, body) {
+		t.Errorf("%d octets arrived, of %d, or others", len(got), len(body))
+	}
+	const rest = n - 2*tlsBlock
+	want := []int{
+		minReadBuffer, tlsBlock, tlsBlock, 4 << 10, rest - inBuffer - 4<<10,
+		wire.HeaderLen, tlsBlock, tlsBlock, rest,
+		wire.HeaderLen, tlsBlock, tlsBlock, rest,
+		readBufferStep * minReadBuffer, // behind END_STREAM
+	}
+	if !slices.Equal(src.room, want) {
+		t.Errorf("read with room for %v, want %v", src.room, want)
+	}
+	if want := len(body) - inBuffer; moved != want {
+		t.Errorf("%d octets came with their blocks, want %d", moved, want)
+	}
+	if r.release(); r.block != nil || r.pooled != nil {
+		t.Error("memory is kept")
+	}
+}
+
+// What comes octet by octet is copied: the block stays the reader's, until something else is read or there is nobody who reads.
+func TestBlockOfLittleStaysWithTheReader(t *testing.T) {
+	octets := append(wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock)), wire.AppendPing(nil, 0, [8]byte{1})...)
+	r := testReader(t, iotest.OneByteReader(bytes.NewReader(octets)), nil)
+	r.blockSize = smallBlock
+	var b buffer.Buffer
+	var block *buffer.Block
+	for {
+		f, err := r.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Type == wire.Ping {
+			break
+		}
+		if block == nil {
+			block = r.block
+		}
+		if r.moveTo(&b, &f); r.block != block {
+			t.Fatalf("a block of %d octets was given away for %d", len(block.Space()), len(f.payload))
+		}
+	}
+	if r.block != nil {
+		t.Error("the block is kept behind its frame")
+	}
+	got := make([]byte, 3*smallBlock)
+	if got = got[:b.Read(got)]; !bytes.Equal(got, octetsAt(1, 0, 2*smallBlock)) {
+		t.Errorf("%d octets arrived, or others", len(got))
 	}
 }
 

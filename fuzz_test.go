@@ -64,6 +64,7 @@ func FuzzFrameReader(f *testing.F) {
 	cfg := &Config{MaxFrameSize: 16 << 10, MaxHeaderListSize: 4 << 10}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		r := testReader(t, bytes.NewReader(p), cfg)
+		r.blockSize = smallBlock
 		at := 0 // where in p the reader must be
 		for {
 			h := wire.FrameHeader{}
@@ -71,8 +72,8 @@ func FuzzFrameReader(f *testing.F) {
 				h = wire.ParseFrameHeader(p[at:])
 			}
 			f, err := r.next()
-			if len(r.buf) > maxReadBuffer || cap(r.block) > 8*cfg.MaxHeaderListSize {
-				t.Fatalf("the buffer is %d, the block %d", len(r.buf), cap(r.block))
+			if len(r.buf) > maxReadBuffer || cap(r.fragments) > 8*cfg.MaxHeaderListSize {
+				t.Fatalf("the buffer is %d, the block %d", len(r.buf), cap(r.fragments))
 			}
 			if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
 				at += wire.HeaderLen + h.Length
@@ -126,9 +127,13 @@ func FuzzFrameReader(f *testing.F) {
 			at += wire.HeaderLen + h.Length
 		}
 		whole, err1 := readAll(testReader(t, bytes.NewReader(p), cfg))
-		dribbled, err2 := readAll(testReader(t, iotest.OneByteReader(bytes.NewReader(p)), cfg))
-		if !slices.Equal(whole, dribbled) || err1.Error() != err2.Error() {
-			t.Fatalf("in one piece %v, %v; octet by octet %v, %v", whole, err1, dribbled, err2)
+		for _, src := range []io.Reader{iotest.OneByteReader(bytes.NewReader(p)), iotest.HalfReader(bytes.NewReader(p))} {
+			r := testReader(t, src, cfg)
+			r.blockSize = smallBlock
+			parts, err2 := readAll(r)
+			if !slices.Equal(whole, parts) || err1.Error() != err2.Error() {
+				t.Fatalf("in one piece %v, %v; in parts, and by blocks %v, %v", whole, err1, parts, err2)
+			}
 		}
 	})
 }
@@ -249,6 +254,7 @@ func FuzzConn(f *testing.F) {
 			}()
 			go io.Copy(io.Discard, server)
 			synctest.Wait()
+			conn.frames.blockSize = smallBlock
 			server.Write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1000}))
 			server.Write(wire.AppendSettingsAck(nil))
 			synctest.Wait()

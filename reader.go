@@ -10,7 +10,7 @@ import (
 
 // readLoop owns the reading side of the socket.
 func (c *Conn) readLoop() {
-	defer c.frames.giveBack()
+	defer c.frames.release()
 	for {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {

@@ -330,7 +330,7 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			return nil
 		}
 	}
-	s.buf.Write(f.payload)
+	s.c.frames.moveTo(&s.buf, f)
 	s.c.ahead = s.c.ahead || s.buf.Len() >= farAhead
 	if len(f.payload) > 0 {
 		s.wakeReaderLocked()

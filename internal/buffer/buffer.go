@@ -7,14 +7,14 @@ import "sync"
 
 // A Buffer is the receive buffer of one stream. The zero value is empty and ready.
 type Buffer struct {
-	head, tail *block // head is read from, tail is written to; both nil when empty
+	head, tail *Block // head is read from, tail is written to; both nil when empty
 	len        int    // octets in all blocks
 }
 
 // Len returns how many octets are waiting to be read.
 func (b *Buffer) Len() int { return b.len }
 
-// Write copies p in.
+// Write copies p in. A new block is no larger than p or what waits before it, so that little of it lies idle.
 func (b *Buffer) Write(p []byte) {
 	for len(p) > 0 {
 		if b.tail == nil || b.tail.room() == 0 {
@@ -24,6 +24,25 @@ func (b *Buffer) Write(p []byte) {
 		p = p[n:]
 		b.len += n
 	}
+}
+
+// Adopt appends k, whose Space begins with n octets of data, and reports whether it did. It does not where more of k and of
+// the block before it would lie idle than comes with it: a peer must not make us hold much more than it sends. Then k stays the caller's.
+func (b *Buffer) Adopt(k *Block, n int) bool {
+	idle := len(k.data) - n
+	if b.tail != nil {
+		idle += b.tail.room()
+	}
+	if idle > n {
+		return false
+	}
+	if k.w != 0 {
+		panic("BUG: a block was adopted that is in use")
+	}
+	k.w = n
+	b.append(k)
+	b.len += n
+	return true
 }
 
 // Read moves up to len(p) octets out and returns how many, 0 when the buffer is empty.
@@ -49,8 +68,9 @@ func (b *Buffer) Reset() int {
 }
 
 // grow appends an empty block that suits size more octets.
-func (b *Buffer) grow(size int) {
-	k := take(size)
+func (b *Buffer) grow(size int) { b.append(Take(size)) }
+
+func (b *Buffer) append(k *Block) {
 	if b.tail == nil {
 		b.head = k
 	} else {
@@ -66,7 +86,7 @@ func (b *Buffer) drop() {
 	if b.head == nil {
 		b.tail = nil
 	}
-	k.free()
+	k.Free()
 }
 
 // sizes are the block sizes. Each is four times the one before, so that a body takes few
@@ -74,11 +94,11 @@ func (b *Buffer) drop() {
 // fits one block of 16 KiB; blocks of 64 KiB serve streams whose reader is behind.
 var sizes = [...]int{1 << 10, 1 << 12, 1 << 14, 1 << 16}
 
-var pools [len(sizes)]sync.Pool // of *block, each with data of that size
+var pools [len(sizes)]sync.Pool // of *Block, each with data of that size
 
-// A block is a piece of memory that belongs to one Buffer, or to its pool.
-type block struct {
-	next  *block
+// A Block is a piece of memory that belongs to one Buffer, to its pool, or to who took it from there.
+type Block struct {
+	next  *Block
 	r, w  int // data[r:w] is unread, data[w:] is free
 	class int // index into sizes and pools
 	data  []byte
@@ -88,22 +108,25 @@ type block struct {
 // holds the block panics instead of sharing the memory with another stream.
 const pooled = -1
 
-// take returns an empty block of the largest size that does not exceed want, or else of the
-// smallest size. Rounding down keeps the room that a Write leaves free below what is buffered.
-func take(want int) *block {
+// Take returns an empty block of the largest size that does not exceed want, or else of the smallest size.
+func Take(want int) *Block {
 	class := 0
 	for class+1 < len(sizes) && sizes[class+1] <= want {
 		class++
 	}
-	k, _ := pools[class].Get().(*block)
+	k, _ := pools[class].Get().(*Block)
 	if k == nil {
-		k = &block{class: class, data: make([]byte, sizes[class])}
+		k = &Block{class: class, data: make([]byte, sizes[class])}
 	}
 	k.w = 0
 	return k
 }
 
-func (k *block) free() {
+// Space is the memory of a block that no Buffer has.
+func (k *Block) Space() []byte { return k.data }
+
+// Free gives k back.
+func (k *Block) Free() {
 	if k.w == pooled {
 		panic("BUG: a block was freed twice")
 	}
@@ -111,16 +134,16 @@ func (k *block) free() {
 	pools[k.class].Put(k)
 }
 
-func (k *block) room() int   { return len(k.data) - k.w }
-func (k *block) unread() int { return k.w - k.r }
+func (k *Block) room() int   { return len(k.data) - k.w }
+func (k *Block) unread() int { return k.w - k.r }
 
-func (k *block) write(p []byte) int {
+func (k *Block) write(p []byte) int {
 	n := copy(k.data[k.w:], p)
 	k.w += n
 	return n
 }
 
-func (k *block) read(p []byte) int {
+func (k *Block) read(p []byte) int {
 	n := copy(p, k.data[k.r:k.w])
 	k.r += n
 	return n

@@ -159,6 +159,82 @@ func TestWritesHoldAtMostTwiceWhatTheyWrote(t *testing.T) {
 	}
 }
 
+// What a block that is adopted leaves idle, in itself and before it, is no more than what comes with it.
+func TestBlockIsAdoptedWhereItIsFilledWell(t *testing.T) {
+	const k = 1 << 10
+	for _, test := range []struct {
+		why           string
+		written, size int
+		n             int
+		want          bool
+	}{
+		{"full", 0, 16 * k, 16 * k, true},
+		{"half full", 0, 16 * k, 8 * k, true},
+		{"not quite half full", 0, 16 * k, 8*k - 1, false},
+		{"one octet", 0, 16 * k, 1, false},
+		{"behind a block that is full", 4 * k, 16 * k, 8 * k, true},
+		{"behind one that is not", 4*k - 1, 16 * k, 8 * k, false},
+		{"behind one that is not, and fuller", 4*k - 1, 16 * k, 8*k + 1, true},
+		{"behind one octet", 1, k, k, true},
+		{"behind one octet, not full", 1, k, k - 1, false},
+	} {
+		var b Buffer
+		b.Write(pattern(test.written))
+		block := Take(test.size)
+		copy(block.Space(), noise[:test.n])
+		if got := b.Adopt(block, test.n); got != test.want {
+			t.Errorf("%s: adopted %t, want %t", test.why, got, test.want)
+		}
+		if b.tail == block != test.want {
+			t.Errorf("%s: the block is the buffer's: %t", test.why, b.tail == block)
+		}
+		if !test.want {
+			wantLen(t, "nothing was taken", &b, test.written)
+			block.Free()
+			continue
+		}
+		b.Write([]byte("behind"))
+		want := string(pattern(test.written)) + string(noise[:test.n]) + "behind"
+		wantRead(t, test.why, &b, len(want)+1, want)
+		wantBlocks(t, "all was read", &b)
+		if block.w != pooled {
+			t.Errorf("%s: read, and not given back", test.why)
+		}
+	}
+}
+
+func TestAdoptingABlockTwiceIsABug(t *testing.T) {
+	var b, other Buffer
+	k := Take(1 << 10)
+	b.Adopt(k, 1<<10)
+	defer func() {
+		if got, want := fmt.Sprint(recover()), "BUG: a block was adopted that is in use"; got != want {
+			t.Fatalf("panic %q, want %q", got, want)
+		}
+	}()
+	other.Adopt(k, 1<<10)
+}
+
+// However small parts and large ones take turns, three times what came is held at most, and at most twice that beyond one block.
+func TestAdoptedBlocksHoldLittleMoreThanCame(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 50 {
+		var b Buffer
+		for b.Len() < 1<<19 {
+			n := r.IntN(1<<r.IntN(17)) + 1
+			block := Take(1 << (10 + 2*r.IntN(4)))
+			if n = min(n, len(block.Space())); r.IntN(3) == 0 || !b.Adopt(block, n) {
+				b.Write(noise[:n])
+				block.Free()
+			}
+			if most := max(1<<10, min(3*b.Len(), 2*b.Len()+1<<16)); held(&b) > most {
+				t.Fatalf("%d octets hold %d in blocks %v", b.Len(), held(&b), blocks(&b))
+			}
+		}
+		b.Reset()
+	}
+}
+
 func TestBlockIsFreeAsSoonAsItIsRead(t *testing.T) {
 	var b Buffer
 	b.Write(pattern(16 << 10))
@@ -196,17 +272,17 @@ func TestResetReturnsAllBlocks(t *testing.T) {
 }
 
 func TestFreeingABlockTwiceIsABug(t *testing.T) {
-	k := take(1)
-	k.free()
+	k := Take(1)
+	k.Free()
 	defer func() {
 		if got, want := fmt.Sprint(recover()), "BUG: a block was freed twice"; got != want {
 			t.Fatalf("panic %q, want %q", got, want)
 		}
 	}()
-	k.free()
+	k.Free()
 }
 
-func list(b *Buffer) (all []*block) {
+func list(b *Buffer) (all []*Block) {
 	for k := b.head; k != nil; k = k.next {
 		all = append(all, k)
 	}
@@ -229,6 +305,21 @@ func (m *model) write(n int) {
 	p := noise[m.next:][:n]
 	m.next = (m.next + n + 1) % (len(noise) / 2)
 	m.Write(p)
+	m.want.Write(p)
+}
+
+// adopt hands over a block of so many octets, or what did not make its owner keep it.
+func (m *model) adopt(n int) {
+	k := Take(n)
+	n = min(n, len(k.data))
+	p := noise[m.next:][:n]
+	m.next = (m.next + n + 1) % (len(noise) / 2)
+	copy(k.Space(), p)
+	if !m.Adopt(k, n) {
+		m.Write(p)
+		k.Free()
+		copy(k.data, poison)
+	}
 	m.want.Write(p)
 }
 
@@ -255,7 +346,7 @@ func (m *model) reset(t *testing.T) {
 
 // wantFree wants those blocks of before that m holds no more in their pools, and overwrites
 // them: nothing that is read later may come from them.
-func (m *model) wantFree(t *testing.T, before []*block) {
+func (m *model) wantFree(t *testing.T, before []*Block) {
 	t.Helper()
 	now := list(&m.Buffer)
 	for _, k := range before {
@@ -272,10 +363,10 @@ func (m *model) wantFree(t *testing.T, before []*block) {
 func (m *model) check(t *testing.T) {
 	t.Helper()
 	unread := 0
-	var last *block
+	var last *Block
 	for k := m.head; k != nil; k = k.next {
-		if k.w == pooled || k.unread() <= 0 || k.room() > 0 && k.next != nil {
-			t.Fatalf("block %d:%d of %d: freed, empty, or left with room before another", k.r, k.w, len(k.data))
+		if k.w == pooled || k.unread() <= 0 || k.next != nil && k.room() > k.next.w {
+			t.Fatalf("block %d:%d of %d: freed, empty, or left with more room than the next one brought", k.r, k.w, len(k.data))
 		}
 		unread += k.unread()
 		last = k
@@ -295,8 +386,10 @@ func TestBuffersAgreeWithBytesBuffer(t *testing.T) {
 				m := &all[r.IntN(len(all))]
 				size := r.IntN(1 << r.IntN(18))
 				switch op := r.IntN(100); {
-				case op < 48:
+				case op < 28:
 					m.write(size)
+				case op < 48:
+					m.adopt(size)
 				case op < 98:
 					m.read(t, size)
 				default:
@@ -327,8 +420,10 @@ func FuzzBuffer(f *testing.F) {
 				size *= 401 // beyond the largest block
 			}
 			switch ops[0] >> 1 & 3 {
-			case 0, 3:
+			case 0:
 				m.write(size)
+			case 3:
+				m.adopt(size)
 			case 1:
 				m.read(t, size)
 			case 2:
@@ -355,6 +450,12 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 		}
 		if n := testing.AllocsPerRun(1000, func() { b.Write(p); b.Reset() }); n != 0 {
 			t.Errorf("write and reset of %d octets: %v allocations", size, n)
+		}
+		if size < sizes[0] {
+			continue
+		}
+		if n := testing.AllocsPerRun(1000, func() { b.Adopt(Take(size), min(size, sizes[len(sizes)-1])); b.Read(p) }); n != 0 {
+			t.Errorf("adoption and read of %d octets: %v allocations", size, n)
 		}
 	}
 }
