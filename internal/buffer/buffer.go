@@ -14,11 +14,11 @@ type Buffer struct {
 // Len returns how many octets are waiting to be read.
 func (b *Buffer) Len() int { return b.len }
 
-// Write copies p in. A new block is no larger than p or what waits before it, so that little of it lies idle.
+// Write copies p in. A new block is filled by more than half, or is no larger than what waits before it.
 func (b *Buffer) Write(p []byte) {
 	for len(p) > 0 {
 		if b.tail == nil || b.tail.room() == 0 {
-			b.grow(max(len(p), b.len))
+			b.grow(max(2*len(p)-1, b.len))
 		}
 		n := b.tail.write(p)
 		p = p[n:]

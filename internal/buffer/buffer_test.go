@@ -103,7 +103,9 @@ func TestBlocksSuitTheBody(t *testing.T) {
 		{"4 KiB", 4 * k, []int{4 * k}},
 		{"5,000 octets", 5000, []int{4 * k, 4 * k}},
 		{"a full DATA frame", 16 * k, []int{16 * k}},
-		{"one octet less", 16*k - 1, []int{4 * k, 4 * k, 4 * k, 4 * k}},
+		{"one octet less", 16*k - 1, []int{16 * k}},
+		{"half a full DATA frame", 8 * k, []int{4 * k, 4 * k}},
+		{"a little more than half", 8*k + 1, []int{16 * k}},
 		{"a full DATA frame of 64 KiB", 64 * k, []int{64 * k}},
 		{"a frame of 100,000 octets", 100_000, []int{64 * k, 64 * k}},
 	}
