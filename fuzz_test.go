@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -191,6 +192,166 @@ func twoUpdates(block []byte) bool {
 		n++
 	}
 	return n > 1
+}
+
+// changes turns octets into fields that change one thing at a time, as those of one request after another do.
+type changes struct {
+	script []byte
+	list   []hpack.HeaderField
+	before [4][]hpack.HeaderField
+}
+
+// take returns the next octet, modulo n.
+func (c *changes) take(n int) int {
+	if len(c.script) == 0 {
+		return 0
+	}
+	b := c.script[0]
+	c.script = c.script[1:]
+	return int(b) % n
+}
+
+// next makes the next list, and reports whether there is one. Of ten steps one leaves it as it is.
+func (c *changes) next() bool {
+	if len(c.script) == 0 {
+		return false
+	}
+	at := c.take(len(c.list))
+	c.before[c.take(len(c.before))] = c.list
+	c.list = slices.Clone(c.list)
+	f := &c.list[at]
+	switch c.take(10) {
+	case 1: // for others of the same length: what is longer is taken by its length
+		f.Value = f.Value[:len(f.Value)/2] + string(rune('a'+c.take(3))) + f.Value[len(f.Value)/2:][min(1, len(f.Value)/2):]
+	case 2:
+		f.Value = strings.Repeat("v", c.take(256))
+	case 3:
+		f.Name = []string{":path", ":method", "x-a", "x-b", "cookie", "authorization"}[c.take(6)]
+	case 4:
+		f.Sensitive = !f.Sensitive
+	case 5:
+		other := &c.list[c.take(len(c.list))]
+		*f, *other = *other, *f
+	case 6:
+		c.list = c.list[:max(1, len(c.list)-1)]
+	case 7:
+		c.list = append(c.list, hpack.HeaderField{Name: []string{"x-a", "x-c"}[c.take(2)], Value: "v"})
+	case 8:
+		c.list = slices.Delete(c.list, at, at+min(1, len(c.list)-1))
+	case 9:
+		if list := c.before[c.take(len(c.before))]; list != nil {
+			c.list = list
+		}
+	}
+	return true
+}
+
+func newChanges(script []byte) *changes {
+	return &changes{script: script, list: []hpack.HeaderField{
+		{Name: ":method", Value: "GET"}, {Name: ":authority", Value: "example.com"}, {Name: ":path", Value: "/a"}, {Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"},
+	}}
+}
+
+// addChanges seeds a fuzz test with scripts that go a long way.
+func addChanges(f *testing.F) {
+	random := rand.New(rand.NewPCG(75, 41))
+	for range 60 {
+		script := make([]byte, 1500)
+		for i := range script {
+			script[i] = byte(random.IntN(256))
+		}
+		f.Add(script)
+	}
+}
+
+// tableSizes is where a table is switched off, forgets, or keeps everything.
+var tableSizes = []uint32{0, 40, 100, 300, wire.HeaderTableSize, 1 << 20}
+
+// FuzzFieldWriter: whatever fields follow each other, however the peer changes its table between them, and whenever we forget: a
+// decoder with the table that the peer allows reads each section as it was given.
+func FuzzFieldWriter(f *testing.F) {
+	addChanges(f)
+	f.Fuzz(func(t *testing.T, script []byte) {
+		w, c := newFieldWriter(), newChanges(script)
+		dec := hpack.NewDecoder(wire.HeaderTableSize, nil)
+		for c.next() {
+			switch c.take(40) {
+			case 0:
+				for range 1 + c.take(3) { // settings before any section tells of them
+					size := tableSizes[c.take(len(tableSizes))]
+					w.setTableSize(size)
+					dec.SetAllowedMaxDynamicTableSize(size)
+				}
+			case 1:
+				w.forget()
+			}
+			w.begin(nil, 1, 0)
+			want := slices.Clone(c.list)
+			for i, f := range want {
+				w.field(f.Name, f.Value, f.Sensitive)
+				want[i].Sensitive = f.Sensitive || neverIndexed(f.Name, f.Value)
+			}
+			block := w.end(1 << 20)[wire.HeaderLen:]
+			if got, err := decodeUpdated(dec, block); err != nil || !slices.Equal(got, want) {
+				t.Fatalf("%x means\n%v, %v, want\n%v", block, got, err, want)
+			}
+			if w.known.size > maxKnownTotal || len(w.known.blocks) > maxKnown {
+				t.Fatalf("%d blocks of %d octets are kept", len(w.known.blocks), w.known.size)
+			}
+		}
+	})
+}
+
+// decodeUpdated is dec.DecodeFull, which takes no second table-size update at the beginning of a block, for blocks that have one.
+func decodeUpdated(dec *hpack.Decoder, block []byte) ([]hpack.HeaderField, error) {
+	for len(block) > 0 && block[0]&0xe0 == sizeUpdate {
+		_, rest, _ := readInt(block, 5)
+		if _, err := dec.DecodeFull(block[:len(block)-len(rest)]); err != nil {
+			return nil, err
+		}
+		block = rest
+	}
+	return dec.DecodeFull(block)
+}
+
+// FuzzFieldReader is the same of what a peer's encoder makes of such fields, and of fields that were lent: they stay as they are.
+func FuzzFieldReader(f *testing.F) {
+	addChanges(f)
+	f.Fuzz(func(t *testing.T, script []byte) {
+		type loan struct{ lent, want []Field }
+		var loans [16]loan
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		r, c := testReader(t, nil, nil), newChanges(script)
+		for n := 0; c.next(); n++ {
+			switch c.take(40) {
+			case 0:
+				enc.SetMaxDynamicTableSize(tableSizes[c.take(5)])
+			case 1:
+				r.forget()
+			}
+			block.Reset()
+			want := make([]Field, len(c.list))
+			for i, f := range c.list {
+				enc.WriteField(f)
+				want[i] = Field(f)
+			}
+			if err := r.decode(block.Bytes()); err != nil || !slices.Equal(r.fields, want) {
+				t.Fatalf("%x means\n%v, %v, want\n%v", block.Bytes(), r.fields, err, want)
+			}
+			if head := parseHead(want); *r.head != head {
+				t.Fatalf("%x is %+v, want %+v", block.Bytes(), *r.head, head)
+			}
+			if c.take(3) == 0 {
+				loans[n%len(loans)] = loan{r.lend(), want[1:]}
+			}
+			for _, l := range loans {
+				if !slices.Equal(l.lent, l.want) {
+					t.Fatalf("what was lent is %v by now, want %v", l.lent, l.want)
+				}
+			}
+		}
+	})
 }
 
 // FuzzConn: whatever a server sends behind its SETTINGS, a whole connection with a download, an upload and pushes
