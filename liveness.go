@@ -333,11 +333,10 @@ func (c *Conn) recvPingLocked(f *frame) error {
 	for i, p := range c.pings {
 		if p.number == number {
 			c.pings = append(c.pings[:i], c.pings[i+1:]...)
-			p.answered, p.rtt = true, c.now-p.sent
+			p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
 			p.waiting.wakeAll()
 			c.slots.confirm(number)
 			c.admitLocked()
-			c.sampleRTTLocked(p.sent)
 			if p.prober != nil && p.prober.s != nil {
 				p.prober.update(WindowEvent{Kind: WindowRTT, RTT: p.rtt})
 			}
@@ -347,14 +346,16 @@ func (c *Conn) recvPingLocked(f *frame) error {
 	return c.noiseLocked() // an answer to nothing we asked
 }
 
-// sampleRTTLocked takes a measured round trip.
-func (c *Conn) sampleRTTLocked(sent time.Duration) {
-	rtt := max(c.now-sent, 1)
+// sampleRTTLocked takes a measured round trip and returns it. It is above 0, even if the peer has guessed the question: now is when its
+// octets came, which was before we asked.
+func (c *Conn) sampleRTTLocked(sent time.Duration) (rtt time.Duration) {
+	rtt = max(c.now-sent, 1)
 	if c.minRTT == 0 || rtt < c.minRTT {
 		c.minRTT = rtt
 	}
 	c.lastRTT = rtt
 	c.window.update(WindowEvent{Kind: WindowRTT, RTT: rtt})
+	return rtt
 }
 
 // owedLocked counts an acknowledgment that waits to be written. A peer that asks and does not read must not grow our memory.

@@ -922,6 +922,40 @@ func TestProbeRTTStaysWithinItsBudget(t *testing.T) {
 	})
 }
 
+// now is read once for all that a read of the socket brings: a PING that is sent meanwhile is younger than its forged answer.
+func TestForgedAnswerToAPingIsNoNegativeRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var samples []time.Duration
+		manager := func(w *Window) WindowManager {
+			return WindowFunc(func(ev WindowEvent) int {
+				switch {
+				case w.StreamID() == 0:
+				case ev.Kind == WindowData:
+					w.ProbeRTT()
+				case ev.Kind == WindowRTT:
+					samples = append(samples, ev.RTT)
+				}
+				return 0
+			})
+		}
+		slow := func(TraceEvent) { time.Sleep(time.Millisecond) }
+		peer, conn := dialPeer(t, &Config{WindowManager: manager, Trace: slow})
+		got := getAsync(conn, "/")
+		peer.WantHeaders("the request", 1)
+		peer.Batch(func() {
+			peer.WriteHeaders(1, 0, ":status: 200")
+			peer.WriteData(1, 0, []byte("x"))
+			peer.WritePing(wire.Ack, [8]byte{7: 1})
+		})
+		got.want(t, "the response")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(samples) != 1 || samples[0] <= 0 {
+			t.Errorf("samples: %v", samples)
+		}
+	})
+}
+
 func TestProbeRTTNeedsTrafficOfOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var probes []bool
