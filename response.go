@@ -112,13 +112,7 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 		if x := s.extras; x != nil && len(x.interims.waiting) > 0 {
 			first := x.interims.waiting[0]
 			x.interims.waiting = x.interims.waiting[1:]
-			c.unlock()
-			err := s.req.Informational(first.status, first.header)
-			if err != nil {
-				s.abort(err)
-			}
-			c.mu.Lock()
-			if err != nil {
+			if err := s.informLocked(first); err != nil {
 				return nil, err
 			}
 			continue
@@ -139,6 +133,25 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 			return nil, err
 		}
 	}
+}
+
+// informLocked shows an interim response to the caller's function, with mu unlocked. An error of that ends the stream. So does a panic, or
+// the end of its goroutine, which are the caller's to deal with: the exchange is nobody's then.
+func (s *Stream) informLocked(i interim) error {
+	s.c.unlock()
+	returned := false
+	defer func() {
+		if !returned {
+			s.closeRead()
+		}
+		s.c.mu.Lock()
+	}()
+	err := s.req.Informational(i.status, i.header)
+	returned = true
+	if err != nil {
+		s.abort(err)
+	}
+	return err
 }
 
 // recvResponseLocked takes the field section of an interim or a final response.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -524,6 +525,48 @@ func TestInformationalErrorStaysWithTheStream(t *testing.T) {
 		}
 		peer.WantRSTStream("our side is still open", 1, wire.Cancel)
 	})
+}
+
+// A handler that passes a response on may panic within, and be recovered above; a test may end there.
+func TestPanicOfInformationalIsTheCallers(t *testing.T) {
+	for name, end := range map[string]func(){"panic": func() { panic("own") }, "goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &Config{WindowManager: giveBack})
+				peer.Ignore(wire.WindowUpdate)
+				req := &Request{Informational: func(int, Header) error { end(); return nil }}
+				for i, whole := range []bool{false, true} {
+					var caught any
+					done := make(chan struct{})
+					go func() {
+						defer close(done)
+						defer func() { caught = recover() }()
+						conn.Do(context.Background(), req)
+					}()
+					id := uint32(2*i + 1)
+					peer.WantHeaders("the request", id)
+					peer.Batch(func() {
+						peer.WriteHeaders(id, 0, ":status: 103")
+						if whole {
+							peer.WriteHeaders(id, 0, ":status: 200")
+							peer.WriteData(id, wire.EndStream, []byte("nobody will read this"))
+						}
+					})
+					if <-done; (caught != nil) != (name == "panic") {
+						t.Errorf("caught %v", caught)
+					}
+					if !whole {
+						peer.WantRSTStream("nobody waits for the response", id, wire.Cancel)
+					}
+				}
+				got := getAsync(conn, "/")
+				peer.WantHeaders("the next request", 5)
+				peer.WriteHeaders(5, wire.EndStream, ":status: 200")
+				got.want(t, "the connection is as it was")
+				wantFullCredit(t, peer, "nobody can read the body any more")
+			})
+		})
+	}
 }
 
 // RFC 9113 §8.2, §8.3.2: what makes a response malformed.
