@@ -22,6 +22,8 @@ type exchange struct {
 	rng   *rand.Rand // its worker's
 	kind  string     // down, up, echo
 	how   string     // what the server is asked to do
+	http  bool       // through RoundTrip, in net/http's types
+	echo  bool       // the server is asked for the request's number
 	seed  uint64
 	size  int64
 	slow  bool          // we read and write little at a time
@@ -45,10 +47,12 @@ func plan(rng *rand.Rand, id uint64) *exchange {
 			x.how = "abort"
 		}
 	case n < 85:
-		x.kind, x.how = "up", pick(rng, "plain", "length", "memory", "trailer", "slow")
+		x.kind, x.how = "up", pick(rng, "plain", "length", "memory", "trailer", "slow", "broken")
 	default:
 		x.kind, x.how = "echo", pick(rng, "plain", "trailer", "slow")
 	}
+	x.http = x.kind != "echo" && rng.IntN(2) == 0
+	x.echo = rng.IntN(4) == 0
 	x.slow = rng.IntN(20) == 0
 	if x.slow || x.how == "slow" || x.how == "memory" {
 		x.size = min(x.size, 128<<10)
@@ -71,9 +75,12 @@ func (x *exchange) run(c *client) error {
 	if x.after > 0 {
 		time.AfterFunc(x.after, cancel)
 	}
-	req := &hyper.Request{
-		Path:   fmt.Sprintf("/%s/%d/%d/%s", x.kind, x.seed, x.size, x.how),
-		Header: hyper.Header{{Name: "x-request", Value: strconv.FormatUint(x.id, 10)}},
+	if x.http {
+		return x.roundTrip(ctx, cancel, c)
+	}
+	req := &hyper.Request{Path: x.path(), Header: hyper.Header{{Name: "x-request", Value: x.number()}}}
+	if x.echo {
+		req.Header.Add("x-echo", "1")
 	}
 	if x.how == "trailer" {
 		req.Header.Add("trailer", "x-sum") // net/http takes no others
@@ -92,11 +99,24 @@ func (x *exchange) run(c *client) error {
 	return x.finish(ctx, cancel, c, resp)
 }
 
-var errHung = errors.New("the exchange hangs")
+func (x *exchange) path() string   { return fmt.Sprintf("/%s/%d/%d/%s", x.kind, x.seed, x.size, x.how) }
+func (x *exchange) number() string { return strconv.FormatUint(x.id, 10) }
+
+var (
+	errHung   = errors.New("the exchange hangs")
+	errBroken = errors.New("the body breaks off")
+)
+
+// breakOff is what follows the half of a body that has no other one.
+type breakOff struct{}
+
+func (breakOff) Read([]byte) (int, error) { return 0, errBroken }
 
 func (x *exchange) addBody(req *hyper.Request) {
-	body := &source{seed: x.seed, size: x.size}
+	var body io.Reader = &source{seed: x.seed, size: x.size}
 	switch x.how {
+	case "broken":
+		body = io.MultiReader(io.LimitReader(body, x.size/2), breakOff{})
 	case "length":
 		req.ContentLength = x.size
 	case "memory":
@@ -144,33 +164,69 @@ func (x *exchange) send(s *hyper.Stream) error {
 	return s.CloseWrite()
 }
 
+// An answer is a response, hyper's or net/http's.
+type answer struct {
+	status  int
+	length  int64
+	decoded bool
+	field   func(name string) string
+	body    io.ReadCloser
+	sum     func() string // from its trailers
+	own     *hyper.Response
+}
+
+func answerOf(resp *hyper.Response) *answer {
+	return &answer{
+		status: resp.Status, length: resp.ContentLength, decoded: resp.Uncompressed, field: resp.Header.Get, body: resp.Body,
+		sum: func() string { return resp.Trailer().Get("x-sum") }, own: resp,
+	}
+}
+
 // finish reads the response, as far as it is wanted, and what was pushed with it.
 func (x *exchange) finish(ctx context.Context, cancel func(), c *client, resp *hyper.Response) error {
-	defer resp.Body.Close()
-	if resp.Status != 200 {
-		return mismatch(fmt.Sprintf("status %d", resp.Status))
+	err := x.check(c, answerOf(resp))
+	for i := range resp.Header { // it is ours alone
+		resp.Header[i] = hyper.Field{Name: "x-spoiled", Value: x.number()}
 	}
+	return cmp.Or(err, x.finishAnswer(ctx, cancel, c, answerOf(resp)))
+}
+
+// check looks whether the header is that of this exchange.
+func (x *exchange) check(c *client, a *answer) error {
+	switch echo := a.field("x-request"); {
+	case a.status != 200:
+		return mismatch(fmt.Sprintf("status %d", a.status))
+	case a.field("x-site") != c.site.name || a.field("x-how") != x.how:
+		return mismatch(fmt.Sprintf("a response %q of %q", a.field("x-how"), a.field("x-site")))
+	case x.echo != (echo != "") || x.echo && echo != x.number():
+		return mismatch(fmt.Sprintf("a response to request %q, not %d", echo, x.id))
+	}
+	return nil
+}
+
+func (x *exchange) finishAnswer(ctx context.Context, cancel func(), c *client, a *answer) error {
+	defer a.body.Close()
 	if x.kind == "up" {
-		text, err := io.ReadAll(resp.Body)
-		if want := strconv.FormatInt(x.size, 10); err == nil && string(text) != want {
+		text, err := io.ReadAll(a.body)
+		if want := strconv.FormatInt(x.size, 10); err == nil && (string(text) != want || x.how == "broken") {
 			err = mismatch(fmt.Sprintf("the server took %q octets of %s", text, want))
 		}
 		return err
 	}
-	if x.how == "length" && resp.ContentLength != x.size || (x.how == "gzip" || x.how == "deflate") != resp.Uncompressed {
-		return mismatch(fmt.Sprintf("length %d, decoded %v", resp.ContentLength, resp.Uncompressed))
+	if x.how == "length" && a.length != x.size || (x.how == "gzip" || x.how == "deflate") != a.decoded {
+		return mismatch(fmt.Sprintf("length %d, decoded %v", a.length, a.decoded))
 	}
-	if err := x.read(cancel, c.site.l, resp, &checker{seed: x.seed, size: x.size}); err != nil || x.stop >= 0 {
+	if err := x.read(cancel, c.site.l, a, &checker{seed: x.seed, size: x.size}); err != nil || x.stop >= 0 {
 		return err
 	}
 	if x.how == "push" && x.rng.IntN(2) == 0 {
-		return x.takePushes(ctx, c, resp)
+		return x.takePushes(ctx, c, a.own)
 	}
 	return nil
 }
 
 // read checks the body, and the trailers behind it.
-func (x *exchange) read(cancel func(), l *ledger, resp *hyper.Response, body *checker) error {
+func (x *exchange) read(cancel func(), l *ledger, a *answer, body *checker) error {
 	buf := make([]byte, 64<<10)
 	if x.slow {
 		buf = buf[:2<<10]
@@ -180,10 +236,10 @@ func (x *exchange) read(cancel func(), l *ledger, resp *hyper.Response, body *ch
 		if x.stop >= 0 {
 			p = buf[:min(int64(len(buf)), x.stop-body.at)]
 			if len(p) == 0 {
-				return x.stopReading(cancel, resp)
+				return x.stopReading(cancel, a)
 			}
 		}
-		n, err := resp.Body.Read(p)
+		n, err := a.body.Read(p)
 		l.down.Add(int64(n))
 		if _, wrong := body.Write(p[:n]); wrong != nil {
 			return wrong
@@ -200,20 +256,20 @@ func (x *exchange) read(cancel func(), l *ledger, resp *hyper.Response, body *ch
 	if err := body.whole(); err != nil {
 		return err
 	}
-	if sum := resp.Trailer().Get("x-sum"); sum != strconv.FormatInt(body.size, 10) {
-		return mismatch(fmt.Sprintf("the trailers are %v", resp.Trailer()))
+	if sum := a.sum(); sum != strconv.FormatInt(body.size, 10) {
+		return mismatch(fmt.Sprintf("the sum in the trailers is %q", sum))
 	}
 	return nil
 }
 
 // stopReading ends the exchange early, and looks whether it has ended.
-func (x *exchange) stopReading(cancel func(), resp *hyper.Response) error {
+func (x *exchange) stopReading(cancel func(), a *answer) error {
 	switch x.by {
 	case "close":
-		resp.Body.Close()
+		a.body.Close()
 	case "reset":
-		resp.Stream().Reset(hyper.Cancel)
-		resp.Body.Close()
+		a.own.Stream().Reset(hyper.Cancel)
+		a.body.Close()
 	case "context":
 		cancel()
 	}
@@ -247,7 +303,7 @@ func (x *exchange) takePushes(ctx context.Context, c *client, resp *hyper.Respon
 			push.Cancel()
 			return err
 		}
-		err = x.read(nil, c.site.l, pushed, &checker{seed: seed, size: size})
+		err = x.read(nil, c.site.l, answerOf(pushed), &checker{seed: seed, size: size})
 		pushed.Body.Close()
 		if err != nil {
 			return err
@@ -266,6 +322,10 @@ func (x *exchange) explain(c *client, err error) string {
 		return ""
 	case ours && (x.after > 0 || x.stop >= 0):
 		return "cancelled by the caller"
+	case x.how == "broken" && errors.Is(err, errBroken):
+		return "the request's body broke off"
+	case c.site.idle > 0 && hyper.Retryable(err):
+		return "never sent: the server ends idle connections"
 	case errors.Is(err, hyper.ErrClosed) && c.weLeft():
 		return "closed by us"
 	case errors.As(err, &se) && se.FromPeer && se.Code == hyper.RefusedStream && hyper.Retryable(err):

@@ -17,6 +17,7 @@ type ledger struct {
 	retries   atomic.Int64
 	dials     atomic.Int64
 	pushes    atomic.Int64 // taken, and every octet was right
+	pings     atomic.Int64
 	restarts  atomic.Int64
 
 	processed []atomic.Uint64 // a bit for each request: a handler has begun it

@@ -72,7 +72,7 @@ type sample struct {
 // What may be left over.
 const (
 	heapSlack      = 4 << 20 // at the end, above the start
-	heapGrowth     = 2 << 20 // of the last quarter's median above the second's
+	heapGrowth     = 4 << 20 // of the last quarter's median above the second's
 	goroutineSlack = 2
 	goroutineGrow  = 16 // two of ours and some of the server's for each of a few more connections
 )
@@ -84,7 +84,7 @@ func soak(o options, out io.Writer) error {
 	fmt.Fprintf(out, "soak: seed %d, %v, %d workers\n", o.seed, o.length, o.workers)
 	before := r.sample()
 	var err error
-	if r.sites, err = newSites(r.ledger, o.seed); err != nil {
+	if r.sites, err = newSites(r.ledger, o.seed, o.workers); err != nil {
 		return err
 	}
 	r.start = time.Now()
@@ -114,7 +114,7 @@ func (r *run) work() {
 		all.Go(func() { s.keepRestarting(ctx, rand.New(rand.NewPCG(r.seed, uint64(1000+i)))) })
 	}
 	for i := range r.workers {
-		all.Go(func() { r.worker(ctx, rand.New(rand.NewPCG(r.seed, uint64(i)))) })
+		all.Go(func() { r.worker(ctx, i, rand.New(rand.NewPCG(r.seed, uint64(i)))) })
 	}
 	tick := time.NewTicker(min(max(r.length/120, 250*time.Millisecond), 5*time.Second))
 	defer tick.Stop()
@@ -158,52 +158,63 @@ func (r *run) settle(before sample) sample {
 	}
 }
 
-func (r *run) worker(ctx context.Context, rng *rand.Rand) {
+func (r *run) worker(ctx context.Context, i int, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		id := uint64(r.exchanges.Add(1))
 		if id >= maxExchanges {
 			return
 		}
 		r.gate.RLock()
-		r.exchange(plan(rng, id))
+		r.exchange(plan(rng, id), i)
 		r.gate.RUnlock()
 	}
 }
 
 // exchange does x, and again where and only where the peer has provably not processed it.
-func (r *run) exchange(x *exchange) {
+func (r *run) exchange(x *exchange, worker int) {
 	s := r.sites[x.rng.IntN(len(r.sites))]
 	for range 3 {
-		c, err := r.people.get(context.Background(), s, x.rng)
+		c, err := r.people.get(context.Background(), s, worker, x.rng)
 		if err != nil {
 			continue // it is in the ledger
 		}
-		begun := time.Now()
-		err = x.run(c)
-		if took := time.Since(begun); took > patience {
-			r.violate(fmt.Errorf("%+v took %v: %w", *x, took, errHung))
+		err = r.try(x, c)
+		if err == nil && s.pauses {
+			r.pause(x, c)
 		}
 		if err == nil {
-			r.whole.Add(1)
 			return
 		}
 		if errors.Is(err, hyper.ErrDrained) || errors.Is(err, hyper.ErrClosed) {
 			s.drop(c)
 		}
-		why := x.explain(c, err)
-		if why == "" {
-			r.violate(fmt.Errorf("%s/%s of %d octets on %q (%s; the network: %q): %w", x.kind, x.how, x.size, s.name, c.kind.name, c.far.why(), err))
-			return
-		}
-		r.explain(why)
 		if !hyper.Retryable(err) {
 			return
 		}
-		if r.wasProcessed(x.id) {
-			r.violate(fmt.Errorf("request %d was processed, and its error says that it was not: %w", x.id, err))
-		}
 		r.retries.Add(1)
 	}
+}
+
+// try does x on c, and holds its error against its causes.
+func (r *run) try(x *exchange, c *client) error {
+	begun := time.Now()
+	err := x.run(c)
+	if took := time.Since(begun); took > patience {
+		r.violate(fmt.Errorf("%+v took %v: %w", *x, took, errHung))
+	}
+	if err == nil {
+		r.whole.Add(1)
+		return nil
+	}
+	if why := x.explain(c, err); why != "" {
+		r.explain(why)
+	} else {
+		r.violate(fmt.Errorf("%s/%s of %d octets on %q (%s; the network: %q): %w", x.kind, x.how, x.size, c.site.name, c.kind.name, c.far.why(), err))
+	}
+	if hyper.Retryable(err) && r.wasProcessed(x.id) {
+		r.violate(fmt.Errorf("request %d was processed, and its error says that it was not: %w", x.id, err))
+	}
+	return err
 }
 
 // judge holds what is left over against what there was before, and the end of the run against its beginning.
@@ -260,6 +271,7 @@ func (r *run) report(out io.Writer, before, after sample) {
 	line("octets checked by the servers", r.up.Load())
 	line("octets checked by the client", r.down.Load())
 	line("pushes taken whole", r.pushes.Load())
+	line("pings answered", r.pings.Load())
 	line("connections dialled", r.dials.Load())
 	line("servers restarted", r.restarts.Load())
 	line("requests sent again", r.retries.Load())

@@ -68,8 +68,11 @@ func (p *population) count() int {
 }
 
 // get returns the connection in one of the site's slots, a new one where there is none.
-func (p *population) get(ctx context.Context, s *site, rng *rand.Rand) (*client, error) {
+func (p *population) get(ctx context.Context, s *site, worker int, rng *rand.Rand) (*client, error) {
 	at := &s.pool[rng.IntN(len(s.pool))]
+	if s.pauses {
+		at = &s.pool[worker]
+	}
 	at.mu.Lock()
 	defer at.mu.Unlock()
 	if c := at.conn; c != nil && c.Err() == nil {

@@ -25,6 +25,8 @@ type site struct {
 	faults   faults
 	streams  int           // MAX_CONCURRENT_STREAMS
 	restarts time.Duration // mean time between two; 0 never
+	pauses   bool          // each worker has a connection of its own, which rests between exchanges
+	idle     time.Duration // the server ends connections that have been idle for so long; 0: it does not
 
 	l    *ledger
 	pool []slot
@@ -35,15 +37,20 @@ type site struct {
 	old      sync.WaitGroup // servers that were told to end in good order
 }
 
-func newSites(l *ledger, seed uint64) ([]*site, error) {
+func newSites(l *ledger, seed uint64, workers int) ([]*site, error) {
 	sites := []*site{
 		{name: "plain", streams: 250},
 		{name: "few streams", streams: 5, faults: faults{short: 0.3}},
 		{name: "bad network", streams: 100, faults: faults{cut: 0.7, short: 0.3, delay: 0.3}},
 		{name: "restarts", streams: 50, restarts: time.Second, faults: faults{delay: 0.2}},
+		{name: "pauses", streams: 100, pauses: true, faults: faults{cut: 0.3}},
+		{name: "short pauses", streams: 100, pauses: true, idle: writerStays},
 	}
 	for i, s := range sites {
 		s.l, s.pool = l, make([]slot, 2)
+		if s.pauses {
+			s.pool = make([]slot, workers)
+		}
 		if err := s.start(mix(seed, int64(i))); err != nil {
 			return nil, err
 		}
@@ -62,10 +69,11 @@ func (s *site) start(seed uint64) error {
 	mux.HandleFunc("PUT /up/{seed}/{size}/{how}", s.up)
 	mux.HandleFunc("POST /echo/{seed}/{size}/{how}", s.echo)
 	server := &http.Server{
-		Handler:   mux,
-		TLSConfig: h2test.ServerTLS("h2"),
-		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: s.streams, CountError: s.fault},
-		ErrorLog:  log.New(serverLog{s.l}, "", 0),
+		Handler:     mux,
+		TLSConfig:   h2test.ServerTLS("h2"),
+		IdleTimeout: s.idle,
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: s.streams, CountError: s.fault},
+		ErrorLog:    log.New(serverLog{s.l}, "", 0),
 	}
 	go server.ServeTLS(listener, "", "")
 	s.mu.Lock()
@@ -143,19 +151,25 @@ func (w serverLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// asked reads what a request is about, and books it.
-func (s *site) asked(r *http.Request) (seed uint64, size int64, how string) {
+// asked reads what a request is about, books it, and says so in the response.
+func (s *site) asked(w http.ResponseWriter, r *http.Request) (seed uint64, size int64, how string) {
 	seed, _ = strconv.ParseUint(r.PathValue("seed"), 10, 64)
 	size, _ = strconv.ParseInt(r.PathValue("size"), 10, 64)
 	if id, err := strconv.ParseUint(r.Header.Get("X-Request"), 10, 64); err == nil { // not a pushed one
 		s.l.process(id)
 	}
-	return seed, size, r.PathValue("how")
+	how = r.PathValue("how")
+	w.Header().Set("X-Site", s.name)
+	w.Header().Set("X-How", how)
+	if r.Header.Get("X-Echo") != "" {
+		w.Header().Set("X-Request", r.Header.Get("X-Request"))
+	}
+	return seed, size, how
 }
 
 // down sends a body; how says in which manner.
 func (s *site) down(w http.ResponseWriter, r *http.Request) {
-	seed, size, how := s.asked(r)
+	seed, size, how := s.asked(w, r)
 	w.Header().Set("Trailer", "X-Sum")
 	body := &source{seed: seed, size: size}
 	var coded io.WriteCloser
@@ -192,7 +206,7 @@ func downPath(seed uint64, size int64, how string) string {
 
 // up takes a body.
 func (s *site) up(w http.ResponseWriter, r *http.Request) {
-	seed, size, how := s.asked(r)
+	seed, size, how := s.asked(w, r)
 	body := &checker{seed: seed, size: size}
 	if err := s.check(w, r, body, how); err != nil {
 		return // the client has gone, or what is wrong is in the ledger
@@ -242,7 +256,7 @@ func (s *site) check(w io.Writer, r *http.Request, body *checker, how string) er
 
 // echo sends back what it takes, as it comes.
 func (s *site) echo(w http.ResponseWriter, r *http.Request) {
-	seed, size, how := s.asked(r)
+	seed, size, how := s.asked(w, r)
 	w.Header().Set("Trailer", "X-Sum")
 	w.WriteHeader(http.StatusOK)
 	w.(http.Flusher).Flush()
