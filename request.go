@@ -45,7 +45,7 @@ type Request struct {
 	Trailer Header
 
 	// Informational is called for each 1xx response, on the goroutine that waits for the response. Its error
-	// resets the stream and is returned from there.
+	// resets the stream and is returned from there. A body that waits for 100 (Continue) goes when the call has returned.
 	Informational func(status int, header Header) error
 
 	// WindowManager overrides Config.WindowManager for this stream.

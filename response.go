@@ -145,6 +145,9 @@ func (s *Stream) informLocked(i interim) error {
 			s.closeRead()
 		}
 		s.c.mu.Lock()
+		if i.status == 100 {
+			s.continueLocked()
+		}
 	}()
 	err := s.req.Informational(i.status, i.header)
 	returned = true
@@ -199,11 +202,11 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	if i.count > maxInterims || i.size > maxInterimSize {
 		return &MalformedError{fmt.Sprintf("%d interim responses of %d octets and no final one", i.count, i.size)}
 	}
-	if status == 100 {
-		s.continueLocked()
-	}
-	if s.req.Informational != nil {
+	switch {
+	case s.req.Informational != nil: // which hears of 100 (Continue) before the body goes
 		i.waiting = append(i.waiting, interim{status, append(Header(nil), fields[1:]...)})
+	case status == 100:
+		s.continueLocked()
 	}
 	return nil
 }

@@ -569,6 +569,33 @@ func TestPanicOfInformationalIsTheCallers(t *testing.T) {
 	}
 }
 
+// As net/http has it: the body goes when the caller has heard of 100 (Continue), and not where that is refused.
+func TestBodyWaitsUntilItsCallerKnowsOf100(t *testing.T) {
+	for _, refused := range []error{nil, errors.New("seen enough")} {
+		t.Run(fmt.Sprint(refused), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, nil)
+				answer := make(chan error)
+				got := doAsync(t.Context(), conn, &Request{
+					Method: "POST", Header: Header{{Name: "expect", Value: "100-continue"}}, Body: strings.NewReader("hello"),
+					Informational: func(int, Header) error { return <-answer },
+				})
+				peer.WantHeaders("the request", 1)
+				peer.WriteHeaders(1, 0, ":status: 100")
+				peer.WantIdle("the caller has not said what it thinks of it")
+				if answer <- refused; refused != nil {
+					peer.WantRSTStream("the caller wants no more", 1, wire.Cancel)
+					got.wantErr(t, "the callback's error")
+					return
+				}
+				peer.WantBody("it may go", 1, []byte("hello"))
+				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+				got.want(t, "the response")
+			})
+		})
+	}
+}
+
 // RFC 9113 §8.2, §8.3.2: what makes a response malformed.
 func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 	status := hpack.HeaderField{Name: ":status", Value: "200"}
