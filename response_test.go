@@ -596,6 +596,66 @@ func TestBodyWaitsUntilItsCallerKnowsOf100(t *testing.T) {
 	}
 }
 
+// Headers of a few responses lie side by side in memory: what is added to one is not the next one's.
+func TestAddedFieldsStayWithTheirResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		var responses []*Response
+		for id := uint32(1); id < 20; id += 2 {
+			got := getAsync(conn, "/")
+			peer.WantHeaders("the request", id)
+			peer.WriteHeaders(id, wire.EndStream, ":status: 200", "a: 1", "b: 2")
+			responses = append(responses, got.want(t, "the response"))
+		}
+		for _, resp := range responses {
+			resp.Header.Add("c", "3")
+		}
+		for _, resp := range responses {
+			if want := (Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}, {Name: "c", Value: "3"}}); !slices.Equal(resp.Header, want) {
+				t.Errorf("stream %d: %v", resp.StreamID, resp.Header)
+			}
+		}
+	})
+}
+
+// What came before the caller ended the stream is not shown any more.
+func TestInterimResponseIsNotShownBehindReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		s, _ := conn.Open(t.Context(), &Request{Informational: func(status int, _ Header) error {
+			t.Errorf("%d was shown", status)
+			return nil
+		}})
+		peer.WantHeaders("the request", 1)
+		peer.WriteHeaders(1, 0, ":status: 103")
+		synctest.Wait()
+		s.Reset(Cancel)
+		if _, err := s.Response(t.Context()); !errors.Is(err, ErrCanceled) {
+			t.Errorf("Response: %v", err)
+		}
+	})
+}
+
+// A body that was read to its end needs no lock, and still obeys Close.
+func TestWholeBodyAnswersErrClosedBehindClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		got := getAsync(conn, "/")
+		peer.WantHeaders("the request", 1)
+		peer.Batch(func() {
+			peer.WriteHeaders(1, 0, ":status: 200")
+			peer.WriteData(1, wire.EndStream, []byte("hello"))
+		})
+		body := got.want(t, "the response").Body
+		wantBody(t, "the body", body, "hello")
+		wantBody(t, "and its end, again", body, "")
+		conn.Close()
+		if n, err := body.Read(make([]byte, 1)); n != 0 || err != ErrClosed {
+			t.Errorf("Read: %d, %v", n, err)
+		}
+	})
+}
+
 // RFC 9113 §8.2, §8.3.2: what makes a response malformed.
 func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 	status := hpack.HeaderField{Name: ":status", Value: "200"}
