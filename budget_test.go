@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -464,6 +465,189 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 		peer.WantGoAway("the last words", 0, wire.NoError)
 		peer.WantClosed("by the writer")
 	})
+}
+
+// Whatever there is to be written behind a pause, and whoever has it, brings the writer back.
+func TestAnyWorkBringsTheWriterBack(t *testing.T) {
+	type ends struct {
+		*testing.T
+		peer *h2test.Peer
+		conn *Conn
+	}
+	open := func(e *ends, req *Request) *Stream {
+		s, err := e.conn.Open(e.Context(), req)
+		if err != nil {
+			e.Fatal(err)
+		}
+		e.peer.WantHeaders("the request", 1)
+		return s
+	}
+	for name, work := range map[string]func(e *ends) (now func()){
+		"the end of a context": func(e *ends) func() {
+			ctx, cancel := context.WithCancel(e.Context())
+			doAsync(ctx, e.conn, &Request{})
+			e.peer.WantHeaders("the request", 1)
+			return func() {
+				cancel()
+				e.peer.WantRSTStream("cancelled", 1, wire.Cancel)
+			}
+		},
+		"the end of a stream's context": func(e *ends) func() {
+			ctx, cancel := context.WithCancel(e.Context())
+			e.conn.Open(ctx, &Request{})
+			e.peer.WantHeaders("the request", 1)
+			return func() {
+				cancel()
+				e.peer.WantRSTStream("cancelled", 1, wire.Cancel)
+			}
+		},
+		"Close of a body": func(e *ends) func() {
+			got := getAsync(e.conn, "/")
+			e.peer.WantHeaders("the request", 1)
+			e.peer.WriteHeaders(1, 0, ":status: 200")
+			resp := got.want(e.T, "the response")
+			return func() {
+				resp.Body.Close()
+				e.peer.WantRSTStream("closed", 1, wire.Cancel)
+			}
+		},
+		"Read of a body": func(e *ends) func() {
+			got := getAsync(e.conn, "/")
+			e.peer.WantHeaders("the request", 1)
+			e.peer.WriteHeaders(1, 0, ":status: 200")
+			e.peer.WriteData(1, 0, []byte("hello"))
+			resp := got.want(e.T, "the response")
+			return func() {
+				resp.Body.Read(make([]byte, 5))
+				e.peer.WantWindowUpdate("read", 0, 5)
+				e.peer.WantWindowUpdate("read", 1, 5)
+			}
+		},
+		"Ping": func(e *ends) func() {
+			return func() {
+				go e.conn.Ping(e.Context())
+				e.peer.WantPing("asked for", 0)
+			}
+		},
+		"the keep-alive": func(e *ends) func() {
+			return func() { e.peer.WantPing("after a silence", 0) }
+		},
+		"the peer's SETTINGS": func(e *ends) func() {
+			return func() {
+				e.peer.WriteSettings()
+				e.peer.WantSettingsAck("taken")
+			}
+		},
+		"UpdateSettings": func(e *ends) func() {
+			return func() {
+				go e.conn.UpdateSettings(e.Context(), Setting{0xf000, 1})
+				if f, err := e.peer.Next(); err != nil || f.Type != wire.Settings {
+					e.Error(f, err)
+				}
+			}
+		},
+		"a window for what waits": func(e *ends) func() {
+			doAsync(e.Context(), e.conn, &Request{Method: "POST", Body: bytes.NewReader(make([]byte, wire.InitialWindow+5))})
+			e.peer.WantHeaders("the request", 1)
+			for range 4 {
+				e.peer.Next()
+			}
+			e.peer.WriteWindowUpdate(0, 5)
+			return func() {
+				e.peer.WriteWindowUpdate(1, 5)
+				e.peer.WantData("the rest", 1, wire.EndStream, 5)
+			}
+		},
+		"larger windows for what waits": func(e *ends) func() {
+			doAsync(e.Context(), e.conn, &Request{Method: "POST", Body: bytes.NewReader(make([]byte, wire.InitialWindow+5))})
+			e.peer.WantHeaders("the request", 1)
+			for range 4 {
+				e.peer.Next()
+			}
+			e.peer.WriteWindowUpdate(0, 5)
+			return func() {
+				e.peer.Ignore(wire.Settings)
+				e.peer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: wire.InitialWindow + 5})
+				e.peer.WantData("the rest", 1, wire.EndStream, 5)
+			}
+		},
+		"Write": func(e *ends) func() {
+			s := open(e, &Request{Method: "POST"})
+			return func() {
+				s.Write([]byte("hello"))
+				e.peer.WantData("written", 1, 0, 5)
+			}
+		},
+		"CloseWrite": func(e *ends) func() {
+			s := open(e, &Request{Method: "POST"})
+			return func() {
+				s.CloseWrite()
+				e.peer.WantData("the end", 1, wire.EndStream, 0)
+			}
+		},
+		"SendTrailers": func(e *ends) func() {
+			s := open(e, &Request{Method: "POST"})
+			return func() {
+				s.SendTrailers(Header{{Name: "a", Value: "1"}})
+				e.peer.WantHeadersExactly("the trailers", 1, "a: 1")
+			}
+		},
+		"100 (Continue) that does not come": func(e *ends) func() {
+			doAsync(e.Context(), e.conn, &Request{Method: "POST", Header: Header{{Name: "expect", Value: "100-continue"}}, Body: strings.NewReader("hello")})
+			e.peer.WantHeaders("the request", 1)
+			return func() { e.peer.WantData("its body", 1, wire.EndStream, 5) }
+		},
+		"a window manager's Tick": func(e *ends) func() {
+			open(e, &Request{WindowManager: func(w *Window) WindowManager {
+				return WindowFunc(func(ev WindowEvent) int {
+					switch ev.Kind {
+					case WindowOpened:
+						w.WakeAfter(time.Second)
+					case WindowTick:
+						return 7
+					}
+					return 0
+				})
+			}})
+			return func() { e.peer.WantWindowUpdate("later", 1, 7) }
+		},
+		"a malformed response": func(e *ends) func() {
+			open(e, &Request{})
+			return func() {
+				e.peer.WriteHeaders(1, 0, ":status: 20")
+				e.peer.WantRSTStream("refused", 1, wire.ProtocolError)
+			}
+		},
+		"a broken rule": func(e *ends) func() {
+			return func() {
+				e.peer.WriteRSTStream(1, wire.Cancel)
+				e.peer.WantGoAway("the stream is idle", 0, wire.ProtocolError)
+			}
+		},
+		"Shutdown": func(e *ends) func() {
+			return func() {
+				go e.conn.Shutdown(e.Context())
+				e.peer.WantGoAway("asked for", 0, wire.NoError)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &Config{Authority: "example.com", WindowManager: giveBack, KeepAlive: 5 * time.Second, ExpectContinueTimeout: time.Second})
+				now := work(&ends{t, peer, conn})
+				time.Sleep(2 * shrinkDelay)
+				synctest.Wait()
+				if !conn.retired.Load() {
+					t.Error("the writer waits")
+				}
+				start := time.Now()
+				now()
+				if waited := time.Since(start); waited > time.Second && name != "the keep-alive" { // which brings it back, too
+					t.Errorf("it came back after %v", waited)
+				}
+			})
+		})
+	}
 }
 
 // Grant takes no lock: it must find the writer that is just about to retire, too.
