@@ -74,7 +74,8 @@ const (
 	heapSlack      = 4 << 20 // at the end, above the start
 	heapGrowth     = 4 << 20 // of the last quarter's median above the second's
 	goroutineSlack = 2
-	goroutineGrow  = 16 // two of ours and some of the server's for each of a few more connections
+	goroutineGrow  = 16
+	perConn        = 5 // goroutines, both sides' together
 )
 
 func soak(o options, out io.Writer) error {
@@ -233,7 +234,7 @@ func (r *run) judge(before, after sample) {
 	if last.heap > second.heap+heapGrowth {
 		r.violate(fmt.Errorf("the heap grows: %d octets in the second quarter, %d in the last", second.heap, last.heap))
 	}
-	if last.goroutines > second.goroutines+goroutineGrow {
+	if more := perConn * max(0, last.conns-second.conns); last.goroutines > second.goroutines+goroutineGrow+more {
 		r.violate(fmt.Errorf("goroutines grow: %d in the second quarter, %d in the last", second.goroutines, last.goroutines))
 	}
 	if r.whole.Load() == 0 || r.up.Load() == 0 || r.down.Load() == 0 {
