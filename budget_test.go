@@ -432,6 +432,25 @@ func TestIdleConnectionTakesLessThanSevenKilobytes(t *testing.T) {
 	})
 }
 
+// What an idle connection forgets, its reader may be in the middle of: a Trace can take its time.
+func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{Trace: func(e TraceEvent) {
+			if !e.Sent && e.Type == "HEADERS" {
+				time.Sleep(2 * shrinkDelay)
+			}
+		}})
+		for id := uint32(1); id < 10; id += 2 {
+			got := getAsync(conn, "/")
+			peer.WantHeaders("the request", id)
+			peer.WriteHeaders(id, wire.EndStream, ":status: 200", "a: 1")
+			if resp := got.want(t, "the response"); resp.Header.Get("a") != "1" {
+				t.Errorf("stream %d: %v", id, resp.Header)
+			}
+		}
+	})
+}
+
 // One goroutine waits for an idle connection's peer; the one that writes comes back with the next work, whoever has it.
 func TestIdleConnectionHasNoWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

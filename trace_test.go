@@ -270,3 +270,28 @@ func TestTraceShowsFramesThatCannotBeRead(t *testing.T) {
 		peer.WantGoAway("the answer", 0, wire.FrameSizeError)
 	})
 }
+
+// Trace is the user's: however long it takes, even in the middle of frames that came together, the connection goes on.
+func TestTraceIsCalledWithoutTheLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reached, proceed := make(chan struct{}), make(chan struct{})
+		peer, conn := dialPeer(t, &Config{Trace: func(e TraceEvent) {
+			if !e.Sent && e.Type == "DATA" {
+				reached <- struct{}{}
+				<-proceed
+			}
+		}})
+		got := getAsync(conn, "/")
+		peer.WantHeaders("the request", 1)
+		peer.Batch(func() {
+			peer.WriteHeaders(1, 0, ":status: 200")
+			peer.WriteData(1, wire.EndStream, []byte("hello"))
+		})
+		<-reached
+		if conn.Stats().StreamsOpen != 1 {
+			t.Error("the stream is over")
+		}
+		close(proceed)
+		wantBody(t, "the response", got.want(t, "its header").Body, "hello")
+	})
+}
