@@ -461,7 +461,12 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 		}})
 		idle := func() {
 			t.Helper()
-			time.Sleep(shrinkDelay)
+			time.Sleep(shrinkDelay - time.Millisecond)
+			synctest.Wait()
+			if conn.retired.Load() {
+				t.Error("the writer has left too early")
+			}
+			time.Sleep(time.Millisecond)
 			synctest.Wait()
 			if !conn.retired.Load() {
 				t.Error("the writer waits")
