@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -184,6 +187,57 @@ func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
 			t.Fatal(err)
 		}
 		drainBody(t, resp.Body, buf)
+	})
+}
+
+// Who waits for a response, under an http.Client, too, does so on a stack of 4 KiB, with room for frames of the caller's own. In this process stacks may begin larger, as they were
+// before on the mean.
+func TestWaitingRequestsHaveSmallStacks(t *testing.T) {
+	if raceEnabled {
+		t.Skip("frames are larger under the race detector")
+	}
+	const alone = "GODEBUG=adaptivestackstart=0"
+	if !slices.Contains(os.Environ(), alone) {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), alone)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	synctest.Test(t, func(t *testing.T) {
+		const callers = 2000
+		client, server := h2test.Pipe()
+		peer := h2test.NewPeer(t, server)
+		c := &http.Client{Transport: &Transport{UnencryptedHTTP2: true, Proxy: NoProxy, MaxConnsPerHost: 1, Config: &Config{
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+		}}}
+		var wg sync.WaitGroup
+		get := func() {
+			var frames [256]byte
+			if resp, err := c.Get("http://example.com/"); err == nil {
+				resp.Body.Close()
+			}
+			runtime.KeepAlive(&frames)
+		}
+		stacks := func() int64 {
+			synctest.Wait()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return int64(m.StackInuse)
+		}
+		wg.Go(get)
+		peer.Handshake(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 2 * callers})
+		peer.WantHeaders("the first", 1)
+		before := stacks()
+		for range callers {
+			wg.Go(get)
+		}
+		if each := (stacks() - before) / callers; each < 2048 || each > 4600 {
+			t.Errorf("%d octets of stack each", each)
+		}
+		server.Close()
+		wg.Wait()
 	})
 }
 

@@ -234,15 +234,10 @@ func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, erro
 
 // openAndWait opens s and waits for its response, all under one lock.
 func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how turn) (*Response, error) {
-	var p plan
-	if err := p.makeOrRelease(ctx, c, req, endWithBody, how); err != nil {
+	if err := c.openAndLock(ctx, s, req, endWithBody, how); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
 	defer c.unlock()
-	if err := c.openLocked(ctx, s, &p, how); err != nil {
-		return nil, err
-	}
 	resp, err := s.responseLocked(ctx)
 	if err == nil { // a response that is whole has nothing left for ctx to end
 		s.watchLocked(ctx)

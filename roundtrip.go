@@ -113,10 +113,13 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 
 // ask sends req and waits for its response: in one step, where nobody needs to know of those between.
 func (x *exchange) ask(c *Conn, s *Stream, req *Request, how turn) (*Response, error) {
-	ctx := x.in.Context()
 	if x.trace == nil && x.headerTimeout <= 0 && !x.last {
-		return c.openAndWait(ctx, s, req, how)
+		return c.openAndWait(x.in.Context(), s, req, how)
 	}
+	return x.askInSteps(x.in.Context(), c, s, req, how)
+}
+
+func (x *exchange) askInSteps(ctx context.Context, c *Conn, s *Stream, req *Request, how turn) (*Response, error) {
 	got := x.trace.connInfo(c)
 	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
 		return nil, err

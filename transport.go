@@ -88,27 +88,27 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if x.out.Method != "CONNECT" { // RFC 9110 §11.7.2: what it holds is for a proxy, and there is none behind the connection
 		x.out.Header.Del("proxy-authorization")
 	}
-	proxy, err := t.proxyFor(req)
+	h, err := t.enterFor(req)
 	if err != nil {
 		return nil, x.fail(err)
 	}
-	key, err := keyFor(req.URL, proxy)
-	if err != nil {
-		return nil, x.fail(err)
-	}
-	h := t.enter(key, proxy)
 	resp, err := h.roundTrip(x)
 	t.leave(h)
-	if err != nil && wantsHTTP1(err) {
-		if err := x.body.rewind(req.GetBody); err != nil {
-			return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
-		}
-		return t.overHTTP1(x.again())
-	}
 	if err != nil {
-		return nil, x.fail(err)
+		return t.otherwise(x, err)
 	}
 	return resp, nil
+}
+
+// otherwise goes over HTTP/1.1 where err says that the peer wants it.
+func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
+	if !wantsHTTP1(err) {
+		return nil, x.fail(err)
+	}
+	if err := x.body.rewind(x.in.GetBody); err != nil {
+		return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
+	}
+	return t.overHTTP1(x.again())
 }
 
 // wantsHTTP1 reports whether err says that the peer wants HTTP/1.1, and has not processed the request.
@@ -133,6 +133,19 @@ func (x *exchange) again() *http.Request {
 // needsHTTP1 reports whether req asks for another protocol than HTTP/2 can switch to.
 func needsHTTP1(req *http.Request) bool {
 	return equalFold(firstValue(req.Header, "Upgrade"), "websocket")
+}
+
+// enterFor enters the host that is to serve req.
+func (t *Transport) enterFor(req *http.Request) (*host, error) {
+	proxy, err := t.proxyFor(req)
+	if err != nil {
+		return nil, err
+	}
+	key, err := keyFor(req.URL, proxy)
+	if err != nil {
+		return nil, err
+	}
+	return t.enter(key, proxy), nil
 }
 
 func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {

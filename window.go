@@ -280,6 +280,10 @@ func (w *Window) update(ev WindowEvent) {
 	if ev.Kind != WindowRTT {
 		ev.RTT = w.c.minRTT
 	}
+	if !w.foreign {
+		w.grant(int64(w.manager.Update(ev)))
+		return
+	}
 	n, err := w.ask(ev)
 	if err != nil {
 		w.fail(err)
@@ -288,16 +292,8 @@ func (w *Window) update(ev WindowEvent) {
 	w.grant(int64(n))
 }
 
-// ask puts ev to the manager.
+// ask puts ev to a manager that is not ours and may do anything: it may panic, and call the connection.
 func (w *Window) ask(ev WindowEvent) (n int, err error) {
-	if w.foreign {
-		return w.askForeign(ev)
-	}
-	return w.manager.Update(ev), nil
-}
-
-// askForeign is ask for a manager that is not ours and may do anything: it may panic, and call the connection.
-func (w *Window) askForeign(ev WindowEvent) (n int, err error) {
 	w.c.mu.enter()
 	defer func() {
 		w.c.mu.leave()
@@ -397,7 +393,11 @@ func (w *Window) close() {
 		return
 	}
 	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total, Length: -1, Now: w.c.now, RTT: w.c.minRTT}
-	w.ask(ev) // there is nothing left for it to break
+	if w.foreign {
+		w.ask(ev) // there is nothing left for it to break
+	} else {
+		w.manager.Update(ev)
+	}
 	w.manager = nil
 }
 
