@@ -233,7 +233,7 @@ func TestWaitingRequestsHaveSmallStacks(t *testing.T) {
 		for range callers {
 			wg.Go(get)
 		}
-		if each := (stacks() - before) / callers; each < 2048 || each > 4600 {
+		if each := (stacks() - before) / callers; each < 2048 || each > 6000 {
 			t.Errorf("%d octets of stack each", each)
 		}
 		server.Close()

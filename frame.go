@@ -62,39 +62,38 @@ type frameReader struct {
 	buf    []byte
 	r, w   int     // buf[r:w] is read and not parsed
 	pooled *[]byte // buf, where it is of a pool
-	size   uint8   // which of readSizes the traffic asks for
-	idle   uint8   // reads in a row that needed little of buf
 
-	// In a long silence nobody needs a buffer: the header that ends it is read into small.
-	quiet bool // the next one may be long in coming
-	small [wire.HeaderLen]byte
+	// These share two words; an idle connection has little else.
+	size       uint8                // which of readSizes the traffic asks for
+	idle       uint8                // reads in a row that needed little of buf
+	quiet      bool                 // the next header may be long in coming: nobody needs a buffer until then
+	direct     bool                 // the DATA frame is read into block, and the header behind it by itself
+	mustShrink bool                 // the peer knows of a smaller compression table, and its next block must say so
+	trim       bool                 // Config.TrimBlanks
+	small      [wire.HeaderLen]byte // for a header that is read by itself
 
 	data    wire.FrameHeader // the DATA frame in progress
 	left    int              // octets of it still to hand out
-	padding int              // octets behind those
-	skip    int              // octets to pass over: padding, payloads nobody reads
+	skip    int              // octets to pass over behind those: padding, payloads nobody reads
 	maxSize int              // SETTINGS_MAX_FRAME_SIZE, ours
 
-	direct    bool          // the DATA frame is read into block, and the header behind it by itself
 	block     *buffer.Block // nil: there is none at hand
 	blockSize int           // of the largest
 
-	dec        *hpack.Decoder
-	tableSize  uint64 // the largest dynamic table that we announced
-	allowed    uint64 // the largest that the peer may use now: until it acknowledges, it need not know
-	peerTable  uint64 // what the peer's blocks said last
-	mustShrink bool   // the peer knows of a smaller table, and its next block must say so
-	trim       bool   // Config.TrimBlanks
-	limit      int    // of a decoded list, as announced; the hard stop is twice that
-	fragments  []byte // of a field block, joined
-	decoded    []Field
-	parsed     responseHead
-	last       *knownBlock[Field] // the last block, if it is known
-	fields     []Field            // of the last block: decoded, or a known one's
-	head       *responseHead      // of fields
-	listSize   int
-	table      uint64 // counts the changes of the compression table
-	known      knownBlocks[Field]
+	dec       *hpack.Decoder
+	tableSize uint64 // the largest dynamic table that we announced
+	allowed   uint64 // the largest that the peer may use now: until it acknowledges, it need not know
+	peerTable uint64 // what the peer's blocks said last
+	limit     int    // of a decoded list, as announced; the hard stop is twice that
+	fragments []byte // of a field block, joined
+	decoded   []Field
+	parsed    responseHead
+	last      *knownBlock[Field] // the last block, if it is known
+	fields    []Field            // of the last block: decoded, or a known one's
+	head      *responseHead      // of fields
+	listSize  int
+	table     uint64 // counts the changes of the compression table
+	known     knownBlocks[Field]
 }
 
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
@@ -152,14 +151,10 @@ func (r *frameReader) next() (f frame, err error) {
 // more reports whether next has something to return without reading the socket.
 func (r *frameReader) more() bool {
 	p := r.buf[r.r:r.w]
-	if r.skip >= len(p) && r.skip > 0 {
-		return false
-	}
-	p = p[r.skip:]
 	if r.left > 0 {
 		return len(p) > 0
 	}
-	if len(p) < wire.HeaderLen {
+	if p = p[min(r.skip, len(p)):]; len(p) < wire.HeaderLen {
 		return false
 	}
 	h := wire.ParseFrameHeader(p)
@@ -220,8 +215,8 @@ func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
 		if int(p[0]) >= h.Length {
 			return f, &wire.Error{Code: wire.ProtocolError, Reason: "DATA has more padding than payload"}
 		}
-		r.padding = int(p[0])
-		padding = r.padding + 1
+		r.skip = int(p[0])
+		padding = r.skip + 1
 	}
 	r.data, r.left = h, h.Length-padding
 	f, err = r.nextPart(true)
@@ -251,7 +246,6 @@ func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	}
 	r.left -= len(f.payload)
 	if f.last = r.left == 0; f.last {
-		r.skip, r.padding = r.padding, 0
 		r.direct = r.direct && !f.Flags.Has(wire.EndStream) // behind the end comes something small
 	}
 	return f, nil

@@ -283,7 +283,8 @@ func TestEndlessGoAwayMakesFewConnections(t *testing.T) {
 						t.Errorf("%s was tried %d times", path, n)
 					}
 				}
-				if f.dials > 20 || requests == 1 && f.dials > maxTries {
+				// A handful, as a rule: how many requests share a connection is for the scheduler to say.
+				if f.dials > 50 || requests == 1 && f.dials > maxTries {
 					t.Errorf("%d connections were made", f.dials)
 				}
 			})

@@ -23,7 +23,7 @@ func (c *Conn) writeLoop() {
 	c.mu.Lock()
 	c.parked = false
 	c.applyGrantsLocked()
-	g := gathering{opened: c.counts.opened}
+	g := gathering{opened: c.counts.opened, together: c.written == 0} // many may have waited for a new connection
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
