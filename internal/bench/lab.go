@@ -214,11 +214,11 @@ func (l *lab) gets(server string, line func(title string, r result, per float64,
 	return nil
 }
 
-// latencies measures how long small requests take where the processor has other work that never ends.
+// latencies measures how long small requests take where the processor has other work that never ends, once the client has seen that.
 func (l *lab) latencies(line func(title string, r result, per float64, unit string)) error {
 	for _, callers := range []int{1, 10, 100} {
-		n := l.scaled(max(40, 15*callers))
-		median, err := l.measure(l.rounds, "/1k", "-mode", "get", "-latency", "-busy", "2", "-warm", fmt.Sprint(callers), "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
+		warm, n := l.scaled(45*callers), l.scaled(max(40, 15*callers))
+		median, err := l.measure(min(3, l.rounds), "/1k", "-mode", "get", "-latency", "-busy", "2", "-warm", fmt.Sprint(warm), "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
 		if err != nil {
 			return err
 		}

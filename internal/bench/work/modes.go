@@ -66,10 +66,10 @@ func get(o *options) (figures, error) {
 	if _, err := fetch(c, o.target, make([]byte, 2048)); err != nil {
 		return nil, err
 	}
+	defer o.keepBusy()()
 	if _, err := requests(o.warm); err != nil {
 		return nil, err
 	}
-	defer o.keepBusy()()
 	if !o.latency {
 		return o.cost(o.requests, func() (int64, error) { return requests(o.requests) })
 	}
