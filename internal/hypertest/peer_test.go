@@ -1,0 +1,90 @@
+package hypertest
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// dialPeer returns a cleartext connection over an in-memory pipe and its scripted peer, with the
+// handshake done. Both end with the test. Use it inside synctest.Test.
+func dialPeer(t *testing.T, cfg *hyper.Config, settings ...wire.Setting) (*h2test.Peer, *hyper.Conn) {
+	t.Helper()
+	peer, conn, _ := newPeer(t, cfg)
+	peer.Handshake(settings...)
+	return peer, conn
+}
+
+// newPeer is dialPeer before the handshake. It also returns the client's end of the pipe, for
+// faults and counters.
+func newPeer(t *testing.T, cfg *hyper.Config) (*h2test.Peer, *hyper.Conn, *h2test.Conn) {
+	t.Helper()
+	client, server := h2test.Pipe()
+	peer := h2test.NewPeer(t, server)
+	conn, err := hyper.NewConn(context.Background(), client, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return peer, conn, client
+}
+
+// An async is the result of a call that runs on another goroutine.
+type async[T any] struct {
+	done  chan struct{}
+	value T
+	err   error
+}
+
+// start runs call on another goroutine.
+func start[T any](call func() (T, error)) *async[T] {
+	a := &async[T]{done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		a.value, a.err = call()
+	}()
+	return a
+}
+
+// want waits for the result and requires that there is no error.
+func (a *async[T]) want(t *testing.T, reason string) T {
+	t.Helper()
+	<-a.done
+	if a.err != nil {
+		t.Fatalf("%s: %v", reason, a.err)
+	}
+	return a.value
+}
+
+// wantErr waits for the error.
+func (a *async[T]) wantErr(t *testing.T, reason string) error {
+	t.Helper()
+	<-a.done
+	if a.err == nil {
+		t.Fatalf("%s: want an error, got %v", reason, a.value)
+	}
+	return a.err
+}
+
+// doAsync sends req with Conn.Do.
+func doAsync(ctx context.Context, conn *hyper.Conn, req *hyper.Request) *async[*hyper.Response] {
+	return start(func() (*hyper.Response, error) { return conn.Do(ctx, req) })
+}
+
+// getAsync sends GET for path.
+func getAsync(conn *hyper.Conn, path string) *async[*hyper.Response] {
+	return doAsync(context.Background(), conn, &hyper.Request{Path: path})
+}
+
+// wantBody reads body to its end.
+func wantBody(t *testing.T, reason string, body io.Reader, want string) {
+	t.Helper()
+	got, err := io.ReadAll(body)
+	if err != nil || string(got) != want {
+		t.Fatalf("%s: got %q, %v, want %q", reason, got, err, want)
+	}
+}
