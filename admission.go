@@ -3,6 +3,7 @@ package hyper
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 
 	"gohyper.dev/hyper/internal/wire"
@@ -38,16 +39,16 @@ func (c *Conn) takesRequestsLocked() error {
 	switch {
 	case c.err == ErrClosed || c.err == nil && c.draining:
 		return ErrClosed
-	case c.goAway != nil:
-		unsent := *c.goAway
-		unsent.Err, unsent.unprocessed = ErrDrained, true
-		return &unsent
+	case c.goAway != nil && (c.err == nil || c.err == error(c.goAway)):
+		unsent := c.goAway.because(ErrDrained)
+		unsent.unprocessed = true
+		return unsent
 	case c.err != nil:
 		unsent := *asConnError(c.err)
 		unsent.unprocessed = true
 		return &unsent
 	case c.nextID > wire.MaxStreamID:
-		return &ConnError{Err: ErrDrained, unprocessed: true}
+		return c.named(&ConnError{Err: ErrDrained, unprocessed: true})
 	}
 	return nil
 }
@@ -60,6 +61,33 @@ const (
 	ifFree               // errNoSlot where there is none
 	reserved             // it has one, by reserve; errNoSlot where the peer has taken that back
 )
+
+// A slotWaitError is the end of a context while its request waited for a stream.
+type slotWaitError struct {
+	err   error // the context's
+	limit int64 // of the peer, or of all connections to it
+	known bool  // the peer said so
+}
+
+// Error says what the request waited for.
+func (e *slotWaitError) Error() string {
+	whose := "the peer's"
+	if !e.known { // RFC 9113 §6.5.2 has no limit until then; ours is initialSlots
+		whose = "the first"
+	}
+	if e.limit == 1 {
+		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.err)
+	}
+	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.limit, e.err)
+}
+
+func (e *slotWaitError) Unwrap() error { return e.err }
+
+// Timeout reports whether it was the context's deadline. It makes slotWaitError a net.Error.
+func (e *slotWaitError) Timeout() bool { return errors.Is(e.err, context.DeadlineExceeded) }
+
+// Temporary is Timeout: it exists for net.Error.
+func (e *slotWaitError) Temporary() bool { return e.Timeout() }
 
 // errNoSlot: the request was not sent, because it would have had to wait.
 var errNoSlot = errors.New("hyper: no free stream")
@@ -103,6 +131,9 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how t
 	}
 	granted := w.granted
 	c.releaseLocked(&s.waiting, w)
+	if err != nil && err != errRequestCanceled {
+		err = &slotWaitError{err: err, limit: int64(s.limit), known: c.peer.known}
+	}
 	switch {
 	case err == nil && granted:
 		if err = c.takesRequestsLocked(); err == nil {

@@ -438,6 +438,8 @@ func (s *cannedSocket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (s *cannedSocket) RemoteAddr() net.Addr { return nil }
+
 func (s *cannedSocket) Close() error {
 	close(s.closed)
 	return nil

@@ -27,6 +27,8 @@ type Conn struct {
 	start time.Time
 	tls   tlsConn // nc; nil: cleartext
 
+	remote *net.Addr // for errors: they are made under mu, where nc's RemoteAddr, which may be the user's, must not be called
+
 	tlsState atomic.Pointer[tls.ConnectionState] // nil: nobody has asked yet
 
 	acceptEncoding string
@@ -81,11 +83,11 @@ type Conn struct {
 	reading    bool      // readLoop has nothing at hand, and touches nothing of frames but the buffer until it has the lock again
 	resting    bool      // and nobody waits for anything
 	rests      uint8     // that were short, in a row, up to busy
+	news       bool      // onNews is due
 
 	// onNews tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
 	// be no new streams. Nil: nobody waits.
 	onNews func()
-	news   bool
 
 	spareWaiters *waiter // linked by next
 
@@ -114,9 +116,19 @@ type Conn struct {
 // refuses a connection whose ALPN is not "h2" with *NotHTTP2Error and one whose TLS falls short of RFC 9113 §9.2
 // with a ConnError. It does not wait for the peer; ctx governs nothing after NewConn has returned.
 //
-// On an error nc is closed, except with *NotHTTP2Error, which hands it back.
+// On an error nc is closed, except with *NotHTTP2Error, which hands it back. An error of the TLS handshake is wrapped in one that
+// names the peer, and is ErrHandshakeTimeout where Config.HandshakeTimeout ended it. A nil ctx or nc is a panic.
 func NewConn(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
+	mustHave(ctx != nil, "NewConn", "context.Context")
+	mustHave(nc != nil, "NewConn", "net.Conn")
 	return newConn(ctx, nc, cfg, nil)
+}
+
+// mustHave panics at the call of a function that was given nil for what it cannot do without.
+func mustHave(ok bool, function, argument string) {
+	if !ok {
+		panic(prefix + function + ": nil " + argument)
+	}
 }
 
 func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Conn, error) {
@@ -126,7 +138,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		return nil, err
 	}
 	full.TLS, full.DialContext = nil, nil // they are for Dial, and may be large
-	serverName, rtt, err := negotiated(ctx, nc, full.HandshakeTimeout)
+	serverName, rtt, err := negotiated(ctx, nc, &full)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +148,9 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		full.Authority = or(full.Authority, serverName)
 	}
 	full.Scheme = or(full.Scheme, "http")
-	if full.Authority == "" && nc.RemoteAddr() != nil {
-		full.Authority = nc.RemoteAddr().String()
+	remote := nc.RemoteAddr()
+	if full.Authority == "" && remote != nil {
+		full.Authority = remote.String()
 	}
 	c := &Conn{
 		cfg:        full,
@@ -145,6 +158,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		nc:         nc,
 		tls:        tc,
 		below:      coalescerBelow(nc),
+		remote:     &remote,
 		start:      time.Now(),
 		kick:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
@@ -206,6 +220,7 @@ func (c *Conn) appendPrefaceLocked() {
 // Get sends GET for path, which is absolute and may have a query, and returns the response when its header has come.
 // The caller closes the response's body. ctx governs the whole exchange, the reading of the body included.
 func (c *Conn) Get(ctx context.Context, path string) (*Response, error) {
+	mustHave(ctx != nil, "Conn.Get", "context.Context")
 	x := &struct { // both live as long as the response: they are one allocation
 		s   Stream
 		req Request
@@ -220,6 +235,8 @@ func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 }
 
 func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, error) {
+	mustHave(ctx != nil, "Conn.Do", "context.Context")
+	mustHave(req != nil, "Conn.Do", "*Request")
 	resp, err := c.openAndWait(ctx, s, req, inTurn)
 	switch {
 	case err == nil:
@@ -249,6 +266,8 @@ func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how tur
 // Body in req is sent as by Do; without one the caller writes and ends with CloseWrite or SendTrailers. ctx governs
 // the stream to its end.
 func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
+	mustHave(ctx != nil, "Conn.Open", "context.Context")
+	mustHave(req != nil, "Conn.Open", "*Request")
 	if req.Body != nil {
 		return c.open(ctx, req, endWithBody)
 	}
@@ -267,10 +286,14 @@ func (c *Conn) isDone() bool {
 	}
 }
 
-// Err returns nil while the connection lives, then why it ended: ErrClosed after Close or Shutdown, else a *ConnError.
+// Err returns nil while the connection lives, then why it ended: ErrClosed after Close or Shutdown, else a *ConnError. Where the peer
+// had sent GOAWAY before Close, it is a *ConnError with ErrClosed in it.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.err == ErrClosed && c.goAway != nil {
+		return c.goAway.because(ErrClosed)
+	}
 	return c.err
 }
 
@@ -309,6 +332,7 @@ func (c *Conn) Close() error {
 // their ends, and closes. What had arrived stays readable. If ctx ends first, it closes at once and returns ctx's error; if the
 // connection is lost before the streams have ended, it returns that error.
 func (c *Conn) Shutdown(ctx context.Context) error {
+	mustHave(ctx != nil, "Conn.Shutdown", "context.Context")
 	c.drain()
 	select {
 	case <-c.done:
@@ -319,7 +343,7 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 		}
 	}
 	<-c.ended
-	if err := c.Err(); err != ErrClosed {
+	if err := c.Err(); !errors.Is(err, ErrClosed) {
 		return err
 	}
 	return nil
@@ -363,10 +387,11 @@ func (c *Conn) fail(err error) {
 
 // failLocked ends the connection. The first error wins, is kept, and is what every call returns. If it is ours, the
 // GOAWAY that says so is the last thing written.
-func (c *Conn) failLocked(err error) {
+func (c *Conn) failLocked(why error) {
 	if c.err != nil {
 		return
 	}
+	err := c.endErrorLocked(why)
 	c.err, c.news = err, true
 	c.ended = make(chan struct{})
 	// Requests that were not sent may be tried elsewhere from now on: the last write must not have them, nor what follows.
@@ -378,9 +403,8 @@ func (c *Conn) failLocked(err error) {
 	}
 	clear(c.streams)
 	c.out, c.queued = c.out[:len(c.out)-int(c.queued-sent)], sent
-	var ce *ConnError
-	switch {
-	case errors.As(err, &ce) && ce.goAway && !ce.FromPeer:
+	switch ce, ok := why.(*ConnError); {
+	case ok && ce.goAway && !ce.FromPeer:
 		debug := ""
 		if ce.Err != nil && ce.Code != InternalError { // what went wrong in here is not the peer's to know
 			debug = ce.Err.Error()
@@ -400,6 +424,31 @@ func (c *Conn) failLocked(err error) {
 	// A write in progress, or the last one, may hang on a peer that does not read.
 	raw := transport(c.nc)
 	c.force = time.AfterFunc(closeGrace, func() { raw.Close() })
+}
+
+// endErrorLocked returns what every call gets from now on, where why ends the connection. What the peer's GOAWAY said is not forgotten.
+func (c *Conn) endErrorLocked(why error) error {
+	ce, ok := why.(*ConnError)
+	switch {
+	case !ok || ce == c.goAway:
+		return why
+	case c.goAway != nil && ce.goAway: // and why is left as it is, for the GOAWAY of ours
+		own := *ce
+		own.LastStreamID, own.Debug, own.Err = c.goAway.LastStreamID, c.goAway.Debug, &afterGoAway{ce.Err, c.goAway}
+		return c.named(&own)
+	case c.goAway != nil:
+		return c.goAway.because(ce.Err)
+	}
+	ce.early = !c.peer.known
+	return c.named(ce)
+}
+
+// named fills in whose connection an error is of.
+func (c *Conn) named(ce *ConnError) *ConnError {
+	if ce.authority = c.cfg.Authority; c.remote != nil {
+		ce.Addr = *c.remote
+	}
+	return ce
 }
 
 // closeGrace is how long the last write, the GOAWAY, and the close may take.

@@ -46,7 +46,7 @@ type UnsupportedCodingError struct {
 }
 
 func (e *UnsupportedCodingError) Error() string {
-	return fmt.Sprintf("body: unsupported content coding %.64q", e.Coding)
+	return fmt.Sprintf(prefix+"body: unsupported content coding %.64q", e.Coding)
 }
 
 // A DecodeError is returned by Body.Read where a coded body is corrupt, is cut short, or goes on after its end.
@@ -58,7 +58,7 @@ type DecodeError struct {
 
 func (e *DecodeError) Error() string {
 	text := strings.TrimPrefix(e.Err.Error(), "brotli: ")
-	return fmt.Sprintf("body: %.64s: %s", e.Coding, strings.TrimPrefix(text, e.Coding+": "))
+	return fmt.Sprintf(prefix+"body: %.64s: %s", e.Coding, strings.TrimPrefix(text, e.Coding+": "))
 }
 
 // Unwrap returns the decoder's error.
@@ -75,11 +75,11 @@ type DecodeLimitError struct {
 func (e *DecodeLimitError) Error() string {
 	switch e.Limit {
 	case "codings":
-		return fmt.Sprintf("body: more than %d content codings", e.Max)
+		return fmt.Sprintf(prefix+"body: more than %d content codings", e.Max)
 	case "size":
-		return fmt.Sprintf("body: more than %d octets decoded", e.Max)
+		return fmt.Sprintf(prefix+"body: more than %d octets decoded", e.Max)
 	}
-	return fmt.Sprintf("body: decoded to more than %d times its size (%d octets from %d)", e.Max, e.Decoded, e.Coded)
+	return fmt.Sprintf(prefix+"body: decoded to more than %d times its size (%d octets from %d)", e.Max, e.Decoded, e.Coded)
 }
 
 // errTrailing: curl, browsers and gzip(1) each ignore some of what follows the end of a coding. We ignore nothing: an

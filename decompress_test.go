@@ -229,7 +229,7 @@ func TestBodyCutAtAnyOffsetNeverEndsWell(t *testing.T) {
 		}
 	}
 	_, err := decodeBytes(encodeGzip(plain)[:20], "gzip")
-	if want := "body: gzip: unexpected EOF"; err.Error() != want {
+	if want := "hyper: body: gzip: unexpected EOF"; err.Error() != want {
 		t.Errorf("error %q, want %q", err, want)
 	}
 }
@@ -442,7 +442,7 @@ func TestCustomDecoderFollowsTheSameRules(t *testing.T) {
 	wantDecodeError(t, err, "caesar", errTrailing)
 	_, err = decode([]byte("Graece"), "caesar")
 	wantDecodeError(t, err, "caesar", nil)
-	if want := "body: caesar: not Latin"; err.Error() != want {
+	if want := "hyper: body: caesar: not Latin"; err.Error() != want {
 		t.Errorf("error %q, want %q", err, want)
 	}
 	if closes != bodies {
@@ -699,9 +699,9 @@ func wantLimit(t *testing.T, err error, limit string, bound int64) {
 
 func TestDecodeLimitErrorSaysWhichBound(t *testing.T) {
 	for want, e := range map[string]DecodeLimitError{
-		"body: more than 5 content codings":                                {Limit: "codings", Max: 5},
-		"body: more than 10 octets decoded":                                {Limit: "size", Max: 10, Coded: 4, Decoded: 11},
-		"body: decoded to more than 9 times its size (100 octets from 11)": {Limit: "ratio", Max: 9, Coded: 11, Decoded: 100},
+		"hyper: body: more than 5 content codings":                                {Limit: "codings", Max: 5},
+		"hyper: body: more than 10 octets decoded":                                {Limit: "size", Max: 10, Coded: 4, Decoded: 11},
+		"hyper: body: decoded to more than 9 times its size (100 octets from 11)": {Limit: "ratio", Max: 9, Coded: 11, Decoded: 100},
 	} {
 		if got := e.Error(); got != want {
 			t.Errorf("error %q, want %q", got, want)

@@ -17,19 +17,19 @@ func TestErrorTexts(t *testing.T) {
 	unsent := *goAway
 	unsent.Err = ErrDrained
 	for want, err := range map[string]error{
-		"stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: RefusedStream, FromPeer: true},
-		"stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: Cancel},
-		"stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ProtocolError, Err: &MalformedError{"why"}},
-		"stream 7: not processed: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": &StreamError{
+		"hyper: stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: RefusedStream, FromPeer: true},
+		"hyper: stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: Cancel},
+		"hyper: stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ProtocolError, Err: &MalformedError{"why"}},
+		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": &StreamError{
 			StreamID: 7, Code: EnhanceYourCalm, FromPeer: true, Err: goAway, unprocessed: true},
-		"connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"":                                           goAway,
-		"connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": hyper: connection takes no more requests": &unsent,
-		"connection: FLOW_CONTROL_ERROR: 7 octets too many":                                                                              connErr(FlowControlError, "%d octets too many", 7),
-		"connection: hyper: peer does not answer PING":                                                                                   &ConnError{Err: ErrPingTimeout},
-		"connection: peer closed the connection: unexpected EOF":                                                                         lostErr(io.EOF),
-		"connection: SETTINGS_TIMEOUT":                                                                                                   &ConnError{Code: SettingsTimeout},
+		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"":                                    goAway,
+		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": connection takes no more requests": &unsent,
+		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many":                                                                       connErr(FlowControlError, "%d octets too many", 7),
+		"hyper: connection: peer does not answer PING":                                                                                   &ConnError{Err: ErrPingTimeout},
+		"hyper: connection: peer closed the connection: unexpected EOF":                                                                  lostErr(io.EOF),
+		"hyper: connection: SETTINGS_TIMEOUT":                                                                                            &ConnError{Code: SettingsTimeout},
 		"hyper: connection closed":                                                                                                       ErrClosed,
-		"hyper: request: \"te\" is wrong":                                                                                                &RequestError{"te", "is wrong"},
+		"hyper: request: te is wrong":                                                                                                    &RequestError{"te", "is wrong"},
 		"hyper: request body is longer than its content-length 3":                                                                        &BodyLengthError{Declared: 3, Got: 4},
 		"hyper: request body ended after 2 octets of its content-length 3":                                                               &BodyLengthError{Declared: 3, Got: 2},
 		"hyper: server negotiated \"http/1.1\", not HTTP/2":                                                                              &NotHTTP2Error{Negotiated: "http/1.1"},

@@ -164,7 +164,7 @@ func TestHTTPTraceOfABodyThatFails(t *testing.T) {
 		answer.wantErr(t, "reset")
 		synctest.Wait()
 		log.lines = log.lines[len(log.lines)-2:]
-		log.want(t, "at the end", "WroteHeaders", "WroteRequest stream 1: peer reset: INTERNAL_ERROR")
+		log.want(t, "at the end", "WroteHeaders", "WroteRequest hyper: stream 1: peer reset: INTERNAL_ERROR")
 	})
 }
 

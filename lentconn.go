@@ -13,8 +13,9 @@ import (
 // ConfigureTransport makes t speak HTTP/2 through hyper wherever a server agrees to that, and leaves all else as it is: t's
 // dialer, proxy and TLS configuration make the connections, and t keeps them: its CloseIdleConnections ends them when their
 // streams are over, and so does its IdleConnTimeout, 90 s where that is 0. cfg may be nil; its DialContext and TLS
-// are not used. t must not have been used yet.
+// are not used. t must not have been used yet. A nil t is a panic.
 func ConfigureTransport(t *http.Transport, cfg *Config) error {
+	mustHave(t != nil, "ConfigureTransport", "*http.Transport")
 	if t.TLSNextProto["h2"] != nil {
 		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already")
 	}

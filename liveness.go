@@ -270,6 +270,7 @@ func (c *Conn) watchWriteLocked() {
 // Ping measures a round trip: it sends a PING (RFC 9113 §6.7) and waits for the answer. Servers are known to end
 // connections that ping often; every few minutes is polite, and Config.KeepAlive pings by itself.
 func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
+	mustHave(ctx != nil, "Conn.Ping", "context.Context")
 	c.mu.Lock()
 	defer c.unlock()
 	if c.err != nil {

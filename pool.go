@@ -195,6 +195,9 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*pooledConn, e
 		err = errRequestCanceled
 	}
 	h.mu.Lock()
+	if len(h.conns) > 0 && err != errRequestCanceled {
+		err = h.waitErrorLocked(err)
+	}
 	if i := slices.Index(h.waiting, p); i >= 0 {
 		h.waiting = slices.Delete(h.waiting, i, i+1)
 	}
@@ -203,6 +206,17 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*pooledConn, e
 		p.conn.release()
 	}
 	return nil, err
+}
+
+// waitErrorLocked is the error of a request whose context ended while it waited for a stream.
+func (h *host) waitErrorLocked(err error) error {
+	e := &slotWaitError{err: err, known: true}
+	for _, c := range h.conns {
+		c.mu.Lock()
+		e.limit, e.known = e.limit+int64(c.slots.limit), e.known && c.peer.known
+		c.mu.Unlock()
+	}
+	return e
 }
 
 // reserveLocked takes a slot on the least loaded connection that has one, and drops connections that take no more requests.

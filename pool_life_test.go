@@ -291,7 +291,7 @@ func TestDialErrorReachesAllWhoWait(t *testing.T) {
 		for _, c := range calls {
 			err := c.wantErr("the host cannot be reached", nil)
 			var op *net.OpError
-			if !errors.As(err, &op) || op != refused || Retryable(err) {
+			if !errors.As(err, &op) || op != refused || !Retryable(err) {
 				t.Errorf("want the dialler's own error, got %v", err)
 			}
 		}
@@ -388,8 +388,16 @@ func TestEndOfTheContextEndsEveryWait(t *testing.T) {
 					call.wantWaiting(place)
 					start := time.Now()
 					cancel()
-					if err := call.wantErr("it was cancelled", nil); err != want {
+					err := call.wantErr("it was cancelled", nil)
+					waited, forSlot := err.(*slotWaitError)
+					if forSlot {
+						err = waited.Unwrap()
+					}
+					if !errors.Is(err, want) || !forSlot && err != want {
 						t.Errorf("got %v, want %v as it is", err, want)
+					}
+					if wantSlot := place == "for a slot" && want == context.Canceled; forSlot != wantSlot {
+						t.Errorf("got %v: does it say what it waited for? %v", err, forSlot)
 					}
 					if waited := time.Since(start); waited > 0 {
 						t.Errorf("it went on for %v", waited)

@@ -37,7 +37,7 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := dial(ctx, network, addr)
 		if err != nil {
-			return nil, &net.OpError{Op: "proxyconnect", Net: network, Addr: proxyAddr(u.Host), Err: err}
+			return nil, &net.OpError{Op: "proxyconnect", Net: network, Addr: proxyAddr(u.Host), Err: withoutPrefix(err)}
 		}
 		return nc, nil
 	}, nil
@@ -78,11 +78,11 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	case "socks5", "socks5h":
 		d, err := proxy.FromURL(u, direct)
 		if err != nil {
-			return nil, fmt.Errorf("proxy: %w", err)
+			return nil, fmt.Errorf("hyper: proxy: %w", err)
 		}
 		return d.(proxy.ContextDialer).DialContext, nil
 	}
-	return nil, fmt.Errorf("proxy: the scheme %q is not http, https or socks5", u.Scheme)
+	return nil, fmt.Errorf("hyper: proxy: the scheme %q is not http, https or socks5", u.Scheme)
 }
 
 // hostPort returns where a proxy listens.

@@ -53,6 +53,7 @@ func (p *Push) ID() uint32 { return p.s.id }
 // Response waits for the response and opens its window. It may be called before or after the parent's body is read. The caller
 // closes its body. The ctx of the first call governs the whole exchange, the reading of the body included.
 func (p *Push) Response(ctx context.Context) (*Response, error) {
+	mustHave(ctx != nil, "Push.Response", "context.Context")
 	c := p.s.c
 	c.mu.Lock()
 	p.claimLocked()
@@ -105,6 +106,7 @@ func (p *Push) settleLocked() {
 
 // Pushes yields the promises made on the stream. See Response.Pushes; here they can be had before the response.
 func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
+	mustHave(ctx != nil, "Pushes", "context.Context")
 	return func(yield func(*Push, error) bool) {
 		for {
 			push, err := s.nextPush(ctx)
@@ -161,7 +163,9 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	default:
 		return connErr(ProtocolError, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
 	}
-	c.lastPushID = f.promised
+	if c.lastPushID = f.promised; parent != nil {
+		parent.began = true
+	}
 	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
 	s.mustLocked(state.RecvPromise)
 	s.sender, s.sendErr = nothingToSend, ErrSendEnded

@@ -1,9 +1,11 @@
 package hyper
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 
 	"gohyper.dev/hyper/internal/wire"
 )
@@ -67,8 +69,10 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 	switch {
 	case ok && bad.StreamID != 0:
 		err = c.recvBadFrameLocked(bad)
-	case err != nil:
+	case ok:
 		return err
+	case err != nil:
+		return lostErr(err)
 	case !c.peer.known && (f.Type != wire.Settings || f.Flags.Has(wire.Ack)):
 		err = c.notSettingsLocked(f)
 	default:
@@ -263,14 +267,32 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	if c.goAway != nil && last > c.goAway.LastStreamID {
 		return connErr(ProtocolError, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID, last)
 	}
-	c.goAway = &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last, Debug: append([]byte(nil), debug...), goAway: true}
+	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last, Debug: append([]byte(nil), debug...), goAway: true}
+	if before := c.goAway; before != nil {
+		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
+	}
+	c.goAway = c.named(told)
 	c.news = true
 	c.slots.waiting.wakeAll()
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {
-			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway, unprocessed: true})
+			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway, unprocessed: !s.began, began: s.began})
 		}
 	}
 	c.closeIfDrainedLocked()
 	return c.noiseLocked()
+}
+
+// maxDebug bounds what is kept of the debug data of several GOAWAYs together.
+const maxDebug = 4 << 10
+
+// joinDebug returns the debug data of an earlier GOAWAY and of a later one.
+func joinDebug(before, later []byte) []byte {
+	switch {
+	case len(before) == 0:
+		return later
+	case len(later) == 0 || bytes.HasSuffix(before, later) || len(before)+len("; ")+len(later) > maxDebug:
+		return before
+	}
+	return slices.Concat(before, []byte("; "), later)
 }

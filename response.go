@@ -101,6 +101,7 @@ const (
 // 1xx response. It may be called again, and from several goroutines; all get the same response. Its ctx only ends
 // the waiting.
 func (s *Stream) Response(ctx context.Context) (*Response, error) {
+	mustHave(ctx != nil, "Stream.Response", "context.Context")
 	s.c.mu.Lock()
 	defer s.c.unlock()
 	return s.responseLocked(ctx)

@@ -913,7 +913,7 @@ func TestArrivedOctetsComeBeforeTheError(t *testing.T) {
 		{"GOAWAY below the stream", func(p *h2test.Peer) { p.WriteGoAway(0, wire.NoError, "") }, func(err error) bool {
 			var s *StreamError
 			var ce *ConnError
-			return errors.As(err, &s) && s.FromPeer && errors.As(err, &ce) && ce.LastStreamID == 0 && Retryable(err)
+			return errors.As(err, &s) && s.FromPeer && errors.As(err, &ce) && ce.LastStreamID == 0 && !Retryable(err) // the response had begun
 		}},
 		{"the connection closed", func(p *h2test.Peer) { p.Close() }, func(err error) bool {
 			var ce *ConnError

@@ -18,8 +18,8 @@ import (
 //
 //   - the error is nil whenever the peer answered, whatever the status; redirects, cookies and authentication are the caller's;
 //   - req is not changed, but for its Body, which is consumed and, on every path, closed;
-//   - where req's context or Cancel ends the exchange, its error is returned as it is; after RoundTrip it ends the reading of
-//     the body, too;
+//   - where req's context or Cancel ends the exchange, its error is returned as it is, or, where the request was waiting for one of
+//     the peer's streams, in one that says so; after RoundTrip it ends the reading of the body, too;
 //   - httptrace hooks of req's context are called in net/http's order, never under a lock;
 //   - the reset of a stream reads as it does with net/http; for errors.As it is a *StreamError, and also the StreamError of
 //     golang.org/x/net/http2.
@@ -27,6 +27,7 @@ import (
 // Request.Close, and "Connection: close", make this the last request of the connection. FromHTTPResponse leads
 // from the answer to the Response behind it.
 func (c *Conn) RoundTrip(req *http.Request) (*http.Response, error) {
+	mustHave(req != nil, "Conn.RoundTrip", "*http.Request")
 	x, err := newExchange(req, false)
 	if err != nil {
 		return nil, err
@@ -185,6 +186,9 @@ func (x *exchange) fail(err error) error {
 // httpError returns err as callers of net/http know it: ctx's own error, and one of dialling, unwrapped, as they compare and
 // look at types; and the reset of a stream in words that some of them read.
 func httpError(ctx context.Context, err error) error {
+	if waited, ok := err.(*slotWaitError); ok {
+		return waited
+	}
 	if over := ctx.Err(); over != nil && errors.Is(err, over) {
 		return over
 	}
@@ -195,10 +199,7 @@ func httpError(ctx context.Context, err error) error {
 	case *StreamError:
 		return resetError{err}
 	case *dialError:
-		if errors.Is(err, errDialTimeout) {
-			return errDialTimeout
-		}
-		return err.err
+		return err.forHTTP()
 	}
 	return err
 }
@@ -212,7 +213,7 @@ func (e resetError) Unwrap() error { return e.StreamError }
 func (e resetError) Error() string {
 	text := fmt.Sprintf("stream error: stream ID %d; %v", e.StreamID, e.Code)
 	if cause := e.cause(); cause != nil {
-		text += "; " + cause.Error()
+		text += "; " + bare(cause)
 	}
 	return text
 }
@@ -240,7 +241,7 @@ func (e resetError) As(target any) bool {
 	code.SetUint(uint64(e.Code))
 	cause.SetZero()
 	if err := e.cause(); err != nil {
-		cause.Set(reflect.ValueOf(err))
+		cause.Set(reflect.ValueOf(withoutPrefix(err)))
 	}
 	return true
 }

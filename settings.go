@@ -52,6 +52,7 @@ func (c *Conn) PeerSettings() PeerSettings {
 // WaitSettings waits for the peer's first SETTINGS and returns the settings as they are then. Requests need not
 // wait: they go out at once, with at most 100 at a time until then.
 func (c *Conn) WaitSettings(ctx context.Context) (PeerSettings, error) {
+	mustHave(ctx != nil, "Conn.WaitSettings", "context.Context")
 	c.mu.Lock()
 	defer c.unlock()
 	c.uncorkLocked()
@@ -72,6 +73,7 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 // the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open streams (their managers hear
 // of it by a WindowSettings event), and extensions, which hyper itself ignores.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
+	mustHave(ctx != nil, "Conn.UpdateSettings", "context.Context")
 	due := sentSettings{}
 	list := make([]wire.Setting, len(settings))
 	for i, s := range settings {

@@ -34,6 +34,7 @@ type Stream struct {
 	answered bool          // response is filled in
 	wakeDue  bool          // in c.wakeups
 	borrows  bool          // RoundTrip's: the response's Header is only looked at
+	began    bool          // something of a response came: the request was processed, whatever the peer says later
 	stop     func() bool   // the watch over the context; nil: none
 
 	// what the peer sends
@@ -295,6 +296,7 @@ func (s *Stream) setDeadlineLocked(d *deadline, t time.Time, waiting ...*waitQue
 
 // recvHeadersLocked takes a field section: an interim or the final response, or trailers.
 func (s *Stream) recvHeadersLocked(f *frame) error {
+	s.began = true
 	end := f.Flags.Has(wire.EndStream)
 	next, err := s.state.Next(state.RecvHeaders)
 	if err != nil {
@@ -430,7 +432,7 @@ func (s *Stream) recvEndLocked() error {
 func (s *Stream) recvResetLocked(code ErrCode) error {
 	complete := s.recvErr == io.EOF
 	s.mustLocked(state.RecvReset)
-	err := &StreamError{StreamID: s.id, Code: code, FromPeer: true}
+	err := &StreamError{StreamID: s.id, Code: code, FromPeer: true, began: s.began}
 	if !complete {
 		s.recvErr = err
 	}
@@ -452,7 +454,7 @@ func (s *Stream) endLocked(err error) {
 
 // lostLocked ends the stream with its connection. It reports whether the error says that the request was never sent.
 func (s *Stream) lostLocked(err error) (unsent bool) {
-	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil {
+	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil && !s.began {
 		unsent = true
 		unprocessed := *ce
 		unprocessed.unprocessed = true
@@ -694,7 +696,7 @@ func (s *Stream) readLocked() bool { return s.recvErr == io.EOF && s.buf.Len() =
 func contextError(ctx context.Context) error {
 	err := ctx.Err()
 	if cause := context.Cause(ctx); cause != nil && cause != err {
-		return fmt.Errorf("%w: %w", err, cause)
+		return &causedError{err, cause}
 	}
 	return err
 }

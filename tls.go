@@ -20,10 +20,13 @@ import (
 // given in their ASCII form ("xn--…"). "https://host:port" is the same, and "http://host:port" asks for HTTP/2 in cleartext
 // by prior knowledge (RFC 9113 §3.3), port 80 by default.
 //
-// The certificate is verified against the system's roots unless cfg.TLS says otherwise; errors of crypto/tls and
-// crypto/x509 are returned as they are, wrapped. A server that does not agree on HTTP/2 is a *NotHTTP2Error, which
-// holds the live connection. ctx and Config.HandshakeTimeout bound the dialling, and nothing after it.
+// The certificate is verified against the system's roots unless cfg.TLS says otherwise; errors of package net, crypto/tls and
+// crypto/x509 are wrapped in one that names addr and the phase: dialling, or TLS. A server that does not agree on HTTP/2 is a
+// *NotHTTP2Error, which holds the live connection. ctx and Config.HandshakeTimeout bound the dialling, and nothing after it: what
+// ends then is ctx's error, or ErrHandshakeTimeout, which is context.DeadlineExceeded, too. All these, but for ctx's, are
+// Retryable. A nil ctx is a panic.
 func Dial(ctx context.Context, addr string, cfg *Config) (*Conn, error) {
+	mustHave(ctx != nil, "Dial", "context.Context")
 	to, err := parseAddr(addr)
 	if err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNe
 	defer cancel()
 	nc, err := dial(ctx, "tcp", to.addr())
 	if err != nil {
-		return nil, &dialError{err}
+		return nil, (&dialError{phase: "dial", host: to.addr(), err: err}).judge(ctx, full.HandshakeTimeout)
 	}
 	given := Config{}
 	if cfg != nil {
@@ -67,17 +70,108 @@ func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, c
 	if at, ok := ctx.Deadline(); timeout <= 0 || ok && time.Until(at) <= timeout {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, timeout, errDialTimeout)
+	return context.WithTimeoutCause(ctx, timeout, ErrHandshakeTimeout)
 }
 
-// errDialTimeout is a net.Error.
-var errDialTimeout error = timeoutError("hyper: Config.HandshakeTimeout")
+// A dialError is what kept a connection from being made: nothing of any request was sent. RoundTrip returns what is in it where that is
+// what net/http would return: its users look at the type.
+type dialError struct {
+	phase   string
+	host    string   // what it was to reach, and
+	addr    net.Addr // where that is; nil: not known
+	err     error
+	context error         // of the context that ended it; nil: none did
+	timeout time.Duration // Config.HandshakeTimeout, where that ended it; else 0
+}
 
-// A dialError is what kept a connection from being made. RoundTrip returns what is in it: users of net/http look at its type.
-type dialError struct{ err error }
+// judge finds out which context ended the phase, if one did: it ran under one of dialTimeout.
+func (e *dialError) judge(ctx context.Context, timeout time.Duration) *dialError {
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) { // the socket's own timer may be a little early
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	switch {
+	case ctx.Err() == nil:
+	case timeout > 0 && errors.Is(context.Cause(ctx), ErrHandshakeTimeout):
+		e.context, e.timeout = context.DeadlineExceeded, timeout
+	default:
+		e.context = contextError(ctx)
+	}
+	return e
+}
 
-func (e *dialError) Error() string { return "hyper: " + e.err.Error() }
-func (e *dialError) Unwrap() error { return e.err }
+// tlsFailed makes the error of a TLS handshake.
+func tlsFailed(ctx context.Context, host string, nc net.Conn, err error, timeout time.Duration) *dialError {
+	return (&dialError{phase: "TLS handshake with", host: host, addr: nc.RemoteAddr(), err: err}).judge(ctx, timeout)
+}
+
+// Error names the phase and its peer, and what went wrong:
+//
+//	hyper: dial example.com:443 (192.0.2.1:443): connect: connection refused
+func (e *dialError) Error() string {
+	at, why := e.addr, e.err
+	if op, ok := why.(*net.OpError); ok && op.Op == "dial" { // it says the same, without the host
+		at, why = op.Addr, op.Err
+	}
+	text := prefix + e.phase + " " + peerName(e.host, at) + ": "
+	switch {
+	case e.timeout > 0:
+		text += fmt.Sprintf("not done within Config.HandshakeTimeout, %v", e.timeout)
+		if e.err == e.context {
+			return text
+		}
+		text += ": "
+	case e.context != nil && !errors.Is(e.err, e.context):
+		text += e.context.Error() + ": "
+	}
+	return text + bare(why)
+}
+
+// Unwrap returns what went wrong, and what ended it.
+func (e *dialError) Unwrap() (list []error) {
+	if e.timeout > 0 {
+		list = append(list, ErrHandshakeTimeout)
+	}
+	if e.context != nil {
+		list = append(list, e.context)
+	}
+	return append(list, e.err)
+}
+
+// Timeout reports whether it took too long. It makes dialError a net.Error.
+func (e *dialError) Timeout() bool {
+	var ne net.Error
+	return errors.Is(e.context, context.DeadlineExceeded) || errors.As(e.err, &ne) && ne.Timeout()
+}
+
+// Temporary is Timeout: it exists for net.Error.
+func (e *dialError) Temporary() bool { return e.Timeout() }
+
+// notProcessed is false where the caller's own context has ended: there is nothing to be tried again.
+func (e *dialError) notProcessed() bool { return e.context == nil || e.timeout > 0 }
+
+// forHTTP returns the error as users of net/http know it: those of dialling and of certificates have its types.
+func (e *dialError) forHTTP() error {
+	switch err := e.err.(type) {
+	case *net.OpError:
+		if e.timeout == 0 && (err.Op == "dial" || err.Op == "proxyconnect") {
+			return err
+		}
+	case *tls.CertificateVerificationError:
+		marked := *err
+		marked.Err = unsentError{err.Err}
+		return &marked
+	}
+	return e
+}
+
+// An unsentError is one that came before anything of a request was sent.
+type unsentError struct{ error }
+
+func (e unsentError) Unwrap() error      { return e.error }
+func (e unsentError) notProcessed() bool { return true }
 
 // A target is where Dial goes.
 type target struct{ scheme, host, port string }
@@ -161,34 +255,34 @@ type tlsOverConn interface {
 
 // negotiated brings nc's TLS, if it has any, through its handshake and judges it. rtt is what a round trip of the handshake took, 0 if
 // somebody else ran it.
-func negotiated(ctx context.Context, nc net.Conn, timeout time.Duration) (serverName string, rtt time.Duration, err error) {
+func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration, err error) {
 	tc, ok := nc.(tlsConn)
 	if !ok {
 		return "", 0, nil
 	}
-	ctx, cancel := dialTimeout(ctx, timeout)
+	ctx, cancel := dialTimeout(ctx, cfg.HandshakeTimeout)
 	defer cancel()
 	took, err := handshake(ctx, tc)
-	if err != nil {
+	failed := func(err error) error {
 		nc.Close()
-		if ctx.Err() != nil {
-			err = contextError(ctx)
-		}
-		return "", 0, &dialError{err}
+		return tlsFailed(ctx, or(cfg.Authority, tc.ConnectionState().ServerName), tc, err, cfg.HandshakeTimeout)
+	}
+	if err != nil {
+		return "", 0, failed(err)
 	}
 	agreed := tc.ConnectionState()
 	below := coalescerBelow(nc)
 	if agreed.NegotiatedProtocol != "h2" {
 		if err := below.passThrough(); err != nil {
-			nc.Close()
-			return "", 0, &dialError{err}
+			return "", 0, failed(err)
 		}
-		return "", 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc}
+		return "", 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc, host: or(cfg.Authority, agreed.ServerName)}
 	}
 	below.mode.Store(flushedByWriter)
 	if reason := inadequate(&agreed); reason != "" {
 		nc.Close()
-		return "", 0, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), goAway: true}
+		return "", 0, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), Addr: nc.RemoteAddr(),
+			authority: or(cfg.Authority, agreed.ServerName), goAway: true, unprocessed: true}
 	}
 	return agreed.ServerName, took / handshakeTrips(&agreed), nil
 }

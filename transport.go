@@ -74,9 +74,11 @@ const (
 // NoProxy is a Transport.Proxy that uses none.
 func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
-// RoundTrip implements http.RoundTripper; see Conn.RoundTrip for what it promises. Errors of dialling are returned as they
-// are.
+// RoundTrip implements http.RoundTripper; see Conn.RoundTrip for what it promises. Errors of dialling, of proxies and of certificates
+// have the types that net/http gives them; others that keep a connection from being made name the host and the phase. Retryable knows
+// them all.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	mustHave(req != nil, "Transport.RoundTrip", "*http.Request")
 	if needsHTTP1(req) || req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
 		return t.overHTTP1(req)
 	}
@@ -342,7 +344,7 @@ func (t *Transport) http1() *http.Transport {
 		defer cancel()
 		if err := tc.HandshakeContext(ctx); err != nil { // traced by net/http
 			nc.Close()
-			return nil, err
+			return nil, tlsFailed(ctx, addr, nc, err, f.TLSHandshakeTimeout).forHTTP()
 		}
 		return tc, nil
 	}

@@ -12,6 +12,7 @@ import (
 // Connect opens a tunnel to authority, host:port, through the peer (RFC 9113 §8.5) and returns it as a net.Conn when the
 // peer has agreed. ctx governs the tunnel to its end. Another answer than 2xx is a *ConnectStatusError.
 func (c *Conn) Connect(ctx context.Context, authority string, header Header) (net.Conn, error) {
+	mustHave(ctx != nil, "Conn.Connect", "context.Context")
 	return c.connectTurn(ctx, authority, header, inTurn)
 }
 
@@ -65,10 +66,15 @@ func (t *tunnel) Write(p []byte) (int, error) {
 // judge makes errors after Close those that users of a net.Conn look for.
 func (t *tunnel) judge(err error) error {
 	if err != nil && t.closed.Load() {
-		return fmt.Errorf("%w: %w", net.ErrClosed, err)
+		return closedTunnelError{causedError{net.ErrClosed, err}}
 	}
 	return err
 }
+
+// A closedTunnelError is net.ErrClosed in hyper's words.
+type closedTunnelError struct{ causedError }
+
+func (e closedTunnelError) Error() string { return prefix + e.causedError.Error() }
 
 func (t *tunnel) Close() error {
 	s := t.Stream
