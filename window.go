@@ -3,6 +3,7 @@ package hyper
 import (
 	"fmt"
 	"math"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,15 +100,21 @@ func (ev WindowEvent) Consumed() int {
 type WindowManagerError struct {
 	StreamID uint32 // 0: the connection's manager
 	Event    WindowEventKind
-	Value    int // the answer, if it did not panic
-	Panic    any // what it panicked with
+	Value    int    // the answer, if it did not panic
+	Panic    any    // what it panicked with
+	Stack    []byte // of that panic, as debug.Stack formats it; nil if it did not panic. Error leaves it out
 }
 
+// Error says which manager did what.
 func (e *WindowManagerError) Error() string {
-	if e.Panic != nil {
-		return fmt.Sprintf("window manager of stream %d panicked at %v: %v", e.StreamID, e.Event, e.Panic)
+	whose := "the connection"
+	if e.StreamID != 0 {
+		whose = fmt.Sprintf("stream %d", e.StreamID)
 	}
-	return fmt.Sprintf("window manager of stream %d answered %d to %v: an increment cannot be negative", e.StreamID, e.Value, e.Event)
+	if e.Panic != nil {
+		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %v", whose, e.Event, e.Panic)
+	}
+	return fmt.Sprintf(prefix+"window manager of %s answered %d to %v: an increment cannot be negative", whose, e.Value, e.Event)
 }
 
 // A Window is a receive window, of a connection or of one stream, as its manager sees it.
@@ -225,7 +232,7 @@ func (w *Window) make(factory WindowManagerFactory) (err error) {
 	defer func() {
 		w.c.mu.leave()
 		if p := recover(); p != nil {
-			err = &WindowManagerError{StreamID: w.StreamID(), Event: WindowOpened, Panic: p}
+			err = &WindowManagerError{StreamID: w.StreamID(), Event: WindowOpened, Panic: p, Stack: debug.Stack()}
 		}
 	}()
 	w.manager = factory(w)
@@ -298,7 +305,7 @@ func (w *Window) ask(ev WindowEvent) (n int, err error) {
 	defer func() {
 		w.c.mu.leave()
 		if p := recover(); p != nil {
-			err = &WindowManagerError{StreamID: w.StreamID(), Event: ev.Kind, Panic: p}
+			err = &WindowManagerError{StreamID: w.StreamID(), Event: ev.Kind, Panic: p, Stack: debug.Stack()}
 		}
 	}()
 	if n = w.manager.Update(ev); n < 0 {

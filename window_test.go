@@ -823,8 +823,11 @@ func wantManagerError(t *testing.T, err error, stream uint32, kind WindowEventKi
 	if panics {
 		want.Value, want.Panic = 0, "out of paint"
 	}
-	if *m != want {
+	if m.StreamID != want.StreamID || m.Event != want.Event || m.Value != want.Value || m.Panic != want.Panic {
 		t.Errorf("got %+v, want %+v", *m, want)
+	}
+	if stack := string(m.Stack); strings.Contains(stack, "misbehaving") != panics || strings.Contains(err.Error(), "goroutine") {
+		t.Errorf("the stack of the panic: %q, and the text: %v", stack, err)
 	}
 }
 
@@ -990,11 +993,11 @@ func TestWindowEventTexts(t *testing.T) {
 		t.Error("Consumed")
 	}
 	negative := &WindowManagerError{StreamID: 5, Event: WindowData, Value: -3}
-	if got := negative.Error(); got != "window manager of stream 5 answered -3 to Data: an increment cannot be negative" {
+	if got := negative.Error(); got != "hyper: window manager of stream 5 answered -3 to Data: an increment cannot be negative" {
 		t.Error(got)
 	}
 	panicked := &WindowManagerError{Event: WindowTick, Panic: "no"}
-	if got := panicked.Error(); got != "window manager of stream 0 panicked at Tick: no" {
+	if got := panicked.Error(); got != "hyper: window manager of the connection panicked at Tick: no" {
 		t.Error(got)
 	}
 }
