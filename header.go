@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"fmt"
 	"iter"
 	"net/http"
 	"slices"
@@ -235,21 +236,79 @@ func isConnectionSpecific(name string) bool {
 func checkField(name, value string) error {
 	switch {
 	case !isToken(name):
-		return &RequestError{name, "is an invalid header field name"}
+		return &RequestError{name, "is an invalid header field name: " + badToken(name)}
 	case isConnectionSpecific(name):
 		return &RequestError{name, "is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)"}
 	case name == "te" && lower(value) != "trailers":
-		return &RequestError{name, `may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`}
+		return badValue(name, value, `may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`)
 	}
 	for i := 0; i < len(value); i++ {
 		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return &RequestError{name, "has an invalid header field value: a control character"}
+			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at octet %d of %d", badOctet(c), i+1, len(value))}
 		}
 	}
 	if value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1])) {
-		return &RequestError{name, "has an invalid header field value: blanks around it"}
+		return &RequestError{name, "has an invalid header field value: a blank at its beginning or end"}
 	}
 	return nil
+}
+
+// badValue makes the error of a field that has the wrong value, and quotes it. It is not for fields that may hold a secret: errors are
+// logged, and a token with the newline of the file that it came from is the commonest of bad values.
+func badValue(name, value, reason string) *RequestError {
+	return &RequestError{name, quoted(value) + " " + reason}
+}
+
+// badToken says why s is no token.
+func badToken(s string) string {
+	for i := 0; i < len(s); i++ {
+		if !tokenChars[s[i]] {
+			return "it has " + badOctet(s[i])
+		}
+	}
+	return "it is empty"
+}
+
+// badAuthority makes the error of what is not host or host:port. It does not quote userinfo, which may have a password.
+func badAuthority(s string) *RequestError {
+	const name = ":authority"
+	if strings.Contains(s, "@") {
+		return &RequestError{name, "has userinfo, which must not be sent (RFC 9113 §8.3.1)"}
+	}
+	for i := 0; i < len(s); i++ {
+		if !authorityChars[s[i]] {
+			return badValue(name, s, "is not host or host:port in ASCII: it has "+badOctet(s[i]))
+		}
+	}
+	return &RequestError{name, "is empty: there is no host"}
+}
+
+// badPath says why s is no :path of a request.
+func badPath(s string) string {
+	for i := 0; i < len(s); i++ {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == '#' {
+			return "has " + badOctet(s[i])
+		}
+	}
+	if s == "*" {
+		return "is for OPTIONS alone"
+	}
+	return "does not begin with /"
+}
+
+// badOctet names an octet that is out of place.
+func badOctet(c byte) string {
+	switch {
+	case c == ' ':
+		return "a blank"
+	case c < ' ' || c == 0x7f:
+		return fmt.Sprintf("a control character, %q", c)
+	case c >= 0x80:
+		return "a character that is not ASCII"
+	case c == '#':
+		return "a fragment, which stays with the client"
+	}
+	return fmt.Sprintf("a %q", c)
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }

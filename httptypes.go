@@ -20,6 +20,7 @@ import (
 //
 // An *http.Request without a User-Agent gets the connection's; one that has an empty one gets none.
 func FromHTTPRequest(req *http.Request) (*Request, error) {
+	mustHave(req != nil, "FromHTTPRequest", "*http.Request")
 	r := &Request{}
 	if err := r.fromHTTP(req); err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	}
 	r.Method, r.Scheme = or(req.Method, "GET"), req.URL.Scheme
 	if r.Scheme != "https" && r.Scheme != "http" {
-		return &RequestError{":scheme", fmt.Sprintf("is an unsupported protocol scheme: %q", r.Scheme)}
+		return badValue(":scheme", r.Scheme, "is an unsupported protocol scheme")
 	}
 	var err error
 	if r.Authority, err = asciiAuthority(or(req.Host, req.URL.Host)); err != nil {
@@ -87,11 +88,11 @@ func checkConnectionFields(h http.Header) error {
 	upgrade, coding, connection := h["Upgrade"], h["Transfer-Encoding"], h["Connection"]
 	switch {
 	case len(upgrade) > 0 && upgrade[0] != "" && upgrade[0] != "chunked":
-		return &RequestError{"upgrade", "has no place in HTTP/2 (RFC 9113 §8.6)"}
+		return badValue("upgrade", upgrade[0], "has no place in HTTP/2 (RFC 9113 §8.6)")
 	case len(coding) > 1 || len(coding) == 1 && coding[0] != "" && coding[0] != "chunked":
-		return &RequestError{"transfer-encoding", "may only be chunked, which is left out"}
+		return badValue("transfer-encoding", strings.Join(coding, ", "), "may only be chunked, which is left out")
 	case len(connection) > 1 || len(connection) == 1 && connection[0] != "" && !equalFold(connection[0], "close") && !equalFold(connection[0], "keep-alive"):
-		return &RequestError{"connection", "may only be close or keep-alive"}
+		return badValue("connection", strings.Join(connection, ", "), "may only be close or keep-alive")
 	}
 	return nil
 }
@@ -126,7 +127,7 @@ func requestPath(u *url.URL, authority string) (string, error) {
 	if !strings.HasPrefix(path, "/") && path != "*" {
 		path = strings.TrimPrefix(path, u.Scheme+"://"+authority) // of an Opaque URL
 		if !strings.HasPrefix(path, "/") {
-			return "", &RequestError{":path", "is not absolute"}
+			return "", badValue(":path", path, badPath(path))
 		}
 	}
 	if isVisible(path) {
@@ -136,7 +137,7 @@ func requestPath(u *url.URL, authority string) (string, error) {
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {
 		case c < ' ' || c == 0x7f:
-			return "", &RequestError{":path", "has a control character"}
+			return "", badValue(":path", path, "has "+badOctet(c))
 		case c == ' ' || c >= 0x80:
 			fmt.Fprintf(&b, "%%%02X", c)
 		default:
@@ -275,6 +276,7 @@ func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpRespo
 // fields in the wire's order. It is found by the answer's Body, so it is false where somebody has wrapped that: http.Client
 // with a Timeout does, and otelhttp. WithResponse serves there.
 func FromHTTPResponse(resp *http.Response) (*Response, bool) {
+	mustHave(resp != nil, "FromHTTPResponse", "*http.Response")
 	body, ok := resp.Body.(*httpBody)
 	if !ok {
 		return nil, false
@@ -287,6 +289,8 @@ type responseKey struct{}
 // WithResponse returns a context for an http.Request: RoundTrip calls f with hyper's own Response before it returns the
 // answer made of it. f is called on RoundTrip's goroutine, once for each answer: redirects have several.
 func WithResponse(ctx context.Context, f func(*Response)) context.Context {
+	mustHave(ctx != nil, "WithResponse", "context.Context")
+	mustHave(f != nil, "WithResponse", "func(*Response)")
 	return context.WithValue(ctx, responseKey{}, f)
 }
 

@@ -161,10 +161,10 @@ func (p *plan) planPseudo(c *Conn) error {
 		f := &p.Header[p.leading]
 		i := slices.Index(pseudoNames[:], f.Name)
 		if i < 0 {
-			return &RequestError{f.Name, "is not a pseudo-header field of a request"}
+			return badValue(f.Name, f.Value, "is not a pseudo-header field of a request")
 		}
 		if p.given[i] {
-			return &RequestError{f.Name, "is there twice"}
+			return badValue(f.Name, f.Value, "is there twice")
 		}
 		p.given[i], pseudo[i] = true, f.Value
 		p.size += f.size()
@@ -177,23 +177,23 @@ func (p *plan) planPseudo(c *Conn) error {
 	plain := p.method() == "CONNECT" && !p.tunnels
 	switch {
 	case !isToken(p.method()):
-		return &RequestError{":method", "is not a token"}
+		return badValue(":method", p.method(), "is not a token: "+badToken(p.method()))
 	case p.tunnels && p.method() != "CONNECT":
-		return &RequestError{":protocol", "belongs to CONNECT"}
+		return badValue(":protocol", pseudo[pseudoProtocol], "belongs to CONNECT, and :method is "+quoted(p.method()))
 	case p.tunnels && !isToken(pseudo[pseudoProtocol]):
-		return &RequestError{":protocol", "is not a token"}
+		return badValue(":protocol", pseudo[pseudoProtocol], "is not a token: "+badToken(pseudo[pseudoProtocol]))
 	case !isAuthority(p.authority()):
-		return &RequestError{":authority", "is not host or host:port in ASCII"}
+		return badAuthority(p.authority())
 	case plain && !hasPort(p.authority()):
-		return &RequestError{":authority", "has no port: CONNECT knows no default (RFC 9110 §9.3.6)"}
+		return badValue(":authority", p.authority(), "has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
 	case plain && (p.given[pseudoScheme] || p.given[pseudoPath]):
 		return &RequestError{":path", "and :scheme have no place in CONNECT"}
 	case plain:
 		pseudo[pseudoScheme], pseudo[pseudoPath] = "", ""
 	case !isScheme(pseudo[pseudoScheme]):
-		return &RequestError{":scheme", "is not a scheme"}
+		return badValue(":scheme", pseudo[pseudoScheme], "is not a scheme (RFC 3986 §3.1)")
 	case !isPath(pseudo[pseudoPath], p.method()):
-		return &RequestError{":path", "is not an absolute path in ASCII without blanks"}
+		return badValue(":path", pseudo[pseudoPath], badPath(pseudo[pseudoPath]))
 	}
 	for i, value := range pseudo {
 		if value != "" && !p.given[i] {
@@ -212,7 +212,7 @@ func (p *plan) checkHeader() (declared int64, err error) {
 	for _, f := range p.Header[p.leading:] {
 		name := lower(f.Name)
 		if isPseudo(name) {
-			return 0, &RequestError{name, "is behind a regular field"}
+			return 0, badValue(name, f.Value, "is behind a regular field")
 		}
 		if err := checkField(name, f.Value); err != nil {
 			return 0, err
@@ -222,14 +222,14 @@ func (p *plan) checkHeader() (declared int64, err error) {
 		case "host": // it becomes :authority
 			p.size -= f.size()
 			if !equalFold(f.Value, p.authority()) {
-				return 0, &RequestError{name, "differs from :authority"}
+				return 0, badValue(name, f.Value, "differs from :authority "+quoted(p.authority()))
 			}
 		case "cookie":
 			p.size += strings.Count(f.Value, "; ") * (Field{Name: name}.size() - len("; "))
 		case "content-length":
 			n, ok := parseLength(f.Value)
 			if !ok || declared >= 0 { // RFC 9110 §8.6: two are never sent, not even of the same value
-				return 0, &RequestError{name, "is not one decimal number"}
+				return 0, badValue(name, f.Value, "is not one decimal number")
 			}
 			declared = n
 		case "expect":
