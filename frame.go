@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -70,6 +71,7 @@ type frameReader struct {
 	direct     bool                 // the DATA frame is read into block, and the header behind it by itself
 	mustShrink bool                 // the peer knows of a smaller compression table, and its next block must say so
 	trim       bool                 // Config.TrimBlanks
+	begun      bool                 // the peer's first octets may be HTTP/2
 	small      [wire.HeaderLen]byte // for a header that is read by itself
 
 	data    wire.FrameHeader // the DATA frame in progress
@@ -179,6 +181,11 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 		r.skip -= n
 		r.r += n
 	}
+	if !r.begun {
+		if err := r.begin(); err != nil {
+			return h, err
+		}
+	}
 	p, err := r.take(wire.HeaderLen)
 	if err != nil {
 		return h, err
@@ -186,14 +193,71 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	r.direct = false
 	h = wire.ParseFrameHeader(p)
 	if err := h.Check(r.maxSize); err != nil {
-		if string(p[:7]) == "HTTP/1." { // cleartext, and the knowledge was not prior
-			return h, &wire.Error{Code: wire.ProtocolError, Reason: "the peer answers in HTTP/1.x"}
-		}
 		r.skip = h.Length
 		r.traced(h, nil, nil)
 		return h, err
 	}
 	return h, nil
+}
+
+// begin reads the header of the peer's first frame, and judges its octets before anything is made of them: what another protocol says
+// reads as a frame of some megabytes, or as none, if less than a header comes.
+func (r *frameReader) begin() error {
+	for n := 1; n <= wire.HeaderLen; n = r.w - r.r + 1 {
+		err := r.fill(n)
+		if said := r.buf[r.r:r.w]; err != nil || len(said) >= wire.HeaderLen || saysAll(said) {
+			if what := otherProtocol(said); what != "" {
+				return &wire.Error{Code: wire.ProtocolError, Reason: "the peer does not speak HTTP/2: it sent " + what}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.begun = true
+	return nil
+}
+
+// The octets with which a TLS record begins (RFC 8446 §5.1): its type, and the first of its version.
+const (
+	firstRecordType = 20
+	lastRecordType  = 23
+	recordVersion   = 3
+	alertSize       = 7
+)
+
+func isRecord(p []byte) bool {
+	return len(p) >= 2 && firstRecordType <= p[0] && p[0] <= lastRecordType && p[1] == recordVersion
+}
+
+// saysAll reports whether fewer octets than a frame header are a whole message of another protocol: a line, or a TLS alert.
+func saysAll(p []byte) bool {
+	return bytes.IndexByte(p, '\n') > 0 || isRecord(p) && len(p) >= alertSize
+}
+
+// otherProtocol names the protocol of a peer that began with p, "" where that can be HTTP/2. A frame header of text would be one of more
+// than 2 MiB and of an unknown type, as SETTINGS never are.
+func otherProtocol(p []byte) string {
+	if isRecord(p) {
+		return fmt.Sprintf("a TLS record (%x)", p[:min(len(p), alertSize)])
+	}
+	for i, b := range p[:min(len(p), wire.HeaderLen)] {
+		if b < ' ' && (i == 0 || b != '\r' && b != '\n' && b != '\t') || b == 0x7f || i == 0 && b > 0x7f {
+			return ""
+		}
+	}
+	if len(p) == 0 {
+		return ""
+	}
+	line, _, _ := bytes.Cut(p, []byte("\n"))
+	text := quoted(strings.TrimSuffix(string(line), "\r"))
+	switch {
+	case bytes.HasPrefix(p, []byte("HTTP/1.")):
+		return "an HTTP/1 response, " + text
+	case bytes.HasPrefix(p, []byte("SSH-")):
+		return "an SSH banner, " + text
+	}
+	return text
 }
 
 func (r *frameReader) traced(h wire.FrameHeader, p []byte, fields Header) {
