@@ -1,0 +1,273 @@
+package hypertest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// peerAddr is the address of the peer at the other end of a pipe of h2test.
+const peerAddr = "192.0.2.2:443"
+
+// A wantedError is what is true of an error at every door.
+type wantedError struct {
+	text      string // a part of it
+	is, not   []error
+	conn      bool // it is the end of a connection, or of the attempt to make one: it names the peer
+	timeout   bool
+	retryable bool
+}
+
+// check holds err, which came through a door, against w. Errors that RoundTrip dresses as net/http's have the
+// prefix of those.
+func (w wantedError) check(t *testing.T, err error, own bool) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("there is no error")
+	}
+	text := err.Error()
+	var begins string
+	var op *net.OpError
+	switch {
+	case !own && strings.HasPrefix(text, "stream error: stream ID "):
+	case !own && errors.As(err, &op) && err == error(op):
+	default:
+		begins = "hyper: "
+	}
+	if !strings.HasPrefix(text, begins) || strings.Count(text, "hyper: ") != min(1, len(begins)) {
+		t.Errorf("%q does not have its prefix once, at its beginning", text)
+	}
+	if !strings.Contains(text, w.text) {
+		t.Errorf("%q does not say %q", text, w.text)
+	}
+	if strings.ContainsAny(text, "\n\r") {
+		t.Errorf("%q has more than one line", text)
+	}
+	if w.conn && !strings.Contains(text, peerAddr) {
+		t.Errorf("%q does not name the peer's address", text)
+	}
+	for _, target := range w.is {
+		if !errors.Is(err, target) {
+			t.Errorf("%v is not %v", err, target)
+		}
+	}
+	for _, target := range w.not {
+		if errors.Is(err, target) {
+			t.Errorf("%v is %v", err, target)
+		}
+	}
+	var ne net.Error
+	if timeout := errors.As(err, &ne) && ne.Timeout(); timeout != w.timeout {
+		t.Errorf("%v: Timeout is %v", err, timeout)
+	}
+	if got := hyper.Retryable(err); got != w.retryable {
+		t.Errorf("%v: Retryable is %v", err, got)
+	}
+}
+
+// An errorCase is one kind of error of a connection that was made. run has the peer at hand once it has read the request.
+type errorCase struct {
+	name string
+	cfg  hyper.Config
+	only func(v *visit) bool // the doors where it can occur; nil: all
+	run  func(t *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error
+	want wantedError
+	as   func(err error) bool
+}
+
+// is reports whether T is in err.
+func is[T error](err error) bool {
+	var target T
+	return errors.As(err, &target)
+}
+
+// by makes a case in which the peer writes something, and the response never comes.
+func by(write func(peer *accepted)) func(*testing.T, *visit, *accepted, *async[*http.Response]) error {
+	return func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
+		write(peer)
+		return call.wantErr(t, "no response")
+	}
+}
+
+// inBody makes a case in which the response comes with fields and a body, and reading that fails, or the response does already.
+func inBody(body string, fields ...string) func(*testing.T, *visit, *accepted, *async[*http.Response]) error {
+	return func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
+		peer.WriteHeaders(1, 0, append([]string{":status: 200"}, fields...)...)
+		peer.WriteData(1, wire.EndStream, []byte(body))
+		return readError(v, call)
+	}
+}
+
+// readError reads a response to its end, at hyper's own doors with hyper's own body.
+func readError(v *visit, call *async[*http.Response]) error {
+	<-call.done
+	if call.err != nil {
+		return call.err
+	}
+	body := call.value.Body
+	if own, ok := hyper.FromHTTPResponse(call.value); ok && v.own {
+		body = own.Body
+	}
+	_, err := io.ReadAll(body)
+	return err
+}
+
+func ownDoors(v *visit) bool { return v.own }
+
+// A misbehaving manager panics when data comes, on a stream or on the connection.
+func misbehaving(connection bool) hyper.WindowManagerFactory {
+	return func(w *hyper.Window) hyper.WindowManager {
+		return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+			if ev.Kind == hyper.WindowData && connection == (w.StreamID() == 0) {
+				panic("out of paint")
+			}
+			return 0
+		})
+	}
+}
+
+func shutWindow(*hyper.Window) hyper.WindowManager {
+	return hyper.WindowFunc(func(hyper.WindowEvent) int { return 0 })
+}
+
+var errorCases = []errorCase{
+	{name: "StreamError/Reset", run: by(func(p *accepted) { p.WriteRSTStream(1, wire.InternalError) }),
+		want: wantedError{text: "INTERNAL_ERROR", is: []error{hyper.InternalError}, not: []error{hyper.Cancel}}, as: is[*hyper.StreamError]},
+	{name: "StreamError/Refused", only: ownDoors, run: by(func(p *accepted) { p.WriteRSTStream(1, wire.RefusedStream) }),
+		want: wantedError{text: "stream 1: peer reset: REFUSED_STREAM", is: []error{hyper.RefusedStream}, retryable: true}, as: is[*hyper.StreamError]},
+	{name: "StreamError/AboveGoAway", only: ownDoors, run: by(func(p *accepted) { p.WriteGoAway(0, wire.EnhanceYourCalm, "slow") }),
+		want: wantedError{text: `stream 1: not processed: connection to `, is: []error{hyper.EnhanceYourCalm}, conn: true, retryable: true}, as: is[*hyper.ConnError]},
+	{name: "MalformedError", run: by(func(p *accepted) { p.WriteHeaders(1, 0, "no: status") }),
+		want: wantedError{text: "malformed message: ", is: []error{hyper.ProtocolError}}, as: is[*hyper.MalformedError]},
+	{name: "MalformedError/Body", run: inBody("too long", "content-length: 3"),
+		want: wantedError{text: "the body is longer than its content-length", is: []error{hyper.ProtocolError}}, as: is[*hyper.MalformedError]},
+	{name: "DecodeError", run: inBody("\x1f\x8b\x08nonsense", "content-encoding: gzip"),
+		want: wantedError{text: "body: gzip: ", is: []error{io.ErrUnexpectedEOF}}, as: is[*hyper.DecodeError]},
+	{name: "UnsupportedCodingError", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "content-encoding: quux")
+		resp, _ := hyper.FromHTTPResponse(call.want(t, "the response"))
+		_, err := resp.Body.Read(make([]byte, 1))
+		return err
+	}, want: wantedError{text: `unsupported content coding "quux"`}, as: is[*hyper.UnsupportedCodingError]},
+	{name: "DecodeLimitError", cfg: hyper.Config{MaxDecodedSize: 1}, run: inBody(gzipped("hello"), "content-encoding: gzip"),
+		want: wantedError{text: "body: more than 1 octets decoded"}, as: is[*hyper.DecodeLimitError]},
+	{name: "WindowManagerError/Stream", cfg: hyper.Config{WindowManager: misbehaving(false)}, run: inBody("hello"),
+		want: wantedError{text: "window manager of stream 1 panicked at Data: out of paint", is: []error{hyper.InternalError}},
+		as: func(err error) bool {
+			var m *hyper.WindowManagerError
+			return errors.As(err, &m) && bytes.Contains(m.Stack, []byte("misbehaving"))
+		}},
+	{name: "WindowManagerError/Connection", cfg: hyper.Config{WindowManager: misbehaving(true)}, run: inBody("hello"),
+		want: wantedError{text: "window manager of the connection panicked at Data: out of paint", is: []error{hyper.InternalError}, conn: true},
+		as: func(err error) bool {
+			var m *hyper.WindowManagerError
+			return errors.As(err, &m) && bytes.Contains(m.Stack, []byte("misbehaving")) && is[*hyper.ConnError](err)
+		}},
+	{name: "ErrWindowStalled", cfg: hyper.Config{WindowManager: shutWindow, InitialStreamWindow: -1, WindowStallTimeout: time.Second, KeepAlive: -1},
+		run: func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
+			peer.WriteHeaders(1, 0, ":status: 200")
+			return readError(v, call)
+		}, want: wantedError{text: "window manager grants nothing: the window of stream 1 is at 0", is: []error{hyper.ErrWindowStalled, hyper.InternalError}}, as: is[*hyper.StreamError]},
+	{name: "ErrCanceled", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
+		peer.WriteHeaders(1, 0, ":status: 200")
+		resp, _ := hyper.FromHTTPResponse(call.want(t, "the response"))
+		resp.Body.Close()
+		_, err := resp.Body.Read(make([]byte, 1))
+		return err
+	}, want: wantedError{text: "stream 1: CANCEL: stream canceled by the caller", is: []error{hyper.ErrCanceled, hyper.Cancel}}, as: is[*hyper.StreamError]},
+
+	{name: "ConnError/EOF", run: by(func(p *accepted) { p.Close() }),
+		want: wantedError{text: "peer closed the connection", is: []error{io.ErrUnexpectedEOF}, not: []error{io.EOF, hyper.NoError}, conn: true}, as: is[*hyper.ConnError]},
+	{name: "ConnError/RST", run: by(func(p *accepted) {
+		p.client.BreakReadAfter(0, syscall.ECONNRESET)
+		p.WritePing(0, [8]byte{})
+	}), want: wantedError{text: "connection reset by peer", is: []error{syscall.ECONNRESET}, conn: true}, as: is[*hyper.ConnError]},
+	{name: "ConnError/GoAway", run: by(func(p *accepted) {
+		p.WriteGoAway(1, wire.InternalError, "out of memory")
+		p.Close()
+	}), want: wantedError{text: `peer sent GOAWAY (last stream 1): INTERNAL_ERROR "out of memory": peer closed`,
+		is: []error{hyper.InternalError, io.ErrUnexpectedEOF}, conn: true}, as: is[*hyper.ConnError]},
+	{name: "ConnError/BrokenRule", run: by(func(p *accepted) { p.WriteWindowUpdate(0, 0) }),
+		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 octets", is: []error{hyper.ProtocolError}, conn: true}, as: is[*hyper.ConnError]},
+	{name: "ConnError/BadFrame", run: by(func(p *accepted) { p.WriteFrame(wire.FrameHeader{Type: wire.Ping, Length: 3}, []byte("abc")) }),
+		want: wantedError{text: "FRAME_SIZE_ERROR: PING", is: []error{hyper.FrameSizeError}, conn: true}, as: is[*hyper.ConnError]},
+	{name: "ErrPingTimeout", run: by(func(*accepted) {}),
+		want: wantedError{text: "peer does not answer PING", is: []error{hyper.ErrPingTimeout}, conn: true, timeout: true}, as: is[*hyper.ConnError]},
+	{name: "ErrWriteStalled", cfg: hyper.Config{KeepAlive: -1}, run: by(func(p *accepted) {
+		p.client.SetWriteBuffer(0)
+		p.WritePing(0, [8]byte{1})
+	}), want: wantedError{text: "peer does not read", is: []error{hyper.ErrWriteStalled}, conn: true, timeout: true}, as: is[*hyper.ConnError]},
+	{name: "ErrDrained", only: ownDoors, run: func(t *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
+		peer.WriteGoAway(1, wire.NoError, "")
+		synctest.Wait()
+		return v.get("/late").wantErr(t, "the connection is drained")
+	}, want: wantedError{text: "connection takes no more requests", is: []error{hyper.ErrDrained}, conn: true, retryable: true}, as: is[*hyper.ConnError]},
+	{name: "BodyLengthError", run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
+		req := v.request("POST", "/", io.MultiReader(strings.NewReader("short")))
+		req.ContentLength = 100
+		return v.send(req).wantErr(t, "the body is too short")
+	}, want: wantedError{text: "request body ended after 5 octets of its content-length 100", is: []error{hyper.Cancel}}, as: is[*hyper.BodyLengthError]},
+	{name: "ErrClosed", only: ownDoors, run: func(t *testing.T, v *visit, _ *accepted, call *async[*http.Response]) error {
+		v.rt.(*ownConn).conn.Close()
+		err := call.wantErr(t, "the connection is closed")
+		if late := v.get("/late").wantErr(t, "the connection is closed"); late != err {
+			t.Errorf("a late request: %v", late)
+		}
+		return err
+	}, want: wantedError{text: "hyper: connection closed", is: []error{hyper.ErrClosed}}},
+	{name: "RequestError", only: func(v *visit) bool { return v.name != "ConfigureTransport" }, // net/http looks first
+		run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
+			req := v.request("GET", "/", nil)
+			req.Method = "GE T"
+			return v.send(req).wantErr(t, "no request")
+		}, want: wantedError{text: `hyper: request: :method "GE T" is not a token: it has a blank`}, as: is[*hyper.RequestError]},
+	{name: "Waiting", run: func(t *testing.T, v *visit, peer *accepted, _ *async[*http.Response]) error {
+		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return v.send(v.request("GET", "/waits", nil).WithContext(ctx)).wantErr(t, "no stream is free")
+	}, want: wantedError{text: "waiting for the peer's only stream: context deadline exceeded", is: []error{context.DeadlineExceeded}, timeout: true},
+		only: func(v *visit) bool { return v.name != "TransportTLS" && v.name != "TransportCleartext" }},
+}
+
+func TestEveryErrorThroughEveryDoor(t *testing.T) {
+	for _, c := range errorCases {
+		t.Run(c.name, func(t *testing.T) {
+			eachDoor(t, c.cfg, func(t *testing.T, v *visit) {
+				if c.only != nil && !c.only(v) {
+					return
+				}
+				call := v.get("/")
+				peer := v.accept()
+				peer.WantHeaders("the request", 1)
+				peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway, wire.WindowUpdate, wire.Data)
+				err := c.run(t, v, peer, call)
+				c.want.check(t, err, v.own)
+				if c.as != nil && !c.as(err) {
+					t.Errorf("%T %v is of another kind", err, err)
+				}
+			})
+		})
+	}
+}
+
+func gzipped(s string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	io.WriteString(w, s)
+	w.Close()
+	return b.String()
+}
