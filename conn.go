@@ -394,7 +394,7 @@ func (c *Conn) failLocked(why error) {
 	err := c.endErrorLocked(why)
 	c.err, c.news = err, true
 	c.ended = make(chan struct{})
-	// Requests that were not sent may be tried elsewhere from now on: the last write must not have them, nor what follows.
+	// Requests that were not sent may be tried elsewhere from now on: the last write must not have them.
 	sent := c.queued
 	for _, s := range c.streams {
 		if s.lostLocked(err) {
@@ -402,7 +402,7 @@ func (c *Conn) failLocked(why error) {
 		}
 	}
 	clear(c.streams)
-	c.out, c.queued = c.out[:len(c.out)-int(c.queued-sent)], sent
+	c.takeBackLocked(sent)
 	switch ce, ok := why.(*ConnError); {
 	case ok && ce.goAway && !ce.FromPeer:
 		debug := ""

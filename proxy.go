@@ -202,6 +202,9 @@ type proxyTunnel struct {
 	end context.CancelFunc
 }
 
+// CloseWrite ends our direction of the tunnel.
+func (p *proxyTunnel) CloseWrite() error { return closeWriteOf(p.Conn) }
+
 func (p *proxyTunnel) Close() error {
 	defer p.end()
 	return p.Conn.Close()

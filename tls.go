@@ -339,17 +339,44 @@ func inadequate(state *tls.ConnectionState) string {
 // transport returns the connection below TLS: closing it blocks on nothing.
 func transport(nc net.Conn) net.Conn {
 	for {
-		switch c := nc.(type) {
-		case tlsOverConn:
-			nc = c.NetConn()
-		case *coalescer:
-			nc = c.Conn
-		case *earlyConn:
-			nc = c.Conn
-		default:
+		lower := below(nc)
+		if lower == nil {
 			return nc
 		}
+		nc = lower
 	}
+}
+
+// below returns the connection that nc writes to, nil if nc is the lowest that we know of.
+func below(nc net.Conn) net.Conn {
+	switch c := nc.(type) {
+	case tlsOverConn:
+		return c.NetConn()
+	case *coalescer:
+		return c.Conn
+	case *earlyConn:
+		return c.Conn
+	}
+	return nil
+}
+
+// closeWrite ends the writing direction of nc, then that of each connection below it: TLS with close_notify, TCP with FIN. One that
+// has no CloseWrite is passed over.
+func closeWrite(nc net.Conn) {
+	for nc != nil {
+		closeWriteOf(nc)
+		if nc = below(nc); nc != nil {
+			// crypto/tls leaves an expired deadline behind its close_notify, and with it all that is below.
+			nc.SetWriteDeadline(time.Now().Add(closeGrace))
+		}
+	}
+}
+
+func closeWriteOf(nc net.Conn) error {
+	if half, ok := nc.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // A coalescer lies below TLS and joins records, 16 KiB at most each, into writes of four of them. In a handshake, what
@@ -423,6 +450,9 @@ func (c *coalescer) flushLocked() error {
 	c.buf = c.buf[:0]
 	return err
 }
+
+// CloseWrite sends what is left, TLS's close_notify last. The connection below ends its own direction by itself.
+func (c *coalescer) CloseWrite() error { return c.flush() }
 
 // shrink gives back a buffer that nobody needs for now. It waits for nobody.
 func (c *coalescer) shrink() {

@@ -3,6 +3,8 @@ package hyper
 import (
 	"runtime"
 	"time"
+
+	"gohyper.dev/hyper/internal/wire"
 )
 
 const (
@@ -200,18 +202,9 @@ func (c *Conn) closeSocket(orderly bool) {
 
 // linger ends our direction and waits for the peer to end its own. A socket that is closed over octets which nobody has read is
 // reset, and a reset may take back what the peer has not read yet (RFC 1122 §4.2.2.13): the GOAWAY that tells it what it did
-// wrong, while it goes on sending.
+// wrong, while it goes on sending. A connection that cannot end one direction alone is read to its end all the same.
 func (c *Conn) linger() {
-	type halfCloser interface{ CloseWrite() error }
-	raw, ok := transport(c.nc).(halfCloser)
-	if !ok {
-		return
-	}
-	if above, ok := c.nc.(halfCloser); ok && above != raw {
-		above.CloseWrite()
-		c.below.flush()
-	}
-	raw.CloseWrite()
+	closeWrite(c.nc)
 	<-c.readEnded // force sees to it
 }
 
@@ -265,6 +258,27 @@ func (c *Conn) hasWorkLocked() bool {
 	}
 	canSend := c.sendWindow > 0 && (c.ready.head != nil || c.unblock && c.blocked.head != nil)
 	return !c.corked && (len(c.out) > 0 || len(c.updates) > 0 || canSend)
+}
+
+// takeBackLocked removes from out the frames of streams from octet sent of the connection on, which is where the HEADERS of a
+// stream begin. What the connection itself owes stays: acknowledgments above all, and the resets of streams that the peer knows.
+func (c *Conn) takeBackLocked(sent uint64) {
+	from := len(c.out) - int(c.queued-sent)
+	rest := c.out[from:]
+	if len(rest) == 0 {
+		return
+	}
+	kept, first := c.out[:from], wire.ParseFrameHeader(rest).StreamID
+	for len(rest) > 0 {
+		h := wire.ParseFrameHeader(rest)
+		n := wire.HeaderLen + h.Length
+		known := h.StreamID%2 == 0 || h.StreamID < first
+		if h.StreamID == 0 || h.Type == wire.RSTStream && known {
+			kept = append(kept, rest[:n]...) // further to the front than it was
+		}
+		rest = rest[n:]
+	}
+	c.out, c.queued = kept, sent+uint64(len(kept)-from)
 }
 
 // append makes out what some wire.AppendX returned, and counts.

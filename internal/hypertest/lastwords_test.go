@@ -1,0 +1,315 @@
+package hypertest
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// The tests in this file use real sockets: what is at stake is how TLS and TCP end.
+
+// errFIN is the end of a socket. crypto/tls takes a bare end for close_notify; the two must be told apart.
+var errFIN = errors.New("FIN")
+
+type finConn struct{ net.Conn }
+
+func (c finConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == io.EOF {
+		err = errFIN
+	}
+	return n, err
+}
+
+// A transcript is what a peer has read of a connection: whole frames, and what came after them.
+type transcript struct {
+	frames []wire.FrameHeader
+	bodies [][]byte
+	err    error // of the last read: io.EOF after close_notify, errFIN after the end of the socket
+	raw    error // of a read of the socket after that: errFIN
+	sent   error // of what the peer wrote after its mistake
+}
+
+// goAway returns the last frame, which must be a GOAWAY.
+func (tr *transcript) goAway(t *testing.T) (last uint32, code wire.ErrCode, debug string) {
+	t.Helper()
+	end := len(tr.frames) - 1
+	if end < 0 || tr.frames[end].Type != wire.GoAway {
+		t.Fatalf("the last frame is no GOAWAY: %v, then %v", tr.frames, tr.err)
+	}
+	last, code, data := wire.ParseGoAway(tr.bodies[end])
+	return last, code, string(data)
+}
+
+// wantOrderlyEnd requires close_notify, where there is TLS, and FIN, and that nothing was reset.
+func (tr *transcript) wantOrderlyEnd(t *testing.T, d door) {
+	t.Helper()
+	end := io.EOF
+	if d.cleartext {
+		end = errFIN
+	}
+	if tr.err != end || tr.raw != errFIN || tr.sent != nil {
+		t.Errorf("not orderly: the end is %v, of the socket %v, of the peer's own octets %v", tr.err, tr.raw, tr.sent)
+	}
+}
+
+func (tr *transcript) has(h wire.FrameHeader) bool { return slices.Contains(tr.frames, h) }
+
+// A tcpPeer is the peer's end of one connection.
+type tcpPeer struct {
+	conn net.Conn // TLS, or the same as raw
+	raw  net.Conn
+	br   *bufio.Reader
+	tr   transcript
+}
+
+// readTo reads frames up to one of that type.
+func (p *tcpPeer) readTo(typ wire.FrameType) {
+	for {
+		var octets [wire.HeaderLen]byte
+		if _, p.tr.err = io.ReadFull(p.br, octets[:]); p.tr.err != nil {
+			return
+		}
+		h := wire.ParseFrameHeader(octets[:])
+		body := make([]byte, h.Length)
+		if _, p.tr.err = io.ReadFull(p.br, body); p.tr.err != nil {
+			return
+		}
+		p.tr.frames, p.tr.bodies = append(p.tr.frames, h), append(p.tr.bodies, body)
+		if h.Type == typ {
+			return
+		}
+	}
+}
+
+// readToEnd reads what is left, and looks how the socket ends.
+func (p *tcpPeer) readToEnd() {
+	p.readTo(0xff)
+	_, p.tr.raw = io.Copy(io.Discard, p.raw)
+}
+
+// A tcpServer serves one connection by script, over TLS or in cleartext.
+type tcpServer struct {
+	listener net.Listener
+	result   chan *transcript
+}
+
+// newTCPServer runs script when the peer has read the first request's HEADERS.
+func newTCPServer(t *testing.T, cleartext bool, script func(*tcpPeer)) *tcpServer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	s := &tcpServer{listener: l, result: make(chan *transcript, 1)}
+	go func() {
+		raw, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer raw.Close()
+		raw.SetDeadline(time.Now().Add(10 * time.Second))
+		p := &tcpPeer{conn: finConn{raw}, raw: finConn{raw}}
+		if !cleartext {
+			p.conn = tls.Server(p.raw, h2test.ServerTLS("h2"))
+		}
+		p.br = bufio.NewReader(p.conn)
+		p.br.Discard(len(wire.ClientPreface))
+		p.readTo(wire.Headers)
+		script(p)
+		s.result <- &p.tr
+	}()
+	return s
+}
+
+func (s *tcpServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", s.listener.Addr().String())
+}
+
+// plainConn has nothing but net.Conn's own methods: no CloseWrite.
+type plainConn struct{ net.Conn }
+
+// eachSocket runs test for each door over real sockets that can, and cannot, end one direction alone.
+func eachSocket(t *testing.T, script func(*tcpPeer), test func(t *testing.T, d door, rt http.RoundTripper, s *tcpServer)) {
+	for _, d := range doors {
+		for _, hidden := range []bool{false, true} {
+			name := d.name
+			if hidden {
+				name += "WithoutCloseWrite"
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := newTCPServer(t, d.cleartext, script)
+				dial := s.dial
+				if hidden {
+					dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+						nc, err := s.dial(ctx, network, addr)
+						return plainConn{nc}, err
+					}
+				}
+				test(t, d, d.enter(t, dial, hyper.Config{}), s)
+			})
+		}
+	}
+}
+
+func (d door) get(t *testing.T, rt http.RoundTripper) (*http.Response, error) {
+	t.Helper()
+	scheme := "https"
+	if d.cleartext {
+		scheme = "http"
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", scheme+"://example.com/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rt.RoundTrip(req)
+}
+
+// A socket that is closed over octets that were not read is reset, and a reset may take back what the peer has not read
+// yet. A peer that breaks a rule and keeps sending finds all that it was owed all the same: the acknowledgment, the GOAWAY
+// with its reason, close_notify, FIN.
+func TestPeerThatKeepsSendingFindsTheLastWords(t *testing.T) {
+	script := func(p *tcpPeer) {
+		bad := wire.AppendSettings(nil)
+		bad = wire.AppendData(bad, 3, 0, []byte("on an idle stream"))
+		bad = append(bad, make([]byte, 4<<20)...)
+		_, p.tr.sent = p.conn.Write(bad)
+		p.readToEnd()
+	}
+	eachSocket(t, script, func(t *testing.T, d door, rt http.RoundTripper, s *tcpServer) {
+		if _, err := d.get(t, rt); !errorIs(err, hyper.ProtocolError) {
+			t.Errorf("the request: %v, want a PROTOCOL_ERROR", err)
+		}
+		tr := <-s.result
+		last, code, debug := tr.goAway(t)
+		if last != 0 || code != wire.ProtocolError || !strings.Contains(debug, "idle stream 3") {
+			t.Errorf("GOAWAY last=%d code=%v debug=%q", last, code, debug)
+		}
+		if !tr.has(wire.FrameHeader{Type: wire.Settings, Flags: wire.Ack}) {
+			t.Errorf("the acknowledgment that was due is missing: %v", tr.frames)
+		}
+		tr.wantOrderlyEnd(t, d)
+	})
+}
+
+// errorIs reports whether err has code, in hyper's form or in that of net/http.
+func errorIs(err error, code hyper.ErrCode) bool {
+	var ce *hyper.ConnError
+	return errors.As(err, &ce) && ce.Code == code && !ce.FromPeer
+}
+
+// The last words of Close and Shutdown, and the reset before them, reach a peer through every way to make a connection.
+func TestCloseAndShutdownSayGoodbye(t *testing.T) {
+	connects := []struct {
+		door
+		connect func(context.Context, dialFunc, hyper.Config) (*hyper.Conn, error)
+	}{
+		{door{name: "Dial"}, dialTLS},
+		{door{name: "NewConnTLS"}, newConnTLS},
+		{door{name: "NewConnCleartext", cleartext: true}, newConn},
+	}
+	ends := []struct {
+		name string
+		end  func(*testing.T, *hyper.Conn, *hyper.Stream)
+	}{
+		{"Close", func(_ *testing.T, c *hyper.Conn, _ *hyper.Stream) { c.Close() }},
+		{"ResetAndClose", func(_ *testing.T, c *hyper.Conn, s *hyper.Stream) {
+			s.Reset(hyper.Cancel)
+			c.Close()
+		}},
+		{"ResetAndShutdown", func(t *testing.T, c *hyper.Conn, s *hyper.Stream) {
+			s.Reset(hyper.Cancel)
+			if err := c.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}},
+	}
+	for _, via := range connects {
+		for _, e := range ends {
+			for _, wrap := range []func(net.Conn) net.Conn{func(nc net.Conn) net.Conn { return nc }, func(nc net.Conn) net.Conn { return plainConn{nc} }} {
+				t.Run(via.name+e.name, func(t *testing.T) {
+					t.Parallel()
+					s := newTCPServer(t, via.cleartext, (*tcpPeer).readToEnd)
+					conn, err := via.connect(t.Context(), func(ctx context.Context, network, addr string) (net.Conn, error) {
+						nc, err := s.dial(ctx, network, addr)
+						return wrap(nc), err
+					}, hyper.Config{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					stream, err := conn.Open(t.Context(), &hyper.Request{Method: "POST"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					e.end(t, conn, stream)
+					tr := <-s.result
+					if last, code, _ := tr.goAway(t); last != 0 || code != wire.NoError {
+						t.Errorf("GOAWAY last=%d code=%v", last, code)
+					}
+					reset := wire.FrameHeader{Length: 4, Type: wire.RSTStream, StreamID: 1}
+					if tr.has(reset) != strings.HasPrefix(e.name, "Reset") {
+						t.Errorf("the reset: %v", tr.frames)
+					}
+					tr.wantOrderlyEnd(t, via.door)
+				})
+			}
+		}
+	}
+}
+
+// A request that was not sent is taken back when the connection ends, so that it can be tried elsewhere. What the connection
+// owed by then is not taken back with it.
+func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		if !v.own || v.name == "Open" {
+			t.Skip("one connection is enough")
+		}
+		first := v.get("/1")
+		peer := v.accept()
+		peer.WantHeaders("the first request", 1)
+		peer.WriteHeaders(1, 0, ":status: 200")
+		resp := first.want(t, "the header")
+		synctest.Wait()
+		peer.client.SetWriteBuffer(0)
+		second := v.get("/2") // it fills the write in progress
+		synctest.Wait()
+		third := v.get("/3") // it waits for the next one
+		synctest.Wait()
+		resp.Body.Close() // RST_STREAM waits, too
+		peer.Batch(func() {
+			peer.WriteSettings()
+			peer.WritePing(0, [8]byte{1})
+		})
+		synctest.Wait()
+		peer.WriteData(9, 0, []byte("on an idle stream"))
+		synctest.Wait()
+		peer.client.SetWriteBuffer(-1)
+		peer.WantHeaders("it was on its way", 3, ":path: /2")
+		peer.WantRSTStream("the peer knows the stream", 1, wire.Cancel)
+		peer.WantSettingsAck("due before the mistake")
+		peer.WantPing("due before the mistake", wire.Ack)
+		peer.WantGoAway("the mistake", 0, wire.ProtocolError)
+		peer.WantClosed("and the end")
+		if err := second.wantErr(t, "it was sent"); hyper.Retryable(err) {
+			t.Errorf("%v: is Retryable", err)
+		}
+		if err := third.wantErr(t, "it was not sent"); !hyper.Retryable(err) {
+			t.Errorf("%v: is not Retryable", err)
+		}
+	})
+}
