@@ -2,8 +2,11 @@ package conformance
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -24,25 +27,60 @@ type row struct {
 	then    verdict      // nil: peer has judged
 }
 
+// run runs the row through every door.
 func (r row) run(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLab(t, r.at)
-		r.at.reach(l)
-		if r.peer != nil {
-			r.peer(l)
-		}
-		if r.then != nil {
-			r.then(l)
-		}
-	})
+	for _, d := range doors {
+		t.Run(d.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t, r.at, d)
+				r.at.reach(l)
+				if r.peer != nil {
+					r.peer(l)
+				}
+				if r.then != nil {
+					r.then(l)
+				}
+			})
+		})
+	}
+}
+
+// A door is a way in which a client gets its connection.
+type door struct {
+	name    string
+	tls     bool
+	connect func(ctx context.Context, pipe net.Conn, cfg *hyper.Config) (*hyper.Conn, error)
+}
+
+var doors = []door{
+	{"NewConn", false, func(ctx context.Context, pipe net.Conn, cfg *hyper.Config) (*hyper.Conn, error) {
+		return hyper.NewConn(ctx, pipe, cfg)
+	}},
+	{"NewConnTLS", true, func(ctx context.Context, pipe net.Conn, cfg *hyper.Config) (*hyper.Conn, error) {
+		config := clientTLS()
+		config.ServerName, config.NextProtos = "example.com", []string{"h2"}
+		return hyper.NewConn(ctx, tls.Client(pipe, config), cfg)
+	}},
+	{"Dial", true, func(ctx context.Context, pipe net.Conn, cfg *hyper.Config) (*hyper.Conn, error) {
+		cfg.TLS = clientTLS()
+		cfg.DialContext = func(context.Context, string, string) (net.Conn, error) { return pipe, nil }
+		return hyper.Dial(ctx, "example.com", cfg)
+	}},
+}
+
+// clientTLS trusts the peer. Its one curve makes the handshake cheap.
+func clientTLS() *tls.Config {
+	config := h2test.ClientTLS()
+	config.CurvePreferences = []tls.CurveID{tls.X25519}
+	return config
 }
 
 // A lab is a connection with its scripted peer, at some moment of an exchange.
 type lab struct {
 	*h2test.Peer
+	door
 	t    *testing.T
 	conn *hyper.Conn
-	pipe *h2test.Conn // the client's end
 	at   *moment
 
 	target   uint32        // the stream that the row is about
@@ -54,16 +92,47 @@ type lab struct {
 	lastPush uint32  // what GOAWAY has to name
 }
 
-func newLab(t *testing.T, at *moment) *lab {
-	client, server := h2test.Pipe()
-	l := &lab{Peer: h2test.NewPeer(t, server), t: t, pipe: client, at: at, target: 1, next: 1}
-	conn, err := hyper.NewConn(t.Context(), client, &at.cfg)
+func newLab(t *testing.T, at *moment, d door) *lab {
+	pipe, server := h2test.Pipe()
+	var end net.Conn = server
+	if d.tls {
+		end = h2test.TLSServer(server, "h2")
+	}
+	l := &lab{Peer: h2test.NewPeer(t, end), door: d, t: t, at: at, target: 1, next: 1}
+	cfg := at.cfg
+	conn, err := d.connect(t.Context(), pipe, &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	l.conn = conn
 	return l
+}
+
+// schemed returns fields, written for cleartext, with the scheme of this door. "https" is another scheme than its own there,
+// and so is "http" over TLS.
+func (l *lab) schemed(fields []string) []string {
+	fields = slices.Clone(fields)
+	for i, f := range fields {
+		switch {
+		case l.tls && f == ":scheme: http":
+			fields[i] = ":scheme: https"
+		case l.tls && f == ":scheme: https":
+			fields[i] = ":scheme: http"
+		}
+	}
+	return fields
+}
+
+func (l *lab) EncodeBlock(fields ...string) []byte { return l.Peer.EncodeBlock(l.schemed(fields)...) }
+
+func (l *lab) WritePushPromise(stream, promised uint32, fields ...string) {
+	l.Peer.WritePushPromise(stream, promised, l.schemed(fields)...)
+}
+
+func (l *lab) WantHeadersExactly(reason string, stream uint32, fields ...string) h2test.Headers {
+	l.t.Helper()
+	return l.Peer.WantHeadersExactly(reason, stream, l.schemed(fields)...)
 }
 
 // A caller is a goroutine that waits for a response and reads it to its end.

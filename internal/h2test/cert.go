@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"io"
 	"math/big"
 	"net"
 	"sync"
@@ -17,6 +19,25 @@ import (
 // *.example.com, 127.0.0.1 and ::1. Without protos the server does not speak ALPN.
 func ServerTLS(protos ...string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{Certificate()}, NextProtos: protos}
+}
+
+// ErrNoCloseNotify is how a connection of TLSServer ends whose client says nothing before it closes the socket.
+var ErrNoCloseNotify = errors.New("the end of the socket without close_notify")
+
+// TLSServer is the server's end of TLS over conn, with ServerTLS. Where the socket ends without close_notify its reads
+// return ErrNoCloseNotify; crypto/tls by itself takes that for an orderly end.
+func TLSServer(conn net.Conn, protos ...string) *tls.Conn {
+	return tls.Server(bareEnd{conn}, ServerTLS(protos...))
+}
+
+type bareEnd struct{ net.Conn }
+
+func (b bareEnd) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if err == io.EOF {
+		err = ErrNoCloseNotify
+	}
+	return n, err
 }
 
 // ClientTLS is a client's configuration that trusts the certificate of ServerTLS.

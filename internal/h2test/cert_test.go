@@ -13,7 +13,7 @@ import (
 func TestPeerOverTLSInBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := Pipe()
-		peer := NewPeer(t, tls.Server(s, ServerTLS("h2")))
+		peer := NewPeer(t, TLSServer(s, "h2"))
 		config := ClientTLS()
 		config.ServerName, config.NextProtos = "example.com", []string{"h2"}
 		client := tls.Client(c, config)
@@ -33,6 +33,27 @@ func TestPeerOverTLSInBubble(t *testing.T) {
 		client.Close()
 		peer.WantClosed("the end")
 	})
+}
+
+func TestEndWithoutCloseNotifyIsNoOrderlyEnd(t *testing.T) {
+	for _, goodbye := range []bool{true, false} {
+		c, s := Pipe()
+		server := TLSServer(s)
+		go func() {
+			config := ClientTLS()
+			config.ServerName = "example.com"
+			client := tls.Client(c, config)
+			client.Write([]byte("hello"))
+			if goodbye {
+				client.CloseWrite()
+			}
+			c.Close()
+		}()
+		got, err := io.ReadAll(server)
+		if string(got) != "hello" || (err == nil) != goodbye || !goodbye && err != ErrNoCloseNotify {
+			t.Errorf("with close_notify %v: %q, %v", goodbye, got, err)
+		}
+	}
 }
 
 func TestCertificateNames(t *testing.T) {

@@ -180,7 +180,8 @@ func (p *Peer) WantGoAway(reason string, last uint32, code wire.ErrCode) (debug 
 	return string(f.Payload[8:])
 }
 
-// WantClosed takes the end of the connection by the client; no frame may come before it.
+// WantClosed takes the end of the connection by the client; no frame may come before it. Over [TLSServer] it must be an
+// orderly one.
 func (p *Peer) WantClosed(reason string) {
 	p.t.Helper()
 	f, err := p.Next()
@@ -188,7 +189,7 @@ func (p *Peer) WantClosed(reason string) {
 	switch {
 	case err == nil:
 		p.fail(reason, "the connection closed", f.String())
-	case err == errSilent || broken || errors.Is(err, net.ErrClosed): // the last by the test itself
+	case err == errSilent, broken, errors.Is(err, ErrNoCloseNotify), errors.Is(err, net.ErrClosed): // the last by the test itself
 		p.fail(reason, "the connection closed", p.failure(err))
 	}
 }

@@ -75,7 +75,7 @@ func (v *visit) dial(context.Context, string, string) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	var end net.Conn = server
 	if !v.cleartext {
-		end = tls.Server(server, h2test.ServerTLS("h2"))
+		end = h2test.TLSServer(server, "h2")
 	}
 	v.peers <- &accepted{h2test.NewPeer(v.t, end), client}
 	return client, nil

@@ -3,7 +3,6 @@ package hypertest
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -19,27 +18,14 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The tests in this file use real sockets: what is at stake is how TLS and TCP end.
-
-// errFIN is the end of a socket. crypto/tls takes a bare end for close_notify; the two must be told apart.
-var errFIN = errors.New("FIN")
-
-type finConn struct{ net.Conn }
-
-func (c finConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err == io.EOF {
-		err = errFIN
-	}
-	return n, err
-}
+// How a connection ends is a matter of TLS and TCP: most tests in this file use real sockets.
 
 // A transcript is what a peer has read of a connection: whole frames, and what came after them.
 type transcript struct {
 	frames []wire.FrameHeader
 	bodies [][]byte
-	err    error // of the last read: io.EOF after close_notify, errFIN after the end of the socket
-	raw    error // of a read of the socket after that: errFIN
+	err    error // of the last read; over TLS it is io.EOF only after close_notify
+	raw    error // of a read of the socket after that; nil after FIN
 	sent   error // of what the peer wrote after its mistake
 }
 
@@ -55,13 +41,9 @@ func (tr *transcript) goAway(t *testing.T) (last uint32, code wire.ErrCode, debu
 }
 
 // wantOrderlyEnd requires close_notify, where there is TLS, and FIN, and that nothing was reset.
-func (tr *transcript) wantOrderlyEnd(t *testing.T, d door) {
+func (tr *transcript) wantOrderlyEnd(t *testing.T) {
 	t.Helper()
-	end := io.EOF
-	if d.cleartext {
-		end = errFIN
-	}
-	if tr.err != end || tr.raw != errFIN || tr.sent != nil {
+	if tr.err != io.EOF || tr.raw != nil || tr.sent != nil {
 		t.Errorf("not orderly: the end is %v, of the socket %v, of the peer's own octets %v", tr.err, tr.raw, tr.sent)
 	}
 }
@@ -123,9 +105,9 @@ func newTCPServer(t *testing.T, cleartext bool, script func(*tcpPeer)) *tcpServe
 		}
 		defer raw.Close()
 		raw.SetDeadline(time.Now().Add(10 * time.Second))
-		p := &tcpPeer{conn: finConn{raw}, raw: finConn{raw}}
+		p := &tcpPeer{conn: raw, raw: raw}
 		if !cleartext {
-			p.conn = tls.Server(p.raw, h2test.ServerTLS("h2"))
+			p.conn = h2test.TLSServer(raw, "h2")
 		}
 		p.br = bufio.NewReader(p.conn)
 		p.br.Discard(len(wire.ClientPreface))
@@ -203,7 +185,7 @@ func TestPeerThatKeepsSendingFindsTheLastWords(t *testing.T) {
 		if !tr.has(wire.FrameHeader{Type: wire.Settings, Flags: wire.Ack}) {
 			t.Errorf("the acknowledgment that was due is missing: %v", tr.frames)
 		}
-		tr.wantOrderlyEnd(t, d)
+		tr.wantOrderlyEnd(t)
 	})
 }
 
@@ -265,7 +247,7 @@ func TestCloseAndShutdownSayGoodbye(t *testing.T) {
 					if tr.has(reset) != strings.HasPrefix(e.name, "Reset") {
 						t.Errorf("the reset: %v", tr.frames)
 					}
-					tr.wantOrderlyEnd(t, via.door)
+					tr.wantOrderlyEnd(t)
 				})
 			}
 		}
@@ -310,6 +292,32 @@ func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
 		}
 		if err := third.wantErr(t, "it was not sent"); !hyper.Retryable(err) {
 			t.Errorf("%v: is not Retryable", err)
+		}
+	})
+}
+
+// A peer that does not end its direction is waited for briefly.
+func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
+	const grace = 200 * time.Millisecond
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		call := v.get("/")
+		peer := v.accept()
+		peer.WantHeaders("the request", 1)
+		if v.name == "Open" {
+			peer.WantData("its end", 1, wire.EndStream, 0)
+		}
+		peer.WriteData(9, 0, []byte("on an idle stream"))
+		peer.WantGoAway("the mistake", 0, wire.ProtocolError)
+		peer.WantClosed("our direction ends")
+		call.wantErr(t, "it is lost")
+		closed := func() bool { return peer.client.SetReadDeadline(time.Time{}) != nil }
+		time.Sleep(grace - 1)
+		if closed() {
+			t.Error("the connection was closed before the peer had the time to end its direction")
+		}
+		time.Sleep(2)
+		if !closed() {
+			t.Errorf("the connection is still there after %v", grace)
 		}
 	})
 }
