@@ -334,6 +334,15 @@ func malformedField(name, value string) string {
 	return ""
 }
 
+// malformedInResponse is malformedField for a field of a response or its trailers, where te is one of a connection, too: RFC 9113
+// §8.2.2 makes the exception for it in a request alone.
+func malformedInResponse(name, value string) string {
+	if name == "te" {
+		return "the field te, which is a request's"
+	}
+	return malformedField(name, value)
+}
+
 func malformedValue(value string) bool {
 	for i := 0; i < len(value); i++ {
 		if c := value[i]; c == 0 || c == '\r' || c == '\n' {

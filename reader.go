@@ -67,6 +67,8 @@ func (c *Conn) recv(f *frame, err error) error {
 func (c *Conn) recvLocked(f *frame, err error) error {
 	bad, ok := err.(*wire.Error)
 	switch {
+	case ok && bad.StreamID != 0 && !c.peer.known:
+		err = connErr(ProtocolError, "the first frame is not SETTINGS: %s", bad.Reason)
 	case ok && bad.StreamID != 0:
 		err = c.recvBadFrameLocked(bad)
 	case ok:

@@ -295,7 +295,7 @@ func (s *Stream) recvTrailersLocked(fields []Field, end bool) error {
 		if isPseudo(f.Name) {
 			return &MalformedError{"the pseudo-header field " + printable(f.Name) + " in trailers"}
 		}
-		if reason := malformedField(f.Name, f.Value); reason != "" {
+		if reason := malformedInResponse(f.Name, f.Value); reason != "" {
 			return &MalformedError{reason}
 		}
 	}
@@ -340,7 +340,7 @@ func checkResponse(fields []Field) (status int, malformed string) {
 		if isPseudo(f.Name) {
 			return 0, "the pseudo-header field " + printable(f.Name) + " behind :status"
 		}
-		if reason := malformedField(f.Name, f.Value); reason != "" {
+		if reason := malformedInResponse(f.Name, f.Value); reason != "" {
 			return 0, reason
 		}
 	}

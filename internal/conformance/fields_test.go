@@ -215,7 +215,7 @@ var places = []place{
 
 // badFieldRows: what RFC 9113 §8.2 bans makes a message malformed, in whichever of its field sections it stands.
 func badFieldRows() (rows []row) {
-	all := len(places)
+	all, ofResponses := len(places), len(places)-1
 	for _, c := range []struct {
 		section, name, rule string
 		bad                 hpack.HeaderField
@@ -245,6 +245,8 @@ func badFieldRows() (rows []row) {
 		{"9113 §8.2.2", "ProxyConnection", "proxy-connection", field("proxy-connection", "keep-alive"), 1},
 		{"9113 §8.2.2", "TransferEncoding", "transfer-encoding", field("transfer-encoding", "chunked"), 3},
 		{"9113 §8.2.2", "Upgrade", "upgrade", field("upgrade", "h2c"), 1},
+		{"9113 §8.2.2", "TE", "te, which is legal in a request alone,", field("te", "trailers"), ofResponses},
+		{"9113 §8.2.2", "TEOfACoding", "te with a coding", field("te", "gzip"), all},
 		{"9113 §8.3", "PseudoOfARequest", "a request's pseudo-header field in a response or a section that is not a request's beginning", field(":path", "/"), all},
 		{"9113 §8.3", "UnknownPseudo", "an unknown pseudo-header field", field(":future", "1"), 3},
 		{"9113 §8.3.2", "StatusAgain", "a :status that is not the one at a response's beginning", field(":status", "200"), all},

@@ -164,12 +164,14 @@ func notSettingsRows() (rows []row) {
 		{"WindowUpdate", wire.WindowUpdate, 0, 0, "\x00\x00\x00\x01"},
 		{"RSTStream", wire.RSTStream, 0, 1, "\x00\x00\x00\x08"},
 		{"Priority", wire.Priority, 0, 1, "\x00\x00\x00\x00\x0f"},
+		{"PriorityOfTwoOctets", wire.Priority, 0, 1, "\x00\x00"},
+		{"PriorityOfTwoOctetsOnAnIdleStream", wire.Priority, 0, 7, "\x00\x00"},
 		{"PushPromise", wire.PushPromise, wire.EndHeaders, 1, "\x00\x00\x00\x02"},
 		{"Continuation", wire.Continuation, wire.EndHeaders, 1, "\x88"},
 		{"UnknownFrame", unknownType, 0, 0, "extension"},
 	} {
 		rows = append(rows, row{"9113 §3.4", c.name + "InPlaceOfSettings", fmt.Sprintf("%s as the server's first frame is a connection error", c.name), beforeSettings,
-			all(frame(c.typ, c.flags, c.stream, c.payload), nothing), endsConn(hyper.ProtocolError)})
+			all(frame(c.typ, c.flags, c.stream, c.payload), frame(wire.Settings, 0, 0, "")), endsConn(hyper.ProtocolError)})
 	}
 	return rows
 }

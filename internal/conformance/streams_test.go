@@ -110,6 +110,7 @@ var streamRows = concat([]row{
 			l.answer(1, "enough")
 			l.WriteRSTStream(1, wire.NoError)
 			l.want(l.caller, 200, "enough")
+			synctest.Wait() // for the reset
 			_, err := l.stream.Write([]byte("more"))
 			l.wantReset(err, hyper.NoError)
 		}, goesOn},
