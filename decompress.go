@@ -94,7 +94,7 @@ const (
 	// decodeGrace is how much may be decoded at any ratio, in octets. The start of an honest body can be very dense.
 	decodeGrace = 32 << 20
 
-	// maxEmptyReads is how often a decoder may return neither octets nor an error; as in bufio.
+	// maxEmptyReads is how often in a row a decoder, or a net.Conn, may return neither octets nor an error; as in bufio.
 	maxEmptyReads = 100
 )
 

@@ -323,16 +323,12 @@ func (r *frameReader) fillBlock() (p []byte, err error) {
 	}
 	p = r.block.Space()
 	p = p[:min(len(p), r.left)]
-	for {
-		n, err := r.src.Read(p)
-		if n > 0 {
-			r.onRead(n)
-			return p[:n], nil
-		}
-		if err != nil {
-			return nil, err
-		}
+	n, err := readSome(r.src, p)
+	if n > 0 {
+		r.onRead(n)
+		return p[:n], nil
 	}
+	return nil, err
 }
 
 // moveTo moves the payload of f, which next has just returned, to b: with its block, where b takes that.
@@ -585,7 +581,7 @@ func (r *frameReader) fill(n int) error {
 	r.freeBlock()
 	for r.w-r.r < n {
 		r.makeRoom(n)
-		got, err := r.src.Read(r.buf[r.w:])
+		got, err := readSome(r.src, r.buf[r.w:])
 		if got > 0 {
 			r.w += got
 			r.onRead(got)
@@ -595,9 +591,7 @@ func (r *frameReader) fill(n int) error {
 		if err == io.EOF && r.w > r.r {
 			err = io.ErrUnexpectedEOF
 		}
-		if err != nil {
-			return err
-		}
+		return err
 	}
 	return nil
 }

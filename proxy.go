@@ -73,16 +73,31 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 			}
 			tlsCfg := clientTLS(cfg.TLS, u.Hostname())
 			tlsCfg.NextProtos = []string{"http/1.1"}
-			return t.tunnelOver(ctx, tls.Client(nc, tlsCfg), u, addr)
+			return t.tunnelOver(ctx, tls.Client(&strictConn{nc}, tlsCfg), u, addr)
 		}, nil
 	case "socks5", "socks5h":
-		d, err := proxy.FromURL(u, direct)
-		if err != nil {
-			return nil, fmt.Errorf("hyper: proxy: %w", err)
-		}
-		return d.(proxy.ContextDialer).DialContext, nil
+		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return dialSOCKS(ctx, direct, u, addr)
+		}, nil
 	}
 	return nil, fmt.Errorf("hyper: proxy: the scheme %q is not http, https or socks5", u.Scheme)
+}
+
+// dialSOCKS returns the connection to the proxy itself as the tunnel to addr: the one that the dialer returns hides its CloseWrite.
+func dialSOCKS(ctx context.Context, direct dialFunc, u *url.URL, addr string) (nc net.Conn, err error) {
+	d, err := proxy.FromURL(u, dialFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if nc, err = direct(ctx, network, addr); err != nil {
+			return nil, err
+		}
+		return &strictConn{nc}, nil
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("hyper: proxy: %w", err)
+	}
+	if _, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", addr); err != nil {
+		return nil, err
+	}
+	return nc, nil
 }
 
 // hostPort returns where a proxy listens.

@@ -3,7 +3,6 @@ package hyper
 import (
 	"bytes"
 	"errors"
-	"io"
 	"runtime"
 	"slices"
 
@@ -17,7 +16,7 @@ func (c *Conn) readLoop() {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {
 			if c.accuses {
-				io.Copy(io.Discard, transport(c.nc))
+				discard(transport(c.nc))
 				close(c.readEnded)
 			}
 			return

@@ -358,7 +358,7 @@ func (s *Stream) upload(body io.Reader, length int64) {
 	buf := make([]byte, max(size, 512))
 	var sent int64
 	for {
-		n, err := body.Read(buf)
+		n, err := readSome(body, buf)
 		if n > 0 && length >= 0 && sent+int64(n) == length && err == nil {
 			// Readers may report their end late. One octet too many must be found before END_STREAM is sent.
 			var extra int
@@ -402,12 +402,7 @@ func readMore(r io.Reader, buf []byte) (int, error) {
 	if len(buf) == 0 {
 		buf = make([]byte, 1)
 	}
-	for range 100 {
-		if n, err := r.Read(buf); n > 0 || err != nil {
-			return n, err
-		}
-	}
-	return 0, io.ErrNoProgress
+	return readSome(r, buf)
 }
 
 // bodyReadError is the reader's own error, inside the StreamError of its request.

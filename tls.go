@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
@@ -356,6 +357,8 @@ func below(nc net.Conn) net.Conn {
 		return c.Conn
 	case *earlyConn:
 		return c.Conn
+	case *strictConn:
+		return c.Conn
 	}
 	return nil
 }
@@ -378,6 +381,47 @@ func closeWriteOf(nc net.Conn) error {
 	}
 	return errors.ErrUnsupported
 }
+
+// readSome reads at least one octet into p, which has room for one. io.Reader discourages a Read that returns 0 and no error,
+// and does not forbid it; maxEmptyReads of those in a row are io.ErrNoProgress.
+func readSome(r io.Reader, p []byte) (n int, err error) {
+	for range maxEmptyReads {
+		if n, err = r.Read(p); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return 0, io.ErrNoProgress
+}
+
+// writeAll writes p. io.Writer forbids a Write that takes less and returns no error; the octets behind would be taken for others.
+func writeAll(w io.Writer, p []byte) (n int, err error) {
+	if n, err = w.Write(p); n < len(p) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// discard reads r to its end.
+func discard(r io.Reader) {
+	p := make([]byte, minReadBuffer*readBufferStep)
+	for {
+		if _, err := readSome(r, p); err != nil {
+			return
+		}
+	}
+}
+
+// A strictConn is for code that does not look at what Read and Write return as closely as readSome and writeAll.
+type strictConn struct{ net.Conn }
+
+func (c *strictConn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return c.Conn.Read(p)
+	}
+	return readSome(c.Conn, p)
+}
+
+func (c *strictConn) Write(p []byte) (int, error) { return writeAll(c.Conn, p) }
 
 // A coalescer lies below TLS and joins records, 16 KiB at most each, into writes of four of them. In a handshake, what
 // is written leaves when its answer is read; after it, when writeLoop flushes. So the last flight of the
@@ -416,7 +460,7 @@ func (c *coalescer) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mode.Load() == passedThrough {
-		return c.Conn.Write(p)
+		return writeAll(c.Conn, p)
 	}
 	if len(c.buf)+len(p) > coalesceSize {
 		if err := c.flushLocked(); err != nil {
@@ -433,7 +477,10 @@ func (c *coalescer) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return c.Conn.Read(p)
+	if len(p) == 0 {
+		return c.Conn.Read(p)
+	}
+	return readSome(c.Conn, p)
 }
 
 func (c *coalescer) flush() error {
@@ -446,7 +493,7 @@ func (c *coalescer) flushLocked() error {
 	if len(c.buf) == 0 {
 		return nil
 	}
-	_, err := c.Conn.Write(c.buf)
+	_, err := writeAll(c.Conn, c.buf)
 	c.buf = c.buf[:0]
 	return err
 }

@@ -176,7 +176,7 @@ func (c *Conn) write(batch []byte) error {
 		if len(batch)-n <= fewOctets/2 {
 			n = len(batch) // a few octets are not worth a write
 		}
-		if _, err := c.nc.Write(batch[:n]); err != nil {
+		if _, err := writeAll(c.nc, batch[:n]); err != nil {
 			return err
 		}
 		if batch = batch[n:]; len(batch) > 0 {
