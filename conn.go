@@ -171,7 +171,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	}
 	c.slots.limit = initialSlots
 	c.acceptEncoding = acceptEncoding(full.Decoders)
-	c.frames = newFrameReader(nc, &c.cfg)
+	c.frames = newFrameReader(receiver(nc), &c.cfg)
 	c.frames.onRead = c.recvOctets
 	if isTLS {
 		c.frames.quiet, c.frames.blockSize = true, tlsBlock

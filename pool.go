@@ -382,7 +382,7 @@ func (h *host) popAllLocked(err error) {
 
 // keepOrClose does what is best with a connection that does not speak HTTP/2.
 func (h *host) keepOrClose(nc net.Conn) {
-	if h.key.proxy == "" && h.t.Fallback == nil {
+	if h.key.proxy == "" && h.t.Fallback == nil && !h.t.renegotiates() {
 		h.t.keepSpare(h.addr, nc)
 	} else {
 		nc.Close()

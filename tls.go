@@ -61,7 +61,9 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNe
 	}
 	given.Scheme, given.Authority = or(given.Scheme, to.scheme), or(given.Authority, to.authority())
 	if to.scheme == "https" {
-		nc = tls.Client(newCoalescer(nc), clientTLS(full.TLS, to.host))
+		config := clientTLS(full.TLS, to.host)
+		config.Renegotiation = tls.RenegotiateNever // RFC 9113 §9.2.1
+		nc = tls.Client(newCoalescer(nc), config)
 	}
 	return newConn(ctx, nc, &given, onNews)
 }
@@ -337,6 +339,46 @@ func inadequate(state *tls.ConnectionState) string {
 	return "cipher suite " + tls.CipherSuiteName(state.CipherSuite) + " is prohibited by RFC 9113 appendix A"
 }
 
+// receiver returns what the frames of nc are read from. TLS 1.2 and older know renegotiation.
+func receiver(nc net.Conn) io.Reader {
+	tc, ok := nc.(tlsConn)
+	if !ok {
+		return nc
+	}
+	state := tc.ConnectionState()
+	if state.Version > tls.VersionTLS12 {
+		return nc
+	}
+	return &steadyTLS{tlsConn: tc, watched: coalescerBelow(nc).Conn == nil, unique: string(state.TLSUnique)}
+}
+
+// A steadyTLS treats renegotiation as RFC 9113 §9.2.1 has it. A connection that Dial made refuses it; whether another one does,
+// its tls.Config decides, which cannot be seen.
+type steadyTLS struct {
+	tlsConn
+	watched bool
+	unique  string // changes with each handshake
+}
+
+func (c *steadyTLS) Read(p []byte) (int, error) {
+	n, err := c.tlsConn.Read(p)
+	if isRefusedRenegotiation(err) || c.watched && c.hasRenegotiated() {
+		return 0, connErr(ProtocolError, "renegotiation of TLS")
+	}
+	return n, err
+}
+
+func (c *steadyTLS) hasRenegotiated() bool {
+	state := c.ConnectionState()
+	return string(state.TLSUnique) != c.unique
+}
+
+// isRefusedRenegotiation reports whether err says that the peer asked for renegotiation. crypto/tls has no type for that.
+func isRefusedRenegotiation(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == "tls: no renegotiation"
+}
+
 // transport returns the connection below TLS: closing it blocks on nothing.
 func transport(nc net.Conn) net.Conn {
 	for {
@@ -518,12 +560,20 @@ func (c *coalescer) passThrough() error {
 	return err
 }
 
-// Close sends what TLS said last, an alert, where that can be done without waiting for anybody.
+// Close sends what TLS said last.
 func (c *coalescer) Close() error {
-	if c.mu.TryLock() {
+	c.flushAlert()
+	return c.Conn.Close()
+}
+
+// flushAlert sends what TLS said last, an alert, where that can be done without waiting for another write.
+func (c *coalescer) flushAlert() {
+	if !c.mu.TryLock() {
+		return
+	}
+	defer c.mu.Unlock()
+	if len(c.buf) > 0 {
 		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace))
 		c.flushLocked()
-		c.mu.Unlock()
 	}
-	return c.Conn.Close()
 }

@@ -352,6 +352,13 @@ func (t *Transport) http1() *http.Transport {
 	return f
 }
 
+// renegotiates reports whether HTTP/1.1 is to allow renegotiation of TLS, which a connection that was made for HTTP/2 refuses.
+func (t *Transport) renegotiates() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.configLocked().TLS.Renegotiation != tls.RenegotiateNever
+}
+
 // keepSpare keeps a connection that the fallback can use. If it does not, it is closed.
 func (t *Transport) keepSpare(addr string, nc net.Conn) {
 	t.mu.Lock()

@@ -192,6 +192,7 @@ func (c *Conn) write(batch []byte) error {
 // ends that, too, and a peer that did not take the last write gets none.
 func (c *Conn) closeSocket(orderly bool) {
 	if !orderly {
+		c.below.flushAlert() // it says why TLS takes no more writes
 		transport(c.nc).Close()
 	} else if c.accuses {
 		c.linger()
