@@ -139,7 +139,8 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	}
 	full.TLS, full.DialContext = nil, nil // they are for Dial, and may be large
 	serverName, rtt, err := negotiated(ctx, nc, &full)
-	if err != nil {
+	refused, _ := err.(*ConnError)
+	if err != nil && (refused == nil || !refused.goAway) {
 		return nil, err
 	}
 	tc, isTLS := nc.(tlsConn)
@@ -183,14 +184,31 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	c.window.c = c
 	c.window.credit = wire.InitialWindow
 
+	if err := c.begin(refused); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// begin starts the connection. One that is refused says so to the peer, behind the preface (RFC 9113 §5.4.1), and ends.
+func (c *Conn) begin(refused *ConnError) error {
 	c.mu.Lock()
 	c.appendPrefaceLocked()
-	c.window.open(full.WindowManager)
-	c.startLivenessLocked()
+	if refused != nil {
+		c.onNews = nil
+		c.failLocked(refused)
+	} else {
+		c.window.open(c.cfg.WindowManager)
+		c.startLivenessLocked()
+	}
 	c.mu.Unlock()
 	go c.readLoop()
 	go c.writeLoop()
-	return c, nil
+	if refused != nil {
+		<-c.ended
+		return refused
+	}
+	return nil
 }
 
 // appendPrefaceLocked begins out: the preface, our SETTINGS (RFC 9113 §3.4). They leave together with the first request.

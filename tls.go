@@ -257,7 +257,7 @@ type tlsOverConn interface {
 }
 
 // negotiated brings nc's TLS, if it has any, through its handshake and judges it. rtt is what a round trip of the handshake took, 0 if
-// somebody else ran it.
+// somebody else ran it. On an error nc is closed or handed over, except where the peer is to be told by GOAWAY.
 func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration, err error) {
 	tc, ok := nc.(tlsConn)
 	if !ok {
@@ -283,7 +283,6 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 	}
 	below.mode.Store(flushedByWriter)
 	if reason := inadequate(&agreed); reason != "" {
-		nc.Close()
 		return "", 0, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), Addr: nc.RemoteAddr(),
 			authority: or(cfg.Authority, agreed.ServerName), goAway: true, unprocessed: true}
 	}

@@ -3,6 +3,7 @@ package hypertest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -320,4 +321,73 @@ func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
 			t.Errorf("the connection is still there after %v", grace)
 		}
 	})
+}
+
+// TLS that falls short of RFC 9113 §9.2 is a connection error (§5.4.1): the peer is told by GOAWAY, after the preface.
+func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
+	for _, d := range doors {
+		if d.cleartext {
+			continue
+		}
+		t.Run(d.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peers := make(chan *h2test.Peer, 1)
+				rt := d.enter(t, func(context.Context, string, string) (net.Conn, error) {
+					client, server := h2test.Pipe()
+					config := h2test.ServerTLS("h2")
+					config.MaxVersion, config.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+					peers <- h2test.NewPeer(t, tls.Server(server, config))
+					return client, nil
+				}, hyper.Config{TLS: &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}})
+				call := start(func() (*http.Response, error) { return d.get(t, rt) })
+				peer := <-peers
+				peer.WantPreface("frames come after it")
+				if debug := peer.WantGoAway("the cipher suite", 0, wire.InadequateSecurity); !strings.Contains(debug, "CBC") {
+					t.Errorf("debug data %q", debug)
+				}
+				peer.WantClosed("the connection is of no use")
+				if err := call.wantErr(t, "the request"); !errorIs(err, hyper.InadequateSecurity) {
+					t.Errorf("%v, want INADEQUATE_SECURITY", err)
+				}
+			})
+		})
+	}
+}
+
+// A record that is none ends TLS with an alert that says so, also where TLS refuses the next write because of it.
+func TestAlertOfTLSReachesThePeer(t *testing.T) {
+	for _, writing := range []bool{false, true} {
+		client, server := h2test.Pipe()
+		peer := h2test.NewPeer(t, h2test.TLSServer(server, "h2"))
+		conn, err := dialTLS(t.Context(), func(context.Context, string, string) (net.Conn, error) { return client, nil }, hyper.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		peer.Handshake()
+		if writing {
+			client.SetWriteBuffer(0)
+			writes := client.Writes()
+			doAsync(t.Context(), conn, &hyper.Request{})
+			until(func() bool { return client.Writes() > writes }) // it hangs
+			peer.WritePing(0, [8]byte{})                           // its answer is the next one
+			until(func() bool { return client.OctetsRead() == server.OctetsWritten() })
+		}
+		server.Write([]byte("\x17\x03\x03\x00\x14this is no record..."))
+		until(func() bool { return client.OctetsRead() == server.OctetsWritten() })
+		client.SetWriteBuffer(-1)
+		for err == nil {
+			_, err = peer.Next()
+		}
+		if !strings.Contains(err.Error(), "remote error: tls: bad record MAC") {
+			t.Errorf("writing %v: the peer finds %v", writing, err)
+		}
+	}
+}
+
+// until waits for what goroutines do that no bubble can watch: they block on locks of crypto/tls.
+func until(ok func() bool) {
+	for !ok() {
+		time.Sleep(time.Millisecond)
+	}
 }
