@@ -53,6 +53,9 @@ func Roots() *x509.CertPool {
 	return pool
 }
 
+// Authority is the certificate that signed Certificate.
+func Authority() *x509.Certificate { return certs().authority }
+
 type certSet struct {
 	authority *x509.Certificate
 	leaf      tls.Certificate
