@@ -28,7 +28,7 @@ type frame struct {
 
 	fields   []Field // HEADERS, PUSH_PROMISE
 	head     *responseHead
-	oversize int    // not zero: the list's size, which is over the limit; fields has been cut
+	oversize int64  // not zero: the list's size, which is over the limit; fields has been cut
 	promised uint32 // PUSH_PROMISE
 }
 
@@ -86,14 +86,14 @@ type frameReader struct {
 	tableSize uint64 // the largest dynamic table that we announced
 	allowed   uint64 // the largest that the peer may use now: until it acknowledges, it need not know
 	peerTable uint64 // what the peer's blocks said last
-	limit     int    // of a decoded list, as announced; the hard stop is twice that
+	limit     int64  // of a decoded list, as announced; the hard stop is twice that
 	fragments []byte // of a field block, joined
 	decoded   []Field
 	parsed    responseHead
 	last      *knownBlock[Field] // the last block, if it is known
 	fields    []Field            // of the last block: decoded, or a known one's
 	head      *responseHead      // of fields
-	listSize  int
+	listSize  int64
 	table     uint64 // counts the changes of the compression table
 	known     knownBlocks[Field]
 }
@@ -105,7 +105,7 @@ func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 		maxSize:   cfg.MaxFrameSize,
 		tableSize: uint64(cfg.HeaderTableSize),
 		peerTable: wire.HeaderTableSize,
-		limit:     cfg.MaxHeaderListSize,
+		limit:     int64(cfg.MaxHeaderListSize),
 		trim:      cfg.TrimBlanks,
 	}
 	r.allowed = max(r.tableSize, wire.HeaderTableSize)
@@ -378,9 +378,9 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 
 // continued joins the fragments behind first.
 func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block []byte, last wire.FrameHeader, err error) {
-	hard, frames := 2*r.limit, 32+r.limit/r.maxSize
+	frames := 32 + r.limit/int64(r.maxSize)
 	r.fragments = append(r.fragments[:0], fragment...)
-	for n := 1; ; n++ {
+	for n := int64(1); ; n++ {
 		h, err := r.header()
 		if _, misshapen := err.(*wire.Error); err != nil && !misshapen {
 			return nil, h, err
@@ -392,7 +392,7 @@ func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block 
 		if err != nil { // it is too large
 			return nil, h, err
 		}
-		if n > frames || len(r.fragments)+h.Length > hard {
+		if n > frames || int64(len(r.fragments)+h.Length) > r.hardLimit() {
 			return nil, h, &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field block of stream %d has no end", first.StreamID)}
 		}
 		p, err := r.take(h.Length)
@@ -438,23 +438,45 @@ func (r *frameReader) decode(block []byte) error {
 		r.dec.Close()
 		block = rest
 	}
-	if _, err := r.dec.Write(block); err != nil {
-		return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
+	for len(block) > 0 {
+		part := block[:wholeFields(block, decodeStep)]
+		block = block[len(part):]
+		if _, err := r.dec.Write(part); err != nil {
+			return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
+		}
+		// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is closed. This closes it.
+		if r.listSize > r.hardLimit() {
+			return &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field section of more than %d octets", r.hardLimit())}
+		}
 	}
 	if err := r.dec.Close(); err != nil {
 		return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
 	}
-	if r.listSize > 2*r.limit {
-		return &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field section of %d octets", r.listSize)}
-	}
-	r.parsed = parseHead(r.decoded)
 	r.fields, r.head = r.decoded, &r.parsed
-	if r.table == table && r.listSize <= r.limit {
-		if r.last = r.known.keep(table, whole, r.decoded, r.listSize); r.last != nil {
+	if r.listSize > r.limit { // the stream is reset: what the section says does not matter
+		return nil
+	}
+	r.parsed = parseHead(r.decoded, r.repeats(whole))
+	if r.table == table {
+		if r.last = r.known.keep(table, whole, r.decoded, int(r.listSize)); r.last != nil {
 			r.last.head = r.parsed
 		}
 	}
 	return nil
+}
+
+// hardLimit is the size of a decoded list at which the connection ends.
+func (r *frameReader) hardLimit() int64 { return 2 * r.limit }
+
+// decodeStep is how many octets of a block are decoded before the size of the list is looked at again. One octet can
+// stand for an entry that fills the compression table.
+const decodeStep = 1 << 10
+
+// repeats reports whether the list is so large, and so much larger than its block, that it repeats entries of the compression
+// table many times.
+func (r *frameReader) repeats(block []byte) bool {
+	const large, ratio = 16 << 10, 64
+	return r.listSize > large && r.listSize > ratio*int64(len(block))
 }
 
 // lend returns the fields of the last section, but for the first, so that they stay as they are. Messages of the same fields share them.
@@ -467,15 +489,17 @@ func (r *frameReader) lend() []Field {
 }
 
 // addField is the decoder's sink. Past the limit it only counts: names and values stay where the decoder's
-// table has them, so a block of references cannot grow memory.
+// table has them, so a block of references cannot grow memory. A value is counted as it was sent, blanks included, so
+// that no more than the limit is ever searched for blanks.
 func (r *frameReader) addField(f hpack.HeaderField) {
+	r.listSize += int64(len(f.Name)) + int64(len(f.Value)) + 32
+	if r.listSize > r.limit {
+		return
+	}
 	if r.trim && !isPseudo(f.Name) {
 		f.Value = strings.Trim(f.Value, " \t")
 	}
-	r.listSize += len(f.Name) + len(f.Value) + 32
-	if r.listSize <= r.limit {
-		r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
-	}
+	r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
 }
 
 // How a field begins in a block (RFC 7541 §6).
@@ -492,16 +516,12 @@ const (
 func (r *frameReader) checkBlock(p []byte) string {
 	started := false
 	for len(p) > 0 {
-		var n uint64
-		var ok bool
-		switch b := p[0]; {
-		case b&indexed != 0:
-			if n, p, ok = readInt(p, 7); !ok || n == 0 {
-				return "bad index in a field block"
-			}
-		case b&0xe0 == sizeUpdate:
+		first := p[0]
+		n, rest, reason := skipField(p)
+		switch {
+		case first&0xe0 == sizeUpdate:
 			// RFC 7541 §4.2: an update comes at the beginning of a block.
-			if n, p, ok = readInt(p, 5); !ok || started {
+			if reason != "" || started {
 				return "table-size update behind a field"
 			}
 			if n > r.allowed {
@@ -509,32 +529,67 @@ func (r *frameReader) checkBlock(p []byte) string {
 			}
 			r.peerTable, r.mustShrink = n, false
 			r.table++
+			p = rest
 			continue
-		default:
-			prefix := byte(4)
-			if b&0xc0 == incremental {
-				prefix = 6
-				r.table++
-			}
-			if n, p, ok = readInt(p, prefix); !ok {
-				return "bad index in a field block"
-			}
-			if n == 0 {
-				if p, ok = skipString(p); !ok {
-					return "field name cut short"
-				}
-			}
-			if p, ok = skipString(p); !ok {
-				return "field value cut short"
-			}
+		case reason != "":
+			return reason
+		case first&0xc0 == incremental:
+			r.table++
 		}
 		// RFC 9113 §4.3.1: after a reduction is acknowledged, the next block must begin with an update.
 		if r.mustShrink {
 			return "no table-size update after a smaller SETTINGS_HEADER_TABLE_SIZE"
 		}
 		started = true
+		p = rest
 	}
 	return ""
+}
+
+// skipField passes over one field, or one table-size update, at the beginning of a block (RFC 7541 §6). n is its index, or
+// the size. reason says what is wrong with its shape, or "".
+func skipField(p []byte) (n uint64, rest []byte, reason string) {
+	var ok bool
+	prefix := byte(4)
+	switch b := p[0]; {
+	case b&indexed != 0:
+		if n, p, ok = readInt(p, 7); !ok || n == 0 {
+			return 0, nil, "bad index in a field block"
+		}
+		return n, p, ""
+	case b&0xe0 == sizeUpdate:
+		if n, p, ok = readInt(p, 5); !ok {
+			return 0, nil, "bad table-size update"
+		}
+		return n, p, ""
+	case b&0xc0 == incremental:
+		prefix = 6
+	}
+	if n, p, ok = readInt(p, prefix); !ok {
+		return 0, nil, "bad index in a field block"
+	}
+	if n == 0 {
+		if p, ok = skipString(p); !ok {
+			return 0, nil, "field name cut short"
+		}
+	}
+	if p, ok = skipString(p); !ok {
+		return 0, nil, "field value cut short"
+	}
+	return n, p, ""
+}
+
+// wholeFields returns how many octets the first fields of a block take that are at least least octets long, or all of them. The
+// block has passed checkBlock.
+func wholeFields(block []byte, least int) int {
+	if len(block) <= least {
+		return len(block)
+	}
+	rest := block
+	for len(block)-len(rest) < least {
+		_, rest, _ = skipField(rest)
+	}
+	return len(block) - len(rest)
 }
 
 // readInt reads an integer (RFC 7541 §5.1) of an n-bit prefix. More than five octets behind the prefix, or a

@@ -334,14 +334,13 @@ func malformedField(name, value string) string {
 	return ""
 }
 
-// malformedInResponse is malformedField for a field of a response or its trailers, where te is one of a connection, too: RFC 9113
-// §8.2.2 makes the exception for it in a request alone.
-func malformedInResponse(name, value string) string {
-	if name == "te" {
-		return "the field te, which is a request's"
-	}
-	return malformedField(name, value)
+// hasTE reports whether a section has the field te. RFC 9113 §8.2.2 allows it in a request alone: in a
+// response or its trailers it is malformed.
+func hasTE(fields []Field) bool {
+	return slices.ContainsFunc(fields, func(f Field) bool { return f.Name == "te" })
 }
+
+const teInResponse = "the field te, which is a request's"
 
 func malformedValue(value string) bool {
 	for i := 0; i < len(value); i++ {

@@ -185,7 +185,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		s.resetLocked(streamErr(s.id, RefusedStream, errors.New("too many pushes")))
 		return c.provokedLocked()
 	}
-	if reason := s.push.parse(f.fields); reason != "" {
+	if reason := s.push.parse(f.fields, f.head); reason != "" {
 		return s.rejectLocked(ProtocolError, &MalformedError{reason})
 	}
 	if reason := c.unentitled(s.push.Request); reason != "" {
@@ -211,7 +211,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 }
 
 // parse fills in the promised request; it says what is malformed about it (RFC 9113 §8.3.1).
-func (p *Push) parse(fields []Field) (malformed string) {
+func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 	r := p.Request
 	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority, ":path": &r.Path}
 	i := 0
@@ -228,13 +228,10 @@ func (p *Push) parse(fields []Field) (malformed string) {
 			return "a promise without " + name
 		}
 	}
+	if head.badField != "" {
+		return head.badField
+	}
 	for _, f := range fields[i:] {
-		if isPseudo(f.Name) {
-			return "the pseudo-header field " + printable(f.Name) + " behind a regular field"
-		}
-		if reason := malformedField(f.Name, f.Value); reason != "" {
-			return reason
-		}
 		if f.Name == "te" && !equalFold(f.Value, "trailers") { // RFC 9113 §8.2.2
 			return "a te other than trailers"
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"unsafe"
 
 	"gohyper.dev/hyper/internal/state"
 )
@@ -172,17 +173,17 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 		return err
 	}
 	if part == state.Interim {
-		return s.recvInterimLocked(head.status, fields, end)
+		return s.recvInterimLocked(int(head.status), fields, end)
 	}
-	if head.badLength != "" {
-		return &MalformedError{head.badLength}
+	if head.badLength {
+		return &MalformedError{"a content-length that is not one decimal number"}
 	}
 	s.message = next
 	length := head.length
 	if s.req.method() == "CONNECT" && head.status/100 == 2 {
 		length = -1 // RFC 9110 §9.3.6: it means nothing there
 	}
-	s.answerLocked(head.status, fields, length)
+	s.answerLocked(int(head.status), fields, length)
 	s.window.update(WindowEvent{Kind: WindowHeaders})
 	return nil
 }
@@ -283,7 +284,7 @@ func (r *Request) method() string {
 }
 
 // recvTrailersLocked takes the field section behind the body.
-func (s *Stream) recvTrailersLocked(fields []Field, end bool) error {
+func (s *Stream) recvTrailersLocked(fields []Field, head *responseHead, end bool) error {
 	next, err := s.message.Next(state.Trailers)
 	if err != nil {
 		return err
@@ -291,13 +292,14 @@ func (s *Stream) recvTrailersLocked(fields []Field, end bool) error {
 	if !end {
 		return &MalformedError{"trailers without END_STREAM"}
 	}
-	for _, f := range fields {
-		if isPseudo(f.Name) {
-			return &MalformedError{"the pseudo-header field " + printable(f.Name) + " in trailers"}
-		}
-		if reason := malformedInResponse(f.Name, f.Value); reason != "" {
-			return &MalformedError{reason}
-		}
+	if len(fields) > 0 && isPseudo(fields[0].Name) {
+		return &MalformedError{"the pseudo-header field " + printable(fields[0].Name) + " in trailers"}
+	}
+	if head.badField != "" {
+		return &MalformedError{head.badField}
+	}
+	if head.te {
+		return &MalformedError{teInResponse}
 	}
 	s.message = next
 	s.extrasLocked().trailer = append(Header(nil), fields...)
@@ -306,20 +308,78 @@ func (s *Stream) recvTrailersLocked(fields []Field, end bool) error {
 
 // A responseHead is what a field section says where it is a response's.
 type responseHead struct {
-	status    int
+	status    uint16
+	badLength bool   // content-length cannot be believed
+	te        bool   // the field te is there, which is a request's
 	malformed string // "": it is a response's
+	badField  string // what is malformed about the fields after the leading pseudo-header fields, in any section; "": nothing
 	length    int64  // content-length, -1 unknown
-	badLength string // why that cannot be believed
 }
 
-func parseHead(fields []Field) (h responseHead) {
-	h.status, h.malformed = checkResponse(fields)
+// parseHead judges a field section. repeats: many of its fields are the same, and each is to be looked at once.
+func parseHead(fields []Field, repeats bool) (h responseHead) {
+	h.badField, h.te = checkFields(fields, repeats), hasTE(fields)
+	var status int
+	status, h.malformed = checkStatus(fields)
+	h.status = uint16(status)
+	if h.malformed == "" {
+		h.malformed = h.badField
+	}
+	if h.malformed == "" && h.te {
+		h.malformed = teInResponse
+	}
 	h.length, h.badLength = contentLength(fields)
 	return h
 }
 
-// checkResponse judges a response's field section (RFC 9113 §8.2, §8.3.2): :status first and alone, then regular fields.
-func checkResponse(fields []Field) (status int, malformed string) {
+// checkFields says what is malformed about the fields after the leading pseudo-header fields, or "".
+func checkFields(fields []Field, repeats bool) (malformed string) {
+	for len(fields) > 0 && isPseudo(fields[0].Name) {
+		fields = fields[1:]
+	}
+	var seen seenFields
+	if repeats {
+		seen = make(seenFields)
+	}
+	for i := range fields {
+		f := &fields[i]
+		if seen.has(f) {
+			continue
+		}
+		if isPseudo(f.Name) {
+			return "the pseudo-header field " + printable(f.Name) + " behind a regular field"
+		}
+		if reason := malformedField(f.Name, f.Value); reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+// seenFields are the fields of a section that were looked at, by where their name and value lie in memory: repeated references to
+// an entry of the compression table share it. Nil knows of none.
+type seenFields map[fieldPlace]struct{}
+
+type fieldPlace struct {
+	name, value       *byte
+	nameLen, valueLen int
+}
+
+// has reports whether f was there before, and adds it.
+func (s seenFields) has(f *Field) bool {
+	if s == nil {
+		return false
+	}
+	place := fieldPlace{unsafe.StringData(f.Name), unsafe.StringData(f.Value), len(f.Name), len(f.Value)}
+	if _, ok := s[place]; ok {
+		return true
+	}
+	s[place] = struct{}{}
+	return false
+}
+
+// checkStatus judges what a response begins with (RFC 9113 §8.3.2): :status, and no other pseudo-header field.
+func checkStatus(fields []Field) (status int, malformed string) {
 	if len(fields) == 0 || fields[0].Name != ":status" {
 		return 0, "no :status at the beginning of a response"
 	}
@@ -336,35 +396,27 @@ func checkResponse(fields []Field) (status int, malformed string) {
 	if status < minStatus || status > maxStatus {
 		return 0, "a :status below 100"
 	}
-	for _, f := range fields[1:] {
-		if isPseudo(f.Name) {
-			return 0, "the pseudo-header field " + printable(f.Name) + " behind :status"
-		}
-		if reason := malformedInResponse(f.Name, f.Value); reason != "" {
-			return 0, reason
-		}
+	if len(fields) > 1 && isPseudo(fields[1].Name) {
+		return 0, "the pseudo-header field " + printable(fields[1].Name) + " behind :status"
 	}
 	return status, ""
 }
 
 // contentLength returns the declared length, -1 where there is none. Only one, in canonical form, is accepted: what
 // can be read in two ways is malformed (RFC 9110 §8.6).
-func contentLength(fields []Field) (length int64, malformed string) {
+func contentLength(fields []Field) (length int64, bad bool) {
 	length = -1
 	for _, f := range fields {
 		if f.Name != "content-length" {
 			continue
 		}
 		n, ok := parseLength(f.Value)
-		if !ok {
-			return 0, "a content-length that is not a number"
-		}
-		if length >= 0 {
-			return 0, "more than one content-length"
+		if !ok || length >= 0 {
+			return 0, true
 		}
 		length = n
 	}
-	return length, ""
+	return length, false
 }
 
 // rawBody is the body as it was sent.

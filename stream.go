@@ -308,7 +308,7 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 	if s.message == state.AwaitingHeaders {
 		err = s.recvResponseLocked(f.fields, f.head, end)
 	} else {
-		err = s.recvTrailersLocked(f.fields, end)
+		err = s.recvTrailersLocked(f.fields, f.head, end)
 	}
 	if err != nil {
 		return s.malformedLocked(err)

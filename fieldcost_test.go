@@ -1,0 +1,162 @@
+package hyper
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2/hpack"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// referenceBlock is a field block that puts one field into the compression table and then refers to it, n times, with an octet each.
+func referenceBlock(name, value string, n int) []byte {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	enc.WriteField(hpack.HeaderField{Name: name, Value: value})
+	for range n {
+		block.WriteByte(indexed | (staticFields + 1))
+	}
+	return block.Bytes()
+}
+
+// countFields counts what r's decoder hands out, in fields and in the octets of values that may be kept or searched for blanks.
+func countFields(r *frameReader) (fields, octets *int64) {
+	fields, octets = new(int64), new(int64)
+	r.dec.SetEmitFunc(func(f hpack.HeaderField) {
+		*fields++
+		r.addField(f)
+		if r.listSize <= r.limit {
+			*octets += int64(len(f.Value))
+		}
+	})
+	return fields, octets
+}
+
+// One octet of a block can stand for a field of 4 KiB. What it costs is bounded by the limit of a list, whatever TrimBlanks says.
+func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
+	for _, trim := range []bool{false, true} {
+		t.Run(fmt.Sprintf("trim=%v", trim), func(t *testing.T) {
+			const limit = 256 << 10
+			block := referenceBlock("x", strings.Repeat(" ", 4000), 2*limit-5000)
+			r := testReader(t, bytes.NewReader(headersFrame(block)), &Config{TrimBlanks: trim, MaxFrameSize: 1 << 20})
+			fields, octets := countFields(r)
+			_, err := r.next()
+			wantWireError(t, "a list of 2 GB", err, wire.EnhanceYourCalm)
+			if *fields > 2*limit/4000+2*decodeStep {
+				t.Errorf("%d fields were decoded of %d: the block goes on behind the hard limit", *fields, len(block))
+			}
+			if *octets > limit {
+				t.Errorf("%d octets were looked at, more than the limit of the list", *octets)
+			}
+		})
+	}
+}
+
+// A list between the limit and the hard limit costs its stream, and is decoded to its end: the compression state stays right.
+func TestTrimmedListAboveTheLimitEndsItsStreamOnly(t *testing.T) {
+	block := referenceBlock("x", strings.Repeat("\t", 4000), 90)
+	again := []byte{indexed | 8, indexed | (staticFields + 1)} // :status: 200, and the field
+	r := testReader(t, bytes.NewReader(append(headersFrame(block), headersFrame(again)...)), &Config{TrimBlanks: true})
+	f, err := r.next()
+	if err != nil || f.oversize != 42+91*4033 {
+		t.Errorf("oversize %d, %v", f.oversize, err)
+	}
+	f, err = r.next()
+	if err != nil || f.oversize != 0 || fieldLines(f.fields) != ":status: 200\nx: \n" {
+		t.Errorf("%q, oversize %d, %v", fieldLines(f.fields), f.oversize, err)
+	}
+}
+
+// The same list decoded in parts is the same list.
+func TestLongBlockIsDecodedInParts(t *testing.T) {
+	var block bytes.Buffer
+	var want strings.Builder
+	enc := hpack.NewEncoder(&block)
+	enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	want.WriteString(":status: 200\n")
+	for i := range 300 {
+		name, value := fmt.Sprintf("x-%d", i%7), strings.Repeat("v", 13*i%700)
+		enc.WriteField(hpack.HeaderField{Name: name, Value: value})
+		fmt.Fprintf(&want, "%s: %s\n", name, value)
+	}
+	if block.Len() < 20*decodeStep {
+		t.Fatalf("the block has only %d octets", block.Len())
+	}
+	r := testReader(t, bytes.NewReader(headersFrame(block.Bytes())), nil)
+	f, err := r.next()
+	if got := fieldLines(f.fields); err != nil || got != want.String() {
+		t.Errorf("%v, %d octets of fields, want %d", err, len(got), want.Len())
+	}
+}
+
+// On a 32-bit platform a list of 524,565 references to 4 KiB passes 2^31 octets.
+func TestListSizeIsCountedIn64Bits(t *testing.T) {
+	const references = 524_565
+	block := referenceBlock("x", strings.Repeat("v", 4063), references) // 4,096 with its name and 32
+	octets := headersFrame(block)
+
+	r := testReader(t, bytes.NewReader(octets), &Config{MaxFrameSize: 1 << 20})
+	_, err := r.next()
+	wantWireError(t, "2^31 octets are above the hard limit", err, wire.EnhanceYourCalm)
+
+	r = testReader(t, bytes.NewReader(octets), &Config{MaxFrameSize: 1 << 20, MaxHeaderListSize: math.MaxInt32})
+	f, err := r.next()
+	if want := int64(42 + (references+1)*4096); err != nil || f.oversize != want || want <= math.MaxInt32 {
+		t.Errorf("the size is %d, %v, want %d", f.oversize, err, want)
+	}
+}
+
+// Twice the largest limit does not fit 32 bits.
+func TestLargestListLimitAdmitsContinuations(t *testing.T) {
+	block := referenceBlock("x", "v", 10)
+	octets := append(rawFrame(wire.Headers, 0, 1, block[:5]), rawFrame(wire.Continuation, wire.EndHeaders, 1, block[5:])...)
+	r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: math.MaxInt32})
+	if f, err := r.next(); err != nil || len(f.fields) != 12 || f.oversize != 0 {
+		t.Errorf("%d fields, %v", len(f.fields), err)
+	}
+}
+
+// An entry of the compression table is judged once in a section that repeats it many times.
+func TestRepeatedFieldIsJudgedOnce(t *testing.T) {
+	block := referenceBlock("x", strings.Repeat("v", 3000), 60)
+	r := testReader(t, bytes.NewReader(headersFrame(block)), nil)
+	if _, err := r.next(); err != nil {
+		t.Fatal(err)
+	}
+	again := bytes.Repeat([]byte{indexed | (staticFields + 1)}, 60)
+	if err := r.decode(again); err != nil {
+		t.Fatal(err)
+	}
+	if !r.repeats(again) {
+		t.Errorf("%d octets of a list in a block of %d are many", r.listSize, len(again))
+	}
+	seen := make(seenFields)
+	judged := 0
+	for i := range r.fields {
+		if !seen.has(&r.fields[i]) {
+			judged++
+		}
+	}
+	if judged != 1 {
+		t.Errorf("%d fields were judged, want 1 of %d", judged, len(r.fields))
+	}
+	other := Field{Name: "x", Value: strings.Clone(r.fields[0].Value)}
+	if seen.has(&other) {
+		t.Error("another value of the same text counts as judged")
+	}
+}
+
+func TestMalformedFieldAmongRepeatedOnesIsFound(t *testing.T) {
+	long := Field{Name: "x", Value: strings.Repeat("v", 3000)}
+	fields := []Field{{Name: ":status", Value: "200"}, long, long, {Name: "y", Value: "\x00"}, long}
+	for _, repeats := range []bool{false, true} {
+		if head := parseHead(fields, repeats); head.malformed == "" || head.badField == "" {
+			t.Errorf("repeats=%v: %+v", repeats, head)
+		}
+	}
+}
