@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -243,7 +244,7 @@ func checkField(name, value string) error {
 		return badValue(name, value, `may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`)
 	}
 	for i := 0; i < len(value); i++ {
-		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+		if c := value[i]; isControl(c) {
 			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at octet %d of %d", badOctet(c), i+1, len(value))}
 		}
 	}
@@ -315,7 +316,8 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // malformedField says what is wrong with a regular field that the peer sent, or "".
 // RFC 9113 §8.2.1: names have no upper case, no octet outside 0x21–0x7e and no colon after the first; values
-// have no NUL, CR or LF and no blank at either end.
+// have no NUL, CR or LF and no blank at either end. RFC 9110 §5.5 calls the other control characters invalid; they are refused too, as
+// net/http refuses them.
 func malformedField(name, value string) string {
 	if name == "" {
 		return "a field without a name"
@@ -343,23 +345,62 @@ func hasTE(fields []Field) bool {
 const teInResponse = "the field te, which is a request's"
 
 func malformedValue(value string) bool {
+	return hasControl(value) || value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1]))
+}
+
+// hasControl reports whether a field value has a control character.
+func hasControl(value string) bool {
 	for i := 0; i < len(value); i++ {
-		if c := value[i]; c == 0 || c == '\r' || c == '\n' {
+		if isControl(value[i]) {
 			return true
 		}
 	}
-	return value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1]))
+	return false
 }
 
-// printable shows a name that a peer made up, harmlessly and not at any length.
+// isControl reports whether c is an octet that RFC 9110 §5.5 does not allow in a field value: a control character other than
+// the horizontal tab.
+func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
+
+// printable makes text of the peer fit to be shown to people. What is beyond 64 octets is cut off. See escape.
 func printable(s string) string {
-	if len(s) > 64 {
-		s = s[:64] + "…"
+	const most = 64
+	if len(s) <= most {
+		return escape(s)
 	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == utf8.RuneError {
-			return '?'
+	end := most
+	for end > most-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return escape(s[:end]) + "…"
+}
+
+// escape writes what a terminal, or a reader, could take for something else as Go would in a string literal: control characters of
+// ASCII and of Unicode (U+0080 to U+009F), marks that change the direction of the text around them, everything else that does not
+// show, and what is not UTF-8.
+func escape(s string) string {
+	shows := func(r rune, size int) bool { return strconv.IsPrint(r) && (r != utf8.RuneError || size > 1) }
+	clean := 0 // octets at the beginning that stay as they are
+	for clean < len(s) {
+		r, size := utf8.DecodeRuneInString(s[clean:])
+		if !shows(r, size) {
+			break
 		}
-		return r
-	}, s)
+		clean += size
+	}
+	if clean == len(s) {
+		return s
+	}
+	b := append(make([]byte, 0, len(s)+16), s[:clean]...)
+	for i := clean; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if shows(r, size) {
+			b = append(b, s[i:i+size]...)
+		} else {
+			quoted := strconv.Quote(s[i : i+size])
+			b = append(b, quoted[1:len(quoted)-1]...)
+		}
+		i += size
+	}
+	return string(b)
 }

@@ -40,10 +40,11 @@ func (e TraceEvent) String() string {
 }
 
 // FieldLines yields the field section one field a line, ready to be shown: the values of credentials and cookies,
-// and of fields marked sensitive, are replaced by their length.
+// and of fields marked sensitive, are replaced by their length. Control characters, marks that change the direction of text,
+// and what is not UTF-8 are escaped as in a Go string.
 func (e TraceEvent) FieldLines(yield func(line string) bool) {
 	for _, f := range e.Fields {
-		if !yield(f.Name + ": " + redacted(f)) {
+		if !yield(escape(f.Name) + ": " + escape(redacted(f))) {
 			return
 		}
 	}
@@ -61,16 +62,17 @@ func redacted(f Field) string {
 }
 
 // TraceTo returns a function for Config.Trace that writes each frame to w, a line each in the one textual form, the
-// fields of a field section indented below. Credentials are not shown. Its writes do not overlap.
+// fields of a field section indented below, each cut off at 64 octets. Credentials are not shown, and nothing that a terminal
+// would obey: see FieldLines. Its writes do not overlap.
 func TraceTo(w io.Writer) func(TraceEvent) {
 	var mu sync.Mutex
 	return func(e TraceEvent) {
 		var b strings.Builder
 		b.WriteString(e.String())
 		b.WriteByte('\n')
-		for line := range e.FieldLines {
+		for _, f := range e.Fields {
 			b.WriteString("       ")
-			b.WriteString(printable(line))
+			b.WriteString(printable(f.Name + ": " + redacted(f)))
 			b.WriteByte('\n')
 		}
 		mu.Lock()

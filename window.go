@@ -112,7 +112,7 @@ func (e *WindowManagerError) Error() string {
 		whose = fmt.Sprintf("stream %d", e.StreamID)
 	}
 	if e.Panic != nil {
-		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %v", whose, e.Event, e.Panic)
+		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", whose, e.Event, escape(fmt.Sprint(e.Panic)))
 	}
 	return fmt.Sprintf(prefix+"window manager of %s answered %d to %v: an increment cannot be negative", whose, e.Value, e.Event)
 }
