@@ -439,9 +439,10 @@ func TestInterimResponsesAreBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			besiege(t, nil, time.Second, func(s *siege) {
 				status, value, _ := strings.Cut(c.block, " ")
-				shown := 0
+				shown, slow := 0, make(chan struct{})
 				r := doAsync(context.Background(), s.conn, &Request{Informational: func(int, Header) error {
 					shown++
+					<-slow
 					return nil
 				}})
 				s.peer.WantHeaders("request", 1)
@@ -449,6 +450,7 @@ func TestInterimResponsesAreBounded(t *testing.T) {
 					s.peer.WriteHeaders(1, 0, ":status: "+status, "x: "+value)
 				}
 				s.peer.WantRSTStream("too many", 1, wire.ProtocolError)
+				close(slow)
 				var se *StreamError
 				if err := r.wantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer || se.Code != ProtocolError {
 					t.Error(err)

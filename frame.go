@@ -32,6 +32,11 @@ type frame struct {
 	promised uint32 // PUSH_PROMISE
 }
 
+// isInterim reports whether the field section is an interim response's.
+func (f *frame) isInterim() bool {
+	return f.oversize == 0 && f.head.status >= minStatus && f.head.status < 200
+}
+
 // A read buffer is one of these sizes; a larger control frame is read into one of its own.
 const (
 	minReadBuffer = 512

@@ -23,6 +23,11 @@ func traceOf(ctx context.Context) *clientTrace {
 	return &clientTrace{hooks: hooks}
 }
 
+// wantsInterims reports whether a hook hears of interim responses. Without one they are dropped as they come, and none can be too many.
+func (t *clientTrace) wantsInterims() bool {
+	return t != nil && (t.hooks.Got1xxResponse != nil || t.hooks.Got100Continue != nil || t.hooks.GotFirstResponseByte != nil)
+}
+
 // getConn: a connection to addr is about to be looked for.
 func (t *clientTrace) getConn(addr string) {
 	if t != nil && t.hooks.GetConn != nil {

@@ -26,7 +26,7 @@ type liveness struct {
 	settingsSent, settingsAcked uint64
 
 	acksQueued int    // acknowledgments of SETTINGS and PING that the peer has not accepted
-	noise      bucket // frames that carry nothing
+	noise      bucket // frames that carry nothing, and interim responses
 	provoked   bucket // streams that we reset because the peer broke a rule
 }
 
@@ -371,6 +371,16 @@ func (c *Conn) owedLocked() error {
 func (c *Conn) noiseLocked() error {
 	if !c.noise.take(c.now) {
 		return connErr(EnhanceYourCalm, "too many frames that carry nothing")
+	}
+	return nil
+}
+
+// chargeInterimLocked counts an interim response. Beyond a few, the budget is that of frames that carry nothing: one every few
+// milliseconds may go on for ever, as in an upload whose progress they tell.
+func (s *Stream) chargeInterimLocked() error {
+	i := &s.extrasLocked().interims
+	if i.count++; i.count > freeInterims && !s.c.noise.take(s.c.now) {
+		return connErr(EnhanceYourCalm, "too many interim responses on stream %d", s.id)
 	}
 	return nil
 }

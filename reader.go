@@ -222,7 +222,13 @@ func (c *Conn) recvHeadersLocked(f *frame) error {
 	if s == nil {
 		return c.strayLocked(f)
 	}
-	c.usefulLocked(f.Length)
+	if f.isInterim() {
+		if err := s.chargeInterimLocked(); err != nil {
+			return err
+		}
+	} else {
+		c.usefulLocked(f.Length)
+	}
 	return s.recvHeadersLocked(f)
 }
 

@@ -46,6 +46,8 @@ type Request struct {
 
 	// Informational is called for each 1xx response, on the goroutine that waits for the response. Its error
 	// resets the stream and is returned from there. A body that waits for 100 (Continue) goes when the call has returned.
+	// Their number has no limit, but 100 of them, or 64 KiB of their fields, may wait for it; the stream is reset beyond that. Nil: they
+	// are dropped.
 	Informational func(status int, header Header) error
 
 	// WindowManager overrides Config.WindowManager for this stream.

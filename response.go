@@ -82,18 +82,33 @@ func (x *extras) trailers() Header {
 
 // interims are the 1xx responses of a stream.
 type interims struct {
-	count, size int       // of them, and of their fields
-	waiting     []interim // to be shown
+	count   int       // that came
+	waiting []interim // that Request.Informational has not seen yet
+	size    int       // of the fields of those
 }
 
 type interim struct {
 	status int
 	header Header
+	size   int // of its fields, as RFC 9113 §6.5.2 counts them
 }
 
+// take removes the first one.
+func (i *interims) take() interim {
+	first := i.waiting[0]
+	i.waiting[0] = interim{}
+	if i.waiting = i.waiting[1:]; len(i.waiting) == 0 {
+		i.waiting = nil
+	}
+	i.size -= first.size
+	return first
+}
+
+// How many interim responses of a stream may wait for Request.Informational, and the size of their fields in octets.
 const (
 	maxInterims    = 100
 	maxInterimSize = 64 << 10
+	freeInterims   = 10 // of a stream; further ones are charged to the connection's budget
 	minStatus      = 100
 	maxStatus      = 999
 )
@@ -112,9 +127,7 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 	c := s.c
 	for {
 		if x := s.extras; x != nil && len(x.interims.waiting) > 0 {
-			first := x.interims.waiting[0]
-			x.interims.waiting = x.interims.waiting[1:]
-			if err := s.informLocked(first); err != nil {
+			if err := s.informLocked(x.interims.take()); err != nil {
 				return nil, err
 			}
 			continue
@@ -188,7 +201,8 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 	return nil
 }
 
-// recvInterimLocked keeps a 1xx response for whoever waits for the final one.
+// recvInterimLocked takes a 1xx response. Where there is no Request.Informational it is done with at once; else it waits for the
+// caller of Response, who calls that.
 func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	switch {
 	case end:
@@ -196,20 +210,23 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	case status == 101: // RFC 9113 §8.6
 		return &MalformedError{"status 101 has no place in HTTP/2"}
 	}
-	i := &s.extrasLocked().interims
-	i.count++
+	if s.req.Informational == nil {
+		if status == 100 {
+			s.continueLocked()
+		}
+		return nil
+	}
+	// Informational hears of 100 (Continue) before the body goes.
+	size := 0
 	for _, f := range fields {
-		i.size += f.size()
+		size += f.size()
 	}
-	if i.count > maxInterims || i.size > maxInterimSize {
-		return &MalformedError{fmt.Sprintf("%d interim responses of %d octets and no final one", i.count, i.size)}
+	i := &s.extrasLocked().interims
+	if len(i.waiting) == maxInterims || i.size+size > maxInterimSize {
+		return &MalformedError{fmt.Sprintf("more than %d interim responses, or %d octets of them, before one was looked at", maxInterims, maxInterimSize)}
 	}
-	switch {
-	case s.req.Informational != nil: // which hears of 100 (Continue) before the body goes
-		i.waiting = append(i.waiting, interim{status, append(Header(nil), fields[1:]...)})
-	case status == 100:
-		s.continueLocked()
-	}
+	i.waiting = append(i.waiting, interim{status, append(Header(nil), fields[1:]...), size})
+	i.size += size
 	return nil
 }
 

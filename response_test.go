@@ -435,50 +435,6 @@ func TestInterimResponsesAreShownInOrder(t *testing.T) {
 	})
 }
 
-func TestInterimResponsesPassWhereNobodyLooks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		got := getAsync(conn, "/")
-		peer.WantHeaders("the request", 1)
-		for range maxInterims {
-			peer.WriteHeaders(1, 0, ":status: 103")
-		}
-		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		got.want(t, "the response behind as many as may be")
-		peer.WantIdle("nothing is wrong")
-	})
-}
-
-func TestInterimResponsesHaveABound(t *testing.T) {
-	for name, header := range map[string][]string{
-		"number": {":status: 103"},
-		"size":   {":status: 103", "link: " + strings.Repeat("x", 8<<10)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, nil)
-				shown := 0
-				got := doAsync(t.Context(), conn, &Request{Informational: func(int, Header) error { shown++; return nil }})
-				peer.WantHeaders("the request", 1)
-				allowed := maxInterims
-				if name == "size" {
-					allowed = 7 // of 8 KiB and a bit: 64 KiB
-				}
-				for range allowed {
-					peer.WriteHeaders(1, 0, header...)
-				}
-				peer.WantIdle("so many may be")
-				peer.WriteHeaders(1, 0, header...)
-				peer.WantRSTStream("and no more", 1, wire.ProtocolError)
-				wantMalformed(t, got.wantErr(t, "too many"), 1)
-				if shown != allowed {
-					t.Errorf("%d were shown, want %d", shown, allowed)
-				}
-			})
-		})
-	}
-}
-
 func TestInformationalErrorEndsTheRequest(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		t.Run(fmt.Sprintf("whole=%v", whole), func(t *testing.T) {

@@ -75,7 +75,7 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 	}
 	x.memory = x.out.Body != nil
 	x.trace = traceOf(req.Context())
-	if x.trace != nil {
+	if x.trace.wantsInterims() {
 		x.out.Informational = x.trace.informational
 	}
 	return x, nil
