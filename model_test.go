@@ -771,7 +771,7 @@ func (m *modelRun) recvRequest(f h2test.Frame) (illegal string) {
 	}
 	m.open = append(m.open, s)
 	// RFC 9113 §5.1.2: endpoints MUST NOT exceed the limit set by their peer.
-	if most := slices.Max(m.limits); open > int(most) {
+	if most := slices.Max(m.limits); int64(open) > int64(most) {
 		return fmt.Sprintf("%d streams are open, %d allowed", open, most)
 	}
 	if f.Flags.Has(wire.EndStream) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"net"
 	"strings"
 
@@ -30,6 +31,7 @@ func (p PushPolicy) withDefaults() PushPolicy {
 	if p.Max <= 0 {
 		p.Max = 100
 	}
+	p.Max = int(min(int64(p.Max), math.MaxUint32)) // a setting has 32 bits
 	return p
 }
 

@@ -408,11 +408,18 @@ func (w *Window) close() {
 	w.manager = nil
 }
 
-// appendUpdate appends the WINDOW_UPDATE for what was granted since the last one.
+// appendUpdate appends the WINDOW_UPDATE for what was granted since the last one. RFC 9113 §6.9: an increment is 2^31-1 at most. A
+// window that a smaller initial size made negative can be owed more, which takes a second frame.
 func (w *Window) appendUpdate(dst []byte) []byte {
 	n := w.pending
 	w.pending = 0
-	if n == 0 || w.ended() {
+	if w.ended() {
+		return dst
+	}
+	for ; n > wire.MaxWindow; n -= wire.MaxWindow {
+		dst = wire.AppendWindowUpdate(dst, w.StreamID(), wire.MaxWindow)
+	}
+	if n == 0 {
 		return dst
 	}
 	return wire.AppendWindowUpdate(dst, w.StreamID(), int(n))
@@ -435,14 +442,19 @@ func (f Fixed) New(*Window) WindowManager {
 func (f Fixed) Update(ev WindowEvent) int {
 	switch ev.Kind {
 	case WindowOpened:
-		return max(0, f.Size-ev.Credit)
+		return f.missing(ev)
 	case WindowData, WindowSettings, WindowStarved:
-		if 4*ev.Credit < f.Size || ev.Credit < 1000 {
-			return max(0, f.Size-ev.Credit)
+		if 4*int64(ev.Credit) < int64(f.Size) || ev.Credit < 1000 {
+			return f.missing(ev)
 		}
 	}
 	return 0
 }
+
+func (f Fixed) missing(ev WindowEvent) int { return increment(int64(f.Size) - int64(ev.Credit)) }
+
+// increment is n as an answer of a manager, where an int may have 32 bits.
+func increment(n int64) int { return int(min(max(0, n), wire.MaxWindow)) }
 
 // Manual keeps windows of a set size that reopen as the caller reads: what the peer may send and what lies unread
 // never pass the size together. The window moves when half of it is free, and by one octet at most past the end of
@@ -472,18 +484,18 @@ var defaultStreamManager WindowManager = consumptionWindow(defaultStreamWindow)
 type consumptionWindow int
 
 func (size consumptionWindow) Update(ev WindowEvent) int {
-	gap := int(size) - ev.Credit - ev.Unread
-	if gap < int(size)/2 && ev.Kind != WindowOpened && ev.Kind != WindowStarved {
+	gap := int64(size) - int64(ev.Credit) - int64(ev.Unread)
+	if gap < int64(size)/2 && ev.Kind != WindowOpened && ev.Kind != WindowStarved {
 		return 0
 	}
-	return max(0, ev.needed(gap))
+	return max(0, ev.needed(increment(gap)))
 }
 
 // needed is what of a grant a body of known length can use: what is due of it, and one octet. Servers built on nghttp2
 // send END_STREAM on a frame of its own, and wait with that, too, while the window is 0 (RFC 9113 §6.9.1 lets
 // them send it, and no more).
 func (ev WindowEvent) needed(grant int) int {
-	if ev.Length < 0 {
+	if ev.Length < 0 || ev.Length > math.MaxInt64/2 { // the latter never ends, and one more might be no int64
 		return grant
 	}
 	return int(min(int64(grant), ev.Length+1-int64(ev.Credit)))

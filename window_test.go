@@ -1052,3 +1052,11 @@ func TestStreamManagerThatProbesHearsTheRoundTrip(t *testing.T) {
 		}
 	})
 }
+
+// One octet more than the largest content-length is no int64.
+func TestLargestContentLengthKeepsTheWindowOpen(t *testing.T) {
+	ev := WindowEvent{Kind: WindowStarved, Length: math.MaxInt64}
+	if got := defaultStreamManager.Update(ev); got != defaultStreamWindow {
+		t.Errorf("%d is granted to a reader who waits, want %d", got, defaultStreamWindow)
+	}
+}
