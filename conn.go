@@ -75,6 +75,7 @@ type Conn struct {
 	nextID     uint32             // of our next stream, odd
 	lastPushID uint32             // the highest that the peer promised
 	pushes     int                // promised and not yet both over and claimed
+	unclaimed  *unclaimed         // nil: push is off
 	slots      slots
 	fieldRoom  Header // for the fields of responses
 	idleSince  time.Duration
@@ -176,6 +177,9 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	c.frames.onRead = c.recvOctets
 	if isTLS {
 		c.frames.quiet, c.frames.blockSize = true, tlsBlock
+	}
+	if full.Push != nil {
+		c.unclaimed = &unclaimed{}
 	}
 	if full.Trace != nil {
 		c.frames.trace = c.traceReceived
@@ -420,6 +424,7 @@ func (c *Conn) failLocked(why error) {
 		}
 	}
 	clear(c.streams)
+	c.unclaimed.forget()
 	c.takeBackLocked(sent)
 	switch ce, ok := why.(*ConnError); {
 	case ok && ce.goAway && !ce.FromPeer:

@@ -121,6 +121,9 @@ func (c *Conn) tick() {
 	if c.endStalledLocked(); c.err != nil {
 		return
 	}
+	if c.endUnclaimedLocked(); c.err != nil {
+		return
+	}
 	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
 		c.sendPingLocked(&ping{keeper: true})
 	}
@@ -150,9 +153,10 @@ func (c *Conn) armDueLocked() {
 }
 
 // deadlinesLocked lists when something may become due, 0 where nothing can.
-func (c *Conn) deadlinesLocked() [7]time.Duration {
+func (c *Conn) deadlinesLocked() [8]time.Duration {
 	return [...]time.Duration{
 		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
+		c.unclaimedByLocked(),
 	}
 }
 

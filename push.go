@@ -8,7 +8,9 @@ import (
 	"iter"
 	"math"
 	"net"
+	"slices"
 	"strings"
+	"time"
 
 	"gohyper.dev/hyper/internal/state"
 )
@@ -16,15 +18,41 @@ import (
 // A PushPolicy admits server push (RFC 9113 §8.4). The zero value takes what the peer is entitled to promise: for
 // an authority that the connection is authoritative for, with a safe and cacheable method and no body.
 // Anything else is refused with PROTOCOL_ERROR.
+//
+// A promise waits to be claimed, that is, to be yielded by Pushes. It can be claimed while the response that it was
+// made with goes on, and after that response has come to its end, whether or not its body was closed then. It is cancelled
+// where the body is closed before its end, and where the request's context or Reset ends the exchange. The promises of
+// one connection that wait hold 8 MiB at most in all, fields and bodies; and no promise waits for longer than a minute
+// after its response has ended or was last read. To make room for new ones, the oldest whose response has ended is given up
+// first; where there is none, the new one is refused. What is given up or refused so is a *PushLostError of Pushes.
 type PushPolicy struct {
 	// Max is how many pushes may be under way or wait to be claimed, on the whole connection: 100 where it is 0. It
-	// is announced as SETTINGS_MAX_CONCURRENT_STREAMS; a promise beyond it is refused with REFUSED_STREAM. Pushes that
-	// nobody reads hold the connection's window, so Max times the initial stream window should stay well below that.
+	// is announced as SETTINGS_MAX_CONCURRENT_STREAMS. A promise beyond it takes the place of the oldest that waits and whose response
+	// has ended, or is refused with REFUSED_STREAM. Pushes that nobody reads hold the connection's window, so Max times
+	// the initial stream window should stay well below that.
 	Max int
 
 	// Accept is asked about each promise that passed the checks; a false answer refuses it with CANCEL. It
 	// runs on the connection's reader: it must not block or call the connection. Nil accepts all.
 	Accept func(push *Push) bool
+}
+
+const (
+	maxUnclaimedSize = 8 << 20     // octets that the promises of a connection hold that wait to be claimed
+	unclaimedTime    = time.Minute // how long one may wait after its response has ended or was last read
+	promiseOverhead  = 1 << 10     // octets that one takes beside its fields and body
+)
+
+// A PushLostError says that promises of the peer were lost before Pushes could yield them, for want of room or time:
+// see PushPolicy. It comes after those that were not lost.
+type PushLostError struct {
+	StreamID uint32 // of the response that they were made with
+	Refused  int    // at once, as there was no room
+	Dropped  int    // later, to make room for others, or because their time was over
+}
+
+func (e *PushLostError) Error() string {
+	return fmt.Sprintf(prefix+"stream %d: %d pushes were refused and %d dropped before they were claimed", e.StreamID, e.Refused, e.Dropped)
 }
 
 func (p PushPolicy) withDefaults() PushPolicy {
@@ -36,8 +64,8 @@ func (p PushPolicy) withDefaults() PushPolicy {
 }
 
 // A Push is a response that the peer sends without having been asked for it. Until Response is called, it holds no
-// more than the initial stream window (64 KiB where Config says nothing else); it ends with the connection, with
-// Cancel, or with its parent's body being closed before Pushes yielded it.
+// more than the initial stream window (64 KiB where Config says nothing else) and its fields. Once Pushes has yielded it, it is the
+// caller's: it counts against PushPolicy.Max until it has ended, and ends by being read, with Cancel, or with the connection.
 type Push struct {
 	Request  *Request // that the peer answers: method, scheme, authority, path and header
 	ParentID uint32   // the stream of the promise
@@ -45,8 +73,134 @@ type Push struct {
 	s *Stream
 
 	// guarded by the connection's mu
-	claimed bool // Pushes yielded it
-	settled bool // it counts no more
+	parent  *Stream // it waits to be claimed there; nil: it does not
+	held    int64   // octets that it holds while it waits
+	claimed bool    // Pushes yielded it, or nobody can claim it
+	settled bool    // it counts no more
+}
+
+// unclaimed are the promises of a connection that wait to be claimed. It is guarded by the connection's mu.
+type unclaimed struct {
+	waiting []*Push // oldest first
+	held    int64   // octets that they hold
+}
+
+func (u *unclaimed) add(p *Push, parent *Stream, held int64) {
+	if p.claimed { // while PushPolicy.Accept was asked, which may hand it on
+		return
+	}
+	p.parent, p.held = parent, held
+	u.waiting = append(u.waiting, p)
+	u.held += held
+}
+
+func (u *unclaimed) remove(p *Push) {
+	if p.parent == nil {
+		return
+	}
+	p.parent = nil
+	u.held -= p.held
+	i := slices.Index(u.waiting, p)
+	u.waiting = slices.Delete(u.waiting, i, i+1)
+}
+
+// oldest is the one to be given up first: the response that it was made with has ended. Nil: there is none.
+func (u *unclaimed) oldest() *Push {
+	for _, p := range u.waiting {
+		if p.parent.recvErr != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// forget is for a connection that has ended: what has come can still be claimed, and belongs to the responses.
+func (u *unclaimed) forget() {
+	if u == nil {
+		return
+	}
+	for _, p := range u.waiting {
+		p.parent = nil
+	}
+	u.waiting, u.held = nil, 0
+}
+
+// makeRoomLocked gives promises up until size more octets can be held. It reports false where they cannot.
+func (c *Conn) makeRoomLocked(size int64) bool {
+	for c.unclaimed.held+size > maxUnclaimedSize {
+		p := c.unclaimed.oldest()
+		if p == nil {
+			return false
+		}
+		p.giveUpLocked()
+	}
+	return true
+}
+
+// chargeLocked counts size more octets that the push holds, if it waits to be claimed. Where there is no room for them, it is given up.
+func (p *Push) chargeLocked(size int64) {
+	c := p.s.c
+	if p.parent != nil && !c.makeRoomLocked(size) && p.parent != nil {
+		p.giveUpLocked()
+	}
+	if p.parent != nil {
+		p.held += size
+		c.unclaimed.held += size
+	}
+}
+
+// giveUpLocked ends a push that waits to be claimed. Pushes says so.
+func (p *Push) giveUpLocked() {
+	parent := p.parent
+	parent.lostPushesLocked().Dropped++
+	x := parent.extras
+	if i := slices.Index(x.promises, p); i >= 0 {
+		x.promises = slices.Delete(x.promises, i, i+1)
+	}
+	p.cancelLocked()
+}
+
+// lostPushesLocked is the stream's account of promises that were lost.
+func (s *Stream) lostPushesLocked() *PushLostError {
+	x := s.extrasLocked()
+	if x.lost == nil {
+		x.lost = &PushLostError{StreamID: s.id}
+	}
+	return x.lost
+}
+
+// agePromisesLocked begins, or begins again, the time that the stream's promises may wait, as it has ended or was read after that.
+func (s *Stream) agePromisesLocked() {
+	if !s.extras.promised() || s.recvErr == nil {
+		return
+	}
+	s.extras.promisesBy = s.c.clock() + unclaimedTime
+	s.c.armLocked(s.extras.promisesBy)
+}
+
+// unclaimedByLocked is when the time of the first promise that waits is over, 0: none has one.
+func (c *Conn) unclaimedByLocked() (at time.Duration) {
+	if c.unclaimed == nil {
+		return 0
+	}
+	for _, p := range c.unclaimed.waiting {
+		if by := p.parent.extras.promisesBy; by > 0 && (at == 0 || by < at) {
+			at = by
+		}
+	}
+	return at
+}
+
+// endUnclaimedLocked gives up the promises that have waited for too long.
+func (c *Conn) endUnclaimedLocked() {
+	if at := c.unclaimedByLocked(); at == 0 || c.now < at {
+		return
+	}
+	for _, p := range slices.Clone(c.unclaimed.waiting) {
+		if p.parent != nil && p.parent.extras.promisesBy > 0 && c.now >= p.parent.extras.promisesBy {
+			p.giveUpLocked()
+		}
+	}
 }
 
 // ID returns the pushed stream's identifier, which is even.
@@ -91,6 +245,7 @@ func (s *Stream) cancelPromisesLocked() {
 
 // claimLocked hands the push to the caller.
 func (p *Push) claimLocked() {
+	p.s.c.unclaimed.remove(p)
 	p.claimed = true
 	if p.s.state == state.Closed {
 		p.settleLocked()
@@ -134,10 +289,14 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 			s.extras.promises = s.extras.promises[1:]
 			push.claimLocked()
 			return push, nil
-		case s.recvErr == io.EOF:
-			return nil, nil
-		case s.recvErr != nil:
+		case s.recvErr == nil: // more may come
+		case s.recvErr != io.EOF && !s.extras.wasWhole():
 			return nil, s.recvErr
+		case s.extras.lostPushes() != nil:
+			lost := *s.extras.lost
+			return nil, &lost
+		default:
+			return nil, nil
 		}
 		if err := c.waitLocked(ctx, &s.recvQ); err != nil {
 			return nil, err
@@ -183,7 +342,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		return c.provokedLocked()
 	case f.oversize > 0:
 		return s.rejectLocked(ProtocolError, fmt.Errorf("field section of %d octets exceeds %d", f.oversize, c.cfg.MaxHeaderListSize))
-	case c.pushes > c.cfg.Push.Max:
+	case !c.placeForPushLocked(f):
+		parent.lostPushesLocked().Refused++
 		s.resetLocked(streamErr(s.id, RefusedStream, errors.New("too many pushes")))
 		return c.provokedLocked()
 	}
@@ -208,8 +368,30 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	}
 	extras := parent.extrasLocked()
 	extras.promises = append(extras.promises, s.push)
+	c.unclaimed.add(s.push, parent, promiseSize(f.fields))
 	parent.wakeReaderLocked()
 	return nil
+}
+
+// placeForPushLocked makes room for the push that was just promised, and counted.
+func (c *Conn) placeForPushLocked(f *frame) bool {
+	for c.pushes > c.cfg.Push.Max {
+		p := c.unclaimed.oldest()
+		if p == nil {
+			return false
+		}
+		p.giveUpLocked()
+	}
+	return c.makeRoomLocked(promiseSize(f.fields))
+}
+
+func promiseSize(fields []Field) int64 { return promiseOverhead + fieldsSize(fields) }
+
+func fieldsSize(fields []Field) (size int64) {
+	for i := range fields {
+		size += int64(fields[i].size())
+	}
+	return size
 }
 
 // parse fills in the promised request; it says what is malformed about it (RFC 9113 §8.3.1).

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"time"
 	"unsafe"
 
 	"gohyper.dev/hyper/internal/state"
@@ -54,14 +55,20 @@ func (r *Response) Trailer() Header {
 
 // Pushes yields what the peer promises with this response (RFC 9113 §8.4), as it comes, until the response has
 // ended, be it read or not; the promises may come before, between and after its header and body. Each promise is yielded
-// once, and is the caller's then. An error ends the sequence: that of the response, or ctx's.
+// once, and is the caller's then: to be read, or cancelled. It may be called before, while and after the body is read, and after the
+// body was closed at its end. An error ends the sequence: that of the response, ctx's, or a *PushLostError where promises were
+// refused or given up for want of room or time (see PushPolicy).
 func (r *Response) Pushes(ctx context.Context) iter.Seq2[*Push, error] { return r.s.Pushes(ctx) }
 
 // extras are what few responses have.
 type extras struct {
 	interims interims
-	promises []*Push // that nobody has claimed
 	trailer  Header
+
+	promises   []*Push        // that nobody has claimed
+	promisesBy time.Duration  // when their time is over; 0: the response goes on
+	lost       *PushLostError // promises that were not claimed in time; nil: there were none
+	whole      bool           // the response had come to its end, and was read, when the caller ended the exchange
 }
 
 func (s *Stream) extrasLocked() *extras {
@@ -72,6 +79,15 @@ func (s *Stream) extrasLocked() *extras {
 }
 
 func (x *extras) promised() bool { return x != nil && len(x.promises) > 0 }
+
+func (x *extras) lostPushes() *PushLostError {
+	if x == nil {
+		return nil
+	}
+	return x.lost
+}
+
+func (x *extras) wasWhole() bool { return x != nil && x.whole }
 
 func (x *extras) trailers() Header {
 	if x == nil {

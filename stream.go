@@ -224,7 +224,6 @@ func (s *Stream) SendTrailers(trailer Header) error {
 func (s *Stream) Reset(code ErrCode) {
 	s.c.mu.Lock()
 	s.resetLocked(streamErr(s.id, code, ErrCanceled))
-	s.cancelPromisesLocked()
 	s.c.unlock()
 }
 
@@ -313,7 +312,10 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 	if err != nil {
 		return s.malformedLocked(err)
 	}
-	if s.state == state.Closed { // the window manager ended it
+	if s.push != nil && s.message != state.AwaitingHeaders {
+		s.push.chargeLocked(fieldsSize(f.fields))
+	}
+	if s.state == state.Closed { // the window manager ended it, or there was no room for a push
 		return nil
 	}
 	s.state = next
@@ -338,7 +340,10 @@ func (s *Stream) recvDataLocked(f *frame) error {
 		}
 		s.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
 		s.window.discard(f.padding)
-		if s.state == state.Closed { // the window manager ended it
+		if s.push != nil {
+			s.push.chargeLocked(int64(body))
+		}
+		if s.state == state.Closed { // the window manager ended it, or there was no room for a push
 			return nil
 		}
 	}
@@ -501,8 +506,13 @@ func (s *Stream) resetLocked(err *StreamError) {
 	c := s.c
 	s.sendResetLocked(err.Code)
 	if s.recvErr != error(err) { // else it stands behind what is unread
+		whole := s.readLocked()
 		s.dropLocked(err)
-		s.cancelPromisesLocked()
+		if whole && c.unclaimed != nil {
+			s.extrasLocked().whole = true
+		} else {
+			s.cancelPromisesLocked()
+		}
 	}
 	s.finishLocked(err)
 	s.removeLocked()
@@ -537,7 +547,11 @@ func (s *Stream) dropLocked(err error) {
 
 // closeWindowLocked ends the receive window's books once nothing more can come and nothing is held.
 func (s *Stream) closeWindowLocked() {
-	if s.recvErr != nil && s.buf.Len() == 0 {
+	if s.recvErr == nil {
+		return
+	}
+	s.agePromisesLocked()
+	if s.buf.Len() == 0 {
 		s.window.close()
 	}
 }
@@ -685,8 +699,11 @@ func (s *Stream) closeRead() {
 	}
 	c.mu.Lock()
 	defer c.unlock()
+	whole := s.readLocked() || s.extras.wasWhole()
 	s.cancelLocked()
-	s.cancelPromisesLocked()
+	if !whole {
+		s.cancelPromisesLocked()
+	}
 }
 
 // readLocked reports whether the body was read to its orderly end.
