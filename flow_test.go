@@ -601,6 +601,11 @@ func (w *creditWalk) finish() {
 	for _, s := range w.streams {
 		if s.resp != nil {
 			s.resp.Body.Close()
+			for push := range s.resp.Pushes(w.t.Context()) { // of a response that was read to its end
+				if push != nil {
+					push.Cancel()
+				}
+			}
 		}
 		s.cancel()
 	}

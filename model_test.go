@@ -1056,10 +1056,13 @@ func (c *modelCaller) judge(call string, err error) {
 		return
 	}
 	var ce *ConnError
+	var lost *PushLostError
 	ok := false
 	switch {
 	case errors.Is(err, ErrClosed):
 		ok = m.closed
+	case errors.As(err, &lost):
+		ok = call == "Pushes" && m.pushMax > 0 && lost.Refused+lost.Dropped > 0
 	case se != nil && se.FromPeer:
 		ok = p != nil && (p.sentReset && p.early && ErrCode(p.code) == se.Code) || refused
 	case errors.As(err, &ce):

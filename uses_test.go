@@ -257,7 +257,7 @@ func TestPlayerIsKeptAheadAndNotMore(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 			}
 		}
-		if want := 62 * rate; sent < want*95/100 || sent > want*105/100 {
+		if want := int64(62 * rate); int64(sent) < want*95/100 || int64(sent) > want*105/100 {
 			t.Errorf("%d octets in a minute, want about %d", sent, want)
 		}
 		resp.Body.Close()

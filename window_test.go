@@ -481,7 +481,7 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 						}
 					}
 					// The rate has an eighth of a second to make up for lost time.
-					if most := c.burst + rate/8 + rate*(ms+1)/1000; sent > most {
+					if most := int64(c.burst) + rate/8 + int64(rate)*int64(ms+1)/1000; int64(sent) > most {
 						t.Fatalf("%d octets in %d ms, want %d at most", sent, ms+1, most)
 					}
 					if ms == 2000 {

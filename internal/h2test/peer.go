@@ -159,7 +159,7 @@ func (p *Peer) AutoPing() {
 func (p *Peer) Credit(stream uint32) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.books.credit(stream)
+	return int(p.books.credit(stream))
 }
 
 // Log returns the last frames both ways, as failures show them: "-> " is by the client.
@@ -365,21 +365,21 @@ func (p *Peer) unread(f Frame) {
 // sent, so a change of the initial size touches no stream.
 type books struct {
 	client    map[wire.SettingID]uint32 // the client's settings, beyond the defaults
-	granted   map[uint32]int            // WINDOW_UPDATE increments of the client, by stream
-	sent      map[uint32]int            // DATA of the peer
+	granted   map[uint32]int64          // WINDOW_UPDATE increments of the client, by stream
+	sent      map[uint32]int64          // DATA of the peer
 	announced announced                 // the peer's settings
-	allowed   map[uint32]int            // WINDOW_UPDATE increments of the peer
-	received  map[uint32]int            // DATA of the client
+	allowed   map[uint32]int64          // WINDOW_UPDATE increments of the peer
+	received  map[uint32]int64          // DATA of the client
 }
 
 func newBooks() books {
 	return books{
 		client:    maps.Clone(defaults),
-		granted:   map[uint32]int{},
-		sent:      map[uint32]int{},
+		granted:   map[uint32]int64{},
+		sent:      map[uint32]int64{},
 		announced: announced{acked: maps.Clone(defaults)},
-		allowed:   map[uint32]int{},
-		received:  map[uint32]int{},
+		allowed:   map[uint32]int64{},
+		received:  map[uint32]int64{},
 	}
 }
 
@@ -389,10 +389,10 @@ var defaults = map[wire.SettingID]uint32{
 	wire.SettingMaxFrameSize:      wire.MinMaxFrameSize,
 }
 
-func (b *books) credit(stream uint32) int {
-	initial := wire.InitialWindow
+func (b *books) credit(stream uint32) int64 {
+	initial := int64(wire.InitialWindow)
 	if stream != 0 {
-		initial = int(b.client[wire.SettingInitialWindowSize])
+		initial = int64(b.client[wire.SettingInitialWindowSize])
 	}
 	return initial + b.granted[stream] - b.sent[stream]
 }
@@ -409,16 +409,16 @@ func (b *books) recv(f Frame) error {
 		}
 	case wire.WindowUpdate:
 		increment := wire.ParseWindowUpdate(f.Payload)
-		b.granted[f.StreamID] += increment
+		b.granted[f.StreamID] += int64(increment)
 		// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1.
 		if credit := b.credit(f.StreamID); increment == 0 || credit > wire.MaxWindow {
 			return violation(fmt.Sprintf("%s makes a window of %d", f, credit))
 		}
 	case wire.Data:
-		b.received[0] += f.Length
-		b.received[f.StreamID] += f.Length
+		b.received[0] += int64(f.Length)
+		b.received[f.StreamID] += int64(f.Length)
 		// RFC 9113 §6.9: a sender MUST NOT send a flow-controlled frame that exceeds either window.
-		stream := int(b.announced.most(wire.SettingInitialWindowSize)) + b.allowed[f.StreamID]
+		stream := int64(b.announced.most(wire.SettingInitialWindowSize)) + b.allowed[f.StreamID]
 		if f.Length > 0 && (b.received[0] > wire.InitialWindow+b.allowed[0] || b.received[f.StreamID] > stream) {
 			return violation(fmt.Sprintf("%v exceeds a window: %d of %d on the stream, %d of %d on the connection",
 				f.FrameHeader, b.received[f.StreamID], stream, b.received[0], wire.InitialWindow+b.allowed[0]))
@@ -435,10 +435,10 @@ func (b *books) send(h wire.FrameHeader, payload []byte) {
 	case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
 		b.announced.pending = append(b.announced.pending, slices.Collect(wire.ParseSettings(payload)))
 	case h.Type == wire.WindowUpdate && len(payload) == 4:
-		b.allowed[h.StreamID] += wire.ParseWindowUpdate(payload)
+		b.allowed[h.StreamID] += int64(wire.ParseWindowUpdate(payload))
 	case h.Type == wire.Data:
-		b.sent[0] += h.Length
-		b.sent[h.StreamID] += h.Length
+		b.sent[0] += int64(h.Length)
+		b.sent[h.StreamID] += int64(h.Length)
 	}
 }
 
