@@ -20,12 +20,15 @@ type slots struct {
 	// Streams that we reset. Until the peer has seen that, which the answer to a later PING proves, it may send on
 	// them, and counts them: cancelling and opening in a loop must not exceed its limit.
 	reset map[uint32]resetMark
+
+	forgotten uint32 // the highest stream of ours whose mark is gone though the peer had not ended it
 }
 
 // A resetMark belongs to a stream that we reset.
 type resetMark struct {
-	ping uint64 // the last one sent before: the answer to any later PING proves that the peer knows
-	held bool   // it occupies a slot until then
+	ping   uint64 // the last one sent before: the answer to any later PING proves that the peer knows
+	credit int64  // what the peer may still send on it
+	held   bool   // it occupies a slot until then
 }
 
 const (
@@ -224,6 +227,9 @@ func (s *slots) isReset(id uint32) bool {
 	return ok
 }
 
+// mayHaveReset reports whether stream id of ours was ended by our RST_STREAM, as far as that is remembered.
+func (s *slots) mayHaveReset(id uint32) bool { return id <= s.forgotten || s.isReset(id) }
+
 // forget drops the mark of a stream on which the peer sends no more.
 func (s *slots) forget(id uint32) {
 	if m, ok := s.reset[id]; ok {
@@ -239,6 +245,9 @@ func (s *slots) confirm(n uint64) {
 	for id, m := range s.reset {
 		if m.ping < n {
 			s.forget(id)
+			if id%2 == 1 {
+				s.forgotten = max(s.forgotten, id)
+			}
 		}
 	}
 }

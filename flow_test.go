@@ -195,8 +195,8 @@ func TestRefusedDataComesBackToTheConnection(t *testing.T) {
 				if _, err := s.Response(t.Context()); !errors.Is(err, ErrCode(c.code)) {
 					t.Errorf("Response: %v", err)
 				}
-				for range 3 {
-					peer.WritePaddedData(1, 0, make([]byte, 500), 255)
+				for range 3 { // within what the stream's window allows
+					peer.WritePaddedData(1, 0, make([]byte, 100), 155)
 				}
 				wantFullCredit(t, peer, "late DATA")
 				peer.WantIdle("and no second RST_STREAM")

@@ -49,15 +49,20 @@ type bucket struct {
 }
 
 // take spends one of the budget and reports whether there was one.
-func (b *bucket) take(now time.Duration) bool {
-	if b.left == 0 {
-		b.earn(int(min(now-b.at, time.Hour) * time.Duration(b.perSecond) / time.Second))
-		b.at = now
+func (b *bucket) take(now time.Duration) bool { return b.takeMany(now, 1) }
+
+// takeMany spends n of the budget, or nothing where there are fewer. It reports which.
+func (b *bucket) takeMany(now time.Duration, n int) bool {
+	if b.left < n {
+		if fresh := int(min(now-b.at, time.Hour) * time.Duration(b.perSecond) / time.Second); fresh > 0 {
+			b.earn(fresh)
+			b.at = now
+		}
 	}
-	if b.left == 0 {
+	if b.left < n {
 		return false
 	}
-	b.left--
+	b.left -= n
 	return true
 }
 
@@ -71,6 +76,7 @@ const (
 	provokedBurst = 1000
 	provokedRate  = 33 // a second
 	smallUpdate   = 256
+	floodOctets   = 1 << 10 // of what is discarded cost as much as a frame that carries nothing
 )
 
 func (c *Conn) startLivenessLocked() {
@@ -385,6 +391,15 @@ func (s *Stream) chargeInterimLocked() error {
 	i := &s.extrasLocked().interims
 	if i.count++; i.count > freeInterims && !s.c.noise.take(s.c.now) {
 		return connErr(EnhanceYourCalm, "too many interim responses on stream %d", s.id)
+	}
+	return nil
+}
+
+// chargeFloodLocked counts a frame whose octets are discarded. It costs as much as one that carries nothing, and once
+// more for each floodOctets, so that all of them together are bounded in octets, too.
+func (c *Conn) chargeFloodLocked(octets int) error {
+	if !c.noise.takeMany(c.now, 1+octets/floodOctets) {
+		return connErr(EnhanceYourCalm, "too many octets that are discarded")
 	}
 	return nil
 }

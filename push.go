@@ -319,8 +319,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	parent := c.streams[f.StreamID]
 	switch {
 	case parent != nil && parent.push == nil && parent.state.CanRecv():
-	case parent == nil && f.StreamID%2 == 1 && c.slots.isReset(f.StreamID):
-		// We ended the parent and the peer had not heard yet. The promise is real all the same.
+	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
+		// RFC 9113 §5.1: we ended the parent, and the peer had not heard yet. The promise is real all the same.
 	default:
 		return connErr(ProtocolError, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
 	}

@@ -118,7 +118,7 @@ func (c *Conn) dispatchLocked(f *frame) error {
 		// RFC 9218 §7.1: it is the client's to send; from a server it is a PROTOCOL_ERROR.
 		return connErr(ProtocolError, "PRIORITY_UPDATE from a server")
 	}
-	return c.noiseLocked() // §5.5: a type we do not know
+	return c.chargeFloodLocked(f.Length) // §5.5: a type we do not know
 }
 
 // notSettingsLocked ends a connection whose peer does not begin with SETTINGS (RFC 9113 §3.4). One that says goodbye
@@ -163,20 +163,43 @@ func (c *Conn) isIdleLocked(id uint32) bool {
 	return id > c.lastPushID
 }
 
-// strayLocked judges a frame on a stream that is not there (RFC 9113 §5.1). It is nil for what was under way when
-// we ended the stream.
-func (c *Conn) strayLocked(f *frame) error {
-	switch {
-	case c.isIdleLocked(f.StreamID):
-		return connErr(ProtocolError, "%v on the idle stream %d", f.Type, f.StreamID)
-	case c.slots.isReset(f.StreamID):
-		if f.Flags.Has(wire.EndStream) && f.Type != wire.PushPromise {
-			c.slots.forget(f.StreamID)
-			c.admitLocked()
-		}
-		return c.noiseLocked()
+// strayDataLocked discards DATA on a stream that is not there. RFC 9113 §5.1: what comes on a stream that we reset was under
+// way, and what comes on any other closed stream may be discarded, too. It is not answered: on a closed stream nothing may be
+// sent.
+func (c *Conn) strayDataLocked(f *frame) error {
+	if c.isIdleLocked(f.StreamID) {
+		return connErr(ProtocolError, "DATA on the idle stream %d", f.StreamID)
 	}
-	return connErr(StreamClosed, "%v on the closed stream %d", f.Type, f.StreamID)
+	mark, isReset := c.slots.reset[f.StreamID]
+	if !isReset {
+		return c.chargeFloodLocked(f.Length)
+	}
+	// RFC 9113 §6.9.1: the peer may not send more than its window allows, whatever becomes of it.
+	if int64(f.Length) > mark.credit {
+		return connErr(FlowControlError, "DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
+	}
+	mark.credit -= int64(f.Length)
+	c.slots.reset[f.StreamID] = mark
+	c.strayEndLocked(f)
+	c.noise.earn((f.Length - f.padding) / 64)
+	return c.noiseLocked()
+}
+
+// strayHeadersLocked discards a field section on a stream that is not there. It has been decoded, for the compression state.
+func (c *Conn) strayHeadersLocked(f *frame) error {
+	if c.isIdleLocked(f.StreamID) {
+		return connErr(ProtocolError, "HEADERS on the idle stream %d", f.StreamID)
+	}
+	c.strayEndLocked(f)
+	return c.chargeFloodLocked(max(f.Length, c.frames.listSize))
+}
+
+// strayEndLocked: the peer sends no more on a stream that we reset, and does not count it any more.
+func (c *Conn) strayEndLocked(f *frame) {
+	if f.Flags.Has(wire.EndStream) {
+		c.slots.forget(f.StreamID)
+		c.admitLocked()
+	}
 }
 
 func (c *Conn) recvDataLocked(f *frame) error {
@@ -192,8 +215,7 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		c.counts.dataReceived += int64(f.Length)
 		if s == nil {
 			c.window.consume(f.Length - f.padding) // late DATA: we ended this stream and the peer had not heard yet
-			c.noise.earn((f.Length - f.padding) / 64)
-			return c.strayLocked(f)
+			return c.strayDataLocked(f)
 		}
 		if f.Length == f.padding && !f.Flags.Has(wire.EndStream) {
 			if err := c.noiseLocked(); err != nil {
@@ -220,7 +242,7 @@ func (c *Conn) starveOthersLocked(s *Stream) {
 func (c *Conn) recvHeadersLocked(f *frame) error {
 	s := c.streams[f.StreamID]
 	if s == nil {
-		return c.strayLocked(f)
+		return c.strayHeadersLocked(f)
 	}
 	if f.isInterim() {
 		if err := s.chargeInterimLocked(); err != nil {
@@ -287,7 +309,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 		}
 	}
 	c.closeIfDrainedLocked()
-	return c.noiseLocked()
+	return c.chargeFloodLocked(f.Length)
 }
 
 // maxDebug bounds what is kept of the debug data of several GOAWAYs together.

@@ -488,7 +488,8 @@ func (s *Stream) sendResetLocked(code ErrCode) {
 	c := s.c
 	s.mustLocked(state.SendReset)
 	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(code)))
-	c.slots.mark(s.id, resetMark{ping: c.pingsSent, held: s.push == nil})
+	// What was granted and is not announced yet, the peer will never hear of.
+	c.slots.mark(s.id, resetMark{ping: c.pingsSent, credit: s.window.credit - s.window.pending, held: s.push == nil})
 }
 
 // abort resets the stream because of something on this side: its context, its body, its caller.

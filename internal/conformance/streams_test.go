@@ -38,6 +38,19 @@ var rejected = &moment{
 	finish: nothing,
 }
 
+// answerPing has the peer answer a PING.
+func answerPing(l *lab) {
+	done := make(chan error)
+	go func() {
+		_, err := l.conn.Ping(l.t.Context())
+		done <- err
+	}()
+	l.WritePing(wire.Ack, l.WantPing("asked for", 0))
+	if err := <-done; err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 var streamRows = concat([]row{
 	// RFC 9113 §5.1: idle.
 	{"9113 §5.1", "DataOnIdle", "idle: DATA is a connection error", waiting, frame(wire.Data, 0, 3, "hello"), endsConn(hyper.ProtocolError)},
@@ -124,24 +137,24 @@ var streamRows = concat([]row{
 		}, goesOn},
 
 	// Closed, by END_STREAM of both sides.
-	{"9113 §5.1", "DataOnClosed", "closed: DATA may be a connection error or discarded; hyper ends the connection", closed, frame(wire.Data, 0, 1, "more"), endsConn(hyper.StreamClosed)},
-	{"9113 §5.1", "HeadersOnClosed", "closed: HEADERS may be a connection error or discarded; hyper ends the connection", closed, headers(0, ":status: 200"), endsConn(hyper.StreamClosed)},
-	{"9113 §5.1", "TrailersOnClosed", "closed: HEADERS behind trailers may be a connection error or discarded; hyper ends the connection", waiting.then(func(l *lab) {
+	{"9113 §5.1", "DataOnClosed", "closed: DATA may be a connection error or discarded; hyper discards it", closed, frame(wire.Data, 0, 1, "more"), accepted},
+	{"9113 §5.1", "HeadersOnClosed", "closed: HEADERS may be a connection error or discarded; hyper discards them", closed, headers(0, ":status: 200"), accepted},
+	{"9113 §5.1", "TrailersOnClosed", "closed: HEADERS behind trailers may be a connection error or discarded; hyper discards them", waiting.then(func(l *lab) {
 		l.WriteHeaders(1, 0, ":status: 200")
 		l.WriteTrailers(1, "x-trailer: 1")
 		l.want(l.caller, 200, "")
 		l.at = closed
-	}), headers(wire.EndStream, "x-trailer: 2"), endsConn(hyper.StreamClosed)},
+	}), headers(wire.EndStream, "x-trailer: 2"), accepted},
 	{"9113 §5.1", "WindowUpdateOnClosed", "closed: WINDOW_UPDATE is ignored", closed, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
 	{"9113 §5.1", "ResetOnClosed", "closed: RST_STREAM is ignored", closed, frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
 	{"9113 §6.6", "PushPromiseOnClosed", "PUSH_PROMISE on a stream that is neither open nor half-closed (local) is a connection error: closed", closed.with(pushing),
 		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
 
 	// Closed, by the peer's RST_STREAM.
-	{"9113 §5.1", "DataBehindThePeersReset", "closed: DATA behind the peer's own RST_STREAM may be a connection error or discarded; hyper ends the connection", peerReset,
-		frame(wire.Data, 0, 1, "more"), endsConn(hyper.StreamClosed)},
-	{"9113 §5.1", "HeadersBehindThePeersReset", "closed: HEADERS behind the peer's own RST_STREAM may be a connection error or discarded; hyper ends the connection", peerReset,
-		headers(0, ":status: 200"), endsConn(hyper.StreamClosed)},
+	{"9113 §5.1", "DataBehindThePeersReset", "closed: DATA behind the peer's own RST_STREAM may be a connection error or discarded; hyper discards it", peerReset,
+		frame(wire.Data, 0, 1, "more"), accepted},
+	{"9113 §5.1", "HeadersBehindThePeersReset", "closed: HEADERS behind the peer's own RST_STREAM may be a connection error or discarded; hyper discards them", peerReset,
+		headers(0, ":status: 200"), accepted},
 	{"9113 §5.1", "ResetBehindThePeersReset", "closed: RST_STREAM twice is ignored", peerReset, frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
 	{"9113 §5.1", "WindowUpdateBehindThePeersReset", "closed: WINDOW_UPDATE behind the peer's RST_STREAM is ignored", peerReset, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
 	{"9113 §6.6", "PushPromiseBehindThePeersReset", "PUSH_PROMISE behind the peer's own RST_STREAM is a connection error", peerReset.with(pushing),
@@ -290,6 +303,18 @@ func discardedRows() (rows []row) {
 				l.lastPush = 2
 				promise(l, 1, 2) // so 2 is not idle any more
 			}, endsConn(hyper.ProtocolError)},
+		row{"9113 §5.1", "PromiseBehindAnAnsweredPing", "PUSH_PROMISE on a stream that we reset is refused by RST_STREAM also when a later PING has been answered", weReset.with(pushing).then(answerPing),
+			func(l *lab) {
+				promise(l, 1, 2)
+				l.WantRSTStream("nobody can claim it", 2, wire.Cancel)
+				l.lastPush = 2
+			}, goesOn},
+		row{"9113 §5.1", "DataBehindAnAnsweredPing", "DATA on a stream that we reset is discarded also when a later PING has been answered", weReset.then(answerPing),
+			frame(wire.Data, 0, 1, "late"), accepted},
+		row{"9113 §5.1", "HeadersBehindAnAnsweredPing", "HEADERS on a stream that we reset are discarded also when a later PING has been answered", weReset.then(answerPing),
+			headers(0, ":status: 200"), accepted},
+		row{"9113 §6.9.1", "LateDataBeyondTheWindow", "DATA on a stream that we reset counts for its window: beyond it is a connection error", weReset.with(tightCfg),
+			all(frame(wire.Data, 0, 1, "0123456789"), frame(wire.Data, 0, 1, "x")), endsConn(hyper.FlowControlError)},
 		row{"9113 §5.1", "BadBlockOnAResetStream", "the field block of a stream that we reset is decoded: what is wrong with it is a connection error", weReset,
 			block(0, "\x80"), endsConn(hyper.CompressionError)},
 	)
