@@ -10,16 +10,21 @@ import (
 )
 
 // slots is the admission of our streams: the peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2) says how many may be
-// open, and callers who want one more wait in turn. It is guarded by the connection's mu.
+// open, and callers who want one more wait in turn. They wait, too, while too many octets are not written yet. It is guarded by
+// the connection's mu.
 type slots struct {
-	limit   uint32
-	used    int // streams that the peer may count
-	waiting waitQueue
-	wanted  bool // reserve found none
+	limit    uint32
+	used     int       // streams that the peer may count, and slots that were given to callers
+	waiting  waitQueue // callers without a slot, in the order in which they came
+	granted  waitQueue // callers with a slot that they do not know of yet, in that order
+	grants   int       // of them
+	wanted   bool      // reserve found none
+	admitDue bool      // admitLocked was called while frames are received: once for all of them is enough
 
 	// Streams that we reset. Until the peer has seen that, which the answer to a later PING proves, it may send on
 	// them, and counts them: cancelling and opening in a loop must not exceed its limit.
 	reset map[uint32]resetMark
+	held  int // of them occupy a slot
 
 	forgotten uint32 // the highest stream of ours whose mark is gone though the peer had not ended it
 }
@@ -34,7 +39,10 @@ type resetMark struct {
 const (
 	initialSlots   = 100 // until the peer's SETTINGS are here, RFC 9113 §6.5.2 recommends no less
 	unlimitedSlots = math.MaxUint32
-	maxResetMarks  = 1000 // more of them cause a PING
+	pingResetMarks = 1000    // so many marks cause a PING
+	maxResetMarks  = 4000    // no stream is opened beyond so many
+	maxGrants      = 128     // more are given when these are used: what is given may have to be taken back
+	maxUnwritten   = 1 << 20 // octets: no stream is opened beyond so many
 )
 
 // takesRequestsLocked says why a new stream cannot be opened, if so.
@@ -46,6 +54,8 @@ func (c *Conn) takesRequestsLocked() error {
 		unsent := c.goAway.because(ErrDrained)
 		unsent.unprocessed = true
 		return unsent
+	case c.mute && c.err == nil:
+		return &ConnError{Err: errMute, unprocessed: true}
 	case c.err != nil:
 		unsent := *asConnError(c.err)
 		unsent.unprocessed = true
@@ -55,6 +65,9 @@ func (c *Conn) takesRequestsLocked() error {
 	}
 	return nil
 }
+
+// errMute: the peer does not answer the PINGs that would free the slots of streams that we reset.
+var errMute = fmt.Errorf("%w: %w", ErrDrained, ErrPingTimeout)
 
 // A turn says how a request comes to its slot.
 type turn uint8
@@ -98,54 +111,71 @@ var errNoSlot = errors.New("hyper: no free stream")
 // takeSlotLocked waits, until ctx or cancel ends it, for a slot. Slots go to callers in the order in which they came.
 func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how turn) error {
 	s := &c.slots
+	if how == reserved {
+		return c.claimReservedLocked()
+	}
 	if err := c.takesRequestsLocked(); err != nil {
-		if how == reserved {
-			s.used--
-		}
 		return err
 	}
 	switch {
-	case how == reserved && int64(s.used) > int64(s.limit):
-		// SETTINGS lowered the limit since then, and their acknowledgment is out: the slot is not there any more.
-		c.giveSlotLocked()
-		return errNoSlot
-	case how == reserved:
-		return nil
-	case s.free() && s.waiting.empty():
+	case c.slotFreeLocked() && s.waiting.empty():
 		s.used++
 		return nil
 	case how == ifFree:
 		return errNoSlot
 	}
-	w := c.newWaiterLocked()
+	return c.waitForSlotLocked(ctx, cancel)
+}
+
+// claimReservedLocked begins to use a slot that was reserved.
+func (c *Conn) claimReservedLocked() error {
+	if err := c.takesRequestsLocked(); err != nil {
+		c.slots.used--
+		return err
+	}
+	if c.overdrawnLocked() {
+		// SETTINGS lowered the limit since then, and their acknowledgment is out: the slot is not there any more.
+		c.giveSlotLocked()
+		return errNoSlot
+	}
+	return nil
+}
+
+// waitForSlotLocked waits for a slot until ctx or cancel ends it.
+func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) error {
+	s, w := &c.slots, c.newWaiterLocked()
 	s.waiting.push(w)
 	c.pingForSlotsLocked()
-	c.unlock()
-	err := w.wait(ctx, cancel)
-	c.mu.Lock()
-	for err == nil && w.granted && int64(s.used) > int64(s.limit) && c.takesRequestsLocked() == nil {
-		// SETTINGS lowered the limit before we woke, and their acknowledgment is out: the slot is not there any more.
-		w.granted = false
-		s.waiting.pushFront(w)
-		c.giveSlotLocked()
+	var err error
+	for err == nil {
 		c.unlock()
 		err = w.wait(ctx, cancel)
 		c.mu.Lock()
+		if c.takesRequestsLocked() != nil {
+			break
+		}
+		c.withdrawLocked()
+		if w.granted {
+			break
+		}
 	}
 	granted := w.granted
+	if granted {
+		s.granted.remove(w)
+		s.grants--
+	}
 	c.releaseLocked(&s.waiting, w)
-	if err != nil && err != errRequestCanceled {
+	switch err {
+	case nil:
+		err = c.takesRequestsLocked()
+	case errRequestCanceled:
+	default:
 		err = &slotWaitError{err: err, limit: int64(s.limit), known: c.peer.known}
 	}
 	switch {
-	case err == nil && granted:
-		if err = c.takesRequestsLocked(); err == nil {
-			return nil
-		}
 	case err == nil:
-		return c.takesRequestsLocked()
-	}
-	if granted { // and too late
+		c.admitMoreLocked()
+	case granted: // and too late
 		c.giveSlotLocked()
 	}
 	return err
@@ -177,49 +207,108 @@ func (c *Conn) giveSlotLocked() {
 	c.admitLocked()
 }
 
-// admitLocked hands free slots to those who wait.
+// admitLocked hands free slots to those who wait. While frames are received that is put off until all at hand are dealt
+// with: the peer may raise and lower its limit in each.
 func (c *Conn) admitLocked() {
 	s := &c.slots
-	for s.free() && !s.waiting.empty() {
-		s.used++
-		s.waiting.wakeFirst()
+	if s.admitDue = c.receiving; s.admitDue {
+		return
 	}
-	if s.wanted && s.free() {
+	c.withdrawLocked()
+	for !s.waiting.empty() && s.grants < maxGrants && c.slotFreeLocked() {
+		s.used++
+		s.grants++
+		w := s.waiting.head
+		s.waiting.remove(w)
+		w.granted = true
+		s.granted.push(w)
+		w.wake()
+	}
+	if s.wanted && c.slotFreeLocked() {
 		s.wanted, c.news = false, true
 	}
 	c.pingForSlotsLocked()
 }
 
-// pingForSlotsLocked sends a PING if callers wait for slots that streams hold which we reset, or if too
-// many marks have gathered. One PING at a time; none otherwise: servers count them (golang/go#76296).
-func (c *Conn) pingForSlotsLocked() {
-	s := &c.slots
-	if len(s.reset) == 0 || c.pingPendingLocked() {
-		return
-	}
-	if len(s.reset) >= maxResetMarks || (s.wanted || !s.waiting.empty()) && s.held() > 0 {
-		c.sendPingLocked(&ping{})
+// admitMoreLocked is admitLocked where nothing has changed but that there is more room.
+func (c *Conn) admitMoreLocked() {
+	if !c.slots.waiting.empty() || c.slots.wanted {
+		c.admitLocked()
 	}
 }
 
-func (s *slots) free() bool { return int64(s.used) < int64(s.limit) }
+// withdrawLocked takes slots back that callers have and do not use yet, where they are not there any more. The last ones
+// go first, and all keep their turn.
+func (c *Conn) withdrawLocked() {
+	s := &c.slots
+	for s.granted.tail != nil && c.overdrawnLocked() {
+		w := s.granted.tail
+		s.granted.remove(w)
+		w.granted = false
+		s.waiting.pushFront(w)
+		s.used--
+		s.grants--
+	}
+}
 
-// held counts the slots of streams that we reset, which the peer may not know yet.
-func (s *slots) held() (n int) {
-	for _, m := range s.reset {
-		if m.held {
-			n++
+// overdrawnLocked reports whether a slot that was given, and is not used yet, must not be used.
+func (c *Conn) overdrawnLocked() bool {
+	return int64(c.slots.used) > int64(c.slots.limit) || c.crowdedLocked()
+}
+
+// slotFreeLocked reports whether one stream more may be opened.
+func (c *Conn) slotFreeLocked() bool {
+	s := &c.slots
+	return int64(s.used) < int64(s.limit) && len(s.reset) < maxResetMarks && !c.crowdedLocked()
+}
+
+// crowdedLocked reports whether so many octets wait for a peer that reads slowly that no request should add to them.
+func (c *Conn) crowdedLocked() bool { return c.queued-c.flushed >= maxUnwritten }
+
+// waitForRoomLocked waits, for calls that add octets and open no stream, until the peer has read enough.
+func (c *Conn) waitForRoomLocked(ctx context.Context) error {
+	for c.crowdedLocked() && c.err == nil {
+		if err := c.waitLocked(ctx, &c.flushQ); err != nil {
+			return err
 		}
 	}
-	return n
+	return c.err
 }
 
-// mark remembers a stream that we reset.
+// needsAnswerLocked reports whether callers wait for slots that streams hold which we reset, or too many marks have gathered:
+// the answer to a PING frees them.
+func (c *Conn) needsAnswerLocked() bool {
+	s := &c.slots
+	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.empty())
+}
+
+// pingForSlotsLocked sends a PING if its answer is needed. One PING at a time; none otherwise: servers count them
+// (golang/go#76296).
+func (c *Conn) pingForSlotsLocked() {
+	if len(c.slots.reset) == 0 || !c.needsAnswerLocked() || c.err != nil {
+		return
+	}
+	if len(c.pings) > 0 {
+		if at := c.askAgainAtLocked(); at > c.clock() {
+			c.armLocked(at)
+			return
+		}
+	}
+	c.sendPingLocked(&ping{slots: true})
+}
+
+// mark remembers a stream that we reset. Beyond maxResetMarks pushes are not remembered.
 func (s *slots) mark(id uint32, m resetMark) {
+	if !m.held && len(s.reset) >= maxResetMarks {
+		return
+	}
 	if s.reset == nil {
 		s.reset = make(map[uint32]resetMark)
 	}
 	s.reset[id] = m
+	if m.held {
+		s.held++
+	}
 }
 
 func (s *slots) isReset(id uint32) bool {
@@ -236,6 +325,7 @@ func (s *slots) forget(id uint32) {
 		delete(s.reset, id)
 		if m.held {
 			s.used--
+			s.held--
 		}
 	}
 }
@@ -255,7 +345,7 @@ func (s *slots) confirm(n uint64) {
 // A waiter is one caller who waits. Waking it fills its one-slot channel, so that nobody who wakes ever blocks.
 type waiter struct {
 	ready      chan struct{}
-	granted    bool // woken by wakeFirst: what it waited for is its own
+	granted    bool // what it waited for is its own
 	queued     bool
 	prev, next *waiter
 }
@@ -347,22 +437,19 @@ func (q *waitQueue) remove(w *waiter) {
 	w.queued, w.prev, w.next = false, nil, nil
 }
 
-func (q *waitQueue) wake(w *waiter) {
-	q.remove(w)
-	w.ready <- struct{}{}
-}
-
-func (q *waitQueue) wakeAll() {
-	for q.head != nil {
-		q.wake(q.head)
+// wake makes w's caller look again. It may have been woken before and not have run since.
+func (w *waiter) wake() {
+	select {
+	case w.ready <- struct{}{}:
+	default:
 	}
 }
 
-// wakeFirst grants the first in the queue what it waits for.
-func (q *waitQueue) wakeFirst() {
-	w := q.head
-	w.granted = true
-	q.wake(w)
+func (q *waitQueue) wakeAll() {
+	for w := q.head; w != nil; w = q.head {
+		q.remove(w)
+		w.wake()
+	}
 }
 
 // waitLocked is how a call waits: it queues itself, unlocks, parks until q is woken or ctx ends, and locks again. The

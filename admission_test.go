@@ -335,3 +335,117 @@ func TestWaitingForASlotObeysItsContext(t *testing.T) {
 		peer.WantIdle("nothing was sent")
 	})
 }
+
+// What is given to callers may have to be taken back: only so many have something that they do not use yet, and each keeps
+// its turn.
+func TestFewSlotsAreGivenAtOnceAndTakenBackInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conn := dialPeer(t, nil, atMost(0))
+		const callers = 3 * maxGrants
+		for i := range callers {
+			getAsync(conn, fmt.Sprint("/", i))
+			synctest.Wait()
+		}
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		s := &conn.slots
+		var order []*waiter
+		for w := s.waiting.head; w != nil; w = w.next {
+			order = append(order, w)
+		}
+		for range 5 {
+			s.limit = callers
+			conn.admitLocked()
+			if n := s.granted.length(); n != maxGrants || s.grants != n || s.used != n {
+				t.Fatalf("%d slots are given, %d booked, %d used", n, s.grants, s.used)
+			}
+			s.limit = 3
+			conn.admitLocked()
+			if n := s.granted.length(); n != 3 || s.grants != n || s.used != n {
+				t.Fatalf("%d slots are left, %d booked, %d used", n, s.grants, s.used)
+			}
+		}
+		s.limit = 0
+		conn.admitLocked()
+		i := 0
+		for w := s.waiting.head; w != nil; w = w.next {
+			if w != order[i] || w.granted {
+				t.Fatalf("another one has place %d", i)
+			}
+			i++
+		}
+		if i != callers || s.used != 0 {
+			t.Errorf("%d wait, %d slots are used", i, s.used)
+		}
+	})
+}
+
+// A peer without a limit that answers no PING cannot make us remember streams without end.
+func TestMarksOfResetStreamsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate)
+		open := func() error {
+			s, err := conn.Open(withTimeout(t, time.Second), &Request{})
+			if err == nil {
+				s.Reset(Cancel)
+			}
+			return err
+		}
+		for range maxResetMarks {
+			if err := open(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := open(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("one more: %v", err)
+		}
+		if n := len(conn.slots.reset); n != maxResetMarks || conn.slots.held != n {
+			t.Errorf("%d marks, %d slots are held", n, conn.slots.held)
+		}
+		next := getAsync(conn, "/next")
+		peer.AutoPing()
+		peer.WritePing(wire.Ack, peer.WantPing("too many marks", 0))
+		synctest.Wait()
+		answerEmpty(peer, 2*maxResetMarks+1)
+		next.want(t, "the answer has made room")
+		if n := len(conn.slots.reset); n > pingResetMarks {
+			t.Errorf("%d marks are left", n)
+		}
+	})
+}
+
+// A PING that is not written yet is not held against the peer.
+func TestSlotPingThatIsNotWrittenIsNotOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, client := newPeer(t, &Config{WriteStallTimeout: -1, KeepAlive: -1})
+		peer.Handshake(atMost(1))
+		cancelled := doAsync(withTimeout(t, time.Second), conn, &Request{})
+		peer.WantHeaders("the first", 1)
+		client.SetWriteBuffer(0)
+		cancelled.wantErr(t, "it timed out")
+		next := getAsync(conn, "/next")
+		time.Sleep(time.Minute)
+		client.SetWriteBuffer(-1)
+		peer.WantRSTStream("it timed out", 1, wire.Cancel)
+		peer.WritePing(wire.Ack, peer.WantPing("a minute late", 0))
+		peer.WantHeaders("the slot is free", 3, ":path: /next")
+		answerEmpty(peer, 3)
+		next.want(t, "its response")
+	})
+}
+
+func TestPingsThatTimeOutLeaveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		for range 100 {
+			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			peer.WantPing("asked for", 0)
+		}
+		if n := len(conn.pings); n != 0 {
+			t.Errorf("%d PINGs are remembered", n)
+		}
+	})
+}

@@ -52,6 +52,7 @@ type Conn struct {
 	err      error // the first one: what every caller sees
 	closed   bool  // Close was called: nothing is handed out any more, not even what had arrived
 	draining bool  // Shutdown was called: no new streams, and the end after the last one
+	mute     bool  // the peer answers no PING that slots need: no new streams, and the end after the last one
 	goAway   *ConnError
 
 	// writing
@@ -81,6 +82,7 @@ type Conn struct {
 	idleSince  time.Duration
 	wakeups    []*Stream // to be woken when the reader has no more frames at hand
 	ahead      bool      // of a reader whose octets grow cold: readLoop lets it run first
+	receiving  bool      // readLoop deals with the frames at hand
 	reading    bool      // readLoop has nothing at hand, and touches nothing of frames but the buffer until it has the lock again
 	resting    bool      // and nobody waits for anything
 	rests      uint8     // that were short, in a row, up to busy
@@ -398,7 +400,17 @@ func (c *Conn) closeIfDrainedLocked() {
 		c.failLocked(ErrClosed)
 	case c.goAway != nil:
 		c.failLocked(c.goAway)
+	case c.mute:
+		c.failLocked(&ConnError{Err: errMute})
 	}
+}
+
+// muteLocked ends the taking of requests on a connection whose peer does not answer the PINGs that slots need. Those who wait
+// can be served elsewhere; what is open may come to its end.
+func (c *Conn) muteLocked() {
+	c.mute, c.news = true, true
+	c.slots.waiting.wakeAll()
+	c.closeIfDrainedLocked()
 }
 
 func (c *Conn) fail(err error) {

@@ -670,10 +670,10 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 	if c.pushes != pushes || c.cfg.Push != nil && pushes > c.cfg.Push.Max {
 		wrong("%d pushes are there, %d booked", pushes, c.pushes)
 	}
-	if !c.slots.waiting.empty() && c.slots.free() {
+	if !c.slots.waiting.empty() && c.slotFreeLocked() && c.slots.grants < maxGrants {
 		wrong("a slot is free and somebody waits for it")
 	}
-	if !c.slots.waiting.empty() && c.slots.held() > 0 && len(c.pings) == 0 {
+	if !c.slots.waiting.empty() && c.slots.held > 0 && len(c.pings) == 0 {
 		wrong("somebody waits for a slot that is held, and no PING asks for it")
 	}
 	if uint64(len(c.settingsDue)) != c.settingsSent-c.settingsAcked {

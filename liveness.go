@@ -3,6 +3,8 @@ package hyper
 import (
 	"context"
 	"encoding/binary"
+	"math"
+	"slices"
 	"time"
 
 	"gohyper.dev/hyper/internal/wire"
@@ -36,8 +38,11 @@ type ping struct {
 	sent     time.Duration
 	rtt      time.Duration
 	answered bool
-	keeper   bool    // its answer is due within PingTimeout
-	prober   *Window // whose manager asked
+	keeper   bool          // its answer is due within PingTimeout
+	slots    bool          // its answer frees slots
+	due      time.Duration // of slots: when the answer is overdue, 0: it is not written yet
+	end      uint64        // c.queued behind it
+	prober   *Window       // whose manager asked
 	waiting  waitQueue
 }
 
@@ -69,6 +74,7 @@ func (b *bucket) takeMany(now time.Duration, n int) bool {
 func (b *bucket) earn(n int) { b.left = min(b.burst, b.left+n) }
 
 const (
+	never         = time.Duration(math.MaxInt64)
 	corkDelay     = 5 * time.Millisecond // the preface waits so long for a first request
 	maxAcksQueued = 1000
 	noiseBurst    = 10_000
@@ -130,6 +136,9 @@ func (c *Conn) tick() {
 	if c.endUnclaimedLocked(); c.err != nil {
 		return
 	}
+	if c.judgeSlotPingLocked(); c.err != nil {
+		return
+	}
 	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
 		c.sendPingLocked(&ping{keeper: true})
 	}
@@ -159,10 +168,10 @@ func (c *Conn) armDueLocked() {
 }
 
 // deadlinesLocked lists when something may become due, 0 where nothing can.
-func (c *Conn) deadlinesLocked() [8]time.Duration {
+func (c *Conn) deadlinesLocked() [9]time.Duration {
 	return [...]time.Duration{
 		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
-		c.unclaimedByLocked(),
+		c.unclaimedByLocked(), c.slotPingByLocked(),
 	}
 }
 
@@ -252,6 +261,36 @@ func (c *Conn) pingByLocked() time.Duration {
 	return max(p.sent, c.lastRecv) + c.cfg.PingTimeout
 }
 
+// slotPingByLocked is when the answer to a PING for slots is overdue, or when one may be sent though another was not answered;
+// 0: neither.
+func (c *Conn) slotPingByLocked() time.Duration {
+	if c.mute || c.cfg.PingTimeout < 0 {
+		return 0
+	}
+	for _, p := range c.pings {
+		if p.slots {
+			return p.due
+		}
+	}
+	if len(c.pings) > 0 && c.needsAnswerLocked() {
+		return c.askAgainAtLocked()
+	}
+	return 0
+}
+
+// judgeSlotPingLocked does what is due then. A peer that does not answer would keep those who wait for a slot for ever, though
+// it lives.
+func (c *Conn) judgeSlotPingLocked() {
+	if at := c.slotPingByLocked(); at == 0 || c.now < at {
+		return
+	}
+	if slices.ContainsFunc(c.pings, func(p *ping) bool { return p.slots }) {
+		c.muteLocked()
+	} else {
+		c.pingForSlotsLocked()
+	}
+}
+
 func (c *Conn) keeperLocked() *ping {
 	for _, p := range c.pings {
 		if p.keeper {
@@ -286,6 +325,9 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	if c.err != nil {
 		return 0, c.err
 	}
+	if err := c.waitForRoomLocked(ctx); err != nil {
+		return 0, err
+	}
 	p := &ping{}
 	c.uncorkLocked()
 	c.sendPingLocked(p)
@@ -293,11 +335,19 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 		if c.err != nil {
 			return 0, c.err
 		}
-		if err := c.waitLocked(ctx, &p.waiting); err != nil {
+		if err := c.waitLocked(ctx, &p.waiting); err != nil && !p.answered {
+			c.dropPingLocked(p)
 			return 0, err
 		}
 	}
 	return p.rtt, nil
+}
+
+// dropPingLocked forgets a PING whose answer nobody waits for any more. It proves what it proves, if it comes.
+func (c *Conn) dropPingLocked(p *ping) {
+	if i := slices.Index(c.pings, p); i >= 0 {
+		c.pings = slices.Delete(c.pings, i, i+1)
+	}
 }
 
 func (c *Conn) sendPingLocked(p *ping) {
@@ -307,13 +357,32 @@ func (c *Conn) sendPingLocked(p *ping) {
 	var data [8]byte
 	binary.BigEndian.PutUint64(data[:], p.number)
 	c.append(wire.AppendPing(c.out, 0, data))
+	p.end = c.queued
 	if p.keeper {
 		c.armLocked(p.sent + c.cfg.PingTimeout)
 	}
 }
 
-// pingPendingLocked reports whether an answer is due. When it is here, another PING can follow.
-func (c *Conn) pingPendingLocked() bool { return len(c.pings) > 0 }
+// watchSlotPingLocked begins to wait for the answer to a PING for slots, once it is written.
+func (c *Conn) watchSlotPingLocked() {
+	for _, p := range c.pings {
+		if p.slots && p.due == 0 && c.flushed >= p.end && c.cfg.PingTimeout >= 0 {
+			p.due = c.clock() + c.cfg.PingTimeout
+			c.armLocked(p.due)
+		}
+	}
+}
+
+// askAgainAtLocked is when a PING for slots may follow those that are not answered. One for slots has its own end.
+func (c *Conn) askAgainAtLocked() (at time.Duration) {
+	for _, p := range c.pings {
+		if p.slots || c.cfg.PingTimeout < 0 {
+			return never
+		}
+		at = max(at, p.sent+c.cfg.PingTimeout)
+	}
+	return at
+}
 
 // probeRTTLocked is ProbeRTT's budget. Servers allow a few PINGs without traffic of ours between them.
 func (c *Conn) probeRTTLocked(w *Window) bool {
@@ -340,21 +409,27 @@ func (c *Conn) recvPingLocked(f *frame) error {
 		}
 		return c.noiseLocked()
 	}
-	number := binary.BigEndian.Uint64(data[:])
-	for i, p := range c.pings {
-		if p.number == number {
-			c.pings = append(c.pings[:i], c.pings[i+1:]...)
-			p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
-			p.waiting.wakeAll()
-			c.slots.confirm(number)
-			c.admitLocked()
-			if p.prober != nil && p.prober.s != nil {
-				p.prober.update(WindowEvent{Kind: WindowRTT, RTT: p.rtt})
-			}
-			return nil
-		}
+	return c.recvPingAckLocked(binary.BigEndian.Uint64(data[:]))
+}
+
+// recvPingAckLocked takes the answer to PING number.
+func (c *Conn) recvPingAckLocked(number uint64) error {
+	i := slices.IndexFunc(c.pings, func(p *ping) bool { return p.number == number })
+	if i < 0 {
+		return c.noiseLocked() // an answer to nothing we asked, or that is not waited for any more
 	}
-	return c.noiseLocked() // an answer to nothing we asked
+	p := c.pings[i]
+	// Answers come in order. Of earlier PINGs only a caller's is still waited for.
+	earlier := slices.DeleteFunc(c.pings[:i], func(p *ping) bool { return p.keeper || p.slots || p.prober != nil })
+	c.pings = slices.Delete(c.pings, len(earlier), i+1)
+	p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
+	p.waiting.wakeAll()
+	c.slots.confirm(number)
+	c.admitLocked()
+	if p.prober != nil && p.prober.s != nil {
+		p.prober.update(WindowEvent{Kind: WindowRTT, RTT: p.rtt})
+	}
+	return nil
 }
 
 // sampleRTTLocked takes a measured round trip and returns it. It is above 0, even if the peer has guessed the question: now is when its

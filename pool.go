@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -48,7 +49,8 @@ type host struct {
 
 	mu          sync.Mutex // guards everything below
 	conns       []*pooledConn
-	waiting     []*place
+	waiting     []*place           // in the order of their turns
+	turns       uint64             // that were given
 	dialing     context.CancelFunc // nil: no connection is being made
 	dialAfter   time.Time          // not before then
 	useless     int                // connections in a row that answered nothing
@@ -69,6 +71,7 @@ type pooledConn struct {
 // A place is a request's place in the line for a slot.
 type place struct {
 	ctx   context.Context
+	turn  uint64
 	ready chan struct{} // one slot
 	conn  *pooledConn   // reserved for it
 	err   error
@@ -164,9 +167,14 @@ func (h *host) only() *pooledConn {
 	return h.conns[0]
 }
 
-// conn returns a connection with a slot reserved for one request.
-func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*pooledConn, error) {
+// conn returns a connection with a slot reserved for one request. The request keeps its turn, 0 at first, while it comes back
+// because the slot was not there any more when it was to be used.
+func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (*pooledConn, error) {
 	h.mu.Lock()
+	if *turn == 0 {
+		h.turns++
+		*turn = h.turns
+	}
 	if !h.http1Until.IsZero() {
 		if time.Now().Before(h.http1Until) {
 			h.mu.Unlock()
@@ -174,14 +182,15 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}) (*pooledConn, e
 		}
 		h.http1Until = time.Time{}
 	}
-	if len(h.waiting) == 0 {
+	if len(h.waiting) == 0 || *turn < h.waiting[0].turn {
 		if c := h.reserveLocked(); c != nil {
 			h.mu.Unlock()
 			return c, nil
 		}
 	}
-	p := &place{ctx: ctx, ready: make(chan struct{}, 1)}
-	h.waiting = append(h.waiting, p)
+	p := &place{ctx: ctx, turn: *turn, ready: make(chan struct{}, 1)}
+	i, _ := slices.BinarySearchFunc(h.waiting, p, func(a, b *place) int { return cmp.Compare(a.turn, b.turn) })
+	h.waiting = slices.Insert(h.waiting, i, p)
 	h.serveLocked()
 	h.mu.Unlock()
 
@@ -477,7 +486,7 @@ func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
 	if c.err != nil || c.draining {
 		return 0
 	}
-	if len(c.streams) > 0 || c.slots.used > c.slots.held() { // what we reset, we do not wait for
+	if len(c.streams) > 0 || c.slots.used > c.slots.held { // what we reset, we do not wait for
 		return timeout
 	}
 	if idle := time.Since(c.start) - c.idleSince; idle < timeout {

@@ -447,7 +447,7 @@ func TestSlotThatComesTogetherWithTheEndOfTheContextIsGivenBack(t *testing.T) {
 		f.firstPeer(atMost(1))
 		h := f.host()
 		for range 100 { // which of the two is seen is left to chance
-			held, err := h.conn(t.Context(), nil)
+			held, err := h.conn(t.Context(), nil, new(uint64))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -455,7 +455,7 @@ func TestSlotThatComesTogetherWithTheEndOfTheContextIsGivenBack(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				if c, err := h.conn(ctx, nil); err == nil {
+				if c, err := h.conn(ctx, nil, new(uint64)); err == nil {
 					c.release()
 				}
 			}()

@@ -507,7 +507,7 @@ func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
 		first := f.get("/")
 		peer := f.peer("the only one", atMost(2))
 		peer.WantHeaders("one of two", 1)
-		c, err := f.host().conn(t.Context(), nil) // a request that has its slot, and is not opened yet
+		c, err := f.host().conn(t.Context(), nil, new(uint64)) // a request that has its slot, and is not opened yet
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -173,8 +173,9 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), defaultPort(u.Scheme))}}, nil)
 	defer t.leave(proxy)
 	header := HeaderFromHTTP(t.connectHeader(u))
+	turn := uint64(0)
 	for try := 1; ; try++ {
-		c, err := proxy.conn(ctx, nil)
+		c, err := proxy.conn(ctx, nil, &turn)
 		if err != nil {
 			return nil, err
 		}
@@ -183,8 +184,12 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 			proxy.answered(c)
 			return tunnel, nil
 		}
-		// The connection may have come to its end just now, or the reservation.
-		if !(Retryable(err) || err == errNoSlot || err == ErrClosed) || try == maxTries || !proxy.mayRetry() {
+		if err == errNoSlot { // the slot was taken back before it was used: that was no try
+			try--
+			continue
+		}
+		// The connection may have come to its end just now.
+		if !(Retryable(err) || err == ErrClosed) || try == maxTries || !proxy.mayRetry() {
 			return nil, err
 		}
 		if err := pause(ctx, nil, retryDelay(try, c.Conn)); err != nil {

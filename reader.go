@@ -42,17 +42,22 @@ func (c *Conn) recvOctets(n int) {
 // recv takes what next has returned and, under the same lock, what it returns without reading the socket. An error ends the connection.
 func (c *Conn) recv(f *frame, err error) error {
 	c.mu.Lock()
+	c.receiving = true
 	err = c.recvLocked(f, err)
 	for err == nil && c.frames.more() && c.frames.trace == nil { // Trace is the user's, and not for a lock
 		*f, err = c.frames.next()
 		err = c.recvLocked(f, err)
 	}
+	c.receiving = false
 	if err != nil && c.err == nil { // at once: what the frames before it made due is not written before the last words
 		c.failLocked(asConnError(err))
 	}
 	yield := false
 	if !c.frames.more() {
 		c.wakeReadersLocked()
+		if c.slots.admitDue {
+			c.admitLocked()
+		}
 		yield, c.ahead = c.ahead, false
 		c.beforeReadLocked()
 	}
@@ -175,7 +180,7 @@ func (c *Conn) strayDataLocked(f *frame) error {
 		return c.chargeFloodLocked(f.Length)
 	}
 	// RFC 9113 §6.9.1: the peer may not send more than its window allows, whatever becomes of it.
-	if int64(f.Length) > mark.credit {
+	if f.Length > 0 && int64(f.Length) > mark.credit {
 		return connErr(FlowControlError, "DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
 	}
 	mark.credit -= int64(f.Length)

@@ -538,7 +538,7 @@ func TestRequestsAtOnceLeaveNothing(t *testing.T) {
 			s.watch()
 		}
 		s.wantMemory(maxGrowth / 16)
-		if stats := conn.Stats(); stats.StreamsOpen != 0 || stats.Waiting != 0 || len(conn.slots.reset) > maxResetMarks {
+		if stats := conn.Stats(); stats.StreamsOpen != 0 || stats.Waiting != 0 || len(conn.slots.reset) > pingResetMarks {
 			t.Errorf("%+v, %d marks", stats, len(conn.slots.reset))
 		}
 		conn.Close()

@@ -88,7 +88,9 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 		s.sendEndLocked()
 	} else {
 		c.enqueueLocked(s)
-		c.fillLocked()
+		if len(c.out) < outSize {
+			c.fillLocked()
+		}
 	}
 	for len(snd.pending) > 0 && err == nil {
 		if err = s.sendErrLocked(); err == nil {

@@ -90,8 +90,8 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	}
 	c.mu.Lock()
 	defer c.unlock()
-	if c.err != nil {
-		return c.err
+	if err := c.waitForRoomLocked(ctx); err != nil {
+		return err
 	}
 	size := c.initialWindow
 	for _, s := range list {

@@ -160,7 +160,7 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 // roundTrip tries until it has an answer, or must not try any more.
 func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 	ctx := x.in.Context()
-	patient := false
+	patient, turn := false, uint64(0)
 	for try := 1; ; try++ {
 		if !patient {
 			x.trace.getConn(h.addr)
@@ -168,7 +168,7 @@ func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 		var err error
 		c, how := h.only(), ifFree
 		if c == nil || patient {
-			if c, err = h.conn(ctx, x.out.cancel); err != nil {
+			if c, err = h.conn(ctx, x.out.cancel, &turn); err != nil {
 				return nil, err
 			}
 			how = reserved

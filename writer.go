@@ -62,6 +62,8 @@ func (c *Conn) writeLoop() {
 		if err == nil {
 			c.flushed = c.written
 			c.flushQ.wakeAll()
+			c.admitMoreLocked()
+			c.watchSlotPingLocked()
 		}
 		if err != nil || last {
 			c.unlock()

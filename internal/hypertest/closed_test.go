@@ -306,3 +306,30 @@ func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 		peer.WantGoAway("the peer itself has ended the parent", 2, wire.ProtocolError)
 	})
 }
+
+// RFC 9113 §6.9.1: an empty DATA frame needs no window, and a window may be below 0 (§6.9.2).
+func TestEmptyDataOnAResetStreamNeedsNoWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 1000, WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }})
+		s, err := conn.Open(t.Context(), &hyper.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.WantHeaders("the request", 1)
+		peer.WriteHeaders(1, 0, ":status: 200")
+		peer.WriteData(1, 0, make([]byte, 900))
+		smaller := start(func() (any, error) {
+			return nil, conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 10})
+		})
+		peer.WantFrame("a smaller window", wire.Settings)
+		peer.WriteSettingsAck()
+		smaller.want(t, "the stream's window is -890 now")
+		s.Reset(hyper.Cancel)
+		peer.WantRSTStream("ours", 1, wire.Cancel)
+		peer.WriteData(1, wire.EndStream, nil)
+		peer.WantIdle("it is discarded")
+		if err := conn.Err(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,406 @@
+package hypertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// RFC 9113 §5.1.2: the peer's SETTINGS_MAX_CONCURRENT_STREAMS says how many streams may be open. Callers who want one more
+// wait in turn.
+
+// atMost is the peer's limit of streams.
+func atMost(n uint32) wire.Setting {
+	return wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: n}
+}
+
+// A watched context counts how often its user begins to wait.
+type watched struct {
+	context.Context
+	waits atomic.Int64
+}
+
+func (w *watched) Done() <-chan struct{} {
+	w.waits.Add(1)
+	return w.Context.Done()
+}
+
+// waitInTurn has callers wait for a stream, in the order of their paths, on the connection of the visit, which it makes.
+func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.Response], []*watched) {
+	t.Helper()
+	first := v.get("/first")
+	peer := v.accept(atMost(1))
+	peer.WantHeaders("the only one", 1)
+	if v.name == "Open" {
+		peer.WantData("the end of the request", 1, wire.EndStream, 0)
+	}
+	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+	first.want(t, "the only one").Body.Close()
+	peer.Ignore(wire.Settings, wire.Data, wire.WindowUpdate)
+	peer.WriteSettings(atMost(0))
+	peer.WantIdle("no stream is allowed")
+	var calls []*async[*http.Response]
+	var contexts []*watched
+	for i := range callers {
+		ctx := &watched{Context: t.Context()}
+		req := v.request("GET", fmt.Sprint("/", i), nil).WithContext(ctx)
+		calls, contexts = append(calls, v.send(req)), append(contexts, ctx)
+		synctest.Wait()
+	}
+	return peer, calls, contexts
+}
+
+// oneConn makes the door wait where it could make another connection.
+func oneConn(v *visit) {
+	switch tr := v.rt.(type) {
+	case *hyper.Transport:
+		tr.MaxConnsPerHost = 1
+	case *http.Transport:
+		tr.MaxConnsPerHost = 1
+	}
+}
+
+// pooled reports whether the door makes another connection when one takes no more requests.
+func pooled(v *visit) bool { return !v.own && !strings.HasPrefix(v.name, "ConnRoundTrip") }
+
+func TestFlipsOfTheLimitWakeEachWaiterOnce(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		oneConn(v)
+		const callers, flips = 200, 50
+		peer, calls, contexts := waitInTurn(t, v, callers)
+		before := make([]int64, callers)
+		for i, ctx := range contexts {
+			before[i] = ctx.waits.Load()
+		}
+		peer.Batch(func() {
+			for range flips {
+				peer.WriteSettings(atMost(callers))
+				peer.WriteSettings(atMost(0))
+			}
+		})
+		peer.WantIdle("the last one of the batch allows none")
+		for i, ctx := range contexts {
+			if n := ctx.waits.Load() - before[i]; n > 1 {
+				t.Fatalf("caller %d was woken %d times", i, n)
+			}
+		}
+		if !pooled(v) {
+			for i, ctx := range contexts {
+				if n := ctx.waits.Load() - before[i]; n > 0 {
+					t.Fatalf("caller %d was woken for a slot that is not there", i)
+				}
+			}
+		}
+		peer.Batch(func() {
+			for range flips {
+				peer.WriteSettings(atMost(0))
+				peer.WriteSettings(atMost(callers))
+			}
+		})
+		for range callers {
+			if f := peer.WantFrame("the last one of the batch allows all", wire.Headers); f.StreamID > 2*callers+1 {
+				t.Errorf("stream %d", f.StreamID)
+			}
+		}
+		peer.Close()
+		for _, call := range calls {
+			call.wantErr(t, "the peer is gone")
+		}
+	})
+}
+
+func TestOrderIsKeptWhenSlotsAreTakenBack(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		oneConn(v)
+		const callers = 20
+		peer, calls, _ := waitInTurn(t, v, callers)
+		for range 20 {
+			for _, n := range []uint32{callers, 0, 3, 0, callers / 2, 1, 0} {
+				peer.WriteSettings(atMost(n), atMost(0)) // together, and one by one
+				peer.Batch(func() {
+					peer.WriteSettings(atMost(n))
+					peer.WriteSettings(atMost(0))
+				})
+			}
+		}
+		peer.WantIdle("no stream is allowed at the end")
+		for i := range uint32(callers) {
+			peer.WriteSettings(atMost(1))
+			peer.WantHeaders("in the order in which they came", 3+2*i, fmt.Sprint(":path: /", i))
+			peer.WriteSettings(atMost(0))
+			peer.WriteHeaders(3+2*i, wire.EndStream, ":status: 204")
+			calls[i].want(t, "the response").Body.Close()
+			peer.WantIdle("one at a time")
+		}
+	})
+}
+
+// A peer that acknowledges the RST_STREAMs by no answer to our PING would keep those who wait for ever.
+func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
+	for _, cfg := range []hyper.Config{{}, {PingTimeout: 3 * time.Second}} {
+		eachDoor(t, cfg, func(t *testing.T, v *visit) {
+			oneConn(v)
+			first := v.send(v.request("GET", "/first", nil).WithContext(withTimeout(t, time.Second)))
+			peer := v.accept(atMost(2))
+			peer.Ignore(wire.Data, wire.WindowUpdate, wire.GoAway)
+			peer.WantHeaders("the first", 1)
+			stays := v.get("/stays")
+			peer.WantHeaders("one that goes on", 3)
+			peer.WriteHeaders(3, 0, ":status: 200")
+			body := stays.want(t, "its response").Body
+			first.wantErr(t, "it timed out")
+			peer.WantRSTStream("it timed out", 1, wire.Cancel)
+			began := time.Now()
+			waiting := v.get("/waits")
+			peer.WantPing("the slot may be free", 0)
+			patience := 15 * time.Second
+			if cfg.PingTimeout > 0 {
+				patience = cfg.PingTimeout
+			}
+			if !pooled(v) {
+				err := waiting.wantErr(t, "no slot will come free")
+				if !hyper.Retryable(err) || !errors.Is(err, hyper.ErrPingTimeout) || !errors.Is(err, hyper.ErrDrained) {
+					t.Errorf("who waited: %v", err)
+				}
+				if _, err := v.rt.RoundTrip(v.request("GET", "/later", nil)); !hyper.Retryable(err) {
+					t.Errorf("a later request: %v", err)
+				}
+			} else {
+				second := v.accept()
+				second.WantHeaders("it moves to another connection", 1, ":path: /waits")
+				second.WriteHeaders(1, wire.EndStream, ":status: 204")
+				waiting.want(t, "served there").Body.Close()
+			}
+			if took := time.Since(began); took != patience {
+				t.Errorf("it took %v, want %v", took, patience)
+			}
+			peer.WriteData(3, wire.EndStream, []byte("whole"))
+			wantBody(t, "what was open comes to its end", body, "whole")
+			body.Close()
+			peer.WantClosed("and the connection ends with it")
+		})
+	}
+}
+
+func withTimeout(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// One PING that is lost, whoever sent it, does not keep slots from coming free.
+func TestOneLostPingIsNotTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		lost := start(func() (any, error) { return conn.Ping(withTimeout(t, time.Hour)) })
+		peer.WantPing("it is lost", 0)
+		reset := doAsync(withTimeout(t, time.Second), conn, &hyper.Request{})
+		peer.WantHeaders("the first", 1)
+		reset.wantErr(t, "it timed out")
+		peer.WantRSTStream("it timed out", 1, wire.Cancel)
+		next := getAsync(conn, "/next")
+		peer.AutoPing() // the next one is answered
+		time.Sleep(16 * time.Second)
+		peer.WantHeaders("the answer to another PING", 3, ":path: /next")
+		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
+		next.want(t, "its response")
+		lost.wantErr(t, "no answer")
+	})
+}
+
+// Calls of Ping that give up leave nothing behind, and wait while much is to be written.
+func TestPingsThatTimeOutAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		for range 3000 {
+			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			peer.WantPing("asked for", 0)
+		}
+		peer.WritePing(wire.Ack, [8]byte{7: 100})
+		peer.WantIdle("an answer that is late")
+	})
+}
+
+// crowd has callers with a timeout and large headers ask a peer that reads nothing for a minute, and returns the pipe.
+func crowd(t *testing.T, v *visit, callers int) (*accepted, *atomic.Int64) {
+	t.Helper()
+	warm := v.get("/warm")
+	peer := v.accept()
+	peer.WantHeaders("the first", 1)
+	peer.Ignore(wire.Data, wire.WindowUpdate)
+	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+	warm.want(t, "the first").Body.Close()
+	synctest.Wait()
+	peer.client.SetWriteBuffer(0)
+	sent := &atomic.Int64{}
+	for i := range callers {
+		go func() {
+			for n := range 6 {
+				req := v.request("GET", "/", nil).WithContext(withTimeout(t, 10*time.Second))
+				req.Header.Set("X-Large", fmt.Sprintf("%d %d %s", i, n, strings.Repeat("v", 8000)))
+				sent.Add(1)
+				resp, err := v.rt.RoundTrip(req)
+				if err == nil {
+					resp.Body.Close()
+				}
+			}
+		}()
+	}
+	return peer, sent
+}
+
+// A peer that reads slowly makes requests wait: above about 1 MiB that is not written, none is added.
+func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
+	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1}, func(t *testing.T, v *visit) {
+		oneConn(v)
+		const callers = 1000
+		peer, sent := crowd(t, v, callers)
+		time.Sleep(65 * time.Second) // all have given up, and their streams are reset
+		synctest.Wait()
+		before := peer.client.OctetsWritten()
+		peer.Ignore(wire.Headers, wire.RSTStream, wire.Ping)
+		peer.client.SetWriteBuffer(-1)
+		synctest.Wait()
+		if n := peer.client.OctetsWritten() - before; n > 2<<20 || n < 512<<10 {
+			t.Errorf("%d octets were to be written", n)
+		}
+		if n := sent.Load(); n != 6*callers {
+			t.Errorf("%d requests were made", n)
+		}
+		peer.Close()
+	})
+}
+
+// Those who wait for room go on in turn when the peer has read.
+func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
+	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1}, func(t *testing.T, v *visit) {
+		oneConn(v)
+		warm := v.get("/warm")
+		peer := v.accept()
+		peer.WantHeaders("the first", 1)
+		peer.Ignore(wire.Data, wire.WindowUpdate)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		warm.want(t, "the first").Body.Close()
+		synctest.Wait()
+		peer.client.SetWriteBuffer(0)
+		const callers = 300 // 2.4 MB
+		var calls []*async[*http.Response]
+		for i := range callers {
+			req := v.request("GET", fmt.Sprint("/", i), nil)
+			req.Header.Set("X-Large", fmt.Sprintf("%d %s", i, strings.Repeat("v", 8000)))
+			calls = append(calls, v.send(req))
+			synctest.Wait()
+		}
+		peer.client.SetWriteBuffer(-1)
+		late := v.get("/late")
+		for i := range uint32(callers) {
+			h := peer.WantHeaders("in any order of a group", 3+2*i)
+			var n int
+			if _, err := fmt.Sscanf(h.Get(":path"), "/%d", &n); err != nil {
+				continue // the late one, which comes when nobody waits any more
+			}
+			if off := n - int(i); off > 200 || off < -200 {
+				t.Errorf("request %d is stream %d", n, 3+2*i)
+			}
+		}
+		peer.WantHeaders("the last one", 3+2*callers)
+		for i := range uint32(callers + 1) {
+			peer.WriteHeaders(3+2*i, wire.EndStream, ":status: 204")
+		}
+		for _, call := range append(calls, late) {
+			call.want(t, "its response").Body.Close()
+		}
+	})
+}
+
+// What must not wait does not: a peer that asks is answered, streams are reset, and windows open, behind a full queue.
+func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1})
+		peer.Handshake()
+		peer.Ignore(wire.WindowUpdate)
+		s, err := conn.Open(t.Context(), &hyper.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.WantHeaders("the stream", 1)
+		client.SetWriteBuffer(0)
+		large := hyper.Header{{Name: "x-large", Value: strings.Repeat("v", 8000)}}
+		for range 400 {
+			doAsync(t.Context(), conn, &hyper.Request{Header: large})
+		}
+		synctest.Wait()
+		waiting := conn.Stats().Waiting
+		if waiting < 100 {
+			t.Fatalf("%d wait", waiting)
+		}
+		peer.WritePing(0, [8]byte{1})
+		peer.WriteSettings()
+		synctest.Wait()
+		s.Reset(hyper.Cancel)
+		pinged := start(func() (any, error) { return conn.Ping(withTimeout(t, time.Second)) })
+		if err := pinged.wantErr(t, "Ping waits, too"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		peer.Ignore(wire.Headers)
+		client.SetWriteBuffer(-1)
+		peer.WantPing("the answer", wire.Ack)
+		peer.WantSettingsAck("the acknowledgment")
+		peer.WantRSTStream("the reset", 1, wire.Cancel)
+		synctest.Wait()
+		if n := conn.Stats().Waiting; n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+	})
+}
+
+// The end of the connection is the end of the waiting.
+func TestWaitingForRoomEndsWithTheConnection(t *testing.T) {
+	for name, end := range map[string]func(peer *h2test.Peer, conn *hyper.Conn){
+		"Close":  func(_ *h2test.Peer, conn *hyper.Conn) { conn.Close() },
+		"GOAWAY": func(peer *h2test.Peer, _ *hyper.Conn) { peer.WriteGoAway(1<<31-1, wire.NoError, "") },
+		"EOF":    func(peer *h2test.Peer, _ *hyper.Conn) { peer.Close() },
+		"stall":  func(*h2test.Peer, *hyper.Conn) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn, client := newPeer(t, nil)
+				peer.Handshake()
+				client.SetWriteBuffer(0)
+				large := hyper.Header{{Name: "x-large", Value: strings.Repeat("v", 8000)}}
+				var calls []*async[*hyper.Response]
+				for range 300 {
+					calls = append(calls, doAsync(t.Context(), conn, &hyper.Request{Header: large}))
+					synctest.Wait()
+				}
+				last := calls[len(calls)-1]
+				ping := start(func() (any, error) { return conn.Ping(t.Context()) })
+				update := start(func() (any, error) {
+					return nil, conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 1 << 20})
+				})
+				synctest.Wait()
+				end(peer, conn)
+				if err := last.wantErr(t, "who waited"); name != "Close" && !hyper.Retryable(err) {
+					t.Errorf("who waited: %v", err)
+				}
+				if name == "GOAWAY" {
+					conn.Close()
+				}
+				ping.wantErr(t, "Ping")
+				update.wantErr(t, "UpdateSettings")
+			})
+		})
+	}
+}
