@@ -62,7 +62,7 @@ type Config struct {
 	HandshakeTimeout      time.Duration // Dial and TLS, and then until the peer's SETTINGS; 10 s
 	SettingsTimeout       time.Duration // until the peer acknowledges our SETTINGS; 10 s
 	KeepAlive             time.Duration // of silence before a PING asks whether the peer lives; 30 s
-	PingTimeout           time.Duration // until the answer to that PING; 15 s
+	PingTimeout           time.Duration // until the answer to that PING, a frame, or 4 KiB of one; 15 s
 	WriteStallTimeout     time.Duration // of the peer not accepting a write; 30 s
 	WindowStallTimeout    time.Duration // of a reader waiting at a receive window that its manager keeps shut; off
 	ExpectContinueTimeout time.Duration // how long Expect: 100-continue holds a body back; 1 s

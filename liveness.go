@@ -16,6 +16,8 @@ type liveness struct {
 	timer      *time.Timer
 	timerAt    time.Duration // when it fires, 0: not set
 	lastRecv   time.Duration // when the peer last sent anything
+	progressAt time.Duration // when it last ended a frame, or had sent progressOctets of one
+	unfinished int           // octets read since then
 	writeSince time.Duration // since when the write in progress has made none, 0: none is in progress
 	wroteAt    time.Duration // when the last write began
 
@@ -82,7 +84,10 @@ const (
 	provokedBurst = 1000
 	provokedRate  = 33 // a second
 	smallUpdate   = 256
-	floodOctets   = 1 << 10 // of what is discarded cost as much as a frame that carries nothing
+
+	progressOctets = 4 << 10 // of an unfinished frame show that the peer lives: 273 a second with the default PingTimeout
+
+	floodOctets = 1 << 10 // of what is discarded cost as much as a frame that carries nothing
 )
 
 func (c *Conn) startLivenessLocked() {
@@ -248,17 +253,17 @@ func (c *Conn) keepAliveAtLocked() time.Duration {
 	if c.cfg.KeepAlive < 0 || c.corked || c.keeperLocked() != nil {
 		return 0
 	}
-	return c.lastRecv + c.cfg.KeepAlive
+	return c.progressAt + c.cfg.KeepAlive
 }
 
-// pingByLocked is when an unanswered question means that the peer is dead. Whatever it sends shows that it is
-// not, even if its answer is stuck behind other data.
+// pingByLocked is when an unanswered question means that the peer is dead. Whole frames show that it is not, and so do
+// many octets of a large one, behind which the answer may be stuck.
 func (c *Conn) pingByLocked() time.Duration {
 	p := c.keeperLocked()
 	if p == nil || c.cfg.PingTimeout < 0 {
 		return 0
 	}
-	return max(p.sent, c.lastRecv) + c.cfg.PingTimeout
+	return max(p.sent, c.progressAt) + c.cfg.PingTimeout
 }
 
 // slotPingByLocked is when the answer to a PING for slots is overdue, or when one may be sent though another was not answered;
@@ -290,6 +295,9 @@ func (c *Conn) judgeSlotPingLocked() {
 		c.pingForSlotsLocked()
 	}
 }
+
+// progressLocked: the peer has shown that it lives.
+func (c *Conn) progressLocked() { c.progressAt, c.unfinished = c.now, 0 }
 
 func (c *Conn) keeperLocked() *ping {
 	for _, p := range c.pings {

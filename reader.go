@@ -36,6 +36,9 @@ func (c *Conn) recvOctets(n int) {
 	c.lastRecv = c.now
 	c.reading, c.resting = false, false
 	c.counts.received += int64(n)
+	if c.unfinished += n; c.unfinished >= progressOctets {
+		c.progressLocked()
+	}
 	c.mu.Unlock()
 }
 
@@ -83,6 +86,9 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 		err = c.notSettingsLocked(f)
 	default:
 		err = c.dispatchLocked(f)
+	}
+	if c.frames.left == 0 { // a whole frame, or the last part of one
+		c.progressLocked()
 	}
 	if err == nil {
 		err = c.err

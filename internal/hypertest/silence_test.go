@@ -1,0 +1,116 @@
+package hypertest
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A peer that answers no PING is dead if nothing else shows that it lives: whole frames do, and so do 4 KiB of an
+// unfinished frame within PingTimeout. Fewer octets do not.
+
+// unfinished is what a peer sends of a frame that it never ends.
+var unfinished = map[string]func(octet int) byte{
+	"DATA":             frameOf(wire.FrameHeader{Length: 10_000, Type: wire.Data, StreamID: 1}),
+	"HEADERS":          frameOf(wire.FrameHeader{Length: 10_000, Type: wire.Headers, StreamID: 1}),
+	"an unknown frame": frameOf(wire.FrameHeader{Length: 10_000, Type: 0xee}),
+	"a PING":           frameOf(wire.FrameHeader{Length: 8, Type: wire.Ping}),
+}
+
+func frameOf(h wire.FrameHeader) func(octet int) byte {
+	header := wire.AppendFrameHeader(nil, h)
+	return func(i int) byte {
+		if i < len(header) {
+			return header[i]
+		}
+		return 0
+	}
+}
+
+// readToEnd begins a response on stream 1 and reads its body, the end of which it returns.
+func readToEnd(t *testing.T, v *visit, peer *accepted) *async[int64] {
+	t.Helper()
+	resp := beginResponse(t, v, peer)
+	return start(func() (int64, error) { return io.Copy(io.Discard, resp.Body) })
+}
+
+func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
+	for name, octet := range unfinished {
+		t.Run(name, func(t *testing.T) {
+			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+				peer := &accepted{}
+				read := readToEnd(t, v, peer)
+				peer.Ignore(wire.Ping) // and answer none
+				began := time.Now()
+				gone := make(chan struct{})
+				go func() {
+					for i := 0; ; i++ {
+						select {
+						case <-gone:
+							return
+						case <-time.After(7 * time.Second):
+							peer.WriteRaw([]byte{octet(i)})
+						}
+					}
+				}()
+				err := read.wantErr(t, "the peer is dead")
+				close(gone)
+				if !errors.Is(err, hyper.ErrPingTimeout) {
+					t.Errorf("the reader got %v", err)
+				}
+				// The header of the unknown frame is all of it that is looked at: it may be whole after 63 s.
+				if took := time.Since(began); took != 45*time.Second && (name != "an unknown frame" || took > 2*time.Minute) {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}
+
+func TestLargeFrameOnASlowLinkIsASignOfLife(t *testing.T) {
+	const size = 4 << 20
+	cfg := hyper.Config{MaxFrameSize: size, InitialStreamWindow: 2 * size}
+	eachDoor(t, cfg, func(t *testing.T, v *visit) {
+		peer := &accepted{}
+		read := readToEnd(t, v, peer)
+		peer.Ignore(wire.Ping) // the answer would be stuck behind the frame
+		peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: size, Type: wire.Data, Flags: wire.EndStream, StreamID: 1}))
+		sent := 0
+		for range 600 { // ten minutes at 400 octets a second
+			time.Sleep(time.Second)
+			peer.WriteRaw(make([]byte, 400))
+			sent += 400
+		}
+		for sent < size {
+			n := min(size-sent, 64<<10)
+			peer.WriteRaw(make([]byte, n))
+			sent += n
+			synctest.Wait()
+		}
+		if n := read.want(t, "all of it came"); n != size+int64(len("begin")) {
+			t.Errorf("%d octets", n)
+		}
+	})
+}
+
+// Small frames are whole frames, however seldom they come.
+func TestSmallFramesAreASignOfLife(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		peer := &accepted{}
+		read := readToEnd(t, v, peer)
+		peer.Ignore(wire.Ping)
+		for range 50 {
+			time.Sleep(14 * time.Second)
+			peer.WriteData(1, 0, []byte("."))
+		}
+		peer.WriteData(1, wire.EndStream, nil)
+		if n := read.want(t, "an event stream"); n != 50+int64(len("begin")) {
+			t.Errorf("%d octets", n)
+		}
+	})
+}
