@@ -157,7 +157,7 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 			return &s.response, nil
 		case s.recvErr != nil:
 			return nil, s.recvErr
-		case s.deadlines != nil && s.deadlines.read.passed:
+		case s.deadlines.readPassed():
 			return nil, os.ErrDeadlineExceeded
 		}
 		if err := s.waitLocked(ctx, &s.recvQ); err != nil {

@@ -165,7 +165,7 @@ func (s *Stream) sendErrLocked() error {
 		return ErrClosed
 	case s.sendErr != nil:
 		return s.sendErr
-	case s.deadlines != nil && s.deadlines.write.passed && s.req.Body == nil: // it is the caller's, and not upload's
+	case s.req.Body == nil && s.deadlines.writePassed(): // it is the caller's, and not upload's
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -249,6 +249,7 @@ func (s *Stream) sendEndLocked() {
 func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
 	s.sendErr = ErrSendEnded
+	s.deadlines.stopWriting()
 	s.sender.turn.wakeAll()
 	if s.state == state.Closed {
 		s.removeLocked()
@@ -302,6 +303,7 @@ func (s *Stream) stopSendingLocked(err error) {
 	if s.sendErr == nil || s.sendErr == ErrSendEnded {
 		s.sendErr = err
 	}
+	s.deadlines.stopWriting()
 	if snd.timer != nil {
 		snd.timer.Stop()
 	}

@@ -238,17 +238,25 @@ func (s *Stream) SetDeadline(t time.Time) {
 func (s *Stream) SetReadDeadline(t time.Time) {
 	s.c.mu.Lock()
 	defer s.c.unlock()
-	s.setDeadlineLocked(&s.deadlinesLocked().read, t, &s.recvQ)
+	d := &s.deadlinesLocked().read
+	d.setLocked(s.c, t, &s.recvQ)
+	if s.recvErr != nil {
+		d.stop()
+	}
 }
 
 // SetWriteDeadline is SetDeadline for writing.
 func (s *Stream) SetWriteDeadline(t time.Time) {
 	s.c.mu.Lock()
 	defer s.c.unlock()
-	s.setDeadlineLocked(&s.deadlinesLocked().write, t, &s.sender.sent, &s.sender.turn)
+	d := &s.deadlinesLocked().write
+	d.setLocked(s.c, t, &s.sender.sent, &s.sender.turn)
+	if s.sendErr != nil {
+		d.stop()
+	}
 }
 
-// deadlines are a stream's, which few ever have.
+// deadlines are a stream's, which few ever have. Nil: none was ever set.
 type deadlines struct{ read, write deadline }
 
 func (s *Stream) deadlinesLocked() *deadlines {
@@ -258,39 +266,59 @@ func (s *Stream) deadlinesLocked() *deadlines {
 	return s.deadlines
 }
 
-// A deadline is a point in time that wakes who waits past it.
-type deadline struct {
-	timer  *time.Timer
-	passed bool
+func (d *deadlines) readPassed() bool  { return d != nil && d.read.passed() }
+func (d *deadlines) writePassed() bool { return d != nil && d.write.passed() }
+
+// stopReading and stopWriting: no call will wait any more.
+func (d *deadlines) stopReading() {
+	if d != nil {
+		d.read.stop()
+	}
 }
 
-func (s *Stream) setDeadlineLocked(d *deadline, t time.Time, waiting ...*waitQueue) {
+func (d *deadlines) stopWriting() {
+	if d != nil {
+		d.write.stop()
+	}
+}
+
+// A deadline is a point in time, at which a timer wakes those who wait.
+type deadline struct {
+	at    time.Time   // zero: there is none
+	timer *time.Timer // nil: no call waits past at
+}
+
+func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+
+func (d *deadline) stop() {
 	if d.timer != nil {
 		d.timer.Stop()
+		d.timer = nil
 	}
-	d.timer, d.passed = nil, false
-	if t.IsZero() {
+}
+
+func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*waitQueue) {
+	d.stop()
+	if d.at = t; t.IsZero() {
 		return
 	}
-	var timer *time.Timer
-	expire := func() {
-		d.passed = true
+	wake := func() {
 		for _, q := range waiting {
 			q.wakeAll()
 		}
 	}
-	if left := time.Until(t); left > 0 {
-		timer = time.AfterFunc(left, func() {
-			s.c.mu.Lock()
-			if d.timer == timer { // and not replaced meanwhile
-				expire()
-			}
-			s.c.unlock()
-		})
-		d.timer = timer
+	now := time.Now()
+	left := t.Sub(now)
+	if left <= 0 {
+		wake()
 		return
 	}
-	expire()
+	d.at = now.Add(left) // by the clock that the timer goes by
+	d.timer = time.AfterFunc(left, func() { // whoever wakes looks at the deadline as it is then
+		c.mu.Lock()
+		wake()
+		c.unlock()
+	})
 }
 
 // recvHeadersLocked takes a field section: an interim or the final response, or trailers.
@@ -420,6 +448,7 @@ func (s *Stream) recvEndLocked() error {
 	s.mustLocked(state.RecvEnd)
 	s.bodyLeft = 0
 	s.recvErr = io.EOF
+	s.deadlines.stopReading()
 	s.recvQ.wakeAll()
 	s.closeWindowLocked()
 	switch {
@@ -479,6 +508,7 @@ func (s *Stream) lostLocked(err error) (unsent bool) {
 // finishLocked tells everybody who waits on a stream that is over. What came stays readable, unless it was dropped.
 func (s *Stream) finishLocked(err error) {
 	s.stopSendingLocked(err)
+	s.deadlines.stopReading()
 	s.recvQ.wakeAll()
 	s.closeWindowLocked()
 }
@@ -554,6 +584,8 @@ func (s *Stream) closeWindowLocked() {
 	s.agePromisesLocked()
 	if s.buf.Len() == 0 {
 		s.window.close()
+	} else {
+		s.window.stopTimer()
 	}
 }
 
@@ -645,7 +677,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 			return 0, ErrClosed
 		case s.dropped:
 			return 0, s.recvErr
-		case s.deadlines != nil && s.deadlines.read.passed:
+		case s.deadlines.readPassed():
 			return 0, os.ErrDeadlineExceeded
 		case s.buf.Len() > 0:
 			if len(p) == 0 {

@@ -170,9 +170,11 @@ func (w *Window) Grant(n int) {
 	w.c.wakeWriter()
 }
 
-// WakeAfter asks for one Tick event after d. Only inside Update; a later call replaces an earlier one.
+// WakeAfter asks for one Tick event after d. Only inside Update; a later call replaces an earlier one. Without effect once
+// nothing more can come through the window, and no Tick comes then.
 func (w *Window) WakeAfter(d time.Duration) {
 	switch {
+	case w.ended():
 	case w.c.lab != nil:
 		w.c.lab.wakeAfter(w, d)
 	case w.timer == nil:
@@ -391,11 +393,16 @@ func (w *Window) ended() bool {
 	return w.s != nil && !w.s.state.CanRecv()
 }
 
-// close is the manager's last event: the stream is over and nothing of it is held any more.
-func (w *Window) close() {
+// stopTimer ends the waiting for a Tick.
+func (w *Window) stopTimer() {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
+}
+
+// close is the manager's last event: the stream is over and nothing of it is held any more.
+func (w *Window) close() {
+	w.stopTimer()
 	if w.manager == nil {
 		return
 	}
