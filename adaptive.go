@@ -211,6 +211,9 @@ func (p *adaptivePath) handOut() {
 	}
 }
 
+// forgetSpares gives back what served streams that are over.
+func (p *adaptivePath) forgetSpares() { p.spareStreams, p.spareMeters = nil, nil }
+
 // stream makes the manager of one stream. Those of streams that are over serve again.
 func (p *adaptivePath) stream(w *Window) *adaptiveStream {
 	s := p.spareStreams

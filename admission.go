@@ -358,6 +358,7 @@ func (c *Conn) newWaiterLocked() *waiter {
 		return &waiter{ready: make(chan struct{}, 1)}
 	}
 	c.spareWaiters, w.next = w.next, nil
+	c.spares--
 	return w
 }
 
@@ -372,6 +373,8 @@ func (c *Conn) releaseLocked(q *waitQueue, w *waiter) {
 	}
 	w.granted = false
 	w.next, c.spareWaiters = c.spareWaiters, w
+	c.spares++
+	c.trimLaterLocked()
 }
 
 // wait parks until w is woken, or ctx or cancel ends.

@@ -93,6 +93,11 @@ type Conn struct {
 	onNews func()
 
 	spareWaiters *waiter // linked by next
+	spares       int     // of them
+
+	// What many streams at once have taken is given back some time after they are gone.
+	peak   int           // the most streams, open or remembered as reset, since then
+	trimAt time.Duration // when to look, 0: not at all
 
 	// windows
 	window     Window // receive window of the connection
@@ -435,7 +440,7 @@ func (c *Conn) failLocked(why error) {
 			sent = min(sent, s.headersStart)
 		}
 	}
-	clear(c.streams)
+	c.streams = nil
 	c.unclaimed.forget()
 	c.takeBackLocked(sent)
 	switch ce, ok := why.(*ConnError); {

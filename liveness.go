@@ -150,6 +150,9 @@ func (c *Conn) tick() {
 	if at := c.shrinkAtLocked(); at > 0 && c.now >= at {
 		c.shrinkLocked()
 	}
+	if c.trimAt > 0 && c.now >= c.trimAt {
+		c.trimLocked()
+	}
 	c.armDueLocked()
 }
 
@@ -173,10 +176,10 @@ func (c *Conn) armDueLocked() {
 }
 
 // deadlinesLocked lists when something may become due, 0 where nothing can.
-func (c *Conn) deadlinesLocked() [9]time.Duration {
+func (c *Conn) deadlinesLocked() [10]time.Duration {
 	return [...]time.Duration{
 		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
-		c.unclaimedByLocked(), c.slotPingByLocked(),
+		c.unclaimedByLocked(), c.slotPingByLocked(), c.trimAt,
 	}
 }
 
@@ -433,6 +436,7 @@ func (c *Conn) recvPingAckLocked(number uint64) error {
 	p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
 	p.waiting.wakeAll()
 	c.slots.confirm(number)
+	c.trimLaterLocked()
 	c.admitLocked()
 	if p.prober != nil && p.prober.s != nil {
 		p.prober.update(WindowEvent{Kind: WindowRTT, RTT: p.rtt})

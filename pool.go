@@ -208,7 +208,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 		err = h.waitErrorLocked(err)
 	}
 	if i := slices.Index(h.waiting, p); i >= 0 {
-		h.waiting = slices.Delete(h.waiting, i, i+1)
+		h.waiting = shrunk(slices.Delete(h.waiting, i, i+1))
 	}
 	h.mu.Unlock()
 	if p.conn != nil { // it came just now
@@ -325,7 +325,7 @@ func (h *host) serveLocked() {
 func (h *host) popLocked(c *pooledConn, err error) {
 	p := h.waiting[0]
 	h.waiting[0] = nil
-	h.waiting = h.waiting[1:]
+	h.waiting = shrunk(h.waiting[1:])
 	p.conn, p.err = c, err
 	p.ready <- struct{}{}
 }

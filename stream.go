@@ -171,6 +171,7 @@ func (c *Conn) addLocked(s *Stream) {
 		c.streams = make(map[uint32]*Stream)
 	}
 	c.streams[s.id] = s
+	c.peak = max(c.peak, c.knownStreamsLocked())
 }
 
 // openWindowLocked gives the receive window its manager: a request's at once, a push's when it is claimed.
@@ -313,7 +314,7 @@ func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*waitQueue) {
 		wake()
 		return
 	}
-	d.at = now.Add(left) // by the clock that the timer goes by
+	d.at = now.Add(left)                    // by the clock that the timer goes by
 	d.timer = time.AfterFunc(left, func() { // whoever wakes looks at the deadline as it is then
 		c.mu.Lock()
 		wake()
@@ -606,6 +607,7 @@ func (s *Stream) removeLocked() {
 	if s.push != nil {
 		s.push.settleLocked()
 	}
+	c.trimLaterLocked()
 	c.closeIfDrainedLocked()
 }
 

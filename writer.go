@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"maps"
 	"runtime"
 	"time"
 
@@ -148,11 +149,59 @@ func (c *Conn) shrinkLocked() {
 	if c.reading {
 		c.frames.forget()
 	}
-	c.updates, c.wakeups, c.spareWaiters = shrunk(c.updates), shrunk(c.wakeups), nil
+	c.updates, c.wakeups = shrunk(c.updates), shrunk(c.wakeups)
+	c.spareWaiters, c.spares = nil, 0
 	if len(c.streams) == 0 {
 		c.streams = nil // a map that was large stays large
 	}
 	c.below.shrink()
+}
+
+const (
+	bulky     = 64 // streams or waiters at once are many
+	bulkyRest = 8  // so many times fewer are few
+)
+
+// knownStreamsLocked counts the streams that something is kept of.
+func (c *Conn) knownStreamsLocked() int { return len(c.streams) + len(c.slots.reset) }
+
+// isBulkyLocked reports whether the connection keeps what many streams have taken, and has few.
+func (c *Conn) isBulkyLocked() bool {
+	most := max(c.peak, c.spares)
+	return most >= bulky && bulkyRest*c.knownStreamsLocked() <= most
+}
+
+// trimLaterLocked looks at it again when there was time for many to come again.
+func (c *Conn) trimLaterLocked() {
+	if c.trimAt == 0 && c.isBulkyLocked() {
+		c.trimAt = c.clock() + shrinkDelay
+		c.armLocked(c.trimAt)
+	}
+}
+
+// trimLocked gives back what many streams have taken, unless they are there again. Maps that were large stay large.
+func (c *Conn) trimLocked() {
+	c.trimAt = 0
+	if !c.isBulkyLocked() {
+		return
+	}
+	c.streams, c.slots.reset = shrunkMap(c.streams), shrunkMap(c.slots.reset)
+	c.updates, c.wakeups, c.pings = shrunk(c.updates), shrunk(c.wakeups), shrunk(c.pings)
+	c.spareWaiters, c.spares = nil, 0
+	c.peak = c.knownStreamsLocked()
+	if path, ok := c.window.manager.(*adaptivePath); ok {
+		path.forgetSpares()
+	}
+}
+
+// shrunkMap is m, with no more memory than it needs.
+func shrunkMap[K comparable, V any](m map[K]V) map[K]V {
+	if len(m) == 0 {
+		return nil
+	}
+	small := make(map[K]V, len(m))
+	maps.Copy(small, m)
+	return small
 }
 
 // shrunk is list, without its memory if it is empty.

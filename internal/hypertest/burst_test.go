@@ -1,0 +1,135 @@
+package hypertest
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// What many streams at once have taken is given back when they are over, whatever else goes on.
+
+// A plainPeer discards what it reads and keeps nothing, so that the memory of a test is the client's.
+type plainPeer struct{ net.Conn }
+
+func (p plainPeer) serve() {
+	buf := make([]byte, 64<<10)
+	if _, err := io.ReadFull(p, buf[:len(wire.ClientPreface)]); err != nil {
+		return
+	}
+	go p.Write(wire.AppendSettingsAck(wire.AppendSettings(nil, atMost(1<<30))))
+	for {
+		if _, err := io.ReadFull(p, buf[:wire.HeaderLen]); err != nil {
+			return
+		}
+		h := wire.ParseFrameHeader(buf)
+		if _, err := io.ReadFull(p, buf[:h.Length]); err != nil {
+			return
+		}
+		if h.Type == wire.Ping {
+			go p.Write(wire.AppendPing(nil, wire.Ack, wire.ParsePing(buf[:8])))
+		}
+	}
+}
+
+// answer writes a response, or the beginning of one.
+func (p plainPeer) answer(stream uint32, flags wire.Flags) {
+	h := wire.FrameHeader{Length: 1, Type: wire.Headers, Flags: wire.EndHeaders, StreamID: stream}
+	frames := append(wire.AppendFrameHeader(nil, h), 0x88) // :status: 200
+	p.Write(wire.AppendData(frames, stream, flags, make([]byte, 100)))
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	for range 2 { // of pools, too
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// keptAfterBurst is what the client holds more after many requests at once than before. One stream may stay open.
+func keptAfterBurst(t *testing.T, d door, stays, cancelled bool) int64 {
+	const requests = 2000
+	client, server := net.Pipe()
+	peer := plainPeer{server}
+	go peer.serve()
+	dial := func(context.Context, string, string) (net.Conn, error) { return client, nil }
+	v := &visit{door: d, t: t}
+	v.rt = d.enter(t, dial, hyper.Config{KeepAlive: -1})
+	get := func(ctx context.Context) {
+		resp, err := v.rt.RoundTrip(v.request("GET", "/", nil).WithContext(ctx))
+		if err == nil {
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		} else if !cancelled {
+			t.Error(err)
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() { get(t.Context()) })
+	synctest.Wait()
+	peer.answer(1, wire.EndStream)
+	all.Wait()
+	next := uint32(3)
+	var open *async[*http.Response]
+	if stays {
+		open = v.get("/stays")
+		synctest.Wait()
+		peer.answer(next, 0)
+		open.want(t, "a stream that stays")
+		next += 2
+	}
+	time.Sleep(10 * time.Second)
+	before := heap()
+	ctx, cancel := context.WithCancel(t.Context())
+	for range requests {
+		all.Go(func() { get(ctx) })
+	}
+	time.Sleep(10 * time.Second) // longer than it takes to find that nothing is written
+	for i := range uint32(requests) {
+		if !cancelled {
+			peer.answer(next+2*i, wire.EndStream)
+		}
+	}
+	if cancelled {
+		cancel()
+	}
+	all.Wait()
+	cancel()
+	time.Sleep(10 * time.Second)
+	kept := heap() - before
+	runtime.KeepAlive(open)
+	runtime.KeepAlive(v)
+	server.Close()
+	return kept
+}
+
+func TestBurstOfStreamsIsGivenBack(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		stays, cancelled bool
+	}{{"answered", false, false}, {"answered, one stays", true, false}, {"cancelled", false, true}} {
+		for _, d := range doors {
+			if !d.cleartext || d.name == "ConnRoundTripCleartext" { // what is below takes time, and makes no difference
+				continue
+			}
+			t.Run(c.name+", "+d.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					keptAfterBurst(t, d, c.stays, c.cancelled) // goroutines, once made, are kept by the runtime
+					if kept := keptAfterBurst(t, d, c.stays, c.cancelled); kept > 50<<10 {
+						t.Errorf("%d octets are kept", kept)
+					}
+				})
+			})
+		}
+	}
+}
