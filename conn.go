@@ -101,6 +101,7 @@ type Conn struct {
 
 	// windows
 	window     Window // receive window of the connection
+	watched    bool   // some manager hears of every frame
 	sendWindow int64
 	maxDelta   int64 // no stream's sendDelta is larger
 

@@ -394,3 +394,29 @@ func ExampleRequest_windowManager() {
 	// Output:
 	// 1048576 <nil>
 }
+
+// Witness is a window manager that hears of every frame on its stream, as python hyper's managers do.
+func Witness(w *hyper.Window) hyper.WindowManager {
+	w.WatchFrames()
+	inner := hyper.Adaptive{}.New(w)
+	return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+		switch ev.Kind {
+		case hyper.WindowFrame:
+			fmt.Println(ev.FrameName(), "on stream", ev.Stream)
+		case hyper.WindowData:
+			fmt.Println("DATA")
+		}
+		return inner.Update(ev)
+	})
+}
+
+func ExampleWindow_WatchFrames() {
+	conn := dial(hyper.Config{})
+	defer conn.Close()
+	resp, err := conn.Do(ctx, &hyper.Request{Path: "/", WindowManager: Witness})
+	fmt.Println(body(resp, err))
+	// Output:
+	// HEADERS on stream 1
+	// DATA
+	// this is /
+}

@@ -72,6 +72,12 @@ func (c *Conn) recv(f *frame, err error) error {
 }
 
 func (c *Conn) recvLocked(f *frame, err error) error {
+	if c.watched && err == nil && f.Type != wire.Data {
+		c.tellFrameLocked(f)
+		if c.err != nil { // a manager ended the connection
+			return c.err
+		}
+	}
 	bad, ok := err.(*wire.Error)
 	switch {
 	case ok && bad.StreamID != 0 && !c.peer.known:
@@ -94,6 +100,17 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 		err = c.err
 	}
 	return err
+}
+
+// tellFrameLocked tells the managers that asked for it of a frame.
+func (c *Conn) tellFrameLocked(f *frame) {
+	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), Stream: f.StreamID, Bytes: f.Length}
+	if c.window.watches {
+		c.window.update(ev)
+	}
+	if s := c.streams[f.StreamID]; s != nil && s.window.watches {
+		s.window.update(ev)
+	}
 }
 
 // busy is a connection on which so many requests came one by one, right behind each other.

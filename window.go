@@ -17,6 +17,9 @@ import (
 //
 //	hyper.WindowFunc(func(ev hyper.WindowEvent) int { return ev.Received() })
 //
+// A manager hears of DATA, of the response's header, of what is read, of settings and of round
+// trips. One that wants to hear of every other frame, too, asks for that with Window.WatchFrames.
+//
 // The library counts; the manager only answers. Every Update of a connection runs under the connection's lock, the
 // connection's manager before the stream's, so managers of one connection may share state without locks of their
 // own. Update must not block and must not call the connection. An answer of 0 grants nothing; what would pass 2^31-1
@@ -55,9 +58,10 @@ const (
 	WindowStarved                             // a reader waits, nothing is here, and the peer may send nothing
 	WindowTick                                // the time that WakeAfter asked for is over
 	WindowClosed                              // the end; the answer is ignored
+	WindowFrame                               // a frame came that is not DATA; only after Window.WatchFrames
 )
 
-var windowEventNames = [...]string{"?", "Opened", "Headers", "Data", "Consumed", "Settings", "RTT", "Starved", "Tick", "Closed"}
+var windowEventNames = [...]string{"?", "Opened", "Headers", "Data", "Consumed", "Settings", "RTT", "Starved", "Tick", "Closed", "Frame"}
 
 func (k WindowEventKind) String() string {
 	if int(k) < len(windowEventNames) {
@@ -70,7 +74,10 @@ func (k WindowEventKind) String() string {
 type WindowEvent struct {
 	Kind    WindowEventKind
 	End     bool          // Data carried END_STREAM
-	Bytes   int           // Data: flow-controlled length; Consumed: octets read, padding or discarded; Settings: signed shift
+	Type    uint8         // Frame: its type, as a number (RFC 9113 §6); FrameName has the name
+	Flags   uint8         // Frame: its flags
+	Stream  uint32        // Frame: its stream, 0 for the connection
+	Bytes   int           // Data: flow-controlled length; Consumed: octets read, padding or discarded; Settings: signed shift; Frame: length
 	Padding int           // of Bytes, in Data
 	Credit  int           // what the peer may still send; below 0 after a smaller initial window
 	Unread  int           // received and not consumed
@@ -86,6 +93,15 @@ func (ev WindowEvent) Received() int {
 		return ev.Bytes
 	}
 	return 0
+}
+
+// FrameName is the type of the frame of a Frame event, as in RFC 9113 §6: "PING". It is empty for
+// any other event.
+func (ev WindowEvent) FrameName() string {
+	if ev.Kind == WindowFrame {
+		return wire.FrameType(ev.Type).String()
+	}
+	return ""
 }
 
 // Consumed is Bytes of a Consumed event, 0 of any other.
@@ -127,6 +143,7 @@ type Window struct {
 	// The rest is guarded by c.mu.
 	manager WindowManager
 	managed bool  // the factory was asked
+	watches bool  // the manager hears of every frame
 	foreign bool  // the manager is not one of ours: it may do anything
 	readers int32 // who wait for what comes through the window
 	credit  int64 // what the peer may send once pending is announced; below 0 after a smaller initial window
@@ -195,6 +212,14 @@ func (w *Window) tick() {
 // when something else was sent since the last, three in a row and then one in ten seconds. Only inside Update. It
 // reports whether an RTT event will come.
 func (w *Window) ProbeRTT() bool { return w.c.probeRTTLocked(w) }
+
+// WatchFrames makes the manager hear of frames that have no event of their own: it gets a
+// WindowFrame event for every frame that the peer sends on the window's stream and that is not
+// DATA, and for the connection's window on the whole connection. The event comes before the frame
+// takes effect. A field section is one event, with the type and length of its first frame. Frames
+// that cannot be read have none. Those of a stream that is over are for the connection's manager
+// only. Those of a push begin when it is claimed. Only inside the factory or Update.
+func (w *Window) WatchFrames() { w.watches, w.c.watched = true, true }
 
 // windowGrants are the windows whose Grant waits for the writer. Its lock is its own, so that Grant can be
 // called inside Update.
