@@ -9,8 +9,15 @@ import (
 // arrived and read, in a round trip. It begins with Initial, grows as fast as TCP's slow start while data comes faster and
 // the reader keeps up, and shrinks to what the reader takes; a stream that nobody reads keeps what it has. What one stream has
 // learned of the path serves the next: a new stream begins with its share. All streams together never hold more than
-// Budget, and one that does not read cannot take it from those that do. It is hyper's manager where
-// Config.WindowManager is nil.
+// Budget. It is hyper's manager where Config.WindowManager is nil.
+//
+// Streams that are never read leave the budget to those that are read. Adaptive sends SETTINGS with
+// a smaller INITIAL_WINDOW_SIZE where the initial windows of streams that were not read yet would
+// take more than half of Budget, or where such streams hold a tenth of it; from then on they get a
+// tenth in all. That is past 128 streams with the defaults. With few streams it announces
+// Config.InitialStreamWindow again, once in ten seconds at most. A stream that is read gets its window
+// by WINDOW_UPDATE. Streams that were read and are not read any more keep what they were granted; an
+// eighth of Budget is kept from them.
 //
 // Initial is the size that a stream's window has at least, in octets, 256 KiB - 1 where it is 0, and takes no WINDOW_UPDATE
 // where Config.InitialStreamWindow announces as much. Budget is what all streams of the connection may hold unread
@@ -31,6 +38,10 @@ const (
 	probeAgain   = 30 * time.Second       // the first may have met a queue
 	smallestStep = 16 << 10               // a WINDOW_UPDATE for less costs more than it brings, unless the peer stands still
 	ahead        = 8                      // so many small responses in a row end the granting ahead
+
+	smallestInitial = 1 << 10 // no smaller initial window is announced, except 0
+	smallestWindow  = 4 << 10 // of a stream that is read, however many there are
+	raiseAfter      = 10 * time.Second
 )
 
 // New is a WindowManagerFactory.
@@ -51,6 +62,9 @@ func (a Adaptive) newPath(w *Window) *adaptivePath {
 		initial: or(max(0, a.Initial), max(adaptiveInitial, w.c.cfg.InitialStreamWindow)),
 		budget:  or(max(0, a.Budget), adaptiveBudget),
 		rtt:     unknownRTT,
+
+		top:       w.c.cfg.InitialStreamWindow,
+		announced: w.c.cfg.InitialStreamWindow,
 	}
 }
 
@@ -85,6 +99,15 @@ type adaptivePath struct {
 	streams int             // their number
 	shared  int             // the share that all of them were given last
 	deep    int             // above 0: one of the last responses needed more than initial
+
+	// Streams that were never read. What they may hold is bounded by the initial window: see initialFor.
+	top       int           // INITIAL_WINDOW_SIZE as configured
+	announced int           // INITIAL_WINDOW_SIZE as sent last; below top while many streams are open
+	raised    time.Duration // when announced last grew
+	unused    int           // open streams that were never read
+	held      int           // octets unread on streams that were never read, open or not
+	fresh     int           // streams opened since the last write
+	ahead     int           // granted to open streams that were never read, beyond their initial window
 
 	spareStreams *adaptiveStream
 	spareMeters  *streamMeter
@@ -183,27 +206,129 @@ func (p *adaptivePath) share() int {
 	if p.streams <= 1 {
 		return p.need
 	}
-	return p.need / p.streams
+	return min(p.need, p.budget) / p.streams
 }
 
 // outgrows reports whether a response may need more than its initial window, judged by what came so far. It cannot wait for half of
 // the window: a sender in slow start has sent twice what we see when our grant reaches it, and writes as much again into its socket.
 func (p *adaptivePath) outgrows(total int64) bool { return 4*total >= int64(p.initial) }
 
-// limit is what one stream may have: as much as is left to all. So k streams that stall hold k/(k+1) of the budget at most.
-func (p *adaptivePath) limit() int { return max(p.budget-p.unread, p.initial) }
+// limit is what one stream may have: what is left of seven eighths of the budget, or a quarter of
+// all that is left. So streams that had large windows and are not read any more leave something to
+// the others. What lies unread on streams that were never read comes out of the last eighth.
+func (p *adaptivePath) limit() int {
+	return max(p.budget/8*7-(p.unread-p.held), (p.budget-p.unread)/4, p.fair())
+}
+
+// fair is the window of a stream that is read, before the path is known to need more: initial, or
+// less where so many streams are read that their windows would take more than half of what is left.
+func (p *adaptivePath) fair() int {
+	left := p.budget - p.unread
+	n := max(p.streams-p.unused, p.streams/4) // of those that were not read, some will be
+	if n <= 1 || 2*n*p.initial <= left {
+		return p.initial
+	}
+	return min(p.initial, max(left/(2*n), smallestWindow))
+}
+
+// initialFor returns the initial window to announce before one more stream is opened; pushes is the
+// number of promised streams that may have no manager yet.
+//
+// A stream that is never read holds its initial window, and the credit cannot be taken back. While
+// the initial windows of all such streams fit half of the budget and little of it is used, the
+// initial window stays as configured. Past that it is halved until what such streams hold, and what
+// they may still receive, fits a tenth: a stream that is read keeps at least nine tenths.
+func (p *adaptivePath) initialFor(pushes int, now time.Duration) int {
+	n, size := p.unused+pushes+1, p.announced
+	tenth := p.budget / 10
+	switch {
+	case size == p.top && n*size+p.ahead <= p.budget/2 && (p.held == 0 || p.held+size <= tenth):
+		return size
+	case n*size+p.held <= tenth:
+		return p.higher(n, now)
+	}
+	for size > 0 && n*size+p.held > tenth {
+		size = halved(size)
+	}
+	return size
+}
+
+// halved is the next smaller initial window. Below smallestInitial it is 0, and a stream gets its
+// window when it is read.
+func halved(size int) int {
+	if size /= 2; size < smallestInitial {
+		return 0
+	}
+	return size
+}
+
+// higher is the initial window for n streams that were never read, where they may hold more than is
+// announced. It stays as it is unless it can grow to four times the size. Servers count SETTINGS, so
+// it grows once in raiseAfter at most.
+func (p *adaptivePath) higher(n int, now time.Duration) int {
+	if p.announced == p.top || p.raised != 0 && now-p.raised < raiseAfter {
+		return p.announced
+	}
+	if n*p.top <= p.budget/8 && p.held <= p.budget/40 {
+		return p.top
+	}
+	for size := p.top; size >= 4*p.announced && size > 0; size = halved(size) {
+		if n*size+p.held <= p.budget/20 {
+			return size
+		}
+	}
+	return p.announced
+}
+
+// announce takes a new initial window into the books. A smaller one takes its difference from all
+// open streams (RFC 9113 §6.9.2): those that are read get it back, and do not stop.
+func (p *adaptivePath) announce(size int, now time.Duration) {
+	shift := p.announced - size
+	p.announced = size
+	if shift < 0 {
+		p.raised = max(now, 1)
+	}
+	for s := p.open; s != nil && shift > 0; s = s.next {
+		if s.used() {
+			left := WindowEvent{Credit: int(s.w.credit) - shift, Length: s.w.s.bodyLeft}
+			s.w.grant(int64(left.needed(shift)))
+		}
+	}
+}
 
 // handOut raises all streams that wait for their data to their share, ahead of their own need.
-func (p *adaptivePath) handOut() {
-	share := min(p.share(), p.limit())
+func (p *adaptivePath) handOut() { p.handOutTo(p.share(), p.streams) }
+
+// welcome does so for the streams that were opened since the last write: the WINDOW_UPDATEs follow
+// the requests. Only where responses have been of a size to need it.
+func (p *adaptivePath) welcome() {
+	fresh := p.fresh
+	if p.fresh = 0; p.deep > 0 && !p.alone {
+		share := p.share()
+		if fresh > 1 { // they are not served alike
+			share = min(share/4*7, p.budget/p.streams/16*17)
+		}
+		p.handOutTo(share, fresh)
+	}
+}
+
+// handOutTo raises the n streams that were opened last.
+func (p *adaptivePath) handOutTo(share, n int) {
+	share = min(share, p.budget-p.unread)
 	if share <= p.initial {
 		return
 	}
 	p.shared = share
-	for s := p.open; s != nil; s = s.next {
+	for s := p.open; s != nil && n > 0; s = s.next {
+		n--
 		w := s.w
-		if gap := share - int(w.credit); w.unread == 0 && gap >= smallestStep {
-			w.grant(int64(p.uneven(w.needed(gap))))
+		if gap := s.mayHaveAhead(share - int(w.credit)); w.unread == 0 && gap >= smallestStep {
+			grant := w.needed(gap)
+			if s.meter != nil {
+				grant = p.uneven(grant)
+			}
+			s.grantedAhead(grant)
+			w.grant(int64(grant))
 			if s.meter != nil {
 				s.meter.announce(w.total+w.credit, p.heard)
 			}
@@ -232,7 +357,65 @@ type adaptiveStream struct {
 	w          *Window      // nil: it is over
 	meter      *streamMeter // nil: nothing came yet, or all that will come fits the window
 	prev, next *adaptiveStream
-	isOpen     bool // in path.open
+
+	held  int32 // octets unread, used: the stream was read, and they are not counted
+	ahead int32 // granted beyond the initial window before it was read
+}
+
+// used is the value of held of a stream that was read.
+const used = -1
+
+func (s *adaptiveStream) isOpen() bool { return s.prev != nil || s.path.open == s }
+
+func (s *adaptiveStream) used() bool { return s.held == used }
+
+// hold counts what lies unread on a stream that was never read.
+func (s *adaptiveStream) hold(unread int) {
+	if s.used() {
+		return
+	}
+	p := s.path
+	unread = min(unread, max(p.initial, p.top))
+	p.held += unread - int(s.held)
+	s.held = int32(unread)
+}
+
+// use notes that the stream is read.
+func (s *adaptiveStream) use() {
+	if s.used() {
+		return
+	}
+	s.hold(0)
+	if s.isOpen() {
+		s.path.unused--
+		s.path.ahead -= int(s.ahead)
+	}
+	s.held, s.ahead = used, 0
+}
+
+// mayHaveAhead is how much of a grant a stream may get before anything of it was read. All such
+// streams together get at most half of the budget while others are read, and nothing while even
+// initial windows are too much.
+func (s *adaptiveStream) mayHaveAhead(grant int) int {
+	p := s.path
+	if s.used() {
+		return grant
+	}
+	most := p.budget / 8 * 9
+	switch {
+	case p.announced < p.top:
+		return 0
+	case p.unused < p.streams:
+		most = p.budget / 2
+	}
+	return min(grant, min(most, p.need/2*3)-p.ahead)
+}
+
+func (s *adaptiveStream) grantedAhead(n int) {
+	if !s.used() {
+		s.ahead += int32(n)
+		s.path.ahead += n
+	}
 }
 
 // Update implements WindowManager.
@@ -251,6 +434,7 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 		s.arrive(&ev)
 		return 0
 	case WindowConsumed:
+		s.use()
 		if ev.fits() {
 			return 0
 		}
@@ -259,7 +443,10 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 			s.meter.consumed += ev.Bytes
 		}
 		return s.size(&ev)
-	case WindowStarved, WindowSettings:
+	case WindowStarved:
+		s.use()
+		return s.size(&ev)
+	case WindowSettings:
 		return s.size(&ev)
 	case WindowClosed:
 		s.over(ev.Total)
@@ -270,25 +457,23 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 // fits reports whether a body of known length needs no more than is granted, its END_STREAM included.
 func (ev *WindowEvent) fits() bool { return ev.Length >= 0 && ev.Length < int64(ev.Credit) }
 
-// enter counts the stream in. Its share, if that is more than the window it begins with, goes out right behind its request,
-// but only where responses have been of a size to need it.
+// enter counts the stream in.
 func (s *adaptiveStream) enter(ev *WindowEvent) int {
 	p := s.path
 	if s.next = p.open; s.next != nil {
 		s.next.prev = s
 	}
-	p.open, s.isOpen = s, true
+	p.open = s
 	p.streams++
-	share := min(p.share(), p.limit())
-	p.shared = min(p.shared, share)
-	if gap := share - ev.Credit; p.deep > 0 && share > p.initial && gap >= smallestStep {
-		return gap
-	}
+	p.unused++
+	p.fresh++
+	p.shared = min(p.shared, p.share(), p.limit())
 	return 0
 }
 
 func (s *adaptiveStream) arrive(ev *WindowEvent) {
 	p := s.path
+	s.hold(ev.Unread)
 	if ev.End {
 		s.leave()
 	}
@@ -327,25 +512,26 @@ func (s *adaptiveStream) resume(ev *WindowEvent) {
 // size finds how large the window should be, and answers what is missing.
 func (s *adaptiveStream) size(ev *WindowEvent) int {
 	p := s.path
+	floor := s.floor(ev)
 	need := 0
-	if s.meter != nil && p.outgrows(ev.Total) { // a response that fits should cost nothing
+	if s.meter != nil && 4*ev.Total >= int64(floor) { // a response that fits should cost nothing
 		through, before := s.meter.through()
 		var growing bool
 		if need, growing = s.meter.need(through, before); growing && !p.growing {
 			need = through + before // it only takes from the others
 		}
 	}
-	target := p.initial
+	target := floor
 	if need = min(need, p.need); need > 0 {
 		target = max(target, need, p.share())
 	}
 	target = min(target, p.limit())
 	low := target / 2
-	if target > p.initial || need > 0 && p.growing {
+	if target > floor || need > 0 && p.growing {
 		low = target / 8 * 7
 	}
 	gap := target - ev.Credit - ev.Unread
-	if ev.Credit+ev.Unread > low || gap < smallestStep && ev.Credit > 0 {
+	if ev.Credit+ev.Unread > low || gap < min(smallestStep, target/2) && ev.Credit > 0 {
 		return 0
 	}
 	n := p.uneven(ev.needed(gap))
@@ -361,10 +547,25 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	return n
 }
 
+// floor is the window that the stream gets whatever the path needs. Where a smaller initial window
+// than the configured one is announced, a stream keeps that until it is read and a quarter of it came.
+func (s *adaptiveStream) floor(ev *WindowEvent) int {
+	p := s.path
+	if p.announced < p.top && ev.Kind != WindowStarved && (!s.used() || 4*ev.Total < int64(p.announced)) {
+		return p.announced
+	}
+	return p.fair()
+}
+
 // leave takes the stream out of those that share.
 func (s *adaptiveStream) leave() {
-	if !s.isOpen {
+	if !s.isOpen() {
 		return
+	}
+	if !s.used() {
+		s.path.unused--
+		s.path.ahead -= int(s.ahead)
+		s.ahead = 0
 	}
 	p := s.path
 	if s.prev != nil {
@@ -375,7 +576,7 @@ func (s *adaptiveStream) leave() {
 	if s.next != nil {
 		s.next.prev = s.prev
 	}
-	s.prev, s.next, s.isOpen = nil, nil, false
+	s.prev, s.next = nil, nil
 	if p.streams--; p.streams > 0 && p.deep > 0 && 2*p.share() >= 3*p.shared {
 		p.handOut()
 	}
@@ -383,6 +584,7 @@ func (s *adaptiveStream) leave() {
 
 func (s *adaptiveStream) over(total int64) {
 	p := s.path
+	s.hold(0)
 	s.leave()
 	if total <= int64(p.initial) {
 		p.deep = max(0, p.deep-1)

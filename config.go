@@ -33,7 +33,8 @@ type Config struct {
 
 	// InitialStreamWindow is announced as SETTINGS_INITIAL_WINDOW_SIZE, in octets: what the peer may send on a new
 	// stream unasked. 0: 256 KiB - 1 with the default window manager; 65,535, the protocol's own start, with another
-	// one or where Push is set. To announce no window at all, make it negative.
+	// one or where Push is set. To announce no window at all, make it negative. Adaptive announces less while very many
+	// streams are open or what is not read fills a tenth of its Budget.
 	InitialStreamWindow int
 
 	MaxFrameSize      int // announced; 16 KiB to 16 MiB-1; 0: 256 KiB

@@ -36,6 +36,7 @@ func newLab(config any, clock flowlab.Clock) (flowlab.Client, error) {
 		cfg: full, nc: nowhere, start: time.Now(), done: make(chan struct{}),
 		nextID: 1, sendWindow: wire.InitialWindow, peer: initialPeerSettings(),
 	}
+	c.frames = newFrameReader(nowhere, &c.cfg)
 	l := &lab{c: c, clock: clock, ticks: make(map[*Window]time.Duration)}
 	c.lab = l
 	c.window.c, c.window.credit = c, wire.InitialWindow
@@ -60,11 +61,14 @@ func (l *lab) wakeAfter(w *Window, d time.Duration) {
 func (l *lab) Open() uint32 {
 	c := l.c
 	c.readClockLocked()
+	c.makeRoomLocked()
 	s := &Stream{c: c, id: c.nextID, req: &Request{}, bodyLeft: -1, sender: nothingToSend, sendErr: ErrSendEnded}
 	s.window.c, s.window.s, s.window.credit = c, s, c.initialWindow
 	s.headersStart = c.queued
 	c.nextID += 2
 	c.addLocked(s)
+	h := wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders | wire.EndStream, StreamID: s.id}
+	c.append(wire.AppendFrameHeader(c.out, h))
 	s.mustLocked(state.SendHeaders)
 	s.mustLocked(state.SendEnd)
 	s.openWindowLocked()
@@ -123,7 +127,9 @@ func (l *lab) Starve(stream uint32) {
 
 func (l *lab) SettingsAck() error {
 	l.c.readClockLocked()
-	l.c.sampleRTTLocked(0)
+	if err := l.c.recvSettingsAckLocked(); err != nil {
+		return err
+	}
 	return l.c.err
 }
 

@@ -335,6 +335,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	s.req = s.push.Request
 	c.addLocked(s)
 	c.pushes++
+	c.makeRoomLocked()
 	c.counts.promised++
 	switch {
 	case parent == nil:

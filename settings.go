@@ -71,7 +71,8 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 
 // UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. What may change while
 // the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open streams (their managers hear
-// of it by a WindowSettings event), and extensions, which hyper itself ignores.
+// of it by a WindowSettings event), and extensions, which hyper itself ignores. Adaptive takes the new
+// INITIAL_WINDOW_SIZE for the largest that it announces.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	mustHave(ctx != nil, "Conn.UpdateSettings", "context.Context")
 	due := sentSettings{}
@@ -106,24 +107,56 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 			return fmt.Errorf("hyper: INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1", size, id)
 		}
 	}
-	c.initialWindow = size
-	c.append(wire.AppendSettings(c.out, list...))
-	c.uncorkLocked()
-	due.below, due.belowPush = c.nextID, c.lastPushID
-	due.sent = time.Since(c.start)
-	if due.shift > 0 { // the peer may use the larger window as soon as it reads this
-		c.shiftWindowsLocked(due)
+	c.sendSettingsLocked(due, list...)
+	if path, ok := c.window.manager.(*adaptivePath); ok && due.window {
+		path.top, path.announced = int(size), int(size)
 	}
-	c.settingsSent++
+	c.uncorkLocked()
 	number := c.settingsSent
-	c.settingsDue = append(c.settingsDue, due)
-	c.armLocked(due.sent + c.cfg.SettingsTimeout)
 	for c.settingsAcked < number && c.err == nil {
 		if err := c.waitLocked(ctx, &c.settingsQ); err != nil {
 			return err
 		}
 	}
 	return c.err
+}
+
+// sendSettingsLocked puts SETTINGS among the bytes to write. due says what they change.
+func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
+	c.initialWindow += due.shift
+	c.append(wire.AppendSettings(c.out, list...))
+	due.below, due.belowPush = c.nextID, c.lastPushID
+	due.sent = time.Since(c.start)
+	if due.shift > 0 { // the peer may use the larger window as soon as it reads this
+		c.shiftWindowsLocked(due)
+	}
+	c.settingsSent++
+	c.settingsDue = append(c.settingsDue, due)
+	if c.cfg.SettingsTimeout >= 0 && c.lab == nil {
+		c.armLocked(due.sent + c.cfg.SettingsTimeout)
+	}
+}
+
+// makeRoomLocked is called before a stream is opened. Adaptive announces a smaller initial window
+// where too much of its budget would be promised to streams that are not read, and the configured one
+// again when they are few. The peer takes frames in order (RFC 9113 §6.5.3), so the new size holds for
+// the stream whose HEADERS follow.
+func (c *Conn) makeRoomLocked() {
+	path, ok := c.window.manager.(*adaptivePath)
+	if !ok {
+		return
+	}
+	now := c.now // of the last read
+	if path.announced != path.top {
+		now = c.clock()
+	}
+	size := path.initialFor(c.pushes, now)
+	shift := int64(size) - c.initialWindow
+	if shift == 0 {
+		return
+	}
+	c.sendSettingsLocked(sentSettings{window: true, shift: shift}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
+	path.announce(size, now)
 }
 
 // sentSettings are SETTINGS of ours that the peer has not acknowledged yet.

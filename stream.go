@@ -129,6 +129,7 @@ func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
 
 // startLocked opens s.
 func (c *Conn) startLocked(s *Stream, p *plan) {
+	c.makeRoomLocked()
 	s.id = c.nextID
 	c.nextID += 2
 	c.addLocked(s)

@@ -270,6 +270,9 @@ func (c *Conn) applyGrantsLocked() {
 // fillLocked gathers what is due behind the bytes already in out: WINDOW_UPDATEs, then DATA from each ready
 // stream in turn, one frame at a time, as windows and room allow.
 func (c *Conn) fillLocked() {
+	if path, ok := c.window.manager.(*adaptivePath); ok && path.fresh > 0 {
+		path.welcome()
+	}
 	for _, w := range c.updates {
 		c.append(w.appendUpdate(c.out))
 	}

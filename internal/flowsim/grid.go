@@ -107,6 +107,7 @@ var situations = []situation{
 	{"reader at 50 MB/s of 125", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 512 << 20, Reader: 50e6}},
 	{"one of 8 never read", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 256 << 20, Unread: 1}},
 	{"50 of 100 never read", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 100, Octets: 256 << 20, Unread: 50}},
+	{"400 never read, then one", Scenario{RTT: 100 * ms, Rate: 1e9, Abandoned: 400, Streams: 1, Octets: 256 << 20}},
 	{"RTT 20 to 200 ms at 1 s, 1 stream", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
 	{"RTT 20 to 200 ms at 1 s, 8 streams", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second, Rate: 1e9, Streams: 8, Octets: 256 << 20}},
 	{"a hole of 150 ms each second", Scenario{RTT: 100 * ms, HoleEvery: time.Second, HoleFor: 150 * ms, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
@@ -118,7 +119,7 @@ var situations = []situation{
 func (s situation) play(m subject) (Score, error) {
 	sc := s.Scenario
 	sc.Config = m.config
-	if sc.Unread == 0 {
+	if sc.Unread == 0 && sc.Abandoned == 0 {
 		return score(sc)
 	}
 	got, err := Run(sc)
@@ -129,7 +130,7 @@ func (s situation) play(m subject) (Score, error) {
 		return Score{Result: got}, nil
 	}
 	read := sc
-	read.Config, read.Unread, read.Streams = unlimited.config, 0, sc.Streams-sc.Unread
+	read.Config, read.Unread, read.Abandoned, read.Streams = unlimited.config, 0, 0, sc.Streams-sc.Unread
 	read.Octets = sc.Octets / sc.Streams * read.Streams
 	best, err := Run(read)
 	return Score{Result: got, Ratio: best.Time.Seconds() / got.Time.Seconds()}, err

@@ -22,6 +22,7 @@ type Scenario struct {
 
 	Reader      float64       // octets per second that the reader takes, of all streams together; 0: whatever comes
 	Unread      int           // so many of the streams nobody reads; they are not waited for
+	Abandoned   int           // streams opened five round trips earlier, with endless responses that are not read
 	InTurn      bool          // the server answers one request after the other, else all at once, frame by frame
 	Length      bool          // the server declares it
 	Later       time.Duration // the round trip from ChangeAt on, 0: it stays
@@ -54,6 +55,7 @@ type Result struct {
 	MeanUnread float64
 	Updates    int  // WINDOW_UPDATEs of the transfer
 	Pings      int  // of the whole connection
+	Settings   int  // of the transfer, the preface's not counted
 	PeakTotal  int  // largest promise since the connection began
 	Stuck      bool // it did not come to its end
 }
@@ -72,7 +74,7 @@ type run struct {
 
 	// the server
 	credit  int64
-	initial int64 // of its streams
+	initial int64 // of its streams' windows, as it knows it
 	streams map[uint32]*serverStream
 	turn    []*serverStream // with something to send, in turn
 	items   []item          // in the socket or on their way, in order
@@ -85,6 +87,9 @@ type run struct {
 	due     int // streams that are waited for
 	read    int64
 	held    int // unread, on all streams
+
+	announced int64    // initial window of the client's streams, by the last SETTINGS it sent
+	shifts    []*shift // SETTINGS that are not acknowledged
 
 	// What the peer may send and what is unread, by the frames that were sent.
 	promised  int // on the connection
@@ -111,10 +116,17 @@ type item struct {
 	ping [8]byte
 }
 
+// A shift is SETTINGS that change the initial window.
+type shift struct {
+	by      int
+	streams []*clientStream // whose windows it lowers once it is acknowledged
+}
+
 type clientStream struct {
 	id       uint32
 	promised int
 	unread   int
+	sent     bool // the request
 	ended    bool
 	gone     bool
 	idle     bool // nobody reads it
@@ -142,6 +154,9 @@ func Run(s Scenario) (Result, error) {
 	}
 	if s.HoleEvery > 0 {
 		r.link.hole = r.afterHole
+	}
+	if s.Abandoned > 0 {
+		r.abandon()
 	}
 	pings := 0
 	for range s.Rounds {
@@ -189,6 +204,25 @@ func (r *run) afterHole(at time.Duration) time.Duration {
 	return at
 }
 
+// abandon opens streams that will not be read, and lets the server fill their windows.
+func (r *run) abandon() {
+	r.flush()
+	for range r.Abandoned {
+		id := r.client.Open()
+		r.reading[id] = &clientStream{id: id, idle: true}
+		r.After(r.roundTrip()/2, func() {
+			s := r.serverStream(id)
+			s.left = math.MaxInt32
+			r.turn = append(r.turn, s)
+		})
+	}
+	r.flush()
+	r.After(r.roundTrip()/2, r.pump)
+	over := false
+	r.After(5*r.roundTrip(), func() { over = true })
+	r.run(func() bool { return over || r.err != nil })
+}
+
 // begin sends the requests of a transfer.
 func (r *run) begin() {
 	r.started, r.read, r.halfAt, r.area, r.areaOf = r.now, 0, 0, 0, 0
@@ -199,11 +233,9 @@ func (r *run) begin() {
 	for i := range r.Streams {
 		id := r.client.Open()
 		ids = append(ids, id)
-		s := &clientStream{id: id, idle: i >= r.Streams-r.Unread, promised: int(r.initial)}
-		r.onStreams += s.promised
-		r.reading[id] = s
-		r.order = append(r.order, s)
-		if !s.idle {
+		r.reading[id] = &clientStream{id: id, idle: i >= r.Streams-r.Unread}
+		r.order = append(r.order, r.reading[id])
+		if i < r.Streams-r.Unread {
 			r.due++
 		}
 	}
@@ -222,7 +254,7 @@ func (r *run) begin() {
 	})
 }
 
-// serverStream finds a stream by its identifier, or makes it: WINDOW_UPDATEs may stand in front of our requests here.
+// serverStream finds a stream by its identifier, or makes it.
 func (r *run) serverStream(id uint32) *serverStream {
 	s := r.streams[id]
 	if s == nil {
@@ -284,6 +316,7 @@ func (r *run) recv(it item) {
 	switch it.Type {
 	case wire.Settings:
 		r.note(r.client.SettingsAck())
+		r.acknowledged()
 	case wire.Ping:
 		r.note(r.client.Pong(it.ping))
 	case wire.Headers:
@@ -385,11 +418,13 @@ func (r *run) flush() {
 			r.promise(h.StreamID, wire.ParseWindowUpdate(rest[wire.HeaderLen:]))
 		case wire.Ping:
 			r.result.Pings++
+		case wire.Headers:
+			s := r.reading[h.StreamID]
+			s.promised, s.sent = int(r.announced), true
+			r.onStreams += s.promised
 		case wire.Settings:
-			for s := range wire.ParseSettings(rest[wire.HeaderLen : wire.HeaderLen+h.Length]) {
-				if s.ID == wire.SettingInitialWindowSize {
-					r.initial = int64(s.Value)
-				}
+			if size, ok := initialWindow(rest[wire.HeaderLen : wire.HeaderLen+h.Length]); ok {
+				r.announce(size, begins)
 			}
 		}
 		rest = rest[wire.HeaderLen+h.Length:]
@@ -401,7 +436,7 @@ func (r *run) flush() {
 		}
 		for rest := out; len(rest) > 0; {
 			h := wire.ParseFrameHeader(rest)
-			r.serve(h, rest[wire.HeaderLen:wire.HeaderLen+h.Length])
+			r.serve(h, begins, rest[wire.HeaderLen:wire.HeaderLen+h.Length])
 			rest = rest[wire.HeaderLen+h.Length:]
 		}
 		r.pump()
@@ -419,6 +454,56 @@ func (r *run) promise(stream uint32, n int) {
 	}
 }
 
+// announce takes SETTINGS of the client into its books: a larger window counts from now on, a
+// smaller one once it is acknowledged.
+func (r *run) announce(size int64, preface bool) {
+	change := &shift{by: int(size - r.announced)}
+	r.announced = size
+	if !preface {
+		r.result.Settings++
+	}
+	for _, s := range r.open() {
+		if change.by > 0 {
+			s.promised += change.by
+			r.onStreams += change.by
+		} else {
+			change.streams = append(change.streams, s)
+		}
+	}
+	r.shifts = append(r.shifts, change)
+}
+
+// open lists the streams that may still receive and whose requests were sent.
+func (r *run) open() (list []*clientStream) {
+	for _, s := range r.reading {
+		if !s.ended && s.sent {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func (r *run) acknowledged() {
+	change := r.shifts[0]
+	r.shifts = r.shifts[1:]
+	for _, s := range change.streams {
+		if !s.ended {
+			s.promised += change.by
+			r.onStreams += change.by
+		}
+	}
+}
+
+// initialWindow finds INITIAL_WINDOW_SIZE in the payload of SETTINGS.
+func initialWindow(payload []byte) (size int64, ok bool) {
+	for s := range wire.ParseSettings(payload) {
+		if s.ID == wire.SettingInitialWindowSize {
+			size, ok = int64(s.Value), true
+		}
+	}
+	return size, ok
+}
+
 func cutPreface(out []byte) (rest []byte, begins bool) {
 	n := len(wire.ClientPreface)
 	if len(out) >= n && string(out[:n]) == wire.ClientPreface {
@@ -428,8 +513,22 @@ func cutPreface(out []byte) (rest []byte, begins bool) {
 }
 
 // serve is the server hearing a frame.
-func (r *run) serve(h wire.FrameHeader, payload []byte) {
+func (r *run) serve(h wire.FrameHeader, begins bool, payload []byte) {
 	switch h.Type {
+	case wire.Headers:
+		r.serverStream(h.StreamID)
+	case wire.Settings:
+		size, ok := initialWindow(payload)
+		if !ok {
+			return
+		}
+		for _, s := range r.streams {
+			s.credit += size - r.initial
+		}
+		r.initial = size
+		if !begins {
+			r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Settings}})
+		}
 	case wire.WindowUpdate:
 		n := int64(wire.ParseWindowUpdate(payload))
 		if h.StreamID == 0 {
@@ -466,7 +565,7 @@ func (r *run) sample() {
 
 // check holds the client's books against ours, which are made of the frames.
 func (r *run) check() {
-	for _, s := range append([]*clientStream{{id: 0, promised: r.promised, unread: r.held}}, r.order...) {
+	for _, s := range append(r.open(), &clientStream{id: 0, promised: r.promised, unread: r.held}) {
 		if s.gone || s.ended {
 			continue
 		}

@@ -65,6 +65,7 @@ type Peer struct {
 	reported bool          // err, a violation, has failed the test
 	ignored  map[wire.FrameType]bool
 	autoPing bool
+	autoAck  bool
 	log      []string // the last logSize frames
 	books    books
 }
@@ -152,6 +153,13 @@ func (p *Peer) AutoPing() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.autoPing = true
+}
+
+// AutoSettings acknowledges all SETTINGS that arrive from now on; no Want sees them.
+func (p *Peer) AutoSettings() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.autoAck = true
 }
 
 // Credit is what the peer may still send on a stream, or with 0 on the connection: what the
@@ -303,13 +311,17 @@ func (p *Peer) recv(f Frame) error {
 	p.mu.Lock()
 	err := p.books.recv(f)
 	answer := p.autoPing && f.Type == wire.Ping && !f.Flags.Has(wire.Ack)
-	if err == nil && !answer {
+	ack := p.autoAck && f.Type == wire.Settings && !f.Flags.Has(wire.Ack)
+	if err == nil && !answer && !ack {
 		p.queue = append(p.queue, f)
 		p.changedLocked()
 	}
 	p.mu.Unlock()
 	if answer {
 		p.WritePing(wire.Ack, wire.ParsePing(f.Payload))
+	}
+	if ack {
+		p.WriteSettingsAck()
 	}
 	return err
 }
