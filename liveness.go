@@ -484,8 +484,8 @@ func (s *Stream) chargeInterimLocked() error {
 
 // chargeFloodLocked counts a frame whose octets are discarded. It costs as much as one that carries nothing, and once
 // more for each floodOctets, so that all of them together are bounded in octets, too.
-func (c *Conn) chargeFloodLocked(octets int) error {
-	if !c.noise.takeMany(c.now, 1+octets/floodOctets) {
+func (c *Conn) chargeFloodLocked(octets int64) error {
+	if !c.noise.takeMany(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
 		return connErr(EnhanceYourCalm, "too many octets that are discarded")
 	}
 	return nil

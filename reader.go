@@ -146,7 +146,7 @@ func (c *Conn) dispatchLocked(f *frame) error {
 		// RFC 9218 §7.1: it is the client's to send; from a server it is a PROTOCOL_ERROR.
 		return connErr(ProtocolError, "PRIORITY_UPDATE from a server")
 	}
-	return c.chargeFloodLocked(f.Length) // §5.5: a type we do not know
+	return c.chargeFloodLocked(int64(f.Length)) // §5.5: a type we do not know
 }
 
 // notSettingsLocked ends a connection whose peer does not begin with SETTINGS (RFC 9113 §3.4). One that says goodbye
@@ -200,7 +200,7 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	}
 	mark, isReset := c.slots.reset[f.StreamID]
 	if !isReset {
-		return c.chargeFloodLocked(f.Length)
+		return c.chargeFloodLocked(int64(f.Length))
 	}
 	// RFC 9113 §6.9.1: the peer may not send more than its window allows, whatever becomes of it.
 	if f.Length > 0 && int64(f.Length) > mark.credit {
@@ -219,7 +219,7 @@ func (c *Conn) strayHeadersLocked(f *frame) error {
 		return connErr(ProtocolError, "HEADERS on the idle stream %d", f.StreamID)
 	}
 	c.strayEndLocked(f)
-	return c.chargeFloodLocked(max(f.Length, c.frames.listSize))
+	return c.chargeFloodLocked(max(int64(f.Length), c.frames.listSize))
 }
 
 // strayEndLocked: the peer sends no more on a stream that we reset, and does not count it any more.
@@ -337,7 +337,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 		}
 	}
 	c.closeIfDrainedLocked()
-	return c.chargeFloodLocked(f.Length)
+	return c.chargeFloodLocked(int64(f.Length))
 }
 
 // maxDebug bounds what is kept of the debug data of several GOAWAYs together.
