@@ -2,9 +2,6 @@ package hyper
 
 import (
 	"bufio"
-	"compress/flate"
-	"compress/gzip"
-	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/andybalholm/brotli"
 )
 
 // A Decoder makes a reader of what r holds, with one content coding undone. It adds a coding to those built in
@@ -66,16 +61,25 @@ func (e *DecodeError) Unwrap() error { return e.Err }
 
 // A DecodeLimitError is returned by Body.Read where decoding reached a bound.
 type DecodeLimitError struct {
-	Limit   string // which bound: "codings", "size" or "ratio"
-	Max     int64  // the bound: in codings, in octets, or in decoded octets for each octet received
-	Coded   int64  // octets of the body as sent that had been read by then; 0 for "codings"
+	// Limit is the bound that was passed: "elements" of the content-encoding fields, "codings" of one body,
+	// "repeats" of one coding, "size" or "ratio" of what was decoded, or "work" that decodes nothing.
+	Limit   string
+	Max     int64  // the bound: a count, octets, or for "ratio" and "work" octets for each octet received
+	Coding  string // for "repeats" and "work": the coding, in lower case
+	Coded   int64  // octets of the body as sent that had been read by then; 0 where decoding had not begun
 	Decoded int64  // octets that had been decoded from them, in one of the codings
 }
 
 func (e *DecodeLimitError) Error() string {
 	switch e.Limit {
+	case "elements":
+		return fmt.Sprintf(prefix+"body: content-encoding has more than %d elements or %d octets", e.Max, maxListSize)
 	case "codings":
 		return fmt.Sprintf(prefix+"body: more than %d content codings", e.Max)
+	case "repeats":
+		return fmt.Sprintf(prefix+"body: the content coding %.64q more than once", e.Coding)
+	case "work":
+		return fmt.Sprintf(prefix+"body: %.64s: too much that decodes to nothing (in %d octets)", e.Coding, e.Coded)
 	case "size":
 		return fmt.Sprintf(prefix+"body: more than %d octets decoded", e.Max)
 	}
@@ -94,11 +98,17 @@ const (
 	// decodeGrace is how much may be decoded at any ratio, in octets. The start of an honest body can be very dense.
 	decodeGrace = 32 << 20
 
-	// maxEmptyReads is how often in a row a decoder, or a net.Conn, may return neither octets nor an error; as in bufio.
+	// innerGrace and innerRatio bound what a coding may pass on to another coding, which can be made to
+	// work on it without any output. What an honest server codes twice is dense after the first time.
+	innerGrace = 16 << 10
+	innerRatio = 16
+
+	// maxEmptyReads is how often a decoder, or a net.Conn, may return neither octets nor an error; as in bufio.
 	maxEmptyReads = 100
 )
 
 // decodeLimits bounds what comes of a coded body. Zero or less is no bound.
+// They bound what the caller gets; what one coding passes on to another is bounded by innerRatio in any case.
 type decodeLimits struct {
 	size  int64 // decoded octets handed out
 	ratio int64 // decoded octets for each octet received, after decodeGrace
@@ -150,27 +160,41 @@ func extraDecoder(extra map[string]Decoder, coding string) (decode Decoder, ok b
 }
 
 // parseCodings returns the codings that the values of the content-encoding fields name, in the order in which they
-// were applied, in lower case and without identity; nil where the body is as it is. It stops at one more
-// than maxCodings, which says enough.
-func parseCodings(values iter.Seq[string]) []string {
+// were applied, in lower case and without identity; nil where the body is as it is. Where there are too many
+// elements, or codings, it stops and returns why the body cannot be decoded.
+func parseCodings(values iter.Seq[string]) ([]string, error) {
 	var codings []string
-	for value := range values {
-		for coding := range strings.SplitSeq(value, ",") {
-			// RFC 9110 §8.4.1: all content codings are case-insensitive.
-			coding = lower(strings.Trim(coding, " \t"))
-			switch coding {
-			case "", "identity":
-				continue
-			case "x-gzip":
-				// RFC 9110 §8.4.1.3: a recipient SHOULD consider "x-gzip" to be equivalent to "gzip".
-				coding = "gzip"
-			}
-			if codings = append(codings, coding); len(codings) > maxCodings {
-				return codings
-			}
+	for coding, ok := range listElements(values) {
+		if !ok {
+			return codings, &DecodeLimitError{Limit: "elements", Max: maxListElements}
+		}
+		// RFC 9110 §8.4.1: all content codings are case-insensitive.
+		switch coding = lower(coding); coding {
+		case "", "identity":
+			continue
+		case "x-gzip":
+			// RFC 9110 §8.4.1.3: a recipient SHOULD consider "x-gzip" to be equivalent to "gzip".
+			coding = "gzip"
+		}
+		if codings = append(codings, coding); len(codings) > maxCodings {
+			break
 		}
 	}
-	return codings
+	return codings, checkCodings(codings)
+}
+
+// checkCodings returns why a body with these codings is not decoded, whatever it holds. A coding that is applied twice
+// gains nothing, and lets a few octets claim the memory of two decoders.
+func checkCodings(codings []string) error {
+	if len(codings) > maxCodings {
+		return &DecodeLimitError{Limit: "codings", Max: maxCodings}
+	}
+	for i, coding := range codings {
+		if slices.Contains(codings[:i], coding) {
+			return &DecodeLimitError{Limit: "repeats", Max: 1, Coding: coding}
+		}
+	}
+	return nil
 }
 
 // A decodedBody is a body with its content codings undone, one layer each. Its rules:
@@ -180,8 +204,11 @@ func parseCodings(values iter.Seq[string]) []string {
 //   - io.EOF means that every coding came to its end and that raw then came to its own, with no octet between
 //     (RFC 1952 §2.2: gzip members follow each other "with no additional information before, between, or after them").
 //   - An error of raw is returned as it is, never as a DecodeError. The first error stays.
-//   - Memory does not grow with the body: some 50 KiB for gzip and deflate; for br the window that the
-//     peer chose, at most 16 MiB (RFC 7932 §9.1), which a few octets can claim from the first Read on.
+//   - What is decoded is returned before more of raw is waited for, so an octet beyond it, its checksum
+//     included, is only looked at by the next Read. An error there is never lost: that Read returns it.
+//   - Memory does not grow with the body: some 50 KiB for gzip and for deflate; for br see brotliReader. What
+//     a Decoder takes is up to the Decoder.
+//   - Work follows the octets received: what a coding passes on to the next is bounded by innerGrace and innerRatio.
 type decodedBody struct {
 	raw     io.Reader
 	codings []string // as applied
@@ -258,8 +285,8 @@ func (d *decodedBody) releaseClosed() {
 }
 
 func (d *decodedBody) buildLocked() error {
-	if len(d.codings) > maxCodings {
-		return &DecodeLimitError{Limit: "codings", Max: maxCodings}
+	if err := checkCodings(d.codings); err != nil {
+		return err
 	}
 	layers := make([]layer, len(d.codings))
 	below := d.raw
@@ -310,6 +337,7 @@ type layer struct {
 	in     *bufio.Reader // of src; nil until the first Read
 	dec    io.Reader     // of in; nil until the first Read
 	out    int64         // octets decoded
+	ended  bool          // dec returned io.EOF
 
 	pool   *sync.Pool // of codec
 	codec  *codec     // from pool, while it is in use: in and dec
@@ -327,6 +355,9 @@ func (l *layer) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	if l.ended {
+		return 0, l.end()
+	}
 	// At the bound, one more octet tells a body that ends there from one that goes on.
 	room := max(1, l.bound()-l.out)
 	p = p[:min(int64(len(p)), room)]
@@ -337,6 +368,8 @@ func (l *layer) Read(p []byte) (int, error) {
 			return n - int(over), l.limitError()
 		}
 		switch {
+		case err == io.EOF && n > 0: // what comes next may be long in coming
+			l.ended, err = true, nil
 		case err == io.EOF:
 			err = l.end()
 		case err != nil:
@@ -395,18 +428,25 @@ func (l *layer) cause(err error) error {
 	if _, below := l.src.state(); below != nil && below != io.EOF {
 		return below
 	}
+	if err == errSilentWork {
+		coded, _ := l.raw.state()
+		return &DecodeLimitError{Limit: "work", Max: clearsPerOctet, Coding: l.coding, Coded: coded, Decoded: l.out}
+	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return &DecodeError{Coding: l.coding, Err: err}
 }
 
-// bound is how many octets the layer may have decoded by now. Every layer has one, as a layer can work without end
-// while nothing reaches the caller: a bomb of empty gzip members in a coding above.
+// bound is how many octets the layer may have decoded by now.
 func (l *layer) bound() int64 {
+	if !l.last {
+		coded, _ := l.raw.state()
+		return max(innerGrace, coded*l.innerRatio())
+	}
 	bound := int64(math.MaxInt64)
 	if l.limits.size > 0 {
-		bound = l.sizeBound()
+		bound = l.limits.size
 	}
 	if l.limits.ratio > 0 {
 		coded, _ := l.raw.state()
@@ -417,18 +457,22 @@ func (l *layer) bound() int64 {
 	return bound
 }
 
-// sizeBound is the bound for the size. What another layer still has to decode can be larger than the body.
-func (l *layer) sizeBound() int64 {
-	if l.last {
-		return l.limits.size
+// innerRatio bounds what a layer passes on to the next one: a layer can work without end while nothing reaches the
+// caller, on a bomb of empty gzip members in a coding above.
+func (l *layer) innerRatio() int64 {
+	if l.limits.ratio > 0 {
+		return min(innerRatio, l.limits.ratio)
 	}
-	return min(l.limits.size, math.MaxInt64-decodeGrace) + decodeGrace
+	return innerRatio
 }
 
 func (l *layer) limitError() error {
 	coded, _ := l.raw.state()
 	e := &DecodeLimitError{Limit: "ratio", Max: l.limits.ratio, Coded: coded, Decoded: l.out}
-	if l.limits.size > 0 && l.out > l.sizeBound() {
+	switch {
+	case !l.last:
+		e.Max = l.innerRatio()
+	case l.limits.size > 0 && l.out > l.limits.size:
 		e.Limit, e.Max = "size", l.limits.size
 	}
 	return e
@@ -438,12 +482,7 @@ func (l *layer) limitError() error {
 func (l *layer) release(clean bool) {
 	c := l.codec
 	l.codec, l.in, l.dec = nil, nil, nil
-	if c == nil {
-		return
-	}
-	// A brotli.Reader keeps its window, which can be of 16 MiB, and Reset trusts some of the state in which it
-	// was left. A body that ended, and that was small, has left neither.
-	if l.coding == "br" && (!clean || l.out > 1<<20) {
+	if c == nil || !c.reusable(clean) {
 		return
 	}
 	c.in.Reset(nil)
@@ -493,6 +532,7 @@ type codec struct {
 type resetter interface {
 	io.Reader
 	reset(in *bufio.Reader) error // may read
+	reusable(clean bool) bool     // for another body; clean says that it came to its end
 }
 
 func newPool(decoder func() resetter) *sync.Pool {
@@ -501,89 +541,7 @@ func newPool(decoder func() resetter) *sync.Pool {
 
 // pools has the built-in codings, each with its codecs that are free.
 var pools = map[string]*sync.Pool{
-	"gzip":    newPool(func() resetter { return new(gzipReader) }),
-	"deflate": newPool(func() resetter { return new(deflateReader) }),
-	"br":      newPool(func() resetter { return new(brotliReader) }),
-}
-
-// A gzipReader reads one gzip member after another, and takes anything else behind a member for a broken member.
-type gzipReader struct{ gzip.Reader }
-
-func (z *gzipReader) reset(in *bufio.Reader) error { return z.Reset(in) }
-
-// A brotliReader reads one stream. brotli.Reader refuses what follows it, but also takes the last octets of a stream for
-// octets too many when they come in short reads and it had to keep some from one to the next (v1.2.8, Reader.Read:
-// buffer_length > 0). They differ in what it does then: only with none left does it ask for more.
-type brotliReader struct {
-	brotli.Reader
-	feed brotliFeed
-}
-
-type brotliFeed struct {
-	*bufio.Reader
-	over bool
-}
-
-var errBrotliOver = errors.New("brotli: asked for more after the end")
-
-func (f *brotliFeed) Read(p []byte) (int, error) {
-	if f.over {
-		return 0, errBrotliOver
-	}
-	return f.Reader.Read(p)
-}
-
-func (z *brotliReader) reset(in *bufio.Reader) error {
-	z.feed = brotliFeed{Reader: in}
-	return z.Reset(&z.feed)
-}
-
-func (z *brotliReader) Read(p []byte) (int, error) {
-	n, err := z.Reader.Read(p)
-	if err != nil && err.Error() == "brotli: excessive input" {
-		z.feed.over = true
-		if _, err = z.Reader.Read(make([]byte, 1)); err == errBrotliOver {
-			return n, io.EOF
-		}
-		err = errTrailing
-	}
-	return n, err
-}
-
-// A deflateReader reads what RFC 9110 §8.4.1.2 defines, deflate in the zlib format (RFC 1950), and what the section
-// warns of: "Some non-conformant implementations send the deflate compressed data without the zlib wrapper."
-type deflateReader struct {
-	io.Reader               // zlib or raw
-	zlib      io.ReadCloser // nil until needed
-	raw       io.ReadCloser // nil until needed
-}
-
-func (z *deflateReader) reset(in *bufio.Reader) (err error) {
-	head, err := in.Peek(2)
-	switch {
-	case err == io.EOF:
-		return io.ErrUnexpectedEOF // neither format can be of one octet
-	case err != nil:
-		return err
-	case isZlib(head[0], head[1]) && z.zlib == nil:
-		z.zlib, err = zlib.NewReader(in)
-		z.Reader = z.zlib
-	case isZlib(head[0], head[1]):
-		err = z.zlib.(zlib.Resetter).Reset(in, nil)
-		z.Reader = z.zlib
-	case z.raw == nil:
-		z.raw = flate.NewReader(in)
-		z.Reader = z.raw
-	default:
-		err = z.raw.(flate.Resetter).Reset(in, nil)
-		z.Reader = z.raw
-	}
-	return err
-}
-
-// isZlib tells a zlib header (RFC 1950 §2.2: deflate, a window of at most 32 KiB, and FCHECK) from deflate without one.
-// Deflate could begin so only with a stored block that is not the last and has a bit set in its padding, which no
-// encoder sets.
-func isZlib(cmf, flg byte) bool {
-	return cmf&0x0f == 8 && cmf>>4 <= 7 && (int(cmf)<<8|int(flg))%31 == 0
+	"gzip":    newPool(func() resetter { return &inflater{wrapping: gzipWrapping} }),
+	"deflate": newPool(func() resetter { return new(inflater) }),
+	"br":      newPool(func() resetter { return newBrotliReader() }),
 }

@@ -223,6 +223,36 @@ func isToken(s string) bool {
 	return s != ""
 }
 
+const (
+	// maxListElements and maxListSize bound what is read of a field that is a list (RFC 9110 §5.6.1): the peer can
+	// repeat a long value for an octet each, by way of the compression table.
+	maxListElements = 32
+	maxListSize     = 1024 // octets of all values
+)
+
+// listElements yields the elements of a field's values, without the blanks around them; empty elements count. In place
+// of what goes beyond the bounds it yields false, once.
+func listElements(values iter.Seq[string]) iter.Seq2[string, bool] {
+	return func(yield func(string, bool) bool) {
+		count, size := 0, 0
+		for value := range values {
+			if size += len(value); size > maxListSize {
+				yield("", false)
+				return
+			}
+			for element := range strings.SplitSeq(value, ",") {
+				if count++; count > maxListElements {
+					yield("", false)
+					return
+				}
+				if !yield(strings.Trim(element, " \t"), true) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // isConnectionSpecific reports the fields that RFC 9113 §8.2.2 bans from both directions.
 func isConnectionSpecific(name string) bool {
 	switch name {

@@ -467,12 +467,17 @@ type responseBody Response
 
 // decodedBody returns the reader that undoes header's content codings, nil where there are none.
 func (s *Stream) decodedBody(header Header) *decodedBody {
-	codings := parseCodings(header.Values("content-encoding"))
-	if len(codings) == 0 {
+	if !header.Has("content-encoding") {
+		return nil
+	}
+	codings, err := parseCodings(header.Values("content-encoding"))
+	if len(codings) == 0 && err == nil {
 		return nil
 	}
 	cfg := &s.c.cfg
-	return newDecodedBody(rawBody{s}, codings, cfg.Decoders, decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
+	d := newDecodedBody(rawBody{s}, codings, cfg.Decoders, decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
+	d.err = err
+	return d
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {

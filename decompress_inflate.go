@@ -1,0 +1,249 @@
+package hyper
+
+import (
+	"bufio"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"encoding/binary"
+	"hash"
+	"hash/adler32"
+	"hash/crc32"
+	"io"
+)
+
+// An inflater decodes gzip and deflate. It differs from compress/gzip and compress/zlib in that it returns what is
+// decoded before it reads on: neither a checksum nor the next member keeps content back. Each member is checked by
+// the Read after its last octet.
+type inflater struct {
+	wrapping wrapping      // as the coding says
+	found    wrapping      // as the octets say
+	part     memberPart    // that comes next
+	in       *bufio.Reader // of the codec, in which both stay
+	content  io.ReadCloser // of in, by compress/flate; nil until needed
+	crc      uint32        // of a gzip member's content, or of its header
+	size     uint32        // of a gzip member's content
+	adler    hash.Hash32   // of a zlib stream's content; nil until needed
+	buf      [10]byte      // for headers and trailers
+}
+
+// A wrapping is what stands around octets of compress/flate.
+type wrapping int
+
+const (
+	eitherWrapping wrapping = iota // of deflate: zlib or none
+	gzipWrapping                   // RFC 1952
+	zlibWrapping                   // RFC 1950
+	noWrapping
+)
+
+// A memberPart is a part of a gzip member or of a zlib stream.
+type memberPart int
+
+const (
+	memberHeader memberPart = iota
+	memberContent
+	memberTrailer
+	memberEnd // there is no other member
+)
+
+func (z *inflater) reset(in *bufio.Reader) error {
+	z.in, z.part, z.found = in, memberHeader, z.wrapping
+	return nil
+}
+
+// reusable is always true: the next reset forgets everything.
+func (z *inflater) reusable(bool) bool { return true }
+
+// Read returns octets of one member.
+func (z *inflater) Read(p []byte) (n int, err error) {
+	for {
+		switch z.part {
+		case memberHeader:
+			err = z.readHeader()
+		case memberContent:
+			n, err = z.readContent(p)
+			if n > 0 {
+				return n, err
+			}
+		case memberTrailer:
+			err = z.readTrailer()
+		case memberEnd:
+			err = io.EOF
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// readHeader returns io.EOF where the octets end between two gzip members.
+func (z *inflater) readHeader() error {
+	switch z.found {
+	case gzipWrapping:
+		if _, err := z.in.Peek(1); err != nil {
+			return err
+		}
+		if err := z.readGzipHeader(); err != nil {
+			return noEOF(err)
+		}
+	default:
+		if err := z.readZlibHeader(); err != nil {
+			return noEOF(err)
+		}
+	}
+	z.crc, z.size, z.part = 0, 0, memberContent
+	if z.content == nil {
+		z.content = flate.NewReader(z.in)
+		return nil
+	}
+	return z.content.(flate.Resetter).Reset(z.in, nil)
+}
+
+// readContent decodes into p.
+func (z *inflater) readContent(p []byte) (int, error) {
+	n, err := z.content.Read(p)
+	switch z.found {
+	case gzipWrapping:
+		z.crc = crc32.Update(z.crc, crc32.IEEETable, p[:n])
+		z.size += uint32(n)
+	case zlibWrapping:
+		z.adler.Write(p[:n])
+	}
+	if err == io.EOF {
+		z.part, err = memberTrailer, nil
+	}
+	return n, err
+}
+
+func (z *inflater) readTrailer() error {
+	b := z.buf[:8]
+	switch z.found {
+	case gzipWrapping: // RFC 1952 §2.3.1
+		if _, err := io.ReadFull(z.in, b); err != nil {
+			return noEOF(err)
+		}
+		if binary.LittleEndian.Uint32(b) != z.crc || binary.LittleEndian.Uint32(b[4:]) != z.size {
+			return gzip.ErrChecksum
+		}
+		z.part = memberHeader // RFC 1952 §2.2: a gzip file is a series of members
+		return nil
+	case zlibWrapping:
+		if _, err := io.ReadFull(z.in, b[:4]); err != nil {
+			return noEOF(err)
+		}
+		if binary.BigEndian.Uint32(b) != z.adler.Sum32() {
+			return zlib.ErrChecksum
+		}
+	}
+	z.part = memberEnd
+	return nil
+}
+
+// The flags of a gzip header, RFC 1952 §2.3.1.
+const (
+	gzipHeaderSum = 1 << 1
+	gzipExtra     = 1 << 2
+	gzipName      = 1 << 3
+	gzipComment   = 1 << 4
+)
+
+// readGzipHeader reads a member's header, and keeps nothing of it.
+func (z *inflater) readGzipHeader() error {
+	z.crc = 0
+	head := z.buf[:]
+	if err := z.readSummed(head); err != nil {
+		return err
+	}
+	if head[0] != 0x1f || head[1] != 0x8b || head[2] != 8 {
+		return gzip.ErrHeader
+	}
+	flags := head[3]
+	if flags&gzipExtra != 0 {
+		if err := z.readSummed(head[:2]); err != nil {
+			return err
+		}
+		for left := int(binary.LittleEndian.Uint16(head)); left > 0; {
+			piece := head[:min(left, len(head))]
+			if err := z.readSummed(piece); err != nil {
+				return err
+			}
+			left -= len(piece)
+		}
+	}
+	for _, text := range []byte{gzipName, gzipComment} {
+		if flags&text != 0 {
+			if err := z.readText(); err != nil {
+				return err
+			}
+		}
+	}
+	if flags&gzipHeaderSum != 0 {
+		sum := uint16(z.crc)
+		if err := z.readSummed(head[:2]); err != nil {
+			return err
+		}
+		if binary.LittleEndian.Uint16(head) != sum {
+			return gzip.ErrHeader
+		}
+	}
+	return nil
+}
+
+// readText passes over a name or a comment, up to its zero octet. One above 512 octets is refused, as in compress/gzip.
+func (z *inflater) readText() error {
+	for range 512 {
+		if err := z.readSummed(z.buf[:1]); err != nil {
+			return err
+		}
+		if z.buf[0] == 0 {
+			return nil
+		}
+	}
+	return gzip.ErrHeader
+}
+
+// readSummed fills p, and adds it to the header's checksum.
+func (z *inflater) readSummed(p []byte) error {
+	_, err := io.ReadFull(z.in, p)
+	z.crc = crc32.Update(z.crc, crc32.IEEETable, p)
+	return err
+}
+
+// readZlibHeader finds what deflate is: what RFC 9110 §8.4.1.2 defines, deflate in the zlib format (RFC 1950), or what the
+// section warns of: "Some non-conformant implementations send the deflate compressed data without the zlib wrapper."
+func (z *inflater) readZlibHeader() error {
+	head, err := z.in.Peek(2)
+	if err != nil {
+		return err // neither format can be of one octet
+	}
+	if !isZlib(head[0], head[1]) {
+		z.found = noWrapping
+		return nil
+	}
+	z.found = zlibWrapping
+	if z.adler == nil {
+		z.adler = adler32.New()
+	}
+	z.adler.Reset()
+	if head[1]&0x20 != 0 {
+		return zlib.ErrDictionary
+	}
+	_, err = z.in.Discard(2)
+	return err
+}
+
+// isZlib tells a zlib header (RFC 1950 §2.2: deflate, a window of at most 32 KiB, and FCHECK) from deflate without one.
+// Deflate could begin so only with a stored block that is not the last and has a bit set in its padding, which no
+// encoder sets.
+func isZlib(cmf, flg byte) bool {
+	return cmf&0x0f == 8 && cmf>>4 <= 7 && (int(cmf)<<8|int(flg))%31 == 0
+}
+
+// noEOF returns err, which came inside of a member.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

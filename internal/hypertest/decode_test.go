@@ -1,0 +1,281 @@
+package hypertest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/andybalholm/brotli"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A flushWriter encodes a content coding.
+type flushWriter interface {
+	io.WriteCloser
+	Flush() error
+}
+
+func encoder(coding string, w io.Writer) flushWriter {
+	switch coding {
+	case "gzip":
+		return gzip.NewWriter(w)
+	case "deflate":
+		return zlib.NewWriter(w)
+	case "br":
+		return brotli.NewWriter(w)
+	}
+	panic(coding)
+}
+
+// encode returns text as a whole body in the codings, applied in this order.
+func encode(text string, codings ...string) []byte {
+	body := []byte(text)
+	for _, coding := range codings {
+		var b bytes.Buffer
+		w := encoder(coding, &b)
+		w.Write(body)
+		w.Close()
+		body = b.Bytes()
+	}
+	return body
+}
+
+// coded returns the response to a GET through v, with its header, and the peer.
+func coded(t *testing.T, v *visit, coding string) (*accepted, *http.Response) {
+	t.Helper()
+	call := v.get("/")
+	peer := v.accept()
+	peer.WantHeaders("the request", 1)
+	if v.name == "Open" {
+		peer.WantData("the end of the request", 1, wire.EndStream, 0)
+	}
+	peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: "+coding)
+	resp := call.want(t, "the response")
+	t.Cleanup(func() { resp.Body.Close() })
+	return peer, resp
+}
+
+// wantNow reads text from body, and requires that no other frame has to come for that.
+func wantNow(t *testing.T, reason string, body io.Reader, text string) {
+	t.Helper()
+	read := start(func() (string, error) {
+		p := make([]byte, len(text))
+		_, err := io.ReadFull(body, p)
+		return string(p), err
+	})
+	synctest.Wait()
+	select {
+	case <-read.done:
+		if read.err != nil || read.value != text {
+			t.Fatalf("%s: got %q, %v, want %q", reason, read.value, read.err, text)
+		}
+	default:
+		t.Fatalf("%s: %q is held back", reason, text)
+	}
+}
+
+// Kubernetes 1.37 sends each event of a watch as a gzip member of its own.
+func TestGzipMemberIsReadBeforeTheNextOne(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		peer, resp := coded(t, v, "gzip")
+		for _, event := range []string{"added\n", "modified\n", strings.Repeat("deleted ", 1000) + "\n"} {
+			peer.WriteData(1, 0, encode(event, "gzip"))
+			wantNow(t, "an event in a member of its own", resp.Body, event)
+		}
+		peer.WriteData(1, wire.EndStream, nil)
+		wantBody(t, "the end", resp.Body, "")
+	})
+}
+
+// The last octets of a body do not wait for END_STREAM, nor for the checksum behind them.
+func TestEndOfACodedBodyIsReadBeforeTheStreamEnds(t *testing.T) {
+	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"}, {"br", "deflate"}} {
+		list := strings.Join(codings, ", ")
+		for name, held := range map[string]int{"whole": 0, "checksum to come": 4} {
+			if held > 0 && codings[0] == "br" || held > 0 && len(codings) > 1 { // no checksum, or within a coding
+				continue
+			}
+			t.Run(list+"/"+name, func(t *testing.T) {
+				eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+					peer, resp := coded(t, v, list)
+					body := encode("the last words", codings...)
+					peer.WriteData(1, 0, body[:len(body)-held])
+					wantNow(t, "all of the content", resp.Body, "the last words")
+					peer.WriteData(1, wire.EndStream, body[len(body)-held:])
+					wantBody(t, "the end", resp.Body, "")
+				})
+			})
+		}
+	}
+}
+
+func TestFlushedOctetsAreReadAtOnceInEveryStack(t *testing.T) {
+	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"}, {"br", "deflate"}} {
+		list := strings.Join(codings, ", ")
+		t.Run(list, func(t *testing.T) {
+			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+				peer, resp := coded(t, v, list)
+				var b bytes.Buffer
+				w := io.Writer(&b)
+				var stack []flushWriter // from the caller's side
+				for i := range codings {
+					stack = append([]flushWriter{encoder(codings[len(codings)-1-i], w)}, stack...)
+					w = stack[0]
+				}
+				for _, event := range []string{"one", "two", "three"} {
+					io.WriteString(w, event)
+					for _, f := range stack {
+						f.Flush()
+					}
+					peer.WriteData(1, 0, b.Bytes())
+					b.Reset()
+					wantNow(t, "what was flushed", resp.Body, event)
+				}
+				for _, f := range stack {
+					f.Close()
+				}
+				peer.WriteData(1, wire.EndStream, b.Bytes())
+				wantBody(t, "the end", resp.Body, "")
+			})
+		})
+	}
+}
+
+// What was read at once is followed by an error all the same, where the coding does not end well.
+func TestWhatFollowsAMemberIsStillChecked(t *testing.T) {
+	whole := encode("event", "gzip")
+	wrong := bytes.Clone(whole)
+	wrong[len(wrong)-8] ^= 1
+	for name, test := range map[string]struct {
+		coding string
+		body   []byte
+		cause  error
+	}{
+		"gzip checksum cut":     {"gzip", whole[:len(whole)-1], io.ErrUnexpectedEOF},
+		"gzip checksum missing": {"gzip", whole[:len(whole)-8], io.ErrUnexpectedEOF},
+		"gzip checksum wrong":   {"gzip", wrong, gzip.ErrChecksum},
+		"second member cut":     {"gzip", append(bytes.Clone(whole), whole[:5]...), io.ErrUnexpectedEOF},
+		"no second member":      {"gzip", append(bytes.Clone(whole), "no gzip there"...), gzip.ErrHeader},
+		"zlib checksum cut":     {"deflate", encode("event", "deflate")[:len(encode("event", "deflate"))-2], io.ErrUnexpectedEOF},
+		"octets after zlib":     {"deflate", append(encode("event", "deflate"), 0), nil},
+		"octets after br":       {"br", append(encode("event", "br"), 0), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+				peer, resp := coded(t, v, test.coding)
+				peer.WriteData(1, 0, test.body)
+				wantNow(t, "the event", resp.Body, "event")
+				peer.WriteData(1, wire.EndStream, nil)
+				var decode *hyper.DecodeError
+				for range 2 {
+					n, err := resp.Body.Read(make([]byte, 10))
+					if n != 0 || !errors.As(err, &decode) || test.cause != nil && !errors.Is(err, test.cause) {
+						t.Fatalf("then Read = %d, %v, want a DecodeError: %v", n, err, test.cause)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A reset after the event is the reset's error, not an end.
+func TestResetAfterAMemberIsNoEnd(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		peer, resp := coded(t, v, "gzip")
+		peer.WriteData(1, 0, encode("event", "gzip"))
+		wantNow(t, "the event", resp.Body, "event")
+		peer.WriteRSTStream(1, wire.InternalError)
+		if _, err := resp.Body.Read(make([]byte, 10)); !errors.Is(err, hyper.InternalError) {
+			t.Errorf("then %v, want INTERNAL_ERROR", err)
+		}
+	})
+}
+
+// A Decoder's octets are not held back either, be they returned with io.EOF.
+func TestDecodersLastOctetsAreReadBeforeTheStreamEnds(t *testing.T) {
+	cfg := hyper.Config{Decoders: map[string]hyper.Decoder{
+		"four": func(r io.Reader) (io.Reader, error) { return &fourOctets{r}, nil },
+	}}
+	eachDoor(t, cfg, func(t *testing.T, v *visit) {
+		peer, resp := coded(t, v, "four")
+		peer.WriteData(1, 0, []byte("body"))
+		wantNow(t, "with io.EOF", resp.Body, "body")
+		peer.WriteData(1, wire.EndStream, nil)
+		wantBody(t, "the end", resp.Body, "")
+	})
+}
+
+// fourOctets decodes a coding of four octets.
+type fourOctets struct{ r io.Reader }
+
+func (f *fourOctets) Read(p []byte) (int, error) {
+	n, err := io.ReadFull(f.r, p[:4])
+	if err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// The peer can repeat a long list for an octet each. It is not looked at, and the body can be had as it was sent.
+func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
+	for name, value := range map[string]string{
+		"empty":    strings.Repeat(",", 60),
+		"identity": strings.Repeat("identity,", 6),
+		"blank":    strings.Repeat(", ", 30) + ",",
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+				var peer *accepted
+				for i, raw := range []bool{false, true} {
+					var raws io.ReadCloser
+					req := v.request("GET", "/", nil)
+					req = req.WithContext(hyper.WithResponse(req.Context(), func(r *hyper.Response) { raws = r.Raw() }))
+					call := v.send(req)
+					if i == 0 {
+						peer = v.accept()
+					}
+					id := 2*uint32(i) + 1
+					peer.WantHeaders("the request", id)
+					if v.name == "Open" {
+						peer.WantData("the end of the request", id, wire.EndStream, 0)
+					}
+					fields := []string{":status: 200"}
+					for range 64 {
+						fields = append(fields, "content-encoding: "+value)
+					}
+					peer.WriteHeaders(id, 0, fields...)
+					peer.WriteData(id, wire.EndStream, []byte("as sent"))
+					resp := call.want(t, "the response")
+					if raw {
+						wantBody(t, "as it was sent", raws, "as sent")
+						continue
+					}
+					var limit *hyper.DecodeLimitError
+					if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &limit) || limit.Limit != "elements" || limit.Max != 32 {
+						t.Errorf("error %v, want a DecodeLimitError of 32 elements", err)
+					}
+					resp.Body.Close()
+				}
+			})
+		})
+	}
+}
+
+func TestCodingTwiceIsAnErrorOfTheBody(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		peer, resp := coded(t, v, "br, br, br, br, br")
+		peer.WriteData(1, wire.EndStream, []byte("twenty-one octets, br"))
+		var limit *hyper.DecodeLimitError
+		if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &limit) || limit.Limit != "repeats" || limit.Coding != "br" {
+			t.Errorf("error %v, want a DecodeLimitError of br twice", err)
+		}
+	})
+}
