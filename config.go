@@ -4,14 +4,19 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"time"
 
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Config holds what a connection can be told. The zero value, and nil in its place, is a good client. It is copied:
-// later changes have no effect. A duration below zero switches its timeout off.
+// A Config holds what a connection can be told. The zero value, and nil in its place, is a good client. A duration
+// below zero switches its timeout off.
+//
+// It is copied, with the maps, the slices and the PushPolicy in it, and TLS as by tls.Config.Clone: when Dial, NewConn or
+// ConfigureTransport is called, and by a Transport when it is first used. Later changes have no effect.
 type Config struct {
 	// TLS is the base of Dial's TLS configuration: roots, client certificates, verification. ServerName
 	// defaults to the host, NextProtos to h2 and http/1.1, MinVersion to TLS 1.2. Nil: system roots, everything verified.
@@ -51,12 +56,14 @@ type Config struct {
 	// Push admits server push. Nil: ENABLE_PUSH=0, and a promise is a connection error.
 	Push *PushPolicy
 
-	// Decoders adds content codings to gzip, deflate and br, or replaces them, by lower-case name.
+	// Decoders adds content codings to gzip, deflate and br, or replaces them, by lower-case name. What memory a
+	// Decoder takes for a body is up to the Decoder; the bounds below hold for what it decodes.
 	Decoders map[string]Decoder
 
 	// MaxDecodedSize bounds the decoded octets of a body with a content coding: 1 GiB where it is 0, none where it
 	// is negative. MaxDecodedRatio bounds decoded octets per octet received: 1,000 where it is 0, none where it is
-	// negative; it is looked at only beyond the first 32 MiB. Raw bodies have no bound.
+	// negative; it is looked at only beyond the first 32 MiB. Raw bodies have no bound. Where a body has several
+	// codings, what one passes on to the next is bounded by 16 KiB and 16 octets per octet received in any case.
 	MaxDecodedSize  int64
 	MaxDecodedRatio int64
 
@@ -83,12 +90,25 @@ const (
 	defaultContinueTimeout  = time.Second
 )
 
-// withDefaults returns a copy of cfg with nothing left open.
-func (cfg *Config) withDefaults() (Config, error) {
-	var c Config
-	if cfg != nil {
-		c = *cfg
+// clone returns a copy of cfg that shares nothing with the caller, as far as it can be changed.
+func (cfg *Config) clone() Config {
+	if cfg == nil {
+		return Config{}
 	}
+	c := *cfg
+	c.TLS = c.TLS.Clone()
+	c.Settings = slices.Clone(c.Settings)
+	c.Decoders = maps.Clone(c.Decoders)
+	if c.Push != nil {
+		policy := *c.Push
+		c.Push = &policy
+	}
+	return c
+}
+
+// withDefaults returns a clone of cfg with nothing left open.
+func (cfg *Config) withDefaults() (Config, error) {
+	c := cfg.clone()
 	if c.InitialStreamWindow == 0 {
 		c.InitialStreamWindow = wire.InitialWindow
 		if c.WindowManager == nil && c.Push == nil {
@@ -97,8 +117,7 @@ func (cfg *Config) withDefaults() (Config, error) {
 	}
 	c.InitialStreamWindow = max(0, c.InitialStreamWindow)
 	if c.Push != nil {
-		policy := c.Push.withDefaults()
-		c.Push = &policy
+		*c.Push = c.Push.withDefaults()
 	}
 	if c.UserAgent == "" {
 		c.UserAgent = defaultUserAgent

@@ -61,7 +61,7 @@ func (l *lab) wakeAfter(w *Window, d time.Duration) {
 func (l *lab) Open() uint32 {
 	c := l.c
 	c.readClockLocked()
-	c.makeRoomLocked()
+	c.adjustInitialWindowLocked()
 	s := &Stream{c: c, id: c.nextID, req: &Request{}, bodyLeft: -1, sender: nothingToSend, sendErr: ErrSendEnded}
 	s.window.c, s.window.s, s.window.credit = c, s, c.initialWindow
 	s.headersStart = c.queued

@@ -19,9 +19,11 @@ func ConfigureTransport(t *http.Transport, cfg *Config) error {
 	if t.TLSNextProto["h2"] != nil {
 		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already")
 	}
-	if _, err := cfg.withDefaults(); err != nil {
+	base := cfg.clone()
+	if _, err := base.withDefaults(); err != nil {
 		return err
 	}
+	base.TLS, base.DialContext = nil, nil
 	lent := &lentConns{}
 	if err := lent.register(t); err != nil {
 		return err
@@ -34,10 +36,7 @@ func ConfigureTransport(t *http.Transport, cfg *Config) error {
 	}
 	t.TLSClientConfig.NextProtos = []string{"h2", "http/1.1"}
 	t.TLSNextProto["h2"] = func(authority string, tc *tls.Conn) http.RoundTripper {
-		given := Config{}
-		if cfg != nil {
-			given = *cfg
-		}
+		given := base
 		given.Authority, given.TrimBlanks = or(given.Authority, authority), true
 		c, err := NewConn(context.Background(), tc, &given)
 		if err != nil {

@@ -107,7 +107,7 @@ func hostPort(u *url.URL) string {
 
 // connectHeader returns the fields of a CONNECT. The credentials are the proxy's, and are sent to nobody else.
 func (t *Transport) connectHeader(u *url.URL) http.Header {
-	h := maps.Clone(t.ProxyConnectHeader)
+	h := maps.Clone(t.toProxy)
 	if h == nil {
 		h = make(http.Header)
 	}

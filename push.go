@@ -125,8 +125,8 @@ func (u *unclaimed) forget() {
 	u.waiting, u.held = nil, 0
 }
 
-// makeRoomLocked gives promises up until size more octets can be held. It reports false where they cannot.
-func (c *Conn) makeRoomLocked(size int64) bool {
+// evictPromisesLocked gives promises up until size more octets can be held. It reports false where they cannot.
+func (c *Conn) evictPromisesLocked(size int64) bool {
 	for c.unclaimed.held+size > maxUnclaimedSize {
 		p := c.unclaimed.oldest()
 		if p == nil {
@@ -140,7 +140,7 @@ func (c *Conn) makeRoomLocked(size int64) bool {
 // chargeLocked counts size more octets that the push holds, if it waits to be claimed. Where there is no room for them, it is given up.
 func (p *Push) chargeLocked(size int64) {
 	c := p.s.c
-	if p.parent != nil && !c.makeRoomLocked(size) && p.parent != nil {
+	if p.parent != nil && !c.evictPromisesLocked(size) && p.parent != nil {
 		p.giveUpLocked()
 	}
 	if p.parent != nil {
@@ -335,7 +335,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	s.req = s.push.Request
 	c.addLocked(s)
 	c.pushes++
-	c.makeRoomLocked()
+	c.adjustInitialWindowLocked()
 	c.counts.promised++
 	switch {
 	case parent == nil:
@@ -383,7 +383,7 @@ func (c *Conn) placeForPushLocked(f *frame) bool {
 		}
 		p.giveUpLocked()
 	}
-	return c.makeRoomLocked(promiseSize(f.fields))
+	return c.evictPromisesLocked(promiseSize(f.fields))
 }
 
 func promiseSize(fields []Field) int64 { return promiseOverhead + fieldsSize(fields) }

@@ -137,11 +137,11 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 }
 
-// makeRoomLocked is called before a stream is opened. Adaptive announces a smaller initial window
+// adjustInitialWindowLocked is called before a stream is opened. Adaptive announces a smaller initial window
 // where too much of its budget would be promised to streams that are not read, and the configured one
 // again when they are few. The peer takes frames in order (RFC 9113 §6.5.3), so the new size holds for
 // the stream whose HEADERS follow.
-func (c *Conn) makeRoomLocked() {
+func (c *Conn) adjustInitialWindowLocked() {
 	path, ok := c.window.manager.(*adaptivePath)
 	if !ok {
 		return

@@ -129,7 +129,7 @@ func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
 
 // startLocked opens s.
 func (c *Conn) startLocked(s *Stream, p *plan) {
-	c.makeRoomLocked()
+	c.adjustInitialWindowLocked()
 	s.id = c.nextID
 	c.nextID += 2
 	c.addLocked(s)

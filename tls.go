@@ -45,7 +45,8 @@ func (cfg *Config) dialer() func(ctx context.Context, network, addr string) (net
 
 // dialTarget is Dial with a dial function, and with an owner for the connection.
 func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNews func()) (*Conn, error) {
-	full, err := cfg.withDefaults()
+	given := cfg.clone()
+	full, err := given.withDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +56,7 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNe
 	if err != nil {
 		return nil, (&dialError{phase: "dial", host: to.addr(), err: err}).judge(ctx, full.HandshakeTimeout)
 	}
-	given := Config{}
-	if cfg != nil {
-		given = *cfg
-	}
+	given.TLS, given.DialContext = nil, nil // which have served
 	given.Scheme, given.Authority = or(given.Scheme, to.scheme), or(given.Authority, to.authority())
 	if to.scheme == "https" {
 		config := clientTLS(full.TLS, to.host)

@@ -38,7 +38,7 @@ type Transport struct {
 	// http.ProxyFromEnvironment; NoProxy is for none at all.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// ProxyConnectHeader is sent with CONNECT to proxies.
+	// ProxyConnectHeader is sent with CONNECT to proxies. It is copied when the Transport is first used.
 	ProxyConnectHeader http.Header
 
 	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, by prior knowledge (RFC 9113 §3.3).
@@ -56,8 +56,9 @@ type Transport struct {
 	MaxConnAge            time.Duration // after which a connection gets no new requests; none where it is 0
 	ResponseHeaderTimeout time.Duration // from the end of the request until the response's header, twice that at most; none where it is 0
 
-	mu       sync.Mutex // taken before a host's
-	base     *Config    // Config, ready for every connection
+	mu       sync.Mutex  // taken before a host's
+	base     *Config     // Config, ready for every connection; made when the Transport is first used
+	toProxy  http.Header // ProxyConnectHeader, made with base
 	hosts    map[hostKey]*host
 	fallback *http.Transport
 	spare    map[string][]net.Conn // HTTP/1.1, TLS done, for fallback to use, by address
@@ -257,15 +258,11 @@ func (t *Transport) configLocked() *Config {
 	if t.base != nil {
 		return t.base
 	}
-	t.base = &Config{}
-	if t.Config != nil {
-		*t.base = *t.Config
-	}
+	base := t.Config.clone()
+	t.base, t.toProxy = &base, t.ProxyConnectHeader.Clone()
 	t.base.Scheme, t.base.Authority, t.base.TrimBlanks = "", "", true
 	if t.base.TLS == nil {
 		t.base.TLS = &tls.Config{}
-	} else {
-		t.base.TLS = t.base.TLS.Clone()
 	}
 	if t.base.TLS.ClientSessionCache == nil {
 		t.base.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(0)
@@ -314,7 +311,7 @@ func (t *Transport) http1() *http.Transport {
 	cfg := t.configLocked()
 	f := &http.Transport{
 		Proxy:                 t.proxyFor,
-		ProxyConnectHeader:    t.ProxyConnectHeader,
+		ProxyConnectHeader:    t.toProxy,
 		DialContext:           cfg.dialer(),
 		TLSClientConfig:       cfg.TLS.Clone(),
 		TLSHandshakeTimeout:   max(0, or(cfg.HandshakeTimeout, defaultHandshakeTimeout)),
