@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gohyper.dev/hyper/internal/wire"
 )
 
 // Dial connects to addr over TCP and TLS and returns the connection when TLS has agreed on HTTP/2. addr is a host or
@@ -360,7 +362,7 @@ type steadyTLS struct {
 func (c *steadyTLS) Read(p []byte) (int, error) {
 	n, err := c.tlsConn.Read(p)
 	if isRefusedRenegotiation(err) || c.watched && c.hasRenegotiated() {
-		return 0, connErr(ProtocolError, "renegotiation of TLS")
+		return 0, &wire.Error{Code: wire.ProtocolError, Reason: "renegotiation of TLS"}
 	}
 	return n, err
 }
