@@ -315,7 +315,7 @@ func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
 		if closed() {
 			t.Error("the connection was closed before the peer had the time to end its direction")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		if !closed() {
 			t.Errorf("the connection is still there after %v", grace)
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // watched is a manager that notes what it hears.
-func watched(w *hyper.Window, heard *[]string) hyper.WindowManager {
+func heardBy(w *hyper.Window, heard *[]string) hyper.WindowManager {
 	w.WatchFrames()
 	inner := hyper.Manual{}.New(w)
 	return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
@@ -35,14 +35,14 @@ func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 			Push: &hyper.PushPolicy{},
 			WindowManager: func(w *hyper.Window) hyper.WindowManager {
 				if w.StreamID() == 0 {
-					return watched(w, &conn)
+					return heardBy(w, &conn)
 				}
 				return hyper.Manual{}.New(w)
 			},
 		})
 		call := doAsync(t.Context(), c, &hyper.Request{
 			Path:          "/",
-			WindowManager: func(w *hyper.Window) hyper.WindowManager { return watched(w, &stream) },
+			WindowManager: func(w *hyper.Window) hyper.WindowManager { return heardBy(w, &stream) },
 		})
 		peer.Ignore(wire.WindowUpdate)
 		peer.WantHeaders("the request", 1)
@@ -97,7 +97,7 @@ func TestManagerThatDoesNotWatchFramesHearsNone(t *testing.T) {
 		for _, watches := range []bool{true, false} {
 			doAsync(t.Context(), c, &hyper.Request{WindowManager: func(w *hyper.Window) hyper.WindowManager {
 				if watches {
-					return watched(w, &heard)
+					return heardBy(w, &heard)
 				}
 				return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
 					if ev.Kind == hyper.WindowFrame || ev.FrameName() != "" {
