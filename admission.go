@@ -55,7 +55,7 @@ func (c *Conn) takesRequestsLocked() error {
 		unsent.unprocessed = true
 		return unsent
 	case c.mute && c.err == nil:
-		return &ConnError{Err: errMute, unprocessed: true}
+		return c.named(&ConnError{Err: errMute, unprocessed: true})
 	case c.err != nil:
 		unsent := *asConnError(c.err)
 		unsent.unprocessed = true
@@ -67,7 +67,7 @@ func (c *Conn) takesRequestsLocked() error {
 }
 
 // errMute: the peer does not answer the PINGs that would free the slots of streams that we reset.
-var errMute = fmt.Errorf("%w: %w", ErrDrained, ErrPingTimeout)
+var errMute = causedError{ErrDrained, ErrPingTimeout}
 
 // A turn says how a request comes to its slot.
 type turn uint8
@@ -83,10 +83,14 @@ type slotWaitError struct {
 	err   error // the context's
 	limit int64 // of the peer, or of all connections to it
 	known bool  // the peer said so
+	full  bool  // it did not wait for that: too much was not written
 }
 
 // Error says what the request waited for.
 func (e *slotWaitError) Error() string {
+	if e.full {
+		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.err)
+	}
 	whose := "the peer's"
 	if !e.known { // RFC 9113 §6.5.2 has no limit until then; ours is initialSlots
 		whose = "the first"
@@ -170,7 +174,7 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 		err = c.takesRequestsLocked()
 	case errRequestCanceled:
 	default:
-		err = &slotWaitError{err: err, limit: int64(s.limit), known: c.peer.known}
+		err = &slotWaitError{err: err, limit: int64(s.limit), known: c.peer.known, full: c.crowdedLocked()}
 	}
 	switch {
 	case err == nil:

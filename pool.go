@@ -219,10 +219,11 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 
 // waitErrorLocked is the error of a request whose context ended while it waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
-	e := &slotWaitError{err: err, known: true}
+	e := &slotWaitError{err: err, known: true, full: true}
 	for _, c := range h.conns {
 		c.mu.Lock()
 		e.limit, e.known = e.limit+int64(c.slots.limit), e.known && c.peer.known
+		e.full = e.full && c.crowdedLocked()
 		c.mu.Unlock()
 	}
 	return e

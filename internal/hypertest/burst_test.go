@@ -114,6 +114,9 @@ func keptAfterBurst(t *testing.T, d door, stays, cancelled bool) int64 {
 }
 
 func TestBurstOfStreamsIsGivenBack(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes it take a minute")
+	}
 	for _, c := range []struct {
 		name             string
 		stays, cancelled bool

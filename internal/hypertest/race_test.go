@@ -1,0 +1,5 @@
+//go:build race
+
+package hypertest
+
+const raceEnabled = true
