@@ -54,7 +54,8 @@ var (
 	ErrSendEnded = errors.New("hyper: the sending side of the stream has ended")
 
 	// ErrDrained is returned, inside a ConnError, for new requests on a connection that cannot take any more:
-	// the peer sent GOAWAY or the stream identifiers are used up. Such requests are Retryable on another one.
+	// the peer sent GOAWAY, the stream identifiers are used up, or the peer did not answer the PING that shows which streams it
+	// still counts (then it is ErrPingTimeout, too). Such requests are Retryable on another one.
 	ErrDrained = errors.New("hyper: connection takes no more requests")
 
 	// ErrPingTimeout: the peer did not answer a PING in time (Config.PingTimeout).
