@@ -244,11 +244,17 @@ func (c *Conn) settingsZeroLocked() time.Duration {
 	return c.settingsDue[0].sent
 }
 
+// settingsByLocked is when the peer must have acknowledged our SETTINGS, which it does in order.
 func (c *Conn) settingsByLocked() time.Duration {
-	if len(c.settingsDue) == 0 || c.corked || !c.peer.known || c.cfg.SettingsTimeout < 0 {
+	if c.corked || !c.peer.known || c.cfg.SettingsTimeout < 0 {
 		return 0
 	}
-	return c.settingsDue[0].sent + c.cfg.SettingsTimeout
+	for i := range c.settingsDue {
+		if due := &c.settingsDue[i]; !due.untimed {
+			return due.sent + c.cfg.SettingsTimeout
+		}
+	}
+	return 0
 }
 
 // keepAliveAtLocked is when silence makes us ask.

@@ -132,8 +132,8 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 	c.settingsSent++
 	c.settingsDue = append(c.settingsDue, due)
-	if c.cfg.SettingsTimeout >= 0 && c.lab == nil {
-		c.armLocked(due.sent + c.cfg.SettingsTimeout)
+	if at := c.settingsByLocked(); at > 0 && c.lab == nil {
+		c.armLocked(at)
 	}
 }
 
@@ -155,7 +155,7 @@ func (c *Conn) adjustInitialWindowLocked() {
 	if shift == 0 {
 		return
 	}
-	c.sendSettingsLocked(sentSettings{window: true, shift: shift}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
+	c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
 	path.announce(size, now)
 }
 
@@ -163,6 +163,7 @@ func (c *Conn) adjustInitialWindowLocked() {
 type sentSettings struct {
 	sent      time.Duration
 	window    bool   // INITIAL_WINDOW_SIZE is among them
+	untimed   bool   // the caller did not ask for them: a busy peer may take longer than SettingsTimeout
 	shift     int64  // by which it moves the windows
 	below     uint32 // of streams of ours below this
 	belowPush uint32 // and of pushes up to this; later ones began with the new size

@@ -294,7 +294,7 @@ func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
 
 // Those who wait for room go on in turn when the peer has read.
 func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
-	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1}, func(t *testing.T, v *visit) {
+	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.Manual{}.New}, func(t *testing.T, v *visit) {
 		oneConn(v)
 		warm := v.get("/warm")
 		peer := v.accept()
@@ -337,7 +337,7 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 // What must not wait does not: a peer that asks is answered, streams are reset, and windows open, behind a full queue.
 func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1})
+		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.Manual{}.New})
 		peer.Handshake()
 		peer.Ignore(wire.WindowUpdate)
 		s, err := conn.Open(t.Context(), &hyper.Request{})
