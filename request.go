@@ -23,7 +23,8 @@ type Request struct {
 	Protocol  string // of an extended CONNECT (RFC 8441), which waits for the peer's SETTINGS to allow it
 
 	// Header is sent in its order. Pseudo-header fields at its beginning are sent first and in their order, in the place
-	// of the fields above. Names may be in any case. A Cookie with several pairs is split (RFC 9113 §8.2.3).
+	// of the fields above. Names may be in any case. Each pair of a Cookie is sent as a field of its own, without the blanks
+	// around it; a Cookie without a pair is not sent (RFC 9113 §8.2.3).
 	Header Header
 
 	// Bare sends Header as it is: no user-agent, accept-encoding or content-length is added.
@@ -227,7 +228,10 @@ func (p *plan) checkHeader() (declared int64, err error) {
 				return 0, badValue(name, f.Value, "differs from :authority "+quoted(p.authority()))
 			}
 		case "cookie":
-			p.size += strings.Count(f.Value, "; ") * (Field{Name: name}.size() - len("; "))
+			p.size -= f.size()
+			for pair, rest := cutCookie(f.Value); pair != ""; pair, rest = cutCookie(rest) {
+				p.size += Field{Name: name, Value: pair}.size()
+			}
 		case "content-length":
 			n, ok := parseLength(f.Value)
 			if !ok || declared >= 0 { // RFC 9110 §8.6: two are never sent, not even of the same value
@@ -338,12 +342,9 @@ func (p *plan) write(w fieldSink) {
 			if p.length != 0 { // RFC 9110 §10.1.1: a client MUST NOT expect 100 (Continue) where it has no content
 				w.field(name, f.Value, f.Sensitive)
 			}
-		case "cookie": // RFC 9113 §8.2.3: crumbs compress better
-			rest, more := f.Value, true
-			for more {
-				var crumb string
-				crumb, rest, more = strings.Cut(rest, "; ")
-				w.field(name, crumb, f.Sensitive)
+		case "cookie": // RFC 9113 §8.2.3: pairs in fields of their own compress better
+			for pair, rest := cutCookie(f.Value); pair != ""; pair, rest = cutCookie(rest) {
+				w.field(name, pair, f.Sensitive)
 			}
 		default:
 			w.field(name, f.Value, f.Sensitive)
@@ -354,6 +355,16 @@ func (p *plan) write(w fieldSink) {
 			w.field(addedNames[i], value, false)
 		}
 	}
+}
+
+// cutCookie returns the first pair of a Cookie's value without the blanks around it, and what follows the pair. It passes over
+// places that have no pair; "" means that there is none left.
+func cutCookie(value string) (pair, rest string) {
+	for rest = value; pair == "" && rest != ""; {
+		pair, rest, _ = strings.Cut(rest, ";")
+		pair = strings.Trim(pair, " \t")
+	}
+	return pair, rest
 }
 
 // parseLength reads a content-length in its one canonical form (RFC 9110 §8.6): digits, no sign, no list.

@@ -86,7 +86,7 @@ var servers = []*server{
 		name:   "nghttpd",
 		start:  startNghttpd,
 		echoes: true,
-		paths:  map[string]string{"/origin/sum": "/small.txt", "/origin/trailers": "/small.txt"},
+		paths:  map[string]string{"/origin/sum": "/small.txt", "/origin/trailers": "/small.txt", "/origin/cookies": "/small.txt"},
 		lacks: map[string]string{
 			"Echo":            buffers,
 			"RequestTrailers": static,

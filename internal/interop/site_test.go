@@ -157,6 +157,8 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/origin/sum", http.StatusTemporaryRedirect)
 	case "/origin/header":
 		io.WriteString(w, r.Header.Get("X-Long"))
+	case "/origin/cookies":
+		io.WriteString(w, strings.Join(r.Header["Cookie"], " and "))
 	case "/origin/page": // for a proxy that pushes
 		w.Header().Set("Link", "</pushed.txt>; rel=preload")
 		io.WriteString(w, o.small)

@@ -97,6 +97,10 @@ const services = {
     stream.respond()
     stream.end(headers['x-long'])
   },
+  '/origin/cookies'(stream, headers) {
+    stream.respond()
+    stream.end(headers.cookie)
+  },
 }
 
 server.on('stream', (stream, headers) => {
