@@ -160,7 +160,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	full.Scheme = or(full.Scheme, "http")
 	remote := nc.RemoteAddr()
 	if full.Authority == "" && remote != nil {
-		full.Authority = remote.String()
+		full.Authority = withoutZone(remote.String())
 	}
 	c := &Conn{
 		cfg:        full,

@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 )
 
 // FromHTTPRequest returns req as a Request that means the same: the method, scheme, authority and path of its URL and Host,
 // its fields with lower-case names, sorted, without those that are HTTP/1's own, its body and trailers. What cannot be said
-// in HTTP/2 is a *RequestError. The body stays the caller's to close until Do or Open is called.
+// in HTTP/2 is a *RequestError. An internationalized host becomes its ASCII form, the name that net/http dials (idna.Lookup of
+// golang.org/x/net), or is refused. The body stays the caller's to close until Do or Open is called.
 //
 // An *http.Request without a User-Agent gets the connection's; one that has an empty one gets none.
 func FromHTTPRequest(req *http.Request) (*Request, error) {
@@ -97,28 +101,121 @@ func checkConnectionFields(h http.Header) error {
 	return nil
 }
 
-// asciiAuthority returns host in the form that goes on the wire: an internationalized name in its ASCII form, an IPv6
-// address without its zone (RFC 6874 §4). The tables for the first are net/http's, borrowed through its HTTP/1 writer.
+// asciiAuthority returns host, a name with or without a port, in the form that goes on the wire: an internationalized name in
+// its ASCII form, an IPv6 address without its zone (RFC 6874 §4).
 func asciiAuthority(host string) (string, error) {
 	if host == "" {
 		return "", &RequestError{":authority", "is empty: the URL has no host"}
 	}
-	if from := strings.IndexByte(host, '%'); from >= 0 && host[0] == '[' {
-		if to := strings.IndexByte(host, ']'); to > from {
-			host = host[:from] + host[to:]
-		}
-	}
-	if strings.IndexFunc(host, func(r rune) bool { return r >= 0x80 }) < 0 {
+	host = withoutZone(host)
+	if isASCII(host) {
 		return host, nil
 	}
-	var b strings.Builder
-	r := http.Request{Host: host, URL: &url.URL{Path: "/"}, Header: http.Header{"User-Agent": {""}}}
-	if err := r.Write(&b); err != nil {
-		return "", &RequestError{":authority", "is no internationalized name: " + err.Error()}
+	name, port, _ := strings.Cut(host, ":")
+	name, err := asciiName(name)
+	switch {
+	case err != nil || port == "":
+		return name, err
+	case !isToken(port):
+		return "", &RequestError{":authority", fmt.Sprintf("has no valid port: %q", host)}
 	}
-	_, rest, _ := strings.Cut(b.String(), "\r\nHost: ")
-	ascii, _, _ := strings.Cut(rest, "\r\n")
-	return ascii, nil
+	return name + ":" + port, nil
+}
+
+// withoutZone returns authority without the zone of an IPv6 address, which means something on this machine only.
+func withoutZone(authority string) string {
+	from, to := strings.IndexByte(authority, '%'), strings.IndexByte(authority, ']')
+	if from < 0 || to < from || authority[0] != '[' {
+		return authority
+	}
+	return authority[:from] + authority[to:]
+}
+
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// urlHost returns the host of u as it is dialed: in ASCII and in lower case, but for the zone of an IPv6 address.
+func urlHost(u *url.URL) (string, error) {
+	host := u.Hostname()
+	address, zone, hasZone := strings.Cut(host, "%")
+	switch {
+	case host == "":
+		return "", &RequestError{"URL", "has no host"}
+	case !isASCII(host):
+		return asciiName(host)
+	case !isAuthority(host) || hasZone && !strings.Contains(address, ":"): // TLS would take what follows % for a zone
+		return "", &RequestError{"URL", fmt.Sprintf("has no valid host: %q", host)}
+	case hasZone:
+		return lower(address) + "%" + zone, nil
+	}
+	return lower(host), nil
+}
+
+// asciiName returns the ASCII form of an internationalized host name (RFC 5890 §2.3.2.1). It is the name that net/http dials,
+// which is idna.Lookup's of golang.org/x/net.
+func asciiName(host string) (string, error) {
+	if name := asciiNames.get(host); name != "" {
+		return name, nil
+	}
+	if utf8.ValidString(host) && !strings.ContainsAny(host, ":[]%") {
+		if name := netHTTPName(host); isAuthority(name) { // it is ASCII then
+			asciiNames.put(host, name)
+			return name, nil
+		}
+	}
+	return "", &RequestError{":authority", fmt.Sprintf("is not a valid internationalized name: %q", host)}
+}
+
+// asciiNames remembers some results of asciiName, which takes 25 µs.
+var asciiNames nameCache
+
+// A nameCache maps a few host names to their ASCII forms. It begins again when it is full.
+type nameCache struct {
+	mu    sync.Mutex
+	names map[string]string
+}
+
+const (
+	maxNames    = 64
+	maxNameSize = 256 // octets of a name that is remembered
+)
+
+func (c *nameCache) get(host string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.names[host]
+}
+
+func (c *nameCache) put(host, name string) {
+	if len(host)+len(name) > maxNameSize {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names == nil || len(c.names) >= maxNames {
+		c.names = make(map[string]string)
+	}
+	c.names[strings.Clone(host)] = name
+}
+
+// netHTTPName returns the name that net/http dials for host, which is host itself where it cannot be mapped. The tables of
+// idna.Lookup are in every program that uses net/http, and nothing else of the standard library gives them out.
+func netHTTPName(host string) (name string) {
+	t := http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+			name, _, _ = net.SplitHostPort(addr)
+			return nil, net.ErrClosed
+		},
+	}
+	t.RoundTrip(&http.Request{URL: &url.URL{Scheme: "http", Host: host}, Header: http.Header{}})
+	return name
 }
 
 // requestPath returns the :path of u. Octets that a path cannot have, which net/http lets pass, are percent-encoded.

@@ -19,17 +19,11 @@ type hostKey struct {
 
 // keyFor finds where a request goes. It is cheap: what it finds is only looked at more closely when a connection is made.
 func keyFor(u, proxy *url.URL) (hostKey, error) {
-	key := hostKey{target: target{scheme: u.Scheme, host: lower(u.Hostname()), port: or(u.Port(), defaultPort(u.Scheme))}}
-	if key.host == "" {
-		return key, &RequestError{"URL", "has no host"}
+	host, err := urlHost(u)
+	if err != nil {
+		return hostKey{}, err
 	}
-	if !isVisible(key.host) {
-		ascii, err := asciiAuthority(key.host)
-		if err != nil {
-			return hostKey{}, err
-		}
-		key.host = ascii
-	}
+	key := hostKey{target: target{scheme: u.Scheme, host: host, port: or(u.Port(), defaultPort(u.Scheme))}}
 	if proxy != nil {
 		key.proxy = proxy.String()
 	}

@@ -30,7 +30,11 @@ func (d dialFunc) DialContext(ctx context.Context, network, addr string) (net.Co
 
 // dialThrough returns how hosts are reached through the proxy at u. Its errors are of net/http's form.
 func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
-	dial, err := t.dialerThrough(u, cfg)
+	ascii, err := asciiProxy(u)
+	if err != nil {
+		return nil, err
+	}
+	dial, err := t.dialerThrough(ascii, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +45,23 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 		}
 		return nc, nil
 	}, nil
+}
+
+// asciiProxy returns u with its host as it is dialed.
+func asciiProxy(u *url.URL) (*url.URL, error) {
+	host, err := urlHost(u)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	if isASCII(u.Host) {
+		return u, nil
+	}
+	ascii := *u
+	ascii.Host = host
+	if port := u.Port(); port != "" {
+		ascii.Host += ":" + port
+	}
+	return &ascii, nil
 }
 
 // A proxyAddr is the address of a proxy, for errors.

@@ -18,7 +18,7 @@ import (
 type Request struct {
 	Method    string // GET where it is empty
 	Scheme    string // the connection's where it is empty
-	Authority string // the connection's where it is empty
+	Authority string // host or host:port in ASCII; the connection's where it is empty
 	Path      string // absolute path and query; "/" where it is empty; "*" for OPTIONS
 	Protocol  string // of an extended CONNECT (RFC 8441), which waits for the peer's SETTINGS to allow it
 

@@ -208,17 +208,15 @@ func parseAddr(addr string) (t target, err error) {
 	} else if strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]") {
 		t.host = rest[1 : len(rest)-1]
 	}
-	for i := 0; i < len(t.host); i++ {
-		if t.host[i] >= 0x80 {
-			return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…", addr)
-		}
+	if !isASCII(t.host) {
+		return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…", addr)
 	}
 	_, notIP := netip.ParseAddr(t.host)
 	_, notPort := strconv.ParseUint(t.port, 10, 16)
 	switch {
 	case !isAuthority(t.host) || notPort != nil:
 		return t, fmt.Errorf("hyper: address %q is not host or host:port", addr)
-	case notIP != nil && (rest[0] == '[' || strings.ContainsAny(t.host, ":[]")):
+	case notIP != nil && (rest[0] == '[' || strings.ContainsAny(t.host, ":[]%")):
 		return t, fmt.Errorf("hyper: address %q: %w", addr, notIP)
 	}
 	return t, nil

@@ -272,17 +272,43 @@ func (t *Transport) configLocked() *Config {
 
 // overHTTP1 gives req to the fallback.
 func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
-	if req.Header["Proxy-Authorization"] != nil && !t.meetsProxy(req) {
-		clean := *req
-		clean.Header = maps.Clone(req.Header)
-		clean.Header.Del("Proxy-Authorization")
-		resp, err := t.fallbackRoundTripper().RoundTrip(&clean)
-		if resp != nil {
-			resp.Request = req
+	sent, err := t.forHTTP1(req)
+	if err != nil {
+		if req.Body != nil {
+			req.Body.Close()
 		}
-		return resp, err
+		return nil, err
 	}
-	return t.fallbackRoundTripper().RoundTrip(req)
+	resp, err := t.fallbackRoundTripper().RoundTrip(sent)
+	if resp != nil && sent != req {
+		resp.Request = req
+	}
+	return resp, err
+}
+
+// forHTTP1 returns req as the fallback gets it: a copy where its proxy's credentials must go, or where the name of its host must be
+// mapped, which net/http does for the name that it dials and not for the one that it sends.
+func (t *Transport) forHTTP1(req *http.Request) (*http.Request, error) {
+	var host string
+	if req.URL != nil {
+		host = or(req.Host, req.URL.Host)
+	}
+	clean := req.Header["Proxy-Authorization"] != nil && !t.meetsProxy(req)
+	if !clean && isASCII(host) {
+		return req, nil
+	}
+	sent := *req
+	if clean {
+		sent.Header = maps.Clone(req.Header)
+		sent.Header.Del("Proxy-Authorization")
+	}
+	if !isASCII(host) {
+		var err error
+		if sent.Host, err = asciiAuthority(host); err != nil {
+			return nil, err
+		}
+	}
+	return &sent, nil
 }
 
 // meetsProxy reports whether a proxy sees req itself, and not just the tunnel that carries it.
