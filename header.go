@@ -31,6 +31,14 @@ func (f Field) size() int { return len(f.Name) + len(f.Value) + 32 }
 // before those that the Request's own fields supply.
 type Header []Field
 
+// listSize is what RFC 9113 §6.5.2 counts for h.
+func (h Header) listSize() (n int) {
+	for i := range h {
+		n += h[i].size()
+	}
+	return n
+}
+
 // Get returns the first value of name, or "".
 func (h Header) Get(name string) string {
 	for i := range h {

@@ -19,8 +19,10 @@ import (
 
 // FromHTTPRequest returns req as a Request that means the same: the method, scheme, authority and path of its URL and Host,
 // its fields with lower-case names, sorted, without those that are HTTP/1's own, its body and trailers. What cannot be said
-// in HTTP/2 is a *RequestError. An internationalized host becomes its ASCII form, the name that net/http dials (idna.Lookup of
-// golang.org/x/net), or is refused. The body stays the caller's to close until Do or Open is called.
+// in HTTP/2 is a *RequestError. The body stays the caller's to close until Do or Open is called.
+//
+// An internationalized host becomes its ASCII form, the name that net/http dials (idna.Lookup of golang.org/x/net), or is a
+// *RequestError. CONNECT has no scheme and no path, whatever its URL has, as with net/http.
 //
 // An *http.Request without a User-Agent gets the connection's; one that has an empty one gets none.
 func FromHTTPRequest(req *http.Request) (*Request, error) {
@@ -57,7 +59,9 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	if protocol := req.Header[":protocol"]; len(protocol) > 0 {
 		r.Protocol = protocol[0]
 	}
-	if r.Method != "CONNECT" || r.Protocol != "" {
+	if r.Method == "CONNECT" && r.Protocol == "" {
+		r.Scheme = ""
+	} else {
 		if r.Path, err = requestPath(req.URL, r.Authority); err != nil {
 			return err
 		}

@@ -17,9 +17,9 @@ import (
 // exchange is over.
 type Request struct {
 	Method    string // GET where it is empty
-	Scheme    string // the connection's where it is empty
+	Scheme    string // the connection's where it is empty; CONNECT without Protocol has none
 	Authority string // host or host:port in ASCII; the connection's where it is empty
-	Path      string // absolute path and query; "/" where it is empty; "*" for OPTIONS
+	Path      string // absolute path and query; "/" where it is empty; "*" for OPTIONS; CONNECT without Protocol has none
 	Protocol  string // of an extended CONNECT (RFC 8441), which waits for the peer's SETTINGS to allow it
 
 	// Header is sent in its order. Pseudo-header fields at its beginning are sent first and in their order, in the place
@@ -42,7 +42,8 @@ type Request struct {
 	// not looked for.
 	ContentLength int64
 
-	// Trailer is sent behind Body, as it is when Body has ended.
+	// Trailer is sent after Body, as it is when Body has ended. If it is larger than the peer's MAX_HEADER_LIST_SIZE then, the
+	// stream is reset with CANCEL, for a *RequestError.
 	Trailer Header
 
 	// Informational is called for each 1xx response, on the goroutine that waits for the response. Its error
@@ -65,10 +66,14 @@ func (r *Request) asksForCoding() bool {
 
 // trailer returns the trailers as they are now.
 func (r *Request) trailer() Header {
-	if r.trailerOf != nil {
-		return HeaderFromHTTP(r.trailerOf)
+	if r.trailerOf == nil {
+		return r.Trailer
 	}
-	return r.Trailer
+	h := HeaderFromHTTP(r.trailerOf)
+	for i := range h {
+		h[i].Value = strings.Trim(h[i].Value, " \t")
+	}
+	return h
 }
 
 // An ending says how a request's body ends.
@@ -189,7 +194,7 @@ func (p *plan) planPseudo(c *Conn) error {
 		return badAuthority(p.authority())
 	case plain && !hasPort(p.authority()):
 		return badValue(":authority", p.authority(), "has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
-	case plain && (p.given[pseudoScheme] || p.given[pseudoPath]):
+	case plain && (p.given[pseudoScheme] || p.given[pseudoPath] || p.Scheme != "" || p.Path != ""):
 		return &RequestError{":path", "and :scheme have no place in CONNECT"}
 	case plain:
 		pseudo[pseudoScheme], pseudo[pseudoPath] = "", ""

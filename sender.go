@@ -73,6 +73,9 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	if err := s.sendErrLocked(); err != nil {
 		return 0, err
 	}
+	if err := c.peerTakesLocked("trailer", trailer.listSize()); err != nil {
+		return 0, err
+	}
 	if s.req.Body == nil && snd.left >= 0 {
 		if err := snd.oweLocked(len(p), then); err != nil {
 			if then != nothingYet {
@@ -236,6 +239,10 @@ func (s *Stream) sendEndLocked() {
 		s.mustLocked(state.SendData)
 		c.append(wire.AppendData(c.out, s.id, wire.EndStream, nil))
 	case trailers:
+		if err := c.peerTakesLocked("trailer", snd.trailer.listSize()); err != nil { // its limit sank meanwhile
+			s.resetLocked(streamErr(s.id, Cancel, err))
+			return
+		}
 		s.mustLocked(state.SendHeaders)
 		c.fields.begin(c.out, s.id, wire.EndStream)
 		for _, f := range snd.trailer {
@@ -392,7 +399,9 @@ func (s *Stream) upload(body io.Reader, length int64) {
 				s.abort(err)
 				return
 			}
-			s.send(buf[:n], trailer, afterThis(trailer))
+			if _, err := s.send(buf[:n], trailer, afterThis(trailer)); err != nil {
+				s.abort(err) // where the peer does not take the trailers; else the stream is over
+			}
 			return
 		}
 		if _, err := s.send(buf[:n], nil, nothingYet); err != nil {

@@ -121,10 +121,18 @@ func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
 			return &RequestError{":protocol", "is not allowed by the peer's SETTINGS (RFC 8441)"}
 		}
 	}
-	if int64(p.size) > int64(c.peer.maxHeaderList) {
-		return &RequestError{"header", fmt.Sprintf("takes %d octets; the peer allows %d", p.size, c.peer.maxHeaderList)}
+	if err := c.peerTakesLocked("header", p.size); err != nil {
+		return err
 	}
-	return nil
+	return c.peerTakesLocked("trailer", p.trailers.listSize())
+}
+
+// peerTakesLocked holds the size of a field section against the peer's MAX_HEADER_LIST_SIZE.
+func (c *Conn) peerTakesLocked(section string, size int) error {
+	if int64(size) <= int64(c.peer.maxHeaderList) {
+		return nil
+	}
+	return &RequestError{section, fmt.Sprintf("takes %d octets; the peer allows %d", size, c.peer.maxHeaderList)}
 }
 
 // startLocked opens s.
@@ -212,7 +220,8 @@ func (s *Stream) CloseWrite() error {
 	return err
 }
 
-// SendTrailers ends our side of the stream with a field section.
+// SendTrailers ends our side of the stream with a field section. A section that cannot be sent, or is larger than the peer's
+// MAX_HEADER_LIST_SIZE, is a *RequestError and leaves the stream as it was. trailer may be changed when SendTrailers has returned.
 func (s *Stream) SendTrailers(trailer Header) error {
 	if err := checkTrailer(trailer); err != nil {
 		return err

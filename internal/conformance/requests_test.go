@@ -269,6 +269,10 @@ var requestRows = concat([]row{
 		}, goesOn},
 	{"9113 §8.5", "ConnectWithAPath", "CONNECT with a :path is not sent", quiet,
 		refuses(hyper.Request{Method: "CONNECT", Authority: "far.example:443", Header: hyper.Header{{Name: ":path", Value: "/"}}}, ":path"), goesOn},
+	{"9113 §8.5", "ConnectWithAPathOfTheRequest", "CONNECT with a path is refused, and the path not dropped", quiet,
+		refuses(hyper.Request{Method: "CONNECT", Authority: "far.example:443", Path: "/a"}, ":path"), goesOn},
+	{"9113 §8.5", "ConnectWithASchemeOfTheRequest", "CONNECT with a scheme is refused, and the scheme not dropped", quiet,
+		refuses(hyper.Request{Method: "CONNECT", Authority: "far.example:443", Scheme: "https"}, ":path"), goesOn},
 	{"9110 §9.3.6", "ConnectWithoutAPort", "CONNECT names a port: it has no default", quiet, refuses(hyper.Request{Method: "CONNECT", Authority: "far.example"}, ":authority"), goesOn},
 
 	// RFC 8441 §4, §5.
