@@ -35,7 +35,7 @@ type Stream struct {
 	wakeDue  bool          // in c.wakeups
 	borrows  bool          // RoundTrip's: the response's Header is only looked at
 	began    bool          // something of a response came: the request was processed, whatever the peer says later
-	stop     func() bool   // the watch over the context; nil: none
+	stop     func() bool   // ends the watch over the context and Request.cancel; nil: there is none
 
 	// what the peer sends
 	window   Window
@@ -621,10 +621,32 @@ func (s *Stream) removeLocked() {
 	c.closeIfDrainedLocked()
 }
 
-// watchLocked makes the end of ctx the end of the stream.
+// watchLocked makes the end of ctx, and of the request's Cancel, the end of the stream.
 func (s *Stream) watchLocked(ctx context.Context) {
-	if ctx.Done() != nil && s.stop == nil && s.state != state.Closed {
+	if s.stop != nil || s.state == state.Closed {
+		return
+	}
+	if ctx.Done() != nil {
 		s.stop = context.AfterFunc(ctx, func() { s.abort(contextError(ctx)) })
+	}
+	if s.req.cancel != nil {
+		s.stop = s.watchCancel(s.stop)
+	}
+}
+
+// watchCancel aborts s when the request's Cancel is closed. It returns a function that ends this watch and another one, if there is one.
+func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
+	stopped := make(chan struct{})
+	go func() {
+		select {
+		case <-s.req.cancel:
+			s.abort(errRequestCanceled)
+		case <-stopped:
+		}
+	}()
+	return func() bool {
+		close(stopped)
+		return other == nil || other()
 	}
 }
 

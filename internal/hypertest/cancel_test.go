@@ -1,0 +1,105 @@
+package hypertest
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// cancelable makes a request with a Cancel, and returns what closes that.
+func (v *visit) cancelable(method string, body io.Reader) (*http.Request, func()) {
+	v.t.Helper()
+	ended := make(chan struct{})
+	req := v.request(method, "/", body)
+	req.Cancel = ended
+	return req, func() { close(ended) }
+}
+
+func wantCanceled(t *testing.T, reason string, err error) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), "request canceled by http.Request.Cancel") {
+		t.Errorf("%s: got %v, want that of Request.Cancel", reason, err)
+	}
+}
+
+// begun sends a request with a Cancel and answers it with a header.
+func (v *visit) begun(body io.Reader) (peer *accepted, resp *http.Response, cancel func()) {
+	v.t.Helper()
+	method := "GET"
+	if body != nil {
+		method = "POST"
+	}
+	req, cancel := v.cancelable(method, body)
+	call := v.send(req)
+	peer = v.accept()
+	peer.Ignore(wire.Data)
+	peer.WantHeaders("the request", 1)
+	peer.WriteHeaders(1, 0, ":status: 200")
+	return peer, call.want(v.t, "the response"), cancel
+}
+
+func TestCancelEndsTheReadingOfTheBody(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		peer, resp, cancel := v.begun(nil)
+		read := start(func() (int, error) { return resp.Body.Read(make([]byte, 10)) })
+		synctest.Wait()
+		cancel()
+		wantCanceled(t, "the read", read.wantErr(t, "Cancel was closed"))
+		peer.WantRSTStream("the peer is told", 1, wire.Cancel)
+		_, err := resp.Body.Read(make([]byte, 10))
+		wantCanceled(t, "a later read", err)
+		peer.WantIdle("nothing else is sent")
+	})
+}
+
+// The peer is told even if no call waits, and what was not read is dropped, as with a context.
+func TestCancelEndsAnExchangeThatIsNotRead(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		peer, resp, cancel := v.begun(nil)
+		peer.WriteData(1, 0, []byte("hello"))
+		synctest.Wait()
+		cancel()
+		peer.WantRSTStream("the peer is told", 1, wire.Cancel)
+		_, err := resp.Body.Read(make([]byte, 10))
+		wantCanceled(t, "the read", err)
+	})
+}
+
+func TestCancelEndsAnUpload(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		r, w := io.Pipe()
+		peer, _, cancel := v.begun(r)
+		io.WriteString(w, "hello")
+		cancel()
+		peer.WantRSTStream("the peer is told", 1, wire.Cancel)
+		synctest.Wait()
+		if _, err := w.Write([]byte("more")); err != io.ErrClosedPipe {
+			t.Errorf("writing to a body that is closed: %v", err)
+		}
+	})
+}
+
+// The watch over Cancel ends with the exchange: the bubble would not end with it.
+func TestCancelThatIsNotClosedCostsNothingLater(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		peer, resp, cancel := v.begun(nil)
+		peer.WriteData(1, wire.EndStream, []byte("hello"))
+		wantBody(t, "the body", resp.Body, "hello")
+		resp.Body.Close()
+		peer.WantIdle("the exchange is over")
+
+		req, _ := v.cancelable("GET", nil)
+		call := v.send(req)
+		peer.WantHeaders("another request", 3)
+		peer.WriteHeaders(3, 0, ":status: 200")
+		call.want(t, "its response").Body.Close()
+		peer.WantRSTStream("its body is closed", 3, wire.Cancel)
+		cancel()
+		peer.WantIdle("Cancel is closed too late to matter")
+	})
+}
