@@ -129,6 +129,7 @@ func (h Header) Clone() Header { return append(Header(nil), h...) }
 func (h Header) HTTP() http.Header {
 	out := make(http.Header, len(h))
 	first := make([]string, 0, len(h)) // most names have one value: they share an array
+	var cookies []string               // where there are two or more: joined at the end, as joining each would copy all before it
 	for i, f := range h {
 		if isPseudo(f.Name) {
 			continue
@@ -143,10 +144,16 @@ func (h Header) HTTP() http.Header {
 			first = append(first, f.Value)
 			out[key] = first[len(first)-1 : len(first) : len(first)]
 		case key == "Cookie":
-			values[0] += "; " + f.Value
+			if cookies == nil {
+				cookies = values
+			}
+			cookies = append(cookies, f.Value)
 		default:
 			out[key] = append(values, f.Value)
 		}
+	}
+	if cookies != nil {
+		out["Cookie"][0] = strings.Join(cookies, "; ")
 	}
 	return out
 }

@@ -1,9 +1,11 @@
 package hyper
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -170,5 +172,47 @@ func TestHeaderSurvivesTheWayThroughHTTP(t *testing.T) {
 	before := maps.Clone(src)
 	if got := HeaderFromHTTP(src).HTTP(); !reflect.DeepEqual(got, before) {
 		t.Errorf("got %v, want %v", got, before)
+	}
+}
+
+// What the peer pays for with an octet must not cost a copy of all that came before.
+func TestManyCookiesAreJoinedInLinearMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates, too")
+	}
+	joined := func(n int) (h Header, octets uint64) {
+		for range n {
+			h.Add("cookie", strings.Repeat("x", 30))
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got := h.HTTP()["Cookie"]
+		runtime.ReadMemStats(&after)
+		if len(got) != 1 || len(got[0]) != n*32-2 {
+			t.Fatalf("%d cookies became %d values, the first of %d octets", n, len(got), len(got[0]))
+		}
+		return h, after.TotalAlloc - before.TotalAlloc
+	}
+	_, few := joined(500)
+	h, many := joined(8 * 500)
+	if most := max(16*few, 1<<20); many > most {
+		t.Errorf("%d cookies took %d octets, %d took %d", len(h), many, 500, few)
+	}
+}
+
+func TestOnlyTheFirstTrailersOfManyAreAnnounced(t *testing.T) {
+	names := make([]string, 2000)
+	for i := range names {
+		names[i] = fmt.Sprintf("x-%d", i)
+	}
+	lists := []string{strings.Join(names[:50], ", "), strings.Join(names[50:], ",")}
+	if got := announcedTrailer(lists); len(got) != maxAnnounced {
+		t.Errorf("%d trailers are announced, want %d", len(got), maxAnnounced)
+	}
+	if got := announcedTrailer([]string{strings.Repeat(",", 2000) + "x-late"}); len(got) != 0 {
+		t.Errorf("empty elements are free: %v", got)
+	}
+	if got := announcedTrailer([]string{" x-a ,, Content-Length", "x-b"}); len(got) != 2 || !slices.Equal(sortedKeys(got), []string{"X-A", "X-B"}) {
+		t.Errorf("announced: %v", got)
 	}
 }

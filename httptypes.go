@@ -432,18 +432,32 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	if !r.Header.Has("trailer") {
 		return answer
 	}
-	for _, list := range answer.Header["Trailer"] {
-		for name := range strings.SplitSeq(list, ",") {
-			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name != "" && checkTrailer(Header{{Name: name}}) == nil {
-				if answer.Trailer == nil {
-					answer.Trailer = make(http.Header)
-				}
-				answer.Trailer[name] = nil
-			}
-		}
-	}
+	answer.Trailer = announcedTrailer(answer.Header["Trailer"])
 	delete(answer.Header, "Trailer")
 	return answer
+}
+
+// maxAnnounced bounds how many trailers a response announces, empty elements of the list included. More may come.
+const maxAnnounced = 100
+
+// announcedTrailer returns the names in the values of Trailer as keys, and nil where there are none.
+func announcedTrailer(lists []string) (trailer http.Header) {
+	left := maxAnnounced
+	for _, list := range lists {
+		for name := range strings.SplitSeq(list, ",") {
+			if left--; left < 0 {
+				return trailer
+			}
+			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name == "" || checkTrailer(Header{{Name: name}}) != nil {
+				continue
+			}
+			if trailer == nil {
+				trailer = make(http.Header)
+			}
+			trailer[name] = nil
+		}
+	}
+	return trailer
 }
 
 // statusLine is what http.Response has as Status.
