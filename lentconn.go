@@ -110,7 +110,9 @@ func (l lentConn) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	x.roams = true
+	defer x.closeUnlessReturned()
 	resp, err := x.on(l.c, inTurn)
+	x.returned = true
 	if err == nil {
 		return resp, nil
 	}

@@ -150,10 +150,14 @@ func (p *plan) make(ctx context.Context, c *Conn, req *Request, ending ending) e
 
 // makeOrRelease is make for who may have a slot reserved: it is given back where req cannot be sent.
 func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending ending, how turn) error {
+	made := false
+	defer func() {
+		if !made && how == reserved {
+			c.release()
+		}
+	}()
 	err := p.make(ctx, c, req, ending)
-	if err != nil && how == reserved {
-		c.release()
-	}
+	made = err == nil
 	return err
 }
 

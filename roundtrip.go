@@ -20,7 +20,8 @@ import (
 //   - req is not changed, but for its Body, which is consumed and, on every path, closed;
 //   - where req's context or Cancel ends the exchange, its error is returned as it is, or, where the request was waiting for one of
 //     the peer's streams, in one that says so; after RoundTrip it ends the reading of the body, too;
-//   - httptrace hooks of req's context are called in net/http's order, never under a lock;
+//   - httptrace hooks of req's context are called in net/http's order, never under a lock; a panic of one that runs on the
+//     caller's goroutine ends the exchange, as an error would, and goes on to the caller;
 //   - the reset of a stream reads as it does with net/http; for errors.As it is a *StreamError, and also the StreamError of
 //     golang.org/x/net/http2.
 //
@@ -32,7 +33,9 @@ func (c *Conn) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer x.closeUnlessReturned()
 	resp, err := x.on(c, inTurn)
+	x.returned = true
 	if err != nil {
 		return nil, x.fail(err)
 	}
@@ -45,16 +48,18 @@ var errRequestCanceled = errors.New("hyper: request canceled by http.Request.Can
 // An exchange is a RoundTrip: an http.Request that becomes one of ours, as often as it takes, and a Response of ours that becomes
 // an http.Response. It is one allocation, which fills the runtime's class of 768 octets, and one more where there is a body to send.
 type exchange struct {
-	in     *http.Request
-	out    Request
-	body   *requestBody // nil: none
-	trace  *clientTrace // nil: nobody looks
-	memory bool         // out has the body's octets, and nothing needs to read it
-	last   bool         // the connection is not to be used any more
-	tried  bool
-	roams  bool   // another connection can be found for it
-	stream Stream // the first try's
-	answer httpResponse
+	in       *http.Request
+	out      Request
+	body     *requestBody // nil: none
+	trace    *clientTrace // nil: nobody looks
+	memory   bool         // out has the body's octets, and nothing needs to read it
+	last     bool         // the connection is not to be used any more
+	tried    bool
+	roams    bool   // another connection can be found for it
+	trying   bool   // a try is in progress
+	returned bool   // from all tries, as opposed to a panic
+	stream   Stream // the first try's
+	answer   httpResponse
 
 	headerTimeout time.Duration // 0: none
 }
@@ -81,7 +86,7 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 	return x, nil
 }
 
-// on makes one try, on c.
+// on makes one try, on c. A hook of the user's that panics, or ends the goroutine, ends the exchange.
 func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	req, s := &x.out, &x.stream
 	if x.tried { // somebody may still look at the last try's
@@ -92,24 +97,40 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	if x.body != nil && !x.memory {
 		req.Body = x.body.lend()
 	}
+	x.trying = true
+	defer x.abandonIfTrying(s)
 	resp, err := x.ask(c, s, req, how)
-	switch {
-	case err == nil:
-	case s.id > 0:
-		s.abort(err)
-		s.closeRead()
-		return nil, err
-	case x.roams && (err == ErrClosed || Retryable(err)): // nothing was sent, and another connection will do
-		return nil, errNoSlot
-	default:
-		return nil, err
+	if err != nil {
+		x.trying = false
+		return nil, x.tryFailed(s, err)
 	}
 	if x.trace != nil {
 		x.trace.firstByte()
 	}
 	x.consumeMemory()
 	x.body.answered()
-	return x.answer.from(resp, x.in), nil
+	answer := x.answer.from(resp, x.in)
+	x.trying = false
+	return answer, nil
+}
+
+// abandonIfTrying ends a try that a panic ends.
+func (x *exchange) abandonIfTrying(s *Stream) {
+	if x.trying {
+		s.abandon()
+	}
+}
+
+// tryFailed ends a try, and says what to make of it.
+func (x *exchange) tryFailed(s *Stream, err error) error {
+	switch {
+	case s.id > 0:
+		s.abort(err)
+		s.closeRead()
+	case x.roams && (err == ErrClosed || Retryable(err)): // nothing was sent, and another connection will do
+		return errNoSlot
+	}
+	return err
 }
 
 // ask sends req and waits for its response: in one step, where nobody needs to know of those between.
@@ -173,6 +194,15 @@ func (x *exchange) consumeMemory() {
 		b.Seek(0, io.SeekEnd)
 	case *strings.Reader:
 		b.Seek(0, io.SeekEnd)
+	}
+}
+
+// closeUnlessReturned is deferred by those who run the user's code: if that panics, or ends the goroutine, the body is closed as on
+// every other path.
+func (x *exchange) closeUnlessReturned() {
+	if !x.returned {
+		x.consumeMemory()
+		x.body.closeWithin(closeGrace)
 	}
 }
 

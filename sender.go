@@ -356,9 +356,21 @@ func (s *Stream) resetSendingLocked() {
 	s.c.pingForSlotsLocked()
 }
 
-// upload reads body and sends it. It is the goroutine of a body that is not in memory, because reading may block.
+// upload reads body and sends it. It is the goroutine of a body that is not in memory, because reading may block. A Read that panics
+// ends the program; one that ends the goroutine ends the stream.
 func (s *Stream) upload(body io.Reader, length int64) {
 	defer s.closeBody()
+	returned := false
+	defer func() {
+		if !returned {
+			s.abort(&bodyReadError{errors.New("Read ended its goroutine")})
+		}
+	}()
+	s.sendBody(body, length)
+	returned = true
+}
+
+func (s *Stream) sendBody(body io.Reader, length int64) {
 	size := int64(64 << 10)
 	if length >= 0 {
 		size = min(size, length+1)

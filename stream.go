@@ -540,6 +540,14 @@ func (s *Stream) abort(reason error) {
 	s.c.unlock()
 }
 
+// abandon ends a stream whose caller is gone. One that was never opened has nothing to end.
+func (s *Stream) abandon() {
+	if s.id > 0 {
+		s.abort(ErrCanceled)
+		s.closeRead()
+	}
+}
+
 // resetLocked ends the stream in both directions and tells the peer. What is unread is dropped, its credit returned.
 func (s *Stream) resetLocked(err *StreamError) {
 	if s.state == state.Closed {

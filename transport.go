@@ -95,20 +95,29 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, x.fail(err)
 	}
+	defer t.leaveAndClose(h, x)
 	resp, err := h.roundTrip(x)
-	t.leave(h)
 	if err != nil {
 		return t.otherwise(x, err)
 	}
+	x.returned = true
 	return resp, nil
+}
+
+func (t *Transport) leaveAndClose(h *host, x *exchange) {
+	t.leave(h)
+	x.closeUnlessReturned()
 }
 
 // otherwise goes over HTTP/1.1 where err says that the peer wants it.
 func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
 	if !wantsHTTP1(err) {
+		x.returned = true
 		return nil, x.fail(err)
 	}
-	if err := x.body.rewind(x.in.GetBody); err != nil {
+	err = x.body.rewind(x.in.GetBody)
+	x.returned = true
+	if err != nil {
 		return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
 	}
 	return t.overHTTP1(x.again())
