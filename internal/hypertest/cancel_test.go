@@ -92,6 +92,7 @@ func TestCancelThatIsNotClosedCostsNothingLater(t *testing.T) {
 		wantBody(t, "the body", resp.Body, "hello")
 		resp.Body.Close()
 		peer.WantIdle("the exchange is over")
+		synctest.Wait() // http.Transport keeps the connection from now on
 
 		req, _ := v.cancelable("GET", nil)
 		call := v.send(req)

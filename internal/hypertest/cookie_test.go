@@ -69,6 +69,7 @@ func TestEachCookiePairIsAFieldWithoutBlanksAround(t *testing.T) {
 			}
 			peer.WriteHeaders(id, wire.EndStream, ":status: 204")
 			call.want(t, test.reason).Body.Close()
+			synctest.Wait() // http.Transport keeps the connection from now on
 		}
 	})
 }

@@ -223,6 +223,7 @@ func TestHostIsMappedOrRefused(t *testing.T) {
 		peer.WantHeaders("the connection is made", 1, ":authority: example.com")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 		call.want(t, "the first response")
+		synctest.Wait() // http.Transport keeps the connection from now on
 		id := uint32(1)
 		for _, test := range hostNames {
 			for _, port := range []string{"", ":8443"} {

@@ -99,6 +99,7 @@ func (v *visit) panicIn(h *hook, end func()) {
 	peer.WantHeaders("the first request", 1)
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 	first.want(t, "the first response").Body.Close()
+	synctest.Wait() // http.Transport keeps the connection from now on
 
 	body := &countedBody{Reader: strings.NewReader("hello")}
 	req := v.request("POST", "/hook", body)

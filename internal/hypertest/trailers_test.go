@@ -60,6 +60,7 @@ func TestTrailersThatAreFilledInAreHeldAgainstThePeersLimit(t *testing.T) {
 		peer.WantHeaders("trailers as large as the peer takes", 1, "x-sum: "+trailerOf(listLimit))
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 		call.want(t, "the first response").Body.Close()
+		synctest.Wait() // http.Transport keeps the connection from now on
 
 		call = v.send(v.post(trailerOf(listLimit + 1)))
 		peer.WantHeaders("the second request", 3)
@@ -203,6 +204,7 @@ func TestConnectOfHTTPRequestHasNoPath(t *testing.T) {
 			peer.WantHeadersExactly(path, id, ":method: CONNECT", ":authority: far.example:443")
 			peer.WriteHeaders(id, 0, ":status: 200")
 			call.want(t, path).Body.Close()
+			synctest.Wait() // http.Transport keeps the connection from now on
 		}
 	})
 }
