@@ -151,10 +151,18 @@ func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, add
 		err = contextError(ctx)
 	}
 	if err != nil {
-		nc.Close()
+		closeSoon(nc)
 		return nil, err
 	}
 	return tunnel, nil
+}
+
+// closeSoon closes nc. What TLS wants to say last must not take longer than that of a Conn.
+func closeSoon(nc net.Conn) {
+	raw := transport(nc)
+	force := time.AfterFunc(closeGrace, func() { raw.Close() })
+	nc.Close()
+	force.Stop()
 }
 
 // maxConnectAnswer bounds the header of a proxy's answer, in octets.
@@ -169,8 +177,7 @@ func connect(nc net.Conn, req *http.Request) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode/100 != 2 {
-		resp.Body.Close()
+	if resp.StatusCode/100 != 2 { // its body is not read, which closing it would do: it may never end
 		return nil, &ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
 	}
 	if n := br.Buffered(); n > 0 { // the host at the other end spoke first

@@ -1,0 +1,91 @@
+package hypertest
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// throughProxy sends a request through a proxy, whose ends of connections come from conns.
+func throughProxy(t *testing.T, scheme string) (conns chan net.Conn, call *async[*http.Response]) {
+	t.Helper()
+	conns = make(chan net.Conn, 10)
+	tr := &hyper.Transport{
+		Proxy: http.ProxyURL(&url.URL{Scheme: scheme, Host: "example.com:3128"}),
+		Config: &hyper.Config{TLS: h2test.ClientTLS(), DialContext: func(context.Context, string, string) (net.Conn, error) {
+			client, server := h2test.Pipe()
+			conns <- server
+			return client, nil
+		}},
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "https://far.example/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call = start(func() (*http.Response, error) { return tr.RoundTrip(req) })
+	return conns, call
+}
+
+func want407(t *testing.T, began time.Time, err error) {
+	t.Helper()
+	var status *hyper.ConnectStatusError
+	if !errors.As(err, &status) || status.Status != 407 || status.Header.Get("proxy-authenticate") != "Basic" {
+		t.Errorf("got %v, want a ConnectStatusError with 407", err)
+	}
+	if took := time.Since(began); took != 0 {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// The header of a proxy's answer says all: its body is not waited for, and the socket is closed.
+func TestProxysRefusalIsNotHeldUpByItsBody(t *testing.T) {
+	for _, scheme := range []string{"http", "https"} {
+		t.Run(scheme, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				conns, call := throughProxy(t, scheme)
+				nc := <-conns
+				if scheme == "https" { // hyper asks for HTTP/2 first, and makes another connection for HTTP/1.1
+					tls.Server(nc, h2test.ServerTLS("http/1.1")).Handshake()
+					nc = tls.Server(<-conns, h2test.ServerTLS("http/1.1"))
+				}
+				req, err := http.ReadRequest(bufio.NewReader(nc))
+				if err != nil || req.Method != "CONNECT" {
+					t.Fatalf("the proxy got %v, %v", req, err)
+				}
+				io.WriteString(nc, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 100\r\n\r\nthe rest never comes")
+				want407(t, began, call.wantErr(t, "the refusal"))
+				if n, err := io.Copy(io.Discard, nc); err != nil {
+					t.Errorf("behind CONNECT: %d octets, %v, want the end of the connection", n, err)
+				}
+			})
+		})
+	}
+}
+
+func TestRefusalOfAProxyThatSpeaksHTTP2IsNotHeldUpByItsBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		conns, call := throughProxy(t, "https")
+		peer := h2test.NewPeer(t, tls.Server(<-conns, h2test.ServerTLS("h2")))
+		peer.Handshake()
+		peer.WantHeaders("the tunnel", 1, ":method: CONNECT", ":authority: far.example:443")
+		peer.WriteHeaders(1, 0, ":status: 407", "proxy-authenticate: Basic", "content-length: 100")
+		peer.WriteData(1, 0, []byte("the rest never comes"))
+		want407(t, began, call.wantErr(t, "the refusal"))
+		peer.WantRSTStream("the tunnel is over", 1, wire.Cancel)
+	})
+}
