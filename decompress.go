@@ -20,7 +20,9 @@ import (
 // r is valid until the reader was closed; it is also an io.ByteReader. The reader must return io.EOF at the end
 // of the coded octets and nowhere else, io.ErrUnexpectedEOF where they are cut short, and r's own errors, wrapped
 // or plain; any other error, like an error of the Decoder itself, means that the octets are corrupt. What r holds
-// beyond the end of the coding is an error too: the Decoder need not look for it.
+// beyond the end of the coding is an error too: the Decoder need not look for it. The reader should return what is
+// decoded before it reads on, as the next octets of r may be long in coming. How much memory a Decoder takes for a body
+// is for the Decoder to bound.
 //
 // Where the reader is an io.Closer, it is closed once: at the end of the body, at the first error or when
 // the body is closed, never during a Read. With github.com/klauspost/compress/zstd:

@@ -14,7 +14,8 @@ import (
 
 // An inflater decodes gzip and deflate. It differs from compress/gzip and compress/zlib in that it returns what is
 // decoded before it reads on: neither a checksum nor the next member keeps content back. Each member is checked by
-// the Read after its last octet.
+// the Read after its last octet. Within deflate, compress/flate returns content at a flush (an empty stored block), at the
+// end, and whenever it has 32 KiB.
 type inflater struct {
 	wrapping wrapping      // as the coding says
 	found    wrapping      // as the octets say

@@ -138,19 +138,18 @@ func (w *fieldWriter) find() *knownBlock[hpack.HeaderField] {
 func (w *fieldWriter) encodeFields() (path literal, total int) {
 	start := len(w.dst)
 	room := int(w.enc.MaxDynamicTableSize()) // that the fields so far leave in the table
-	for i, f := range w.fields {
+	for i := range w.fields {
+		f := &w.fields[i]
 		at, size := len(w.dst), int(f.Size())
 		total += size
 		switch {
-		case i == 0: // what the encoder has to say of the table's size goes first (RFC 7541 §4.2)
-			w.enc.WriteField(f)
-		case f.Name == ":path" && !f.Sensitive:
+		case i > 0 && f.Name == ":path" && !f.Sensitive:
 			w.dst = appendPath(w.dst, f.Value)
 			path = literal{field: i, from: at - start, to: len(w.dst) - start}
-		case size > room && size <= int(w.enc.MaxDynamicTableSize()) && !f.Sensitive:
+		case i > 0 && size > room && size <= int(w.enc.MaxDynamicTableSize()) && !f.Sensitive:
 			w.dst = appendString(appendString(append(w.dst, 0), f.Name), f.Value)
-		default:
-			w.enc.WriteField(f)
+		default: // the first field, too: what the encoder has to say of the table's size goes before it (RFC 7541 §4.2)
+			w.enc.WriteField(*f)
 		}
 		if isDynamic(w.dst[at]) {
 			room -= size

@@ -10,8 +10,9 @@ import (
 // A clientTrace calls the hooks of net/http/httptrace for one exchange, in net/http's order. They run on RoundTrip's
 // goroutine, except WroteRequest of a request with a body, and never under a lock.
 type clientTrace struct {
-	hooks *httptrace.ClientTrace
-	heard bool // GotFirstResponseByte was called
+	hooks  *httptrace.ClientTrace
+	heard  bool    // GotFirstResponseByte was called
+	stream *Stream // of the last try
 }
 
 // traceOf returns nil where ctx has no hooks.

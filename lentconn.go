@@ -104,15 +104,15 @@ type lentConn struct {
 	t *http.Transport
 }
 
-func (l lentConn) RoundTrip(req *http.Request) (*http.Response, error) {
+func (l lentConn) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	x, err := newExchange(req, l.t.DisableCompression)
 	if err != nil {
 		return nil, err
 	}
 	x.roams = true
-	defer x.closeUnlessReturned()
-	resp, err := x.on(l.c, inTurn)
-	x.returned = true
+	err = errNotReturned
+	defer x.endUnlessReturned(&err)
+	resp, err = x.on(l.c, inTurn)
 	if err == nil {
 		return resp, nil
 	}

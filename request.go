@@ -13,8 +13,12 @@ import (
 	"unsafe"
 )
 
-// A Request is what Do and Open send. It is not changed, and must not be changed by the caller until the
-// exchange is over.
+// A Request is what Do and Open send. They do not change it.
+//
+// Until the exchange is over, the caller must not change the Request, what its Header and Trailer hold, or the memory of a Body
+// that is sent from there. The exchange is over when Do or Open has returned an error, or when the response's Body.Close,
+// Stream.Reset or Conn.Close has returned; nothing of the Request is looked at after that. The end of the response's body
+// alone does not end the exchange: the request may still be on its way.
 type Request struct {
 	Method    string // GET where it is empty
 	Scheme    string // the connection's where it is empty; CONNECT without Protocol has none
@@ -32,9 +36,13 @@ type Request struct {
 
 	noUserAgent, noAcceptEncoding bool // what FromHTTPRequest knows, and no other caller needs to say
 
-	// Body is the content; nil for none. It is closed if it is an io.Closer, always and once. A *bytes.Reader,
-	// *bytes.Buffer or *strings.Reader is sent without being read, and can be sent again: nobody may change what is in it
-	// until the exchange is over. Any other reader is read by a goroutine that ends with the upload.
+	// Body is the content; nil for none. A *bytes.Reader, *bytes.Buffer or *strings.Reader is sent from its memory, without being
+	// read, and can be sent again. Any other reader is read by a goroutine that ends with the upload; a panic of its Read or
+	// Close there ends the program.
+	//
+	// If Body is an io.Closer, it is closed exactly once: when it has been read to its end, before the end of the request is
+	// sent; by Do or Open, before they return, if nothing is sent; else when the exchange ends, on a goroutine of its own,
+	// perhaps after Do has returned. A Read that is in progress then may go on after Close, and is the last.
 	Body io.Reader
 
 	// ContentLength is the length of Body, or of what will be written to a stream of Open, checked when it is sent. 0: found
@@ -150,14 +158,10 @@ func (p *plan) make(ctx context.Context, c *Conn, req *Request, ending ending) e
 
 // makeOrRelease is make for who may have a slot reserved: it is given back where req cannot be sent.
 func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending ending, how turn) error {
-	made := false
-	defer func() {
-		if !made && how == reserved {
-			c.release()
-		}
-	}()
 	err := p.make(ctx, c, req, ending)
-	made = err == nil
+	if err != nil && how == reserved {
+		c.release()
+	}
 	return err
 }
 
@@ -237,10 +241,7 @@ func (p *plan) checkHeader() (declared int64, err error) {
 				return 0, badValue(name, f.Value, "differs from :authority "+quoted(p.authority()))
 			}
 		case "cookie":
-			p.size -= f.size()
-			for pair, rest := cutCookie(f.Value); pair != ""; pair, rest = cutCookie(rest) {
-				p.size += Field{Name: name, Value: pair}.size()
-			}
+			p.size += cookieSize(f.Value) - f.size()
 		case "content-length":
 			n, ok := parseLength(f.Value)
 			if !ok || declared >= 0 { // RFC 9110 §8.6: two are never sent, not even of the same value
@@ -374,6 +375,14 @@ func cutCookie(value string) (pair, rest string) {
 		pair = strings.Trim(pair, " \t")
 	}
 	return pair, rest
+}
+
+// cookieSize is the size of the fields that a Cookie is sent as.
+func cookieSize(value string) (n int) {
+	for pair, rest := cutCookie(value); pair != ""; pair, rest = cutCookie(rest) {
+		n += Field{Name: "cookie", Value: pair}.size()
+	}
+	return n
 }
 
 // parseLength reads a content-length in its one canonical form (RFC 9110 §8.6): digits, no sign, no list.

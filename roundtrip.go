@@ -17,7 +17,9 @@ import (
 // for that. It never tries twice, and obeys http.RoundTripper's contract:
 //
 //   - the error is nil whenever the peer answered, whatever the status; redirects, cookies and authentication are the caller's;
-//   - req is not changed, but for its Body, which is consumed and, on every path, closed;
+//   - req is not changed, but for its Body, which is consumed and, on every path, closed once: before RoundTrip returns an error,
+//     unless Close blocks; else when it has been read, or the exchange ends. Until the response's Body is closed, or RoundTrip
+//     has returned an error, req and the memory of a *bytes.Reader, *bytes.Buffer or *strings.Reader in it must not be changed;
 //   - where req's context or Cancel ends the exchange, its error is returned as it is, or, where the request was waiting for one of
 //     the peer's streams, in one that says so; after RoundTrip it ends the reading of the body, too;
 //   - httptrace hooks of req's context are called in net/http's order, never under a lock; a panic of one that runs on the
@@ -27,15 +29,15 @@ import (
 //
 // Request.Close, and "Connection: close", make this the last request of the connection. FromHTTPResponse leads
 // from the answer to the Response behind it.
-func (c *Conn) RoundTrip(req *http.Request) (*http.Response, error) {
+func (c *Conn) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	mustHave(req != nil, "Conn.RoundTrip", "*http.Request")
 	x, err := newExchange(req, false)
 	if err != nil {
 		return nil, err
 	}
-	defer x.closeUnlessReturned()
-	resp, err := x.on(c, inTurn)
-	x.returned = true
+	err = errNotReturned
+	defer x.endUnlessReturned(&err)
+	resp, err = x.on(c, inTurn)
 	if err != nil {
 		return nil, x.fail(err)
 	}
@@ -48,18 +50,16 @@ var errRequestCanceled = errors.New("hyper: request canceled by http.Request.Can
 // An exchange is a RoundTrip: an http.Request that becomes one of ours, as often as it takes, and a Response of ours that becomes
 // an http.Response. It is one allocation, which fills the runtime's class of 768 octets, and one more where there is a body to send.
 type exchange struct {
-	in       *http.Request
-	out      Request
-	body     *requestBody // nil: none
-	trace    *clientTrace // nil: nobody looks
-	memory   bool         // out has the body's octets, and nothing needs to read it
-	last     bool         // the connection is not to be used any more
-	tried    bool
-	roams    bool   // another connection can be found for it
-	trying   bool   // a try is in progress
-	returned bool   // from all tries, as opposed to a panic
-	stream   Stream // the first try's
-	answer   httpResponse
+	in     *http.Request
+	out    Request
+	body   *requestBody // nil: none
+	trace  *clientTrace // nil: nobody looks
+	memory bool         // out has the body's octets, and nothing needs to read it
+	last   bool         // the connection is not to be used any more
+	tried  bool
+	roams  bool   // another connection can be found for it
+	stream Stream // the first try's
+	answer httpResponse
 
 	headerTimeout time.Duration // 0: none
 }
@@ -86,7 +86,7 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 	return x, nil
 }
 
-// on makes one try, on c. A hook of the user's that panics, or ends the goroutine, ends the exchange.
+// on makes one try, on c. A hook of the user's may panic: see endUnlessReturned.
 func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	req, s := &x.out, &x.stream
 	if x.tried { // somebody may still look at the last try's
@@ -97,11 +97,11 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	if x.body != nil && !x.memory {
 		req.Body = x.body.lend()
 	}
-	x.trying = true
-	defer x.abandonIfTrying(s)
+	if x.trace != nil {
+		x.trace.stream = s
+	}
 	resp, err := x.ask(c, s, req, how)
 	if err != nil {
-		x.trying = false
 		return nil, x.tryFailed(s, err)
 	}
 	if x.trace != nil {
@@ -109,16 +109,7 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	}
 	x.consumeMemory()
 	x.body.answered()
-	answer := x.answer.from(resp, x.in)
-	x.trying = false
-	return answer, nil
-}
-
-// abandonIfTrying ends a try that a panic ends.
-func (x *exchange) abandonIfTrying(s *Stream) {
-	if x.trying {
-		s.abandon()
-	}
+	return x.answer.from(resp, x.in), nil
 }
 
 // tryFailed ends a try, and says what to make of it.
@@ -197,13 +188,23 @@ func (x *exchange) consumeMemory() {
 	}
 }
 
-// closeUnlessReturned is deferred by those who run the user's code: if that panics, or ends the goroutine, the body is closed as on
-// every other path.
-func (x *exchange) closeUnlessReturned() {
-	if !x.returned {
-		x.consumeMemory()
-		x.body.closeWithin(closeGrace)
+// errNotReturned is the error of a function that runs the user's code until it returns one of its own: a panic of that code, or the end
+// of the goroutine, leaves it there.
+var errNotReturned = errors.New("hyper: not returned")
+
+// endUnlessReturned is deferred by such a function, with the place of its error. It ends the exchange as an error would.
+func (x *exchange) endUnlessReturned(err *error) {
+	if *err != errNotReturned {
+		return
 	}
+	switch {
+	case x.answer.own != nil:
+		x.answer.own.s.abandon()
+	case x.trace != nil && x.trace.stream != nil:
+		x.trace.stream.abandon()
+	}
+	x.consumeMemory()
+	x.body.closeWithin(closeGrace)
 }
 
 // fail ends the exchange for good: the body is closed. It returns what the caller gets for err.

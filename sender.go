@@ -52,7 +52,7 @@ const maxDataFrame = 256 << 10
 
 // write is send for the caller, who cannot add to a body of the request's.
 func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
-	if s.req.Body == nil {
+	if !s.hasBody {
 		return s.send(p, trailer, then)
 	}
 	s.c.mu.Lock()
@@ -76,7 +76,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	if err := c.peerTakesLocked("trailer", trailer.listSize()); err != nil {
 		return 0, err
 	}
-	if s.req.Body == nil && snd.left >= 0 {
+	if !s.hasBody && snd.left >= 0 {
 		if err := snd.oweLocked(len(p), then); err != nil {
 			if then != nothingYet {
 				s.resetLocked(streamErr(s.id, Cancel, err))
@@ -168,7 +168,7 @@ func (s *Stream) sendErrLocked() error {
 		return ErrClosed
 	case s.sendErr != nil:
 		return s.sendErr
-	case s.req.Body == nil && s.deadlines.writePassed(): // it is the caller's, and not upload's
+	case !s.hasBody && s.deadlines.writePassed(): // it is the caller's, and not upload's
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -320,8 +320,8 @@ func (s *Stream) stopSendingLocked(err error) {
 	}
 	snd.sent.wakeAll()
 	snd.turn.wakeAll()
-	if s.req.Body != nil && !s.bodyClosed.Load() {
-		go s.closeBody() // its Read or its Close may block, and is not ours
+	if body, ok := s.req.Body.(io.Closer); ok && s.bodyClosed.CompareAndSwap(false, true) {
+		go body.Close() // its Read or its Close may block, and is not ours
 	}
 }
 
@@ -359,7 +359,7 @@ func (s *Stream) resetSendingLocked() {
 // upload reads body and sends it. It is the goroutine of a body that is not in memory, because reading may block. A Read that panics
 // ends the program; one that ends the goroutine ends the stream.
 func (s *Stream) upload(body io.Reader, length int64) {
-	defer s.closeBody()
+	defer s.closeBody(body)
 	returned := false
 	defer func() {
 		if !returned {
@@ -405,8 +405,8 @@ func (s *Stream) sendBody(body io.Reader, length int64) {
 				return
 			}
 			// Closed before the peer can answer: what a body found by its end, callers look for behind RoundTrip (golang/go#81445).
-			s.closeBody()
-			trailer := s.req.trailer() // the reader may have filled it in
+			s.closeBody(body)
+			trailer := s.trailer()
 			if err := checkTrailer(trailer); err != nil {
 				s.abort(err)
 				return
@@ -436,10 +436,21 @@ type bodyReadError struct{ err error }
 func (e *bodyReadError) Error() string { return "request body: " + e.err.Error() }
 func (e *bodyReadError) Unwrap() error { return e.err }
 
-// closeBody closes the request's body, once. A reader that blocks is freed by that.
-func (s *Stream) closeBody() {
+// trailer returns the request's trailers, which the body's reader may have filled in, and none when the exchange is over: they are the
+// caller's to change from then on.
+func (s *Stream) trailer() Header {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.sendErr != nil {
+		return nil
+	}
+	return s.req.trailer().Clone()
+}
+
+// closeBody closes the request's body, once.
+func (s *Stream) closeBody(body io.Reader) {
 	if s.bodyClosed.CompareAndSwap(false, true) {
-		closeReader(s.req.Body)
+		closeReader(body)
 	}
 }
 

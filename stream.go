@@ -35,6 +35,7 @@ type Stream struct {
 	wakeDue  bool          // in c.wakeups
 	borrows  bool          // RoundTrip's: the response's Header is only looked at
 	began    bool          // something of a response came: the request was processed, whatever the peer says later
+	hasBody  bool          // the request has one; set before the stream is opened
 	stop     func() bool   // ends the watch over the context and Request.cancel; nil: there is none
 
 	// what the peer sends
@@ -94,7 +95,7 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending 
 
 // openLocked opens s for a request that has passed.
 func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) error {
-	s.c, s.req, s.bodyLeft = c, p.Request, -1
+	s.c, s.req, s.bodyLeft, s.hasBody = c, p.Request, -1, p.Body != nil
 	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
 	if err := c.takeSlotLocked(ctx, p.cancel, how); err != nil {
@@ -465,7 +466,7 @@ func (s *Stream) recvEndLocked() error {
 	switch {
 	case s.state == state.Closed:
 		s.removeLocked()
-	case s.response.Status >= 300 && s.req.Body != nil:
+	case s.response.Status >= 300 && s.hasBody:
 		// The response is complete and an error or a redirect: it does not depend on the rest of our body, and
 		// nobody will want it (RFC 9113 §8.1).
 		s.resetSendingLocked()
@@ -644,10 +645,10 @@ func (s *Stream) watchLocked(ctx context.Context) {
 
 // watchCancel aborts s when the request's Cancel is closed. It returns a function that ends this watch and another one, if there is one.
 func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
-	stopped := make(chan struct{})
+	stopped, cancel := make(chan struct{}), s.req.cancel
 	go func() {
 		select {
-		case <-s.req.cancel:
+		case <-cancel:
 			s.abort(errRequestCanceled)
 		case <-stopped:
 		}

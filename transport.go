@@ -95,32 +95,29 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, x.fail(err)
 	}
-	defer t.leaveAndClose(h, x)
 	resp, err := h.roundTrip(x)
 	if err != nil {
 		return t.otherwise(x, err)
 	}
-	x.returned = true
 	return resp, nil
-}
-
-func (t *Transport) leaveAndClose(h *host, x *exchange) {
-	t.leave(h)
-	x.closeUnlessReturned()
 }
 
 // otherwise goes over HTTP/1.1 where err says that the peer wants it.
 func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
 	if !wantsHTTP1(err) {
-		x.returned = true
 		return nil, x.fail(err)
 	}
-	err = x.body.rewind(x.in.GetBody)
-	x.returned = true
-	if err != nil {
+	if err := x.rewind(); err != nil {
 		return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
 	}
 	return t.overHTTP1(x.again())
+}
+
+// rewind makes the body ready for another try.
+func (x *exchange) rewind() (err error) {
+	err = errNotReturned
+	defer x.endUnlessReturned(&err)
+	return x.body.rewind(x.in.GetBody)
 }
 
 // wantsHTTP1 reports whether err says that the peer wants HTTP/1.1, and has not processed the request.
@@ -167,8 +164,10 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 	return t.Proxy(req)
 }
 
-// roundTrip tries until it has an answer, or must not try any more.
-func (h *host) roundTrip(x *exchange) (*http.Response, error) {
+// roundTrip tries until it has an answer, or must not try any more. Then it leaves the host.
+func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
+	failure = errNotReturned
+	defer h.leaveAndEnd(x, &failure)
 	ctx := x.in.Context()
 	patient, turn := false, uint64(0)
 	for try := 1; ; try++ {
@@ -194,16 +193,27 @@ func (h *host) roundTrip(x *exchange) (*http.Response, error) {
 			patient = true
 			continue
 		}
-		if !Retryable(err) || wantsHTTP1(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
-			return nil, err
-		}
-		if rewindErr := x.body.rewind(x.in.GetBody); rewindErr != nil {
-			return nil, fmt.Errorf("%w (not sent again: %w)", err, rewindErr)
-		}
-		if err := pause(ctx, x.out.cancel, retryDelay(try, c.Conn)); err != nil {
+		if err := h.beforeRetry(x, c.Conn, try, err); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// beforeRetry makes x ready for the try after one that ended with err on c, when it is time for that. Its error is that of x.
+func (h *host) beforeRetry(x *exchange, c *Conn, try int, err error) error {
+	ctx := x.in.Context()
+	if !Retryable(err) || wantsHTTP1(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
+		return err
+	}
+	if rewindErr := x.body.rewind(x.in.GetBody); rewindErr != nil {
+		return fmt.Errorf("%w (not sent again: %w)", err, rewindErr)
+	}
+	return pause(ctx, x.out.cancel, retryDelay(try, c))
+}
+
+func (h *host) leaveAndEnd(x *exchange, failure *error) {
+	h.t.leave(h)
+	x.endUnlessReturned(failure)
 }
 
 // retryDelay is how long to wait after a try: not at all if it was the first and its connection is gone, else 50 ms, then

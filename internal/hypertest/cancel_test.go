@@ -16,6 +16,7 @@ func (v *visit) cancelable(method string, body io.Reader) (*http.Request, func()
 	v.t.Helper()
 	ended := make(chan struct{})
 	req := v.request(method, "/", body)
+	//lint:ignore SA1019 programs set it, and http.Client does
 	req.Cancel = ended
 	return req, func() { close(ended) }
 }

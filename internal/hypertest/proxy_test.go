@@ -18,8 +18,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// throughProxy sends a request through a proxy, whose ends of connections come from conns.
-func throughProxy(t *testing.T, scheme string) (conns chan net.Conn, call *async[*http.Response]) {
+// requestThrough sends a request through a proxy, whose ends of connections come from conns.
+func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *async[*http.Response]) {
 	t.Helper()
 	conns = make(chan net.Conn, 10)
 	tr := &hyper.Transport{
@@ -56,7 +56,7 @@ func TestProxysRefusalIsNotHeldUpByItsBody(t *testing.T) {
 		t.Run(scheme, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				conns, call := throughProxy(t, scheme)
+				conns, call := requestThrough(t, scheme)
 				nc := <-conns
 				if scheme == "https" { // hyper asks for HTTP/2 first, and makes another connection for HTTP/1.1
 					tls.Server(nc, h2test.ServerTLS("http/1.1")).Handshake()
@@ -79,7 +79,7 @@ func TestProxysRefusalIsNotHeldUpByItsBody(t *testing.T) {
 func TestRefusalOfAProxyThatSpeaksHTTP2IsNotHeldUpByItsBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		conns, call := throughProxy(t, "https")
+		conns, call := requestThrough(t, "https")
 		peer := h2test.NewPeer(t, tls.Server(<-conns, h2test.ServerTLS("h2")))
 		peer.Handshake()
 		peer.WantHeaders("the tunnel", 1, ":method: CONNECT", ":authority: far.example:443")

@@ -66,7 +66,8 @@ func TestPushMaxFitsItsSetting(t *testing.T) {
 		t.Skip("an int has 32 bits")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		most := math.MaxInt
+		large := int64(1) << 32 // 0 modulo 2^32
+		most := int(large)
 		peer, _, _ := newPeer(t, &hyper.Config{Push: &hyper.PushPolicy{Max: most}})
 		for _, s := range peer.Handshake() {
 			if s.ID == wire.SettingMaxConcurrentStreams && s.Value != math.MaxUint32 {
