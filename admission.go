@@ -21,6 +21,10 @@ type slots struct {
 	wanted   bool      // reserve found none
 	admitDue bool      // admitLocked was called while frames are received: once for all of them is enough
 
+	tellsFree, tellsIdle bool // a free slot, the end of the last stream, are news for the owner in any case
+
+	reserved int // of used: their requests are not open yet
+
 	// Streams that we reset. Until the peer has seen that, which the answer to a later PING proves, it may send on
 	// them, and counts them: cancelling and opening in a loop must not exceed its limit.
 	reset map[uint32]resetMark
@@ -116,6 +120,7 @@ var errNoSlot = errors.New("hyper: no free stream")
 func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how turn) error {
 	s := &c.slots
 	if how == reserved {
+		s.reserved--
 		return c.claimReservedLocked()
 	}
 	if err := c.takesRequestsLocked(); err != nil {
@@ -186,13 +191,21 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 }
 
 // reserve takes a slot for a request that will be opened as reserved. Without a free one it is errNoSlot, and the
-// connection's owner hears of it when there may be one again.
-func (c *Conn) reserve() error {
+// connection's owner hears of it when there may be one again. There is none beyond streams at once and requests
+// in all, where those are not 0.
+func (c *Conn) reserve(streams int, requests int64) error {
 	c.mu.Lock()
 	defer c.unlock() // there is no news in this for the owner, who may hold a lock of its own
-	err := c.takeSlotLocked(context.Background(), nil, ifFree)
-	if err == errNoSlot {
-		c.slots.wanted = true
+	s := &c.slots
+	err := errNoSlot
+	if (streams == 0 || s.used < streams) && (requests == 0 || c.counts.opened+int64(s.reserved) < requests) {
+		err = c.takeSlotLocked(context.Background(), nil, ifFree)
+	}
+	switch err {
+	case nil:
+		s.reserved++
+	case errNoSlot:
+		s.wanted = true
 		c.pingForSlotsLocked()
 	}
 	return err
@@ -201,6 +214,7 @@ func (c *Conn) reserve() error {
 // release gives back a slot that was reserved and is not needed.
 func (c *Conn) release() {
 	c.mu.Lock()
+	c.slots.reserved--
 	c.giveSlotLocked()
 	c.unlock()
 }
@@ -228,7 +242,7 @@ func (c *Conn) admitLocked() {
 		s.granted.push(w)
 		w.wake()
 	}
-	if s.wanted && c.slotFreeLocked() {
+	if (s.wanted || s.tellsFree) && c.slotFreeLocked() {
 		s.wanted, c.news = false, true
 	}
 	c.pingForSlotsLocked()

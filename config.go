@@ -77,6 +77,8 @@ type Config struct {
 
 	// Trace is called for every frame as it crosses the socket. See TraceEvent.
 	Trace func(TraceEvent)
+
+	encoderTableSize int // bounds the encoder's compression table; 0: 4,096
 }
 
 const (

@@ -43,6 +43,8 @@ type Conn struct {
 	accuses   bool          // the last thing written tells the peer of its mistake
 	readEnded chan struct{} // then: closed when readLoop has read its last
 
+	suspected atomic.Bool // a request timed out, and the peer has been silent since it was sent
+
 	grants windowGrants // has a lock of its own
 
 	frames *frameReader // owned by readLoop
@@ -180,6 +182,9 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 		minRTT:     rtt,
 	}
 	c.slots.limit = initialSlots
+	if n := full.encoderTableSize; n > 0 {
+		c.fields.limitTable(uint32(n))
+	}
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.frames = newFrameReader(receiver(nc), &c.cfg)
 	c.frames.onRead = c.recvOctets

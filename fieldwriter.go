@@ -20,6 +20,7 @@ type fieldWriter struct {
 	start  int                 // of the frame being written
 	fields []hpack.HeaderField // of its section, once it is not like an earlier one
 
+	most  uint32 // of the table's size
 	table uint64 // counts the changes of the compression table
 	known knownBlocks[hpack.HeaderField]
 	like  *knownBlock[hpack.HeaderField] // the section is this one's first fields so far, but for :path; nil: it is in fields
@@ -28,7 +29,7 @@ type fieldWriter struct {
 }
 
 func newFieldWriter() *fieldWriter {
-	w := &fieldWriter{}
+	w := &fieldWriter{most: wire.HeaderTableSize} // a peer that offers 4 GiB does not make us fill it
 	w.enc = hpack.NewEncoder(w)
 	return w
 }
@@ -250,10 +251,15 @@ func (w *fieldWriter) end(maxSize int) []byte {
 	return dst
 }
 
+// limitTable makes the table smaller than the peer allows. It is called before the first section.
+func (w *fieldWriter) limitTable(most uint32) {
+	w.most = min(w.most, most)
+	w.setTableSize(w.most)
+}
+
 // setTableSize obeys the peer's SETTINGS_HEADER_TABLE_SIZE, as far as we care to use it.
 func (w *fieldWriter) setTableSize(peer uint32) {
-	const most = wire.HeaderTableSize // a peer that offers 4 GiB does not make us fill it
-	size := min(peer, most)
+	size := min(peer, w.most)
 	if size != w.enc.MaxDynamicTableSize() {
 		w.enc.SetMaxDynamicTableSizeLimit(size)
 		w.enc.SetMaxDynamicTableSize(size)

@@ -383,7 +383,7 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 
 // continued joins the fragments behind first.
 func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block []byte, last wire.FrameHeader, err error) {
-	frames := 32 + r.limit/int64(r.maxSize)
+	frames := 32 + r.limit/int64(min(r.maxSize, wire.MinMaxFrameSize)) // many peers send no larger ones
 	r.fragments = append(r.fragments[:0], fragment...)
 	for n := int64(1); ; n++ {
 		h, err := r.header()

@@ -425,7 +425,7 @@ func TestContinuationRules(t *testing.T) {
 	promise := rawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2, 0x82})
 	ended := rawFrame(wire.Continuation, wire.EndHeaders, 1, []byte{0x88})
 	open := rawFrame(wire.Continuation, 0, 1, []byte{0x88})
-	frames := 32 + defaultHeaderList/defaultMaxFrameSize
+	frames := 32 + defaultHeaderList/wire.MinMaxFrameSize
 	large := rawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize))
 	for _, c := range []struct {
 		name   string

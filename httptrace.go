@@ -43,8 +43,8 @@ func (t *clientTrace) connInfo(c *Conn) (info httptrace.GotConnInfo) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	info.Conn, info.Reused = c.nc, c.nextID > 1
-	if info.Reused && len(c.streams) == 0 {
+	info.Conn = c.nc
+	if c.nextID > 1 && len(c.streams) == 0 {
 		info.WasIdle, info.IdleTime = true, time.Since(c.start)-c.idleSince
 	}
 	return info
@@ -54,6 +54,7 @@ func (t *clientTrace) connInfo(c *Conn) (info httptrace.GotConnInfo) {
 func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotConnInfo) {
 	t.heard = false
 	hooks := t.hooks
+	info.Reused = s.id > 1 // the first request's stream is 1
 	if hooks.GotConn != nil {
 		hooks.GotConn(info)
 	}

@@ -494,7 +494,7 @@ func (b *httpBody) Read(p []byte) (n int, err error) {
 	case err == io.EOF:
 		b.takeTrailer()
 	case err != nil && b.req != nil:
-		err = httpError(b.req.Context(), err)
+		err = httpError(b.req, err)
 	}
 	return n, err
 }

@@ -18,6 +18,7 @@ type liveness struct {
 	lastRecv   time.Duration // when the peer last sent anything
 	progressAt time.Duration // when it last ended a frame, or had sent progressOctets of one
 	unfinished int           // octets read since then
+	silentFrom time.Duration // when we wrote first since then, for streams that are open; 0: not yet
 	writeSince time.Duration // since when the write in progress has made none, 0: none is in progress
 	wroteAt    time.Duration // when the last write began
 
@@ -317,6 +318,23 @@ func (c *Conn) keeperLocked() *ping {
 	return nil
 }
 
+// minSilence is how long a peer may be silent before the timeout of a request says something about it.
+const minSilence = 100 * time.Millisecond
+
+// suspectLocked is called when a request has timed out. If the peer has sent nothing since the
+// request was written, a PING asks at once whether it lives, and a Transport prefers other
+// connections until something comes.
+func (c *Conn) suspectLocked() {
+	silent := c.silentFrom > 0 && c.clock()-c.silentFrom >= max(minSilence, 2*c.minRTT)
+	if !silent || c.err != nil || c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 {
+		return
+	}
+	c.suspected.Store(true)
+	if c.keeperLocked() == nil {
+		c.sendPingLocked(&ping{keeper: true})
+	}
+}
+
 func (c *Conn) writeByLocked() time.Duration {
 	if c.writeSince == 0 || c.cfg.WriteStallTimeout < 0 {
 		return 0
@@ -328,6 +346,9 @@ func (c *Conn) writeByLocked() time.Duration {
 func (c *Conn) watchWriteLocked() {
 	c.writeSince = max(time.Since(c.start), 1) // 0 is none
 	c.wroteAt = c.writeSince
+	if c.silentFrom == 0 {
+		c.silentFrom = c.wroteAt
+	}
 	if at := c.writeByLocked(); at > 0 {
 		c.armLocked(at)
 	}

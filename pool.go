@@ -41,17 +41,17 @@ type host struct {
 	proxy *url.URL
 	users int // guarded by the Transport's lock
 
-	mu          sync.Mutex // guards everything below
-	conns       []*pooledConn
-	waiting     []*place           // in the order of their turns
-	turns       uint64             // that were given
-	dialing     context.CancelFunc // nil: no connection is being made
-	dialAfter   time.Time          // not before then
-	useless     int                // connections in a row that answered nothing
-	http1Until  time.Time          // it does not speak HTTP/2
-	retryBudget bucket
-	since       time.Time // of the budget's clock
-	reminder    bool      // forget will be called, when there is nothing to remember any more
+	mu         sync.Mutex // guards everything below
+	conns      []*pooledConn
+	waiting    []*place   // in the order of their turns
+	turns      uint64     // that were given
+	attempts   []*attempt // connections that are being made, the oldest first
+	dialAfter  time.Time  // not before then
+	useless    int        // connections in a row that answered nothing
+	http1Until time.Time  // it does not speak HTTP/2
+	reminder   bool       // forget will be called, when there is nothing to remember any more
+	capacity   capacity
+	retries    retryBudget
 }
 
 // A pooledConn is a connection of a host's. The host's lock guards it.
@@ -59,7 +59,10 @@ type pooledConn struct {
 	*Conn
 	retireAt time.Time // zero: never
 	idle     *time.Timer
-	useful   bool // it has answered
+	answers  int64 // responses that came
+	refusals int   // requests that it refused since the last response
+	quota    int64 // requests that it may be sent in all; 0: no bound is known
+	chargeAt int64 // host.retries.answers at the last charge, plus 1; 0: there was none
 }
 
 // A place is a request's place in the line for a slot.
@@ -74,12 +77,7 @@ type place struct {
 // errNotHTTP2: the host speaks HTTP/1.1, and the fallback has to serve it.
 var errNotHTTP2 = errors.New("hyper: server does not speak HTTP/2")
 
-const (
-	retryBurst     = 100 // retries of a host's requests at once; each answer earns one more
-	maxRetries     = 1000
-	retryRate      = 10 // and so many a second
-	maxDialBackoff = 5 * time.Second
-)
+const maxDialBackoff = 5 * time.Second
 
 // enter returns the host of key for a request, which must leave it when it has its answer.
 func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
@@ -87,8 +85,7 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	defer t.mu.Unlock()
 	h := t.hosts[key]
 	if h == nil {
-		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy, since: time.Now()}
-		h.retryBudget = bucket{left: retryBurst, burst: maxRetries, perSecond: retryRate}
+		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy, retries: newRetryBudget()}
 		if t.hosts == nil {
 			t.hosts = make(map[hostKey]*host)
 		}
@@ -112,10 +109,10 @@ func (t *Transport) forgetLocked(h *host) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) > 0 || h.dialing != nil || h.reminder {
+	if len(h.conns) > 0 || len(h.attempts) > 0 || h.reminder {
 		return
 	}
-	left := max(time.Until(h.http1Until), time.Until(h.dialAfter))
+	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered())
 	if left <= 0 {
 		delete(t.hosts, h.key)
 		return
@@ -132,10 +129,10 @@ func (t *Transport) forgetLocked(h *host) {
 }
 
 // dial makes a connection to the host.
-func (h *host) dial(ctx context.Context) (*Conn, error) {
-	h.t.mu.Lock()
-	cfg := h.t.configLocked()
-	h.t.mu.Unlock()
+func (h *host) dial(ctx context.Context, cfg *Config) (*Conn, error) {
+	if h.t.net != nil {
+		return h.t.net.connect(ctx, h, cfg)
+	}
 	dial := dialFunc(cfg.dialer())
 	if h.proxy != nil {
 		through, err := h.t.dialThrough(h.proxy, cfg)
@@ -151,14 +148,23 @@ func (h *host) dial(ctx context.Context) (*Conn, error) {
 	return dialTarget(ctx, to, cfg, dial, h.news)
 }
 
+func (h *host) config() *Config {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	return h.t.configLocked()
+}
+
 // only returns the connection where there is but one and nobody waits: most likely it has a slot.
 func (h *host) only() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.conns[0].retireAt.IsZero() || !h.http1Until.IsZero() {
+	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 || !h.t.net.keepsAlive() {
 		return nil
 	}
-	return h.conns[0]
+	if c := h.conns[0]; c.retireAt.IsZero() && c.quota == 0 && !c.suspected.Load() {
+		return c
+	}
+	return nil
 }
 
 // conn returns a connection with a slot reserved for one request. The request keeps its turn, 0 at first, while it comes back
@@ -203,10 +209,12 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	}
 	if i := slices.Index(h.waiting, p); i >= 0 {
 		h.waiting = shrunk(slices.Delete(h.waiting, i, i+1))
+		h.gaveUpLocked(p)
 	}
 	h.mu.Unlock()
 	if p.conn != nil { // it came just now
 		p.conn.release()
+		h.closeSurplus()
 	}
 	return nil, err
 }
@@ -227,8 +235,8 @@ func (h *host) waitErrorLocked(err error) error {
 func (h *host) reserveLocked() *pooledConn {
 	now := time.Time{}
 	for len(h.conns) > 0 {
-		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() {
-			switch err := only.reserve(); err {
+		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() && !only.suspected.Load() {
+			switch err := h.reserveOnLocked(only); err {
 			case nil:
 				return only
 			case errNoSlot:
@@ -254,6 +262,9 @@ func (h *host) reserveLocked() *pooledConn {
 				i--
 				continue
 			}
+			if c.suspected.Load() && h.roomLocked() {
+				continue
+			}
 			if best == nil || load < least {
 				best, least = c, load
 			}
@@ -261,7 +272,7 @@ func (h *host) reserveLocked() *pooledConn {
 		if best == nil {
 			return nil
 		}
-		switch err := best.reserve(); err {
+		switch err := h.reserveOnLocked(best); err {
 		case nil:
 			return best
 		case errNoSlot:
@@ -275,22 +286,32 @@ func (h *host) reserveLocked() *pooledConn {
 // reserveOtherLocked looks for a free slot where the least loaded connection has none: limits differ.
 func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 	for _, c := range h.conns {
-		if c != full && c.reserve() == nil {
+		if c != full && !c.suspected.Load() && h.reserveOnLocked(c) == nil {
 			return c
 		}
 	}
 	return nil
 }
 
+// reserveOnLocked takes a slot on c, within what the host was found to serve.
+func (h *host) reserveOnLocked(c *pooledConn) error {
+	if !h.t.net.keepsAlive() {
+		return c.reserve(1, 1)
+	}
+	return c.reserve(h.capacity.streams, c.allowed())
+}
+
 // removeLocked takes a connection from the line, and says why. It lives until its streams are over.
 func (h *host) removeLocked(i int, why error) {
 	c := h.conns[i]
 	h.conns = slices.Delete(h.conns, i, i+1)
+	h.t.open.Add(-1)
+	h.capacity.limit = c.announcedLimit(h.capacity.limit)
 	if c.idle != nil {
 		c.idle.Stop()
 	}
 	// The second connection in a row that the peer ends before it has answered anything makes the next one wait.
-	if c.useful || errors.Is(why, ErrClosed) {
+	if c.answers > 0 || errors.Is(why, ErrClosed) {
 		// no matter
 	} else if h.useless++; h.useless > 1 {
 		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))
@@ -298,8 +319,8 @@ func (h *host) removeLocked(i int, why error) {
 	go c.drain() // it may call news
 }
 
-// serveLocked gives free slots to those who wait, in turn, and makes a connection if that is what they need: it tells the
-// first one's trace, and is not ended with it.
+// serveLocked gives free slots to the requests that wait, in their order, and makes a connection if
+// they need one.
 func (h *host) serveLocked() {
 	for len(h.waiting) > 0 {
 		c := h.reserveLocked()
@@ -308,12 +329,9 @@ func (h *host) serveLocked() {
 		}
 		h.popLocked(c, nil)
 	}
-	if len(h.waiting) == 0 || h.dialing != nil || !h.roomLocked() {
-		return
+	if len(h.waiting) > 0 && h.roomLocked() {
+		h.attemptLocked()
 	}
-	var ctx context.Context
-	ctx, h.dialing = context.WithCancel(context.WithoutCancel(h.waiting[0].ctx))
-	go h.connect(ctx, time.Until(h.dialAfter))
 }
 
 // popLocked serves the first who waits.
@@ -325,63 +343,25 @@ func (h *host) popLocked(c *pooledConn, err error) {
 	p.ready <- struct{}{}
 }
 
-// roomLocked reports whether another connection may be made. While one has not said yet how many streams it takes, it is
-// waited for.
+// roomLocked reports whether another connection may be made. It is not, while one has not announced
+// yet how many streams it takes, unless its peer is silent.
 func (h *host) roomLocked() bool {
 	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
-	if most > 0 && len(h.conns) >= most {
+	if most < 0 && h.capacity.isLearned() { // the host is short of capacity
+		most = defaultConnsPerHost
+	}
+	if most > 0 && len(h.conns)+len(h.attempts) >= most {
 		return false
 	}
+	if !h.t.net.keepsAlive() {
+		return true
+	}
 	for _, c := range h.conns {
-		if !c.PeerSettings().Received {
+		if !c.suspected.Load() && !c.PeerSettings().Received {
 			return false
 		}
 	}
 	return true
-}
-
-// connect makes a connection. It runs on a goroutine of its own, which ends with the attempt.
-func (h *host) connect(ctx context.Context, delay time.Duration) {
-	var c *Conn
-	err := pause(ctx, nil, max(0, delay))
-	if err == nil && h.isWaitedFor() {
-		c, err = h.dial(ctx)
-	}
-	var other *NotHTTP2Error
-	if errors.As(err, &other) {
-		h.keepOrClose(other.Conn)
-		err = errNotHTTP2
-	}
-	h.mu.Lock()
-	switch {
-	case c != nil:
-		h.addLocked(c)
-	case err == errNotHTTP2:
-		h.http1Until = time.Now().Add(http1Memory)
-		h.popAllLocked(err)
-	case err == nil || ctx.Err() != nil: // nobody waited; who has come since then is served below
-	case len(h.conns) == 0:
-		h.popAllLocked(err)
-	default: // there are others to wait for
-		h.dialAfter = time.Now().Add(time.Second)
-	}
-	h.dialing()
-	h.dialing = nil
-	h.mu.Unlock()
-	h.news() // c may have ended already
-}
-
-func (h *host) isWaitedFor() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.waiting) > 0
-}
-
-// popAllLocked tells all who wait that there will be no connection.
-func (h *host) popAllLocked(err error) {
-	for len(h.waiting) > 0 {
-		h.popLocked(nil, err)
-	}
 }
 
 // keepOrClose does what is best with a connection that does not speak HTTP/2.
@@ -402,7 +382,16 @@ func (h *host) addLocked(c *Conn) {
 	if timeout := or(h.t.IdleConnTimeout, defaultIdleTimeout); timeout > 0 {
 		p.idle = c.drainWhenIdle(timeout)
 	}
+	for _, other := range h.conns {
+		h.capacity.limit = other.announcedLimit(h.capacity.limit)
+	}
+	p.quota = h.capacity.requests
+	c.assumeLimit(h.capacity.limit)
+	if perHost, total := h.t.net.maxIdle(); perHost >= 0 || total >= 0 {
+		c.tellIdle()
+	}
 	h.conns = append(h.conns, p)
+	h.t.open.Add(1)
 }
 
 // news is called by connections: there may be a slot, or there will be no more.
@@ -417,6 +406,7 @@ func (h *host) news() {
 	h.serveLocked()
 	empty := len(h.conns) == 0 && len(h.waiting) == 0
 	h.mu.Unlock()
+	h.closeSurplus()
 	if empty {
 		h.t.mu.Lock()
 		h.t.forgetLocked(h)
@@ -424,32 +414,92 @@ func (h *host) news() {
 	}
 }
 
-// answered books an answer: each earns a retry.
-func (h *host) answered(by *pooledConn) {
-	h.mu.Lock()
-	h.retryBudget.earn(1)
-	h.useless, by.useful = 0, true
-	h.mu.Unlock()
-}
-
-// mayRetry takes a retry from the host's budget.
-func (h *host) mayRetry() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.retryBudget.take(time.Since(h.since))
-}
-
 // closeIdle closes what nobody uses.
 func (h *host) closeIdle() {
 	h.mu.Lock()
-	conns := slices.Clone(h.conns)
-	if h.dialing != nil && len(h.waiting) == 0 {
-		h.dialing()
+	if len(h.waiting) == 0 {
+		h.endAttemptsLocked()
 	}
 	h.mu.Unlock()
-	for _, c := range conns {
+	for _, c := range h.clonedConns() {
 		c.drainIfIdle(0)
 	}
+}
+
+func (h *host) clonedConns() []*pooledConn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.conns)
+}
+
+// closeSurplus closes the connections without a stream that are too many, for the host or in all.
+func (h *host) closeSurplus() {
+	perHost, total := h.t.net.maxIdle()
+	if perHost >= 0 {
+		closeOldest(h.clonedConns(), perHost)
+	}
+	if total < 0 || h.t.open.Load() <= int64(total) {
+		return
+	}
+	var all []*pooledConn
+	for _, h := range h.t.allHosts() {
+		all = append(all, h.clonedConns()...)
+	}
+	closeOldest(all, total)
+}
+
+// closeOldest closes all but so many of the connections that have no stream, those first that have
+// had none for longest.
+func closeOldest(conns []*pooledConn, most int) {
+	type idleConn struct {
+		*pooledConn
+		since time.Time
+	}
+	var idle []idleConn
+	for _, c := range conns {
+		if since, ok := c.idleFrom(); ok {
+			idle = append(idle, idleConn{c, since})
+		}
+	}
+	if len(idle) <= most {
+		return
+	}
+	slices.SortFunc(idle, func(a, b idleConn) int { return a.since.Compare(b.since) })
+	for _, c := range idle[:len(idle)-most] {
+		c.drainIfIdle(0)
+	}
+}
+
+// announcedLimit returns the peer's MAX_CONCURRENT_STREAMS, or otherwise while that is not known.
+func (c *Conn) announcedLimit(otherwise uint32) uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.peer.known {
+		return otherwise
+	}
+	return c.peer.maxStreams
+}
+
+// assumeLimit makes a new connection begin with the limit of an earlier one to the same peer, until
+// it receives SETTINGS. It begins with no more than initialSlots.
+func (c *Conn) assumeLimit(limit uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.peer.known && limit > 0 {
+		c.slots.limit = min(limit, initialSlots)
+	}
+}
+
+// fate tells what became of a connection that has turned a request away: whether it takes no more,
+// how many requests the peer has processed, where it said so by GOAWAY, and else how many others
+// are open.
+func (c *Conn) fate() (processed int64, others int, ended bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.goAway != nil && c.goAway.LastStreamID < c.nextID {
+		processed = (int64(c.goAway.LastStreamID) + 1) / 2
+	}
+	return processed, c.slots.used - c.slots.held, c.takesRequestsLocked() != nil
 }
 
 // load returns how many slots are taken. The error is why there will be no more requests.
@@ -481,7 +531,7 @@ func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
 	if c.err != nil || c.draining {
 		return 0
 	}
-	if len(c.streams) > 0 || c.slots.used > c.slots.held { // what we reset, we do not wait for
+	if !c.unusedLocked() {
 		return timeout
 	}
 	if idle := time.Since(c.start) - c.idleSince; idle < timeout {
@@ -489,4 +539,21 @@ func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
 	}
 	c.drainLocked()
 	return 0
+}
+
+// unusedLocked reports whether no request needs the connection. What we reset, we do not wait for.
+func (c *Conn) unusedLocked() bool { return len(c.streams) == 0 && c.slots.used <= c.slots.held }
+
+// idleFrom returns since when no request has needed the connection, and false where one does.
+func (c *Conn) idleFrom() (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.start.Add(c.idleSince), c.err == nil && !c.draining && c.unusedLocked()
+}
+
+// tellIdle makes the end of the last stream news for the connection's owner.
+func (c *Conn) tellIdle() {
+	c.mu.Lock()
+	c.slots.tellsIdle = true
+	c.mu.Unlock()
 }

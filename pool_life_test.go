@@ -325,8 +325,8 @@ func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
 		f.wantDials("nobody waits for another one any more", 2)
 		more := f.get("/more")
 		time.Sleep(10 * time.Second)
-		if synctest.Wait(); f.dials < 3 || f.dials > 15 {
-			t.Errorf("%d dials in 10 s of waiting", f.dials)
+		if synctest.Wait(); f.dials.Load() < 3 || f.dials.Load() > 15 {
+			t.Errorf("%d dials in 10 s of waiting", f.dials.Load())
 		}
 		answerEmpty(one, 3)
 		one.WantHeaders("its slot", 5, ":path: /more")

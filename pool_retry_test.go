@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,31 +228,31 @@ func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 	})
 }
 
-func TestRefusedForEverEndsAfterFiveTriesWithGrowingPauses(t *testing.T) {
+func TestRefusedForEverEndsAfterFiveTriesOnTwoConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
-		call := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("again and again")))
-		peer := f.peer("the only one")
-		peer.Ignore(wire.Data)
-		last := time.Now()
-		for i := range maxTries {
-			peer.WantHeaders("a try", uint32(2*i+1))
-			pause, least := time.Since(last), time.Duration(0)
-			if last = time.Now(); i > 0 {
-				least = 50 * time.Millisecond << (i - 1)
-			}
-			if pause < least || pause > 3*least/2 {
+		var streams []uint32
+		var tries []time.Duration
+		start := time.Now()
+		f.serveAll(func(peer *h2test.Peer, stream uint32, h h2test.Headers) {
+			streams, tries = append(streams, stream), append(tries, time.Since(start))
+			peer.WriteRSTStream(stream, wire.RefusedStream)
+		})
+		err := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("again and again"))).wantErr("that was the last", RefusedStream)
+		if want := []uint32{1, 3, 1, 3, 5}; !slices.Equal(streams, want) {
+			t.Errorf("the tries were streams %v, want %v: the second connection from the third on", streams, want)
+		}
+		for i := 1; i < len(tries); i++ {
+			least := 50 * time.Millisecond << (i - 1)
+			if pause := tries[i] - tries[i-1]; pause < least || pause > 3*least/2 {
 				t.Errorf("try %d came after %v, want %v to half of that more", i+1, pause, least)
 			}
-			peer.WriteRSTStream(uint32(2*i+1), wire.RefusedStream)
 		}
-		err := call.wantErr("that was the last", RefusedStream)
 		var s *StreamError
-		if !errors.As(err, &s) || s.StreamID != 2*maxTries-1 || !Retryable(err) {
+		if !errors.As(err, &s) || s.StreamID != 5 || !Retryable(err) {
 			t.Errorf("want the last try's own error, got %v", err)
 		}
-		peer.WantIdle("no more")
-		f.wantDials("the connection is not to blame", 1)
+		f.wantDials("another connection was tried, and no third", 2)
 	})
 }
 
@@ -284,8 +286,8 @@ func TestEndlessGoAwayMakesFewConnections(t *testing.T) {
 					}
 				}
 				// A handful, as a rule: how many requests share a connection is for the scheduler to say.
-				if f.dials > 50 || requests == 1 && f.dials > maxTries {
-					t.Errorf("%d connections were made", f.dials)
+				if f.dials.Load() > 50 || requests == 1 && f.dials.Load() > maxTries {
+					t.Errorf("%d connections were made", f.dials.Load())
 				}
 			})
 		})
@@ -301,67 +303,65 @@ func TestEndlessGoAwayIsNotReconnectedFasterByOneRequestAfterAnother(t *testing.
 			f.get("/").wantErr("there is no answer to be had", nil)
 		}
 		synctest.Wait()
-		if perSecond := float64(f.dials) / time.Since(start).Seconds(); perSecond > 4 {
-			t.Errorf("%d connections in %v", f.dials, time.Since(start))
+		if perSecond := float64(f.dials.Load()) / time.Since(start).Seconds(); perSecond > 4 {
+			t.Errorf("%d connections in %v", f.dials.Load(), time.Since(start))
 		}
 	})
 }
 
-func TestRetryBudgetOfAHostRunsDryAndRefills(t *testing.T) {
+// The budget is charged for events, not for requests: a storm of requests to a server that refuses
+// everything costs a few.
+func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
-		var mu sync.Mutex
-		tries, refuse := 0, true
+		var tries atomic.Int64
 		f.serveAll(func(peer *h2test.Peer, stream uint32, h h2test.Headers) {
-			mu.Lock()
-			defer mu.Unlock()
-			tries++
-			if refuse {
-				peer.WriteRSTStream(stream, wire.RefusedStream)
-			} else {
-				answerEmpty(peer, stream)
-			}
+			tries.Add(1)
+			peer.WriteRSTStream(stream, wire.RefusedStream)
 		}, atMost(1000))
-		storm := func(n int) (retries int) {
-			mu.Lock()
-			before := tries
-			mu.Unlock()
-			calls := make([]*call, n)
-			for i := range calls {
-				calls[i] = f.get("/")
-			}
-			for _, c := range calls {
-				c.wantErr("it is refused", RefusedStream)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			return tries - before - n
-		}
 		start := time.Now()
-		n := storm(500)
-		// 500 would be tried 2,000 times more.
-		if most := retryBurst + int(time.Since(start).Seconds()*retryRate) + 1; n < retryBurst || n > most {
-			t.Errorf("%d retries, want %d to %d", n, retryBurst, most)
+		calls := make([]*call, 500)
+		for i := range calls {
+			calls[i] = f.get("/")
 		}
-		start = time.Now()
-		if n, most := storm(100), int(time.Since(start).Seconds()*retryRate)+1; n > most {
-			t.Errorf("it is dry, and there were %d retries in %v", n, time.Since(start))
+		for _, c := range calls {
+			c.wantErr("it is refused", RefusedStream)
 		}
-		mu.Lock()
-		refuse = false
-		mu.Unlock()
-		for range 50 {
-			f.get("/").wantStatus("answered: each earns a retry", 204)
+		if n := tries.Load(); n > 500*maxTries {
+			t.Errorf("%d tries of 500 requests", n)
 		}
-		mu.Lock()
-		refuse = true
-		mu.Unlock()
-		if n := storm(100); n < 50 || n > 80 {
-			t.Errorf("%d retries of some 50 that were earned", n)
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("the requests ended after %v", took)
 		}
-		time.Sleep(3 * time.Second)
-		if n := storm(100); n < 3*retryRate || n > 3*retryRate+30 {
-			t.Errorf("%d retries, of some %d that came with the time", n, 3*retryRate)
+		h := f.host()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if left := h.retries.events.left; left < retryBurst/2 {
+			t.Errorf("%d events are left of %d", left, retryBurst)
+		}
+		if f.dials.Load() > 2*defaultConnsPerHost {
+			t.Errorf("%d connections were made", f.dials.Load())
+		}
+	})
+}
+
+// Without budget a request is not failed: its next try waits, under its context.
+func TestRetriesBeyondTheBudgetArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newRetryBudget()
+		for i := range retryBurst {
+			if wait := b.charge(); wait != 0 {
+				t.Fatalf("event %d waits for %v", i, wait)
+			}
+		}
+		for i := 1; i <= 20; i++ {
+			if wait, want := b.charge(), time.Duration(i)*time.Second/retryRate; wait != want {
+				t.Errorf("event %d beyond the budget waits for %v, want %v", i, wait, want)
+			}
+		}
+		time.Sleep(time.Minute)
+		if wait := b.charge(); wait != 0 {
+			t.Errorf("the budget refills with time: %v", wait)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +27,7 @@ type farm struct {
 
 	dialled chan *h2test.Peer
 	closed  chan struct{}
-	dials   int // to be read when nobody dials
+	dials   atomic.Int64
 }
 
 // newFarm completes tr, which is for cleartext HTTP/2 in these tests.
@@ -44,7 +45,7 @@ func newFarm(t *testing.T, tr *Transport) *farm {
 }
 
 func (f *farm) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	f.dials++
+	f.dials.Add(1)
 	if f.refer != nil {
 		if err := f.refer(ctx, addr); err != nil {
 			return nil, err
@@ -94,8 +95,8 @@ func (f *farm) silentPeer(reason string) *h2test.Peer {
 func (f *farm) wantDials(reason string, n int) {
 	f.t.Helper()
 	synctest.Wait()
-	if f.dials != n {
-		f.t.Fatalf("%s: %d dials, want %d", reason, f.dials, n)
+	if f.dials.Load() != int64(n) {
+		f.t.Fatalf("%s: %d dials, want %d", reason, f.dials.Load(), n)
 	}
 }
 

@@ -81,7 +81,7 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 			if err != nil {
 				return nil, err
 			}
-			return t.tunnelOver(ctx, nc, u, addr)
+			return t.tunnelOver(ctx, nc, u, addr, t.connectHeader(u))
 		}, nil
 	case "https":
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -94,7 +94,7 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 			}
 			tlsCfg := clientTLS(cfg.TLS, u.Hostname())
 			tlsCfg.NextProtos = []string{"http/1.1"}
-			return t.tunnelOver(ctx, tls.Client(&strictConn{nc}, tlsCfg), u, addr)
+			return t.tunnelOver(ctx, tls.Client(&strictConn{nc}, tlsCfg), u, addr, t.connectHeader(u))
 		}, nil
 	case "socks5", "socks5h":
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -133,20 +133,27 @@ func (t *Transport) connectHeader(u *url.URL) http.Header {
 		h = make(http.Header)
 	}
 	if u.User != nil && h["Proxy-Authorization"] == nil {
-		password, _ := u.User.Password()
-		h.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password)))
+		h.Set("Proxy-Authorization", basicAuth(u.User))
 	}
 	return h
 }
 
+// basicAuth returns the field value of credentials (RFC 7617).
+func basicAuth(user *url.Userinfo) string {
+	password, _ := user.Password()
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
+}
+
 // tunnelOver asks the proxy at the other end of nc for a tunnel to addr, in HTTP/1.1, and returns nc as that tunnel.
-func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, addr string) (net.Conn, error) {
-	header := t.connectHeader(u)
-	if header["User-Agent"] == nil {
+func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, addr string, header http.Header) (net.Conn, error) {
+	if header["User-Agent"] == nil && t.net == nil {
 		header.Set("User-Agent", defaultUserAgent)
 	}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
-	tunnel, err := connect(nc, &http.Request{Method: "CONNECT", URL: &url.URL{Opaque: addr}, Host: addr, Header: header})
+	req := &http.Request{Method: "CONNECT", URL: &url.URL{Opaque: addr}, Host: addr, Header: header}
+	tunnel, err := connect(nc, req, t.net.maxConnectAnswer(), func(resp *http.Response) error {
+		return t.judgeConnect(ctx, u, req, resp)
+	})
 	if !stop() {
 		err = contextError(ctx)
 	}
@@ -165,20 +172,31 @@ func closeSoon(nc net.Conn) {
 	force.Stop()
 }
 
+// judgeConnect returns what the answer to a CONNECT means: nil is a tunnel.
+func (t *Transport) judgeConnect(ctx context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
+	if t.net != nil {
+		return t.net.judgeConnect(ctx, u, req, resp)
+	}
+	if resp.StatusCode/100 == 2 {
+		return nil
+	}
+	return &ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
+}
+
 // maxConnectAnswer bounds the header of a proxy's answer, in octets.
 const maxConnectAnswer = 256 << 10
 
-func connect(nc net.Conn, req *http.Request) (net.Conn, error) {
+func connect(nc net.Conn, req *http.Request, most int64, judge func(*http.Response) error) (net.Conn, error) {
 	if err := req.Write(nc); err != nil {
 		return nil, err
 	}
-	br := bufio.NewReader(io.LimitReader(nc, maxConnectAnswer))
+	br := bufio.NewReader(io.LimitReader(nc, most))
 	resp, err := http.ReadResponse(br, req)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode/100 != 2 { // its body is not read, which closing it would do: it may never end
-		return nil, &ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
+	if err := judge(resp); err != nil { // its body is not read, which closing it would do: it may never end
+		return nil, err
 	}
 	if n := br.Buffered(); n > 0 { // the host at the other end spoke first
 		early, _ := br.Peek(n)
@@ -201,9 +219,9 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), defaultPort(u.Scheme))}}, nil)
 	defer t.leave(proxy)
 	header := HeaderFromHTTP(t.connectHeader(u))
-	turn := uint64(0)
-	for try := 1; ; try++ {
-		c, err := proxy.conn(ctx, nil, &turn)
+	var r retry
+	for {
+		c, err := proxy.conn(ctx, nil, &r.turn)
 		if err != nil {
 			return nil, err
 		}
@@ -213,14 +231,17 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 			return tunnel, nil
 		}
 		if err == errNoSlot { // the slot was taken back before it was used: that was no try
-			try--
 			continue
 		}
 		// The connection may have come to its end just now.
-		if !(Retryable(err) || err == ErrClosed) || try == maxTries || !proxy.mayRetry() {
+		if !Retryable(err) && err != ErrClosed {
 			return nil, err
 		}
-		if err := pause(ctx, nil, retryDelay(try, c.Conn)); err != nil {
+		delay, ok := proxy.refused(&r, c)
+		if !ok {
+			return nil, err
+		}
+		if err := pause(ctx, nil, delay); err != nil {
 			return nil, err
 		}
 	}

@@ -209,9 +209,9 @@ func TestTunnelThroughAProxy(t *testing.T) {
 				tr.ProxyConnectHeader = http.Header{"X-For-Proxy": {"yes"}}
 				for range 5 {
 					req, _ := http.NewRequest("GET", origin.URL, nil)
-					req.Header.Set("Proxy-Authorization", "the caller's own") // for a proxy that HTTP/2 has no place for
+					req.Header.Set("Proxy-Authorization", "the caller's own")
 					body, _, err := fetch(tr, req)
-					if want := fmt.Sprintf("HTTP/2.0 %s auth=%q", origin.Listener.Addr(), ""); err != nil || body != want {
+					if want := fmt.Sprintf("HTTP/2.0 %s auth=%q", origin.Listener.Addr(), "the caller's own"); err != nil || body != want {
 						t.Fatalf("the origin got %q, %v, want %q", body, err, want)
 					}
 				}
@@ -588,7 +588,7 @@ func TestHTTP1GoesThroughTheProxyToo(t *testing.T) {
 	for range 3 {
 		req, _ := http.NewRequest("GET", old.URL, nil)
 		req.Header.Set("Proxy-Authorization", "the caller's own")
-		if got, _, err := fetch(tr, req); err != nil || got != fmt.Sprintf("HTTP/1.1 %s auth=%q", old.Listener.Addr(), "") {
+		if got, _, err := fetch(tr, req); err != nil || got != fmt.Sprintf("HTTP/1.1 %s auth=%q", old.Listener.Addr(), "the caller's own") {
 			t.Errorf("the origin got %q, %v", got, err)
 		}
 	}

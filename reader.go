@@ -33,7 +33,11 @@ func (c *Conn) recvOctets(n int) {
 			c.rests = 0
 		}
 	}
-	c.lastRecv = c.now
+	c.lastRecv, c.silentFrom = c.now, 0
+	if c.suspected.Load() {
+		c.suspected.Store(false)
+		c.news = true
+	}
 	c.reading, c.resting = false, false
 	c.counts.received += int64(n)
 	if c.unfinished += n; c.unfinished >= progressOctets {

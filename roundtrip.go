@@ -94,6 +94,11 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 		req, s = &again, &Stream{borrows: true}
 	}
 	x.tried = true
+	if x.body != nil && x.roams {
+		if err := c.awaitSettings(x.in.Context(), req.cancel, how); err != nil {
+			return nil, err
+		}
+	}
 	if x.body != nil && !x.memory {
 		req.Body = x.body.lend()
 	}
@@ -167,7 +172,7 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 }
 
 // errHeaderTimeout is a net.Error.
-var errHeaderTimeout error = timeoutError("hyper: no response header within Transport.ResponseHeaderTimeout")
+var errHeaderTimeout error = timeoutError("hyper: timeout awaiting response headers (ResponseHeaderTimeout)")
 
 type timeoutError string
 
@@ -211,16 +216,36 @@ func (x *exchange) endUnlessReturned(err *error) {
 func (x *exchange) fail(err error) error {
 	x.consumeMemory()
 	x.body.closeWithin(closeGrace)
-	return httpError(x.in.Context(), err)
+	return httpError(x.in, err)
+}
+
+// awaitClientTimeout gives http.Client the time to notice that it was its own Timeout that ended
+// req. The context has the same deadline as the Client's timer, which closes Request.Cancel; only
+// after that does the Client add "(Client.Timeout exceeded …)" to the error.
+func awaitClientTimeout(req *http.Request, err error) {
+	//lint:ignore SA1019 http.Client still sets it
+	cancel := req.Cancel
+	if err != context.DeadlineExceeded || cancel == nil {
+		return
+	}
+	select {
+	case <-cancel:
+	case <-time.After(10 * time.Millisecond):
+	}
 }
 
 // httpError returns err as callers of net/http know it: ctx's own error, and one of dialling, unwrapped, as they compare and
 // look at types; and the reset of a stream in words that some of them read.
-func httpError(ctx context.Context, err error) error {
+func httpError(req *http.Request, err error) error {
+	over := req.Context().Err()
+	if over == nil || !errors.Is(err, over) {
+		over = nil
+	}
+	awaitClientTimeout(req, over)
 	if waited, ok := err.(*slotWaitError); ok {
 		return waited
 	}
-	if over := ctx.Err(); over != nil && errors.Is(err, over) {
+	if over != nil {
 		return over
 	}
 	if errors.Is(err, errRequestCanceled) {

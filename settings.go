@@ -69,6 +69,25 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 	return c.err
 }
 
+// awaitSettings waits for the peer's first SETTINGS: with its limits known, no body is sent that the
+// peer has to refuse. A slot that is reserved is given back where the request ends first. That the
+// connection ends is for the caller to find.
+func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how turn) error {
+	c.mu.Lock()
+	defer c.unlock()
+	c.uncorkLocked()
+	for !c.peer.known && c.err == nil {
+		if err := c.waitOrCancelLocked(ctx, cancel, &c.settingsQ); err != nil {
+			if how == reserved {
+				c.slots.reserved--
+				c.giveSlotLocked()
+			}
+			return err
+		}
+	}
+	return nil
+}
+
 // UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. What may change while
 // the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open streams (their managers hear
 // of it by a WindowSettings event), and extensions, which hyper itself ignores. Adaptive takes the new

@@ -143,6 +143,9 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 	c.nextID += 2
 	c.addLocked(s)
 	c.counts.opened++
+	if len(c.streams) == 1 {
+		c.silentFrom = 0
+	}
 	var flags wire.Flags
 	s.mustLocked(state.SendHeaders)
 	bodyless := p.body == nil && len(p.memory) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
@@ -538,6 +541,9 @@ func (s *Stream) sendResetLocked(code ErrCode) {
 func (s *Stream) abort(reason error) {
 	s.c.mu.Lock()
 	s.resetLocked(streamErr(s.id, Cancel, reason))
+	if reason == errRequestCanceled || errors.Is(reason, context.DeadlineExceeded) {
+		s.c.suspectLocked()
+	}
 	s.c.unlock()
 }
 
@@ -618,6 +624,7 @@ func (s *Stream) removeLocked() {
 	delete(c.streams, s.id)
 	if len(c.streams) == 0 {
 		c.idleSince = time.Since(c.start)
+		c.news = c.news || c.slots.tellsIdle
 	}
 	s.unwatchLocked()
 	if s.push == nil && !c.slots.reset[s.id].held {

@@ -85,6 +85,7 @@ type dialError struct {
 	err     error
 	context error         // of the context that ended it; nil: none did
 	timeout time.Duration // Config.HandshakeTimeout, where that ended it; else 0
+	asItIs  bool          // RoundTrip returns err, as the http.Transport does that made the connection
 }
 
 // judge finds out which context ended the phase, if one did: it ran under one of dialTimeout.
@@ -157,6 +158,9 @@ func (e *dialError) notProcessed() bool { return e.context == nil || e.timeout >
 
 // forHTTP returns the error as users of net/http know it: those of dialling and of certificates have its types.
 func (e *dialError) forHTTP() error {
+	if _, ok := e.err.(*net.OpError); e.asItIs && !ok {
+		return unsentError{e.err}
+	}
 	switch err := e.err.(type) {
 	case *net.OpError:
 		if e.timeout == 0 && (err.Op == "dial" || err.Op == "proxyconnect") {
@@ -175,6 +179,12 @@ type unsentError struct{ error }
 
 func (e unsentError) Unwrap() error      { return e.error }
 func (e unsentError) notProcessed() bool { return true }
+
+// Timeout is what url.Error looks for.
+func (e unsentError) Timeout() bool {
+	var ne net.Error
+	return errors.As(e.error, &ne) && ne.Timeout()
+}
 
 // A target is where Dial goes.
 type target struct{ scheme, host, port string }
@@ -234,7 +244,6 @@ func clientTLS(base *tls.Config, host string) *tls.Config {
 	if cfg.NextProtos == nil {
 		cfg.NextProtos = nextProtos
 	}
-	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
 	return cfg
 }
 

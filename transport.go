@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,10 +31,17 @@ import (
 //
 // Any number of goroutines may use a Transport. Its fields must not be changed, nor the Transport copied, once it is in use.
 type Transport struct {
-	// Config reaches every connection. Scheme and Authority are the request's.
+	// Config reaches every connection. Scheme and Authority are the request's. Where its TLS has no
+	// ClientSessionCache, one is added, so that later connections resume the TLS session, unless it
+	// has Certificates, GetClientCertificate or VerifyPeerCertificate, which play no part when a
+	// session is resumed.
+	//
+	// A server that prefers an old version or cipher suite of TLS, which RFC 9113 §9.2 does not
+	// allow, is served over HTTP/1.1. TLS.MinVersion may allow versions below 1.2 for that.
 	Config *Config
 
 	// Proxy returns the proxy for a request, or nil: an http, https or socks5 URL, whose user and password are for the proxy alone.
+	// A Proxy-Authorization field of the request itself goes where the request goes: to the origin, through the tunnel.
 	// Requests reach their host through a tunnel (CONNECT). Where Proxy itself is nil, the environment decides, as in
 	// http.ProxyFromEnvironment; NoProxy is for none at all.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -62,6 +70,9 @@ type Transport struct {
 	hosts    map[hostKey]*host
 	fallback *http.Transport
 	spare    map[string][]net.Conn // HTTP/1.1, TLS done, for fallback to use, by address
+
+	net  *netHTTP     // nil: Config and the fields above say how connections are made
+	open atomic.Int64 // connections of all hosts, draining ones not counted
 }
 
 const (
@@ -88,9 +99,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	x.roams, x.headerTimeout = true, t.ResponseHeaderTimeout
-	if x.out.Method != "CONNECT" { // RFC 9110 §11.7.2: what it holds is for a proxy, and there is none behind the connection
-		x.out.Header.Del("proxy-authorization")
-	}
 	h, err := t.enterFor(req)
 	if err != nil {
 		return nil, x.fail(err)
@@ -164,68 +172,9 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 	return t.Proxy(req)
 }
 
-// roundTrip tries until it has an answer, or must not try any more. Then it leaves the host.
-func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
-	failure = errNotReturned
-	defer h.leaveAndEnd(x, &failure)
-	ctx := x.in.Context()
-	patient, turn := false, uint64(0)
-	for try := 1; ; try++ {
-		if !patient {
-			x.trace.getConn(h.addr)
-		}
-		var err error
-		c, how := h.only(), ifFree
-		if c == nil || patient {
-			if c, err = h.conn(ctx, x.out.cancel, &turn); err != nil {
-				return nil, err
-			}
-			how = reserved
-		}
-		patient = false
-		resp, err := x.on(c.Conn, how)
-		switch err {
-		case nil:
-			h.answered(c)
-			return resp, nil
-		case errNoSlot: // nothing was sent: that was no try
-			try--
-			patient = true
-			continue
-		}
-		if err := h.beforeRetry(x, c.Conn, try, err); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// beforeRetry makes x ready for the try after one that ended with err on c, when it is time for that. Its error is that of x.
-func (h *host) beforeRetry(x *exchange, c *Conn, try int, err error) error {
-	ctx := x.in.Context()
-	if !Retryable(err) || wantsHTTP1(err) || ctx.Err() != nil || try == maxTries || !h.mayRetry() {
-		return err
-	}
-	if rewindErr := x.body.rewind(x.in.GetBody); rewindErr != nil {
-		return fmt.Errorf("%w (not sent again: %w)", err, rewindErr)
-	}
-	return pause(ctx, x.out.cancel, retryDelay(try, c))
-}
-
-func (h *host) leaveAndEnd(x *exchange, failure *error) {
-	h.t.leave(h)
-	x.endUnlessReturned(failure)
-}
-
-// retryDelay is how long to wait after a try: not at all if it was the first and its connection is gone, else 50 ms, then
-// twice as long each time, and up to half of that more.
-func retryDelay(try int, c *Conn) time.Duration {
-	c.mu.Lock()
-	gone := c.takesRequestsLocked() != nil
-	c.mu.Unlock()
-	if try == 1 && gone {
-		return 0
-	}
-	d := 50 * time.Millisecond << (try - 1)
+// retryDelay is how long to wait after so many tries: 50 ms, then twice as long each time, and up to half of that more.
+func retryDelay(tries int) time.Duration {
+	d := 50 * time.Millisecond << (tries - 1)
 	return d + rand.N(d/2)
 }
 
@@ -249,14 +198,10 @@ func pause(ctx context.Context, cancel <-chan struct{}, d time.Duration) error {
 // make new connections.
 func (t *Transport) CloseIdleConnections() {
 	t.mu.Lock()
-	hosts := make([]*host, 0, len(t.hosts))
-	for _, h := range t.hosts {
-		hosts = append(hosts, h)
-	}
 	fallback, spare := t.fallback, t.spare
 	t.spare = nil
 	t.mu.Unlock()
-	for _, h := range hosts {
+	for _, h := range t.allHosts() {
 		h.closeIdle()
 	}
 	for _, conns := range spare {
@@ -272,7 +217,22 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// configLocked returns Config with a TLS session cache, which saves later connections to a host most of the handshake.
+// drainAll ends all connections: those with streams when the last of them is over.
+func (t *Transport) drainAll() {
+	for _, h := range t.allHosts() {
+		for _, c := range h.clonedConns() {
+			c.drain()
+		}
+	}
+}
+
+func (t *Transport) allHosts() []*host {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.hosts))
+}
+
+// configLocked returns Config as every connection gets it.
 func (t *Transport) configLocked() *Config {
 	if t.base != nil {
 		return t.base
@@ -283,7 +243,7 @@ func (t *Transport) configLocked() *Config {
 	if t.base.TLS == nil {
 		t.base.TLS = &tls.Config{}
 	}
-	if t.base.TLS.ClientSessionCache == nil {
+	if mayResume(t.base.TLS) {
 		t.base.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	}
 	return t.base
@@ -291,7 +251,7 @@ func (t *Transport) configLocked() *Config {
 
 // overHTTP1 gives req to the fallback.
 func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
-	sent, err := t.forHTTP1(req)
+	sent, err := forHTTP1(req)
 	if err != nil {
 		if req.Body != nil {
 			req.Body.Close()
@@ -305,38 +265,31 @@ func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// forHTTP1 returns req as the fallback gets it: a copy where its proxy's credentials must go, or where the name of its host must be
-// mapped, which net/http does for the name that it dials and not for the one that it sends.
-func (t *Transport) forHTTP1(req *http.Request) (*http.Request, error) {
-	var host string
-	if req.URL != nil {
-		host = or(req.Host, req.URL.Host)
-	}
-	clean := req.Header["Proxy-Authorization"] != nil && !t.meetsProxy(req)
-	if !clean && isASCII(host) {
+// forHTTP1 returns req as the fallback gets it: a copy where the name of its host must be mapped,
+// which net/http does for the name that it dials and not for the one that it sends.
+func forHTTP1(req *http.Request) (*http.Request, error) {
+	if req.URL == nil {
 		return req, nil
 	}
+	host := or(req.Host, req.URL.Host)
+	if isASCII(host) {
+		return req, nil
+	}
+	ascii, err := asciiAuthority(host)
+	if err != nil {
+		return nil, err
+	}
 	sent := *req
-	if clean {
-		sent.Header = maps.Clone(req.Header)
-		sent.Header.Del("Proxy-Authorization")
-	}
-	if !isASCII(host) {
-		var err error
-		if sent.Host, err = asciiAuthority(host); err != nil {
-			return nil, err
-		}
-	}
+	sent.Host = ascii
 	return &sent, nil
 }
 
-// meetsProxy reports whether a proxy sees req itself, and not just the tunnel that carries it.
-func (t *Transport) meetsProxy(req *http.Request) bool {
-	if req.URL == nil || req.URL.Scheme != "http" {
-		return false
-	}
-	proxy, err := t.proxyFor(req)
-	return err == nil && proxy != nil && proxy.Scheme != "socks5" && proxy.Scheme != "socks5h"
+// mayResume reports whether a TLS session cache can be added, which saves later connections to a
+// host most of the handshake. A resumed session is not verified by VerifyPeerCertificate, and shows
+// no client certificate: where the caller has these, each handshake has to be a full one.
+// VerifyConnection is called for resumed sessions, too.
+func mayResume(cfg *tls.Config) bool {
+	return cfg.ClientSessionCache == nil && cfg.VerifyPeerCertificate == nil && cfg.GetClientCertificate == nil && len(cfg.Certificates) == 0
 }
 
 func (t *Transport) fallbackRoundTripper() http.RoundTripper {
@@ -398,7 +351,11 @@ func (t *Transport) http1() *http.Transport {
 func (t *Transport) renegotiates() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.configLocked().TLS.Renegotiation != tls.RenegotiateNever
+	config := t.configLocked().TLS
+	if t.net != nil {
+		config = t.net.tls
+	}
+	return config != nil && config.Renegotiation != tls.RenegotiateNever
 }
 
 // keepSpare keeps a connection that the fallback can use. If it does not, it is closed.

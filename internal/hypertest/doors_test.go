@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,11 @@ var doors = []door{
 	{name: "TransportTLS", enter: transportDoor},
 	{name: "TransportCleartext", cleartext: true, enter: transportDoor},
 	{name: "ConfigureTransport", enter: configuredDoor},
+	{name: "ConfigureTransportCleartext", cleartext: true, enter: configuredCleartextDoor},
 }
+
+// viaNetHTTP reports whether requests go through an http.Transport, which looks at them first.
+func (d door) viaNetHTTP() bool { return strings.HasPrefix(d.name, "ConfigureTransport") }
 
 // A visit is one door during a test, and the peers behind it.
 type visit struct {
@@ -228,6 +233,22 @@ func configuredDoor(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTri
 		t.Fatal(err)
 	}
 	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+func configuredCleartextDoor(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
+	tr := priorKnowledge(dial)
+	if err := hyper.ConfigureTransport(tr, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// priorKnowledge returns an http.Transport that speaks HTTP/2 in cleartext.
+func priorKnowledge(dial dialFunc) *http.Transport {
+	tr := &http.Transport{DialContext: dial, Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
 	return tr
 }
 

@@ -227,7 +227,7 @@ var errorCases = []errorCase{
 		}
 		return err
 	}, want: wantedError{text: "hyper: connection closed", is: []error{hyper.ErrClosed}}},
-	{name: "RequestError", only: func(v *visit) bool { return v.name != "ConfigureTransport" }, // net/http looks first
+	{name: "RequestError", only: func(v *visit) bool { return !v.viaNetHTTP() }, // net/http looks first
 		run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
 			req := v.request("GET", "/", nil)
 			req.Method = "GE T"
@@ -240,7 +240,9 @@ var errorCases = []errorCase{
 		defer cancel()
 		return v.send(v.request("GET", "/waits", nil).WithContext(ctx)).wantErr(t, "no stream is free")
 	}, want: wantedError{text: "waiting for the peer's only stream: context deadline exceeded", is: []error{context.DeadlineExceeded}, timeout: true},
-		only: func(v *visit) bool { return v.name != "TransportTLS" && v.name != "TransportCleartext" }},
+		only: func(v *visit) bool {
+			return v.name != "TransportTLS" && v.name != "TransportCleartext" && !v.viaNetHTTP()
+		}},
 }
 
 func TestEveryErrorThroughEveryDoor(t *testing.T) {

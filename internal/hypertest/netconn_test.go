@@ -49,7 +49,7 @@ func (c *oddConn) Write(p []byte) (int, error) {
 // below a *tls.Conn that the caller made is crypto/tls's to judge.
 func eachOddConn(t *testing.T, test func(t *testing.T, v *visit, odd func() *oddConn)) {
 	for _, d := range doors {
-		if d.name == "NewConnTLS" || d.name == "ConfigureTransport" {
+		if d.name == "NewConnTLS" || d.viaNetHTTP() {
 			continue
 		}
 		t.Run(d.name, func(t *testing.T) {

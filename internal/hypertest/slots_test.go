@@ -209,10 +209,10 @@ func TestOneLostPingIsNotTheEnd(t *testing.T) {
 		peer.WantPing("it is lost", 0)
 		reset := doAsync(withTimeout(t, time.Second), conn, &hyper.Request{})
 		peer.WantHeaders("the first", 1)
+		peer.AutoPing() // the next one is answered
 		reset.wantErr(t, "it timed out")
 		peer.WantRSTStream("it timed out", 1, wire.Cancel)
 		next := getAsync(conn, "/next")
-		peer.AutoPing() // the next one is answered
 		time.Sleep(16 * time.Second)
 		peer.WantHeaders("the answer to another PING", 3, ":path: /next")
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")

@@ -1,0 +1,183 @@
+package hypertest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A crowdedServer is a server that processes less than its clients ask for, and says truthfully what
+// it has not processed.
+type crowdedServer struct {
+	t         *testing.T
+	announce  []wire.Setting
+	limit     int  // streams at once on a connection, REFUSED_STREAM beyond; 0: no limit
+	perConn   int  // requests on a connection, then GOAWAY; 0: no limit
+	firstOnly bool // perConn is of the first connection alone
+	refuse    bool // every request, always
+	goAway    bool // comes at once, and nothing is processed
+
+	mu    *sync.Mutex
+	dials int
+	seen  map[string]int // how often each path was processed
+}
+
+func (s *crowdedServer) dial(context.Context, string, string) (net.Conn, error) {
+	client, server := h2test.Pipe()
+	s.mu.Lock()
+	s.dials++
+	perConn := s.perConn
+	if s.firstOnly && s.dials > 1 {
+		perConn = 0
+	}
+	s.mu.Unlock()
+	peer := h2test.NewPeer(s.t, server)
+	peer.AutoPing()
+	go s.serve(peer, perConn)
+	return client, nil
+}
+
+// serve plays the server on one connection.
+func (s *crowdedServer) serve(peer *h2test.Peer, perConn int) {
+	peer.WriteSettings(s.announce...)
+	open, requests, last := make(chan struct{}, 1<<16), 0, uint32(0)
+	var writing sync.Mutex
+	for {
+		f, err := peer.Next()
+		switch {
+		case err != nil && err.Error() == "nothing":
+			continue
+		case err != nil:
+			return
+		case f.Type == wire.Settings && !f.Flags.Has(wire.Ack):
+			writing.Lock()
+			peer.WriteSettingsAck()
+			writing.Unlock()
+		case f.Type == wire.Headers && s.goAway:
+			writing.Lock()
+			peer.WriteGoAway(0, wire.NoError, "")
+			writing.Unlock()
+		case f.Type == wire.Headers && last > 0: // it is above the last stream of GOAWAY
+		case f.Type == wire.Headers && (s.refuse || s.limit > 0 && len(open) >= s.limit):
+			writing.Lock()
+			peer.WriteRSTStream(f.StreamID, wire.RefusedStream)
+			writing.Unlock()
+		case f.Type == wire.Headers:
+			open <- struct{}{}
+			if requests++; requests == perConn {
+				last = f.StreamID
+				writing.Lock()
+				peer.WriteGoAway(last, wire.NoError, "")
+				writing.Unlock()
+			}
+			s.mu.Lock()
+			s.seen[f.Headers.Get(":path")]++
+			s.mu.Unlock()
+			go func() {
+				time.Sleep(10 * time.Millisecond)
+				writing.Lock()
+				defer writing.Unlock()
+				<-open
+				peer.WriteHeaders(f.StreamID, wire.EndStream, ":status: 204")
+			}()
+		}
+	}
+}
+
+// ask sends requests for so many paths, by so many callers at once, and returns how many failed.
+func (s *crowdedServer) ask(rt http.RoundTripper, callers, requests int) (failed int, last error) {
+	paths := make(chan string, requests)
+	for i := range requests {
+		paths <- fmt.Sprint("/", i)
+	}
+	close(paths)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for range callers {
+		wg.Go(func() {
+			for path := range paths {
+				req, _ := http.NewRequestWithContext(s.t.Context(), "POST", "http://example.com"+path, strings.NewReader("once"))
+				resp, err := rt.RoundTrip(req)
+				if err == nil {
+					io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+					continue
+				}
+				mu.Lock()
+				failed, last = failed+1, err
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return failed, last
+}
+
+// transports are the pools of connections that are held against each other. They speak cleartext:
+// hundreds of TLS handshakes would take the test's time, and are no part of what it shows.
+func (s *crowdedServer) transports() map[string]func() http.RoundTripper {
+	return map[string]func() http.RoundTripper{
+		"net/http": func() http.RoundTripper {
+			tr := priorKnowledge(s.dial)
+			s.t.Cleanup(tr.CloseIdleConnections)
+			return tr
+		},
+		"Transport":          func() http.RoundTripper { return transportDoor(s.t, s.dial, hyper.Config{}) },
+		"ConfigureTransport": func() http.RoundTripper { return configuredCleartextDoor(s.t, s.dial, hyper.Config{}) },
+	}
+}
+
+// RFC 9113 §8.7: a request that was refused, or is above the last stream of a GOAWAY, has not been
+// processed. However little a server takes at once, every such request is served in the end.
+func TestRequestsAtACrowdedServerDoNotFail(t *testing.T) {
+	one := []wire.Setting{{ID: wire.SettingMaxConcurrentStreams, Value: 1}}
+	for _, row := range []struct {
+		name              string
+		server            crowdedServer
+		callers, requests int
+	}{
+		{"GoAwayAfterOneOf150", crowdedServer{perConn: 1, firstOnly: true}, 150, 150},
+		{"GoAwayAfterOneOf500", crowdedServer{perConn: 1, firstOnly: true}, 500, 500},
+		{"AnnouncedLimitOf1With150Callers", crowdedServer{announce: one, limit: 1}, 150, 150},
+		{"AnnouncedLimitOf1With600Callers", crowdedServer{announce: one, limit: 1}, 600, 600},
+		{"HiddenLimitOf1With400Callers", crowdedServer{limit: 1}, 400, 400},
+		{"HiddenLimitOf2With400Callers", crowdedServer{limit: 2}, 400, 400},
+		{"TenRequestsAConnection", crowdedServer{perConn: 10}, 100, 1000},
+		{"OneRequestAConnection", crowdedServer{perConn: 1}, 100, 400},
+	} {
+		for _, name := range []string{"net/http", "Transport", "ConfigureTransport"} {
+			t.Run(row.name+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := row.server
+					s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
+					rt := s.transports()[name]()
+					start := time.Now()
+					failed, err := s.ask(rt, row.callers, row.requests)
+					t.Logf("%d of %d failed, %d connections, %v; %v", failed, row.requests, s.dials, time.Since(start), err)
+					if name == "net/http" {
+						return // for comparison
+					}
+					if failed > 0 {
+						t.Errorf("%d of %d failed, one with %v", failed, row.requests, err)
+					}
+					for path, n := range s.seen {
+						if n != 1 {
+							t.Errorf("%s was processed %d times", path, n)
+						}
+					}
+				})
+			})
+		}
+	}
+}

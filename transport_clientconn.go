@@ -1,0 +1,123 @@
+package hyper
+
+import (
+	"context"
+	"math"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// A clientConn is a connection of http.Transport.NewClientConn: http.ClientConn calls its methods.
+type clientConn struct {
+	conn *Conn
+	pool *Transport // for what a request needs, and no more: the connection is not of the pool
+
+	mu       sync.Mutex
+	reserved int // slots that Reserve has taken, and no request has used
+}
+
+// newClientConn speaks HTTP/2 over nc. stateHook is called when a request ends, when the limit of
+// streams changes, and when the connection takes no more requests.
+func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTripper, error) {
+	pool, err := c.transport()
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	conn, err := newConn(context.Background(), nc, pool.base, stateHook)
+	if err != nil {
+		return nil, err
+	}
+	conn.mu.Lock()
+	conn.slots.tellsFree = true
+	conn.mu.Unlock()
+	return &clientConn{conn: conn, pool: pool}, nil
+}
+
+// RoundTrip uses a slot that is reserved, or waits for one.
+func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
+	how := inTurn
+	if c.takeReserved() {
+		how = reserved
+	}
+	x, err := newExchange(req, c.pool.DisableCompression)
+	if err != nil {
+		if how == reserved {
+			c.conn.release()
+		}
+		return nil, err
+	}
+	x.headerTimeout = c.pool.ResponseHeaderTimeout
+	x.last = x.last || !c.pool.net.keepsAlive()
+	resp, err := x.on(c.conn, how)
+	if err == errNoSlot { // the peer has taken the reserved one back
+		resp, err = x.on(c.conn, inTurn)
+	}
+	if err != nil {
+		return nil, x.fail(err)
+	}
+	return resp, nil
+}
+
+func (c *clientConn) takeReserved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reserved == 0 {
+		return false
+	}
+	c.reserved--
+	return true
+}
+
+// Reserve takes a slot for the next request.
+func (c *clientConn) Reserve() error {
+	if err := c.conn.reserve(0, 0); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reserved++
+	return nil
+}
+
+// Release gives back a slot that Reserve has taken.
+func (c *clientConn) Release() {
+	if c.takeReserved() {
+		c.conn.release()
+	}
+}
+
+// Available returns how many requests would not wait.
+func (c *clientConn) Available() int {
+	free, _, err := c.slots()
+	if err != nil {
+		return 0
+	}
+	return free
+}
+
+// InFlight returns how many requests are in progress, or have a slot reserved.
+func (c *clientConn) InFlight() int {
+	if _, used, _ := c.slots(); c.conn.Err() == nil {
+		return used
+	}
+	return 0
+}
+
+// slots returns how many are free and taken, and why there will be no more requests.
+func (c *clientConn) slots() (free, used int, err error) {
+	c.conn.mu.Lock()
+	defer c.conn.mu.Unlock()
+	s := &c.conn.slots
+	return int(min(max(0, int64(s.limit)-int64(s.used)), math.MaxInt32)), s.used, c.conn.takesRequestsLocked()
+}
+
+// Err returns why the connection takes no more requests.
+func (c *clientConn) Err() error {
+	_, _, err := c.slots()
+	return err
+}
+
+// Close ends the connection, and the requests on it.
+func (c *clientConn) Close() error { return c.conn.Close() }
