@@ -322,12 +322,12 @@ func (c *Conn) isDone() bool {
 }
 
 // Err returns nil while the connection lives, then why it ended: ErrClosed after Close or Shutdown, else a *ConnError. Where the peer
-// had sent GOAWAY before Close, it is a *ConnError with ErrClosed in it.
+// had sent GOAWAY with an error or debug data before Close, it is a *ConnError with ErrClosed in it.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == ErrClosed && c.goAway != nil {
-		return c.goAway.because(ErrClosed)
+	if ga := c.goAway; c.err == ErrClosed && ga != nil && (ga.Code != NoError || len(ga.Debug) > 0) {
+		return ga.because(ErrClosed)
 	}
 	return c.err
 }

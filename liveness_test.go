@@ -415,6 +415,7 @@ func TestNothingHappensAfterClose(t *testing.T) {
 		s.SetDeadline(time.Now().Add(time.Minute))
 		peer.WantHeaders("a stream with timers of its own", 1)
 		conn.Close()
+		synctest.Wait() // readLoop finds the socket closed
 		writes, reads := pipe.Writes(), pipe.Reads()
 		time.Sleep(time.Hour)
 		if pipe.Writes() != writes || pipe.Reads() != reads {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,9 +144,9 @@ func TestBackEndThatNeverAnswersTLSIsAvoided(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		tlsFarm(f, func() string { return "h2" })
 		good := f.tr.Config.DialContext
-		dials := 0
+		var dials atomic.Int64
 		f.tr.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if dials++; dials%2 == 1 {
+			if dials.Add(1)%2 == 1 {
 				client, server := h2test.Pipe()
 				t.Cleanup(func() { server.Close() })
 				return client, nil

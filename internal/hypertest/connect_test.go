@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -21,21 +22,21 @@ import (
 )
 
 // connectDoors runs test at each door with a dial function that hands the other end of each pipe to serve. It counts what was dialled.
-func connectDoors(t *testing.T, cfg hyper.Config, serve func(server net.Conn), test func(t *testing.T, v *visit, dials *int)) {
+func connectDoors(t *testing.T, cfg hyper.Config, serve func(server net.Conn), test func(t *testing.T, v *visit, dials *atomic.Int64)) {
 	t.Helper()
 	for _, d := range doors {
 		t.Run(d.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				dials := 0
+				dials := new(atomic.Int64)
 				v := &visit{door: d, t: t}
 				v.rt = d.enter(t, func(context.Context, string, string) (net.Conn, error) {
-					dials++
+					dials.Add(1)
 					client, server := h2test.Pipe()
 					t.Cleanup(func() { server.Close() })
 					go serve(server)
 					return client, nil
 				}, cfg)
-				test(t, v, &dials)
+				test(t, v, dials)
 			})
 		})
 	}
@@ -86,17 +87,17 @@ func TestRefusedDial(t *testing.T) {
 			}
 			t.Run(name+"/"+d.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					dials := 0
+					var dials atomic.Int64
 					v := &visit{door: d, t: t}
 					v.rt = d.enter(t, func(context.Context, string, string) (net.Conn, error) {
-						dials++
+						dials.Add(1)
 						return nil, c.err
 					}, hyper.Config{})
 					own := v.own
 					v.own = own || d.name == "ConnRoundTripTLS" // Dial's error
 					c.want.checkClient(t, v, v.client(t.Context()))
-					if dials != 1 {
-						t.Errorf("dialled %d times for one request", dials)
+					if dials.Load() != 1 {
+						t.Errorf("dialled %d times for one request", dials.Load())
 					}
 				})
 			})
@@ -138,7 +139,7 @@ var tlsFailures = []struct {
 func TestFailedTLSHandshake(t *testing.T) {
 	for _, c := range tlsFailures {
 		t.Run(c.name, func(t *testing.T) {
-			connectDoors(t, c.cfg, c.serve, func(t *testing.T, v *visit, dials *int) {
+			connectDoors(t, c.cfg, c.serve, func(t *testing.T, v *visit, dials *atomic.Int64) {
 				if v.cleartext || v.viaNetHTTP() { // net/http shakes hands
 					return
 				}
@@ -148,12 +149,12 @@ func TestFailedTLSHandshake(t *testing.T) {
 				if c.as != nil && !c.as(err) {
 					t.Errorf("%T %v is of another kind", err, err)
 				}
-				most := 1
+				most := int64(1)
 				if c.name == "Silence" && v.name == "TransportTLS" { // another attempt each second, four at once
 					most = 4
 				}
-				if *dials != most {
-					t.Errorf("dialled %d times for one request", *dials)
+				if dials.Load() != most {
+					t.Errorf("dialled %d times for one request", dials.Load())
 				}
 			})
 		})
@@ -210,7 +211,7 @@ func TestServerWithoutHTTP2IsRetryableElsewhere(t *testing.T) {
 		tls.Server(server, h2test.ServerTLS("http/1.1")).Handshake()
 		io.Copy(io.Discard, server)
 	}
-	connectDoors(t, hyper.Config{}, serve, func(t *testing.T, v *visit, _ *int) {
+	connectDoors(t, hyper.Config{}, serve, func(t *testing.T, v *visit, _ *atomic.Int64) {
 		if v.cleartext || !v.own || v.name == "NewConnTLS" { // the others have a way over HTTP/1.1; NewConn's caller offers no other protocol
 			return
 		}
@@ -224,7 +225,7 @@ func TestServerWithoutHTTP2IsRetryableElsewhere(t *testing.T) {
 }
 
 func TestEndOfTheCallersContextIsNoHandshakeTimeout(t *testing.T) {
-	connectDoors(t, hyper.Config{}, func(server net.Conn) { io.Copy(io.Discard, server) }, func(t *testing.T, v *visit, _ *int) {
+	connectDoors(t, hyper.Config{}, func(server net.Conn) { io.Copy(io.Discard, server) }, func(t *testing.T, v *visit, _ *atomic.Int64) {
 		if v.cleartext {
 			return
 		}
@@ -281,7 +282,7 @@ func TestPeerThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 							server.Close()
 						}
 					}
-					connectDoors(t, hyper.Config{MaxFrameSize: size}, serve, func(t *testing.T, v *visit, _ *int) {
+					connectDoors(t, hyper.Config{MaxFrameSize: size}, serve, func(t *testing.T, v *visit, _ *atomic.Int64) {
 						if !v.cleartext {
 							return
 						}
@@ -320,7 +321,7 @@ func TestEndBeforeTheSettingsNamesHostAndPhase(t *testing.T) {
 				server.Read(make([]byte, 1)) // the request comes with it
 				c.serve(server)
 			}
-			connectDoors(t, hyper.Config{}, serve, func(t *testing.T, v *visit, _ *int) {
+			connectDoors(t, hyper.Config{}, serve, func(t *testing.T, v *visit, _ *atomic.Int64) {
 				if v.cleartext {
 					c.want.checkClient(t, v, v.client(t.Context()))
 				}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -331,9 +332,9 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peers, overHTTP1 := make(chan *h2test.Peer, 1), errors.New("HTTP/1.1 is tried")
-				dials := 0
+				var dials atomic.Int64
 				rt := d.enter(t, func(context.Context, string, string) (net.Conn, error) {
-					if dials++; dials > 1 {
+					if dials.Add(1) > 1 {
 						return nil, overHTTP1
 					}
 					client, server := h2test.Pipe()

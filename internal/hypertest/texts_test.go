@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,9 +125,10 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 }
 
 // A proxy's door: a Transport whose every connection goes to serve.
-func throughProxy(t *testing.T, serve func(server net.Conn)) (dials int, err error) {
+func throughProxy(t *testing.T, serve func(server net.Conn)) (dials int64, err error) {
+	var count atomic.Int64
 	cfg := &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		dials++
+		count.Add(1)
 		client, server := h2test.Pipe()
 		t.Cleanup(func() { server.Close() })
 		go serve(server)
@@ -136,7 +138,7 @@ func throughProxy(t *testing.T, serve func(server net.Conn)) (dials int, err err
 	t.Cleanup(tr.CloseIdleConnections)
 	req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com", nil)
 	_, err = (&http.Client{Transport: tr}).Do(req)
-	return dials, err
+	return count.Load(), err
 }
 
 func TestProxyErrors(t *testing.T) {
@@ -166,7 +168,7 @@ func TestProxyErrors(t *testing.T) {
 				if c.as != nil && !c.as(err) {
 					t.Errorf("%T %v is of another kind", err, err)
 				}
-				most := 1
+				most := int64(1)
 				if name == "nothing" { // another attempt each second, four at once
 					most = 4
 				}
