@@ -100,11 +100,14 @@ func (e bareError) Timeout() bool {
 	return errors.As(e.error, &ne) && ne.Timeout()
 }
 
-// A causedError is one error and what is behind it.
+// A causedError is one error and what is behind it: the end of a context and its cause, for instance.
 type causedError struct{ err, cause error }
 
 func (e causedError) Error() string   { return e.err.Error() + ": " + bare(e.cause) }
 func (e causedError) Unwrap() []error { return []error{e.err, e.cause} }
+
+// notProcessed is false: the cause of a context's end is often the error of another request, as with errgroup.
+func (e causedError) notProcessed() bool { return false }
 
 // A StreamError is the end of one stream; its connection lives on.
 type StreamError struct {

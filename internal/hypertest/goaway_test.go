@@ -1,6 +1,7 @@
 package hypertest
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -290,4 +291,25 @@ func TestRefusedBeforeAnythingCameIsRetryable(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The cause of a context's end may be the error of another request. It says nothing about this one, which was sent.
+func TestEndOfAContextIsNotRetryableWhateverItsCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		refused := doAsync(ctx, conn, &hyper.Request{Path: "/refused"})
+		peer.WantHeaders("one request", 1)
+		sent := doAsync(ctx, conn, &hyper.Request{Path: "/sent"})
+		peer.WantHeaders("another one", 3)
+		peer.WriteRSTStream(1, wire.RefusedStream)
+		err := refused.wantErr(t, "it is refused")
+		if !hyper.Retryable(err) {
+			t.Errorf("%v is not retryable", err)
+		}
+		cancel(err)
+		if err := sent.wantErr(t, "it is canceled"); hyper.Retryable(err) {
+			t.Errorf("%v is retryable", err)
+		}
+	})
 }
