@@ -203,7 +203,7 @@ func (p *plan) planPseudo(c *Conn) error {
 	case plain && !hasPort(p.authority()):
 		return badValue(":authority", p.authority(), "has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
 	case plain && (p.given[pseudoScheme] || p.given[pseudoPath] || p.Scheme != "" || p.Path != ""):
-		return &RequestError{":path", "and :scheme have no place in CONNECT"}
+		return p.badConnect()
 	case plain:
 		pseudo[pseudoScheme], pseudo[pseudoPath] = "", ""
 	case !isScheme(pseudo[pseudoScheme]):
@@ -217,6 +217,15 @@ func (p *plan) planPseudo(c *Conn) error {
 		}
 	}
 	return nil
+}
+
+// badConnect makes the error of a CONNECT that has a path or a scheme.
+func (p *plan) badConnect() error {
+	i := pseudoPath
+	if !p.given[i] && p.Path == "" {
+		i = pseudoScheme
+	}
+	return badValue(pseudoNames[i], p.pseudo[i], "has no place in CONNECT without a :protocol (RFC 9113 §8.5)")
 }
 
 func (p *plan) method() string    { return p.pseudo[pseudoMethod] }

@@ -186,7 +186,7 @@ func refusedRequests() []refusedRequest {
 		{"a star without OPTIONS", Request{Path: "*"}, ":path"},
 		{"a path beyond ASCII", Request{Path: "/é"}, ":path"},
 		{"a path for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":path", Value: "/"}}}, ":path"},
-		{"a scheme for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":scheme", Value: "http"}}}, ":path"},
+		{"a scheme for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":scheme", Value: "http"}}}, ":scheme"},
 		{"RFC 9113 §8.3.1: userinfo", Request{Authority: "me@example.com"}, ":authority"},
 		{"a path behind the authority", Request{Authority: "example.com/x"}, ":authority"},
 		{"a scheme that begins with a digit", Request{Scheme: "1x"}, ":scheme"},

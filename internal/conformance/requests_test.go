@@ -272,7 +272,7 @@ var requestRows = concat([]row{
 	{"9113 §8.5", "ConnectWithAPathOfTheRequest", "CONNECT with a path is refused, and the path not dropped", quiet,
 		refuses(hyper.Request{Method: "CONNECT", Authority: "far.example:443", Path: "/a"}, ":path"), goesOn},
 	{"9113 §8.5", "ConnectWithASchemeOfTheRequest", "CONNECT with a scheme is refused, and the scheme not dropped", quiet,
-		refuses(hyper.Request{Method: "CONNECT", Authority: "far.example:443", Scheme: "https"}, ":path"), goesOn},
+		refuses(hyper.Request{Method: "CONNECT", Authority: "far.example:443", Scheme: "https"}, ":scheme"), goesOn},
 	{"9110 §9.3.6", "ConnectWithoutAPort", "CONNECT names a port: it has no default", quiet, refuses(hyper.Request{Method: "CONNECT", Authority: "far.example"}, ":authority"), goesOn},
 
 	// RFC 8441 §4, §5.
