@@ -52,7 +52,7 @@ const (
 // takesRequestsLocked says why a new stream cannot be opened, if so.
 func (c *Conn) takesRequestsLocked() error {
 	switch {
-	case c.err == ErrClosed || c.err == nil && c.draining:
+	case c.closed || c.err == ErrClosed || c.err == nil && c.draining:
 		return ErrClosed
 	case c.goAway != nil && (c.err == nil || c.err == error(c.goAway)):
 		unsent := c.goAway.because(ErrDrained)
@@ -290,7 +290,7 @@ func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.err
+	return c.overLocked()
 }
 
 // needsAnswerLocked reports whether callers wait for slots that streams hold which we reset, or too many marks have gathered:

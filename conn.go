@@ -321,13 +321,22 @@ func (c *Conn) isDone() bool {
 	}
 }
 
-// Err returns nil while the connection lives, then why it ended: ErrClosed after Close or Shutdown, else a *ConnError. Where the peer
-// had sent GOAWAY with an error or debug data before Close, it is a *ConnError with ErrClosed in it.
+// Err returns nil while the connection lives, then why it ended: ErrClosed where Close or Shutdown ended it, else a *ConnError, also
+// after Close. Where the peer had sent GOAWAY before Close, it is a *ConnError with ErrClosed in it.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ga := c.goAway; c.err == ErrClosed && ga != nil && (ga.Code != NoError || len(ga.Debug) > 0) {
-		return ga.because(ErrClosed)
+	if c.err == ErrClosed && c.goAway != nil {
+		return c.goAway.because(ErrClosed)
+	}
+	return c.err
+}
+
+// overLocked returns what calls get because the connection has ended, nil while it lives. After Close that is ErrClosed, however the
+// connection was lost before.
+func (c *Conn) overLocked() error {
+	if c.closed {
+		return ErrClosed
 	}
 	return c.err
 }

@@ -200,6 +200,42 @@ func TestEveryKindOfCallReturnsWhyTheConnectionWasLost(t *testing.T) {
 	})
 }
 
+func TestEveryKindOfCallReturnsErrClosedAfterCloseOfALostConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		s, err := conn.Open(t.Context(), &Request{Method: "POST"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reading := getAsync(conn, "/")
+		peer.WantHeaders("a stream", 1)
+		peer.WantHeaders("another", 3)
+		peer.WriteHeaders(3, 0, ":status: 200")
+		resp := reading.want(t, "the response")
+		body := &Request{Method: "POST", Body: readerFunc(func([]byte) (int, error) { <-conn.Done(); return 0, io.EOF })}
+		uploading, err := conn.Open(t.Context(), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.WriteGoAway(5, wire.InternalError, "")
+		peer.Close()
+		<-conn.Done()
+		conn.Close()
+		calls := callsOf(conn, s, resp)
+		delete(calls, "Err")
+		calls["Write beside a Body"] = func() error { _, err := uploading.Write([]byte("x")); return err }
+		for name, call := range calls {
+			if err := call(); !errors.Is(err, ErrClosed) || Retryable(err) {
+				t.Errorf("%s: %v (retryable: %v)", name, err, Retryable(err))
+			}
+		}
+		var lost *ConnError
+		if err := conn.Err(); !errors.As(err, &lost) || lost.Code != InternalError {
+			t.Errorf("Err: %v, want why the connection was lost", err)
+		}
+	})
+}
+
 func TestCloseAtOnceByMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

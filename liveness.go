@@ -360,8 +360,8 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	mustHave(ctx != nil, "Conn.Ping", "context.Context")
 	c.mu.Lock()
 	defer c.unlock()
-	if c.err != nil {
-		return 0, c.err
+	if err := c.overLocked(); err != nil {
+		return 0, err
 	}
 	if err := c.waitForRoomLocked(ctx); err != nil {
 		return 0, err
@@ -370,8 +370,8 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	c.uncorkLocked()
 	c.sendPingLocked(p)
 	for !p.answered {
-		if c.err != nil {
-			return 0, c.err
+		if err := c.overLocked(); err != nil {
+			return 0, err
 		}
 		if err := c.waitLocked(ctx, &p.waiting); err != nil && !p.answered {
 			c.dropPingLocked(p)

@@ -57,7 +57,7 @@ func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return 0, or(s.sendErr, ErrSendEnded)
+	return 0, or(s.sendErrLocked(), ErrSendEnded)
 }
 
 // send queues p, and waits until it is sent. It returns how much of it was.

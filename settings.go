@@ -66,7 +66,7 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.err
+	return c.overLocked()
 }
 
 // awaitSettings waits for the peer's first SETTINGS: with its limits known, no body is sent that the
@@ -137,7 +137,7 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 			return err
 		}
 	}
-	return c.err
+	return c.overLocked()
 }
 
 // sendSettingsLocked puts SETTINGS among the bytes to write. due says what they change.
