@@ -99,7 +99,10 @@ func (e *slotWaitError) Error() string {
 	if !e.known { // RFC 9113 §6.5.2 has no limit until then; ours is initialSlots
 		whose = "the first"
 	}
-	if e.limit == 1 {
+	switch e.limit {
+	case 0:
+		return fmt.Sprintf(prefix+"waiting for a stream, of which the peer allows none now: %v", e.err)
+	case 1:
 		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.err)
 	}
 	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.limit, e.err)

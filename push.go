@@ -52,7 +52,7 @@ type PushLostError struct {
 }
 
 func (e *PushLostError) Error() string {
-	return fmt.Sprintf(prefix+"stream %d: %d pushes were refused and %d dropped before they were claimed", e.StreamID, e.Refused, e.Dropped)
+	return fmt.Sprintf(prefix+"stream %d: pushes were lost before Pushes yielded them: %d refused, %d dropped (see PushPolicy)", e.StreamID, e.Refused, e.Dropped)
 }
 
 func (p PushPolicy) withDefaults() PushPolicy {
@@ -261,7 +261,8 @@ func (p *Push) settleLocked() {
 	p.s.c.pushes--
 }
 
-// Pushes yields the promises made on the stream. See Response.Pushes; here they can be had before the response.
+// Pushes yields the promises made on the stream. See Response.Pushes; here they can be had before the response. Where Config.Push
+// is nil there are none.
 func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
 	mustHave(ctx != nil, "Pushes", "context.Context")
 	return func(yield func(*Push, error) bool) {

@@ -53,8 +53,8 @@ func (r *Response) Trailer() Header {
 	return r.s.extras.trailers()
 }
 
-// Pushes yields what the peer promises with this response (RFC 9113 §8.4), as it comes, until the response has
-// ended, be it read or not; the promises may come before, between and after its header and body. Each promise is yielded
+// Pushes yields what the peer promises with this response (RFC 9113 §8.4), which is nothing where Config.Push is nil, as it comes, until
+// the response has ended, be it read or not; the promises may come before, between and after its header and body. Each promise is yielded
 // once, and is the caller's then: to be read, or cancelled. It may be called before, while and after the body is read, and after the
 // body was closed at its end. An error ends the sequence: that of the response, ctx's, or a *PushLostError where promises were
 // refused or given up for want of room or time (see PushPolicy).

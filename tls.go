@@ -224,6 +224,8 @@ func parseAddr(addr string) (t target, err error) {
 	_, notIP := netip.ParseAddr(t.host)
 	_, notPort := strconv.ParseUint(t.port, 10, 16)
 	switch {
+	case strings.ContainsAny(rest, "/?#"):
+		return t, fmt.Errorf("hyper: address %q has a path: it is host or host:port, and the path is the request's", addr)
 	case !isAuthority(t.host) || notPort != nil:
 		return t, fmt.Errorf("hyper: address %q is not host or host:port", addr)
 	case notIP != nil && (rest[0] == '[' || strings.ContainsAny(t.host, ":[]%")):

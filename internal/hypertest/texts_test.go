@@ -227,6 +227,40 @@ func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	})
 }
 
+func TestWaitingForAStreamNamesTheLimit(t *testing.T) {
+	for limit, text := range map[uint32]string{
+		0:   "hyper: waiting for a stream, of which the peer allows none now: context deadline exceeded",
+		1:   "hyper: waiting for the peer's only stream: context deadline exceeded",
+		250: "hyper: waiting for one of the peer's 250 streams: context deadline exceeded",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			_, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: limit})
+			if _, err := conn.WaitSettings(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for range limit {
+				getAsync(conn, "/")
+			}
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := conn.Get(ctx, "/"); err == nil || err.Error() != text {
+				t.Errorf("got  %v\nwant %s", err, text)
+			}
+			conn.Close()
+		})
+	}
+}
+
+func TestAddressWithAPathSaysSo(t *testing.T) {
+	for _, addr := range []string{"https://example.com/a", "example.com/a", "http://example.com?a", "example.com:443#a"} {
+		_, err := hyper.Dial(t.Context(), addr, nil)
+		if want := fmt.Sprintf("hyper: address %q has a path: it is host or host:port, and the path is the request's", addr); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}
+
 func TestWaitingForAStreamOfATransportSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe()
