@@ -321,19 +321,20 @@ func (c *Conn) isDone() bool {
 	}
 }
 
-// Err returns nil while the connection lives, then why it ended: ErrClosed where Close or Shutdown ended it, else a *ConnError, also
-// after Close. Where the peer had sent GOAWAY before Close, it is a *ConnError with ErrClosed in it.
+// Err returns nil while the connection lives, then why it ended: ErrClosed where Close or Shutdown
+// ended it, else a *ConnError, also after Close. Where the peer had sent GOAWAY before, other than
+// as an answer to ours, it is a *ConnError with ErrClosed in it.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == ErrClosed && c.goAway != nil {
+	if c.err == ErrClosed && c.goAway != nil && !c.goAway.answers {
 		return c.goAway.because(ErrClosed)
 	}
 	return c.err
 }
 
-// overLocked returns what calls get because the connection has ended, nil while it lives. After Close that is ErrClosed, however the
-// connection was lost before.
+// overLocked returns what calls get because the connection has ended, nil while it lives. After
+// Close that is ErrClosed, however the connection was lost before.
 func (c *Conn) overLocked() error {
 	if c.closed {
 		return ErrClosed

@@ -106,7 +106,8 @@ type causedError struct{ err, cause error }
 func (e causedError) Error() string   { return e.err.Error() + ": " + bare(e.cause) }
 func (e causedError) Unwrap() []error { return []error{e.err, e.cause} }
 
-// notProcessed is false: the cause of a context's end is often the error of another request, as with errgroup.
+// notProcessed is false: the cause of a context's end is often the error of another request, as
+// with errgroup.
 func (e causedError) notProcessed() bool { return false }
 
 // A StreamError is the end of one stream; its connection lives on.
@@ -169,6 +170,7 @@ type ConnError struct {
 	goAway      bool   // a GOAWAY said so, in either direction
 	unprocessed bool   // the request that got this error was never sent
 	early       bool   // the peer's SETTINGS had not come
+	answers     bool   // the peer's GOAWAY came after ours, and has no error
 }
 
 // Error names the host and the peer's address, and says who ended the connection, and why:

@@ -323,6 +323,9 @@ func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 }
 
 func (c *Conn) recvGoAwayLocked(f *frame) error {
+	if c.err != nil { // what ended the connection came before
+		return c.err
+	}
 	last, code, debug := wire.ParseGoAway(f.payload)
 	// RFC 9113 §6.8: later GOAWAYs MUST NOT increase the last stream identifier.
 	if c.goAway != nil && last > c.goAway.LastStreamID {
@@ -332,6 +335,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	if before := c.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
+	told.answers = c.draining && told.Code == NoError && (c.goAway == nil || c.goAway.answers)
 	c.goAway = c.named(told)
 	c.news = true
 	c.slots.waiting.wakeAll()

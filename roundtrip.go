@@ -19,8 +19,9 @@ import (
 //   - the error is nil whenever the peer answered, whatever the status; redirects, cookies and authentication are the caller's;
 //   - req is not changed, but for its Body, which is consumed and, on every path, closed once: before RoundTrip returns an error,
 //     unless Close blocks; else when it has been read, or the exchange ends. Until the response's Body is closed, or RoundTrip
-//     has returned an error, req and the memory of a *bytes.Reader, *bytes.Buffer or *strings.Reader in it must not be changed. Any
-//     other body, and one of a request with a Trailer, is read by another goroutine, where a last Read may still be in progress then;
+//     has returned an error, req and the memory of a *bytes.Reader, *bytes.Buffer or *strings.Reader in it must not be changed.
+//     Any other body, and one of a request with a Trailer, is read by another goroutine, where a
+//     last Read may still be in progress then;
 //   - where req's context or Cancel ends the exchange, its error is returned as it is, or, where the request was waiting for one of
 //     the peer's streams, in one that says so; after RoundTrip it ends the reading of the body, too;
 //   - httptrace hooks of req's context are called in net/http's order, never under a lock; a panic of one that runs on the

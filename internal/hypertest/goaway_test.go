@@ -313,3 +313,43 @@ func TestEndOfAContextIsNotRetryableWhateverItsCause(t *testing.T) {
 		}
 	})
 }
+
+// A peer that answers our GOAWAY with its own, as Go's does, has nothing to tell: the connection ended because it was closed.
+func TestAnswerToOurGoAwayIsNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		call := getAsync(conn, "/")
+		peer.WantHeaders("the request", 1)
+		done := start(func() (bool, error) { return true, conn.Shutdown(t.Context()) })
+		peer.WantGoAway("Shutdown", 0, wire.NoError)
+		peer.WriteGoAway(1, wire.NoError, "")
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+		call.want(t, "the response").Body.Close()
+		done.want(t, "Shutdown")
+		if err := conn.Err(); err != hyper.ErrClosed {
+			t.Errorf("Err: %v, want ErrClosed", err)
+		}
+	})
+}
+
+// What comes after the end changes nothing.
+func TestGoAwayAfterCloseIsNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := acceptOwn(t)
+		call := getAsync(conn, "/")
+		peer.Handshake()
+		peer.WantHeaders("the request", 1)
+		peer.client.SetWriteBuffer(0) // our own GOAWAY takes a while
+		closed := start(func() (bool, error) { return true, conn.Close() })
+		call.wantErr(t, "it is closed")
+		peer.WriteGoAway(1, wire.InternalError, "late")
+		synctest.Wait()
+		if err := conn.Err(); err != hyper.ErrClosed {
+			t.Errorf("Err while it is closed: %v, want ErrClosed", err)
+		}
+		closed.want(t, "Close")
+		if err := conn.Err(); err != hyper.ErrClosed {
+			t.Errorf("Err: %v, want ErrClosed", err)
+		}
+	})
+}
