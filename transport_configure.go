@@ -83,7 +83,7 @@ func ConfigureTransport(t *http.Transport, cfg *Config) error {
 	mustHave(t != nil, "ConfigureTransport", "*http.Transport")
 	c := &configured{given: t, cfg: cfg.clone()}
 	if t.TLSNextProto["h2"] != nil {
-		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already")
+		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already: it was configured for HTTP/2 before")
 	}
 	if c.protocols = protocolsOf(t); !c.protocols.HTTP2() && !c.unencrypted() {
 		return fmt.Errorf("hyper: http.Transport.Protocols %v does not allow HTTP/2", c.protocols)
