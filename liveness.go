@@ -381,11 +381,13 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	return p.rtt, nil
 }
 
-// dropPingLocked forgets a PING whose answer nobody waits for any more. It proves what it proves, if it comes.
+// dropPingLocked forgets a PING whose answer nobody waits for any more. Those who wait for a slot may have counted on it: they get
+// a PING of their own.
 func (c *Conn) dropPingLocked(p *ping) {
 	if i := slices.Index(c.pings, p); i >= 0 {
 		c.pings = slices.Delete(c.pings, i, i+1)
 	}
+	c.pingForSlotsLocked()
 }
 
 func (c *Conn) sendPingLocked(p *ping) {

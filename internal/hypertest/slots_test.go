@@ -236,6 +236,31 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 	})
 }
 
+// A caller's PING stands in for the one that slots need. When its caller gives up before the answer, those who wait get their own.
+func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		ctx, cancel := context.WithCancel(t.Context())
+		slow := doAsync(ctx, conn, &hyper.Request{Path: "/slow"})
+		peer.WantHeaders("the request", 1)
+		cancel()
+		slow.wantErr(t, "it was cancelled")
+		peer.WantRSTStream("the peer counts the stream until it reads this", 1, wire.Cancel)
+
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		ping := start(func() (time.Duration, error) { return conn.Ping(short) })
+		question := peer.WantPing("the caller's", 0)
+		next := getAsync(conn, "/next")
+		ping.wantErr(t, "the peer is slower than its caller's patience")
+		peer.WritePing(wire.Ack, question)
+		peer.WritePing(wire.Ack, peer.WantPing("the one for the slot", 0))
+		peer.WantHeaders("the request that waited", 3, ":path: /next")
+		peer.WriteHeaders(3, wire.EndStream, ":status: 200")
+		next.want(t, "the response")
+	})
+}
+
 // crowd has callers with a timeout and large headers ask a peer that reads nothing for a minute, and returns the pipe.
 func crowd(t *testing.T, v *visit, callers int) (peer *accepted, sent, unclear *atomic.Int64) {
 	t.Helper()
