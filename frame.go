@@ -126,15 +126,15 @@ func (r *frameReader) settingsAcked() {
 	r.table++ // what was a good block may be none now
 }
 
-// next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, ready to go on;
-// any other error is the end.
+// next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, whose header is returned with it, ready
+// to go on; any other error is the end.
 func (r *frameReader) next() (f frame, err error) {
 	if r.left > 0 {
 		return r.nextPart(false)
 	}
 	h, err := r.header()
 	if err != nil {
-		return f, err
+		return frame{FrameHeader: h}, err
 	}
 	switch h.Type {
 	case wire.Data:

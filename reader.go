@@ -87,7 +87,7 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 	case ok && bad.StreamID != 0 && !c.peer.known:
 		err = connErr(ProtocolError, "the first frame is not SETTINGS: %s", bad.Reason)
 	case ok && bad.StreamID != 0:
-		err = c.recvBadFrameLocked(bad)
+		err = c.recvBadFrameLocked(f, bad)
 	case ok:
 		return err
 	case err != nil:
@@ -176,7 +176,7 @@ func (c *Conn) wakeReadersLocked() {
 }
 
 // recvBadFrameLocked ends the stream of a frame that cannot be read, and only it.
-func (c *Conn) recvBadFrameLocked(we *wire.Error) error {
+func (c *Conn) recvBadFrameLocked(f *frame, we *wire.Error) error {
 	if s := c.streams[we.StreamID]; s != nil {
 		s.resetLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
 		return c.provokedLocked()
@@ -184,7 +184,7 @@ func (c *Conn) recvBadFrameLocked(we *wire.Error) error {
 	if c.isIdleLocked(we.StreamID) {
 		return connErr(ErrCode(we.Code), "%s on an idle stream", we.Reason)
 	}
-	return c.noiseLocked()
+	return c.chargeFloodLocked(int64(f.Length))
 }
 
 // isIdleLocked reports whether nobody has opened or promised the stream yet.

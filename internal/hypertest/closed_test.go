@@ -239,6 +239,32 @@ func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 	}
 }
 
+// A frame that cannot be read costs what its octets cost: PRIORITY is the one whose wrong size does not end the connection.
+func TestPriorityOfAnySizeOnClosedStreamsIsBounded(t *testing.T) {
+	for _, size := range []int{0, 4, 6, 16 << 10, 256 << 10} {
+		t.Run(fmt.Sprintf("%d octets", size), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, nil)
+				whole := getAsync(conn, "/")
+				peer.WantHeaders("the request", 1)
+				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+				whole.want(t, "the response")
+				h := wire.FrameHeader{Length: size, Type: wire.Priority, StreamID: 1}
+				payload := make([]byte, size)
+				sent := 0
+				for conn.Err() == nil && sent < 64<<20 {
+					peer.WriteFrame(h, payload)
+					sent += wire.HeaderLen + size
+					synctest.Wait()
+				}
+				if sent > 12<<20 || !errors.Is(conn.Err(), hyper.EnhanceYourCalm) {
+					t.Errorf("%d octets were taken, then: %v", sent, conn.Err())
+				}
+			})
+		})
+	}
+}
+
 // A pushed stream that we refused, or that has ended, is no different from one of ours.
 func TestFramesOnAClosedPushAreDiscarded(t *testing.T) {
 	for name, end := range map[string]func(peer *h2test.Peer, push *hyper.Push){
