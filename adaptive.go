@@ -15,9 +15,9 @@ import (
 // a smaller INITIAL_WINDOW_SIZE where the initial windows of streams that were not read yet would
 // take more than half of Budget, or where such streams hold a tenth of it; from then on they get a
 // tenth in all. That is past 128 streams with the defaults. With few streams it announces
-// Config.InitialStreamWindow again, once in ten seconds at most. A stream that is read gets its window
-// by WINDOW_UPDATE. Streams that were read and are not read any more keep what they were granted; an
-// eighth of Budget is kept from them.
+// Config.InitialStreamWindow again, once in ten seconds at most. A stream that is read gets its
+// window by WINDOW_UPDATE. Streams that were read and are not read any more keep what they were
+// granted; an eighth of Budget is kept from them.
 //
 // Initial is the size that a stream's window has at least, in octets, 256 KiB - 1 where it is 0, and takes no WINDOW_UPDATE
 // where Config.InitialStreamWindow announces as much. Budget is what all streams of the connection may hold unread
@@ -100,7 +100,8 @@ type adaptivePath struct {
 	shared  int             // the share that all of them were given last
 	deep    int             // above 0: one of the last responses needed more than initial
 
-	// Streams that were never read. What they may hold is bounded by the initial window: see initialFor.
+	// Streams that were never read. What they may hold is bounded by the initial window: see
+	// initialFor.
 	top       int           // INITIAL_WINDOW_SIZE as configured
 	announced int           // INITIAL_WINDOW_SIZE as sent last; below top while many streams are open
 	raised    time.Duration // when announced last grew
@@ -263,8 +264,8 @@ func halved(size int) int {
 }
 
 // higher is the initial window for n streams that were never read, where they may hold more than is
-// announced. It stays as it is unless it can grow to four times the size. Servers count SETTINGS, so
-// it grows once in raiseAfter at most.
+// announced. It stays as it is unless it can grow to four times the size. Servers count SETTINGS,
+// so it grows once in raiseAfter at most.
 func (p *adaptivePath) higher(n int, now time.Duration) int {
 	if p.announced == p.top || p.raised != 0 && now-p.raised < raiseAfter {
 		return p.announced
@@ -548,7 +549,8 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 }
 
 // floor is the window that the stream gets whatever the path needs. Where a smaller initial window
-// than the configured one is announced, a stream keeps that until it is read and a quarter of it came.
+// than the configured one is announced, a stream keeps that until it is read and a quarter of it
+// came.
 func (s *adaptiveStream) floor(ev *WindowEvent) int {
 	p := s.path
 	if p.announced < p.top && ev.Kind != WindowStarved && (!s.used() || 4*ev.Total < int64(p.announced)) {

@@ -9,9 +9,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// slots is the admission of our streams: the peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2) says how many may be
-// open, and callers who want one more wait in turn. They wait, too, while too many octets are not written yet. It is guarded by
-// the connection's mu.
+// slots is the admission of our streams: the peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113
+// §5.1.2) says how many may be open, and callers who want one more wait in turn. They wait, too,
+// while too many octets are not written yet. It is guarded by the connection's mu.
 type slots struct {
 	limit    uint32
 	used     int       // streams that the peer may count, and slots that were given to callers
@@ -146,7 +146,8 @@ func (c *Conn) claimReservedLocked() error {
 		return err
 	}
 	if c.overdrawnLocked() {
-		// SETTINGS lowered the limit since then, and their acknowledgment is out: the slot is not there any more.
+		// SETTINGS lowered the limit since then, and their acknowledgment is out: the slot is not
+		// there any more.
 		c.giveSlotLocked()
 		return errNoSlot
 	}
@@ -193,9 +194,9 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 	return err
 }
 
-// reserve takes a slot for a request that will be opened as reserved. Without a free one it is errNoSlot, and the
-// connection's owner hears of it when there may be one again. There is none beyond streams at once and requests
-// in all, where those are not 0.
+// reserve takes a slot for a request that will be opened as reserved. Without a free one it is
+// errNoSlot, and the connection's owner hears of it when there may be one again. There is none
+// beyond streams at once and requests in all, where those are not 0.
 func (c *Conn) reserve(streams int, requests int64) error {
 	c.mu.Lock()
 	defer c.unlock() // there is no news in this for the owner, who may hold a lock of its own
@@ -228,8 +229,8 @@ func (c *Conn) giveSlotLocked() {
 	c.admitLocked()
 }
 
-// admitLocked hands free slots to those who wait. While frames are received that is put off until all at hand are dealt
-// with: the peer may raise and lower its limit in each.
+// admitLocked hands free slots to those who wait. While frames are received that is put off until
+// all at hand are dealt with: the peer may raise and lower its limit in each.
 func (c *Conn) admitLocked() {
 	s := &c.slots
 	if s.admitDue = c.receiving; s.admitDue {
@@ -258,8 +259,8 @@ func (c *Conn) admitMoreLocked() {
 	}
 }
 
-// withdrawLocked takes slots back that callers have and do not use yet, where they are not there any more. The last ones
-// go first, and all keep their turn.
+// withdrawLocked takes slots back that callers have and do not use yet, where they are not there
+// any more. The last ones go first, and all keep their turn.
 func (c *Conn) withdrawLocked() {
 	s := &c.slots
 	for s.granted.tail != nil && c.overdrawnLocked() {
@@ -283,10 +284,12 @@ func (c *Conn) slotFreeLocked() bool {
 	return int64(s.used) < int64(s.limit) && len(s.reset) < maxResetMarks && !c.crowdedLocked()
 }
 
-// crowdedLocked reports whether so many octets wait for a peer that reads slowly that no request should add to them.
+// crowdedLocked reports whether so many octets wait for a peer that reads slowly that no request
+// should add to them.
 func (c *Conn) crowdedLocked() bool { return c.queued-c.flushed >= maxUnwritten }
 
-// waitForRoomLocked waits, for calls that add octets and open no stream, until the peer has read enough.
+// waitForRoomLocked waits, for calls that add octets and open no stream, until the peer has read
+// enough.
 func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 	for c.crowdedLocked() && c.err == nil {
 		if err := c.waitLocked(ctx, &c.flushQ); err != nil {
@@ -296,15 +299,15 @@ func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 	return c.overLocked()
 }
 
-// needsAnswerLocked reports whether callers wait for slots that streams hold which we reset, or too many marks have gathered:
-// the answer to a PING frees them.
+// needsAnswerLocked reports whether callers wait for slots that streams hold which we reset, or too
+// many marks have gathered: the answer to a PING frees them.
 func (c *Conn) needsAnswerLocked() bool {
 	s := &c.slots
 	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.empty())
 }
 
-// pingForSlotsLocked sends a PING if its answer is needed. One PING at a time; none otherwise: servers count them
-// (golang/go#76296).
+// pingForSlotsLocked sends a PING if its answer is needed. One PING at a time; none otherwise:
+// servers count them (golang/go#76296).
 func (c *Conn) pingForSlotsLocked() {
 	if len(c.slots.reset) == 0 || !c.needsAnswerLocked() || c.err != nil {
 		return
@@ -337,7 +340,8 @@ func (s *slots) isReset(id uint32) bool {
 	return ok
 }
 
-// mayHaveReset reports whether stream id of ours was ended by our RST_STREAM, as far as that is remembered.
+// mayHaveReset reports whether stream id of ours was ended by our RST_STREAM, as far as that is
+// remembered.
 func (s *slots) mayHaveReset(id uint32) bool { return id <= s.forgotten || s.isReset(id) }
 
 // forget drops the mark of a stream on which the peer sends no more.

@@ -336,8 +336,8 @@ func TestWaitingForASlotObeysItsContext(t *testing.T) {
 	})
 }
 
-// What is given to callers may have to be taken back: only so many have something that they do not use yet, and each keeps
-// its turn.
+// What is given to callers may have to be taken back: only so many have something that they do not
+// use yet, and each keeps its turn.
 func TestFewSlotsAreGivenAtOnceAndTakenBackInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conn := dialPeer(t, nil, atMost(0))

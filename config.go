@@ -12,11 +12,12 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Config holds what a connection can be told. The zero value, and nil in its place, is a good client. A duration
-// below zero switches its timeout off.
+// A Config holds what a connection can be told. The zero value, and nil in its place, is a good
+// client. A duration below zero switches its timeout off.
 //
-// It is copied, with the maps, the slices and the PushPolicy in it, and TLS as by tls.Config.Clone: when Dial, NewConn or
-// ConfigureTransport is called, and by a Transport when it is first used. Later changes have no effect.
+// It is copied, with the maps, the slices and the PushPolicy in it, and TLS as by tls.Config.Clone:
+// when Dial, NewConn or ConfigureTransport is called, and by a Transport when it is first used.
+// Later changes have no effect.
 type Config struct {
 	// TLS is the base of Dial's TLS configuration: roots, client certificates, verification. ServerName
 	// defaults to the host, NextProtos to h2 and http/1.1, MinVersion to TLS 1.2. Nil: system roots, everything verified.
@@ -36,10 +37,11 @@ type Config struct {
 	// WindowManager makes the managers of the receive windows. Nil: Adaptive{}.New.
 	WindowManager WindowManagerFactory
 
-	// InitialStreamWindow is announced as SETTINGS_INITIAL_WINDOW_SIZE, in octets: what the peer may send on a new
-	// stream unasked. 0: 256 KiB - 1 with the default window manager; 65,535, the protocol's own start, with another
-	// one or where Push is set. To announce no window at all, make it negative. Adaptive announces less while very many
-	// streams are open or what is not read fills a tenth of its Budget.
+	// InitialStreamWindow is announced as SETTINGS_INITIAL_WINDOW_SIZE, in octets: what the peer
+	// may send on a new stream unasked. 0: 256 KiB - 1 with the default window manager; 65,535, the
+	// protocol's own start, with another one or where Push is set. To announce no window at all,
+	// make it negative. Adaptive announces less while very many streams are open or what is not
+	// read fills a tenth of its Budget.
 	InitialStreamWindow int
 
 	MaxFrameSize      int // announced; 16 KiB to 16 MiB-1; 0: 256 KiB
@@ -56,14 +58,16 @@ type Config struct {
 	// Push admits server push. Nil: ENABLE_PUSH=0, and a promise is a connection error.
 	Push *PushPolicy
 
-	// Decoders adds content codings to gzip, deflate and br, or replaces them, by lower-case name. What memory a
-	// Decoder takes for a body is up to the Decoder; the bounds below hold for what it decodes.
+	// Decoders adds content codings to gzip, deflate and br, or replaces them, by lower-case name.
+	// What memory a Decoder takes for a body is up to the Decoder; the bounds below hold for what
+	// it decodes.
 	Decoders map[string]Decoder
 
-	// MaxDecodedSize bounds the decoded octets of a body with a content coding: 1 GiB where it is 0, none where it
-	// is negative. MaxDecodedRatio bounds decoded octets per octet received: 1,000 where it is 0, none where it is
-	// negative; it is looked at only beyond the first 32 MiB. Raw bodies have no bound. Where a body has several
-	// codings, what one passes on to the next is bounded by 16 KiB and 16 octets per octet received in any case.
+	// MaxDecodedSize bounds the decoded octets of a body with a content coding: 1 GiB where it is
+	// 0, none where it is negative. MaxDecodedRatio bounds decoded octets per octet received: 1,000
+	// where it is 0, none where it is negative; it is looked at only beyond the first 32 MiB. Raw
+	// bodies have no bound. Where a body has several codings, what one passes on to the next is
+	// bounded by 16 KiB and 16 octets per octet received in any case.
 	MaxDecodedSize  int64
 	MaxDecodedRatio int64
 

@@ -127,8 +127,9 @@ type Conn struct {
 // refuses a connection whose ALPN is not "h2" with *NotHTTP2Error and one whose TLS falls short of RFC 9113 §9.2
 // with a ConnError. It does not wait for the peer; ctx governs nothing after NewConn has returned.
 //
-// On an error nc is closed, except with *NotHTTP2Error, which hands it back. An error of the TLS handshake is wrapped in one that
-// names the peer, and is ErrHandshakeTimeout where Config.HandshakeTimeout ended it. A nil ctx or nc is a panic.
+// On an error nc is closed, except with *NotHTTP2Error, which hands it back. An error of the TLS
+// handshake is wrapped in one that names the peer, and is ErrHandshakeTimeout where
+// Config.HandshakeTimeout ended it. A nil ctx or nc is a panic.
 func NewConn(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
 	mustHave(ctx != nil, "NewConn", "context.Context")
 	mustHave(nc != nil, "NewConn", "net.Conn")
@@ -207,7 +208,8 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	return c, nil
 }
 
-// begin starts the connection. One that is refused says so to the peer, behind the preface (RFC 9113 §5.4.1), and ends.
+// begin starts the connection. One that is refused says so to the peer, behind the preface (RFC
+// 9113 §5.4.1), and ends.
 func (c *Conn) begin(refused *ConnError) error {
 	c.mu.Lock()
 	c.appendPrefaceLocked()
@@ -426,8 +428,8 @@ func (c *Conn) closeIfDrainedLocked() {
 	}
 }
 
-// muteLocked ends the taking of requests on a connection whose peer does not answer the PINGs that slots need. Those who wait
-// can be served elsewhere; what is open may come to its end.
+// muteLocked ends the taking of requests on a connection whose peer does not answer the PINGs that
+// slots need. Those who wait can be served elsewhere; what is open may come to its end.
 func (c *Conn) muteLocked() {
 	c.mute, c.news = true, true
 	c.slots.waiting.wakeAll()
@@ -449,7 +451,8 @@ func (c *Conn) failLocked(why error) {
 	err := c.endErrorLocked(why)
 	c.err, c.news = err, true
 	c.ended = make(chan struct{})
-	// Requests that were not sent may be tried elsewhere from now on: the last write must not have them.
+	// Requests that were not sent may be tried elsewhere from now on: the last write must not have
+	// them.
 	sent := c.queued
 	for _, s := range c.streams {
 		if s.lostLocked(err) {
@@ -482,7 +485,8 @@ func (c *Conn) failLocked(why error) {
 	c.force = time.AfterFunc(closeGrace, func() { raw.Close() })
 }
 
-// endErrorLocked returns what every call gets from now on, where why ends the connection. What the peer's GOAWAY said is not forgotten.
+// endErrorLocked returns what every call gets from now on, where why ends the connection. What the
+// peer's GOAWAY said is not forgotten.
 func (c *Conn) endErrorLocked(why error) error {
 	ce, ok := why.(*ConnError)
 	switch {

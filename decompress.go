@@ -16,13 +16,14 @@ import (
 // A Decoder makes a reader of what r holds, with one content coding undone. It adds a coding to those built in
 // (gzip, deflate, br), or takes the place of one of them; a nil Decoder refuses a coding that is built in.
 //
-// It is called once for each body in that coding, in the first Read that needs it and never for an empty body.
-// r is valid until the reader was closed; it is also an io.ByteReader. The reader must return io.EOF at the end
-// of the coded octets and nowhere else, io.ErrUnexpectedEOF where they are cut short, and r's own errors, wrapped
-// or plain; any other error, like an error of the Decoder itself, means that the octets are corrupt. What r holds
-// beyond the end of the coding is an error too: the Decoder need not look for it. The reader should return what is
-// decoded before it reads on, as the next octets of r may be long in coming. How much memory a Decoder takes for a body
-// is for the Decoder to bound.
+// It is called once for each body in that coding, in the first Read that needs it and never for an
+// empty body. r is valid until the reader was closed; it is also an io.ByteReader. The reader must
+// return io.EOF at the end of the coded octets and nowhere else, io.ErrUnexpectedEOF where they are
+// cut short, and r's own errors, wrapped or plain; any other error, like an error of the Decoder
+// itself, means that the octets are corrupt. What r holds beyond the end of the coding is an error
+// too: the Decoder need not look for it. The reader should return what is decoded before it reads
+// on, as the next octets of r may be long in coming. How much memory a Decoder takes for a body is
+// for the Decoder to bound.
 //
 // Where the reader is an io.Closer, it is closed once: at the end of the body, at the first error or when
 // the body is closed, never during a Read. With github.com/klauspost/compress/zstd:
@@ -63,8 +64,9 @@ func (e *DecodeError) Unwrap() error { return e.Err }
 
 // A DecodeLimitError is returned by Body.Read where decoding reached a bound.
 type DecodeLimitError struct {
-	// Limit is the bound that was passed: "elements" of the content-encoding fields, "codings" of one body,
-	// "repeats" of one coding, "size" or "ratio" of what was decoded, or "work" that decodes nothing.
+	// Limit is the bound that was passed: "elements" of the content-encoding fields, "codings" of
+	// one body, "repeats" of one coding, "size" or "ratio" of what was decoded, or "work" that
+	// decodes nothing.
 	Limit   string
 	Max     int64  // the bound: a count, octets, or for "ratio" and "work" octets for each octet received
 	Coding  string // for "repeats" and "work": the coding, in lower case
@@ -100,17 +102,19 @@ const (
 	// decodeGrace is how much may be decoded at any ratio, in octets. The start of an honest body can be very dense.
 	decodeGrace = 32 << 20
 
-	// innerGrace and innerRatio bound what a coding may pass on to another coding, which can be made to
-	// work on it without any output. What an honest server codes twice is dense after the first time.
+	// innerGrace and innerRatio bound what a coding may pass on to another coding, which can be
+	// made to work on it without any output. What an honest server codes twice is dense after the
+	// first time.
 	innerGrace = 16 << 10
 	innerRatio = 16
 
-	// maxEmptyReads is how often a decoder, or a net.Conn, may return neither octets nor an error; as in bufio.
+	// maxEmptyReads is how often a decoder, or a net.Conn, may return neither octets nor an error;
+	// as in bufio.
 	maxEmptyReads = 100
 )
 
-// decodeLimits bounds what comes of a coded body. Zero or less is no bound.
-// They bound what the caller gets; what one coding passes on to another is bounded by innerRatio in any case.
+// decodeLimits bounds what comes of a coded body. Zero or less is no bound. They bound what the
+// caller gets; what one coding passes on to another is bounded by innerRatio in any case.
 type decodeLimits struct {
 	size  int64 // decoded octets handed out
 	ratio int64 // decoded octets for each octet received, after decodeGrace
@@ -161,9 +165,10 @@ func extraDecoder(extra map[string]Decoder, coding string) (decode Decoder, ok b
 	return nil, false
 }
 
-// parseCodings returns the codings that the values of the content-encoding fields name, in the order in which they
-// were applied, in lower case and without identity; nil where the body is as it is. Where there are too many
-// elements, or codings, it stops and returns why the body cannot be decoded.
+// parseCodings returns the codings that the values of the content-encoding fields name, in the
+// order in which they were applied, in lower case and without identity; nil where the body is as it
+// is. Where there are too many elements, or codings, it stops and returns why the body cannot be
+// decoded.
 func parseCodings(values iter.Seq[string]) ([]string, error) {
 	var codings []string
 	for coding, ok := range listElements(values) {
@@ -185,8 +190,8 @@ func parseCodings(values iter.Seq[string]) ([]string, error) {
 	return codings, checkCodings(codings)
 }
 
-// checkCodings returns why a body with these codings is not decoded, whatever it holds. A coding that is applied twice
-// gains nothing, and lets a few octets claim the memory of two decoders.
+// checkCodings returns why a body with these codings is not decoded, whatever it holds. A coding
+// that is applied twice gains nothing, and lets a few octets claim the memory of two decoders.
 func checkCodings(codings []string) error {
 	if len(codings) > maxCodings {
 		return &DecodeLimitError{Limit: "codings", Max: maxCodings}
@@ -459,8 +464,8 @@ func (l *layer) bound() int64 {
 	return bound
 }
 
-// innerRatio bounds what a layer passes on to the next one: a layer can work without end while nothing reaches the
-// caller, on a bomb of empty gzip members in a coding above.
+// innerRatio bounds what a layer passes on to the next one: a layer can work without end while
+// nothing reaches the caller, on a bomb of empty gzip members in a coding above.
 func (l *layer) innerRatio() int64 {
 	if l.limits.ratio > 0 {
 		return min(innerRatio, l.limits.ratio)

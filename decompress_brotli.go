@@ -10,8 +10,8 @@ import (
 	"github.com/andybalholm/brotli"
 )
 
-// A brotliReader decodes one brotli stream by a brotli.Reader (v1.2.8), at a cost that follows the octets received, not
-// what they claim:
+// A brotliReader decodes one brotli stream by a brotli.Reader (v1.2.8), at a cost that follows the
+// octets received, not what they claim:
 //
 //   - The window, of up to 16 MiB (RFC 7932 §9.1), is not allocated before it is needed. Decoding begins with one of at
 //     most 256 KiB, which makes no difference for that many octets. A longer body is then decoded from its beginning
@@ -83,7 +83,8 @@ func (z *brotliReader) begin() {
 // Read returns octets for which the window is large enough.
 func (z *brotliReader) Read(p []byte) (int, error) {
 	for z.window < z.claimed {
-		// Up to here, no distance can reach beyond the window (RFC 7932 §9.1), which is when it matters.
+		// Up to here, no distance can reach beyond the window (RFC 7932 §9.1), which is when it
+		// matters.
 		room := int64(1)<<z.window - 16 - z.out
 		if room == 0 || z.failed || len(z.feed.past) > maxPast {
 			if err := z.grow(); err != nil {
@@ -136,7 +137,8 @@ func (z *brotliReader) decode(p []byte) (int, error) {
 	return n, err
 }
 
-// claimedWindow returns log2 of the window in a stream's first octet (RFC 7932 §9.1), 0 where there is none.
+// claimedWindow returns log2 of the window in a stream's first octet (RFC 7932 §9.1), 0 where there
+// is none.
 func claimedWindow(first byte) int {
 	if first&1 == 0 {
 		return 16
@@ -154,8 +156,8 @@ func claimedWindow(first byte) int {
 	}
 }
 
-// A brotliFeed is what brotli.Reader reads from: the octets received, with another window in the first of them. It counts
-// the work that is done on them.
+// A brotliFeed is what brotli.Reader reads from: the octets received, with another window in the
+// first of them. It counts the work that is done on them.
 type brotliFeed struct {
 	in       *bufio.Reader
 	state    *brotliState
@@ -219,8 +221,9 @@ func (f *brotliFeed) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// pace returns how many octets may be read at once, and counts what those of the last time have cleared at most. Between
-// metablocks, and shortly before the end of one, octets come one by one: each can be a metablock of its own.
+// pace returns how many octets may be read at once, and counts what those of the last time have
+// cleared at most. Between metablocks, and shortly before the end of one, octets come one by one:
+// each can be a metablock of its own.
 func (f *brotliFeed) pace() int {
 	if !f.state.known {
 		return maxPast
@@ -304,7 +307,8 @@ func (s *brotliState) memory() int {
 	return n
 }
 
-// left returns how many octets the metablock is still to decode to, at least; 0 outside of one and in metadata.
+// left returns how many octets the metablock is still to decode to, at least; 0 outside of one and
+// in metadata.
 func (s *brotliState) left() int {
 	if !s.known || s.metadataBlock.Uint() != 0 {
 		return 0

@@ -34,7 +34,8 @@ func (w *bitWriter) put(value uint64, n int) *bitWriter {
 	return w
 }
 
-// emptyMetablock is metadata of no octets, up to the boundary of an octet: nothing in one octet, if it begins at one.
+// emptyMetablock is metadata of no octets, up to the boundary of an octet: nothing in one octet, if
+// it begins at one.
 func (w *bitWriter) emptyMetablock() *bitWriter {
 	w.put(0, 1).put(3, 2).put(0, 1).put(0, 2)
 	w.bits = len(w.b) * 8
@@ -72,7 +73,8 @@ func (w *bitWriter) largeTables() *bitWriter {
 	return w
 }
 
-// claimOfWindow is brotli of 16 MiB of zeros, which asks for as much of window, and in one metablock.
+// claimOfWindow is brotli of 16 MiB of zeros, which asks for as much of window, and in one
+// metablock.
 const claimOfWindow = "\xcf\xff\xff\x7f\xf8\x27\x00\xe2\xb1\x40\x20\xf7\xfe\x7f"
 
 // stalled gives its octets, and then blocks.
@@ -204,7 +206,8 @@ func emptyBlocks(n int, kinds ...byte) []byte {
 	return w.b
 }
 
-// What decodes to nothing costs work in proportion to the octets received, below another coding, too.
+// What decodes to nothing costs work in proportion to the octets received, below another coding,
+// too.
 func TestWorkWithoutOutputIsBounded(t *testing.T) {
 	const n = 200_000
 	empty := new(bitWriter).put(0, 1)
@@ -312,8 +315,8 @@ func TestDenseBrotliIsNotTakenForEmpty(t *testing.T) {
 	}
 }
 
-// A body that is longer than the first window is decoded again from its beginning: around each of the windows, with
-// references as far back as there are, and to the static dictionary.
+// A body that is longer than the first window is decoded again from its beginning: around each of
+// the windows, with references as far back as there are, and to the static dictionary.
 func TestBrotliWindowGrowsUnseen(t *testing.T) {
 	random := make([]byte, 1<<18-1000)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -347,7 +350,8 @@ func TestBrotliWindowGrowsUnseen(t *testing.T) {
 	wantDecodeError(t, err, "br", nil)
 }
 
-// A version of brotli whose Reader has other fields is decoded without the counting that this file is about.
+// A version of brotli whose Reader has other fields is decoded without the counting that this file
+// is about.
 func TestStateOfBrotliIsKnown(t *testing.T) {
 	if !newBrotliReader().state.known {
 		t.Fatal("brotli.Reader has not the fields that brotliState looks for")
@@ -378,8 +382,8 @@ func TestPooledDecodersHoldLittle(t *testing.T) {
 	}
 }
 
-// FuzzWork looks at what decoding costs: the octets that pass from coding to coding, the reads of them, and the clears of
-// code tables.
+// FuzzWork looks at what decoding costs: the octets that pass from coding to coding, the reads of
+// them, and the clears of code tables.
 func FuzzWork(f *testing.F) {
 	stacks := [][]string{
 		{"gzip"}, {"deflate"}, {"br"}, {"gzip", "tap", "br"}, {"deflate", "tap", "br"}, {"br", "tap", "gzip"},

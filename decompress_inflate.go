@@ -12,10 +12,10 @@ import (
 	"io"
 )
 
-// An inflater decodes gzip and deflate. It differs from compress/gzip and compress/zlib in that it returns what is
-// decoded before it reads on: neither a checksum nor the next member keeps content back. Each member is checked by
-// the Read after its last octet. Within deflate, compress/flate returns content at a flush (an empty stored block), at the
-// end, and whenever it has 32 KiB.
+// An inflater decodes gzip and deflate. It differs from compress/gzip and compress/zlib in that it
+// returns what is decoded before it reads on: neither a checksum nor the next member keeps content
+// back. Each member is checked by the Read after its last octet. Within deflate, compress/flate
+// returns content at a flush (an empty stored block), at the end, and whenever it has 32 KiB.
 type inflater struct {
 	wrapping wrapping      // as the coding says
 	found    wrapping      // as the octets say
@@ -191,7 +191,8 @@ func (z *inflater) readGzipHeader() error {
 	return nil
 }
 
-// readText passes over a name or a comment, up to its zero octet. One above 512 octets is refused, as in compress/gzip.
+// readText passes over a name or a comment, up to its zero octet. One above 512 octets is refused,
+// as in compress/gzip.
 func (z *inflater) readText() error {
 	for range 512 {
 		if err := z.readSummed(z.buf[:1]); err != nil {
@@ -211,8 +212,9 @@ func (z *inflater) readSummed(p []byte) error {
 	return err
 }
 
-// readZlibHeader finds what deflate is: what RFC 9110 §8.4.1.2 defines, deflate in the zlib format (RFC 1950), or what the
-// section warns of: "Some non-conformant implementations send the deflate compressed data without the zlib wrapper."
+// readZlibHeader finds what deflate is: what RFC 9110 §8.4.1.2 defines, deflate in the zlib format
+// (RFC 1950), or what the section warns of: "Some non-conformant implementations send the deflate
+// compressed data without the zlib wrapper."
 func (z *inflater) readZlibHeader() error {
 	head, err := z.in.Peek(2)
 	if err != nil {
@@ -234,9 +236,9 @@ func (z *inflater) readZlibHeader() error {
 	return err
 }
 
-// isZlib tells a zlib header (RFC 1950 §2.2: deflate, a window of at most 32 KiB, and FCHECK) from deflate without one.
-// Deflate could begin so only with a stored block that is not the last and has a bit set in its padding, which no
-// encoder sets.
+// isZlib tells a zlib header (RFC 1950 §2.2: deflate, a window of at most 32 KiB, and FCHECK) from
+// deflate without one. Deflate could begin so only with a stored block that is not the last and has
+// a bit set in its padding, which no encoder sets.
 func isZlib(cmf, flg byte) bool {
 	return cmf&0x0f == 8 && cmf>>4 <= 7 && (int(cmf)<<8|int(flg))%31 == 0
 }

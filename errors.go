@@ -53,9 +53,10 @@ var (
 	// ErrSendEnded is what Write returns after CloseWrite or SendTrailers, and on a stream whose request has a Body.
 	ErrSendEnded = errors.New("hyper: the sending side of the stream has ended")
 
-	// ErrDrained is returned, inside a ConnError, for new requests on a connection that cannot take any more:
-	// the peer sent GOAWAY, the stream identifiers are used up, or the peer did not answer the PING that shows which streams it
-	// still counts (then it is ErrPingTimeout, too). Such requests are Retryable on another one.
+	// ErrDrained is returned, inside a ConnError, for new requests on a connection that cannot take
+	// any more: the peer sent GOAWAY, the stream identifiers are used up, or the peer did not
+	// answer the PING that shows which streams it still counts (then it is ErrPingTimeout, too).
+	// Such requests are Retryable on another one.
 	ErrDrained = errors.New("hyper: connection takes no more requests")
 
 	// ErrPingTimeout: the peer did not answer a PING in time (Config.PingTimeout).
@@ -68,19 +69,22 @@ var (
 	// open. It comes inside a StreamError, or a ConnError where it is the connection's window, which says how it stood.
 	ErrWindowStalled = errors.New("hyper: window manager grants nothing")
 
-	// ErrHandshakeTimeout: a connection was not ready within Config.HandshakeTimeout. Dialling, a proxy's answer to CONNECT and
-	// TLS have that time together, and then the peer's SETTINGS have it. It comes inside an error that names the phase.
+	// ErrHandshakeTimeout: a connection was not ready within Config.HandshakeTimeout. Dialling, a
+	// proxy's answer to CONNECT and TLS have that time together, and then the peer's SETTINGS have
+	// it. It comes inside an error that names the phase.
 	ErrHandshakeTimeout = errors.New("hyper: handshake timeout")
 )
 
-// prefix begins the text of every error of this package, once: an error inside another one loses it. Errors that
-// are not hyper's own, such as a context's, stay as they are, and the reset of a stream reads as net/http's after RoundTrip.
+// prefix begins the text of every error of this package, once: an error inside another one loses
+// it. Errors that are not hyper's own, such as a context's, stay as they are, and the reset of a
+// stream reads as net/http's after RoundTrip.
 const prefix = "hyper: "
 
 // bare returns the text of err for use inside another error's.
 func bare(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
 
-// withoutPrefix returns err for use inside an error of another package, which begins with a prefix of its own.
+// withoutPrefix returns err for use inside an error of another package, which begins with a prefix
+// of its own.
 func withoutPrefix(err error) error {
 	if bare(err) == err.Error() {
 		return err
@@ -100,7 +104,8 @@ func (e bareError) Timeout() bool {
 	return errors.As(e.error, &ne) && ne.Timeout()
 }
 
-// A causedError is one error and what is behind it: the end of a context and its cause, for instance.
+// A causedError is one error and what is behind it: the end of a context and its cause, for
+// instance.
 type causedError struct{ err, cause error }
 
 func (e causedError) Error() string   { return e.err.Error() + ": " + bare(e.cause) }
@@ -153,11 +158,12 @@ func (e *StreamError) notProcessed() bool {
 
 // A ConnError is the end of a connection. Every call that was waiting on it returns it, and every later call.
 //
-// Once the peer has sent GOAWAY, its fields are those of that GOAWAY however the connection is lost, and Err is how: a network
-// error, or a timeout. Where this side ends it, because the peer broke a rule after that, Code is what we sent, FromPeer is
-// false, LastStreamID and Debug are the peer's all the same, and Err has the peer's GOAWAY in it as a ConnError. Of several
-// GOAWAYs of the peer it has the last stream of the latest, the latest code that is not NO_ERROR, and all debug data, joined by "; "
-// up to 4 KiB.
+// Once the peer has sent GOAWAY, its fields are those of that GOAWAY however the connection is
+// lost, and Err is how: a network error, or a timeout. Where this side ends it, because the peer
+// broke a rule after that, Code is what we sent, FromPeer is false, LastStreamID and Debug are the
+// peer's all the same, and Err has the peer's GOAWAY in it as a ConnError. Of several GOAWAYs of
+// the peer it has the last stream of the latest, the latest code that is not NO_ERROR, and all
+// debug data, joined by "; " up to 4 KiB.
 type ConnError struct {
 	Code         ErrCode  // of the GOAWAY, sent or received; NoError where the connection was lost without one
 	FromPeer     bool     // the peer ended the connection
@@ -257,7 +263,8 @@ type RequestError struct {
 	Reason string // it quotes the value, up to 64 octets of it, where that is not a field that may hold a secret
 }
 
-// Error names the field, its value and what is wrong with it: `hyper: request: :path "foo bar" has a blank`.
+// Error names the field, its value and what is wrong with it: `hyper: request: :path "foo bar" has
+// a blank`.
 func (e *RequestError) Error() string {
 	field := e.Field
 	if !isToken(strings.TrimPrefix(field, ":")) {
@@ -268,7 +275,8 @@ func (e *RequestError) Error() string {
 
 func (e *RequestError) notProcessed() bool { return false }
 
-// quoted shows a value that a caller or a peer made up: in ASCII, on one line, and not at any length.
+// quoted shows a value that a caller or a peer made up: in ASCII, on one line, and not at any
+// length.
 func quoted(s string) string {
 	if len(s) > 64 {
 		return strconv.QuoteToASCII(s[:64]) + "…"
@@ -298,9 +306,9 @@ type MalformedError struct {
 
 func (e *MalformedError) Error() string { return prefix + "malformed message: " + e.Reason }
 
-// A NotHTTP2Error is returned by Dial and NewConn when TLS did not negotiate HTTP/2. Conn is the live connection,
-// handshake done, for the caller to use with another protocol or to close: it is the caller's now. It is Retryable, over
-// that protocol.
+// A NotHTTP2Error is returned by Dial and NewConn when TLS did not negotiate HTTP/2. Conn is the
+// live connection, handshake done, for the caller to use with another protocol or to close: it is
+// the caller's now. It is Retryable, over that protocol.
 type NotHTTP2Error struct {
 	Negotiated string // by ALPN; empty when the server chose nothing, which means HTTP/1.1
 	Conn       net.Conn
@@ -322,7 +330,8 @@ func (e *NotHTTP2Error) Error() string {
 func (e *NotHTTP2Error) notProcessed() bool { return true }
 
 // Retryable reports whether the peer has provably not processed the request that ended with err, so
-// that sending it again, on this or another connection, cannot do its work twice (RFC 9113 §8.7). It is true where
+// that sending it again, on this or another connection, cannot do its work twice (RFC 9113 §8.7).
+// It is true where
 //
 //   - the peer refused the stream, or its GOAWAY says that it did not look at it, and nothing of a response had come:
 //     no interim or final response, and no promise of a push;
@@ -330,16 +339,18 @@ func (e *NotHTTP2Error) notProcessed() bool { return true }
 //   - there was no connection to send it on: dialling failed, or the proxy refused, or TLS failed or did not negotiate HTTP/2,
 //     or any of that took longer than Config.HandshakeTimeout.
 //
-// It is false for a mistake of the caller's (*RequestError), for the end of the caller's context, and for a connection that the
-// caller has closed (ErrClosed). It looks into errors that wrap others, such as a *url.Error, and takes the outermost that is
-// hyper's; a *net.OpError of "dial" or "proxyconnect", which Transport returns as net/http does, counts as one.
+// It is false for a mistake of the caller's (*RequestError), for the end of the caller's context,
+// and for a connection that the caller has closed (ErrClosed). It looks into errors that wrap
+// others, such as a *url.Error, and takes the outermost that is hyper's; a *net.OpError of "dial"
+// or "proxyconnect", which Transport returns as net/http does, counts as one.
 func Retryable(err error) bool {
 	is, _ := notProcessed(err)
 	return is
 }
 
-// notProcessed finds the outermost error in err that knows whether the request was processed, and asks it. An error further in may be
-// about another request: that of a tunnel to a proxy below the connection.
+// notProcessed finds the outermost error in err that knows whether the request was processed, and
+// asks it. An error further in may be about another request: that of a tunnel to a proxy below the
+// connection.
 func notProcessed(err error) (is, known bool) {
 	switch e := err.(type) {
 	case nil:

@@ -395,7 +395,8 @@ func ExampleRequest_windowManager() {
 	// 1048576 <nil>
 }
 
-// Witness is a window manager that hears of every frame on its stream, as python hyper's managers do.
+// Witness is a window manager that hears of every frame on its stream, as python hyper's managers
+// do.
 func Witness(w *hyper.Window) hyper.WindowManager {
 	w.WatchFrames()
 	inner := hyper.Adaptive{}.New(w)

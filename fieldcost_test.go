@@ -12,7 +12,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// referenceBlock is a field block that puts one field into the compression table and then refers to it, n times, with an octet each.
+// referenceBlock is a field block that puts one field into the compression table and then refers to
+// it, n times, with an octet each.
 func referenceBlock(name, value string, n int) []byte {
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
@@ -24,7 +25,8 @@ func referenceBlock(name, value string, n int) []byte {
 	return block.Bytes()
 }
 
-// countFields counts what r's decoder hands out, in fields and in the octets of values that may be kept or searched for blanks.
+// countFields counts what r's decoder hands out, in fields and in the octets of values that may be
+// kept or searched for blanks.
 func countFields(r *frameReader) (fields, octets *int64) {
 	fields, octets = new(int64), new(int64)
 	r.dec.SetEmitFunc(func(f hpack.HeaderField) {
@@ -37,7 +39,8 @@ func countFields(r *frameReader) (fields, octets *int64) {
 	return fields, octets
 }
 
-// One octet of a block can stand for a field of 4 KiB. What it costs is bounded by the limit of a list, whatever TrimBlanks says.
+// One octet of a block can stand for a field of 4 KiB. What it costs is bounded by the limit of a
+// list, whatever TrimBlanks says.
 func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 	for _, trim := range []bool{false, true} {
 		t.Run(fmt.Sprintf("trim=%v", trim), func(t *testing.T) {
@@ -57,7 +60,8 @@ func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 	}
 }
 
-// A list between the limit and the hard limit costs its stream, and is decoded to its end: the compression state stays right.
+// A list between the limit and the hard limit costs its stream, and is decoded to its end: the
+// compression state stays right.
 func TestTrimmedListAboveTheLimitEndsItsStreamOnly(t *testing.T) {
 	block := referenceBlock("x", strings.Repeat("\t", 4000), 90)
 	again := []byte{indexed | 8, indexed | (staticFields + 1)} // :status: 200, and the field

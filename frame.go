@@ -126,8 +126,8 @@ func (r *frameReader) settingsAcked() {
 	r.table++ // what was a good block may be none now
 }
 
-// next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, whose header is returned with it, ready
-// to go on; any other error is the end.
+// next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, whose
+// header is returned with it, ready to go on; any other error is the end.
 func (r *frameReader) next() (f frame, err error) {
 	if r.left > 0 {
 		return r.nextPart(false)
@@ -205,8 +205,9 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	return h, nil
 }
 
-// begin reads the header of the peer's first frame, and judges its octets before anything is made of them: what another protocol says
-// reads as a frame of some megabytes, or as none, if less than a header comes.
+// begin reads the header of the peer's first frame, and judges its octets before anything is made
+// of them: what another protocol says reads as a frame of some megabytes, or as none, if less than
+// a header comes.
 func (r *frameReader) begin() error {
 	for n := 1; n <= wire.HeaderLen; n = r.w - r.r + 1 {
 		err := r.fill(n)
@@ -223,7 +224,8 @@ func (r *frameReader) begin() error {
 	return nil
 }
 
-// The octets with which a TLS record begins (RFC 8446 §5.1): its type, and the first of its version.
+// The octets with which a TLS record begins (RFC 8446 §5.1): its type, and the first of its
+// version.
 const (
 	firstRecordType = 20
 	lastRecordType  = 23
@@ -235,13 +237,15 @@ func isRecord(p []byte) bool {
 	return len(p) >= 2 && firstRecordType <= p[0] && p[0] <= lastRecordType && p[1] == recordVersion
 }
 
-// saysAll reports whether fewer octets than a frame header are a whole message of another protocol: a line, or a TLS alert.
+// saysAll reports whether fewer octets than a frame header are a whole message of another protocol:
+// a line, or a TLS alert.
 func saysAll(p []byte) bool {
 	return bytes.IndexByte(p, '\n') > 0 || isRecord(p) && len(p) >= alertSize
 }
 
-// otherProtocol names the protocol of a peer that began with p, "" where that can be HTTP/2. A frame header of text would be one of more
-// than 2 MiB and of an unknown type, as SETTINGS never are.
+// otherProtocol names the protocol of a peer that began with p, "" where that can be HTTP/2. A
+// frame header of text would be one of more than 2 MiB and of an unknown type, as SETTINGS never
+// are.
 func otherProtocol(p []byte) string {
 	if isRecord(p) {
 		return fmt.Sprintf("a TLS record (%x)", p[:min(len(p), alertSize)])
@@ -449,7 +453,8 @@ func (r *frameReader) decode(block []byte) error {
 		if _, err := r.dec.Write(part); err != nil {
 			return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
 		}
-		// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is closed. This closes it.
+		// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is
+		// closed. This closes it.
 		if r.listSize > r.hardLimit() {
 			return &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field section of more than %d octets", r.hardLimit())}
 		}
@@ -473,12 +478,12 @@ func (r *frameReader) decode(block []byte) error {
 // hardLimit is the size of a decoded list at which the connection ends.
 func (r *frameReader) hardLimit() int64 { return 2 * r.limit }
 
-// decodeStep is how many octets of a block are decoded before the size of the list is looked at again. One octet can
-// stand for an entry that fills the compression table.
+// decodeStep is how many octets of a block are decoded before the size of the list is looked at
+// again. One octet can stand for an entry that fills the compression table.
 const decodeStep = 1 << 10
 
-// repeats reports whether the list is so large, and so much larger than its block, that it repeats entries of the compression
-// table many times.
+// repeats reports whether the list is so large, and so much larger than its block, that it repeats
+// entries of the compression table many times.
 func (r *frameReader) repeats(block []byte) bool {
 	const large, ratio = 16 << 10, 64
 	return r.listSize > large && r.listSize > ratio*int64(len(block))
@@ -493,9 +498,9 @@ func (r *frameReader) lend() []Field {
 	return r.last.fields[1:]
 }
 
-// addField is the decoder's sink. Past the limit it only counts: names and values stay where the decoder's
-// table has them, so a block of references cannot grow memory. A value is counted as it was sent, blanks included, so
-// that no more than the limit is ever searched for blanks.
+// addField is the decoder's sink. Past the limit it only counts: names and values stay where the
+// decoder's table has them, so a block of references cannot grow memory. A value is counted as it
+// was sent, blanks included, so that no more than the limit is ever searched for blanks.
 func (r *frameReader) addField(f hpack.HeaderField) {
 	r.listSize += int64(len(f.Name)) + int64(len(f.Value)) + 32
 	if r.listSize > r.limit {
@@ -551,8 +556,8 @@ func (r *frameReader) checkBlock(p []byte) string {
 	return ""
 }
 
-// skipField passes over one field, or one table-size update, at the beginning of a block (RFC 7541 §6). n is its index, or
-// the size. reason says what is wrong with its shape, or "".
+// skipField passes over one field, or one table-size update, at the beginning of a block (RFC 7541
+// §6). n is its index, or the size. reason says what is wrong with its shape, or "".
 func skipField(p []byte) (n uint64, rest []byte, reason string) {
 	var ok bool
 	prefix := byte(4)
@@ -584,8 +589,8 @@ func skipField(p []byte) (n uint64, rest []byte, reason string) {
 	return n, p, ""
 }
 
-// wholeFields returns how many octets the first fields of a block take that are at least least octets long, or all of them. The
-// block has passed checkBlock.
+// wholeFields returns how many octets the first fields of a block take that are at least least
+// octets long, or all of them. The block has passed checkBlock.
 func wholeFields(block []byte, least int) int {
 	if len(block) <= least {
 		return len(block)

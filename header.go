@@ -239,14 +239,14 @@ func isToken(s string) bool {
 }
 
 const (
-	// maxListElements and maxListSize bound what is read of a field that is a list (RFC 9110 §5.6.1): the peer can
-	// repeat a long value for an octet each, by way of the compression table.
+	// maxListElements and maxListSize bound what is read of a field that is a list (RFC 9110
+	// §5.6.1): the peer can repeat a long value for an octet each, by way of the compression table.
 	maxListElements = 32
 	maxListSize     = 1024 // octets of all values
 )
 
-// listElements yields the elements of a field's values, without the blanks around them; empty elements count. In place
-// of what goes beyond the bounds it yields false, once.
+// listElements yields the elements of a field's values, without the blanks around them; empty
+// elements count. In place of what goes beyond the bounds it yields false, once.
 func listElements(values iter.Seq[string]) iter.Seq2[string, bool] {
 	return func(yield func(string, bool) bool) {
 		count, size := 0, 0
@@ -299,8 +299,9 @@ func checkField(name, value string) error {
 	return nil
 }
 
-// badValue makes the error of a field that has the wrong value, and quotes it. It is not for fields that may hold a secret: errors are
-// logged, and a token with the newline of the file that it came from is the commonest of bad values.
+// badValue makes the error of a field that has the wrong value, and quotes it. It is not for fields
+// that may hold a secret: errors are logged, and a token with the newline of the file that it came
+// from is the commonest of bad values.
 func badValue(name, value, reason string) *RequestError {
 	return &RequestError{name, quoted(value) + " " + reason}
 }
@@ -315,7 +316,8 @@ func badToken(s string) string {
 	return "it is empty"
 }
 
-// badAuthority makes the error of what is not host or host:port. It does not quote userinfo, which may have a password.
+// badAuthority makes the error of what is not host or host:port. It does not quote userinfo, which
+// may have a password.
 func badAuthority(s string) *RequestError {
 	const name = ":authority"
 	if strings.Contains(s, "@") {
@@ -359,10 +361,10 @@ func badOctet(c byte) string {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// malformedField says what is wrong with a regular field that the peer sent, or "".
-// RFC 9113 §8.2.1: names have no upper case, no octet outside 0x21–0x7e and no colon after the first; values
-// have no NUL, CR or LF and no blank at either end. RFC 9110 §5.5 calls the other control characters invalid; they are refused too, as
-// net/http refuses them.
+// malformedField says what is wrong with a regular field that the peer sent, or "". RFC 9113
+// §8.2.1: names have no upper case, no octet outside 0x21–0x7e and no colon after the first; values
+// have no NUL, CR or LF and no blank at either end. RFC 9110 §5.5 calls the other control
+// characters invalid; they are refused too, as net/http refuses them.
 func malformedField(name, value string) string {
 	if name == "" {
 		return "a field without a name"
@@ -381,8 +383,8 @@ func malformedField(name, value string) string {
 	return ""
 }
 
-// hasTE reports whether a section has the field te. RFC 9113 §8.2.2 allows it in a request alone: in a
-// response or its trailers it is malformed.
+// hasTE reports whether a section has the field te. RFC 9113 §8.2.2 allows it in a request alone:
+// in a response or its trailers it is malformed.
 func hasTE(fields []Field) bool {
 	return slices.ContainsFunc(fields, func(f Field) bool { return f.Name == "te" })
 }
@@ -403,11 +405,12 @@ func hasControl(value string) bool {
 	return false
 }
 
-// isControl reports whether c is an octet that RFC 9110 §5.5 does not allow in a field value: a control character other than
-// the horizontal tab.
+// isControl reports whether c is an octet that RFC 9110 §5.5 does not allow in a field value: a
+// control character other than the horizontal tab.
 func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
 
-// printable makes text of the peer fit to be shown to people. What is beyond 64 octets is cut off. See escape.
+// printable makes text of the peer fit to be shown to people. What is beyond 64 octets is cut off.
+// See escape.
 func printable(s string) string {
 	const most = 64
 	if len(s) <= most {
@@ -420,9 +423,9 @@ func printable(s string) string {
 	return escape(s[:end]) + "…"
 }
 
-// escape writes what a terminal, or a reader, could take for something else as Go would in a string literal: control characters of
-// ASCII and of Unicode (U+0080 to U+009F), marks that change the direction of the text around them, everything else that does not
-// show, and what is not UTF-8.
+// escape writes what a terminal, or a reader, could take for something else as Go would in a string
+// literal: control characters of ASCII and of Unicode (U+0080 to U+009F), marks that change the
+// direction of the text around them, everything else that does not show, and what is not UTF-8.
 func escape(s string) string {
 	shows := func(r rune, size int) bool { return strconv.IsPrint(r) && (r != utf8.RuneError || size > 1) }
 	clean := 0 // octets at the beginning that stay as they are

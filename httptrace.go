@@ -24,7 +24,8 @@ func traceOf(ctx context.Context) *clientTrace {
 	return &clientTrace{hooks: hooks}
 }
 
-// wantsInterims reports whether a hook hears of interim responses. Without one they are dropped as they come, and none can be too many.
+// wantsInterims reports whether a hook hears of interim responses. Without one they are dropped as
+// they come, and none can be too many.
 func (t *clientTrace) wantsInterims() bool {
 	return t != nil && (t.hooks.Got1xxResponse != nil || t.hooks.Got100Continue != nil || t.hooks.GotFirstResponseByte != nil)
 }

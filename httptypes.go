@@ -21,8 +21,9 @@ import (
 // its fields with lower-case names, sorted, without those that are HTTP/1's own, its body and trailers. What cannot be said
 // in HTTP/2 is a *RequestError. The body stays the caller's to close until Do or Open is called.
 //
-// An internationalized host becomes its ASCII form, the name that net/http dials (idna.Lookup of golang.org/x/net), or is a
-// *RequestError. CONNECT has no scheme and no path, whatever its URL has, as with net/http.
+// An internationalized host becomes its ASCII form, the name that net/http dials (idna.Lookup of
+// golang.org/x/net), or is a *RequestError. CONNECT has no scheme and no path, whatever its URL
+// has, as with net/http.
 //
 // An *http.Request without a User-Agent gets the connection's; one that has an empty one gets none.
 func FromHTTPRequest(req *http.Request) (*Request, error) {
@@ -105,8 +106,8 @@ func checkConnectionFields(h http.Header) error {
 	return nil
 }
 
-// asciiAuthority returns host, a name with or without a port, in the form that goes on the wire: an internationalized name in
-// its ASCII form, an IPv6 address without its zone (RFC 6874 §4).
+// asciiAuthority returns host, a name with or without a port, in the form that goes on the wire: an
+// internationalized name in its ASCII form, an IPv6 address without its zone (RFC 6874 §4).
 func asciiAuthority(host string) (string, error) {
 	if host == "" {
 		return "", &RequestError{":authority", "is empty: the URL has no host"}
@@ -126,7 +127,8 @@ func asciiAuthority(host string) (string, error) {
 	return name + ":" + port, nil
 }
 
-// withoutZone returns authority without the zone of an IPv6 address, which means something on this machine only.
+// withoutZone returns authority without the zone of an IPv6 address, which means something on this
+// machine only.
 func withoutZone(authority string) string {
 	from, to := strings.IndexByte(authority, '%'), strings.IndexByte(authority, ']')
 	if from < 0 || to < from || authority[0] != '[' {
@@ -144,7 +146,8 @@ func isASCII(s string) bool {
 	return true
 }
 
-// urlHost returns the host of u as it is dialed: in ASCII and in lower case, but for the zone of an IPv6 address.
+// urlHost returns the host of u as it is dialed: in ASCII and in lower case, but for the zone of an
+// IPv6 address.
 func urlHost(u *url.URL) (string, error) {
 	host := u.Hostname()
 	address, zone, hasZone := strings.Cut(host, "%")
@@ -161,8 +164,8 @@ func urlHost(u *url.URL) (string, error) {
 	return lower(host), nil
 }
 
-// asciiName returns the ASCII form of an internationalized host name (RFC 5890 §2.3.2.1). It is the name that net/http dials,
-// which is idna.Lookup's of golang.org/x/net.
+// asciiName returns the ASCII form of an internationalized host name (RFC 5890 §2.3.2.1). It is the
+// name that net/http dials, which is idna.Lookup's of golang.org/x/net.
 func asciiName(host string) (string, error) {
 	if name := asciiNames.get(host); name != "" {
 		return name, nil
@@ -208,8 +211,9 @@ func (c *nameCache) put(host, name string) {
 	c.names[strings.Clone(host)] = name
 }
 
-// netHTTPName returns the name that net/http dials for host, which is host itself where it cannot be mapped. The tables of
-// idna.Lookup are in every program that uses net/http, and nothing else of the standard library gives them out.
+// netHTTPName returns the name that net/http dials for host, which is host itself where it cannot
+// be mapped. The tables of idna.Lookup are in every program that uses net/http, and nothing else of
+// the standard library gives them out.
 func netHTTPName(host string) (name string) {
 	t := http.Transport{
 		DisableKeepAlives: true,
@@ -437,10 +441,12 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	return answer
 }
 
-// maxAnnounced bounds how many trailers a response announces, empty elements of the list included. More may come.
+// maxAnnounced bounds how many trailers a response announces, empty elements of the list included.
+// More may come.
 const maxAnnounced = 100
 
-// announcedTrailer returns the names in the values of Trailer as keys, and nil where there are none.
+// announcedTrailer returns the names in the values of Trailer as keys, and nil where there are
+// none.
 func announcedTrailer(lists []string) (trailer http.Header) {
 	left := maxAnnounced
 	for _, list := range lists {

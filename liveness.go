@@ -266,8 +266,8 @@ func (c *Conn) keepAliveAtLocked() time.Duration {
 	return c.progressAt + c.cfg.KeepAlive
 }
 
-// pingByLocked is when an unanswered question means that the peer is dead. Whole frames show that it is not, and so do
-// many octets of a large one, behind which the answer may be stuck.
+// pingByLocked is when an unanswered question means that the peer is dead. Whole frames show that
+// it is not, and so do many octets of a large one, behind which the answer may be stuck.
 func (c *Conn) pingByLocked() time.Duration {
 	p := c.keeperLocked()
 	if p == nil || c.cfg.PingTimeout < 0 {
@@ -276,8 +276,8 @@ func (c *Conn) pingByLocked() time.Duration {
 	return max(p.sent, c.progressAt) + c.cfg.PingTimeout
 }
 
-// slotPingByLocked is when the answer to a PING for slots is overdue, or when one may be sent though another was not answered;
-// 0: neither.
+// slotPingByLocked is when the answer to a PING for slots is overdue, or when one may be sent
+// though another was not answered; 0: neither.
 func (c *Conn) slotPingByLocked() time.Duration {
 	if c.mute || c.cfg.PingTimeout < 0 {
 		return 0
@@ -293,8 +293,8 @@ func (c *Conn) slotPingByLocked() time.Duration {
 	return 0
 }
 
-// judgeSlotPingLocked does what is due then. A peer that does not answer would keep those who wait for a slot for ever, though
-// it lives.
+// judgeSlotPingLocked does what is due then. A peer that does not answer would keep those who wait
+// for a slot for ever, though it lives.
 func (c *Conn) judgeSlotPingLocked() {
 	if at := c.slotPingByLocked(); at == 0 || c.now < at {
 		return
@@ -318,7 +318,8 @@ func (c *Conn) keeperLocked() *ping {
 	return nil
 }
 
-// minSilence is how long a peer may be silent before the timeout of a request says something about it.
+// minSilence is how long a peer may be silent before the timeout of a request says something about
+// it.
 const minSilence = 100 * time.Millisecond
 
 // suspectLocked is called when a request has timed out. If the peer has sent nothing since the
@@ -381,8 +382,8 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	return p.rtt, nil
 }
 
-// dropPingLocked forgets a PING whose answer nobody waits for any more. Those who wait for a slot may have counted on it: they get
-// a PING of their own.
+// dropPingLocked forgets a PING whose answer nobody waits for any more. Those who wait for a slot
+// may have counted on it: they get a PING of their own.
 func (c *Conn) dropPingLocked(p *ping) {
 	if i := slices.Index(c.pings, p); i >= 0 {
 		c.pings = slices.Delete(c.pings, i, i+1)
@@ -413,7 +414,8 @@ func (c *Conn) watchSlotPingLocked() {
 	}
 }
 
-// askAgainAtLocked is when a PING for slots may follow those that are not answered. One for slots has its own end.
+// askAgainAtLocked is when a PING for slots may follow those that are not answered. One for slots
+// has its own end.
 func (c *Conn) askAgainAtLocked() (at time.Duration) {
 	for _, p := range c.pings {
 		if p.slots || c.cfg.PingTimeout < 0 {
@@ -501,8 +503,9 @@ func (c *Conn) noiseLocked() error {
 	return nil
 }
 
-// chargeInterimLocked counts an interim response. Beyond a few, the budget is that of frames that carry nothing: one every few
-// milliseconds may go on for ever, as in an upload whose progress they tell.
+// chargeInterimLocked counts an interim response. Beyond a few, the budget is that of frames that
+// carry nothing: one every few milliseconds may go on for ever, as in an upload whose progress they
+// tell.
 func (s *Stream) chargeInterimLocked() error {
 	i := &s.extrasLocked().interims
 	if i.count++; i.count > freeInterims && !s.c.noise.take(s.c.now) {
@@ -511,8 +514,9 @@ func (s *Stream) chargeInterimLocked() error {
 	return nil
 }
 
-// chargeFloodLocked counts a frame whose octets are discarded. It costs as much as one that carries nothing, and once
-// more for each floodOctets, so that all of them together are bounded in octets, too.
+// chargeFloodLocked counts a frame whose octets are discarded. It costs as much as one that carries
+// nothing, and once more for each floodOctets, so that all of them together are bounded in octets,
+// too.
 func (c *Conn) chargeFloodLocked(octets int64) error {
 	if !c.noise.takeMany(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
 		return connErr(EnhanceYourCalm, "too many octets that are discarded")

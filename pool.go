@@ -167,8 +167,8 @@ func (h *host) only() *pooledConn {
 	return nil
 }
 
-// conn returns a connection with a slot reserved for one request. The request keeps its turn, 0 at first, while it comes back
-// because the slot was not there any more when it was to be used.
+// conn returns a connection with a slot reserved for one request. The request keeps its turn, 0 at
+// first, while it comes back because the slot was not there any more when it was to be used.
 func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (*pooledConn, error) {
 	h.mu.Lock()
 	if *turn == 0 {

@@ -104,7 +104,8 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	return nil, fmt.Errorf("hyper: proxy: the scheme %q is not http, https or socks5", u.Scheme)
 }
 
-// dialSOCKS returns the connection to the proxy itself as the tunnel to addr: the one that the dialer returns hides its CloseWrite.
+// dialSOCKS returns the connection to the proxy itself as the tunnel to addr: the one that the
+// dialer returns hides its CloseWrite.
 func dialSOCKS(ctx context.Context, direct dialFunc, u *url.URL, addr string) (nc net.Conn, err error) {
 	d, err := proxy.FromURL(u, dialFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if nc, err = direct(ctx, network, addr); err != nil {

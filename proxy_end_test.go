@@ -13,7 +13,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The last words of a connection arrive through every kind of tunnel: the GOAWAY, and close_notify behind it.
+// The last words of a connection arrive through every kind of tunnel: the GOAWAY, and close_notify
+// behind it.
 func TestGoAwayArrivesThroughProxies(t *testing.T) {
 	h2, _ := newHTTP2Proxy(t, func(http.ResponseWriter, *http.Request) bool { return true })
 	socks := listen(t, func(l *listener, nc net.Conn) { serveSOCKS(l, nc, "", "", func(string) {}) })

@@ -19,17 +19,20 @@ import (
 // an authority that the connection is authoritative for, with a safe and cacheable method and no body.
 // Anything else is refused with PROTOCOL_ERROR.
 //
-// A promise waits to be claimed, that is, to be yielded by Pushes. It can be claimed while the response that it was
-// made with goes on, and after that response has come to its end, whether or not its body was closed then. It is cancelled
-// where the body is closed before its end, and where the request's context or Reset ends the exchange. The promises of
-// one connection that wait hold 8 MiB at most in all, fields and bodies; and no promise waits for longer than a minute
-// after its response has ended or was last read. To make room for new ones, the oldest whose response has ended is given up
-// first; where there is none, the new one is refused. What is given up or refused so is a *PushLostError of Pushes.
+// A promise waits to be claimed, that is, to be yielded by Pushes. It can be claimed while the
+// response that it was made with goes on, and after that response has come to its end, whether or
+// not its body was closed then. It is cancelled where the body is closed before its end, and where
+// the request's context or Reset ends the exchange. The promises of one connection that wait hold 8
+// MiB at most in all, fields and bodies; and no promise waits for longer than a minute after its
+// response has ended or was last read. To make room for new ones, the oldest whose response has
+// ended is given up first; where there is none, the new one is refused. What is given up or refused
+// so is a *PushLostError of Pushes.
 type PushPolicy struct {
-	// Max is how many pushes may be under way or wait to be claimed, on the whole connection: 100 where it is 0. It
-	// is announced as SETTINGS_MAX_CONCURRENT_STREAMS. A promise beyond it takes the place of the oldest that waits and whose response
-	// has ended, or is refused with REFUSED_STREAM. Pushes that nobody reads hold the connection's window, so Max times
-	// the initial stream window should stay well below that.
+	// Max is how many pushes may be under way or wait to be claimed, on the whole connection: 100
+	// where it is 0. It is announced as SETTINGS_MAX_CONCURRENT_STREAMS. A promise beyond it takes
+	// the place of the oldest that waits and whose response has ended, or is refused with
+	// REFUSED_STREAM. Pushes that nobody reads hold the connection's window, so Max times the
+	// initial stream window should stay well below that.
 	Max int
 
 	// Accept is asked about each promise that passed the checks; a false answer refuses it with CANCEL. It
@@ -43,8 +46,8 @@ const (
 	promiseOverhead  = 1 << 10     // octets that one takes beside its fields and body
 )
 
-// A PushLostError says that promises of the peer were lost before Pushes could yield them, for want of room or time:
-// see PushPolicy. It comes after those that were not lost.
+// A PushLostError says that promises of the peer were lost before Pushes could yield them, for want
+// of room or time: see PushPolicy. It comes after those that were not lost.
 type PushLostError struct {
 	StreamID uint32 // of the response that they were made with
 	Refused  int    // at once, as there was no room
@@ -63,9 +66,10 @@ func (p PushPolicy) withDefaults() PushPolicy {
 	return p
 }
 
-// A Push is a response that the peer sends without having been asked for it. Until Response is called, it holds no
-// more than the initial stream window (64 KiB where Config says nothing else) and its fields. Once Pushes has yielded it, it is the
-// caller's: it counts against PushPolicy.Max until it has ended, and ends by being read, with Cancel, or with the connection.
+// A Push is a response that the peer sends without having been asked for it. Until Response is
+// called, it holds no more than the initial stream window (64 KiB where Config says nothing else)
+// and its fields. Once Pushes has yielded it, it is the caller's: it counts against PushPolicy.Max
+// until it has ended, and ends by being read, with Cancel, or with the connection.
 type Push struct {
 	Request  *Request // that the peer answers: method, scheme, authority, path and header
 	ParentID uint32   // the stream of the promise
@@ -79,7 +83,8 @@ type Push struct {
 	settled bool    // it counts no more
 }
 
-// unclaimed are the promises of a connection that wait to be claimed. It is guarded by the connection's mu.
+// unclaimed are the promises of a connection that wait to be claimed. It is guarded by the
+// connection's mu.
 type unclaimed struct {
 	waiting []*Push // oldest first
 	held    int64   // octets that they hold
@@ -104,7 +109,8 @@ func (u *unclaimed) remove(p *Push) {
 	u.waiting = slices.Delete(u.waiting, i, i+1)
 }
 
-// oldest is the one to be given up first: the response that it was made with has ended. Nil: there is none.
+// oldest is the one to be given up first: the response that it was made with has ended. Nil: there
+// is none.
 func (u *unclaimed) oldest() *Push {
 	for _, p := range u.waiting {
 		if p.parent.recvErr != nil {
@@ -114,7 +120,8 @@ func (u *unclaimed) oldest() *Push {
 	return nil
 }
 
-// forget is for a connection that has ended: what has come can still be claimed, and belongs to the responses.
+// forget is for a connection that has ended: what has come can still be claimed, and belongs to the
+// responses.
 func (u *unclaimed) forget() {
 	if u == nil {
 		return
@@ -125,7 +132,8 @@ func (u *unclaimed) forget() {
 	u.waiting, u.held = nil, 0
 }
 
-// evictPromisesLocked gives promises up until size more octets can be held. It reports false where they cannot.
+// evictPromisesLocked gives promises up until size more octets can be held. It reports false where
+// they cannot.
 func (c *Conn) evictPromisesLocked(size int64) bool {
 	for c.unclaimed.held+size > maxUnclaimedSize {
 		p := c.unclaimed.oldest()
@@ -137,7 +145,8 @@ func (c *Conn) evictPromisesLocked(size int64) bool {
 	return true
 }
 
-// chargeLocked counts size more octets that the push holds, if it waits to be claimed. Where there is no room for them, it is given up.
+// chargeLocked counts size more octets that the push holds, if it waits to be claimed. Where there
+// is no room for them, it is given up.
 func (p *Push) chargeLocked(size int64) {
 	c := p.s.c
 	if p.parent != nil && !c.evictPromisesLocked(size) && p.parent != nil {
@@ -169,7 +178,8 @@ func (s *Stream) lostPushesLocked() *PushLostError {
 	return x.lost
 }
 
-// agePromisesLocked begins, or begins again, the time that the stream's promises may wait, as it has ended or was read after that.
+// agePromisesLocked begins, or begins again, the time that the stream's promises may wait, as it
+// has ended or was read after that.
 func (s *Stream) agePromisesLocked() {
 	if !s.extras.promised() || s.recvErr == nil {
 		return
@@ -261,8 +271,8 @@ func (p *Push) settleLocked() {
 	p.s.c.pushes--
 }
 
-// Pushes yields the promises made on the stream. See Response.Pushes; here they can be had before the response. Where Config.Push
-// is nil there are none.
+// Pushes yields the promises made on the stream. See Response.Pushes; here they can be had before
+// the response. Where Config.Push is nil there are none.
 func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
 	mustHave(ctx != nil, "Pushes", "context.Context")
 	return func(yield func(*Push, error) bool) {
@@ -321,7 +331,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	switch {
 	case parent != nil && parent.push == nil && parent.state.CanRecv():
 	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
-		// RFC 9113 §5.1: we ended the parent, and the peer had not heard yet. The promise is real all the same.
+		// RFC 9113 §5.1: we ended the parent, and the peer had not heard yet. The promise is real
+		// all the same.
 	default:
 		return connErr(ProtocolError, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
 	}

@@ -195,9 +195,9 @@ func (c *Conn) isIdleLocked(id uint32) bool {
 	return id > c.lastPushID
 }
 
-// strayDataLocked discards DATA on a stream that is not there. RFC 9113 §5.1: what comes on a stream that we reset was under
-// way, and what comes on any other closed stream may be discarded, too. It is not answered: on a closed stream nothing may be
-// sent.
+// strayDataLocked discards DATA on a stream that is not there. RFC 9113 §5.1: what comes on a
+// stream that we reset was under way, and what comes on any other closed stream may be discarded,
+// too. It is not answered: on a closed stream nothing may be sent.
 func (c *Conn) strayDataLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ProtocolError, "DATA on the idle stream %d", f.StreamID)
@@ -217,7 +217,8 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	return c.noiseLocked()
 }
 
-// strayHeadersLocked discards a field section on a stream that is not there. It has been decoded, for the compression state.
+// strayHeadersLocked discards a field section on a stream that is not there. It has been decoded,
+// for the compression state.
 func (c *Conn) strayHeadersLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ProtocolError, "HEADERS on the idle stream %d", f.StreamID)

@@ -352,7 +352,8 @@ func TestFrameOnAnIdleStreamEndsTheConnection(t *testing.T) {
 	}
 }
 
-// RFC 9113 §8.2.1, RFC 9110 §5.5: what a field name or value must not have in it never reaches the caller, in whatever place it is.
+// RFC 9113 §8.2.1, RFC 9110 §5.5: what a field name or value must not have in it never reaches the
+// caller, in whatever place it is.
 func TestEachOctetInEachPlaceOfAResponse(t *testing.T) {
 	// RFC 9110 §5.6.2 has these in a token, and RFC 9113 §8.2 no upper case.
 	inName := func(c byte) bool {

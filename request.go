@@ -15,10 +15,11 @@ import (
 
 // A Request is what Do and Open send. They do not change it.
 //
-// Until the exchange is over, the caller must not change the Request, what its Header and Trailer hold, or the memory of a Body
-// that is sent from there. The exchange is over when Do or Open has returned an error, or when the response's Body.Close,
-// Stream.Reset or Conn.Close has returned; nothing of the Request is looked at after that. The end of the response's body
-// alone does not end the exchange: the request may still be on its way.
+// Until the exchange is over, the caller must not change the Request, what its Header and Trailer
+// hold, or the memory of a Body that is sent from there. The exchange is over when Do or Open has
+// returned an error, or when the response's Body.Close, Stream.Reset or Conn.Close has returned;
+// nothing of the Request is looked at after that. The end of the response's body alone does not end
+// the exchange: the request may still be on its way.
 type Request struct {
 	Method    string // GET where it is empty
 	Scheme    string // the connection's where it is empty; CONNECT without Protocol has none
@@ -26,9 +27,10 @@ type Request struct {
 	Path      string // absolute path and query; "/" where it is empty; "*" for OPTIONS; CONNECT without Protocol has none
 	Protocol  string // of an extended CONNECT (RFC 8441), which waits for the peer's SETTINGS to allow it
 
-	// Header is sent in its order. Pseudo-header fields at its beginning are sent first and in their order, in the place
-	// of the fields above. Names may be in any case. Each pair of a Cookie is sent as a field of its own, without the blanks
-	// around it; a Cookie without a pair is not sent (RFC 9113 §8.2.3).
+	// Header is sent in its order. Pseudo-header fields at its beginning are sent first and in
+	// their order, in the place of the fields above. Names may be in any case. Each pair of a
+	// Cookie is sent as a field of its own, without the blanks around it; a Cookie without a pair
+	// is not sent (RFC 9113 §8.2.3).
 	Header Header
 
 	// Bare sends Header as it is: no user-agent, accept-encoding or content-length is added.
@@ -36,13 +38,14 @@ type Request struct {
 
 	noUserAgent, noAcceptEncoding bool // what FromHTTPRequest knows, and no other caller needs to say
 
-	// Body is the content; nil for none. A *bytes.Reader, *bytes.Buffer or *strings.Reader is sent from its memory, without being
-	// read, and can be sent again. Any other reader is read by a goroutine that ends with the upload; a panic of its Read or
-	// Close there ends the program.
+	// Body is the content; nil for none. A *bytes.Reader, *bytes.Buffer or *strings.Reader is sent
+	// from its memory, without being read, and can be sent again. Any other reader is read by a
+	// goroutine that ends with the upload; a panic of its Read or Close there ends the program.
 	//
-	// If Body is an io.Closer, it is closed exactly once: when it has been read to its end, before the end of the request is
-	// sent; by Do or Open, before they return, if nothing is sent; else when the exchange ends, on a goroutine of its own,
-	// perhaps after Do has returned. A Read that is in progress then may go on after Close, and is the last.
+	// If Body is an io.Closer, it is closed exactly once: when it has been read to its end, before
+	// the end of the request is sent; by Do or Open, before they return, if nothing is sent; else
+	// when the exchange ends, on a goroutine of its own, perhaps after Do has returned. A Read that
+	// is in progress then may go on after Close, and is the last.
 	Body io.Reader
 
 	// ContentLength is the length of Body, or of what will be written to a stream of Open, checked when it is sent. 0: found
@@ -50,14 +53,14 @@ type Request struct {
 	// not looked for.
 	ContentLength int64
 
-	// Trailer is sent after Body, as it is when Body has ended. If it is larger than the peer's MAX_HEADER_LIST_SIZE then, the
-	// stream is reset with CANCEL, for a *RequestError.
+	// Trailer is sent after Body, as it is when Body has ended. If it is larger than the peer's
+	// MAX_HEADER_LIST_SIZE then, the stream is reset with CANCEL, for a *RequestError.
 	Trailer Header
 
-	// Informational is called for each 1xx response, on the goroutine that waits for the response. Its error
-	// resets the stream and is returned from there. A body that waits for 100 (Continue) goes when the call has returned.
-	// Their number has no limit, but 100 of them, or 64 KiB of their fields, may wait for it; the stream is reset beyond that. Nil: they
-	// are dropped.
+	// Informational is called for each 1xx response, on the goroutine that waits for the response.
+	// Its error resets the stream and is returned from there. A body that waits for 100 (Continue)
+	// goes when the call has returned. Their number has no limit, but 100 of them, or 64 KiB of
+	// their fields, may wait for it; the stream is reset beyond that. Nil: they are dropped.
 	Informational func(status int, header Header) error
 
 	// WindowManager overrides Config.WindowManager for this stream.
@@ -376,8 +379,8 @@ func (p *plan) write(w fieldSink) {
 	}
 }
 
-// cutCookie returns the first pair of a Cookie's value without the blanks around it, and what follows the pair. It passes over
-// places that have no pair; "" means that there is none left.
+// cutCookie returns the first pair of a Cookie's value without the blanks around it, and what
+// follows the pair. It passes over places that have no pair; "" means that there is none left.
 func cutCookie(value string) (pair, rest string) {
 	for rest = value; pair == "" && rest != ""; {
 		pair, rest, _ = strings.Cut(rest, ";")

@@ -53,11 +53,13 @@ func (r *Response) Trailer() Header {
 	return r.s.extras.trailers()
 }
 
-// Pushes yields what the peer promises with this response (RFC 9113 §8.4), which is nothing where Config.Push is nil, as it comes, until
-// the response has ended, be it read or not; the promises may come before, between and after its header and body. Each promise is yielded
-// once, and is the caller's then: to be read, or cancelled. It may be called before, while and after the body is read, and after the
-// body was closed at its end. An error ends the sequence: that of the response, ctx's, or a *PushLostError where promises were
-// refused or given up for want of room or time (see PushPolicy).
+// Pushes yields what the peer promises with this response (RFC 9113 §8.4), which is nothing where
+// Config.Push is nil, as it comes, until the response has ended, be it read or not; the promises
+// may come before, between and after its header and body. Each promise is yielded once, and is the
+// caller's then: to be read, or cancelled. It may be called before, while and after the body is
+// read, and after the body was closed at its end. An error ends the sequence: that of the response,
+// ctx's, or a *PushLostError where promises were refused or given up for want of room or time (see
+// PushPolicy).
 func (r *Response) Pushes(ctx context.Context) iter.Seq2[*Push, error] { return r.s.Pushes(ctx) }
 
 // extras are what few responses have.
@@ -120,7 +122,8 @@ func (i *interims) take() interim {
 	return first
 }
 
-// How many interim responses of a stream may wait for Request.Informational, and the size of their fields in octets.
+// How many interim responses of a stream may wait for Request.Informational, and the size of their
+// fields in octets.
 const (
 	maxInterims    = 100
 	maxInterimSize = 64 << 10
@@ -217,8 +220,8 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 	return nil
 }
 
-// recvInterimLocked takes a 1xx response. Where there is no Request.Informational it is done with at once; else it waits for the
-// caller of Response, who calls that.
+// recvInterimLocked takes a 1xx response. Where there is no Request.Informational it is done with
+// at once; else it waits for the caller of Response, who calls that.
 func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	switch {
 	case end:
@@ -349,7 +352,8 @@ type responseHead struct {
 	length    int64  // content-length, -1 unknown
 }
 
-// parseHead judges a field section. repeats: many of its fields are the same, and each is to be looked at once.
+// parseHead judges a field section. repeats: many of its fields are the same, and each is to be
+// looked at once.
 func parseHead(fields []Field, repeats bool) (h responseHead) {
 	h.badField, h.te = checkFields(fields, repeats), hasTE(fields)
 	var status int
@@ -365,7 +369,8 @@ func parseHead(fields []Field, repeats bool) (h responseHead) {
 	return h
 }
 
-// checkFields says what is malformed about the fields after the leading pseudo-header fields, or "".
+// checkFields says what is malformed about the fields after the leading pseudo-header fields, or
+// "".
 func checkFields(fields []Field, repeats bool) (malformed string) {
 	for len(fields) > 0 && isPseudo(fields[0].Name) {
 		fields = fields[1:]
@@ -389,8 +394,8 @@ func checkFields(fields []Field, repeats bool) (malformed string) {
 	return ""
 }
 
-// seenFields are the fields of a section that were looked at, by where their name and value lie in memory: repeated references to
-// an entry of the compression table share it. Nil knows of none.
+// seenFields are the fields of a section that were looked at, by where their name and value lie in
+// memory: repeated references to an entry of the compression table share it. Nil knows of none.
 type seenFields map[fieldPlace]struct{}
 
 type fieldPlace struct {
@@ -411,7 +416,8 @@ func (s seenFields) has(f *Field) bool {
 	return false
 }
 
-// checkStatus judges what a response begins with (RFC 9113 §8.3.2): :status, and no other pseudo-header field.
+// checkStatus judges what a response begins with (RFC 9113 §8.3.2): :status, and no other
+// pseudo-header field.
 func checkStatus(fields []Field) (status int, malformed string) {
 	if len(fields) == 0 || fields[0].Name != ":status" {
 		return 0, "no :status at the beginning of a response"

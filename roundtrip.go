@@ -195,11 +195,12 @@ func (x *exchange) consumeMemory() {
 	}
 }
 
-// errNotReturned is the error of a function that runs the user's code until it returns one of its own: a panic of that code, or the end
-// of the goroutine, leaves it there.
+// errNotReturned is the error of a function that runs the user's code until it returns one of its
+// own: a panic of that code, or the end of the goroutine, leaves it there.
 var errNotReturned = errors.New("hyper: not returned")
 
-// endUnlessReturned is deferred by such a function, with the place of its error. It ends the exchange as an error would.
+// endUnlessReturned is deferred by such a function, with the place of its error. It ends the
+// exchange as an error would.
 func (x *exchange) endUnlessReturned(err *error) {
 	if *err != errNotReturned {
 		return

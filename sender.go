@@ -356,8 +356,9 @@ func (s *Stream) resetSendingLocked() {
 	s.c.pingForSlotsLocked()
 }
 
-// upload reads body and sends it. It is the goroutine of a body that is not in memory, because reading may block. A Read that panics
-// ends the program; one that ends the goroutine ends the stream.
+// upload reads body and sends it. It is the goroutine of a body that is not in memory, because
+// reading may block. A Read that panics ends the program; one that ends the goroutine ends the
+// stream.
 func (s *Stream) upload(body io.Reader, length int64) {
 	defer s.closeBody(body)
 	returned := false
@@ -436,8 +437,8 @@ type bodyReadError struct{ err error }
 func (e *bodyReadError) Error() string { return "request body: " + e.err.Error() }
 func (e *bodyReadError) Unwrap() error { return e.err }
 
-// trailer returns the request's trailers, which the body's reader may have filled in, and none when the exchange is over: they are the
-// caller's to change from then on.
+// trailer returns the request's trailers, which the body's reader may have filled in, and none when
+// the exchange is over: they are the caller's to change from then on.
 func (s *Stream) trailer() Header {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

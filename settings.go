@@ -69,9 +69,9 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 	return c.overLocked()
 }
 
-// awaitSettings waits for the peer's first SETTINGS: with its limits known, no body is sent that the
-// peer has to refuse. A slot that is reserved is given back where the request ends first. That the
-// connection ends is for the caller to find.
+// awaitSettings waits for the peer's first SETTINGS: with its limits known, no body is sent that
+// the peer has to refuse. A slot that is reserved is given back where the request ends first. That
+// the connection ends is for the caller to find.
 func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how turn) error {
 	c.mu.Lock()
 	defer c.unlock()
@@ -88,10 +88,10 @@ func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how tu
 	return nil
 }
 
-// UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. What may change while
-// the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open streams (their managers hear
-// of it by a WindowSettings event), and extensions, which hyper itself ignores. Adaptive takes the new
-// INITIAL_WINDOW_SIZE for the largest that it announces.
+// UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. What may change
+// while the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open
+// streams (their managers hear of it by a WindowSettings event), and extensions, which hyper itself
+// ignores. Adaptive takes the new INITIAL_WINDOW_SIZE for the largest that it announces.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	mustHave(ctx != nil, "Conn.UpdateSettings", "context.Context")
 	due := sentSettings{}
@@ -156,10 +156,10 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 }
 
-// adjustInitialWindowLocked is called before a stream is opened. Adaptive announces a smaller initial window
-// where too much of its budget would be promised to streams that are not read, and the configured one
-// again when they are few. The peer takes frames in order (RFC 9113 §6.5.3), so the new size holds for
-// the stream whose HEADERS follow.
+// adjustInitialWindowLocked is called before a stream is opened. Adaptive announces a smaller
+// initial window where too much of its budget would be promised to streams that are not read, and
+// the configured one again when they are few. The peer takes frames in order (RFC 9113 §6.5.3), so
+// the new size holds for the stream whose HEADERS follow.
 func (c *Conn) adjustInitialWindowLocked() {
 	path, ok := c.window.manager.(*adaptivePath)
 	if !ok {

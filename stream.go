@@ -224,8 +224,9 @@ func (s *Stream) CloseWrite() error {
 	return err
 }
 
-// SendTrailers ends our side of the stream with a field section. A section that cannot be sent, or is larger than the peer's
-// MAX_HEADER_LIST_SIZE, is a *RequestError and leaves the stream as it was. trailer may be changed when SendTrailers has returned.
+// SendTrailers ends our side of the stream with a field section. A section that cannot be sent, or
+// is larger than the peer's MAX_HEADER_LIST_SIZE, is a *RequestError and leaves the stream as it
+// was. trailer may be changed when SendTrailers has returned.
 func (s *Stream) SendTrailers(trailer Header) error {
 	if err := checkTrailer(trailer); err != nil {
 		return err
@@ -650,7 +651,8 @@ func (s *Stream) watchLocked(ctx context.Context) {
 	}
 }
 
-// watchCancel aborts s when the request's Cancel is closed. It returns a function that ends this watch and another one, if there is one.
+// watchCancel aborts s when the request's Cancel is closed. It returns a function that ends this
+// watch and another one, if there is one.
 func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
 	stopped, cancel := make(chan struct{}), s.req.cancel
 	go func() {

@@ -23,11 +23,12 @@ import (
 // given in their ASCII form ("xn--…"). "https://host:port" is the same, and "http://host:port" asks for HTTP/2 in cleartext
 // by prior knowledge (RFC 9113 §3.3), port 80 by default.
 //
-// The certificate is verified against the system's roots unless cfg.TLS says otherwise; errors of package net, crypto/tls and
-// crypto/x509 are wrapped in one that names addr and the phase: dialling, or TLS. A server that does not agree on HTTP/2 is a
-// *NotHTTP2Error, which holds the live connection. ctx and Config.HandshakeTimeout bound the dialling, and nothing after it: what
-// ends then is ctx's error, or ErrHandshakeTimeout, which is context.DeadlineExceeded, too. All these, but for ctx's, are
-// Retryable. A nil ctx is a panic.
+// The certificate is verified against the system's roots unless cfg.TLS says otherwise; errors of
+// package net, crypto/tls and crypto/x509 are wrapped in one that names addr and the phase:
+// dialling, or TLS. A server that does not agree on HTTP/2 is a *NotHTTP2Error, which holds the
+// live connection. ctx and Config.HandshakeTimeout bound the dialling, and nothing after it: what
+// ends then is ctx's error, or ErrHandshakeTimeout, which is context.DeadlineExceeded, too. All
+// these, but for ctx's, are Retryable. A nil ctx is a panic.
 func Dial(ctx context.Context, addr string, cfg *Config) (*Conn, error) {
 	mustHave(ctx != nil, "Dial", "context.Context")
 	to, err := parseAddr(addr)
@@ -76,8 +77,8 @@ func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, c
 	return context.WithTimeoutCause(ctx, timeout, ErrHandshakeTimeout)
 }
 
-// A dialError is what kept a connection from being made: nothing of any request was sent. RoundTrip returns what is in it where that is
-// what net/http would return: its users look at the type.
+// A dialError is what kept a connection from being made: nothing of any request was sent. RoundTrip
+// returns what is in it where that is what net/http would return: its users look at the type.
 type dialError struct {
 	phase   string
 	host    string   // what it was to reach, and
@@ -153,10 +154,12 @@ func (e *dialError) Timeout() bool {
 // Temporary is Timeout: it exists for net.Error.
 func (e *dialError) Temporary() bool { return e.Timeout() }
 
-// notProcessed is false where the caller's own context has ended: there is nothing to be tried again.
+// notProcessed is false where the caller's own context has ended: there is nothing to be tried
+// again.
 func (e *dialError) notProcessed() bool { return e.context == nil || e.timeout > 0 }
 
-// forHTTP returns the error as users of net/http know it: those of dialling and of certificates have its types.
+// forHTTP returns the error as users of net/http know it: those of dialling and of certificates
+// have its types.
 func (e *dialError) forHTTP() error {
 	if _, ok := e.err.(*net.OpError); e.asItIs && !ok {
 		return unsentError{e.err}
@@ -265,8 +268,9 @@ type tlsOverConn interface {
 	NetConn() net.Conn
 }
 
-// negotiated brings nc's TLS, if it has any, through its handshake and judges it. rtt is what a round trip of the handshake took, 0 if
-// somebody else ran it. On an error nc is closed or handed over, except where the peer is to be told by GOAWAY.
+// negotiated brings nc's TLS, if it has any, through its handshake and judges it. rtt is what a
+// round trip of the handshake took, 0 if somebody else ran it. On an error nc is closed or handed
+// over, except where the peer is to be told by GOAWAY.
 func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration, err error) {
 	tc, ok := nc.(tlsConn)
 	if !ok {
@@ -360,8 +364,8 @@ func receiver(nc net.Conn) io.Reader {
 	return &steadyTLS{tlsConn: tc, watched: coalescerBelow(nc).Conn == nil, unique: string(state.TLSUnique)}
 }
 
-// A steadyTLS treats renegotiation as RFC 9113 §9.2.1 has it. A connection that Dial made refuses it; whether another one does,
-// its tls.Config decides, which cannot be seen.
+// A steadyTLS treats renegotiation as RFC 9113 §9.2.1 has it. A connection that Dial made refuses
+// it; whether another one does, its tls.Config decides, which cannot be seen.
 type steadyTLS struct {
 	tlsConn
 	watched bool
@@ -381,7 +385,8 @@ func (c *steadyTLS) hasRenegotiated() bool {
 	return string(state.TLSUnique) != c.unique
 }
 
-// isRefusedRenegotiation reports whether err says that the peer asked for renegotiation. crypto/tls has no type for that.
+// isRefusedRenegotiation reports whether err says that the peer asked for renegotiation. crypto/tls
+// has no type for that.
 func isRefusedRenegotiation(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == "tls: no renegotiation"
@@ -413,13 +418,14 @@ func below(nc net.Conn) net.Conn {
 	return nil
 }
 
-// closeWrite ends the writing direction of nc, then that of each connection below it: TLS with close_notify, TCP with FIN. One that
-// has no CloseWrite is passed over.
+// closeWrite ends the writing direction of nc, then that of each connection below it: TLS with
+// close_notify, TCP with FIN. One that has no CloseWrite is passed over.
 func closeWrite(nc net.Conn) {
 	for nc != nil {
 		closeWriteOf(nc)
 		if nc = below(nc); nc != nil {
-			// crypto/tls leaves an expired deadline behind its close_notify, and with it all that is below.
+			// crypto/tls leaves an expired deadline behind its close_notify, and with it all that
+			// is below.
 			nc.SetWriteDeadline(time.Now().Add(closeGrace))
 		}
 	}
@@ -432,8 +438,9 @@ func closeWriteOf(nc net.Conn) error {
 	return errors.ErrUnsupported
 }
 
-// readSome reads at least one octet into p, which has room for one. io.Reader discourages a Read that returns 0 and no error,
-// and does not forbid it; maxEmptyReads of those in a row are io.ErrNoProgress.
+// readSome reads at least one octet into p, which has room for one. io.Reader discourages a Read
+// that returns 0 and no error, and does not forbid it; maxEmptyReads of those in a row are
+// io.ErrNoProgress.
 func readSome(r io.Reader, p []byte) (n int, err error) {
 	for range maxEmptyReads {
 		if n, err = r.Read(p); n > 0 || err != nil {
@@ -443,7 +450,8 @@ func readSome(r io.Reader, p []byte) (n int, err error) {
 	return 0, io.ErrNoProgress
 }
 
-// writeAll writes p. io.Writer forbids a Write that takes less and returns no error; the octets behind would be taken for others.
+// writeAll writes p. io.Writer forbids a Write that takes less and returns no error; the octets
+// behind would be taken for others.
 func writeAll(w io.Writer, p []byte) (n int, err error) {
 	if n, err = w.Write(p); n < len(p) && err == nil {
 		err = io.ErrShortWrite
@@ -461,7 +469,8 @@ func discard(r io.Reader) {
 	}
 }
 
-// A strictConn is for code that does not look at what Read and Write return as closely as readSome and writeAll.
+// A strictConn is for code that does not look at what Read and Write return as closely as readSome
+// and writeAll.
 type strictConn struct{ net.Conn }
 
 func (c *strictConn) Read(p []byte) (int, error) {
@@ -548,7 +557,8 @@ func (c *coalescer) flushLocked() error {
 	return err
 }
 
-// CloseWrite sends what is left, TLS's close_notify last. The connection below ends its own direction by itself.
+// CloseWrite sends what is left, TLS's close_notify last. The connection below ends its own
+// direction by itself.
 func (c *coalescer) CloseWrite() error { return c.flush() }
 
 // shrink gives back a buffer that nobody needs for now. It waits for nobody.
@@ -574,7 +584,8 @@ func (c *coalescer) Close() error {
 	return c.Conn.Close()
 }
 
-// flushAlert sends what TLS said last, an alert, where that can be done without waiting for another write.
+// flushAlert sends what TLS said last, an alert, where that can be done without waiting for another
+// write.
 func (c *coalescer) flushAlert() {
 	if !c.mu.TryLock() {
 		return

@@ -39,9 +39,10 @@ func (e TraceEvent) String() string {
 	return "<- " + e.text
 }
 
-// FieldLines yields the field section one field a line, ready to be shown: the values of credentials and cookies,
-// and of fields marked sensitive, are replaced by their length. Control characters, marks that change the direction of text,
-// and what is not UTF-8 are escaped as in a Go string.
+// FieldLines yields the field section one field a line, ready to be shown: the values of
+// credentials and cookies, and of fields marked sensitive, are replaced by their length. Control
+// characters, marks that change the direction of text, and what is not UTF-8 are escaped as in a Go
+// string.
 func (e TraceEvent) FieldLines(yield func(line string) bool) {
 	for _, f := range e.Fields {
 		if !yield(escape(f.Name) + ": " + escape(redacted(f))) {
@@ -61,9 +62,10 @@ func redacted(f Field) string {
 	return "[" + strconv.Itoa(len(f.Value)) + " octets]"
 }
 
-// TraceTo returns a function for Config.Trace that writes each frame to w, a line each in the one textual form, the
-// fields of a field section indented below, each cut off at 64 octets. Credentials are not shown, and nothing that a terminal
-// would obey: see FieldLines. Its writes do not overlap.
+// TraceTo returns a function for Config.Trace that writes each frame to w, a line each in the one
+// textual form, the fields of a field section indented below, each cut off at 64 octets.
+// Credentials are not shown, and nothing that a terminal would obey: see FieldLines. Its writes do
+// not overlap.
 func TraceTo(w io.Writer) func(TraceEvent) {
 	var mu sync.Mutex
 	return func(e TraceEvent) {

@@ -40,13 +40,15 @@ type Transport struct {
 	// allow, is served over HTTP/1.1. TLS.MinVersion may allow versions below 1.2 for that.
 	Config *Config
 
-	// Proxy returns the proxy for a request, or nil: an http, https or socks5 URL, whose user and password are for the proxy alone.
-	// A Proxy-Authorization field of the request itself goes where the request goes: to the origin, through the tunnel.
-	// Requests reach their host through a tunnel (CONNECT). Where Proxy itself is nil, the environment decides, as in
+	// Proxy returns the proxy for a request, or nil: an http, https or socks5 URL, whose user and
+	// password are for the proxy alone. A Proxy-Authorization field of the request itself goes
+	// where the request goes: to the origin, through the tunnel. Requests reach their host through
+	// a tunnel (CONNECT). Where Proxy itself is nil, the environment decides, as in
 	// http.ProxyFromEnvironment; NoProxy is for none at all.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// ProxyConnectHeader is sent with CONNECT to proxies. It is copied when the Transport is first used.
+	// ProxyConnectHeader is sent with CONNECT to proxies. It is copied when the Transport is first
+	// used.
 	ProxyConnectHeader http.Header
 
 	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, by prior knowledge (RFC 9113 §3.3).
@@ -86,9 +88,9 @@ const (
 // NoProxy is a Transport.Proxy that uses none.
 func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
-// RoundTrip implements http.RoundTripper; see Conn.RoundTrip for what it promises. Errors of dialling, of proxies and of certificates
-// have the types that net/http gives them; others that keep a connection from being made name the host and the phase. Retryable knows
-// them all.
+// RoundTrip implements http.RoundTripper; see Conn.RoundTrip for what it promises. Errors of
+// dialling, of proxies and of certificates have the types that net/http gives them; others that
+// keep a connection from being made name the host and the phase. Retryable knows them all.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	mustHave(req != nil, "Transport.RoundTrip", "*http.Request")
 	if needsHTTP1(req) || req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
@@ -172,7 +174,8 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 	return t.Proxy(req)
 }
 
-// retryDelay is how long to wait after so many tries: 50 ms, then twice as long each time, and up to half of that more.
+// retryDelay is how long to wait after so many tries: 50 ms, then twice as long each time, and up
+// to half of that more.
 func retryDelay(tries int) time.Duration {
 	d := 50 * time.Millisecond << (tries - 1)
 	return d + rand.N(d/2)
@@ -347,7 +350,8 @@ func (t *Transport) http1() *http.Transport {
 	return f
 }
 
-// renegotiates reports whether HTTP/1.1 is to allow renegotiation of TLS, which a connection that was made for HTTP/2 refuses.
+// renegotiates reports whether HTTP/1.1 is to allow renegotiation of TLS, which a connection that
+// was made for HTTP/2 refuses.
 func (t *Transport) renegotiates() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -159,8 +159,8 @@ func (h *host) failedLocked(a *attempt, err error) {
 	}
 }
 
-// dialOrAbandon is dial, also for a dialer that does not obey its context: what it returns after the
-// end of ctx, or of the time for a connection, is closed.
+// dialOrAbandon is dial, also for a dialer that does not obey its context: what it returns after
+// the end of ctx, or of the time for a connection, is closed.
 func (h *host) dialOrAbandon(ctx context.Context) (*Conn, error) {
 	cfg := h.config()
 	timeout := cfg.HandshakeTimeout

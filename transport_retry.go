@@ -11,8 +11,8 @@ import (
 // A refusal says something about the request, or about the host. Where the host answers other
 // requests meanwhile, it is short of capacity: what it can do is learned from its refusals, and the
 // request goes on trying under its context. Where it answers nothing, the request gives up after
-// maxTries. What a retry costs is charged to a budget, once for each event: a connection that ended,
-// or a connection that refused any number of streams between two responses.
+// maxTries. What a retry costs is charged to a budget, once for each event: a connection that
+// ended, or a connection that refused any number of streams between two responses.
 
 const (
 	retryBurst = 100 // events that a host may cause at once; each response earns one more
@@ -180,8 +180,8 @@ func (h *host) answeredWithinLocked(c *pooledConn) {
 	}
 }
 
-// allowed is how many requests c may be sent in all, 0 where there is no bound. When it has answered
-// as many as the last connection did before GOAWAY, one more shows whether it goes on.
+// allowed is how many requests c may be sent in all, 0 where there is no bound. When it has
+// answered as many as the last connection did before GOAWAY, one more shows whether it goes on.
 func (c *pooledConn) allowed() int64 {
 	if c.quota > 0 && c.answers >= c.quota {
 		return c.answers + 1
@@ -189,8 +189,8 @@ func (c *pooledConn) allowed() int64 {
 	return c.quota
 }
 
-// refused books that c has turned r's request away. It returns how long to wait before the next try,
-// and false if there should be none.
+// refused books that c has turned r's request away. It returns how long to wait before the next
+// try, and false if there should be none.
 func (h *host) refused(r *retry, c *pooledConn) (delay time.Duration, ok bool) {
 	processed, others, ended := c.fate()
 	h.mu.Lock()
@@ -228,8 +228,8 @@ func (h *host) learnRequestsLocked(processed int64) {
 	}
 }
 
-// learnStreamsLocked is for a connection that refused a stream while it had others. One that refuses
-// streams that are alone on it is replaced, unless the connection before it was no better.
+// learnStreamsLocked is for a connection that refused a stream while it had others. One that
+// refuses streams that are alone on it is replaced, unless the connection before it was no better.
 func (h *host) learnStreamsLocked(c *pooledConn, others int) {
 	if most := max(1, others); h.capacity.streams == 0 || most <= h.capacity.streams {
 		h.capacity.streams, h.capacity.since = most, time.Now()

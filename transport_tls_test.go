@@ -15,8 +15,8 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// newTLSServer starts a server that tells the protocol, the TLS version and the client certificate's
-// serial number of each request.
+// newTLSServer starts a server that tells the protocol, the TLS version and the client
+// certificate's serial number of each request.
 func newTLSServer(t *testing.T, cfg *tls.Config) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -187,8 +187,8 @@ func (w *Window) Grant(n int) {
 	w.c.wakeWriter()
 }
 
-// WakeAfter asks for one Tick event after d. Only inside Update; a later call replaces an earlier one. Without effect once
-// nothing more can come through the window, and no Tick comes then.
+// WakeAfter asks for one Tick event after d. Only inside Update; a later call replaces an earlier
+// one. Without effect once nothing more can come through the window, and no Tick comes then.
 func (w *Window) WakeAfter(d time.Duration) {
 	switch {
 	case w.ended():
@@ -440,8 +440,9 @@ func (w *Window) close() {
 	w.manager = nil
 }
 
-// appendUpdate appends the WINDOW_UPDATE for what was granted since the last one. RFC 9113 §6.9: an increment is 2^31-1 at most. A
-// window that a smaller initial size made negative can be owed more, which takes a second frame.
+// appendUpdate appends the WINDOW_UPDATE for what was granted since the last one. RFC 9113 §6.9: an
+// increment is 2^31-1 at most. A window that a smaller initial size made negative can be owed more,
+// which takes a second frame.
 func (w *Window) appendUpdate(dst []byte) []byte {
 	n := w.pending
 	w.pending = 0

@@ -179,7 +179,8 @@ func (c *Conn) trimLaterLocked() {
 	}
 }
 
-// trimLocked gives back what many streams have taken, unless they are there again. Maps that were large stay large.
+// trimLocked gives back what many streams have taken, unless they are there again. Maps that were
+// large stay large.
 func (c *Conn) trimLocked() {
 	c.trimAt = 0
 	if !c.isBulkyLocked() {
@@ -252,9 +253,10 @@ func (c *Conn) closeSocket(orderly bool) {
 	c.force.Stop()
 }
 
-// linger ends our direction and waits for the peer to end its own. A socket that is closed over octets which nobody has read is
-// reset, and a reset may take back what the peer has not read yet (RFC 1122 §4.2.2.13): the GOAWAY that tells it what it did
-// wrong, while it goes on sending. A connection that cannot end one direction alone is read to its end all the same.
+// linger ends our direction and waits for the peer to end its own. A socket that is closed over
+// octets which nobody has read is reset, and a reset may take back what the peer has not read yet
+// (RFC 1122 §4.2.2.13): the GOAWAY that tells it what it did wrong, while it goes on sending. A
+// connection that cannot end one direction alone is read to its end all the same.
 func (c *Conn) linger() {
 	closeWrite(c.nc)
 	<-c.readEnded // force sees to it
@@ -315,8 +317,9 @@ func (c *Conn) hasWorkLocked() bool {
 	return !c.corked && (len(c.out) > 0 || len(c.updates) > 0 || canSend)
 }
 
-// takeBackLocked removes from out the frames of streams from octet sent of the connection on, which is where the HEADERS of a
-// stream begin. What the connection itself owes stays: acknowledgments above all, and the resets of streams that the peer knows.
+// takeBackLocked removes from out the frames of streams from octet sent of the connection on, which
+// is where the HEADERS of a stream begin. What the connection itself owes stays: acknowledgments
+// above all, and the resets of streams that the peer knows.
 func (c *Conn) takeBackLocked(sent uint64) {
 	from := len(c.out) - int(c.queued-sent)
 	rest := c.out[from:]

@@ -109,8 +109,8 @@ func newLab(t *testing.T, at *moment, d door) *lab {
 	return l
 }
 
-// schemed returns fields, written for cleartext, with the scheme of this door. "https" is another scheme than its own there,
-// and so is "http" over TLS.
+// schemed returns fields, written for cleartext, with the scheme of this door. "https" is another
+// scheme than its own there, and so is "http" over TLS.
 func (l *lab) schemed(fields []string) []string {
 	fields = slices.Clone(fields)
 	for i, f := range fields {

@@ -21,11 +21,13 @@ func ServerTLS(protos ...string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{Certificate()}, NextProtos: protos}
 }
 
-// ErrNoCloseNotify is how a connection of TLSServer ends whose client says nothing before it closes the socket.
+// ErrNoCloseNotify is how a connection of TLSServer ends whose client says nothing before it closes
+// the socket.
 var ErrNoCloseNotify = errors.New("the end of the socket without close_notify")
 
-// TLSServer is the server's end of TLS over conn, with ServerTLS. Where the socket ends without close_notify its reads
-// return ErrNoCloseNotify; crypto/tls by itself takes that for an orderly end.
+// TLSServer is the server's end of TLS over conn, with ServerTLS. Where the socket ends without
+// close_notify its reads return ErrNoCloseNotify; crypto/tls by itself takes that for an orderly
+// end.
 func TLSServer(conn net.Conn, protos ...string) *tls.Conn {
 	return tls.Server(bareEnd{conn}, ServerTLS(protos...))
 }

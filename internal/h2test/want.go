@@ -180,8 +180,8 @@ func (p *Peer) WantGoAway(reason string, last uint32, code wire.ErrCode) (debug 
 	return string(f.Payload[8:])
 }
 
-// WantClosed takes the end of the connection by the client; no frame may come before it. Over [TLSServer] it must be an
-// orderly one.
+// WantClosed takes the end of the connection by the client; no frame may come before it. Over
+// [TLSServer] it must be an orderly one.
 func (p *Peer) WantClosed(reason string) {
 	p.t.Helper()
 	f, err := p.Next()

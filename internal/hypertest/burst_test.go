@@ -17,7 +17,8 @@ import (
 
 // What many streams at once have taken is given back when they are over, whatever else goes on.
 
-// A plainPeer discards what it reads and keeps nothing, so that the memory of a test is the client's.
+// A plainPeer discards what it reads and keeps nothing, so that the memory of a test is the
+// client's.
 type plainPeer struct{ net.Conn }
 
 func (p plainPeer) serve() {
@@ -56,7 +57,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// keptAfterBurst is what the client holds more after many requests at once than before. One stream may stay open.
+// keptAfterBurst is what the client holds more after many requests at once than before. One stream
+// may stay open.
 func keptAfterBurst(t *testing.T, d door, stays, cancelled bool) int64 {
 	const requests = 2000
 	client, server := net.Pipe()

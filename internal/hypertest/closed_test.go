@@ -13,9 +13,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9113 §5.1: what arrives on a stream that we reset is discarded, and what arrives on any other closed stream may be.
-// Such a frame does not end the connection, the HPACK state of both sides stays the same, and the connection's window is
-// given back.
+// RFC 9113 §5.1: what arrives on a stream that we reset is discarded, and what arrives on any other
+// closed stream may be. Such a frame does not end the connection, the HPACK state of both sides
+// stays the same, and the connection's window is given back.
 
 // closings are the ways in which stream 1 is closed before the peer sends more on it.
 var closings = []struct {
@@ -72,7 +72,8 @@ func closeBody(t *testing.T, v *visit, peer *accepted) *http.Response {
 	return resp
 }
 
-// wantExchange requires that another request works, with the HPACK state that both sides should have.
+// wantExchange requires that another request works, with the HPACK state that both sides should
+// have.
 func wantExchange(t *testing.T, v *visit, peer *h2test.Peer, id uint32) {
 	t.Helper()
 	call := v.get("/another")
@@ -120,7 +121,8 @@ func TestFramesOnAClosedStreamAreDiscarded(t *testing.T) {
 	}
 }
 
-// A stream that we reset keeps what the peer may still send on it. RFC 9113 §6.9.1: more is FLOW_CONTROL_ERROR.
+// A stream that we reset keeps what the peer may still send on it. RFC 9113 §6.9.1: more is
+// FLOW_CONTROL_ERROR.
 func TestDataOnAResetStreamIsBoundByItsWindow(t *testing.T) {
 	eachDoor(t, hyper.Config{InitialStreamWindow: 100_000}, func(t *testing.T, v *visit) {
 		peer := &accepted{}
@@ -143,7 +145,8 @@ func TestDataOnAResetStreamIsBoundByItsWindow(t *testing.T) {
 	})
 }
 
-// floodData sends DATA on a stream until the connection ends, or 256 MiB are sent, and returns how much the peer sent.
+// floodData sends DATA on a stream until the connection ends, or 256 MiB are sent, and returns how
+// much the peer sent.
 func floodData(peer *h2test.Peer, conn *hyper.Conn, stream uint32, n int) (sent int) {
 	data := make([]byte, n)
 	for sent < 256<<20 && conn.Err() == nil {
@@ -158,7 +161,8 @@ func floodData(peer *h2test.Peer, conn *hyper.Conn, stream uint32, n int) (sent 
 	return sent
 }
 
-// Nobody asked for what comes on a stream that is closed and forgotten: all of it together is bounded.
+// Nobody asked for what comes on a stream that is closed and forgotten: all of it together is
+// bounded.
 func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 	for name, close := range map[string]func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn){
 		"its END_STREAM": func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn) {
@@ -205,7 +209,8 @@ func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 	}
 }
 
-// Field sections on a closed stream are decoded for the HPACK state. What that may cost is bounded, too.
+// Field sections on a closed stream are decoded for the HPACK state. What that may cost is bounded,
+// too.
 func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		t.Run(fmt.Sprintf("reset %v", reset), func(t *testing.T) {
@@ -239,7 +244,8 @@ func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 	}
 }
 
-// A frame that cannot be read costs what its octets cost: PRIORITY is the one whose wrong size does not end the connection.
+// A frame that cannot be read costs what its octets cost: PRIORITY is the one whose wrong size does
+// not end the connection.
 func TestPriorityOfAnySizeOnClosedStreamsIsBounded(t *testing.T) {
 	for _, size := range []int{0, 4, 6, 16 << 10, 256 << 10} {
 		t.Run(fmt.Sprintf("%d octets", size), func(t *testing.T) {
@@ -303,8 +309,9 @@ func TestFramesOnAClosedPushAreDiscarded(t *testing.T) {
 	}
 }
 
-// RFC 9113 §5.1: PUSH_PROMISE reserves its stream also where its parent is closed. A parent that we have reset may be
-// forgotten when the promise comes; on one that the peer has ended a promise is PROTOCOL_ERROR (§6.6).
+// RFC 9113 §5.1: PUSH_PROMISE reserves its stream also where its parent is closed. A parent that we
+// have reset may be forgotten when the promise comes; on one that the peer has ended a promise is
+// PROTOCOL_ERROR (§6.6).
 func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{Push: &hyper.PushPolicy{}, Authority: "own.example"})

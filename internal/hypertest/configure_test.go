@@ -44,8 +44,8 @@ func tunneled(s *site, tr *http.Transport) string {
 	return got
 }
 
-// expecting is a scenario of a request whose body waits for 100 (Continue), from a server that does not
-// send it before it reads.
+// expecting is a scenario of a request whose body waits for 100 (Continue), from a server that does
+// not send it before it reads.
 func expecting(s *site, tr *http.Transport) string {
 	req, _ := http.NewRequestWithContext(s.t.Context(), "POST", s.url("example.com", "/"), strings.NewReader("body"))
 	req.Header.Set("Expect", "100-continue")
@@ -306,8 +306,8 @@ func exportedFields[T any](prefix string) (names []string) {
 	return names
 }
 
-// A field that a later Go adds to http.Transport or http.HTTP2Config fails here, until it is decided
-// what becomes of it.
+// A field that a later Go adds to http.Transport or http.HTTP2Config fails here, until it is
+// decided what becomes of it.
 func TestEachFieldOfATransportIsHonouredOrRefused(t *testing.T) {
 	doc, err := os.ReadFile("../../transport_configure.go")
 	if err != nil {

@@ -21,7 +21,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// connectDoors runs test at each door with a dial function that hands the other end of each pipe to serve. It counts what was dialled.
+// connectDoors runs test at each door with a dial function that hands the other end of each pipe to
+// serve. It counts what was dialled.
 func connectDoors(t *testing.T, cfg hyper.Config, serve func(server net.Conn), test func(t *testing.T, v *visit, dials *atomic.Int64)) {
 	t.Helper()
 	for _, d := range doors {

@@ -13,8 +13,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9113 §8.2.1: a field value MUST NOT begin or end with a blank. RFC 9113 §8.2.3 lets a Cookie be
-// sent as one field for each of its pairs, so the rule binds each of them.
+// RFC 9113 §8.2.1: a field value MUST NOT begin or end with a blank. RFC 9113 §8.2.3 lets a Cookie
+// be sent as one field for each of its pairs, so the rule binds each of them.
 var cookies = []struct {
 	reason string
 	values []string // the Cookie fields of the request

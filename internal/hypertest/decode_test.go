@@ -224,7 +224,8 @@ func (f *fourOctets) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The peer can repeat a long list for an octet each. It is not looked at, and the body can be had as it was sent.
+// The peer can repeat a long list for an octet each. It is not looked at, and the body can be had
+// as it was sent.
 func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
 	for name, value := range map[string]string{
 		"empty":    strings.Repeat(",", 60),

@@ -127,7 +127,8 @@ func (s *tcpServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // plainConn has nothing but net.Conn's own methods: no CloseWrite.
 type plainConn struct{ net.Conn }
 
-// eachSocket runs test for each door over real sockets that can, and cannot, end one direction alone.
+// eachSocket runs test for each door over real sockets that can, and cannot, end one direction
+// alone.
 func eachSocket(t *testing.T, script func(*tcpPeer), test func(t *testing.T, d door, rt http.RoundTripper, s *tcpServer)) {
 	for _, d := range doors {
 		for _, hidden := range []bool{false, true} {
@@ -163,9 +164,9 @@ func (d door) get(t *testing.T, rt http.RoundTripper) (*http.Response, error) {
 	return rt.RoundTrip(req)
 }
 
-// A socket that is closed over octets that were not read is reset, and a reset may take back what the peer has not read
-// yet. A peer that breaks a rule and keeps sending finds all that it was owed all the same: the acknowledgment, the GOAWAY
-// with its reason, close_notify, FIN.
+// A socket that is closed over octets that were not read is reset, and a reset may take back what
+// the peer has not read yet. A peer that breaks a rule and keeps sending finds all that it was owed
+// all the same: the acknowledgment, the GOAWAY with its reason, close_notify, FIN.
 func TestPeerThatKeepsSendingFindsTheLastWords(t *testing.T) {
 	script := func(p *tcpPeer) {
 		bad := wire.AppendSettings(nil)
@@ -196,7 +197,8 @@ func errorIs(err error, code hyper.ErrCode) bool {
 	return errors.As(err, &ce) && ce.Code == code && !ce.FromPeer
 }
 
-// The last words of Close and Shutdown, and the reset before them, reach a peer through every way to make a connection.
+// The last words of Close and Shutdown, and the reset before them, reach a peer through every way
+// to make a connection.
 func TestCloseAndShutdownSayGoodbye(t *testing.T) {
 	connects := []struct {
 		door
@@ -255,8 +257,8 @@ func TestCloseAndShutdownSayGoodbye(t *testing.T) {
 	}
 }
 
-// A request that was not sent is taken back when the connection ends, so that it can be tried elsewhere. What the connection
-// owed by then is not taken back with it.
+// A request that was not sent is taken back when the connection ends, so that it can be tried
+// elsewhere. What the connection owed by then is not taken back with it.
 func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		if !v.own || v.name == "Open" {
@@ -323,7 +325,8 @@ func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
 	})
 }
 
-// TLS that falls short of RFC 9113 §9.2 is a connection error (§5.4.1): the peer is told by GOAWAY, after the preface.
+// TLS that falls short of RFC 9113 §9.2 is a connection error (§5.4.1): the peer is told by GOAWAY,
+// after the preface.
 func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 	for _, d := range doors {
 		if d.cleartext {
@@ -361,7 +364,8 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 	}
 }
 
-// A record that is none ends TLS with an alert that says so, also where TLS refuses the next write because of it.
+// A record that is none ends TLS with an alert that says so, also where TLS refuses the next write
+// because of it.
 func TestAlertOfTLSReachesThePeer(t *testing.T) {
 	for _, writing := range []bool{false, true} {
 		client, server := h2test.Pipe()

@@ -30,8 +30,8 @@ type wantedError struct {
 	retryable bool
 }
 
-// check holds err, which came through a door, against w. Errors that RoundTrip dresses as net/http's have the
-// prefix of those.
+// check holds err, which came through a door, against w. Errors that RoundTrip dresses as
+// net/http's have the prefix of those.
 func (w wantedError) check(t *testing.T, err error, own bool) {
 	t.Helper()
 	if err == nil {
@@ -77,7 +77,8 @@ func (w wantedError) check(t *testing.T, err error, own bool) {
 	}
 }
 
-// An errorCase is one kind of error of a connection that was made. run has the peer at hand once it has read the request.
+// An errorCase is one kind of error of a connection that was made. run has the peer at hand once it
+// has read the request.
 type errorCase struct {
 	name string
 	cfg  hyper.Config
@@ -101,7 +102,8 @@ func by(write func(peer *accepted)) func(*testing.T, *visit, *accepted, *async[*
 	}
 }
 
-// inBody makes a case in which the response comes with fields and a body, and reading that fails, or the response does already.
+// inBody makes a case in which the response comes with fields and a body, and reading that fails,
+// or the response does already.
 func inBody(body string, fields ...string) func(*testing.T, *visit, *accepted, *async[*http.Response]) error {
 	return func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
 		peer.WriteHeaders(1, 0, append([]string{":status: 200"}, fields...)...)

@@ -15,10 +15,12 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9110 §5.5: field values have visible characters, spaces, horizontal tabs and obs-text (0x80 to 0xff).
+// RFC 9110 §5.5: field values have visible characters, spaces, horizontal tabs and obs-text (0x80
+// to 0xff).
 func isFieldValueOctet(c int) bool { return c == '\t' || c >= ' ' && c != 0x7f }
 
-// valueOctets are the octets that the tests put into the middle of a value: all but printable ASCII.
+// valueOctets are the octets that the tests put into the middle of a value: all but printable
+// ASCII.
 func valueOctets() (octets []int) {
 	for c := range 256 {
 		if c < ' ' || c >= 0x7f {
@@ -159,7 +161,8 @@ func TestControlCharactersAreNotSent(t *testing.T) {
 	})
 }
 
-// hostile are pieces of text that do something to a terminal or to who reads it, and what is shown in their place.
+// hostile are pieces of text that do something to a terminal or to who reads it, and what is shown
+// in their place.
 var hostile = map[string]string{
 	"\x1b[2J":       `\x1b[2J`,
 	"\u0080":        `\u0080`,

@@ -24,8 +24,8 @@ func asConnError(t *testing.T, err error) *hyper.ConnError {
 	return ce
 }
 
-// A lossAfterGoAway is a way in which a connection ends after the peer's GOAWAY(1, INTERNAL_ERROR, "out of memory"),
-// with stream 1 open.
+// A lossAfterGoAway is a way in which a connection ends after the peer's GOAWAY(1, INTERNAL_ERROR,
+// "out of memory"), with stream 1 open.
 type lossAfterGoAway struct {
 	name  string
 	lose  func(peer *accepted)
@@ -214,7 +214,8 @@ func TestDebugDataOfManyGoAwaysIsBounded(t *testing.T) {
 	})
 }
 
-// A beginning is something of a response, of which RFC 9113 §8.7 has no word: the request was processed.
+// A beginning is something of a response, of which RFC 9113 §8.7 has no word: the request was
+// processed.
 type beginning struct {
 	name  string
 	push  bool
@@ -293,7 +294,8 @@ func TestRefusedBeforeAnythingCameIsRetryable(t *testing.T) {
 	}
 }
 
-// The cause of a context's end may be the error of another request. It says nothing about this one, which was sent.
+// The cause of a context's end may be the error of another request. It says nothing about this one,
+// which was sent.
 func TestEndOfAContextIsNotRetryableWhateverItsCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -314,7 +316,8 @@ func TestEndOfAContextIsNotRetryableWhateverItsCause(t *testing.T) {
 	})
 }
 
-// A peer that answers our GOAWAY with its own, as Go's does, has nothing to tell: the connection ended because it was closed.
+// A peer that answers our GOAWAY with its own, as Go's does, has nothing to tell: the connection
+// ended because it was closed.
 func TestAnswerToOurGoAwayIsNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

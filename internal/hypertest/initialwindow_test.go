@@ -13,7 +13,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// takeRequests takes n HEADERS frames and returns the sizes of the initial window that came with them.
+// takeRequests takes n HEADERS frames and returns the sizes of the initial window that came with
+// them.
 func takeRequests(t *testing.T, peer *h2test.Peer, n int) (sizes []int) {
 	t.Helper()
 	for n > 0 {
@@ -42,7 +43,8 @@ func takeRequests(t *testing.T, peer *h2test.Peer, n int) (sizes []int) {
 // A server's usual limit is 100 or 128 streams: those cost no SETTINGS. More do, few times, and a
 // small response still comes in one flight and without WINDOW_UPDATE. Few streams get all again.
 func TestManySmallResponsesCostFewFrames(t *testing.T) {
-	// Less than a quarter of the smallest window below: it needs no WINDOW_UPDATE even if it is read before END_STREAM comes.
+	// Less than a quarter of the smallest window below: it needs no WINDOW_UPDATE even if it is
+	// read before END_STREAM comes.
 	const size = 1000
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

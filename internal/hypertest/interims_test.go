@@ -26,7 +26,8 @@ func withHooks(req *http.Request, seen *int) *http.Request {
 	}))
 }
 
-// A server may tell the progress of an upload by interim responses, more than any limit of those that wait.
+// A server may tell the progress of an upload by interim responses, more than any limit of those
+// that wait.
 func TestInterimResponsesThatAreLookedAtHaveNoLimit(t *testing.T) {
 	const number = 250 // of 1 KiB: above 100, and above 64 KiB
 	for _, hooks := range []bool{true, false} {

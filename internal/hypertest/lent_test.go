@@ -59,8 +59,9 @@ var exchangeEnds = []exchangeEnd{
 	{"response without its end", false, func(_ *visit, peer *accepted, _ func()) { peer.WriteHeaders(1, 0, ":status: 200") }},
 }
 
-// eachEnd runs test for each way in which the upload of what body returns ends, through each door. over is called when the
-// exchange is over by the documentation: an error was returned, or the response's Body was closed.
+// eachEnd runs test for each way in which the upload of what body returns ends, through each door.
+// over is called when the exchange is over by the documentation: an error was returned, or the
+// response's Body was closed.
 func eachEnd(t *testing.T, body func() io.Reader, over func(v *visit, peer *accepted, failed bool)) {
 	for _, e := range exchangeEnds {
 		t.Run(e.name, func(t *testing.T) {
@@ -198,7 +199,8 @@ func TestBodyThatWasNotReadIsClosedAfterTheLastTry(t *testing.T) {
 	})
 }
 
-// Memory that was lent is the caller's again when the exchange is over: the race detector finds a later look at it.
+// Memory that was lent is the caller's again when the exchange is over: the race detector finds a
+// later look at it.
 func TestMemoryOfABodyMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 	const size = 1 << 20 // the windows let less through
 	var memory []byte

@@ -19,8 +19,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// hostNames are hosts of URLs and the names that they mean: what idna.Lookup of golang.org/x/net maps
-// them to, which is what net/http dials. "" is a host that hyper refuses.
+// hostNames are hosts of URLs and the names that they mean: what idna.Lookup of golang.org/x/net
+// maps them to, which is what net/http dials. "" is a host that hyper refuses.
 var hostNames = []struct{ host, want string }{
 	{"example.com", "example.com"},
 	{"EXAMPLE.com", "example.com"},
@@ -365,7 +365,8 @@ func TestOwnAPIRefusesNamesBeyondASCII(t *testing.T) {
 	})
 }
 
-// What follows % is a zone behind an address only. Behind a name it would be cut off what TLS verifies.
+// What follows % is a zone behind an address only. Behind a name it would be cut off what TLS
+// verifies.
 func TestDialRefusesPercentInNames(t *testing.T) {
 	for _, addr := range []string{"good.example%evil.example", "b%C3%BCcher.example:443", "127.0.0.1%eth0", "https://good.example%25x"} {
 		_, err := hyper.Dial(t.Context(), addr, &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {

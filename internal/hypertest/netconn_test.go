@@ -45,8 +45,8 @@ func (c *oddConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// eachOddConn runs test with a connection over an oddConn: those of NewConn in cleartext and of Dial over TLS. What lies
-// below a *tls.Conn that the caller made is crypto/tls's to judge.
+// eachOddConn runs test with a connection over an oddConn: those of NewConn in cleartext and of
+// Dial over TLS. What lies below a *tls.Conn that the caller made is crypto/tls's to judge.
 func eachOddConn(t *testing.T, test func(t *testing.T, v *visit, odd func() *oddConn)) {
 	for _, d := range doors {
 		if d.name == "NewConnTLS" || d.viaNetHTTP() {
@@ -68,7 +68,8 @@ func eachOddConn(t *testing.T, test func(t *testing.T, v *visit, odd func() *odd
 	}
 }
 
-// A Read that returns nothing and no error, again and again, ends the connection as it ends a bufio.Reader, and does not spin.
+// A Read that returns nothing and no error, again and again, ends the connection as it ends a
+// bufio.Reader, and does not spin.
 func TestReadsOfNothingEndTheConnection(t *testing.T) {
 	eachOddConn(t, func(t *testing.T, v *visit, odd func() *oddConn) {
 		call := v.get("/")

@@ -43,7 +43,8 @@ var hooks = []hook{
 
 var errPanic = errors.New("the hook's own panic")
 
-// roundTripPanicking is RoundTrip for a hook that panics, or ends its goroutine. The error is the panic's value.
+// roundTripPanicking is RoundTrip for a hook that panics, or ends its goroutine. The error is the
+// panic's value.
 func roundTripPanicking(rt http.RoundTripper, req *http.Request) *async[*http.Response] {
 	a := &async[*http.Response]{done: make(chan struct{})}
 	go func() {
@@ -69,7 +70,8 @@ func (h *hook) with(req *http.Request, f func()) *http.Request {
 	return req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
 }
 
-// A hook that does not return gives back what its request had: the slot, the stream, the body. One slot is all there is.
+// A hook that does not return gives back what its request had: the slot, the stream, the body. One
+// slot is all there is.
 func TestHookThatPanicsGivesBackItsSlot(t *testing.T) {
 	endings := map[string]func(){
 		"panic":  func() { panic(errPanic) },
@@ -177,7 +179,8 @@ func TestGetBodyThatPanicsGivesBackItsSlot(t *testing.T) {
 	})
 }
 
-// A body whose Read ends its goroutine, as testing's FailNow does, ends the exchange; a panic there ends the program.
+// A body whose Read ends its goroutine, as testing's FailNow does, ends the exchange; a panic there
+// ends the program.
 func TestBodyThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		body := &countedBody{Reader: readerFunc(func([]byte) (int, error) { runtime.Goexit(); return 0, nil })}

@@ -110,7 +110,8 @@ func wantLost(t *testing.T, reason string, resp *hyper.Response, refused, droppe
 	}
 }
 
-// The order that the guide of Python's hyper shows: read the response, close it, then look at what was pushed.
+// The order that the guide of Python's hyper shows: read the response, close it, then look at what
+// was pushed.
 func TestPushesCanBeClaimedAfterTheBodyWasReadAndClosed(t *testing.T) {
 	for _, body := range []string{"parent", ""} {
 		for _, closed := range []bool{false, true} {
@@ -218,7 +219,8 @@ func TestRefusedPushIsAnErrorOfPushes(t *testing.T) {
 	})
 }
 
-// A program that never looks at pushes does not lose those of later responses, and its connection does not end.
+// A program that never looks at pushes does not lose those of later responses, and its connection
+// does not end.
 func TestUnclaimedPushesOfEndedResponsesMakeRoomForNewOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPusher(t, hyper.Config{Push: &hyper.PushPolicy{Max: 3}})

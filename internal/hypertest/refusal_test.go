@@ -17,8 +17,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A crowdedServer is a server that processes less than its clients ask for, and says truthfully what
-// it has not processed.
+// A crowdedServer is a server that processes less than its clients ask for, and says truthfully
+// what it has not processed.
 type crowdedServer struct {
 	t         *testing.T
 	announce  []wire.Setting

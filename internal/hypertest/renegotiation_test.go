@@ -24,7 +24,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// An opensslServer is OpenSSL's test server: crypto/tls has no server that renegotiates. What is written to it, it sends.
+// An opensslServer is OpenSSL's test server: crypto/tls has no server that renegotiates. What is
+// written to it, it sends.
 type opensslServer struct {
 	io.WriteCloser
 	addr   string
@@ -112,8 +113,8 @@ func (s *opensslServer) dial(ctx context.Context, _, _ string) (net.Conn, error)
 	}
 }
 
-// RFC 9113 §9.2.1: renegotiation of TLS is a connection error, PROTOCOL_ERROR, whatever the caller's tls.Config allows to
-// HTTP/1.1.
+// RFC 9113 §9.2.1: renegotiation of TLS is a connection error, PROTOCOL_ERROR, whatever the
+// caller's tls.Config allows to HTTP/1.1.
 func TestRenegotiationEndsTheConnection(t *testing.T) {
 	for _, d := range doors {
 		if d.cleartext {
@@ -157,13 +158,15 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 	}
 }
 
-// allowsRenegotiation reports whether the connection of state would. crypto/tls exports no keys there, and says why.
+// allowsRenegotiation reports whether the connection of state would. crypto/tls exports no keys
+// there, and says why.
 func allowsRenegotiation(state *tls.ConnectionState) bool {
 	_, err := state.ExportKeyingMaterial("EXPORTER-test", nil, 8)
 	return err != nil && strings.Contains(err.Error(), "renegotiation")
 }
 
-// HTTP/1.1 keeps what the caller allows: the connection that was made for HTTP/2 does not serve it then.
+// HTTP/1.1 keeps what the caller allows: the connection that was made for HTTP/2 does not serve it
+// then.
 func TestRenegotiationIsLeftToHTTP1(t *testing.T) {
 	for _, allow := range []tls.RenegotiationSupport{tls.RenegotiateNever, tls.RenegotiateOnceAsClient} {
 		dials := 0

@@ -11,8 +11,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A peer that answers no PING is dead if nothing else shows that it lives: whole frames do, and so do 4 KiB of an
-// unfinished frame within PingTimeout. Fewer octets do not.
+// A peer that answers no PING is dead if nothing else shows that it lives: whole frames do, and so
+// do 4 KiB of an unfinished frame within PingTimeout. Fewer octets do not.
 
 // unfinished is what a peer sends of a frame that it never ends.
 var unfinished = map[string]func(octet int) byte{
@@ -63,7 +63,8 @@ func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
 				if !errors.Is(err, hyper.ErrPingTimeout) {
 					t.Errorf("the reader got %v", err)
 				}
-				// The header of the unknown frame is all of it that is looked at: it may be whole after 63 s.
+				// The header of the unknown frame is all of it that is looked at: it may be whole
+				// after 63 s.
 				if took := time.Since(began); took != 45*time.Second && (name != "an unknown frame" || took > 2*time.Minute) {
 					t.Errorf("it took %v", took)
 				}

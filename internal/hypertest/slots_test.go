@@ -16,8 +16,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9113 §5.1.2: the peer's SETTINGS_MAX_CONCURRENT_STREAMS says how many streams may be open. Callers who want one more
-// wait in turn.
+// RFC 9113 §5.1.2: the peer's SETTINGS_MAX_CONCURRENT_STREAMS says how many streams may be open.
+// Callers who want one more wait in turn.
 
 // atMost is the peer's limit of streams.
 func atMost(n uint32) wire.Setting {
@@ -35,7 +35,8 @@ func (w *watched) Done() <-chan struct{} {
 	return w.Context.Done()
 }
 
-// waitInTurn has callers wait for a stream, in the order of their paths, on the connection of the visit, which it makes.
+// waitInTurn has callers wait for a stream, in the order of their paths, on the connection of the
+// visit, which it makes.
 func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.Response], []*watched) {
 	t.Helper()
 	first := v.get("/first")
@@ -145,7 +146,8 @@ func TestOrderIsKeptWhenSlotsAreTakenBack(t *testing.T) {
 	})
 }
 
-// A peer that acknowledges the RST_STREAMs by no answer to our PING would keep those who wait for ever.
+// A peer that acknowledges the RST_STREAMs by no answer to our PING would keep those who wait for
+// ever.
 func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 	for _, cfg := range []hyper.Config{{}, {PingTimeout: 3 * time.Second}} {
 		eachDoor(t, cfg, func(t *testing.T, v *visit) {
@@ -236,7 +238,8 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 	})
 }
 
-// A caller's PING stands in for the one that slots need. When its caller gives up before the answer, those who wait get their own.
+// A caller's PING stands in for the one that slots need. When its caller gives up before the
+// answer, those who wait get their own.
 func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
@@ -261,7 +264,8 @@ func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 	})
 }
 
-// crowd has callers with a timeout and large headers ask a peer that reads nothing for a minute, and returns the pipe.
+// crowd has callers with a timeout and large headers ask a peer that reads nothing for a minute,
+// and returns the pipe.
 func crowd(t *testing.T, v *visit, callers int) (peer *accepted, sent, unclear *atomic.Int64) {
 	t.Helper()
 	warm := v.get("/warm")
@@ -292,7 +296,8 @@ func crowd(t *testing.T, v *visit, callers int) (peer *accepted, sent, unclear *
 	return peer, sent, unclear
 }
 
-// A peer that reads slowly makes requests wait: above about 1 MiB that is not written, none is added.
+// A peer that reads slowly makes requests wait: above about 1 MiB that is not written, none is
+// added.
 func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
 	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1}, func(t *testing.T, v *visit) {
 		oneConn(v)
@@ -359,7 +364,8 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 	})
 }
 
-// What must not wait does not: a peer that asks is answered, streams are reset, and windows open, behind a full queue.
+// What must not wait does not: a peer that asks is answered, streams are reset, and windows open,
+// behind a full queue.
 func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.Manual{}.New})

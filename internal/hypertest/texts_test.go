@@ -178,7 +178,8 @@ func TestProxyErrors(t *testing.T) {
 	}
 }
 
-// What ends a tunnel is an error of the connection to the proxy. The connection through it is lost by that, and its error is its own.
+// What ends a tunnel is an error of the connection to the proxy. The connection through it is lost
+// by that, and its error is its own.
 func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		proxy, below := dialPeer(t, nil)

@@ -18,10 +18,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// What was to happen at some time to a stream ends with it: a timer that is left holds the stream, its request and its
-// response.
+// What was to happen at some time to a stream ends with it: a timer that is left holds the stream,
+// its request and its response.
 
-// wantGone requires that nothing holds the request's body any more, and so neither the request nor its stream.
+// wantGone requires that nothing holds the request's body any more, and so neither the request nor
+// its stream.
 func wantGone(t *testing.T, body weak.Pointer[bytes.Buffer]) {
 	t.Helper()
 	for range 5 {
@@ -129,7 +130,8 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 	}
 }
 
-// A read deadline that has passed is an error also where the stream has ended since it was set, and what came is unread.
+// A read deadline that has passed is an error also where the stream has ended since it was set, and
+// what came is unread.
 func TestReadDeadlineHoldsOnAStreamThatHasEnded(t *testing.T) {
 	for name, first := range map[string]bool{"set before the end": true, "set behind the end": false} {
 		t.Run(name, func(t *testing.T) {

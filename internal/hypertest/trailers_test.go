@@ -13,7 +13,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// listLimit is a MAX_HEADER_LIST_SIZE with room for a request's header, and for longTrailer less an octet.
+// listLimit is a MAX_HEADER_LIST_SIZE with room for a request's header, and for longTrailer less an
+// octet.
 const listLimit = 1000
 
 func limitLists(n uint32) wire.Setting {
@@ -154,7 +155,8 @@ func TestTrailersAreHeldAgainstALimitThatSank(t *testing.T) {
 	})
 }
 
-// net/http trims the values of trailers for HTTP/1.1, and RFC 9113 §8.2.1 has no blanks around a value.
+// net/http trims the values of trailers for HTTP/1.1, and RFC 9113 §8.2.1 has no blanks around a
+// value.
 func TestValuesOfHTTPTrailersAreTrimmed(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		call := v.send(v.post(" \t1 2\t"))
@@ -167,7 +169,8 @@ func TestValuesOfHTTPTrailersAreTrimmed(t *testing.T) {
 	})
 }
 
-// RFC 9113 §8.5: CONNECT has no :scheme and no :path. One that a program gives is refused, not dropped.
+// RFC 9113 §8.5: CONNECT has no :scheme and no :path. One that a program gives is refused, not
+// dropped.
 func TestConnectWithAPathOrSchemeIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -188,7 +191,8 @@ func TestConnectWithAPathOrSchemeIsRefused(t *testing.T) {
 	})
 }
 
-// What net/http's HTTP/2 does with the path of CONNECT: nothing, as every URL that http.NewRequest takes may have one.
+// What net/http's HTTP/2 does with the path of CONNECT: nothing, as every URL that http.NewRequest
+// takes may have one.
 func TestConnectOfHTTPRequestHasNoPath(t *testing.T) {
 	eachDoor(t, hyper.Config{UserAgent: "-"}, func(t *testing.T, v *visit) {
 		var peer *accepted

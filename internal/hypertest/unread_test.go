@@ -47,7 +47,8 @@ func (f *filler) answer(call *async[*http.Response], flags wire.Flags) *http.Res
 	return call.want(f.t, "a response")
 }
 
-// open makes n requests that the peer answers with bodies without an end, and returns their streams.
+// open makes n requests that the peer answers with bodies without an end, and returns their
+// streams.
 func (f *filler) open(n int) (streams []uint32, bodies []io.ReadCloser) {
 	f.t.Helper()
 	for range n {
@@ -58,7 +59,8 @@ func (f *filler) open(n int) (streams []uint32, bodies []io.ReadCloser) {
 	return streams, bodies
 }
 
-// fill sends what the windows allow on streams, a frame on each in turn, and returns how much that is.
+// fill sends what the windows allow on streams, a frame on each in turn, and returns how much that
+// is.
 func (f *filler) fill(streams ...uint32) (total int) { return f.fillUpTo(1<<30, streams...) }
 
 // fillUpTo is fill for responses of size octets, which end there.

@@ -332,7 +332,8 @@ func longHeader(t *testing.T, r *running, size int) {
 	}
 }
 
-// RFC 9113 §8.2.1: blanks around a field value are malformed. nghttpd resets the stream for them, and Node drops the cookies.
+// RFC 9113 §8.2.1: blanks around a field value are malformed. nghttpd resets the stream for them,
+// and Node drops the cookies.
 func checkCookies(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	path := r.path("/origin/cookies")

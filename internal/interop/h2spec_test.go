@@ -27,10 +27,11 @@ const (
 	h2specCases  = 57
 )
 
-// h2spec's client half is a server with a port for each case, on which it breaks one rule of RFC 7540 or 7541 and looks
-// whether the client ends the stream or the connection. It is somebody else's judgment of what the tests of the
-// root package claim. Its judge is made stricter: where it is content with a connection that is closed, as every one is in
-// the end, it must get the error that the case is about, with its code. leftOpen has the exceptions.
+// h2spec's client half is a server with a port for each case, on which it breaks one rule of RFC
+// 7540 or 7541 and looks whether the client ends the stream or the connection. It is somebody
+// else's judgment of what the tests of the root package claim. Its judge is made stricter: where it
+// is content with a connection that is closed, as every one is in the end, it must get the error
+// that the case is about, with its code. leftOpen has the exceptions.
 func TestH2SpecFindsNothing(t *testing.T) {
 	dir := t.TempDir()
 	h2specd := installH2Spec(t, dir)
@@ -81,9 +82,10 @@ func TestH2SpecFindsNothing(t *testing.T) {
 	}
 }
 
-// leftOpen are the cases in which hyper stays silent, and which h2spec's own judge passes: the connection just ends. The stream
-// is closed: RFC 9113 §5.1 has STREAM_CLOSED as something that an endpoint may do, where RFC 7540 said must. hyper discards
-// the frame, so that the connection's other streams go on.
+// leftOpen are the cases in which hyper stays silent, and which h2spec's own judge passes: the
+// connection just ends. The stream is closed: RFC 9113 §5.1 has STREAM_CLOSED as something that an
+// endpoint may do, where RFC 7540 said must. hyper discards the frame, so that the connection's
+// other streams go on.
 var leftOpen = []string{
 	"closed: Sends a DATA frame after sending RST_STREAM frame",
 	"closed: Sends a HEADERS frame after sending RST_STREAM frame",
@@ -167,7 +169,8 @@ func buildH2Spec(dir string) (path string, err error) {
 	return path, err
 }
 
-// makeStrict changes the judge of stream and connection errors, who lets a connection that just ends pass.
+// makeStrict changes the judge of stream and connection errors, who lets a connection that just
+// ends pass.
 func makeStrict(file string) error {
 	const lenient, strict = "passed = true\n\t\tcase GoAwayFrameEvent:", "actual = event\n\t\tcase GoAwayFrameEvent:"
 	code, err := os.ReadFile(file)

@@ -1,7 +1,6 @@
-// Command h2spec is the client that h2spec's client half is run against: it gets the URL of its second argument, reads the
-// body, and gives the server a moment to misbehave. What becomes of that is for the server to judge. The first argument is
-// the way in:
-// Dial or NewConn.
+// Command h2spec is the client that h2spec's client half is run against: it gets the URL of its
+// second argument, reads the body, and gives the server a moment to misbehave. What becomes of that
+// is for the server to judge. The first argument is the way in: Dial or NewConn.
 package main
 
 import (
