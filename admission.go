@@ -229,8 +229,8 @@ func (c *Conn) giveSlotLocked() {
 	c.admitLocked()
 }
 
-// admitLocked hands free slots to those who wait. While frames are received that is put off until
-// all at hand are dealt with: the peer may raise and lower its limit in each.
+// admitLocked hands free slots to the callers that wait. While frames are received that is put off
+// until all at hand are dealt with: the peer may raise and lower its limit in each.
 func (c *Conn) admitLocked() {
 	s := &c.slots
 	if s.admitDue = c.receiving; s.admitDue {

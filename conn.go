@@ -429,7 +429,7 @@ func (c *Conn) closeIfDrainedLocked() {
 }
 
 // muteLocked ends the taking of requests on a connection whose peer does not answer the PINGs that
-// slots need. Those who wait can be served elsewhere; what is open may come to its end.
+// slots need. Requests that wait can be served elsewhere; what is open may come to its end.
 func (c *Conn) muteLocked() {
 	c.mute, c.news = true, true
 	c.slots.waiting.wakeAll()

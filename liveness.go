@@ -293,8 +293,8 @@ func (c *Conn) slotPingByLocked() time.Duration {
 	return 0
 }
 
-// judgeSlotPingLocked does what is due then. A peer that does not answer would keep those who wait
-// for a slot for ever, though it lives.
+// judgeSlotPingLocked does what is due then. A peer that does not answer would keep the callers
+// that wait for a slot for ever, though it lives.
 func (c *Conn) judgeSlotPingLocked() {
 	if at := c.slotPingByLocked(); at == 0 || c.now < at {
 		return
@@ -382,8 +382,8 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	return p.rtt, nil
 }
 
-// dropPingLocked forgets a PING whose answer nobody waits for any more. Those who wait for a slot
-// may have counted on it: they get a PING of their own.
+// dropPingLocked forgets a PING whose answer is not waited for any more. Callers that wait for a
+// slot may have counted on it: they get a PING of their own.
 func (c *Conn) dropPingLocked(p *ping) {
 	if i := slices.Index(c.pings, p); i >= 0 {
 		c.pings = slices.Delete(c.pings, i, i+1)

@@ -414,7 +414,7 @@ func (h *host) news() {
 	}
 }
 
-// closeIdle closes what nobody uses.
+// closeIdle closes the connections that are not in use.
 func (h *host) closeIdle() {
 	h.mu.Lock()
 	if len(h.waiting) == 0 {

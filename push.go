@@ -31,7 +31,7 @@ type PushPolicy struct {
 	// Max is how many pushes may be under way or wait to be claimed, on the whole connection: 100
 	// where it is 0. It is announced as SETTINGS_MAX_CONCURRENT_STREAMS. A promise beyond it takes
 	// the place of the oldest that waits and whose response has ended, or is refused with
-	// REFUSED_STREAM. Pushes that nobody reads hold the connection's window, so Max times the
+	// REFUSED_STREAM. Pushes that are not read hold the connection's window, so Max times the
 	// initial stream window should stay well below that.
 	Max int
 
@@ -79,7 +79,7 @@ type Push struct {
 	// guarded by the connection's mu
 	parent  *Stream // it waits to be claimed there; nil: it does not
 	held    int64   // octets that it holds while it waits
-	claimed bool    // Pushes yielded it, or nobody can claim it
+	claimed bool    // Pushes yielded it, or it cannot be claimed any more
 	settled bool    // it counts no more
 }
 

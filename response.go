@@ -67,7 +67,7 @@ type extras struct {
 	interims interims
 	trailer  Header
 
-	promises   []*Push        // that nobody has claimed
+	promises   []*Push        // that are not claimed
 	promisesBy time.Duration  // when their time is over; 0: the response goes on
 	lost       *PushLostError // promises that were not claimed in time; nil: there were none
 	whole      bool           // the response had come to its end, and was read, when the caller ended the exchange

@@ -298,7 +298,7 @@ func (d *deadlines) stopWriting() {
 	}
 }
 
-// A deadline is a point in time, at which a timer wakes those who wait.
+// A deadline is a point in time, at which a timer wakes the callers that wait.
 type deadline struct {
 	at    time.Time   // zero: there is none
 	timer *time.Timer // nil: no call waits past at

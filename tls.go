@@ -269,7 +269,7 @@ type tlsOverConn interface {
 }
 
 // negotiated brings nc's TLS, if it has any, through its handshake and judges it. rtt is what a
-// round trip of the handshake took, 0 if somebody else ran it. On an error nc is closed or handed
+// round trip of the handshake took, 0 if the caller ran it. On an error nc is closed or handed
 // over, except where the peer is to be told by GOAWAY.
 func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration, err error) {
 	tc, ok := nc.(tlsConn)

@@ -14,7 +14,7 @@ type netHTTP struct {
 	dial    dialFunc
 	dialTLS dialFunc // nil: dial, and TLS as follows
 	tls     *tls.Config
-	given   *http.Transport // nobody changes it
+	given   *http.Transport // it is not changed
 }
 
 // connect makes a connection to h. A server that does not speak HTTP/2 is a *NotHTTP2Error.

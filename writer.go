@@ -254,7 +254,7 @@ func (c *Conn) closeSocket(orderly bool) {
 }
 
 // linger ends our direction and waits for the peer to end its own. A socket that is closed over
-// octets which nobody has read is reset, and a reset may take back what the peer has not read yet
+// octets that were not read is reset, and a reset may take back what the peer has not read yet
 // (RFC 1122 §4.2.2.13): the GOAWAY that tells it what it did wrong, while it goes on sending. A
 // connection that cannot end one direction alone is read to its end all the same.
 func (c *Conn) linger() {

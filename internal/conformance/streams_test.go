@@ -299,14 +299,14 @@ func discardedRows() (rows []row) {
 		row{"9113 §5.1", "LatePromiseReservesItsStream", "PUSH_PROMISE on a stream that we reset reserves the promised stream all the same; it is refused by RST_STREAM", weReset.with(pushing),
 			func(l *lab) {
 				promise(l, 1, 2)
-				l.WantRSTStream("nobody can claim it", 2, wire.Cancel)
+				l.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 				l.lastPush = 2
 				promise(l, 1, 2) // so 2 is not idle any more
 			}, endsConn(hyper.ProtocolError)},
 		row{"9113 §5.1", "PromiseBehindAnAnsweredPing", "PUSH_PROMISE on a stream that we reset is refused by RST_STREAM also when a later PING has been answered", weReset.with(pushing).then(answerPing),
 			func(l *lab) {
 				promise(l, 1, 2)
-				l.WantRSTStream("nobody can claim it", 2, wire.Cancel)
+				l.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 				l.lastPush = 2
 			}, goesOn},
 		row{"9113 §5.1", "DataBehindAnAnsweredPing", "DATA on a stream that we reset is discarded also when a later PING has been answered", weReset.then(answerPing),

@@ -161,7 +161,7 @@ func floodData(peer *h2test.Peer, conn *hyper.Conn, stream uint32, n int) (sent 
 	return sent
 }
 
-// Nobody asked for what comes on a stream that is closed and forgotten: all of it together is
+// What comes on a stream that is closed and forgotten was not asked for: all of it together is
 // bounded.
 func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 	for name, close := range map[string]func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn){
@@ -202,7 +202,7 @@ func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 					if err := conn.Err(); !errors.Is(err, hyper.EnhanceYourCalm) {
 						t.Errorf("the connection: %v", err)
 					}
-					peer.WantGoAway("too much that nobody asked for", 0, wire.EnhanceYourCalm)
+					peer.WantGoAway("too much that was not asked for", 0, wire.EnhanceYourCalm)
 				})
 			})
 		}
@@ -330,7 +330,7 @@ func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 		peer.WritePing(wire.Ack, peer.WantPing("asked for", 0))
 		rtt.want(t, "the round trip")
 		promise(1, 2)
-		peer.WantRSTStream("nobody can claim it", 2, wire.Cancel)
+		peer.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 		whole := getAsync(conn, "/")
 		peer.WantHeaders("another parent", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")

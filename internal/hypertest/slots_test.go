@@ -146,7 +146,7 @@ func TestOrderIsKeptWhenSlotsAreTakenBack(t *testing.T) {
 	})
 }
 
-// A peer that acknowledges the RST_STREAMs by no answer to our PING would keep those who wait for
+// A peer that acknowledges the RST_STREAMs by no answer to our PING would keep requests waiting for
 // ever.
 func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 	for _, cfg := range []hyper.Config{{}, {PingTimeout: 3 * time.Second}} {
@@ -239,7 +239,7 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 }
 
 // A caller's PING stands in for the one that slots need. When its caller gives up before the
-// answer, those who wait get their own.
+// answer, waiting requests get their own.
 func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
@@ -322,7 +322,7 @@ func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
 	})
 }
 
-// Those who wait for room go on in turn when the peer has read.
+// Requests that wait for room go on in turn when the peer has read.
 func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.Manual{}.New}, func(t *testing.T, v *visit) {
 		oneConn(v)
@@ -348,7 +348,7 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 			h := peer.WantHeaders("in any order of a group", 3+2*i)
 			var n int
 			if _, err := fmt.Sscanf(h.Get(":path"), "/%d", &n); err != nil {
-				continue // the late one, which comes when nobody waits any more
+				continue // the late one, which comes when no request waits any more
 			}
 			if off := n - int(i); off > 200 || off < -200 {
 				t.Errorf("request %d is stream %d", n, 3+2*i)

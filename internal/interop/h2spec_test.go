@@ -28,8 +28,8 @@ const (
 )
 
 // h2spec's client half is a server with a port for each case, on which it breaks one rule of RFC
-// 7540 or 7541 and looks whether the client ends the stream or the connection. It is somebody
-// else's judgment of what the tests of the root package claim. Its judge is made stricter: where it
+// 7540 or 7541 and looks whether the client ends the stream or the connection. It is an independent
+// judgment of what the tests of the root package claim. Its judge is made stricter: where it
 // is content with a connection that is closed, as every one is in the end, it must get the error
 // that the case is about, with its code. leftOpen has the exceptions.
 func TestH2SpecFindsNothing(t *testing.T) {
