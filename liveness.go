@@ -19,6 +19,7 @@ type liveness struct {
 	progressAt time.Duration // when it last ended a frame, or had sent progressOctets of one
 	unfinished int           // octets read since then
 	silentFrom time.Duration // when we wrote first since then, for streams that are open; 0: not yet
+	heard      uint64        // octets written by us when the peer last sent anything
 	writeSince time.Duration // since when the write in progress has made none, 0: none is in progress
 	wroteAt    time.Duration // when the last write began
 
@@ -322,12 +323,13 @@ func (c *Conn) keeperLocked() *ping {
 // it.
 const minSilence = 100 * time.Millisecond
 
-// suspectLocked is called when a request has timed out. If the peer has sent nothing since the
-// request was written, a PING asks at once whether it lives, and a Transport prefers other
-// connections until something comes.
-func (c *Conn) suspectLocked() {
+// suspectLocked is called when the request of s has timed out. If the peer has sent nothing since it
+// was written, a PING asks at once whether the peer lives, and a Transport prefers other connections
+// until something comes.
+func (c *Conn) suspectLocked(s *Stream) {
+	sent := s.headersStart >= c.heard && s.headersStart < c.written
 	silent := c.silentFrom > 0 && c.clock()-c.silentFrom >= max(minSilence, 2*c.minRTT)
-	if !silent || c.err != nil || c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 {
+	if !sent || !silent || c.err != nil || c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 {
 		return
 	}
 	c.suspected.Store(true)

@@ -33,7 +33,7 @@ func (c *Conn) recvOctets(n int) {
 			c.rests = 0
 		}
 	}
-	c.lastRecv, c.silentFrom = c.now, 0
+	c.lastRecv, c.silentFrom, c.heard = c.now, 0, c.written
 	if c.suspected.Load() {
 		c.suspected.Store(false)
 		c.news = true

@@ -543,7 +543,7 @@ func (s *Stream) abort(reason error) {
 	s.c.mu.Lock()
 	s.resetLocked(streamErr(s.id, Cancel, reason))
 	if reason == errRequestCanceled || errors.Is(reason, context.DeadlineExceeded) {
-		s.c.suspectLocked()
+		s.c.suspectLocked(s)
 	}
 	s.c.unlock()
 }
