@@ -109,7 +109,7 @@ func (c *Conn) stopLivenessLocked() {
 
 // armLocked makes the timer fire at the latest at that time since start.
 func (c *Conn) armLocked(at time.Duration) {
-	if c.timerAt != 0 && c.timerAt <= at || c.err != nil {
+	if c.timerAt != 0 && c.timerAt <= at || c.err != nil || c.lab != nil { // a simulation has no real time
 		return
 	}
 	c.timerAt = at
