@@ -250,12 +250,14 @@ func otherProtocol(p []byte) string {
 	if isRecord(p) {
 		return fmt.Sprintf("a TLS record (%x)", p[:min(len(p), alertSize)])
 	}
-	for i, b := range p[:min(len(p), wire.HeaderLen)] {
-		if b < ' ' && (i == 0 || b != '\r' && b != '\n' && b != '\t') || b == 0x7f || i == 0 && b > 0x7f {
+	// Of octets that are fewer than a frame header, a line is judged by itself: the next may not be here.
+	first, _, _ := bytes.Cut(p[:min(len(p), wire.HeaderLen)], []byte("\n"))
+	for i, b := range first {
+		if b < ' ' && (i == 0 || b != '\r' && b != '\t') || b == 0x7f || i == 0 && b > 0x7f {
 			return ""
 		}
 	}
-	if len(p) == 0 {
+	if len(first) == 0 {
 		return ""
 	}
 	line, _, _ := bytes.Cut(p, []byte("\n"))

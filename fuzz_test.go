@@ -132,11 +132,18 @@ func FuzzFrameReader(f *testing.F) {
 			r := testReader(t, src, cfg)
 			r.blockSize = smallBlock
 			parts, err2 := readAll(r)
-			if !slices.Equal(whole, parts) || err1.Error() != err2.Error() {
+			if !slices.Equal(whole, parts) || withoutQuote(err1) != withoutQuote(err2) {
 				t.Fatalf("in one piece %v, %v; in parts, and by blocks %v, %v", whole, err1, parts, err2)
 			}
 		}
 	})
+}
+
+// withoutQuote is the text of err without what a peer that speaks another protocol has sent: of that
+// an error quotes as much as has come.
+func withoutQuote(err error) string {
+	text, _, _ := strings.Cut(err.Error(), "it sent")
+	return text
 }
 
 // FuzzFieldBlock: a block that passes is a list that any decoder reads the same way; one that does not is an error,
