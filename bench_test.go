@@ -124,6 +124,7 @@ func passWrites(c *Conn) {
 	c.mu.Lock()
 	c.fillLocked()
 	c.out = c.out[:0]
+	c.written, c.flushed = c.queued, c.queued
 	c.mu.Unlock()
 }
 
