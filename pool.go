@@ -306,7 +306,7 @@ func (h *host) removeLocked(i int, why error) {
 	c := h.conns[i]
 	h.conns = slices.Delete(h.conns, i, i+1)
 	h.t.open.Add(-1)
-	h.capacity.limit = c.announcedLimit(h.capacity.limit)
+	h.capacity.limit, h.capacity.usedAt = c.announcedLimit(h.capacity.limit), time.Now()
 	if c.idle != nil {
 		c.idle.Stop()
 	}

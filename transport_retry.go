@@ -33,15 +33,16 @@ type capacity struct {
 	streams  int       // streams at once, on one connection; 0: as many as SETTINGS allow
 	since    time.Time // when streams was found
 	requests int64     // requests in all, on one connection; 0: no bound is known
+	usedAt   time.Time // when the host last lost a connection
 }
 
 // isLearned reports whether the host was seen to serve less than its SETTINGS say.
 func (k *capacity) isLearned() bool { return k.streams > 0 || k.requests > 0 }
 
-// remembered is for how long it is to be remembered when the host has no connections.
+// remembered is for how much longer it is to be remembered when the host has no connections.
 func (k *capacity) remembered() time.Duration {
-	if k.limit < initialSlots && k.limit > 0 || k.streams > 0 || k.requests > 0 {
-		return capacityMemory
+	if k.limit > 0 && k.limit < initialSlots || k.isLearned() {
+		return time.Until(k.usedAt.Add(capacityMemory))
 	}
 	return 0
 }
