@@ -164,7 +164,7 @@ func (c *Conn) uncorkLocked() {
 		return
 	}
 	c.corked = false
-	c.settingsDue[0].sent = time.Since(c.start)
+	c.settingsDue[0].sent = c.clock()
 	c.armDueLocked()
 }
 

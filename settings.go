@@ -145,7 +145,7 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	c.initialWindow += due.shift
 	c.append(wire.AppendSettings(c.out, list...))
 	due.below, due.belowPush = c.nextID, c.lastPushID
-	due.sent = time.Since(c.start)
+	due.sent = c.clock()
 	if due.shift > 0 { // the peer may use the larger window as soon as it reads this
 		c.shiftWindowsLocked(due)
 	}

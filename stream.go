@@ -624,7 +624,7 @@ func (s *Stream) removeLocked() {
 	}
 	delete(c.streams, s.id)
 	if len(c.streams) == 0 {
-		c.idleSince = time.Since(c.start)
+		c.idleSince = c.clock()
 		c.news = c.news || c.slots.tellsIdle
 	}
 	s.unwatchLocked()

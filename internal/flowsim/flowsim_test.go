@@ -87,6 +87,24 @@ func TestSimulatorAgreesWithArithmetic(t *testing.T) {
 	}
 }
 
+// A simulation depends on virtual time alone: neither on the speed of the machine nor on its load.
+func TestSimulationIsRepeatable(t *testing.T) {
+	t.Parallel()
+	for _, i := range []int{6, 8, 10} {
+		s := situations[i].Scenario
+		s.Config, s.Octets = adaptive.config, 64<<20
+		first, err := Run(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if again, err := Run(s); err != nil || again != first {
+				t.Errorf("%s: %+v, then %+v, %v", situations[i].name, first, again, err)
+			}
+		}
+	}
+}
+
 func TestAdaptivePromisesAboutTwoProducts(t *testing.T) {
 	t.Parallel()
 	octets := 512 << 20
