@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -163,7 +164,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	full.Scheme = or(full.Scheme, "http")
 	remote := nc.RemoteAddr()
 	if full.Authority == "" && remote != nil {
-		full.Authority = withoutZone(remote.String())
+		full.Authority = syntax.WithoutZone(remote.String())
 	}
 	c := &Conn{
 		cfg:        full,

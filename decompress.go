@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A Decoder makes a reader of what r holds, with one content coding undone. It adds a coding to those built in
@@ -77,7 +79,7 @@ type DecodeLimitError struct {
 func (e *DecodeLimitError) Error() string {
 	switch e.Limit {
 	case "elements":
-		return fmt.Sprintf(prefix+"body: content-encoding has more than %d elements or %d octets", e.Max, maxListSize)
+		return fmt.Sprintf(prefix+"body: content-encoding has more than %d elements or %d octets", e.Max, syntax.MaxListSize)
 	case "codings":
 		return fmt.Sprintf(prefix+"body: more than %d content codings", e.Max)
 	case "repeats":
@@ -139,8 +141,8 @@ func acceptEncoding(extra map[string]Decoder) string {
 	}
 	builtin := len(names)
 	for name, decode := range extra {
-		name = lower(name)
-		if decode != nil && isToken(name) && pools[name] == nil {
+		name = syntax.Lower(name)
+		if decode != nil && syntax.IsToken(name) && pools[name] == nil {
 			names = append(names, name)
 		}
 	}
@@ -158,7 +160,7 @@ func extraDecoder(extra map[string]Decoder, coding string) (decode Decoder, ok b
 		return decode, true
 	}
 	for name, decode := range extra {
-		if equalFold(name, coding) {
+		if syntax.EqualFold(name, coding) {
 			return decode, true
 		}
 	}
@@ -171,12 +173,12 @@ func extraDecoder(extra map[string]Decoder, coding string) (decode Decoder, ok b
 // decoded.
 func parseCodings(values iter.Seq[string]) ([]string, error) {
 	var codings []string
-	for coding, ok := range listElements(values) {
+	for coding, ok := range syntax.ListElements(values) {
 		if !ok {
-			return codings, &DecodeLimitError{Limit: "elements", Max: maxListElements}
+			return codings, &DecodeLimitError{Limit: "elements", Max: syntax.MaxListElements}
 		}
 		// RFC 9110 §8.4.1: all content codings are case-insensitive.
-		switch coding = lower(coding); coding {
+		switch coding = syntax.Lower(coding); coding {
 		case "", "identity":
 			continue
 		case "x-gzip":

@@ -12,6 +12,8 @@ import (
 	"testing/iotest"
 
 	"github.com/andybalholm/brotli"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // What decoding costs: memory and work follow the octets received, whatever these claim.
@@ -145,17 +147,17 @@ func TestElementsOfContentEncodingAreCounted(t *testing.T) {
 		values []string
 		many   bool
 	}{
-		{[]string{strings.Repeat(",", maxListElements-1)}, false},
-		{[]string{strings.Repeat(",", maxListElements)}, true},
-		{slices.Repeat([]string{""}, maxListElements), false},
-		{slices.Repeat([]string{""}, maxListElements+1), true},
-		{slices.Repeat([]string{"identity"}, maxListElements+1), true},
-		{[]string{strings.Repeat("i", maxListSize+1)}, true},
-		{[]string{strings.Repeat(" ", maxListSize), " "}, true},
+		{[]string{strings.Repeat(",", syntax.MaxListElements-1)}, false},
+		{[]string{strings.Repeat(",", syntax.MaxListElements)}, true},
+		{slices.Repeat([]string{""}, syntax.MaxListElements), false},
+		{slices.Repeat([]string{""}, syntax.MaxListElements+1), true},
+		{slices.Repeat([]string{"identity"}, syntax.MaxListElements+1), true},
+		{[]string{strings.Repeat("i", syntax.MaxListSize+1)}, true},
+		{[]string{strings.Repeat(" ", syntax.MaxListSize), " "}, true},
 	} {
 		codings, err := parseCodings(slices.Values(tt.values))
 		if tt.many {
-			wantLimit(t, err, "elements", maxListElements)
+			wantLimit(t, err, "elements", syntax.MaxListElements)
 		} else if err != nil || codings != nil {
 			t.Errorf("%q: %q, %v", tt.values, codings, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -267,7 +268,7 @@ type RequestError struct {
 // a blank`.
 func (e *RequestError) Error() string {
 	field := e.Field
-	if !isToken(strings.TrimPrefix(field, ":")) {
+	if !syntax.IsToken(strings.TrimPrefix(field, ":")) {
 		field = quoted(field)
 	}
 	return prefix + "request: " + field + " " + e.Reason

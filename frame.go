@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"gohyper.dev/hyper/internal/buffer"
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -508,7 +509,7 @@ func (r *frameReader) addField(f hpack.HeaderField) {
 	if r.listSize > r.limit {
 		return
 	}
-	if r.trim && !isPseudo(f.Name) {
+	if r.trim && !syntax.IsPseudo(f.Name) {
 		f.Value = strings.Trim(f.Value, " \t")
 	}
 	r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})

@@ -5,9 +5,9 @@ import (
 	"iter"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A Field is one line of a field section. On the wire names are lower case; a name is sent so however
@@ -42,7 +42,7 @@ func (h Header) listSize() (n int) {
 // Get returns the first value of name, or "".
 func (h Header) Get(name string) string {
 	for i := range h {
-		if equalFold(h[i].Name, name) {
+		if syntax.EqualFold(h[i].Name, name) {
 			return h[i].Value
 		}
 	}
@@ -52,7 +52,7 @@ func (h Header) Get(name string) string {
 // Has reports whether a field of that name is present.
 func (h Header) Has(name string) bool {
 	for i := range h {
-		if equalFold(h[i].Name, name) {
+		if syntax.EqualFold(h[i].Name, name) {
 			return true
 		}
 	}
@@ -63,7 +63,7 @@ func (h Header) Has(name string) bool {
 func (h Header) Values(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i := range h {
-			if equalFold(h[i].Name, name) && !yield(h[i].Value) {
+			if syntax.EqualFold(h[i].Name, name) && !yield(h[i].Value) {
 				return
 			}
 		}
@@ -94,7 +94,7 @@ func (h *Header) AddSensitive(name, value string) {
 func (h *Header) Set(name, value string) {
 	kept, found := (*h)[:0], false
 	for _, f := range *h {
-		if equalFold(f.Name, name) {
+		if syntax.EqualFold(f.Name, name) {
 			if found {
 				continue
 			}
@@ -113,7 +113,7 @@ func (h *Header) Set(name, value string) {
 func (h *Header) Del(name string) {
 	kept := (*h)[:0]
 	for _, f := range *h {
-		if !equalFold(f.Name, name) {
+		if !syntax.EqualFold(f.Name, name) {
 			kept = append(kept, f)
 		}
 	}
@@ -131,7 +131,7 @@ func (h Header) HTTP() http.Header {
 	first := make([]string, 0, len(h)) // most names have one value: they share an array
 	var cookies []string               // where there are two or more: joined at the end, as joining each would copy all before it
 	for i, f := range h {
-		if isPseudo(f.Name) {
+		if syntax.IsPseudo(f.Name) {
 			continue
 		}
 		key := canonicalName(f.Name)
@@ -166,7 +166,7 @@ func HeaderFromHTTP(src http.Header) Header {
 	h := make(Header, 0, len(src))
 	for _, name := range sortedKeys(src) {
 		for _, value := range src[name] {
-			h.Add(lower(name), value)
+			h.Add(syntax.Lower(name), value)
 		}
 	}
 	return h
@@ -181,119 +181,23 @@ func sortedKeys(src http.Header) []string {
 	return keys
 }
 
-func isPseudo(name string) bool { return len(name) > 0 && name[0] == ':' }
-
-// equalFold compares ASCII names. Most are lower case already and of the same length or not equal at all.
-func equalFold(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := 0; i < len(a); i++ {
-		if a[i] != b[i] && lowerByte(a[i]) != lowerByte(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func lowerByte(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
-}
-
-// lower returns s with its ASCII letters in lower case; it allocates only where that changes something.
-func lower(s string) string {
-	for i := 0; i < len(s); i++ {
-		if 'A' <= s[i] && s[i] <= 'Z' {
-			// Not strings.ToLower: it turns the Kelvin sign into the letter k.
-			b := []byte(s)
-			for ; i < len(b); i++ {
-				b[i] = lowerByte(b[i])
-			}
-			return string(b)
-		}
-	}
-	return s
-}
-
-// tokenChars marks the characters of a token (RFC 9110 §5.6.2).
-var tokenChars = func() (t [256]bool) {
-	for c := byte('a'); c <= 'z'; c++ {
-		t[c], t[c-'a'+'A'] = true, true
-	}
-	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789") {
-		t[c] = true
-	}
-	return t
-}()
-
-func isToken(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if !tokenChars[s[i]] {
-			return false
-		}
-	}
-	return s != ""
-}
-
-const (
-	// maxListElements and maxListSize bound what is read of a field that is a list (RFC 9110
-	// §5.6.1): the peer can repeat a long value for an octet each, by way of the compression table.
-	maxListElements = 32
-	maxListSize     = 1024 // octets of all values
-)
-
-// listElements yields the elements of a field's values, without the blanks around them; empty
-// elements count. In place of what goes beyond the bounds it yields false, once.
-func listElements(values iter.Seq[string]) iter.Seq2[string, bool] {
-	return func(yield func(string, bool) bool) {
-		count, size := 0, 0
-		for value := range values {
-			if size += len(value); size > maxListSize {
-				yield("", false)
-				return
-			}
-			for element := range strings.SplitSeq(value, ",") {
-				if count++; count > maxListElements {
-					yield("", false)
-					return
-				}
-				if !yield(strings.Trim(element, " \t"), true) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// isConnectionSpecific reports the fields that RFC 9113 §8.2.2 bans from both directions.
-func isConnectionSpecific(name string) bool {
-	switch name {
-	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
-		return true
-	}
-	return false
-}
-
 // checkField judges a field that the caller wants to send; name is in lower case. RFC 9110 §5.5 is applied
 // in full: what a careless recipient could read as two fields is never sent.
 func checkField(name, value string) error {
 	switch {
-	case !isToken(name):
-		return &RequestError{name, "is an invalid header field name: " + badToken(name)}
-	case isConnectionSpecific(name):
+	case !syntax.IsToken(name):
+		return &RequestError{name, "is an invalid header field name: " + syntax.TokenFault(name)}
+	case syntax.IsConnectionSpecific(name):
 		return &RequestError{name, "is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)"}
-	case name == "te" && lower(value) != "trailers":
+	case name == "te" && syntax.Lower(value) != "trailers":
 		return badValue(name, value, `may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`)
 	}
 	for i := 0; i < len(value); i++ {
-		if c := value[i]; isControl(c) {
-			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at octet %d of %d", badOctet(c), i+1, len(value))}
+		if c := value[i]; syntax.IsControl(c) {
+			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at octet %d of %d", syntax.ByteFault(c), i+1, len(value))}
 		}
 	}
-	if value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1])) {
+	if value != "" && (syntax.IsBlank(value[0]) || syntax.IsBlank(value[len(value)-1])) {
 		return &RequestError{name, "has an invalid header field value: a blank at its beginning or end"}
 	}
 	return nil
@@ -306,16 +210,6 @@ func badValue(name, value, reason string) *RequestError {
 	return &RequestError{name, quoted(value) + " " + reason}
 }
 
-// badToken says why s is no token.
-func badToken(s string) string {
-	for i := 0; i < len(s); i++ {
-		if !tokenChars[s[i]] {
-			return "it has " + badOctet(s[i])
-		}
-	}
-	return "it is empty"
-}
-
 // badAuthority makes the error of what is not host or host:port. It does not quote userinfo, which
 // may have a password.
 func badAuthority(s string) *RequestError {
@@ -323,64 +217,10 @@ func badAuthority(s string) *RequestError {
 	if strings.Contains(s, "@") {
 		return &RequestError{name, "has userinfo, which must not be sent (RFC 9113 §8.3.1)"}
 	}
-	for i := 0; i < len(s); i++ {
-		if !authorityChars[s[i]] {
-			return badValue(name, s, "is not host or host:port in ASCII: it has "+badOctet(s[i]))
-		}
+	if s == "" {
+		return &RequestError{name, "is empty: there is no host"}
 	}
-	return &RequestError{name, "is empty: there is no host"}
-}
-
-// badPath says why s is no :path of a request.
-func badPath(s string) string {
-	for i := 0; i < len(s); i++ {
-		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == '#' {
-			return "has " + badOctet(s[i])
-		}
-	}
-	if s == "*" {
-		return "is for OPTIONS alone"
-	}
-	return "does not begin with /"
-}
-
-// badOctet names an octet that is out of place.
-func badOctet(c byte) string {
-	switch {
-	case c == ' ':
-		return "a blank"
-	case c < ' ' || c == 0x7f:
-		return fmt.Sprintf("a control character, %q", c)
-	case c >= 0x80:
-		return "a character that is not ASCII"
-	case c == '#':
-		return "a fragment, which stays with the client"
-	}
-	return fmt.Sprintf("a %q", c)
-}
-
-func isBlank(c byte) bool { return c == ' ' || c == '\t' }
-
-// malformedField says what is wrong with a regular field that the peer sent, or "". RFC 9113
-// §8.2.1: names have no upper case, no octet outside 0x21–0x7e and no colon after the first; values
-// have no NUL, CR or LF and no blank at either end. RFC 9110 §5.5 calls the other control
-// characters invalid; they are refused too, as net/http refuses them.
-func malformedField(name, value string) string {
-	if name == "" {
-		return "a field without a name"
-	}
-	for i := 0; i < len(name); i++ {
-		if !tokenChars[name[i]] || 'A' <= name[i] && name[i] <= 'Z' {
-			return "the field name " + printable(name)
-		}
-	}
-	if isConnectionSpecific(name) {
-		return "the connection-specific field " + name
-	}
-	if malformedValue(value) {
-		return "the value of " + name
-	}
-	return ""
+	return badValue(name, s, "is not host or host:port in ASCII: "+syntax.AuthorityFault(s))
 }
 
 // hasTE reports whether a section has the field te. RFC 9113 §8.2.2 allows it in a request alone:
@@ -390,65 +230,3 @@ func hasTE(fields []Field) bool {
 }
 
 const teInResponse = "the field te, which is a request's"
-
-func malformedValue(value string) bool {
-	return hasControl(value) || value != "" && (isBlank(value[0]) || isBlank(value[len(value)-1]))
-}
-
-// hasControl reports whether a field value has a control character.
-func hasControl(value string) bool {
-	for i := 0; i < len(value); i++ {
-		if isControl(value[i]) {
-			return true
-		}
-	}
-	return false
-}
-
-// isControl reports whether c is an octet that RFC 9110 §5.5 does not allow in a field value: a
-// control character other than the horizontal tab.
-func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
-
-// printable makes text of the peer fit to be shown to people. What is beyond 64 octets is cut off.
-// See escape.
-func printable(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return escape(s)
-	}
-	end := most
-	for end > most-utf8.UTFMax && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return escape(s[:end]) + "…"
-}
-
-// escape writes what a terminal, or a reader, could take for something else as Go would in a string
-// literal: control characters of ASCII and of Unicode (U+0080 to U+009F), marks that change the
-// direction of the text around them, everything else that does not show, and what is not UTF-8.
-func escape(s string) string {
-	shows := func(r rune, size int) bool { return strconv.IsPrint(r) && (r != utf8.RuneError || size > 1) }
-	clean := 0 // octets at the beginning that stay as they are
-	for clean < len(s) {
-		r, size := utf8.DecodeRuneInString(s[clean:])
-		if !shows(r, size) {
-			break
-		}
-		clean += size
-	}
-	if clean == len(s) {
-		return s
-	}
-	b := append(make([]byte, 0, len(s)+16), s[:clean]...)
-	for i := clean; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		if shows(r, size) {
-			b = append(b, s[i:i+size]...)
-		} else {
-			quoted := strconv.Quote(s[i : i+size])
-			b = append(b, quoted[1:len(quoted)-1]...)
-		}
-		i += size
-	}
-	return string(b)
-}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 func TestHeaderNamesAreComparedWithoutRegardToCase(t *testing.T) {
@@ -34,7 +36,7 @@ func TestHeaderNamesAreComparedWithoutRegardToCase(t *testing.T) {
 // Only ASCII letters have a case in field names (RFC 9110 §5.1). The Kelvin sign is no k, a dotted capital I no i.
 func TestHeaderCaseIsThatOfASCII(t *testing.T) {
 	for _, s := range []string{"X-\u212aey", "X-\u0130d", "X-\u00c4"} {
-		if got, want := lower(s), "x"+s[1:]; got != want {
+		if got, want := syntax.Lower(s), "x"+s[1:]; got != want {
 			t.Errorf("lower(%q) = %q", s, got)
 		}
 	}
@@ -42,7 +44,7 @@ func TestHeaderCaseIsThatOfASCII(t *testing.T) {
 	if h.Has("x-key") {
 		t.Error("the Kelvin sign passes for a k")
 	}
-	if equalFold("@[`{", "`{@[") {
+	if syntax.EqualFold("@[`{", "`{@[") {
 		t.Error("characters beside the letters have a case")
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unicode/utf8"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // FromHTTPRequest returns req as a Request that means the same: the method, scheme, authority and path of its URL and Host,
@@ -100,7 +102,7 @@ func checkConnectionFields(h http.Header) error {
 		return badValue("upgrade", upgrade[0], "has no place in HTTP/2 (RFC 9113 §8.6)")
 	case len(coding) > 1 || len(coding) == 1 && coding[0] != "" && coding[0] != "chunked":
 		return badValue("transfer-encoding", strings.Join(coding, ", "), "may only be chunked, which is left out")
-	case len(connection) > 1 || len(connection) == 1 && connection[0] != "" && !equalFold(connection[0], "close") && !equalFold(connection[0], "keep-alive"):
+	case len(connection) > 1 || len(connection) == 1 && connection[0] != "" && !syntax.EqualFold(connection[0], "close") && !syntax.EqualFold(connection[0], "keep-alive"):
 		return badValue("connection", strings.Join(connection, ", "), "may only be close or keep-alive")
 	}
 	return nil
@@ -112,8 +114,8 @@ func asciiAuthority(host string) (string, error) {
 	if host == "" {
 		return "", &RequestError{":authority", "is empty: the URL has no host"}
 	}
-	host = withoutZone(host)
-	if isASCII(host) {
+	host = syntax.WithoutZone(host)
+	if syntax.IsASCII(host) {
 		return host, nil
 	}
 	name, port, _ := strings.Cut(host, ":")
@@ -121,29 +123,10 @@ func asciiAuthority(host string) (string, error) {
 	switch {
 	case err != nil || port == "":
 		return name, err
-	case !isToken(port):
+	case !syntax.IsToken(port):
 		return "", &RequestError{":authority", fmt.Sprintf("has no valid port: %q", host)}
 	}
 	return name + ":" + port, nil
-}
-
-// withoutZone returns authority without the zone of an IPv6 address, which means something on this
-// machine only.
-func withoutZone(authority string) string {
-	from, to := strings.IndexByte(authority, '%'), strings.IndexByte(authority, ']')
-	if from < 0 || to < from || authority[0] != '[' {
-		return authority
-	}
-	return authority[:from] + authority[to:]
-}
-
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= 0x80 {
-			return false
-		}
-	}
-	return true
 }
 
 // urlHost returns the host of u as it is dialed: in ASCII and in lower case, but for the zone of an
@@ -154,14 +137,14 @@ func urlHost(u *url.URL) (string, error) {
 	switch {
 	case host == "":
 		return "", &RequestError{"URL", "has no host"}
-	case !isASCII(host):
+	case !syntax.IsASCII(host):
 		return asciiName(host)
-	case !isAuthority(host) || hasZone && !strings.Contains(address, ":"): // TLS would take what follows % for a zone
+	case !syntax.IsAuthority(host) || hasZone && !strings.Contains(address, ":"): // TLS would take what follows % for a zone
 		return "", &RequestError{"URL", fmt.Sprintf("has no valid host: %q", host)}
 	case hasZone:
-		return lower(address) + "%" + zone, nil
+		return syntax.Lower(address) + "%" + zone, nil
 	}
-	return lower(host), nil
+	return syntax.Lower(host), nil
 }
 
 // asciiName returns the ASCII form of an internationalized host name (RFC 5890 §2.3.2.1). It is the
@@ -171,7 +154,7 @@ func asciiName(host string) (string, error) {
 		return name, nil
 	}
 	if utf8.ValidString(host) && !strings.ContainsAny(host, ":[]%") {
-		if name := netHTTPName(host); isAuthority(name) { // it is ASCII then
+		if name := netHTTPName(host); syntax.IsAuthority(name) { // it is ASCII then
 			asciiNames.put(host, name)
 			return name, nil
 		}
@@ -232,17 +215,17 @@ func requestPath(u *url.URL, authority string) (string, error) {
 	if !strings.HasPrefix(path, "/") && path != "*" {
 		path = strings.TrimPrefix(path, u.Scheme+"://"+authority) // of an Opaque URL
 		if !strings.HasPrefix(path, "/") {
-			return "", badValue(":path", path, badPath(path))
+			return "", badValue(":path", path, syntax.PathFault(path))
 		}
 	}
-	if isVisible(path) {
+	if syntax.IsVisible(path) {
 		return path, nil
 	}
 	var b strings.Builder
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {
 		case c < ' ' || c == 0x7f:
-			return "", badValue(":path", path, "has "+badOctet(c))
+			return "", badValue(":path", path, "has "+syntax.ByteFault(c))
 		case c == ' ' || c >= 0x80:
 			fmt.Fprintf(&b, "%%%02X", c)
 		default:
@@ -265,7 +248,7 @@ func requestFields(req *http.Request) Header {
 	for key, values := range req.Header {
 		name := wireName(key)
 		switch {
-		case isConnectionSpecific(name) || name == "host" || name == "content-length" || isPseudo(name):
+		case syntax.IsConnectionSpecific(name) || name == "host" || name == "content-length" || syntax.IsPseudo(name):
 			continue
 		case name == "trailer" && len(req.Trailer) > 0: // it is made of those
 			continue
@@ -294,7 +277,7 @@ func requestFields(req *http.Request) Header {
 
 func mentionsTrailers(te string) bool {
 	for part := range strings.SplitSeq(te, ",") {
-		if equalFold(strings.Trim(part, " \t"), "trailers") {
+		if syntax.EqualFold(strings.Trim(part, " \t"), "trailers") {
 			return true
 		}
 	}
@@ -332,7 +315,7 @@ func wireName(key string) string {
 	if name, ok := wireNames[key]; ok {
 		return name
 	}
-	return lower(key)
+	return syntax.Lower(key)
 }
 
 // firstValue is h.Get for a key in its canonical form, which Get would look for each time.

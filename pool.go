@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A hostKey is what requests must have in common to share connections.
@@ -23,7 +25,7 @@ func keyFor(u, proxy *url.URL) (hostKey, error) {
 	if err != nil {
 		return hostKey{}, err
 	}
-	key := hostKey{target: target{scheme: u.Scheme, host: host, port: or(u.Port(), defaultPort(u.Scheme))}}
+	key := hostKey{target: target{scheme: u.Scheme, host: host, port: or(u.Port(), syntax.DefaultPort(u.Scheme))}}
 	if proxy != nil {
 		key.proxy = proxy.String()
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/net/proxy"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A dialFunc makes connections, as net.Dialer's DialContext does.
@@ -53,7 +55,7 @@ func asciiProxy(u *url.URL) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	if isASCII(u.Host) {
+	if syntax.IsASCII(u.Host) {
 		return u, nil
 	}
 	ascii := *u
@@ -124,7 +126,7 @@ func dialSOCKS(ctx context.Context, direct dialFunc, u *url.URL, addr string) (n
 
 // hostPort returns where a proxy listens.
 func hostPort(u *url.URL) string {
-	return net.JoinHostPort(u.Hostname(), or(u.Port(), defaultPort(u.Scheme)))
+	return net.JoinHostPort(u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme)))
 }
 
 // connectHeader returns the fields of a CONNECT. The credentials are the proxy's, and are sent to nobody else.
@@ -217,7 +219,7 @@ func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 // tunnelOverHTTP2 opens a tunnel on a connection to the proxy that others may use, too (RFC 9113 §8.5). errNotHTTP2: the
 // proxy does not speak it.
 func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
-	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), defaultPort(u.Scheme))}}, nil)
+	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme))}}, nil)
 	defer t.leave(proxy)
 	header := HeaderFromHTTP(t.connectHeader(u))
 	var r retry

@@ -7,12 +7,12 @@ import (
 	"io"
 	"iter"
 	"math"
-	"net"
 	"slices"
 	"strings"
 	"time"
 
 	"gohyper.dev/hyper/internal/state"
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A PushPolicy admits server push (RFC 9113 §8.4). The zero value takes what the peer is entitled to promise: for
@@ -412,11 +412,11 @@ func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 	r := p.Request
 	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority, ":path": &r.Path}
 	i := 0
-	for ; i < len(fields) && isPseudo(fields[i].Name); i++ {
+	for ; i < len(fields) && syntax.IsPseudo(fields[i].Name); i++ {
 		f := fields[i]
 		v := pseudo[f.Name]
-		if v == nil || *v != "" || f.Value == "" || malformedValue(f.Value) {
-			return "the pseudo-header field " + printable(f.Name) + " of a promise"
+		if v == nil || *v != "" || f.Value == "" || syntax.IsMalformedValue(f.Value) {
+			return "the pseudo-header field " + syntax.Printable(f.Name) + " of a promise"
 		}
 		*v = f.Value
 	}
@@ -429,7 +429,7 @@ func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 		return head.badField
 	}
 	for _, f := range fields[i:] {
-		if f.Name == "te" && !equalFold(f.Value, "trailers") { // RFC 9113 §8.2.2
+		if f.Name == "te" && !syntax.EqualFold(f.Value, "trailers") { // RFC 9113 §8.2.2
 			return "a te other than trailers"
 		}
 	}
@@ -446,15 +446,15 @@ func (c *Conn) unentitled(r *Request) string {
 	}
 	switch {
 	case r.Method != "GET" && r.Method != "HEAD":
-		return "a promise of " + printable(r.Method) + ", which is not both safe and cacheable"
-	case r.Header.Has("host") && !equalFold(r.Header.Get("host"), r.Authority):
+		return "a promise of " + syntax.Printable(r.Method) + ", which is not both safe and cacheable"
+	case r.Header.Has("host") && !syntax.EqualFold(r.Header.Get("host"), r.Authority):
 		return "a promise whose host differs from its :authority"
-	case !isPath(r.Path, r.Method):
-		return "a promise of the path " + printable(r.Path)
+	case !syntax.IsPath(r.Path, r.Method):
+		return "a promise of the path " + syntax.Printable(r.Path)
 	case r.Scheme != c.cfg.Scheme:
-		return "a promise of the scheme " + printable(r.Scheme)
+		return "a promise of the scheme " + syntax.Printable(r.Scheme)
 	case !c.authoritative(r.Authority):
-		return "a promise for " + printable(r.Authority) + ", which this connection does not speak for"
+		return "a promise for " + syntax.Printable(r.Authority) + ", which this connection does not speak for"
 	}
 	return ""
 }
@@ -462,14 +462,14 @@ func (c *Conn) unentitled(r *Request) string {
 // authoritative reports whether the peer may speak for authority: its own, or on the same port one that its
 // certificate covers.
 func (c *Conn) authoritative(authority string) bool {
-	if !isAuthority(authority) {
+	if !syntax.IsAuthority(authority) {
 		return false
 	}
 	if strings.EqualFold(authority, c.cfg.Authority) {
 		return true
 	}
-	host, port := splitAuthority(authority, c.cfg.Scheme)
-	ownHost, ownPort := splitAuthority(c.cfg.Authority, c.cfg.Scheme)
+	host, port := syntax.SplitAuthority(authority, c.cfg.Scheme)
+	ownHost, ownPort := syntax.SplitAuthority(c.cfg.Authority, c.cfg.Scheme)
 	if port != ownPort {
 		return false
 	}
@@ -478,19 +478,4 @@ func (c *Conn) authoritative(authority string) bool {
 	}
 	state := c.TLS()
 	return state != nil && len(state.VerifiedChains) > 0 && state.PeerCertificates[0].VerifyHostname(host) == nil
-}
-
-// splitAuthority returns host, without brackets, and port, by default the scheme's.
-func splitAuthority(authority, scheme string) (host, port string) {
-	if host, port, err := net.SplitHostPort(authority); err == nil {
-		return host, port
-	}
-	return strings.Trim(authority, "[]"), defaultPort(scheme)
-}
-
-func defaultPort(scheme string) string {
-	if scheme == "http" {
-		return "80"
-	}
-	return "443"
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -414,7 +415,7 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 		if _, r.err = io.ReadAll(resp.Body); r.err == nil {
 			got = resp.Trailer()
 		}
-	case isPseudo(o.field.Name) && len(o.field.Name) > 1:
+	case syntax.IsPseudo(o.field.Name) && len(o.field.Name) > 1:
 		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
 	default:
 		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, append([]byte{0x88}, block...)))

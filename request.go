@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A Request is what Do and Open send. They do not change it.
@@ -176,7 +177,7 @@ func (p *plan) planPseudo(c *Conn) error {
 	pseudo[pseudoAuthority] = or(p.Authority, c.cfg.Authority)
 	pseudo[pseudoPath] = or(p.Path, "/")
 	pseudo[pseudoProtocol] = p.Protocol
-	for p.leading < len(p.Header) && isPseudo(p.Header[p.leading].Name) {
+	for p.leading < len(p.Header) && syntax.IsPseudo(p.Header[p.leading].Name) {
 		f := &p.Header[p.leading]
 		i := slices.Index(pseudoNames[:], f.Name)
 		if i < 0 {
@@ -195,24 +196,24 @@ func (p *plan) planPseudo(c *Conn) error {
 	p.tunnels = p.given[pseudoProtocol] || p.Protocol != ""
 	plain := p.method() == "CONNECT" && !p.tunnels
 	switch {
-	case !isToken(p.method()):
-		return badValue(":method", p.method(), "is not a token: "+badToken(p.method()))
+	case !syntax.IsToken(p.method()):
+		return badValue(":method", p.method(), "is not a token: "+syntax.TokenFault(p.method()))
 	case p.tunnels && p.method() != "CONNECT":
 		return badValue(":protocol", pseudo[pseudoProtocol], "belongs to CONNECT, and :method is "+quoted(p.method()))
-	case p.tunnels && !isToken(pseudo[pseudoProtocol]):
-		return badValue(":protocol", pseudo[pseudoProtocol], "is not a token: "+badToken(pseudo[pseudoProtocol]))
-	case !isAuthority(p.authority()):
+	case p.tunnels && !syntax.IsToken(pseudo[pseudoProtocol]):
+		return badValue(":protocol", pseudo[pseudoProtocol], "is not a token: "+syntax.TokenFault(pseudo[pseudoProtocol]))
+	case !syntax.IsAuthority(p.authority()):
 		return badAuthority(p.authority())
-	case plain && !hasPort(p.authority()):
+	case plain && !syntax.HasPort(p.authority()):
 		return badValue(":authority", p.authority(), "has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
 	case plain && (p.given[pseudoScheme] || p.given[pseudoPath] || p.Scheme != "" || p.Path != ""):
 		return p.badConnect()
 	case plain:
 		pseudo[pseudoScheme], pseudo[pseudoPath] = "", ""
-	case !isScheme(pseudo[pseudoScheme]):
+	case !syntax.IsScheme(pseudo[pseudoScheme]):
 		return badValue(":scheme", pseudo[pseudoScheme], "is not a scheme (RFC 3986 §3.1)")
-	case !isPath(pseudo[pseudoPath], p.method()):
-		return badValue(":path", pseudo[pseudoPath], badPath(pseudo[pseudoPath]))
+	case !syntax.IsPath(pseudo[pseudoPath], p.method()):
+		return badValue(":path", pseudo[pseudoPath], syntax.PathFault(pseudo[pseudoPath]))
 	}
 	for i, value := range pseudo {
 		if value != "" && !p.given[i] {
@@ -238,8 +239,8 @@ func (p *plan) authority() string { return p.pseudo[pseudoAuthority] }
 func (p *plan) checkHeader() (declared int64, err error) {
 	declared = -1
 	for _, f := range p.Header[p.leading:] {
-		name := lower(f.Name)
-		if isPseudo(name) {
+		name := syntax.Lower(f.Name)
+		if syntax.IsPseudo(name) {
 			return 0, badValue(name, f.Value, "is behind a regular field")
 		}
 		if err := checkField(name, f.Value); err != nil {
@@ -249,19 +250,19 @@ func (p *plan) checkHeader() (declared int64, err error) {
 		switch name {
 		case "host": // it becomes :authority
 			p.size -= f.size()
-			if !equalFold(f.Value, p.authority()) {
+			if !syntax.EqualFold(f.Value, p.authority()) {
 				return 0, badValue(name, f.Value, "differs from :authority "+quoted(p.authority()))
 			}
 		case "cookie":
 			p.size += cookieSize(f.Value) - f.size()
 		case "content-length":
-			n, ok := parseLength(f.Value)
+			n, ok := syntax.ParseLength(f.Value)
 			if !ok || declared >= 0 { // RFC 9110 §8.6: two are never sent, not even of the same value
 				return 0, badValue(name, f.Value, "is not one decimal number")
 			}
 			declared = n
 		case "expect":
-			p.expect = p.expect || lower(f.Value) == "100-continue"
+			p.expect = p.expect || syntax.Lower(f.Value) == "100-continue"
 		}
 	}
 	return declared, nil
@@ -326,8 +327,8 @@ func (p *plan) addDefault(i int, value string) {
 
 func checkTrailer(trailer Header) error {
 	for _, f := range trailer {
-		name := lower(f.Name)
-		if isPseudo(name) {
+		name := syntax.Lower(f.Name)
+		if syntax.IsPseudo(name) {
 			return &RequestError{name, "has no place in trailers"} // RFC 9113 §8.1
 		}
 		if name == "content-length" || name == "host" || name == "trailer" || name == "te" {
@@ -358,14 +359,14 @@ func (p *plan) write(w fieldSink) {
 	}
 	for i := range p.Header[p.leading:] {
 		f := &p.Header[p.leading+i]
-		switch name := lower(f.Name); name {
+		switch name := syntax.Lower(f.Name); name {
 		case "host": // it is :authority
 		case "expect":
 			if p.length != 0 { // RFC 9110 §10.1.1: a client MUST NOT expect 100 (Continue) where it has no content
 				w.field(name, f.Value, f.Sensitive)
 			}
 		case "cookie": // RFC 9113 §8.2.3: pairs in fields of their own compress better
-			for pair, rest := cutCookie(f.Value); pair != ""; pair, rest = cutCookie(rest) {
+			for pair, rest := syntax.CutCookie(f.Value); pair != ""; pair, rest = syntax.CutCookie(rest) {
 				w.field(name, pair, f.Sensitive)
 			}
 		default:
@@ -379,82 +380,12 @@ func (p *plan) write(w fieldSink) {
 	}
 }
 
-// cutCookie returns the first pair of a Cookie's value without the blanks around it, and what
-// follows the pair. It passes over places that have no pair; "" means that there is none left.
-func cutCookie(value string) (pair, rest string) {
-	for rest = value; pair == "" && rest != ""; {
-		pair, rest, _ = strings.Cut(rest, ";")
-		pair = strings.Trim(pair, " \t")
-	}
-	return pair, rest
-}
-
 // cookieSize is the size of the fields that a Cookie is sent as.
 func cookieSize(value string) (n int) {
-	for pair, rest := cutCookie(value); pair != ""; pair, rest = cutCookie(rest) {
+	for pair, rest := syntax.CutCookie(value); pair != ""; pair, rest = syntax.CutCookie(rest) {
 		n += Field{Name: "cookie", Value: pair}.size()
 	}
 	return n
-}
-
-// parseLength reads a content-length in its one canonical form (RFC 9110 §8.6): digits, no sign, no list.
-func parseLength(s string) (int64, bool) {
-	if s == "" || len(s) > 19 {
-		return 0, false
-	}
-	for i := 0; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil
-}
-
-func isVisible(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] <= ' ' || s[i] >= 0x7f {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// isAuthority accepts host and host:port. RFC 9113 §8.3.1: userinfo must not be there.
-func isAuthority(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if !authorityChars[s[i]] {
-			return false
-		}
-	}
-	return s != ""
-}
-
-var authorityChars = func() (t [256]bool) {
-	for c := byte('!'); c <= '~'; c++ {
-		t[c] = !strings.ContainsRune("/?#@\\\"<>^`{|}", rune(c))
-	}
-	return t
-}()
-
-func hasPort(authority string) bool {
-	_, port, err := net.SplitHostPort(authority)
-	n, bad := strconv.ParseUint(port, 10, 16)
-	return err == nil && bad == nil && n > 0
-}
-
-func isPath(s, method string) bool {
-	return isVisible(s) && !strings.Contains(s, "#") && (s[0] == '/' || s == "*" && method == "OPTIONS")
-}
-
-func isScheme(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := lowerByte(s[i])
-		if !('a' <= c && c <= 'z' || i > 0 && ('0' <= c && c <= '9' || c == '+' || c == '-' || c == '.')) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // openBody looks what kind of reader body is: octets in memory, or something to be read, with its length where that can

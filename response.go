@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"gohyper.dev/hyper/internal/state"
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A Response is the peer's answer to one request. Its body must be closed, unless it was read to its end.
@@ -309,7 +310,7 @@ func (r *Response) bodyless() bool {
 // method returns the method that was sent.
 func (r *Request) method() string {
 	for _, f := range r.Header {
-		if !isPseudo(f.Name) {
+		if !syntax.IsPseudo(f.Name) {
 			break
 		}
 		if f.Name == ":method" {
@@ -328,8 +329,8 @@ func (s *Stream) recvTrailersLocked(fields []Field, head *responseHead, end bool
 	if !end {
 		return &MalformedError{"trailers without END_STREAM"}
 	}
-	if len(fields) > 0 && isPseudo(fields[0].Name) {
-		return &MalformedError{"the pseudo-header field " + printable(fields[0].Name) + " in trailers"}
+	if len(fields) > 0 && syntax.IsPseudo(fields[0].Name) {
+		return &MalformedError{"the pseudo-header field " + syntax.Printable(fields[0].Name) + " in trailers"}
 	}
 	if head.badField != "" {
 		return &MalformedError{head.badField}
@@ -372,7 +373,7 @@ func parseHead(fields []Field, repeats bool) (h responseHead) {
 // checkFields says what is malformed about the fields after the leading pseudo-header fields, or
 // "".
 func checkFields(fields []Field, repeats bool) (malformed string) {
-	for len(fields) > 0 && isPseudo(fields[0].Name) {
+	for len(fields) > 0 && syntax.IsPseudo(fields[0].Name) {
 		fields = fields[1:]
 	}
 	var seen seenFields
@@ -384,10 +385,10 @@ func checkFields(fields []Field, repeats bool) (malformed string) {
 		if seen.has(f) {
 			continue
 		}
-		if isPseudo(f.Name) {
-			return "the pseudo-header field " + printable(f.Name) + " behind a regular field"
+		if syntax.IsPseudo(f.Name) {
+			return "the pseudo-header field " + syntax.Printable(f.Name) + " behind a regular field"
 		}
-		if reason := malformedField(f.Name, f.Value); reason != "" {
+		if reason := syntax.FieldFault(f.Name, f.Value); reason != "" {
 			return reason
 		}
 	}
@@ -435,8 +436,8 @@ func checkStatus(fields []Field) (status int, malformed string) {
 	if status < minStatus || status > maxStatus {
 		return 0, "a :status below 100"
 	}
-	if len(fields) > 1 && isPseudo(fields[1].Name) {
-		return 0, "the pseudo-header field " + printable(fields[1].Name) + " behind :status"
+	if len(fields) > 1 && syntax.IsPseudo(fields[1].Name) {
+		return 0, "the pseudo-header field " + syntax.Printable(fields[1].Name) + " behind :status"
 	}
 	return status, ""
 }
@@ -449,7 +450,7 @@ func contentLength(fields []Field) (length int64, bad bool) {
 		if f.Name != "content-length" {
 			continue
 		}
-		n, ok := parseLength(f.Value)
+		n, ok := syntax.ParseLength(f.Value)
 		if !ok || length >= 0 {
 			return 0, true
 		}

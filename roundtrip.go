@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // RoundTrip implements http.RoundTripper on this one connection, whatever host req.URL names: Transport finds the connection
@@ -76,7 +78,7 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 		return nil, err
 	}
 	x.out.noAcceptEncoding = x.out.noAcceptEncoding || disableCompression
-	x.last = req.Close || equalFold(firstValue(req.Header, "Connection"), "close")
+	x.last = req.Close || syntax.EqualFold(firstValue(req.Header, "Connection"), "close")
 	if req.Body != nil && req.Body != http.NoBody {
 		x.body = &requestBody{in: req.Body}
 	}

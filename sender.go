@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/state"
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -246,7 +247,7 @@ func (s *Stream) sendEndLocked() {
 		s.mustLocked(state.SendHeaders)
 		c.fields.begin(c.out, s.id, wire.EndStream)
 		for _, f := range snd.trailer {
-			c.fields.field(lower(f.Name), f.Value, f.Sensitive)
+			c.fields.field(syntax.Lower(f.Name), f.Value, f.Sensitive)
 		}
 		c.append(c.fields.end(c.peer.maxFrame))
 	}

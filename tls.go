@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -200,7 +201,7 @@ func (t target) authority() string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	if t.port == defaultPort(t.scheme) {
+	if t.port == syntax.DefaultPort(t.scheme) {
 		return host
 	}
 	return host + ":" + t.port
@@ -210,18 +211,18 @@ func parseAddr(addr string) (t target, err error) {
 	t.scheme = "https"
 	rest := addr
 	if scheme, after, ok := strings.Cut(addr, "://"); ok {
-		t.scheme, rest = lower(scheme), strings.TrimSuffix(after, "/")
+		t.scheme, rest = syntax.Lower(scheme), strings.TrimSuffix(after, "/")
 		if t.scheme != "https" && t.scheme != "http" {
 			return t, fmt.Errorf("hyper: address %q: the scheme is neither https nor http", addr)
 		}
 	}
-	t.host, t.port = rest, defaultPort(t.scheme)
+	t.host, t.port = rest, syntax.DefaultPort(t.scheme)
 	if host, port, err := net.SplitHostPort(rest); err == nil {
 		t.host, t.port = host, or(port, t.port)
 	} else if strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]") {
 		t.host = rest[1 : len(rest)-1]
 	}
-	if !isASCII(t.host) {
+	if !syntax.IsASCII(t.host) {
 		return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…", addr)
 	}
 	_, notIP := netip.ParseAddr(t.host)
@@ -229,7 +230,7 @@ func parseAddr(addr string) (t target, err error) {
 	switch {
 	case strings.ContainsAny(rest, "/?#"):
 		return t, fmt.Errorf("hyper: address %q has a path: it is host or host:port, and the path is the request's", addr)
-	case !isAuthority(t.host) || notPort != nil:
+	case !syntax.IsAuthority(t.host) || notPort != nil:
 		return t, fmt.Errorf("hyper: address %q is not host or host:port", addr)
 	case notIP != nil && (rest[0] == '[' || strings.ContainsAny(t.host, ":[]%")):
 		return t, fmt.Errorf("hyper: address %q: %w", addr, notIP)

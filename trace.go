@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -45,14 +46,14 @@ func (e TraceEvent) String() string {
 // string.
 func (e TraceEvent) FieldLines(yield func(line string) bool) {
 	for _, f := range e.Fields {
-		if !yield(escape(f.Name) + ": " + escape(redacted(f))) {
+		if !yield(syntax.Escape(f.Name) + ": " + syntax.Escape(redacted(f))) {
 			return
 		}
 	}
 }
 
 func redacted(f Field) string {
-	switch lower(f.Name) {
+	switch syntax.Lower(f.Name) {
 	case "authorization", "proxy-authorization", "cookie", "set-cookie":
 	default:
 		if !f.Sensitive {
@@ -74,7 +75,7 @@ func TraceTo(w io.Writer) func(TraceEvent) {
 		b.WriteByte('\n')
 		for _, f := range e.Fields {
 			b.WriteString("       ")
-			b.WriteString(printable(f.Name + ": " + redacted(f)))
+			b.WriteString(syntax.Printable(f.Name + ": " + redacted(f)))
 			b.WriteByte('\n')
 		}
 		mu.Lock()

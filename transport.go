@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A Transport is an http.RoundTripper over many hosts: it makes connections, keeps them, and replaces them. The zero value
@@ -151,7 +153,7 @@ func (x *exchange) again() *http.Request {
 
 // needsHTTP1 reports whether req asks for another protocol than HTTP/2 can switch to.
 func needsHTTP1(req *http.Request) bool {
-	return equalFold(firstValue(req.Header, "Upgrade"), "websocket")
+	return syntax.EqualFold(firstValue(req.Header, "Upgrade"), "websocket")
 }
 
 // enterFor enters the host that is to serve req.
@@ -275,7 +277,7 @@ func forHTTP1(req *http.Request) (*http.Request, error) {
 		return req, nil
 	}
 	host := or(req.Host, req.URL.Host)
-	if isASCII(host) {
+	if syntax.IsASCII(host) {
 		return req, nil
 	}
 	ascii, err := asciiAuthority(host)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // netHTTP is how a pool makes and bounds its connections where an http.Transport's fields decide.
@@ -124,7 +126,7 @@ func isSOCKS(u *url.URL) bool { return u.Scheme == "socks5" || u.Scheme == "sock
 
 // dialProxy returns a connection to a proxy, with TLS where its URL asks for it.
 func (n *netHTTP) dialProxy(ctx context.Context, u *url.URL) (net.Conn, error) {
-	addr := net.JoinHostPort(u.Hostname(), or(u.Port(), or(defaultPort(u.Scheme), "80")))
+	addr := net.JoinHostPort(u.Hostname(), or(u.Port(), or(syntax.DefaultPort(u.Scheme), "80")))
 	nc, err := n.dialProxyAt(ctx, u, addr)
 	if err != nil {
 		return nil, &net.OpError{Op: "proxyconnect", Net: "tcp", Addr: proxyAddr(addr), Err: err}
@@ -243,7 +245,7 @@ func (n *netHTTP) http1(pool *Transport, f *http.Transport) *http.Transport {
 		f.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
 	f.DialTLSContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
-		if nc := pool.takeSpare(lower(addr)); nc != nil {
+		if nc := pool.takeSpare(syntax.Lower(addr)); nc != nil {
 			return nc, nil
 		}
 		return n.dialHTTP1(ctx, addr)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -128,7 +129,7 @@ func (e *WindowManagerError) Error() string {
 		whose = fmt.Sprintf("stream %d", e.StreamID)
 	}
 	if e.Panic != nil {
-		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", whose, e.Event, escape(fmt.Sprint(e.Panic)))
+		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", whose, e.Event, syntax.Escape(fmt.Sprint(e.Panic)))
 	}
 	return fmt.Sprintf(prefix+"window manager of %s answered %d to %v: an increment cannot be negative", whose, e.Value, e.Event)
 }
