@@ -9,11 +9,11 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
@@ -182,65 +182,42 @@ func answer204(nc net.Conn, answered *atomic.Int64) {
 }
 
 func TestHundredHostsHundredRequests(t *testing.T) {
-	before := runtime.NumGoroutine()
-	var answered, dials atomic.Int64
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var servers sync.WaitGroup
-	servers.Go(func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
+	synctest.Test(t, func(t *testing.T) {
+		var answered, dials atomic.Int64
+		var servers, callers sync.WaitGroup
+		dial := func(context.Context, string, string) (net.Conn, error) {
+			dials.Add(1)
+			client, server := net.Pipe()
 			servers.Go(func() {
-				answer204(nc, &answered)
-				nc.Close()
+				answer204(server, &answered)
+				server.Close()
 			})
+			return client, nil
+		}
+		tr := &Transport{Proxy: NoProxy, UnencryptedHTTP2: true, Config: &Config{DialContext: dial}}
+		for host := range 100 {
+			for range 100 {
+				callers.Go(func() {
+					req, _ := http.NewRequest("GET", fmt.Sprintf("http://host%d.example.com", host), nil)
+					if _, resp, err := fetch(tr, req); err != nil || resp.StatusCode != 204 {
+						t.Errorf("%s: %v", req.URL, err)
+					}
+				})
+			}
+		}
+		callers.Wait()
+		if n := dials.Load(); n != 100 {
+			t.Errorf("%d dials for 100 hosts", n)
+		}
+		if n := answered.Load(); n != 100*100 {
+			t.Errorf("the servers answered %d requests", n)
+		}
+		tr.CloseIdleConnections()
+		servers.Wait() // the bubble waits for all other goroutines
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		if n := len(tr.hosts); n != 0 {
+			t.Errorf("%d hosts are kept", n)
 		}
 	})
-	tr := &Transport{Proxy: NoProxy, UnencryptedHTTP2: true, Config: &Config{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		dials.Add(1)
-		return new(net.Dialer).DialContext(ctx, network, ln.Addr().String())
-	}, HandshakeTimeout: time.Hour, SettingsTimeout: time.Hour, PingTimeout: time.Hour}}
-	var callers sync.WaitGroup
-	for host := range 100 {
-		for range 100 {
-			callers.Go(func() {
-				req, _ := http.NewRequest("GET", fmt.Sprintf("http://host%d.example.com", host), nil)
-				if _, resp, err := fetch(tr, req); err != nil || resp.StatusCode != 204 {
-					t.Errorf("%s: %v", req.URL, err)
-				}
-			})
-		}
-	}
-	callers.Wait()
-	if n := dials.Load(); n != 100 {
-		t.Errorf("%d dials for 100 hosts", n)
-	}
-	if n := answered.Load(); n != 100*100 {
-		t.Errorf("the servers answered %d requests", n)
-	}
-	tr.CloseIdleConnections()
-	ln.Close()
-	servers.Wait()
-	wantGoroutines(t, before)
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	if n := len(tr.hosts); n != 0 {
-		t.Errorf("%d hosts are kept", n)
-	}
-}
-
-// wantGoroutines waits for all goroutines but n to end.
-func wantGoroutines(t *testing.T, n int) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > n; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("%d goroutines, at the start there were %d\n%s", runtime.NumGoroutine(), n, stacks[:runtime.Stack(stacks, true)])
-		}
-	}
 }
