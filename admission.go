@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -14,12 +15,12 @@ import (
 // while too many octets are not written yet. It is guarded by the connection's mu.
 type slots struct {
 	limit    uint32
-	used     int       // streams that the peer may count, and slots that were given to callers
-	waiting  waitQueue // callers without a slot, in the order in which they came
-	granted  waitQueue // callers with a slot that they do not know of yet, in that order
-	grants   int       // of them
-	wanted   bool      // reserve found none
-	admitDue bool      // admitLocked was called while frames are received: once for all of them is enough
+	used     int        // streams that the peer may count, and slots that were given to callers
+	waiting  wait.Queue // callers without a slot, in the order in which they came
+	granted  wait.Queue // callers with a slot that they do not know of yet, in that order
+	grants   int        // of them
+	wanted   bool       // reserve found none
+	admitDue bool       // admitLocked was called while frames are received: once for all of them is enough
 
 	tellsFree, tellsIdle bool // a free slot, the end of the last stream, are news for the owner in any case
 
@@ -130,7 +131,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how t
 		return err
 	}
 	switch {
-	case c.slotFreeLocked() && s.waiting.empty():
+	case c.slotFreeLocked() && s.waiting.Empty():
 		s.used++
 		return nil
 	case how == ifFree:
@@ -156,25 +157,25 @@ func (c *Conn) claimReservedLocked() error {
 
 // waitForSlotLocked waits for a slot until ctx or cancel ends it.
 func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) error {
-	s, w := &c.slots, c.newWaiterLocked()
-	s.waiting.push(w)
+	s, w := &c.slots, c.spares.Get()
+	s.waiting.Push(w)
 	c.pingForSlotsLocked()
 	var err error
 	for err == nil {
 		c.unlock()
-		err = w.wait(ctx, cancel)
+		err = waitOn(ctx, cancel, w)
 		c.mu.Lock()
 		if c.takesRequestsLocked() != nil {
 			break
 		}
 		c.withdrawLocked()
-		if w.granted {
+		if w.Granted {
 			break
 		}
 	}
-	granted := w.granted
+	granted := w.Granted
 	if granted {
-		s.granted.remove(w)
+		s.granted.Remove(w)
 		s.grants--
 	}
 	c.releaseLocked(&s.waiting, w)
@@ -237,14 +238,14 @@ func (c *Conn) admitLocked() {
 		return
 	}
 	c.withdrawLocked()
-	for !s.waiting.empty() && s.grants < maxGrants && c.slotFreeLocked() {
+	for !s.waiting.Empty() && s.grants < maxGrants && c.slotFreeLocked() {
 		s.used++
 		s.grants++
-		w := s.waiting.head
-		s.waiting.remove(w)
-		w.granted = true
-		s.granted.push(w)
-		w.wake()
+		w := s.waiting.First()
+		s.waiting.Remove(w)
+		w.Granted = true
+		s.granted.Push(w)
+		w.Wake()
 	}
 	if (s.wanted || s.tellsFree) && c.slotFreeLocked() {
 		s.wanted, c.news = false, true
@@ -254,7 +255,7 @@ func (c *Conn) admitLocked() {
 
 // admitMoreLocked is admitLocked where nothing has changed but that there is more room.
 func (c *Conn) admitMoreLocked() {
-	if !c.slots.waiting.empty() || c.slots.wanted {
+	if !c.slots.waiting.Empty() || c.slots.wanted {
 		c.admitLocked()
 	}
 }
@@ -263,11 +264,11 @@ func (c *Conn) admitMoreLocked() {
 // any more. The last ones go first, and all keep their turn.
 func (c *Conn) withdrawLocked() {
 	s := &c.slots
-	for s.granted.tail != nil && c.overdrawnLocked() {
-		w := s.granted.tail
-		s.granted.remove(w)
-		w.granted = false
-		s.waiting.pushFront(w)
+	for !s.granted.Empty() && c.overdrawnLocked() {
+		w := s.granted.Last()
+		s.granted.Remove(w)
+		w.Granted = false
+		s.waiting.PushFront(w)
 		s.used--
 		s.grants--
 	}
@@ -303,7 +304,7 @@ func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 // many marks have gathered: the answer to a PING frees them.
 func (c *Conn) needsAnswerLocked() bool {
 	s := &c.slots
-	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.empty())
+	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.Empty())
 }
 
 // pingForSlotsLocked sends a PING if its answer is needed. One PING at a time; none otherwise:
@@ -367,135 +368,39 @@ func (s *slots) confirm(n uint64) {
 	}
 }
 
-// A waiter is one caller who waits. Waking it fills its one-slot channel, so that nobody who wakes ever blocks.
-type waiter struct {
-	ready      chan struct{}
-	granted    bool // what it waited for is its own
-	queued     bool
-	prev, next *waiter
-}
-
-// newWaiterLocked takes a waiter from those that the connection keeps. They are not shared by connections: a
-// channel belongs to the bubble that made it (testing/synctest), and so, then, must its connection.
-func (c *Conn) newWaiterLocked() *waiter {
-	w := c.spareWaiters
-	if w == nil {
-		return &waiter{ready: make(chan struct{}, 1)}
+// waitOn waits until w is woken. The error says that ctx or cancel ended first.
+func waitOn(ctx context.Context, cancel <-chan struct{}, w *wait.Waiter) error {
+	switch w.Wait(ctx, cancel) {
+	case wait.Ended:
+		return contextError(ctx)
+	case wait.Canceled:
+		return errRequestCanceled
 	}
-	c.spareWaiters, w.next = w.next, nil
-	c.spares--
-	return w
+	return nil
 }
 
 // releaseLocked takes back a waiter that has stopped waiting on q, woken or not.
-func (c *Conn) releaseLocked(q *waitQueue, w *waiter) {
-	if w.queued {
-		q.remove(w)
-	}
-	select {
-	case <-w.ready: // woken just when its context ended
-	default:
-	}
-	w.granted = false
-	w.next, c.spareWaiters = c.spareWaiters, w
-	c.spares++
+func (c *Conn) releaseLocked(q *wait.Queue, w *wait.Waiter) {
+	c.spares.Put(q, w)
 	c.trimLaterLocked()
-}
-
-// wait parks until w is woken, or ctx or cancel ends.
-func (w *waiter) wait(ctx context.Context, cancel <-chan struct{}) error {
-	done := ctx.Done()
-	if done == nil && cancel == nil {
-		<-w.ready
-		return nil
-	}
-	select {
-	case <-w.ready:
-		return nil
-	case <-done:
-		return contextError(ctx)
-	case <-cancel:
-		return errRequestCanceled
-	}
-}
-
-// A waitQueue holds callers who wait for the same thing, in the order in which they came. It is guarded by mu.
-type waitQueue struct{ head, tail *waiter }
-
-func (q *waitQueue) empty() bool { return q.head == nil }
-
-func (q *waitQueue) length() (n int) {
-	for w := q.head; w != nil; w = w.next {
-		n++
-	}
-	return n
-}
-
-func (q *waitQueue) push(w *waiter) {
-	w.queued, w.prev = true, q.tail
-	if q.tail != nil {
-		q.tail.next = w
-	} else {
-		q.head = w
-	}
-	q.tail = w
-}
-
-func (q *waitQueue) pushFront(w *waiter) {
-	w.queued, w.next = true, q.head
-	if q.head != nil {
-		q.head.prev = w
-	} else {
-		q.tail = w
-	}
-	q.head = w
-}
-
-func (q *waitQueue) remove(w *waiter) {
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		q.head = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		q.tail = w.prev
-	}
-	w.queued, w.prev, w.next = false, nil, nil
-}
-
-// wake makes w's caller look again. It may have been woken before and not have run since.
-func (w *waiter) wake() {
-	select {
-	case w.ready <- struct{}{}:
-	default:
-	}
-}
-
-func (q *waitQueue) wakeAll() {
-	for w := q.head; w != nil; w = q.head {
-		q.remove(w)
-		w.wake()
-	}
 }
 
 // waitLocked is how a call waits: it queues itself, unlocks, parks until q is woken or ctx ends, and locks again. The
 // caller then looks whether what it waits for has come.
-func (c *Conn) waitLocked(ctx context.Context, q *waitQueue) error {
+func (c *Conn) waitLocked(ctx context.Context, q *wait.Queue) error {
 	return c.waitOrCancelLocked(ctx, nil, q)
 }
 
 // waitLocked is the connection's, for what a request waits for: its own Cancel ends that, too.
-func (s *Stream) waitLocked(ctx context.Context, q *waitQueue) error {
+func (s *Stream) waitLocked(ctx context.Context, q *wait.Queue) error {
 	return s.c.waitOrCancelLocked(ctx, s.req.cancel, q)
 }
 
-func (c *Conn) waitOrCancelLocked(ctx context.Context, cancel <-chan struct{}, q *waitQueue) error {
-	w := c.newWaiterLocked()
-	q.push(w)
+func (c *Conn) waitOrCancelLocked(ctx context.Context, cancel <-chan struct{}, q *wait.Queue) error {
+	w := c.spares.Get()
+	q.Push(w)
 	c.unlock()
-	err := w.wait(ctx, cancel)
+	err := waitOn(ctx, cancel, w)
 	c.mu.Lock()
 	c.releaseLocked(q, w)
 	return err

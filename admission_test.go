@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -349,27 +350,24 @@ func TestFewSlotsAreGivenAtOnceAndTakenBackInOrder(t *testing.T) {
 		conn.mu.Lock()
 		defer conn.mu.Unlock()
 		s := &conn.slots
-		var order []*waiter
-		for w := s.waiting.head; w != nil; w = w.next {
-			order = append(order, w)
-		}
+		order := slices.Collect(s.waiting.All())
 		for range 5 {
 			s.limit = callers
 			conn.admitLocked()
-			if n := s.granted.length(); n != maxGrants || s.grants != n || s.used != n {
+			if n := s.granted.Len(); n != maxGrants || s.grants != n || s.used != n {
 				t.Fatalf("%d slots are given, %d booked, %d used", n, s.grants, s.used)
 			}
 			s.limit = 3
 			conn.admitLocked()
-			if n := s.granted.length(); n != 3 || s.grants != n || s.used != n {
+			if n := s.granted.Len(); n != 3 || s.grants != n || s.used != n {
 				t.Fatalf("%d slots are left, %d booked, %d used", n, s.grants, s.used)
 			}
 		}
 		s.limit = 0
 		conn.admitLocked()
 		i := 0
-		for w := s.waiting.head; w != nil; w = w.next {
-			if w != order[i] || w.granted {
+		for w := range s.waiting.All() {
+			if w != order[i] || w.Granted {
 				t.Fatalf("another one has place %d", i)
 			}
 			i++

@@ -340,11 +340,7 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 		held := func() [8]int {
 			conn.mu.Lock()
 			defer conn.mu.Unlock()
-			waiters := 0
-			for w := conn.spareWaiters; w != nil; w = w.next {
-				waiters++
-			}
-			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.fieldRoom), waiters, cap(conn.wakeups),
+			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.fieldRoom), conn.spares.Len(), cap(conn.wakeups),
 				cap(conn.fields.fields), cap(conn.fields.known.blocks), cap(conn.frames.decoded), cap(conn.frames.known.blocks)}
 		}
 		for i := range uint32(3) { // from the second one on, what they say is known

@@ -207,7 +207,7 @@ func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *Conn, point cancelPoint
 		peer.WriteRSTStream(1, wire.NoError)
 	}
 	conn.mu.Lock()
-	next, waiting := conn.nextID, conn.slots.waiting.length()
+	next, waiting := conn.nextID, conn.slots.waiting.Len()
 	conn.mu.Unlock()
 	got := getAsync(conn, "/next")
 	peer.WantHeaders("the connection lives on", next, ":path: /next")

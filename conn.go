@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/syntax"
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -71,7 +72,7 @@ type Conn struct {
 	queued  uint64       // octets appended to out so far
 	written uint64       // octets handed to the socket so far
 	flushed uint64       // octets that the socket has taken
-	flushQ  waitQueue    // waits for flushed to grow
+	flushQ  wait.Queue   // waits for flushed to grow
 	force   *time.Timer  // once err is set: closes the transport if nothing else does
 
 	// streams
@@ -95,8 +96,7 @@ type Conn struct {
 	// be no new streams. Nil: nobody waits.
 	onNews func()
 
-	spareWaiters *waiter // linked by next
-	spares       int     // of them
+	spares wait.Spares // waiters, to serve again
 
 	// What many streams at once have taken is given back some time after they are gone.
 	peak   int           // the most streams, open or remembered as reset, since then
@@ -111,7 +111,7 @@ type Conn struct {
 	// settings
 	peer          peerSettings
 	settingsDue   []sentSettings // ours, sent and not acknowledged
-	settingsQ     waitQueue      // waits for the peer's first SETTINGS, and for acknowledgments
+	settingsQ     wait.Queue     // waits for the peer's first SETTINGS, and for acknowledgments
 	initialWindow int64          // of new streams' receive windows
 
 	lab *lab // nil, except in the simulator
@@ -409,7 +409,7 @@ func (c *Conn) drainLocked() {
 		c.draining, c.news = true, true
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
 		c.uncorkLocked()
-		c.slots.waiting.wakeAll()
+		c.slots.waiting.WakeAll()
 		c.closeIfDrainedLocked()
 	}
 }
@@ -433,7 +433,7 @@ func (c *Conn) closeIfDrainedLocked() {
 // slots need. Requests that wait can be served elsewhere; what is open may come to its end.
 func (c *Conn) muteLocked() {
 	c.mute, c.news = true, true
-	c.slots.waiting.wakeAll()
+	c.slots.waiting.WakeAll()
 	c.closeIfDrainedLocked()
 }
 
@@ -475,9 +475,9 @@ func (c *Conn) failLocked(why error) {
 		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
 	}
 	c.window.close()
-	c.slots.waiting.wakeAll()
-	c.settingsQ.wakeAll()
-	c.flushQ.wakeAll()
+	c.slots.waiting.WakeAll()
+	c.settingsQ.WakeAll()
+	c.flushQ.WakeAll()
 	c.uncorkLocked()
 	c.stopLivenessLocked()
 	close(c.done)
@@ -573,7 +573,7 @@ func (c *Conn) Stats() Stats {
 		StreamsOpened:  c.counts.opened,
 		StreamsOpen:    len(c.streams),
 		PushesPromised: c.counts.promised,
-		Waiting:        c.slots.waiting.length(),
+		Waiting:        c.slots.waiting.Len(),
 		RTT:            c.lastRTT,
 		MinRTT:         c.minRTT,
 		SendWindow:     c.sendWindow,

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"gohyper.dev/hyper/internal/bucket"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/wire"
@@ -616,7 +617,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 			wrong("stream %d is gone and %v", id, s.state)
 		case s.recvErr == nil || s.sendErr == nil:
 			wrong("stream %d is gone; its reader gets %v, its writer %v", id, s.recvErr, s.sendErr)
-		case !s.recvQ.empty() || !snd.sent.empty() || !snd.turn.empty():
+		case !s.recvQ.Empty() || !snd.sent.Empty() || !snd.turn.Empty():
 			wrong("somebody waits on stream %d, which is gone", id)
 		case snd.in != nil || s.stop != nil:
 			wrong("stream %d is gone and still queued or watched", id)
@@ -633,11 +634,11 @@ func (a *auditor) auditEndLocked(wrong func(string, ...any)) {
 	if len(c.streams) > 0 || c.ready.head != nil || c.blocked.head != nil {
 		wrong("the connection has ended with %d streams, or some in queues", len(c.streams))
 	}
-	if !c.slots.waiting.empty() || !c.settingsQ.empty() {
+	if !c.slots.waiting.Empty() || !c.settingsQ.Empty() {
 		wrong("the connection has ended and somebody waits")
 	}
 	for _, p := range c.pings {
-		if !p.waiting.empty() {
+		if !p.waiting.Empty() {
 			wrong("the connection has ended and somebody waits for PING %d", p.number)
 		}
 	}
@@ -677,10 +678,10 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 	if c.pushes != pushes || c.cfg.Push != nil && pushes > c.cfg.Push.Max {
 		wrong("%d pushes are there, %d booked", pushes, c.pushes)
 	}
-	if !c.slots.waiting.empty() && c.slotFreeLocked() && c.slots.grants < maxGrants {
+	if !c.slots.waiting.Empty() && c.slotFreeLocked() && c.slots.grants < maxGrants {
 		wrong("a slot is free and somebody waits for it")
 	}
-	if !c.slots.waiting.empty() && c.slots.held > 0 && len(c.pings) == 0 {
+	if !c.slots.waiting.Empty() && c.slots.held > 0 && len(c.pings) == 0 {
 		wrong("somebody waits for a slot that is held, and no PING asks for it")
 	}
 	if uint64(len(c.settingsDue)) != c.settingsSent-c.settingsAcked {
@@ -691,9 +692,9 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 			wrong("PING %d is out of order", p.number)
 		}
 	}
-	for name, b := range map[string]bucket{"noise": c.noise, "provoked": c.provoked} {
-		if b.left < 0 || b.left > b.burst {
-			wrong("the budget of %s is %d", name, b.left)
+	for name, b := range map[string]bucket.Bucket{"noise": c.noise, "provoked": c.provoked} {
+		if b.Left() < 0 || b.Left() > b.Most() {
+			wrong("the budget of %s is %d", name, b.Left())
 		}
 	}
 	if c.acksQueued > maxAcksQueued || c.goAway != nil && len(c.streams) == 0 {
@@ -733,10 +734,10 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 		} else if len(snd.pending) > 0 && !snd.held {
 			wrong("stream %d has %d octets to send and is in no queue", id, len(snd.pending))
 		}
-		if !snd.sent.empty() && len(snd.pending) == 0 {
+		if !snd.sent.Empty() && len(snd.pending) == 0 {
 			wrong("somebody waits for octets of stream %d that are sent", id)
 		}
-		if !snd.turn.empty() && !snd.busy && !snd.held {
+		if !snd.turn.Empty() && !snd.busy && !snd.held {
 			wrong("somebody waits for a turn on stream %d that nobody has", id)
 		}
 		if s.sendDelta > c.maxDelta {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"gohyper.dev/hyper/internal/bucket"
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -31,9 +33,9 @@ type liveness struct {
 
 	settingsSent, settingsAcked uint64
 
-	acksQueued int    // acknowledgments of SETTINGS and PING that the peer has not accepted
-	noise      bucket // frames that carry nothing, and interim responses
-	provoked   bucket // streams that we reset because the peer broke a rule
+	acksQueued int           // acknowledgments of SETTINGS and PING that the peer has not accepted
+	noise      bucket.Bucket // frames that carry nothing, and interim responses
+	provoked   bucket.Bucket // streams that we reset because the peer broke a rule
 }
 
 // A ping is a PING of ours that waits for its answer.
@@ -47,35 +49,8 @@ type ping struct {
 	due      time.Duration // of slots: when the answer is overdue, 0: it is not written yet
 	end      uint64        // c.queued behind it
 	prober   *Window       // whose manager asked
-	waiting  waitQueue
+	waiting  wait.Queue
 }
-
-// A bucket is a budget that refills with time.
-type bucket struct {
-	left, burst int
-	perSecond   int
-	at          time.Duration // when it was last refilled
-}
-
-// take spends one of the budget and reports whether there was one.
-func (b *bucket) take(now time.Duration) bool { return b.takeMany(now, 1) }
-
-// takeMany spends n of the budget, or nothing where there are fewer. It reports which.
-func (b *bucket) takeMany(now time.Duration, n int) bool {
-	if b.left < n {
-		if fresh := int(min(now-b.at, time.Hour) * time.Duration(b.perSecond) / time.Second); fresh > 0 {
-			b.earn(fresh)
-			b.at = now
-		}
-	}
-	if b.left < n {
-		return false
-	}
-	b.left -= n
-	return true
-}
-
-func (b *bucket) earn(n int) { b.left = min(b.burst, b.left+n) }
 
 const (
 	never         = time.Duration(math.MaxInt64)
@@ -93,8 +68,8 @@ const (
 )
 
 func (c *Conn) startLivenessLocked() {
-	c.noise = bucket{left: noiseBurst, burst: noiseBurst, perSecond: noiseRate}
-	c.provoked = bucket{left: provokedBurst, burst: provokedBurst, perSecond: provokedRate}
+	c.noise = bucket.New(noiseBurst, noiseBurst, noiseRate)
+	c.provoked = bucket.New(provokedBurst, provokedBurst, provokedRate)
 	c.armLocked(corkDelay)
 }
 
@@ -103,7 +78,7 @@ func (c *Conn) stopLivenessLocked() {
 		c.timer.Stop()
 	}
 	for _, p := range c.pings {
-		p.waiting.wakeAll()
+		p.waiting.WakeAll()
 	}
 }
 
@@ -467,7 +442,7 @@ func (c *Conn) recvPingAckLocked(number uint64) error {
 	earlier := slices.DeleteFunc(c.pings[:i], func(p *ping) bool { return p.keeper || p.slots || p.prober != nil })
 	c.pings = slices.Delete(c.pings, len(earlier), i+1)
 	p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
-	p.waiting.wakeAll()
+	p.waiting.WakeAll()
 	c.slots.confirm(number)
 	c.trimLaterLocked()
 	c.admitLocked()
@@ -499,7 +474,7 @@ func (c *Conn) owedLocked() error {
 
 // noiseLocked counts a frame that carries nothing for anybody: there is a budget for those.
 func (c *Conn) noiseLocked() error {
-	if !c.noise.take(c.now) {
+	if !c.noise.Take(c.now, 1) {
 		return connErr(EnhanceYourCalm, "too many frames that carry nothing")
 	}
 	return nil
@@ -510,7 +485,7 @@ func (c *Conn) noiseLocked() error {
 // tell.
 func (s *Stream) chargeInterimLocked() error {
 	i := &s.extrasLocked().interims
-	if i.count++; i.count > freeInterims && !s.c.noise.take(s.c.now) {
+	if i.count++; i.count > freeInterims && !s.c.noise.Take(s.c.now, 1) {
 		return connErr(EnhanceYourCalm, "too many interim responses on stream %d", s.id)
 	}
 	return nil
@@ -520,7 +495,7 @@ func (s *Stream) chargeInterimLocked() error {
 // nothing, and once more for each floodOctets, so that all of them together are bounded in octets,
 // too.
 func (c *Conn) chargeFloodLocked(octets int64) error {
-	if !c.noise.takeMany(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
+	if !c.noise.Take(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
 		return connErr(EnhanceYourCalm, "too many octets that are discarded")
 	}
 	return nil
@@ -535,11 +510,11 @@ func (c *Conn) judgeUpdateLocked(increment int64) error {
 }
 
 // usefulLocked lets octets that carry something earn frames that do not.
-func (c *Conn) usefulLocked(octets int) { c.noise.earn(1 + octets/64) }
+func (c *Conn) usefulLocked(octets int) { c.noise.Add(1 + octets/64) }
 
 // provokedLocked counts a stream that the peer made us reset.
 func (c *Conn) provokedLocked() error {
-	if !c.provoked.take(c.now) {
+	if !c.provoked.Take(c.now, 1) {
 		return connErr(EnhanceYourCalm, "too many streams that had to be reset")
 	}
 	return nil

@@ -336,7 +336,7 @@ func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 		h := f.host()
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if left := h.retries.events.left; left < retryBurst/2 {
+		if left := h.retries.events.Left(); left < retryBurst/2 {
 			t.Errorf("%d events are left of %d", left, retryBurst)
 		}
 		if f.dials.Load() > 2*defaultConnsPerHost {

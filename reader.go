@@ -169,7 +169,7 @@ func (c *Conn) notSettingsLocked(f *frame) error {
 func (c *Conn) wakeReadersLocked() {
 	for i, s := range c.wakeups {
 		s.wakeDue = false
-		s.recvQ.wakeAll()
+		s.recvQ.WakeAll()
 		c.wakeups[i] = nil
 	}
 	c.wakeups = c.wakeups[:0]
@@ -213,7 +213,7 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	mark.credit -= int64(f.Length)
 	c.slots.reset[f.StreamID] = mark
 	c.strayEndLocked(f)
-	c.noise.earn((f.Length - f.padding) / 64)
+	c.noise.Add((f.Length - f.padding) / 64)
 	return c.noiseLocked()
 }
 
@@ -339,7 +339,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	told.answers = c.draining && told.Code == NoError && (c.goAway == nil || c.goAway.answers)
 	c.goAway = c.named(told)
 	c.news = true
-	c.slots.waiting.wakeAll()
+	c.slots.waiting.WakeAll()
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {
 			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway, unprocessed: !s.began, began: s.began})

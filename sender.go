@@ -9,6 +9,7 @@ import (
 
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/syntax"
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -21,9 +22,9 @@ type sender struct {
 	left     int64 // octets of it that the caller has still to write
 	held     bool  // Expect: 100-continue
 	timer    *time.Timer
-	busy     bool      // somebody is in send
-	turn     waitQueue // others who want to, and who waits for the end of held
-	sent     waitQueue // who waits for pending to be sent
+	busy     bool       // somebody is in send
+	turn     wait.Queue // others who want to, and who waits for the end of held
+	sent     wait.Queue // who waits for pending to be sent
 
 	in         *sendQueue
 	prev, next *Stream
@@ -107,7 +108,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 		c.dequeueLocked(s)
 	}
 	snd.busy = false
-	snd.turn.wakeAll()
+	snd.turn.WakeAll()
 	return n, err
 }
 
@@ -215,13 +216,13 @@ func (s *Stream) sendLocked() bool {
 	c.sendWindow -= int64(n)
 	s.sendDelta -= int64(n)
 	c.counts.dataSent += int64(n)
-	c.noise.earn(2) // the peer may answer with a WINDOW_UPDATE for each window
+	c.noise.Add(2) // the peer may answer with a WINDOW_UPDATE for each window
 	if snd.pending = snd.pending[n:]; len(snd.pending) > 0 {
 		c.ready.push(s)
 		return true
 	}
 	snd.pending = nil
-	snd.sent.wakeAll()
+	snd.sent.WakeAll()
 	if flags.Has(wire.EndStream) {
 		s.sentEndLocked()
 	} else {
@@ -258,7 +259,7 @@ func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
 	s.sendErr = ErrSendEnded
 	s.deadlines.stopWriting()
-	s.sender.turn.wakeAll()
+	s.sender.turn.WakeAll()
 	if s.state == state.Closed {
 		s.removeLocked()
 	}
@@ -288,7 +289,7 @@ func (s *Stream) continueLocked() {
 	if snd.timer != nil {
 		snd.timer.Stop()
 	}
-	snd.turn.wakeAll()
+	snd.turn.WakeAll()
 	if len(snd.pending) > 0 {
 		s.c.enqueueLocked(s)
 	}
@@ -319,8 +320,8 @@ func (s *Stream) stopSendingLocked(err error) {
 	if !snd.busy && snd.pending != nil {
 		snd.pending = nil // a body in memory; what a caller lent, the caller takes back
 	}
-	snd.sent.wakeAll()
-	snd.turn.wakeAll()
+	snd.sent.WakeAll()
+	snd.turn.WakeAll()
 	if body, ok := s.req.Body.(io.Closer); ok && s.bodyClosed.CompareAndSwap(false, true) {
 		go body.Close() // its Read or its Close may block, and is not ours
 	}

@@ -267,7 +267,7 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 		c.news = c.news || c.slots.wanted // what is not here is to be had on another connection
 		c.armDueLocked()                  // it owes us an acknowledgment now
 	}
-	c.settingsQ.wakeAll()
+	c.settingsQ.WakeAll()
 	c.admitLocked()
 	// RFC 9113 §6.5.3: the acknowledgment follows once the values are in effect; what is in out behind it obeys them.
 	c.append(wire.AppendSettingsAck(c.out))
@@ -366,7 +366,7 @@ func (c *Conn) recvSettingsAckLocked() error {
 			}
 		}
 	}
-	c.settingsQ.wakeAll()
+	c.settingsQ.WakeAll()
 	c.sampleRTTLocked(due.sent)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"gohyper.dev/hyper/internal/buffer"
 	"gohyper.dev/hyper/internal/state"
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -45,7 +46,7 @@ type Stream struct {
 	recvErr  error   // what follows the octets in buf: io.EOF, or why the stream ended; nil: more may come
 	extras   *extras // nil: there are none
 	response Response
-	recvQ    waitQueue
+	recvQ    wait.Queue
 
 	// what we send
 	sender       *sender
@@ -313,14 +314,14 @@ func (d *deadline) stop() {
 	}
 }
 
-func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*waitQueue) {
+func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*wait.Queue) {
 	d.stop()
 	if d.at = t; t.IsZero() {
 		return
 	}
 	wake := func() {
 		for _, q := range waiting {
-			q.wakeAll()
+			q.WakeAll()
 		}
 	}
 	now := time.Now()
@@ -465,7 +466,7 @@ func (s *Stream) recvEndLocked() error {
 	s.bodyLeft = 0
 	s.recvErr = io.EOF
 	s.deadlines.stopReading()
-	s.recvQ.wakeAll()
+	s.recvQ.WakeAll()
 	s.closeWindowLocked()
 	switch {
 	case s.state == state.Closed:
@@ -525,7 +526,7 @@ func (s *Stream) lostLocked(err error) (unsent bool) {
 func (s *Stream) finishLocked(err error) {
 	s.stopSendingLocked(err)
 	s.deadlines.stopReading()
-	s.recvQ.wakeAll()
+	s.recvQ.WakeAll()
 	s.closeWindowLocked()
 }
 
@@ -709,7 +710,7 @@ func (s *Stream) mustLocked(e state.Event) {
 
 // wakeReaderLocked wakes readers when the frames at hand are dealt with: a response and its body are one wake.
 func (s *Stream) wakeReaderLocked() {
-	if !s.wakeDue && !s.recvQ.empty() {
+	if !s.wakeDue && !s.recvQ.Empty() {
 		s.wakeDue = true
 		s.c.wakeups = append(s.c.wakeups, s)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"gohyper.dev/hyper/internal/bucket"
 )
 
 // How a Transport sends requests again that the peer has provably not processed (RFC 9113 §8.7).
@@ -49,20 +51,20 @@ func (k *capacity) remembered() time.Duration {
 
 // A retryBudget bounds the retries to a host. The host's lock guards it.
 type retryBudget struct {
-	events  bucket
+	events  bucket.Bucket
 	since   time.Time // the bucket's clock
 	next    time.Time // when the next retry may be made, once the bucket is empty
 	answers int64     // responses of the host
 }
 
 func newRetryBudget() retryBudget {
-	return retryBudget{events: bucket{left: retryBurst, burst: maxRetries, perSecond: retryRate}, since: time.Now()}
+	return retryBudget{events: bucket.New(retryBurst, maxRetries, retryRate), since: time.Now()}
 }
 
 // charge takes one event from the budget and returns how long the retry has to wait for it.
 func (b *retryBudget) charge() time.Duration {
 	now := time.Now()
-	if b.events.take(now.Sub(b.since)) {
+	if b.events.Take(now.Sub(b.since), 1) {
 		return 0
 	}
 	if b.next.Before(now) {
@@ -147,7 +149,7 @@ func (h *host) again(r *retry, c *pooledConn, err error) error {
 func (h *host) answered(c *pooledConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.retries.events.earn(1)
+	h.retries.events.Add(1)
 	h.retries.answers++
 	h.useless, c.refusals = 0, 0
 	c.answers++

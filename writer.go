@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"time"
 
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -62,7 +63,7 @@ func (c *Conn) writeLoop() {
 		c.writeSince = 0
 		if err == nil {
 			c.flushed = c.written
-			c.flushQ.wakeAll()
+			c.flushQ.WakeAll()
 			c.admitMoreLocked()
 			c.watchSlotPingLocked()
 		}
@@ -150,7 +151,7 @@ func (c *Conn) shrinkLocked() {
 		c.frames.forget()
 	}
 	c.updates, c.wakeups = shrunk(c.updates), shrunk(c.wakeups)
-	c.spareWaiters, c.spares = nil, 0
+	c.spares = wait.Spares{}
 	if len(c.streams) == 0 {
 		c.streams = nil // a map that was large stays large
 	}
@@ -167,7 +168,7 @@ func (c *Conn) knownStreamsLocked() int { return len(c.streams) + len(c.slots.re
 
 // isBulkyLocked reports whether the connection keeps what many streams have taken, and has few.
 func (c *Conn) isBulkyLocked() bool {
-	most := max(c.peak, c.spares)
+	most := max(c.peak, c.spares.Len())
 	return most >= bulky && bulkyRest*c.knownStreamsLocked() <= most
 }
 
@@ -188,7 +189,7 @@ func (c *Conn) trimLocked() {
 	}
 	c.streams, c.slots.reset = shrunkMap(c.streams), shrunkMap(c.slots.reset)
 	c.updates, c.wakeups, c.pings = shrunk(c.updates), shrunk(c.wakeups), shrunk(c.pings)
-	c.spareWaiters, c.spares = nil, 0
+	c.spares = wait.Spares{}
 	c.peak = c.knownStreamsLocked()
 	if path, ok := c.window.manager.(*adaptivePath); ok {
 		path.forgetSpares()
