@@ -171,7 +171,7 @@ func TestPeerThatKeepsSendingFindsTheLastWords(t *testing.T) {
 	script := func(p *tcpPeer) {
 		bad := wire.AppendSettings(nil)
 		bad = wire.AppendData(bad, 3, 0, []byte("on an idle stream"))
-		bad = append(bad, make([]byte, 1<<20)...)
+		bad = append(bad, make([]byte, 256<<10)...)
 		_, p.tr.sent = p.conn.Write(bad)
 		p.readToEnd()
 	}
