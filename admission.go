@@ -83,18 +83,25 @@ const (
 	reserved             // it has one, by reserve; errNoSlot where the peer has taken that back
 )
 
-// A slotWaitError is the end of a context while its request waited for a stream.
-type slotWaitError struct {
-	err   error // the context's
-	limit int64 // of the peer, or of all connections to it
-	known bool  // the peer said so
-	full  bool  // it did not wait for that: too much was not written
+// A WaitError is the end of a request that waited too long: its context ended before the peer
+// allowed it a stream (RFC 9113 §5.1.2), or no response came within
+// Transport.ResponseHeaderTimeout. It is a net.Error.
+type WaitError struct {
+	Err error // the context's; os.ErrDeadlineExceeded for ResponseHeaderTimeout
+
+	header bool  // it waited for the response's header
+	limit  int64 // of the peer, or of all connections to it
+	known  bool  // the peer said so
+	full   bool  // it did not wait for that: too much was not written
 }
 
 // Error says what the request waited for.
-func (e *slotWaitError) Error() string {
-	if e.full {
-		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.err)
+func (e *WaitError) Error() string {
+	switch {
+	case e.header:
+		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
+	case e.full:
+		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
 	}
 	whose := "the peer's"
 	if !e.known { // RFC 9113 §6.5.2 has no limit until then; ours is initialSlots
@@ -102,20 +109,21 @@ func (e *slotWaitError) Error() string {
 	}
 	switch e.limit {
 	case 0:
-		return fmt.Sprintf(prefix+"waiting for a stream, of which the peer allows none now: %v", e.err)
+		return fmt.Sprintf(prefix+"waiting for a stream, of which the peer allows none now: %v", e.Err)
 	case 1:
-		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.err)
+		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.Err)
 	}
-	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.limit, e.err)
+	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.limit, e.Err)
 }
 
-func (e *slotWaitError) Unwrap() error { return e.err }
+// Unwrap returns Err.
+func (e *WaitError) Unwrap() error { return e.Err }
 
-// Timeout reports whether it was the context's deadline. It makes slotWaitError a net.Error.
-func (e *slotWaitError) Timeout() bool { return errors.Is(e.err, context.DeadlineExceeded) }
+// Timeout reports whether a time limit passed, rather than a context was canceled.
+func (e *WaitError) Timeout() bool { return e.header || errors.Is(e.Err, context.DeadlineExceeded) }
 
 // Temporary is Timeout: it exists for net.Error.
-func (e *slotWaitError) Temporary() bool { return e.Timeout() }
+func (e *WaitError) Temporary() bool { return e.Timeout() }
 
 // errNoSlot: the request was not sent, because it would have had to wait.
 var errNoSlot = errors.New("hyper: no free stream")
@@ -184,7 +192,7 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 		err = c.takesRequestsLocked()
 	case errRequestCanceled:
 	default:
-		err = &slotWaitError{err: err, limit: int64(s.limit), known: c.peer.known, full: c.crowdedLocked()}
+		err = &WaitError{Err: err, limit: int64(s.limit), known: c.peer.known, full: c.crowdedLocked()}
 	}
 	switch {
 	case err == nil:

@@ -1,10 +1,12 @@
 package hyper
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -125,10 +127,21 @@ type StreamError struct {
 
 	unprocessed bool // the peer has provably not acted on the request
 	began       bool // something of a response had come: the peer has acted on it, whatever it says now
+	netHTTP     bool // it reads as the one of net/http
 }
 
 // Error names the stream, who ended it, and why: "hyper: stream 5: peer reset: REFUSED_STREAM".
+//
+// From RoundTrip, and from the body of its response, it reads as the one of net/http, as some programs
+// tell resets apart by that text: "stream error: stream ID 5; REFUSED_STREAM; received from peer".
 func (e *StreamError) Error() string {
+	if e.netHTTP {
+		text := fmt.Sprintf("stream error: stream ID %d; %v", e.StreamID, e.Code)
+		if cause := e.cause(); cause != nil {
+			text += "; " + bare(cause)
+		}
+		return text
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, prefix+"stream %d: ", e.StreamID)
 	switch {
@@ -150,6 +163,48 @@ func (e *StreamError) Unwrap() []error {
 		return []error{e.Code}
 	}
 	return []error{e.Code, e.Err}
+}
+
+// asInNetHTTP returns a copy of e that reads as the StreamError of net/http.
+func (e *StreamError) asInNetHTTP() *StreamError {
+	if e.netHTTP {
+		return e
+	}
+	told := *e
+	told.netHTTP = true
+	return &told
+}
+
+// cause is what net/http says beside the code.
+func (e *StreamError) cause() error {
+	if e.FromPeer && e.Err == nil {
+		return errFromPeer
+	}
+	return e.Err
+}
+
+var errFromPeer = errors.New("received from peer")
+
+// As is for errors.As: it fills in a StreamError of golang.org/x/net/http2, which programs ask
+// net/http's errors for, and any other struct with just the fields StreamID uint32, Code (of an
+// unsigned 32-bit type) and Cause error.
+func (e *StreamError) As(target any) bool {
+	to := reflect.ValueOf(target).Elem()
+	if to.Kind() != reflect.Struct || to.NumField() != 3 {
+		return false
+	}
+	id, code, cause := to.FieldByName("StreamID"), to.FieldByName("Code"), to.FieldByName("Cause")
+	if !id.CanSet() || id.Kind() != reflect.Uint32 || !code.CanSet() || code.Kind() != reflect.Uint32 ||
+		!cause.CanSet() || cause.Type() != reflect.TypeFor[error]() {
+		return false
+	}
+	id.SetUint(uint64(e.StreamID))
+	code.SetUint(uint64(e.Code))
+	cause.SetZero()
+	if err := e.cause(); err != nil {
+		cause.Set(reflect.ValueOf(withoutPrefix(err)))
+	}
+	return true
 }
 
 // notProcessed reports whether the peer has provably not acted on the request.
@@ -362,6 +417,8 @@ func notProcessed(err error) (is, known bool) {
 		if e.Op == "dial" || e.Op == "proxyconnect" {
 			return true, true
 		}
+	case tls.RecordHeaderError: // of a handshake; after one it comes inside a ConnError
+		return true, true
 	}
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:

@@ -223,7 +223,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 
 // waitErrorLocked is the error of a request whose context ended while it waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
-	e := &slotWaitError{err: err, known: true, full: true}
+	e := &WaitError{Err: err, known: true, full: true}
 	for _, c := range h.conns {
 		c.mu.Lock()
 		e.limit, e.known = e.limit+int64(c.slots.limit), e.known && c.peer.known

@@ -389,7 +389,7 @@ func TestEndOfTheContextEndsEveryWait(t *testing.T) {
 					start := time.Now()
 					cancel()
 					err := call.wantErr("it was cancelled", nil)
-					waited, forSlot := err.(*slotWaitError)
+					waited, forSlot := err.(*WaitError)
 					if forSlot {
 						err = waited.Unwrap()
 					}

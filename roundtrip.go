@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"reflect"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -175,14 +174,7 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 	}
 }
 
-// errHeaderTimeout is a net.Error.
-var errHeaderTimeout error = timeoutError("hyper: timeout awaiting response headers (ResponseHeaderTimeout)")
-
-type timeoutError string
-
-func (e timeoutError) Error() string   { return string(e) }
-func (e timeoutError) Timeout() bool   { return true }
-func (e timeoutError) Temporary() bool { return true }
+var errHeaderTimeout = &WaitError{Err: os.ErrDeadlineExceeded, header: true}
 
 // consumeMemory does to a reader in memory, whose octets were lent, what reading would have done to it: whoever
 // owns it may use it again.
@@ -247,7 +239,7 @@ func httpError(req *http.Request, err error) error {
 		over = nil
 	}
 	awaitClientTimeout(req, over)
-	if waited, ok := err.(*slotWaitError); ok {
+	if waited, ok := err.(*WaitError); ok {
 		return waited
 	}
 	if over != nil {
@@ -258,53 +250,11 @@ func httpError(req *http.Request, err error) error {
 	}
 	switch err := err.(type) {
 	case *StreamError:
-		return resetError{err}
-	case *dialError:
+		return err.asInNetHTTP()
+	case *DialError:
 		return err.forHTTP()
 	}
 	return err
-}
-
-// A resetError is a StreamError that speaks like the one of net/http: programs tell resets apart by its text, as
-// connect-go does, or ask errors.As for the type of golang.org/x/net/http2.
-type resetError struct{ *StreamError }
-
-func (e resetError) Unwrap() error { return e.StreamError }
-
-func (e resetError) Error() string {
-	text := fmt.Sprintf("stream error: stream ID %d; %v", e.StreamID, e.Code)
-	if cause := e.cause(); cause != nil {
-		text += "; " + bare(cause)
-	}
-	return text
-}
-
-func (e resetError) cause() error {
-	if e.FromPeer && e.Err == nil {
-		return errFromPeer
-	}
-	return e.Err
-}
-
-var errFromPeer = errors.New("received from peer")
-
-// As fills in a struct of three fields, StreamID, Code and Cause, which is what that type is in all of its copies.
-func (e resetError) As(target any) bool {
-	to := reflect.ValueOf(target).Elem()
-	if to.Kind() != reflect.Struct || to.NumField() != 3 {
-		return false
-	}
-	id, code, cause := to.FieldByName("StreamID"), to.FieldByName("Code"), to.FieldByName("Cause")
-	if !id.CanSet() || id.Kind() != reflect.Uint32 || !code.CanSet() || code.Kind() != reflect.Uint32 || !cause.CanSet() || cause.Type() != reflect.TypeFor[error]() {
-		return false
-	}
-	id.SetUint(uint64(e.StreamID))
-	code.SetUint(uint64(e.Code))
-	cause.SetZero()
-	if err := e.cause(); err != nil {
-		cause.Set(reflect.ValueOf(withoutPrefix(err)))
-	}
-	return true
 }
 
 // A requestBody is the body of an http.Request, which is lent to one try after another. While nothing of it was read, and no

@@ -58,7 +58,7 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNe
 	defer cancel()
 	nc, err := dial(ctx, "tcp", to.addr())
 	if err != nil {
-		return nil, (&dialError{phase: "dial", host: to.addr(), err: err}).judge(ctx, full.HandshakeTimeout)
+		return nil, (&DialError{phase: "dial", Host: to.addr(), Err: err}).judge(ctx, full.HandshakeTimeout)
 	}
 	given.TLS, given.DialContext = nil, nil // which have served
 	given.Scheme, given.Authority = or(given.Scheme, to.scheme), or(given.Authority, to.authority())
@@ -78,20 +78,24 @@ func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, c
 	return context.WithTimeoutCause(ctx, timeout, ErrHandshakeTimeout)
 }
 
-// A dialError is what kept a connection from being made: nothing of any request was sent. RoundTrip
-// returns what is in it where that is what net/http would return: its users look at the type.
-type dialError struct {
+// A DialError is what kept a connection from being made: the dialler, a proxy or TLS failed, or took
+// too long. Nothing of any request was sent. It is Retryable, unless the caller's own context ended
+// it. RoundTrip returns what is in it where programs look at net/http's type: the *net.OpError of a
+// dial, a *tls.CertificateVerificationError, and the tls.RecordHeaderError of a server that speaks
+// HTTP without TLS.
+type DialError struct {
+	Host string   // host and port of what was to be reached
+	Addr net.Addr // where that is; nil where it is not known
+	Err  error    // why
+
 	phase   string
-	host    string   // what it was to reach, and
-	addr    net.Addr // where that is; nil: not known
-	err     error
 	context error         // of the context that ended it; nil: none did
 	timeout time.Duration // Config.HandshakeTimeout, where that ended it; else 0
-	asItIs  bool          // RoundTrip returns err, as the http.Transport does that made the connection
+	asItIs  bool          // it reads as in net/http: an http.Transport's own functions made the connection
 }
 
 // judge finds out which context ended the phase, if one did: it ran under one of dialTimeout.
-func (e *dialError) judge(ctx context.Context, timeout time.Duration) *dialError {
+func (e *DialError) judge(ctx context.Context, timeout time.Duration) *DialError {
 	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) { // the socket's own timer may be a little early
 		select {
 		case <-ctx.Done():
@@ -109,63 +113,63 @@ func (e *dialError) judge(ctx context.Context, timeout time.Duration) *dialError
 }
 
 // tlsFailed makes the error of a TLS handshake.
-func tlsFailed(ctx context.Context, host string, nc net.Conn, err error, timeout time.Duration) *dialError {
-	return (&dialError{phase: "TLS handshake with", host: host, addr: nc.RemoteAddr(), err: err}).judge(ctx, timeout)
+func tlsFailed(ctx context.Context, host string, nc net.Conn, err error, timeout time.Duration) *DialError {
+	return (&DialError{phase: "TLS handshake with", Host: host, Addr: nc.RemoteAddr(), Err: err}).judge(ctx, timeout)
 }
 
 // Error names the phase and its peer, and what went wrong:
 //
 //	hyper: dial example.com:443 (192.0.2.1:443): connect: connection refused
-func (e *dialError) Error() string {
-	at, why := e.addr, e.err
+func (e *DialError) Error() string {
+	if e.readsAsErr() {
+		return e.Err.Error()
+	}
+	at, why := e.Addr, e.Err
 	if op, ok := why.(*net.OpError); ok && op.Op == "dial" { // it says the same, without the host
 		at, why = op.Addr, op.Err
 	}
-	text := prefix + e.phase + " " + peerName(e.host, at) + ": "
+	text := prefix + e.phase + " " + peerName(e.Host, at) + ": "
 	switch {
 	case e.timeout > 0:
 		text += fmt.Sprintf("not done within Config.HandshakeTimeout, %v", e.timeout)
-		if e.err == e.context {
+		if e.Err == e.context {
 			return text
 		}
 		text += ": "
-	case e.context != nil && !errors.Is(e.err, e.context):
+	case e.context != nil && !errors.Is(e.Err, e.context):
 		text += e.context.Error() + ": "
 	}
 	return text + bare(why)
 }
 
 // Unwrap returns what went wrong, and what ended it.
-func (e *dialError) Unwrap() (list []error) {
+func (e *DialError) Unwrap() (list []error) {
 	if e.timeout > 0 {
 		list = append(list, ErrHandshakeTimeout)
 	}
 	if e.context != nil {
 		list = append(list, e.context)
 	}
-	return append(list, e.err)
+	return append(list, e.Err)
 }
 
-// Timeout reports whether it took too long. It makes dialError a net.Error.
-func (e *dialError) Timeout() bool {
+// Timeout reports whether it took too long. It makes DialError a net.Error.
+func (e *DialError) Timeout() bool {
 	var ne net.Error
-	return errors.Is(e.context, context.DeadlineExceeded) || errors.As(e.err, &ne) && ne.Timeout()
+	return errors.Is(e.context, context.DeadlineExceeded) || errors.As(e.Err, &ne) && ne.Timeout()
 }
 
 // Temporary is Timeout: it exists for net.Error.
-func (e *dialError) Temporary() bool { return e.Timeout() }
+func (e *DialError) Temporary() bool { return e.Timeout() }
 
 // notProcessed is false where the caller's own context has ended: there is nothing to be tried
 // again.
-func (e *dialError) notProcessed() bool { return e.context == nil || e.timeout > 0 }
+func (e *DialError) notProcessed() bool { return e.context == nil || e.timeout > 0 }
 
 // forHTTP returns the error as users of net/http know it: those of dialling and of certificates
 // have its types.
-func (e *dialError) forHTTP() error {
-	if _, ok := e.err.(*net.OpError); e.asItIs && !ok {
-		return unsentError{e.err}
-	}
-	switch err := e.err.(type) {
+func (e *DialError) forHTTP() error {
+	switch err := e.Err.(type) {
 	case *net.OpError:
 		if e.timeout == 0 && (err.Op == "dial" || err.Op == "proxyconnect") {
 			return err
@@ -174,21 +178,26 @@ func (e *dialError) forHTTP() error {
 		marked := *err
 		marked.Err = unsentError{err.Err}
 		return &marked
+	case tls.RecordHeaderError:
+		if string(err.RecordHeader[:]) == "HTTP/" { // http.Client makes http.ErrSchemeMismatch of it
+			return err
+		}
 	}
 	return e
 }
 
-// An unsentError is one that came before anything of a request was sent.
+// readsAsErr reports whether the text is that of Err alone, as net/http's is.
+func (e *DialError) readsAsErr() bool {
+	_, op := e.Err.(*net.OpError)
+	return e.asItIs && !op
+}
+
+// An unsentError marks the reason in a *tls.CertificateVerificationError: it came before anything of a
+// request was sent.
 type unsentError struct{ error }
 
 func (e unsentError) Unwrap() error      { return e.error }
 func (e unsentError) notProcessed() bool { return true }
-
-// Timeout is what url.Error looks for.
-func (e unsentError) Timeout() bool {
-	var ne net.Error
-	return errors.As(e.error, &ne) && ne.Timeout()
-}
 
 // A target is where Dial goes.
 type target struct{ scheme, host, port string }

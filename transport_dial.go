@@ -192,7 +192,7 @@ func (h *host) dialOrAbandon(ctx context.Context) (*Conn, error) {
 		r := <-results
 		closeUnwanted(r.c, r.err)
 	}()
-	return nil, (&dialError{phase: "dial", host: h.addr, err: context.Cause(ctx)}).judge(ctx, timeout)
+	return nil, (&DialError{phase: "dial", Host: h.addr, Err: context.Cause(ctx)}).judge(ctx, timeout)
 }
 
 // dialGrace is how long a dialer may take to return after its context has ended.

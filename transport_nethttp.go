@@ -23,7 +23,7 @@ type netHTTP struct {
 func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, error) {
 	nc, err := n.dialHost(ctx, h)
 	if err != nil {
-		return nil, (&dialError{phase: "dial", host: h.addr, err: err, asItIs: true}).judge(ctx, 0)
+		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err, asItIs: true}).judge(ctx, 0)
 	}
 	given := *cfg
 	given.Scheme, given.Authority = h.key.scheme, h.key.authority()
@@ -97,6 +97,12 @@ func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn) error {
 
 // errTLSTimeout is a net.Error with the text of net/http's.
 var errTLSTimeout error = timeoutError("net/http: TLS handshake timeout")
+
+type timeoutError string
+
+func (e timeoutError) Error() string   { return string(e) }
+func (e timeoutError) Timeout() bool   { return true }
+func (e timeoutError) Temporary() bool { return true }
 
 // asTLS returns a connection of DialTLSContext's as newConn wants it: with a ConnectionState and a
 // handshake.

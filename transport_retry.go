@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"time"
@@ -140,9 +141,27 @@ func (h *host) again(r *retry, c *pooledConn, err error) error {
 		return err
 	}
 	if rewindErr := r.x.body.rewind(r.x.in.GetBody); rewindErr != nil {
-		return fmt.Errorf("%w (not sent again: %w)", err, rewindErr)
+		return notSentAgain(err, rewindErr)
 	}
 	return pause(ctx, r.x.out.cancel, delay)
+}
+
+// notSentAgain adds to err, for which a request could be sent again, why it was not.
+func notSentAgain(err, reason error) error {
+	switch e := err.(type) {
+	case *StreamError:
+		told := *e
+		told.Err = fmt.Errorf("%w (not sent again: %w)", cmp.Or(e.cause(), error(e.Code)), reason)
+		return &told
+	case *ConnError:
+		told := *e
+		told.Err = fmt.Errorf("not sent again: %w", reason)
+		if e.Err != nil {
+			told.Err = fmt.Errorf("%w (not sent again: %w)", e.Err, reason)
+		}
+		return &told
+	}
+	return fmt.Errorf("%w (not sent again: %w)", err, reason)
 }
 
 // answered books a response from c.

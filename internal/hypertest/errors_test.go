@@ -37,6 +37,7 @@ func (w wantedError) check(t *testing.T, err error, own bool) {
 	if err == nil {
 		t.Fatal("there is no error")
 	}
+	checkErrorType(t, err)
 	text := err.Error()
 	var begins string
 	var op *net.OpError
