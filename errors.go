@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"reflect"
 	"strconv"
 	"strings"
 
@@ -62,11 +61,12 @@ var (
 	// Such requests are Retryable on another one.
 	ErrDrained = errors.New("hyper: connection takes no more requests")
 
-	// ErrPingTimeout: the peer did not answer a PING in time (Config.PingTimeout).
-	ErrPingTimeout = errors.New("hyper: peer does not answer PING")
+	// ErrPingTimeout: the peer did not answer a PING in time (Config.PingTimeout). Its text contains
+	// net/http's for that, as does that of ErrWriteStalled.
+	ErrPingTimeout = errors.New("hyper: peer does not answer PING (" + lostText + ")")
 
 	// ErrWriteStalled: the peer accepted nothing for Config.WriteStallTimeout.
-	ErrWriteStalled = errors.New("hyper: peer does not read")
+	ErrWriteStalled = errors.New("hyper: peer does not read (" + lostText + ")")
 
 	// ErrWindowStalled: a reader waited for Config.WindowStallTimeout at a receive window that its manager did not
 	// open. It comes inside a StreamError, or a ConnError where it is the connection's window, which says how it stood.
@@ -136,9 +136,12 @@ type StreamError struct {
 // tell resets apart by that text: "stream error: stream ID 5; REFUSED_STREAM; received from peer".
 func (e *StreamError) Error() string {
 	if e.netHTTP {
-		text := fmt.Sprintf("stream error: stream ID %d; %v", e.StreamID, e.Code)
+		text := fmt.Sprintf("stream error: stream ID %d; %s", e.StreamID, codeText(e.Code))
 		if cause := e.cause(); cause != nil {
 			text += "; " + bare(cause)
+		}
+		if e.graceful() {
+			text += " (" + gracefulText + ")"
 		}
 		return text
 	}
@@ -147,6 +150,9 @@ func (e *StreamError) Error() string {
 	switch {
 	case e.Err != nil && e.FromPeer && e.unprocessed:
 		fmt.Fprintf(&b, "not processed: %s", bare(e.Err))
+		if e.graceful() {
+			b.WriteString(" (" + gracefulText + ")")
+		}
 	case e.Err != nil:
 		fmt.Fprintf(&b, "%v: %s", e.Code, bare(e.Err))
 	case e.FromPeer:
@@ -173,38 +179,6 @@ func (e *StreamError) asInNetHTTP() *StreamError {
 	told := *e
 	told.netHTTP = true
 	return &told
-}
-
-// cause is what net/http says beside the code.
-func (e *StreamError) cause() error {
-	if e.FromPeer && e.Err == nil {
-		return errFromPeer
-	}
-	return e.Err
-}
-
-var errFromPeer = errors.New("received from peer")
-
-// As is for errors.As: it fills in a StreamError of golang.org/x/net/http2, which programs ask
-// net/http's errors for, and any other struct with just the fields StreamID uint32, Code (of an
-// unsigned 32-bit type) and Cause error.
-func (e *StreamError) As(target any) bool {
-	to := reflect.ValueOf(target).Elem()
-	if to.Kind() != reflect.Struct || to.NumField() != 3 {
-		return false
-	}
-	id, code, cause := to.FieldByName("StreamID"), to.FieldByName("Code"), to.FieldByName("Cause")
-	if !id.CanSet() || id.Kind() != reflect.Uint32 || !code.CanSet() || code.Kind() != reflect.Uint32 ||
-		!cause.CanSet() || cause.Type() != reflect.TypeFor[error]() {
-		return false
-	}
-	id.SetUint(uint64(e.StreamID))
-	code.SetUint(uint64(e.Code))
-	cause.SetZero()
-	if err := e.cause(); err != nil {
-		cause.Set(reflect.ValueOf(withoutPrefix(err)))
-	}
-	return true
 }
 
 // notProcessed reports whether the peer has provably not acted on the request.
@@ -238,6 +212,10 @@ type ConnError struct {
 // Error names the host and the peer's address, and says who ended the connection, and why:
 //
 //	hyper: connection to example.com (192.0.2.1:443): peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM "too much"
+//
+// Where the peer closes the connection after GOAWAY, and where it does not answer PING, the text
+// contains that of net/http: "http2: server sent GOAWAY and closed the connection; LastStreamID=…",
+// or "http2: client connection lost".
 func (e *ConnError) Error() string {
 	return prefix + "connection" + e.to() + ": " + e.reason()
 }
@@ -269,6 +247,8 @@ func peerName(host string, at net.Addr) string {
 func (e *ConnError) reason() string {
 	var b strings.Builder
 	switch {
+	case e.closedAfterGoAway():
+		return e.closedReason()
 	case e.goAway && e.FromPeer:
 		fmt.Fprintf(&b, "peer sent GOAWAY (last stream %d): %v", e.LastStreamID, e.Code)
 		if len(e.Debug) > 0 {
@@ -291,16 +271,8 @@ func (e *ConnError) reason() string {
 
 func (e *ConnError) notProcessed() bool { return e.unprocessed }
 
-// Unwrap returns the code, if a GOAWAY carried one, and the reason, for errors.Is and errors.As.
-func (e *ConnError) Unwrap() (list []error) {
-	if e.goAway {
-		list = append(list, e.Code)
-	}
-	if e.Err != nil {
-		list = append(list, e.Err)
-	}
-	return list
-}
+// Unwrap returns Err. The code of a GOAWAY is found by Is and As.
+func (e *ConnError) Unwrap() error { return e.Err }
 
 // Timeout reports whether the connection ended because the peer was silent. It makes ConnError a net.Error.
 func (e *ConnError) Timeout() bool {

@@ -200,7 +200,7 @@ var errorCases = []errorCase{
 	{name: "ConnError/GoAway", run: by(func(p *accepted) {
 		p.WriteGoAway(1, wire.InternalError, "out of memory")
 		p.Close()
-	}), want: wantedError{text: `peer sent GOAWAY (last stream 1): INTERNAL_ERROR "out of memory": peer closed`,
+	}), want: wantedError{text: `http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=INTERNAL_ERROR, debug="out of memory": unexpected EOF`,
 		is: []error{hyper.InternalError, io.ErrUnexpectedEOF}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/BrokenRule", run: by(func(p *accepted) { p.WriteWindowUpdate(0, 0) }),
 		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 octets", is: []error{hyper.ProtocolError}, conn: true}, as: is[*hyper.ConnError]},
