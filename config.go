@@ -79,6 +79,10 @@ type Config struct {
 	WindowStallTimeout    time.Duration // of a reader waiting at a receive window that its manager keeps shut; off
 	ExpectContinueTimeout time.Duration // how long Expect: 100-continue holds a body back; 1 s
 
+	// Monitor shows the connections that an http.Transport gets by ConfigureTransport. One Monitor
+	// is for one http.Transport. Nothing else uses it.
+	Monitor *Monitor
+
 	// Trace is called for every frame as it crosses the socket. See TraceEvent.
 	Trace func(TraceEvent)
 

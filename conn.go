@@ -59,6 +59,10 @@ type Conn struct {
 	mute     bool  // the peer answers no PING that slots need: no new streams, and the end after the last one
 	goAway   *ConnError
 
+	toldOpen    bool          // the owner's OnConn hears of the connection
+	drainReason ConnReason    // why it takes no more requests, 0: it does
+	drained     chan struct{} // closed then; nil: Draining was not called
+
 	// writing
 	out     []byte       // bytes for the next write, whole frames
 	spare   []byte       // takes the place of out; nil while it is being written
@@ -90,11 +94,11 @@ type Conn struct {
 	reading    bool      // readLoop has nothing at hand, and touches nothing of frames but the buffer until it has the lock again
 	resting    bool      // and nobody waits for anything
 	rests      uint8     // that were short, in a row, up to busy
-	news       bool      // onNews is due
+	news       bool      // owner.news is due
 
-	// onNews tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
+	// owner.news tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
 	// be no new streams. Nil: nobody waits.
-	onNews func()
+	owner *owner
 
 	spares wait.Spares // waiters, to serve again
 
@@ -144,7 +148,7 @@ func mustHave(ok bool, function, argument string) {
 	}
 }
 
-func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Conn, error) {
+func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, error) {
 	full, err := cfg.withDefaults()
 	if err != nil {
 		nc.Close()
@@ -168,7 +172,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, onNews func()) (*Con
 	}
 	c := &Conn{
 		cfg:        full,
-		onNews:     onNews,
+		owner:      o,
 		nc:         nc,
 		tls:        tc,
 		below:      coalescerBelow(nc),
@@ -215,13 +219,14 @@ func (c *Conn) begin(refused *ConnError) error {
 	c.mu.Lock()
 	c.appendPrefaceLocked()
 	if refused != nil {
-		c.onNews = nil
+		c.owner = nil
 		c.failLocked(refused)
 	} else {
 		c.window.open(c.cfg.WindowManager)
 		c.startLivenessLocked()
 	}
 	c.mu.Unlock()
+	c.owner.opened(c)
 	go c.readLoop()
 	go c.writeLoop()
 	if refused != nil {
@@ -381,7 +386,7 @@ func (c *Conn) Close() error {
 // connection is lost before the streams have ended, it returns that error.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	mustHave(ctx != nil, "Conn.Shutdown", "context.Context")
-	c.drain()
+	c.drain(ReasonClosed)
 	select {
 	case <-c.done:
 	case <-ctx.Done():
@@ -398,16 +403,17 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 }
 
 // drain begins a Shutdown.
-func (c *Conn) drain() {
+func (c *Conn) drain(why ConnReason) {
 	c.mu.Lock()
-	c.drainLocked()
+	c.drainLocked(why)
 	c.unlock()
 }
 
-func (c *Conn) drainLocked() {
+func (c *Conn) drainLocked(why ConnReason) {
 	if !c.draining && c.err == nil {
 		c.draining, c.news = true, true
-		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
+		c.beginDrainingLocked(why)
+		c.appendGoAwayLocked(wire.NoError, "")
 		c.uncorkLocked()
 		c.slots.waiting.WakeAll()
 		c.closeIfDrainedLocked()
@@ -433,6 +439,8 @@ func (c *Conn) closeIfDrainedLocked() {
 // slots need. Requests that wait can be served elsewhere; what is open may come to its end.
 func (c *Conn) muteLocked() {
 	c.mute, c.news = true, true
+	c.owner.countPingTimeout()
+	c.beginDrainingLocked(ReasonPingTimeout)
 	c.slots.waiting.WakeAll()
 	c.closeIfDrainedLocked()
 }
@@ -451,6 +459,7 @@ func (c *Conn) failLocked(why error) {
 	}
 	err := c.endErrorLocked(why)
 	c.err, c.news = err, true
+	c.beginDrainingLocked(ReasonClosed)
 	c.ended = make(chan struct{})
 	// Requests that were not sent may be tried elsewhere from now on: the last write must not have
 	// them.
@@ -470,9 +479,11 @@ func (c *Conn) failLocked(why error) {
 			debug = ce.Err.Error()
 		}
 		c.accuses, c.readEnded = true, make(chan struct{})
-		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.ErrCode(ce.Code), debug))
+		c.appendGoAwayLocked(wire.ErrCode(ce.Code), debug)
+	case ok && ce.Err == ErrPingTimeout:
+		c.owner.countPingTimeout()
 	case err == ErrClosed && !c.draining:
-		c.append(wire.AppendGoAway(c.out, c.lastPushID, wire.NoError, ""))
+		c.appendGoAwayLocked(wire.NoError, "")
 	}
 	c.window.close()
 	c.slots.waiting.WakeAll()
@@ -527,8 +538,8 @@ func (c *Conn) unlock() {
 	if wake {
 		c.wakeWriter()
 	}
-	if news && c.onNews != nil {
-		c.onNews()
+	if news && c.owner != nil && c.owner.news != nil {
+		c.owner.news()
 	}
 }
 

@@ -41,6 +41,7 @@ type host struct {
 	key   hostKey
 	addr  string
 	proxy *url.URL
+	owner owner
 	users int // guarded by the Transport's lock
 
 	mu         sync.Mutex // guards everything below
@@ -59,7 +60,8 @@ type host struct {
 // A pooledConn is a connection of a host's. The host's lock guards it.
 type pooledConn struct {
 	*Conn
-	retireAt time.Time // zero: never
+	retireAt time.Time  // zero: never
+	reason   ConnReason // why it leaves the line, where the host decides that
 	idle     *time.Timer
 	answers  int64 // responses that came
 	refusals int   // requests that it refused since the last response
@@ -92,8 +94,10 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 			t.hosts = make(map[hostKey]*host)
 		}
 		t.hosts[key] = h
+		h.owner = owner{news: h.news, book: t.books.open(t, key, proxy)}
 	}
 	h.users++
+	h.owner.book.requests.Add(1)
 	return h
 }
 
@@ -117,6 +121,7 @@ func (t *Transport) forgetLocked(h *host) {
 	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered())
 	if left <= 0 {
 		delete(t.hosts, h.key)
+		t.books.release(h.owner.book)
 		return
 	}
 	h.reminder = true
@@ -147,7 +152,7 @@ func (h *host) dial(ctx context.Context, cfg *Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dialTarget(ctx, to, cfg, dial, h.news)
+	return dialTarget(ctx, to, cfg, dial, &h.owner)
 }
 
 func (h *host) config() *Config {
@@ -257,7 +262,7 @@ func (h *host) reserveLocked() *pooledConn {
 			}
 			load, err := c.load()
 			if err == nil && !c.retireAt.IsZero() && !now.Before(c.retireAt) {
-				err = ErrClosed
+				err, c.reason = ErrClosed, ReasonAge
 			}
 			if err != nil {
 				h.removeLocked(i, err)
@@ -318,7 +323,7 @@ func (h *host) removeLocked(i int, why error) {
 	} else if h.useless++; h.useless > 1 {
 		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))
 	}
-	go c.drain() // it may call news
+	go c.drain(or(c.reason, ReasonExhausted)) // it may call news
 }
 
 // serveLocked gives free slots to the requests that wait, in their order, and makes a connection if
@@ -424,7 +429,7 @@ func (h *host) closeIdle() {
 	}
 	h.mu.Unlock()
 	for _, c := range h.clonedConns() {
-		c.drainIfIdle(0)
+		c.drainIfIdle(0, ReasonCloseIdle)
 	}
 }
 
@@ -468,7 +473,7 @@ func closeOldest(conns []*pooledConn, most int) {
 	}
 	slices.SortFunc(idle, func(a, b idleConn) int { return a.since.Compare(b.since) })
 	for _, c := range idle[:len(idle)-most] {
-		c.drainIfIdle(0)
+		c.drainIfIdle(0, ReasonSurplus)
 	}
 }
 
@@ -517,7 +522,7 @@ func (c *Conn) drainWhenIdle(timeout time.Duration) *time.Timer {
 	var timer *time.Timer
 	timer = time.AfterFunc(timeout, func() {
 		<-ready
-		if left := c.drainIfIdle(timeout); left > 0 {
+		if left := c.drainIfIdle(timeout, ReasonIdle); left > 0 {
 			timer.Reset(left)
 		}
 	})
@@ -527,7 +532,7 @@ func (c *Conn) drainWhenIdle(timeout time.Duration) *time.Timer {
 
 // drainIfIdle ends a connection that has had no streams for that long. If it has, and has not ended, it returns when to look
 // again.
-func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
+func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Duration) {
 	c.mu.Lock()
 	defer c.unlock()
 	if c.err != nil || c.draining {
@@ -539,7 +544,7 @@ func (c *Conn) drainIfIdle(timeout time.Duration) (left time.Duration) {
 	if idle := time.Since(c.start) - c.idleSince; idle < timeout {
 		return timeout - idle
 	}
-	c.drainLocked()
+	c.drainLocked(why)
 	return 0
 }
 

@@ -336,6 +336,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	if before := c.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
+	c.owner.count(goAwaysReceived, ErrCode(code))
 	told.answers = c.draining && told.Code == NoError && (c.goAway == nil || c.goAway.answers)
 	c.goAway = c.named(told)
 	c.news = true
@@ -345,6 +346,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway, unprocessed: !s.began, began: s.began})
 		}
 	}
+	c.beginDrainingLocked(ReasonGoAway)
 	c.closeIfDrainedLocked()
 	return c.chargeFloodLocked(int64(f.Length))
 }

@@ -146,7 +146,7 @@ func (x *exchange) askInSteps(ctx context.Context, c *Conn, s *Stream, req *Requ
 		return nil, err
 	}
 	if x.last {
-		c.drain()
+		c.drain(ReasonRequest)
 	}
 	if x.trace != nil {
 		x.trace.opened(ctx, s, got)

@@ -144,6 +144,10 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 	c.nextID += 2
 	c.addLocked(s)
 	c.counts.opened++
+	if c.nextID > wire.MaxStreamID { // it was the last
+		c.news = true
+		c.beginDrainingLocked(ReasonExhausted)
+	}
 	if len(c.streams) == 1 {
 		c.silentFrom = 0
 	}
@@ -483,6 +487,7 @@ func (s *Stream) recvEndLocked() error {
 func (s *Stream) recvResetLocked(code ErrCode) error {
 	complete := s.recvErr == io.EOF
 	s.mustLocked(state.RecvReset)
+	s.c.owner.count(resetsReceived, code)
 	err := &StreamError{StreamID: s.id, Code: code, FromPeer: true, began: s.began}
 	if !complete {
 		s.recvErr = err
@@ -534,6 +539,7 @@ func (s *Stream) finishLocked(err error) {
 func (s *Stream) sendResetLocked(code ErrCode) {
 	c := s.c
 	s.mustLocked(state.SendReset)
+	c.owner.count(resetsSent, code)
 	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(code)))
 	// What was granted and is not announced yet, the peer will never hear of.
 	c.slots.mark(s.id, resetMark{ping: c.pingsSent, credit: s.window.credit - s.window.pending, held: s.push == nil})

@@ -48,7 +48,7 @@ func (cfg *Config) dialer() func(ctx context.Context, network, addr string) (net
 }
 
 // dialTarget is Dial with a dial function, and with an owner for the connection.
-func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNews func()) (*Conn, error) {
+func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, o *owner) (*Conn, error) {
 	given := cfg.clone()
 	full, err := given.withDefaults()
 	if err != nil {
@@ -67,7 +67,7 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, onNe
 		config.Renegotiation = tls.RenegotiateNever // RFC 9113 §9.2.1
 		nc = tls.Client(newCoalescer(nc), config)
 	}
-	return newConn(ctx, nc, &given, onNews)
+	return newConn(ctx, nc, &given, o)
 }
 
 // dialTimeout bounds what is done before a connection is there; a timeout of 0 or less is none.
@@ -92,6 +92,7 @@ type DialError struct {
 	context error         // of the context that ended it; nil: none did
 	timeout time.Duration // Config.HandshakeTimeout, where that ended it; else 0
 	asItIs  bool          // it reads as in net/http: an http.Transport's own functions made the connection
+	inTLS   bool          // there was a transport connection, and its TLS handshake failed
 }
 
 // judge finds out which context ended the phase, if one did: it ran under one of dialTimeout.
@@ -114,7 +115,7 @@ func (e *DialError) judge(ctx context.Context, timeout time.Duration) *DialError
 
 // tlsFailed makes the error of a TLS handshake.
 func tlsFailed(ctx context.Context, host string, nc net.Conn, err error, timeout time.Duration) *DialError {
-	return (&DialError{phase: "TLS handshake with", Host: host, Addr: nc.RemoteAddr(), Err: err}).judge(ctx, timeout)
+	return (&DialError{phase: "TLS handshake with", Host: host, Addr: nc.RemoteAddr(), Err: err, inTLS: true}).judge(ctx, timeout)
 }
 
 // Error names the phase and its peer, and what went wrong:

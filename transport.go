@@ -68,6 +68,15 @@ type Transport struct {
 	MaxConnAge            time.Duration // after which a connection gets no new requests; none where it is 0
 	ResponseHeaderTimeout time.Duration // from the end of the request until the response's header, twice that at most; none where it is 0
 
+	// OnConn is called for each step in the life of a connection: when it is made, when it takes no
+	// more requests, when it has ended, and where it could not be made. For one connection the calls
+	// come in this order. Calls do not overlap, come on a goroutine of their own, after what they
+	// tell of, and with no lock: OnConn may use the Transport and the connection. If it blocks,
+	// requests and connections go on. Where 1,000 events are due, it is not told of new
+	// connections, or of ones that could not be made, until it has caught up: see
+	// TransportStats.EventsLost. A panic of OnConn ends the program.
+	OnConn func(ConnEvent)
+
 	mu       sync.Mutex  // taken before a host's
 	base     *Config     // Config, ready for every connection; made when the Transport is first used
 	toProxy  http.Header // ProxyConnectHeader, made with base
@@ -77,6 +86,8 @@ type Transport struct {
 
 	net  *netHTTP     // nil: Config and the fields above say how connections are made
 	open atomic.Int64 // connections of all hosts, draining ones not counted
+
+	books books // what is counted
 }
 
 const (
@@ -226,7 +237,7 @@ func (t *Transport) CloseIdleConnections() {
 func (t *Transport) drainAll() {
 	for _, h := range t.allHosts() {
 		for _, c := range h.clonedConns() {
-			c.drain()
+			c.drain(ReasonCloseIdle)
 		}
 	}
 }
@@ -256,6 +267,7 @@ func (t *Transport) configLocked() *Config {
 
 // overHTTP1 gives req to the fallback.
 func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
+	t.books.http1.Add(1)
 	sent, err := forHTTP1(req)
 	if err != nil {
 		if req.Body != nil {

@@ -2,7 +2,6 @@ package hyper
 
 import (
 	"context"
-	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -25,7 +24,7 @@ func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTri
 		nc.Close()
 		return nil, err
 	}
-	conn, err := newConn(context.Background(), nc, pool.base, stateHook)
+	conn, err := newConn(context.Background(), nc, pool.base, &owner{news: stateHook})
 	if err != nil {
 		return nil, err
 	}
@@ -89,33 +88,19 @@ func (c *clientConn) Release() {
 }
 
 // Available returns how many requests would not wait.
-func (c *clientConn) Available() int {
-	free, _, err := c.slots()
-	if err != nil {
-		return 0
-	}
-	return free
-}
+func (c *clientConn) Available() int { return c.conn.Available() }
 
 // InFlight returns how many requests are in progress, or have a slot reserved.
 func (c *clientConn) InFlight() int {
-	if _, used, _ := c.slots(); c.conn.Err() == nil {
+	if used, _ := c.conn.load(); c.conn.Err() == nil {
 		return used
 	}
 	return 0
 }
 
-// slots returns how many are free and taken, and why there will be no more requests.
-func (c *clientConn) slots() (free, used int, err error) {
-	c.conn.mu.Lock()
-	defer c.conn.mu.Unlock()
-	s := &c.conn.slots
-	return int(min(max(0, int64(s.limit)-int64(s.used)), math.MaxInt32)), s.used, c.conn.takesRequestsLocked()
-}
-
 // Err returns why the connection takes no more requests.
 func (c *clientConn) Err() error {
-	_, _, err := c.slots()
+	_, err := c.conn.load()
 	return err
 }
 

@@ -77,9 +77,9 @@ import (
 // HandshakeTimeout bounds a connection with its dial where it is not 0.
 //
 // CloseIdleConnections of t closes the connections without a stream, and the others after their
-// last stream. NewClientConn makes a connection through hyper. Clone makes a Transport that does
+// last stream. cfg.Monitor shows the pool: its connections, and what is counted. NewClientConn makes a connection through hyper. Clone makes a Transport that does
 // not know of hyper, until ConfigureTransport is called with it. CancelRequest has no effect.
-func ConfigureTransport(t *http.Transport, cfg *Config) error {
+func ConfigureTransport(t *http.Transport, cfg *Config) (err error) {
 	mustHave(t != nil, "ConfigureTransport", "*http.Transport")
 	c := &configured{given: t, cfg: cfg.clone()}
 	if t.TLSNextProto["h2"] != nil {
@@ -91,6 +91,10 @@ func ConfigureTransport(t *http.Transport, cfg *Config) error {
 	if _, err := c.config(t); err != nil {
 		return err
 	}
+	if err := c.cfg.Monitor.claim(); err != nil {
+		return err
+	}
+	defer c.cfg.Monitor.releaseOn(&err)
 	if err := c.register("https"); err != nil {
 		return err
 	}
@@ -242,6 +246,7 @@ func (c *configured) newPool() (*Transport, error) {
 	}
 	cfg.DialContext = pool.net.dial
 	pool.fallback = pool.net.http1(pool, c.given.Clone())
+	cfg.Monitor.watch(pool)
 	return pool, nil
 }
 

@@ -107,7 +107,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	var c *Conn
 	err := pause(ctx, nil, delay)
 	if err == nil && h.isWaitedFor() {
-		c, err = h.dialOrAbandon(ctx)
+		c, err = h.countedDial(ctx)
 	}
 	var other *NotHTTP2Error
 	if errors.As(err, &other) {
@@ -173,7 +173,9 @@ func (h *host) dialOrAbandon(ctx context.Context) (*Conn, error) {
 		err error
 	}
 	results := make(chan result, 1)
+	h.t.books.hold(h.owner.book)
 	go func() {
+		defer h.t.books.release(h.owner.book)
 		c, err := h.dial(ctx, cfg)
 		results <- result{c, err}
 		cancel()

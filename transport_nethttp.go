@@ -23,7 +23,7 @@ type netHTTP struct {
 func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, error) {
 	nc, err := n.dialHost(ctx, h)
 	if err != nil {
-		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err, asItIs: true}).judge(ctx, 0)
+		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err, asItIs: true, inTLS: nc != nil}).judge(ctx, 0)
 	}
 	given := *cfg
 	given.Scheme, given.Authority = h.key.scheme, h.key.authority()
@@ -32,7 +32,7 @@ func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, err
 			return nil, err
 		}
 	}
-	return newConn(ctx, nc, &given, h.news)
+	return newConn(ctx, nc, &given, &h.owner)
 }
 
 // dialHost returns a connection to h on which HTTP can be spoken.

@@ -143,7 +143,11 @@ func (h *host) again(r *retry, c *pooledConn, err error) error {
 	if rewindErr := r.x.body.rewind(r.x.in.GetBody); rewindErr != nil {
 		return notSentAgain(err, rewindErr)
 	}
-	return pause(ctx, r.x.out.cancel, delay)
+	if err := pause(ctx, r.x.out.cancel, delay); err != nil {
+		return err
+	}
+	h.owner.book.countRetry(err)
+	return nil
 }
 
 // notSentAgain adds to err, for which a request could be sent again, why it was not.
@@ -262,6 +266,7 @@ func (h *host) learnStreamsLocked(c *pooledConn, others int) {
 	for i := range h.conns {
 		if h.conns[i] == c {
 			h.useless++
+			c.reason = ReasonRefused
 			h.removeLocked(i, ErrClosed)
 			return
 		}

@@ -70,6 +70,7 @@ func (c *Conn) writeLoop() {
 		if err != nil || last {
 			c.unlock()
 			c.closeSocket(err == nil)
+			c.owner.ended(c)
 			close(c.ended)
 			return
 		}

@@ -1,0 +1,134 @@
+package hypertest
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// What a pool does with its connections by itself has a reason.
+func TestEventsSayWhyAConnectionEnds(t *testing.T) {
+	lives := map[string]struct {
+		set  func(tr *http.Transport, own *hyper.Transport)
+		live func(p *watchedPool)
+		want []string
+	}{
+		"idle": {
+			set: func(tr *http.Transport, own *hyper.Transport) {
+				tr.IdleConnTimeout, own.IdleConnTimeout = time.Minute, time.Minute
+			},
+			live: func(p *watchedPool) {
+				peer, calls := p.first(1)
+				p.answer(peer, 1, calls[0])
+				peer.Ignore(wire.Ping)
+				peer.AutoPing()
+				time.Sleep(time.Minute)
+			},
+			want: []string{"opened", "closed idle: connection closed"},
+		},
+		"request": {
+			live: func(p *watchedPool) {
+				req := p.request("GET", "/", nil)
+				req.Close = true
+				call := p.send(req)
+				peer := p.accept()
+				peer.WantHeaders("the request", 1)
+				synctest.Wait()
+				p.answer(peer, 1, call)
+			},
+			want: []string{"opened", "draining request", "closed request: connection closed"},
+		},
+		"refused": {
+			live: func(p *watchedPool) {
+				peer, calls := p.first(1)
+				peer.WriteRSTStream(1, wire.RefusedStream)
+				peer.WantHeaders("again", 3)
+				peer.WriteRSTStream(3, wire.RefusedStream)
+				peer = p.accept()
+				peer.WantHeaders("again", 1)
+				p.answer(peer, 1, calls[0])
+			},
+			want: []string{"opened", "closed refused: connection closed", "opened"},
+		},
+		"lost": {
+			live: func(p *watchedPool) {
+				peer, calls := p.first(1)
+				peer.Close()
+				calls[0].wantErr(p.t, "the connection is lost")
+			},
+			want: []string{
+				"opened", "closed lost: connection to example.com (192.0.2.2:443): peer closed the connection: unexpected EOF",
+			},
+		},
+		"close idle of a connection in use": {
+			live: func(p *watchedPool) {
+				peer, calls := p.first(1)
+				if p.viaNetHTTP() { // see ConfigureTransport
+					p.closeIdle()
+				} else {
+					go p.pool.Conns()[0].Conn.Shutdown(context.Background())
+					synctest.Wait()
+				}
+				p.answer(peer, 1, calls[0])
+			},
+		},
+	}
+	for name, life := range lives {
+		t.Run(name, func(t *testing.T) {
+			eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
+				if life.set != nil {
+					p.change(life.set)
+				}
+				life.live(p)
+				want := life.want
+				switch {
+				case want != nil:
+				case p.viaNetHTTP():
+					want = []string{"opened", "draining close_idle", "closed close_idle: connection closed"}
+				default:
+					want = []string{"opened", "draining closed", "closed closed: connection closed"}
+				}
+				p.wantEvents(name, want...)
+			})
+		})
+	}
+}
+
+// change lets f change the fields of the door's transport, before it is used.
+func (p *watchedPool) change(f func(tr *http.Transport, own *hyper.Transport)) {
+	switch tr := p.rt.(type) {
+	case *hyper.Transport:
+		f(&http.Transport{}, tr)
+	case *http.Transport:
+		f(tr, &hyper.Transport{})
+	}
+}
+
+// The age of a connection ends it, with Transport alone; too many idle ones are closed with
+// http.Transport alone.
+func TestEventsOfMaxConnAgeAndMaxIdleConns(t *testing.T) {
+	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
+		p.change(func(tr *http.Transport, own *hyper.Transport) {
+			tr.MaxIdleConnsPerHost, own.MaxConnAge = -1, time.Minute
+		})
+		peer, calls := p.first(1)
+		peer.AutoPing()
+		if p.viaNetHTTP() {
+			p.answer(peer, 1, calls[0])
+			p.wantEvents("none may be idle", "opened", "closed surplus: connection closed")
+			return
+		}
+		time.Sleep(time.Minute)
+		second := p.get("/second")
+		peer2 := p.accept()
+		p.wantEvents("it has its age", "opened", "draining age", "opened")
+		p.answer(peer, 1, calls[0])
+		p.answer(peer2, 1, second)
+		p.wantEvents("it has ended", "opened", "draining age", "closed age: connection closed", "opened")
+	})
+}

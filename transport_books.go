@@ -1,0 +1,257 @@
+package hyper
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"net/url"
+	"sync"
+	"sync/atomic"
+)
+
+// How a Transport counts. Each host has a book, which its connections share. What a request or a
+// frame adds is an atomic counter; connections keep what they count under their own lock anyway,
+// and leave it to the book when they end. A book outlives its host, until maxForgotten others were
+// forgotten after it: then it is added to what the Transport has forgotten, so that totals never
+// decrease.
+
+// maxForgotten is how many books are kept of hosts that have no connection.
+const maxForgotten = 1000
+
+// books are a Transport's. Their lock is taken after a host's, and before that of a book.
+type books struct {
+	mu        sync.Mutex
+	byName    map[hostName]*book
+	forgotten list.List // books without a reference, the one that lost its last first
+	past      HostStats // the sum of those that were dropped
+
+	http1  atomic.Int64 // requests given to the fallback
+	events eventQueue
+}
+
+// A hostName names a host to the user: hosts that differ in a proxy's password alone share a book.
+type hostName struct{ origin, proxy string }
+
+// A book is what is counted of one host.
+type book struct {
+	t    *Transport
+	name hostName
+
+	requests, dials, dialing, dialsFailed, handshakesFailed, http1, opened, pingTimeouts atomic.Int64
+
+	retriedGoAway, retriedRefused, retriedUnsent atomic.Int64
+
+	codes atomic.Pointer[codeCounters] // nil: none was counted
+
+	mu     sync.Mutex // taken before a connection's
+	conns  map[*Conn]struct{}
+	closed int64
+	ended  HostStats // what connections that have ended have counted
+
+	refs int           // hosts, dials and connections; guarded by the books' lock
+	kept *list.Element // in forgotten; nil: there are references; guarded by the books' lock
+}
+
+// A codeCount is what is counted by code.
+type codeCount uint8
+
+const (
+	resetsSent codeCount = iota
+	resetsReceived
+	goAwaysSent
+	goAwaysReceived
+)
+
+// codeCounters count by the codes of RFC 9113 §7, which are 0 to HTTP11Required.
+type codeCounters [goAwaysReceived + 1][HTTP11Required + 1]atomic.Int64
+
+// An owner is what a connection reports to. A nil one wants nothing.
+type owner struct {
+	news func() // see Conn.owner; nil: nothing is waited for
+	book *book  // nil: nothing is counted
+}
+
+func (o *owner) counts() bool { return o != nil && o.book != nil }
+
+// count counts a frame that carries code. It is called with the connection's lock.
+func (o *owner) count(what codeCount, code ErrCode) {
+	if !o.counts() {
+		return
+	}
+	// RFC 9113 §7: an unknown code may be treated as INTERNAL_ERROR.
+	if code > HTTP11Required {
+		code = InternalError
+	}
+	counters := o.book.codes.Load()
+	if counters == nil {
+		o.book.codes.CompareAndSwap(nil, new(codeCounters))
+		counters = o.book.codes.Load()
+	}
+	counters[what][code].Add(1)
+}
+
+func (o *owner) countPingTimeout() {
+	if o.counts() {
+		o.book.pingTimeouts.Add(1)
+	}
+}
+
+// opened is called before c begins.
+func (o *owner) opened(c *Conn) {
+	if !o.counts() {
+		return
+	}
+	b := o.book
+	b.t.books.hold(b)
+	b.opened.Add(1)
+	b.mu.Lock()
+	if b.conns == nil {
+		b.conns = make(map[*Conn]struct{})
+	}
+	b.conns[c] = struct{}{}
+	b.mu.Unlock()
+	c.toldOpen = b.tell(ConnEvent{Kind: ConnOpened, Conn: c}, false)
+}
+
+// draining is called with c's lock, when c takes no more requests and has streams.
+func (o *owner) draining(c *Conn, why ConnReason) {
+	if !c.toldOpen {
+		return
+	}
+	e := ConnEvent{Kind: ConnDraining, Conn: c, Reason: why}
+	if c.goAway != nil {
+		e.Err = c.goAway
+	}
+	o.book.tell(e, true)
+}
+
+// ended is called when c's socket is closed.
+func (o *owner) ended(c *Conn) {
+	if !o.counts() {
+		return
+	}
+	err, why, b := c.Err(), c.endReason(), o.book
+	if _, lost := err.(*ConnError); lost && why != ReasonClosed && !c.PeerSettings().Received {
+		b.handshakesFailed.Add(1)
+	}
+	b.mu.Lock()
+	b.closed++
+	b.ended.addTraffic(c.Stats())
+	if delete(b.conns, c); len(b.conns) == 0 {
+		b.conns = nil
+	}
+	b.mu.Unlock()
+	if c.toldOpen {
+		b.tell(ConnEvent{Kind: ConnClosed, Conn: c, Reason: why, Err: err}, true)
+	}
+	b.t.books.release(b)
+}
+
+// open returns the book of a host, with a reference that release gives back.
+func (bs *books) open(t *Transport, key hostKey, proxy *url.URL) *book {
+	name := hostName{origin: key.scheme + "://" + key.authority()}
+	if proxy != nil { // without its user and password
+		name.proxy = proxy.Scheme + "://" + proxy.Host
+	}
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	b := bs.byName[name]
+	if b == nil {
+		b = &book{t: t, name: name}
+		if bs.byName == nil {
+			bs.byName = make(map[hostName]*book)
+		}
+		bs.byName[name] = b
+	}
+	bs.holdLocked(b)
+	return b
+}
+
+// hold adds a reference to a book that has one.
+func (bs *books) hold(b *book) {
+	bs.mu.Lock()
+	bs.holdLocked(b)
+	bs.mu.Unlock()
+}
+
+func (bs *books) holdLocked(b *book) {
+	if b.refs++; b.kept != nil {
+		bs.forgotten.Remove(b.kept)
+		b.kept = nil
+	}
+}
+
+// release gives a reference back. The book that was forgotten longest ago is dropped if they are too
+// many.
+func (bs *books) release(b *book) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if b.refs--; b.refs > 0 {
+		return
+	}
+	b.kept = bs.forgotten.PushBack(b)
+	if bs.forgotten.Len() <= maxForgotten {
+		return
+	}
+	oldest := bs.forgotten.Remove(bs.forgotten.Front()).(*book)
+	delete(bs.byName, oldest.name)
+	figures := oldest.figures()
+	bs.past.add(&figures)
+}
+
+// countedDial is dialOrAbandon, counted.
+func (h *host) countedDial(ctx context.Context) (*Conn, error) {
+	b := h.owner.book
+	b.dials.Add(1)
+	b.dialing.Add(1)
+	c, err := h.dialOrAbandon(ctx)
+	b.dialing.Add(-1)
+	if err == nil || ctx.Err() != nil { // else it is the host's doing
+		return c, err
+	}
+	var other *NotHTTP2Error
+	if errors.As(err, &other) {
+		b.http1.Add(1)
+		return c, err
+	}
+	why := ReasonDialFailed
+	if isHandshakeError(err) {
+		why = ReasonHandshakeFailed
+		b.handshakesFailed.Add(1)
+	} else {
+		b.dialsFailed.Add(1)
+	}
+	b.tell(ConnEvent{Kind: ConnFailed, Reason: why, Err: httpDialError(err)}, false)
+	return c, err
+}
+
+// isHandshakeError reports whether a connection could be made, and its TLS failed or was too weak.
+func isHandshakeError(err error) bool {
+	if ce, ok := err.(*ConnError); ok {
+		return ce.Code == InadequateSecurity
+	}
+	de, ok := err.(*DialError)
+	return ok && de.inTLS
+}
+
+// httpDialError is what RoundTrip returns for err.
+func httpDialError(err error) error {
+	if de, ok := err.(*DialError); ok {
+		return de.forHTTP()
+	}
+	return err
+}
+
+// countRetry counts that a request is sent again because of err.
+func (b *book) countRetry(err error) {
+	var s *StreamError
+	var ce *ConnError
+	switch {
+	case errors.As(err, &s) && !s.unprocessed:
+		b.retriedRefused.Add(1)
+	case errors.As(err, &ce) && ce.FromPeer && ce.goAway:
+		b.retriedGoAway.Add(1)
+	default:
+		b.retriedUnsent.Add(1)
+	}
+}
