@@ -35,17 +35,16 @@ type Conn struct {
 
 	acceptEncoding string
 
-	kick    chan struct{} // one slot: writeLoop has work
-	retired atomic.Bool   // there is no writeLoop: who has work for it starts one
-	tracer  *sendTracer   // owned by writeLoop; nil: nobody looks
-	done    chan struct{} // closed by the first error
+	kick      chan struct{} // one slot: writeLoop has work
+	retired   atomic.Bool   // there is no writeLoop: who has work for it starts one
+	suspected atomic.Bool   // a request timed out, and the peer has been silent since it was sent
+	tracer    *sendTracer   // owned by writeLoop; nil: nobody looks
+	done      chan struct{} // closed by the first error
 
 	// Made by the first error, and not changed once done is closed.
 	ended     chan struct{} // closed when writeLoop has closed the socket
 	accuses   bool          // the last thing written tells the peer of its mistake
 	readEnded chan struct{} // then: closed when readLoop has read its last
-
-	suspected atomic.Bool // a request timed out, and the peer has been silent since it was sent
 
 	grants windowGrants // has a lock of its own
 
@@ -117,6 +116,8 @@ type Conn struct {
 	settingsDue   []sentSettings // ours, sent and not acknowledged
 	settingsQ     wait.Queue     // waits for the peer's first SETTINGS, and for acknowledgments
 	initialWindow int64          // of new streams' receive windows
+
+	origins *originSet // nil: the peer has said nothing about origins
 
 	lab *lab // nil, except in the simulator
 

@@ -150,6 +150,11 @@ func (r *frameReader) next() (f frame, err error) {
 		// RFC 9113 §6.10: CONTINUATION follows nothing but a field block without END_HEADERS.
 		return f, &wire.Error{Code: wire.ProtocolError, Reason: "CONTINUATION without a field block to continue"}
 	}
+	if h.Type == wire.Origin && h.Length <= maxOriginFrame {
+		p, err := r.take(h.Length)
+		r.traced(h, p, nil)
+		return frame{FrameHeader: h, payload: p}, err
+	}
 	// PRIORITY means nothing any more, and §5.5: unknown types are ignored.
 	r.skip = h.Length
 	r.traced(h, nil, nil)

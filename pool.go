@@ -55,6 +55,7 @@ type host struct {
 	reminder   bool       // forget will be called, when there is nothing to remember any more
 	capacity   capacity
 	retries    retryBudget
+	sharing    *sharing // of another host's connections; nil: none was looked for
 }
 
 // A pooledConn is a connection of a host's. The host's lock guards it.
@@ -118,7 +119,7 @@ func (t *Transport) forgetLocked(h *host) {
 	if len(h.conns) > 0 || len(h.attempts) > 0 || h.reminder {
 		return
 	}
-	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered())
+	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered(), h.sharing.remembered())
 	if left <= 0 {
 		delete(t.hosts, h.key)
 		t.books.release(h.owner.book)

@@ -476,6 +476,9 @@ func (c *Conn) authoritative(authority string) bool {
 	if strings.EqualFold(host, ownHost) {
 		return true
 	}
+	if c.origins.excludes(target{scheme: c.cfg.Scheme, host: lower(host), port: port}.origin()) { // RFC 8336 §2.4
+		return false
+	}
 	state := c.TLS()
 	return state != nil && len(state.VerifiedChains) > 0 && state.PeerCertificates[0].VerifyHostname(host) == nil
 }

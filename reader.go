@@ -149,6 +149,8 @@ func (c *Conn) dispatchLocked(f *frame) error {
 	case wire.PriorityUpdate:
 		// RFC 9218 §7.1: it is the client's to send; from a server it is a PROTOCOL_ERROR.
 		return connErr(ProtocolError, "PRIORITY_UPDATE from a server")
+	case wire.Origin:
+		c.recvOriginLocked(f)
 	}
 	return c.chargeFloodLocked(int64(f.Length)) // §5.5: a type we do not know
 }

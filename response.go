@@ -216,6 +216,7 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 	if s.req.method() == "CONNECT" && head.status/100 == 2 {
 		length = -1 // RFC 9110 §9.3.6: it means nothing there
 	}
+	s.noteStatusLocked(int(head.status))
 	s.answerLocked(int(head.status), fields, length)
 	s.window.update(WindowEvent{Kind: WindowHeaders})
 	return nil

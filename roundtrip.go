@@ -61,6 +61,7 @@ type exchange struct {
 	last   bool         // the connection is not to be used any more
 	tried  bool
 	roams  bool   // another connection can be found for it
+	shared bool   // the connection was made for another host
 	stream Stream // the first try's
 	answer httpResponse
 
@@ -111,6 +112,17 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	resp, err := x.ask(c, s, req, how)
 	if err != nil {
 		return nil, x.tryFailed(s, err)
+	}
+	return x.accept(s, resp)
+}
+
+// accept ends a try with its response. It is a function of its own so that its variables take no
+// stack while the request waits.
+//
+//go:noinline
+func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
+	if x.shared && x.misdirected(s, resp) {
+		return nil, errMisdirected
 	}
 	if x.trace != nil {
 		x.trace.firstByte()
@@ -302,12 +314,7 @@ func (b *requestBody) rewind(getBody func() (io.ReadCloser, error)) error {
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.closed {
-		go b.in.Close() // a Read may be in progress, and block it
-	}
-	b.in, b.read, b.closed = again, false, false
+	b.replace(again)
 	return nil
 }
 

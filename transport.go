@@ -56,6 +56,27 @@ type Transport struct {
 	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, by prior knowledge (RFC 9113 §3.3).
 	UnencryptedHTTP2 bool
 
+	// Coalesce lets an https request use a connection that was made for another host (RFC 9113
+	// §9.1.1), where its own host has no connection yet. False: hosts never share connections.
+	//
+	// A connection is shared only if all of this holds: the ports are the same, and no proxy is in
+	// use; the certificate of the connection was verified, and is valid for the request's host; the
+	// host has the address of the connection; an ORIGIN frame (RFC 8336), where the peer has sent
+	// one, lists the request's origin; and the connection takes one more request at once. Addresses
+	// are looked up by net.DefaultResolver, also where the peer has sent an ORIGIN frame, and are
+	// valid for a minute. A lookup that takes longer than a second is not waited for.
+	//
+	// Config.TLS must leave the verification of each host to crypto/tls, and the client must have no
+	// identity of its own: where it has Certificates, GetClientCertificate, VerifyConnection,
+	// VerifyPeerCertificate, InsecureSkipVerify or ServerName, nothing is shared. Neither is a
+	// connection whose TLS is the dialer's, nor one for a request with another Host than its URL's,
+	// with Close, or of the method CONNECT.
+	//
+	// Where the response on such a connection is 421 (Misdirected Request), the request is sent once
+	// more, on a connection of its own host, if its body can be had again; else the response is
+	// returned, as any other 421 is. The connection is not shared for that host again.
+	Coalesce bool
+
 	// Fallback serves what HTTP/2 cannot. Nil: an http.Transport that speaks HTTP/1.1, with Config's DialContext and TLS, this
 	// proxy, these limits, and the connection on which the server was found not to speak HTTP/2.
 	Fallback http.RoundTripper
@@ -118,7 +139,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, x.fail(err)
 	}
-	resp, err := h.roundTrip(x)
+	var resp *http.Response
+	if t.Coalesce {
+		resp, err = h.roundTripOnAny(x)
+	} else {
+		resp, err = h.roundTrip(x)
+	}
 	if err != nil {
 		return t.otherwise(x, err)
 	}

@@ -58,8 +58,13 @@ func Roots() *x509.CertPool {
 // Authority is the certificate that signed Certificate.
 func Authority() *x509.Certificate { return certs().authority }
 
+// CertificateFor returns a server's certificate for other names than those of Certificate, signed
+// by the same authority.
+func CertificateFor(names ...string) tls.Certificate { return certs().sign(3, names, nil) }
+
 type certSet struct {
 	authority *x509.Certificate
+	key       *ecdsa.PrivateKey // the authority's
 	leaf      tls.Certificate
 }
 
@@ -78,20 +83,28 @@ var certs = sync.OnceValue(func() certSet {
 	der := must(x509.CreateCertificate(rand.Reader, &template, &template, &authorityKey.PublicKey, authorityKey))
 	authority := must(x509.ParseCertificate(der))
 
-	template.SerialNumber = big.NewInt(2)
-	template.Subject = pkix.Name{CommonName: "hyper test server"}
-	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	template.IsCA = false
-	template.DNSNames = []string{"localhost", "example.com", "*.example.com"}
-	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	der = must(x509.CreateCertificate(rand.Reader, &template, authority, &key.PublicKey, authorityKey))
-	return certSet{
-		authority: authority,
-		leaf:      tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: must(x509.ParseCertificate(der))},
-	}
+	set := certSet{authority: authority, key: authorityKey}
+	ips := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	set.leaf = set.sign(2, []string{"localhost", "example.com", "*.example.com"}, ips)
+	return set
 })
+
+func (s certSet) sign(serial int64, names []string, ips []net.IP) tls.Certificate {
+	template := x509.Certificate{
+		SerialNumber:          big.NewInt(serial),
+		Subject:               pkix.Name{CommonName: "hyper test server"},
+		NotBefore:             s.authority.NotBefore,
+		NotAfter:              s.authority.NotAfter,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+		DNSNames:              names,
+		IPAddresses:           ips,
+	}
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	der := must(x509.CreateCertificate(rand.Reader, &template, s.authority, &key.PublicKey, s.key))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: must(x509.ParseCertificate(der))}
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {

@@ -7,6 +7,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 )
 
 // ClientPreface is what a client sends first (§3.4).
@@ -210,6 +211,32 @@ func ParsePing(p []byte) (data [8]byte) {
 // ParseGoAway returns the parts of a GOAWAY payload. debug is a part of p.
 func ParseGoAway(p []byte) (last uint32, code ErrCode, debug []byte) {
 	return binary.BigEndian.Uint32(p) & MaxStreamID, ErrCode(binary.BigEndian.Uint32(p[4:])), p[8:]
+}
+
+// ParseOrigins yields the origins of an ORIGIN payload (RFC 8336 §2.1), as they are. It passes over
+// a last one that is cut off.
+func ParseOrigins(p []byte) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(p) >= 2 {
+			n := int(binary.BigEndian.Uint16(p))
+			if p = p[2:]; n > len(p) || !yield(string(p[:n])) {
+				return
+			}
+			p = p[n:]
+		}
+	}
+}
+
+// AppendOrigin appends one ORIGIN frame.
+func AppendOrigin(dst []byte, origins ...string) []byte {
+	start := len(dst)
+	dst = AppendFrameHeader(dst, FrameHeader{Type: Origin})
+	for _, origin := range origins {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(len(origin)))
+		dst = append(dst, origin...)
+	}
+	PutLength(dst[start:], len(dst)-start-HeaderLen)
+	return dst
 }
 
 // AppendSettings appends one SETTINGS frame.

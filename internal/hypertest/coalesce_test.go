@@ -1,0 +1,653 @@
+package hypertest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// pipeAddr is the address of every peer at the end of a pipe.
+const pipeAddr = "192.0.2.2"
+
+// An estate is hosts at the ends of pipes, whose names a Zone knows. All have one certificate,
+// for one.test, two.test and *.wild.test, except other.test.
+type estate struct {
+	t     *testing.T
+	zone  *h2test.Zone
+	tr    *hyper.Transport
+	peers chan *accepted
+
+	mu    sync.Mutex
+	dials []string
+}
+
+// inEstate runs test in a bubble, with a Transport that coalesces.
+func inEstate(t *testing.T, test func(t *testing.T, e *estate)) {
+	t.Helper()
+	zone := h2test.NewZone()
+	for _, host := range []string{"one.test", "two.test", "a.wild.test", "other.test"} {
+		zone.Set(host, pipeAddr)
+	}
+	zone.Set("far.wild.test", "192.0.2.99", "2001:db8::1")
+	zone.Set("near.wild.test", "192.0.2.99", pipeAddr)
+	defer zone.Use()()
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(time.Minute) }) // lookups end
+		e := &estate{t: t, zone: zone, peers: make(chan *accepted, 100)}
+		cfg := &hyper.Config{TLS: h2test.ClientTLS(), DialContext: e.dial}
+		e.tr = &hyper.Transport{Coalesce: true, Proxy: hyper.NoProxy, Config: cfg}
+		t.Cleanup(e.tr.CloseIdleConnections)
+		test(t, e)
+	})
+}
+
+var estateCertificate = sync.OnceValue(func() tls.Certificate {
+	return h2test.CertificateFor("one.test", "two.test", "*.wild.test")
+})
+
+var otherCertificate = sync.OnceValue(func() tls.Certificate { return h2test.CertificateFor("other.test") })
+
+func (e *estate) dial(_ context.Context, _, addr string) (net.Conn, error) {
+	client, server := h2test.Pipe()
+	e.mu.Lock()
+	e.dials = append(e.dials, addr)
+	e.mu.Unlock()
+	certificate := estateCertificate()
+	if strings.HasPrefix(addr, "other.test") {
+		certificate = otherCertificate()
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}}
+	config.ClientAuth = tls.RequestClientCert
+	peer := h2test.NewPeer(e.t, tls.Server(server, config))
+	peer.AutoPing()
+	e.peers <- &accepted{peer, client}
+	return client, nil
+}
+
+func (e *estate) request(method, url string, body io.Reader) *http.Request {
+	req, err := http.NewRequestWithContext(e.t.Context(), method, url, body)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return req
+}
+
+func (e *estate) send(req *http.Request) *async[*http.Response] {
+	return start(func() (*http.Response, error) { return e.tr.RoundTrip(req) })
+}
+
+func (e *estate) get(url string) *async[*http.Response] { return e.send(e.request("GET", url, nil)) }
+
+// accept returns the peer of the next connection.
+func (e *estate) accept(settings ...wire.Setting) *accepted {
+	e.t.Helper()
+	select {
+	case peer := <-e.peers:
+		peer.Handshake(settings...)
+		return peer
+	case <-time.After(time.Minute):
+		e.t.Fatal("no connection was made")
+		return nil
+	}
+}
+
+// wantDials holds the addresses of all connections so far.
+func (e *estate) wantDials(reason string, want ...string) {
+	e.t.Helper()
+	synctest.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Equal(e.dials, want) {
+		e.t.Errorf("%s: connections to %q, want %q", reason, e.dials, want)
+	}
+}
+
+// respond sends a response without a body to the request on stream.
+func (p *accepted) respond(stream uint32, status string) {
+	p.WriteHeaders(stream, wire.EndStream, ":status: "+status)
+}
+
+// first makes a connection to https://one.test and returns its peer.
+func (e *estate) first(settings ...wire.Setting) *accepted {
+	e.t.Helper()
+	call := e.get("https://one.test/")
+	peer := e.accept(settings...)
+	peer.WantHeaders("the first request", 1, ":authority: one.test")
+	peer.respond(1, "204")
+	call.want(e.t, "the first response").Body.Close()
+	return peer
+}
+
+// origin makes a peer send an ORIGIN frame.
+func (p *accepted) origin(origins ...string) {
+	p.WriteRaw(wire.AppendOrigin(nil, origins...))
+	synctest.Wait()
+}
+
+// A coalesceRow is a request after one to https://one.test, and whether it uses that connection.
+type coalesceRow struct {
+	name   string
+	set    func(e *estate)                  // before the first request
+	before func(e *estate, first *accepted) // before the request
+	url    string                           // https://two.test/ where it is empty
+	change func(req *http.Request)          // of the request
+	config func(cfg *tls.Config)            // of the client
+	shared bool
+}
+
+func (row *coalesceRow) run(t *testing.T, e *estate) {
+	if row.config != nil {
+		row.config(e.tr.Config.TLS)
+	}
+	if row.set != nil {
+		row.set(e)
+	}
+	first := e.first()
+	if row.before != nil {
+		row.before(e, first)
+	}
+	url := row.url
+	if url == "" {
+		url = "https://two.test/"
+	}
+	req := e.request("GET", url, nil)
+	if row.change != nil {
+		row.change(req)
+	}
+	call := e.send(req)
+	peer, stream := first, uint32(3)
+	if !row.shared {
+		peer, stream = e.accept(), 1
+	}
+	authority := req.URL.Host
+	if req.Host != "" {
+		authority = req.Host
+	}
+	peer.WantHeaders("the second request", stream, ":authority: "+authority)
+	peer.respond(stream, "204")
+	call.want(t, "the second response").Body.Close()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if dials := 1; row.shared && len(e.dials) != dials {
+		t.Errorf("connections to %q", e.dials)
+	}
+}
+
+var coalesceRows = []coalesceRow{
+	{name: "two names of a certificate", shared: true},
+	{name: "a wildcard", url: "https://a.wild.test/", shared: true},
+	{name: "one of several addresses", url: "https://near.wild.test/", shared: true},
+	{name: "not opted in", set: func(e *estate) { e.tr.Coalesce = false }},
+	{name: "another certificate", url: "https://other.test/"},
+	{name: "another address", url: "https://far.wild.test/"},
+	{name: "a name without an address", url: "https://none.wild.test/"},
+	{name: "a name server that is silent", set: func(e *estate) { e.zone.SetSilent() }},
+	{name: "another port", url: "https://two.test:8443/"},
+	{name: "verification is off", config: func(c *tls.Config) { c.InsecureSkipVerify = true }},
+	{
+		name:   "verification of the caller's",
+		config: func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return nil } },
+	},
+	{
+		name:   "a client certificate",
+		config: func(c *tls.Config) { c.Certificates = []tls.Certificate{h2test.Certificate()} },
+	},
+	{name: "a client certificate on demand", config: func(c *tls.Config) {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+	}},
+	{name: "one name for all handshakes", config: func(c *tls.Config) { c.ServerName = "one.test" }},
+	{name: "Host differs", change: func(r *http.Request) { r.Host = "one.test" }},
+	{name: "Host is the URL's", change: func(r *http.Request) { r.Host = "two.test" }, shared: true},
+	{name: "Close", change: func(r *http.Request) { r.Close = true }},
+	{
+		name:   "GOAWAY",
+		before: func(e *estate, p *accepted) { p.WriteGoAway(1, wire.NoError, ""); synctest.Wait() },
+	},
+	{name: "the end of the connection", before: func(e *estate, p *accepted) { p.Close(); synctest.Wait() }},
+	{
+		name:   "too old",
+		set:    func(e *estate) { e.tr.MaxConnAge = time.Minute },
+		before: func(*estate, *accepted) { time.Sleep(time.Minute) },
+	},
+	{name: "not too old", set: func(e *estate) { e.tr.MaxConnAge = time.Minute }, shared: true},
+	{name: "no stream is free", before: func(e *estate, p *accepted) {
+		p.WriteSettings(atMost(1))
+		p.WantSettingsAck("the new limit")
+		e.get("https://one.test/open")
+		p.WantHeaders("a request that takes the only stream", 3)
+	}},
+
+	{name: "ORIGIN with the origin", before: says("https://two.test"), shared: true},
+	{name: "ORIGIN with the origin and its port", before: says("https://two.test:443"), shared: true},
+	{name: "ORIGIN without the origin", before: says("https://three.test")},
+	{name: "ORIGIN with the origin of another port", before: says("https://two.test:444")},
+	{name: "ORIGIN with the origin of another scheme", before: says("http://two.test")},
+	{name: "an empty ORIGIN", before: says()},
+	{
+		name:   "ORIGIN in two frames",
+		before: func(e *estate, p *accepted) { p.origin(); p.origin("https://two.test") },
+		shared: true,
+	},
+	{
+		name:   "ORIGIN with the origin, which has another address",
+		before: says("https://far.wild.test"),
+		url:    "https://far.wild.test/",
+	},
+	{
+		name:   "ORIGIN with the origin, for which the certificate is not",
+		before: says("https://other.test"),
+		url:    "https://other.test/",
+	},
+	{
+		name:   "ORIGIN with the origin after malformed ones",
+		before: says(append(malformedOrigins, "https://two.test")...),
+		shared: true,
+	},
+	{
+		name:   "ORIGIN with malformed origins only",
+		before: says(malformedOrigins...),
+	},
+	{name: "ORIGIN that is cut off", before: func(e *estate, p *accepted) {
+		p.WriteFrame(wire.FrameHeader{Type: wire.Origin}, append([]byte{0, 17}, "https://two.test"...))
+		synctest.Wait()
+	}},
+	{name: "ORIGIN that is too large to be read", before: func(e *estate, p *accepted) {
+		p.WriteFrame(wire.FrameHeader{Type: wire.Origin}, append([]byte("\x00\x10https://two.test"), make([]byte, 64<<10)...))
+		synctest.Wait()
+	}},
+	{name: "ORIGIN on a stream", before: func(e *estate, p *accepted) {
+		p.WriteFrame(wire.FrameHeader{Type: wire.Origin, StreamID: 1}, nil)
+		synctest.Wait()
+	}, shared: true},
+	{name: "ORIGIN with an unknown flag that changes its meaning", before: func(e *estate, p *accepted) {
+		p.WriteFrame(wire.FrameHeader{Type: wire.Origin, Flags: 0x4}, nil)
+		synctest.Wait()
+	}, shared: true},
+	{name: "ORIGIN with an unknown flag that does not", before: func(e *estate, p *accepted) {
+		p.WriteFrame(wire.FrameHeader{Type: wire.Origin, Flags: 0x10}, nil)
+		synctest.Wait()
+	}},
+}
+
+var malformedOrigins = []string{
+	"", "null", "two.test", "https://", "https://a b", "https://u@two.test", "https://two.test/",
+	"https://two.test?", "https://two.test:", "https://two.test:99999", "https://two.test%00",
+}
+
+// says returns a step in which the peer sends ORIGIN.
+func says(origins ...string) func(*estate, *accepted) {
+	return func(_ *estate, p *accepted) { p.origin(origins...) }
+}
+
+// RFC 9113 §9.1.1, RFC 8336 §2.4: a connection is used for another host only if its certificate is
+// valid for that host, the host has its address, and the Origin Set, if there is one, has the origin.
+func TestCoalesceConditions(t *testing.T) {
+	for _, row := range coalesceRows {
+		t.Run(row.name, func(t *testing.T) { inEstate(t, row.run) })
+	}
+}
+
+// A host that needs a proxy, and CONNECT, get connections of their own.
+func TestCoalesceIsNotForProxies(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		first := e.first()
+		e.tr.Proxy = proxyAt("http://proxy.test:3128")
+		call := e.get("https://two.test/")
+		peer := <-e.peers
+		peer.Close()
+		call.wantErr(t, "the proxy ends the connection")
+		e.wantDials("it is the proxy's", "one.test:443", "proxy.test:3128")
+		first.WantIdle("the connection of the other host is not used")
+	})
+}
+
+// A lookup that takes long is not waited for, and nothing of it is left.
+func TestCoalesceWaitsNoLongerThanASecondForAnAddress(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		e.zone.SetSilent()
+		e.first()
+		began := time.Now()
+		call := e.get("https://two.test/")
+		peer := e.accept()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("the connection was made after %v", took)
+		}
+		peer.WantHeaders("on its own connection", 1)
+		peer.respond(1, "204")
+		call.want(t, "the response").Body.Close()
+	})
+}
+
+func TestCoalescedRequestsAtOnceShareOneLookup(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		first := e.first()
+		before := e.zone.Queries()
+		var calls []*async[*http.Response]
+		for range 50 {
+			calls = append(calls, e.get("https://two.test/"))
+		}
+		for i := range uint32(50) {
+			first.WantHeaders("all on the one connection", 3+2*i, ":authority: two.test")
+			first.respond(3+2*i, "204")
+		}
+		for _, call := range calls {
+			call.want(t, "the response").Body.Close()
+		}
+		e.wantDials("none more", "one.test:443")
+		if n := e.zone.Queries() - before; n != 2 { // for A and AAAA
+			t.Errorf("%d queries", n)
+		}
+		time.Sleep(59 * time.Second)
+		call := e.get("https://two.test/")
+		first.WantHeaders("the address is remembered", 103)
+		first.respond(103, "204")
+		call.want(t, "the response").Body.Close()
+		if n := e.zone.Queries() - before; n != 2 {
+			t.Errorf("%d queries", n)
+		}
+		time.Sleep(2 * time.Second)
+		e.zone.Set("two.test", "192.0.2.99")
+		call = e.get("https://two.test/")
+		own := e.accept()
+		own.WantHeaders("the host has moved", 1)
+		own.respond(1, "204")
+		call.want(t, "the response").Body.Close()
+	})
+}
+
+// A host that has a connection of its own keeps to it.
+func TestHostWithItsOwnConnectionDoesNotCoalesce(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		e.tr.Coalesce = false
+		one, two := e.get("https://one.test/"), e.get("https://two.test/")
+		peers := []*accepted{e.accept(), e.accept()}
+		for _, p := range peers {
+			p.WantHeaders("each its own", 1)
+			p.respond(1, "204")
+		}
+		one.want(t, "the response").Body.Close()
+		two.want(t, "the response").Body.Close()
+		e.tr.Coalesce = true
+		call := e.get("https://two.test/")
+		synctest.Wait()
+		for _, p := range peers {
+			p.Ignore(wire.Headers)
+			p.respond(3, "204")
+		}
+		call.want(t, "the response").Body.Close()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if len(e.dials) != 2 {
+			t.Errorf("connections to %q", e.dials)
+		}
+	})
+}
+
+// What the peer has not processed is sent again, on the host's own connection.
+func TestCoalescedRequestIsSentAgainOnItsOwnConnection(t *testing.T) {
+	for name, refuse := range map[string]func(*accepted){
+		"GOAWAY":         func(p *accepted) { p.WriteGoAway(1, wire.NoError, "") },
+		"REFUSED_STREAM": func(p *accepted) { p.WriteRSTStream(3, wire.RefusedStream) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inEstate(t, func(t *testing.T, e *estate) {
+				first := e.first()
+				call := e.send(e.request("POST", "https://two.test/", strings.NewReader("body")))
+				first.WantHeaders("on the other host's connection", 3)
+				first.WantBody("with its body", 3, []byte("body"))
+				refuse(first)
+				own := e.accept()
+				own.WantHeaders("again", 1, ":authority: two.test", ":method: POST")
+				own.WantBody("with its body", 1, []byte("body"))
+				own.respond(1, "204")
+				call.want(t, "the response").Body.Close()
+				e.wantDials("two", "one.test:443", "two.test:443")
+			})
+		})
+	}
+}
+
+// A onceBody can be read once.
+type onceBody struct {
+	io.Reader
+	closes int
+}
+
+func (b *onceBody) Close() error { b.closes++; return nil }
+
+// RFC 9110 §15.5.20: a request with a 421 response may be sent again on another connection,
+// whatever its method.
+func TestMisdirectedRequestIsSentOnceMoreOnItsOwnConnection(t *testing.T) {
+	getBody := func(req *http.Request) {
+		req.ContentLength = 4
+		req.GetBody = func() (io.ReadCloser, error) { return &onceBody{Reader: strings.NewReader("body")}, nil }
+	}
+	for name, row := range map[string]struct {
+		method string
+		body   func() io.Reader
+		change func(*http.Request)
+	}{
+		"GET":       {method: "GET"},
+		"in memory": {method: "POST", body: func() io.Reader { return strings.NewReader("body") }},
+		"in memory, without GetBody": {
+			method: "POST",
+			body:   func() io.Reader { return strings.NewReader("body") },
+			change: func(r *http.Request) { r.GetBody = nil },
+		},
+		"GetBody": {
+			method: "POST",
+			body:   func() io.Reader { return &onceBody{Reader: strings.NewReader("body")} },
+			change: getBody,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inEstate(t, func(t *testing.T, e *estate) {
+				first := e.first()
+				var body io.Reader
+				if row.body != nil {
+					body = row.body()
+				}
+				req := e.request(row.method, "https://two.test/", body)
+				if row.change != nil {
+					row.change(req)
+				}
+				call := e.send(req)
+				first.WantHeaders("on the other host's connection", 3)
+				if body != nil {
+					first.WantBody("with its body", 3, []byte("body"))
+				}
+				first.Batch(func() {
+					first.WriteHeaders(3, 0, ":status: 421")
+					first.WriteData(3, wire.EndStream, []byte("misdirected"))
+				})
+				own := e.accept()
+				own.WantHeaders("again", 1, ":authority: two.test", ":method: "+row.method)
+				if body != nil {
+					own.WantBody("with its body", 1, []byte("body"))
+				}
+				own.respond(1, "204")
+				resp := call.want(t, "the response")
+				if resp.StatusCode != 204 || resp.Request != req {
+					t.Errorf("status %d, of %v", resp.StatusCode, resp.Request)
+				}
+				if b, ok := body.(*onceBody); ok {
+					if synctest.Wait(); b.closes != 1 {
+						t.Errorf("the body was closed %d times", b.closes)
+					}
+				}
+				e.wantNotShared(first, own)
+			})
+		})
+	}
+}
+
+// wantNotShared holds that two.test, which has the peer own, does not use the connection of
+// one.test, also when it has no connection of its own any more.
+func (e *estate) wantNotShared(first, own *accepted) {
+	e.t.Helper()
+	own.Close()
+	synctest.Wait()
+	call := e.get("https://two.test/")
+	own = e.accept()
+	own.WantHeaders("on its own connection at once", 1, ":authority: two.test")
+	own.respond(1, "204")
+	call.want(e.t, "the response").Body.Close()
+	first.WantIdle("a 421 is remembered")
+	own.Close()
+	synctest.Wait()
+	call = e.get("https://a.wild.test/")
+	first.WantHeaders("it is for the one host only", 5, ":authority: a.wild.test")
+	first.respond(5, "204")
+	call.want(e.t, "the response").Body.Close()
+	e.wantDials("in all", "one.test:443", "two.test:443", "two.test:443")
+}
+
+func TestSecondMisdirectedResponseIsReturned(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		first := e.first()
+		call := e.get("https://two.test/")
+		first.WantHeaders("on the other host's connection", 3)
+		first.respond(3, "421")
+		own := e.accept()
+		own.WantHeaders("again", 1)
+		own.WriteHeaders(1, 0, ":status: 421")
+		own.WriteData(1, wire.EndStream, []byte("misdirected"))
+		resp := call.want(t, "the response")
+		if resp.StatusCode != 421 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		wantBody(t, "it is whole", resp.Body, "misdirected")
+		resp.Body.Close()
+		e.wantDials("no third try", "one.test:443", "two.test:443")
+	})
+}
+
+// The response is returned as it is where the body is gone.
+func TestMisdirectedRequestWhoseBodyIsGoneIsNotSentAgain(t *testing.T) {
+	for name, getBody := range map[string]func() (io.ReadCloser, error){
+		"no GetBody":    nil,
+		"GetBody fails": func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inEstate(t, func(t *testing.T, e *estate) {
+				first := e.first()
+				body := &onceBody{Reader: strings.NewReader("body")}
+				req := e.request("POST", "https://two.test/", body)
+				req.GetBody = getBody
+				call := e.send(req)
+				first.WantHeaders("on the other host's connection", 3)
+				first.WantBody("with its body", 3, []byte("body"))
+				first.WriteHeaders(3, 0, ":status: 421")
+				first.WriteData(3, wire.EndStream, []byte("misdirected"))
+				resp := call.want(t, "the response")
+				if resp.StatusCode != 421 {
+					t.Errorf("status %d", resp.StatusCode)
+				}
+				wantBody(t, "it is whole", resp.Body, "misdirected")
+				resp.Body.Close()
+				if synctest.Wait(); body.closes != 1 {
+					t.Errorf("the body was closed %d times", body.closes)
+				}
+				e.wantDials("one", "one.test:443")
+			})
+		})
+	}
+}
+
+// An upload that goes on is left alone where the response is returned, and ended where it is not.
+func TestMisdirectedUploadInProgress(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		inEstate(t, func(t *testing.T, e *estate) {
+			first := e.first()
+			r, w := io.Pipe()
+			req := e.request("POST", "https://two.test/", r)
+			if again {
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("again")), nil }
+			}
+			call := e.send(req)
+			first.WantHeaders("on the other host's connection", 3)
+			go w.Write([]byte("part"))
+			first.WantData("a part of the body", 3, 0, 4)
+			first.WriteHeaders(3, 0, ":status: 421")
+			if again {
+				first.WantRSTStream("the try is over", 3, wire.Cancel)
+				own := e.accept()
+				own.WantHeaders("again", 1)
+				own.WantBody("with the new body", 1, []byte("again"))
+				own.respond(1, "204")
+				call.want(t, "the response").Body.Close()
+				if _, err := w.Write([]byte("late")); err != io.ErrClosedPipe {
+					t.Errorf("writing to the old body: %v", err)
+				}
+				return
+			}
+			resp := call.want(t, "the response")
+			go func() { w.Write([]byte("rest")); w.Close() }()
+			first.WantData("the upload goes on", 3, 0, 4)
+			first.WantData("to its end", 3, wire.EndStream, 0)
+			first.WriteData(3, wire.EndStream, nil)
+			wantBody(t, "its response", resp.Body, "")
+			resp.Body.Close()
+		})
+	}
+}
+
+// A panic of GetBody is the caller's, and leaves nothing behind.
+func TestPanicOfGetBodyAfterMisdirectedRequest(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		first := e.first()
+		req := e.request("POST", "https://two.test/", &onceBody{Reader: strings.NewReader("body")})
+		req.GetBody = func() (io.ReadCloser, error) { panic("mine") }
+		call := start(func() (resp *http.Response, err error) {
+			defer func() {
+				if recover() == "mine" {
+					err = errors.New("panicked")
+				}
+			}()
+			return e.tr.RoundTrip(req)
+		})
+		first.WantHeaders("on the other host's connection", 3)
+		first.WantBody("with its body", 3, []byte("body"))
+		first.WriteHeaders(3, 0, ":status: 421")
+		if err := call.wantErr(t, "GetBody panics"); err.Error() != "panicked" {
+			t.Error(err)
+		}
+		first.WantRSTStream("the exchange is over", 3, wire.Cancel)
+	})
+}
+
+// 421 on a connection that was made for the request's host is the caller's, as with net/http.
+func TestMisdirectedResponseOnItsOwnConnectionIsReturned(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		call := v.get("/")
+		peer := v.accept()
+		peer.WantHeaders("the request", 1)
+		if v.name == "Open" {
+			peer.WantData("the end of the request", 1, wire.EndStream, 0)
+		}
+		peer.respond(1, "421")
+		resp := call.want(t, "the response")
+		if resp.StatusCode != 421 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		resp.Body.Close()
+		synctest.Wait()
+		if n := v.dialed(); n != 0 {
+			t.Errorf("%d more connections", n)
+		}
+		peer.WantIdle("nothing more")
+	})
+}
