@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -82,11 +83,11 @@ func (o *originSet) add(origin string) {
 
 // initialOrigin is what an Origin Set begins with: the name of the TLS handshake and the port.
 func (c *Conn) initialOrigin() string {
-	host, port := splitAuthority(c.cfg.Authority, "https")
+	host, port := syntax.SplitAuthority(c.cfg.Authority, "https")
 	if state := c.TLS(); state.ServerName != "" {
 		host = state.ServerName
 	}
-	return target{scheme: "https", host: lower(host), port: port}.origin()
+	return target{scheme: "https", host: syntax.Lower(host), port: port}.origin()
 }
 
 // origin returns the ASCII serialization of the target's origin (RFC 6454 §6.2).
@@ -94,7 +95,7 @@ func (t target) origin() string { return t.scheme + "://" + t.authority() }
 
 // parseOrigin reads the ASCII serialization of an https origin.
 func parseOrigin(s string) (origin string, ok bool) {
-	s = lower(s)
+	s = syntax.Lower(s)
 	rest, ok := strings.CutPrefix(s, "https://")
 	if !ok || strings.ContainsAny(rest, "/?#%") || strings.HasSuffix(rest, ":") {
 		return "", false
@@ -109,7 +110,7 @@ func parseOrigin(s string) (origin string, ok bool) {
 // misdirectedLocked takes note of a 421 response to req: its origin is no longer in the Origin Set
 // (RFC 8336 §2.3), and the connection is not shared for it any more.
 func (c *Conn) misdirectedLocked(req *Request) {
-	host, port := splitAuthority(lower(c.authorityOf(req)), c.cfg.Scheme)
+	host, port := syntax.SplitAuthority(syntax.Lower(c.authorityOf(req)), c.cfg.Scheme)
 	origin := target{scheme: c.cfg.Scheme, host: host, port: port}.origin()
 	set := c.originSetLocked()
 	if _, listed := set.origins[origin]; listed {
@@ -129,7 +130,7 @@ func (c *Conn) authorityOf(req *Request) string {
 	for i := range req.Header {
 		if f := &req.Header[i]; f.Name == pseudoNames[pseudoAuthority] {
 			return f.Value
-		} else if !isPseudo(f.Name) {
+		} else if !syntax.IsPseudo(f.Name) {
 			break
 		}
 	}

@@ -476,7 +476,7 @@ func (c *Conn) authoritative(authority string) bool {
 	if strings.EqualFold(host, ownHost) {
 		return true
 	}
-	if c.origins.excludes(target{scheme: c.cfg.Scheme, host: lower(host), port: port}.origin()) { // RFC 8336 §2.4
+	if c.origins.excludes(target{scheme: c.cfg.Scheme, host: syntax.Lower(host), port: port}.origin()) { // RFC 8336 §2.4
 		return false
 	}
 	state := c.TLS()

@@ -10,14 +10,17 @@ import (
 // TransportStats are a Transport's figures at one moment. They are the caller's: nothing changes
 // them any more.
 type TransportStats struct {
-	// Total is the sum over all hosts, those that are not in Hosts included. Its counters never
-	// decrease. Host and Proxy are empty.
+	// Total is the sum of Hosts and Forgotten. Its counters never decrease. Host and Proxy are
+	// empty.
 	Total HostStats
 
 	// Hosts are the hosts that the Transport knows, in the order of their names: those with
-	// connections or requests, and the last 1,000 of the others. A host that is dropped is still
-	// in Total, and begins at 0 if it comes back.
+	// connections or requests, and the last 1,000 of the others. A host that is dropped begins at 0
+	// if it comes back.
 	Hosts []HostStats
+
+	// Forgotten is the sum of the hosts that were dropped. It has no gauges.
+	Forgotten HostStats
 
 	HTTP1Requests int64 // given to the fallback: http, websockets, and hosts that speak HTTP/1.1
 	EventsLost    int64 // calls of OnConn that were not made because 1,000 were due
@@ -114,6 +117,7 @@ func (bs *books) list() ([]*book, TransportStats) {
 	all := slices.Collect(maps.Values(bs.byName))
 	stats := TransportStats{HTTP1Requests: bs.http1.Load(), EventsLost: lost}
 	stats.Total.add(&bs.past)
+	stats.Forgotten.add(&bs.past)
 	bs.mu.Unlock()
 	slices.SortFunc(all, func(a, b *book) int {
 		return cmp.Or(cmp.Compare(a.name.origin, b.name.origin), cmp.Compare(a.name.proxy, b.name.proxy))

@@ -144,6 +144,9 @@ func TestFiguresOutliveTheirHosts(t *testing.T) {
 				t.Errorf("%s: %d requests, %d connections, want %d", h.Host, h.Requests, h.ConnsOpened, want)
 			}
 		}
+		if s.Forgotten.Requests != hosts+2-maxForgotten-1 || s.Forgotten.GoAwaysSent[NoError] != s.Forgotten.Requests {
+			t.Errorf("forgotten: %+v", s.Forgotten)
+		}
 		if s.Hosts[0].Host != "http://h0000.example" {
 			t.Errorf("the first host is %s", s.Hosts[0].Host)
 		}
@@ -363,4 +366,78 @@ func TestHookMayUseTheTransport(t *testing.T) {
 			t.Errorf("%d calls", calls)
 		}
 	})
+}
+
+// decreased names a counter that is smaller in s than it was before, "" if none is.
+func decreased(before, s HostStats) string {
+	gauges := []string{"ConnsOpen", "ConnsDialing", "ConnsDraining", "ConnsIdle", "Waiting", "StreamsOpen"}
+	a, b := reflect.ValueOf(before), reflect.ValueOf(s)
+	for i := range a.NumField() {
+		name := a.Type().Field(i).Name
+		if a.Field(i).CanInt() && !slices.Contains(gauges, name) && b.Field(i).Int() < a.Field(i).Int() {
+			return name
+		}
+	}
+	for i, counts := range before.byCode() {
+		for code, n := range *counts {
+			if (*s.byCode()[i])[code] < n {
+				return code.String()
+			}
+		}
+	}
+	return ""
+}
+
+// Stats is read while requests, their ends and the ends of connections go on.
+func TestTotalNeverDecreases(t *testing.T) {
+	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/broken" {
+			panic(http.ErrAbortHandler)
+		}
+		w.Write(make([]byte, 1000))
+	})
+	var wg sync.WaitGroup
+	const callers, requests = 4, 50
+	for range callers {
+		wg.Go(func() {
+			for i := range requests {
+				path := "/"
+				if i%5 == 0 {
+					path = "/broken"
+				}
+				if resp, err := (&http.Client{Transport: tr}).Get(srv.URL + path); err == nil {
+					resp.Body.Close()
+				}
+				if i%10 == 0 {
+					tr.CloseIdleConnections()
+				}
+			}
+		})
+	}
+	over := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(over)
+	}()
+	var last HostStats
+	for done := false; !done; {
+		select {
+		case <-over:
+			done = true
+		default:
+			runtime.Gosched()
+		}
+		s := tr.Stats().Total
+		if name := decreased(last, s); name != "" {
+			t.Fatalf("%s: %+v after %+v", name, s, last)
+		}
+		if s.ConnsOpened < s.ConnsClosed+int64(s.ConnsOpen) || s.Dials < s.ConnsOpened {
+			t.Fatalf("%+v", s)
+		}
+		tr.Conns()
+		last = s
+	}
+	if last.Requests != callers*requests || last.ResetsReceived[InternalError] != callers*requests/5 {
+		t.Errorf("%+v", last)
+	}
 }
