@@ -19,6 +19,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"gohyper.dev/hyper/internal/lanes"
 )
 
 func (s *store) aws(l *lane) *s3.Client {
@@ -26,7 +28,7 @@ func (s *store) aws(l *lane) *s3.Client {
 		BaseEndpoint: &s.url,
 		Region:       "us-east-1",
 		Credentials:  credentials.NewStaticCredentialsProvider("key", "secret", ""),
-		HTTPClient:   l.client(),
+		HTTPClient:   l.Client(),
 		UsePathStyle: true,
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts, o.MaxBackoff = 3, 10*time.Millisecond
@@ -60,7 +62,7 @@ func (l *lane) awsRefusal(what string, err error) {
 	if _, ok := errors.AsType[*types.NoSuchKey](err); ok {
 		line += " NoSuchKey"
 	}
-	l.report("%s; %s", line, class(err))
+	l.Report("%s; %s", line, lanes.Class(err))
 }
 
 func TestAWSObjects(t *testing.T) { compare(t, useAWSObjects) }
@@ -68,42 +70,42 @@ func TestAWSObjects(t *testing.T) { compare(t, useAWSObjects) }
 func useAWSObjects(l *lane) {
 	c, ctx, bucket := newStore(l).aws(l), l.Context(), aws.String("bucket")
 	_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
-	l.must(err)
+	l.Must(err)
 	for _, n := range []int{0, 100_000, 3 << 20} {
 		key := aws.String(fmt.Sprintf("objects/%07d", n))
 		put, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(1, n)), Metadata: map[string]string{"colour": "blue"}})
-		l.must(err)
+		l.Must(err)
 		get, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
-		l.must(err)
-		digest, size, err := sum(get.Body)
-		l.must(err)
-		l.must(get.Body.Close())
-		l.report("put as %s, got %d octets %s, tag %s, %v", *put.ETag, size, digest, *get.ETag, get.Metadata)
+		l.Must(err)
+		digest, size, err := lanes.Sum(get.Body)
+		l.Must(err)
+		l.Must(get.Body.Close())
+		l.Report("put as %s, got %d octets %s, tag %s, %v", *put.ETag, size, digest, *get.ETag, get.Metadata)
 	}
 	part, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/3145728"), Range: aws.String("bytes=1000000-1999999")})
-	l.must(err)
-	digest, size, err := sum(part.Body)
-	l.must(err)
-	l.must(part.Body.Close())
-	l.report("range %s: %d octets %s", *part.ContentRange, size, digest)
+	l.Must(err)
+	digest, size, err := lanes.Sum(part.Body)
+	l.Must(err)
+	l.Must(part.Body.Close())
+	l.Report("range %s: %d octets %s", *part.ContentRange, size, digest)
 
 	pages := s3.NewListObjectsV2Paginator(c, &s3.ListObjectsV2Input{Bucket: bucket, MaxKeys: aws.Int32(2)})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
-		l.must(err)
+		l.Must(err)
 		for _, object := range page.Contents {
-			l.report("page of %d: %s %d", len(page.Contents), *object.Key, *object.Size)
+			l.Report("page of %d: %s %d", len(page.Contents), *object.Key, *object.Size)
 		}
 	}
 
 	signed, err := s3.NewPresignClient(c).PresignGetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/0100000")})
-	l.must(err)
-	resp, err := l.client().Get(signed.URL)
-	l.must(err)
-	digest, size, err = sum(resp.Body)
-	l.must(err)
-	l.must(resp.Body.Close())
-	l.report("presigned: %s, %d octets %s", resp.Status, size, digest)
+	l.Must(err)
+	resp, err := l.Client().Get(signed.URL)
+	l.Must(err)
+	digest, size, err = lanes.Sum(resp.Body)
+	l.Must(err)
+	l.Must(resp.Body.Close())
+	l.Report("presigned: %s, %d octets %s", resp.Status, size, digest)
 }
 
 // Parts are sent and fetched several at once.
@@ -111,29 +113,29 @@ func TestAWSTransferManager(t *testing.T) {
 	compare(t, func(l *lane) {
 		c, ctx, bucket, key := newStore(l).aws(l), l.Context(), aws.String("bucket"), aws.String("parts")
 		_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
-		l.must(err)
+		l.Must(err)
 		manager := transfermanager.New(c, func(o *transfermanager.Options) {
 			o.PartSizeBytes, o.MultipartUploadThreshold, o.Concurrency = 5<<20, 5<<20, 4
 			o.GetObjectType = "range"
 		})
 		up, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: bucket, Key: key, Body: io.LimitReader(rand.New(rand.NewSource(2)), 17<<20)})
-		l.must(err)
-		l.report("up: tag %s, %d parts", *up.ETag, len(up.CompletedParts))
+		l.Must(err)
+		l.Report("up: tag %s, %d parts", *up.ETag, len(up.CompletedParts))
 		down, err := manager.GetObject(ctx, &transfermanager.GetObjectInput{Bucket: bucket, Key: key})
-		l.must(err)
-		digest, n, err := sum(down.Body)
-		l.must(err)
-		l.report("down: %d octets %s", n, digest)
+		l.Must(err)
+		digest, n, err := lanes.Sum(down.Body)
+		l.Must(err)
+		l.Report("down: %d octets %s", n, digest)
 	})
 }
 
 func TestAWSTrouble(t *testing.T) {
 	compare(t, func(l *lane) {
-		l.loose = true
+		l.Loose = true
 		s := newStore(l)
 		c, ctx, bucket, key := s.aws(l), l.Context(), aws.String("bucket"), aws.String("key")
 		_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
-		l.must(err)
+		l.Must(err)
 		_, err = c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
 		l.awsRefusal("missing", err)
 		_, err = c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket, Key: key})
@@ -147,7 +149,7 @@ func TestAWSTrouble(t *testing.T) {
 			if err != nil {
 				l.awsRefusal(trouble.code, err)
 			}
-			l.report("%s: %d attempts", trouble.code, int64(trouble.times)-left.Load())
+			l.Report("%s: %d attempts", trouble.code, int64(trouble.times)-left.Load())
 		}
 		aborted := 0
 		s.trouble = func(w http.ResponseWriter, r *http.Request) bool {
@@ -156,20 +158,20 @@ func TestAWSTrouble(t *testing.T) {
 		}
 		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
 		l.awsRefusal("aborted", err)
-		l.report("aborted %d times", aborted)
+		l.Report("aborted %d times", aborted)
 
 		cuts := 0
 		s.trouble = func(w http.ResponseWriter, r *http.Request) bool {
 			if cuts++; cuts > 2 {
 				return false
 			}
-			l.cut(s.url)
+			l.Cut(s.url)
 			<-r.Context().Done()
 			return true
 		}
 		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
-		l.must(err)
-		l.report("put after %d cuts", cuts-1)
+		l.Must(err)
+		l.Report("put after %d cuts", cuts-1)
 
 		s.stall()
 		for _, end := range []string{"canceled", "deadline"} {
@@ -178,20 +180,20 @@ func TestAWSTrouble(t *testing.T) {
 				ended, cancel = context.WithTimeout(ctx, time.Second)
 			}
 			get, err := c.GetObject(ended, &s3.GetObjectInput{Bucket: bucket, Key: key})
-			l.must(err)
+			l.Must(err)
 			_, err = io.ReadFull(get.Body, make([]byte, 100_000))
-			l.must(err)
+			l.Must(err)
 			if end == "canceled" {
 				cancel()
 			}
 			_, err = io.Copy(io.Discard, get.Body)
-			l.fails(end, err)
+			l.Fails(end, err)
 			get.Body.Close()
 			_, err = c.GetObject(ended, &s3.GetObjectInput{Bucket: bucket, Key: key})
 			l.awsRefusal("after it", err)
 			cancel()
 		}
-		nobody := &store{url: l.refused()}
+		nobody := &store{url: l.Refused()}
 		_, err = nobody.aws(l).GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
 		l.awsRefusal("refused", err)
 	})

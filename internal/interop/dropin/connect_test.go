@@ -17,6 +17,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"gohyper.dev/hyper/internal/lanes"
 )
 
 type (
@@ -41,8 +43,8 @@ func forEachProtocol(t *testing.T, experiment func(c *rpc)) {
 	for _, p := range protocols {
 		t.Run(p.name, func(t *testing.T) {
 			compare(t, func(l *lane) {
-				l.vary = []string{"Connect-Timeout-Ms", "Grpc-Timeout"}
-				experiment(&rpc{lane: l, url: l.serve(rpcServer()), options: p.options})
+				l.Vary = []string{"Connect-Timeout-Ms", "Grpc-Timeout"}
+				experiment(&rpc{lane: l, url: l.Serve(rpcServer()), options: p.options})
 			})
 		})
 	}
@@ -56,7 +58,7 @@ type rpc struct {
 }
 
 func rpcClient[Req, Res any](c *rpc, procedure string) *connect.Client[Req, Res] {
-	return connect.NewClient[Req, Res](c.client(), c.url+procedure, c.options...)
+	return connect.NewClient[Req, Res](c.Client(), c.url+procedure, c.options...)
 }
 
 // reportError reports an error as connect classifies it, which it does by errors of net/http and of its HTTP/2.
@@ -68,9 +70,9 @@ func (c *rpc) reportError(what string, err error) {
 		return
 	}
 	c.Logf("%s: %v", what, err)
-	c.report("%s: %v, on the wire %v, %d details, meta %s, %s", what, e.Code(), connect.IsWireError(err), len(e.Details()), metadata(e.Meta()), class(err))
+	c.Report("%s: %v, on the wire %v, %d details, meta %s, %s", what, e.Code(), connect.IsWireError(err), len(e.Details()), metadata(e.Meta()), lanes.Class(err))
 	if connect.IsWireError(err) {
-		c.report("\t%s", e.Message())
+		c.Report("\t%s", e.Message())
 	}
 }
 
@@ -78,7 +80,7 @@ func (c *rpc) reportError(what string, err error) {
 func metadata(h http.Header) string {
 	h = h.Clone()
 	h.Del("Date")
-	return (&lane{}).fields(h)
+	return (&lanes.Lane{}).Fields(h)
 }
 
 func rpcServer() http.Handler {
@@ -183,8 +185,8 @@ func TestConnectUnary(t *testing.T) {
 			req := connect.NewRequest(&text{Value: strings.Repeat("x", n)})
 			req.Header().Set("X-Head", "head")
 			res, err := call.CallUnary(c.Context(), req)
-			c.must(err)
-			c.report("%d octets: %s, header %s, trailer %s", n, res.Msg.Value, metadata(res.Header()), metadata(res.Trailer()))
+			c.Must(err)
+			c.Report("%d octets: %s, header %s, trailer %s", n, res.Msg.Value, metadata(res.Header()), metadata(res.Trailer()))
 		}
 		_, err := call.CallUnary(c.Context(), connect.NewRequest(&text{Value: "not found"}))
 		c.reportError("not found", err)
@@ -200,10 +202,10 @@ func TestConnectGet(t *testing.T) {
 	compare(t, func(l *lane) {
 		mux := http.NewServeMux()
 		mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary, connect.WithIdempotency(connect.IdempotencyNoSideEffects)))
-		c := &rpc{lane: l, url: l.serve(mux), options: []connect.ClientOption{connect.WithHTTPGet(), connect.WithIdempotency(connect.IdempotencyNoSideEffects)}}
+		c := &rpc{lane: l, url: l.Serve(mux), options: []connect.ClientOption{connect.WithHTTPGet(), connect.WithIdempotency(connect.IdempotencyNoSideEffects)}}
 		res, err := rpcClient[text, text](c, "/unary").CallUnary(l.Context(), connect.NewRequest(&text{Value: "by GET"}))
-		l.must(err)
-		l.report("%s", res.Msg.Value)
+		l.Must(err)
+		l.Report("%s", res.Msg.Value)
 	})
 }
 
@@ -211,20 +213,20 @@ func TestConnectServerStream(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
 		for _, n := range []int64{0, 1, 200, -1, -2} { // below 0: an error behind the messages
 			stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(), connect.NewRequest(&number{Value: n}))
-			c.must(err)
+			c.Must(err)
 			h, messages := sha256.New(), 0
 			for stream.Receive() {
 				messages++
 				io.WriteString(h, stream.Msg().Value)
 			}
-			c.report("%d: %d messages %x", n, messages, h.Sum(nil))
+			c.Report("%d: %d messages %x", n, messages, h.Sum(nil))
 			if n < 0 {
 				c.reportError("\tand then", stream.Err())
 			} else {
-				c.must(stream.Err())
+				c.Must(stream.Err())
 			}
-			c.report("\ttrailer %s", metadata(stream.ResponseTrailer()))
-			c.must(stream.Close())
+			c.Report("\ttrailer %s", metadata(stream.ResponseTrailer()))
+			c.Must(stream.Close())
 		}
 	})
 }
@@ -233,14 +235,14 @@ func TestConnectClientStream(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
 		stream := rpcClient[text, text](c, "/join").CallClientStream(c.Context())
 		for i := range 300 {
-			c.must(stream.Send(&text{Value: strings.Repeat(fmt.Sprint(i%10), 1000)}))
+			c.Must(stream.Send(&text{Value: strings.Repeat(fmt.Sprint(i%10), 1000)}))
 		}
 		res, err := stream.CloseAndReceive()
-		c.must(err)
-		c.report("%s", res.Msg.Value)
+		c.Must(err)
+		c.Report("%s", res.Msg.Value)
 
 		stream = rpcClient[text, text](c, "/join").CallClientStream(c.Context())
-		c.must(stream.Send(&text{Value: "enough"}))
+		c.Must(stream.Send(&text{Value: "enough"}))
 		_, err = stream.CloseAndReceive()
 		c.reportError("refused", err)
 	})
@@ -251,9 +253,9 @@ func TestConnectBidirectionalStream(t *testing.T) {
 		stream := rpcClient[text, text](c, "/echo").CallBidiStream(c.Context())
 		for i := range 10 { // in turn
 			out := strings.Repeat(fmt.Sprint(i%10), 1+i*300)
-			c.must(stream.Send(&text{Value: out}))
+			c.Must(stream.Send(&text{Value: out}))
 			in, err := stream.Receive()
-			c.must(err)
+			c.Must(err)
 			if in.Value != out {
 				c.Fatalf("message %d came back as %q", i, in.Value)
 			}
@@ -274,19 +276,19 @@ func TestConnectBidirectionalStream(t *testing.T) {
 			if errors.Is(err, io.EOF) {
 				break
 			}
-			c.must(err)
+			c.Must(err)
 			messages++
 			io.WriteString(h, in.Value)
 		}
-		c.must(<-sent)
-		c.report("%d messages %x, header %s, trailer %s", messages, h.Sum(nil), metadata(stream.ResponseHeader()), metadata(stream.ResponseTrailer()))
-		c.must(stream.CloseResponse())
+		c.Must(<-sent)
+		c.Report("%d messages %x, header %s, trailer %s", messages, h.Sum(nil), metadata(stream.ResponseHeader()), metadata(stream.ResponseTrailer()))
+		c.Must(stream.CloseResponse())
 	})
 }
 
 func TestConnectTrouble(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
-		c.loose = true
+		c.Loose = true
 		call := rpcClient[text, text](c, "/unary")
 
 		ctx, cancel := context.WithTimeout(c.Context(), 100*time.Millisecond)
@@ -299,7 +301,7 @@ func TestConnectTrouble(t *testing.T) {
 		_, err = call.CallUnary(ctx, connect.NewRequest(&text{Value: "wait"}))
 		c.reportError("canceled", err)
 
-		hasty := c.client()
+		hasty := c.Client()
 		hasty.Timeout = 100 * time.Millisecond
 		_, err = connect.NewClient[text, text](hasty, c.url+"/unary", c.options...).CallUnary(c.Context(), connect.NewRequest(&text{Value: "wait"}))
 		c.reportError("Client.Timeout", err)
@@ -310,23 +312,23 @@ func TestConnectTrouble(t *testing.T) {
 				ctx, cancel = context.WithTimeout(c.Context(), time.Second)
 			}
 			stream, err := rpcClient[number, text](c, "/count").CallServerStream(ctx, connect.NewRequest(&number{Value: -3}))
-			c.must(err)
+			c.Must(err)
 			messages := 0
 			for stream.Receive() {
 				if messages++; messages == 3 && end == "canceled" {
 					cancel()
 				}
 			}
-			c.report("%d messages", messages)
+			c.Report("%d messages", messages)
 			c.reportError(end+" between messages", stream.Err())
-			c.must(stream.Close())
+			c.Must(stream.Close())
 			cancel()
 		}
 
 		_, err = rpcClient[text, text](c, "/abort").CallUnary(c.Context(), connect.NewRequest(&text{}))
 		c.reportError("aborted", err)
 
-		_, err = connect.NewClient[text, text](c.client(), c.refused()+"/unary", c.options...).CallUnary(c.Context(), connect.NewRequest(&text{}))
+		_, err = connect.NewClient[text, text](c.Client(), c.Refused()+"/unary", c.options...).CallUnary(c.Context(), connect.NewRequest(&text{}))
 		c.reportError("refused", err)
 	})
 }
@@ -334,29 +336,29 @@ func TestConnectTrouble(t *testing.T) {
 // A connection that is cut in the middle of calls.
 func TestConnectCutOff(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
-		c.loose = true
+		c.Loose = true
 		unary := make(chan error, 1)
 		go func() {
 			_, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(), connect.NewRequest(&text{Value: "wait"}))
 			unary <- err
 		}()
 		stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(), connect.NewRequest(&number{Value: -3}))
-		c.must(err)
+		c.Must(err)
 		messages := 0
 		for stream.Receive() {
 			if messages++; messages == 3 {
 				time.Sleep(50 * time.Millisecond) // the unary call is under way
-				c.cut(c.url)
+				c.Cut(c.url)
 			}
 		}
-		c.report("%d messages", messages)
+		c.Report("%d messages", messages)
 		c.reportError("stream", stream.Err())
-		c.must(stream.Close())
+		c.Must(stream.Close())
 		c.reportError("unary", <-unary)
 
 		res, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(), connect.NewRequest(&text{Value: "again"}))
-		c.must(err)
-		c.report("afterwards: %s", res.Msg.Value)
+		c.Must(err)
+		c.Report("afterwards: %s", res.Msg.Value)
 	})
 }
 
@@ -366,10 +368,10 @@ func TestConnectTellsResetsApart(t *testing.T) {
 		wire.StreamClosed, wire.Cancel, wire.CompressionError, wire.ConnectError, wire.EnhanceYourCalm, wire.InadequateSecurity} {
 		t.Run(code.String(), func(t *testing.T) {
 			compare(t, func(l *lane) {
-				l.loose = true // the peer is not one of serve's
+				l.Loose = true // the peer is not one of serve's
 				for _, p := range protocols {
 					url := l.resets(code)
-					_, err := connect.NewClient[text, text](l.client(), url+"/unary", p.options...).CallUnary(l.Context(), connect.NewRequest(&text{}))
+					_, err := connect.NewClient[text, text](l.Client(), url+"/unary", p.options...).CallUnary(l.Context(), connect.NewRequest(&text{}))
 					(&rpc{lane: l}).reportError(p.name, err)
 				}
 			})
@@ -380,7 +382,7 @@ func TestConnectTellsResetsApart(t *testing.T) {
 // resets returns the URL of a server that resets its first request.
 func (l *lane) resets(code wire.ErrCode) string {
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", h2test.ServerTLS("h2"))
-	l.must(err)
+	l.Must(err)
 	l.Cleanup(func() { listener.Close() })
 	go func() {
 		conn, err := listener.Accept()

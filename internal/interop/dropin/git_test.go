@@ -26,6 +26,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport/client"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/go-git/go-git/v5/storage/memory"
+
+	"gohyper.dev/hyper/internal/lanes"
 )
 
 // serveGit serves a directory of repositories by git's own http-backend, to those who know the password.
@@ -43,7 +45,7 @@ func serveGit(l *lane, root string, trouble func(http.ResponseWriter, *http.Requ
 		Stderr: io.Discard,
 		Env:    []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null", "REMOTE_USER=somebody"},
 	}
-	return l.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, password, _ := r.BasicAuth(); password != "secret" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 			w.WriteHeader(401)
@@ -61,12 +63,12 @@ func noTrouble(http.ResponseWriter, *http.Request) bool { return false }
 func makeRepository(l *lane) (root string) {
 	root = l.TempDir()
 	repo, err := git.PlainInit(filepath.Join(root, "repo.git"), true)
-	l.must(err)
-	l.must(repo.Storer.SetReference(plumbing.NewSymbolicReference(plumbing.HEAD, "refs/heads/main")))
-	l.must(os.WriteFile(filepath.Join(root, "repo.git", "git-daemon-export-ok"), nil, 0o600))
+	l.Must(err)
+	l.Must(repo.Storer.SetReference(plumbing.NewSymbolicReference(plumbing.HEAD, "refs/heads/main")))
+	l.Must(os.WriteFile(filepath.Join(root, "repo.git", "git-daemon-export-ok"), nil, 0o600))
 	fs := memfs.New()
 	work, err := git.Open(repo.Storer, fs)
-	l.must(err)
+	l.Must(err)
 	commits(l, work, 0, 20)
 	return root
 }
@@ -74,21 +76,21 @@ func makeRepository(l *lane) (root string) {
 // commits adds n commits to the current branch, numbered from first.
 func commits(l *lane, repo *git.Repository, first, n int) {
 	tree, err := repo.Worktree()
-	l.must(err)
+	l.Must(err)
 	for i := first; i < first+n; i++ {
 		name := fmt.Sprintf("dir%d/file%d", i%3, i)
-		l.must(util.WriteFile(tree.Filesystem, name, octets(int64(i), 20_000), 0o644))
+		l.Must(util.WriteFile(tree.Filesystem, name, octets(int64(i), 20_000), 0o644))
 		_, err := tree.Add(name)
-		l.must(err)
+		l.Must(err)
 		who := &object.Signature{Name: "Somebody", Email: "somebody@example.com", When: time.Unix(1_700_000_000+int64(i), 0).UTC()}
 		_, err = tree.Commit(fmt.Sprintf("commit %d", i), &git.CommitOptions{Author: who, Committer: who})
-		l.must(err)
+		l.Must(err)
 	}
 }
 
 // useGit makes go-git's https requests go through the lane. go-git keeps that in a variable of the package.
 func useGit(l *lane) {
-	client.InstallProtocol("https", githttp.NewClient(l.client()))
+	client.InstallProtocol("https", githttp.NewClient(l.Client()))
 	l.Cleanup(func() { client.InstallProtocol("https", githttp.DefaultClient) })
 }
 
@@ -98,27 +100,27 @@ var gitAuth = &githttp.BasicAuth{Username: "user", Password: "secret"}
 func (l *lane) reportRepository(what string, repo *git.Repository) {
 	l.Helper()
 	head, err := repo.Head()
-	l.must(err)
+	l.Must(err)
 	history, err := repo.Log(&git.LogOptions{})
-	l.must(err)
+	l.Must(err)
 	n := 0
 	err = history.ForEach(func(*object.Commit) error { n++; return nil })
 	if err != nil && !errors.Is(err, plumbing.ErrObjectNotFound) { // of a shallow clone
 		l.Fatal(err)
 	}
 	commit, err := repo.CommitObject(head.Hash())
-	l.must(err)
+	l.Must(err)
 	files, err := commit.Files()
-	l.must(err)
-	l.report("%s: %s, %d commits", what, head, n)
-	l.must(files.ForEach(func(f *object.File) error {
+	l.Must(err)
+	l.Report("%s: %s, %d commits", what, head, n)
+	l.Must(files.ForEach(func(f *object.File) error {
 		content, err := f.Reader()
 		if err != nil {
 			return err
 		}
 		defer content.Close()
-		digest, size, err := sum(content)
-		l.report("\t%s %d octets %s", f.Name, size, digest)
+		digest, size, err := lanes.Sum(content)
+		l.Report("\t%s %d octets %s", f.Name, size, digest)
 		return err
 	}))
 }
@@ -126,7 +128,7 @@ func (l *lane) reportRepository(what string, repo *git.Repository) {
 func TestGitCloneFetchAndPush(t *testing.T) { compare(t, cloneFetchAndPush) }
 
 func cloneFetchAndPush(l *lane) {
-	l.masks = append(l.masks, regexp.MustCompile(`git-receive-pack length .* body [0-9a-f]+`)) // a pack is in any order
+	l.Masks = append(l.Masks, regexp.MustCompile(`git-receive-pack length .* body [0-9a-f]+`)) // a pack is in any order
 	useGit(l)
 	root := makeRepository(l)
 	url := serveGit(l, root, noTrouble) + "/repo.git"
@@ -134,38 +136,38 @@ func cloneFetchAndPush(l *lane) {
 
 	remote := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{url}})
 	refs, err := remote.ListContext(ctx, &git.ListOptions{Auth: gitAuth})
-	l.must(err)
+	l.Must(err)
 	slices.SortFunc(refs, func(a, b *plumbing.Reference) int { return strings.Compare(a.String(), b.String()) })
-	l.report("refs %v", refs)
+	l.Report("refs %v", refs)
 
 	repo, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
-	l.must(err)
+	l.Must(err)
 	l.reportRepository("cloned", repo)
 	shallow, err := git.CloneContext(ctx, memory.NewStorage(), nil, &git.CloneOptions{URL: url, Auth: gitAuth, Depth: 3})
-	l.must(err)
+	l.Must(err)
 	l.reportRepository("shallow", shallow)
 
 	commits(l, repo, 20, 5)
-	l.must(repo.PushContext(ctx, &git.PushOptions{Auth: gitAuth}))
+	l.Must(repo.PushContext(ctx, &git.PushOptions{Auth: gitAuth}))
 	err = repo.PushContext(ctx, &git.PushOptions{Auth: gitAuth})
-	l.report("pushed again: %v", err)
+	l.Report("pushed again: %v", err)
 
-	l.must(shallow.FetchContext(ctx, &git.FetchOptions{Auth: gitAuth}))
+	l.Must(shallow.FetchContext(ctx, &git.FetchOptions{Auth: gitAuth}))
 	fetched, err := shallow.Reference("refs/remotes/origin/main", true)
-	l.must(err)
-	l.report("fetched %s", fetched)
+	l.Must(err)
+	l.Report("fetched %s", fetched)
 	again, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
-	l.must(err)
+	l.Must(err)
 	l.reportRepository("cloned again", again)
 
 	out, err := exec.Command("git", "-C", filepath.Join(root, "repo.git"), "fsck", "--strict").CombinedOutput()
-	l.must(err)
-	l.report("git fsck: %s", out)
+	l.Must(err)
+	l.Report("git fsck: %s", out)
 }
 
 func TestGitTrouble(t *testing.T) {
 	compare(t, func(l *lane) {
-		l.loose = true
+		l.Loose = true
 		useGit(l)
 		var trouble func(http.ResponseWriter, *http.Request) bool
 		url := serveGit(l, makeRepository(l), func(w http.ResponseWriter, r *http.Request) bool { return trouble != nil && trouble(w, r) })
@@ -174,14 +176,14 @@ func TestGitTrouble(t *testing.T) {
 			return err
 		}
 
-		l.report("missing: %v", errors.Is(clone(l.Context(), url+"/missing.git", gitAuth), transport.ErrRepositoryNotFound))
-		l.report("stranger: %v", errors.Is(clone(l.Context(), url+"/repo.git", nil), transport.ErrAuthenticationRequired))
+		l.Report("missing: %v", errors.Is(clone(l.Context(), url+"/missing.git", gitAuth), transport.ErrRepositoryNotFound))
+		l.Report("stranger: %v", errors.Is(clone(l.Context(), url+"/repo.git", nil), transport.ErrAuthenticationRequired))
 
 		trouble = func(w http.ResponseWriter, r *http.Request) bool {
 			w.WriteHeader(503)
 			return true
 		}
-		l.report("503: %s", kind(clone(l.Context(), url+"/repo.git", gitAuth), "plumbing"))
+		l.Report("503: %s", lanes.Kind(clone(l.Context(), url+"/repo.git", gitAuth), "plumbing"))
 
 		// The pack begins and does not end.
 		ctx, cancel := context.WithCancel(l.Context())
@@ -205,8 +207,8 @@ func TestGitTrouble(t *testing.T) {
 			if end == "aborted" {
 				ctx = l.Context()
 			}
-			l.fails(end, clone(ctx, url+"/repo.git", gitAuth))
+			l.Fails(end, clone(ctx, url+"/repo.git", gitAuth))
 		}
-		l.fails("refused", clone(l.Context(), strings.TrimSuffix(l.refused(), "/")+"/repo.git", gitAuth))
+		l.Fails("refused", clone(l.Context(), strings.TrimSuffix(l.Refused(), "/")+"/repo.git", gitAuth))
 	})
 }

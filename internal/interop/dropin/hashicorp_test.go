@@ -24,7 +24,7 @@ import (
 // and the words of net/http's errors.
 func (l *lane) retrying() *retryablehttp.Client {
 	c := retryablehttp.NewClient()
-	c.HTTPClient.Transport = l.transport
+	c.HTTPClient.Transport = l.Transport
 	c.RetryMax, c.RetryWaitMin, c.RetryWaitMax = 3, time.Millisecond, 5*time.Millisecond
 	c.Logger = nil
 	return c
@@ -34,7 +34,7 @@ func TestRetryableHTTPTriesAgain(t *testing.T) { compare(t, tryAgain) }
 
 func tryAgain(l *lane) {
 	var left atomic.Int64
-	url := l.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if left.Add(-1) < 0 {
 			fmt.Fprintf(w, "%s %d octets", r.Method, len(body))
@@ -60,46 +60,46 @@ func tryAgain(l *lane) {
 		for _, n := range []int64{2, 10} { // times that the server fails
 			left.Store(n)
 			req, err := retryablehttp.NewRequestWithContext(l.Context(), "PUT", url+path, bytes.NewReader(octets(1, 200_000)))
-			l.must(err)
+			l.Must(err)
 			resp, err := l.retrying().Do(req)
 			if err != nil {
-				l.fails(fmt.Sprintf("%s %d times", path, n), err)
+				l.Fails(fmt.Sprintf("%s %d times", path, n), err)
 			} else {
 				body, err := io.ReadAll(resp.Body)
-				l.must(err)
+				l.Must(err)
 				resp.Body.Close()
-				l.report("%s %d times: %s %q", path, n, resp.Status, body)
+				l.Report("%s %d times: %s %q", path, n, resp.Status, body)
 			}
-			l.report("\t%d tries", n-left.Load())
+			l.Report("\t%d tries", n-left.Load())
 		}
 	}
 	left.Store(1000)
 	_, err := l.retrying().Get(url + "/loop")
-	l.fails("too many redirects", err)
-	l.report("\t%d tries", 1000-left.Load())
+	l.Fails("too many redirects", err)
+	l.Report("\t%d tries", 1000-left.Load())
 }
 
 // What cannot get better is not tried again.
 func TestRetryableHTTPGivesUp(t *testing.T) {
 	compare(t, func(l *lane) {
-		l.loose = true
+		l.Loose = true
 		var attempts atomic.Int64
 		c := l.retrying()
 		c.RequestLogHook = func(retryablehttp.Logger, *http.Request, int) { attempts.Add(1) }
 		report := func(what string, req *retryablehttp.Request) {
 			attempts.Store(0)
 			_, err := c.Do(req)
-			l.fails(what, err)
-			l.report("\t%d tries", attempts.Load())
+			l.Fails(what, err)
+			l.Report("\t%d tries", attempts.Load())
 		}
 		request := func(ctx context.Context, url string) *retryablehttp.Request {
 			req, err := retryablehttp.NewRequestWithContext(ctx, "GET", url, nil)
-			l.must(err)
+			l.Must(err)
 			return req
 		}
-		url := l.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		url := l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 
-		report("refused", request(l.Context(), l.refused()))
+		report("refused", request(l.Context(), l.Refused()))
 		report("unknown scheme", request(l.Context(), "ftp"+strings.TrimPrefix(url, "https")))
 		bad := request(l.Context(), url)
 		bad.Header["X-Bad"] = []string{"line\nbreak"}
@@ -178,16 +178,16 @@ func TestVault(t *testing.T) { compare(t, useVault) }
 
 func useVault(l *lane) {
 	server := &vaultServer{values: make(map[string]json.RawMessage)}
-	active := l.serve(server)
-	standby := l.serve(&vaultServer{active: active})
+	active := l.Serve(server)
+	standby := l.Serve(&vaultServer{active: active})
 	client := func(url, token string) *vault.Client {
 		cfg := vault.DefaultConfig()
-		l.must(cfg.Error)
+		l.Must(cfg.Error)
 		cfg.Address = url
-		cfg.HttpClient.Transport = l.transport
+		cfg.HttpClient.Transport = l.Transport
 		cfg.MinRetryWait, cfg.MaxRetryWait, cfg.MaxRetries = time.Millisecond, 5*time.Millisecond, 3
 		c, err := vault.NewClient(cfg)
-		l.must(err)
+		l.Must(err)
 		c.SetToken(token)
 		return c
 	}
@@ -199,22 +199,22 @@ func useVault(l *lane) {
 			l.Errorf("%s: %T %v", what, err, err)
 			return
 		}
-		l.report("%s: %d %s %s %q", what, e.StatusCode, e.HTTPMethod, e.URL, e.Errors)
+		l.Report("%s: %d %s %s %q", what, e.StatusCode, e.HTTPMethod, e.URL, e.Errors)
 	}
 	for i := range 10 {
 		_, err := c.Logical().WriteWithContext(ctx, fmt.Sprintf("kv/dir/%02d", i), map[string]any{"n": i, "pad": strings.Repeat("x", i*1000)})
-		l.must(err)
+		l.Must(err)
 	}
 	secret, err := c.Logical().ReadWithContext(ctx, "kv/dir/07")
-	l.must(err)
-	l.report("read %v, %d s, %v, warned %v", secret.Data["n"], secret.LeaseDuration, len(secret.Data["pad"].(string)), secret.Warnings)
+	l.Must(err)
+	l.Report("read %v, %d s, %v, warned %v", secret.Data["n"], secret.LeaseDuration, len(secret.Data["pad"].(string)), secret.Warnings)
 	list, err := c.Logical().ListWithContext(ctx, "kv/dir")
-	l.must(err)
-	l.report("list %v", list.Data)
+	l.Must(err)
+	l.Report("list %v", list.Data)
 	_, err = c.Logical().DeleteWithContext(ctx, "kv/dir/07")
-	l.must(err)
+	l.Must(err)
 	secret, err = c.Logical().ReadWithContext(ctx, "kv/dir/07")
-	l.report("deleted: %v %v", secret, err)
+	l.Report("deleted: %v %v", secret, err)
 
 	_, err = client(standby, "guess").Logical().ReadWithContext(ctx, "kv/dir/01")
 	refusal("stranger", err)
@@ -227,14 +227,14 @@ func useVault(l *lane) {
 			refusal("sealed", err)
 		}
 		server.mu.Lock()
-		l.report("sealed %d times: %d left", times, server.sealed)
+		l.Report("sealed %d times: %d left", times, server.sealed)
 		server.sealed = 0
 		server.mu.Unlock()
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	_, err = c.Logical().ReadWithContext(ended, "kv/dir/01")
-	l.fails("canceled", err)
-	_, err = client(l.refused(), "root").Logical().ReadWithContext(ctx, "kv/dir/01")
-	l.fails("refused", err)
+	l.Fails("canceled", err)
+	_, err = client(l.Refused(), "root").Logical().ReadWithContext(ctx, "kv/dir/01")
+	l.Fails("refused", err)
 }

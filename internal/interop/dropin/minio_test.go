@@ -19,6 +19,8 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"gohyper.dev/hyper/internal/lanes"
 )
 
 // A store is an S3 server, gofakes3's, that can have trouble.
@@ -31,11 +33,11 @@ type store struct {
 var clock = gofakes3.FixedTimeSource(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC))
 
 func newStore(l *lane) *store {
-	l.vary = []string{"Authorization", "X-Amz-Date", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request"} // signatures have the time in them
-	l.masks = append(l.masks, regexp.MustCompile(`X-Amz-(Date|Signature)=[0-9A-Za-z]+`))
+	l.Vary = []string{"Authorization", "X-Amz-Date", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request"} // signatures have the time in them
+	l.Masks = append(l.Masks, regexp.MustCompile(`X-Amz-(Date|Signature)=[0-9A-Za-z]+`))
 	s := &store{trouble: func(http.ResponseWriter, *http.Request) bool { return false }}
 	server := gofakes3.New(s3mem.New(s3mem.WithTimeSource(clock), s3mem.WithVersionSeed(1)), gofakes3.WithTimeSource(clock), gofakes3.WithTimeSkewLimit(0), gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
-	s.url = l.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.url = l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.trouble(w, r) {
 			server.ServeHTTP(w, r)
 		}
@@ -88,15 +90,15 @@ func init() { minio.DefaultRetryUnit, minio.DefaultRetryCap = 5*time.Millisecond
 
 func (s *store) minio(l *lane) *minio.Client {
 	addr, err := url.Parse(s.url)
-	l.must(err)
+	l.Must(err)
 	client, err := minio.New(addr.Host, &minio.Options{
 		Creds:      credentials.NewStaticV4("key", "secret", ""),
 		Secure:     true,
-		Transport:  l.transport,
+		Transport:  l.Transport,
 		Region:     "us-east-1",
 		MaxRetries: 4,
 	})
-	l.must(err)
+	l.Must(err)
 	return client
 }
 
@@ -108,16 +110,16 @@ func (l *lane) s3Refusal(what string, err error) {
 		l.Errorf("%s: %T %v", what, err, err)
 		return
 	}
-	l.report("%s: status %d, %s %s, bucket %s, key %s", what, e.StatusCode, e.Code, e.Message, e.BucketName, e.Key)
+	l.Report("%s: status %d, %s %s, bucket %s, key %s", what, e.StatusCode, e.Code, e.Message, e.BucketName, e.Key)
 }
 
 func TestMinioObjects(t *testing.T) {
 	compare(t, func(l *lane) {
 		c, ctx := newStore(l).minio(l), l.Context()
-		l.must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
+		l.Must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
 		exists, err := c.BucketExists(ctx, "bucket")
-		l.must(err)
-		l.report("exists: %v", exists)
+		l.Must(err)
+		l.Report("exists: %v", exists)
 
 		for _, n := range []int{0, 1, 100_000, 3 << 20} {
 			key := fmt.Sprintf("objects/%d", n)
@@ -125,79 +127,79 @@ func TestMinioObjects(t *testing.T) {
 				ContentType:  "application/x-noise",
 				UserMetadata: map[string]string{"Colour": "blue"},
 			})
-			l.must(err)
-			l.report("put %d octets as %s, tag %s", info.Size, info.Key, info.ETag)
+			l.Must(err)
+			l.Report("put %d octets as %s, tag %s", info.Size, info.Key, info.ETag)
 			stat, err := c.StatObject(ctx, "bucket", key, minio.StatObjectOptions{})
-			l.must(err)
-			l.report("\t%d octets, %s, %s, %v", stat.Size, stat.ContentType, stat.ETag, stat.UserMetadata)
+			l.Must(err)
+			l.Report("\t%d octets, %s, %s, %v", stat.Size, stat.ContentType, stat.ETag, stat.UserMetadata)
 			object, err := c.GetObject(ctx, "bucket", key, minio.GetObjectOptions{})
-			l.must(err)
-			digest, got, err := sum(object)
-			l.must(err)
-			l.must(object.Close())
-			l.report("\tgot %d octets %s", got, digest)
+			l.Must(err)
+			digest, got, err := lanes.Sum(object)
+			l.Must(err)
+			l.Must(object.Close())
+			l.Report("\tgot %d octets %s", got, digest)
 		}
 
 		// In parts, of a length that nobody knows; net/http gets a body of known length for each.
 		info, err := c.PutObject(ctx, "bucket", "parts", io.LimitReader(rand.New(rand.NewSource(2)), 12<<20), -1, minio.PutObjectOptions{PartSize: 5 << 20})
-		l.must(err)
-		l.report("put %d octets in parts, tag %s", info.Size, info.ETag)
+		l.Must(err)
+		l.Report("put %d octets in parts, tag %s", info.Size, info.ETag)
 		info, err = c.PutObject(ctx, "bucket", "parts-at-once", io.LimitReader(rand.New(rand.NewSource(3)), 12<<20), -1, minio.PutObjectOptions{PartSize: 5 << 20, ConcurrentStreamParts: true, NumThreads: 3})
-		l.must(err)
-		l.report("put %d octets in parts at once, tag %s", info.Size, info.ETag)
+		l.Must(err)
+		l.Report("put %d octets in parts at once, tag %s", info.Size, info.ETag)
 
 		object, err := c.GetObject(ctx, "bucket", "parts", minio.GetObjectOptions{})
-		l.must(err)
+		l.Must(err)
 		p := make([]byte, 1000)
 		for _, at := range []int64{10_000_000, 0, 5 << 20, 12<<20 - 1000} {
 			n, err := object.ReadAt(p, at)
-			l.report("%d octets at %d: %x %v", n, at, p[:8], err)
+			l.Report("%d octets at %d: %x %v", n, at, p[:8], err)
 		}
 		_, err = object.Seek(-500, io.SeekEnd)
-		l.must(err)
-		digest, n, err := sum(object)
-		l.must(err)
-		l.report("the last %d octets: %s", n, digest)
-		l.must(object.Close())
+		l.Must(err)
+		digest, n, err := lanes.Sum(object)
+		l.Must(err)
+		l.Report("the last %d octets: %s", n, digest)
+		l.Must(object.Close())
 
 		opts := minio.GetObjectOptions{}
-		l.must(opts.SetRange(100, 199_999))
+		l.Must(opts.SetRange(100, 199_999))
 		object, err = c.GetObject(ctx, "bucket", "parts", opts)
-		l.must(err)
-		digest, n, err = sum(object)
-		l.must(err)
-		l.must(object.Close())
-		l.report("range of %d octets: %s", n, digest)
+		l.Must(err)
+		digest, n, err = lanes.Sum(object)
+		l.Must(err)
+		l.Must(object.Close())
+		l.Report("range of %d octets: %s", n, digest)
 	})
 }
 
 func TestMinioListsAndRemoves(t *testing.T) {
 	compare(t, func(l *lane) {
 		c, ctx := newStore(l).minio(l), l.Context()
-		l.must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
+		l.Must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
 		for i := range 25 {
 			_, err := c.PutObject(ctx, "bucket", fmt.Sprintf("dir%d/file %02d ü+%%", i%3, i), strings.NewReader("x"), 1, minio.PutObjectOptions{})
-			l.must(err)
+			l.Must(err)
 		}
 		_, err := c.CopyObject(ctx, minio.CopyDestOptions{Bucket: "bucket", Object: "copy"}, minio.CopySrcOptions{Bucket: "bucket", Object: "dir0/file 00 ü+%"})
-		l.must(err)
+		l.Must(err)
 		for object := range c.ListObjects(ctx, "bucket", minio.ListObjectsOptions{Recursive: true, MaxKeys: 10}) {
-			l.must(object.Err)
-			l.report("%s, %d octets, %s", object.Key, object.Size, object.ETag)
+			l.Must(object.Err)
+			l.Report("%s, %d octets, %s", object.Key, object.Size, object.ETag)
 		}
 		for object := range c.ListObjects(ctx, "bucket", minio.ListObjectsOptions{}) {
-			l.must(object.Err)
-			l.report("top: %s", object.Key)
+			l.Must(object.Err)
+			l.Report("top: %s", object.Key)
 		}
 		doomed := c.ListObjects(ctx, "bucket", minio.ListObjectsOptions{Prefix: "dir1/", Recursive: true})
 		for failed := range c.RemoveObjects(ctx, "bucket", doomed, minio.RemoveObjectsOptions{}) {
-			l.must(failed.Err)
+			l.Must(failed.Err)
 		}
 		left := 0
 		for range c.ListObjects(ctx, "bucket", minio.ListObjectsOptions{Recursive: true}) {
 			left++
 		}
-		l.report("%d left", left)
+		l.Report("%d left", left)
 		l.s3Refusal("not empty", c.RemoveBucket(ctx, "bucket"))
 	})
 }
@@ -205,37 +207,37 @@ func TestMinioListsAndRemoves(t *testing.T) {
 func TestMinioPresigned(t *testing.T) {
 	compare(t, func(l *lane) {
 		c, ctx := newStore(l).minio(l), l.Context()
-		l.must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
+		l.Must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
 		put, err := c.PresignedPutObject(ctx, "bucket", "given", time.Hour)
-		l.must(err)
+		l.Must(err)
 		req, err := http.NewRequestWithContext(ctx, "PUT", put.String(), bytes.NewReader(octets(4, 200_000)))
-		l.must(err)
-		resp, err := l.client().Do(req)
-		l.must(err)
+		l.Must(err)
+		resp, err := l.Client().Do(req)
+		l.Must(err)
 		resp.Body.Close()
-		l.report("PUT: %s", resp.Status)
+		l.Report("PUT: %s", resp.Status)
 		get, err := c.PresignedGetObject(ctx, "bucket", "given", time.Hour, nil)
-		l.must(err)
-		resp, err = l.client().Get(get.String())
-		l.must(err)
-		digest, n, err := sum(resp.Body)
-		l.must(err)
+		l.Must(err)
+		resp, err = l.Client().Get(get.String())
+		l.Must(err)
+		digest, n, err := lanes.Sum(resp.Body)
+		l.Must(err)
 		resp.Body.Close()
-		l.report("GET: %s, %d octets %s", resp.Status, n, digest)
+		l.Report("GET: %s, %d octets %s", resp.Status, n, digest)
 	})
 }
 
 func TestMinioTrouble(t *testing.T) {
 	compare(t, func(l *lane) {
-		l.loose = true
+		l.Loose = true
 		s := newStore(l)
 		c, ctx := s.minio(l), l.Context()
-		l.must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
+		l.Must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
 
 		_, err := c.StatObject(ctx, "bucket", "missing", minio.StatObjectOptions{})
 		l.s3Refusal("missing", err)
 		object, err := c.GetObject(ctx, "bucket", "missing", minio.GetObjectOptions{})
-		l.must(err)
+		l.Must(err)
 		_, err = io.Copy(io.Discard, object)
 		l.s3Refusal("missing", err)
 
@@ -248,34 +250,34 @@ func TestMinioTrouble(t *testing.T) {
 			if err != nil {
 				l.s3Refusal("hard to put", err)
 			}
-			l.report("%s: %d attempts not made", trouble.code, left.Load())
+			l.Report("%s: %d attempts not made", trouble.code, left.Load())
 		}
 		left := s.slowDown(100, 503, "SlowDown")
 		_, err = c.PutObject(ctx, "bucket", "never put", bytes.NewReader(octets(5, 300_000)), 300_000, minio.PutObjectOptions{})
 		l.s3Refusal("never put", err)
-		l.report("given up after %d", 100-left.Load())
+		l.Report("given up after %d", 100-left.Load())
 
 		s.stall()
 		canceled, cancel := context.WithCancel(ctx)
 		object, err = c.GetObject(canceled, "bucket", "stalls", minio.GetObjectOptions{})
-		l.must(err)
+		l.Must(err)
 		_, err = io.ReadFull(object, make([]byte, 50_000))
-		l.must(err)
+		l.Must(err)
 		cancel()
 		_, err = io.Copy(io.Discard, object)
-		l.fails("canceled", err)
+		l.Fails("canceled", err)
 		object.Close()
 
 		late, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		object, err = c.GetObject(late, "bucket", "stalls", minio.GetObjectOptions{})
-		l.must(err)
+		l.Must(err)
 		_, err = io.Copy(io.Discard, object)
-		l.fails("deadline", err)
+		l.Fails("deadline", err)
 		object.Close()
 
-		nobody := &store{url: l.refused()}
+		nobody := &store{url: l.Refused()}
 		_, err = nobody.minio(l).StatObject(ctx, "bucket", "key", minio.StatObjectOptions{})
-		l.fails("refused", err)
+		l.Fails("refused", err)
 	})
 }

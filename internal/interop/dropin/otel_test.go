@@ -21,6 +21,8 @@ import (
 
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
+
+	"gohyper.dev/hyper/internal/lanes"
 )
 
 // otelhttp makes a span of each request, and otelhttptrace one of each phase. hyper's own Response, with the stream's
@@ -118,9 +120,9 @@ func ended(spans *tracetest.SpanRecorder, name string) bool {
 // The spans and their events are the same with both transports.
 func TestOpenTelemetry(t *testing.T) {
 	compare(t, func(l *lane) {
-		l.vary = []string{"Traceparent"}
-		l.loose = true
-		url := l.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		l.Vary = []string{"Traceparent"}
+		l.Loose = true
+		url := l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			switch r.URL.Path {
 			case "/hints":
@@ -135,7 +137,7 @@ func TestOpenTelemetry(t *testing.T) {
 		get := func(url string, body io.Reader, change func(*http.Request)) {
 			spans := tracetest.NewSpanRecorder()
 			provider := trace.NewTracerProvider(trace.WithSpanProcessor(spans))
-			client := &http.Client{Transport: otelhttp.NewTransport(l.transport,
+			client := &http.Client{Transport: otelhttp.NewTransport(l.Transport,
 				otelhttp.WithTracerProvider(provider),
 				otelhttp.WithPropagators(propagation.TraceContext{}),
 				otelhttp.WithClientTrace(func(ctx context.Context) *httptrace.ClientTrace { return otelhttptrace.NewClientTrace(ctx) }),
@@ -145,19 +147,19 @@ func TestOpenTelemetry(t *testing.T) {
 				method = "POST"
 			}
 			req, err := http.NewRequestWithContext(l.Context(), method, url, body)
-			l.must(err)
+			l.Must(err)
 			change(req)
 			resp, err := client.Do(req)
 			if err == nil {
-				_, _, err = sum(resp.Body)
-				l.must(err)
+				_, _, err = lanes.Sum(resp.Body)
+				l.Must(err)
 				resp.Body.Close()
 			}
 			for deadline := time.Now().Add(10 * time.Second); body != nil && !ended(spans, "http.send") && time.Now().Before(deadline); {
 				time.Sleep(time.Millisecond) // httptrace's WroteRequest may come behind the response
 			}
-			l.must(provider.Shutdown(context.Background()))
-			l.report("%s %s: %s", method, url, strings.Join(spanLines(spans), "\n\t"))
+			l.Must(provider.Shutdown(context.Background()))
+			l.Report("%s %s: %s", method, url, strings.Join(spanLines(spans), "\n\t"))
 		}
 		as := func(*http.Request) {}
 		get(url+"/first", nil, as)
@@ -167,6 +169,6 @@ func TestOpenTelemetry(t *testing.T) {
 		get(url+"/upload", strings.NewReader(strings.Repeat("x", 100_000)), as)
 		get(url+"/expect", strings.NewReader("x"), func(r *http.Request) { r.Header.Set("Expect", "100-continue") })
 		get(url+"/abort", nil, as)
-		get(l.refused(), nil, as)
+		get(l.Refused(), nil, as)
 	})
 }

@@ -29,6 +29,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/stream"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"gohyper.dev/hyper/internal/lanes"
 )
 
 // A registryLane is go-containerregistry's client, what crane is made of, and its server, behind a token service and with
@@ -45,13 +47,13 @@ type registryLane struct {
 var backoff = remote.Backoff{Duration: time.Millisecond, Factor: 1, Steps: 4}
 
 func newRegistryLane(l *lane) *registryLane {
-	l.masks = append(l.masks, regexp.MustCompile(`/blobs/uploads/[0-9]+`))
+	l.Masks = append(l.Masks, regexp.MustCompile(`/blobs/uploads/[0-9]+`))
 	r := &registryLane{lane: l, trouble: func(http.ResponseWriter, *http.Request) bool { return false }}
 	blobs := &blobStore{BlobHandler: registry.NewInMemoryBlobHandler()}
-	blobs.url = strings.Replace(l.serve(http.HandlerFunc(blobs.serve)), "127.0.0.1", "localhost", 1)
+	blobs.url = strings.Replace(l.Serve(http.HandlerFunc(blobs.serve)), "127.0.0.1", "localhost", 1)
 	server := registry.New(registry.WithBlobHandler(blobs), registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))
 	var url string
-	url = l.serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	url = l.Serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		switch {
 		case req.URL.Path == "/token":
 			r.token(w, req)
@@ -65,8 +67,8 @@ func newRegistryLane(l *lane) *registryLane {
 	}))
 	r.host = strings.TrimPrefix(url, "https://")
 	auth := &authn.Basic{Username: "user", Password: "secret"}
-	r.options = []crane.Option{crane.WithTransport(l.transport), crane.WithAuth(auth), crane.WithContext(l.Context())}
-	r.remote = []remote.Option{remote.WithTransport(l.transport), remote.WithAuth(auth), remote.WithContext(l.Context()), remote.WithRetryBackoff(backoff)}
+	r.options = []crane.Option{crane.WithTransport(l.Transport), crane.WithAuth(auth), crane.WithContext(l.Context())}
+	r.remote = []remote.Option{remote.WithTransport(l.Transport), remote.WithAuth(auth), remote.WithContext(l.Context()), remote.WithRetryBackoff(backoff)}
 	return r
 }
 
@@ -83,33 +85,33 @@ func (r *registryLane) token(w http.ResponseWriter, req *http.Request) {
 
 func (r *registryLane) ref(s string) name.Reference {
 	ref, err := name.ParseReference(r.host + "/" + s)
-	r.must(err)
+	r.Must(err)
 	return ref
 }
 
 // image makes an image, always the same one for a seed.
 func (r *registryLane) image(seed int64) v1.Image {
 	image, err := random.Image(300_000, 4, random.WithSource(rand.NewSource(seed)))
-	r.must(err)
+	r.Must(err)
 	return image
 }
 
 // reportImage pulls every octet of an image and verifies all digests.
 func (r *registryLane) reportImage(what string, image v1.Image) {
 	r.Helper()
-	r.must(validate.Image(image))
+	r.Must(validate.Image(image))
 	digest, err := image.Digest()
-	r.must(err)
+	r.Must(err)
 	layers, err := image.Layers()
-	r.must(err)
-	r.report("%s: %s", what, digest)
+	r.Must(err)
+	r.Report("%s: %s", what, digest)
 	for _, layer := range layers {
 		content, err := layer.Uncompressed()
-		r.must(err)
-		digest, n, err := sum(content)
-		r.must(err)
-		r.must(content.Close())
-		r.report("\t%d octets %s", n, digest)
+		r.Must(err)
+		digest, n, err := lanes.Sum(content)
+		r.Must(err)
+		r.Must(content.Close())
+		r.Report("\t%d octets %s", n, digest)
 	}
 }
 
@@ -155,79 +157,79 @@ func TestRegistryPushAndPull(t *testing.T) { compare(t, pushAndPull) }
 
 func pushAndPull(l *lane) {
 	r := newRegistryLane(l)
-	l.must(crane.Push(r.image(1), r.host+"/some/app:v1", r.options...))
-	l.must(crane.Push(r.image(2), r.host+"/some/app:v2", r.options...))
-	l.must(crane.Tag(r.host+"/some/app:v2", "latest", r.options...))
+	l.Must(crane.Push(r.image(1), r.host+"/some/app:v1", r.options...))
+	l.Must(crane.Push(r.image(2), r.host+"/some/app:v2", r.options...))
+	l.Must(crane.Tag(r.host+"/some/app:v2", "latest", r.options...))
 
 	digest, err := crane.Digest(r.host+"/some/app:latest", r.options...)
-	l.must(err)
-	l.report("digest %s", digest)
+	l.Must(err)
+	l.Report("digest %s", digest)
 	manifest, err := crane.Manifest(r.host+"/some/app:v1", r.options...)
-	l.must(err)
-	l.report("manifest %s", manifest)
+	l.Must(err)
+	l.Report("manifest %s", manifest)
 	head, err := crane.Head(r.host+"/some/app:v1", r.options...)
-	l.must(err)
-	l.report("head %+v", *head)
+	l.Must(err)
+	l.Report("head %+v", *head)
 	config, err := crane.Config(r.host+"/some/app:v1", r.options...)
-	l.must(err)
-	l.report("config %s", config)
+	l.Must(err)
+	l.Report("config %s", config)
 
 	image, err := crane.Pull(r.host+"/some/app:v1", r.options...)
-	l.must(err)
+	l.Must(err)
 	r.reportImage("pulled", image)
 
-	l.must(crane.Copy(r.host+"/some/app:v1", r.host+"/other/app:copied", r.options...)) // blobs are mounted
+	l.Must(crane.Copy(r.host+"/some/app:v1", r.host+"/other/app:copied", r.options...)) // blobs are mounted
 	image, err = crane.Pull(r.host+"/other/app:copied", r.options...)
-	l.must(err)
+	l.Must(err)
 	r.reportImage("copied", image)
 
 	tags, err := crane.ListTags(r.host+"/some/app", r.options...)
-	l.must(err)
+	l.Must(err)
 	repositories, err := crane.Catalog(r.host, r.options...)
-	l.must(err)
+	l.Must(err)
 	slices.Sort(repositories)
-	l.report("tags %q in %q", tags, repositories)
+	l.Report("tags %q in %q", tags, repositories)
 
-	l.must(crane.Delete(r.host+"/some/app:v1", r.options...))
+	l.Must(crane.Delete(r.host+"/some/app:v1", r.options...))
 	_, err = crane.Digest(r.host+"/some/app:v1", r.options...)
 	r.refusal("deleted", err)
-	l.report("%d tokens", r.tokens.Load())
+	l.Report("%d tokens", r.tokens.Load())
 }
 
 func TestRegistryIndexAndReferrers(t *testing.T) {
 	compare(t, func(l *lane) {
 		r := newRegistryLane(l)
 		index, err := random.Index(100_000, 2, 6, random.WithSource(rand.NewSource(3)))
-		l.must(err)
+		l.Must(err)
 		options := append(slices.Clone(r.remote), remote.WithJobs(8))
-		l.must(remote.WriteIndex(r.ref("multi/arch:all"), index, options...))
+		l.Must(remote.WriteIndex(r.ref("multi/arch:all"), index, options...))
 		pulled, err := remote.Index(r.ref("multi/arch:all"), options...)
-		l.must(err)
-		l.must(validate.Index(pulled))
+		l.Must(err)
+		l.Must(validate.Index(pulled))
 		digest, err := pulled.Digest()
-		l.must(err)
-		l.report("index %s", digest)
+		l.Must(err)
+		l.Report("index %s", digest)
 
-		l.must(remote.MultiWrite(map[name.Reference]remote.Taggable{
+		l.Must(remote.MultiWrite(map[name.Reference]remote.Taggable{
 			r.ref("many:one"):   r.image(4),
 			r.ref("many:two"):   r.image(5),
 			r.ref("many:three"): r.image(6),
 		}, options...))
 		repository, err := name.NewRepository(r.host + "/many")
-		l.must(err)
+		l.Must(err)
 		tags, err := remote.List(repository, append(slices.Clone(options), remote.WithPageSize(1))...)
-		l.must(err)
-		l.report("tags %q", tags)
+		l.Must(err)
+		l.Report("tags %q", tags)
 
 		subject, err := remote.Get(r.ref("many:one"), options...)
-		l.must(err)
+		l.Must(err)
 		signature := mutate.Subject(r.image(7), subject.Descriptor).(v1.Image)
-		l.must(remote.Write(r.ref("many:signature"), signature, options...))
+		l.Must(remote.Write(r.ref("many:signature"), signature, options...))
 		referrers, err := remote.Referrers(repository.Digest(subject.Digest.String()), options...)
-		l.must(err)
+		l.Must(err)
 		list, err := referrers.IndexManifest()
-		l.must(err)
-		l.report("referrers %+v", list.Manifests)
+		l.Must(err)
+		l.Report("referrers %+v", list.Manifests)
 	})
 }
 
@@ -236,26 +238,26 @@ func TestRegistryStreamedLayer(t *testing.T) {
 	compare(t, func(l *lane) {
 		r := newRegistryLane(l)
 		source, err := random.Layer(3<<20, types.DockerLayer, random.WithSource(rand.NewSource(8)))
-		l.must(err)
+		l.Must(err)
 		repository, err := name.NewRepository(r.host + "/streamed")
-		l.must(err)
+		l.Must(err)
 		var layer *stream.Layer
 		for try := 0; ; try++ {
 			content, err := source.Uncompressed()
-			l.must(err)
+			l.Must(err)
 			layer = stream.NewLayer(content)
 			err = remote.WriteLayer(repository, layer, r.remote...)
-			if !errors.Is(err, stream.ErrNotComputed) || try == 10 || !l.standard {
-				l.must(err)
+			if !errors.Is(err, stream.ErrNotComputed) || try == 10 || !l.Standard {
+				l.Must(err)
 				break
 			}
-			l.loose = true // net/http returned before it had closed the body, golang/go#81445
+			l.Loose = true // net/http returned before it had closed the body, golang/go#81445
 		}
 		image, err := mutate.AppendLayers(empty.Image, layer)
-		l.must(err)
-		l.must(remote.Write(r.ref("streamed:v1"), image, r.remote...))
+		l.Must(err)
+		l.Must(remote.Write(r.ref("streamed:v1"), image, r.remote...))
 		pulled, err := remote.Image(r.ref("streamed:v1"), r.remote...)
-		l.must(err)
+		l.Must(err)
 		r.reportImage("streamed", pulled)
 	})
 }
@@ -268,13 +270,13 @@ func (r *registryLane) refusal(what string, err error) {
 		r.Errorf("%s: %T %v", what, err, err)
 		return
 	}
-	r.report("%s: status %d, %v, temporary %v, of %s %s", what, e.StatusCode, e.Errors, e.Temporary(), e.Request.Method, e.Request.URL)
+	r.Report("%s: status %d, %v, temporary %v, of %s %s", what, e.StatusCode, e.Errors, e.Temporary(), e.Request.Method, e.Request.URL)
 }
 
 func TestRegistryTrouble(t *testing.T) {
 	compare(t, func(l *lane) {
 		r := newRegistryLane(l)
-		l.must(remote.Write(r.ref("app:v1"), r.image(1), r.remote...))
+		l.Must(remote.Write(r.ref("app:v1"), r.image(1), r.remote...))
 
 		_, err := remote.Image(r.ref("app:missing"), r.remote...)
 		r.refusal("missing", err)
@@ -297,13 +299,13 @@ func TestRegistryTrouble(t *testing.T) {
 			if err != nil {
 				r.refusal(fmt.Sprintf("twice %d", status), err)
 			}
-			l.report("twice %d: %d attempts not made", status, left.Load())
+			l.Report("twice %d: %d attempts not made", status, left.Load())
 		}
 
-		nobody, err := name.ParseReference(strings.TrimPrefix(l.refused(), "https://") + "/app:v1")
-		l.must(err)
+		nobody, err := name.ParseReference(strings.TrimPrefix(l.Refused(), "https://") + "/app:v1")
+		l.Must(err)
 		_, err = remote.Image(nobody, r.remote...)
-		l.fails("refused", err)
+		l.Fails("refused", err)
 	})
 }
 
@@ -311,7 +313,7 @@ func TestRegistryTrouble(t *testing.T) {
 func TestRegistryBrokenOff(t *testing.T) {
 	compare(t, func(l *lane) {
 		r := newRegistryLane(l)
-		l.must(remote.Write(r.ref("app:v1"), r.image(1), r.remote...))
+		l.Must(remote.Write(r.ref("app:v1"), r.image(1), r.remote...))
 		r.trouble = func(w http.ResponseWriter, req *http.Request) bool {
 			if !strings.Contains(req.URL.Path, "/blobs/") {
 				return false
@@ -321,22 +323,22 @@ func TestRegistryBrokenOff(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 		image, err := remote.Image(r.ref("app:v1"), r.remote...)
-		l.must(err)
+		l.Must(err)
 		layers, err := image.Layers()
-		l.must(err)
+		l.Must(err)
 		content, err := layers[0].Compressed()
-		l.must(err)
-		_, n, err := sum(content)
-		l.fails(fmt.Sprintf("broken off after %d octets", n), err)
+		l.Must(err)
+		_, n, err := lanes.Sum(content)
+		l.Fails(fmt.Sprintf("broken off after %d octets", n), err)
 		content.Close()
 	})
 }
 
 func TestRegistryCanceled(t *testing.T) {
 	compare(t, func(l *lane) {
-		l.loose = true
+		l.Loose = true
 		r := newRegistryLane(l)
-		l.must(remote.Write(r.ref("app:v1"), r.image(1), r.remote...))
+		l.Must(remote.Write(r.ref("app:v1"), r.image(1), r.remote...))
 		for _, name := range []string{"canceled", "deadline"} {
 			ctx, cancel := context.WithCancel(l.Context())
 			if name == "deadline" {
@@ -352,18 +354,18 @@ func TestRegistryCanceled(t *testing.T) {
 				return true
 			}
 			image, err := remote.Image(r.ref("app:v1"), append(slices.Clone(r.remote), remote.WithContext(ctx))...)
-			l.must(err)
+			l.Must(err)
 			layers, err := image.Layers()
-			l.must(err)
+			l.Must(err)
 			content, err := layers[0].Compressed()
-			l.must(err)
+			l.Must(err)
 			_, err = io.CopyN(io.Discard, content, 100_000)
-			l.must(err)
+			l.Must(err)
 			if name == "canceled" {
 				cancel()
 			}
-			_, n, err := sum(content)
-			l.fails(fmt.Sprintf("%s, and then %d octets", name, n), err)
+			_, n, err := lanes.Sum(content)
+			l.Fails(fmt.Sprintf("%s, and then %d octets", name, n), err)
 			content.Close()
 			cancel()
 		}
