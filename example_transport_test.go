@@ -160,3 +160,25 @@ func ExampleTransport_errors() {
 	}
 	// Output: INTERNAL_ERROR from the peer: true - may be sent again: false
 }
+
+// A request through http.Client gets what http.Request has no fields for.
+func ExampleWithRequest() {
+	client := &http.Client{Transport: &hyper.Transport{Config: config()}}
+	defer client.CloseIdleConnections()
+
+	ctx := hyper.WithRequest(ctx, func(r *hyper.Request) {
+		r.WindowManager = hyper.Manual{Stream: 64 << 10, Connection: 1 << 20}.New
+		r.Informational = func(status int, header hyper.Header) error {
+			fmt.Println(status, header.Get("link"))
+			return nil
+		}
+	})
+	req, err := http.NewRequestWithContext(ctx, "GET", server().URL+"/hints", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(text(client.Do(req)))
+	// Output:
+	// 103 </style.css>; rel=preload
+	// the page
+}

@@ -68,7 +68,8 @@ type exchange struct {
 	headerTimeout time.Duration // 0: none
 }
 
-// newExchange maps req. If that cannot be done, the body is closed.
+// newExchange maps req. If that cannot be done, or WithRequest's function does not return, the body
+// is closed.
 func newExchange(req *http.Request, disableCompression bool) (*exchange, error) {
 	x := &exchange{in: req, stream: Stream{borrows: true}}
 	if err := x.out.fromHTTP(req); err != nil {
@@ -83,9 +84,12 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 		x.body = &requestBody{in: req.Body}
 	}
 	x.memory = x.out.Body != nil
+	if f, ok := req.Context().Value(requestKey{}).(func(*Request)); ok {
+		x.amend(f)
+	}
 	x.trace = traceOf(req.Context())
 	if x.trace.wantsInterims() {
-		x.out.Informational = x.trace.informational
+		x.out.Informational = bothInformational(x.trace.informational, x.out.Informational)
 	}
 	return x, nil
 }

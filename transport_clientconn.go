@@ -36,16 +36,20 @@ func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTri
 
 // RoundTrip uses a slot that is reserved, or waits for one.
 func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
+	made := false
+	defer func() { // WithRequest's function may panic
+		if !made {
+			c.Release()
+		}
+	}()
+	x, err := newExchange(req, c.pool.DisableCompression)
+	if err != nil {
+		return nil, err
+	}
+	made = true
 	how := inTurn
 	if c.takeReserved() {
 		how = reserved
-	}
-	x, err := newExchange(req, c.pool.DisableCompression)
-	if err != nil {
-		if how == reserved {
-			c.conn.release()
-		}
-		return nil, err
 	}
 	x.headerTimeout = c.pool.ResponseHeaderTimeout
 	x.last = x.last || !c.pool.net.keepsAlive()

@@ -39,6 +39,7 @@ var hooks = []hook{
 	}},
 	{name: "Got100Continue", status: "100", expect: true, set: func(t *httptrace.ClientTrace, f func()) { t.Got100Continue = f }},
 	{name: "WithResponse", status: "200"},
+	{name: "WithRequest", unsent: true},
 }
 
 var errPanic = errors.New("the hook's own panic")
@@ -62,7 +63,10 @@ func roundTripPanicking(rt http.RoundTripper, req *http.Request) *async[*http.Re
 
 // with returns req with h set to call f.
 func (h *hook) with(req *http.Request, f func()) *http.Request {
-	if h.set == nil {
+	switch h.name {
+	case "WithRequest":
+		return withRequest(req, func(*hyper.Request) { f() })
+	case "WithResponse":
 		return req.WithContext(hyper.WithResponse(req.Context(), func(*hyper.Response) { f() }))
 	}
 	trace := &httptrace.ClientTrace{}
@@ -83,7 +87,7 @@ func TestHookThatPanicsGivesBackItsSlot(t *testing.T) {
 			t.Run(name+"/"+h.name, func(t *testing.T) {
 				eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 					// GetConn is Transport's and http.Transport's to call.
-					if !v.own && (!h.unsent || strings.HasPrefix(v.name, "Transport")) {
+					if !v.own && (h.name != "GetConn" || strings.HasPrefix(v.name, "Transport")) {
 						v.panicIn(h, end)
 					}
 				})

@@ -103,6 +103,8 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 			"hyper: FromHTTPResponse: nil *http.Response":     func() { hyper.FromHTTPResponse(nil) },
 			"hyper: WithResponse: nil context.Context":        func() { hyper.WithResponse(none, func(*hyper.Response) {}) },
 			"hyper: WithResponse: nil func(*Response)":        func() { hyper.WithResponse(ctx, nil) },
+			"hyper: WithRequest: nil context.Context":         func() { hyper.WithRequest(none, func(*hyper.Request) {}) },
+			"hyper: WithRequest: nil func(*Request)":          func() { hyper.WithRequest(ctx, nil) },
 		} {
 			func() {
 				defer func() {
