@@ -52,6 +52,12 @@ type Config struct {
 	// so it is without this; but servers send them, and net/http and curl bear it. A Transport always does.
 	TrimBlanks bool
 
+	// AssumeHTTP2 speaks HTTP/2 on a TLS connection whose peer chose no protocol by ALPN, and on one
+	// of Transport.DialTLSContext that cannot tell. RFC 9113 §3.3 requires ALPN: it is for peers
+	// that are known to speak HTTP/2 without it. A peer that chose another protocol is refused all
+	// the same. To send no ALPN at all, set TLS.NextProtos to a list that is empty and not nil.
+	AssumeHTTP2 bool
+
 	// Settings are sent behind hyper's own, in this order: extensions, which hyper ignores itself.
 	Settings []Setting
 

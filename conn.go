@@ -27,7 +27,7 @@ type Conn struct {
 	nc    net.Conn
 	below *coalescer // below nc, where Dial made it
 	start time.Time
-	tls   tlsConn // nc; nil: cleartext
+	tls   tlsConn // nc, as tlsOf has it; nil: cleartext
 
 	remote *net.Addr // for errors: they are made under mu, where nc's RemoteAddr, which may be the user's, must not be called
 
@@ -128,10 +128,12 @@ type Conn struct {
 	counts  counts
 }
 
-// NewConn speaks HTTP/2 over nc, which it owns from then on: a *tls.Conn, any net.Conn (cleartext with prior
-// knowledge, RFC 9113 §3.3), a net.Pipe, a tunnel. On a *tls.Conn it runs the handshake, under ctx, if nobody has, and
-// refuses a connection whose ALPN is not "h2" with *NotHTTP2Error and one whose TLS falls short of RFC 9113 §9.2
-// with a ConnError. It does not wait for the peer; ctx governs nothing after NewConn has returned.
+// NewConn speaks HTTP/2 over nc, which it owns from then on: a *tls.Conn, or another connection with
+// a ConnectionState method, as Transport.DialTLSContext may return; any other net.Conn (cleartext
+// with prior knowledge, RFC 9113 §3.3), a net.Pipe, a tunnel. On one of TLS it runs the handshake,
+// under ctx, unless that was done, and refuses a connection whose ALPN is not "h2" with
+// *NotHTTP2Error (see Config.AssumeHTTP2), and one whose TLS falls short of RFC 9113 §9.2 with a
+// ConnError. It does not wait for the peer; ctx governs nothing after NewConn has returned.
 //
 // On an error nc is closed, except with *NotHTTP2Error, which hands it back. An error of the TLS
 // handshake is wrapped in one that names the peer, and is ErrHandshakeTimeout where
@@ -161,8 +163,8 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	if err != nil && (refused == nil || !refused.goAway) {
 		return nil, err
 	}
-	tc, isTLS := nc.(tlsConn)
-	if isTLS {
+	tc := tlsOf(nc)
+	if tc != nil {
 		full.Scheme = or(full.Scheme, "https")
 		full.Authority = or(full.Authority, serverName)
 	}
@@ -193,9 +195,13 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		c.fields.limitTable(uint32(n))
 	}
 	c.acceptEncoding = acceptEncoding(full.Decoders)
-	c.frames = newFrameReader(receiver(nc), &c.cfg)
+	c.frames = newFrameReader(receiver(nc, tc), &c.cfg)
 	c.frames.onRead = c.recvOctets
-	if isTLS {
+	if stated, ok := tc.(*statedConn); ok { // its method is the user's: it is not called under mu
+		state := stated.ConnectionState()
+		c.tlsState.Store(&state)
+	}
+	if tc != nil {
 		c.frames.quiet, c.frames.blockSize = true, tlsBlock
 	}
 	if full.Push != nil {
@@ -352,6 +358,8 @@ func (c *Conn) overLocked() error {
 }
 
 // TLS returns the connection's TLS state, nil in cleartext. It is shared and must not be changed.
+// Of a connection of another package than crypto/tls, it has the fields that the two states share;
+// its ExportKeyingMaterial cannot be called then.
 func (c *Conn) TLS() *tls.ConnectionState {
 	if c.tls == nil {
 		return nil

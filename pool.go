@@ -141,6 +141,9 @@ func (h *host) dial(ctx context.Context, cfg *Config) (*Conn, error) {
 	if h.t.net != nil {
 		return h.t.net.connect(ctx, h, cfg)
 	}
+	if h.dialsTLS() {
+		return h.dialTLS(ctx, cfg)
+	}
 	dial := dialFunc(cfg.dialer())
 	if h.proxy != nil {
 		through, err := h.t.dialThrough(h.proxy, cfg)
@@ -166,7 +169,7 @@ func (h *host) config() *Config {
 func (h *host) only() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 || !h.t.net.keepsAlive() {
+	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 || !h.t.keepsAlive() {
 		return nil
 	}
 	if c := h.conns[0]; c.retireAt.IsZero() && c.quota == 0 && !c.suspected.Load() {
@@ -303,7 +306,7 @@ func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 
 // reserveOnLocked takes a slot on c, within what the host was found to serve.
 func (h *host) reserveOnLocked(c *pooledConn) error {
-	if !h.t.net.keepsAlive() {
+	if !h.t.keepsAlive() {
 		return c.reserve(1, 1)
 	}
 	return c.reserve(h.capacity.streams, c.allowed())
@@ -361,7 +364,7 @@ func (h *host) roomLocked() bool {
 	if most > 0 && len(h.conns)+len(h.attempts) >= most {
 		return false
 	}
-	if !h.t.net.keepsAlive() {
+	if !h.t.keepsAlive() {
 		return true
 	}
 	for _, c := range h.conns {
@@ -374,7 +377,7 @@ func (h *host) roomLocked() bool {
 
 // keepOrClose does what is best with a connection that does not speak HTTP/2.
 func (h *host) keepOrClose(nc net.Conn) {
-	if h.key.proxy == "" && h.t.Fallback == nil && !h.t.renegotiates() {
+	if h.key.proxy == "" && h.t.Fallback == nil && (h.dialsTLS() || !h.t.renegotiates()) {
 		h.t.keepSpare(h.addr, nc)
 	} else {
 		nc.Close()
@@ -395,7 +398,7 @@ func (h *host) addLocked(c *Conn) {
 	}
 	p.quota = h.capacity.requests
 	c.assumeLimit(h.capacity.limit)
-	if perHost, total := h.t.net.maxIdle(); perHost >= 0 || total >= 0 {
+	if perHost, total := h.t.maxIdle(); perHost >= 0 || total >= 0 {
 		c.tellIdle()
 	}
 	h.conns = append(h.conns, p)
@@ -442,7 +445,7 @@ func (h *host) clonedConns() []*pooledConn {
 
 // closeSurplus closes the connections without a stream that are too many, for the host or in all.
 func (h *host) closeSurplus() {
-	perHost, total := h.t.net.maxIdle()
+	perHost, total := h.t.maxIdle()
 	if perHost >= 0 {
 		closeOldest(h.clonedConns(), perHost)
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -42,6 +41,9 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := dial(ctx, network, addr)
+		if _, hooked := err.(*proxyHookError); hooked {
+			return nil, err
+		}
 		if err != nil {
 			return nil, &net.OpError{Op: "proxyconnect", Net: network, Addr: proxyAddr(u.Host), Err: withoutPrefix(err)}
 		}
@@ -79,15 +81,24 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	switch u.Scheme {
 	case "http":
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
+			header, err := t.connectHeader(ctx, u, addr)
+			if err != nil {
+				return nil, err
+			}
 			nc, err := direct(ctx, network, hostPort(u))
 			if err != nil {
 				return nil, err
 			}
-			return t.tunnelOver(ctx, nc, u, addr, t.connectHeader(u))
+			return t.tunnelOver(ctx, nc, u, connectRequest(addr, header))
 		}, nil
 	case "https":
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
-			nc, err := t.tunnelOverHTTP2(ctx, u, addr)
+			header, err := t.connectHeader(ctx, u, addr)
+			if err != nil {
+				return nil, err
+			}
+			req := connectRequest(addr, header)
+			nc, err := t.tunnelOverHTTP2(ctx, u, req)
 			if err != errNotHTTP2 {
 				return nc, err
 			}
@@ -96,7 +107,7 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 			}
 			tlsCfg := clientTLS(cfg.TLS, u.Hostname())
 			tlsCfg.NextProtos = []string{"http/1.1"}
-			return t.tunnelOver(ctx, tls.Client(&strictConn{nc}, tlsCfg), u, addr, t.connectHeader(u))
+			return t.tunnelOver(ctx, tls.Client(&strictConn{nc}, tlsCfg), u, req)
 		}, nil
 	case "socks5", "socks5h":
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -129,31 +140,19 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme)))
 }
 
-// connectHeader returns the fields of a CONNECT. The credentials are the proxy's, and are sent to nobody else.
-func (t *Transport) connectHeader(u *url.URL) http.Header {
-	h := maps.Clone(t.toProxy)
-	if h == nil {
-		h = make(http.Header)
-	}
-	if u.User != nil && h["Proxy-Authorization"] == nil {
-		h.Set("Proxy-Authorization", basicAuth(u.User))
-	}
-	return h
-}
-
 // basicAuth returns the field value of credentials (RFC 7617).
 func basicAuth(user *url.Userinfo) string {
 	password, _ := user.Password()
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
 }
 
-// tunnelOver asks the proxy at the other end of nc for a tunnel to addr, in HTTP/1.1, and returns nc as that tunnel.
-func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, addr string, header http.Header) (net.Conn, error) {
-	if header["User-Agent"] == nil && t.net == nil {
-		header.Set("User-Agent", defaultUserAgent)
+// tunnelOver sends req, a CONNECT, to the proxy at the other end of nc, in HTTP/1.1, and returns nc
+// as the tunnel.
+func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, req *http.Request) (net.Conn, error) {
+	if req.Header["User-Agent"] == nil && t.net == nil {
+		req.Header.Set("User-Agent", defaultUserAgent)
 	}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
-	req := &http.Request{Method: "CONNECT", URL: &url.URL{Opaque: addr}, Host: addr, Header: header}
 	tunnel, err := connect(nc, req, t.net.maxConnectAnswer(), func(resp *http.Response) error {
 		return t.judgeConnect(ctx, u, req, resp)
 	})
@@ -173,17 +172,6 @@ func closeSoon(nc net.Conn) {
 	force := time.AfterFunc(closeGrace, func() { raw.Close() })
 	nc.Close()
 	force.Stop()
-}
-
-// judgeConnect returns what the answer to a CONNECT means: nil is a tunnel.
-func (t *Transport) judgeConnect(ctx context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
-	if t.net != nil {
-		return t.net.judgeConnect(ctx, u, req, resp)
-	}
-	if resp.StatusCode/100 == 2 {
-		return nil
-	}
-	return &ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
 }
 
 // maxConnectAnswer bounds the header of a proxy's answer, in octets.
@@ -216,19 +204,20 @@ type earlyConn struct {
 
 func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// tunnelOverHTTP2 opens a tunnel on a connection to the proxy that others may use, too (RFC 9113 §8.5). errNotHTTP2: the
+// tunnelOverHTTP2 opens the tunnel of req on a connection to the proxy that others may use, too (RFC 9113 §8.5). errNotHTTP2: the
 // proxy does not speak it.
-func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
+func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.Request) (net.Conn, error) {
 	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme))}}, nil)
 	defer t.leave(proxy)
-	header := HeaderFromHTTP(t.connectHeader(u))
 	var r retry
 	for {
 		c, err := proxy.conn(ctx, nil, &r.turn)
 		if err != nil {
 			return nil, err
 		}
-		tunnel, err := openTunnel(ctx, c.Conn, addr, header)
+		tunnel, err := openTunnel(ctx, func(life context.Context) (net.Conn, error) {
+			return t.connectOver(life, c.Conn, u, req)
+		})
 		if err == nil {
 			proxy.answered(c)
 			return tunnel, nil
@@ -236,8 +225,9 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 		if err == errNoSlot { // the slot was taken back before it was used: that was no try
 			continue
 		}
+		_, hooked := err.(*proxyHookError)
 		// The connection may have come to its end just now.
-		if !Retryable(err) && err != ErrClosed {
+		if hooked || !Retryable(err) && err != ErrClosed {
 			return nil, err
 		}
 		delay, ok := proxy.refused(&r, c)
@@ -250,11 +240,11 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, addr string
 	}
 }
 
-// openTunnel opens a tunnel on c, where a slot is reserved for it. It outlives ctx.
-func openTunnel(ctx context.Context, c *Conn, addr string, header Header) (net.Conn, error) {
+// openTunnel opens a tunnel, which outlives ctx.
+func openTunnel(ctx context.Context, open func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
-	tunnel, err := c.connectTurn(life, addr, header, reserved)
+	tunnel, err := open(life)
 	if !stop() {
 		if err == nil {
 			tunnel.Close()

@@ -60,8 +60,11 @@ type exchange struct {
 	memory bool         // out has the body's octets, and nothing needs to read it
 	last   bool         // the connection is not to be used any more
 	tried  bool
-	roams  bool   // another connection can be found for it
-	shared bool   // the connection was made for another host
+	roams  bool // another connection can be found for it
+	shared bool // the connection was made for another host
+
+	turnedBack uint8 // how often a connection for HTTP/1.1 spoke HTTP/2 instead
+
 	stream Stream // the first try's
 	answer httpResponse
 

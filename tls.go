@@ -44,7 +44,7 @@ func (cfg *Config) dialer() func(ctx context.Context, network, addr string) (net
 	if cfg == nil || cfg.DialContext == nil {
 		return new(net.Dialer).DialContext
 	}
-	return cfg.DialContext
+	return dialOf(cfg.DialContext, nil, "Config.DialContext")
 }
 
 // dialTarget is Dial with a dial function, and with an owner for the connection.
@@ -170,6 +170,11 @@ func (e *DialError) notProcessed() bool { return e.context == nil || e.timeout >
 // forHTTP returns the error as users of net/http know it: those of dialling and of certificates
 // have its types.
 func (e *DialError) forHTTP() error {
+	if hook, ok := e.Err.(*proxyHookError); ok && e.context == nil {
+		told := *e
+		told.Err, told.asItIs = hook.error, true
+		return &told
+	}
 	switch err := e.Err.(type) {
 	case *net.OpError:
 		if e.timeout == 0 && (err.Op == "dial" || err.Op == "proxyconnect") {
@@ -283,8 +288,8 @@ type tlsOverConn interface {
 // round trip of the handshake took, 0 if the caller ran it. On an error nc is closed or handed
 // over, except where the peer is to be told by GOAWAY.
 func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration, err error) {
-	tc, ok := nc.(tlsConn)
-	if !ok {
+	tc := tlsOf(nc)
+	if tc == nil {
 		return "", 0, nil
 	}
 	ctx, cancel := dialTimeout(ctx, cfg.HandshakeTimeout)
@@ -299,7 +304,7 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 	}
 	agreed := tc.ConnectionState()
 	below := coalescerBelow(nc)
-	if agreed.NegotiatedProtocol != "h2" {
+	if agreed.NegotiatedProtocol != "h2" && !(cfg.AssumeHTTP2 && agreed.NegotiatedProtocol == "") {
 		if err := below.passThrough(); err != nil {
 			return "", 0, failed(err)
 		}
@@ -344,8 +349,12 @@ func handshakeTrips(state *tls.ConnectionState) time.Duration {
 	return 1
 }
 
-// inadequate says what RFC 9113 §9.2 finds lacking, or "".
+// inadequate says what RFC 9113 §9.2 finds lacking, or "". A version or a cipher suite of 0 is not
+// known: crypto/tls always tells them, other implementations may not.
 func inadequate(state *tls.ConnectionState) string {
+	if state.Version == 0 || state.Version == tls.VersionTLS12 && state.CipherSuite == 0 {
+		return ""
+	}
 	if state.Version < tls.VersionTLS12 {
 		return tls.VersionName(state.Version) + " is older than TLS 1.2"
 	}
@@ -363,13 +372,12 @@ func inadequate(state *tls.ConnectionState) string {
 }
 
 // receiver returns what the frames of nc are read from. TLS 1.2 and older know renegotiation.
-func receiver(nc net.Conn) io.Reader {
-	tc, ok := nc.(tlsConn)
-	if !ok {
+func receiver(nc net.Conn, tc tlsConn) io.Reader {
+	if tc == nil {
 		return nc
 	}
 	state := tc.ConnectionState()
-	if state.Version > tls.VersionTLS12 {
+	if state.Version > tls.VersionTLS12 || state.Version == 0 {
 		return nc
 	}
 	return &steadyTLS{tlsConn: tc, watched: coalescerBelow(nc).Conn == nil, unique: string(state.TLSUnique)}
@@ -425,6 +433,9 @@ func below(nc net.Conn) net.Conn {
 		return c.Conn
 	case *strictConn:
 		return c.Conn
+	}
+	if stated, ok := tlsOf(nc).(*statedConn); ok {
+		return stated.lower()
 	}
 	return nil
 }

@@ -49,9 +49,39 @@ type Transport struct {
 	// http.ProxyFromEnvironment; NoProxy is for none at all.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// ProxyConnectHeader is sent with CONNECT to proxies. It is copied when the Transport is first
-	// used.
+	// DialTLSContext makes the connections for https requests, but for those through a proxy, which
+	// Config's DialContext and TLS make. It returns a *tls.Conn, or any net.Conn that has a
+	// ConnectionState method, such as a UConn of github.com/refraction-networking/utls: the result
+	// is a tls.ConnectionState, or a struct of another package that has a string field
+	// NegotiatedProtocol. A handshake that has not been run is run, if there is a HandshakeContext
+	// or Handshake method.
+	//
+	// Where "h2" was negotiated, HTTP/2 is spoken; Conn.TLS tells what is known of the state. Where
+	// something else was, or the connection cannot tell, HTTP/1.1 is spoken on that very connection,
+	// unless Config.AssumeHTTP2 is set. A dialer that is called for HTTP/1.1 and negotiates h2 all
+	// the same fails the request where that cannot use HTTP/2, as one for a websocket.
+	//
+	// It is called without a lock and on a goroutine of its own. Its context has the values of the
+	// request that it is called for, and ends with Config.HandshakeTimeout; what is returned later
+	// is closed. Its errors are returned as those of DialContext are.
+	DialTLSContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// ProxyConnectHeader is sent with CONNECT to proxies, unless GetProxyConnectHeader is set. It is
+	// copied when the Transport is first used.
 	ProxyConnectHeader http.Header
+
+	// GetProxyConnectHeader returns the fields of a CONNECT to the proxy at proxyURL for target,
+	// host:port, in place of ProxyConnectHeader. It is called before each CONNECT; the fields are
+	// copied. A request that waits for the tunnel fails with its error.
+	GetProxyConnectHeader func(ctx context.Context, proxyURL *url.URL, target string) (http.Header, error)
+
+	// OnProxyConnectResponse is called for each response to a CONNECT, whatever its status, before
+	// that is looked at. A request that waits for the tunnel fails with its error. It may read the
+	// body of a refusal, and must not keep the response.
+	//
+	// Both are called without a lock and on the goroutine that makes the connection. The context has
+	// the values of the request that the connection is made for.
+	OnProxyConnectResponse func(ctx context.Context, proxyURL *url.URL, connectReq *http.Request, connectRes *http.Response) error
 
 	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, by prior knowledge (RFC 9113 §3.3).
 	UnencryptedHTTP2 bool
@@ -77,12 +107,17 @@ type Transport struct {
 	// returned, as any other 421 is. The connection is not shared for that host again.
 	Coalesce bool
 
-	// Fallback serves what HTTP/2 cannot. Nil: an http.Transport that speaks HTTP/1.1, with Config's DialContext and TLS, this
-	// proxy, these limits, and the connection on which the server was found not to speak HTTP/2.
+	// Fallback serves what HTTP/2 cannot. Nil: an http.Transport that speaks HTTP/1.1, with Config's
+	// DialContext and TLS, this DialTLSContext, this proxy and its hooks, these limits, and the
+	// connection on which the server was found not to speak HTTP/2.
 	Fallback http.RoundTripper
 
 	// DisableCompression keeps hyper from asking for content codings, and so from decoding any.
 	DisableCompression bool
+
+	// DisableKeepAlives makes a connection for each request, which ends with the response, as
+	// "Connection: close" does for a single one. That holds for proxies, too.
+	DisableKeepAlives bool
 
 	MaxConnsPerHost       int           // connections at once to one host, draining ones not counted; 8 where it is 0, no limit below 0
 	IdleConnTimeout       time.Duration // without a stream, until a connection is closed; 90 s where it is 0, none below 0
@@ -159,7 +194,7 @@ func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
 	if err := x.rewind(); err != nil {
 		return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
 	}
-	return t.overHTTP1(x.again())
+	return t.tryHTTP1(x)
 }
 
 // rewind makes the body ready for another try.
@@ -301,6 +336,7 @@ func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
+	sent = t.markProxied(sent)
 	resp, err := t.fallbackRoundTripper().RoundTrip(sent)
 	if resp != nil && sent != req {
 		resp.Request = req
@@ -353,6 +389,7 @@ func (t *Transport) http1() *http.Transport {
 	f := &http.Transport{
 		Proxy:                 t.proxyFor,
 		ProxyConnectHeader:    t.toProxy,
+		DisableKeepAlives:     t.DisableKeepAlives,
 		DialContext:           cfg.dialer(),
 		TLSClientConfig:       cfg.TLS.Clone(),
 		TLSHandshakeTimeout:   max(0, or(cfg.HandshakeTimeout, defaultHandshakeTimeout)),
@@ -365,27 +402,9 @@ func (t *Transport) http1() *http.Transport {
 		Protocols:             new(http.Protocols),
 	}
 	f.Protocols.SetHTTP1(true)
+	f.GetProxyConnectHeader, f.OnProxyConnectResponse = t.GetProxyConnectHeader, t.OnProxyConnectResponse
 	f.TLSClientConfig.NextProtos = nil // net/http adds its own
-	f.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if nc := t.takeSpare(addr); nc != nil {
-			return nc, nil
-		}
-		nc, err := f.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		host, _, _ := net.SplitHostPort(addr)
-		config := clientTLS(f.TLSClientConfig, host)
-		config.NextProtos = []string{"http/1.1"}
-		tc := tls.Client(nc, config)
-		ctx, cancel := dialTimeout(ctx, f.TLSHandshakeTimeout)
-		defer cancel()
-		if err := tc.HandshakeContext(ctx); err != nil { // traced by net/http
-			nc.Close()
-			return nil, tlsFailed(ctx, addr, nc, err, f.TLSHandshakeTimeout).forHTTP()
-		}
-		return tc, nil
-	}
+	f.DialTLSContext = t.fallbackDialTLS
 	t.fallback = f
 	return f
 }

@@ -52,7 +52,7 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 		how = reserved
 	}
 	x.headerTimeout = c.pool.ResponseHeaderTimeout
-	x.last = x.last || !c.pool.net.keepsAlive()
+	x.last = x.last || !c.pool.keepsAlive()
 	resp, err := x.on(c.conn, how)
 	if err == errNoSlot { // the peer has taken the reserved one back
 		resp, err = x.on(c.conn, inTurn)

@@ -1,7 +1,6 @@
 package hyper
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,8 +28,9 @@ import (
 //	ProxyConnectHeader      is sent with CONNECT
 //	GetProxyConnectHeader   is called for each CONNECT
 //	DialContext, Dial       make the connections
-//	DialTLSContext, DialTLS make the TLS connections. One that has a ConnectionState that says h2 is
-//	                        used for HTTP/2, any other for HTTP/1.1
+//	DialTLSContext, DialTLS make the TLS connections, also those to https proxies. One that has a
+//	                        ConnectionState that says h2 is used for HTTP/2, as with
+//	                        Transport.DialTLSContext, any other for HTTP/1.1
 //	TLSClientConfig         is used, with h2 and http/1.1 in NextProtos as Protocols allows. t gets a
 //	                        copy that says so
 //	TLSHandshakeTimeout     bounds the handshake
@@ -219,13 +219,19 @@ func (c *configured) newPool() (*Transport, error) {
 		return nil, err
 	}
 	pool := &Transport{
-		Proxy:                 t.Proxy,
-		UnencryptedHTTP2:      c.unencrypted(),
-		DisableCompression:    t.DisableCompression,
+		Proxy:              t.Proxy,
+		UnencryptedHTTP2:   c.unencrypted(),
+		DisableCompression: t.DisableCompression,
+		DisableKeepAlives:  t.DisableKeepAlives,
+
+		GetProxyConnectHeader:  t.GetProxyConnectHeader,
+		OnProxyConnectResponse: t.OnProxyConnectResponse,
+
 		MaxConnsPerHost:       or(max(0, t.MaxConnsPerHost), -1),
 		IdleConnTimeout:       or(max(0, t.IdleConnTimeout), -1),
 		ResponseHeaderTimeout: t.ResponseHeaderTimeout,
 		base:                  cfg,
+		toProxy:               t.ProxyConnectHeader,
 	}
 	if pool.Proxy == nil {
 		pool.Proxy = NoProxy
@@ -235,37 +241,19 @@ func (c *configured) newPool() (*Transport, error) {
 	}
 	pool.net = &netHTTP{
 		//lint:ignore SA1019 it is honoured
-		dial: dialOf(t.DialContext, t.Dial, "DialContext"),
+		dial: dialOf(t.DialContext, t.Dial, "http.Transport.DialContext"),
 		//lint:ignore SA1019 it is honoured
-		dialTLS: dialOf(t.DialTLSContext, t.DialTLS, "DialTLSContext"),
+		dialTLS: dialOf(t.DialTLSContext, t.DialTLS, "http.Transport.DialTLSContext"),
 		tls:     configuredTLS(t.TLSClientConfig, c.protocols),
 		given:   t,
 	}
 	if pool.net.dial == nil {
 		pool.net.dial = new(net.Dialer).DialContext
 	}
-	cfg.DialContext = pool.net.dial
+	cfg.DialContext, pool.DialTLSContext = pool.net.dial, pool.net.dialTLS
 	pool.fallback = pool.net.http1(pool, c.given.Clone())
 	cfg.Monitor.watch(pool)
 	return pool, nil
-}
-
-// dialOf returns the dialer that net/http would use of its two, or nil.
-func dialOf(withContext dialFunc, without func(network, addr string) (net.Conn, error), name string) dialFunc {
-	if withContext == nil && without == nil {
-		return nil
-	}
-	return func(ctx context.Context, network, addr string) (nc net.Conn, err error) {
-		if withContext != nil {
-			nc, err = withContext(ctx, network, addr)
-		} else {
-			nc, err = without(network, addr)
-		}
-		if nc == nil && err == nil {
-			err = fmt.Errorf("hyper: http.Transport.%s returned no connection and no error", name)
-		}
-		return nc, err
-	}
 }
 
 // config returns the configuration of connections, or why t's wishes cannot be met.

@@ -26,7 +26,7 @@ const (
 // made already: then another is begun when that has taken dialPatience. The context of an attempt
 // has the values of that request's, for its trace, and does not end with it.
 func (h *host) attemptLocked() {
-	if !h.t.net.keepsAlive() { // each request needs a connection of its own
+	if !h.t.keepsAlive() { // each request needs a connection of its own
 		for n := len(h.attempts); n < len(h.waiting) && h.roomLocked(); n++ {
 			h.beginAttemptLocked(h.waiting[n])
 		}
@@ -130,7 +130,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 		h.http1Until = time.Now().Add(http1Memory)
 		h.popAllLocked(err)
 	case err == nil || ended: // no request waited; those that came since then are served below
-	case !h.t.net.keepsAlive():
+	case !h.t.keepsAlive():
 		if len(h.waiting) > 0 {
 			h.popLocked(nil, err)
 		}

@@ -28,9 +28,7 @@ func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, err
 	given := *cfg
 	given.Scheme, given.Authority = h.key.scheme, h.key.authority()
 	if h.key.scheme == "https" {
-		if nc, err = asTLS(nc); err != nil {
-			return nil, err
-		}
+		return newConnTLS(ctx, nc, &given, &h.owner)
 	}
 	return newConn(ctx, nc, &given, &h.owner)
 }
@@ -72,8 +70,8 @@ func serverTLS(config *tls.Config, host string) *tls.Config {
 
 // shakeHands runs the handshake of nc, if it has one. On an error nc is closed.
 func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn) error {
-	tc, ok := nc.(tlsConn)
-	if !ok {
+	tc := tlsOf(nc)
+	if tc == nil {
 		return nil
 	}
 	if d := n.given.TLSHandshakeTimeout; d > 0 {
@@ -103,30 +101,6 @@ type timeoutError string
 func (e timeoutError) Error() string   { return string(e) }
 func (e timeoutError) Timeout() bool   { return true }
 func (e timeoutError) Temporary() bool { return true }
-
-// asTLS returns a connection of DialTLSContext's as newConn wants it: with a ConnectionState and a
-// handshake.
-func asTLS(nc net.Conn) (net.Conn, error) {
-	if _, ok := nc.(tlsConn); ok {
-		return nc, nil
-	}
-	stated, ok := nc.(interface{ ConnectionState() tls.ConnectionState })
-	if !ok || stated.ConnectionState().NegotiatedProtocol != "h2" {
-		return nil, &NotHTTP2Error{Conn: nc}
-	}
-	return statedConn{nc, stated.ConnectionState()}, nil
-}
-
-// A statedConn is a TLS connection that has no HandshakeContext.
-type statedConn struct {
-	net.Conn
-	state tls.ConnectionState
-}
-
-func (s statedConn) ConnectionState() tls.ConnectionState { return s.state }
-
-// HandshakeContext has nothing to do.
-func (statedConn) HandshakeContext(context.Context) error { return nil }
 
 func isSOCKS(u *url.URL) bool { return u.Scheme == "socks5" || u.Scheme == "socks5h" }
 
@@ -184,7 +158,7 @@ func (n *netHTTP) tunnel(ctx context.Context, t *Transport, u *url.URL, addr str
 		}
 		return dial(ctx, "tcp", addr)
 	}
-	header, err := n.connectHeader(ctx, u, addr)
+	header, err := t.connectHeader(ctx, u, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -194,39 +168,7 @@ func (n *netHTTP) tunnel(ctx context.Context, t *Transport, u *url.URL, addr str
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	return t.tunnelOver(ctx, nc, u, addr, header)
-}
-
-// connectHeader returns the fields of a CONNECT.
-func (n *netHTTP) connectHeader(ctx context.Context, u *url.URL, addr string) (http.Header, error) {
-	header := n.given.ProxyConnectHeader
-	if n.given.GetProxyConnectHeader != nil {
-		var err error
-		if header, err = n.given.GetProxyConnectHeader(ctx, u, addr); err != nil {
-			return nil, err
-		}
-	}
-	header = header.Clone()
-	if header == nil {
-		header = make(http.Header)
-	}
-	if u.User != nil { // net/http's has priority over the caller's
-		header.Set("Proxy-Authorization", basicAuth(u.User))
-	}
-	return header, nil
-}
-
-// judgeConnect returns what the answer to a CONNECT means, with the text of net/http's errors.
-func (n *netHTTP) judgeConnect(ctx context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
-	if hook := n.given.OnProxyConnectResponse; hook != nil {
-		if err := hook(ctx, u, req, resp); err != nil {
-			return err
-		}
-	}
-	if resp.StatusCode == 200 {
-		return nil
-	}
-	return &connectRefusedError{ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}}
+	return t.tunnelOver(ctx, nc, u, connectRequest(addr, header))
 }
 
 // A connectRefusedError is a ConnectStatusError that reads as net/http's, which programs know by
@@ -251,8 +193,14 @@ func (n *netHTTP) http1(pool *Transport, f *http.Transport) *http.Transport {
 		f.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
 	f.DialTLSContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
+		if ctx.Value(viaProxy{}) != nil {
+			return n.dialHTTP1(ctx, addr)
+		}
 		if nc := pool.takeSpare(syntax.Lower(addr)); nc != nil {
 			return nc, nil
+		}
+		if n.dialTLS != nil {
+			return pool.fallbackTLS(ctx, addr)
 		}
 		return n.dialHTTP1(ctx, addr)
 	}
@@ -267,9 +215,6 @@ func (n *netHTTP) maxConnectAnswer() int64 {
 	return or(max(0, n.given.MaxResponseHeaderBytes), netHTTPHeaderBytes)
 }
 
-// keepsAlive reports whether a connection may serve a second request.
-func (n *netHTTP) keepsAlive() bool { return n == nil || !n.given.DisableKeepAlives }
-
 // maxIdle returns how many connections without a stream may be kept, to a host and in all; -1: any
 // number.
 func (n *netHTTP) maxIdle() (perHost, total int) {
@@ -277,7 +222,7 @@ func (n *netHTTP) maxIdle() (perHost, total int) {
 	switch {
 	case n == nil:
 		return perHost, total
-	case n.given.DisableKeepAlives || n.given.MaxIdleConnsPerHost < 0:
+	case n.given.MaxIdleConnsPerHost < 0:
 		perHost = 0
 	case n.given.MaxIdleConnsPerHost > 0:
 		perHost = n.given.MaxIdleConnsPerHost

@@ -13,10 +13,19 @@ import (
 // peer has agreed. ctx governs the tunnel to its end. Another answer than 2xx is a *ConnectStatusError.
 func (c *Conn) Connect(ctx context.Context, authority string, header Header) (net.Conn, error) {
 	mustHave(ctx != nil, "Conn.Connect", "context.Context")
-	return c.connectTurn(ctx, authority, header, inTurn)
+	resp, err := c.connectTurn(ctx, authority, header, inTurn)
+	if err != nil {
+		return nil, err
+	}
+	if resp.Status/100 != 2 {
+		resp.Body.Close()
+		return nil, &ConnectStatusError{Status: resp.Status, Header: resp.Header}
+	}
+	return resp.s.NetConn(), nil
 }
 
-func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how turn) (net.Conn, error) {
+// connectTurn sends CONNECT and returns the response, whatever its status.
+func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how turn) (*Response, error) {
 	s := &Stream{}
 	if err := c.openTurn(ctx, s, &Request{Method: "CONNECT", Authority: authority, Header: header}, endByCaller, how); err != nil {
 		return nil, err
@@ -26,11 +35,7 @@ func (c *Conn) connectTurn(ctx context.Context, authority string, header Header,
 		s.abort(err)
 		return nil, err
 	}
-	if resp.Status/100 != 2 {
-		resp.Body.Close()
-		return nil, &ConnectStatusError{Status: resp.Status, Header: resp.Header}
-	}
-	return s.NetConn(), nil
+	return resp, nil
 }
 
 // A ConnectStatusError is a proxy's refusal of a tunnel.

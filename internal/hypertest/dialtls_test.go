@@ -1,0 +1,475 @@
+package hypertest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A foreignState is the state of another implementation of TLS.
+type foreignState struct {
+	Version            uint16
+	HandshakeComplete  bool
+	NegotiatedProtocol string
+	ServerName         string
+	CipherSuite        foreignSuite
+	PeerCertificates   []string // of another type than crypto/tls's
+	secret             int
+}
+
+type foreignSuite uint16
+
+// A foreignConn is a connection of another implementation of TLS.
+type foreignConn struct {
+	net.Conn
+	tc *tls.Conn
+}
+
+func (c *foreignConn) ConnectionState() foreignState {
+	state := c.tc.ConnectionState()
+	return foreignState{state.Version, state.HandshakeComplete, state.NegotiatedProtocol, state.ServerName,
+		foreignSuite(state.CipherSuite), []string{"none"}, 1}
+}
+
+// A lateConn of it has not run its handshake, and knows no context.
+type lateConn struct{ *foreignConn }
+
+func (c lateConn) Handshake() error { return c.tc.Handshake() }
+
+// A muteConn tells nothing of its TLS.
+type muteConn struct{ net.Conn }
+
+// A numberedConn has a ConnectionState of another meaning.
+type numberedConn struct{ net.Conn }
+
+func (numberedConn) ConnectionState() int { return 1 }
+
+// wrappers are the forms that a connection of DialTLSContext may have.
+var wrappers = []struct {
+	name     string
+	wrap     func(*tls.Conn) net.Conn
+	mute     bool // it cannot tell what was negotiated
+	shaken   bool // the dialer runs the handshake
+	tls12    bool
+	untraced bool // hyper has no handshake to run
+}{
+	{name: "crypto/tls", wrap: func(tc *tls.Conn) net.Conn { return tc }},
+	{name: "crypto/tls, handshake done", wrap: func(tc *tls.Conn) net.Conn { return tc }, shaken: true, untraced: true},
+	{name: "ConnectionState alone", wrap: func(tc *tls.Conn) net.Conn { return telling{tc, tc} }, shaken: true, untraced: true},
+	{name: "another package's", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} }, shaken: true, untraced: true},
+	{name: "another package's, TLS 1.2", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} }, shaken: true, untraced: true, tls12: true},
+	{name: "another package's, Handshake", wrap: func(tc *tls.Conn) net.Conn { return lateConn{&foreignConn{tc, tc}} }},
+	{name: "mute", wrap: func(tc *tls.Conn) net.Conn { return muteConn{tc} }, mute: true, shaken: true, untraced: true},
+	{name: "odd", wrap: func(tc *tls.Conn) net.Conn { return numberedConn{tc} }, mute: true, shaken: true, untraced: true},
+}
+
+// A tlsPeer is a dialer for TLS, and the server behind it.
+type tlsPeer struct {
+	t       *testing.T
+	wrap    func(*tls.Conn) net.Conn
+	shaken  bool
+	max     uint16
+	offers  []string // of the server
+	servers chan net.Conn
+	dialed  atomic.Int32
+	last    atomic.Value // the net.Conn that was returned
+}
+
+func (p *tlsPeer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	p.dialed.Add(1)
+	client, server := h2test.Pipe()
+	config := namedTLS()
+	config.NextProtos, config.MaxVersion = []string{"h2", "http/1.1"}, p.max
+	tc := tls.Client(client, config)
+	p.servers <- h2test.TLSServer(server, p.offers...)
+	if p.shaken {
+		if err := tc.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+	}
+	nc := p.wrap(tc)
+	p.last.Store(struct{ net.Conn }{nc})
+	return nc, nil
+}
+
+// returned is the connection that dial returned last.
+func (p *tlsPeer) returned() net.Conn { return p.last.Load().(struct{ net.Conn }).Conn }
+
+func newTLSPeer(t *testing.T, wrap func(*tls.Conn) net.Conn, offers ...string) *tlsPeer {
+	return &tlsPeer{t: t, wrap: wrap, offers: offers, servers: make(chan net.Conn, 100)}
+}
+
+// transport returns a Transport that makes TLS connections with p.
+func (p *tlsPeer) transport(cfg *hyper.Config) *hyper.Transport {
+	tr := &hyper.Transport{Proxy: hyper.NoProxy, DialTLSContext: p.dial, Config: cfg}
+	p.t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+func getURL(t *testing.T, rt http.RoundTripper, target string) *async[*http.Response] {
+	req, err := http.NewRequestWithContext(t.Context(), "GET", target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return start(func() (*http.Response, error) { return rt.RoundTrip(req) })
+}
+
+func TestDialTLSContextMakesConnectionsOfAnyForm(t *testing.T) {
+	for _, w := range wrappers {
+		t.Run(w.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTLSPeer(t, w.wrap, "h2")
+				p.shaken = w.shaken
+				if w.tls12 {
+					p.max = tls.VersionTLS12
+				}
+				var got net.Conn
+				traced := 0
+				trace := &httptrace.ClientTrace{
+					GotConn:          func(info httptrace.GotConnInfo) { got = info.Conn },
+					TLSHandshakeDone: func(tls.ConnectionState, error) { traced++ },
+				}
+				req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", "https://example.com/", nil)
+				tr := p.transport(&hyper.Config{AssumeHTTP2: w.mute})
+				call := start(func() (*http.Response, error) { return tr.RoundTrip(req) })
+				peer := h2test.NewPeer(t, <-p.servers)
+				peer.Handshake()
+				peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
+				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+				resp := call.want(t, "the response")
+				if got != p.returned() {
+					t.Errorf("GotConn tells of %T", got)
+				}
+				if (traced == 1) == w.untraced {
+					t.Errorf("%d handshakes are traced", traced)
+				}
+				switch {
+				case w.mute && resp.TLS != nil:
+					t.Errorf("a state of TLS: %+v", resp.TLS)
+				case !w.mute && (resp.TLS == nil || resp.TLS.NegotiatedProtocol != "h2" || resp.TLS.ServerName != "example.com" ||
+					!resp.TLS.HandshakeComplete || resp.TLS.CipherSuite == 0 || w.tls12 != (resp.TLS.Version == tls.VersionTLS12)):
+					t.Errorf("the state of TLS is %+v", resp.TLS)
+				}
+				peer.Ignore(wire.GoAway)
+				tr.CloseIdleConnections()
+			})
+		})
+	}
+}
+
+// What is not h2 is spoken to in HTTP/1.1, on the connection on which that was found out.
+func TestDialTLSContextFallsBackOnTheSameConnection(t *testing.T) {
+	for _, w := range wrappers {
+		for _, offers := range [][]string{{"http/1.1"}, nil} {
+			t.Run(fmt.Sprint(w.name, offers), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newTLSPeer(t, w.wrap, offers...)
+					p.shaken = w.shaken
+					tr := p.transport(nil)
+					call := getURL(t, tr, "https://example.com/")
+					server := <-p.servers
+					serveHello(server)
+					resp := call.want(t, "the response")
+					wantBody(t, "the body", resp.Body, "hello")
+					resp.Body.Close()
+					synctest.Wait()
+					if n := p.dialed.Load(); n != 1 || resp.ProtoMajor != 1 {
+						t.Errorf("%s after %d dials", resp.Proto, n)
+					}
+					tr.CloseIdleConnections()
+					server.Close()
+				})
+			})
+		}
+	}
+}
+
+// serveHello serves requests over HTTP/1.1.
+func serveHello(nc net.Conn) {
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "hello")
+	}), TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}}
+	l := &oneListener{conns: make(chan net.Conn, 1)}
+	l.conns <- nc
+	go srv.Serve(l)
+}
+
+// A oneListener has one connection.
+type oneListener struct{ conns chan net.Conn }
+
+func (l *oneListener) Accept() (net.Conn, error) {
+	select {
+	case nc := <-l.conns:
+		return nc, nil
+	default:
+		return nil, io.EOF
+	}
+}
+func (l *oneListener) Close() error   { return nil }
+func (l *oneListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Without ALPN, HTTP/2 is spoken where the caller says so, at every door of hyper's own.
+func TestAssumeHTTP2SpeaksItWithoutALPN(t *testing.T) {
+	for _, assume := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newTLSPeer(t, func(tc *tls.Conn) net.Conn { return tc }) // the server knows no ALPN
+			nc, err := p.dial(t.Context(), "tcp", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := <-p.servers
+			go server.(*tls.Conn).Handshake()
+			conn, err := hyper.NewConn(t.Context(), nc, &hyper.Config{AssumeHTTP2: assume})
+			if !assume {
+				var other *hyper.NotHTTP2Error
+				if !errors.As(err, &other) || other.Conn != nc {
+					t.Errorf("got %v", err)
+				}
+				nc.Close()
+				server.Close()
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer := h2test.NewPeer(t, server)
+			peer.Handshake()
+			call := getAsync(conn, "/")
+			peer.WantHeaders("the request", 1, ":scheme: https")
+			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+			call.want(t, "the response")
+			conn.Close()
+			peer.Ignore(wire.GoAway)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // another protocol is another protocol
+		p := newTLSPeer(t, func(tc *tls.Conn) net.Conn { return tc }, "http/1.1")
+		tr := p.transport(&hyper.Config{AssumeHTTP2: true})
+		call := getURL(t, tr, "https://example.com/")
+		serveHello(<-p.servers)
+		if resp := call.want(t, "the response"); resp.ProtoMajor != 1 {
+			t.Errorf("served by %s", resp.Proto)
+		}
+		tr.CloseIdleConnections()
+	})
+}
+
+// NewConn judges a connection as Transport does.
+func TestNewConnTakesTLSOfAnyForm(t *testing.T) {
+	for _, w := range wrappers {
+		if w.mute {
+			continue // it is cleartext, as far as can be seen
+		}
+		for _, protocol := range []string{"h2", "http/1.1"} {
+			t.Run(w.name+" "+protocol, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newTLSPeer(t, w.wrap, protocol)
+					p.shaken = w.shaken
+					dialed := start(func() (net.Conn, error) { return p.dial(t.Context(), "tcp", "") })
+					server := <-p.servers
+					go server.(*tls.Conn).Handshake()
+					nc := dialed.want(t, "a connection")
+					conn, err := hyper.NewConn(t.Context(), nc, nil)
+					if protocol != "h2" {
+						var other *hyper.NotHTTP2Error
+						if !errors.As(err, &other) || other.Conn != nc || other.Negotiated != protocol {
+							t.Errorf("got %v, %+v", err, other)
+						}
+						nc.Close()
+						server.Close()
+						return
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					peer := h2test.NewPeer(t, server)
+					peer.Handshake()
+					call := getAsync(conn, "/")
+					peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
+					peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+					call.want(t, "the response")
+					if s := conn.TLS(); s == nil || s.NegotiatedProtocol != "h2" {
+						t.Errorf("the state of TLS is %+v", s)
+					}
+					conn.Close()
+					peer.Ignore(wire.GoAway)
+				})
+			})
+		}
+	}
+}
+
+func namedTLS() *tls.Config {
+	config := h2test.ClientTLS()
+	config.ServerName = "example.com"
+	return config
+}
+
+// A dialer that misbehaves costs its requests, and nothing else.
+func TestDialTLSContextThatMisbehaves(t *testing.T) {
+	silent := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		client, _ := h2test.Pipe()
+		return lateConn{&foreignConn{client, tls.Client(client, namedTLS())}}, nil
+	}
+	for name, c := range map[string]struct {
+		dial dialFunc
+		text string
+		is   error
+	}{
+		"nothing": {func(context.Context, string, string) (net.Conn, error) { return nil, nil },
+			"Transport.DialTLSContext returned no connection and no error", nil},
+		"an error": {func(context.Context, string, string) (net.Conn, error) { return nil, errNoDial }, errNoDial.Error(), errNoDial},
+		"hangs": {func(context.Context, string, string) (net.Conn, error) { time.Sleep(time.Hour); return nil, errNoDial },
+			"not done within Config.HandshakeTimeout", hyper.ErrHandshakeTimeout},
+		"a silent handshake": {silent, "not done within Config.HandshakeTimeout", hyper.ErrHandshakeTimeout},
+		"closed": {func(context.Context, string, string) (net.Conn, error) {
+			client, _ := h2test.Pipe()
+			client.Close()
+			return tls.Client(client, namedTLS()), nil
+		}, "TLS handshake with", net.ErrClosed},
+		"closed, handshake done": {func(context.Context, string, string) (net.Conn, error) {
+			client, _ := h2test.Pipe()
+			client.Close()
+			return stateOnly{client, tls.ConnectionState{NegotiatedProtocol: "h2"}}, nil
+		}, "closed", net.ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := &hyper.Transport{Proxy: hyper.NoProxy, DialTLSContext: c.dial}
+				begin := time.Now()
+				err := getURL(t, tr, "https://example.com/").wantErr(t, "no connection")
+				if !strings.Contains(err.Error(), c.text) || c.is != nil && !errors.Is(err, c.is) {
+					t.Errorf("%T %v", err, err)
+				}
+				if !hyper.Retryable(err) {
+					t.Errorf("%v is not Retryable", err)
+				}
+				if took := time.Since(begin); took > 15*time.Second {
+					t.Errorf("it took %v", took)
+				}
+				time.Sleep(2 * time.Hour)
+			})
+		})
+	}
+}
+
+// A stateOnly connection tells what little it knows.
+type stateOnly struct {
+	net.Conn
+	state tls.ConnectionState
+}
+
+func (c stateOnly) ConnectionState() tls.ConnectionState { return c.state }
+
+// A state without a version and a cipher suite is not known to be inadequate.
+func TestDialTLSContextNeedsTheProtocolAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := h2test.Pipe()
+		tr := &hyper.Transport{Proxy: hyper.NoProxy, DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+			return stateOnly{client, tls.ConnectionState{NegotiatedProtocol: "h2"}}, nil
+		}}
+		call := getURL(t, tr, "https://example.com/")
+		peer := h2test.NewPeer(t, server)
+		peer.Handshake()
+		peer.WantHeaders("the request", 1)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		call.want(t, "the response")
+		peer.Ignore(wire.GoAway)
+		tr.CloseIdleConnections()
+	})
+}
+
+// It makes no connections through a proxy, or to one, nor for http.
+func TestDialTLSContextIsForDirectConnectionsOfTLS(t *testing.T) {
+	for _, target := range []string{"https://example.com/", "http://example.com/"} {
+		for _, proxy := range []string{"http", "https", "socks5", ""} {
+			var dialed, dialedTLS atomic.Int32
+			tr := &hyper.Transport{
+				Proxy: hyper.NoProxy, UnencryptedHTTP2: proxy == "",
+				Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+					dialed.Add(1)
+					return nil, errNoDial
+				}},
+				DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+					dialedTLS.Add(1)
+					return nil, errNoDial
+				},
+			}
+			if proxy != "" {
+				tr.Proxy = http.ProxyURL(&url.URL{Scheme: proxy, Host: "proxy.example:3128"})
+			}
+			err := getURL(t, tr, target).wantErr(t, "no connection")
+			want := proxy == "" && strings.HasPrefix(target, "https")
+			if got := dialedTLS.Load() > 0; got != want || (dialed.Load() > 0) == want || !errors.Is(err, errNoDial) {
+				t.Errorf("%s, proxy %q: DialTLSContext called %d times, DialContext %d: %v", target, proxy, dialedTLS.Load(), dialed.Load(), err)
+			}
+		}
+	}
+}
+
+// Of several servers behind a name, some may speak HTTP/2 and others not. No request fails for that.
+func TestDialTLSContextOfMixedServers(t *testing.T) {
+	doors := map[string]func(*tlsPeer) http.RoundTripper{
+		"Transport": func(p *tlsPeer) http.RoundTripper { return p.transport(nil) },
+		"ConfigureTransport": func(p *tlsPeer) http.RoundTripper {
+			tr := &http.Transport{DialTLSContext: p.dial}
+			if err := hyper.ConfigureTransport(tr, nil); err != nil {
+				p.t.Fatal(err)
+			}
+			p.t.Cleanup(tr.CloseIdleConnections)
+			return tr
+		},
+	}
+	for name, door := range doors {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTLSPeer(t, func(tc *tls.Conn) net.Conn { return tc }, "http/1.1")
+				rt := door(p)
+				call := getURL(t, rt, "https://example.com/")
+				old := <-p.servers
+				serveHello(old)
+				call.want(t, "from a server without HTTP/2").Body.Close()
+				old.Close()
+				synctest.Wait()
+
+				p.offers = []string{"h2"}
+				body := &countedBody{Reader: strings.NewReader("hello")}
+				req, _ := http.NewRequestWithContext(t.Context(), "POST", "https://example.com/", body)
+				upload := start(func() (*http.Response, error) { return rt.RoundTrip(req) })
+				go (<-p.servers).(*tls.Conn).Handshake() // the fallback's
+				peer := h2test.NewPeer(t, <-p.servers)
+				peer.Handshake()
+				peer.WantHeaders("the request", 1, ":method: POST")
+				peer.WantData("the body, which cannot be had again", 1, 0, 5)
+				peer.Ignore(wire.Data, wire.GoAway)
+				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+				if resp := upload.want(t, "from a server with HTTP/2"); resp.ProtoMajor != 2 || name == "Transport" && resp.Request != req {
+					t.Errorf("%s for %v", resp.Proto, resp.Request)
+				}
+				synctest.Wait()
+				if n := body.closes.Load(); n != 1 {
+					t.Errorf("the body was closed %d times", n)
+				}
+				if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
+					c.CloseIdleConnections()
+				}
+			})
+		})
+	}
+}

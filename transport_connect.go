@@ -1,0 +1,89 @@
+package hyper
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+)
+
+// keepsAlive reports whether a connection may serve a second request.
+func (t *Transport) keepsAlive() bool { return !t.DisableKeepAlives }
+
+// maxIdle returns how many connections without a stream may be kept, to a host and in all; -1: any
+// number.
+func (t *Transport) maxIdle() (perHost, total int) {
+	perHost, total = t.net.maxIdle()
+	if t.DisableKeepAlives {
+		perHost = 0
+	}
+	return perHost, total
+}
+
+// connectHeader returns the fields of a CONNECT for addr. The credentials of the proxy's URL are
+// sent to the proxy and to no other host.
+func (t *Transport) connectHeader(ctx context.Context, u *url.URL, addr string) (http.Header, error) {
+	header := t.toProxy
+	if t.GetProxyConnectHeader != nil {
+		var err error
+		if header, err = t.GetProxyConnectHeader(ctx, u, addr); err != nil {
+			return nil, hookError(err)
+		}
+	}
+	if header = header.Clone(); header == nil {
+		header = make(http.Header)
+	}
+	// With net/http, what the URL says has priority.
+	if u.User != nil && (t.net != nil || header["Proxy-Authorization"] == nil) {
+		header.Set("Proxy-Authorization", basicAuth(u.User))
+	}
+	return header, nil
+}
+
+// judgeConnect returns what the response to a CONNECT means: nil is a tunnel.
+func (t *Transport) judgeConnect(ctx context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
+	if t.OnProxyConnectResponse != nil {
+		if err := t.OnProxyConnectResponse(ctx, u, req, resp); err != nil {
+			return hookError(err)
+		}
+	}
+	refusal := ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
+	switch {
+	case t.net != nil && resp.StatusCode != 200: // net/http takes no other status
+		return &connectRefusedError{refusal}
+	case resp.StatusCode/100 != 2:
+		return &refusal
+	}
+	return nil
+}
+
+// A proxyHookError is what GetProxyConnectHeader or OnProxyConnectResponse returned: the request
+// fails with that very error.
+type proxyHookError struct{ error }
+
+func hookError(err error) error { return &proxyHookError{err} }
+
+func (e *proxyHookError) Unwrap() error { return e.error }
+
+// connectRequest is a CONNECT for addr, as hooks see it.
+func connectRequest(addr string, header http.Header) *http.Request {
+	return &http.Request{Method: "CONNECT", URL: &url.URL{Opaque: addr}, Host: addr, Header: header}
+}
+
+// connectOver sends req, a CONNECT, on c, where a slot is reserved for it. The stream of a tunnel is
+// not the hook's to read.
+func (t *Transport) connectOver(ctx context.Context, c *Conn, u *url.URL, req *http.Request) (net.Conn, error) {
+	resp, err := c.connectTurn(ctx, req.Host, HeaderFromHTTP(req.Header), reserved)
+	if err != nil {
+		return nil, err
+	}
+	answer := resp.HTTP(req)
+	if resp.Status/100 == 2 {
+		answer.Body = http.NoBody
+	}
+	if err := t.judgeConnect(ctx, u, req, answer); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp.s.NetConn(), nil
+}
