@@ -21,7 +21,9 @@ func tlsOf(nc net.Conn) tlsConn {
 	if !method.IsValid() || !returnsState(method.Type()) {
 		return nil
 	}
-	return &statedConn{Conn: nc, state: func() tls.ConnectionState { return convertState(method.Call(nil)[0]) }}
+	return &statedConn{Conn: nc, state: func() tls.ConnectionState {
+		return convertState(method.Call(nil)[0])
+	}}
 }
 
 // returnsState reports whether a method of type t returns what a handshake agreed on.

@@ -41,7 +41,9 @@ func (t *Transport) connectHeader(ctx context.Context, u *url.URL, addr string) 
 }
 
 // judgeConnect returns what the response to a CONNECT means: nil is a tunnel.
-func (t *Transport) judgeConnect(ctx context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
+func (t *Transport) judgeConnect(
+	ctx context.Context, u *url.URL, req *http.Request, resp *http.Response,
+) error {
 	if t.OnProxyConnectResponse != nil {
 		if err := t.OnProxyConnectResponse(ctx, u, req, resp); err != nil {
 			return hookError(err)
@@ -72,7 +74,9 @@ func connectRequest(addr string, header http.Header) *http.Request {
 
 // connectOver sends req, a CONNECT, on c, where a slot is reserved for it. The stream of a tunnel is
 // not the hook's to read.
-func (t *Transport) connectOver(ctx context.Context, c *Conn, u *url.URL, req *http.Request) (net.Conn, error) {
+func (t *Transport) connectOver(
+	ctx context.Context, c *Conn, u *url.URL, req *http.Request,
+) (net.Conn, error) {
 	resp, err := c.connectTurn(ctx, req.Host, HeaderFromHTTP(req.Header), reserved)
 	if err != nil {
 		return nil, err
