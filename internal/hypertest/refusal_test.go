@@ -2,6 +2,7 @@ package hypertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,31 +26,48 @@ type crowdedServer struct {
 	limit     int  // streams at once on a connection, REFUSED_STREAM beyond; 0: no limit
 	perConn   int  // requests on a connection, then GOAWAY; 0: no limit
 	firstOnly bool // perConn is of the first connection alone
-	refuse    bool // every request, always
+	refuse    bool // every request, always; with firstOnly, on the first connection
 	goAway    bool // comes at once, and nothing is processed
+	strict    bool // a stream beyond limit is a connection error
+	silent    bool // the first connection says nothing after its first response
+	tls       bool
 
 	mu    *sync.Mutex
 	dials int
 	seen  map[string]int // how often each path was processed
 }
 
+// mostDials ends a client that connects again for ever, without a pause.
+const mostDials = 1000
+
 func (s *crowdedServer) dial(context.Context, string, string) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	s.mu.Lock()
-	s.dials++
-	perConn := s.perConn
-	if s.firstOnly && s.dials > 1 {
-		perConn = 0
+	defer s.mu.Unlock()
+	if s.dials++; s.dials >= mostDials {
+		return nil, errors.New("too many connections")
 	}
-	s.mu.Unlock()
-	peer := h2test.NewPeer(s.t, server)
-	peer.AutoPing()
-	go s.serve(peer, perConn)
+	conn := *s
+	if s.firstOnly && s.dials > 1 {
+		conn.perConn, conn.refuse = 0, false
+	}
+	conn.silent = s.silent && s.dials == 1
+	var end net.Conn = server
+	if s.tls {
+		end = h2test.TLSServer(server, "h2")
+	}
+	peer := h2test.NewPeer(s.t, end)
+	if conn.silent {
+		peer.Ignore(wire.Ping)
+	} else {
+		peer.AutoPing()
+	}
+	go conn.serve(peer)
 	return client, nil
 }
 
 // serve plays the server on one connection.
-func (s *crowdedServer) serve(peer *h2test.Peer, perConn int) {
+func (s *crowdedServer) serve(peer *h2test.Peer) {
 	peer.WriteSettings(s.announce...)
 	open, requests, last := make(chan struct{}, 1<<16), 0, uint32(0)
 	var writing sync.Mutex
@@ -64,6 +82,11 @@ func (s *crowdedServer) serve(peer *h2test.Peer, perConn int) {
 			writing.Lock()
 			peer.WriteSettingsAck()
 			writing.Unlock()
+		case s.silent && requests > 0:
+		case f.Type == wire.Headers && s.strict && len(open) >= s.limit:
+			peer.WriteGoAway(last, wire.ProtocolError, "")
+			peer.Close()
+			return
 		case f.Type == wire.Headers && s.goAway:
 			writing.Lock()
 			peer.WriteGoAway(0, wire.NoError, "")
@@ -75,7 +98,7 @@ func (s *crowdedServer) serve(peer *h2test.Peer, perConn int) {
 			writing.Unlock()
 		case f.Type == wire.Headers:
 			open <- struct{}{}
-			if requests++; requests == perConn {
+			if requests++; requests == s.perConn {
 				last = f.StreamID
 				writing.Lock()
 				peer.WriteGoAway(last, wire.NoError, "")
@@ -130,53 +153,71 @@ func (s *crowdedServer) transports() map[string]func() http.RoundTripper {
 	return map[string]func() http.RoundTripper{
 		"net/http": func() http.RoundTripper {
 			tr := priorKnowledge(s.dial)
+			if s.tls {
+				tr = &http.Transport{DialContext: s.dial, TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true}
+			}
 			s.t.Cleanup(tr.CloseIdleConnections)
 			return tr
 		},
-		"Transport":          func() http.RoundTripper { return transportDoor(s.t, s.dial, hyper.Config{}) },
-		"ConfigureTransport": func() http.RoundTripper { return configuredCleartextDoor(s.t, s.dial, hyper.Config{}) },
+		"Transport": func() http.RoundTripper { return transportDoor(s.t, s.dial, hyper.Config{}) },
+		"ConfigureTransport": func() http.RoundTripper {
+			if s.tls {
+				return configuredDoor(s.t, s.dial, hyper.Config{})
+			}
+			return configuredCleartextDoor(s.t, s.dial, hyper.Config{})
+		},
 	}
+}
+
+// A crowdedRow is a crowdedServer with what it is asked.
+type crowdedRow struct {
+	name              string
+	server            crowdedServer
+	callers, requests int
+}
+
+var limitOf1 = []wire.Setting{{ID: wire.SettingMaxConcurrentStreams, Value: 1}}
+
+var crowdedRows = []crowdedRow{
+	{"GoAwayAfterOneOf150", crowdedServer{perConn: 1, firstOnly: true}, 150, 150},
+	{"GoAwayAfterOneOf500", crowdedServer{perConn: 1, firstOnly: true}, 500, 500},
+	{"AnnouncedLimitOf1With150Callers", crowdedServer{announce: limitOf1, limit: 1}, 150, 150},
+	{"AnnouncedLimitOf1With600Callers", crowdedServer{announce: limitOf1, limit: 1}, 600, 600},
+	{"HiddenLimitOf1With400Callers", crowdedServer{limit: 1}, 400, 400},
+	{"HiddenLimitOf2With400Callers", crowdedServer{limit: 2}, 400, 400},
+	{"TenRequestsAConnection", crowdedServer{perConn: 10}, 100, 1000},
+	{"OneRequestAConnection", crowdedServer{perConn: 1}, 100, 400},
+}
+
+// play runs row over a client of transports, and returns the server, too.
+func (row crowdedRow) play(t *testing.T, client string) (f figure, s *crowdedServer) {
+	s = &row.server
+	s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
+	rt := s.transports()[client]()
+	start := time.Now()
+	failed, err := s.ask(rt, row.callers, row.requests)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return figure{bad: failed, of: row.requests, dials: s.dials, took: time.Since(start), err: err}, s
 }
 
 // RFC 9113 §8.7: a request that was refused, or is above the last stream of a GOAWAY, has not been
 // processed. However little a server takes at once, every such request is served in the end.
 func TestRequestsAtACrowdedServerDoNotFail(t *testing.T) {
-	one := []wire.Setting{{ID: wire.SettingMaxConcurrentStreams, Value: 1}}
-	for _, row := range []struct {
-		name              string
-		server            crowdedServer
-		callers, requests int
-	}{
-		{"GoAwayAfterOneOf150", crowdedServer{perConn: 1, firstOnly: true}, 150, 150},
-		{"GoAwayAfterOneOf500", crowdedServer{perConn: 1, firstOnly: true}, 500, 500},
-		{"AnnouncedLimitOf1With150Callers", crowdedServer{announce: one, limit: 1}, 150, 150},
-		{"AnnouncedLimitOf1With600Callers", crowdedServer{announce: one, limit: 1}, 600, 600},
-		{"HiddenLimitOf1With400Callers", crowdedServer{limit: 1}, 400, 400},
-		{"HiddenLimitOf2With400Callers", crowdedServer{limit: 2}, 400, 400},
-		{"TenRequestsAConnection", crowdedServer{perConn: 10}, 100, 1000},
-		{"OneRequestAConnection", crowdedServer{perConn: 1}, 100, 400},
-	} {
-		names := []string{"net/http", "Transport", "ConfigureTransport"}
-		if raceEnabled { // it makes everything slow, and net/http is not what it is to look at
-			names, row.callers, row.requests = names[1:], row.callers/4, row.requests/4
+	for _, row := range crowdedRows {
+		if raceEnabled { // it makes everything slow
+			row.callers, row.requests = row.callers/4, row.requests/4
 		}
-		for _, name := range names {
-			t.Run(row.name+"/"+name, func(t *testing.T) {
+		for _, client := range []string{"Transport", "ConfigureTransport"} {
+			t.Run(row.name+"/"+client, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s := row.server
-					s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
-					rt := s.transports()[name]()
-					start := time.Now()
-					failed, err := s.ask(rt, row.callers, row.requests)
+					f, s := row.play(t, client)
+					t.Log(f)
+					if f.bad > 0 {
+						t.Errorf("%d of %d failed, one with %v", f.bad, f.of, f.err)
+					}
 					s.mu.Lock()
 					defer s.mu.Unlock()
-					t.Logf("%d of %d failed, %d connections, %v; %v", failed, row.requests, s.dials, time.Since(start), err)
-					if name == "net/http" {
-						return // for comparison
-					}
-					if failed > 0 {
-						t.Errorf("%d of %d failed, one with %v", failed, row.requests, err)
-					}
 					for path, n := range s.seen {
 						if n != 1 {
 							t.Errorf("%s was processed %d times", path, n)
