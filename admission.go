@@ -139,7 +139,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how t
 		return err
 	}
 	switch {
-	case c.slotFreeLocked() && s.waiting.Empty():
+	case s.waiting.Empty() && c.makeSlotFreeLocked():
 		s.used++
 		return nil
 	case how == ifFree:
@@ -211,6 +211,9 @@ func (c *Conn) reserve(streams int, requests int64) error {
 	defer c.unlock() // there is no news in this for the owner, who may hold a lock of its own
 	s := &c.slots
 	err := errNoSlot
+	if streams > 0 && s.used >= streams {
+		c.releaseHeldLocked()
+	}
 	if (streams == 0 || s.used < streams) && (requests == 0 || c.counts.opened+int64(s.reserved) < requests) {
 		err = c.takeSlotLocked(context.Background(), nil, ifFree)
 	}
@@ -219,7 +222,7 @@ func (c *Conn) reserve(streams int, requests int64) error {
 		s.reserved++
 	case errNoSlot:
 		s.wanted = true
-		c.pingForSlotsLocked()
+		c.askForSlotsLocked()
 	}
 	return err
 }
@@ -315,19 +318,73 @@ func (c *Conn) needsAnswerLocked() bool {
 	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.Empty())
 }
 
-// pingForSlotsLocked sends a PING if its answer is needed. One PING at a time; none otherwise:
-// servers count them (golang/go#76296).
+// pingForSlotsLocked sends a PING if its answer is needed, or has slots come free without one.
 func (c *Conn) pingForSlotsLocked() {
-	if len(c.slots.reset) == 0 || !c.needsAnswerLocked() || c.err != nil {
-		return
+	if !c.askForSlotsLocked() && c.releaseHeldLocked() {
+		c.admitLocked()
 	}
-	if len(c.pings) > 0 {
-		if at := c.askAgainAtLocked(); at > c.clock() {
-			c.armLocked(at)
-			return
-		}
+}
+
+// askForSlotsLocked sends a PING if its answer is needed: one at a time, since servers count them
+// (golang/go#76296). It reports whether there is no answer needed, or one will come.
+func (c *Conn) askForSlotsLocked() bool {
+	if len(c.slots.reset) == 0 || !c.needsAnswerLocked() || c.err != nil {
+		return true
+	}
+	if at := c.askAgainAtLocked(); at > c.clock() {
+		c.armLocked(at)
+		return true
+	}
+	if !c.mayAskForSlotsLocked() {
+		return false
 	}
 	c.sendPingLocked(&ping{slots: true})
+	c.pinging.forSlots = true
+	return true
+}
+
+// mayAskForSlotsLocked reports whether a PING for slots may be sent. There is one at most until the
+// peer has sent DATA or HEADERS (golang/go#70575): a server that was sent more of them ends the
+// connection, and all requests on it.
+func (c *Conn) mayAskForSlotsLocked() bool {
+	return !c.pinging.forSlots && c.mayPingLocked(oneEarlyPing)
+}
+
+// holdsSlotsLocked reports whether a stream that is reset now holds its slot: whether a PING may be
+// sent that frees it, or is under way.
+func (c *Conn) holdsSlotsLocked() bool { return !c.pinging.forSlots || c.pinging.unacked }
+
+// releaseHeldLocked frees the slots of streams that we reset, where no PING may be sent or is under
+// way that would. RST_STREAM reaches the peer before the requests that use them, and a peer that
+// counts the streams longer refuses those requests. It reports whether it has freed any.
+func (c *Conn) releaseHeldLocked() bool {
+	s := &c.slots
+	if s.held == 0 && len(s.reset) < pingResetMarks || len(c.pings) > 0 && c.askAgainAtLocked() > c.clock() {
+		return false
+	}
+	if c.mayAskForSlotsLocked() {
+		return false
+	}
+	freed := s.held > 0
+	for id, m := range s.reset {
+		if m.held {
+			m.held = false
+			s.reset[id] = m
+			s.used--
+			s.held--
+		}
+	}
+	if len(s.reset) >= pingResetMarks {
+		s.confirm(math.MaxUint64)
+		c.trimLaterLocked()
+	}
+	return freed
+}
+
+// makeSlotFreeLocked reports whether one stream more may be opened, if need be in a slot that is
+// held in vain.
+func (c *Conn) makeSlotFreeLocked() bool {
+	return c.slotFreeLocked() || c.releaseHeldLocked() && c.slotFreeLocked()
 }
 
 // mark remembers a stream that we reset. Beyond maxResetMarks pushes are not remembered.

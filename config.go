@@ -77,10 +77,27 @@ type Config struct {
 	MaxDecodedSize  int64
 	MaxDecodedRatio int64
 
+	// KeepAlive is the time of silence before a PING asks whether the peer lives. Where it is set,
+	// there is a PING each time the peer has sent nothing for so long, whatever the server thinks
+	// of that: a gRPC server, by default, ends a connection at the third PING that comes less than
+	// five minutes after the one before, unless it has sent DATA or HEADERS in between.
+	//
+	// Where it is 0, PINGs stay within that. While a stream is open, they are sent after 30 s of
+	// silence, then 60 s, then every five minutes (and 5 s). While none is open, one is sent after
+	// 30 s, and another when two hours have passed. The peer's DATA and HEADERS, and each new
+	// request, begin the count anew. A dead connection is found PingTimeout after the next PING:
+	// within a minute of a new request to which nothing comes, and within 5 min 20 s in a longer
+	// silence. That also holds for a new request if two PINGs have come early by the server's
+	// count, for earlier requests, and it has sent neither DATA nor HEADERS since.
+	//
+	// Below 0 there are no such PINGs. A Transport sends one PING in five minutes at most to a host
+	// that has ended a connection with "too_many_pings", and waits twice as long each time that
+	// happens again, whatever KeepAlive is, up to two hours.
+	KeepAlive time.Duration
+
 	HandshakeTimeout      time.Duration // Dial and TLS, and then until the peer's SETTINGS; 10 s
 	SettingsTimeout       time.Duration // until the peer acknowledges our SETTINGS; 10 s
-	KeepAlive             time.Duration // of silence before a PING asks whether the peer lives; 30 s
-	PingTimeout           time.Duration // until the answer to that PING, a frame, or 4 KiB of one; 15 s
+	PingTimeout           time.Duration // until the answer to a PING of KeepAlive, a frame, or 4 KiB of one; 15 s
 	WriteStallTimeout     time.Duration // of the peer not accepting a write; 30 s
 	WindowStallTimeout    time.Duration // of a reader waiting at a receive window that its manager keeps shut; off
 	ExpectContinueTimeout time.Duration // how long Expect: 100-continue holds a body back; 1 s
@@ -145,7 +162,6 @@ func (cfg *Config) withDefaults() (Config, error) {
 	c.MaxDecodedRatio = or(c.MaxDecodedRatio, defaultDecodedRatio)
 	c.HandshakeTimeout = or(c.HandshakeTimeout, defaultHandshakeTimeout)
 	c.SettingsTimeout = or(c.SettingsTimeout, 10*time.Second)
-	c.KeepAlive = or(c.KeepAlive, 30*time.Second)
 	c.PingTimeout = or(c.PingTimeout, 15*time.Second)
 	c.WriteStallTimeout = or(c.WriteStallTimeout, 30*time.Second)
 	c.ExpectContinueTimeout = or(c.ExpectContinueTimeout, defaultContinueTimeout)

@@ -35,8 +35,8 @@ func TestZeroConfigIsAGoodClient(t *testing.T) {
 		if c.MaxDecodedSize != 1<<30 || c.MaxDecodedRatio != 1000 {
 			t.Errorf("%s: decoding %d %d", name, c.MaxDecodedSize, c.MaxDecodedRatio)
 		}
-		got := []time.Duration{c.HandshakeTimeout, c.SettingsTimeout, c.KeepAlive, c.PingTimeout, c.WriteStallTimeout, c.ExpectContinueTimeout}
-		want := []time.Duration{10 * time.Second, 10 * time.Second, 30 * time.Second, 15 * time.Second, 30 * time.Second, time.Second}
+		got := []time.Duration{c.HandshakeTimeout, c.SettingsTimeout, c.PingTimeout, c.WriteStallTimeout, c.ExpectContinueTimeout}
+		want := []time.Duration{10 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second, time.Second}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: timeouts %v, want %v", name, got, want)
 		}

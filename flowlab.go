@@ -77,6 +77,7 @@ func (l *lab) Open() uint32 {
 
 func (l *lab) Headers(stream uint32, length int64) {
 	l.c.readClockLocked()
+	l.c.recvMessageLocked()
 	if s := l.c.streams[stream]; s != nil {
 		s.bodyLeft = length
 		s.mustLocked(state.RecvHeaders)
@@ -87,6 +88,7 @@ func (l *lab) Headers(stream uint32, length int64) {
 func (l *lab) Data(stream uint32, n int, end bool) error {
 	c := l.c
 	c.readClockLocked()
+	c.recvMessageLocked()
 	s := c.streams[stream]
 	if s == nil || !c.window.receive(n, 0) || !s.window.receive(n, 0) {
 		return fmt.Errorf("stream %d: DATA of %d octets exceeds a window", stream, n)

@@ -19,7 +19,6 @@ type liveness struct {
 	timerAt    time.Duration // when it fires, 0: not set
 	lastRecv   time.Duration // when the peer last sent anything
 	progressAt time.Duration // when it last ended a frame, or had sent progressOctets of one
-	unfinished int           // octets read since then
 	silentFrom time.Duration // when we wrote first since then, for streams that are open; 0: not yet
 	heard      uint64        // octets written by us when the peer last sent anything
 	writeSince time.Duration // since when the write in progress has made none, 0: none is in progress
@@ -27,13 +26,14 @@ type liveness struct {
 
 	pings        []*ping // sent and not answered, in order
 	pingsSent    uint64  // their number
-	probes       int     // sent for window managers, of the burst
+	pinging      pinging
 	probedAt     time.Duration
 	probedOctets uint64 // c.queued then: without traffic of ours since, no probe
 
 	settingsSent, settingsAcked uint64
 
-	acksQueued int           // acknowledgments of SETTINGS and PING that the peer has not accepted
+	acksQueued int32         // acknowledgments of SETTINGS and PING that the peer has not accepted
+	unfinished int32         // octets read since progressAt
 	noise      bucket.Bucket // frames that carry nothing, and interim responses
 	provoked   bucket.Bucket // streams that we reset because the peer broke a rule
 }
@@ -123,6 +123,11 @@ func (c *Conn) tick() {
 	}
 	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
 		c.sendPingLocked(&ping{keeper: true})
+		c.pinging.silence = min(c.pinging.silence+1, uint8(len(silences)-1))
+	}
+	if at := c.staleAtLocked(); at > 0 && c.now >= at {
+		c.pinging.stale = true
+		c.suspected.Store(true)
 	}
 	if at := c.shrinkAtLocked(); at > 0 && c.now >= at {
 		c.shrinkLocked()
@@ -153,10 +158,10 @@ func (c *Conn) armDueLocked() {
 }
 
 // deadlinesLocked lists when something may become due, 0 where nothing can.
-func (c *Conn) deadlinesLocked() [10]time.Duration {
+func (c *Conn) deadlinesLocked() [11]time.Duration {
 	return [...]time.Duration{
 		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
-		c.unclaimedByLocked(), c.slotPingByLocked(), c.trimAt,
+		c.unclaimedByLocked(), c.slotPingByLocked(), c.trimAt, c.staleAtLocked(),
 	}
 }
 
@@ -234,14 +239,6 @@ func (c *Conn) settingsByLocked() time.Duration {
 	return 0
 }
 
-// keepAliveAtLocked is when silence makes us ask.
-func (c *Conn) keepAliveAtLocked() time.Duration {
-	if c.cfg.KeepAlive < 0 || c.corked || c.keeperLocked() != nil {
-		return 0
-	}
-	return c.progressAt + c.cfg.KeepAlive
-}
-
 // pingByLocked is when an unanswered question means that the peer is dead. Whole frames show that
 // it is not, and so do many octets of a large one, behind which the answer may be stuck.
 func (c *Conn) pingByLocked() time.Duration {
@@ -299,8 +296,8 @@ func (c *Conn) keeperLocked() *ping {
 const minSilence = 100 * time.Millisecond
 
 // suspectLocked is called when the request of s has timed out. If the peer has sent nothing since it
-// was written, a PING asks at once whether the peer lives, and a Transport prefers other connections
-// until something comes.
+// was written, a PING asks at once whether the peer lives, if that is not one too many, and a
+// Transport prefers other connections until something comes.
 func (c *Conn) suspectLocked(s *Stream) {
 	sent := s.headersStart >= c.heard && s.headersStart < c.written
 	silent := c.silentFrom > 0 && c.clock()-c.silentFrom >= max(minSilence, 2*c.minRTT)
@@ -308,9 +305,22 @@ func (c *Conn) suspectLocked(s *Stream) {
 		return
 	}
 	c.suspected.Store(true)
-	if c.keeperLocked() == nil {
+	if c.keeperLocked() != nil {
+		return
+	}
+	if p := c.lastPingLocked(); p != nil && p.end > s.headersStart && (p.slots || p.prober != nil) {
+		p.keeper = true // it serves as well
+		c.armLocked(c.pingByLocked())
+	} else if c.mayPingLocked(twoEarlyPings) {
 		c.sendPingLocked(&ping{keeper: true})
 	}
+}
+
+func (c *Conn) lastPingLocked() *ping {
+	if len(c.pings) == 0 {
+		return nil
+	}
+	return c.pings[len(c.pings)-1]
 }
 
 func (c *Conn) writeByLocked() time.Duration {
@@ -327,6 +337,7 @@ func (c *Conn) watchWriteLocked() {
 	if c.silentFrom == 0 {
 		c.silentFrom = c.wroteAt
 	}
+	c.requestWrittenLocked(c.wroteAt)
 	if at := c.writeByLocked(); at > 0 {
 		c.armLocked(at)
 	}
@@ -334,6 +345,7 @@ func (c *Conn) watchWriteLocked() {
 
 // Ping measures a round trip: it sends a PING (RFC 9113 §6.7) and waits for the answer. Servers are known to end
 // connections that ping often; every few minutes is polite, and Config.KeepAlive pings by itself.
+// Ping always sends one, and Config.KeepAlive counts it.
 func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	mustHave(ctx != nil, "Conn.Ping", "context.Context")
 	c.mu.Lock()
@@ -371,6 +383,7 @@ func (c *Conn) dropPingLocked(p *ping) {
 func (c *Conn) sendPingLocked(p *ping) {
 	c.pingsSent++
 	p.number, p.sent = c.pingsSent, c.clock()
+	c.countPingLocked(p.sent)
 	c.pings = append(c.pings, p)
 	var data [8]byte
 	binary.BigEndian.PutUint64(data[:], p.number)
@@ -406,13 +419,17 @@ func (c *Conn) askAgainAtLocked() (at time.Duration) {
 // probeRTTLocked is ProbeRTT's budget. Servers allow a few PINGs without traffic of ours between them.
 func (c *Conn) probeRTTLocked(w *Window) bool {
 	const burst, interval = 3, 10 * time.Second
-	if len(c.pings) > 0 || c.err != nil || c.probes > 0 && c.queued == c.probedOctets {
+	k := &c.pinging
+	if len(c.pings) > 0 || c.err != nil || k.probes > 0 && c.queued == c.probedOctets {
 		return false
 	}
-	if c.probes >= burst && c.now-c.probedAt < interval {
+	if !c.mayPingLocked(noEarlyPing) {
 		return false
 	}
-	c.probes++
+	if k.probes >= burst && c.now-c.probedAt < interval {
+		return false
+	}
+	k.probes = min(k.probes+1, burst)
 	c.probedAt = c.now
 	c.sendPingLocked(&ping{prober: w})
 	c.probedOctets = c.queued
@@ -433,6 +450,9 @@ func (c *Conn) recvPingLocked(f *frame) error {
 
 // recvPingAckLocked takes the answer to PING number.
 func (c *Conn) recvPingAckLocked(number uint64) error {
+	if number == c.pingsSent {
+		c.pinging.ackedLocked(c.now)
+	}
 	i := slices.IndexFunc(c.pings, func(p *ping) bool { return p.number == number })
 	if i < 0 {
 		return c.noiseLocked() // an answer to nothing we asked, or that is not waited for any more

@@ -55,7 +55,8 @@ type host struct {
 	reminder   bool       // forget will be called, when there is nothing to remember any more
 	capacity   capacity
 	retries    retryBudget
-	sharing    *sharing // of another host's connections; nil: none was looked for
+	sharing    *sharing   // of another host's connections; nil: none was looked for
+	pings      pingMemory // has a lock of its own
 }
 
 // A pooledConn is a connection of a host's. The host's lock guards it.
@@ -119,7 +120,8 @@ func (t *Transport) forgetLocked(h *host) {
 	if len(h.conns) > 0 || len(h.attempts) > 0 || h.reminder {
 		return
 	}
-	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered(), h.sharing.remembered())
+	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered(),
+		h.sharing.remembered(), h.pings.remembered())
 	if left <= 0 {
 		delete(t.hosts, h.key)
 		t.books.release(h.owner.book)
@@ -257,7 +259,7 @@ func (h *host) reserveLocked() *pooledConn {
 				return nil
 			}
 		}
-		var best *pooledConn
+		var best, suspected *pooledConn
 		least := 0
 		for i := 0; i < len(h.conns); i++ {
 			c := h.conns[i]
@@ -273,12 +275,17 @@ func (h *host) reserveLocked() *pooledConn {
 				i--
 				continue
 			}
-			if c.suspected.Load() && h.roomLocked() {
+			if c.suspected.Load() {
+				c.confirm()
+				suspected = c
 				continue
 			}
 			if best == nil || load < least {
 				best, least = c, load
 			}
+		}
+		if best == nil && suspected != nil && !h.roomLocked() {
+			best = suspected
 		}
 		if best == nil {
 			return nil
@@ -297,7 +304,7 @@ func (h *host) reserveLocked() *pooledConn {
 // reserveOtherLocked looks for a free slot where the least loaded connection has none: limits differ.
 func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 	for _, c := range h.conns {
-		if c != full && !c.suspected.Load() && h.reserveOnLocked(c) == nil {
+		if c != full && (!c.suspected.Load() || !h.roomLocked()) && h.reserveOnLocked(c) == nil {
 			return c
 		}
 	}
@@ -343,6 +350,7 @@ func (h *host) serveLocked() {
 	if len(h.waiting) > 0 && h.roomLocked() {
 		h.attemptLocked()
 	}
+	h.endPausedLocked()
 }
 
 // popLocked serves the first who waits.
@@ -398,6 +406,7 @@ func (h *host) addLocked(c *Conn) {
 	}
 	p.quota = h.capacity.requests
 	c.assumeLimit(h.capacity.limit)
+	c.obeyPings(&h.pings)
 	if perHost, total := h.t.maxIdle(); perHost >= 0 || total >= 0 {
 		c.tellIdle()
 	}

@@ -36,11 +36,11 @@ func (c *Conn) recvOctets(n int) {
 	c.lastRecv, c.silentFrom, c.heard = c.now, 0, c.written
 	if c.suspected.Load() {
 		c.suspected.Store(false)
-		c.news = true
+		c.pinging.stale, c.news = false, true
 	}
 	c.reading, c.resting = false, false
 	c.counts.received += int64(n)
-	if c.unfinished += n; c.unfinished >= progressOctets {
+	if c.unfinished += int32(n); c.unfinished >= progressOctets {
 		c.progressLocked()
 	}
 	c.mu.Unlock()
@@ -131,8 +131,10 @@ func (c *Conn) beforeReadLocked() {
 func (c *Conn) dispatchLocked(f *frame) error {
 	switch f.Type {
 	case wire.Data:
+		c.recvMessageLocked()
 		return c.recvDataLocked(f)
 	case wire.Headers:
+		c.recvMessageLocked()
 		return c.recvHeadersLocked(f)
 	case wire.PushPromise:
 		return c.recvPushPromiseLocked(f)
@@ -341,6 +343,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	c.owner.count(goAwaysReceived, ErrCode(code))
 	told.answers = c.draining && told.Code == NoError && (c.goAway == nil || c.goAway.answers)
 	c.goAway = c.named(told)
+	c.recvComplaintLocked(told)
 	c.news = true
 	c.slots.waiting.WakeAll()
 	for id, s := range c.streams {

@@ -148,6 +148,7 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 		c.news = true
 		c.beginDrainingLocked(ReasonExhausted)
 	}
+	c.pinging.requested = true
 	if len(c.streams) == 1 {
 		c.silentFrom = 0
 	}
@@ -542,7 +543,8 @@ func (s *Stream) sendResetLocked(code ErrCode) {
 	c.owner.count(resetsSent, code)
 	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(code)))
 	// What was granted and is not announced yet, the peer will never hear of.
-	c.slots.mark(s.id, resetMark{ping: c.pingsSent, credit: s.window.credit - s.window.pending, held: s.push == nil})
+	held := s.push == nil && c.holdsSlotsLocked()
+	c.slots.mark(s.id, resetMark{ping: c.pingsSent, credit: s.window.credit - s.window.pending, held: held})
 }
 
 // abort resets the stream because of something on this side: its context, its body, its caller.
@@ -632,6 +634,9 @@ func (s *Stream) removeLocked() {
 	delete(c.streams, s.id)
 	if len(c.streams) == 0 {
 		c.idleSince = c.clock()
+		if at := c.staleAtLocked(); at > 0 {
+			c.armLocked(at)
+		}
 		c.news = c.news || c.slots.tellsIdle
 	}
 	s.unwatchLocked()

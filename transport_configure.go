@@ -67,7 +67,7 @@ import (
 //	MaxReceiveBufferPerConnection  what all streams hold and may receive. Refused where
 //	                               cfg.WindowManager is set
 //	MaxReceiveBufferPerStream      the same for each stream
-//	SendPingTimeout                silence before a PING; 0 is cfg.KeepAlive
+//	SendPingTimeout                silence before each PING; 0 is cfg.KeepAlive
 //	PingTimeout                    until its answer; 0 is cfg.PingTimeout
 //	WriteByteTimeout               of the peer not accepting a write; 0 is cfg.WriteStallTimeout
 //	PermitProhibitedCipherSuites   is refused: hosts that choose one are served over HTTP/1.1

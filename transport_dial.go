@@ -13,6 +13,7 @@ type attempt struct {
 	place  *place      // the request that it was begun for
 	covers uint64      // the requests that waited when it was begun: those with a turn up to this
 	beside *time.Timer // begins another attempt
+	paused bool        // it has not begun to dial
 }
 
 const (
@@ -38,12 +39,12 @@ func (h *host) attemptLocked() {
 }
 
 func (h *host) beginAttemptLocked(p *place) {
-	a := &attempt{place: p, covers: h.turns}
+	a := &attempt{place: p, covers: h.turns, paused: true}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(a.place.ctx))
 	delay := max(0, time.Until(h.dialAfter))
 	if len(h.conns) > 0 && h.conns[0].suspected.Load() { // its peer may yet answer the PING
-		delay = max(delay, suspicionGrace)
+		delay = max(delay, h.conns[0].confirm())
 	}
 	h.attempts = append(h.attempts, a)
 	a.beside = time.AfterFunc(delay+dialPatience, func() { h.attemptBeside(a) })
@@ -106,7 +107,7 @@ func (h *host) endAttemptsLocked() {
 func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	var c *Conn
 	err := pause(ctx, nil, delay)
-	if err == nil && h.isWaitedFor() {
+	if err == nil && h.isWaitedFor(a) {
 		c, err = h.countedDial(ctx)
 	}
 	var other *NotHTTP2Error
@@ -211,10 +212,24 @@ func closeUnwanted(c *Conn, err error) {
 	}
 }
 
-func (h *host) isWaitedFor() bool {
+// isWaitedFor reports whether a is to dial.
+func (h *host) isWaitedFor(a *attempt) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	a.paused = false
 	return len(h.waiting) > 0
+}
+
+// endPausedLocked ends the attempts that have not begun to dial, if no request waits for them.
+func (h *host) endPausedLocked() {
+	if len(h.waiting) > 0 {
+		return
+	}
+	for _, a := range h.attempts {
+		if a.paused {
+			a.cancel()
+		}
+	}
 }
 
 // popAllLocked tells all requests that wait that there will be no connection.

@@ -210,8 +210,9 @@ func (w *Window) tick() {
 }
 
 // ProbeRTT sends a PING to measure the round trip, unless the budget for such PINGs forbids it: one at a time, only
-// when something else was sent since the last, three in a row and then one in ten seconds. Only inside Update. It
-// reports whether an RTT event will come.
+// when something else was sent since the last, three in a row and then one in ten seconds; and only
+// if the peer has sent DATA or HEADERS since it acknowledged the last PING of any kind, or five
+// minutes have passed since. Only inside Update. It reports whether an RTT event will come.
 func (w *Window) ProbeRTT() bool { return w.c.probeRTTLocked(w) }
 
 // WatchFrames makes the manager hear of frames that have no event of their own: it gets a

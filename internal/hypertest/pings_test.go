@@ -1,0 +1,404 @@
+package hypertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A strict server counts PINGs as those of gRPC do by default (google.golang.org/grpc,
+// http2Server.handlePing). The first PING after it has sent DATA or HEADERS is free. Any other is
+// too early less than five minutes after the one before while a stream is open, and less than two
+// hours after it while none is. It ends the connection at the third that is too early.
+type strict struct {
+	*accepted
+	mu      sync.Mutex
+	open    map[uint32]bool
+	last    time.Time
+	strikes int
+	free    bool
+	pings   []time.Time // when they came
+	ended   bool        // for too many
+}
+
+// serve begins to serve the requests of a connection by their path: "/" gets a response, "/stream"
+// the beginning of one, and any other nothing.
+func (s *strict) serve() *strict {
+	s.open = make(map[uint32]bool)
+	go func() {
+		for {
+			f, err := s.Next()
+			switch {
+			case err != nil && err.Error() == "nothing":
+				continue // it waits ten seconds
+			case err != nil:
+				return
+			}
+			s.recv(f.FrameHeader, f.Payload, func(name string) string { return f.Headers.Get(name) })
+		}
+	}()
+	return s
+}
+
+func (s *strict) recv(h wire.FrameHeader, payload []byte, field func(string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch h.Type {
+	case wire.Headers:
+		s.open[h.StreamID] = true
+		switch field(":path") {
+		case "/":
+			s.free = true
+			s.WriteHeaders(h.StreamID, wire.EndStream, ":status: 204")
+			delete(s.open, h.StreamID)
+		case "/stream":
+			s.free = true
+			s.WriteHeaders(h.StreamID, 0, ":status: 200")
+		}
+	case wire.RSTStream:
+		delete(s.open, h.StreamID)
+	case wire.Ping:
+		if !h.Flags.Has(wire.Ack) {
+			s.recvPing(payload)
+		}
+	}
+}
+
+func (s *strict) recvPing(payload []byte) {
+	now := time.Now()
+	s.pings = append(s.pings, now)
+	gap := 2 * time.Hour
+	if len(s.open) > 0 {
+		gap = 5 * time.Minute
+	}
+	if s.free {
+		s.strikes = 0
+	} else if s.last.Add(gap).After(now) {
+		s.strikes++
+	}
+	s.free, s.last = false, now
+	s.WritePing(wire.Ack, wire.ParsePing(payload))
+	if s.strikes > 2 && !s.ended {
+		s.ended = true
+		s.WriteGoAway(1<<31-1, wire.EnhanceYourCalm, "too_many_pings")
+		s.Close()
+	}
+}
+
+// wantAlive requires that the server has not ended the connection.
+func (s *strict) wantAlive(t *testing.T, reason string) {
+	t.Helper()
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		t.Errorf("%s: the server ended the connection after %d PINGs", reason, len(s.pings))
+	}
+}
+
+// since returns when the PINGs came, after the time start.
+func (s *strict) since(start time.Time) (after []time.Duration) {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.pings {
+		after = append(after, at.Sub(start))
+	}
+	return after
+}
+
+// acceptStrict is accept for a strict server.
+func acceptStrict(v *visit, settings ...wire.Setting) *strict {
+	return (&strict{accepted: v.accept(settings...)}).serve()
+}
+
+// keepIdle makes the door keep connections without a stream.
+func keepIdle(v *visit) {
+	if tr, ok := v.rt.(*hyper.Transport); ok {
+		tr.IdleConnTimeout = -1
+	}
+}
+
+func TestKeepAliveStaysWithinWhatServersAllow(t *testing.T) {
+	want := []time.Duration{30 * time.Second, 90 * time.Second}
+	for at := want[1]; at+305*time.Second < time.Hour; {
+		at += 305 * time.Second
+		want = append(want, at)
+	}
+	for _, path := range []string{"/stream", "/hang"} {
+		t.Run(path[1:], func(t *testing.T) {
+			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				began := time.Now()
+				call := v.send(v.request("GET", path, nil).WithContext(ctx))
+				server := acceptStrict(v)
+				time.Sleep(time.Hour)
+				server.wantAlive(t, "an hour of silence")
+				if got := server.since(began); !slices.Equal(got, want) {
+					t.Errorf("PINGs after %v, want %v", got, want)
+				}
+				cancel()
+				if path == "/stream" {
+					call.want(t, "the response").Body.Close()
+				} else {
+					call.wantErr(t, "it was canceled")
+				}
+			})
+		})
+	}
+}
+
+// net/http sends no PING by default, so that the server leaves it alone, too. At an interval that
+// its user has set it is ended, and so is hyper.
+func TestKeepAliveOfTheCallersOwn(t *testing.T) {
+	netHTTP := door{name: "net/http", cleartext: true, enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
+		tr := priorKnowledge(dial)
+		tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: max(0, cfg.KeepAlive)}
+		return tr
+	}}
+	for _, every := range []time.Duration{0, 30 * time.Second} {
+		for _, d := range append([]door{netHTTP}, doors...) {
+			t.Run(fmt.Sprint(d.name, " ", every), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					v := visitDoor(t, d, hyper.Config{KeepAlive: every})
+					call := v.get("/stream")
+					server := acceptStrict(v)
+					resp := call.want(t, "the response")
+					if every == 0 {
+						time.Sleep(time.Hour)
+						server.wantAlive(t, "no interval is set")
+						server.Close()
+					}
+					_, err := io.ReadAll(resp.Body)
+					if err == nil {
+						t.Error("the body ended without an error")
+					}
+					var ce *hyper.ConnError
+					if told := errors.As(err, &ce); every > 0 && d.name != netHTTP.name {
+						if !told || ce.Code != hyper.EnhanceYourCalm || !ce.FromPeer || string(ce.Debug) != "too_many_pings" {
+							t.Errorf("the body's error: %v", err)
+						}
+						if n := len(server.since(time.Now())); n != 4 {
+							t.Errorf("%d PINGs", n)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// The network vanishes at any time of a long silence, and a request comes then.
+func TestDeadConnectionIsFoundWithinAMinuteOfARequest(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		points := 30
+		if testing.Short() {
+			points = 5
+		}
+		for i := range points {
+			v := visitDoor(t, v.door, hyper.Config{})
+			oneConn(v)
+			ctx, cancel := context.WithCancel(t.Context())
+			stream := v.send(v.request("GET", "/stream", nil).WithContext(ctx))
+			server := acceptStrict(v)
+			body := stream.want(t, "a stream").Body
+			time.Sleep(time.Duration(i) * 25 * time.Second)
+			server.wantAlive(t, "before")
+			server.client.Stall()
+			time.Sleep(time.Duration(i) * time.Second)
+			began := time.Now()
+			err := v.get("/hang").wantErr(t, "the network is gone")
+			if took := time.Since(began); took > time.Minute {
+				t.Errorf("after %d s of silence it took %v", i*26, took)
+			}
+			if !errors.Is(err, hyper.ErrPingTimeout) {
+				t.Errorf("the request: %v", err)
+			}
+			cancel()
+			body.Close()
+			server.Close()
+		}
+	})
+}
+
+// Without a request it is the next PING that finds a dead connection.
+func TestDeadConnectionIsFoundInALongSilence(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		call := v.get("/hang")
+		server := acceptStrict(v)
+		time.Sleep(time.Hour)
+		server.client.Stall()
+		began := time.Now()
+		call.wantErr(t, "the network is gone")
+		if took := time.Since(began); took > 5*time.Minute+20*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// A connection that died while it had no stream costs no request. One that lives costs a PING.
+func TestConnectionThatWasIdleForLongIsAskedFirst(t *testing.T) {
+	for _, dead := range []bool{false, true} {
+		t.Run(fmt.Sprint("dead ", dead), func(t *testing.T) {
+			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+				if !pooled(v) {
+					return
+				}
+				keepIdle(v)
+				call := v.get("/")
+				server := acceptStrict(v)
+				call.want(t, "the first").Body.Close()
+				began := time.Now()
+				for i := range 10 {
+					time.Sleep(20 * time.Minute)
+					call = v.get("/")
+					call.want(t, "served by the same connection").Body.Close()
+					if n := len(server.since(began)); n != 2*(i+1) {
+						t.Errorf("%d PINGs after %d requests", n, i+1)
+					}
+				}
+				server.wantAlive(t, "requests far from each other")
+				if !dead {
+					return
+				}
+				time.Sleep(20 * time.Minute)
+				server.client.Stall()
+				began = time.Now()
+				call = v.get("/")
+				acceptStrict(v)
+				call.want(t, "served by another connection").Body.Close()
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("it took %v", took)
+				}
+				time.Sleep(time.Minute) // the first is found dead
+			})
+		})
+	}
+}
+
+// golang/go#70575: four canceled requests at a limit of one stream ended a connection.
+func TestCanceledRequestsSendOnePing(t *testing.T) {
+	netHTTP := door{name: "net/http", cleartext: true, enter: func(_ *testing.T, dial dialFunc, _ hyper.Config) http.RoundTripper {
+		return priorKnowledge(dial)
+	}}
+	for _, d := range append([]door{netHTTP}, doors...) {
+		for _, limit := range []uint32{1, 2, 3} {
+			t.Run(fmt.Sprint(d.name, ", limit ", limit), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					v := visitDoor(t, d, hyper.Config{})
+					oneConn(v)
+					call := v.get("/")
+					server := acceptStrict(v, atMost(limit))
+					call.want(t, "the first").Body.Close()
+					for range 20 {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+						var calls []*async[*http.Response]
+						for range limit {
+							calls = append(calls, v.send(v.request("GET", "/hang", nil).WithContext(ctx)))
+						}
+						for _, call := range calls {
+							call.wantErr(t, "it is canceled")
+						}
+						cancel()
+					}
+					server.wantAlive(t, "after many requests")
+					v.get("/").want(t, "another request").Body.Close()
+					server.wantAlive(t, "after another")
+				})
+			})
+		}
+	}
+}
+
+// Requests are made at random for two hours, of which many time out, also with a manager that asks
+// for a PING at each event.
+func TestPingsOfAllKindsStayWithinWhatServersAllow(t *testing.T) {
+	probes := func(w *hyper.Window) hyper.WindowManager {
+		return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+			w.ProbeRTT()
+			return ev.Consumed()
+		})
+	}
+	for i, cfg := range []hyper.Config{{}, {WindowManager: probes}} {
+		eachDoor(t, cfg, func(t *testing.T, v *visit) {
+			for seed := range uint64(10) {
+				v := visitDoor(t, v.door, cfg)
+				oneConn(v)
+				keepIdle(v)
+				r := rand.New(rand.NewPCG(seed, uint64(i)))
+				first := v.get("/")
+				server := acceptStrict(v, atMost(uint32(1+r.IntN(3))))
+				first.want(t, "the first").Body.Close()
+				var all sync.WaitGroup
+				paths := [][]string{{"/", "/stream", "/hang"}, {"/hang"}, {"/", "/hang"}}[r.IntN(3)]
+				for end := time.Now().Add(2 * time.Hour); time.Now().Before(end); {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.ExpFloat64()*float64(time.Minute)))
+					req := v.request("GET", paths[r.IntN(len(paths))], nil).WithContext(ctx)
+					all.Go(func() {
+						defer cancel()
+						if resp, err := v.rt.RoundTrip(req); err == nil {
+							io.Copy(io.Discard, resp.Body)
+							resp.Body.Close()
+						}
+					})
+					mean := []time.Duration{time.Second, time.Minute, 10 * time.Minute}[r.IntN(3)]
+					time.Sleep(time.Duration(r.ExpFloat64() * float64(mean)))
+				}
+				all.Wait()
+				server.wantAlive(t, fmt.Sprint("seed ", seed))
+				server.Close()
+				synctest.Wait()
+			}
+		})
+	}
+}
+
+// A host that has ended a connection for its PINGs gets fewer, and fewer still if it does so again.
+func TestTooManyPingsAreRemembered(t *testing.T) {
+	for _, every := range []time.Duration{0, 30 * time.Second} {
+		t.Run(fmt.Sprint(every), func(t *testing.T) {
+			eachDoor(t, hyper.Config{KeepAlive: every}, func(t *testing.T, v *visit) {
+				if !pooled(v) {
+					return
+				}
+				for _, gap := range []time.Duration{0, 305 * time.Second, 610 * time.Second, 1220 * time.Second} {
+					call := v.get("/stream")
+					server := acceptStrict(v)
+					began := time.Now()
+					body := call.want(t, "a response").Body
+					if gap > 0 {
+						time.Sleep(90 * time.Minute)
+					}
+					last := time.Duration(0)
+					for _, at := range server.since(began) {
+						if at-last < gap {
+							t.Errorf("a PING after %v, the one before after %v, want a gap of %v", at, last, gap)
+						}
+						last = at
+					}
+					if gap > 0 && (last == 0 || 90*time.Minute-last > gap) {
+						t.Errorf("the last PING after %v\n%s", last, server.Log())
+					}
+					server.WriteGoAway(1, wire.EnhanceYourCalm, "too_many_pings")
+					server.Close()
+					if _, err := io.ReadAll(body); !errors.Is(err, hyper.EnhanceYourCalm) {
+						t.Errorf("the body's error: %v", err)
+					}
+					body.Close()
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,170 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// The caller's PINGs count: keep-alive sends none that would come too early after them.
+func TestKeepAliveCountsTheCallersPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		getAsync(conn, "/hang")
+		peer.WantHeaders("a request", 1)
+		for range 3 { // two of them are early
+			go conn.Ping(t.Context())
+			peer.WritePing(wire.Ack, peer.WantPing("a caller's", 0))
+			synctest.Wait()
+		}
+		start := time.Now()
+		time.Sleep(5*time.Minute - time.Second)
+		peer.WantIdle("any PING would be early")
+		time.Sleep(2 * time.Second)
+		peer.WritePing(wire.Ack, peer.WantPing("not early any more", 0))
+		if took := time.Since(start); took < 5*time.Minute || took > busyPingGap {
+			t.Errorf("after %v", took)
+		}
+	})
+}
+
+// What the peer sends before it acknowledges a PING may be older than that PING.
+func TestOnlyWhatComesAfterTheAcknowledgmentMakesAPingFree(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			peer, conn := dialPeer(t, nil)
+			resp := answerGet(t, peer, conn, 1, ":status: 200")
+			defer resp.Body.Close()
+			go conn.Ping(t.Context())
+			data := peer.WantPing("a caller's", 0)
+			if after {
+				peer.WritePing(wire.Ack, data)
+				peer.WriteData(1, 0, []byte("x"))
+			} else {
+				peer.WriteData(1, 0, []byte("x"))
+				peer.WritePing(wire.Ack, data)
+			}
+			synctest.Wait()
+			conn.mu.Lock()
+			defer conn.mu.Unlock()
+			if free := conn.mayPingLocked(noEarlyPing); free != after {
+				t.Errorf("DATA after the acknowledgment: %v; the next PING is free: %v", after, free)
+			}
+		})
+	}
+}
+
+// Where no more PINGs may be sent, a request that times out in silence makes the peer suspected all
+// the same, so that a Transport uses another connection.
+func TestTimeoutsSendFewPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		peer := f.firstPeer()
+		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate, wire.GoAway)
+		c := f.host().conns[0]
+		for i := range 6 {
+			_, err := c.Do(withTimeout(t, time.Second), &Request{Path: "/hang"})
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if sent, want := int(c.pingsSent), min(i+1, 3); sent != want {
+				t.Errorf("%d PINGs after %d timeouts, want %d", sent, i+1, want)
+			}
+			if suspected := c.suspected.Load(); suspected != (i >= 3) { // till then, PINGs are acknowledged
+				t.Errorf("after %d timeouts suspected is %v", i+1, suspected)
+			}
+		}
+		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
+		synctest.Wait()
+		if c.suspected.Load() {
+			t.Error("something came, and the peer is suspected")
+		}
+	})
+}
+
+// The PING for slots that a timeout has sent serves the suspicion, too.
+func TestOnePingServesSlotsAndSuspicion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		doAsync(withTimeout(t, time.Second), conn, &Request{Path: "/hang"})
+		peer.WantHeaders("the request", 1)
+		next := getAsync(conn, "/next")
+		peer.WantRSTStream("it timed out", 1, wire.Cancel)
+		start := time.Now()
+		peer.WantPing("for the slot", 0)
+		peer.WantIdle("and no other")
+		wantEnd(t, conn, start, 15*time.Second, ErrPingTimeout)
+		next.wantErr(t, "the peer is dead")
+	})
+}
+
+// Where no PING may be sent that would have them forgotten, what is remembered of streams that were
+// reset is bounded all the same, and keeps no request waiting.
+func TestManyResetsWithoutAPing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, atMost(1))
+		peer.AutoPing()
+		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate)
+		for range 3 * maxResetMarks {
+			s, err := conn.Open(withTimeout(t, time.Second), &Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Reset(Cancel)
+		}
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		if n := len(conn.slots.reset); n >= pingResetMarks {
+			t.Errorf("%d marks", n)
+		}
+		if conn.pingsSent != 1 || conn.slots.used != conn.slots.held {
+			t.Errorf("%d PINGs were sent, %d slots are used, %d held", conn.pingsSent, conn.slots.used, conn.slots.held)
+		}
+	})
+}
+
+// What was remembered of a host's complaint goes with the host, an hour after its last connection.
+func TestComplaintIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		peer := f.firstPeer()
+		h := f.host()
+		peer.WriteGoAway(1, wire.EnhanceYourCalm, "too_many_pings")
+		peer.WantClosed("it has no streams")
+		synctest.Wait()
+		if every := h.pings.interval(); every != busyPingGap {
+			t.Errorf("the interval is %v", every)
+		}
+		h.pings.complained(0)
+		if every := h.pings.interval(); every != busyPingGap {
+			t.Errorf("a second complaint at once makes it %v", every)
+		}
+		hosts := func() int {
+			synctest.Wait()
+			f.tr.mu.Lock()
+			defer f.tr.mu.Unlock()
+			return len(f.tr.hosts)
+		}
+		time.Sleep(complaintsMemory - time.Second)
+		if hosts() != 1 {
+			t.Error("the host was forgotten too early")
+		}
+		time.Sleep(2 * time.Second)
+		if hosts() != 0 {
+			t.Error("the host is remembered for too long")
+		}
+		var m pingMemory
+		for range 20 {
+			m.complained(0)
+			time.Sleep(mostPingGap)
+		}
+		if every := m.interval(); every != mostPingGap {
+			t.Errorf("after twenty complaints the interval is %v", every)
+		}
+	})
+}
