@@ -207,6 +207,7 @@ type ConnError struct {
 	unprocessed bool   // the request that got this error was never sent
 	early       bool   // the peer's SETTINGS had not come
 	answers     bool   // the peer's GOAWAY came after ours, and has no error
+	netHTTP     bool   // its text has net/http's words, too
 }
 
 // Error names the host and the peer's address, and says who ended the connection, and why:
@@ -216,8 +217,23 @@ type ConnError struct {
 // Where the peer closes the connection after GOAWAY, and where it does not answer PING, the text
 // contains that of net/http: "http2: server sent GOAWAY and closed the connection; LastStreamID=…",
 // or "http2: client connection lost".
+//
+// From RoundTrip, and from the body of its response, the text of a lost connection ends with the
+// words "(use of closed network connection)". Programs that compare net/http's error with
+// io.ErrUnexpectedEOF, such as Kubernetes' client-go, look for them too.
 func (e *ConnError) Error() string {
-	return prefix + "connection" + e.to() + ": " + e.reason()
+	text := prefix + "connection" + e.to() + ": " + e.reason()
+	if e.netHTTP && e.FromPeer && !e.goAway && errors.Is(e.Err, io.ErrUnexpectedEOF) {
+		text += " (use of closed network connection)"
+	}
+	return text
+}
+
+// asInNetHTTP returns a copy of e that has the words by which programs know net/http's.
+func (e *ConnError) asInNetHTTP() *ConnError {
+	told := *e
+	told.netHTTP = true
+	return &told
 }
 
 // to names the peer, "" where nothing is known of it.

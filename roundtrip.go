@@ -270,6 +270,8 @@ func httpError(req *http.Request, err error) error {
 	switch err := err.(type) {
 	case *StreamError:
 		return err.asInNetHTTP()
+	case *ConnError:
+		return err.asInNetHTTP()
 	case *DialError:
 		return err.forHTTP()
 	}
