@@ -22,11 +22,12 @@ const (
 	GoAway          // GOAWAY that says that the request was not processed
 	Reset           // RST_STREAM with INTERNAL_ERROR, and GOAWAY
 	Closed          // the connection is closed without notice
+	Ended           // GOAWAY that says that the request may have been processed, and the connection is closed
 	Silent          // nothing, until the client ends the connection
 )
 
 func (t Trouble) String() string {
-	return [...]string{"none", "refused", "GOAWAY", "reset", "closed", "silent"}[t]
+	return [...]string{"none", "refused", "GOAWAY", "reset", "closed", "GOAWAY and closed", "silent"}[t]
 }
 
 // A Front is a load balancer before a server of Serve's. Each connection has the next of its
@@ -99,6 +100,9 @@ func (f *Front) serve(conn net.Conn) {
 	case Reset:
 		peer.WriteRSTStream(1, wire.InternalError)
 		peer.WriteGoAway(1, wire.NoError, "")
+	case Ended:
+		peer.WriteGoAway(1, wire.NoError, "")
+		return
 	case Closed:
 		return
 	}
@@ -132,7 +136,7 @@ func (f *Front) pass(conn net.Conn) {
 }
 
 // troubles are what Try puts a call through: each row is met by one call.
-var troubles = [][]Trouble{{Refused}, {GoAway}, {Refused, GoAway}, {Reset}, {Closed}, {Silent}}
+var troubles = [][]Trouble{{Refused}, {GoAway}, {Refused, GoAway}, {Reset}, {Closed}, {Ended}, {Silent}}
 
 // Try makes a call through a front of the server at backend, once for each kind of trouble, and
 // reports how it ended, and how many troubles it met. The context of a call that meets silence ends
@@ -152,6 +156,10 @@ func (l *Lane) Try(what, backend string, call func(ctx context.Context, url stri
 		if err != nil {
 			l.Logf("%s, %v: %v", what, row, err)
 			got = "error " + Class(err)
+			if row[0] == Ended { // net/http tells no more than that there was GOAWAY
+				got = strings.Replace(got, "error unexpected EOF, ", "error ", 1)
+				got = strings.Replace(got, "error unexpected EOF", "error ", 1)
+			}
 		}
 		l.Report("%s, %v: %s; met %d", what, row, got, f.Met())
 	}

@@ -119,6 +119,10 @@ func (l *lane) consul(url, token string) *consul.Client {
 	return c
 }
 
+func consulQuery(ctx context.Context, index uint64, wait time.Duration) *consul.QueryOptions {
+	return (&consul.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
+}
+
 func TestConsul(t *testing.T) { compareAll(t, useConsul) }
 
 func useConsul(l *lane) {
@@ -126,28 +130,29 @@ func useConsul(l *lane) {
 	server := newConsulServer()
 	url := l.Serve(server)
 	kv := l.consul(url, "token").KV()
-	options := func(ctx context.Context, index uint64, wait time.Duration) *consul.QueryOptions {
-		return (&consul.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
-	}
 	for i := range 5 {
 		_, err := kv.Put(&consul.KVPair{Key: "watched", Value: fmt.Append(nil, "value ", i)}, nil)
 		l.Must(err)
 	}
-	pair, meta, err := kv.Get("watched", options(l.Context(), 0, 0))
+	pair, meta, err := kv.Get("watched", consulQuery(l.Context(), 0, 0))
 	l.Must(err)
 	l.Report("%s at %d, known leader %v", pair.Value, meta.LastIndex, meta.KnownLeader)
 	ok, _, err := kv.CAS(&consul.KVPair{Key: "watched", Value: []byte("late"), ModifyIndex: 1}, nil)
 	l.Report("compare and set: %v %v", ok, err)
+	useBlockingQueries(l, server, kv, meta.LastIndex)
+	useConsulTrouble(l, server, url)
+}
 
-	// A query that blocks goes on while its connection drains, and the next one finds another.
+// useBlockingQueries makes queries that block. One goes on while GOAWAY drains its connection, and
+// the next one finds another.
+func useBlockingQueries(l *lane, server *consulServer, kv *consul.KV, index uint64) {
 	server.mu.Lock()
 	server.goAway = true
 	server.mu.Unlock()
-	index := meta.LastIndex
 	for i := range 3 {
 		got := make(chan string, 1)
 		go func() {
-			pair, meta, err := kv.Get("watched", options(l.Context(), index, time.Minute))
+			pair, meta, err := kv.Get("watched", consulQuery(l.Context(), index, time.Minute))
 			if err != nil {
 				got <- err.Error()
 				return
@@ -155,25 +160,28 @@ func useConsul(l *lane) {
 			got <- fmt.Sprintf("%s at %d", pair.Value, meta.LastIndex)
 		}()
 		<-server.blocked
-		_, err = kv.Put(&consul.KVPair{Key: "watched", Value: fmt.Append(nil, "change ", i)}, nil)
+		_, err := kv.Put(&consul.KVPair{Key: "watched", Value: fmt.Append(nil, "change ", i)}, nil)
 		l.Must(err)
 		l.Report("blocking query: %s", <-got)
 		index++
 	}
-	pair, meta, err = kv.Get("watched", options(l.Context(), index, 100*time.Millisecond))
+	pair, meta, err := kv.Get("watched", consulQuery(l.Context(), index, 100*time.Millisecond))
 	l.Must(err)
 	l.Report("nothing changes: %s at %d", pair.Value, meta.LastIndex)
 	<-server.blocked
 
 	ctx, cancel := context.WithCancel(l.Context())
 	go func() { <-server.blocked; cancel() }()
-	_, _, err = kv.Get("watched", options(ctx, index, time.Minute))
+	_, _, err = kv.Get("watched", consulQuery(ctx, index, time.Minute))
 	l.Fails("canceled", err)
 	ctx, cancel = context.WithTimeout(l.Context(), 300*time.Millisecond)
-	_, _, err = kv.Get("watched", options(ctx, index, time.Minute))
+	_, _, err = kv.Get("watched", consulQuery(ctx, index, time.Minute))
 	l.Fails("deadline", err)
 	cancel()
-	pair, _, err = kv.Get("nothing", nil)
+}
+
+func useConsulTrouble(l *lane, server *consulServer, url string) {
+	pair, _, err := l.consul(url, "token").KV().Get("nothing", nil)
 	l.Report("not there: %v %v", pair, err)
 	for what, c := range map[string]*consul.Client{"no permission": l.consul(url, "guess"), "no leader": l.consul(url, "token")} {
 		if what == "no leader" {
@@ -189,7 +197,7 @@ func useConsul(l *lane) {
 	l.Fails("refused", err)
 
 	l.Try("get", url, func(ctx context.Context, url string) (string, error) {
-		pair, _, err := l.consul(url, "token").KV().Get("watched", options(ctx, 0, 0))
+		pair, _, err := l.consul(url, "token").KV().Get("watched", consulQuery(ctx, 0, 0))
 		if err != nil {
 			return "", err
 		}

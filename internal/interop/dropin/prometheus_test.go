@@ -49,9 +49,11 @@ func (s *prometheusServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for i := range 5000 {
 			points = append(points, fmt.Sprintf(`[%d,"%d"]`, 1000+i, i))
 		}
-		fmt.Fprintf(w, `{"status":"success","warnings":["partial"],"data":{"resultType":"matrix","result":[{"metric":{"__name__":"up"},"values":[%s]}]}}`, strings.Join(points, ","))
+		fmt.Fprintf(w, `{"status":"success","warnings":["partial"],"data":{"resultType":"matrix",`+
+			`"result":[{"metric":{"__name__":"up"},"values":[%s]}]}}`, strings.Join(points, ","))
 	case r.URL.Path == "/api/v1/query":
-		io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up"},"value":[1000,"1"]}]}}`)
+		io.WriteString(w, `{"status":"success","data":{"resultType":"vector",`+
+			`"result":[{"metric":{"__name__":"up"},"value":[1000,"1"]}]}}`)
 	case r.URL.Path == "/api/v1/labels":
 		io.WriteString(w, `{"status":"success","data":["__name__","job"]}`)
 	default:
@@ -149,7 +151,8 @@ func TestPromHTTP(t *testing.T) {
 			l.Report("%s: %s", target, resp.Status)
 		}
 		for i, name := range names {
-			if name != "put" && name != "connect" { // net/http does not put connections of HTTP/2; a refused one is tried per address
+			// net/http does not put connections of HTTP/2; a refused one is tried per address.
+			if name != "put" && name != "connect" {
 				l.Report("%s: %d", name, phases[i].Load())
 			}
 		}
@@ -158,7 +161,8 @@ func TestPromHTTP(t *testing.T) {
 		for _, family := range families {
 			var lines []string
 			for _, m := range family.GetMetric() {
-				lines = append(lines, fmt.Sprint(m.GetLabel(), m.GetCounter().GetValue(), m.GetHistogram().GetSampleCount()))
+				counted, timed := m.GetCounter().GetValue(), m.GetHistogram().GetSampleCount()
+				lines = append(lines, fmt.Sprint(m.GetLabel(), counted, timed))
 			}
 			slices.Sort(lines)
 			l.Report("%s: %v", family.GetName(), lines)

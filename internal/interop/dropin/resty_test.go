@@ -33,7 +33,8 @@ func useResty(l *lane) {
 		}
 		serveResty(w, r)
 	}))
-	c := resty.NewWithClient(l.Client()).SetBaseURL(url).SetRetryCount(3).SetRetryWaitTime(time.Millisecond).SetRetryMaxWaitTime(10 * time.Millisecond)
+	c := resty.NewWithClient(l.Client()).SetBaseURL(url).SetRetryCount(3)
+	c.SetRetryWaitTime(time.Millisecond).SetRetryMaxWaitTime(10 * time.Millisecond)
 	c.AddRetryCondition(func(r *resty.Response, err error) bool { return r.StatusCode() == 503 })
 	c.SetLogger(quiet{})
 	defer c.GetClient().CloseIdleConnections()
@@ -45,7 +46,8 @@ func useResty(l *lane) {
 	resp, err = c.R().SetBody(map[string]any{"a": 1}).SetResult(&answer).Put("/json/put")
 	l.Must(err)
 	l.Report("%s %+v", resp.Status(), answer)
-	resp, err = c.R().SetFormData(map[string]string{"field": "value"}).SetFileReader("file", "file.bin", bytes.NewReader(octets(3, 300_000))).Post("/form")
+	resp, err = c.R().SetFormData(map[string]string{"field": "value"}).
+		SetFileReader("file", "file.bin", bytes.NewReader(octets(3, 300_000))).Post("/form")
 	l.Must(err)
 	l.Report("%s %s", resp.Status(), resp.Body())
 	var refusal struct{ Error string }
@@ -57,33 +59,39 @@ func useResty(l *lane) {
 	n, err := io.Copy(io.Discard, resp.RawBody())
 	l.Report("stream: %d octets, %v", n, err)
 	resp.RawBody().Close()
+	useRestyTrouble(l, c, &left, &goAways)
+	l.Try("resty", url, func(ctx context.Context, url string) (string, error) {
+		resp, err := c.R().SetContext(ctx).SetBody("hello").SetResult(&answer).Post(url + "/json/front")
+		return fmt.Sprint(resp.Status(), " ", answer.Name), err
+	})
+}
+
+// useRestyTrouble sends requests that fail left times, and such as draw GOAWAY.
+func useRestyTrouble(l *lane, c *resty.Client, left, goAways *atomic.Int64) {
 	goAways.Store(3)
 	for i := range 6 {
-		resp, err = c.R().Get("/json/goaway")
+		resp, err := c.R().Get("/json/goaway")
 		l.Must(err)
 		l.Report("GOAWAY %d: %s", i, resp.Status())
 	}
 	for _, path := range []string{"/json/busy", "/abort"} {
 		for _, times := range []int64{2, 10} {
 			left.Store(times)
-			resp, err = c.R().SetBody(octets(1, 100_000)).Post(path)
+			resp, err := c.R().SetBody(octets(1, 100_000)).Post(path)
 			if err != nil {
 				l.Fails(path, err)
 			}
-			l.Report("%s %d times: %d, %d attempts, %d seen", path, times, resp.StatusCode(), resp.Request.Attempt, times-left.Load())
+			l.Report("%s %d times: %d, %d attempts, %d seen",
+				path, times, resp.StatusCode(), resp.Request.Attempt, times-left.Load())
 			left.Store(0)
 		}
 	}
 	ctx, cancel := context.WithTimeout(l.Context(), 300*time.Millisecond)
-	_, err = c.R().SetContext(ctx).Get("/wait")
+	_, err := c.R().SetContext(ctx).Get("/wait")
 	l.Fails("deadline", err)
 	cancel()
 	_, err = c.R().Get(l.Refused())
 	l.Fails("refused", err)
-	l.Try("resty", url, func(ctx context.Context, url string) (string, error) {
-		resp, err := c.R().SetContext(ctx).SetBody("hello").SetResult(&answer).Post(url + "/json/front")
-		return fmt.Sprint(resp.Status(), " ", answer.Name), err
-	})
 }
 
 // quiet is no logger.
