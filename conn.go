@@ -195,15 +195,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		c.fields.limitTable(uint32(n))
 	}
 	c.acceptEncoding = acceptEncoding(full.Decoders)
-	c.frames = newFrameReader(receiver(nc, tc), &c.cfg)
-	c.frames.onRead = c.recvOctets
-	if stated, ok := tc.(*statedConn); ok { // its method is the user's: it is not called under mu
-		state := stated.ConnectionState()
-		c.tlsState.Store(&state)
-	}
-	if tc != nil {
-		c.frames.quiet, c.frames.blockSize = true, tlsBlock
-	}
+	c.makeReader()
 	if full.Push != nil {
 		c.unclaimed = &unclaimed{}
 	}
@@ -218,6 +210,19 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		return nil, err
 	}
 	return c, nil
+}
+
+// makeReader makes what reads nc.
+func (c *Conn) makeReader() {
+	c.frames = newFrameReader(receiver(c.nc, c.tls), &c.cfg)
+	c.frames.onRead = c.recvOctets
+	if c.tls != nil {
+		c.frames.quiet, c.frames.blockSize = true, tlsBlock
+	}
+	if stated, ok := c.tls.(*statedConn); ok { // its method is the user's: it is not called under mu
+		state := stated.ConnectionState()
+		c.tlsState.Store(&state)
+	}
 }
 
 // begin starts the connection. One that is refused says so to the peer, behind the preface (RFC

@@ -51,8 +51,8 @@ func (e *ConnError) closedReason() string {
 
 // graceful reports whether the stream was not processed because the peer shuts down in order.
 func (e *StreamError) graceful() bool {
-	goAway, ok := e.Err.(*ConnError)
-	return ok && e.unprocessed && goAway.goAway && goAway.FromPeer && goAway.Code == NoError
+	var goAway *ConnError
+	return e.unprocessed && errors.As(e.Err, &goAway) && goAway.goAway && goAway.FromPeer && goAway.Code == NoError
 }
 
 // Is reports whether target is the ErrCode of a GOAWAY, sent or received, that ended the

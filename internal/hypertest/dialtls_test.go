@@ -357,10 +357,15 @@ func TestDialTLSContextThatMisbehaves(t *testing.T) {
 				if !strings.Contains(err.Error(), c.text) || c.is != nil && !errors.Is(err, c.is) {
 					t.Errorf("%T %v", err, err)
 				}
-				if !hyper.Retryable(err) {
+				made := name == "closed, handshake done"
+				if !hyper.Retryable(err) && !made { // HEADERS may have been on their way
 					t.Errorf("%v is not Retryable", err)
 				}
-				if took := time.Since(begin); took > 15*time.Second {
+				most := 15 * time.Second
+				if made { // connections that end at once are made ever more rarely
+					most = time.Hour
+				}
+				if took := time.Since(begin); took > most {
 					t.Errorf("it took %v", took)
 				}
 				time.Sleep(2 * time.Hour)

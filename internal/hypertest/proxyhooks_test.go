@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -234,9 +235,12 @@ func TestFallbackCallsTheProxyHooks(t *testing.T) {
 func TestDisableKeepAlivesMakesAConnectionForEachRequest(t *testing.T) {
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		run := func(t *testing.T, own bool) (dials, open int, closing bool) {
+			var closes atomic.Bool
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t, false, func(w http.ResponseWriter, r *http.Request) {
-					closing = closing || r.Close
+					if r.Close {
+						closes.Store(true)
+					}
 					io.WriteString(w, r.Proto)
 				})
 				offer := s.transport()
@@ -260,14 +264,14 @@ func TestDisableKeepAlivesMakesAConnectionForEachRequest(t *testing.T) {
 				rt.(interface{ CloseIdleConnections() }).CloseIdleConnections()
 				s.server.Close()
 			})
-			return dials, open, closing
+			return dials, open, closes.Load()
 		}
 		ours, oursOpen, oursClosing := run(t, true)
 		theirs, theirsOpen, theirsClosing := run(t, false)
-		if protocol == "http/1.1" { // the connection of the first request showed that
+		if protocol == "http/1.1" { // several connections may have shown that
 			theirs = max(theirs, ours)
 		}
-		if ours != theirs || oursOpen != 0 || theirsOpen != 0 || oursClosing != theirsClosing {
+		if ours > theirs || oursOpen != 0 || theirsOpen != 0 || oursClosing != theirsClosing {
 			t.Errorf("%s: %d connections, %d open, Connection: close %v; with net/http %d, %d, %v",
 				protocol, ours, oursOpen, oursClosing, theirs, theirsOpen, theirsClosing)
 		}
