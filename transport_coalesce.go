@@ -95,7 +95,10 @@ func (h *host) roundTripShared(x *exchange) (_ *http.Response, failure error) {
 
 // mayShare reports whether x may be sent on a connection that was made for another host.
 func (h *host) mayShare(x *exchange) bool {
-	if h.key.scheme != "https" || h.proxy != nil || h.t.net != nil || x.last || x.in.Method == http.MethodConnect {
+	if h.key.scheme != "https" || h.proxy != nil || h.t.net != nil || h.t.DialTLSContext != nil || !h.t.keepsAlive() {
+		return false
+	}
+	if x.last || x.in.Method == http.MethodConnect {
 		return false
 	}
 	if x.in.Host != "" && x.in.Host != x.in.URL.Host {
