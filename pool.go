@@ -328,8 +328,10 @@ func (h *host) removeLocked(i int, why error) {
 	if c.idle != nil {
 		c.idle.Stop()
 	}
-	// The second connection in a row that the peer ends before it has answered anything makes the next one wait.
-	if c.answers > 0 || errors.Is(why, ErrClosed) {
+	// The second connection in a row that the peer ends before it has answered anything makes the next
+	// one wait. One whose GOAWAY says that it has processed requests may still answer them.
+	processed, _, _ := c.fate()
+	if c.answers > 0 || processed > 0 || errors.Is(why, ErrClosed) {
 		// no matter
 	} else if h.useless++; h.useless > 1 {
 		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))

@@ -234,7 +234,7 @@ func (h *host) refused(r *retry, c *pooledConn) (delay time.Duration, ok bool) {
 	if r.fruitless >= maxTries || r.tries >= mostTries {
 		return 0, false
 	}
-	if r.tries > 1 || !ended {
+	if r.tries > 1 && processed == 0 || !ended {
 		delay = retryDelay(r.fruitless)
 	}
 	if c.chargeAt != h.retries.answers+1 {
