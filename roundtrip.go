@@ -62,6 +62,7 @@ type exchange struct {
 	tried  bool
 	roams  bool // another connection can be found for it
 	shared bool // the connection was made for another host
+	began  bool // the peer began to respond to the last try, which failed
 
 	turnedBack uint8 // how often a connection for HTTP/1.1 spoke HTTP/2 instead
 
@@ -143,6 +144,7 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 func (x *exchange) tryFailed(s *Stream, err error) error {
 	switch {
 	case s.id > 0:
+		x.began = s.hasBegun()
 		s.abort(err)
 		s.closeRead()
 	case x.roams && (err == ErrClosed || Retryable(err)): // nothing was sent, and another connection will do

@@ -27,9 +27,16 @@ import (
 // requests to switch to a websocket go to Fallback. Requests to one host share one connection as far as its limit of concurrent streams
 // allows, then others up to MaxConnsPerHost, the least loaded first; beyond that they wait in turn.
 //
-// A request is sent again only if the peer has provably not processed it (see Retryable) and its body can be had again, because
+// A request is sent again if the peer has provably not processed it (see Retryable) and its body can be had again, because
 // nothing of it was read or by GetBody: at once where the connection is gone, else after a pause, five times in all, and not when
 // the host has failed more often than it has answered.
+//
+// An idempotent request is also sent again, up to two times, if its connection was lost before any
+// response to it, interim ones included, had come: because the network or the peer closed it, or
+// because the peer was silent (RFC 9110 §9.2.2). The peer may then process it twice. Idempotent are
+// GET, HEAD, OPTIONS, TRACE, PUT and DELETE, and a request of any method whose Header has an
+// Idempotency-Key or X-Idempotency-Key, with a value or, as in net/http, with an empty list. Where
+// that is not wanted, Conn.RoundTrip never sends a request twice.
 //
 // Any number of goroutines may use a Transport. Its fields must not be changed, nor the Transport copied, once it is in use.
 type Transport struct {

@@ -110,6 +110,12 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 				req.Header.Set("X-Id", id)
 				got, _, err := fetch(tr, req)
 				times := books.count(id)
+				if req.Method == "GET" { // it may be processed once for each try
+					if times > 1+maxLost {
+						t.Errorf("%s: it was processed %d times", id, times)
+					}
+					times = min(times, 1)
+				}
 				var op *net.OpError
 				switch {
 				case err == nil && (times != 1 || got != fmt.Sprint(id, " ", size)):

@@ -79,9 +79,10 @@ func (b *retryBudget) charge() time.Duration {
 type retry struct {
 	x         *exchange
 	turn      uint64 // in the host's line; 0: none yet
-	tries     int
-	fruitless int   // of the tries in a row: the host answered nothing meanwhile
-	answers   int64 // the host's, when the last try began
+	tries     int32
+	fruitless int32      // of the tries in a row: the host answered nothing meanwhile
+	answers   int64      // the host's, when the last try began
+	lost      *lostTries // nil: there were none
 }
 
 // roundTrip sends x until it has a response, or must not be sent any more. Then it leaves the host.
@@ -96,7 +97,7 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 		}
 		c, how, err := h.pick(&r, waited)
 		if err != nil {
-			return nil, err
+			return nil, r.verdict(err)
 		}
 		resp, err := x.on(c.Conn, how)
 		if err == nil {
@@ -107,7 +108,7 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 			continue
 		}
 		if err := h.again(&r, c, err); err != nil {
-			return nil, err
+			return nil, r.verdict(err)
 		}
 	}
 }
@@ -133,7 +134,7 @@ func (h *host) pick(r *retry, wait bool) (*pooledConn, turn, error) {
 // The error is what the caller gets if there is no next try.
 func (h *host) again(r *retry, c *pooledConn, err error) error {
 	ctx := r.x.in.Context()
-	if !Retryable(err) || wantsHTTP1(err) || ctx.Err() != nil {
+	if ctx.Err() != nil || wantsHTTP1(err) || !Retryable(err) && !r.mayRepeat(err) {
 		return err
 	}
 	delay, ok := h.refused(r, c)
@@ -235,7 +236,7 @@ func (h *host) refused(r *retry, c *pooledConn) (delay time.Duration, ok bool) {
 		return 0, false
 	}
 	if r.tries > 1 && processed == 0 || !ended {
-		delay = retryDelay(r.fruitless)
+		delay = retryDelay(int(r.fruitless))
 	}
 	if c.chargeAt != h.retries.answers+1 {
 		c.chargeAt = h.retries.answers + 1

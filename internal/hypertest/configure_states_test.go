@@ -37,7 +37,7 @@ func (v *visit) dialed() int { return len(v.peers) }
 func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
 	configure := func(t *testing.T, c http.HTTP2Config) (*visit, *accepted, map[wire.SettingID]uint32) {
 		v := configuredVisit(t, hyper.Config{}, func(tr *http.Transport) { tr.HTTP2 = &c })
-		v.get("/")
+		v.send(v.request("POST", "/", nil))
 		peer := <-v.peers
 		announced := map[wire.SettingID]uint32{}
 		for _, s := range peer.Handshake() {

@@ -255,7 +255,7 @@ func TestEveryErrorThroughEveryDoor(t *testing.T) {
 				if c.only != nil && !c.only(v) {
 					return
 				}
-				call := v.get("/")
+				call := v.send(v.request("POST", "/", nil)) // a GET is sent again when its connection is lost
 				peer := v.accept()
 				peer.WantHeaders("the request", 1)
 				peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway, wire.WindowUpdate, wire.Data)

@@ -182,7 +182,7 @@ func TestLaterGoAwayErasesNothing(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
-				call := v.get("/")
+				call := v.send(v.request("POST", "/", nil))
 				peer := v.accept()
 				peer.WantHeaders("the request", 1)
 				peer.WriteGoAway(test.first.last, test.first.code, test.first.debug)
