@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
@@ -22,7 +23,8 @@ type slots struct {
 	wanted   bool       // reserve found none
 	admitDue bool       // admitLocked was called while frames are received: once for all of them is enough
 
-	tellsFree, tellsIdle bool // a free slot, the end of the last stream, are news for the owner in any case
+	tellsFree bool         // a free slot is news for the owner in any case
+	tellsIdle *atomic.Bool // the end of the last stream is news for the owner, while it is true; nil: never
 
 	reserved int // of used: their requests are not open yet
 
@@ -93,6 +95,7 @@ type WaitError struct {
 	limit  int64 // of the peer, or of all connections to it
 	known  bool  // the peer said so
 	full   bool  // it did not wait for that: too much was not written
+	conns  int   // it waited for one of so many connections to all hosts; 0: it had one
 }
 
 // Error says what the request waited for.
@@ -100,6 +103,8 @@ func (e *WaitError) Error() string {
 	switch {
 	case e.header:
 		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
+	case e.conns > 0:
+		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.conns, e.Err)
 	case e.full:
 		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
 	}

@@ -53,10 +53,14 @@ type host struct {
 	useless    int        // connections in a row that answered nothing
 	http1Until time.Time  // it does not speak HTTP/2
 	reminder   bool       // forget will be called, when there is nothing to remember any more
+	spread     spread
 	capacity   capacity
 	retries    retryBudget
 	sharing    *sharing   // of another host's connections; nil: none was looked for
 	pings      pingMemory // has a lock of its own
+
+	queued  bool // in the line for a connection; guarded, as granted is, by the connBound's lock
+	granted int  // connections that may be made now
 }
 
 // A pooledConn is a connection of a host's. The host's lock guards it.
@@ -69,6 +73,10 @@ type pooledConn struct {
 	refusals int   // requests that it refused since the last response
 	quota    int64 // requests that it may be sent in all; 0: no bound is known
 	chargeAt int64 // host.retries.answers at the last charge, plus 1; 0: there was none
+
+	endpoint  *endpoint // that was dialled in place of the host; nil: none
+	usedAt    uint64    // spread.uses at the last request
+	yieldedAt time.Time // when it was to make room for another host; zero: never
 }
 
 // A place is a request's place in the line for a slot.
@@ -117,7 +125,7 @@ func (t *Transport) forgetLocked(h *host) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) > 0 || len(h.attempts) > 0 || h.reminder {
+	if h.connsLocked() > 0 || h.reminder {
 		return
 	}
 	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered(),
@@ -139,14 +147,15 @@ func (t *Transport) forgetLocked(h *host) {
 }
 
 // dial makes a connection to the host.
-func (h *host) dial(ctx context.Context, cfg *Config) (*Conn, error) {
+// Where at is not nil, it is made to that.
+func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, error) {
 	if h.t.net != nil {
 		return h.t.net.connect(ctx, h, cfg)
 	}
 	if h.dialsTLS() {
-		return h.dialTLS(ctx, cfg)
+		return h.dialTLS(ctx, cfg, at)
 	}
-	dial := dialFunc(cfg.dialer())
+	dial := dialerTo(cfg.dialer(), at)
 	if h.proxy != nil {
 		through, err := h.t.dialThrough(h.proxy, cfg)
 		if err != nil {
@@ -171,10 +180,10 @@ func (h *host) config() *Config {
 func (h *host) only() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 || !h.t.keepsAlive() {
+	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 || !h.t.keepsAlive() || h.isSpread() {
 		return nil
 	}
-	if c := h.conns[0]; c.retireAt.IsZero() && c.quota == 0 && !c.suspected.Load() {
+	if c := h.conns[0]; c.retireAt.IsZero() && c.yieldedAt.IsZero() && c.quota == 0 && !c.suspected.Load() {
 		return c
 	}
 	return nil
@@ -197,6 +206,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	}
 	if len(h.waiting) == 0 || *turn < h.waiting[0].turn {
 		if c := h.reserveLocked(); c != nil {
+			h.topUpLocked()
 			h.mu.Unlock()
 			return c, nil
 		}
@@ -205,6 +215,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	i, _ := slices.BinarySearchFunc(h.waiting, p, func(a, b *place) int { return cmp.Compare(a.turn, b.turn) })
 	h.waiting = slices.Insert(h.waiting, i, p)
 	h.serveLocked()
+	h.topUpLocked()
 	h.mu.Unlock()
 
 	var err error
@@ -217,7 +228,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 		err = errRequestCanceled
 	}
 	h.mu.Lock()
-	if len(h.conns) > 0 && err != errRequestCanceled {
+	if err != errRequestCanceled {
 		err = h.waitErrorLocked(err)
 	}
 	if i := slices.Index(h.waiting, p); i >= 0 {
@@ -234,6 +245,12 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 
 // waitErrorLocked is the error of a request whose context ended while it waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
+	if h.isInLine() {
+		return &WaitError{Err: err, conns: h.t.MaxConns}
+	}
+	if len(h.conns) == 0 {
+		return err
+	}
 	e := &WaitError{Err: err, known: true, full: true}
 	for _, c := range h.conns {
 		c.mu.Lock()
@@ -248,7 +265,7 @@ func (h *host) waitErrorLocked(err error) error {
 func (h *host) reserveLocked() *pooledConn {
 	now := time.Time{}
 	for len(h.conns) > 0 {
-		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() && !only.suspected.Load() {
+		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() && only.yieldedAt.IsZero() && !only.suspected.Load() {
 			switch err := h.reserveOnLocked(only); err {
 			case nil:
 				return only
@@ -261,6 +278,7 @@ func (h *host) reserveLocked() *pooledConn {
 		}
 		var best, suspected *pooledConn
 		least := 0
+		h.sumLoadsLocked()
 		for i := 0; i < len(h.conns); i++ {
 			c := h.conns[i]
 			if !c.retireAt.IsZero() && now.IsZero() {
@@ -275,12 +293,15 @@ func (h *host) reserveLocked() *pooledConn {
 				i--
 				continue
 			}
+			if c.yields() {
+				continue
+			}
 			if c.suspected.Load() {
 				c.confirm()
 				suspected = c
 				continue
 			}
-			if best == nil || load < least {
+			if best == nil || h.preferLocked(c, load, best, least) {
 				best, least = c, load
 			}
 		}
@@ -292,6 +313,7 @@ func (h *host) reserveLocked() *pooledConn {
 		}
 		switch err := h.reserveOnLocked(best); err {
 		case nil:
+			h.usedLocked(best)
 			return best
 		case errNoSlot:
 			return h.reserveOtherLocked(best)
@@ -304,7 +326,7 @@ func (h *host) reserveLocked() *pooledConn {
 // reserveOtherLocked looks for a free slot where the least loaded connection has none: limits differ.
 func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 	for _, c := range h.conns {
-		if c != full && (!c.suspected.Load() || !h.roomLocked()) && h.reserveOnLocked(c) == nil {
+		if c != full && !c.yields() && (!c.suspected.Load() || !h.roomLocked()) && h.reserveOnLocked(c) == nil {
 			return c
 		}
 	}
@@ -323,7 +345,8 @@ func (h *host) reserveOnLocked(c *pooledConn) error {
 func (h *host) removeLocked(i int, why error) {
 	c := h.conns[i]
 	h.conns = slices.Delete(h.conns, i, i+1)
-	h.t.open.Add(-1)
+	h.countLocked(-1)
+	h.lostLocked(c, why)
 	h.capacity.limit, h.capacity.usedAt = c.announcedLimit(h.capacity.limit), time.Now()
 	if c.idle != nil {
 		c.idle.Stop()
@@ -349,7 +372,10 @@ func (h *host) serveLocked() {
 		}
 		h.popLocked(c, nil)
 	}
-	if len(h.waiting) > 0 && h.roomLocked() {
+	switch {
+	case len(h.waiting) == 0:
+		h.leaveLine()
+	case h.roomLocked():
 		h.attemptLocked()
 	}
 	h.endPausedLocked()
@@ -371,7 +397,7 @@ func (h *host) roomLocked() bool {
 	if most < 0 && h.capacity.isLearned() { // the host is short of capacity
 		most = defaultConnsPerHost
 	}
-	if most > 0 && len(h.conns)+len(h.attempts) >= most {
+	if most > 0 && h.connsLocked() >= most {
 		return false
 	}
 	if !h.t.keepsAlive() {
@@ -395,8 +421,8 @@ func (h *host) keepOrClose(nc net.Conn) {
 }
 
 // addLocked puts a new connection in line.
-func (h *host) addLocked(c *Conn) {
-	p := &pooledConn{Conn: c}
+func (h *host) addLocked(c *Conn, endpoint *endpoint) {
+	p := &pooledConn{Conn: c, endpoint: endpoint}
 	if age := h.t.MaxConnAge; age > 0 {
 		p.retireAt = time.Now().Add(age)
 	}
@@ -409,11 +435,9 @@ func (h *host) addLocked(c *Conn) {
 	p.quota = h.capacity.requests
 	c.assumeLimit(h.capacity.limit)
 	c.obeyPings(&h.pings)
-	if perHost, total := h.t.maxIdle(); perHost >= 0 || total >= 0 {
-		c.tellIdle()
-	}
+	h.t.watchIdle(c)
 	h.conns = append(h.conns, p)
-	h.t.open.Add(1)
+	h.countLocked(1)
 }
 
 // news is called by connections: there may be a slot, or there will be no more.
@@ -426,6 +450,7 @@ func (h *host) news() {
 		}
 	}
 	h.serveLocked()
+	h.topUpIfUsedLocked()
 	empty := len(h.conns) == 0 && len(h.waiting) == 0
 	h.mu.Unlock()
 	h.closeSurplus()
@@ -452,44 +477,6 @@ func (h *host) clonedConns() []*pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.conns)
-}
-
-// closeSurplus closes the connections without a stream that are too many, for the host or in all.
-func (h *host) closeSurplus() {
-	perHost, total := h.t.maxIdle()
-	if perHost >= 0 {
-		closeOldest(h.clonedConns(), perHost)
-	}
-	if total < 0 || h.t.open.Load() <= int64(total) {
-		return
-	}
-	var all []*pooledConn
-	for _, h := range h.t.allHosts() {
-		all = append(all, h.clonedConns()...)
-	}
-	closeOldest(all, total)
-}
-
-// closeOldest closes all but so many of the connections that have no stream, those first that have
-// had none for longest.
-func closeOldest(conns []*pooledConn, most int) {
-	type idleConn struct {
-		*pooledConn
-		since time.Time
-	}
-	var idle []idleConn
-	for _, c := range conns {
-		if since, ok := c.idleFrom(); ok {
-			idle = append(idle, idleConn{c, since})
-		}
-	}
-	if len(idle) <= most {
-		return
-	}
-	slices.SortFunc(idle, func(a, b idleConn) int { return a.since.Compare(b.since) })
-	for _, c := range idle[:len(idle)-most] {
-		c.drainIfIdle(0, ReasonSurplus)
-	}
 }
 
 // announcedLimit returns the peer's MAX_CONCURRENT_STREAMS, or otherwise while that is not known.
@@ -571,11 +558,4 @@ func (c *Conn) idleFrom() (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.start.Add(c.idleSince), c.err == nil && !c.draining && c.unusedLocked()
-}
-
-// tellIdle makes the end of the last stream news for the connection's owner.
-func (c *Conn) tellIdle() {
-	c.mu.Lock()
-	c.slots.tellsIdle = true
-	c.mu.Unlock()
 }

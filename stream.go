@@ -637,7 +637,7 @@ func (s *Stream) removeLocked() {
 		if at := c.staleAtLocked(); at > 0 {
 			c.armLocked(at)
 		}
-		c.news = c.news || c.slots.tellsIdle
+		c.news = c.news || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
 	}
 	s.unwatchLocked()
 	if s.push == nil && !c.slots.reset[s.id].held {

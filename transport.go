@@ -125,6 +125,45 @@ type Transport struct {
 	// DisableKeepAlives makes a connection for each request, which ends with the response, as
 	// "Connection: close" does for a single one. That holds for proxies, too.
 	DisableKeepAlives bool
+	// MinConnsPerHost is how many connections a host with traffic is brought up to: for callers
+	// behind a balancer that sees connections and not requests. 0 and 1 are the same: a connection
+	// is made when those that exist have no free stream. The connections are made in the background
+	// when a request comes, and again when one has ended; no request waits for them while there is
+	// another. Requests go to the connection with the fewest. MaxConnsPerHost bounds it.
+	MinConnsPerHost int
+
+	// Resolve returns the addresses of a host, host:port each, in any order; addr is the host and
+	// port of the request's URL. Nil leaves that to the dialer. With it, Config.DialContext is
+	// called with one of the addresses, and a host with traffic has a connection to each of them,
+	// within MaxConnsPerHost, or MinConnsPerHost connections where that is more. A request goes to
+	// the connection with the fewest; where these are several, they take turns. The name for TLS and
+	// the :authority stay those of the URL. Where addr has a proxy, Resolve is not used.
+	//
+	// It is called before the first connection to a host, and again every 30 s while there are
+	// requests, in the background. Connections to addresses that it does not return any more get no
+	// new requests. An error of it fails the requests that wait for the first connection, and later
+	// leaves the addresses as they were. An address that cannot be reached is avoided for 1 s, then
+	// for twice as long each time, up to 30 s, while there are others. Resolve may be called by
+	// several goroutines at once, and has the time of Config.HandshakeTimeout.
+	//
+	// HTTP/1.1 connections to hosts that were found not to speak HTTP/2 use it, too, where there is
+	// TLS; and not for http.
+	Resolve func(ctx context.Context, addr string) (addrs []string, err error)
+
+	// MaxConns bounds the connections to all hosts together: those over HTTP/2 that take requests,
+	// and those that are being made. 0 is no bound. A request that needs one more closes the
+	// connection of another host that has been without a stream for longest. Where each has a
+	// stream, hosts wait in line, their requests under their contexts; a host that has waited for
+	// 100 ms makes the connection with the fewest requests get no new ones for up to a second, so
+	// that the traffic of some hosts does not keep others waiting for ever. Draining connections are
+	// not counted: they may have long streams, whose end may depend on a request that waits.
+	MaxConns int
+
+	// MaxIdleConns bounds the connections to all hosts that are kept without a stream, those over
+	// HTTP/2 by themselves and those of the HTTP/1.1 fallback by themselves: 100 where it is 0, no
+	// bound below 0. Beyond it, those that have been without a stream for longest are closed,
+	// within some milliseconds.
+	MaxIdleConns int
 
 	MaxConnsPerHost       int           // connections at once to one host, draining ones not counted; 8 where it is 0, no limit below 0
 	IdleConnTimeout       time.Duration // without a stream, until a connection is closed; 90 s where it is 0, none below 0
@@ -150,7 +189,9 @@ type Transport struct {
 	net  *netHTTP     // nil: Config and the fields above say how connections are made
 	open atomic.Int64 // connections of all hosts, draining ones not counted
 
-	books books // what is counted
+	books   books // what is counted
+	bound   connBound
+	surplus surplusWatch
 }
 
 const (
@@ -402,6 +443,7 @@ func (t *Transport) http1() *http.Transport {
 		TLSHandshakeTimeout:   max(0, or(cfg.HandshakeTimeout, defaultHandshakeTimeout)),
 		DisableCompression:    t.DisableCompression,
 		MaxConnsPerHost:       max(0, t.MaxConnsPerHost),
+		MaxIdleConns:          max(0, or(t.MaxIdleConns, defaultMaxIdle)),
 		MaxIdleConnsPerHost:   defaultConnsPerHost,
 		IdleConnTimeout:       max(0, or(t.IdleConnTimeout, defaultIdleTimeout)),
 		ResponseHeaderTimeout: t.ResponseHeaderTimeout,

@@ -200,11 +200,11 @@ func (bs *books) release(b *book) {
 }
 
 // countedDial is dialOrAbandon, counted.
-func (h *host) countedDial(ctx context.Context) (*Conn, error) {
+func (h *host) countedDial(ctx context.Context, at *endpoint) (*Conn, error) {
 	b := h.owner.book
 	b.dials.Add(1)
 	b.dialing.Add(1)
-	c, err := h.dialOrAbandon(ctx)
+	c, err := h.dialOrAbandon(ctx, at)
 	b.dialing.Add(-1)
 	if err == nil || ctx.Err() != nil { // else it is the host's doing
 		return c, err

@@ -239,10 +239,7 @@ func (h *host) addresses(x *exchange) []netip.Addr {
 func (h *host) lookUp(s *sharing) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", h.key.host)
-	if err != nil {
-		addrs = nil
-	}
+	addrs := h.lookUpIPs(ctx)
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap().WithZone("")
 	}
@@ -251,6 +248,22 @@ func (h *host) lookUp(s *sharing) {
 	s.addrs, s.until = addrs, time.Now().Add(addressMemory)
 	close(s.lookup)
 	s.lookup = nil
+}
+
+// lookUpIPs asks Transport.Resolve, or the default resolver, for the addresses of the host. It
+// returns none where that fails.
+func (h *host) lookUpIPs(ctx context.Context) (addrs []netip.Addr) {
+	if h.t.Resolve == nil {
+		addrs, _ = net.DefaultResolver.LookupNetIP(ctx, "ip", h.key.host)
+		return addrs
+	}
+	list, _ := h.t.Resolve(ctx, h.addr)
+	for _, addr := range list {
+		if at, err := netip.ParseAddrPort(addr); err == nil {
+			addrs = append(addrs, at.Addr())
+		}
+	}
+	return addrs
 }
 
 // misdirected reports whether the response to x is 421, and x can be sent again: then the try is

@@ -10,16 +10,6 @@ import (
 // keepsAlive reports whether a connection may serve a second request.
 func (t *Transport) keepsAlive() bool { return !t.DisableKeepAlives }
 
-// maxIdle returns how many connections without a stream may be kept, to a host and in all; -1: any
-// number.
-func (t *Transport) maxIdle() (perHost, total int) {
-	perHost, total = t.net.maxIdle()
-	if t.DisableKeepAlives {
-		perHost = 0
-	}
-	return perHost, total
-}
-
 // connectHeader returns the fields of a CONNECT for addr. The credentials of the proxy's URL are
 // sent to the proxy and to no other host.
 func (t *Transport) connectHeader(ctx context.Context, u *url.URL, addr string) (http.Header, error) {

@@ -12,8 +12,11 @@ type attempt struct {
 	cancel context.CancelFunc
 	place  *place      // the request that it was begun for
 	covers uint64      // the requests that waited when it was begun: those with a turn up to this
-	beside *time.Timer // begins another attempt
+	beside *time.Timer // begins another attempt; nil: none does
 	paused bool        // it has not begun to dial
+
+	background bool      // no request waits for it
+	endpoint   *endpoint // that is dialled in place of the host; nil: none; guarded by the host's lock
 }
 
 const (
@@ -28,12 +31,12 @@ const (
 // has the values of that request's, for its trace, and does not end with it.
 func (h *host) attemptLocked() {
 	if !h.t.keepsAlive() { // each request needs a connection of its own
-		for n := len(h.attempts); n < len(h.waiting) && h.roomLocked(); n++ {
+		for n := len(h.attempts); n < len(h.waiting) && h.roomLocked() && h.takeLocked(); n++ {
 			h.beginAttemptLocked(h.waiting[n])
 		}
 		return
 	}
-	if len(h.attempts) == 0 {
+	if len(h.attempts) == 0 && h.takeLocked() {
 		h.beginAttemptLocked(h.waiting[0])
 	}
 }
@@ -57,7 +60,7 @@ func (h *host) attemptBeside(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := len(h.attempts)
-	if n > 0 && h.attempts[n-1] == a && n < maxAttempts && len(h.waiting) > 0 && h.roomLocked() {
+	if n > 0 && h.attempts[n-1] == a && n < maxAttempts && len(h.waiting) > 0 && h.roomLocked() && h.t.tryTake() {
 		h.beginAttemptLocked(h.waiting[0])
 	}
 }
@@ -67,6 +70,7 @@ func (h *host) attemptBeside(a *attempt) {
 // gets dialPatience to become a connection for the next request, and is ended then.
 func (h *host) gaveUpLocked(p *place) {
 	if len(h.waiting) == 0 {
+		h.leaveLine()
 		if attempts := slices.Clone(h.attempts); len(attempts) > 0 {
 			time.AfterFunc(dialPatience, func() { h.endUnwanted(attempts) })
 		}
@@ -78,7 +82,7 @@ func (h *host) gaveUpLocked(p *place) {
 	}
 	a := h.attempts[n-1]
 	a.beside.Stop()
-	if n == maxAttempts || !h.roomLocked() {
+	if n == maxAttempts || !h.roomLocked() || !h.t.tryTake() {
 		a.cancel()
 	} else {
 		h.beginAttemptLocked(h.waiting[0])
@@ -98,8 +102,10 @@ func (h *host) endUnwanted(attempts []*attempt) {
 }
 
 func (h *host) endAttemptsLocked() {
-	for _, a := range h.attempts {
-		a.cancel()
+	for _, attempts := range [][]*attempt{h.attempts, h.spread.background} {
+		for _, a := range attempts {
+			a.cancel()
+		}
 	}
 }
 
@@ -108,7 +114,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	var c *Conn
 	err := pause(ctx, nil, delay)
 	if err == nil && h.isWaitedFor(a) {
-		c, err = h.countedDial(ctx)
+		c, err = h.connectTo(ctx, a)
 	}
 	var other *NotHTTP2Error
 	if errors.As(err, &other) {
@@ -121,16 +127,16 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	}
 	h.mu.Lock()
 	ended := ctx.Err() != nil
-	a.cancel()
-	a.beside.Stop()
-	h.attempts = slices.DeleteFunc(h.attempts, func(other *attempt) bool { return other == a })
+	h.endLocked(a, c != nil)
 	switch {
 	case c != nil:
-		h.addLocked(c)
+		h.addLocked(c, a.endpoint)
 	case err == errNotHTTP2:
 		h.http1Until = time.Now().Add(http1Memory)
 		h.popAllLocked(err)
 	case err == nil || ended: // no request waited; those that came since then are served below
+	case a.background:
+		h.spread.pauseUntil = time.Now().Add(minAvoid)
 	case !h.t.keepsAlive():
 		if len(h.waiting) > 0 {
 			h.popLocked(nil, err)
@@ -144,10 +150,24 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	h.news() // c may have ended already
 }
 
+// endLocked takes an attempt that is over from the host's.
+func (h *host) endLocked(a *attempt, connected bool) {
+	a.cancel()
+	if a.beside != nil {
+		a.beside.Stop()
+	}
+	is := func(other *attempt) bool { return other == a }
+	h.attempts = slices.DeleteFunc(h.attempts, is)
+	h.spread.background = slices.DeleteFunc(h.spread.background, is)
+	if !connected {
+		h.t.giveBack()
+	}
+}
+
 // failedLocked fails the requests that a was made for, so that attempts begun one after another
 // cannot keep them for ever. Those that came later wait for the other attempts, if there are any.
 func (h *host) failedLocked(a *attempt, err error) {
-	if len(h.attempts) == 0 {
+	if len(h.attempts) == 0 && !h.promoteLocked() {
 		h.popAllLocked(err)
 		return
 	}
@@ -155,14 +175,16 @@ func (h *host) failedLocked(a *attempt, err error) {
 		h.popLocked(nil, err)
 	}
 	if len(h.waiting) == 0 { // the next request does not wait for those that are left
-		h.endAttemptsLocked()
+		for _, a := range h.attempts {
+			a.cancel()
+		}
 		h.attempts = nil
 	}
 }
 
 // dialOrAbandon is dial, also for a dialer that does not obey its context: what it returns after
 // the end of ctx, or of the time for a connection, is closed.
-func (h *host) dialOrAbandon(ctx context.Context) (*Conn, error) {
+func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
 	cfg := h.config()
 	timeout := cfg.HandshakeTimeout
 	if h.t.net == nil {
@@ -177,7 +199,7 @@ func (h *host) dialOrAbandon(ctx context.Context) (*Conn, error) {
 	h.t.books.hold(h.owner.book)
 	go func() {
 		defer h.t.books.release(h.owner.book)
-		c, err := h.dial(ctx, cfg)
+		c, err := h.dial(ctx, cfg, at)
 		results <- result{c, err}
 		cancel()
 	}()
@@ -217,7 +239,7 @@ func (h *host) isWaitedFor(a *attempt) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	a.paused = false
-	return len(h.waiting) > 0
+	return a.background || len(h.waiting) > 0
 }
 
 // endPausedLocked ends the attempts that have not begun to dial, if no request waits for them.

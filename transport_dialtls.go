@@ -19,14 +19,15 @@ func (h *host) dialsTLS() bool {
 }
 
 // dialTLS makes a connection to h with DialTLSContext.
-func (h *host) dialTLS(ctx context.Context, cfg *Config) (*Conn, error) {
+func (h *host) dialTLS(ctx context.Context, cfg *Config, at *endpoint) (*Conn, error) {
 	full, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := dialTimeout(ctx, full.HandshakeTimeout)
 	defer cancel()
-	nc, err := h.t.userTLS(ctx, h.addr)
+	dial := dialerTo(dialOf(h.t.DialTLSContext, nil, "Transport.DialTLSContext"), at)
+	nc, err := dial(ctx, "tcp", h.addr)
 	if err != nil {
 		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err}).judge(ctx, full.HandshakeTimeout)
 	}
@@ -93,7 +94,7 @@ func (t *Transport) fallbackDialTLS(ctx context.Context, network, addr string) (
 			return t.fallbackTLS(ctx, addr)
 		}
 	}
-	nc, err := t.fallback.DialContext(ctx, network, addr)
+	nc, err := t.dialResolved(ctx, t.fallback.DialContext, addr)
 	if err != nil {
 		return nil, err
 	}

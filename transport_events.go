@@ -56,7 +56,8 @@ const (
 	ReasonClosed
 	// ReasonIdle: the connection had no streams for Transport.IdleConnTimeout.
 	ReasonIdle
-	// ReasonSurplus: http.Transport.MaxIdleConns or MaxIdleConnsPerHost allows no more.
+	// ReasonSurplus: MaxConns or MaxIdleConns, or MaxIdleConnsPerHost of an http.Transport, allows no
+	// more.
 	ReasonSurplus
 	// ReasonCloseIdle: CloseIdleConnections was called.
 	ReasonCloseIdle
@@ -69,6 +70,8 @@ const (
 	ReasonRefused
 	// ReasonExhausted: the stream identifiers are used up.
 	ReasonExhausted
+	// ReasonResolve: Transport.Resolve does not return the address any more.
+	ReasonResolve
 	// ReasonDialFailed: there is no transport connection. Dialling failed, or the proxy refused.
 	ReasonDialFailed
 	// ReasonHandshakeFailed: TLS failed, or is too weak for HTTP/2 (RFC 9113 §9.2).
@@ -89,6 +92,7 @@ var connReasons = []string{
 	ReasonRequest:         "request",
 	ReasonRefused:         "refused",
 	ReasonExhausted:       "exhausted",
+	ReasonResolve:         "resolve",
 	ReasonDialFailed:      "dial_failed",
 	ReasonHandshakeFailed: "handshake_failed",
 }

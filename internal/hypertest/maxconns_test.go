@@ -1,0 +1,295 @@
+package hypertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A town is any number of simulated servers, one behind each name. Each responds after a while.
+type town struct {
+	t           *testing.T
+	takes       time.Duration
+	open, most  atomic.Int64
+	dials, done atomic.Int64
+}
+
+// A tallyConn counts itself out when it is closed.
+type tallyConn struct {
+	net.Conn
+	once sync.Once
+	open *atomic.Int64
+}
+
+func (c *tallyConn) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
+}
+
+func (w *town) dial(context.Context, string, string) (net.Conn, error) {
+	w.dials.Add(1)
+	n := w.open.Add(1)
+	for most := w.most.Load(); n > most && !w.most.CompareAndSwap(most, n); most = w.most.Load() {
+	}
+	client, server := h2test.Pipe()
+	go w.serve(server)
+	return &tallyConn{Conn: client, open: &w.open}, nil
+}
+
+// serve responds to requests with 204, without reading their fields: a scripted peer for each of
+// thousands of connections takes too much.
+func (w *town) serve(nc net.Conn) {
+	defer nc.Close()
+	var mu sync.Mutex
+	write := func(p []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		nc.Write(p)
+	}
+	if _, err := io.ReadFull(nc, make([]byte, len(wire.ClientPreface))); err != nil {
+		return
+	}
+	write(wire.AppendSettings(nil))
+	for {
+		head := make([]byte, wire.HeaderLen)
+		if _, err := io.ReadFull(nc, head); err != nil {
+			return
+		}
+		h := wire.ParseFrameHeader(head)
+		payload := make([]byte, h.Length)
+		if _, err := io.ReadFull(nc, payload); err != nil {
+			return
+		}
+		switch {
+		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
+			write(wire.AppendSettingsAck(nil))
+		case h.Type == wire.Ping && !h.Flags.Has(wire.Ack):
+			write(wire.AppendPing(nil, wire.Ack, wire.ParsePing(payload)))
+		case h.Type == wire.Headers:
+			time.AfterFunc(w.takes, func() {
+				header := wire.FrameHeader{Length: 1, Type: wire.Headers, Flags: wire.EndStream | wire.EndHeaders, StreamID: h.StreamID}
+				w.done.Add(1)
+				write(append(wire.AppendFrameHeader(nil, header), 0x89)) // :status: 204, of the static table
+			})
+		}
+	}
+}
+
+func (w *town) transport(set func(*hyper.Transport)) *hyper.Transport {
+	tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Config: &hyper.Config{DialContext: w.dial}}
+	set(tr)
+	w.t.Cleanup(func() {
+		tr.CloseIdleConnections()
+		synctest.Wait()
+		if n := w.open.Load(); n > 0 {
+			w.t.Errorf("%d connections are open at the end", n)
+		}
+	})
+	return tr
+}
+
+func getOnce(ctx context.Context, rt http.RoundTripper, host string) error {
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+host+"/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := rt.RoundTrip(req)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return err
+}
+
+func TestConnectionsToTwoThousandHostsAreBounded(t *testing.T) {
+	const hosts = 2000
+	host := func(i int) string { return fmt.Sprintf("h%d.example.com", i) }
+	for _, row := range []struct {
+		name       string
+		set        func(*hyper.Transport)
+		atOnce     bool
+		most, idle int64 // open at once, and at the end
+		slack      int64
+	}{
+		{"one after another, by default", func(*hyper.Transport) {}, false, 101, 100, 12},
+		{"one after another, MaxIdleConns 10", func(tr *hyper.Transport) { tr.MaxIdleConns = 10 }, false, 11, 10, 12},
+		{"one after another, no bound on idle ones", func(tr *hyper.Transport) { tr.MaxIdleConns = -1 }, false, hosts, hosts, 0},
+		{"one after another, MaxConns 50", func(tr *hyper.Transport) { tr.MaxConns = 50 }, false, 50, 50, 0},
+		{"at once, by default", func(*hyper.Transport) {}, true, hosts, 100, 0},
+		{"at once, MaxConns 50", func(tr *hyper.Transport) { tr.MaxConns = 50 }, true, 50, 50, 5},
+		{"at once, MaxConns 1", func(tr *hyper.Transport) { tr.MaxConns = 1 }, true, 1, 1, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &town{t: t, takes: time.Millisecond}
+				tr := w.transport(row.set)
+				var wg sync.WaitGroup
+				for i := range hosts {
+					call := func() {
+						if err := getOnce(t.Context(), tr, host(i)); err != nil {
+							t.Errorf("host %d: %v", i, err)
+						}
+					}
+					if row.atOnce {
+						wg.Go(call)
+					} else {
+						call()
+					}
+				}
+				wg.Wait()
+				time.Sleep(time.Second)
+				// One that is being closed may be counted, and idle ones are looked for every 10 ms.
+				if n := w.most.Load(); n > row.most+row.slack+2 {
+					t.Errorf("%d connections at once, want at most %d", n, row.most)
+				}
+				if n := w.open.Load(); n != row.idle {
+					t.Errorf("%d connections at the end, want %d", n, row.idle)
+				}
+				if w.done.Load() != hosts || w.dials.Load() != hosts {
+					t.Errorf("%d requests were served on %d connections", w.done.Load(), w.dials.Load())
+				}
+			})
+		})
+	}
+}
+
+func TestRequestWaitsForMaxConnsUnderItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &town{t: t, takes: time.Minute}
+		tr := w.transport(func(tr *hyper.Transport) { tr.MaxConns = 1 })
+		busy := start(func() (struct{}, error) { return struct{}{}, getOnce(t.Context(), tr, "a.example.com") })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err := getOnce(ctx, tr, "b.example.com")
+		var ne net.Error
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &ne) || !ne.Timeout() {
+			t.Errorf("the error is %v", err)
+		}
+		if want := "hyper: waiting for one of Transport.MaxConns 1 connections: context deadline exceeded"; err.Error() != want {
+			t.Errorf("the error is %q, want %q", err, want)
+		}
+		busy.want(t, "the request before")
+		if err := getOnce(t.Context(), tr, "c.example.com"); err != nil {
+			t.Error(err)
+		}
+		if n := w.most.Load(); n > 1 {
+			t.Errorf("%d connections at once", n)
+		}
+	})
+}
+
+// Hosts whose connections are never without a stream do not keep others from theirs.
+func TestTrafficOfSomeHostsDoesNotStarveOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hosts, most = 8, 2
+		w := &town{t: t, takes: 10 * time.Millisecond}
+		tr := w.transport(func(tr *hyper.Transport) { tr.MaxConns = most })
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		var served [hosts]atomic.Int64
+		var wg sync.WaitGroup
+		for i := range hosts {
+			for range 5 {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						if err := getOnce(t.Context(), tr, fmt.Sprintf("h%d.example.com", i)); err != nil {
+							t.Error(err)
+							return
+						}
+						served[i].Add(1)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		for i := range served {
+			if n := served[i].Load(); n < 100 {
+				t.Errorf("host %d was served %d times", i, n)
+			}
+		}
+		if n := w.most.Load(); n > most+1 {
+			t.Errorf("%d connections at once", n)
+		}
+	})
+}
+
+// A draining connection with a long stream does not keep a request from a new one.
+func TestDrainingConnectionsAreNotCountedInMaxConns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := visitDoor(t, door{name: "Transport", cleartext: true, enter: transportDoor}, hyper.Config{})
+		v.rt.(*hyper.Transport).MaxConns = 1
+		long := v.get("/long")
+		one := v.accept()
+		one.WantHeaders("the long one", 1)
+		one.WriteGoAway(1, wire.NoError, "")
+		synctest.Wait()
+		next := v.get("/next")
+		two := v.accept()
+		two.WantHeaders("on a new connection", 1)
+		two.WriteHeaders(1, wire.EndStream, ":status: 204")
+		next.want(t, "the next one")
+		one.WriteHeaders(1, wire.EndStream, ":status: 204")
+		long.want(t, "the long one")
+	})
+}
+
+// Requests that end while they wait, and connections that cannot be made, leave nothing behind in
+// the count.
+func TestMaxConnsCountsRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &town{t: t, takes: 20 * time.Millisecond}
+		var n atomic.Int64
+		tr := w.transport(func(tr *hyper.Transport) {
+			tr.MaxConns = 3
+			tr.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				switch n.Add(1) % 5 {
+				case 0:
+					return nil, errors.New("refused")
+				case 1:
+					time.Sleep(50 * time.Millisecond)
+				}
+				return w.dial(ctx, network, addr)
+			}
+		})
+		var wg sync.WaitGroup
+		for i := range 400 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i%50) * time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+i*7%300)*time.Millisecond)
+				defer cancel()
+				getOnce(ctx, tr, fmt.Sprintf("h%d.example.com", i%20))
+			})
+		}
+		wg.Wait()
+		time.Sleep(10 * time.Second)
+		if n := w.most.Load(); n > 4 {
+			t.Errorf("%d connections at once", n)
+		}
+		failed := 0
+		for i := range 60 { // each host gets its connection, as the others are idle
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if err := getOnce(ctx, tr, fmt.Sprintf("late%d.example.com", i)); err != nil {
+				failed++
+				if ctx.Err() != nil {
+					t.Errorf("request %d: %v", i, err)
+				}
+			}
+			cancel()
+		}
+		if failed > 12 {
+			t.Errorf("%d requests failed", failed)
+		}
+	})
+}

@@ -1,0 +1,474 @@
+package hypertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// A backEnd is one of several real servers behind one name.
+type backEnd struct {
+	addr   string
+	served atomic.Int64
+	kill   func(how string)
+}
+
+// startBackEnd serves over TLS, a millisecond or so for each request.
+func startBackEnd(t *testing.T) *backEnd {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backEnd{addr: ln.Addr().String()}
+	var mu sync.Mutex
+	var conns []net.Conn
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(2 * time.Millisecond)
+			b.served.Add(1)
+			io.WriteString(w, b.addr)
+		}),
+		TLSConfig: h2test.ServerTLS(), ErrorLog: log.New(io.Discard, "", 0),
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			mu.Lock()
+			defer mu.Unlock()
+			conns = append(conns, nc)
+			return ctx
+		},
+	}
+	b.kill = func(how string) {
+		if how == "reset" {
+			ln.Close()
+			mu.Lock()
+			for _, nc := range conns {
+				if inner, ok := nc.(interface{ NetConn() net.Conn }); ok {
+					inner.NetConn().(*net.TCPConn).SetLinger(0)
+				}
+			}
+			mu.Unlock()
+		}
+		srv.Close()
+	}
+	go srv.ServeTLS(ln, "", "")
+	t.Cleanup(func() { srv.Close() })
+	return b
+}
+
+// load sends n GETs, so many at once, and returns how many failed. half is called when half of them
+// are done.
+func load(t *testing.T, rt http.RoundTripper, n, atOnce int, half func()) (failed int64) {
+	t.Helper()
+	var next, done, bad atomic.Int64
+	var wg sync.WaitGroup
+	for range atOnce {
+		wg.Go(func() {
+			for next.Add(1) <= int64(n) {
+				req, _ := http.NewRequest("GET", "https://example.com/", nil)
+				resp, err := rt.RoundTrip(req)
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+				if err != nil {
+					bad.Add(1)
+					t.Log(err)
+				}
+				if done.Add(1) == int64(n/2) && half != nil {
+					half()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return bad.Load()
+}
+
+func wantShares(t *testing.T, servers []*backEnd, total int64) {
+	t.Helper()
+	for i, b := range servers {
+		if n := b.served.Load(); n*100 < 25*total || n*100 > 42*total {
+			t.Errorf("server %d got %d of %d requests", i, n, total)
+		}
+	}
+}
+
+func TestRequestsAreSpreadOverServersBehindOneName(t *testing.T) {
+	servers := []*backEnd{startBackEnd(t), startBackEnd(t), startBackEnd(t)}
+	addrs := []string{servers[0].addr, servers[1].addr, servers[2].addr}
+	for name, tr := range map[string]*hyper.Transport{
+		"Resolve": {
+			Resolve: func(_ context.Context, addr string) ([]string, error) {
+				if addr != "example.com:443" {
+					return nil, fmt.Errorf("asked for %s", addr)
+				}
+				return addrs, nil
+			},
+		},
+		"MinConnsPerHost behind a balancer": {
+			MinConnsPerHost: 3, Config: &hyper.Config{DialContext: balancer(addrs)},
+		},
+	} {
+		for _, atOnce := range []int{50, 1} {
+			t.Run(fmt.Sprintf("%s/%d at once", name, atOnce), func(t *testing.T) {
+				cfg := hyper.Config{}
+				if tr.Config != nil {
+					cfg = *tr.Config
+				}
+				cfg.TLS = h2test.ClientTLS()
+				own := &hyper.Transport{Proxy: hyper.NoProxy, Config: &cfg, Resolve: tr.Resolve, MinConnsPerHost: tr.MinConnsPerHost}
+				defer own.CloseIdleConnections()
+				for _, b := range servers {
+					b.served.Store(0)
+				}
+				requests := 1000
+				if atOnce == 1 {
+					requests = 300
+				}
+				if failed := load(t, own, requests, atOnce, nil); failed > 0 {
+					t.Errorf("%d requests failed", failed)
+				}
+				wantShares(t, servers, int64(requests))
+			})
+		}
+	}
+}
+
+// balancer returns a dialer that reaches each of the addresses in turn.
+func balancer(addrs []string) dialFunc {
+	var n atomic.Int64
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addrs[int(n.Add(1))%len(addrs)])
+	}
+}
+
+func TestNoIdempotentRequestFailsWhenOneOfThreeServersDies(t *testing.T) {
+	for _, how := range []string{"closed", "reset"} {
+		t.Run(how, func(t *testing.T) {
+			servers := []*backEnd{startBackEnd(t), startBackEnd(t), startBackEnd(t)}
+			tr := &hyper.Transport{
+				Proxy: hyper.NoProxy, Config: &hyper.Config{TLS: h2test.ClientTLS()},
+				Resolve: func(context.Context, string) ([]string, error) {
+					return []string{servers[0].addr, servers[1].addr, servers[2].addr}, nil
+				},
+			}
+			defer tr.CloseIdleConnections()
+			if failed := load(t, tr, 1000, 50, func() { servers[1].kill(how) }); failed > 0 {
+				t.Errorf("%d of 1000 requests failed", failed)
+			}
+		})
+	}
+}
+
+// A fleet is three simulated servers behind one name, in a bubble.
+type fleet struct {
+	t     *testing.T
+	addrs []string
+	down  map[string]bool // refuses connections
+	mu    sync.Mutex
+	peers map[string][]*h2test.Peer
+	ends  []*h2test.Conn
+	dials map[string]int
+}
+
+func newFleet(t *testing.T, addrs ...string) *fleet {
+	return &fleet{t: t, addrs: addrs, down: map[string]bool{}, peers: map[string][]*h2test.Peer{}, dials: map[string]int{}}
+}
+
+func (f *fleet) dial(_ context.Context, _, addr string) (net.Conn, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dials[addr]++
+	if f.down[addr] {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	}
+	client, server := h2test.Pipe()
+	peer := h2test.NewPeer(f.t, server)
+	peer.AutoPing()
+	f.peers[addr] = append(f.peers[addr], peer)
+	go f.serve(peer, addr)
+	return client, nil
+}
+
+// serve responds to each request with the address.
+func (f *fleet) serve(peer *h2test.Peer, addr string) {
+	peer.WriteSettings()
+	for {
+		frame, err := peer.Next()
+		switch {
+		case err != nil && err.Error() == "nothing":
+		case err != nil:
+			return
+		case frame.Type == wire.Settings && !frame.Flags.Has(wire.Ack):
+			peer.WriteSettingsAck()
+		case frame.Type == wire.Headers:
+			peer.WriteHeaders(frame.StreamID, wire.EndStream, ":status: 200", "x-addr: "+addr)
+		}
+	}
+}
+
+func (f *fleet) setDown(addr string, down bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down[addr] = down
+	if down {
+		for _, p := range f.peers[addr] {
+			p.Close()
+		}
+		f.peers[addr] = nil
+	}
+}
+
+func (f *fleet) dialled(addr string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dials[addr]
+}
+
+// get sends one GET and returns which server responded.
+func (f *fleet) get(tr *hyper.Transport) string {
+	f.t.Helper()
+	req, err := http.NewRequest("GET", "http://example.com/", nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.Header.Get("X-Addr")
+}
+
+// shares sends n GETs one after another and counts the servers that responded.
+func (f *fleet) shares(tr *hyper.Transport, n int) map[string]int {
+	f.t.Helper()
+	got := map[string]int{}
+	for range n {
+		got[f.get(tr)]++
+		synctest.Wait()
+	}
+	return got
+}
+
+// transport returns a Transport whose Resolve is as given, or returns the addresses of f.
+func (f *fleet) transport(resolve func(context.Context, string) ([]string, error)) *hyper.Transport {
+	if resolve == nil {
+		resolve = func(context.Context, string) ([]string, error) { return f.addrs, nil }
+	}
+	tr := &hyper.Transport{
+		Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Resolve: resolve, Config: &hyper.Config{DialContext: f.dial},
+	}
+	f.t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+func TestAddressThatCannotBeReachedIsAvoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, "a:80", "b:80", "c:80")
+		f.setDown("b:80", true)
+		tr := f.transport(nil)
+		if got := f.shares(tr, 100); got["b:80"] != 0 || got["a:80"] < 40 || got["c:80"] < 40 {
+			t.Errorf("shares %v", got)
+		}
+		for range 600 { // ten minutes
+			f.get(tr)
+			time.Sleep(time.Second)
+		}
+		if n := f.dialled("b:80"); n < 10 || n > 40 {
+			t.Errorf("the address was tried %d times in ten minutes", n)
+		}
+		f.setDown("b:80", false)
+		for range 60 {
+			f.get(tr)
+			time.Sleep(time.Second)
+		}
+		if got := f.shares(tr, 90); got["b:80"] < 25 || got["b:80"] > 35 {
+			t.Errorf("shares after it can be reached again: %v", got)
+		}
+	})
+}
+
+func TestConnectionThatEndedIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, "a:80", "b:80", "c:80")
+		tr := f.transport(nil)
+		f.shares(tr, 3)
+		f.setDown("a:80", true)
+		f.setDown("a:80", false)
+		synctest.Wait()
+		start := time.Now()
+		f.get(tr)
+		if d := time.Since(start); d > 0 {
+			t.Errorf("a request waited %v", d)
+		}
+		time.Sleep(2 * time.Second)
+		f.get(tr)
+		synctest.Wait()
+		if got := f.shares(tr, 90); got["a:80"] < 25 || got["a:80"] > 35 {
+			t.Errorf("shares %v", got)
+		}
+	})
+}
+
+func TestResolveIsAskedAgainWhileThereIsTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		var asked atomic.Int64
+		var addrs atomic.Pointer[[]string]
+		addrs.Store(&[]string{"a:80", "b:80"})
+		tr := f.transport(func(_ context.Context, addr string) ([]string, error) {
+			if asked.Add(1); addr != "example.com:80" {
+				return nil, fmt.Errorf("asked for %s", addr)
+			}
+			if list := addrs.Load(); list != nil {
+				return *list, nil
+			}
+			return nil, errors.New("no name server")
+		})
+		f.shares(tr, 100)
+		before := asked.Load() // once for each of the first connections at most
+		if before > 2 {
+			t.Errorf("Resolve was called %d times at first", before)
+		}
+		time.Sleep(31 * time.Second)
+		addrs.Store(&[]string{"b:80", "c:80"})
+		f.shares(tr, 10)
+		if asked.Load() != before+1 {
+			t.Errorf("Resolve was called %d times after that, want once", asked.Load()-before)
+		}
+		if got := f.shares(tr, 90); got["a:80"] > 0 || got["b:80"] < 40 || got["c:80"] < 40 {
+			t.Errorf("shares with the new addresses: %v", got)
+		}
+		time.Sleep(31 * time.Second)
+		addrs.Store(nil)
+		if got := f.shares(tr, 90); got["b:80"] < 40 || got["c:80"] < 40 {
+			t.Errorf("shares after an error of Resolve: %v", got)
+		}
+	})
+}
+
+func TestErrorsOfResolve(t *testing.T) {
+	broken := errors.New("no such host")
+	for name, row := range map[string]struct {
+		resolve func(context.Context, string) ([]string, error)
+		is      error
+	}{
+		"an error":            {func(context.Context, string) ([]string, error) { return nil, broken }, broken},
+		"no address":          {func(context.Context, string) ([]string, error) { return nil, nil }, nil},
+		"no port":             {func(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }, nil},
+		"deaf to its context": {func(context.Context, string) ([]string, error) { time.Sleep(time.Hour); return nil, nil }, context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := newFleet(t).transport(row.resolve)
+				req, _ := http.NewRequest("GET", "http://example.com/", nil)
+				start := time.Now()
+				_, err := tr.RoundTrip(req)
+				if err == nil || row.is != nil && !errors.Is(err, row.is) || !hyper.Retryable(err) {
+					t.Errorf("the error is %v", err)
+				}
+				if d := time.Since(start); d > 30*time.Second {
+					t.Errorf("it took %v", d)
+				}
+				time.Sleep(2 * time.Hour)
+			})
+		})
+	}
+}
+
+func TestTraceOfResolve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, "192.0.2.1:80", "192.0.2.2:80")
+		tr := f.transport(nil)
+		var mu sync.Mutex
+		var events []string
+		add := func(event string) {
+			mu.Lock()
+			defer mu.Unlock()
+			events = append(events, event)
+		}
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			GetConn:  func(hostPort string) { add("GetConn " + hostPort) },
+			DNSStart: func(i httptrace.DNSStartInfo) { add("DNSStart " + i.Host) },
+			DNSDone:  func(i httptrace.DNSDoneInfo) { add(fmt.Sprint("DNSDone ", i.Addrs)) },
+			GotConn:  func(i httptrace.GotConnInfo) { add(fmt.Sprint("GotConn ", i.Reused)) },
+		})
+		req, _ := http.NewRequestWithContext(ctx, "GET", "http://example.com/", nil)
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		want := []string{"GetConn example.com:80", "DNSStart example.com", "DNSDone [{192.0.2.1 } {192.0.2.2 }]", "GotConn false"}
+		if !slices.Equal(events, want) {
+			t.Errorf("events %q, want %q", events, want)
+		}
+	})
+}
+
+func TestMinConnsPerHost(t *testing.T) {
+	for _, row := range []struct{ least, most, want int }{{0, 0, 1}, {1, 0, 1}, {3, 0, 3}, {20, 0, 8}, {20, -1, 20}, {5, 2, 2}} {
+		t.Run(fmt.Sprintf("%d of %d", row.least, row.most), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t)
+				tr := &hyper.Transport{
+					Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Config: &hyper.Config{DialContext: f.dial},
+					MinConnsPerHost: row.least, MaxConnsPerHost: row.most,
+				}
+				defer tr.CloseIdleConnections()
+				f.shares(tr, 50)
+				if n := f.dialled("example.com:80"); n != row.want {
+					t.Errorf("%d connections, want %d", n, row.want)
+				}
+			})
+		})
+	}
+}
+
+// Connections that cannot be made in the background delay no request, and are not tried without end.
+func TestFailedBackgroundConnectionsDelayNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		tr := &hyper.Transport{
+			Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MinConnsPerHost: 3,
+			Config: &hyper.Config{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if f.dialled(addr) > 0 {
+					f.setDown(addr, false)
+					f.mu.Lock()
+					f.dials[addr]++
+					f.mu.Unlock()
+					return nil, errors.New("no route")
+				}
+				return f.dial(ctx, network, addr)
+			}},
+		}
+		defer tr.CloseIdleConnections()
+		start := time.Now()
+		f.shares(tr, 1000)
+		if d := time.Since(start); d > 0 {
+			t.Errorf("1,000 requests took %v", d)
+		}
+		if n := f.dialled("example.com:80"); n > 10 {
+			t.Errorf("%d dials at once", n)
+		}
+	})
+}

@@ -1,0 +1,319 @@
+package hyper
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How a Transport bounds the connections of all its hosts together.
+
+const (
+	defaultMaxIdle = 100
+
+	yieldAfter = 100 * time.Millisecond // that a host has waited, until a busy one gives up a connection
+)
+
+// A connBound counts the connections of all hosts: those that take requests, and those that are
+// being made. A host that needs one more than Transport.MaxConns waits in line for it. Its lock may
+// be taken under a host's, and no other lock is taken under it.
+type connBound struct {
+	mu    sync.Mutex // guards everything below, and host.queued and host.granted
+	used  int        // granted ones included
+	queue []*host    // in the order in which they came
+	timer *time.Timer
+
+	crowded atomic.Bool // connections tell when they become idle
+}
+
+// takeLocked takes one connection for h, within MaxConns. Where there is none, h waits in line, and
+// serveLocked is called when its turn has come.
+func (h *host) takeLocked() bool {
+	b, most := &h.t.bound, h.t.MaxConns
+	if most <= 0 {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case h.granted > 0:
+		h.granted--
+		return true
+	case b.used < most && len(b.queue) == 0:
+		b.used++
+		return true
+	case !h.queued:
+		h.queued = true
+		b.queue = append(b.queue, h)
+		b.crowded.Store(true)
+		go h.t.makeRoom() // it takes the locks of other hosts
+	}
+	return false
+}
+
+// tryTake takes one connection if nothing waits for it.
+func (t *Transport) tryTake() bool {
+	b := &t.bound
+	if t.MaxConns <= 0 {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used >= t.MaxConns || len(b.queue) > 0 {
+		return false
+	}
+	b.used++
+	return true
+}
+
+// giveBack gives back what takeLocked or tryTake took: to the host that is first in line.
+func (t *Transport) giveBack() {
+	b := &t.bound
+	if t.MaxConns <= 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.queue) == 0 {
+		b.used--
+		return
+	}
+	next := b.queue[0]
+	b.queue[0] = nil
+	b.queue = shrunk(b.queue[1:])
+	next.queued = false
+	next.granted++
+	go next.useGranted()
+}
+
+// useGranted makes the connection that h waited for, or passes it on if h needs it no more.
+func (h *host) useGranted() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.serveLocked()
+	h.t.bound.mu.Lock()
+	left := h.granted
+	h.granted = 0
+	h.t.bound.mu.Unlock()
+	for range left {
+		h.t.giveBack()
+	}
+}
+
+// inLine returns how many hosts wait for a connection.
+func (b *connBound) inLine() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.queue)
+}
+
+// makeRoom closes the connections that have been idle longest, one for each host in line. If there
+// are not enough, it looks again when a connection becomes idle, and makes one idle after a while.
+func (t *Transport) makeRoom() {
+	missing := t.bound.inLine()
+	if missing == 0 {
+		return
+	}
+	if missing -= closeIdlest(t.allConns(), func(int) int { return missing }); missing <= 0 {
+		return
+	}
+	b := &t.bound
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.timer == nil {
+		b.timer = time.AfterFunc(yieldAfter, t.yieldOne)
+	}
+}
+
+// yieldOne keeps new requests from one connection, so that it becomes idle and makes room for a
+// host in line: hosts with traffic must not keep it from the others. It is the one with the fewest
+// requests. If they take longer, it serves its host again, and another one is tried.
+func (t *Transport) yieldOne() {
+	b := &t.bound
+	b.mu.Lock()
+	b.timer = nil
+	b.mu.Unlock()
+	var best *pooledConn
+	var owner *host
+	least := 0
+	now := time.Now()
+	for _, h := range t.allHosts() {
+		h.mu.Lock()
+		for _, c := range h.conns {
+			load, err := c.load()
+			if recent := now.Sub(c.yieldedAt) < yieldAgain; err == nil && !recent && (best == nil || load < least) {
+				best, owner, least = c, h, load
+			}
+		}
+		h.mu.Unlock()
+	}
+	if best != nil && b.inLine() > 0 {
+		owner.mu.Lock()
+		best.yieldedAt = now
+		owner.mu.Unlock()
+		time.AfterFunc(yieldTime, owner.news) // its requests need not wait any longer
+	}
+	t.makeRoom() // it may be idle already; and sets the timer again
+}
+
+const (
+	yieldTime  = time.Second // for which a connection gets no new requests
+	yieldAgain = 5 * time.Second
+)
+
+// yields reports whether c gets no new requests for a while.
+func (c *pooledConn) yields() bool {
+	return !c.yieldedAt.IsZero() && time.Since(c.yieldedAt) < yieldTime
+}
+
+// allConns returns the connections of all hosts.
+func (t *Transport) allConns() (all []*pooledConn) {
+	for _, h := range t.allHosts() {
+		all = append(all, h.clonedConns()...)
+	}
+	return all
+}
+
+// maxIdle returns how many connections without a stream may be kept, to a host and in all; -1: any
+// number.
+func (t *Transport) maxIdle() (perHost, total int) {
+	if t.net != nil {
+		perHost, total = t.net.maxIdle()
+	} else {
+		perHost, total = -1, max(-1, or(t.MaxIdleConns, defaultMaxIdle))
+	}
+	if t.DisableKeepAlives {
+		perHost = 0
+	}
+	return perHost, total
+}
+
+// isInLine reports whether h waits for a connection within MaxConns.
+func (h *host) isInLine() bool {
+	b := &h.t.bound
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return h.queued
+}
+
+// leaveLine ends the wait of a host whose requests need no connection any more.
+func (h *host) leaveLine() {
+	b := &h.t.bound
+	if h.t.MaxConns <= 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := slices.Index(b.queue, h); h.queued && i >= 0 {
+		h.queued = false
+		b.queue = shrunk(slices.Delete(b.queue, i, i+1))
+	}
+}
+
+// watchIdle makes c tell its owner when it becomes idle, in as far as there is a bound on that.
+func (t *Transport) watchIdle(c *Conn) {
+	tells := &t.bound.crowded
+	if perHost, _ := t.maxIdle(); perHost >= 0 {
+		tells = always
+	}
+	c.mu.Lock()
+	c.slots.tellsIdle = tells
+	c.mu.Unlock()
+}
+
+var always = func() *atomic.Bool {
+	b := new(atomic.Bool)
+	b.Store(true)
+	return b
+}()
+
+// countLocked counts a connection that h has got, or lost.
+func (h *host) countLocked(n int64) {
+	t := h.t
+	open := t.open.Add(n)
+	if n < 0 {
+		t.giveBack()
+	}
+	_, total := t.maxIdle()
+	if crowded := total >= 0 && open > int64(total); crowded != t.bound.crowded.Load() {
+		t.bound.mu.Lock()
+		t.bound.crowded.Store(crowded || len(t.bound.queue) > 0)
+		t.bound.mu.Unlock()
+	}
+}
+
+// closeSurplus closes the connections without a stream that are too many, for the host or in all,
+// or that other hosts wait for.
+func (h *host) closeSurplus() {
+	t := h.t
+	perHost, total := t.maxIdle()
+	if perHost >= 0 {
+		closeIdlest(h.clonedConns(), func(idle int) int { return idle - perHost })
+	}
+	if t.MaxConns > 0 {
+		if n := t.bound.inLine(); n > 0 {
+			closeIdlest(h.clonedConns(), func(int) int { return n })
+		}
+	}
+	if total >= 0 && t.open.Load() > int64(total) {
+		t.surplus.look(t)
+	}
+}
+
+// A surplusWatch closes idle connections beyond Transport.MaxIdleConns. To look at all connections
+// takes long where there are many, so it is done once in surplusEvery.
+type surplusWatch struct {
+	mu    sync.Mutex
+	timer *time.Timer // nil: it was not done within surplusEvery
+	again bool
+}
+
+const surplusEvery = 10 * time.Millisecond
+
+// look looks at all connections now, or when surplusEvery is over.
+func (w *surplusWatch) look(t *Transport) {
+	w.mu.Lock()
+	if w.timer != nil {
+		w.again = true
+		w.mu.Unlock()
+		return
+	}
+	w.timer = time.AfterFunc(surplusEvery, func() {
+		w.mu.Lock()
+		w.timer = nil
+		again := w.again
+		w.again = false
+		w.mu.Unlock()
+		if again {
+			w.look(t)
+		}
+	})
+	w.mu.Unlock()
+	_, total := t.maxIdle()
+	closeIdlest(t.allConns(), func(idle int) int { return idle - total })
+}
+
+// closeIdlest closes connections that have no stream, those first that have had none for longest.
+// number tells how many, of as many as there are. It returns how many it closed.
+func closeIdlest(conns []*pooledConn, number func(idle int) int) int {
+	type idleConn struct {
+		*pooledConn
+		since time.Time
+	}
+	var idle []idleConn
+	for _, c := range conns {
+		if since, ok := c.idleFrom(); ok {
+			idle = append(idle, idleConn{c, since})
+		}
+	}
+	n := min(max(0, number(len(idle))), len(idle))
+	if n == 0 {
+		return 0
+	}
+	slices.SortFunc(idle, func(a, b idleConn) int { return a.since.Compare(b.since) })
+	for _, c := range idle[:n] {
+		c.drainIfIdle(0, ReasonSurplus)
+	}
+	return n
+}

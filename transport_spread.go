@@ -1,0 +1,443 @@
+package hyper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http/httptrace"
+	"slices"
+	"time"
+)
+
+// How a Transport keeps several connections to one host, and to the several addresses of one host.
+//
+// A host that is spread is brought up to so many connections when a request comes for it, and again
+// when one of them has ended and there is traffic. They are made in the background: the request
+// uses what there is. With Transport.Resolve there is one connection for each address at least.
+
+const (
+	resolveEvery = 30 * time.Second // while there is traffic
+
+	minAvoid = time.Second      // an address that could not be reached, then twice as long each time
+	maxAvoid = 30 * time.Second //
+)
+
+// A spread is what a host knows about its addresses. The host's lock guards it.
+type spread struct {
+	pauseUntil time.Time  // no connection is made in the background until then
+	uses       uint64     // requests so far
+	background []*attempt // connections that no request waits for
+
+	resolved  time.Time // when endpoints were found last; zero: never
+	resolving bool
+	endpoints []*endpoint // in random order; empty without Resolve
+}
+
+// An endpoint is one of a host's addresses.
+type endpoint struct {
+	addr     string
+	failures int       // to make a connection, in a row
+	avoid    time.Time // until then, where others can be reached
+	load     int       // by sumLoadsLocked
+	usedAt   uint64    // spread.uses at the last request
+}
+
+// isSpread reports whether h is to have several connections, whatever its requests need.
+func (h *host) isSpread() bool {
+	return (h.t.MinConnsPerHost > 1 || h.resolves()) && h.t.keepsAlive()
+}
+
+// resolves reports whether the addresses of h come from Transport.Resolve.
+func (h *host) resolves() bool { return h.t.Resolve != nil && h.proxy == nil }
+
+// lacksLocked reports whether h is to have one more connection.
+func (h *host) lacksLocked() bool {
+	if h.connsLocked() < h.t.MinConnsPerHost {
+		return true
+	}
+	now := time.Now()
+	return slices.ContainsFunc(h.spread.endpoints, func(e *endpoint) bool {
+		return !now.Before(e.avoid) && h.usesLocked(e) == 0
+	})
+}
+
+// topUpLocked begins to make the connections that are missing. It is called for each request.
+func (h *host) topUpLocked() {
+	if !h.isSpread() {
+		return
+	}
+	s := &h.spread
+	if h.resolves() {
+		switch old := time.Since(s.resolved) >= resolveEvery; {
+		case s.resolved.IsZero(): // the first request's attempt finds them
+			return
+		case old && !s.resolving:
+			s.resolving = true
+			go h.resolveAgain()
+		}
+	}
+	if time.Now().Before(s.pauseUntil) {
+		return
+	}
+	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
+	for h.lacksLocked() {
+		if most > 0 && h.connsLocked() >= most || !h.http1Until.IsZero() || !h.t.tryTake() {
+			return
+		}
+		h.beginInBackgroundLocked()
+	}
+}
+
+// connsLocked counts the connections of h, those that are being made included.
+func (h *host) connsLocked() int { return len(h.conns) + len(h.attempts) + len(h.spread.background) }
+
+// topUpIfUsedLocked is topUpLocked for a connection that has ended.
+func (h *host) topUpIfUsedLocked() {
+	if !h.isSpread() {
+		return
+	}
+	used := len(h.waiting) > 0
+	for i := 0; i < len(h.conns) && !used; i++ {
+		load, _ := h.conns[i].load()
+		used = load > 0
+	}
+	if used {
+		h.topUpLocked()
+	}
+}
+
+// beginInBackgroundLocked makes a connection that no request waits for. Its context has nothing of
+// a request's.
+func (h *host) beginInBackgroundLocked() {
+	a := &attempt{background: true, endpoint: h.chooseLocked(nil)}
+	var ctx context.Context
+	ctx, a.cancel = context.WithCancel(context.Background())
+	h.spread.background = append(h.spread.background, a)
+	go h.connect(ctx, a, max(0, time.Until(h.dialAfter)))
+}
+
+// promoteLocked makes an attempt in the background one for the requests that wait, where their own
+// has failed.
+func (h *host) promoteLocked() bool {
+	b := h.spread.background
+	if len(b) == 0 || len(h.waiting) == 0 {
+		return false
+	}
+	b[0].background, b[0].covers = false, h.turns
+	h.attempts = append(h.attempts, b[0])
+	h.spread.background = slices.Delete(b, 0, 1)
+	return true
+}
+
+// sumLoadsLocked counts the streams to each of h's addresses.
+func (h *host) sumLoadsLocked() {
+	if len(h.spread.endpoints) == 0 {
+		return
+	}
+	for _, e := range h.spread.endpoints {
+		e.load = 0
+	}
+	for _, c := range h.conns {
+		load, _ := c.load()
+		c.endpoint.load += load
+	}
+}
+
+// preferLocked reports whether a request goes to c rather than to other. Where a host is spread,
+// addresses and connections with the same load take turns.
+func (h *host) preferLocked(c *pooledConn, load int, other *pooledConn, otherLoad int) bool {
+	a, b := c.endpoint, other.endpoint
+	switch {
+	case a != b && a.load != b.load:
+		return a.load < b.load
+	case a != b:
+		return a.usedAt < b.usedAt
+	case load == otherLoad && h.isSpread():
+		return c.usedAt < other.usedAt
+	}
+	return load < otherLoad
+}
+
+// usedLocked books a request that goes to c.
+func (h *host) usedLocked(c *pooledConn) {
+	h.spread.uses++
+	if c.usedAt = h.spread.uses; c.endpoint != nil {
+		c.endpoint.usedAt = c.usedAt
+	}
+}
+
+// chooseLocked returns the address for a new connection: the one with the fewest connections of
+// those that are not avoided, and not in tried. If all are avoided, it is the one for which that
+// ends first. It is nil where there is none.
+func (h *host) chooseLocked(tried []*endpoint) *endpoint {
+	var best *endpoint
+	least := 0
+	now := time.Now()
+	for _, e := range h.spread.endpoints {
+		if slices.Contains(tried, e) {
+			continue
+		}
+		used := h.usesLocked(e)
+		switch avoided := now.Before(e.avoid); {
+		case best == nil:
+		case avoided != now.Before(best.avoid):
+			if avoided {
+				continue
+			}
+		case avoided && !e.avoid.Before(best.avoid):
+			continue
+		case !avoided && used >= least:
+			continue
+		}
+		best, least = e, used
+	}
+	return best
+}
+
+// usesLocked counts the connections to e, those that are being made included.
+func (h *host) usesLocked(e *endpoint) (n int) {
+	for _, c := range h.conns {
+		if c.endpoint == e {
+			n++
+		}
+	}
+	for _, attempts := range [][]*attempt{h.attempts, h.spread.background} {
+		for _, a := range attempts {
+			if a.endpoint == e {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// connectTo makes a connection to one of h's addresses, for a: to the next one where one cannot be
+// reached, if a request waits.
+func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
+	if !h.resolves() {
+		return h.countedDial(ctx, nil)
+	}
+	if err := h.resolve(ctx); err != nil {
+		return nil, err
+	}
+	var tried []*endpoint
+	var failed error
+	for {
+		h.mu.Lock()
+		e := a.endpoint
+		if !a.background || !h.hasLocked(e) {
+			e = h.chooseLocked(tried)
+		}
+		if e != nil {
+			a.endpoint = e
+			if !a.background {
+				h.takeOverLocked(e)
+				h.topUpLocked() // with what was resolved just now
+			}
+		}
+		h.mu.Unlock()
+		if e == nil {
+			return nil, failed
+		}
+		c, err := h.countedDial(ctx, e)
+		h.mu.Lock()
+		e.judge(err)
+		background := a.background
+		h.mu.Unlock()
+		if err == nil || ctx.Err() != nil || background || !isDialError(err) {
+			return c, err
+		}
+		tried, failed = append(tried, e), err
+	}
+}
+
+// isDialError reports whether another address may do where this one did not.
+func isDialError(err error) bool {
+	_, ok := err.(*DialError)
+	return ok
+}
+
+// judge books what became of a connection to e.
+func (e *endpoint) judge(err error) {
+	if err == nil || !isDialError(err) {
+		e.failures, e.avoid = 0, time.Time{}
+		return
+	}
+	e.failures++
+	e.avoid = time.Now().Add(min(maxAvoid, minAvoid<<min(e.failures-1, 10)))
+}
+
+// lostLocked is called when a connection takes no more requests. Where it was lost, its address is
+// not the first choice for the next.
+func (h *host) lostLocked(c *pooledConn, why error) {
+	if errors.Is(why, ErrClosed) || errors.Is(why, ErrDrained) {
+		return
+	}
+	for _, e := range h.spread.endpoints {
+		if e == c.endpoint && e.avoid.IsZero() {
+			e.avoid = time.Now().Add(minAvoid)
+		}
+	}
+}
+
+// resolve finds the addresses of h, if they are not known or are old.
+func (h *host) resolve(ctx context.Context) error {
+	h.mu.Lock()
+	known := len(h.spread.endpoints) > 0
+	fresh := known && time.Since(h.spread.resolved) < resolveEvery
+	h.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	addrs, err := h.askInTime(ctx)
+	if err != nil {
+		if known {
+			return nil // what was known before may do
+		}
+		return err
+	}
+	h.mu.Lock()
+	h.setEndpointsLocked(addrs)
+	h.mu.Unlock()
+	return nil
+}
+
+// resolveAgain finds the addresses of a host that has traffic, in the background. An error leaves
+// them as they are.
+func (h *host) resolveAgain() {
+	addrs, err := h.askInTime(context.Background())
+	h.mu.Lock()
+	h.spread.resolving = false
+	if err == nil {
+		h.setEndpointsLocked(addrs)
+		h.topUpIfUsedLocked()
+	} else {
+		h.spread.resolved = time.Now()
+	}
+	h.mu.Unlock()
+}
+
+// askInTime is askResolver, also for a function that does not obey its context.
+func (h *host) askInTime(ctx context.Context) ([]string, error) {
+	timeout := or(h.config().HandshakeTimeout, defaultHandshakeTimeout)
+	ctx, cancel := dialTimeout(ctx, timeout)
+	defer cancel()
+	type result struct {
+		addrs []string
+		err   error
+	}
+	results := make(chan result, 1)
+	go func() {
+		addrs, err := h.askResolver(ctx)
+		results <- result{addrs, err}
+	}()
+	var r result
+	select {
+	case r = <-results:
+	case <-ctx.Done():
+		r.err = context.Cause(ctx)
+	}
+	if r.err != nil {
+		return nil, (&DialError{phase: "resolve", Host: h.addr, Err: r.err}).judge(ctx, timeout)
+	}
+	return r.addrs, nil
+}
+
+// askResolver calls Transport.Resolve, and the DNS hooks of the context's trace.
+func (h *host) askResolver(ctx context.Context) (addrs []string, err error) {
+	hooks := httptrace.ContextClientTrace(ctx)
+	if hooks != nil && hooks.DNSStart != nil {
+		hooks.DNSStart(httptrace.DNSStartInfo{Host: h.key.host})
+	}
+	addrs, err = h.t.Resolve(ctx, h.addr)
+	if err == nil && len(addrs) == 0 {
+		err = fmt.Errorf("Transport.Resolve returned no address for %s", h.addr)
+	}
+	for i := 0; err == nil && i < len(addrs); i++ {
+		if _, _, e := net.SplitHostPort(addrs[i]); e != nil {
+			err = fmt.Errorf("Transport.Resolve returned %q for %s: %w", addrs[i], h.addr, e)
+		}
+	}
+	if hooks != nil && hooks.DNSDone != nil {
+		info := httptrace.DNSDoneInfo{Err: err}
+		for _, addr := range addrs {
+			host, _, _ := net.SplitHostPort(addr)
+			if ip := net.ParseIP(host); ip != nil {
+				info.Addrs = append(info.Addrs, net.IPAddr{IP: ip})
+			}
+		}
+		hooks.DNSDone(info)
+	}
+	return addrs, err
+}
+
+// setEndpointsLocked makes addrs the addresses of h. Connections to others get no new requests.
+func (h *host) setEndpointsLocked(addrs []string) {
+	s := &h.spread
+	before := s.endpoints
+	s.resolved, s.endpoints = time.Now(), nil
+	for _, addr := range addrs {
+		same := func(e *endpoint) bool { return e.addr == addr }
+		if slices.ContainsFunc(s.endpoints, same) {
+			continue
+		}
+		e := &endpoint{addr: addr}
+		if i := slices.IndexFunc(before, same); i >= 0 {
+			e = before[i]
+		}
+		s.endpoints = append(s.endpoints, e)
+	}
+	list := s.endpoints
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	for i := 0; i < len(h.conns); i++ {
+		if !h.hasLocked(h.conns[i].endpoint) {
+			h.conns[i].reason = ReasonResolve
+			h.removeLocked(i, ErrClosed)
+			i--
+		}
+	}
+}
+
+// hasLocked reports whether e is one of h's addresses.
+func (h *host) hasLocked(e *endpoint) bool { return slices.Contains(h.spread.endpoints, e) }
+
+// takeOverLocked ends what is done in the background to reach e, as a request's attempt does it now.
+func (h *host) takeOverLocked(e *endpoint) {
+	for _, a := range h.spread.background {
+		if a.endpoint == e {
+			a.cancel()
+		}
+	}
+	h.spread.background = slices.DeleteFunc(h.spread.background, func(a *attempt) bool {
+		return a.endpoint == e
+	})
+}
+
+// dialerTo returns dial for one of a host's addresses: that is dialled in place of the host's own.
+func dialerTo(dial dialFunc, at *endpoint) dialFunc {
+	if at == nil {
+		return dial
+	}
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dial(ctx, network, at.addr)
+	}
+}
+
+// dialResolved dials one of the addresses that Resolve returns for addr, for HTTP/1.1.
+func (t *Transport) dialResolved(ctx context.Context, dial dialFunc, addr string) (nc net.Conn, err error) {
+	if t.Resolve == nil {
+		return dial(ctx, "tcp", addr)
+	}
+	addrs, err := t.Resolve(ctx, addr)
+	if err == nil && len(addrs) == 0 {
+		err = fmt.Errorf("hyper: Transport.Resolve returned no address for %s", addr)
+	}
+	for _, i := range rand.Perm(len(addrs)) {
+		if nc, err = dial(ctx, "tcp", addrs[i]); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return nc, err
+}
