@@ -41,6 +41,7 @@ type resetMark struct {
 	ping   uint64 // the last one sent before: the answer to any later PING proves that the peer knows
 	credit int64  // what the peer may still send on it
 	held   bool   // it occupies a slot until then
+	headed bool   // a field section came on it since
 }
 
 const (

@@ -140,13 +140,13 @@ func (s *siege) wantLife(stream uint32) {
 	r.want(s.t, "the connection lives")
 }
 
-func TestContinuationFloodEndsAtTwiceTheHeaderLimit(t *testing.T) {
-	besiege(t, nil, time.Second, func(s *siege) {
+func TestContinuationFloodEnds(t *testing.T) {
+	besiege(t, &Config{MaxHeaderListSize: 256 << 10}, time.Second, func(s *siege) {
 		r := s.get(1)
 		s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88}))
 		fragment := rawFrame(wire.Continuation, 0, 1, bytes.Repeat([]byte{0x88}, wire.MinMaxFrameSize))
 		took := s.flood(4000, fragment) // 64 MB
-		if most := int64(2*defaultHeaderList + maxReadBuffer); took > most {
+		if most := int64(minHardLimit/(fieldOverhead+1) + 4*maxReadBuffer); took > most {
 			s.t.Errorf("%d octets were taken, want at most %d", took, most)
 		}
 		s.wantEnd(EnhanceYourCalm, r)
@@ -182,10 +182,11 @@ func TestEmptyContinuationFloodEndsAfterAFewFrames(t *testing.T) {
 
 // RFC 9113 §10.5.1: a list beyond SETTINGS_MAX_HEADER_LIST_SIZE is refused, but decoded all the same.
 func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
-	besiege(t, nil, time.Second, func(s *siege) {
+	const limit = 256 << 10
+	besiege(t, &Config{MaxHeaderListSize: limit}, time.Second, func(s *siege) {
 		value := strings.Repeat("v", 4096) // too large for the table
 		field, rest := len("x")+len(value)+32, 0
-		fits := defaultHeaderList - len(":status") - len("200") - 32
+		fits := limit - len(":status") - len("200") - 32
 		list := []string{":status: 200"}
 		for rest = fits; rest >= field+33; rest -= field {
 			list = append(list, "x: "+value)
@@ -205,7 +206,12 @@ func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
 		s.wantLife(5)
 		r = s.get(7)
 		s.peer.WriteHeaders(7, wire.EndStream, slices.Concat(exact, exact[1:], exact[1:])...)
-		s.wantEnd(EnhanceYourCalm, r)
+		s.peer.WantRSTStream("three times too many", 7, wire.ProtocolError)
+		var tooLarge *HeaderSizeError
+		if err := r.wantErr(s.t, "too large a list"); !errors.As(err, &tooLarge) || tooLarge.Limit != limit || tooLarge.Size < 2*limit || tooLarge.Held != 0 {
+			s.t.Error(err)
+		}
+		s.wantLife(9)
 		s.wantMemory(maxGrowth)
 	})
 }
@@ -225,7 +231,9 @@ func TestHPACKBombHoldsNoMemory(t *testing.T) {
 		second.want(s.t, "60 references are 242,000 octets")
 		third := s.get(5)
 		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 5, append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 250_000)...)))
-		s.wantEnd(EnhanceYourCalm, third)
+		s.peer.WantRSTStream("250,000 references are 1 GB", 5, wire.ProtocolError)
+		third.wantErr(s.t, "too large a list")
+		s.wantLife(7)
 		s.wantMemory(maxGrowth)
 	})
 }

@@ -44,9 +44,21 @@ type Config struct {
 	// read fills a tenth of its Budget.
 	InitialStreamWindow int
 
-	MaxFrameSize      int // announced; 16 KiB to 16 MiB-1; 0: 256 KiB
-	MaxHeaderListSize int // announced, and bounds a decoded field section, 32 octets counted per field; 0: 256 KiB
-	HeaderTableSize   int // announced; of the decoder's compression table; 0: 4,096; negative: no table
+	MaxFrameSize    int // announced; 16 KiB to 16 MiB-1; 0: 256 KiB
+	HeaderTableSize int // announced; of the decoder's compression table; 0: 4,096; negative: no table
+
+	// MaxHeaderListSize bounds a decoded field section, in bytes, with 32 counted for each field
+	// (RFC 9113 §6.5.2): 10 MiB where it is 0, as in net/http. It is announced. A larger section
+	// ends its stream with a *HeaderSizeError, and no other; the connection ends where one costs
+	// more than twice that, and more than 32 MiB, to decode.
+	MaxHeaderListSize int
+
+	// MaxHeaderMemory bounds the field sections that a connection holds at once, in bytes counted
+	// in the same way: that which is being decoded, and those of responses that have not been
+	// returned yet, or have not ended, or have something unread. It is 64 MiB where it is 0, and at least
+	// MaxHeaderListSize then; there is no bound where it is negative. A section for which there is
+	// no room ends its stream with a *HeaderSizeError. Sections of up to 16 KiB are not counted.
+	MaxHeaderMemory int
 
 	// TrimBlanks takes blanks away that the peer sends around field values. RFC 9113 §8.2.1 has such a message be malformed, and
 	// so it is without this; but servers send them, and net/http and curl bear it. A Transport always does.
@@ -114,7 +126,8 @@ type Config struct {
 
 const (
 	defaultMaxFrameSize = 256 << 10
-	defaultHeaderList   = 256 << 10
+	defaultHeaderList   = 10 << 20
+	defaultHeaderMemory = 64 << 20
 	defaultDecodedSize  = 1 << 30
 	defaultDecodedRatio = 1000
 
@@ -157,6 +170,7 @@ func (cfg *Config) withDefaults() (Config, error) {
 	}
 	c.MaxFrameSize = or(c.MaxFrameSize, defaultMaxFrameSize)
 	c.MaxHeaderListSize = or(c.MaxHeaderListSize, defaultHeaderList)
+	c.MaxHeaderMemory = or(c.MaxHeaderMemory, max(defaultHeaderMemory, c.MaxHeaderListSize))
 	c.HeaderTableSize = max(0, or(c.HeaderTableSize, wire.HeaderTableSize))
 	c.MaxDecodedSize = or(c.MaxDecodedSize, defaultDecodedSize)
 	c.MaxDecodedRatio = or(c.MaxDecodedRatio, defaultDecodedRatio)

@@ -29,7 +29,7 @@ func TestZeroConfigIsAGoodClient(t *testing.T) {
 			t.Errorf("%s: %+v", name, c)
 		}
 		// The figures of Config's comments.
-		if c.InitialStreamWindow != 256<<10-1 || c.MaxFrameSize != 256<<10 || c.MaxHeaderListSize != 256<<10 || c.HeaderTableSize != 4096 {
+		if c.InitialStreamWindow != 256<<10-1 || c.MaxFrameSize != 256<<10 || c.MaxHeaderListSize != 10<<20 || c.MaxHeaderMemory != 64<<20 || c.HeaderTableSize != 4096 {
 			t.Errorf("%s: sizes %d %d %d %d", name, c.InitialStreamWindow, c.MaxFrameSize, c.MaxHeaderListSize, c.HeaderTableSize)
 		}
 		if c.MaxDecodedSize != 1<<30 || c.MaxDecodedRatio != 1000 {
@@ -74,7 +74,7 @@ func TestConfigIsAnnounced(t *testing.T) {
 	set := func(id wire.SettingID, value uint32) wire.Setting { return wire.Setting{ID: id, Value: value} }
 	plain := []wire.Setting{
 		set(wire.SettingEnablePush, 0), set(wire.SettingInitialWindowSize, 256<<10-1),
-		set(wire.SettingMaxFrameSize, 256<<10), set(wire.SettingMaxHeaderListSize, 256<<10),
+		set(wire.SettingMaxFrameSize, 256<<10), set(wire.SettingMaxHeaderListSize, 10<<20),
 	}
 	with := func(i int, s wire.Setting) []wire.Setting {
 		list := slices.Clone(plain)

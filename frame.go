@@ -92,7 +92,7 @@ type frameReader struct {
 	tableSize uint64 // the largest dynamic table that we announced
 	allowed   uint64 // the largest that the peer may use now: until it acknowledges, it need not know
 	peerTable uint64 // what the peer's blocks said last
-	limit     int64  // of a decoded list, as announced; the hard stop is twice that
+	sectionReader
 	fragments []byte // of a field block, joined
 	decoded   []Field
 	parsed    responseHead
@@ -111,9 +111,9 @@ func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 		maxSize:   cfg.MaxFrameSize,
 		tableSize: uint64(cfg.HeaderTableSize),
 		peerTable: wire.HeaderTableSize,
-		limit:     int64(cfg.MaxHeaderListSize),
 		trim:      cfg.TrimBlanks,
 	}
+	r.limit, r.room = int64(cfg.MaxHeaderListSize), int64(cfg.MaxHeaderMemory)
 	r.allowed = max(r.tableSize, wire.HeaderTableSize)
 	r.dec = hpack.NewDecoder(wire.HeaderTableSize, r.addField)
 	r.dec.SetAllowedMaxDynamicTableSize(uint32(r.allowed))
@@ -130,6 +130,7 @@ func (r *frameReader) settingsAcked() {
 // next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, whose
 // header is returned with it, ready to go on; any other error is the end.
 func (r *frameReader) next() (f frame, err error) {
+	r.freeSectionMemory()
 	if r.left > 0 {
 		return r.nextPart(false)
 	}
@@ -373,128 +374,29 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 	if first.Type == wire.PushPromise {
 		f.promised = first.ParsePromisedID(p)
 	}
-	last := first
+	last, begun := first, false
 	if !first.Flags.Has(wire.EndHeaders) {
 		r.traced(first, p, nil)
-		if block, last, err = r.continued(first, block); err != nil {
+		if block, begun, last, err = r.continued(first, block); err != nil {
 			return f, err
 		}
 		p = nil
 	}
-	if err := r.decode(block); err != nil {
+	if begun {
+		err = r.decodeRest(block)
+	} else {
+		err = r.decode(block)
+	}
+	if err != nil {
 		r.traced(last, p, nil)
 		return f, err
 	}
 	r.traced(last, p, r.fields)
 	f.fields, f.head = r.fields, r.head
-	if r.listSize > r.limit {
+	if r.listSize > r.most {
 		f.oversize = r.listSize
 	}
 	return f, nil
-}
-
-// continued joins the fragments behind first.
-func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (block []byte, last wire.FrameHeader, err error) {
-	frames := 32 + r.limit/int64(min(r.maxSize, wire.MinMaxFrameSize)) // many peers send no larger ones
-	r.fragments = append(r.fragments[:0], fragment...)
-	for n := int64(1); ; n++ {
-		h, err := r.header()
-		if _, misshapen := err.(*wire.Error); err != nil && !misshapen {
-			return nil, h, err
-		}
-		// RFC 9113 §6.2: nothing else may come between the frames of a field block, on any stream.
-		if h.Type != wire.Continuation || h.StreamID != first.StreamID {
-			return nil, h, &wire.Error{Code: wire.ProtocolError, Reason: fmt.Sprintf("%v inside the field block of stream %d", h.Type, first.StreamID)}
-		}
-		if err != nil { // it is too large
-			return nil, h, err
-		}
-		if n > frames || int64(len(r.fragments)+h.Length) > r.hardLimit() {
-			return nil, h, &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field block of stream %d has no end", first.StreamID)}
-		}
-		p, err := r.take(h.Length)
-		if err != nil {
-			return nil, h, err
-		}
-		r.fragments = append(r.fragments, p...)
-		if h.Flags.Has(wire.EndHeaders) {
-			return r.fragments, h, nil
-		}
-		r.traced(h, nil, nil)
-	}
-}
-
-// decode fills r.fields from a whole block.
-func (r *frameReader) decode(block []byte) error {
-	if cap(r.decoded) > 1024 { // one huge list is no reason to keep its memory
-		r.decoded = nil
-	}
-	if cap(r.fragments) > maxReadBuffer {
-		defer func() { r.fragments = nil }()
-	}
-	clear(r.decoded)
-	if r.decoded, r.listSize = r.decoded[:0], 0; r.decoded == nil {
-		r.decoded = make([]Field, 0, fewFields)
-	}
-	if r.last = r.known.byOctets(r.table, block); r.last != nil {
-		r.fields, r.head = r.last.fields, &r.last.head
-		return nil
-	}
-	table := r.table
-	if reason := r.checkBlock(block); reason != "" {
-		return &wire.Error{Code: wire.CompressionError, Reason: reason}
-	}
-	whole := block
-	// The decoder takes one table-size update at the beginning of a block, RFC 7541 §4.2 allows two: each becomes
-	// a block of its own.
-	for len(block) > 0 && block[0]&0xe0 == sizeUpdate {
-		_, rest, _ := readInt(block, 5)
-		if _, err := r.dec.Write(block[:len(block)-len(rest)]); err != nil {
-			return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
-		}
-		r.dec.Close()
-		block = rest
-	}
-	for len(block) > 0 {
-		part := block[:wholeFields(block, decodeStep)]
-		block = block[len(part):]
-		if _, err := r.dec.Write(part); err != nil {
-			return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
-		}
-		// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is
-		// closed. This closes it.
-		if r.listSize > r.hardLimit() {
-			return &wire.Error{Code: wire.EnhanceYourCalm, Reason: fmt.Sprintf("field section of more than %d octets", r.hardLimit())}
-		}
-	}
-	if err := r.dec.Close(); err != nil {
-		return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
-	}
-	r.fields, r.head = r.decoded, &r.parsed
-	if r.listSize > r.limit { // the stream is reset: what the section says does not matter
-		return nil
-	}
-	r.parsed = parseHead(r.decoded, r.repeats(whole))
-	if r.table == table {
-		if r.last = r.known.keep(table, whole, r.decoded, int(r.listSize)); r.last != nil {
-			r.last.head = r.parsed
-		}
-	}
-	return nil
-}
-
-// hardLimit is the size of a decoded list at which the connection ends.
-func (r *frameReader) hardLimit() int64 { return 2 * r.limit }
-
-// decodeStep is how many octets of a block are decoded before the size of the list is looked at
-// again. One octet can stand for an entry that fills the compression table.
-const decodeStep = 1 << 10
-
-// repeats reports whether the list is so large, and so much larger than its block, that it repeats
-// entries of the compression table many times.
-func (r *frameReader) repeats(block []byte) bool {
-	const large, ratio = 16 << 10, 64
-	return r.listSize > large && r.listSize > ratio*int64(len(block))
 }
 
 // lend returns the fields of the last section, but for the first, so that they stay as they are. Messages of the same fields share them.
@@ -511,7 +413,7 @@ func (r *frameReader) lend() []Field {
 // was sent, blanks included, so that no more than the limit is ever searched for blanks.
 func (r *frameReader) addField(f hpack.HeaderField) {
 	r.listSize += int64(len(f.Name)) + int64(len(f.Value)) + 32
-	if r.listSize > r.limit {
+	if r.listSize > r.most {
 		return
 	}
 	if r.trim && !syntax.IsPseudo(f.Name) {
@@ -528,41 +430,6 @@ const (
 
 	staticFields = 61 // appendix A
 )
-
-// checkBlock walks a field block before the decoder sees it and says what is wrong with its shape, or "". It
-// judges integers, lengths and table-size updates, where the decoder is more lenient than RFC 7541.
-func (r *frameReader) checkBlock(p []byte) string {
-	started := false
-	for len(p) > 0 {
-		first := p[0]
-		n, rest, reason := skipField(p)
-		switch {
-		case first&0xe0 == sizeUpdate:
-			// RFC 7541 §4.2: an update comes at the beginning of a block.
-			if reason != "" || started {
-				return "table-size update behind a field"
-			}
-			if n > r.allowed {
-				return "table-size update above SETTINGS_HEADER_TABLE_SIZE"
-			}
-			r.peerTable, r.mustShrink = n, false
-			r.table++
-			p = rest
-			continue
-		case reason != "":
-			return reason
-		case first&0xc0 == incremental:
-			r.table++
-		}
-		// RFC 9113 §4.3.1: after a reduction is acknowledged, the next block must begin with an update.
-		if r.mustShrink {
-			return "no table-size update after a smaller SETTINGS_HEADER_TABLE_SIZE"
-		}
-		started = true
-		p = rest
-	}
-	return ""
-}
 
 // skipField passes over one field, or one table-size update, at the beginning of a block (RFC 7541
 // §6). n is its index, or the size. reason says what is wrong with its shape, or "".
@@ -595,19 +462,6 @@ func skipField(p []byte) (n uint64, rest []byte, reason string) {
 		return 0, nil, "field value cut short"
 	}
 	return n, p, ""
-}
-
-// wholeFields returns how many octets the first fields of a block take that are at least least
-// octets long, or all of them. The block has passed checkBlock.
-func wholeFields(block []byte, least int) int {
-	if len(block) <= least {
-		return len(block)
-	}
-	rest := block
-	for len(block)-len(rest) < least {
-		_, rest, _ = skipField(rest)
-	}
-	return len(block) - len(rest)
 }
 
 // readInt reads an integer (RFC 7541 §5.1) of an n-bit prefix. More than five octets behind the prefix, or a

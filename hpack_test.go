@@ -386,7 +386,7 @@ func TestCompressionStateIsKeptWhateverBecomesOfTheStream(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}})
+				peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, MaxHeaderListSize: 256 << 10})
 				peer.Ignore(wire.WindowUpdate)
 				peer.AutoPing()
 				c.lose(peer, conn)

@@ -354,7 +354,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		s.cancelLocked()
 		return c.provokedLocked()
 	case f.oversize > 0:
-		return s.rejectLocked(ProtocolError, fmt.Errorf("field section of %d octets exceeds %d", f.oversize, c.cfg.MaxHeaderListSize))
+		return s.tooLargeLocked(f)
 	case !c.placeForPushLocked(f):
 		parent.lostPushesLocked().Refused++
 		s.resetLocked(streamErr(s.id, RefusedStream, errors.New("too many pushes")))

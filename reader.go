@@ -227,8 +227,14 @@ func (c *Conn) strayHeadersLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ProtocolError, "HEADERS on the idle stream %d", f.StreamID)
 	}
+	size := max(int64(f.Length), c.frames.listSize)
+	if mark, isReset := c.slots.reset[f.StreamID]; isReset && !mark.headed {
+		// The response was on its way when we reset the stream: however large it is, that is no offence.
+		mark.headed, size = true, 0
+		c.slots.reset[f.StreamID] = mark
+	}
 	c.strayEndLocked(f)
-	return c.chargeFloodLocked(max(int64(f.Length), c.frames.listSize))
+	return c.chargeFloodLocked(size)
 }
 
 // strayEndLocked: the peer sends no more on a stream that we reset, and does not count it any more.

@@ -131,12 +131,14 @@ func TestEmptyFieldsAreNotFree(t *testing.T) {
 		"out of the table": {0xbe},
 	} {
 		t.Run(name, func(t *testing.T) {
-			besiege(t, nil, reliabilityLimit, func(s *siege) {
+			besiege(t, &Config{MaxHeaderListSize: 256 << 10}, reliabilityLimit, func(s *siege) {
 				r := s.get(1)
 				s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88, 0x40, 1, 'y', 0}))
 				s.server.Write(rawFrame(wire.Continuation, 0, 1, bytes.Repeat(field, 50_000)))
 				s.server.Write(rawFrame(wire.Continuation, wire.EndHeaders, 1, bytes.Repeat(field, 50_000)))
-				s.wantEnd(EnhanceYourCalm, r)
+				s.peer.WantRSTStream("the list is too large", 1, wire.ProtocolError)
+				r.wantErr(s.t, "too large a list")
+				s.wantLife(3)
 				s.wantMemory(maxGrowth)
 			})
 		})

@@ -68,6 +68,9 @@ type extras struct {
 	interims interims
 	trailer  Header
 
+	heldHeader, heldTrailer int64 // of Config.MaxHeaderMemory
+	delivered               bool  // the response was returned
+
 	promises   []*Push        // that are not claimed
 	promisesBy time.Duration  // when their time is over; 0: the response goes on
 	lost       *PushLostError // promises that were not claimed in time; nil: there were none
@@ -158,6 +161,7 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 		case s.dropped:
 			return nil, s.recvErr
 		case s.answered:
+			s.deliveredLocked()
 			return &s.response, nil
 		case s.recvErr != nil:
 			return nil, s.recvErr

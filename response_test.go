@@ -732,7 +732,7 @@ func TestUnusualButLegalResponsesAreTaken(t *testing.T) {
 
 func TestHeaderListBeyondTheLimitEndsOnlyItsStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
+		peer, conn := dialPeer(t, &Config{MaxHeaderListSize: 256 << 10})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		fields := []string{":status: 200", "x-remember: me"}

@@ -352,8 +352,9 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 		return s.violationLocked(err)
 	}
 	if f.oversize > 0 {
-		return s.rejectLocked(ProtocolError, fmt.Errorf("field section of %d octets exceeds %d", f.oversize, s.c.cfg.MaxHeaderListSize))
+		return s.tooLargeLocked(f)
 	}
+	s.holdSectionLocked()
 	if s.message == state.AwaitingHeaders {
 		err = s.recvResponseLocked(f.fields, f.head, end)
 	} else {
@@ -640,6 +641,7 @@ func (s *Stream) removeLocked() {
 		c.news = c.news || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
 	}
 	s.unwatchLocked()
+	s.freeSectionsLocked(false)
 	if s.push == nil && !c.slots.reset[s.id].held {
 		c.giveSlotLocked()
 	}
@@ -750,10 +752,12 @@ func (s *Stream) read(p []byte) (n int, err error) {
 			n = s.buf.Read(p)
 			s.consumeLocked(n)
 			if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
+				s.freeSectionsLocked(true)
 				s.over.Store(true)
 			}
 			return n, nil
 		case s.recvErr != nil:
+			s.freeSectionsLocked(true)
 			return 0, s.recvErr
 		case len(p) == 0:
 			return 0, nil
@@ -798,6 +802,7 @@ func (s *Stream) closeRead() {
 	defer c.unlock()
 	whole := s.readLocked() || s.extras.wasWhole()
 	s.cancelLocked()
+	s.freeSectionsLocked(true)
 	if !whole {
 		s.cancelPromisesLocked()
 	}

@@ -447,6 +447,9 @@ func (t *Transport) http1() *http.Transport {
 		MaxIdleConnsPerHost:   defaultConnsPerHost,
 		IdleConnTimeout:       max(0, or(t.IdleConnTimeout, defaultIdleTimeout)),
 		ResponseHeaderTimeout: t.ResponseHeaderTimeout,
+
+		MaxResponseHeaderBytes: int64(cfg.MaxHeaderListSize),
+
 		ExpectContinueTimeout: max(0, or(cfg.ExpectContinueTimeout, defaultContinueTimeout)),
 		Protocols:             new(http.Protocols),
 	}

@@ -47,8 +47,8 @@ import (
 //	ExpectContinueTimeout   is obeyed; 0 sends the body at once
 //	TLSNextProto            an entry for h2 is refused; others serve, on the copy of t
 //	MaxResponseHeaderBytes  becomes MAX_HEADER_LIST_SIZE, 320 bytes added. 0 is cfg's, else 10 MiB,
-//	                        as with net/http. A connection reads one field section at a time, twice
-//	                        that at most, besides those that requests have not returned yet
+//	                        as with net/http. cfg.MaxHeaderMemory bounds what all responses of a
+//	                        connection hold
 //	WriteBufferSize         is for HTTP/1.1 connections; those of HTTP/2 have buffers of their own,
 //	                        with net/http as here
 //	ReadBufferSize          the same

@@ -1,0 +1,281 @@
+package hyper
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// rawString is a string of RFC 7541 §5.2 without Huffman coding.
+func rawString(s string) []byte {
+	p := []byte{0x7f}
+	for n := len(s) - 0x7f; ; n >>= 7 {
+		if n < 0x80 {
+			p = append(p, byte(n))
+			break
+		}
+		p = append(p, byte(n)|0x80)
+	}
+	return append(p, s...)
+}
+
+// inFrames are the frames of a block, in fragments of that size.
+func inFrames(stream uint32, block []byte, size int) (octets []byte) {
+	typ := wire.Headers
+	for {
+		n := min(size, len(block))
+		flags := wire.Flags(0)
+		if n == len(block) {
+			flags = wire.EndHeaders
+		}
+		octets = append(octets, rawFrame(typ, flags, stream, block[:n])...)
+		if typ, block = wire.Continuation, block[n:]; flags != 0 {
+			return octets
+		}
+	}
+}
+
+// A field that can never be kept is passed over, and the compression table is as if it had been
+// decoded, however the block comes.
+func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
+	const limit = 64 << 10
+	long := rawString(strings.Repeat("v", 4*limit))
+	short := []byte{1, 'x'}
+	remember := []byte{0x88, incremental, 1, 'k', 1, 'v'}
+	for name, row := range map[string]struct {
+		field   []byte
+		evicted bool
+	}{
+		"value":                      {slices.Concat([]byte{0}, short, long), false},
+		"name":                       {slices.Concat([]byte{0}, long, short), false},
+		"both":                       {slices.Concat([]byte{0}, long, long), false},
+		"value, into the table":      {slices.Concat([]byte{incremental}, short, long), true},
+		"name, into the table":       {slices.Concat([]byte{incremental}, long, short), true},
+		"name, empty value":          {slices.Concat([]byte{incremental}, long, []byte{0}), true},
+		"value of a name by index":   {slices.Concat([]byte{0x0f, 0x11}, long), false},
+		"value by index, into table": {slices.Concat([]byte{incremental | 0x20}, long), true},
+	} {
+		for _, size := range []int{700, 16 << 10, 1 << 20} {
+			t.Run(fmt.Sprintf("%s/%d", name, size), func(t *testing.T) {
+				block := slices.Concat(remember, row.field, []byte{0, 1, 'y', 1, 'z'})
+				octets := slices.Concat(inFrames(1, block, size), inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, size))
+				r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
+				f, err := r.next()
+				if err != nil || f.oversize < 4*limit {
+					t.Fatalf("oversize %d, %v", f.oversize, err)
+				}
+				if cap(r.fragments) > 4*maxJoined+2*size {
+					t.Errorf("%d bytes of the block are kept", cap(r.fragments))
+				}
+				f, err = r.next()
+				switch {
+				case row.evicted:
+					wantWireError(t, "the table is empty", err, wire.CompressionError)
+				case err != nil || fieldLines(f.fields) != ":status: 200\nk: v\n":
+					t.Errorf("%q, %v", fieldLines(f.fields), err)
+				}
+			})
+		}
+	}
+}
+
+// The table has its size after an entry that was too large for it.
+func TestTableIsUsedAfterAnEntryTooLargeForIt(t *testing.T) {
+	const limit = 64 << 10
+	large := slices.Concat([]byte{0x88, incremental, 1, 'x'}, rawString(strings.Repeat("v", 2*limit)), []byte{incremental, 1, 'k', 1, 'v'})
+	octets := slices.Concat(inFrames(1, large, 10000), inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, 100))
+	r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: limit})
+	if f, err := r.next(); err != nil || f.oversize < 2*limit {
+		t.Fatalf("oversize %d, %v", f.oversize, err)
+	}
+	if f, err := r.next(); err != nil || fieldLines(f.fields) != ":status: 200\nk: v\n" {
+		t.Errorf("%q, %v", fieldLines(f.fields), err)
+	}
+}
+
+// A long block that is decoded as it comes is the same as one that is decoded as a whole.
+func TestBlockInFragmentsIsTheSameList(t *testing.T) {
+	block := []byte{0x3f, 0xe1, 0x1f, 0x88} // a table-size update to 4,096, :status: 200
+	want := ":status: 200\n"
+	for i := range 3000 {
+		value := strings.Repeat("v", 200+i%300)
+		block = slices.Concat(block, []byte{incremental, 1, 'a' + byte(i%26)}, rawString(value), []byte{indexed | (staticFields + 1)})
+		line := fmt.Sprintf("%c: %s\n", 'a'+byte(i%26), value)
+		want += line + line
+	}
+	for _, size := range []int{600, 1000, 16 << 10, 100_000, 256 << 10} {
+		r := testReader(t, bytes.NewReader(inFrames(1, block, size)), nil)
+		f, err := r.next()
+		if got := fieldLines(f.fields); err != nil || got != want {
+			t.Errorf("fragments of %d: %v, %d bytes of fields, want %d", size, err, len(got), len(want))
+		}
+		if _, err := r.next(); err != io.EOF {
+			t.Errorf("fragments of %d: %v", size, err)
+		}
+		if r.decoded != nil || r.fields != nil {
+			t.Errorf("fragments of %d: the list is kept", size)
+		}
+	}
+}
+
+func TestFieldCutShortInFragments(t *testing.T) {
+	const limit = 64 << 10
+	long := rawString(strings.Repeat("v", 3*limit))
+	for name, block := range map[string][]byte{
+		"in a value":                       slices.Concat([]byte{0x88, 0, 1, 'x'}, long[:limit]),
+		"in a value that is passed over":   slices.Concat([]byte{0x88, 0, 1, 'x'}, long[:2*limit]),
+		"in a name that is passed over":    slices.Concat([]byte{0x88, 0}, long[:2*limit]),
+		"after a name that is passed over": slices.Concat([]byte{0x88, 0}, long),
+		"a length without end":             slices.Concat([]byte{0x88, 0, 1, 'x'}, long, []byte{0, 0x7f}, bytes.Repeat([]byte{0xff}, 2*limit)),
+	} {
+		for _, size := range []int{1000, 1 << 20} {
+			r := testReader(t, bytes.NewReader(inFrames(1, block, size)), &Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
+			_, err := r.next()
+			wantWireError(t, name, err, wire.CompressionError)
+		}
+	}
+}
+
+// largeHeaders is a response whose header has a field of that size.
+func largeHeaders(stream uint32, flags wire.Flags, size int) []byte {
+	block := slices.Concat([]byte{0x88, 0, 1, 'x'}, rawString(strings.Repeat("v", size)))
+	octets := inFrames(stream, block, 256<<10)
+	octets[4] |= byte(flags)
+	return octets
+}
+
+// A peer cannot make a connection hold 100 large headers.
+func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
+	const size, streams = 5_000_000, 100
+	for name, deliver := range map[string]bool{"returned": true, "not returned": false} {
+		t.Run(name, func(t *testing.T) {
+			besiege(t, nil, 10*time.Second, func(s *siege) {
+				other := s.get(1)
+				var opened []*Stream
+				var calls []*result
+				for i := range uint32(streams) {
+					if deliver {
+						calls = append(calls, s.get(3+2*i))
+						continue
+					}
+					stream, err := s.conn.Open(s.t.Context(), &Request{})
+					if err != nil {
+						s.t.Fatal(err)
+					}
+					s.peer.WantHeaders("request", 3+2*i)
+					opened = append(opened, stream)
+				}
+				s.peer.Ignore(wire.RSTStream, wire.Settings, wire.WindowUpdate)
+				for i := range uint32(streams) {
+					s.server.Write(largeHeaders(3+2*i, 0, size))
+					synctest.Wait()
+				}
+				s.wantMemory(defaultHeaderMemory + 8*size)
+				taken := 0
+				count := func(_ *Response, err error) {
+					var large *HeaderSizeError
+					switch {
+					case err == nil:
+						taken++
+					case !errors.As(err, &large) || large.Held == 0 || !errors.Is(err, EnhanceYourCalm):
+						s.t.Errorf("the error is %v", err)
+					}
+				}
+				for _, call := range calls {
+					<-call.done
+					count(call.resp, call.err)
+				}
+				for _, stream := range opened {
+					count(stream.Response(s.t.Context()))
+				}
+				if want := defaultHeaderMemory / size; taken != want {
+					s.t.Errorf("%d headers were taken, want %d", taken, want)
+				}
+				s.peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+				other.want(s.t, "another stream")
+				for _, call := range calls {
+					if call.err == nil {
+						call.resp.Body.Close()
+					}
+				}
+				for _, stream := range opened {
+					stream.Reset(Cancel)
+				}
+				if held := s.conn.frames.held.Load(); held != 0 {
+					s.t.Errorf("%d bytes are held when all streams have ended", held)
+				}
+			})
+		})
+	}
+}
+
+// Large headers of streams that were cancelled are no offence.
+func TestLateLargeHeadersCostNothing(t *testing.T) {
+	besiege(t, nil, 10*time.Second, func(s *siege) {
+		var streams []*Stream
+		for i := range uint32(20) {
+			stream, err := s.conn.Open(s.t.Context(), &Request{})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.peer.WantHeaders("request", 1+2*i)
+			streams = append(streams, stream)
+		}
+		for _, stream := range streams {
+			stream.Reset(Cancel)
+		}
+		s.peer.Ignore(wire.RSTStream, wire.Settings, wire.WindowUpdate, wire.Ping)
+		for i := range uint32(20) {
+			s.server.Write(largeHeaders(1+2*i, wire.EndStream, 9_000_000))
+			synctest.Wait()
+		}
+		s.wantLife(41)
+	})
+}
+
+// What a section holds is counted until its response is over.
+func TestHeldHeadersAreCounted(t *testing.T) {
+	const size = 100_000
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		large := "x: " + strings.Repeat("v", size)
+		want := func(reason string, sections int64) {
+			t.Helper()
+			synctest.Wait()
+			if held := conn.frames.held.Load() / size; held != sections {
+				t.Errorf("%s: %d sections are held, want %d", reason, held, sections)
+			}
+		}
+		call := getAsync(conn, "/")
+		peer.WantHeaders("a request", 1)
+		peer.WriteHeaders(1, 0, ":status: 200", large)
+		resp := call.want(t, "the response")
+		want("the response goes on", 1)
+		peer.WriteData(1, 0, []byte("body"))
+		peer.WriteTrailers(1, large)
+		want("it has ended, and was not read", 2)
+		wantBody(t, "the body", resp.Body, "body")
+		want("it was read", 0)
+
+		call = getAsync(conn, "/")
+		peer.WantHeaders("a request", 3)
+		peer.WriteHeaders(3, wire.EndStream, ":status: 200", large)
+		call.want(t, "the response")
+		want("the response has no body", 0)
+
+		call = getAsync(conn, "/")
+		peer.WantHeaders("a request", 5)
+		peer.WriteHeaders(5, 0, ":status: 200", large)
+		resp = call.want(t, "the response")
+		resp.Body.Close()
+		want("it was cancelled", 0)
+	})
+}
