@@ -39,7 +39,7 @@ type book struct {
 
 	requests, dials, dialing, dialsFailed, handshakesFailed, http1, opened, pingTimeouts atomic.Int64
 
-	retriedGoAway, retriedRefused, retriedUnsent atomic.Int64
+	retriedGoAway, retriedRefused, retriedUnsent, retriedLost atomic.Int64
 
 	codes atomic.Pointer[codeCounters] // nil: none was counted
 
@@ -249,6 +249,8 @@ func (b *book) countRetry(err error) {
 	switch {
 	case errors.As(err, &s) && !s.unprocessed:
 		b.retriedRefused.Add(1)
+	case !Retryable(err):
+		b.retriedLost.Add(1)
 	case errors.As(err, &ce) && ce.FromPeer && ce.goAway:
 		b.retriedGoAway.Add(1)
 	default:

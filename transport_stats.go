@@ -67,12 +67,13 @@ type HostStats struct {
 	DataReceived  int64
 }
 
-// RetryStats count the requests that were sent again, as the peer had provably not processed them
-// (see Retryable), by cause.
+// RetryStats count the requests that were sent again, by cause. Those of the first three causes had
+// provably not been processed (see Retryable).
 type RetryStats struct {
 	GoAway  int64 // the peer's GOAWAY did not include the stream
 	Refused int64 // the peer reset the stream with REFUSED_STREAM
 	Unsent  int64 // the connection was lost before the request was written
+	Lost    int64 // the connection was lost before the response; only idempotent requests are sent again
 }
 
 // CodeCounts count by code; a code without a count is not in it. Codes that RFC 9113 §7 does not
@@ -145,6 +146,7 @@ func (b *book) figures() HostStats {
 	s.Retries.GoAway = b.retriedGoAway.Load()
 	s.Retries.Refused = b.retriedRefused.Load()
 	s.Retries.Unsent = b.retriedUnsent.Load()
+	s.Retries.Lost = b.retriedLost.Load()
 	s.Requests = b.requests.Load()
 	if counters := b.codes.Load(); counters != nil {
 		for what, counts := range s.byCode() {
@@ -213,6 +215,7 @@ func (s *HostStats) add(o *HostStats) {
 	s.Retries.GoAway += o.Retries.GoAway
 	s.Retries.Refused += o.Retries.Refused
 	s.Retries.Unsent += o.Retries.Unsent
+	s.Retries.Lost += o.Retries.Lost
 	s.Waiting += o.Waiting
 	s.StreamsOpen += o.StreamsOpen
 	s.StreamsOpened += o.StreamsOpened

@@ -132,7 +132,8 @@ var metrics = []metric{
 	counter("requests", "Requests, each once, however often it is sent.",
 		one(func(s *hyper.HostStats) int64 { return s.Requests })),
 	counter("retries", "Requests that were sent again, by cause.", each(func(s *hyper.HostStats) []labeled {
-		return []labeled{{"goaway", s.Retries.GoAway}, {"refused", s.Retries.Refused}, {"unsent", s.Retries.Unsent}}
+		r := s.Retries
+		return []labeled{{"goaway", r.GoAway}, {"refused", r.Refused}, {"unsent", r.Unsent}, {"lost", r.Lost}}
 	}), "cause"),
 	counter("streams_opened", "Streams that were opened by this side.",
 		one(func(s *hyper.HostStats) int64 { return s.StreamsOpened })),

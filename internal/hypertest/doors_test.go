@@ -119,6 +119,13 @@ func (v *visit) get(path string) *async[*http.Response] {
 	return v.send(v.request("GET", path, nil))
 }
 
+// sendOnce sends POST for path on another goroutine: a Transport does not send it again when the
+// connection is lost.
+func (v *visit) sendOnce(path string) *async[*http.Response] {
+	v.t.Helper()
+	return v.send(v.request("POST", path, nil))
+}
+
 // An ownConn is a door with one connection, made for the first request.
 type ownConn struct {
 	connect func(ctx context.Context) (*hyper.Conn, error)

