@@ -125,12 +125,15 @@ func setFields(to reflect.Value, fields map[string]any) bool {
 		return false
 	}
 	for name, value := range fields {
+		if declared, ok := to.Type().FieldByName(name); !ok || len(declared.Index) > 1 { // of an embedded struct
+			return false
+		}
 		field := to.FieldByName(name)
 		kind := reflect.Interface
 		if _, isError := value.(error); !isError && value != nil {
 			kind = reflect.TypeOf(value).Kind()
 		}
-		if !field.IsValid() || !field.CanSet() || field.Kind() != kind {
+		if !field.CanSet() || field.Kind() != kind {
 			return false
 		}
 		if kind == reflect.Interface && field.Type() != reflect.TypeFor[error]() {

@@ -256,3 +256,42 @@ func TestErrorsAreThoseOfXNetForErrorsAs(t *testing.T) {
 		}
 	})
 }
+
+// A callError is a program's own error, which has as many fields as one of golang.org/x/net/http2.
+type callError struct {
+	*hyper.StreamError
+	Op, Path string
+}
+
+func (e callError) Error() string { return e.Op + " " + e.Path }
+
+// A goneError is another one.
+type goneError struct {
+	*hyper.ConnError
+	Op, Path string
+}
+
+func (e goneError) Error() string { return e.Op + " " + e.Path }
+
+// A program may look for errors of its own in which those of this package are embedded.
+func TestErrorsAreNotTakenForThoseThatEmbedThem(t *testing.T) {
+	for range 20 { // fields are looked at in random order
+		if err := error(&hyper.StreamError{StreamID: 1}); is[callError](err) {
+			t.Fatalf("%v is taken for a callError", err)
+		}
+		if err := lostToGoAway(t); is[goneError](err) {
+			t.Fatalf("%v is taken for a goneError", err)
+		}
+	}
+}
+
+// lostToGoAway returns the error of a connection that the peer has ended with GOAWAY.
+func lostToGoAway(t *testing.T) (err error) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		peer.WriteGoAway(0, wire.EnhanceYourCalm, "")
+		<-conn.Done()
+		err = conn.Err()
+	})
+	return err
+}
