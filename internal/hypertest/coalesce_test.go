@@ -515,6 +515,23 @@ func (e *estate) wantNotShared(first, own *accepted) {
 	e.wantDials("in all", "one.test:443", "two.test:443", "two.test:443")
 }
 
+// An empty port is the default one (RFC 3986 §6.2.3).
+func TestMisdirectedRequestWithAnEmptyPort(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		first := e.first()
+		req := e.request("GET", "https://two.test/", nil)
+		req.URL.Host, req.Host = "two.test:", ""
+		call := e.send(req)
+		first.WantHeaders("on the other host's connection", 3, ":authority: two.test:")
+		first.respond(3, "421")
+		own := e.accept()
+		own.WantHeaders("again", 1, ":authority: two.test:")
+		own.respond(1, "204")
+		call.want(t, "the response").Body.Close()
+		e.wantNotShared(first, own)
+	})
+}
+
 func TestSecondMisdirectedResponseIsReturned(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		first := e.first()

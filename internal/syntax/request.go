@@ -103,6 +103,9 @@ func WithoutZone(authority string) string {
 // port of the scheme.
 func SplitAuthority(authority, scheme string) (host, port string) {
 	if host, port, err := net.SplitHostPort(authority); err == nil {
+		if port == "" { // RFC 3986 §6.2.3: it is the default one
+			port = DefaultPort(scheme)
+		}
 		return host, port
 	}
 	return strings.Trim(authority, "[]"), DefaultPort(scheme)

@@ -115,6 +115,7 @@ func TestAuthorities(t *testing.T) {
 	})
 	for _, c := range [][4]string{
 		{"a:1", "https", "a", "1"}, {"a", "https", "a", "443"}, {"a", "http", "a", "80"}, {"[::1]", "https", "::1", "443"}, {"[::1]:2", "http", "::1", "2"},
+		{"a:", "https", "a", "443"},
 	} {
 		if host, port := SplitAuthority(c[0], c[1]); host != c[2] || port != c[3] {
 			t.Errorf("SplitAuthority(%q, %q) = %q, %q", c[0], c[1], host, port)
