@@ -127,14 +127,7 @@ func (c *Conn) misdirectedLocked(req *Request) {
 
 // authorityOf returns the :authority that req was sent with.
 func (c *Conn) authorityOf(req *Request) string {
-	for i := range req.Header {
-		if f := &req.Header[i]; f.Name == pseudoNames[pseudoAuthority] {
-			return f.Value
-		} else if !syntax.IsPseudo(f.Name) {
-			break
-		}
-	}
-	return or(req.Authority, or(req.Header.Get("host"), c.cfg.Authority))
+	return req.pseudo(pseudoAuthority, or(req.Authority, or(req.Header.Get("host"), c.cfg.Authority)))
 }
 
 // excludes reports whether the peer has said that it does not serve origin on the connection.

@@ -169,6 +169,18 @@ func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending 
 	return err
 }
 
+// pseudo returns the value of a pseudo-header field, which is otherwise where Header does not have it.
+func (r *Request) pseudo(which int, otherwise string) string {
+	for i := range r.Header {
+		if f := &r.Header[i]; f.Name == pseudoNames[which] {
+			return f.Value
+		} else if !syntax.IsPseudo(f.Name) {
+			break
+		}
+	}
+	return otherwise
+}
+
 // planPseudo finds the pseudo-header fields that a request must have (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
 func (p *plan) planPseudo(c *Conn) error {
 	pseudo := &p.pseudo

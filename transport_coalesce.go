@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"gohyper.dev/hyper/internal/syntax"
 )
 
 // How a Transport sends requests on connections that were made for other hosts; see
@@ -101,12 +103,20 @@ func (h *host) mayShare(x *exchange) bool {
 	if x.last || x.in.Method == http.MethodConnect {
 		return false
 	}
-	if x.in.Host != "" && x.in.Host != x.in.URL.Host {
+	if x.in.Host != "" && x.in.Host != x.in.URL.Host || !h.isAskedBy(&x.out) {
 		return false
 	}
 	config := h.config().TLS
 	return !config.InsecureSkipVerify && config.ServerName == "" && config.VerifyConnection == nil &&
 		config.VerifyPeerCertificate == nil && config.GetClientCertificate == nil && len(config.Certificates) == 0
+}
+
+// isAskedBy reports whether req, as it is sent, is for the host and opens no tunnel: a function of
+// WithRequest may have changed that.
+func (h *host) isAskedBy(req *Request) bool {
+	to := target{scheme: h.key.scheme}
+	to.host, to.port = syntax.SplitAuthority(syntax.Lower(req.pseudo(pseudoAuthority, req.Authority)), to.scheme)
+	return to.origin() == h.key.origin() && req.pseudo(pseudoMethod, req.Method) != http.MethodConnect
 }
 
 // findLender returns a connection of another host on which x can be sent without waiting, if the

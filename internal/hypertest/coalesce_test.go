@@ -144,6 +144,7 @@ type coalesceRow struct {
 	before func(e *estate, first *accepted) // before the request
 	url    string                           // https://two.test/ where it is empty
 	change func(req *http.Request)          // of the request
+	asks   func(req *hyper.Request)         // changes the request in WithRequest
 	config func(cfg *tls.Config)            // of the client
 	shared bool
 }
@@ -167,6 +168,9 @@ func (row *coalesceRow) run(t *testing.T, e *estate) {
 	if row.change != nil {
 		row.change(req)
 	}
+	if row.asks != nil {
+		req = req.WithContext(hyper.WithRequest(req.Context(), row.asks))
+	}
 	call := e.send(req)
 	peer, stream := first, uint32(3)
 	if !row.shared {
@@ -176,7 +180,16 @@ func (row *coalesceRow) run(t *testing.T, e *estate) {
 	if req.Host != "" {
 		authority = req.Host
 	}
-	peer.WantHeaders("the second request", stream, ":authority: "+authority)
+	if row.asks != nil {
+		var asked hyper.Request
+		row.asks(&asked)
+		authority = asked.Authority
+	}
+	if authority != "" {
+		peer.WantHeaders("the second request", stream, ":authority: "+authority)
+	} else {
+		peer.WantHeaders("the second request", stream)
+	}
 	peer.respond(stream, "204")
 	call.want(t, "the second response").Body.Close()
 	e.mu.Lock()
@@ -211,6 +224,15 @@ var coalesceRows = []coalesceRow{
 	{name: "one name for all handshakes", config: func(c *tls.Config) { c.ServerName = "one.test" }},
 	{name: "Host differs", change: func(r *http.Request) { r.Host = "one.test" }},
 	{name: "Host is the URL's", change: func(r *http.Request) { r.Host = "two.test" }, shared: true},
+	{name: "WithRequest names another host", asks: func(r *hyper.Request) { r.Authority = "one.test" }},
+	{name: "WithRequest names none", asks: func(r *hyper.Request) { r.Authority = "" }},
+	{name: "WithRequest names another host in a field", asks: func(r *hyper.Request) {
+		r.Authority, r.Header = "", hyper.Header{{Name: ":authority", Value: "one.test"}}
+	}},
+	{name: "WithRequest names the host", asks: func(r *hyper.Request) { r.Authority = "TWO.test:443" }, shared: true},
+	{name: "WithRequest makes it CONNECT", asks: func(r *hyper.Request) {
+		r.Method, r.Authority, r.Scheme, r.Path = "CONNECT", "two.test:443", "", ""
+	}},
 	{name: "Close", change: func(r *http.Request) { r.Close = true }},
 	{
 		name:   "GOAWAY",
