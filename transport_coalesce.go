@@ -241,6 +241,9 @@ func (h *host) addresses(x *exchange) []netip.Addr {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !time.Now().Before(s.until) { // those of an earlier lookup are too old
+		return nil
+	}
 	return s.addrs
 }
 

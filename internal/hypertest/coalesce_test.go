@@ -19,6 +19,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// addressMemory is how long the addresses of a host are valid.
+const addressMemory = time.Minute
+
 // pipeAddr is the address of every peer at the end of a pipe.
 const pipeAddr = "192.0.2.2"
 
@@ -350,6 +353,24 @@ func TestCoalesceWaitsNoLongerThanASecondForAnAddress(t *testing.T) {
 		peer.WantHeaders("on its own connection", 1)
 		peer.respond(1, "204")
 		call.want(t, "the response").Body.Close()
+	})
+}
+
+// Addresses that are too old are not used, also where there are no others.
+func TestCoalesceForgetsAddressesWhenTheNameServerIsSilent(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		first := e.first()
+		slow := e.get("https://two.test/slow") // the host is not forgotten
+		first.WantHeaders("on the other host's connection", 3, ":authority: two.test")
+		time.Sleep(addressMemory + time.Second)
+		e.zone.SetSilent()
+		call := e.get("https://two.test/")
+		own := e.accept()
+		own.WantHeaders("on its own connection", 1, ":authority: two.test")
+		own.respond(1, "204")
+		call.want(t, "the response").Body.Close()
+		first.respond(3, "204")
+		slow.want(t, "the response").Body.Close()
 	})
 }
 
