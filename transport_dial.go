@@ -199,9 +199,10 @@ func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
 	h.t.books.hold(h.owner.book)
 	go func() {
 		defer h.t.books.release(h.owner.book)
-		c, err := h.dial(ctx, cfg, at)
-		results <- result{c, err}
-		cancel()
+		defer cancel()
+		r := result{nil, &DialError{phase: "dial", Host: h.addr, Err: errDialerGone}}
+		defer func() { results <- r }()
+		r.c, r.err = h.dial(ctx, cfg, at)
 	}()
 	select {
 	case r := <-results:
@@ -219,6 +220,9 @@ func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
 	}()
 	return nil, (&DialError{phase: "dial", Host: h.addr, Err: context.Cause(ctx)}).judge(ctx, timeout)
 }
+
+// errDialerGone: the dialer, or a hook, has ended the goroutine that it was called on.
+var errDialerGone = errors.New("the dialer called runtime.Goexit")
 
 // dialGrace is how long a dialer may take to return after its context has ended.
 const dialGrace = 100 * time.Millisecond

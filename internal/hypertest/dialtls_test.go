@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -334,6 +335,8 @@ func TestDialTLSContextThatMisbehaves(t *testing.T) {
 	}{
 		"nothing": {func(context.Context, string, string) (net.Conn, error) { return nil, nil },
 			"Transport.DialTLSContext returned no connection and no error", nil},
+		"ends its goroutine": {func(context.Context, string, string) (net.Conn, error) { runtime.Goexit(); return nil, nil },
+			"dial example.com:443: the dialer called runtime.Goexit", nil},
 		"an error": {func(context.Context, string, string) (net.Conn, error) { return nil, errNoDial }, errNoDial.Error(), errNoDial},
 		"hangs": {func(context.Context, string, string) (net.Conn, error) { time.Sleep(time.Hour); return nil, errNoDial },
 			"not done within Config.HandshakeTimeout", hyper.ErrHandshakeTimeout},
