@@ -107,7 +107,6 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 		h.owner = owner{news: h.news, book: t.books.open(t, key, proxy)}
 	}
 	h.users++
-	h.owner.book.requests.Add(1)
 	return h
 }
 

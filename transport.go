@@ -222,6 +222,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, x.fail(err)
 	}
+	h.owner.book.requests.Add(1)
 	var resp *http.Response
 	if t.Coalesce {
 		resp, err = h.roundTripOnAny(x)

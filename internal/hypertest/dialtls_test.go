@@ -474,6 +474,9 @@ func TestDialTLSContextOfMixedServers(t *testing.T) {
 				if n := body.closes.Load(); n != 1 {
 					t.Errorf("the body was closed %d times", n)
 				}
+				if tr, ok := rt.(*hyper.Transport); ok && tr.Stats().Total.Requests != 2 {
+					t.Errorf("%d requests are counted, want 2", tr.Stats().Total.Requests)
+				}
 				if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
 					c.CloseIdleConnections()
 				}

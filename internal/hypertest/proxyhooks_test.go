@@ -206,6 +206,9 @@ func TestProxyHooksOverHTTP2(t *testing.T) {
 			if got := log.String(); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
+			if n := tr.Stats().Total.Requests; n != 1 { // CONNECT is not RoundTrip's
+				t.Errorf("%d requests are counted, want 1", n)
+			}
 			tr.CloseIdleConnections()
 		})
 	}
