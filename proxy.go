@@ -148,19 +148,24 @@ func basicAuth(user *url.Userinfo) string {
 
 // tunnelOver sends req, a CONNECT, to the proxy at the other end of nc, in HTTP/1.1, and returns nc
 // as the tunnel.
-func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, req *http.Request) (net.Conn, error) {
+func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, req *http.Request) (tunnel net.Conn, err error) {
 	if req.Header["User-Agent"] == nil && t.net == nil {
 		req.Header.Set("User-Agent", defaultUserAgent)
 	}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
-	tunnel, err := connect(nc, req, t.net.maxConnectAnswer(), func(resp *http.Response) error {
+	err = errNotReturned // a hook may end the goroutine
+	defer func() {
+		if err != nil {
+			closeSoon(nc)
+		}
+	}()
+	tunnel, err = connect(nc, req, t.net.maxConnectAnswer(), func(resp *http.Response) error {
 		return t.judgeConnect(ctx, u, req, resp)
 	})
 	if !stop() {
 		err = contextError(ctx)
 	}
 	if err != nil {
-		closeSoon(nc)
 		return nil, err
 	}
 	return tunnel, nil

@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
@@ -150,6 +152,45 @@ func TestProxyHooksMayEndTheRequest(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A hook that ends its goroutine ends the request, and leaves nothing behind.
+func TestProxyHookThatEndsItsGoroutine(t *testing.T) {
+	for _, proxy := range []string{"http/1.1", "https/1.1", "https/2"} {
+		t.Run(proxy, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				scheme, version, _ := strings.Cut(proxy, "/")
+				var opened []*h2test.Conn
+				dial := func(context.Context, string, string) (net.Conn, error) {
+					client, server := h2test.Pipe()
+					opened = append(opened, client)
+					go serveProxy(t, server, scheme, version)
+					return client, nil
+				}
+				config := h2test.ClientTLS()
+				config.InsecureSkipVerify = true
+				tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial, TLS: config},
+					Proxy: http.ProxyURL(&url.URL{Scheme: scheme, Host: "proxy.example:3128"})}
+				tr.OnProxyConnectResponse = func(context.Context, *url.URL, *http.Request, *http.Response) error {
+					runtime.Goexit()
+					return nil
+				}
+				begin := time.Now()
+				err := getURL(t, tr, "https://example.com/").wantErr(t, "the hook did not return")
+				if took := time.Since(begin); took > time.Second {
+					t.Errorf("%v after %v", err, took)
+				}
+				tr.CloseIdleConnections()
+				synctest.Wait()
+				if _, err := opened[len(opened)-1].Write(nil); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("the connection to the proxy is left open: %v", err)
+				}
+				if n := tr.Stats().Total.StreamsOpen; n != 0 {
+					t.Errorf("%d streams are left open", n)
+				}
+			})
+		})
 	}
 }
 
