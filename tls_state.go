@@ -45,7 +45,8 @@ func convertState(from reflect.Value) (state tls.ConnectionState) {
 		if !ok || !field.IsExported() || !given.IsExported() || given.Type.Kind() != field.Type.Kind() {
 			continue
 		}
-		if value := from.FieldByIndex(given.Index); value.CanConvert(field.Type) {
+		value, err := from.FieldByIndexErr(given.Index) // an embedded pointer may be nil before the handshake
+		if err == nil && value.CanConvert(field.Type) {
 			to.Field(i).Set(value.Convert(field.Type))
 		}
 	}

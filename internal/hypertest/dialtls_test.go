@@ -52,6 +52,23 @@ type lateConn struct{ *foreignConn }
 
 func (c lateConn) Handshake() error { return c.tc.Handshake() }
 
+// An embeddingConn of it has no state before its handshake is run.
+type embeddingConn struct {
+	net.Conn
+	tc *tls.Conn
+}
+
+type embeddingState struct{ *tls.ConnectionState }
+
+func (c *embeddingConn) ConnectionState() (none embeddingState) {
+	if state := c.tc.ConnectionState(); state.HandshakeComplete {
+		return embeddingState{&state}
+	}
+	return none
+}
+
+func (c *embeddingConn) Handshake() error { return c.tc.Handshake() }
+
 // A muteConn tells nothing of its TLS.
 type muteConn struct{ net.Conn }
 
@@ -75,6 +92,7 @@ var wrappers = []struct {
 	{name: "another package's", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} }, shaken: true, untraced: true},
 	{name: "another package's, TLS 1.2", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} }, shaken: true, untraced: true, tls12: true},
 	{name: "another package's, Handshake", wrap: func(tc *tls.Conn) net.Conn { return lateConn{&foreignConn{tc, tc}} }},
+	{name: "another package's, embedded", wrap: func(tc *tls.Conn) net.Conn { return &embeddingConn{tc, tc} }},
 	{name: "mute", wrap: func(tc *tls.Conn) net.Conn { return muteConn{tc} }, mute: true, shaken: true, untraced: true},
 	{name: "odd", wrap: func(tc *tls.Conn) net.Conn { return numberedConn{tc} }, mute: true, shaken: true, untraced: true},
 }
