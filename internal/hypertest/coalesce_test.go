@@ -286,11 +286,13 @@ var coalesceRows = []coalesceRow{
 		before: says(malformedOrigins...),
 	},
 	{name: "ORIGIN that is cut off", before: func(e *estate, p *accepted) {
-		p.WriteFrame(wire.FrameHeader{Type: wire.Origin}, append([]byte{0, 17}, "https://two.test"...))
+		payload := append([]byte{0, 17}, "https://two.test"...)
+		p.WriteFrame(wire.FrameHeader{Length: len(payload), Type: wire.Origin}, payload)
 		synctest.Wait()
 	}},
 	{name: "ORIGIN that is too large to be read", before: func(e *estate, p *accepted) {
-		p.WriteFrame(wire.FrameHeader{Type: wire.Origin}, append([]byte("\x00\x10https://two.test"), make([]byte, 64<<10)...))
+		payload := append([]byte("\x00\x10https://two.test"), make([]byte, 64<<10)...)
+		p.WriteFrame(wire.FrameHeader{Length: len(payload), Type: wire.Origin}, payload)
 		synctest.Wait()
 	}},
 	{name: "ORIGIN on a stream", before: func(e *estate, p *accepted) {
