@@ -109,8 +109,8 @@ func (o *owner) opened(c *Conn) {
 		b.conns = make(map[*Conn]struct{})
 	}
 	b.conns[c] = struct{}{}
+	c.toldOpen = b.tell(ConnEvent{Kind: ConnOpened, Conn: c}, false) // before Conns has it
 	b.mu.Unlock()
-	c.toldOpen = b.tell(ConnEvent{Kind: ConnOpened, Conn: c}, false)
 }
 
 // draining is called with c's lock, when c takes no more requests and has streams.

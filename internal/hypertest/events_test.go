@@ -2,7 +2,9 @@ package hypertest
 
 import (
 	"context"
+	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,4 +133,47 @@ func TestEventsOfMaxConnAgeAndMaxIdleConns(t *testing.T) {
 		p.answer(peer2, 1, second)
 		p.wantEvents("it has ended", "opened", "draining age", "closed age: connection closed", "opened")
 	})
+}
+
+// A connection may be used and shut down as soon as Conns has it. The race detector looks.
+func TestConnsHasConnectionsThatOnConnIsToldOf(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	told := make(map[*hyper.Conn]hyper.ConnEventKind)
+	cfg := &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		time.AfterFunc(time.Millisecond, func() { server.Close() })
+		return client, nil
+	}}
+	tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true, DisableKeepAlives: true, Config: cfg}
+	tr.OnConn = func(e hyper.ConnEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Kind <= told[e.Conn] {
+			t.Errorf("%v after %v", e.Kind, told[e.Conn])
+		}
+		told[e.Conn] = e.Kind
+	}
+	go func() {
+		for ctx.Err() == nil {
+			for _, c := range tr.Conns() {
+				if _, err := c.Conn.Open(ctx, &hyper.Request{}); err == nil {
+					go c.Conn.Shutdown(ctx)
+				}
+			}
+		}
+	}()
+	for ctx.Err() == nil {
+		short, cancel := context.WithTimeout(ctx, 3*time.Millisecond)
+		req, err := http.NewRequestWithContext(short, "GET", "http://example.com/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tr.RoundTrip(req); err == nil {
+			t.Error("there is no server")
+		}
+		cancel()
+	}
+	tr.CloseIdleConnections()
 }
