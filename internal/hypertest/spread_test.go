@@ -182,7 +182,6 @@ type fleet struct {
 	down  map[string]bool // refuses connections
 	mu    sync.Mutex
 	peers map[string][]*h2test.Peer
-	ends  []*h2test.Conn
 	dials map[string]int
 }
 
