@@ -15,149 +15,171 @@ import (
 
 // A Conn is one HTTP/2 connection. Any number of goroutines may use it and its streams at once.
 //
-// Dial makes one from a name, NewConn from any net.Conn. It ends with Close or Shutdown, or when the peer or
-// the network ends it: Done is closed then, and Err and every call say why. It cannot be used again.
+// Dial makes a Conn from a host name, NewConn from any net.Conn. A Conn ends when Close or Shutdown
+// is called, or when the peer or the network ends it. Then Done is closed, and Err and every call
+// return the reason. A Conn cannot be used again.
 //
-// How it works: readLoop alone reads the socket and writeLoop alone writes it; all else is state under one
-// mutex. A call changes state and appends bytes to out, and writeLoop takes everything that has gathered there in one
-// write. Nothing blocks under mu: no I/O, no waiting, no code of the user's except the window manager.
-// Functions that need mu end in Locked. To wait, a caller queues itself, unlocks, and is woken to look again.
+// Two goroutines do the I/O: only readLoop reads the socket, and only writeLoop writes to it. All
+// other state is guarded by one mutex, mu. A call changes the state and appends bytes to out;
+// writeLoop writes everything that out holds in one write. Nothing blocks while mu is held: no I/O,
+// no waiting, and no user code except the window manager. Functions that need mu have names that
+// end in Locked. A call that must wait puts a waiter on a queue, unlocks mu, and checks its
+// condition again when it is woken.
 type Conn struct {
-	cfg   Config // with the defaults filled in; not changed any more
+	cfg   Config // with the defaults filled in; never changed after newConn
 	nc    net.Conn
-	below *coalescer // below nc, where Dial made it
+	below *coalescer // joins TLS records under nc into larger writes; never nil
 	start time.Time
-	tls   tlsConn // nc, as tlsOf has it; nil: cleartext
+	tls   tlsConn // nc as a TLS connection, from tlsOf; nil in cleartext
 
-	remote *net.Addr // for errors: they are made under mu, where nc's RemoteAddr, which may be the user's, must not be called
+	// The peer's address, for errors. Errors are made under mu, and the RemoteAddr method of nc may
+	// be the user's, so it must not be called there.
+	remote *net.Addr
 
-	tlsState atomic.Pointer[tls.ConnectionState] // nil: nobody has asked yet
+	// Set by the first call of TLS, or by makeReader; nil before.
+	tlsState atomic.Pointer[tls.ConnectionState]
 
 	acceptEncoding string
 
-	kick      chan struct{} // one slot: writeLoop has work
-	retired   atomic.Bool   // there is no writeLoop: who has work for it starts one
-	suspected atomic.Bool   // a request timed out, and the peer has been silent since it was sent
-	tracer    *sendTracer   // owned by writeLoop; nil: nobody looks
+	kick    chan struct{} // one slot: tells writeLoop that there is work
+	retired atomic.Bool   // writeLoop has exited; wakeWriter restarts it
+	// A request timed out and the peer has sent nothing since it was written, or the connection
+	// without streams was silent for staleSilence.
+	suspected atomic.Bool
+	tracer    *sendTracer   // owned by writeLoop; nil: Config.Trace is nil
 	done      chan struct{} // closed by the first error
 
-	// Made by the first error, and not changed once done is closed.
-	ended     chan struct{} // closed when writeLoop has closed the socket
-	accuses   bool          // the last thing written tells the peer of its mistake
-	readEnded chan struct{} // then: closed when readLoop has read its last
+	// Set by the first error. They do not change after done is closed.
+	ended     chan struct{} // closed after writeLoop has closed the socket
+	accuses   bool          // the last write has a GOAWAY with an error: linger until the peer can read it
+	readEnded chan struct{} // set if accuses is; closed after readLoop has read to the end
 
-	grants windowGrants // has a lock of its own
+	grants windowGrants // has its own lock
 
 	frames *frameReader // owned by readLoop
 
 	mu managerMutex // guards everything below
 
-	err      error // the first one: what every caller sees
-	closed   bool  // Close was called: nothing is handed out any more, not even what had arrived
-	draining bool  // Shutdown was called: no new streams, and the end after the last one
-	mute     bool  // the peer answers no PING that slots need: no new streams, and the end after the last one
-	goAway   *ConnError
+	err    error // the first error; calls return it
+	closed bool  // Close was called: no more data is returned, not even data received before
+	// Shutdown was called: no new streams, and the connection ends after the last one.
+	draining bool
+	// The peer did not acknowledge a PING for slots: no new streams, and the connection ends after
+	// the last one.
+	mute   bool
+	goAway *ConnError
 
 	toldOpen    bool          // the owner's OnConn hears of the connection
-	drainReason ConnReason    // why it takes no more requests, 0: it does
-	drained     chan struct{} // closed then; nil: Draining was not called
+	drainReason ConnReason    // why no more requests are accepted; 0: they are
+	drained     chan struct{} // closed when drainReason is set; nil: Draining was not called
 
-	// writing
-	out     []byte       // bytes for the next write, whole frames
-	spare   []byte       // takes the place of out; nil while it is being written
-	fields  *fieldWriter // compression state of what is in out
-	updates []*Window    // their WINDOW_UPDATEs are due
-	ready   sendQueue    // streams with something to send and the window for it
-	blocked sendQueue    // streams that wait for a window of their own
-	unblock bool         // the peer has raised all windows: look through blocked
+	// Writing.
+	out     []byte       // bytes for the next write: whole frames
+	spare   []byte       // replaces out during a write; nil while it is being written
+	fields  *fieldWriter // compression state after what is in out
+	updates []*Window    // windows whose WINDOW_UPDATE is to be sent
+	ready   sendQueue    // streams that have data to send and stream window for it
+	blocked sendQueue    // streams that wait for stream window
+	unblock bool         // the peer raised all stream windows: check the blocked streams
 	corked  bool         // the preface waits for the first request
-	parked  bool         // writeLoop waits for kick, or has retired
-	queued  uint64       // octets appended to out so far
-	written uint64       // octets handed to the socket so far
-	flushed uint64       // octets that the socket has taken
-	flushQ  wait.Queue   // waits for flushed to grow
-	force   *time.Timer  // once err is set: closes the transport if nothing else does
+	parked  bool         // writeLoop waits for kick, or has exited
+	queued  uint64       // bytes appended to out so far
+	written uint64       // bytes passed to the socket so far
+	flushed uint64       // bytes that the socket has accepted
+	flushQ  wait.Queue   // calls that wait until flushed grows
+	force   *time.Timer  // set with err: closes the transport after closeGrace
 
-	// streams
-	streams    map[uint32]*Stream // nil where there are none for long
-	nextID     uint32             // of our next stream, odd
-	lastPushID uint32             // the highest that the peer promised
-	pushes     int                // promised and not yet both over and claimed
+	// Streams.
+	streams    map[uint32]*Stream // nil after a time without streams
+	nextID     uint32             // ID of our next stream, odd
+	lastPushID uint32             // the highest stream ID that the peer promised
+	pushes     int                // promised pushes that are not yet both ended and claimed
 	unclaimed  *unclaimed         // nil: push is off
 	slots      slots
-	fieldRoom  Header // for the fields of responses
+	fieldRoom  Header // memory for the fields of responses
 	idleSince  time.Duration
-	wakeups    []*Stream // to be woken when the reader has no more frames at hand
-	ahead      bool      // of a reader whose octets grow cold: readLoop lets it run first
-	receiving  bool      // readLoop deals with the frames at hand
-	reading    bool      // readLoop has nothing at hand, and touches nothing of frames but the buffer until it has the lock again
-	resting    bool      // and nobody waits for anything
-	rests      uint8     // that were short, in a row, up to busy
-	news       bool      // owner.news is due
+	// Streams whose readers are woken when no complete frame is left in the read buffer.
+	wakeups []*Stream
+	// Some stream has buffered at least farAhead: readLoop yields, so that the data is read while
+	// it is in the processor's cache.
+	ahead     bool
+	receiving bool // readLoop processes the frames in its read buffer
+	// The read buffer is empty and readLoop is about to read. Until it locks mu again, it uses
+	// nothing of frames except the buffer.
+	reading bool
+	resting bool  // reading is true and no stream is open
+	rests   uint8 // how many times in a row that lasted less than shrinkDelay, up to busy
+	news    bool  // owner.news must be called
 
-	// owner.news tells the owner, with mu unlocked, what it waits for: a slot that reserve did not find, or that there will
-	// be no new streams. Nil: nobody waits.
+	// owner.news is called without mu when something that the owner waits for may have happened: a
+	// slot is free after reserve found none, or no new streams are possible any more. nil: the
+	// connection has no owner.
 	owner *owner
 
-	spares wait.Spares // waiters, to serve again
+	spares wait.Spares // waiters to use again
 
-	// What many streams at once have taken is given back some time after they are gone.
-	peak   int           // the most streams, open or remembered as reset, since then
-	trimAt time.Duration // when to look, 0: not at all
+	// Memory that many simultaneous streams needed is released some time after they have ended.
+	peak   int           // the most streams at once, open or remembered as reset, since the last release
+	trimAt time.Duration // when to check for it; 0: never
 
-	// windows
-	window     Window // receive window of the connection
-	watched    bool   // some manager hears of every frame
+	// Windows.
+	window     Window // the connection's receive window
+	watched    bool   // some window manager called WatchFrames
 	sendWindow int64
-	maxDelta   int64 // no stream's sendDelta is larger
+	maxDelta   int64 // upper bound of all streams' sendDelta
 
-	// settings
-	peer          peerSettings
-	settingsDue   []sentSettings // ours, sent and not acknowledged
-	settingsQ     wait.Queue     // waits for the peer's first SETTINGS, and for acknowledgments
-	initialWindow int64          // of new streams' receive windows
+	// Settings.
+	peer        peerSettings
+	settingsDue []sentSettings // SETTINGS of ours that the peer has not acknowledged
+	// Calls that wait for the peer's first SETTINGS or for an acknowledgment.
+	settingsQ     wait.Queue
+	initialWindow int64 // of the receive windows of new streams
 
-	origins *originSet // nil: the peer has said nothing about origins
+	origins *originSet // nil: the peer has told nothing about origins
 
-	lab *lab // nil, except in the simulator
+	lab *lab // nil except in the simulator
 
 	liveness
-	now     time.Duration // since start; read once per read of the socket
-	minRTT  time.Duration // 0: none was measured
+	now     time.Duration // time since start, updated at each read of the socket
+	minRTT  time.Duration // 0: not measured yet
 	lastRTT time.Duration
 	counts  counts
 }
 
-// NewConn speaks HTTP/2 over nc, which it owns from then on: a *tls.Conn, or another connection with
-// a ConnectionState method, as Transport.DialTLSContext may return; any other net.Conn (cleartext
-// with prior knowledge, RFC 9113 §3.3), a net.Pipe, a tunnel. On one of TLS it runs the handshake,
-// under ctx, unless that was done, and refuses a connection whose ALPN is not "h2" with
-// *NotHTTP2Error (see Config.AssumeHTTP2), and one whose TLS falls short of RFC 9113 §9.2 with a
-// ConnError. It does not wait for the peer; ctx governs nothing after NewConn has returned.
+// NewConn starts an HTTP/2 connection on nc and takes ownership of nc. nc may be a *tls.Conn,
+// another TLS connection that has a ConnectionState method, such as Transport.DialTLSContext may
+// return, or any other net.Conn, such as a net.Pipe or a tunnel. On a connection without TLS,
+// NewConn uses HTTP/2 with prior knowledge (RFC 9113 §3.3).
 //
-// On an error nc is closed, except with *NotHTTP2Error, which hands it back. An error of the TLS
-// handshake is wrapped in one that names the peer, and is ErrHandshakeTimeout where
-// Config.HandshakeTimeout ended it. A nil ctx or nc is a panic.
+// On a TLS connection, NewConn runs the handshake under ctx, unless it was run before. NewConn
+// returns a *NotHTTP2Error if ALPN did not choose "h2" (see Config.AssumeHTTP2), and a *ConnError
+// if the TLS parameters do not meet RFC 9113 §9.2. It does not wait for the peer's SETTINGS. ctx
+// has no effect after NewConn has returned.
+//
+// If NewConn returns an error, nc is closed, except for a *NotHTTP2Error, which returns nc to the
+// caller. An error of the TLS handshake is wrapped in an error that names the peer. It is
+// ErrHandshakeTimeout if Config.HandshakeTimeout has passed. NewConn panics if ctx or nc is nil.
 func NewConn(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
 	mustHave(ctx != nil, "NewConn", "context.Context")
 	mustHave(nc != nil, "NewConn", "net.Conn")
 	return newConn(ctx, nc, cfg, nil)
 }
 
-// mustHave panics at the call of a function that was given nil for what it cannot do without.
+// mustHave panics if a required argument of an exported function is nil.
 func mustHave(ok bool, function, argument string) {
 	if !ok {
 		panic(prefix + function + ": nil " + argument)
 	}
 }
 
+// newConn is NewConn for a connection that reports to the owner o. o may be nil.
 func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, error) {
 	full, err := cfg.withDefaults()
 	if err != nil {
 		nc.Close()
 		return nil, err
 	}
-	full.TLS, full.DialContext = nil, nil // they are for Dial, and may be large
+	full.TLS, full.DialContext = nil, nil // only Dial needs them, and they may be large
 	serverName, rtt, err := negotiated(ctx, nc, &full)
 	refused, _ := err.(*ConnError)
 	if err != nil && (refused == nil || !refused.goAway) {
@@ -212,21 +234,22 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	return c, nil
 }
 
-// makeReader makes what reads nc.
+// makeReader makes the frameReader for nc.
 func (c *Conn) makeReader() {
 	c.frames = newFrameReader(receiver(c.nc, c.tls), &c.cfg)
 	c.frames.onRead = c.recvOctets
 	if c.tls != nil {
 		c.frames.quiet, c.frames.blockSize = true, tlsBlock
 	}
-	if stated, ok := c.tls.(*statedConn); ok { // its method is the user's: it is not called under mu
+	// Its ConnectionState is the user's method, which must not be called under mu.
+	if stated, ok := c.tls.(*statedConn); ok {
 		state := stated.ConnectionState()
 		c.tlsState.Store(&state)
 	}
 }
 
-// begin starts the connection. One that is refused says so to the peer, behind the preface (RFC
-// 9113 §5.4.1), and ends.
+// begin starts the connection's goroutines. If refused is not nil, begin sends the preface and a
+// GOAWAY with that error (RFC 9113 §5.4.1), ends the connection, and returns refused.
 func (c *Conn) begin(refused *ConnError) error {
 	c.mu.Lock()
 	c.appendPrefaceLocked()
@@ -248,7 +271,8 @@ func (c *Conn) begin(refused *ConnError) error {
 	return nil
 }
 
-// appendPrefaceLocked begins out: the preface, our SETTINGS (RFC 9113 §3.4). They leave together with the first request.
+// appendPrefaceLocked appends the client preface and our SETTINGS to out (RFC 9113 §3.4). They are
+// written together with the first request.
 func (c *Conn) appendPrefaceLocked() {
 	settings := []wire.Setting{
 		{ID: wire.SettingEnablePush, Value: 0},
@@ -272,30 +296,34 @@ func (c *Conn) appendPrefaceLocked() {
 	c.settingsSent++
 }
 
-// Get sends GET for path, which is absolute and may have a query, and returns the response when its header has come.
-// The caller closes the response's body. ctx governs the whole exchange, the reading of the body included.
+// Get sends a GET request for path and returns the response when its header has been received. path
+// is absolute and may have a query. The caller must close the response's body. ctx governs the
+// whole exchange, including reading the body.
 func (c *Conn) Get(ctx context.Context, path string) (*Response, error) {
 	mustHave(ctx != nil, "Conn.Get", "context.Context")
-	x := &struct { // both live as long as the response: they are one allocation
+	// The stream and the request live as long as the response, so they share an allocation.
+	x := &struct {
 		s   Stream
 		req Request
 	}{req: Request{Method: "GET", Path: path}}
 	return c.do(ctx, &x.s, &x.req)
 }
 
-// Do sends req with its body and returns the response when its header has come. The body may still be on its
-// way then: the two directions are independent, and closing the response's body ends both.
+// Do sends req with its body and returns the response when its header has been received. The body
+// may still be being sent then, because the two directions are independent. Closing the response's
+// body ends both. ctx governs the whole exchange.
 func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 	return c.do(ctx, &Stream{}, req)
 }
 
+// do sends req on s and waits for the response. On an error it ends the exchange.
 func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, error) {
 	mustHave(ctx != nil, "Conn.Do", "context.Context")
 	mustHave(req != nil, "Conn.Do", "*Request")
 	resp, err := c.openAndWait(ctx, s, req, inTurn)
 	switch {
 	case err == nil:
-	case s.id == 0: // it never began
+	case s.id == 0: // the stream was not opened
 		closeReader(req.Body)
 	default:
 		s.abort(err)
@@ -304,22 +332,23 @@ func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, erro
 	return resp, err
 }
 
-// openAndWait opens s and waits for its response, all under one lock.
+// openAndWait opens s and waits for its response. It locks mu once for both.
 func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how turn) (*Response, error) {
 	if err := c.openAndLock(ctx, s, req, endWithBody, how); err != nil {
 		return nil, err
 	}
 	defer c.unlock()
 	resp, err := s.responseLocked(ctx)
-	if err == nil { // a response that is whole has nothing left for ctx to end
+	// A response that is already complete needs no watch over ctx.
+	if err == nil {
 		s.watchLocked(ctx)
 	}
 	return resp, err
 }
 
-// Open sends req's header and returns its stream at once, for the caller to write and read as it likes. A
-// Body in req is sent as by Do; without one the caller writes and ends with CloseWrite or SendTrailers. ctx governs
-// the stream to its end.
+// Open sends req's header and returns its stream at once. The caller can then write and read in any
+// order. If req has a Body, it is sent as by Do. Otherwise the caller writes the body, and ends it
+// with CloseWrite or SendTrailers. ctx governs the stream until its end.
 func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 	mustHave(ctx != nil, "Conn.Open", "context.Context")
 	mustHave(req != nil, "Conn.Open", "*Request")
@@ -329,9 +358,10 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 	return c.open(ctx, req, endByCaller)
 }
 
-// Done is closed when the connection has ended; Err says why.
+// Done returns a channel that is closed when the connection has ended. Err then returns the reason.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
+// isDone reports whether the connection has ended.
 func (c *Conn) isDone() bool {
 	select {
 	case <-c.done:
@@ -341,9 +371,10 @@ func (c *Conn) isDone() bool {
 	}
 }
 
-// Err returns nil while the connection lives, then why it ended: ErrClosed where Close or Shutdown
-// ended it, else a *ConnError, also after Close. Where the peer had sent GOAWAY before, other than
-// as an answer to ours, it is a *ConnError with ErrClosed in it.
+// Err returns nil while the connection is usable, and then the reason why it ended. The reason is
+// ErrClosed if Close or Shutdown ended the connection, and otherwise a *ConnError, even if Close is
+// called later. If the peer had sent a GOAWAY before Close or Shutdown ended the connection, the
+// reason is a *ConnError that wraps ErrClosed. A GOAWAY that only responds to ours does not count.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -353,8 +384,8 @@ func (c *Conn) Err() error {
 	return c.err
 }
 
-// overLocked returns what calls get because the connection has ended, nil while it lives. After
-// Close that is ErrClosed, however the connection was lost before.
+// overLocked returns the error that calls return because the connection has ended, or nil while it
+// is usable. After Close the error is ErrClosed, even if the connection was lost before.
 func (c *Conn) overLocked() error {
 	if c.closed {
 		return ErrClosed
@@ -362,9 +393,9 @@ func (c *Conn) overLocked() error {
 	return c.err
 }
 
-// TLS returns the connection's TLS state, nil in cleartext. It is shared and must not be changed.
-// Of a connection of another package than crypto/tls, it has the fields that the two states share;
-// its ExportKeyingMaterial cannot be called then.
+// TLS returns the connection's TLS state, or nil in cleartext. The state is shared and must not be
+// changed. If the TLS connection is not of package crypto/tls, the result has the fields that both
+// state types have in common, and its ExportKeyingMaterial method must not be called.
 func (c *Conn) TLS() *tls.ConnectionState {
 	if c.tls == nil {
 		return nil
@@ -377,15 +408,15 @@ func (c *Conn) TLS() *tls.ConnectionState {
 	return c.tlsState.Load()
 }
 
-// LocalAddr returns the address of this end.
+// LocalAddr returns the local address of the connection.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
-// RemoteAddr returns the address of the peer.
+// RemoteAddr returns the peer's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
-// Close ends the connection at once: every call on it and its streams returns ErrClosed. The peer is told by
-// GOAWAY where it accepts that without delay. Close returns when the socket is closed, within a quarter of a
-// second whatever the peer does; its error is always nil.
+// Close ends the connection at once: every call on it and its streams returns ErrClosed. Close
+// sends GOAWAY to the peer if that is possible without delay. It returns when the socket is closed,
+// within a quarter of a second whatever the peer does. Its error is always nil.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -395,16 +426,17 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Shutdown ends the connection in good order: it sends GOAWAY, takes no new requests, lets the streams come to
-// their ends, and closes. What had arrived stays readable. If ctx ends first, it closes at once and returns ctx's error; if the
-// connection is lost before the streams have ended, it returns that error.
+// Shutdown ends the connection gracefully. It sends GOAWAY, refuses new requests, waits until the
+// open streams have ended, and closes the connection. Data that was received remains readable. If
+// ctx ends first, Shutdown closes the connection at once and returns ctx's error. If the connection
+// is lost before the streams have ended, it returns that error.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	mustHave(ctx != nil, "Conn.Shutdown", "context.Context")
 	c.drain(ReasonClosed)
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		if c.Err() == nil { // else there was nothing to wait for
+		if c.Err() == nil { // otherwise the connection has ended already
 			c.Close()
 			return contextError(ctx)
 		}
@@ -416,13 +448,14 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// drain begins a Shutdown.
+// drain begins a graceful end of the connection, for Shutdown and for the Transport.
 func (c *Conn) drain(why ConnReason) {
 	c.mu.Lock()
 	c.drainLocked(why)
 	c.unlock()
 }
 
+// drainLocked is drain with mu held.
 func (c *Conn) drainLocked(why ConnReason) {
 	if !c.draining && c.err == nil {
 		c.draining, c.news = true, true
@@ -434,7 +467,7 @@ func (c *Conn) drainLocked(why ConnReason) {
 	}
 }
 
-// closeIfDrainedLocked ends a connection that will have no new streams and has no old ones.
+// closeIfDrainedLocked ends the connection if it accepts no new streams and no stream is open.
 func (c *Conn) closeIfDrainedLocked() {
 	if len(c.streams) > 0 {
 		return
@@ -449,8 +482,9 @@ func (c *Conn) closeIfDrainedLocked() {
 	}
 }
 
-// muteLocked ends the taking of requests on a connection whose peer does not answer the PINGs that
-// slots need. Requests that wait can be served elsewhere; what is open may come to its end.
+// muteLocked stops the acceptance of requests because the peer did not acknowledge a PING for
+// slots. Waiting requests fail, and can be sent on another connection. Open streams may still
+// complete.
 func (c *Conn) muteLocked() {
 	c.mute, c.news = true, true
 	c.owner.countPingTimeout()
@@ -459,14 +493,15 @@ func (c *Conn) muteLocked() {
 	c.closeIfDrainedLocked()
 }
 
+// fail ends the connection with err.
 func (c *Conn) fail(err error) {
 	c.mu.Lock()
 	c.failLocked(err)
 	c.unlock()
 }
 
-// failLocked ends the connection. The first error wins, is kept, and is what every call returns. If it is ours, the
-// GOAWAY that says so is the last thing written.
+// failLocked ends the connection. Only the first error counts: it is kept, and every call returns
+// it. If the error was found on our side, the last frame that is written is a GOAWAY with it.
 func (c *Conn) failLocked(why error) {
 	if c.err != nil {
 		return
@@ -475,8 +510,8 @@ func (c *Conn) failLocked(why error) {
 	c.err, c.news = err, true
 	c.beginDrainingLocked(ReasonClosed)
 	c.ended = make(chan struct{})
-	// Requests that were not sent may be tried elsewhere from now on: the last write must not have
-	// them.
+	// Unsent requests can be retried on another connection from now on, so the last write must not
+	// contain them.
 	sent := c.queued
 	for _, s := range c.streams {
 		if s.lostLocked(err) {
@@ -489,7 +524,8 @@ func (c *Conn) failLocked(why error) {
 	switch ce, ok := why.(*ConnError); {
 	case ok && ce.goAway && !ce.FromPeer:
 		debug := ""
-		if ce.Err != nil && ce.Code != InternalError { // what went wrong in here is not the peer's to know
+		// The peer is not told about internal errors.
+		if ce.Err != nil && ce.Code != InternalError {
 			debug = ce.Err.Error()
 		}
 		c.accuses, c.readEnded = true, make(chan struct{})
@@ -506,19 +542,20 @@ func (c *Conn) failLocked(why error) {
 	c.uncorkLocked()
 	c.stopLivenessLocked()
 	close(c.done)
-	// A write in progress, or the last one, may hang on a peer that does not read.
+	// A write may block if the peer does not read: one in progress, or the last one.
 	raw := transport(c.nc)
 	c.force = time.AfterFunc(closeGrace, func() { raw.Close() })
 }
 
-// endErrorLocked returns what every call gets from now on, where why ends the connection. What the
-// peer's GOAWAY said is not forgotten.
+// endErrorLocked returns the error that all calls return after why has ended the connection. If the
+// peer had sent a GOAWAY, the error contains it.
 func (c *Conn) endErrorLocked(why error) error {
 	ce, ok := why.(*ConnError)
 	switch {
 	case !ok || ce == c.goAway:
 		return why
-	case c.goAway != nil && ce.goAway: // and why is left as it is, for the GOAWAY of ours
+	// Change a copy: failLocked still needs why for our GOAWAY.
+	case c.goAway != nil && ce.goAway:
 		own := *ce
 		own.LastStreamID, own.Debug, own.Err = c.goAway.LastStreamID, c.goAway.Debug, &afterGoAway{ce.Err, c.goAway}
 		return c.named(&own)
@@ -529,7 +566,7 @@ func (c *Conn) endErrorLocked(why error) error {
 	return c.named(ce)
 }
 
-// named fills in whose connection an error is of.
+// named sets the host and the address of the connection in ce, and returns ce.
 func (c *Conn) named(ce *ConnError) *ConnError {
 	if ce.authority = c.cfg.Authority; c.remote != nil {
 		ce.Addr = *c.remote
@@ -537,10 +574,11 @@ func (c *Conn) named(ce *ConnError) *ConnError {
 	return ce
 }
 
-// closeGrace is how long the last write, the GOAWAY, and the close may take.
+// closeGrace is how long the last write, the GOAWAY in it, and the close may take.
 const closeGrace = 200 * time.Millisecond
 
-// unlock releases mu, wakes writeLoop if there is something to write, and tells the owner what there is to tell.
+// unlock unlocks mu, wakes writeLoop if there is something to write, and then calls owner.news if
+// that is due.
 func (c *Conn) unlock() {
 	wake := c.parked && c.hasWorkLocked()
 	if wake {
@@ -557,9 +595,10 @@ func (c *Conn) unlock() {
 	}
 }
 
+// readClockLocked updates now.
 func (c *Conn) readClockLocked() { c.now = c.clock() }
 
-// clock is the time since start.
+// clock returns the time since start.
 func (c *Conn) clock() time.Duration {
 	if c.lab != nil {
 		return c.lab.clock.Now()
@@ -567,26 +606,26 @@ func (c *Conn) clock() time.Duration {
 	return time.Since(c.start)
 }
 
-// Stats are a connection's figures so far. Octets are those of HTTP/2, before TLS.
+// Stats holds the statistics of a connection. Byte counts are of HTTP/2 frames, before TLS.
 type Stats struct {
-	BytesSent      int64 // handed to the socket
+	BytesSent      int64 // passed to the socket
 	BytesReceived  int64
-	DataSent       int64 // in DATA frames
-	DataReceived   int64 // flow-controlled, padding included
+	DataSent       int64 // payload of DATA frames
+	DataReceived   int64 // flow-controlled bytes, including padding
 	StreamsOpened  int64
-	StreamsOpen    int // pushes included
+	StreamsOpen    int // including pushes
 	PushesPromised int64
-	Waiting        int           // callers who wait for a stream
-	RTT            time.Duration // the last round trip measured, 0: none
-	MinRTT         time.Duration // the shortest, those of our TLS handshake included
-	SendWindow     int64         // what the peer lets us send on the connection now
-	ReceiveWindow  int64         // what we let the peer send
+	Waiting        int           // calls that wait for a stream
+	RTT            time.Duration // the last measured round trip; 0: none
+	MinRTT         time.Duration // the shortest, including those of our TLS handshake
+	SendWindow     int64         // how much the peer lets us send on the connection now
+	ReceiveWindow  int64         // how much we let the peer send
 }
 
-// counts are the figures that nothing else needs.
+// counts are the statistics that no other part of Conn needs.
 type counts struct{ received, dataSent, dataReceived, opened, promised int64 }
 
-// Stats returns the connection's figures.
+// Stats returns the connection's statistics so far.
 func (c *Conn) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
