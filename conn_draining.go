@@ -7,17 +7,17 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A GoAway is what the peer's GOAWAY said (RFC 9113 §6.8). Of several GOAWAYs it has the last
-// stream of the latest, the latest code that is not NO_ERROR, and all debug data, joined by "; " up
-// to 4 KiB.
+// A GoAway describes the GOAWAY that the peer sent (RFC 9113 §6.8). If the peer sent several,
+// LastStreamID is from the latest, Code is the latest code that is not NO_ERROR, and Debug is all
+// debug data joined by "; ", up to 4 KiB.
 type GoAway struct {
-	LastStreamID uint32  // streams of ours above it were not processed
-	Code         ErrCode // NoError: the peer closes in good order
-	Debug        []byte  // opaque; nil: there was none
+	LastStreamID uint32  // our streams with a higher ID were not processed
+	Code         ErrCode // NoError: the peer closes gracefully
+	Debug        []byte  // opaque; nil: the peer sent none
 }
 
-// GoAway returns what the peer's GOAWAY said, and false where none has come. It keeps its result
-// after the end of the connection. The caller may change what it returns.
+// GoAway returns what the peer's GOAWAY said, or false if none was received. It returns the same
+// after the connection has ended. The caller may change the result.
 func (c *Conn) GoAway() (GoAway, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -27,10 +27,11 @@ func (c *Conn) GoAway() (GoAway, bool) {
 	return GoAway{c.goAway.LastStreamID, c.goAway.Code, bytes.Clone(c.goAway.Debug)}, true
 }
 
-// Draining returns a channel that is closed when the connection takes no more requests: the peer
-// sent GOAWAY, Shutdown was called, the stream identifiers are used up, the peer did not answer the
-// PING that shows which streams it still counts, or the connection has ended. Streams that are open
-// then may come to their ends; Done is closed after that. All calls return the same channel.
+// Draining returns a channel that is closed when the connection accepts no more requests: the peer
+// sent GOAWAY, Shutdown was called, the stream identifiers are used up, the peer did not
+// acknowledge the PING that shows which streams it still counts, or the connection has ended.
+// Streams that are open at that time may still complete; Done is closed after that. All calls
+// return the same channel.
 func (c *Conn) Draining() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,10 +44,11 @@ func (c *Conn) Draining() <-chan struct{} {
 	return c.drained
 }
 
-// Available returns how many requests could be sent now without waiting: what the peer's
-// MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2) leaves, and 100 before its SETTINGS have come. It is 0
-// where the connection is draining or has ended, where other requests wait, and while the peer has
-// too much to read. At most it is 2^31-1. Other goroutines may use what it reports.
+// Available returns how many requests could be sent now without waiting. That is the part of the
+// peer's MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2) that is not in use. Before the peer's SETTINGS
+// have been received, a limit of 100 applies. The result is at most 2^31-1. It is 0 if the
+// connection is draining or has ended, if other requests wait, and while too many bytes wait for
+// the peer to read them. Other goroutines may open streams before the caller does.
 func (c *Conn) Available() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,8 +60,8 @@ func (c *Conn) Available() int {
 	return int(min(free, identifiers, math.MaxInt32))
 }
 
-// beginDrainingLocked is called whenever there is another reason why the connection takes no more
-// requests. The first one counts. Where the connection lives on, for its streams, its owner is told.
+// beginDrainingLocked records why the connection accepts no more requests. It is called for every
+// such reason; only the first one counts. If streams are still open, it tells the owner.
 func (c *Conn) beginDrainingLocked(why ConnReason) {
 	if c.drainReason != 0 {
 		return
@@ -73,21 +75,21 @@ func (c *Conn) beginDrainingLocked(why ConnReason) {
 	}
 }
 
-// appendGoAwayLocked puts our GOAWAY among the bytes to write.
+// appendGoAwayLocked appends our GOAWAY to out.
 func (c *Conn) appendGoAwayLocked(code wire.ErrCode, debug string) {
 	c.owner.count(goAwaysSent, ErrCode(code))
 	c.append(wire.AppendGoAway(c.out, c.lastPushID, code, debug))
 }
 
-// endReason says why the connection has ended. It is called without mu: the error may have the
-// user's code in it.
+// endReason returns why the connection has ended. It must be called without mu, because the error
+// may run user code.
 func (c *Conn) endReason() ConnReason {
 	c.mu.Lock()
 	err, goAway, reason := c.err, c.goAway, c.drainReason
 	c.mu.Unlock()
 	ce, ok := err.(*ConnError)
 	switch {
-	case !ok: // it is ErrClosed
+	case !ok: // the error is ErrClosed
 		return reason
 	case isPingTimeout(ce):
 		return ReasonPingTimeout
@@ -101,7 +103,7 @@ func (c *Conn) endReason() ConnReason {
 	return ReasonLost
 }
 
-// isPingTimeout reports whether the peer did not answer a PING.
+// isPingTimeout reports whether ce means that the peer did not acknowledge a PING.
 func isPingTimeout(ce *ConnError) bool {
 	return ce.Err == ErrPingTimeout || ce.Err == error(errMute)
 }

@@ -7,61 +7,74 @@ import (
 	"time"
 )
 
-// Servers count PINGs. A gRPC server ends a connection with the GOAWAY "too_many_pings" at the third
-// PING that comes too early. By default, a PING is too early if the last one came less than five
-// minutes before while a stream is open, or less than two hours before while none is. The first
-// PING after the server has sent DATA or HEADERS is never too early, and the count begins anew.
+// Servers limit PINGs. A gRPC server ends a connection with a GOAWAY whose debug data is
+// "too_many_pings" at the third PING that comes too early. By default, a PING is too early if it
+// comes less than five minutes after the last one while a stream is open, or less than two hours
+// after it while none is open. The first PING after the server has sent DATA or HEADERS is never
+// too early, and it resets the server's count.
 //
-// hyper counts the same. Each kind of PING has a limit of early ones, above which it is not sent.
-// The limits stay below the servers' and add up: the count is one for all kinds. A caller's
-// Conn.Ping and a KeepAlive that the caller has set are the caller's choice. They have no limit,
-// but count.
+// hyper counts early PINGs in the same way. Each kind of PING has a limit: it is not sent if it
+// would be early and that many early PINGs were sent already. All kinds share one count, so the
+// total stays below the server's limit. Conn.Ping, and keep-alive PINGs if the user sets
+// Config.KeepAlive, are the user's choice: they count, but have no limit.
 
-// Limits of early PINGs. A server ends the connection at the third.
+// Limits of early PINGs, by the purpose of a PING. A server ends the connection at the third.
 const (
-	noEarlyPing   = 0 // without a stream, and to measure round trips
-	oneEarlyPing  = 1 // in a long silence, and for slots
-	twoEarlyPings = 2 // for a request to which nothing has come, and before a request after a long silence
+	noEarlyPing  = 0 // while no stream is open, and to measure round trips
+	oneEarlyPing = 1 // during a long silence, and for slots
+	// For a request that has received nothing, and before a request after a long silence.
+	twoEarlyPings = 2
 )
 
 const (
-	// A PING is not early after that, while a stream is open and while none is. The rest above the
-	// servers' five minutes and two hours is for clocks that differ.
+	// A PING that follows the last one after this time is not early, while a stream is open and
+	// while none is. They exceed the servers' five minutes and two hours because clocks differ.
 	busyPingGap = 5*time.Minute + 5*time.Second
 	idlePingGap = 2*time.Hour + time.Minute
 
-	staleSilence = time.Minute // after which a Transport asks a connection without a stream before it uses it
+	// A Transport's connection that was without streams and silent for this long gets a PING before
+	// it is used again.
+	staleSilence = time.Minute
 
-	mostPingGap      = 2 * time.Hour // for a host that has complained of PINGs
-	complaintsMemory = time.Hour     // that a host has complained, with no connection left
+	// The longest time between two PINGs to a host that has complained of PINGs.
+	mostPingGap = 2 * time.Hour
+	// How long a complaint is remembered when the host has no connection.
+	complaintsMemory = time.Hour
 )
 
-// silences are the times of silence before a PING, by the number of PINGs before it in the same
-// silence.
+// silences are the times without a frame from the peer after which a keep-alive PING is sent. The
+// index is the number of such PINGs that were sent in the same silence.
 var silences = [...]time.Duration{30 * time.Second, time.Minute, busyPingGap}
 
-// pinging counts a connection's PINGs of all kinds. It is guarded by the connection's mu.
+// pinging counts a connection's PINGs of all kinds. The connection's mu guards it.
 type pinging struct {
-	last    time.Duration // when the last PING was acknowledged, or sent if it was not; 0: there was none
-	asked   time.Duration // when a request was written that no PING has followed yet; 0: none was
-	early   uint8         // PINGs that came too early, since the peer last sent DATA or HEADERS
-	silence uint8         // of silences: PINGs of keep-alive since then, or since a request was written
-	probes  uint8         // sent for window managers, of the burst
+	// When the last PING was acknowledged, or sent if it has no acknowledgment yet. 0: none was
+	// sent.
+	last time.Duration
+	// When a request was written that no PING has followed. 0: there is none.
+	asked time.Duration
+	// How many PINGs came too early since the peer last sent DATA or HEADERS.
+	early uint8
+	// Index into silences: keep-alive PINGs since the peer sent DATA or HEADERS, or since a request
+	// was written.
+	silence uint8
+	probes  uint8 // PINGs sent for window managers, up to the burst
 
 	unacked   bool // the last PING is not acknowledged
-	free      bool // the peer has sent DATA or HEADERS since it acknowledged the last PING
-	forSlots  bool // a PING for slots was sent since then
-	requested bool // a request was opened that is not written yet
-	stale     bool // the connection is suspected because of staleSilence, and was not asked
+	free      bool // the peer sent DATA or HEADERS after it acknowledged the last PING
+	forSlots  bool // a PING for slots was sent, and free was not set since then
+	requested bool // a request was opened and is not written yet
+	stale     bool // suspected is set because of staleSilence, and no PING was sent yet
 
-	host *pingMemory // nil: the connection is not a Transport's
+	host *pingMemory // nil: the connection does not belong to a Transport
 }
 
-// keepAliveAtLocked is when silence makes us ask whether the peer lives, 0: not now.
+// keepAliveAtLocked returns when to send the next keep-alive PING, if the peer stays silent until
+// then. 0 means that none is due.
 //
-// While a stream is open, that is after 30 s, then 60 s, then every five minutes of silence. A
-// request that is written begins anew. While no stream is open, it is after 30 s, and again only
-// when two hours have passed.
+// While a stream is open, PINGs are sent after 30 s of silence, then after 60 s, then every five
+// minutes. A new request begins this sequence again. While no stream is open, one PING is sent
+// after 30 s, and the next one only after two hours.
 func (c *Conn) keepAliveAtLocked() time.Duration {
 	if c.cfg.KeepAlive < 0 || c.corked || c.keeperLocked() != nil {
 		return 0
@@ -87,16 +100,16 @@ func (c *Conn) keepAliveAtLocked() time.Duration {
 	return c.pingAtLocked(at, noEarlyPing)
 }
 
-// armKeepAliveLocked makes the timer fire when the peer has been silent for so long since the time
-// from that a PING may be due.
+// armKeepAliveLocked sets the timer for the time when a PING may be due, if the peer is silent from
+// the time from.
 func (c *Conn) armKeepAliveLocked(from time.Duration) {
 	if c.cfg.KeepAlive >= 0 {
 		c.armLocked(from + or(c.cfg.KeepAlive, silences[0]))
 	}
 }
 
-// pingAtLocked is when a PING may be sent, at the earliest at the time at, with so many early ones
-// at most.
+// pingAtLocked returns the earliest time, but not before at, when a PING may be sent whose limit of
+// early PINGs is limit.
 func (c *Conn) pingAtLocked(at time.Duration, limit uint8) time.Duration {
 	k := &c.pinging
 	every := k.host.interval()
@@ -111,12 +124,13 @@ func (c *Conn) pingAtLocked(at time.Duration, limit uint8) time.Duration {
 	return max(at, k.last+c.pingGapLocked())
 }
 
-// mayPingLocked reports whether a PING may be sent now.
+// mayPingLocked reports whether a PING with this limit of early PINGs may be sent now.
 func (c *Conn) mayPingLocked(limit uint8) bool {
 	now := c.clock()
 	return c.pingAtLocked(now, limit) <= now
 }
 
+// pingGapLocked returns the time after which a PING is not early.
 func (c *Conn) pingGapLocked() time.Duration {
 	if len(c.streams) > 0 {
 		return busyPingGap
@@ -137,12 +151,14 @@ func (c *Conn) countPingLocked(now time.Duration) {
 	k.unacked, k.free, k.stale = true, false, false
 }
 
-// ackedLocked is called when the last PING that was sent is acknowledged. The time to the next
-// one is counted from here: so it is not shorter where PINGs arrive.
+// ackedLocked records that the last PING that was sent has been acknowledged. The gap to the next
+// PING is measured from here. So the gap is not shorter at the server, even if the network delays
+// the PINGs differently.
 func (k *pinging) ackedLocked(now time.Duration) { k.last, k.unacked = max(now, 1), false }
 
-// recvMessageLocked is called for each frame of DATA or HEADERS. One that comes while a PING is on
-// its way may have been sent before the peer received that PING, so that the next one is not free.
+// recvMessageLocked is called for each frame of DATA or HEADERS. If a PING is unacknowledged, the
+// peer may have sent the frame before it received that PING, so the frame does not make the next
+// PING free.
 func (c *Conn) recvMessageLocked() {
 	k := &c.pinging
 	if k.silence == 0 && k.asked == 0 && (k.free || k.unacked) {
@@ -155,8 +171,8 @@ func (c *Conn) recvMessageLocked() {
 	c.armKeepAliveLocked(c.now)
 }
 
-// requestWrittenLocked is called before a write, at the time now. Where a request is in it, the
-// peer has KeepAlive to show that it lives.
+// requestWrittenLocked is called before a write, at the time now. If the write has a request, the
+// time until a keep-alive PING begins now.
 func (c *Conn) requestWrittenLocked(now time.Duration) {
 	k := &c.pinging
 	if !k.requested {
@@ -169,8 +185,8 @@ func (c *Conn) requestWrittenLocked(now time.Duration) {
 	}
 }
 
-// staleAtLocked is when a Transport's connection without a stream was silent for so long that it
-// should be asked before it serves a request; 0: it is not to be asked.
+// staleAtLocked returns when a Transport's connection without streams has been silent for so long
+// that a PING must confirm it before it serves a request. 0 means never.
 func (c *Conn) staleAtLocked() time.Duration {
 	if c.owner == nil || c.owner.news == nil || len(c.streams) > 0 || c.corked || !c.peer.known || c.suspected.Load() {
 		return 0
@@ -181,8 +197,8 @@ func (c *Conn) staleAtLocked() time.Duration {
 	return c.pingAtLocked(c.lastRecv+staleSilence, twoEarlyPings)
 }
 
-// confirm asks a connection that is suspected because it was silent whether its peer lives. Any
-// byte that comes ends the suspicion. It returns how long that may take.
+// confirm sends a PING on a connection that is suspected because of staleSilence. Any byte from the
+// peer ends the suspicion. confirm returns how long the caller should wait for it.
 func (c *Conn) confirm() (patience time.Duration) {
 	c.mu.Lock()
 	defer c.unlock()
@@ -192,16 +208,17 @@ func (c *Conn) confirm() (patience time.Duration) {
 	return max(suspicionGrace, 2*c.minRTT)
 }
 
-// A pingMemory is what is remembered of a host that ends connections because of their PINGs.
+// A pingMemory records that a host has ended connections because of PINGs.
 type pingMemory struct {
-	every atomic.Int64 // a time.Duration, in which a connection sends one PING at most; 0: no limit is known
+	// A time.Duration: a connection sends at most one PING in this time. 0: no limit is known.
+	every atomic.Int64
 
 	mu sync.Mutex // guards at
-	at time.Time  // when it last ended one
+	at time.Time  // when the host last ended a connection for this
 }
 
-// interval returns the time in which a connection sends one PING at most, 0 where the host has not
-// complained, or there is no memory of it.
+// interval returns the time in which a connection may send at most one PING. It is 0 if the host
+// has not complained, or if m is nil.
 func (m *pingMemory) interval() time.Duration {
 	if m == nil {
 		return 0
@@ -209,8 +226,9 @@ func (m *pingMemory) interval() time.Duration {
 	return time.Duration(m.every.Load())
 }
 
-// complained notes that the host has ended a connection that was to send one PING in that time at
-// most. Connections that it ends in the same interval are one complaint.
+// complained records that the host has ended a connection because of PINGs. keepAlive is the
+// connection's Config.KeepAlive. It doubles the interval, within bounds. Several connections that
+// the host ends within the same interval count as one complaint.
 func (m *pingMemory) complained(keepAlive time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -222,7 +240,7 @@ func (m *pingMemory) complained(keepAlive time.Duration) {
 	m.at = time.Now()
 }
 
-// remembered is how long that is still remembered once the host has no connection.
+// remembered returns for how much longer the complaint is kept if the host has no connection.
 func (m *pingMemory) remembered() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -232,7 +250,7 @@ func (m *pingMemory) remembered() time.Duration {
 	return complaintsMemory - time.Since(m.at)
 }
 
-// obeyPings makes the connection obey what is remembered of its host, and add to it.
+// obeyPings makes the connection use and update the pingMemory of its host.
 func (c *Conn) obeyPings(host *pingMemory) {
 	c.mu.Lock()
 	c.pinging.host = host
@@ -242,7 +260,7 @@ func (c *Conn) obeyPings(host *pingMemory) {
 	c.mu.Unlock()
 }
 
-// recvComplaintLocked remembers that the peer's GOAWAY complains of PINGs.
+// recvComplaintLocked records it if the peer's GOAWAY complains of PINGs.
 func (c *Conn) recvComplaintLocked(goAway *ConnError) {
 	host := c.pinging.host
 	if host != nil && goAway.Code == EnhanceYourCalm && bytes.Contains(goAway.Debug, tooManyPings) {
@@ -250,5 +268,5 @@ func (c *Conn) recvComplaintLocked(goAway *ConnError) {
 	}
 }
 
-// tooManyPings is the debug data of such a GOAWAY (gRFC A8).
+// tooManyPings is the debug data of a GOAWAY that complains of PINGs (gRFC A8).
 var tooManyPings = []byte("too_many_pings")
