@@ -12,67 +12,75 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// liveness is how a connection finds out that its peer is dead, stalled, or a nuisance. One timer serves all its
-// deadlines. It is guarded by the connection's mu.
+// liveness detects a peer that is dead, that stalls, or that floods us. One timer serves all its
+// deadlines. The connection's mu guards it. Times are since start.
 type liveness struct {
 	timer      *time.Timer
-	timerAt    time.Duration // when it fires, 0: not set
+	timerAt    time.Duration // when it fires; 0: not set
 	lastRecv   time.Duration // when the peer last sent anything
-	progressAt time.Duration // when it last ended a frame, or had sent progressOctets of one
-	silentFrom time.Duration // when we wrote first since then, for streams that are open; 0: not yet
-	heard      uint64        // octets written by us when the peer last sent anything
-	writeSince time.Duration // since when the write in progress has made none, 0: none is in progress
+	progressAt time.Duration // when the peer last completed a frame or sent progressOctets of one
+	// When we first wrote after the peer last sent anything, for streams that are open. 0: not yet.
+	silentFrom time.Duration
+	heard      uint64        // written, when the peer last sent anything
+	writeSince time.Duration // when the write in progress last made progress; 0: none is
 	wroteAt    time.Duration // when the last write began
 
-	pings        []*ping // sent and not answered, in order
-	pingsSent    uint64  // their number
+	pings        []*ping // sent and not acknowledged, in order
+	pingsSent    uint64  // how many PINGs were sent
 	pinging      pinging
 	probedAt     time.Duration
-	probedOctets uint64 // c.queued then: without traffic of ours since, no probe
+	probedOctets uint64 // queued after the last probe: no new probe before we have sent something else
 
 	settingsSent, settingsAcked uint64
 
-	acksQueued int32         // acknowledgments of SETTINGS and PING that the peer has not accepted
-	unfinished int32         // octets read since progressAt
-	noise      bucket.Bucket // frames that carry nothing, and interim responses
-	provoked   bucket.Bucket // streams that we reset because the peer broke a rule
+	// Acknowledgments of SETTINGS and PING that wait to be written.
+	acksQueued int32
+	unfinished int32         // bytes read since progressAt
+	noise      bucket.Bucket // budget for frames without content, and for interim responses
+	provoked   bucket.Bucket // budget for streams that we reset because the peer broke a rule
 }
 
-// A ping is a PING of ours that waits for its answer.
+// A ping is a PING of ours that waits for its acknowledgment.
 type ping struct {
 	number   uint64
 	sent     time.Duration
 	rtt      time.Duration
 	answered bool
-	keeper   bool          // its answer is due within PingTimeout
-	slots    bool          // its answer frees slots
-	due      time.Duration // of slots: when the answer is overdue, 0: it is not written yet
-	end      uint64        // c.queued behind it
-	prober   *Window       // whose manager asked
+	keeper   bool          // must be acknowledged within PingTimeout, or the connection ends
+	slots    bool          // its acknowledgment frees slots
+	due      time.Duration // for slots: when the acknowledgment is overdue; 0: it is not written yet
+	end      uint64        // queued after this PING was appended
+	prober   *Window       // whose manager called ProbeRTT
 	waiting  wait.Queue
 }
 
+// Limits of the liveness checks. A budget holds up to its burst and refills at its rate.
 const (
 	never         = time.Duration(math.MaxInt64)
-	corkDelay     = 5 * time.Millisecond // the preface waits so long for a first request
+	corkDelay     = 5 * time.Millisecond // how long the preface waits for a first request
 	maxAcksQueued = 1000
 	noiseBurst    = 10_000
-	noiseRate     = 330 // a second
+	noiseRate     = 330 // per second
 	provokedBurst = 1000
-	provokedRate  = 33 // a second
+	provokedRate  = 33 // per second
 	smallUpdate   = 256
 
-	progressOctets = 4 << 10 // of an unfinished frame show that the peer lives: 273 a second with the default PingTimeout
+	// So many bytes of an incomplete frame show that the peer is alive: 273 bytes a second with the
+	// default PingTimeout.
+	progressOctets = 4 << 10
 
-	floodOctets = 1 << 10 // of what is discarded cost as much as a frame that carries nothing
+	// So many bytes of discarded frames cost as much as one frame without content.
+	floodOctets = 1 << 10
 )
 
+// startLivenessLocked fills the budgets and starts the timer.
 func (c *Conn) startLivenessLocked() {
 	c.noise = bucket.New(noiseBurst, noiseBurst, noiseRate)
 	c.provoked = bucket.New(provokedBurst, provokedBurst, provokedRate)
 	c.armLocked(corkDelay)
 }
 
+// stopLivenessLocked stops the timer and wakes all callers of Ping.
 func (c *Conn) stopLivenessLocked() {
 	if c.timer != nil {
 		c.timer.Stop()
@@ -82,9 +90,10 @@ func (c *Conn) stopLivenessLocked() {
 	}
 }
 
-// armLocked makes the timer fire at the latest at that time since start.
+// armLocked makes the timer fire no later than at, which is a time since start.
 func (c *Conn) armLocked(at time.Duration) {
-	if c.timerAt != 0 && c.timerAt <= at || c.err != nil || c.lab != nil { // a simulation has no real time
+	// A simulation has no real time.
+	if c.timerAt != 0 && c.timerAt <= at || c.err != nil || c.lab != nil {
 		return
 	}
 	c.timerAt = at
@@ -96,7 +105,7 @@ func (c *Conn) armLocked(at time.Duration) {
 	}
 }
 
-// tick does what is due.
+// tick is called by the timer. It does everything that is due.
 func (c *Conn) tick() {
 	c.mu.Lock()
 	defer c.unlock()
@@ -138,7 +147,7 @@ func (c *Conn) tick() {
 	c.armDueLocked()
 }
 
-// uncorkLocked lets the preface go.
+// uncorkLocked allows writeLoop to write the preface.
 func (c *Conn) uncorkLocked() {
 	if !c.corked {
 		return
@@ -148,7 +157,7 @@ func (c *Conn) uncorkLocked() {
 	c.armDueLocked()
 }
 
-// armDueLocked makes the timer fire when the first thing may become due.
+// armDueLocked sets the timer for the earliest deadline.
 func (c *Conn) armDueLocked() {
 	for _, at := range c.deadlinesLocked() {
 		if at > 0 {
@@ -157,7 +166,8 @@ func (c *Conn) armDueLocked() {
 	}
 }
 
-// deadlinesLocked lists when something may become due, 0 where nothing can.
+// deadlinesLocked returns the times when something may become due. 0 stands for a deadline that
+// does not apply.
 func (c *Conn) deadlinesLocked() [11]time.Duration {
 	return [...]time.Duration{
 		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
@@ -165,7 +175,8 @@ func (c *Conn) deadlinesLocked() [11]time.Duration {
 	}
 }
 
-// stallByLocked is when the first of the readers who wait in vain has waited too long.
+// stallByLocked returns the earliest time when a reader will have waited for WindowStallTimeout at
+// a closed window. 0: no reader waits so.
 func (c *Conn) stallByLocked() time.Duration {
 	if c.cfg.WindowStallTimeout <= 0 {
 		return 0
@@ -179,7 +190,8 @@ func (c *Conn) stallByLocked() time.Duration {
 	return at
 }
 
-// endStalledLocked ends those whose window managers grant nothing to a reader who waits.
+// endStalledLocked ends the streams, or the connection, whose window managers grant nothing to a
+// reader that waits.
 func (c *Conn) endStalledLocked() {
 	for at := c.stallByLocked(); at > 0 && c.now >= at && c.err == nil; at = c.stallByLocked() {
 		if by := c.window.stalledAt(); by > 0 && c.now >= by {
@@ -194,14 +206,15 @@ func (c *Conn) endStalledLocked() {
 	}
 }
 
-// overdueLocked says which deadline the peer has missed.
+// overdueLocked returns an error if the peer has missed a deadline.
 func (c *Conn) overdueLocked() error {
 	due := func(at time.Duration) bool { return at > 0 && c.now >= at }
 	switch {
 	case due(c.handshakeByLocked()):
 		return &ConnError{Err: ErrHandshakeTimeout}
 	case due(c.settingsByLocked()):
-		// RFC 9113 §6.5.3: a peer that does not acknowledge in time may be left with SETTINGS_TIMEOUT.
+		// RFC 9113 §6.5.3: if the peer does not acknowledge SETTINGS in time, the sender may end
+		// the connection with SETTINGS_TIMEOUT.
 		return connErr(SettingsTimeout, "no acknowledgment within %v", c.cfg.SettingsTimeout)
 	case due(c.pingByLocked()):
 		return &ConnError{Err: ErrPingTimeout}
@@ -211,6 +224,7 @@ func (c *Conn) overdueLocked() error {
 	return nil
 }
 
+// handshakeByLocked returns when the peer's first SETTINGS are overdue; 0: never.
 func (c *Conn) handshakeByLocked() time.Duration {
 	if c.peer.known || c.corked || c.cfg.HandshakeTimeout < 0 {
 		return 0
@@ -218,7 +232,7 @@ func (c *Conn) handshakeByLocked() time.Duration {
 	return c.settingsZeroLocked() + c.cfg.HandshakeTimeout
 }
 
-// settingsZeroLocked is when the preface went out.
+// settingsZeroLocked returns when the preface was allowed to be written.
 func (c *Conn) settingsZeroLocked() time.Duration {
 	if len(c.settingsDue) == 0 {
 		return 0
@@ -226,7 +240,8 @@ func (c *Conn) settingsZeroLocked() time.Duration {
 	return c.settingsDue[0].sent
 }
 
-// settingsByLocked is when the peer must have acknowledged our SETTINGS, which it does in order.
+// settingsByLocked returns when the acknowledgment of our SETTINGS is overdue; 0: never. The peer
+// acknowledges them in order.
 func (c *Conn) settingsByLocked() time.Duration {
 	if c.corked || !c.peer.known || c.cfg.SettingsTimeout < 0 {
 		return 0
@@ -239,8 +254,9 @@ func (c *Conn) settingsByLocked() time.Duration {
 	return 0
 }
 
-// pingByLocked is when an unanswered question means that the peer is dead. Whole frames show that
-// it is not, and so do many octets of a large one, behind which the answer may be stuck.
+// pingByLocked returns when an unacknowledged keep-alive PING means that the peer is dead; 0:
+// never. Complete frames show that the peer is alive. So does enough data of a large frame, which
+// can delay the acknowledgment.
 func (c *Conn) pingByLocked() time.Duration {
 	p := c.keeperLocked()
 	if p == nil || c.cfg.PingTimeout < 0 {
@@ -249,8 +265,8 @@ func (c *Conn) pingByLocked() time.Duration {
 	return max(p.sent, c.progressAt) + c.cfg.PingTimeout
 }
 
-// slotPingByLocked is when the answer to a PING for slots is overdue, or when one may be sent
-// though another was not answered; 0: neither.
+// slotPingByLocked returns when the acknowledgment of a PING for slots is overdue. If no such PING
+// is sent, it returns when one may be sent, although another PING is unacknowledged. 0: neither.
 func (c *Conn) slotPingByLocked() time.Duration {
 	if c.mute || c.cfg.PingTimeout < 0 {
 		return 0
@@ -266,8 +282,8 @@ func (c *Conn) slotPingByLocked() time.Duration {
 	return 0
 }
 
-// judgeSlotPingLocked does what is due then. A peer that does not answer would keep the callers
-// that wait for a slot for ever, though it lives.
+// judgeSlotPingLocked does what slotPingByLocked says is due. If the peer does not acknowledge
+// PINGs for slots, callers would wait for a slot forever, although the peer is alive.
 func (c *Conn) judgeSlotPingLocked() {
 	if at := c.slotPingByLocked(); at == 0 || c.now < at {
 		return
@@ -279,9 +295,11 @@ func (c *Conn) judgeSlotPingLocked() {
 	}
 }
 
-// progressLocked: the peer has shown that it lives.
+// progressLocked records that the peer is alive.
 func (c *Conn) progressLocked() { c.progressAt, c.unfinished = c.now, 0 }
 
+// keeperLocked returns the first unacknowledged PING that must be acknowledged within PingTimeout,
+// or nil.
 func (c *Conn) keeperLocked() *ping {
 	for _, p := range c.pings {
 		if p.keeper {
@@ -291,13 +309,14 @@ func (c *Conn) keeperLocked() *ping {
 	return nil
 }
 
-// minSilence is how long a peer may be silent before the timeout of a request says something about
-// it.
+// minSilence is how long the peer must have been silent before the timeout of a request makes it
+// suspected.
 const minSilence = 100 * time.Millisecond
 
-// suspectLocked is called when the request of s has timed out. If the peer has sent nothing since it
-// was written, a PING asks at once whether the peer lives, if that is not one too many, and a
-// Transport prefers other connections until something comes.
+// suspectLocked is called when the request of s has timed out. If the peer has sent nothing since
+// the request was written, the connection becomes suspected: a PING checks whether the peer is
+// alive, unless it would exceed the limit of early PINGs, and a Transport prefers other connections
+// until something is received.
 func (c *Conn) suspectLocked(s *Stream) {
 	sent := s.headersStart >= c.heard && s.headersStart < c.written
 	silent := c.silentFrom > 0 && c.clock()-c.silentFrom >= max(minSilence, 2*c.minRTT)
@@ -309,13 +328,15 @@ func (c *Conn) suspectLocked(s *Stream) {
 		return
 	}
 	if p := c.lastPingLocked(); p != nil && p.end > s.headersStart && (p.slots || p.prober != nil) {
-		p.keeper = true // it serves as well
+		// This PING serves for the check, too.
+		p.keeper = true
 		c.armLocked(c.pingByLocked())
 	} else if c.mayPingLocked(twoEarlyPings) {
 		c.sendPingLocked(&ping{keeper: true})
 	}
 }
 
+// lastPingLocked returns the last PING that is not acknowledged, or nil.
 func (c *Conn) lastPingLocked() *ping {
 	if len(c.pings) == 0 {
 		return nil
@@ -323,6 +344,7 @@ func (c *Conn) lastPingLocked() *ping {
 	return c.pings[len(c.pings)-1]
 }
 
+// writeByLocked returns when the write in progress has stalled for too long; 0: never.
 func (c *Conn) writeByLocked() time.Duration {
 	if c.writeSince == 0 || c.cfg.WriteStallTimeout < 0 {
 		return 0
@@ -330,9 +352,9 @@ func (c *Conn) writeByLocked() time.Duration {
 	return c.writeSince + c.cfg.WriteStallTimeout
 }
 
-// watchWriteLocked begins to watch a write.
+// watchWriteLocked is called before a write, so that a write that stalls is detected.
 func (c *Conn) watchWriteLocked() {
-	c.writeSince = max(time.Since(c.start), 1) // 0 is none
+	c.writeSince = max(time.Since(c.start), 1) // 0 means none
 	c.wroteAt = c.writeSince
 	if c.silentFrom == 0 {
 		c.silentFrom = c.wroteAt
@@ -343,9 +365,10 @@ func (c *Conn) watchWriteLocked() {
 	}
 }
 
-// Ping measures a round trip: it sends a PING (RFC 9113 §6.7) and waits for the answer. Servers are known to end
-// connections that ping often; every few minutes is polite, and Config.KeepAlive pings by itself.
-// Ping always sends one, and Config.KeepAlive counts it.
+// Ping sends a PING (RFC 9113 §6.7), waits for its acknowledgment, and returns the round-trip time.
+// It always sends a PING. Some servers end connections that send PINGs often, so send one every few
+// minutes at most. Keep-alive (Config.KeepAlive) sends PINGs by itself, and counts those of Ping.
+// Ping also waits while too much data is waiting to be written.
 func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	mustHave(ctx != nil, "Conn.Ping", "context.Context")
 	c.mu.Lock()
@@ -371,8 +394,8 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	return p.rtt, nil
 }
 
-// dropPingLocked forgets a PING whose answer is not waited for any more. Callers that wait for a
-// slot may have counted on it: they get a PING of their own.
+// dropPingLocked removes a PING after its caller has stopped waiting. If callers that wait for a
+// slot relied on its acknowledgment, it sends another PING for them.
 func (c *Conn) dropPingLocked(p *ping) {
 	if i := slices.Index(c.pings, p); i >= 0 {
 		c.pings = slices.Delete(c.pings, i, i+1)
@@ -380,6 +403,7 @@ func (c *Conn) dropPingLocked(p *ping) {
 	c.pingForSlotsLocked()
 }
 
+// sendPingLocked appends the PING p to out and records it in pings.
 func (c *Conn) sendPingLocked(p *ping) {
 	c.pingsSent++
 	p.number, p.sent = c.pingsSent, c.clock()
@@ -394,7 +418,7 @@ func (c *Conn) sendPingLocked(p *ping) {
 	}
 }
 
-// watchSlotPingLocked begins to wait for the answer to a PING for slots, once it is written.
+// watchSlotPingLocked sets the deadlines of PINGs for slots that have been written.
 func (c *Conn) watchSlotPingLocked() {
 	for _, p := range c.pings {
 		if p.slots && p.due == 0 && c.flushed >= p.end && c.cfg.PingTimeout >= 0 {
@@ -404,8 +428,8 @@ func (c *Conn) watchSlotPingLocked() {
 	}
 }
 
-// askAgainAtLocked is when a PING for slots may follow those that are not answered. One for slots
-// has its own end.
+// askAgainAtLocked returns when a PING for slots may be sent although earlier PINGs are not
+// acknowledged. It is never while one of those is for slots, which has its own deadline.
 func (c *Conn) askAgainAtLocked() (at time.Duration) {
 	for _, p := range c.pings {
 		if p.slots || c.cfg.PingTimeout < 0 {
@@ -416,7 +440,8 @@ func (c *Conn) askAgainAtLocked() (at time.Duration) {
 	return at
 }
 
-// probeRTTLocked is ProbeRTT's budget. Servers allow a few PINGs without traffic of ours between them.
+// probeRTTLocked implements Window.ProbeRTT and its budget. Servers accept only a few PINGs without
+// other frames of ours between them.
 func (c *Conn) probeRTTLocked(w *Window) bool {
 	const burst, interval = 3, 10 * time.Second
 	k := &c.pinging
@@ -436,6 +461,8 @@ func (c *Conn) probeRTTLocked(w *Window) bool {
 	return true
 }
 
+// recvPingLocked processes a PING: it acknowledges the peer's, and matches an acknowledgment to
+// ours.
 func (c *Conn) recvPingLocked(f *frame) error {
 	data := wire.ParsePing(f.payload)
 	if !f.Flags.Has(wire.Ack) {
@@ -448,17 +475,18 @@ func (c *Conn) recvPingLocked(f *frame) error {
 	return c.recvPingAckLocked(binary.BigEndian.Uint64(data[:]))
 }
 
-// recvPingAckLocked takes the answer to PING number.
+// recvPingAckLocked processes the acknowledgment of our PING with this number.
 func (c *Conn) recvPingAckLocked(number uint64) error {
 	if number == c.pingsSent {
 		c.pinging.ackedLocked(c.now)
 	}
 	i := slices.IndexFunc(c.pings, func(p *ping) bool { return p.number == number })
 	if i < 0 {
-		return c.noiseLocked() // an answer to nothing we asked, or that is not waited for any more
+		// No PING with this number was sent, or none waits for its acknowledgment.
+		return c.noiseLocked()
 	}
 	p := c.pings[i]
-	// Answers come in order. Of earlier PINGs only a caller's is still waited for.
+	// Acknowledgments come in order. Of the earlier PINGs, only those of Conn.Ping still wait.
 	earlier := slices.DeleteFunc(c.pings[:i], func(p *ping) bool { return p.keeper || p.slots || p.prober != nil })
 	c.pings = slices.Delete(c.pings, len(earlier), i+1)
 	p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
@@ -472,8 +500,9 @@ func (c *Conn) recvPingAckLocked(number uint64) error {
 	return nil
 }
 
-// sampleRTTLocked takes a measured round trip and returns it. It is above 0, even if the peer has guessed the question: now is when its
-// octets came, which was before we asked.
+// sampleRTTLocked records a round trip that began at sent, and returns its time. The result is
+// above 0 even if the peer guessed the contents of a PING: now is when its bytes were read, which
+// may be before we sent.
 func (c *Conn) sampleRTTLocked(sent time.Duration) (rtt time.Duration) {
 	rtt = max(c.now-sent, 1)
 	if c.minRTT == 0 || rtt < c.minRTT {
@@ -484,7 +513,9 @@ func (c *Conn) sampleRTTLocked(sent time.Duration) (rtt time.Duration) {
 	return rtt
 }
 
-// owedLocked counts an acknowledgment that waits to be written. A peer that asks and does not read must not grow our memory.
+// owedLocked counts an acknowledgment that waits to be written. It returns an error above the
+// limit: a peer that sends frames and does not read our acknowledgments must not make our memory
+// grow.
 func (c *Conn) owedLocked() error {
 	if c.acksQueued++; c.acksQueued > maxAcksQueued {
 		return connErr(EnhanceYourCalm, "%d acknowledgments owed at once", c.acksQueued)
@@ -492,7 +523,8 @@ func (c *Conn) owedLocked() error {
 	return nil
 }
 
-// noiseLocked counts a frame that carries nothing for anybody: there is a budget for those.
+// noiseLocked charges the budget for a frame without content. It returns an error when the budget
+// is used up.
 func (c *Conn) noiseLocked() error {
 	if !c.noise.Take(c.now, 1) {
 		return connErr(EnhanceYourCalm, "too many frames that carry nothing")
@@ -500,9 +532,9 @@ func (c *Conn) noiseLocked() error {
 	return nil
 }
 
-// chargeInterimLocked counts an interim response. Beyond a few, the budget is that of frames that
-// carry nothing: one every few milliseconds may go on for ever, as in an upload whose progress they
-// tell.
+// chargeInterimLocked counts an interim response. Above freeInterims, each is charged to the budget
+// for frames without content. That budget allows one every few milliseconds forever, for example to
+// report the progress of an upload.
 func (s *Stream) chargeInterimLocked() error {
 	i := &s.extrasLocked().interims
 	if i.count++; i.count > freeInterims && !s.c.noise.Take(s.c.now, 1) {
@@ -511,9 +543,9 @@ func (s *Stream) chargeInterimLocked() error {
 	return nil
 }
 
-// chargeFloodLocked counts a frame whose octets are discarded. It costs as much as one that carries
-// nothing, and once more for each floodOctets, so that all of them together are bounded in octets,
-// too.
+// chargeFloodLocked charges the budget for a frame that is discarded. It costs as much as one frame
+// without content, and as much again for each floodOctets bytes, so that the total of discarded
+// bytes is limited, too.
 func (c *Conn) chargeFloodLocked(octets int64) error {
 	if !c.noise.Take(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
 		return connErr(EnhanceYourCalm, "too many octets that are discarded")
@@ -521,7 +553,7 @@ func (c *Conn) chargeFloodLocked(octets int64) error {
 	return nil
 }
 
-// judgeUpdateLocked counts a WINDOW_UPDATE too small to be worth its frame.
+// judgeUpdateLocked charges the budget for a WINDOW_UPDATE with a small increment.
 func (c *Conn) judgeUpdateLocked(increment int64) error {
 	if increment >= smallUpdate {
 		return nil
@@ -529,10 +561,11 @@ func (c *Conn) judgeUpdateLocked(increment int64) error {
 	return c.noiseLocked()
 }
 
-// usefulLocked lets octets that carry something earn frames that do not.
+// usefulLocked refills the budget for frames without content after useful data of this many bytes.
 func (c *Conn) usefulLocked(octets int) { c.noise.Add(1 + octets/64) }
 
-// provokedLocked counts a stream that the peer made us reset.
+// provokedLocked charges the budget for a stream that we reset because the peer broke a rule. It
+// returns an error when the budget is used up.
 func (c *Conn) provokedLocked() error {
 	if !c.provoked.Take(c.now, 1) {
 		return connErr(EnhanceYourCalm, "too many streams that had to be reset")

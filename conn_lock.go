@@ -7,39 +7,46 @@ import (
 	"sync/atomic"
 )
 
-// A managerMutex is a connection's lock. Window managers are the one kind of the user's code that runs under it: one that
-// calls its connection would wait for itself, for ever and without a trace. That is found here, and is a panic in the
-// manager, which ends what the manager is for with a *WindowManagerError.
+// A managerMutex is a connection's lock. Window managers are the only user code that runs while it
+// is held. A manager that calls its own connection would deadlock, without any trace of the cause.
+// managerMutex detects this and panics in the manager, which ends the manager's stream or
+// connection with a *WindowManagerError.
 //
-// Who waits for the lock while a manager runs looks into its own stack; nobody else pays, and those who do not use
-// managers of their own do not pay either.
+// Only a goroutine that locks the mutex while a manager runs inspects its own stack. All others pay
+// nothing, nor do programs without window managers of their own.
 type managerMutex struct {
 	sync.Mutex
-	asks atomic.Uint64 // changed when a manager begins, and when it is done: odd while one runs
+	// Incremented when a manager begins and when it returns: odd while one runs.
+	asks atomic.Uint64
 }
 
+// enter is called before user code of a window manager runs.
 func (m *managerMutex) enter() { m.asks.Add(1) }
+
+// leave is called after user code of a window manager has run.
 func (m *managerMutex) leave() { m.asks.Add(1) }
 
 // Lock locks m.
 func (m *managerMutex) Lock() {
-	if m.asks.Load()&1 != 0 { // then m is locked
+	if m.asks.Load()&1 != 0 { // m is locked
 		m.check()
 	}
 	m.Mutex.Lock()
 }
 
-// check panics if it is a manager that m is locked for which now wants to lock it.
+// check panics if the caller is the window manager that runs while m is locked.
 func (m *managerMutex) check() {
 	if asks := m.asks.Load(); asks&1 != 0 && insideManager() && m.stands(asks) {
 		panic("it calls its own connection, under whose lock it runs")
 	}
 }
 
-// stands reports whether the manager that runs under m does not come to its end while we wait: then it is the one that waits. Another
-// connection's, which may be called, does.
+// stands reports whether the manager that runs under m does not return while we wait. Then that
+// manager is the caller. If a manager calls another connection, which is allowed, the manager that
+// runs under m does return.
 func (m *managerMutex) stands(asks uint64) bool {
-	for range 1 << 17 { // tens of milliseconds; time itself may stand still in a test
+	// This takes tens of milliseconds. Time itself may stand still in a test.
+	for range 1 << 17 {
 		if m.asks.Load() != asks {
 			return false
 		}
@@ -48,7 +55,7 @@ func (m *managerMutex) stands(asks uint64) bool {
 	return true
 }
 
-// insideManager reports whether a window manager has called us, of whatever connection.
+// insideManager reports whether a window manager of any connection is on the call stack.
 func insideManager() bool {
 	var pcs [64]uintptr
 	for skip := 2; ; skip += len(pcs) {

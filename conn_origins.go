@@ -11,33 +11,35 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// Limits of the origins that are kept for a connection.
 const (
-	maxOriginFrame = 64 << 10 // bytes of an ORIGIN frame that is read
-	maxOriginSize  = 64 << 10 // bytes of all origins that are kept for a connection
-	maxMisdirected = 1000     // origins of 421 responses that are kept for a connection
+	maxOriginFrame = 64 << 10 // bytes; a larger ORIGIN frame is not read
+	maxOriginSize  = 64 << 10 // bytes of all origins in the Origin Set
+	maxMisdirected = 1000     // origins of 421 responses
 
-	// RFC 8336 §2.2: a frame that has one of these flags means something else, and is ignored.
+	// RFC 8336 §2.2: a frame with any of these flags has another meaning and is ignored.
 	unknownOriginFlags = wire.Flags(0x1 | 0x2 | 0x4 | 0x8)
 )
 
-// An originSet is what the peer has said about the origins that it serves on a connection. The
-// connection's lock guards it. Nil: the peer has said nothing.
+// An originSet holds what the peer has told about the origins that it serves on a connection. The
+// connection's mu guards it. nil: the peer has told nothing.
 type originSet struct {
-	received    bool                // an ORIGIN frame, so that origins is the Origin Set (RFC 8336 §2.3)
+	// An ORIGIN frame was received, so origins is the Origin Set (RFC 8336 §2.3).
+	received    bool
 	origins     map[string]struct{} // serialized (RFC 6454 §6.2)
 	size        int                 // of origins, in bytes
-	misdirected map[string]struct{} // origins whose requests the peer answered with 421
+	misdirected map[string]struct{} // origins of requests with a 421 response
 }
 
-// Origins returns the connection's Origin Set (RFC 8336 §2.3), sorted: the origins that the peer
-// serves on it, such as "https://example.com" and "https://example.com:8443". Nil means that no
-// ORIGIN frame was received; the set is empty where the peer has taken back the only origin of it
+// Origins returns the connection's Origin Set (RFC 8336 §2.3), sorted. It has the origins that the
+// peer serves on the connection, such as "https://example.com" and "https://example.com:8443". nil
+// means that no ORIGIN frame was received. The set is empty if the peer has removed its only origin
 // by a 421 (Misdirected Request) response.
 //
-// What the set has is what the peer claims. Before a request for another host is sent on the
-// connection, the certificate must be verified for that host (RFC 9113 §9.1.1), and the host's
-// address should be the connection's; Transport.Coalesce does both. ORIGIN frames are ignored
-// in cleartext. Origins with another scheme than https, and those beyond 64 KiB, are not kept.
+// The set is only the peer's claim. Before a request for another host is sent on the connection,
+// the peer's certificate must be verified for that host (RFC 9113 §9.1.1), and the host should have
+// the connection's address. Transport.Coalesce checks both. In cleartext, ORIGIN frames are
+// ignored. Origins whose scheme is not https, and origins beyond 64 KiB in total, are not kept.
 func (c *Conn) Origins() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,6 +68,7 @@ func (c *Conn) recvOriginLocked(f *frame) {
 	}
 }
 
+// originSetLocked returns the connection's originSet. It makes one if there is none.
 func (c *Conn) originSetLocked() *originSet {
 	if c.origins == nil {
 		c.origins = &originSet{origins: make(map[string]struct{})}
@@ -73,6 +76,7 @@ func (c *Conn) originSetLocked() *originSet {
 	return c.origins
 }
 
+// add adds origin to the Origin Set, unless the set is full.
 func (o *originSet) add(origin string) {
 	if _, known := o.origins[origin]; known || o.size+len(origin) > maxOriginSize {
 		return
@@ -81,7 +85,8 @@ func (o *originSet) add(origin string) {
 	o.size += len(origin)
 }
 
-// initialOrigin is what an Origin Set begins with: the name of the TLS handshake and the port.
+// initialOrigin returns the first member of an Origin Set: the server name of the TLS handshake
+// with the port.
 func (c *Conn) initialOrigin() string {
 	host, port := syntax.SplitAuthority(c.cfg.Authority, "https")
 	if state := c.TLS(); state.ServerName != "" {
@@ -93,7 +98,7 @@ func (c *Conn) initialOrigin() string {
 // origin returns the ASCII serialization of the target's origin (RFC 6454 §6.2).
 func (t target) origin() string { return t.scheme + "://" + t.authority() }
 
-// parseOrigin reads the ASCII serialization of an https origin.
+// parseOrigin parses the ASCII serialization of an https origin.
 func parseOrigin(s string) (origin string, ok bool) {
 	s = syntax.Lower(s)
 	rest, ok := strings.CutPrefix(s, "https://")
@@ -107,8 +112,8 @@ func parseOrigin(s string) (origin string, ok bool) {
 	return to.origin(), true
 }
 
-// misdirectedLocked takes note of a 421 response to req: its origin is no longer in the Origin Set
-// (RFC 8336 §2.3), and the connection is not shared for it any more.
+// misdirectedLocked records a 421 response to req. The origin of req is removed from the Origin Set
+// (RFC 8336 §2.3), and the connection is no longer shared for it.
 func (c *Conn) misdirectedLocked(req *Request) {
 	host, port := syntax.SplitAuthority(syntax.Lower(c.authorityOf(req)), c.cfg.Scheme)
 	origin := target{scheme: c.cfg.Scheme, host: host, port: port}.origin()
@@ -130,7 +135,7 @@ func (c *Conn) authorityOf(req *Request) string {
 	return req.pseudo(pseudoAuthority, or(req.Authority, or(req.Header.Get("host"), c.cfg.Authority)))
 }
 
-// excludes reports whether the peer has said that it does not serve origin on the connection.
+// excludes reports whether the peer has told that it does not serve origin on the connection.
 func (o *originSet) excludes(origin string) bool {
 	if o == nil {
 		return false
@@ -142,8 +147,8 @@ func (o *originSet) excludes(origin string) bool {
 	return o.received && !listed
 }
 
-// covers reports whether the certificate of the connection was verified, and is valid for host
-// (RFC 9113 §9.1.1). It is false for connections whose TLS this package has not set up.
+// covers reports whether the peer's certificate was verified and is valid for host (RFC 9113
+// §9.1.1). It is false if this package did not set up the connection's TLS.
 func (c *Conn) covers(host string) bool {
 	if c.tls == nil || c.below == nil || c.below.Conn == nil {
 		return false
@@ -156,7 +161,8 @@ func (c *Conn) covers(host string) bool {
 	return time.Now().Before(leaf.NotAfter) && leaf.VerifyHostname(host) == nil
 }
 
-// hasFreeSlotFor reports whether a request for another host's origin can be sent without waiting.
+// hasFreeSlotFor reports whether a request for an origin of another host can be sent without
+// waiting.
 func (c *Conn) hasFreeSlotFor(origin string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,7 +170,7 @@ func (c *Conn) hasFreeSlotFor(origin string) bool {
 	return free && c.takesRequestsLocked() == nil && !c.origins.excludes(origin)
 }
 
-// noteStatusLocked is called for the status of each final response.
+// noteStatusLocked is called with the status of each final response.
 func (s *Stream) noteStatusLocked(status int) {
 	if status == http.StatusMisdirectedRequest && s.push == nil {
 		s.c.misdirectedLocked(s.req)
