@@ -9,7 +9,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// readLoop owns the reading side of the socket.
+// readLoop reads the socket and processes frames until the connection ends.
 func (c *Conn) readLoop() {
 	defer c.frames.release()
 	for {
@@ -24,7 +24,7 @@ func (c *Conn) readLoop() {
 	}
 }
 
-// recvOctets is called for each read of the socket.
+// recvOctets is called after each read of the socket, which has read n bytes.
 func (c *Conn) recvOctets(n int) {
 	c.mu.Lock()
 	c.readClockLocked()
@@ -46,17 +46,21 @@ func (c *Conn) recvOctets(n int) {
 	c.mu.Unlock()
 }
 
-// recv takes what next has returned and, under the same lock, what it returns without reading the socket. An error ends the connection.
+// recv processes the frame f or the error err that next has returned. With the same lock, it
+// processes all further frames that are in the read buffer. An error ends the connection.
 func (c *Conn) recv(f *frame, err error) error {
 	c.mu.Lock()
 	c.receiving = true
 	err = c.recvLocked(f, err)
-	for err == nil && c.frames.more() && c.frames.trace == nil { // Trace is the user's, and not for a lock
+	// Config.Trace is user code, which must not run under mu.
+	for err == nil && c.frames.more() && c.frames.trace == nil {
 		*f, err = c.frames.next()
 		err = c.recvLocked(f, err)
 	}
 	c.receiving = false
-	if err != nil && c.err == nil { // at once: what the frames before it made due is not written before the last words
+	// End the connection at once: what the frames before the error made due must not be written
+	// before the GOAWAY.
+	if err != nil && c.err == nil {
 		c.failLocked(asConnError(err))
 	}
 	yield := false
@@ -75,10 +79,12 @@ func (c *Conn) recv(f *frame, err error) error {
 	return err
 }
 
+// recvLocked processes one frame, or the error of reading it. It returns an error if the connection
+// must end.
 func (c *Conn) recvLocked(f *frame, err error) error {
 	if c.watched && err == nil && f.Type != wire.Data {
 		c.tellFrameLocked(f)
-		if c.err != nil { // a manager ended the connection
+		if c.err != nil { // a window manager ended the connection
 			return c.err
 		}
 	}
@@ -106,7 +112,7 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 	return err
 }
 
-// tellFrameLocked tells the managers that asked for it of a frame.
+// tellFrameLocked reports a frame to the window managers that called WatchFrames.
 func (c *Conn) tellFrameLocked(f *frame) {
 	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), Stream: f.StreamID, Bytes: f.Length}
 	if c.window.watches {
@@ -117,17 +123,20 @@ func (c *Conn) tellFrameLocked(f *frame) {
 	}
 }
 
-// busy is a connection on which so many requests came one by one, right behind each other.
+// busy is the number of short idle times in a row that make a connection a busy one: its requests
+// follow each other closely.
 const busy = 16
 
-// beforeReadLocked is for readLoop, which will need more of the socket.
+// beforeReadLocked prepares frames for a read of the socket.
 func (c *Conn) beforeReadLocked() {
 	c.reading = c.frames.r == c.frames.w
 	c.resting = c.reading && len(c.streams) == 0
-	// To be ready for a long silence takes a second read when it ends. Below TLS that is no system call.
+	// A quiet connection holds no read buffer while it waits. The first frame after the silence
+	// then needs a second read, which over TLS is not a system call.
 	c.frames.quiet = c.resting && c.rests < busy && c.tls != nil
 }
 
+// dispatchLocked calls the function for the type of the frame.
 func (c *Conn) dispatchLocked(f *frame) error {
 	switch f.Type {
 	case wire.Data:
@@ -149,16 +158,16 @@ func (c *Conn) dispatchLocked(f *frame) error {
 	case wire.WindowUpdate:
 		return c.recvWindowUpdateLocked(f)
 	case wire.PriorityUpdate:
-		// RFC 9218 §7.1: it is the client's to send; from a server it is a PROTOCOL_ERROR.
+		// RFC 9218 §7.1: only clients send PRIORITY_UPDATE; from a server it is a PROTOCOL_ERROR.
 		return connErr(ProtocolError, "PRIORITY_UPDATE from a server")
 	case wire.Origin:
 		c.recvOriginLocked(f)
 	}
-	return c.chargeFloodLocked(int64(f.Length)) // §5.5: a type we do not know
+	return c.chargeFloodLocked(int64(f.Length)) // RFC 9113 §5.5: ignore unknown types
 }
 
-// notSettingsLocked ends a connection whose peer does not begin with SETTINGS (RFC 9113 §3.4). One that says goodbye
-// instead is taken at its word.
+// notSettingsLocked returns the error for a peer whose first frame is not SETTINGS (RFC 9113 §3.4).
+// If that frame is a GOAWAY, it is the error.
 func (c *Conn) notSettingsLocked(f *frame) error {
 	if f.Type == wire.GoAway {
 		if err := c.recvGoAwayLocked(f); err != nil {
@@ -169,7 +178,8 @@ func (c *Conn) notSettingsLocked(f *frame) error {
 	return connErr(ProtocolError, "the first frame is %v, not SETTINGS", f.Type)
 }
 
-// wakeReadersLocked wakes those whose response or body came in the frames at hand: once each, however many they were.
+// wakeReadersLocked wakes the readers for which the processed frames had a response or data: each
+// reader once, however many frames there were.
 func (c *Conn) wakeReadersLocked() {
 	for i, s := range c.wakeups {
 		s.wakeDue = false
@@ -179,7 +189,8 @@ func (c *Conn) wakeReadersLocked() {
 	c.wakeups = c.wakeups[:0]
 }
 
-// recvBadFrameLocked ends the stream of a frame that cannot be read, and only it.
+// recvBadFrameLocked processes a frame that is malformed in a way that concerns only its stream. It
+// resets that stream.
 func (c *Conn) recvBadFrameLocked(f *frame, we *wire.Error) error {
 	if s := c.streams[we.StreamID]; s != nil {
 		s.resetLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
@@ -191,7 +202,7 @@ func (c *Conn) recvBadFrameLocked(f *frame, we *wire.Error) error {
 	return c.chargeFloodLocked(int64(f.Length))
 }
 
-// isIdleLocked reports whether nobody has opened or promised the stream yet.
+// isIdleLocked reports whether the stream is idle: neither opened by us nor promised by the peer.
 func (c *Conn) isIdleLocked(id uint32) bool {
 	if id%2 == 1 {
 		return id >= c.nextID
@@ -199,9 +210,9 @@ func (c *Conn) isIdleLocked(id uint32) bool {
 	return id > c.lastPushID
 }
 
-// strayDataLocked discards DATA on a stream that is not there. RFC 9113 §5.1: what comes on a
-// stream that we reset was under way, and what comes on any other closed stream may be discarded,
-// too. It is not answered: on a closed stream nothing may be sent.
+// strayDataLocked discards DATA on a closed stream. RFC 9113 §5.1: a peer may send frames before it
+// knows that we reset the stream, and DATA on other closed streams may be discarded, too. We send
+// nothing for it, because nothing may be sent on a closed stream.
 func (c *Conn) strayDataLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ProtocolError, "DATA on the idle stream %d", f.StreamID)
@@ -210,7 +221,7 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	if !isReset {
 		return c.chargeFloodLocked(int64(f.Length))
 	}
-	// RFC 9113 §6.9.1: the peer may not send more than its window allows, whatever becomes of it.
+	// RFC 9113 §6.9.1: the peer may not exceed the window, even if the data is discarded.
 	if f.Length > 0 && int64(f.Length) > mark.credit {
 		return connErr(FlowControlError, "DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
 	}
@@ -221,15 +232,15 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	return c.noiseLocked()
 }
 
-// strayHeadersLocked discards a field section on a stream that is not there. It has been decoded,
-// for the compression state.
+// strayHeadersLocked discards a field section on a closed stream. It was decoded to keep the
+// compression state correct.
 func (c *Conn) strayHeadersLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ProtocolError, "HEADERS on the idle stream %d", f.StreamID)
 	}
 	size := max(int64(f.Length), c.frames.listSize)
 	if mark, isReset := c.slots.reset[f.StreamID]; isReset && !mark.headed {
-		// The response was on its way when we reset the stream: however large it is, that is no offence.
+		// The peer sent the response before it knew of our reset. It is not charged for its size.
 		mark.headed, size = true, 0
 		c.slots.reset[f.StreamID] = mark
 	}
@@ -237,7 +248,8 @@ func (c *Conn) strayHeadersLocked(f *frame) error {
 	return c.chargeFloodLocked(size)
 }
 
-// strayEndLocked: the peer sends no more on a stream that we reset, and does not count it any more.
+// strayEndLocked processes END_STREAM on a stream that we reset: the peer sends no more on it and
+// no longer counts it.
 func (c *Conn) strayEndLocked(f *frame) {
 	if f.Flags.Has(wire.EndStream) {
 		c.slots.forget(f.StreamID)
@@ -245,10 +257,12 @@ func (c *Conn) strayEndLocked(f *frame) {
 	}
 }
 
+// recvDataLocked processes a part of a DATA frame.
 func (c *Conn) recvDataLocked(f *frame) error {
 	s := c.streams[f.StreamID]
 	if f.first {
-		// RFC 9113 §6.9.1: the connection's window counts every DATA frame, whatever becomes of it.
+		// RFC 9113 §6.9.1: every DATA frame counts against the connection's window, even if it is
+		// discarded.
 		if !c.window.receive(f.Length, f.padding) {
 			return connErr(FlowControlError, "DATA of %d octets exceeds the connection's window", f.Length)
 		}
@@ -257,7 +271,8 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		c.starveOthersLocked(s)
 		c.counts.dataReceived += int64(f.Length)
 		if s == nil {
-			c.window.consume(f.Length - f.padding) // late DATA: we ended this stream and the peer had not heard yet
+			// Late DATA: we ended this stream, and the peer did not know yet.
+			c.window.consume(f.Length - f.padding)
 			return c.strayDataLocked(f)
 		}
 		if f.Length == f.padding && !f.Flags.Has(wire.EndStream) {
@@ -269,12 +284,13 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		}
 	}
 	if s == nil {
-		return nil // a later part of late DATA: booked with its first
+		return nil // a later part of late DATA; its first part was counted
 	}
 	return s.recvDataLocked(f)
 }
 
-// starveOthersLocked is for readers of other streams than s, whose data has used up the connection's window.
+// starveOthersLocked tells the connection's window manager when data for s has used up the
+// connection's window and readers of other streams wait.
 func (c *Conn) starveOthersLocked(s *Stream) {
 	if c.window.credit > 0 || c.window.readers == 0 || s != nil && c.window.readers == s.window.readers {
 		return
@@ -282,6 +298,7 @@ func (c *Conn) starveOthersLocked(s *Stream) {
 	c.window.starve()
 }
 
+// recvHeadersLocked processes a field section.
 func (c *Conn) recvHeadersLocked(f *frame) error {
 	s := c.streams[f.StreamID]
 	if s == nil {
@@ -297,19 +314,21 @@ func (c *Conn) recvHeadersLocked(f *frame) error {
 	return s.recvHeadersLocked(f)
 }
 
+// recvRSTStreamLocked processes an RST_STREAM.
 func (c *Conn) recvRSTStreamLocked(f *frame) error {
 	s := c.streams[f.StreamID]
 	if s == nil {
 		if c.isIdleLocked(f.StreamID) {
 			return connErr(ProtocolError, "RST_STREAM on the idle stream %d", f.StreamID)
 		}
-		c.slots.forget(f.StreamID) // the peer does not count it any more
+		c.slots.forget(f.StreamID) // the peer no longer counts it
 		c.admitLocked()
 		return c.noiseLocked()
 	}
 	return s.recvResetLocked(ErrCode(wire.ParseRSTStream(f.payload)))
 }
 
+// recvWindowUpdateLocked processes a WINDOW_UPDATE of the connection or of a stream.
 func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 	n := int64(wire.ParseWindowUpdate(f.payload))
 	if f.StreamID == 0 {
@@ -333,8 +352,10 @@ func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 	return s.recvWindowUpdateLocked(n)
 }
 
+// recvGoAwayLocked processes a GOAWAY: it ends the streams above its last stream, and drains the
+// connection.
 func (c *Conn) recvGoAwayLocked(f *frame) error {
-	if c.err != nil { // what ended the connection came before
+	if c.err != nil { // the connection has ended for an earlier reason
 		return c.err
 	}
 	last, code, debug := wire.ParseGoAway(f.payload)
@@ -362,10 +383,10 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	return c.chargeFloodLocked(int64(f.Length))
 }
 
-// maxDebug bounds what is kept of the debug data of several GOAWAYs together.
+// maxDebug limits the debug data that is kept of all GOAWAYs together, in bytes.
 const maxDebug = 4 << 10
 
-// joinDebug returns the debug data of an earlier GOAWAY and of a later one.
+// joinDebug joins the debug data of earlier GOAWAYs and of a later one.
 func joinDebug(before, later []byte) []byte {
 	switch {
 	case len(before) == 0:

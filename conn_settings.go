@@ -9,13 +9,13 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Setting is one entry of a SETTINGS frame, by number (RFC 9113 §6.5.2).
+// A Setting is one entry of a SETTINGS frame, identified by number (RFC 9113 §6.5.2).
 type Setting struct {
 	ID    uint16
 	Value uint32
 }
 
-// The settings by their names in the RFCs.
+// Identifiers of settings. Their names are those of the RFCs.
 const (
 	SettingHeaderTableSize       = uint16(wire.SettingHeaderTableSize)
 	SettingEnablePush            = uint16(wire.SettingEnablePush)
@@ -27,30 +27,32 @@ const (
 	SettingNoRFC7540Priorities   = uint16(wire.SettingNoRFC7540Priorities)   // RFC 9218
 )
 
-// String gives the setting's name in the RFC, and its value.
+// String returns the setting's name in the RFC and its value, such as "MAX_FRAME_SIZE=16384".
 func (s Setting) String() string { return fmt.Sprintf("%v=%d", wire.SettingID(s.ID), s.Value) }
 
-// PeerSettings is what the peer asks of us, with the protocol's initial values for what it has not said.
+// PeerSettings holds the peer's settings. Settings that the peer has not sent have the protocol's
+// initial values.
 type PeerSettings struct {
-	Received              bool   // its first SETTINGS are here
-	HeaderTableSize       uint32 // octets
+	Received              bool   // the peer's first SETTINGS were received
+	HeaderTableSize       uint32 // bytes
 	MaxConcurrentStreams  uint32 // 2^32-1: no limit
-	InitialWindowSize     uint32 // octets
-	MaxFrameSize          uint32 // octets
-	MaxHeaderListSize     uint32 // octets, 32 counted per field; 2^32-1: no limit
+	InitialWindowSize     uint32 // bytes
+	MaxFrameSize          uint32 // bytes
+	MaxHeaderListSize     uint32 // bytes, plus 32 per field; 2^32-1: no limit
 	EnableConnectProtocol bool   // RFC 8441
 	Other                 []Setting
 }
 
-// PeerSettings returns the peer's settings as they are now.
+// PeerSettings returns the peer's current settings.
 func (c *Conn) PeerSettings() PeerSettings {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.peer.public()
 }
 
-// WaitSettings waits for the peer's first SETTINGS and returns the settings as they are then. Requests need not
-// wait: they go out at once, with at most 100 at a time until then.
+// WaitSettings waits for the peer's first SETTINGS and returns the settings as they are then.
+// Requests do not need it: they are sent at once, with at most 100 open at a time until the
+// SETTINGS are received.
 func (c *Conn) WaitSettings(ctx context.Context) (PeerSettings, error) {
 	mustHave(ctx != nil, "Conn.WaitSettings", "context.Context")
 	c.mu.Lock()
@@ -60,6 +62,7 @@ func (c *Conn) WaitSettings(ctx context.Context) (PeerSettings, error) {
 	return c.peer.public(), err
 }
 
+// waitSettingsLocked waits for the peer's first SETTINGS.
 func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 	for !c.peer.known && c.err == nil {
 		if err := c.waitLocked(ctx, &c.settingsQ); err != nil {
@@ -69,9 +72,9 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 	return c.overLocked()
 }
 
-// awaitSettings waits for the peer's first SETTINGS: with its limits known, no body is sent that
-// the peer has to refuse. A slot that is reserved is given back where the request ends first. That
-// the connection ends is for the caller to find.
+// awaitSettings waits for the peer's first SETTINGS, so that no body is sent that the peer must
+// refuse because of its limits. If ctx or cancel ends the wait, awaitSettings returns the request's
+// reserved slot. If the connection ends, it returns nil, and the caller's next call finds out.
 func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how turn) error {
 	c.mu.Lock()
 	defer c.unlock()
@@ -88,10 +91,11 @@ func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how tu
 	return nil
 }
 
-// UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. What may change
-// while the connection lives is INITIAL_WINDOW_SIZE, which moves the receive windows of all open
-// streams (their managers hear of it by a WindowSettings event), and extensions, which hyper itself
-// ignores. Adaptive takes the new INITIAL_WINDOW_SIZE for the largest that it announces.
+// UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. Two kinds of
+// settings can change on a live connection: INITIAL_WINDOW_SIZE, and settings of extensions, which
+// hyper itself ignores. A new INITIAL_WINDOW_SIZE moves the receive windows of all open streams,
+// and their window managers get a WindowSettings event. Adaptive uses the new INITIAL_WINDOW_SIZE
+// as the largest that it announces.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	mustHave(ctx != nil, "Conn.UpdateSettings", "context.Context")
 	due := sentSettings{}
@@ -121,7 +125,7 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	}
 	due.shift = size - c.initialWindow
 	for id, s := range c.streams {
-		// RFC 9113 §6.9.2: a change that lets any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
+		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if s.window.credit+due.shift > wire.MaxWindow {
 			return fmt.Errorf("hyper: INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1", size, id)
 		}
@@ -140,13 +144,14 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	return c.overLocked()
 }
 
-// sendSettingsLocked puts SETTINGS among the bytes to write. due says what they change.
+// sendSettingsLocked appends SETTINGS to out. due describes what they change.
 func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	c.initialWindow += due.shift
 	c.append(wire.AppendSettings(c.out, list...))
 	due.below, due.belowPush = c.nextID, c.lastPushID
 	due.sent = c.clock()
-	if due.shift > 0 { // the peer may use the larger window as soon as it reads this
+	// The peer may use the larger window as soon as it reads the SETTINGS.
+	if due.shift > 0 {
 		c.shiftWindowsLocked(due)
 	}
 	c.settingsSent++
@@ -156,16 +161,16 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 }
 
-// adjustInitialWindowLocked is called before a stream is opened. Adaptive announces a smaller
-// initial window where too much of its budget would be promised to streams that are not read, and
-// the configured one again when they are few. The peer takes frames in order (RFC 9113 §6.5.3), so
-// the new size holds for the stream whose HEADERS follow.
+// adjustInitialWindowLocked is called before a stream is opened. If Adaptive's budget would be
+// promised to too many streams that are not read, it announces a smaller initial window. When such
+// streams are few again, it announces the configured one. The peer processes frames in order (RFC
+// 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow.
 func (c *Conn) adjustInitialWindowLocked() {
 	path, ok := c.window.manager.(*adaptivePath)
 	if !ok {
 		return
 	}
-	now := c.now // of the last read
+	now := c.now // the time of the last read
 	if path.announced != path.top {
 		now = c.clock()
 	}
@@ -178,17 +183,18 @@ func (c *Conn) adjustInitialWindowLocked() {
 	path.announce(size, now)
 }
 
-// sentSettings are SETTINGS of ours that the peer has not acknowledged yet.
+// sentSettings describes SETTINGS of ours that the peer has not acknowledged yet.
 type sentSettings struct {
-	sent      time.Duration
-	window    bool   // INITIAL_WINDOW_SIZE is among them
-	untimed   bool   // the caller did not ask for them: a busy peer may take longer than SettingsTimeout
-	shift     int64  // by which it moves the windows
-	below     uint32 // of streams of ours below this
-	belowPush uint32 // and of pushes up to this; later ones began with the new size
+	sent   time.Duration
+	window bool // they have INITIAL_WINDOW_SIZE
+	// The user did not ask for them: a busy peer may acknowledge later than SettingsTimeout.
+	untimed   bool
+	shift     int64  // how much the windows move
+	below     uint32 // applies to our streams with a lower ID
+	belowPush uint32 // applies to pushes up to this ID; later ones have the new size
 }
 
-// shiftWindowsLocked moves the receive windows that were open when due was sent.
+// shiftWindowsLocked moves the receive windows of the streams that due applies to.
 func (c *Conn) shiftWindowsLocked(due sentSettings) {
 	for id, s := range c.streams {
 		if due.covers(id) {
@@ -197,6 +203,7 @@ func (c *Conn) shiftWindowsLocked(due sentSettings) {
 	}
 }
 
+// covers reports whether the change of the initial window applies to the stream.
 func (due sentSettings) covers(id uint32) bool {
 	if id%2 == 1 {
 		return id < due.below
@@ -204,8 +211,9 @@ func (due sentSettings) covers(id uint32) bool {
 	return id <= due.belowPush || due.shift < 0
 }
 
-// promisedWindowLocked is the initial window of a push that is promised now. The peer did not know of a smaller one of ours that it
-// has not acknowledged: that is applied with the acknowledgment, as to all others.
+// promisedWindowLocked returns the initial window of a push that is promised now. The peer may not
+// know yet of a smaller initial window that it has not acknowledged. The acknowledgment will apply
+// that to the push, as to all other streams.
 func (c *Conn) promisedWindowLocked() int64 {
 	size := c.initialWindow
 	for _, due := range c.settingsDue {
@@ -214,7 +222,7 @@ func (c *Conn) promisedWindowLocked() int64 {
 	return size
 }
 
-// peerSettings are the peer's SETTINGS as they apply to what we send.
+// peerSettings are the peer's settings in the form that sending needs.
 type peerSettings struct {
 	known          bool
 	tableSize      uint32
@@ -226,6 +234,7 @@ type peerSettings struct {
 	other          []Setting
 }
 
+// initialPeerSettings returns the settings that apply before the peer's first SETTINGS.
 func initialPeerSettings() peerSettings {
 	return peerSettings{
 		tableSize:     wire.HeaderTableSize,
@@ -236,6 +245,7 @@ func initialPeerSettings() peerSettings {
 	}
 }
 
+// public returns the settings for the user.
 func (p *peerSettings) public() PeerSettings {
 	return PeerSettings{
 		Received:              p.known,
@@ -249,9 +259,10 @@ func (p *peerSettings) public() PeerSettings {
 	}
 }
 
-// maxOtherSettings bounds how many unknown settings are kept to be shown.
+// maxOtherSettings limits how many unknown settings are kept for PeerSettings.Other.
 const maxOtherSettings = 32
 
+// recvSettingsLocked processes SETTINGS: it applies and acknowledges them.
 func (c *Conn) recvSettingsLocked(f *frame) error {
 	if f.Flags.Has(wire.Ack) {
 		return c.recvSettingsAckLocked()
@@ -264,12 +275,14 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 	if !c.peer.known {
 		c.peer.known = true
 		c.slots.limit = c.peer.maxStreams
-		c.news = c.news || c.slots.wanted // what is not here is to be had on another connection
-		c.armDueLocked()                  // it owes us an acknowledgment now
+		// A request that got no slot can use another connection now.
+		c.news = c.news || c.slots.wanted
+		c.armDueLocked() // the acknowledgment of our SETTINGS has a deadline from now on
 	}
 	c.settingsQ.WakeAll()
 	c.admitLocked()
-	// RFC 9113 §6.5.3: the acknowledgment follows once the values are in effect; what is in out behind it obeys them.
+	// RFC 9113 §6.5.3: the acknowledgment is sent after the values have been applied. What follows
+	// it in out obeys them.
 	c.append(wire.AppendSettingsAck(c.out))
 	if err := c.owedLocked(); err != nil {
 		return err
@@ -277,7 +290,7 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 	return c.noiseLocked()
 }
 
-// applyLocked puts one setting of the peer into effect.
+// applyLocked applies one of the peer's settings.
 func (c *Conn) applyLocked(s wire.Setting) error {
 	if err := s.Check(); err != nil {
 		return err
@@ -287,7 +300,8 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 		c.peer.tableSize = s.Value
 		c.fields.setTableSize(s.Value)
 	case wire.SettingEnablePush:
-		if s.Value != 0 { // RFC 9113 §6.5.2: a server MUST NOT set it to 1
+		// RFC 9113 §6.5.2: a server MUST NOT send ENABLE_PUSH=1.
+		if s.Value != 0 {
 			return connErr(ProtocolError, "SETTINGS of a server with ENABLE_PUSH=1")
 		}
 	case wire.SettingMaxConcurrentStreams:
@@ -300,7 +314,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	case wire.SettingMaxHeaderListSize:
 		c.peer.maxHeaderList = s.Value
 	case wire.SettingEnableConnectProtocol:
-		// RFC 8441 §3: a sender MUST NOT go back from 1 to 0.
+		// RFC 8441 §3: a sender MUST NOT change it from 1 to 0.
 		if c.peer.connectAllowed && s.Value == 0 {
 			return connErr(ProtocolError, "SETTINGS take ENABLE_CONNECT_PROTOCOL back")
 		}
@@ -311,6 +325,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	return nil
 }
 
+// setOther records a setting that hyper does not know.
 func (p *peerSettings) setOther(s Setting) {
 	for i := range p.other {
 		if p.other[i].ID == s.ID {
@@ -323,29 +338,34 @@ func (p *peerSettings) setOther(s Setting) {
 	}
 }
 
-// setInitialSendWindowLocked moves the send windows of all streams at once: a stream keeps only its difference to this
-// base, so that the peer cannot make us walk all streams as often as it likes (RFC 9113 §6.9.2).
+// setInitialSendWindowLocked changes the send windows of all streams at once. A stream stores only
+// its difference from this base. So the peer cannot make us visit all streams with each SETTINGS
+// (RFC 9113 §6.9.2).
 func (c *Conn) setInitialSendWindowLocked(size int64) error {
 	if size+c.maxDelta > wire.MaxWindow {
-		c.maxDelta = 0 // it was an upper bound; now it is made exact, once
+		// It was an upper bound. Compute it exactly, once.
+		c.maxDelta = 0
 		for _, s := range c.streams {
 			c.maxDelta = max(c.maxDelta, s.sendDelta)
 		}
-		// RFC 9113 §6.9.2: a change that lets any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
+		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if size+c.maxDelta > wire.MaxWindow {
 			return connErr(FlowControlError, "INITIAL_WINDOW_SIZE=%d raises a stream's window above 2^31-1", size)
 		}
 	}
 	if size > c.peer.initialWindow {
-		c.unblock = true // writeLoop looks through the blocked streams, once however often this changes
+		// writeLoop checks the blocked streams, once for any number of changes.
+		c.unblock = true
 	}
 	c.peer.initialWindow = size
 	return nil
 }
 
+// recvSettingsAckLocked processes the acknowledgment of our oldest unacknowledged SETTINGS.
 func (c *Conn) recvSettingsAckLocked() error {
 	if len(c.settingsDue) == 0 || c.corked {
-		return c.noiseLocked() // RFC 9113 has no word on an acknowledgment of nothing, or of what we have not sent
+		// RFC 9113 does not say what an acknowledgment of SETTINGS means that were not sent.
+		return c.noiseLocked()
 	}
 	due := c.settingsDue[0]
 	if c.settingsDue = c.settingsDue[1:]; len(c.settingsDue) == 0 {

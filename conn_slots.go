@@ -11,49 +11,63 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// slots is the admission of our streams: the peer's SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113
-// §5.1.2) says how many may be open, and callers who want one more wait in turn. They wait, too,
-// while too many octets are not written yet. It is guarded by the connection's mu.
+// slots limits how many of our streams are open. The limit is the peer's
+// SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2). Callers above the limit wait in order. They
+// also wait while too many bytes are not written yet. The connection's mu guards it.
 type slots struct {
-	limit    uint32
-	used     int        // streams that the peer may count, and slots that were given to callers
-	waiting  wait.Queue // callers without a slot, in the order in which they came
-	granted  wait.Queue // callers with a slot that they do not know of yet, in that order
-	grants   int        // of them
-	wanted   bool       // reserve found none
-	admitDue bool       // admitLocked was called while frames are received: once for all of them is enough
+	limit   uint32
+	used    int        // streams that the peer may count, and slots given to callers
+	waiting wait.Queue // callers without a slot, oldest first
+	granted wait.Queue // callers that were given a slot and have not run since, oldest first
+	grants  int        // length of granted
+	wanted  bool       // reserve found no slot: tell the owner when one is free
+	// admitLocked was called while frames are processed. It runs once after all of them.
+	admitDue bool
 
-	tellsFree bool         // a free slot is news for the owner in any case
-	tellsIdle *atomic.Bool // the end of the last stream is news for the owner, while it is true; nil: never
+	// Tell the owner of each free slot, even if reserve was not called.
+	tellsFree bool
+	// While it is true, tell the owner when the last stream ends. nil: never.
+	tellsIdle *atomic.Bool
 
-	reserved int // of used: their requests are not open yet
+	reserved int // part of used: reserved by reserve, and the request is not open yet
 
-	// Streams that we reset. Until the peer has seen that, which the answer to a later PING proves, it may send on
-	// them, and counts them: cancelling and opening in a loop must not exceed its limit.
+	// Streams that we reset. The peer may send on them and counts them until it has processed the
+	// reset. The acknowledgment of a later PING proves that it has. Without this, a program that
+	// opens and cancels streams in a loop would exceed the peer's limit.
 	reset map[uint32]resetMark
-	held  int // of them occupy a slot
+	held  int // how many of them occupy a slot
 
-	forgotten uint32 // the highest stream of ours whose mark is gone though the peer had not ended it
+	// The highest ID of our streams whose mark was dropped although the peer had not ended the
+	// stream.
+	forgotten uint32
 }
 
-// A resetMark belongs to a stream that we reset.
+// A resetMark describes a stream that we reset.
 type resetMark struct {
-	ping   uint64 // the last one sent before: the answer to any later PING proves that the peer knows
-	credit int64  // what the peer may still send on it
-	held   bool   // it occupies a slot until then
-	headed bool   // a field section came on it since
+	// The number of the last PING sent before the reset. The acknowledgment of any later PING
+	// proves that the peer has processed the reset.
+	ping   uint64
+	credit int64 // what the peer may still send on it
+	held   bool  // it still occupies a slot
+	headed bool  // a field section was received after the reset
 }
 
+// Limits of slots.
 const (
-	initialSlots   = 100 // until the peer's SETTINGS are here, RFC 9113 §6.5.2 recommends no less
+	// Applies until the peer's SETTINGS are received. RFC 9113 §6.5.2 recommends that peers allow
+	// at least 100.
+	initialSlots   = 100
 	unlimitedSlots = math.MaxUint32
-	pingResetMarks = 1000    // so many marks cause a PING
-	maxResetMarks  = 4000    // no stream is opened beyond so many
-	maxGrants      = 128     // more are given when these are used: what is given may have to be taken back
-	maxUnwritten   = 1 << 20 // octets: no stream is opened beyond so many
+	pingResetMarks = 1000 // so many marks cause a PING
+	maxResetMarks  = 4000 // with so many marks, no stream is opened
+	// The most slots that callers have been given and do not use yet. It is limited because they
+	// may have to be taken back.
+	maxGrants    = 128
+	maxUnwritten = 1 << 20 // bytes; with so many unwritten, no stream is opened
 )
 
-// takesRequestsLocked says why a new stream cannot be opened, if so.
+// takesRequestsLocked returns nil if new streams can be opened, and otherwise an error with the
+// reason.
 func (c *Conn) takesRequestsLocked() error {
 	switch {
 	case c.closed || c.err == ErrClosed || c.err == nil && c.draining:
@@ -74,32 +88,37 @@ func (c *Conn) takesRequestsLocked() error {
 	return nil
 }
 
-// errMute: the peer does not answer the PINGs that would free the slots of streams that we reset.
+// errMute is the reason when the peer does not acknowledge the PINGs that free the slots of streams
+// that we reset.
 var errMute = causedError{ErrDrained, ErrPingTimeout}
 
-// A turn says how a request comes to its slot.
+// A turn is the way in which a request gets its slot.
 type turn uint8
 
+// The values of turn.
 const (
-	inTurn   turn = iota // it waits for one
-	ifFree               // errNoSlot where there is none
-	reserved             // it has one, by reserve; errNoSlot where the peer has taken that back
+	inTurn turn = iota // wait for a slot
+	ifFree             // fail with errNoSlot if no slot is free
+	// Use the slot that reserve has taken. Fail with errNoSlot if the peer has lowered its limit
+	// since then.
+	reserved
 )
 
-// A WaitError is the end of a request that waited too long: its context ended before the peer
-// allowed it a stream (RFC 9113 §5.1.2), or no response came within
+// A WaitError means that a request has waited too long. Either its context ended before the peer
+// allowed a stream for it (RFC 9113 §5.1.2), or no response was received within
 // Transport.ResponseHeaderTimeout. It is a net.Error.
 type WaitError struct {
-	Err error // the context's; os.ErrDeadlineExceeded for ResponseHeaderTimeout
+	Err error // of the context; os.ErrDeadlineExceeded for ResponseHeaderTimeout
 
 	header bool  // it waited for the response's header
 	limit  int64 // of the peer, or of all connections to it
-	known  bool  // the peer said so
-	full   bool  // it did not wait for that: too much was not written
-	conns  int   // it waited for one of so many connections to all hosts; 0: it had one
+	known  bool  // the peer has sent the limit
+	full   bool  // it waited because too many bytes were not written, not for the limit
+	// It waited for one of so many connections to all hosts (Transport.MaxConns). 0: it had one.
+	conns int
 }
 
-// Error says what the request waited for.
+// Error returns a text that says what the request waited for.
 func (e *WaitError) Error() string {
 	switch {
 	case e.header:
@@ -110,7 +129,8 @@ func (e *WaitError) Error() string {
 		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
 	}
 	whose := "the peer's"
-	if !e.known { // RFC 9113 §6.5.2 has no limit until then; ours is initialSlots
+	// RFC 9113 §6.5.2 has no limit before the peer's SETTINGS. Ours is initialSlots.
+	if !e.known {
 		whose = "the first"
 	}
 	switch e.limit {
@@ -125,16 +145,17 @@ func (e *WaitError) Error() string {
 // Unwrap returns Err.
 func (e *WaitError) Unwrap() error { return e.Err }
 
-// Timeout reports whether a time limit passed, rather than a context was canceled.
+// Timeout reports whether a time limit has passed. It is false if a context was canceled.
 func (e *WaitError) Timeout() bool { return e.header || errors.Is(e.Err, context.DeadlineExceeded) }
 
-// Temporary is Timeout: it exists for net.Error.
+// Temporary returns the same as Timeout. It exists for net.Error.
 func (e *WaitError) Temporary() bool { return e.Timeout() }
 
-// errNoSlot: the request was not sent, because it would have had to wait.
+// errNoSlot means that the request was not sent because it would have to wait for a slot.
 var errNoSlot = errors.New("hyper: no free stream")
 
-// takeSlotLocked waits, until ctx or cancel ends it, for a slot. Slots go to callers in the order in which they came.
+// takeSlotLocked takes a slot in the way that how says. If it must wait, it waits until ctx or
+// cancel ends. Callers get slots in the order in which they came.
 func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how turn) error {
 	s := &c.slots
 	if how == reserved {
@@ -154,22 +175,22 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how t
 	return c.waitForSlotLocked(ctx, cancel)
 }
 
-// claimReservedLocked begins to use a slot that was reserved.
+// claimReservedLocked begins to use a reserved slot.
 func (c *Conn) claimReservedLocked() error {
 	if err := c.takesRequestsLocked(); err != nil {
 		c.slots.used--
 		return err
 	}
 	if c.overdrawnLocked() {
-		// SETTINGS lowered the limit since then, and their acknowledgment is out: the slot is not
-		// there any more.
+		// The peer has lowered its limit since the slot was reserved, and we have acknowledged
+		// that. The slot no longer exists.
 		c.giveSlotLocked()
 		return errNoSlot
 	}
 	return nil
 }
 
-// waitForSlotLocked waits for a slot until ctx or cancel ends it.
+// waitForSlotLocked waits for a slot until ctx or cancel ends.
 func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) error {
 	s, w := &c.slots, c.spares.Get()
 	s.waiting.Push(w)
@@ -203,18 +224,22 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 	switch {
 	case err == nil:
 		c.admitMoreLocked()
-	case granted: // and too late
+	// The slot came too late.
+	case granted:
 		c.giveSlotLocked()
 	}
 	return err
 }
 
-// reserve takes a slot for a request that will be opened as reserved. Without a free one it is
-// errNoSlot, and the connection's owner hears of it when there may be one again. There is none
-// beyond streams at once and requests in all, where those are not 0.
+// reserve takes a slot for a request that will be opened with the turn reserved. If no slot is
+// free, it returns errNoSlot, and the owner is told when a slot may be free again. streams limits
+// the streams that are open at once, and requests limits all requests of the connection. 0 means no
+// such limit.
 func (c *Conn) reserve(streams int, requests int64) error {
 	c.mu.Lock()
-	defer c.unlock() // there is no news in this for the owner, who may hold a lock of its own
+	// This sets no news, so owner.news is not called here: the caller may hold a lock that it
+	// needs.
+	defer c.unlock()
 	s := &c.slots
 	err := errNoSlot
 	if streams > 0 && s.used >= streams {
@@ -233,7 +258,7 @@ func (c *Conn) reserve(streams int, requests int64) error {
 	return err
 }
 
-// release gives back a slot that was reserved and is not needed.
+// release returns a reserved slot that is not needed.
 func (c *Conn) release() {
 	c.mu.Lock()
 	c.slots.reserved--
@@ -241,14 +266,14 @@ func (c *Conn) release() {
 	c.unlock()
 }
 
-// giveSlotLocked gives a slot back.
+// giveSlotLocked returns a slot.
 func (c *Conn) giveSlotLocked() {
 	c.slots.used--
 	c.admitLocked()
 }
 
-// admitLocked hands free slots to the callers that wait. While frames are received that is put off
-// until all at hand are dealt with: the peer may raise and lower its limit in each.
+// admitLocked gives free slots to waiting callers. While frames are processed it does so only after
+// all of them, because the peer may change its limit several times.
 func (c *Conn) admitLocked() {
 	s := &c.slots
 	if s.admitDue = c.receiving; s.admitDue {
@@ -270,15 +295,15 @@ func (c *Conn) admitLocked() {
 	c.pingForSlotsLocked()
 }
 
-// admitMoreLocked is admitLocked where nothing has changed but that there is more room.
+// admitMoreLocked is admitLocked for the case that only the room for unwritten bytes has grown.
 func (c *Conn) admitMoreLocked() {
 	if !c.slots.waiting.Empty() || c.slots.wanted {
 		c.admitLocked()
 	}
 }
 
-// withdrawLocked takes slots back that callers have and do not use yet, where they are not there
-// any more. The last ones go first, and all keep their turn.
+// withdrawLocked takes back slots that callers were given and do not use yet, if the limit no
+// longer allows them. It takes the last ones first. The callers keep their places in the queue.
 func (c *Conn) withdrawLocked() {
 	s := &c.slots
 	for !s.granted.Empty() && c.overdrawnLocked() {
@@ -291,23 +316,23 @@ func (c *Conn) withdrawLocked() {
 	}
 }
 
-// overdrawnLocked reports whether a slot that was given, and is not used yet, must not be used.
+// overdrawnLocked reports whether a slot that was given and is not used yet must not be used.
 func (c *Conn) overdrawnLocked() bool {
 	return int64(c.slots.used) > int64(c.slots.limit) || c.crowdedLocked()
 }
 
-// slotFreeLocked reports whether one stream more may be opened.
+// slotFreeLocked reports whether one more stream may be opened.
 func (c *Conn) slotFreeLocked() bool {
 	s := &c.slots
 	return int64(s.used) < int64(s.limit) && len(s.reset) < maxResetMarks && !c.crowdedLocked()
 }
 
-// crowdedLocked reports whether so many octets wait for a peer that reads slowly that no request
-// should add to them.
+// crowdedLocked reports whether so many bytes wait to be written that no request should add to
+// them.
 func (c *Conn) crowdedLocked() bool { return c.queued-c.flushed >= maxUnwritten }
 
-// waitForRoomLocked waits, for calls that add octets and open no stream, until the peer has read
-// enough.
+// waitForRoomLocked waits until the peer has read enough of what we wrote. It is for calls that
+// append bytes and open no stream.
 func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 	for c.crowdedLocked() && c.err == nil {
 		if err := c.waitLocked(ctx, &c.flushQ); err != nil {
@@ -317,22 +342,24 @@ func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 	return c.overLocked()
 }
 
-// needsAnswerLocked reports whether callers wait for slots that streams hold which we reset, or too
-// many marks have gathered: the answer to a PING frees them.
+// needsAnswerLocked reports whether the acknowledgment of a PING is needed, because callers wait
+// for slots that streams occupy which we reset, or because there are too many marks.
 func (c *Conn) needsAnswerLocked() bool {
 	s := &c.slots
 	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.Empty())
 }
 
-// pingForSlotsLocked sends a PING if its answer is needed, or has slots come free without one.
+// pingForSlotsLocked sends a PING if its acknowledgment is needed. If no PING may be sent, it frees
+// the slots without one.
 func (c *Conn) pingForSlotsLocked() {
 	if !c.askForSlotsLocked() && c.releaseHeldLocked() {
 		c.admitLocked()
 	}
 }
 
-// askForSlotsLocked sends a PING if its answer is needed: one at a time, since servers count them
-// (golang/go#76296). It reports whether there is no answer needed, or one will come.
+// askForSlotsLocked sends a PING if its acknowledgment is needed. It sends one at a time, because
+// servers count PINGs (golang/go#76296). It returns false only if an acknowledgment is needed and
+// none will come.
 func (c *Conn) askForSlotsLocked() bool {
 	if len(c.slots.reset) == 0 || !c.needsAnswerLocked() || c.err != nil {
 		return true
@@ -349,20 +376,21 @@ func (c *Conn) askForSlotsLocked() bool {
 	return true
 }
 
-// mayAskForSlotsLocked reports whether a PING for slots may be sent. There is one at most until the
-// peer has sent DATA or HEADERS (golang/go#70575): a server that was sent more of them ends the
-// connection, and all requests on it.
+// mayAskForSlotsLocked reports whether a PING for slots may be sent. At most one is sent before the
+// peer sends DATA or HEADERS again (golang/go#70575). Some servers end the connection, with all its
+// requests, if they receive more.
 func (c *Conn) mayAskForSlotsLocked() bool {
 	return !c.pinging.forSlots && c.mayPingLocked(oneEarlyPing)
 }
 
-// holdsSlotsLocked reports whether a stream that is reset now holds its slot: whether a PING may be
-// sent that frees it, or is under way.
+// holdsSlotsLocked reports whether a stream that is reset now keeps its slot. It does if a PING
+// that frees the slot may be sent, or waits for its acknowledgment.
 func (c *Conn) holdsSlotsLocked() bool { return !c.pinging.forSlots || c.pinging.unacked }
 
-// releaseHeldLocked frees the slots of streams that we reset, where no PING may be sent or is under
-// way that would. RST_STREAM reaches the peer before the requests that use them, and a peer that
-// counts the streams longer refuses those requests. It reports whether it has freed any.
+// releaseHeldLocked frees the slots of streams that we reset, if no PING that would free them may
+// be sent or waits for its acknowledgment. The peer receives RST_STREAM before the requests that
+// use these slots. If it still counts the reset streams then, it refuses those requests.
+// releaseHeldLocked reports whether it has freed any slot.
 func (c *Conn) releaseHeldLocked() bool {
 	s := &c.slots
 	if s.held == 0 && len(s.reset) < pingResetMarks || len(c.pings) > 0 && c.askAgainAtLocked() > c.clock() {
@@ -387,13 +415,13 @@ func (c *Conn) releaseHeldLocked() bool {
 	return freed
 }
 
-// makeSlotFreeLocked reports whether one stream more may be opened, if need be in a slot that is
-// held in vain.
+// makeSlotFreeLocked reports whether one more stream may be opened. If needed, it frees slots with
+// releaseHeldLocked.
 func (c *Conn) makeSlotFreeLocked() bool {
 	return c.slotFreeLocked() || c.releaseHeldLocked() && c.slotFreeLocked()
 }
 
-// mark remembers a stream that we reset. Beyond maxResetMarks pushes are not remembered.
+// mark records a stream that we reset. Above maxResetMarks, it does not record pushes.
 func (s *slots) mark(id uint32, m resetMark) {
 	if !m.held && len(s.reset) >= maxResetMarks {
 		return
@@ -407,13 +435,13 @@ func (s *slots) mark(id uint32, m resetMark) {
 	}
 }
 
+// isReset reports whether the stream has a mark.
 func (s *slots) isReset(id uint32) bool {
 	_, ok := s.reset[id]
 	return ok
 }
 
-// mayHaveReset reports whether stream id of ours was ended by our RST_STREAM, as far as that is
-// remembered.
+// mayHaveReset reports whether we ended our stream id with RST_STREAM, as far as that is recorded.
 func (s *slots) mayHaveReset(id uint32) bool { return id <= s.forgotten || s.isReset(id) }
 
 // forget drops the mark of a stream on which the peer sends no more.
@@ -427,7 +455,8 @@ func (s *slots) forget(id uint32) {
 	}
 }
 
-// confirm drops the marks that the answer to PING number n proves known.
+// confirm drops the marks of the resets that the peer has processed, as the acknowledgment of PING
+// n proves.
 func (s *slots) confirm(n uint64) {
 	for id, m := range s.reset {
 		if m.ping < n {
@@ -439,7 +468,7 @@ func (s *slots) confirm(n uint64) {
 	}
 }
 
-// waitOn waits until w is woken. The error says that ctx or cancel ended first.
+// waitOn waits until w is woken. It returns an error if ctx or cancel ends first.
 func waitOn(ctx context.Context, cancel <-chan struct{}, w *wait.Waiter) error {
 	switch w.Wait(ctx, cancel) {
 	case wait.Ended:
@@ -450,23 +479,24 @@ func waitOn(ctx context.Context, cancel <-chan struct{}, w *wait.Waiter) error {
 	return nil
 }
 
-// releaseLocked takes back a waiter that has stopped waiting on q, woken or not.
+// releaseLocked takes back a waiter that has waited on q, even if it was not woken.
 func (c *Conn) releaseLocked(q *wait.Queue, w *wait.Waiter) {
 	c.spares.Put(q, w)
 	c.trimLaterLocked()
 }
 
-// waitLocked is how a call waits: it queues itself, unlocks, parks until q is woken or ctx ends, and locks again. The
-// caller then looks whether what it waits for has come.
+// waitLocked waits until q is woken or ctx ends. It unlocks mu meanwhile. The caller must then
+// check its condition again.
 func (c *Conn) waitLocked(ctx context.Context, q *wait.Queue) error {
 	return c.waitOrCancelLocked(ctx, nil, q)
 }
 
-// waitLocked is the connection's, for what a request waits for: its own Cancel ends that, too.
+// waitLocked is like Conn.waitLocked, and also returns if the request's Cancel channel is closed.
 func (s *Stream) waitLocked(ctx context.Context, q *wait.Queue) error {
 	return s.c.waitOrCancelLocked(ctx, s.req.cancel, q)
 }
 
+// waitOrCancelLocked is waitLocked with a cancel channel, which may be nil.
 func (c *Conn) waitOrCancelLocked(ctx context.Context, cancel <-chan struct{}, q *wait.Queue) error {
 	w := c.spares.Get()
 	q.Push(w)

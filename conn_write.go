@@ -9,25 +9,30 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// Sizes and times of writing.
 const (
-	writeSize = 64 << 10  // handed to the socket at once
-	outSize   = 128 << 10 // DATA is gathered up to here for one turn of writeLoop
+	writeSize = 64 << 10  // bytes passed to the socket in one write
+	outSize   = 128 << 10 // DATA is appended up to this size before a write
 
-	fewOctets    = 4 << 10               // to be written: a yield may bring more
-	shortYield   = time.Millisecond      // is never too long
-	requestYield = 50 * time.Microsecond // what each request that it brings is worth
+	// With fewer bytes to write, writeLoop may yield so that requests are added.
+	fewOctets    = 4 << 10
+	shortYield   = time.Millisecond      // a yield this short is never too long
+	requestYield = 50 * time.Microsecond // how much longer a yield may be for each request that it brings
 	firstPause   = 10 * time.Millisecond
-	pauseSteps   = 3 // each 16 times as long: 41 s at last
+	pauseSteps   = 3 // each pause is 16 times the one before; the last is 41 s
 
-	shrinkDelay = 250 * time.Millisecond // a connection that has written nothing for so long is idle
+	// A connection that has written nothing for this long is idle.
+	shrinkDelay = 250 * time.Millisecond
 )
 
-// writeLoop owns the writing side of the socket, and closes it. While the connection is idle there is none.
+// writeLoop writes to the socket, and closes it at the end. While the connection is idle, writeLoop
+// does not run.
 func (c *Conn) writeLoop() {
 	c.mu.Lock()
 	c.parked = false
 	c.applyGrantsLocked()
-	g := gathering{opened: c.counts.opened, together: c.written == 0} // many may have waited for a new connection
+	// Many requests may have waited for a new connection.
+	g := gathering{opened: c.counts.opened, together: c.written == 0}
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
@@ -47,11 +52,13 @@ func (c *Conn) writeLoop() {
 		c.acksQueued = 0
 		c.written += uint64(len(batch))
 		c.watchWriteLocked()
-		c.unlock() // DATA that ended a stream freed its slot
+		// DATA that ended a stream has freed its slot.
+		c.unlock()
 
 		c.tracer.trace(batch)
 		err := c.write(batch)
-		if err == nil && !last { // the last words leave together with what TLS says at the end
+		// The last frames are written together with the alert with which TLS ends.
+		if err == nil && !last {
 			err = c.below.flush()
 		}
 		if err != nil {
@@ -77,17 +84,19 @@ func (c *Conn) writeLoop() {
 	}
 }
 
-// A gathering is how writeLoop yields before a write, so that callers who are about to add their requests share it. One who has the
-// connection for himself waits for nobody. On a busy processor a yield takes as long as others want to run: where it brought too
-// little for its time, again and again, there is none for a while, and each time for longer.
+// A gathering decides whether writeLoop yields once before a write, so that other requests share
+// the write. writeLoop does not yield if at most one stream is open and the last write had at most
+// one request. On a busy processor, a yield may take long. After two such yields in a row that
+// brought too few requests for their time, there are no yields for 10 ms, and for 16 times longer
+// each time it happens again, up to 41 s.
 type gathering struct {
-	opened   int64         // streams, when the last write began
-	together bool          // it had more than one request
-	slow     int           // yields in a row that took too long
-	until    time.Duration // there is none before, since start
+	opened   int64         // counts.opened when the last write began
+	together bool          // the last write had more than one request
+	slow     int           // how many yields in a row took too long
+	until    time.Duration // no yield before this time since start
 }
 
-// gatherLocked yields, unless enough is there to be written, or nobody is likely to add to it in time.
+// gatherLocked yields, unless enough bytes wait to be written or no other request is likely.
 func (c *Conn) gatherLocked(g *gathering, yield func()) {
 	if len(c.out) >= fewOctets || c.err != nil || !g.together && len(c.streams) <= 1 {
 		return
@@ -104,7 +113,8 @@ func (c *Conn) gatherLocked(g *gathering, yield func()) {
 		g.slow = 0
 		return
 	}
-	if g.slow++; g.slow > 1 { // once, it was the system that let another program run
+	// A single long yield may be due to another program on the system.
+	if g.slow++; g.slow > 1 {
 		g.until = end + firstPause<<(4*min(g.slow-2, pauseSteps))
 	}
 }
@@ -121,18 +131,21 @@ func (c *Conn) restLocked() {
 	c.parked = false
 }
 
-// retireLocked ends writeLoop until there is work again, where nothing was written for shrinkDelay.
+// retireLocked reports whether writeLoop must exit, because nothing was written for shrinkDelay.
+// wakeWriter starts it again.
 func (c *Conn) retireLocked() bool {
 	if c.now-c.wroteAt < shrinkDelay {
 		return false
 	}
 	c.parked = true
 	c.retired.Store(true)
-	// Grant does not lock mu. If it found us here, its kick tells of it; if not, it finds that we have retired.
+	// Window.Grant does not lock mu. If it ran before retired was set, its kick is in the channel.
+	// If it runs later, it sees that retired is set.
 	return len(c.kick) == 0 || !c.retired.CompareAndSwap(true, false)
 }
 
-// shrinkAtLocked is when a connection has been idle for long enough to give its buffers and writeLoop back; 0: it has none, or writes.
+// shrinkAtLocked returns when the connection will have been idle for long enough to release its
+// buffers and writeLoop. 0: it has none to release, or it writes.
 func (c *Conn) shrinkAtLocked() time.Duration {
 	waits := c.parked && !c.retired.Load()
 	if c.writeSince != 0 || len(c.out) > 0 || cap(c.out)+cap(c.spare) == 0 && !waits {
@@ -141,10 +154,12 @@ func (c *Conn) shrinkAtLocked() time.Duration {
 	return c.wroteAt + shrinkDelay
 }
 
+// shrinkLocked releases the memory of an idle connection.
 func (c *Conn) shrinkLocked() {
 	if c.parked && !c.retired.Load() {
 		c.parked = false
-		c.wakeWriter() // it has nothing to do, and will see that
+		// It will find no work and exit.
+		c.wakeWriter()
 	}
 	c.out, c.spare, c.fieldRoom = nil, nil, nil
 	c.fields.forget()
@@ -154,26 +169,28 @@ func (c *Conn) shrinkLocked() {
 	c.updates, c.wakeups = shrunk(c.updates), shrunk(c.wakeups)
 	c.spares = wait.Spares{}
 	if len(c.streams) == 0 {
-		c.streams = nil // a map that was large stays large
+		c.streams = nil // a map never shrinks
 	}
 	c.below.shrink()
 }
 
+// Limits for the release of memory after many streams.
 const (
-	bulky     = 64 // streams or waiters at once are many
-	bulkyRest = 8  // so many times fewer are few
+	bulky     = 64 // so many streams or waiters at once are many
+	bulkyRest = 8  // few are so many times fewer than there were
 )
 
-// knownStreamsLocked counts the streams that something is kept of.
+// knownStreamsLocked returns the number of streams that are open or have a mark.
 func (c *Conn) knownStreamsLocked() int { return len(c.streams) + len(c.slots.reset) }
 
-// isBulkyLocked reports whether the connection keeps what many streams have taken, and has few.
+// isBulkyLocked reports whether the connection holds memory for many streams and now has few.
 func (c *Conn) isBulkyLocked() bool {
 	most := max(c.peak, c.spares.Len())
 	return most >= bulky && bulkyRest*c.knownStreamsLocked() <= most
 }
 
-// trimLaterLocked looks at it again when there was time for many to come again.
+// trimLaterLocked sets the timer to release such memory, after a time in which many streams may
+// come again.
 func (c *Conn) trimLaterLocked() {
 	if c.trimAt == 0 && c.isBulkyLocked() {
 		c.trimAt = c.clock() + shrinkDelay
@@ -181,8 +198,8 @@ func (c *Conn) trimLaterLocked() {
 	}
 }
 
-// trimLocked gives back what many streams have taken, unless they are there again. Maps that were
-// large stay large.
+// trimLocked releases memory that many streams needed, unless there are many again. It copies maps
+// because a map never shrinks.
 func (c *Conn) trimLocked() {
 	c.trimAt = 0
 	if !c.isBulkyLocked() {
@@ -197,7 +214,7 @@ func (c *Conn) trimLocked() {
 	}
 }
 
-// shrunkMap is m, with no more memory than it needs.
+// shrunkMap returns a copy of m that has no more memory than it needs, or nil if m is empty.
 func shrunkMap[K comparable, V any](m map[K]V) map[K]V {
 	if len(m) == 0 {
 		return nil
@@ -207,7 +224,7 @@ func shrunkMap[K comparable, V any](m map[K]V) map[K]V {
 	return small
 }
 
-// shrunk is list, without its memory if it is empty.
+// shrunk returns list, or nil if it is empty, so that its memory is released.
 func shrunk[T any](list []T) []T {
 	if len(list) == 0 {
 		return nil
@@ -215,20 +232,21 @@ func shrunk[T any](list []T) []T {
 	return list
 }
 
-// awaitLastWords ends a connection that cannot be written to any more. What the peer said before, a GOAWAY above all,
-// may lie in the socket: readLoop gets the time to find it, and to end the connection by it.
+// awaitLastWords waits after a failed write until the connection has ended. The socket may still
+// have data that the peer sent before, such as a GOAWAY. readLoop gets closeGrace to read it and to
+// end the connection with its error. Then awaitLastWords ends the connection with err.
 func (c *Conn) awaitLastWords(err error) {
 	timer := time.AfterFunc(closeGrace, func() { c.fail(lostErr(err)) })
 	defer timer.Stop()
 	<-c.done
 }
 
-// write hands batch to TLS, or the socket, in pieces, so that a slow peer and a stalled one can be told apart.
+// write writes batch to nc in pieces, so that a slow peer can be told from one that has stalled.
 func (c *Conn) write(batch []byte) error {
 	for len(batch) > 0 {
 		n := min(len(batch), writeSize)
 		if len(batch)-n <= fewOctets/2 {
-			n = len(batch) // a few octets are not worth a write
+			n = len(batch) // a few bytes are not worth another write
 		}
 		if _, err := writeAll(c.nc, batch[:n]); err != nil {
 			return err
@@ -242,11 +260,13 @@ func (c *Conn) write(batch []byte) error {
 	return nil
 }
 
-// closeSocket ends the socket. Closing a TLS connection writes an alert, which can hang as any write can: force
-// ends that, too, and a peer that did not take the last write gets none.
+// closeSocket closes the socket. Closing a TLS connection writes an alert, and that write can
+// block, too; the force timer limits it. If the last write failed, the peer gets no close alert.
+// orderly is whether it succeeded.
 func (c *Conn) closeSocket(orderly bool) {
 	if !orderly {
-		c.below.flushAlert() // it says why TLS takes no more writes
+		// Send the alert that says why TLS cannot write any more.
+		c.below.flushAlert()
 		transport(c.nc).Close()
 	} else if c.accuses {
 		c.linger()
@@ -255,24 +275,24 @@ func (c *Conn) closeSocket(orderly bool) {
 	c.force.Stop()
 }
 
-// linger ends our direction and waits for the peer to end its own. A socket that is closed over
-// octets that were not read is reset, and a reset may take back what the peer has not read yet
-// (RFC 1122 §4.2.2.13): the GOAWAY that tells it what it did wrong, while it goes on sending. A
-// connection that cannot end one direction alone is read to its end all the same.
+// linger closes our direction and waits until the peer closes its own. If a socket is closed before
+// all received data was read, it is reset (RFC 1122 §4.2.2.13). A reset may discard data that the
+// peer has not read yet: here the GOAWAY that tells the peer its error, while it still sends. If
+// one direction alone cannot be closed, the connection is still read to its end.
 func (c *Conn) linger() {
 	closeWrite(c.nc)
-	<-c.readEnded // force sees to it
+	<-c.readEnded // the force timer limits this
 }
 
-// applyGrantsLocked books what Window.Grant asked for.
+// applyGrantsLocked applies the increments of Window.Grant.
 func (c *Conn) applyGrantsLocked() {
 	for _, w := range c.grants.take() {
 		w.grant(w.asked.Swap(0))
 	}
 }
 
-// fillLocked gathers what is due behind the bytes already in out: WINDOW_UPDATEs, then DATA from each ready
-// stream in turn, one frame at a time, as windows and room allow.
+// fillLocked appends to out what is due: WINDOW_UPDATEs first, then DATA of the ready streams in
+// turn, one frame each, as far as the windows and the size of out allow.
 func (c *Conn) fillLocked() {
 	if path, ok := c.window.manager.(*adaptivePath); ok && path.fresh > 0 {
 		path.welcome()
@@ -294,23 +314,26 @@ func (c *Conn) fillLocked() {
 			return
 		}
 		if !s.sendLocked() {
-			c.ready.pushFront(s) // the connection's window is used up
+			// The connection's window is used up.
+			c.ready.pushFront(s)
 			return
 		}
 	}
 }
 
-// wakeWriter is for work that writeLoop does not know of. The kick comes first, for one that is about to retire.
+// wakeWriter tells writeLoop that there is work, and starts it if it has exited. It fills kick
+// first, for a writeLoop that is about to exit.
 func (c *Conn) wakeWriter() {
 	select {
 	case c.kick <- struct{}{}:
-	default: // it will look anyway
+	default: // writeLoop has been told already
 	}
 	if c.retired.Load() && c.retired.CompareAndSwap(true, false) {
 		go c.writeLoop()
 	}
 }
 
+// hasWorkLocked reports whether writeLoop has something to write.
 func (c *Conn) hasWorkLocked() bool {
 	if c.err != nil {
 		return true
@@ -319,9 +342,9 @@ func (c *Conn) hasWorkLocked() bool {
 	return !c.corked && (len(c.out) > 0 || len(c.updates) > 0 || canSend)
 }
 
-// takeBackLocked removes from out the frames of streams from octet sent of the connection on, which
-// is where the HEADERS of a stream begin. What the connection itself owes stays: acknowledgments
-// above all, and the resets of streams that the peer knows.
+// takeBackLocked removes the frames of unsent streams from out. sent is the position, in bytes of
+// the connection, where the HEADERS of the first of these streams begin. Frames of the connection
+// itself stay, above all acknowledgments. So do the resets of streams that the peer knows.
 func (c *Conn) takeBackLocked(sent uint64) {
 	from := len(c.out) - int(c.queued-sent)
 	rest := c.out[from:]
@@ -334,14 +357,15 @@ func (c *Conn) takeBackLocked(sent uint64) {
 		n := wire.HeaderLen + h.Length
 		known := h.StreamID%2 == 0 || h.StreamID < first
 		if h.StreamID == 0 || h.Type == wire.RSTStream && known {
-			kept = append(kept, rest[:n]...) // further to the front than it was
+			// It moves further to the front.
+			kept = append(kept, rest[:n]...)
 		}
 		rest = rest[n:]
 	}
 	c.out, c.queued = kept, sent+uint64(len(kept)-from)
 }
 
-// append makes out what some wire.AppendX returned, and counts.
+// append sets out to a result of wire.AppendX, and counts the added bytes in queued.
 func (c *Conn) append(out []byte) {
 	c.queued += uint64(len(out) - len(c.out))
 	c.out = out
