@@ -15,50 +15,59 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Stream is one exchange on a connection, both directions in the caller's hand. Its methods may be called from any
-// goroutines at once. When it has ended, by whatever cause, they return the same error each time; what had arrived before
-// the peer or the network ended it can still be read.
+// A Stream is one exchange on a connection, with both directions under the caller's control. Its
+// methods may be called from several goroutines at once. After the stream has ended, its methods
+// return the same error each time. Data received before the peer or the network ended the stream
+// can still be read.
 type Stream struct {
 	c    *Conn
 	id   uint32
 	req  *Request
-	push *Push // nil: we opened it
+	push *Push // nil: we opened the stream
 
-	bodyClosed atomic.Bool // req.Body
-	over       atomic.Bool // what readLocked and state.Closed say, and no promise is left: reading and closing need no lock
+	bodyClosed atomic.Bool // req.Body was closed
+	// The body was read to its end, the stream is closed, and no promise is left: read and
+	// closeRead need no lock.
+	over atomic.Bool
 
-	// The rest is guarded by c.mu.
+	// c.mu guards the fields below.
 
 	state    state.State
-	message  state.Message // the peer's
-	dropped  bool          // the caller ended it: nothing is handed out any more
-	answered bool          // response is filled in
-	wakeDue  bool          // in c.wakeups
-	borrows  bool          // RoundTrip's: the response's Header is only looked at
-	began    bool          // something of a response came: the request was processed, whatever the peer says later
-	hasBody  bool          // the request has one; set before the stream is opened
-	stop     func() bool   // ends the watch over the context and Request.cancel; nil: there is none
+	message  state.Message // of the peer
+	dropped  bool          // the caller ended the stream: no more data is returned
+	answered bool          // response is set
+	wakeDue  bool          // the stream is in c.wakeups
+	borrows  bool          // set by RoundTrip: the response's Header is only read
+	// Part of a response was received. So the peer has processed the request, even if it denies
+	// that later.
+	began bool
+	// The request has a body. Set before the stream is opened.
+	hasBody bool
+	// Ends the watch over the context and Request.Cancel. nil: there is no watch.
+	stop func() bool
 
-	// what the peer sends
+	// Receiving.
 	window   Window
 	buf      buffer.Buffer
-	bodyLeft int64   // octets due by content-length, -1 unknown
-	recvErr  error   // what follows the octets in buf: io.EOF, or why the stream ended; nil: more may come
-	extras   *extras // nil: there are none
+	bodyLeft int64 // body bytes still due by content-length; -1: unknown
+	// What follows the bytes in buf: io.EOF, or why the stream ended. nil: more may come.
+	recvErr  error
+	extras   *extras // nil: the response has none
 	response Response
 	recvQ    wait.Queue
 
-	// what we send
+	// Sending.
 	sender       *sender
-	sendErr      error  // why nothing more can be sent
+	sendErr      error  // why nothing more can be sent; nil: it can
 	sendDelta    int64  // the send window is c.peer.initialWindow + sendDelta
 	headersStart uint64 // c.queued before our HEADERS
 
 	deadlines *deadlines // nil: none was ever set
 }
 
-// open checks req, waits for its turn, and puts its HEADERS among the bytes to write, with as much of a body in
-// memory as windows allow. Identifier, compression state and bytes are one critical section.
+// open checks req, waits for a slot, and appends the request's HEADERS to out. If the body is in
+// memory, open also appends as much of it as the windows allow. Taking the identifier, compressing
+// and appending happen under one lock, so that they have the same order.
 func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, error) {
 	s := &Stream{}
 	if err := c.openTurn(ctx, s, req, ending, inTurn); err != nil {
@@ -68,8 +77,8 @@ func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, 
 	return s, nil
 }
 
-// openTurn is open for those who have their own ways to a slot, with the body where the request is not sent, and with memory
-// for the stream, which is nobody's before.
+// openTurn is open with a choice how to get the slot, and with memory for the stream. s must be a
+// new Stream. If openTurn fails, the caller still has to close the body.
 func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
 	if err := c.openAndLock(ctx, s, req, ending, how); err != nil {
 		return err
@@ -79,8 +88,9 @@ func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending end
 	return nil
 }
 
-// openAndLock opens s and leaves mu locked, unless it fails. It is for the caller to watch over ctx from then on. The plan is not on the stack
-// of those who wait for a response: with it, one under an http.Client takes 8 KiB.
+// openAndLock opens s. If it succeeds, mu is locked and the caller must begin to watch ctx. The
+// plan is a variable of this function, so that it is not on the stack of a caller that waits for a
+// response. The stacks of waiting callers stay small (see TestWaitingRequestsHaveSmallStacks).
 func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
 	var p plan
 	if err := p.makeOrRelease(ctx, c, req, ending, how); err != nil {
@@ -94,7 +104,7 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending 
 	return err
 }
 
-// openLocked opens s for a request that has passed.
+// openLocked takes a slot and opens s for a request that has been checked.
 func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) error {
 	s.c, s.req, s.bodyLeft, s.hasBody = c, p.Request, -1, p.Body != nil
 	s.window.c, s.window.s = c, s
@@ -110,7 +120,8 @@ func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) err
 	return nil
 }
 
-// peerAllowsLocked holds p against the peer's SETTINGS, as far as they are known; an extended CONNECT waits for them.
+// peerAllowsLocked checks p against the peer's SETTINGS, as far as they are known. An extended
+// CONNECT waits for them.
 func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
 	if p.tunnels {
 		if err := c.waitSettingsLocked(ctx); err != nil && err != c.err {
@@ -129,7 +140,7 @@ func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
 	return c.peerTakesLocked("trailer", p.trailers.listSize())
 }
 
-// peerTakesLocked holds the size of a field section against the peer's MAX_HEADER_LIST_SIZE.
+// peerTakesLocked checks the size of a field section against the peer's MAX_HEADER_LIST_SIZE.
 func (c *Conn) peerTakesLocked(section string, size int) error {
 	if int64(size) <= int64(c.peer.maxHeaderList) {
 		return nil
@@ -137,14 +148,14 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 	return &RequestError{section, fmt.Sprintf("takes %d octets; the peer allows %d", size, c.peer.maxHeaderList)}
 }
 
-// startLocked opens s.
+// startLocked gives s its identifier, appends its HEADERS to out, and starts sending the body.
 func (c *Conn) startLocked(s *Stream, p *plan) {
 	c.adjustInitialWindowLocked()
 	s.id = c.nextID
 	c.nextID += 2
 	c.addLocked(s)
 	c.counts.opened++
-	if c.nextID > wire.MaxStreamID { // it was the last
+	if c.nextID > wire.MaxStreamID { // no identifiers are left
 		c.news = true
 		c.beginDrainingLocked(ReasonExhausted)
 	}
@@ -167,7 +178,7 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 	p.write(c.fields)
 	c.append(c.fields.end(c.peer.maxFrame))
 	s.window.credit = c.initialWindow
-	if s.openWindowLocked(); s.state == state.Closed { // the window manager ended it
+	if s.openWindowLocked(); s.state == state.Closed { // the window manager ended the stream
 		return
 	}
 	if bodyless || p.ending == endByCaller {
@@ -184,7 +195,7 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 	c.enqueueLocked(s)
 }
 
-// addLocked puts a stream that has its identifier on the connection.
+// addLocked adds s, which has its identifier, to the connection's streams.
 func (c *Conn) addLocked(s *Stream) {
 	if c.streams == nil {
 		c.streams = make(map[uint32]*Stream)
@@ -193,7 +204,8 @@ func (c *Conn) addLocked(s *Stream) {
 	c.peak = max(c.peak, c.knownStreamsLocked())
 }
 
-// openWindowLocked gives the receive window its manager: a request's at once, a push's when it is claimed.
+// openWindowLocked makes the manager of the receive window. For a request this happens at once, for
+// a push when it is claimed.
 func (s *Stream) openWindowLocked() {
 	if s.window.managed || s.window.ended() {
 		return
@@ -204,7 +216,8 @@ func (s *Stream) openWindowLocked() {
 		factory = s.req.WindowManager
 	}
 	s.window.open(factory)
-	if n := int(s.window.total); n > 0 { // of a push: managers that answer to what comes must hear of what came before
+	// For a push: report what was received before, for managers that respond to received data.
+	if n := int(s.window.total); n > 0 {
 		padding := n - int(s.window.unread)
 		s.window.update(WindowEvent{Kind: WindowData, Bytes: n, Padding: padding})
 		if padding > 0 {
@@ -213,26 +226,29 @@ func (s *Stream) openWindowLocked() {
 	}
 }
 
-// ID returns the stream identifier: odd for a request of ours, even for a push.
+// ID returns the stream identifier. It is odd for a request of ours and even for a push.
 func (s *Stream) ID() uint32 { return s.id }
 
-// Conn returns the connection.
+// Conn returns the stream's connection.
 func (s *Stream) Conn() *Conn { return s.c }
 
-// Write sends p as DATA, as fast as the peer's windows allow, and returns when the library has taken all of it. It may be
-// called while another goroutine reads; calls of Write take turns. An early end by the peer is a *StreamError: with NoError
-// the response is complete and the peer wants no more (RFC 9113 §8.1).
+// Write sends p as DATA, as fast as the peer's windows allow. It returns when all of p has been
+// added to the bytes to write. Write may be called while another goroutine reads. Concurrent calls
+// of Write run one after another. If the peer ends the stream early, Write returns a *StreamError.
+// If its code is NoError, the response is complete and the peer does not need the rest of the body
+// (RFC 9113 §8.1).
 func (s *Stream) Write(p []byte) (n int, err error) { return s.write(p, nil, nothingYet) }
 
-// CloseWrite ends our side of the stream: END_STREAM on an empty DATA frame. Reading goes on.
+// CloseWrite ends our side of the stream with an empty DATA frame that has END_STREAM. The stream
+// can still be read.
 func (s *Stream) CloseWrite() error {
 	_, err := s.write(nil, nil, endStream)
 	return err
 }
 
-// SendTrailers ends our side of the stream with a field section. A section that cannot be sent, or
-// is larger than the peer's MAX_HEADER_LIST_SIZE, is a *RequestError and leaves the stream as it
-// was. trailer may be changed when SendTrailers has returned.
+// SendTrailers ends our side of the stream with trailers. If trailer is invalid, or larger than the
+// peer's MAX_HEADER_LIST_SIZE, SendTrailers returns a *RequestError and does not change the stream.
+// trailer may be changed after SendTrailers has returned.
 func (s *Stream) SendTrailers(trailer Header) error {
 	if err := checkTrailer(trailer); err != nil {
 		return err
@@ -241,22 +257,24 @@ func (s *Stream) SendTrailers(trailer Header) error {
 	return err
 }
 
-// Reset ends the stream at once in both directions and tells the peer code, usually Cancel. Later calls return a
-// *StreamError that is ErrCanceled. A stream that has ended already stays as it is.
+// Reset ends the stream at once in both directions and sends code to the peer. The usual code is
+// Cancel. Later calls return a *StreamError that is ErrCanceled. Reset has no effect on a stream
+// that has ended.
 func (s *Stream) Reset(code ErrCode) {
 	s.c.mu.Lock()
 	s.resetLocked(streamErr(s.id, code, ErrCanceled))
 	s.c.unlock()
 }
 
-// SetDeadline sets the time after which Write, and the reading of the response and its body, fail with
-// os.ErrDeadlineExceeded. They work again under a later deadline; zero is none. The stream itself goes on.
+// SetDeadline sets the time after which Write, and reading the response and its body, fail with
+// os.ErrDeadlineExceeded. They work again after a later deadline is set. A zero time means no
+// deadline. A deadline does not end the stream.
 func (s *Stream) SetDeadline(t time.Time) {
 	s.SetReadDeadline(t)
 	s.SetWriteDeadline(t)
 }
 
-// SetReadDeadline is SetDeadline for reading.
+// SetReadDeadline is like SetDeadline, for reading only.
 func (s *Stream) SetReadDeadline(t time.Time) {
 	s.c.mu.Lock()
 	defer s.c.unlock()
@@ -267,7 +285,7 @@ func (s *Stream) SetReadDeadline(t time.Time) {
 	}
 }
 
-// SetWriteDeadline is SetDeadline for writing.
+// SetWriteDeadline is like SetDeadline, for writing only.
 func (s *Stream) SetWriteDeadline(t time.Time) {
 	s.c.mu.Lock()
 	defer s.c.unlock()
@@ -278,9 +296,10 @@ func (s *Stream) SetWriteDeadline(t time.Time) {
 	}
 }
 
-// deadlines are a stream's, which few ever have. Nil: none was ever set.
+// deadlines are the deadlines of a stream. Few streams have any.
 type deadlines struct{ read, write deadline }
 
+// deadlinesLocked returns the stream's deadlines. It makes them if there are none.
 func (s *Stream) deadlinesLocked() *deadlines {
 	if s.deadlines == nil {
 		s.deadlines = &deadlines{}
@@ -288,30 +307,36 @@ func (s *Stream) deadlinesLocked() *deadlines {
 	return s.deadlines
 }
 
-func (d *deadlines) readPassed() bool  { return d != nil && d.read.passed() }
+// readPassed reports whether the read deadline has passed.
+func (d *deadlines) readPassed() bool { return d != nil && d.read.passed() }
+
+// writePassed reports whether the write deadline has passed.
 func (d *deadlines) writePassed() bool { return d != nil && d.write.passed() }
 
-// stopReading and stopWriting: no call will wait any more.
+// stopReading stops the timer of the read deadline. No call will wait for it any more.
 func (d *deadlines) stopReading() {
 	if d != nil {
 		d.read.stop()
 	}
 }
 
+// stopWriting stops the timer of the write deadline. No call will wait for it any more.
 func (d *deadlines) stopWriting() {
 	if d != nil {
 		d.write.stop()
 	}
 }
 
-// A deadline is a point in time, at which a timer wakes the callers that wait.
+// A deadline is a time at which a timer wakes the waiting calls.
 type deadline struct {
-	at    time.Time   // zero: there is none
-	timer *time.Timer // nil: no call waits past at
+	at    time.Time   // zero: no deadline
+	timer *time.Timer // nil: no call needs to be woken
 }
 
+// passed reports whether the deadline has passed.
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
+// stop stops the timer.
 func (d *deadline) stop() {
 	if d.timer != nil {
 		d.timer.Stop()
@@ -319,6 +344,7 @@ func (d *deadline) stop() {
 	}
 }
 
+// setLocked sets the deadline to t, and wakes the calls on the waiting queues then.
 func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*wait.Queue) {
 	d.stop()
 	if d.at = t; t.IsZero() {
@@ -335,15 +361,17 @@ func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*wait.Queue) {
 		wake()
 		return
 	}
-	d.at = now.Add(left)                    // by the clock that the timer goes by
-	d.timer = time.AfterFunc(left, func() { // whoever wakes looks at the deadline as it is then
+	d.at = now.Add(left) // by the clock that the timer uses
+	// Calls that are woken check the deadline that is set at that time.
+	d.timer = time.AfterFunc(left, func() {
 		c.mu.Lock()
 		wake()
 		c.unlock()
 	})
 }
 
-// recvHeadersLocked takes a field section: an interim or the final response, or trailers.
+// recvHeadersLocked processes a field section: an interim response, the final response, or
+// trailers.
 func (s *Stream) recvHeadersLocked(f *frame) error {
 	s.began = true
 	end := f.Flags.Has(wire.EndStream)
@@ -366,7 +394,8 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 	if s.push != nil && s.message != state.AwaitingHeaders {
 		s.push.chargeLocked(fieldsSize(f.fields))
 	}
-	if s.state == state.Closed { // the window manager ended it, or there was no room for a push
+	// The window manager ended the stream, or there was no room for a push.
+	if s.state == state.Closed {
 		return nil
 	}
 	s.state = next
@@ -380,8 +409,9 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 	return nil
 }
 
-// recvDataLocked takes a part of a DATA frame. What the frame as a whole must obey is judged at its first part,
-// where the connection's window has been charged already: on an error that has to be given back.
+// recvDataLocked processes a part of a DATA frame. The first part checks the rules for the whole
+// frame. The frame was already charged to the connection's window, so after an error its bytes must
+// be returned to that window.
 func (s *Stream) recvDataLocked(f *frame) error {
 	if f.first {
 		body := f.Length - f.padding
@@ -394,7 +424,8 @@ func (s *Stream) recvDataLocked(f *frame) error {
 		if s.push != nil {
 			s.push.chargeLocked(int64(body))
 		}
-		if s.state == state.Closed { // the window manager ended it, or there was no room for a push
+		// The window manager ended the stream, or there was no room for a push.
+		if s.state == state.Closed {
 			return nil
 		}
 	}
@@ -409,15 +440,17 @@ func (s *Stream) recvDataLocked(f *frame) error {
 	return nil
 }
 
-// farAhead is how much of a body may wait for its reader before readLoop yields to it: about what caches hold.
+// farAhead is how many unread bytes of a body make readLoop yield to the body's reader. It is about
+// the size of the processor's cache.
 const farAhead = 32 << 10
 
-// A refusal is why a DATA frame cannot be taken.
+// A refusal is the reason why a DATA frame is refused.
 type refusal struct {
-	code   ErrCode // 0: as the error says
+	code   ErrCode // 0: reason decides
 	reason error
 }
 
+// judge ends the stream for the refusal. It returns an error if the connection must end.
 func (r *refusal) judge(s *Stream) error {
 	switch r.reason.(type) {
 	case *state.Violation:
@@ -428,7 +461,8 @@ func (r *refusal) judge(s *Stream) error {
 	return s.rejectLocked(r.code, r.reason)
 }
 
-// bookDataLocked checks a DATA frame of body octets and padding, and takes it from window and content-length.
+// bookDataLocked checks a DATA frame with body bytes of data. If it is allowed, bookDataLocked
+// subtracts it from the receive window and from the content-length.
 func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 	next, err := s.state.Next(state.RecvData)
 	if err != nil {
@@ -443,12 +477,13 @@ func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 	}
 	left := s.bodyLeft
 	if left >= 0 {
-		// RFC 9113 §8.1.1: a content-length that does not equal the sum of the DATA is malformed.
+		// RFC 9113 §8.1.1: a response whose content-length does not equal the sum of its DATA is
+		// malformed.
 		if left -= int64(body); left < 0 {
 			return &refusal{reason: &MalformedError{"the body is longer than its content-length"}}
 		}
 	}
-	// RFC 9113 §6.9.1: beyond what we granted is a FLOW_CONTROL_ERROR, of the stream here.
+	// RFC 9113 §6.9.1: DATA that exceeds the stream's window is a FLOW_CONTROL_ERROR of the stream.
 	if !s.window.receive(f.Length, f.padding) {
 		return &refusal{FlowControlError, fmt.Errorf("DATA of %d octets exceeds the window", f.Length)}
 	}
@@ -456,7 +491,7 @@ func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 	return nil
 }
 
-// recvEndLocked takes the peer's END_STREAM.
+// recvEndLocked processes the peer's END_STREAM.
 func (s *Stream) recvEndLocked() error {
 	switch {
 	case s.message == state.AwaitingHeaders:
@@ -464,7 +499,8 @@ func (s *Stream) recvEndLocked() error {
 	case s.bodyLeft > 0 && !s.response.bodyless():
 		short := &MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)}
 		err := streamErr(s.id, ProtocolError, fmt.Errorf("%w: %w", short, io.ErrUnexpectedEOF))
-		s.recvErr = err // where io.EOF would be: what came is good as far as it goes, and stays readable
+		// This takes the place of io.EOF. The data before it is valid and stays readable.
+		s.recvErr = err
 		s.resetLocked(err)
 		return s.c.provokedLocked()
 	}
@@ -478,14 +514,14 @@ func (s *Stream) recvEndLocked() error {
 	case s.state == state.Closed:
 		s.removeLocked()
 	case s.response.Status >= 300 && s.hasBody:
-		// The response is complete and an error or a redirect: it does not depend on the rest of our body, and
-		// nobody will want it (RFC 9113 §8.1).
+		// The response is complete, and it is an error or a redirect. It does not depend on the
+		// rest of our body, so stop sending it (RFC 9113 §8.1).
 		s.resetSendingLocked()
 	}
 	return nil
 }
 
-// recvResetLocked takes the peer's RST_STREAM.
+// recvResetLocked processes the peer's RST_STREAM.
 func (s *Stream) recvResetLocked(code ErrCode) error {
 	complete := s.recvErr == io.EOF
 	s.mustLocked(state.RecvReset)
@@ -494,13 +530,15 @@ func (s *Stream) recvResetLocked(code ErrCode) error {
 	if !complete {
 		s.recvErr = err
 	}
-	// RFC 9113 §8.1: after a complete response RST_STREAM, with NO_ERROR above all, only asks us to stop sending.
+	// RFC 9113 §8.1: after a complete response, RST_STREAM only asks us to stop sending. Its usual
+	// code is then NO_ERROR.
 	s.finishLocked(err)
 	s.removeLocked()
 	return s.c.noiseLocked()
 }
 
-// endLocked ends the stream without a frame of ours: a GOAWAY says that the peer never looked at it.
+// endLocked ends the stream and sends nothing, because a GOAWAY says that the peer did not process
+// the stream.
 func (s *Stream) endLocked(err error) {
 	s.state = state.Closed
 	if s.recvErr == nil {
@@ -510,7 +548,8 @@ func (s *Stream) endLocked(err error) {
 	s.removeLocked()
 }
 
-// lostLocked ends the stream with its connection. It reports whether the error says that the request was never sent.
+// lostLocked ends the stream because its connection has ended. It reports whether the request was
+// never sent.
 func (s *Stream) lostLocked(err error) (unsent bool) {
 	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil && !s.began {
 		unsent = true
@@ -529,7 +568,8 @@ func (s *Stream) lostLocked(err error) (unsent bool) {
 	return unsent
 }
 
-// finishLocked tells everybody who waits on a stream that is over. What came stays readable, unless it was dropped.
+// finishLocked wakes all calls that wait on a stream that has ended. Received data stays readable
+// unless it was dropped.
 func (s *Stream) finishLocked(err error) {
 	s.stopSendingLocked(err)
 	s.deadlines.stopReading()
@@ -537,18 +577,18 @@ func (s *Stream) finishLocked(err error) {
 	s.closeWindowLocked()
 }
 
-// sendResetLocked puts our RST_STREAM among the bytes to write.
+// sendResetLocked appends our RST_STREAM to out.
 func (s *Stream) sendResetLocked(code ErrCode) {
 	c := s.c
 	s.mustLocked(state.SendReset)
 	c.owner.count(resetsSent, code)
 	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(code)))
-	// What was granted and is not announced yet, the peer will never hear of.
+	// The peer will not learn of window that was granted and not announced yet.
 	held := s.push == nil && c.holdsSlotsLocked()
 	c.slots.mark(s.id, resetMark{ping: c.pingsSent, credit: s.window.credit - s.window.pending, held: held})
 }
 
-// abort resets the stream because of something on this side: its context, its body, its caller.
+// abort resets the stream for a reason on our side: its context, its body or its caller.
 func (s *Stream) abort(reason error) {
 	s.c.mu.Lock()
 	s.resetLocked(streamErr(s.id, Cancel, reason))
@@ -558,7 +598,8 @@ func (s *Stream) abort(reason error) {
 	s.c.unlock()
 }
 
-// abandon ends a stream whose caller is gone. One that was never opened has nothing to end.
+// abandon ends a stream that its caller no longer needs. It has no effect on a stream that was not
+// opened.
 func (s *Stream) abandon() {
 	if s.id > 0 {
 		s.abort(ErrCanceled)
@@ -566,14 +607,16 @@ func (s *Stream) abandon() {
 	}
 }
 
-// resetLocked ends the stream in both directions and tells the peer. What is unread is dropped, its credit returned.
+// resetLocked ends the stream in both directions and sends RST_STREAM. Unread data is dropped, and
+// returned to the connection's window.
 func (s *Stream) resetLocked(err *StreamError) {
 	if s.state == state.Closed {
 		return
 	}
 	c := s.c
 	s.sendResetLocked(err.Code)
-	if s.recvErr != error(err) { // else it stands behind what is unread
+	// Otherwise the error follows the unread data, which stays.
+	if s.recvErr != error(err) {
 		whole := s.readLocked()
 		s.dropLocked(err)
 		if whole && c.unclaimed != nil {
@@ -587,7 +630,8 @@ func (s *Stream) resetLocked(err *StreamError) {
 	c.pingForSlotsLocked()
 }
 
-// cancelLocked ends the stream because the caller wants no more of it: reset if it still goes on, else what is unread is dropped.
+// cancelLocked ends the stream because the caller no longer needs it. It resets a stream that has
+// not ended, and drops the unread data of one that has.
 func (s *Stream) cancelLocked() {
 	switch {
 	case s.state != state.Closed:
@@ -600,7 +644,7 @@ func (s *Stream) cancelLocked() {
 	}
 }
 
-// dropLocked forgets what is unread; readers get err from now on.
+// dropLocked drops unread data. Readers get err from now on.
 func (s *Stream) dropLocked(err error) {
 	s.recvErr, s.dropped = err, true
 	s.buf.Reset()
@@ -613,7 +657,8 @@ func (s *Stream) dropLocked(err error) {
 	s.c.window.consume(unread)
 }
 
-// closeWindowLocked ends the receive window's books once nothing more can come and nothing is held.
+// closeWindowLocked closes the receive window when nothing more can be received and no data is
+// unread.
 func (s *Stream) closeWindowLocked() {
 	if s.recvErr == nil {
 		return
@@ -626,7 +671,7 @@ func (s *Stream) closeWindowLocked() {
 	}
 }
 
-// removeLocked takes a closed stream off the connection.
+// removeLocked removes a closed stream from the connection.
 func (s *Stream) removeLocked() {
 	c := s.c
 	if c.streams[s.id] != s {
@@ -652,7 +697,7 @@ func (s *Stream) removeLocked() {
 	c.closeIfDrainedLocked()
 }
 
-// watchLocked makes the end of ctx, and of the request's Cancel, the end of the stream.
+// watchLocked makes the stream end when ctx ends or when the request's Cancel channel is closed.
 func (s *Stream) watchLocked(ctx context.Context) {
 	if s.stop != nil || s.state == state.Closed {
 		return
@@ -665,8 +710,8 @@ func (s *Stream) watchLocked(ctx context.Context) {
 	}
 }
 
-// watchCancel aborts s when the request's Cancel is closed. It returns a function that ends this
-// watch and another one, if there is one.
+// watchCancel aborts s when the request's Cancel channel is closed. It returns a function that ends
+// this watch, and other if that is not nil.
 func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
 	stopped, cancel := make(chan struct{}), s.req.cancel
 	go func() {
@@ -682,6 +727,7 @@ func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
 	}
 }
 
+// unwatchLocked ends the watch over the context and the Cancel channel.
 func (s *Stream) unwatchLocked() {
 	if s.stop != nil {
 		s.stop()
@@ -689,7 +735,7 @@ func (s *Stream) unwatchLocked() {
 	}
 }
 
-// violationLocked judges a frame that the stream's state does not allow (RFC 9113 §5.1).
+// violationLocked handles a frame that the stream's state does not allow (RFC 9113 §5.1).
 func (s *Stream) violationLocked(err error) error {
 	if s.state == state.HalfClosedRemote {
 		return s.rejectLocked(StreamClosed, err)
@@ -697,7 +743,7 @@ func (s *Stream) violationLocked(err error) error {
 	return connErr(ProtocolError, "stream %d: %w", s.id, err)
 }
 
-// malformedLocked ends the stream of a response that breaks RFC 9113 §8.1.1.
+// malformedLocked resets the stream because its response is malformed (RFC 9113 §8.1.1).
 func (s *Stream) malformedLocked(err error) error {
 	var m *MalformedError
 	if !errors.As(err, &m) {
@@ -706,13 +752,14 @@ func (s *Stream) malformedLocked(err error) error {
 	return s.rejectLocked(ProtocolError, err)
 }
 
-// rejectLocked resets the stream because the peer broke a rule. There is a budget for that, too.
+// rejectLocked resets the stream because the peer broke a rule, and charges the budget for such
+// resets.
 func (s *Stream) rejectLocked(code ErrCode, reason error) error {
 	s.resetLocked(streamErr(s.id, code, reason))
 	return s.c.provokedLocked()
 }
 
-// mustLocked moves the state by something that was checked to be allowed.
+// mustLocked changes the state by an event that is known to be allowed.
 func (s *Stream) mustLocked(e state.Event) {
 	next, err := s.state.Next(e)
 	if err != nil {
@@ -721,7 +768,8 @@ func (s *Stream) mustLocked(e state.Event) {
 	s.state = next
 }
 
-// wakeReaderLocked wakes readers when the frames at hand are dealt with: a response and its body are one wake.
+// wakeReaderLocked makes the stream's readers wake after the frames in the read buffer were
+// processed. So a response and its body wake them once.
 func (s *Stream) wakeReaderLocked() {
 	if !s.wakeDue && !s.recvQ.Empty() {
 		s.wakeDue = true
@@ -729,7 +777,7 @@ func (s *Stream) wakeReaderLocked() {
 	}
 }
 
-// read moves octets of the body, as they were sent, into p.
+// read reads bytes of the body, as the peer sent them, into p.
 func (s *Stream) read(p []byte) (n int, err error) {
 	c := s.c
 	if s.over.Load() && !c.isDone() {
@@ -763,7 +811,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 			return 0, nil
 		}
 		s.starveLocked()
-		if s.recvErr != nil { // the window manager ended it
+		if s.recvErr != nil { // the window manager ended the stream
 			continue
 		}
 		c.window.enter()
@@ -777,7 +825,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 	}
 }
 
-// consumeLocked books n octets as read: the connection's window first.
+// consumeLocked reports n bytes as read, to the connection's window first.
 func (s *Stream) consumeLocked(n int) {
 	s.c.readClockLocked()
 	s.c.window.consume(n)
@@ -785,14 +833,15 @@ func (s *Stream) consumeLocked(n int) {
 	s.closeWindowLocked()
 }
 
-// starveLocked tells the managers that a reader waits for a peer that may not send.
+// starveLocked tells the window managers if a reader waits and the window is closed to the peer.
 func (s *Stream) starveLocked() {
 	s.c.readClockLocked()
 	s.c.window.starve()
 	s.window.starve()
 }
 
-// closeRead is Body.Close: nobody will read any more. An exchange that is over stays as it was, any other is cancelled.
+// closeRead implements Body.Close. It does not change an exchange that is complete; it cancels any
+// other.
 func (s *Stream) closeRead() {
 	c := s.c
 	if s.over.Load() {
@@ -808,10 +857,11 @@ func (s *Stream) closeRead() {
 	}
 }
 
-// readLocked reports whether the body was read to its orderly end.
+// readLocked reports whether the body was read to its regular end.
 func (s *Stream) readLocked() bool { return s.recvErr == io.EOF && s.buf.Len() == 0 }
 
-// contextError is the error of a context that has ended; a cause that is more than that is kept beside it.
+// contextError returns the error of a context that has ended, together with its cause if that is
+// different.
 func contextError(ctx context.Context) error {
 	err := ctx.Err()
 	if cause := context.Cause(ctx); cause != nil && cause != err {

@@ -13,35 +13,38 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A sender is the sending half of a stream, behind its HEADERS.
+// A sender is the sending half of a stream after its HEADERS.
 type sender struct {
-	pending  []byte // lent by the caller of send, or the body in memory
-	then     after  // once pending is sent
+	pending  []byte // the argument of send, or the body in memory
+	then     after  // what follows pending
 	trailer  Header
-	declared int64 // content-length, -1 unknown
-	left     int64 // octets of it that the caller has still to write
-	held     bool  // Expect: 100-continue
+	declared int64 // content-length; -1: unknown
+	left     int64 // bytes of it that the caller has not written yet
+	held     bool  // waiting for 100 (Continue), as Expect: 100-continue demands
 	timer    *time.Timer
-	busy     bool       // somebody is in send
-	turn     wait.Queue // others who want to, and who waits for the end of held
-	sent     wait.Queue // who waits for pending to be sent
+	busy     bool       // a call of send is running
+	turn     wait.Queue // calls of send that wait for busy, and waits for the end of held
+	sent     wait.Queue // the call of send that waits until pending is sent
 
 	in         *sendQueue
 	prev, next *Stream
 }
 
-// nothingToSend is the sender of every stream that has ended with its HEADERS, or is a push: they are looked at and never changed.
+// nothingToSend is the sender of all streams that ended with their HEADERS, and of pushes. It is
+// shared and never changed.
 var nothingToSend = &sender{}
 
-// after says what follows the octets given to send.
+// after says what follows the bytes given to send.
 type after uint8
 
+// The values of after.
 const (
 	nothingYet after = iota
 	endStream
 	trailers
 )
 
+// afterThis returns how a stream with this trailer ends.
 func afterThis(trailer Header) after {
 	if len(trailer) > 0 {
 		return trailers
@@ -49,10 +52,11 @@ func afterThis(trailer Header) after {
 	return endStream
 }
 
-// maxDataFrame bounds our DATA frames where the peer would take larger ones, so that streams take turns.
+// maxDataFrame limits our DATA frames, even if the peer accepts larger ones, so that streams take
+// turns.
 const maxDataFrame = 256 << 10
 
-// write is send for the caller, who cannot add to a body of the request's.
+// write is send for the caller. The caller cannot write to a stream whose request has a Body.
 func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
 	if !s.hasBody {
 		return s.send(p, trailer, then)
@@ -62,7 +66,7 @@ func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
 	return 0, or(s.sendErrLocked(), ErrSendEnded)
 }
 
-// send queues p, and waits until it is sent. It returns how much of it was.
+// send queues p and waits until it has been added to out. It returns how many bytes were.
 func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	c, snd := s.c, s.sender
 	c.mu.Lock()
@@ -112,14 +116,15 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	return n, err
 }
 
-// sending reports whether there is still something to send.
+// sending reports whether there may be more to send.
 func (s *Stream) sending() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	return s.sendErr == nil
 }
 
-// waitSent waits for the end of the sending half, and for the socket to take it. It returns why it failed, if it did.
+// waitSent waits until the sending half has ended and the socket has accepted all of it. It returns
+// the error if sending failed.
 func (s *Stream) waitSent() error {
 	c := s.c
 	c.mu.Lock()
@@ -135,13 +140,15 @@ func (s *Stream) waitSent() error {
 	return c.waitFlushedLocked(context.Background(), c.queued)
 }
 
-// waitHeadersSent waits for the socket to take the HEADERS of s.
+// waitHeadersSent waits until the socket has accepted the HEADERS of s.
 func (s *Stream) waitHeadersSent(ctx context.Context) error {
 	s.c.mu.Lock()
 	defer s.c.unlock()
-	return s.c.waitFlushedLocked(ctx, s.headersStart+1) // one octet or all: a batch has whole frames
+	// One byte stands for the whole HEADERS, because each write has whole frames.
+	return s.c.waitFlushedLocked(ctx, s.headersStart+1)
 }
 
+// waitFlushedLocked waits until the socket has accepted so many bytes of the connection.
 func (c *Conn) waitFlushedLocked(ctx context.Context, octets uint64) error {
 	for c.flushed < octets {
 		if c.err != nil {
@@ -154,7 +161,8 @@ func (c *Conn) waitFlushedLocked(ctx context.Context, octets uint64) error {
 	return nil
 }
 
-// oweLocked holds what the caller sends against the content-length of its header.
+// oweLocked checks n bytes that the caller sends against the content-length in the request's
+// header.
 func (snd *sender) oweLocked(n int, then after) error {
 	left := snd.left - int64(n)
 	if left < 0 || left > 0 && then != nothingYet {
@@ -163,20 +171,22 @@ func (snd *sender) oweLocked(n int, then after) error {
 	return nil
 }
 
-// sendErrLocked says why nothing can be sent.
+// sendErrLocked returns why nothing can be sent, or nil.
 func (s *Stream) sendErrLocked() error {
 	switch {
 	case s.c.closed:
 		return ErrClosed
 	case s.sendErr != nil:
 		return s.sendErr
-	case !s.hasBody && s.deadlines.writePassed(): // it is the caller's, and not upload's
+	// The deadline is for calls of Write, not for upload.
+	case !s.hasBody && s.deadlines.writePassed():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
 }
 
-// enqueueLocked lines s up for the writer.
+// enqueueLocked puts s on the queue for the writer if it has data to send. Otherwise it sends the
+// end of the stream, if that is due.
 func (c *Conn) enqueueLocked(s *Stream) {
 	snd := s.sender
 	switch {
@@ -188,14 +198,16 @@ func (c *Conn) enqueueLocked(s *Stream) {
 	}
 }
 
+// dequeueLocked removes s from its queue, if it is on one.
 func (c *Conn) dequeueLocked(s *Stream) {
 	if q := s.sender.in; q != nil {
 		q.remove(s)
 	}
 }
 
-// sendLocked sends one DATA frame of what is pending, as large as windows and peer allow. It is false when the
-// connection's window is used up. The stream lines up again if there is more.
+// sendLocked appends one DATA frame with pending data, as large as the windows and the peer's
+// settings allow. It returns false if the connection's window is used up. If data is left, s goes
+// to the end of the queue.
 func (s *Stream) sendLocked() bool {
 	c, snd := s.c, s.sender
 	window := c.peer.initialWindow + s.sendDelta
@@ -216,7 +228,8 @@ func (s *Stream) sendLocked() bool {
 	c.sendWindow -= int64(n)
 	s.sendDelta -= int64(n)
 	c.counts.dataSent += int64(n)
-	c.noise.Add(2) // the peer may answer with a WINDOW_UPDATE for each window
+	// The peer may respond with a WINDOW_UPDATE for each of the two windows.
+	c.noise.Add(2)
 	if snd.pending = snd.pending[n:]; len(snd.pending) > 0 {
 		c.ready.push(s)
 		return true
@@ -231,7 +244,7 @@ func (s *Stream) sendLocked() bool {
 	return true
 }
 
-// sendEndLocked sends what follows the data: nothing, END_STREAM or trailers. No window is needed for those.
+// sendEndLocked sends what follows the data: nothing, END_STREAM, or trailers. They need no window.
 func (s *Stream) sendEndLocked() {
 	c, snd := s.c, s.sender
 	switch snd.then {
@@ -241,7 +254,8 @@ func (s *Stream) sendEndLocked() {
 		s.mustLocked(state.SendData)
 		c.append(wire.AppendData(c.out, s.id, wire.EndStream, nil))
 	case trailers:
-		if err := c.peerTakesLocked("trailer", snd.trailer.listSize()); err != nil { // its limit sank meanwhile
+		// The peer may have lowered its limit.
+		if err := c.peerTakesLocked("trailer", snd.trailer.listSize()); err != nil {
 			s.resetLocked(streamErr(s.id, Cancel, err))
 			return
 		}
@@ -255,6 +269,7 @@ func (s *Stream) sendEndLocked() {
 	s.sentEndLocked()
 }
 
+// sentEndLocked records that END_STREAM has been sent.
 func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
 	s.sendErr = ErrSendEnded
@@ -265,13 +280,15 @@ func (s *Stream) sentEndLocked() {
 	}
 }
 
-// holdBackLocked keeps the body until the peer says 100 (Continue), or says nothing for long enough (RFC 9110 §10.1.1).
+// holdBackLocked holds the body back until the peer sends 100 (Continue) or ExpectContinueTimeout
+// has passed (RFC 9110 §10.1.1).
 func (s *Stream) holdBackLocked() {
 	s.sender.held = true
 	if d := s.c.cfg.ExpectContinueTimeout; d > 0 {
 		s.sender.timer = time.AfterFunc(d, func() {
 			s.c.mu.Lock()
-			if !s.answered { // by an error, which holds the body back for good
+			// A final response means an error; the body is then not sent at all.
+			if !s.answered {
 				s.continueLocked()
 			}
 			s.c.unlock()
@@ -279,7 +296,7 @@ func (s *Stream) holdBackLocked() {
 	}
 }
 
-// continueLocked lets the body go.
+// continueLocked lets the body be sent.
 func (s *Stream) continueLocked() {
 	snd := s.sender
 	if !snd.held {
@@ -295,8 +312,8 @@ func (s *Stream) continueLocked() {
 	}
 }
 
-// waitContinue waits until the body may go. It is false if it may not: then nothing was read of it, and another request can
-// have it.
+// waitContinue waits until the body may be sent. If it returns false, the body may not be sent.
+// Nothing was read from it then, so another request can use it.
 func (s *Stream) waitContinue() bool {
 	s.c.mu.Lock()
 	defer s.c.unlock()
@@ -306,7 +323,7 @@ func (s *Stream) waitContinue() bool {
 	return s.sendErr == nil
 }
 
-// stopSendingLocked ends the sending half: whoever sends gets err.
+// stopSendingLocked ends the sending half. Calls that send return err.
 func (s *Stream) stopSendingLocked(err error) {
 	snd := s.sender
 	if s.sendErr == nil || s.sendErr == ErrSendEnded {
@@ -318,26 +335,29 @@ func (s *Stream) stopSendingLocked(err error) {
 	}
 	s.c.dequeueLocked(s)
 	if !snd.busy && snd.pending != nil {
-		snd.pending = nil // a body in memory; what a caller lent, the caller takes back
+		// This releases a body in memory. The argument of a call of send is released by that call.
+		snd.pending = nil
 	}
 	snd.sent.WakeAll()
 	snd.turn.WakeAll()
 	if body, ok := s.req.Body.(io.Closer); ok && s.bodyClosed.CompareAndSwap(false, true) {
-		go body.Close() // its Read or its Close may block, and is not ours
+		// The body is the user's: its Read or Close may block.
+		go body.Close()
 	}
 }
 
-// recvWindowUpdateLocked raises the send window by n.
+// recvWindowUpdateLocked increases the send window by n.
 func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	c := s.c
 	if _, err := s.state.Next(state.RecvWindowUpdate); err != nil {
 		return s.violationLocked(err)
 	}
 	if n == 0 {
-		// RFC 9113 §6.9: an increment of 0 on a stream is a stream error.
+		// RFC 9113 §6.9: an increment of 0 is a stream error.
 		return s.rejectLocked(ProtocolError, errors.New("WINDOW_UPDATE of 0 octets"))
 	}
-	// RFC 9113 §6.9.1: a window above 2^31-1 ends the stream with FLOW_CONTROL_ERROR.
+	// RFC 9113 §6.9.1: if the window exceeds 2^31-1, the sender ends the stream with
+	// FLOW_CONTROL_ERROR.
 	if c.peer.initialWindow+s.sendDelta+n > wire.MaxWindow {
 		return s.rejectLocked(FlowControlError, errors.New("WINDOW_UPDATE raises the window above 2^31-1"))
 	}
@@ -350,7 +370,7 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	return c.judgeUpdateLocked(n)
 }
 
-// resetSendingLocked gives up our half of the stream; the response is whole.
+// resetSendingLocked ends our half of the stream with RST_STREAM, because the response is complete.
 func (s *Stream) resetSendingLocked() {
 	s.sendResetLocked(NoError)
 	s.stopSendingLocked(streamErr(s.id, NoError, errors.New("the response is complete")))
@@ -358,8 +378,8 @@ func (s *Stream) resetSendingLocked() {
 	s.c.pingForSlotsLocked()
 }
 
-// upload reads body and sends it. It is the goroutine of a body that is not in memory, because
-// reading may block. A Read that panics ends the program; one that ends the goroutine ends the
+// upload reads body and sends it. It runs in its own goroutine, because reading a body that is not
+// in memory may block. A Read that panics ends the program. A Read that ends the goroutine ends the
 // stream.
 func (s *Stream) upload(body io.Reader, length int64) {
 	defer s.closeBody(body)
@@ -373,20 +393,22 @@ func (s *Stream) upload(body io.Reader, length int64) {
 	returned = true
 }
 
+// sendBody is the main part of upload. length is the content-length, or -1 if it is unknown.
 func (s *Stream) sendBody(body io.Reader, length int64) {
 	size := int64(64 << 10)
 	if length >= 0 {
 		size = min(size, length+1)
 	}
 	if !s.waitContinue() {
-		return // the stream's own error is what the caller gets
+		return // the caller gets the stream's error
 	}
 	buf := make([]byte, max(size, 512))
 	var sent int64
 	for {
 		n, err := readSome(body, buf)
 		if n > 0 && length >= 0 && sent+int64(n) == length && err == nil {
-			// Readers may report their end late. One octet too many must be found before END_STREAM is sent.
+			// A reader may report io.EOF late. Bytes beyond the length must be found before
+			// END_STREAM is sent.
 			var extra int
 			if extra, err = readMore(body, buf[n:]); extra > 0 {
 				s.abort(&BodyLengthError{Declared: length, Got: sent + int64(n+extra)})
@@ -407,7 +429,8 @@ func (s *Stream) sendBody(body io.Reader, length int64) {
 				s.abort(&BodyLengthError{Declared: length, Got: sent})
 				return
 			}
-			// Closed before the peer can answer: what a body found by its end, callers look for behind RoundTrip (golang/go#81445).
+			// Close the body before the peer can respond. Callers read after RoundTrip what a body
+			// has learned at its end (golang/go#81445).
 			s.closeBody(body)
 			trailer := s.trailer()
 			if err := checkTrailer(trailer); err != nil {
@@ -415,17 +438,19 @@ func (s *Stream) sendBody(body io.Reader, length int64) {
 				return
 			}
 			if _, err := s.send(buf[:n], trailer, afterThis(trailer)); err != nil {
-				s.abort(err) // where the peer does not take the trailers; else the stream is over
+				// If the peer does not accept the trailers, this ends the stream. Otherwise it has
+				// ended.
+				s.abort(err)
 			}
 			return
 		}
 		if _, err := s.send(buf[:n], nil, nothingYet); err != nil {
-			return // the stream's own error is what the caller gets
+			return // the caller gets the stream's error
 		}
 	}
 }
 
-// readMore reads past what should be the end.
+// readMore reads after the expected end of the body.
 func readMore(r io.Reader, buf []byte) (int, error) {
 	if len(buf) == 0 {
 		buf = make([]byte, 1)
@@ -433,14 +458,14 @@ func readMore(r io.Reader, buf []byte) (int, error) {
 	return readSome(r, buf)
 }
 
-// bodyReadError is the reader's own error, inside the StreamError of its request.
+// A bodyReadError is an error of a body's reader. It is inside the StreamError of the request.
 type bodyReadError struct{ err error }
 
 func (e *bodyReadError) Error() string { return "request body: " + e.err.Error() }
 func (e *bodyReadError) Unwrap() error { return e.err }
 
-// trailer returns the request's trailers, which the body's reader may have filled in, and none when
-// the exchange is over: they are the caller's to change from then on.
+// trailer returns a copy of the request's trailers, which the body's reader may have set. It
+// returns nil if the exchange has ended, because the caller may change the trailers then.
 func (s *Stream) trailer() Header {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -450,22 +475,24 @@ func (s *Stream) trailer() Header {
 	return s.req.trailer().Clone()
 }
 
-// closeBody closes the request's body, once.
+// closeBody closes the request's body if it is not closed yet.
 func (s *Stream) closeBody(body io.Reader) {
 	if s.bodyClosed.CompareAndSwap(false, true) {
 		closeReader(body)
 	}
 }
 
+// closeReader closes r if it is an io.Closer.
 func closeReader(r io.Reader) {
 	if c, ok := r.(io.Closer); ok {
 		c.Close()
 	}
 }
 
-// A sendQueue is a line of streams that have something to send. It is guarded by mu.
+// A sendQueue is a queue of streams that have something to send. The connection's mu guards it.
 type sendQueue struct{ head, tail *Stream }
 
+// push adds s at the end.
 func (q *sendQueue) push(s *Stream) {
 	s.sender.in, s.sender.prev = q, q.tail
 	if q.tail != nil {
@@ -476,6 +503,7 @@ func (q *sendQueue) push(s *Stream) {
 	q.tail = s
 }
 
+// pushFront adds s at the front.
 func (q *sendQueue) pushFront(s *Stream) {
 	s.sender.in, s.sender.next = q, q.head
 	if q.head != nil {
@@ -486,6 +514,7 @@ func (q *sendQueue) pushFront(s *Stream) {
 	q.head = s
 }
 
+// pop removes the first stream and returns it, or nil if the queue is empty.
 func (q *sendQueue) pop() *Stream {
 	s := q.head
 	if s != nil {
@@ -494,6 +523,7 @@ func (q *sendQueue) pop() *Stream {
 	return s
 }
 
+// remove removes s from the queue.
 func (q *sendQueue) remove(s *Stream) {
 	snd := s.sender
 	if snd.prev != nil {
