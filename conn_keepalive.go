@@ -26,6 +26,7 @@ const (
 	twoEarlyPings = 2
 )
 
+// Times between PINGs, and times for which complaints and silence count.
 const (
 	// A PING that follows the last one after this time is not early, while a stream is open and
 	// while none is. They exceed the servers' five minutes and two hours because clocks differ.

@@ -461,7 +461,10 @@ func readMore(r io.Reader, buf []byte) (int, error) {
 // A bodyReadError is an error of a body's reader. It is inside the StreamError of the request.
 type bodyReadError struct{ err error }
 
+// Error returns the text of the reader's error after "request body: ".
 func (e *bodyReadError) Error() string { return "request body: " + e.err.Error() }
+
+// Unwrap returns the reader's error.
 func (e *bodyReadError) Unwrap() error { return e.err }
 
 // trailer returns a copy of the request's trailers, which the body's reader may have set. It
