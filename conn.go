@@ -51,7 +51,6 @@ type Conn struct {
 
 	// Set by the first error. They do not change after done is closed.
 	ended     chan struct{} // closed after writeLoop has closed the socket
-	accuses   bool          // the last write has a GOAWAY with an error: linger until the peer can read it
 	readEnded chan struct{} // set if accuses is; closed after readLoop has read to the end
 
 	grants windowGrants // has its own lock
@@ -61,17 +60,20 @@ type Conn struct {
 	mu managerMutex // guards everything below
 
 	err    error // the first error; calls return it
-	closed bool  // Close was called: no more data is returned, not even data received before
+	goAway *ConnError
+	closed bool // Close was called: no more data is returned, not even data received before
 	// Shutdown was called: no new streams, and the connection ends after the last one.
 	draining bool
 	// The peer did not acknowledge a PING for slots: no new streams, and the connection ends after
 	// the last one.
-	mute   bool
-	goAway *ConnError
+	mute        bool
+	accuses     bool       // the last write has a GOAWAY with an error: linger until the peer can read it
+	toldOpen    bool       // the owner's OnConn hears of the connection
+	drainReason ConnReason // why no more requests are accepted; 0: they are
 
-	toldOpen    bool          // the owner's OnConn hears of the connection
-	drainReason ConnReason    // why no more requests are accepted; 0: they are
-	drained     chan struct{} // closed when drainReason is set; nil: Draining was not called
+	unblock bool          // the peer raised all stream windows: check the blocked streams
+	watched bool          // some window manager called WatchFrames
+	drained chan struct{} // closed when drainReason is set; nil: Draining was not called
 
 	// Writing.
 	out     []byte       // bytes for the next write: whole frames
@@ -80,9 +82,6 @@ type Conn struct {
 	updates []*Window    // windows whose WINDOW_UPDATE is to be sent
 	ready   sendQueue    // streams that have data to send and stream window for it
 	blocked sendQueue    // streams that wait for stream window
-	unblock bool         // the peer raised all stream windows: check the blocked streams
-	corked  bool         // the preface waits for the first request
-	parked  bool         // writeLoop waits for kick, or has exited
 	queued  uint64       // bytes appended to out so far
 	written uint64       // bytes passed to the socket so far
 	flushed uint64       // bytes that the socket has accepted
@@ -110,6 +109,8 @@ type Conn struct {
 	resting bool  // reading is true and no stream is open
 	rests   uint8 // how many times in a row that lasted less than shrinkDelay, up to busy
 	news    bool  // owner.news must be called
+	corked  bool  // the preface waits for the first request
+	parked  bool  // writeLoop waits for kick, or has exited
 
 	// owner.news is called without mu when something that the owner waits for may have happened: a
 	// slot is free after reserve found none, or no new streams are possible any more. nil: the
@@ -124,7 +125,6 @@ type Conn struct {
 
 	// Windows.
 	window     Window // the connection's receive window
-	watched    bool   // some window manager called WatchFrames
 	sendWindow int64
 	maxDelta   int64 // upper bound of all streams' sendDelta
 

@@ -15,7 +15,11 @@ import (
 // SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2). Callers above the limit wait in order. They
 // also wait while too many bytes are not written yet. The connection's mu guards it.
 type slots struct {
-	limit   uint32
+	limit uint32
+	// The highest ID of our streams whose mark was dropped although the peer had not ended the
+	// stream.
+	forgotten uint32
+
 	used    int        // streams that the peer may count, and slots given to callers
 	waiting wait.Queue // callers without a slot, oldest first
 	granted wait.Queue // callers that were given a slot and have not run since, oldest first
@@ -36,10 +40,6 @@ type slots struct {
 	// opens and cancels streams in a loop would exceed the peer's limit.
 	reset map[uint32]resetMark
 	held  int // how many of them occupy a slot
-
-	// The highest ID of our streams whose mark was dropped although the peer had not ended the
-	// stream.
-	forgotten uint32
 }
 
 // A resetMark describes a stream that we reset.
