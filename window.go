@@ -12,58 +12,78 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A WindowManager decides when the peer may send more: it hears what happens to one receive window and
-// answers with an increment (RFC 9113 §5.2, §6.9). Python hyper's "very stupid" manager, which reopens the window by
-// what came, is
+// A WindowManager decides how much the peer may send. It is told of each event of one receive
+// window and returns an increment for that window (RFC 9113 §5.2, §6.9). Python hyper's "very
+// stupid" manager grants as many bytes as arrived:
 //
 //	hyper.WindowFunc(func(ev hyper.WindowEvent) int { return ev.Received() })
 //
-// A manager hears of DATA, of the response's header, of what is read, of settings and of round
-// trips. One that wants to hear of every other frame, too, asks for that with Window.WatchFrames.
+// A manager gets events for DATA, for the response's header, for what is read, for settings and for
+// round trips. Window.WatchFrames asks for an event for every other frame as well.
 //
-// The library counts; the manager only answers. Every Update of a connection runs under the connection's lock, the
-// connection's manager before the stream's, so managers of one connection may share state without locks of their
-// own. Update must not block and must not call the connection. An answer of 0 grants nothing; what would pass 2^31-1
-// is cut off there, so math.MaxInt32 means "unlimited"; a negative answer or a panic ends the stream (or, from
-// the connection's manager, the connection) with a *WindowManagerError. Answers that come too late to matter, for a
-// window that is closed, are dropped.
+// The library does the accounting; a manager only returns increments. Every Update of a connection
+// runs under the connection's lock, and the connection's manager is called before the stream's. So
+// the managers of one connection may share state without locks of their own. Update must not block
+// and must not call the connection.
 //
-// A manager that reopens on receipt, as that one and Fixed do, gives no back-pressure: hyper reads the socket
-// without waiting for the caller, so what is not read piles up in memory. Managers that answer Consumed do not
-// have this trouble.
+// An increment of 0 grants nothing. An increment that would move the window past 2^31-1 is cut off
+// there, so math.MaxInt32 means "unlimited". If Update returns a negative increment or panics, the
+// stream ends with a *WindowManagerError; if it is the connection's manager, the connection does.
+// An increment for a window that is already closed is dropped.
+//
+// A manager that grants on receipt, as the one above and Fixed do, gives no back-pressure: hyper
+// reads the socket without waiting for the caller, so unread data accumulates in memory. A manager
+// that grants what was consumed does not have this problem.
 type WindowManager interface {
 	Update(ev WindowEvent) (increment int)
 }
 
-// A WindowFunc is a WindowManager.
+// A WindowFunc is a function that is a WindowManager.
 type WindowFunc func(ev WindowEvent) int
 
 // Update calls f.
 func (f WindowFunc) Update(ev WindowEvent) int { return f(ev) }
 
-// A WindowManagerFactory makes the manager of one window: it is called for the connection first, where
-// w.StreamID() is 0, then for each stream. It runs under the connection's lock, as Update does. A nil
-// manager grants nothing: such a window is moved by Grant alone.
+// A WindowManagerFactory makes the manager of one window. It is called for the connection first,
+// where w.StreamID() is 0, then for each stream. It runs under the connection's lock, as Update
+// does. If it returns nil, the window has no manager and only Grant moves it.
 type WindowManagerFactory func(w *Window) WindowManager
 
-// A WindowEventKind says what happened.
+// A WindowEventKind says what happened to a window.
 type WindowEventKind uint8
 
+// The kinds of window events.
 const (
-	WindowOpened   WindowEventKind = iota + 1 // the window begins, with Credit as the settings make it; a push's when it is claimed
-	WindowHeaders                             // the response's header came; Length is known now
-	WindowData                                // a DATA frame of Bytes came; behind a push's Opened, all that came before it was claimed
-	WindowConsumed                            // the reader took Bytes, or they were padding or discarded
-	WindowSettings                            // the peer acknowledged a new initial window: Credit moved by Bytes, up or down
-	WindowRTT                                 // a round trip was measured: for the connection's manager, and for the stream's that asked
-	WindowStarved                             // a reader waits, nothing is here, and the peer may send nothing
-	WindowTick                                // the time that WakeAfter asked for is over
-	WindowClosed                              // the end; the answer is ignored
-	WindowFrame                               // a frame came that is not DATA; only after Window.WatchFrames
+	// WindowOpened: the window was opened, and Credit is what the settings give. For a push it
+	// comes when the push is claimed.
+	WindowOpened WindowEventKind = iota + 1
+	// WindowHeaders: the response's header arrived, and Length is known from now on.
+	WindowHeaders
+	// WindowData: a DATA frame of Bytes arrived. For a push, one such event follows WindowOpened
+	// for everything that arrived before the push was claimed.
+	WindowData
+	// WindowConsumed: the reader took Bytes, or they were padding or were discarded.
+	WindowConsumed
+	// WindowSettings: the peer acknowledged a new initial window size. Credit changed by Bytes,
+	// which is negative for a smaller size.
+	WindowSettings
+	// WindowRTT: a round trip was measured. The connection's manager gets this event, and the
+	// manager of the stream that called ProbeRTT.
+	WindowRTT
+	// WindowStarved: a reader waits, nothing is buffered for it, and the peer may send nothing.
+	WindowStarved
+	// WindowTick: the time that WakeAfter asked for has passed.
+	WindowTick
+	// WindowClosed: the window is closed. It is the last event, and the increment is ignored.
+	WindowClosed
+	// WindowFrame: a frame that is not DATA arrived. It comes only after Window.WatchFrames.
+	WindowFrame
 )
 
+// windowEventNames are the names of the kinds, without their prefix.
 var windowEventNames = [...]string{"?", "Opened", "Headers", "Data", "Consumed", "Settings", "RTT", "Starved", "Tick", "Closed", "Frame"}
 
+// String returns the name of the kind, "Data" for WindowData.
 func (k WindowEventKind) String() string {
 	if int(k) < len(windowEventNames) {
 		return windowEventNames[k]
@@ -71,24 +91,28 @@ func (k WindowEventKind) String() string {
 	return fmt.Sprintf("WindowEventKind(%d)", uint8(k))
 }
 
-// A WindowEvent is one thing that happened to a window, with the window's books after it. All sizes are in octets.
+// A WindowEvent is one event of a window, with the state of the window after it. All sizes are in
+// bytes.
 type WindowEvent struct {
-	Kind    WindowEventKind
-	End     bool          // Data carried END_STREAM
-	Type    uint8         // Frame: its type, as a number (RFC 9113 §6); FrameName has the name
-	Flags   uint8         // Frame: its flags
-	Stream  uint32        // Frame: its stream, 0 for the connection
-	Bytes   int           // Data: flow-controlled length; Consumed: octets read, padding or discarded; Settings: signed shift; Frame: length
-	Padding int           // of Bytes, in Data
-	Credit  int           // what the peer may still send; below 0 after a smaller initial window
+	Kind   WindowEventKind
+	End    bool   // WindowData: the frame carried END_STREAM
+	Type   uint8  // WindowFrame: the frame's type as a number (RFC 9113 §6); see FrameName
+	Flags  uint8  // WindowFrame: the frame's flags
+	Stream uint32 // WindowFrame: the frame's stream, 0 for the connection
+	// Bytes depends on Kind. WindowData: the flow-controlled length. WindowConsumed: the bytes that
+	// were read, padding or discarded. WindowSettings: the change of Credit, which may be negative.
+	// WindowFrame: the frame's length.
+	Bytes   int
+	Padding int           // WindowData: how many of Bytes are padding
+	Credit  int           // what the peer may still send; negative after a smaller initial window
 	Unread  int           // received and not consumed
-	Total   int64         // received since the window opened
-	Length  int64         // body octets still due by content-length, -1 unknown
-	Now     time.Duration // monotonic, since the connection began
-	RTT     time.Duration // RTT: the sample; else the smallest known, 0 none
+	Total   int64         // received since the window was opened
+	Length  int64         // body bytes still to come by content-length, -1 if unknown
+	Now     time.Duration // monotonic, since the connection was made
+	RTT     time.Duration // WindowRTT: the sample; else the smallest sample, 0 if there is none
 }
 
-// Received is Bytes of a Data event, 0 of any other.
+// Received returns Bytes of a WindowData event, and 0 for any other event.
 func (ev WindowEvent) Received() int {
 	if ev.Kind == WindowData {
 		return ev.Bytes
@@ -96,8 +120,8 @@ func (ev WindowEvent) Received() int {
 	return 0
 }
 
-// FrameName is the type of the frame of a Frame event, as in RFC 9113 §6: "PING". It is empty for
-// any other event.
+// FrameName returns the type of the frame of a WindowFrame event, as RFC 9113 §6 names it, such as
+// "PING". It is empty for any other event.
 func (ev WindowEvent) FrameName() string {
 	if ev.Kind == WindowFrame {
 		return wire.FrameType(ev.Type).String()
@@ -105,7 +129,7 @@ func (ev WindowEvent) FrameName() string {
 	return ""
 }
 
-// Consumed is Bytes of a Consumed event, 0 of any other.
+// Consumed returns Bytes of a WindowConsumed event, and 0 for any other event.
 func (ev WindowEvent) Consumed() int {
 	if ev.Kind == WindowConsumed {
 		return ev.Bytes
@@ -113,16 +137,18 @@ func (ev WindowEvent) Consumed() int {
 	return 0
 }
 
-// A WindowManagerError is a manager's misconduct: a negative increment, or a panic.
+// A WindowManagerError reports that a window manager returned a negative increment or panicked.
 type WindowManagerError struct {
-	StreamID uint32 // 0: the connection's manager
+	StreamID uint32 // 0 for the connection's manager
 	Event    WindowEventKind
-	Value    int    // the answer, if it did not panic
-	Panic    any    // what it panicked with
-	Stack    []byte // of that panic, as debug.Stack formats it; nil if it did not panic. Error leaves it out
+	Value    int // the increment that it returned, if it did not panic
+	Panic    any // the value that it panicked with
+	// Stack is the stack of the panic, as debug.Stack formats it, and nil if there was none. Error
+	// does not contain it.
+	Stack []byte
 }
 
-// Error says which manager did what.
+// Error names the manager, the event, and what the manager did.
 func (e *WindowManagerError) Error() string {
 	whose := "the connection"
 	if e.StreamID != 0 {
@@ -134,28 +160,30 @@ func (e *WindowManagerError) Error() string {
 	return fmt.Sprintf(prefix+"window manager of %s answered %d to %v: an increment cannot be negative", whose, e.Value, e.Event)
 }
 
-// A Window is a receive window, of a connection or of one stream, as its manager sees it.
+// A Window is the receive window of a connection or of one stream, as its manager sees it.
 type Window struct {
 	c *Conn
-	s *Stream // nil: the connection's
+	s *Stream // nil for the connection's window
 
-	asked atomic.Int64 // by Grant, not applied yet
+	asked atomic.Int64 // by Grant, and not applied yet
 
-	// The rest is guarded by c.mu.
+	// c.mu guards the fields below.
 	manager WindowManager
-	managed bool  // the factory was asked
-	watches bool  // the manager hears of every frame
-	foreign bool  // the manager is not one of ours: it may do anything
-	readers int32 // who wait for what comes through the window
-	credit  int64 // what the peer may send once pending is announced; below 0 after a smaller initial window
-	pending int64 // granted, its WINDOW_UPDATE not yet among the bytes to write
+	managed bool  // the factory was called
+	watches bool  // the manager gets an event for every frame
+	foreign bool  // the manager is the user's: it may panic or call the connection
+	readers int32 // readers that wait for data of this window
+	// credit is what the peer may send once pending is announced. It is negative after a smaller
+	// initial window.
+	credit  int64
+	pending int64 // granted, but no WINDOW_UPDATE is in the output yet
 	unread  int64
 	total   int64
 	timer   *time.Timer
-	starved time.Duration // since when they wait in vain, 0: they do not
+	starved time.Duration // since when readers wait and the peer may not send; 0 if that is not so
 }
 
-// StreamID returns the window's stream, 0 for the connection.
+// StreamID returns the ID of the window's stream, 0 for the connection.
 func (w *Window) StreamID() uint32 {
 	if w.s == nil {
 		return 0
@@ -163,7 +191,8 @@ func (w *Window) StreamID() uint32 {
 	return w.s.id
 }
 
-// Request returns the request whose response the window is for; nil for the connection. It must not be changed.
+// Request returns the request whose response the window is for, nil for the connection's window.
+// The caller must not change it.
 func (w *Window) Request() *Request {
 	if w.s == nil {
 		return nil
@@ -171,25 +200,27 @@ func (w *Window) Request() *Request {
 	return w.s.req
 }
 
-// Conn returns the manager of the connection's window, nil while it is being made. A stream's manager may be of
-// another kind than the connection's and should check.
+// Conn returns the manager of the connection's window, nil while that manager is being made. It may
+// be of another type than the stream's manager, so the caller should check its type.
 func (w *Window) Conn() WindowManager { return w.c.window.manager }
 
-// Grant lets the peer send n octets more. It may be called from any goroutine, and inside Update, where it is applied
-// after Update's own answer. Without effect where n ≤ 0 or the window is closed.
+// Grant lets the peer send n more bytes. It may be called from any goroutine. It may also be called
+// inside Update, and is then applied after Update's own increment. It has no effect if n ≤ 0 or if
+// the window is closed.
 func (w *Window) Grant(n int) {
 	if n <= 0 {
 		return
 	}
-	n = min(n, wire.MaxWindow) // so that sums stay far from the end of an int64
+	n = min(n, wire.MaxWindow) // so that sums cannot overflow an int64
 	if w.asked.Add(int64(n)) == int64(n) {
 		w.c.grants.add(w)
 	}
 	w.c.wakeWriter()
 }
 
-// WakeAfter asks for one Tick event after d. Only inside Update; a later call replaces an earlier
-// one. Without effect once nothing more can come through the window, and no Tick comes then.
+// WakeAfter asks for one WindowTick event after d. It may only be called inside Update. A later
+// call replaces an earlier one. It has no effect once nothing more can arrive through the window,
+// and no WindowTick event comes after that.
 func (w *Window) WakeAfter(d time.Duration) {
 	switch {
 	case w.ended():
@@ -202,6 +233,7 @@ func (w *Window) WakeAfter(d time.Duration) {
 	}
 }
 
+// tick sends the WindowTick event.
 func (w *Window) tick() {
 	w.c.mu.Lock()
 	w.c.readClockLocked()
@@ -209,33 +241,37 @@ func (w *Window) tick() {
 	w.c.unlock()
 }
 
-// ProbeRTT sends a PING to measure the round trip, unless the budget for such PINGs forbids it: one at a time, only
-// when something else was sent since the last, three in a row and then one in ten seconds; and only
-// if the peer has sent DATA or HEADERS since it acknowledged the last PING of any kind, or five
-// minutes have passed since. Only inside Update. It reports whether an RTT event will come.
+// ProbeRTT sends a PING to measure the round trip, and reports whether a WindowRTT event will come.
+// It may only be called inside Update. It sends nothing if another PING is in flight, if nothing
+// else was sent since the last such PING, or if three were sent and the last is less than ten
+// seconds ago. It also sends nothing unless the peer has sent DATA or HEADERS since it acknowledged
+// the last PING of any kind, or five minutes have passed since then.
 func (w *Window) ProbeRTT() bool { return w.c.probeRTTLocked(w) }
 
-// WatchFrames makes the manager hear of frames that have no event of their own: it gets a
-// WindowFrame event for every frame that the peer sends on the window's stream and that is not
-// DATA, and for the connection's window on the whole connection. The event comes before the frame
-// takes effect. A field section is one event, with the type and length of its first frame. Frames
-// that cannot be read have none. Those of a stream that is over are for the connection's manager
-// only. Those of a push begin when it is claimed. Only inside the factory or Update.
+// WatchFrames asks for a WindowFrame event for every frame that has no event of its own. The
+// manager of a stream gets one for each frame that the peer sends on that stream and that is not
+// DATA; the connection's manager gets one for each such frame of the whole connection. The event
+// comes before the frame takes effect. A field section is one event, with the type and the length
+// of its first frame. A frame that cannot be read has no event. A frame of a stream that has ended
+// is reported to the connection's manager only. The frames of a push are reported from the time
+// when it is claimed. WatchFrames may only be called inside the factory or Update.
 func (w *Window) WatchFrames() { w.watches, w.c.watched = true, true }
 
-// windowGrants are the windows whose Grant waits for the writer. Its lock is its own, so that Grant can be
-// called inside Update.
+// windowGrants holds the windows with a Grant that the writer has not applied yet. It has a lock of
+// its own, so that Grant can be called inside Update.
 type windowGrants struct {
 	mu   sync.Mutex
 	list []*Window
 }
 
+// add appends w to the list.
 func (g *windowGrants) add(w *Window) {
 	g.mu.Lock()
 	g.list = append(g.list, w)
 	g.mu.Unlock()
 }
 
+// take returns the list and empties it.
 func (g *windowGrants) take() (list []*Window) {
 	g.mu.Lock()
 	list, g.list = g.list, nil
@@ -243,9 +279,10 @@ func (g *windowGrants) take() (list []*Window) {
 	return list
 }
 
-// The methods below run under c.mu.
+// c.mu must be held by the callers of the methods below.
 
-// open begins the books with what the settings give, and asks the manager: Adaptive's, where factory is nil.
+// open makes the manager and sends it WindowOpened, with the credit that the settings give. The
+// manager is Adaptive's if factory is nil.
 func (w *Window) open(factory WindowManagerFactory) {
 	if factory == nil {
 		w.manager = Adaptive{}.New(w)
@@ -256,6 +293,7 @@ func (w *Window) open(factory WindowManagerFactory) {
 	w.update(WindowEvent{Kind: WindowOpened})
 }
 
+// make calls the factory. A panic of the factory becomes a *WindowManagerError.
 func (w *Window) make(factory WindowManagerFactory) (err error) {
 	w.c.mu.enter()
 	defer func() {
@@ -273,9 +311,9 @@ func (w *Window) make(factory WindowManagerFactory) (err error) {
 	return nil
 }
 
-// receive books n flow-controlled octets, padding of them to be discarded, and reports whether the peer was allowed to
-// send them. RFC 9113 §6.9.1: what has not been announced is not the peer's to use; an empty frame needs no window, not
-// even one of 0.
+// receive counts n flow-controlled bytes, of which padding bytes are to be discarded. It reports
+// whether the peer was allowed to send them: it must not use credit that has not been announced
+// (RFC 9113 §6.9.1). An empty frame needs no credit, not even in a window of 0.
 func (w *Window) receive(n, padding int) bool {
 	if n > 0 && int64(n) > w.credit-w.pending {
 		return false
@@ -286,14 +324,14 @@ func (w *Window) receive(n, padding int) bool {
 	return true
 }
 
-// discard tells the manager of n octets that never were in memory: padding.
+// discard tells the manager of n bytes of padding, which were never kept in memory.
 func (w *Window) discard(n int) {
 	if n > 0 {
 		w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
 	}
 }
 
-// consume books n octets as gone from memory.
+// consume counts n bytes that are no longer kept in memory, and tells the manager.
 func (w *Window) consume(n int) {
 	if n == 0 {
 		return
@@ -302,12 +340,13 @@ func (w *Window) consume(n int) {
 	w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
 }
 
-// update tells the manager, and grants what it answers.
+// update sends ev to the manager, and grants the increment that it returns.
 func (w *Window) update(ev WindowEvent) {
 	if w.manager == nil {
 		return
 	}
-	ev.Credit, ev.Unread, ev.Total = int(w.credit), int(w.unread)+ev.Padding, w.total // padding is discarded with the next event
+	// Padding counts as unread here: the next event discards it.
+	ev.Credit, ev.Unread, ev.Total = int(w.credit), int(w.unread)+ev.Padding, w.total
 	ev.Length = -1
 	if w.s != nil {
 		ev.Length = w.s.bodyLeft
@@ -328,7 +367,7 @@ func (w *Window) update(ev WindowEvent) {
 	w.grant(int64(n))
 }
 
-// ask puts ev to a manager that is not ours and may do anything: it may panic, and call the connection.
+// ask sends ev to a manager of the user, which may panic or call the connection.
 func (w *Window) ask(ev WindowEvent) (n int, err error) {
 	w.c.mu.enter()
 	defer func() {
@@ -343,6 +382,7 @@ func (w *Window) ask(ev WindowEvent) (n int, err error) {
 	return n, nil
 }
 
+// fail removes the manager and ends its stream or, for the connection's window, the connection.
 func (w *Window) fail(err error) {
 	w.manager = nil
 	if w.s != nil {
@@ -352,8 +392,8 @@ func (w *Window) fail(err error) {
 	w.c.failLocked(&ConnError{Code: InternalError, Err: err, goAway: true})
 }
 
-// grant moves the window up by n, as far as RFC 9113 §6.9.1 allows, and leaves the WINDOW_UPDATE to the next
-// write: all increments until then become one frame.
+// grant adds n to the window, as far as RFC 9113 §6.9.1 allows. The next write sends the
+// WINDOW_UPDATE: all increments until then become one frame.
 func (w *Window) grant(n int64) {
 	if n = min(n, wire.MaxWindow-w.credit); n <= 0 || w.ended() {
 		return
@@ -368,7 +408,9 @@ func (w *Window) grant(n int64) {
 	}
 }
 
-// starve tells the manager of a reader who waits, has nothing here, and whose peer may send nothing.
+// starve tells the manager that a reader waits, that nothing is buffered for it, and that the peer
+// may send nothing. It also starts Config.WindowStallTimeout if the manager does not grant
+// anything.
 func (w *Window) starve() {
 	if w.credit > 0 {
 		return
@@ -380,16 +422,18 @@ func (w *Window) starve() {
 	}
 }
 
-// enter counts a reader who begins to wait, leave one who does not any more.
+// enter counts a reader that begins to wait.
 func (w *Window) enter() { w.readers++ }
 
+// leave counts a reader that no longer waits.
 func (w *Window) leave() {
 	if w.readers--; w.readers == 0 {
 		w.starved = 0
 	}
 }
 
-// stalledAt is when the manager will have had its time to grant something to a reader, 0 where none waits in vain.
+// stalledAt returns the time when Config.WindowStallTimeout ends for a manager that has granted
+// nothing to a waiting reader, and 0 if there is none.
 func (w *Window) stalledAt() time.Duration {
 	if w.starved == 0 || w.credit > 0 {
 		return 0
@@ -397,7 +441,8 @@ func (w *Window) stalledAt() time.Duration {
 	return w.starved + w.c.cfg.WindowStallTimeout
 }
 
-// stall ends the stream, or the connection, whose manager lets a reader wait for ever.
+// stall ends the stream, or the connection, because its manager lets a reader wait for longer than
+// Config.WindowStallTimeout.
 func (w *Window) stall() {
 	whose := "the connection"
 	if w.s != nil {
@@ -407,12 +452,13 @@ func (w *Window) stall() {
 		ErrWindowStalled, whose, w.credit, w.c.cfg.WindowStallTimeout, w.total, w.unread))
 }
 
-// needed is WindowEvent.needed for a grant that no event asks for.
+// needed is WindowEvent.needed for a grant outside of an event.
 func (w *Window) needed(grant int) int {
 	return WindowEvent{Credit: int(w.credit), Length: w.s.bodyLeft}.needed(grant)
 }
 
-// ended reports whether nothing more can come through the window; what came may still be unread.
+// ended reports whether nothing more can arrive through the window. What arrived may still be
+// unread.
 func (w *Window) ended() bool {
 	if w.c.err != nil {
 		return true
@@ -420,14 +466,14 @@ func (w *Window) ended() bool {
 	return w.s != nil && !w.s.state.CanRecv()
 }
 
-// stopTimer ends the waiting for a Tick.
+// stopTimer cancels a WindowTick event that is due.
 func (w *Window) stopTimer() {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
 }
 
-// close is the manager's last event: the stream is over and nothing of it is held any more.
+// close sends the manager its last event: the stream has ended and nothing of it is kept any more.
 func (w *Window) close() {
 	w.stopTimer()
 	if w.manager == nil {
@@ -435,16 +481,17 @@ func (w *Window) close() {
 	}
 	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total, Length: -1, Now: w.c.now, RTT: w.c.minRTT}
 	if w.foreign {
-		w.ask(ev) // there is nothing left for it to break
+		// An error no longer matters: the window is closed.
+		w.ask(ev)
 	} else {
 		w.manager.Update(ev)
 	}
 	w.manager = nil
 }
 
-// appendUpdate appends the WINDOW_UPDATE for what was granted since the last one. RFC 9113 §6.9: an
-// increment is 2^31-1 at most. A window that a smaller initial size made negative can be owed more,
-// which takes a second frame.
+// appendUpdate appends the WINDOW_UPDATE for what was granted since the last one. An increment is
+// at most 2^31-1 (RFC 9113 §6.9). A window that became negative after a smaller initial size can
+// need more than that, and then takes a second frame.
 func (w *Window) appendUpdate(dst []byte) []byte {
 	n := w.pending
 	w.pending = 0
@@ -460,9 +507,9 @@ func (w *Window) appendUpdate(dst []byte) []byte {
 	return wire.AppendWindowUpdate(dst, w.StreamID(), int(n))
 }
 
-// Fixed is python hyper's manager: it brings the window back to Size when less than a quarter of it, or less
-// than 1,000 octets, is left, as data arrives, whether or not anybody reads it. Size is in octets, 65,535 where it is 0.
-// Use it as Config{WindowManager: Fixed{…}.New}.
+// Fixed is Python hyper's manager. As data arrives, it brings the window back to Size when less
+// than a quarter of it, or less than 1,000 bytes, is left. It does so whether or not the data is
+// read. Size is in bytes; 0 means 65,535. Use it as Config{WindowManager: Fixed{…}.New}.
 type Fixed struct{ Size int }
 
 // New is a WindowManagerFactory.
@@ -486,17 +533,20 @@ func (f Fixed) Update(ev WindowEvent) int {
 	return 0
 }
 
+// missing returns how much the window lacks of Size.
 func (f Fixed) missing(ev WindowEvent) int { return increment(int64(f.Size) - int64(ev.Credit)) }
 
-// increment is n as an answer of a manager, where an int may have 32 bits.
+// increment converts n to the increment of a manager, also where an int has 32 bits.
 func increment(n int64) int { return int(min(max(0, n), wire.MaxWindow)) }
 
-// Manual keeps windows of a set size that reopen as the caller reads: what the peer may send and what lies unread
-// never pass the size together. The window moves when half of it is free, and by one octet at most past the end of
-// a body whose length is known. Sizes are in octets: Stream for each stream, Connection for all of them together. Zero is
-// the default, 1 MiB and 64 MiB.
+// Manual keeps windows of a set size that reopen as the caller reads: what the peer may send and
+// what is unread never exceed the size together. The window moves when half of it is free. If the
+// length of a body is known, the window ends at most one byte after the end of the body. Stream is
+// the size for each stream and Connection the size for all streams together, in bytes; 0 means 1
+// MiB for Stream and 64 MiB for Connection.
 type Manual struct{ Stream, Connection int }
 
+// The sizes of Manual's windows by default.
 const (
 	defaultStreamWindow = 1 << 20
 	defaultConnWindow   = 64 << 20
@@ -513,11 +563,13 @@ func (m Manual) New(w *Window) WindowManager {
 	return consumptionWindow(m.Stream)
 }
 
-// defaultStreamManager has no state of its own: all streams share it, and none allocates one.
+// defaultStreamManager has no state: all streams share it, so that no stream allocates one.
 var defaultStreamManager WindowManager = consumptionWindow(defaultStreamWindow)
 
+// consumptionWindow is the manager of one of Manual's windows; its value is the size.
 type consumptionWindow int
 
+// Update implements WindowManager.
 func (size consumptionWindow) Update(ev WindowEvent) int {
 	gap := int64(size) - int64(ev.Credit) - int64(ev.Unread)
 	if gap < int64(size)/2 && ev.Kind != WindowOpened && ev.Kind != WindowStarved {
@@ -526,20 +578,22 @@ func (size consumptionWindow) Update(ev WindowEvent) int {
 	return max(0, ev.needed(increment(gap)))
 }
 
-// needed is what of a grant a body of known length can use: what is due of it, and one octet. Servers built on nghttp2
-// send END_STREAM on a frame of its own, and wait with that, too, while the window is 0 (RFC 9113 §6.9.1 lets
-// them send it, and no more).
+// needed returns the part of grant that the body can use. If its length is known, that is what is
+// still to come and one byte more. Servers built on nghttp2 send END_STREAM in a frame of its own,
+// and do not send that frame either while the window is 0, although RFC 9113 §6.9.1 allows it.
 func (ev WindowEvent) needed(grant int) int {
-	if ev.Length < 0 || ev.Length > math.MaxInt64/2 { // the latter never ends, and one more might be no int64
+	// A length above MaxInt64/2 means a body without end, and adding 1 could overflow.
+	if ev.Length < 0 || ev.Length > math.MaxInt64/2 {
 		return grant
 	}
 	return int(min(int64(grant), ev.Length+1-int64(ev.Credit)))
 }
 
-// RateLimited holds each stream to PerSecond octets a second on the mean, in bursts of at most Burst octets; the
-// connection's window is Manual's. A rate is only reached where Burst is at least twice what arrives in a round
-// trip, and only holds from the first octet where Config.InitialStreamWindow is at most Burst. Burst is a
-// quarter of a second's octets where it is 0.
+// RateLimited holds each stream to PerSecond bytes a second on average, in bursts of at most Burst
+// bytes. The connection's window is that of Manual. The rate is only reached if Burst is at least
+// twice what arrives in a round trip. It holds from the first byte only if
+// Config.InitialStreamWindow is at most Burst. A Burst of 0 means the bytes of a quarter of a
+// second.
 type RateLimited struct{ PerSecond, Burst int }
 
 // New is a WindowManagerFactory.
@@ -553,14 +607,16 @@ func (r RateLimited) New(w *Window) WindowManager {
 	return &rateLimiter{RateLimited: r, w: w}
 }
 
+// rateLimiter is the manager of one stream of RateLimited.
 type rateLimiter struct {
 	RateLimited
 	w    *Window
-	next time.Duration // before then nothing is granted
+	next time.Duration // nothing is granted before this time
 }
 
+// Update implements WindowManager.
 func (r *rateLimiter) Update(ev WindowEvent) int {
-	const catchUp = 125 * time.Millisecond // of time not used, how much may be made good later
+	const catchUp = 125 * time.Millisecond // how much unused time may be made up for later
 	debt := ev.needed(r.Burst - ev.Credit - ev.Unread)
 	if debt <= 0 || debt < r.Burst/4 && ev.Credit > 0 {
 		return 0

@@ -11,17 +11,19 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// init makes the simulator's clients those of this package.
 func init() { flowlab.New = newLab }
 
-// A lab is a connection of which only the flow control lives, in a simulator's time: see package flowlab. It has no
-// goroutine, so nothing locks.
+// A lab is the flow control of a connection in a simulator's time, without the rest of the
+// connection: see package flowlab. It has no goroutine and takes no lock.
 type lab struct {
 	c     *Conn
 	clock flowlab.Clock
-	ticks map[*Window]time.Duration // when WakeAfter's are due
-	spare []byte                    // the buffer that out will use next
+	ticks map[*Window]time.Duration // when the ticks of WakeAfter are due
+	spare []byte                    // the buffer that Output uses next
 }
 
+// newLab is flowlab.New.
 func newLab(config any, clock flowlab.Clock) (flowlab.Client, error) {
 	cfg, ok := config.(*Config)
 	if !ok {
@@ -45,12 +47,12 @@ func newLab(config any, clock flowlab.Clock) (flowlab.Client, error) {
 	return l, nil
 }
 
-// wakeAfter is Window.WakeAfter.
+// wakeAfter implements Window.WakeAfter.
 func (l *lab) wakeAfter(w *Window, d time.Duration) {
 	at := l.clock.Now() + d
 	l.ticks[w] = at
 	l.clock.After(d, func() {
-		if l.ticks[w] == at && w.manager != nil { // neither replaced nor closed
+		if l.ticks[w] == at && w.manager != nil { // it was neither replaced nor closed
 			delete(l.ticks, w)
 			l.c.readClockLocked()
 			w.update(WindowEvent{Kind: WindowTick})
@@ -58,6 +60,7 @@ func (l *lab) wakeAfter(w *Window, d time.Duration) {
 	})
 }
 
+// Open implements flowlab.Client.
 func (l *lab) Open() uint32 {
 	c := l.c
 	c.readClockLocked()
@@ -75,6 +78,7 @@ func (l *lab) Open() uint32 {
 	return s.id
 }
 
+// Headers implements flowlab.Client.
 func (l *lab) Headers(stream uint32, length int64) {
 	l.c.readClockLocked()
 	l.c.recvMessageLocked()
@@ -85,6 +89,7 @@ func (l *lab) Headers(stream uint32, length int64) {
 	}
 }
 
+// Data implements flowlab.Client.
 func (l *lab) Data(stream uint32, n int, end bool) error {
 	c := l.c
 	c.readClockLocked()
@@ -106,6 +111,7 @@ func (l *lab) Data(stream uint32, n int, end bool) error {
 	return c.err
 }
 
+// Read implements flowlab.Client.
 func (l *lab) Read(stream uint32, n int) {
 	c := l.c
 	c.readClockLocked()
@@ -121,12 +127,14 @@ func (l *lab) Read(stream uint32, n int) {
 	}
 }
 
+// Starve implements flowlab.Client.
 func (l *lab) Starve(stream uint32) {
 	if s := l.c.streams[stream]; s != nil && s.recvErr == nil {
 		s.starveLocked()
 	}
 }
 
+// SettingsAck implements flowlab.Client.
 func (l *lab) SettingsAck() error {
 	l.c.readClockLocked()
 	if err := l.c.recvSettingsAckLocked(); err != nil {
@@ -135,12 +143,14 @@ func (l *lab) SettingsAck() error {
 	return l.c.err
 }
 
+// Pong implements flowlab.Client.
 func (l *lab) Pong(data [8]byte) error {
 	l.c.readClockLocked()
 	h := wire.FrameHeader{Length: len(data), Type: wire.Ping, Flags: wire.Ack}
 	return l.c.recvPingLocked(&frame{FrameHeader: h, payload: data[:]})
 }
 
+// Output implements flowlab.Client.
 func (l *lab) Output() []byte {
 	c := l.c
 	c.applyGrantsLocked()
@@ -151,6 +161,7 @@ func (l *lab) Output() []byte {
 	return out
 }
 
+// Window implements flowlab.Client.
 func (l *lab) Window(stream uint32) (credit, unread int) {
 	w := &l.c.window
 	if stream != 0 {
@@ -163,4 +174,5 @@ func (l *lab) Window(stream uint32) (credit, unread int) {
 	return int(w.credit), int(w.unread)
 }
 
+// Err implements flowlab.Client.
 func (l *lab) Err() error { return l.c.err }
