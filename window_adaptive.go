@@ -5,43 +5,51 @@ import (
 	"time"
 )
 
-// Adaptive gives each stream the window that its reader and the path can use: about twice what really went through,
-// arrived and read, in a round trip. It begins with Initial, grows as fast as TCP's slow start while data comes faster and
-// the reader keeps up, and shrinks to what the reader takes; a stream that nobody reads keeps what it has. What one stream has
-// learned of the path serves the next: a new stream begins with its share. All streams together never hold more than
-// Budget. It is hyper's manager where Config.WindowManager is nil.
+// Adaptive gives each stream the window that its reader and the path can use: about twice the bytes
+// that arrived and were read in one round trip. A window begins with Initial. It grows as fast as
+// TCP's slow start while data arrives faster and the reader keeps up, and it shrinks to what the
+// reader takes. A stream that is not read keeps what it has. A new stream begins with its share of
+// what earlier streams have shown the path to need. All streams together never hold more than
+// Budget. Adaptive is the window manager if Config.WindowManager is nil.
 //
-// Streams that are never read leave the budget to those that are read. Adaptive sends SETTINGS with
-// a smaller INITIAL_WINDOW_SIZE where the initial windows of streams that were not read yet would
-// take more than half of Budget, or where such streams hold a tenth of it; from then on they get a
-// tenth in all. That is past 128 streams with the defaults. With few streams it announces
-// Config.InitialStreamWindow again, once in ten seconds at most. A stream that is read gets its
-// window by WINDOW_UPDATE. Streams that were read and are not read any more keep what they were
-// granted; an eighth of Budget is kept from them.
+// Streams that were never read leave most of the budget to those that are read. Adaptive sends
+// SETTINGS with a smaller INITIAL_WINDOW_SIZE if the initial windows of streams that were not read
+// yet would take more than half of Budget, or if such streams hold a tenth of it. From then on such
+// streams get a tenth in all. With the defaults this begins above 128 streams. When few streams are
+// left, Adaptive announces Config.InitialStreamWindow again, at most once in ten seconds. A stream
+// that is read gets its window by WINDOW_UPDATE. Streams that were read before and are not read any
+// more keep what they were granted, but they cannot get the last eighth of Budget.
 //
-// Initial is the size that a stream's window has at least, in octets, 256 KiB - 1 where it is 0, and takes no WINDOW_UPDATE
-// where Config.InitialStreamWindow announces as much. Budget is what all streams of the connection may hold unread
-// and be promised, in octets, 64 MiB where it is 0; the protocol's own start, 65,535, is its floor. It bounds the speed,
-// too: a path needs two bandwidth-delay products.
+// Initial is the smallest size of a stream's window, in bytes; 0 means 256 KiB - 1. It needs no
+// WINDOW_UPDATE if Config.InitialStreamWindow announces as much. Budget is what all streams of the
+// connection may hold unread and be promised, in bytes; 0 means 64 MiB. The connection's window
+// begins with 65,535 (RFC 9113 §6.9.2) even if Budget is less. Budget also limits the speed, because
+// a path needs two bandwidth-delay products.
 //
-// A request's Adaptive on a connection of Adaptive is the connection's, and its figures do not count. On a connection whose manager is
-// another one, or Adaptive behind a wrapper, each stream works for itself, with a Budget of its own.
+// If a request uses Adaptive on a connection that uses Adaptive, the connection's manager serves it
+// and the request's Initial and Budget are ignored. If the connection uses another manager, or a
+// wrapper of Adaptive, each stream is managed by itself, with a Budget of its own.
 type Adaptive struct{ Initial, Budget int }
 
+// The bounds and the defaults of Adaptive.
 const (
 	adaptiveInitial = 256<<10 - 1
 	adaptiveBudget  = 64 << 20
 
-	unknownRTT   = 100 * time.Millisecond // is assumed until there is a sample
-	shortestRTT  = 2 * time.Millisecond   // below, scheduling is what one measures
-	mostProbes   = 2                      // of a connection: servers count PINGs
-	probeAgain   = 30 * time.Second       // the first may have met a queue
-	smallestStep = 16 << 10               // a WINDOW_UPDATE for less costs more than it brings, unless the peer stands still
-	ahead        = 8                      // so many small responses in a row end the granting ahead
+	unknownRTT  = 100 * time.Millisecond // assumed until there is a sample
+	shortestRTT = 2 * time.Millisecond   // below it, scheduling delays dominate the measurement
+	mostProbes  = 2                      // on one connection, because servers count PINGs
+	probeAgain  = 30 * time.Second       // the first probe may have been delayed in a queue
+	// A WINDOW_UPDATE for less than smallestStep costs more than it gains, unless the peer is
+	// blocked.
+	smallestStep = 16 << 10
+	// After ahead small responses in a row, streams get no credit ahead of their own need.
+	ahead = 8
 
 	smallestInitial = 1 << 10 // no smaller initial window is announced, except 0
 	smallestWindow  = 4 << 10 // of a stream that is read, however many there are
-	raiseAfter      = 10 * time.Second
+	// The announced initial window grows at most once in raiseAfter.
+	raiseAfter = 10 * time.Second
 )
 
 // New is a WindowManagerFactory.
@@ -57,6 +65,8 @@ func (a Adaptive) New(w *Window) WindowManager {
 	return path.stream(w)
 }
 
+// newPath returns an adaptivePath for w: the connection's window, or that of a stream that is managed
+// by itself.
 func (a Adaptive) newPath(w *Window) *adaptivePath {
 	return &adaptivePath{
 		initial: or(max(0, a.Initial), max(adaptiveInitial, w.c.cfg.InitialStreamWindow)),
@@ -68,31 +78,31 @@ func (a Adaptive) newPath(w *Window) *adaptivePath {
 	}
 }
 
-// An adaptivePath is what the streams of a connection know together. It is the connection's manager: that window
-// is nothing but the budget.
+// An adaptivePath is the state that the streams of a connection share. It is also the manager of
+// the connection's window, whose size is the budget.
 type adaptivePath struct {
 	initial, budget int
 
-	alone   bool  // it serves one stream, which tells it what the connection's window would
+	alone   bool  // it serves one stream, which forwards its own events
 	known   bool  // rtt was measured
-	growing bool  // the round trips bring more and more
-	probes  uint8 // that were sent
+	growing bool  // more data comes with each round trip
+	probes  uint8 // the number of probes sent
 	dice    uint32
 
 	rtt    time.Duration // the shortest measured, within bounds
 	probed time.Duration // when the last probe was sent
 	meter  meter         // of all streams together
-	best   [2]int        // the largest mean of a round trip in these 16, and in the 16 before
-	turn   time.Duration // when best moves on
+	best   [2]int        // the largest mean of a round trip, in the current 16 and in the 16 before
+	turn   time.Duration // when the next 16 round trips begin
 	need   int           // what the path can use: about two bandwidth-delay products
 	unread int
 
-	// The round trip may have grown. Where a sender stopped at the end of a window, the time from the WINDOW_UPDATE that set
-	// it going again to what it sent then is one.
-	heard     time.Duration // when the last DATA came
-	gap       time.Duration // between DATA, on the mean
-	quietFrom time.Duration // the last silence after DATA, longer than a gap should be
-	loops     int           // measured since the round trip was judged
+	// These fields find out whether the round trip has become longer. If a sender had to stop at
+	// the end of a window, the time from our WINDOW_UPDATE to the next DATA is a round trip.
+	heard     time.Duration // when the last DATA arrived
+	gap       time.Duration // the mean time between DATA frames
+	quietFrom time.Duration // when the last silence began that was longer than such a gap should be
+	loops     int           // round trips measured since rtt was last checked
 	loop      time.Duration // the shortest of them
 
 	open    *adaptiveStream // streams that may still receive, linked by next
@@ -100,13 +110,13 @@ type adaptivePath struct {
 	shared  int             // the share that all of them were given last
 	deep    int             // above 0: one of the last responses needed more than initial
 
-	// Streams that were never read. What they may hold is bounded by the initial window: see
-	// initialFor.
+	// These fields count the streams that were never read. The initial window bounds what they may
+	// hold: see initialFor.
 	top       int           // INITIAL_WINDOW_SIZE as configured
-	announced int           // INITIAL_WINDOW_SIZE as sent last; below top while many streams are open
+	announced int           // INITIAL_WINDOW_SIZE as last sent; less than top while many streams are open
 	raised    time.Duration // when announced last grew
 	unused    int           // open streams that were never read
-	held      int           // octets unread on streams that were never read, open or not
+	held      int           // unread bytes of streams that were never read, open or not
 	fresh     int           // streams opened since the last write
 	ahead     int           // granted to open streams that were never read, beyond their initial window
 
@@ -124,7 +134,7 @@ func (p *adaptivePath) Update(ev WindowEvent) int {
 	return max(0, gap)
 }
 
-// hear takes in what an event says about the path.
+// hear updates the path with what an event tells about it.
 func (p *adaptivePath) hear(ev *WindowEvent) {
 	p.unread = ev.Unread
 	if !p.known && ev.RTT > 0 {
@@ -144,7 +154,7 @@ func (p *adaptivePath) hear(ev *WindowEvent) {
 	}
 }
 
-// probe asks for a sample once the round trip matters.
+// probe sends a PING for a sample when the round trip begins to matter.
 func (p *adaptivePath) probe(w *Window, now time.Duration) {
 	if p.probes == 0 || p.probes < mostProbes && now-p.probed >= probeAgain {
 		if w.ProbeRTT() {
@@ -154,7 +164,7 @@ func (p *adaptivePath) probe(w *Window, now time.Duration) {
 	}
 }
 
-// listen notes when nothing came for a while.
+// listen is called when DATA arrives. It notes whether there was a silence before.
 func (p *adaptivePath) listen(now time.Duration) {
 	gap := now - p.heard
 	if gap > p.rtt/4 && gap > 4*p.gap {
@@ -164,8 +174,8 @@ func (p *adaptivePath) listen(now time.Duration) {
 	p.heard = now
 }
 
-// measure takes a round trip that a stream has found in its own flow. When each stream had the chance of two, and the shortest is
-// clearly longer than the round trip we count in, it is that which has changed.
+// measure takes a round trip that a stream measured from its own DATA. Once there are two for each
+// stream, the shortest of them replaces rtt if it is clearly longer: then the path has changed.
 func (p *adaptivePath) measure(loop time.Duration) {
 	if p.loops == 0 || loop < p.loop {
 		p.loop = loop
@@ -178,7 +188,8 @@ func (p *adaptivePath) measure(loop time.Duration) {
 	}
 }
 
-// uneven takes a few octets off a grant, so that a frame that ends where a window ends does so because the sender had to.
+// uneven makes a grant smaller by a few pseudo-random bytes. If a frame ends where such a window
+// ends, it does so because the sender had to stop there, not by chance.
 func (p *adaptivePath) uneven(grant int) int {
 	if grant < smallestStep {
 		return grant
@@ -187,7 +198,7 @@ func (p *adaptivePath) uneven(grant int) int {
 	return grant - int(p.dice>>23)
 }
 
-// learn finds the path's need.
+// learn computes what the path needs.
 func (p *adaptivePath) learn(now time.Duration) {
 	through, before := p.meter.through()
 	if now >= p.turn {
@@ -202,7 +213,7 @@ func (p *adaptivePath) learn(now time.Duration) {
 	}
 }
 
-// share is what each stream gets where nothing is known of it.
+// share returns the window of a stream of which nothing is known yet.
 func (p *adaptivePath) share() int {
 	if p.streams <= 1 {
 		return p.need
@@ -210,35 +221,40 @@ func (p *adaptivePath) share() int {
 	return min(p.need, p.budget) / p.streams
 }
 
-// outgrows reports whether a response may need more than its initial window, judged by what came so far. It cannot wait for half of
-// the window: a sender in slow start has sent twice what we see when our grant reaches it, and writes as much again into its socket.
+// outgrows reports whether a response may need more than its initial window, judged by the bytes
+// that came so far. It does not wait for half of the window: when our grant reaches a sender in
+// slow start, that sender has already sent twice what we see, and has written as much again into
+// its socket.
 func (p *adaptivePath) outgrows(total int64) bool { return 4*total >= int64(p.initial) }
 
-// limit is what one stream may have: what is left of seven eighths of the budget, or a quarter of
-// all that is left. So streams that had large windows and are not read any more leave something to
-// the others. What lies unread on streams that were never read comes out of the last eighth.
+// limit returns what one stream may have: what is left of seven eighths of the budget, or a quarter
+// of all that is left, whichever is more. So streams that had large windows and are not read any
+// more leave something to the others. The unread bytes of streams that were never read count
+// against the last eighth.
 func (p *adaptivePath) limit() int {
 	return max(p.budget/8*7-(p.unread-p.held), (p.budget-p.unread)/4, p.fair())
 }
 
-// fair is the window of a stream that is read, before the path is known to need more: initial, or
-// less where so many streams are read that their windows would take more than half of what is left.
+// fair returns the window of a stream that is read, before the path is known to need more. That is
+// initial, or less if so many streams are read that their windows would take more than half of what
+// is left.
 func (p *adaptivePath) fair() int {
 	left := p.budget - p.unread
-	n := max(p.streams-p.unused, p.streams/4) // of those that were not read, some will be
+	n := max(p.streams-p.unused, p.streams/4) // some of those that were not read yet will be
 	if n <= 1 || 2*n*p.initial <= left {
 		return p.initial
 	}
 	return min(p.initial, max(left/(2*n), smallestWindow))
 }
 
-// initialFor returns the initial window to announce before one more stream is opened; pushes is the
+// initialFor returns the initial window to announce before one more stream is opened. pushes is the
 // number of promised streams that may have no manager yet.
 //
-// A stream that is never read holds its initial window, and the credit cannot be taken back. While
-// the initial windows of all such streams fit half of the budget and little of it is used, the
-// initial window stays as configured. Past that it is halved until what such streams hold, and what
-// they may still receive, fits a tenth: a stream that is read keeps at least nine tenths.
+// A stream that is never read holds its initial window, and that credit cannot be taken back. The
+// initial window stays as configured while the initial windows of all such streams fit in half of
+// the budget and little of it is used. Beyond that it is halved until a tenth of the budget is
+// enough for what such streams hold and what they may still receive. Streams that are read keep at
+// least nine tenths.
 func (p *adaptivePath) initialFor(pushes int, now time.Duration) int {
 	n, size := p.unused+pushes+1, p.announced
 	tenth := p.budget / 10
@@ -254,8 +270,8 @@ func (p *adaptivePath) initialFor(pushes int, now time.Duration) int {
 	return size
 }
 
-// halved is the next smaller initial window. Below smallestInitial it is 0, and a stream gets its
-// window when it is read.
+// halved returns the next smaller initial window. Below smallestInitial it is 0, and a stream gets
+// its window when it is read.
 func halved(size int) int {
 	if size /= 2; size < smallestInitial {
 		return 0
@@ -263,9 +279,9 @@ func halved(size int) int {
 	return size
 }
 
-// higher is the initial window for n streams that were never read, where they may hold more than is
-// announced. It stays as it is unless it can grow to four times the size. Servers count SETTINGS,
-// so it grows once in raiseAfter at most.
+// higher returns the initial window for n streams that were never read, when they may hold more
+// than is announced. The size only grows to the configured one, or to four times the announced one
+// or more. Servers count SETTINGS, so it grows at most once in raiseAfter.
 func (p *adaptivePath) higher(n int, now time.Duration) int {
 	if p.announced == p.top || p.raised != 0 && now-p.raised < raiseAfter {
 		return p.announced
@@ -281,8 +297,8 @@ func (p *adaptivePath) higher(n int, now time.Duration) int {
 	return p.announced
 }
 
-// announce takes a new initial window into the books. A smaller one takes its difference from all
-// open streams (RFC 9113 §6.9.2): those that are read get it back, and do not stop.
+// announce records a new initial window. A smaller one takes the difference from all open streams
+// (RFC 9113 §6.9.2). Those that are read get it back at once, so that they do not stop.
 func (p *adaptivePath) announce(size int, now time.Duration) {
 	shift := p.announced - size
 	p.announced = size
@@ -297,23 +313,23 @@ func (p *adaptivePath) announce(size int, now time.Duration) {
 	}
 }
 
-// handOut raises all streams that wait for their data to their share, ahead of their own need.
+// handOut raises the windows of all streams that wait for data to their share, before they ask.
 func (p *adaptivePath) handOut() { p.handOutTo(p.share(), p.streams) }
 
-// welcome does so for the streams that were opened since the last write: the WINDOW_UPDATEs follow
-// the requests. Only where responses have been of a size to need it.
+// welcome does so for the streams that were opened since the last write, so that the WINDOW_UPDATEs
+// follow the requests. It does nothing unless recent responses were large enough to need it.
 func (p *adaptivePath) welcome() {
 	fresh := p.fresh
 	if p.fresh = 0; p.deep > 0 && !p.alone {
 		share := p.share()
-		if fresh > 1 { // they are not served alike
+		if fresh > 1 { // servers do not serve them equally
 			share = min(share/4*7, p.budget/p.streams/16*17)
 		}
 		p.handOutTo(share, fresh)
 	}
 }
 
-// handOutTo raises the n streams that were opened last.
+// handOutTo raises the windows of the n streams that were opened last.
 func (p *adaptivePath) handOutTo(share, n int) {
 	share = min(share, p.budget-p.unread)
 	if share <= p.initial {
@@ -337,10 +353,10 @@ func (p *adaptivePath) handOutTo(share, n int) {
 	}
 }
 
-// forgetSpares gives back what served streams that are over.
+// forgetSpares drops the managers and meters of ended streams that are kept for reuse.
 func (p *adaptivePath) forgetSpares() { p.spareStreams, p.spareMeters = nil, nil }
 
-// stream makes the manager of one stream. Those of streams that are over serve again.
+// stream returns the manager of one stream. It reuses those of ended streams.
 func (p *adaptivePath) stream(w *Window) *adaptiveStream {
 	s := p.spareStreams
 	if s == nil {
@@ -355,22 +371,25 @@ func (p *adaptivePath) stream(w *Window) *adaptiveStream {
 // An adaptiveStream is the manager of one stream's window.
 type adaptiveStream struct {
 	path       *adaptivePath
-	w          *Window      // nil: it is over
-	meter      *streamMeter // nil: nothing came yet, or all that will come fits the window
+	w          *Window      // nil: the stream has ended
+	meter      *streamMeter // nil: no data yet, or the window fits the whole body
 	prev, next *adaptiveStream
 
-	held  int32 // octets unread, used: the stream was read, and they are not counted
+	// held is the number of unread bytes, or used: the stream was read and nothing is counted.
+	held  int32
 	ahead int32 // granted beyond the initial window before it was read
 }
 
-// used is the value of held of a stream that was read.
+// used is the value of held for a stream that was read.
 const used = -1
 
+// isOpen reports whether the stream is in the list of open streams.
 func (s *adaptiveStream) isOpen() bool { return s.prev != nil || s.path.open == s }
 
+// used reports whether the stream was read.
 func (s *adaptiveStream) used() bool { return s.held == used }
 
-// hold counts what lies unread on a stream that was never read.
+// hold counts the unread bytes of a stream that was never read.
 func (s *adaptiveStream) hold(unread int) {
 	if s.used() {
 		return
@@ -394,9 +413,9 @@ func (s *adaptiveStream) use() {
 	s.held, s.ahead = used, 0
 }
 
-// mayHaveAhead is how much of a grant a stream may get before anything of it was read. All such
-// streams together get at most half of the budget while others are read, and nothing while even
-// initial windows are too much.
+// mayHaveAhead returns how much of a grant a stream may get before anything of it was read. All
+// such streams together get at most half of the budget while others are read. They get nothing
+// while even their initial windows are reduced.
 func (s *adaptiveStream) mayHaveAhead(grant int) int {
 	p := s.path
 	if s.used() {
@@ -412,6 +431,7 @@ func (s *adaptiveStream) mayHaveAhead(grant int) int {
 	return min(grant, min(most, p.need/2*3)-p.ahead)
 }
 
+// grantedAhead counts n bytes granted to a stream that was never read.
 func (s *adaptiveStream) grantedAhead(n int) {
 	if !s.used() {
 		s.ahead += int32(n)
@@ -455,10 +475,11 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 	return 0
 }
 
-// fits reports whether a body of known length needs no more than is granted, its END_STREAM included.
+// fits reports whether a body of known length needs no more than is granted, including its
+// END_STREAM.
 func (ev *WindowEvent) fits() bool { return ev.Length >= 0 && ev.Length < int64(ev.Credit) }
 
-// enter counts the stream in.
+// enter adds the stream to the open streams.
 func (s *adaptiveStream) enter(ev *WindowEvent) int {
 	p := s.path
 	if s.next = p.open; s.next != nil {
@@ -472,6 +493,7 @@ func (s *adaptiveStream) enter(ev *WindowEvent) int {
 	return 0
 }
 
+// arrive counts DATA of the stream.
 func (s *adaptiveStream) arrive(ev *WindowEvent) {
 	p := s.path
 	s.hold(ev.Unread)
@@ -498,8 +520,8 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 	}
 }
 
-// resume is the first DATA behind the end of an announced window. It measures a round trip if the sender had to wait there, and
-// not for our reader.
+// resume handles the first DATA after the end of an announced window. It measures a round trip if
+// the sender had to wait for a WINDOW_UPDATE there, and the reason was not our reader.
 func (s *adaptiveStream) resume(ev *WindowEvent) {
 	p, m := s.path, s.meter
 	waited := p.quietFrom >= m.wall
@@ -510,16 +532,16 @@ func (s *adaptiveStream) resume(ev *WindowEvent) {
 	m.wall = 0
 }
 
-// size finds how large the window should be, and answers what is missing.
+// size computes how large the window should be, and returns what it lacks.
 func (s *adaptiveStream) size(ev *WindowEvent) int {
 	p := s.path
 	floor := s.floor(ev)
 	need := 0
-	if s.meter != nil && 4*ev.Total >= int64(floor) { // a response that fits should cost nothing
+	if s.meter != nil && 4*ev.Total >= int64(floor) { // a small response should cost nothing
 		through, before := s.meter.through()
 		var growing bool
 		if need, growing = s.meter.need(through, before); growing && !p.growing {
-			need = through + before // it only takes from the others
+			need = through + before // this stream grows at the cost of the others
 		}
 	}
 	target := floor
@@ -548,9 +570,9 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	return n
 }
 
-// floor is the window that the stream gets whatever the path needs. Where a smaller initial window
-// than the configured one is announced, a stream keeps that until it is read and a quarter of it
-// came.
+// floor returns the window that the stream gets even if the path needs less. If a smaller initial
+// window than the configured one is announced, that is the announced one until the stream is read
+// and a quarter of it has arrived.
 func (s *adaptiveStream) floor(ev *WindowEvent) int {
 	p := s.path
 	if p.announced < p.top && ev.Kind != WindowStarved && (!s.used() || 4*ev.Total < int64(p.announced)) {
@@ -559,7 +581,7 @@ func (s *adaptiveStream) floor(ev *WindowEvent) int {
 	return p.fair()
 }
 
-// leave takes the stream out of those that share.
+// leave removes the stream from the open streams. The others may get a larger share.
 func (s *adaptiveStream) leave() {
 	if !s.isOpen() {
 		return
@@ -584,6 +606,7 @@ func (s *adaptiveStream) leave() {
 	}
 }
 
+// over ends the manager of a closed stream of total bytes, and keeps it for another stream.
 func (s *adaptiveStream) over(total int64) {
 	p := s.path
 	s.hold(0)
@@ -598,6 +621,7 @@ func (s *adaptiveStream) over(total int64) {
 	p.spareStreams = s
 }
 
+// takeMeter returns an empty meter, reusing that of an ended stream.
 func (p *adaptivePath) takeMeter() *streamMeter {
 	m := p.spareMeters
 	if m == nil {
@@ -608,45 +632,51 @@ func (p *adaptivePath) takeMeter() *streamMeter {
 	return m
 }
 
-// A meter measures what goes through a window in a round trip: it counts in quarters of one.
+// A meter measures what goes through a window in a round trip. It counts in quarters of a round
+// trip.
 type meter struct {
-	arrived, consumed int           // in the quarter that is running
-	ends              time.Duration // of that quarter
-	past              [8]quarter    // the two round trips before it, the last quarter first
-	filled            uint8         // how many of past there are
+	arrived, consumed int           // in the current quarter
+	ends              time.Duration // the end of the current quarter
+	past              [8]quarter    // the two round trips before it, the latest quarter first
+	filled            uint8         // how many of past are in use
 
-	// Sums over past, of the last three and four, and of the four before.
+	// Sums over past: of the last three quarters, of the last four, and of the four before.
 	three, four, before quarter
 }
 
+// A quarter is what arrived and was consumed in a quarter of a round trip.
 type quarter struct{ arrived, consumed uint32 }
 
-// A streamMeter knows the ends of its stream's windows, too.
+// A streamMeter is a meter that also knows where the windows of its stream ended.
 type streamMeter struct {
 	meter
 
-	wall          time.Duration // when DATA came that ends where a window ended, 0: there was more
-	marks         [16]mark      // ends of windows, as announced: a ring
-	made, reached uint8         // their number, and how many of them DATA has passed
+	// wall is when DATA came that ends where a window ended. It is 0 once more DATA came.
+	wall          time.Duration
+	marks         [16]mark // the ends of windows as announced; a ring
+	made, reached uint8    // how many marks were made, and how many of them DATA has passed
 
 	spare *streamMeter
 }
 
-// A mark is the end of a window, in octets of the stream, and when it was announced, in markTime, both of them modulo 2^32.
+// A mark is the end of a window in bytes of the stream, and the time when it was announced in units
+// of markTime. Both are modulo 2^32.
 type mark struct{ limit, at uint32 }
 
+// markTime is the unit of time in a mark.
 const markTime = 16 * time.Microsecond
 
-// announce notes the end of a window.
+// announce records the end of a window.
 func (m *streamMeter) announce(limit int64, now time.Duration) {
 	if int(m.made-m.reached) == len(m.marks) {
-		m.reached++ // the oldest is forgotten
+		m.reached++ // forget the oldest
 	}
 	m.marks[int(m.made)%len(m.marks)] = mark{uint32(limit), uint32(now / markTime)}
 	m.made++
 }
 
-// reach passes the marks that DATA up to total has reached, and reports whether it ends at one.
+// reach passes the marks that DATA up to total has reached, and reports whether the DATA ends at
+// one of them.
 func (m *streamMeter) reach(total int64) bool {
 	for m.reached != m.made {
 		beyond := int32(uint32(total) - m.marks[int(m.reached)%len(m.marks)].limit)
@@ -661,7 +691,7 @@ func (m *streamMeter) reach(total int64) bool {
 	return false
 }
 
-// answered is how long ago the first window was announced that DATA has not passed.
+// answered returns how long ago the first window was announced whose end DATA has not passed.
 func (m *streamMeter) answered(now time.Duration) (ago time.Duration, ok bool) {
 	if m.reached == m.made {
 		return 0, false
@@ -669,13 +699,14 @@ func (m *streamMeter) answered(now time.Duration) (ago time.Duration, ok bool) {
 	return time.Duration(uint32(now/markTime)-m.marks[int(m.reached)%len(m.marks)].at) * markTime, true
 }
 
-// at moves the meter to the time now. After a pause of four round trips it begins anew.
+// at moves the meter to the time now. After a pause of four round trips it starts again from zero.
 func (m *meter) at(now, rtt time.Duration) {
 	if now >= m.ends {
 		m.advance(now, rtt/4)
 	}
 }
 
+// advance ends the quarters that are over at the time now; length is that of a quarter.
 func (m *meter) advance(now, length time.Duration) {
 	if m.ends == 0 || now-m.ends > 16*length {
 		m.past, m.filled = [8]quarter{}, 0
@@ -695,8 +726,10 @@ func (m *meter) advance(now, length time.Duration) {
 	m.before = sum(m.past[4:])
 }
 
+// clamp32 limits n so that a sum of eight fits a uint32.
 func clamp32(n int) uint32 { return uint32(min(n, math.MaxUint32/8)) }
 
+// sum adds the quarters of list.
 func sum(list []quarter) (s quarter) {
 	for _, q := range list {
 		s.arrived += q.arrived
@@ -705,16 +738,18 @@ func sum(list []quarter) (s quarter) {
 	return s
 }
 
-// through is what arrived and was consumed, whichever is less, in the last round trip (up to this instant, if that is more) and
-// in the one before.
+// through returns what arrived and was consumed, whichever is less, in the last round trip and in
+// the one before. If the last three quarters and the current one have more than the last round
+// trip, they count instead.
 func (m *meter) through() (last, before int) {
 	arrived := max(int(m.four.arrived), int(m.three.arrived)+m.arrived)
 	consumed := max(int(m.four.consumed), int(m.three.consumed)+m.consumed)
 	return min(arrived, consumed), int(min(m.before.arrived, m.before.consumed))
 }
 
-// need is the window that such a flow can use. What grows may be twice as much in the next round trip, and be seen one
-// later: three times. What does not gets twice the mean: after a loss nothing comes, then double.
+// need returns the window that such a flow can use. A growing flow may double in the next round
+// trip, and that is seen one round trip later, so it gets three times what came last. Another flow
+// gets twice the mean: after a loss nothing comes for a round trip, and then twice as much.
 func (m *meter) need(last, before int) (need int, growing bool) {
 	if 4*last > 5*before && (4*before >= last || m.filled < uint8(len(m.past))) {
 		return 3 * last, true
