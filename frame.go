@@ -15,95 +15,110 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A frame is one step of what the peer sends: a whole control frame, a whole field section with its
-// CONTINUATIONs joined and decoded, or a part of a DATA frame. Its slices lie in the reader's memory
-// and hold until the next call of next.
+// A frame is one unit of what the peer sends, as next returns it: a whole control frame, a whole
+// field section with its CONTINUATION frames joined and decoded, or a part of a DATA frame. Its
+// slices point into the reader's memory and are valid until the next call of next.
 type frame struct {
-	wire.FrameHeader // of a field section: of its first frame
+	wire.FrameHeader // the first frame of a field section
 	payload          []byte
 
-	// DATA arrives in as many parts as the socket makes of it, so that no frame needs a buffer of its size.
+	// DATA is returned in the parts in which the socket delivers it, so that no frame needs a
+	// buffer of its own size.
 	first, last bool
-	inBlock     bool // payload is what lies in the reader's block
-	padding     int  // octets that count for flow control and carry nothing; in the first part
+	inBlock     bool // payload is in the reader's block
+	padding     int  // padding and its length byte, which only flow control counts; in the first part
 
-	fields   []Field // HEADERS, PUSH_PROMISE
-	head     *responseHead
-	oversize int64  // not zero: the list's size, which is over the limit; fields has been cut
-	promised uint32 // PUSH_PROMISE
+	fields []Field // of HEADERS and PUSH_PROMISE
+	head   *responseHead
+	// oversize is the size of a list that exceeds the limit, and 0 for another list. fields is cut
+	// off then.
+	oversize int64
+	promised uint32 // of PUSH_PROMISE
 }
 
-// isInterim reports whether the field section is an interim response's.
+// isInterim reports whether the field section belongs to an interim response.
 func (f *frame) isInterim() bool {
 	return f.oversize == 0 && f.head.status >= minStatus && f.head.status < 200
 }
 
-// A read buffer is one of these sizes; a larger control frame is read into one of its own.
+// A read buffer has one of these sizes. A control frame that is larger is read into a buffer of its
+// own size.
 const (
 	minReadBuffer = 512
-	maxReadBuffer = 64 << 10 // a busy connection's grows to this
+	maxReadBuffer = 64 << 10 // the buffer of a busy connection grows to this size
 
-	readBufferStep = 8 // between sizes
+	readBufferStep = 8 // the ratio of one size to the next
 )
 
+// readSizes are the sizes of read buffers, in ascending order.
 var readSizes = [...]int{minReadBuffer, readBufferStep * minReadBuffer, readBufferStep * readBufferStep * minReadBuffer, maxReadBuffer}
 
-// readPools are the buffers that no reader needs for now.
+// readPools hold the buffers that no reader uses, by size.
 var readPools [len(readSizes)]sync.Pool // of *[]byte
 
-// The payload of a DATA frame that is larger than a block is read to where it can stay, block by block. Smaller frames come through the read
-// buffer, many at once: to read the header of each by itself costs as much as a copy.
+// The sizes of the blocks that hold DATA. The payload of a DATA frame that is larger than a block
+// is read directly into the block in which it stays. Smaller frames are read through the read
+// buffer, many at once, because to read each header separately costs as much as to copy the
+// payload.
 const (
 	maxBlock = 64 << 10
-	tlsBlock = 16 << 10 // a record, which is what one read brings
+	tlsBlock = 16 << 10 // a TLS record, which is what one read returns
 )
 
-const fewFields = 8 // lists of fields begin with room for so many
+// fewFields is the initial capacity of a list of fields.
+const fewFields = 8
 
-// A frameReader finds frames in a stream of octets. It is owned by readLoop.
+// A frameReader reads frames from the bytes of a connection. It is owned by readLoop.
 type frameReader struct {
 	src    io.Reader
-	onRead func(octets int)                             // after each read of the socket
-	trace  func(h wire.FrameHeader, p []byte, f Header) // nil: nobody looks
+	onRead func(octets int)                             // called after each read of the socket
+	trace  func(h wire.FrameHeader, p []byte, f Header) // nil if no trace is wanted
 
 	buf    []byte
 	r, w   int     // buf[r:w] is read and not parsed
-	pooled *[]byte // buf, where it is of a pool
+	pooled *[]byte // buf if it belongs to a pool, else nil
 
-	// These share two words; an idle connection has little else.
-	size       uint8                // which of readSizes the traffic asks for
-	idle       uint8                // reads in a row that needed little of buf
-	quiet      bool                 // the next header may be long in coming: nobody needs a buffer until then
-	direct     bool                 // the DATA frame is read into block, and the header behind it by itself
-	mustShrink bool                 // the peer knows of a smaller compression table, and its next block must say so
+	// These fields take two words, because an idle connection keeps little more than this.
+	size uint8 // the index in readSizes that suits the traffic
+	idle uint8 // successive reads that needed little of buf
+	// quiet: the next header may take long to arrive, and no buffer is kept until then.
+	quiet bool
+	// direct: the DATA frame is read into block, and the header that follows it is read separately.
+	direct bool
+	// mustShrink: the peer has acknowledged a smaller compression table, and its next block must
+	// begin with an update of the size.
+	mustShrink bool
 	trim       bool                 // Config.TrimBlanks
-	begun      bool                 // the peer's first octets may be HTTP/2
-	small      [wire.HeaderLen]byte // for a header that is read by itself
+	begun      bool                 // the peer's first bytes can be HTTP/2
+	small      [wire.HeaderLen]byte // for a header that is read separately
 
 	data    wire.FrameHeader // the DATA frame in progress
-	left    int              // octets of it still to hand out
-	skip    int              // octets to pass over behind those: padding, payloads nobody reads
-	maxSize int              // SETTINGS_MAX_FRAME_SIZE, ours
+	left    int              // its bytes that were not returned yet
+	skip    int              // bytes to skip after those: padding, and payloads that are not used
+	maxSize int              // our SETTINGS_MAX_FRAME_SIZE
 
-	block     *buffer.Block // nil: there is none at hand
-	blockSize int           // of the largest
+	block     *buffer.Block // nil if there is none now
+	blockSize int           // the largest size of a block
 
 	dec       *hpack.Decoder
 	tableSize uint64 // the largest dynamic table that we announced
-	allowed   uint64 // the largest that the peer may use now: until it acknowledges, it need not know
-	peerTable uint64 // what the peer's blocks said last
+	// allowed is the largest table that the peer may use now. Until it acknowledges our SETTINGS it
+	// may use the earlier size.
+	allowed   uint64
+	peerTable uint64 // the size that the peer's blocks set last
 	sectionReader
 	fragments []byte // of a field block, joined
 	decoded   []Field
 	parsed    responseHead
-	last      *knownBlock[Field] // the last block, if it is known
-	fields    []Field            // of the last block: decoded, or a known one's
-	head      *responseHead      // of fields
+	last      *knownBlock[Field] // the last block if it is known, else nil
+	fields    []Field            // of the last block: decoded now, or those of a known block
+	head      *responseHead      // what fields say
 	listSize  int64
 	table     uint64 // counts the changes of the compression table
 	known     knownBlocks[Field]
 }
 
+// newFrameReader returns a reader of the frames that src delivers.
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 	r := &frameReader{
 		src:       src,
@@ -120,15 +135,15 @@ func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 	return r
 }
 
-// settingsAcked: from here on the peer knows the table size that we announced (RFC 9113 §4.3.1).
+// settingsAcked notes that the peer knows the table size that we announced (RFC 9113 §4.3.1).
 func (r *frameReader) settingsAcked() {
 	r.allowed = r.tableSize
 	r.mustShrink = r.peerTable > r.allowed
-	r.table++ // what was a good block may be none now
+	r.table++ // a block that was valid before may be invalid now
 }
 
-// next returns the next frame. A *wire.Error of a stream leaves the reader behind that frame, whose
-// header is returned with it, ready to go on; any other error is the end.
+// next returns the next frame. After a *wire.Error of a stream the reader has skipped that frame,
+// returns its header, and can go on. Any other error is final.
 func (r *frameReader) next() (f frame, err error) {
 	r.freeSectionMemory()
 	if r.left > 0 {
@@ -148,7 +163,7 @@ func (r *frameReader) next() (f frame, err error) {
 		r.traced(h, p, nil)
 		return frame{FrameHeader: h, payload: p}, err
 	case wire.Continuation:
-		// RFC 9113 §6.10: CONTINUATION follows nothing but a field block without END_HEADERS.
+		// RFC 9113 §6.10: CONTINUATION only follows a field block without END_HEADERS.
 		return f, &wire.Error{Code: wire.ProtocolError, Reason: "CONTINUATION without a field block to continue"}
 	}
 	if h.Type == wire.Origin && h.Length <= maxOriginFrame {
@@ -156,13 +171,13 @@ func (r *frameReader) next() (f frame, err error) {
 		r.traced(h, p, nil)
 		return frame{FrameHeader: h, payload: p}, err
 	}
-	// PRIORITY means nothing any more, and §5.5: unknown types are ignored.
+	// PRIORITY is deprecated (RFC 9113 §5.3.2), and unknown types are ignored (§5.5).
 	r.skip = h.Length
 	r.traced(h, nil, nil)
 	return frame{FrameHeader: h}, nil
 }
 
-// more reports whether next has something to return without reading the socket.
+// more reports whether next can return something without reading the socket.
 func (r *frameReader) more() bool {
 	p := r.buf[r.r:r.w]
 	if r.left > 0 {
@@ -173,17 +188,17 @@ func (r *frameReader) more() bool {
 	}
 	h := wire.ParseFrameHeader(p)
 	switch h.Type {
-	case wire.Data: // its first part goes out at once, but padding is counted first
+	case wire.Data: // its first part is returned at once, but needs the length of the padding
 		return !h.Flags.Has(wire.Padded) || len(p) > wire.HeaderLen
 	case wire.Headers, wire.PushPromise:
 		if !h.Flags.Has(wire.EndHeaders) {
-			return false // who knows when CONTINUATION comes
+			return false // it is unknown when CONTINUATION comes
 		}
 	}
 	return len(p)-wire.HeaderLen >= h.Length
 }
 
-// header reads the next frame's header and judges it.
+// header reads and checks the next frame's header.
 func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	for r.skip > 0 {
 		if err := r.fill(1); err != nil {
@@ -212,9 +227,9 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	return h, nil
 }
 
-// begin reads the header of the peer's first frame, and judges its octets before anything is made
-// of them: what another protocol says reads as a frame of some megabytes, or as none, if less than
-// a header comes.
+// begin reads the header of the peer's first frame, and checks the bytes before they are parsed as
+// a frame. Bytes of another protocol would look like a frame of some megabytes, or like none if
+// less than a header arrives.
 func (r *frameReader) begin() error {
 	for n := 1; n <= wire.HeaderLen; n = r.w - r.r + 1 {
 		err := r.fill(n)
@@ -231,8 +246,7 @@ func (r *frameReader) begin() error {
 	return nil
 }
 
-// The octets with which a TLS record begins (RFC 8446 §5.1): its type, and the first of its
-// version.
+// The first bytes of a TLS record (RFC 8446 §5.1): its type, and the first byte of its version.
 const (
 	firstRecordType = 20
 	lastRecordType  = 23
@@ -240,24 +254,26 @@ const (
 	alertSize       = 7
 )
 
+// isRecord reports whether p begins with a TLS record.
 func isRecord(p []byte) bool {
 	return len(p) >= 2 && firstRecordType <= p[0] && p[0] <= lastRecordType && p[1] == recordVersion
 }
 
-// saysAll reports whether fewer octets than a frame header are a whole message of another protocol:
-// a line, or a TLS alert.
+// saysAll reports whether p, which is shorter than a frame header, is a whole message of another
+// protocol: a line of text, or a TLS alert.
 func saysAll(p []byte) bool {
 	return bytes.IndexByte(p, '\n') > 0 || isRecord(p) && len(p) >= alertSize
 }
 
-// otherProtocol names the protocol of a peer that began with p, "" where that can be HTTP/2. A
-// frame header of text would be one of more than 2 MiB and of an unknown type, as SETTINGS never
-// are.
+// otherProtocol names the protocol of a peer that began with p. It returns "" if p can be HTTP/2.
+// Text in place of a frame header would mean a frame of more than 2 MiB of an unknown type, which
+// SETTINGS, the first frame, never is.
 func otherProtocol(p []byte) string {
 	if isRecord(p) {
 		return fmt.Sprintf("a TLS record (%x)", p[:min(len(p), alertSize)])
 	}
-	// Of octets that are fewer than a frame header, a line is judged by itself: the next may not be here.
+	// Fewer bytes than a frame header are judged by their first line only: the next line may be
+	// incomplete.
 	first, _, _ := bytes.Cut(p[:min(len(p), wire.HeaderLen)], []byte("\n"))
 	for i, b := range first {
 		if b < ' ' && (i == 0 || b != '\r' && b != '\t') || b == 0x7f || i == 0 && b > 0x7f {
@@ -278,13 +294,14 @@ func otherProtocol(p []byte) string {
 	return text
 }
 
+// traced calls trace, if there is one.
 func (r *frameReader) traced(h wire.FrameHeader, p []byte, fields Header) {
 	if r.trace != nil {
 		r.trace(h, p, fields)
 	}
 }
 
-// firstPart begins a DATA frame.
+// firstPart reads the beginning of a DATA frame.
 func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
 	r.traced(h, nil, nil)
 	padding := 0
@@ -307,10 +324,12 @@ func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
 	return f, err
 }
 
-// nextPart hands out what is there of the DATA frame, at least one octet unless it is empty.
+// nextPart returns what has arrived of the DATA frame: at least one byte, unless the frame is
+// empty.
 func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	f = frame{FrameHeader: r.data, first: first}
-	// The first part goes out at once, even empty: its length must be judged before the rest is waited for.
+	// The first part is returned at once, even if it is empty: the frame's length must be checked
+	// before we wait for the rest.
 	if r.r == r.w && r.left > 0 && !first {
 		if f.inBlock = r.direct && !r.quiet; f.inBlock {
 			f.payload, err = r.fillBlock()
@@ -328,12 +347,13 @@ func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	}
 	r.left -= len(f.payload)
 	if f.last = r.left == 0; f.last {
-		r.direct = r.direct && !f.Flags.Has(wire.EndStream) // behind the end comes something small
+		r.direct = r.direct && !f.Flags.Has(wire.EndStream) // a small frame follows the end of a stream
 	}
 	return f, nil
 }
 
-// fillBlock reads what there is of the DATA frame, and nothing else, into a block. Nobody needs buf meanwhile.
+// fillBlock reads what has arrived of the DATA frame, and nothing else, into a block. The read
+// buffer is given back meanwhile.
 func (r *frameReader) fillBlock() (p []byte, err error) {
 	r.giveBack()
 	if r.block == nil {
@@ -349,7 +369,8 @@ func (r *frameReader) fillBlock() (p []byte, err error) {
 	return nil, err
 }
 
-// moveTo moves the payload of f, which next has just returned, to b: with its block, where b takes that.
+// moveTo moves the payload of f, which next has just returned, to b. If b can adopt the block, it
+// gets the block and nothing is copied.
 func (r *frameReader) moveTo(b *buffer.Buffer, f *frame) {
 	if f.inBlock && b.Adopt(r.block, len(f.payload)) {
 		r.block = nil
@@ -358,8 +379,9 @@ func (r *frameReader) moveTo(b *buffer.Buffer, f *frame) {
 	b.Write(f.payload)
 }
 
-// fieldSection reads a field block to its end and decodes it. Whatever becomes of the stream, the block must be
-// decoded: it changes the compression state of the whole connection (RFC 9113 §4.3).
+// fieldSection reads a field block to its end and decodes it. The block must be decoded even if its
+// stream is reset, because it changes the compression state of the whole connection (RFC 9113
+// §4.3).
 func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) {
 	f.FrameHeader = first
 	p, err := r.take(first.Length)
@@ -399,7 +421,8 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 	return f, nil
 }
 
-// lend returns the fields of the last section, but for the first, so that they stay as they are. Messages of the same fields share them.
+// lend returns the fields of the last section without the first one. They must not be changed:
+// messages with the same fields share them.
 func (r *frameReader) lend() []Field {
 	if r.last == nil {
 		return slices.Clone(r.fields[1:])
@@ -408,9 +431,9 @@ func (r *frameReader) lend() []Field {
 	return r.last.fields[1:]
 }
 
-// addField is the decoder's sink. Past the limit it only counts: names and values stay where the
-// decoder's table has them, so a block of references cannot grow memory. A value is counted as it
-// was sent, blanks included, so that no more than the limit is ever searched for blanks.
+// addField gets each field from the decoder. Above the limit it only counts: names and values stay
+// in the decoder's table, so a block of references cannot make memory grow. A value is counted as
+// it was sent, with its blanks, so that no more than the limit is ever searched for blanks.
 func (r *frameReader) addField(f hpack.HeaderField) {
 	r.listSize += int64(len(f.Name)) + int64(len(f.Value)) + 32
 	if r.listSize > r.most {
@@ -422,7 +445,7 @@ func (r *frameReader) addField(f hpack.HeaderField) {
 	r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
 }
 
-// How a field begins in a block (RFC 7541 §6).
+// The first bits of a field in a block (RFC 7541 §6).
 const (
 	indexed     = 0x80 // §6.1, 7-bit index
 	incremental = 0x40 // §6.2.1, 6-bit index
@@ -431,8 +454,8 @@ const (
 	staticFields = 61 // appendix A
 )
 
-// skipField passes over one field, or one table-size update, at the beginning of a block (RFC 7541
-// §6). n is its index, or the size. reason says what is wrong with its shape, or "".
+// skipField skips one field, or one table-size update, at the beginning of a block (RFC 7541 §6). n
+// is its index, or the size. reason says why it is malformed, and is "" if it is not.
 func skipField(p []byte) (n uint64, rest []byte, reason string) {
 	var ok bool
 	prefix := byte(4)
@@ -464,8 +487,8 @@ func skipField(p []byte) (n uint64, rest []byte, reason string) {
 	return n, p, ""
 }
 
-// readInt reads an integer (RFC 7541 §5.1) of an n-bit prefix. More than five octets behind the prefix, or a
-// value beyond 32 bits, is more than any size or index can be.
+// readInt reads an integer with an n-bit prefix (RFC 7541 §5.1). It fails if more than five bytes
+// follow the prefix or if the value exceeds 32 bits: no size and no index is that large.
 func readInt(p []byte, n byte) (v uint64, rest []byte, ok bool) {
 	if len(p) == 0 {
 		return 0, nil, false
@@ -484,7 +507,7 @@ func readInt(p []byte, n byte) (v uint64, rest []byte, ok bool) {
 	return 0, nil, false
 }
 
-// skipString passes over a string literal (RFC 7541 §5.2).
+// skipString skips a string literal (RFC 7541 §5.2).
 func skipString(p []byte) (rest []byte, ok bool) {
 	n, p, ok := readInt(p, 7)
 	if !ok || n > uint64(len(p)) {
@@ -493,7 +516,7 @@ func skipString(p []byte) (rest []byte, ok bool) {
 	return p[n:], true
 }
 
-// take returns the next n octets, in place.
+// take returns the next n bytes, without copying them.
 func (r *frameReader) take(n int) ([]byte, error) {
 	if err := r.fill(n); err != nil {
 		return nil, err
@@ -503,7 +526,7 @@ func (r *frameReader) take(n int) ([]byte, error) {
 	return p, nil
 }
 
-// fill reads until n octets are there to parse.
+// fill reads until n bytes are ready to be parsed.
 func (r *frameReader) fill(n int) error {
 	r.freeBlock()
 	for r.w-r.r < n {
@@ -523,7 +546,8 @@ func (r *frameReader) fill(n int) error {
 	return nil
 }
 
-// makeRoom moves what is unread to the front, into a larger buffer where n octets do not fit.
+// makeRoom moves what is unread to the beginning of the buffer, or into a larger buffer if n bytes
+// do not fit.
 func (r *frameReader) makeRoom(n int) {
 	quiet := r.quiet
 	r.quiet = false
@@ -542,10 +566,11 @@ func (r *frameReader) makeRoom(n int) {
 	}
 }
 
-// resize follows the traffic: a read that fills the buffer makes it larger, a row of small ones makes it smaller.
+// resize adapts the buffer to the traffic: a read that fills it makes it larger, and a series of
+// small reads makes it smaller.
 func (r *frameReader) resize(got int) {
 	switch {
-	case len(r.buf) < minReadBuffer: // a header by itself
+	case len(r.buf) < minReadBuffer: // a header that is read separately
 	case r.w == len(r.buf) && int(r.size)+1 < len(readSizes):
 		r.size++
 		r.move(readSizes[r.size])
@@ -561,7 +586,7 @@ func (r *frameReader) resize(got int) {
 	}
 }
 
-// move takes what is unread into a buffer of at least size octets.
+// move copies what is unread into a buffer of at least size bytes.
 func (r *frameReader) move(size int) {
 	unread, before := r.buf[r.r:r.w], r.pooled
 	size = max(size, len(unread))
@@ -579,7 +604,8 @@ func (r *frameReader) move(size int) {
 	returnBuffer(before)
 }
 
-// giveBack leaves the reader, which has nothing unread, with room for a header.
+// giveBack returns the buffer to its pool. Nothing may be unread. The reader keeps room for one
+// header.
 func (r *frameReader) giveBack() {
 	before := r.pooled
 	r.r, r.w = 0, 0
@@ -587,7 +613,7 @@ func (r *frameReader) giveBack() {
 	returnBuffer(before)
 }
 
-// freeBlock gives back a block in which there is nothing, or nothing any more that somebody wants.
+// freeBlock frees the block, which is empty or holds only bytes that are not needed any more.
 func (r *frameReader) freeBlock() {
 	if r.block != nil {
 		r.block.Free()
@@ -595,19 +621,20 @@ func (r *frameReader) freeBlock() {
 	}
 }
 
+// returnBuffer returns a buffer to its pool; nil is no buffer.
 func returnBuffer(pooled *[]byte) {
 	if pooled != nil {
 		readPools[slices.Index(readSizes[:], len(*pooled))].Put(pooled)
 	}
 }
 
-// release gives back all memory that others may use.
+// release gives back all memory that other connections can use.
 func (r *frameReader) release() {
 	r.giveBack()
 	r.freeBlock()
 }
 
-// forget drops what only makes the next field sections cheaper to read.
+// forget drops the memory that only makes the next field sections cheaper to read.
 func (r *frameReader) forget() {
 	r.fragments, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, knownBlocks[Field]{}
 }

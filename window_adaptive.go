@@ -23,8 +23,8 @@ import (
 // Initial is the smallest size of a stream's window, in bytes; 0 means 256 KiB - 1. It needs no
 // WINDOW_UPDATE if Config.InitialStreamWindow announces as much. Budget is what all streams of the
 // connection may hold unread and be promised, in bytes; 0 means 64 MiB. The connection's window
-// begins with 65,535 (RFC 9113 §6.9.2) even if Budget is less. Budget also limits the speed, because
-// a path needs two bandwidth-delay products.
+// begins with 65,535 (RFC 9113 §6.9.2) even if Budget is less. Budget also limits the speed,
+// because a path needs two bandwidth-delay products.
 //
 // If a request uses Adaptive on a connection that uses Adaptive, the connection's manager serves it
 // and the request's Initial and Budget are ignored. If the connection uses another manager, or a
@@ -65,8 +65,8 @@ func (a Adaptive) New(w *Window) WindowManager {
 	return path.stream(w)
 }
 
-// newPath returns an adaptivePath for w: the connection's window, or that of a stream that is managed
-// by itself.
+// newPath returns an adaptivePath for w: the connection's window, or that of a stream that is
+// managed by itself.
 func (a Adaptive) newPath(w *Window) *adaptivePath {
 	return &adaptivePath{
 		initial: or(max(0, a.Initial), max(adaptiveInitial, w.c.cfg.InitialStreamWindow)),
