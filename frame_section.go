@@ -9,15 +9,17 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// How field sections are decoded. What is above the limit is decoded for the compression state, and
-// not kept; a long section is decoded as its frames come, so that its block is never in memory as a
-// whole.
+// This file decodes field sections. A section above the limit is decoded for the compression state,
+// but not kept. A long section is decoded as its frames arrive, so that its block is never in
+// memory as a whole.
 
+// The bounds of decoding a field section.
 const (
-	maxJoined = 64 << 10 // of a block: beyond it, what is there is decoded before more is read
+	// If more than maxJoined bytes of a block have arrived, they are decoded before more is read.
+	maxJoined = 64 << 10
 
-	// The least size at which a section ends its connection: as sent, with 32 bytes for each field.
-	// It bounds the work that a peer can make with one section.
+	// minHardLimit is the smallest size of a section that ends the connection, as sent, with 32
+	// bytes for each field. It bounds the work that a peer can cause with one section.
 	minHardLimit = 32 << 20
 
 	freeSection = 16 << 10 // sections up to this size are not counted in Config.MaxHeaderMemory
@@ -25,34 +27,36 @@ const (
 	decodeStep = 1 << 10 // bytes of a block that are decoded at once
 )
 
-// A sectionReader is the state of the section that is being decoded, and what bounds it.
+// A sectionReader is the state of the section that is being decoded, and its limits.
 type sectionReader struct {
 	limit int64        // of a decoded list, as announced
-	room  int64        // of all sections that the connection holds; below 0: no bound
-	held  atomic.Int64 // of that, by other sections
+	room  int64        // for all sections that the connection holds; negative: no limit
+	held  atomic.Int64 // the part of room that other sections take
 
-	most    int64 // of the section in progress: the limit, or less where there is less room
+	// most is the limit for the section in progress: limit, or less if there is less room.
+	most    int64
 	cost    int64 // bytes as sent, with 32 for each field
-	started bool  // a field came: no table-size update may follow
+	started bool  // a field was read, so no table-size update may follow
 	drop    droppedField
 }
 
-// A droppedField is a field in progress that is larger than any that could be kept.
+// A droppedField is a field in progress that is too large to be kept.
 type droppedField struct {
 	active  bool
-	left    int64 // bytes to pass over, as far as they are known
-	value   bool  // the value follows those, with its length
-	indexed bool  // it goes into the compression table, and is too large for it
+	left    int64 // bytes to skip, as far as they are known
+	value   bool  // the value follows those, and begins with its length
+	indexed bool  // the field would enter the compression table, but is too large for it
 }
 
-// hardLimit is the cost of a section at which the connection ends.
+// hardLimit returns the cost of a section that ends the connection.
 func (r *frameReader) hardLimit() int64 { return max(2*r.limit, minHardLimit) }
 
-// longest is the size of a string, as sent, that can neither be kept nor be an entry of the table.
-// A Huffman code has 30 bits at most.
+// longest returns the size of a string, as sent, above which it can neither be kept nor be an entry
+// of the table. A Huffman code has at most 30 bits, so a string shrinks to a quarter at most when
+// it is decoded.
 func (r *frameReader) longest() int64 { return max(r.limit, 4*int64(r.allowed)) }
 
-// freeSectionMemory lets the memory of a large section go, once its frame was dealt with.
+// freeSectionMemory frees the memory of a large section after its frame was handled.
 func (r *frameReader) freeSectionMemory() {
 	if r.listSize <= maxJoined {
 		return
@@ -60,9 +64,9 @@ func (r *frameReader) freeSectionMemory() {
 	r.decoded, r.fields, r.head, r.listSize = nil, nil, nil, 0
 }
 
-// beginSection makes ready for a new section.
+// beginSection prepares for a new section.
 func (r *frameReader) beginSection() {
-	if cap(r.decoded) > 1024 { // one huge list is no reason to keep its memory
+	if cap(r.decoded) > 1024 { // do not keep the memory of one huge list
 		r.decoded = nil
 	}
 	clear(r.decoded)
@@ -76,8 +80,8 @@ func (r *frameReader) beginSection() {
 	}
 }
 
-// continued reads the frames that follow first. It returns the block, or, of a long one that it has
-// begun to decode, what is left of it.
+// continued reads the CONTINUATION frames that follow first. It returns the whole block or, if it
+// has begun to decode a long block, the rest of it.
 func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (
 	block []byte, begun bool, last wire.FrameHeader, err error,
 ) {
@@ -88,12 +92,13 @@ func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (
 		if _, misshapen := err.(*wire.Error); err != nil && !misshapen {
 			return nil, begun, h, err
 		}
-		// RFC 9113 §6.2: nothing else may come between the frames of a field block, on any stream.
+		// RFC 9113 §6.2: no other frame, of any stream, may come between the frames of a field
+		// block.
 		if h.Type != wire.Continuation || h.StreamID != first.StreamID {
 			reason := fmt.Sprintf("%v inside the field block of stream %d", h.Type, first.StreamID)
 			return nil, begun, h, &wire.Error{Code: wire.ProtocolError, Reason: reason}
 		}
-		if err != nil { // it is too large
+		if err != nil { // the frame is too large
 			return nil, begun, h, err
 		}
 		received += int64(h.Length)
@@ -127,13 +132,13 @@ func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (
 	}
 }
 
-// CONTINUATION frames of a block: so many, and one more for each smallFragment bytes.
+// A block may have fewFrames CONTINUATION frames, and one more for each smallFragment bytes.
 const (
 	fewFrames     = 48
 	smallFragment = 512
 )
 
-// decode fills r.fields from a whole block.
+// decode sets r.fields and r.head from a whole block.
 func (r *frameReader) decode(block []byte) error {
 	r.beginSection()
 	if r.last = r.known.byOctets(r.table, block); r.last != nil {
@@ -152,7 +157,7 @@ func (r *frameReader) decode(block []byte) error {
 	return nil
 }
 
-// decodeRest decodes what is left of a section, and judges the whole.
+// decodeRest decodes the rest of a section and checks the whole section.
 func (r *frameReader) decodeRest(block []byte) error {
 	if cap(r.fragments) > 2*maxJoined {
 		defer func() { r.fragments = nil }()
@@ -164,15 +169,15 @@ func (r *frameReader) decodeRest(block []byte) error {
 		return &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
 	}
 	r.fields, r.head = r.decoded, &r.parsed
-	if r.listSize > r.most { // the stream is reset: what the section says does not matter
+	if r.listSize > r.most { // the stream is reset, so the content does not matter
 		return nil
 	}
 	r.parsed = parseHead(r.decoded, r.repeats())
 	return nil
 }
 
-// decodePart decodes a part of a block, and returns what is left: the beginning of a field, unless
-// the part is the last.
+// decodePart decodes a part of a block and returns the bytes that it did not decode: the beginning
+// of a field, unless this is the last part.
 func (r *frameReader) decodePart(p []byte, last bool) (rest []byte, err error) {
 	for len(p) > 0 {
 		if r.drop.active {
@@ -194,12 +199,14 @@ func (r *frameReader) decodePart(p []byte, last bool) (rest []byte, err error) {
 		if _, err := r.dec.Write(p[:n]); err != nil {
 			return nil, &wire.Error{Code: wire.CompressionError, Reason: err.Error()}
 		}
-		if !r.started { // a table-size update: RFC 7541 §4.2 allows two, the decoder one a block
+		// This was a table-size update. RFC 7541 §4.2 allows two, but the decoder allows one in a
+		// block.
+		if !r.started {
 			r.dec.Close()
 		}
 		p = p[n:]
 		// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is
-		// closed. This closes it.
+		// closed. The error below closes it.
 		if r.cost > r.hardLimit() {
 			return nil, r.tooLarge()
 		}
@@ -210,14 +217,15 @@ func (r *frameReader) decodePart(p []byte, last bool) (rest []byte, err error) {
 	return p, err
 }
 
+// tooLarge returns the error of a section above the hard limit.
 func (r *frameReader) tooLarge() error {
 	reason := fmt.Sprintf("field section that costs more than %d bytes", r.hardLimit())
 	return &wire.Error{Code: wire.EnhanceYourCalm, Reason: reason}
 }
 
-// wholeFields judges the fields at the beginning of p, until they are decodeStep bytes, and returns
-// how many bytes they are: one table-size update, or whole fields. It is 0 where the first is not
-// whole, or begins to be dropped.
+// wholeFields checks the fields at the beginning of p, up to decodeStep bytes. It returns the
+// number of bytes to decode: one table-size update, or whole fields. That is 0 if the first field
+// is incomplete, or if it is too large and will be dropped.
 func (r *frameReader) wholeFields(p []byte, last bool) (n int, err error) {
 	bad := func(reason string) (int, error) {
 		return 0, &wire.Error{Code: wire.CompressionError, Reason: reason}
@@ -233,7 +241,7 @@ func (r *frameReader) wholeFields(p []byte, last bool) (n int, err error) {
 			_, _, reason = skipField(p[n:])
 		}
 		switch {
-		case isUpdate && (reason != "" || r.started): // RFC 7541 §4.2: it comes at the beginning
+		case isUpdate && (reason != "" || r.started): // RFC 7541 §4.2: only at the beginning
 			return bad("table-size update behind a field")
 		case isUpdate && span.number > r.allowed:
 			return bad("table-size update above SETTINGS_HEADER_TABLE_SIZE")
@@ -243,10 +251,11 @@ func (r *frameReader) wholeFields(p []byte, last bool) (n int, err error) {
 			return int(span.end), nil
 		case reason != "":
 			return bad(reason)
-		case large && n > 0: // after those that are decoded first
+		case large && n > 0: // decode the fields before it first
 			return n, nil
 		case r.mustShrink:
-			// RFC 9113 §4.3.1: after a reduction is acknowledged, the next block must begin with an update.
+			// RFC 9113 §4.3.1: after the peer acknowledged a reduction, its next block must begin
+			// with an update.
 			return bad("no table-size update after a smaller SETTINGS_HEADER_TABLE_SIZE")
 		}
 		indexes := p[n]&0xc0 == incremental
@@ -266,9 +275,10 @@ func (r *frameReader) wholeFields(p []byte, last bool) (n int, err error) {
 	return n, nil
 }
 
-const fieldOverhead = 32 // RFC 9113 §6.5.2
+// fieldOverhead is what is counted for each field besides its name and value (RFC 9113 §6.5.2).
+const fieldOverhead = 32
 
-// passOver passes over a field that is dropped.
+// passOver skips the bytes of a field that is dropped.
 func (r *frameReader) passOver(p []byte) (rest []byte, err error) {
 	d := &r.drop
 	n := min(d.left, int64(len(p)))
@@ -296,7 +306,7 @@ func (r *frameReader) passOver(p []byte) (rest []byte, err error) {
 		p = rest
 	}
 	if d.indexed {
-		// RFC 7541 §4.4: an entry larger than the table empties it.
+		// RFC 7541 §4.4: an entry that is larger than the table empties it.
 		r.dec.SetMaxDynamicTableSize(0)
 		r.dec.SetMaxDynamicTableSize(uint32(r.peerTable))
 	}
@@ -304,23 +314,23 @@ func (r *frameReader) passOver(p []byte) (rest []byte, err error) {
 	return p, nil
 }
 
-// repeats reports whether the list is so large, and so much larger than its block, that it repeats
-// entries of the compression table many times.
+// repeats reports whether the list is large, and so much larger than its block that the block must
+// repeat entries of the compression table many times.
 func (r *frameReader) repeats() bool {
 	const large, ratio = 16 << 10, 64
 	sent := r.cost - fieldOverhead*int64(len(r.decoded))
 	return r.listSize > large && r.listSize > ratio*sent
 }
 
-// A fieldSpan is how far a field in a block reaches (RFC 7541 §6), as far as its beginning tells.
+// A fieldSpan is the extent of a field in a block (RFC 7541 §6), as far as its first bytes show it.
 type fieldSpan struct {
-	end     int64  // of the field; of its name, where known is false
-	known   bool   // the lengths of all its strings were there
-	longest int64  // of its strings, as sent
+	end     int64  // the end of the field, or of its name if known is false
+	known   bool   // the lengths of all its strings were present
+	longest int64  // the length of its longest string, as sent
 	number  uint64 // its index, or the size of a table-size update
 }
 
-// spanOf looks at the beginning of a field. reason says what is wrong with it, or "".
+// spanOf reads the beginning of a field. reason says why it is malformed, and is "" if it is not.
 func spanOf(p []byte) (span fieldSpan, reason string) {
 	prefix, strings := byte(4), true
 	switch b := p[0]; {
@@ -368,29 +378,29 @@ func spanOf(p []byte) (span fieldSpan, reason string) {
 	return span, ""
 }
 
-// intAt is readInt, which also tells whether p may be too short to hold the integer.
+// intAt is readInt, but it also reports whether p may be too short to hold the whole integer.
 func intAt(p []byte, n byte) (v uint64, rest []byte, short, ok bool) {
 	if v, rest, ok = readInt(p, n); ok {
 		return v, rest, false, true
 	}
-	const most = 6 // the prefix, and five bytes
+	const most = 6 // the prefix and five bytes
 	short = len(p) < most && !slices.ContainsFunc(p[min(1, len(p)):], func(b byte) bool { return b&0x80 == 0 })
 	return 0, nil, short, false
 }
 
-// A HeaderSizeError is a field section of the peer's that was too large to keep: for
-// Config.MaxHeaderListSize, or for what other sections of the connection have left of
-// Config.MaxHeaderMemory. It comes inside a StreamError. The connection and its other streams live
-// on.
+// A HeaderSizeError reports that a field section of the peer was too large to keep: it exceeds
+// Config.MaxHeaderListSize, or what the other sections of the connection leave of
+// Config.MaxHeaderMemory. It is wrapped in a StreamError. The connection and its other streams
+// continue.
 type HeaderSizeError struct {
-	// Size is the section's, with 32 bytes for each field (RFC 9113 §6.5.2). A string that is too
-	// large by itself is counted as it was sent.
+	// Size is the size of the section, with 32 bytes for each field (RFC 9113 §6.5.2). A string
+	// that is too large by itself is counted as it was sent.
 	Size  int64
-	Limit int64 // Config.MaxHeaderListSize, or Config.MaxHeaderMemory
-	Held  int64 // by other sections, where Limit is Config.MaxHeaderMemory; else 0
+	Limit int64 // Config.MaxHeaderListSize or Config.MaxHeaderMemory
+	Held  int64 // by other sections if Limit is Config.MaxHeaderMemory, else 0
 }
 
-// Error names the size and the limit.
+// Error gives the size and the limit.
 func (e *HeaderSizeError) Error() string {
 	if e.Held > 0 {
 		const text = "field section of %d bytes: no room beside %d bytes of others (Config.MaxHeaderMemory %d)"
@@ -399,7 +409,7 @@ func (e *HeaderSizeError) Error() string {
 	return fmt.Sprintf(prefix+"field section of %d octets exceeds %d", e.Size, e.Limit)
 }
 
-// tooLargeLocked ends a stream whose field section was not kept.
+// tooLargeLocked resets a stream whose field section was too large to keep.
 func (s *Stream) tooLargeLocked(f *frame) error {
 	cfg := &s.c.cfg
 	if f.oversize > int64(cfg.MaxHeaderListSize) {
@@ -410,13 +420,13 @@ func (s *Stream) tooLargeLocked(f *frame) error {
 	return s.rejectLocked(EnhanceYourCalm, err)
 }
 
-// holdSectionLocked counts the section that was just decoded for s.
+// holdSectionLocked counts the section that was just decoded for s against Config.MaxHeaderMemory.
 func (s *Stream) holdSectionLocked() {
 	size := s.c.frames.listSize
 	if size <= freeSection || s.c.cfg.MaxHeaderMemory < 0 {
 		return
 	}
-	s.c.ahead = s.c.ahead || size > maxJoined // whoever waits for it takes it before more comes
+	s.c.ahead = s.c.ahead || size > maxJoined // let its reader take it before more is read
 	s.c.frames.held.Add(size)
 	if x := s.extrasLocked(); s.answered {
 		x.heldTrailer += size
@@ -425,7 +435,7 @@ func (s *Stream) holdSectionLocked() {
 	}
 }
 
-// deliveredLocked: the response was returned.
+// deliveredLocked is called when the response was returned to the caller.
 func (s *Stream) deliveredLocked() {
 	if s.extras != nil && s.extras.heldHeader > 0 {
 		s.extras.delivered = true
@@ -433,9 +443,10 @@ func (s *Stream) deliveredLocked() {
 	}
 }
 
-// freeSectionsLocked ends the count of the sections of a stream that has ended: of its header where
-// the response was returned and nothing of its body is unread, and of its trailers, too, where
-// the caller has seen the end of the body, or does not want it.
+// freeSectionsLocked stops counting the sections of a stream that has ended. The header is no
+// longer counted if the response was returned and nothing of its body is unread. Both header and
+// trailers are no longer counted if the caller has seen the end of the body (read) or does not want
+// it.
 func (s *Stream) freeSectionsLocked(read bool) {
 	x := s.extras
 	if x == nil || s.state != state.Closed {

@@ -8,33 +8,38 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A fieldWriter encodes field sections behind the bytes that wait to be written. Its compression state and
-// those bytes change together, under the connection's mu.
+// A fieldWriter encodes field sections at the end of the output that waits to be written. Its
+// compression state and the output change together, under the connection's mu.
 //
-// The compression table is for what comes again. It never sees a :path: most requests have one of their own, and would push out
-// what all of them share. Nor does it see the fields of a section that is larger than the table, from where it is full: each would push out
-// another one that the next request has, too.
+// Only fields that repeat enter the compression table. A :path does not: most requests have their
+// own, and it would evict fields that all requests share. If a section is larger than the table,
+// the fields after the point where the table is full do not enter it either: each would evict
+// another field that the next request has as well.
 type fieldWriter struct {
 	enc    *hpack.Encoder
 	dst    []byte
 	start  int                 // of the frame being written
-	fields []hpack.HeaderField // of its section, once it is not like an earlier one
+	fields []hpack.HeaderField // of its section, once it differs from the known ones
 
-	most  uint32 // of the table's size
+	most  uint32 // the limit of the table's size
 	table uint64 // counts the changes of the compression table
 	known knownBlocks[hpack.HeaderField]
-	like  *knownBlock[hpack.HeaderField] // the section is this one's first fields so far, but for :path; nil: it is in fields
-	same  int                            // how many
-	path  string                         // of the section, where like has a literal one
+	// like is the known block that begins with the same fields as the section, except for :path. If
+	// it is nil, the section's fields are in fields.
+	like *knownBlock[hpack.HeaderField]
+	same int    // the number of fields that are the same
+	path string // the section's :path if like has a literal one
 }
 
+// newFieldWriter returns a fieldWriter with the protocol's default table. A peer that offers 4 GiB
+// does not make the table larger.
 func newFieldWriter() *fieldWriter {
-	w := &fieldWriter{most: wire.HeaderTableSize} // a peer that offers 4 GiB does not make us fill it
+	w := &fieldWriter{most: wire.HeaderTableSize}
 	w.enc = hpack.NewEncoder(w)
 	return w
 }
 
-// Write is where the encoder puts its octets, those of one field at a time.
+// Write implements io.Writer for the encoder, which writes one field at a time.
 func (w *fieldWriter) Write(p []byte) (int, error) {
 	if p[0]&0xc0 == incremental || p[0]&0xe0 == sizeUpdate {
 		w.table++
@@ -51,7 +56,7 @@ func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
 	w.like, w.same, w.path = w.known.last(w.table), 0, ""
 }
 
-// field adds one field; name is in lower case.
+// field adds one field. The name must be in lower case.
 func (w *fieldWriter) field(name, value string, sensitive bool) {
 	f := hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)}
 	if w.like != nil && agrees(w.like, w.same, &f) {
@@ -64,7 +69,7 @@ func (w *fieldWriter) field(name, value string, sensitive bool) {
 	w.gather(&f)
 }
 
-// gather keeps a field of a section that is not like an earlier one.
+// gather adds a field to a section that differs from the known ones.
 func (w *fieldWriter) gather(f *hpack.HeaderField) {
 	w.differ()
 	if w.fields == nil {
@@ -73,13 +78,14 @@ func (w *fieldWriter) gather(f *hpack.HeaderField) {
 	w.fields = append(w.fields, *f)
 }
 
-// agrees reports whether f has the place of field i of k: it is that field, or a :path where k has a literal one.
+// agrees reports whether f can be field i of k: it is equal to that field, or it is a :path and k
+// has a literal one there.
 func agrees(k *knownBlock[hpack.HeaderField], i int, f *hpack.HeaderField) bool {
 	return i < len(k.fields) && (k.fields[i] == *f || k.path.isAt(i) && f.Name == ":path" && !f.Sensitive)
 }
 
-// differ ends the likeness with an earlier section: what was the same so far is in fields then. Most requests never come here, and
-// need not be copied.
+// differ ends the comparison with like, and copies the fields that were the same to fields. Most
+// requests are equal to an earlier one up to their end, so nothing is copied for them.
 func (w *fieldWriter) differ() {
 	k := w.like
 	if k == nil {
@@ -92,7 +98,7 @@ func (w *fieldWriter) differ() {
 	}
 }
 
-// encode appends the block of the fields.
+// encode appends the block of the section's fields.
 func (w *fieldWriter) encode() {
 	if k := w.like; k != nil && w.same == len(k.fields) {
 		w.appendKnown(k)
@@ -116,7 +122,7 @@ func (w *fieldWriter) encode() {
 	}
 }
 
-// find returns a known block that means the fields, but for a :path that is a literal there.
+// find returns a known block with the same fields, except for a :path that is a literal there.
 func (w *fieldWriter) find() *knownBlock[hpack.HeaderField] {
 	for i := range w.known.blocks {
 		k := &w.known.blocks[i]
@@ -135,10 +141,11 @@ func (w *fieldWriter) find() *knownBlock[hpack.HeaderField] {
 	return nil
 }
 
-// encodeFields appends the block of fields that no known one means. It returns where their :path stands, and the size of their list.
+// encodeFields appends a block of fields that no known block has. It returns the position of :path
+// in the block, and the size of the list.
 func (w *fieldWriter) encodeFields() (path literal, total int) {
 	start := len(w.dst)
-	room := int(w.enc.MaxDynamicTableSize()) // that the fields so far leave in the table
+	room := int(w.enc.MaxDynamicTableSize()) // what the fields so far leave free in the table
 	for i := range w.fields {
 		f := &w.fields[i]
 		at, size := len(w.dst), int(f.Size())
@@ -149,7 +156,9 @@ func (w *fieldWriter) encodeFields() (path literal, total int) {
 			path = literal{field: i, from: at - start, to: len(w.dst) - start}
 		case i > 0 && size > room && size <= int(w.enc.MaxDynamicTableSize()) && !f.Sensitive:
 			w.dst = appendString(appendString(append(w.dst, 0), f.Name), f.Value)
-		default: // the first field, too: what the encoder has to say of the table's size goes before it (RFC 7541 §4.2)
+		// The first field always comes here: before it the encoder writes an update of the table's
+		// size, if one is due (RFC 7541 §4.2).
+		default:
 			w.enc.WriteField(*f)
 		}
 		if isDynamic(w.dst[at]) {
@@ -159,10 +168,10 @@ func (w *fieldWriter) encodeFields() (path literal, total int) {
 	return path, total
 }
 
-// isDynamic reports whether a field that begins so is in the dynamic table, or is put there.
+// isDynamic reports whether a field whose first byte is b refers to the dynamic table or enters it.
 func isDynamic(b byte) bool { return b&indexed != 0 && b&0x7f > staticFields || b&0xc0 == incremental }
 
-// appendKnown appends a block, with the section's own path.
+// appendKnown appends a known block, with the section's own :path.
 func (w *fieldWriter) appendKnown(k *knownBlock[hpack.HeaderField]) {
 	if k.path.to == 0 || w.path == k.fields[k.path.field].Value {
 		w.dst = append(w.dst, k.octets...)
@@ -173,7 +182,8 @@ func (w *fieldWriter) appendKnown(k *knownBlock[hpack.HeaderField]) {
 	w.dst = append(w.dst, k.octets[k.path.to:]...)
 }
 
-// appendPath appends a :path that goes into no table: a literal without indexing (RFC 7541 §6.2.2), or one of the two of the static table.
+// appendPath appends a :path that does not enter the table: a literal without indexing (RFC 7541
+// §6.2.2), or a reference to one of the two paths of the static table.
 func appendPath(dst []byte, path string) []byte {
 	const root, index = 4, 5
 	switch path {
@@ -185,7 +195,7 @@ func appendPath(dst []byte, path string) []byte {
 	return appendString(append(dst, root), path)
 }
 
-// appendString appends a string literal (RFC 7541 §5.2), in Huffman's code where that is shorter.
+// appendString appends a string literal (RFC 7541 §5.2), Huffman-coded if that is shorter.
 func appendString(dst []byte, s string) []byte {
 	n := hpack.HuffmanEncodeLength(s)
 	if n >= uint64(len(s)) {
@@ -194,7 +204,7 @@ func appendString(dst []byte, s string) []byte {
 	return hpack.AppendHuffmanString(appendLength(dst, 0x80, n), s)
 }
 
-// appendLength appends an integer of a 7-bit prefix (RFC 7541 §5.1).
+// appendLength appends an integer with a 7-bit prefix (RFC 7541 §5.1).
 func appendLength(dst []byte, first byte, n uint64) []byte {
 	if n < 0x7f {
 		return append(dst, first|byte(n))
@@ -206,8 +216,8 @@ func appendLength(dst []byte, first byte, n uint64) []byte {
 	return append(dst, byte(n))
 }
 
-// neverIndexed names what RFC 7541 §7.1.3 wants kept out of tables: credentials, and cookies short enough to
-// be guessed octet by octet.
+// neverIndexed reports whether a field must stay out of compression tables (RFC 7541 §7.1.3):
+// credentials, and cookies that are short enough to be guessed byte by byte.
 func neverIndexed(name, value string) bool {
 	switch name {
 	case "authorization", "proxy-authorization":
@@ -218,13 +228,13 @@ func neverIndexed(name, value string) bool {
 	return false
 }
 
-// forget drops what only makes the next sections cheaper to write.
+// forget drops the memory that only makes the next sections cheaper to write.
 func (w *fieldWriter) forget() {
 	w.fields, w.known, w.like = nil, knownBlocks[hpack.HeaderField]{}, nil
 }
 
-// end finishes the section: one HEADERS frame, or as many CONTINUATIONs behind it as the peer's maxSize makes
-// necessary. It returns dst with the section at its end.
+// end finishes the section: one HEADERS frame, followed by as many CONTINUATION frames as the
+// peer's maxSize requires. It returns dst with the section at its end.
 func (w *fieldWriter) end(maxSize int) []byte {
 	w.encode()
 	dst := w.dst
@@ -251,13 +261,14 @@ func (w *fieldWriter) end(maxSize int) []byte {
 	return dst
 }
 
-// limitTable makes the table smaller than the peer allows. It is called before the first section.
+// limitTable sets the limit of the table's size below the peer's. It is called before the first
+// section.
 func (w *fieldWriter) limitTable(most uint32) {
 	w.most = min(w.most, most)
 	w.setTableSize(w.most)
 }
 
-// setTableSize obeys the peer's SETTINGS_HEADER_TABLE_SIZE, as far as we care to use it.
+// setTableSize applies the peer's SETTINGS_HEADER_TABLE_SIZE, up to our own limit.
 func (w *fieldWriter) setTableSize(peer uint32) {
 	size := min(peer, w.most)
 	if size != w.enc.MaxDynamicTableSize() {
@@ -267,38 +278,42 @@ func (w *fieldWriter) setTableSize(peer uint32) {
 	}
 }
 
-// knownBlocks are field blocks with the fields that they mean, the last one kept at the end. Most messages repeat the fields of an
-// earlier one. A block that changes nothing in the compression table means the same until another one does, and need not be encoded or
-// decoded again.
+// knownBlocks is a cache of field blocks and their fields, with the latest at the end. Most
+// messages repeat the fields of an earlier one. A block that does not change the compression table
+// means the same until another block changes it, so it need not be encoded or decoded again.
 type knownBlocks[F comparable] struct {
 	blocks []knownBlock[F]
-	used   int // the last one that was found or kept
-	size   int // of all
+	used   int // the index of the last block that was found or kept
+	size   int // of all blocks
 }
 
+// A knownBlock is a field block, with the fields that it means.
 type knownBlock[F comparable] struct {
-	table  uint64 // how often the table had been changed
+	table  uint64 // the number of changes of the compression table before it
 	octets []byte
 	fields []F
 	size   int
-	path   literal      // of a request's
-	lent   bool         // somebody else has fields, too
-	head   responseHead // what the fields say, where they are a response's
+	path   literal      // the :path of a request
+	lent   bool         // fields are also used elsewhere and must not be overwritten
+	head   responseHead // what the fields of a response say
 }
 
-// A literal is a field that a block has in full: its place among the fields, and its octets; to is 0 where there is none.
+// A literal is a field that a block contains in full: its index in the fields, and the range of its
+// bytes in the block. If there is none, to is 0.
 type literal struct{ field, from, to int }
 
+// isAt reports whether the literal is the field with that index.
 func (l literal) isAt(field int) bool { return l.to > 0 && l.field == field }
 
-// What is kept: so many blocks, and of each and of all the lists as RFC 9113 §6.5.2 counts them, or the octets where those are more.
+// The limits of the cache: the number of blocks, the size of each, and the size of all. A size is
+// that of the list (RFC 9113 §6.5.2), or that of the block if it is larger.
 const (
 	maxKnown      = 8
 	maxKnownSize  = 16 << 10
 	maxKnownTotal = 32 << 10
 )
 
-// last is the block that was found or kept last, nil if it means something else by now.
+// last returns the block that was found or kept last, and nil if the table has changed since.
 func (k *knownBlocks[F]) last(table uint64) *knownBlock[F] {
 	if k.used < len(k.blocks) && k.blocks[k.used].table == table {
 		return &k.blocks[k.used]
@@ -306,6 +321,8 @@ func (k *knownBlocks[F]) last(table uint64) *knownBlock[F] {
 	return nil
 }
 
+// byOctets returns the block with these bytes, and nil if there is none or if the table has changed
+// since.
 func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
 	for i := range k.blocks {
 		if b := &k.blocks[i]; b.table == table && bytes.Equal(b.octets, octets) {
@@ -315,7 +332,8 @@ func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
 	return nil
 }
 
-// keep copies a block that changed nothing, and its fields, which take size octets; nil: they are too many.
+// keep copies a block that did not change the table, and its fields. size is that of the list. It
+// returns nil if that is too large.
 func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int) *knownBlock[F] {
 	size = max(size, len(octets))
 	if size > maxKnownSize {
@@ -323,7 +341,7 @@ func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int)
 	}
 	var b knownBlock[F]
 	for n := len(k.blocks); n == maxKnown || k.size+size > maxKnownTotal; n-- {
-		b = k.blocks[0] // its memory serves again
+		b = k.blocks[0] // its memory is reused
 		k.size -= b.size
 		copy(k.blocks, k.blocks[1:])
 		k.blocks = k.blocks[:n-1]
