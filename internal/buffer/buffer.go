@@ -1,20 +1,22 @@
-// Package buffer holds what has arrived on one stream and is not read yet: a FIFO of
-// octets in pooled blocks. Nothing here blocks, locks or sets a limit; the caller's
-// mutex guards a Buffer, and the stream's flow-control window bounds it.
+// Package buffer holds the bytes that have arrived on a stream and are not read yet. A Buffer is a
+// FIFO of bytes in pooled blocks. Nothing here blocks, locks or sets a limit: the caller's mutex
+// guards a Buffer, and the stream's flow-control window bounds it.
 package buffer
 
 import "sync"
 
-// A Buffer is the receive buffer of one stream. The zero value is empty and ready.
+// A Buffer is the receive buffer of one stream. The zero value is an empty buffer that is ready to
+// use.
 type Buffer struct {
-	head, tail *Block // head is read from, tail is written to; both nil when empty
-	len        int    // octets in all blocks
+	head, tail *Block // read from head, write to tail; both are nil if the buffer is empty
+	len        int    // bytes in all blocks
 }
 
-// Len returns how many octets are waiting to be read.
+// Len returns the number of bytes that are not read yet.
 func (b *Buffer) Len() int { return b.len }
 
-// Write copies p in. A new block is filled by more than half, or is no larger than what waits before it.
+// Write copies p into the buffer. A new block is filled by more than half, or is no larger than the
+// unread data before it.
 func (b *Buffer) Write(p []byte) {
 	for len(p) > 0 {
 		if b.tail == nil || b.tail.room() == 0 {
@@ -26,8 +28,9 @@ func (b *Buffer) Write(p []byte) {
 	}
 }
 
-// Adopt appends k, whose Space begins with n octets of data, and reports whether it did. It does not where more of k and of
-// the block before it would lie idle than comes with it: a peer must not make us hold much more than it sends. Then k stays the caller's.
+// Adopt appends k, whose Space begins with n bytes of data, without copying it. It refuses and
+// returns false if more memory would stay unused, in k and in the block before it, than n bytes: a
+// peer must not make us hold much more memory than it sends data. The caller keeps k then.
 func (b *Buffer) Adopt(k *Block, n int) bool {
 	idle := len(k.data) - n
 	if b.tail != nil {
@@ -45,7 +48,7 @@ func (b *Buffer) Adopt(k *Block, n int) bool {
 	return true
 }
 
-// Read moves up to len(p) octets out and returns how many, 0 when the buffer is empty.
+// Read moves up to len(p) bytes to p and returns their number, which is 0 if the buffer is empty.
 func (b *Buffer) Read(p []byte) (n int) {
 	for n < len(p) && b.head != nil {
 		n += b.head.read(p[n:])
@@ -57,7 +60,7 @@ func (b *Buffer) Read(p []byte) (n int) {
 	return n
 }
 
-// Reset drops everything, gives all blocks back and returns how many octets were dropped.
+// Reset drops all data, frees all blocks, and returns how many bytes were dropped.
 func (b *Buffer) Reset() int {
 	n := b.len
 	for b.head != nil {
@@ -67,9 +70,10 @@ func (b *Buffer) Reset() int {
 	return n
 }
 
-// grow appends an empty block that suits size more octets.
+// grow appends an empty block that suits size more bytes.
 func (b *Buffer) grow(size int) { b.append(Take(size)) }
 
+// append appends k as the last block.
 func (b *Buffer) append(k *Block) {
 	if b.tail == nil {
 		b.head = k
@@ -79,7 +83,7 @@ func (b *Buffer) append(k *Block) {
 	b.tail = k
 }
 
-// drop gives the first block back.
+// drop removes the first block and frees it.
 func (b *Buffer) drop() {
 	k := b.head
 	b.head = k.next
@@ -89,26 +93,30 @@ func (b *Buffer) drop() {
 	k.Free()
 }
 
-// sizes are the block sizes. Each is four times the one before, so that a body takes few
-// blocks and none of them dwarfs it. A full DATA frame of the initial SETTINGS_MAX_FRAME_SIZE
-// fits one block of 16 KiB; blocks of 64 KiB serve streams whose reader is behind.
+// sizes are the sizes of blocks. Each is four times the one before, so that a body takes few blocks
+// and no block is much larger than the body. A full DATA frame of the initial
+// SETTINGS_MAX_FRAME_SIZE fits one block of 16 KiB. Blocks of 64 KiB serve streams whose reader is
+// slow.
 var sizes = [...]int{1 << 10, 1 << 12, 1 << 14, 1 << 16}
 
-var pools [len(sizes)]sync.Pool // of *Block, each with data of that size
+// pools hold the free blocks of each size.
+var pools [len(sizes)]sync.Pool // of *Block
 
-// A Block is a piece of memory that belongs to one Buffer, to its pool, or to who took it from there.
+// A Block is a piece of memory. It belongs to one Buffer, to its pool, or to the caller that took
+// it from the pool.
 type Block struct {
 	next  *Block
 	r, w  int // data[r:w] is unread, data[w:] is free
-	class int // index into sizes and pools
+	class int // the index into sizes and pools
 	data  []byte
 }
 
-// pooled is w while a block is in its pool. It is no index into data, so whoever still
-// holds the block panics instead of sharing the memory with another stream.
+// pooled is the value of w while a block is in its pool. It is not a valid index into data, so a
+// user that still has the block panics instead of sharing the memory with another stream.
 const pooled = -1
 
-// Take returns an empty block of the largest size that does not exceed want, or else of the smallest size.
+// Take returns an empty block of the largest size that does not exceed want, or of the smallest
+// size if all exceed it.
 func Take(want int) *Block {
 	class := 0
 	for class+1 < len(sizes) && sizes[class+1] <= want {
@@ -122,10 +130,10 @@ func Take(want int) *Block {
 	return k
 }
 
-// Space is the memory of a block that no Buffer has.
+// Space returns the memory of a block that belongs to no Buffer.
 func (k *Block) Space() []byte { return k.data }
 
-// Free gives k back.
+// Free returns k to its pool.
 func (k *Block) Free() {
 	if k.w == pooled {
 		panic("BUG: a block was freed twice")
@@ -134,15 +142,20 @@ func (k *Block) Free() {
 	pools[k.class].Put(k)
 }
 
-func (k *Block) room() int   { return len(k.data) - k.w }
+// room returns how many bytes can still be written.
+func (k *Block) room() int { return len(k.data) - k.w }
+
+// unread returns how many bytes can be read.
 func (k *Block) unread() int { return k.w - k.r }
 
+// write copies as much of p as fits, and returns its length.
 func (k *Block) write(p []byte) int {
 	n := copy(k.data[k.w:], p)
 	k.w += n
 	return n
 }
 
+// read copies as much as fits into p, and returns its length.
 func (k *Block) read(p []byte) int {
 	n := copy(p, k.data[k.r:k.w])
 	k.r += n

@@ -1,11 +1,12 @@
-// Package state is the life of a stream as a client sees it: RFC 9113 §5.1 as one
-// table, and the order of a message on it (§8.1) as another. Both are pure values.
+// Package state has the states of a stream as a client sees them (RFC 9113 §5.1), and the order of
+// the parts of a response on it (§8.1). Each is a table, and its values have no other state.
 package state
 
-// A State is a stream's place in RFC 9113 §5.1, figure 2. A client never reserves
-// a stream itself, so "reserved (local)" is missing.
+// A State is a state of a stream in RFC 9113 §5.1, figure 2. A client never reserves a stream
+// itself, so "reserved (local)" is missing.
 type State uint8
 
+// The states of a stream.
 const (
 	Idle State = iota
 	ReservedRemote
@@ -16,22 +17,25 @@ const (
 	states
 )
 
+// stateNames are the names of the states in §5.1.
 var stateNames = [states]string{"idle", "reserved (remote)", "open", "half-closed (local)", "half-closed (remote)", "closed"}
 
+// String returns the state's name in §5.1.
 func (s State) String() string { return stateNames[s] }
 
-// An Event is a frame, or the END_STREAM flag of one, that was sent or received on a stream.
-// A frame with END_STREAM is two events: the frame, then SendEnd or RecvEnd.
+// An Event is a frame, or the END_STREAM flag of a frame, that was sent or received on a stream. A
+// frame with END_STREAM is two events: the frame first, then SendEnd or RecvEnd.
 type Event uint8
 
+// The events of a stream.
 const (
 	SendHeaders      Event = iota // HEADERS that opens the stream, or trailers
 	SendData                      // DATA
 	SendEnd                       // END_STREAM
 	SendReset                     // RST_STREAM
 	SendWindowUpdate              // WINDOW_UPDATE
-	RecvPromise                   // this stream was promised
-	RecvHeaders                   // HEADERS of a response: interim, final or trailers
+	RecvPromise                   // PUSH_PROMISE that promises this stream
+	RecvHeaders                   // HEADERS of a response: interim, final, or trailers
 	RecvData                      // DATA
 	RecvEnd                       // END_STREAM
 	RecvReset                     // RST_STREAM
@@ -39,28 +43,33 @@ const (
 	events
 )
 
+// eventNames are the texts of the events in an error.
 var eventNames = [events]string{
 	"send HEADERS", "send DATA", "send END_STREAM", "send RST_STREAM", "send WINDOW_UPDATE",
 	"PUSH_PROMISE of this stream", "HEADERS", "DATA", "END_STREAM", "RST_STREAM", "WINDOW_UPDATE",
 }
 
+// String returns the event's text in an error.
 func (e Event) String() string { return eventNames[e] }
 
-// A Violation is an event that its state does not allow. What it costs, the stream or the
-// connection, and with which code, follows from State as §5.1 says: a frame on an idle or a
-// reserved stream is a PROTOCOL_ERROR of the connection, one after END_STREAM is STREAM_CLOSED.
+// A Violation reports an event that the state does not allow. The state tells what has to end, the
+// stream or the connection, and with which error code (§5.1): a frame on an idle or a reserved
+// stream is a connection error of type PROTOCOL_ERROR, and a frame after END_STREAM is a
+// STREAM_CLOSED error.
 type Violation struct {
 	State State
 	Event Event
 }
 
+// Error names the event and the state.
 func (v *Violation) Error() string {
 	return v.Event.String() + " on a stream that is " + v.State.String()
 }
 
-// no marks an event that is not allowed; the zero Idle can never be a next state.
+// no marks an event that is not allowed. It is the zero State, Idle, which is never a next state.
 const no = Idle
 
+// next is the table of §5.1: the next state for each state and event.
 var next = [states][events]State{
 	Idle: {
 		SendHeaders: Open, RecvPromise: ReservedRemote,
@@ -82,12 +91,13 @@ var next = [states][events]State{
 		RecvReset: Closed, RecvWindowUpdate: HalfClosedRemote,
 	},
 	Closed: {
-		// §5.1: WINDOW_UPDATE and RST_STREAM can arrive for a short time after the end, and mean nothing.
+		// §5.1: WINDOW_UPDATE and RST_STREAM may arrive for a short time after the end, and are
+		// ignored.
 		RecvReset: Closed, RecvWindowUpdate: Closed,
 	},
 }
 
-// Next returns the state after e, or s itself and a *Violation.
+// Next returns the state after e. If s does not allow e, it returns s and a *Violation.
 func (s State) Next(e Event) (State, error) {
 	if n := next[s][e]; n != no {
 		return n, nil
@@ -98,13 +108,14 @@ func (s State) Next(e Event) (State, error) {
 // CanSend reports whether DATA or trailers may still be sent.
 func (s State) CanSend() bool { return s == Open || s == HalfClosedRemote }
 
-// CanRecv reports whether the peer may still send a part of its message.
+// CanRecv reports whether the peer may still send a part of its response.
 func (s State) CanRecv() bool { return s == ReservedRemote || s == Open || s == HalfClosedLocal }
 
-// A Message is how far a response has come (§8.1): any number of interim field sections,
-// one final field section, DATA, at most one section of trailers.
+// A Message is the progress of a response (§8.1). A response has any number of interim field
+// sections, one final field section, DATA, and at most one section of trailers.
 type Message uint8
 
+// The progress of a response.
 const (
 	AwaitingHeaders Message = iota
 	InBody
@@ -112,9 +123,10 @@ const (
 	messages
 )
 
-// A Part is a piece of a response.
+// A Part is a part of a response.
 type Part uint8
 
+// The parts of a response.
 const (
 	Interim  Part = iota // HEADERS with a 1xx status
 	Final                // HEADERS with any other status
@@ -123,21 +135,25 @@ const (
 	parts
 )
 
+// The texts of an error.
 var (
 	messageNames = [messages]string{"before its final HEADERS", "in its body", "after its trailers"}
 	partNames    = [parts]string{"an interim response", "a final response", "DATA", "trailers"}
 )
 
-// A Misplaced is a part of a response that came when it must not: the response is malformed (§8.1.1).
+// A Misplaced reports a part of a response that came where it must not. The response is malformed
+// then (§8.1.1).
 type Misplaced struct {
 	Message Message
 	Part    Part
 }
 
+// Error names the part and the progress of the response.
 func (m *Misplaced) Error() string {
 	return partNames[m.Part] + " in a response that is " + messageNames[m.Message]
 }
 
+// order is the table of §8.1: the progress after each part, and whether it is allowed.
 var order = [messages][parts]struct {
 	next Message
 	ok   bool
@@ -147,7 +163,7 @@ var order = [messages][parts]struct {
 	AfterTrailers:   {},
 }
 
-// Next returns where the response is after p, or m itself and a *Misplaced.
+// Next returns the progress after p. If p is not allowed, it returns m and a *Misplaced.
 func (m Message) Next(p Part) (Message, error) {
 	if n := order[m][p]; n.ok {
 		return n.next, nil

@@ -6,9 +6,10 @@ import (
 	"iter"
 )
 
-// A SettingID names a setting (§6.5.2).
+// A SettingID identifies a setting (§6.5.2).
 type SettingID uint16
 
+// The settings of RFC 9113, and of two other RFCs.
 const (
 	SettingHeaderTableSize       SettingID = 0x1
 	SettingEnablePush            SettingID = 0x2
@@ -20,6 +21,7 @@ const (
 	SettingNoRFC7540Priorities   SettingID = 0x9 // RFC 9218
 )
 
+// settingNames are the names of the settings, without the prefix SETTINGS_.
 var settingNames = [...]string{
 	SettingHeaderTableSize:       "HEADER_TABLE_SIZE",
 	SettingEnablePush:            "ENABLE_PUSH",
@@ -31,6 +33,7 @@ var settingNames = [...]string{
 	SettingNoRFC7540Priorities:   "NO_RFC7540_PRIORITIES",
 }
 
+// String returns the setting's name, or SETTING_0x… for an unknown one.
 func (id SettingID) String() string {
 	if int(id) < len(settingNames) && settingNames[id] != "" {
 		return settingNames[id]
@@ -44,7 +47,8 @@ type Setting struct {
 	Value uint32
 }
 
-// Check reports a value that §6.5.2 (or RFC 8441 §3, RFC 9218 §2.1) does not allow. Unknown settings pass.
+// Check returns an error if §6.5.2, RFC 8441 §3 or RFC 9218 §2.1 does not allow the value. Unknown
+// settings pass.
 func (s Setting) Check() error {
 	code := ProtocolError
 	var ok bool
@@ -64,7 +68,7 @@ func (s Setting) Check() error {
 	return nil
 }
 
-// ParseSettings yields the entries of a SETTINGS payload in the order sent.
+// ParseSettings yields the entries of a SETTINGS payload in order.
 func ParseSettings(p []byte) iter.Seq[Setting] {
 	return func(yield func(Setting) bool) {
 		for ; len(p) >= 6; p = p[6:] {

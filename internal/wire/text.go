@@ -5,9 +5,10 @@ import (
 	"strconv"
 )
 
-// An ErrCode is a 32-bit error code of RST_STREAM and GOAWAY (§7).
+// An ErrCode is an error code of RST_STREAM and GOAWAY, of 32 bits (§7).
 type ErrCode uint32
 
+// The error codes of §7.
 const (
 	NoError            ErrCode = 0x0
 	ProtocolError      ErrCode = 0x1
@@ -25,13 +26,14 @@ const (
 	HTTP11Required     ErrCode = 0xd
 )
 
+// codeNames are the names of the error codes.
 var codeNames = [...]string{
 	"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED",
 	"FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM",
 	"INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
 }
 
-// String returns the name of §7, or ERROR_0x… for a code it does not list.
+// String returns the code's name in §7, or ERROR_0x… if it is not listed there.
 func (c ErrCode) String() string {
 	if int64(c) < int64(len(codeNames)) {
 		return codeNames[c]
@@ -39,13 +41,14 @@ func (c ErrCode) String() string {
 	return fmt.Sprintf("ERROR_0x%x", uint32(c))
 }
 
+// typeNames are the names of the frame types, as their RFCs write them.
 var typeNames = [...]string{
 	Data: "DATA", Headers: "HEADERS", Priority: "PRIORITY", RSTStream: "RST_STREAM", Settings: "SETTINGS",
 	PushPromise: "PUSH_PROMISE", Ping: "PING", GoAway: "GOAWAY", WindowUpdate: "WINDOW_UPDATE",
 	Continuation: "CONTINUATION", AltSvc: "ALTSVC", Origin: "ORIGIN", PriorityUpdate: "PRIORITY_UPDATE",
 }
 
-// String returns the name of §6, or FRAME_0x… for a type it does not list.
+// String returns the type's name in its RFC, or FRAME_0x… for an unknown type.
 func (t FrameType) String() string {
 	if int(t) < len(typeNames) && typeNames[t] != "" {
 		return typeNames[t]
@@ -53,11 +56,13 @@ func (t FrameType) String() string {
 	return fmt.Sprintf("FRAME_0x%x", uint8(t))
 }
 
+// A flagName is a flag with its name.
 type flagName struct {
 	bit  Flags
 	name string
 }
 
+// The flags of each frame type.
 var (
 	dataFlags    = []flagName{{EndStream, "END_STREAM"}, {Padded, "PADDED"}}
 	headersFlags = []flagName{{EndStream, "END_STREAM"}, {EndHeaders, "END_HEADERS"}, {Padded, "PADDED"}, {PriorityFlag, "PRIORITY"}}
@@ -66,6 +71,7 @@ var (
 	ackFlags     = []flagName{{Ack, "ACK"}}
 )
 
+// flagNames returns the flags that the type has.
 func (t FrameType) flagNames() []flagName {
 	switch t {
 	case Data:
@@ -82,10 +88,11 @@ func (t FrameType) flagNames() []flagName {
 	return nil
 }
 
-// String is the textual form without what the payload says: DATA stream=1 len=16384 END_STREAM.
-// The stream is left out where it is 0.
+// String returns the textual form without the payload: DATA stream=1 len=16384 END_STREAM. A stream
+// of 0 is left out.
 func (h FrameHeader) String() string { return string(h.appendText(nil)) }
 
+// appendText appends what String returns.
 func (h FrameHeader) appendText(dst []byte) []byte {
 	dst = append(dst, h.Type.String()...)
 	if h.StreamID != 0 {
@@ -107,8 +114,8 @@ func (h FrameHeader) appendText(dst []byte) []byte {
 	return dst
 }
 
-// Text is the one textual form of a frame: its header, then what a short payload says. p may be
-// cut short or empty; what it lacks is left out. Field blocks and data are not shown.
+// Text returns the textual form of a frame: its header, then the content of a short payload p. If p
+// is empty or cut off, what is missing is left out. Field blocks and data are not shown.
 func (h FrameHeader) Text(p []byte) string {
 	dst := h.appendText(nil)
 	switch {
@@ -134,7 +141,7 @@ func (h FrameHeader) Text(p []byte) string {
 	return string(dst)
 }
 
-// quote shows the peer's octets harmlessly and not at any length.
+// quote returns bytes of the peer as printable text of limited length.
 func quote(p []byte) string {
 	const most = 256
 	if len(p) > most {

@@ -1,7 +1,8 @@
-// Package wire is the byte layout of HTTP/2: frame headers and payloads, settings,
-// error codes, and one textual form of a frame for logs, traces and test failures.
-// Everything is bytes in, values out, or the reverse; nothing here blocks, keeps
-// state, or knows a connection. References are to RFC 9113 unless they say otherwise.
+// Package wire encodes and decodes HTTP/2 frames: frame headers and payloads, settings and error
+// codes. It also defines the one textual form of a frame for logs, traces and test failures.
+//
+// Every function takes bytes and returns values, or the reverse. Nothing here blocks, keeps state,
+// or knows a connection. References are to RFC 9113 unless they say otherwise.
 package wire
 
 import (
@@ -10,23 +11,25 @@ import (
 	"iter"
 )
 
-// ClientPreface is what a client sends first (§3.4).
+// ClientPreface is the first thing that a client sends (§3.4).
 const ClientPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
+// Sizes and limits of the protocol.
 const (
-	HeaderLen = 9 // octets of a frame header (§4.1)
+	HeaderLen = 9 // bytes of a frame header (§4.1)
 
 	MinMaxFrameSize = 1 << 14   // the initial and smallest SETTINGS_MAX_FRAME_SIZE (§6.5.2)
-	MaxMaxFrameSize = 1<<24 - 1 // the largest
+	MaxMaxFrameSize = 1<<24 - 1 // the largest SETTINGS_MAX_FRAME_SIZE
 	MaxWindow       = 1<<31 - 1 // the largest flow-control window (§6.9.1)
-	InitialWindow   = 1<<16 - 1 // both windows before any SETTINGS (§6.9.2)
+	InitialWindow   = 1<<16 - 1 // the size of both windows before any SETTINGS (§6.9.2)
 	MaxStreamID     = 1<<31 - 1 // a stream identifier is 31 bits (§5.1.1)
 	HeaderTableSize = 4096      // the initial SETTINGS_HEADER_TABLE_SIZE (§6.5.2)
 )
 
-// A FrameType is the type octet of a frame (§6).
+// A FrameType is the type of a frame (§6).
 type FrameType uint8
 
+// The types of frames.
 const (
 	Data           FrameType = 0x0
 	Headers        FrameType = 0x1
@@ -43,9 +46,10 @@ const (
 	PriorityUpdate FrameType = 0x10 // RFC 9218
 )
 
-// Flags is the flags octet of a frame. What a bit means depends on the frame's type.
+// Flags are the flags of a frame. What a bit means depends on the frame's type.
 type Flags uint8
 
+// The flags, with the frames that have them.
 const (
 	EndStream    Flags = 0x1  // DATA, HEADERS
 	Ack          Flags = 0x1  // SETTINGS, PING
@@ -57,15 +61,15 @@ const (
 // Has reports whether every bit of bits is set.
 func (f Flags) Has(bits Flags) bool { return f&bits == bits }
 
-// A FrameHeader is the nine octets in front of every payload (§4.1).
+// A FrameHeader is the header of a frame, nine bytes on the wire (§4.1).
 type FrameHeader struct {
-	Length   int // of the payload, in octets
+	Length   int // of the payload, in bytes
 	Type     FrameType
 	Flags    Flags
 	StreamID uint32 // without the reserved bit
 }
 
-// ParseFrameHeader reads the first HeaderLen octets of p.
+// ParseFrameHeader reads the first HeaderLen bytes of p.
 func ParseFrameHeader(p []byte) FrameHeader {
 	_ = p[8]
 	return FrameHeader{
@@ -76,7 +80,7 @@ func ParseFrameHeader(p []byte) FrameHeader {
 	}
 }
 
-// AppendFrameHeader appends the nine octets of h.
+// AppendFrameHeader appends the nine bytes of h.
 func AppendFrameHeader(dst []byte, h FrameHeader) []byte {
 	return append(dst,
 		byte(h.Length>>16), byte(h.Length>>8), byte(h.Length),
@@ -84,19 +88,20 @@ func AppendFrameHeader(dst []byte, h FrameHeader) []byte {
 		byte(h.StreamID>>24), byte(h.StreamID>>16), byte(h.StreamID>>8), byte(h.StreamID))
 }
 
-// PutLength overwrites the length in the frame header that begins frame.
+// PutLength overwrites the length in the frame header at the beginning of frame.
 func PutLength(frame []byte, length int) {
 	frame[0], frame[1], frame[2] = byte(length>>16), byte(length>>8), byte(length)
 }
 
-// An Error is a rule of the wire format that a peer broke. It concerns the
-// whole connection unless StreamID is not zero.
+// An Error reports that the peer broke a rule of the wire format. It is an error of the whole
+// connection, unless StreamID is not zero.
 type Error struct {
 	Code     ErrCode
 	StreamID uint32
 	Reason   string
 }
 
+// Error returns the stream if there is one, the code and the reason.
 func (e *Error) Error() string {
 	if e.StreamID != 0 {
 		return fmt.Sprintf("stream %d: %v: %s", e.StreamID, e.Code, e.Reason)
@@ -104,13 +109,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%v: %s", e.Code, e.Reason)
 }
 
+// connError returns a connection error that names the frame and the broken rule.
 func connError(code ErrCode, h FrameHeader, rule string) error {
 	return &Error{Code: code, Reason: h.Type.String() + " " + rule}
 }
 
-// Check applies every rule that can be judged by the header alone, before any
-// octet of the payload is read or room is made for it. maxLength is the
-// SETTINGS_MAX_FRAME_SIZE of the receiver. Unknown types pass.
+// Check checks every rule that the header alone can break, so that no payload is read and no memory
+// is reserved for a frame that breaks one. maxLength is the SETTINGS_MAX_FRAME_SIZE of the
+// receiver. Unknown types pass.
 func (h FrameHeader) Check(maxLength int) error {
 	// §4.2: a frame that exceeds SETTINGS_MAX_FRAME_SIZE is a FRAME_SIZE_ERROR.
 	if h.Length > maxLength {
@@ -141,7 +147,7 @@ func (h FrameHeader) Check(maxLength int) error {
 			return connError(FrameSizeError, h, "is shorter than 8 octets")
 		}
 	case Priority:
-		if h.Length != 5 { // §6.3: the one frame whose wrong size is a stream error
+		if h.Length != 5 { // §6.3: the only frame whose wrong size is a stream error
 			return &Error{Code: FrameSizeError, StreamID: h.StreamID, Reason: "PRIORITY is not 5 octets long"}
 		}
 	case Settings:
@@ -158,7 +164,7 @@ func (h FrameHeader) Check(maxLength int) error {
 	return nil
 }
 
-// fixedPart counts the octets that the flags promise in front of a field block or data.
+// fixedPart returns the number of bytes before a field block or data, as the flags say.
 func (h FrameHeader) fixedPart() (n int) {
 	switch h.Type {
 	case Data, Headers, PushPromise:
@@ -175,10 +181,11 @@ func (h FrameHeader) fixedPart() (n int) {
 	return n
 }
 
-// Block returns the field block fragment inside the payload p of a HEADERS, PUSH_PROMISE
-// or CONTINUATION frame that passed Check. It is a part of p. An error concerns the connection:
-// there is no fragment, and §4.3 does not let a field block go undecoded. The priority of
-// HEADERS is skipped whatever it says; §5.3.2 dropped the rules of RFC 7540 for it.
+// Block returns the field block fragment in the payload p of a HEADERS, PUSH_PROMISE or
+// CONTINUATION frame that passed Check. The fragment is a part of p. An error is one of the
+// connection: there is no fragment, and every field block must be decoded (§4.3). The priority
+// fields of HEADERS are skipped without a check, because §5.3.2 dropped the rules of RFC 7540 for
+// them.
 func (h FrameHeader) Block(p []byte) ([]byte, error) {
 	pad := 0
 	if h.Type != Continuation && h.Flags.Has(Padded) {
@@ -191,7 +198,7 @@ func (h FrameHeader) Block(p []byte) ([]byte, error) {
 	return p[fixed : len(p)-pad], nil
 }
 
-// ParsePromisedID returns the stream that a PUSH_PROMISE payload promises.
+// ParsePromisedID returns the ID of the stream that a PUSH_PROMISE payload promises.
 func (h FrameHeader) ParsePromisedID(p []byte) uint32 {
 	return binary.BigEndian.Uint32(p[h.fixedPart()-4:]) & MaxStreamID
 }
@@ -202,19 +209,19 @@ func ParseWindowUpdate(p []byte) int { return int(binary.BigEndian.Uint32(p) & M
 // ParseRSTStream returns the error code of a RST_STREAM payload.
 func ParseRSTStream(p []byte) ErrCode { return ErrCode(binary.BigEndian.Uint32(p)) }
 
-// ParsePing returns the opaque octets of a PING payload.
+// ParsePing returns the eight opaque bytes of a PING payload.
 func ParsePing(p []byte) (data [8]byte) {
 	copy(data[:], p)
 	return data
 }
 
-// ParseGoAway returns the parts of a GOAWAY payload. debug is a part of p.
+// ParseGoAway returns the fields of a GOAWAY payload. debug is a part of p.
 func ParseGoAway(p []byte) (last uint32, code ErrCode, debug []byte) {
 	return binary.BigEndian.Uint32(p) & MaxStreamID, ErrCode(binary.BigEndian.Uint32(p[4:])), p[8:]
 }
 
-// ParseOrigins yields the origins of an ORIGIN payload (RFC 8336 §2.1), as they are. It passes over
-// a last one that is cut off.
+// ParseOrigins yields the origins of an ORIGIN payload (RFC 8336 §2.1) unchanged. It skips a last
+// one that is cut off.
 func ParseOrigins(p []byte) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for len(p) >= 2 {
@@ -254,25 +261,25 @@ func AppendSettingsAck(dst []byte) []byte {
 	return AppendFrameHeader(dst, FrameHeader{Type: Settings, Flags: Ack})
 }
 
-// AppendPing appends a PING; flags is Ack or 0.
+// AppendPing appends a PING frame; flags is Ack or 0.
 func AppendPing(dst []byte, flags Flags, data [8]byte) []byte {
 	dst = AppendFrameHeader(dst, FrameHeader{Length: 8, Type: Ping, Flags: flags})
 	return append(dst, data[:]...)
 }
 
-// AppendRSTStream appends a RST_STREAM.
+// AppendRSTStream appends a RST_STREAM frame.
 func AppendRSTStream(dst []byte, stream uint32, code ErrCode) []byte {
 	dst = AppendFrameHeader(dst, FrameHeader{Length: 4, Type: RSTStream, StreamID: stream})
 	return binary.BigEndian.AppendUint32(dst, uint32(code))
 }
 
-// AppendWindowUpdate appends a WINDOW_UPDATE; stream 0 is the connection.
+// AppendWindowUpdate appends a WINDOW_UPDATE frame; stream 0 is the connection.
 func AppendWindowUpdate(dst []byte, stream uint32, increment int) []byte {
 	dst = AppendFrameHeader(dst, FrameHeader{Length: 4, Type: WindowUpdate, StreamID: stream})
 	return binary.BigEndian.AppendUint32(dst, uint32(increment))
 }
 
-// AppendGoAway appends a GOAWAY.
+// AppendGoAway appends a GOAWAY frame.
 func AppendGoAway(dst []byte, last uint32, code ErrCode, debug string) []byte {
 	dst = AppendFrameHeader(dst, FrameHeader{Length: 8 + len(debug), Type: GoAway})
 	dst = binary.BigEndian.AppendUint32(dst, last)
