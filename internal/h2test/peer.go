@@ -1,5 +1,5 @@
-// Package h2test is the other end of a client under test: a connection in memory that can fail
-// at any octet ([Pipe]), a scripted HTTP/2 server that speaks on it ([Peer]), and certificates.
+// Package h2test has the server side for a client under test: a connection in memory that can fail
+// at any byte ([Pipe]), a scripted HTTP/2 server ([Peer]), certificates, and a DNS server ([Zone]).
 //
 //	client, server := h2test.Pipe()
 //	peer := h2test.NewPeer(t, server)
@@ -10,7 +10,8 @@
 //	peer.WriteData(1, wire.EndStream, []byte("hello"))
 //	peer.WantIdle("and nothing else")
 //
-// Everything blocks in ways that testing/synctest knows, so tests run in a bubble, in fake time.
+// All blocking is durable in the sense of testing/synctest, so tests can run in a bubble with fake
+// time.
 package h2test
 
 import (
@@ -32,41 +33,42 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// Limits of a Peer.
 const (
-	patience = 10 * time.Second // how long a Want waits, in fake time within a bubble
+	patience = 10 * time.Second // how long a Want waits; fake time in a bubble
 	logSize  = 20               // frames shown with a failure
 )
 
-// A Peer is a scripted HTTP/2 server. Its Write methods put frames on the wire at once and never
-// judge them; a write that fails is seen in the log only, since the client may well have gone.
-// Its Want methods take the client's frames in the order sent, and fail the test with their
-// reason if the next frame is another one, or none comes.
+// A Peer is a scripted HTTP/2 server. Its Write methods send frames at once and do not check them.
+// A write that fails only shows in the log, because the client may have closed the connection. Its
+// Want methods take the client's frames in the order sent. They fail the test, with their reason,
+// if the next frame is another one or if no frame comes.
 //
-// The peer always reads, so the client's writes never wait for the test; [Conn.Stall] is for
-// that. It is strict about what no client may do: a malformed frame, a broken header block, or
-// DATA beyond the windows it was given fails the test at the next Want, at the latest at its end.
+// The peer always reads, so the client's writes never wait for the test; use [Conn.Stall] to make
+// them wait. The peer checks what no client may do: a malformed frame, a broken header block, or
+// DATA beyond its windows fails the test at the next Want, or at the end of the test.
 type Peer struct {
 	t    testing.TB
 	conn net.Conn
-	done chan struct{} // readLoop has ended
+	done chan struct{} // closed when readLoop has ended
 
-	enc     *hpack.Encoder // owned by the test's goroutine
-	block   bytes.Buffer   // enc writes here
-	encSize uint32         // the client's HEADER_TABLE_SIZE as enc knows it
+	enc     *hpack.Encoder // used by the test's goroutine only
+	block   bytes.Buffer   // the output of enc
+	encSize uint32         // the client's HEADER_TABLE_SIZE that enc uses
 
-	writing chan struct{} // a 1-slot lock of the writing direction, and of batch and held
-	batch   bool          // writes are held back
+	writing chan struct{} // a 1-slot lock of writing, batch and held
+	batch   bool          // writes are kept in held
 	held    []byte
 
 	mu       sync.Mutex    // guards everything below; never held while blocked
 	changed  chan struct{} // closed and replaced when queue or err changes
-	queue    []Frame       // received, not wanted yet
-	err      error         // why readLoop ended
-	reported bool          // err, a violation, has failed the test
+	queue    []Frame       // received, and not taken yet
+	err      error         // why readLoop has ended
+	reported bool          // the test has failed with err, a violation
 	ignored  map[wire.FrameType]bool
 	autoPing bool
 	autoAck  bool
-	log      []string // the last logSize frames
+	log      []string // the last logSize frames in both directions
 	books    books
 }
 
@@ -77,7 +79,7 @@ type Frame struct {
 	Headers *Headers // of a HEADERS frame, with its CONTINUATIONs; else nil
 }
 
-// String is the textual form of package wire, followed by the fields, a line each.
+// String returns the textual form of package wire, followed by the fields, one on each line.
 func (f Frame) String() string {
 	if f.Headers == nil {
 		return f.Text(f.Payload)
@@ -85,16 +87,16 @@ func (f Frame) String() string {
 	return f.Text(f.Payload) + fieldLines(f.Headers.Fields)
 }
 
-// Headers is a header block that the client sent. The embedded header is that of the HEADERS frame.
+// Headers is a header block that the client sent. Its embedded header is that of the HEADERS frame.
 type Headers struct {
 	wire.FrameHeader
 	EndStream bool
 	Fields    []hpack.HeaderField // decoded, in order; Sensitive if never indexed
-	Block     []byte              // as encoded
+	Block     []byte              // in encoded form
 	Frames    []wire.FrameHeader  // the HEADERS frame and its CONTINUATIONs
 }
 
-// Get returns the value of the first field of that name, "" if there is none.
+// Get returns the value of the first field with that name, "" if there is none.
 func (h Headers) Get(name string) string {
 	for _, f := range h.Fields {
 		if f.Name == name {
@@ -104,7 +106,7 @@ func (h Headers) Get(name string) string {
 	return ""
 }
 
-// NewPeer returns a peer that reads from conn but writes nothing before it is told to. It is
+// NewPeer returns a peer that reads from conn. It writes nothing until the test tells it to. It is
 // closed at the end of the test.
 func NewPeer(t testing.TB, conn net.Conn) *Peer {
 	p := &Peer{
@@ -123,12 +125,13 @@ func NewPeer(t testing.TB, conn net.Conn) *Peer {
 	return p
 }
 
-// Close closes the connection.
+// Close closes the connection and waits until the reader has ended.
 func (p *Peer) Close() {
 	p.conn.Close()
 	<-p.done
 }
 
+// end closes the peer at the end of the test, and reports a violation that no Want has reported.
 func (p *Peer) end() {
 	p.t.Helper()
 	p.Close()
@@ -148,43 +151,48 @@ func (p *Peer) Ignore(types ...wire.FrameType) {
 	}
 }
 
-// AutoPing answers every PING that arrives from now on; no Want sees it.
+// AutoPing acknowledges every PING that arrives from now on. No Want sees these.
 func (p *Peer) AutoPing() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.autoPing = true
 }
 
-// AutoSettings acknowledges all SETTINGS that arrive from now on; no Want sees them.
+// AutoSettings acknowledges every SETTINGS frame that arrives from now on. No Want sees these.
 func (p *Peer) AutoSettings() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.autoAck = true
 }
 
-// Credit is what the peer may still send on a stream, or with 0 on the connection: what the
-// client granted up to now, less the DATA written. It is negative if the test overdrew.
+// Credit returns what the peer may still send on a stream, or on the connection if stream is 0:
+// what the client has granted, less the DATA that was written. It is negative if the test has
+// written too much.
 func (p *Peer) Credit(stream uint32) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return int(p.books.credit(stream))
 }
 
-// Log returns the last frames both ways, as failures show them: "-> " is by the client.
+// Log returns the last frames in both directions, as failures show them. "-> " marks those of the
+// client.
 func (p *Peer) Log() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.logLocked()
 }
 
+// logLocked is Log for a caller that holds p.mu.
 func (p *Peer) logLocked() string { return strings.Join(p.log, "\n") }
 
+// record adds a line to the log.
 func (p *Peer) record(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recordLocked(line)
 }
 
+// recordLocked is record for a caller that holds p.mu.
 func (p *Peer) recordLocked(line string) {
 	if len(p.log) == logSize {
 		p.log = slices.Delete(p.log, 0, 1)
@@ -192,11 +200,13 @@ func (p *Peer) recordLocked(line string) {
 	p.log = append(p.log, line)
 }
 
-// A violation is something that no client may send.
+// A violation is an error that describes what no client may send.
 type violation string
 
+// Error implements error.
 func (v violation) Error() string { return string(v) }
 
+// readLoop reads until the connection ends or the client breaks a rule.
 func (p *Peer) readLoop() {
 	defer close(p.done)
 	err := p.readFrames(bufio.NewReaderSize(p.conn, 64<<10))
@@ -206,12 +216,14 @@ func (p *Peer) readLoop() {
 	p.changedLocked()
 }
 
+// changedLocked wakes every await.
 func (p *Peer) changedLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
-// readFrames returns the error that ends the connection, or a violation.
+// readFrames reads and queues frames. It returns the error that ended the connection, or a
+// violation.
 func (p *Peer) readFrames(br *bufio.Reader) error {
 	preface := make([]byte, len(wire.ClientPreface))
 	if n, err := io.ReadFull(br, preface); err != nil {
@@ -224,7 +236,7 @@ func (p *Peer) readFrames(br *bufio.Reader) error {
 		return violation(fmt.Sprintf("client preface: %q", preface))
 	}
 	dec := hpack.NewDecoder(wire.HeaderTableSize, nil)
-	var open *Frame // HEADERS without END_HEADERS yet
+	var open *Frame // HEADERS whose END_HEADERS has not come yet
 	for {
 		f, err := p.readFrame(br)
 		if err != nil {
@@ -257,6 +269,7 @@ func (p *Peer) readFrames(br *bufio.Reader) error {
 	}
 }
 
+// readFrame reads one frame and checks its header.
 func (p *Peer) readFrame(br *bufio.Reader) (Frame, error) {
 	var octets [wire.HeaderLen]byte
 	if _, err := io.ReadFull(br, octets[:]); err != nil {
@@ -279,10 +292,10 @@ func (p *Peer) readFrame(br *bufio.Reader) (Frame, error) {
 	return f, nil
 }
 
-// joinBlock begins a header block with f, or adds f to the open one.
+// joinBlock begins a header block with f, or adds f to the open block.
 func joinBlock(open *Frame, f Frame) (*Frame, error) {
-	// RFC 9113 §6.10: a HEADERS frame without END_HEADERS is followed by CONTINUATION frames of
-	// the same stream and nothing else.
+	// RFC 9113 §6.10: only CONTINUATION frames of the same stream may follow a HEADERS frame
+	// without END_HEADERS.
 	follows := f.Type == wire.Continuation && open != nil && f.StreamID == open.StreamID
 	if begins := f.Type == wire.Headers && open == nil; !begins && !follows {
 		return nil, violation(fmt.Sprintf("%v between HEADERS and END_HEADERS, or without them", f.FrameHeader))
@@ -300,13 +313,14 @@ func joinBlock(open *Frame, f Frame) (*Frame, error) {
 	return open, nil
 }
 
+// recvSettingsAck records an acknowledgment of SETTINGS, and returns the table size then.
 func (p *Peer) recvSettingsAck() (tableSize uint32, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.books.announced.ack()
 }
 
-// recv enters a whole frame in the books and queues it for the next Want.
+// recv records a whole frame in the books and queues it for the next Want.
 func (p *Peer) recv(f Frame) error {
 	p.mu.Lock()
 	err := p.books.recv(f)
@@ -326,10 +340,11 @@ func (p *Peer) recv(f Frame) error {
 	return err
 }
 
+// errSilent is the error of await if nothing came in time.
 var errSilent = errors.New("nothing")
 
-// await calls take, with p.mu held, each time the queue has changed, until it reports true. It
-// returns why nothing more will come: the end of the connection, a violation, or errSilent.
+// await calls take, with p.mu held, each time the queue has changed, until take returns true. If it
+// does not, await returns the reason: the end of the connection, a violation, or errSilent.
 func (p *Peer) await(take func() bool) error {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
@@ -351,8 +366,8 @@ func (p *Peer) await(take func() bool) error {
 	}
 }
 
-// Next takes the next frame without judging it. The error is the end of the connection, or that
-// nothing came.
+// Next takes the next frame, whatever it is. The error is the end of the connection, a violation,
+// or that nothing came.
 func (p *Peer) Next() (f Frame, err error) {
 	err = p.await(func() bool {
 		for len(p.queue) > 0 {
@@ -366,24 +381,25 @@ func (p *Peer) Next() (f Frame, err error) {
 	return f, err
 }
 
-// unread puts back what Next has taken.
+// unread puts a frame that Next has returned back into the queue.
 func (p *Peer) unread(f Frame) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.queue = slices.Insert(p.queue, 0, f)
 }
 
-// books is what each side may send. Windows are sums of all that was granted and all that was
-// sent, so a change of the initial size touches no stream.
-type books struct {
-	client    map[wire.SettingID]uint32 // the client's settings, beyond the defaults
+// books keep what each side may send. A window is the difference of two sums, all that was granted
+// and all that was sent, so a change of the initial size needs no change for each stream.
+type books struct { // the client's settings, with the defaults
+	client    map[wire.SettingID]uint32 // WINDOW_UPDATE increments of the client, by stream
 	granted   map[uint32]int64          // WINDOW_UPDATE increments of the client, by stream
-	sent      map[uint32]int64          // DATA of the peer
+	sent      map[uint32]int64          // DATA of the peer, by stream
 	announced announced                 // the peer's settings
-	allowed   map[uint32]int64          // WINDOW_UPDATE increments of the peer
-	received  map[uint32]int64          // DATA of the client
+	allowed   map[uint32]int64          // WINDOW_UPDATE increments of the peer, by stream
+	received  map[uint32]int64          // DATA of the client, by stream
 }
 
+// newBooks returns the books of a new connection.
 func newBooks() books {
 	return books{
 		client:    maps.Clone(defaults),
@@ -395,12 +411,14 @@ func newBooks() books {
 	}
 }
 
+// defaults are the settings before any SETTINGS.
 var defaults = map[wire.SettingID]uint32{
 	wire.SettingHeaderTableSize:   wire.HeaderTableSize,
 	wire.SettingInitialWindowSize: wire.InitialWindow,
 	wire.SettingMaxFrameSize:      wire.MinMaxFrameSize,
 }
 
+// credit returns what the peer may still send on the stream, or on the connection if it is 0.
 func (b *books) credit(stream uint32) int64 {
 	initial := int64(wire.InitialWindow)
 	if stream != 0 {
@@ -409,7 +427,7 @@ func (b *books) credit(stream uint32) int64 {
 	return initial + b.granted[stream] - b.sent[stream]
 }
 
-// recv enters a frame of the client.
+// recv records a frame of the client.
 func (b *books) recv(f Frame) error {
 	switch f.Type {
 	case wire.Settings:
@@ -441,7 +459,7 @@ func (b *books) recv(f Frame) error {
 	return nil
 }
 
-// send enters a frame of the peer, which may be malformed.
+// send records a frame of the peer, which may be malformed.
 func (b *books) send(h wire.FrameHeader, payload []byte) {
 	switch {
 	case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
@@ -454,12 +472,14 @@ func (b *books) send(h wire.FrameHeader, payload []byte) {
 	}
 }
 
-// announced is the peer's settings. Until the client acknowledges a change it may go by either value.
+// announced is the peer's settings. Until the client acknowledges a change, it may use the old or
+// the new value.
 type announced struct {
-	acked   map[wire.SettingID]uint32
+	acked   map[wire.SettingID]uint32 // those in force
 	pending [][]wire.Setting
 }
 
+// most returns the largest value that the client may use for a setting.
 func (a *announced) most(id wire.SettingID) uint32 {
 	most := a.acked[id]
 	for _, settings := range a.pending {
@@ -472,7 +492,8 @@ func (a *announced) most(id wire.SettingID) uint32 {
 	return most
 }
 
-// ack puts the oldest pending SETTINGS in force. It reports the size of the HPACK table then.
+// ack puts the oldest pending SETTINGS in force, and returns the HPACK table size then. ok is false
+// if none is pending.
 func (a *announced) ack() (tableSize uint32, ok bool) {
 	if len(a.pending) == 0 {
 		return 0, false

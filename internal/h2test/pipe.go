@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Pipe returns the two ends of a connection in memory. Writes are buffered without bound, so they
-// return at once, until [Conn.SetWriteBuffer] says otherwise.
+// Pipe returns the two ends of a connection in memory. Its buffers have no limit, so writes return
+// at once, unless [Conn.SetWriteBuffer] sets a limit.
 func Pipe() (client, server *Conn) {
 	up, down := newLane(), newLane()
 	client = &Conn{in: down, out: up, local: clientAddr, remote: serverAddr}
@@ -21,100 +21,109 @@ func Pipe() (client, server *Conn) {
 	return client, server
 }
 
-var ( // of the blocks for documentation, RFC 5737
+// The addresses of the ends, from the blocks for documentation (RFC 5737).
+var (
 	clientAddr = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 50000}
 	serverAddr = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 443}
 )
 
-// A Conn is one end of a [Pipe]: a net.Conn that behaves like TCP, can be told to fail or to
-// stop at any octet, and counts. Reading, writing, deadlines, Close and all controls may be used
-// by any goroutine at any time, also while a Read or Write is blocked. Blocking is durable in
-// the sense of testing/synctest.
+// A Conn is one end of a [Pipe]: a net.Conn that behaves like TCP. It can be told to fail or to
+// stop at any byte, and it counts calls and bytes. All its methods may be called by any goroutine
+// at any time, also while a Read or Write is blocked. Blocking is durable in the sense of
+// testing/synctest.
 //
-// After Close the other end reads what was buffered and then io.EOF; its writes fail with
+// After Close, the other end can read what was buffered and then gets io.EOF; its writes fail with
 // syscall.EPIPE.
 type Conn struct {
 	in, out       *lane
 	local, remote net.Addr
 }
 
+// Read implements net.Conn.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.in.read(p)
 	return n, c.opError("read", err)
 }
 
+// Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
 	n, err := c.out.write(p)
 	return n, c.opError("write", err)
 }
 
-// Close ends both directions. What is blocked on this end returns net.ErrClosed.
+// Close closes both directions. A call that is blocked on this end returns net.ErrClosed.
 func (c *Conn) Close() error {
 	err := c.in.close(&c.in.r)
 	c.out.close(&c.out.w)
 	return c.opError("close", err)
 }
 
-// CloseWrite ends the writing direction only: the other end reads io.EOF.
+// CloseWrite closes the direction in which this end writes: the other end reads io.EOF.
 func (c *Conn) CloseWrite() error { return c.opError("close", c.out.close(&c.out.w)) }
 
-func (c *Conn) LocalAddr() net.Addr  { return c.local }
+// LocalAddr implements net.Conn.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr implements net.Conn.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
+// SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
+// SetReadDeadline implements net.Conn.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.opError("set", c.in.setDeadline(&c.in.r, t))
 }
 
+// SetWriteDeadline implements net.Conn.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.opError("set", c.out.setDeadline(&c.out.w, t))
 }
 
-// SetWriteBuffer bounds the octets that this end may have written and the other end not read;
-// writers block beyond it. 0 accepts nothing, a negative n everything.
+// SetWriteBuffer limits the bytes that this end has written and the other end has not read. Writes
+// beyond it block. With n = 0 every write blocks; a negative n means no limit.
 func (c *Conn) SetWriteBuffer(n int) { c.out.locked(func() { c.out.bound = n }) }
 
-// Stall stops this end from reading: its Reads block, whatever has arrived, until Resume. The
-// other end's writes block as soon as its write buffer is full.
+// Stall makes the Reads of this end block until Resume, even if data has arrived. The other end's
+// writes block when its write buffer is full.
 func (c *Conn) Stall() { c.in.locked(func() { c.in.r.stalled = true }) }
 
-// Resume ends a Stall.
+// Resume ends the effect of Stall.
 func (c *Conn) Resume() { c.in.locked(func() { c.in.r.stalled = false }) }
 
-// SetChunk makes every Read return at most n octets, and passes on what Write is given in pieces
-// of at most n, between which other goroutines may run. 0 is no limit.
+// SetChunk makes every Read return at most n bytes. It also divides what Write is given into pieces
+// of at most n bytes, and lets other goroutines run between them. 0 is no limit.
 func (c *Conn) SetChunk(n int) {
 	c.in.locked(func() { c.in.r.chunk = n })
 	c.out.locked(func() { c.out.w.chunk = n })
 }
 
-// BreakReadAfter lets this end read n octets more, after which every Read fails with err, which
-// may be io.EOF. If err is nil Reads block instead, until Close or a deadline.
+// BreakReadAfter lets this end read n more bytes. After them every Read fails with err, which may
+// be io.EOF. If err is nil, Reads block instead, until Close or a deadline.
 func (c *Conn) BreakReadAfter(n int64, err error) { c.in.locked(func() { c.in.r.breakAfter(n, err) }) }
 
-// BreakWriteAfter lets this end write n octets more, after which every Write fails with err. A
-// Write that crosses the boundary reports what was accepted, and that much arrives. If err is nil
+// BreakWriteAfter lets this end write n more bytes. After them every Write fails with err. A Write
+// that crosses this limit returns how much was accepted, and that much arrives. If err is nil,
 // Writes block instead, until Close or a deadline.
 func (c *Conn) BreakWriteAfter(n int64, err error) {
 	c.out.locked(func() { c.out.w.breakAfter(n, err) })
 }
 
-// Reads counts the calls of Read so far, blocked and failed ones included.
+// Reads returns the number of calls of Read so far, including blocked and failed ones.
 func (c *Conn) Reads() (n int) { c.in.locked(func() { n = c.in.r.calls }); return }
 
-// Writes counts the calls of Write so far, blocked and failed ones included.
+// Writes returns the number of calls of Write so far, including blocked and failed ones.
 func (c *Conn) Writes() (n int) { c.out.locked(func() { n = c.out.w.calls }); return }
 
-// OctetsRead counts what Reads have returned.
+// OctetsRead returns the number of bytes that Reads have returned.
 func (c *Conn) OctetsRead() (n int64) { c.in.locked(func() { n = c.in.r.octets }); return }
 
-// OctetsWritten counts what Writes have accepted.
+// OctetsWritten returns the number of bytes that Writes have accepted.
 func (c *Conn) OctetsWritten() (n int64) { c.out.locked(func() { n = c.out.w.octets }); return }
 
-// LogWrites begins to keep a copy of what each Write is given.
+// LogWrites makes the Conn keep a copy of what each Write is given from now on.
 func (c *Conn) LogWrites() { c.out.locked(func() { c.out.log = [][]byte{} }) }
 
 // WriteLog returns what each Write was given since LogWrites.
@@ -123,7 +132,7 @@ func (c *Conn) WriteLog() (log [][]byte) {
 	return log
 }
 
-// opError dresses err as package net does. io.EOF stays bare, as io.Reader demands.
+// opError wraps err as package net does. io.EOF is returned unchanged, as io.Reader requires.
 func (c *Conn) opError(op string, err error) error {
 	if err == nil || err == io.EOF {
 		return err
@@ -136,31 +145,33 @@ type lane struct {
 	mu    sync.Mutex // guards everything below; never held while blocked
 	wake  sync.Cond  // broadcast on every change
 	buf   bytes.Buffer
-	bound int      // of buf; negative for none
-	log   [][]byte // nil: not kept
+	bound int      // the limit of buf; negative for none
+	log   [][]byte // nil if it is not kept
 	r, w  side
 }
 
-// A side is the reader's or the writer's part in a lane.
+// A side is the state of the reader or of the writer of a lane.
 type side struct {
 	closed   bool
 	stalled  bool
-	expired  bool // deadline has passed
+	expired  bool // the deadline has passed
 	deadline time.Time
 	timer    *time.Timer // sets expired
-	chunk    int         // the most octets at a time; 0 for any
-	left     int64       // octets until the break; negative for no break
-	breakErr error       // what comes then; nil for nothing, ever
+	chunk    int         // the limit of bytes at a time; 0 for none
+	left     int64       // bytes until the break; negative for no break
+	breakErr error       // the error after the break; nil to block
 	calls    int
 	octets   int64
 }
 
+// newLane returns an open lane without limits.
 func newLane() *lane {
 	l := &lane{bound: -1, r: side{left: -1}, w: side{left: -1}}
 	l.wake.L = &l.mu
 	return l
 }
 
+// locked calls f with l.mu held, and wakes all that wait.
 func (l *lane) locked(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -168,6 +179,7 @@ func (l *lane) locked(f func()) {
 	l.wake.Broadcast()
 }
 
+// read implements Conn.Read.
 func (l *lane) read(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,6 +202,7 @@ func (l *lane) read(p []byte) (int, error) {
 	}
 }
 
+// write implements Conn.Write.
 func (l *lane) write(p []byte) (done int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -227,6 +240,7 @@ func (l *lane) write(p []byte) (done int, err error) {
 	}
 }
 
+// close closes one side of the lane.
 func (l *lane) close(s *side) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -239,6 +253,7 @@ func (l *lane) close(s *side) error {
 	return nil
 }
 
+// setDeadline sets the deadline of one side.
 func (l *lane) setDeadline(s *side, t time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -258,16 +273,18 @@ func (l *lane) setDeadline(s *side, t time.Time) error {
 	return nil
 }
 
+// expire is called by the timer of the deadline t.
 func (l *lane) expire(s *side, t time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.deadline.Equal(t) { // it may have been moved as the timer fired
+	if s.deadline.Equal(t) { // the deadline may have been moved meanwhile
 		s.expired = true
 		l.wake.Broadcast()
 	}
 }
 
-// admit says how many of n octets may pass now; 0 without an error is to wait.
+// admit returns how many of n bytes may pass now. 0 without an error means that the caller must
+// wait.
 func (s *side) admit(n int) (int, error) {
 	switch {
 	case s.closed:
@@ -288,6 +305,7 @@ func (s *side) admit(n int) (int, error) {
 	return n, nil
 }
 
+// count records that n bytes have passed.
 func (s *side) count(n int) {
 	s.octets += int64(n)
 	if s.left > 0 {
@@ -295,8 +313,10 @@ func (s *side) count(n int) {
 	}
 }
 
+// breakAfter makes the side break after n more bytes.
 func (s *side) breakAfter(n int64, err error) { s.left, s.breakErr = max(n, 0), err }
 
+// stopTimer stops the timer of the deadline.
 func (s *side) stopTimer() {
 	if s.timer != nil {
 		s.timer.Stop()

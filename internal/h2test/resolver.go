@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A Zone is a name server in memory.
+// A Zone is a DNS server in memory. Its methods may be called at any time.
 type Zone struct {
 	mu      sync.Mutex
 	hosts   map[string][]netip.Addr
@@ -20,10 +20,10 @@ type Zone struct {
 	silent  bool
 }
 
-// NewZone returns a server that knows no names.
+// NewZone returns a server without any names.
 func NewZone() *Zone { return &Zone{hosts: make(map[string][]netip.Addr)} }
 
-// Set makes addrs the addresses of host.
+// Set sets the addresses of host.
 func (z *Zone) Set(host string, addrs ...string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -33,36 +33,38 @@ func (z *Zone) Set(host string, addrs ...string) {
 	}
 }
 
-// SetSilent makes the server answer no queries.
+// SetSilent makes the server ignore all queries.
 func (z *Zone) SetSilent() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.silent = true
 }
 
-// Queries returns how many queries there were.
+// Queries returns the number of queries that the server received.
 func (z *Zone) Queries() int {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return z.queries
 }
 
-// Use makes the server the one of net.DefaultResolver until restore is called. Called outside of a
-// bubble, it makes the resolver usable inside of one.
+// Use makes net.DefaultResolver use the server until restore is called. If it is called outside of
+// a synctest bubble, the resolver can also be used inside of one.
 func (z *Zone) Use() (restore func()) {
 	before := net.DefaultResolver
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: z.dial}
-	net.DefaultResolver.LookupNetIP(context.Background(), "ip", "first.test") // reads the configuration
+	// The first lookup reads the system's configuration.
+	net.DefaultResolver.LookupNetIP(context.Background(), "ip", "first.test")
 	return func() { net.DefaultResolver = before }
 }
 
+// dial connects the resolver with the server.
 func (z *Zone) dial(context.Context, string, string) (net.Conn, error) {
 	client, server := net.Pipe()
 	go z.serve(server)
 	return client, nil
 }
 
-// serve answers queries on a stream (RFC 1035 §4.2.2).
+// serve responds to the queries of a stream (RFC 1035 §4.2.2).
 func (z *Zone) serve(nc net.Conn) {
 	defer nc.Close()
 	for {
@@ -80,7 +82,7 @@ func (z *Zone) serve(nc net.Conn) {
 	}
 }
 
-// answer returns the response to query; nil: there is none.
+// answer returns the response to query, and nil if there is none.
 func (z *Zone) answer(query []byte) []byte {
 	var m dnsmessage.Message
 	if m.Unpack(query) != nil || len(m.Questions) != 1 {

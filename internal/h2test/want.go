@@ -15,9 +15,9 @@ import (
 )
 
 // Handshake takes the client's preface, sends SETTINGS and an acknowledgment, and waits for the
-// client's acknowledgment. That and the WINDOW_UPDATE with which the client may enlarge the
-// connection's window are taken wherever they stand; all other frames stay for the next Want.
-// It returns the client's settings.
+// client's acknowledgment. That acknowledgment is taken wherever it is in the queue, and so is a
+// WINDOW_UPDATE with which the client makes the connection's window larger. All other frames stay
+// for the next Want. Handshake returns the client's settings.
 func (p *Peer) Handshake(settings ...wire.Setting) []wire.Setting {
 	p.t.Helper()
 	theirs := p.WantPreface("the handshake")
@@ -47,7 +47,7 @@ func (p *Peer) Handshake(settings ...wire.Setting) []wire.Setting {
 	return theirs
 }
 
-// WantPreface takes the client's preface and its first SETTINGS.
+// WantPreface takes the client's preface and its first SETTINGS, and returns the settings.
 func (p *Peer) WantPreface(reason string) []wire.Setting {
 	p.t.Helper()
 	f := p.want(reason, "the client preface and SETTINGS", func(f Frame) bool {
@@ -56,7 +56,7 @@ func (p *Peer) WantPreface(reason string) []wire.Setting {
 	return slices.Collect(wire.ParseSettings(f.Payload))
 }
 
-// WantFrame takes the next frame, of any stream, and returns it.
+// WantFrame takes the next frame, which must be of type t on any stream, and returns it.
 func (p *Peer) WantFrame(reason string, t wire.FrameType) Frame {
 	p.t.Helper()
 	return p.want(reason, t.String(), func(f Frame) bool { return f.Type == t })
@@ -75,8 +75,8 @@ func (p *Peer) WantHeaders(reason string, stream uint32, fields ...string) Heade
 	})
 }
 
-// WantHeadersExactly takes a header block that has these "name: value" lines, in this order and
-// no others.
+// WantHeadersExactly takes a header block that has these "name: value" lines in this order, and no
+// others.
 func (p *Peer) WantHeadersExactly(reason string, stream uint32, fields ...string) Headers {
 	p.t.Helper()
 	return p.wantHeaders(reason, stream, "with exactly", fields, func(got []string) bool {
@@ -84,6 +84,7 @@ func (p *Peer) WantHeadersExactly(reason string, stream uint32, fields ...string
 	})
 }
 
+// wantHeaders takes a header block of the stream whose lines satisfy ok.
 func (p *Peer) wantHeaders(reason string, stream uint32, how string, fields []string, ok func(got []string) bool) Headers {
 	p.t.Helper()
 	wanted := fmt.Sprintf("HEADERS stream=%d", stream)
@@ -96,7 +97,7 @@ func (p *Peer) wantHeaders(reason string, stream uint32, how string, fields []st
 	return *f.Headers
 }
 
-// lines is the inverse of parseField.
+// lines returns the fields as "name: value" lines; it is the inverse of parseField.
 func lines(fields []hpack.HeaderField) []string {
 	out := make([]string, len(fields))
 	for i, f := range fields {
@@ -105,16 +106,16 @@ func lines(fields []hpack.HeaderField) []string {
 	return out
 }
 
-// WantData takes one DATA frame of n octets without padding; flags is wire.EndStream or 0. It
-// returns the octets.
+// WantData takes one DATA frame of n bytes without padding, and returns the bytes. flags is
+// wire.EndStream or 0.
 func (p *Peer) WantData(reason string, stream uint32, flags wire.Flags, n int) []byte {
 	p.t.Helper()
 	h := wire.FrameHeader{Length: n, Type: wire.Data, Flags: flags, StreamID: stream}
 	return p.want(reason, h.String(), func(f Frame) bool { return f.FrameHeader == h }).Payload
 }
 
-// WantBody takes unpadded DATA frames of the stream until END_STREAM, or until trailers, which
-// stay for WantHeaders. Their octets must be body.
+// WantBody takes unpadded DATA frames of the stream until END_STREAM or trailers. The trailers stay
+// for WantHeaders. The bytes of the frames must be equal to body.
 func (p *Peer) WantBody(reason string, stream uint32, body []byte) {
 	p.t.Helper()
 	wanted := fmt.Sprintf("DATA stream=%d, %d octets in all", stream, len(body))
@@ -140,13 +141,13 @@ func (p *Peer) WantBody(reason string, stream uint32, body []byte) {
 	}
 }
 
-// WantRSTStream takes a RST_STREAM.
+// WantRSTStream takes a RST_STREAM frame.
 func (p *Peer) WantRSTStream(reason string, stream uint32, code wire.ErrCode) {
 	p.t.Helper()
 	p.wantExactly(reason, wire.AppendRSTStream(nil, stream, code))
 }
 
-// WantWindowUpdate takes a WINDOW_UPDATE; stream 0 is the connection.
+// WantWindowUpdate takes a WINDOW_UPDATE frame; stream 0 is the connection.
 func (p *Peer) WantWindowUpdate(reason string, stream uint32, increment int) {
 	p.t.Helper()
 	p.wantExactly(reason, wire.AppendWindowUpdate(nil, stream, increment))
@@ -158,7 +159,7 @@ func (p *Peer) WantSettingsAck(reason string) {
 	p.wantExactly(reason, wire.AppendSettingsAck(nil))
 }
 
-// WantPing takes a PING with these flags, wire.Ack or 0, and returns its octets.
+// WantPing takes a PING with flags, wire.Ack or 0, and returns its eight bytes.
 func (p *Peer) WantPing(reason string, flags wire.Flags) [8]byte {
 	p.t.Helper()
 	h := wire.FrameHeader{Length: 8, Type: wire.Ping, Flags: flags}
@@ -166,7 +167,7 @@ func (p *Peer) WantPing(reason string, flags wire.Flags) [8]byte {
 	return wire.ParsePing(f.Payload)
 }
 
-// WantGoAway takes a GOAWAY and returns its debug data.
+// WantGoAway takes a GOAWAY frame and returns its debug data.
 func (p *Peer) WantGoAway(reason string, last uint32, code wire.ErrCode) (debug string) {
 	p.t.Helper()
 	wanted := fmt.Sprintf("GOAWAY last=%d code=%v", last, code)
@@ -180,8 +181,8 @@ func (p *Peer) WantGoAway(reason string, last uint32, code wire.ErrCode) (debug 
 	return string(f.Payload[8:])
 }
 
-// WantClosed takes the end of the connection by the client; no frame may come before it. Over
-// [TLSServer] it must be an orderly one.
+// WantClosed requires that the client has closed the connection and has sent no frame before. Over
+// [TLSServer] the client must have sent close_notify.
 func (p *Peer) WantClosed(reason string) {
 	p.t.Helper()
 	f, err := p.Next()
@@ -189,13 +190,14 @@ func (p *Peer) WantClosed(reason string) {
 	switch {
 	case err == nil:
 		p.fail(reason, "the connection closed", f.String())
-	case err == errSilent, broken, errors.Is(err, ErrNoCloseNotify), errors.Is(err, net.ErrClosed): // the last by the test itself
+	// The test itself closed the connection in the case of net.ErrClosed.
+	case err == errSilent, broken, errors.Is(err, ErrNoCloseNotify), errors.Is(err, net.ErrClosed):
 		p.fail(reason, "the connection closed", p.failure(err))
 	}
 }
 
-// WantIdle requires that the connection is open and that the client has sent nothing more, once
-// every goroutine of the bubble is blocked. It works only within a testing/synctest bubble.
+// WantIdle requires that the connection is open and that the client has sent nothing more when
+// every goroutine of the bubble is blocked. It works only in a testing/synctest bubble.
 func (p *Peer) WantIdle(reason string) {
 	p.t.Helper()
 	synctest.Wait()
@@ -214,7 +216,7 @@ func (p *Peer) WantIdle(reason string) {
 	}
 }
 
-// wantExactly takes a frame that equals the given one in every octet.
+// wantExactly takes a frame that has exactly the bytes of frame.
 func (p *Peer) wantExactly(reason string, frame []byte) {
 	p.t.Helper()
 	h, payload := wire.ParseFrameHeader(frame), frame[wire.HeaderLen:]
@@ -223,7 +225,7 @@ func (p *Peer) wantExactly(reason string, frame []byte) {
 	})
 }
 
-// want takes the next frame, which has to satisfy ok; wanted says so in words.
+// want takes the next frame, which must satisfy ok. wanted describes it.
 func (p *Peer) want(reason, wanted string, ok func(Frame) bool) Frame {
 	p.t.Helper()
 	f, err := p.Next()
@@ -236,13 +238,14 @@ func (p *Peer) want(reason, wanted string, ok func(Frame) bool) Frame {
 	return f
 }
 
-// failure says what came in place of a frame.
+// failure describes what came instead of a frame.
 func (p *Peer) failure(err error) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failureLocked(err)
 }
 
+// failureLocked is failure for a caller that holds p.mu.
 func (p *Peer) failureLocked(err error) string {
 	if _, ok := err.(violation); ok {
 		p.reported = true
@@ -254,6 +257,7 @@ func (p *Peer) failureLocked(err error) string {
 	return fmt.Sprintf("the end of the connection: %v", err)
 }
 
+// fail fails the test with the reason, and with the last frames.
 func (p *Peer) fail(reason, wanted, got string) {
 	p.t.Helper()
 	p.t.Fatalf("%s:\nwant %s\ngot  %s\nthe last frames, -> by the client:\n%s", reason, wanted, got, p.Log())

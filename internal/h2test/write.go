@@ -13,7 +13,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// WriteSettings sends SETTINGS.
+// WriteSettings sends a SETTINGS frame.
 func (p *Peer) WriteSettings(settings ...wire.Setting) {
 	p.writeFrames(wire.AppendSettings(nil, settings...))
 }
@@ -21,8 +21,8 @@ func (p *Peer) WriteSettings(settings ...wire.Setting) {
 // WriteSettingsAck acknowledges the client's SETTINGS.
 func (p *Peer) WriteSettingsAck() { p.writeFrames(wire.AppendSettingsAck(nil)) }
 
-// WriteHeaders sends a header block of "name: value" lines. END_HEADERS is set and CONTINUATION
-// used as needed; flags is wire.EndStream or 0.
+// WriteHeaders sends a header block of "name: value" lines, in a HEADERS frame and as many
+// CONTINUATION frames as it needs. flags is wire.EndStream or 0; END_HEADERS is set as needed.
 func (p *Peer) WriteHeaders(stream uint32, flags wire.Flags, fields ...string) {
 	p.WriteHeadersSplit(stream, flags, wire.MinMaxFrameSize, fields...)
 }
@@ -32,7 +32,7 @@ func (p *Peer) WriteTrailers(stream uint32, fields ...string) {
 	p.WriteHeaders(stream, wire.EndStream, fields...)
 }
 
-// WriteHeadersSplit is WriteHeaders with at most n octets of the block in each frame.
+// WriteHeadersSplit is WriteHeaders with at most n bytes of the block in each frame.
 func (p *Peer) WriteHeadersSplit(stream uint32, flags wire.Flags, n int, fields ...string) {
 	block := p.EncodeBlock(fields...)
 	h := wire.FrameHeader{Type: wire.Headers, Flags: flags, StreamID: stream}
@@ -53,7 +53,7 @@ func (p *Peer) WriteHeadersSplit(stream uint32, flags wire.Flags, n int, fields 
 	})
 }
 
-// WritePushPromise promises a stream for the request that the fields describe.
+// WritePushPromise promises a stream for the request that fields describe.
 func (p *Peer) WritePushPromise(parent, promised uint32, fields ...string) {
 	payload := binary.BigEndian.AppendUint32(nil, promised)
 	payload = append(payload, p.EncodeBlock(fields...)...)
@@ -67,8 +67,8 @@ func (p *Peer) WriteData(stream uint32, flags wire.Flags, data []byte) {
 	p.writeFrames(wire.AppendData(nil, stream, flags, data))
 }
 
-// WritePaddedData sends one DATA frame with pad octets of padding, 0 to 255. The padding and the
-// octet that counts it are flow-controlled too.
+// WritePaddedData sends one DATA frame with pad bytes of padding, 0 to 255. The padding and the
+// byte with its length also count for flow control.
 func (p *Peer) WritePaddedData(stream uint32, flags wire.Flags, data []byte, pad int) {
 	payload := slices.Concat([]byte{byte(pad)}, data, make([]byte, pad))
 	p.WriteFrame(wire.FrameHeader{
@@ -81,12 +81,13 @@ func (p *Peer) WriteRSTStream(stream uint32, code wire.ErrCode) {
 	p.writeFrames(wire.AppendRSTStream(nil, stream, code))
 }
 
-// WriteGoAway sends GOAWAY; it does not close the connection.
+// WriteGoAway sends a GOAWAY frame. It does not close the connection.
 func (p *Peer) WriteGoAway(last uint32, code wire.ErrCode, debug string) {
 	p.writeFrames(wire.AppendGoAway(nil, last, code, debug))
 }
 
-// WriteWindowUpdate grants the client octets on a stream, or with 0 on the connection.
+// WriteWindowUpdate grants the client increment bytes on a stream, or on the connection if stream
+// is 0.
 func (p *Peer) WriteWindowUpdate(stream uint32, increment int) {
 	p.writeFrames(wire.AppendWindowUpdate(nil, stream, increment))
 }
@@ -96,13 +97,13 @@ func (p *Peer) WritePing(flags wire.Flags, data [8]byte) {
 	p.writeFrames(wire.AppendPing(nil, flags, data))
 }
 
-// WriteFrame sends a header as it is, whatever its Length says, and a payload.
+// WriteFrame sends a frame header unchanged, even if its Length is wrong, and a payload.
 func (p *Peer) WriteFrame(h wire.FrameHeader, payload []byte) {
 	p.enter(h, payload)
 	p.write(append(wire.AppendFrameHeader(nil, h), payload...))
 }
 
-// WriteRaw sends octets. Whole frames at their beginning enter the books, the rest does not.
+// WriteRaw sends bytes. The books count whole frames at their beginning, but not the rest.
 func (p *Peer) WriteRaw(octets []byte) {
 	rest := octets
 	for len(rest) >= wire.HeaderLen {
@@ -119,6 +120,7 @@ func (p *Peer) WriteRaw(octets []byte) {
 	p.write(octets)
 }
 
+// enter records a frame of the peer in the books and in the log.
 func (p *Peer) enter(h wire.FrameHeader, payload []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,6 +152,7 @@ func (p *Peer) writeFrames(frame []byte) {
 	p.WriteFrame(wire.ParseFrameHeader(frame), frame[wire.HeaderLen:])
 }
 
+// write writes to the connection, or keeps the bytes for the end of a Batch.
 func (p *Peer) write(octets []byte) {
 	p.writing <- struct{}{}
 	defer func() { <-p.writing }()
@@ -157,19 +160,19 @@ func (p *Peer) write(octets []byte) {
 		p.held = append(p.held, octets...)
 		return
 	}
-	p.conn.SetWriteDeadline(time.Now().Add(patience)) // the client may have stalled
+	p.conn.SetWriteDeadline(time.Now().Add(patience)) // the client may not be reading
 	if _, err := p.conn.Write(octets); err != nil {
 		p.record(fmt.Sprintf("<- %v", err))
 	}
 	p.conn.SetWriteDeadline(time.Time{})
 }
 
-// Encoder is what EncodeBlock uses, for tests of the HPACK table's size and of sensitive fields.
-// It writes to the next block.
+// Encoder returns the encoder of EncodeBlock, for tests of the HPACK table's size and of sensitive
+// fields. What it encodes becomes a part of the next block.
 func (p *Peer) Encoder() *hpack.Encoder { return p.enc }
 
-// EncodeBlock encodes "name: value" lines as the peer's next header block. A block that is
-// encoded has to be sent, and in this order, or the client's HPACK state is lost.
+// EncodeBlock encodes "name: value" lines as the peer's next header block. Blocks must be sent, and
+// in the order in which they were encoded: otherwise the client's HPACK state is wrong.
 func (p *Peer) EncodeBlock(fields ...string) []byte {
 	p.mu.Lock()
 	size := p.books.client[wire.SettingHeaderTableSize]
@@ -186,7 +189,7 @@ func (p *Peer) EncodeBlock(fields ...string) []byte {
 	return block
 }
 
-// parseField reads "name: value", where the name may begin with a colon.
+// parseField parses "name: value", where the name may begin with a colon.
 func parseField(line string) hpack.HeaderField {
 	pseudo := ""
 	if strings.HasPrefix(line, ":") {
@@ -199,7 +202,7 @@ func parseField(line string) hpack.HeaderField {
 	return hpack.HeaderField{Name: pseudo + name, Value: strings.TrimPrefix(value, " ")}
 }
 
-// fieldLines shows a field list, each on a new line.
+// fieldLines returns a field list as text, each field on a new line.
 func fieldLines(fields []hpack.HeaderField) string {
 	const most = 200
 	var b strings.Builder

@@ -13,36 +13,39 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Trouble is what happens to the first request on a connection.
+// A Trouble is what a Front does with the first request on a connection.
 type Trouble int
 
+// The troubles.
 const (
 	None    Trouble = iota
-	Refused         // RST_STREAM with REFUSED_STREAM, and GOAWAY
+	Refused         // RST_STREAM with REFUSED_STREAM, then GOAWAY
 	GoAway          // GOAWAY that says that the request was not processed
-	Reset           // RST_STREAM with INTERNAL_ERROR, and GOAWAY
-	Closed          // the connection is closed without notice
-	Ended           // GOAWAY that says that the request may have been processed, and the connection is closed
-	Silent          // nothing, until the client ends the connection
+	Reset           // RST_STREAM with INTERNAL_ERROR, then GOAWAY
+	Closed          // the connection is closed without a frame
+	// GOAWAY that says that the request may have been processed, then the connection is closed.
+	Ended
+	Silent // nothing until the client ends the connection
 )
 
+// String returns the name of the trouble.
 func (t Trouble) String() string {
 	return [...]string{"none", "refused", "GOAWAY", "reset", "closed", "GOAWAY and closed", "silent"}[t]
 }
 
-// A Front is a load balancer before a server of Serve's. Each connection has the next of its
-// troubles; one that has none is passed on to the server.
+// A Front is a load balancer in front of a server that Serve started. Each connection takes the
+// next of its troubles. A connection without trouble is passed on to the server.
 type Front struct {
 	URL string
 
 	l        *Lane
 	backend  string
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	troubles []Trouble
-	met      int // troubles that a request met
+	met      int // the number of troubles that a request met
 }
 
-// Front starts a front of the server at url.
+// Front starts a Front for the server at url.
 func (l *Lane) Front(url string, troubles ...Trouble) *Front {
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", h2test.ServerTLS("h2"))
 	l.Must(err)
@@ -69,7 +72,7 @@ func (f *Front) Met() int {
 	return f.met
 }
 
-// serve has one connection.
+// serve handles one connection.
 func (f *Front) serve(conn net.Conn) {
 	defer conn.Close()
 	f.mu.Lock()
@@ -109,7 +112,7 @@ func (f *Front) serve(conn net.Conn) {
 	until(peer, func(h2test.Frame) bool { return false })
 }
 
-// until reads frames until one is wanted. It returns false where the client leaves before that.
+// until reads frames until one is wanted. It returns false if the connection ends before.
 func until(peer *h2test.Peer, wanted func(h2test.Frame) bool) bool {
 	for {
 		frame, err := peer.Next()
@@ -119,7 +122,7 @@ func until(peer *h2test.Peer, wanted func(h2test.Frame) bool) bool {
 	}
 }
 
-// pass hands conn on to the server.
+// pass forwards conn to the server.
 func (f *Front) pass(conn net.Conn) {
 	config := h2test.ClientTLS()
 	config.NextProtos = []string{"h2"}
@@ -135,11 +138,11 @@ func (f *Front) pass(conn net.Conn) {
 	io.Copy(server, conn)
 }
 
-// troubles are what Try puts a call through: each row is met by one call.
+// troubles are the troubles that Try uses, one row for each call.
 var troubles = [][]Trouble{{Refused}, {GoAway}, {Refused, GoAway}, {Reset}, {Closed}, {Ended}, {Silent}}
 
-// Try makes a call through a front of the server at backend, once for each kind of trouble, and
-// reports how it ended, and how many troubles it met. The context of a call that meets silence ends
+// Try makes a call through a Front of the server at backend for each row of troubles, and reports
+// how the call ended and how many troubles it met. The context of a call that gets no response ends
 // after a second.
 func (l *Lane) Try(what, backend string, call func(ctx context.Context, url string) (string, error)) {
 	l.Helper()
@@ -156,7 +159,7 @@ func (l *Lane) Try(what, backend string, call func(ctx context.Context, url stri
 		if err != nil {
 			l.Logf("%s, %v: %v", what, row, err)
 			got = "error " + Class(err)
-			if row[0] == Ended { // net/http tells no more than that there was GOAWAY
+			if row[0] == Ended { // net/http only tells that there was GOAWAY
 				got = strings.Replace(got, "error unexpected EOF, ", "error ", 1)
 				got = strings.Replace(got, "error unexpected EOF", "error ", 1)
 			}

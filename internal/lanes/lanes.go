@@ -1,5 +1,5 @@
-// Package lanes runs experiments with programs that other people wrote against *http.Client over
-// several transports, and compares what the programs report and what the servers saw.
+// Package lanes runs programs that were written for *http.Client over several transports. It
+// compares what the programs report and what the servers saw.
 package lanes
 
 import (
@@ -30,34 +30,34 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A Lane is one run of an experiment: its transport, the servers that it meets, and two accounts that must not depend on
-// the transport, what the program reports and what the servers saw.
+// A Lane is one run of an experiment: its transport, its servers, and two logs that must not depend
+// on the transport, namely what the program reports and what the servers saw.
 type Lane struct {
 	*testing.T
 	Transport http.RoundTripper
 	Vary      []string         // request fields whose values differ from run to run
-	Masks     []*regexp.Regexp // what else differs
+	Masks     []*regexp.Regexp // what else differs from run to run
 	Loose     bool             // requests may end before a server sees them
 
-	Standard bool         // it is net/http's
-	old      bool         // the servers speak HTTP/1.1 only
-	sent     atomic.Int64 // requests that hyper's frames show
-	upgrades atomic.Int64 // requests to upgrade, which come by HTTP/1.1
+	Standard bool         // the transport is that of net/http
+	old      bool         // the servers only speak HTTP/1.1
+	sent     atomic.Int64 // requests in the frames that hyper traced
+	upgrades atomic.Int64 // requests with Upgrade, which use HTTP/1.1
 
 	mu       sync.Mutex                  // guards everything below
 	servers  map[string]*httptest.Server // by URL
 	reported []string
 	seen     []string
-	names    []string // of the servers: address, name, address, name
+	names    []string // of the servers, in pairs of address and name
 }
 
-// A way is a transport that experiments run over.
+// A way is a transport that an experiment runs over.
 type way struct {
 	name string
 	make func(*Lane) http.RoundTripper
 }
 
-// ways are all of them. The first one is the measure.
+// ways are all transports. The others are compared with the first.
 var ways = []way{
 	{"net-http", func(*Lane) http.RoundTripper {
 		return &http.Transport{TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true, ExpectContinueTimeout: time.Second}
@@ -68,7 +68,7 @@ var ways = []way{
 	{"configured", Configured},
 }
 
-// Configured makes an http.Transport that speaks HTTP/2 through hyper.
+// Configured returns an http.Transport that speaks HTTP/2 through hyper.
 func Configured(l *Lane) http.RoundTripper {
 	tr := &http.Transport{TLSClientConfig: h2test.ClientTLS(), ExpectContinueTimeout: time.Second}
 	if err := hyper.ConfigureTransport(tr, &hyper.Config{Trace: l.trace}); err != nil {
@@ -77,13 +77,14 @@ func Configured(l *Lane) http.RoundTripper {
 	return tr
 }
 
-// Compare runs an experiment over net/http's Transport, hyper's and ConfigureTransport.
+// Compare runs an experiment over the Transports of net/http and hyper, and over
+// ConfigureTransport.
 func Compare(t *testing.T, experiment func(*Lane)) { compare(t, false, ways, experiment) }
 
-// ComparePair runs an experiment over net/http's Transport and hyper's.
+// ComparePair runs an experiment over the Transports of net/http and hyper.
 func ComparePair(t *testing.T, experiment func(*Lane)) { compare(t, false, ways[:2], experiment) }
 
-// CompareHTTP1 is ComparePair with servers that speak HTTP/1.1 only.
+// CompareHTTP1 is ComparePair with servers that only speak HTTP/1.1.
 func CompareHTTP1(t *testing.T, experiment func(*Lane)) { compare(t, true, ways[:2], experiment) }
 
 // CompareConfigured runs an experiment over net/http's Transport and ConfigureTransport.
@@ -91,6 +92,7 @@ func CompareConfigured(t *testing.T, experiment func(*Lane)) {
 	compare(t, false, []way{ways[0], ways[2]}, experiment)
 }
 
+// compare runs an experiment over each of ways, and compares the others with net/http.
 func compare(t *testing.T, old bool, ways []way, experiment func(*Lane)) {
 	var measure *Lane
 	for _, way := range ways {
@@ -117,7 +119,7 @@ func compare(t *testing.T, old bool, ways []way, experiment func(*Lane)) {
 	t.Logf("%d lines reported, %d requests seen", len(measure.reported), len(measure.requests()))
 }
 
-// same compares two accounts line by line.
+// same fails the test if two logs differ in a line, unless the line of b is better.
 func same(t *testing.T, what string, a, b []string) {
 	t.Helper()
 	if len(a) == 0 {
@@ -138,23 +140,24 @@ func same(t *testing.T, what string, a, b []string) {
 	}
 }
 
-// isBetter reports whether a call of Try's went well that failed over net/http.
+// isBetter reports whether line is a successful call of Try, and measure the same call with an
+// error over net/http.
 func isBetter(line, measure string) bool {
 	call, _, failed := strings.Cut(measure, ": error ")
 	return failed && strings.HasPrefix(line, call+": ") && !strings.HasPrefix(line, call+": error ")
 }
 
-// Client returns a client with the transport.
+// Client returns a client that uses the lane's transport.
 func (l *Lane) Client() *http.Client { return &http.Client{Transport: l.Transport} }
 
-// Report notes what the program says.
+// Report adds a line to the program's log.
 func (l *Lane) Report(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reported = append(l.reported, l.anonymousLocked(fmt.Sprintf(format, args...)))
 }
 
-// Fails reports err by what a program can tell about it.
+// Fails reports err by what a program can find out about it.
 func (l *Lane) Fails(what string, err error) {
 	l.Helper()
 	if err == nil {
@@ -164,7 +167,7 @@ func (l *Lane) Fails(what string, err error) {
 	l.Logf("%s: %v", what, err)
 }
 
-// anonymousLocked replaces what differs from run to run, such as the addresses of the servers.
+// anonymousLocked replaces what differs from run to run, such as the servers' addresses.
 func (l *Lane) anonymousLocked(s string) string {
 	s = strings.NewReplacer(l.names...).Replace(s)
 	for _, mask := range l.Masks {
@@ -181,7 +184,8 @@ func (l *Lane) Must(err error) {
 	}
 }
 
-// requests returns what the servers saw, sorted: many programs send several requests at once.
+// requests returns what the servers saw. It is sorted, because many programs send several requests
+// at once.
 func (l *Lane) requests() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -195,7 +199,7 @@ func (l *Lane) trace(e hyper.TraceEvent) {
 	}
 }
 
-// checkTrace proves that what the servers saw came from hyper.
+// checkTrace checks that hyper sent what the servers saw.
 func (l *Lane) checkTrace(t *testing.T) {
 	sent, seen := int(l.sent.Load()), len(l.requests())-int(l.upgrades.Load())
 	if l.old {
@@ -206,11 +210,11 @@ func (l *Lane) checkTrace(t *testing.T) {
 	}
 }
 
-// finish lets the transport go, and looks at what stays behind.
+// finish closes the idle connections and fails the test if goroutines of hyper remain.
 func (l *Lane) finish() {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		l.Client().CloseIdleConnections() // some streams are about to end
+		l.Client().CloseIdleConnections() // again and again, because some streams are about to end
 		left := stacks()
 		if left == "" {
 			return
@@ -222,7 +226,7 @@ func (l *Lane) finish() {
 	}
 }
 
-// stacks returns the goroutines in which hyper runs.
+// stacks returns the stacks of the goroutines that run code of hyper.
 func stacks() string {
 	buf := make([]byte, 1<<20)
 	buf = buf[:runtime.Stack(buf, true)]
@@ -240,9 +244,10 @@ func (l *Lane) Serve(h http.Handler) string {
 	server := httptest.NewUnstartedServer(l.witness(h))
 	server.EnableHTTP2 = !l.old
 	server.TLS = h2test.ServerTLS()
-	// The registry reads one body at a time, under a lock, and the others must not fill the connection's window meanwhile.
+	// The registry reads one body at a time, under a lock. The other bodies must not fill the
+	// connection's window meanwhile.
 	server.Config.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 64 << 20}
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // some experiments break off
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // some experiments interrupt a request
 	server.StartTLS()
 	l.Cleanup(server.Close)
 	l.mu.Lock()
@@ -263,7 +268,7 @@ func (l *Lane) Cut(url string) {
 	server.CloseClientConnections()
 }
 
-// Refused returns the URL of a port that nobody listens on.
+// Refused returns the URL of a port on which no server listens.
 func (l *Lane) Refused() string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	l.Must(err)
@@ -273,7 +278,7 @@ func (l *Lane) Refused() string {
 	return "https://" + addr
 }
 
-// Alias gives the server at addr a name that does not differ from run to run.
+// Alias gives the server at addr a name that is the same in every run.
 func (l *Lane) Alias(addr string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -282,7 +287,7 @@ func (l *Lane) Alias(addr string) {
 	l.names = append(l.names, addr, name, "localhost:"+port, name)
 }
 
-// witness notes each request and its outcome. Requests of another protocol fail the test.
+// witness logs each request to h and its outcome. A request over another protocol fails the test.
 func (l *Lane) witness(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
@@ -305,7 +310,8 @@ func (l *Lane) witness(h http.Handler) http.Handler {
 	})
 }
 
-// Fields lists a header's fields, those that may differ without their values.
+// Fields lists the fields of a header. A field whose value differs from run to run is listed
+// without it.
 func (l *Lane) Fields(h http.Header) string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(h)) {
@@ -323,29 +329,32 @@ func (l *Lane) Fields(h http.Header) string {
 	return "[" + strings.Join(list, "; ") + "]"
 }
 
-// A digest is a request's body, and what was read of it.
+// A digest is the body of a request, with the hash of what was read of it.
 type digest struct {
 	io.ReadCloser
 	sum hash.Hash
 }
 
+// Read implements io.Reader.
 func (d *digest) Read(p []byte) (int, error) {
 	n, err := d.ReadCloser.Read(p)
 	d.sum.Write(p[:n])
 	return n, err
 }
 
-// An outcome is a response as the handler made it.
+// An outcome is a ResponseWriter that notes the status.
 type outcome struct {
 	http.ResponseWriter
 	status int
 }
 
+// WriteHeader implements http.ResponseWriter.
 func (o *outcome) WriteHeader(status int) {
 	o.status = status
 	o.ResponseWriter.WriteHeader(status)
 }
 
+// Write implements http.ResponseWriter.
 func (o *outcome) Write(p []byte) (int, error) {
 	if o.status == 0 {
 		o.status = 200
@@ -353,11 +362,13 @@ func (o *outcome) Write(p []byte) (int, error) {
 	return o.ResponseWriter.Write(p)
 }
 
+// Flush implements http.Flusher.
 func (o *outcome) Flush() { o.ResponseWriter.(http.Flusher).Flush() }
 
+// Unwrap returns the ResponseWriter inside, for http.ResponseController.
 func (o *outcome) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
-// Class says what a program can find out about an error without reading it.
+// Class returns what a program can find out about an error without reading its text.
 func Class(err error) string {
 	var facts []string
 	for _, known := range []struct {
@@ -390,16 +401,18 @@ func Class(err error) string {
 	return strings.Join(facts, ", ")
 }
 
-// A StreamError has the form by which net/http's HTTP/2 lets programs ask for its own type of that name.
+// A StreamError has the form that net/http's HTTP/2 expects of a program's own type, for errors.As
+// to find the error of a stream.
 type StreamError struct {
 	StreamID uint32
 	Code     uint32
 	Cause    error
 }
 
+// Error implements error.
 func (StreamError) Error() string { return "" }
 
-// resetCode finds the code with which the peer reset a stream.
+// resetCode returns the error code with which the peer reset a stream.
 func resetCode(err error) (hyper.ErrCode, bool) {
 	var std StreamError
 	if errors.As(err, &std) {
@@ -411,7 +424,8 @@ func resetCode(err error) (hyper.ErrCode, bool) {
 	return 0, false
 }
 
-// Kind names the type of the first error in the chain that a program's own package made.
+// Kind returns the type of the first error in the chain whose type belongs to the package pkg, and
+// "" if there is none.
 func Kind(err error, pkg string) string {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		if name := reflect.TypeOf(e).String(); strings.Contains(name, pkg+".") {
@@ -421,7 +435,7 @@ func Kind(err error, pkg string) string {
 	return ""
 }
 
-// Sum is the digest of what r holds.
+// Sum returns the digest and the length of what r contains.
 func Sum(r io.Reader) (digest string, n int64, err error) {
 	h := sha256.New()
 	n, err = io.Copy(h, r)
