@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// pattern is n octets in which no two neighbours, and no two blocks, look alike.
+// pattern returns n bytes in which neighbouring bytes and neighbouring blocks differ.
 func pattern(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -18,7 +18,7 @@ func pattern(n int) []byte {
 	return p
 }
 
-// blocks lists the sizes of the blocks that b holds.
+// blocks returns the sizes of the blocks that b holds.
 func blocks(b *Buffer) (sizes []int) {
 	for k := b.head; k != nil; k = k.next {
 		sizes = append(sizes, len(k.data))
@@ -26,6 +26,7 @@ func blocks(b *Buffer) (sizes []int) {
 	return sizes
 }
 
+// held returns the size of all blocks that b holds.
 func held(b *Buffer) (n int) {
 	for _, size := range blocks(b) {
 		n += size
@@ -33,6 +34,7 @@ func held(b *Buffer) (n int) {
 	return n
 }
 
+// wantBlocks requires that b holds blocks of these sizes.
 func wantBlocks(t *testing.T, why string, b *Buffer, want ...int) {
 	t.Helper()
 	if got := blocks(b); !slices.Equal(got, want) {
@@ -40,6 +42,7 @@ func wantBlocks(t *testing.T, why string, b *Buffer, want ...int) {
 	}
 }
 
+// wantRead requires that a Read of room bytes returns want.
 func wantRead(t *testing.T, why string, b *Buffer, room int, want string) {
 	t.Helper()
 	p := make([]byte, room)
@@ -48,6 +51,7 @@ func wantRead(t *testing.T, why string, b *Buffer, room int, want string) {
 	}
 }
 
+// wantLen requires that b has want unread bytes.
 func wantLen(t *testing.T, why string, b *Buffer, want int) {
 	t.Helper()
 	if got := b.Len(); got != want {
@@ -146,7 +150,7 @@ func TestTinyWritesShareBlocks(t *testing.T) {
 	}
 }
 
-// A peer must not make us hold much more than it sends.
+// A peer must not make us hold much more memory than it sends data.
 func TestWritesHoldAtMostTwiceWhatTheyWrote(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
@@ -161,7 +165,8 @@ func TestWritesHoldAtMostTwiceWhatTheyWrote(t *testing.T) {
 	}
 }
 
-// What a block that is adopted leaves idle, in itself and before it, is no more than what comes with it.
+// An adopted block leaves no more memory unused, in itself and in the block before it, than it
+// brings data.
 func TestBlockIsAdoptedWhereItIsFilledWell(t *testing.T) {
 	const k = 1 << 10
 	for _, test := range []struct {
@@ -217,7 +222,8 @@ func TestAdoptingABlockTwiceIsABug(t *testing.T) {
 	other.Adopt(k, 1<<10)
 }
 
-// However small parts and large ones take turns, three times what came is held at most, and at most twice that beyond one block.
+// Whatever the order of small and large parts, the buffer holds at most three times the data, and
+// at most twice the data and one block.
 func TestAdoptedBlocksHoldLittleMoreThanCame(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 50 {
@@ -284,6 +290,7 @@ func TestFreeingABlockTwiceIsABug(t *testing.T) {
 	k.Free()
 }
 
+// list returns the blocks that b holds.
 func list(b *Buffer) (all []*Block) {
 	for k := b.head; k != nil; k = k.next {
 		all = append(all, k)
@@ -291,13 +298,14 @@ func list(b *Buffer) (all []*Block) {
 	return all
 }
 
-// A model is a Buffer beside a bytes.Buffer that must always agree with it.
+// A model is a Buffer and a bytes.Buffer that must always have the same content.
 type model struct {
 	Buffer
 	want bytes.Buffer
-	next int // where in noise the next write begins
+	next int // the index in noise where the next write begins
 }
 
+// noise is what a model writes, and poison overwrites free blocks.
 var (
 	noise  = pattern(1 << 18)
 	poison = bytes.Repeat([]byte{0xdb}, sizes[len(sizes)-1])
@@ -310,7 +318,7 @@ func (m *model) write(n int) {
 	m.want.Write(p)
 }
 
-// adopt hands over a block of so many octets, or what did not make its owner keep it.
+// adopt offers a block with n bytes to the Buffer, and writes the bytes if it refuses the block.
 func (m *model) adopt(n int) {
 	k := Take(n)
 	n = min(n, len(k.data))
@@ -346,8 +354,8 @@ func (m *model) reset(t *testing.T) {
 	m.wantFree(t, before)
 }
 
-// wantFree wants those blocks of before that m holds no more in their pools, and overwrites
-// them: nothing that is read later may come from them.
+// wantFree checks that the blocks in before that m does not hold any more are in their pools. It
+// overwrites them, so that a later read from them is detected.
 func (m *model) wantFree(t *testing.T, before []*Block) {
 	t.Helper()
 	now := list(&m.Buffer)
@@ -378,7 +386,8 @@ func (m *model) check(t *testing.T) {
 	}
 }
 
-// Several buffers take turns, so that a block which two of them hold shows up as wrong octets.
+// The operations alternate between several buffers, so that a block held by two of them shows as
+// wrong bytes.
 func TestBuffersAgreeWithBytesBuffer(t *testing.T) {
 	for seed := range uint64(10) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
@@ -407,7 +416,7 @@ func TestBuffersAgreeWithBytesBuffer(t *testing.T) {
 	}
 }
 
-// Each pair of octets is an operation and a size, on two buffers.
+// Each pair of bytes is an operation and a size, on two buffers.
 func FuzzBuffer(f *testing.F) {
 	f.Add([]byte("w1r1"))
 	f.Add([]byte{'W', 255, 'W', 255, 'R', 1, 'w', 3, 'x', 0, 'V', 200, 'Q', 90, 'q', 255})
@@ -419,7 +428,7 @@ func FuzzBuffer(f *testing.F) {
 			m := &all[ops[0]&1]
 			size := int(ops[1])
 			if ops[0]&0x20 == 0 {
-				size *= 401 // beyond the largest block
+				size *= 401 // larger than the largest block
 			}
 			switch ops[0] >> 1 & 3 {
 			case 0:

@@ -2,4 +2,5 @@
 
 package buffer
 
+// raceEnabled reports whether the race detector is enabled.
 const raceEnabled = true

@@ -18,7 +18,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A client is a hand-written one: it says what the test makes it say.
+// A client is a client under test that sends what the test tells it to send.
 type client struct {
 	*Conn
 	t     *testing.T
@@ -26,6 +26,7 @@ type client struct {
 	block bytes.Buffer
 }
 
+// newClient returns a client and the server's end of its connection.
 func newClient(t *testing.T) (*client, *Conn) {
 	conn, server := Pipe()
 	c := &client{Conn: conn, t: t}
@@ -50,7 +51,7 @@ func withPeer(t *testing.T, f func(t *testing.T, c *client, peer *Peer)) {
 	})
 }
 
-// A fakeT is a test that is expected to fail.
+// A fakeT is the testing.TB of a test that is expected to fail.
 type fakeT struct {
 	testing.TB
 	message  string
@@ -67,8 +68,8 @@ func (f *fakeT) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// wantFailure runs script in a bubble, after the client's preface, and requires that it fails the
-// test with a message that contains all of wanted.
+// wantFailure runs script in a bubble, after the client's preface. It requires that the script
+// fails the test with a message that contains all of wanted.
 func wantFailure(t *testing.T, script func(c *client, peer *Peer), wanted ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -125,7 +126,8 @@ func (c *client) headers(stream uint32, flags wire.Flags, fields ...hpack.Header
 	c.frame(wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream}, c.encode(fields...))
 }
 
-// received closes the peer and returns the frames that it had sent since the handshake, in textual form.
+// received closes the peer and returns, in textual form, the frames that the peer has sent since
+// the handshake.
 func (c *client) received(peer *Peer) (texts []string) {
 	peer.Close()
 	all, err := io.ReadAll(c)
@@ -150,6 +152,7 @@ func (c *client) received(peer *Peer) (texts []string) {
 	return texts
 }
 
+// get is the fields of a GET request.
 var get = []hpack.HeaderField{
 	{Name: ":method", Value: "GET"},
 	{Name: ":path", Value: "/"},
@@ -437,7 +440,7 @@ func TestEncoderWritesToNextBlock(t *testing.T) {
 	})
 }
 
-// A failure says why, what, and what instead, and shows the exchange.
+// A failure tells the reason, what was wanted and what came instead, and shows the exchange.
 func TestFailureMessage(t *testing.T) {
 	wantFailure(t, func(c *client, peer *Peer) {
 		peer.WriteSettings()
@@ -508,7 +511,8 @@ func TestHandshakeWantsAck(t *testing.T) {
 	}, "the handshake:\nwant SETTINGS len=0 ACK\ngot  nothing within 10s")
 }
 
-// What no client may do fails the test whatever it waits for, and also if it waits for nothing more.
+// What no client may do fails the test at the next Want of any kind, and also if there is no other
+// Want.
 func TestViolations(t *testing.T) {
 	frame := func(h wire.FrameHeader, payload ...byte) []byte {
 		h.Length = len(payload)
@@ -547,7 +551,7 @@ func TestViolations(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.10: CONTINUATION follows HEADERS without END_HEADERS, and nothing else does.
+// RFC 9113 §6.10: CONTINUATION follows HEADERS without END_HEADERS, and no other frame does.
 func TestBlockInterrupted(t *testing.T) {
 	wantFailure(t, func(c *client, peer *Peer) {
 		c.frame(wire.FrameHeader{Type: wire.Headers, StreamID: 1}, nil)

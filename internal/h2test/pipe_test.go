@@ -14,15 +14,16 @@ import (
 	"time"
 )
 
+// errBoom is the error of a break in these tests.
 var errBoom = errors.New("boom")
 
-// result is what a Read or Write that ran in its own goroutine returned.
+// A result is what a Read or a Write in its own goroutine returned.
 type result struct {
 	n   int
 	err error
 }
 
-// start runs a Read or a Write of p, and returns where its result will be.
+// start runs a Read or a Write of p in a goroutine, and returns a channel for its result.
 func start(call func([]byte) (int, error), p []byte) <-chan result {
 	c := make(chan result, 1)
 	go func() {
@@ -32,6 +33,7 @@ func start(call func([]byte) (int, error), p []byte) <-chan result {
 	return c
 }
 
+// wantBlocked requires that the call is blocked.
 func wantBlocked(t *testing.T, c <-chan result) {
 	t.Helper()
 	synctest.Wait()
@@ -42,6 +44,7 @@ func wantBlocked(t *testing.T, c <-chan result) {
 	}
 }
 
+// wantResult requires that the call returned n and err.
 func wantResult(t *testing.T, c <-chan result, n int, err error) {
 	t.Helper()
 	synctest.Wait()
@@ -55,6 +58,7 @@ func wantResult(t *testing.T, c <-chan result, n int, err error) {
 	}
 }
 
+// write writes s to c.
 func write(t *testing.T, c *Conn, s string) {
 	t.Helper()
 	if n, err := c.Write([]byte(s)); n != len(s) || err != nil {
@@ -62,6 +66,7 @@ func write(t *testing.T, c *Conn, s string) {
 	}
 }
 
+// read reads from c and requires want.
 func read(t *testing.T, c *Conn, want string) {
 	t.Helper()
 	p := make([]byte, 100)
@@ -70,6 +75,7 @@ func read(t *testing.T, c *Conn, want string) {
 	}
 }
 
+// bubble runs f in a bubble, with the ends of a Pipe.
 func bubble(t *testing.T, f func(t *testing.T, a, b *Conn)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -270,7 +276,7 @@ func TestBreakReadAtEveryOctet(t *testing.T) {
 				a.BreakReadAfter(int64(n), breakErr)
 				got, err := io.ReadAll(a)
 				if breakErr == io.EOF {
-					err = errors.Join(err, io.EOF) // which ReadAll leaves out
+					err = errors.Join(err, io.EOF) // ReadAll does not return it
 				}
 				if string(got) != "hello"[:n] || !errors.Is(err, breakErr) {
 					t.Errorf("after %d: read %q, %v; want %v", n, got, err, breakErr)

@@ -82,7 +82,7 @@ func (z *Zone) serve(nc net.Conn) {
 	}
 }
 
-// answer returns the response to query, and nil if there is none.
+// answer returns the response to query, or nil if there is none.
 func (z *Zone) answer(query []byte) []byte {
 	var m dnsmessage.Message
 	if m.Unpack(query) != nil || len(m.Questions) != 1 {

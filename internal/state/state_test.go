@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// RFC 9113 §5.1 as a client reads it. Whatever is missing here is not allowed. "Either endpoint
-// can send" is written out as two lines.
+// lifecycle is RFC 9113 §5.1 for a client. What is missing here is not allowed. "Either endpoint
+// can send" becomes two lines.
 const lifecycle = `
 	# Sending a HEADERS frame as a client causes the stream to become "open".
 	idle + HEADERS sent -> open
@@ -71,6 +71,7 @@ const lifecycle = `
 	closed + RST_STREAM received -> closed
 `
 
+// The names that the tables of this file use.
 var (
 	stateByName = map[string]State{
 		"idle": Idle, "reserved (remote)": ReservedRemote, "open": Open,
@@ -92,6 +93,7 @@ type transition[S, E comparable] struct {
 	on   E
 }
 
+// parse reads a table like lifecycle.
 func parse[S, E comparable](t *testing.T, text string, states map[string]S, events map[string]E) map[transition[S, E]]S {
 	t.Helper()
 	table := make(map[transition[S, E]]S)
@@ -177,7 +179,7 @@ func TestCanSendOnlyWhereDataMayBeSent(t *testing.T) {
 }
 
 func TestCanRecvOnlyWhereThePeersMessageMayGoOn(t *testing.T) {
-	// Before its request a stream cannot have a response; a promise is the request.
+	// A stream has no response before its request. A promise is a request.
 	for s, want := range map[State]bool{
 		Idle: false, ReservedRemote: true, Open: true, HalfClosedLocal: true, HalfClosedRemote: false, Closed: false,
 	} {
@@ -219,9 +221,9 @@ func TestRandomWalkNeverLeavesClosedNorReturnsToIdle(t *testing.T) {
 	}
 }
 
-// RFC 9113 §8.1: An HTTP message consists of one HEADERS frame, zero or more DATA frames and optionally one HEADERS
-// frame with the trailer section. For a response only, a server MAY send any number of interim responses before
-// the HEADERS frame containing a final response.
+// message is RFC 9113 §8.1: An HTTP message consists of one HEADERS frame, zero or more DATA frames
+// and optionally one HEADERS frame with the trailer section. For a response only, a server MAY send
+// any number of interim responses before the HEADERS frame containing a final response.
 const message = `
 	awaiting headers + interim -> awaiting headers
 	awaiting headers + final -> in body

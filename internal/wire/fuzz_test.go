@@ -7,6 +7,7 @@ import (
 	"testing"
 )
 
+// addGolden calls add with each golden frame.
 func addGolden(f *testing.F, add func(h FrameHeader, frame []byte)) {
 	for _, name := range goldenNames(f) {
 		frame := golden(f, name)
@@ -14,7 +15,8 @@ func addGolden(f *testing.F, add func(h FrameHeader, frame []byte)) {
 	}
 }
 
-// oneLine reports that text cannot be taken for anything but itself in a log or on a terminal.
+// oneLine reports whether text is one line of printable characters, which is safe in a log and on a
+// terminal.
 func oneLine(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r != '…' && (r < ' ' || r > '~') })
 }
@@ -56,7 +58,7 @@ func FuzzPayload(f *testing.F) {
 		if h.Check(MaxMaxFrameSize) != nil {
 			return
 		}
-		// No room behind p, so that a block's capacity tells where in p it begins.
+		// No capacity after p, so that the capacity of a block tells where in p it begins.
 		p = slices.Clip(bytes.Clone(p))
 		switch h.Type {
 		case Headers, PushPromise, Continuation:
@@ -95,7 +97,7 @@ func FuzzPayload(f *testing.F) {
 	})
 }
 
-// again wants the payload p in a frame that was made of what was parsed of it.
+// again requires that frame, which was made from what was parsed from p, has the payload p.
 func again(t *testing.T, p, frame []byte) {
 	t.Helper()
 	if got := frame[HeaderLen:]; !bytes.Equal(got, p) || ParseFrameHeader(frame).Length != len(p) {

@@ -10,9 +10,11 @@ import (
 	"testing"
 )
 
+// goldenDir contains the golden frames.
 const goldenDir = "../../testdata/frames"
 
-// golden reads one frame of testdata/frames: hex, with comments from # to the end of the line.
+// golden reads one frame of goldenDir. The file is in hex, with comments from # to the end of the
+// line.
 func golden(t testing.TB, name string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(goldenDir, name+".hex"))
@@ -31,6 +33,7 @@ func golden(t testing.TB, name string) []byte {
 	return frame
 }
 
+// goldenNames returns the names of the golden frames.
 func goldenNames(t testing.TB) (names []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(goldenDir, "*.hex"))
@@ -44,10 +47,11 @@ func goldenNames(t testing.TB) (names []string) {
 	return names
 }
 
+// What some of the golden frames contain.
 var (
 	pingData = [8]byte{0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef}
 
-	// settings of settings.hex
+	// the settings of settings.hex
 	everySetting = []Setting{
 		{SettingHeaderTableSize, 4096},
 		{SettingEnablePush, 0},
@@ -62,11 +66,12 @@ var (
 	}
 )
 
+// goldenFrames are the golden frames with what is known of them.
 var goldenFrames = []struct {
 	name   string
 	text   string
-	block  string        // what Block returns, in hex; of HEADERS, PUSH_PROMISE and CONTINUATION
-	append func() []byte // nil where we never write such a frame whole
+	block  string        // what Block returns, in hex, for the frames that have a block
+	append func() []byte // nil if there is no function that writes such a frame
 }{
 	{
 		name:   "data",

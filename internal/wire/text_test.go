@@ -68,6 +68,7 @@ func TestNamesAreTheOnesOfTheRFC(t *testing.T) {
 	}
 }
 
+// wantText requires that the frame has the text want.
 func wantText(t *testing.T, h FrameHeader, p, want string) {
 	t.Helper()
 	if got := h.Text([]byte(p)); got != want {
@@ -103,7 +104,7 @@ func TestFlagsAreNamedByWhatTheyMeanInTheirFrame(t *testing.T) {
 func TestTextLeavesOutWhatACutPayloadLacks(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		header string // all that is left when the payload's first field is cut
+		header string // the text if the payload's first field is cut off
 		needs  int
 	}{
 		{"settings", "SETTINGS len=60", 6},

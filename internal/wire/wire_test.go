@@ -7,6 +7,7 @@ import (
 	"testing"
 )
 
+// wantError requires that err has the text want.
 func wantError(t *testing.T, why string, err error, want string) {
 	t.Helper()
 	got := ""
@@ -63,7 +64,7 @@ func TestHasWantsEveryBit(t *testing.T) {
 	}
 }
 
-// smallest is a payload length that is right for a frame of type t without flags.
+// smallest returns a payload length that is valid for a frame of type t without flags.
 func smallest(t FrameType) int {
 	switch t {
 	case RSTStream, WindowUpdate, PushPromise:
@@ -84,7 +85,7 @@ func TestFrameOfMaxFrameSizePasses(t *testing.T) {
 }
 
 // RFC 9113 §4.2: An endpoint MUST send an error code of FRAME_SIZE_ERROR if a frame exceeds the
-// size defined in SETTINGS_MAX_FRAME_SIZE. We call it a connection error for every type.
+// size defined in SETTINGS_MAX_FRAME_SIZE. For hyper it is a connection error for every type.
 func TestFrameBeyondMaxFrameSizeIsAConnectionError(t *testing.T) {
 	for n := range 256 {
 		typ := FrameType(n)
@@ -96,17 +97,19 @@ func TestFrameBeyondMaxFrameSizeIsAConnectionError(t *testing.T) {
 
 func TestStreamFrameOnStreamZeroIsAConnectionError(t *testing.T) {
 	types := []FrameType{
-		// RFC 9113 §6.1: DATA frames MUST be associated with a stream. If a DATA frame is received whose
-		// Stream Identifier field is 0x00, the recipient MUST respond with a connection error of type PROTOCOL_ERROR.
+		// RFC 9113 §6.1: DATA frames MUST be associated with a stream. If a DATA frame is received
+		// whose Stream Identifier field is 0x00, the recipient MUST respond with a connection error
+		// of type PROTOCOL_ERROR.
 		Data,
-		// RFC 9113 §6.2: HEADERS frames MUST be associated with a stream. (The same words, here and below.)
+		// RFC 9113 §6.2: HEADERS frames MUST be associated with a stream. (The same words, here and
+		// below.)
 		Headers,
 		// RFC 9113 §6.3: The PRIORITY frame always identifies a stream.
 		Priority,
 		// RFC 9113 §6.4: RST_STREAM frames MUST be associated with a stream.
 		RSTStream,
-		// RFC 9113 §6.6: If the Stream Identifier field specifies the value 0x00, a recipient MUST respond
-		// with a connection error of type PROTOCOL_ERROR.
+		// RFC 9113 §6.6: If the Stream Identifier field specifies the value 0x00, a recipient MUST
+		// respond with a connection error of type PROTOCOL_ERROR.
 		PushPromise,
 		// RFC 9113 §6.10: CONTINUATION frames MUST be associated with a stream.
 		Continuation,
@@ -121,14 +124,15 @@ func TestStreamFrameOnStreamZeroIsAConnectionError(t *testing.T) {
 
 func TestConnectionFrameOnAStreamIsAConnectionError(t *testing.T) {
 	types := []FrameType{
-		// RFC 9113 §6.5: If an endpoint receives a SETTINGS frame whose Stream Identifier field is anything
-		// other than 0x00, the endpoint MUST respond with a connection error of type PROTOCOL_ERROR.
+		// RFC 9113 §6.5: If an endpoint receives a SETTINGS frame whose Stream Identifier field is
+		// anything other than 0x00, the endpoint MUST respond with a connection error of type
+		// PROTOCOL_ERROR.
 		Settings,
-		// RFC 9113 §6.7: If a PING frame is received with a Stream Identifier field value other than 0x00, the
-		// recipient MUST respond with a connection error of type PROTOCOL_ERROR.
+		// RFC 9113 §6.7: If a PING frame is received with a Stream Identifier field value other
+		// than 0x00, the recipient MUST respond with a connection error of type PROTOCOL_ERROR.
 		Ping,
-		// RFC 9113 §6.8: An endpoint MUST treat a GOAWAY frame with a stream identifier other than 0x00 as a
-		// connection error of type PROTOCOL_ERROR.
+		// RFC 9113 §6.8: An endpoint MUST treat a GOAWAY frame with a stream identifier other than
+		// 0x00 as a connection error of type PROTOCOL_ERROR.
 		GoAway,
 	}
 	for _, typ := range types {
@@ -156,33 +160,48 @@ func TestFrameOfAWrongSizeIsAnError(t *testing.T) {
 		wrong []int
 		want  string
 	}{
-		{ // RFC 9113 §6.3: A PRIORITY frame with a length other than 5 octets MUST be treated as a stream error of type FRAME_SIZE_ERROR.
+		{
+			// RFC 9113 §6.3: A PRIORITY frame with a length other than 5 octets MUST be treated as
+			// a stream error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: Priority, StreamID: 7}, []int{5}, []int{0, 4, 6},
 			"stream 7: FRAME_SIZE_ERROR: PRIORITY is not 5 octets long",
-		}, { // RFC 9113 §6.4: A RST_STREAM frame with a length other than 4 octets MUST be treated as a connection error of type FRAME_SIZE_ERROR.
+		}, {
+			// RFC 9113 §6.4: A RST_STREAM frame with a length other than 4 octets MUST be treated
+			// as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: RSTStream, StreamID: 7}, []int{4}, []int{0, 3, 5},
 			"FRAME_SIZE_ERROR: RST_STREAM is not 4 octets long",
-		}, { // RFC 9113 §6.5: A SETTINGS frame with a length other than a multiple of 6 octets MUST be treated as a connection error of type FRAME_SIZE_ERROR.
+		}, {
+			// RFC 9113 §6.5: A SETTINGS frame with a length other than a multiple of 6 octets MUST
+			// be treated as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: Settings}, []int{0, 6, 12}, []int{1, 3, 5, 7, 9},
 			"FRAME_SIZE_ERROR: SETTINGS is not a multiple of 6 octets",
-		}, { // RFC 9113 §6.5: Receipt of a SETTINGS frame with the ACK flag set and a length field value other than 0 MUST be treated as a connection error of type FRAME_SIZE_ERROR.
+		}, {
+			// RFC 9113 §6.5: Receipt of a SETTINGS frame with the ACK flag set and a length field
+			// value other than 0 MUST be treated as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: Settings, Flags: Ack}, []int{0}, []int{1, 6},
 			"FRAME_SIZE_ERROR: SETTINGS acknowledgment with a payload",
-		}, { // RFC 9113 §6.7: Receipt of a PING frame with a length field value other than 8 MUST be treated as a connection error of type FRAME_SIZE_ERROR.
+		}, {
+			// RFC 9113 §6.7: Receipt of a PING frame with a length field value other than 8 MUST be
+			// treated as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: Ping, Flags: Ack}, []int{8}, []int{0, 7, 9},
 			"FRAME_SIZE_ERROR: PING is not 8 octets long",
-		}, { // RFC 9113 §6.8 has two fields of 4 octets, and debug data of any length; §4.2: too small to contain mandatory frame data.
+		}, {
+			// RFC 9113 §6.8 has two fields of 4 bytes, and debug data of any length; §4.2: too
+			// small to contain mandatory frame data.
 			FrameHeader{Type: GoAway}, []int{8, 9, 100}, []int{0, 7},
 			"FRAME_SIZE_ERROR: GOAWAY is shorter than 8 octets",
-		}, { // RFC 9113 §6.9: A WINDOW_UPDATE frame with a length other than 4 octets MUST be treated as a connection error of type FRAME_SIZE_ERROR.
+		}, {
+			// RFC 9113 §6.9: A WINDOW_UPDATE frame with a length other than 4 octets MUST be
+			// treated as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: WindowUpdate, StreamID: 7}, []int{4}, []int{0, 3, 5},
 			"FRAME_SIZE_ERROR: WINDOW_UPDATE is not 4 octets long",
-		}, { // The same on the connection.
+		}, { // the same on the connection
 			FrameHeader{Type: WindowUpdate}, []int{4}, []int{0, 3, 5},
 			"FRAME_SIZE_ERROR: WINDOW_UPDATE is not 4 octets long",
 		},
 
-		// RFC 9113 §4.2: too small to contain mandatory frame data, for each combination of optional fields.
+		// RFC 9113 §4.2: too small to contain mandatory frame data, for each combination of
+		// optional fields.
 		{
 			FrameHeader{Type: Data, StreamID: 7}, []int{0, 1}, nil, "",
 		}, {
@@ -286,8 +305,9 @@ func TestBlockIsWhatStandsBetweenFieldsAndPadding(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.2 and §6.6, in the words of §6.1: If the length of the padding is the length of the frame
-// payload or greater, the recipient MUST treat this as a connection error of type PROTOCOL_ERROR.
+// RFC 9113 §6.2 and §6.6, in the words of §6.1: If the length of the padding is the length of the
+// frame payload or greater, the recipient MUST treat this as a connection error of type
+// PROTOCOL_ERROR.
 func TestMorePaddingThanPayloadIsAConnectionError(t *testing.T) {
 	tests := []struct {
 		h FrameHeader
@@ -314,8 +334,8 @@ func TestMorePaddingThanPayloadIsAConnectionError(t *testing.T) {
 	}
 }
 
-// RFC 9113 §5.3.2 deprecates the priority of RFC 7540, whose §5.3.1 made this a stream error. A stream error here
-// would cost the connection too: §4.3 wants the block decompressed.
+// RFC 9113 §5.3.2 deprecates the priority of RFC 7540, whose §5.3.1 made this a stream error. A
+// stream error here would end the connection too, because the block must be decompressed (§4.3).
 func TestHeadersThatDependOnTheirOwnStreamStillHaveABlock(t *testing.T) {
 	const p = "\x80\x00\x00\x05\x10block"
 	h := FrameHeader{Length: len(p), Type: Headers, Flags: PriorityFlag, StreamID: 5}
@@ -326,7 +346,8 @@ func TestHeadersThatDependOnTheirOwnStreamStillHaveABlock(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.6 and §6.9 reserve the first bit of the identifier and of the increment; §6.8 that of the last stream.
+// RFC 9113 §6.6 and §6.9 reserve the first bit of the identifier and of the increment; §6.8 that of
+// the last stream.
 func TestReservedBitsOfPayloadsAreIgnored(t *testing.T) {
 	ones := bytes.Repeat([]byte{0xff}, 9)
 	for _, flags := range []Flags{0, Padded} {
@@ -387,20 +408,22 @@ func TestSettingValues(t *testing.T) {
 	}{
 		{SettingHeaderTableSize, []uint32{0, 4096, 1<<32 - 1}, nil, ""},
 
-		// RFC 9113 §6.5.2: Any value other than 0 or 1 MUST be treated as a connection error of type PROTOCOL_ERROR.
+		// RFC 9113 §6.5.2: Any value other than 0 or 1 MUST be treated as a connection error of
+		// type PROTOCOL_ERROR.
 		{SettingEnablePush, []uint32{0, 1}, []uint32{2, 1<<32 - 1}, "PROTOCOL_ERROR: SETTINGS with ENABLE_PUSH=%d"},
 
 		{SettingMaxConcurrentStreams, []uint32{0, 100, 1<<32 - 1}, nil, ""},
 
-		// RFC 9113 §6.5.2: Values above the maximum flow-control window size of 2^31-1 MUST be treated as a
-		// connection error of type FLOW_CONTROL_ERROR.
+		// RFC 9113 §6.5.2: Values above the maximum flow-control window size of 2^31-1 MUST be
+		// treated as a connection error of type FLOW_CONTROL_ERROR.
 		{
 			SettingInitialWindowSize, []uint32{0, 65535, 1<<31 - 1}, []uint32{1 << 31, 1<<32 - 1},
 			"FLOW_CONTROL_ERROR: SETTINGS with INITIAL_WINDOW_SIZE=%d",
 		},
 
-		// RFC 9113 §6.5.2: The value advertised by an endpoint MUST be between this initial value and the maximum
-		// allowed frame size, inclusive. Values outside this range MUST be treated as a connection error of type PROTOCOL_ERROR.
+		// RFC 9113 §6.5.2: The value advertised by an endpoint MUST be between this initial value
+		// and the maximum allowed frame size, inclusive. Values outside this range MUST be treated
+		// as a connection error of type PROTOCOL_ERROR.
 		{
 			SettingMaxFrameSize, []uint32{16384, 16777215}, []uint32{0, 16383, 16777216, 1<<32 - 1},
 			"PROTOCOL_ERROR: SETTINGS with MAX_FRAME_SIZE=%d",
@@ -411,12 +434,12 @@ func TestSettingValues(t *testing.T) {
 		// RFC 8441 §3: The value of the parameter MUST be 0 or 1.
 		{SettingEnableConnectProtocol, []uint32{0, 1}, []uint32{2}, "PROTOCOL_ERROR: SETTINGS with ENABLE_CONNECT_PROTOCOL=%d"},
 
-		// RFC 9218 §2.1: The value of SETTINGS_NO_RFC7540_PRIORITIES MUST be 0 or 1. Any value other than 0 or 1
-		// MUST be treated as a connection error of type PROTOCOL_ERROR.
+		// RFC 9218 §2.1: The value of SETTINGS_NO_RFC7540_PRIORITIES MUST be 0 or 1. Any value
+		// other than 0 or 1 MUST be treated as a connection error of type PROTOCOL_ERROR.
 		{SettingNoRFC7540Priorities, []uint32{0, 1}, []uint32{2}, "PROTOCOL_ERROR: SETTINGS with NO_RFC7540_PRIORITIES=%d"},
 
-		// RFC 9113 §6.5.2: An endpoint that receives a SETTINGS frame with any unknown or unsupported identifier
-		// MUST ignore that setting.
+		// RFC 9113 §6.5.2: An endpoint that receives a SETTINGS frame with any unknown or
+		// unsupported identifier MUST ignore that setting.
 		{0x0, []uint32{0, 1<<32 - 1}, nil, ""},
 		{0x7, []uint32{0, 1<<32 - 1}, nil, ""},
 		{0xffff, []uint32{0, 1<<32 - 1}, nil, ""},
