@@ -18,196 +18,233 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A Transport is an http.RoundTripper over many hosts: it makes connections, keeps them, and replaces them. The zero value
-// is a good one:
+// A Transport is an http.RoundTripper for any number of hosts. It makes connections, keeps them for
+// later requests, and replaces them. The zero value is ready for use:
 //
 //	client := &http.Client{Transport: &hyper.Transport{}}
 //
-// https requests go over HTTP/2. A server that does not speak it, http requests (unless UnencryptedHTTP2 is set) and
-// requests to switch to a websocket go to Fallback. Requests to one host share one connection as far as its limit of concurrent streams
-// allows, then others up to MaxConnsPerHost, the least loaded first; beyond that they wait in turn.
+// https requests go over HTTP/2. Fallback serves servers that do not speak HTTP/2, http requests
+// (unless UnencryptedHTTP2 is set), and requests to switch to a websocket. Requests to one host
+// share one connection within its limit of concurrent streams. Beyond that limit the Transport
+// makes further connections, up to MaxConnsPerHost, and a request uses the connection with the
+// fewest streams. If all are full, requests wait in order of arrival.
 //
-// A request is sent again if the peer has provably not processed it (see Retryable) and its body can be had again, because
-// nothing of it was read or by GetBody: at once where the connection is gone, else after a pause, five times in all, and not when
-// the host has failed more often than it has answered.
+// A request is sent again if the peer has provably not processed it (see Retryable) and its body
+// can be sent again: either nothing of it was read, or GetBody returns a new one. If the connection
+// has ended, the first retry is sent at once; other retries follow after a pause. A request fails
+// after five attempts in a row during which the host answered no request, and after 100 attempts in
+// all. If a host causes many retries, further ones to it are delayed: they are at least 100 ms
+// apart.
 //
 // An idempotent request is also sent again, up to two times, if its connection was lost before any
-// response to it, interim ones included, had come: because the network or the peer closed it, or
-// because the peer was silent (RFC 9110 §9.2.2). The peer may then process it twice. Idempotent are
-// GET, HEAD, OPTIONS, TRACE, PUT and DELETE, and a request of any method whose Header has an
-// Idempotency-Key or X-Idempotency-Key, with a value or, as in net/http, with an empty list. Where
-// that is not wanted, Conn.RoundTrip never sends a request twice.
+// response to it, interim responses included, arrived: the network or the peer closed the
+// connection, or the peer was silent (RFC 9110 §9.2.2). The peer may then process the request
+// twice. Idempotent requests are those with the method GET, HEAD, OPTIONS, TRACE, PUT or DELETE,
+// and requests of any method whose Header has an Idempotency-Key or X-Idempotency-Key, with a value
+// or, as in net/http, with an empty list. If that is not wanted, use Conn.RoundTrip, which never
+// sends a request twice.
 //
-// Any number of goroutines may use a Transport. Its fields must not be changed, nor the Transport copied, once it is in use.
+// A Transport is safe for concurrent use by multiple goroutines. Its fields must not be changed,
+// and the Transport must not be copied, after its first use.
 type Transport struct {
-	// Config reaches every connection. Scheme and Authority are the request's. Where its TLS has no
-	// ClientSessionCache, one is added, so that later connections resume the TLS session, unless it
-	// has Certificates, GetClientCertificate or VerifyPeerCertificate, which play no part when a
-	// session is resumed.
+	// Config applies to every connection, except that Scheme and Authority come from the request.
+	// If its TLS has no ClientSessionCache, one is added, so that later connections resume the TLS
+	// session. None is added if TLS has Certificates, GetClientCertificate or
+	// VerifyPeerCertificate, which are not used when a session is resumed.
 	//
-	// A server that prefers an old version or cipher suite of TLS, which RFC 9113 §9.2 does not
-	// allow, is served over HTTP/1.1. TLS.MinVersion may allow versions below 1.2 for that.
+	// A server that prefers an old version of TLS or an old cipher suite, which RFC 9113 §9.2 does
+	// not allow, is served over HTTP/1.1. TLS.MinVersion may allow versions below 1.2 for that.
 	Config *Config
 
-	// Proxy returns the proxy for a request, or nil: an http, https or socks5 URL, whose user and
-	// password are for the proxy alone. A Proxy-Authorization field of the request itself goes
-	// where the request goes: to the origin, through the tunnel. Requests reach their host through
-	// a tunnel (CONNECT). Where Proxy itself is nil, the environment decides, as in
-	// http.ProxyFromEnvironment; NoProxy is for none at all.
+	// Proxy returns the proxy for a request, or nil for no proxy. The proxy is an http, https or
+	// socks5 URL; its user and password are sent to the proxy only. Requests reach their host
+	// through a tunnel (CONNECT). A Proxy-Authorization field of the request itself is sent through
+	// the tunnel to the origin. If Proxy is nil, the environment determines the proxy, as in
+	// http.ProxyFromEnvironment. Use NoProxy for no proxy at all.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// DialTLSContext makes the connections for https requests, but for those through a proxy, which
-	// Config's DialContext and TLS make. It returns a *tls.Conn, or any net.Conn that has a
-	// ConnectionState method, such as a UConn of github.com/refraction-networking/utls: the result
-	// is a tls.ConnectionState, or a struct of another package that has a string field
-	// NegotiatedProtocol. A handshake that has not been run is run, if there is a HandshakeContext
-	// or Handshake method.
+	// DialTLSContext makes the connections for https requests, except for those through a proxy,
+	// which Config's DialContext and TLS make. It returns a *tls.Conn, or any net.Conn that has a
+	// ConnectionState method, such as a UConn of github.com/refraction-networking/utls. The result
+	// of that method is a tls.ConnectionState, or a struct of another package that has a string
+	// field NegotiatedProtocol. If the handshake has not been run, the Transport runs it with the
+	// connection's HandshakeContext or Handshake method, if there is one.
 	//
-	// Where "h2" was negotiated, HTTP/2 is spoken; Conn.TLS tells what is known of the state. Where
-	// something else was, or the connection cannot tell, HTTP/1.1 is spoken on that very connection,
-	// unless Config.AssumeHTTP2 is set. A dialer that is called for HTTP/1.1 and negotiates h2 all
-	// the same fails the request where that cannot use HTTP/2, as one for a websocket.
+	// If "h2" was negotiated, the connection is used for HTTP/2; Conn.TLS returns what is known of
+	// the state. If another protocol was negotiated, or the connection does not tell, that
+	// connection is used for HTTP/1.1, unless Config.AssumeHTTP2 is set. If the dialer is called
+	// for HTTP/1.1 and negotiates h2 nevertheless, a request that cannot use HTTP/2, such as one
+	// for a websocket, fails.
 	//
-	// It is called without a lock and on a goroutine of its own. Its context has the values of the
-	// request that it is called for, and ends with Config.HandshakeTimeout; what is returned later
-	// is closed. Its errors are returned as those of DialContext are.
+	// DialTLSContext is called without a lock and in its own goroutine. Its context has the values
+	// of the request that it is called for, and ends after Config.HandshakeTimeout. A connection
+	// that is returned after that is closed. Its errors are returned in the same way as those of
+	// DialContext.
 	DialTLSContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// ProxyConnectHeader is sent with CONNECT to proxies, unless GetProxyConnectHeader is set. It is
-	// copied when the Transport is first used.
+	// ProxyConnectHeader is sent with CONNECT to proxies, unless GetProxyConnectHeader is set. It
+	// is copied when the Transport is first used.
 	ProxyConnectHeader http.Header
 
 	// GetProxyConnectHeader returns the fields of a CONNECT to the proxy at proxyURL for target,
-	// host:port, in place of ProxyConnectHeader. It is called before each CONNECT; the fields are
-	// copied. A request that waits for the tunnel fails with its error.
+	// which is host:port. They replace ProxyConnectHeader. It is called before each CONNECT, and
+	// the fields are copied. If it returns an error, the request that waits for the tunnel fails
+	// with that error.
 	GetProxyConnectHeader func(ctx context.Context, proxyURL *url.URL, target string) (http.Header, error)
 
 	// OnProxyConnectResponse is called for each response to a CONNECT, whatever its status, before
-	// that is looked at. A request that waits for the tunnel fails with its error. It may read the
-	// body of a refusal, and must not keep the response.
+	// the Transport checks the status. If it returns an error, the request that waits for the
+	// tunnel fails with that error. It may read the body if the proxy refused the tunnel. It must
+	// not keep the response.
 	//
-	// Both are called without a lock and on the goroutine that makes the connection. The context has
-	// the values of the request that the connection is made for.
+	// GetProxyConnectHeader and OnProxyConnectResponse are called without a lock, in the goroutine
+	// that makes the connection. Their context has the values of the request that the connection is
+	// made for.
 	OnProxyConnectResponse func(ctx context.Context, proxyURL *url.URL, connectReq *http.Request, connectRes *http.Response) error
 
-	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, by prior knowledge (RFC 9113 §3.3).
+	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, with prior knowledge (RFC 9113
+	// §3.3).
 	UnencryptedHTTP2 bool
 
 	// Coalesce lets an https request use a connection that was made for another host (RFC 9113
-	// §9.1.1), where its own host has no connection yet. False: hosts never share connections.
+	// §9.1.1) if its own host has no connection yet. If Coalesce is false, hosts never share
+	// connections.
 	//
-	// A connection is shared only if all of this holds: the ports are the same, and no proxy is in
-	// use; the certificate of the connection was verified, and is valid for the request's host; the
-	// host has the address of the connection; an ORIGIN frame (RFC 8336), where the peer has sent
-	// one, lists the request's origin; and the connection takes one more request at once. Addresses
-	// are looked up by net.DefaultResolver, also where the peer has sent an ORIGIN frame, and are
-	// valid for a minute. A lookup that takes longer than a second is not waited for.
+	// A connection is shared only if all of these conditions hold:
 	//
-	// Config.TLS must leave the verification of each host to crypto/tls, and the client must have no
-	// identity of its own: where it has Certificates, GetClientCertificate, VerifyConnection,
-	// VerifyPeerCertificate, InsecureSkipVerify or ServerName, nothing is shared. Neither is a
-	// connection whose TLS is the dialer's, nor one for a request with another Host than its URL's,
-	// with Close, or of the method CONNECT.
+	//   - the ports are the same, and no proxy is used;
+	//   - the certificate of the connection was verified, and is valid for the request's host;
+	//   - the request's host has the IP address of the connection;
+	//   - if the peer has sent an ORIGIN frame (RFC 8336), the frame lists the request's
+	//     origin;
+	//   - the connection can take one more request at once.
 	//
-	// Where the response on such a connection is 421 (Misdirected Request), the request is sent once
-	// more, on a connection of its own host, if its body can be had again; else the response is
-	// returned, as any other 421 is. The connection is not shared for that host again.
+	// net.DefaultResolver, or Resolve if it is set, looks addresses up, even if the peer has sent
+	// an ORIGIN frame. The addresses are used for a minute. A request waits at most one second for
+	// a lookup.
+	//
+	// Config.TLS must leave the verification of each host to crypto/tls, and the client must have
+	// no identity of its own: if it has Certificates, GetClientCertificate, VerifyConnection,
+	// VerifyPeerCertificate, InsecureSkipVerify or ServerName, nothing is shared. Connections whose
+	// TLS was set up by the dialer are not shared. A request does not use a shared connection if
+	// its Host differs from that of its URL, if it has Close set, or if its method is CONNECT.
+	//
+	// If the response on a shared connection is 421 (Misdirected Request) and the body can be sent
+	// again, the request is sent once more on a connection of its own host. Otherwise the response
+	// is returned, like any other 421. The connection is not used for that host again.
 	Coalesce bool
 
-	// Fallback serves what HTTP/2 cannot. Nil: an http.Transport that speaks HTTP/1.1, with Config's
-	// DialContext and TLS, this DialTLSContext, this proxy and its hooks, these limits, and the
+	// Fallback serves requests that cannot go over HTTP/2. If it is nil, an http.Transport that
+	// speaks HTTP/1.1 is used. That http.Transport has Config's DialContext and TLS, and this
+	// Transport's DialTLSContext, proxy with its hooks, and limits. It also takes over the
 	// connection on which the server was found not to speak HTTP/2.
 	Fallback http.RoundTripper
 
-	// DisableCompression keeps hyper from asking for content codings, and so from decoding any.
+	// DisableCompression prevents hyper from asking for content codings on its own, and so from
+	// decoding any.
 	DisableCompression bool
 
-	// DisableKeepAlives makes a connection for each request, which ends with the response, as
-	// "Connection: close" does for a single one. That holds for proxies, too.
+	// DisableKeepAlives makes a connection for each request. The connection ends with the response,
+	// as with "Connection: close" for a single request. This also applies to connections to
+	// proxies.
 	DisableKeepAlives bool
-	// MinConnsPerHost is how many connections a host with traffic is brought up to: for callers
-	// behind a balancer that sees connections and not requests. 0 and 1 are the same: a connection
-	// is made when those that exist have no free stream. The connections are made in the background
-	// when a request comes, and again when one has ended; no request waits for them while there is
-	// another. Requests go to the connection with the fewest. MaxConnsPerHost bounds it.
+
+	// MinConnsPerHost is the number of connections that a host with traffic should have. It is for
+	// callers behind a load balancer that balances connections rather than requests. 0 and 1 mean
+	// the same: a connection is made when the existing ones have no free stream. The connections
+	// are made in the background when a request arrives, and again when one has ended; no request
+	// waits for them while another connection exists. A request uses the connection with the fewest
+	// streams. MaxConnsPerHost is the upper bound.
 	MinConnsPerHost int
 
-	// Resolve returns the addresses of a host, host:port each, in any order; addr is the host and
-	// port of the request's URL. Nil leaves that to the dialer. With it, Config.DialContext is
-	// called with one of the addresses, and a host with traffic has a connection to each of them,
-	// within MaxConnsPerHost, or MinConnsPerHost connections where that is more. A request goes to
-	// the connection with the fewest; where these are several, they take turns. The name for TLS and
-	// the :authority stay those of the URL. Where addr has a proxy, Resolve is not used.
+	// Resolve returns the addresses of a host, each as host:port, in any order. addr is the host
+	// and port of the request's URL. If Resolve is nil, the dialer resolves names. If it is set,
+	// Config.DialContext is called with one of the addresses, and a host with traffic has a
+	// connection to each of them, within MaxConnsPerHost, or MinConnsPerHost connections if that is
+	// more. A request uses the connection with the fewest streams; connections with the same number
+	// take turns. The name for TLS and the :authority remain those of the URL. If addr is reached
+	// through a proxy, Resolve is not used.
 	//
-	// It is called before the first connection to a host, and again every 30 s while there are
-	// requests, in the background. Connections to addresses that it does not return any more get no
-	// new requests. An error of it fails the requests that wait for the first connection, and later
+	// Resolve is called before the first connection to a host, and again in the background every
+	// 30 s while there are requests. Connections to addresses that it no longer returns get no new
+	// requests. An error fails the requests that wait for the first connection; later, an error
 	// leaves the addresses as they were. An address that cannot be reached is avoided for 1 s, then
-	// for twice as long each time, up to 30 s, while there are others. Resolve may be called by
-	// several goroutines at once, and has the time of Config.HandshakeTimeout.
+	// for twice as long each time, up to 30 s, while there are other addresses. Resolve may be
+	// called by several goroutines at once. Each call is limited to Config.HandshakeTimeout.
 	//
-	// HTTP/1.1 connections to hosts that were found not to speak HTTP/2 use it, too, where there is
-	// TLS; and not for http.
+	// HTTP/1.1 connections use Resolve for https hosts that were found not to speak HTTP/2, but not
+	// for http.
 	Resolve func(ctx context.Context, addr string) (addrs []string, err error)
 
-	// MaxConns bounds the connections to all hosts together: those over HTTP/2 that take requests,
-	// and those that are being made. 0 is no bound. A request that needs one more closes the
-	// connection of another host that has been without a stream for longest. Where each has a
-	// stream, hosts wait in line, their requests under their contexts; a host that has waited for
-	// 100 ms makes the connection with the fewest requests get no new ones for up to a second, so
-	// that the traffic of some hosts does not keep others waiting for ever. Draining connections are
-	// not counted: they may have long streams, whose end may depend on a request that waits.
+	// MaxConns limits the connections to all hosts together. It counts the HTTP/2 connections that
+	// take requests and those that are being made. 0 means no limit. If a request needs one more
+	// connection, the connection of another host that has been without a stream for the longest
+	// time is closed. If every connection has a stream, hosts wait in line, and their requests wait
+	// until their contexts end. After a host has waited for 100 ms, the connection with the fewest
+	// requests gets no new ones for up to a second, so that the traffic of some hosts does not make
+	// others wait forever. Draining connections are not counted: they may have long streams, which
+	// may end only after a request that waits.
 	MaxConns int
 
-	// MaxIdleConns bounds the connections to all hosts that are kept without a stream, those over
-	// HTTP/2 by themselves and those of the HTTP/1.1 fallback by themselves: 100 where it is 0, no
-	// bound below 0. Beyond it, those that have been without a stream for longest are closed,
-	// within some milliseconds.
+	// MaxIdleConns limits the connections to all hosts that are kept without a stream. HTTP/2
+	// connections and those of the HTTP/1.1 fallback are counted separately. 0 means 100; a
+	// negative value means no limit. If there are more, those that have been without a stream for
+	// the longest time are closed within some milliseconds.
 	MaxIdleConns int
 
-	MaxConnsPerHost       int           // connections at once to one host, draining ones not counted; 8 where it is 0, no limit below 0
-	IdleConnTimeout       time.Duration // without a stream, until a connection is closed; 90 s where it is 0, none below 0
-	MaxConnAge            time.Duration // after which a connection gets no new requests; none where it is 0
-	ResponseHeaderTimeout time.Duration // from the end of the request until the response's header, twice that at most; none where it is 0
+	// MaxConnsPerHost limits the connections to one host at a time; draining connections are not
+	// counted. 0 means 8; a negative value means no limit.
+	MaxConnsPerHost int
 
-	// OnConn is called for each step in the life of a connection: when it is made, when it takes no
-	// more requests, when it has ended, and where it could not be made. For one connection the calls
-	// come in this order. Calls do not overlap, come on a goroutine of their own, after what they
-	// tell of, and with no lock: OnConn may use the Transport and the connection. If it blocks,
-	// requests and connections go on. Where 1,000 events are due, it is not told of new
-	// connections, or of ones that could not be made, until it has caught up: see
-	// TransportStats.EventsLost. A panic of OnConn ends the program.
+	// IdleConnTimeout is how long a connection is kept without a stream before it is closed. 0
+	// means 90 s; a negative value means no timeout.
+	IdleConnTimeout time.Duration
+
+	// MaxConnAge is the age at which a connection stops getting new requests. 0 means no maximum.
+	MaxConnAge time.Duration
+
+	// ResponseHeaderTimeout limits the time from the end of the request until the response's header
+	// arrives. The request fails at the latest after twice that time. 0 means no limit.
+	ResponseHeaderTimeout time.Duration
+
+	// OnConn is called for each step in the life of a connection: when it is made, when it stops
+	// taking requests, when it has ended, and when it could not be made. The calls for one
+	// connection are in this order. Calls do not overlap. They are made in their own goroutine,
+	// after the event, and without a lock, so OnConn may use the Transport and the connection. If
+	// OnConn blocks, requests and connections continue. If 1,000 events are waiting, events for new
+	// connections, and for connections that could not be made, are dropped until OnConn has caught
+	// up; see TransportStats.EventsLost. A panic in OnConn ends the program.
 	OnConn func(ConnEvent)
 
-	mu       sync.Mutex  // taken before a host's
-	base     *Config     // Config, ready for every connection; made when the Transport is first used
-	toProxy  http.Header // ProxyConnectHeader, made with base
+	mu       sync.Mutex  // guards base to spare; taken before a host's mu
+	base     *Config     // Config prepared for all connections; made at first use
+	toProxy  http.Header // ProxyConnectHeader; copied together with base
 	hosts    map[hostKey]*host
 	fallback *http.Transport
-	spare    map[string][]net.Conn // HTTP/1.1, TLS done, for fallback to use, by address
+	spare    map[string][]net.Conn // by address: HTTP/1.1 connections after TLS, for fallback to use
 
-	net  *netHTTP     // nil: Config and the fields above say how connections are made
-	open atomic.Int64 // connections of all hosts, draining ones not counted
+	net  *netHTTP     // fields of an http.Transport; nil: Config and the fields above decide how to connect
+	open atomic.Int64 // connections of all hosts, without draining ones
 
-	books   books // what is counted
+	books   books // the counters
 	bound   connBound
 	surplus surplusWatch
 }
 
 const (
-	maxTries            = 5
+	maxTries            = 5 // attempts in a row during which the host answered nothing
 	defaultConnsPerHost = 8
 	defaultIdleTimeout  = 90 * time.Second
-	http1Memory         = 5 * time.Minute  // that a host does not speak HTTP/2
-	spareTimeout        = 10 * time.Second // until the fallback must have taken what was kept for it
+	http1Memory         = 5 * time.Minute  // how long to remember that a host does not speak HTTP/2
+	spareTimeout        = 10 * time.Second // how long a connection is kept for the fallback
 )
 
-// NoProxy is a Transport.Proxy that uses none.
+// NoProxy is a value for Transport.Proxy that uses no proxy.
 func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
-// RoundTrip implements http.RoundTripper; see Conn.RoundTrip for what it promises. Errors of
-// dialling, of proxies and of certificates have the types that net/http gives them; others that
-// keep a connection from being made name the host and the phase. Retryable knows them all.
+// RoundTrip implements http.RoundTripper. Conn.RoundTrip documents what it guarantees. Errors of
+// dialing, of proxies and of certificates have the same types as in net/http. Other errors that
+// prevent a connection name the host and the phase. Retryable recognizes all of them.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	mustHave(req != nil, "Transport.RoundTrip", "*http.Request")
 	if needsHTTP1(req) || req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
@@ -235,7 +272,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// otherwise goes over HTTP/1.1 where err says that the peer wants it.
+// otherwise handles err, the failure of x over HTTP/2. It sends the request over HTTP/1.1 if err
+// says that the peer wants that. Otherwise it ends the exchange with err.
 func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
 	if !wantsHTTP1(err) {
 		return nil, x.fail(err)
@@ -246,14 +284,15 @@ func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
 	return t.tryHTTP1(x)
 }
 
-// rewind makes the body ready for another try.
+// rewind prepares the body for another attempt.
 func (x *exchange) rewind() (err error) {
 	err = errNotReturned
 	defer x.endUnlessReturned(&err)
 	return x.body.rewind(x.in.GetBody)
 }
 
-// wantsHTTP1 reports whether err says that the peer wants HTTP/1.1, and has not processed the request.
+// wantsHTTP1 reports whether err says that the peer wants HTTP/1.1 and has not processed the
+// request.
 func wantsHTTP1(err error) bool {
 	var s *StreamError
 	if errors.As(err, &s) {
@@ -262,7 +301,7 @@ func wantsHTTP1(err error) bool {
 	return err == errNotHTTP2 || errors.Is(err, HTTP11Required) && Retryable(err)
 }
 
-// again returns the request with the body as it is for another try.
+// again returns the request with the current body, for another attempt.
 func (x *exchange) again() *http.Request {
 	if x.body == nil || x.body.in == x.in.Body {
 		return x.in
@@ -272,12 +311,12 @@ func (x *exchange) again() *http.Request {
 	return &again
 }
 
-// needsHTTP1 reports whether req asks for another protocol than HTTP/2 can switch to.
+// needsHTTP1 reports whether req asks to switch to a protocol that HTTP/2 cannot switch to.
 func needsHTTP1(req *http.Request) bool {
 	return syntax.EqualFold(firstValue(req.Header, "Upgrade"), "websocket")
 }
 
-// enterFor enters the host that is to serve req.
+// enterFor returns the host that serves req. The caller must leave it.
 func (t *Transport) enterFor(req *http.Request) (*host, error) {
 	proxy, err := t.proxyFor(req)
 	if err != nil {
@@ -290,6 +329,7 @@ func (t *Transport) enterFor(req *http.Request) (*host, error) {
 	return t.enter(key, proxy), nil
 }
 
+// proxyFor returns the proxy for req, or nil.
 func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 	if t.Proxy == nil {
 		return http.ProxyFromEnvironment(req)
@@ -297,13 +337,14 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 	return t.Proxy(req)
 }
 
-// retryDelay is how long to wait after so many tries: 50 ms, then twice as long each time, and up
-// to half of that more.
+// retryDelay returns how long to wait after the given number of attempts: 50 ms, doubled for each
+// further attempt, plus up to half of that at random.
 func retryDelay(tries int) time.Duration {
 	d := 50 * time.Millisecond << (tries - 1)
 	return d + rand.N(d/2)
 }
 
+// pause waits for d. It returns an error if ctx or cancel ends first.
 func pause(ctx context.Context, cancel <-chan struct{}, d time.Duration) error {
 	if d == 0 {
 		return nil
@@ -320,8 +361,8 @@ func pause(ctx context.Context, cancel <-chan struct{}, d time.Duration) error {
 	}
 }
 
-// CloseIdleConnections closes the connections that have no streams. Requests in progress are not disturbed, and later ones
-// make new connections.
+// CloseIdleConnections closes the connections that have no streams. Requests in progress are not
+// affected, and later requests make new connections.
 func (t *Transport) CloseIdleConnections() {
 	t.mu.Lock()
 	fallback, spare := t.fallback, t.spare
@@ -343,7 +384,7 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// drainAll ends all connections: those with streams when the last of them is over.
+// drainAll ends all connections. Connections with streams end after the last stream.
 func (t *Transport) drainAll() {
 	for _, h := range t.allHosts() {
 		for _, c := range h.clonedConns() {
@@ -352,13 +393,14 @@ func (t *Transport) drainAll() {
 	}
 }
 
+// allHosts returns the hosts that the Transport knows.
 func (t *Transport) allHosts() []*host {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Collect(maps.Values(t.hosts))
 }
 
-// configLocked returns Config as every connection gets it.
+// configLocked returns Config as prepared for every connection. The caller holds t.mu.
 func (t *Transport) configLocked() *Config {
 	if t.base != nil {
 		return t.base
@@ -375,7 +417,7 @@ func (t *Transport) configLocked() *Config {
 	return t.base
 }
 
-// overHTTP1 gives req to the fallback.
+// overHTTP1 sends req through the fallback.
 func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
 	t.books.http1.Add(1)
 	sent, err := forHTTP1(req)
@@ -393,8 +435,9 @@ func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// forHTTP1 returns req as the fallback gets it: a copy where the name of its host must be mapped,
-// which net/http does for the name that it dials and not for the one that it sends.
+// forHTTP1 returns req as the fallback gets it. If the host name is internationalized, that is a
+// copy with the ASCII name as Host: net/http maps the name that it dials, but not the one that it
+// sends.
 func forHTTP1(req *http.Request) (*http.Request, error) {
 	if req.URL == nil {
 		return req, nil
@@ -412,14 +455,15 @@ func forHTTP1(req *http.Request) (*http.Request, error) {
 	return &sent, nil
 }
 
-// mayResume reports whether a TLS session cache can be added, which saves later connections to a
-// host most of the handshake. A resumed session is not verified by VerifyPeerCertificate, and shows
-// no client certificate: where the caller has these, each handshake has to be a full one.
-// VerifyConnection is called for resumed sessions, too.
+// mayResume reports whether a TLS session cache can be added. A cache saves later connections to a
+// host most of the handshake. But VerifyPeerCertificate is not called for a resumed session, and no
+// client certificate is sent: if the caller has set these, each handshake has to be a full one.
+// VerifyConnection is also called for resumed sessions.
 func mayResume(cfg *tls.Config) bool {
 	return cfg.ClientSessionCache == nil && cfg.VerifyPeerCertificate == nil && cfg.GetClientCertificate == nil && len(cfg.Certificates) == 0
 }
 
+// fallbackRoundTripper returns Fallback, or the Transport's own fallback.
 func (t *Transport) fallbackRoundTripper() http.RoundTripper {
 	if t.Fallback != nil {
 		return t.Fallback
@@ -427,7 +471,7 @@ func (t *Transport) fallbackRoundTripper() http.RoundTripper {
 	return t.http1()
 }
 
-// http1 returns the fallback that serves where the caller gave none.
+// http1 returns the fallback that is used if Fallback is nil. It makes it at the first call.
 func (t *Transport) http1() *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -456,14 +500,14 @@ func (t *Transport) http1() *http.Transport {
 	}
 	f.Protocols.SetHTTP1(true)
 	f.GetProxyConnectHeader, f.OnProxyConnectResponse = t.GetProxyConnectHeader, t.OnProxyConnectResponse
-	f.TLSClientConfig.NextProtos = nil // net/http adds its own
+	f.TLSClientConfig.NextProtos = nil // net/http sets its own
 	f.DialTLSContext = t.fallbackDialTLS
 	t.fallback = f
 	return f
 }
 
-// renegotiates reports whether HTTP/1.1 is to allow renegotiation of TLS, which a connection that
-// was made for HTTP/2 refuses.
+// renegotiates reports whether HTTP/1.1 connections allow TLS renegotiation. A connection that was
+// made for HTTP/2 does not allow it.
 func (t *Transport) renegotiates() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -474,7 +518,8 @@ func (t *Transport) renegotiates() bool {
 	return config != nil && config.Renegotiation != tls.RenegotiateNever
 }
 
-// keepSpare keeps a connection that the fallback can use. If it does not, it is closed.
+// keepSpare keeps an HTTP/1.1 connection for the fallback. If the fallback has not taken it within
+// spareTimeout, the connection is closed.
 func (t *Transport) keepSpare(addr string, nc net.Conn) {
 	t.mu.Lock()
 	if t.spare == nil {
@@ -495,6 +540,7 @@ func (t *Transport) keepSpare(addr string, nc net.Conn) {
 	})
 }
 
+// takeSpare removes and returns a connection that was kept for addr, or nil.
 func (t *Transport) takeSpare(addr string) net.Conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -507,6 +553,7 @@ func (t *Transport) takeSpare(addr string) net.Conn {
 	return nc
 }
 
+// removeSpareLocked removes the connection at index i from those that are kept for addr.
 func (t *Transport) removeSpareLocked(addr string, i int) {
 	if t.spare[addr] = slices.Delete(t.spare[addr], i, i+1); len(t.spare[addr]) == 0 {
 		delete(t.spare, addr)
