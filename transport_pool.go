@@ -13,13 +13,15 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A hostKey is what requests must have in common to share connections.
+// A hostKey identifies a host and the proxy to it. Requests with the same hostKey share
+// connections.
 type hostKey struct {
 	proxy string
 	target
 }
 
-// keyFor finds where a request goes. It is cheap: what it finds is only looked at more closely when a connection is made.
+// keyFor returns the hostKey of a request to u through proxy, which may be nil. It is called for
+// each request, so it checks little: the key is validated when a connection is made.
 func keyFor(u, proxy *url.URL) (hostKey, error) {
 	host, err := urlHost(u)
 	if err != nil {
@@ -32,68 +34,73 @@ func keyFor(u, proxy *url.URL) (hostKey, error) {
 	return key, nil
 }
 
-// A host is the connections to one host, and the requests that wait for one. Waiting requests are served in turn: by a slot
-// that becomes free on any connection, or by a new connection, of which one is made at a time.
+// A host holds the connections to one host, and the requests that wait for one. Waiting requests
+// are served in turn, either by a slot that becomes free on any connection or by a new connection.
+// Normally one connection is made at a time.
 //
-// Its lock is taken before a connection's, never behind it.
+// A host's lock is taken before a connection's, never after it.
 type host struct {
 	t     *Transport
 	key   hostKey
 	addr  string
 	proxy *url.URL
 	owner owner
-	users int // guarded by the Transport's lock
+	users int // requests that use the host; guarded by Transport.mu
 
 	mu         sync.Mutex // guards everything below
 	conns      []*pooledConn
 	waiting    []*place   // in the order of their turns
-	turns      uint64     // that were given
-	attempts   []*attempt // connections that are being made, the oldest first
-	dialAfter  time.Time  // not before then
-	useless    int        // connections in a row that answered nothing
-	http1Until time.Time  // it does not speak HTTP/2
-	reminder   bool       // forget will be called, when there is nothing to remember any more
+	turns      uint64     // number of turns given so far
+	attempts   []*attempt // connections that are being made, oldest first
+	dialAfter  time.Time  // no connection is dialed before this
+	useless    int        // consecutive connections that ended without a response
+	http1Until time.Time  // until then the host is taken not to speak HTTP/2; zero: it may speak it
+	reminder   bool       // a timer will call forgetLocked when nothing has to be remembered any more
 	spread     spread
 	capacity   capacity
 	retries    retryBudget
-	sharing    *sharing   // of another host's connections; nil: none was looked for
-	pings      pingMemory // has a lock of its own
+	sharing    *sharing   // use of other hosts' connections; nil: not looked for yet
+	pings      pingMemory // has its own lock
 
-	queued  bool // in the line for a connection; guarded, as granted is, by the connBound's lock
-	granted int  // connections that may be made now
+	queued  bool // waits in line for a connection; queued and granted are guarded by connBound.mu
+	granted int  // number of connections that the host may make now
 }
 
-// A pooledConn is a connection of a host's. The host's lock guards it.
+// A pooledConn is a connection of a host. It is guarded by the host's lock.
 type pooledConn struct {
 	*Conn
-	retireAt time.Time  // zero: never
-	reason   ConnReason // why it leaves the line, where the host decides that
+	retireAt time.Time  // when it stops taking requests; zero: never
+	reason   ConnReason // why it was taken from the host, if the host decided that
 	idle     *time.Timer
-	answers  int64 // responses that came
-	refusals int   // requests that it refused since the last response
-	quota    int64 // requests that it may be sent in all; 0: no bound is known
-	chargeAt int64 // host.retries.answers at the last charge, plus 1; 0: there was none
+	answers  int64 // responses received
+	refusals int   // requests refused since the last response
+	quota    int64 // limit of requests in all; 0: no limit is known
+	chargeAt int64 // host.retries.answers at the last charge, plus 1; 0: none yet
 
-	endpoint  *endpoint // that was dialled in place of the host; nil: none
-	usedAt    uint64    // spread.uses at the last request
-	yieldedAt time.Time // when it was to make room for another host; zero: never
+	endpoint  *endpoint // the address that was dialed; nil: the host itself was dialed
+	usedAt    uint64    // value of spread.uses at the last request
+	yieldedAt time.Time // when it last began to make room for another host; zero: never
 }
 
-// A place is a request's place in the line for a slot.
+// A place is a request's place in a host's queue for slots.
 type place struct {
 	ctx   context.Context
 	turn  uint64
-	ready chan struct{} // one slot
-	conn  *pooledConn   // reserved for it
+	ready chan struct{} // buffered: receives one value when conn or err is set
+	conn  *pooledConn   // has a slot reserved for the request
 	err   error
 }
 
-// errNotHTTP2: the host speaks HTTP/1.1, and the fallback has to serve it.
+// errNotHTTP2 means that the host does not speak HTTP/2, so that the fallback has to serve the
+// request.
 var errNotHTTP2 = errors.New("hyper: server does not speak HTTP/2")
 
+// maxDialBackoff is the longest pause before the next dial after connections that ended without a
+// response.
 const maxDialBackoff = 5 * time.Second
 
-// enter returns the host of key for a request, which must leave it when it has its answer.
+// enter returns the host for key, and counts the caller as a user of it. It adds the host if it
+// does not exist. The caller must call leave when its request is over.
 func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,6 +117,7 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	return h
 }
 
+// leave undoes enter.
 func (t *Transport) leave(h *host) {
 	t.mu.Lock()
 	h.users--
@@ -117,7 +125,8 @@ func (t *Transport) leave(h *host) {
 	t.mu.Unlock()
 }
 
-// forgetLocked drops a host that has nothing and is used by nobody: a crawler has many.
+// forgetLocked removes h if it has no users and no connections, and nothing about it has to be
+// remembered. Without this, a crawler would accumulate hosts. The caller holds t.mu.
 func (t *Transport) forgetLocked(h *host) {
 	if h.users > 0 || t.hosts[h.key] != h {
 		return
@@ -145,8 +154,7 @@ func (t *Transport) forgetLocked(h *host) {
 	})
 }
 
-// dial makes a connection to the host.
-// Where at is not nil, it is made to that.
+// dial makes a connection to the host. If at is not nil, it dials that address.
 func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, error) {
 	if h.t.net != nil {
 		return h.t.net.connect(ctx, h, cfg)
@@ -169,13 +177,16 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, erro
 	return dialTarget(ctx, to, cfg, dial, &h.owner)
 }
 
+// config returns the configuration for the host's connections.
 func (h *host) config() *Config {
 	h.t.mu.Lock()
 	defer h.t.mu.Unlock()
 	return h.t.configLocked()
 }
 
-// only returns the connection where there is but one and nobody waits: most likely it has a slot.
+// only returns the host's sole connection, which most likely has a free slot. It returns nil if
+// there are several connections, if a request is queued, or if something restricts the use of the
+// connection.
 func (h *host) only() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -188,8 +199,9 @@ func (h *host) only() *pooledConn {
 	return nil
 }
 
-// conn returns a connection with a slot reserved for one request. The request keeps its turn, 0 at
-// first, while it comes back because the slot was not there any more when it was to be used.
+// conn returns a connection with a slot reserved for one request. It waits if there is none. *turn
+// is the request's turn, which is 0 at first. A request keeps its turn if it has to call conn again
+// because its slot was gone when it wanted to use it.
 func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (*pooledConn, error) {
 	h.mu.Lock()
 	if *turn == 0 {
@@ -235,14 +247,15 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 		h.gaveUpLocked(p)
 	}
 	h.mu.Unlock()
-	if p.conn != nil { // it came just now
+	if p.conn != nil { // a slot was given while the wait ended
 		p.conn.release()
 		h.closeSurplus()
 	}
 	return nil, err
 }
 
-// waitErrorLocked is the error of a request whose context ended while it waited for a stream.
+// waitErrorLocked returns the error of a request whose context ended with err while the request
+// waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
 	if h.isInLine() {
 		return &WaitError{Err: err, conns: h.t.MaxConns}
@@ -260,7 +273,8 @@ func (h *host) waitErrorLocked(err error) error {
 	return e
 }
 
-// reserveLocked takes a slot on the least loaded connection that has one, and drops connections that take no more requests.
+// reserveLocked reserves a slot on the least loaded connection that has one, and returns that
+// connection, or nil. It also removes connections that take no more requests.
 func (h *host) reserveLocked() *pooledConn {
 	now := time.Time{}
 	for len(h.conns) > 0 {
@@ -317,12 +331,13 @@ func (h *host) reserveLocked() *pooledConn {
 		case errNoSlot:
 			return h.reserveOtherLocked(best)
 		}
-		// It ended just now.
+		// The connection has just ended: try again.
 	}
 	return nil
 }
 
-// reserveOtherLocked looks for a free slot where the least loaded connection has none: limits differ.
+// reserveOtherLocked reserves a slot on a connection other than full, which is the least loaded one
+// but has no free slot. Another may have one, because the limits of connections differ.
 func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 	for _, c := range h.conns {
 		if c != full && !c.yields() && (!c.suspected.Load() || !h.roomLocked()) && h.reserveOnLocked(c) == nil {
@@ -332,7 +347,7 @@ func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 	return nil
 }
 
-// reserveOnLocked takes a slot on c, within what the host was found to serve.
+// reserveOnLocked reserves a slot on c, within the limits that were learned from the host.
 func (h *host) reserveOnLocked(c *pooledConn) error {
 	if !h.t.keepsAlive() {
 		return c.reserve(1, 1)
@@ -340,7 +355,8 @@ func (h *host) reserveOnLocked(c *pooledConn) error {
 	return c.reserve(h.capacity.streams, c.allowed())
 }
 
-// removeLocked takes a connection from the line, and says why. It lives until its streams are over.
+// removeLocked removes the connection at index i from the host; why is the reason. The connection
+// ends after its last stream.
 func (h *host) removeLocked(i int, why error) {
 	c := h.conns[i]
 	h.conns = slices.Delete(h.conns, i, i+1)
@@ -350,19 +366,19 @@ func (h *host) removeLocked(i int, why error) {
 	if c.idle != nil {
 		c.idle.Stop()
 	}
-	// The second connection in a row that the peer ends before it has answered anything makes the next
-	// one wait. One whose GOAWAY says that it has processed requests may still answer them.
+	// If two or more connections in a row end without a response, the next dial is delayed. A
+	// connection whose GOAWAY says that it has processed requests may still respond to them.
 	processed, _, _ := c.fate()
 	if c.answers > 0 || processed > 0 || errors.Is(why, ErrClosed) {
-		// no matter
+		// It was of use, or this side closed it.
 	} else if h.useless++; h.useless > 1 {
 		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))
 	}
-	go c.drain(or(c.reason, ReasonExhausted)) // it may call news
+	go c.drain(or(c.reason, ReasonExhausted)) // not under h.mu: it may call news
 }
 
-// serveLocked gives free slots to the requests that wait, in their order, and makes a connection if
-// they need one.
+// serveLocked gives free slots to the waiting requests, in their order. If requests are left, it
+// begins to make a connection.
 func (h *host) serveLocked() {
 	for len(h.waiting) > 0 {
 		c := h.reserveLocked()
@@ -380,7 +396,7 @@ func (h *host) serveLocked() {
 	h.endPausedLocked()
 }
 
-// popLocked serves the first who waits.
+// popLocked removes the first waiting request from the queue, and gives it c or err.
 func (h *host) popLocked(c *pooledConn, err error) {
 	p := h.waiting[0]
 	h.waiting[0] = nil
@@ -389,11 +405,11 @@ func (h *host) popLocked(c *pooledConn, err error) {
 	p.ready <- struct{}{}
 }
 
-// roomLocked reports whether another connection may be made. It is not, while one has not announced
-// yet how many streams it takes, unless its peer is silent.
+// roomLocked reports whether another connection may be made. None may be made while a connection
+// has not received the peer's SETTINGS, and so its limit of streams, unless that peer is silent.
 func (h *host) roomLocked() bool {
 	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
-	if most < 0 && h.capacity.isLearned() { // the host is short of capacity
+	if most < 0 && h.capacity.isLearned() { // the host was seen to have limited capacity
 		most = defaultConnsPerHost
 	}
 	if most > 0 && h.connsLocked() >= most {
@@ -410,7 +426,8 @@ func (h *host) roomLocked() bool {
 	return true
 }
 
-// keepOrClose does what is best with a connection that does not speak HTTP/2.
+// keepOrClose keeps nc, which does not speak HTTP/2, for the fallback if that can use it. Otherwise
+// it closes nc.
 func (h *host) keepOrClose(nc net.Conn) {
 	if h.key.proxy == "" && h.t.Fallback == nil && (h.dialsTLS() || !h.t.renegotiates()) {
 		h.t.keepSpare(h.addr, nc)
@@ -419,7 +436,7 @@ func (h *host) keepOrClose(nc net.Conn) {
 	}
 }
 
-// addLocked puts a new connection in line.
+// addLocked adds a new connection to the host. endpoint is the address that was dialed, or nil.
 func (h *host) addLocked(c *Conn, endpoint *endpoint) {
 	p := &pooledConn{Conn: c, endpoint: endpoint}
 	if age := h.t.MaxConnAge; age > 0 {
@@ -439,7 +456,8 @@ func (h *host) addLocked(c *Conn, endpoint *endpoint) {
 	h.countLocked(1)
 }
 
-// news is called by connections: there may be a slot, or there will be no more.
+// news is called by a connection when a slot may be free, or when it takes no more requests. It
+// serves the requests that wait.
 func (h *host) news() {
 	h.mu.Lock()
 	for i := 0; i < len(h.conns); i++ {
@@ -460,7 +478,8 @@ func (h *host) news() {
 	}
 }
 
-// closeIdle closes the connections that are not in use.
+// closeIdle closes the connections without a stream. If no request waits, it also cancels the
+// connections that are being made.
 func (h *host) closeIdle() {
 	h.mu.Lock()
 	if len(h.waiting) == 0 {
@@ -472,13 +491,15 @@ func (h *host) closeIdle() {
 	}
 }
 
+// clonedConns returns a copy of the list of connections.
 func (h *host) clonedConns() []*pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.conns)
 }
 
-// announcedLimit returns the peer's MAX_CONCURRENT_STREAMS, or otherwise while that is not known.
+// announcedLimit returns the peer's SETTINGS_MAX_CONCURRENT_STREAMS, or the value of otherwise if
+// the peer's SETTINGS have not arrived.
 func (c *Conn) announcedLimit(otherwise uint32) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -488,8 +509,8 @@ func (c *Conn) announcedLimit(otherwise uint32) uint32 {
 	return c.peer.maxStreams
 }
 
-// assumeLimit makes a new connection begin with the limit of an earlier one to the same peer, until
-// it receives SETTINGS. It begins with no more than initialSlots.
+// assumeLimit gives a new connection the limit of streams of an earlier connection to the same
+// peer, but at most initialSlots, until it receives SETTINGS. 0 means that no limit is known.
 func (c *Conn) assumeLimit(limit uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -498,9 +519,9 @@ func (c *Conn) assumeLimit(limit uint32) {
 	}
 }
 
-// fate tells what became of a connection that has turned a request away: whether it takes no more,
-// how many requests the peer has processed, where it said so by GOAWAY, and else how many others
-// are open.
+// fate describes a connection that has turned a request away. processed is how many requests the
+// peer has processed, if a GOAWAY said so. others is how many other streams are open. ended reports
+// whether the connection takes no more requests.
 func (c *Conn) fate() (processed int64, others int, ended bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -510,14 +531,16 @@ func (c *Conn) fate() (processed int64, others int, ended bool) {
 	return processed, c.slots.used - c.slots.held, c.takesRequestsLocked() != nil
 }
 
-// load returns how many slots are taken. The error is why there will be no more requests.
+// load returns how many slots are in use. The error says why the connection takes no more requests;
+// it is nil if it takes some.
 func (c *Conn) load() (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.slots.used, c.takesRequestsLocked()
 }
 
-// drainWhenIdle ends the connection when it has had no streams for that long. The timer that it returns ends the watch.
+// drainWhenIdle ends the connection when it has had no streams for timeout. Stopping the returned
+// timer cancels that.
 func (c *Conn) drainWhenIdle(timeout time.Duration) *time.Timer {
 	ready := make(chan struct{})
 	var timer *time.Timer
@@ -531,8 +554,8 @@ func (c *Conn) drainWhenIdle(timeout time.Duration) *time.Timer {
 	return timer
 }
 
-// drainIfIdle ends a connection that has had no streams for that long. If it has, and has not ended, it returns when to look
-// again.
+// drainIfIdle ends the connection if it has had no streams for timeout. It returns how long to wait
+// until the next check, or 0 if the connection is ending.
 func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Duration) {
 	c.mu.Lock()
 	defer c.unlock()
@@ -549,10 +572,12 @@ func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Dur
 	return 0
 }
 
-// unusedLocked reports whether no request needs the connection. What we reset, we do not wait for.
+// unusedLocked reports whether no request needs the connection. Slots of streams that we have reset
+// do not count.
 func (c *Conn) unusedLocked() bool { return len(c.streams) == 0 && c.slots.used <= c.slots.held }
 
-// idleFrom returns since when no request has needed the connection, and false where one does.
+// idleFrom returns since when no request has needed the connection. The bool is false if a request
+// needs it, or if it is ending.
 func (c *Conn) idleFrom() (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,24 +14,31 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// RoundTrip implements http.RoundTripper on this one connection, whatever host req.URL names: Transport finds the connection
-// for that. It never tries twice, and obeys http.RoundTripper's contract:
+// RoundTrip implements http.RoundTripper on this one connection, whatever host req.URL names.
+// Transport is the type that chooses a connection by host. RoundTrip never sends a request twice.
+// It follows the contract of http.RoundTripper:
 //
-//   - the error is nil whenever the peer answered, whatever the status; redirects, cookies and authentication are the caller's;
-//   - req is not changed, but for its Body, which is consumed and, on every path, closed once: before RoundTrip returns an error,
-//     unless Close blocks; else when it has been read, or the exchange ends. Until the response's Body is closed, or RoundTrip
-//     has returned an error, req and the memory of a *bytes.Reader, *bytes.Buffer or *strings.Reader in it must not be changed.
-//     Any other body, and one of a request with a Trailer, is read by another goroutine, where a
-//     last Read may still be in progress then;
-//   - where req's context or Cancel ends the exchange, its error is returned as it is, or, where the request was waiting for one of
-//     the peer's streams, in one that says so; after RoundTrip it ends the reading of the body, too;
-//   - httptrace hooks of req's context are called in net/http's order, never under a lock; a panic of one that runs on the
-//     caller's goroutine ends the exchange, as an error would, and goes on to the caller;
-//   - the reset of a stream reads as it does with net/http; for errors.As it is a *StreamError, and also the StreamError of
-//     golang.org/x/net/http2.
+//   - The error is nil if the peer sent a response, whatever its status. Redirects, cookies and
+//     authentication are left to the caller.
+//   - RoundTrip does not change req, except that it consumes req.Body. It closes the body
+//     exactly once, in every case: before RoundTrip returns an error, unless Close blocks;
+//     otherwise when the body has been read, or when the exchange ends. The caller must not
+//     change req, or the memory of a *bytes.Reader, *bytes.Buffer or *strings.Reader in it,
+//     until it has closed the response's Body or RoundTrip has returned an error. Any other
+//     body, and the body of a request with a Trailer, is read by another goroutine; a last Read
+//     may still be in progress then.
+//   - If req's context or Cancel ends the exchange, RoundTrip returns the context's error or
+//     the error of Cancel unchanged. If the request's context ended while it was waiting for
+//     one of the peer's streams, the error is a *WaitError that says so. After RoundTrip has
+//     returned, the context and Cancel also end the reading of the body.
+//   - The httptrace hooks of req's context are called in net/http's order, and never under a
+//     lock. If a hook panics in the caller's goroutine, the exchange ends as with an error, and
+//     the panic continues to the caller.
+//   - The error for a stream that was reset has the same text as in net/http. errors.As finds a
+//     *StreamError in it, and also the StreamError of golang.org/x/net/http2.
 //
-// Request.Close, and "Connection: close", make this the last request of the connection. FromHTTPResponse leads
-// from the answer to the Response behind it.
+// Request.Close, and "Connection: close", make this the last request of the connection.
+// FromHTTPResponse returns the *Response from which the *http.Response was made.
 func (c *Conn) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	mustHave(req != nil, "Conn.RoundTrip", "*http.Request")
 	x, err := newExchange(req, false)
@@ -47,33 +54,34 @@ func (c *Conn) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	return resp, nil
 }
 
-// errRequestCanceled is what http.Request.Cancel ends a request with.
+// errRequestCanceled is the error of a request that http.Request.Cancel ended.
 var errRequestCanceled = errors.New("hyper: request canceled by http.Request.Cancel")
 
-// An exchange is a RoundTrip: an http.Request that becomes one of ours, as often as it takes, and a Response of ours that becomes
-// an http.Response. It is one allocation, which fills the runtime's class of 768 octets, and one more where there is a body to send.
+// An exchange is one call of RoundTrip. It turns an http.Request into a Request, sends that as
+// often as necessary, and turns the Response into an http.Response. All its parts are in one
+// allocation; a request with a body to send needs one more.
 type exchange struct {
 	in     *http.Request
 	out    Request
-	body   *requestBody // nil: none
-	trace  *clientTrace // nil: nobody looks
-	memory bool         // out has the body's octets, and nothing needs to read it
-	last   bool         // the connection is not to be used any more
-	tried  bool
-	roams  bool // another connection can be found for it
-	shared bool // the connection was made for another host
-	began  bool // the peer began to respond to the last try, which failed
+	body   *requestBody // nil: no body
+	trace  *clientTrace // nil: no hooks
+	memory bool         // out.Body is a reader in memory, which is sent without being read
+	last   bool         // the connection is not used for further requests
+	tried  bool         // the first attempt was made
+	roams  bool         // a Transport's request: it can use another connection
+	shared bool         // this attempt uses a connection that was made for another host
+	began  bool         // the last attempt failed after the response had begun
 
-	turnedBack uint8 // how often a connection for HTTP/1.1 spoke HTTP/2 instead
+	turnedBack uint8 // how often the fallback's connection negotiated HTTP/2
 
-	stream Stream // the first try's
+	stream Stream // used by the first attempt
 	answer httpResponse
 
 	headerTimeout time.Duration // 0: none
 }
 
-// newExchange maps req. If that cannot be done, or WithRequest's function does not return, the body
-// is closed.
+// newExchange returns the exchange for req. If req cannot be sent in HTTP/2, or the function of
+// WithRequest does not return, the body is closed.
 func newExchange(req *http.Request, disableCompression bool) (*exchange, error) {
 	x := &exchange{in: req, stream: Stream{borrows: true}}
 	if err := x.out.fromHTTP(req); err != nil {
@@ -98,10 +106,10 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 	return x, nil
 }
 
-// on makes one try, on c. A hook of the user's may panic: see endUnlessReturned.
+// on makes one attempt on c. If a hook panics, endUnlessReturned ends the attempt.
 func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	req, s := &x.out, &x.stream
-	if x.tried { // somebody may still look at the last try's
+	if x.tried { // the last attempt's may still be in use
 		again := x.out
 		req, s = &again, &Stream{borrows: true}
 	}
@@ -124,8 +132,8 @@ func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
 	return x.accept(s, resp)
 }
 
-// accept ends a try with its response. It is a function of its own so that its variables take no
-// stack while the request waits.
+// accept ends an attempt that has a response. It is a separate function so that its variables take
+// no stack space while the request waits.
 //
 //go:noinline
 func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
@@ -140,20 +148,23 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 	return x.answer.from(resp, x.in), nil
 }
 
-// tryFailed ends a try, and says what to make of it.
+// tryFailed ends an attempt that failed with err, and returns the error for the next step. That is
+// errNoSlot if nothing was sent and another connection can be used.
 func (x *exchange) tryFailed(s *Stream, err error) error {
 	switch {
 	case s.id > 0:
 		x.began = s.hasBegun()
 		s.abort(err)
 		s.closeRead()
-	case x.roams && (err == ErrClosed || Retryable(err)): // nothing was sent, and another connection will do
+	// Nothing was sent, and another connection can be used.
+	case x.roams && (err == ErrClosed || Retryable(err)):
 		return errNoSlot
 	}
 	return err
 }
 
-// ask sends req and waits for its response: in one step, where nobody needs to know of those between.
+// ask sends req and waits for its response. It does so in one step if no hook, header timeout or
+// last request needs the steps between.
 func (x *exchange) ask(c *Conn, s *Stream, req *Request, how turn) (*Response, error) {
 	if x.trace == nil && x.headerTimeout <= 0 && !x.last {
 		return c.openAndWait(x.in.Context(), s, req, how)
@@ -161,6 +172,7 @@ func (x *exchange) ask(c *Conn, s *Stream, req *Request, how turn) (*Response, e
 	return x.askInSteps(x.in.Context(), c, s, req, how)
 }
 
+// askInSteps is ask in separate steps: it opens the stream, calls the hooks, and waits.
 func (x *exchange) askInSteps(ctx context.Context, c *Conn, s *Stream, req *Request, how turn) (*Response, error) {
 	got := x.trace.connInfo(c)
 	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
@@ -175,7 +187,7 @@ func (x *exchange) askInSteps(ctx context.Context, c *Conn, s *Stream, req *Requ
 	return x.response(ctx, s)
 }
 
-// response waits for the response of s.
+// response waits for the response of s, for at most headerTimeout after the end of the request.
 func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 	if x.headerTimeout <= 0 {
 		return s.Response(ctx)
@@ -189,16 +201,19 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 		switch {
 		case !late:
 			return resp, err
-		case !sending: // the time runs from the end of the request, and was whole
+		// The request had been sent before this wait began, so the wait was as long as the timeout.
+		case !sending:
 			return nil, errHeaderTimeout
 		}
 	}
 }
 
+// errHeaderTimeout is the error of a request that waited for its response's header for longer than
+// ResponseHeaderTimeout.
 var errHeaderTimeout = &WaitError{Err: os.ErrDeadlineExceeded, header: true}
 
-// consumeMemory does to a reader in memory, whose octets were lent, what reading would have done to it: whoever
-// owns it may use it again.
+// consumeMemory leaves a body in memory as if it had been read. Its bytes were sent without reading
+// them. Its owner may then use it again.
 func (x *exchange) consumeMemory() {
 	switch b := x.out.Body.(type) {
 	case *bytes.Buffer:
@@ -210,12 +225,12 @@ func (x *exchange) consumeMemory() {
 	}
 }
 
-// errNotReturned is the error of a function that runs the user's code until it returns one of its
-// own: a panic of that code, or the end of the goroutine, leaves it there.
+// errNotReturned is the initial error of a function that calls the user's code. If that code panics
+// or ends the goroutine, the error is still errNotReturned when deferred calls run.
 var errNotReturned = errors.New("hyper: not returned")
 
-// endUnlessReturned is deferred by such a function, with the place of its error. It ends the
-// exchange as an error would.
+// endUnlessReturned is deferred by such a function. It ends the exchange if *err is still
+// errNotReturned.
 func (x *exchange) endUnlessReturned(err *error) {
 	if *err != errNotReturned {
 		return
@@ -230,16 +245,17 @@ func (x *exchange) endUnlessReturned(err *error) {
 	x.body.closeWithin(closeGrace)
 }
 
-// fail ends the exchange for good: the body is closed. It returns what the caller gets for err.
+// fail ends the exchange and closes the body. It returns the error that the caller of RoundTrip
+// gets for err.
 func (x *exchange) fail(err error) error {
 	x.consumeMemory()
 	x.body.closeWithin(closeGrace)
 	return httpError(x.in, err)
 }
 
-// awaitClientTimeout gives http.Client the time to notice that it was its own Timeout that ended
-// req. The context has the same deadline as the Client's timer, which closes Request.Cancel; only
-// after that does the Client add "(Client.Timeout exceeded …)" to the error.
+// awaitClientTimeout gives http.Client up to 10 ms to notice that its own Timeout ended req. The
+// context has the same deadline as the Client's timer, which closes Request.Cancel. Only after that
+// does the Client add "(Client.Timeout exceeded …)" to the error.
 func awaitClientTimeout(req *http.Request, err error) {
 	//lint:ignore SA1019 http.Client still sets it
 	cancel := req.Cancel
@@ -252,8 +268,9 @@ func awaitClientTimeout(req *http.Request, err error) {
 	}
 }
 
-// httpError returns err as callers of net/http know it: ctx's own error, and one of dialling, unwrapped, as they compare and
-// look at types; and the reset of a stream in words that some of them read.
+// httpError returns err in the form that callers of net/http expect. The context's own error and
+// dial errors are not wrapped, because callers compare them and check their types. The error of a
+// reset stream has net/http's text, because some programs parse it.
 func httpError(req *http.Request, err error) error {
 	over := req.Context().Err()
 	if over == nil || !errors.Is(err, over) {
@@ -280,27 +297,28 @@ func httpError(req *http.Request, err error) error {
 	return err
 }
 
-// A requestBody is the body of an http.Request, which is lent to one try after another. While nothing of it was read, and no
-// try has been answered, the end of a try leaves it as it is for the next. Nil is no body, ready for every try.
+// A requestBody hands the body of an http.Request to one attempt after another. The body can be
+// used for the next attempt while nothing was read from it and no attempt got a response. A nil
+// *requestBody is the absence of a body; it can be used for every attempt.
 type requestBody struct {
 	mu    sync.Mutex // never held while reading or closing
 	in    io.ReadCloser
-	first lentBody
+	first lentBody // used by the first attempt
 
-	tries  int32
-	read   bool // something was asked of it
-	final  bool // a try was answered: there will be no other
-	done   bool // the try wants no more of it
+	tries  int32 // number of the current attempt
+	read   bool  // the body was read from
+	final  bool  // an attempt got a response: there is no further attempt
+	done   bool  // the current attempt needs no more of the body
 	closed bool
 }
 
-// A lentBody is the body for one try.
+// A lentBody is the body as one attempt uses it.
 type lentBody struct {
 	b   *requestBody
 	try int32
 }
 
-// lend hands the body to a new try; earlier ones cannot touch it from then on.
+// lend hands the body to a new attempt. Earlier attempts can no longer use it.
 func (b *requestBody) lend() *lentBody {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -313,7 +331,7 @@ func (b *requestBody) lend() *lentBody {
 	return &lentBody{b, b.tries}
 }
 
-// rewind makes the body ready for another try: it is as it was, or getBody makes it again.
+// rewind prepares the body for another attempt. If the body was read, getBody returns a new one.
 func (b *requestBody) rewind(getBody func() (io.ReadCloser, error)) error {
 	if b.takeBack() {
 		return nil
@@ -329,7 +347,7 @@ func (b *requestBody) rewind(getBody func() (io.ReadCloser, error)) error {
 	return nil
 }
 
-// takeBack ends what the last try can do with the body, and reports whether it is as it was.
+// takeBack takes the body from the current attempt, and reports whether it is unread and open.
 func (b *requestBody) takeBack() (asItWas bool) {
 	if b == nil {
 		return true
@@ -340,10 +358,10 @@ func (b *requestBody) takeBack() (asItWas bool) {
 	return !b.read && !b.closed
 }
 
-// errBodyGone: a request may be sent again, but its body has been read and there is no GetBody.
+// errBodyGone is why a request is not sent again: its body was read, and it has no GetBody.
 var errBodyGone = errors.New("the request's body was read, and GetBody is nil")
 
-// answered: the body is the answered try's alone.
+// answered is called when the current attempt has a response, so that there is no further attempt.
 func (b *requestBody) answered() {
 	if b == nil {
 		return
@@ -357,7 +375,7 @@ func (b *requestBody) answered() {
 	}
 }
 
-// closeWithin closes the body for good. A Close that blocks is left to itself after some time.
+// closeWithin closes the body. It waits at most patience for Close to return.
 func (b *requestBody) closeWithin(patience time.Duration) {
 	if b == nil {
 		return
@@ -380,6 +398,7 @@ func (b *requestBody) closeWithin(patience time.Duration) {
 	}
 }
 
+// Read reads from the body. It fails if the attempt is over.
 func (l *lentBody) Read(p []byte) (int, error) {
 	b := l.b
 	b.mu.Lock()
@@ -392,9 +411,11 @@ func (l *lentBody) Read(p []byte) (int, error) {
 	return in.Read(p)
 }
 
+// errTryOver is the error of reading the body for an attempt that is over.
 var errTryOver = errors.New("hyper: body of a request that is over")
 
-// Close is called by the stream when it wants no more of the body. If it comes too late, the body is another try's.
+// Close is called by the stream when it needs no more of the body. It has no effect if the body was
+// handed to another attempt. It leaves the body open if another attempt may use it.
 func (l *lentBody) Close() error {
 	b := l.b
 	b.mu.Lock()
