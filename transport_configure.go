@@ -12,15 +12,16 @@ import (
 	"time"
 )
 
-// ConfigureTransport makes t speak HTTP/2 through hyper wherever a server agrees to that. It
-// registers a pool of hyper's connections with t, for https and, where t.Protocols asks for it, for
-// http. The pool works as Transport does, with t's fields in place of its own. A server that speaks
-// HTTP/1.1 is served by a copy of t, on the connection on which that was found out. Websockets, and
-// http, are served by t itself.
+// ConfigureTransport makes t use HTTP/2 through hyper if a server supports it. It registers a pool
+// of hyper's connections with t for https, and also for http if t.Protocols requests that. The pool
+// works like Transport, with t's fields in place of its own. A server that speaks HTTP/1.1 is
+// served by a copy of t, which takes over the connection on which that was found. t itself serves
+// websockets and other http requests.
 //
-// t must not have been used yet. Its fields are read at its first request, but for Protocols and
-// TLSNextProto, which are read here, and must not be changed later. A field whose wish cannot be
-// met is an error of ConfigureTransport, or of every request where it was set after the call.
+// t must not have been used before. Protocols and TLSNextProto are read by ConfigureTransport and
+// must not be changed afterwards; the other fields are read at t's first request. If a field asks
+// for something that is not supported, ConfigureTransport returns an error; if the field was set
+// after the call, every request fails with it.
 //
 //	field                   what HTTP/2 connections do with it
 //	Proxy                   as net/http: CONNECT in HTTP/1.1, also to https proxies; SOCKS5
@@ -28,57 +29,60 @@ import (
 //	ProxyConnectHeader      is sent with CONNECT
 //	GetProxyConnectHeader   is called for each CONNECT
 //	DialContext, Dial       make the connections
-//	DialTLSContext, DialTLS make the TLS connections, also those to https proxies. One that has a
-//	                        ConnectionState that says h2 is used for HTTP/2, as with
+//	DialTLSContext, DialTLS make the TLS connections, also those to https proxies. One whose
+//	                        ConnectionState says h2 is used for HTTP/2, as with
 //	                        Transport.DialTLSContext, any other for HTTP/1.1
-//	TLSClientConfig         is used, with h2 and http/1.1 in NextProtos as Protocols allows. t gets a
-//	                        copy that says so
-//	TLSHandshakeTimeout     bounds the handshake
+//	TLSClientConfig         is used. NextProtos offers h2 and http/1.1 as Protocols allows; t gets a
+//	                        copy with these NextProtos
+//	TLSHandshakeTimeout     limits the duration of the handshake
 //	DisableKeepAlives       a connection serves one request
-//	DisableCompression      nothing is added to requests, and nothing decoded
-//	MaxIdleConns            beyond it, the connection that was idle longest is closed. HTTP/2
-//	                        connections are counted by themselves, those of HTTP/1.1 by themselves
-//	MaxIdleConnsPerHost     the same for each host; below 0 none is kept without a stream. 0 is no
-//	                        limit, as with net/http: the default of 2 is for HTTP/1.1
-//	MaxConnsPerHost         is obeyed; 0 is no limit. A connection that ends after its last stream is
+//	DisableCompression      nothing is added to requests, and nothing is decoded
+//	MaxIdleConns            if there are more, the one that was idle longest is closed. HTTP/2 and
+//	                        HTTP/1.1 connections are counted separately
+//	MaxIdleConnsPerHost     the same for each host; if negative, none is kept without a stream. 0 is
+//	                        no limit, as with net/http: the default of 2 is for HTTP/1.1
+//	MaxConnsPerHost         is used; 0 is no limit. A connection that ends after its last stream is
 //	                        not counted
-//	IdleConnTimeout         is obeyed; 0 is none
-//	ResponseHeaderTimeout   is obeyed; 0 is none
-//	ExpectContinueTimeout   is obeyed; 0 sends the body at once
-//	TLSNextProto            an entry for h2 is refused; others serve, on the copy of t
-//	MaxResponseHeaderBytes  becomes MAX_HEADER_LIST_SIZE, 320 bytes added. 0 is cfg's, else 10 MiB,
-//	                        as with net/http. cfg.MaxHeaderMemory bounds what all responses of a
-//	                        connection hold
-//	WriteBufferSize         is for HTTP/1.1 connections; those of HTTP/2 have buffers of their own,
-//	                        with net/http as here
+//	IdleConnTimeout         is used; 0 is no timeout
+//	ResponseHeaderTimeout   is used; 0 is no timeout
+//	ExpectContinueTimeout   is used; 0 sends the body at once
+//	TLSNextProto            an entry for h2 is an error; other entries serve, on the copy of t
+//	MaxResponseHeaderBytes  becomes MAX_HEADER_LIST_SIZE, plus 320 bytes. 0 uses that of cfg, or
+//	                        10 MiB, as with net/http. cfg.MaxHeaderMemory limits what all responses
+//	                        of a connection hold
+//	WriteBufferSize         applies to HTTP/1.1 connections; HTTP/2 connections have buffers of
+//	                        their own, as with net/http
 //	ReadBufferSize          the same
 //	ForceAttemptHTTP2       is implied
 //	HTTP2                   see below
 //	Protocols               nil becomes HTTP/1 and HTTP/2. UnencryptedHTTP2 without HTTP1 is HTTP/2
-//	                        by prior knowledge for http. A set without HTTP/2 is refused
+//	                        with prior knowledge for http. A set without HTTP/2 is an error
 //
-// And those of HTTP2. A value that net/http calls invalid stands for the default.
+// The fields of HTTP2 are used as follows. A value that net/http calls invalid means the default.
 //
-//	MaxConcurrentStreams           is for servers
-//	StrictMaxConcurrentRequests    there is one connection to a host, and requests wait for it
+//	MaxConcurrentStreams           is for servers, and ignored
+//	StrictMaxConcurrentRequests    allows one connection to a host, for which requests wait
 //	MaxDecoderHeaderTableSize      becomes HEADER_TABLE_SIZE
-//	MaxEncoderHeaderTableSize      is obeyed; 4 KiB at most
+//	MaxEncoderHeaderTableSize      is used; 4 KiB at most
 //	MaxReadFrameSize               becomes MAX_FRAME_SIZE
-//	MaxReceiveBufferPerConnection  what all streams hold and may receive. Refused where
-//	                               cfg.WindowManager is set
+//	MaxReceiveBufferPerConnection  limits what all streams together hold and may receive. It is an
+//	                               error if cfg.WindowManager is set
 //	MaxReceiveBufferPerStream      the same for each stream
-//	SendPingTimeout                silence before each PING; 0 is cfg.KeepAlive
-//	PingTimeout                    until its answer; 0 is cfg.PingTimeout
-//	WriteByteTimeout               of the peer not accepting a write; 0 is cfg.WriteStallTimeout
-//	PermitProhibitedCipherSuites   is refused: hosts that choose one are served over HTTP/1.1
-//	CountError                     is refused
+//	SendPingTimeout                silence of the peer before each PING; 0 uses cfg.KeepAlive
+//	PingTimeout                    how long to wait for the acknowledgment; 0 uses cfg.PingTimeout
+//	WriteByteTimeout               how long the peer may not accept a write; 0 uses
+//	                               cfg.WriteStallTimeout
+//	PermitProhibitedCipherSuites   is an error: hosts that choose one are served over HTTP/1.1
+//	CountError                     is an error
 //
-// cfg may be nil. Its DialContext and TLS are not used, and of the rest what has no field in t. Its
-// HandshakeTimeout bounds a connection with its dial where it is not 0.
+// cfg may be nil. Its DialContext and TLS are not used. Of its other fields, those are used that
+// have no counterpart in t. If its HandshakeTimeout is not 0, it limits the time to make a
+// connection, dialing included.
 //
 // CloseIdleConnections of t closes the connections without a stream, and the others after their
-// last stream. cfg.Monitor shows the pool: its connections, and what is counted. NewClientConn makes a connection through hyper. Clone makes a Transport that does
-// not know of hyper, until ConfigureTransport is called with it. CancelRequest has no effect.
+// last stream. cfg.Monitor shows the pool's connections and counters. NewClientConn makes a
+// connection through hyper. Clone makes a Transport that does not use hyper until
+// ConfigureTransport is called with it. CancelRequest has no effect.
 func ConfigureTransport(t *http.Transport, cfg *Config) (err error) {
 	mustHave(t != nil, "ConfigureTransport", "*http.Transport")
 	c := &configured{given: t, cfg: cfg.clone()}
@@ -105,13 +109,14 @@ func ConfigureTransport(t *http.Transport, cfg *Config) (err error) {
 	}
 	protocols := c.protocols
 	t.Protocols = &protocols
-	if c.protocols.HTTP2() { // NewClientConn negotiates with it, and nothing else of t does
+	// NewClientConn uses this to negotiate. Nothing else of t does.
+	if c.protocols.HTTP2() {
 		t.TLSClientConfig = configuredTLS(t.TLSClientConfig, c.protocols)
 	}
 	return nil
 }
 
-// protocolsOf returns what t may speak once it is configured.
+// protocolsOf returns the protocols that t may use once it is configured.
 func protocolsOf(t *http.Transport) (p http.Protocols) {
 	if t.Protocols != nil {
 		return *t.Protocols
@@ -121,7 +126,8 @@ func protocolsOf(t *http.Transport) (p http.Protocols) {
 	return p
 }
 
-// configuredTLS returns a copy of the caller's TLS configuration that offers what p allows.
+// configuredTLS returns a copy of given, the caller's TLS configuration, that offers the protocols
+// in p.
 func configuredTLS(given *tls.Config, p http.Protocols) *tls.Config {
 	if given == nil {
 		given = &tls.Config{}
@@ -140,20 +146,22 @@ func configuredTLS(given *tls.Config, p http.Protocols) *tls.Config {
 	return config
 }
 
-// A configured is what ConfigureTransport adds to an http.Transport: a pool made of its fields.
+// A configured is what ConfigureTransport adds to an http.Transport: a pool that is made from its
+// fields.
 type configured struct {
 	given     *http.Transport
 	cfg       Config
 	protocols http.Protocols
 
-	once sync.Once // guards making the rest, at the first request
+	once sync.Once // makes the fields below at the first request
 	pool *Transport
 	err  error
 }
 
-// An idleCloser is how a configured is registered: http.Transport.CloseIdleConnections reaches what
-// is registered for https only in a struct whose one exported field has CloseIdleConnections
-// (golang/go#22891). Such a registration also keeps net/http's own HTTP/2 away.
+// An idleCloser is the form in which a configured is registered.
+// http.Transport.CloseIdleConnections finds the round tripper that is registered for https only
+// inside a struct whose one exported field has a CloseIdleConnections method (golang/go#22891).
+// Such a registration also keeps net/http from using its own HTTP/2.
 type idleCloser struct{ Configured *configured }
 
 // RoundTrip implements http.RoundTripper.
@@ -161,14 +169,15 @@ func (i idleCloser) RoundTrip(req *http.Request) (*http.Response, error) {
 	return i.Configured.roundTrip(req)
 }
 
-// NewClientConn is called by http.Transport.NewClientConn, with a connection that speaks HTTP/2.
+// NewClientConn is called by http.Transport.NewClientConn with a connection that speaks HTTP/2.
 func (i idleCloser) NewClientConn(nc net.Conn, stateHook func()) (http.RoundTripper, error) {
 	return i.Configured.newClientConn(nc, stateHook)
 }
 
+// register registers c with the http.Transport for scheme.
 func (c *configured) register(scheme string) (err error) {
 	defer func() {
-		if taken := recover(); taken != nil { // RegisterProtocol has no other way to say it
+		if taken := recover(); taken != nil { // RegisterProtocol reports errors by a panic only
 			err = fmt.Errorf("hyper: http.Transport: %v", taken)
 		}
 	}()
@@ -176,11 +185,12 @@ func (c *configured) register(scheme string) (err error) {
 	return nil
 }
 
-// unencrypted reports whether http requests go over HTTP/2, by net/http's rule.
+// unencrypted reports whether http requests go over HTTP/2, by the rule of net/http.
 func (c *configured) unencrypted() bool {
 	return c.protocols.UnencryptedHTTP2() && !c.protocols.HTTP1()
 }
 
+// roundTrip sends req through the pool.
 func (c *configured) roundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme == "https" && !c.protocols.HTTP2() {
 		return nil, http.ErrSkipAltProtocol
@@ -195,7 +205,8 @@ func (c *configured) roundTrip(req *http.Request) (*http.Response, error) {
 	return pool.RoundTrip(req)
 }
 
-// CloseIdleConnections closes what is idle, and lets what is not come to its end.
+// CloseIdleConnections closes the connections without a stream, and the others after their last
+// stream.
 func (c *configured) CloseIdleConnections() {
 	if pool, err := c.transport(); err == nil {
 		pool.CloseIdleConnections()
@@ -203,12 +214,13 @@ func (c *configured) CloseIdleConnections() {
 	}
 }
 
-// transport returns the pool. It is made at the first call.
+// transport returns the pool, which the first call makes.
 func (c *configured) transport() (*Transport, error) {
 	c.once.Do(func() { c.pool, c.err = c.newPool() })
 	return c.pool, c.err
 }
 
+// newPool makes the pool from the fields of the http.Transport.
 func (c *configured) newPool() (*Transport, error) {
 	t := c.given.Clone()
 	if protocolsOf(t) != c.protocols {
@@ -256,7 +268,7 @@ func (c *configured) newPool() (*Transport, error) {
 	return pool, nil
 }
 
-// config returns the configuration of connections, or why t's wishes cannot be met.
+// config returns the configuration for connections, or an error if a field of t is not supported.
 func (c *configured) config(t *http.Transport) (*Config, error) {
 	cfg := c.cfg
 	cfg.Scheme, cfg.Authority, cfg.TLS, cfg.DialContext, cfg.TrimBlanks = "", "", nil, nil, true
@@ -276,14 +288,15 @@ func (c *configured) config(t *http.Transport) (*Config, error) {
 	return &cfg, err
 }
 
+// These constants have the values of net/http.
 const (
 	netHTTPHeaderBytes = 10 << 20
-	headerSlack        = 320             // net/http's, for what HTTP/2 counts for each field
-	connectTimeout     = 1 * time.Minute // net/http's, for a proxy's answer
+	headerSlack        = 320             // added for the overhead that HTTP/2 counts for each field
+	connectTimeout     = 1 * time.Minute // for a proxy's response to CONNECT
 )
 
-// applyHTTP2 maps what an http.Transport says of HTTP/2. Values that are out of net/http's range
-// stand for the default there, and here.
+// applyHTTP2 applies the HTTP/2 fields of an http.Transport. As in net/http, a value that is out of
+// range means the default.
 func (cfg *Config) applyHTTP2(h *http.HTTP2Config) error {
 	switch {
 	case h.CountError != nil:

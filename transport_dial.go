@@ -7,30 +7,33 @@ import (
 	"time"
 )
 
-// An attempt is a connection that is being made for the requests that wait for a host.
+// An attempt makes a connection to a host for the requests that wait.
 type attempt struct {
 	cancel context.CancelFunc
 	place  *place      // the request that it was begun for
-	covers uint64      // the requests that waited when it was begun: those with a turn up to this
-	beside *time.Timer // begins another attempt; nil: none does
+	covers uint64      // it is for the requests with a turn up to this: those that waited when it was begun
+	beside *time.Timer // begins a parallel attempt; nil: no timer
 	paused bool        // it has not begun to dial
 
-	background bool      // no request waits for it
-	endpoint   *endpoint // that is dialled in place of the host; nil: none; guarded by the host's lock
+	background bool // no request waits for it
+	// endpoint is the address to dial instead of the host; nil: none. Guarded by the host's lock.
+	endpoint *endpoint
 }
 
 const (
-	dialPatience = time.Second // until another attempt is begun beside one that has not succeeded
-	maxAttempts  = 4           // at once
+	dialPatience = time.Second // until a parallel attempt begins if this one has not succeeded
+	maxAttempts  = 4           // at the same time
 
-	suspicionGrace = minSilence // for the answer to a PING, before a silent peer's requests get another connection
+	// suspicionGrace is how long to wait for the acknowledgment of a PING before the requests on a
+	// silent connection get another connection.
+	suspicionGrace = minSilence
 )
 
-// attemptLocked begins to make a connection for the first request that waits, unless one is being
-// made already: then another is begun when that has taken dialPatience. The context of an attempt
-// has the values of that request's, for its trace, and does not end with it.
+// attemptLocked begins to make a connection for the first waiting request, unless one is being made
+// already. In that case a parallel attempt begins after dialPatience. The context of an attempt has
+// the values of the request's context, for its trace hooks, but does not end with it.
 func (h *host) attemptLocked() {
-	if !h.t.keepsAlive() { // each request needs a connection of its own
+	if !h.t.keepsAlive() { // each request needs its own connection
 		for n := len(h.attempts); n < len(h.waiting) && h.roomLocked() && h.takeLocked(); n++ {
 			h.beginAttemptLocked(h.waiting[n])
 		}
@@ -41,12 +44,13 @@ func (h *host) attemptLocked() {
 	}
 }
 
+// beginAttemptLocked begins an attempt for the request at p.
 func (h *host) beginAttemptLocked(p *place) {
 	a := &attempt{place: p, covers: h.turns, paused: true}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(a.place.ctx))
 	delay := max(0, time.Until(h.dialAfter))
-	if len(h.conns) > 0 && h.conns[0].suspected.Load() { // its peer may yet answer the PING
+	if len(h.conns) > 0 && h.conns[0].suspected.Load() { // the peer may still acknowledge the PING
 		delay = max(delay, h.conns[0].confirm())
 	}
 	h.attempts = append(h.attempts, a)
@@ -54,8 +58,8 @@ func (h *host) beginAttemptLocked(p *place) {
 	go h.connect(ctx, a, delay)
 }
 
-// attemptBeside begins another attempt beside a, which takes long: a back end that does not answer
-// must not hold up the requests for one that does.
+// attemptBeside begins another attempt in parallel with a, which takes long. A backend that does
+// not respond must not delay the requests, because another backend may respond.
 func (h *host) attemptBeside(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,9 +69,10 @@ func (h *host) attemptBeside(a *attempt) {
 	}
 }
 
-// gaveUpLocked is called when the request at p has ended while it waited. Its attempt may be the
-// reason, so that another is begun at once if other requests wait. If none does, what is being made
-// gets dialPatience to become a connection for the next request, and is ended then.
+// gaveUpLocked is called when the request at p has stopped waiting because its context ended. A
+// slow attempt may be the reason. So if other requests wait, another attempt begins at once. If
+// none waits, the attempts in progress get dialPatience to make a connection for the next request,
+// and are then canceled.
 func (h *host) gaveUpLocked(p *place) {
 	if len(h.waiting) == 0 {
 		h.leaveLine()
@@ -89,7 +94,8 @@ func (h *host) gaveUpLocked(p *place) {
 	}
 }
 
-// endUnwanted ends those attempts that are still being made, if no request waits for them.
+// endUnwanted cancels those of the attempts that are still in progress, if no request waits for
+// them.
 func (h *host) endUnwanted(attempts []*attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,6 +107,7 @@ func (h *host) endUnwanted(attempts []*attempt) {
 	}
 }
 
+// endAttemptsLocked cancels all attempts of the host.
 func (h *host) endAttemptsLocked() {
 	for _, attempts := range [][]*attempt{h.attempts, h.spread.background} {
 		for _, a := range attempts {
@@ -109,7 +116,8 @@ func (h *host) endAttemptsLocked() {
 	}
 }
 
-// connect makes a connection. It runs on a goroutine of its own, which ends with the attempt.
+// connect runs attempt a: it waits for delay, then makes a connection and adds it to the host. It
+// runs in its own goroutine.
 func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	var c *Conn
 	err := pause(ctx, nil, delay)
@@ -134,14 +142,15 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	case err == errNotHTTP2:
 		h.http1Until = time.Now().Add(http1Memory)
 		h.popAllLocked(err)
-	case err == nil || ended: // no request waited; those that came since then are served below
+	// No request waited. Those that have arrived since are served below.
+	case err == nil || ended:
 	case a.background:
 		h.spread.pauseUntil = time.Now().Add(minAvoid)
 	case !h.t.keepsAlive():
 		if len(h.waiting) > 0 {
 			h.popLocked(nil, err)
 		}
-	case len(h.conns) > 0: // requests wait for those
+	case len(h.conns) > 0: // requests wait for these connections
 		h.dialAfter = time.Now().Add(time.Second)
 	default:
 		h.failedLocked(a, err)
@@ -150,7 +159,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	h.news() // c may have ended already
 }
 
-// endLocked takes an attempt that is over from the host's.
+// endLocked removes a, which is over, from the attempts of the host.
 func (h *host) endLocked(a *attempt, connected bool) {
 	a.cancel()
 	if a.beside != nil {
@@ -164,8 +173,9 @@ func (h *host) endLocked(a *attempt, connected bool) {
 	}
 }
 
-// failedLocked fails the requests that a was made for, so that attempts begun one after another
-// cannot keep them for ever. Those that came later wait for the other attempts, if there are any.
+// failedLocked fails the requests that a was made for, so that a sequence of failing attempts
+// cannot keep them waiting forever. Requests that came later wait for the other attempts, if there
+// are any.
 func (h *host) failedLocked(a *attempt, err error) {
 	if len(h.attempts) == 0 && !h.promoteLocked() {
 		h.popAllLocked(err)
@@ -174,7 +184,7 @@ func (h *host) failedLocked(a *attempt, err error) {
 	for len(h.waiting) > 0 && h.waiting[0].turn <= a.covers {
 		h.popLocked(nil, err)
 	}
-	if len(h.waiting) == 0 { // the next request does not wait for those that are left
+	if len(h.waiting) == 0 { // the next request does not wait for the other attempts
 		for _, a := range h.attempts {
 			a.cancel()
 		}
@@ -182,8 +192,8 @@ func (h *host) failedLocked(a *attempt, err error) {
 	}
 }
 
-// dialOrAbandon is dial, also for a dialer that does not obey its context: what it returns after
-// the end of ctx, or of the time for a connection, is closed.
+// dialOrAbandon is dial, but it also returns in time if a dialer ignores its context. What such a
+// dialer returns after the end of ctx, or after HandshakeTimeout, is closed.
 func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
 	cfg := h.config()
 	timeout := cfg.HandshakeTimeout
@@ -209,7 +219,8 @@ func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
 		return r.c, r.err
 	case <-ctx.Done():
 	}
-	select { // a dialer that obeys returns now, and its error says more than ctx's
+	// A dialer that obeys its context returns now. Its error is more specific than that of ctx.
+	select {
 	case r := <-results:
 		return r.c, r.err
 	case <-time.After(dialGrace):
@@ -221,13 +232,13 @@ func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
 	return nil, (&DialError{phase: "dial", Host: h.addr, Err: context.Cause(ctx)}).judge(ctx, timeout)
 }
 
-// errDialerGone: the dialer, or a hook, has ended the goroutine that it was called on.
+// errDialerGone means that the dialer, or a hook, has ended the goroutine in which it was called.
 var errDialerGone = errors.New("the dialer called runtime.Goexit")
 
 // dialGrace is how long a dialer may take to return after its context has ended.
 const dialGrace = 100 * time.Millisecond
 
-// closeUnwanted closes what a dial has brought too late.
+// closeUnwanted closes the connection that a dial returned too late.
 func closeUnwanted(c *Conn, err error) {
 	var other *NotHTTP2Error
 	if errors.As(err, &other) {
@@ -238,7 +249,7 @@ func closeUnwanted(c *Conn, err error) {
 	}
 }
 
-// isWaitedFor reports whether a is to dial.
+// isWaitedFor ends the pause of a, and reports whether a has to dial.
 func (h *host) isWaitedFor(a *attempt) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -246,7 +257,7 @@ func (h *host) isWaitedFor(a *attempt) bool {
 	return a.background || len(h.waiting) > 0
 }
 
-// endPausedLocked ends the attempts that have not begun to dial, if no request waits for them.
+// endPausedLocked cancels the attempts that have not begun to dial, if no request waits.
 func (h *host) endPausedLocked() {
 	if len(h.waiting) > 0 {
 		return
@@ -258,7 +269,7 @@ func (h *host) endPausedLocked() {
 	}
 }
 
-// popAllLocked tells all requests that wait that there will be no connection.
+// popAllLocked fails all waiting requests with err.
 func (h *host) popAllLocked(err error) {
 	for len(h.waiting) > 0 {
 		h.popLocked(nil, err)

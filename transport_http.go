@@ -19,15 +19,18 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// FromHTTPRequest returns req as a Request that means the same: the method, scheme, authority and path of its URL and Host,
-// its fields with lower-case names, sorted, without those that are HTTP/1's own, its body and trailers. What cannot be said
-// in HTTP/2 is a *RequestError. The body stays the caller's to close until Do or Open is called.
+// FromHTTPRequest returns a Request that is equivalent to req. It has the method, the scheme,
+// authority and path of req's URL and Host, the fields, the body and the trailers. Field names are
+// in lower case and sorted; fields that belong to HTTP/1 are left out. If req cannot be expressed
+// in HTTP/2, the error is a *RequestError. The caller remains responsible for closing the body
+// until Do or Open is called.
 //
-// An internationalized host becomes its ASCII form, the name that net/http dials (idna.Lookup of
-// golang.org/x/net), or is a *RequestError. CONNECT has no scheme and no path, whatever its URL
-// has, as with net/http.
+// An internationalized host is converted to its ASCII form, which is the name that net/http dials
+// (idna.Lookup of golang.org/x/net); if it has none, the error is a *RequestError. As with
+// net/http, a CONNECT request has no scheme and no path, whatever its URL has.
 //
-// An *http.Request without a User-Agent gets the connection's; one that has an empty one gets none.
+// If req has no User-Agent, the request gets that of the connection. If its User-Agent is empty,
+// none is sent.
 func FromHTTPRequest(req *http.Request) (*Request, error) {
 	mustHave(req != nil, "FromHTTPRequest", "*http.Request")
 	r := &Request{}
@@ -40,7 +43,7 @@ func FromHTTPRequest(req *http.Request) (*Request, error) {
 	return r, nil
 }
 
-// fromHTTP is FromHTTPRequest but for bodies that must be read.
+// fromHTTP is FromHTTPRequest, except that it does not set Body unless the body is in memory.
 func (r *Request) fromHTTP(req *http.Request) error {
 	if req.URL == nil {
 		return &RequestError{"URL", "is nil"}
@@ -73,7 +76,9 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	if agent, ok := req.Header["User-Agent"]; ok {
 		r.noUserAgent = len(agent) == 0 || agent[0] == ""
 	}
-	r.noAcceptEncoding = r.Method == "HEAD" // nginx answers such with the headers of another representation (golang/go#5522)
+	// nginx responds to such a HEAD request with the header of another representation
+	// (golang/go#5522).
+	r.noAcceptEncoding = r.Method == "HEAD"
 	//lint:ignore SA1019 http.Client still sets it
 	r.cancel = req.Cancel
 	if len(req.Trailer) > 0 {
@@ -87,14 +92,15 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	if req.Body != nil && req.Body != http.NoBody {
 		r.Body = inMemory(req.Body, req.Trailer)
 		r.ContentLength = req.ContentLength
-		if r.ContentLength <= 0 { // net/http's way to say that it is not known
+		if r.ContentLength <= 0 { // in net/http: unknown
 			r.ContentLength = -1
 		}
 	}
 	return nil
 }
 
-// checkConnectionFields refuses what HTTP/2 has no way to say (RFC 9113 §8.2.2); the rest of such fields is passed over.
+// checkConnectionFields returns an error for connection-specific fields whose meaning HTTP/2 cannot
+// express (RFC 9113 §8.2.2). Other connection-specific fields are ignored.
 func checkConnectionFields(h http.Header) error {
 	upgrade, coding, connection := h["Upgrade"], h["Transfer-Encoding"], h["Connection"]
 	switch {
@@ -108,7 +114,7 @@ func checkConnectionFields(h http.Header) error {
 	return nil
 }
 
-// asciiAuthority returns host, a name with or without a port, in the form that goes on the wire: an
+// asciiAuthority returns host, a name with or without a port, in the form in which it is sent: an
 // internationalized name in its ASCII form, an IPv6 address without its zone (RFC 6874 §4).
 func asciiAuthority(host string) (string, error) {
 	if host == "" {
@@ -129,8 +135,8 @@ func asciiAuthority(host string) (string, error) {
 	return name + ":" + port, nil
 }
 
-// urlHost returns the host of u as it is dialed: in ASCII and in lower case, but for the zone of an
-// IPv6 address.
+// urlHost returns the host of u in the form in which it is dialed: in ASCII and in lower case,
+// except for the zone of an IPv6 address.
 func urlHost(u *url.URL) (string, error) {
 	host := u.Hostname()
 	address, zone, hasZone := strings.Cut(host, "%")
@@ -139,7 +145,8 @@ func urlHost(u *url.URL) (string, error) {
 		return "", &RequestError{"URL", "has no host"}
 	case !syntax.IsASCII(host):
 		return asciiName(host)
-	case !syntax.IsAuthority(host) || hasZone && !strings.Contains(address, ":"): // TLS would take what follows % for a zone
+	// TLS would take what follows % for a zone.
+	case !syntax.IsAuthority(host) || hasZone && !strings.Contains(address, ":"):
 		return "", &RequestError{"URL", fmt.Sprintf("has no valid host: %q", host)}
 	case hasZone:
 		return syntax.Lower(address) + "%" + zone, nil
@@ -148,13 +155,13 @@ func urlHost(u *url.URL) (string, error) {
 }
 
 // asciiName returns the ASCII form of an internationalized host name (RFC 5890 §2.3.2.1). It is the
-// name that net/http dials, which is idna.Lookup's of golang.org/x/net.
+// name that net/http dials, which idna.Lookup of golang.org/x/net returns.
 func asciiName(host string) (string, error) {
 	if name := asciiNames.get(host); name != "" {
 		return name, nil
 	}
 	if utf8.ValidString(host) && !strings.ContainsAny(host, ":[]%") {
-		if name := netHTTPName(host); syntax.IsAuthority(name) { // it is ASCII then
+		if name := netHTTPName(host); syntax.IsAuthority(name) { // so name is in ASCII
 			asciiNames.put(host, name)
 			return name, nil
 		}
@@ -162,10 +169,10 @@ func asciiName(host string) (string, error) {
 	return "", &RequestError{":authority", fmt.Sprintf("is not a valid internationalized name: %q", host)}
 }
 
-// asciiNames remembers some results of asciiName, which takes 25 µs.
+// asciiNames caches results of asciiName, which is slow.
 var asciiNames nameCache
 
-// A nameCache maps a few host names to their ASCII forms. It begins again when it is full.
+// A nameCache maps a few host names to their ASCII forms. It is emptied when it is full.
 type nameCache struct {
 	mu    sync.Mutex
 	names map[string]string
@@ -173,15 +180,17 @@ type nameCache struct {
 
 const (
 	maxNames    = 64
-	maxNameSize = 256 // octets of a name that is remembered
+	maxNameSize = 256 // bytes: limit of a cached name and its ASCII form together
 )
 
+// get returns the cached ASCII form of host, or "".
 func (c *nameCache) get(host string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.names[host]
 }
 
+// put caches name as the ASCII form of host.
 func (c *nameCache) put(host, name string) {
 	if len(host)+len(name) > maxNameSize {
 		return
@@ -194,9 +203,9 @@ func (c *nameCache) put(host, name string) {
 	c.names[strings.Clone(host)] = name
 }
 
-// netHTTPName returns the name that net/http dials for host, which is host itself where it cannot
-// be mapped. The tables of idna.Lookup are in every program that uses net/http, and nothing else of
-// the standard library gives them out.
+// netHTTPName returns the name that net/http dials for host. That is host itself if it cannot be
+// mapped. Every program that uses net/http contains the tables of idna.Lookup, but the standard
+// library has no other way to use them.
 func netHTTPName(host string) (name string) {
 	t := http.Transport{
 		DisableKeepAlives: true,
@@ -209,7 +218,8 @@ func netHTTPName(host string) (name string) {
 	return name
 }
 
-// requestPath returns the :path of u. Octets that a path cannot have, which net/http lets pass, are percent-encoded.
+// requestPath returns the :path of u. Bytes that a path cannot have, but that net/http accepts, are
+// percent-encoded.
 func requestPath(u *url.URL, authority string) (string, error) {
 	path := u.RequestURI()
 	if !strings.HasPrefix(path, "/") && path != "*" {
@@ -235,7 +245,7 @@ func requestPath(u *url.URL, authority string) (string, error) {
 	return b.String(), nil
 }
 
-// requestFields returns req's regular fields as they go on the wire.
+// requestFields returns req's regular fields in the form in which they are sent.
 func requestFields(req *http.Request) Header {
 	n := 0
 	for _, values := range req.Header {
@@ -250,7 +260,8 @@ func requestFields(req *http.Request) Header {
 		switch {
 		case syntax.IsConnectionSpecific(name) || name == "host" || name == "content-length" || syntax.IsPseudo(name):
 			continue
-		case name == "trailer" && len(req.Trailer) > 0: // it is made of those
+		// The field is made from the names in req.Trailer below.
+		case name == "trailer" && len(req.Trailer) > 0:
 			continue
 		case name == "te": // RFC 9113 §8.2.2: it MUST NOT contain any value other than "trailers"
 			if slices.ContainsFunc(values, mentionsTrailers) {
@@ -270,11 +281,12 @@ func requestFields(req *http.Request) Header {
 	if len(req.Trailer) > 0 {
 		h.Add("trailer", strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ","))
 	}
-	// A map has no order: a fixed one serves caches, tests, and the compression table.
+	// A map has no order. A fixed order helps caches, tests and the compression table.
 	slices.SortStableFunc(h, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	return h
 }
 
+// mentionsTrailers reports whether the value of a TE field lists trailers.
 func mentionsTrailers(te string) bool {
 	for part := range strings.SplitSeq(te, ",") {
 		if syntax.EqualFold(strings.Trim(part, " \t"), "trailers") {
@@ -284,8 +296,9 @@ func mentionsTrailers(te string) bool {
 	return false
 }
 
-// inMemory returns the reader behind an io.NopCloser, which is what http.NewRequest makes of readers in memory; nil for any
-// other body, and where trailers are filled in while the body is read.
+// inMemory returns the reader inside an io.NopCloser, which http.NewRequest puts around readers in
+// memory. It returns nil for any other body, and if the request has trailers, which may be filled
+// in while the body is read.
 func inMemory(body io.ReadCloser, trailer http.Header) io.Reader {
 	if len(trailer) > 0 {
 		return nil
@@ -310,7 +323,8 @@ var (
 	nopCloserWriterTo = reflect.TypeOf(io.NopCloser((*bytes.Reader)(nil)))
 )
 
-// wireName returns the lower-case form of a field name of net/http's, without an allocation for the usual ones.
+// wireName returns the lower-case form of a field name of net/http. It does not allocate for common
+// names.
 func wireName(key string) string {
 	if name, ok := wireNames[key]; ok {
 		return name
@@ -318,7 +332,7 @@ func wireName(key string) string {
 	return syntax.Lower(key)
 }
 
-// firstValue is h.Get for a key in its canonical form, which Get would look for each time.
+// firstValue is h.Get for a key in canonical form. It does not convert the key.
 func firstValue(h http.Header, key string) string {
 	if values := h[key]; len(values) > 0 {
 		return values[0]
@@ -326,7 +340,7 @@ func firstValue(h http.Header, key string) string {
 	return ""
 }
 
-// canonicalName is http.CanonicalHeaderKey, quicker for the usual names.
+// canonicalName is http.CanonicalHeaderKey, but faster for common names.
 func canonicalName(name string) string {
 	if key, ok := canonicalNames[name]; ok {
 		return key
@@ -334,8 +348,8 @@ func canonicalName(name string) string {
 	return http.CanonicalHeaderKey(name)
 }
 
-// wireNames has the names of the static table (RFC 7541 appendix A), and a few more, by their canonical form, canonicalNames
-// has those by the names on the wire.
+// wireNames maps canonical names to those on the wire. It has the names of the static table
+// (RFC 7541 appendix A) and some others. canonicalNames maps in the other direction.
 var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
 	wire, canonical = make(map[string]string), make(map[string]string)
 	for _, name := range []string{
@@ -354,15 +368,19 @@ var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
 	return wire, canonical
 }()
 
-// HTTP returns the response as net/http has it, for req, which may be nil: canonical names in a map, the trailers that are
-// announced as nil keys of Trailer. The body is decoded as Body is, with Uncompressed set and the fields that
-// describe the coding gone, but as RoundTrip does it: only where accept-encoding was hyper's own idea, and every coding is
-// known. It is to be read either here or there. The response must be one of Do, Open or a push.
+// HTTP returns the response in the form of net/http, for req, which may be nil. Field names are
+// canonical, and the announced trailers are keys of Trailer with nil values.
+//
+// The body is decoded if Body is decoded, but under the rules of RoundTrip: only if hyper added
+// accept-encoding on its own, and only if every coding is known. If it is decoded, Uncompressed is
+// set, and the fields that describe the coding are removed. The caller must read either this body
+// or that of r, not both. The response must come from Do, Open or a push.
 func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpResponse).from(r, req) }
 
-// FromHTTPResponse returns hyper's own Response behind an answer of RoundTrip: the stream and its identifier, pushes, the
-// fields in the wire's order. It is found by the answer's Body, so it is false where somebody has wrapped that: http.Client
-// with a Timeout does, and otelhttp. WithResponse serves there.
+// FromHTTPResponse returns the Response from which RoundTrip made resp. It gives access to the
+// stream and its identifier, to pushes, and to the fields in the order on the wire. The Response is
+// found through resp.Body, so the result is false if other code has wrapped that body, as
+// http.Client with a Timeout and otelhttp do. Use WithResponse in that case.
 func FromHTTPResponse(resp *http.Response) (*Response, bool) {
 	mustHave(resp != nil, "FromHTTPResponse", "*http.Response")
 	body, ok := resp.Body.(*httpBody)
@@ -372,25 +390,29 @@ func FromHTTPResponse(resp *http.Response) (*Response, bool) {
 	return body.own.shown(), true
 }
 
+// A responseKey is the context key of WithResponse's function.
 type responseKey struct{}
 
-// WithResponse returns a context for an http.Request: RoundTrip calls f with hyper's own Response before it returns the
-// answer made of it. f is called on RoundTrip's goroutine, once for each answer: redirects have several.
+// WithResponse returns a context for an http.Request. RoundTrip calls f with the Response from
+// which it makes the http.Response, before it returns. f is called in RoundTrip's goroutine, once
+// for each response; a request with redirects has several.
 func WithResponse(ctx context.Context, f func(*Response)) context.Context {
 	mustHave(ctx != nil, "WithResponse", "context.Context")
 	mustHave(f != nil, "WithResponse", "func(*Response)")
 	return context.WithValue(ctx, responseKey{}, f)
 }
 
-// An httpResponse is an http.Response made of hyper's own, and its body.
+// An httpResponse is an http.Response that was made from a Response. It is also the state of its
+// body.
 type httpResponse struct {
 	answer http.Response
 	own    *Response
-	req    *http.Request // nil: there is none
-	closed atomic.Bool   // the body
-	whole  atomic.Bool   // it was read to its end
+	req    *http.Request // nil: no request
+	closed atomic.Bool   // the body was closed
+	whole  atomic.Bool   // the body was read to its end
 }
 
+// from sets h up from r for req, which may be nil, and returns the http.Response.
 func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	h.own, h.req = r, req
 	answer := &h.answer
@@ -424,12 +446,12 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	return answer
 }
 
-// maxAnnounced bounds how many trailers a response announces, empty elements of the list included.
-// More may come.
+// maxAnnounced limits how many names of announced trailers are used, including empty elements of
+// the list. A response may have more trailers.
 const maxAnnounced = 100
 
-// announcedTrailer returns the names in the values of Trailer as keys, and nil where there are
-// none.
+// announcedTrailer returns a header whose keys are the names in the values of Trailer fields. It
+// returns nil if there are none.
 func announcedTrailer(lists []string) (trailer http.Header) {
 	left := maxAnnounced
 	for _, list := range lists {
@@ -449,7 +471,7 @@ func announcedTrailer(lists []string) (trailer http.Header) {
 	return trailer
 }
 
-// statusLine is what http.Response has as Status.
+// statusLine returns the Status of an http.Response.
 func statusLine(status int) string {
 	if line := statusLines[min(max(status-200, 0), len(statusLines)-1)]; line != "" && status >= 200 {
 		return line
@@ -457,7 +479,7 @@ func statusLine(status int) string {
 	return fmt.Sprintf("%03d %s", status, http.StatusText(status))
 }
 
-// statusLines are those of 200 to 599 that have a text.
+// statusLines has the status lines of the codes from 200 to 599 that have a text.
 var statusLines = func() (lines [400]string) {
 	for i := range lines[:len(lines)-1] {
 		if text := http.StatusText(200 + i); text != "" {
@@ -470,6 +492,7 @@ var statusLines = func() (lines [400]string) {
 // An httpBody is the Body of an httpResponse.
 type httpBody httpResponse
 
+// Read reads the body. At its end it fills in the trailers.
 func (b *httpBody) Read(p []byte) (n int, err error) {
 	switch {
 	case b.closed.Load():
@@ -488,7 +511,7 @@ func (b *httpBody) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// takeTrailer fills in the answer's trailers, announced or not.
+// takeTrailer fills in the trailers of the http.Response, whether they were announced or not.
 func (b *httpBody) takeTrailer() {
 	if b.whole.Swap(true) {
 		return
@@ -503,7 +526,7 @@ func (b *httpBody) takeTrailer() {
 	maps.Copy(b.answer.Trailer, trailer.HTTP())
 }
 
-// Close ends the exchange. It waits for nobody, and its error is nil.
+// Close ends the exchange. It does not block, and returns nil.
 func (b *httpBody) Close() error {
 	b.closed.Store(true)
 	return b.own.Body.Close()
