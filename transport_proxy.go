@@ -18,18 +18,21 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A dialFunc makes connections, as net.Dialer's DialContext does.
+// A dialFunc makes connections like the DialContext method of net.Dialer.
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
+// Dial implements proxy.Dialer.
 func (d dialFunc) Dial(network, addr string) (net.Conn, error) {
 	return d(context.Background(), network, addr)
 }
 
+// DialContext implements proxy.ContextDialer.
 func (d dialFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	return d(ctx, network, addr)
 }
 
-// dialThrough returns how hosts are reached through the proxy at u. Its errors are of net/http's form.
+// dialThrough returns a dialFunc that connects to hosts through the proxy at u. Its errors have the
+// form of net/http's.
 func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	ascii, err := asciiProxy(u)
 	if err != nil {
@@ -51,7 +54,7 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	}, nil
 }
 
-// asciiProxy returns u with its host as it is dialed.
+// asciiProxy returns u with its host in the form in which it is dialed.
 func asciiProxy(u *url.URL) (*url.URL, error) {
 	host, err := urlHost(u)
 	if err != nil {
@@ -71,11 +74,14 @@ func asciiProxy(u *url.URL) (*url.URL, error) {
 // A proxyAddr is the address of a proxy, for errors.
 type proxyAddr string
 
+// Network implements net.Addr.
 func (a proxyAddr) Network() string { return "tcp" }
-func (a proxyAddr) String() string  { return string(a) }
 
-// dialerThrough finds the dialer for u. An https proxy is spoken to in HTTP/2, and tunnels to many hosts share a connection,
-// where it agrees to that.
+// String implements net.Addr.
+func (a proxyAddr) String() string { return string(a) }
+
+// dialerThrough returns the dialFunc for the proxy at u. An https proxy is used over HTTP/2 if it
+// supports that, so that tunnels to many hosts share a connection.
 func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	direct := dialFunc(cfg.dialer())
 	switch u.Scheme {
@@ -117,8 +123,8 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	return nil, fmt.Errorf("hyper: proxy: the scheme %q is not http, https or socks5", u.Scheme)
 }
 
-// dialSOCKS returns the connection to the proxy itself as the tunnel to addr: the one that the
-// dialer returns hides its CloseWrite.
+// dialSOCKS connects to addr through the SOCKS proxy at u. It returns the connection to the proxy
+// itself, because the connection that the proxy package returns hides CloseWrite.
 func dialSOCKS(ctx context.Context, direct dialFunc, u *url.URL, addr string) (nc net.Conn, err error) {
 	d, err := proxy.FromURL(u, dialFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if nc, err = direct(ctx, network, addr); err != nil {
@@ -135,18 +141,18 @@ func dialSOCKS(ctx context.Context, direct dialFunc, u *url.URL, addr string) (n
 	return nc, nil
 }
 
-// hostPort returns where a proxy listens.
+// hostPort returns the address of the proxy at u.
 func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme)))
 }
 
-// basicAuth returns the field value of credentials (RFC 7617).
+// basicAuth returns the field value for basic authentication (RFC 7617).
 func basicAuth(user *url.Userinfo) string {
 	password, _ := user.Password()
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
 }
 
-// tunnelOver sends req, a CONNECT, to the proxy at the other end of nc, in HTTP/1.1, and returns nc
+// tunnelOver sends req, a CONNECT, over HTTP/1.1 to the proxy at the other end of nc. It returns nc
 // as the tunnel.
 func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, req *http.Request) (tunnel net.Conn, err error) {
 	if req.Header["User-Agent"] == nil && t.net == nil {
@@ -171,7 +177,8 @@ func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, req
 	return tunnel, nil
 }
 
-// closeSoon closes nc. What TLS wants to say last must not take longer than that of a Conn.
+// closeSoon closes nc. If the TLS alert for the close takes longer than closeGrace, it closes the
+// connection below TLS.
 func closeSoon(nc net.Conn) {
 	raw := transport(nc)
 	force := time.AfterFunc(closeGrace, func() { raw.Close() })
@@ -179,9 +186,11 @@ func closeSoon(nc net.Conn) {
 	force.Stop()
 }
 
-// maxConnectAnswer bounds the header of a proxy's answer, in octets.
+// maxConnectAnswer limits the header of a proxy's response, in bytes.
 const maxConnectAnswer = 256 << 10
 
+// connect sends req, a CONNECT, on nc and reads the response, whose header is limited to most
+// bytes. If judge accepts the response, connect returns the tunnel.
 func connect(nc net.Conn, req *http.Request, most int64, judge func(*http.Response) error) (net.Conn, error) {
 	if err := req.Write(nc); err != nil {
 		return nil, err
@@ -191,26 +200,28 @@ func connect(nc net.Conn, req *http.Request, most int64, judge func(*http.Respon
 	if err != nil {
 		return nil, err
 	}
-	if err := judge(resp); err != nil { // its body is not read, which closing it would do: it may never end
+	// Closing the body would read it, and it may never end. So it is not closed.
+	if err := judge(resp); err != nil {
 		return nil, err
 	}
-	if n := br.Buffered(); n > 0 { // the host at the other end spoke first
+	if n := br.Buffered(); n > 0 { // the host at the other end sent data first
 		early, _ := br.Peek(n)
 		return &earlyConn{Conn: nc, r: io.MultiReader(bytes.NewReader(early), nc)}, nil
 	}
 	return nc, nil
 }
 
-// An earlyConn is a connection of which something has been read already.
+// An earlyConn is a connection of which some bytes have been read already. r returns them first.
 type earlyConn struct {
 	net.Conn
 	r io.Reader
 }
 
+// Read reads from r.
 func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// tunnelOverHTTP2 opens the tunnel of req on a connection to the proxy that others may use, too (RFC 9113 §8.5). errNotHTTP2: the
-// proxy does not speak it.
+// tunnelOverHTTP2 opens the tunnel for req on an HTTP/2 connection to the proxy (RFC 9113 §8.5),
+// which other tunnels may use, too. The error is errNotHTTP2 if the proxy does not speak HTTP/2.
 func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.Request) (net.Conn, error) {
 	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme))}}, nil)
 	defer t.leave(proxy)
@@ -227,11 +238,11 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.R
 			proxy.answered(c)
 			return tunnel, nil
 		}
-		if err == errNoSlot { // the slot was taken back before it was used: that was no try
+		if err == errNoSlot { // the slot was taken back: this was no attempt
 			continue
 		}
 		_, hooked := err.(*proxyHookError)
-		// The connection may have come to its end just now.
+		// ErrClosed: the connection may have just ended.
 		if hooked || !Retryable(err) && err != ErrClosed {
 			return nil, err
 		}
@@ -245,7 +256,7 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.R
 	}
 }
 
-// openTunnel opens a tunnel, which outlives ctx.
+// openTunnel opens a tunnel within the time of ctx. The tunnel itself does not end with ctx.
 func openTunnel(ctx context.Context, open func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
@@ -263,15 +274,16 @@ func openTunnel(ctx context.Context, open func(context.Context) (net.Conn, error
 	return &proxyTunnel{tunnel, end}, nil
 }
 
-// A proxyTunnel frees its context when it is closed.
+// A proxyTunnel releases its context when it is closed.
 type proxyTunnel struct {
 	net.Conn
 	end context.CancelFunc
 }
 
-// CloseWrite ends our direction of the tunnel.
+// CloseWrite ends the sending direction of the tunnel.
 func (p *proxyTunnel) CloseWrite() error { return closeWriteOf(p.Conn) }
 
+// Close closes the tunnel and releases its context.
 func (p *proxyTunnel) Close() error {
 	defer p.end()
 	return p.Conn.Close()

@@ -9,40 +9,43 @@ import (
 	"gohyper.dev/hyper/internal/bucket"
 )
 
-// How a Transport sends requests again that the peer has provably not processed (RFC 9113 §8.7).
+// This file has the rules by which a Transport sends a request again if the peer has provably not
+// processed it (RFC 9113 §8.7).
 //
-// A refusal says something about the request, or about the host. Where the host answers other
-// requests meanwhile, it is short of capacity: what it can do is learned from its refusals, and the
-// request goes on trying under its context. Where it answers nothing, the request gives up after
-// maxTries. What a retry costs is charged to a budget, once for each event: a connection that
-// ended, or a connection that refused any number of streams between two responses.
+// The reason for a refusal is either the request or the host. If the host responds to other
+// requests in the meantime, its capacity is too small: the Transport learns the capacity from the
+// refusals, and the request is retried until its context ends or it has had mostTries attempts. If
+// the host responds to nothing, the request fails after maxTries attempts. Each cause of retries is
+// charged to a budget once: a connection that ended, or a connection that refused any number of
+// streams between two responses.
 
 const (
-	retryBurst = 100 // events that a host may cause at once; each response earns one more
-	maxRetries = 1000
-	retryRate  = 10 // events a second beyond that: later retries are that far apart
+	retryBurst = 100  // causes of retries that a host may have at once; each response adds one
+	maxRetries = 1000 // upper bound of the budget
+	retryRate  = 10   // causes a second beyond the budget: further retries are that far apart
 
-	mostTries = 100 // of one request, whatever the host does with others
+	mostTries = 100 // attempts of one request, even if the host responds to others
 
-	capacityMemory  = 5 * time.Minute // without a connection
-	capacityDoubles = time.Second     // without a refusal, until twice as many streams are tried
-	capacityForgets = 1000            // as many streams, or requests, are no limit worth knowing
+	capacityMemory  = 5 * time.Minute // how long a capacity is remembered without a connection
+	capacityDoubles = time.Second     // time without a refusal until twice as many streams are tried
+	capacityForgets = 1000            // a limit of as many streams or requests is not worth remembering
 )
 
-// A capacity is what a host was seen to serve, where that is less than its SETTINGS say. The host's
-// lock guards it.
+// A capacity is what a host was seen to serve, if that is less than its SETTINGS allow. It is
+// guarded by the host's lock.
 type capacity struct {
-	limit    uint32    // SETTINGS_MAX_CONCURRENT_STREAMS of the last connection; 0: none was received
-	streams  int       // streams at once, on one connection; 0: as many as SETTINGS allow
+	limit    uint32    // SETTINGS_MAX_CONCURRENT_STREAMS of the last connection; 0: none received
+	streams  int       // concurrent streams on one connection; 0: as many as SETTINGS allow
 	since    time.Time // when streams was found
-	requests int64     // requests in all, on one connection; 0: no bound is known
+	requests int64     // requests in all on one connection; 0: no limit is known
 	usedAt   time.Time // when the host last lost a connection
 }
 
-// isLearned reports whether the host was seen to serve less than its SETTINGS say.
+// isLearned reports whether the host was seen to serve less than its SETTINGS allow.
 func (k *capacity) isLearned() bool { return k.streams > 0 || k.requests > 0 }
 
-// remembered is for how much longer it is to be remembered when the host has no connections.
+// remembered returns for how much longer the capacity has to be remembered if the host has no
+// connections.
 func (k *capacity) remembered() time.Duration {
 	if k.limit > 0 && k.limit < initialSlots || k.isLearned() {
 		return time.Until(k.usedAt.Add(capacityMemory))
@@ -50,19 +53,20 @@ func (k *capacity) remembered() time.Duration {
 	return 0
 }
 
-// A retryBudget bounds the retries to a host. The host's lock guards it.
+// A retryBudget limits the retries to a host. It is guarded by the host's lock.
 type retryBudget struct {
 	events  bucket.Bucket
-	since   time.Time // the bucket's clock
-	next    time.Time // when the next retry may be made, once the bucket is empty
-	answers int64     // responses of the host
+	since   time.Time // start of the bucket's time
+	next    time.Time // earliest time of the next retry, once the bucket is empty
+	answers int64     // responses of the host so far
 }
 
+// newRetryBudget returns a full budget.
 func newRetryBudget() retryBudget {
 	return retryBudget{events: bucket.New(retryBurst, maxRetries, retryRate), since: time.Now()}
 }
 
-// charge takes one event from the budget and returns how long the retry has to wait for it.
+// charge takes one cause from the budget, and returns how long the retry has to wait.
 func (b *retryBudget) charge() time.Duration {
 	now := time.Now()
 	if b.events.Take(now.Sub(b.since), 1) {
@@ -75,22 +79,23 @@ func (b *retryBudget) charge() time.Duration {
 	return b.next.Sub(now)
 }
 
-// A retry is the state of one request that is sent until it is answered.
+// A retry is the state of one request over all its attempts.
 type retry struct {
 	x         *exchange
-	turn      uint64 // in the host's line; 0: none yet
+	turn      uint64 // in the host's queue; 0: none yet
 	tries     int32
-	fruitless int32      // of the tries in a row: the host answered nothing meanwhile
-	answers   int64      // the host's, when the last try began
-	lost      *lostTries // nil: there were none
+	fruitless int32      // consecutive attempts during which the host responded to nothing
+	answers   int64      // host.retries.answers when the last attempt failed
+	lost      *lostTries // nil: none
 }
 
-// roundTrip sends x until it has a response, or must not be sent any more. Then it leaves the host.
+// roundTrip sends x until it has a response, or must not be sent again. Then it leaves the host.
 func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 	failure = errNotReturned
 	defer h.leaveAndEnd(x, &failure)
 	r := retry{x: x}
-	waited := false // for a connection, after one that had no slot: the trace has heard of that
+	// waited is true after errNoSlot: the trace has been told of the wait already.
+	waited := false
 	for {
 		if !waited {
 			x.trace.getConn(h.addr)
@@ -104,7 +109,7 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 			h.answered(c)
 			return resp, nil
 		}
-		if waited = err == errNoSlot; waited { // nothing was sent: that was no try
+		if waited = err == errNoSlot; waited { // nothing was sent, so this does not count as an attempt
 			continue
 		}
 		if err := h.again(&r, c, err); err != nil {
@@ -113,13 +118,14 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 	}
 }
 
+// leaveAndEnd leaves the host, and ends x if its function did not return.
 func (h *host) leaveAndEnd(x *exchange, failure *error) {
 	h.t.leave(h)
 	x.endUnlessReturned(failure)
 }
 
-// pick finds a connection for r's request. Most often there is one with a slot; else it waits for a
-// slot, or for a new connection.
+// pick returns a connection for r's request. Usually there is one with a free slot. Otherwise pick
+// waits for a slot or for a new connection. With wait, it always uses the queue.
 func (h *host) pick(r *retry, wait bool) (*pooledConn, turn, error) {
 	if !wait {
 		if c := h.only(); c != nil {
@@ -130,8 +136,8 @@ func (h *host) pick(r *retry, wait bool) (*pooledConn, turn, error) {
 	return c, reserved, err
 }
 
-// again prepares the next try of a request that c has turned away with err, and pauses before it.
-// The error is what the caller gets if there is no next try.
+// again prepares the next attempt of a request that failed on c with err, and pauses before it. The
+// error is what the caller gets if there is no further attempt.
 func (h *host) again(r *retry, c *pooledConn, err error) error {
 	ctx := r.x.in.Context()
 	if ctx.Err() != nil || wantsHTTP1(err) || !Retryable(err) && !r.mayRepeat(err) {
@@ -151,7 +157,8 @@ func (h *host) again(r *retry, c *pooledConn, err error) error {
 	return nil
 }
 
-// notSentAgain adds to err, for which a request could be sent again, why it was not.
+// notSentAgain returns err with the reason why the request was not sent again, although err allows
+// that.
 func notSentAgain(err, reason error) error {
 	switch e := err.(type) {
 	case *StreamError:
@@ -169,7 +176,7 @@ func notSentAgain(err, reason error) error {
 	return fmt.Errorf("%w (not sent again: %w)", err, reason)
 }
 
-// answered books a response from c.
+// answered counts a response from c.
 func (h *host) answered(c *pooledConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -185,7 +192,7 @@ func (h *host) answered(c *pooledConn) {
 	}
 }
 
-// grow tries twice as many streams, as the host has refused none for some time.
+// grow allows twice as many streams. It is called when the host has refused none for some time.
 func (k *capacity) grow() {
 	k.streams, k.since = 2*k.streams, time.Now()
 	if k.streams >= capacityForgets || k.limit > 0 && int64(k.streams) >= int64(k.limit) {
@@ -193,7 +200,8 @@ func (k *capacity) grow() {
 	}
 }
 
-// answeredWithinLocked raises the quota of a connection that has served all of it and lives on.
+// answeredWithinLocked raises the quota of c if c has responded to that many requests and has not
+// ended.
 func (h *host) answeredWithinLocked(c *pooledConn) {
 	if c.answers > c.quota {
 		c.quota *= 2
@@ -207,8 +215,9 @@ func (h *host) answeredWithinLocked(c *pooledConn) {
 	}
 }
 
-// allowed is how many requests c may be sent in all, 0 where there is no bound. When it has
-// answered as many as the last connection did before GOAWAY, one more shows whether it goes on.
+// allowed returns how many requests may be sent on c in all, or 0 for no limit. If c has responded
+// to as many requests as the last connection did before its GOAWAY, one more is allowed, to find
+// out whether c continues.
 func (c *pooledConn) allowed() int64 {
 	if c.quota > 0 && c.answers >= c.quota {
 		return c.answers + 1
@@ -216,8 +225,8 @@ func (c *pooledConn) allowed() int64 {
 	return c.quota
 }
 
-// refused books that c has turned r's request away. It returns how long to wait before the next
-// try, and false if there should be none.
+// refused records that c has turned r's request away. It returns how long to wait before the next
+// attempt, and false if there must be none.
 func (h *host) refused(r *retry, c *pooledConn) (delay time.Duration, ok bool) {
 	processed, others, ended := c.fate()
 	h.mu.Lock()
@@ -247,16 +256,17 @@ func (h *host) refused(r *retry, c *pooledConn) (delay time.Duration, ok bool) {
 	return delay, true
 }
 
-// learnRequestsLocked is for a connection that ended and had processed so many requests: the next
-// one is not sent more at first.
+// learnRequestsLocked is called for a connection that ended after it had processed the given number
+// of requests. At first, the next connection is not sent more.
 func (h *host) learnRequestsLocked(processed int64) {
 	if processed > 0 && processed < capacityForgets {
 		h.capacity.requests = processed
 	}
 }
 
-// learnStreamsLocked is for a connection that refused a stream while it had others. One that
-// refuses streams that are alone on it is replaced, unless the connection before it was no better.
+// learnStreamsLocked is called when c has refused a stream while it had the given number of others.
+// If c refuses streams that are alone on it, c is replaced, unless the connection before it was no
+// better.
 func (h *host) learnStreamsLocked(c *pooledConn, others int) {
 	if most := max(1, others); h.capacity.streams == 0 || most <= h.capacity.streams {
 		h.capacity.streams, h.capacity.since = most, time.Now()

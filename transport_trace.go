@@ -7,15 +7,16 @@ import (
 	"time"
 )
 
-// A clientTrace calls the hooks of net/http/httptrace for one exchange, in net/http's order. They run on RoundTrip's
-// goroutine, except WroteRequest of a request with a body, and never under a lock.
+// A clientTrace calls the hooks of net/http/httptrace for one exchange, in the order of net/http.
+// They run in RoundTrip's goroutine, except WroteRequest of a request with a body, and never under
+// a lock.
 type clientTrace struct {
 	hooks  *httptrace.ClientTrace
 	heard  bool    // GotFirstResponseByte was called
-	stream *Stream // of the last try
+	stream *Stream // of the last attempt
 }
 
-// traceOf returns nil where ctx has no hooks.
+// traceOf returns the clientTrace for the hooks of ctx, or nil if there are none.
 func traceOf(ctx context.Context) *clientTrace {
 	hooks := httptrace.ContextClientTrace(ctx)
 	if hooks == nil {
@@ -24,20 +25,20 @@ func traceOf(ctx context.Context) *clientTrace {
 	return &clientTrace{hooks: hooks}
 }
 
-// wantsInterims reports whether a hook hears of interim responses. Without one they are dropped as
-// they come, and none can be too many.
+// wantsInterims reports whether a hook is called for interim responses. If none is, interim
+// responses are dropped as they arrive, and their number is not limited.
 func (t *clientTrace) wantsInterims() bool {
 	return t != nil && (t.hooks.Got1xxResponse != nil || t.hooks.Got100Continue != nil || t.hooks.GotFirstResponseByte != nil)
 }
 
-// getConn: a connection to addr is about to be looked for.
+// getConn calls GetConn before a connection to addr is chosen.
 func (t *clientTrace) getConn(addr string) {
 	if t != nil && t.hooks.GetConn != nil {
 		t.hooks.GetConn(addr)
 	}
 }
 
-// connInfo is what GotConn says of c when the exchange is the next to use it.
+// connInfo returns what GotConn reports of c if the exchange is the next to use it.
 func (t *clientTrace) connInfo(c *Conn) (info httptrace.GotConnInfo) {
 	if t == nil {
 		return info
@@ -51,7 +52,8 @@ func (t *clientTrace) connInfo(c *Conn) (info httptrace.GotConnInfo) {
 	return info
 }
 
-// opened tells of a stream that has its HEADERS among the bytes to write, and of their being written.
+// opened calls the hooks for a stream whose HEADERS were queued for writing, and waits until they
+// are written.
 func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotConnInfo) {
 	t.heard = false
 	hooks := t.hooks
@@ -60,7 +62,7 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 		hooks.GotConn(info)
 	}
 	var p plan
-	err := p.make(ctx, s.c, s.req, endWithBody) // as it was: it passed then
+	err := p.make(ctx, s.c, s.req, endWithBody) // the same arguments passed this check before
 	if err == nil && hooks.WroteHeaderField != nil {
 		p.write(fieldFunc(hooks.WroteHeaderField))
 	}
@@ -83,18 +85,20 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 	}
 }
 
+// wroteRequest calls WroteRequest.
 func (t *clientTrace) wroteRequest(err error) {
 	if t.hooks.WroteRequest != nil {
 		t.hooks.WroteRequest(httptrace.WroteRequestInfo{Err: err})
 	}
 }
 
-// fieldFunc is a fieldSink.
+// A fieldFunc is a function that is used as a fieldSink.
 type fieldFunc func(name string, values []string)
 
+// field implements fieldSink.
 func (f fieldFunc) field(name, value string, _ bool) { f(name, []string{value}) }
 
-// informational is called for each interim response. An error of the hook's ends the exchange.
+// informational calls the hooks for an interim response. An error of a hook ends the exchange.
 func (t *clientTrace) informational(status int, header Header) error {
 	t.firstByte()
 	if t.hooks.Got1xxResponse != nil {
@@ -108,7 +112,8 @@ func (t *clientTrace) informational(status int, header Header) error {
 	return nil
 }
 
-// firstByte: the response, or an interim one, has begun to come.
+// firstByte calls GotFirstResponseByte, once, when the response or an interim response has begun to
+// arrive.
 func (t *clientTrace) firstByte() {
 	if !t.heard && t.hooks.GotFirstResponseByte != nil {
 		t.hooks.GotFirstResponseByte()
