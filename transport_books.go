@@ -9,30 +9,31 @@ import (
 	"sync/atomic"
 )
 
-// How a Transport counts. Each host has a book, which its connections share. What a request or a
-// frame adds is an atomic counter; connections keep what they count under their own lock anyway,
-// and leave it to the book when they end. A book outlives its host, until maxForgotten others were
-// forgotten after it: then it is added to what the Transport has forgotten, so that totals never
-// decrease.
+// This file counts what a Transport does. Each host has a book, which its connections share. What a
+// request or a frame adds to it is an atomic counter. What connections count under their own lock
+// anyway is added to the book when they end. A book outlives its host, until maxForgotten other
+// books have lost their last host after it. Then its figures are added to those of the Transport's
+// forgotten hosts, so that totals never decrease.
 
-// maxForgotten is how many books are kept of hosts that have no connection.
+// maxForgotten is how many books of hosts without connections are kept.
 const maxForgotten = 1000
 
-// books are a Transport's. Their lock is taken after a host's, and before that of a book.
+// books are the books of a Transport. Their lock is taken after a host's and before that of a book.
 type books struct {
 	mu        sync.Mutex
 	byName    map[hostName]*book
-	forgotten list.List // books without a reference, the one that lost its last first
-	past      HostStats // the sum of those that were dropped
+	forgotten list.List // *book without references; the one that lost its last reference first is in front
+	past      HostStats // sum of the books that were dropped
 
-	http1  atomic.Int64 // requests given to the fallback
+	http1  atomic.Int64 // requests that were sent through the fallback
 	events eventQueue
 }
 
-// A hostName names a host to the user: hosts that differ in a proxy's password alone share a book.
+// A hostName is the name under which the user sees a host. Hosts that differ only in the password
+// for the proxy share a book.
 type hostName struct{ origin, proxy string }
 
-// A book is what is counted of one host.
+// A book has the counters of one host.
 type book struct {
 	t    *Transport
 	name hostName
@@ -41,18 +42,22 @@ type book struct {
 
 	retriedGoAway, retriedRefused, retriedUnsent, retriedLost atomic.Int64
 
-	codes atomic.Pointer[codeCounters] // nil: none was counted
+	codes atomic.Pointer[codeCounters] // nil: no code was counted
 
 	mu     sync.Mutex // taken before a connection's
 	conns  map[*Conn]struct{}
 	closed int64
-	ended  HostStats // what connections that have ended have counted
+	ended  HostStats // sum of the figures of connections that have ended
 
-	refs int           // hosts, dials and connections; guarded by the books' lock
-	kept *list.Element // in forgotten; nil: there are references; guarded by the books' lock
+	// refs counts the hosts, dials and connections that use the book. It is guarded by the books'
+	// lock.
+	refs int
+	// kept is the element in forgotten, or nil if there are references. It is guarded by the books'
+	// lock.
+	kept *list.Element
 }
 
-// A codeCount is what is counted by code.
+// A codeCount says which events are counted by code.
 type codeCount uint8
 
 const (
@@ -65,15 +70,16 @@ const (
 // codeCounters count by the codes of RFC 9113 §7, which are 0 to HTTP11Required.
 type codeCounters [goAwaysReceived + 1][HTTP11Required + 1]atomic.Int64
 
-// An owner is what a connection reports to. A nil one wants nothing.
+// An owner is what a connection reports to. A nil *owner receives no reports.
 type owner struct {
-	news func() // see Conn.owner; nil: nothing is waited for
+	news func() // see Conn.owner; nil: not called
 	book *book  // nil: nothing is counted
 }
 
+// counts reports whether o counts.
 func (o *owner) counts() bool { return o != nil && o.book != nil }
 
-// count counts a frame that carries code. It is called with the connection's lock.
+// count counts a frame that carries code. The caller holds the connection's lock.
 func (o *owner) count(what codeCount, code ErrCode) {
 	if !o.counts() {
 		return
@@ -90,6 +96,7 @@ func (o *owner) count(what codeCount, code ErrCode) {
 	counters[what][code].Add(1)
 }
 
+// countPingTimeout counts a connection that ended because of a PING without acknowledgment.
 func (o *owner) countPingTimeout() {
 	if o.counts() {
 		o.book.pingTimeouts.Add(1)
@@ -109,11 +116,12 @@ func (o *owner) opened(c *Conn) {
 		b.conns = make(map[*Conn]struct{})
 	}
 	b.conns[c] = struct{}{}
-	c.toldOpen = b.tell(ConnEvent{Kind: ConnOpened, Conn: c}, false) // before Conns has it
+	c.toldOpen = b.tell(ConnEvent{Kind: ConnOpened, Conn: c}, false) // before Conns lists it
 	b.mu.Unlock()
 }
 
-// draining is called with c's lock, when c takes no more requests and has streams.
+// draining is called when c takes no more requests but still has streams. The caller holds c's
+// lock.
 func (o *owner) draining(c *Conn, why ConnReason) {
 	if !c.toldOpen {
 		return
@@ -125,7 +133,7 @@ func (o *owner) draining(c *Conn, why ConnReason) {
 	o.book.tell(e, true)
 }
 
-// ended is called when c's socket is closed.
+// ended is called after c's socket was closed.
 func (o *owner) ended(c *Conn) {
 	if !o.counts() {
 		return
@@ -147,7 +155,7 @@ func (o *owner) ended(c *Conn) {
 	b.t.books.release(b)
 }
 
-// open returns the book of a host, with a reference that release gives back.
+// open returns the book of a host, with a reference that the caller must release.
 func (bs *books) open(t *Transport, key hostKey, proxy *url.URL) *book {
 	name := hostName{origin: key.scheme + "://" + key.authority()}
 	if proxy != nil { // without its user and password
@@ -167,13 +175,14 @@ func (bs *books) open(t *Transport, key hostKey, proxy *url.URL) *book {
 	return b
 }
 
-// hold adds a reference to a book that has one.
+// hold adds a reference to a book that has at least one.
 func (bs *books) hold(b *book) {
 	bs.mu.Lock()
 	bs.holdLocked(b)
 	bs.mu.Unlock()
 }
 
+// holdLocked adds a reference to b, which need not have one. The caller holds bs.mu.
 func (bs *books) holdLocked(b *book) {
 	if b.refs++; b.kept != nil {
 		bs.forgotten.Remove(b.kept)
@@ -181,8 +190,8 @@ func (bs *books) holdLocked(b *book) {
 	}
 }
 
-// release gives a reference back. The book that was forgotten longest ago is dropped if they are too
-// many.
+// release removes a reference. If too many books have none, it drops the book that lost its last
+// one first.
 func (bs *books) release(b *book) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -199,14 +208,15 @@ func (bs *books) release(b *book) {
 	bs.past.add(&figures)
 }
 
-// countedDial is dialOrAbandon, counted.
+// countedDial is dialOrAbandon with counting.
 func (h *host) countedDial(ctx context.Context, at *endpoint) (*Conn, error) {
 	b := h.owner.book
 	b.dials.Add(1)
 	b.dialing.Add(1)
 	c, err := h.dialOrAbandon(ctx, at)
 	b.dialing.Add(-1)
-	if err == nil || ctx.Err() != nil { // else it is the host's doing
+	// If ctx has ended, the host is not the cause.
+	if err == nil || ctx.Err() != nil {
 		return c, err
 	}
 	var other *NotHTTP2Error
@@ -225,7 +235,8 @@ func (h *host) countedDial(ctx context.Context, at *endpoint) (*Conn, error) {
 	return c, err
 }
 
-// isHandshakeError reports whether a connection could be made, and its TLS failed or was too weak.
+// isHandshakeError reports whether there was a transport connection, and its TLS handshake failed
+// or was too weak.
 func isHandshakeError(err error) bool {
 	if ce, ok := err.(*ConnError); ok {
 		return ce.Code == InadequateSecurity
@@ -234,7 +245,7 @@ func isHandshakeError(err error) bool {
 	return ok && de.inTLS
 }
 
-// httpDialError is what RoundTrip returns for err.
+// httpDialError returns err in the form in which RoundTrip returns it.
 func httpDialError(err error) error {
 	if de, ok := err.(*DialError); ok {
 		return de.forHTTP()
@@ -242,7 +253,7 @@ func httpDialError(err error) error {
 	return err
 }
 
-// countRetry counts that a request is sent again because of err.
+// countRetry counts a request that is sent again because of err.
 func (b *book) countRetry(err error) {
 	var s *StreamError
 	var ce *ConnError

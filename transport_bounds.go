@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// How a Transport bounds the connections of all its hosts together.
+// This file limits the connections of a Transport to all hosts together.
 
 const (
 	defaultMaxIdle = 100
 
-	yieldAfter = 100 * time.Millisecond // that a host has waited, until a busy one gives up a connection
+	yieldAfter = 100 * time.Millisecond // how long a host waits until a busy host gives up a connection
 )
 
-// A connBound counts the connections of all hosts: those that take requests, and those that are
-// being made. A host that needs one more than Transport.MaxConns waits in line for it. Its lock may
-// be taken under a host's, and no other lock is taken under it.
+// A connBound counts the connections of all hosts: those that take requests and those that are
+// being made. A host that needs a connection beyond Transport.MaxConns waits in line. A connBound's
+// lock may be taken while a host's is held. No other lock is taken while it is held.
 type connBound struct {
 	mu    sync.Mutex // guards everything below, and host.queued and host.granted
-	used  int        // granted ones included
-	queue []*host    // in the order in which they came
+	used  int        // granted connections included
+	queue []*host    // in order of arrival
 	timer *time.Timer
 
-	crowded atomic.Bool // connections tell when they become idle
+	crowded atomic.Bool // connections report when they become idle
 }
 
-// takeLocked takes one connection for h, within MaxConns. Where there is none, h waits in line, and
-// serveLocked is called when its turn has come.
+// takeLocked takes one of MaxConns connections for h, and reports whether it could. If there is
+// none, h waits in line; serveLocked is called when its turn comes.
 func (h *host) takeLocked() bool {
 	b, most := &h.t.bound, h.t.MaxConns
 	if most <= 0 {
@@ -47,12 +47,12 @@ func (h *host) takeLocked() bool {
 		h.queued = true
 		b.queue = append(b.queue, h)
 		b.crowded.Store(true)
-		go h.t.makeRoom() // it takes the locks of other hosts
+		go h.t.makeRoom() // in a goroutine, because it takes the locks of other hosts
 	}
 	return false
 }
 
-// tryTake takes one connection if nothing waits for it.
+// tryTake takes one connection if there is one and no host waits for it. It reports whether it did.
 func (t *Transport) tryTake() bool {
 	b := &t.bound
 	if t.MaxConns <= 0 {
@@ -67,7 +67,7 @@ func (t *Transport) tryTake() bool {
 	return true
 }
 
-// giveBack gives back what takeLocked or tryTake took: to the host that is first in line.
+// giveBack returns a connection that takeLocked or tryTake took. The first host in line gets it.
 func (t *Transport) giveBack() {
 	b := &t.bound
 	if t.MaxConns <= 0 {
@@ -87,7 +87,7 @@ func (t *Transport) giveBack() {
 	go next.useGranted()
 }
 
-// useGranted makes the connection that h waited for, or passes it on if h needs it no more.
+// useGranted makes the connection that h waited for. If h no longer needs it, it gives it back.
 func (h *host) useGranted() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,7 +109,8 @@ func (b *connBound) inLine() int {
 }
 
 // makeRoom closes the connections that have been idle longest, one for each host in line. If there
-// are not enough, it looks again when a connection becomes idle, and makes one idle after a while.
+// are too few, it is called again when a connection becomes idle, and after yieldAfter yieldOne
+// keeps requests from a busy one.
 func (t *Transport) makeRoom() {
 	missing := t.bound.inLine()
 	if missing == 0 {
@@ -126,9 +127,10 @@ func (t *Transport) makeRoom() {
 	}
 }
 
-// yieldOne keeps new requests from one connection, so that it becomes idle and makes room for a
-// host in line: hosts with traffic must not keep it from the others. It is the one with the fewest
-// requests. If they take longer, it serves its host again, and another one is tried.
+// yieldOne keeps new requests from the connection with the fewest requests, so that it becomes idle
+// and makes room for a host in line. Otherwise the hosts with traffic could keep all connections.
+// If the connection has not become idle after yieldTime, it serves its host again, and another
+// connection is chosen.
 func (t *Transport) yieldOne() {
 	b := &t.bound
 	b.mu.Lock()
@@ -152,17 +154,17 @@ func (t *Transport) yieldOne() {
 		owner.mu.Lock()
 		best.yieldedAt = now
 		owner.mu.Unlock()
-		time.AfterFunc(yieldTime, owner.news) // its requests need not wait any longer
+		time.AfterFunc(yieldTime, owner.news) // requests of its host can use it again
 	}
-	t.makeRoom() // it may be idle already; and sets the timer again
+	t.makeRoom() // best may be idle already; this also sets the timer again
 }
 
 const (
-	yieldTime  = time.Second // for which a connection gets no new requests
-	yieldAgain = 5 * time.Second
+	yieldTime  = time.Second     // for which a connection gets no new requests
+	yieldAgain = 5 * time.Second // until the same connection may be chosen again
 )
 
-// yields reports whether c gets no new requests for a while.
+// yields reports whether c gets no new requests at present.
 func (c *pooledConn) yields() bool {
 	return !c.yieldedAt.IsZero() && time.Since(c.yieldedAt) < yieldTime
 }
@@ -175,8 +177,8 @@ func (t *Transport) allConns() (all []*pooledConn) {
 	return all
 }
 
-// maxIdle returns how many connections without a stream may be kept, to a host and in all; -1: any
-// number.
+// maxIdle returns how many connections without a stream may be kept for one host, and in all. -1
+// means any number.
 func (t *Transport) maxIdle() (perHost, total int) {
 	if t.net != nil {
 		perHost, total = t.net.maxIdle()
@@ -189,7 +191,7 @@ func (t *Transport) maxIdle() (perHost, total int) {
 	return perHost, total
 }
 
-// isInLine reports whether h waits for a connection within MaxConns.
+// isInLine reports whether h waits for one of MaxConns connections.
 func (h *host) isInLine() bool {
 	b := &h.t.bound
 	b.mu.Lock()
@@ -197,7 +199,7 @@ func (h *host) isInLine() bool {
 	return h.queued
 }
 
-// leaveLine ends the wait of a host whose requests need no connection any more.
+// leaveLine removes h, whose requests no longer need a connection, from the line.
 func (h *host) leaveLine() {
 	b := &h.t.bound
 	if h.t.MaxConns <= 0 {
@@ -211,7 +213,7 @@ func (h *host) leaveLine() {
 	}
 }
 
-// watchIdle makes c tell its owner when it becomes idle, in as far as there is a bound on that.
+// watchIdle makes c report when it becomes idle, if there is a limit on idle connections.
 func (t *Transport) watchIdle(c *Conn) {
 	tells := &t.bound.crowded
 	if perHost, _ := t.maxIdle(); perHost >= 0 {
@@ -222,13 +224,15 @@ func (t *Transport) watchIdle(c *Conn) {
 	c.mu.Unlock()
 }
 
+// always is a flag that is always true.
 var always = func() *atomic.Bool {
 	b := new(atomic.Bool)
 	b.Store(true)
 	return b
 }()
 
-// countLocked counts a connection that h has got, or lost.
+// countLocked adds n to the number of open connections. n is 1 for a new connection and -1 for one
+// that was removed.
 func (h *host) countLocked(n int64) {
 	t := h.t
 	open := t.open.Add(n)
@@ -243,8 +247,8 @@ func (h *host) countLocked(n int64) {
 	}
 }
 
-// closeSurplus closes the connections without a stream that are too many, for the host or in all,
-// or that other hosts wait for.
+// closeSurplus closes connections without a stream: those beyond the limit for the host or for all
+// hosts, and those that other hosts wait for.
 func (h *host) closeSurplus() {
 	t := h.t
 	perHost, total := t.maxIdle()
@@ -261,17 +265,18 @@ func (h *host) closeSurplus() {
 	}
 }
 
-// A surplusWatch closes idle connections beyond Transport.MaxIdleConns. To look at all connections
-// takes long where there are many, so it is done once in surplusEvery.
+// A surplusWatch closes idle connections beyond Transport.MaxIdleConns. It has to examine all
+// connections, which is slow if there are many. So it does that at most once in surplusEvery.
 type surplusWatch struct {
 	mu    sync.Mutex
-	timer *time.Timer // nil: it was not done within surplusEvery
-	again bool
+	timer *time.Timer // nil: the last look was at least surplusEvery ago
+	again bool        // look was called since then
 }
 
+// surplusEvery is the shortest time between two looks at all connections.
 const surplusEvery = 10 * time.Millisecond
 
-// look looks at all connections now, or when surplusEvery is over.
+// look examines all connections now, or when surplusEvery is over.
 func (w *surplusWatch) look(t *Transport) {
 	w.mu.Lock()
 	if w.timer != nil {
@@ -294,8 +299,9 @@ func (w *surplusWatch) look(t *Transport) {
 	closeIdlest(t.allConns(), func(idle int) int { return idle - total })
 }
 
-// closeIdlest closes connections that have no stream, those first that have had none for longest.
-// number tells how many, of as many as there are. It returns how many it closed.
+// closeIdlest closes connections that have no stream, beginning with those that have had none for
+// the longest time. number returns how many to close, given how many are idle. closeIdlest returns
+// how many it closed.
 func closeIdlest(conns []*pooledConn, number func(idle int) int) int {
 	type idleConn struct {
 		*pooledConn

@@ -7,17 +7,19 @@ import (
 	"sync"
 )
 
-// A clientConn is a connection of http.Transport.NewClientConn: http.ClientConn calls its methods.
+// A clientConn is a connection that http.Transport.NewClientConn made. http.ClientConn calls its
+// methods.
 type clientConn struct {
 	conn *Conn
-	pool *Transport // for what a request needs, and no more: the connection is not of the pool
+	// pool provides what a request needs. The connection does not belong to the pool.
+	pool *Transport
 
 	mu       sync.Mutex
-	reserved int // slots that Reserve has taken, and no request has used
+	reserved int // slots that Reserve has taken and that no request has used
 }
 
-// newClientConn speaks HTTP/2 over nc. stateHook is called when a request ends, when the limit of
-// streams changes, and when the connection takes no more requests.
+// newClientConn uses HTTP/2 on nc. stateHook is called when a request ends, when the limit of
+// streams changes, and when the connection stops taking requests.
 func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTripper, error) {
 	pool, err := c.transport()
 	if err != nil {
@@ -34,10 +36,10 @@ func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTri
 	return &clientConn{conn: conn, pool: pool}, nil
 }
 
-// RoundTrip uses a slot that is reserved, or waits for one.
+// RoundTrip sends req in a reserved slot. If none is reserved, it waits for a slot.
 func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	made := false
-	defer func() { // WithRequest's function may panic
+	defer func() { // the function of WithRequest may panic
 		if !made {
 			c.Release()
 		}
@@ -54,7 +56,7 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	x.headerTimeout = c.pool.ResponseHeaderTimeout
 	x.last = x.last || !c.pool.keepsAlive()
 	resp, err := x.on(c.conn, how)
-	if err == errNoSlot { // the peer has taken the reserved one back
+	if err == errNoSlot { // the peer lowered its limit, so the reserved slot is gone
 		resp, err = x.on(c.conn, inTurn)
 	}
 	if err != nil {
@@ -63,6 +65,7 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// takeReserved takes a reserved slot, and reports whether there was one.
 func (c *clientConn) takeReserved() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,17 +87,17 @@ func (c *clientConn) Reserve() error {
 	return nil
 }
 
-// Release gives back a slot that Reserve has taken.
+// Release returns a slot that Reserve has taken.
 func (c *clientConn) Release() {
 	if c.takeReserved() {
 		c.conn.release()
 	}
 }
 
-// Available returns how many requests would not wait.
+// Available returns how many requests could be sent without waiting.
 func (c *clientConn) Available() int { return c.conn.Available() }
 
-// InFlight returns how many requests are in progress, or have a slot reserved.
+// InFlight returns how many requests are in progress or have a reserved slot.
 func (c *clientConn) InFlight() int {
 	if used, _ := c.conn.load(); c.conn.Err() == nil {
 		return used
@@ -102,11 +105,11 @@ func (c *clientConn) InFlight() int {
 	return 0
 }
 
-// Err returns why the connection takes no more requests.
+// Err returns why the connection takes no more requests, or nil.
 func (c *clientConn) Err() error {
 	_, err := c.conn.load()
 	return err
 }
 
-// Close ends the connection, and the requests on it.
+// Close ends the connection and the requests on it.
 func (c *clientConn) Close() error { return c.conn.Close() }

@@ -13,38 +13,42 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// How a Transport sends requests on connections that were made for other hosts; see
-// Transport.Coalesce.
+// This file has the rules by which a Transport sends requests on connections that were made for
+// other hosts; see Transport.Coalesce.
 
 const (
-	addressMemory  = time.Minute      // of the addresses of a host
-	lookupPatience = time.Second      // until a request does not wait for its host's addresses any more
-	lookupTimeout  = 10 * time.Second // of the lookup, which serves later requests
+	addressMemory  = time.Minute // how long the addresses of a host are used
+	lookupPatience = time.Second // how long a request waits for the addresses of its host
+	// lookupTimeout limits the lookup itself, which also serves later requests.
+	lookupTimeout = 10 * time.Second
 )
 
 var (
-	// errNotShared: no connection of another host serves the request, and nothing has become of it.
+	// errNotShared means that no connection of another host serves the request. It has to be sent
+	// on a connection of its own host.
 	errNotShared = errors.New("hyper: no connection to share")
 
-	// errMisdirected is the end of a try with a 421 response. The body is ready for another one.
+	// errMisdirected is the error of an attempt that got a 421 response. The body is ready for
+	// another attempt.
 	errMisdirected = errors.New("hyper: 421 (Misdirected Request)")
 )
 
-// A sharing is what a host knows of other hosts' connections. The host's lock guards it.
+// A sharing is what a host knows of the connections of other hosts. It is guarded by the host's
+// lock.
 type sharing struct {
-	last   lender        // which served the last request; the zero value: none
-	addrs  []netip.Addr  // of the host; none where the lookup failed
-	until  time.Time     // when last and addrs have to be found again
-	lookup chan struct{} // closed at the end of the lookup in progress; nil: there is none
+	last   lender        // served the last request; zero: none did
+	addrs  []netip.Addr  // of the host; nil if the lookup failed
+	until  time.Time     // when last and addrs expire
+	lookup chan struct{} // closed when the lookup in progress ends; nil: no lookup
 }
 
-// A lender is a connection, and the host that it was made for.
+// A lender is a connection with the host that it was made for.
 type lender struct {
 	c  *pooledConn
 	of *host
 }
 
-// remembered is for how much longer s is to be remembered when the host has no connections.
+// remembered returns for how much longer s has to be remembered if the host has no connections.
 func (s *sharing) remembered() time.Duration {
 	if s == nil {
 		return 0
@@ -52,7 +56,7 @@ func (s *sharing) remembered() time.Duration {
 	return time.Until(s.until)
 }
 
-// roundTripOnAny is roundTrip, on another host's connection where that can be.
+// roundTripOnAny is roundTrip, but it uses a connection of another host if possible.
 func (h *host) roundTripOnAny(x *exchange) (*http.Response, error) {
 	if h.mayShare(x) {
 		if resp, err := h.roundTripShared(x); err != errNotShared {
@@ -62,8 +66,8 @@ func (h *host) roundTripOnAny(x *exchange) (*http.Response, error) {
 	return h.roundTrip(x)
 }
 
-// roundTripShared sends x on a connection that was made for another host. With errNotShared the
-// request has to be sent on one of h's own; else it leaves the host.
+// roundTripShared sends x on a connection that was made for another host. If it returns
+// errNotShared, the request has to be sent on a connection of h. Otherwise it has left the host.
 func (h *host) roundTripShared(x *exchange) (_ *http.Response, failure error) {
 	l := h.findLender(x)
 	if l.c == nil {
@@ -111,16 +115,16 @@ func (h *host) mayShare(x *exchange) bool {
 		config.VerifyPeerCertificate == nil && config.GetClientCertificate == nil && len(config.Certificates) == 0
 }
 
-// isAskedBy reports whether req, as it is sent, is for the host and opens no tunnel: a function of
-// WithRequest may have changed that.
+// isAskedBy reports whether req, in the form in which it is sent, is for the host and opens no
+// tunnel. The function of WithRequest may have changed that.
 func (h *host) isAskedBy(req *Request) bool {
 	to := target{scheme: h.key.scheme}
 	to.host, to.port = syntax.SplitAuthority(syntax.Lower(req.pseudo(pseudoAuthority, req.Authority)), to.scheme)
 	return to.origin() == h.key.origin() && req.pseudo(pseudoMethod, req.Method) != http.MethodConnect
 }
 
-// findLender returns a connection of another host on which x can be sent without waiting, if the
-// host has none of its own.
+// findLender returns a connection of another host on which x can be sent without waiting, or the
+// zero lender. It returns the zero lender if h has a connection of its own.
 func (h *host) findLender(x *exchange) lender {
 	last, own := h.lastLender()
 	switch {
@@ -145,8 +149,8 @@ func (h *host) findLender(x *exchange) lender {
 	return lender{}
 }
 
-// lastLender returns the connection that served the last request. It also reports whether the host
-// has connections of its own, or is about to, or does not speak HTTP/2.
+// lastLender returns the connection that served the last request. own reports whether h has
+// connections, is about to have one, or does not speak HTTP/2.
 func (h *host) lastLender() (last lender, own bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -164,6 +168,7 @@ func (h *host) lastLender() (last lender, own bool) {
 	return s.last, false
 }
 
+// sharingLocked returns h.sharing. It makes it if it is nil.
 func (h *host) sharingLocked() *sharing {
 	if h.sharing == nil {
 		h.sharing = &sharing{}
@@ -171,7 +176,7 @@ func (h *host) sharingLocked() *sharing {
 	return h.sharing
 }
 
-// lendersTo returns the connections of other hosts whose certificates cover h, and which take one
+// lendersTo returns the connections of other hosts whose certificates cover h and that can take one
 // more request.
 func (t *Transport) lendersTo(h *host) (list []lender) {
 	for _, of := range t.allHosts() {
@@ -187,13 +192,14 @@ func (t *Transport) lendersTo(h *host) (list []lender) {
 	return list
 }
 
-// lendsTo reports whether the connection takes a request for h at once, as far as its own host can
-// spare it, and its peer has not said that it does not serve h on it.
+// lendsTo reports whether the connection can take a request for h at once. Its own host must be
+// able to spare it, and its peer must not have said that it does not serve h on it.
 func (l lender) lendsTo(h *host) bool {
 	return l.of.spares(l.c) && l.c.hasFreeSlotFor(h.key.origin())
 }
 
-// spares reports whether c is in use, and neither in short supply nor about to be replaced.
+// spares reports whether c belongs to h, and h has enough capacity to let another host use c. A
+// connection that is about to be replaced is not spared.
 func (h *host) spares(c *pooledConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -201,7 +207,8 @@ func (h *host) spares(c *pooledConn) bool {
 		!c.suspected.Load() && (c.retireAt.IsZero() || time.Now().Before(c.retireAt))
 }
 
-// remoteIP returns the address of c's peer; the zero Addr where that is not an IP address.
+// remoteIP returns the IP address of c's peer, or the zero Addr if its address is not an IP
+// address.
 func (c *Conn) remoteIP() netip.Addr {
 	if c.remote == nil || *c.remote == nil {
 		return netip.Addr{}
@@ -213,7 +220,7 @@ func (c *Conn) remoteIP() netip.Addr {
 	return at.Addr().Unmap().WithZone("")
 }
 
-// addresses returns the addresses of the host. It waits for a lookup, but not for long.
+// addresses returns the addresses of the host. It waits for a lookup, at most for lookupPatience.
 func (h *host) addresses(x *exchange) []netip.Addr {
 	if ip, err := netip.ParseAddr(h.key.host); err == nil {
 		return []netip.Addr{ip.Unmap()}
@@ -241,13 +248,13 @@ func (h *host) addresses(x *exchange) []netip.Addr {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !time.Now().Before(s.until) { // those of an earlier lookup are too old
+	if !time.Now().Before(s.until) { // the addresses of an earlier lookup have expired
 		return nil
 	}
 	return s.addrs
 }
 
-// lookUp finds the addresses of the host. It runs on a goroutine of its own, for at most
+// lookUp looks up the addresses of the host. It runs in its own goroutine, for at most
 // lookupTimeout.
 func (h *host) lookUp(s *sharing) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
@@ -263,8 +270,8 @@ func (h *host) lookUp(s *sharing) {
 	s.lookup = nil
 }
 
-// lookUpIPs asks Transport.Resolve, or the default resolver, for the addresses of the host. It
-// returns none where that fails.
+// lookUpIPs gets the addresses of the host from Transport.Resolve or the default resolver. It
+// returns none if the lookup fails.
 func (h *host) lookUpIPs(ctx context.Context) (addrs []netip.Addr) {
 	if h.t.Resolve == nil {
 		addrs, _ = net.DefaultResolver.LookupNetIP(ctx, "ip", h.key.host)
@@ -279,13 +286,13 @@ func (h *host) lookUpIPs(ctx context.Context) (addrs []netip.Addr) {
 	return addrs
 }
 
-// misdirected reports whether the response to x is 421, and x can be sent again: then the try is
-// over, and the body is as it was.
+// misdirected reports whether the response to x is 421 and x can be sent again. If so, it ends the
+// attempt, and the body is ready for the next one.
 func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 	if resp.Status != http.StatusMisdirectedRequest {
 		return false
 	}
-	err := errNotReturned // GetBody is the user's, and may panic
+	err := errNotReturned // GetBody is the user's function and may panic
 	defer func() {
 		if err == nil || err == errNotReturned {
 			s.abort(errMisdirected)
@@ -296,8 +303,8 @@ func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 	return err == nil
 }
 
-// rewindAnswered is rewind for a try that has a response: where the body cannot be had again, it
-// leaves the try as it is.
+// rewindAnswered is rewind for an attempt that has a response. If the body cannot be sent again,
+// the attempt keeps it.
 func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) error {
 	if b == nil || b.takeBackUnread() {
 		return nil
@@ -313,7 +320,8 @@ func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) erro
 	return nil
 }
 
-// takeBackUnread is takeBack for a body that nothing was asked of; it leaves any other as it is.
+// takeBackUnread is takeBack for a body that was not read from. It leaves any other body with its
+// attempt.
 func (b *requestBody) takeBackUnread() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -324,12 +332,12 @@ func (b *requestBody) takeBackUnread() bool {
 	return true
 }
 
-// replace makes in the body of the next try.
+// replace makes in the body of the next attempt.
 func (b *requestBody) replace(in io.ReadCloser) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.closed {
-		go b.in.Close() // a Read may be in progress, and block it
+		go b.in.Close() // in a goroutine, because a Read in progress may block it
 	}
 	b.tries++
 	b.in, b.read, b.closed = in, false, false

@@ -7,11 +7,11 @@ import (
 	"net/url"
 )
 
-// keepsAlive reports whether a connection may serve a second request.
+// keepsAlive reports whether a connection may serve more than one request.
 func (t *Transport) keepsAlive() bool { return !t.DisableKeepAlives }
 
-// connectHeader returns the fields of a CONNECT for addr. The credentials of the proxy's URL are
-// sent to the proxy and to no other host.
+// connectHeader returns the fields of a CONNECT for addr. The credentials in the proxy's URL are
+// sent to that proxy only.
 func (t *Transport) connectHeader(ctx context.Context, u *url.URL, addr string) (http.Header, error) {
 	header := t.toProxy
 	if t.GetProxyConnectHeader != nil {
@@ -23,14 +23,15 @@ func (t *Transport) connectHeader(ctx context.Context, u *url.URL, addr string) 
 	if header = header.Clone(); header == nil {
 		header = make(http.Header)
 	}
-	// With net/http, what the URL says has priority.
+	// In net/http, the credentials in the URL have priority.
 	if u.User != nil && (t.net != nil || header["Proxy-Authorization"] == nil) {
 		header.Set("Proxy-Authorization", basicAuth(u.User))
 	}
 	return header, nil
 }
 
-// judgeConnect returns what the response to a CONNECT means: nil is a tunnel.
+// judgeConnect returns the error that the response to a CONNECT means. nil means that there is a
+// tunnel.
 func (t *Transport) judgeConnect(
 	ctx context.Context, u *url.URL, req *http.Request, resp *http.Response,
 ) error {
@@ -41,7 +42,7 @@ func (t *Transport) judgeConnect(
 	}
 	refusal := ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
 	switch {
-	case t.net != nil && resp.StatusCode != 200: // net/http takes no other status
+	case t.net != nil && resp.StatusCode != 200: // net/http accepts only 200
 		return &connectRefusedError{refusal}
 	case resp.StatusCode/100 != 2:
 		return &refusal
@@ -49,21 +50,23 @@ func (t *Transport) judgeConnect(
 	return nil
 }
 
-// A proxyHookError is what GetProxyConnectHeader or OnProxyConnectResponse returned: the request
-// fails with that very error.
+// A proxyHookError wraps an error that GetProxyConnectHeader or OnProxyConnectResponse returned.
+// The request fails with the wrapped error.
 type proxyHookError struct{ error }
 
+// hookError returns err as a proxyHookError.
 func hookError(err error) error { return &proxyHookError{err} }
 
+// Unwrap returns the error of the hook.
 func (e *proxyHookError) Unwrap() error { return e.error }
 
-// connectRequest is a CONNECT for addr, as hooks see it.
+// connectRequest returns a CONNECT for addr in the form that is passed to hooks.
 func connectRequest(addr string, header http.Header) *http.Request {
 	return &http.Request{Method: "CONNECT", URL: &url.URL{Opaque: addr}, Host: addr, Header: header}
 }
 
-// connectOver sends req, a CONNECT, on c, where a slot is reserved for it. The stream of a tunnel is
-// not the hook's to read.
+// connectOver sends req, a CONNECT, on c, on which a slot is reserved for it. If the proxy opens a
+// tunnel, the hook gets a response without a body, because the stream belongs to the tunnel.
 func (t *Transport) connectOver(
 	ctx context.Context, c *Conn, u *url.URL, req *http.Request,
 ) (net.Conn, error) {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// dialsTLS reports whether connections to h are DialTLSContext's to make. As net/http documents it,
-// that is not used where there is a proxy: neither through it nor to it.
+// dialsTLS reports whether DialTLSContext makes the connections to h. As documented in net/http, it
+// is not used if there is a proxy: neither for connections through it nor for those to it.
 func (h *host) dialsTLS() bool {
 	return h.t.DialTLSContext != nil && h.key.scheme == "https" && h.key.proxy == ""
 }
@@ -36,8 +36,8 @@ func (h *host) dialTLS(ctx context.Context, cfg *Config, at *endpoint) (*Conn, e
 	return newConnTLS(ctx, nc, &given, &h.owner)
 }
 
-// newConnTLS is newConn for a connection on which the caller says TLS is spoken. One that cannot
-// tell what was negotiated is for HTTP/1.1, as with net/http.
+// newConnTLS is newConn for a connection that uses TLS according to the caller. As with net/http, a
+// connection that does not tell which protocol was negotiated is for HTTP/1.1.
 func newConnTLS(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, error) {
 	if tlsOf(nc) == nil && !cfg.AssumeHTTP2 {
 		return nil, &NotHTTP2Error{Conn: nc, host: cfg.Authority}
@@ -50,8 +50,9 @@ func (t *Transport) userTLS(ctx context.Context, addr string) (net.Conn, error) 
 	return dialOf(t.DialTLSContext, nil, "Transport.DialTLSContext")(ctx, "tcp", addr)
 }
 
-// dialOf returns the dialer that net/http would use of its two, or nil. One that returns neither a
-// connection nor an error gets an error that has name.
+// dialOf returns the one of two dial functions that net/http would use, or nil if both are nil. If
+// the function returns neither a connection nor an error, the result is an error that contains
+// name.
 func dialOf(withContext dialFunc, without func(network, addr string) (net.Conn, error), name string) dialFunc {
 	if withContext == nil && without == nil {
 		return nil
@@ -69,16 +70,17 @@ func dialOf(withContext dialFunc, without func(network, addr string) (net.Conn, 
 	}
 }
 
-// A viaProxy in a context says that its request goes through a proxy: the fallback's DialTLSContext
-// is called with the address of a proxy, too.
+// A viaProxy is the context key that marks a request that goes through a proxy. The fallback needs
+// the mark because its DialTLSContext is also called with the address of a proxy.
 type viaProxy struct{}
 
-// markProxied returns req with viaProxy in its context where the fallback needs to know.
+// markProxied returns req with viaProxy in its context if req goes through a proxy and the fallback
+// needs to know that.
 func (t *Transport) markProxied(req *http.Request) *http.Request {
 	if t.DialTLSContext == nil || t.Fallback != nil || req.URL == nil {
 		return req
 	}
-	if proxy, err := t.proxyFor(req); proxy == nil || err != nil { // an error is the fallback's to return
+	if proxy, err := t.proxyFor(req); proxy == nil || err != nil { // the fallback returns the error
 		return req
 	}
 	return req.WithContext(context.WithValue(req.Context(), viaProxy{}, true))
@@ -105,8 +107,8 @@ func (t *Transport) fallbackDialTLS(ctx context.Context, network, addr string) (
 	return tc, t.shakeHands(ctx, tc, addr)
 }
 
-// fallbackTLS makes a connection for HTTP/1.1 with DialTLSContext, which cannot be told to offer
-// that alone.
+// fallbackTLS makes a connection for HTTP/1.1 with DialTLSContext. That function cannot be told to
+// offer HTTP/1.1 only, so fallbackTLS fails if h2 was negotiated.
 func (t *Transport) fallbackTLS(ctx context.Context, addr string) (net.Conn, error) {
 	nc, err := t.userTLS(ctx, addr)
 	if err != nil {
@@ -122,8 +124,8 @@ func (t *Transport) fallbackTLS(ctx context.Context, addr string) (net.Conn, err
 	return nc, nil
 }
 
-// shakeHands runs the handshake of a connection for HTTP/1.1, which net/http traces. On an error nc
-// is closed.
+// shakeHands runs the TLS handshake of a connection for HTTP/1.1. net/http calls the trace hooks
+// for it. If shakeHands fails, it closes nc.
 func (t *Transport) shakeHands(ctx context.Context, nc net.Conn, addr string) error {
 	if t.net != nil {
 		return t.net.shakeHands(ctx, nc)
@@ -143,12 +145,12 @@ func (t *Transport) shakeHands(ctx context.Context, nc net.Conn, addr string) er
 	return tlsFailed(ctx, addr, nc, err, timeout).forHTTP()
 }
 
-// errHTTP2Only: a connection that was made for HTTP/1.1 has negotiated HTTP/2.
+// errHTTP2Only means that a connection that was made for HTTP/1.1 has negotiated HTTP/2.
 var errHTTP2Only error = unsentError{errors.New("hyper: DialTLSContext returned a connection " +
 	"that negotiated h2 for a request that needs HTTP/1.1")}
 
 // tryHTTP1 is overHTTP1 for a request of the pool. If the fallback's own connection negotiates
-// HTTP/2, then some servers of the host speak that: the request goes back to the pool.
+// HTTP/2, some servers of the host speak HTTP/2, so the request is sent through the pool again.
 func (t *Transport) tryHTTP1(x *exchange) (*http.Response, error) {
 	req := x.again()
 	if t.DialTLSContext == nil || t.Fallback != nil || x.turnedBack >= maxTries {
@@ -189,16 +191,17 @@ func (t *Transport) backToHTTP2(x *exchange) (*http.Response, error) {
 	return resp, nil
 }
 
-// A keptBody is the body of a request that may be sent by another way if it was not read. Until
-// release, Close has no effect on a body that was not read.
+// A keptBody is the body of a request that may be sent in another way if the body was not read.
+// Until release is called, Close has no effect on a body that was not read.
 type keptBody struct {
-	io.ReadCloser // nil: there is none
+	io.ReadCloser // nil: no body
 
 	mu       sync.Mutex
-	used     bool // it was read, or released
+	used     bool // Read or release was called
 	unclosed bool // Close was called before that
 }
 
+// Read reads from the body. From then on, Close closes it.
 func (b *keptBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	b.used = true
@@ -206,6 +209,7 @@ func (b *keptBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
+// Close closes the body if it was read or released. Otherwise it records the call for release.
 func (b *keptBody) Close() error {
 	b.mu.Lock()
 	used := b.used
@@ -217,7 +221,7 @@ func (b *keptBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// release makes up for a Close that had no effect.
+// release closes the body if an earlier Close had no effect. Later calls of Close close it.
 func (b *keptBody) release() {
 	b.mu.Lock()
 	b.used = true

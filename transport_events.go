@@ -6,30 +6,33 @@ import (
 	"time"
 )
 
-// A ConnEvent is a step in the life of a Transport's connection, for Transport.OnConn.
+// A ConnEvent is a step in the life of a connection of a Transport. It is passed to
+// Transport.OnConn.
 type ConnEvent struct {
 	Kind   ConnEventKind
 	Time   time.Time  // when it happened, which may be before the call
 	Host   string     // the origin that the connection is for, such as "https://example.com:8443"
 	Proxy  string     // the URL of the proxy, without user and password; empty: none
-	Conn   *Conn      // nil with ConnFailed
-	Reason ConnReason // why; 0 with ConnOpened
+	Conn   *Conn      // nil for ConnFailed
+	Reason ConnReason // why; 0 for ConnOpened
 
-	// Err is what Conn.Err returns, with ConnClosed; why there is no connection, with ConnFailed;
-	// the peer's GOAWAY as a *ConnError, with ConnDraining, nil if none has come.
+	// Err is the error of the event. For ConnClosed, it is the result of Conn.Err. For ConnFailed,
+	// it says why there is no connection. For ConnDraining, it is the peer's GOAWAY as a
+	// *ConnError, or nil if none was received.
 	Err error
 }
 
-// A ConnEventKind is what has happened to a connection.
+// A ConnEventKind says what happened to a connection.
 type ConnEventKind uint8
 
 const (
-	ConnOpened   ConnEventKind = iota + 1 // it is made; the peer's SETTINGS are still to come
-	ConnDraining                          // it takes no more requests, and has streams
+	ConnOpened   ConnEventKind = iota + 1 // it was made; the peer's SETTINGS have not arrived yet
+	ConnDraining                          // it takes no more requests, but still has streams
 	ConnClosed                            // it has ended, and its socket is closed
 	ConnFailed                            // it could not be made
 )
 
+// connEventKinds has the words that String returns.
 var connEventKinds = []string{
 	ConnOpened: "opened", ConnDraining: "draining", ConnClosed: "closed", ConnFailed: "failed",
 }
@@ -37,7 +40,7 @@ var connEventKinds = []string{
 // String returns a word: "opened", "draining", "closed" or "failed".
 func (k ConnEventKind) String() string { return word("ConnEventKind", connEventKinds, uint8(k)) }
 
-// A ConnReason is why a connection drains, was closed, or could not be made.
+// A ConnReason says why a connection drains, was closed, or could not be made.
 type ConnReason uint8
 
 const (
@@ -45,39 +48,41 @@ const (
 	ReasonGoAway ConnReason = iota + 1
 	// ReasonLost: the peer or the network closed the connection.
 	ReasonLost
-	// ReasonPingTimeout: the peer did not answer a PING in time.
+	// ReasonPingTimeout: the peer did not acknowledge a PING in time.
 	ReasonPingTimeout
-	// ReasonTimeout: the peer did not send or acknowledge SETTINGS in time, or did not read.
+	// ReasonTimeout: the peer did not send or acknowledge SETTINGS in time, or it stopped reading.
 	ReasonTimeout
-	// ReasonError: this side sent GOAWAY with an error. The peer broke a rule, or a window manager
-	// failed.
+	// ReasonError: this side sent GOAWAY with an error, because the peer violated the protocol or a
+	// window manager failed.
 	ReasonError
 	// ReasonClosed: Conn.Close or Conn.Shutdown was called.
 	ReasonClosed
 	// ReasonIdle: the connection had no streams for Transport.IdleConnTimeout.
 	ReasonIdle
-	// ReasonSurplus: MaxConns or MaxIdleConns, or MaxIdleConnsPerHost of an http.Transport, allows no
-	// more.
+	// ReasonSurplus: the connection was beyond MaxConns or MaxIdleConns, or beyond
+	// MaxIdleConnsPerHost of an http.Transport.
 	ReasonSurplus
 	// ReasonCloseIdle: CloseIdleConnections was called.
 	ReasonCloseIdle
-	// ReasonAge: the connection is as old as Transport.MaxConnAge.
+	// ReasonAge: the connection has reached Transport.MaxConnAge.
 	ReasonAge
-	// ReasonRequest: a request was to be the last, by Request.Close, "Connection: close", or
-	// http.Transport.DisableKeepAlives.
+	// ReasonRequest: a request was the last one of the connection because of Request.Close,
+	// "Connection: close", or http.Transport.DisableKeepAlives.
 	ReasonRequest
-	// ReasonRefused: the peer refused streams that were alone on the connection.
+	// ReasonRefused: the peer refused streams although they were alone on the connection.
 	ReasonRefused
 	// ReasonExhausted: the stream identifiers are used up.
 	ReasonExhausted
-	// ReasonResolve: Transport.Resolve does not return the address any more.
+	// ReasonResolve: Transport.Resolve no longer returns the address of the connection.
 	ReasonResolve
-	// ReasonDialFailed: there is no transport connection. Dialling failed, or the proxy refused.
+	// ReasonDialFailed: there is no transport connection, because dialing failed or the proxy
+	// refused the tunnel.
 	ReasonDialFailed
 	// ReasonHandshakeFailed: TLS failed, or is too weak for HTTP/2 (RFC 9113 §9.2).
 	ReasonHandshakeFailed
 )
 
+// connReasons has the words that String returns.
 var connReasons = []string{
 	ReasonGoAway:          "goaway",
 	ReasonLost:            "lost",
@@ -100,7 +105,7 @@ var connReasons = []string{
 // String returns a word for logs and labels, such as "goaway" or "ping_timeout".
 func (r ConnReason) String() string { return word("ConnReason", connReasons, uint8(r)) }
 
-// word returns the word for a value, as far as there is one.
+// word returns the word for value, or name with the number if there is no word.
 func word(name string, words []string, value uint8) string {
 	switch {
 	case int(value) >= len(words):
@@ -111,20 +116,22 @@ func word(name string, words []string, value uint8) string {
 	return words[value]
 }
 
-// maxEvents is how many events may wait for OnConn before new connections are not told of.
+// maxEvents is how many events may wait for OnConn. Beyond it, events for new connections are
+// dropped.
 const maxEvents = 1000
 
-// An eventQueue holds the events that OnConn has not been called for, in their order. Its lock is
-// the last to be taken.
+// An eventQueue holds the events that OnConn has not been called with, in their order. Its lock is
+// taken after all others.
 type eventQueue struct {
 	mu        sync.Mutex
 	waiting   []ConnEvent
-	delivered bool // by a goroutine that runs
+	delivered bool // a goroutine is delivering the events
 	lost      int64
 }
 
-// tell queues e for OnConn. Where too many wait it is lost, unless it must not be: what follows on an
-// event that was queued. It reports whether it was queued. It may be called with any lock.
+// tell queues e for OnConn, and reports whether it did. If too many events wait, e is dropped,
+// unless must is set. must is set for an event that follows one that was queued. The caller may
+// hold any lock.
 func (b *book) tell(e ConnEvent, must bool) bool {
 	t := b.t
 	if t.OnConn == nil {
@@ -146,8 +153,8 @@ func (b *book) tell(e ConnEvent, must bool) bool {
 	return true
 }
 
-// deliver calls OnConn for what is queued. It runs on a goroutine of its own, which ends with the
-// last event. A call that ends the goroutine does not end the delivery.
+// deliver calls OnConn for the queued events. It runs in its own goroutine, which ends after the
+// last event. If OnConn ends the goroutine, another one continues.
 func (t *Transport) deliver() {
 	over := false
 	defer func() {
@@ -165,7 +172,7 @@ func (t *Transport) deliver() {
 	}
 }
 
-// next takes the first event. If there is none, delivery is over.
+// next removes and returns the first event. If there is none, ok is false and the delivery ends.
 func (q *eventQueue) next() (e ConnEvent, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -178,6 +185,7 @@ func (q *eventQueue) next() (e ConnEvent, ok bool) {
 	return e, true
 }
 
+// lostEvents returns how many events were dropped.
 func (q *eventQueue) lostEvents() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
