@@ -32,9 +32,9 @@ import (
 // A request is sent again if the peer has provably not processed it (see Retryable) and its body
 // can be sent again: either nothing of it was read, or GetBody returns a new one. If the connection
 // has ended, the first retry is sent at once; other retries follow after a pause. A request fails
-// after five attempts in a row during which the host answered no request, and after 100 attempts in
-// all. If a host causes many retries, further ones to it are delayed: they are at least 100 ms
-// apart.
+// after five attempts in a row during which the host sent no response to any request, and after 100
+// attempts in all. If a host causes many retries, further ones to it are delayed: they are at least
+// 100 ms apart.
 //
 // An idempotent request is also sent again, up to two times, if its connection was lost before any
 // response to it, interim responses included, arrived: the network or the peer closed the
@@ -232,7 +232,7 @@ type Transport struct {
 }
 
 const (
-	maxTries            = 5 // attempts in a row during which the host answered nothing
+	maxTries            = 5 // attempts in a row during which the host sent no response
 	defaultConnsPerHost = 8
 	defaultIdleTimeout  = 90 * time.Second
 	http1Memory         = 5 * time.Minute  // how long to remember that a host does not speak HTTP/2

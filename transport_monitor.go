@@ -5,20 +5,21 @@ import (
 	"sync/atomic"
 )
 
-// A Monitor shows the connections of an http.Transport that ConfigureTransport has made speak
-// HTTP/2: Config.Monitor takes one. A Transport needs none: it has these methods itself.
+// A Monitor shows the connections of an http.Transport that ConfigureTransport has configured for
+// HTTP/2. It is passed in Config.Monitor. A Transport needs no Monitor, because it has the same
+// methods itself.
 //
-// The zero value is ready. One Monitor is for one http.Transport; it must not be copied. Any number
-// of goroutines may use it.
+// The zero value is ready for use. One Monitor is for one http.Transport, and must not be copied.
+// It is safe for concurrent use by multiple goroutines.
 type Monitor struct {
-	// OnConn is as in Transport. It must not be changed after ConfigureTransport.
+	// OnConn is as in Transport. It must not be changed after the call of ConfigureTransport.
 	OnConn func(ConnEvent)
 
 	used atomic.Bool
 	pool atomic.Pointer[Transport]
 }
 
-// Stats is Transport.Stats. All is zero before the first request.
+// Stats is Transport.Stats. All figures are zero before the first request.
 func (m *Monitor) Stats() TransportStats {
 	if pool := m.pool.Load(); pool != nil {
 		return pool.Stats()
@@ -26,8 +27,8 @@ func (m *Monitor) Stats() TransportStats {
 	return TransportStats{}
 }
 
-// Conns is Transport.Conns. There are none before the first request. Connections of
-// http.Transport.NewClientConn are its caller's, and not among them.
+// Conns is Transport.Conns. The list is empty before the first request. Connections of
+// http.Transport.NewClientConn belong to its caller and are not listed.
 func (m *Monitor) Conns() []ConnInfo {
 	if pool := m.pool.Load(); pool != nil {
 		return pool.Conns()
@@ -35,7 +36,7 @@ func (m *Monitor) Conns() []ConnInfo {
 	return nil
 }
 
-// claim takes m for one http.Transport. Nil is none.
+// claim marks m as used by one http.Transport. It fails if m is used already. m may be nil.
 func (m *Monitor) claim() error {
 	if m != nil && !m.used.CompareAndSwap(false, true) {
 		return errors.New("hyper: Config.Monitor is another http.Transport's already")
@@ -43,7 +44,8 @@ func (m *Monitor) claim() error {
 	return nil
 }
 
-// releaseOn is deferred, with the place of an error: where there is one, m may be used again.
+// releaseOn is deferred with a pointer to the error result of a function. If there is an error, m
+// may be used again.
 func (m *Monitor) releaseOn(err *error) {
 	if m != nil && *err != nil {
 		m.used.Store(false)

@@ -11,15 +11,17 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// netHTTP is how a pool makes and bounds its connections where an http.Transport's fields decide.
+// A netHTTP makes and limits the connections of a pool whose configuration comes from an
+// http.Transport.
 type netHTTP struct {
 	dial    dialFunc
-	dialTLS dialFunc // nil: dial, and TLS as follows
+	dialTLS dialFunc // nil: dial is used, and then TLS with the field tls
 	tls     *tls.Config
-	given   *http.Transport // it is not changed
+	given   *http.Transport // never changed
 }
 
-// connect makes a connection to h. A server that does not speak HTTP/2 is a *NotHTTP2Error.
+// connect makes a connection to h. If the server does not speak HTTP/2, the error is a
+// *NotHTTP2Error.
 func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, error) {
 	nc, err := n.dialHost(ctx, h)
 	if err != nil {
@@ -33,11 +35,13 @@ func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, err
 	return newConn(ctx, nc, &given, &h.owner)
 }
 
-// dialHost returns a connection to h on which HTTP can be spoken.
+// dialHost returns a connection to h on which HTTP can be used. If the TLS handshake failed, it
+// returns both the closed connection and the error.
 func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 	switch {
 	case h.key.scheme == "http" && h.proxy != nil && !isSOCKS(h.proxy):
-		return n.dialProxy(ctx, h.proxy) // net/http speaks HTTP/2 with the proxy itself
+		// In this case net/http uses HTTP/2 with the proxy itself.
+		return n.dialProxy(ctx, h.proxy)
 	case h.proxy == nil && h.key.scheme == "https" && n.dialTLS != nil:
 		nc, err := n.dialTLS(ctx, "tcp", h.addr)
 		if err != nil {
@@ -59,8 +63,8 @@ func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 	return tc, n.shakeHands(ctx, tc)
 }
 
-// serverTLS returns config for a server, for a connection on which HTTP/2 may be spoken: RFC 9113
-// §9.2.1 forbids renegotiation.
+// serverTLS returns a copy of config for a connection to the server host. As HTTP/2 may be used on
+// it, the copy does not allow renegotiation (RFC 9113 §9.2.1).
 func serverTLS(config *tls.Config, host string) *tls.Config {
 	config = config.Clone()
 	config.ServerName = or(config.ServerName, host)
@@ -68,7 +72,7 @@ func serverTLS(config *tls.Config, host string) *tls.Config {
 	return config
 }
 
-// shakeHands runs the handshake of nc, if it has one. On an error nc is closed.
+// shakeHands runs the TLS handshake of nc, if it has one. If the handshake fails, it closes nc.
 func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn) error {
 	tc := tlsOf(nc)
 	if tc == nil {
@@ -93,18 +97,25 @@ func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn) error {
 	return err
 }
 
-// errTLSTimeout is a net.Error with the text of net/http's.
+// errTLSTimeout is a net.Error with the same text as that of net/http.
 var errTLSTimeout error = timeoutError("net/http: TLS handshake timeout")
 
+// A timeoutError is a net.Error for a timeout.
 type timeoutError string
 
-func (e timeoutError) Error() string   { return string(e) }
-func (e timeoutError) Timeout() bool   { return true }
+// Error returns the text of the error.
+func (e timeoutError) Error() string { return string(e) }
+
+// Timeout returns true.
+func (e timeoutError) Timeout() bool { return true }
+
+// Temporary returns true.
 func (e timeoutError) Temporary() bool { return true }
 
+// isSOCKS reports whether u is the URL of a SOCKS proxy.
 func isSOCKS(u *url.URL) bool { return u.Scheme == "socks5" || u.Scheme == "socks5h" }
 
-// dialProxy returns a connection to a proxy, with TLS where its URL asks for it.
+// dialProxy returns a connection to the proxy at u, with TLS if u has the scheme https.
 func (n *netHTTP) dialProxy(ctx context.Context, u *url.URL) (net.Conn, error) {
 	addr := net.JoinHostPort(u.Hostname(), or(u.Port(), or(syntax.DefaultPort(u.Scheme), "80")))
 	nc, err := n.dialProxyAt(ctx, u, addr)
@@ -114,6 +125,7 @@ func (n *netHTTP) dialProxy(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return nc, nil
 }
 
+// dialProxyAt is dialProxy for a proxy with the address addr.
 func (n *netHTTP) dialProxyAt(ctx context.Context, u *url.URL, addr string) (net.Conn, error) {
 	if u.Scheme != "https" {
 		return n.dial(ctx, "tcp", addr)
@@ -145,6 +157,7 @@ func (n *netHTTP) dialHTTP1(ctx context.Context, addr string) (net.Conn, error) 
 	return tc, n.shakeHands(ctx, tc)
 }
 
+// withoutHTTP2 returns protocols without h2.
 func withoutHTTP2(protocols []string) []string {
 	return slices.DeleteFunc(slices.Clone(protocols), func(name string) bool { return name == "h2" })
 }
@@ -171,18 +184,20 @@ func (n *netHTTP) tunnel(ctx context.Context, t *Transport, u *url.URL, addr str
 	return t.tunnelOver(ctx, nc, u, connectRequest(addr, header))
 }
 
-// A connectRefusedError is a ConnectStatusError that reads as net/http's, which programs know by
-// its text.
+// A connectRefusedError is a ConnectStatusError with the text of net/http's error, which some
+// programs check.
 type connectRefusedError struct{ ConnectStatusError }
 
+// Error returns the text that belongs to the status, as in net/http.
 func (e *connectRefusedError) Error() string {
 	return or(http.StatusText(e.Status), "unknown status code")
 }
 
+// Unwrap returns the ConnectStatusError.
 func (e *connectRefusedError) Unwrap() error { return &e.ConnectStatusError }
 
-// http1 makes f, a copy of the http.Transport, the one that serves hosts without HTTP/2. Where
-// there is no proxy, it begins with the connection on which the host said so.
+// http1 configures f, a copy of the http.Transport, to serve hosts without HTTP/2. If there is no
+// proxy, f first uses the connection on which the host was found not to speak HTTP/2.
 func (n *netHTTP) http1(pool *Transport, f *http.Transport) *http.Transport {
 	f.Protocols = new(http.Protocols)
 	f.Protocols.SetHTTP1(true)
@@ -207,7 +222,7 @@ func (n *netHTTP) http1(pool *Transport, f *http.Transport) *http.Transport {
 	return f
 }
 
-// maxConnectAnswer bounds the header of a proxy's answer, in octets.
+// maxConnectAnswer returns the limit for the header of a proxy's response, in bytes. n may be nil.
 func (n *netHTTP) maxConnectAnswer() int64 {
 	if n == nil {
 		return maxConnectAnswer
@@ -215,8 +230,8 @@ func (n *netHTTP) maxConnectAnswer() int64 {
 	return or(max(0, n.given.MaxResponseHeaderBytes), netHTTPHeaderBytes)
 }
 
-// maxIdle returns how many connections without a stream may be kept, to a host and in all; -1: any
-// number.
+// maxIdle returns how many connections without a stream may be kept for one host, and in all. -1
+// means any number. n may be nil.
 func (n *netHTTP) maxIdle() (perHost, total int) {
 	perHost, total = -1, -1
 	switch {

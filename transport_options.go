@@ -2,21 +2,24 @@ package hyper
 
 import "context"
 
+// A requestKey is the context key of WithRequest's function.
 type requestKey struct{}
 
-// WithRequest returns a context for an http.Request: RoundTrip calls f with hyper's own Request made
-// of it, before it is sent. So a request through http.Client can have what http.Request has no
-// fields for: a WindowManager of its own, an Informational callback, an order of fields.
+// WithRequest returns a context for an http.Request. RoundTrip converts the http.Request to a
+// Request and calls f with it before it is sent. A request through http.Client can thus use what
+// http.Request has no fields for: a WindowManager of its own, an Informational callback, or a
+// particular order of fields.
 //
-// f may change every field but Body and ContentLength, which stay those of the http.Request. What
-// is wrong then is a *RequestError, as for Conn.Do. The connection is chosen by the http.Request's
-// URL, whatever f sets. f is called on RoundTrip's goroutine and without a lock, once for each
-// RoundTrip: redirects have several, and what is sent again after a refusal is not made again. It
-// must not keep the Request. Where ctx has such a function already, that is called first.
+// f may change every field except Body and ContentLength, which remain those of the http.Request.
+// If the result is not valid, the error is a *RequestError, as for Conn.Do. The connection is
+// chosen by the URL of the http.Request, whatever f sets. f is called in RoundTrip's goroutine and
+// without a lock. It is called once for each RoundTrip: several times for a request with redirects,
+// but only once for a request that is sent again after a refusal. f must not keep the Request. If
+// ctx already has such a function, that one is called first.
 //
-// A request that goes over HTTP/1.1 is not changed by it; f may have been called before that was
-// known. The httptrace hooks for interim responses are called before Informational. A panic of f
-// ends the request, whose body is closed, and goes on to the caller of RoundTrip.
+// f has no effect on a request that goes over HTTP/1.1; it may have been called before that was
+// known. The httptrace hooks for interim responses are called before Informational. If f panics,
+// the request ends, its body is closed, and the panic continues to the caller of RoundTrip.
 func WithRequest(ctx context.Context, f func(*Request)) context.Context {
 	mustHave(ctx != nil, "WithRequest", "context.Context")
 	mustHave(f != nil, "WithRequest", "func(*Request)")
@@ -30,7 +33,7 @@ func WithRequest(ctx context.Context, f func(*Request)) context.Context {
 	return context.WithValue(ctx, requestKey{}, f)
 }
 
-// amend calls the function of WithRequest.
+// amend calls f, the function of WithRequest.
 func (x *exchange) amend(f func(*Request)) {
 	made := x.out
 	err := errNotReturned
@@ -41,7 +44,7 @@ func (x *exchange) amend(f func(*Request)) {
 	x.out.trailerOf, x.out.cancel = made.trailerOf, made.cancel
 }
 
-// bothInformational returns a callback that calls first, then second, which may be nil.
+// bothInformational returns a callback that calls first and then second. second may be nil.
 func bothInformational(first, second func(int, Header) error) func(int, Header) error {
 	if second == nil {
 		return first

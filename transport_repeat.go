@@ -6,14 +6,15 @@ import (
 	"net/http"
 )
 
-// How a Transport sends requests again that the peer may have processed. RFC 9110 §9.2.2 allows it
-// where the method is idempotent and the connection was lost before the response.
+// This file has the rules by which a Transport sends a request again although the peer may have
+// processed it. RFC 9110 §9.2.2 allows that if the method is idempotent and the connection was lost
+// before the response.
 
-// maxLost bounds how often one request is sent again after its connection was lost: a request that
-// makes a server fail must not go from one server to the next.
+// maxLost is how often one request is sent again after its connection was lost. A request that
+// makes a server fail must not go on to ever more servers.
 const maxLost = 2
 
-// mayRepeat reports whether the request may be sent again though err does not say that the peer
+// mayRepeat reports whether the request may be sent again although err does not say that the peer
 // has not processed it.
 func (r *retry) mayRepeat(err error) bool {
 	x := r.x
@@ -27,13 +28,14 @@ func (r *retry) mayRepeat(err error) bool {
 	return true
 }
 
-// lostTries are those tries of a request that may have been processed, and whose connection was
-// lost. Nil is none.
+// lostTries are the attempts of a request that may have been processed and whose connection was
+// lost. A nil *lostTries has none.
 type lostTries struct {
 	n     int
 	first error
 }
 
+// number returns how many attempts were lost.
 func (l *lostTries) number() int {
 	if l == nil {
 		return 0
@@ -42,8 +44,8 @@ func (l *lostTries) number() int {
 }
 
 // wasLost reports whether err is the end of a connection that the peer or the network caused, or
-// the silence of the peer. A connection that one side ended because of what the other had sent is
-// not lost: the next one would fare no better.
+// that the silence of the peer caused. A connection that one side ended because of what the other
+// side had sent is not lost: the next connection would end in the same way.
 func wasLost(err error) bool {
 	c, ok := err.(*ConnError)
 	switch {
@@ -57,20 +59,21 @@ func wasLost(err error) bool {
 	return true
 }
 
-// isIdempotent reports whether a request may be processed twice (RFC 9110 §9.2.2): by its method,
-// or because it has a key by which the server knows it again, as net/http has it.
+// isIdempotent reports whether a request may be processed twice (RFC 9110 §9.2.2). That is so
+// because of its method or, as in net/http, because it has a key by which the server recognizes a
+// repeated request.
 func isIdempotent(req *http.Request) bool {
 	switch req.Method {
 	case "", "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
 		return true
 	}
-	// An empty list counts: net/http's way to say so without sending the field.
+	// In net/http, an empty list says this without sending the field.
 	_, key := req.Header["Idempotency-Key"]
 	_, xKey := req.Header["X-Idempotency-Key"]
 	return key || xKey
 }
 
-// canRewind reports whether rewind will do, as far as that can be told before.
+// canRewind reports whether rewind will succeed, as far as that is known in advance.
 func (b *requestBody) canRewind(req *http.Request) bool {
 	if b == nil || req.GetBody != nil {
 		return true
@@ -80,15 +83,16 @@ func (b *requestBody) canRewind(req *http.Request) bool {
 	return !b.read && !b.closed
 }
 
-// hasBegun reports whether something of a response has come.
+// hasBegun reports whether any part of a response has arrived.
 func (s *Stream) hasBegun() bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	return s.began
 }
 
-// verdict returns the error of a request that is not sent again. Where an earlier try may have been
-// processed, the last one's error must not say that the request was not.
+// verdict returns the error of a request that is not sent again; err is the error of its last
+// attempt. If an earlier attempt may have been processed, the result must not say that the request
+// was not processed.
 func (r *retry) verdict(err error) error {
 	if r.lost == nil || wantsHTTP1(err) || !Retryable(err) {
 		return err
@@ -96,23 +100,25 @@ func (r *retry) verdict(err error) error {
 	return &repeatError{first: r.lost.first, last: err}
 }
 
-// A repeatError is the end of a request that was sent again after its connection was lost.
+// A repeatError is the error of a request that was sent again after its connection was lost.
 type repeatError struct{ first, last error }
 
+// Error returns the text of the first error and that of the last one.
 func (e *repeatError) Error() string {
 	return e.first.Error() + " (sent again: " + bare(e.last) + ")"
 }
 
+// Unwrap returns both errors.
 func (e *repeatError) Unwrap() []error { return []error{e.first, e.last} }
 
-// notProcessed is false: the peer may have processed the first try.
+// notProcessed returns false, because the peer may have processed the first attempt.
 func (e *repeatError) notProcessed() bool { return false }
 
-// Timeout reports whether the last try ended with a timeout. It makes repeatError a net.Error.
+// Timeout reports whether the last attempt ended with a timeout. It makes repeatError a net.Error.
 func (e *repeatError) Timeout() bool {
 	var ne net.Error
 	return errors.As(e.last, &ne) && ne.Timeout()
 }
 
-// Temporary is Timeout: it exists for net.Error.
+// Temporary returns the same as Timeout. It exists for net.Error.
 func (e *repeatError) Temporary() bool { return e.Timeout() }

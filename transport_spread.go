@@ -11,26 +11,30 @@ import (
 	"time"
 )
 
-// How a Transport keeps several connections to one host, and to the several addresses of one host.
+// This file keeps several connections to one host, and connections to several addresses of one
+// host.
 //
-// A host that is spread is brought up to so many connections when a request comes for it, and again
-// when one of them has ended and there is traffic. They are made in the background: the request
-// uses what there is. With Transport.Resolve there is one connection for each address at least.
+// If a host is spread, the missing connections are made when a request for it arrives, and again
+// when a connection has ended and there is traffic. They are made in the background: the request
+// uses the connections that exist. With Transport.Resolve, there is at least one connection to each
+// address.
 
 const (
 	resolveEvery = 30 * time.Second // while there is traffic
 
-	minAvoid = time.Second      // an address that could not be reached, then twice as long each time
-	maxAvoid = 30 * time.Second //
+	// An address that could not be reached is avoided for minAvoid, then for twice as long each
+	// time, up to maxAvoid.
+	minAvoid = time.Second
+	maxAvoid = 30 * time.Second
 )
 
-// A spread is what a host knows about its addresses. The host's lock guards it.
+// A spread is what a host knows about its addresses. It is guarded by the host's lock.
 type spread struct {
-	pauseUntil time.Time  // no connection is made in the background until then
+	pauseUntil time.Time  // until then no connection is made in the background
 	uses       uint64     // requests so far
-	background []*attempt // connections that no request waits for
+	background []*attempt // attempts that no request waits for
 
-	resolved  time.Time // when endpoints were found last; zero: never
+	resolved  time.Time // when endpoints was last looked up; zero: never
 	resolving bool
 	endpoints []*endpoint // in random order; empty without Resolve
 }
@@ -38,13 +42,13 @@ type spread struct {
 // An endpoint is one of a host's addresses.
 type endpoint struct {
 	addr     string
-	failures int       // to make a connection, in a row
-	avoid    time.Time // until then, where others can be reached
-	load     int       // by sumLoadsLocked
-	usedAt   uint64    // spread.uses at the last request
+	failures int       // consecutive failures to make a connection
+	avoid    time.Time // until then other addresses are preferred
+	load     int       // streams to the address; set by sumLoadsLocked
+	usedAt   uint64    // value of spread.uses at the last request
 }
 
-// isSpread reports whether h is to have several connections, whatever its requests need.
+// isSpread reports whether h should have several connections even if its requests do not need them.
 func (h *host) isSpread() bool {
 	return (h.t.MinConnsPerHost > 1 || h.resolves()) && h.t.keepsAlive()
 }
@@ -52,7 +56,7 @@ func (h *host) isSpread() bool {
 // resolves reports whether the addresses of h come from Transport.Resolve.
 func (h *host) resolves() bool { return h.t.Resolve != nil && h.proxy == nil }
 
-// lacksLocked reports whether h is to have one more connection.
+// lacksLocked reports whether h should have one more connection.
 func (h *host) lacksLocked() bool {
 	if h.connsLocked() < h.t.MinConnsPerHost {
 		return true
@@ -63,7 +67,7 @@ func (h *host) lacksLocked() bool {
 	})
 }
 
-// topUpLocked begins to make the connections that are missing. It is called for each request.
+// topUpLocked begins to make the missing connections. It is called for each request.
 func (h *host) topUpLocked() {
 	if !h.isSpread() {
 		return
@@ -71,7 +75,7 @@ func (h *host) topUpLocked() {
 	s := &h.spread
 	if h.resolves() {
 		switch old := time.Since(s.resolved) >= resolveEvery; {
-		case s.resolved.IsZero(): // the first request's attempt finds them
+		case s.resolved.IsZero(): // the first request's attempt looks them up
 			return
 		case old && !s.resolving:
 			s.resolving = true
@@ -90,10 +94,10 @@ func (h *host) topUpLocked() {
 	}
 }
 
-// connsLocked counts the connections of h, those that are being made included.
+// connsLocked returns the number of h's connections, including those that are being made.
 func (h *host) connsLocked() int { return len(h.conns) + len(h.attempts) + len(h.spread.background) }
 
-// topUpIfUsedLocked is topUpLocked for a connection that has ended.
+// topUpIfUsedLocked calls topUpLocked if h has traffic. It is called when a connection has ended.
 func (h *host) topUpIfUsedLocked() {
 	if !h.isSpread() {
 		return
@@ -108,8 +112,8 @@ func (h *host) topUpIfUsedLocked() {
 	}
 }
 
-// beginInBackgroundLocked makes a connection that no request waits for. Its context has nothing of
-// a request's.
+// beginInBackgroundLocked begins to make a connection that no request waits for. Its context has no
+// values of a request.
 func (h *host) beginInBackgroundLocked() {
 	a := &attempt{background: true, endpoint: h.chooseLocked(nil)}
 	var ctx context.Context
@@ -118,8 +122,8 @@ func (h *host) beginInBackgroundLocked() {
 	go h.connect(ctx, a, max(0, time.Until(h.dialAfter)))
 }
 
-// promoteLocked makes an attempt in the background one for the requests that wait, where their own
-// has failed.
+// promoteLocked assigns an attempt in the background to the waiting requests, whose own attempt has
+// failed. It reports whether there was one.
 func (h *host) promoteLocked() bool {
 	b := h.spread.background
 	if len(b) == 0 || len(h.waiting) == 0 {
@@ -131,7 +135,7 @@ func (h *host) promoteLocked() bool {
 	return true
 }
 
-// sumLoadsLocked counts the streams to each of h's addresses.
+// sumLoadsLocked sets the load of each address.
 func (h *host) sumLoadsLocked() {
 	if len(h.spread.endpoints) == 0 {
 		return
@@ -145,8 +149,8 @@ func (h *host) sumLoadsLocked() {
 	}
 }
 
-// preferLocked reports whether a request goes to c rather than to other. Where a host is spread,
-// addresses and connections with the same load take turns.
+// preferLocked reports whether a request should use c rather than other. If h is spread, addresses
+// and connections with the same load take turns.
 func (h *host) preferLocked(c *pooledConn, load int, other *pooledConn, otherLoad int) bool {
 	a, b := c.endpoint, other.endpoint
 	switch {
@@ -160,7 +164,7 @@ func (h *host) preferLocked(c *pooledConn, load int, other *pooledConn, otherLoa
 	return load < otherLoad
 }
 
-// usedLocked books a request that goes to c.
+// usedLocked records a request that uses c.
 func (h *host) usedLocked(c *pooledConn) {
 	h.spread.uses++
 	if c.usedAt = h.spread.uses; c.endpoint != nil {
@@ -168,9 +172,10 @@ func (h *host) usedLocked(c *pooledConn) {
 	}
 }
 
-// chooseLocked returns the address for a new connection: the one with the fewest connections of
-// those that are not avoided, and not in tried. If all are avoided, it is the one for which that
-// ends first. It is nil where there is none.
+// chooseLocked returns the address for a new connection. It chooses from the addresses that are not
+// in tried. Among those that are not avoided, it returns the one with the fewest connections. If
+// all are avoided, it returns the one that is avoided for the shortest time. It returns nil if
+// there is no address.
 func (h *host) chooseLocked(tried []*endpoint) *endpoint {
 	var best *endpoint
 	least := 0
@@ -196,7 +201,7 @@ func (h *host) chooseLocked(tried []*endpoint) *endpoint {
 	return best
 }
 
-// usesLocked counts the connections to e, those that are being made included.
+// usesLocked returns the number of connections to e, including those that are being made.
 func (h *host) usesLocked(e *endpoint) (n int) {
 	for _, c := range h.conns {
 		if c.endpoint == e {
@@ -213,8 +218,8 @@ func (h *host) usesLocked(e *endpoint) (n int) {
 	return n
 }
 
-// connectTo makes a connection to one of h's addresses, for a: to the next one where one cannot be
-// reached, if a request waits.
+// connectTo makes a connection to one of h's addresses for a. If an address cannot be reached and a
+// request waits, it tries the next one.
 func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
 	if !h.resolves() {
 		return h.countedDial(ctx, nil)
@@ -234,7 +239,7 @@ func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
 			a.endpoint = e
 			if !a.background {
 				h.takeOverLocked(e)
-				h.topUpLocked() // with what was resolved just now
+				h.topUpLocked() // using the addresses that were just looked up
 			}
 		}
 		h.mu.Unlock()
@@ -253,13 +258,13 @@ func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
 	}
 }
 
-// isDialError reports whether another address may do where this one did not.
+// isDialError reports whether err is a *DialError, so that another address may be tried.
 func isDialError(err error) bool {
 	_, ok := err.(*DialError)
 	return ok
 }
 
-// judge books what became of a connection to e.
+// judge records the result of making a connection to e.
 func (e *endpoint) judge(err error) {
 	if err == nil || !isDialError(err) {
 		e.failures, e.avoid = 0, time.Time{}
@@ -269,8 +274,8 @@ func (e *endpoint) judge(err error) {
 	e.avoid = time.Now().Add(min(maxAvoid, minAvoid<<min(e.failures-1, 10)))
 }
 
-// lostLocked is called when a connection takes no more requests. Where it was lost, its address is
-// not the first choice for the next.
+// lostLocked is called when c takes no more requests because of why. If c was lost, its address is
+// avoided for the next connection.
 func (h *host) lostLocked(c *pooledConn, why error) {
 	if errors.Is(why, ErrClosed) || errors.Is(why, ErrDrained) {
 		return
@@ -282,7 +287,7 @@ func (h *host) lostLocked(c *pooledConn, why error) {
 	}
 }
 
-// resolve finds the addresses of h, if they are not known or are old.
+// resolve looks up the addresses of h if they are unknown or older than resolveEvery.
 func (h *host) resolve(ctx context.Context) error {
 	h.mu.Lock()
 	known := len(h.spread.endpoints) > 0
@@ -294,7 +299,7 @@ func (h *host) resolve(ctx context.Context) error {
 	addrs, err := h.askInTime(ctx)
 	if err != nil {
 		if known {
-			return nil // what was known before may do
+			return nil // the known addresses may still be valid
 		}
 		return err
 	}
@@ -304,8 +309,8 @@ func (h *host) resolve(ctx context.Context) error {
 	return nil
 }
 
-// resolveAgain finds the addresses of a host that has traffic, in the background. An error leaves
-// them as they are.
+// resolveAgain looks up the addresses of h again, in the background. An error leaves them
+// unchanged.
 func (h *host) resolveAgain() {
 	addrs, err := h.askInTime(context.Background())
 	h.mu.Lock()
@@ -319,7 +324,7 @@ func (h *host) resolveAgain() {
 	h.mu.Unlock()
 }
 
-// askInTime is askResolver, also for a function that does not obey its context.
+// askInTime is askResolver, but it also returns in time if Resolve ignores its context.
 func (h *host) askInTime(ctx context.Context) ([]string, error) {
 	timeout := or(h.config().HandshakeTimeout, defaultHandshakeTimeout)
 	ctx, cancel := dialTimeout(ctx, timeout)
@@ -345,7 +350,7 @@ func (h *host) askInTime(ctx context.Context) ([]string, error) {
 	return r.addrs, nil
 }
 
-// askResolver calls Transport.Resolve, and the DNS hooks of the context's trace.
+// askResolver calls Transport.Resolve and the DNS hooks in the context's trace.
 func (h *host) askResolver(ctx context.Context) (addrs []string, err error) {
 	hooks := httptrace.ContextClientTrace(ctx)
 	if hooks != nil && hooks.DNSStart != nil {
@@ -373,7 +378,8 @@ func (h *host) askResolver(ctx context.Context) (addrs []string, err error) {
 	return addrs, err
 }
 
-// setEndpointsLocked makes addrs the addresses of h. Connections to others get no new requests.
+// setEndpointsLocked makes addrs the addresses of h. Connections to other addresses get no new
+// requests.
 func (h *host) setEndpointsLocked(addrs []string) {
 	s := &h.spread
 	before := s.endpoints
@@ -403,7 +409,8 @@ func (h *host) setEndpointsLocked(addrs []string) {
 // hasLocked reports whether e is one of h's addresses.
 func (h *host) hasLocked(e *endpoint) bool { return slices.Contains(h.spread.endpoints, e) }
 
-// takeOverLocked ends what is done in the background to reach e, as a request's attempt does it now.
+// takeOverLocked cancels the background attempts for e, because an attempt for a request now dials
+// e.
 func (h *host) takeOverLocked(e *endpoint) {
 	for _, a := range h.spread.background {
 		if a.endpoint == e {
@@ -415,7 +422,8 @@ func (h *host) takeOverLocked(e *endpoint) {
 	})
 }
 
-// dialerTo returns dial for one of a host's addresses: that is dialled in place of the host's own.
+// dialerTo returns a dialFunc that dials the address at instead of the host itself. If at is nil,
+// it returns dial.
 func dialerTo(dial dialFunc, at *endpoint) dialFunc {
 	if at == nil {
 		return dial
@@ -425,7 +433,8 @@ func dialerTo(dial dialFunc, at *endpoint) dialFunc {
 	}
 }
 
-// dialResolved dials one of the addresses that Resolve returns for addr, for HTTP/1.1.
+// dialResolved dials one of the addresses that Resolve returns for addr, for HTTP/1.1. Without
+// Resolve, it dials addr.
 func (t *Transport) dialResolved(ctx context.Context, dial dialFunc, addr string) (nc net.Conn, err error) {
 	if t.Resolve == nil {
 		return dial(ctx, "tcp", addr)

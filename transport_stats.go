@@ -7,84 +7,89 @@ import (
 	"time"
 )
 
-// TransportStats are a Transport's figures at one moment. They are the caller's: nothing changes
-// them any more.
+// TransportStats are the figures of a Transport at one moment. They belong to the caller, and do
+// not change later.
 type TransportStats struct {
-	// Total is the sum of Hosts and Forgotten. Its counters never decrease. Host and Proxy are
+	// Total is the sum of Hosts and Forgotten. Its counters never decrease. Its Host and Proxy are
 	// empty.
 	Total HostStats
 
-	// Hosts are the hosts that the Transport knows, in the order of their names: those with
-	// connections or requests, and the last 1,000 of the others. A host that is dropped begins at 0
-	// if it comes back.
+	// Hosts are the hosts that the Transport knows, ordered by name: those with connections or
+	// requests, and the last 1,000 of the others. If a host that was dropped is used again, its
+	// counters begin at 0.
 	Hosts []HostStats
 
-	// Forgotten is the sum of the hosts that were dropped. It has no gauges.
+	// Forgotten is the sum of the hosts that were dropped. Its gauges are 0.
 	Forgotten HostStats
 
-	HTTP1Requests int64 // given to the fallback: http, websockets, and hosts that speak HTTP/1.1
-	EventsLost    int64 // calls of OnConn that were not made because 1,000 were due
+	// HTTP1Requests counts requests sent through the fallback: for http, for websockets, and to
+	// hosts that speak HTTP/1.1.
+	HTTP1Requests int64
+	// EventsLost counts events that OnConn was not called with because 1,000 were waiting.
+	EventsLost int64
 }
 
-// HostStats are the figures of one host, or the sum of many. What is called a gauge is a number of
-// now; all others are counters, which begin at 0 with the Transport and do not decrease. The figures
-// are read one after another while requests go on.
+// HostStats are the figures of one host, or the sum of several hosts. A field that is described as
+// a gauge has a present value. All other numbers are counters, which begin at 0 with the Transport
+// and do not decrease. The figures are read one after another while requests continue.
 //
 // A connection counts for the host that it was made for.
 type HostStats struct {
 	Host  string // the origin, such as "https://example.com:8443"
 	Proxy string // the URL of the proxy, without user and password; empty: none
 
-	ConnsOpen     int // gauge: connections, those that are draining or idle included
-	ConnsDialing  int // gauge: being made
-	ConnsDraining int // gauge: take no more requests, and have streams
-	ConnsIdle     int // gauge: have no streams, and would take requests
+	ConnsOpen     int // gauge: open connections, including draining and idle ones
+	ConnsDialing  int // gauge: connections that are being made
+	ConnsDraining int // gauge: connections that take no more requests, but still have streams
+	ConnsIdle     int // gauge: connections that have no streams and take requests
 
-	Dials            int64 // attempts to make a connection
-	DialsFailed      int64 // of these, those without a transport connection: dialling or the proxy failed
-	DialsHTTP1       int64 // of these, those that found a server which does not agree on HTTP/2
-	HandshakesFailed int64 // TLS failed or was too weak, or the connection ended before the peer's SETTINGS
+	Dials       int64 // attempts to make a connection
+	DialsFailed int64 // of these: no transport connection, because dialing or the proxy failed
+	DialsHTTP1  int64 // of these: the server did not agree on HTTP/2
+	// HandshakesFailed counts connections whose TLS failed or was too weak, or which ended before
+	// the peer's SETTINGS arrived.
+	HandshakesFailed int64
 	ConnsOpened      int64 // connections that were made
 	ConnsClosed      int64 // connections that have ended
 
-	Requests int64      // of RoundTrip, each once, however often it is sent
+	Requests int64      // calls of RoundTrip, each counted once however often it is sent
 	Retries  RetryStats // requests that were sent again, by cause
-	Waiting  int        // gauge: requests that wait for a stream, or for a connection
+	Waiting  int        // gauge: requests that wait for a stream or a connection
 
-	StreamsOpen    int   // gauge: pushes included
-	StreamsOpened  int64 // by this side: requests, as often as they were sent
-	PushesPromised int64
+	StreamsOpen    int   // gauge: open streams, including pushes
+	StreamsOpened  int64 // streams that this side opened: a request counts each time it is sent
+	PushesPromised int64 // pushes that the peer has promised
 
 	ResetsSent      CodeCounts // RST_STREAM by code (RFC 9113 §6.4)
-	ResetsReceived  CodeCounts // of streams that were open
-	GoAwaysSent     CodeCounts // GOAWAY by code (RFC 9113 §6.8); NO_ERROR ends a connection in good order
+	ResetsReceived  CodeCounts // for streams that were open
+	GoAwaysSent     CodeCounts // GOAWAY by code (RFC 9113 §6.8); NO_ERROR is a normal end of a connection
 	GoAwaysReceived CodeCounts
-	PingTimeouts    int64 // connections whose peer did not answer a PING in time
+	PingTimeouts    int64 // connections whose peer did not acknowledge a PING in time
 
-	BytesSent     int64 // as in Stats: of HTTP/2, before TLS
+	BytesSent     int64 // of HTTP/2, before TLS, as in Stats
 	BytesReceived int64
-	DataSent      int64 // in DATA frames
+	DataSent      int64 // payload of DATA frames
 	DataReceived  int64
 }
 
-// RetryStats count the requests that were sent again, by cause. Those of the first three causes had
-// provably not been processed (see Retryable).
+// RetryStats count the requests that were sent again, by cause. Requests of the first three causes
+// were provably not processed (see Retryable).
 type RetryStats struct {
 	GoAway  int64 // the peer's GOAWAY did not include the stream
 	Refused int64 // the peer reset the stream with REFUSED_STREAM
 	Unsent  int64 // the connection was lost before the request was written
-	Lost    int64 // the connection was lost before the response; only idempotent requests are sent again
+	Lost    int64 // the connection was lost before the response; idempotent requests only
 }
 
-// CodeCounts count by code; a code without a count is not in it. Codes that RFC 9113 §7 does not
-// define are counted as InternalError, as it allows.
+// CodeCounts count by code. A code that was not counted is not in the map. Codes that RFC 9113 §7
+// does not define are counted as InternalError, as the RFC allows.
 type CodeCounts map[ErrCode]int64
 
-// MarshalText returns the code's name, as String does: JSON and expvar show it.
+// MarshalText returns the code's name, as String does. JSON and expvar use it.
 func (c ErrCode) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// Stats returns the Transport's figures. It takes time in proportion to the hosts and connections,
-// and may be called at any time, also by OnConn.
+// Stats returns the Transport's figures. It takes time proportional to the number of hosts and
+// connections. It may be called at any time, also from OnConn.
 func (t *Transport) Stats() TransportStats {
 	waiting := t.waitingByBook()
 	all, stats := t.books.list()
@@ -98,7 +103,7 @@ func (t *Transport) Stats() TransportStats {
 	return stats
 }
 
-// waitingByBook returns how many requests wait for a connection or for a slot.
+// waitingByBook returns how many requests of each book wait for a connection or a slot.
 func (t *Transport) waitingByBook() map[*book]int {
 	waiting := make(map[*book]int)
 	for _, h := range t.allHosts() {
@@ -111,7 +116,8 @@ func (t *Transport) waitingByBook() map[*book]int {
 	return waiting
 }
 
-// list returns the books in the order of their names, and stats without what is in them.
+// list returns the books in the order of their names, and TransportStats that do not include their
+// figures.
 func (bs *books) list() ([]*book, TransportStats) {
 	lost := bs.events.lostEvents()
 	bs.mu.Lock()
@@ -126,8 +132,8 @@ func (bs *books) list() ([]*book, TransportStats) {
 	return all, stats
 }
 
-// figures returns what the book and its connections have counted. What follows from another figure
-// is read before it.
+// figures returns what the book and its connections have counted. A figure that follows from
+// another one is read before it.
 func (b *book) figures() HostStats {
 	var s HostStats
 	b.mu.Lock()
@@ -156,6 +162,7 @@ func (b *book) figures() HostStats {
 	return s
 }
 
+// counts returns the counters of what that are not 0.
 func (cc *codeCounters) counts(what codeCount) CodeCounts {
 	counts := make(CodeCounts)
 	for code := range cc[what] {
@@ -166,7 +173,7 @@ func (cc *codeCounters) counts(what codeCount) CodeCounts {
 	return counts
 }
 
-// byCode lists the figures by code, in the order of codeCount.
+// byCode returns the figures by code, in the order of codeCount.
 func (s *HostStats) byCode() [4]*CodeCounts {
 	return [...]*CodeCounts{
 		resetsSent: &s.ResetsSent, resetsReceived: &s.ResetsReceived,
@@ -184,7 +191,7 @@ func (s *HostStats) addTraffic(c Stats) {
 	s.DataReceived += c.DataReceived
 }
 
-// addState adds a connection as it is now.
+// addState adds the present state of a connection.
 func (s *HostStats) addState(state ConnState, streams, waiting int) {
 	s.StreamsOpen += streams
 	s.Waiting += waiting
@@ -199,7 +206,7 @@ func (s *HostStats) addState(state ConnState, streams, waiting int) {
 	s.ConnsOpen++
 }
 
-// add adds all figures of another host.
+// add adds all figures of o.
 func (s *HostStats) add(o *HostStats) {
 	s.ConnsOpen += o.ConnsOpen
 	s.ConnsDialing += o.ConnsDialing
@@ -236,16 +243,17 @@ func (s *HostStats) add(o *HostStats) {
 	}
 }
 
-// A ConnState is what a connection of a Transport does.
+// A ConnState is the state of a connection of a Transport.
 type ConnState uint8
 
 const (
 	ConnStateIdle     ConnState = iota + 1 // it has no streams
 	ConnStateActive                        // it has streams
-	ConnStateDraining                      // it has streams, and takes no more requests
+	ConnStateDraining                      // it has streams, but takes no more requests
 	ConnStateClosed                        // it has ended
 )
 
+// connStates has the words that String returns.
 var connStates = []string{
 	ConnStateIdle: "idle", ConnStateActive: "active", ConnStateDraining: "draining", ConnStateClosed: "closed",
 }
@@ -253,17 +261,18 @@ var connStates = []string{
 // String returns a word: "idle", "active", "draining" or "closed".
 func (s ConnState) String() string { return word("ConnState", connStates, uint8(s)) }
 
-// A ConnInfo is a connection of a Transport as it was when Conns was called.
+// A ConnInfo describes a connection of a Transport at the time when Conns was called.
 type ConnInfo struct {
 	Host     string // the origin that it was made for
 	Proxy    string // the URL of the proxy, without user and password; empty: none
-	Conn     *Conn  // Close and Shutdown end it: the Transport makes another when it needs one
+	Conn     *Conn  // may be ended by Close and Shutdown; the Transport makes another when it needs one
 	State    ConnState
 	OpenedAt time.Time
 }
 
-// Conns returns the connections that have not ended, in the order of their hosts' names, and of one
-// host the oldest first. It may be called at any time, also by OnConn.
+// Conns returns the connections that have not ended. They are ordered by the names of their hosts;
+// those of one host are ordered by age, oldest first. It may be called at any time, also from
+// OnConn.
 func (t *Transport) Conns() []ConnInfo {
 	var list []ConnInfo
 	all, _ := t.books.list()
@@ -281,8 +290,8 @@ func (t *Transport) Conns() []ConnInfo {
 	return list
 }
 
-// state returns what the connection does, how many streams are open, and how many callers wait for
-// one.
+// state returns the state of the connection, how many streams are open, and how many callers wait
+// for one.
 func (c *Conn) state() (state ConnState, streams, waiting int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
