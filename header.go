@@ -10,28 +10,30 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A Field is one line of a field section. On the wire names are lower case; a name is sent so however
-// it is written here.
+// A Field is one line of a field section. Its Name may be in upper or lower case. It is sent in
+// lower case, as HTTP/2 requires.
 type Field struct {
 	Name  string
 	Value string
 
-	// Sensitive fields are never put into a compression table, here or by any intermediary
-	// (RFC 7541 §7.1.3). Authorization, proxy-authorization and short cookies are sent so without being asked.
+	// Sensitive says that the field must never be put into a compression table, neither by hyper
+	// nor by an intermediary (RFC 7541 §7.1.3). Authorization, proxy-authorization and short
+	// cookies are always sent in this way.
 	Sensitive bool
 }
 
-// size is what RFC 9113 §6.5.2 counts for a field in MAX_HEADER_LIST_SIZE.
+// size returns the size of the field as RFC 9113 §6.5.2 counts it for MAX_HEADER_LIST_SIZE.
 func (f Field) size() int { return len(f.Name) + len(f.Value) + 32 }
 
-// A Header is a field section in the order of the wire, duplicates and all. The zero value is empty and ready;
-// a literal is a Header too. Names are compared without regard to case. It is not safe for concurrent change.
+// A Header is a field section in the order in which it is sent or received, with duplicates. The
+// zero value is an empty Header ready to use. A composite literal is a Header, too. Names are
+// compared without regard to case. A Header must not be changed while another goroutine uses it.
 //
-// In a Request it may begin with pseudo-header fields (":method", …): they are sent in the order they have there,
-// before those that the Request's own fields supply.
+// The Header of a Request may begin with pseudo-header fields (":method", …). They are sent in
+// their order, before those that the Request's own fields supply.
 type Header []Field
 
-// listSize is what RFC 9113 §6.5.2 counts for h.
+// listSize returns the size of h as RFC 9113 §6.5.2 counts it.
 func (h Header) listSize() (n int) {
 	for i := range h {
 		n += h[i].size()
@@ -39,7 +41,7 @@ func (h Header) listSize() (n int) {
 	return n
 }
 
-// Get returns the first value of name, or "".
+// Get returns the first value of name, or "" if there is none.
 func (h Header) Get(name string) string {
 	for i := range h {
 		if syntax.EqualFold(h[i].Name, name) {
@@ -49,7 +51,7 @@ func (h Header) Get(name string) string {
 	return ""
 }
 
-// Has reports whether a field of that name is present.
+// Has reports whether h has a field with the given name.
 func (h Header) Has(name string) bool {
 	for i := range h {
 		if syntax.EqualFold(h[i].Name, name) {
@@ -70,7 +72,7 @@ func (h Header) Values(name string) iter.Seq[string] {
 	}
 }
 
-// All yields every field's name and value, in order.
+// All yields the name and value of every field, in order.
 func (h Header) All() iter.Seq2[string, string] {
 	return func(yield func(name, value string) bool) {
 		for i := range h {
@@ -84,13 +86,14 @@ func (h Header) All() iter.Seq2[string, string] {
 // Add appends a field.
 func (h *Header) Add(name, value string) { *h = append(*h, Field{Name: name, Value: value}) }
 
-// AddSensitive appends a field that no compression table may keep.
+// AddSensitive appends a field with Sensitive set, so that it is never put into a compression
+// table.
 func (h *Header) AddSensitive(name, value string) {
 	*h = append(*h, Field{Name: name, Value: value, Sensitive: true})
 }
 
-// Set puts value in the place of the first field of that name and removes the others; it appends where
-// there is none.
+// Set gives the first field with the given name the value and removes the others with that name. If
+// there is none, Set appends a field.
 func (h *Header) Set(name, value string) {
 	kept, found := (*h)[:0], false
 	for _, f := range *h {
@@ -109,7 +112,7 @@ func (h *Header) Set(name, value string) {
 	*h = kept
 }
 
-// Del removes every field of that name.
+// Del removes every field with the given name.
 func (h *Header) Del(name string) {
 	kept := (*h)[:0]
 	for _, f := range *h {
@@ -121,15 +124,19 @@ func (h *Header) Del(name string) {
 	*h = kept
 }
 
-// Clone returns a copy that shares nothing that can change.
+// Clone returns a copy of h. Changes to one do not affect the other.
 func (h Header) Clone() Header { return append(Header(nil), h...) }
 
-// HTTP returns the fields as net/http keeps them: canonical names, values in order per name, crumbs of
-// Cookie joined (RFC 9113 §8.2.3). Pseudo-header fields are left out; the order between names is lost.
+// HTTP returns the fields in the form of net/http: names are canonical, the values of each name
+// keep their order, and several Cookie fields are joined into one (RFC 9113 §8.2.3). Pseudo-header
+// fields are left out. The order of different names is lost.
 func (h Header) HTTP() http.Header {
 	out := make(http.Header, len(h))
-	first := make([]string, 0, len(h)) // most names have one value: they share an array
-	var cookies []string               // where there are two or more: joined at the end, as joining each would copy all before it
+	// Most names have one value. All these values share one array.
+	first := make([]string, 0, len(h))
+	// The values of several Cookie fields are joined once at the end. To join them one at a time
+	// would copy all earlier values each time.
+	var cookies []string
 	for i, f := range h {
 		if syntax.IsPseudo(f.Name) {
 			continue
@@ -158,10 +165,12 @@ func (h Header) HTTP() http.Header {
 	return out
 }
 
-// mayHave is Has, or true where it would take longer than to look the name up in a map.
+// mayHave reports whether h has a field with the given name. For a long Header it returns true
+// without a search, because a map lookup is faster.
 func (h Header) mayHave(name string) bool { return len(h) > 16 || h.Has(name) }
 
-// HeaderFromHTTP returns the fields of src with lower-case names, sorted by name because a map has no order.
+// HeaderFromHTTP returns the fields of src with names in lower case. They are sorted by name,
+// because a map has no order.
 func HeaderFromHTTP(src http.Header) Header {
 	h := make(Header, 0, len(src))
 	for _, name := range sortedKeys(src) {
@@ -172,6 +181,7 @@ func HeaderFromHTTP(src http.Header) Header {
 	return h
 }
 
+// sortedKeys returns the keys of src in sorted order.
 func sortedKeys(src http.Header) []string {
 	keys := make([]string, 0, len(src))
 	for key := range src {
@@ -181,8 +191,8 @@ func sortedKeys(src http.Header) []string {
 	return keys
 }
 
-// checkField judges a field that the caller wants to send; name is in lower case. RFC 9110 §5.5 is applied
-// in full: what a careless recipient could read as two fields is never sent.
+// checkField checks a field that the caller wants to send. name is in lower case. RFC 9110 §5.5 is
+// applied in full: a value that a careless recipient could read as two fields is never sent.
 func checkField(name, value string) error {
 	switch {
 	case !syntax.IsToken(name):
@@ -203,15 +213,15 @@ func checkField(name, value string) error {
 	return nil
 }
 
-// badValue makes the error of a field that has the wrong value, and quotes it. It is not for fields
-// that may hold a secret: errors are logged, and a token with the newline of the file that it came
-// from is the commonest of bad values.
+// badValue returns the error for a field with an invalid value, and quotes the value. Do not use it
+// for fields that may hold a secret, because errors are logged. A common invalid value is a token
+// that still ends with the newline of the file from which it was read.
 func badValue(name, value, reason string) *RequestError {
 	return &RequestError{name, quoted(value) + " " + reason}
 }
 
-// badAuthority makes the error of what is not host or host:port. It does not quote userinfo, which
-// may have a password.
+// badAuthority returns the error for an authority that is not host or host:port. It does not quote
+// userinfo, which may contain a password.
 func badAuthority(s string) *RequestError {
 	const name = ":authority"
 	if strings.Contains(s, "@") {
@@ -223,10 +233,11 @@ func badAuthority(s string) *RequestError {
 	return badValue(name, s, "is not host or host:port in ASCII: "+syntax.AuthorityFault(s))
 }
 
-// hasTE reports whether a section has the field te. RFC 9113 §8.2.2 allows it in a request alone:
-// in a response or its trailers it is malformed.
+// hasTE reports whether fields has the field te. RFC 9113 §8.2.2 allows te only in a request. In a
+// response or its trailers it is malformed.
 func hasTE(fields []Field) bool {
 	return slices.ContainsFunc(fields, func(f Field) bool { return f.Name == "te" })
 }
 
+// teInResponse is the reason of a MalformedError for te in a response.
 const teInResponse = "the field te, which is a request's"

@@ -16,67 +16,95 @@ import (
 
 // A Request is what Do and Open send. They do not change it.
 //
-// Until the exchange is over, the caller must not change the Request, what its Header and Trailer
-// hold, or the memory of a Body that is sent from there. The exchange is over when Do or Open has
-// returned an error, or when the response's Body.Close, Stream.Reset or Conn.Close has returned;
-// nothing of the Request is looked at after that. The end of the response's body alone does not end
-// the exchange: the request may still be on its way.
+// Until the exchange is over, the caller must not change the Request, the contents of its Header
+// and Trailer, or the memory of a Body that is sent from memory. The exchange is over when Do or
+// Open has returned an error, or when the response's Body.Close, Stream.Reset or Conn.Close has
+// returned. hyper does not read the Request after that. The end of the response's body does not end
+// the exchange by itself: the request may still be being sent.
 type Request struct {
-	Method    string // GET where it is empty
-	Scheme    string // the connection's where it is empty; CONNECT without Protocol has none
-	Authority string // host or host:port in ASCII; the connection's where it is empty
-	Path      string // absolute path and query; "/" where it is empty; "*" for OPTIONS; CONNECT without Protocol has none
-	Protocol  string // of an extended CONNECT (RFC 8441), which waits for the peer's SETTINGS to allow it
+	// Method is GET if it is empty.
+	Method string
 
-	// Header is sent in its order. Pseudo-header fields at its beginning are sent first and in
-	// their order, in the place of the fields above. Names may be in any case. Each pair of a
-	// Cookie is sent as a field of its own, without the blanks around it; a Cookie without a pair
-	// is not sent (RFC 9113 §8.2.3).
+	// Scheme is the connection's if it is empty. A CONNECT without Protocol has no scheme.
+	Scheme string
+
+	// Authority is host or host:port in ASCII. It is the connection's if it is empty.
+	Authority string
+
+	// Path is the absolute path with the query. It is "/" if it is empty. OPTIONS allows "*" as
+	// well. A CONNECT without Protocol has no path.
+	Path string
+
+	// Protocol makes an extended CONNECT (RFC 8441). The request waits for the peer's SETTINGS,
+	// which must allow it.
+	Protocol string
+
+	// Header is the list of header fields, sent in this order. It may begin with pseudo-header
+	// fields: they are sent first, in their order, and replace the struct fields above. Names may
+	// be in upper or lower case. Each pair of a Cookie is sent as a field of its own, without the
+	// spaces and tabs around it (RFC 9113 §8.2.3). A Cookie without a pair is not sent.
 	Header Header
 
-	// Bare sends Header as it is: no user-agent, accept-encoding or content-length is added.
+	// Bare sends Header unchanged: no user-agent, accept-encoding or content-length is added.
 	Bare bool
 
-	noUserAgent, noAcceptEncoding bool // what FromHTTPRequest knows, and no other caller needs to say
+	// noUserAgent and noAcceptEncoding leave out one of these default fields. FromHTTPRequest sets
+	// them.
+	noUserAgent, noAcceptEncoding bool
 
-	// Body is the content; nil for none. A *bytes.Reader, *bytes.Buffer or *strings.Reader is sent
-	// from its memory, without being read, and can be sent again. Any other reader is read by a
-	// goroutine that ends with the upload; a panic of its Read or Close there ends the program.
+	// Body is the content. Nil means no content. A *bytes.Reader, *bytes.Buffer or *strings.Reader
+	// is not read: its memory is sent, and it can be sent again. Any other reader is read by a
+	// goroutine that ends with the upload. A panic of Read or Close on that goroutine ends the
+	// program.
 	//
-	// If Body is an io.Closer, it is closed exactly once: when it has been read to its end, before
-	// the end of the request is sent; by Do or Open, before they return, if nothing is sent; else
-	// when the exchange ends, on a goroutine of its own, perhaps after Do has returned. A Read that
-	// is in progress then may go on after Close, and is the last.
+	// If Body is an io.Closer, it is closed exactly once:
+	//
+	//   - when it has been read to its end, before the end of the request is sent;
+	//   - by Do or Open, before they return, if nothing is sent;
+	//   - otherwise when the exchange ends, on a goroutine of its own, perhaps after Do has
+	//     returned.
+	//
+	// In the last case, a Read that is in progress may continue after Close. No other Read follows
+	// it.
 	Body io.Reader
 
-	// ContentLength is the length of Body, or of what will be written to a stream of Open, checked when it is sent. 0: found
-	// for in-memory readers, regular files, io.SectionReader and io.LimitedReader over those, else unknown. -1: unknown, and
-	// not looked for.
+	// ContentLength is the length of Body, or of what the caller writes to a stream of Open, in
+	// bytes. The length is checked as the body is sent. If ContentLength is 0, hyper determines the
+	// length of in-memory readers, regular files, and an io.SectionReader or io.LimitedReader over
+	// those; otherwise the length is unknown. If it is -1, the length is unknown, and hyper does
+	// not try to determine it.
 	ContentLength int64
 
-	// Trailer is sent after Body, as it is when Body has ended. If it is larger than the peer's
-	// MAX_HEADER_LIST_SIZE then, the stream is reset with CANCEL, for a *RequestError.
+	// Trailer is sent after Body. Its contents are read when Body has ended. If it is then larger
+	// than the peer's MAX_HEADER_LIST_SIZE, the stream is reset with CANCEL and the error is a
+	// *RequestError.
 	Trailer Header
 
 	// Informational is called for each 1xx response, on the goroutine that waits for the response.
-	// Its error resets the stream and is returned from there. A body that waits for 100 (Continue)
-	// goes when the call has returned. Their number has no limit, but 100 of them, or 64 KiB of
-	// their fields, may wait for it; the stream is reset beyond that. Nil: they are dropped.
+	// If it returns an error, the stream is reset and the wait for the response returns that error.
+	// A body that waits for 100 (Continue) is sent when the call has returned. The number of 1xx
+	// responses is not limited, but at most 100 of them, with fields of at most 64 KiB in all, may
+	// wait for Informational; beyond that the stream is reset. If Informational is nil, 1xx
+	// responses are dropped.
 	Informational func(status int, header Header) error
 
 	// WindowManager overrides Config.WindowManager for this stream.
 	WindowManager WindowManagerFactory
 
-	trailerOf http.Header // of an http.Request: is filled in while the body is read
-	cancel    <-chan struct{}
+	// trailerOf is the Trailer of an http.Request, which may be filled in while the body is read.
+	trailerOf http.Header
+
+	// cancel is the Cancel channel of an http.Request, or nil.
+	cancel <-chan struct{}
 }
 
-// asksForCoding reports whether accept-encoding is ours to add. A range of a coded body could not be decoded.
+// asksForCoding reports whether hyper adds accept-encoding. It does not add the field to a range
+// request, because a part of a coded body cannot be decoded.
 func (r *Request) asksForCoding() bool {
 	return !r.Bare && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") && !r.Header.Has("range")
 }
 
-// trailer returns the trailers as they are now.
+// trailer returns the trailers with their present values.
 func (r *Request) trailer() Header {
 	if r.trailerOf == nil {
 		return r.Trailer
@@ -92,7 +120,7 @@ func (r *Request) trailer() Header {
 type ending uint8
 
 const (
-	endWithBody ending = iota // with Request.Body, or with the header where there is none
+	endWithBody ending = iota // with the end of Request.Body, or with the header if there is no Body
 	endByCaller               // by Stream.CloseWrite or SendTrailers
 )
 
@@ -105,7 +133,7 @@ const (
 	pseudoProtocol
 )
 
-// The regular fields that a request gets behind its Header, where that has none.
+// The regular fields that are added to a request after its Header, if Header does not have them.
 const (
 	addedUserAgent = iota
 	addedAcceptEncoding
@@ -113,6 +141,7 @@ const (
 )
 
 var (
+	// pseudoNames and addedNames have the names of these fields, by index.
 	pseudoNames = [...]string{":method", ":scheme", ":authority", ":path", ":protocol"}
 	addedNames  = [...]string{"user-agent", "accept-encoding", "content-length"}
 )
@@ -120,21 +149,22 @@ var (
 // A plan is a request that passed every check, in the form in which open sends it.
 type plan struct {
 	*Request
-	pseudo   [len(pseudoNames)]string // "": there is none
-	given    [len(pseudoNames)]bool   // it is in Header
-	leading  int                      // pseudo-header fields at the beginning of Header
+	pseudo   [len(pseudoNames)]string // "": not present
+	given    [len(pseudoNames)]bool   // whether it comes from Header
+	leading  int                      // number of pseudo-header fields at the beginning of Header
 	tunnels  bool                     // an extended CONNECT, which the peer's SETTINGS must allow
-	expect   bool
+	expect   bool                     // the body waits for 100 (Continue)
 	ending   ending
-	length   int64 // of the body, -1 unknown
-	memory   []byte
-	body     io.Reader               // what has to be read; nil where memory holds it all, or there is none
-	trailers Header                  // as they are before the body is read
-	added    [len(addedNames)]string // "": it is not
-	size     int                     // of the field section, RFC 9113 §6.5.2
+	length   int64                   // of the body in bytes; -1: unknown
+	memory   []byte                  // the body, if it is in memory
+	body     io.Reader               // the body, if it must be read; nil: it is in memory or empty
+	trailers Header                  // the values before the body is read
+	added    [len(addedNames)]string // "": not added
+	size     int                     // of the field section, as RFC 9113 §6.5.2 counts it
 }
 
-// make checks req. Everything wrong with it is found here, before anything of the connection changes.
+// make checks req and fills in p. It finds every mistake in req before anything of the connection
+// changes.
 func (p *plan) make(ctx context.Context, c *Conn, req *Request, ending ending) error {
 	p.Request, p.ending = req, ending
 	if ctx.Err() != nil {
@@ -160,7 +190,8 @@ func (p *plan) make(ctx context.Context, c *Conn, req *Request, ending ending) e
 	return nil
 }
 
-// makeOrRelease is make for who may have a slot reserved: it is given back where req cannot be sent.
+// makeOrRelease calls make. If make fails and how says that the caller has reserved a slot, it
+// releases the slot.
 func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending ending, how turn) error {
 	err := p.make(ctx, c, req, ending)
 	if err != nil && how == reserved {
@@ -169,7 +200,8 @@ func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending 
 	return err
 }
 
-// pseudo returns the value of a pseudo-header field, which is otherwise where Header does not have it.
+// pseudo returns the value of a pseudo-header field in Header, or otherwise if Header does not have
+// the field.
 func (r *Request) pseudo(which int, otherwise string) string {
 	for i := range r.Header {
 		if f := &r.Header[i]; f.Name == pseudoNames[which] {
@@ -181,7 +213,8 @@ func (r *Request) pseudo(which int, otherwise string) string {
 	return otherwise
 }
 
-// planPseudo finds the pseudo-header fields that a request must have (RFC 9113 §8.3.1, §8.5; RFC 8441 §4).
+// planPseudo determines the pseudo-header fields and checks them (RFC 9113 §8.3.1, §8.5; RFC 8441
+// §4).
 func (p *plan) planPseudo(c *Conn) error {
 	pseudo := &p.pseudo
 	pseudo[pseudoMethod] = or(p.Method, "GET")
@@ -235,7 +268,7 @@ func (p *plan) planPseudo(c *Conn) error {
 	return nil
 }
 
-// badConnect makes the error of a CONNECT that has a path or a scheme.
+// badConnect returns the error for a CONNECT that has a path or a scheme.
 func (p *plan) badConnect() error {
 	i := pseudoPath
 	if !p.given[i] && p.Path == "" {
@@ -244,10 +277,14 @@ func (p *plan) badConnect() error {
 	return badValue(pseudoNames[i], p.pseudo[i], "has no place in CONNECT without a :protocol (RFC 9113 §8.5)")
 }
 
-func (p *plan) method() string    { return p.pseudo[pseudoMethod] }
+// method returns the value of :method.
+func (p *plan) method() string { return p.pseudo[pseudoMethod] }
+
+// authority returns the value of :authority.
 func (p *plan) authority() string { return p.pseudo[pseudoAuthority] }
 
-// checkHeader checks the regular fields and returns the declared content-length, -1 where there is none.
+// checkHeader checks the regular fields. It returns the declared content-length, or -1 if there is
+// none.
 func (p *plan) checkHeader() (declared int64, err error) {
 	declared = -1
 	for _, f := range p.Header[p.leading:] {
@@ -260,7 +297,7 @@ func (p *plan) checkHeader() (declared int64, err error) {
 		}
 		p.size += f.size()
 		switch name {
-		case "host": // it becomes :authority
+		case "host": // sent as :authority
 			p.size -= f.size()
 			if !syntax.EqualFold(f.Value, p.authority()) {
 				return 0, badValue(name, f.Value, "differs from :authority "+quoted(p.authority()))
@@ -269,7 +306,7 @@ func (p *plan) checkHeader() (declared int64, err error) {
 			p.size += cookieSize(f.Value) - f.size()
 		case "content-length":
 			n, ok := syntax.ParseLength(f.Value)
-			if !ok || declared >= 0 { // RFC 9110 §8.6: two are never sent, not even of the same value
+			if !ok || declared >= 0 { // RFC 9110 §8.6: never sent twice, even with equal values
 				return 0, badValue(name, f.Value, "is not one decimal number")
 			}
 			declared = n
@@ -280,11 +317,12 @@ func (p *plan) checkHeader() (declared int64, err error) {
 	return declared, nil
 }
 
-// planBody finds out how the body is sent and how long it is.
+// planBody determines how the body is sent and how long it is. declared is the declared
+// content-length, or -1 if there is none.
 func (p *plan) planBody(declared int64) error {
 	p.length = -1
 	switch {
-	case p.Body == nil && p.ending == endByCaller: // Write checks what is declared
+	case p.Body == nil && p.ending == endByCaller: // Write checks the declared length
 	case p.Body == nil || p.Body == io.Reader(http.NoBody):
 		p.length = 0
 	default:
@@ -307,12 +345,13 @@ func (p *plan) planBody(declared int64) error {
 		return &RequestError{":method", "TRACE has no content (RFC 9110 §9.3.8)"}
 	}
 	if p.body == nil && len(p.memory) == 0 || p.method() == "CONNECT" {
-		p.expect = false // nothing to hold back
+		p.expect = false // there is no body to hold back
 	}
 	return nil
 }
 
-// addDefaults adds what a request should have and its Header has not.
+// addDefaults adds the default fields that Header does not have. declared says that Header has a
+// content-length.
 func (p *plan) addDefaults(c *Conn, declared bool) {
 	if c.cfg.UserAgent != "-" && !p.noUserAgent && !p.Header.Has("user-agent") {
 		p.addDefault(addedUserAgent, c.cfg.UserAgent)
@@ -326,17 +365,20 @@ func (p *plan) addDefaults(c *Conn, declared bool) {
 	if declared || p.length < 0 || p.ContentLength < 0 {
 		return
 	}
-	// RFC 9110 §8.6: a method that gives content a meaning says so even when there is none.
+	// RFC 9110 §8.6: a request without content has a content-length of 0 if its method gives
+	// content a meaning.
 	if p.length > 0 || p.method() == "POST" || p.method() == "PUT" || p.method() == "PATCH" {
 		p.addDefault(addedContentLength, strconv.FormatInt(p.length, 10))
 	}
 }
 
+// addDefault adds the default field with the index i.
 func (p *plan) addDefault(i int, value string) {
 	p.added[i] = value
 	p.size += Field{Name: addedNames[i], Value: value}.size()
 }
 
+// checkTrailer returns a *RequestError if trailer has a field that must not be sent in trailers.
 func checkTrailer(trailer Header) error {
 	for _, f := range trailer {
 		name := syntax.Lower(f.Name)
@@ -353,12 +395,12 @@ func checkTrailer(trailer Header) error {
 	return nil
 }
 
-// A fieldSink takes the fields of a section, names in lower case.
+// A fieldSink receives the fields of a section. Names are in lower case.
 type fieldSink interface {
 	field(name, value string, sensitive bool)
 }
 
-// write gives w the request's field section, in the order of the wire.
+// write passes the request's field section to w, in the order in which it is sent.
 func (p *plan) write(w fieldSink) {
 	for i := range p.leading {
 		f := &p.Header[i]
@@ -372,12 +414,14 @@ func (p *plan) write(w fieldSink) {
 	for i := range p.Header[p.leading:] {
 		f := &p.Header[p.leading+i]
 		switch name := syntax.Lower(f.Name); name {
-		case "host": // it is :authority
+		case "host": // sent as :authority
 		case "expect":
-			if p.length != 0 { // RFC 9110 §10.1.1: a client MUST NOT expect 100 (Continue) where it has no content
+			// RFC 9110 §10.1.1: a client MUST NOT expect 100 (Continue) without content.
+			if p.length != 0 {
 				w.field(name, f.Value, f.Sensitive)
 			}
-		case "cookie": // RFC 9113 §8.2.3: pairs in fields of their own compress better
+		// RFC 9113 §8.2.3: pairs in fields of their own compress better.
+		case "cookie":
 			for pair, rest := syntax.CutCookie(f.Value); pair != ""; pair, rest = syntax.CutCookie(rest) {
 				w.field(name, pair, f.Sensitive)
 			}
@@ -392,7 +436,7 @@ func (p *plan) write(w fieldSink) {
 	}
 }
 
-// cookieSize is the size of the fields that a Cookie is sent as.
+// cookieSize returns the size of the fields that a Cookie is sent as.
 func cookieSize(value string) (n int) {
 	for pair, rest := syntax.CutCookie(value); pair != ""; pair, rest = syntax.CutCookie(rest) {
 		n += Field{Name: "cookie", Value: pair}.size()
@@ -400,8 +444,10 @@ func cookieSize(value string) (n int) {
 	return n
 }
 
-// openBody looks what kind of reader body is: octets in memory, or something to be read, with its length where that can
-// be known. What is in memory stays in its reader, so that the request can be sent again.
+// openBody determines how body is sent. It returns the content if that is in memory, else the
+// reader, and the length in bytes, or -1 if that is unknown. The content stays in an in-memory
+// reader, so that the request can be sent again. findLength says whether to determine the length of
+// other readers.
 func openBody(body io.Reader, findLength bool) (memory []byte, reader io.Reader, length int64) {
 	switch b := body.(type) {
 	case *bytes.Buffer:
@@ -419,7 +465,8 @@ func openBody(body io.Reader, findLength bool) (memory []byte, reader io.Reader,
 	return memory, nil, int64(len(memory))
 }
 
-// unread returns what is left in a bytes.Reader or strings.Reader, which hand it to WriteTo in one piece, and puts it back.
+// unread returns the unread bytes of a bytes.Reader or strings.Reader without consuming them. The
+// WriteTo of these readers passes everything in one call.
 func unread(r interface {
 	io.WriterTo
 	io.Seeker
@@ -430,20 +477,23 @@ func unread(r interface {
 	return t.p
 }
 
+// A taker is an io.Writer that keeps the slice of the last write.
 type taker struct{ p []byte }
 
+// Write implements io.Writer.
 func (t *taker) Write(p []byte) (int, error) {
 	t.p = p
 	return len(p), nil
 }
 
-// WriteString serves strings.Reader. The octets are only ever read.
+// WriteString implements io.StringWriter, which strings.Reader uses. The bytes are never written
+// to.
 func (t *taker) WriteString(s string) (int, error) {
 	t.p = unsafe.Slice(unsafe.StringData(s), len(s))
 	return len(s), nil
 }
 
-// readerLength returns how many octets are left in r, -1 where that is not known.
+// readerLength returns the number of unread bytes in r, or -1 if that is unknown.
 func readerLength(r io.Reader) int64 {
 	switch b := r.(type) {
 	case *os.File:
@@ -463,7 +513,7 @@ func readerLength(r io.Reader) int64 {
 		if n := readerLength(b.R); n >= 0 {
 			return min(n, max(0, b.N))
 		}
-	case interface{ Len() int }: // bytes.Reader and its like, below a LimitedReader
+	case interface{ Len() int }: // a bytes.Reader, bytes.Buffer or strings.Reader below a LimitedReader
 		switch b.(type) {
 		case *bytes.Reader, *bytes.Buffer, *strings.Reader:
 			return int64(b.Len())

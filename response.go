@@ -13,37 +13,43 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A Response is the peer's answer to one request. Its body must be closed, unless it was read to its end.
+// A Response is the peer's response to one request. Its Body must be closed unless it was read to
+// its end.
 type Response struct {
-	Status        int    // 200 to 599, or what else of three digits the peer sent
-	Header        Header // regular fields, as sent
-	ContentLength int64  // as declared, of the body as it was sent; -1 unknown
+	Status        int    // 200 to 599, or another three-digit code that the peer sent
+	Header        Header // regular fields, in the order received
+	ContentLength int64  // declared length of the body as it was sent, in bytes; -1: unknown
 	StreamID      uint32
 	Uncompressed  bool // Body decodes a content coding
-	borrowed      bool // Header is shared with other responses, and nobody sees it
-	decodesHTTP   bool // the Body of HTTP decodes it, too
+	borrowed      bool // Header is shared with other responses; shown copies it for the user
+	decodesHTTP   bool // the Body that HTTP returns decodes it, too
 	Request       *Request
 
-	// Body is the content, decoded from its content codings; never nil. Reading it is what opens the flow-control
-	// window. It may be read while the request is still being sent. At the end it returns io.EOF, and only when
-	// the peer really ended the body and every coding was whole; else the error is a *StreamError or *ConnError of the
-	// exchange, or a *DecodeError, *DecodeLimitError or *UnsupportedCodingError of the codings. Closing it before
-	// its end cancels the exchange.
+	// Body is the content, with its content codings decoded. It is never nil. Reading Body opens
+	// the flow-control window. It may be read while the request is still being sent.
+	//
+	// Body returns io.EOF only if the peer has ended the body and every content coding was
+	// complete. Otherwise it returns the *StreamError or *ConnError that ended the exchange, or a
+	// *DecodeError, *DecodeLimitError or *UnsupportedCodingError. Closing Body before its end
+	// cancels the exchange.
 	Body io.ReadCloser
 
 	s       *Stream
-	decoded *decodedBody // nil: there are no content codings
+	decoded *decodedBody // nil: no content codings
 }
 
-// Stream returns the exchange's stream, for what Response does not offer: resetting, deadlines, writing.
+// Stream returns the stream of the exchange. It offers what Response does not: resets, deadlines
+// and writing.
 func (r *Response) Stream() *Stream { return r.s }
 
-// Raw returns the body as it was sent, codings and all. Read either Body or Raw; closing one closes both.
+// Raw returns the body as it was sent, with its content codings. Read either Body or Raw. Closing
+// one of them closes both.
 func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 
-// Trailer returns the fields behind the body: nil until the body has been read to its end, and where there are none.
+// Trailer returns the trailer fields. It returns nil until the body has been read to its end, and
+// if there are no trailers.
 func (r *Response) Trailer() Header {
-	if r.s.over.Load() { // nothing changes any more
+	if r.s.over.Load() { // the stream does not change any more
 		return r.s.extras.trailers()
 	}
 	r.s.c.mu.Lock()
@@ -54,29 +60,32 @@ func (r *Response) Trailer() Header {
 	return r.s.extras.trailers()
 }
 
-// Pushes yields what the peer promises with this response (RFC 9113 §8.4), which is nothing where
-// Config.Push is nil, as it comes, until the response has ended, be it read or not; the promises
-// may come before, between and after its header and body. Each promise is yielded once, and is the
-// caller's then: to be read, or cancelled. It may be called before, while and after the body is
-// read, and after the body was closed at its end. An error ends the sequence: that of the response,
-// ctx's, or a *PushLostError where promises were refused or given up for want of room or time (see
-// PushPolicy).
+// Pushes yields the pushes that the peer promises with this response (RFC 9113 §8.4), as they
+// arrive, until the response has ended, whether or not it was read. Promises may arrive before,
+// between and after the header and the body. If Config.Push is nil, there are none.
+//
+// Each Push is yielded once. The caller must then read or cancel it. Pushes may be called before,
+// while and after the body is read, and after the body was closed at its end.
+//
+// An error ends the sequence: the error of the response, the error of ctx, or a *PushLostError if
+// promises were refused or dropped for lack of room or time (see PushPolicy).
 func (r *Response) Pushes(ctx context.Context) iter.Seq2[*Push, error] { return r.s.Pushes(ctx) }
 
-// extras are what few responses have.
+// extras holds the state that few responses need.
 type extras struct {
 	interims interims
 	trailer  Header
 
-	heldHeader, heldTrailer int64 // of Config.MaxHeaderMemory
-	delivered               bool  // the response was returned
+	heldHeader, heldTrailer int64 // bytes that count towards Config.MaxHeaderMemory
+	delivered               bool  // the response was returned to the caller
 
-	promises   []*Push        // that are not claimed
-	promisesBy time.Duration  // when their time is over; 0: the response goes on
-	lost       *PushLostError // promises that were not claimed in time; nil: there were none
-	whole      bool           // the response had come to its end, and was read, when the caller ended the exchange
+	promises   []*Push        // not claimed yet
+	promisesBy time.Duration  // when they expire; 0: the response has not ended
+	lost       *PushLostError // promises that were lost before they were claimed; nil: none
+	whole      bool           // the response was complete and read when the caller ended the exchange
 }
 
+// extrasLocked returns the stream's extras and allocates them if there are none.
 func (s *Stream) extrasLocked() *extras {
 	if s.extras == nil {
 		s.extras = &extras{}
@@ -84,8 +93,10 @@ func (s *Stream) extrasLocked() *extras {
 	return s.extras
 }
 
+// promised reports whether promises wait to be claimed. x may be nil.
 func (x *extras) promised() bool { return x != nil && len(x.promises) > 0 }
 
+// lostPushes returns the error for the promises that were lost, or nil. x may be nil.
 func (x *extras) lostPushes() *PushLostError {
 	if x == nil {
 		return nil
@@ -93,8 +104,11 @@ func (x *extras) lostPushes() *PushLostError {
 	return x.lost
 }
 
+// wasWhole reports whether the response was complete and read when the caller ended the exchange. x
+// may be nil.
 func (x *extras) wasWhole() bool { return x != nil && x.whole }
 
+// trailers returns the trailer fields, or nil. x may be nil.
 func (x *extras) trailers() Header {
 	if x == nil {
 		return nil
@@ -102,20 +116,21 @@ func (x *extras) trailers() Header {
 	return x.trailer
 }
 
-// interims are the 1xx responses of a stream.
+// interims holds the 1xx responses of a stream.
 type interims struct {
-	count   int       // that came
-	waiting []interim // that Request.Informational has not seen yet
-	size    int       // of the fields of those
+	count   int       // number received
+	waiting []interim // to be passed to Request.Informational
+	size    int       // of the fields of waiting
 }
 
+// An interim is one 1xx response.
 type interim struct {
 	status int
 	header Header
-	size   int // of its fields, as RFC 9113 §6.5.2 counts them
+	size   int // of header, as RFC 9113 §6.5.2 counts it
 }
 
-// take removes the first one.
+// take removes and returns the first waiting response.
 func (i *interims) take() interim {
 	first := i.waiting[0]
 	i.waiting[0] = interim{}
@@ -126,19 +141,24 @@ func (i *interims) take() interim {
 	return first
 }
 
-// How many interim responses of a stream may wait for Request.Informational, and the size of their
-// fields in octets.
+// Limits of interim responses, and the range of status codes.
 const (
+	// At most maxInterims interim responses of a stream, with fields of at most maxInterimSize
+	// bytes in all, wait for Request.Informational.
 	maxInterims    = 100
 	maxInterimSize = 64 << 10
-	freeInterims   = 10 // of a stream; further ones are charged to the connection's budget
-	minStatus      = 100
-	maxStatus      = 999
+	// The first freeInterims interim responses of a stream are free. Further ones are charged to
+	// the connection's budget for frames that carry nothing.
+	freeInterims = 10
+	// minStatus and maxStatus bound the status codes that are accepted.
+	minStatus = 100
+	maxStatus = 999
 )
 
-// Response waits for the final response's header, under ctx and the read deadline. Informational is called here for each
-// 1xx response. It may be called again, and from several goroutines; all get the same response. Its ctx only ends
-// the waiting.
+// Response waits for the header of the final response. ctx and the read deadline bound the wait.
+// The end of ctx ends only the wait, not the exchange. Request.Informational is called here for
+// each 1xx response. Response may be called again and from several goroutines at once. Every call
+// returns the same Response.
 func (s *Stream) Response(ctx context.Context) (*Response, error) {
 	mustHave(ctx != nil, "Stream.Response", "context.Context")
 	s.c.mu.Lock()
@@ -146,6 +166,8 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 	return s.responseLocked(ctx)
 }
 
+// responseLocked is Response with the connection's mu held. It unlocks mu while it waits and while
+// it calls Request.Informational.
 func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 	c := s.c
 	for {
@@ -174,8 +196,9 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 	}
 }
 
-// informLocked shows an interim response to the caller's function, with mu unlocked. An error of that ends the stream. So does a panic, or
-// the end of its goroutine, which are the caller's to deal with: the exchange is nobody's then.
+// informLocked passes an interim response to Request.Informational, with mu unlocked. If that
+// returns an error, the stream ends. If it panics or ends its goroutine, the stream ends as well,
+// because no caller is left to use it; the panic is the caller's to handle.
 func (s *Stream) informLocked(i interim) error {
 	s.c.unlock()
 	returned := false
@@ -196,7 +219,7 @@ func (s *Stream) informLocked(i interim) error {
 	return err
 }
 
-// recvResponseLocked takes the field section of an interim or a final response.
+// recvResponseLocked receives the field section of an interim or a final response.
 func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool) error {
 	if head.malformed != "" {
 		return &MalformedError{head.malformed}
@@ -218,7 +241,8 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 	s.message = next
 	length := head.length
 	if s.req.method() == "CONNECT" && head.status/100 == 2 {
-		length = -1 // RFC 9110 §9.3.6: it means nothing there
+		// RFC 9110 §9.3.6: content-length has no meaning in a 2xx response to CONNECT.
+		length = -1
 	}
 	s.noteStatusLocked(int(head.status))
 	s.answerLocked(int(head.status), fields, length)
@@ -226,8 +250,8 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 	return nil
 }
 
-// recvInterimLocked takes a 1xx response. Where there is no Request.Informational it is done with
-// at once; else it waits for the caller of Response, who calls that.
+// recvInterimLocked receives a 1xx response. If Request.Informational is nil, the response is
+// dropped. Otherwise it is queued: the goroutine that waits in Response calls Informational.
 func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	switch {
 	case end:
@@ -241,7 +265,7 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 		}
 		return nil
 	}
-	// Informational hears of 100 (Continue) before the body goes.
+	// Informational is called for 100 (Continue) before the body is sent.
 	size := 0
 	for _, f := range fields {
 		size += f.size()
@@ -277,13 +301,15 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 		r.decodesHTTP = r.Uncompressed && s.req.asksForCoding() && r.decoded.known()
 	}
 	s.answered = true
-	if status < 300 { // instead of 100 (Continue); after an error the body is not wanted (RFC 9110 §10.1.1)
+	// A final response below 300 lets the body go, as 100 (Continue) does. After an error the peer
+	// does not want the body (RFC 9110 §10.1.1).
+	if status < 300 {
 		s.continueLocked()
 	}
 }
 
-// roomForFieldsLocked returns an empty Header with room for n fields. Those of a few responses share their memory, and
-// what has been given out is never used again.
+// roomForFieldsLocked returns an empty Header with capacity for n fields. The Headers of a few
+// responses share one allocation. No part of it is given out twice.
 func (c *Conn) roomForFieldsLocked(n int) Header {
 	const together = 32
 	if n > together/2 {
@@ -297,7 +323,7 @@ func (c *Conn) roomForFieldsLocked(n int) Header {
 	return h
 }
 
-// shown returns r, with a Header of its own, for the user to see.
+// shown returns r for the user to keep. If its Header is shared, shown replaces it with a copy.
 func (r *Response) shown() *Response {
 	r.s.c.mu.Lock()
 	if r.borrowed {
@@ -307,12 +333,12 @@ func (r *Response) shown() *Response {
 	return r
 }
 
-// bodyless reports whether the response has no body, whatever its fields say (RFC 9110 §6.4.1).
+// bodyless reports whether the response has no body, regardless of its fields (RFC 9110 §6.4.1).
 func (r *Response) bodyless() bool {
 	return r.Request.method() == "HEAD" || r.Status == 204 || r.Status == 304
 }
 
-// method returns the method that was sent.
+// method returns the method that is sent.
 func (r *Request) method() string {
 	for _, f := range r.Header {
 		if !syntax.IsPseudo(f.Name) {
@@ -325,7 +351,7 @@ func (r *Request) method() string {
 	return or(r.Method, "GET")
 }
 
-// recvTrailersLocked takes the field section behind the body.
+// recvTrailersLocked receives the field section after the body.
 func (s *Stream) recvTrailersLocked(fields []Field, head *responseHead, end bool) error {
 	next, err := s.message.Next(state.Trailers)
 	if err != nil {
@@ -348,18 +374,21 @@ func (s *Stream) recvTrailersLocked(fields []Field, head *responseHead, end bool
 	return nil
 }
 
-// A responseHead is what a field section says where it is a response's.
+// A responseHead is the result of parsing a field section as a response's.
 type responseHead struct {
 	status    uint16
-	badLength bool   // content-length cannot be believed
-	te        bool   // the field te is there, which is a request's
-	malformed string // "": it is a response's
-	badField  string // what is malformed about the fields after the leading pseudo-header fields, in any section; "": nothing
-	length    int64  // content-length, -1 unknown
+	badLength bool // content-length is not one decimal number
+	te        bool // the section has the field te, which only a request may have
+	// malformed says why the section is not a valid response header; "" if it is valid.
+	malformed string
+	// badField says what is malformed about the fields after the leading pseudo-header fields; ""
+	// if nothing is. It applies to a section of any kind.
+	badField string
+	length   int64 // content-length; -1: unknown
 }
 
-// parseHead judges a field section. repeats: many of its fields are the same, and each is to be
-// looked at once.
+// parseHead parses a field section. repeats says that many of its fields are equal, so that each
+// distinct one should be checked once.
 func parseHead(fields []Field, repeats bool) (h responseHead) {
 	h.badField, h.te = checkFields(fields, repeats), hasTE(fields)
 	var status int
@@ -375,8 +404,8 @@ func parseHead(fields []Field, repeats bool) (h responseHead) {
 	return h
 }
 
-// checkFields says what is malformed about the fields after the leading pseudo-header fields, or
-// "".
+// checkFields returns what is malformed about the fields after the leading pseudo-header fields, or
+// "" if nothing is.
 func checkFields(fields []Field, repeats bool) (malformed string) {
 	for len(fields) > 0 && syntax.IsPseudo(fields[0].Name) {
 		fields = fields[1:]
@@ -400,16 +429,18 @@ func checkFields(fields []Field, repeats bool) (malformed string) {
 	return ""
 }
 
-// seenFields are the fields of a section that were looked at, by where their name and value lie in
-// memory: repeated references to an entry of the compression table share it. Nil knows of none.
+// seenFields is the set of fields of a section that were checked already. Fields are identified by
+// the addresses of their name and value: repeated references to one entry of the compression table
+// share its memory. A nil seenFields remembers nothing.
 type seenFields map[fieldPlace]struct{}
 
+// A fieldPlace is the location of a field's name and value in memory.
 type fieldPlace struct {
 	name, value       *byte
 	nameLen, valueLen int
 }
 
-// has reports whether f was there before, and adds it.
+// has reports whether f is in the set, and adds it.
 func (s seenFields) has(f *Field) bool {
 	if s == nil {
 		return false
@@ -422,8 +453,8 @@ func (s seenFields) has(f *Field) bool {
 	return false
 }
 
-// checkStatus judges what a response begins with (RFC 9113 §8.3.2): :status, and no other
-// pseudo-header field.
+// checkStatus checks the beginning of a response (RFC 9113 §8.3.2): it must have :status and no
+// other pseudo-header field.
 func checkStatus(fields []Field) (status int, malformed string) {
 	if len(fields) == 0 || fields[0].Name != ":status" {
 		return 0, "no :status at the beginning of a response"
@@ -447,8 +478,8 @@ func checkStatus(fields []Field) (status int, malformed string) {
 	return status, ""
 }
 
-// contentLength returns the declared length, -1 where there is none. Only one, in canonical form, is accepted: what
-// can be read in two ways is malformed (RFC 9110 §8.6).
+// contentLength returns the declared length, or -1 if there is none. It accepts only a single field
+// in canonical form. A value that can be read in two ways is malformed (RFC 9110 §8.6).
 func contentLength(fields []Field) (length int64, bad bool) {
 	length = -1
 	for _, f := range fields {
@@ -464,20 +495,22 @@ func contentLength(fields []Field) (length int64, bad bool) {
 	return length, false
 }
 
-// rawBody is the body as it was sent.
+// A rawBody is the body as it was sent.
 type rawBody struct{ s *Stream }
 
+// Read implements io.Reader.
 func (b rawBody) Read(p []byte) (int, error) { return b.s.read(p) }
 
+// Close ends the exchange.
 func (b rawBody) Close() error {
 	b.s.closeRead()
 	return nil
 }
 
-// responseBody is the body without its content codings. What they need is only made when somebody reads.
+// A responseBody is the body with its content codings decoded. Decoders are made by the first Read.
 type responseBody Response
 
-// decodedBody returns the reader that undoes header's content codings, nil where there are none.
+// decodedBody returns the reader that decodes header's content codings, or nil if there are none.
 func (s *Stream) decodedBody(header Header) *decodedBody {
 	if !header.Has("content-encoding") {
 		return nil
@@ -492,6 +525,7 @@ func (s *Stream) decodedBody(header Header) *decodedBody {
 	return d
 }
 
+// Read implements io.Reader.
 func (b *responseBody) Read(p []byte) (int, error) {
 	if b.decoded == nil {
 		return b.s.read(p)
@@ -499,7 +533,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return b.decoded.Read(p)
 }
 
-// Close ends the exchange and frees what decoding took.
+// Close ends the exchange and releases the decoders.
 func (b *responseBody) Close() error {
 	b.s.closeRead()
 	if b.decoded != nil {
