@@ -15,49 +15,57 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A PushPolicy admits server push (RFC 9113 §8.4). The zero value takes what the peer is entitled to promise: for
-// an authority that the connection is authoritative for, with a safe and cacheable method and no body.
-// Anything else is refused with PROTOCOL_ERROR.
+// A PushPolicy admits server push (RFC 9113 §8.4). The zero value accepts every promise that the
+// peer is entitled to make: one for an authority for which the connection is authoritative, with a
+// safe and cacheable method and no body. hyper refuses any other promise with PROTOCOL_ERROR.
 //
-// A promise waits to be claimed, that is, to be yielded by Pushes. It can be claimed while the
-// response that it was made with goes on, and after that response has come to its end, whether or
-// not its body was closed then. It is cancelled where the body is closed before its end, and where
-// the request's context or Reset ends the exchange. The promises of one connection that wait hold 8
-// MiB at most in all, fields and bodies; and no promise waits for longer than a minute after its
-// response has ended or was last read. To make room for new ones, the oldest whose response has
-// ended is given up first; where there is none, the new one is refused. What is given up or refused
-// so is a *PushLostError of Pushes.
+// A promise waits to be claimed: Pushes claims it when it yields it. It can be claimed while its
+// response, the response with which the peer made it, is in progress, and after that response has
+// ended, whether or not the body is closed after its end. The promise is cancelled if the body is
+// closed before its end, and if the request's context or Reset ends the exchange.
+//
+// Waiting promises are bounded. Those of one connection hold at most 8 MiB in all, fields and
+// bodies together. No promise waits longer than one minute after its response has ended or was last
+// read. To make room for a new promise, hyper drops the oldest one whose response has ended. If
+// there is none, it refuses the new one. Pushes reports dropped and refused promises with a
+// *PushLostError.
 type PushPolicy struct {
-	// Max is how many pushes may be under way or wait to be claimed, on the whole connection: 100
-	// where it is 0. It is announced as SETTINGS_MAX_CONCURRENT_STREAMS. A promise beyond it takes
-	// the place of the oldest that waits and whose response has ended, or is refused with
-	// REFUSED_STREAM. Pushes that are not read hold the connection's window, so Max times the
-	// initial stream window should stay well below that.
+	// Max is the maximum number of pushes that are in progress or wait to be claimed, on the whole
+	// connection. 0 means 100. It is announced as SETTINGS_MAX_CONCURRENT_STREAMS. A promise beyond
+	// the maximum replaces the oldest waiting one whose response has ended. If there is none, it is
+	// refused with REFUSED_STREAM.
+	//
+	// Unread pushes use the connection's flow-control window, so Max times the initial stream
+	// window should stay well below that window.
 	Max int
 
-	// Accept is asked about each promise that passed the checks; a false answer refuses it with CANCEL. It
-	// runs on the connection's reader: it must not block or call the connection. Nil accepts all.
+	// Accept is called for each promise that passed the checks. If it returns false, the promise is
+	// refused with CANCEL. Accept runs on the goroutine that reads the connection: it must not
+	// block or call methods of the connection. Nil accepts all promises.
 	Accept func(push *Push) bool
 }
 
+// Limits of promises that wait to be claimed.
 const (
-	maxUnclaimedSize = 8 << 20     // octets that the promises of a connection hold that wait to be claimed
-	unclaimedTime    = time.Minute // how long one may wait after its response has ended or was last read
-	promiseOverhead  = 1 << 10     // octets that one takes beside its fields and body
+	maxUnclaimedSize = 8 << 20     // bytes that the waiting promises of a connection may hold
+	unclaimedTime    = time.Minute // time that one may wait after its response has ended or was last read
+	promiseOverhead  = 1 << 10     // bytes counted for one in addition to its fields and body
 )
 
-// A PushLostError says that promises of the peer were lost before Pushes could yield them, for want
-// of room or time: see PushPolicy. It comes after those that were not lost.
+// A PushLostError reports that promises of the peer were lost, for lack of room or time, before
+// Pushes could yield them: see PushPolicy. Pushes returns it after the promises that were not lost.
 type PushLostError struct {
-	StreamID uint32 // of the response that they were made with
-	Refused  int    // at once, as there was no room
-	Dropped  int    // later, to make room for others, or because their time was over
+	StreamID uint32 // of the response with which they were made
+	Refused  int    // on arrival, because there was no room
+	Dropped  int    // later, to make room for others or because their time was over
 }
 
+// Error says how many promises were refused and dropped.
 func (e *PushLostError) Error() string {
 	return fmt.Sprintf(prefix+"stream %d: pushes were lost before Pushes yielded them: %d refused, %d dropped (see PushPolicy)", e.StreamID, e.Refused, e.Dropped)
 }
 
+// withDefaults returns p with the default Max filled in.
 func (p PushPolicy) withDefaults() PushPolicy {
 	if p.Max <= 0 {
 		p.Max = 100
@@ -66,32 +74,34 @@ func (p PushPolicy) withDefaults() PushPolicy {
 	return p
 }
 
-// A Push is a response that the peer sends without having been asked for it. Until Response is
-// called, it holds no more than the initial stream window (64 KiB where Config says nothing else)
-// and its fields. Once Pushes has yielded it, it is the caller's: it counts against PushPolicy.Max
-// until it has ended, and ends by being read, with Cancel, or with the connection.
+// A Push is a response that the peer sends without a request. Until Response is called, it holds at
+// most its fields and the initial stream window (64 KiB unless Config sets another). Once Pushes
+// has yielded it, the caller must read or cancel it. It counts against PushPolicy.Max until it has
+// ended: it was read, Cancel was called, or the connection ended.
 type Push struct {
-	Request  *Request // that the peer answers: method, scheme, authority, path and header
-	ParentID uint32   // the stream of the promise
+	Request  *Request // the promised request: method, scheme, authority, path and header
+	ParentID uint32   // stream on which the promise was made
 
 	s *Stream
 
-	// guarded by the connection's mu
-	parent  *Stream // it waits to be claimed there; nil: it does not
-	held    int64   // octets that it holds while it waits
-	claimed bool    // Pushes yielded it, or it cannot be claimed any more
-	settled bool    // it counts no more
+	// The following fields are guarded by the connection's mu.
+	parent  *Stream // its stream, while the push waits to be claimed; else nil
+	held    int64   // bytes that it holds while it waits
+	claimed bool    // Pushes yielded it, or it can no longer be claimed
+	settled bool    // it no longer counts against PushPolicy.Max
 }
 
-// unclaimed are the promises of a connection that wait to be claimed. It is guarded by the
+// An unclaimed is the list of a connection's promises that wait to be claimed. It is guarded by the
 // connection's mu.
 type unclaimed struct {
 	waiting []*Push // oldest first
-	held    int64   // octets that they hold
+	held    int64   // bytes that they hold
 }
 
+// add appends p, which was promised on parent and holds held bytes.
 func (u *unclaimed) add(p *Push, parent *Stream, held int64) {
-	if p.claimed { // while PushPolicy.Accept was asked, which may hand it on
+	// Accept may have passed p on to a caller that has claimed it already.
+	if p.claimed {
 		return
 	}
 	p.parent, p.held = parent, held
@@ -99,6 +109,7 @@ func (u *unclaimed) add(p *Push, parent *Stream, held int64) {
 	u.held += held
 }
 
+// remove removes p, if it waits to be claimed.
 func (u *unclaimed) remove(p *Push) {
 	if p.parent == nil {
 		return
@@ -109,8 +120,8 @@ func (u *unclaimed) remove(p *Push) {
 	u.waiting = slices.Delete(u.waiting, i, i+1)
 }
 
-// oldest is the one to be given up first: the response that it was made with has ended. Nil: there
-// is none.
+// oldest returns the promise to drop first: the oldest one whose response has ended. It returns nil
+// if there is none.
 func (u *unclaimed) oldest() *Push {
 	for _, p := range u.waiting {
 		if p.parent.recvErr != nil {
@@ -120,8 +131,8 @@ func (u *unclaimed) oldest() *Push {
 	return nil
 }
 
-// forget is for a connection that has ended: what has come can still be claimed, and belongs to the
-// responses.
+// forget empties the list when the connection has ended. What was received can still be claimed
+// through the responses. u may be nil.
 func (u *unclaimed) forget() {
 	if u == nil {
 		return
@@ -132,8 +143,8 @@ func (u *unclaimed) forget() {
 	u.waiting, u.held = nil, 0
 }
 
-// evictPromisesLocked gives promises up until size more octets can be held. It reports false where
-// they cannot.
+// evictPromisesLocked drops waiting promises until there is room for size more bytes. It reports
+// whether there is room.
 func (c *Conn) evictPromisesLocked(size int64) bool {
 	for c.unclaimed.held+size > maxUnclaimedSize {
 		p := c.unclaimed.oldest()
@@ -145,8 +156,8 @@ func (c *Conn) evictPromisesLocked(size int64) bool {
 	return true
 }
 
-// chargeLocked counts size more octets that the push holds, if it waits to be claimed. Where there
-// is no room for them, it is given up.
+// chargeLocked counts size more bytes that the push holds, if it waits to be claimed. If there is
+// no room for them, the push is dropped.
 func (p *Push) chargeLocked(size int64) {
 	c := p.s.c
 	if p.parent != nil && !c.evictPromisesLocked(size) && p.parent != nil {
@@ -158,7 +169,8 @@ func (p *Push) chargeLocked(size int64) {
 	}
 }
 
-// giveUpLocked ends a push that waits to be claimed. Pushes says so.
+// giveUpLocked drops a push that waits to be claimed, and counts it for the *PushLostError of
+// Pushes.
 func (p *Push) giveUpLocked() {
 	parent := p.parent
 	parent.lostPushesLocked().Dropped++
@@ -169,7 +181,7 @@ func (p *Push) giveUpLocked() {
 	p.cancelLocked()
 }
 
-// lostPushesLocked is the stream's account of promises that were lost.
+// lostPushesLocked returns the stream's count of lost promises and allocates it if there is none.
 func (s *Stream) lostPushesLocked() *PushLostError {
 	x := s.extrasLocked()
 	if x.lost == nil {
@@ -178,8 +190,8 @@ func (s *Stream) lostPushesLocked() *PushLostError {
 	return x.lost
 }
 
-// agePromisesLocked begins, or begins again, the time that the stream's promises may wait, as it
-// has ended or was read after that.
+// agePromisesLocked starts or restarts the time that the stream's promises may wait. It is called
+// when the stream has ended, and when it is read after that.
 func (s *Stream) agePromisesLocked() {
 	if !s.extras.promised() || s.recvErr == nil {
 		return
@@ -188,7 +200,8 @@ func (s *Stream) agePromisesLocked() {
 	s.c.armLocked(s.extras.promisesBy)
 }
 
-// unclaimedByLocked is when the time of the first promise that waits is over, 0: none has one.
+// unclaimedByLocked returns when the first waiting promise expires, or 0 if none has an expiry
+// time.
 func (c *Conn) unclaimedByLocked() (at time.Duration) {
 	if c.unclaimed == nil {
 		return 0
@@ -201,7 +214,7 @@ func (c *Conn) unclaimedByLocked() (at time.Duration) {
 	return at
 }
 
-// endUnclaimedLocked gives up the promises that have waited for too long.
+// endUnclaimedLocked drops the promises that have waited too long.
 func (c *Conn) endUnclaimedLocked() {
 	if at := c.unclaimedByLocked(); at == 0 || c.now < at {
 		return
@@ -213,11 +226,13 @@ func (c *Conn) endUnclaimedLocked() {
 	}
 }
 
-// ID returns the pushed stream's identifier, which is even.
+// ID returns the identifier of the pushed stream, which is even.
 func (p *Push) ID() uint32 { return p.s.id }
 
-// Response waits for the response and opens its window. It may be called before or after the parent's body is read. The caller
-// closes its body. The ctx of the first call governs the whole exchange, the reading of the body included.
+// Response waits for the pushed response and opens its flow-control window. It may be called before
+// or after the body of the parent response is read. The caller must close the body of the pushed
+// response. The ctx of the first call governs the whole exchange, including the reading of the
+// body.
 func (p *Push) Response(ctx context.Context) (*Response, error) {
 	mustHave(ctx != nil, "Push.Response", "context.Context")
 	c := p.s.c
@@ -229,7 +244,7 @@ func (p *Push) Response(ctx context.Context) (*Response, error) {
 	return p.s.Response(ctx)
 }
 
-// Cancel refuses the push, or what is left of it, with CANCEL.
+// Cancel refuses the push, or the rest of it, with CANCEL.
 func (p *Push) Cancel() {
 	c := p.s.c
 	c.mu.Lock()
@@ -237,12 +252,13 @@ func (p *Push) Cancel() {
 	c.unlock()
 }
 
+// cancelLocked is Cancel with the connection's mu held.
 func (p *Push) cancelLocked() {
 	p.claimLocked()
 	p.s.cancelLocked()
 }
 
-// cancelPromisesLocked ends the promises made on s that nobody has claimed.
+// cancelPromisesLocked cancels the promises made on s that wait to be claimed.
 func (s *Stream) cancelPromisesLocked() {
 	if !s.extras.promised() {
 		return
@@ -253,7 +269,7 @@ func (s *Stream) cancelPromisesLocked() {
 	s.extras.promises = nil
 }
 
-// claimLocked hands the push to the caller.
+// claimLocked claims the push for the caller.
 func (p *Push) claimLocked() {
 	p.s.c.unclaimed.remove(p)
 	p.claimed = true
@@ -262,7 +278,8 @@ func (p *Push) claimLocked() {
 	}
 }
 
-// settleLocked ends the push's share of the limit, once it is both over and claimed.
+// settleLocked stops counting the push against PushPolicy.Max. It is called when the push's stream
+// has ended, and has an effect once the push is claimed or was dropped.
 func (p *Push) settleLocked() {
 	if p.settled || !p.claimed && !p.s.dropped {
 		return
@@ -271,8 +288,8 @@ func (p *Push) settleLocked() {
 	p.s.c.pushes--
 }
 
-// Pushes yields the promises made on the stream. See Response.Pushes; here they can be had before
-// the response. Where Config.Push is nil there are none.
+// Pushes yields the promises made on the stream. See Response.Pushes. Here they are available
+// before the response has arrived. If Config.Push is nil, there are none.
 func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
 	mustHave(ctx != nil, "Pushes", "context.Context")
 	return func(yield func(*Push, error) bool) {
@@ -285,7 +302,7 @@ func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
 	}
 }
 
-// nextPush waits for the next promise; nil is the end.
+// nextPush waits for the next promise. It returns nil and a nil error at the end.
 func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 	c := s.c
 	c.mu.Lock()
@@ -315,8 +332,8 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 	}
 }
 
-// recvPushPromiseLocked takes a promise. mu is free while the policy is asked: readLoop is the only one who could
-// do anything with the new stream meanwhile, and it is here.
+// recvPushPromiseLocked receives a promise. It unlocks mu while it calls PushPolicy.Accept. That is
+// safe because only readLoop, which runs this function, could use the new stream meanwhile.
 func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.usefulLocked(f.Length)
 	// RFC 9113 §6.6: a promise to a client that has switched push off is a connection error.
@@ -330,6 +347,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	parent := c.streams[f.StreamID]
 	switch {
 	case parent != nil && parent.push == nil && parent.state.CanRecv():
+	// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise is
+	// valid.
 	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
 		// RFC 9113 §5.1: we ended the parent, and the peer had not heard yet. The promise is real
 		// all the same.
@@ -342,7 +361,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
 	s.mustLocked(state.RecvPromise)
 	s.sender, s.sendErr = nothingToSend, ErrSendEnded
-	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked() // its manager comes when the push is claimed
+	// The window's manager is made when the push is claimed.
+	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked()
 	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
 	s.req = s.push.Request
 	c.addLocked(s)
@@ -375,7 +395,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 			return c.provokedLocked()
 		}
 	}
-	if parent.dropped || s.state == state.Closed { // meanwhile
+	// The parent or the push may have ended while Accept ran.
+	if parent.dropped || s.state == state.Closed {
 		s.cancelLocked()
 		return c.provokedLocked()
 	}
@@ -386,7 +407,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	return nil
 }
 
-// placeForPushLocked makes room for the push that was just promised, and counted.
+// placeForPushLocked makes room for a new push, which c.pushes already counts. It reports whether
+// there is room.
 func (c *Conn) placeForPushLocked(f *frame) bool {
 	for c.pushes > c.cfg.Push.Max {
 		p := c.unclaimed.oldest()
@@ -398,8 +420,10 @@ func (c *Conn) placeForPushLocked(f *frame) bool {
 	return c.evictPromisesLocked(promiseSize(f.fields))
 }
 
+// promiseSize returns the number of bytes to count for a promise with these fields.
 func promiseSize(fields []Field) int64 { return promiseOverhead + fieldsSize(fields) }
 
+// fieldsSize returns the size of fields as RFC 9113 §6.5.2 counts it.
 func fieldsSize(fields []Field) (size int64) {
 	for i := range fields {
 		size += int64(fields[i].size())
@@ -407,7 +431,8 @@ func fieldsSize(fields []Field) (size int64) {
 	return size
 }
 
-// parse fills in the promised request; it says what is malformed about it (RFC 9113 §8.3.1).
+// parse fills in the promised request. It returns what is malformed about the promise (RFC 9113
+// §8.3.1), or "" if nothing is.
 func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 	r := p.Request
 	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority, ":path": &r.Path}
@@ -437,7 +462,8 @@ func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 	return ""
 }
 
-// unentitled says why the peer must not push the response to r (RFC 9113 §8.4.1, §10.1), or "".
+// unentitled returns why the peer must not push the response to r (RFC 9113 §8.4.1, §10.1), or ""
+// if it may.
 func (c *Conn) unentitled(r *Request) string {
 	for length := range r.Header.Values("content-length") {
 		if length != "0" {
@@ -459,8 +485,9 @@ func (c *Conn) unentitled(r *Request) string {
 	return ""
 }
 
-// authoritative reports whether the peer may speak for authority: its own, or on the same port one that its
-// certificate covers.
+// authoritative reports whether the connection is authoritative for authority: it is the
+// connection's own, or it has the same port and a host that the peer's certificate covers and that
+// the peer has not excluded with ORIGIN frames or a 421 response.
 func (c *Conn) authoritative(authority string) bool {
 	if !syntax.IsAuthority(authority) {
 		return false
@@ -476,7 +503,8 @@ func (c *Conn) authoritative(authority string) bool {
 	if strings.EqualFold(host, ownHost) {
 		return true
 	}
-	if c.origins.excludes(target{scheme: c.cfg.Scheme, host: syntax.Lower(host), port: port}.origin()) { // RFC 8336 §2.4
+	// RFC 8336 §2.4
+	if c.origins.excludes(target{scheme: c.cfg.Scheme, host: syntax.Lower(host), port: port}.origin()) {
 		return false
 	}
 	state := c.TLS()

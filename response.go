@@ -147,9 +147,11 @@ const (
 	// bytes in all, wait for Request.Informational.
 	maxInterims    = 100
 	maxInterimSize = 64 << 10
+
 	// The first freeInterims interim responses of a stream are free. Further ones are charged to
 	// the connection's budget for frames that carry nothing.
 	freeInterims = 10
+
 	// minStatus and maxStatus bound the status codes that are accepted.
 	minStatus = 100
 	maxStatus = 999
@@ -379,12 +381,16 @@ type responseHead struct {
 	status    uint16
 	badLength bool // content-length is not one decimal number
 	te        bool // the section has the field te, which only a request may have
+
 	// malformed says why the section is not a valid response header; "" if it is valid.
 	malformed string
+
 	// badField says what is malformed about the fields after the leading pseudo-header fields; ""
 	// if nothing is. It applies to a section of any kind.
 	badField string
-	length   int64 // content-length; -1: unknown
+
+	// length is the content-length in bytes; -1: unknown.
+	length int64
 }
 
 // parseHead parses a field section. repeats says that many of its fields are equal, so that each
