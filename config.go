@@ -12,118 +12,159 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Config holds what a connection can be told. The zero value, and nil in its place, is a good
-// client. A duration below zero switches its timeout off.
+// A Config holds the options of a connection. The zero value, and a nil *Config, make a good
+// client. A negative duration switches its timeout off.
 //
-// It is copied, with the maps, the slices and the PushPolicy in it, and TLS as by tls.Config.Clone:
-// when Dial, NewConn or ConfigureTransport is called, and by a Transport when it is first used.
-// Later changes have no effect.
+// A Config is copied when Dial, NewConn or ConfigureTransport is called, and by a Transport when it
+// is first used. The copy includes its maps, slices and PushPolicy, and TLS as copied by
+// tls.Config.Clone. Later changes have no effect.
 type Config struct {
-	// TLS is the base of Dial's TLS configuration: roots, client certificates, verification. ServerName
-	// defaults to the host, NextProtos to h2 and http/1.1, MinVersion to TLS 1.2. Nil: system roots, everything verified.
+	// TLS is the base of Dial's TLS configuration: roots, client certificates, verification.
+	// ServerName defaults to the host, NextProtos to h2 and http/1.1, MinVersion to TLS 1.2. If TLS
+	// is nil, the system's roots are used and everything is verified.
 	TLS *tls.Config
 
-	// DialContext makes Dial's transport connections; net.Dialer's method where it is nil.
+	// DialContext makes Dial's transport connections. If it is nil, a net.Dialer makes them.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// Scheme and Authority are used for requests that do not name their own. Dial derives them from its address; for
-	// NewConn they default to "https" on a TLS connection, else "http", and to the TLS server name or the remote address.
+	// Scheme and Authority are used for requests that do not set their own. Dial derives them from
+	// its address. For NewConn, Scheme defaults to "https" on a TLS connection and to "http" on
+	// another; Authority defaults to the TLS server name or the remote address.
 	Scheme    string
 	Authority string
 
-	// UserAgent is sent by default, "hyper" where it is empty, nothing where it is "-".
+	// UserAgent is the user-agent of requests that have none. It is "hyper" if UserAgent is empty;
+	// no user-agent is added if it is "-".
 	UserAgent string
 
-	// WindowManager makes the managers of the receive windows. Nil: Adaptive{}.New.
+	// WindowManager makes the managers of the receive windows. If it is nil, Adaptive{}.New makes
+	// them.
 	WindowManager WindowManagerFactory
 
-	// InitialStreamWindow is announced as SETTINGS_INITIAL_WINDOW_SIZE, in octets: what the peer
-	// may send on a new stream unasked. 0: 256 KiB - 1 with the default window manager; 65,535, the
-	// protocol's own start, with another one or where Push is set. To announce no window at all,
-	// make it negative. Adaptive announces less while very many streams are open or what is not
-	// read fills a tenth of its Budget.
+	// InitialStreamWindow is the number of bytes that the peer may send on a new stream before the
+	// window manager grants more. It is announced as SETTINGS_INITIAL_WINDOW_SIZE.
+	//
+	// 0 means 256 KiB-1 with the default window manager; it means 65,535, the initial value of
+	// HTTP/2, with another manager or if Push is set. A negative value announces a window of 0.
+	// Adaptive announces less while very many streams are open, or while unread data fills a tenth
+	// of its Budget.
 	InitialStreamWindow int
 
-	MaxFrameSize    int // announced; 16 KiB to 16 MiB-1; 0: 256 KiB
-	HeaderTableSize int // announced; of the decoder's compression table; 0: 4,096; negative: no table
+	// MaxFrameSize is the largest frame payload that the peer may send, in bytes: 16 KiB to
+	// 16 MiB-1. It is announced. 0 means 256 KiB.
+	MaxFrameSize int
 
-	// MaxHeaderListSize bounds a decoded field section, in bytes, with 32 counted for each field
-	// (RFC 9113 §6.5.2): 10 MiB where it is 0, as in net/http. It is announced. A larger section
-	// ends its stream with a *HeaderSizeError, and no other; the connection ends where one costs
-	// more than twice that, and more than 32 MiB, to decode.
+	// HeaderTableSize is the size of the decoder's compression table, in bytes. It is announced. 0
+	// means 4,096. A negative value means no table.
+	HeaderTableSize int
+
+	// MaxHeaderListSize bounds a decoded field section, in bytes, with 32 bytes added for each
+	// field (RFC 9113 §6.5.2). It is announced. 0 means 10 MiB, as in net/http. A larger section
+	// ends its stream, and no other stream, with a *HeaderSizeError. The connection ends if a
+	// section costs more than twice that bound, and more than 32 MiB, to decode.
 	MaxHeaderListSize int
 
-	// MaxHeaderMemory bounds the field sections that a connection holds at once, in bytes counted
-	// in the same way: that which is being decoded, and those of responses that have not been
-	// returned yet, or have not ended, or have something unread. It is 64 MiB where it is 0, and at least
-	// MaxHeaderListSize then; there is no bound where it is negative. A section for which there is
-	// no room ends its stream with a *HeaderSizeError. Sections of up to 16 KiB are not counted.
+	// MaxHeaderMemory bounds the field sections that a connection holds at the same time, in bytes
+	// counted in the same way. The bound applies to the section that is being decoded and to those
+	// of responses that have not been returned, have not ended, or have unread data. 0 means
+	// 64 MiB, or MaxHeaderListSize if that is larger. A negative value means no bound. A section
+	// for which there is no room ends its stream with a *HeaderSizeError. Sections of up to 16 KiB
+	// are not counted.
 	MaxHeaderMemory int
 
-	// TrimBlanks takes blanks away that the peer sends around field values. RFC 9113 §8.2.1 has such a message be malformed, and
-	// so it is without this; but servers send them, and net/http and curl bear it. A Transport always does.
+	// TrimBlanks strips the spaces and tabs around the field values that the peer sends. RFC 9113
+	// §8.2.1 makes a message with such a value malformed, and without TrimBlanks hyper treats it
+	// so. Some servers send such values; net/http and curl tolerate them. A Transport always strips
+	// them.
 	TrimBlanks bool
 
-	// AssumeHTTP2 speaks HTTP/2 on a TLS connection whose peer chose no protocol by ALPN, and on one
-	// of Transport.DialTLSContext that cannot tell. RFC 9113 §3.3 requires ALPN: it is for peers
-	// that are known to speak HTTP/2 without it. A peer that chose another protocol is refused all
-	// the same. To send no ALPN at all, set TLS.NextProtos to a list that is empty and not nil.
+	// AssumeHTTP2 uses HTTP/2 on a TLS connection whose peer chose no protocol by ALPN, and on a
+	// connection of Transport.DialTLSContext that cannot report the protocol. RFC 9113 §3.3
+	// requires ALPN: set AssumeHTTP2 only for peers that are known to use HTTP/2 without it. A peer
+	// that chose another protocol is still refused. To send no ALPN at all, set TLS.NextProtos to
+	// an empty slice that is not nil.
 	AssumeHTTP2 bool
 
-	// Settings are sent behind hyper's own, in this order: extensions, which hyper ignores itself.
+	// Settings are sent after hyper's own settings, in this order. They are for extensions. hyper
+	// itself ignores them.
 	Settings []Setting
 
-	// Push admits server push. Nil: ENABLE_PUSH=0, and a promise is a connection error.
+	// Push admits server push. If it is nil, hyper sends ENABLE_PUSH=0, and a promise ends the
+	// connection with an error.
 	Push *PushPolicy
 
-	// Decoders adds content codings to gzip, deflate and br, or replaces them, by lower-case name.
-	// What memory a Decoder takes for a body is up to the Decoder; the bounds below hold for what
-	// it decodes.
+	// Decoders adds content codings to gzip, deflate and br, or replaces those. The keys are the
+	// names of the codings in lower case. A Decoder itself must bound the memory that it uses for a
+	// body. The bounds below apply to what it decodes.
 	Decoders map[string]Decoder
 
-	// MaxDecodedSize bounds the decoded octets of a body with a content coding: 1 GiB where it is
-	// 0, none where it is negative. MaxDecodedRatio bounds decoded octets per octet received: 1,000
-	// where it is 0, none where it is negative; it is looked at only beyond the first 32 MiB. Raw
-	// bodies have no bound. Where a body has several codings, what one passes on to the next is
-	// bounded by 16 KiB and 16 octets per octet received in any case.
-	MaxDecodedSize  int64
+	// MaxDecodedSize bounds the decoded bytes of a body with a content coding. 0 means 1 GiB. A
+	// negative value means no bound. Raw bodies have no bound.
+	MaxDecodedSize int64
+
+	// MaxDecodedRatio bounds the decoded bytes for each byte received. 0 means 1,000. A negative
+	// value means no bound. It applies only after the first 32 MiB. If a body has several codings,
+	// what one coding passes to the next is always bounded as well: by 16 KiB, or by 16 bytes for
+	// each byte received if that is more.
 	MaxDecodedRatio int64
 
-	// KeepAlive is the time of silence before a PING asks whether the peer lives. Where it is set,
-	// there is a PING each time the peer has sent nothing for so long, whatever the server thinks
-	// of that: a gRPC server, by default, ends a connection at the third PING that comes less than
-	// five minutes after the one before, unless it has sent DATA or HEADERS in between.
+	// KeepAlive is how long the peer may be silent before a PING checks whether it is alive.
 	//
-	// Where it is 0, PINGs stay within that. While a stream is open, they are sent after 30 s of
-	// silence, then 60 s, then every five minutes (and 5 s). While none is open, one is sent after
-	// 30 s, and another when two hours have passed. The peer's DATA and HEADERS, and each new
-	// request, begin the count anew. A dead connection is found PingTimeout after the next PING:
-	// within a minute of a new request to which nothing comes, and within 5 min 20 s in a longer
-	// silence. That also holds for a new request if two PINGs have come early by the server's
-	// count, for earlier requests, and it has sent neither DATA nor HEADERS since.
+	// If KeepAlive is above 0, a PING is sent each time the peer has sent nothing for that long.
+	// This can be too often for a server. By default, a gRPC server ends a connection at the third
+	// PING that comes less than five minutes after the one before, unless the server has sent DATA
+	// or HEADERS in between.
 	//
-	// Below 0 there are no such PINGs. A Transport sends one PING in five minutes at most to a host
-	// that has ended a connection with "too_many_pings", and waits twice as long each time that
-	// happens again, whatever KeepAlive is, up to two hours.
+	// If KeepAlive is 0, PINGs stay within that limit. While a stream is open, they are sent after
+	// 30 s of silence, then after 60 s, then every five minutes (and 5 s). While no stream is open,
+	// one PING is sent after 30 s, and another when two hours have passed. The peer's DATA and
+	// HEADERS, and each new request, restart this sequence. A dead connection is detected
+	// PingTimeout after the next PING: within one minute of a new request that gets no response,
+	// and within 5 min 20 s in a longer silence. The longer time also applies to a new request if,
+	// since the server last sent DATA or HEADERS, two PINGs for earlier requests have come early by
+	// the server's count.
+	//
+	// If KeepAlive is negative, no such PINGs are sent.
+	//
+	// A Transport limits PINGs to a host that has ended a connection with "too_many_pings",
+	// whatever KeepAlive is: it sends at most one PING in five minutes. Each time the host does so
+	// again, the interval doubles, up to two hours.
 	KeepAlive time.Duration
 
-	HandshakeTimeout      time.Duration // Dial and TLS, and then until the peer's SETTINGS; 10 s
-	SettingsTimeout       time.Duration // until the peer acknowledges our SETTINGS; 10 s
-	PingTimeout           time.Duration // until the answer to a PING of KeepAlive, a frame, or 4 KiB of one; 15 s
-	WriteStallTimeout     time.Duration // of the peer not accepting a write; 30 s
-	WindowStallTimeout    time.Duration // of a reader waiting at a receive window that its manager keeps shut; off
-	ExpectContinueTimeout time.Duration // how long Expect: 100-continue holds a body back; 1 s
+	// HandshakeTimeout bounds dialing and the TLS handshake together, and after that the wait for
+	// the peer's SETTINGS. 0 means 10 s.
+	HandshakeTimeout time.Duration
 
-	// Monitor shows the connections that an http.Transport gets by ConfigureTransport. One Monitor
-	// is for one http.Transport. Nothing else uses it.
+	// SettingsTimeout bounds the wait for the peer's acknowledgment of our SETTINGS. 0 means 10 s.
+	SettingsTimeout time.Duration
+
+	// PingTimeout bounds the time after a PING of KeepAlive in which the peer neither acknowledges
+	// it, nor completes a frame, nor sends 4 KiB of one. 0 means 15 s.
+	PingTimeout time.Duration
+
+	// WriteStallTimeout bounds the time in which the peer accepts nothing of a write. 0 means 30 s.
+	WriteStallTimeout time.Duration
+
+	// WindowStallTimeout bounds the time that a reader waits at a receive window that its manager
+	// does not open. 0 means no bound.
+	WindowStallTimeout time.Duration
+
+	// ExpectContinueTimeout bounds the time that Expect: 100-continue holds a body back. 0 means
+	// 1 s.
+	ExpectContinueTimeout time.Duration
+
+	// Monitor observes the connections that an http.Transport gets by ConfigureTransport. Use one
+	// Monitor for one http.Transport. Monitor has no other use.
 	Monitor *Monitor
 
-	// Trace is called for every frame as it crosses the socket. See TraceEvent.
+	// Trace is called for every frame as it passes the socket. See TraceEvent.
 	Trace func(TraceEvent)
 
-	encoderTableSize int // bounds the encoder's compression table; 0: 4,096
+	// encoderTableSize bounds the encoder's compression table, in bytes. 0 means 4,096.
+	encoderTableSize int
 }
 
+// The defaults of Config.
 const (
 	defaultMaxFrameSize = 256 << 10
 	defaultHeaderList   = 10 << 20
@@ -136,7 +177,7 @@ const (
 	defaultContinueTimeout  = time.Second
 )
 
-// clone returns a copy of cfg that shares nothing with the caller, as far as it can be changed.
+// clone returns a copy of cfg that shares nothing changeable with the caller. cfg may be nil.
 func (cfg *Config) clone() Config {
 	if cfg == nil {
 		return Config{}
@@ -152,7 +193,8 @@ func (cfg *Config) clone() Config {
 	return c
 }
 
-// withDefaults returns a clone of cfg with nothing left open.
+// withDefaults returns a clone of cfg in which the defaults are filled in. It returns an error if
+// cfg is not valid.
 func (cfg *Config) withDefaults() (Config, error) {
 	c := cfg.clone()
 	if c.InitialStreamWindow == 0 {
@@ -182,6 +224,7 @@ func (cfg *Config) withDefaults() (Config, error) {
 	return c, c.check()
 }
 
+// or returns value, or otherwise if value is the zero value.
 func or[T comparable](value, otherwise T) T {
 	var zero T
 	if value == zero {
@@ -190,6 +233,7 @@ func or[T comparable](value, otherwise T) T {
 	return value
 }
 
+// check returns an error if a field is out of range.
 func (c *Config) check() error {
 	switch {
 	case c.MaxFrameSize < wire.MinMaxFrameSize || c.MaxFrameSize > wire.MaxMaxFrameSize:

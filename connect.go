@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Connect opens a tunnel to authority, host:port, through the peer (RFC 9113 §8.5) and returns it as a net.Conn when the
-// peer has agreed. ctx governs the tunnel to its end. Another answer than 2xx is a *ConnectStatusError.
+// Connect opens a tunnel through the peer to authority, which is host:port (RFC 9113 §8.5). It
+// returns the tunnel as a net.Conn when the peer has responded with a 2xx status. Any other final
+// status is a *ConnectStatusError. ctx governs the tunnel until it is closed.
 func (c *Conn) Connect(ctx context.Context, authority string, header Header) (net.Conn, error) {
 	mustHave(ctx != nil, "Conn.Connect", "context.Context")
 	resp, err := c.connectTurn(ctx, authority, header, inTurn)
@@ -24,7 +25,8 @@ func (c *Conn) Connect(ctx context.Context, authority string, header Header) (ne
 	return resp.s.NetConn(), nil
 }
 
-// connectTurn sends CONNECT and returns the response, whatever its status.
+// connectTurn sends CONNECT and returns the response, whatever its status. how says how it gets a
+// stream slot.
 func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how turn) (*Response, error) {
 	s := &Stream{}
 	if err := c.openTurn(ctx, s, &Request{Method: "CONNECT", Authority: authority, Header: header}, endByCaller, how); err != nil {
@@ -38,37 +40,43 @@ func (c *Conn) connectTurn(ctx context.Context, authority string, header Header,
 	return resp, nil
 }
 
-// A ConnectStatusError is a proxy's refusal of a tunnel.
+// A ConnectStatusError reports that a proxy refused a tunnel.
 type ConnectStatusError struct {
 	Status int
 	Header Header
 }
 
+// Error says which status the proxy sent.
 func (e *ConnectStatusError) Error() string {
 	return fmt.Sprintf("hyper: proxy refused the tunnel with status %d", e.Status)
 }
 
-// NetConn returns the stream as a net.Conn, which reads and writes its DATA. It suits CONNECT, plain and
-// extended. Close ends both directions: in order where the peer has ended its own, else with CANCEL; CloseWrite
-// (by a type assertion) ends ours.
+// NetConn returns the stream as a net.Conn that reads and writes its DATA. It is for CONNECT, both
+// plain and extended. Close ends both directions: if the peer has ended its direction, Close ends
+// ours with END_STREAM, else it resets the stream with CANCEL. The net.Conn also has a CloseWrite
+// method, available by a type assertion, which ends only our direction.
 func (s *Stream) NetConn() net.Conn { return &tunnel{Stream: s} }
 
+// A tunnel is a Stream as a net.Conn.
 type tunnel struct {
 	*Stream
 	closed atomic.Bool
 }
 
+// Read implements net.Conn.
 func (t *tunnel) Read(p []byte) (int, error) {
 	n, err := t.read(p)
 	return n, t.judge(err)
 }
 
+// Write implements net.Conn.
 func (t *tunnel) Write(p []byte) (int, error) {
 	n, err := t.Stream.Write(p)
 	return n, t.judge(err)
 }
 
-// judge makes errors after Close those that users of a net.Conn look for.
+// judge returns err, or after Close an error that is also net.ErrClosed, which users of a net.Conn
+// test for.
 func (t *tunnel) judge(err error) error {
 	if err != nil && t.closed.Load() {
 		return closedTunnelError{causedError{net.ErrClosed, err}}
@@ -76,11 +84,13 @@ func (t *tunnel) judge(err error) error {
 	return err
 }
 
-// A closedTunnelError is net.ErrClosed in hyper's words.
+// A closedTunnelError is net.ErrClosed with hyper's prefix and the cause.
 type closedTunnelError struct{ causedError }
 
+// Error returns the text of net.ErrClosed and that of the cause.
 func (e closedTunnelError) Error() string { return prefix + e.causedError.Error() }
 
+// Close implements net.Conn. See NetConn.
 func (t *tunnel) Close() error {
 	s := t.Stream
 	t.closed.Store(true)
@@ -94,19 +104,25 @@ func (t *tunnel) Close() error {
 	return nil
 }
 
-func (t *tunnel) LocalAddr() net.Addr  { return t.c.LocalAddr() }
+// LocalAddr returns the local address of the connection.
+func (t *tunnel) LocalAddr() net.Addr { return t.c.LocalAddr() }
+
+// RemoteAddr returns the peer's address on the connection, not the tunnel's destination.
 func (t *tunnel) RemoteAddr() net.Addr { return t.c.RemoteAddr() }
 
+// SetDeadline implements net.Conn.
 func (t *tunnel) SetDeadline(at time.Time) error {
 	t.Stream.SetDeadline(at)
 	return nil
 }
 
+// SetReadDeadline implements net.Conn.
 func (t *tunnel) SetReadDeadline(at time.Time) error {
 	t.Stream.SetReadDeadline(at)
 	return nil
 }
 
+// SetWriteDeadline implements net.Conn.
 func (t *tunnel) SetWriteDeadline(at time.Time) error {
 	t.Stream.SetWriteDeadline(at)
 	return nil

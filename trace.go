@@ -13,24 +13,26 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A TraceEvent is one frame, as it crossed the socket. It is handed to Config.Trace: received frames on the connection's
-// reader as they are parsed, sent ones on its writer just before they are written; the two may call at once. The
-// function must not block or call the connection.
+// A TraceEvent is one frame as it passes the socket. It is passed to Config.Trace. Received frames
+// are reported by the goroutine that reads the connection, as it parses them. Sent frames are
+// reported by the goroutine that writes it, just before it writes them. The two may call
+// Config.Trace at the same time. The function must not block or call methods of the connection.
 type TraceEvent struct {
-	Sent     bool // by us; else received
-	Time     time.Duration
-	Type     string // of the frame, as in RFC 9113 §6: "HEADERS"
+	Sent     bool          // true: sent by this side; false: received
+	Time     time.Duration // since the connection was made
+	Type     string        // of the frame, as in RFC 9113 §6, such as "HEADERS"
 	StreamID uint32
-	Length   int // of the payload
+	Length   int // of the payload, in bytes
 	Flags    uint8
 
-	// Fields is the field section that ends with this frame; nil of any other.
+	// Fields is the field section that ends with this frame. It is nil for any other frame.
 	Fields Header
 
 	text string
 }
 
-// String is the one textual form of a frame, "-> " for sent and "<- " for received:
+// String returns the frame as one line of text. It begins with "-> " if the frame was sent, and
+// with "<- " if it was received:
 //
 //	<- DATA stream=1 len=16384 END_STREAM
 func (e TraceEvent) String() string {
@@ -40,10 +42,10 @@ func (e TraceEvent) String() string {
 	return "<- " + e.text
 }
 
-// FieldLines yields the field section one field a line, ready to be shown: the values of
-// credentials and cookies, and of fields marked sensitive, are replaced by their length. Control
-// characters, marks that change the direction of text, and what is not UTF-8 are escaped as in a Go
-// string.
+// FieldLines yields the field section, one line for each field, in a form that is safe to show. The
+// values of credentials, cookies and fields marked Sensitive are replaced by their length. Control
+// characters, marks that change the direction of text, and bytes that are not UTF-8 are escaped as
+// in a Go string.
 func (e TraceEvent) FieldLines(yield func(line string) bool) {
 	for _, f := range e.Fields {
 		if !yield(syntax.Escape(f.Name) + ": " + syntax.Escape(redacted(f))) {
@@ -52,6 +54,7 @@ func (e TraceEvent) FieldLines(yield func(line string) bool) {
 	}
 }
 
+// redacted returns the value of f, or its length if the value may be a secret.
 func redacted(f Field) string {
 	switch syntax.Lower(f.Name) {
 	case "authorization", "proxy-authorization", "cookie", "set-cookie":
@@ -63,10 +66,10 @@ func redacted(f Field) string {
 	return "[" + strconv.Itoa(len(f.Value)) + " octets]"
 }
 
-// TraceTo returns a function for Config.Trace that writes each frame to w, a line each in the one
-// textual form, the fields of a field section indented below, each cut off at 64 octets.
-// Credentials are not shown, and nothing that a terminal would obey: see FieldLines. Its writes do
-// not overlap.
+// TraceTo returns a function for Config.Trace that writes each frame to w as one line, in the form
+// of TraceEvent.String. The fields of a field section follow on indented lines, each cut off after
+// 64 bytes. As with FieldLines, credentials are not shown, and characters that could control a
+// terminal are escaped. The writes to w do not overlap.
 func TraceTo(w io.Writer) func(TraceEvent) {
 	var mu sync.Mutex
 	return func(e TraceEvent) {
@@ -84,6 +87,8 @@ func TraceTo(w io.Writer) func(TraceEvent) {
 	}
 }
 
+// newTraceEvent returns the event for a frame with the payload p. fields is the section that ends
+// with it.
 func newTraceEvent(h wire.FrameHeader, p []byte, fields Header) TraceEvent {
 	return TraceEvent{
 		Type:     h.Type.String(),
@@ -95,23 +100,24 @@ func newTraceEvent(h wire.FrameHeader, p []byte, fields Header) TraceEvent {
 	}
 }
 
-// traceReceived is the frame reader's witness.
+// traceReceived reports a received frame. The frame reader calls it.
 func (c *Conn) traceReceived(h wire.FrameHeader, p []byte, fields Header) {
 	e := newTraceEvent(h, p, fields)
 	e.Time = time.Since(c.start)
 	c.cfg.Trace(e)
 }
 
-// A sendTracer reads what is about to be written as the peer will, so that tracing costs nothing anywhere else. It
-// belongs to writeLoop.
+// A sendTracer reports the frames that are sent. It parses the bytes that are about to be written,
+// as the peer will, so that no other code has to support tracing. It is owned by writeLoop.
 type sendTracer struct {
 	c      *Conn
 	dec    *hpack.Decoder
 	fields Header
-	block  []byte
-	begun  bool
+	block  []byte // field block that has not ended
+	begun  bool   // the preface was reported
 }
 
+// newSendTracer returns a sendTracer for c.
 func newSendTracer(c *Conn) *sendTracer {
 	t := &sendTracer{c: c}
 	t.dec = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) {
@@ -120,9 +126,9 @@ func newSendTracer(c *Conn) *sendTracer {
 	return t
 }
 
-// trace shows the frames of batch, which are whole.
+// trace reports the frames in batch, which holds whole frames. t may be nil.
 func (t *sendTracer) trace(batch []byte) {
-	if t == nil { // nobody looks
+	if t == nil {
 		return
 	}
 	now := time.Since(t.c.start)
@@ -141,7 +147,8 @@ func (t *sendTracer) trace(batch []byte) {
 	}
 }
 
-// section returns the field section that ends with a frame of ours.
+// section returns the field section that ends with the frame of header h and payload p, or nil if
+// none does.
 func (t *sendTracer) section(h wire.FrameHeader, p []byte) Header {
 	if h.Type != wire.Headers && h.Type != wire.Continuation {
 		return nil
