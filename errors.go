@@ -13,11 +13,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// An ErrCode is the reason that RST_STREAM and GOAWAY carry (RFC 9113 §7). It is an error, so that
+// An ErrCode is the reason in RST_STREAM and GOAWAY (RFC 9113 §7). It is an error, so that
 //
 //	errors.Is(err, hyper.RefusedStream)
 //
-// asks whether a stream or a connection ended with that code, whoever sent it.
+// reports whether a stream or a connection ended with that code, whichever side sent it.
 type ErrCode uint32
 
 // The codes of RFC 9113 §7.
@@ -41,53 +41,57 @@ const (
 // String returns the code's name in RFC 9113 §7, such as "REFUSED_STREAM".
 func (c ErrCode) String() string { return wire.ErrCode(c).String() }
 
+// Error returns the code's name.
 func (c ErrCode) Error() string { return c.String() }
 
 var (
-	// ErrClosed is what every call on a connection and its streams returns, wrapped or plain, after
-	// Close, and what new requests get after Shutdown.
+	// ErrClosed is returned, directly or wrapped, by every call on a connection and its streams
+	// after Close, and for new requests after Shutdown.
 	ErrClosed = errors.New("hyper: connection closed")
 
-	// ErrCanceled is returned by calls on a stream that the caller ended itself: by Reset, by closing
-	// its body, or by cancelling a push.
+	// ErrCanceled is returned by calls on a stream that the caller ended itself: by Reset, by
+	// closing its body, or by canceling a push.
 	ErrCanceled = errors.New("hyper: stream canceled by the caller")
 
-	// ErrSendEnded is what Write returns after CloseWrite or SendTrailers, and on a stream whose request has a Body.
+	// ErrSendEnded is returned by Write after CloseWrite or SendTrailers, and on a stream whose
+	// request has a Body.
 	ErrSendEnded = errors.New("hyper: the sending side of the stream has ended")
 
-	// ErrDrained is returned, inside a ConnError, for new requests on a connection that cannot take
-	// any more: the peer sent GOAWAY, the stream identifiers are used up, or the peer did not
-	// answer the PING that shows which streams it still counts (then it is ErrPingTimeout, too).
-	// Such requests are Retryable on another one.
+	// ErrDrained is returned, inside a ConnError, for new requests on a connection that accepts no
+	// more requests: the peer sent GOAWAY, the stream identifiers are used up, or the peer did not
+	// acknowledge the PING that shows which streams it still counts. In the last case the error is
+	// ErrPingTimeout as well. Such requests are Retryable on another connection.
 	ErrDrained = errors.New("hyper: connection takes no more requests")
 
-	// ErrPingTimeout: the peer did not answer a PING in time (Config.PingTimeout). Its text contains
-	// net/http's for that, as does that of ErrWriteStalled.
+	// ErrPingTimeout means that the peer did not acknowledge a PING in time (Config.PingTimeout).
+	// Its text contains net/http's text for this failure, as does the text of ErrWriteStalled.
 	ErrPingTimeout = errors.New("hyper: peer does not answer PING (" + lostText + ")")
 
-	// ErrWriteStalled: the peer accepted nothing for Config.WriteStallTimeout.
+	// ErrWriteStalled means that the peer accepted no bytes for Config.WriteStallTimeout.
 	ErrWriteStalled = errors.New("hyper: peer does not read (" + lostText + ")")
 
-	// ErrWindowStalled: a reader waited for Config.WindowStallTimeout at a receive window that its manager did not
-	// open. It comes inside a StreamError, or a ConnError where it is the connection's window, which says how it stood.
+	// ErrWindowStalled means that a reader waited for Config.WindowStallTimeout at a receive window
+	// that its manager did not open. It comes inside a StreamError, or inside a ConnError if the
+	// window is the connection's. The text of that error describes the window.
 	ErrWindowStalled = errors.New("hyper: window manager grants nothing")
 
-	// ErrHandshakeTimeout: a connection was not ready within Config.HandshakeTimeout. Dialling, a
-	// proxy's answer to CONNECT and TLS have that time together, and then the peer's SETTINGS have
-	// it. It comes inside an error that names the phase.
+	// ErrHandshakeTimeout means that a connection was not ready within Config.HandshakeTimeout. The
+	// timeout applies to dialing, a proxy's response to CONNECT and the TLS handshake together, and
+	// then again to the wait for the peer's SETTINGS. ErrHandshakeTimeout comes inside an error
+	// that names the phase.
 	ErrHandshakeTimeout = errors.New("hyper: handshake timeout")
 )
 
-// prefix begins the text of every error of this package, once: an error inside another one loses
-// it. Errors that are not hyper's own, such as a context's, stay as they are, and the reset of a
-// stream reads as net/http's after RoundTrip.
+// prefix is the beginning of the text of every error of this package. It appears once: an error
+// inside another error loses it. Errors that are not hyper's own, such as a context's, keep their
+// text. After RoundTrip, the reset of a stream has the text of net/http's error instead.
 const prefix = "hyper: "
 
-// bare returns the text of err for use inside another error's.
+// bare returns the text of err without the prefix, for use inside the text of another error.
 func bare(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
 
-// withoutPrefix returns err for use inside an error of another package, which begins with a prefix
-// of its own.
+// withoutPrefix returns err for use inside an error of another package, which has a prefix of its
+// own.
 func withoutPrefix(err error) error {
 	if bare(err) == err.Error() {
 		return err
@@ -95,45 +99,53 @@ func withoutPrefix(err error) error {
 	return bareError{err}
 }
 
-// A bareError is an error of hyper's without the prefix.
+// A bareError is an error of hyper without the prefix.
 type bareError struct{ error }
 
+// Error returns the text without the prefix.
 func (e bareError) Error() string { return bare(e.error) }
+
+// Unwrap returns the error with the prefix.
 func (e bareError) Unwrap() error { return e.error }
 
-// Timeout is what net.OpError looks for.
+// Timeout reports whether the error is a timeout. net.OpError looks for this method.
 func (e bareError) Timeout() bool {
 	var ne net.Error
 	return errors.As(e.error, &ne) && ne.Timeout()
 }
 
-// A causedError is one error and what is behind it: the end of a context and its cause, for
-// instance.
+// A causedError is an error together with its cause: for instance the end of a context and the
+// context's cause.
 type causedError struct{ err, cause error }
 
-func (e causedError) Error() string   { return e.err.Error() + ": " + bare(e.cause) }
+// Error returns the text of the error and that of its cause.
+func (e causedError) Error() string { return e.err.Error() + ": " + bare(e.cause) }
+
+// Unwrap returns the error and its cause.
 func (e causedError) Unwrap() []error { return []error{e.err, e.cause} }
 
-// notProcessed is false: the cause of a context's end is often the error of another request, as
-// with errgroup.
+// notProcessed returns false: the cause of a context's end is often the error of another request,
+// for instance with errgroup.
 func (e causedError) notProcessed() bool { return false }
 
-// A StreamError is the end of one stream; its connection lives on.
+// A StreamError is the end of one stream. The connection remains usable.
 type StreamError struct {
 	StreamID uint32
-	Code     ErrCode // sent or received in RST_STREAM
+	Code     ErrCode // in the RST_STREAM that was sent or received
 	FromPeer bool    // the peer ended the stream
-	Err      error   // why, where more is known than the code; may be nil
+	Err      error   // the reason, if more is known than the code; may be nil
 
-	unprocessed bool // the peer has provably not acted on the request
-	began       bool // something of a response had come: the peer has acted on it, whatever it says now
-	netHTTP     bool // it reads as the one of net/http
+	unprocessed bool // the peer has provably not processed the request
+	began       bool // a part of a response arrived, so the peer has processed the request
+	netHTTP     bool // Error returns net/http's text
 }
 
-// Error names the stream, who ended it, and why: "hyper: stream 5: peer reset: REFUSED_STREAM".
+// Error names the stream, the side that ended it, and the reason: "hyper: stream 5: peer reset:
+// REFUSED_STREAM".
 //
-// From RoundTrip, and from the body of its response, it reads as the one of net/http, as some programs
-// tell resets apart by that text: "stream error: stream ID 5; REFUSED_STREAM; received from peer".
+// An error of RoundTrip, or of the body of its response, has the text of net/http's error instead,
+// because some programs distinguish resets by that text: "stream error: stream ID 5;
+// REFUSED_STREAM; received from peer".
 func (e *StreamError) Error() string {
 	if e.netHTTP {
 		text := fmt.Sprintf("stream error: stream ID %d; %s", e.StreamID, codeText(e.Code))
@@ -171,7 +183,7 @@ func (e *StreamError) Unwrap() []error {
 	return []error{e.Code, e.Err}
 }
 
-// asInNetHTTP returns a copy of e that reads as the StreamError of net/http.
+// asInNetHTTP returns a copy of e that has the text of net/http's StreamError.
 func (e *StreamError) asInNetHTTP() *StreamError {
 	if e.netHTTP {
 		return e
@@ -181,46 +193,53 @@ func (e *StreamError) asInNetHTTP() *StreamError {
 	return &told
 }
 
-// notProcessed reports whether the peer has provably not acted on the request.
+// notProcessed reports whether the peer has provably not processed the request.
 func (e *StreamError) notProcessed() bool {
 	return !e.began && (e.unprocessed || e.FromPeer && e.Code == RefusedStream)
 }
 
-// A ConnError is the end of a connection. Every call that was waiting on it returns it, and every later call.
+// A ConnError is the end of a connection. Every call that waits on the connection returns it, and
+// so does every later call.
 //
-// Once the peer has sent GOAWAY, its fields are those of that GOAWAY however the connection is
-// lost, and Err is how: a network error, or a timeout. Where this side ends it, because the peer
-// broke a rule after that, Code is what we sent, FromPeer is false, LastStreamID and Debug are the
-// peer's all the same, and Err has the peer's GOAWAY in it as a ConnError. Of several GOAWAYs of
-// the peer it has the last stream of the latest, the latest code that is not NO_ERROR, and all
-// debug data, joined by "; " up to 4 KiB.
+// After the peer has sent GOAWAY, the fields are those of that GOAWAY, however the connection is
+// lost. Err then says how it was lost: by a network error or a timeout.
+//
+// If this side ends the connection after the peer's GOAWAY, because the peer broke a rule, Code is
+// the code that this side sent and FromPeer is false. LastStreamID and Debug are still the peer's,
+// and Err contains the peer's GOAWAY as a ConnError.
+//
+// If the peer sent several GOAWAYs, LastStreamID is that of the latest, Code is the latest code
+// that is not NO_ERROR, and Debug has all debug data, joined by "; " up to 4 KiB.
 type ConnError struct {
-	Code         ErrCode  // of the GOAWAY, sent or received; NoError where the connection was lost without one
+	Code         ErrCode  // of the GOAWAY, sent or received; NoError if the connection was lost without one
 	FromPeer     bool     // the peer ended the connection
 	LastStreamID uint32   // of a GOAWAY from the peer: streams above it were not processed
-	Debug        []byte   // opaque octets of the peer's GOAWAY
-	Addr         net.Addr // of the peer; nil where the connection has none
-	Err          error    // why, where more is known than the code: a network error, a broken rule; may be nil
+	Debug        []byte   // opaque debug data of the peer's GOAWAY
+	Addr         net.Addr // of the peer; nil if the connection has none
+	// Err is the reason, if more is known than the code: a network error or a broken rule. It may
+	// be nil.
+	Err error
 
-	authority   string // of the connection: it names the host
-	goAway      bool   // a GOAWAY said so, in either direction
+	authority   string // of the connection; it names the host
+	goAway      bool   // Code was in a GOAWAY, sent or received
 	unprocessed bool   // the request that got this error was never sent
-	early       bool   // the peer's SETTINGS had not come
-	answers     bool   // the peer's GOAWAY came after ours, and has no error
-	netHTTP     bool   // its text has net/http's words, too
+	early       bool   // the peer's SETTINGS had not arrived
+	answers     bool   // the peer's GOAWAY came after ours and has no error
+	netHTTP     bool   // the text also has net/http's words
 }
 
-// Error names the host and the peer's address, and says who ended the connection, and why:
+// Error names the host and the peer's address, the side that ended the connection, and the reason.
+// For a GOAWAY of the peer, the reason includes its debug data:
 //
-//	hyper: connection to example.com (192.0.2.1:443): peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM "too much"
+//	hyper: connection to a.example (192.0.2.1:443): peer sent GOAWAY (last stream 3): NO_ERROR "bye"
 //
-// Where the peer closes the connection after GOAWAY, and where it does not answer PING, the text
-// contains that of net/http: "http2: server sent GOAWAY and closed the connection; LastStreamID=…",
-// or "http2: client connection lost".
+// If the peer closes the connection after GOAWAY, or does not acknowledge a PING, the text contains
+// that of net/http: "http2: server sent GOAWAY and closed the connection; LastStreamID=…", or
+// "http2: client connection lost".
 //
-// From RoundTrip, and from the body of its response, the text of a lost connection ends with the
-// words "(use of closed network connection)". Programs that compare net/http's error with
-// io.ErrUnexpectedEOF, such as Kubernetes' client-go, look for them too.
+// For an error of RoundTrip, or of the body of its response, the text of a lost connection ends
+// with the words "(use of closed network connection)". Some programs, such as Kubernetes'
+// client-go, compare net/http's error with io.ErrUnexpectedEOF and also look for these words.
 func (e *ConnError) Error() string {
 	text := prefix + "connection" + e.to() + ": " + e.reason()
 	if e.netHTTP && e.FromPeer && !e.goAway && errors.Is(e.Err, io.ErrUnexpectedEOF) {
@@ -229,14 +248,15 @@ func (e *ConnError) Error() string {
 	return text
 }
 
-// asInNetHTTP returns a copy of e that has the words by which programs know net/http's.
+// asInNetHTTP returns a copy of e whose text has the words by which programs recognize net/http's
+// error.
 func (e *ConnError) asInNetHTTP() *ConnError {
 	told := *e
 	told.netHTTP = true
 	return &told
 }
 
-// to names the peer, "" where nothing is known of it.
+// to returns " to " and the peer's name, or "" if neither its host nor its address is known.
 func (e *ConnError) to() string {
 	if name := peerName(e.authority, e.Addr); name != "" {
 		return " to " + name
@@ -244,7 +264,8 @@ func (e *ConnError) to() string {
 	return ""
 }
 
-// peerName names a peer by its host and its address, as far as they are known and differ.
+// peerName returns the name of a peer: its host and its address, as far as they are known and
+// differ.
 func peerName(host string, at net.Addr) string {
 	addr := ""
 	if at != nil {
@@ -259,7 +280,7 @@ func peerName(host string, at net.Addr) string {
 	return host + " (" + addr + ")"
 }
 
-// reason is the text behind the peer's name.
+// reason returns the part of the text after the peer's name.
 func (e *ConnError) reason() string {
 	var b strings.Builder
 	switch {
@@ -285,26 +306,30 @@ func (e *ConnError) reason() string {
 	return b.String()
 }
 
+// notProcessed reports whether the request that got this error was never sent.
 func (e *ConnError) notProcessed() bool { return e.unprocessed }
 
 // Unwrap returns Err. The code of a GOAWAY is found by Is and As.
 func (e *ConnError) Unwrap() error { return e.Err }
 
-// Timeout reports whether the connection ended because the peer was silent. It makes ConnError a net.Error.
+// Timeout reports whether the connection ended because the peer was silent. Timeout and Temporary
+// make ConnError a net.Error.
 func (e *ConnError) Timeout() bool {
 	var ne net.Error
 	return errors.Is(e.Err, ErrPingTimeout) || errors.Is(e.Err, ErrWriteStalled) || errors.Is(e.Err, ErrHandshakeTimeout) ||
 		e.Code == SettingsTimeout || errors.As(e.Err, &ne) && ne.Timeout()
 }
 
-// Temporary is false: it exists for net.Error.
+// Temporary returns false. It exists for net.Error.
 func (e *ConnError) Temporary() bool { return false }
 
-// A RequestError is a mistake in a request that was found before anything was sent: nothing reached
-// the peer, and the connection is as it was. It is not Retryable: the request would fail again.
+// A RequestError is a mistake in a request that was found before anything was sent. Nothing reached
+// the peer, and the connection is unchanged. It is not Retryable: the request would fail again.
 type RequestError struct {
-	Field  string // the header field, pseudo-header field or struct field at fault
-	Reason string // it quotes the value, up to 64 octets of it, where that is not a field that may hold a secret
+	Field string // the header field, pseudo-header field or struct field at fault
+	// Reason says what is wrong. It quotes up to 64 bytes of the value, unless the field may hold a
+	// secret.
+	Reason string
 }
 
 // Error names the field, its value and what is wrong with it: `hyper: request: :path "foo bar" has
@@ -317,10 +342,11 @@ func (e *RequestError) Error() string {
 	return prefix + "request: " + field + " " + e.Reason
 }
 
+// notProcessed returns false: to send the request again would not help.
 func (e *RequestError) notProcessed() bool { return false }
 
-// quoted shows a value that a caller or a peer made up: in ASCII, on one line, and not at any
-// length.
+// quoted returns a value of a caller or a peer as a quoted string in ASCII, on one line, and cut
+// off after 64 bytes.
 func quoted(s string) string {
 	if len(s) > 64 {
 		return strconv.QuoteToASCII(s[:64]) + "…"
@@ -328,13 +354,15 @@ func quoted(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// A BodyLengthError is a request body that did not have the length declared for it. The stream was reset
-// with CANCEL where the body was too short; a body that is too long is refused before the octet too many.
+// A BodyLengthError reports a request body that does not have its declared length. If the body is
+// too short, the stream is reset with CANCEL. If it is too long, hyper does not send the first
+// extra byte.
 type BodyLengthError struct {
-	Declared int64
-	Got      int64 // octets read from the body; Declared+1 or more where it is too long
+	Declared int64 // bytes
+	Got      int64 // bytes read from the body; Declared+1 or more if it is too long
 }
 
+// Error says whether the body was too short or too long.
 func (e *BodyLengthError) Error() string {
 	if e.Got > e.Declared {
 		return fmt.Sprintf("hyper: request body is longer than its content-length %d", e.Declared)
@@ -342,24 +370,26 @@ func (e *BodyLengthError) Error() string {
 	return fmt.Sprintf("hyper: request body ended after %d octets of its content-length %d", e.Got, e.Declared)
 }
 
-// A MalformedError is a response (or a push) that breaks RFC 9113 §8. It comes inside a StreamError with
-// ProtocolError.
+// A MalformedError reports a response or a push that breaks RFC 9113 §8. It comes inside a
+// StreamError with the code ProtocolError.
 type MalformedError struct {
 	Reason string
 }
 
+// Error says what is malformed.
 func (e *MalformedError) Error() string { return prefix + "malformed message: " + e.Reason }
 
 // A NotHTTP2Error is returned by Dial and NewConn when TLS did not negotiate HTTP/2. Conn is the
-// live connection, handshake done, for the caller to use with another protocol or to close: it is
-// the caller's now. It is Retryable, over that protocol.
+// live connection after its handshake. It now belongs to the caller, who can use it with another
+// protocol or close it. The error is Retryable over that protocol.
 type NotHTTP2Error struct {
-	Negotiated string // by ALPN; empty when the server chose nothing, which means HTTP/1.1
+	Negotiated string // by ALPN; empty if the server chose no protocol, which means HTTP/1.1
 	Conn       net.Conn
 
-	host string // that TLS was asked for
+	host string // Config.Authority, or else the TLS server name
 }
 
+// Error names the server and the protocol that it negotiated.
 func (e *NotHTTP2Error) Error() string {
 	server := "server"
 	if e.Conn != nil {
@@ -371,30 +401,34 @@ func (e *NotHTTP2Error) Error() string {
 	return fmt.Sprintf(prefix+"%s negotiated %q, not HTTP/2", server, e.Negotiated)
 }
 
+// notProcessed returns true: no request was sent.
 func (e *NotHTTP2Error) notProcessed() bool { return true }
 
-// Retryable reports whether the peer has provably not processed the request that ended with err, so
-// that sending it again, on this or another connection, cannot do its work twice (RFC 9113 §8.7).
-// It is true where
+// Retryable reports whether the peer has provably not processed the request that ended with err. If
+// so, sending the request again, on this or another connection, cannot do its work twice (RFC 9113
+// §8.7). Retryable returns true in these cases:
 //
-//   - the peer refused the stream, or its GOAWAY says that it did not look at it, and nothing of a response had come:
-//     no interim or final response, and no promise of a push;
-//   - the request was never sent: it waited on a connection that ended, or came to one that takes no more requests;
-//   - there was no connection to send it on: dialling failed, or the proxy refused, or TLS failed or did not negotiate HTTP/2,
-//     or any of that took longer than Config.HandshakeTimeout.
+//   - The peer refused the stream, or its GOAWAY says that it did not process the stream, and
+//     nothing of a response had arrived: no interim or final response, and no promise of a push.
+//   - The request was never sent: it waited on a connection that ended, or it came to a connection
+//     that accepts no more requests.
+//   - There was no connection to send it on: dialing failed, the proxy refused, TLS failed or did
+//     not negotiate HTTP/2, or any of that took longer than Config.HandshakeTimeout.
 //
-// It is false for a mistake of the caller's (*RequestError), for the end of the caller's context,
-// and for a connection that the caller has closed (ErrClosed). It looks into errors that wrap
-// others, such as a *url.Error, and takes the outermost that is hyper's; a *net.OpError of "dial"
-// or "proxyconnect", which Transport returns as net/http does, counts as one.
+// It returns false for a mistake of the caller (*RequestError), for the end of the caller's
+// context, and for a connection that the caller has closed (ErrClosed).
+//
+// Retryable looks into errors that wrap others, such as a *url.Error. The outermost error of hyper
+// decides. A *net.OpError of "dial" or "proxyconnect", which Transport returns as net/http does,
+// counts as an error of hyper.
 func Retryable(err error) bool {
 	is, _ := notProcessed(err)
 	return is
 }
 
 // notProcessed finds the outermost error in err that knows whether the request was processed, and
-// asks it. An error further in may be about another request: that of a tunnel to a proxy below the
-// connection.
+// returns what it says. known reports whether there is one. An error further in may be about
+// another request, such as the CONNECT request of the tunnel below the connection.
 func notProcessed(err error) (is, known bool) {
 	switch e := err.(type) {
 	case nil:
@@ -405,7 +439,8 @@ func notProcessed(err error) (is, known bool) {
 		if e.Op == "dial" || e.Op == "proxyconnect" {
 			return true, true
 		}
-	case tls.RecordHeaderError: // of a handshake; after one it comes inside a ConnError
+	// It is the error of a handshake. After the handshake it comes inside a ConnError.
+	case tls.RecordHeaderError:
 		return true, true
 	}
 	switch e := err.(type) {
@@ -421,33 +456,36 @@ func notProcessed(err error) (is, known bool) {
 	return false, false
 }
 
-// streamErr makes the error of a stream that this side ends.
+// streamErr returns the error of a stream that this side ends.
 func streamErr(id uint32, code ErrCode, reason error) *StreamError {
 	return &StreamError{StreamID: id, Code: code, Err: reason}
 }
 
-// connErr makes the error of a connection that this side ends with a GOAWAY.
+// connErr returns the error of a connection that this side ends with a GOAWAY.
 func connErr(code ErrCode, format string, args ...any) *ConnError {
 	return &ConnError{Code: code, Err: fmt.Errorf(format, args...), goAway: true}
 }
 
-// An afterGoAway is why we ended a connection whose peer had sent GOAWAY.
+// An afterGoAway is the reason why this side ended a connection whose peer had sent GOAWAY.
 type afterGoAway struct {
 	err    error
 	goAway *ConnError
 }
 
-func (e *afterGoAway) Error() string   { return bare(e.err) + "; before that, " + e.goAway.reason() }
+// Error returns the reason and the text of the peer's GOAWAY.
+func (e *afterGoAway) Error() string { return bare(e.err) + "; before that, " + e.goAway.reason() }
+
+// Unwrap returns the reason and the peer's GOAWAY.
 func (e *afterGoAway) Unwrap() []error { return []error{e.err, e.goAway} }
 
-// because returns a copy of the peer's GOAWAY that says what came of it.
+// because returns a copy of the peer's GOAWAY with err as its Err: what happened after it.
 func (e *ConnError) because(err error) *ConnError {
 	told := *e
 	told.Err = err
 	return &told
 }
 
-// lostErr makes the error of a connection that was lost to a network error.
+// lostErr returns the error of a connection that was lost to a network error.
 func lostErr(err error) *ConnError {
 	if errors.Is(err, io.EOF) || err == io.ErrUnexpectedEOF {
 		err = errPeerClosed
@@ -455,9 +493,10 @@ func lostErr(err error) *ConnError {
 	return &ConnError{FromPeer: true, Err: err}
 }
 
+// errPeerClosed means that the peer closed the connection.
 var errPeerClosed = fmt.Errorf("peer closed the connection: %w", io.ErrUnexpectedEOF)
 
-// asConnError turns whatever ended the connection into a ConnError.
+// asConnError returns the error that ended the connection as a ConnError.
 func asConnError(err error) *ConnError {
 	var we *wire.Error
 	var ce *ConnError

@@ -7,17 +7,20 @@ import (
 	"strings"
 )
 
-// Programs recognize the failures of net/http's HTTP/2 by parts of their texts, which have no other
-// name, or by the types of golang.org/x/net/http2. The errors of this package contain the same
-// texts in the same states, and errors.As finds those types in them. That package is not imported:
-// it would bring a second implementation of HTTP/2 into every program.
+// Programs recognize the errors of net/http's HTTP/2 by parts of their texts, because these errors
+// have no exported name, or by the types of golang.org/x/net/http2. The errors of this package
+// contain the same texts in the same situations, and errors.As finds those types in them. This
+// package does not import golang.org/x/net/http2: that would add a second implementation of HTTP/2
+// to every program.
 const (
-	lostText     = "http2: client connection lost" // a PING was not answered
-	closedText   = "http2: server sent GOAWAY and closed the connection; LastStreamID=%d, ErrCode=%s, debug=%.256q"
-	gracefulText = "http2: Transport received Server's graceful shutdown GOAWAY" // and the stream is above its last
+	lostText   = "http2: client connection lost" // a PING was not acknowledged
+	closedText = "http2: server sent GOAWAY and closed the connection; LastStreamID=%d, ErrCode=%s, debug=%.256q"
+	// gracefulText is for a stream above the last stream of the GOAWAY.
+	gracefulText = "http2: Transport received Server's graceful shutdown GOAWAY"
 )
 
-// codeText returns the name of c in the texts of net/http, which differs for unknown codes.
+// codeText returns the name of c in the texts of net/http. It differs from String for unknown
+// codes.
 func codeText(c ErrCode) string {
 	name := c.String()
 	if strings.HasPrefix(name, "ERROR_") {
@@ -26,8 +29,8 @@ func codeText(c ErrCode) string {
 	return name
 }
 
-// closedAfterGoAway reports whether the peer sent GOAWAY and the connection was lost to the network
-// after that. A timeout, and an end that this side chose, have texts of their own.
+// closedAfterGoAway reports whether the peer sent GOAWAY and the connection was then lost to the
+// network. A timeout, and an end that this side chose, have texts of their own.
 func (e *ConnError) closedAfterGoAway() bool {
 	if !e.goAway || !e.FromPeer || e.Err == nil {
 		return false
@@ -40,16 +43,16 @@ func (e *ConnError) closedAfterGoAway() bool {
 	return true
 }
 
-// closedReason is the text of an error for which closedAfterGoAway is true.
+// closedReason returns the text of an error for which closedAfterGoAway is true.
 func (e *ConnError) closedReason() string {
 	text := fmt.Sprintf(closedText, e.LastStreamID, codeText(e.Code), e.Debug)
-	if e.Err == errPeerClosed { // the text has said so
+	if e.Err == errPeerClosed { // text says so already
 		return text + ": " + errors.Unwrap(e.Err).Error()
 	}
 	return text + ": " + bare(e.Err)
 }
 
-// graceful reports whether the stream was not processed because the peer shuts down in order.
+// graceful reports whether the stream was not processed because the peer shuts down gracefully.
 func (e *StreamError) graceful() bool {
 	var goAway *ConnError
 	return e.unprocessed && errors.As(e.Err, &goAway) && goAway.goAway && goAway.FromPeer && goAway.Code == NoError
@@ -62,9 +65,9 @@ func (e *ConnError) Is(target error) bool {
 	return ok && e.goAway && e.Code == code
 }
 
-// As serves errors.As. It sets an *ErrCode where a GOAWAY carried a code, and the types of
-// golang.org/x/net/http2, or of a copy of it: a GoAwayError where the peer sent GOAWAY, and a
-// ConnectionError where this side did, because the peer broke a rule.
+// As supports errors.As. If a GOAWAY carried a code, As sets an *ErrCode. It also sets the types of
+// golang.org/x/net/http2, or of a copy of that package: a GoAwayError if the peer sent GOAWAY, and
+// a ConnectionError if this side sent it because the peer broke a rule.
 func (e *ConnError) As(target any) bool {
 	if code, ok := target.(*ErrCode); ok && e.goAway {
 		*code = e.Code
@@ -85,8 +88,8 @@ func (e *ConnError) As(target any) bool {
 	return false
 }
 
-// As serves errors.As: it sets a StreamError of golang.org/x/net/http2, or of a copy of it, as
-// net/http's own error does.
+// As supports errors.As. It sets a StreamError of golang.org/x/net/http2, or of a copy of that
+// package, as net/http's own error does.
 func (e *StreamError) As(target any) bool {
 	to, ok := settable(target)
 	if !ok {
@@ -99,7 +102,7 @@ func (e *StreamError) As(target any) bool {
 	return setFields(to, fields)
 }
 
-// cause is what net/http has as the cause of a stream's end.
+// cause returns the error that net/http gives as the cause of the stream's end.
 func (e *StreamError) cause() error {
 	if e.FromPeer && e.Err == nil {
 		return errFromPeer
@@ -107,9 +110,10 @@ func (e *StreamError) cause() error {
 	return e.Err
 }
 
+// errFromPeer is net/http's cause for a stream that the peer reset.
 var errFromPeer = errors.New("received from peer")
 
-// settable returns what target points to.
+// settable returns the value to which target points. ok reports whether it can be set.
 func settable(target any) (to reflect.Value, ok bool) {
 	pointer := reflect.ValueOf(target)
 	if pointer.Kind() != reflect.Pointer || pointer.IsNil() {
@@ -118,14 +122,16 @@ func settable(target any) (to reflect.Value, ok bool) {
 	return pointer.Elem(), pointer.Elem().CanSet()
 }
 
-// setFields sets the fields of a struct that has these fields and no others: numbers and strings of
-// any type, and errors. It reports false, and changes nothing, where the struct is another one.
+// setFields sets the fields of a struct that has exactly these fields, whose types are kinds of
+// numbers, strings and errors. If the struct is another one, setFields changes nothing and returns
+// false.
 func setFields(to reflect.Value, fields map[string]any) bool {
 	if to.Kind() != reflect.Struct || to.NumField() != len(fields) {
 		return false
 	}
 	for name, value := range fields {
-		if declared, ok := to.Type().FieldByName(name); !ok || len(declared.Index) > 1 { // of an embedded struct
+		// A longer index is that of a field of an embedded struct.
+		if declared, ok := to.Type().FieldByName(name); !ok || len(declared.Index) > 1 {
 			return false
 		}
 		field := to.FieldByName(name)
