@@ -47,9 +47,9 @@
 // has the code of RFC 9113 §7, for errors.Is(err, hyper.RefusedStream), and says whether the peer
 // sent it. Retryable reports whether the peer has provably not processed the request.
 //
-// A *RequestError was found before anything was sent. An exchange that was ended by a context
-// returns that context's error; one that was ended by a deadline returns os.ErrDeadlineExceeded.
-// The same call returns the same error each time.
+// A *RequestError was found before anything was sent. A call that a context ends returns that
+// context's error; one that a deadline ends returns os.ErrDeadlineExceeded. The same call returns
+// the same error each time.
 //
 // # Limits
 //

@@ -122,9 +122,9 @@ func settable(target any) (to reflect.Value, ok bool) {
 	return pointer.Elem(), pointer.Elem().CanSet()
 }
 
-// setFields sets the fields of a struct that has exactly these fields, whose types are kinds of
-// numbers, strings and errors. If the struct is another one, setFields changes nothing and returns
-// false.
+// setFields sets the fields of a struct that has exactly the fields with these names. Their types
+// may be any types of the values' kinds, or error. If the struct is another one, setFields changes
+// nothing and returns false.
 func setFields(to reflect.Value, fields map[string]any) bool {
 	if to.Kind() != reflect.Struct || to.NumField() != len(fields) {
 		return false

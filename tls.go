@@ -19,17 +19,21 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// Dial connects to addr over TCP and TLS and returns the connection when TLS has agreed on HTTP/2. addr is a host or
-// host:port, with 443 as the default port; an IPv6 address stands in brackets where a port follows. Internationalized names are
-// given in their ASCII form ("xn--…"). "https://host:port" is the same, and "http://host:port" asks for HTTP/2 in cleartext
-// by prior knowledge (RFC 9113 §3.3), port 80 by default.
+// Dial connects to addr over TCP and TLS. It returns the connection when TLS has negotiated HTTP/2.
 //
-// The certificate is verified against the system's roots unless cfg.TLS says otherwise; errors of
-// package net, crypto/tls and crypto/x509 are wrapped in one that names addr and the phase:
-// dialling, or TLS. A server that does not agree on HTTP/2 is a *NotHTTP2Error, which holds the
-// live connection. ctx and Config.HandshakeTimeout bound the dialling, and nothing after it: what
-// ends then is ctx's error, or ErrHandshakeTimeout, which is context.DeadlineExceeded, too. All
-// these, but for ctx's, are Retryable. A nil ctx is a panic.
+// addr is a host or host:port. The default port is 443. An IPv6 address must be in brackets if a
+// port follows. An internationalized name must be in its ASCII form ("xn--…"). "https://host:port"
+// is the same as host:port. "http://host:port" asks for HTTP/2 in cleartext by prior knowledge (RFC
+// 9113 §3.3), with the default port 80.
+//
+// The certificate is verified against the system's roots unless cfg.TLS says otherwise. An error of
+// package net, crypto/tls or crypto/x509 is wrapped in an error that names addr and the phase:
+// dialing or TLS. If the server does not negotiate HTTP/2, the error is a *NotHTTP2Error, which
+// holds the live connection.
+//
+// ctx and Config.HandshakeTimeout bound only the call to Dial. If ctx ends it, the error is that of
+// ctx. If the timeout ends it, the error is ErrHandshakeTimeout and context.DeadlineExceeded as
+// well. All these errors except that of ctx are Retryable. Dial panics if ctx is nil.
 func Dial(ctx context.Context, addr string, cfg *Config) (*Conn, error) {
 	mustHave(ctx != nil, "Dial", "context.Context")
 	to, err := parseAddr(addr)
@@ -39,7 +43,7 @@ func Dial(ctx context.Context, addr string, cfg *Config) (*Conn, error) {
 	return dialTarget(ctx, to, cfg, cfg.dialer(), nil)
 }
 
-// dialer returns the function that makes transport connections.
+// dialer returns the function that makes transport connections. cfg may be nil.
 func (cfg *Config) dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
 	if cfg == nil || cfg.DialContext == nil {
 		return new(net.Dialer).DialContext
@@ -47,7 +51,7 @@ func (cfg *Config) dialer() func(ctx context.Context, network, addr string) (net
 	return dialOf(cfg.DialContext, nil, "Config.DialContext")
 }
 
-// dialTarget is Dial with a dial function, and with an owner for the connection.
+// dialTarget is Dial with a dial function and an owner for the connection.
 func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, o *owner) (*Conn, error) {
 	given := cfg.clone()
 	full, err := given.withDefaults()
@@ -60,7 +64,8 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, o *o
 	if err != nil {
 		return nil, (&DialError{phase: "dial", Host: to.addr(), Err: err}).judge(ctx, full.HandshakeTimeout)
 	}
-	given.TLS, given.DialContext = nil, nil // which have served
+	// Both have been used already.
+	given.TLS, given.DialContext = nil, nil
 	given.Scheme, given.Authority = or(given.Scheme, to.scheme), or(given.Authority, to.authority())
 	if to.scheme == "https" {
 		config := clientTLS(full.TLS, to.host)
@@ -70,7 +75,8 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, o *o
 	return newConn(ctx, nc, &given, o)
 }
 
-// dialTimeout bounds what is done before a connection is there; a timeout of 0 or less is none.
+// dialTimeout returns a context that bounds the time until a connection is made. A timeout of 0 or
+// less means no bound.
 func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if at, ok := ctx.Deadline(); timeout <= 0 || ok && time.Until(at) <= timeout {
 		return ctx, func() {}
@@ -78,26 +84,34 @@ func dialTimeout(ctx context.Context, timeout time.Duration) (context.Context, c
 	return context.WithTimeoutCause(ctx, timeout, ErrHandshakeTimeout)
 }
 
-// A DialError is what kept a connection from being made: the dialler, a proxy or TLS failed, or took
-// too long. Nothing of any request was sent. It is Retryable, unless the caller's own context ended
-// it. RoundTrip returns what is in it where programs look at net/http's type: the *net.OpError of a
-// dial, a *tls.CertificateVerificationError, and the tls.RecordHeaderError of a server that speaks
-// HTTP without TLS.
+// A DialError is the error for a connection that could not be made: dialing, a proxy or TLS failed,
+// or took too long. No part of any request was sent. A DialError is Retryable unless the caller's
+// own context ended the attempt.
+//
+// RoundTrip returns the inner error instead where programs look for net/http's type: the
+// *net.OpError of a dial, a *tls.CertificateVerificationError, and the tls.RecordHeaderError of a
+// server that responds in HTTP without TLS.
 type DialError struct {
-	Host string   // host and port of what was to be reached
-	Addr net.Addr // where that is; nil where it is not known
-	Err  error    // why
+	Host string   // host and port of the destination
+	Addr net.Addr // its address; nil if that is unknown
+	Err  error    // the reason
 
 	phase   string
-	context error         // of the context that ended it; nil: none did
-	timeout time.Duration // Config.HandshakeTimeout, where that ended it; else 0
-	asItIs  bool          // it reads as in net/http: an http.Transport's own functions made the connection
-	inTLS   bool          // there was a transport connection, and its TLS handshake failed
+	context error         // the error of the context that ended the attempt; nil: none did
+	timeout time.Duration // Config.HandshakeTimeout, if that ended the attempt; else 0
+	// asItIs says that the text is that of Err alone, as in net/http: an http.Transport's own
+	// functions made the connection.
+	asItIs bool
+
+	// inTLS says that there was a transport connection and its TLS handshake failed.
+	inTLS bool
 }
 
-// judge finds out which context ended the phase, if one did: it ran under one of dialTimeout.
+// judge determines which context, if any, ended the phase. ctx is a context of dialTimeout under
+// which the phase ran.
 func (e *DialError) judge(ctx context.Context, timeout time.Duration) *DialError {
-	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) { // the socket's own timer may be a little early
+	// The socket's own timer may fire slightly before that of ctx.
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):
@@ -113,12 +127,12 @@ func (e *DialError) judge(ctx context.Context, timeout time.Duration) *DialError
 	return e
 }
 
-// tlsFailed makes the error of a TLS handshake.
+// tlsFailed returns the error of a TLS handshake.
 func tlsFailed(ctx context.Context, host string, nc net.Conn, err error, timeout time.Duration) *DialError {
 	return (&DialError{phase: "TLS handshake with", Host: host, Addr: nc.RemoteAddr(), Err: err, inTLS: true}).judge(ctx, timeout)
 }
 
-// Error names the phase and its peer, and what went wrong:
+// Error names the phase, the destination, and the reason:
 //
 //	hyper: dial example.com:443 (192.0.2.1:443): connect: connection refused
 func (e *DialError) Error() string {
@@ -126,7 +140,8 @@ func (e *DialError) Error() string {
 		return e.Err.Error()
 	}
 	at, why := e.Addr, e.Err
-	if op, ok := why.(*net.OpError); ok && op.Op == "dial" { // it says the same, without the host
+	// A *net.OpError repeats the phase and the address, without the host.
+	if op, ok := why.(*net.OpError); ok && op.Op == "dial" {
 		at, why = op.Addr, op.Err
 	}
 	text := prefix + e.phase + " " + peerName(e.Host, at) + ": "
@@ -143,7 +158,7 @@ func (e *DialError) Error() string {
 	return text + bare(why)
 }
 
-// Unwrap returns what went wrong, and what ended it.
+// Unwrap returns the reason, and the timeout or context error that ended the attempt.
 func (e *DialError) Unwrap() (list []error) {
 	if e.timeout > 0 {
 		list = append(list, ErrHandshakeTimeout)
@@ -154,21 +169,22 @@ func (e *DialError) Unwrap() (list []error) {
 	return append(list, e.Err)
 }
 
-// Timeout reports whether it took too long. It makes DialError a net.Error.
+// Timeout reports whether the attempt took too long. Timeout and Temporary make DialError a
+// net.Error.
 func (e *DialError) Timeout() bool {
 	var ne net.Error
 	return errors.Is(e.context, context.DeadlineExceeded) || errors.As(e.Err, &ne) && ne.Timeout()
 }
 
-// Temporary is Timeout: it exists for net.Error.
+// Temporary returns the same as Timeout. It exists for net.Error.
 func (e *DialError) Temporary() bool { return e.Timeout() }
 
-// notProcessed is false where the caller's own context has ended: there is nothing to be tried
-// again.
+// notProcessed returns false if the caller's own context has ended, because the caller does not
+// want another attempt.
 func (e *DialError) notProcessed() bool { return e.context == nil || e.timeout > 0 }
 
-// forHTTP returns the error as users of net/http know it: those of dialling and of certificates
-// have its types.
+// forHTTP returns the error for users of net/http. Errors of dialing and of certificates have
+// net/http's types.
 func (e *DialError) forHTTP() error {
 	if hook, ok := e.Err.(*proxyHookError); ok && e.context == nil {
 		told := *e
@@ -185,34 +201,40 @@ func (e *DialError) forHTTP() error {
 		marked.Err = unsentError{err.Err}
 		return &marked
 	case tls.RecordHeaderError:
-		if string(err.RecordHeader[:]) == "HTTP/" { // http.Client makes http.ErrSchemeMismatch of it
+		// http.Client turns this error into http.ErrSchemeMismatch.
+		if string(err.RecordHeader[:]) == "HTTP/" {
 			return err
 		}
 	}
 	return e
 }
 
-// readsAsErr reports whether the text is that of Err alone, as net/http's is.
+// readsAsErr reports whether the text is that of Err alone, as in net/http.
 func (e *DialError) readsAsErr() bool {
 	_, op := e.Err.(*net.OpError)
 	return e.asItIs && !op
 }
 
-// An unsentError marks the reason in a *tls.CertificateVerificationError: it came before anything of a
-// request was sent.
+// An unsentError wraps the reason in a *tls.CertificateVerificationError. It marks that no part of
+// a request had been sent.
 type unsentError struct{ error }
 
-func (e unsentError) Unwrap() error      { return e.error }
+// Unwrap returns the reason.
+func (e unsentError) Unwrap() error { return e.error }
+
+// notProcessed returns true: no part of a request had been sent.
 func (e unsentError) notProcessed() bool { return true }
 
-// A target is where Dial goes.
+// A target is the destination of Dial.
 type target struct{ scheme, host, port string }
 
+// addr returns host:port for a dialer.
 func (t target) addr() string { return net.JoinHostPort(t.host, t.port) }
 
-// authority is what :authority says: the port only where it is not the scheme's own.
+// authority returns the value of :authority. It has a port only if that is not the scheme's
+// default.
 func (t target) authority() string {
-	host, _, _ := strings.Cut(t.host, "%") // RFC 6874 §4: a zone means nothing to the peer
+	host, _, _ := strings.Cut(t.host, "%") // RFC 6874 §4: a zone is not sent to the peer
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
@@ -222,6 +244,7 @@ func (t target) authority() string {
 	return host + ":" + t.port
 }
 
+// parseAddr parses the addr argument of Dial.
 func parseAddr(addr string) (t target, err error) {
 	t.scheme = "https"
 	rest := addr
@@ -253,14 +276,16 @@ func parseAddr(addr string) (t target, err error) {
 	return t, nil
 }
 
-// clientTLS completes the caller's TLS configuration for HTTP/2 (RFC 9113 §9.2).
+// clientTLS returns a copy of the caller's TLS configuration, completed for HTTP/2 (RFC 9113 §9.2).
+// base may be nil.
 func clientTLS(base *tls.Config, host string) *tls.Config {
 	if base == nil {
 		base = &tls.Config{}
 	}
 	cfg := base.Clone()
 	if cfg.ServerName == "" {
-		cfg.ServerName, _, _ = strings.Cut(host, "%") // an IPv6 zone is no part of the name
+		// An IPv6 zone is not part of the name.
+		cfg.ServerName, _, _ = strings.Cut(host, "%")
 	}
 	if cfg.NextProtos == nil {
 		cfg.NextProtos = nextProtos
@@ -268,25 +293,27 @@ func clientTLS(base *tls.Config, host string) *tls.Config {
 	return cfg
 }
 
-// nextProtos has a second one so that a server without HTTP/2 answers instead of breaking off.
+// nextProtos is the default list of ALPN protocols. It includes http/1.1 so that a server without
+// HTTP/2 completes the handshake instead of aborting it.
 var nextProtos = []string{"h2", "http/1.1"}
 
-// tlsConn is what NewConn needs of a TLS connection; *tls.Conn is one.
+// A tlsConn has the methods of a TLS connection that NewConn needs. *tls.Conn is one.
 type tlsConn interface {
 	net.Conn
 	HandshakeContext(ctx context.Context) error
 	ConnectionState() tls.ConnectionState
 }
 
-// tlsOverConn tells what lies below it, as *tls.Conn does. A tunnel has a NetConn of another meaning, and is none.
+// A tlsOverConn is a tlsConn that returns the connection below it, as *tls.Conn does. A tunnel is
+// not one: its NetConn method has another meaning.
 type tlsOverConn interface {
 	tlsConn
 	NetConn() net.Conn
 }
 
-// negotiated brings nc's TLS, if it has any, through its handshake and judges it. rtt is what a
-// round trip of the handshake took, 0 if the caller ran it. On an error nc is closed or handed
-// over, except where the peer is to be told by GOAWAY.
+// negotiated completes the TLS handshake of nc, if nc uses TLS, and checks the result. rtt is the
+// duration of one round trip of the handshake; it is 0 if the caller ran the handshake. On an
+// error, nc is closed or passed on in the error, except if a GOAWAY must still be sent to the peer.
 func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration, err error) {
 	tc := tlsOf(nc)
 	if tc == nil {
@@ -318,7 +345,8 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 	return agreed.ServerName, took / handshakeTrips(&agreed), nil
 }
 
-// handshake runs the handshake, if nobody has, tells those who trace it, and returns how long it took.
+// handshake runs the handshake, unless it is complete, and calls the httptrace hooks in ctx. It
+// returns how long the handshake took.
 func handshake(ctx context.Context, tc tlsConn) (took time.Duration, err error) {
 	if tc.ConnectionState().HandshakeComplete {
 		return 0, tc.HandshakeContext(ctx)
@@ -340,8 +368,8 @@ func handshake(ctx context.Context, tc tlsConn) (took time.Duration, err error) 
 	return took, err
 }
 
-// handshakeTrips is how many round trips a handshake had: a second one where the server wanted another key (RFC 8446 §2.1), and in a
-// full handshake of TLS 1.2 (RFC 5246 §7.3).
+// handshakeTrips returns the number of round trips of a handshake: two if the server asked for
+// another key (RFC 8446 §2.1) and in a full handshake of TLS 1.2 (RFC 5246 §7.3), else one.
 func handshakeTrips(state *tls.ConnectionState) time.Duration {
 	if state.HelloRetryRequest || state.Version < tls.VersionTLS13 && !state.DidResume {
 		return 2
@@ -349,8 +377,9 @@ func handshakeTrips(state *tls.ConnectionState) time.Duration {
 	return 1
 }
 
-// inadequate says what RFC 9113 §9.2 finds lacking, or "". A version or a cipher suite of 0 is not
-// known: crypto/tls always tells them, other implementations may not.
+// inadequate returns which requirement of RFC 9113 §9.2 is not met, or "" if all are. A version or
+// a cipher suite of 0 is unknown: crypto/tls always reports them, but other implementations may
+// not.
 func inadequate(state *tls.ConnectionState) string {
 	if state.Version == 0 || state.Version == tls.VersionTLS12 && state.CipherSuite == 0 {
 		return ""
@@ -361,7 +390,8 @@ func inadequate(state *tls.ConnectionState) string {
 	if state.Version > tls.VersionTLS12 {
 		return ""
 	}
-	// Of all that crypto/tls can negotiate in TLS 1.2, these alone are not in appendix A: ephemeral keys and AEAD.
+	// These are the cipher suites with ephemeral keys and AEAD: the only ones that crypto/tls can
+	// negotiate in TLS 1.2 and that RFC 9113 appendix A does not prohibit.
 	switch state.CipherSuite {
 	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
@@ -371,7 +401,8 @@ func inadequate(state *tls.ConnectionState) string {
 	return "cipher suite " + tls.CipherSuiteName(state.CipherSuite) + " is prohibited by RFC 9113 appendix A"
 }
 
-// receiver returns what the frames of nc are read from. TLS 1.2 and older know renegotiation.
+// receiver returns the reader for the frames of nc. For TLS 1.2 and older, it is a steadyTLS,
+// because those versions have renegotiation.
 func receiver(nc net.Conn, tc tlsConn) io.Reader {
 	if tc == nil {
 		return nc
@@ -383,14 +414,16 @@ func receiver(nc net.Conn, tc tlsConn) io.Reader {
 	return &steadyTLS{tlsConn: tc, watched: coalescerBelow(nc).Conn == nil, unique: string(state.TLSUnique)}
 }
 
-// A steadyTLS treats renegotiation as RFC 9113 §9.2.1 has it. A connection that Dial made refuses
-// it; whether another one does, its tls.Config decides, which cannot be seen.
+// A steadyTLS treats renegotiation as RFC 9113 §9.2.1 requires. A connection that Dial made refuses
+// renegotiation. For any other connection, its tls.Config decides, which hyper cannot see: a
+// steadyTLS then detects a renegotiation after it happened.
 type steadyTLS struct {
 	tlsConn
-	watched bool
-	unique  string // changes with each handshake
+	watched bool   // the connection was not made by Dial, so look for a renegotiation
+	unique  string // TLSUnique, which changes with each handshake
 }
 
+// Read returns a connection error if the peer asked for renegotiation.
 func (c *steadyTLS) Read(p []byte) (int, error) {
 	n, err := c.tlsConn.Read(p)
 	if isRefusedRenegotiation(err) || c.watched && c.hasRenegotiated() {
@@ -399,19 +432,20 @@ func (c *steadyTLS) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// hasRenegotiated reports whether there was another handshake.
 func (c *steadyTLS) hasRenegotiated() bool {
 	state := c.ConnectionState()
 	return string(state.TLSUnique) != c.unique
 }
 
 // isRefusedRenegotiation reports whether err says that the peer asked for renegotiation. crypto/tls
-// has no type for that.
+// has no type for this error.
 func isRefusedRenegotiation(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == "tls: no renegotiation"
 }
 
-// transport returns the connection below TLS: closing it blocks on nothing.
+// transport returns the lowest connection below nc. Closing it does not block, unlike closing TLS.
 func transport(nc net.Conn) net.Conn {
 	for {
 		lower := below(nc)
@@ -422,7 +456,7 @@ func transport(nc net.Conn) net.Conn {
 	}
 }
 
-// below returns the connection that nc writes to, nil if nc is the lowest that we know of.
+// below returns the connection that nc writes to, or nil if none is known.
 func below(nc net.Conn) net.Conn {
 	switch c := nc.(type) {
 	case tlsOverConn:
@@ -440,19 +474,20 @@ func below(nc net.Conn) net.Conn {
 	return nil
 }
 
-// closeWrite ends the writing direction of nc, then that of each connection below it: TLS with
-// close_notify, TCP with FIN. One that has no CloseWrite is passed over.
+// closeWrite ends the writing direction of nc and then of each connection below it: TLS with
+// close_notify, TCP with FIN. It skips a connection that has no CloseWrite method.
 func closeWrite(nc net.Conn) {
 	for nc != nil {
 		closeWriteOf(nc)
 		if nc = below(nc); nc != nil {
-			// crypto/tls leaves an expired deadline behind its close_notify, and with it all that
-			// is below.
+			// After its close_notify, crypto/tls leaves an expired write deadline on the
+			// connections below.
 			nc.SetWriteDeadline(time.Now().Add(closeGrace))
 		}
 	}
 }
 
+// closeWriteOf calls nc's CloseWrite method, if it has one.
 func closeWriteOf(nc net.Conn) error {
 	if half, ok := nc.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -460,9 +495,9 @@ func closeWriteOf(nc net.Conn) error {
 	return errors.ErrUnsupported
 }
 
-// readSome reads at least one octet into p, which has room for one. io.Reader discourages a Read
-// that returns 0 and no error, and does not forbid it; maxEmptyReads of those in a row are
-// io.ErrNoProgress.
+// readSome reads at least one byte into p, which must not be empty. io.Reader allows a Read that
+// returns 0 and no error, although it discourages it. After maxEmptyReads of these in a row,
+// readSome returns io.ErrNoProgress.
 func readSome(r io.Reader, p []byte) (n int, err error) {
 	for range maxEmptyReads {
 		if n, err = r.Read(p); n > 0 || err != nil {
@@ -472,8 +507,8 @@ func readSome(r io.Reader, p []byte) (n int, err error) {
 	return 0, io.ErrNoProgress
 }
 
-// writeAll writes p. io.Writer forbids a Write that takes less and returns no error; the octets
-// behind would be taken for others.
+// writeAll writes p. It returns io.ErrShortWrite if w writes less and returns no error, which
+// io.Writer forbids: the peer would misread the bytes that follow.
 func writeAll(w io.Writer, p []byte) (n int, err error) {
 	if n, err = w.Write(p); n < len(p) && err == nil {
 		err = io.ErrShortWrite
@@ -491,10 +526,11 @@ func discard(r io.Reader) {
 	}
 }
 
-// A strictConn is for code that does not look at what Read and Write return as closely as readSome
-// and writeAll.
+// A strictConn makes Read and Write of a net.Conn behave as readSome and writeAll. It is for code
+// that does not check their results as closely as those functions.
 type strictConn struct{ net.Conn }
 
+// Read implements net.Conn.
 func (c *strictConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.Conn.Read(p)
@@ -502,32 +538,43 @@ func (c *strictConn) Read(p []byte) (int, error) {
 	return readSome(c.Conn, p)
 }
 
+// Write implements net.Conn.
 func (c *strictConn) Write(p []byte) (int, error) { return writeAll(c.Conn, p) }
 
-// A coalescer lies below TLS and joins records, 16 KiB at most each, into writes of four of them. In a handshake, what
-// is written leaves when its answer is read; after it, when writeLoop flushes. So the last flight of the
-// handshake shares its write with the first requests.
+// A coalescer is a net.Conn below TLS. It joins records, each of at most 16 KiB, into writes of up
+// to four records. During the handshake, it writes when TLS reads the peer's response. After the
+// handshake, it writes when writeLoop flushes it. So the last flight of the handshake shares its
+// write with the first requests.
 type coalescer struct {
 	net.Conn
 	mode atomic.Int32
 
-	mu  sync.Mutex // held over writes: TLS writes from its reading side, too
+	// mu is held during writes, because TLS also writes from its reading side. It guards buf.
+	mu  sync.Mutex
 	buf []byte
 }
 
 // The modes of a coalescer.
 const (
-	flushedByReader int32 = iota // the handshake: one goroutine writes and reads in turn
+	// flushedByReader is the mode of the handshake: one goroutine writes and reads in turn.
+	flushedByReader int32 = iota
+
+	// flushedByWriter is the mode of an HTTP/2 connection: writeLoop calls flush.
 	flushedByWriter
-	passedThrough // somebody else's connection
+
+	// passedThrough is the mode of a connection that was handed over to the caller: no buffering.
+	passedThrough
 )
 
-// coalesceSize has room for writeSize in records of 16 KiB and what TLS adds to each, and for a small one behind them.
+// coalesceSize is the size of the buffer. It has room for writeSize bytes in records of 16 KiB, for
+// what TLS adds to each record, and for a small record after them.
 const coalesceSize = writeSize + 4<<10
 
+// newCoalescer returns a coalescer over nc.
 func newCoalescer(nc net.Conn) *coalescer { return &coalescer{Conn: nc} }
 
-// coalescerBelow returns the coalescer of a connection that Dial made, and one that nobody writes to of any other.
+// coalescerBelow returns the coalescer of a connection that Dial made. For any other connection it
+// returns an unused coalescer that has no Conn.
 func coalescerBelow(nc net.Conn) *coalescer {
 	if tc, ok := nc.(tlsOverConn); ok {
 		if below, ok := tc.NetConn().(*coalescer); ok {
@@ -537,6 +584,7 @@ func coalescerBelow(nc net.Conn) *coalescer {
 	return &coalescer{}
 }
 
+// Write buffers p. It writes the buffered bytes first if p does not fit.
 func (c *coalescer) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -552,6 +600,7 @@ func (c *coalescer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Read implements net.Conn. During the handshake, it writes the buffered bytes first.
 func (c *coalescer) Read(p []byte) (int, error) {
 	if c.mode.Load() == flushedByReader {
 		if err := c.flush(); err != nil {
@@ -564,12 +613,14 @@ func (c *coalescer) Read(p []byte) (int, error) {
 	return readSome(c.Conn, p)
 }
 
+// flush writes the buffered bytes.
 func (c *coalescer) flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.flushLocked()
 }
 
+// flushLocked is flush with mu held.
 func (c *coalescer) flushLocked() error {
 	if len(c.buf) == 0 {
 		return nil
@@ -579,11 +630,11 @@ func (c *coalescer) flushLocked() error {
 	return err
 }
 
-// CloseWrite sends what is left, TLS's close_notify last. The connection below ends its own
-// direction by itself.
+// CloseWrite writes the buffered bytes, which end with TLS's close_notify. closeWrite ends the
+// writing direction of the connection below.
 func (c *coalescer) CloseWrite() error { return c.flush() }
 
-// shrink gives back a buffer that nobody needs for now. It waits for nobody.
+// shrink releases an empty buffer. It does not wait for a write in progress.
 func (c *coalescer) shrink() {
 	if c.mu.TryLock() {
 		if len(c.buf) == 0 {
@@ -593,21 +644,20 @@ func (c *coalescer) shrink() {
 	}
 }
 
-// passThrough ends the gathering.
+// passThrough ends the buffering.
 func (c *coalescer) passThrough() error {
 	err := c.flush()
 	c.mode.Store(passedThrough)
 	return err
 }
 
-// Close sends what TLS said last.
+// Close sends TLS's last record, an alert, and closes the connection.
 func (c *coalescer) Close() error {
 	c.flushAlert()
 	return c.Conn.Close()
 }
 
-// flushAlert sends what TLS said last, an alert, where that can be done without waiting for another
-// write.
+// flushAlert sends TLS's last record, an alert, unless it would have to wait for another write.
 func (c *coalescer) flushAlert() {
 	if !c.mu.TryLock() {
 		return

@@ -7,9 +7,9 @@ import (
 	"reflect"
 )
 
-// tlsOf returns nc as a connection of TLS, nil where it is none. Every net.Conn that has a method
-// ConnectionState is one whose result is a tls.ConnectionState, or a struct of another package's,
-// as that of github.com/refraction-networking/utls, that has a string field NegotiatedProtocol.
+// tlsOf returns nc as a TLS connection, or nil if it is none. A TLS connection is any net.Conn with
+// a method ConnectionState that returns a tls.ConnectionState, or a struct of another package with
+// a string field NegotiatedProtocol, such as that of github.com/refraction-networking/utls.
 func tlsOf(nc net.Conn) tlsConn {
 	if tc, ok := nc.(tlsConn); ok {
 		return tc
@@ -26,7 +26,7 @@ func tlsOf(nc net.Conn) tlsConn {
 	}}
 }
 
-// returnsState reports whether a method of type t returns what a handshake agreed on.
+// returnsState reports whether a method of type t returns the state of a TLS connection.
 func returnsState(t reflect.Type) bool {
 	if t.NumIn() != 0 || t.NumOut() != 1 || t.Out(0).Kind() != reflect.Struct {
 		return false
@@ -35,8 +35,8 @@ func returnsState(t reflect.Type) bool {
 	return ok && field.Type.Kind() == reflect.String
 }
 
-// convertState returns the state of another implementation of TLS as crypto/tls has it: the
-// exported fields of the same names and of types that can be converted.
+// convertState converts the state of another TLS implementation to that of crypto/tls. It copies
+// the exported fields with equal names and convertible types.
 func convertState(from reflect.Value) (state tls.ConnectionState) {
 	to := reflect.ValueOf(&state).Elem()
 	for i := range to.NumField() {
@@ -45,7 +45,8 @@ func convertState(from reflect.Value) (state tls.ConnectionState) {
 		if !ok || !field.IsExported() || !given.IsExported() || given.Type.Kind() != field.Type.Kind() {
 			continue
 		}
-		value, err := from.FieldByIndexErr(given.Index) // an embedded pointer may be nil before the handshake
+		// An embedded pointer may be nil before the handshake.
+		value, err := from.FieldByIndexErr(given.Index)
 		if err == nil && value.CanConvert(field.Type) {
 			to.Field(i).Set(value.Convert(field.Type))
 		}
@@ -53,14 +54,15 @@ func convertState(from reflect.Value) (state tls.ConnectionState) {
 	return state
 }
 
-// A statedConn makes a tlsConn of a connection that lacks a HandshakeContext, or whose
+// A statedConn makes a tlsConn of a connection that has no HandshakeContext method, or whose
 // ConnectionState has a type of its own.
 type statedConn struct {
 	net.Conn
 	state func() tls.ConnectionState
 }
 
-// ConnectionState returns the state as it is now. Without a handshake to run, it is the last.
+// ConnectionState returns the present state. If the connection has no Handshake method, the
+// handshake counts as complete.
 func (s *statedConn) ConnectionState() tls.ConnectionState {
 	state := s.state()
 	if _, has := s.Conn.(interface{ Handshake() error }); !has {
@@ -69,8 +71,8 @@ func (s *statedConn) ConnectionState() tls.ConnectionState {
 	return state
 }
 
-// HandshakeContext runs the handshake, if there is one to run. The end of ctx closes a connection
-// whose handshake does not look at it.
+// HandshakeContext runs the handshake, if the connection has one. If the handshake does not accept
+// a context, the end of ctx closes the connection.
 func (s *statedConn) HandshakeContext(ctx context.Context) error {
 	switch nc := s.Conn.(type) {
 	case interface{ HandshakeContext(context.Context) error }:
@@ -86,7 +88,7 @@ func (s *statedConn) HandshakeContext(ctx context.Context) error {
 	return nil
 }
 
-// lower returns the connection that TLS writes to, nil where that is not known.
+// lower returns the connection that TLS writes to, or nil if that is unknown.
 func (s *statedConn) lower() net.Conn {
 	if nc, ok := s.Conn.(interface{ NetConn() net.Conn }); ok {
 		return nc.NetConn()
