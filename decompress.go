@@ -15,20 +15,22 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A Decoder makes a reader of what r holds, with one content coding undone. It adds a coding to those built in
-// (gzip, deflate, br), or takes the place of one of them; a nil Decoder refuses a coding that is built in.
+// A Decoder returns a reader that decodes one content coding of r. It adds a coding to the built-in
+// ones (gzip, deflate, br), or replaces one of them. A nil Decoder refuses a built-in coding.
 //
-// It is called once for each body in that coding, in the first Read that needs it and never for an
-// empty body. r is valid until the reader was closed; it is also an io.ByteReader. The reader must
-// return io.EOF at the end of the coded octets and nowhere else, io.ErrUnexpectedEOF where they are
-// cut short, and r's own errors, wrapped or plain; any other error, like an error of the Decoder
-// itself, means that the octets are corrupt. What r holds beyond the end of the coding is an error
-// too: the Decoder need not look for it. The reader should return what is decoded before it reads
-// on, as the next octets of r may be long in coming. How much memory a Decoder takes for a body is
-// for the Decoder to bound.
+// It is called once for each body in that coding, by the first Read that needs it. It is never
+// called for an empty body. r is valid until the reader is closed. r is also an io.ByteReader.
 //
-// Where the reader is an io.Closer, it is closed once: at the end of the body, at the first error or when
-// the body is closed, never during a Read. With github.com/klauspost/compress/zstd:
+// The reader must return io.EOF at the end of the coded bytes and nowhere else, io.ErrUnexpectedEOF
+// if they are cut short, and r's own errors, wrapped or unchanged. Any other error, including an
+// error of the Decoder itself, means that the bytes are corrupt. If r holds bytes after the end of
+// the coding, that is an error too, but the Decoder need not check for it. The reader should return
+// decoded bytes before it reads more of r, because the next bytes of r may arrive much later. A
+// Decoder itself must bound the memory that it uses for a body.
+//
+// If the reader is an io.Closer, it is closed once: at the end of the body, at the first error, or
+// when the body is closed. It is never closed during a Read. With
+// github.com/klauspost/compress/zstd:
 //
 //	func(r io.Reader) (io.Reader, error) {
 //		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
@@ -39,23 +41,26 @@ import (
 //	}
 type Decoder func(r io.Reader) (io.Reader, error)
 
-// An UnsupportedCodingError is returned by Body.Read where the peer used a content coding that is neither built in
-// nor registered. Nothing of the body was read: Response.Raw still gives all of it.
+// An UnsupportedCodingError is returned by Body.Read if the peer used a content coding that is
+// neither built in nor registered. No bytes of the body were read: Response.Raw still returns all
+// of it.
 type UnsupportedCodingError struct {
-	Coding string // in lower case
+	Coding string // the coding that could not be decoded, in lower case
 }
 
+// Error names the coding.
 func (e *UnsupportedCodingError) Error() string {
 	return fmt.Sprintf(prefix+"body: unsupported content coding %.64q", e.Coding)
 }
 
-// A DecodeError is returned by Body.Read where a coded body is corrupt, is cut short, or goes on after its end.
-// What was read before it may be wrong as well.
+// A DecodeError is returned by Body.Read if a coded body is corrupt, is cut short, or continues
+// after its end. The bytes that were read before it may be wrong as well.
 type DecodeError struct {
 	Coding string // the one that could not be undone, in lower case
 	Err    error  // the decoder's; io.ErrUnexpectedEOF where the body is cut short
 }
 
+// Error names the coding and the decoder's error.
 func (e *DecodeError) Error() string {
 	text := strings.TrimPrefix(e.Err.Error(), "brotli: ")
 	return fmt.Sprintf(prefix+"body: %.64s: %s", e.Coding, strings.TrimPrefix(text, e.Coding+": "))
@@ -64,18 +69,33 @@ func (e *DecodeError) Error() string {
 // Unwrap returns the decoder's error.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// A DecodeLimitError is returned by Body.Read where decoding reached a bound.
+// A DecodeLimitError is returned by Body.Read if decoding exceeded a bound.
 type DecodeLimitError struct {
-	// Limit is the bound that was passed: "elements" of the content-encoding fields, "codings" of
-	// one body, "repeats" of one coding, "size" or "ratio" of what was decoded, or "work" that
-	// decodes nothing.
-	Limit   string
-	Max     int64  // the bound: a count, octets, or for "ratio" and "work" octets for each octet received
-	Coding  string // for "repeats" and "work": the coding, in lower case
-	Coded   int64  // octets of the body as sent that had been read by then; 0 where decoding had not begun
-	Decoded int64  // octets that had been decoded from them, in one of the codings
+	// Limit names the bound:
+	//
+	//   - "elements": of the content-encoding fields
+	//   - "codings": of one body
+	//   - "repeats": of one coding
+	//   - "size" or "ratio": of the decoded bytes
+	//   - "work": work of a decoder that produces no output
+	Limit string
+
+	// Max is the bound: a count, or bytes. For "ratio" and "work" it is bytes for each byte
+	// received.
+	Max int64
+
+	// Coding is the coding for "repeats" and "work", in lower case.
+	Coding string
+
+	// Coded is the number of bytes of the body, as sent, that had been read. It is 0 if decoding
+	// had not begun.
+	Coded int64
+
+	// Decoded is the number of bytes that one of the codings had decoded from them.
+	Decoded int64
 }
 
+// Error says which bound was exceeded.
 func (e *DecodeLimitError) Error() string {
 	switch e.Limit {
 	case "elements":
@@ -92,43 +112,50 @@ func (e *DecodeLimitError) Error() string {
 	return fmt.Sprintf(prefix+"body: decoded to more than %d times its size (%d octets from %d)", e.Max, e.Decoded, e.Coded)
 }
 
-// errTrailing: curl, browsers and gzip(1) each ignore some of what follows the end of a coding. We ignore nothing: an
-// octet that belongs to no coding is not what the server meant to send, and hides a second message for the next reader.
+// errTrailing is the error for bytes after the end of a coding. curl, browsers and gzip(1) each
+// ignore some of these bytes. hyper ignores none: a byte that belongs to no coding is not what the
+// server meant to send, and could hide a second message that another recipient reads.
 var errTrailing = errors.New("octets after the end of the coded body")
 
+// Bounds that hold for every body.
 const (
-	// maxCodings is how many codings a body may have, over all its fields. Nobody uses more than two;
-	// curl CVE-2022-32206 is what a chain of thousands does.
+	// maxCodings is the maximum number of codings of a body, over all its fields. More than two are
+	// not used in practice. curl's CVE-2022-32206 shows what a chain of thousands does.
 	maxCodings = 5
 
-	// decodeGrace is how much may be decoded at any ratio, in octets. The start of an honest body can be very dense.
+	// decodeGrace is the number of bytes that may be decoded at any ratio. The beginning of a
+	// legitimate body can be very dense.
 	decodeGrace = 32 << 20
 
-	// innerGrace and innerRatio bound what a coding may pass on to another coding, which can be
-	// made to work on it without any output. What an honest server codes twice is dense after the
-	// first time.
+	// innerGrace and innerRatio bound the bytes that one coding may pass to another. A peer could
+	// make the other coding work on them without output. Content that a legitimate server codes
+	// twice is dense after the first coding.
 	innerGrace = 16 << 10
 	innerRatio = 16
 
-	// maxEmptyReads is how often a decoder, or a net.Conn, may return neither octets nor an error;
-	// as in bufio.
+	// maxEmptyReads is how many times in a row a decoder or a net.Conn may return neither bytes nor
+	// an error. bufio has the same limit.
 	maxEmptyReads = 100
 )
 
-// decodeLimits bounds what comes of a coded body. Zero or less is no bound. They bound what the
-// caller gets; what one coding passes on to another is bounded by innerRatio in any case.
+// decodeLimits bounds the decoded bytes of a coded body. Zero or less means no bound. The limits
+// apply to what the caller receives. What one coding passes to another is always bounded by
+// innerGrace and innerRatio.
 type decodeLimits struct {
-	size  int64 // decoded octets handed out
-	ratio int64 // decoded octets for each octet received, after decodeGrace
+	size  int64 // decoded bytes returned to the caller
+	ratio int64 // decoded bytes for each byte received, beyond decodeGrace
 }
 
-// builtinCodings are asked for in this order.
+// The codings that are requested by default.
 var (
+	// builtinCodings are the built-in codings, in the order of accept-encoding.
 	builtinCodings = []string{"gzip", "deflate", "br"}
-	acceptBuiltin  = strings.Join(builtinCodings, ", ")
+	// acceptBuiltin is the value of accept-encoding that asks for them.
+	acceptBuiltin = strings.Join(builtinCodings, ", ")
 )
 
-// acceptEncoding is the value of accept-encoding that asks for the codings built in and for extra, in a fixed order.
+// acceptEncoding returns the value of accept-encoding that asks for the built-in codings and for
+// extra, in a fixed order.
 func acceptEncoding(extra map[string]Decoder) string {
 	if len(extra) == 0 {
 		return acceptBuiltin
@@ -154,7 +181,8 @@ func acceptEncoding(extra map[string]Decoder) string {
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-// extraDecoder finds what the caller registered for a coding, which is in lower case; the caller's names need not be.
+// extraDecoder returns the Decoder that the caller registered for a coding. coding is in lower
+// case; the names in extra need not be.
 func extraDecoder(extra map[string]Decoder, coding string) (decode Decoder, ok bool) {
 	if decode, ok = extra[coding]; ok {
 		return decode, true
@@ -167,10 +195,9 @@ func extraDecoder(extra map[string]Decoder, coding string) (decode Decoder, ok b
 	return nil, false
 }
 
-// parseCodings returns the codings that the values of the content-encoding fields name, in the
-// order in which they were applied, in lower case and without identity; nil where the body is as it
-// is. Where there are too many elements, or codings, it stops and returns why the body cannot be
-// decoded.
+// parseCodings returns the codings named by the values of the content-encoding fields, in the order
+// in which they were applied, in lower case and without identity. It returns nil if the body is not
+// coded. If there are too many elements or codings, it stops and returns the error for the body.
 func parseCodings(values iter.Seq[string]) ([]string, error) {
 	var codings []string
 	for coding, ok := range syntax.ListElements(values) {
@@ -192,8 +219,8 @@ func parseCodings(values iter.Seq[string]) ([]string, error) {
 	return codings, checkCodings(codings)
 }
 
-// checkCodings returns why a body with these codings is not decoded, whatever it holds. A coding
-// that is applied twice gains nothing, and lets a few octets claim the memory of two decoders.
+// checkCodings returns an error if a body with these codings must not be decoded. A repeated coding
+// is refused: it has no benefit, and lets a few bytes use the memory of two decoders.
 func checkCodings(codings []string) error {
 	if len(codings) > maxCodings {
 		return &DecodeLimitError{Limit: "codings", Max: maxCodings}
@@ -206,37 +233,48 @@ func checkCodings(codings []string) error {
 	return nil
 }
 
-// A decodedBody is a body with its content codings undone, one layer each. Its rules:
+// A decodedBody is a body with its content codings decoded, by one layer for each coding. Its
+// rules:
 //
-//   - Nothing is built, and nothing read, before the first Read; every octet is decoded when it is asked for.
-//   - An empty body is an empty body in every coding: servers send that. Otherwise each coding must be complete.
-//   - io.EOF means that every coding came to its end and that raw then came to its own, with no octet between
-//     (RFC 1952 §2.2: gzip members follow each other "with no additional information before, between, or after them").
-//   - An error of raw is returned as it is, never as a DecodeError. The first error stays.
-//   - What is decoded is returned before more of raw is waited for, so an octet beyond it, its checksum
-//     included, is only looked at by the next Read. An error there is never lost: that Read returns it.
-//   - Memory does not grow with the body: some 50 KiB for gzip and for deflate; for br see brotliReader. What
-//     a Decoder takes is up to the Decoder.
-//   - Work follows the octets received: what a coding passes on to the next is bounded by innerGrace and innerRatio.
+//   - Nothing is allocated or read before the first Read. Every byte is decoded when it is
+//     requested.
+//   - An empty body is an empty body in every coding, because servers send such bodies. Any other
+//     body must be complete in each coding.
+//   - io.EOF means that every coding reached its end and that raw then reached its own, with no
+//     byte in between (RFC 1952 §2.2: gzip members follow each other "with no additional
+//     information before, between, or after them").
+//   - An error of raw is returned unchanged, never as a DecodeError. The first error is returned by
+//     all later calls.
+//   - Decoded bytes are returned before Read waits for more of raw. So the bytes after them,
+//     including their checksum, are checked by the next Read. An error there is never lost: that
+//     Read returns it.
+//   - Memory does not grow with the body. It is about 50 KiB for gzip and for deflate; for br see
+//     brotliReader. A Decoder bounds its own memory.
+//   - Work is proportional to the bytes received: innerGrace and innerRatio bound what one coding
+//     passes to the next.
 type decodedBody struct {
 	raw     io.Reader
-	codings []string // as applied
+	codings []string // in the order in which they were applied
 	extra   map[string]Decoder
 	limits  decodeLimits
 	closed  atomic.Bool
 
-	mu     sync.Mutex // held during Read, so Close only tries to lock it; guards everything below
-	layers []layer    // the first reads raw, the caller reads the last; they do not move, as they refer to each other
-	err    error      // of this Read and all later ones
+	// mu is held during Read, so Close must only try to lock it. It guards the fields below.
+	mu sync.Mutex
+	// layers holds the decoders: the first one reads raw, and the caller reads the last one. They
+	// refer to each other, so they must not be moved.
+	layers []layer
+	// err is returned by all later calls of Read.
+	err error
 }
 
-// newDecodedBody returns the body that comes of raw, which had the codings applied to it (see parseCodings). With no
-// codings it is raw, without limits.
+// newDecodedBody returns the decoded body of raw, to which the codings were applied (see
+// parseCodings). If there are no codings, it is raw, without limits.
 func newDecodedBody(raw io.Reader, codings []string, extra map[string]Decoder, limits decodeLimits) *decodedBody {
 	return &decodedBody{raw: raw, codings: codings, extra: extra, limits: limits}
 }
 
-// known reports whether all of the codings can be undone.
+// known reports whether every coding can be decoded.
 func (d *decodedBody) known() bool {
 	return !slices.ContainsFunc(d.codings, func(coding string) bool {
 		decode, ok := extraDecoder(d.extra, coding)
@@ -244,7 +282,7 @@ func (d *decodedBody) known() bool {
 	})
 }
 
-// Read fills p with decoded octets. It is safe to call beside Close.
+// Read reads decoded bytes into p. It may be called at the same time as Close.
 func (d *decodedBody) Read(p []byte) (n int, err error) {
 	d.mu.Lock()
 	defer func() {
@@ -272,17 +310,18 @@ func (d *decodedBody) Read(p []byte) (n int, err error) {
 	return n, d.err
 }
 
-// Close gives the decoders back. It neither closes raw nor waits for a Read, which gives them back itself
-// when it returns: soon, as a closed body reads no more of raw. After Close, Read returns the error or io.EOF
-// that it had returned before, or ErrCanceled.
+// Close releases the decoders. It does not close raw and does not wait for a Read in progress. Such
+// a Read releases the decoders itself when it returns, which is soon, because a closed body reads
+// no more of raw. After Close, Read returns the error or io.EOF that it had returned before, or
+// ErrCanceled.
 func (d *decodedBody) Close() error {
 	d.closed.Store(true)
 	d.releaseClosed()
 	return nil
 }
 
-// releaseClosed releases the layers of a closed body, unless a Read is using them. That Read, which had not seen
-// closed, calls releaseClosed after it has unlocked, and sees it then.
+// releaseClosed releases the layers of a closed body, unless a Read is using them. If that Read did
+// not see closed, it calls releaseClosed after it has unlocked mu, and sees it then.
 func (d *decodedBody) releaseClosed() {
 	if d.closed.Load() && d.mu.TryLock() {
 		if d.err == nil {
@@ -293,6 +332,7 @@ func (d *decodedBody) releaseClosed() {
 	}
 }
 
+// buildLocked makes the layers.
 func (d *decodedBody) buildLocked() error {
 	if err := checkCodings(d.codings); err != nil {
 		return err
@@ -319,15 +359,15 @@ func (d *decodedBody) buildLocked() error {
 	return nil
 }
 
-// releaseLocked gives the decoders back, from the caller's side down, so that none loses what it reads from before
-// it is closed.
+// releaseLocked releases the decoders, beginning with the one that the caller reads. So each
+// decoder is closed before the reader below it is released.
 func (d *decodedBody) releaseLocked() {
 	pool := true
 	for i := range d.layers {
 		l := &d.layers[len(d.layers)-1-i]
 		if l.custom != nil {
-			// The caller's decoder may read ahead on a goroutine of its own, for longer than it
-			// should. What lies below it is left to the garbage collector.
+			// A caller's decoder may read ahead on a goroutine of its own, for longer than it
+			// should. The layers below it are therefore left to the garbage collector.
 			pool = false
 			if c, ok := l.dec.(io.Closer); ok {
 				c.Close()
@@ -339,25 +379,26 @@ func (d *decodedBody) releaseLocked() {
 	d.layers = nil
 }
 
-// A layer undoes one coding: it is a reader of the layer below.
+// A layer decodes one coding. It is a reader whose input is the layer below.
 type layer struct {
 	coding string
 	src    source
-	in     *bufio.Reader // of src; nil until the first Read
-	dec    io.Reader     // of in; nil until the first Read
-	out    int64         // octets decoded
+	in     *bufio.Reader // buffers src; nil until the first Read
+	dec    io.Reader     // decodes in; nil until the first Read
+	out    int64         // bytes decoded
 	ended  bool          // dec returned io.EOF
 
 	pool   *sync.Pool // of codec
-	codec  *codec     // from pool, while it is in use: in and dec
-	custom Decoder    // in place of them
+	codec  *codec     // from pool, while in use; it contains in and dec
+	custom Decoder    // used in place of a codec
 
 	limits decodeLimits
-	last   bool    // no layer above
+	last   bool    // no layer is above
 	raw    *source // of the lowest layer
 }
 
-// Read implements io.Reader, but for errors that stay: they do in the source above it, and in the body.
+// Read implements io.Reader, except that it does not repeat errors. The source above it and the
+// body do that.
 func (l *layer) Read(p []byte) (int, error) {
 	if l.dec == nil {
 		if err := l.start(); err != nil {
@@ -367,7 +408,8 @@ func (l *layer) Read(p []byte) (int, error) {
 	if l.ended {
 		return 0, l.end()
 	}
-	// At the bound, one more octet tells a body that ends there from one that goes on.
+	// At the bound, decode one more byte to distinguish a body that ends there from one that
+	// continues.
 	room := max(1, l.bound()-l.out)
 	p = p[:min(int64(len(p)), room)]
 	for range maxEmptyReads {
@@ -377,7 +419,8 @@ func (l *layer) Read(p []byte) (int, error) {
 			return n - int(over), l.limitError()
 		}
 		switch {
-		case err == io.EOF && n > 0: // what comes next may be long in coming
+		// Do not wait for the bytes after the end, because they may arrive much later.
+		case err == io.EOF && n > 0:
 			l.ended, err = true, nil
 		case err == io.EOF:
 			err = l.end()
@@ -391,7 +434,7 @@ func (l *layer) Read(p []byte) (int, error) {
 	return 0, l.cause(io.ErrNoProgress)
 }
 
-// start makes the decoder, or returns io.EOF where there is nothing to decode.
+// start makes the decoder. It returns io.EOF if there is nothing to decode.
 func (l *layer) start() error {
 	if l.custom != nil {
 		l.in = bufio.NewReader(&l.src)
@@ -420,7 +463,7 @@ func (l *layer) start() error {
 	return nil
 }
 
-// end returns io.EOF if what lies below has come to its end as well.
+// end returns io.EOF if the layer below has reached its end as well.
 func (l *layer) end() error {
 	switch _, err := l.in.ReadByte(); err {
 	case io.EOF:
@@ -432,7 +475,8 @@ func (l *layer) end() error {
 	}
 }
 
-// cause returns the error of the layer below, where there is one, as that is why this layer's decoder failed.
+// cause returns the error to report for err, an error of this layer's decoder. It is the error of
+// the layer below, if there is one, because that made this layer's decoder fail.
 func (l *layer) cause(err error) error {
 	if _, below := l.src.state(); below != nil && below != io.EOF {
 		return below
@@ -447,7 +491,7 @@ func (l *layer) cause(err error) error {
 	return &DecodeError{Coding: l.coding, Err: err}
 }
 
-// bound is how many octets the layer may have decoded by now.
+// bound returns how many bytes the layer may have decoded so far.
 func (l *layer) bound() int64 {
 	if !l.last {
 		coded, _ := l.raw.state()
@@ -466,8 +510,9 @@ func (l *layer) bound() int64 {
 	return bound
 }
 
-// innerRatio bounds what a layer passes on to the next one: a layer can work without end while
-// nothing reaches the caller, on a bomb of empty gzip members in a coding above.
+// innerRatio returns the ratio that bounds what a layer passes to the next one. Without it, a layer
+// could work without end while no bytes reach the caller: for instance on empty gzip members that a
+// second coding compresses.
 func (l *layer) innerRatio() int64 {
 	if l.limits.ratio > 0 {
 		return min(innerRatio, l.limits.ratio)
@@ -475,6 +520,7 @@ func (l *layer) innerRatio() int64 {
 	return innerRatio
 }
 
+// limitError returns the error for a layer that exceeded its bound.
 func (l *layer) limitError() error {
 	coded, _ := l.raw.state()
 	e := &DecodeLimitError{Limit: "ratio", Max: l.limits.ratio, Coded: coded, Decoded: l.out}
@@ -487,7 +533,8 @@ func (l *layer) limitError() error {
 	return e
 }
 
-// release puts the codec back; clean says that it came to its end.
+// release puts the codec back into the pool. clean says that the codec reached the end of its
+// input.
 func (l *layer) release(clean bool) {
 	c := l.codec
 	l.codec, l.in, l.dec = nil, nil, nil
@@ -498,16 +545,20 @@ func (l *layer) release(clean bool) {
 	l.pool.Put(c)
 }
 
-// A source is what a layer reads from. It counts, and keeps the first error.
+// A source is the input of a layer. It counts the bytes and keeps the first error.
 type source struct {
-	r      io.Reader
-	closed *atomic.Bool // of the body: ends a Read that is busy, with nothing to wait for
+	r io.Reader
+	// closed is the body's. It ends a Read in progress without waiting for more input.
+	closed *atomic.Bool
 
-	mu  sync.Mutex // guards n and err: a Decoder's reader may read ahead on a goroutine of its own
+	// mu guards n and err, because the reader of a Decoder may read ahead on a goroutine of its
+	// own.
+	mu  sync.Mutex
 	n   int64
 	err error
 }
 
+// Read implements io.Reader.
 func (s *source) Read(p []byte) (int, error) {
 	_, err := s.state()
 	if err == nil && s.closed.Load() {
@@ -524,31 +575,36 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// state returns the octets read so far, and the error that the last Read returned.
+// state returns the number of bytes read so far and the error of the last Read.
 func (s *source) state() (n int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.n, s.err
 }
 
-// A codec is a built-in decoder with its input buffer. The decoder refers to that buffer only, so once the
-// buffer lets go of its reader, nothing of a body is left in the pool.
+// A codec is a built-in decoder with its input buffer. The decoder refers only to that buffer. So
+// when the buffer's reader is reset, the pool holds nothing of a body.
 type codec struct {
-	in *bufio.Reader // an io.ByteReader: flate then reads no octet beyond its end
+	in *bufio.Reader // an io.ByteReader, so that flate reads no byte beyond its end
 	resetter
 }
 
+// A resetter is a decoder that can be used for several bodies.
 type resetter interface {
 	io.Reader
-	reset(in *bufio.Reader) error // may read
-	reusable(clean bool) bool     // for another body; clean says that it came to its end
+	// reset prepares the decoder for the body in in. It may read from it.
+	reset(in *bufio.Reader) error
+	// reusable reports whether the decoder may serve another body. clean says that it reached the
+	// end of its input.
+	reusable(clean bool) bool
 }
 
+// newPool returns a pool of codecs. decoder makes the decoder of a new one.
 func newPool(decoder func() resetter) *sync.Pool {
 	return &sync.Pool{New: func() any { return &codec{bufio.NewReader(nil), decoder()} }}
 }
 
-// pools has the built-in codings, each with its codecs that are free.
+// pools has a pool of free codecs for each built-in coding.
 var pools = map[string]*sync.Pool{
 	"gzip":    newPool(func() resetter { return &inflater{wrapping: gzipWrapping} }),
 	"deflate": newPool(func() resetter { return new(inflater) }),
