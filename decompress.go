@@ -248,8 +248,9 @@ func checkCodings(codings []string) error {
 //   - Decoded bytes are returned before Read waits for more of raw. So the bytes after them,
 //     including their checksum, are checked by the next Read. An error there is never lost: that
 //     Read returns it.
-//   - Memory does not grow with the body. It is about 50 KiB for gzip and for deflate; for br see
-//     brotliReader. A Decoder bounds its own memory.
+//   - Memory does not grow with the body. It is at most 64 KiB for gzip and for deflate
+//     (TestMemoryOfABodyFollowsWhatWasReceived); for br see brotliReader. A Decoder bounds its own
+//     memory.
 //   - Work is proportional to the bytes received: innerGrace and innerRatio bound what one coding
 //     passes to the next.
 type decodedBody struct {
@@ -264,7 +265,7 @@ type decodedBody struct {
 	// layers holds the decoders: the first one reads raw, and the caller reads the last one. They
 	// refer to each other, so they must not be moved.
 	layers []layer
-	// err is returned by all later calls of Read.
+	// err is returned by the Read that sets it and by all later ones.
 	err error
 }
 

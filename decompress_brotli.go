@@ -10,41 +10,52 @@ import (
 	"github.com/andybalholm/brotli"
 )
 
-// A brotliReader decodes one brotli stream by a brotli.Reader (v1.2.8), at a cost that follows the
-// octets received, not what they claim:
+// A brotliReader decodes one brotli stream by a brotli.Reader (v1.2.8). Its cost is proportional to
+// the bytes received, not to the sizes that they claim:
 //
-//   - The window, of up to 16 MiB (RFC 7932 §9.1), is not allocated before it is needed. Decoding begins with one of at
-//     most 256 KiB, which makes no difference for that many octets. A longer body is then decoded from its beginning
-//     again, with the claimed window if windowPerOctet times the octets received make one, else with four times the
-//     last one. The code tables take up to 3 MiB more.
-//   - Each metablock, an empty one of one octet too, makes brotli.Reader clear the code tables of the last one that had
-//     any. These clears are counted, and bounded by clearsPerOctet.
-//   - A stream may end in short reads. brotli.Reader refuses what follows a stream, but also takes the stream's last
-//     octets for such where it had to keep some from one read to the next (Reader.Read: buffer_length > 0). The two
-//     differ in what it does then: only with none left does it ask for more.
+//   - The window, of up to 16 MiB (RFC 7932 §9.1), is not allocated before it is needed. Decoding
+//     begins with a window of at most 256 KiB, which is enough for that many bytes. A longer body
+//     is decoded again from its beginning with a larger window: four times the last one, or
+//     windowPerOctet times the bytes received if that is more, but at most the claimed one. The
+//     code tables use up to 3 MiB in addition (TestMemoryOfABodyFollowsWhatWasReceived).
+//   - Each metablock, even an empty one of one byte, makes brotli.Reader clear the code tables of
+//     the last metablock that had any. The bytes cleared are counted and bounded by clearsPerOctet.
+//   - A stream may end in short reads. brotli.Reader returns an error for bytes after the stream.
+//     If it had to keep some bytes from one read to the next, it returns that error for the last
+//     bytes of the stream as well (Reader.Read: buffer_length > 0). To distinguish the two cases,
+//     decode reads again: only if no bytes are left does brotli.Reader ask for more.
 type brotliReader struct {
 	brotli.Reader
 	state brotliState
 	feed  brotliFeed
 
-	window  int   // log2 of the one that is decoded with
-	claimed int   // log2 of the one that the stream asks for
-	out     int64 // octets returned
-	failed  bool  // brotli.Reader returned an error that a larger window may not have
+	window  int   // log2 of the window used for decoding
+	claimed int   // log2 of the window that the stream asks for
+	out     int64 // bytes returned
+	// failed says that brotli.Reader returned an error that may not occur with a larger window.
+	failed bool
 }
 
+// Bounds on the memory of a brotliReader.
 const (
-	firstWindow    = 18       // log2 of 256 KiB
-	windowPerOctet = 256      // octets of window for each octet received
-	maxPast        = 64 << 10 // octets received that are kept for a new beginning; as many make any window
-	maxPooled      = 1 << 20  // octets of memory that a decoder in the pool may hold
+	firstWindow    = 18  // log2 of 256 KiB
+	windowPerOctet = 256 // bytes of window for each byte received
+	// maxPast is the number of received bytes that are kept to decode them again. That many bytes
+	// justify a window of any size.
+	maxPast   = 64 << 10
+	maxPooled = 1 << 20 // bytes of memory that a decoder in the pool may hold
 )
 
+// Errors of a brotliFeed.
 var (
+	// errBrotliOver is what a brotliFeed returns when brotli.Reader reads after the end of its
+	// stream.
 	errBrotliOver = errors.New("brotli: asked for more after the end")
+	// errSilentWork means that the bound clearsPerOctet was exceeded.
 	errSilentWork = errors.New("brotli: too many empty metablocks")
 )
 
+// newBrotliReader returns a brotliReader without input.
 func newBrotliReader() *brotliReader {
 	z := &brotliReader{}
 	z.state = brotliStateOf(&z.Reader)
@@ -52,6 +63,7 @@ func newBrotliReader() *brotliReader {
 	return z
 }
 
+// reset implements resetter. It reads the window that the stream claims.
 func (z *brotliReader) reset(in *bufio.Reader) error {
 	first, err := in.Peek(1)
 	if err != nil {
@@ -65,7 +77,8 @@ func (z *brotliReader) reset(in *bufio.Reader) error {
 	return nil
 }
 
-// reusable reports whether the decoder may serve another body.
+// reusable reports whether the decoder may serve another body: it has read the whole body and holds
+// little memory.
 func (z *brotliReader) reusable(clean bool) bool {
 	if !clean || z.state.memory()+cap(z.feed.past) > maxPooled {
 		return false
@@ -74,17 +87,17 @@ func (z *brotliReader) reusable(clean bool) bool {
 	return true
 }
 
-// begin starts at the beginning of the stream, with z.window.
+// begin starts decoding at the beginning of the stream, with z.window.
 func (z *brotliReader) begin() {
 	z.feed.start(z.window, z.window < z.claimed)
 	z.Reader.Reset(&z.feed) // never an error
 }
 
-// Read returns octets for which the window is large enough.
+// Read returns decoded bytes. It enlarges the window when the next bytes may need a larger one.
 func (z *brotliReader) Read(p []byte) (int, error) {
 	for z.window < z.claimed {
-		// Up to here, no distance can reach beyond the window (RFC 7932 §9.1), which is when it
-		// matters.
+		// The first 2^window-16 bytes are decoded correctly, because no distance in them can be
+		// beyond the window (RFC 7932 §9.1).
 		room := int64(1)<<z.window - 16 - z.out
 		if room == 0 || z.failed || len(z.feed.past) > maxPast {
 			if err := z.grow(); err != nil {
@@ -106,12 +119,13 @@ func (z *brotliReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// grow decodes again what was returned, with a larger window.
+// grow enlarges the window and decodes again the bytes that were returned.
 func (z *brotliReader) grow() error {
 	earned := bits.Len64(uint64(z.feed.received)*windowPerOctet) - 1
 	z.window = min(z.claimed, max(z.window+2, earned))
 	z.failed = false
-	z.Reader = brotli.Reader{} // Reset trusts some of its state, which is only good at the end of a stream
+	// Reset keeps some state that is valid only at the end of a stream.
+	z.Reader = brotli.Reader{}
 	z.begin()
 	scratch := make([]byte, min(z.out, 8<<10))
 	for left := z.out; left > 0; {
@@ -123,7 +137,7 @@ func (z *brotliReader) grow() error {
 	return nil
 }
 
-// decode is Reader.Read, but for the end of a stream.
+// decode is Reader.Read, except that it returns io.EOF or errTrailing at the end of a stream.
 func (z *brotliReader) decode(p []byte) (int, error) {
 	n, err := z.Reader.Read(p)
 	z.feed.made += n
@@ -137,8 +151,8 @@ func (z *brotliReader) decode(p []byte) (int, error) {
 	return n, err
 }
 
-// claimedWindow returns log2 of the window in a stream's first octet (RFC 7932 §9.1), 0 where there
-// is none.
+// claimedWindow returns log2 of the window that the first byte of a stream claims (RFC 7932 §9.1),
+// or 0 if the byte is not valid.
 func claimedWindow(first byte) int {
 	if first&1 == 0 {
 		return 16
@@ -149,42 +163,52 @@ func claimedWindow(first byte) int {
 	switch n := int(first >> 4 & 7); n {
 	case 0:
 		return 17
-	case 1: // the large windows of RFC 9841, which brotli.Reader refuses
+	case 1: // a large window of RFC 9841, which brotli.Reader refuses
 		return 0
 	default:
 		return 8 + n
 	}
 }
 
-// A brotliFeed is what brotli.Reader reads from: the octets received, with another window in the
-// first of them. It counts the work that is done on them.
+// A brotliFeed is the input of brotli.Reader: the bytes received, with another window in the first
+// byte. It counts the work that brotli.Reader does on them.
 type brotliFeed struct {
 	in       *bufio.Reader
 	state    *brotliState
-	received int64
-	over     bool // brotli.Reader is to be told that it asks for more
+	received int64 // bytes received
+	over     bool  // the stream has ended: return errBrotliOver
 
-	window int    // in place of the one that was received; 0: that one
-	keep   bool   // what is received, in past
-	past   []byte // received
-	again  []byte // of past: to be read before in
-	first  bool   // nothing was read since start
+	window int    // log2, replaces the window received; 0: no replacement
+	keep   bool   // keep received bytes in past
+	past   []byte // bytes received
+	again  []byte // part of past to be read before in
+	first  bool   // no bytes were read since start
 
-	cleared int64 // octets of code tables, at most
-	given   int   // octets of the last Read
-	left    int   // octets that the metablock was still to decode to by then, 0 between two
-	run     int   // of these, literals of a run that has begun, which left does not count; anything where there is none
-	tables  int   // octets of code tables by then
-	made    int   // octets decoded since
+	// cleared is the number of bytes of code tables that were cleared, at most.
+	cleared int64
+	// given is the number of bytes that the last Read returned.
+	given int
+	// left is the number of bytes that the metablock had still to decode to at the last Read. It is
+	// 0 between metablocks.
+	left int
+	// run is the number of literals still to come of a run that had begun at the last Read. left
+	// does not count them. run has no meaning outside a run.
+	run int
+	// tables is the size of the code tables at the last Read, in bytes.
+	tables int
+	// made is the number of bytes decoded since the last Read.
+	made int
 }
 
+// Bounds on the work of brotli.Reader.
 const (
-	clearsGrace    = 32 << 20 // octets that are cleared before clearsPerOctet counts
-	clearsPerOctet = 16 << 10 // octets that are cleared for each octet received
-	smallTables    = 32 << 10 // octets of tables that are not counted
+	clearsGrace    = 32 << 20 // bytes cleared before clearsPerOctet applies
+	clearsPerOctet = 16 << 10 // bytes cleared for each byte received
+	smallTables    = 32 << 10 // bytes of tables whose clears are not counted
 )
 
-// start begins with the first octet again, with the window's size as log2.
+// start makes the feed begin again with the first byte. window is log2 of the window that replaces
+// the one received. keep says whether to keep the bytes received after that.
 func (f *brotliFeed) start(window int, keep bool) {
 	f.window, f.keep, f.first = window, keep, true
 	f.again, f.given, f.over = f.past, 0, false
@@ -193,7 +217,7 @@ func (f *brotliFeed) start(window int, keep bool) {
 	}
 }
 
-// Read returns as many octets as the work on them stays known for.
+// Read returns as many bytes as the work on them can be counted for.
 func (f *brotliFeed) Read(p []byte) (n int, err error) {
 	if f.over {
 		return 0, errBrotliOver
@@ -213,7 +237,8 @@ func (f *brotliFeed) Read(p []byte) (n int, err error) {
 	}
 	if f.first && n > 0 {
 		f.first = false
-		if f.window >= firstWindow { // only these are changed, all of them in the same bits
+		// Only windows of this size are replaced. All of them are encoded in the same bits.
+		if f.window >= firstWindow {
 			p[0] = p[0]&^0x0e | byte(f.window-17)<<1
 		}
 	}
@@ -221,15 +246,16 @@ func (f *brotliFeed) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// pace returns how many octets may be read at once, and counts what those of the last time have
-// cleared at most. Between metablocks, and shortly before the end of one, octets come one by one:
-// each can be a metablock of its own.
+// pace returns how many bytes may be read at once. It also counts the bytes of code tables that the
+// bytes of the last Read cleared at most. Between metablocks, and shortly before the end of one, it
+// returns 1, because each byte can be a metablock of its own.
 func (f *brotliFeed) pace() int {
 	if !f.state.known {
 		return maxPast
 	}
 	left, run, tables := f.state.left(), int(f.state.run.Int()), f.state.tables()
-	inRun := f.made > 0 && run == f.run-f.made // and nowhere else
+	// All bytes decoded since the last Read belong to one run if the run became shorter by as many.
+	inRun := f.made > 0 && run == f.run-f.made
 	if f.given > 0 && f.made >= f.left && !inRun {
 		// A metablock has ended, or there was none.
 		if left == 0 {
@@ -247,18 +273,20 @@ func (f *brotliFeed) pace() int {
 	return n
 }
 
-// A brotliState looks into a brotli.Reader, which does not tell what it holds and where it is.
+// A brotliState reads private fields of a brotli.Reader by reflection, because brotli.Reader does
+// not report its memory and its position.
 type brotliState struct {
 	tableValues   [3]reflect.Value // of the three kinds of prefix codes
-	ring          reflect.Value
-	position      reflect.Value // in the ring
-	roundTrips    reflect.Value // of the ring
-	remaining     reflect.Value // octets of the metablock
-	metadataBlock reflect.Value // 0: it is none
-	run           reflect.Value // literals that a run still has, within one
-	known         bool          // all of them were found
+	ring          reflect.Value    // the ring buffer, which holds the window
+	position      reflect.Value    // in the ring buffer
+	roundTrips    reflect.Value    // number of times that the ring buffer was filled
+	remaining     reflect.Value    // bytes that the metablock still decodes to
+	metadataBlock reflect.Value    // 0: the metablock is not metadata
+	run           reflect.Value    // literals still to come of the present run
+	known         bool             // all fields were found
 }
 
+// brotliStateOf returns the state of r.
 func brotliStateOf(r *brotli.Reader) brotliState {
 	s := brotliState{known: true}
 	reader := reflect.ValueOf(r).Elem()
@@ -285,7 +313,7 @@ func brotliStateOf(r *brotli.Reader) brotliState {
 	return s
 }
 
-// tables returns the octets of the code tables in use, 0 where that is not known.
+// tables returns the size of the code tables in use, in bytes, or 0 if that is unknown.
 func (s *brotliState) tables() (n int) {
 	if s.known {
 		for _, v := range s.tableValues {
@@ -295,7 +323,8 @@ func (s *brotliState) tables() (n int) {
 	return n
 }
 
-// memory returns the octets that are held.
+// memory returns the number of bytes of memory that the brotli.Reader holds. If that is unknown, it
+// is more than maxPooled.
 func (s *brotliState) memory() int {
 	if !s.known {
 		return maxPooled + 1
@@ -307,8 +336,8 @@ func (s *brotliState) memory() int {
 	return n
 }
 
-// left returns how many octets the metablock is still to decode to, at least; 0 outside of one and
-// in metadata.
+// left returns the least number of bytes that the metablock still decodes to. It is 0 outside a
+// metablock and in metadata.
 func (s *brotliState) left() int {
 	if !s.known || s.metadataBlock.Uint() != 0 {
 		return 0
@@ -316,7 +345,8 @@ func (s *brotliState) left() int {
 	return int(s.remaining.Int())
 }
 
-// beyond reports whether more than limit octets may have been decoded, returned or not.
+// beyond reports whether more than limit bytes may have been decoded, whether or not they were
+// returned.
 func (s *brotliState) beyond(limit int64) bool {
 	return !s.known || s.roundTrips.Uint() > 0 || s.position.Int() >= limit
 }

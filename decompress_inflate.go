@@ -12,27 +12,27 @@ import (
 	"io"
 )
 
-// An inflater decodes gzip and deflate. It differs from compress/gzip and compress/zlib in that it
-// returns what is decoded before it reads on: neither a checksum nor the next member keeps content
-// back. Each member is checked by the Read after its last octet. Within deflate, compress/flate
-// returns content at a flush (an empty stored block), at the end, and whenever it has 32 KiB.
+// An inflater decodes gzip and deflate. Unlike compress/gzip and compress/zlib, it returns decoded
+// bytes before it reads more input, so content does not wait for a checksum or for the next member.
+// Each member is checked by the Read after its last byte. Within deflate, compress/flate returns
+// content at a flush (an empty stored block), at the end, and whenever it has 32 KiB.
 type inflater struct {
-	wrapping wrapping      // as the coding says
-	found    wrapping      // as the octets say
-	part     memberPart    // that comes next
-	in       *bufio.Reader // of the codec, in which both stay
-	content  io.ReadCloser // of in, by compress/flate; nil until needed
-	crc      uint32        // of a gzip member's content, or of its header
+	wrapping wrapping      // that the coding allows
+	found    wrapping      // that the input has
+	part     memberPart    // to be read next
+	in       *bufio.Reader // of the codec, which keeps both
+	content  io.ReadCloser // decodes in by compress/flate; nil until needed
+	crc      uint32        // of a gzip member's content or header
 	size     uint32        // of a gzip member's content
 	adler    hash.Hash32   // of a zlib stream's content; nil until needed
 	buf      [10]byte      // for headers and trailers
 }
 
-// A wrapping is what stands around octets of compress/flate.
+// A wrapping is the format around deflate data.
 type wrapping int
 
 const (
-	eitherWrapping wrapping = iota // of deflate: zlib or none
+	eitherWrapping wrapping = iota // of the coding deflate: zlib or none
 	gzipWrapping                   // RFC 1952
 	zlibWrapping                   // RFC 1950
 	noWrapping
@@ -45,18 +45,19 @@ const (
 	memberHeader memberPart = iota
 	memberContent
 	memberTrailer
-	memberEnd // there is no other member
+	memberEnd // no other member follows
 )
 
+// reset implements resetter.
 func (z *inflater) reset(in *bufio.Reader) error {
 	z.in, z.part, z.found = in, memberHeader, z.wrapping
 	return nil
 }
 
-// reusable is always true: the next reset forgets everything.
+// reusable returns true: the next reset clears the state.
 func (z *inflater) reusable(bool) bool { return true }
 
-// Read returns octets of one member.
+// Read returns decoded bytes of one member.
 func (z *inflater) Read(p []byte) (n int, err error) {
 	for {
 		switch z.part {
@@ -78,7 +79,7 @@ func (z *inflater) Read(p []byte) (n int, err error) {
 	}
 }
 
-// readHeader returns io.EOF where the octets end between two gzip members.
+// readHeader reads a header. It returns io.EOF if the input ends between two gzip members.
 func (z *inflater) readHeader() error {
 	switch z.found {
 	case gzipWrapping:
@@ -117,6 +118,7 @@ func (z *inflater) readContent(p []byte) (int, error) {
 	return n, err
 }
 
+// readTrailer reads and checks the trailer, if the format has one.
 func (z *inflater) readTrailer() error {
 	b := z.buf[:8]
 	switch z.found {
@@ -149,7 +151,7 @@ const (
 	gzipComment   = 1 << 4
 )
 
-// readGzipHeader reads a member's header, and keeps nothing of it.
+// readGzipHeader reads a member's header and discards it.
 func (z *inflater) readGzipHeader() error {
 	z.crc = 0
 	head := z.buf[:]
@@ -191,8 +193,8 @@ func (z *inflater) readGzipHeader() error {
 	return nil
 }
 
-// readText passes over a name or a comment, up to its zero octet. One above 512 octets is refused,
-// as in compress/gzip.
+// readText skips a name or a comment up to its zero byte. It refuses more than 512 bytes, as
+// compress/gzip does.
 func (z *inflater) readText() error {
 	for range 512 {
 		if err := z.readSummed(z.buf[:1]); err != nil {
@@ -205,20 +207,20 @@ func (z *inflater) readText() error {
 	return gzip.ErrHeader
 }
 
-// readSummed fills p, and adds it to the header's checksum.
+// readSummed fills p and adds it to the header's checksum.
 func (z *inflater) readSummed(p []byte) error {
 	_, err := io.ReadFull(z.in, p)
 	z.crc = crc32.Update(z.crc, crc32.IEEETable, p)
 	return err
 }
 
-// readZlibHeader finds what deflate is: what RFC 9110 §8.4.1.2 defines, deflate in the zlib format
-// (RFC 1950), or what the section warns of: "Some non-conformant implementations send the deflate
-// compressed data without the zlib wrapper."
+// readZlibHeader determines the format of the coding deflate. It is either the zlib format (RFC
+// 1950), as RFC 9110 §8.4.1.2 defines, or plain deflate, of which that section warns: "Some
+// non-conformant implementations send the "deflate" compressed data without the zlib wrapper."
 func (z *inflater) readZlibHeader() error {
 	head, err := z.in.Peek(2)
 	if err != nil {
-		return err // neither format can be of one octet
+		return err // neither format fits into one byte
 	}
 	if !isZlib(head[0], head[1]) {
 		z.found = noWrapping
@@ -236,14 +238,16 @@ func (z *inflater) readZlibHeader() error {
 	return err
 }
 
-// isZlib tells a zlib header (RFC 1950 §2.2: deflate, a window of at most 32 KiB, and FCHECK) from
-// deflate without one. Deflate could begin so only with a stored block that is not the last and has
-// a bit set in its padding, which no encoder sets.
+// isZlib reports whether the input begins with a zlib header (RFC 1950 §2.2: deflate, a window of
+// at most 32 KiB, and FCHECK) rather than with plain deflate. Plain deflate could begin with these
+// bytes only in a stored block that is not the last and that has a bit set in its padding. No
+// encoder sets such a bit.
 func isZlib(cmf, flg byte) bool {
 	return cmf&0x0f == 8 && cmf>>4 <= 7 && (int(cmf)<<8|int(flg))%31 == 0
 }
 
-// noEOF returns err, which came inside of a member.
+// noEOF returns err. It turns io.EOF into io.ErrUnexpectedEOF, because the input ended inside a
+// member.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
