@@ -45,7 +45,7 @@ type Decoder func(r io.Reader) (io.Reader, error)
 // neither built in nor registered. No bytes of the body were read: Response.Raw still returns all
 // of it.
 type UnsupportedCodingError struct {
-	Coding string // the coding that could not be decoded, in lower case
+	Coding string // in lower case
 }
 
 // Error names the coding.
@@ -56,8 +56,8 @@ func (e *UnsupportedCodingError) Error() string {
 // A DecodeError is returned by Body.Read if a coded body is corrupt, is cut short, or continues
 // after its end. The bytes that were read before it may be wrong as well.
 type DecodeError struct {
-	Coding string // the one that could not be undone, in lower case
-	Err    error  // the decoder's; io.ErrUnexpectedEOF where the body is cut short
+	Coding string // the coding that could not be decoded, in lower case
+	Err    error  // of the decoder; io.ErrUnexpectedEOF if the body is cut short
 }
 
 // Error names the coding and the decoder's error.

@@ -266,7 +266,7 @@ func (f *brotliFeed) pace() int {
 		}
 	}
 	n := min(max(1, left/1024), 128)
-	if f.made > 0 { // it may be a run
+	if f.made > 0 { // these bytes may be of a run
 		n = max(n, min(run/16, 32))
 	}
 	f.left, f.run, f.tables, f.made = left, run, tables, 0

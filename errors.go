@@ -231,7 +231,7 @@ type ConnError struct {
 // Error names the host and the peer's address, the side that ended the connection, and the reason.
 // For a GOAWAY of the peer, the reason includes its debug data:
 //
-//	hyper: connection to a.example (192.0.2.1:443): peer sent GOAWAY (last stream 3): NO_ERROR "bye"
+//	hyper: connection to a.test (192.0.2.1:443): peer sent GOAWAY (last stream 3): NO_ERROR "bye"
 //
 // If the peer closes the connection after GOAWAY, or does not acknowledge a PING, the text contains
 // that of net/http: "http2: server sent GOAWAY and closed the connection; LastStreamID=…", or

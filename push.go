@@ -336,22 +336,20 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 // safe because only readLoop, which runs this function, could use the new stream meanwhile.
 func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.usefulLocked(f.Length)
-	// RFC 9113 §6.6: a promise to a client that has switched push off is a connection error.
+	// RFC 9113 §6.6: a promise to a client that has disabled push is a connection error.
 	if c.cfg.Push == nil {
 		return connErr(ProtocolError, "PUSH_PROMISE though ENABLE_PUSH is 0")
 	}
-	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all that came before.
+	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all earlier ones.
 	if f.promised%2 != 0 || f.promised <= c.lastPushID {
 		return connErr(ProtocolError, "PUSH_PROMISE of the illegal stream %d", f.promised)
 	}
 	parent := c.streams[f.StreamID]
 	switch {
 	case parent != nil && parent.push == nil && parent.state.CanRecv():
-	// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise is
-	// valid.
 	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
-		// RFC 9113 §5.1: we ended the parent, and the peer had not heard yet. The promise is real
-		// all the same.
+		// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise
+		// is still valid.
 	default:
 		return connErr(ProtocolError, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
 	}
