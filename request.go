@@ -83,9 +83,10 @@ type Request struct {
 	// Informational is called for each 1xx response, on the goroutine that waits for the response.
 	// If it returns an error, the stream is reset and the wait for the response returns that error.
 	// A body that waits for 100 (Continue) is sent when the call has returned. The number of 1xx
-	// responses is not limited, but at most 100 of them, with fields of at most 64 KiB in all, may
-	// wait for Informational; beyond that the stream is reset. If Informational is nil, 1xx
-	// responses are dropped.
+	// responses of a stream is not limited, but at most 100 of them, with fields of at most 64 KiB
+	// in all, may wait for Informational; beyond that the stream is reset. If the peer sends too
+	// many in a short time, the connection ends with ENHANCE_YOUR_CALM. If Informational is nil,
+	// 1xx responses are dropped.
 	Informational func(status int, header Header) error
 
 	// WindowManager overrides Config.WindowManager for this stream.
