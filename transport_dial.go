@@ -55,6 +55,7 @@ func (h *host) beginAttemptLocked(p *place) {
 	}
 	h.attempts = append(h.attempts, a)
 	a.beside = time.AfterFunc(delay+dialPatience, func() { h.attemptBeside(a) })
+	h.connecting++
 	go h.connect(ctx, a, delay)
 }
 
@@ -161,6 +162,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 
 // endLocked removes a, which is over, from the attempts of the host.
 func (h *host) endLocked(a *attempt, connected bool) {
+	h.connecting--
 	a.cancel()
 	if a.beside != nil {
 		a.beside.Stop()

@@ -52,6 +52,7 @@ type host struct {
 	waiting    []*place   // in the order of their turns
 	turns      uint64     // number of turns given so far
 	attempts   []*attempt // connections that are being made, oldest first
+	connecting int        // running calls of connect, also for attempts that are in no list any more
 	dialAfter  time.Time  // no connection is dialed before this
 	useless    int        // consecutive connections that ended without a response
 	http1Until time.Time  // until then the host is taken not to speak HTTP/2; zero: it may speak it
@@ -133,7 +134,7 @@ func (t *Transport) forgetLocked(h *host) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.connsLocked() > 0 || h.reminder {
+	if len(h.conns) > 0 || h.connecting > 0 || h.reminder {
 		return
 	}
 	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered(),

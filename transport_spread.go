@@ -119,6 +119,7 @@ func (h *host) beginInBackgroundLocked() {
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.Background())
 	h.spread.background = append(h.spread.background, a)
+	h.connecting++
 	go h.connect(ctx, a, max(0, time.Until(h.dialAfter)))
 }
 

@@ -22,6 +22,7 @@ import (
 type town struct {
 	t           *testing.T
 	takes       time.Duration
+	limit       uint32 // of streams at once; 0: none
 	open, most  atomic.Int64
 	dials, done atomic.Int64
 }
@@ -61,7 +62,11 @@ func (w *town) serve(nc net.Conn) {
 	if _, err := io.ReadFull(nc, make([]byte, len(wire.ClientPreface))); err != nil {
 		return
 	}
-	write(wire.AppendSettings(nil))
+	var settings []wire.Setting
+	if w.limit > 0 {
+		settings = []wire.Setting{{ID: wire.SettingMaxConcurrentStreams, Value: w.limit}}
+	}
+	write(wire.AppendSettings(nil, settings...))
 	for {
 		head := make([]byte, wire.HeaderLen)
 		if _, err := io.ReadFull(nc, head); err != nil {
@@ -290,6 +295,50 @@ func TestMaxConnsCountsRight(t *testing.T) {
 		}
 		if failed > 12 {
 			t.Errorf("%d requests failed", failed)
+		}
+	})
+}
+
+// A connection that is made when its host's requests have failed is idle like any other: it can be
+// closed, and makes room.
+func TestConnectionThatComesLateIsCountedInMaxConns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &town{t: t, takes: time.Millisecond}
+		var n atomic.Int64
+		tr := w.transport(func(tr *hyper.Transport) {
+			tr.MaxConns, tr.IdleConnTimeout = 2, -1
+			tr.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				switch {
+				case addr != "a.example.com:80":
+				case n.Add(1) == 1:
+					time.Sleep(1500 * time.Millisecond)
+					return nil, errors.New("refused")
+				default: // the attempt beside the first one is deaf to its context
+					time.Sleep(550 * time.Millisecond)
+				}
+				return w.dial(ctx, network, addr)
+			}
+		})
+		if err := getOnce(t.Context(), tr, "a.example.com"); err == nil {
+			t.Error("the first attempt did not fail the request")
+		}
+		time.Sleep(time.Second)
+		if n := w.open.Load(); n != 1 {
+			t.Fatalf("%d connections", n)
+		}
+		for _, host := range []string{"b.example.com", "c.example.com", "d.example.com"} {
+			if err := getOnce(t.Context(), tr, host); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+			if n := w.open.Load(); n > 2 {
+				t.Errorf("%d connections", n)
+			}
+		}
+		tr.CloseIdleConnections()
+		synctest.Wait()
+		if n := w.open.Load(); n > 0 {
+			t.Errorf("%d connections are left", n)
 		}
 	})
 }
