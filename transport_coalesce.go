@@ -94,7 +94,7 @@ func (h *host) roundTripShared(x *exchange) (_ *http.Response, failure error) {
 		return nil, errNotShared
 	}
 	if err := l.of.again(&retry{x: x}, l.c, err); err != nil {
-		return nil, err
+		return nil, x.verdict(err)
 	}
 	return nil, errNotShared
 }

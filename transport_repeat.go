@@ -16,15 +16,14 @@ const maxLost = 2
 
 // mayRepeat reports whether the request may be sent again although err does not say that the peer
 // has not processed it.
-func (r *retry) mayRepeat(err error) bool {
-	x := r.x
-	if r.lost.number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.in) || !x.body.canRewind(x.in) {
+func (x *exchange) mayRepeat(err error) bool {
+	if x.lost.number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.in) || !x.body.canRewind(x.in) {
 		return false
 	}
-	if r.lost == nil {
-		r.lost = &lostTries{first: err}
+	if x.lost == nil {
+		x.lost = &lostTries{first: err}
 	}
-	r.lost.n++
+	x.lost.n++
 	return true
 }
 
@@ -93,11 +92,11 @@ func (s *Stream) hasBegun() bool {
 // verdict returns the error of a request that is not sent again; err is the error of its last
 // attempt. If an earlier attempt may have been processed, the result must not say that the request
 // was not processed.
-func (r *retry) verdict(err error) error {
-	if r.lost == nil || wantsHTTP1(err) || !Retryable(err) {
+func (x *exchange) verdict(err error) error {
+	if x.lost == nil || wantsHTTP1(err) || !Retryable(err) {
 		return err
 	}
-	return &repeatError{first: r.lost.first, last: err}
+	return &repeatError{first: x.lost.first, last: err}
 }
 
 // A repeatError is the error of a request that was sent again after its connection was lost.

@@ -84,9 +84,8 @@ type retry struct {
 	x         *exchange
 	turn      uint64 // in the host's queue; 0: none yet
 	tries     int32
-	fruitless int32      // consecutive attempts during which the host responded to nothing
-	answers   int64      // host.retries.answers when the last attempt failed
-	lost      *lostTries // nil: none
+	fruitless int32 // consecutive attempts during which the host responded to nothing
+	answers   int64 // host.retries.answers when the last attempt failed
 }
 
 // roundTrip sends x until it has a response, or must not be sent again. Then it leaves the host.
@@ -102,7 +101,7 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 		}
 		c, how, err := h.pick(&r, waited)
 		if err != nil {
-			return nil, r.verdict(err)
+			return nil, x.verdict(err)
 		}
 		resp, err := x.on(c.Conn, how)
 		if err == nil {
@@ -113,7 +112,7 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 			continue
 		}
 		if err := h.again(&r, c, err); err != nil {
-			return nil, r.verdict(err)
+			return nil, x.verdict(err)
 		}
 	}
 }
@@ -140,7 +139,7 @@ func (h *host) pick(r *retry, wait bool) (*pooledConn, turn, error) {
 // error is what the caller gets if there is no further attempt.
 func (h *host) again(r *retry, c *pooledConn, err error) error {
 	ctx := r.x.in.Context()
-	if ctx.Err() != nil || wantsHTTP1(err) || !Retryable(err) && !r.mayRepeat(err) {
+	if ctx.Err() != nil || wantsHTTP1(err) || !Retryable(err) && !r.x.mayRepeat(err) {
 		return err
 	}
 	delay, ok := h.refused(r, c)

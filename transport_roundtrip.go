@@ -78,6 +78,8 @@ type exchange struct {
 	answer httpResponse
 
 	headerTimeout time.Duration // 0: none
+
+	lost *lostTries // nil: there were none
 }
 
 // newExchange returns the exchange for req. If req cannot be sent in HTTP/2, or the function of

@@ -713,3 +713,44 @@ func TestMisdirectedResponseOnItsOwnConnectionIsReturned(t *testing.T) {
 		peer.WantIdle("nothing more")
 	})
 }
+
+// A try on a connection that was made for another host counts as one: the request is sent three
+// times at most, and is not said to be unprocessed when its own host cannot be reached.
+func TestLostTryOnASharedConnectionCounts(t *testing.T) {
+	for name, down := range map[string]bool{"sent again": false, "no connection": true} {
+		t.Run(name, func(t *testing.T) {
+			inEstate(t, func(t *testing.T, e *estate) {
+				refused := errors.New("connection refused")
+				e.tr.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if down && addr == "two.test:443" {
+						return nil, refused
+					}
+					return e.dial(ctx, network, addr)
+				}
+				first := e.get("https://one.test/")
+				peer := e.accept()
+				peer.WantHeaders("the first request", 1)
+				peer.respond(1, "204")
+				first.want(t, "the first request")
+				second := e.get("https://two.test/")
+				peer.WantHeaders("on the shared connection", 3)
+				peer.Close()
+				for range 2 {
+					if !down {
+						peer = e.accept()
+						peer.WantHeaders("sent again", 1)
+						peer.Close()
+					}
+				}
+				err := second.wantErr(t, "no fourth try")
+				var lost *hyper.ConnError
+				if hyper.Retryable(err) || !errors.As(err, &lost) || errors.Is(err, refused) != down {
+					t.Errorf("the error is %v", err)
+				}
+				if n := len(e.peers); n > 0 {
+					t.Errorf("%d more connections", n)
+				}
+			})
+		})
+	}
+}
