@@ -139,7 +139,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	h.endLocked(a, c != nil)
 	switch {
 	case c != nil:
-		h.addLocked(c, a.endpoint)
+		h.addLocked(c, a)
 	case err == errNotHTTP2:
 		h.http1Until = time.Now().Add(http1Memory)
 		h.popAllLocked(err)

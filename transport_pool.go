@@ -79,6 +79,7 @@ type pooledConn struct {
 	chargeAt int64 // host.retries.answers at the last charge, plus 1; 0: none yet
 
 	endpoint  *endpoint // the address that was dialed; nil: the host itself was dialed
+	spare     bool      // no request waited for it when it was made
 	usedAt    uint64    // value of spread.uses at the last request
 	yieldedAt time.Time // when it last began to make room for another host; zero: never
 }
@@ -372,6 +373,8 @@ func (h *host) removeLocked(i int, why error) {
 	processed, _, _ := c.fate()
 	if c.answers > 0 || processed > 0 || errors.Is(why, ErrClosed) {
 		// It was of use, or this side closed it.
+	} else if c.spare && !c.wasUsed() { // no request needed it, so that none has to wait
+		h.spread.pauseUntil = time.Now().Add(minAvoid)
 	} else if h.useless++; h.useless > 1 {
 		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))
 	}
@@ -437,9 +440,9 @@ func (h *host) keepOrClose(nc net.Conn) {
 	}
 }
 
-// addLocked adds a new connection to the host. endpoint is the address that was dialed, or nil.
-func (h *host) addLocked(c *Conn, endpoint *endpoint) {
-	p := &pooledConn{Conn: c, endpoint: endpoint}
+// addLocked adds the new connection that a has made to the host.
+func (h *host) addLocked(c *Conn, a *attempt) {
+	p := &pooledConn{Conn: c, endpoint: a.endpoint, spare: a.background}
 	if age := h.t.MaxConnAge; age > 0 {
 		p.retireAt = time.Now().Add(age)
 	}
@@ -530,6 +533,13 @@ func (c *Conn) fate() (processed int64, others int, ended bool) {
 		processed = (int64(c.goAway.LastStreamID) + 1) / 2
 	}
 	return processed, c.slots.used - c.slots.held, c.takesRequestsLocked() != nil
+}
+
+// wasUsed reports whether a request was opened on the connection.
+func (c *Conn) wasUsed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counts.opened > 0
 }
 
 // load returns how many slots are in use. The error says why the connection takes no more requests;

@@ -471,3 +471,29 @@ func TestFailedBackgroundConnectionsDelayNothing(t *testing.T) {
 		}
 	})
 }
+
+// A server that ends connections that were never used, as many do after a while, does not make
+// requests wait.
+func TestEndOfUnusedConnectionsDelaysNoRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		tr := &hyper.Transport{
+			Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MinConnsPerHost: 8, Config: &hyper.Config{DialContext: f.dial},
+		}
+		defer tr.CloseIdleConnections()
+		for range 10 {
+			start := time.Now()
+			f.get(tr)
+			if d := time.Since(start); d > 0 {
+				t.Errorf("a request waited %v", d)
+			}
+			time.Sleep(2 * time.Second)
+			f.setDown("example.com:80", true)
+			f.setDown("example.com:80", false)
+			synctest.Wait()
+		}
+		if n := f.dialled("example.com:80"); n > 80 {
+			t.Errorf("%d connections for 10 requests", n)
+		}
+	})
+}
