@@ -136,6 +136,10 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	}
 	h.mu.Lock()
 	ended := ctx.Err() != nil
+	if c != nil && a.endpoint != nil && !h.hasLocked(a.endpoint) { // since Resolve was asked again
+		go c.drain(ReasonResolve)
+		c = nil
+	}
 	h.endLocked(a, c != nil)
 	switch {
 	case c != nil:

@@ -362,6 +362,48 @@ func TestResolveIsAskedAgainWhileThereIsTraffic(t *testing.T) {
 	})
 }
 
+// A connection whose address is not one of the host's any more when it is made gets no request.
+func TestConnectionThatComesAfterItsAddressIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, "a:80", "b:80")
+		var slow atomic.Bool
+		tr := f.transport(nil)
+		var reasons []hyper.ConnReason
+		tr.OnConn = func(e hyper.ConnEvent) {
+			if e.Kind == hyper.ConnClosed {
+				reasons = append(reasons, e.Reason)
+			}
+		}
+		tr.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if slow.Load() && addr == "a:80" {
+				time.Sleep(5 * time.Second)
+			}
+			return f.dial(ctx, network, addr)
+		}
+		f.shares(tr, 10)
+		slow.Store(true)
+		time.Sleep(27 * time.Second)
+		f.setDown("a:80", true)
+		f.setDown("a:80", false)
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		f.get(tr) // begins to make the connection
+		f.addrs = []string{"b:80"}
+		time.Sleep(2 * time.Second)
+		f.get(tr) // makes Resolve be asked
+		time.Sleep(5 * time.Second)
+		if n := f.dialled("a:80"); n != 2 {
+			t.Errorf("a was dialled %d times, want 2", n)
+		}
+		if got := f.shares(tr, 100); got["b:80"] != 100 {
+			t.Errorf("shares %v", got)
+		}
+		if want := []hyper.ConnReason{hyper.ReasonLost, hyper.ReasonResolve}; !slices.Equal(reasons, want) {
+			t.Errorf("connections were closed for %v, want %v", reasons, want)
+		}
+	})
+}
+
 func TestErrorsOfResolve(t *testing.T) {
 	broken := errors.New("no such host")
 	for name, row := range map[string]struct {
