@@ -181,8 +181,8 @@ type Transport struct {
 	// connection, the connection of another host that has been without a stream for the longest
 	// time is closed. If every connection has a stream, hosts wait in line, and their requests wait
 	// until their contexts end. After a host has waited for 100 ms, the connection with the fewest
-	// requests gets no new ones for up to a second, so that the traffic of some hosts does not make
-	// others wait forever. Draining connections are not counted: they may have long streams, which
+	// requests, of those to hosts that have more connections, gets no new ones for up to a second,
+	// so that the traffic of some hosts does not make others wait forever. Draining connections are not counted: they may have long streams, which
 	// may end only after a request that waits.
 	MaxConns int
 

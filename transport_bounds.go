@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -127,15 +128,20 @@ func (t *Transport) makeRoom() {
 	}
 }
 
-// yieldOne keeps new requests from the connection with the fewest requests, so that it becomes idle
-// and makes room for a host in line. Otherwise the hosts with traffic could keep all connections.
-// If the connection has not become idle after yieldTime, it serves its host again, and another
-// connection is chosen.
+// yieldOne keeps new requests from one connection, so that it becomes idle and makes room for a host
+// in line. Otherwise the hosts with traffic could keep all connections. It is the connection with
+// the fewest requests, of those to hosts that have more connections than one in line. If it has not
+// become idle after yieldTime, it serves its host again, and another one is chosen.
 func (t *Transport) yieldOne() {
 	b := &t.bound
 	b.mu.Lock()
 	b.timer = nil
+	inLine := slices.Clone(b.queue)
 	b.mu.Unlock()
+	fewest := math.MaxInt
+	for _, h := range inLine {
+		fewest = min(fewest, len(h.clonedConns()))
+	}
 	var best *pooledConn
 	var owner *host
 	least := 0
@@ -143,6 +149,9 @@ func (t *Transport) yieldOne() {
 	for _, h := range t.allHosts() {
 		h.mu.Lock()
 		for _, c := range h.conns {
+			if len(h.conns) <= fewest {
+				break
+			}
 			load, err := c.load()
 			if recent := now.Sub(c.yieldedAt) < yieldAgain; err == nil && !recent && (best == nil || load < least) {
 				best, owner, least = c, h, load

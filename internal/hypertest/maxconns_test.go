@@ -230,6 +230,30 @@ func TestTrafficOfSomeHostsDoesNotStarveOthers(t *testing.T) {
 	})
 }
 
+// Hosts that need more connections than there may be do not take them from hosts that have no more.
+func TestHostsThatAreEquallyWellOffKeepTheirConnections(t *testing.T) {
+	for _, hosts := range []int{1, 3} {
+		t.Run(fmt.Sprint(hosts), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &town{t: t, takes: 150 * time.Millisecond, limit: 10}
+				tr := w.transport(func(tr *hyper.Transport) { tr.MaxConns = hosts })
+				var wg sync.WaitGroup
+				for i := range 500 * hosts {
+					wg.Go(func() {
+						if err := getOnce(t.Context(), tr, fmt.Sprintf("h%d.example.com", i%hosts)); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+				if n := w.dials.Load(); n > int64(3*hosts) {
+					t.Errorf("%d connections were made for %d hosts", n, hosts)
+				}
+			})
+		})
+	}
+}
+
 // A draining connection with a long stream does not keep a request from a new one.
 func TestDrainingConnectionsAreNotCountedInMaxConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
