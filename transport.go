@@ -154,14 +154,15 @@ type Transport struct {
 	// the same: a connection is made when the existing ones have no free stream. The connections
 	// are made in the background when a request arrives, and again when one has ended; no request
 	// waits for them while another connection exists. A request uses the connection with the fewest
-	// streams. MaxConnsPerHost is the upper bound.
+	// streams. MaxConnsPerHost is the upper bound. While there are MaxIdleConns connections, none is
+	// made in the background for a host that has one without a stream.
 	MinConnsPerHost int
 
 	// Resolve returns the addresses of a host, each as host:port, in any order. addr is the host
 	// and port of the request's URL. If Resolve is nil, the dialer resolves names. If it is set,
 	// Config.DialContext is called with one of the addresses, and a host with traffic has a
 	// connection to each of them, within MaxConnsPerHost, or MinConnsPerHost connections if that is
-	// more. A request uses the connection with the fewest streams; connections with the same number
+	// more. MaxIdleConns bounds them as it does those of MinConnsPerHost. A request uses the connection with the fewest streams; connections with the same number
 	// take turns. The name for TLS and the :authority remain those of the URL. If addr is reached
 	// through a proxy, Resolve is not used.
 	//

@@ -87,11 +87,25 @@ func (h *host) topUpLocked() {
 	}
 	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
 	for h.lacksLocked() {
-		if most > 0 && h.connsLocked() >= most || !h.http1Until.IsZero() || !h.t.tryTake() {
+		if most > 0 && h.connsLocked() >= most || !h.http1Until.IsZero() || h.isSurplusLocked() || !h.t.tryTake() {
 			return
 		}
 		h.beginInBackgroundLocked()
 	}
+}
+
+// isSurplusLocked reports whether one more connection would have no stream, while
+// Transport.MaxIdleConns may allow no more of those. It would be made and closed again and again.
+func (h *host) isSurplusLocked() bool {
+	_, total := h.t.maxIdle()
+	begun := h.connsLocked() - len(h.conns)
+	if total < 0 || h.t.open.Load()+int64(begun) < int64(total) {
+		return false
+	}
+	return begun > 0 || slices.ContainsFunc(h.conns, func(c *pooledConn) bool {
+		load, _ := c.load()
+		return load == 0
+	})
 }
 
 // connsLocked returns the number of h's connections, including those that are being made.

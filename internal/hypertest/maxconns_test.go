@@ -366,3 +366,31 @@ func TestConnectionThatComesLateIsCountedInMaxConns(t *testing.T) {
 		}
 	})
 }
+
+// Connections that no request needs are not made where MaxIdleConns closes them at once.
+func TestSpareConnectionsStayWithinMaxIdleConns(t *testing.T) {
+	for _, row := range []struct{ hosts, least, idle int }{{50, 4, 0}, {1, 8, 4}, {10, 3, 1}} {
+		t.Run(fmt.Sprint(row), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &town{t: t, takes: time.Millisecond}
+				tr := w.transport(func(tr *hyper.Transport) { tr.MinConnsPerHost, tr.MaxIdleConns = row.least, row.idle })
+				get := func() {
+					for i := range row.hosts {
+						if err := getOnce(t.Context(), tr, fmt.Sprintf("h%d.example.com", i)); err != nil {
+							t.Error(err)
+						}
+						time.Sleep(20 * time.Millisecond)
+					}
+				}
+				for range 3 {
+					get()
+				}
+				before := w.dials.Load()
+				get()
+				if n := w.dials.Load() - before; n > int64(2*row.hosts) || row.idle != 1 && n > 5 {
+					t.Errorf("%d more connections for %d requests", n, row.hosts)
+				}
+			})
+		})
+	}
+}
