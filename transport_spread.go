@@ -45,7 +45,9 @@ type endpoint struct {
 	failures int       // consecutive failures to make a connection
 	avoid    time.Time // until then other addresses are preferred
 	load     int       // streams to the address; set by sumLoadsLocked
+	conns    int       // connections to the address; set by countUsesLocked
 	usedAt   uint64    // value of spread.uses at the last request
+	listed   bool      // it is one of the host's addresses
 }
 
 // isSpread reports whether h should have several connections even if its requests do not need them.
@@ -56,14 +58,14 @@ func (h *host) isSpread() bool {
 // resolves reports whether the addresses of h come from Transport.Resolve.
 func (h *host) resolves() bool { return h.t.Resolve != nil && h.proxy == nil }
 
-// lacksLocked reports whether h should have one more connection.
+// lacksLocked reports whether h should have one more connection. It is called after countUsesLocked.
 func (h *host) lacksLocked() bool {
 	if h.connsLocked() < h.t.MinConnsPerHost {
 		return true
 	}
 	now := time.Now()
 	return slices.ContainsFunc(h.spread.endpoints, func(e *endpoint) bool {
-		return !now.Before(e.avoid) && h.usesLocked(e) == 0
+		return e.conns == 0 && !now.Before(e.avoid)
 	})
 }
 
@@ -86,6 +88,10 @@ func (h *host) topUpLocked() {
 		return
 	}
 	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
+	if most > 0 && h.connsLocked() >= most {
+		return
+	}
+	h.countUsesLocked()
 	for h.lacksLocked() {
 		if most > 0 && h.connsLocked() >= most || !h.http1Until.IsZero() || h.isSurplusLocked() || !h.t.tryTake() {
 			return
@@ -130,6 +136,9 @@ func (h *host) topUpIfUsedLocked() {
 // values of a request.
 func (h *host) beginInBackgroundLocked() {
 	a := &attempt{background: true, endpoint: h.chooseLocked(nil)}
+	if a.endpoint != nil {
+		a.endpoint.conns++
+	}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.Background())
 	h.spread.background = append(h.spread.background, a)
@@ -191,15 +200,14 @@ func (h *host) usedLocked(c *pooledConn) {
 // in tried. Among those that are not avoided, it returns the one with the fewest connections. If
 // all are avoided, it returns the one that is avoided for the shortest time. It returns nil if
 // there is no address.
-func (h *host) chooseLocked(tried []*endpoint) *endpoint {
+// It is called after countUsesLocked.
+func (h *host) chooseLocked(tried map[*endpoint]bool) *endpoint {
 	var best *endpoint
-	least := 0
 	now := time.Now()
 	for _, e := range h.spread.endpoints {
-		if slices.Contains(tried, e) {
+		if tried[e] {
 			continue
 		}
-		used := h.usesLocked(e)
 		switch avoided := now.Before(e.avoid); {
 		case best == nil:
 		case avoided != now.Before(best.avoid):
@@ -208,29 +216,32 @@ func (h *host) chooseLocked(tried []*endpoint) *endpoint {
 			}
 		case avoided && !e.avoid.Before(best.avoid):
 			continue
-		case !avoided && used >= least:
+		case !avoided && e.conns >= best.conns:
 			continue
 		}
-		best, least = e, used
+		best = e
 	}
 	return best
 }
 
-// usesLocked returns the number of connections to e, including those that are being made.
-func (h *host) usesLocked(e *endpoint) (n int) {
+// countUsesLocked counts the connections to each of h's addresses, including those that are being
+// made.
+func (h *host) countUsesLocked() {
+	for _, e := range h.spread.endpoints {
+		e.conns = 0
+	}
 	for _, c := range h.conns {
-		if c.endpoint == e {
-			n++
+		if c.endpoint != nil {
+			c.endpoint.conns++
 		}
 	}
 	for _, attempts := range [][]*attempt{h.attempts, h.spread.background} {
 		for _, a := range attempts {
-			if a.endpoint == e {
-				n++
+			if a.endpoint != nil {
+				a.endpoint.conns++
 			}
 		}
 	}
-	return n
 }
 
 // connectTo makes a connection to one of h's addresses for a. If an address cannot be reached and a
@@ -242,12 +253,13 @@ func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
 	if err := h.resolve(ctx); err != nil {
 		return nil, err
 	}
-	var tried []*endpoint
+	tried := make(map[*endpoint]bool)
 	var failed error
 	for {
 		h.mu.Lock()
 		e := a.endpoint
 		if !a.background || !h.hasLocked(e) {
+			h.countUsesLocked()
 			e = h.chooseLocked(tried)
 		}
 		if e != nil {
@@ -269,7 +281,7 @@ func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
 		if err == nil || ctx.Err() != nil || background || !isDialError(err) {
 			return c, err
 		}
-		tried, failed = append(tried, e), err
+		tried[e], failed = true, err
 	}
 }
 
@@ -295,10 +307,8 @@ func (h *host) lostLocked(c *pooledConn, why error) {
 	if errors.Is(why, ErrClosed) || errors.Is(why, ErrDrained) {
 		return
 	}
-	for _, e := range h.spread.endpoints {
-		if e == c.endpoint && e.avoid.IsZero() {
-			e.avoid = time.Now().Add(minAvoid)
-		}
+	if e := c.endpoint; e != nil && e.avoid.IsZero() {
+		e.avoid = time.Now().Add(minAvoid)
 	}
 }
 
@@ -397,18 +407,21 @@ func (h *host) askResolver(ctx context.Context) (addrs []string, err error) {
 // requests.
 func (h *host) setEndpointsLocked(addrs []string) {
 	s := &h.spread
-	before := s.endpoints
+	known := make(map[string]*endpoint, len(addrs))
+	for _, e := range s.endpoints {
+		known[e.addr], e.listed = e, false
+	}
 	s.resolved, s.endpoints = time.Now(), nil
 	for _, addr := range addrs {
-		same := func(e *endpoint) bool { return e.addr == addr }
-		if slices.ContainsFunc(s.endpoints, same) {
-			continue
+		e := known[addr]
+		if e == nil {
+			e = &endpoint{addr: addr}
+			known[addr] = e
 		}
-		e := &endpoint{addr: addr}
-		if i := slices.IndexFunc(before, same); i >= 0 {
-			e = before[i]
+		if !e.listed {
+			e.listed = true
+			s.endpoints = append(s.endpoints, e)
 		}
-		s.endpoints = append(s.endpoints, e)
 	}
 	list := s.endpoints
 	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
@@ -422,7 +435,7 @@ func (h *host) setEndpointsLocked(addrs []string) {
 }
 
 // hasLocked reports whether e is one of h's addresses.
-func (h *host) hasLocked(e *endpoint) bool { return slices.Contains(h.spread.endpoints, e) }
+func (h *host) hasLocked(e *endpoint) bool { return e != nil && e.listed }
 
 // takeOverLocked cancels the background attempts for e, because an attempt for a request now dials
 // e.

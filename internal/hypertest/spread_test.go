@@ -539,3 +539,32 @@ func TestEndOfUnusedConnectionsDelaysNoRequest(t *testing.T) {
 		}
 	})
 }
+
+// What a Transport does for many addresses does not grow with their square, or worse.
+func TestManyAddressesTakeLittleTime(t *testing.T) {
+	start := time.Now() // outside of the bubble
+	synctest.Test(t, func(t *testing.T) {
+		var addrs []string
+		for i := range 2000 {
+			addrs = append(addrs, fmt.Sprintf("10.0.%d.%d:80", i/250, i%250))
+		}
+		var dials atomic.Int64
+		tr := newFleet(t).transport(func(context.Context, string) ([]string, error) { return addrs, nil })
+		tr.MaxConnsPerHost, tr.MaxIdleConns = -1, -1
+		tr.Config.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			dials.Add(1)
+			time.Sleep(time.Millisecond)
+			return nil, errors.New("connection refused")
+		}
+		if err := getOnce(t.Context(), tr, "example.com"); err == nil {
+			t.Error("there is a response")
+		}
+		if n := dials.Load(); n < 2000 {
+			t.Errorf("%d of 2000 addresses were tried", n)
+		}
+		time.Sleep(time.Minute) // what is left ends
+	})
+	if d := time.Since(start); !raceEnabled && d > 8*time.Second {
+		t.Errorf("it took %v", d)
+	}
+}
