@@ -96,28 +96,30 @@ func (x *exchange) verdict(err error) error {
 	if x.lost == nil || wantsHTTP1(err) || !Retryable(err) {
 		return err
 	}
-	return &repeatError{first: x.lost.first, last: err}
+	return &RepeatError{First: x.lost.first, Last: err}
 }
 
-// A repeatError is the error of a request that was sent again after its connection was lost.
-type repeatError struct{ first, last error }
+// A RepeatError is the error of a request that a Transport sent again after its connection was lost,
+// and that was not sent the last time. First is the loss of the connection, Last is why no further
+// attempt was made. It is not Retryable, because the peer may have processed the first attempt.
+type RepeatError struct{ First, Last error }
 
 // Error returns the text of the first error and that of the last one.
-func (e *repeatError) Error() string {
-	return e.first.Error() + " (sent again: " + bare(e.last) + ")"
+func (e *RepeatError) Error() string {
+	return e.First.Error() + " (sent again: " + bare(e.Last) + ")"
 }
 
 // Unwrap returns both errors.
-func (e *repeatError) Unwrap() []error { return []error{e.first, e.last} }
+func (e *RepeatError) Unwrap() []error { return []error{e.First, e.Last} }
 
 // notProcessed returns false, because the peer may have processed the first attempt.
-func (e *repeatError) notProcessed() bool { return false }
+func (e *RepeatError) notProcessed() bool { return false }
 
-// Timeout reports whether the last attempt ended with a timeout. It makes repeatError a net.Error.
-func (e *repeatError) Timeout() bool {
+// Timeout reports whether the last attempt ended with a timeout. It makes RepeatError a net.Error.
+func (e *RepeatError) Timeout() bool {
 	var ne net.Error
-	return errors.As(e.last, &ne) && ne.Timeout()
+	return errors.As(e.Last, &ne) && ne.Timeout()
 }
 
 // Temporary returns the same as Timeout. It exists for net.Error.
-func (e *repeatError) Temporary() bool { return e.Timeout() }
+func (e *RepeatError) Temporary() bool { return e.Timeout() }

@@ -209,6 +209,9 @@ func TestErrorAfterALostTryIsNotRetryable(t *testing.T) {
 		if hyper.Retryable(err) || !errors.As(err, &lost) || !errors.Is(err, refused) {
 			t.Errorf("the error is %v", err)
 		}
+		if repeat, ok := err.(*hyper.RepeatError); !ok || repeat.First != error(lost) {
+			t.Errorf("the error is a %T: %v", err, err)
+		}
 		if dials != 2 {
 			t.Errorf("%d dials", dials)
 		}
