@@ -44,7 +44,7 @@ func BenchmarkExchange(b *testing.B) {
 			if err != nil {
 				return nil, err
 			}
-			if err := c.openTurn(req.Context(), &x.stream, &x.out, endWithBody, inTurn); err != nil {
+			if err := c.openTurn(req.Context(), &x.stream, &x.req, endWithBody, waitForSlot); err != nil {
 				return nil, err
 			}
 			answer(&x.stream)
@@ -69,13 +69,13 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 		s   Stream
 		req Request
 	}{req: Request{Method: "GET", Path: path}}
-	var p plan
-	if err := p.make(ctx, c, &x.req, endWithBody); err != nil {
+	var p preparedRequest
+	if err := p.prepare(ctx, c, &x.req, endWithBody); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.unlock()
-	if err := c.openLocked(ctx, &x.s, &p, inTurn); err != nil {
+	if err := c.openLocked(ctx, &x.s, &p, waitForSlot); err != nil {
 		return nil, err
 	}
 	c.unlock()
@@ -101,19 +101,19 @@ func steppedConn(b *testing.B, src io.Reader) *Conn {
 	b.Cleanup(func() {
 		c.mu.Lock()
 		c.out, c.queued = c.out[:0], 0
-		c.parked = true
+		c.writerParked = true
 		c.mu.Unlock()
 		c.Close()
 		server.Close()
 	})
 	c.mu.Lock()
 	c.uncorkLocked()
-	for c.settingsDue[0].sent == 0 || !c.parked {
+	for c.settingsDue[0].sent == 0 || !c.writerParked {
 		c.unlock()
 		time.Sleep(time.Millisecond)
 		c.mu.Lock()
 	}
-	c.peer.known, c.parked = true, false // writeLoop is not woken any more
+	c.peer.known, c.writerParked = true, false // writeLoop is not woken any more
 	c.mu.Unlock()
 	c.frames = newFrameReader(src, &c.cfg) // readLoop waits with its own
 	c.frames.onRead = c.recvOctets

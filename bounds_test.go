@@ -149,7 +149,7 @@ func TestContinuationFloodEnds(t *testing.T) {
 		if most := int64(minHardLimit/(fieldOverhead+1) + 4*maxReadBuffer); took > most {
 			s.t.Errorf("%d octets were taken, want at most %d", took, most)
 		}
-		s.wantEnd(EnhanceYourCalm, r)
+		s.wantEnd(ErrCodeEnhanceYourCalm, r)
 		s.wantMemory(maxGrowth)
 	})
 }
@@ -173,7 +173,7 @@ func TestEmptyContinuationFloodEndsAfterAFewFrames(t *testing.T) {
 					s.t.Errorf("%d frames were taken", n)
 				}
 				s.server.SetWriteBuffer(-1)
-				s.wantEnd(EnhanceYourCalm, r)
+				s.wantEnd(ErrCodeEnhanceYourCalm, r)
 				s.wantMemory(maxGrowth)
 			})
 		})
@@ -200,7 +200,7 @@ func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
 		r = s.get(3)
 		s.peer.WriteHeaders(3, wire.EndStream, append(exact, "a: ")...)
 		s.peer.WantRSTStream("one field too many", 3, wire.ProtocolError)
-		if err := r.wantErr(s.t, "too large a list"); !errors.Is(err, ProtocolError) || Retryable(err) {
+		if err := r.wantErr(s.t, "too large a list"); !errors.Is(err, ErrCodeProtocol) || Retryable(err) {
 			s.t.Error(err)
 		}
 		s.wantLife(5)
@@ -277,7 +277,7 @@ func TestAcknowledgmentsThatThePeerDoesNotReadAreBounded(t *testing.T) {
 					s.t.Fatal("more than 1,000 acknowledgments wait")
 				}
 				s.client.SetWriteBuffer(-1) // it reads, after all: before the connection is closed by force
-				s.wantEnd(EnhanceYourCalm, r)
+				s.wantEnd(ErrCodeEnhanceYourCalm, r)
 				s.wantMemory(maxGrowth)
 			})
 		})
@@ -291,11 +291,11 @@ func TestPeerThatNeverReadsCannotHoldTheConnection(t *testing.T) {
 		s.flood(100_000, wire.AppendPing(nil, 0, [8]byte{}))
 		start := time.Now()
 		<-s.conn.Done()
-		<-s.conn.ended
+		<-s.conn.socketClosed
 		if took := time.Since(start); took > closeGrace {
 			s.t.Errorf("it took %v to close", took)
 		}
-		if err := r.wantErr(s.t, "the caller"); !errors.Is(err, EnhanceYourCalm) {
+		if err := r.wantErr(s.t, "the caller"); !errors.Is(err, ErrCodeEnhanceYourCalm) {
 			s.t.Error(err)
 		}
 		s.wantMemory(maxGrowth)
@@ -337,7 +337,7 @@ func TestFramesThatCarryNothingHaveABudget(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				st.Reset(Cancel)
+				st.Reset(ErrCodeCancel)
 				s.peer.WantHeaders("to be reset", 5)
 				s.peer.WantRSTStream("by us", 5, wire.Cancel)
 				took := s.flood(100_000, frame)
@@ -348,8 +348,8 @@ func TestFramesThatCarryNothingHaveABudget(t *testing.T) {
 				if n := took / int64(len(frame)); n < least || n > noiseBurst+maxReadBuffer/int64(len(frame))+100 {
 					t.Errorf("%d frames were taken", n)
 				}
-				s.wantEnd(EnhanceYourCalm)
-				if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, EnhanceYourCalm) {
+				s.wantEnd(ErrCodeEnhanceYourCalm)
+				if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, ErrCodeEnhanceYourCalm) {
 					t.Errorf("the reader got %v", err)
 				}
 				s.wantMemory(maxGrowth)
@@ -429,7 +429,7 @@ func TestProvokedResetsHaveABudget(t *testing.T) {
 		if resets != provokedBurst+1 {
 			s.t.Errorf("%d resets, want %d", resets, provokedBurst+1)
 		}
-		if err := r.wantErr(s.t, "the parent"); !errors.Is(err, EnhanceYourCalm) {
+		if err := r.wantErr(s.t, "the parent"); !errors.Is(err, ErrCodeEnhanceYourCalm) {
 			s.t.Error(err)
 		}
 		s.wantMemory(maxGrowth)
@@ -460,7 +460,7 @@ func TestInterimResponsesAreBounded(t *testing.T) {
 				s.peer.WantRSTStream("too many", 1, wire.ProtocolError)
 				close(slow)
 				var se *StreamError
-				if err := r.wantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer || se.Code != ProtocolError {
+				if err := r.wantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer || se.Code != ErrCodeProtocol {
 					t.Error(err)
 				}
 				if shown > c.most {
@@ -493,7 +493,7 @@ func TestPromisesBeyondTheirNumberAreRefused(t *testing.T) {
 		}
 		s.wantMemory(maxGrowth)
 		promise(id)
-		s.wantEnd(EnhanceYourCalm)
+		s.wantEnd(ErrCodeEnhanceYourCalm)
 	})
 }
 
@@ -523,12 +523,12 @@ func TestDataBeyondTheWindowIsRefusedToTheOctet(t *testing.T) {
 				s.peer.WantIdle("all of the window may be used")
 				s.peer.WriteData(1, 0, []byte{0})
 				if c.whole {
-					s.wantEnd(FlowControlError)
+					s.wantEnd(ErrCodeFlowControl)
 				} else {
 					s.peer.WantRSTStream("one octet too many", 1, wire.FlowControlError)
 				}
-				if _, err := resp.Body.Read(nil); !errors.Is(err, FlowControlError) {
-					if _, err = io.Copy(io.Discard, resp.Body); !errors.Is(err, FlowControlError) {
+				if _, err := resp.Body.Read(nil); !errors.Is(err, ErrCodeFlowControl) {
+					if _, err = io.Copy(io.Discard, resp.Body); !errors.Is(err, ErrCodeFlowControl) {
 						t.Errorf("the reader got %v", err)
 					}
 				}
@@ -578,13 +578,13 @@ func TestWindowsAboveTheirLimitAreRefused(t *testing.T) {
 					}
 				case c.stream:
 					s.peer.WantRSTStream("the window", 1, wire.FlowControlError)
-					if !errors.Is(err, FlowControlError) {
+					if !errors.Is(err, ErrCodeFlowControl) {
 						t.Error(err)
 					}
 					s.wantLife(3)
 				default:
-					s.wantEnd(FlowControlError)
-					if !errors.Is(err, FlowControlError) {
+					s.wantEnd(ErrCodeFlowControl)
+					if !errors.Is(err, ErrCodeFlowControl) {
 						t.Error(err)
 					}
 				}
@@ -825,12 +825,12 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 		{"does not acknowledge SETTINGS", nothing, func(p *h2test.Peer, _ *h2test.Conn) {
 			p.WantPreface("the client begins")
 			p.WriteSettings()
-		}, 10 * time.Second, SettingsTimeout},
+		}, 10 * time.Second, ErrCodeSettingsTimeout},
 		{"acknowledges SETTINGS before they were sent", func(p *h2test.Peer, _ *h2test.Conn) {
 			p.WriteSettings()
 			p.WriteSettingsAck()
 			synctest.Wait()
-		}, nothing, 10 * time.Second, SettingsTimeout},
+		}, nothing, 10 * time.Second, ErrCodeSettingsTimeout},
 		{"falls silent", nothing, func(p *h2test.Peer, _ *h2test.Conn) { p.Handshake() }, 45 * time.Second, ErrPingTimeout},
 		{"stops reading", nothing, func(p *h2test.Peer, client *h2test.Conn) {
 			p.Handshake()

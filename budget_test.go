@@ -290,7 +290,7 @@ func TestOneRequestIsWrittenAtOnce(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if resp, err := conn.Get(t.Context(), "/"); err != nil || resp.Status != 204 {
+			if resp, err := conn.Get(t.Context(), "/"); err != nil || resp.StatusCode != 204 {
 				t.Errorf("%v, %v", resp, err)
 			}
 		}()
@@ -303,7 +303,7 @@ func TestOneRequestIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
-// The writer's buffers outlive its many short rests in an upload: windows and readers make it wait all the time.
+// The writer's buffers outlive its many short shortIdles in an upload: windows and readers make it wait all the time.
 func TestUploadDoesNotAllocateByItsLength(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, too")
@@ -340,7 +340,7 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 		held := func() [8]int {
 			conn.mu.Lock()
 			defer conn.mu.Unlock()
-			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.fieldRoom), conn.spares.Len(), cap(conn.wakeups),
+			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.headerArena), conn.spares.Len(), cap(conn.wakeups),
 				cap(conn.fields.fields), cap(conn.fields.known.blocks), cap(conn.frames.decoded), cap(conn.frames.known.blocks)}
 		}
 		for i := range uint32(3) { // from the second one on, what they say is known
@@ -365,7 +365,7 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 	})
 }
 
-// A connection that rests has no read buffer, whatever it did before; one that does request upon request keeps it.
+// A connection that shortIdles has no read buffer, whatever it did before; one that does request upon request keeps it.
 func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
@@ -525,12 +525,12 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 			t.Helper()
 			time.Sleep(shrinkDelay - time.Millisecond)
 			synctest.Wait()
-			if conn.retired.Load() {
+			if conn.writerStopped.Load() {
 				t.Error("the writer has left too early")
 			}
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
-			if !conn.retired.Load() {
+			if !conn.writerStopped.Load() {
 				t.Error("the writer waits")
 			}
 		}
@@ -685,7 +685,7 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 		},
 		"a window manager's Tick": func(e *ends) func() {
 			open(e, &Request{WindowManager: func(w *Window) WindowManager {
-				return WindowFunc(func(ev WindowEvent) int {
+				return WindowManagerFunc(func(ev WindowEvent) int {
 					switch ev.Kind {
 					case WindowOpened:
 						w.WakeAfter(time.Second)
@@ -723,7 +723,7 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 				now := work(&ends{t, peer, conn})
 				time.Sleep(2 * shrinkDelay)
 				synctest.Wait()
-				if !conn.retired.Load() {
+				if !conn.writerStopped.Load() {
 					t.Error("the writer waits")
 				}
 				start := time.Now()

@@ -257,7 +257,7 @@ func TestContextEndsShutdown(t *testing.T) {
 }
 
 // consumedWindow returns what was consumed at once, so that the peer's credit can be compared to the octet.
-func consumedWindow(*Window) WindowManager { return WindowFunc(WindowEvent.Consumed) }
+func consumedWindow(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Consumed) }
 
 // golang/go#16481 and its like: octets of cancelled streams that never come back stall the connection in the end.
 func TestCancelledBodyReturnsTheConnectionsCredit(t *testing.T) {
@@ -265,7 +265,7 @@ func TestCancelledBodyReturnsTheConnectionsCredit(t *testing.T) {
 		"context":    func(_ *Response, cancel context.CancelFunc) { cancel() },
 		"Body.Close": func(resp *Response, _ context.CancelFunc) { resp.Body.Close() },
 		"Raw.Close":  func(resp *Response, _ context.CancelFunc) { resp.Raw().Close() },
-		"Reset":      func(resp *Response, _ context.CancelFunc) { resp.Stream().Reset(Cancel) },
+		"Reset":      func(resp *Response, _ context.CancelFunc) { resp.Stream().Reset(ErrCodeCancel) },
 		"NetConn":    func(resp *Response, _ context.CancelFunc) { resp.Stream().NetConn().Close() },
 	}
 	for name, end := range ends {
@@ -304,7 +304,7 @@ func TestCancelledBodyReturnsTheConnectionsCredit(t *testing.T) {
 				var first error
 				for range 3 {
 					n, err := resp.Body.Read(make([]byte, 10))
-					if n != 0 || !errors.Is(err, Cancel) || first != nil && err != first {
+					if n != 0 || !errors.Is(err, ErrCodeCancel) || first != nil && err != first {
 						t.Errorf("%d, %v: what was held is dropped", n, err)
 					}
 					first = err

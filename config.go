@@ -37,7 +37,7 @@ type Config struct {
 	// no user-agent is added if it is "-".
 	UserAgent string
 
-	// WindowManager makes the managers of the receive windows. If it is nil, Adaptive{}.New makes
+	// WindowManager makes the managers of the receive windows. If it is nil, AdaptiveWindow{}.New makes
 	// them.
 	WindowManager WindowManagerFactory
 
@@ -46,7 +46,7 @@ type Config struct {
 	//
 	// 0 means 256 KiB-1 with the default window manager; it means 65,535, the initial value of
 	// HTTP/2, with another manager or if Push is set. A negative value announces a window of 0.
-	// Adaptive announces less while very many streams are open, or while unread data fills a tenth
+	// AdaptiveWindow announces less while very many streams are open, or while unread data fills a tenth
 	// of its Budget.
 	InitialStreamWindow int
 
@@ -72,11 +72,11 @@ type Config struct {
 	// are not counted.
 	MaxHeaderMemory int
 
-	// TrimBlanks strips the spaces and tabs around the field values that the peer sends. RFC 9113
-	// §8.2.1 makes a message with such a value malformed, and without TrimBlanks hyper treats it
+	// TrimFieldValues strips the spaces and tabs around the field values that the peer sends. RFC 9113
+	// §8.2.1 makes a message with such a value malformed, and without TrimFieldValues hyper treats it
 	// so. Some servers send such values; net/http and curl tolerate them. A Transport always strips
 	// them.
-	TrimBlanks bool
+	TrimFieldValues bool
 
 	// AssumeHTTP2 uses HTTP/2 on a TLS connection whose peer chose no protocol by ALPN, and on a
 	// connection of Transport.DialTLSContext that cannot report the protocol. RFC 9113 §3.3
@@ -145,9 +145,9 @@ type Config struct {
 	// WriteStallTimeout bounds the time in which the peer accepts nothing of a write. 0 means 30 s.
 	WriteStallTimeout time.Duration
 
-	// WindowStallTimeout bounds the time that a reader waits at a receive window that its manager
+	// WindowBlockedTimeout bounds the time that a reader waits at a receive window that its manager
 	// does not open. 0 means no bound.
-	WindowStallTimeout time.Duration
+	WindowBlockedTimeout time.Duration
 
 	// ExpectContinueTimeout bounds the time that Expect: 100-continue holds a body back. 0 means
 	// 1 s.

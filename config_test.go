@@ -81,7 +81,7 @@ func TestConfigIsAnnounced(t *testing.T) {
 		list[i] = s
 		return list
 	}
-	manual := Manual{}.New
+	manual := ReadWindow{}.New
 	for name, test := range map[string]struct {
 		cfg  *Config
 		want []wire.Setting
@@ -166,7 +166,7 @@ func TestFrameAboveTheAnnouncedSizeEndsTheConnection(t *testing.T) {
 			peer.WantIdle("as large as announced")
 			peer.WriteFrame(wire.FrameHeader{Length: or(size, 256<<10) + 1, Type: wire.Ping}, nil)
 			peer.WantGoAway("judged by its header", 0, wire.FrameSizeError)
-			if !errors.Is(conn.Err(), FrameSizeError) {
+			if !errors.Is(conn.Err(), ErrCodeFrameSize) {
 				t.Errorf("Err: %v", conn.Err())
 			}
 		})

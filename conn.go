@@ -41,8 +41,8 @@ type Conn struct {
 
 	acceptEncoding string
 
-	kick    chan struct{} // one slot: tells writeLoop that there is work
-	retired atomic.Bool   // writeLoop has exited; wakeWriter restarts it
+	wake          chan struct{} // one slot: tells writeLoop that there is work
+	writerStopped atomic.Bool   // writeLoop has exited; wakeWriter restarts it
 	// A request timed out and the peer has sent nothing since it was written, or the connection
 	// without streams was silent for staleSilence.
 	suspected atomic.Bool
@@ -50,8 +50,8 @@ type Conn struct {
 	done      chan struct{} // closed by the first error
 
 	// Set by the first error. They do not change after done is closed.
-	ended     chan struct{} // closed after writeLoop has closed the socket
-	readEnded chan struct{} // set if accuses is; closed after readLoop has read to the end
+	socketClosed chan struct{} // closed after writeLoop has closed the socket
+	readDone     chan struct{} // set if sentErrorGoAway is; closed after readLoop has read to the end
 
 	grants windowGrants // has its own lock
 
@@ -66,51 +66,51 @@ type Conn struct {
 	draining bool
 	// The peer did not acknowledge a PING for slots: no new streams, and the connection ends after
 	// the last one.
-	mute        bool
-	accuses     bool       // the last write has a GOAWAY with an error: linger until the peer can read it
-	toldOpen    bool       // the owner's OnConn hears of the connection
-	drainReason ConnReason // why no more requests are accepted; 0: they are
+	mute            bool
+	sentErrorGoAway bool       // the last write has a GOAWAY with an error: linger until the peer can read it
+	toldOpen        bool       // the owner's OnConn hears of the connection
+	drainReason     ConnReason // why no more requests are accepted; 0: they are
 
 	unblock bool          // the peer raised all stream windows: check the blocked streams
 	watched bool          // some window manager called WatchFrames
 	drained chan struct{} // closed when drainReason is set; nil: Draining was not called
 
 	// Writing.
-	out     []byte       // bytes for the next write: whole frames
-	spare   []byte       // replaces out during a write; nil while it is being written
-	fields  *fieldWriter // compression state after what is in out
-	updates []*Window    // windows whose WINDOW_UPDATE is to be sent
-	ready   sendQueue    // streams that have data to send and stream window for it
-	blocked sendQueue    // streams that wait for stream window
-	queued  uint64       // bytes appended to out so far
-	written uint64       // bytes passed to the socket so far
-	flushed uint64       // bytes that the socket has accepted
-	flushQ  wait.Queue   // calls that wait until flushed grows
-	force   *time.Timer  // set with err: closes the transport after closeGrace
+	out        []byte       // bytes for the next write: whole frames
+	spare      []byte       // replaces out during a write; nil while it is being written
+	fields     *fieldWriter // compression state after what is in out
+	updates    []*Window    // windows whose WINDOW_UPDATE is to be sent
+	ready      sendQueue    // streams that have data to send and stream window for it
+	blocked    sendQueue    // streams that wait for stream window
+	queued     uint64       // bytes appended to out so far
+	written    uint64       // bytes passed to the socket so far
+	flushed    uint64       // bytes that the socket has accepted
+	flushQ     wait.Queue   // calls that wait until flushed grows
+	closeTimer *time.Timer  // set with err: closes the transport after closeGrace
 
 	// Streams.
-	streams    map[uint32]*Stream // nil after a time without streams
-	nextID     uint32             // ID of our next stream, odd
-	lastPushID uint32             // the highest stream ID that the peer promised
-	pushes     int                // promised pushes that are not yet both ended and claimed
-	unclaimed  *unclaimed         // nil: push is off
-	slots      slots
-	fieldRoom  Header // memory for the fields of responses
-	idleSince  time.Duration
+	streams     map[uint32]*Stream // nil after a time without streams
+	nextID      uint32             // ID of our next stream, odd
+	lastPushID  uint32             // the highest stream ID that the peer promised
+	pushes      int                // promised pushes that are not yet both ended and claimed
+	unclaimed   *unclaimed         // nil: push is off
+	slots       slots
+	headerArena Header // memory for the fields of responses
+	idleSince   time.Duration
 	// Streams whose readers are woken when no complete frame is left in the read buffer.
 	wakeups []*Stream
 	// Some stream has buffered at least farAhead: readLoop yields, so that the data is read while
 	// it is in the processor's cache.
-	ahead     bool
-	receiving bool // readLoop processes the frames in its read buffer
+	yieldToReader bool
+	receiving     bool // readLoop processes the frames in its read buffer
 	// The read buffer is empty and readLoop is about to read. Until it locks mu again, it uses
 	// nothing of frames except the buffer.
-	reading bool
-	resting bool  // reading is true and no stream is open
-	rests   uint8 // how many times in a row that lasted less than shrinkDelay, up to busy
-	news    bool  // owner.news must be called
-	corked  bool  // the preface waits for the first request
-	parked  bool  // writeLoop waits for kick, or has exited
+	reading      bool
+	idle         bool  // reading is true and no stream is open
+	shortIdles   uint8 // how many times in a row that lasted less than shrinkDelay, up to busy
+	stateChanged bool  // owner.news must be called
+	corked       bool  // the preface waits for the first request
+	writerParked bool  // writeLoop waits for wake, or has exited
 
 	// owner.news is called without mu when something that the owner waits for may have happened: a
 	// slot is free after reserve found none, or no new streams are possible any more. nil: the
@@ -203,7 +203,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		below:      coalescerBelow(nc),
 		remote:     &remote,
 		start:      time.Now(),
-		kick:       make(chan struct{}, 1),
+		wake:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		fields:     newFieldWriter(),
 		nextID:     1,
@@ -239,7 +239,7 @@ func (c *Conn) makeReader() {
 	c.frames = newFrameReader(receiver(c.nc, c.tls), &c.cfg)
 	c.frames.onRead = c.recvOctets
 	if c.tls != nil {
-		c.frames.quiet, c.frames.blockSize = true, tlsBlock
+		c.frames.expectIdle, c.frames.blockSize = true, tlsBlock
 	}
 	// Its ConnectionState is the user's method, which must not be called under mu.
 	if stated, ok := c.tls.(*statedConn); ok {
@@ -265,7 +265,7 @@ func (c *Conn) begin(refused *ConnError) error {
 	go c.readLoop()
 	go c.writeLoop()
 	if refused != nil {
-		<-c.ended
+		<-c.socketClosed
 		return refused
 	}
 	return nil
@@ -320,7 +320,7 @@ func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, error) {
 	mustHave(ctx != nil, "Conn.Do", "context.Context")
 	mustHave(req != nil, "Conn.Do", "*Request")
-	resp, err := c.openAndWait(ctx, s, req, inTurn)
+	resp, err := c.openAndWait(ctx, s, req, waitForSlot)
 	switch {
 	case err == nil:
 	case s.id == 0: // the stream was not opened
@@ -333,7 +333,7 @@ func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, erro
 }
 
 // openAndWait opens s and waits for its response. It locks mu once for both.
-func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how turn) (*Response, error) {
+func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how slotMode) (*Response, error) {
 	if err := c.openAndLock(ctx, s, req, endWithBody, how); err != nil {
 		return nil, err
 	}
@@ -422,7 +422,7 @@ func (c *Conn) Close() error {
 	c.closed = true
 	c.failLocked(ErrClosed)
 	c.unlock()
-	<-c.ended
+	<-c.socketClosed
 	return nil
 }
 
@@ -441,7 +441,7 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 			return contextError(ctx)
 		}
 	}
-	<-c.ended
+	<-c.socketClosed
 	if err := c.Err(); !errors.Is(err, ErrClosed) {
 		return err
 	}
@@ -458,7 +458,7 @@ func (c *Conn) drain(why ConnReason) {
 // drainLocked is drain with mu held.
 func (c *Conn) drainLocked(why ConnReason) {
 	if !c.draining && c.err == nil {
-		c.draining, c.news = true, true
+		c.draining, c.stateChanged = true, true
 		c.beginDrainingLocked(why)
 		c.appendGoAwayLocked(wire.NoError, "")
 		c.uncorkLocked()
@@ -486,7 +486,7 @@ func (c *Conn) closeIfDrainedLocked() {
 // slots. Waiting requests fail, and can be sent on another connection. Open streams may still
 // complete.
 func (c *Conn) muteLocked() {
-	c.mute, c.news = true, true
+	c.mute, c.stateChanged = true, true
 	c.owner.countPingTimeout()
 	c.beginDrainingLocked(ReasonPingTimeout)
 	c.slots.waiting.WakeAll()
@@ -507,9 +507,9 @@ func (c *Conn) failLocked(why error) {
 		return
 	}
 	err := c.endErrorLocked(why)
-	c.err, c.news = err, true
+	c.err, c.stateChanged = err, true
 	c.beginDrainingLocked(ReasonClosed)
-	c.ended = make(chan struct{})
+	c.socketClosed = make(chan struct{})
 	// Unsent requests can be retried on another connection from now on, so the last write must not
 	// contain them.
 	sent := c.queued
@@ -525,10 +525,10 @@ func (c *Conn) failLocked(why error) {
 	case ok && ce.goAway && !ce.FromPeer:
 		debug := ""
 		// The peer is not told about internal errors.
-		if ce.Err != nil && ce.Code != InternalError {
+		if ce.Err != nil && ce.Code != ErrCodeInternal {
 			debug = ce.Err.Error()
 		}
-		c.accuses, c.readEnded = true, make(chan struct{})
+		c.sentErrorGoAway, c.readDone = true, make(chan struct{})
 		c.appendGoAwayLocked(wire.ErrCode(ce.Code), debug)
 	case ok && ce.Err == ErrPingTimeout:
 		c.owner.countPingTimeout()
@@ -543,8 +543,8 @@ func (c *Conn) failLocked(why error) {
 	c.stopLivenessLocked()
 	close(c.done)
 	// A write may block if the peer does not read: one in progress, or the last one.
-	raw := transport(c.nc)
-	c.force = time.AfterFunc(closeGrace, func() { raw.Close() })
+	raw := rawConn(c.nc)
+	c.closeTimer = time.AfterFunc(closeGrace, func() { raw.Close() })
 }
 
 // endErrorLocked returns the error that all calls return after why has ended the connection. If the
@@ -580,12 +580,12 @@ const closeGrace = 200 * time.Millisecond
 // unlock unlocks mu, wakes writeLoop if there is something to write, and then calls owner.news if
 // that is due.
 func (c *Conn) unlock() {
-	wake := c.parked && c.hasWorkLocked()
+	wake := c.writerParked && c.hasWorkLocked()
 	if wake {
-		c.parked = false
+		c.writerParked = false
 	}
-	news := c.news
-	c.news = false
+	news := c.stateChanged
+	c.stateChanged = false
 	c.mu.Unlock()
 	if wake {
 		c.wakeWriter()
@@ -607,7 +607,7 @@ func (c *Conn) clock() time.Duration {
 }
 
 // Stats holds the statistics of a connection. Byte counts are of HTTP/2 frames, before TLS.
-type Stats struct {
+type ConnStats struct {
 	BytesSent      int64 // passed to the socket
 	BytesReceived  int64
 	DataSent       int64 // payload of DATA frames
@@ -626,10 +626,10 @@ type Stats struct {
 type counts struct{ received, dataSent, dataReceived, opened, promised int64 }
 
 // Stats returns the connection's statistics so far.
-func (c *Conn) Stats() Stats {
+func (c *Conn) Stats() ConnStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Stats{
+	return ConnStats{
 		BytesSent:      int64(c.written),
 		BytesReceived:  c.counts.received,
 		DataSent:       c.counts.dataSent,

@@ -264,7 +264,7 @@ func (c *Conn) obeyPings(host *pingMemory) {
 // recvComplaintLocked records it if the peer's GOAWAY complains of PINGs.
 func (c *Conn) recvComplaintLocked(goAway *ConnError) {
 	host := c.pinging.host
-	if host != nil && goAway.Code == EnhanceYourCalm && bytes.Contains(goAway.Debug, tooManyPings) {
+	if host != nil && goAway.Code == ErrCodeEnhanceYourCalm && bytes.Contains(goAway.Debug, tooManyPings) {
 		host.complained(max(0, c.cfg.KeepAlive))
 	}
 }

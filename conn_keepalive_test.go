@@ -115,7 +115,7 @@ func TestManyResetsWithoutAPing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.Reset(Cancel)
+			s.Reset(ErrCodeCancel)
 		}
 		conn.mu.Lock()
 		defer conn.mu.Unlock()

@@ -34,10 +34,10 @@ type liveness struct {
 	settingsSent, settingsAcked uint64
 
 	// Acknowledgments of SETTINGS and PING that wait to be written.
-	acksQueued int32
-	unfinished int32         // bytes read since progressAt
-	noise      bucket.Bucket // budget for frames without content, and for interim responses
-	provoked   bucket.Bucket // budget for streams that we reset because the peer broke a rule
+	acksQueued     int32
+	unfinished     int32         // bytes read since progressAt
+	floodBudget    bucket.Bucket // budget for frames without content, and for interim responses
+	provokedResets bucket.Bucket // budget for streams that we reset because the peer broke a rule
 }
 
 // A ping is a PING of ours that waits for its acknowledgment.
@@ -75,8 +75,8 @@ const (
 
 // startLivenessLocked fills the budgets and starts the timer.
 func (c *Conn) startLivenessLocked() {
-	c.noise = bucket.New(noiseBurst, noiseBurst, noiseRate)
-	c.provoked = bucket.New(provokedBurst, provokedBurst, provokedRate)
+	c.floodBudget = bucket.New(noiseBurst, noiseBurst, noiseRate)
+	c.provokedResets = bucket.New(provokedBurst, provokedBurst, provokedRate)
 	c.armLocked(corkDelay)
 }
 
@@ -175,10 +175,10 @@ func (c *Conn) deadlinesLocked() [11]time.Duration {
 	}
 }
 
-// stallByLocked returns the earliest time when a reader will have waited for WindowStallTimeout at
+// stallByLocked returns the earliest time when a reader will have waited for WindowBlockedTimeout at
 // a closed window. 0: no reader waits so.
 func (c *Conn) stallByLocked() time.Duration {
-	if c.cfg.WindowStallTimeout <= 0 {
+	if c.cfg.WindowBlockedTimeout <= 0 {
 		return 0
 	}
 	at := c.window.stalledAt()
@@ -215,7 +215,7 @@ func (c *Conn) overdueLocked() error {
 	case due(c.settingsByLocked()):
 		// RFC 9113 §6.5.3: if the peer does not acknowledge SETTINGS in time, the sender may end
 		// the connection with SETTINGS_TIMEOUT.
-		return connErr(SettingsTimeout, "no acknowledgment within %v", c.cfg.SettingsTimeout)
+		return connErr(ErrCodeSettingsTimeout, "no acknowledgment within %v", c.cfg.SettingsTimeout)
 	case due(c.pingByLocked()):
 		return &ConnError{Err: ErrPingTimeout}
 	case due(c.writeByLocked()):
@@ -470,7 +470,7 @@ func (c *Conn) recvPingLocked(f *frame) error {
 		if err := c.owedLocked(); err != nil {
 			return err
 		}
-		return c.noiseLocked()
+		return c.chargeNoiseLocked()
 	}
 	return c.recvPingAckLocked(binary.BigEndian.Uint64(data[:]))
 }
@@ -483,7 +483,7 @@ func (c *Conn) recvPingAckLocked(number uint64) error {
 	i := slices.IndexFunc(c.pings, func(p *ping) bool { return p.number == number })
 	if i < 0 {
 		// No PING with this number was sent, or none waits for its acknowledgment.
-		return c.noiseLocked()
+		return c.chargeNoiseLocked()
 	}
 	p := c.pings[i]
 	// Acknowledgments come in order. Of the earlier PINGs, only those of Conn.Ping still wait.
@@ -518,16 +518,16 @@ func (c *Conn) sampleRTTLocked(sent time.Duration) (rtt time.Duration) {
 // grow.
 func (c *Conn) owedLocked() error {
 	if c.acksQueued++; c.acksQueued > maxAcksQueued {
-		return connErr(EnhanceYourCalm, "%d acknowledgments owed at once", c.acksQueued)
+		return connErr(ErrCodeEnhanceYourCalm, "%d acknowledgments owed at once", c.acksQueued)
 	}
 	return nil
 }
 
-// noiseLocked charges the budget for a frame without content. It returns an error when the budget
+// chargeNoiseLocked charges the budget for a frame without content. It returns an error when the budget
 // is used up.
-func (c *Conn) noiseLocked() error {
-	if !c.noise.Take(c.now, 1) {
-		return connErr(EnhanceYourCalm, "too many frames that carry nothing")
+func (c *Conn) chargeNoiseLocked() error {
+	if !c.floodBudget.Take(c.now, 1) {
+		return connErr(ErrCodeEnhanceYourCalm, "too many frames that carry nothing")
 	}
 	return nil
 }
@@ -537,8 +537,8 @@ func (c *Conn) noiseLocked() error {
 // report the progress of an upload.
 func (s *Stream) chargeInterimLocked() error {
 	i := &s.extrasLocked().interims
-	if i.count++; i.count > freeInterims && !s.c.noise.Take(s.c.now, 1) {
-		return connErr(EnhanceYourCalm, "too many interim responses on stream %d", s.id)
+	if i.count++; i.count > freeInterims && !s.c.floodBudget.Take(s.c.now, 1) {
+		return connErr(ErrCodeEnhanceYourCalm, "too many interim responses on stream %d", s.id)
 	}
 	return nil
 }
@@ -547,28 +547,28 @@ func (s *Stream) chargeInterimLocked() error {
 // without content, and as much again for each floodOctets bytes, so that the total of discarded
 // bytes is limited, too.
 func (c *Conn) chargeFloodLocked(octets int64) error {
-	if !c.noise.Take(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
-		return connErr(EnhanceYourCalm, "too many octets that are discarded")
+	if !c.floodBudget.Take(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
+		return connErr(ErrCodeEnhanceYourCalm, "too many octets that are discarded")
 	}
 	return nil
 }
 
-// judgeUpdateLocked charges the budget for a WINDOW_UPDATE with a small increment.
-func (c *Conn) judgeUpdateLocked(increment int64) error {
+// countTinyUpdateLocked charges the budget for a WINDOW_UPDATE with a small increment.
+func (c *Conn) countTinyUpdateLocked(increment int64) error {
 	if increment >= smallUpdate {
 		return nil
 	}
-	return c.noiseLocked()
+	return c.chargeNoiseLocked()
 }
 
-// usefulLocked refills the budget for frames without content after useful data of this many bytes.
-func (c *Conn) usefulLocked(octets int) { c.noise.Add(1 + octets/64) }
+// creditFloodLocked refills the budget for frames without content after useful data of this many bytes.
+func (c *Conn) creditFloodLocked(octets int) { c.floodBudget.Add(1 + octets/64) }
 
-// provokedLocked charges the budget for a stream that we reset because the peer broke a rule. It
+// countProvokedResetLocked charges the budget for a stream that we reset because the peer broke a rule. It
 // returns an error when the budget is used up.
-func (c *Conn) provokedLocked() error {
-	if !c.provoked.Take(c.now, 1) {
-		return connErr(EnhanceYourCalm, "too many streams that had to be reset")
+func (c *Conn) countProvokedResetLocked() error {
+	if !c.provokedResets.Take(c.now, 1) {
+		return connErr(ErrCodeEnhanceYourCalm, "too many streams that had to be reset")
 	}
 	return nil
 }

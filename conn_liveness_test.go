@@ -53,7 +53,7 @@ func TestPeerThatNeverAcknowledgesOurSettings(t *testing.T) {
 		start := time.Now()
 		peer.WriteSettings()
 		peer.WantSettingsAck("we acknowledge theirs")
-		wantEnd(t, conn, start, 3*time.Second, SettingsTimeout)
+		wantEnd(t, conn, start, 3*time.Second, ErrCodeSettingsTimeout)
 		peer.WantGoAway("no acknowledgment of ours", 0, wire.SettingsTimeout)
 		peer.WantClosed("behind it")
 	})

@@ -15,9 +15,9 @@ func (c *Conn) readLoop() {
 	for {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {
-			if c.accuses {
-				discard(transport(c.nc))
-				close(c.readEnded)
+			if c.sentErrorGoAway {
+				discard(rawConn(c.nc))
+				close(c.readDone)
 			}
 			return
 		}
@@ -28,17 +28,17 @@ func (c *Conn) readLoop() {
 func (c *Conn) recvOctets(n int) {
 	c.mu.Lock()
 	c.readClockLocked()
-	if c.resting {
-		if c.rests = min(c.rests+1, busy); c.now-c.lastRecv >= shrinkDelay {
-			c.rests = 0
+	if c.idle {
+		if c.shortIdles = min(c.shortIdles+1, busy); c.now-c.lastRecv >= shrinkDelay {
+			c.shortIdles = 0
 		}
 	}
 	c.lastRecv, c.silentFrom, c.heard = c.now, 0, c.written
 	if c.suspected.Load() {
 		c.suspected.Store(false)
-		c.pinging.stale, c.news = false, true
+		c.pinging.stale, c.stateChanged = false, true
 	}
-	c.reading, c.resting = false, false
+	c.reading, c.idle = false, false
 	c.counts.received += int64(n)
 	if c.unfinished += int32(n); c.unfinished >= progressOctets {
 		c.progressLocked()
@@ -69,7 +69,7 @@ func (c *Conn) recv(f *frame, err error) error {
 		if c.slots.admitDue {
 			c.admitLocked()
 		}
-		yield, c.ahead = c.ahead, false
+		yield, c.yieldToReader = c.yieldToReader, false
 		c.beforeReadLocked()
 	}
 	c.unlock()
@@ -91,7 +91,7 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 	bad, ok := err.(*wire.Error)
 	switch {
 	case ok && bad.StreamID != 0 && !c.peer.known:
-		err = connErr(ProtocolError, "the first frame is not SETTINGS: %s", bad.Reason)
+		err = connErr(ErrCodeProtocol, "the first frame is not SETTINGS: %s", bad.Reason)
 	case ok && bad.StreamID != 0:
 		err = c.recvBadFrameLocked(f, bad)
 	case ok:
@@ -130,10 +130,10 @@ const busy = 16
 // beforeReadLocked prepares frames for a read of the socket.
 func (c *Conn) beforeReadLocked() {
 	c.reading = c.frames.r == c.frames.w
-	c.resting = c.reading && len(c.streams) == 0
+	c.idle = c.reading && len(c.streams) == 0
 	// A quiet connection holds no read buffer while it waits. The first frame after the silence
 	// then needs a second read, which over TLS is not a system call.
-	c.frames.quiet = c.resting && c.rests < busy && c.tls != nil
+	c.frames.expectIdle = c.idle && c.shortIdles < busy && c.tls != nil
 }
 
 // dispatchLocked calls the function for the type of the frame.
@@ -159,7 +159,7 @@ func (c *Conn) dispatchLocked(f *frame) error {
 		return c.recvWindowUpdateLocked(f)
 	case wire.PriorityUpdate:
 		// RFC 9218 §7.1: only clients send PRIORITY_UPDATE; from a server it is a PROTOCOL_ERROR.
-		return connErr(ProtocolError, "PRIORITY_UPDATE from a server")
+		return connErr(ErrCodeProtocol, "PRIORITY_UPDATE from a server")
 	case wire.Origin:
 		c.recvOriginLocked(f)
 	}
@@ -175,7 +175,7 @@ func (c *Conn) notSettingsLocked(f *frame) error {
 		}
 		return c.goAway
 	}
-	return connErr(ProtocolError, "the first frame is %v, not SETTINGS", f.Type)
+	return connErr(ErrCodeProtocol, "the first frame is %v, not SETTINGS", f.Type)
 }
 
 // wakeReadersLocked wakes the readers for which the processed frames had a response or data: each
@@ -194,7 +194,7 @@ func (c *Conn) wakeReadersLocked() {
 func (c *Conn) recvBadFrameLocked(f *frame, we *wire.Error) error {
 	if s := c.streams[we.StreamID]; s != nil {
 		s.resetLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
-		return c.provokedLocked()
+		return c.countProvokedResetLocked()
 	}
 	if c.isIdleLocked(we.StreamID) {
 		return connErr(ErrCode(we.Code), "%s on an idle stream", we.Reason)
@@ -215,7 +215,7 @@ func (c *Conn) isIdleLocked(id uint32) bool {
 // nothing for it, because nothing may be sent on a closed stream.
 func (c *Conn) strayDataLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
-		return connErr(ProtocolError, "DATA on the idle stream %d", f.StreamID)
+		return connErr(ErrCodeProtocol, "DATA on the idle stream %d", f.StreamID)
 	}
 	mark, isReset := c.slots.reset[f.StreamID]
 	if !isReset {
@@ -223,20 +223,20 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	}
 	// RFC 9113 §6.9.1: the peer may not exceed the window, even if the data is discarded.
 	if f.Length > 0 && int64(f.Length) > mark.credit {
-		return connErr(FlowControlError, "DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
+		return connErr(ErrCodeFlowControl, "DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
 	}
 	mark.credit -= int64(f.Length)
 	c.slots.reset[f.StreamID] = mark
 	c.strayEndLocked(f)
-	c.noise.Add((f.Length - f.padding) / 64)
-	return c.noiseLocked()
+	c.floodBudget.Add((f.Length - f.padding) / 64)
+	return c.chargeNoiseLocked()
 }
 
 // strayHeadersLocked discards a field section on a closed stream. It was decoded to keep the
 // compression state correct.
 func (c *Conn) strayHeadersLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
-		return connErr(ProtocolError, "HEADERS on the idle stream %d", f.StreamID)
+		return connErr(ErrCodeProtocol, "HEADERS on the idle stream %d", f.StreamID)
 	}
 	size := max(int64(f.Length), c.frames.listSize)
 	if mark, isReset := c.slots.reset[f.StreamID]; isReset && !mark.headed {
@@ -264,7 +264,7 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		// RFC 9113 §6.9.1: every DATA frame counts against the connection's window, even if it is
 		// discarded.
 		if !c.window.receive(f.Length, f.padding) {
-			return connErr(FlowControlError, "DATA of %d octets exceeds the connection's window", f.Length)
+			return connErr(ErrCodeFlowControl, "DATA of %d octets exceeds the connection's window", f.Length)
 		}
 		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
 		c.window.discard(f.padding)
@@ -276,11 +276,11 @@ func (c *Conn) recvDataLocked(f *frame) error {
 			return c.strayDataLocked(f)
 		}
 		if f.Length == f.padding && !f.Flags.Has(wire.EndStream) {
-			if err := c.noiseLocked(); err != nil {
+			if err := c.chargeNoiseLocked(); err != nil {
 				return err
 			}
 		} else {
-			c.usefulLocked(f.Length - f.padding)
+			c.creditFloodLocked(f.Length - f.padding)
 		}
 	}
 	if s == nil {
@@ -295,7 +295,7 @@ func (c *Conn) starveOthersLocked(s *Stream) {
 	if c.window.credit > 0 || c.window.readers == 0 || s != nil && c.window.readers == s.window.readers {
 		return
 	}
-	c.window.starve()
+	c.window.blocked()
 }
 
 // recvHeadersLocked processes a field section.
@@ -309,7 +309,7 @@ func (c *Conn) recvHeadersLocked(f *frame) error {
 			return err
 		}
 	} else {
-		c.usefulLocked(f.Length)
+		c.creditFloodLocked(f.Length)
 	}
 	return s.recvHeadersLocked(f)
 }
@@ -319,11 +319,11 @@ func (c *Conn) recvRSTStreamLocked(f *frame) error {
 	s := c.streams[f.StreamID]
 	if s == nil {
 		if c.isIdleLocked(f.StreamID) {
-			return connErr(ProtocolError, "RST_STREAM on the idle stream %d", f.StreamID)
+			return connErr(ErrCodeProtocol, "RST_STREAM on the idle stream %d", f.StreamID)
 		}
 		c.slots.forget(f.StreamID) // the peer no longer counts it
 		c.admitLocked()
-		return c.noiseLocked()
+		return c.chargeNoiseLocked()
 	}
 	return s.recvResetLocked(ErrCode(wire.ParseRSTStream(f.payload)))
 }
@@ -333,21 +333,21 @@ func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 	n := int64(wire.ParseWindowUpdate(f.payload))
 	if f.StreamID == 0 {
 		if n == 0 {
-			return connErr(ProtocolError, "WINDOW_UPDATE of 0 octets")
+			return connErr(ErrCodeProtocol, "WINDOW_UPDATE of 0 octets")
 		}
 		// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1.
 		if c.sendWindow+n > wire.MaxWindow {
-			return connErr(FlowControlError, "WINDOW_UPDATE raises the connection's window above 2^31-1")
+			return connErr(ErrCodeFlowControl, "WINDOW_UPDATE raises the connection's window above 2^31-1")
 		}
 		c.sendWindow += n
-		return c.judgeUpdateLocked(n)
+		return c.countTinyUpdateLocked(n)
 	}
 	s := c.streams[f.StreamID]
 	if s == nil {
 		if c.isIdleLocked(f.StreamID) {
-			return connErr(ProtocolError, "WINDOW_UPDATE on the idle stream %d", f.StreamID)
+			return connErr(ErrCodeProtocol, "WINDOW_UPDATE on the idle stream %d", f.StreamID)
 		}
-		return c.noiseLocked()
+		return c.chargeNoiseLocked()
 	}
 	return s.recvWindowUpdateLocked(n)
 }
@@ -361,17 +361,17 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	last, code, debug := wire.ParseGoAway(f.payload)
 	// RFC 9113 §6.8: later GOAWAYs MUST NOT increase the last stream identifier.
 	if c.goAway != nil && last > c.goAway.LastStreamID {
-		return connErr(ProtocolError, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID, last)
+		return connErr(ErrCodeProtocol, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID, last)
 	}
 	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last, Debug: append([]byte(nil), debug...), goAway: true}
 	if before := c.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
 	c.owner.count(goAwaysReceived, ErrCode(code))
-	told.answers = c.draining && told.Code == NoError && (c.goAway == nil || c.goAway.answers)
+	told.answers = c.draining && told.Code == ErrCodeNo && (c.goAway == nil || c.goAway.answers)
 	c.goAway = c.named(told)
 	c.recvComplaintLocked(told)
-	c.news = true
+	c.stateChanged = true
 	c.slots.waiting.WakeAll()
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {

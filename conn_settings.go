@@ -75,13 +75,13 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 // awaitSettings waits for the peer's first SETTINGS, so that no body is sent that the peer must
 // refuse because of its limits. If ctx or cancel ends the wait, awaitSettings returns the request's
 // reserved slot. If the connection ends, it returns nil, and the caller's next call finds out.
-func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how turn) error {
+func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how slotMode) error {
 	c.mu.Lock()
 	defer c.unlock()
 	c.uncorkLocked()
 	for !c.peer.known && c.err == nil {
 		if err := c.waitOrCancelLocked(ctx, cancel, &c.settingsQ); err != nil {
-			if how == reserved {
+			if how == haveSlot {
 				c.slots.reserved--
 				c.giveSlotLocked()
 			}
@@ -94,7 +94,7 @@ func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how tu
 // UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. Two kinds of
 // settings can change on a live connection: INITIAL_WINDOW_SIZE, and settings of extensions, which
 // hyper itself ignores. A new INITIAL_WINDOW_SIZE moves the receive windows of all open streams,
-// and their window managers get a WindowSettings event. Adaptive uses the new INITIAL_WINDOW_SIZE
+// and their window managers get a WindowSettings event. AdaptiveWindow uses the new INITIAL_WINDOW_SIZE
 // as the largest that it announces.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	mustHave(ctx != nil, "Conn.UpdateSettings", "context.Context")
@@ -161,7 +161,7 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 }
 
-// adjustInitialWindowLocked is called before a stream is opened. If Adaptive's budget would be
+// adjustInitialWindowLocked is called before a stream is opened. If AdaptiveWindow's budget would be
 // promised to too many streams that are not read, it announces a smaller initial window. When such
 // streams are few again, it announces the configured one. The peer processes frames in order (RFC
 // 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow.
@@ -276,7 +276,7 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 		c.peer.known = true
 		c.slots.limit = c.peer.maxStreams
 		// A request that got no slot can use another connection now.
-		c.news = c.news || c.slots.wanted
+		c.stateChanged = c.stateChanged || c.slots.wanted
 		c.armDueLocked() // the acknowledgment of our SETTINGS has a deadline from now on
 	}
 	c.settingsQ.WakeAll()
@@ -287,7 +287,7 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 	if err := c.owedLocked(); err != nil {
 		return err
 	}
-	return c.noiseLocked()
+	return c.chargeNoiseLocked()
 }
 
 // applyLocked applies one of the peer's settings.
@@ -302,7 +302,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	case wire.SettingEnablePush:
 		// RFC 9113 §6.5.2: a server MUST NOT send ENABLE_PUSH=1.
 		if s.Value != 0 {
-			return connErr(ProtocolError, "SETTINGS of a server with ENABLE_PUSH=1")
+			return connErr(ErrCodeProtocol, "SETTINGS of a server with ENABLE_PUSH=1")
 		}
 	case wire.SettingMaxConcurrentStreams:
 		c.peer.maxStreams = s.Value
@@ -316,7 +316,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	case wire.SettingEnableConnectProtocol:
 		// RFC 8441 §3: a sender MUST NOT change it from 1 to 0.
 		if c.peer.connectAllowed && s.Value == 0 {
-			return connErr(ProtocolError, "SETTINGS take ENABLE_CONNECT_PROTOCOL back")
+			return connErr(ErrCodeProtocol, "SETTINGS take ENABLE_CONNECT_PROTOCOL back")
 		}
 		c.peer.connectAllowed = s.Value == 1
 	default:
@@ -350,7 +350,7 @@ func (c *Conn) setInitialSendWindowLocked(size int64) error {
 		}
 		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if size+c.maxDelta > wire.MaxWindow {
-			return connErr(FlowControlError, "INITIAL_WINDOW_SIZE=%d raises a stream's window above 2^31-1", size)
+			return connErr(ErrCodeFlowControl, "INITIAL_WINDOW_SIZE=%d raises a stream's window above 2^31-1", size)
 		}
 	}
 	if size > c.peer.initialWindow {
@@ -365,7 +365,7 @@ func (c *Conn) setInitialSendWindowLocked(size int64) error {
 func (c *Conn) recvSettingsAckLocked() error {
 	if len(c.settingsDue) == 0 || c.corked {
 		// RFC 9113 does not say what an acknowledgment of SETTINGS means that were not sent.
-		return c.noiseLocked()
+		return c.chargeNoiseLocked()
 	}
 	due := c.settingsDue[0]
 	if c.settingsDue = c.settingsDue[1:]; len(c.settingsDue) == 0 {
@@ -381,7 +381,7 @@ func (c *Conn) recvSettingsAckLocked() error {
 			if due.covers(id) {
 				s.window.update(WindowEvent{Kind: WindowSettings, Bytes: int(due.shift)})
 				if s.window.readers > 0 {
-					s.window.starve()
+					s.window.blocked()
 				}
 			}
 		}

@@ -246,7 +246,7 @@ func TestFieldSectionAboveThePeersLimitIsNotSent(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 500}, atMost(1))
 		size := 0
 		fields := func(n int) *Request {
-			return &Request{Bare: true, Authority: "a", Header: Header{{Name: "x", Value: strings.Repeat("v", n)}}}
+			return &Request{NoDefaultFields: true, Authority: "a", Header: Header{{Name: "x", Value: strings.Repeat("v", n)}}}
 		}
 		for _, f := range []Field{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: "/"}, {Name: "x"}} {
 			size += f.size()
@@ -366,7 +366,7 @@ func TestUpdateSettingsThatThePeerIgnores(t *testing.T) {
 		time.Sleep(time.Minute)
 		start := time.Now()
 		err := conn.UpdateSettings(t.Context(), Setting{0xf000, 1})
-		if waited := time.Since(start); !errors.Is(err, SettingsTimeout) || waited != 3*time.Second {
+		if waited := time.Since(start); !errors.Is(err, ErrCodeSettingsTimeout) || waited != 3*time.Second {
 			t.Errorf("UpdateSettings: %v after %v", err, waited)
 		}
 		peer.WantFrame("the update", wire.Settings)
@@ -453,13 +453,15 @@ func TestUpdateSettingsLowersTheWindowsOfLiveStreams(t *testing.T) {
 }
 
 // silentWindows grants nothing.
-func silentWindows(*Window) WindowManager { return WindowFunc(func(WindowEvent) int { return 0 }) }
+func silentWindows(*Window) WindowManager {
+	return WindowManagerFunc(func(WindowEvent) int { return 0 })
+}
 
 func TestWindowManagersHearOfAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		heard := make(chan WindowEvent, 10)
 		factory := func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				if ev.Kind == WindowSettings && w.StreamID() == 1 {
 					heard <- ev
 				}
@@ -489,7 +491,7 @@ func TestUpdateSettingsMustNotRaiseAWindowAboveTheMaximum(t *testing.T) {
 	// RFC 9113 §6.9.2: a change that causes any window to exceed the maximum is the peer's to punish.
 	synctest.Test(t, func(t *testing.T) {
 		unlimited := func(*Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int { return wire.MaxWindow - ev.Credit })
+			return WindowManagerFunc(func(ev WindowEvent) int { return wire.MaxWindow - ev.Credit })
 		}
 		peer, conn := dialPeer(t, &Config{WindowManager: unlimited})
 		peer.Ignore(wire.WindowUpdate)

@@ -92,16 +92,16 @@ func (c *Conn) takesRequestsLocked() error {
 // that we reset.
 var errMute = causedError{ErrDrained, ErrPingTimeout}
 
-// A turn is the way in which a request gets its slot.
-type turn uint8
+// A slotMode is the way in which a request gets its slot.
+type slotMode uint8
 
 // The values of turn.
 const (
-	inTurn turn = iota // wait for a slot
-	ifFree             // fail with errNoSlot if no slot is free
+	waitForSlot slotMode = iota // wait for a slot
+	trySlot                     // fail with errNoSlot if no slot is free
 	// Use the slot that reserve has taken. Fail with errNoSlot if the peer has lowered its limit
 	// since then.
-	reserved
+	haveSlot
 )
 
 // A WaitError means that a request has waited too long. Either its context ended before the peer
@@ -156,9 +156,9 @@ var errNoSlot = errors.New("hyper: no free stream")
 
 // takeSlotLocked takes a slot in the way that how says. If it must wait, it waits until ctx or
 // cancel ends. Callers get slots in the order in which they came.
-func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how turn) error {
+func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how slotMode) error {
 	s := &c.slots
-	if how == reserved {
+	if how == haveSlot {
 		s.reserved--
 		return c.claimReservedLocked()
 	}
@@ -169,7 +169,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how t
 	case s.waiting.Empty() && c.makeSlotFreeLocked():
 		s.used++
 		return nil
-	case how == ifFree:
+	case how == trySlot:
 		return errNoSlot
 	}
 	return c.waitForSlotLocked(ctx, cancel)
@@ -246,7 +246,7 @@ func (c *Conn) reserve(streams int, requests int64) error {
 		c.releaseHeldLocked()
 	}
 	if (streams == 0 || s.used < streams) && (requests == 0 || c.counts.opened+int64(s.reserved) < requests) {
-		err = c.takeSlotLocked(context.Background(), nil, ifFree)
+		err = c.takeSlotLocked(context.Background(), nil, trySlot)
 	}
 	switch err {
 	case nil:
@@ -290,7 +290,7 @@ func (c *Conn) admitLocked() {
 		w.Wake()
 	}
 	if (s.wanted || s.tellsFree) && c.slotFreeLocked() {
-		s.wanted, c.news = false, true
+		s.wanted, c.stateChanged = false, true
 	}
 	c.pingForSlotsLocked()
 }

@@ -255,7 +255,7 @@ func TestTenThousandCancelsStayWithinThePeersLimit(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					s.Reset(Cancel)
+					s.Reset(ErrCodeCancel)
 				}
 			})
 		}
@@ -390,7 +390,7 @@ func TestMarksOfResetStreamsAreBounded(t *testing.T) {
 		open := func() error {
 			s, err := conn.Open(withTimeout(t, time.Second), &Request{})
 			if err == nil {
-				s.Reset(Cancel)
+				s.Reset(ErrCodeCancel)
 			}
 			return err
 		}

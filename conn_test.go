@@ -230,7 +230,7 @@ func TestEveryKindOfCallReturnsErrClosedAfterCloseOfALostConnection(t *testing.T
 			}
 		}
 		var lost *ConnError
-		if err := conn.Err(); !errors.As(err, &lost) || lost.Code != InternalError {
+		if err := conn.Err(); !errors.As(err, &lost) || lost.Code != ErrCodeInternal {
 			t.Errorf("Err: %v, want why the connection was lost", err)
 		}
 	})
@@ -412,10 +412,10 @@ func TestGoAwayPrecedesTheCloseOfABrokenConnection(t *testing.T) {
 		peer.WantClosed("behind it")
 		err := waiting.wantErr(t, "the request")
 		var ce *ConnError
-		if !errors.As(err, &ce) || ce.FromPeer || !errors.Is(err, ProtocolError) || Retryable(err) {
+		if !errors.As(err, &ce) || ce.FromPeer || !errors.Is(err, ErrCodeProtocol) || Retryable(err) {
 			t.Errorf("the request: %v", err)
 		}
-		if !errors.Is(conn.Err(), ProtocolError) {
+		if !errors.Is(conn.Err(), ErrCodeProtocol) {
 			t.Errorf("Err: %v", conn.Err())
 		}
 	})
@@ -437,15 +437,15 @@ func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 			if !Retryable(err) || !errors.As(err, &se) || se.StreamID != id || !se.FromPeer {
 				t.Errorf("stream %d: %v", id, err)
 			}
-			if !errors.As(err, &ce) || ce.LastStreamID != 3 || ce.Code != EnhanceYourCalm || string(ce.Debug) != "too much" {
+			if !errors.As(err, &ce) || ce.LastStreamID != 3 || ce.Code != ErrCodeEnhanceYourCalm || string(ce.Debug) != "too much" {
 				t.Errorf("stream %d: the GOAWAY reads %+v", id, ce)
 			}
-			if !errors.Is(err, EnhanceYourCalm) {
+			if !errors.Is(err, ErrCodeEnhanceYourCalm) {
 				t.Errorf("stream %d: %v is not ENHANCE_YOUR_CALM", id, err)
 			}
 		}
 		err := getAsync(conn, "/late").wantErr(t, "after GOAWAY")
-		if !Retryable(err) || !errors.Is(err, ErrDrained) || !errors.Is(err, EnhanceYourCalm) {
+		if !Retryable(err) || !errors.Is(err, ErrDrained) || !errors.Is(err, ErrCodeEnhanceYourCalm) {
 			t.Errorf("a new request: %v", err)
 		}
 		for _, id := range []uint32{3, 1} {
@@ -454,7 +454,7 @@ func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 			wantBody(t, "up to the last stream", calls[id].want(t, "a response").Body, "whole")
 		}
 		peer.WantClosed("the last stream is over")
-		if err := conn.Err(); !errors.Is(err, EnhanceYourCalm) {
+		if err := conn.Err(); !errors.Is(err, ErrCodeEnhanceYourCalm) {
 			t.Errorf("Err: %v", err)
 		}
 	})
@@ -499,10 +499,10 @@ func TestGoAwayWithNothingOpenEndsTheConnection(t *testing.T) {
 		peer.WriteGoAway(0, wire.NoError, "idle")
 		peer.WantClosed("there is nothing to wait for")
 		var ce *ConnError
-		if !errors.As(conn.Err(), &ce) || !ce.FromPeer || ce.Code != NoError || string(ce.Debug) != "idle" {
+		if !errors.As(conn.Err(), &ce) || !ce.FromPeer || ce.Code != ErrCodeNo || string(ce.Debug) != "idle" {
 			t.Errorf("Err: %v", conn.Err())
 		}
-		if err := getAsync(conn, "/").wantErr(t, "afterwards"); !Retryable(err) || !errors.Is(err, NoError) {
+		if err := getAsync(conn, "/").wantErr(t, "afterwards"); !Retryable(err) || !errors.Is(err, ErrCodeNo) {
 			t.Errorf("a new request: %v", err)
 		}
 	})
@@ -534,7 +534,7 @@ func TestGoAwayInPlaceOfSettings(t *testing.T) {
 		peer.WantHeaders("its request", 1)
 		peer.WriteGoAway(0, wire.InadequateSecurity, "not you")
 		err := got.wantErr(t, "a server that has had enough")
-		if !errors.Is(err, InadequateSecurity) || !Retryable(err) {
+		if !errors.Is(err, ErrCodeInadequateSecurity) || !Retryable(err) {
 			t.Errorf("the request: %v", err)
 		}
 		peer.WantClosed("at its word")

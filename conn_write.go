@@ -29,10 +29,10 @@ const (
 // does not run.
 func (c *Conn) writeLoop() {
 	c.mu.Lock()
-	c.parked = false
+	c.writerParked = false
 	c.applyGrantsLocked()
 	// Many requests may have waited for a new connection.
-	g := gathering{opened: c.counts.opened, together: c.written == 0}
+	g := yieldPolicy{opened: c.counts.opened, hadCompany: c.written == 0}
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
@@ -42,10 +42,10 @@ func (c *Conn) writeLoop() {
 			c.restLocked()
 			c.applyGrantsLocked()
 		}
-		c.gatherLocked(&g, runtime.Gosched)
+		c.maybeYieldLocked(&g, runtime.Gosched)
 		c.applyGrantsLocked()
 		c.fillLocked()
-		g.together, g.opened = c.counts.opened > g.opened+1, c.counts.opened
+		g.hadCompany, g.opened = c.counts.opened > g.opened+1, c.counts.opened
 		batch := c.out
 		last := c.err != nil
 		c.out, c.spare = c.spare[:0], nil
@@ -78,31 +78,31 @@ func (c *Conn) writeLoop() {
 			c.unlock()
 			c.closeSocket(err == nil)
 			c.owner.ended(c)
-			close(c.ended)
+			close(c.socketClosed)
 			return
 		}
 	}
 }
 
-// A gathering decides whether writeLoop yields once before a write, so that other requests share
+// A yieldPolicy decides whether writeLoop yields once before a write, so that other requests share
 // the write. writeLoop does not yield if at most one stream is open and the last write had at most
 // one request. On a busy processor, a yield may take long. After two such yields in a row that
 // brought too few requests for their time, there are no yields for 10 ms, and for 16 times longer
 // each time it happens again, up to 41 s.
-type gathering struct {
-	opened   int64         // counts.opened when the last write began
-	together bool          // the last write had more than one request
-	slow     int           // how many yields in a row took too long
-	until    time.Duration // no yield before this time since start
+type yieldPolicy struct {
+	opened       int64         // counts.opened when the last write began
+	hadCompany   bool          // the last write had more than one request
+	costlyYields int           // how many yields in a row took too long
+	pausedUntil  time.Duration // no yield before this time since start
 }
 
-// gatherLocked yields, unless enough bytes wait to be written or no other request is likely.
-func (c *Conn) gatherLocked(g *gathering, yield func()) {
-	if len(c.out) >= fewOctets || c.err != nil || !g.together && len(c.streams) <= 1 {
+// maybeYieldLocked yields, unless enough bytes wait to be written or no other request is likely.
+func (c *Conn) maybeYieldLocked(g *yieldPolicy, yield func()) {
+	if len(c.out) >= fewOctets || c.err != nil || !g.hadCompany && len(c.streams) <= 1 {
 		return
 	}
 	begin, opened := c.clock(), c.counts.opened
-	if begin < g.until {
+	if begin < g.pausedUntil {
 		return
 	}
 	c.unlock()
@@ -110,25 +110,25 @@ func (c *Conn) gatherLocked(g *gathering, yield func()) {
 	c.mu.Lock()
 	end := c.clock()
 	if end-begin <= shortYield+time.Duration(c.counts.opened-opened)*requestYield {
-		g.slow = 0
+		g.costlyYields = 0
 		return
 	}
 	// A single long yield may be due to another program on the system.
-	if g.slow++; g.slow > 1 {
-		g.until = end + firstPause<<(4*min(g.slow-2, pauseSteps))
+	if g.costlyYields++; g.costlyYields > 1 {
+		g.pausedUntil = end + firstPause<<(4*min(g.costlyYields-2, pauseSteps))
 	}
 }
 
 // restLocked waits for work.
 func (c *Conn) restLocked() {
-	c.parked = true
+	c.writerParked = true
 	if at := c.shrinkAtLocked(); at > 0 {
 		c.armLocked(at)
 	}
 	c.unlock()
-	<-c.kick
+	<-c.wake
 	c.mu.Lock()
-	c.parked = false
+	c.writerParked = false
 }
 
 // retireLocked reports whether writeLoop must exit, because nothing was written for shrinkDelay.
@@ -137,17 +137,17 @@ func (c *Conn) retireLocked() bool {
 	if c.now-c.wroteAt < shrinkDelay {
 		return false
 	}
-	c.parked = true
-	c.retired.Store(true)
-	// Window.Grant does not lock mu. If it ran before retired was set, its kick is in the channel.
-	// If it runs later, it sees that retired is set.
-	return len(c.kick) == 0 || !c.retired.CompareAndSwap(true, false)
+	c.writerParked = true
+	c.writerStopped.Store(true)
+	// Window.Grant does not lock mu. If it ran before writerStopped was set, its wake is in the channel.
+	// If it runs later, it sees that writerStopped is set.
+	return len(c.wake) == 0 || !c.writerStopped.CompareAndSwap(true, false)
 }
 
 // shrinkAtLocked returns when the connection will have been idle for long enough to release its
 // buffers and writeLoop. 0: it has none to release, or it writes.
 func (c *Conn) shrinkAtLocked() time.Duration {
-	waits := c.parked && !c.retired.Load()
+	waits := c.writerParked && !c.writerStopped.Load()
 	if c.writeSince != 0 || len(c.out) > 0 || cap(c.out)+cap(c.spare) == 0 && !waits {
 		return 0
 	}
@@ -156,12 +156,12 @@ func (c *Conn) shrinkAtLocked() time.Duration {
 
 // shrinkLocked releases the memory of an idle connection.
 func (c *Conn) shrinkLocked() {
-	if c.parked && !c.retired.Load() {
-		c.parked = false
+	if c.writerParked && !c.writerStopped.Load() {
+		c.writerParked = false
 		// It will find no work and exit.
 		c.wakeWriter()
 	}
-	c.out, c.spare, c.fieldRoom = nil, nil, nil
+	c.out, c.spare, c.headerArena = nil, nil, nil
 	c.fields.forget()
 	if c.reading {
 		c.frames.forget()
@@ -267,12 +267,12 @@ func (c *Conn) closeSocket(orderly bool) {
 	if !orderly {
 		// Send the alert that says why TLS cannot write any more.
 		c.below.flushAlert()
-		transport(c.nc).Close()
-	} else if c.accuses {
+		rawConn(c.nc).Close()
+	} else if c.sentErrorGoAway {
 		c.linger()
 	}
 	c.nc.Close()
-	c.force.Stop()
+	c.closeTimer.Stop()
 }
 
 // linger closes our direction and waits until the peer closes its own. If a socket is closed before
@@ -281,7 +281,7 @@ func (c *Conn) closeSocket(orderly bool) {
 // one direction alone cannot be closed, the connection is still read to its end.
 func (c *Conn) linger() {
 	closeWrite(c.nc)
-	<-c.readEnded // the force timer limits this
+	<-c.readDone // the force timer limits this
 }
 
 // applyGrantsLocked applies the increments of Window.Grant.
@@ -321,14 +321,14 @@ func (c *Conn) fillLocked() {
 	}
 }
 
-// wakeWriter tells writeLoop that there is work, and starts it if it has exited. It fills kick
+// wakeWriter tells writeLoop that there is work, and starts it if it has exited. It fills wake
 // first, for a writeLoop that is about to exit.
 func (c *Conn) wakeWriter() {
 	select {
-	case c.kick <- struct{}{}:
+	case c.wake <- struct{}{}:
 	default: // writeLoop has been told already
 	}
-	if c.retired.Load() && c.retired.CompareAndSwap(true, false) {
+	if c.writerStopped.Load() && c.writerStopped.CompareAndSwap(true, false) {
 		go c.writeLoop()
 	}
 }

@@ -38,9 +38,9 @@ func TestYieldsEndWhereTheyAreLong(t *testing.T) {
 				synctest.Wait()
 				conn.mu.Lock()
 				defer conn.unlock()
-				g, yields := gathering{together: test.together, slow: test.slow}, 0
+				g, yields := yieldPolicy{hadCompany: test.together, costlyYields: test.slow}, 0
 				for range test.writes {
-					conn.gatherLocked(&g, func() {
+					conn.maybeYieldLocked(&g, func() {
 						if test.took != nil {
 							time.Sleep(test.took(yields))
 						}

@@ -14,20 +14,20 @@ import (
 // status is a *ConnectStatusError. ctx governs the tunnel until it is closed.
 func (c *Conn) Connect(ctx context.Context, authority string, header Header) (net.Conn, error) {
 	mustHave(ctx != nil, "Conn.Connect", "context.Context")
-	resp, err := c.connectTurn(ctx, authority, header, inTurn)
+	resp, err := c.connectTurn(ctx, authority, header, waitForSlot)
 	if err != nil {
 		return nil, err
 	}
-	if resp.Status/100 != 2 {
+	if resp.StatusCode/100 != 2 {
 		resp.Body.Close()
-		return nil, &ConnectStatusError{Status: resp.Status, Header: resp.Header}
+		return nil, &ConnectStatusError{StatusCode: resp.StatusCode, Header: resp.Header}
 	}
 	return resp.s.NetConn(), nil
 }
 
 // connectTurn sends CONNECT and returns the response, whatever its status. how says how it gets a
 // stream slot.
-func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how turn) (*Response, error) {
+func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how slotMode) (*Response, error) {
 	s := &Stream{}
 	if err := c.openTurn(ctx, s, &Request{Method: "CONNECT", Authority: authority, Header: header}, endByCaller, how); err != nil {
 		return nil, err
@@ -42,13 +42,13 @@ func (c *Conn) connectTurn(ctx context.Context, authority string, header Header,
 
 // A ConnectStatusError reports that a proxy refused a tunnel.
 type ConnectStatusError struct {
-	Status int
-	Header Header
+	StatusCode int
+	Header     Header
 }
 
 // Error says which status the proxy sent.
 func (e *ConnectStatusError) Error() string {
-	return fmt.Sprintf("hyper: proxy refused the tunnel with status %d", e.Status)
+	return fmt.Sprintf("hyper: proxy refused the tunnel with status %d", e.StatusCode)
 }
 
 // NetConn returns the stream as a net.Conn that reads and writes its DATA. It is for CONNECT, both

@@ -68,7 +68,7 @@ func TestRefusedConnectIsConnectStatusError(t *testing.T) {
 				peer.WantHeaders("the CONNECT", 1)
 				peer.WriteHeaders(1, end, ":status: "+string('0'+rune(status/100))+string('0'+rune(status/10%10))+string('0'+rune(status%10)), "x: 1")
 				var ce *ConnectStatusError
-				if err := <-errs; !errors.As(err, &ce) || ce.Status != status || ce.Header.Get("X") != "1" {
+				if err := <-errs; !errors.As(err, &ce) || ce.StatusCode != status || ce.Header.Get("X") != "1" {
 					t.Error(err)
 				}
 				peer.WantRSTStream("the stream is given up", 1, wire.Cancel)
@@ -88,7 +88,7 @@ func TestConnectThatIsResetReturnsItsError(t *testing.T) {
 		peer.WantHeaders("the CONNECT", 1)
 		// RFC 9113 §8.5: a proxy treats any error in the TCP connection as a stream error of type CONNECT_ERROR.
 		peer.WriteRSTStream(1, wire.ConnectError)
-		if err := <-errs; !errors.Is(err, ConnectError) {
+		if err := <-errs; !errors.Is(err, ErrCodeConnect) {
 			t.Error(err)
 		}
 		peer.WantIdle("and nothing else")

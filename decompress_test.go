@@ -482,7 +482,7 @@ func TestCustomDecoderReplacesOrRefusesABuiltInOne(t *testing.T) {
 }
 
 func TestCustomDecoderThatFailsToBeginIsADecodeError(t *testing.T) {
-	reset := &StreamError{StreamID: 1, Code: Cancel, FromPeer: true}
+	reset := &StreamError{StreamID: 1, Code: ErrCodeCancel, FromPeer: true}
 	header := map[string]Decoder{"x": func(r io.Reader) (io.Reader, error) {
 		_, err := io.ReadFull(r, make([]byte, 4))
 		if err != nil {
@@ -519,7 +519,7 @@ func (idleReader) Read([]byte) (int, error) { return 0, nil }
 
 func TestErrorOfTheRawBodyPassesThroughAtAnyOffset(t *testing.T) {
 	plain := prose(700)
-	reset := &StreamError{StreamID: 5, Code: Cancel, FromPeer: true}
+	reset := &StreamError{StreamID: 5, Code: ErrCodeCancel, FromPeer: true}
 	for _, fault := range []error{reset, io.ErrUnexpectedEOF} {
 		eachStack(func(a, b testCoding) {
 			coded := b.encode(a.encode(plain))
@@ -545,7 +545,7 @@ func TestFirstErrorStays(t *testing.T) {
 		{"the end", decodeReader(bytes.NewReader(encodeGzip([]byte("x"))), "gzip")},
 		{"cut short", decodeReader(bytes.NewReader(encodeGzip([]byte("x"))[:20]), "gzip")},
 		{"trailing octets", decodeReader(bytes.NewReader(append(encodeGzip([]byte("x")), "four and twenty"...)), "gzip")},
-		{"reset", decodeReader(iotest.ErrReader(RefusedStream), "br")},
+		{"reset", decodeReader(iotest.ErrReader(ErrCodeRefusedStream), "br")},
 		{"unknown coding", decodeReader(strings.NewReader("x"), "zstd")},
 		{"codings", decodeReader(strings.NewReader("x"), "a", "b", "c", "d", "e", "f")},
 		{"repeats", decodeReader(strings.NewReader("x"), "br", "gzip", "br")},

@@ -34,17 +34,17 @@
 // Config.WindowManager makes one manager for the connection and one for each stream.
 // Request.WindowManager makes another one for a single stream.
 //
-// Adaptive, the default, gives each stream what the network path and the reader can use, within a
-// budget for the connection. Manual, Fixed and RateLimited are built in as well.
+// AdaptiveWindow, the default, gives each stream what the network path and the reader can use, within a
+// budget for the connection. ReadWindow, FixedWindow and RateLimitedWindow are built in as well.
 //
 // A manager that breaks the rules ends its stream, or the connection if it is the connection's
 // manager, with a *WindowManagerError. The accounting of the windows stays correct.
-// Config.WindowStallTimeout finds a manager that lets a reader wait.
+// Config.WindowBlockedTimeout finds a manager that lets a reader wait.
 //
 // # Errors
 //
 // A *StreamError ends one exchange. A *ConnError ends the connection with all its exchanges. Each
-// has the code of RFC 9113 §7, for errors.Is(err, hyper.RefusedStream), and says whether the peer
+// has the code of RFC 9113 §7, for errors.Is(err, hyper.ErrCodeRefusedStream), and says whether the peer
 // sent it. Retryable reports whether the peer has provably not processed the request.
 //
 // A *RequestError was found before anything was sent. A call that a context ends returns that

@@ -15,27 +15,27 @@ import (
 
 // An ErrCode is the reason in RST_STREAM and GOAWAY (RFC 9113 §7). It is an error, so that
 //
-//	errors.Is(err, hyper.RefusedStream)
+//	errors.Is(err, hyper.ErrCodeRefusedStream)
 //
 // reports whether a stream or a connection ended with that code, whichever side sent it.
 type ErrCode uint32
 
 // The codes of RFC 9113 §7.
 const (
-	NoError            = ErrCode(wire.NoError)
-	ProtocolError      = ErrCode(wire.ProtocolError)
-	InternalError      = ErrCode(wire.InternalError)
-	FlowControlError   = ErrCode(wire.FlowControlError)
-	SettingsTimeout    = ErrCode(wire.SettingsTimeout)
-	StreamClosed       = ErrCode(wire.StreamClosed)
-	FrameSizeError     = ErrCode(wire.FrameSizeError)
-	RefusedStream      = ErrCode(wire.RefusedStream)
-	Cancel             = ErrCode(wire.Cancel)
-	CompressionError   = ErrCode(wire.CompressionError)
-	ConnectError       = ErrCode(wire.ConnectError)
-	EnhanceYourCalm    = ErrCode(wire.EnhanceYourCalm)
-	InadequateSecurity = ErrCode(wire.InadequateSecurity)
-	HTTP11Required     = ErrCode(wire.HTTP11Required)
+	ErrCodeNo                 = ErrCode(wire.NoError)
+	ErrCodeProtocol           = ErrCode(wire.ProtocolError)
+	ErrCodeInternal           = ErrCode(wire.InternalError)
+	ErrCodeFlowControl        = ErrCode(wire.FlowControlError)
+	ErrCodeSettingsTimeout    = ErrCode(wire.SettingsTimeout)
+	ErrCodeStreamClosed       = ErrCode(wire.StreamClosed)
+	ErrCodeFrameSize          = ErrCode(wire.FrameSizeError)
+	ErrCodeRefusedStream      = ErrCode(wire.RefusedStream)
+	ErrCodeCancel             = ErrCode(wire.Cancel)
+	ErrCodeCompression        = ErrCode(wire.CompressionError)
+	ErrCodeConnect            = ErrCode(wire.ConnectError)
+	ErrCodeEnhanceYourCalm    = ErrCode(wire.EnhanceYourCalm)
+	ErrCodeInadequateSecurity = ErrCode(wire.InadequateSecurity)
+	ErrCodeHTTP11Required     = ErrCode(wire.HTTP11Required)
 )
 
 // String returns the code's name in RFC 9113 §7, such as "REFUSED_STREAM".
@@ -70,10 +70,10 @@ var (
 	// ErrWriteStalled means that the peer accepted no bytes for Config.WriteStallTimeout.
 	ErrWriteStalled = errors.New("hyper: peer does not read (" + lostText + ")")
 
-	// ErrWindowStalled means that a reader waited for Config.WindowStallTimeout at a receive window
+	// ErrWindowBlocked means that a reader waited for Config.WindowBlockedTimeout at a receive window
 	// that its manager did not open. It comes inside a StreamError, or inside a ConnError if the
 	// window is the connection's. The text of that error describes the window.
-	ErrWindowStalled = errors.New("hyper: window manager grants nothing")
+	ErrWindowBlocked = errors.New("hyper: window manager grants nothing")
 
 	// ErrHandshakeTimeout means that a connection was not ready within Config.HandshakeTimeout. The
 	// timeout applies to dialing, a proxy's response to CONNECT and the TLS handshake together, and
@@ -195,7 +195,7 @@ func (e *StreamError) asInNetHTTP() *StreamError {
 
 // notProcessed reports whether the peer has provably not processed the request.
 func (e *StreamError) notProcessed() bool {
-	return !e.began && (e.unprocessed || e.FromPeer && e.Code == RefusedStream)
+	return !e.began && (e.unprocessed || e.FromPeer && e.Code == ErrCodeRefusedStream)
 }
 
 // A ConnError is the end of a connection. Every call that waits on the connection returns it, and
@@ -317,7 +317,7 @@ func (e *ConnError) Unwrap() error { return e.Err }
 func (e *ConnError) Timeout() bool {
 	var ne net.Error
 	return errors.Is(e.Err, ErrPingTimeout) || errors.Is(e.Err, ErrWriteStalled) || errors.Is(e.Err, ErrHandshakeTimeout) ||
-		e.Code == SettingsTimeout || errors.As(e.Err, &ne) && ne.Timeout()
+		e.Code == ErrCodeSettingsTimeout || errors.As(e.Err, &ne) && ne.Timeout()
 }
 
 // Temporary returns false. It exists for net.Error.

@@ -13,19 +13,19 @@ import (
 )
 
 func TestErrorTexts(t *testing.T) {
-	goAway := &ConnError{Code: EnhanceYourCalm, FromPeer: true, LastStreamID: 3, Debug: []byte("too \"much\""), goAway: true}
+	goAway := &ConnError{Code: ErrCodeEnhanceYourCalm, FromPeer: true, LastStreamID: 3, Debug: []byte("too \"much\""), goAway: true}
 	unsent := *goAway
 	unsent.Err = ErrDrained
 	shutdown := &ConnError{FromPeer: true, LastStreamID: 3, goAway: true}
 	for want, err := range map[string]error{
-		"hyper: stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: RefusedStream, FromPeer: true},
-		"hyper: stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: Cancel},
-		"hyper: stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ProtocolError, Err: &MalformedError{"why"}},
+		"hyper: stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: ErrCodeRefusedStream, FromPeer: true},
+		"hyper: stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: ErrCodeCancel},
+		"hyper: stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ErrCodeProtocol, Err: &MalformedError{"why"}},
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": &StreamError{
-			StreamID: 7, Code: EnhanceYourCalm, FromPeer: true, Err: goAway, unprocessed: true},
+			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway, unprocessed: true},
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"":                                    goAway,
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": connection takes no more requests": &unsent,
-		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many":                                                                       connErr(FlowControlError, "%d octets too many", 7),
+		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many":                                                                       connErr(ErrCodeFlowControl, "%d octets too many", 7),
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): NO_ERROR (" + gracefulText + ")": &StreamError{
 			StreamID: 7, FromPeer: true, Err: shutdown, unprocessed: true},
 		"hyper: connection: http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=ENHANCE_YOUR_CALM, " +
@@ -36,14 +36,14 @@ func TestErrorTexts(t *testing.T) {
 		"hyper: connection: peer does not answer PING (http2: client connection lost)":                                             &ConnError{Err: ErrPingTimeout},
 		"hyper: connection: peer does not read (http2: client connection lost)":                                                    &ConnError{Err: ErrWriteStalled},
 		"hyper: connection: peer closed the connection: unexpected EOF":                                                            lostErr(io.EOF),
-		"hyper: connection: SETTINGS_TIMEOUT":                                                                                      &ConnError{Code: SettingsTimeout},
+		"hyper: connection: SETTINGS_TIMEOUT":                                                                                      &ConnError{Code: ErrCodeSettingsTimeout},
 		"hyper: connection closed":                                                                                                 ErrClosed,
 		"hyper: request: te is wrong":                                                                                              &RequestError{"te", "is wrong"},
 		"hyper: request body is longer than its content-length 3":                                                                  &BodyLengthError{Declared: 3, Got: 4},
 		"hyper: request body ended after 2 octets of its content-length 3":                                                         &BodyLengthError{Declared: 3, Got: 2},
 		"hyper: server negotiated \"http/1.1\", not HTTP/2":                                                                        &NotHTTP2Error{Negotiated: "http/1.1"},
 		"hyper: server did not negotiate HTTP/2 (no ALPN protocol; it speaks HTTP/1.1)":                                            &NotHTTP2Error{},
-		"ErrCode: HTTP_1_1_REQUIRED":                                                                                               fmt.Errorf("ErrCode: %w", HTTP11Required),
+		"ErrCode: HTTP_1_1_REQUIRED":                                                                                               fmt.Errorf("ErrCode: %w", ErrCodeHTTP11Required),
 	} {
 		if got := err.Error(); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
@@ -74,20 +74,20 @@ func TestEveryCodeHasItsName(t *testing.T) {
 }
 
 func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
-	goAway := &ConnError{Code: NoError, FromPeer: true, goAway: true}
+	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, goAway: true}
 	for name, test := range map[string]struct {
 		err     error
 		is, not []error
 	}{
-		"a reset by the peer":      {&StreamError{Code: InternalError, FromPeer: true}, []error{InternalError}, []error{Cancel, NoError, ErrCanceled}},
-		"a stream of a GOAWAY":     {&StreamError{Code: NoError, FromPeer: true, Err: goAway}, []error{NoError, goAway}, []error{ErrClosed}},
-		"a cancelled context":      {streamErr(1, Cancel, context.Canceled), []error{Cancel, context.Canceled}, []error{context.DeadlineExceeded}},
-		"our GOAWAY":               {connErr(ProtocolError, "reason: %w", os.ErrInvalid), []error{ProtocolError, os.ErrInvalid}, []error{NoError}},
-		"a GOAWAY without trouble": {goAway, []error{NoError}, []error{ErrDrained}},
+		"a reset by the peer":      {&StreamError{Code: ErrCodeInternal, FromPeer: true}, []error{ErrCodeInternal}, []error{ErrCodeCancel, ErrCodeNo, ErrCanceled}},
+		"a stream of a GOAWAY":     {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway}, []error{ErrCodeNo, goAway}, []error{ErrClosed}},
+		"a cancelled context":      {streamErr(1, ErrCodeCancel, context.Canceled), []error{ErrCodeCancel, context.Canceled}, []error{context.DeadlineExceeded}},
+		"our GOAWAY":               {connErr(ErrCodeProtocol, "reason: %w", os.ErrInvalid), []error{ErrCodeProtocol, os.ErrInvalid}, []error{ErrCodeNo}},
+		"a GOAWAY without trouble": {goAway, []error{ErrCodeNo}, []error{ErrDrained}},
 		// No GOAWAY, no code: NO_ERROR would say that all is well.
-		"a lost connection": {lostErr(io.EOF), []error{io.ErrUnexpectedEOF}, []error{NoError, io.EOF}},
-		"a broken rule":     {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}), []error{FrameSizeError}, []error{NoError}},
-		"wrapped":           {fmt.Errorf("at work: %w", connErr(CompressionError, "why")), []error{CompressionError}, []error{NoError}},
+		"a lost connection": {lostErr(io.EOF), []error{io.ErrUnexpectedEOF}, []error{ErrCodeNo, io.EOF}},
+		"a broken rule":     {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}), []error{ErrCodeFrameSize}, []error{ErrCodeNo}},
+		"wrapped":           {fmt.Errorf("at work: %w", connErr(ErrCodeCompression, "why")), []error{ErrCodeCompression}, []error{ErrCodeNo}},
 	} {
 		for _, target := range test.is {
 			if !errors.Is(test.err, target) {
@@ -104,8 +104,8 @@ func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
 
 func TestRetryable(t *testing.T) {
 	// RFC 9113 §8.7: a request has not been processed if its stream was refused or lies above a GOAWAY's last.
-	goAway := &ConnError{Code: NoError, FromPeer: true, LastStreamID: 1, goAway: true}
-	refused := &StreamError{StreamID: 1, Code: RefusedStream, FromPeer: true}
+	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, LastStreamID: 1, goAway: true}
+	refused := &StreamError{StreamID: 1, Code: ErrCodeRefusedStream, FromPeer: true}
 	for name, test := range map[string]struct {
 		err  error
 		want bool
@@ -115,19 +115,19 @@ func TestRetryable(t *testing.T) {
 		"ErrClosed":                       {ErrClosed, false},
 		"refused by the peer":             {refused, true},
 		"refused by the peer, wrapped":    {fmt.Errorf("at work: %w", refused), true},
-		"refused by us, a push":           {streamErr(2, RefusedStream, nil), false},
-		"reset by the peer":               {&StreamError{Code: Cancel, FromPeer: true}, false},
-		"HTTP_1_1_REQUIRED":               {&StreamError{Code: HTTP11Required, FromPeer: true}, false},
-		"cancelled by us":                 {streamErr(1, Cancel, ErrCanceled), false},
-		"above the last of a GOAWAY":      {&StreamError{Code: NoError, FromPeer: true, Err: goAway, unprocessed: true}, true},
+		"refused by us, a push":           {streamErr(2, ErrCodeRefusedStream, nil), false},
+		"reset by the peer":               {&StreamError{Code: ErrCodeCancel, FromPeer: true}, false},
+		"HTTP_1_1_REQUIRED":               {&StreamError{Code: ErrCodeHTTP11Required, FromPeer: true}, false},
+		"cancelled by us":                 {streamErr(1, ErrCodeCancel, ErrCanceled), false},
+		"above the last of a GOAWAY":      {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, unprocessed: true}, true},
 		"up to the last of a GOAWAY":      {goAway, false},
-		"a reset that quotes a GOAWAY":    {&StreamError{Code: NoError, Err: &ConnError{unprocessed: true}}, false},
+		"a reset that quotes a GOAWAY":    {&StreamError{Code: ErrCodeNo, Err: &ConnError{unprocessed: true}}, false},
 		"a lost connection":               {lostErr(io.EOF), false},
 		"a lost connection, never sent":   {&ConnError{FromPeer: true, Err: io.EOF, unprocessed: true}, true},
-		"REFUSED_STREAM of a connection":  {&ConnError{Code: RefusedStream, FromPeer: true, goAway: true}, false},
+		"REFUSED_STREAM of a connection":  {&ConnError{Code: ErrCodeRefusedStream, FromPeer: true, goAway: true}, false},
 		"a mistake of the caller's":       {&RequestError{"a", "b"}, false},
 		"a context that ended":            {context.Canceled, false},
-		"a code that came from elsewhere": {RefusedStream, false},
+		"a code that came from elsewhere": {ErrCodeRefusedStream, false},
 	} {
 		if got := Retryable(test.err); got != test.want {
 			t.Errorf("%s: %v", name, got)
@@ -143,7 +143,7 @@ func TestConnErrorIsANetError(t *testing.T) {
 		"no answer to PING":  {&ConnError{Err: ErrPingTimeout}, true},
 		"a stalled write":    {&ConnError{Err: ErrWriteStalled}, true},
 		"no SETTINGS":        {&ConnError{Err: ErrHandshakeTimeout}, true},
-		"no acknowledgment":  {connErr(SettingsTimeout, "none"), true},
+		"no acknowledgment":  {connErr(ErrCodeSettingsTimeout, "none"), true},
 		"a socket's timeout": {lostErr(&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}), true},
 		"a lost connection":  {lostErr(io.EOF), false},
 		"a GOAWAY":           {&ConnError{FromPeer: true, goAway: true}, false},

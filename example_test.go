@@ -140,7 +140,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(resp.Status, resp.Header.Get("content-type"))
+	fmt.Println(resp.StatusCode, resp.Header.Get("content-type"))
 	fmt.Printf("stream %d: %s\n", resp.StreamID, text)
 	// Output:
 	// 200 text/plain; charset=utf-8
@@ -305,10 +305,10 @@ func ExampleConfig_decoders() {
 
 // Stupid is python hyper's "very stupid" window manager: it always reopens the window by what came.
 func Stupid(*hyper.Window) hyper.WindowManager {
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int { return ev.Received() })
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return ev.Received() })
 }
 
-func ExampleWindowFunc() {
+func ExampleWindowManagerFunc() {
 	conn := dial(hyper.Config{WindowManager: Stupid})
 	defer conn.Close()
 	fmt.Println(body(conn.Get(ctx, "/")))
@@ -319,8 +319,8 @@ func ExampleWindowFunc() {
 func ExampleWindowManager() {
 	// A manager that counts what its stream receives, and leaves the window to another one.
 	counting := func(w *hyper.Window) hyper.WindowManager {
-		inner := hyper.Manual{Stream: 1 << 20, Connection: 4 << 20}.New(w)
-		return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+		inner := hyper.ReadWindow{Stream: 1 << 20, Connection: 4 << 20}.New(w)
+		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 			if ev.Kind == hyper.WindowClosed && w.StreamID() != 0 {
 				fmt.Println("stream", w.StreamID(), "received", ev.Total)
 			}
@@ -336,11 +336,11 @@ func ExampleWindowManager() {
 	// stream 3 received 14
 }
 
-func ExampleRateLimited() {
+func ExampleRateLimitedWindow() {
 	conn := dial(hyper.Config{})
 	defer conn.Close()
 
-	slow := hyper.RateLimited{PerSecond: 1 << 20, Burst: 64 << 10}
+	slow := hyper.RateLimitedWindow{PerSecond: 1 << 20, Burst: 64 << 10}
 	fmt.Println(body(conn.Do(ctx, &hyper.Request{Path: "/background", WindowManager: slow.New})))
 	// Output:
 	// this is /background

@@ -101,7 +101,7 @@ func ExampleConfigureTransport() {
 		log.Fatal(err)
 	}
 	fmt.Println(resp.Proto, text(resp, nil))
-	_, ours := hyper.FromHTTPResponse(resp)
+	_, ours := hyper.ResponseFromHTTP(resp)
 	fmt.Println("through hyper:", ours)
 	// Output:
 	// HTTP/2.0 this is /hello
@@ -118,7 +118,7 @@ func ExampleConn_RoundTrip() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	own, _ := hyper.FromHTTPResponse(resp)
+	own, _ := hyper.ResponseFromHTTP(resp)
 	for push, err := range own.Pushes(ctx) {
 		if err != nil {
 			log.Fatal(err)
@@ -167,7 +167,7 @@ func ExampleWithRequest() {
 	defer client.CloseIdleConnections()
 
 	ctx := hyper.WithRequest(ctx, func(r *hyper.Request) {
-		r.WindowManager = hyper.Manual{Stream: 64 << 10, Connection: 1 << 20}.New
+		r.WindowManager = hyper.ReadWindow{Stream: 64 << 10, Connection: 1 << 20}.New
 		r.Informational = func(status int, header hyper.Header) error {
 			fmt.Println(status, header.Get("link"))
 			return nil

@@ -16,7 +16,7 @@ import (
 // Halves keeps a window of 64 KiB that moves when half of it was read.
 func Halves(*hyper.Window) hyper.WindowManager {
 	const size = 64 << 10
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		missing := size - ev.Credit - ev.Unread
 		if missing < size/2 {
 			return 0
@@ -110,7 +110,7 @@ func NewBudget(total, each int) *Budget { return &Budget{Each: each, free: total
 // Window is the WindowManagerFactory.
 func (b *Budget) Window(w *hyper.Window) hyper.WindowManager {
 	if w.StreamID() != 0 {
-		return hyper.Manual{}.New(w) // streams take what their connection has
+		return hyper.ReadWindow{}.New(w) // streams take what their connection has
 	}
 	return &share{budget: b, w: w}
 }
@@ -141,7 +141,7 @@ func (s *share) Update(ev hyper.WindowEvent) (increment int) {
 	if s.over {
 		return 0
 	}
-	if missing := b.Each - s.held; missing >= b.Each/4 || ev.Kind == hyper.WindowStarved {
+	if missing := b.Each - s.held; missing >= b.Each/4 || ev.Kind == hyper.WindowBlocked {
 		increment = max(0, min(missing, b.free))
 		s.hold(increment)
 	}
@@ -204,9 +204,9 @@ type turn struct {
 // FirstComesWindow is the WindowManagerFactory. Use it with Config{InitialStreamWindow: -1}: no stream starts by itself.
 func FirstComesWindow(w *hyper.Window) hyper.WindowManager {
 	if w.StreamID() == 0 {
-		return &FirstComes{WindowManager: hyper.Manual{}.New(w)}
+		return &FirstComes{WindowManager: hyper.ReadWindow{}.New(w)}
 	}
-	t := &turn{order: w.Conn().(*FirstComes), w: w}
+	t := &turn{order: w.ConnManager().(*FirstComes), w: w}
 	t.order.line = append(t.order.line, t)
 	return t
 }
@@ -236,7 +236,7 @@ func (t *turn) leave(size int) {
 	}
 }
 
-func ExampleWindow_Conn() {
+func ExampleWindow_ConnManager() {
 	conn := dial(hyper.Config{WindowManager: FirstComesWindow, InitialStreamWindow: -1})
 	defer conn.Close()
 
@@ -261,9 +261,9 @@ func ExampleWindow_Conn() {
 // OneOctet is for tests of servers: every DATA frame has at most one octet, which is as hard as flow control gets.
 func OneOctet(w *hyper.Window) hyper.WindowManager {
 	if w.StreamID() == 0 {
-		return hyper.Manual{}.New(w)
+		return hyper.ReadWindow{}.New(w)
 	}
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int { return ev.Consumed() })
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return ev.Consumed() })
 }
 
 func ExampleConfig_oneOctet() {
@@ -288,15 +288,15 @@ func ExampleConfig_oneOctet() {
 
 // ByLength opens a stream's window once, by what its response will need: a response that fits gets no WINDOW_UPDATE at all, and
 // no other gets a second one. One octet more than the length lets servers end the stream that want a window for that. A
-// response of unknown length is left to Manual.
+// response of unknown length is left to ReadWindow.
 func ByLength(w *hyper.Window) hyper.WindowManager {
 	const most = 64 << 20 // a length is only a claim
-	unknown := hyper.Manual{}.New(w)
+	unknown := hyper.ReadWindow{}.New(w)
 	if w.StreamID() == 0 {
 		return unknown
 	}
 	known := false
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		switch {
 		case ev.Kind == hyper.WindowOpened:
 			return 0
@@ -368,7 +368,7 @@ func (p *Player) Write(b []byte) (int, error) {
 
 // Window is the WindowManagerFactory of the player's request: the window is the room in its buffer.
 func (p *Player) Window(w *hyper.Window) hyper.WindowManager {
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		size := int(p.Ahead.Seconds() * float64(p.PerSecond))
 		room := size - p.Level() - ev.Credit - ev.Unread
 		if step := size / 8; room < step && ev.Kind != hyper.WindowClosed {
@@ -399,8 +399,8 @@ func ExampleRequest_windowManager() {
 // do.
 func Witness(w *hyper.Window) hyper.WindowManager {
 	w.WatchFrames()
-	inner := hyper.Adaptive{}.New(w)
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+	inner := hyper.AdaptiveWindow{}.New(w)
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		switch ev.Kind {
 		case hyper.WindowFrame:
 			fmt.Println(ev.FrameName(), "on stream", ev.Stream)

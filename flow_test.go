@@ -46,7 +46,7 @@ func TestStreamWindowHoldsToTheOctet(t *testing.T) {
 				peer.WantRSTStream("one octet too many", 1, wire.FlowControlError)
 				_, err := io.ReadAll(resp.Body)
 				var s *StreamError
-				if !errors.As(err, &s) || s.Code != FlowControlError || s.FromPeer || s.StreamID != 1 {
+				if !errors.As(err, &s) || s.Code != ErrCodeFlowControl || s.FromPeer || s.StreamID != 1 {
 					t.Errorf("got %v", err)
 				}
 				if !strings.Contains(c.name, "not come") {
@@ -85,7 +85,7 @@ func TestConnectionWindowHoldsToTheOctet(t *testing.T) {
 				c.over(peer)
 				peer.WantGoAway("one octet too many", 0, wire.FlowControlError)
 				peer.WantClosed("and the end")
-				if n, err := io.Copy(io.Discard, first.Body); n != wire.InitialWindow/3 || !errors.Is(err, FlowControlError) {
+				if n, err := io.Copy(io.Discard, first.Body); n != wire.InitialWindow/3 || !errors.Is(err, ErrCodeFlowControl) {
 					t.Errorf("read %d, %v", n, err)
 				}
 			})
@@ -106,7 +106,7 @@ func TestGrantCountsWhenItIsAnnounced(t *testing.T) {
 		synctest.Wait() // the PING is in a write that blocks
 		readOctets(t, resp.Body, 10)
 		peer.WriteData(1, 0, make([]byte, 1))
-		if _, err := io.ReadAll(resp.Body); !errors.Is(err, FlowControlError) {
+		if _, err := io.ReadAll(resp.Body); !errors.Is(err, ErrCodeFlowControl) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -360,7 +360,7 @@ func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
 			peer.WriteRaw(body[n/2:])
 			peer.WriteRSTStream(1, wire.InternalError)
-			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:]) || !errors.Is(err, InternalError) {
+			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:]) || !errors.Is(err, ErrCodeInternal) {
 				t.Errorf("%d octets and %v", len(got), err)
 			}
 			next(t, peer, conn)
@@ -378,7 +378,7 @@ func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 
 func TestStreamNobodyReadsDoesNotStopOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{WindowManager: Manual{Stream: wire.InitialWindow, Connection: 2 * wire.InitialWindow}.New})
+		peer, conn := dialPeer(t, &Config{WindowManager: ReadWindow{Stream: wire.InitialWindow, Connection: 2 * wire.InitialWindow}.New})
 		peer.Ignore(wire.WindowUpdate)
 		idle := answerGet(t, peer, conn, 1, ":status: 200")
 		for peer.Credit(1) > 0 {
@@ -562,7 +562,7 @@ func (w *creditWalk) act(s *walkStream) {
 	case 1:
 		s.cancel()
 	case 2:
-		s.s.Reset(Cancel)
+		s.s.Reset(ErrCodeCancel)
 	case 3, 4:
 		w.claim(s)
 	default:

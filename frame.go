@@ -82,13 +82,13 @@ type frameReader struct {
 	size uint8 // the index in readSizes that suits the traffic
 	idle uint8 // successive reads that needed little of buf
 	// quiet: the next header may take long to arrive, and no buffer is kept until then.
-	quiet bool
+	expectIdle bool
 	// direct: the DATA frame is read into block, and the header that follows it is read separately.
-	direct bool
+	intoBlock bool
 	// mustShrink: the peer has acknowledged a smaller compression table, and its next block must
 	// begin with an update of the size.
 	mustShrink bool
-	trim       bool                 // Config.TrimBlanks
+	trim       bool                 // Config.TrimFieldValues
 	begun      bool                 // the peer's first bytes can be HTTP/2
 	small      [wire.HeaderLen]byte // for a header that is read separately
 
@@ -110,12 +110,12 @@ type frameReader struct {
 	fragments []byte // of a field block, joined
 	decoded   []Field
 	parsed    responseHead
-	last      *knownBlock[Field] // the last block if it is known, else nil
-	fields    []Field            // of the last block: decoded now, or those of a known block
-	head      *responseHead      // what fields say
+	last      *cachedBlock[Field] // the last block if it is known, else nil
+	fields    []Field             // of the last block: decoded now, or those of a known block
+	head      *responseHead       // what fields say
 	listSize  int64
 	table     uint64 // counts the changes of the compression table
-	known     knownBlocks[Field]
+	known     blockCache[Field]
 }
 
 // newFrameReader returns a reader of the frames that src delivers.
@@ -126,7 +126,7 @@ func newFrameReader(src io.Reader, cfg *Config) *frameReader {
 		maxSize:   cfg.MaxFrameSize,
 		tableSize: uint64(cfg.HeaderTableSize),
 		peerTable: wire.HeaderTableSize,
-		trim:      cfg.TrimBlanks,
+		trim:      cfg.TrimFieldValues,
 	}
 	r.limit, r.room = int64(cfg.MaxHeaderListSize), int64(cfg.MaxHeaderMemory)
 	r.allowed = max(r.tableSize, wire.HeaderTableSize)
@@ -217,7 +217,7 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	if err != nil {
 		return h, err
 	}
-	r.direct = false
+	r.intoBlock = false
 	h = wire.ParseFrameHeader(p)
 	if err := h.Check(r.maxSize); err != nil {
 		r.skip = h.Length
@@ -320,7 +320,7 @@ func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
 	r.data, r.left = h, h.Length-padding
 	f, err = r.nextPart(true)
 	f.padding = padding
-	r.direct = r.left > r.blockSize
+	r.intoBlock = r.left > r.blockSize
 	return f, err
 }
 
@@ -331,7 +331,7 @@ func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	// The first part is returned at once, even if it is empty: the frame's length must be checked
 	// before we wait for the rest.
 	if r.r == r.w && r.left > 0 && !first {
-		if f.inBlock = r.direct && !r.quiet; f.inBlock {
+		if f.inBlock = r.intoBlock && !r.expectIdle; f.inBlock {
 			f.payload, err = r.fillBlock()
 		} else {
 			err = r.fill(1)
@@ -347,7 +347,7 @@ func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	}
 	r.left -= len(f.payload)
 	if f.last = r.left == 0; f.last {
-		r.direct = r.direct && !f.Flags.Has(wire.EndStream) // a small frame follows the end of a stream
+		r.intoBlock = r.intoBlock && !f.Flags.Has(wire.EndStream) // a small frame follows the end of a stream
 	}
 	return f, nil
 }
@@ -427,7 +427,7 @@ func (r *frameReader) lend() []Field {
 	if r.last == nil {
 		return slices.Clone(r.fields[1:])
 	}
-	r.last.lent = true
+	r.last.shared = true
 	return r.last.fields[1:]
 }
 
@@ -549,11 +549,11 @@ func (r *frameReader) fill(n int) error {
 // makeRoom moves what is unread to the beginning of the buffer, or into a larger buffer if n bytes
 // do not fit.
 func (r *frameReader) makeRoom(n int) {
-	quiet := r.quiet
-	r.quiet = false
+	quiet := r.expectIdle
+	r.expectIdle = false
 	if r.r == r.w {
 		r.r, r.w = 0, 0
-		if quiet || r.direct {
+		if quiet || r.intoBlock {
 			r.giveBack()
 			return
 		}
@@ -636,5 +636,5 @@ func (r *frameReader) release() {
 
 // forget drops the memory that only makes the next field sections cheaper to read.
 func (r *frameReader) forget() {
-	r.fragments, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, knownBlocks[Field]{}
+	r.fragments, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, blockCache[Field]{}
 }

@@ -40,13 +40,13 @@ func countFields(r *frameReader) (fields, octets *int64) {
 }
 
 // One octet of a block can stand for a field of 4 KiB. What it costs is bounded by the limit of a
-// list, whatever TrimBlanks says.
+// list, whatever TrimFieldValues says.
 func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 	for _, trim := range []bool{false, true} {
 		t.Run(fmt.Sprintf("trim=%v", trim), func(t *testing.T) {
 			const limit = 256 << 10
 			block := referenceBlock("x", strings.Repeat(" ", 4000), 8*limit)
-			r := testReader(t, bytes.NewReader(headersFrame(block)), &Config{TrimBlanks: trim, MaxFrameSize: 4 << 20, MaxHeaderListSize: limit})
+			r := testReader(t, bytes.NewReader(headersFrame(block)), &Config{TrimFieldValues: trim, MaxFrameSize: 4 << 20, MaxHeaderListSize: limit})
 			fields, octets := countFields(r)
 			_, err := r.next()
 			wantWireError(t, "a list of 8 GB", err, wire.EnhanceYourCalm)
@@ -65,7 +65,7 @@ func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 func TestTrimmedListAboveTheLimitEndsItsStreamOnly(t *testing.T) {
 	block := referenceBlock("x", strings.Repeat("\t", 4000), 90)
 	again := []byte{indexed | 8, indexed | (staticFields + 1)} // :status: 200, and the field
-	r := testReader(t, bytes.NewReader(append(headersFrame(block), headersFrame(again)...)), &Config{TrimBlanks: true, MaxHeaderListSize: 256 << 10})
+	r := testReader(t, bytes.NewReader(append(headersFrame(block), headersFrame(again)...)), &Config{TrimFieldValues: true, MaxHeaderListSize: 256 << 10})
 	f, err := r.next()
 	if err != nil || f.oversize != 42+91*4033 {
 		t.Errorf("oversize %d, %v", f.oversize, err)

@@ -235,7 +235,7 @@ func TestHPACKThatMustNotBeSentEndsTheConnection(t *testing.T) {
 				peer.WantClosed("and nothing else")
 				err := got.wantErr(t, c.name)
 				var ce *ConnError
-				if !errors.As(err, &ce) || ce.Code != CompressionError || ce.FromPeer || Retryable(err) {
+				if !errors.As(err, &ce) || ce.Code != ErrCodeCompression || ce.FromPeer || Retryable(err) {
 					t.Errorf("%v, retryable: %v", err, Retryable(err))
 				}
 			})
@@ -359,7 +359,7 @@ func TestCompressionStateIsKeptWhateverBecomesOfTheStream(t *testing.T) {
 		{"cancelled by the caller", func(peer *h2test.Peer, conn *Conn) {
 			s, _ := conn.Open(context.Background(), &Request{})
 			peer.WantHeaders("request", 1)
-			s.Reset(Cancel)
+			s.Reset(ErrCodeCancel)
 			peer.WantRSTStream("cancelled", 1, wire.Cancel)
 			peer.WriteHeaders(1, 0, ":status: 200", "x-kept: value")
 			peer.WriteTrailers(1, "x-kept: value")

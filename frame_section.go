@@ -414,10 +414,10 @@ func (s *Stream) tooLargeLocked(f *frame) error {
 	cfg := &s.c.cfg
 	if f.oversize > int64(cfg.MaxHeaderListSize) {
 		err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderListSize)}
-		return s.rejectLocked(ProtocolError, err)
+		return s.rejectLocked(ErrCodeProtocol, err)
 	}
 	err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderMemory), Held: s.c.frames.held.Load()}
-	return s.rejectLocked(EnhanceYourCalm, err)
+	return s.rejectLocked(ErrCodeEnhanceYourCalm, err)
 }
 
 // holdSectionLocked counts the section that was just decoded for s against Config.MaxHeaderMemory.
@@ -426,7 +426,7 @@ func (s *Stream) holdSectionLocked() {
 	if size <= freeSection || s.c.cfg.MaxHeaderMemory < 0 {
 		return
 	}
-	s.c.ahead = s.c.ahead || size > maxJoined // let its reader take it before more is read
+	s.c.yieldToReader = s.c.yieldToReader || size > maxJoined // let its reader take it before more is read
 	s.c.frames.held.Add(size)
 	if x := s.extrasLocked(); s.answered {
 		x.heldTrailer += size

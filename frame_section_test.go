@@ -185,7 +185,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 					switch {
 					case err == nil:
 						taken++
-					case !errors.As(err, &large) || large.Held == 0 || !errors.Is(err, EnhanceYourCalm):
+					case !errors.As(err, &large) || large.Held == 0 || !errors.Is(err, ErrCodeEnhanceYourCalm):
 						s.t.Errorf("the error is %v", err)
 					}
 				}
@@ -207,7 +207,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 					}
 				}
 				for _, stream := range opened {
-					stream.Reset(Cancel)
+					stream.Reset(ErrCodeCancel)
 				}
 				if held := s.conn.frames.held.Load(); held != 0 {
 					s.t.Errorf("%d bytes are held when all streams have ended", held)
@@ -230,7 +230,7 @@ func TestLateLargeHeadersCostNothing(t *testing.T) {
 			streams = append(streams, stream)
 		}
 		for _, stream := range streams {
-			stream.Reset(Cancel)
+			stream.Reset(ErrCodeCancel)
 		}
 		s.peer.Ignore(wire.RSTStream, wire.Settings, wire.WindowUpdate, wire.Ping)
 		for i := range uint32(20) {

@@ -135,7 +135,7 @@ func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
 		split := func() io.Reader { return io.MultiReader(bytes.NewReader(octets[:i]), bytes.NewReader(octets[i:])) }
 		check(fmt.Sprintf("split at %d", i), split())
 		r := testReader(t, split(), nil)
-		if got, err := readAll(r, func() { r.quiet = r.left == 0 }); err != io.EOF || !slices.Equal(got, want) {
+		if got, err := readAll(r, func() { r.expectIdle = r.left == 0 }); err != io.EOF || !slices.Equal(got, want) {
 			t.Errorf("split at %d, behind silences: %v\ngot  %v\nwant %v", i, err, got, want)
 		}
 	}
@@ -278,13 +278,13 @@ func TestQuietReaderHasNoBuffer(t *testing.T) {
 		}
 	}
 	for _, want := range []int{len(r.small), maxReadBuffer} {
-		r.quiet = true
+		r.expectIdle = true
 		f, err := r.next()
 		if err != nil || len(r.buf) != want {
 			t.Errorf("%v, %v: a buffer of %d, want %d", f.FrameHeader, err, len(r.buf), want)
 		}
 	}
-	r.quiet = true
+	r.expectIdle = true
 	src.CloseWithError(io.ErrClosedPipe)
 	if _, err := r.next(); err != io.ErrClosedPipe || r.pooled != nil {
 		t.Errorf("%v, and a buffer is kept: %t", err, r.pooled != nil)
@@ -472,7 +472,7 @@ func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
 			peer.WriteFrame(wire.FrameHeader{Length: 4, Type: wire.Priority, StreamID: 3}, make([]byte, 4))
 		})
 		peer.WantRSTStream("the wrong size", 3, wire.FrameSizeError)
-		if err := refused.wantErr(t, "the stream"); !errors.Is(err, FrameSizeError) {
+		if err := refused.wantErr(t, "the stream"); !errors.Is(err, ErrCodeFrameSize) {
 			t.Error(err)
 		}
 		synctest.Wait()
@@ -604,7 +604,7 @@ func TestFieldWriterSignalsEachTableSize(t *testing.T) {
 }
 
 // newest tells the block that was kept last from others.
-func newest[F comparable](k *knownBlocks[F]) *byte {
+func newest[F comparable](k *blockCache[F]) *byte {
 	if n := len(k.blocks); n > 0 {
 		return &k.blocks[n-1].octets[0]
 	}
@@ -641,7 +641,7 @@ func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 		}
 		// A few lists for a while, then others: some are known, some were, some push others out of the table.
 		list := slices.Clone(lists[(step/500+random.IntN(3))%len(lists)])
-		forgetful.known = knownBlocks[hpack.HeaderField]{}
+		forgetful.known = blockCache[hpack.HeaderField]{}
 		w.begin(nil, 1, 0)
 		forgetful.begin(nil, 1, 0)
 		for i := range list {
@@ -652,7 +652,7 @@ func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 			w.field(f.Name, f.Value, f.Sensitive)
 			forgetful.field(f.Name, f.Value, f.Sensitive)
 		}
-		last, table := newest(&w.known), w.table
+		last, table := newest(&w.known), w.generation
 		got, want := w.end(1 << 20)[wire.HeaderLen:], forgetful.end(1 << 20)[wire.HeaderLen:]
 		if !bytes.Equal(got, want) {
 			t.Fatalf("step %d, %v: %x, want %x", step, list, got, want)
@@ -661,7 +661,7 @@ func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 		if _, err := dec.Write(got); err != nil || dec.Close() != nil || !slices.Equal(decoded, list) {
 			t.Fatalf("step %d, %v: %x means %v, %v", step, list, got, decoded, err)
 		}
-		if newest(&w.known) == last && w.table == table {
+		if newest(&w.known) == last && w.generation == table {
 			repeated++
 		}
 	}
@@ -683,14 +683,14 @@ func TestPathsStayOutOfTheTable(t *testing.T) {
 	for _, agent := range []string{"a", "b", "a", "b"} { // alternating
 		write("/warm", agent)
 	}
-	last, table := newest(&w.known), w.table
+	last, table := newest(&w.known), w.generation
 	for i := range 100 {
 		block := write(fmt.Sprint("/", i), []string{"a", "b"}[i%2])
 		if block[2] != 4 { // a literal without indexing, its name that of entry 4
 			t.Fatalf("%x", block)
 		}
 	}
-	if newest(&w.known) != last || w.table != table {
+	if newest(&w.known) != last || w.generation != table {
 		t.Error("a path was new")
 	}
 }
@@ -700,7 +700,7 @@ func TestLargeSectionsDoNotChurnTheTable(t *testing.T) {
 	w := newFieldWriter()
 	var first []byte
 	for i := range 5 {
-		table := w.table
+		table := w.generation
 		w.begin(nil, 1, 0)
 		w.field(":method", "GET", false)
 		for n := range 200 {
@@ -708,12 +708,12 @@ func TestLargeSectionsDoNotChurnTheTable(t *testing.T) {
 		}
 		block := w.end(1 << 20)[wire.HeaderLen:]
 		switch {
-		case i == 0 && w.table == 0:
+		case i == 0 && w.generation == 0:
 			t.Error("nothing went into the table")
 		case i == 1:
 			first = bytes.Clone(block)
 		}
-		if i > 0 && (w.table != table || !bytes.Equal(block, first)) {
+		if i > 0 && (w.generation != table || !bytes.Equal(block, first)) {
 			t.Errorf("section %d changed the table, or has other octets", i)
 		}
 	}

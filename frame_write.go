@@ -21,12 +21,12 @@ type fieldWriter struct {
 	start  int                 // of the frame being written
 	fields []hpack.HeaderField // of its section, once it differs from the known ones
 
-	most  uint32 // the limit of the table's size
-	table uint64 // counts the changes of the compression table
-	known knownBlocks[hpack.HeaderField]
+	most       uint32 // the limit of the table's size
+	generation uint64 // counts the changes of the compression table
+	known      blockCache[hpack.HeaderField]
 	// like is the known block that begins with the same fields as the section, except for :path. If
 	// it is nil, the section's fields are in fields.
-	like *knownBlock[hpack.HeaderField]
+	like *cachedBlock[hpack.HeaderField]
 	same int    // the number of fields that are the same
 	path string // the section's :path if like has a literal one
 }
@@ -42,7 +42,7 @@ func newFieldWriter() *fieldWriter {
 // Write implements io.Writer for the encoder, which writes one field at a time.
 func (w *fieldWriter) Write(p []byte) (int, error) {
 	if p[0]&0xc0 == incremental || p[0]&0xe0 == sizeUpdate {
-		w.table++
+		w.generation++
 	}
 	w.dst = append(w.dst, p...)
 	return len(p), nil
@@ -53,7 +53,7 @@ func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
 	w.start = len(dst)
 	w.dst = wire.AppendFrameHeader(dst, wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream})
 	w.fields = w.fields[:0]
-	w.like, w.same, w.path = w.known.last(w.table), 0, ""
+	w.like, w.same, w.path = w.known.last(w.generation), 0, ""
 }
 
 // field adds one field. The name must be in lower case.
@@ -80,7 +80,7 @@ func (w *fieldWriter) gather(f *hpack.HeaderField) {
 
 // agrees reports whether f can be field i of k: it is equal to that field, or it is a :path and k
 // has a literal one there.
-func agrees(k *knownBlock[hpack.HeaderField], i int, f *hpack.HeaderField) bool {
+func agrees(k *cachedBlock[hpack.HeaderField], i int, f *hpack.HeaderField) bool {
 	return i < len(k.fields) && (k.fields[i] == *f || k.path.isAt(i) && f.Name == ":path" && !f.Sensitive)
 }
 
@@ -109,9 +109,9 @@ func (w *fieldWriter) encode() {
 		w.appendKnown(k)
 		return
 	}
-	table, start := w.table, len(w.dst)
+	table, start := w.generation, len(w.dst)
 	path, size := w.encodeFields()
-	if w.table == table {
+	if w.generation == table {
 		if k := w.known.keep(table, w.dst[start:], w.fields, size); k != nil {
 			k.path = path
 		}
@@ -123,10 +123,10 @@ func (w *fieldWriter) encode() {
 }
 
 // find returns a known block with the same fields, except for a :path that is a literal there.
-func (w *fieldWriter) find() *knownBlock[hpack.HeaderField] {
+func (w *fieldWriter) find() *cachedBlock[hpack.HeaderField] {
 	for i := range w.known.blocks {
 		k := &w.known.blocks[i]
-		same := k.table == w.table && len(k.fields) == len(w.fields)
+		same := k.generation == w.generation && len(k.fields) == len(w.fields)
 		for j := 0; same && j < len(w.fields); j++ {
 			same = agrees(k, j, &w.fields[j])
 		}
@@ -172,7 +172,7 @@ func (w *fieldWriter) encodeFields() (path literal, total int) {
 func isDynamic(b byte) bool { return b&indexed != 0 && b&0x7f > staticFields || b&0xc0 == incremental }
 
 // appendKnown appends a known block, with the section's own :path.
-func (w *fieldWriter) appendKnown(k *knownBlock[hpack.HeaderField]) {
+func (w *fieldWriter) appendKnown(k *cachedBlock[hpack.HeaderField]) {
 	if k.path.to == 0 || w.path == k.fields[k.path.field].Value {
 		w.dst = append(w.dst, k.octets...)
 		return
@@ -230,7 +230,7 @@ func neverIndexed(name, value string) bool {
 
 // forget drops the memory that only makes the next sections cheaper to write.
 func (w *fieldWriter) forget() {
-	w.fields, w.known, w.like = nil, knownBlocks[hpack.HeaderField]{}, nil
+	w.fields, w.known, w.like = nil, blockCache[hpack.HeaderField]{}, nil
 }
 
 // end finishes the section: one HEADERS frame, followed by as many CONTINUATION frames as the
@@ -274,28 +274,28 @@ func (w *fieldWriter) setTableSize(peer uint32) {
 	if size != w.enc.MaxDynamicTableSize() {
 		w.enc.SetMaxDynamicTableSizeLimit(size)
 		w.enc.SetMaxDynamicTableSize(size)
-		w.table++
+		w.generation++
 	}
 }
 
-// knownBlocks is a cache of field blocks and their fields, with the latest at the end. Most
+// blockCache is a cache of field blocks and their fields, with the latest at the end. Most
 // messages repeat the fields of an earlier one. A block that does not change the compression table
 // means the same until another block changes it, so it need not be encoded or decoded again.
-type knownBlocks[F comparable] struct {
-	blocks []knownBlock[F]
+type blockCache[F comparable] struct {
+	blocks []cachedBlock[F]
 	used   int // the index of the last block that was found or kept
 	size   int // of all blocks
 }
 
-// A knownBlock is a field block, with the fields that it means.
-type knownBlock[F comparable] struct {
-	table  uint64 // the number of changes of the compression table before it
-	octets []byte
-	fields []F
-	size   int
-	path   literal      // the :path of a request
-	lent   bool         // fields are also used elsewhere and must not be overwritten
-	head   responseHead // what the fields of a response say
+// A cachedBlock is a field block, with the fields that it means.
+type cachedBlock[F comparable] struct {
+	generation uint64 // the number of changes of the compression table before it
+	octets     []byte
+	fields     []F
+	size       int
+	path       literal      // the :path of a request
+	shared     bool         // fields are also used elsewhere and must not be overwritten
+	head       responseHead // what the fields of a response say
 }
 
 // A literal is a field that a block contains in full: its index in the fields, and the range of its
@@ -314,8 +314,8 @@ const (
 )
 
 // last returns the block that was found or kept last, and nil if the table has changed since.
-func (k *knownBlocks[F]) last(table uint64) *knownBlock[F] {
-	if k.used < len(k.blocks) && k.blocks[k.used].table == table {
+func (k *blockCache[F]) last(table uint64) *cachedBlock[F] {
+	if k.used < len(k.blocks) && k.blocks[k.used].generation == table {
 		return &k.blocks[k.used]
 	}
 	return nil
@@ -323,9 +323,9 @@ func (k *knownBlocks[F]) last(table uint64) *knownBlock[F] {
 
 // byOctets returns the block with these bytes, and nil if there is none or if the table has changed
 // since.
-func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
+func (k *blockCache[F]) byOctets(table uint64, octets []byte) *cachedBlock[F] {
 	for i := range k.blocks {
-		if b := &k.blocks[i]; b.table == table && bytes.Equal(b.octets, octets) {
+		if b := &k.blocks[i]; b.generation == table && bytes.Equal(b.octets, octets) {
 			return b
 		}
 	}
@@ -334,24 +334,24 @@ func (k *knownBlocks[F]) byOctets(table uint64, octets []byte) *knownBlock[F] {
 
 // keep copies a block that did not change the table, and its fields. size is that of the list. It
 // returns nil if that is too large.
-func (k *knownBlocks[F]) keep(table uint64, octets []byte, fields []F, size int) *knownBlock[F] {
+func (k *blockCache[F]) keep(table uint64, octets []byte, fields []F, size int) *cachedBlock[F] {
 	size = max(size, len(octets))
 	if size > maxKnownSize {
 		return nil
 	}
-	var b knownBlock[F]
+	var b cachedBlock[F]
 	for n := len(k.blocks); n == maxKnown || k.size+size > maxKnownTotal; n-- {
 		b = k.blocks[0] // its memory is reused
 		k.size -= b.size
 		copy(k.blocks, k.blocks[1:])
 		k.blocks = k.blocks[:n-1]
 	}
-	if b.lent {
+	if b.shared {
 		b.fields = nil
 	}
 	clear(b.fields)
-	k.blocks = append(k.blocks, knownBlock[F]{
-		table: table, size: size, octets: append(b.octets[:0], octets...), fields: append(b.fields[:0], fields...),
+	k.blocks = append(k.blocks, cachedBlock[F]{
+		generation: table, size: size, octets: append(b.octets[:0], octets...), fields: append(b.fields[:0], fields...),
 	})
 	k.size += size
 	k.used = len(k.blocks) - 1

@@ -692,7 +692,7 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 			wrong("PING %d is out of order", p.number)
 		}
 	}
-	for name, b := range map[string]bucket.Bucket{"noise": c.noise, "provoked": c.provoked} {
+	for name, b := range map[string]bucket.Bucket{"noise": c.floodBudget, "provoked": c.provokedResets} {
 		if b.Left() < 0 || b.Left() > b.Most() {
 			wrong("the budget of %s is %d", name, b.Left())
 		}
@@ -747,7 +747,7 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 	if queued != 0 {
 		wrong("%d streams are queued without being open", queued)
 	}
-	if c.parked && c.hasWorkLocked() {
+	if c.writerParked && c.hasWorkLocked() {
 		wrong("there is work and the writer rests")
 	}
 }
@@ -769,7 +769,7 @@ func (a *auditor) auditWindowsLocked(wrong func(string, ...any)) {
 		wrong("the streams hold %d octets, the connection books %d", unread, c.window.unread)
 	}
 	heard := a.server.OctetsWritten() == a.client.OctetsRead() && c.frames.r == c.frames.w
-	told := c.parked && !c.corked && a.client.OctetsWritten() == a.server.OctetsRead()
+	told := c.writerParked && !c.corked && a.client.OctetsWritten() == a.server.OctetsRead()
 	if told {
 		if got := int64(a.peer.Credit(0)); heard && got != c.window.credit || c.window.pending != 0 {
 			wrong("the peer's credit is %d, ours for it %d, %d of it pending", got, c.window.credit, c.window.pending)
@@ -851,7 +851,7 @@ func FuzzSettings(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			a := newAuditor(t, &Config{
 				Push: &PushPolicy{Max: 2}, Authority: "own.example", KeepAlive: -1, SettingsTimeout: -1, HeaderTableSize: 1000,
-				WindowManager: func(*Window) WindowManager { return WindowFunc(WindowEvent.Consumed) },
+				WindowManager: func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Consumed) },
 			})
 			conn, peer := a.conn, a.peer
 			defer conn.Close()
@@ -1425,13 +1425,15 @@ var scriptConfigs = []func(cfg *Config){
 	func(cfg *Config) { cfg.Push = &PushPolicy{Max: 2} },
 	func(cfg *Config) { cfg.Push = &PushPolicy{Accept: func(p *Push) bool { return p.ID()%4 != 0 }} },
 	func(cfg *Config) {
-		cfg.WindowManager, cfg.InitialStreamWindow = Manual{Stream: 1000, Connection: 70000}.New, 100
+		cfg.WindowManager, cfg.InitialStreamWindow = ReadWindow{Stream: 1000, Connection: 70000}.New, 100
 	},
-	func(cfg *Config) { cfg.WindowManager = Fixed{Size: 5000}.New; cfg.Push = &PushPolicy{} },
-	func(cfg *Config) { cfg.WindowManager, cfg.InitialStreamWindow = RateLimited{PerSecond: 10000}.New, -1 },
+	func(cfg *Config) { cfg.WindowManager = FixedWindow{Size: 5000}.New; cfg.Push = &PushPolicy{} },
+	func(cfg *Config) {
+		cfg.WindowManager, cfg.InitialStreamWindow = RateLimitedWindow{PerSecond: 10000}.New, -1
+	},
 	func(cfg *Config) { // one that probes, and one that misbehaves in the end
 		cfg.WindowManager = func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				w.ProbeRTT()
 				if w.StreamID() != 0 && ev.Total > 5000 {
 					return -1

@@ -23,7 +23,7 @@ func TestManagerThatCallsItsConnectionIsFound(t *testing.T) {
 		"Conn.Close":    func(s *Stream) { s.Conn().Close() },
 		"Conn.Err":      func(s *Stream) { s.Conn().Err() },
 		"Stream.Write":  func(s *Stream) { s.Write([]byte("x")) },
-		"Stream.Reset":  func(s *Stream) { s.Reset(Cancel) },
+		"Stream.Reset":  func(s *Stream) { s.Reset(ErrCodeCancel) },
 		"SetDeadline":   func(s *Stream) { s.SetDeadline(time.Now()) },
 		"Body.Read":     func(s *Stream) { s.response.Body.Read(make([]byte, 1)) },
 		"Body.Close":    func(s *Stream) { s.response.Body.Close() },
@@ -35,7 +35,7 @@ func TestManagerThatCallsItsConnectionIsFound(t *testing.T) {
 				var s *Stream
 				opened := make(chan struct{})
 				request := &Request{Method: "POST", WindowManager: func(*Window) WindowManager {
-					return WindowFunc(func(ev WindowEvent) int {
+					return WindowManagerFunc(func(ev WindowEvent) int {
 						if ev.Kind == WindowData {
 							<-opened
 							call(s)
@@ -78,7 +78,7 @@ func TestManagerOfTheConnectionThatCallsItEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var conn *Conn
 		peer, c := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				if ev.Kind == WindowConsumed {
 					conn.Stats()
 				}
@@ -103,7 +103,7 @@ func TestManagerMayCallAnotherConnection(t *testing.T) {
 		_, other := dialPeer(t, nil)
 		calls := 0
 		peer, conn := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				if ev.Kind == WindowData {
 					other.Stats()
 					calls++
@@ -138,7 +138,7 @@ func TestManagerMayCallAnotherConnection(t *testing.T) {
 func TestOthersMayWaitWhileAManagerRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				for i := range 100 {
 					_ = fmt.Sprint(i) // it takes its time
 				}

@@ -135,15 +135,15 @@ func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
 		seen: map[int]*peerStream{}, goAway: -1, frameMax: wire.MinMaxFrameSize}
 	cfg := &Config{Authority: "own.example", MaxFrameSize: 16384 << r.IntN(4), HeaderTableSize: []int{0, 100, 4096, 10000, -1}[r.IntN(5)]}
 	managers := []WindowManagerFactory{
-		Manual{}.New, Manual{Stream: 3000, Connection: 70_000}.New, Fixed{Size: 20_000}.New, RateLimited{PerSecond: 200_000}.New,
-		reviving(WindowEvent.Consumed), reviving(WindowEvent.Received), Adaptive{}.New, Adaptive{Initial: 3000, Budget: 70_000}.New,
+		ReadWindow{}.New, ReadWindow{Stream: 3000, Connection: 70_000}.New, FixedWindow{Size: 20_000}.New, RateLimitedWindow{PerSecond: 200_000}.New,
+		reviving(WindowEvent.Consumed), reviving(WindowEvent.Received), AdaptiveWindow{}.New, AdaptiveWindow{Initial: 3000, Budget: 70_000}.New,
 	}
 	manager := managers[r.IntN(len(managers))]
 	cfg.WindowManager = m.noting(manager)
 	if r.IntN(3) > 0 {
 		cfg.InitialStreamWindow = []int{-1, 1, 1000, 65535, 300_000}[r.IntN(5)]
 		if r.IntN(2) == 0 {
-			cfg.WindowManager = m.noting(Manual{Stream: 1 << 18}.New)
+			cfg.WindowManager = m.noting(ReadWindow{Stream: 1 << 18}.New)
 		}
 	}
 	if r.IntN(3) > 0 {
@@ -166,7 +166,7 @@ func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
 // reviving is a manager that does as answer says, and does not leave a window at next to nothing.
 func reviving(answer func(ev WindowEvent) int) WindowManagerFactory {
 	return func(*Window) WindowManager {
-		return WindowFunc(func(ev WindowEvent) int {
+		return WindowManagerFunc(func(ev WindowEvent) int {
 			if n := answer(ev); n > 0 {
 				return n
 			}
@@ -184,7 +184,7 @@ func (m *modelRun) noting(factory WindowManagerFactory) WindowManagerFactory {
 		if w.s != nil {
 			m.auditor.streams[w.s.id] = w.s
 		} else if m.pushMax > 0 {
-			return Manual{}.New(w) // pushes that nobody claims fill a smaller one, and then nothing moves
+			return ReadWindow{}.New(w) // pushes that nobody claims fill a smaller one, and then nothing moves
 		}
 		return factory(w)
 	}
@@ -967,7 +967,7 @@ func (c *modelCaller) response(resp *Response) {
 			if c.chance(2) {
 				resp.Body.Close()
 			} else {
-				s.Reset(Cancel)
+				s.Reset(ErrCodeCancel)
 			}
 			m.sum.broken.Add(1)
 			return
@@ -1096,7 +1096,7 @@ func TestALoweredLimitTakesASlotBack(t *testing.T) {
 		second := getAsync(conn, "/2")
 		synctest.Wait()
 		conn.mu.Lock() // both frames before the caller can run
-		conn.streams[1].recvResetLocked(Cancel)
+		conn.streams[1].recvResetLocked(ErrCodeCancel)
 		conn.applyLocked(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
 		conn.unlock()
 		first.wantErr(t, "reset")

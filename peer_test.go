@@ -95,7 +95,7 @@ func (r *result) wantErr(t *testing.T, reason string) error {
 	t.Helper()
 	<-r.done
 	if r.err == nil {
-		t.Fatalf("%s: want an error, got a response with status %d", reason, r.resp.Status)
+		t.Fatalf("%s: want an error, got a response with status %d", reason, r.resp.StatusCode)
 	}
 	return r.err
 }

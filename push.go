@@ -274,13 +274,13 @@ func (p *Push) claimLocked() {
 	p.s.c.unclaimed.remove(p)
 	p.claimed = true
 	if p.s.state == state.Closed {
-		p.settleLocked()
+		p.releaseQuotaLocked()
 	}
 }
 
-// settleLocked stops counting the push against PushPolicy.Max. It is called when the push's stream
+// releaseQuotaLocked stops counting the push against PushPolicy.Max. It is called when the push's stream
 // has ended, and has an effect once the push is claimed or was dropped.
-func (p *Push) settleLocked() {
+func (p *Push) releaseQuotaLocked() {
 	if p.settled || !p.claimed && !p.s.dropped {
 		return
 	}
@@ -335,14 +335,14 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 // recvPushPromiseLocked receives a promise. It unlocks mu while it calls PushPolicy.Accept. That is
 // safe because only readLoop, which runs this function, could use the new stream meanwhile.
 func (c *Conn) recvPushPromiseLocked(f *frame) error {
-	c.usefulLocked(f.Length)
+	c.creditFloodLocked(f.Length)
 	// RFC 9113 §6.6: a promise to a client that has disabled push is a connection error.
 	if c.cfg.Push == nil {
-		return connErr(ProtocolError, "PUSH_PROMISE though ENABLE_PUSH is 0")
+		return connErr(ErrCodeProtocol, "PUSH_PROMISE though ENABLE_PUSH is 0")
 	}
 	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all earlier ones.
 	if f.promised%2 != 0 || f.promised <= c.lastPushID {
-		return connErr(ProtocolError, "PUSH_PROMISE of the illegal stream %d", f.promised)
+		return connErr(ErrCodeProtocol, "PUSH_PROMISE of the illegal stream %d", f.promised)
 	}
 	parent := c.streams[f.StreamID]
 	switch {
@@ -351,7 +351,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise
 		// is still valid.
 	default:
-		return connErr(ProtocolError, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
+		return connErr(ErrCodeProtocol, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
 	}
 	if c.lastPushID = f.promised; parent != nil {
 		parent.began = true
@@ -370,19 +370,19 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	switch {
 	case parent == nil:
 		s.cancelLocked()
-		return c.provokedLocked()
+		return c.countProvokedResetLocked()
 	case f.oversize > 0:
 		return s.tooLargeLocked(f)
 	case !c.placeForPushLocked(f):
 		parent.lostPushesLocked().Refused++
-		s.resetLocked(streamErr(s.id, RefusedStream, errors.New("too many pushes")))
-		return c.provokedLocked()
+		s.resetLocked(streamErr(s.id, ErrCodeRefusedStream, errors.New("too many pushes")))
+		return c.countProvokedResetLocked()
 	}
 	if reason := s.push.parse(f.fields, f.head); reason != "" {
-		return s.rejectLocked(ProtocolError, &MalformedError{reason})
+		return s.rejectLocked(ErrCodeProtocol, &MalformedError{reason})
 	}
-	if reason := c.unentitled(s.push.Request); reason != "" {
-		return s.rejectLocked(ProtocolError, errors.New(reason))
+	if reason := c.forbiddenPush(s.push.Request); reason != "" {
+		return s.rejectLocked(ErrCodeProtocol, errors.New(reason))
 	}
 	if accept := c.cfg.Push.Accept; accept != nil {
 		c.unlock()
@@ -390,13 +390,13 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		c.mu.Lock()
 		if !accepted {
 			s.cancelLocked()
-			return c.provokedLocked()
+			return c.countProvokedResetLocked()
 		}
 	}
 	// The parent or the push may have ended while Accept ran.
 	if parent.dropped || s.state == state.Closed {
 		s.cancelLocked()
-		return c.provokedLocked()
+		return c.countProvokedResetLocked()
 	}
 	extras := parent.extrasLocked()
 	extras.promises = append(extras.promises, s.push)
@@ -460,9 +460,9 @@ func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 	return ""
 }
 
-// unentitled returns why the peer must not push the response to r (RFC 9113 §8.4.1, §10.1), or ""
+// forbiddenPush returns why the peer must not push the response to r (RFC 9113 §8.4.1, §10.1), or ""
 // if it may.
-func (c *Conn) unentitled(r *Request) string {
+func (c *Conn) forbiddenPush(r *Request) string {
 	for length := range r.Header.Values("content-length") {
 		if length != "0" {
 			return "a promise of a request with a body"

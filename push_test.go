@@ -65,7 +65,7 @@ func TestPushIsOffUnlessAskedFor(t *testing.T) {
 		promise(peer, 2, "/a")
 		peer.WantGoAway("push is off", 0, wire.ProtocolError)
 		peer.WantClosed("so the connection is over")
-		if err := got.wantErr(t, "and its streams"); !errors.Is(err, ProtocolError) {
+		if err := got.wantErr(t, "and its streams"); !errors.Is(err, ErrCodeProtocol) {
 			t.Error(err)
 		}
 	})
@@ -158,7 +158,7 @@ func TestPushIsReadBeforeOrAfterItsParent(t *testing.T) {
 					wantBody(t, "the parent", resp.Body, "parent")
 				}
 				pushed, err := pushes[0].Response(t.Context())
-				if err != nil || pushed.Status != 201 {
+				if err != nil || pushed.StatusCode != 201 {
 					t.Fatal(pushed, err)
 				}
 				wantBody(t, "the push", pushed.Body, "pushed")
@@ -227,7 +227,7 @@ func TestDefaultLimitIsAHundredAndAFloodIsBounded(t *testing.T) {
 		promise(peer, id, "/")
 		peer.WantRSTStream("the last straw", id, wire.RefusedStream)
 		peer.WantGoAway("the peer does not listen", id, wire.EnhanceYourCalm)
-		if err := got.wantErr(t, "the flood"); !errors.Is(err, EnhanceYourCalm) || !errors.Is(conn.Err(), EnhanceYourCalm) {
+		if err := got.wantErr(t, "the flood"); !errors.Is(err, ErrCodeEnhanceYourCalm) || !errors.Is(conn.Err(), ErrCodeEnhanceYourCalm) {
 			t.Error(err)
 		}
 	})
@@ -507,7 +507,7 @@ func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 				peer.WantClosed("and the end")
 				<-got.done
 				var ce *ConnError
-				if !errors.As(conn.Err(), &ce) || ce.FromPeer || ce.Code != ProtocolError {
+				if !errors.As(conn.Err(), &ce) || ce.FromPeer || ce.Code != ErrCodeProtocol {
 					t.Errorf("Err: %v", conn.Err())
 				}
 			})
@@ -606,7 +606,7 @@ func TestParentThatWeEndTakesItsUnclaimedPushesAlong(t *testing.T) {
 		peer.WantRSTStream("by its context", 1, wire.Cancel)
 		peer.WantRSTStream("nobody can claim it any more", 2, wire.Cancel)
 		got.wantErr(t, "canceled")
-		s.Reset(InternalError)
+		s.Reset(ErrCodeInternal)
 		peer.WantRSTStream("by its caller", 3, wire.InternalError)
 		peer.WantRSTStream("nobody can claim it any more", 4, wire.Cancel)
 		wantPushes(t, conn, "none", 0)
@@ -628,7 +628,7 @@ func TestParentThatThePeerEndsYieldsItsPromisesAndThenTheError(t *testing.T) {
 				paths = append(paths, push.Request.Path)
 			}
 		}
-		if !slices.Equal(paths, []string{"/"}) || !errors.Is(last, InternalError) {
+		if !slices.Equal(paths, []string{"/"}) || !errors.Is(last, ErrCodeInternal) {
 			t.Errorf("yielded %q, then %v", paths, last)
 		}
 	})
@@ -655,7 +655,7 @@ func TestPushesObeysItsContext(t *testing.T) {
 
 func TestUnclaimedPushHoldsItsWindowAndNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: Manual{Stream: 65535, Connection: 1 << 20}.New})
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: ReadWindow{Stream: 65535, Connection: 1 << 20}.New})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)
 		promise(peer, 2, "/")
@@ -679,7 +679,7 @@ func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events []string
 		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				if w.StreamID() != 2 {
 					return 0
 				}
@@ -754,7 +754,7 @@ func TestPushEndsWithPeersResetAndOutlivesGoAway(t *testing.T) {
 		}
 		wantBody(t, "the other", second.Body, "whole")
 		<-conn.Done()
-		if !errors.Is(conn.Err(), NoError) {
+		if !errors.Is(conn.Err(), ErrCodeNo) {
 			t.Errorf("Err: %v", conn.Err())
 		}
 	})

@@ -184,7 +184,7 @@ func TestHugeTableOfThePeerIsNotFilled(t *testing.T) {
 			}
 			name := fmt.Sprintf("x-%d", i)
 			resp, err := s.conn.Do(s.t.Context(), &Request{Header: Header{{Name: name, Value: strings.Repeat(name, 10)}}})
-			if err != nil || resp.Status != 200 {
+			if err != nil || resp.StatusCode != 200 {
 				t.Fatal(resp, err)
 			}
 		}
@@ -283,10 +283,10 @@ func TestMalformedPromisesInAFlood(t *testing.T) {
 	besiege(t, &Config{Push: &PushPolicy{}}, reliabilityLimit, func(s *siege) {
 		r := s.get(1)
 		promiseFlood(s, 100_000, post, func(uint32) []byte { return nil })
-		if n := countResets(s, EnhanceYourCalm); n > 1024 {
+		if n := countResets(s, ErrCodeEnhanceYourCalm); n > 1024 {
 			t.Errorf("%d resets", n)
 		}
-		if err := r.wantErr(t, "the parent"); !errors.Is(err, EnhanceYourCalm) {
+		if err := r.wantErr(t, "the parent"); !errors.Is(err, ErrCodeEnhanceYourCalm) {
 			t.Error(err)
 		}
 		s.wantMemory(maxGrowth)
@@ -305,7 +305,7 @@ func TestPromisedAndResetInAFlood(t *testing.T) {
 			besiege(t, &Config{Push: &PushPolicy{}, Authority: "own.x"}, reliabilityLimit, func(s *siege) {
 				r := s.get(1)
 				promiseFlood(s, 100_000, get, behind)
-				if n := countResets(s, EnhanceYourCalm); n > 1024 {
+				if n := countResets(s, ErrCodeEnhanceYourCalm); n > 1024 {
 					t.Errorf("%d resets", n)
 				}
 				r.wantErr(t, "the parent")
@@ -348,7 +348,7 @@ func TestFrameOnAnIdleStreamEndsTheConnection(t *testing.T) {
 				besiege(t, &Config{Push: &PushPolicy{}}, reliabilityLimit, func(s *siege) {
 					r := s.get(1)
 					s.server.Write(frame)
-					s.wantEnd(ProtocolError, r)
+					s.wantEnd(ErrCodeProtocol, r)
 				})
 			})
 		}
@@ -424,7 +424,7 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 	}
 	if <-r.done; r.err == nil && !o.trailer {
 		if got = r.resp.Header; o.field.Name == ":status" {
-			got = Header{{Name: ":status", Value: fmt.Sprint(r.resp.Status)}}
+			got = Header{{Name: ":status", Value: fmt.Sprint(r.resp.StatusCode)}}
 		}
 	}
 	switch {
@@ -432,7 +432,7 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 		if r.err != nil || len(got) != 1 || got[0] != o.field {
 			s.t.Errorf("%+q: %v, %v", o.field.Name+": "+o.field.Value, got, r.err)
 		}
-	case !errors.Is(r.err, ProtocolError) || !errors.As(r.err, new(*MalformedError)):
+	case !errors.Is(r.err, ErrCodeProtocol) || !errors.As(r.err, new(*MalformedError)):
 		s.t.Errorf("%+q: %v, %v", o.field.Name+": "+o.field.Value, got, r.err)
 	default:
 		s.peer.WantRSTStream(fmt.Sprintf("%+q", o.field.Name+": "+o.field.Value), id, wire.ProtocolError)
@@ -462,7 +462,7 @@ func TestThousandCodingsAreRefused(t *testing.T) {
 // golang/go#28204, #54185: credit of streams that nobody reads has to come back when they end.
 func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
 	const each, window = 64 << 10, 4 << 20 // 1,000 of them are 16 windows
-	cfg := &Config{WindowManager: Manual{Stream: 1 << 20, Connection: window}.New, InitialStreamWindow: each}
+	cfg := &Config{WindowManager: ReadWindow{Stream: 1 << 20, Connection: window}.New, InitialStreamWindow: each}
 	besiege(t, cfg, reliabilityLimit, func(s *siege) {
 		s.peer.AutoPing()
 		send := func(id uint32, n int) {
@@ -598,7 +598,7 @@ func closeStalled(t *testing.T, x faultExchange, fault string, inject func(c *h2
 // A manager that answers to what comes, as the guide's does, must hear of what came before there was one: else nothing
 // would ever come again through a window that is used up.
 func TestManagerOfAClaimedPushHearsOfWhatCameBefore(t *testing.T) {
-	stupid := func(*Window) WindowManager { return WindowFunc(WindowEvent.Received) }
+	stupid := func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Received) }
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: stupid})
 		peer.Ignore(wire.WindowUpdate)

@@ -46,9 +46,9 @@ type Request struct {
 	Header Header
 
 	// Bare sends Header unchanged: no user-agent, accept-encoding or content-length is added.
-	Bare bool
+	NoDefaultFields bool
 
-	// noUserAgent and noAcceptEncoding leave out one of these default fields. FromHTTPRequest sets
+	// noUserAgent and noAcceptEncoding leave out one of these default fields. RequestFromHTTP sets
 	// them.
 	noUserAgent, noAcceptEncoding bool
 
@@ -102,7 +102,7 @@ type Request struct {
 // asksForCoding reports whether hyper adds accept-encoding. It does not add the field to a range
 // request, because a part of a coded body cannot be decoded.
 func (r *Request) asksForCoding() bool {
-	return !r.Bare && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") && !r.Header.Has("range")
+	return !r.NoDefaultFields && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") && !r.Header.Has("range")
 }
 
 // trailer returns the trailers with their present values.
@@ -136,66 +136,66 @@ const (
 
 // The regular fields that are added to a request after its Header, if Header does not have them.
 const (
-	addedUserAgent = iota
-	addedAcceptEncoding
-	addedContentLength
+	defaultUserAgentField = iota
+	defaultAcceptEncodingField
+	defaultContentLengthField
 )
 
 var (
-	// pseudoNames and addedNames have the names of these fields, by index.
-	pseudoNames = [...]string{":method", ":scheme", ":authority", ":path", ":protocol"}
-	addedNames  = [...]string{"user-agent", "accept-encoding", "content-length"}
+	// pseudoNames and defaultNames have the names of these fields, by index.
+	pseudoNames  = [...]string{":method", ":scheme", ":authority", ":path", ":protocol"}
+	defaultNames = [...]string{"user-agent", "accept-encoding", "content-length"}
 )
 
-// A plan is a request that passed every check, in the form in which open sends it.
-type plan struct {
+// A preparedRequest is a request that passed every check, in the form in which open sends it.
+type preparedRequest struct {
 	*Request
-	pseudo   [len(pseudoNames)]string // "": not present
-	given    [len(pseudoNames)]bool   // whether it comes from Header
-	leading  int                      // number of pseudo-header fields at the beginning of Header
-	tunnels  bool                     // an extended CONNECT, which the peer's SETTINGS must allow
-	expect   bool                     // the body waits for 100 (Continue)
-	ending   ending
-	length   int64                   // of the body in bytes; -1: unknown
-	memory   []byte                  // the body, if it is in memory
-	body     io.Reader               // the body, if it must be read; nil: it is in memory or empty
-	trailers Header                  // the values before the body is read
-	added    [len(addedNames)]string // "": not added
-	size     int                     // of the field section, as RFC 9113 §6.5.2 counts it
+	pseudo          [len(pseudoNames)]string // "": not present
+	explicit        [len(pseudoNames)]bool   // whether it comes from Header
+	pseudoPrefix    int                      // number of pseudo-header fields at the beginning of Header
+	extendedConnect bool                     // an extended CONNECT, which the peer's SETTINGS must allow
+	expect          bool                     // the body waits for 100 (Continue)
+	ending          ending
+	length          int64                     // of the body in bytes; -1: unknown
+	inlineBody      []byte                    // the body, if it is in memory
+	body            io.Reader                 // the body, if it must be read; nil: it is in memory or empty
+	trailers        Header                    // the values before the body is read
+	defaults        [len(defaultNames)]string // "": not added
+	size            int                       // of the field section, as RFC 9113 §6.5.2 counts it
 }
 
-// make checks req and fills in p. It finds every mistake in req before anything of the connection
+// prepare checks req and fills in p. It finds every mistake in req before anything of the connection
 // changes.
-func (p *plan) make(ctx context.Context, c *Conn, req *Request, ending ending) error {
+func (p *preparedRequest) prepare(ctx context.Context, c *Conn, req *Request, ending ending) error {
 	p.Request, p.ending = req, ending
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
-	if err := p.planPseudo(c); err != nil {
+	if err := p.preparePseudo(c); err != nil {
 		return err
 	}
 	declared, err := p.checkHeader()
 	if err != nil {
 		return err
 	}
-	if err := p.planBody(declared); err != nil {
+	if err := p.prepareBody(declared); err != nil {
 		return err
 	}
 	p.trailers = req.trailer()
 	if err := checkTrailer(p.trailers); err != nil {
 		return err
 	}
-	if !req.Bare {
+	if !req.NoDefaultFields {
 		p.addDefaults(c, declared >= 0)
 	}
 	return nil
 }
 
-// makeOrRelease calls make. If make fails and how says that the caller has reserved a slot, it
+// prepareOrRelease calls make. If make fails and how says that the caller has reserved a slot, it
 // releases the slot.
-func (p *plan) makeOrRelease(ctx context.Context, c *Conn, req *Request, ending ending, how turn) error {
-	err := p.make(ctx, c, req, ending)
-	if err != nil && how == reserved {
+func (p *preparedRequest) prepareOrRelease(ctx context.Context, c *Conn, req *Request, ending ending, how slotMode) error {
+	err := p.prepare(ctx, c, req, ending)
+	if err != nil && how == haveSlot {
 		c.release()
 	}
 	return err
@@ -214,45 +214,45 @@ func (r *Request) pseudo(which int, otherwise string) string {
 	return otherwise
 }
 
-// planPseudo determines the pseudo-header fields and checks them (RFC 9113 §8.3.1, §8.5; RFC 8441
+// preparePseudo determines the pseudo-header fields and checks them (RFC 9113 §8.3.1, §8.5; RFC 8441
 // §4).
-func (p *plan) planPseudo(c *Conn) error {
+func (p *preparedRequest) preparePseudo(c *Conn) error {
 	pseudo := &p.pseudo
 	pseudo[pseudoMethod] = or(p.Method, "GET")
 	pseudo[pseudoScheme] = or(p.Scheme, c.cfg.Scheme)
 	pseudo[pseudoAuthority] = or(p.Authority, c.cfg.Authority)
 	pseudo[pseudoPath] = or(p.Path, "/")
 	pseudo[pseudoProtocol] = p.Protocol
-	for p.leading < len(p.Header) && syntax.IsPseudo(p.Header[p.leading].Name) {
-		f := &p.Header[p.leading]
+	for p.pseudoPrefix < len(p.Header) && syntax.IsPseudo(p.Header[p.pseudoPrefix].Name) {
+		f := &p.Header[p.pseudoPrefix]
 		i := slices.Index(pseudoNames[:], f.Name)
 		if i < 0 {
 			return badValue(f.Name, f.Value, "is not a pseudo-header field of a request")
 		}
-		if p.given[i] {
+		if p.explicit[i] {
 			return badValue(f.Name, f.Value, "is there twice")
 		}
-		p.given[i], pseudo[i] = true, f.Value
+		p.explicit[i], pseudo[i] = true, f.Value
 		p.size += f.size()
-		p.leading++
+		p.pseudoPrefix++
 	}
-	if !p.given[pseudoAuthority] && p.Authority == "" {
+	if !p.explicit[pseudoAuthority] && p.Authority == "" {
 		pseudo[pseudoAuthority] = or(p.Header.Get("host"), pseudo[pseudoAuthority])
 	}
-	p.tunnels = p.given[pseudoProtocol] || p.Protocol != ""
-	plain := p.method() == "CONNECT" && !p.tunnels
+	p.extendedConnect = p.explicit[pseudoProtocol] || p.Protocol != ""
+	plain := p.method() == "CONNECT" && !p.extendedConnect
 	switch {
 	case !syntax.IsToken(p.method()):
 		return badValue(":method", p.method(), "is not a token: "+syntax.TokenFault(p.method()))
-	case p.tunnels && p.method() != "CONNECT":
+	case p.extendedConnect && p.method() != "CONNECT":
 		return badValue(":protocol", pseudo[pseudoProtocol], "belongs to CONNECT, and :method is "+quoted(p.method()))
-	case p.tunnels && !syntax.IsToken(pseudo[pseudoProtocol]):
+	case p.extendedConnect && !syntax.IsToken(pseudo[pseudoProtocol]):
 		return badValue(":protocol", pseudo[pseudoProtocol], "is not a token: "+syntax.TokenFault(pseudo[pseudoProtocol]))
 	case !syntax.IsAuthority(p.authority()):
 		return badAuthority(p.authority())
 	case plain && !syntax.HasPort(p.authority()):
 		return badValue(":authority", p.authority(), "has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
-	case plain && (p.given[pseudoScheme] || p.given[pseudoPath] || p.Scheme != "" || p.Path != ""):
+	case plain && (p.explicit[pseudoScheme] || p.explicit[pseudoPath] || p.Scheme != "" || p.Path != ""):
 		return p.badConnect()
 	case plain:
 		pseudo[pseudoScheme], pseudo[pseudoPath] = "", ""
@@ -262,7 +262,7 @@ func (p *plan) planPseudo(c *Conn) error {
 		return badValue(":path", pseudo[pseudoPath], syntax.PathFault(pseudo[pseudoPath]))
 	}
 	for i, value := range pseudo {
-		if value != "" && !p.given[i] {
+		if value != "" && !p.explicit[i] {
 			p.size += Field{Name: pseudoNames[i], Value: value}.size()
 		}
 	}
@@ -270,25 +270,25 @@ func (p *plan) planPseudo(c *Conn) error {
 }
 
 // badConnect returns the error for a CONNECT that has a path or a scheme.
-func (p *plan) badConnect() error {
+func (p *preparedRequest) badConnect() error {
 	i := pseudoPath
-	if !p.given[i] && p.Path == "" {
+	if !p.explicit[i] && p.Path == "" {
 		i = pseudoScheme
 	}
 	return badValue(pseudoNames[i], p.pseudo[i], "has no place in CONNECT without a :protocol (RFC 9113 §8.5)")
 }
 
 // method returns the value of :method.
-func (p *plan) method() string { return p.pseudo[pseudoMethod] }
+func (p *preparedRequest) method() string { return p.pseudo[pseudoMethod] }
 
 // authority returns the value of :authority.
-func (p *plan) authority() string { return p.pseudo[pseudoAuthority] }
+func (p *preparedRequest) authority() string { return p.pseudo[pseudoAuthority] }
 
 // checkHeader checks the regular fields. It returns the declared content-length, or -1 if there is
 // none.
-func (p *plan) checkHeader() (declared int64, err error) {
+func (p *preparedRequest) checkHeader() (declared int64, err error) {
 	declared = -1
-	for _, f := range p.Header[p.leading:] {
+	for _, f := range p.Header[p.pseudoPrefix:] {
 		name := syntax.Lower(f.Name)
 		if syntax.IsPseudo(name) {
 			return 0, badValue(name, f.Value, "is behind a regular field")
@@ -318,16 +318,16 @@ func (p *plan) checkHeader() (declared int64, err error) {
 	return declared, nil
 }
 
-// planBody determines how the body is sent and how long it is. declared is the declared
+// prepareBody determines how the body is sent and how long it is. declared is the declared
 // content-length, or -1 if there is none.
-func (p *plan) planBody(declared int64) error {
+func (p *preparedRequest) prepareBody(declared int64) error {
 	p.length = -1
 	switch {
 	case p.Body == nil && p.ending == endByCaller: // Write checks the declared length
 	case p.Body == nil || p.Body == io.Reader(http.NoBody):
 		p.length = 0
 	default:
-		p.memory, p.body, p.length = openBody(p.Body, p.ContentLength >= 0)
+		p.inlineBody, p.body, p.length = openBody(p.Body, p.ContentLength >= 0)
 	}
 	want := declared
 	if p.ContentLength > 0 {
@@ -345,7 +345,7 @@ func (p *plan) planBody(declared int64) error {
 	if p.method() == "TRACE" && p.length != 0 && p.ending == endWithBody {
 		return &RequestError{":method", "TRACE has no content (RFC 9110 §9.3.8)"}
 	}
-	if p.body == nil && len(p.memory) == 0 || p.method() == "CONNECT" {
+	if p.body == nil && len(p.inlineBody) == 0 || p.method() == "CONNECT" {
 		p.expect = false // there is no body to hold back
 	}
 	return nil
@@ -353,15 +353,15 @@ func (p *plan) planBody(declared int64) error {
 
 // addDefaults adds the default fields that Header does not have. declared says that Header has a
 // content-length.
-func (p *plan) addDefaults(c *Conn, declared bool) {
+func (p *preparedRequest) addDefaults(c *Conn, declared bool) {
 	if c.cfg.UserAgent != "-" && !p.noUserAgent && !p.Header.Has("user-agent") {
-		p.addDefault(addedUserAgent, c.cfg.UserAgent)
+		p.addDefault(defaultUserAgentField, c.cfg.UserAgent)
 	}
 	if p.method() == "CONNECT" {
 		return
 	}
 	if p.asksForCoding() {
-		p.addDefault(addedAcceptEncoding, c.acceptEncoding)
+		p.addDefault(defaultAcceptEncodingField, c.acceptEncoding)
 	}
 	if declared || p.length < 0 || p.ContentLength < 0 {
 		return
@@ -369,14 +369,14 @@ func (p *plan) addDefaults(c *Conn, declared bool) {
 	// RFC 9110 §8.6: a request without content has a content-length of 0 if its method gives
 	// content a meaning.
 	if p.length > 0 || p.method() == "POST" || p.method() == "PUT" || p.method() == "PATCH" {
-		p.addDefault(addedContentLength, strconv.FormatInt(p.length, 10))
+		p.addDefault(defaultContentLengthField, strconv.FormatInt(p.length, 10))
 	}
 }
 
 // addDefault adds the default field with the index i.
-func (p *plan) addDefault(i int, value string) {
-	p.added[i] = value
-	p.size += Field{Name: addedNames[i], Value: value}.size()
+func (p *preparedRequest) addDefault(i int, value string) {
+	p.defaults[i] = value
+	p.size += Field{Name: defaultNames[i], Value: value}.size()
 }
 
 // checkTrailer returns a *RequestError if trailer has a field that must not be sent in trailers.
@@ -402,18 +402,18 @@ type fieldSink interface {
 }
 
 // write passes the request's field section to w, in the order in which it is sent.
-func (p *plan) write(w fieldSink) {
-	for i := range p.leading {
+func (p *preparedRequest) write(w fieldSink) {
+	for i := range p.pseudoPrefix {
 		f := &p.Header[i]
 		w.field(f.Name, f.Value, f.Sensitive)
 	}
 	for i, value := range p.pseudo[:] {
-		if value != "" && !p.given[i] {
+		if value != "" && !p.explicit[i] {
 			w.field(pseudoNames[i], value, false)
 		}
 	}
-	for i := range p.Header[p.leading:] {
-		f := &p.Header[p.leading+i]
+	for i := range p.Header[p.pseudoPrefix:] {
+		f := &p.Header[p.pseudoPrefix+i]
 		switch name := syntax.Lower(f.Name); name {
 		case "host": // sent as :authority
 		case "expect":
@@ -430,9 +430,9 @@ func (p *plan) write(w fieldSink) {
 			w.field(name, f.Value, f.Sensitive)
 		}
 	}
-	for i, value := range p.added[:] {
+	for i, value := range p.defaults[:] {
 		if value != "" {
-			w.field(addedNames[i], value, false)
+			w.field(defaultNames[i], value, false)
 		}
 	}
 }

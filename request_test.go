@@ -43,41 +43,41 @@ func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
 		{"the config's scheme and user agent", Config{Authority: "example.com", Scheme: "https", UserAgent: "a/1"}, Request{},
 			[]string{get, ":scheme: https", host, root, "user-agent: a/1", encodings}},
 		{"pseudo-headers in the caller's order, then the rest", requestConfig,
-			Request{Bare: true, Header: fields(":path", "/p", ":authority", "b", "x-a", "1")},
+			Request{NoDefaultFields: true, Header: fields(":path", "/p", ":authority", "b", "x-a", "1")},
 			[]string{":path: /p", ":authority: b", get, http, "x-a: 1"}},
 		{"all pseudo-headers by the caller", requestConfig,
-			Request{Bare: true, Method: "IGNORED", Header: fields(":authority", "b", ":scheme", "s", ":path", "/p", ":method", "M")},
+			Request{NoDefaultFields: true, Method: "IGNORED", Header: fields(":authority", "b", ":scheme", "s", ":path", "/p", ":method", "M")},
 			[]string{":authority: b", ":scheme: s", ":path: /p", ":method: M"}},
 		{"names in lower case, order and duplicates kept", requestConfig,
-			Request{Bare: true, Header: fields("X-B", "1", "x-A", "2", "x-b", "3")},
+			Request{NoDefaultFields: true, Header: fields("X-B", "1", "x-A", "2", "x-b", "3")},
 			[]string{get, http, host, root, "x-b: 1", "x-a: 2", "x-b: 3"}},
-		{"host is :authority", requestConfig, Request{Bare: true, Header: fields("x", "1", "Host", "other.example")},
+		{"host is :authority", requestConfig, Request{NoDefaultFields: true, Header: fields("x", "1", "Host", "other.example")},
 			[]string{get, http, ":authority: other.example", root, "x: 1"}},
-		{"host may repeat :authority", requestConfig, Request{Bare: true, Authority: "b", Header: fields("host", "B")},
+		{"host may repeat :authority", requestConfig, Request{NoDefaultFields: true, Authority: "b", Header: fields("host", "B")},
 			[]string{get, http, ":authority: b", root}},
 		{"a cookie in crumbs (RFC 9113 §8.2.3)", requestConfig,
-			Request{Bare: true, Header: fields("Cookie", "a=1; b=2;c; d=", "cookie", "e=5")},
+			Request{NoDefaultFields: true, Header: fields("Cookie", "a=1; b=2;c; d=", "cookie", "e=5")},
 			[]string{get, http, host, root, "cookie: a=1", "cookie: b=2", "cookie: c", "cookie: d=", "cookie: e=5"}},
 		{"own user-agent and accept-encoding win", Config{Authority: "example.com"},
 			Request{Header: fields("User-Agent", "me", "Accept-Encoding", "identity")},
 			[]string{get, http, host, root, "user-agent: me", "accept-encoding: identity"}},
 		{"a range of a coded body cannot be decoded", requestConfig, Request{Header: fields("range", "bytes=0-9")},
 			[]string{get, http, host, root, "range: bytes=0-9"}},
-		{"OPTIONS of the server", requestConfig, Request{Bare: true, Method: "OPTIONS", Path: "*"},
+		{"OPTIONS of the server", requestConfig, Request{NoDefaultFields: true, Method: "OPTIONS", Path: "*"},
 			[]string{":method: OPTIONS", http, host, ":path: *"}},
 		{"RFC 9110 §8.6: POST without content says so", requestConfig, Request{Method: "POST"},
 			[]string{":method: POST", http, host, root, encodings, "content-length: 0"}},
 		{"and GET does not", requestConfig, Request{Method: "GET", Body: strings.NewReader("")},
 			[]string{get, http, host, root, encodings}},
-		{"bare is bare", requestConfig, Request{Bare: true, Method: "POST"},
+		{"bare is bare", requestConfig, Request{NoDefaultFields: true, Method: "POST"},
 			[]string{":method: POST", http, host, root}},
 		{"the caller's content-length is sent once", requestConfig, Request{Method: "POST", Header: fields("Content-Length", "0")},
 			[]string{":method: POST", http, host, root, "content-length: 0", encodings}},
-		{"HEAD may tell the length it asks for", requestConfig, Request{Bare: true, Method: "HEAD", Header: fields("content-length", "9")},
+		{"HEAD may tell the length it asks for", requestConfig, Request{NoDefaultFields: true, Method: "HEAD", Header: fields("content-length", "9")},
 			[]string{":method: HEAD", http, host, root, "content-length: 9"}},
-		{"te may be trailers", requestConfig, Request{Bare: true, Header: fields("TE", "Trailers")},
+		{"te may be trailers", requestConfig, Request{NoDefaultFields: true, Header: fields("TE", "Trailers")},
 			[]string{get, http, host, root, "te: Trailers"}},
-		{"empty values and obs-text", requestConfig, Request{Bare: true, Header: fields("x", "", "y", "\xff a\tb")},
+		{"empty values and obs-text", requestConfig, Request{NoDefaultFields: true, Header: fields("x", "", "y", "\xff a\tb")},
 			[]string{get, http, host, root, "x: ", "y: \xff a\tb"}},
 	}
 	for _, test := range tests {
@@ -280,7 +280,7 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 	for _, test := range tests {
 		for octet := range 256 {
 			req := test.req(string([]byte{byte(octet)}))
-			err := new(plan).make(t.Context(), c, &req, endWithBody)
+			err := new(preparedRequest).prepare(t.Context(), c, &req, endWithBody)
 			var re *RequestError
 			switch good := slices.Contains(test.good, byte(octet)); {
 			case good && err != nil:
@@ -294,7 +294,7 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 
 // RFC 9113 §6.5.2: MAX_HEADER_LIST_SIZE counts each field as the peer decodes it.
 func TestRequestBeyondPeersHeaderListIsRefused(t *testing.T) {
-	req := Request{Bare: true, Header: Header{
+	req := Request{NoDefaultFields: true, Header: Header{
 		{Name: "host", Value: "example.com"}, {Name: "Cookie", Value: "a=1; b=2; c=3"}, {Name: "x", Value: "y"},
 	}}
 	size := 0

@@ -16,7 +16,7 @@ import (
 // A Response is the peer's response to one request. Its Body must be closed unless it was read to
 // its end.
 type Response struct {
-	Status        int    // 200 to 599, or another three-digit code that the peer sent
+	StatusCode    int    // 200 to 599, or another three-digit code that the peer sent
 	Header        Header // regular fields, in the order received
 	ContentLength int64  // declared length of the body as it was sent, in bytes; -1: unknown
 	StreamID      uint32
@@ -284,7 +284,7 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 // answerLocked fills in the response.
 func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
-	r.s, r.Status, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
+	r.s, r.StatusCode, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
 	if r.borrowed = s.borrows; r.borrowed {
 		r.Header = s.c.frames.lend()
 	} else {
@@ -317,11 +317,11 @@ func (c *Conn) roomForFieldsLocked(n int) Header {
 	if n > together/2 {
 		return make(Header, 0, n)
 	}
-	if len(c.fieldRoom) < n {
-		c.fieldRoom = make(Header, together)
+	if len(c.headerArena) < n {
+		c.headerArena = make(Header, together)
 	}
-	h := c.fieldRoom[:0:n]
-	c.fieldRoom = c.fieldRoom[n:]
+	h := c.headerArena[:0:n]
+	c.headerArena = c.headerArena[n:]
 	return h
 }
 
@@ -337,7 +337,7 @@ func (r *Response) shown() *Response {
 
 // bodyless reports whether the response has no body, regardless of its fields (RFC 9110 §6.4.1).
 func (r *Response) bodyless() bool {
-	return r.Request.method() == "HEAD" || r.Status == 204 || r.Status == 304
+	return r.Request.method() == "HEAD" || r.StatusCode == 204 || r.StatusCode == 304
 }
 
 // method returns the method that is sent.

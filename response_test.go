@@ -31,7 +31,7 @@ func answerGet(t *testing.T, peer *h2test.Peer, conn *Conn, id uint32, fields ..
 // giveBack is a manager that returns every octet as soon as it is consumed: what is missing from the peer's credit is
 // held, or lost.
 func giveBack(*Window) WindowManager {
-	return WindowFunc(func(ev WindowEvent) int { return ev.Consumed() })
+	return WindowManagerFunc(func(ev WindowEvent) int { return ev.Consumed() })
 }
 
 // wantFullCredit requires that the peer may send all of a giveBack connection's window again.
@@ -48,8 +48,8 @@ func TestResponseKeepsOrderAndDuplicatesOfItsHeader(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 418", "set-cookie: b=2", "x-last: 1", "set-cookie: a=1", "x-empty: ")
 		want := Header{{Name: "set-cookie", Value: "b=2"}, {Name: "x-last", Value: "1"}, {Name: "set-cookie", Value: "a=1"}, {Name: "x-empty"}}
-		if resp.Status != 418 || resp.StreamID != 1 || resp.Stream().ID() != 1 || !slices.Equal(resp.Header, want) {
-			t.Errorf("got %d on stream %d with %v, want 418 with %v", resp.Status, resp.StreamID, resp.Header, want)
+		if resp.StatusCode != 418 || resp.StreamID != 1 || resp.Stream().ID() != 1 || !slices.Equal(resp.Header, want) {
+			t.Errorf("got %d on stream %d with %v, want 418 with %v", resp.StatusCode, resp.StreamID, resp.Header, want)
 		}
 		peer.WriteData(1, wire.EndStream, nil)
 		wantBody(t, "nothing", resp.Body, "")
@@ -141,7 +141,7 @@ func wantMalformed(t *testing.T, err error, stream uint32) {
 	t.Helper()
 	var s *StreamError
 	var m *MalformedError
-	if !errors.As(err, &s) || !errors.As(err, &m) || !errors.Is(err, ProtocolError) {
+	if !errors.As(err, &s) || !errors.As(err, &m) || !errors.Is(err, ErrCodeProtocol) {
 		t.Fatalf("got %v (%T), want a StreamError of PROTOCOL_ERROR with a MalformedError", err, err)
 	}
 	if s.StreamID != stream || s.FromPeer || Retryable(err) {
@@ -306,7 +306,7 @@ func TestFrameBehindTheEndIsStreamClosed(t *testing.T) {
 		synctest.Wait()
 		peer.WriteTrailers(1, "x-sum: 2")
 		peer.WantRSTStream("HEADERS behind trailers", 1, wire.StreamClosed)
-		if _, err := s.Write([]byte("x")); !errors.Is(err, StreamClosed) {
+		if _, err := s.Write([]byte("x")); !errors.Is(err, ErrCodeStreamClosed) {
 			t.Errorf("Write: %v", err)
 		}
 		peer.WriteData(1, 0, []byte("late"))
@@ -427,8 +427,8 @@ func TestInterimResponsesAreShownInOrder(t *testing.T) {
 			peer.WriteHeaders(1, 0, ":status: 103", "link: </b>", "link: </c>")
 			peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		})
-		if resp := got.want(t, "the response"); resp.Status != 200 || len(resp.Header) != 0 {
-			t.Errorf("status %d, header %v", resp.Status, resp.Header)
+		if resp := got.want(t, "the response"); resp.StatusCode != 200 || len(resp.Header) != 0 {
+			t.Errorf("status %d, header %v", resp.StatusCode, resp.Header)
 		}
 		want := []string{"100 []", "103 [{link </a> false}]", "103 [{link </b> false} {link </c> false}]"}
 		if !slices.Equal(seen, want) {
@@ -587,7 +587,7 @@ func TestInterimResponseIsNotShownBehindReset(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 103")
 		synctest.Wait()
-		s.Reset(Cancel)
+		s.Reset(ErrCodeCancel)
 		if _, err := s.Response(t.Context()); !errors.Is(err, ErrCanceled) {
 			t.Errorf("Response: %v", err)
 		}
@@ -741,7 +741,7 @@ func TestHeaderListBeyondTheLimitEndsOnlyItsStream(t *testing.T) {
 		}
 		peer.WriteHeaders(1, 0, fields...)
 		peer.WantRSTStream("270 KiB of 256", 1, wire.ProtocolError)
-		if err := got.wantErr(t, "too large"); !errors.Is(err, ProtocolError) {
+		if err := got.wantErr(t, "too large"); !errors.Is(err, ErrCodeProtocol) {
 			t.Errorf("got %v", err)
 		}
 		resp := answerGet(t, peer, conn, 3, ":status: 200", "x-remember: me")
@@ -819,7 +819,7 @@ func TestResetInsideGzipIsTheStreamsError(t *testing.T) {
 		peer.WriteRSTStream(1, wire.InternalError)
 		_, err := io.ReadAll(resp.Body)
 		var s *StreamError
-		if !errors.As(err, &s) || !s.FromPeer || s.Code != InternalError {
+		if !errors.As(err, &s) || !s.FromPeer || s.Code != ErrCodeInternal {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -870,7 +870,7 @@ func TestArrivedOctetsComeBeforeTheError(t *testing.T) {
 	}{
 		{"RST_STREAM", func(p *h2test.Peer) { p.WriteRSTStream(1, wire.InternalError) }, func(err error) bool {
 			var s *StreamError
-			return errors.As(err, &s) && s.FromPeer && s.StreamID == 1 && s.Code == InternalError
+			return errors.As(err, &s) && s.FromPeer && s.StreamID == 1 && s.Code == ErrCodeInternal
 		}},
 		{"GOAWAY below the stream", func(p *h2test.Peer) { p.WriteGoAway(0, wire.NoError, "") }, func(err error) bool {
 			var s *StreamError
@@ -883,7 +883,7 @@ func TestArrivedOctetsComeBeforeTheError(t *testing.T) {
 		}},
 		{"a broken rule", func(p *h2test.Peer) { p.WriteFrame(wire.FrameHeader{Type: wire.Data}, nil) }, func(err error) bool {
 			var ce *ConnError
-			return errors.As(err, &ce) && !ce.FromPeer && errors.Is(err, ProtocolError)
+			return errors.As(err, &ce) && !ce.FromPeer && errors.Is(err, ErrCodeProtocol)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -939,7 +939,7 @@ func TestClosingABodyEarlyCancelsAndReturnsItsCredit(t *testing.T) {
 		}
 		peer.WantRSTStream("nobody reads", 1, wire.Cancel)
 		wantFullCredit(t, peer, "9,900 octets are dropped")
-		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, ErrCanceled) || !errors.Is(err, Cancel) {
+		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, ErrCanceled) || !errors.Is(err, ErrCodeCancel) {
 			t.Errorf("Read: %v", err)
 		}
 		if _, err := resp.Raw().Read(make([]byte, 1)); !errors.Is(err, ErrCanceled) {

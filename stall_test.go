@@ -17,7 +17,7 @@ const stallAfter = 5 * time.Second
 
 // still makes managers that grant nothing, ever, where of says so, and give back what was read elsewhere.
 func still(of func(stream uint32) bool) *Config {
-	return &Config{InitialStreamWindow: 10, WindowStallTimeout: stallAfter, WindowManager: func(w *Window) WindowManager {
+	return &Config{InitialStreamWindow: 10, WindowBlockedTimeout: stallAfter, WindowManager: func(w *Window) WindowManager {
 		if of(w.StreamID()) {
 			return nil
 		}
@@ -39,7 +39,7 @@ func TestStalledWindowOfAStreamIsNamed(t *testing.T) {
 			t.Errorf("found after %v, want %v", waited, stallAfter)
 		}
 		var s *StreamError
-		if !errors.Is(err, ErrWindowStalled) || !errors.As(err, &s) || s.StreamID != 1 || s.FromPeer || !strings.Contains(err.Error(), "window of stream 1 ") {
+		if !errors.Is(err, ErrWindowBlocked) || !errors.As(err, &s) || s.StreamID != 1 || s.FromPeer || !strings.Contains(err.Error(), "window of stream 1 ") {
 			t.Errorf("got %v", err)
 		}
 		peer.WantRSTStream("nobody will ever read it", 1, wire.InternalError)
@@ -59,7 +59,7 @@ func TestStalledWindowOfTheConnectionIsNamed(t *testing.T) {
 		}
 		n, err := io.Copy(io.Discard, resp.Body)
 		var c *ConnError
-		if n != wire.InitialWindow || !errors.Is(err, ErrWindowStalled) || !errors.As(err, &c) || !strings.Contains(err.Error(), "window of the connection ") {
+		if n != wire.InitialWindow || !errors.Is(err, ErrWindowBlocked) || !errors.As(err, &c) || !strings.Contains(err.Error(), "window of the connection ") {
 			t.Errorf("read %d, then %v", n, err)
 		}
 		peer.WantGoAway("our fault", 0, wire.InternalError)
@@ -83,7 +83,7 @@ func TestStallOfAReaderWhoWaitedBefore(t *testing.T) {
 		for range 5 {
 			peer.WriteData(3, 0, make([]byte, wire.InitialWindow/5))
 		}
-		if err := <-result; !errors.Is(err, ErrWindowStalled) || !strings.Contains(err.Error(), "65535 of them are unread") {
+		if err := <-result; !errors.Is(err, ErrWindowBlocked) || !strings.Contains(err.Error(), "65535 of them are unread") {
 			t.Errorf("got %v", err)
 		}
 		unread.Body.Close()
@@ -179,7 +179,7 @@ func TestStallBySmallerInitialWindow(t *testing.T) {
 		go conn.UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 0})
 		peer.WantFrame("no window any more", wire.Settings)
 		peer.WriteSettingsAck()
-		if err := <-result; !errors.Is(err, ErrWindowStalled) {
+		if err := <-result; !errors.Is(err, ErrWindowBlocked) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -70,7 +70,7 @@ type Stream struct {
 // and appending happen under one lock, so that they have the same order.
 func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, error) {
 	s := &Stream{}
-	if err := c.openTurn(ctx, s, req, ending, inTurn); err != nil {
+	if err := c.openTurn(ctx, s, req, ending, waitForSlot); err != nil {
 		closeReader(req.Body)
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, 
 
 // openTurn is open with a choice how to get the slot, and with memory for the stream. s must be a
 // new Stream. If openTurn fails, the caller still has to close the body.
-func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
+func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how slotMode) error {
 	if err := c.openAndLock(ctx, s, req, ending, how); err != nil {
 		return err
 	}
@@ -91,9 +91,9 @@ func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending end
 // openAndLock opens s. If it succeeds, mu is locked and the caller must begin to watch ctx. The
 // plan is a variable of this function, so that it is not on the stack of a caller that waits for a
 // response. The stacks of waiting callers stay small (see TestWaitingRequestsHaveSmallStacks).
-func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending ending, how turn) error {
-	var p plan
-	if err := p.makeOrRelease(ctx, c, req, ending, how); err != nil {
+func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending ending, how slotMode) error {
+	var p preparedRequest
+	if err := p.prepareOrRelease(ctx, c, req, ending, how); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -105,7 +105,7 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending 
 }
 
 // openLocked takes a slot and opens s for a request that has been checked.
-func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) error {
+func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest, how slotMode) error {
 	s.c, s.req, s.bodyLeft, s.hasBody = c, p.Request, -1, p.Body != nil
 	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
@@ -122,8 +122,8 @@ func (c *Conn) openLocked(ctx context.Context, s *Stream, p *plan, how turn) err
 
 // peerAllowsLocked checks p against the peer's SETTINGS, as far as they are known. An extended
 // CONNECT waits for them.
-func (c *Conn) peerAllowsLocked(ctx context.Context, p *plan) error {
-	if p.tunnels {
+func (c *Conn) peerAllowsLocked(ctx context.Context, p *preparedRequest) error {
+	if p.extendedConnect {
 		if err := c.waitSettingsLocked(ctx); err != nil && err != c.err {
 			return err
 		}
@@ -149,14 +149,14 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 }
 
 // startLocked gives s its identifier, appends its HEADERS to out, and starts sending the body.
-func (c *Conn) startLocked(s *Stream, p *plan) {
+func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 	c.adjustInitialWindowLocked()
 	s.id = c.nextID
 	c.nextID += 2
 	c.addLocked(s)
 	c.counts.opened++
 	if c.nextID > wire.MaxStreamID { // no identifiers are left
-		c.news = true
+		c.stateChanged = true
 		c.beginDrainingLocked(ReasonExhausted)
 	}
 	c.pinging.requested = true
@@ -165,7 +165,7 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 	}
 	var flags wire.Flags
 	s.mustLocked(state.SendHeaders)
-	bodyless := p.body == nil && len(p.memory) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
+	bodyless := p.body == nil && len(p.inlineBody) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
 	if bodyless && p.method() != "CONNECT" {
 		flags = wire.EndStream
 		s.mustLocked(state.SendEnd)
@@ -191,7 +191,7 @@ func (c *Conn) startLocked(s *Stream, p *plan) {
 		go s.upload(p.body, p.length)
 		return
 	}
-	s.sender.pending, s.sender.then, s.sender.trailer = p.memory, afterThis(p.trailers), p.trailers
+	s.sender.pending, s.sender.then, s.sender.trailer = p.inlineBody, afterThis(p.trailers), p.trailers
 	c.enqueueLocked(s)
 }
 
@@ -430,7 +430,7 @@ func (s *Stream) recvDataLocked(f *frame) error {
 		}
 	}
 	s.c.frames.moveTo(&s.buf, f)
-	s.c.ahead = s.c.ahead || s.buf.Len() >= farAhead
+	s.c.yieldToReader = s.c.yieldToReader || s.buf.Len() >= farAhead
 	if len(f.payload) > 0 {
 		s.wakeReaderLocked()
 	}
@@ -473,7 +473,7 @@ func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 		return &refusal{reason: err}
 	}
 	if body > 0 && s.response.bodyless() {
-		return &refusal{reason: &MalformedError{fmt.Sprintf("a body in a response to %s with status %d", s.req.method(), s.response.Status)}}
+		return &refusal{reason: &MalformedError{fmt.Sprintf("a body in a response to %s with status %d", s.req.method(), s.response.StatusCode)}}
 	}
 	left := s.bodyLeft
 	if left >= 0 {
@@ -485,7 +485,7 @@ func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 	}
 	// RFC 9113 §6.9.1: DATA that exceeds the stream's window is a FLOW_CONTROL_ERROR of the stream.
 	if !s.window.receive(f.Length, f.padding) {
-		return &refusal{FlowControlError, fmt.Errorf("DATA of %d octets exceeds the window", f.Length)}
+		return &refusal{ErrCodeFlowControl, fmt.Errorf("DATA of %d octets exceeds the window", f.Length)}
 	}
 	s.state, s.message, s.bodyLeft = next, message, left
 	return nil
@@ -498,11 +498,11 @@ func (s *Stream) recvEndLocked() error {
 		return s.malformedLocked(&MalformedError{"END_STREAM before the final response"})
 	case s.bodyLeft > 0 && !s.response.bodyless():
 		short := &MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)}
-		err := streamErr(s.id, ProtocolError, fmt.Errorf("%w: %w", short, io.ErrUnexpectedEOF))
+		err := streamErr(s.id, ErrCodeProtocol, fmt.Errorf("%w: %w", short, io.ErrUnexpectedEOF))
 		// This takes the place of io.EOF. The data before it is valid and stays readable.
 		s.recvErr = err
 		s.resetLocked(err)
-		return s.c.provokedLocked()
+		return s.c.countProvokedResetLocked()
 	}
 	s.mustLocked(state.RecvEnd)
 	s.bodyLeft = 0
@@ -513,7 +513,7 @@ func (s *Stream) recvEndLocked() error {
 	switch {
 	case s.state == state.Closed:
 		s.removeLocked()
-	case s.response.Status >= 300 && s.hasBody:
+	case s.response.StatusCode >= 300 && s.hasBody:
 		// The response is complete, and it is an error or a redirect. It does not depend on the
 		// rest of our body, so stop sending it (RFC 9113 §8.1).
 		s.resetSendingLocked()
@@ -534,7 +534,7 @@ func (s *Stream) recvResetLocked(code ErrCode) error {
 	// code is then NO_ERROR.
 	s.finishLocked(err)
 	s.removeLocked()
-	return s.c.noiseLocked()
+	return s.c.chargeNoiseLocked()
 }
 
 // endLocked ends the stream and sends nothing, because a GOAWAY says that the peer did not process
@@ -591,7 +591,7 @@ func (s *Stream) sendResetLocked(code ErrCode) {
 // abort resets the stream for a reason on our side: its context, its body or its caller.
 func (s *Stream) abort(reason error) {
 	s.c.mu.Lock()
-	s.resetLocked(streamErr(s.id, Cancel, reason))
+	s.resetLocked(streamErr(s.id, ErrCodeCancel, reason))
 	if reason == errRequestCanceled || errors.Is(reason, context.DeadlineExceeded) {
 		s.c.suspectLocked(s)
 	}
@@ -635,10 +635,10 @@ func (s *Stream) resetLocked(err *StreamError) {
 func (s *Stream) cancelLocked() {
 	switch {
 	case s.state != state.Closed:
-		s.resetLocked(streamErr(s.id, Cancel, ErrCanceled))
+		s.resetLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
 	case s.dropped || s.readLocked():
 	case s.recvErr == io.EOF:
-		s.dropLocked(streamErr(s.id, Cancel, ErrCanceled))
+		s.dropLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
 	default:
 		s.dropLocked(s.recvErr)
 	}
@@ -683,7 +683,7 @@ func (s *Stream) removeLocked() {
 		if at := c.staleAtLocked(); at > 0 {
 			c.armLocked(at)
 		}
-		c.news = c.news || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
+		c.stateChanged = c.stateChanged || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
 	}
 	s.unwatchLocked()
 	s.freeSectionsLocked(false)
@@ -691,7 +691,7 @@ func (s *Stream) removeLocked() {
 		c.giveSlotLocked()
 	}
 	if s.push != nil {
-		s.push.settleLocked()
+		s.push.releaseQuotaLocked()
 	}
 	c.trimLaterLocked()
 	c.closeIfDrainedLocked()
@@ -738,9 +738,9 @@ func (s *Stream) unwatchLocked() {
 // violationLocked handles a frame that the stream's state does not allow (RFC 9113 §5.1).
 func (s *Stream) violationLocked(err error) error {
 	if s.state == state.HalfClosedRemote {
-		return s.rejectLocked(StreamClosed, err)
+		return s.rejectLocked(ErrCodeStreamClosed, err)
 	}
-	return connErr(ProtocolError, "stream %d: %w", s.id, err)
+	return connErr(ErrCodeProtocol, "stream %d: %w", s.id, err)
 }
 
 // malformedLocked resets the stream because its response is malformed (RFC 9113 §8.1.1).
@@ -749,14 +749,14 @@ func (s *Stream) malformedLocked(err error) error {
 	if !errors.As(err, &m) {
 		err = &MalformedError{err.Error()}
 	}
-	return s.rejectLocked(ProtocolError, err)
+	return s.rejectLocked(ErrCodeProtocol, err)
 }
 
 // rejectLocked resets the stream because the peer broke a rule, and charges the budget for such
 // resets.
 func (s *Stream) rejectLocked(code ErrCode, reason error) error {
 	s.resetLocked(streamErr(s.id, code, reason))
-	return s.c.provokedLocked()
+	return s.c.countProvokedResetLocked()
 }
 
 // mustLocked changes the state by an event that is known to be allowed.
@@ -810,17 +810,17 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		case len(p) == 0:
 			return 0, nil
 		}
-		s.starveLocked()
+		s.blockedLocked()
 		if s.recvErr != nil { // the window manager ended the stream
 			continue
 		}
-		c.window.enter()
-		s.window.enter()
+		c.window.addReader()
+		s.window.addReader()
 		err := s.waitLocked(context.Background(), &s.recvQ)
-		s.window.leave()
-		c.window.leave()
+		s.window.removeReader()
+		c.window.removeReader()
 		if err != nil {
-			s.resetLocked(streamErr(s.id, Cancel, err))
+			s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
 		}
 	}
 }
@@ -833,11 +833,11 @@ func (s *Stream) consumeLocked(n int) {
 	s.closeWindowLocked()
 }
 
-// starveLocked tells the window managers if a reader waits and the window is closed to the peer.
-func (s *Stream) starveLocked() {
+// blockedLocked tells the window managers if a reader waits and the window is closed to the peer.
+func (s *Stream) blockedLocked() {
 	s.c.readClockLocked()
-	s.c.window.starve()
-	s.window.starve()
+	s.c.window.blocked()
+	s.window.blocked()
 }
 
 // closeRead implements Body.Close. It does not change an exchange that is complete; it cancels any

@@ -85,7 +85,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	if !s.hasBody && snd.left >= 0 {
 		if err := snd.oweLocked(len(p), then); err != nil {
 			if then != nothingYet {
-				s.resetLocked(streamErr(s.id, Cancel, err))
+				s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
 			}
 			return 0, err
 		}
@@ -229,7 +229,7 @@ func (s *Stream) sendLocked() bool {
 	s.sendDelta -= int64(n)
 	c.counts.dataSent += int64(n)
 	// The peer may respond with a WINDOW_UPDATE for each of the two windows.
-	c.noise.Add(2)
+	c.floodBudget.Add(2)
 	if snd.pending = snd.pending[n:]; len(snd.pending) > 0 {
 		c.ready.push(s)
 		return true
@@ -256,7 +256,7 @@ func (s *Stream) sendEndLocked() {
 	case trailers:
 		// The peer may have lowered its limit.
 		if err := c.peerTakesLocked("trailer", snd.trailer.listSize()); err != nil {
-			s.resetLocked(streamErr(s.id, Cancel, err))
+			s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
 			return
 		}
 		s.mustLocked(state.SendHeaders)
@@ -354,12 +354,12 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	}
 	if n == 0 {
 		// RFC 9113 §6.9: an increment of 0 is a stream error.
-		return s.rejectLocked(ProtocolError, errors.New("WINDOW_UPDATE of 0 octets"))
+		return s.rejectLocked(ErrCodeProtocol, errors.New("WINDOW_UPDATE of 0 octets"))
 	}
 	// RFC 9113 §6.9.1: if the window exceeds 2^31-1, the sender ends the stream with
 	// FLOW_CONTROL_ERROR.
 	if c.peer.initialWindow+s.sendDelta+n > wire.MaxWindow {
-		return s.rejectLocked(FlowControlError, errors.New("WINDOW_UPDATE raises the window above 2^31-1"))
+		return s.rejectLocked(ErrCodeFlowControl, errors.New("WINDOW_UPDATE raises the window above 2^31-1"))
 	}
 	s.sendDelta += n
 	c.maxDelta = max(c.maxDelta, s.sendDelta)
@@ -367,13 +367,13 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 		c.blocked.remove(s)
 		c.ready.push(s)
 	}
-	return c.judgeUpdateLocked(n)
+	return c.countTinyUpdateLocked(n)
 }
 
 // resetSendingLocked ends our half of the stream with RST_STREAM, because the response is complete.
 func (s *Stream) resetSendingLocked() {
-	s.sendResetLocked(NoError)
-	s.stopSendingLocked(streamErr(s.id, NoError, errors.New("the response is complete")))
+	s.sendResetLocked(ErrCodeNo)
+	s.stopSendingLocked(streamErr(s.id, ErrCodeNo, errors.New("the response is complete")))
 	s.removeLocked()
 	s.c.pingForSlotsLocked()
 }

@@ -432,7 +432,7 @@ func streamCalls(s *Stream, body io.Reader) map[string]func() error {
 }
 
 func TestResetReachesThePeerAndEveryCall(t *testing.T) {
-	for _, code := range []ErrCode{Cancel, NoError, InternalError, EnhanceYourCalm, ErrCode(0xfeedface)} {
+	for _, code := range []ErrCode{ErrCodeCancel, ErrCodeNo, ErrCodeInternal, ErrCodeEnhanceYourCalm, ErrCode(0xfeedface)} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, s := openStream(t, 1)
 			body := streamBody(t, peer, s)
@@ -447,7 +447,7 @@ func TestResetReachesThePeerAndEveryCall(t *testing.T) {
 			if !errors.As(first, &se) || se.Code != code || se.StreamID != 1 || se.FromPeer || !errors.Is(first, code) {
 				t.Errorf("%v", first)
 			}
-			s.Reset(StreamClosed) // has ended already
+			s.Reset(ErrCodeStreamClosed) // has ended already
 			body.Close()
 			for range 2 {
 				for name, call := range streamCalls(s, body) {
@@ -472,10 +472,10 @@ func TestResetFreesReaders(t *testing.T) {
 		go func() { _, err := (rawBody{s}).Read(make([]byte, 1)); errs <- err }()
 		go func() { errs <- streamCalls(s, nil)["Pushes"]() }()
 		synctest.Wait()
-		s.Reset(Cancel)
+		s.Reset(ErrCodeCancel)
 		peer.WantRSTStream("reset", 1, wire.Cancel)
 		for range cap(errs) {
-			if err := <-errs; !errors.Is(err, ErrCanceled) || !errors.Is(err, Cancel) {
+			if err := <-errs; !errors.Is(err, ErrCanceled) || !errors.Is(err, ErrCodeCancel) {
 				t.Error(err)
 			}
 		}
@@ -489,10 +489,10 @@ func TestPeersResetReachesEveryCallAndLeavesWhatHadArrived(t *testing.T) {
 		blocked := writeAsync(s, []byte("x"))
 		peer.WriteData(1, 0, []byte("arrived"))
 		peer.WriteRSTStream(1, wire.EnhanceYourCalm)
-		blocked.want(t, "Write is freed", 0, EnhanceYourCalm)
+		blocked.want(t, "Write is freed", 0, ErrCodeEnhanceYourCalm)
 		first := blocked.err
 		var se *StreamError
-		if !errors.As(first, &se) || !se.FromPeer || se.Code != EnhanceYourCalm || errors.Is(first, ErrCanceled) {
+		if !errors.As(first, &se) || !se.FromPeer || se.Code != ErrCodeEnhanceYourCalm || errors.Is(first, ErrCanceled) {
 			t.Errorf("%v", first)
 		}
 		p := make([]byte, 7)
@@ -506,7 +506,7 @@ func TestPeersResetReachesEveryCallAndLeavesWhatHadArrived(t *testing.T) {
 				}
 			}
 		}
-		s.Reset(Cancel)
+		s.Reset(ErrCodeCancel)
 		peer.WantIdle("RFC 9113 §5.1: no frame answers RST_STREAM")
 	})
 }
@@ -519,7 +519,7 @@ func TestResetAfterTheEndChangesNothing(t *testing.T) {
 		peer.WantData("our end", 1, wire.EndStream, 0)
 		peer.WriteData(1, wire.EndStream, []byte("whole"))
 		synctest.Wait()
-		s.Reset(Cancel)
+		s.Reset(ErrCodeCancel)
 		peer.WantIdle("the stream had ended")
 		wantBody(t, "what had arrived", body, "whole")
 	})
@@ -567,6 +567,6 @@ func TestWriteDeadlineReachesThoseWhoWaitForTheirTurn(t *testing.T) {
 				t.Errorf("Write: %v", err)
 			}
 		}
-		s.Reset(Cancel)
+		s.Reset(ErrCodeCancel)
 	})
 }

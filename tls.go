@@ -339,7 +339,7 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 	}
 	below.mode.Store(flushedByWriter)
 	if reason := inadequate(&agreed); reason != "" {
-		return "", 0, &ConnError{Code: InadequateSecurity, Err: errors.New(reason), Addr: nc.RemoteAddr(),
+		return "", 0, &ConnError{Code: ErrCodeInadequateSecurity, Err: errors.New(reason), Addr: nc.RemoteAddr(),
 			authority: or(cfg.Authority, agreed.ServerName), goAway: true, unprocessed: true}
 	}
 	return agreed.ServerName, took / handshakeTrips(&agreed), nil
@@ -445,8 +445,8 @@ func isRefusedRenegotiation(err error) bool {
 	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == "tls: no renegotiation"
 }
 
-// transport returns the lowest connection below nc. Closing it does not block, unlike closing TLS.
-func transport(nc net.Conn) net.Conn {
+// rawConn returns the lowest connection below nc. Closing it does not block, unlike closing TLS.
+func rawConn(nc net.Conn) net.Conn {
 	for {
 		lower := below(nc)
 		if lower == nil {

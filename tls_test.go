@@ -369,7 +369,7 @@ func TestSuitesOfTLS12(t *testing.T) {
 					return
 				}
 				var ce *ConnError
-				if !errors.Is(err, InadequateSecurity) || !errors.As(err, &ce) {
+				if !errors.Is(err, ErrCodeInadequateSecurity) || !errors.As(err, &ce) {
 					t.Errorf("Dial: %v", err)
 				}
 				if _, err := pipe.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
@@ -400,7 +400,7 @@ func TestOldTLSOfTheCallersOwnIsRefused(t *testing.T) {
 		clientTLS.MaxVersion, clientTLS.NextProtos, clientTLS.ServerName = tls.VersionTLS11, []string{"h2"}, "example.com"
 		h2test.NewPeer(t, tls.Server(server, serverTLS))
 		_, err := NewConn(t.Context(), tls.Client(client, clientTLS), nil)
-		if !errors.Is(err, InadequateSecurity) {
+		if !errors.Is(err, ErrCodeInadequateSecurity) {
 			t.Errorf("NewConn: %v", err)
 		}
 	})

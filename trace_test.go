@@ -172,7 +172,7 @@ func TestTraceJoinsFieldsAtTheLastContinuation(t *testing.T) {
 		synctest.Wait()
 		events = nil
 		long := strings.Repeat("~", 20_000)
-		got := doAsync(t.Context(), conn, &Request{Bare: true, Header: Header{{Name: "x-long", Value: long}}})
+		got := doAsync(t.Context(), conn, &Request{NoDefaultFields: true, Header: Header{{Name: "x-long", Value: long}}})
 		peer.WantHeaders("in two frames", 1)
 		peer.WriteHeadersSplit(1, wire.EndStream, 3, ":status: 200", "x: yz")
 		got.want(t, "the response")

@@ -85,7 +85,7 @@ var (
 )
 
 func transcriptConfig() *Config {
-	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{}, WindowManager: Manual{}.New} // the recordings have its windows
+	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{}, WindowManager: ReadWindow{}.New} // the recordings have its windows
 }
 
 // perform makes a request and says in one line what came of it.
@@ -122,7 +122,7 @@ func summary(resp *Response) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	line := fmt.Sprintf("status=%d octets=%d crc32=%08x", resp.Status, len(body), crc32.ChecksumIEEE(body))
+	line := fmt.Sprintf("status=%d octets=%d crc32=%08x", resp.StatusCode, len(body), crc32.ChecksumIEEE(body))
 	if coding := resp.Header.Get("content-encoding"); coding != "" {
 		line += " coding=" + coding
 	}

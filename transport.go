@@ -249,13 +249,13 @@ func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	mustHave(req != nil, "Transport.RoundTrip", "*http.Request")
 	if needsHTTP1(req) || req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
-		return t.overHTTP1(req)
+		return t.roundTripHTTP1(req)
 	}
 	x, err := newExchange(req, t.DisableCompression)
 	if err != nil {
 		return nil, err
 	}
-	x.roams, x.headerTimeout = true, t.ResponseHeaderTimeout
+	x.pooled, x.headerTimeout = true, t.ResponseHeaderTimeout
 	h, err := t.enterFor(req)
 	if err != nil {
 		return nil, x.fail(err)
@@ -268,14 +268,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp, err = h.roundTrip(x)
 	}
 	if err != nil {
-		return t.otherwise(x, err)
+		return t.fallbackIfRequired(x, err)
 	}
 	return resp, nil
 }
 
-// otherwise handles err, the failure of x over HTTP/2. It sends the request over HTTP/1.1 if err
+// fallbackIfRequired handles err, the failure of x over HTTP/2. It sends the request over HTTP/1.1 if err
 // says that the peer wants that. Otherwise it ends the exchange with err.
-func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
+func (t *Transport) fallbackIfRequired(x *exchange, err error) (*http.Response, error) {
 	if !wantsHTTP1(err) {
 		return nil, x.fail(err)
 	}
@@ -289,7 +289,7 @@ func (t *Transport) otherwise(x *exchange, err error) (*http.Response, error) {
 func (x *exchange) rewind() (err error) {
 	err = errNotReturned
 	defer x.endUnlessReturned(&err)
-	return x.body.rewind(x.in.GetBody)
+	return x.body.rewind(x.httpReq.GetBody)
 }
 
 // wantsHTTP1 reports whether err says that the peer wants HTTP/1.1 and has not processed the
@@ -297,17 +297,17 @@ func (x *exchange) rewind() (err error) {
 func wantsHTTP1(err error) bool {
 	var s *StreamError
 	if errors.As(err, &s) {
-		return s.FromPeer && s.Code == HTTP11Required
+		return s.FromPeer && s.Code == ErrCodeHTTP11Required
 	}
-	return err == errNotHTTP2 || errors.Is(err, HTTP11Required) && Retryable(err)
+	return err == errNotHTTP2 || errors.Is(err, ErrCodeHTTP11Required) && Retryable(err)
 }
 
-// again returns the request with the current body, for another attempt.
-func (x *exchange) again() *http.Request {
-	if x.body == nil || x.body.in == x.in.Body {
-		return x.in
+// retryRequest returns the request with the current body, for another attempt.
+func (x *exchange) retryRequest() *http.Request {
+	if x.body == nil || x.body.in == x.httpReq.Body {
+		return x.httpReq
 	}
-	again := *x.in
+	again := *x.httpReq
 	again.Body = x.body.in
 	return &again
 }
@@ -408,7 +408,7 @@ func (t *Transport) configLocked() *Config {
 	}
 	base := t.Config.clone()
 	t.base, t.toProxy = &base, t.ProxyConnectHeader.Clone()
-	t.base.Scheme, t.base.Authority, t.base.TrimBlanks = "", "", true
+	t.base.Scheme, t.base.Authority, t.base.TrimFieldValues = "", "", true
 	if t.base.TLS == nil {
 		t.base.TLS = &tls.Config{}
 	}
@@ -418,8 +418,8 @@ func (t *Transport) configLocked() *Config {
 	return t.base
 }
 
-// overHTTP1 sends req through the fallback.
-func (t *Transport) overHTTP1(req *http.Request) (*http.Response, error) {
+// roundTripHTTP1 sends req through the fallback.
+func (t *Transport) roundTripHTTP1(req *http.Request) (*http.Response, error) {
 	t.books.http1.Add(1)
 	sent, err := forHTTP1(req)
 	if err != nil {

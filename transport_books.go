@@ -68,7 +68,7 @@ const (
 )
 
 // codeCounters count by the codes of RFC 9113 §7, which are 0 to HTTP11Required.
-type codeCounters [goAwaysReceived + 1][HTTP11Required + 1]atomic.Int64
+type codeCounters [goAwaysReceived + 1][ErrCodeHTTP11Required + 1]atomic.Int64
 
 // An owner is what a connection reports to. A nil *owner receives no reports.
 type owner struct {
@@ -85,8 +85,8 @@ func (o *owner) count(what codeCount, code ErrCode) {
 		return
 	}
 	// RFC 9113 §7: an unknown code may be treated as INTERNAL_ERROR.
-	if code > HTTP11Required {
-		code = InternalError
+	if code > ErrCodeHTTP11Required {
+		code = ErrCodeInternal
 	}
 	counters := o.book.codes.Load()
 	if counters == nil {
@@ -239,7 +239,7 @@ func (h *host) countedDial(ctx context.Context, at *endpoint) (*Conn, error) {
 // or was too weak.
 func isHandshakeError(err error) bool {
 	if ce, ok := err.(*ConnError); ok {
-		return ce.Code == InadequateSecurity
+		return ce.Code == ErrCodeInadequateSecurity
 	}
 	de, ok := err.(*DialError)
 	return ok && de.inTLS

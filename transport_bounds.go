@@ -163,7 +163,7 @@ func (t *Transport) yieldOne() {
 		owner.mu.Lock()
 		best.yieldedAt = now
 		owner.mu.Unlock()
-		time.AfterFunc(yieldTime, owner.news) // requests of its host can use it again
+		time.AfterFunc(yieldTime, owner.stateChanged) // requests of its host can use it again
 	}
 	t.makeRoom() // best may be idle already; this also sets the timer again
 }

@@ -393,7 +393,7 @@ func TestPushOverTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if same, ok := FromHTTPResponse(resp); !ok || same != page {
+	if same, ok := ResponseFromHTTP(resp); !ok || same != page {
 		t.Error("FromHTTPResponse and WithResponse differ")
 	}
 	n := 0

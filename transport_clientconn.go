@@ -49,15 +49,15 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	made = true
-	how := inTurn
+	how := waitForSlot
 	if c.takeReserved() {
-		how = reserved
+		how = haveSlot
 	}
 	x.headerTimeout = c.pool.ResponseHeaderTimeout
-	x.last = x.last || !c.pool.keepsAlive()
-	resp, err := x.on(c.conn, how)
+	x.closeConn = x.closeConn || !c.pool.keepsAlive()
+	resp, err := x.attempt(c.conn, how)
 	if err == errNoSlot { // the peer lowered its limit, so the reserved slot is gone
-		resp, err = x.on(c.conn, inTurn)
+		resp, err = x.attempt(c.conn, waitForSlot)
 	}
 	if err != nil {
 		return nil, x.fail(err)

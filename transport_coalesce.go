@@ -81,7 +81,7 @@ func (h *host) roundTripShared(x *exchange) (_ *http.Response, failure error) {
 	}()
 	x.trace.getConn(h.addr)
 	x.shared = true
-	resp, err := x.on(l.c.Conn, ifFree)
+	resp, err := x.attempt(l.c.Conn, trySlot)
 	x.shared = false
 	switch err {
 	case nil:
@@ -104,10 +104,10 @@ func (h *host) mayShare(x *exchange) bool {
 	if h.key.scheme != "https" || h.proxy != nil || h.t.net != nil || h.t.DialTLSContext != nil || !h.t.keepsAlive() {
 		return false
 	}
-	if x.last || x.in.Method == http.MethodConnect {
+	if x.closeConn || x.httpReq.Method == http.MethodConnect {
 		return false
 	}
-	if x.in.Host != "" && x.in.Host != x.in.URL.Host || !h.isAskedBy(&x.out) {
+	if x.httpReq.Host != "" && x.httpReq.Host != x.httpReq.URL.Host || !h.isAskedBy(&x.req) {
 		return false
 	}
 	config := h.config().TLS
@@ -243,8 +243,8 @@ func (h *host) addresses(x *exchange) []netip.Addr {
 	select {
 	case <-done:
 	case <-patience.C:
-	case <-x.in.Context().Done():
-	case <-x.out.cancel:
+	case <-x.httpReq.Context().Done():
+	case <-x.req.cancel:
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -289,7 +289,7 @@ func (h *host) lookUpIPs(ctx context.Context) (addrs []netip.Addr) {
 // misdirected reports whether the response to x is 421 and x can be sent again. If so, it ends the
 // attempt, and the body is ready for the next one.
 func (x *exchange) misdirected(s *Stream, resp *Response) bool {
-	if resp.Status != http.StatusMisdirectedRequest {
+	if resp.StatusCode != http.StatusMisdirectedRequest {
 		return false
 	}
 	err := errNotReturned // GetBody is the user's function and may panic
@@ -299,7 +299,7 @@ func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 			s.closeRead()
 		}
 	}()
-	err = x.body.rewindAnswered(x.in.GetBody)
+	err = x.body.rewindAnswered(x.httpReq.GetBody)
 	return err == nil
 }
 

@@ -271,7 +271,7 @@ func (c *configured) newPool() (*Transport, error) {
 // config returns the configuration for connections, or an error if a field of t is not supported.
 func (c *configured) config(t *http.Transport) (*Config, error) {
 	cfg := c.cfg
-	cfg.Scheme, cfg.Authority, cfg.TLS, cfg.DialContext, cfg.TrimBlanks = "", "", nil, nil, true
+	cfg.Scheme, cfg.Authority, cfg.TLS, cfg.DialContext, cfg.TrimFieldValues = "", "", nil, nil, true
 	cfg.ExpectContinueTimeout = max(t.ExpectContinueTimeout, time.Nanosecond)
 	switch n := t.MaxResponseHeaderBytes; {
 	case n > 0:
@@ -337,10 +337,10 @@ func (cfg *Config) applyHTTP2(h *http.HTTP2Config) error {
 		return errors.New("hyper: Config.WindowManager and http.HTTP2Config.MaxReceiveBuffer… exclude each other")
 	}
 	if perStream > 0 {
-		cfg.WindowManager = Manual{Stream: perStream, Connection: perConn}.New
+		cfg.WindowManager = ReadWindow{Stream: perStream, Connection: perConn}.New
 		cfg.InitialStreamWindow = perStream
 	} else {
-		cfg.WindowManager = Adaptive{Budget: perConn}.New
+		cfg.WindowManager = AdaptiveWindow{Budget: perConn}.New
 		cfg.InitialStreamWindow = or(cfg.InitialStreamWindow, adaptiveInitial)
 	}
 	return nil

@@ -40,7 +40,7 @@ func (t *Transport) judgeConnect(
 			return hookError(err)
 		}
 	}
-	refusal := ConnectStatusError{Status: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
+	refusal := ConnectStatusError{StatusCode: resp.StatusCode, Header: HeaderFromHTTP(resp.Header)}
 	switch {
 	case t.net != nil && resp.StatusCode != 200: // net/http accepts only 200
 		return &connectRefusedError{refusal}
@@ -70,12 +70,12 @@ func connectRequest(addr string, header http.Header) *http.Request {
 func (t *Transport) connectOver(
 	ctx context.Context, c *Conn, u *url.URL, req *http.Request,
 ) (net.Conn, error) {
-	resp, err := c.connectTurn(ctx, req.Host, HeaderFromHTTP(req.Header), reserved)
+	resp, err := c.connectTurn(ctx, req.Host, HeaderFromHTTP(req.Header), haveSlot)
 	if err != nil {
 		return nil, err
 	}
 	answer := resp.HTTP(req)
-	if resp.Status/100 == 2 {
+	if resp.StatusCode/100 == 2 {
 		answer.Body = http.NoBody
 	}
 	if err := t.judgeConnect(ctx, u, req, answer); err != nil {

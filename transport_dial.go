@@ -10,10 +10,10 @@ import (
 // An attempt makes a connection to a host for the requests that wait.
 type attempt struct {
 	cancel context.CancelFunc
-	place  *place      // the request that it was begun for
-	covers uint64      // it is for the requests with a turn up to this: those that waited when it was begun
-	beside *time.Timer // begins a parallel attempt; nil: no timer
-	paused bool        // it has not begun to dial
+	place  *queuedRequest // the request that it was begun for
+	covers uint64         // it is for the requests with a turn up to this: those that waited when it was begun
+	beside *time.Timer    // begins a parallel attempt; nil: no timer
+	paused bool           // it has not begun to dial
 
 	background bool // no request waits for it
 	// endpoint is the address to dial instead of the host; nil: none. Guarded by the host's lock.
@@ -45,7 +45,7 @@ func (h *host) attemptLocked() {
 }
 
 // beginAttemptLocked begins an attempt for the request at p.
-func (h *host) beginAttemptLocked(p *place) {
+func (h *host) beginAttemptLocked(p *queuedRequest) {
 	a := &attempt{place: p, covers: h.turns, paused: true}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(a.place.ctx))
@@ -74,7 +74,7 @@ func (h *host) attemptBeside(a *attempt) {
 // slow attempt may be the reason. So if other requests wait, another attempt begins at once. If
 // none waits, the attempts in progress get dialPatience to make a connection for the next request,
 // and are then canceled.
-func (h *host) gaveUpLocked(p *place) {
+func (h *host) gaveUpLocked(p *queuedRequest) {
 	if len(h.waiting) == 0 {
 		h.leaveLine()
 		if attempts := slices.Clone(h.attempts); len(attempts) > 0 {
@@ -131,7 +131,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 		err = errNotHTTP2
 	}
 	var inadequate *ConnError
-	if errors.As(err, &inadequate) && !inadequate.FromPeer && inadequate.Code == InadequateSecurity {
+	if errors.As(err, &inadequate) && !inadequate.FromPeer && inadequate.Code == ErrCodeInadequateSecurity {
 		err = errNotHTTP2
 	}
 	h.mu.Lock()
@@ -161,7 +161,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 		h.failedLocked(a, err)
 	}
 	h.mu.Unlock()
-	h.news() // c may have ended already
+	h.stateChanged() // c may have ended already
 }
 
 // endLocked removes a, which is over, from the attempts of the host.

@@ -149,12 +149,12 @@ func (t *Transport) shakeHands(ctx context.Context, nc net.Conn, addr string) er
 var errHTTP2Only error = unsentError{errors.New("hyper: DialTLSContext returned a connection " +
 	"that negotiated h2 for a request that needs HTTP/1.1")}
 
-// tryHTTP1 is overHTTP1 for a request of the pool. If the fallback's own connection negotiates
+// tryHTTP1 is roundTripHTTP1 for a request of the pool. If the fallback's own connection negotiates
 // HTTP/2, some servers of the host speak HTTP/2, so the request is sent through the pool again.
 func (t *Transport) tryHTTP1(x *exchange) (*http.Response, error) {
-	req := x.again()
+	req := x.retryRequest()
 	if t.DialTLSContext == nil || t.Fallback != nil || x.turnedBack >= maxTries {
-		return t.overHTTP1(req)
+		return t.roundTripHTTP1(req)
 	}
 	kept := &keptBody{}
 	if req.Body != nil && req.Body != http.NoBody {
@@ -163,11 +163,11 @@ func (t *Transport) tryHTTP1(x *exchange) (*http.Response, error) {
 		copied.Body = kept
 		req = &copied
 	}
-	resp, err := t.overHTTP1(req)
+	resp, err := t.roundTripHTTP1(req)
 	if !errors.Is(err, errHTTP2Only) {
 		kept.release()
 		if resp != nil {
-			resp.Request = x.in
+			resp.Request = x.httpReq
 		}
 		return resp, err
 	}
@@ -176,7 +176,7 @@ func (t *Transport) tryHTTP1(x *exchange) (*http.Response, error) {
 
 // backToHTTP2 sends a request through the pool again.
 func (t *Transport) backToHTTP2(x *exchange) (*http.Response, error) {
-	h, err := t.enterFor(x.in)
+	h, err := t.enterFor(x.httpReq)
 	if err != nil {
 		return nil, x.fail(err)
 	}
@@ -186,7 +186,7 @@ func (t *Transport) backToHTTP2(x *exchange) (*http.Response, error) {
 	x.turnedBack++
 	resp, err := h.roundTrip(x)
 	if err != nil {
-		return t.otherwise(x, err)
+		return t.fallbackIfRequired(x, err)
 	}
 	return resp, nil
 }

@@ -19,7 +19,7 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// FromHTTPRequest returns a Request that is equivalent to req. It has the method, the scheme,
+// RequestFromHTTP returns a Request that is equivalent to req. It has the method, the scheme,
 // authority and path of req's URL and Host, the fields, the body and the trailers. Field names are
 // in lower case and sorted; fields that belong to HTTP/1 are left out. If req cannot be expressed
 // in HTTP/2, the error is a *RequestError. The caller remains responsible for closing the body
@@ -31,7 +31,7 @@ import (
 //
 // If req has no User-Agent, the request gets that of the connection. If its User-Agent is empty,
 // none is sent.
-func FromHTTPRequest(req *http.Request) (*Request, error) {
+func RequestFromHTTP(req *http.Request) (*Request, error) {
 	mustHave(req != nil, "FromHTTPRequest", "*http.Request")
 	r := &Request{}
 	if err := r.fromHTTP(req); err != nil {
@@ -43,7 +43,7 @@ func FromHTTPRequest(req *http.Request) (*Request, error) {
 	return r, nil
 }
 
-// fromHTTP is FromHTTPRequest, except that it does not set Body unless the body is in memory.
+// fromHTTP is RequestFromHTTP, except that it does not set Body unless the body is in memory.
 func (r *Request) fromHTTP(req *http.Request) error {
 	if req.URL == nil {
 		return &RequestError{"URL", "is nil"}
@@ -377,11 +377,11 @@ var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
 // or that of r, not both. The response must come from Do, Open or a push.
 func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpResponse).from(r, req) }
 
-// FromHTTPResponse returns the Response from which RoundTrip made resp. It gives access to the
+// ResponseFromHTTP returns the Response from which RoundTrip made resp. It gives access to the
 // stream and its identifier, to pushes, and to the fields in the order on the wire. The Response is
 // found through resp.Body, so the result is false if other code has wrapped that body, as
 // http.Client with a Timeout and otelhttp do. Use WithResponse in that case.
-func FromHTTPResponse(resp *http.Response) (*Response, bool) {
+func ResponseFromHTTP(resp *http.Response) (*Response, bool) {
 	mustHave(resp != nil, "FromHTTPResponse", "*http.Response")
 	body, ok := resp.Body.(*httpBody)
 	if !ok {
@@ -417,8 +417,8 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	h.own, h.req = r, req
 	answer := &h.answer
 	*answer = http.Response{
-		Status:        statusLine(r.Status),
-		StatusCode:    r.Status,
+		Status:        statusLine(r.StatusCode),
+		StatusCode:    r.StatusCode,
 		Proto:         "HTTP/2.0",
 		ProtoMajor:    2,
 		Header:        r.Header.HTTP(),

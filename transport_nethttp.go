@@ -190,7 +190,7 @@ type connectRefusedError struct{ ConnectStatusError }
 
 // Error returns the text that belongs to the status, as in net/http.
 func (e *connectRefusedError) Error() string {
-	return or(http.StatusText(e.Status), "unknown status code")
+	return or(http.StatusText(e.StatusCode), "unknown status code")
 }
 
 // Unwrap returns the ConnectStatusError.

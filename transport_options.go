@@ -35,13 +35,13 @@ func WithRequest(ctx context.Context, f func(*Request)) context.Context {
 
 // amend calls f, the function of WithRequest.
 func (x *exchange) amend(f func(*Request)) {
-	made := x.out
+	made := x.req
 	err := errNotReturned
 	defer x.endUnlessReturned(&err)
-	f(&x.out)
+	f(&x.req)
 	err = nil
-	x.out.Body, x.out.ContentLength = made.Body, made.ContentLength
-	x.out.trailerOf, x.out.cancel = made.trailerOf, made.cancel
+	x.req.Body, x.req.ContentLength = made.Body, made.ContentLength
+	x.req.trailerOf, x.req.cancel = made.trailerOf, made.cancel
 }
 
 // bothInformational returns a callback that calls first and then second. second may be nil.

@@ -45,23 +45,23 @@ type host struct {
 	addr  string
 	proxy *url.URL
 	owner owner
-	users int // requests that use the host; guarded by Transport.mu
+	refs  int // requests that use the host; guarded by Transport.mu
 
-	mu         sync.Mutex // guards everything below
-	conns      []*pooledConn
-	waiting    []*place   // in the order of their turns
-	turns      uint64     // number of turns given so far
-	attempts   []*attempt // connections that are being made, oldest first
-	connecting int        // running calls of connect, also for attempts that are in no list any more
-	dialAfter  time.Time  // no connection is dialed before this
-	useless    int        // consecutive connections that ended without a response
-	http1Until time.Time  // until then the host is taken not to speak HTTP/2; zero: it may speak it
-	reminder   bool       // a timer will call forgetLocked when nothing has to be remembered any more
-	spread     spread
-	capacity   capacity
-	retries    retryBudget
-	sharing    *sharing   // use of other hosts' connections; nil: not looked for yet
-	pings      pingMemory // has its own lock
+	mu          sync.Mutex // guards everything below
+	conns       []*pooledConn
+	waiting     []*queuedRequest // in the order of their turns
+	turns       uint64           // number of turns given so far
+	attempts    []*attempt       // connections that are being made, oldest first
+	connecting  int              // running calls of connect, also for attempts that are in no list any more
+	dialAfter   time.Time        // no connection is dialed before this
+	failures    int              // consecutive connections that ended without a response
+	http1Until  time.Time        // until then the host is taken not to speak HTTP/2; zero: it may speak it
+	forgetLater bool             // a timer will call forgetLocked when nothing has to be remembered any more
+	spread      spread
+	capacity    capacity
+	retries     retryBudget
+	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
+	pings       pingMemory // has its own lock
 
 	queued  bool // waits in line for a connection; queued and granted are guarded by connBound.mu
 	granted int  // number of connections that the host may make now
@@ -84,8 +84,8 @@ type pooledConn struct {
 	yieldedAt time.Time // when it last began to make room for another host; zero: never
 }
 
-// A place is a request's place in a host's queue for slots.
-type place struct {
+// A queuedRequest is a request's place in a host's queue for slots.
+type queuedRequest struct {
 	ctx   context.Context
 	turn  uint64
 	ready chan struct{} // buffered: receives one value when conn or err is set
@@ -113,16 +113,16 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 			t.hosts = make(map[hostKey]*host)
 		}
 		t.hosts[key] = h
-		h.owner = owner{news: h.news, book: t.books.open(t, key, proxy)}
+		h.owner = owner{news: h.stateChanged, book: t.books.open(t, key, proxy)}
 	}
-	h.users++
+	h.refs++
 	return h
 }
 
 // leave undoes enter.
 func (t *Transport) leave(h *host) {
 	t.mu.Lock()
-	h.users--
+	h.refs--
 	t.forgetLocked(h)
 	t.mu.Unlock()
 }
@@ -130,12 +130,12 @@ func (t *Transport) leave(h *host) {
 // forgetLocked removes h if it has no users and no connections, and nothing about it has to be
 // remembered. Without this, a crawler would accumulate hosts. The caller holds t.mu.
 func (t *Transport) forgetLocked(h *host) {
-	if h.users > 0 || t.hosts[h.key] != h {
+	if h.refs > 0 || t.hosts[h.key] != h {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) > 0 || h.connecting > 0 || h.reminder {
+	if len(h.conns) > 0 || h.connecting > 0 || h.forgetLater {
 		return
 	}
 	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered(),
@@ -145,12 +145,12 @@ func (t *Transport) forgetLocked(h *host) {
 		t.books.release(h.owner.book)
 		return
 	}
-	h.reminder = true
+	h.forgetLater = true
 	time.AfterFunc(left, func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		h.mu.Lock()
-		h.reminder = false
+		h.forgetLater = false
 		h.mu.Unlock()
 		t.forgetLocked(h)
 	})
@@ -186,10 +186,10 @@ func (h *host) config() *Config {
 	return h.t.configLocked()
 }
 
-// only returns the host's sole connection, which most likely has a free slot. It returns nil if
+// sole returns the host's sole connection, which most likely has a free slot. It returns nil if
 // there are several connections, if a request is queued, or if something restricts the use of the
 // connection.
-func (h *host) only() *pooledConn {
+func (h *host) sole() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 || !h.t.keepsAlive() || h.isSpread() {
@@ -224,8 +224,8 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 			return c, nil
 		}
 	}
-	p := &place{ctx: ctx, turn: *turn, ready: make(chan struct{}, 1)}
-	i, _ := slices.BinarySearchFunc(h.waiting, p, func(a, b *place) int { return cmp.Compare(a.turn, b.turn) })
+	p := &queuedRequest{ctx: ctx, turn: *turn, ready: make(chan struct{}, 1)}
+	i, _ := slices.BinarySearchFunc(h.waiting, p, func(a, b *queuedRequest) int { return cmp.Compare(a.turn, b.turn) })
 	h.waiting = slices.Insert(h.waiting, i, p)
 	h.serveLocked()
 	h.topUpLocked()
@@ -375,8 +375,8 @@ func (h *host) removeLocked(i int, why error) {
 		// It was of use, or this side closed it.
 	} else if c.spare && !c.wasUsed() { // no request needed it, so that none has to wait
 		h.spread.pauseUntil = time.Now().Add(minAvoid)
-	} else if h.useless++; h.useless > 1 {
-		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.useless-2, 10)))
+	} else if h.failures++; h.failures > 1 {
+		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.failures-2, 10)))
 	}
 	go c.drain(or(c.reason, ReasonExhausted)) // not under h.mu: it may call news
 }
@@ -460,9 +460,9 @@ func (h *host) addLocked(c *Conn, a *attempt) {
 	h.countLocked(1)
 }
 
-// news is called by a connection when a slot may be free, or when it takes no more requests. It
+// stateChanged is called by a connection when a slot may be free, or when it takes no more requests. It
 // serves the requests that wait.
-func (h *host) news() {
+func (h *host) stateChanged() {
 	h.mu.Lock()
 	for i := 0; i < len(h.conns); i++ {
 		if _, err := h.conns[i].load(); err != nil {

@@ -96,7 +96,7 @@ func tlsFarm(f *farm, protos func() string) {
 	}
 }
 
-// overHTTP1 is a Fallback that counts.
+// roundTripHTTP1 is a Fallback that counts.
 type overHTTP1 struct{ n int }
 
 func (o *overHTTP1) RoundTrip(*http.Request) (*http.Response, error) {
@@ -203,7 +203,7 @@ func TestTunnelIsAskedForNoMoreThanFiveTimes(t *testing.T) {
 		refuseAll(f.silentPeer("the proxy"))
 		time.Sleep(300 * time.Millisecond)
 		refuseAll(f.silentPeer("another connection to the proxy"))
-		if call.wantErr("it is refused for ever", RefusedStream); asked > 2*maxTries {
+		if call.wantErr("it is refused for ever", ErrCodeRefusedStream); asked > 2*maxTries {
 			t.Errorf("it was asked for %d times", asked)
 		}
 	})

@@ -137,7 +137,7 @@ func TestErrorOfGetBodyIsReturned(t *testing.T) {
 		one.WantHeaders("the request", 1)
 		one.WantBody("with its body", 1, []byte("0123456789"))
 		one.WriteRSTStream(1, wire.RefusedStream)
-		if err := call.wantErr("it cannot be had again", broken); !errors.Is(err, RefusedStream) {
+		if err := call.wantErr("it cannot be had again", broken); !errors.Is(err, ErrCodeRefusedStream) {
 			t.Errorf("and why it was wanted: %v", err)
 		}
 	})
@@ -244,7 +244,7 @@ func TestRefusedForEverEndsAfterFiveTriesOnTwoConnections(t *testing.T) {
 			streams, tries = append(streams, stream), append(tries, time.Since(start))
 			peer.WriteRSTStream(stream, wire.RefusedStream)
 		})
-		err := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("again and again"))).wantErr("that was the last", RefusedStream)
+		err := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("again and again"))).wantErr("that was the last", ErrCodeRefusedStream)
 		if want := []uint32{1, 3, 1, 3, 5}; !slices.Equal(streams, want) {
 			t.Errorf("the tries were streams %v, want %v: the second connection from the third on", streams, want)
 		}
@@ -331,7 +331,7 @@ func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 			calls[i] = f.get("/")
 		}
 		for _, c := range calls {
-			c.wantErr("it is refused", RefusedStream)
+			c.wantErr("it is refused", ErrCodeRefusedStream)
 		}
 		if n := tries.Load(); n > 500*maxTries {
 			t.Errorf("%d tries of 500 requests", n)

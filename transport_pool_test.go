@@ -123,10 +123,10 @@ func checkPool(t *testing.T, tr *Transport) {
 	defer tr.mu.Unlock()
 	for key, h := range tr.hosts {
 		h.mu.Lock()
-		if h.users < 0 {
-			t.Errorf("%v: %d users", key, h.users)
+		if h.refs < 0 {
+			t.Errorf("%v: %d users", key, h.refs)
 		}
-		if h.users == 0 && len(h.waiting) > 0 {
+		if h.refs == 0 && len(h.waiting) > 0 {
 			t.Errorf("%v: %d wait, and nobody is there", key, len(h.waiting))
 		}
 		for _, p := range h.conns {
@@ -517,7 +517,7 @@ func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
 		}
 		peer.WriteSettings(atMost(1))
 		peer.WantSettingsAck("of the new limit")
-		err = c.openTurn(t.Context(), &Stream{}, &Request{}, endWithBody, reserved)
+		err = c.openTurn(t.Context(), &Stream{}, &Request{}, endWithBody, haveSlot)
 		if err != errNoSlot {
 			t.Errorf("it is opened beyond the limit: %v", err)
 		}

@@ -180,7 +180,7 @@ func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, req
 // closeSoon closes nc. If the TLS alert for the close takes longer than closeGrace, it closes the
 // connection below TLS.
 func closeSoon(nc net.Conn) {
-	raw := transport(nc)
+	raw := rawConn(nc)
 	force := time.AfterFunc(closeGrace, func() { raw.Close() })
 	nc.Close()
 	force.Stop()

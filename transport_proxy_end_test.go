@@ -43,7 +43,7 @@ func TestGoAwayArrivesThroughProxies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := fetch(tr, req); !errors.Is(err, ProtocolError) {
+			if _, _, err := fetch(tr, req); !errors.Is(err, ErrCodeProtocol) {
 				t.Errorf("the request: %v", err)
 			}
 			got := <-ends

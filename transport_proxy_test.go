@@ -329,7 +329,7 @@ func TestRefusalOfAProxyIsConnectStatusError(t *testing.T) {
 			req, _ := http.NewRequest("GET", origin.URL, nil)
 			_, _, err := fetch(tr, req)
 			var refused *ConnectStatusError
-			if !errors.As(err, &refused) || refused.Status != 407 || refused.Header.Get("proxy-authenticate") != "Basic realm=x" {
+			if !errors.As(err, &refused) || refused.StatusCode != 407 || refused.Header.Get("proxy-authenticate") != "Basic realm=x" {
 				t.Errorf("got %v", err)
 			}
 			if err != nil && !strings.Contains(err.Error(), u.Host) {

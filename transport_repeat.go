@@ -17,7 +17,7 @@ const maxLost = 2
 // mayRepeat reports whether the request may be sent again although err does not say that the peer
 // has not processed it.
 func (x *exchange) mayRepeat(err error) bool {
-	if x.lost.number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.in) || !x.body.canRewind(x.in) {
+	if x.lost.number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.httpReq) || !x.body.canRewind(x.httpReq) {
 		return false
 	}
 	if x.lost == nil {
@@ -51,9 +51,9 @@ func wasLost(err error) bool {
 	case !ok || errors.Is(err, ErrClosed):
 		return false
 	case c.goAway && !c.FromPeer:
-		return c.Code == SettingsTimeout
+		return c.Code == ErrCodeSettingsTimeout
 	case c.goAway:
-		return c.Code == NoError
+		return c.Code == ErrCodeNo
 	}
 	return true
 }

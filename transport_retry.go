@@ -103,7 +103,7 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 		if err != nil {
 			return nil, x.verdict(err)
 		}
-		resp, err := x.on(c.Conn, how)
+		resp, err := x.attempt(c.Conn, how)
 		if err == nil {
 			h.answered(c)
 			return resp, nil
@@ -125,20 +125,20 @@ func (h *host) leaveAndEnd(x *exchange, failure *error) {
 
 // pick returns a connection for r's request. Usually there is one with a free slot. Otherwise pick
 // waits for a slot or for a new connection. With wait, it always uses the queue.
-func (h *host) pick(r *retry, wait bool) (*pooledConn, turn, error) {
+func (h *host) pick(r *retry, wait bool) (*pooledConn, slotMode, error) {
 	if !wait {
-		if c := h.only(); c != nil {
-			return c, ifFree, nil
+		if c := h.sole(); c != nil {
+			return c, trySlot, nil
 		}
 	}
-	c, err := h.conn(r.x.in.Context(), r.x.out.cancel, &r.turn)
-	return c, reserved, err
+	c, err := h.conn(r.x.httpReq.Context(), r.x.req.cancel, &r.turn)
+	return c, haveSlot, err
 }
 
 // again prepares the next attempt of a request that failed on c with err, and pauses before it. The
 // error is what the caller gets if there is no further attempt.
 func (h *host) again(r *retry, c *pooledConn, err error) error {
-	ctx := r.x.in.Context()
+	ctx := r.x.httpReq.Context()
 	if ctx.Err() != nil || wantsHTTP1(err) || !Retryable(err) && !r.x.mayRepeat(err) {
 		return err
 	}
@@ -146,10 +146,10 @@ func (h *host) again(r *retry, c *pooledConn, err error) error {
 	if !ok {
 		return err
 	}
-	if rewindErr := r.x.body.rewind(r.x.in.GetBody); rewindErr != nil {
+	if rewindErr := r.x.body.rewind(r.x.httpReq.GetBody); rewindErr != nil {
 		return notSentAgain(err, rewindErr)
 	}
-	if err := pause(ctx, r.x.out.cancel, delay); err != nil {
+	if err := pause(ctx, r.x.req.cancel, delay); err != nil {
 		return err
 	}
 	h.owner.book.countRetry(err)
@@ -181,7 +181,7 @@ func (h *host) answered(c *pooledConn) {
 	defer h.mu.Unlock()
 	h.retries.events.Add(1)
 	h.retries.answers++
-	h.useless, c.refusals = 0, 0
+	h.failures, c.refusals = 0, 0
 	c.answers++
 	if h.capacity.streams > 0 && time.Since(h.capacity.since) >= capacityDoubles {
 		h.capacity.grow()
@@ -270,12 +270,12 @@ func (h *host) learnStreamsLocked(c *pooledConn, others int) {
 	if most := max(1, others); h.capacity.streams == 0 || most <= h.capacity.streams {
 		h.capacity.streams, h.capacity.since = most, time.Now()
 	}
-	if c.refusals++; others > 0 || c.refusals < 2 || h.useless > 0 {
+	if c.refusals++; others > 0 || c.refusals < 2 || h.failures > 0 {
 		return
 	}
 	for i := range h.conns {
 		if h.conns[i] == c {
-			h.useless++
+			h.failures++
 			c.reason = ReasonRefused
 			h.removeLocked(i, ErrClosed)
 			return

@@ -38,7 +38,7 @@ import (
 //     *StreamError in it, and also the StreamError of golang.org/x/net/http2.
 //
 // Request.Close, and "Connection: close", make this the last request of the connection.
-// FromHTTPResponse returns the *Response from which the *http.Response was made.
+// ResponseFromHTTP returns the *Response from which the *http.Response was made.
 func (c *Conn) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	mustHave(req != nil, "Conn.RoundTrip", "*http.Request")
 	x, err := newExchange(req, false)
@@ -47,7 +47,7 @@ func (c *Conn) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	}
 	err = errNotReturned
 	defer x.endUnlessReturned(&err)
-	resp, err = x.on(c, inTurn)
+	resp, err = x.attempt(c, waitForSlot)
 	if err != nil {
 		return nil, x.fail(err)
 	}
@@ -61,16 +61,16 @@ var errRequestCanceled = errors.New("hyper: request canceled by http.Request.Can
 // often as necessary, and turns the Response into an http.Response. All its parts are in one
 // allocation; a request with a body to send needs one more.
 type exchange struct {
-	in     *http.Request
-	out    Request
-	body   *requestBody // nil: no body
-	trace  *clientTrace // nil: no hooks
-	memory bool         // out.Body is a reader in memory, which is sent without being read
-	last   bool         // the connection is not used for further requests
-	tried  bool         // the first attempt was made
-	roams  bool         // a Transport's request: it can use another connection
-	shared bool         // this attempt uses a connection that was made for another host
-	began  bool         // the last attempt failed after the response had begun
+	httpReq   *http.Request
+	req       Request
+	body      *requestBody // nil: no body
+	trace     *clientTrace // nil: no hooks
+	inMemory  bool         // out.Body is a reader in memory, which is sent without being read
+	closeConn bool         // the connection is not used for further requests
+	tried     bool         // the first attempt was made
+	pooled    bool         // a Transport's request: it can use another connection
+	shared    bool         // this attempt uses a connection that was made for another host
+	began     bool         // the last attempt failed after the response had begun
 
 	turnedBack uint8 // how often the fallback's connection negotiated HTTP/2
 
@@ -85,49 +85,49 @@ type exchange struct {
 // newExchange returns the exchange for req. If req cannot be sent in HTTP/2, or the function of
 // WithRequest does not return, the body is closed.
 func newExchange(req *http.Request, disableCompression bool) (*exchange, error) {
-	x := &exchange{in: req, stream: Stream{borrows: true}}
-	if err := x.out.fromHTTP(req); err != nil {
+	x := &exchange{httpReq: req, stream: Stream{borrows: true}}
+	if err := x.req.fromHTTP(req); err != nil {
 		if req.Body != nil {
 			req.Body.Close()
 		}
 		return nil, err
 	}
-	x.out.noAcceptEncoding = x.out.noAcceptEncoding || disableCompression
-	x.last = req.Close || syntax.EqualFold(firstValue(req.Header, "Connection"), "close")
+	x.req.noAcceptEncoding = x.req.noAcceptEncoding || disableCompression
+	x.closeConn = req.Close || syntax.EqualFold(firstValue(req.Header, "Connection"), "close")
 	if req.Body != nil && req.Body != http.NoBody {
 		x.body = &requestBody{in: req.Body}
 	}
-	x.memory = x.out.Body != nil
+	x.inMemory = x.req.Body != nil
 	if f, ok := req.Context().Value(requestKey{}).(func(*Request)); ok {
 		x.amend(f)
 	}
 	x.trace = traceOf(req.Context())
 	if x.trace.wantsInterims() {
-		x.out.Informational = bothInformational(x.trace.informational, x.out.Informational)
+		x.req.Informational = bothInformational(x.trace.informational, x.req.Informational)
 	}
 	return x, nil
 }
 
-// on makes one attempt on c. If a hook panics, endUnlessReturned ends the attempt.
-func (x *exchange) on(c *Conn, how turn) (*http.Response, error) {
-	req, s := &x.out, &x.stream
+// attempt makes one attempt on c. If a hook panics, endUnlessReturned ends the attempt.
+func (x *exchange) attempt(c *Conn, how slotMode) (*http.Response, error) {
+	req, s := &x.req, &x.stream
 	if x.tried { // the last attempt's may still be in use
-		again := x.out
+		again := x.req
 		req, s = &again, &Stream{borrows: true}
 	}
 	x.tried = true
-	if x.body != nil && x.roams {
-		if err := c.awaitSettings(x.in.Context(), req.cancel, how); err != nil {
+	if x.body != nil && x.pooled {
+		if err := c.awaitSettings(x.httpReq.Context(), req.cancel, how); err != nil {
 			return nil, err
 		}
 	}
-	if x.body != nil && !x.memory {
+	if x.body != nil && !x.inMemory {
 		req.Body = x.body.lend()
 	}
 	if x.trace != nil {
 		x.trace.stream = s
 	}
-	resp, err := x.ask(c, s, req, how)
+	resp, err := x.send(c, s, req, how)
 	if err != nil {
 		return nil, x.tryFailed(s, err)
 	}
@@ -147,7 +147,7 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 	}
 	x.consumeMemory()
 	x.body.answered()
-	return x.answer.from(resp, x.in), nil
+	return x.answer.from(resp, x.httpReq), nil
 }
 
 // tryFailed ends an attempt that failed with err, and returns the error for the next step. That is
@@ -159,28 +159,28 @@ func (x *exchange) tryFailed(s *Stream, err error) error {
 		s.abort(err)
 		s.closeRead()
 	// Nothing was sent, and another connection can be used.
-	case x.roams && (err == ErrClosed || Retryable(err)):
+	case x.pooled && (err == ErrClosed || Retryable(err)):
 		return errNoSlot
 	}
 	return err
 }
 
-// ask sends req and waits for its response. It does so in one step if no hook, header timeout or
+// send sends req and waits for its response. It does so in one step if no hook, header timeout or
 // last request needs the steps between.
-func (x *exchange) ask(c *Conn, s *Stream, req *Request, how turn) (*Response, error) {
-	if x.trace == nil && x.headerTimeout <= 0 && !x.last {
-		return c.openAndWait(x.in.Context(), s, req, how)
+func (x *exchange) send(c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
+	if x.trace == nil && x.headerTimeout <= 0 && !x.closeConn {
+		return c.openAndWait(x.httpReq.Context(), s, req, how)
 	}
-	return x.askInSteps(x.in.Context(), c, s, req, how)
+	return x.sendInSteps(x.httpReq.Context(), c, s, req, how)
 }
 
-// askInSteps is ask in separate steps: it opens the stream, calls the hooks, and waits.
-func (x *exchange) askInSteps(ctx context.Context, c *Conn, s *Stream, req *Request, how turn) (*Response, error) {
+// sendInSteps is ask in separate steps: it opens the stream, calls the hooks, and waits.
+func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
 	got := x.trace.connInfo(c)
 	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
 		return nil, err
 	}
-	if x.last {
+	if x.closeConn {
 		c.drain(ReasonRequest)
 	}
 	if x.trace != nil {
@@ -217,7 +217,7 @@ var errHeaderTimeout = &WaitError{Err: os.ErrDeadlineExceeded, header: true}
 // consumeMemory leaves a body in memory as if it had been read. Its bytes were sent without reading
 // them. Its owner may then use it again.
 func (x *exchange) consumeMemory() {
-	switch b := x.out.Body.(type) {
+	switch b := x.req.Body.(type) {
 	case *bytes.Buffer:
 		b.Next(b.Len())
 	case *bytes.Reader:
@@ -252,7 +252,7 @@ func (x *exchange) endUnlessReturned(err *error) {
 func (x *exchange) fail(err error) error {
 	x.consumeMemory()
 	x.body.closeWithin(closeGrace)
-	return httpError(x.in, err)
+	return httpError(x.httpReq, err)
 }
 
 // awaitClientTimeout gives http.Client up to 10 ms to notice that its own Timeout ended req. The

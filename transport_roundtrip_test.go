@@ -561,9 +561,9 @@ func TestRoundTripTellsOfABodyThatIsNotWhole(t *testing.T) {
 		want   error
 	}{
 		{"short", func(p *h2test.Peer) { p.WriteData(1, wire.EndStream, []byte("hel")) }, io.ErrUnexpectedEOF},
-		{"long", func(p *h2test.Peer) { p.WriteData(1, wire.EndStream, []byte("hello!")) }, ProtocolError},
+		{"long", func(p *h2test.Peer) { p.WriteData(1, wire.EndStream, []byte("hello!")) }, ErrCodeProtocol},
 		{"lost", func(p *h2test.Peer) { p.WriteData(1, 0, []byte("hel")); p.Close() }, io.ErrUnexpectedEOF},
-		{"reset", func(p *h2test.Peer) { p.WriteData(1, 0, []byte("hel")); p.WriteRSTStream(1, wire.InternalError) }, InternalError},
+		{"reset", func(p *h2test.Peer) { p.WriteData(1, 0, []byte("hel")); p.WriteRSTStream(1, wire.InternalError) }, ErrCodeInternal},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -621,9 +621,9 @@ func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 		cause string
 	}{
 		{"reset", func(peer *h2test.Peer) { peer.WriteRSTStream(1, wire.EnhanceYourCalm) },
-			"stream error: stream ID 1; ENHANCE_YOUR_CALM; received from peer", EnhanceYourCalm, "received from peer"},
+			"stream error: stream ID 1; ENHANCE_YOUR_CALM; received from peer", ErrCodeEnhanceYourCalm, "received from peer"},
 		{"malformed", func(peer *h2test.Peer) { peer.WriteHeaders(1, 0, "no: status") },
-			"stream error: stream ID 1; PROTOCOL_ERROR; malformed message: no :status at the beginning of a response", ProtocolError,
+			"stream error: stream ID 1; PROTOCOL_ERROR; malformed message: no :status at the beginning of a response", ErrCodeProtocol,
 			"malformed message: no :status at the beginning of a response"},
 	}
 	check := func(t *testing.T, err error, text string, code ErrCode, cause string) {
@@ -665,7 +665,7 @@ func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 			resp := answer.want(t, "the response")
 			peer.WriteRSTStream(1, wire.Cancel)
 			_, err := io.ReadAll(resp.Body)
-			check(t, err, "stream error: stream ID 1; CANCEL; received from peer", Cancel, "received from peer")
+			check(t, err, "stream error: stream ID 1; CANCEL; received from peer", ErrCodeCancel, "received from peer")
 		})
 	})
 }
@@ -885,12 +885,12 @@ func TestFromHTTPResponse(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "b: 1", "a: 2")
 		resp := answer.want(t, "the response")
-		own, ok := FromHTTPResponse(resp)
+		own, ok := ResponseFromHTTP(resp)
 		if !ok || own != seen || own.StreamID != 1 || !slices.Equal(own.Header, Header{{Name: "b", Value: "1"}, {Name: "a", Value: "2"}}) {
 			t.Errorf("%v, %+v", ok, own)
 		}
 		resp.Body = io.NopCloser(resp.Body)
-		if _, ok := FromHTTPResponse(resp); ok {
+		if _, ok := ResponseFromHTTP(resp); ok {
 			t.Error("found behind another body")
 		}
 	})
@@ -910,7 +910,7 @@ func TestAnswersShareNothing(t *testing.T) {
 			return answer.want(t, "the response")
 		}
 		shown := func(resp *http.Response) Header {
-			own, _ := FromHTTPResponse(resp)
+			own, _ := ResponseFromHTTP(resp)
 			return own.Header
 		}
 		const n = 4
@@ -951,7 +951,7 @@ func TestRequestBehindAnAnswerServesAgain(t *testing.T) {
 		answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "a: 1")
-		own, _ := FromHTTPResponse(answer.want(t, "the response"))
+		own, _ := ResponseFromHTTP(answer.want(t, "the response"))
 		for id := uint32(3); id <= 7; id += 2 {
 			again := doAsync(context.Background(), conn, own.Request)
 			peer.WantHeaders("again", id)
@@ -971,7 +971,7 @@ func TestConversionsServeOwnHelpers(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		in := httpRequest(t, "POST", "https://example.com/up", io.NopCloser(strings.NewReader("hello")))
 		in.Header.Set("X-Own", "1")
-		req, err := FromHTTPRequest(in)
+		req, err := RequestFromHTTP(in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -986,7 +986,7 @@ func TestConversionsServeOwnHelpers(t *testing.T) {
 		}
 		wantBody(t, "its body", resp.Body, "world")
 
-		if _, err := FromHTTPRequest(&http.Request{}); err == nil {
+		if _, err := RequestFromHTTP(&http.Request{}); err == nil {
 			t.Error("a request without a URL")
 		}
 	})
@@ -1020,10 +1020,10 @@ func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
 			for octet := range 256 {
 				req := httpRequest(t, "GET", "https://example.com/", nil)
 				put(req, "a"+string([]byte{byte(octet)})+"b")
-				out, err := FromHTTPRequest(req)
-				var p plan
+				out, err := RequestFromHTTP(req)
+				var p preparedRequest
 				if err == nil {
-					err = p.make(t.Context(), conn, out, endWithBody)
+					err = p.prepare(t.Context(), conn, out, endWithBody)
 				}
 				if err != nil {
 					var refused *RequestError

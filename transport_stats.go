@@ -182,7 +182,7 @@ func (s *HostStats) byCode() [4]*CodeCounts {
 }
 
 // addTraffic adds what a connection has counted.
-func (s *HostStats) addTraffic(c Stats) {
+func (s *HostStats) addTraffic(c ConnStats) {
 	s.StreamsOpened += c.StreamsOpened
 	s.PushesPromised += c.PushesPromised
 	s.BytesSent += c.BytesSent

@@ -61,8 +61,8 @@ func fill(s *HostStats) HostStats {
 			v.SetInt(n)
 			sum.SetInt(2 * n)
 		case reflect.Map:
-			v.Set(reflect.ValueOf(CodeCounts{Cancel: n, NoError: 1}))
-			sum.Set(reflect.ValueOf(CodeCounts{Cancel: 2 * n, NoError: 2}))
+			v.Set(reflect.ValueOf(CodeCounts{ErrCodeCancel: n, ErrCodeNo: 1}))
+			sum.Set(reflect.ValueOf(CodeCounts{ErrCodeCancel: 2 * n, ErrCodeNo: 2}))
 		}
 	}
 	each(reflect.ValueOf(s).Elem(), reflect.ValueOf(&twice).Elem())
@@ -128,7 +128,7 @@ func TestFiguresOutliveTheirHosts(t *testing.T) {
 		want := HostStats{
 			Dials: hosts + 2, ConnsOpened: hosts + 2, ConnsClosed: hosts + 2,
 			Requests: hosts + 2, StreamsOpened: hosts + 2,
-			GoAwaysSent: CodeCounts{NoError: hosts + 2}, GoAwaysReceived: CodeCounts{},
+			GoAwaysSent: CodeCounts{ErrCodeNo: hosts + 2}, GoAwaysReceived: CodeCounts{},
 			ResetsSent: CodeCounts{}, ResetsReceived: CodeCounts{},
 			BytesSent: total.BytesSent, BytesReceived: total.BytesReceived,
 		}
@@ -144,7 +144,7 @@ func TestFiguresOutliveTheirHosts(t *testing.T) {
 				t.Errorf("%s: %d requests, %d connections, want %d", h.Host, h.Requests, h.ConnsOpened, want)
 			}
 		}
-		if s.Forgotten.Requests != hosts+2-maxForgotten-1 || s.Forgotten.GoAwaysSent[NoError] != s.Forgotten.Requests {
+		if s.Forgotten.Requests != hosts+2-maxForgotten-1 || s.Forgotten.GoAwaysSent[ErrCodeNo] != s.Forgotten.Requests {
 			t.Errorf("forgotten: %+v", s.Forgotten)
 		}
 		if s.Hosts[0].Host != "http://h0000.example" {
@@ -187,7 +187,7 @@ func TestBookOutlivesDrainingConnections(t *testing.T) {
 		synctest.Wait()
 		resp.Body.Close()
 		synctest.Wait()
-		if s := f.tr.Stats().Total; s.ConnsOpen != 0 || s.ConnsClosed != 1 || s.ResetsReceived[InternalError] != 1 {
+		if s := f.tr.Stats().Total; s.ConnsOpen != 0 || s.ConnsClosed != 1 || s.ResetsReceived[ErrCodeInternal] != 1 {
 			t.Errorf("%+v", s)
 		}
 		if n := f.tr.books.forgotten.Len(); n != 1 {
@@ -237,13 +237,13 @@ func TestUnknownCodesAreCountedTogether(t *testing.T) {
 		o.count(resetsReceived, code*code)
 	}
 	got := o.book.figures().ResetsReceived
-	if len(got) != 5 || got[InternalError] != 996 { // 0, 1, 4 and 9 are defined
+	if len(got) != 5 || got[ErrCodeInternal] != 996 { // 0, 1, 4 and 9 are defined
 		t.Errorf("%v", got)
 	}
 }
 
 func TestStatsAreReadableAsJSON(t *testing.T) {
-	s := TransportStats{Total: HostStats{ResetsReceived: CodeCounts{RefusedStream: 3}}}
+	s := TransportStats{Total: HostStats{ResetsReceived: CodeCounts{ErrCodeRefusedStream: 3}}}
 	text, err := json.Marshal(s)
 	if err != nil || !strings.Contains(string(text), `"ResetsReceived":{"REFUSED_STREAM":3}`) {
 		t.Errorf("%s, %v", text, err)
@@ -437,7 +437,7 @@ func TestTotalNeverDecreases(t *testing.T) {
 		tr.Conns()
 		last = s
 	}
-	if last.Requests != callers*requests || last.ResetsReceived[InternalError] != callers*requests/5 {
+	if last.Requests != callers*requests || last.ResetsReceived[ErrCodeInternal] != callers*requests/5 {
 		t.Errorf("%+v", last)
 	}
 }

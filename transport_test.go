@@ -222,7 +222,7 @@ func TestTransportBearsBlanksAroundValues(t *testing.T) {
 // What is taken away stands around regular values, and nowhere else.
 func TestTrimBlanksLeavesPseudoFieldsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{TrimBlanks: true})
+		peer, conn := dialPeer(t, &Config{TrimFieldValues: true})
 		first := getAsync(conn, "/")
 		peer.WantHeaders("the first", 1)
 		second := getAsync(conn, "/")

@@ -61,8 +61,8 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 	if hooks.GotConn != nil {
 		hooks.GotConn(info)
 	}
-	var p plan
-	err := p.make(ctx, s.c, s.req, endWithBody) // the same arguments passed this check before
+	var p preparedRequest
+	err := p.prepare(ctx, s.c, s.req, endWithBody) // the same arguments passed this check before
 	if err == nil && hooks.WroteHeaderField != nil {
 		p.write(fieldFunc(hooks.WroteHeaderField))
 	}

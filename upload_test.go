@@ -252,7 +252,7 @@ func TestReadBodyOfAnotherLengthResetsTheStream(t *testing.T) {
 				if !errors.As(err, &le) || le.Declared != declared || (le.Got > declared) != (declared < 5) {
 					t.Errorf("%s, declared %d: %v", name, declared, err)
 				}
-				if !errors.Is(err, Cancel) {
+				if !errors.Is(err, ErrCodeCancel) {
 					t.Errorf("%s: not reset with CANCEL: %v", name, err)
 				}
 			})
@@ -268,7 +268,7 @@ func TestErrorOfReaderReachesTheCaller(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WantData("what was read before", 1, 0, 5)
 		peer.WantRSTStream("the rest will not come", 1, wire.Cancel)
-		if err := got.wantErr(t, "the reader's error"); !errors.Is(err, boom) || !errors.Is(err, Cancel) {
+		if err := got.wantErr(t, "the reader's error"); !errors.Is(err, boom) || !errors.Is(err, ErrCodeCancel) {
 			t.Error(err)
 		}
 	})
@@ -590,7 +590,7 @@ func TestOverflowOfStreamsWindowResetsIt(t *testing.T) {
 		peer.WantIdle("exactly 2^31-1 is allowed")
 		peer.WriteWindowUpdate(1, 1)
 		peer.WantRSTStream("RFC 9113 §6.9.1", 1, wire.FlowControlError)
-		if err := got.wantErr(t, "reset"); !errors.Is(err, FlowControlError) {
+		if err := got.wantErr(t, "reset"); !errors.Is(err, ErrCodeFlowControl) {
 			t.Error(err)
 		}
 	})
@@ -610,7 +610,7 @@ func TestOverflowOfConnectionsWindowEndsIt(t *testing.T) {
 			peer.WantHeaders("the request", 1)
 			peer.Batch(func() { overflow(peer) })
 			peer.WantGoAway(name, 0, wire.FlowControlError)
-			if err := got.wantErr(t, name); !errors.Is(err, FlowControlError) {
+			if err := got.wantErr(t, name); !errors.Is(err, ErrCodeFlowControl) {
 				t.Error(err)
 			}
 		})
@@ -767,8 +767,8 @@ func TestEarlyRefusalKeepsTheResponseAndStopsTheUpload(t *testing.T) {
 				peer.WriteWindowUpdate(0, 1<<20)
 				peer.WriteWindowUpdate(1, 1<<20)
 				peer.WantIdle("and does not come any more")
-				if resp.Status != 413 || conn.Stats().StreamsOpen != 0 {
-					t.Errorf("status %d, %d streams open", resp.Status, conn.Stats().StreamsOpen)
+				if resp.StatusCode != 413 || conn.Stats().StreamsOpen != 0 {
+					t.Errorf("status %d, %d streams open", resp.StatusCode, conn.Stats().StreamsOpen)
 				}
 			})
 		}
@@ -825,7 +825,7 @@ func TestResetBeforeTheResponsesEndIsAnError(t *testing.T) {
 		for range 2 {
 			p, err := io.ReadAll(body)
 			var se *StreamError
-			if !errors.As(err, &se) || !se.FromPeer || se.Code != NoError {
+			if !errors.As(err, &se) || !se.FromPeer || se.Code != ErrCodeNo {
 				t.Errorf("%q, %v", p, err)
 			}
 		}
@@ -855,7 +855,7 @@ func TestWriteAfterEarlyEndReturnsTheSameErrorEachTime(t *testing.T) {
 		peer.WriteRSTStream(1, wire.NoError)
 		first := <-errs
 		var se *StreamError
-		if !errors.As(first, &se) || !se.FromPeer || se.Code != NoError {
+		if !errors.As(first, &se) || !se.FromPeer || se.Code != ErrCodeNo {
 			t.Errorf("%v", first)
 		}
 		for range 2 {
@@ -867,7 +867,7 @@ func TestWriteAfterEarlyEndReturnsTheSameErrorEachTime(t *testing.T) {
 			}
 		}
 		resp, err := s.Response(context.Background())
-		if err != nil || resp.Status != 413 {
+		if err != nil || resp.StatusCode != 413 {
 			t.Fatalf("%v, %v", resp, err)
 		}
 		wantBody(t, "the response is whole", resp.Body, "")

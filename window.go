@@ -16,7 +16,7 @@ import (
 // window and returns an increment for that window (RFC 9113 §5.2, §6.9). Python hyper's "very
 // stupid" manager grants as many bytes as arrived:
 //
-//	hyper.WindowFunc(func(ev hyper.WindowEvent) int { return ev.Received() })
+//	hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return ev.Received() })
 //
 // A manager gets events for DATA, for the response's header, for what is read, for settings and for
 // round trips. Window.WatchFrames asks for an event for every other frame as well.
@@ -31,18 +31,18 @@ import (
 // stream ends with a *WindowManagerError; if it is the connection's manager, the connection does.
 // An increment for a window that is already closed is dropped.
 //
-// A manager that grants on receipt, as the one above and Fixed do, gives no back-pressure: hyper
+// A manager that grants on receipt, as the one above and FixedWindow do, gives no back-pressure: hyper
 // reads the socket without waiting for the caller, so unread data accumulates in memory. A manager
 // that grants what was consumed does not have this problem.
 type WindowManager interface {
 	Update(ev WindowEvent) (increment int)
 }
 
-// A WindowFunc is a function that is a WindowManager.
-type WindowFunc func(ev WindowEvent) int
+// A WindowManagerFunc is a function that is a WindowManager.
+type WindowManagerFunc func(ev WindowEvent) int
 
 // Update calls f.
-func (f WindowFunc) Update(ev WindowEvent) int { return f(ev) }
+func (f WindowManagerFunc) Update(ev WindowEvent) int { return f(ev) }
 
 // A WindowManagerFactory makes the manager of one window. It is called for the connection first,
 // where w.StreamID() is 0, then for each stream. It runs under the connection's lock, as Update
@@ -70,8 +70,8 @@ const (
 	// WindowRTT: a round trip was measured. The connection's manager gets this event, and the
 	// manager of the stream that called ProbeRTT.
 	WindowRTT
-	// WindowStarved: a reader waits, nothing is buffered for it, and the peer may send nothing.
-	WindowStarved
+	// WindowBlocked: a reader waits, nothing is buffered for it, and the peer may send nothing.
+	WindowBlocked
 	// WindowTick: the time that WakeAfter asked for has passed.
 	WindowTick
 	// WindowClosed: the window is closed. It is the last event, and the increment is ignored.
@@ -168,11 +168,11 @@ type Window struct {
 	asked atomic.Int64 // by Grant, and not applied yet
 
 	// c.mu guards the fields below.
-	manager WindowManager
-	managed bool  // the factory was called
-	watches bool  // the manager gets an event for every frame
-	foreign bool  // the manager is the user's: it may panic or call the connection
-	readers int32 // readers that wait for data of this window
+	manager      WindowManager
+	managed      bool  // the factory was called
+	watches      bool  // the manager gets an event for every frame
+	userSupplied bool  // the manager is the user's: it may panic or call the connection
+	readers      int32 // readers that wait for data of this window
 	// credit is what the peer may send once pending is announced. It is negative after a smaller
 	// initial window.
 	credit  int64
@@ -202,7 +202,7 @@ func (w *Window) Request() *Request {
 
 // Conn returns the manager of the connection's window, nil while that manager is being made. It may
 // be of another type than the stream's manager, so the caller should check its type.
-func (w *Window) Conn() WindowManager { return w.c.window.manager }
+func (w *Window) ConnManager() WindowManager { return w.c.window.manager }
 
 // Grant lets the peer send n more bytes. It may be called from any goroutine. It may also be called
 // inside Update, and is then applied after Update's own increment. It has no effect if n ≤ 0 or if
@@ -282,10 +282,10 @@ func (g *windowGrants) take() (list []*Window) {
 // c.mu must be held by the callers of the methods below.
 
 // open makes the manager and sends it WindowOpened, with the credit that the settings give. The
-// manager is Adaptive's if factory is nil.
+// manager is AdaptiveWindow's if factory is nil.
 func (w *Window) open(factory WindowManagerFactory) {
 	if factory == nil {
-		w.manager = Adaptive{}.New(w)
+		w.manager = AdaptiveWindow{}.New(w)
 	} else if err := w.make(factory); err != nil {
 		w.fail(err)
 		return
@@ -304,9 +304,9 @@ func (w *Window) make(factory WindowManagerFactory) (err error) {
 	}()
 	w.manager = factory(w)
 	switch w.manager.(type) {
-	case *adaptivePath, *adaptiveStream, Fixed, consumptionWindow, *rateLimiter:
+	case *adaptivePath, *adaptiveStream, FixedWindow, consumptionWindow, *rateLimiter:
 	default:
-		w.foreign = true
+		w.userSupplied = true
 	}
 	return nil
 }
@@ -355,7 +355,7 @@ func (w *Window) update(ev WindowEvent) {
 	if ev.Kind != WindowRTT {
 		ev.RTT = w.c.minRTT
 	}
-	if !w.foreign {
+	if !w.userSupplied {
 		w.grant(int64(w.manager.Update(ev)))
 		return
 	}
@@ -386,10 +386,10 @@ func (w *Window) ask(ev WindowEvent) (n int, err error) {
 func (w *Window) fail(err error) {
 	w.manager = nil
 	if w.s != nil {
-		w.s.resetLocked(streamErr(w.s.id, InternalError, err))
+		w.s.resetLocked(streamErr(w.s.id, ErrCodeInternal, err))
 		return
 	}
-	w.c.failLocked(&ConnError{Code: InternalError, Err: err, goAway: true})
+	w.c.failLocked(&ConnError{Code: ErrCodeInternal, Err: err, goAway: true})
 }
 
 // grant adds n to the window, as far as RFC 9113 §6.9.1 allows. The next write sends the
@@ -408,48 +408,48 @@ func (w *Window) grant(n int64) {
 	}
 }
 
-// starve tells the manager that a reader waits, that nothing is buffered for it, and that the peer
-// may send nothing. It also starts Config.WindowStallTimeout if the manager does not grant
+// blocked tells the manager that a reader waits, that nothing is buffered for it, and that the peer
+// may send nothing. It also starts Config.WindowBlockedTimeout if the manager does not grant
 // anything.
-func (w *Window) starve() {
+func (w *Window) blocked() {
 	if w.credit > 0 {
 		return
 	}
-	w.update(WindowEvent{Kind: WindowStarved})
-	if w.credit <= 0 && w.starved == 0 && w.c.cfg.WindowStallTimeout > 0 && !w.ended() {
+	w.update(WindowEvent{Kind: WindowBlocked})
+	if w.credit <= 0 && w.starved == 0 && w.c.cfg.WindowBlockedTimeout > 0 && !w.ended() {
 		w.starved = max(w.c.now, 1)
 		w.c.armLocked(w.stalledAt())
 	}
 }
 
-// enter counts a reader that begins to wait.
-func (w *Window) enter() { w.readers++ }
+// addReader counts a reader that begins to wait.
+func (w *Window) addReader() { w.readers++ }
 
-// leave counts a reader that no longer waits.
-func (w *Window) leave() {
+// removeReader counts a reader that no longer waits.
+func (w *Window) removeReader() {
 	if w.readers--; w.readers == 0 {
 		w.starved = 0
 	}
 }
 
-// stalledAt returns the time when Config.WindowStallTimeout ends for a manager that has granted
+// stalledAt returns the time when Config.WindowBlockedTimeout ends for a manager that has granted
 // nothing to a waiting reader, and 0 if there is none.
 func (w *Window) stalledAt() time.Duration {
 	if w.starved == 0 || w.credit > 0 {
 		return 0
 	}
-	return w.starved + w.c.cfg.WindowStallTimeout
+	return w.starved + w.c.cfg.WindowBlockedTimeout
 }
 
 // stall ends the stream, or the connection, because its manager lets a reader wait for longer than
-// Config.WindowStallTimeout.
+// Config.WindowBlockedTimeout.
 func (w *Window) stall() {
 	whose := "the connection"
 	if w.s != nil {
 		whose = fmt.Sprintf("stream %d", w.s.id)
 	}
 	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for %v (%d octets came, %d of them are unread)",
-		ErrWindowStalled, whose, w.credit, w.c.cfg.WindowStallTimeout, w.total, w.unread))
+		ErrWindowBlocked, whose, w.credit, w.c.cfg.WindowBlockedTimeout, w.total, w.unread))
 }
 
 // needed is WindowEvent.needed for a grant outside of an event.
@@ -480,7 +480,7 @@ func (w *Window) close() {
 		return
 	}
 	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total, Length: -1, Now: w.c.now, RTT: w.c.minRTT}
-	if w.foreign {
+	if w.userSupplied {
 		// An error no longer matters: the window is closed.
 		w.ask(ev)
 	} else {
@@ -507,13 +507,13 @@ func (w *Window) appendUpdate(dst []byte) []byte {
 	return wire.AppendWindowUpdate(dst, w.StreamID(), int(n))
 }
 
-// Fixed is Python hyper's manager. As data arrives, it brings the window back to Size when less
+// FixedWindow is Python hyper's manager. As data arrives, it brings the window back to Size when less
 // than a quarter of it, or less than 1,000 bytes, is left. It does so whether or not the data is
-// read. Size is in bytes; 0 means 65,535. Use it as Config{WindowManager: Fixed{…}.New}.
-type Fixed struct{ Size int }
+// read. Size is in bytes; 0 means 65,535. Use it as Config{WindowManager: FixedWindow{…}.New}.
+type FixedWindow struct{ Size int }
 
 // New is a WindowManagerFactory.
-func (f Fixed) New(*Window) WindowManager {
+func (f FixedWindow) New(*Window) WindowManager {
 	if f.Size <= 0 {
 		f.Size = wire.InitialWindow
 	}
@@ -521,11 +521,11 @@ func (f Fixed) New(*Window) WindowManager {
 }
 
 // Update implements WindowManager.
-func (f Fixed) Update(ev WindowEvent) int {
+func (f FixedWindow) Update(ev WindowEvent) int {
 	switch ev.Kind {
 	case WindowOpened:
 		return f.missing(ev)
-	case WindowData, WindowSettings, WindowStarved:
+	case WindowData, WindowSettings, WindowBlocked:
 		if 4*int64(ev.Credit) < int64(f.Size) || ev.Credit < 1000 {
 			return f.missing(ev)
 		}
@@ -534,26 +534,26 @@ func (f Fixed) Update(ev WindowEvent) int {
 }
 
 // missing returns how much the window lacks of Size.
-func (f Fixed) missing(ev WindowEvent) int { return increment(int64(f.Size) - int64(ev.Credit)) }
+func (f FixedWindow) missing(ev WindowEvent) int { return increment(int64(f.Size) - int64(ev.Credit)) }
 
 // increment converts n to the increment of a manager, also where an int has 32 bits.
 func increment(n int64) int { return int(min(max(0, n), wire.MaxWindow)) }
 
-// Manual keeps windows of a set size that reopen as the caller reads: what the peer may send and
+// ReadWindow keeps windows of a set size that reopen as the caller reads: what the peer may send and
 // what is unread never exceed the size together. The window moves when half of it is free. If the
 // length of a body is known, the window ends at most one byte after the end of the body. Stream is
 // the size for each stream and Connection the size for all streams together, in bytes; 0 means 1
 // MiB for Stream and 64 MiB for Connection.
-type Manual struct{ Stream, Connection int }
+type ReadWindow struct{ Stream, Connection int }
 
-// The sizes of Manual's windows by default.
+// The sizes of ReadWindow's windows by default.
 const (
 	defaultStreamWindow = 1 << 20
 	defaultConnWindow   = 64 << 20
 )
 
 // New is a WindowManagerFactory.
-func (m Manual) New(w *Window) WindowManager {
+func (m ReadWindow) New(w *Window) WindowManager {
 	if w.StreamID() == 0 {
 		return consumptionWindow(or(max(0, m.Connection), defaultConnWindow))
 	}
@@ -566,13 +566,13 @@ func (m Manual) New(w *Window) WindowManager {
 // defaultStreamManager has no state: all streams share it, so that no stream allocates one.
 var defaultStreamManager WindowManager = consumptionWindow(defaultStreamWindow)
 
-// consumptionWindow is the manager of one of Manual's windows; its value is the size.
+// consumptionWindow is the manager of one of ReadWindow's windows; its value is the size.
 type consumptionWindow int
 
 // Update implements WindowManager.
 func (size consumptionWindow) Update(ev WindowEvent) int {
 	gap := int64(size) - int64(ev.Credit) - int64(ev.Unread)
-	if gap < int64(size)/2 && ev.Kind != WindowOpened && ev.Kind != WindowStarved {
+	if gap < int64(size)/2 && ev.Kind != WindowOpened && ev.Kind != WindowBlocked {
 		return 0
 	}
 	return max(0, ev.needed(increment(gap)))
@@ -589,27 +589,27 @@ func (ev WindowEvent) needed(grant int) int {
 	return int(min(int64(grant), ev.Length+1-int64(ev.Credit)))
 }
 
-// RateLimited holds each stream to PerSecond bytes a second on average, in bursts of at most Burst
-// bytes. The connection's window is that of Manual. The rate is only reached if Burst is at least
+// RateLimitedWindow holds each stream to PerSecond bytes a second on average, in bursts of at most Burst
+// bytes. The connection's window is that of ReadWindow. The rate is only reached if Burst is at least
 // twice what arrives in a round trip. It holds from the first byte only if
 // Config.InitialStreamWindow is at most Burst. A Burst of 0 means the bytes of a quarter of a
 // second.
-type RateLimited struct{ PerSecond, Burst int }
+type RateLimitedWindow struct{ PerSecond, Burst int }
 
 // New is a WindowManagerFactory.
-func (r RateLimited) New(w *Window) WindowManager {
+func (r RateLimitedWindow) New(w *Window) WindowManager {
 	if w.StreamID() == 0 || r.PerSecond <= 0 {
-		return Manual{}.New(w)
+		return ReadWindow{}.New(w)
 	}
 	if r.Burst <= 0 {
 		r.Burst = max(1, r.PerSecond/4)
 	}
-	return &rateLimiter{RateLimited: r, w: w}
+	return &rateLimiter{RateLimitedWindow: r, w: w}
 }
 
-// rateLimiter is the manager of one stream of RateLimited.
+// rateLimiter is the manager of one stream of RateLimitedWindow.
 type rateLimiter struct {
-	RateLimited
+	RateLimitedWindow
 	w    *Window
 	next time.Duration // nothing is granted before this time
 }

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// Adaptive gives each stream the window that its reader and the path can use: about twice the bytes
+// AdaptiveWindow gives each stream the window that its reader and the path can use: about twice the bytes
 // that arrived and were read in one round trip. A window begins with Initial. It grows as fast as
 // TCP's slow start while data arrives faster and the reader keeps up, and it shrinks to what the
 // reader takes. A stream that is not read keeps what it has. A new stream begins with its share of
 // what earlier streams have shown the path to need. All streams together never hold more than
-// Budget. Adaptive is the window manager if Config.WindowManager is nil.
+// Budget. AdaptiveWindow is the window manager if Config.WindowManager is nil.
 //
-// Streams that were never read leave most of the budget to those that are read. Adaptive sends
+// Streams that were never read leave most of the budget to those that are read. AdaptiveWindow sends
 // SETTINGS with a smaller INITIAL_WINDOW_SIZE if the initial windows of streams that were not read
 // yet would take more than half of Budget, or if such streams hold a tenth of it. From then on such
 // streams get a tenth in all. With the defaults this begins above 128 streams. When few streams are
-// left, Adaptive announces Config.InitialStreamWindow again, at most once in ten seconds. A stream
+// left, AdaptiveWindow announces Config.InitialStreamWindow again, at most once in ten seconds. A stream
 // that is read gets its window by WINDOW_UPDATE. Streams that were read before and are not read any
 // more keep what they were granted, but they cannot get the last eighth of Budget.
 //
@@ -26,12 +26,12 @@ import (
 // begins with 65,535 (RFC 9113 §6.9.2) even if Budget is less. Budget also limits the speed,
 // because a path needs two bandwidth-delay products.
 //
-// If a request uses Adaptive on a connection that uses Adaptive, the connection's manager serves it
+// If a request uses AdaptiveWindow on a connection that uses AdaptiveWindow, the connection's manager serves it
 // and the request's Initial and Budget are ignored. If the connection uses another manager, or a
-// wrapper of Adaptive, each stream is managed by itself, with a Budget of its own.
-type Adaptive struct{ Initial, Budget int }
+// wrapper of AdaptiveWindow, each stream is managed by itself, with a Budget of its own.
+type AdaptiveWindow struct{ Initial, Budget int }
 
-// The bounds and the defaults of Adaptive.
+// The bounds and the defaults of AdaptiveWindow.
 const (
 	adaptiveInitial = 256<<10 - 1
 	adaptiveBudget  = 64 << 20
@@ -53,21 +53,21 @@ const (
 )
 
 // New is a WindowManagerFactory.
-func (a Adaptive) New(w *Window) WindowManager {
+func (a AdaptiveWindow) New(w *Window) WindowManager {
 	if w.StreamID() == 0 {
 		return a.newPath(w)
 	}
-	path, ok := w.Conn().(*adaptivePath)
+	path, ok := w.ConnManager().(*adaptivePath)
 	if !ok {
 		path = a.newPath(w)
-		path.alone = true
+		path.standalone = true
 	}
 	return path.stream(w)
 }
 
 // newPath returns an adaptivePath for w: the connection's window, or that of a stream that is
 // managed by itself.
-func (a Adaptive) newPath(w *Window) *adaptivePath {
+func (a AdaptiveWindow) newPath(w *Window) *adaptivePath {
 	return &adaptivePath{
 		initial: or(max(0, a.Initial), max(adaptiveInitial, w.c.cfg.InitialStreamWindow)),
 		budget:  or(max(0, a.Budget), adaptiveBudget),
@@ -83,11 +83,11 @@ func (a Adaptive) newPath(w *Window) *adaptivePath {
 type adaptivePath struct {
 	initial, budget int
 
-	alone   bool  // it serves one stream, which forwards its own events
-	known   bool  // rtt was measured
-	growing bool  // more data comes with each round trip
-	probes  uint8 // the number of probes sent
-	dice    uint32
+	standalone bool  // it serves one stream, which forwards its own events
+	known      bool  // rtt was measured
+	growing    bool  // more data comes with each round trip
+	probes     uint8 // the number of probes sent
+	jitterSeed uint32
 
 	rtt    time.Duration // the shortest measured, within bounds
 	probed time.Duration // when the last probe was sent
@@ -105,10 +105,10 @@ type adaptivePath struct {
 	loops     int           // round trips measured since rtt was last checked
 	loop      time.Duration // the shortest of them
 
-	open    *adaptiveStream // streams that may still receive, linked by next
-	streams int             // their number
-	shared  int             // the share that all of them were given last
-	deep    int             // above 0: one of the last responses needed more than initial
+	open           *adaptiveStream // streams that may still receive, linked by next
+	streams        int             // their number
+	shared         int             // the share that all of them were given last
+	largeResponses int             // above 0: one of the last responses needed more than initial
 
 	// These fields count the streams that were never read. The initial window bounds what they may
 	// hold: see initialFor.
@@ -126,23 +126,23 @@ type adaptivePath struct {
 
 // Update implements WindowManager.
 func (p *adaptivePath) Update(ev WindowEvent) int {
-	p.hear(&ev)
+	p.observe(&ev)
 	gap := p.budget - ev.Credit - ev.Unread
-	if gap < p.budget/8 && ev.Kind != WindowOpened && ev.Kind != WindowStarved {
+	if gap < p.budget/8 && ev.Kind != WindowOpened && ev.Kind != WindowBlocked {
 		return 0
 	}
 	return max(0, gap)
 }
 
-// hear updates the path with what an event tells about it.
-func (p *adaptivePath) hear(ev *WindowEvent) {
+// observe updates the path with what an event tells about it.
+func (p *adaptivePath) observe(ev *WindowEvent) {
 	p.unread = ev.Unread
 	if !p.known && ev.RTT > 0 {
 		p.known, p.rtt = true, max(ev.RTT, shortestRTT)
 	}
 	switch ev.Kind {
 	case WindowData:
-		p.listen(ev.Now)
+		p.noteGap(ev.Now)
 		p.meter.at(ev.Now, p.rtt)
 		p.meter.arrived += ev.Bytes
 	case WindowConsumed:
@@ -164,8 +164,8 @@ func (p *adaptivePath) probe(w *Window, now time.Duration) {
 	}
 }
 
-// listen is called when DATA arrives. It notes whether there was a silence before.
-func (p *adaptivePath) listen(now time.Duration) {
+// noteGap is called when DATA arrives. It notes whether there was a silence before.
+func (p *adaptivePath) noteGap(now time.Duration) {
 	gap := now - p.heard
 	if gap > p.rtt/4 && gap > 4*p.gap {
 		p.quietFrom = p.heard
@@ -188,14 +188,14 @@ func (p *adaptivePath) measure(loop time.Duration) {
 	}
 }
 
-// uneven makes a grant smaller by a few pseudo-random bytes. If a frame ends where such a window
+// jitter makes a grant smaller by a few pseudo-random bytes. If a frame ends where such a window
 // ends, it does so because the sender had to stop there, not by chance.
-func (p *adaptivePath) uneven(grant int) int {
+func (p *adaptivePath) jitter(grant int) int {
 	if grant < smallestStep {
 		return grant
 	}
-	p.dice = p.dice*1664525 + 1013904223
-	return grant - int(p.dice>>23)
+	p.jitterSeed = p.jitterSeed*1664525 + 1013904223
+	return grant - int(p.jitterSeed>>23)
 }
 
 // learn computes what the path needs.
@@ -208,8 +208,8 @@ func (p *adaptivePath) learn(now time.Duration) {
 	p.best[0] = max(p.best[0], (through+before)/2, through/4*3)
 	need, growing := p.meter.need(through, before)
 	p.need, p.growing = max(need, 2*p.best[0], 2*p.best[1]), growing
-	if p.deep > 0 && !p.alone && 2*p.share() >= 3*p.shared {
-		p.handOut()
+	if p.largeResponses > 0 && !p.standalone && 2*p.share() >= 3*p.shared {
+		p.distribute()
 	}
 }
 
@@ -313,24 +313,24 @@ func (p *adaptivePath) announce(size int, now time.Duration) {
 	}
 }
 
-// handOut raises the windows of all streams that wait for data to their share, before they ask.
-func (p *adaptivePath) handOut() { p.handOutTo(p.share(), p.streams) }
+// distribute raises the windows of all streams that wait for data to their share, before they ask.
+func (p *adaptivePath) distribute() { p.distributeTo(p.share(), p.streams) }
 
 // welcome does so for the streams that were opened since the last write, so that the WINDOW_UPDATEs
 // follow the requests. It does nothing unless recent responses were large enough to need it.
 func (p *adaptivePath) welcome() {
 	fresh := p.fresh
-	if p.fresh = 0; p.deep > 0 && !p.alone {
+	if p.fresh = 0; p.largeResponses > 0 && !p.standalone {
 		share := p.share()
 		if fresh > 1 { // servers do not serve them equally
 			share = min(share/4*7, p.budget/p.streams/16*17)
 		}
-		p.handOutTo(share, fresh)
+		p.distributeTo(share, fresh)
 	}
 }
 
-// handOutTo raises the windows of the n streams that were opened last.
-func (p *adaptivePath) handOutTo(share, n int) {
+// distributeTo raises the windows of the n streams that were opened last.
+func (p *adaptivePath) distributeTo(share, n int) {
 	share = min(share, p.budget-p.unread)
 	if share <= p.initial {
 		return
@@ -342,7 +342,7 @@ func (p *adaptivePath) handOutTo(share, n int) {
 		if gap := s.mayHaveAhead(share - int(w.credit)); w.unread == 0 && gap >= smallestStep {
 			grant := w.needed(gap)
 			if s.meter != nil {
-				grant = p.uneven(grant)
+				grant = p.jitter(grant)
 			}
 			s.grantedAhead(grant)
 			w.grant(int64(grant))
@@ -445,8 +445,8 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 		return 0
 	}
 	p := s.path
-	if p.alone {
-		p.hear(&ev)
+	if p.standalone {
+		p.observe(&ev)
 	}
 	switch ev.Kind {
 	case WindowOpened:
@@ -464,7 +464,7 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 			s.meter.consumed += ev.Bytes
 		}
 		return s.size(&ev)
-	case WindowStarved:
+	case WindowBlocked:
 		s.use()
 		return s.size(&ev)
 	case WindowSettings:
@@ -507,16 +507,16 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 		s.meter = p.takeMeter()
 		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now)
 	}
-	if s.meter.wall != 0 {
+	if s.meter.blockedAt != 0 {
 		s.resume(ev)
 	}
 	s.meter.at(ev.Now, p.rtt)
 	s.meter.arrived += ev.Bytes
 	if s.meter.reach(ev.Total) {
-		s.meter.wall = ev.Now
+		s.meter.blockedAt = ev.Now
 	}
 	if p.outgrows(ev.Total) {
-		p.deep = ahead
+		p.largeResponses = ahead
 	}
 }
 
@@ -524,12 +524,12 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 // the sender had to wait for a WINDOW_UPDATE there, and the reason was not our reader.
 func (s *adaptiveStream) resume(ev *WindowEvent) {
 	p, m := s.path, s.meter
-	waited := p.quietFrom >= m.wall
+	waited := p.quietFrom >= m.blockedAt
 	through, _ := m.through()
 	if at, ok := m.answered(ev.Now); ok && waited && !p.growing && ev.Unread-ev.Bytes <= through/4 {
 		p.measure(at)
 	}
-	m.wall = 0
+	m.blockedAt = 0
 }
 
 // size computes how large the window should be, and returns what it lacks.
@@ -557,7 +557,7 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	if ev.Credit+ev.Unread > low || gap < min(smallestStep, target/2) && ev.Credit > 0 {
 		return 0
 	}
-	n := p.uneven(ev.needed(gap))
+	n := p.jitter(ev.needed(gap))
 	if n <= 0 {
 		return 0
 	}
@@ -575,7 +575,7 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 // and a quarter of it has arrived.
 func (s *adaptiveStream) floor(ev *WindowEvent) int {
 	p := s.path
-	if p.announced < p.top && ev.Kind != WindowStarved && (!s.used() || 4*ev.Total < int64(p.announced)) {
+	if p.announced < p.top && ev.Kind != WindowBlocked && (!s.used() || 4*ev.Total < int64(p.announced)) {
 		return p.announced
 	}
 	return p.fair()
@@ -601,8 +601,8 @@ func (s *adaptiveStream) leave() {
 		s.next.prev = s.prev
 	}
 	s.prev, s.next = nil, nil
-	if p.streams--; p.streams > 0 && p.deep > 0 && 2*p.share() >= 3*p.shared {
-		p.handOut()
+	if p.streams--; p.streams > 0 && p.largeResponses > 0 && 2*p.share() >= 3*p.shared {
+		p.distribute()
 	}
 }
 
@@ -612,7 +612,7 @@ func (s *adaptiveStream) over(total int64) {
 	s.hold(0)
 	s.leave()
 	if total <= int64(p.initial) {
-		p.deep = max(0, p.deep-1)
+		p.largeResponses = max(0, p.largeResponses-1)
 	}
 	if s.meter != nil {
 		s.meter.spare, p.spareMeters = p.spareMeters, s.meter
@@ -652,7 +652,7 @@ type streamMeter struct {
 	meter
 
 	// wall is when DATA came that ends where a window ended. It is 0 once more DATA came.
-	wall          time.Duration
+	blockedAt     time.Duration
 	marks         [16]mark // the ends of windows as announced; a ring
 	made, reached uint8    // how many marks were made, and how many of them DATA has passed
 

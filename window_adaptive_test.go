@@ -75,7 +75,7 @@ func BenchmarkWindowEvents(b *testing.B) {
 	}
 }
 
-// The figure of Adaptive's documentation, and of the issue that asked for it.
+// The figure of AdaptiveWindow's documentation, and of the issue that asked for it.
 func TestAdaptiveUpdateAllocatesNothing(t *testing.T) {
 	c, path, stream := adaptiveBench(t)
 	frame := func() {
@@ -217,13 +217,13 @@ func download(t *testing.T, peer *h2test.Peer, body io.Reader, size int, rtt tim
 func TestAdaptiveGrowsWhileThePeerUsesIt(t *testing.T) {
 	for name, request := range map[string]*Request{
 		"of the connection": {},
-		"of the request":    {WindowManager: Adaptive{Budget: 8 << 20}.New},
+		"of the request":    {WindowManager: AdaptiveWindow{Budget: 8 << 20}.New},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				cfg := &Config{WindowManager: Adaptive{Budget: 8 << 20}.New, InitialStreamWindow: 65535}
+				cfg := &Config{WindowManager: AdaptiveWindow{Budget: 8 << 20}.New, InitialStreamWindow: 65535}
 				if request.WindowManager != nil {
-					cfg.WindowManager = Manual{Connection: 8 << 20}.New // so that the stream works alone
+					cfg.WindowManager = ReadWindow{Connection: 8 << 20}.New // so that the stream works alone
 				}
 				peer, conn := dialPeer(t, cfg)
 				peer.Ignore(wire.WindowUpdate)
@@ -258,7 +258,7 @@ func TestAdaptiveGrantsNoMoreThanTheLength(t *testing.T) {
 
 func TestAdaptiveAnswersAStarvedReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{WindowManager: Adaptive{}.New, InitialStreamWindow: -1})
+		peer, conn := dialPeer(t, &Config{WindowManager: AdaptiveWindow{}.New, InitialStreamWindow: -1})
 		peer.Ignore(wire.WindowUpdate)
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		go resp.Body.Read(make([]byte, 1))

@@ -130,7 +130,7 @@ func (l *lab) Read(stream uint32, n int) {
 // Starve implements flowlab.Client.
 func (l *lab) Starve(stream uint32) {
 	if s := l.c.streams[stream]; s != nil && s.recvErr == nil {
-		s.starveLocked()
+		s.blockedLocked()
 	}
 }
 

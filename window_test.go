@@ -21,7 +21,7 @@ type windowLog struct{ lines []string }
 // managers makes managers that write into the log and answer as told; nil answers nothing.
 func (l *windowLog) managers(answer func(w *Window, ev WindowEvent) int) WindowManagerFactory {
 	return func(w *Window) WindowManager {
-		return WindowFunc(func(ev WindowEvent) int {
+		return WindowManagerFunc(func(ev WindowEvent) int {
 			l.lines = append(l.lines, fmt.Sprintf("%d %v", w.StreamID(), eventText(ev)))
 			if answer == nil {
 				return 0
@@ -135,7 +135,7 @@ func TestWindowOfABodyCutShortClosesOnceItWasRead(t *testing.T) {
 			peer.WriteData(1, wire.EndStream, make([]byte, came))
 			peer.WantRSTStream("less than 5", 1, wire.ProtocolError)
 			n, err := io.Copy(io.Discard, resp.Body)
-			if int(n) != came || !errors.Is(err, ProtocolError) {
+			if int(n) != came || !errors.Is(err, ErrCodeProtocol) {
 				t.Errorf("read %d, %v", n, err)
 			}
 			synctest.Wait()
@@ -171,7 +171,7 @@ func TestStarvedManagersHearOfIt(t *testing.T) {
 		var log windowLog
 		help := false
 		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1 << 20, WindowManager: log.managers(func(_ *Window, ev WindowEvent) int {
-			if ev.Kind == WindowStarved && help {
+			if ev.Kind == WindowBlocked && help {
 				return 5
 			}
 			return 0
@@ -196,8 +196,8 @@ func TestStarvedManagersHearOfIt(t *testing.T) {
 func TestStreamStarvesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10, WindowManager: func(*Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
-				if ev.Kind == WindowStarved {
+			return WindowManagerFunc(func(ev WindowEvent) int {
+				if ev.Kind == WindowBlocked {
 					return 7
 				}
 				return 0
@@ -248,7 +248,7 @@ func TestClockAndRoundTripsReachTheManagers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen []string
 		peer, conn, _ := newPeer(t, &Config{WindowManager: func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				if ev.Kind != WindowConsumed {
 					seen = append(seen, fmt.Sprint(w.StreamID(), " ", ev.Kind, " now=", ev.Now, " rtt=", ev.RTT))
 				}
@@ -298,7 +298,7 @@ func TestWakeAfterTicksOnceAndNotBehindTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ticks []string
 		peer, conn := dialPeer(t, &Config{WindowManager: func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				switch {
 				case ev.Kind == WindowTick:
 					ticks = append(ticks, fmt.Sprint(w.StreamID(), " ", ev.Now))
@@ -333,7 +333,7 @@ func TestWakeAfterTicksOnceAndNotBehindTheEnd(t *testing.T) {
 func TestStupidManagerReopensByWhatCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stupid := func(*Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int { return ev.Received() })
+			return WindowManagerFunc(func(ev WindowEvent) int { return ev.Received() })
 		}
 		peer, conn := dialPeer(t, &Config{WindowManager: stupid})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
@@ -371,8 +371,8 @@ func TestFixedIsPythonsRule(t *testing.T) {
 		{100, 0, 100},
 		{0, 0, 65535},
 	} {
-		m := Fixed{c.size}.New(nil)
-		for _, kind := range []WindowEventKind{WindowData, WindowSettings, WindowStarved} {
+		m := FixedWindow{c.size}.New(nil)
+		for _, kind := range []WindowEventKind{WindowData, WindowSettings, WindowBlocked} {
 			if got := m.Update(WindowEvent{Kind: kind, Credit: c.credit}); got != c.want {
 				t.Errorf("Fixed{%d} answers %d to %v with credit %d, want %d", c.size, got, kind, c.credit, c.want)
 			}
@@ -385,12 +385,12 @@ func TestFixedIsPythonsRule(t *testing.T) {
 
 func TestFixedOpensAtItsSizeAndReopensUnread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, _, _ := newPeer(t, &Config{WindowManager: Fixed{100_000}.New})
+		peer, _, _ := newPeer(t, &Config{WindowManager: FixedWindow{100_000}.New})
 		peer.WantPreface("first")
 		peer.WantWindowUpdate("the connection", 0, 100_000-65535)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{WindowManager: Fixed{}.New})
+		peer, conn := dialPeer(t, &Config{WindowManager: FixedWindow{}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		for range 3 {
 			peer.WriteData(1, 0, make([]byte, 16383))
@@ -406,7 +406,7 @@ func TestFixedOpensAtItsSizeAndReopensUnread(t *testing.T) {
 
 func TestManualGrantsAtHalf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{WindowManager: Manual{Stream: 65536, Connection: 131072}.New})
+		peer, conn := dialPeer(t, &Config{WindowManager: ReadWindow{Stream: 65536, Connection: 131072}.New})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WantWindowUpdate("what the settings leave out", 1, 1)
@@ -430,7 +430,7 @@ func TestManualGrantsAtHalf(t *testing.T) {
 
 func TestManualNeverGrantsPastAKnownLength(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10_000, WindowManager: Manual{Stream: 10_000}.New})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10_000, WindowManager: ReadWindow{Stream: 10_000}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 12000")
 		peer.WriteData(1, 0, make([]byte, 5000))
 		readOctets(t, resp.Body, 5000)
@@ -445,7 +445,7 @@ func TestManualNeverGrantsPastAKnownLength(t *testing.T) {
 
 func TestManualAnswersAStarvedReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10, WindowManager: Manual{Stream: 10}.New})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10, WindowManager: ReadWindow{Stream: 10}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 12")
 		peer.WritePaddedData(1, 0, make([]byte, 4), 1)
 		readOctets(t, resp.Body, 4)
@@ -465,7 +465,7 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 	}{{0, rate / 4}, {20, rate / 4}, {300, rate}} {
 		t.Run(fmt.Sprintf("%d ms", c.rtt), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, &Config{WindowManager: RateLimited{PerSecond: rate, Burst: c.burst}.New})
+				peer, conn := dialPeer(t, &Config{WindowManager: RateLimitedWindow{PerSecond: rate, Burst: c.burst}.New})
 				resp := answerGet(t, peer, conn, 1, ":status: 200")
 				go io.Copy(io.Discard, resp.Body)
 				var granted []int // by millisecond
@@ -500,7 +500,7 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 
 func TestRateLimitedStopsAtAKnownLength(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1000, WindowManager: RateLimited{PerSecond: 4000}.New})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1000, WindowManager: RateLimitedWindow{PerSecond: 4000}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 1100")
 		peer.WriteData(1, 0, make([]byte, 1000))
 		readOctets(t, resp.Body, 1000)
@@ -519,13 +519,13 @@ func TestRequestWindowManagerOverridesTheConnections(t *testing.T) {
 			if w.Request() != req || w.StreamID() != 1 {
 				t.Errorf("stream %d, request %v", w.StreamID(), w.Request())
 			}
-			if fixed, ok := w.Conn().(Fixed); !ok || fixed.Size != 65535 {
-				t.Errorf("the connection's manager is %v", w.Conn())
+			if fixed, ok := w.ConnManager().(FixedWindow); !ok || fixed.Size != 65535 {
+				t.Errorf("the connection's manager is %v", w.ConnManager())
 			}
 			return ev.Received()
 		})
 		req.WindowManager = own
-		peer, conn := dialPeer(t, &Config{WindowManager: Fixed{}.New})
+		peer, conn := dialPeer(t, &Config{WindowManager: FixedWindow{}.New})
 		got := doAsync(t.Context(), conn, req)
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
@@ -543,8 +543,8 @@ func TestFactoryIsAskedForTheConnectionFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []string
 		peer, conn := dialPeer(t, &Config{WindowManager: func(w *Window) WindowManager {
-			asked = append(asked, fmt.Sprint(w.StreamID(), w.Request() != nil, w.Conn() != nil))
-			return Fixed{}.New(w)
+			asked = append(asked, fmt.Sprint(w.StreamID(), w.Request() != nil, w.ConnManager() != nil))
+			return FixedWindow{}.New(w)
 		}})
 		for id := uint32(1); id < 5; id += 2 {
 			got := getAsync(conn, "/")
@@ -615,7 +615,7 @@ func TestGrantInsideUpdateFollowsTheAnswer(t *testing.T) {
 // RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1. The scripted peer fails the test if it does.
 func TestGrantsAreClampedAtTheLargestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		unlimited := func(*Window) WindowManager { return WindowFunc(func(WindowEvent) int { return math.MaxInt32 }) }
+		unlimited := func(*Window) WindowManager { return WindowManagerFunc(func(WindowEvent) int { return math.MaxInt32 }) }
 		peer, conn, _ := newPeer(t, &Config{WindowManager: unlimited})
 		peer.WantPreface("first")
 		peer.WantWindowUpdate("all that there can be", 0, wire.MaxWindow-65535)
@@ -673,7 +673,7 @@ func TestIncrementsBeforeAWriteAreOneFrame(t *testing.T) {
 
 func TestNoWindowUpdateBehindTheEnd(t *testing.T) {
 	always := func(w *Window) WindowManager {
-		return WindowFunc(func(ev WindowEvent) int {
+		return WindowManagerFunc(func(ev WindowEvent) int {
 			if w.StreamID() == 0 || ev.Kind == WindowOpened || ev.Kind == WindowHeaders {
 				return 0
 			}
@@ -816,7 +816,7 @@ func (m misbehaving) Update(ev WindowEvent) int {
 func wantManagerError(t *testing.T, err error, stream uint32, kind WindowEventKind, panics bool) {
 	t.Helper()
 	var m *WindowManagerError
-	if !errors.As(err, &m) || !errors.Is(err, InternalError) {
+	if !errors.As(err, &m) || !errors.Is(err, ErrCodeInternal) {
 		t.Fatalf("got %v, want a WindowManagerError with INTERNAL_ERROR", err)
 	}
 	want := WindowManagerError{StreamID: stream, Event: kind, Value: -3}
@@ -885,7 +885,7 @@ func TestProbeRTTStaysWithinItsBudget(t *testing.T) {
 		var probes []bool
 		rtts := 0
 		peer, conn := dialPeer(t, &Config{KeepAlive: -1, WindowManager: func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				switch {
 				case w.StreamID() == 0 && ev.Kind == WindowData:
 					probes = append(probes, w.ProbeRTT())
@@ -930,7 +930,7 @@ func TestForgedAnswerToAPingIsNoNegativeRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var samples []time.Duration
 		manager := func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				switch {
 				case w.StreamID() == 0:
 				case ev.Kind == WindowData:
@@ -963,7 +963,7 @@ func TestProbeRTTNeedsTrafficOfOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var probes []bool
 		peer, conn := dialPeer(t, &Config{KeepAlive: -1, WindowManager: func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				if w.StreamID() == 0 && ev.Kind == WindowData {
 					probes = append(probes, w.ProbeRTT())
 				}
@@ -1026,7 +1026,7 @@ func TestStreamManagerThatProbesHearsTheRoundTrip(t *testing.T) {
 		peer.Ignore(wire.WindowUpdate)
 		var sample time.Duration
 		factory := func(w *Window) WindowManager {
-			return WindowFunc(func(ev WindowEvent) int {
+			return WindowManagerFunc(func(ev WindowEvent) int {
 				switch ev.Kind {
 				case WindowHeaders:
 					if !w.ProbeRTT() {
@@ -1055,7 +1055,7 @@ func TestStreamManagerThatProbesHearsTheRoundTrip(t *testing.T) {
 
 // One octet more than the largest content-length is no int64.
 func TestLargestContentLengthKeepsTheWindowOpen(t *testing.T) {
-	ev := WindowEvent{Kind: WindowStarved, Length: math.MaxInt64}
+	ev := WindowEvent{Kind: WindowBlocked, Length: math.MaxInt64}
 	if got := defaultStreamManager.Update(ev); got != defaultStreamWindow {
 		t.Errorf("%d is granted to a reader who waits, want %d", got, defaultStreamWindow)
 	}

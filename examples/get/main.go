@@ -203,8 +203,8 @@ func (g *getter) get(ctx context.Context, u *url.URL, turn <-chan struct{}) (sta
 		return 0, err
 	}
 	defer resp.Body.Close()
-	if to := resp.Header.Get("location"); to != "" && resp.Status/100 == 3 {
-		defer fmt.Fprintf(g.stderr, "get: %s: status %d, see %s\n", u, resp.Status, to)
+	if to := resp.Header.Get("location"); to != "" && resp.StatusCode/100 == 3 {
+		defer fmt.Fprintf(g.stderr, "get: %s: status %d, see %s\n", u, resp.StatusCode, to)
 	}
 	var pushes sync.WaitGroup
 	if g.push {
@@ -215,7 +215,7 @@ func (g *getter) get(ctx context.Context, u *url.URL, turn <-chan struct{}) (sta
 		return 0, err
 	}
 	pushes.Wait()
-	return resp.Status, nil
+	return resp.StatusCode, nil
 }
 
 // write writes the body.
@@ -250,7 +250,7 @@ func (g *getter) listPushes(ctx context.Context, resp *hyper.Response) {
 		if err != nil {
 			fmt.Fprintf(g.stderr, "%s: %v\n", what, err)
 		} else {
-			fmt.Fprintf(g.stderr, "%s: status %d, %d octets\n", what, pushed.Status, n)
+			fmt.Fprintf(g.stderr, "%s: status %d, %d octets\n", what, pushed.StatusCode, n)
 		}
 		pushed.Body.Close()
 	}

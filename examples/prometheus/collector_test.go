@@ -140,7 +140,7 @@ func TestEveryFigureIsExported(t *testing.T) {
 		case reflect.String: // Host, Proxy
 			continue
 		case reflect.Map:
-			v.Set(reflect.ValueOf(hyper.CodeCounts{hyper.Cancel: 4711}))
+			v.Set(reflect.ValueOf(hyper.CodeCounts{hyper.ErrCodeCancel: 4711}))
 		case reflect.Struct:
 			for j := range v.NumField() {
 				v.Field(j).SetInt(4711)

@@ -147,7 +147,7 @@ func read(what, path string, resp *hyper.Response) (fetched, error) {
 	return fetched{
 		stream:  resp.StreamID,
 		what:    what,
-		status:  resp.Status,
+		status:  resp.StatusCode,
 		coding:  cmp.Or(resp.Header.Get("content-encoding"), "-"),
 		wire:    resp.ContentLength,
 		decoded: len(body),

@@ -15,17 +15,17 @@ var promisedHeader = []string{":method: GET", ":scheme: http", ":authority: own.
 
 var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 	// RFC 9113 §8.1: the order of a message.
-	{"9113 §8.1", "DataBeforeTheHeader", "DATA before the response's header is malformed", waiting, frame(wire.Data, 0, 1, "hello"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "EndBeforeTheHeader", "END_STREAM without a response is malformed", waiting, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "DataBehindAnInterim", "DATA behind an interim response is malformed", afterInterim, frame(wire.Data, 0, 1, "hello"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "EndBehindAnInterim", "END_STREAM behind an interim response is malformed", afterInterim, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "InterimWithEndStream", "END_STREAM on an interim response is malformed", waiting, headers(wire.EndStream, ":status: 103"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "ContinueWithEndStream", "END_STREAM on 100 (Continue) is malformed", uploading, headers(wire.EndStream, ":status: 100"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "TrailersWithoutEndStream", "a second field section without END_STREAM is malformed", inBody, headers(0, "x-trailer: 1"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "SecondResponse", "a second final response is malformed", inBody, headers(0, ":status: 200"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "InterimBehindTheFinal", "an interim response behind the final one is malformed", inBody, headers(0, ":status: 103"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "InterimBehindTheFinalAtTheEnd", "a status in trailers is malformed", inBody, headers(wire.EndStream, ":status: 103"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "DataBeforeTheHeaderOfAnUpload", "DATA before the response's header is malformed, while the request is being sent too", uploading, frame(wire.Data, 0, 1, "hello"), endsStream(hyper.ProtocolError)},
+	{"9113 §8.1", "DataBeforeTheHeader", "DATA before the response's header is malformed", waiting, frame(wire.Data, 0, 1, "hello"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "EndBeforeTheHeader", "END_STREAM without a response is malformed", waiting, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "DataBehindAnInterim", "DATA behind an interim response is malformed", afterInterim, frame(wire.Data, 0, 1, "hello"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "EndBehindAnInterim", "END_STREAM behind an interim response is malformed", afterInterim, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "InterimWithEndStream", "END_STREAM on an interim response is malformed", waiting, headers(wire.EndStream, ":status: 103"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "ContinueWithEndStream", "END_STREAM on 100 (Continue) is malformed", uploading, headers(wire.EndStream, ":status: 100"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "TrailersWithoutEndStream", "a second field section without END_STREAM is malformed", inBody, headers(0, "x-trailer: 1"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "SecondResponse", "a second final response is malformed", inBody, headers(0, ":status: 200"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "InterimBehindTheFinal", "an interim response behind the final one is malformed", inBody, headers(0, ":status: 103"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "InterimBehindTheFinalAtTheEnd", "a status in trailers is malformed", inBody, headers(wire.EndStream, ":status: 103"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "DataBeforeTheHeaderOfAnUpload", "DATA before the response's header is malformed, while the request is being sent too", uploading, frame(wire.Data, 0, 1, "hello"), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1", "ResponseInOneFrame", "HEADERS with END_STREAM are a whole response", waiting,
 		func(l *lab) {
 			l.WriteHeaders(1, wire.EndStream, ":status: 200", "x-state: kept")
@@ -56,24 +56,24 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 			if l.told(l.caller) == nil || l.caller.resp != nil {
 				l.t.Errorf("got %v", l.caller.resp)
 			}
-		}, endsStream(hyper.ProtocolError)},
+		}, endsStream(hyper.ErrCodeProtocol)},
 
 	// RFC 9113 §8.1.1, RFC 9110 §8.6: content-length.
 	{"9113 §8.1.1", "BodyShorterThanItsLength", "a body shorter than its content-length is malformed", waiting,
-		all(headers(0, ":status: 200", "content-length: 6"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 6"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "BodyLongerThanItsLength", "a body longer than its content-length is malformed", waiting,
-		all(headers(0, ":status: 200", "content-length: 4"), frame(wire.Data, 0, 1, "hello")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 4"), frame(wire.Data, 0, 1, "hello")), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "BodyLongerThanItsLengthInItsSecondFrame", "a body longer than its content-length in all is malformed", waiting,
-		all(headers(0, ":status: 200", "content-length: 5"), frame(wire.Data, 0, 1, "hello"), frame(wire.Data, wire.EndStream, 1, "!")), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1.1", "NoBodyThoughALength", "END_STREAM on HEADERS with a content-length above 0 is malformed", waiting, headers(wire.EndStream, ":status: 200", "content-length: 5"), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 5"), frame(wire.Data, 0, 1, "hello"), frame(wire.Data, wire.EndStream, 1, "!")), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1.1", "NoBodyThoughALength", "END_STREAM on HEADERS with a content-length above 0 is malformed", waiting, headers(wire.EndStream, ":status: 200", "content-length: 5"), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "BodyThoughALengthOfZero", "DATA where the content-length is 0 is malformed", waiting,
-		all(headers(0, ":status: 200", "content-length: 0"), frame(wire.Data, wire.EndStream, 1, "x")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 0"), frame(wire.Data, wire.EndStream, 1, "x")), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "TrailersBeforeTheLength", "trailers before the content-length is reached are malformed", waiting,
-		all(headers(0, ":status: 200", "content-length: 6"), frame(wire.Data, 0, 1, "hello"), headers(wire.EndStream, "x-trailer: 1")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 6"), frame(wire.Data, 0, 1, "hello"), headers(wire.EndStream, "x-trailer: 1")), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "PaddingIsNoContent", "padding does not count for the content-length", waiting,
-		all(headers(0, ":status: 200", "content-length: 6"), func(l *lab) { l.WritePaddedData(1, wire.EndStream, []byte("hello"), 1) }), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 6"), func(l *lab) { l.WritePaddedData(1, wire.EndStream, []byte("hello"), 1) }), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "PushShorterThanItsLength", "a pushed body shorter than its content-length is malformed", promised,
-		all(headers(0, ":status: 200", "content-length: 6"), frame(wire.Data, wire.EndStream, 2, "hello")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 6"), frame(wire.Data, wire.EndStream, 2, "hello")), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "LengthReachedByManyFrames", "the content-length is the sum of all DATA", waiting,
 		func(l *lab) {
 			l.WriteHeaders(1, 0, ":status: 200", "x-state: kept", "content-length: 5")
@@ -97,14 +97,14 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 		func(l *lab) {
 			l.WriteHeaders(1, 0, ":status: 200", "x-state: kept", "content-length: 9223372036854775807")
 			l.WriteRSTStream(1, wire.Cancel)
-			l.wantReset(l.told(l.caller), hyper.Cancel)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeCancel)
 		}, goesOn},
 
 	// RFC 9110 §6.4.1: responses without content.
 	{"9110 §9.3.2", "BodyToHead", "a response to HEAD has no content: DATA is malformed", head,
-		all(headers(0, ":status: 200"), frame(wire.Data, 0, 1, "hello")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200"), frame(wire.Data, 0, 1, "hello")), endsStream(hyper.ErrCodeProtocol)},
 	{"9110 §9.3.2", "BodyOfItsLengthToHead", "a response to HEAD has no content, of the declared length either", head,
-		all(headers(0, ":status: 200", "content-length: 5"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 200", "content-length: 5"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ErrCodeProtocol)},
 	{"9110 §9.3.2", "EmptyDataToHead", "an empty DATA frame may end a response to HEAD", head,
 		func(l *lab) {
 			l.WriteHeaders(1, 0, ":status: 200", "x-state: kept", "content-length: 5")
@@ -112,9 +112,9 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 			l.want(l.caller, 200, "")
 		}, goesOn},
 	{"9110 §15.3.5", "BodyOf204", "204 (No Content) has none: DATA is malformed", waiting,
-		all(headers(0, ":status: 204"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 204"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ErrCodeProtocol)},
 	{"9110 §15.4.5", "BodyOf304", "304 (Not Modified) has no content: DATA is malformed", waiting,
-		all(headers(0, ":status: 304"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ProtocolError)},
+		all(headers(0, ":status: 304"), frame(wire.Data, wire.EndStream, 1, "hello")), endsStream(hyper.ErrCodeProtocol)},
 	{"9110 §15.3.5", "EmptyDataOf204", "an empty DATA frame may end 204", waiting,
 		func(l *lab) {
 			l.WriteHeaders(1, 0, ":status: 204", "x-state: kept")
@@ -143,13 +143,13 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 			l.WriteHeaders(1, wire.EndStream, ":status: 999", "x-state: kept")
 			l.want(l.caller, 999, "")
 		}, goesOn},
-	{"9113 §8.6", "SwitchingProtocols", "101 has no place in HTTP/2: malformed", waiting, headers(0, ":status: 101"), endsStream(hyper.ProtocolError)},
+	{"9113 §8.6", "SwitchingProtocols", "101 has no place in HTTP/2: malformed", waiting, headers(0, ":status: 101"), endsStream(hyper.ErrCodeProtocol)},
 
 	// RFC 9113 §8.2.1, RFC 9110 §5: what is legal though unusual.
 	{"9113 §8.2.1", "ObsTextInAValue", "octets of 0x80 and above are legal in a value", waiting, headers(0, ":status: 103", "x-obs: \x80\xff"), accepted},
 	{"9113 §8.2.1", "EmptyValue", "a value may be empty", waiting, headers(0, ":status: 103", "x-empty: "), accepted},
 	{"9113 §8.2.1", "BlanksWithinAValue", "a value may have blanks within", waiting, headers(0, ":status: 103", "x-words: a b\tc"), accepted},
-	{"9110 §5.5", "ControlsInAValue", "control characters other than NUL, CR and LF are invalid, too; hyper refuses them, as net/http does", waiting, headers(0, ":status: 103", "x-bell: a\x07b"), endsStream(hyper.ProtocolError)},
+	{"9110 §5.5", "ControlsInAValue", "control characters other than NUL, CR and LF are invalid, too; hyper refuses them, as net/http does", waiting, headers(0, ":status: 103", "x-bell: a\x07b"), endsStream(hyper.ErrCodeProtocol)},
 	{"9110 §5.1", "EveryTokenCharacterInAName", "a name may have any character of a token that is not upper case", waiting, headers(0, ":status: 103", "!#$%&'*+-.^_`|~09az: 1"), accepted},
 	{"9110 §5.1", "UnknownFields", "unknown fields are handed out, in order, duplicates too", waiting,
 		func(l *lab) {
@@ -168,7 +168,7 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 			}
 		}, goesOn},
 	{"9113 §6.5.2", "FieldSectionAboveTheAnnouncedSize", "MAX_HEADER_LIST_SIZE is advice; a field section above it ends its stream, decoded all the same", waiting.with(hyper.Config{MaxHeaderListSize: 1000}),
-		headers(0, ":status: 200", "x-large: "+strings.Repeat("x", 1000)), endsStream(hyper.ProtocolError)},
+		headers(0, ":status: 200", "x-large: "+strings.Repeat("x", 1000)), endsStream(hyper.ErrCodeProtocol)},
 
 	// RFC 9110 §9.3.6, RFC 9113 §8.5: CONNECT.
 	{"9110 §9.3.6", "LengthOfATunnel", "content-length in a 2xx response to CONNECT is ignored", tunnel.replace(func(l *lab) {
@@ -188,7 +188,7 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 	{"9113 §8.5", "TunnelIsReset", "RST_STREAM ends a tunnel as a TCP reset would, with an error", tunnel,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.ConnectError)
-			l.wantReset(l.told(l.caller), hyper.ConnectError)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeConnect)
 		}, goesOn},
 })
 
@@ -253,7 +253,7 @@ func badFieldRows() (rows []row) {
 	} {
 		for _, p := range places[:c.places] {
 			rows = append(rows, row{c.section, c.name + p.name, fmt.Sprintf("%s is malformed, in %s", c.rule, p.in), p.at,
-				func(l *lab) { p.write(l, c.bad) }, endsStream(hyper.ProtocolError)})
+				func(l *lab) { p.write(l, c.bad) }, endsStream(hyper.ErrCodeProtocol)})
 		}
 	}
 	return rows
@@ -289,22 +289,22 @@ func badResponseRows() (rows []row) {
 		{"9110 §8.6", "LengthTwice", "two content-lengths of the same value (a recipient may take them as one; hyper does not)", []string{":status: 200", "content-length: 5", "content-length: 5"}},
 		{"9110 §8.6", "LengthList", "a content-length that is a list of the same value (a recipient may take it as one; hyper does not)", []string{":status: 200", "content-length: 5, 5"}},
 	} {
-		rows = append(rows, row{c.section, c.name, c.rule + " is malformed", waiting, headers(0, c.fields...), endsStream(hyper.ProtocolError)})
+		rows = append(rows, row{c.section, c.name, c.rule + " is malformed", waiting, headers(0, c.fields...), endsStream(hyper.ErrCodeProtocol)})
 	}
 	return append(rows,
-		row{"9113 §8.3.2", "EmptyBlock", "a response without any field is malformed", waiting, block(0, ""), endsStream(hyper.ProtocolError)},
-		row{"9113 §8.3.2", "EmptyBlockAtTheEnd", "HEADERS with END_STREAM and nothing in them are no response", waiting, block(wire.EndStream, ""), endsStream(hyper.ProtocolError)},
+		row{"9113 §8.3.2", "EmptyBlock", "a response without any field is malformed", waiting, block(0, ""), endsStream(hyper.ErrCodeProtocol)},
+		row{"9113 §8.3.2", "EmptyBlockAtTheEnd", "HEADERS with END_STREAM and nothing in them are no response", waiting, block(wire.EndStream, ""), endsStream(hyper.ErrCodeProtocol)},
 		row{"9113 §8.2", "MalformedInAContinuation", "what is malformed is so in CONTINUATION, too", waiting,
-			func(l *lab) { l.WriteHeadersSplit(1, 0, 4, ":status: 200", "x-state: kept", "X-Upper: 1") }, endsStream(hyper.ProtocolError)},
-		row{"9113 §8.2", "MalformedWhileUploading", "a malformed response ends the upload, too", uploading, headers(0, ":status: 200", "X-Upper: 1"), endsStream(hyper.ProtocolError)},
-		row{"9113 §8.2", "MalformedBehindAnInterim", "a malformed response behind a good interim one is no success", afterInterim, headers(0, ":status: 200", "X-Upper: 1"), endsStream(hyper.ProtocolError)},
-		row{"9113 §8.2", "MalformedAnswerToHead", "a malformed response to HEAD is no success", head, headers(wire.EndStream, ":status: 200", "X-Upper: 1"), endsStream(hyper.ProtocolError)},
-		row{"9113 §8.5", "MalformedTrailersOfATunnel", "a field section in a tunnel that does not end it is malformed", tunnel, headers(0, "x-more: 1"), endsStream(hyper.ProtocolError)},
+			func(l *lab) { l.WriteHeadersSplit(1, 0, 4, ":status: 200", "x-state: kept", "X-Upper: 1") }, endsStream(hyper.ErrCodeProtocol)},
+		row{"9113 §8.2", "MalformedWhileUploading", "a malformed response ends the upload, too", uploading, headers(0, ":status: 200", "X-Upper: 1"), endsStream(hyper.ErrCodeProtocol)},
+		row{"9113 §8.2", "MalformedBehindAnInterim", "a malformed response behind a good interim one is no success", afterInterim, headers(0, ":status: 200", "X-Upper: 1"), endsStream(hyper.ErrCodeProtocol)},
+		row{"9113 §8.2", "MalformedAnswerToHead", "a malformed response to HEAD is no success", head, headers(wire.EndStream, ":status: 200", "X-Upper: 1"), endsStream(hyper.ErrCodeProtocol)},
+		row{"9113 §8.5", "MalformedTrailersOfATunnel", "a field section in a tunnel that does not end it is malformed", tunnel, headers(0, "x-more: 1"), endsStream(hyper.ErrCodeProtocol)},
 		row{"9113 §8.2", "UpperCaseNameInHuffmanCode", "upper case is malformed in any coding of the name", waiting,
 			func(l *lab) {
 				b := string(l.EncodeBlock(":status: 200", "x-state: kept"))
 				name := string(hpack.AppendHuffmanString(nil, "X-UPPER"))
 				l.frame(wire.Headers, wire.EndHeaders, 1, b+"\x00"+string([]byte{0x80 | byte(len(name))})+name+"\x011")
-			}, endsStream(hyper.ProtocolError)},
+			}, endsStream(hyper.ErrCodeProtocol)},
 	)
 }

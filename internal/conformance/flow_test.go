@@ -34,23 +34,23 @@ func fills(stream uint32, last int) func(*lab) {
 
 var flowRows = []row{
 	// RFC 9113 §6.9, §6.9.1: what the peer sends.
-	{"9113 §6.9.1", "StreamWindowInOneFrame", "DATA beyond the stream's window is a stream error", tight, frame(wire.Data, 0, 1, octets(11)), endsStream(hyper.FlowControlError)},
+	{"9113 §6.9.1", "StreamWindowInOneFrame", "DATA beyond the stream's window is a stream error", tight, frame(wire.Data, 0, 1, octets(11)), endsStream(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "StreamWindowInManyFrames", "DATA beyond the stream's window is a stream error, in the sum of its frames", tight,
-		all(frame(wire.Data, 0, 1, octets(10)), frame(wire.Data, 0, 1, octets(1))), endsStream(hyper.FlowControlError)},
+		all(frame(wire.Data, 0, 1, octets(10)), frame(wire.Data, 0, 1, octets(1))), endsStream(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "StreamWindowAtTheEnd", "DATA with END_STREAM beyond the stream's window is a stream error, and no end of the body", tight,
-		frame(wire.Data, wire.EndStream, 1, octets(11)), endsStream(hyper.FlowControlError)},
-	{"9113 §6.9.1", "StreamWindowOfAPush", "DATA beyond a pushed stream's window is a stream error", tightPush, frame(wire.Data, 0, 2, octets(11)), endsStream(hyper.FlowControlError)},
+		frame(wire.Data, wire.EndStream, 1, octets(11)), endsStream(hyper.ErrCodeFlowControl)},
+	{"9113 §6.9.1", "StreamWindowOfAPush", "DATA beyond a pushed stream's window is a stream error", tightPush, frame(wire.Data, 0, 2, octets(11)), endsStream(hyper.ErrCodeFlowControl)},
 	{"9113 §6.1", "PaddingCounts", "padding and its length count for flow control", tight,
-		func(l *lab) { l.WritePaddedData(1, 0, []byte(octets(5)), 5) }, endsStream(hyper.FlowControlError)},
-	{"9113 §6.1", "PaddingAloneCounts", "DATA of padding alone counts for flow control", tight, func(l *lab) { l.WritePaddedData(1, 0, nil, 10) }, endsStream(hyper.FlowControlError)},
+		func(l *lab) { l.WritePaddedData(1, 0, []byte(octets(5)), 5) }, endsStream(hyper.ErrCodeFlowControl)},
+	{"9113 §6.1", "PaddingAloneCounts", "DATA of padding alone counts for flow control", tight, func(l *lab) { l.WritePaddedData(1, 0, nil, 10) }, endsStream(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "WindowOfZero", "a window of 0 takes no octet", tight.with(hyper.Config{InitialStreamWindow: -1, WindowManager: still}),
-		frame(wire.Data, 0, 1, "x"), endsStream(hyper.FlowControlError)},
+		frame(wire.Data, 0, 1, "x"), endsStream(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "WindowOfZeroTakesTheEnd", "an empty DATA frame needs no window", tight.with(hyper.Config{InitialStreamWindow: -1, WindowManager: still}), nil, accepted},
 	{"9113 §6.9.1", "StreamWindowToTheOctet", "the whole window may be used, padding and all", tight,
 		all(frame(wire.Data, 0, 1, octets(4)), func(l *lab) { l.WritePaddedData(1, 0, []byte(octets(2)), 3) }), accepted},
-	{"9113 §6.9.1", "ConnectionWindow", "DATA beyond the connection's window is a connection error", ample, fills(1, 16384), endsConn(hyper.FlowControlError)},
+	{"9113 §6.9.1", "ConnectionWindow", "DATA beyond the connection's window is a connection error", ample, fills(1, 16384), endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "ConnectionWindowByOneOctet", "DATA beyond the connection's window is a connection error, by one octet of padding too", ample,
-		all(fills(1, 16383), func(l *lab) { l.WritePaddedData(1, 0, nil, 0) }), endsConn(hyper.FlowControlError)},
+		all(fills(1, 16383), func(l *lab) { l.WritePaddedData(1, 0, nil, 0) }), endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "ConnectionWindowToTheOctet", "the whole connection's window may be used", ample,
 		func(l *lab) {
 			fills(1, 16383)(l)
@@ -67,18 +67,18 @@ var flowRows = []row{
 			if err := l.told(second); err == nil {
 				l.t.Error("told nothing")
 			}
-		}, endsConn(hyper.FlowControlError)},
+		}, endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9", "DataOnHalfClosedCounts", "DATA that is refused counts for the connection's window all the same", halfClosed.with(hyper.Config{WindowManager: still}),
 		func(l *lab) {
 			l.frame(wire.Data, 0, 1, octets(16384))
 			l.WantRSTStream("the stream error", 1, wire.StreamClosed)
 			l.at = closed // the caller has been told of that
 			fills(1, 16384)(l)
-		}, endsConn(hyper.FlowControlError)},
+		}, endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "RefusedDataIsCreditedAgain", "the connection's window that refused DATA took is given back", tight.with(hyper.Config{InitialStreamWindow: 10,
 		WindowManager: func(w *hyper.Window) hyper.WindowManager {
 			if w.StreamID() == 0 {
-				return hyper.WindowFunc(func(ev hyper.WindowEvent) int { return ev.Consumed() })
+				return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return ev.Consumed() })
 			}
 			return nil
 		}}), frame(wire.Data, 0, 1, octets(1000)), func(l *lab) {
@@ -89,34 +89,34 @@ var flowRows = []row{
 	}},
 
 	// §6.9: WINDOW_UPDATE.
-	{"9113 §6.9", "WindowUpdateOfZero", "WINDOW_UPDATE of 0 on a stream is a stream error", waiting, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ProtocolError)},
-	{"9113 §6.9", "WindowUpdateOfZeroInABody", "WINDOW_UPDATE of 0 on a stream is a stream error, in its body too", inBody, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ProtocolError)},
-	{"9113 §6.9", "WindowUpdateOfZeroWhileUploading", "WINDOW_UPDATE of 0 on a stream is a stream error, on an open one too", uploading, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ProtocolError)},
-	{"9113 §6.9", "WindowUpdateOfZeroOnHalfClosed", "WINDOW_UPDATE of 0 on a stream is a stream error, behind its END_STREAM too", halfClosed, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ProtocolError)},
-	{"9113 §6.9", "WindowUpdateOfTheReservedBit", "the reserved bit is no part of the increment: with nothing else it is 0", waiting, frame(wire.WindowUpdate, 0, 1, "\x80\x00\x00\x00"), endsStream(hyper.ProtocolError)},
+	{"9113 §6.9", "WindowUpdateOfZero", "WINDOW_UPDATE of 0 on a stream is a stream error", waiting, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §6.9", "WindowUpdateOfZeroInABody", "WINDOW_UPDATE of 0 on a stream is a stream error, in its body too", inBody, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §6.9", "WindowUpdateOfZeroWhileUploading", "WINDOW_UPDATE of 0 on a stream is a stream error, on an open one too", uploading, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §6.9", "WindowUpdateOfZeroOnHalfClosed", "WINDOW_UPDATE of 0 on a stream is a stream error, behind its END_STREAM too", halfClosed, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §6.9", "WindowUpdateOfTheReservedBit", "the reserved bit is no part of the increment: with nothing else it is 0", waiting, frame(wire.WindowUpdate, 0, 1, "\x80\x00\x00\x00"), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §6.9", "WindowUpdateWithTheReservedBit", "the reserved bit of an increment is ignored", waiting, all(frame(wire.WindowUpdate, 0, 1, "\x80\x00\x01\x00"), frame(wire.WindowUpdate, 0, 0, "\x80\x00\x01\x00")), accepted},
-	{"9113 §6.9", "ConnectionWindowUpdateOfZero", "WINDOW_UPDATE of 0 on the connection is a connection error", waiting, frame(wire.WindowUpdate, 0, 0, "\x00\x00\x00\x00"), endsConn(hyper.ProtocolError)},
-	{"9113 §6.9", "ConnectionWindowUpdateOfZeroOfAnIdleConnection", "WINDOW_UPDATE of 0 on the connection is a connection error, with nothing open too", idle, frame(wire.WindowUpdate, 0, 0, "\x80\x00\x00\x00"), endsConn(hyper.ProtocolError)},
-	{"9113 §6.9.1", "StreamWindowOverflow", "WINDOW_UPDATE that raises a stream's window above 2^31-1 is a stream error", waiting, frame(wire.WindowUpdate, 0, 1, "\x7f\xff\xff\xff"), endsStream(hyper.FlowControlError)},
+	{"9113 §6.9", "ConnectionWindowUpdateOfZero", "WINDOW_UPDATE of 0 on the connection is a connection error", waiting, frame(wire.WindowUpdate, 0, 0, "\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.9", "ConnectionWindowUpdateOfZeroOfAnIdleConnection", "WINDOW_UPDATE of 0 on the connection is a connection error, with nothing open too", idle, frame(wire.WindowUpdate, 0, 0, "\x80\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.9.1", "StreamWindowOverflow", "WINDOW_UPDATE that raises a stream's window above 2^31-1 is a stream error", waiting, frame(wire.WindowUpdate, 0, 1, "\x7f\xff\xff\xff"), endsStream(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "StreamWindowOverflowByOne", "a window of 2^31-1 is legal, one octet more is a stream error", uploading,
 		func(l *lab) {
 			l.WriteWindowUpdate(1, wire.MaxWindow-65535)
 			l.WantIdle("it is legal")
 			l.WriteWindowUpdate(1, 1)
-		}, endsStream(hyper.FlowControlError)},
-	{"9113 §6.9.1", "StreamWindowOverflowOnHalfClosed", "WINDOW_UPDATE that raises a window above 2^31-1 is a stream error, behind the peer's END_STREAM too", halfClosed, frame(wire.WindowUpdate, 0, 1, "\x7f\xff\xff\xff"), endsStream(hyper.FlowControlError)},
-	{"9113 §6.9.1", "ConnectionWindowOverflow", "WINDOW_UPDATE that raises the connection's window above 2^31-1 is a connection error", waiting, frame(wire.WindowUpdate, 0, 0, "\x7f\xff\xff\xff"), endsConn(hyper.FlowControlError)},
+		}, endsStream(hyper.ErrCodeFlowControl)},
+	{"9113 §6.9.1", "StreamWindowOverflowOnHalfClosed", "WINDOW_UPDATE that raises a window above 2^31-1 is a stream error, behind the peer's END_STREAM too", halfClosed, frame(wire.WindowUpdate, 0, 1, "\x7f\xff\xff\xff"), endsStream(hyper.ErrCodeFlowControl)},
+	{"9113 §6.9.1", "ConnectionWindowOverflow", "WINDOW_UPDATE that raises the connection's window above 2^31-1 is a connection error", waiting, frame(wire.WindowUpdate, 0, 0, "\x7f\xff\xff\xff"), endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "ConnectionWindowOverflowByOne", "a connection window of 2^31-1 is legal, one octet more is a connection error", inBody,
 		func(l *lab) {
 			l.WriteWindowUpdate(0, wire.MaxWindow-65535)
 			l.WantIdle("it is legal")
 			l.WriteWindowUpdate(0, 1)
-		}, endsConn(hyper.FlowControlError)},
+		}, endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.2", "InitialWindowOverflow", "INITIAL_WINDOW_SIZE that raises a stream's window above 2^31-1 is a connection error", uploading,
 		func(l *lab) {
 			l.WriteWindowUpdate(1, 1)
 			l.WriteSettings(setting(wire.SettingInitialWindowSize, wire.MaxWindow))
-		}, endsConn(hyper.FlowControlError)},
+		}, endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.2", "InitialWindowOfTheMaximum", "INITIAL_WINDOW_SIZE of 2^31-1 is legal where no stream has more than it", uploading, set(setting(wire.SettingInitialWindowSize, wire.MaxWindow)), accepted},
 	{"9113 §6.9.2", "InitialWindowOverflowOfAClosedStream", "a closed stream has no window that could be too large", closed.replace(func(l *lab) {
 		reachWaiting(l)

@@ -57,7 +57,7 @@ var frameRows = concat([]row{
 	{"9113 §4.1", "UnknownFlagsOfRSTStream", "flags without a meaning for the type are ignored: RST_STREAM", waiting,
 		func(l *lab) {
 			l.frame(wire.RSTStream, 0xff, 1, "\x00\x00\x00\x02")
-			l.wantReset(l.told(l.caller), hyper.InternalError)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeInternal)
 		}, goesOn},
 	{"9113 §4.1", "UnknownFlagsOfPushPromise", "flags without a meaning for the type are ignored: PUSH_PROMISE with END_STREAM and PRIORITY", pushable,
 		func(l *lab) {
@@ -85,23 +85,23 @@ var frameRows = concat([]row{
 		}, goesOn},
 
 	// §6.1: DATA.
-	{"9113 §6.1", "DataOnStreamZero", "DATA on stream 0 is a connection error", waiting, frame(wire.Data, 0, 0, "hello"), endsConn(hyper.ProtocolError)},
-	{"9113 §6.1", "EmptyDataOnStreamZero", "DATA on stream 0 is a connection error, empty too", inBody, frame(wire.Data, 0, 0, ""), endsConn(hyper.ProtocolError)},
+	{"9113 §6.1", "DataOnStreamZero", "DATA on stream 0 is a connection error", waiting, frame(wire.Data, 0, 0, "hello"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.1", "EmptyDataOnStreamZero", "DATA on stream 0 is a connection error, empty too", inBody, frame(wire.Data, 0, 0, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.1", "DataOnStreamZeroOfAnIdleConnection", "DATA on stream 0 is a connection error, with nothing open too", idle,
-		frame(wire.Data, wire.EndStream, 0, ""), endsConn(hyper.ProtocolError)},
+		frame(wire.Data, wire.EndStream, 0, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.1", "PaddingThatLeavesNoData", "padding may leave nothing but the pad length", inBody, frame(wire.Data, wire.Padded, 1, "\x05\x00\x00\x00\x00\x00"), accepted},
 	{"9113 §6.1", "PaddingBeyondThePayload", "padding as long as the payload of DATA, or longer, is a connection error", inBody,
-		frame(wire.Data, wire.Padded, 1, "\x06hello"), endsConn(hyper.ProtocolError)},
+		frame(wire.Data, wire.Padded, 1, "\x06hello"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.1", "PaddingAloneBeyondThePayload", "DATA that is nothing but a pad length above 0 is a connection error", inBody,
-		frame(wire.Data, wire.Padded, 1, "\x01"), endsConn(hyper.ProtocolError)},
+		frame(wire.Data, wire.Padded, 1, "\x01"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.1", "PaddingBeyondThePayloadAtTheEnd", "wrong padding on DATA with END_STREAM is no end of the body", inBody,
-		frame(wire.Data, wire.Padded|wire.EndStream, 1, "\xfflo"), endsConn(hyper.ProtocolError)},
+		frame(wire.Data, wire.Padded|wire.EndStream, 1, "\xfflo"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.1", "PaddingBeyondThePayloadOnAResetStream", "wrong padding is a connection error on a stream that we reset, too", weReset,
-		frame(wire.Data, wire.Padded, 1, "\x06hello"), endsConn(hyper.ProtocolError)},
+		frame(wire.Data, wire.Padded, 1, "\x06hello"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.1", "PaddingBeyondThePayloadOfAPush", "wrong padding is a connection error on a pushed stream, too", pushInBody,
-		frame(wire.Data, wire.Padded, 2, "\x06hello"), endsConn(hyper.ProtocolError)},
+		frame(wire.Data, wire.Padded, 2, "\x06hello"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.1", "PaddedDataWithoutAPadLength", "DATA with PADDED and no octet is too short: FRAME_SIZE_ERROR (of stream or connection, §4.2; here the connection)", inBody,
-		frame(wire.Data, wire.Padded, 1, ""), endsConn(hyper.FrameSizeError)},
+		frame(wire.Data, wire.Padded, 1, ""), endsConn(hyper.ErrCodeFrameSize)},
 	{"9113 §6.1", "PaddingOfZero", "a pad length of 0 is padding of one octet", inBody,
 		func(l *lab) { l.WritePaddedData(1, 0, nil, 0) }, accepted},
 	{"9113 §6.1", "PaddingIsNotPartOfTheBody", "the longest padding is stripped", waiting,
@@ -115,21 +115,21 @@ var frameRows = concat([]row{
 
 	// §6.2: HEADERS.
 	{"9113 §6.2", "HeadersOnStreamZero", "HEADERS on stream 0 are a connection error", waiting,
-		func(l *lab) { l.WriteHeaders(0, 0, ":status: 200") }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { l.WriteHeaders(0, 0, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.2", "HeadersOnStreamZeroInABody", "HEADERS on stream 0 are a connection error, between DATA too", inBody,
-		func(l *lab) { l.WriteHeaders(0, wire.EndStream, "x-trailer: 1") }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { l.WriteHeaders(0, wire.EndStream, "x-trailer: 1") }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.2", "PaddingBeyondAHeaderBlock", "padding longer than HEADERS is a connection error", waiting,
-		frame(wire.Headers, wire.EndHeaders|wire.Padded, 1, "\x02\x88"), endsConn(hyper.ProtocolError)},
+		frame(wire.Headers, wire.EndHeaders|wire.Padded, 1, "\x02\x88"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.2", "PaddingBeyondTrailers", "padding longer than trailers is a connection error, and no end of the body", inBody,
-		frame(wire.Headers, wire.EndHeaders|wire.EndStream|wire.Padded, 1, "\x01"), endsConn(hyper.ProtocolError)},
+		frame(wire.Headers, wire.EndHeaders|wire.EndStream|wire.Padded, 1, "\x01"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.2", "PaddingThatLeavesNoRoomForPriority", "padding may not reach into the priority of HEADERS", waiting,
-		frame(wire.Headers, wire.EndHeaders|wire.Padded|wire.PriorityFlag, 1, "\x02\x00\x00\x00\x00\x0f\x88"), endsConn(hyper.ProtocolError)},
+		frame(wire.Headers, wire.EndHeaders|wire.Padded|wire.PriorityFlag, 1, "\x02\x00\x00\x00\x00\x0f\x88"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.2", "PaddedHeadersWithoutAPadLength", "HEADERS with PADDED and no octet are a FRAME_SIZE_ERROR", waiting,
-		frame(wire.Headers, wire.EndHeaders|wire.Padded, 1, ""), endsConn(hyper.FrameSizeError)},
+		frame(wire.Headers, wire.EndHeaders|wire.Padded, 1, ""), endsConn(hyper.ErrCodeFrameSize)},
 	{"9113 §6.2", "HeadersTooShortForTheirPriority", "HEADERS with PRIORITY and 4 octets are a FRAME_SIZE_ERROR", waiting,
-		frame(wire.Headers, wire.EndHeaders|wire.PriorityFlag, 1, "\x00\x00\x00\x00"), endsConn(hyper.FrameSizeError)},
+		frame(wire.Headers, wire.EndHeaders|wire.PriorityFlag, 1, "\x00\x00\x00\x00"), endsConn(hyper.ErrCodeFrameSize)},
 	{"9113 §6.2", "HeadersTooShortForPaddingAndPriority", "HEADERS with PADDED, PRIORITY and 5 octets are a FRAME_SIZE_ERROR", waiting,
-		frame(wire.Headers, wire.EndHeaders|wire.PriorityFlag|wire.Padded, 1, "\x00\x00\x00\x00\x00"), endsConn(hyper.FrameSizeError)},
+		frame(wire.Headers, wire.EndHeaders|wire.PriorityFlag|wire.Padded, 1, "\x00\x00\x00\x00\x00"), endsConn(hyper.ErrCodeFrameSize)},
 	{"9113 §6.2", "PaddedHeaders", "padding of HEADERS is stripped", waiting,
 		func(l *lab) {
 			b := l.EncodeBlock(":status: 103", "x-state: kept")
@@ -155,17 +155,17 @@ var frameRows = concat([]row{
 		}, accepted},
 	{"9113 §5.3.2", "PriorityOnItself", "PRIORITY that makes a stream depend on itself means nothing any more", waiting,
 		frame(wire.Priority, 0, 1, "\x00\x00\x00\x01\x0f"), accepted},
-	{"9113 §6.3", "PriorityOnStreamZero", "PRIORITY on stream 0 is a connection error", waiting, frame(wire.Priority, 0, 0, "\x00\x00\x00\x00\x0f"), endsConn(hyper.ProtocolError)},
+	{"9113 §6.3", "PriorityOnStreamZero", "PRIORITY on stream 0 is a connection error", waiting, frame(wire.Priority, 0, 0, "\x00\x00\x00\x00\x0f"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.3", "PriorityOfFourOctets", "PRIORITY of another size than 5 octets is a stream error, where others are the connection's", waiting,
-		frame(wire.Priority, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.FrameSizeError)},
+		frame(wire.Priority, 0, 1, "\x00\x00\x00\x00"), endsStream(hyper.ErrCodeFrameSize)},
 	{"9113 §6.3", "PriorityOfSixOctetsInABody", "PRIORITY of another size than 5 octets is a stream error", inBody,
-		frame(wire.Priority, 0, 1, "\x00\x00\x00\x00\x00\x00"), endsStream(hyper.FrameSizeError)},
+		frame(wire.Priority, 0, 1, "\x00\x00\x00\x00\x00\x00"), endsStream(hyper.ErrCodeFrameSize)},
 	{"9113 §6.3", "EmptyPriorityOnAHalfClosedStream", "PRIORITY of another size than 5 octets is a stream error, behind END_STREAM too", halfClosed,
-		frame(wire.Priority, 0, 1, ""), endsStream(hyper.FrameSizeError)},
+		frame(wire.Priority, 0, 1, ""), endsStream(hyper.ErrCodeFrameSize)},
 	{"9113 §6.3", "ShortPriorityOnAPush", "PRIORITY of another size than 5 octets is a stream error, on a promised stream too", promised,
-		frame(wire.Priority, 0, 2, "\x00"), endsStream(hyper.FrameSizeError)},
+		frame(wire.Priority, 0, 2, "\x00"), endsStream(hyper.ErrCodeFrameSize)},
 	{"9113 §6.3", "ShortPriorityOnAnIdleStream", "PRIORITY of a wrong size on an idle stream: RST_STREAM may not be sent there, so it is the connection's", waiting,
-		frame(wire.Priority, 0, 7, "\x00"), endsConn(hyper.FrameSizeError)},
+		frame(wire.Priority, 0, 7, "\x00"), endsConn(hyper.ErrCodeFrameSize)},
 	{"9113 §6.3", "ShortPriorityOnAClosedStream", "PRIORITY of a wrong size on a closed stream has nothing to end", closed, frame(wire.Priority, 0, 1, "\x00"), accepted},
 	{"9113 §6.3", "PriorityOnAnIdleStream", "PRIORITY may come in any state: idle", waiting, frame(wire.Priority, 0, 7, "\x00\x00\x00\x00\x0f"), accepted},
 	{"9113 §6.3", "PriorityOnAnIdlePush", "PRIORITY may come in any state: idle, of the server's", waiting, frame(wire.Priority, 0, 8, "\x00\x00\x00\x00\x0f"), accepted},
@@ -176,21 +176,21 @@ var frameRows = concat([]row{
 	{"9113 §6.3", "PriorityOnAReservedStream", "PRIORITY may come in any state: reserved", promised, frame(wire.Priority, 0, 2, "\x00\x00\x00\x00\x0f"), accepted},
 
 	// §6.4: RST_STREAM.
-	{"9113 §6.4", "ResetOnStreamZero", "RST_STREAM on stream 0 is a connection error", waiting, frame(wire.RSTStream, 0, 0, "\x00\x00\x00\x08"), endsConn(hyper.ProtocolError)},
+	{"9113 §6.4", "ResetOnStreamZero", "RST_STREAM on stream 0 is a connection error", waiting, frame(wire.RSTStream, 0, 0, "\x00\x00\x00\x08"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.4", "ResetBeforeTheHeader", "RST_STREAM ends the stream with its code, and is not answered with another", waiting,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.InternalError)
-			l.wantReset(l.told(l.caller), hyper.InternalError)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeInternal)
 		}, goesOn},
 	{"9113 §6.4", "ResetInABody", "RST_STREAM ends the body with an error, never with its end", inBody,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.Cancel)
-			l.wantReset(l.told(l.caller), hyper.Cancel)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeCancel)
 		}, goesOn},
 	{"9113 §6.4", "ResetWithNoErrorInABody", "RST_STREAM with NO_ERROR in a body is no end of the body", inBody,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.NoError)
-			l.wantReset(l.told(l.caller), hyper.NoError)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeNo)
 		}, goesOn},
 	{"9113 §7", "UnknownErrorCodeOfAReset", "an unknown error code triggers nothing special: RST_STREAM", waiting,
 		func(l *lab) {
@@ -201,7 +201,7 @@ var frameRows = concat([]row{
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.RefusedStream)
 			err := l.told(l.caller)
-			l.wantReset(err, hyper.RefusedStream)
+			l.wantReset(err, hyper.ErrCodeRefusedStream)
 			if !hyper.Retryable(err) {
 				l.t.Errorf("%v is not Retryable", err)
 			}
@@ -215,8 +215,8 @@ var frameRows = concat([]row{
 		}, goesOn},
 
 	// §6.7: PING.
-	{"9113 §6.7", "PingOnAStream", "PING on a stream is a connection error", waiting, frame(wire.Ping, 0, 1, "12345678"), endsConn(hyper.ProtocolError)},
-	{"9113 §6.7", "PingOnAnIdleStream", "PING on a stream is a connection error, an idle one too", idle, frame(wire.Ping, wire.Ack, 2, "12345678"), endsConn(hyper.ProtocolError)},
+	{"9113 §6.7", "PingOnAStream", "PING on a stream is a connection error", waiting, frame(wire.Ping, 0, 1, "12345678"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.7", "PingOnAnIdleStream", "PING on a stream is a connection error, an idle one too", idle, frame(wire.Ping, wire.Ack, 2, "12345678"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.7", "PingIsEchoed", "PING is answered with ACK and the same octets", idle,
 		func(l *lab) {
 			l.frame(wire.Ping, 0, 0, "\x00\xff\x01\x02\x03\x04\x05\x06")
@@ -258,20 +258,20 @@ var frameRows = concat([]row{
 
 	// §6.10: CONTINUATION.
 	{"9113 §6.10", "ContinuationOfNothing", "CONTINUATION without HEADERS is a connection error", waiting,
-		frame(wire.Continuation, wire.EndHeaders, 1, "\x88"), endsConn(hyper.ProtocolError)},
+		frame(wire.Continuation, wire.EndHeaders, 1, "\x88"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.10", "ContinuationOfAWholeBlock", "CONTINUATION behind END_HEADERS is a connection error", waiting,
-		all(headers(0, ":status: 200"), frame(wire.Continuation, wire.EndHeaders, 1, "")), endsConn(hyper.ProtocolError)},
+		all(headers(0, ":status: 200"), frame(wire.Continuation, wire.EndHeaders, 1, "")), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.10", "ContinuationOfAContinuedBlock", "CONTINUATION behind CONTINUATION with END_HEADERS is a connection error", waiting,
 		all(frame(wire.Headers, 0, 1, "\x88"), frame(wire.Continuation, wire.EndHeaders, 1, ""), frame(wire.Continuation, wire.EndHeaders, 1, "")),
-		endsConn(hyper.ProtocolError)},
+		endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.10", "ContinuationBehindData", "CONTINUATION behind DATA is a connection error", inBody,
-		frame(wire.Continuation, wire.EndHeaders, 1, ""), endsConn(hyper.ProtocolError)},
+		frame(wire.Continuation, wire.EndHeaders, 1, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.10", "ContinuationOnStreamZero", "CONTINUATION on stream 0 is a connection error", waiting,
-		frame(wire.Continuation, wire.EndHeaders, 0, "\x88"), endsConn(hyper.ProtocolError)},
+		frame(wire.Continuation, wire.EndHeaders, 0, "\x88"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.10", "ContinuationOnAnIdleStream", "CONTINUATION on an idle stream is a connection error", waiting,
-		frame(wire.Continuation, wire.EndHeaders, 5, "\x88"), endsConn(hyper.ProtocolError)},
+		frame(wire.Continuation, wire.EndHeaders, 5, "\x88"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.10", "ContinuationBehindAnUnknownFrame", "an unknown frame is nothing to continue", waiting,
-		all(frame(unknownType, 0, 1, "?"), frame(wire.Continuation, wire.EndHeaders, 1, "")), endsConn(hyper.ProtocolError)},
+		all(frame(unknownType, 0, 1, "?"), frame(wire.Continuation, wire.EndHeaders, 1, "")), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.10", "BlockInFragmentsOfOneOctet", "any number of CONTINUATIONs makes one block", waiting,
 		func(l *lab) { l.WriteHeadersSplit(1, 0, 1, ":status: 103", "x-state: kept") }, accepted},
 	{"9113 §6.10", "EmptyFragments", "fragments may be empty", waiting,
@@ -290,7 +290,7 @@ var frameRows = concat([]row{
 			for range 100 {
 				l.frame(wire.Continuation, 0, 1, "")
 			}
-		}, endsConn(hyper.EnhanceYourCalm)},
+		}, endsConn(hyper.ErrCodeEnhanceYourCalm)},
 
 	// §5.5: extensions.
 	{"9113 §5.5", "UnknownFrameOnStreamZero", "frames of unknown types are ignored: on stream 0", waiting, frame(unknownType, 0, 0, "extension"), accepted},
@@ -308,9 +308,9 @@ var frameRows = concat([]row{
 
 	// RFC 9218 §7.1.
 	{"9218 §7.1", "PriorityUpdateFromAServer", "PRIORITY_UPDATE is the client's to send: from a server it is a connection error", waiting,
-		frame(wire.PriorityUpdate, 0, 0, "\x00\x00\x00\x01u=1"), endsConn(hyper.ProtocolError)},
+		frame(wire.PriorityUpdate, 0, 0, "\x00\x00\x00\x01u=1"), endsConn(hyper.ErrCodeProtocol)},
 	{"9218 §7.1", "PriorityUpdateFromAServerInABody", "PRIORITY_UPDATE from a server is a connection error, whatever is in it", inBody,
-		frame(wire.PriorityUpdate, 0, 0, ""), endsConn(hyper.ProtocolError)},
+		frame(wire.PriorityUpdate, 0, 0, ""), endsConn(hyper.ErrCodeProtocol)},
 }, oversizeRows(), wrongSizeRows(), interleavedRows())
 
 func concat(tables ...[]row) (rows []row) {
@@ -355,7 +355,7 @@ func oversizeRows() (rows []row) {
 					l.frame(wire.Headers, 0, 1, "\x88")
 				}
 				l.frame(c.typ, 0, c.stream, strings.Repeat("\x00", 16386)) // a multiple of 6
-			}, endsConn(hyper.FrameSizeError)})
+			}, endsConn(hyper.ErrCodeFrameSize)})
 	}
 	return rows
 }
@@ -383,7 +383,7 @@ func wrongSizeRows() (rows []row) {
 	} {
 		for _, size := range c.sizes {
 			rows = append(rows, row{c.section, fmt.Sprintf("%sOf%dOctets", c.name, size), fmt.Sprintf("%s: %d", c.rule, size), pushable,
-				frame(c.typ, c.flags, c.stream, strings.Repeat("\x00", size)), endsConn(hyper.FrameSizeError)})
+				frame(c.typ, c.flags, c.stream, strings.Repeat("\x00", size)), endsConn(hyper.ErrCodeFrameSize)})
 		}
 	}
 	return rows
@@ -421,7 +421,7 @@ func interleavedRows() (rows []row) {
 				l.frame(wire.Headers, 0, 1, "\x88")
 				l.frame(c.typ, 0, c.stream, c.payload)
 				l.frame(wire.Continuation, wire.EndHeaders, 1, "")
-			}, endsConn(hyper.ProtocolError)})
+			}, endsConn(hyper.ErrCodeProtocol)})
 	}
 	for _, c := range []struct {
 		name, rule string
@@ -435,7 +435,7 @@ func interleavedRows() (rows []row) {
 		{"AResetStream", "DATA inside a field block is a connection error on a stream that we reset, too", weReset, wire.Headers, 0, "\x88"},
 	} {
 		rows = append(rows, row{"9113 §6.10", "DataInTheBlockOf" + c.name, c.rule, c.at,
-			all(frame(c.first, c.flags, 1, c.payload), frame(wire.Data, 0, 1, "hello")), endsConn(hyper.ProtocolError)})
+			all(frame(c.first, c.flags, 1, c.payload), frame(wire.Data, 0, 1, "hello")), endsConn(hyper.ErrCodeProtocol)})
 	}
 	return rows
 }

@@ -26,12 +26,12 @@ var smallTable = waiting.with(hyper.Config{HeaderTableSize: 100})
 
 var hpackRows = concat(badBlockRows(), []row{
 	// RFC 9113 §4.3, §4.3.1: one compression state, for all streams.
-	{"9113 §4.3.1", "NoUpdateBehindASmallerTable", "the first block behind the acknowledgment of a smaller HEADER_TABLE_SIZE begins with an update, or it is a connection error", noTable, block(0, ok), endsConn(hyper.CompressionError)},
+	{"9113 §4.3.1", "NoUpdateBehindASmallerTable", "the first block behind the acknowledgment of a smaller HEADER_TABLE_SIZE begins with an update, or it is a connection error", noTable, block(0, ok), endsConn(hyper.ErrCodeCompression)},
 	{"9113 §4.3.1", "UpdateBehindASmallerTable", "an update to the smaller size, and the block is good", noTable, block(0, "\x20\x08\x03103"), func(l *lab) {
 		l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
 		l.want(l.caller, 200, "")
 	}},
-	{"9113 §4.3.1", "UpdateAboveASmallerTable", "an update that is above the smaller HEADER_TABLE_SIZE is a connection error", smallTable, block(0, "\x3f\x46"+ok), endsConn(hyper.CompressionError)}, // 101
+	{"9113 §4.3.1", "UpdateAboveASmallerTable", "an update that is above the smaller HEADER_TABLE_SIZE is a connection error", smallTable, block(0, "\x3f\x46"+ok), endsConn(hyper.ErrCodeCompression)}, // 101
 	{"9113 §4.3.1", "UpdateBelowASmallerTable", "an update may go below the smaller size", smallTable, block(0, "\x2a\x08\x03103"), func(l *lab) {
 		l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
 		l.want(l.caller, 200, "")
@@ -40,13 +40,13 @@ var hpackRows = concat(badBlockRows(), []row{
 		block(0, "\x20\x3f\xe1\x1f\x08\x03103"), acceptedAfresh},
 	{"7541 §4.2", "UpdateToTheLimit", "an update to exactly the limit is good", waiting, block(0, "\x3f\xe1\x1f\x08\x03103"), accepted},
 	{"7541 §4.3", "UpdateEvictsEntries", "an update evicts what does not fit: a reference to it is a connection error", afterInterim,
-		block(0, "\x20\x3f\xe1\x1f"+ok+"\xbe"), endsConn(hyper.CompressionError)},
+		block(0, "\x20\x3f\xe1\x1f"+ok+"\xbe"), endsConn(hyper.ErrCodeCompression)},
 	{"7541 §4.4", "EntryLargerThanTheTable", "a field larger than the table empties it, and is no error", waiting,
 		func(l *lab) {
 			l.frame(wire.Headers, wire.EndHeaders, 1, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096)) // 32 + 1 + 4096
 		}, acceptedAfresh},
 	{"7541 §4.4", "ReferenceToAnEntryTooLarge", "a field larger than the table is not in it", waiting,
-		block(0, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096)+"\xbe"), endsConn(hyper.CompressionError)},
+		block(0, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096)+"\xbe"), endsConn(hyper.ErrCodeCompression)},
 	{"7541 §2.3.2", "DuplicateEntries", "the dynamic table may hold the same field twice", waiting,
 		block(0, "\x08\x03103\x40\x01x\x01y\x40\x01x\x01y\xbe\xbf"), acceptedAfresh},
 	{"7541 §2.3.3", "NameOfTheDynamicTable", "a name may be that of an entry of the dynamic table", waiting, block(0, "\x08\x03103\x40\x01x\x01y\x0f\x2f\x01z"), acceptedAfresh},
@@ -192,7 +192,7 @@ func badBlockRows() (rows []row) {
 		{"7541 §6.3", "SecondUpdateAboveTheLimit", "a second table-size update above HEADER_TABLE_SIZE", "\x20\x3f\xe2\x1f" + ok},
 		{"7541 §6.3", "UpdateCutShort", "a table-size update that the block's end cuts short", "\x3f\xe1"},
 	} {
-		rows = append(rows, row{c.section, c.name, c.rule + " is a decoding error: COMPRESSION_ERROR", waiting, block(0, c.block), endsConn(hyper.CompressionError)})
+		rows = append(rows, row{c.section, c.name, c.rule + " is a decoding error: COMPRESSION_ERROR", waiting, block(0, c.block), endsConn(hyper.ErrCodeCompression)})
 	}
 	const bad = "\x80"
 	for _, c := range []struct {
@@ -223,7 +223,7 @@ func badBlockRows() (rows []row) {
 		{"PaddedHeaders", "in padded HEADERS", waiting, frame(wire.Headers, wire.EndHeaders|wire.Padded, 1, "\x02"+ok+bad+"\x00\x00")},
 		{"AMalformedResponse", "behind what is malformed already: the connection error counts", waiting, block(0, "\x00\x01X\x01y"+bad)},
 	} {
-		rows = append(rows, row{"9113 §4.3", "BadBlockIn" + c.name, "a field block that cannot be decoded is a connection error " + c.where, c.at, c.peer, endsConn(hyper.CompressionError)})
+		rows = append(rows, row{"9113 §4.3", "BadBlockIn" + c.name, "a field block that cannot be decoded is a connection error " + c.where, c.at, c.peer, endsConn(hyper.ErrCodeCompression)})
 	}
 	return rows
 }

@@ -151,7 +151,7 @@ func (l *lab) ask(respond func(context.Context) (*hyper.Response, error)) *calle
 		if c.resp, c.err = respond(context.Background()); c.err != nil {
 			return
 		}
-		c.status = c.resp.Status
+		c.status = c.resp.StatusCode
 		body, err := io.ReadAll(c.resp.Body)
 		c.body, c.err = string(body), err
 	}()

@@ -162,7 +162,7 @@ var (
 	weReset = &moment{
 		reach: func(l *lab) {
 			reachUploading(l)
-			l.stream.Reset(hyper.Cancel)
+			l.stream.Reset(hyper.ErrCodeCancel)
 			l.WantRSTStream("our reset", 1, wire.Cancel)
 			if err := l.told(l.caller); !errors.Is(err, hyper.ErrCanceled) {
 				l.t.Errorf("told %v", err)
@@ -176,7 +176,7 @@ var (
 		reach: func(l *lab) {
 			reachWaiting(l)
 			l.WriteRSTStream(1, wire.InternalError)
-			l.wantReset(l.told(l.caller), hyper.InternalError)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeInternal)
 		},
 		finish: nothing,
 	}

@@ -35,27 +35,27 @@ var pushed = &moment{cfg: pushing, reach: all(reachPromised, finishWaiting), fin
 
 var pushRows = concat([]row{
 	// RFC 9113 §6.6, §8.4: promises that nobody may make.
-	{"9113 §6.6", "PushThoughSwitchedOff", "a promise though ENABLE_PUSH is 0 is a connection error", waiting, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
-	{"9113 §6.6", "PushThoughSwitchedOffInABody", "a promise though ENABLE_PUSH is 0 is a connection error, between DATA too", inBody, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
-	{"9113 §6.6", "PushThoughSwitchedOffOnAResetStream", "a promise though ENABLE_PUSH is 0 is a connection error, on a stream that we reset too", weReset, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
-	{"9113 §6.6", "PushOnStreamZero", "PUSH_PROMISE on stream 0 is a connection error", pushable, func(l *lab) { promise(l, 0, 2) }, endsConn(hyper.ProtocolError)},
-	{"9113 §6.6", "PushOnAPush", "PUSH_PROMISE on a pushed stream is a connection error", pushInBody, func(l *lab) { promise(l, 2, 4) }, endsConn(hyper.ProtocolError)},
+	{"9113 §6.6", "PushThoughSwitchedOff", "a promise though ENABLE_PUSH is 0 is a connection error", waiting, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.6", "PushThoughSwitchedOffInABody", "a promise though ENABLE_PUSH is 0 is a connection error, between DATA too", inBody, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.6", "PushThoughSwitchedOffOnAResetStream", "a promise though ENABLE_PUSH is 0 is a connection error, on a stream that we reset too", weReset, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.6", "PushOnStreamZero", "PUSH_PROMISE on stream 0 is a connection error", pushable, func(l *lab) { promise(l, 0, 2) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.6", "PushOnAPush", "PUSH_PROMISE on a pushed stream is a connection error", pushInBody, func(l *lab) { promise(l, 2, 4) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.6", "PushOnHalfClosed", "PUSH_PROMISE on a stream that is neither open nor half-closed (local) is a connection error: half-closed (remote)", halfClosed.with(pushing),
-		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.6", "PaddingBeyondAPromise", "padding longer than PUSH_PROMISE is a connection error", pushable,
-		frame(wire.PushPromise, wire.EndHeaders|wire.Padded, 1, "\x02\x00\x00\x00\x02\x82"), endsConn(hyper.ProtocolError)},
-	{"9113 §5.1.1", "PromiseOfAnOddStream", "a promise of an odd stream is a connection error", pushable, func(l *lab) { promise(l, 1, 3) }, endsConn(hyper.ProtocolError)},
-	{"9113 §5.1.1", "PromiseOfItsOwnStream", "a promise of the stream it stands on is a connection error", pushable, func(l *lab) { promise(l, 1, 1) }, endsConn(hyper.ProtocolError)},
-	{"9113 §5.1.1", "PromiseOfStreamZero", "a promise of stream 0 is a connection error", pushable, func(l *lab) { promise(l, 1, 0) }, endsConn(hyper.ProtocolError)},
-	{"9113 §5.1.1", "PromiseOfThePromised", "a second promise of a stream is a connection error", promised, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
-	{"9113 §5.1.1", "PromiseOfTheRefused", "a second promise of a stream is a connection error, of one that we refused too", pushRefused, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
-	{"9113 §5.1.1", "PromiseOfThePushed", "a second promise of a stream is a connection error, of one that is closed too", pushed, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
+		frame(wire.PushPromise, wire.EndHeaders|wire.Padded, 1, "\x02\x00\x00\x00\x02\x82"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1.1", "PromiseOfAnOddStream", "a promise of an odd stream is a connection error", pushable, func(l *lab) { promise(l, 1, 3) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1.1", "PromiseOfItsOwnStream", "a promise of the stream it stands on is a connection error", pushable, func(l *lab) { promise(l, 1, 1) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1.1", "PromiseOfStreamZero", "a promise of stream 0 is a connection error", pushable, func(l *lab) { promise(l, 1, 0) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1.1", "PromiseOfThePromised", "a second promise of a stream is a connection error", promised, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1.1", "PromiseOfTheRefused", "a second promise of a stream is a connection error, of one that we refused too", pushRefused, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1.1", "PromiseOfThePushed", "a second promise of a stream is a connection error, of one that is closed too", pushed, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1.1", "PromiseBelowALaterOne", "a promise of a stream below one that was promised is a connection error", pushable,
 		func(l *lab) {
 			promise(l, 1, 4)
 			promise(l, 1, 2)
 			l.lastPush = 4
-		}, endsConn(hyper.ProtocolError)},
+		}, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1.1", "HeadersBelowALaterPromise", "a promise closes the idle streams below it: HEADERS there are on a closed stream, and discarded", pushable,
 		func(l *lab) {
 			promise(l, 1, 4)
@@ -124,7 +124,7 @@ var pushRows = concat([]row{
 	{"9113 §5.1", "PushSurvivesItsParentsReset", "the peer's reset of the parent leaves the push", pushInBody,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.InternalError)
-			l.wantReset(l.told(l.parent), hyper.InternalError)
+			l.wantReset(l.told(l.parent), hyper.ErrCodeInternal)
 			finishBody(l)
 		}, goesOn},
 
@@ -134,12 +134,12 @@ var pushRows = concat([]row{
 	{"9113 §5.1", "HeadersOnAClosedPush", "closed: HEADERS behind a push's END_STREAM may be a connection error or discarded; hyper discards them", pushed,
 		headers(0, ":status: 200"), accepted},
 	{"9113 §5.1", "WindowUpdateOnAPush", "half-closed (local): WINDOW_UPDATE on a push is taken", pushInBody, frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x01"), accepted},
-	{"9113 §6.9", "WindowUpdateOfZeroOnAPush", "WINDOW_UPDATE of 0 on a push is a stream error", pushInBody, frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x00"), endsStream(hyper.ProtocolError)},
-	{"9113 §8.1", "TrailersOfAPushWithoutEndStream", "a second field section of a push without END_STREAM is malformed", pushInBody, headers(0, "x-trailer: 1"), endsStream(hyper.ProtocolError)},
+	{"9113 §6.9", "WindowUpdateOfZeroOnAPush", "WINDOW_UPDATE of 0 on a push is a stream error", pushInBody, frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x00"), endsStream(hyper.ErrCodeProtocol)},
+	{"9113 §8.1", "TrailersOfAPushWithoutEndStream", "a second field section of a push without END_STREAM is malformed", pushInBody, headers(0, "x-trailer: 1"), endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §6.4", "ResetOfAPushInItsBody", "RST_STREAM in a pushed body is no end of it", pushInBody,
 		func(l *lab) {
 			l.WriteRSTStream(2, wire.InternalError)
-			l.wantReset(l.told(l.caller), hyper.InternalError)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeInternal)
 			finishParent(l)
 		}, goesOn},
 	{"9113 §8.4", "ClientSendsNothingOnAPush", "a pushed stream is half-closed for us from its beginning: nothing but WINDOW_UPDATE, PRIORITY and RST_STREAM is sent there", promised,
@@ -197,7 +197,7 @@ func badPromiseRows() (rows []row) {
 		{"9113 §8.3.1", "PromiseWithAnotherHost", "a promise whose host differs from its :authority is refused with PROTOCOL_ERROR", append(promisedHeader[:4:4], "host: other.example")},
 	} {
 		rows = append(rows, row{c.section, c.name, c.rule, refusable,
-			func(l *lab) { badPromise(l, c.fields) }, endsStream(hyper.ProtocolError)})
+			func(l *lab) { badPromise(l, c.fields) }, endsStream(hyper.ErrCodeProtocol)})
 	}
 	return rows
 }

@@ -23,7 +23,7 @@ func sends(req hyper.Request, flags wire.Flags, fields ...string) func(*lab) {
 	return func(l *lab) {
 		l.t.Helper()
 		req := req
-		req.Bare = true
+		req.NoDefaultFields = true
 		l.caller = l.ask(l.do(&req))
 		h := l.WantHeadersExactly("the request", l.next, fields...)
 		if got := h.Frames[0].Flags &^ wire.EndHeaders; got != flags {
@@ -248,14 +248,14 @@ var requestRows = concat([]row{
 	// RFC 9113 §8.5, RFC 9110 §9.3.6: CONNECT.
 	{"9113 §8.5", "Connect", "CONNECT has :method and :authority, and no :scheme and :path", quiet,
 		func(l *lab) {
-			l.stream = l.open(&hyper.Request{Method: "CONNECT", Authority: "far.example:443", Bare: true})
+			l.stream = l.open(&hyper.Request{Method: "CONNECT", Authority: "far.example:443", NoDefaultFields: true})
 			l.caller = l.ask(l.stream.Response)
 			finishWaiting(l)
 			closeWrite(l)
 		}, goesOn},
 	{"9113 §8.5", "ConnectOnTheWire", "CONNECT leaves the stream open: nothing ends it but its caller", quiet,
 		func(l *lab) {
-			stream, err := l.conn.Open(l.t.Context(), &hyper.Request{Method: "CONNECT", Authority: "far.example:443", Bare: true})
+			stream, err := l.conn.Open(l.t.Context(), &hyper.Request{Method: "CONNECT", Authority: "far.example:443", NoDefaultFields: true})
 			if err != nil {
 				l.t.Fatal(err)
 			}
@@ -278,7 +278,7 @@ var requestRows = concat([]row{
 	// RFC 8441 §4, §5.
 	{"8441 §4", "ExtendedConnect", "an extended CONNECT has :protocol, :scheme and :path besides", tunnelling,
 		func(l *lab) {
-			stream, err := l.conn.Open(l.t.Context(), &hyper.Request{Method: "CONNECT", Protocol: "websocket", Path: "/chat", Bare: true})
+			stream, err := l.conn.Open(l.t.Context(), &hyper.Request{Method: "CONNECT", Protocol: "websocket", Path: "/chat", NoDefaultFields: true})
 			if err != nil {
 				l.t.Fatal(err)
 			}

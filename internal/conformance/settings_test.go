@@ -30,15 +30,15 @@ var settingsRows = concat([]row{
 			l.WriteSettingsAck()
 		}, goesOn},
 	{"9113 §3.4", "HTTP1InPlaceOfSettings", "an answer in HTTP/1.1 is a connection error", beforeSettings,
-		func(l *lab) { l.WriteRaw([]byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")) }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { l.WriteRaw([]byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §3.4", "EmptySettingsAreAPreface", "the server's preface may be empty SETTINGS", beforeSettings, nil, accepted},
 
 	// §6.5.
-	{"9113 §6.5", "SettingsOnAStream", "SETTINGS on a stream are a connection error", waiting, frame(wire.Settings, 0, 1, ""), endsConn(hyper.ProtocolError)},
-	{"9113 §6.5", "SettingsAckOnAStream", "SETTINGS on a stream are a connection error, an acknowledgment too", waiting, frame(wire.Settings, wire.Ack, 1, ""), endsConn(hyper.ProtocolError)},
-	{"9113 §6.5", "FirstSettingsOnAStream", "SETTINGS on a stream are a connection error, as the first frame too", beforeSettings, frame(wire.Settings, 0, 1, ""), endsConn(hyper.ProtocolError)},
+	{"9113 §6.5", "SettingsOnAStream", "SETTINGS on a stream are a connection error", waiting, frame(wire.Settings, 0, 1, ""), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.5", "SettingsAckOnAStream", "SETTINGS on a stream are a connection error, an acknowledgment too", waiting, frame(wire.Settings, wire.Ack, 1, ""), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.5", "FirstSettingsOnAStream", "SETTINGS on a stream are a connection error, as the first frame too", beforeSettings, frame(wire.Settings, 0, 1, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.5", "FirstSettingsOfAWrongSize", "SETTINGS of a wrong size are a connection error, as the first frame too", beforeSettings,
-		frame(wire.Settings, 0, 0, "\x00\x03\x00\x00\x00"), endsConn(hyper.FrameSizeError)},
+		frame(wire.Settings, 0, 0, "\x00\x03\x00\x00\x00"), endsConn(hyper.ErrCodeFrameSize)},
 	{"9113 §6.5", "UnexpectedAckIsIgnored", "an acknowledgment of nothing has no rule; hyper ignores it", waiting, frame(wire.Settings, wire.Ack, 0, ""), accepted},
 
 	// §6.5.2: values.
@@ -94,7 +94,7 @@ var settingsRows = concat([]row{
 	{"9113 §6.5.3", "IllegalValueBeforeALegalOne", "values are processed in the order in which they stand: an illegal one is not mended by a later one", waiting,
 		func(l *lab) {
 			l.WriteSettings(setting(wire.SettingMaxFrameSize, 1), setting(wire.SettingMaxFrameSize, 16384))
-		}, endsConn(hyper.ProtocolError)},
+		}, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.5.3", "ValuesAreInEffectWithTheAck", "once acknowledged, the values hold: MAX_FRAME_SIZE raised and lowered", uploading,
 		func(l *lab) {
 			set(setting(wire.SettingMaxFrameSize, 20000))(l)
@@ -114,18 +114,18 @@ var settingsRows = concat([]row{
 			l.WantHeaders("and asks", 1)
 			l.WriteSettings()
 			l.WantSettingsAck("acknowledged")
-		}), nil, endsConn(hyper.SettingsTimeout)},
+		}), nil, endsConn(hyper.ErrCodeSettingsTimeout)},
 
 	// RFC 8441 §3.
 	{"8441 §3", "EnableConnectProtocolTakenBack", "a server must not take ENABLE_CONNECT_PROTOCOL back: a connection error", waiting,
 		func(l *lab) {
 			set(setting(wire.SettingEnableConnectProtocol, 1))(l)
 			l.WriteSettings(setting(wire.SettingEnableConnectProtocol, 0))
-		}, endsConn(hyper.ProtocolError)},
+		}, endsConn(hyper.ErrCodeProtocol)},
 	{"8441 §3", "EnableConnectProtocolTakenBackInOneFrame", "a server must not take ENABLE_CONNECT_PROTOCOL back, in one frame either", waiting,
 		func(l *lab) {
 			l.WriteSettings(setting(wire.SettingEnableConnectProtocol, 1), setting(wire.SettingEnableConnectProtocol, 0))
-		}, endsConn(hyper.ProtocolError)},
+		}, endsConn(hyper.ErrCodeProtocol)},
 	{"8441 §3", "EnableConnectProtocolTwice", "ENABLE_CONNECT_PROTOCOL=1 may be repeated", waiting,
 		all(set(setting(wire.SettingEnableConnectProtocol, 1)), set(setting(wire.SettingEnableConnectProtocol, 1))), accepted},
 	{"8441 §3", "EnableConnectProtocolOfZero", "ENABLE_CONNECT_PROTOCOL=0 says nothing where it was not 1", waiting, set(setting(wire.SettingEnableConnectProtocol, 0)), accepted},
@@ -171,7 +171,7 @@ func notSettingsRows() (rows []row) {
 		{"UnknownFrame", unknownType, 0, 0, "extension"},
 	} {
 		rows = append(rows, row{"9113 §3.4", c.name + "InPlaceOfSettings", fmt.Sprintf("%s as the server's first frame is a connection error", c.name), beforeSettings,
-			all(frame(c.typ, c.flags, c.stream, c.payload), frame(wire.Settings, 0, 0, "")), endsConn(hyper.ProtocolError)})
+			all(frame(c.typ, c.flags, c.stream, c.payload), frame(wire.Settings, 0, 0, "")), endsConn(hyper.ErrCodeProtocol)})
 	}
 	return rows
 }
@@ -184,15 +184,15 @@ func illegalValueRows() (rows []row) {
 		value   uint32
 		code    hyper.ErrCode
 	}{
-		{"9113 §6.5.2", wire.SettingEnablePush, 1, hyper.ProtocolError},
-		{"9113 §6.5.2", wire.SettingEnablePush, 2, hyper.ProtocolError},
-		{"9113 §6.5.2", wire.SettingInitialWindowSize, 1 << 31, hyper.FlowControlError},
-		{"9113 §6.5.2", wire.SettingInitialWindowSize, math.MaxUint32, hyper.FlowControlError},
-		{"9113 §6.5.2", wire.SettingMaxFrameSize, 0, hyper.ProtocolError},
-		{"9113 §6.5.2", wire.SettingMaxFrameSize, 16383, hyper.ProtocolError},
-		{"9113 §6.5.2", wire.SettingMaxFrameSize, 1 << 24, hyper.ProtocolError},
-		{"8441 §3", wire.SettingEnableConnectProtocol, 2, hyper.ProtocolError},
-		{"9218 §2.1", wire.SettingNoRFC7540Priorities, 2, hyper.ProtocolError},
+		{"9113 §6.5.2", wire.SettingEnablePush, 1, hyper.ErrCodeProtocol},
+		{"9113 §6.5.2", wire.SettingEnablePush, 2, hyper.ErrCodeProtocol},
+		{"9113 §6.5.2", wire.SettingInitialWindowSize, 1 << 31, hyper.ErrCodeFlowControl},
+		{"9113 §6.5.2", wire.SettingInitialWindowSize, math.MaxUint32, hyper.ErrCodeFlowControl},
+		{"9113 §6.5.2", wire.SettingMaxFrameSize, 0, hyper.ErrCodeProtocol},
+		{"9113 §6.5.2", wire.SettingMaxFrameSize, 16383, hyper.ErrCodeProtocol},
+		{"9113 §6.5.2", wire.SettingMaxFrameSize, 1 << 24, hyper.ErrCodeProtocol},
+		{"8441 §3", wire.SettingEnableConnectProtocol, 2, hyper.ErrCodeProtocol},
+		{"9218 §2.1", wire.SettingNoRFC7540Priorities, 2, hyper.ErrCodeProtocol},
 	} {
 		bad := setting(c.id, c.value)
 		name := fmt.Sprintf("%s_%d", c.id, c.value)

@@ -53,35 +53,35 @@ func answerPing(l *lab) {
 
 var streamRows = concat([]row{
 	// RFC 9113 §5.1: idle.
-	{"9113 §5.1", "DataOnIdle", "idle: DATA is a connection error", waiting, frame(wire.Data, 0, 3, "hello"), endsConn(hyper.ProtocolError)},
-	{"9113 §5.1", "DataOnIdleOfTheServer", "idle: DATA is a connection error, on an even stream too", waiting, frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ProtocolError)},
-	{"9113 §5.1", "DataOnIdleInABody", "idle: DATA is a connection error, in the middle of another's body", inBody, frame(wire.Data, 0, 5, "lo"), endsConn(hyper.ProtocolError)},
+	{"9113 §5.1", "DataOnIdle", "idle: DATA is a connection error", waiting, frame(wire.Data, 0, 3, "hello"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "DataOnIdleOfTheServer", "idle: DATA is a connection error, on an even stream too", waiting, frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "DataOnIdleInABody", "idle: DATA is a connection error, in the middle of another's body", inBody, frame(wire.Data, 0, 5, "lo"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "HeadersOnIdle", "idle: HEADERS are a connection error, the stream is the client's to open", waiting,
-		func(l *lab) { l.WriteHeaders(3, 0, ":status: 200") }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { l.WriteHeaders(3, 0, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "HeadersOnIdleOfTheServer", "idle: HEADERS on an even stream that was not promised are a connection error", pushable,
-		func(l *lab) { l.WriteHeaders(2, 0, ":status: 200") }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { l.WriteHeaders(2, 0, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "HeadersOnIdleOfAnIdleConnection", "idle: HEADERS are a connection error, before any request too", idle,
-		func(l *lab) { l.WriteHeaders(1, wire.EndStream, ":status: 200") }, endsConn(hyper.ProtocolError)},
-	{"9113 §5.1", "ResetOnIdle", "idle: RST_STREAM is a connection error", waiting, frame(wire.RSTStream, 0, 3, "\x00\x00\x00\x08"), endsConn(hyper.ProtocolError)},
+		func(l *lab) { l.WriteHeaders(1, wire.EndStream, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "ResetOnIdle", "idle: RST_STREAM is a connection error", waiting, frame(wire.RSTStream, 0, 3, "\x00\x00\x00\x08"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.4", "ResetOnIdleOfTheServer", "RST_STREAM on an idle stream is a connection error, on an even one too", pushable,
-		frame(wire.RSTStream, 0, 2, "\x00\x00\x00\x08"), endsConn(hyper.ProtocolError)},
-	{"9113 §5.1", "WindowUpdateOnIdle", "idle: WINDOW_UPDATE is a connection error", waiting, frame(wire.WindowUpdate, 0, 3, "\x00\x00\x00\x01"), endsConn(hyper.ProtocolError)},
+		frame(wire.RSTStream, 0, 2, "\x00\x00\x00\x08"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "WindowUpdateOnIdle", "idle: WINDOW_UPDATE is a connection error", waiting, frame(wire.WindowUpdate, 0, 3, "\x00\x00\x00\x01"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "WindowUpdateOnIdleOfTheServer", "idle: WINDOW_UPDATE is a connection error, on an even stream too", pushable,
-		frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x01"), endsConn(hyper.ProtocolError)},
-	{"9113 §5.1", "PushPromiseOnIdle", "idle: PUSH_PROMISE on it is a connection error", pushable, func(l *lab) { promise(l, 3, 2) }, endsConn(hyper.ProtocolError)},
+		frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x01"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "PushPromiseOnIdle", "idle: PUSH_PROMISE on it is a connection error", pushable, func(l *lab) { promise(l, 3, 2) }, endsConn(hyper.ErrCodeProtocol)},
 
 	// Reserved (remote).
-	{"9113 §5.1", "DataOnReserved", "reserved (remote): DATA is a connection error", promised, frame(wire.Data, 0, 2, "hello"), endsConn(hyper.ProtocolError)},
+	{"9113 §5.1", "DataOnReserved", "reserved (remote): DATA is a connection error", promised, frame(wire.Data, 0, 2, "hello"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "EmptyDataOnReserved", "reserved (remote): DATA with END_STREAM is a connection error, and no response", promised,
-		frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ProtocolError)},
+		frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "WindowUpdateOnReserved", "reserved (remote): WINDOW_UPDATE is a connection error", promised,
-		frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x01"), endsConn(hyper.ProtocolError)},
+		frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x01"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "PushPromiseOnReserved", "reserved (remote): PUSH_PROMISE on it is a connection error", promised,
-		func(l *lab) { promise(l, 2, 4) }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { promise(l, 2, 4) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "ResetOnReserved", "reserved (remote): RST_STREAM ends it", promised,
 		func(l *lab) {
 			l.WriteRSTStream(2, wire.Cancel)
-			l.wantReset(l.told(l.caller), hyper.Cancel)
+			l.wantReset(l.told(l.caller), hyper.ErrCodeCancel)
 			finishParent(l)
 		}, goesOn},
 	{"9113 §5.1", "HeadersOnReserved", "reserved (remote): HEADERS make it half-closed (local)", promised, nil, accepted},
@@ -102,21 +102,21 @@ var streamRows = concat([]row{
 	{"9113 §5.1", "WindowUpdateOnHalfClosedLocal", "half-closed (local): WINDOW_UPDATE is taken", inBody, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x01\x00"), accepted},
 
 	// Half-closed (remote).
-	{"9113 §5.1", "DataOnHalfClosed", "half-closed (remote): DATA is a stream error", halfClosed, frame(wire.Data, 0, 1, "more"), endsStream(hyper.StreamClosed)},
-	{"9113 §5.1", "EmptyDataOnHalfClosed", "half-closed (remote): a second END_STREAM is a stream error", halfClosed, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.StreamClosed)},
+	{"9113 §5.1", "DataOnHalfClosed", "half-closed (remote): DATA is a stream error", halfClosed, frame(wire.Data, 0, 1, "more"), endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "EmptyDataOnHalfClosed", "half-closed (remote): a second END_STREAM is a stream error", halfClosed, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.ErrCodeStreamClosed)},
 	{"9113 §5.1", "PaddedDataOnHalfClosed", "half-closed (remote): DATA of padding alone is a stream error", halfClosed,
-		func(l *lab) { l.WritePaddedData(1, 0, nil, 9) }, endsStream(hyper.StreamClosed)},
-	{"9113 §5.1", "HeadersOnHalfClosed", "half-closed (remote): HEADERS are a stream error", halfClosed, headers(0, ":status: 200"), endsStream(hyper.StreamClosed)},
-	{"9113 §5.1", "TrailersOnHalfClosed", "half-closed (remote): trailers are a stream error", halfClosed, headers(wire.EndStream, "x-trailer: 1"), endsStream(hyper.StreamClosed)},
+		func(l *lab) { l.WritePaddedData(1, 0, nil, 9) }, endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "HeadersOnHalfClosed", "half-closed (remote): HEADERS are a stream error", halfClosed, headers(0, ":status: 200"), endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "TrailersOnHalfClosed", "half-closed (remote): trailers are a stream error", halfClosed, headers(wire.EndStream, "x-trailer: 1"), endsStream(hyper.ErrCodeStreamClosed)},
 	{"9113 §5.1", "ContinuedHeadersOnHalfClosed", "half-closed (remote): HEADERS with CONTINUATION are a stream error, their block decoded", halfClosed,
-		func(l *lab) { l.WriteHeadersSplit(1, 0, 2, ":status: 200", "x-state: kept", "x-new: 1") }, endsStream(hyper.StreamClosed)},
+		func(l *lab) { l.WriteHeadersSplit(1, 0, 2, ":status: 200", "x-state: kept", "x-new: 1") }, endsStream(hyper.ErrCodeStreamClosed)},
 	{"9113 §5.1", "WindowUpdateOnHalfClosed", "half-closed (remote): WINDOW_UPDATE is taken", halfClosed, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x01\x00"), accepted},
 	{"9113 §5.1", "ResetOnHalfClosed", "half-closed (remote): RST_STREAM ends our side", halfClosed,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.Cancel)
 			synctest.Wait()
 			_, err := l.stream.Write([]byte("more"))
-			l.wantReset(err, hyper.Cancel)
+			l.wantReset(err, hyper.ErrCodeCancel)
 		}, goesOn},
 	{"9113 §8.1", "NoErrorBehindAWholeResponse", "RST_STREAM with NO_ERROR behind a whole response stops the upload and leaves the response good", uploading,
 		func(l *lab) {
@@ -125,7 +125,7 @@ var streamRows = concat([]row{
 			l.want(l.caller, 200, "enough")
 			synctest.Wait() // for the reset
 			_, err := l.stream.Write([]byte("more"))
-			l.wantReset(err, hyper.NoError)
+			l.wantReset(err, hyper.ErrCodeNo)
 		}, goesOn},
 	{"9113 §8.1", "ResetBehindAWholeResponse", "a whole response is not discarded because of a later RST_STREAM", uploading,
 		func(l *lab) {
@@ -148,7 +148,7 @@ var streamRows = concat([]row{
 	{"9113 §5.1", "WindowUpdateOnClosed", "closed: WINDOW_UPDATE is ignored", closed, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
 	{"9113 §5.1", "ResetOnClosed", "closed: RST_STREAM is ignored", closed, frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
 	{"9113 §6.6", "PushPromiseOnClosed", "PUSH_PROMISE on a stream that is neither open nor half-closed (local) is a connection error: closed", closed.with(pushing),
-		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 
 	// Closed, by the peer's RST_STREAM.
 	{"9113 §5.1", "DataBehindThePeersReset", "closed: DATA behind the peer's own RST_STREAM may be a connection error or discarded; hyper discards it", peerReset,
@@ -158,7 +158,7 @@ var streamRows = concat([]row{
 	{"9113 §5.1", "ResetBehindThePeersReset", "closed: RST_STREAM twice is ignored", peerReset, frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
 	{"9113 §5.1", "WindowUpdateBehindThePeersReset", "closed: WINDOW_UPDATE behind the peer's RST_STREAM is ignored", peerReset, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
 	{"9113 §6.6", "PushPromiseBehindThePeersReset", "PUSH_PROMISE behind the peer's own RST_STREAM is a connection error", peerReset.with(pushing),
-		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ProtocolError)},
+		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 
 	// §5.1.1: identifiers.
 	{"9113 §5.1.1", "StreamsAreOddAndAscend", "the client's streams are 1, 3, 5, … in the order in which they are sent, and none is used twice", idle,
@@ -204,7 +204,7 @@ var streamRows = concat([]row{
 	{"9113 §5.1.2", "ResetStreamsCountUntilThePeerKnows", "a stream that we reset counts until the peer can know", idle,
 		func(l *lab) {
 			set(setting(wire.SettingMaxConcurrentStreams, 1))(l)
-			l.open(&hyper.Request{}).Reset(hyper.Cancel)
+			l.open(&hyper.Request{}).Reset(hyper.ErrCodeCancel)
 			l.WantRSTStream("our reset", 1, wire.Cancel)
 			l.caller = l.ask(l.get("/"))
 			data := l.WantPing("does the peer know?", 0)
@@ -226,7 +226,7 @@ var streamRows = concat([]row{
 			l.parent = l.ask(l.get("/other"))
 			l.WantHeaders("another", 3)
 			l.frame(wire.Ping, 0, 1, "12345678")
-		}, endsConn(hyper.ProtocolError)},
+		}, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.4.2", "ResetIsNotAnsweredByReset", "RST_STREAM is never answered with RST_STREAM, on a stream we reset either", weReset,
 		frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x01"), accepted},
 	{"9113 §5.4.2", "StreamErrorsLeaveOthers", "a stream error leaves every other stream as it is", inBody,
@@ -290,8 +290,8 @@ func discardedRows() (rows []row) {
 				for range 4 {
 					l.frame(wire.Data, 0, 1, string(make([]byte, 16384)))
 				}
-			}, endsConn(hyper.FlowControlError)},
-		row{"9113 §5.1", "LateDataIsCreditedAgain", "the window that discarded DATA took is given back", weReset.with(hyper.Config{WindowManager: hyper.Manual{Connection: 65535, Stream: 65535}.New}),
+			}, endsConn(hyper.ErrCodeFlowControl)},
+		row{"9113 §5.1", "LateDataIsCreditedAgain", "the window that discarded DATA took is given back", weReset.with(hyper.Config{WindowManager: hyper.ReadWindow{Connection: 65535, Stream: 65535}.New}),
 			func(l *lab) {
 				l.frame(wire.Data, 0, 1, string(make([]byte, 40000)))
 				l.WantWindowUpdate("nobody will read it", 0, 40000)
@@ -302,7 +302,7 @@ func discardedRows() (rows []row) {
 				l.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 				l.lastPush = 2
 				promise(l, 1, 2) // so 2 is not idle any more
-			}, endsConn(hyper.ProtocolError)},
+			}, endsConn(hyper.ErrCodeProtocol)},
 		row{"9113 §5.1", "PromiseBehindAnAnsweredPing", "PUSH_PROMISE on a stream that we reset is refused by RST_STREAM also when a later PING has been answered", weReset.with(pushing).then(answerPing),
 			func(l *lab) {
 				promise(l, 1, 2)
@@ -314,16 +314,16 @@ func discardedRows() (rows []row) {
 		row{"9113 §5.1", "HeadersBehindAnAnsweredPing", "HEADERS on a stream that we reset are discarded also when a later PING has been answered", weReset.then(answerPing),
 			headers(0, ":status: 200"), accepted},
 		row{"9113 §6.9.1", "LateDataBeyondTheWindow", "DATA on a stream that we reset counts for its window: beyond it is a connection error", weReset.with(tightCfg),
-			all(frame(wire.Data, 0, 1, "0123456789"), frame(wire.Data, 0, 1, "x")), endsConn(hyper.FlowControlError)},
+			all(frame(wire.Data, 0, 1, "0123456789"), frame(wire.Data, 0, 1, "x")), endsConn(hyper.ErrCodeFlowControl)},
 		row{"9113 §5.1", "BadBlockOnAResetStream", "the field block of a stream that we reset is decoded: what is wrong with it is a connection error", weReset,
-			block(0, "\x80"), endsConn(hyper.CompressionError)},
+			block(0, "\x80"), endsConn(hyper.ErrCodeCompression)},
 	)
 }
 
 // RFC 9113 §6.8.
 var goAwayRows = []row{
-	{"9113 §6.8", "GoAwayOnAStream", "GOAWAY on a stream is a connection error", waiting, frame(wire.GoAway, 0, 1, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ProtocolError)},
-	{"9113 §6.8", "GoAwayOnAnIdleStream", "GOAWAY on an idle stream is a connection error", idle, frame(wire.GoAway, 0, 9, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ProtocolError)},
+	{"9113 §6.8", "GoAwayOnAStream", "GOAWAY on a stream is a connection error", waiting, frame(wire.GoAway, 0, 1, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.8", "GoAwayOnAnIdleStream", "GOAWAY on an idle stream is a connection error", idle, frame(wire.GoAway, 0, 9, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.8", "GoAwayRaised", "a later GOAWAY must not raise its last stream: a connection error", waiting,
 		func(l *lab) {
 			l.WriteGoAway(1, wire.NoError, "")
@@ -331,7 +331,7 @@ var goAwayRows = []row{
 		}, func(l *lab) {
 			l.WantGoAway("the connection error", 0, wire.ProtocolError)
 			l.WantClosed("and the close follows it")
-			l.wantConnError("the caller", l.told(l.caller), hyper.ProtocolError)
+			l.wantConnError("the caller", l.told(l.caller), hyper.ErrCodeProtocol)
 		}},
 	{"9113 §6.8", "GoAwayLeavesStreamsUpToItsLast", "streams up to the last of a GOAWAY come to their ends", inBody,
 		func(l *lab) {
@@ -361,7 +361,7 @@ var goAwayRows = []row{
 			above := l.send(&hyper.Request{})
 			l.WriteGoAway(1, wire.EnhanceYourCalm, "")
 			err := l.told(above)
-			l.wantReset(err, hyper.EnhanceYourCalm)
+			l.wantReset(err, hyper.ErrCodeEnhanceYourCalm)
 			if !hyper.Retryable(err) {
 				l.t.Errorf("%v is not Retryable", err)
 			}
@@ -370,7 +370,7 @@ var goAwayRows = []row{
 	{"9113 §6.8", "GoAwayOfZeroEndsAll", "GOAWAY with last stream 0 says that nothing was processed", waiting,
 		func(l *lab) {
 			l.WriteGoAway(0, wire.InternalError, "")
-			if err := l.told(l.caller); !hyper.Retryable(err) || !errors.Is(err, hyper.InternalError) {
+			if err := l.told(l.caller); !hyper.Retryable(err) || !errors.Is(err, hyper.ErrCodeInternal) {
 				l.t.Errorf("told %v", err)
 			}
 		}, nil},
@@ -399,5 +399,5 @@ var goAwayRows = []row{
 			l.WantClosed("and the close")
 		}, nil},
 	{"9113 §6.8", "GoAwayNamesTheLastPush", "our GOAWAY names the highest stream of the peer's that we processed", pushInBody,
-		frame(wire.Ping, 0, 1, "12345678"), endsConn(hyper.ProtocolError)},
+		frame(wire.Ping, 0, 1, "12345678"), endsConn(hyper.ErrCodeProtocol)},
 }

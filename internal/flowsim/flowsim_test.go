@@ -165,7 +165,7 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 		}
 	}
 	// The whole budget in the hands of streams that nobody reads: the others still come to their end.
-	s := Cell{20 * ms, 1e9, 20}.with(subject{"", hyper.Config{WindowManager: hyper.Adaptive{Budget: 4 << 20}.New}}, 64<<20)
+	s := Cell{20 * ms, 1e9, 20}.with(subject{"", hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
 	s.Unread = 10
 	if got, err := Run(s); err != nil || got.Stuck {
 		t.Errorf("10 of 20 streams stall on a budget of 4 MiB: stuck: %v, %v", got.Stuck, err)
@@ -188,8 +188,8 @@ func TestAdaptiveBehindAWrapperWorksAlone(t *testing.T) {
 	wrapped := subject{"wrapped", hyper.Config{
 		InitialStreamWindow: 256<<10 - 1,
 		WindowManager: func(w *hyper.Window) hyper.WindowManager {
-			inner := hyper.Adaptive{}.New(w)
-			return hyper.WindowFunc(func(ev hyper.WindowEvent) int { return inner.Update(ev) })
+			inner := hyper.AdaptiveWindow{}.New(w)
+			return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return inner.Update(ev) })
 		},
 	}}
 	for _, c := range []Cell{{100 * ms, 1e9, 1}, {20 * ms, 1e9, 8}, {300 * ms, 100e6, 1}} {
@@ -214,7 +214,7 @@ func TestFixedHasNoBackPressure(t *testing.T) {
 func TestRateLimitedHoldsItsRate(t *testing.T) {
 	t.Parallel()
 	const rate = 1 << 20
-	config := hyper.Config{WindowManager: hyper.RateLimited{PerSecond: rate, Burst: rate}.New}
+	config := hyper.Config{WindowManager: hyper.RateLimitedWindow{PerSecond: rate, Burst: rate}.New}
 	for _, rtt := range []time.Duration{0, 20 * ms, 300 * ms} {
 		for _, n := range []int{1, 8} {
 			s := Cell{rtt, 1e9, n}.with(subject{"", config}, n*32*rate)
@@ -250,7 +250,7 @@ func TestSameScenarioSameResult(t *testing.T) {
 func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 	t.Parallel()
 	bad := subject{"bad", hyper.Config{WindowManager: func(w *hyper.Window) hyper.WindowManager {
-		return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 			if w.StreamID() == 0 && ev.Total > 30000 {
 				return -1
 			}

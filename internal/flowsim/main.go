@@ -3,7 +3,7 @@
 // scenario gives the same figures on any machine.
 //
 //	go run ./internal/flowsim                 # every manager in all 48 cells, and under other conditions
-//	go run ./internal/flowsim -only Adaptive  # one of them
+//	go run ./internal/flowsim -only AdaptiveWindow  # one of them
 //	go run ./internal/flowsim -plot a.svg -rtt 100ms -rate 1e9 -streams 1 [-reader 1e6] [-for 3s]
 package main
 

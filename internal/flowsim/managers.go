@@ -11,15 +11,15 @@ type subject struct {
 // subjects are what the grid compares.
 var subjects = []subject{
 	{"Adaptive", hyper.Config{}},
-	{"Fixed", hyper.Config{WindowManager: hyper.Fixed{}.New}},
-	{"64 KiB", hyper.Config{WindowManager: hyper.Manual{Stream: 65535, Connection: 65535}.New}},
+	{"Fixed", hyper.Config{WindowManager: hyper.FixedWindow{}.New}},
+	{"64 KiB", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 65535, Connection: 65535}.New}},
 	{"net/http", hyper.Config{WindowManager: static(4<<20, 4<<10, 1<<30+65535), InitialStreamWindow: 4 << 20}},
-	{"Manual", hyper.Config{WindowManager: hyper.Manual{}.New, InitialStreamWindow: 1 << 20}},
+	{"Manual", hyper.Config{WindowManager: hyper.ReadWindow{}.New, InitialStreamWindow: 1 << 20}},
 }
 
 // unlimited is what the others are held against: windows that nobody reaches.
 var unlimited = subject{"unlimited", hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager {
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int { return 1<<31 - 1 - ev.Credit })
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return 1<<31 - 1 - ev.Credit })
 }, InitialStreamWindow: 1<<31 - 1}}
 
 // static is how net/http does it: windows of a set size, reopened by what was read once that is a step.
@@ -29,7 +29,7 @@ func static(stream, step, connection int) hyper.WindowManagerFactory {
 		if w.StreamID() == 0 {
 			size = connection
 		}
-		return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 			if gap := size - ev.Credit - ev.Unread; gap >= step || ev.Kind == hyper.WindowOpened {
 				return max(0, gap)
 			}

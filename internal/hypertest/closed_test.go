@@ -41,7 +41,7 @@ var closings = []struct {
 	{"our RST_STREAM", func(t *testing.T, v *visit, peer *accepted) { closeBody(t, v, peer) }},
 	{"our RST_STREAM, a PING and its answer", func(t *testing.T, v *visit, peer *accepted) {
 		resp := closeBody(t, v, peer)
-		own, _ := hyper.FromHTTPResponse(resp)
+		own, _ := hyper.ResponseFromHTTP(resp)
 		rtt := start(func() (any, error) { return own.Stream().Conn().Ping(t.Context()) })
 		peer.WritePing(wire.Ack, peer.WantPing("asked for", 0))
 		rtt.want(t, "the round trip")
@@ -126,7 +126,7 @@ func TestFramesOnAClosedStreamAreDiscarded(t *testing.T) {
 func TestDataOnAResetStreamIsBoundByItsWindow(t *testing.T) {
 	eachDoor(t, hyper.Config{InitialStreamWindow: 100_000}, func(t *testing.T, v *visit) {
 		peer := &accepted{}
-		own, _ := hyper.FromHTTPResponse(closeBody(t, v, peer))
+		own, _ := hyper.ResponseFromHTTP(closeBody(t, v, peer))
 		left := peer.Credit(1)
 		if left < 90_000 {
 			t.Fatalf("%d octets of the window are left", left)
@@ -139,7 +139,7 @@ func TestDataOnAResetStreamIsBoundByItsWindow(t *testing.T) {
 		peer.WriteData(1, 0, []byte{0})
 		conn := own.Stream().Conn()
 		<-conn.Done()
-		if err := conn.Err(); !errors.Is(err, hyper.FlowControlError) {
+		if err := conn.Err(); !errors.Is(err, hyper.ErrCodeFlowControl) {
 			t.Errorf("one octet too many: %v", err)
 		}
 	})
@@ -183,7 +183,7 @@ func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			peer.WantHeaders("the request", 1)
-			s.Reset(hyper.Cancel)
+			s.Reset(hyper.ErrCodeCancel)
 			peer.WantRSTStream("ours", 1, wire.Cancel)
 			rtt := start(func() (any, error) { return conn.Ping(t.Context()) })
 			peer.WritePing(wire.Ack, peer.WantPing("asked for", 0))
@@ -199,7 +199,7 @@ func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 					if sent := floodData(peer, conn, 1, size); sent > 12<<20 || size >= 1000 && sent < 2<<20 {
 						t.Errorf("%d octets were taken", sent)
 					}
-					if err := conn.Err(); !errors.Is(err, hyper.EnhanceYourCalm) {
+					if err := conn.Err(); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 						t.Errorf("the connection: %v", err)
 					}
 					peer.WantGoAway("too much that was not asked for", 0, wire.EnhanceYourCalm)
@@ -223,7 +223,7 @@ func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 				}
 				peer.WantHeaders("the request", 1)
 				if reset {
-					s.Reset(hyper.Cancel)
+					s.Reset(hyper.ErrCodeCancel)
 					peer.WantRSTStream("ours", 1, wire.Cancel)
 				} else {
 					peer.WriteRSTStream(1, wire.Cancel)
@@ -236,7 +236,7 @@ func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 					sent += len(block)
 					synctest.Wait()
 				}
-				if sent > 16<<20 || !errors.Is(conn.Err(), hyper.EnhanceYourCalm) {
+				if sent > 16<<20 || !errors.Is(conn.Err(), hyper.ErrCodeEnhanceYourCalm) {
 					t.Errorf("%d octets of field sections were taken, then: %v", sent, conn.Err())
 				}
 			})
@@ -263,7 +263,7 @@ func TestPriorityOfAnySizeOnClosedStreamsIsBounded(t *testing.T) {
 					sent += wire.HeaderLen + size
 					synctest.Wait()
 				}
-				if sent > 12<<20 || !errors.Is(conn.Err(), hyper.EnhanceYourCalm) {
+				if sent > 12<<20 || !errors.Is(conn.Err(), hyper.ErrCodeEnhanceYourCalm) {
 					t.Errorf("%d octets were taken, then: %v", sent, conn.Err())
 				}
 			})
@@ -324,7 +324,7 @@ func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		peer.WantHeaders("the parent", 1)
-		s.Reset(hyper.Cancel)
+		s.Reset(hyper.ErrCodeCancel)
 		peer.WantRSTStream("ours", 1, wire.Cancel)
 		rtt := start(func() (any, error) { return conn.Ping(t.Context()) })
 		peer.WritePing(wire.Ack, peer.WantPing("asked for", 0))
@@ -357,7 +357,7 @@ func TestEmptyDataOnAResetStreamNeedsNoWindow(t *testing.T) {
 		peer.WantFrame("a smaller window", wire.Settings)
 		peer.WriteSettingsAck()
 		smaller.want(t, "the stream's window is -890 now")
-		s.Reset(hyper.Cancel)
+		s.Reset(hyper.ErrCodeCancel)
 		peer.WantRSTStream("ours", 1, wire.Cancel)
 		peer.WriteData(1, wire.EndStream, nil)
 		peer.WantIdle("it is discarded")

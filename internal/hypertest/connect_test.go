@@ -289,7 +289,7 @@ func TestPeerThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 						}
 						started := time.Now()
 						err := v.client(t.Context())
-						wantedError{text: "PROTOCOL_ERROR: the peer does not speak HTTP/2: it sent ", is: []error{hyper.ProtocolError}, conn: true}.checkClient(t, v, err)
+						wantedError{text: "PROTOCOL_ERROR: the peer does not speak HTTP/2: it sent ", is: []error{hyper.ErrCodeProtocol}, conn: true}.checkClient(t, v, err)
 						if text := err.Error(); !strings.Contains(text, banner.text) || len(text) > 500 {
 							t.Errorf("%q does not say %q", text, banner.text)
 						}

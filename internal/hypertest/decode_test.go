@@ -193,7 +193,7 @@ func TestResetAfterAMemberIsNoEnd(t *testing.T) {
 		peer.WriteData(1, 0, encode("event", "gzip"))
 		wantNow(t, "the event", resp.Body, "event")
 		peer.WriteRSTStream(1, wire.InternalError)
-		if _, err := resp.Body.Read(make([]byte, 10)); !errors.Is(err, hyper.InternalError) {
+		if _, err := resp.Body.Read(make([]byte, 10)); !errors.Is(err, hyper.ErrCodeInternal) {
 			t.Errorf("then %v, want INTERNAL_ERROR", err)
 		}
 	})

@@ -20,7 +20,7 @@ import (
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // A door is one way in which a program reaches a peer. Each is driven through net/http's types, so
-// that one test body serves all; the doors of hyper's own API convert with FromHTTPRequest and
+// that one test body serves all; the doors of hyper's own API convert with RequestFromHTTP and
 // Response.HTTP, and return hyper's own errors.
 type door struct {
 	name      string
@@ -194,7 +194,7 @@ func clientTLS(cfg *hyper.Config) *tls.Config {
 
 // exchange is Conn.Do between net/http's types.
 func exchange(c *hyper.Conn, req *http.Request) (*http.Response, error) {
-	own, err := hyper.FromHTTPRequest(req)
+	own, err := hyper.RequestFromHTTP(req)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func exchange(c *hyper.Conn, req *http.Request) (*http.Response, error) {
 
 // openExchange is Conn.Open and Stream.Response between net/http's types.
 func openExchange(c *hyper.Conn, req *http.Request) (*http.Response, error) {
-	own, err := hyper.FromHTTPRequest(req)
+	own, err := hyper.RequestFromHTTP(req)
 	if err != nil {
 		return nil, err
 	}

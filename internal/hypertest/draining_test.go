@@ -116,7 +116,7 @@ func TestGoAwayTellsWhatThePeerSaid(t *testing.T) {
 		peer.WriteGoAway(1<<31-1, wire.NoError, "")
 		synctest.Wait()
 		told, ok := conn.GoAway()
-		if !ok || told.LastStreamID != 1<<31-1 || told.Code != hyper.NoError || told.Debug != nil {
+		if !ok || told.LastStreamID != 1<<31-1 || told.Code != hyper.ErrCodeNo || told.Debug != nil {
 			t.Errorf("a GOAWAY that announces another: %+v, %v", told, ok)
 		}
 		peer.WriteGoAway(1, wire.EnhanceYourCalm, "too much")
@@ -125,7 +125,7 @@ func TestGoAwayTellsWhatThePeerSaid(t *testing.T) {
 			t.Helper()
 			told, ok := conn.GoAway()
 			debug := string(told.Debug)
-			if !ok || told.LastStreamID != 1 || told.Code != hyper.EnhanceYourCalm || debug != "too much" {
+			if !ok || told.LastStreamID != 1 || told.Code != hyper.ErrCodeEnhanceYourCalm || debug != "too much" {
 				t.Errorf("%s: %+v, %v", when, told, ok)
 			}
 			clear(told.Debug) // it is the caller's

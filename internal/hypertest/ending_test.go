@@ -176,7 +176,7 @@ func TestPeerThatKeepsSendingFindsTheLastWords(t *testing.T) {
 		p.readToEnd()
 	}
 	eachSocket(t, script, func(t *testing.T, d door, rt http.RoundTripper, s *tcpServer) {
-		if _, err := d.get(t, rt); !errorIs(err, hyper.ProtocolError) {
+		if _, err := d.get(t, rt); !errorIs(err, hyper.ErrCodeProtocol) {
 			t.Errorf("the request: %v, want a PROTOCOL_ERROR", err)
 		}
 		tr := <-s.result
@@ -214,11 +214,11 @@ func TestCloseAndShutdownSayGoodbye(t *testing.T) {
 	}{
 		{"Close", func(_ *testing.T, c *hyper.Conn, _ *hyper.Stream) { c.Close() }},
 		{"ResetAndClose", func(_ *testing.T, c *hyper.Conn, s *hyper.Stream) {
-			s.Reset(hyper.Cancel)
+			s.Reset(hyper.ErrCodeCancel)
 			c.Close()
 		}},
 		{"ResetAndShutdown", func(t *testing.T, c *hyper.Conn, s *hyper.Stream) {
-			s.Reset(hyper.Cancel)
+			s.Reset(hyper.ErrCodeCancel)
 			if err := c.Shutdown(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -356,7 +356,7 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 				err := call.wantErr(t, "the request")
 				if many := d.name == "TransportTLS" || d.viaNetHTTP(); many && !errors.Is(err, overHTTP1) {
 					t.Errorf("%v, want that of HTTP/1.1", err)
-				} else if !many && !errorIs(err, hyper.InadequateSecurity) {
+				} else if !many && !errorIs(err, hyper.ErrCodeInadequateSecurity) {
 					t.Errorf("%v, want INADEQUATE_SECURITY", err)
 				}
 			})

@@ -120,7 +120,7 @@ func readError(v *visit, call *async[*http.Response]) error {
 		return call.err
 	}
 	body := call.value.Body
-	if own, ok := hyper.FromHTTPResponse(call.value); ok && v.own {
+	if own, ok := hyper.ResponseFromHTTP(call.value); ok && v.own {
 		body = own.Body
 	}
 	_, err := io.ReadAll(body)
@@ -132,7 +132,7 @@ func ownDoors(v *visit) bool { return v.own }
 // A misbehaving manager panics when data comes, on a stream or on the connection.
 func misbehaving(connection bool) hyper.WindowManagerFactory {
 	return func(w *hyper.Window) hyper.WindowManager {
-		return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 			if ev.Kind == hyper.WindowData && connection == (w.StreamID() == 0) {
 				panic("out of paint")
 			}
@@ -142,57 +142,57 @@ func misbehaving(connection bool) hyper.WindowManagerFactory {
 }
 
 func shutWindow(*hyper.Window) hyper.WindowManager {
-	return hyper.WindowFunc(func(hyper.WindowEvent) int { return 0 })
+	return hyper.WindowManagerFunc(func(hyper.WindowEvent) int { return 0 })
 }
 
 var errorCases = []errorCase{
 	{name: "StreamError/Reset", run: by(func(p *accepted) { p.WriteRSTStream(1, wire.InternalError) }),
-		want: wantedError{text: "INTERNAL_ERROR", is: []error{hyper.InternalError}, not: []error{hyper.Cancel}}, as: is[*hyper.StreamError]},
+		want: wantedError{text: "INTERNAL_ERROR", is: []error{hyper.ErrCodeInternal}, not: []error{hyper.ErrCodeCancel}}, as: is[*hyper.StreamError]},
 	{name: "StreamError/Refused", only: ownDoors, run: by(func(p *accepted) { p.WriteRSTStream(1, wire.RefusedStream) }),
-		want: wantedError{text: "stream 1: peer reset: REFUSED_STREAM", is: []error{hyper.RefusedStream}, retryable: true}, as: is[*hyper.StreamError]},
+		want: wantedError{text: "stream 1: peer reset: REFUSED_STREAM", is: []error{hyper.ErrCodeRefusedStream}, retryable: true}, as: is[*hyper.StreamError]},
 	{name: "StreamError/AboveGoAway", only: ownDoors, run: by(func(p *accepted) { p.WriteGoAway(0, wire.EnhanceYourCalm, "slow") }),
-		want: wantedError{text: `stream 1: not processed: connection to `, is: []error{hyper.EnhanceYourCalm}, conn: true, retryable: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: `stream 1: not processed: connection to `, is: []error{hyper.ErrCodeEnhanceYourCalm}, conn: true, retryable: true}, as: is[*hyper.ConnError]},
 	{name: "MalformedError", run: by(func(p *accepted) { p.WriteHeaders(1, 0, "no: status") }),
-		want: wantedError{text: "malformed message: ", is: []error{hyper.ProtocolError}}, as: is[*hyper.MalformedError]},
+		want: wantedError{text: "malformed message: ", is: []error{hyper.ErrCodeProtocol}}, as: is[*hyper.MalformedError]},
 	{name: "MalformedError/Body", run: inBody("too long", "content-length: 3"),
-		want: wantedError{text: "the body is longer than its content-length", is: []error{hyper.ProtocolError}}, as: is[*hyper.MalformedError]},
+		want: wantedError{text: "the body is longer than its content-length", is: []error{hyper.ErrCodeProtocol}}, as: is[*hyper.MalformedError]},
 	{name: "DecodeError", run: inBody("\x1f\x8b\x08nonsense", "content-encoding: gzip"),
 		want: wantedError{text: "body: gzip: ", is: []error{io.ErrUnexpectedEOF}}, as: is[*hyper.DecodeError]},
 	{name: "UnsupportedCodingError", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "content-encoding: quux")
-		resp, _ := hyper.FromHTTPResponse(call.want(t, "the response"))
+		resp, _ := hyper.ResponseFromHTTP(call.want(t, "the response"))
 		_, err := resp.Body.Read(make([]byte, 1))
 		return err
 	}, want: wantedError{text: `unsupported content coding "quux"`}, as: is[*hyper.UnsupportedCodingError]},
 	{name: "DecodeLimitError", cfg: hyper.Config{MaxDecodedSize: 1}, run: inBody(gzipped("hello"), "content-encoding: gzip"),
 		want: wantedError{text: "body: more than 1 octets decoded"}, as: is[*hyper.DecodeLimitError]},
 	{name: "WindowManagerError/Stream", cfg: hyper.Config{WindowManager: misbehaving(false)}, run: inBody("hello"),
-		want: wantedError{text: "window manager of stream 1 panicked at Data: out of paint", is: []error{hyper.InternalError}},
+		want: wantedError{text: "window manager of stream 1 panicked at Data: out of paint", is: []error{hyper.ErrCodeInternal}},
 		as: func(err error) bool {
 			var m *hyper.WindowManagerError
 			return errors.As(err, &m) && bytes.Contains(m.Stack, []byte("misbehaving"))
 		}},
 	{name: "WindowManagerError/Connection", cfg: hyper.Config{WindowManager: misbehaving(true)}, run: inBody("hello"),
-		want: wantedError{text: "window manager of the connection panicked at Data: out of paint", is: []error{hyper.InternalError}, conn: true},
+		want: wantedError{text: "window manager of the connection panicked at Data: out of paint", is: []error{hyper.ErrCodeInternal}, conn: true},
 		as: func(err error) bool {
 			var m *hyper.WindowManagerError
 			return errors.As(err, &m) && bytes.Contains(m.Stack, []byte("misbehaving")) && is[*hyper.ConnError](err)
 		}},
-	{name: "ErrWindowStalled", cfg: hyper.Config{WindowManager: shutWindow, InitialStreamWindow: -1, WindowStallTimeout: time.Second, KeepAlive: -1},
+	{name: "ErrWindowStalled", cfg: hyper.Config{WindowManager: shutWindow, InitialStreamWindow: -1, WindowBlockedTimeout: time.Second, KeepAlive: -1},
 		run: func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
 			peer.WriteHeaders(1, 0, ":status: 200")
 			return readError(v, call)
-		}, want: wantedError{text: "window manager grants nothing: the window of stream 1 is at 0", is: []error{hyper.ErrWindowStalled, hyper.InternalError}}, as: is[*hyper.StreamError]},
+		}, want: wantedError{text: "window manager grants nothing: the window of stream 1 is at 0", is: []error{hyper.ErrWindowBlocked, hyper.ErrCodeInternal}}, as: is[*hyper.StreamError]},
 	{name: "ErrCanceled", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp, _ := hyper.FromHTTPResponse(call.want(t, "the response"))
+		resp, _ := hyper.ResponseFromHTTP(call.want(t, "the response"))
 		resp.Body.Close()
 		_, err := resp.Body.Read(make([]byte, 1))
 		return err
-	}, want: wantedError{text: "stream 1: CANCEL: stream canceled by the caller", is: []error{hyper.ErrCanceled, hyper.Cancel}}, as: is[*hyper.StreamError]},
+	}, want: wantedError{text: "stream 1: CANCEL: stream canceled by the caller", is: []error{hyper.ErrCanceled, hyper.ErrCodeCancel}}, as: is[*hyper.StreamError]},
 
 	{name: "ConnError/EOF", run: by(func(p *accepted) { p.Close() }),
-		want: wantedError{text: "peer closed the connection", is: []error{io.ErrUnexpectedEOF}, not: []error{io.EOF, hyper.NoError}, conn: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: "peer closed the connection", is: []error{io.ErrUnexpectedEOF}, not: []error{io.EOF, hyper.ErrCodeNo}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/RST", run: by(func(p *accepted) {
 		p.client.BreakReadAfter(0, syscall.ECONNRESET)
 		p.WritePing(0, [8]byte{})
@@ -201,11 +201,11 @@ var errorCases = []errorCase{
 		p.WriteGoAway(1, wire.InternalError, "out of memory")
 		p.Close()
 	}), want: wantedError{text: `http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=INTERNAL_ERROR, debug="out of memory": unexpected EOF`,
-		is: []error{hyper.InternalError, io.ErrUnexpectedEOF}, conn: true}, as: is[*hyper.ConnError]},
+		is: []error{hyper.ErrCodeInternal, io.ErrUnexpectedEOF}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/BrokenRule", run: by(func(p *accepted) { p.WriteWindowUpdate(0, 0) }),
-		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 octets", is: []error{hyper.ProtocolError}, conn: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 octets", is: []error{hyper.ErrCodeProtocol}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/BadFrame", run: by(func(p *accepted) { p.WriteFrame(wire.FrameHeader{Type: wire.Ping, Length: 3}, []byte("abc")) }),
-		want: wantedError{text: "FRAME_SIZE_ERROR: PING", is: []error{hyper.FrameSizeError}, conn: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: "FRAME_SIZE_ERROR: PING", is: []error{hyper.ErrCodeFrameSize}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ErrPingTimeout", run: by(func(*accepted) {}),
 		want: wantedError{text: "peer does not answer PING", is: []error{hyper.ErrPingTimeout}, conn: true, timeout: true}, as: is[*hyper.ConnError]},
 	{name: "ErrWriteStalled", cfg: hyper.Config{KeepAlive: -1}, run: by(func(p *accepted) {
@@ -221,7 +221,7 @@ var errorCases = []errorCase{
 		req := v.request("POST", "/", io.MultiReader(strings.NewReader("short")))
 		req.ContentLength = 100
 		return v.send(req).wantErr(t, "the body is too short")
-	}, want: wantedError{text: "request body ended after 5 octets of its content-length 100", is: []error{hyper.Cancel}}, as: is[*hyper.BodyLengthError]},
+	}, want: wantedError{text: "request body ended after 5 octets of its content-length 100", is: []error{hyper.ErrCodeCancel}}, as: is[*hyper.BodyLengthError]},
 	{name: "ErrClosed", only: ownDoors, run: func(t *testing.T, v *visit, _ *accepted, call *async[*http.Response]) error {
 		v.rt.(*ownConn).conn.Close()
 		err := call.wantErr(t, "the connection is closed")

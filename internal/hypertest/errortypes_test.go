@@ -210,7 +210,7 @@ func TestErrorOfARequestThatIsNotSentAgain(t *testing.T) {
 				if !strings.Contains(err.Error(), "not sent again") || !hyper.Retryable(err) || !is[*hyper.StreamError](err) {
 					t.Errorf("%T %v: want a StreamError that is Retryable and says why it was not sent again", err, err)
 				}
-				if name == "RST_STREAM" && !errors.Is(err, hyper.RefusedStream) || name == "GOAWAY" && !is[*hyper.ConnError](err) {
+				if name == "RST_STREAM" && !errors.Is(err, hyper.ErrCodeRefusedStream) || name == "GOAWAY" && !is[*hyper.ConnError](err) {
 					t.Errorf("%v: it does not say how it was refused", err)
 				}
 			})

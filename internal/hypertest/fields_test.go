@@ -34,7 +34,7 @@ func wantMalformed(t *testing.T, reason string, err error) {
 	t.Helper()
 	var s *hyper.StreamError
 	var m *hyper.MalformedError
-	if !errors.As(err, &s) || s.Code != hyper.ProtocolError || s.FromPeer || !errors.As(err, &m) {
+	if !errors.As(err, &s) || s.Code != hyper.ErrCodeProtocol || s.FromPeer || !errors.As(err, &m) {
 		t.Fatalf("%s: got %v, want a MalformedError in a StreamError with PROTOCOL_ERROR", reason, err)
 	}
 }

@@ -52,8 +52,8 @@ var lossesAfterGoAway = []lossAfterGoAway{
 			peer.WriteWindowUpdate(0, 1000)
 		}
 	}, hyper.ErrWriteStalled, false},
-	{"OwnError", func(peer *accepted) { peer.WriteWindowUpdate(0, 0) }, hyper.ProtocolError, true},
-	{"RaisedGoAway", func(peer *accepted) { peer.WriteGoAway(7, wire.NoError, "") }, hyper.ProtocolError, true},
+	{"OwnError", func(peer *accepted) { peer.WriteWindowUpdate(0, 0) }, hyper.ErrCodeProtocol, true},
+	{"RaisedGoAway", func(peer *accepted) { peer.WriteGoAway(7, wire.NoError, "") }, hyper.ErrCodeProtocol, true},
 }
 
 func TestLostConnectionKeepsTheGoAway(t *testing.T) {
@@ -83,14 +83,14 @@ func TestLostConnectionKeepsTheGoAway(t *testing.T) {
 func wantLoss(t *testing.T, err error, own bool) {
 	t.Helper()
 	if !own {
-		wantGoAway(t, err, 1, hyper.InternalError, "out of memory")
+		wantGoAway(t, err, 1, hyper.ErrCodeInternal, "out of memory")
 		return
 	}
 	ce := asConnError(t, err)
-	if ce.FromPeer || ce.Code != hyper.ProtocolError || ce.LastStreamID != 1 || string(ce.Debug) != "out of memory" || !errors.Is(err, hyper.InternalError) {
+	if ce.FromPeer || ce.Code != hyper.ErrCodeProtocol || ce.LastStreamID != 1 || string(ce.Debug) != "out of memory" || !errors.Is(err, hyper.ErrCodeInternal) {
 		t.Errorf("%+v, want PROTOCOL_ERROR, and the GOAWAY (1, INTERNAL_ERROR, %q) besides", ce, "out of memory")
 	}
-	wantGoAway(t, ce.Err, 1, hyper.InternalError, "out of memory")
+	wantGoAway(t, ce.Err, 1, hyper.ErrCodeInternal, "out of memory")
 }
 
 // wantGoAway holds err against a GOAWAY of the peer.
@@ -159,8 +159,8 @@ func TestShutdownThatLosesItsConnectionKeepsTheGoAway(t *testing.T) {
 		peer.WriteGoAway(1, wire.InternalError, "out of memory")
 		synctest.Wait()
 		peer.Close()
-		wantGoAway(t, call.wantErr(t, "the request"), 1, hyper.InternalError, "out of memory")
-		wantGoAway(t, shutdown.wantErr(t, "Shutdown"), 1, hyper.InternalError, "out of memory")
+		wantGoAway(t, call.wantErr(t, "the request"), 1, hyper.ErrCodeInternal, "out of memory")
+		wantGoAway(t, shutdown.wantErr(t, "Shutdown"), 1, hyper.ErrCodeInternal, "out of memory")
 	})
 }
 

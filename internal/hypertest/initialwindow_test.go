@@ -131,7 +131,7 @@ func TestSmallerInitialWindowIsEnforced(t *testing.T) {
 		peer.WriteSettingsAck()
 		peer.WriteData(last, 0, make([]byte, 1))
 		peer.WantRSTStream("more than the smaller window", last, wire.FlowControlError)
-		if _, err := io.Copy(io.Discard, young.Body); !errors.Is(err, hyper.FlowControlError) {
+		if _, err := io.Copy(io.Discard, young.Body); !errors.Is(err, hyper.ErrCodeFlowControl) {
 			t.Errorf("reading: %v", err)
 		}
 		if n, err := io.ReadFull(old.Body, make([]byte, large)); err != nil {

@@ -168,7 +168,7 @@ func TestEndlessInterimResponsesAreBoundedByTime(t *testing.T) {
 					return
 				}
 				peer.WantGoAway("an endless sequence", 0, wire.EnhanceYourCalm)
-				if err := call.wantErr(t, "the connection has ended"); !errors.Is(err, hyper.EnhanceYourCalm) {
+				if err := call.wantErr(t, "the connection has ended"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 					t.Error(err)
 				}
 				if sent < 10_000 || sent > 10_100 {

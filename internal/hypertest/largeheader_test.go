@@ -147,7 +147,7 @@ func TestLargeHeadersOfManyStreamsAreBounded(t *testing.T) {
 					case err == nil:
 						taken.Add(1)
 						open <- resp // it is not read yet
-					case errors.As(err, &tooLarge) && tooLarge.Held > 0 && errors.Is(err, hyper.EnhanceYourCalm):
+					case errors.As(err, &tooLarge) && tooLarge.Held > 0 && errors.Is(err, hyper.ErrCodeEnhanceYourCalm):
 						refused.Add(1)
 					default:
 						t.Error(err)

@@ -146,7 +146,7 @@ func TestBodyOfARefusedRequestIsClosed(t *testing.T) {
 func TestCloseClosesTheRequestsBody(t *testing.T) {
 	for _, end := range []func(*hyper.Conn, *hyper.Stream){
 		func(c *hyper.Conn, _ *hyper.Stream) { c.Close() },
-		func(_ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.Cancel) },
+		func(_ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.ErrCodeCancel) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil)
@@ -227,7 +227,7 @@ func TestRequestMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 			}
 			resp.Body.Close()
 		},
-		"Reset": func(_ *testing.T, _ func() *accepted, _ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.Cancel) },
+		"Reset": func(_ *testing.T, _ func() *accepted, _ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.ErrCodeCancel) },
 		"Close": func(_ *testing.T, _ func() *accepted, c *hyper.Conn, _ *hyper.Stream) { c.Close() },
 	}
 	for name, end := range ends {
@@ -276,7 +276,7 @@ func TestReadThatOutlivesTheExchangeLooksAtNothing(t *testing.T) {
 		}
 		peer.WantHeaders("the request", 1)
 		synctest.Wait()
-		s.Reset(hyper.Cancel)
+		s.Reset(hyper.ErrCodeCancel)
 		peer.WantRSTStream("Reset", 1, wire.Cancel)
 		req.Body, req.Trailer[0].Value = nil, "2"
 		close(last)

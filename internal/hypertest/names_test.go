@@ -250,7 +250,7 @@ func TestPortOfAnInternationalizedHost(t *testing.T) {
 	for host, want := range map[string]string{
 		"BÜCHER.example:": "xn--bcher-kva.example", "bücher.example:８０": "", "bücher.example:80:90": "", "[bücher.example]:80": "",
 	} {
-		req, err := hyper.FromHTTPRequest(&http.Request{URL: &url.URL{Scheme: "http", Host: host}, Header: http.Header{}})
+		req, err := hyper.RequestFromHTTP(&http.Request{URL: &url.URL{Scheme: "http", Host: host}, Header: http.Header{}})
 		switch {
 		case want == "":
 			wantRequestError(t, host, err)

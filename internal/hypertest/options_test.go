@@ -51,7 +51,7 @@ func TestWithRequestChangesWhatIsSent(t *testing.T) {
 			}
 			r.WindowManager = func(w *hyper.Window) hyper.WindowManager {
 				managed = append(managed, w.StreamID())
-				return hyper.WindowFunc(func(hyper.WindowEvent) int { return 0 })
+				return hyper.WindowManagerFunc(func(hyper.WindowEvent) int { return 0 })
 			}
 		})
 		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{

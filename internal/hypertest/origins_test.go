@@ -105,7 +105,7 @@ func TestOriginsAreBounded(t *testing.T) {
 			peer.WriteRaw(wire.AppendOrigin(nil, "https://a.test"))
 		}
 		synctest.Wait()
-		if err := conn.Err(); !errors.Is(err, hyper.EnhanceYourCalm) {
+		if err := conn.Err(); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 			t.Errorf("after thousands of frames: %v", err)
 		}
 	})

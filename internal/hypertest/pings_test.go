@@ -187,7 +187,7 @@ func TestKeepAliveOfTheCallersOwn(t *testing.T) {
 					}
 					var ce *hyper.ConnError
 					if told := errors.As(err, &ce); every > 0 && d.name != netHTTP.name {
-						if !told || ce.Code != hyper.EnhanceYourCalm || !ce.FromPeer || string(ce.Debug) != "too_many_pings" {
+						if !told || ce.Code != hyper.ErrCodeEnhanceYourCalm || !ce.FromPeer || string(ce.Debug) != "too_many_pings" {
 							t.Errorf("the body's error: %v", err)
 						}
 						if n := len(server.since(time.Now())); n != 4 {
@@ -326,7 +326,7 @@ func TestCanceledRequestsSendOnePing(t *testing.T) {
 // for a PING at each event.
 func TestPingsOfAllKindsStayWithinWhatServersAllow(t *testing.T) {
 	probes := func(w *hyper.Window) hyper.WindowManager {
-		return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 			w.ProbeRTT()
 			return ev.Consumed()
 		})
@@ -393,7 +393,7 @@ func TestTooManyPingsAreRemembered(t *testing.T) {
 					}
 					server.WriteGoAway(1, wire.EnhanceYourCalm, "too_many_pings")
 					server.Close()
-					if _, err := io.ReadAll(body); !errors.Is(err, hyper.EnhanceYourCalm) {
+					if _, err := io.ReadAll(body); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 						t.Errorf("the body's error: %v", err)
 					}
 					body.Close()

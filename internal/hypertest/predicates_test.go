@@ -212,7 +212,7 @@ func TestErrorsAreThoseOfXNetForErrorsAs(t *testing.T) {
 			t.Errorf("%v is %+v", err, goAway)
 		}
 		var code hyper.ErrCode
-		if !errors.As(err, &code) || code != hyper.EnhanceYourCalm {
+		if !errors.As(err, &code) || code != hyper.ErrCodeEnhanceYourCalm {
 			t.Errorf("%v has the code %v", err, code)
 		}
 		if is[ConnectionError](err) || is[StreamError](err) {

@@ -42,7 +42,7 @@ func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *asy
 func want407(t *testing.T, began time.Time, err error) {
 	t.Helper()
 	var status *hyper.ConnectStatusError
-	if !errors.As(err, &status) || status.Status != 407 || status.Header.Get("proxy-authenticate") != "Basic" {
+	if !errors.As(err, &status) || status.StatusCode != 407 || status.Header.Get("proxy-authenticate") != "Basic" {
 		t.Errorf("got %v, want a ConnectStatusError with 407", err)
 	}
 	if took := time.Since(began); took != 0 {

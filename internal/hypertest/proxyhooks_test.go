@@ -238,7 +238,7 @@ func TestProxyHooksOverHTTP2(t *testing.T) {
 			if status == "407" {
 				body = "sorry"
 				var refused *hyper.ConnectStatusError
-				if !errors.As(err, &refused) || refused.Status != 407 {
+				if !errors.As(err, &refused) || refused.StatusCode != 407 {
 					t.Errorf("%T %v", err, err)
 				}
 			}

@@ -137,7 +137,7 @@ func TestPushesCanBeClaimedAfterTheBodyWasReadAndClosed(t *testing.T) {
 					peer.WantIdle("promises stay")
 					peer.WriteHeaders(late, 0, ":status: 200")
 					peer.WriteData(late, wire.EndStream, []byte("also"))
-					own, ok := hyper.FromHTTPResponse(resp)
+					own, ok := hyper.ResponseFromHTTP(resp)
 					if !ok {
 						t.Fatal("no response of hyper's own")
 					}
@@ -183,7 +183,7 @@ func TestResetAndContextAfterTheEndLeavePushesAsTheyAre(t *testing.T) {
 		resp := call.want(t, "the response")
 		synctest.Wait()
 		cancel()
-		resp.Stream().Reset(hyper.Cancel)
+		resp.Stream().Reset(hyper.ErrCodeCancel)
 		synctest.Wait()
 		wantBody(t, "a stream that has ended stays as it is", resp.Body, "parent")
 		wantClaimed(t, "and its promises", resp, "/a pushed")
@@ -296,7 +296,7 @@ func TestPromisesOfAResponseThatGoesOnHaveNoTime(t *testing.T) {
 func TestUnclaimedPushesHoldEightMiBAtMost(t *testing.T) {
 	const number, size, room = 10, 1 << 20, 7 // 7 of 1 MiB and a bit fit 8 MiB
 	cfg := hyper.Config{
-		Push: &hyper.PushPolicy{Max: 1000}, InitialStreamWindow: size, WindowManager: hyper.Manual{Stream: size, Connection: 64 << 20}.New,
+		Push: &hyper.PushPolicy{Max: 1000}, InitialStreamWindow: size, WindowManager: hyper.ReadWindow{Stream: size, Connection: 64 << 20}.New,
 	}
 	for _, ended := range []bool{true, false} {
 		t.Run(fmt.Sprintf("ended=%v", ended), func(t *testing.T) {

@@ -147,7 +147,7 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 					s.Write(wire.AppendPing(nil, 0, [8]byte{}))
 				}
 			}()
-			if _, err := io.ReadAll(resp.Body); !errorIs(err, hyper.ProtocolError) || !strings.Contains(err.Error(), "renegotiation") {
+			if _, err := io.ReadAll(resp.Body); !errorIs(err, hyper.ErrCodeProtocol) || !strings.Contains(err.Error(), "renegotiation") {
 				t.Errorf("the body ends with %v, want PROTOCOL_ERROR for the renegotiation", err)
 			}
 			s.wait()

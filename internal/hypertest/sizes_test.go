@@ -22,7 +22,7 @@ func TestWindowBelowZeroIsRaisedInTwoSteps(t *testing.T) {
 				stream = w
 				return nil
 			}
-			return hyper.Manual{}.New(w)
+			return hyper.ReadWindow{}.New(w)
 		}})
 		peer.Ignore(wire.Settings)
 		call := getAsync(conn, "/")
@@ -47,7 +47,7 @@ func TestWindowBelowZeroIsRaisedInTwoSteps(t *testing.T) {
 }
 
 func TestFixedWindowOfTheLargestSizeReopensAtAQuarter(t *testing.T) {
-	f := hyper.Fixed{Size: math.MaxInt32}
+	f := hyper.FixedWindow{Size: math.MaxInt32}
 	for _, c := range []struct{ credit, want int }{
 		{1 << 30, 0},
 		{1 << 29, 0},

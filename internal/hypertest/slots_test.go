@@ -324,7 +324,7 @@ func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
 
 // Requests that wait for room go on in turn when the peer has read.
 func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
-	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.Manual{}.New}, func(t *testing.T, v *visit) {
+	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.ReadWindow{}.New}, func(t *testing.T, v *visit) {
 		oneConn(v)
 		warm := v.get("/warm")
 		peer := v.accept()
@@ -368,7 +368,7 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 // behind a full queue.
 func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.Manual{}.New})
+		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.ReadWindow{}.New})
 		peer.Handshake()
 		peer.Ignore(wire.WindowUpdate)
 		s, err := conn.Open(t.Context(), &hyper.Request{})
@@ -389,7 +389,7 @@ func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 		peer.WritePing(0, [8]byte{1})
 		peer.WriteSettings()
 		synctest.Wait()
-		s.Reset(hyper.Cancel)
+		s.Reset(hyper.ErrCodeCancel)
 		pinged := start(func() (any, error) { return conn.Ping(withTimeout(t, time.Second)) })
 		if err := pinged.wantErr(t, "Ping waits, too"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)

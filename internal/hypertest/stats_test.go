@@ -199,7 +199,7 @@ func TestStatsCountRequestsAndStreams(t *testing.T) {
 		p.closeIdle()
 		p.want("the connection is closed", hyper.HostStats{
 			ConnsClosed: 1, Dials: 1, ConnsOpened: 1, Requests: 3, StreamsOpened: 3,
-			GoAwaysSent: hyper.CodeCounts{hyper.NoError: 1},
+			GoAwaysSent: hyper.CodeCounts{hyper.ErrCodeNo: 1},
 		})
 		p.wantEvents("its life", "opened", "closed close_idle: connection closed")
 	})
@@ -274,8 +274,8 @@ func TestStatsCountResetsByCodeAndSide(t *testing.T) {
 		reset(15, func(id uint32) { peer.WriteHeaders(id, wire.EndStream, ":status: none") })
 		p.want("all are reset", hyper.HostStats{
 			ConnsOpen: 1, ConnsIdle: 1, Dials: 1, ConnsOpened: 1, Requests: 8, StreamsOpened: 8,
-			ResetsSent:     hyper.CodeCounts{hyper.Cancel: 2, hyper.ProtocolError: 1},
-			ResetsReceived: hyper.CodeCounts{hyper.InternalError: 4, hyper.EnhanceYourCalm: 1},
+			ResetsSent:     hyper.CodeCounts{hyper.ErrCodeCancel: 2, hyper.ErrCodeProtocol: 1},
+			ResetsReceived: hyper.CodeCounts{hyper.ErrCodeInternal: 4, hyper.ErrCodeEnhanceYourCalm: 1},
 		})
 	})
 }
@@ -293,7 +293,7 @@ func TestStatsCountRetriesByCause(t *testing.T) {
 		p.answer(peer, 7, call)
 		want := hyper.HostStats{
 			ConnsOpen: 1, ConnsIdle: 1, Dials: 1, ConnsOpened: 1, Requests: 2, StreamsOpened: 4,
-			Retries: hyper.RetryStats{Refused: 2}, ResetsReceived: hyper.CodeCounts{hyper.RefusedStream: 2},
+			Retries: hyper.RetryStats{Refused: 2}, ResetsReceived: hyper.CodeCounts{hyper.ErrCodeRefusedStream: 2},
 		}
 		p.want("two were refused", want)
 
@@ -304,7 +304,7 @@ func TestStatsCountRetriesByCause(t *testing.T) {
 		peer2.WantHeaders("again", 1)
 		p.answer(peer2, 1, call)
 		want.Requests, want.Dials, want.ConnsOpened, want.ConnsClosed, want.StreamsOpened = 3, 2, 2, 1, 6
-		want.Retries.GoAway, want.GoAwaysReceived = 1, hyper.CodeCounts{hyper.NoError: 1}
+		want.Retries.GoAway, want.GoAwaysReceived = 1, hyper.CodeCounts{hyper.ErrCodeNo: 1}
 		p.want("one was above the last stream of a GOAWAY", want)
 	})
 }
@@ -344,7 +344,7 @@ func TestStatsCountGoAwaysByCodeAndSide(t *testing.T) {
 		peer.WriteGoAway(1, wire.NoError, "")
 		p.want("the connection drains", hyper.HostStats{
 			ConnsOpen: 1, ConnsDraining: 1, Dials: 1, ConnsOpened: 1, Requests: 1, StreamsOpened: 1, StreamsOpen: 1,
-			GoAwaysReceived: hyper.CodeCounts{hyper.NoError: 2}, GoAwaysSent: hyper.CodeCounts{hyper.NoError: 1},
+			GoAwaysReceived: hyper.CodeCounts{hyper.ErrCodeNo: 2}, GoAwaysSent: hyper.CodeCounts{hyper.ErrCodeNo: 1},
 		})
 		if conns := p.pool.Conns(); len(conns) != 1 || conns[0].State != hyper.ConnStateDraining {
 			t.Errorf("%+v", conns)
@@ -363,8 +363,8 @@ func TestStatsCountGoAwaysByCodeAndSide(t *testing.T) {
 		p.want("all have ended", hyper.HostStats{
 			Dials: 3, ConnsOpened: 3, ConnsClosed: 3, Requests: 2, StreamsOpened: 3,
 			Retries:         hyper.RetryStats{GoAway: 1},
-			GoAwaysReceived: hyper.CodeCounts{hyper.NoError: 2, hyper.EnhanceYourCalm: 1},
-			GoAwaysSent:     hyper.CodeCounts{hyper.NoError: 1, hyper.FlowControlError: 1},
+			GoAwaysReceived: hyper.CodeCounts{hyper.ErrCodeNo: 2, hyper.ErrCodeEnhanceYourCalm: 1},
+			GoAwaysSent:     hyper.CodeCounts{hyper.ErrCodeNo: 1, hyper.ErrCodeFlowControl: 1},
 		})
 		const to = "connection to example.com (192.0.2.2:443): "
 		p.wantEvents("three lives",

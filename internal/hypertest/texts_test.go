@@ -48,7 +48,7 @@ func TestRequestErrorsQuoteTheValueAndNameTheCause(t *testing.T) {
 		`hyper: request: content-length "1x" is not one decimal number`:                                    {Header: hyper.Header{{Name: "Content-Length", Value: "1x"}}},
 		`hyper: request: upgrade is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)`: {Header: hyper.Header{{Name: "Upgrade", Value: "h2c"}}},
 		`hyper: request: content-length has no place in trailers`:                                          {Trailer: hyper.Header{{Name: "Content-Length", Value: "1"}}},
-		`hyper: request: header takes 4131 octets; the peer allows 1000`:                                   {Bare: true, Header: hyper.Header{{Name: ":path", Value: "/"}, {Name: "x", Value: strings.Repeat("y", 3931)}}},
+		`hyper: request: header takes 4131 octets; the peer allows 1000`:                                   {NoDefaultFields: true, Header: hyper.Header{{Name: ":path", Value: "/"}, {Name: "x", Value: strings.Repeat("y", 3931)}}},
 		`hyper: request: :path "/\u202eevil" has a character that is not ASCII`:                            {Path: "/\u202eevil"},
 		`hyper: request: :protocol "a b" is not a token: it has a blank`:                                   {Method: "CONNECT", Protocol: "a b"},
 		`hyper: request: :path "/x" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`:           {Method: "CONNECT", Authority: "a:1", Path: "/x"},
@@ -99,8 +99,8 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 			"hyper: Conn.RoundTrip: nil *http.Request":        func() { conn.RoundTrip(nil) },
 			"hyper: Transport.RoundTrip: nil *http.Request":   func() { new(hyper.Transport).RoundTrip(nil) },
 			"hyper: ConfigureTransport: nil *http.Transport":  func() { hyper.ConfigureTransport(nil, nil) },
-			"hyper: FromHTTPRequest: nil *http.Request":       func() { hyper.FromHTTPRequest(nil) },
-			"hyper: FromHTTPResponse: nil *http.Response":     func() { hyper.FromHTTPResponse(nil) },
+			"hyper: FromHTTPRequest: nil *http.Request":       func() { hyper.RequestFromHTTP(nil) },
+			"hyper: FromHTTPResponse: nil *http.Response":     func() { hyper.ResponseFromHTTP(nil) },
 			"hyper: WithResponse: nil context.Context":        func() { hyper.WithResponse(none, func(*hyper.Response) {}) },
 			"hyper: WithResponse: nil func(*Response)":        func() { hyper.WithResponse(ctx, nil) },
 			"hyper: WithRequest: nil context.Context":         func() { hyper.WithRequest(none, func(*hyper.Request) {}) },
@@ -117,7 +117,7 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 		}
 		peer.WantIdle("nothing was sent")
 		peer.Ignore(wire.RSTStream)
-		s.Reset(hyper.Cancel)
+		s.Reset(hyper.ErrCodeCancel)
 		if err := conn.Err(); err != nil {
 			t.Errorf("the connection has ended: %v", err)
 		}
@@ -199,7 +199,7 @@ func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 		if hyper.Retryable(err) {
 			t.Errorf("%v is retryable: the request was sent", err)
 		}
-		if ce := asConnError(t, err); ce.Code != hyper.NoError || !ce.FromPeer {
+		if ce := asConnError(t, err); ce.Code != hyper.ErrCodeNo || !ce.FromPeer {
 			t.Errorf("%+v", ce)
 		}
 		if below.Err() != nil {
@@ -220,10 +220,10 @@ func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 		proxy.WantFrame("the request", wire.Data)
 		proxy.WriteWindowUpdate(0, 0) // a broken rule, of the proxy's
 		err = call.wantErr(t, "the tunnel is lost")
-		if ce := asConnError(t, err); ce.Code != hyper.NoError || !ce.FromPeer {
+		if ce := asConnError(t, err); ce.Code != hyper.ErrCodeNo || !ce.FromPeer {
 			t.Errorf("%+v is the proxy's error", ce)
 		}
-		if ce := asConnError(t, below.Err()); ce.Code != hyper.ProtocolError || ce.FromPeer {
+		if ce := asConnError(t, below.Err()); ce.Code != hyper.ErrCodeProtocol || ce.FromPeer {
 			t.Errorf("%+v", ce)
 		}
 		conn.Close()

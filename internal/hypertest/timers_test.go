@@ -38,7 +38,7 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 	hour := func() time.Time { return time.Now().Add(time.Hour) }
 	wake := func(kind hyper.WindowEventKind) hyper.WindowManagerFactory {
 		return func(w *hyper.Window) hyper.WindowManager {
-			return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+			return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 				if ev.Kind == kind {
 					w.WakeAfter(time.Hour)
 				}
@@ -77,7 +77,7 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 			peer.WriteHeaders(s.ID(), 0, ":status: 200")
 			peer.WriteData(s.ID(), wire.EndStream, []byte("body"))
 		},
-		"Reset": func(_ *testing.T, _ *h2test.Peer, _ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.Cancel) },
+		"Reset": func(_ *testing.T, _ *h2test.Peer, _ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.ErrCodeCancel) },
 		"the peer's reset": func(_ *testing.T, peer *h2test.Peer, _ *hyper.Conn, s *hyper.Stream) {
 			peer.WriteRSTStream(s.ID(), wire.Cancel)
 		},

@@ -131,7 +131,7 @@ type unreadTest struct {
 const smallBudget = 4 << 20
 
 func smallConfig() hyper.Config {
-	return hyper.Config{WindowManager: hyper.Adaptive{Budget: smallBudget}.New, InitialStreamWindow: 256<<10 - 1}
+	return hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: smallBudget}.New, InitialStreamWindow: 256<<10 - 1}
 }
 
 // run measures up to three times: how much a stream gets in a round trip depends a little on how its

@@ -14,8 +14,8 @@ import (
 // watched is a manager that notes what it hears.
 func heardBy(w *hyper.Window, heard *[]string) hyper.WindowManager {
 	w.WatchFrames()
-	inner := hyper.Manual{}.New(w)
-	return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+	inner := hyper.ReadWindow{}.New(w)
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		switch ev.Kind {
 		case hyper.WindowFrame:
 			*heard = append(*heard, fmt.Sprintf("%s %d len=%d flags=%#x", ev.FrameName(), ev.Stream, ev.Bytes, ev.Flags))
@@ -37,7 +37,7 @@ func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 				if w.StreamID() == 0 {
 					return heardBy(w, &conn)
 				}
-				return hyper.Manual{}.New(w)
+				return hyper.ReadWindow{}.New(w)
 			},
 		})
 		call := doAsync(t.Context(), c, &hyper.Request{
@@ -99,7 +99,7 @@ func TestManagerThatDoesNotWatchFramesHearsNone(t *testing.T) {
 				if watches {
 					return heardBy(w, &heard)
 				}
-				return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+				return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 					if ev.Kind == hyper.WindowFrame || ev.FrameName() != "" {
 						other = append(other, ev.FrameName())
 					}
@@ -129,7 +129,7 @@ func TestManagerAnswersFrames(t *testing.T) {
 				peer, c := dialPeer(t, nil)
 				call := doAsync(t.Context(), c, &hyper.Request{WindowManager: func(w *hyper.Window) hyper.WindowManager {
 					w.WatchFrames()
-					return hyper.WindowFunc(func(ev hyper.WindowEvent) int {
+					return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 						if ev.Kind == hyper.WindowFrame {
 							return answer
 						}

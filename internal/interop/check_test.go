@@ -77,8 +77,8 @@ func exchange(ctx context.Context, conn *hyper.Conn, req *hyper.Request) (*hyper
 func wantSmall(t *testing.T, r *running, conn *hyper.Conn) {
 	t.Helper()
 	resp, body := do(t, r, conn, &hyper.Request{Path: "/small.txt"})
-	if resp.Status != 200 || body != r.small {
-		t.Fatalf("status %d, %q", resp.Status, body)
+	if resp.StatusCode != 200 || body != r.small {
+		t.Fatalf("status %d, %q", resp.StatusCode, body)
 	}
 }
 
@@ -105,8 +105,8 @@ func checkTLS12(t *testing.T, r *running) {
 func checkHead(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	resp, body := do(t, r, conn, &hyper.Request{Method: "HEAD", Path: "/large.bin"})
-	if resp.Status != 200 || body != "" {
-		t.Errorf("status %d, body %q", resp.Status, body)
+	if resp.StatusCode != 200 || body != "" {
+		t.Errorf("status %d, body %q", resp.StatusCode, body)
 	}
 	if resp.ContentLength != largeSize && resp.Header.Has("content-length") {
 		t.Errorf("content-length %d", resp.ContentLength)
@@ -115,8 +115,8 @@ func checkHead(t *testing.T, r *running) {
 }
 
 func checkNotFound(t *testing.T, r *running) {
-	if resp, _ := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/missing"}); resp.Status != 404 {
-		t.Errorf("status %d", resp.Status)
+	if resp, _ := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/missing"}); resp.StatusCode != 404 {
+		t.Errorf("status %d", resp.StatusCode)
 	}
 }
 
@@ -140,14 +140,14 @@ func checkDownload(t *testing.T, r *running) {
 
 // A window of the protocol's own size means a WINDOW_UPDATE for every few frames.
 func checkSmallWindow(t *testing.T, r *running) {
-	download(t, r, hyper.Config{WindowManager: hyper.Fixed{}.New})
+	download(t, r, hyper.Config{WindowManager: hyper.FixedWindow{}.New})
 }
 
 // The body fills the stream's first window to the last octet, and END_STREAM, which needs none, may come later.
 func checkFullWindow(t *testing.T, r *running) {
-	conn := r.dial(t, hyper.Config{InitialStreamWindow: len(r.text), WindowManager: hyper.Manual{Stream: len(r.text)}.New})
+	conn := r.dial(t, hyper.Config{InitialStreamWindow: len(r.text), WindowManager: hyper.ReadWindow{Stream: len(r.text)}.New})
 	for range 20 {
-		_, body := do(t, r, conn, &hyper.Request{Path: "/text.txt", Bare: true})
+		_, body := do(t, r, conn, &hyper.Request{Path: "/text.txt", NoDefaultFields: true})
 		if body != r.text {
 			t.Fatalf("%d octets that are not the text", len(body))
 		}
@@ -161,7 +161,7 @@ func download(t *testing.T, r *running, cfg hyper.Config) {
 	defer resp.Body.Close()
 	sum, err := sumOf(resp.Body)
 	if err != nil || sum != r.largeSum {
-		t.Errorf("status %d, SHA-256 %s, %v", resp.Status, sum, err)
+		t.Errorf("status %d, SHA-256 %s, %v", resp.StatusCode, sum, err)
 	}
 }
 
@@ -197,8 +197,8 @@ func upload(t *testing.T, r *running, conn *hyper.Conn, body io.Reader, sum stri
 		b, err = io.ReadAll(resp.Body)
 		got = string(b)
 	}
-	if err != nil || resp.Status != 200 || got != sum {
-		t.Fatalf("status %d, %.100q, %v", resp.Status, got, err)
+	if err != nil || resp.StatusCode != 200 || got != sum {
+		t.Fatalf("status %d, %.100q, %v", resp.StatusCode, got, err)
 	}
 }
 
@@ -251,8 +251,8 @@ func checkThousandAtOnce(t *testing.T, r *running) {
 			switch {
 			case err != nil:
 				t.Error(err)
-			case resp.Status != 200 || body != r.small:
-				t.Errorf("stream %d: status %d, %q", resp.StreamID, resp.Status, body)
+			case resp.StatusCode != 200 || body != r.small:
+				t.Errorf("stream %d: status %d, %q", resp.StreamID, resp.StatusCode, body)
 			}
 		})
 	}
@@ -343,8 +343,8 @@ func checkCookies(t *testing.T, r *running) {
 		if path == "/small.txt" { // it serves files
 			want = r.small
 		}
-		if resp.Status != 200 || body != want {
-			t.Errorf("sent %q: status %d, %q", sent, resp.Status, body)
+		if resp.StatusCode != 200 || body != want {
+			t.Errorf("sent %q: status %d, %q", sent, resp.StatusCode, body)
 		}
 	}
 }
@@ -357,8 +357,8 @@ func checkInterim(t *testing.T, r *running) {
 		}
 		return nil
 	}})
-	if link != "</style>; rel=preload" || resp.Status != 200 || body != "late" {
-		t.Errorf("103 with link %q, then %d, %q", link, resp.Status, body)
+	if link != "</style>; rel=preload" || resp.StatusCode != 200 || body != "late" {
+		t.Errorf("103 with link %q, then %d, %q", link, resp.StatusCode, body)
 	}
 }
 
@@ -385,8 +385,8 @@ func expectContinue(t *testing.T, r *running, cfg hyper.Config) {
 	if r.echoes {
 		body, _ = sumOf(strings.NewReader(body))
 	}
-	if resp.Status != 200 || body != sum {
-		t.Errorf("status %d, %q", resp.Status, body)
+	if resp.StatusCode != 200 || body != sum {
+		t.Errorf("status %d, %q", resp.StatusCode, body)
 	}
 }
 
@@ -402,7 +402,7 @@ func checkPush(t *testing.T, r *running) {
 		check(t, err)
 		body, err := io.ReadAll(got.Body)
 		check(t, err)
-		pushed = append(pushed, fmt.Sprintf("%s %d %s", push.Request.Path, got.Status, body))
+		pushed = append(pushed, fmt.Sprintf("%s %d %s", push.Request.Path, got.StatusCode, body))
 	}
 	body, err := io.ReadAll(resp.Body)
 	if want := []string{"/pushed.txt 200 " + r.pushed}; !slices.Equal(pushed, want) {
@@ -436,8 +436,8 @@ func connect(t *testing.T, r *running, req *hyper.Request, greeting string) {
 	check(t, err)
 	defer resp.Body.Close()
 	got := make([]byte, len(greeting))
-	if _, err := io.ReadFull(resp.Body, got); err != nil || resp.Status != 200 || string(got) != greeting {
-		t.Fatalf("status %d, %q, %v", resp.Status, got, err)
+	if _, err := io.ReadFull(resp.Body, got); err != nil || resp.StatusCode != 200 || string(got) != greeting {
+		t.Fatalf("status %d, %q, %v", resp.StatusCode, got, err)
 	}
 	pingPong(t, s, resp)
 	check(t, s.CloseWrite())
@@ -496,8 +496,8 @@ func checkGracefulStop(t *testing.T, r *running) {
 
 func slowRequest(ctx context.Context, conn *hyper.Conn, id string) error {
 	resp, body, err := exchange(ctx, conn, &hyper.Request{Path: "/origin/slow", Header: hyper.Header{{Name: "x-request", Value: id}}})
-	if err == nil && (resp.Status != 200 || body != "done "+id) {
-		return fmt.Errorf("status %d, %q", resp.Status, body)
+	if err == nil && (resp.StatusCode != 200 || body != "done "+id) {
+		return fmt.Errorf("status %d, %q", resp.StatusCode, body)
 	}
 	return err
 }

@@ -190,7 +190,7 @@ func TestGRPCServerEndsTheConnectionThatPingsTooOften(t *testing.T) {
 			return
 		}
 		var ce *hyper.ConnError
-		if !errors.As(err, &ce) || ce.Code != hyper.EnhanceYourCalm || string(ce.Debug) != "too_many_pings" {
+		if !errors.As(err, &ce) || ce.Code != hyper.ErrCodeEnhanceYourCalm || string(ce.Debug) != "too_many_pings" {
 			t.Errorf("the error: %v", err)
 		}
 		silent(t, rt, "Begun") // the next connection sends fewer

@@ -113,8 +113,8 @@ func TestNewConnOverUTLS(t *testing.T) {
 		check(t, err)
 		resp, err := conn.Get(t.Context(), "/")
 		check(t, err)
-		if resp.Status != 404 || conn.TLS().ServerName != "example.com" {
-			t.Errorf("status %d, %+v", resp.Status, conn.TLS())
+		if resp.StatusCode != 404 || conn.TLS().ServerName != "example.com" {
+			t.Errorf("status %d, %+v", resp.StatusCode, conn.TLS())
 		}
 		resp.Body.Close()
 		conn.Close()

@@ -105,7 +105,7 @@ func (v *visitor) do(t *testing.T, method, path string, body io.Reader, header .
 	t.Helper()
 	resp, got, err := v.try(method, path, body, header...)
 	check(t, err)
-	if _, ok := hyper.FromHTTPResponse(resp); !ok || resp.Proto != "HTTP/2.0" {
+	if _, ok := hyper.ResponseFromHTTP(resp); !ok || resp.Proto != "HTTP/2.0" {
 		t.Fatalf("%s response of %T", resp.Proto, resp.Body)
 	}
 	return resp, got
@@ -482,7 +482,7 @@ func TestTransportGoesThroughProxies(t *testing.T) {
 			visit(url.UserPassword("user", "guess"), func(v *visitor) {
 				_, body, err := v.try("GET", "/small.txt", nil)
 				var refused *hyper.ConnectStatusError
-				if !errors.As(err, &refused) || refused.Status != 407 {
+				if !errors.As(err, &refused) || refused.StatusCode != 407 {
 					t.Errorf("with a wrong password: %q, %v", body, err)
 				}
 			})

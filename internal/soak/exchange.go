@@ -142,7 +142,7 @@ func (x *exchange) duplex(ctx context.Context, cancel func(), c *client, req *hy
 	if err == nil {
 		err = x.finish(ctx, cancel, c, resp)
 	}
-	s.Reset(hyper.Cancel) // where it is not over, so that send ends
+	s.Reset(hyper.ErrCodeCancel) // where it is not over, so that send ends
 	sendErr := <-sent
 	if x.stop >= 0 && errors.Is(sendErr, hyper.ErrCanceled) {
 		sendErr = nil
@@ -177,7 +177,7 @@ type answer struct {
 
 func answerOf(resp *hyper.Response) *answer {
 	return &answer{
-		status: resp.Status, length: resp.ContentLength, decoded: resp.Uncompressed, field: resp.Header.Get, body: resp.Body,
+		status: resp.StatusCode, length: resp.ContentLength, decoded: resp.Uncompressed, field: resp.Header.Get, body: resp.Body,
 		sum: func() string { return resp.Trailer().Get("x-sum") }, own: resp,
 	}
 }
@@ -268,7 +268,7 @@ func (x *exchange) stopReading(cancel func(), a *answer) error {
 	case "close":
 		a.body.Close()
 	case "reset":
-		a.own.Stream().Reset(hyper.Cancel)
+		a.own.Stream().Reset(hyper.ErrCodeCancel)
 		a.body.Close()
 	case "context":
 		cancel()
@@ -328,13 +328,13 @@ func (x *exchange) explain(c *client, err error) string {
 		return "never sent: the server ends idle connections"
 	case errors.Is(err, hyper.ErrClosed) && c.weLeft():
 		return "closed by us"
-	case errors.As(err, &se) && se.FromPeer && se.Code == hyper.RefusedStream && hyper.Retryable(err):
+	case errors.As(err, &se) && se.FromPeer && se.Code == hyper.ErrCodeRefusedStream && hyper.Retryable(err):
 		return "refused: above a limit not known yet"
 	case errors.Is(err, hyper.ErrDrained) && (c.far.why() == restarted || c.weLeft()):
 		return "no new requests: " + restarted
 	case errors.As(err, &se) && se.FromPeer && hyper.Retryable(err) && c.far.why() == restarted:
 		return "above the last stream of a GOAWAY"
-	case errors.As(err, &se) && se.FromPeer && se.Code == hyper.InternalError && x.how == "abort":
+	case errors.As(err, &se) && se.FromPeer && se.Code == hyper.ErrCodeInternal && x.how == "abort":
 		return "aborted by the handler"
 	}
 	return x.explainLoss(c, err)
@@ -343,7 +343,7 @@ func (x *exchange) explain(c *client, err error) string {
 // explainLoss does so for an error of the whole connection.
 func (x *exchange) explainLoss(c *client, err error) string {
 	var ce *hyper.ConnError
-	if !errors.As(err, &ce) || ce.Code != hyper.NoError || c.far.why() == "" {
+	if !errors.As(err, &ce) || ce.Code != hyper.ErrCodeNo || c.far.why() == "" {
 		return ""
 	}
 	if hyper.Retryable(err) {

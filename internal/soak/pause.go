@@ -57,7 +57,7 @@ func (r *run) ping(c *client) {
 		r.pings.Add(1)
 	case errors.Is(err, hyper.ErrClosed) && c.weLeft():
 		r.explain("closed by us")
-	case errors.As(err, &ce) && ce.FromPeer && ce.Code == hyper.NoError && (c.site.idle > 0 || c.far.why() != ""):
+	case errors.As(err, &ce) && ce.FromPeer && ce.Code == hyper.ErrCodeNo && (c.site.idle > 0 || c.far.why() != ""):
 		r.explain("a PING was lost with its connection")
 	default:
 		r.violate(fmt.Errorf("a PING to %q: %v, %w", c.site.name, rtt, err))

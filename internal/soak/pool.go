@@ -25,14 +25,16 @@ type manager struct {
 
 var managers = []manager{
 	{"default", hyper.Config{}, 100, 32 << 20},
-	{"Manual, small", hyper.Config{WindowManager: hyper.Manual{Stream: 64 << 10, Connection: 256 << 10}.New, InitialStreamWindow: 64 << 10}, 2, 128 << 10},
-	{"Fixed, python's", hyper.Config{WindowManager: hyper.Fixed{}.New}, 100, 65535 / 4},
-	{"Fixed, 1 MiB", hyper.Config{WindowManager: hyper.Fixed{Size: 1 << 20}.New}, 100, 1 << 18},
-	{"RateLimited", hyper.Config{WindowManager: hyper.RateLimited{PerSecond: 32 << 20, Burst: 1 << 20}.New}, 100, 32 << 20},
+	{"Manual, small", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 64 << 10, Connection: 256 << 10}.New, InitialStreamWindow: 64 << 10}, 2, 128 << 10},
+	{"Fixed, python's", hyper.Config{WindowManager: hyper.FixedWindow{}.New}, 100, 65535 / 4},
+	{"Fixed, 1 MiB", hyper.Config{WindowManager: hyper.FixedWindow{Size: 1 << 20}.New}, 100, 1 << 18},
+	{"RateLimited", hyper.Config{WindowManager: hyper.RateLimitedWindow{PerSecond: 32 << 20, Burst: 1 << 20}.New}, 100, 32 << 20},
 	{"very stupid", hyper.Config{WindowManager: stupid}, 100, 65535},
 }
 
-func stupid(*hyper.Window) hyper.WindowManager { return hyper.WindowFunc(hyper.WindowEvent.Received) }
+func stupid(*hyper.Window) hyper.WindowManager {
+	return hyper.WindowManagerFunc(hyper.WindowEvent.Received)
+}
 
 // A slot holds a connection that workers share, until it is replaced.
 type slot struct {

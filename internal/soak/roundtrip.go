@@ -31,7 +31,7 @@ func (x *exchange) roundTrip(ctx context.Context, cancel func(), c *client) erro
 	if err != nil {
 		return err
 	}
-	own, _ := hyper.FromHTTPResponse(resp)
+	own, _ := hyper.ResponseFromHTTP(resp)
 	a := &answer{
 		status: resp.StatusCode, length: resp.ContentLength, decoded: resp.Uncompressed, field: resp.Header.Get, body: resp.Body,
 		sum: func() string { return resp.Trailer.Get("X-Sum") }, own: own,

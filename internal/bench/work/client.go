@@ -112,9 +112,9 @@ func ownBody(resp *hyper.Response, err error) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if resp.Status != 200 {
+	if resp.StatusCode != 200 {
 		resp.Body.Close()
-		return nil, fmt.Errorf("status %d", resp.Status)
+		return nil, fmt.Errorf("status %d", resp.StatusCode)
 	}
 	return resp.Body, nil
 }
