@@ -282,7 +282,8 @@ func (t *Transport) fallbackIfRequired(x *exchange, err error) (*http.Response, 
 	if err := x.rewind(); err != nil {
 		return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
 	}
-	return t.tryHTTP1(x)
+	resp, err := t.tryHTTP1(x)
+	return resp, x.verdict(err)
 }
 
 // rewind prepares the body for another attempt.

@@ -109,8 +109,12 @@ func (e *RepeatError) Error() string {
 	return e.First.Error() + " (sent again: " + bare(e.Last) + ")"
 }
 
-// Unwrap returns both errors.
-func (e *RepeatError) Unwrap() []error { return []error{e.First, e.Last} }
+// Unwrap returns First. Programs take a *net.OpError of a dial to mean that no server was reached, so
+// errors.As does not find that of Last.
+func (e *RepeatError) Unwrap() error { return e.First }
+
+// Is reports whether the last attempt ended with target. It is for errors.Is.
+func (e *RepeatError) Is(target error) bool { return errors.Is(e.Last, target) }
 
 // notProcessed returns false, because the peer may have processed the first attempt.
 func (e *RepeatError) notProcessed() bool { return false }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -211,6 +212,41 @@ func TestErrorAfterALostTryIsNotRetryable(t *testing.T) {
 		}
 		if repeat, ok := err.(*hyper.RepeatError); !ok || repeat.First != error(lost) {
 			t.Errorf("the error is a %T: %v", err, err)
+		}
+		if dials != 2 {
+			t.Errorf("%d dials", dials)
+		}
+	})
+}
+
+// The same holds where the second try goes over HTTP/1.1, as the next server speaks nothing else.
+func TestErrorOfHTTP1AfterALostTryIsNotRetryable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := visitDoor(t, door{name: "Transport", enter: transportDoor}, hyper.Config{})
+		tr := v.rt.(*hyper.Transport)
+		refused := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+		tr.Fallback = roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, refused })
+		first, dials := tr.Config.DialContext, 0
+		tr.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials++; dials == 1 {
+				return first(ctx, network, addr)
+			}
+			client, server := h2test.Pipe()
+			go h2test.TLSServer(server, "http/1.1").Handshake()
+			return client, nil
+		}
+		call := v.get("/")
+		peer := v.accept()
+		peer.WantHeaders("the request", 1)
+		peer.Close()
+		err := call.wantErr(t, "there is no server any more")
+		var lost *hyper.ConnError
+		if hyper.Retryable(err) || !errors.As(err, &lost) || !errors.Is(err, refused) {
+			t.Errorf("the error is %v", err)
+		}
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			t.Errorf("%v says that nobody was reached", err)
 		}
 		if dials != 2 {
 			t.Errorf("%d dials", dials)
