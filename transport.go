@@ -255,7 +255,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.pooled, x.headerTimeout = true, t.ResponseHeaderTimeout
+	x.pooled = true
+	x.setHeaderTimeout(t.ResponseHeaderTimeout)
 	h, err := t.enterFor(req)
 	if err != nil {
 		return nil, x.fail(err)

@@ -53,7 +53,7 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	if c.takeReserved() {
 		how = haveSlot
 	}
-	x.headerTimeout = c.pool.ResponseHeaderTimeout
+	x.setHeaderTimeout(c.pool.ResponseHeaderTimeout)
 	x.closeConn = x.closeConn || !c.pool.keepsAlive()
 	resp, err := x.attempt(c.conn, how)
 	if err == errNoSlot { // the peer lowered its limit, so the reserved slot is gone

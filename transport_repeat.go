@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/http"
@@ -17,13 +18,15 @@ const maxLost = 2
 // mayRepeat reports whether the request may be sent again although err does not say that the peer
 // has not processed it.
 func (x *exchange) mayRepeat(err error) bool {
-	if x.lost.number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.httpReq) || !x.body.canRewind(x.httpReq) {
+	if x.lost().number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.httpReq) || !x.body.canRewind(x.httpReq) {
 		return false
 	}
-	if x.lost == nil {
-		x.lost = &lostTries{first: err}
+	if x.extras == nil {
+		x.extras = &exchangeExtras{}
 	}
-	x.lost.n++
+	lost := x.lost()
+	lost.first = cmp.Or(lost.first, err)
+	lost.n++
 	return true
 }
 
@@ -93,10 +96,10 @@ func (s *Stream) hasBegun() bool {
 // attempt. If an earlier attempt may have been processed, the result must not say that the request
 // was not processed.
 func (x *exchange) verdict(err error) error {
-	if x.lost == nil || wantsHTTP1(err) || !Retryable(err) {
+	if x.lost().number() == 0 || wantsHTTP1(err) || !Retryable(err) {
 		return err
 	}
-	return &RepeatError{First: x.lost.first, Last: err}
+	return &RepeatError{First: x.lost().first, Last: err}
 }
 
 // A RepeatError is the error of a request that a Transport sent again after its connection was lost,

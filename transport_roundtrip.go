@@ -77,9 +77,36 @@ type exchange struct {
 	stream Stream // used by the first attempt
 	answer httpResponse
 
-	headerTimeout time.Duration // 0: none
+	extras *exchangeExtras // nil: none is set
+}
 
-	lost *lostTries // nil: there were none
+// exchangeExtras are the parts of an exchange that most requests do not need.
+type exchangeExtras struct {
+	headerTimeout time.Duration // Transport.ResponseHeaderTimeout; 0: none
+	lost          lostTries
+}
+
+// setHeaderTimeout sets the time until the response's header must come; 0 is no bound.
+func (x *exchange) setHeaderTimeout(d time.Duration) {
+	if d > 0 {
+		x.extras = &exchangeExtras{headerTimeout: d}
+	}
+}
+
+// headerTimeout returns what setHeaderTimeout has set.
+func (x *exchange) headerTimeout() time.Duration {
+	if x.extras == nil {
+		return 0
+	}
+	return x.extras.headerTimeout
+}
+
+// lost returns the lost attempts. It is nil if extras is.
+func (x *exchange) lost() *lostTries {
+	if x.extras == nil {
+		return nil
+	}
+	return &x.extras.lost
 }
 
 // newExchange returns the exchange for req. If req cannot be sent in HTTP/2, or the function of
@@ -168,7 +195,7 @@ func (x *exchange) tryFailed(s *Stream, err error) error {
 // send sends req and waits for its response. It does so in one step if no hook, header timeout or
 // last request needs the steps between.
 func (x *exchange) send(c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
-	if x.trace == nil && x.headerTimeout <= 0 && !x.closeConn {
+	if x.trace == nil && x.headerTimeout() == 0 && !x.closeConn {
 		return c.openAndWait(x.httpReq.Context(), s, req, how)
 	}
 	return x.sendInSteps(x.httpReq.Context(), c, s, req, how)
@@ -191,12 +218,12 @@ func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Req
 
 // response waits for the response of s, for at most headerTimeout after the end of the request.
 func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
-	if x.headerTimeout <= 0 {
+	if x.headerTimeout() == 0 {
 		return s.Response(ctx)
 	}
 	for {
 		sending := s.sending()
-		waiting, cancel := context.WithTimeout(ctx, x.headerTimeout)
+		waiting, cancel := context.WithTimeout(ctx, x.headerTimeout())
 		resp, err := s.Response(waiting)
 		late := err != nil && waiting.Err() == context.DeadlineExceeded && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 		cancel()
