@@ -1,0 +1,106 @@
+package hypertest
+
+import (
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "gohyper.dev/hyper"
+
+// nouns are what the names of the root's source files begin with.
+var nouns = []string{
+	"conn", "stream", "request", "response", "header", "push", "connect", "window", "frame", "tls",
+	"decompress", "transport", "config", "errors", "trace", "doc",
+}
+
+// leaves are the packages that know no connection, with the packages of ours that they may import.
+var leaves = map[string][]string{
+	"wire":   nil,
+	"state":  nil,
+	"buffer": nil,
+	"syntax": nil,
+	"wait":   nil,
+	"bucket": nil,
+}
+
+// The root holds one public package, and its files are named for the nouns that they belong to.
+func TestLayoutOfTheRoot(t *testing.T) {
+	others := []string{
+		".ci", ".git", ".github", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "examples", "go.mod",
+		"go.sum", "internal", "testdata",
+	}
+	entries, err := os.ReadDir("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		name := e.Name()
+		source := strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go")
+		noun, _, _ := strings.Cut(strings.TrimSuffix(name, ".go"), "_")
+		switch {
+		case source && !slices.Contains(nouns, noun):
+			t.Errorf("%s does not begin with one of %v", name, nouns)
+		case !strings.HasSuffix(name, ".go") && !slices.Contains(others, name):
+			t.Errorf("%s is not one of %v", name, others)
+		}
+	}
+}
+
+// Leaves import nothing of ours but other leaves, and only those that are listed.
+func TestLayoutOfTheLeaves(t *testing.T) {
+	for leaf, allowed := range leaves {
+		files, err := filepath.Glob("../" + leaf + "/*.go")
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s has no files: %v", leaf, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, path := range importsOf(t, file) {
+				inner, ours := strings.CutPrefix(path, module+"/internal/")
+				if path == module || ours && !slices.Contains(allowed, inner) {
+					t.Errorf("%s imports %s", file, path)
+				}
+			}
+		}
+	}
+}
+
+// The root imports leaves alone: nothing that is there for tests or measurements, but the interface
+// to the simulator.
+func TestLayoutOfTheImports(t *testing.T) {
+	files, err := filepath.Glob("../../*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, path := range importsOf(t, file) {
+			inner, ours := strings.CutPrefix(path, module+"/internal/")
+			if _, leaf := leaves[inner]; ours && !leaf && inner != "flowlab" {
+				t.Errorf("%s imports %s", file, path)
+			}
+		}
+	}
+}
+
+// importsOf returns the import paths of a file.
+func importsOf(t *testing.T, file string) (paths []string) {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range parsed.Imports {
+		paths = append(paths, strings.Trim(spec.Path.Value, `"`))
+	}
+	return paths
+}
