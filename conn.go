@@ -580,19 +580,33 @@ const closeGrace = 200 * time.Millisecond
 // unlock unlocks mu, wakes writeLoop if there is something to write, and then calls owner.news if
 // that is due.
 func (c *Conn) unlock() {
+	if news := c.unlockAndWake(); news {
+		c.owner.news()
+	}
+}
+
+// unlockForOwner is unlock for a call by the owner, which may hold a lock that owner.news needs.
+// owner.news is called in another goroutine.
+func (c *Conn) unlockForOwner() {
+	if news := c.unlockAndWake(); news {
+		go c.owner.news()
+	}
+}
+
+// unlockAndWake unlocks mu and wakes writeLoop if there is something to write. It reports whether
+// owner.news must be called.
+func (c *Conn) unlockAndWake() (news bool) {
 	wake := c.writerParked && c.hasWorkLocked()
 	if wake {
 		c.writerParked = false
 	}
-	news := c.stateChanged
+	news = c.stateChanged && c.owner != nil && c.owner.news != nil
 	c.stateChanged = false
 	c.mu.Unlock()
 	if wake {
 		c.wakeWriter()
 	}
-	if news && c.owner != nil && c.owner.news != nil {
-		c.owner.news()
-	}
+	return news
 }
 
 // readClockLocked updates now.

@@ -202,7 +202,7 @@ func (c *Conn) staleAtLocked() time.Duration {
 // peer ends the suspicion. confirm returns how long the caller should wait for it.
 func (c *Conn) confirm() (patience time.Duration) {
 	c.mu.Lock()
-	defer c.unlock()
+	defer c.unlockForOwner()
 	if c.pinging.stale && c.err == nil && c.keeperLocked() == nil && c.mayPingLocked(twoEarlyPings) {
 		c.sendPingLocked(&ping{keeper: true})
 	}

@@ -43,7 +43,7 @@ func (c *Conn) recvOctets(n int) {
 	if c.unfinished += int32(n); c.unfinished >= progressOctets {
 		c.progressLocked()
 	}
-	c.mu.Unlock()
+	c.unlock()
 }
 
 // recv processes the frame f or the error err that next has returned. With the same lock, it

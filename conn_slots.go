@@ -237,9 +237,7 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 // such limit.
 func (c *Conn) reserve(streams int, requests int64) error {
 	c.mu.Lock()
-	// This sets no news, so owner.news is not called here: the caller may hold a lock that it
-	// needs.
-	defer c.unlock()
+	defer c.unlockForOwner()
 	s := &c.slots
 	err := errNoSlot
 	if streams > 0 && s.used >= streams {

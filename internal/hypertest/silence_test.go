@@ -1,6 +1,7 @@
 package hypertest
 
 import (
+	"context"
 	"errors"
 	"io"
 	"testing"
@@ -113,5 +114,34 @@ func TestSmallFramesAreASignOfLife(t *testing.T) {
 		if n := read.want(t, "an event stream"); n != 50+int64(len("begin")) {
 			t.Errorf("%d octets", n)
 		}
+	})
+}
+
+// A byte of the peer ends the suspicion that a request's timeout raised, and there may be no frame
+// yet. The pool hears of it, and a request that looks for a slot then does not block.
+func TestRequestAfterTheFirstByteOfASuspectedPeer(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		oneConn(v)
+		call := v.get("/")
+		peer := v.accept(atMost(1))
+		peer.Ignore(wire.Ping, wire.RSTStream, wire.Data)
+		peer.WantHeaders("a request", 1)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		call.want(t, "the response").Body.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		call = v.send(v.request("GET", "/", nil).WithContext(ctx))
+		peer.WantHeaders("another request", 3)
+		call.wantErr(t, "the peer is silent")
+		second := v.sendOnce("/second")
+		synctest.Wait()
+		ack := wire.AppendPing(nil, wire.Ack, [8]byte{})
+		peer.WriteRaw(ack[:1])
+		synctest.Wait()
+		third := v.sendOnce("/third")
+		synctest.Wait()
+		peer.Close()
+		second.wantErr(t, "the connection is lost")
+		third.wantErr(t, "the connection is lost")
 	})
 }
