@@ -13,17 +13,18 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// BenchmarkExchange is what a GET of 1 KiB costs in the library itself: no socket, no TLS, and nobody who waits or is woken.
+// BenchmarkExchange measures what a GET of 1 KiB costs in the library itself: without a socket,
+// without TLS, and without goroutines that wait or are woken.
 func BenchmarkExchange(b *testing.B) {
 	b.Run("own", func(b *testing.B) { benchmarkOwn(b, func() string { return "/1k" }) })
-	b.Run("context", func(b *testing.B) { // that may end
+	b.Run("context", func(b *testing.B) { // a context that may end
 		benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			return exchangeOwn(ctx, c, "/1k", answer)
 		})
 	})
-	b.Run("paths", func(b *testing.B) { // each time another one
+	b.Run("paths", func(b *testing.B) { // another path for each request
 		var paths [1000]string
 		for i := range paths {
 			paths[i] = fmt.Sprintf("/items/%d?verbose=1", i)
@@ -63,7 +64,7 @@ func benchmarkOwn(b *testing.B, path func() string) {
 	})
 }
 
-// exchangeOwn is Conn.Get, with an answer instead of waiting for one.
+// exchangeOwn is Conn.Get, except that it calls answer instead of waiting for the response.
 func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)) (io.ReadCloser, error) {
 	x := &struct {
 		s   Stream
@@ -89,8 +90,8 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 	return resp.Body, nil
 }
 
-// steppedConn is a connection whose loops stand still: who calls recv takes the place of readLoop, with src for the socket, and who calls
-// passWrites that of writeLoop.
+// steppedConn returns a connection whose loops stand still. A caller of recv takes the place of
+// readLoop, with src as the socket. A caller of passWrites takes the place of writeLoop.
 func steppedConn(b *testing.B, src io.Reader) *Conn {
 	client, server := net.Pipe()
 	go io.Copy(io.Discard, server)
@@ -115,7 +116,7 @@ func steppedConn(b *testing.B, src io.Reader) *Conn {
 	}
 	c.peer.known, c.writerParked = true, false // writeLoop is not woken any more
 	c.mu.Unlock()
-	c.frames = newFrameReader(src, &c.cfg) // readLoop waits with its own
+	c.frames = newFrameReader(src, &c.cfg) // readLoop keeps its own reader
 	c.frames.onRead = c.recvOctets
 	return c
 }
@@ -163,7 +164,7 @@ func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadClos
 	}
 }
 
-// replay hands out octets as one read of a socket.
+// replay returns its bytes as one read of a socket would.
 type replay struct {
 	p []byte
 	r int
@@ -175,7 +176,8 @@ func (s *replay) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// BenchmarkDownload is what the octets of a body cost in the library itself, in frames of a size, where the reader keeps up.
+// BenchmarkDownload measures what receiving a body costs in the library itself, for several frame
+// sizes, when the reader keeps up.
 func BenchmarkDownload(b *testing.B) {
 	for _, size := range []int{4 << 10, 16 << 10, 80 << 10, 240 << 10} {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
@@ -213,12 +215,13 @@ func BenchmarkDownload(b *testing.B) {
 	}
 }
 
-// records hands out octets as a TLS connection does, at most a record of 16 KiB at once; behind the end come those from again on.
+// records returns bytes as a TLS connection does, at most one record of 16 KiB at a time. At the
+// end of out it starts over from again.
 type records struct {
 	out   []byte
 	again int
-	r     int // in out
-	left  int // of a record
+	r     int // offset into out
+	left  int // what is left of the record
 }
 
 func (s *records) Read(p []byte) (int, error) {

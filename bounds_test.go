@@ -21,30 +21,33 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// Every row of the design's table "what bounds what" has its test here: the peer pushes past the bound, the
-// right code goes out, the caller is told, and neither memory nor time grows with what the peer sends.
+// Each test here checks one bound on what a peer can cost. The peer exceeds the bound, the
+// connection sends the right error code, the caller gets an error, and neither memory nor time
+// grows with what the peer sends.
 
-// boundsSlow: the race detector makes everything ten times slower.
+// boundsSlow reports whether the race detector is on, which makes everything about ten times
+// slower.
 var boundsSlow = func() bool {
 	info, _ := debug.ReadBuildInfo()
 	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }()
 
-// maxGrowth is what a connection under attack may hold beyond an idle one.
+// maxGrowth is how much more memory a connection under attack may hold than an idle one.
 const maxGrowth = 4 << 20
 
-// A siege is a connection with a peer that is not bound by the rules.
+// A siege is a connection whose peer does not have to follow the protocol.
 type siege struct {
 	t      *testing.T
 	peer   *h2test.Peer
 	conn   *Conn
 	client *h2test.Conn
-	server *h2test.Conn // writes block when the client is 64 KiB behind
+	server *h2test.Conn // a write blocks when the client is 64 KiB behind
 	idle   uint64       // heap before the attack
 	most   uint64       // the largest seen since
 }
 
-// besiege runs f in a bubble, and bounds the time on the wall clock that all of it takes, with room for a busy machine.
+// besiege runs f in a synctest bubble and fails if all of it takes longer than limit of real time,
+// which it extends for a busy machine.
 func besiege(t *testing.T, cfg *Config, limit time.Duration, f func(s *siege)) {
 	t.Helper()
 	limit *= 4
@@ -80,10 +83,10 @@ func (s *siege) heap() uint64 {
 	return m.HeapAlloc
 }
 
-// watch notes how large the heap is.
+// watch records the size of the heap.
 func (s *siege) watch() { s.most = max(s.most, s.heap()) }
 
-// wantMemory requires that the heap never grew by more than this.
+// wantMemory requires that the heap never grew by more than most bytes.
 func (s *siege) wantMemory(most int) {
 	s.t.Helper()
 	s.watch()
@@ -93,9 +96,10 @@ func (s *siege) wantMemory(most int) {
 	runtime.KeepAlive(s.conn)
 }
 
-// flood writes the frames until n frames are written or the connection ends; it returns how many octets the client took.
+// flood writes frame until it has done so n times or the connection ends. It returns how many bytes
+// the client received.
 func (s *siege) flood(n int, frame []byte) int64 {
-	batch := min(max(1, 64<<10/len(frame)), 200) // what lies in the test counts as heap, too
+	batch := min(max(1, 64<<10/len(frame)), 200) // the test's own bytes count as heap, too
 	before := s.conn.Stats().BytesReceived
 	octets := bytes.Repeat(frame, batch)
 	for i := 0; i < n && s.conn.Err() == nil; i += batch {
@@ -108,7 +112,7 @@ func (s *siege) flood(n int, frame []byte) int64 {
 	return s.conn.Stats().BytesReceived - before
 }
 
-// get begins a request whose HEADERS the peer has.
+// get starts a request and waits until the peer has its HEADERS.
 func (s *siege) get(stream uint32) *result {
 	s.t.Helper()
 	r := getAsync(s.conn, "/")
@@ -116,7 +120,8 @@ func (s *siege) get(stream uint32) *result {
 	return r
 }
 
-// wantEnd requires that the connection ended with that code, and told the peer and its callers so.
+// wantEnd requires that the connection ended with code, and that the peer and the callers were told
+// so.
 func (s *siege) wantEnd(code ErrCode, callers ...*result) {
 	s.t.Helper()
 	s.peer.Ignore(wire.Settings, wire.Ping, wire.RSTStream)
@@ -132,7 +137,7 @@ func (s *siege) wantEnd(code ErrCode, callers ...*result) {
 	}
 }
 
-// wantLife requires that a request still works.
+// wantLife requires that a request still succeeds.
 func (s *siege) wantLife(stream uint32) {
 	s.t.Helper()
 	r := s.get(stream)
@@ -180,7 +185,8 @@ func TestEmptyContinuationFloodEndsAfterAFewFrames(t *testing.T) {
 	}
 }
 
-// RFC 9113 §10.5.1: a list beyond SETTINGS_MAX_HEADER_LIST_SIZE is refused, but decoded all the same.
+// RFC 9113 §10.5.1: a list beyond SETTINGS_MAX_HEADER_LIST_SIZE is refused, but decoded all the
+// same.
 func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
 	const limit = 256 << 10
 	besiege(t, &Config{MaxHeaderListSize: limit}, time.Second, func(s *siege) {
@@ -264,7 +270,7 @@ func TestAcknowledgmentsThatThePeerDoesNotReadAreBounded(t *testing.T) {
 			besiege(t, nil, time.Second, func(s *siege) {
 				r := s.get(1)
 				s.client.SetWriteBuffer(0)
-				s.server.Write(frame) // the writer takes its answer, and is stuck with it
+				s.server.Write(frame) // the writer blocks while it writes the acknowledgment
 				synctest.Wait()
 				s.server.Write(bytes.Repeat(frame, maxAcksQueued))
 				synctest.Wait()
@@ -276,7 +282,8 @@ func TestAcknowledgmentsThatThePeerDoesNotReadAreBounded(t *testing.T) {
 				if s.conn.Err() == nil {
 					s.t.Fatal("more than 1,000 acknowledgments wait")
 				}
-				s.client.SetWriteBuffer(-1) // it reads, after all: before the connection is closed by force
+				// The client can write again before the connection is closed by force.
+				s.client.SetWriteBuffer(-1)
 				s.wantEnd(ErrCodeEnhanceYourCalm, r)
 				s.wantMemory(maxGrowth)
 			})
@@ -342,7 +349,7 @@ func TestFramesThatCarryNothingHaveABudget(t *testing.T) {
 				s.peer.WantRSTStream("by us", 5, wire.Cancel)
 				took := s.flood(100_000, frame)
 				least := int64(noiseBurst)
-				if name == "SETTINGS" || name == "PING" { // the bound of acknowledgments may come first
+				if name == "SETTINGS" || name == "PING" { // the bound of acknowledgments may be reached first
 					least = maxAcksQueued
 				}
 				if n := took / int64(len(frame)); n < least || n > noiseBurst+maxReadBuffer/int64(len(frame))+100 {
@@ -372,7 +379,7 @@ func TestHugeSettingsCostLittle(t *testing.T) {
 	})
 }
 
-// What the peer had sent before it heard of our reset is not its fault.
+// A peer is not blamed for DATA that it sent before it received our RST_STREAM.
 func TestLateDataOfManyCancelledStreamsIsNoOffence(t *testing.T) {
 	besiege(t, nil, 2*time.Second, func(s *siege) {
 		s.peer.AutoPing()
@@ -404,7 +411,8 @@ func TestProvokedResetsHaveABudget(t *testing.T) {
 			if i > 1100 {
 				s.t.Fatal("no end")
 			}
-			payload := append(binary.BigEndian.AppendUint32(nil, uint32(2+2*i)), 0x83) // POST, and nothing else
+			// :method: POST, and no other field.
+			payload := append(binary.BigEndian.AppendUint32(nil, uint32(2+2*i)), 0x83)
 			s.server.Write(rawFrame(wire.PushPromise, wire.EndHeaders, 1, payload))
 			synctest.Wait()
 		}
@@ -497,8 +505,8 @@ func TestPromisesBeyondTheirNumberAreRefused(t *testing.T) {
 	})
 }
 
-// RFC 9113 §6.9.1: the receiver ends the stream or the connection with FLOW_CONTROL_ERROR where DATA exceeds its
-// window; §6.1: padding counts.
+// RFC 9113 §6.9.1: the receiver ends the stream or the connection with FLOW_CONTROL_ERROR if DATA
+// exceeds its window. §6.1: padding counts.
 func TestDataBeyondTheWindowIsRefusedToTheOctet(t *testing.T) {
 	none := func(*Window) WindowManager { return nil }
 	for name, c := range map[string]struct {
@@ -593,8 +601,8 @@ func TestWindowsAboveTheirLimitAreRefused(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.9.2: a change of INITIAL_WINDOW_SIZE moves the windows of all streams; doing so over and over must not
-// cost more where there are many.
+// RFC 9113 §6.9.2: a change of SETTINGS_INITIAL_WINDOW_SIZE moves the windows of all streams. Many
+// such changes must not cost more when there are many streams.
 func TestInitialWindowChangesCostTheSameWithManyStreams(t *testing.T) {
 	streams := 1000
 	besiege(t, nil, 2*time.Second, func(s *siege) {
@@ -607,7 +615,7 @@ func TestInitialWindowChangesCostTheSameWithManyStreams(t *testing.T) {
 				s.t.Fatal(err)
 			}
 		}
-		s.idle = s.heap() // the streams are ours
+		s.idle = s.heap() // does not count the streams
 		flap := wire.AppendSettings(nil, slices.Repeat([]wire.Setting{
 			{ID: wire.SettingInitialWindowSize, Value: 1 << 30}, {ID: wire.SettingInitialWindowSize, Value: 0}}, 1000)...)
 		s.peer.Ignore(wire.Settings, wire.Headers)
@@ -626,10 +634,10 @@ func TestCompressedBombIsBounded(t *testing.T) {
 	for _, c := range []struct {
 		name, coding string
 		cfg          *Config
-		size         int    // of what is in it
-		limit        string // which one is reached
-		most         int64  // octets handed out
-		window       int    // of the coding itself, in memory
+		size         int    // of the decoded body
+		limit        string // the limit that is reached
+		most         int64  // bytes that the caller gets
+		window       int    // memory of the decoder's own window
 	}{
 		{"by ratio, br", "br", nil, 40 << 20, "ratio", decodeGrace, 4 << 20},
 		{"by ratio, gzip", "gzip", &Config{MaxDecodedRatio: 100}, 40 << 20, "ratio", decodeGrace, 32 << 10},
@@ -647,7 +655,7 @@ func TestCompressedBombIsBounded(t *testing.T) {
 				w.Write(zeros)
 			}
 			w.Close()
-			const window = 1 << 20 // for all of the bomb, however well this version of Go packs it
+			const window = 1 << 20 // larger than the bomb, whatever this version of Go makes of it
 			if coded.Len() > window {
 				t.Fatalf("BUG: the bomb has %d octets", coded.Len())
 			}
@@ -696,7 +704,7 @@ func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 		s.peer.WriteHeaders(1, 0, ":status: 200")
 		resp := r.want(s.t, "the response")
 		sent := 0
-		for range 1000 { // what the peer may send it sends
+		for range 1000 { // the peer sends all that it may
 			if n := min(s.peer.Credit(1), s.peer.Credit(0), 16<<10); n > 0 {
 				s.peer.WriteData(1, 0, make([]byte, n))
 				sent += n
@@ -713,7 +721,7 @@ func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 	})
 }
 
-// A large frame that comes in little pieces must not take a block for each of them.
+// A large frame that arrives in small pieces must not take a block for each piece.
 func TestDribbledFrameHoldsLittleMoreThanItsOctets(t *testing.T) {
 	for _, chunk := range []int{50, 20_000} { // of a block's 65,536
 		besiege(t, nil, 2*time.Second, func(s *siege) {
@@ -735,7 +743,8 @@ func TestDribbledFrameHoldsLittleMoreThanItsOctets(t *testing.T) {
 	}
 }
 
-// answerAll is a peer that answers each request with 200, or where body is not 0 with so many octets of body.
+// answerAll plays a server that responds to each request with 200 and, if body is not 0, with a
+// body of that many bytes.
 func answerAll(nc net.Conn, body int) {
 	br := bufio.NewReaderSize(nc, 64<<10)
 	br.Discard(len(wire.ClientPreface))
@@ -794,7 +803,7 @@ func TestMemoryFollowsTheOpenStreamsOnly(t *testing.T) {
 			if i%3 > 0 { // read to the end
 				_, err = io.Copy(io.Discard, resp.Body)
 			}
-			if i%3 < 2 { // or closed, or both
+			if i%3 < 2 { // closed, or both
 				resp.Body.Close()
 			}
 			if err != nil {
@@ -838,7 +847,7 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 			client.SetWriteBuffer(0)
 			p.WriteWindowUpdate(0, 1<<20)
 			p.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1 << 20})
-			go func() { // alive, otherwise
+			go func() { // the peer is alive otherwise
 				for range 10 {
 					time.Sleep(5 * time.Second)
 					p.WritePing(wire.Ack, [8]byte{})
@@ -851,7 +860,7 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 				peer, conn, client := newPeer(t, nil)
 				start := time.Now()
 				c.before(peer, client)
-				body, w := io.Pipe() // the caller's side hangs as well
+				body, w := io.Pipe() // the caller's body blocks, too
 				calls := []*result{
 					getAsync(conn, "/"),
 					doAsync(context.Background(), conn, &Request{Method: "POST", Body: bytes.NewReader(make([]byte, 1<<20))}),
@@ -873,7 +882,7 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 					t.Error("the body was not closed")
 				}
 				conn.Close()
-				time.Sleep(time.Minute) // for the script
+				time.Sleep(time.Minute) // until the script has ended
 			})
 		})
 	}

@@ -20,11 +20,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// What a request may cost, in what can be counted without a clock: allocations, writes, memory at rest. Times are for
-// internal/bench.
+// These tests bound what a request may cost in what can be counted without a clock: allocations,
+// writes, and memory of idle connections. internal/bench measures times.
 
-// cannedServer answers every request that has END_STREAM with the same field block and body, and takes uploads. It allocates
-// nothing, so that what a test counts is the client's.
+// cannedServer responds to each request that has END_STREAM with the same field block and body, and
+// receives uploads. It allocates nothing, so that a test counts the client's allocations only.
 func cannedServer(nc net.Conn, block, body []byte) {
 	buf, out := make([]byte, 256<<10), make([]byte, 0, 64<<10)
 	if _, err := io.ReadFull(nc, buf[:len(wire.ClientPreface)]); err != nil {
@@ -58,7 +58,8 @@ func cannedServer(nc net.Conn, block, body []byte) {
 	}
 }
 
-// response is a field block that changes no compression table, of a status and five fields.
+// responseBlock returns a field block with a status and five fields, which does not change the
+// compression table.
 func responseBlock() []byte {
 	w := newFieldWriter()
 	w.begin(nil, 1, 0)
@@ -69,7 +70,7 @@ func responseBlock() []byte {
 	return w.end(1 << 20)[wire.HeaderLen:]
 }
 
-// cannedConn is a connection to a cannedServer that sends 1 KiB.
+// cannedConn returns a connection to a cannedServer that sends 1 KiB.
 func cannedConn(t *testing.T, cfg *Config) *Conn {
 	t.Helper()
 	client, server := net.Pipe()
@@ -85,7 +86,7 @@ func cannedConn(t *testing.T, cfg *Config) *Conn {
 	return conn
 }
 
-// wantAllocs fails where work allocates more than most times, in the mean of many.
+// wantAllocs fails if work makes more than most allocations, on average.
 func wantAllocs(t *testing.T, most float64, work func()) {
 	t.Helper()
 	if got, _ := allocated(t, work); got > most {
@@ -93,7 +94,7 @@ func wantAllocs(t *testing.T, most float64, work func()) {
 	}
 }
 
-// allocated returns how often work allocates, and how many octets, in the mean of many times.
+// allocated returns how many allocations work makes, and of how many bytes, on average.
 func allocated(t *testing.T, work func()) (times, octets float64) {
 	t.Helper()
 	if raceEnabled {
@@ -129,8 +130,9 @@ func drainBody(t *testing.T, body io.ReadCloser, buf []byte) {
 	}
 }
 
-// One for the stream with its request and response, and a part of one for the response's fields. A context that can end costs no more where
-// the response is whole before it does, nor does a path that was not asked for before.
+// One allocation is the stream with its request and response. A part of another is the response's
+// fields. A context that can end costs no more if the response is complete before it ends. A path
+// that was not requested before costs no more either.
 func TestGetAllocatesTwiceAtMost(t *testing.T) {
 	paths := []string{"/", "/a", "/b/c?d=e", "/" + strings.Repeat("f", 200)}
 	for name, ctx := range map[string]context.Context{"background": context.Background(), "can end": t.Context()} {
@@ -148,7 +150,8 @@ func TestGetAllocatesTwiceAtMost(t *testing.T) {
 	}
 }
 
-// Three are http.NewRequest's, of about 500 octets; the map that http.Header is takes three, of about 500. The rest is the exchange.
+// http.NewRequest makes three allocations of about 500 bytes. The http.Header map takes three more
+// of about 500 bytes. The rest is the exchange.
 func TestRoundTripAllocatesEightTimesAtMost(t *testing.T) {
 	conn, buf := cannedConn(t, nil), make([]byte, 2048)
 	times, octets := allocated(t, func() {
@@ -167,7 +170,7 @@ func TestRoundTripAllocatesEightTimesAtMost(t *testing.T) {
 	}
 }
 
-// Four more are http.Client's own. Finding the connection takes none.
+// http.Client makes four more allocations. Finding the connection makes none.
 func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
 	client, server := net.Pipe()
 	go cannedServer(server, responseBlock(), make([]byte, 1024))
@@ -190,8 +193,10 @@ func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
 	})
 }
 
-// Who waits for a response, under an http.Client, too, does so on a stack of 4 KiB, with room for frames of the caller's own. In this process stacks may begin larger, as they were
-// before on the mean.
+// A goroutine that waits for a response, also through an http.Client, has a stack of 4 KiB with
+// room for the caller's own frames. The test runs in a process of its own with
+// adaptivestackstart=0, because otherwise the runtime starts stacks at the average size of earlier
+// ones.
 func TestWaitingRequestsHaveSmallStacks(t *testing.T) {
 	if raceEnabled {
 		t.Skip("frames are larger under the race detector")
@@ -241,7 +246,7 @@ func TestWaitingRequestsHaveSmallStacks(t *testing.T) {
 	})
 }
 
-// While a write is in progress, requests gather: a hundred of them are one write.
+// While a write blocks, later requests are collected: a hundred of them take one write.
 func TestRequestsBehindABlockedWriteShareTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const callers = 100
@@ -282,7 +287,7 @@ func TestRequestsBehindABlockedWriteShareTheNext(t *testing.T) {
 	})
 }
 
-// A single request waits for nobody.
+// A single request is written without waiting for others.
 func TestOneRequestIsWrittenAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Authority: "example.com"})
@@ -303,7 +308,8 @@ func TestOneRequestIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
-// The writer's buffers outlive its many short shortIdles in an upload: windows and readers make it wait all the time.
+// The writer keeps its buffers through the many short pauses of an upload, in which it waits for
+// windows or for the reader.
 func TestUploadDoesNotAllocateByItsLength(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, too")
@@ -343,7 +349,7 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.headerArena), conn.spares.Len(), cap(conn.wakeups),
 				cap(conn.fields.fields), cap(conn.fields.known.blocks), cap(conn.frames.decoded), cap(conn.frames.known.blocks)}
 		}
-		for i := range uint32(3) { // from the second one on, what they say is known
+		for i := range uint32(3) { // the later responses repeat known blocks
 			got := doAsync(t.Context(), conn, &Request{Method: "POST", Body: strings.NewReader(strings.Repeat("x", 50_000))})
 			peer.WantHeaders("an upload", 2*i+1)
 			peer.WantBody("all of it", 2*i+1, []byte(strings.Repeat("x", 50_000)))
@@ -365,7 +371,8 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 	})
 }
 
-// A connection that shortIdles has no read buffer, whatever it did before; one that does request upon request keeps it.
+// An idle connection has no read buffer, whatever it did before. A connection that makes one
+// request after another keeps its buffer.
 func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
@@ -411,8 +418,8 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 	})
 }
 
-// A cannedSocket has a peer that says one thing when it is spoken to. It holds little itself, so that what a test finds on the
-// heap is the client's.
+// A cannedSocket has a peer that sends its only message after the client's first write. It holds
+// little memory itself, so that the heap shows what the client holds.
 type cannedSocket struct {
 	net.Conn
 	says           string
@@ -441,8 +448,9 @@ func (s *cannedSocket) Close() error {
 	return nil
 }
 
-// What a connection holds behind its first response: without crypto/tls and a socket, with a read buffer of 512 octets, which TLS saves,
-// and what the runtime keeps of its goroutines.
+// An idle connection holds less than 7,000 bytes after its first response. This includes a read
+// buffer of 512 bytes, which a connection over TLS does not need, and what the runtime keeps for
+// its goroutines. It does not include crypto/tls and a socket.
 func TestIdleConnectionTakesLessThanSevenKilobytes(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, too")
@@ -473,10 +481,10 @@ func TestIdleConnectionTakesLessThanSevenKilobytes(t *testing.T) {
 			resp.Body.Close()
 			return conn
 		}
-		for range 100 { // what the first connections of a process allocate once is not counted
+		for range 100 { // one-time allocations of the process are not counted
 			open().Close()
 		}
-		time.Sleep(time.Minute) // their timers hold them
+		time.Sleep(time.Minute) // until their timers end
 		synctest.Wait()
 		before := heap()
 		for i := range conns {
@@ -494,7 +502,8 @@ func TestIdleConnectionTakesLessThanSevenKilobytes(t *testing.T) {
 	})
 }
 
-// What an idle connection forgets, its reader may be in the middle of: a Trace can take its time.
+// An idle connection must not release a frame that its reader still processes: a Trace function may
+// be slow.
 func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Trace: func(e TraceEvent) {
@@ -513,7 +522,8 @@ func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
 	})
 }
 
-// One goroutine waits for an idle connection's peer; the one that writes comes back with the next work, whoever has it.
+// An idle connection has one goroutine, which reads. The writer returns with the next work, whoever
+// has it.
 func TestIdleConnectionHasNoWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var window *Window
@@ -553,7 +563,7 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 	})
 }
 
-// Whatever there is to be written behind a pause, and whoever has it, brings the writer back.
+// After a pause, anything that has to be written brings the writer back.
 func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 	type ends struct {
 		*testing.T
@@ -728,7 +738,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 				}
 				start := time.Now()
 				now()
-				if waited := time.Since(start); waited > time.Second && name != "the keep-alive" { // which brings it back, too
+				// Keep-alive is the work itself, and comes later.
+				if waited := time.Since(start); waited > time.Second && name != "the keep-alive" {
 					t.Errorf("it came back after %v", waited)
 				}
 			})
@@ -736,7 +747,7 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 	}
 }
 
-// Grant takes no lock: it must find the writer that is just about to retire, too.
+// Grant takes no lock. It must wake the writer even if the writer is just about to stop.
 func TestGrantIsNotLostOnARetiringWriter(t *testing.T) {
 	var window *Window
 	client, server := net.Pipe()

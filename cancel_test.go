@@ -15,15 +15,15 @@ import (
 
 var errCancelCause = errors.New("the caller's own reason")
 
-// A cancelPoint is a place in which a call can wait.
+// A cancelPoint is a place where a call can wait.
 type cancelPoint struct {
 	name   string
-	silent bool             // the peer does not even answer the handshake
-	window uint32           // INITIAL_WINDOW_SIZE of the peer
-	slots  uint32           // MAX_CONCURRENT_STREAMS, 0: 100
-	frames []wire.FrameType // that the call sends
+	silent bool             // the peer does not even complete the handshake
+	window uint32           // the peer's INITIAL_WINDOW_SIZE
+	slots  uint32           // MAX_CONCURRENT_STREAMS; 0 means 100
+	frames []wire.FrameType // frames that the call sends
 	answer func(*h2test.Peer)
-	reset  bool // cancelling it ends stream 1
+	reset  bool // cancelling it resets stream 1
 	call   func(ctx context.Context, conn *Conn) error
 }
 
@@ -32,7 +32,7 @@ func doErr(ctx context.Context, conn *Conn, req *Request) error {
 	return err
 }
 
-// withOpen opens stream 1 under a context that does not end before the connection.
+// withOpen opens stream 1 with a context that never ends and calls f.
 func withOpen(conn *Conn, f func(s *Stream) error) error {
 	s, err := conn.Open(context.Background(), &Request{Method: "POST"})
 	if err != nil {
@@ -120,7 +120,8 @@ func cancelPoints() []cancelPoint {
 	}
 }
 
-// Each wait ends at once, with the context's error and its cause, and with the peer told where it has to be.
+// Each wait ends at once with the context's error and its cause. The peer is told where that is
+// necessary.
 func TestContextEndsEveryWait(t *testing.T) {
 	endings := map[string]struct {
 		with   func() (context.Context, func())
@@ -195,7 +196,7 @@ func cancelPeer(t *testing.T, point cancelPoint) (*h2test.Peer, *Conn) {
 	return peer, conn
 }
 
-// wantUnharmed sends one more request.
+// wantUnharmed requires that one more request succeeds.
 func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *Conn, point cancelPoint) {
 	t.Helper()
 	peer.Ignore(wire.Settings)
@@ -256,10 +257,11 @@ func TestContextEndsShutdown(t *testing.T) {
 	})
 }
 
-// consumedWindow returns what was consumed at once, so that the peer's credit can be compared to the octet.
+// consumedWindow returns consumed bytes at once, so that the peer's credit can be compared exactly.
 func consumedWindow(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Consumed) }
 
-// golang/go#16481 and its like: octets of cancelled streams that never come back stall the connection in the end.
+// golang/go#16481 and similar issues: if the bytes of cancelled streams are never returned as
+// credit, the connection stalls in the end.
 func TestCancelledBodyReturnsTheConnectionsCredit(t *testing.T) {
 	ends := map[string]func(resp *Response, cancel context.CancelFunc){
 		"context":    func(_ *Response, cancel context.CancelFunc) { cancel() },
@@ -320,7 +322,7 @@ func withTimeout(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// What had arrived whole is the caller's: the exchange was over when its context ended.
+// A complete response stays available to the caller: the exchange was over when its context ended.
 func TestContextThatEndsAfterTheExchangeChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -337,7 +339,7 @@ func TestContextThatEndsAfterTheExchangeChangesNothing(t *testing.T) {
 	})
 }
 
-// A context that ends while its call waits for a slot leaves the slot to the next in line.
+// If a context ends while its call waits for a slot, the slot goes to the next call in line.
 func TestCancelledWaiterLeavesItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
@@ -356,7 +358,8 @@ func TestCancelledWaiterLeavesItsTurn(t *testing.T) {
 	})
 }
 
-// The slot comes between the end of the context and the waiter's noticing: it goes to the next.
+// A slot that is granted after the context's end, but before the waiter notices that end, goes to
+// the next call.
 func TestSlotGrantedToWhoHasGivenUpIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
@@ -366,7 +369,7 @@ func TestSlotGrantedToWhoHasGivenUpIsNotLost(t *testing.T) {
 		second := doAsync(ctx, conn, &Request{Path: "/second"})
 		peer.WantIdle("the second waits")
 		conn.mu.Lock()
-		cancel() // the waiter has woken and wants mu
+		cancel() // the waiter wakes up and waits for mu
 		conn.slots.limit++
 		conn.admitLocked()
 		conn.mu.Unlock()
@@ -378,7 +381,7 @@ func TestSlotGrantedToWhoHasGivenUpIsNotLost(t *testing.T) {
 	})
 }
 
-// Stream.Response's context only ends the waiting.
+// The context of Stream.Response ends only that call, not the stream.
 func TestContextOfResponseLeavesTheStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, s := openStream(t, 0)

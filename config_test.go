@@ -28,7 +28,7 @@ func TestZeroConfigIsAGoodClient(t *testing.T) {
 		if c.WindowManager != nil || c.Push != nil || c.UserAgent != "hyper" {
 			t.Errorf("%s: %+v", name, c)
 		}
-		// The figures of Config's comments.
+		// These are the numbers in Config's comments.
 		if c.InitialStreamWindow != 256<<10-1 || c.MaxFrameSize != 256<<10 || c.MaxHeaderListSize != 10<<20 || c.MaxHeaderMemory != 64<<20 || c.HeaderTableSize != 4096 {
 			t.Errorf("%s: sizes %d %d %d %d", name, c.InitialStreamWindow, c.MaxFrameSize, c.MaxHeaderListSize, c.HeaderTableSize)
 		}
@@ -51,7 +51,7 @@ func TestConfigOutOfRangeIsRefused(t *testing.T) {
 		"MaxHeaderListSize negative": {MaxHeaderListSize: -1},
 		"Settings that have a field": {Settings: []Setting{{SettingMaxConcurrentStreams, 1}}},
 	}
-	if huge := int64(1) << 32; math.MaxInt > huge { // where an int can hold what 32 bits cannot
+	if huge := int64(1) << 32; math.MaxInt > huge { // int is larger than 32 bits
 		cases["InitialStreamWindow too large"] = &Config{InitialStreamWindow: int(huge >> 1)}
 		cases["MaxHeaderListSize too large"] = &Config{MaxHeaderListSize: int(huge)}
 		cases["HeaderTableSize too large"] = &Config{HeaderTableSize: int(huge)}
@@ -131,7 +131,8 @@ func TestSchemeAndAuthorityOfTheConnection(t *testing.T) {
 		scheme, authority string
 	}{
 		"by default": {Config{}, "http", "192.0.2.2:443"},
-		"given":      {Config{Scheme: "https", Authority: "a.example:8443"}, "https", "a.example:8443"}, // TLS ends before us
+		// A proxy before us ends TLS.
+		"given": {Config{Scheme: "https", Authority: "a.example:8443"}, "https", "a.example:8443"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

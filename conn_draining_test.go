@@ -7,8 +7,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The connection's owner hears that the stream identifiers are used up (RFC 9113 §5.1.1), and so
-// does Draining.
+// When the stream identifiers are used up (RFC 9113 §5.1.1), OnConn is told and Draining is closed.
 func TestLastStreamIdentifierBeginsDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events eventLog

@@ -10,7 +10,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The caller's PINGs count: keep-alive sends none that would come too early after them.
+// The caller's PINGs count: keep-alive does not send a PING that comes too early after them.
 func TestKeepAliveCountsTheCallersPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -32,7 +32,8 @@ func TestKeepAliveCountsTheCallersPings(t *testing.T) {
 	})
 }
 
-// What the peer sends before it acknowledges a PING may be older than that PING.
+// A frame that arrives before the acknowledgment of a PING may have been sent before that PING, so
+// it does not make the next PING free. A frame after the acknowledgment does.
 func TestOnlyWhatComesAfterTheAcknowledgmentMakesAPingFree(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -58,8 +59,8 @@ func TestOnlyWhatComesAfterTheAcknowledgmentMakesAPingFree(t *testing.T) {
 	}
 }
 
-// Where no more PINGs may be sent, a request that times out in silence makes the peer suspected all
-// the same, so that a Transport uses another connection.
+// When no more PINGs may be sent, a request that times out while the peer is silent still makes the
+// peer suspected. A Transport then uses another connection.
 func TestTimeoutsSendFewPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
@@ -75,7 +76,7 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 			if sent, want := int(c.pingsSent), min(i+1, 3); sent != want {
 				t.Errorf("%d PINGs after %d timeouts, want %d", sent, i+1, want)
 			}
-			if suspected := c.suspected.Load(); suspected != (i >= 3) { // till then, PINGs are acknowledged
+			if suspected := c.suspected.Load(); suspected != (i >= 3) { // until then, PINGs are acknowledged
 				t.Errorf("after %d timeouts suspected is %v", i+1, suspected)
 			}
 		}
@@ -87,7 +88,7 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 	})
 }
 
-// The PING for slots that a timeout has sent serves the suspicion, too.
+// A PING that a timeout sent for the slots also serves to confirm a suspicion.
 func TestOnePingServesSlotsAndSuspicion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
@@ -103,8 +104,8 @@ func TestOnePingServesSlotsAndSuspicion(t *testing.T) {
 	})
 }
 
-// Where no PING may be sent that would have them forgotten, what is remembered of streams that were
-// reset is bounded all the same, and keeps no request waiting.
+// If no PING may be sent, the number of reset streams that the connection remembers is bounded
+// nevertheless, and no request waits because of them.
 func TestManyResetsWithoutAPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
@@ -128,7 +129,8 @@ func TestManyResetsWithoutAPing(t *testing.T) {
 	})
 }
 
-// What was remembered of a host's complaint goes with the host, an hour after its last connection.
+// What is remembered of a host's complaints is dropped with the host, an hour after its last
+// connection.
 func TestComplaintIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})

@@ -12,7 +12,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// wantEnd waits for the connection to end and checks why and when.
+// wantEnd waits for the connection to end, and checks the error and the time.
 func wantEnd(t *testing.T, conn *Conn, start time.Time, after time.Duration, why error) {
 	t.Helper()
 	<-conn.Done()
@@ -65,7 +65,7 @@ func TestKeepAliveAsksOnlyAfterSilence(t *testing.T) {
 		for range 3 {
 			time.Sleep(29 * time.Second)
 			peer.WantIdle("it is not silent for long enough")
-			peer.WritePing(wire.Ack, [8]byte{0xff}) // anything counts
+			peer.WritePing(wire.Ack, [8]byte{0xff}) // any acknowledgment counts
 		}
 		start := time.Now()
 		time.Sleep(25 * time.Second)
@@ -114,7 +114,7 @@ func TestPeerThatAnswersStays(t *testing.T) {
 }
 
 func TestPingTimeoutDoesNotFireWhileThePeerSends(t *testing.T) {
-	// Its answer may be stuck behind the very data that shows that it lives.
+	// The acknowledgment may be queued after the very data that shows that the peer is alive.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		getAsync(conn, "/")
@@ -185,7 +185,7 @@ func TestSlowPeerIsNoStalledPeer(t *testing.T) {
 			if err := conn.Err(); err != nil {
 				t.Fatalf("Err: %v", err)
 			}
-			pipe.BreakWriteAfter(writeSize+fewOctets, nil) // one write at least
+			pipe.BreakWriteAfter(writeSize+fewOctets, nil) // room for at least one write
 		}
 		synctest.Wait()
 		start := time.Now()
@@ -194,7 +194,8 @@ func TestSlowPeerIsNoStalledPeer(t *testing.T) {
 }
 
 func TestStalledWriteKeepsNobodyFromLeaving(t *testing.T) {
-	// golang/go#48908: a peer that stops reading in an upload blocked every other call of the connection.
+	// golang/go#48908: a peer that stopped reading during an upload blocked every other call of the
+	// connection.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, pipe := newPeer(t, nil)
 		peer.Handshake()
@@ -324,7 +325,7 @@ func TestPingsAreToldApart(t *testing.T) {
 			all.Go(func() { rtts[i], _ = conn.Ping(t.Context()) })
 			asked[i] = peer.WantPing("a question", 0)
 		}
-		for i := range n { // the last asked is answered first
+		for i := range n { // the last PING is acknowledged first
 			time.Sleep(time.Second)
 			peer.WritePing(wire.Ack, asked[n-1-i])
 		}
@@ -415,7 +416,7 @@ func TestNothingHappensAfterClose(t *testing.T) {
 		s.SetDeadline(time.Now().Add(time.Minute))
 		peer.WantHeaders("a stream with timers of its own", 1)
 		conn.Close()
-		synctest.Wait() // readLoop finds the socket closed
+		synctest.Wait() // readLoop finds that the socket is closed
 		writes, reads := pipe.Writes(), pipe.Reads()
 		time.Sleep(time.Hour)
 		if pipe.Writes() != writes || pipe.Reads() != reads {

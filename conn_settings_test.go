@@ -69,7 +69,7 @@ func TestUnknownSettingsAreKeptUpToABound(t *testing.T) {
 }
 
 func TestWrongSettingsEndTheConnection(t *testing.T) {
-	// RFC 9113 §6.5.2, with the code that it names for each.
+	// RFC 9113 §6.5.2 names the error code for each of these.
 	for _, test := range []struct {
 		settings []wire.Setting
 		code     wire.ErrCode
@@ -118,7 +118,8 @@ func TestConnectProtocolTakenBackLater(t *testing.T) {
 }
 
 func TestPeerMustBeginWithSettings(t *testing.T) {
-	// RFC 9113 §3.4: the server connection preface consists of a SETTINGS frame, the first frame that it sends.
+	// RFC 9113 §3.4: the server connection preface consists of a SETTINGS frame, the first frame
+	// that it sends.
 	for name, first := range map[string]func(*h2test.Peer){
 		"PING":         func(p *h2test.Peer) { p.WritePing(0, [8]byte{}) },
 		"SETTINGS ACK": func(p *h2test.Peer) { p.WriteSettingsAck() },
@@ -147,8 +148,9 @@ func TestPeerMustBeginWithSettings(t *testing.T) {
 }
 
 func TestSettingsAreInEffectBehindTheirAcknowledgment(t *testing.T) {
-	// RFC 9113 §6.5.3: once all values have been applied, the recipient MUST immediately acknowledge. What follows
-	// the acknowledgment obeys them. (The peer checks windows by the same rule.)
+	// RFC 9113 §6.5.3: once all values have been applied, the recipient MUST immediately
+	// acknowledge. What follows the acknowledgment obeys the new values. (The peer checks windows
+	// by the same rule.)
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		s, err := conn.Open(t.Context(), &Request{Method: "POST"})
@@ -179,7 +181,7 @@ func TestLargeFieldSectionIsSplitByThePeersFrameSize(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: size})
-				value := strings.Repeat("~", 50_000) // its Huffman code is longer than it is
+				value := strings.Repeat("~", 50_000) // its Huffman code is longer than the text
 				doAsync(t.Context(), conn, &Request{Header: Header{{Name: "x-large", Value: value}}})
 				h := peer.WantHeaders("whole, once joined", 1, "x-large: "+value)
 				for i, f := range h.Frames {
@@ -196,8 +198,9 @@ func TestLargeFieldSectionIsSplitByThePeersFrameSize(t *testing.T) {
 }
 
 func TestTableSizeOfThePeerIsObeyed(t *testing.T) {
-	// RFC 7541 §4.2: after a change the next block begins with an update, and where the size fell and rose again
-	// between two blocks, with both the smallest and the last.
+	// RFC 7541 §4.2: after a change of the table size, the next block begins with an update. If the
+	// size fell and rose again between two blocks, the block begins with both the smallest and the
+	// last size.
 	tableSize := func(n uint32) wire.Setting { return wire.Setting{ID: wire.SettingHeaderTableSize, Value: n} }
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -251,7 +254,7 @@ func TestFieldSectionAboveThePeersLimitIsNotSent(t *testing.T) {
 		for _, f := range []Field{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: "/"}, {Name: "x"}} {
 			size += f.size()
 		}
-		for range 2 { // and it costs no slot
+		for range 2 { // it takes no slot
 			var re *RequestError
 			if err := doAsync(t.Context(), conn, fields(501-size)).wantErr(t, "501 octets"); !errors.As(err, &re) {
 				t.Errorf("501 octets: %v", err)
@@ -398,7 +401,8 @@ func TestUpdateSettingsRaisesTheWindowsOfLiveStreams(t *testing.T) {
 		peer.WriteData(1, 0, make([]byte, 1000))
 		done := updateAsync(t.Context(), conn, Setting{SettingInitialWindowSize, 5000})
 		peer.WantFrame("the update", wire.Settings)
-		peer.WriteData(1, 0, make([]byte, 4000)) // before its acknowledgment: it may, as soon as it knows
+		// The peer may use the new window as soon as it knows it, before its acknowledgment.
+		peer.WriteData(1, 0, make([]byte, 4000))
 		peer.WriteSettingsAck()
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -430,7 +434,7 @@ func TestUpdateSettingsLowersTheWindowsOfLiveStreams(t *testing.T) {
 		peer.WantFrame("the update", wire.Settings)
 		getAsync(conn, "/new")
 		peer.WantHeaders("a later stream", 5)
-		peer.WriteData(1, 0, make([]byte, 5000)) // the peer had not heard yet
+		peer.WriteData(1, 0, make([]byte, 5000)) // the peer did not know yet
 		peer.WriteSettingsAck()
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -452,7 +456,7 @@ func TestUpdateSettingsLowersTheWindowsOfLiveStreams(t *testing.T) {
 	})
 }
 
-// silentWindows grants nothing.
+// silentWindows returns a manager that grants nothing.
 func silentWindows(*Window) WindowManager {
 	return WindowManagerFunc(func(WindowEvent) int { return 0 })
 }
@@ -488,7 +492,8 @@ func TestWindowManagersHearOfAnUpdate(t *testing.T) {
 }
 
 func TestUpdateSettingsMustNotRaiseAWindowAboveTheMaximum(t *testing.T) {
-	// RFC 9113 §6.9.2: a change that causes any window to exceed the maximum is the peer's to punish.
+	// RFC 9113 §6.9.2: the peer ends the connection if a change makes any window exceed the
+	// maximum.
 	synctest.Test(t, func(t *testing.T) {
 		unlimited := func(*Window) WindowManager {
 			return WindowManagerFunc(func(ev WindowEvent) int { return wire.MaxWindow - ev.Credit })

@@ -14,12 +14,12 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// atMost is the peer's limit of streams.
+// atMost returns the setting that limits the client to n concurrent streams.
 func atMost(n uint32) wire.Setting {
 	return wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: n}
 }
 
-// answerEmpty ends a request with 204.
+// answerEmpty responds to a request with 204.
 func answerEmpty(peer *h2test.Peer, stream uint32) {
 	peer.WriteHeaders(stream, wire.EndStream, ":status: 204")
 }
@@ -53,7 +53,7 @@ func TestNewCallersDoNotOvertakeThoseWhoWait(t *testing.T) {
 		synctest.Wait()
 		answerEmpty(peer, 1)
 		first.want(t, "the first")
-		getAsync(conn, "/late") // perhaps before the one who waits has run
+		getAsync(conn, "/late") // it may run before the call that waits
 		peer.WantHeaders("the one who waited", 3, ":path: /waits")
 		answerEmpty(peer, 3)
 		peer.WantHeaders("the late one", 5, ":path: /late")
@@ -70,7 +70,7 @@ func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
 		peer.WantIdle("no stream is allowed")
 		peer.WriteSettings(atMost(3))
 		peer.WantSettingsAck("of the new limit")
-		admitted := map[string]bool{} // together, so they run in any order
+		admitted := map[string]bool{} // they are admitted together and run in any order
 		for i := range 3 {
 			h := peer.WantHeaders("up to the limit", uint32(2*i+1))
 			admitted[h.Get(":path")] = true
@@ -85,7 +85,7 @@ func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
 }
 
 func TestLimitLoweredBelowWhatIsOpen(t *testing.T) {
-	// RFC 9113 §5.1.2: streams beyond a lowered limit may go on; new ones must wait.
+	// RFC 9113 §5.1.2: streams beyond a lowered limit may go on. New streams must wait.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(3))
 		calls := map[uint32]*result{}
@@ -122,7 +122,9 @@ func TestAtMostAHundredStreamsBeforeThePeersSettings(t *testing.T) {
 		peer.WriteSettings() // no limit
 		for range 50 {
 			f, err := peer.Next()
-			for err == nil && f.Type == wire.Settings { // its acknowledgment, and a smaller initial window for so many
+			// The client sends its acknowledgment, and a smaller initial window for so many
+			// streams.
+			for err == nil && f.Type == wire.Settings {
 				f, err = peer.Next()
 			}
 			if err != nil || f.Type != wire.Headers {
@@ -179,7 +181,7 @@ func TestWaiterCancelledJustWhenAdmittedLosesNoSlot(t *testing.T) {
 	})
 }
 
-// drainHeaders takes what is there and counts the requests.
+// drainHeaders takes the frames that have arrived and counts the requests.
 func drainHeaders(peer *h2test.Peer) (n int) {
 	peer.WriteRaw(wire.AppendPing(nil, 0, [8]byte{'e', 'n', 'd'}))
 	for {
@@ -213,7 +215,8 @@ func TestCancelledStreamHoldsItsSlotUntilThePeerKnows(t *testing.T) {
 }
 
 func TestPeerThatEndsACancelledStreamFreesItsSlot(t *testing.T) {
-	// Its END_STREAM or RST_STREAM crossed ours: it does not count the stream any more, PING or not.
+	// The peer's END_STREAM or RST_STREAM crossed our RST_STREAM: the peer does not count the
+	// stream any more, whether or not it acknowledges the PING.
 	for name, end := range map[string]func(*h2test.Peer){
 		"RST_STREAM":         func(p *h2test.Peer) { p.WriteRSTStream(1, wire.InternalError) },
 		"HEADERS END_STREAM": func(p *h2test.Peer) { answerEmpty(p, 1) },
@@ -241,8 +244,9 @@ func TestPeerThatEndsACancelledStreamFreesItsSlot(t *testing.T) {
 }
 
 func TestTenThousandCancelsStayWithinThePeersLimit(t *testing.T) {
-	// A server counts a stream until it has processed our reset. This one processes everything just
-	// before it acknowledges a PING, and nothing else before. Then it begins a response.
+	// A server counts a stream until it has processed our RST_STREAM. This server processes
+	// everything just before it acknowledges a PING, and nothing before that. Then it begins a
+	// response.
 	synctest.Test(t, func(t *testing.T) {
 		const limit, cancels, callers = 100, 10_000, 40
 		peer, conn := dialPeer(t, nil, atMost(limit))
@@ -283,7 +287,7 @@ func TestTenThousandCancelsStayWithinThePeersLimit(t *testing.T) {
 				pings++
 				peer.Batch(func() {
 					peer.WritePing(wire.Ack, wire.ParsePing(f.Payload))
-					peer.WriteHeaders(last, 0, ":status: 200") // else there would be one PING
+					peer.WriteHeaders(last, 0, ":status: 200") // otherwise there would be only one PING
 				})
 			}
 		}
@@ -341,8 +345,8 @@ func TestWaitingForASlotObeysItsContext(t *testing.T) {
 	})
 }
 
-// What is given to callers may have to be taken back: only so many have something that they do not
-// use yet, and each keeps its turn.
+// Slots that are granted to callers may have to be taken back. Therefore only a few callers have a
+// slot that they do not use yet, and each keeps its place in line.
 func TestFewSlotsAreGivenAtOnceAndTakenBackInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conn := dialPeer(t, nil, atMost(0))
@@ -382,7 +386,8 @@ func TestFewSlotsAreGivenAtOnceAndTakenBackInOrder(t *testing.T) {
 	})
 }
 
-// A peer without a limit that answers no PING cannot make us remember streams without end.
+// A peer without a limit that acknowledges no PING cannot make the connection remember an unlimited
+// number of reset streams.
 func TestMarksOfResetStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -417,7 +422,7 @@ func TestMarksOfResetStreamsAreBounded(t *testing.T) {
 	})
 }
 
-// A PING that is not written yet is not held against the peer.
+// A PING that is not written yet does not count as overdue.
 func TestSlotPingThatIsNotWrittenIsNotOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, &Config{WriteStallTimeout: -1, KeepAlive: -1})

@@ -92,7 +92,7 @@ func TestConnClosedBeforeItWroteAnything(t *testing.T) {
 }
 
 func TestConnOverNetPipe(t *testing.T) {
-	// A net.Pipe has no buffer: a write lasts until the peer has read it.
+	// A net.Pipe has no buffer: a write blocks until the peer has read it.
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		peer := h2test.NewPeer(t, server)
@@ -113,7 +113,7 @@ func TestConnOverNetPipe(t *testing.T) {
 	})
 }
 
-// callsOf is every kind of call on a connection and a stream of it.
+// callsOf returns every kind of call on a connection and on one of its streams.
 func callsOf(conn *Conn, s *Stream, resp *Response) map[string]func() error {
 	ctx := context.Background()
 	return map[string]func() error{
@@ -263,7 +263,7 @@ func TestCloseDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
 		peer, conn, pipe := newPeer(t, nil)
 		peer.Handshake()
 		pipe.SetWriteBuffer(0)
-		body, feed := io.Pipe() // the upload is stuck, and its reader, too
+		body, feed := io.Pipe() // the upload blocks, and so does its reader
 		uploading := doAsync(t.Context(), conn, &Request{Method: "POST", Body: body})
 		feed.Write(make([]byte, 100))
 		waiting := getAsync(conn, "/")
@@ -293,7 +293,8 @@ func TestShutdownLetsStreamsFinish(t *testing.T) {
 		peer.WantHeaders("second", 3)
 		over := make(chan error, 1)
 		go func() { over <- conn.Shutdown(t.Context()) }()
-		// RFC 9113 §6.8: the last stream identifier is of the streams that the peer began: pushes.
+		// RFC 9113 §6.8: the last stream identifier counts the streams that the peer began, which
+		// are pushes.
 		peer.WantGoAway("it takes no pushes", 0, wire.NoError)
 		if err := getAsync(conn, "/late").wantErr(t, "shutting down"); err != ErrClosed {
 			t.Errorf("a new request: %v", err)
@@ -461,7 +462,8 @@ func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 }
 
 func TestGoAwayMayShrink(t *testing.T) {
-	// RFC 9113 §6.8: a graceful shutdown begins with the largest identifier, and says the real one later.
+	// RFC 9113 §6.8: a graceful shutdown begins with a GOAWAY that has the largest identifier. A
+	// later GOAWAY has the real one.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		first := getAsync(conn, "/1")
@@ -546,7 +548,7 @@ func TestRequestsThatWereNeverWrittenAreRetryable(t *testing.T) {
 		peer, conn, pipe := newPeer(t, nil)
 		peer.Handshake()
 		pipe.SetWriteBuffer(0)
-		first := getAsync(conn, "/1") // writeLoop is stuck with it: part of it may be there
+		first := getAsync(conn, "/1") // writeLoop blocks in its write; the peer may have a part of it
 		synctest.Wait()
 		second := getAsync(conn, "/2")
 		synctest.Wait()
@@ -567,7 +569,8 @@ func TestRequestsThatWereNeverWrittenAreRetryable(t *testing.T) {
 }
 
 func TestLastWordsOfAPeerThatClosedAreHeard(t *testing.T) {
-	// Writing finds out that the peer is gone before reading does. What it said before still lies in the socket.
+	// A write finds out that the peer is gone before the reader does. What the peer sent before is
+	// still in the socket.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, pipe := newPeer(t, nil)
 		peer.Handshake()
@@ -607,11 +610,12 @@ func TestFailedWriteEndsAConnectionWhosePeerIsSilent(t *testing.T) {
 }
 
 func TestRetryableRequestsAreNotWrittenAfterAll(t *testing.T) {
-	// Somebody may be sending them again elsewhere, by the time the last write gets through.
+	// When the last write gets through, these requests may already have been sent again on another
+	// connection.
 	for name, lose := range map[string]func(*h2test.Peer, *h2test.Conn){
 		"by a broken rule": func(peer *h2test.Peer, _ *h2test.Conn) { peer.WriteWindowUpdate(0, wire.MaxWindow) },
 		"by a network error": func(_ *h2test.Peer, pipe *h2test.Conn) {
-			pipe.BreakReadAfter(0, io.EOF) // the peer has closed its half, and reads on
+			pipe.BreakReadAfter(0, io.EOF) // the peer has closed its sending half, and still reads
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,18 +6,19 @@ import (
 	"time"
 )
 
-// writeLoop yields where others may add to a write, and only as long as that brings something. The processor's time is virtual.
+// writeLoop yields if other requests may join its write, and only as long as that is worth the
+// time. Processor time is virtual in this test.
 func TestYieldsEndWhereTheyAreLong(t *testing.T) {
-	const slow = 40 * time.Millisecond // two others that run for 20 ms each
+	const slow = 40 * time.Millisecond // two other goroutines that run for 20 ms each
 	tests := []struct {
 		name     string
 		streams  int
 		together bool
-		slow     int // yields before
+		slow     int // costly yields before the test
 		took     func(i int) time.Duration
-		brings   int64 // requests, each time
+		brings   int64 // requests that each yield adds
 		writes   int
-		min, max int // yields
+		min, max int // number of yields
 	}{
 		{name: "one caller", streams: 1, writes: 100},
 		{name: "one caller, behind many", streams: 1, together: true, writes: 100, min: 100, max: 100},

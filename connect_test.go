@@ -16,7 +16,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// connectTunnel opens a tunnel on stream 1 that may send window octets.
+// connectTunnel opens a tunnel on stream 1, on which the client may send window bytes.
 func connectTunnel(t *testing.T, window uint32) (*h2test.Peer, net.Conn) {
 	t.Helper()
 	peer, conn := dialPeer(t, &Config{KeepAlive: -1}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: window})
@@ -38,7 +38,8 @@ func connectTunnel(t *testing.T, window uint32) (*h2test.Peer, net.Conn) {
 	return peer, tunnel.nc
 }
 
-// RFC 9113 §8.5: :scheme and :path MUST be omitted, :authority contains the host and port to connect to.
+// RFC 9113 §8.5: :scheme and :path MUST be omitted, and :authority contains the host and port to
+// connect to.
 func TestConnectOnTheWire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Authority: "proxy.example"})
@@ -86,7 +87,8 @@ func TestConnectThatIsResetReturnsItsError(t *testing.T) {
 		errs := make(chan error)
 		go func() { _, err := conn.Connect(context.Background(), "example.com:443", nil); errs <- err }()
 		peer.WantHeaders("the CONNECT", 1)
-		// RFC 9113 §8.5: a proxy treats any error in the TCP connection as a stream error of type CONNECT_ERROR.
+		// RFC 9113 §8.5: a proxy treats any error in the TCP connection as a stream error of type
+		// CONNECT_ERROR.
 		peer.WriteRSTStream(1, wire.ConnectError)
 		if err := <-errs; !errors.Is(err, ErrCodeConnect) {
 			t.Error(err)
@@ -142,7 +144,7 @@ func writeNothing(nc net.Conn) error {
 	return err
 }
 
-// Content codings and content-length mean nothing in a tunnel (RFC 9110 §9.3.6).
+// Content codings and content-length have no meaning in a tunnel (RFC 9110 §9.3.6).
 func TestTunnelIgnoresContentFields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -225,7 +227,7 @@ func TestTunnelCloseCancelsElse(t *testing.T) {
 	}
 }
 
-// wantTunnelClosed holds a closed tunnel to what callers of net.Conn expect.
+// wantTunnelClosed requires that a closed tunnel behaves as callers of net.Conn expect.
 func wantTunnelClosed(t *testing.T, nc net.Conn) {
 	t.Helper()
 	for range 2 {
@@ -310,7 +312,7 @@ func TestTunnelDeadlines(t *testing.T) {
 	}
 }
 
-// All methods of a net.Conn may be called at once (and are, under -race).
+// All methods of a net.Conn may be called concurrently. The race detector checks this test.
 func TestTunnelMethodsMayBeCalledAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const octets = 2000
@@ -389,9 +391,9 @@ func TestTunnelEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// Extended CONNECT, RFC 8441
+// Extended CONNECT (RFC 8441).
 
-// RFC 8441 §4: :scheme and :path MUST be there, and :protocol.
+// RFC 8441 §4: :scheme and :path MUST be present, and so must :protocol.
 func TestExtendedConnectWaitsForSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _ := newPeer(t, &requestConfig)
@@ -465,7 +467,8 @@ func TestExtendedConnectIsNetConn(t *testing.T) {
 	})
 }
 
-// What a proxy is told to let us in is none of the origin's business. HTTP/2 inside of a tunnel is a connection of its own.
+// Credentials for a proxy must not reach the origin. HTTP/2 through a tunnel is a separate
+// connection.
 func TestProxyCredentialsNeverReachTheOrigin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		proxy, conn := dialPeer(t, &Config{KeepAlive: -1})

@@ -16,7 +16,8 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// What decoding costs: memory and work follow the octets received, whatever these claim.
+// These tests bound what decoding costs: memory and work follow the bytes that were received,
+// whatever sizes these bytes claim.
 
 // A bitWriter writes brotli's bits (RFC 7932 §1.5.1).
 type bitWriter struct {
@@ -36,28 +37,28 @@ func (w *bitWriter) put(value uint64, n int) *bitWriter {
 	return w
 }
 
-// emptyMetablock is metadata of no octets, up to the boundary of an octet: nothing in one octet, if
-// it begins at one.
+// emptyMetablock appends a metablock of metadata without data, and fills up to the next byte
+// boundary. It takes one byte if it begins at a boundary.
 func (w *bitWriter) emptyMetablock() *bitWriter {
 	w.put(0, 1).put(3, 2).put(0, 1).put(0, 2)
 	w.bits = len(w.b) * 8
 	return w
 }
 
-// prefixCode is one symbol in no bits.
+// prefixCode appends a prefix code with a single symbol, which takes no bits in the data.
 func (w *bitWriter) prefixCode(symbol uint64, n int) *bitWriter {
 	return w.put(1, 2).put(0, 2).put(symbol, n)
 }
 
-// max256 is the count 256.
+// max256 appends the number 256.
 func (w *bitWriter) max256() *bitWriter { return w.put(1, 1).put(7, 3).put(127, 7) }
 
-// largeTables is a metablock of one octet with as many prefix codes as there may be.
+// largeTables appends a metablock of one byte with the largest possible number of prefix codes.
 func (w *bitWriter) largeTables() *bitWriter {
-	w.put(0, 1).put(0, 2).put(0, 16).put(0, 1)      // not the last, one octet, compressed
+	w.put(0, 1).put(0, 2).put(0, 16).put(0, 1)      // not the last, one byte, compressed
 	w.put(0, 1)                                     // one type of literal blocks
 	w.max256().prefixCode(0, 9).prefixCode(0, 5)    // 256 types of insert-and-copy blocks
-	w.put(0, 2)                                     // the first one's length
+	w.put(0, 2)                                     // length of the first one
 	w.put(0, 1)                                     // one type of distance blocks
 	w.put(3, 2).put(15, 4)                          // the largest alphabet of distances
 	w.put(0, 2)                                     // context mode
@@ -67,7 +68,7 @@ func (w *bitWriter) largeTables() *bitWriter {
 		w.prefixCode(0, 8)
 	}
 	for range 256 {
-		w.prefixCode(8, 10) // insert one octet
+		w.prefixCode(8, 10) // insert one byte
 	}
 	for range 256 {
 		w.prefixCode(0, 10)
@@ -75,11 +76,11 @@ func (w *bitWriter) largeTables() *bitWriter {
 	return w
 }
 
-// claimOfWindow is brotli of 16 MiB of zeros, which asks for as much of window, and in one
-// metablock.
+// claimOfWindow is 16 MiB of zeros in brotli, in one metablock. It asks for a window of the same
+// size.
 const claimOfWindow = "\xcf\xff\xff\x7f\xf8\x27\x00\xe2\xb1\x40\x20\xf7\xfe\x7f"
 
-// stalled gives its octets, and then blocks.
+// stalled returns a reader that delivers coded and then blocks.
 func stalled(coded []byte) io.Reader {
 	r, _ := io.Pipe()
 	return io.MultiReader(bytes.NewReader(coded), r)
@@ -141,7 +142,7 @@ func TestCodingTwiceIsRefusedUnread(t *testing.T) {
 	}
 }
 
-// The elements of all fields count, and so do empty ones; nothing is looked at beyond the bound.
+// Elements of all fields are counted, including empty ones. Nothing after the bound is examined.
 func TestElementsOfContentEncodingAreCounted(t *testing.T) {
 	for _, tt := range []struct {
 		values []string
@@ -172,7 +173,7 @@ func TestElementsOfContentEncodingAreCounted(t *testing.T) {
 	}
 }
 
-// A tap counts what passes from one coding to the next.
+// A tap counts the bytes and reads that pass from one coding to the next.
 type tap struct {
 	r             io.Reader
 	octets, reads int64
@@ -185,13 +186,13 @@ func (p *tap) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// decoder makes the tap a content coding.
+// decoder is a Decoder that inserts the tap as a content coding.
 func (p *tap) decoder(r io.Reader) (io.Reader, error) {
 	p.r = r
 	return p, nil
 }
 
-// emptyBlocks is deflate of n empty blocks: stored ones, fixed ones, or both.
+// emptyBlocks returns deflate data of n empty blocks: stored ('s'), fixed ('f'), or both in turn.
 func emptyBlocks(n int, kinds ...byte) []byte {
 	var w bitWriter
 	for i := range n {
@@ -204,12 +205,12 @@ func emptyBlocks(n int, kinds ...byte) []byte {
 			w.put(0, 1).put(1, 2).put(0, 7)
 		}
 	}
-	w.put(1, 1).put(1, 2).put(0, 7) // the last
+	w.put(1, 1).put(1, 2).put(0, 7) // the last block
 	return w.b
 }
 
-// What decodes to nothing costs work in proportion to the octets received, below another coding,
-// too.
+// If data decodes to nothing, the work is in proportion to the bytes that were received. This also
+// holds below another coding.
 func TestWorkWithoutOutputIsBounded(t *testing.T) {
 	const n = 200_000
 	empty := new(bitWriter).put(0, 1)
@@ -253,13 +254,13 @@ func TestWorkWithoutOutputIsBounded(t *testing.T) {
 	}
 }
 
-// Each empty metablock makes brotli.Reader clear its code tables, all 2.7 MiB of them here.
+// Each empty metablock makes brotli.Reader clear its code tables, which are 2.7 MiB here.
 func TestEmptyMetablocksBehindLargeTablesAreBounded(t *testing.T) {
 	for _, alternate := range []bool{false, true} {
 		w := new(bitWriter).put(0, 1).largeTables()
 		for i := range 100_000 {
 			w.emptyMetablock()
-			if alternate && i%12 == 11 { // one octet that is not compressed keeps the tables
+			if alternate && i%12 == 11 { // a byte that is not compressed keeps the tables
 				w.put(0, 1).put(0, 2).put(0, 16).put(1, 1)
 				w.bits = len(w.b) * 8
 				w.put('x', 8)
@@ -280,7 +281,8 @@ func TestEmptyMetablocksBehindLargeTablesAreBounded(t *testing.T) {
 	}
 }
 
-// But the best that an encoder makes of a large text passes, with tables that are counted.
+// Even the densest brotli that an encoder makes of a large text is decoded. Its code tables are
+// counted, too.
 func TestDenseBrotliIsNotTakenForEmpty(t *testing.T) {
 	var plain []byte
 	for i := range 12 {
@@ -317,8 +319,9 @@ func TestDenseBrotliIsNotTakenForEmpty(t *testing.T) {
 	}
 }
 
-// A body that is longer than the first window is decoded again from its beginning: around each of
-// the windows, with references as far back as there are, and to the static dictionary.
+// The decoder begins with a small window. If a body is longer, it is decoded again from its
+// beginning with a larger window. The test uses sizes around each window, references as far back as
+// possible, and references to the static dictionary.
 func TestBrotliWindowGrowsUnseen(t *testing.T) {
 	random := make([]byte, 1<<18-1000)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -346,14 +349,14 @@ func TestBrotliWindowGrowsUnseen(t *testing.T) {
 		_, err = decodeBytes(append(coded, 0), "br")
 		wantDecodeError(t, err, "br", errTrailing)
 	}
-	// From few octets, the window grows with what is read.
+	// Few bytes are received, but the window grows with what is read.
 	wantDecoded(t, decodeReader(strings.NewReader(claimOfWindow), "br"), make([]byte, 16<<20))
 	_, err := decodeBytes([]byte("\x11"+strings.Repeat("\x00", 20)), "br") // RFC 9841
 	wantDecodeError(t, err, "br", nil)
 }
 
-// A version of brotli whose Reader has other fields is decoded without the counting that this file
-// is about.
+// If a version of brotli has a Reader with other fields, bodies are decoded without the counting
+// that this file tests. This test fails then.
 func TestStateOfBrotliIsKnown(t *testing.T) {
 	if !newBrotliReader().state.known {
 		t.Fatal("brotli.Reader has not the fields that brotliState looks for")
@@ -384,8 +387,8 @@ func TestPooledDecodersHoldLittle(t *testing.T) {
 	}
 }
 
-// FuzzWork looks at what decoding costs: the octets that pass from coding to coding, the reads of
-// them, and the clears of code tables.
+// FuzzWork checks what decoding costs: the bytes that pass between codings, the number of reads,
+// and how often code tables are cleared.
 func FuzzWork(f *testing.F) {
 	stacks := [][]string{
 		{"gzip"}, {"deflate"}, {"br"}, {"gzip", "tap", "br"}, {"deflate", "tap", "br"}, {"br", "tap", "gzip"},

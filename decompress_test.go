@@ -48,7 +48,7 @@ func (c testCoding) encode(p []byte) []byte {
 	return b.Bytes()
 }
 
-// eachStack runs f for each two built-in codings, applied in this order.
+// eachStack runs f for each pair of built-in codings, applied in this order.
 func eachStack(f func(a, b testCoding)) {
 	for _, a := range testCodings {
 		for _, b := range testCodings {
@@ -59,7 +59,7 @@ func eachStack(f func(a, b testCoding)) {
 	}
 }
 
-// above returns another coding to be applied after c.
+// above returns another coding, to be applied after c.
 func (c testCoding) above() testCoding {
 	if c.coding == "gzip" {
 		return testCodings[2]
@@ -76,7 +76,7 @@ func eachCoding(t *testing.T, f func(t *testing.T, c testCoding)) {
 
 func encodeGzip(p []byte) []byte { return testCodings[0].encode(p) }
 
-// prose is n octets that compress about as text does.
+// prose returns n bytes that compress about as well as text.
 func prose(n int) []byte {
 	r := rand.New(rand.NewPCG(1, uint64(n)))
 	var b bytes.Buffer
@@ -170,7 +170,7 @@ func TestDeflateIsToldFromZlibByItsHeader(t *testing.T) {
 			wantDecoded(t, decodeReader(&wrapped, "deflate"), prose(n))
 		}
 	}
-	// The shortest of each kind.
+	// These are the shortest bodies of each kind.
 	wantDecoded(t, decodeReader(strings.NewReader("\x03\x00"), "deflate"), nil)
 	wantDecoded(t, decodeReader(strings.NewReader("\x78\x9c\x03\x00\x00\x00\x00\x01"), "deflate"), nil)
 
@@ -201,7 +201,7 @@ func TestBodyWithoutCodingsIsAsItIs(t *testing.T) {
 	wantDecoded(t, decodeReader(strings.NewReader("plain")), []byte("plain"))
 }
 
-// brotli.Reader v1.2.8 takes the end of this stream for octets too many.
+// brotli.Reader v1.2.8 reports bytes after the end for this stream, although there are none.
 func TestBrotliStreamMayEndInShortReads(t *testing.T) {
 	const coded = "\x1b\x46\x08\x00\x24\x00\xe2\xb1\x40\x00\x00\x00\x00"
 	for _, trailing := range []string{"", "\x00", "\x06", "0123456789"} {
@@ -269,7 +269,8 @@ func TestCorruptOctetNeverHangsNorPassesAChecksum(t *testing.T) {
 				bad[i] ^= flip
 				d := newDecodedBody(bytes.NewReader(bad), []string{c.coding}, nil, decodeLimits{size: 1 << 20})
 				got, err := io.ReadAll(d)
-				// One flip can make a zlib header into one of raw deflate, without a checksum.
+				// One changed bit can turn a zlib header into the start of raw deflate, which has
+				// no checksum.
 				checked := c.name == "gzip" || c.name == "deflate-zlib" && i > 1
 				if checked && err == nil && !bytes.Equal(got, plain) {
 					t.Fatalf("octet %d xor %#x: other octets and no error", i, flip)
@@ -277,7 +278,7 @@ func TestCorruptOctetNeverHangsNorPassesAChecksum(t *testing.T) {
 				d.Close()
 			}
 		}
-		// What the pool has now was used for all that.
+		// The pool's decoder has decoded all of the above.
 		wantDecoded(t, decodeReader(bytes.NewReader(coded), c.coding), plain)
 	})
 }
@@ -297,10 +298,10 @@ func TestOctetsAfterTheEndAreAnError(t *testing.T) {
 					t.Fatalf("%d octets after the end: got %d octets of the body, want all %d", n, len(got), len(plain))
 				}
 			}
-			// And below another coding, which has come to its end.
+			// The same holds below another coding, which has ended.
 			above := c.above()
 			_, err := decodeBytes(above.encode(coded), c.coding, above.coding)
-			var limit *DecodeLimitError // 70,000 zeros are dense
+			var limit *DecodeLimitError // 70,000 zeros exceed the ratio
 			if !errors.As(err, &limit) || n < innerGrace {
 				wantDecodeError(t, err, c.coding, nil)
 			}
@@ -383,7 +384,7 @@ func TestAcceptEncodingNamesWhatCanBeDecoded(t *testing.T) {
 	}
 }
 
-// caesar is a coding: an octet of value 0xff, then the octets with 13 added, then another 0xff.
+// caesar is a test coding: a byte 0xff, then the bytes with 13 added, then another 0xff.
 type caesar struct {
 	r      io.Reader
 	began  bool
@@ -424,7 +425,7 @@ func (c *caesar) Read(p []byte) (int, error) {
 
 func (c *caesar) Close() error { *c.closes++; return nil }
 
-// caesarDecoder counts in closes how often its readers were closed.
+// caesarDecoder returns a Decoder that counts in closes how often its readers were closed.
 func caesarDecoder(name string, closes *int) map[string]Decoder {
 	return map[string]Decoder{name: func(r io.Reader) (io.Reader, error) { return &caesar{r: r, closes: closes}, nil }}
 }
@@ -579,7 +580,7 @@ func TestNothingIsReadBeforeTheFirstRead(t *testing.T) {
 	d.Close()
 }
 
-// chunkReader returns one chunk for each Read, and calls between before all but the first.
+// chunkReader returns one chunk for each Read. It calls between before each chunk but the first.
 type chunkReader struct {
 	chunks  [][]byte
 	between func()
@@ -659,7 +660,7 @@ func TestCloseDoesNotWaitForABlockedRead(t *testing.T) {
 		_, err := io.ReadAll(d)
 		result <- err
 	}()
-	pw.Write(encodeGzip(prose(100))[:20]) // returns when Read has taken it
+	pw.Write(encodeGzip(prose(100))[:20]) // returns when Read has taken the bytes
 	d.Close()
 	go pw.Write([]byte("no gzip"))
 	if err := <-result; err != ErrCanceled {
@@ -673,7 +674,7 @@ func TestCloseDoesNotWaitForABlockedRead(t *testing.T) {
 	pr.Close()
 }
 
-// endless is a coded body that never ends and never decodes to an octet.
+// endless is a coded body that never ends and never decodes to a byte.
 type endless struct {
 	member []byte
 	once   sync.Once
@@ -764,7 +765,7 @@ func TestSizeLimitGivesAllOctetsBelowIt(t *testing.T) {
 		for _, size := range []int64{5000, 5001, math.MaxInt64, 0, -1} {
 			wantDecoded(t, newDecodedBody(bytes.NewReader(coded), []string{c.coding}, nil, decodeLimits{size: size}), plain)
 		}
-		// What is between two codings may be larger than the body.
+		// The data between two codings may be larger than the body.
 		random := make([]byte, 1000)
 		for i := range random {
 			random[i] = byte(rand.Uint32())
@@ -776,7 +777,7 @@ func TestSizeLimitGivesAllOctetsBelowIt(t *testing.T) {
 	})
 }
 
-// gzipOf returns n times p in gzip, in members of p each.
+// gzipOf returns p repeated n times in gzip, with one member for each p.
 func gzipOf(p []byte, n int) []byte { return bytes.Repeat(encodeGzip(p), n) }
 
 func TestRatioLimitStopsABombAndNoDenseBody(t *testing.T) {
@@ -803,7 +804,7 @@ func TestRatioLimitStopsABombAndNoDenseBody(t *testing.T) {
 }
 
 func TestLimitsHoldBetweenCodings(t *testing.T) {
-	// 1 MiB of gzip members that hold only a name.
+	// The body is 1 MiB of gzip members that contain nothing but a name.
 	var member bytes.Buffer
 	w := gzip.NewWriter(&member)
 	w.Name = strings.Repeat("n", 480)
@@ -843,7 +844,7 @@ func TestBombIsDecodedInFlatMemory(t *testing.T) {
 		}
 	}
 	runtime.ReadMemStats(&after)
-	// All that was allocated, collected since or not.
+	// TotalAlloc counts all allocations, whether or not they were freed.
 	if grown := after.TotalAlloc - before.TotalAlloc; n != 256<<20 || grown > 4<<20 {
 		t.Errorf("%d octets decoded with %d allocated, want at most 4 MiB", n, grown)
 	}
@@ -856,7 +857,7 @@ func TestSecondSmallBodyAllocatesLittle(t *testing.T) {
 			t.Skip("sync.Pool drops items: the race detector is on")
 		}
 	}
-	// The decodedBody, its layers, and for br what its Reset makes.
+	// The allocations are the decodedBody, its layers, and for br those of its Reset.
 	max := map[string]float64{"gzip": 2, "deflate-zlib": 2, "deflate-raw": 2, "br": 6}
 	eachCoding(t, func(t *testing.T, c testCoding) {
 		coded, codings := c.encode(prose(200)), []string{c.coding}
@@ -890,7 +891,7 @@ func TestPooledDecoderForgetsItsBody(t *testing.T) {
 				return codec, weak.Make(d)
 			}()
 			runtime.GC()
-			// A br decoder that has not come to its end is not kept, so may keep what it likes.
+			// A br decoder that has not reached its end is not reused, so it may refer to the body.
 			if ref.Value() != nil && (whole || c.coding != "br") {
 				t.Errorf("whole=%v: the decoder refers to the body", whole)
 			}
@@ -966,9 +967,9 @@ func FuzzDecode(f *testing.F) {
 		if err != nil && !errors.As(err, &decodeErr) && !errors.As(err, &limitErr) {
 			t.Fatalf("error %v of raw octets that had none", err)
 		}
-		// How the octets arrive makes no difference.
+		// The result does not depend on the sizes in which the bytes arrive.
 		again, errAgain := decode(iotest.OneByteReader(bytes.NewReader(in[1:])))
-		if isLimit(err) || isLimit(errAgain) { // which count what was received by then
+		if isLimit(err) || isLimit(errAgain) { // a limit depends on what was received by then
 			got, again, errAgain = got[:min(len(got), len(again))], again[:min(len(got), len(again))], err
 		}
 		if (err == nil) != (errAgain == nil) || err == nil && !bytes.Equal(got, again) {

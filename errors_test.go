@@ -59,7 +59,7 @@ func TestLongDebugDataIsCutInTheText(t *testing.T) {
 }
 
 func TestEveryCodeHasItsName(t *testing.T) {
-	// RFC 9113 §7, in its order.
+	// These are in the order of RFC 9113 §7.
 	for i, name := range []string{
 		"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR",
 		"REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
@@ -84,7 +84,8 @@ func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
 		"a cancelled context":      {streamErr(1, ErrCodeCancel, context.Canceled), []error{ErrCodeCancel, context.Canceled}, []error{context.DeadlineExceeded}},
 		"our GOAWAY":               {connErr(ErrCodeProtocol, "reason: %w", os.ErrInvalid), []error{ErrCodeProtocol, os.ErrInvalid}, []error{ErrCodeNo}},
 		"a GOAWAY without trouble": {goAway, []error{ErrCodeNo}, []error{ErrDrained}},
-		// No GOAWAY, no code: NO_ERROR would say that all is well.
+		// A connection that was lost has no error code. NO_ERROR would mean that nothing went
+		// wrong.
 		"a lost connection": {lostErr(io.EOF), []error{io.ErrUnexpectedEOF}, []error{ErrCodeNo, io.EOF}},
 		"a broken rule":     {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}), []error{ErrCodeFrameSize}, []error{ErrCodeNo}},
 		"wrapped":           {fmt.Errorf("at work: %w", connErr(ErrCodeCompression, "why")), []error{ErrCodeCompression}, []error{ErrCodeNo}},
@@ -103,7 +104,8 @@ func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
 }
 
 func TestRetryable(t *testing.T) {
-	// RFC 9113 §8.7: a request has not been processed if its stream was refused or lies above a GOAWAY's last.
+	// RFC 9113 §8.7: a request was not processed if its stream was refused or is above a GOAWAY's
+	// last stream.
 	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, LastStreamID: 1, goAway: true}
 	refused := &StreamError{StreamID: 1, Code: ErrCodeRefusedStream, FromPeer: true}
 	for name, test := range map[string]struct {

@@ -19,16 +19,16 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A faultServer plays one side of an exchange: it reads the client's frames until something has come, then writes
-// octets that never change.
+// A faultServer plays the server of an exchange. It reads the client's frames until a condition
+// holds, then writes a fixed sequence of bytes.
 type faultServer struct {
 	nc      net.Conn
 	br      *bufio.Reader
 	begun   bool
-	seen    map[uint32]bool // requests whose HEADERS came whole
+	seen    map[uint32]bool // requests whose HEADERS are complete
 	ended   map[uint32]bool // streams that the client has ended
-	data    map[uint32]int  // octets of DATA
-	refused map[uint32]bool // requests that a GOAWAY says were not processed
+	data    map[uint32]int  // payload bytes of DATA
+	refused map[uint32]bool // requests that a GOAWAY reports as not processed
 }
 
 func newFaultServer(nc net.Conn) *faultServer {
@@ -36,7 +36,7 @@ func newFaultServer(nc net.Conn) *faultServer {
 		seen: map[uint32]bool{}, ended: map[uint32]bool{}, data: map[uint32]int{}, refused: map[uint32]bool{}}
 }
 
-// await reads until cond holds; false is the end of the connection.
+// await reads until cond holds. It returns false if the connection ends before that.
 func (s *faultServer) await(cond func() bool) bool {
 	if !s.begun {
 		if n, _ := s.br.Discard(len(wire.ClientPreface)); n < len(wire.ClientPreface) {
@@ -76,17 +76,17 @@ func (s *faultServer) write(frames ...[]byte) { s.nc.Write(bytes.Join(frames, ni
 // An outcome is what a caller was told about one request.
 type outcome struct {
 	stream uint32
-	whole  bool // all that was expected is there
+	whole  bool // everything that was expected arrived
 	err    error
 }
 
-// A faultExchange is what a client and a server do when nothing goes wrong.
+// A faultExchange describes what a client and a server do when nothing goes wrong.
 type faultExchange struct {
 	name   string
 	cfg    *Config
 	server func(s *faultServer)
 	client func(ctx context.Context, c *Conn) []outcome
-	lost   map[uint32]bool // streams that the server refuses in good order
+	lost   map[uint32]bool // streams that the server refuses on purpose
 }
 
 var faultGzip = encodeGzip([]byte("a body, compressed a body, compressed"))
@@ -143,7 +143,7 @@ var faultExchanges = []faultExchange{{
 		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), wire.AppendData(nil, 1, wire.EndStream, []byte("taken")))
 	},
 	client: func(ctx context.Context, c *Conn) []outcome {
-		if _, err := c.WaitSettings(ctx); err != nil { // so that the window is small from the start
+		if _, err := c.WaitSettings(ctx); err != nil { // so that the small window is in force from the start
 			return []outcome{{1, false, err}}
 		}
 		resp, err := c.Do(ctx, &Request{
@@ -267,7 +267,8 @@ var faultExchanges = []faultExchange{{
 	lost: map[uint32]bool{5: true},
 }}
 
-// readOutcome reads a response to its end and compares it. The error at the end has to stay the same.
+// readOutcome reads a response to its end and compares it. Read must return the same error again at
+// the end.
 func readOutcome(stream uint32, resp *Response, err error, body, trailer string) outcome {
 	if err != nil {
 		return outcome{stream, false, err}
@@ -287,10 +288,12 @@ func readOutcome(stream uint32, resp *Response, err error, body, trailer string)
 	return outcome{stream, whole, err}
 }
 
-// faultDeadline is the caller's. It is shorter than every timeout of the connection.
+// faultDeadline is the deadline of the caller's context. It is shorter than every timeout of the
+// connection.
 const faultDeadline = 5 * time.Second
 
-// run plays x under a fault and judges what the callers were told. It returns how many octets went each way.
+// run plays x with a fault and checks what the callers were told. It returns how many bytes went
+// each way.
 func (x faultExchange) run(t *testing.T, fault string, inject func(client *h2test.Conn)) (up, down int64, ok bool) {
 	synctest.Test(t, func(t *testing.T) {
 		client, nc := h2test.Pipe()

@@ -15,7 +15,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9113 §6.9.1: a receiver MAY treat DATA beyond its window as FLOW_CONTROL_ERROR. Ours does, to the octet.
+// RFC 9113 §6.9.1: a receiver MAY treat DATA beyond its window as FLOW_CONTROL_ERROR. hyper does so
+// from the first byte.
 func TestStreamWindowHoldsToTheOctet(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -39,7 +40,8 @@ func TestStreamWindowHoldsToTheOctet(t *testing.T) {
 				peer.Ignore(wire.WindowUpdate)
 				resp := answerGet(t, peer, conn, 1, ":status: 200")
 				peer.WriteData(1, 0, make([]byte, 9))
-				peer.WritePaddedData(1, 0, make([]byte, 4), 6) // 4 octets, 6 of padding and 1 that counts them
+				// 4 bytes, 6 of padding, and the padding's length.
+				peer.WritePaddedData(1, 0, make([]byte, 4), 6)
 				peer.WriteData(1, 0, nil)
 				peer.WantIdle("exactly full, and an empty frame needs no room")
 				c.over(peer)
@@ -93,7 +95,8 @@ func TestConnectionWindowHoldsToTheOctet(t *testing.T) {
 	}
 }
 
-// What has not been announced is not the peer's to use, whatever the manager has answered.
+// The peer may use a grant only when its WINDOW_UPDATE has been sent, whatever the manager has
+// returned.
 func TestGrantCountsWhenItIsAnnounced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, pipe := newPeer(t, &Config{InitialStreamWindow: 10, WindowManager: giveBack})
@@ -103,7 +106,7 @@ func TestGrantCountsWhenItIsAnnounced(t *testing.T) {
 		synctest.Wait()
 		pipe.SetWriteBuffer(0)
 		go conn.Ping(t.Context())
-		synctest.Wait() // the PING is in a write that blocks
+		synctest.Wait() // the PING's write blocks
 		readOctets(t, resp.Body, 10)
 		peer.WriteData(1, 0, make([]byte, 1))
 		if _, err := io.ReadAll(resp.Body); !errors.Is(err, ErrCodeFlowControl) {
@@ -112,7 +115,8 @@ func TestGrantCountsWhenItIsAnnounced(t *testing.T) {
 	})
 }
 
-// RFC 9113 §6.9.2, §6.5.3: a change of the initial window moves the windows of open streams, in force once it is acknowledged.
+// RFC 9113 §6.9.2, §6.5.3: a change of the initial window moves the windows of open streams. It is
+// in force once the peer has acknowledged it.
 func TestSmallerInitialWindowIsEnforcedOnceAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager { return nil }})
@@ -153,7 +157,7 @@ func TestLargerInitialWindowMayBeUsedBeforeTheAcknowledgmentIsHere(t *testing.T)
 	})
 }
 
-// RFC 9113 §6.9: the connection's window counts every DATA frame, also those that are refused.
+// RFC 9113 §6.9: every DATA frame counts against the connection's window, even if it is refused.
 func TestRefusedDataComesBackToTheConnection(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -195,7 +199,7 @@ func TestRefusedDataComesBackToTheConnection(t *testing.T) {
 				if _, err := s.Response(t.Context()); !errors.Is(err, ErrCode(c.code)) {
 					t.Errorf("Response: %v", err)
 				}
-				for range 3 { // within what the stream's window allows
+				for range 3 { // no more than the stream's window
 					peer.WritePaddedData(1, 0, make([]byte, 100), 155)
 				}
 				wantFullCredit(t, peer, "late DATA")
@@ -300,13 +304,15 @@ func TestResetWithinADataFrameKeepsTheBooks(t *testing.T) {
 		peer.WriteData(3, wire.EndStream, []byte("next"))
 		wantBody(t, "the next frame is found", other.Body, "next")
 		synctest.Wait()
-		if got, want := peer.Credit(0), wire.InitialWindow+10; got != want { // the peer's books miss the frame sent raw in two
+		// The test peer does not count the frame that was sent raw.
+		if got, want := peer.Credit(0), wire.InitialWindow+10; got != want {
 			t.Errorf("credit %d, want %d", got, want)
 		}
 	})
 }
 
-// A frame larger than a block is read to where it stays: what was said of small ones above is true of it, too.
+// A frame that is larger than a block is read directly into the stream's blocks. What the tests
+// above show for small frames holds for it, too.
 func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 	const n = 3 * maxBlock
 	body := octetsAt(1, 0, n)
@@ -408,7 +414,8 @@ func TestStreamNobodyReadsDoesNotStopOthers(t *testing.T) {
 	})
 }
 
-// Whatever happens on its streams, once everything was read or closed the peer may send the whole window of the connection again.
+// Whatever happens on the streams: once everything was read or closed, the peer may send the whole
+// window of the connection again.
 func TestCreditIsConserved(t *testing.T) {
 	seeds := uint64(150)
 	if testing.Short() {
@@ -426,7 +433,8 @@ func TestCreditIsConserved(t *testing.T) {
 	}
 }
 
-// A creditWalk does at random what a peer and a caller may do, and some of what a peer may not.
+// A creditWalk does at random what a peer and a caller may do, and some things that a peer may not
+// do.
 type creditWalk struct {
 	t       *testing.T
 	seed    uint64
@@ -434,10 +442,10 @@ type creditWalk struct {
 	peer    *h2test.Peer
 	conn    *Conn
 	streams []*walkStream
-	opened  uint32 // the next of ours
+	opened  uint32 // ID of the next request
 
 	forgiving bool   // a window manager may end an exchange
-	pushed    uint32 // the next promise
+	pushed    uint32 // ID of the next promise
 }
 
 type walkStream struct {
@@ -445,7 +453,7 @@ type walkStream struct {
 	s      *Stream
 	resp   *Response
 	cancel context.CancelFunc
-	over   bool // the peer sends no more
+	over   bool // the peer sends nothing more on it
 }
 
 func newCreditWalk(t *testing.T, seed uint64, managers WindowManagerFactory) *creditWalk {
@@ -468,7 +476,7 @@ func (w *creditWalk) step() {
 	}
 }
 
-// open makes a request and answers it, sometimes with a length that will turn out wrong.
+// open makes a request and responds to it, sometimes with a wrong content-length.
 func (w *creditWalk) open() {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	s := &walkStream{id: w.opened, cancel: cancel}
@@ -496,7 +504,7 @@ func (w *creditWalk) headers(id uint32) {
 	w.peer.WriteHeaders(id, 0, fields...)
 }
 
-// send is the peer's next frame on s; we may have reset it long ago.
+// send writes the peer's next frame on s, which the client may have reset before.
 func (w *creditWalk) send(s *walkStream) {
 	var flags wire.Flags
 	if w.r.IntN(5) == 0 {
@@ -526,7 +534,7 @@ func (w *creditWalk) send(s *walkStream) {
 			s.over = false
 		}
 	case 7:
-		if most = w.peer.Credit(0); most > 0 { // more than the stream's window, perhaps
+		if most = w.peer.Credit(0); most > 0 { // may exceed the stream's window
 			w.peer.WriteData(s.id, flags, make([]byte, min(16384, most)))
 		} else {
 			s.over = false
@@ -536,7 +544,8 @@ func (w *creditWalk) send(s *walkStream) {
 	}
 }
 
-// promise begins a push, which may be refused because there are too many or the parent is gone.
+// promise begins a push. The client may refuse it, because there are too many or because the parent
+// has ended.
 func (w *creditWalk) promise(parent *walkStream) {
 	w.conn.mu.Lock()
 	legal := parent.s.state.CanRecv() || w.conn.slots.isReset(parent.id)
@@ -551,10 +560,10 @@ func (w *creditWalk) promise(parent *walkStream) {
 	w.streams = append(w.streams, push)
 }
 
-// act is something that a caller does with s.
+// act does something that a caller may do with s.
 func (w *creditWalk) act(s *walkStream) {
 	if s.resp == nil {
-		return // a push: claim does that
+		return // a push is handled by claim
 	}
 	switch w.r.IntN(12) {
 	case 0:
@@ -575,7 +584,8 @@ func (w *creditWalk) act(s *walkStream) {
 	}
 }
 
-// claim takes the promises that have come, and reads or cancels them later.
+// claim takes the promises that have arrived. It cancels some, and requests the responses of
+// others.
 func (w *creditWalk) claim(parent *walkStream) {
 	ended, cancel := context.WithCancel(w.t.Context())
 	cancel()
@@ -596,12 +606,12 @@ func (w *creditWalk) claim(parent *walkStream) {
 	}
 }
 
-// finish closes what was not read to its end, and looks.
+// finish closes all responses and checks the connection.
 func (w *creditWalk) finish() {
 	for _, s := range w.streams {
 		if s.resp != nil {
 			s.resp.Body.Close()
-			for push := range s.resp.Pushes(w.t.Context()) { // of a response that was read to its end
+			for push := range s.resp.Pushes(w.t.Context()) { // ends, because the response was read to its end
 				if push != nil {
 					push.Cancel()
 				}

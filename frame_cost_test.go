@@ -12,8 +12,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// referenceBlock is a field block that puts one field into the compression table and then refers to
-// it, n times, with an octet each.
+// referenceBlock returns a field block that puts one field into the compression table and then
+// refers to it n times, with one byte each.
 func referenceBlock(name, value string, n int) []byte {
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
@@ -25,7 +25,7 @@ func referenceBlock(name, value string, n int) []byte {
 	return block.Bytes()
 }
 
-// countFields counts what r's decoder hands out, in fields and in the octets of values that may be
+// countFields counts the fields that r's decoder returns, and the bytes of those values that may be
 // kept or searched for blanks.
 func countFields(r *frameReader) (fields, octets *int64) {
 	fields, octets = new(int64), new(int64)
@@ -39,8 +39,8 @@ func countFields(r *frameReader) (fields, octets *int64) {
 	return fields, octets
 }
 
-// One octet of a block can stand for a field of 4 KiB. What it costs is bounded by the limit of a
-// list, whatever TrimFieldValues says.
+// One byte of a block can refer to a field of 4 KiB. The limit of a list bounds what this costs,
+// with and without TrimFieldValues.
 func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 	for _, trim := range []bool{false, true} {
 		t.Run(fmt.Sprintf("trim=%v", trim), func(t *testing.T) {
@@ -60,8 +60,8 @@ func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 	}
 }
 
-// A list between the limit and the hard limit costs its stream, and is decoded to its end: the
-// compression state stays right.
+// A list between the limit and the hard limit ends its stream. It is decoded to its end, so that
+// the compression state stays correct.
 func TestTrimmedListAboveTheLimitEndsItsStreamOnly(t *testing.T) {
 	block := referenceBlock("x", strings.Repeat("\t", 4000), 90)
 	again := []byte{indexed | 8, indexed | (staticFields + 1)} // :status: 200, and the field
@@ -76,7 +76,7 @@ func TestTrimmedListAboveTheLimitEndsItsStreamOnly(t *testing.T) {
 	}
 }
 
-// The same list decoded in parts is the same list.
+// A list that is decoded in parts is the same as one that is decoded at once.
 func TestLongBlockIsDecodedInParts(t *testing.T) {
 	var block bytes.Buffer
 	var want strings.Builder
@@ -98,10 +98,12 @@ func TestLongBlockIsDecodedInParts(t *testing.T) {
 	}
 }
 
-// On a 32-bit platform a list of 524,565 references to 4 KiB passes 2^31 octets.
+// A list of 524,565 references to a field of 4 KiB is larger than 2^31 bytes, which an int cannot
+// hold on a 32-bit platform.
 func TestListSizeIsCountedIn64Bits(t *testing.T) {
 	const references = 524_565
-	block := referenceBlock("x", strings.Repeat("v", 4063), references) // 4,096 with its name and 32
+	// Counts 4,096 with its name and the overhead of 32.
+	block := referenceBlock("x", strings.Repeat("v", 4063), references)
 	octets := headersFrame(block)
 
 	r := testReader(t, bytes.NewReader(octets), &Config{MaxFrameSize: 1 << 20, MaxHeaderListSize: math.MaxInt32})
@@ -111,7 +113,7 @@ func TestListSizeIsCountedIn64Bits(t *testing.T) {
 	}
 }
 
-// Twice the largest limit does not fit 32 bits.
+// Twice the largest limit does not fit into 32 bits.
 func TestLargestListLimitAdmitsContinuations(t *testing.T) {
 	block := referenceBlock("x", "v", 10)
 	octets := append(rawFrame(wire.Headers, 0, 1, block[:5]), rawFrame(wire.Continuation, wire.EndHeaders, 1, block[5:])...)
@@ -121,7 +123,7 @@ func TestLargestListLimitAdmitsContinuations(t *testing.T) {
 	}
 }
 
-// An entry of the compression table is judged once in a section that repeats it many times.
+// A section that repeats a table entry many times has that entry checked only once.
 func TestRepeatedFieldIsJudgedOnce(t *testing.T) {
 	block := referenceBlock("x", strings.Repeat("v", 3000), 60)
 	r := testReader(t, bytes.NewReader(headersFrame(block)), nil)

@@ -17,7 +17,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// unhex reads hex with blanks.
+// unhex decodes hex that may contain blanks.
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	p, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
@@ -27,10 +27,10 @@ func unhex(t testing.TB, s string) []byte {
 	return p
 }
 
-// headersFrame is a whole field section for stream 1.
+// headersFrame returns a complete field section for stream 1.
 func headersFrame(block []byte) []byte { return rawFrame(wire.Headers, wire.EndHeaders, 1, block) }
 
-// fieldLines shows fields one a line, with "!" before one that is never indexed.
+// fieldLines returns one line for each field, with "!" before a field that is never indexed.
 func fieldLines(fields []Field) string {
 	var b strings.Builder
 	for _, f := range fields {
@@ -62,7 +62,7 @@ func TestIntegersOfAppendixC1(t *testing.T) {
 
 var appendixC = []struct {
 	name   string
-	table  int      // the peer's, 0 for 4,096
+	table  int      // the peer's table size; 0 means 4,096
 	blocks []string // in hex
 	fields []string
 }{
@@ -163,7 +163,8 @@ func TestWrittenFieldsAreWhatADecoderReads(t *testing.T) {
 	}
 }
 
-// RFC 7541 §7.1.3: credentials and short cookies are kept out of tables, here and at intermediaries.
+// RFC 7541 §7.1.3: credentials and short cookies are kept out of the tables, here and at
+// intermediaries.
 func TestSecretsAreNeverIndexed(t *testing.T) {
 	for _, c := range []struct {
 		name, value string
@@ -268,7 +269,7 @@ func TestTwoTableSizeUpdatesKeepWhatFits(t *testing.T) {
 	for i, c := range []struct{ block, want string }{
 		{"40 01 61 01 62", "a: b\n"},
 		{"40 01 63 01 64", "c: d\n"},
-		{"3f 09 3f e1 1f be", "c: d\n"}, // 40 octets hold one entry of 34
+		{"3f 09 3f e1 1f be", "c: d\n"}, // a table of 40 bytes holds one entry of 34
 		{"3f 09 3f e1 1f be", "c: d\n"},
 	} {
 		if err := r.decode(unhex(t, c.block)); err != nil || fieldLines(r.fields) != c.want {
@@ -280,14 +281,15 @@ func TestTwoTableSizeUpdatesKeepWhatFits(t *testing.T) {
 	}
 }
 
-// RFC 9113 §4.3.1: an endpoint that reduces the table below the size in use must see an update at the beginning
-// of the first field block after the acknowledgment; until the acknowledgment the peer need not know.
+// RFC 9113 §4.3.1: an endpoint that makes the table smaller than the size in use must see an update
+// at the beginning of the first field block after the acknowledgment. Until the acknowledgment, the
+// peer need not know the new size.
 func TestSmallerTableTakesEffectWithTheAcknowledgment(t *testing.T) {
 	const (
 		full  = "3f e1 1f"       // 4,096
 		small = "3f 45"          // 100
 		more  = "3f 46"          // 101
-		field = "40 01 61 01 62" // 34 octets of table
+		field = "40 01 61 01 62" // takes 34 bytes of the table
 	)
 	for _, c := range []struct {
 		name        string
@@ -337,7 +339,8 @@ func TestNoTableMeansNoTable(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{HeaderTableSize: -1})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("request", 1)
-		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "x-a: b") // its encoder obeys, with an update
+		// Its encoder obeys and sends an update.
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "x-a: b")
 		if resp := got.want(t, "the response"); resp.Header.Get("x-a") != "b" {
 			t.Error(resp.Header)
 		}
@@ -348,13 +351,14 @@ func TestNoTableMeansNoTable(t *testing.T) {
 	})
 }
 
-// RFC 9113 §4.3: a receiver MUST process each field block, whatever becomes of its stream, to keep the state of
-// compression.
+// RFC 9113 §4.3: a receiver MUST process each field block to keep the compression state, whatever
+// happens to its stream.
 func TestCompressionStateIsKeptWhateverBecomesOfTheStream(t *testing.T) {
 	big := "x-big: " + strings.Repeat("v", 3000)
 	for _, c := range []struct {
 		name string
-		lose func(peer *h2test.Peer, conn *Conn) // sends x-kept: value on a stream that is lost, 1 or 2
+		// lose sends "x-kept: value" on a stream that is lost, which is 1 or 2.
+		lose func(peer *h2test.Peer, conn *Conn)
 	}{
 		{"cancelled by the caller", func(peer *h2test.Peer, conn *Conn) {
 			s, _ := conn.Open(context.Background(), &Request{})

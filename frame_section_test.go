@@ -14,7 +14,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// rawString is a string of RFC 7541 §5.2 without Huffman coding.
+// rawString encodes a string as in RFC 7541 §5.2, without Huffman coding.
 func rawString(s string) []byte {
 	p := []byte{0x7f}
 	for n := len(s) - 0x7f; ; n >>= 7 {
@@ -27,7 +27,7 @@ func rawString(s string) []byte {
 	return append(p, s...)
 }
 
-// inFrames are the frames of a block, in fragments of that size.
+// inFrames returns the frames of a block, in fragments of at most size bytes.
 func inFrames(stream uint32, block []byte, size int) (octets []byte) {
 	typ := wire.Headers
 	for {
@@ -43,8 +43,8 @@ func inFrames(stream uint32, block []byte, size int) (octets []byte) {
 	}
 }
 
-// A field that can never be kept is passed over, and the compression table is as if it had been
-// decoded, however the block comes.
+// A field that is too large to be kept is skipped. The compression table is the same as if the
+// field had been decoded, whatever the sizes of the block's fragments.
 func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
 	const limit = 64 << 10
 	long := rawString(strings.Repeat("v", 4*limit))
@@ -87,7 +87,7 @@ func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
 	}
 }
 
-// The table has its size after an entry that was too large for it.
+// After an entry that is too large for it, the table is empty and keeps its size.
 func TestTableIsUsedAfterAnEntryTooLargeForIt(t *testing.T) {
 	const limit = 64 << 10
 	large := slices.Concat([]byte{0x88, incremental, 1, 'x'}, rawString(strings.Repeat("v", 2*limit)), []byte{incremental, 1, 'k', 1, 'v'})
@@ -101,7 +101,8 @@ func TestTableIsUsedAfterAnEntryTooLargeForIt(t *testing.T) {
 	}
 }
 
-// A long block that is decoded as it comes is the same as one that is decoded as a whole.
+// A long block that is decoded in fragments results in the same list as one that is decoded at
+// once.
 func TestBlockInFragmentsIsTheSameList(t *testing.T) {
 	block := []byte{0x3f, 0xe1, 0x1f, 0x88} // a table-size update to 4,096, :status: 200
 	want := ":status: 200\n"
@@ -144,7 +145,7 @@ func TestFieldCutShortInFragments(t *testing.T) {
 	}
 }
 
-// largeHeaders is a response whose header has a field of that size.
+// largeHeaders returns a response whose header has a field of that size.
 func largeHeaders(stream uint32, flags wire.Flags, size int) []byte {
 	block := slices.Concat([]byte{0x88, 0, 1, 'x'}, rawString(strings.Repeat("v", size)))
 	octets := inFrames(stream, block, 256<<10)
@@ -152,7 +153,7 @@ func largeHeaders(stream uint32, flags wire.Flags, size int) []byte {
 	return octets
 }
 
-// A peer cannot make a connection hold 100 large headers.
+// A peer cannot make a connection hold 100 large headers at the same time.
 func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 	const size, streams = 5_000_000, 100
 	for name, deliver := range map[string]bool{"returned": true, "not returned": false} {
@@ -217,7 +218,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 	}
 }
 
-// Large headers of streams that were cancelled are no offence.
+// Large headers on cancelled streams do not count against the peer.
 func TestLateLargeHeadersCostNothing(t *testing.T) {
 	besiege(t, nil, 10*time.Second, func(s *siege) {
 		var streams []*Stream
@@ -241,7 +242,7 @@ func TestLateLargeHeadersCostNothing(t *testing.T) {
 	})
 }
 
-// What a section holds is counted until its response is over.
+// The memory of a field section is counted until its response has ended.
 func TestHeldHeadersAreCounted(t *testing.T) {
 	const size = 100_000
 	synctest.Test(t, func(t *testing.T) {

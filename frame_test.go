@@ -19,7 +19,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// testReader is a frame reader of src, with the configuration of a connection.
+// testReader returns a frame reader of src that is configured as that of a connection.
 func testReader(t testing.TB, src io.Reader, cfg *Config) *frameReader {
 	t.Helper()
 	full, err := cfg.withDefaults()
@@ -38,11 +38,11 @@ type readFrame struct {
 	padding  int
 	fields   string
 	promised uint32
-	whole    bool // its last part came
+	whole    bool // its last part has arrived
 }
 
-// readAll reads frames to the end, and holds what more says against what next does. A stream error is noted as a frame. Before each
-// frame it calls those functions.
+// readAll reads frames to the end, and checks that next does not read the socket when more reported
+// a frame. It records a stream error as a frame. It runs calls before each frame.
 func readAll(r *frameReader, calls ...func()) (frames []readFrame, err error) {
 	reads := 0
 	r.onRead = func(int) { reads++ }
@@ -78,13 +78,13 @@ func readAll(r *frameReader, calls ...func()) (frames []readFrame, err error) {
 	}
 }
 
-// rawFrame is a frame with any payload.
+// rawFrame returns a frame with any payload.
 func rawFrame(t wire.FrameType, flags wire.Flags, stream uint32, payload []byte) []byte {
 	h := wire.FrameHeader{Length: len(payload), Type: t, Flags: flags, StreamID: stream}
 	return append(wire.AppendFrameHeader(nil, h), payload...)
 }
 
-// everyFrame is a stream of frames of all types, some larger than the smallest buffer.
+// everyFrame returns frames of all types, some of them larger than the smallest buffer.
 func everyFrame() []byte {
 	return slices.Concat(
 		wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: 1 << 20}),
@@ -114,7 +114,8 @@ func everyFrame() []byte {
 	)
 }
 
-// smallBlock makes a DATA frame of little more a large one.
+// smallBlock is a block size for which a DATA frame of little more than 1 KiB already counts as
+// large.
 const smallBlock = 1 << 10
 
 func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
@@ -155,7 +156,7 @@ func TestFramesCutShortAreNeverWhole(t *testing.T) {
 			t.Fatalf("cut at %d: %v", i, err)
 		}
 		for k, f := range got {
-			// What has no payload of interest is handed out with its header.
+			// A frame whose payload is not used is returned as soon as its header has arrived.
 			whole := f.whole && f.Type <= wire.Continuation && f.Type != wire.Priority
 			if whole && f != all[k] {
 				t.Errorf("cut at %d: frame %d is %v, want %v", i, k, f, all[k])
@@ -180,9 +181,9 @@ func TestDataIsHandedOutInPartsWithItsPaddingFirst(t *testing.T) {
 		first, last bool
 		padding     int
 	}{
-		{"", true, false, 3}, // at once: its length can be judged
+		{"", true, false, 3}, // at once: its length can be checked
 		{"abc", false, false, 0},
-		{"def", false, true, 0}, // the last octet of the body, not of the padding
+		{"def", false, true, 0}, // the last byte of the body, before the padding
 	} {
 		f, err := r.next()
 		if err != nil || string(f.payload) != want.payload || f.first != want.first || f.last != want.last || f.padding != want.padding {
@@ -197,8 +198,8 @@ func TestDataIsHandedOutInPartsWithItsPaddingFirst(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.1: if the length of the padding is the length of the frame payload or greater, the recipient
-// MUST treat this as a connection error of type PROTOCOL_ERROR.
+// RFC 9113 §6.1: if the length of the padding is the length of the frame payload or greater, the
+// recipient MUST treat this as a connection error of type PROTOCOL_ERROR.
 func TestPaddingMustLeaveRoomForItself(t *testing.T) {
 	for pad, ok := range map[byte]bool{0: true, 4: true, 5: false, 6: false, 255: false} {
 		r := testReader(t, bytes.NewReader(rawFrame(wire.Data, wire.Padded, 1, []byte{pad, 0, 0, 0, 0})), nil)
@@ -257,7 +258,8 @@ func TestReadBufferGrowsWithTrafficAndReturnsToItsStart(t *testing.T) {
 	}
 }
 
-// The header that ends a silence is read without a buffer; what follows it has one of the size that the traffic had asked for.
+// After a pause, the first frame header is read without a buffer. What follows gets a buffer of the
+// size that earlier traffic needed.
 func TestQuietReaderHasNoBuffer(t *testing.T) {
 	src, feed := io.Pipe()
 	defer src.Close()
@@ -291,7 +293,7 @@ func TestQuietReaderHasNoBuffer(t *testing.T) {
 	}
 }
 
-// A readLog notes how much room each read is given.
+// A readLog records the size of the buffer of each Read.
 type readLog struct {
 	io.Reader
 	room []int
@@ -302,8 +304,8 @@ func (l *readLog) Read(p []byte) (int, error) {
 	return l.Reader.Read(p)
 }
 
-// The payload of a large frame never lies in the read buffer: it is read into blocks that the stream's buffer takes, and the header behind it
-// is read alone.
+// The payload of a large frame is never copied through the read buffer. It is read into blocks that
+// the stream's buffer takes over, and the next frame header is read on its own.
 func TestLargeDataIsReadIntoBlocks(t *testing.T) {
 	const n, inBuffer = 40 << 10, minReadBuffer - wire.HeaderLen
 	body := octetsAt(1, 0, 3*n)
@@ -337,7 +339,7 @@ func TestLargeDataIsReadIntoBlocks(t *testing.T) {
 		minReadBuffer, tlsBlock, tlsBlock, 4 << 10, rest - inBuffer - 4<<10,
 		wire.HeaderLen, tlsBlock, tlsBlock, rest,
 		wire.HeaderLen, tlsBlock, tlsBlock, rest,
-		readBufferStep * minReadBuffer, // behind END_STREAM
+		readBufferStep * minReadBuffer, // after END_STREAM
 	}
 	if !slices.Equal(src.room, want) {
 		t.Errorf("read with room for %v, want %v", src.room, want)
@@ -350,7 +352,8 @@ func TestLargeDataIsReadIntoBlocks(t *testing.T) {
 	}
 }
 
-// What comes octet by octet is copied: the block stays the reader's, until something else is read or there is nobody who reads.
+// A payload that arrives byte by byte is copied. The reader keeps the block until it reads
+// something else or becomes idle.
 func TestBlockOfLittleStaysWithTheReader(t *testing.T) {
 	octets := append(wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock)), wire.AppendPing(nil, 0, [8]byte{1})...)
 	r := testReader(t, iotest.OneByteReader(bytes.NewReader(octets)), nil)
@@ -388,7 +391,7 @@ func TestUnknownFramesAreSkippedWithoutBeingBuffered(t *testing.T) {
 	if f, err := r.next(); err != nil || f.Type != 0xfe || f.payload != nil {
 		t.Fatalf("%v, %v", f.FrameHeader, err)
 	}
-	if len(r.buf) != readBufferStep*minReadBuffer { // one full read has made it larger
+	if len(r.buf) != readBufferStep*minReadBuffer { // one full read has enlarged it
 		t.Errorf("the header alone was needed, and the buffer is %d", len(r.buf))
 	}
 	if f, err := r.next(); err != nil || f.Type != wire.Ping || f.payload[0] != 7 {
@@ -399,8 +402,8 @@ func TestUnknownFramesAreSkippedWithoutBeingBuffered(t *testing.T) {
 	}
 }
 
-// RFC 9113 §4.2: an endpoint MUST send an error code of FRAME_SIZE_ERROR if a frame exceeds the size defined in
-// SETTINGS_MAX_FRAME_SIZE.
+// RFC 9113 §4.2: an endpoint MUST send an error code of FRAME_SIZE_ERROR if a frame exceeds the
+// size defined in SETTINGS_MAX_FRAME_SIZE.
 func TestOversizeFrameIsRefusedAtItsHead(t *testing.T) {
 	for typ := range wire.FrameType(12) {
 		for _, size := range []int{defaultMaxFrameSize + 1, wire.MaxMaxFrameSize} {
@@ -457,8 +460,8 @@ func TestContinuationRules(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.3: a PRIORITY frame with a length other than 5 octets MUST be treated as a stream error of type
-// FRAME_SIZE_ERROR.
+// RFC 9113 §6.3: a PRIORITY frame with a length other than 5 octets MUST be treated as a stream
+// error of type FRAME_SIZE_ERROR.
 func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -524,7 +527,7 @@ func TestFieldWriterSplitsAtThePeersFrameSize(t *testing.T) {
 		w := newFieldWriter()
 		before := []byte("already there")
 		w.begin(slices.Clone(before), 5, wire.EndStream)
-		value := strings.Repeat("\x01", size) // which Huffman makes no shorter
+		value := strings.Repeat("\x01", size) // which Huffman coding does not make shorter
 		w.field("x", value, true)
 		out, ok := bytes.CutPrefix(w.end(maxSize), before)
 		if !ok {
@@ -556,13 +559,13 @@ func TestFieldWriterSplitsAtThePeersFrameSize(t *testing.T) {
 	}
 }
 
-// RFC 7541 §4.2: where the size changed more than once between two blocks, the smallest of the sizes and then the
-// last are signalled.
+// RFC 7541 §4.2: if the size changed more than once between two blocks, the smallest of the sizes
+// and then the last one are signaled.
 func TestFieldWriterSignalsEachTableSize(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		sizes []uint32
-		want  string // the beginning of the next block, in hex
+		want  string // how the next block begins, in hex
 	}{
 		{"no change", nil, "be"},
 		{"the same again", []uint32{4096}, "be"},
@@ -590,7 +593,7 @@ func TestFieldWriterSignalsEachTableSize(t *testing.T) {
 			if got := fmt.Sprintf("%x", block); !strings.HasPrefix(got, c.want) {
 				t.Errorf("%s, want %s first", got, c.want)
 			}
-			for range 2 { // the second one refers to what the first one stored
+			for range 2 { // the second refers to what the first stored
 				if err := r.decode(block); err != nil {
 					t.Fatalf("%x: %v", block, err)
 				}
@@ -603,7 +606,7 @@ func TestFieldWriterSignalsEachTableSize(t *testing.T) {
 	}
 }
 
-// newest tells the block that was kept last from others.
+// newest returns an address that identifies the block that was kept last.
 func newest[F comparable](k *blockCache[F]) *byte {
 	if n := len(k.blocks); n > 0 {
 		return &k.blocks[n-1].octets[0]
@@ -611,8 +614,9 @@ func newest[F comparable](k *blockCache[F]) *byte {
 	return nil
 }
 
-// Whatever is repeated, whatever its :path, and whatever happens to the table between: the octets are those of a writer without a
-// memory, and mean the fields.
+// A writer that remembers earlier blocks produces the same bytes as one that does not, and they
+// decode to the same fields. This holds for any repetition, any :path, and any change of the table
+// in between.
 func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 541))
 	lists := make([][]hpack.HeaderField, 24)
@@ -639,7 +643,8 @@ func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 			w.setTableSize(size)
 			forgetful.setTableSize(size)
 		}
-		// A few lists for a while, then others: some are known, some were, some push others out of the table.
+		// The same few lists are used for a while, then others. Some are known, some were known
+		// before, and some evict others from the table.
 		list := slices.Clone(lists[(step/500+random.IntN(3))%len(lists)])
 		forgetful.known = blockCache[hpack.HeaderField]{}
 		w.begin(nil, 1, 0)
@@ -670,7 +675,7 @@ func TestRepeatedFieldsAreEncodedAsIfTheyWereNot(t *testing.T) {
 	}
 }
 
-// Requests that differ in nothing but their paths are one known block, and the table stays as it is.
+// Requests that differ only in their paths share one known block, and do not change the table.
 func TestPathsStayOutOfTheTable(t *testing.T) {
 	w := newFieldWriter()
 	write := func(path, agent string) []byte {
@@ -686,7 +691,7 @@ func TestPathsStayOutOfTheTable(t *testing.T) {
 	last, table := newest(&w.known), w.generation
 	for i := range 100 {
 		block := write(fmt.Sprint("/", i), []string{"a", "b"}[i%2])
-		if block[2] != 4 { // a literal without indexing, its name that of entry 4
+		if block[2] != 4 { // a literal without indexing, whose name is entry 4
 			t.Fatalf("%x", block)
 		}
 	}
@@ -695,7 +700,8 @@ func TestPathsStayOutOfTheTable(t *testing.T) {
 	}
 }
 
-// A section that is larger than the table fills it once, and is known from then on.
+// A section that is larger than the table fills it once. Later sections with the same fields are
+// known.
 func TestLargeSectionsDoNotChurnTheTable(t *testing.T) {
 	w := newFieldWriter()
 	var first []byte
@@ -719,7 +725,8 @@ func TestLargeSectionsDoNotChurnTheTable(t *testing.T) {
 	}
 }
 
-// What a connection keeps of earlier messages has a bound, in blocks and in their octets, in both directions.
+// What a connection remembers of earlier messages is bounded in the number of blocks and in their
+// bytes, in both directions.
 func TestLargeSectionsAreNotKept(t *testing.T) {
 	w, r := newFieldWriter(), testReader(t, nil, nil)
 	for i := range 100 {
@@ -758,22 +765,26 @@ func TestLargeSectionsAreNotKept(t *testing.T) {
 	}
 }
 
-// The same octets mean something else when the table has changed, and the same when only streams have passed.
+// The same bytes mean other fields when the table has changed. They mean the same fields when it
+// has not.
 func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
 	random := rand.New(rand.NewPCG(8, 541))
 	r := testReader(t, nil, nil)
 	var plainFields []hpack.HeaderField
 	plain := hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
-	updates := [][]byte{{0x20}, {0x3f, 0x27}, {0x3f, 0x8d, 0x02}, {0x3f, 0xe1, 0x1f}} // to 0, 70, 300 and 4,096 octets
+	// The updates are to 0, 70, 300 and 4,096 bytes.
+	updates := [][]byte{{0x20}, {0x3f, 0x27}, {0x3f, 0x8d, 0x02}, {0x3f, 0xe1, 0x1f}}
 	repeated, stored := 0, 0
 	for step := range 20_000 {
 		var block []byte
-		if random.IntN(500) == 0 { // an update, of whatever size
+		if random.IntN(500) == 0 { // a table-size update
 			block = append(block, updates[random.IntN(len(updates))]...)
 		}
 		for range 1 + random.IntN(2) {
 			switch random.IntN(60) {
-			default: // the last of the static table, and the first of the dynamic one, if they are still there
+			// These are the last entries of the static table, and the first of the dynamic table if
+			// it has them.
+			default:
 				block = append(block, indexed|byte(58+random.IntN(4+min(stored, 4))))
 			case 0:
 				stored++
@@ -792,7 +803,7 @@ func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
 		if (err != nil) != (wantErr != nil) {
 			t.Fatalf("step %d, %x: %v, want %v", step, block, err, wantErr)
 		}
-		if err != nil { // neither can go on behind that
+		if err != nil { // neither decoder can continue after an error
 			plain = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
 			r, stored = testReader(t, nil, nil), 0
 			continue
@@ -828,7 +839,8 @@ func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
 	}
 }
 
-// RFC 9113 §4.3.1: the first block behind the acknowledgment of a smaller table begins with an update, known or not.
+// RFC 9113 §4.3.1: the first block after the acknowledgment of a smaller table begins with an
+// update. This also holds for a known block.
 func TestKnownBlockMustStillAdmitASmallerTable(t *testing.T) {
 	r := testReader(t, nil, &Config{HeaderTableSize: 100})
 	for range 2 {
