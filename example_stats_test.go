@@ -11,14 +11,15 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// The figures of a Transport at /debug/vars. For Prometheus see examples/prometheus.
+// The figures of a Transport can be published at /debug/vars. For Prometheus see
+// examples/prometheus.
 func ExampleTransport_Stats_expvar() {
 	transport := &hyper.Transport{Config: config()}
 	client := &http.Client{Transport: transport}
 	defer client.CloseIdleConnections()
 
 	figures := expvar.Func(func() any { return transport.Stats() })
-	if expvar.Get("http2") == nil { // a name may be published once
+	if expvar.Get("http2") == nil { // expvar panics if a name is published twice
 		expvar.Publish("http2", figures)
 	}
 
@@ -40,7 +41,8 @@ func ExampleTransport_Stats_expvar() {
 	// Output: {Requests:4 ConnsOpened:1 ResetsReceived:map[INTERNAL_ERROR:1]}
 }
 
-// A log of connections says why they end. OnConn runs beside the requests: it may be slow.
+// A log of connections says why each of them ended. OnConn runs on a goroutine of its own, so it
+// may be slow.
 func ExampleTransport_onConn() {
 	events := make(chan hyper.ConnEvent)
 	transport := &hyper.Transport{Config: config(), OnConn: func(e hyper.ConnEvent) { events <- e }}
@@ -68,7 +70,7 @@ func ExampleTransport_onConn() {
 	// closed close_idle requests: 1
 }
 
-// The connections that an http.Transport gets through hyper.
+// A Monitor shows the connections that an http.Transport gets through hyper.
 func ExampleMonitor() {
 	monitor := &hyper.Monitor{}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots()}}
@@ -84,12 +86,12 @@ func ExampleMonitor() {
 	// Output: 1 request on 1 connection
 }
 
-// A pool of the caller's own moves to another connection before requests fail.
+// A caller's own pool can move to another connection before requests fail.
 func ExampleConn_Draining() {
 	conn := dial(hyper.Config{})
 	fmt.Println("takes requests:", conn.Available() > 0)
 
-	go conn.Shutdown(ctx) // or the peer sends GOAWAY
+	go conn.Shutdown(ctx) // draining also begins when the peer sends GOAWAY
 	<-conn.Draining()
 	if told, ok := conn.GoAway(); ok {
 		fmt.Println("the peer says", told.Code, string(told.Debug))

@@ -22,7 +22,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// server is what the examples talk to: Go's own HTTP/2 server, in this process.
+// server is the server of the examples: Go's own HTTP/2 server, in this process.
 var server = sync.OnceValue(func() *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "this is %s", r.URL.Path) })
@@ -61,7 +61,7 @@ var server = sync.OnceValue(func() *httptest.Server {
 		io.WriteString(w, "content")
 		w.Header().Set("Checksum", "9a0364b9")
 	})
-	mux.HandleFunc("/large", func(w http.ResponseWriter, r *http.Request) { // of a length that it does not tell
+	mux.HandleFunc("/large", func(w http.ResponseWriter, r *http.Request) { // sends no content-length
 		for range 16 {
 			w.Write(make([]byte, 64<<10))
 			http.NewResponseController(w).Flush()
@@ -102,7 +102,7 @@ var (
 	addr = func() string { return server().Listener.Addr().String() }
 )
 
-// dial connects to the examples' server, whose certificate is its own.
+// dial connects to the examples' server, which has a self-signed certificate.
 func dial(cfg hyper.Config) *hyper.Conn {
 	cfg.TLS = &tls.Config{RootCAs: roots()}
 	conn, err := hyper.Dial(ctx, addr(), &cfg)
@@ -171,7 +171,7 @@ func ExampleConn_Shutdown() {
 		log.Fatal(err)
 	}
 	done := make(chan error)
-	go func() { done <- conn.Shutdown(ctx) }() // waits for the exchange below
+	go func() { done <- conn.Shutdown(ctx) }() // waits for the request below
 
 	fmt.Println(body(resp, nil))
 	fmt.Println(<-done, conn.Err())
@@ -317,7 +317,7 @@ func ExampleWindowManagerFunc() {
 }
 
 func ExampleWindowManager() {
-	// A manager that counts what its stream receives, and leaves the window to another one.
+	// The manager counts what its stream receives, and leaves the window to another manager.
 	counting := func(w *hyper.Window) hyper.WindowManager {
 		inner := hyper.ReadWindow{Stream: 1 << 20, Connection: 4 << 20}.New(w)
 		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
@@ -354,7 +354,7 @@ func ExampleResponse_Pushes() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer resp.Body.Close() // what Pushes has not yielded by then is cancelled
+	defer resp.Body.Close() // cancels the pushes that Pushes has not yielded
 	page, err := io.ReadAll(resp.Body)
 	if err != nil {
 		log.Fatal(err)
@@ -443,7 +443,7 @@ func ExampleRequest_informational() {
 
 func ExampleHeader() {
 	header := hyper.Header{
-		{Name: ":method", Value: "GET"}, // pseudo-header fields first, in the order that is wanted
+		{Name: ":method", Value: "GET"}, // pseudo-header fields come first, in the given order
 		{Name: ":path", Value: "/ordered"},
 		{Name: "accept", Value: "text/html"},
 		{Name: "authorization", Value: "Bearer secret", Sensitive: true},
@@ -479,7 +479,7 @@ func ExampleRetryable() {
 }
 
 func ExampleNewConn() {
-	// A server that speaks HTTP/2 in cleartext, on a listener that we know to be one.
+	// The server speaks HTTP/2 in cleartext, and the client knows that.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
@@ -524,7 +524,7 @@ func ExampleNotHTTP2Error() {
 	// HTTP/1.1 200 OK
 }
 
-// grep writes the lines that have one of its words to os.Stdout.
+// grep writes to os.Stdout the lines that contain one of its words.
 type grep []string
 
 func (g grep) Write(p []byte) (int, error) {
@@ -537,7 +537,8 @@ func (g grep) Write(p []byte) (int, error) {
 }
 
 func ExampleTraceTo() {
-	trace := hyper.TraceTo(grep{"-> HEADERS", "authorization", "<- DATA"}) // or os.Stderr, for all of it
+	// Os.Stderr instead would show everything.
+	trace := hyper.TraceTo(grep{"-> HEADERS", "authorization", "<- DATA"})
 	conn := dial(hyper.Config{Authority: "example.com", Trace: trace})
 	body(conn.Do(ctx, &hyper.Request{Header: hyper.Header{{Name: "authorization", Value: "Bearer secret"}}}))
 	conn.Close()

@@ -19,7 +19,7 @@ import (
 // config trusts the examples' server.
 func config() *hyper.Config { return &hyper.Config{TLS: &tls.Config{RootCAs: roots()}} }
 
-// text reads an answer of net/http's kind.
+// text returns the body of an http.Response as text.
 func text(resp *http.Response, err error) string {
 	if err != nil {
 		log.Fatal(err)
@@ -32,7 +32,7 @@ func text(resp *http.Response, err error) string {
 	return string(b)
 }
 
-// Any program that takes an http.Client, or an http.RoundTripper, changes by one line.
+// A program that takes an http.Client or an http.RoundTripper needs one changed line.
 func ExampleTransport() {
 	client := &http.Client{Transport: &hyper.Transport{Config: config()}}
 	defer client.CloseIdleConnections()
@@ -53,7 +53,7 @@ func ExampleTransport() {
 	// this is /hello
 }
 
-// Redirects, cookies and all else that http.Client does stay as they are.
+// Redirects, cookies and everything else that http.Client does work as before.
 func ExampleTransport_client() {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -69,7 +69,7 @@ func ExampleTransport_client() {
 	// welcome, alice
 }
 
-// A reverse proxy with hyper on its way to the servers behind it.
+// A reverse proxy uses hyper to reach the servers behind it.
 func ExampleTransport_reverseProxy() {
 	behind, err := url.Parse(server().URL)
 	if err != nil {
@@ -88,7 +88,8 @@ func ExampleTransport_reverseProxy() {
 	// Output: this is /hello
 }
 
-// An existing http.Transport keeps its dialer, its proxy and its TLS configuration, and speaks HTTP/2 through hyper.
+// An existing http.Transport keeps its dialer, its proxy and its TLS configuration, and uses hyper
+// for HTTP/2.
 func ExampleConfigureTransport() {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots()}}
 	if err := hyper.ConfigureTransport(transport, nil); err != nil {
@@ -108,7 +109,8 @@ func ExampleConfigureTransport() {
 	// through hyper: true
 }
 
-// A single connection is a RoundTripper, too: here with the pushes that came with an answer.
+// A single connection is a RoundTripper, too. This example also receives the pushes that belong to
+// the response.
 func ExampleConn_RoundTrip() {
 	conn := dial(hyper.Config{Push: &hyper.PushPolicy{}})
 	defer conn.Close()
@@ -131,7 +133,8 @@ func ExampleConn_RoundTrip() {
 	// stream 1: the page
 }
 
-// An http.Client with a Timeout hides the answer's own body; the context shows what is behind it.
+// An http.Client with a Timeout wraps the response's body. The context gives access to the
+// hyper.Response.
 func ExampleWithResponse() {
 	client := &http.Client{Timeout: 1e9, Transport: &hyper.Transport{Config: config()}}
 	defer client.CloseIdleConnections()
@@ -148,7 +151,7 @@ func ExampleWithResponse() {
 	// stream 1
 }
 
-// Errors of hyper's are found behind those of http.Client.
+// errors.As finds hyper's errors inside those of http.Client.
 func ExampleTransport_errors() {
 	client := &http.Client{Transport: &hyper.Transport{Config: config()}}
 	defer client.CloseIdleConnections()
@@ -161,7 +164,7 @@ func ExampleTransport_errors() {
 	// Output: INTERNAL_ERROR from the peer: true - may be sent again: false
 }
 
-// A request through http.Client gets what http.Request has no fields for.
+// WithRequest sets on a request of an http.Client what http.Request has no fields for.
 func ExampleWithRequest() {
 	client := &http.Client{Transport: &hyper.Transport{Config: config()}}
 	defer client.CloseIdleConnections()

@@ -11,7 +11,8 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// The window managers below are small on purpose: copy one and make it yours. uses_test.go holds each to what it promises.
+// The window managers below are small on purpose, so that they can be copied and changed.
+// uses_test.go tests that each does what its comment says.
 
 // Halves keeps a window of 64 KiB that moves when half of it was read.
 func Halves(*hyper.Window) hyper.WindowManager {
@@ -33,8 +34,8 @@ func ExampleWindowManagerFactory() {
 	// this is /
 }
 
-// A Valve is the window of one stream, which can be shut and opened at any time, by any goroutine. What has been
-// promised before it is shut may still come.
+// A Valve is the window of one stream. Any goroutine can shut it and open it at any time. The peer
+// may still send what it was granted before the Valve was shut.
 type Valve struct {
 	Size int
 
@@ -44,7 +45,7 @@ type Valve struct {
 	owed int
 }
 
-// Window is the WindowManagerFactory.
+// Window is a WindowManagerFactory.
 func (v *Valve) Window(w *hyper.Window) hyper.WindowManager {
 	v.w = w
 	return v
@@ -85,7 +86,7 @@ func ExampleWindow_Grant() {
 		log.Fatal(err)
 	}
 	defer resp.Body.Close()
-	valve.Shut() // the server stops once the window is used up; other streams go on
+	valve.Shut() // the server stops when the window is used up; other streams go on
 	fmt.Println(body(conn.Get(ctx, "/")))
 	valve.Open()
 	n, err := io.Copy(io.Discard, resp.Body)
@@ -95,10 +96,10 @@ func ExampleWindow_Grant() {
 	// 1048576 <nil>
 }
 
-// A Budget is memory that any number of connections share: what all their peers together may send and what is unread
-// never exceeds it, but for the 65,535 octets that each begins with.
+// A Budget is memory that any number of connections share. What their peers may send and what is
+// unread never exceed it in total, except for the initial 65,535 bytes of each connection.
 type Budget struct {
-	Each int // what one connection may have at most
+	Each int // the most that one connection may have
 
 	mu      sync.Mutex
 	free    int
@@ -107,10 +108,10 @@ type Budget struct {
 
 func NewBudget(total, each int) *Budget { return &Budget{Each: each, free: total} }
 
-// Window is the WindowManagerFactory.
+// Window is a WindowManagerFactory.
 func (b *Budget) Window(w *hyper.Window) hyper.WindowManager {
 	if w.StreamID() != 0 {
-		return hyper.ReadWindow{}.New(w) // streams take what their connection has
+		return hyper.ReadWindow{}.New(w) // streams may use all that their connection has
 	}
 	return &share{budget: b, w: w}
 }
@@ -119,7 +120,7 @@ func (b *Budget) Window(w *hyper.Window) hyper.WindowManager {
 type share struct {
 	budget *Budget
 	w      *hyper.Window
-	held   int // of the budget
+	held   int // part of the budget
 	waits  bool
 	over   bool
 }
@@ -137,7 +138,7 @@ func (s *share) Update(ev hyper.WindowEvent) (increment int) {
 		s.hold(-s.held)
 		s.over = true
 	}
-	b.serve() // first those who have nothing
+	b.serve() // connections that have nothing come first
 	if s.over {
 		return 0
 	}
@@ -157,7 +158,7 @@ func (s *share) hold(n int) {
 	s.budget.free -= n
 }
 
-// serve gives what is free to connections that wait for it: Grant may be called for any of them.
+// serve gives what is free to connections that wait for it. It may call Grant for any of them.
 func (b *Budget) serve() {
 	for len(b.waiting) > 0 && b.free > 0 {
 		s := b.waiting[0]
@@ -188,20 +189,21 @@ func ExampleWindow_Grant_budget() {
 	// 8 MiB through a budget of 1 MiB
 }
 
-// FirstComes lets one stream at a time receive, in the order of the requests. All of a connection's managers run under its lock:
-// what they share needs none of its own.
+// FirstComes lets one stream at a time receive, in the order of the requests. All managers of a
+// connection run under its lock, so what they share needs no lock of its own.
 type FirstComes struct {
-	hyper.WindowManager // the connection's own
+	hyper.WindowManager // the connection's manager
 	line                []*turn
 }
 
-// A turn is a stream in FirstComes' line.
+// A turn is a stream's place in the line of FirstComes.
 type turn struct {
 	order *FirstComes
 	w     *hyper.Window
 }
 
-// FirstComesWindow is the WindowManagerFactory. Use it with Config{InitialStreamWindow: -1}: no stream starts by itself.
+// FirstComesWindow is a WindowManagerFactory. Use it with Config{InitialStreamWindow: -1}, so that
+// streams begin without a window.
 func FirstComesWindow(w *hyper.Window) hyper.WindowManager {
 	if w.StreamID() == 0 {
 		return &FirstComes{WindowManager: hyper.ReadWindow{}.New(w)}
@@ -222,7 +224,7 @@ func (t *turn) Update(ev hyper.WindowEvent) (increment int) {
 	return size - ev.Credit - ev.Unread
 }
 
-// leave ends the stream's turn; the next one begins.
+// leave takes the stream out of the line. If it was the first, the next stream may receive.
 func (t *turn) leave(size int) {
 	line := t.order.line
 	for i, other := range line {
@@ -250,7 +252,7 @@ func ExampleWindow_ConnManager() {
 	}
 	var early, late int
 	var wg sync.WaitGroup
-	wg.Go(func() { late = len(body(second, nil)) }) // it waits, whoever reads
+	wg.Go(func() { late = len(body(second, nil)) }) // its window stays shut until the first has ended
 	early = len(body(first, nil))
 	wg.Wait()
 	fmt.Println(early, late)
@@ -258,7 +260,8 @@ func ExampleWindow_ConnManager() {
 	// 1048576 1048576
 }
 
-// OneOctet is for tests of servers: every DATA frame has at most one octet, which is as hard as flow control gets.
+// OneOctet is for tests of servers: every DATA frame has at most one byte, which is the hardest
+// case of flow control.
 func OneOctet(w *hyper.Window) hyper.WindowManager {
 	if w.StreamID() == 0 {
 		return hyper.ReadWindow{}.New(w)
@@ -286,11 +289,12 @@ func ExampleConfig_oneOctet() {
 	// true 1
 }
 
-// ByLength opens a stream's window once, by what its response will need: a response that fits gets no WINDOW_UPDATE at all, and
-// no other gets a second one. One octet more than the length lets servers end the stream that want a window for that. A
-// response of unknown length is left to ReadWindow.
+// ByLength opens a stream's window once, by the length of its response. A response that fits into
+// the initial window needs no WINDOW_UPDATE, and a larger one needs exactly one. It grants one byte
+// more than the length, because some servers need an open window to end the stream. A response of
+// unknown length is left to ReadWindow.
 func ByLength(w *hyper.Window) hyper.WindowManager {
-	const most = 64 << 20 // a length is only a claim
+	const most = 64 << 20 // the peer may claim any length
 	unknown := hyper.ReadWindow{}.New(w)
 	if w.StreamID() == 0 {
 		return unknown
@@ -330,18 +334,18 @@ func ExampleWindowEvent_length() {
 	// 1 MiB: 1
 }
 
-// A Player plays what it has loaded, and wants to have a few seconds of it, not more: the server's octets stay at the server
-// while the user watches.
+// A Player plays what it has loaded. It keeps a few seconds loaded and no more, so that the rest
+// stays at the server while the user watches.
 type Player struct {
-	PerSecond int // octets
+	PerSecond int // bytes
 	Ahead     time.Duration
 
 	mu     sync.Mutex
 	loaded int
-	begun  time.Time // when it started to play
+	begun  time.Time // when playing began
 }
 
-// Level returns how many octets are loaded and not played yet.
+// Level returns how many bytes are loaded and not played yet.
 func (p *Player) Level() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -355,7 +359,7 @@ func (p *Player) level() int {
 	return max(0, p.loaded-int(time.Since(p.begun).Seconds()*float64(p.PerSecond)))
 }
 
-// Write loads what was read.
+// Write loads b.
 func (p *Player) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -366,7 +370,8 @@ func (p *Player) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Window is the WindowManagerFactory of the player's request: the window is the room in its buffer.
+// Window is the WindowManagerFactory of the player's request. The window is the free space in the
+// player's buffer.
 func (p *Player) Window(w *hyper.Window) hyper.WindowManager {
 	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		size := int(p.Ahead.Seconds() * float64(p.PerSecond))
@@ -395,8 +400,8 @@ func ExampleRequest_windowManager() {
 	// 1048576 <nil>
 }
 
-// Witness is a window manager that hears of every frame on its stream, as python hyper's managers
-// do.
+// Witness is a window manager that is told of every frame on its stream, as python hyper's managers
+// are.
 func Witness(w *hyper.Window) hyper.WindowManager {
 	w.WatchFrames()
 	inner := hyper.AdaptiveWindow{}.New(w)

@@ -28,7 +28,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// fuzzSeeds are frames of every type, alone and one behind the other, and what real servers sent.
+// fuzzSeeds returns frames of every type, each alone and all in sequence, and the beginnings of
+// what real servers sent.
 func fuzzSeeds(f *testing.F) (seeds [][]byte) {
 	f.Helper()
 	files, err := filepath.Glob("testdata/frames/*.hex")
@@ -57,8 +58,8 @@ func fuzzSeeds(f *testing.F) (seeds [][]byte) {
 	return append(seeds, everyFrame())
 }
 
-// FuzzFrameReader: arbitrary octets never break the reader; what it hands out is what came in; and it comes out
-// the same however the octets arrive.
+// FuzzFrameReader checks that no input breaks the frame reader, that what it returns is what it
+// read, and that the result does not depend on the sizes in which the bytes arrive.
 func FuzzFrameReader(f *testing.F) {
 	for _, p := range fuzzSeeds(f) {
 		f.Add(p)
@@ -67,7 +68,7 @@ func FuzzFrameReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		r := testReader(t, bytes.NewReader(p), cfg)
 		r.blockSize = smallBlock
-		at := 0 // where in p the reader must be
+		at := 0 // offset in p at which the reader must be
 		for {
 			h := wire.FrameHeader{}
 			if len(p)-at >= wire.HeaderLen {
@@ -140,15 +141,16 @@ func FuzzFrameReader(f *testing.F) {
 	})
 }
 
-// withoutQuote is the text of err without what a peer that speaks another protocol has sent: of that
-// an error quotes as much as has come.
+// withoutQuote returns the text of err without the bytes that it quotes from a peer that speaks
+// another protocol. How many it quotes depends on how many have arrived.
 func withoutQuote(err error) string {
 	text, _, _ := strings.Cut(err.Error(), "it sent")
 	return text
 }
 
-// FuzzFieldBlock: a block that passes is a list that any decoder reads the same way; one that does not is an error,
-// and nothing else. The reader's own walk is never more lenient than the decoder.
+// FuzzFieldBlock checks that a block that passes decodes to the list that any decoder finds, and
+// that another block results in an error. The reader's own walk of a block must not accept more
+// than the decoder does.
 func FuzzFieldBlock(f *testing.F) {
 	for _, c := range appendixC {
 		for _, block := range c.blocks {
@@ -192,7 +194,8 @@ func FuzzFieldBlock(f *testing.F) {
 	})
 }
 
-// twoUpdates: the decoder by itself takes no second table-size update where its table is not empty.
+// twoUpdates reports whether block begins with more than one table-size update. The plain decoder
+// rejects a second update if its table is not empty.
 func twoUpdates(block []byte) bool {
 	n := 0
 	for len(block) > 0 && block[0]&0xe0 == 0x20 {
@@ -202,14 +205,15 @@ func twoUpdates(block []byte) bool {
 	return n > 1
 }
 
-// changes turns octets into fields that change one thing at a time, as those of one request after another do.
+// changes turns bytes into field lists that change one thing at a time, as those of successive
+// requests do.
 type changes struct {
 	script []byte
 	list   []hpack.HeaderField
 	before [4][]hpack.HeaderField
 }
 
-// take returns the next octet, modulo n.
+// take returns the next byte modulo n.
 func (c *changes) take(n int) int {
 	if len(c.script) == 0 {
 		return 0
@@ -219,7 +223,8 @@ func (c *changes) take(n int) int {
 	return int(b) % n
 }
 
-// next makes the next list, and reports whether there is one. Of ten steps one leaves it as it is.
+// next makes the next list and reports whether there is one. One step in ten leaves the list as it
+// is.
 func (c *changes) next() bool {
 	if len(c.script) == 0 {
 		return false
@@ -229,7 +234,7 @@ func (c *changes) next() bool {
 	c.list = slices.Clone(c.list)
 	f := &c.list[at]
 	switch c.take(10) {
-	case 1: // for others of the same length: what is longer is taken by its length
+	case 1: // keeps the length, except for long or empty values
 		f.Value = f.Value[:len(f.Value)/2] + string(rune('a'+c.take(3))) + f.Value[len(f.Value)/2:][min(1, len(f.Value)/2):]
 	case 2:
 		f.Value = strings.Repeat("v", c.take(256))
@@ -260,7 +265,7 @@ func newChanges(script []byte) *changes {
 	}}
 }
 
-// addChanges seeds a fuzz test with scripts that go a long way.
+// addChanges adds seeds that are long enough for many changes.
 func addChanges(f *testing.F) {
 	random := rand.New(rand.NewPCG(75, 41))
 	for range 150 {
@@ -272,11 +277,12 @@ func addChanges(f *testing.F) {
 	}
 }
 
-// tableSizes is where a table is switched off, forgets, or keeps everything.
+// tableSizes are sizes for which the table is off, evicts entries, or keeps everything.
 var tableSizes = []uint32{0, 40, 100, 300, wire.HeaderTableSize, 1 << 20}
 
-// FuzzFieldWriter: whatever fields follow each other, however the peer changes its table between them, and whenever we forget: a
-// decoder with the table that the peer allows reads each section as it was given.
+// FuzzFieldWriter checks that a decoder with the table size that the peer allows reads each section
+// as it was given. The fields vary, the peer changes its table between sections, and the writer
+// forgets what it knows from time to time.
 func FuzzFieldWriter(f *testing.F) {
 	addChanges(f)
 	f.Fuzz(func(t *testing.T, script []byte) {
@@ -285,7 +291,7 @@ func FuzzFieldWriter(f *testing.F) {
 		for c.next() {
 			switch c.take(40) {
 			case 0:
-				for range 1 + c.take(3) { // settings before any section tells of them
+				for range 1 + c.take(3) { // several settings before the next section reports them
 					size := tableSizes[c.take(len(tableSizes))]
 					w.setTableSize(size)
 					dec.SetAllowedMaxDynamicTableSize(size)
@@ -310,7 +316,8 @@ func FuzzFieldWriter(f *testing.F) {
 	})
 }
 
-// decodeUpdated is dec.DecodeFull, which takes no second table-size update at the beginning of a block, for blocks that have one.
+// decodeUpdated is dec.DecodeFull for blocks that may begin with two table-size updates, of which
+// dec accepts only one.
 func decodeUpdated(dec *hpack.Decoder, block []byte) ([]hpack.HeaderField, error) {
 	for len(block) > 0 && block[0]&0xe0 == sizeUpdate {
 		_, rest, _ := readInt(block, 5)
@@ -322,7 +329,8 @@ func decodeUpdated(dec *hpack.Decoder, block []byte) ([]hpack.HeaderField, error
 	return dec.DecodeFull(block)
 }
 
-// FuzzFieldReader is the same of what a peer's encoder makes of such fields, and of fields that were lent: they stay as they are.
+// FuzzFieldReader does the same for the reader, with blocks from a peer's encoder. It also checks
+// that fields that the reader has shared do not change.
 func FuzzFieldReader(f *testing.F) {
 	addChanges(f)
 	f.Fuzz(func(t *testing.T, script []byte) {
@@ -362,8 +370,9 @@ func FuzzFieldReader(f *testing.F) {
 	})
 }
 
-// FuzzConn: whatever a server sends behind its SETTINGS, a whole connection with a download, an upload and pushes
-// under way comes to an end without a panic, a hang or a goroutine left over, and its books are right before that.
+// FuzzConn checks a whole connection with a download, an upload and pushes in progress. Whatever
+// the server sends after its SETTINGS, the connection must end without a panic, a blocked call or a
+// leaked goroutine, and its accounts must be correct before that.
 func FuzzConn(f *testing.F) {
 	for _, p := range fuzzSeeds(f) {
 		f.Add(p, uint8(0))
@@ -388,7 +397,7 @@ func FuzzConn(f *testing.F) {
 			}
 			done := make(chan struct{})
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			go func() { // three callers, one behind the other, so that streams have their numbers
+			go func() { // one caller after another, so that stream IDs are fixed
 				defer close(done)
 				var streams []*Stream
 				for _, req := range []*Request{
@@ -442,7 +451,8 @@ func FuzzConn(f *testing.F) {
 	})
 }
 
-// watchdog ends a run that never does, in the time outside of its bubble: fuzzing does not find those by itself.
+// watchdog ends a run that blocks forever, in real time outside of its synctest bubble. The fuzzer
+// does not detect such a run by itself.
 func watchdog(d time.Duration) (stop func() bool) {
 	return time.AfterFunc(d, func() {
 		stacks := make([]byte, 1<<20)
@@ -457,7 +467,8 @@ func (zeroReader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// octets is all that the server of an exchange writes to a client that sends everything at once.
+// octets returns all that the server of an exchange writes to a client that sends everything at
+// once.
 func (x faultExchange) octets(f *testing.F) []byte {
 	client, nc := h2test.Pipe()
 	nc.LogWrites()
@@ -471,23 +482,23 @@ func (x faultExchange) octets(f *testing.F) []byte {
 	return bytes.Join(nc.WriteLog(), nil)
 }
 
-// An auditor holds a connection's state against itself and against what the peer saw. It looks while every
-// goroutine of the bubble is blocked, so that nothing is half done.
+// An auditor checks a connection's state for consistency, and against what the peer saw. It looks
+// while every goroutine of the bubble is blocked, so that no operation is half done.
 type auditor struct {
 	t              *testing.T
 	conn           *Conn
 	peer           *h2test.Peer
 	client, server *h2test.Conn
 
-	streams  map[uint32]*Stream // every stream there was
+	streams  map[uint32]*Stream // all streams so far
 	nextID   uint32
 	lastPush uint32
-	allowed  map[uint32]int64 // WINDOW_UPDATEs of the peer
+	allowed  map[uint32]int64 // window that the peer has granted
 	inbox    peerInbox
-	sent     map[uint32]int64 // DATA of the client
+	sent     map[uint32]int64 // bytes of DATA from the client
 }
 
-// A peerInbox takes the client's frames off the peer as they come.
+// A peerInbox receives the client's frames from the peer as they arrive.
 type peerInbox struct {
 	mu     sync.Mutex
 	frames []h2test.Frame
@@ -502,7 +513,7 @@ func (in *peerInbox) fill(peer *h2test.Peer) {
 			in.mu.Lock()
 			in.frames = append(in.frames, f)
 			in.mu.Unlock()
-		case time.Since(start) == 0: // the end is reported at once; silence takes its time
+		case time.Since(start) == 0: // an end is reported at once; a timeout takes time
 			return
 		}
 	}
@@ -529,13 +540,13 @@ func newAuditor(t *testing.T, cfg *Config) *auditor {
 	return a
 }
 
-// grant is the peer's WINDOW_UPDATE.
+// grant sends the peer's WINDOW_UPDATE.
 func (a *auditor) grant(id uint32, n int) {
 	a.allowed[id] += int64(n)
 	a.peer.WriteWindowUpdate(id, n)
 }
 
-// take returns the frames that the client has sent meanwhile.
+// take returns the frames that the client has sent since the last call.
 func (a *auditor) take() []h2test.Frame {
 	frames := a.inbox.take()
 	for _, f := range frames {
@@ -547,7 +558,8 @@ func (a *auditor) take() []h2test.Frame {
 	return frames
 }
 
-// audit waits until nothing moves, looks, and returns the frames that the client has sent meanwhile.
+// audit waits until all goroutines block, checks the state, and returns the frames that the client
+// has sent since the last call.
 func (a *auditor) audit(step string) []h2test.Frame {
 	a.t.Helper()
 	synctest.Wait()
@@ -572,7 +584,7 @@ func (a *auditor) audit(step string) []h2test.Frame {
 	if failed {
 		a.t.Fatalf("the last frames:\n%s", a.peer.Log())
 	}
-	for id, s := range a.streams { // what is over for good need not be looked at again
+	for id, s := range a.streams { // streams that are over need not be checked again
 		if c.streams[id] == nil && s.window.unread == 0 && (s.push == nil || s.push.settled) {
 			delete(a.streams, id)
 		}
@@ -586,7 +598,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 		wrong("identifiers go back: next %d, last push %d", c.nextID, c.lastPushID)
 	}
 	a.nextID, a.lastPush = c.nextID, c.lastPushID
-	for _, s := range a.streams { // a push may have come and gone since the last look
+	for _, s := range a.streams { // a push may have come and gone since the last audit
 		for _, p := range promisesOf(s) {
 			a.streams[p.s.id] = p.s
 		}
@@ -759,7 +771,7 @@ func (a *auditor) auditWindowsLocked(wrong func(string, ...any)) {
 		unread += s.window.unread
 		held := int64(s.buf.Len())
 		if c.frames.left > 0 && c.frames.data.StreamID == id && c.streams[id] != nil {
-			held += int64(c.frames.left) // booked whole, and on its way
+			held += int64(c.frames.left) // counted as a whole, but not all received
 		}
 		if s.window.unread != held {
 			wrong("stream %d holds %d octets and books %d", id, held, s.window.unread)
@@ -794,7 +806,8 @@ func (a *auditor) auditWindowsLocked(wrong func(string, ...any)) {
 	}
 }
 
-// octetAt is what every body in these tests consists of: the octet depends on stream and place.
+// octetAt returns a byte of the body that all these tests use. It depends on the stream and the
+// offset.
 func octetAt(id uint32, at int64) byte {
 	return byte(uint64(at)*131 + uint64(at>>8)*17 + uint64(id)*29)
 }
@@ -807,7 +820,7 @@ func octetsAt(id uint32, at int64, n int) []byte {
 	return p
 }
 
-// differsAt finds the first octet of p that is not of the body, -1 where all are.
+// differsAt returns the index of the first byte of p that differs from the body, or -1.
 func differsAt(p []byte, id uint32, at int64) int {
 	for i := range p {
 		if p[i] != octetAt(id, at+int64(i)) {
@@ -817,7 +830,7 @@ func differsAt(p []byte, id uint32, at int64) int {
 	return -1
 }
 
-// script is fuzzed input as a source of decisions. It yields zeros at its end.
+// script is fuzzer input as a source of decisions. It yields zeros after its end.
 type script struct{ rest []byte }
 
 func (s *script) next() byte {
@@ -833,8 +846,9 @@ var scriptSizes = [...]int{0, 1, 2, 10, 63, 100, 255, 256, 1000, 4096, 5000, 163
 
 func (s *script) size() int { return scriptSizes[s.next()%byte(len(scriptSizes))] }
 
-// FuzzSettings: whatever SETTINGS pass between the two sides, in whatever order they are acknowledged, with an upload and
-// a download under way: the windows agree on both sides, and what is legal comes to a good end.
+// FuzzSettings exchanges SETTINGS in both directions and acknowledges them at any time, with an
+// upload and a download in progress. The windows must agree on both sides, and both bodies must be
+// complete unless the input broke a rule.
 func FuzzSettings(f *testing.F) {
 	f.Add([]byte{0, 1, 4, 5, 1, 6, 9, 7, 9})
 	f.Add([]byte{0, 2, 4, 0, 5, 4, 5, 7, 2, 3, 9, 1, 6, 12, 6, 12, 7, 13})
@@ -908,7 +922,7 @@ func FuzzSettings(f *testing.F) {
 				sent += int64(n)
 			}
 			look("the beginning")
-			unacked = 1 // the preface
+			unacked = 1 // the one in the preface
 			in := &script{p}
 			for len(in.rest) > 0 && conn.Err() == nil {
 				switch op := in.next() % 10; op {
@@ -932,7 +946,8 @@ func FuzzSettings(f *testing.F) {
 				case 7:
 					take(in.size())
 				case 8:
-					// A promise that comes between two of our SETTINGS begins with what the peer knows.
+					// If a promise comes between two of our SETTINGS, its window is the one that
+					// the peer knows.
 					if pushed < 6 {
 						pushed += 2
 						peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /")
@@ -948,9 +963,9 @@ func FuzzSettings(f *testing.F) {
 				return
 			}
 			if a.streams[1] == nil && got < upload || a.streams[3] == nil {
-				return // a WINDOW_UPDATE was too much for it
+				return // a WINDOW_UPDATE exceeded the largest window
 			}
-			// Nothing illegal was among it: the rest must go through.
+			// The input broke no rule, so the rest must go through.
 			for unacked > 0 {
 				acked()
 				look("an acknowledgment")
@@ -965,7 +980,7 @@ func FuzzSettings(f *testing.F) {
 			}
 			look("the last windows")
 			if conn.Err() != nil {
-				return // the initial window, raised, was too much for a stream
+				return // the raised initial window was too large for a stream
 			}
 			if got != upload {
 				t.Fatalf("%d octets came, want %d:\n%s", got, upload, peer.Log())
@@ -986,21 +1001,22 @@ func FuzzSettings(f *testing.F) {
 	})
 }
 
-// A scriptRun plays one script: what a peer and what callers do, an instruction each, with an audit behind every one.
+// A scriptRun plays one script. Each instruction is something that the peer or a caller does,
+// followed by an audit.
 type scriptRun struct {
 	*auditor
 	log       []string
-	ids       []uint32 // streams that the peer knows of
+	ids       []uint32 // streams that the peer knows
 	promised  uint32
-	wrote     map[uint32]int64 // octets of DATA by the peer
-	ended     map[uint32]bool  // streams that it ended in order
+	wrote     map[uint32]int64 // bytes of DATA from the peer
+	ended     map[uint32]bool  // streams that it ended with END_STREAM
 	exchanges []*scriptExchange
 	bodies    []*scriptBody
 	most      int          // the largest size
-	calls     atomic.Int64 // under way
+	calls     atomic.Int64 // calls in progress
 }
 
-// A scriptExchange is what a caller has of one stream.
+// A scriptExchange is what a caller knows of one stream.
 type scriptExchange struct {
 	cancel  context.CancelFunc
 	s       *Stream
@@ -1010,7 +1026,7 @@ type scriptExchange struct {
 	reading bool
 }
 
-// A scriptBody is a request body that counts how often it is closed. It may block until then.
+// A scriptBody is a request body that counts how often it is closed. Its Read may block until then.
 type scriptBody struct {
 	left   int
 	blocks bool
@@ -1038,7 +1054,7 @@ func (b *scriptBody) Close() error {
 	return nil
 }
 
-// A scriptOp is one instruction: its octet, and an octet for each argument.
+// A scriptOp is one instruction: one byte for itself, and one for each argument.
 type scriptOp struct {
 	name string
 	args int
@@ -1072,7 +1088,7 @@ var scriptSettings = [...]wire.Setting{
 	{ID: wire.SettingMaxFrameSize, Value: 3},
 }
 
-// scriptBad are frames that no server may send, or that mean nothing.
+// scriptBad are frames that no server may send, or that have no meaning.
 var scriptBad = []func(id uint32) []byte{
 	func(id uint32) []byte { return rawFrame(wire.Priority, 0, id, make([]byte, 4)) },
 	func(id uint32) []byte { return rawFrame(wire.Priority, 0, id, make([]byte, 5)) },
@@ -1082,7 +1098,8 @@ var scriptBad = []func(id uint32) []byte{
 	func(id uint32) []byte { return rawFrame(wire.RSTStream, 0, id, []byte{1}) },
 	func(id uint32) []byte { return rawFrame(wire.WindowUpdate, 0, id, make([]byte, 5)) },
 	func(id uint32) []byte { return rawFrame(wire.Continuation, wire.EndHeaders, id, []byte{0x88}) },
-	func(id uint32) []byte { return rawFrame(wire.Headers, 0, id, []byte{0x88}) }, // no more comes
+	// Its CONTINUATION never comes.
+	func(id uint32) []byte { return rawFrame(wire.Headers, 0, id, []byte{0x88}) },
 	func(id uint32) []byte { return rawFrame(wire.Headers, wire.EndHeaders, id, []byte{0xff}) },
 	func(id uint32) []byte {
 		return rawFrame(wire.Headers, wire.EndHeaders|wire.PriorityFlag|wire.Padded, id, []byte{1, 0, 0, 0, byte(id), 9, 0x88, 0})
@@ -1102,7 +1119,7 @@ var scriptOddHeaders = [][]string{
 	{":status: 200", "connection: close"}, {":path: /"}, {":status: 200", "content-encoding: gzip"}, {":status: 999"},
 }
 
-// The instructions. Those of the peer begin with a capital.
+// scriptOps are the instructions. Those of the peer begin with a capital letter.
 var scriptOps = []scriptOp{
 	{"Headers", 1, func(r *scriptRun, arg []byte) { r.peer.WriteHeaders(r.id(arg[0]), 0, ":status: 200") }},
 	{"HeadersEnd", 1, func(r *scriptRun, arg []byte) {
@@ -1256,7 +1273,7 @@ var scriptOps = []scriptOp{
 var scriptRare = map[string]bool{"CloseConn": true, "CloseWriting": true, "GoAway": true, "GoAwayLater": true, "close": true, "shutdown": true,
 	"Bad": true, "HeadersOdd": true, "PromiseOdd": true, "DataTooMuch": true, "Cut": true, "Stall": true}
 
-// assemble turns a script in words into its octets: "get; Headers 0; Data 0 4".
+// assemble turns a script in words into its bytes: "get; Headers 0; Data 0 4".
 func assemble(text string) (code []byte) {
 	for line := range strings.SplitSeq(text, ";") {
 		words := strings.Fields(line)
@@ -1282,7 +1299,7 @@ func assemble(text string) (code []byte) {
 	return code
 }
 
-// id chooses a stream that the peer knows, mostly.
+// id chooses a stream, mostly one that the peer knows.
 func (r *scriptRun) id(arg byte) uint32 {
 	if arg >= 250 || len(r.ids) == 0 {
 		return [...]uint32{1, 2, 3, 99, wire.MaxStreamID, 100}[arg%6]
@@ -1290,7 +1307,7 @@ func (r *scriptRun) id(arg byte) uint32 {
 	return r.ids[int(arg)%len(r.ids)]
 }
 
-// end notes that what the peer writes next is the end of the stream.
+// end records that the peer's next frame ends the stream.
 func (r *scriptRun) end(arg byte) *h2test.Peer {
 	r.ended[r.id(arg)] = true
 	return r.peer
@@ -1304,7 +1321,7 @@ func (r *scriptRun) data(id uint32, size byte, flags wire.Flags, tooMuch bool) {
 		n = max(0, min(n, r.peer.Credit(0), r.peer.Credit(id)))
 	}
 	octets := octetsAt(id, r.wrote[id], n)
-	if !r.ended[id] { // the books first: a reader may have it all before the write returns
+	if !r.ended[id] { // first, because a reader may get all before the write returns
 		r.wrote[id] += int64(n)
 		r.ended[id] = flags.Has(wire.EndStream)
 	}
@@ -1317,7 +1334,7 @@ func (r *scriptRun) promise(parent uint32, method, authority string) {
 	r.peer.WritePushPromise(parent, r.promised, ":method: "+method, ":scheme: http", ":authority: "+authority, ":path: /")
 }
 
-// call runs f as a caller of its own.
+// call runs f on a goroutine of its own.
 func (r *scriptRun) call(f func()) {
 	r.calls.Add(1)
 	go func() {
@@ -1354,7 +1371,7 @@ func (r *scriptRun) open(req *Request) {
 	})
 }
 
-// claim asks for a push's response.
+// claim requests the response of a push.
 func (r *scriptRun) claim(push *Push) {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &scriptExchange{cancel: cancel, push: push, s: push.s}
@@ -1366,7 +1383,7 @@ func (r *scriptRun) claim(push *Push) {
 	})
 }
 
-// on makes a call on an exchange that has its stream.
+// on calls f on its own goroutine, for one of the exchanges that have a stream.
 func (r *scriptRun) on(arg byte, f func(e *scriptExchange)) {
 	var able []*scriptExchange
 	for _, e := range r.exchanges {
@@ -1380,7 +1397,7 @@ func (r *scriptRun) on(arg byte, f func(e *scriptExchange)) {
 	}
 }
 
-// read reads once, and holds what comes against what the peer wrote.
+// read reads once, and compares the result with what the peer wrote.
 func (r *scriptRun) read(arg []byte) {
 	r.on(arg[0], func(e *scriptExchange) {
 		if e.resp == nil || e.reading {
@@ -1400,7 +1417,8 @@ func (r *scriptRun) read(arg []byte) {
 	})
 }
 
-// step plays the next instruction. The rare ones need a second octet below 40, so that random scripts do not end at once.
+// step plays the next instruction. A rare instruction also needs a second byte below 40, so that
+// random scripts do not end at once.
 func (r *scriptRun) step(in *script) {
 	op := scriptOps[int(in.next())%len(scriptOps)]
 	if scriptRare[op.name] && in.next() >= 40 {
@@ -1419,7 +1437,7 @@ func (r *scriptRun) step(in *script) {
 	}
 }
 
-// scriptConfigs are chosen by a script's first octet.
+// scriptConfigs are the configurations. A script's first byte chooses one.
 var scriptConfigs = []func(cfg *Config){
 	func(cfg *Config) {},
 	func(cfg *Config) { cfg.Push = &PushPolicy{Max: 2} },
@@ -1431,7 +1449,7 @@ var scriptConfigs = []func(cfg *Config){
 	func(cfg *Config) {
 		cfg.WindowManager, cfg.InitialStreamWindow = RateLimitedWindow{PerSecond: 10000}.New, -1
 	},
-	func(cfg *Config) { // one that probes, and one that misbehaves in the end
+	func(cfg *Config) { // probes the round trip, and breaks a rule in the end
 		cfg.WindowManager = func(w *Window) WindowManager {
 			return WindowManagerFunc(func(ev WindowEvent) int {
 				w.ProbeRTT()
@@ -1448,7 +1466,8 @@ var scriptConfigs = []func(cfg *Config){
 	},
 }
 
-// playScript runs a script to its end: nobody hangs, no body stays open, no goroutine is left.
+// playScript plays a script to its end. Every call must return, every body must be closed, and no
+// goroutine may be left.
 func playScript(t *testing.T, p []byte) {
 	in := &script{p}
 	cfg := &Config{Authority: "own.example", MaxHeaderListSize: 4 << 10}
@@ -1461,7 +1480,7 @@ func playScript(t *testing.T, p []byte) {
 	}()
 	how := in.next()
 	if r.most = 1 << 20; how%4 >= 2 {
-		r.most = 300 // or it takes long
+		r.most = 300 // small chunks would take too long otherwise
 	}
 	r.client.SetChunk([...]int{0, 0, 1, 7}[how%4])
 	if how&4 == 0 {
@@ -1493,7 +1512,7 @@ func playScript(t *testing.T, p []byte) {
 	}
 }
 
-// scriptSeeds are typical exchanges, and what scripts have found.
+// scriptSeeds are typical exchanges, and scripts that have found bugs.
 var scriptSeeds = []string{
 	"get; Headers 0; Data 0 7; DataEnd 0 8; response 0; read 0 9; read 0 9; read 0 9",
 	"head; HeadersLength 0 4; DataEnd 0 0; closeBody 0",
@@ -1514,12 +1533,14 @@ var scriptSeeds = []string{
 	"open 0; deadline 0 1; write 0 15; sleep 3; deadline 0 100; write 0 4; reset 0 8; write 0 1",
 	"openTunnel; waitSettings; Settings 15 15; openTunnel; Headers 0; write 0 9; Data 0 9; closeWrite 0; DataEnd 0 0",
 	"get; Bad 0 0; get; Bad 1 1; HeadersOdd 1 5; HeadersOdd 1 3; close; sleep 1",
-	"get; Headers 0; DataPadded 0 10 48; get; Headers 1; Data 1 5",              // a window manager that fails at padding
-	"Settings 1 1; postReader 138; get; HeadersOdd 0 135; Pong 1; HeadersEnd 1", // a 404 before the upload's end holds a slot
+	// A window manager fails at padding.
+	"get; Headers 0; DataPadded 0 10 48; get; Headers 1; Data 1 5",
+	// A 404 before the upload's end holds a slot.
+	"Settings 1 1; postReader 138; get; HeadersOdd 0 135; Pong 1; HeadersEnd 1",
 }
 
-// FuzzScript: whatever a peer and the callers do, in whatever order, the connection's books are right after each step, and
-// at the end every call has returned and nothing is left.
+// FuzzScript checks that the connection's accounts are correct after each step, whatever the peer
+// and the callers do in whatever order. At the end every call has returned and nothing is left.
 func FuzzScript(f *testing.F) {
 	for i, text := range scriptSeeds {
 		code := assemble(text)

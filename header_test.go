@@ -33,7 +33,8 @@ func TestHeaderNamesAreComparedWithoutRegardToCase(t *testing.T) {
 	}
 }
 
-// Only ASCII letters have a case in field names (RFC 9110 §5.1). The Kelvin sign is no k, a dotted capital I no i.
+// Only ASCII letters have a case in field names (RFC 9110 §5.1). The Kelvin sign is not a k, and a
+// dotted capital I is not an i.
 func TestHeaderCaseIsThatOfASCII(t *testing.T) {
 	for _, s := range []string{"X-\u212aey", "X-\u0130d", "X-\u00c4"} {
 		if got, want := syntax.Lower(s), "x"+s[1:]; got != want {
@@ -106,7 +107,7 @@ func TestHeaderSetAndDel(t *testing.T) {
 	}
 }
 
-// What Del and Set cut off must not stay reachable behind the slice: it may be a credential.
+// Removed fields must not stay reachable in the slice's spare capacity: they may be credentials.
 func TestHeaderForgetsWhatIsRemoved(t *testing.T) {
 	h := Header{{Name: "a", Value: "1"}, {Name: "a", Value: "secret"}, {Name: "a", Value: "secret"}}
 	all := h
@@ -143,7 +144,8 @@ func TestHeaderCloneSharesNothing(t *testing.T) {
 	}
 }
 
-// RFC 9113 §8.2.3: crumbs of Cookie MUST be concatenated with "; " before they enter a non-HTTP/2 context.
+// RFC 9113 §8.2.3: the parts of Cookie MUST be concatenated with "; " before they enter a
+// non-HTTP/2 context.
 func TestHeaderToHTTP(t *testing.T) {
 	h := Header{
 		{Name: ":status", Value: "200"},
@@ -177,7 +179,8 @@ func TestHeaderSurvivesTheWayThroughHTTP(t *testing.T) {
 	}
 }
 
-// What the peer pays for with an octet must not cost a copy of all that came before.
+// A peer can add a cookie field with one byte. Joining many must not copy all earlier ones for
+// each.
 func TestManyCookiesAreJoinedInLinearMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, too")

@@ -14,7 +14,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A manager that calls its own connection would wait for a lock that it holds itself. It is found, named, and costs its stream alone.
+// A manager that calls its own connection would wait for a lock that its own goroutine holds. The
+// connection detects the call, names it, and ends only the manager's stream.
 func TestManagerThatCallsItsConnectionIsFound(t *testing.T) {
 	for name, call := range map[string]func(s *Stream){
 		"Conn.Stats":    func(s *Stream) { s.Conn().Stats() },
@@ -97,7 +98,7 @@ func TestManagerOfTheConnectionThatCallsItEndsIt(t *testing.T) {
 	})
 }
 
-// Another connection is not its own: a budget that connections share may look at them.
+// A manager may call another connection: a budget that connections share may look at all of them.
 func TestManagerMayCallAnotherConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, other := dialPeer(t, nil)
@@ -113,7 +114,7 @@ func TestManagerMayCallAnotherConnection(t *testing.T) {
 		}})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		stop := make(chan struct{})
-		go func() { // the other connection is busy meanwhile
+		go func() { // keeps the other connection busy
 			for {
 				select {
 				case <-stop:
@@ -134,13 +135,13 @@ func TestManagerMayCallAnotherConnection(t *testing.T) {
 	})
 }
 
-// Callers who wait for the lock while a manager runs are no managers.
+// A goroutine that waits for the lock while a manager runs must not be taken for a manager.
 func TestOthersMayWaitWhileAManagerRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager {
 			return WindowManagerFunc(func(ev WindowEvent) int {
 				for i := range 100 {
-					_ = fmt.Sprint(i) // it takes its time
+					_ = fmt.Sprint(i) // takes some time
 				}
 				return ev.Consumed()
 			})
@@ -166,8 +167,9 @@ func TestOthersMayWaitWhileAManagerRuns(t *testing.T) {
 	})
 }
 
-// What managers do, sensible or not, and whatever a peer sends: the library's books agree with the peer's, octet by octet, and what
-// is taken from a window comes back to its manager as consumed.
+// Whatever managers do, correct or not, and whatever a peer sends, the library's accounts agree
+// with the peer's to the byte. All bytes that are taken from a window are reported to its manager
+// as consumed.
 func TestCreditIsConservedWhateverManagersDo(t *testing.T) {
 	seeds := uint64(200)
 	if testing.Short() {
@@ -179,7 +181,9 @@ func TestCreditIsConservedWhateverManagersDo(t *testing.T) {
 			f := &managerFuzz{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 77)), windows: map[uint32]*fuzzedWindow{}}
 			f.walk = newCreditWalk(t, seed, f.factory)
 			f.walk.forgiving = true
-			f.walk.peer.Ignore(wire.Ping, wire.GoAway) // an answer to PING would say that the peer has seen what it does not look at
+			// An acknowledgment of PING would mean that the peer has processed frames that this
+			// peer has not.
+			f.walk.peer.Ignore(wire.Ping, wire.GoAway)
 			for range 120 {
 				if f.walk.conn.Err() != nil {
 					break
@@ -196,7 +200,7 @@ func TestCreditIsConservedWhateverManagersDo(t *testing.T) {
 	}
 }
 
-// A managerFuzz makes managers that answer at random and keep books of their own.
+// A managerFuzz makes managers that return random increments and keep accounts of their own.
 type managerFuzz struct {
 	t       *testing.T
 	seed    uint64
@@ -208,8 +212,8 @@ type managerFuzz struct {
 type fuzzedWindow struct {
 	f      *managerFuzz
 	w      *Window
-	wild   bool  // it breaks rules
-	credit int64 // as it should be, but for what Grant has asked and is not there yet
+	wild   bool  // breaks the rules
+	credit int64 // expected credit, without the grants in asked
 	asked  int64
 	unread int64
 	total  int64
@@ -243,7 +247,7 @@ func (m *fuzzedWindow) Update(ev WindowEvent) int {
 	}
 	if r.IntN(40) == 0 {
 		w := m.w
-		go w.Grant(0) // it is allowed, and nothing
+		go w.Grant(0) // a Grant of 0 is allowed and does nothing
 	}
 	answer := 0
 	switch r.IntN(8) {
@@ -254,7 +258,7 @@ func (m *fuzzedWindow) Update(ev WindowEvent) int {
 	case 2, 3:
 		answer = max(0, 20_000-ev.Credit)
 	}
-	if m.wild && m.f.walk != nil { // and not in the handshake already
+	if m.wild && m.f.walk != nil { // not during the handshake
 		switch r.IntN(60) {
 		case 0:
 			answer = -1 - r.IntN(100)
@@ -275,7 +279,7 @@ func (m *fuzzedWindow) grant(n int) {
 	m.asked += int64(max(0, n))
 }
 
-// audit holds an event against the ones before it.
+// audit checks an event against the ones before it.
 func (m *fuzzedWindow) audit(ev WindowEvent) {
 	fail := func(what string) {
 		m.f.t.Errorf("seed %d, stream %d: %s: %+v, expected credit %d (and up to %d more) unread %d total %d",
@@ -289,7 +293,8 @@ func (m *fuzzedWindow) audit(ev WindowEvent) {
 		m.credit, m.unread, m.total, m.opened = int64(ev.Credit), int64(ev.Unread), int64(ev.Total), true
 		return
 	case WindowData:
-		if m.total+int64(ev.Bytes) == ev.Total { // else they came before a push was claimed, and are in the books since Opened
+		// Otherwise the bytes came before the push was claimed, and WindowOpened has counted them.
+		if m.total+int64(ev.Bytes) == ev.Total {
 			m.credit -= int64(ev.Bytes)
 			m.unread += int64(ev.Bytes)
 			m.total += int64(ev.Bytes)
@@ -318,7 +323,7 @@ func (m *fuzzedWindow) audit(ev WindowEvent) {
 	}
 }
 
-// check holds the library's books against the peer's.
+// check compares the library's accounts with the peer's.
 func (f *managerFuzz) check() {
 	synctest.Wait()
 	c := f.walk.conn
@@ -340,17 +345,17 @@ func (f *managerFuzz) check() {
 		}
 		unread += s.window.unread
 	}
-	for _, s := range f.walk.streams { // those that are over and not read
+	for _, s := range f.walk.streams { // streams that have ended and are not read
 		if s.s != nil && c.streams[s.id] == nil {
 			unread += s.s.window.unread
 		}
 	}
-	if f.walk.pushed == 2 && unread != c.window.unread { // pushes that nobody claimed hold some, too
+	if f.walk.pushed == 2 && unread != c.window.unread { // pushes that were not claimed hold some, too
 		f.t.Fatalf("seed %d: %d octets are unread on streams, %d on the connection\n%s", f.seed, unread, c.window.unread, f.walk.peer.Log())
 	}
 }
 
-// ending says how the connection came out.
+// ending says how the connection ended.
 func (f *managerFuzz) ending() string {
 	err := f.walk.conn.Err()
 	var m *WindowManagerError
@@ -363,7 +368,7 @@ func (f *managerFuzz) ending() string {
 	return fmt.Sprintf("%v", err)
 }
 
-// Grants that come too late, from anywhere, are nothing.
+// Grants after the end of a stream or connection do nothing, whoever makes them.
 func TestGrantBehindTheEndIsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		factory, windows := windowHandles()

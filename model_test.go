@@ -29,8 +29,9 @@ var (
 	modelSeed    = flag.Uint64("seed", 0, "TestModel's seed (0: HYPER_SEED, or a new one)")
 )
 
-// TestModel lets many callers and a strict peer do at random what they may, connection after connection, and believes
-// neither side: every octet of every body is known to both, and every error must have a cause on the other side.
+// TestModel lets many callers and a strict peer do at random what they may do, on one connection
+// after another. It trusts neither side: both know every byte of every body, and every error must
+// have a cause on the other side.
 func TestModel(t *testing.T) {
 	actions := *modelActions
 	switch {
@@ -55,10 +56,10 @@ func TestModel(t *testing.T) {
 	t.Logf("seed %d: %v in %v", seed, &sum, time.Since(start).Round(time.Millisecond))
 }
 
-// modelFigures count what was done.
+// modelFigures count what the test did.
 type modelFigures struct {
 	actions, conns, streams, pushes, up, down atomic.Int64
-	whole, broken                             atomic.Int64 // exchanges that came to a good end, and others
+	whole, broken                             atomic.Int64 // exchanges that succeeded, and the others
 }
 
 func (f *modelFigures) String() string {
@@ -66,54 +67,55 @@ func (f *modelFigures) String() string {
 		f.actions.Load(), f.conns.Load(), f.streams.Load(), f.pushes.Load(), f.up.Load(), f.down.Load(), f.whole.Load(), f.broken.Load())
 }
 
-// A modelRun is one connection: callers are goroutines that act on their own, the peer is the test's goroutine.
+// A modelRun is one connection. Callers are goroutines that act on their own. The peer is the
+// test's goroutine.
 type modelRun struct {
 	*auditor
 	seed    uint64
 	r       *rand.Rand
 	sum     *modelFigures
-	running atomic.Int64 // callers
-	most    int64        // of them
-	number  int          // of exchanges so far
+	running atomic.Int64 // number of callers
+	most    int64        // the most callers at a time
+	number  int          // number of exchanges so far
 	cancels []*modelExchange
 
-	// the peer's, and its goroutine's own
+	// These belong to the peer's goroutine.
 	streams  map[uint32]*peerStream
 	open     []*peerStream // those that may still do something
 	lastSeen uint32
 	lastPush uint32
-	limits   []uint32 // MAX_CONCURRENT_STREAMS in force, then those announced and not acknowledged
+	limits   []uint32 // MAX_CONCURRENT_STREAMS in force, then those not acknowledged
 	acks     int      // SETTINGS of the client to acknowledge
 	pongs    [][8]byte
 	pings    [][8]byte
-	pushMax  int // of the client's SETTINGS
+	pushMax  int // from the client's configuration
 	frameMax int
-	finish   bool // no more mischief: everything comes to a good end
+	finish   bool // bring everything to a good end
 
-	mu     sync.Mutex          // guards what follows, and the facts in peerStream
+	mu     sync.Mutex          // guards the fields below, and the facts in peerStream
 	seen   map[int]*peerStream // by the number of the exchange
-	goAway int64               // the last stream of GOAWAY, -1 none
+	goAway int64               // the last stream of GOAWAY, or -1
 	lost   bool                // the peer or the network ends the connection
-	closed bool                // the client does
+	closed bool                // the client ends the connection
 }
 
 // A peerStream is what the peer knows of a stream.
 type peerStream struct {
 	id, n    int
 	method   string
-	upload   int64 // its length, by the request's own word
-	trailed  bool  // trailers are to come behind it
+	upload   int64 // length that the request announces
+	trailed  bool  // trailers follow the body
 	got      int64
 	gotEnd   bool
 	reset    bool // by the client
 	interims int
 
 	answered bool
-	body     int64 // to be sent
+	body     int64 // length to be sent
 	sent     int64
 	trailers bool
 
-	// facts: guarded by mu
+	// These are the facts, guarded by mu.
 	processed bool
 	sentEnd   bool
 	sentReset bool
@@ -121,12 +123,12 @@ type peerStream struct {
 	code      wire.ErrCode
 }
 
-// A modelExchange is what a caller knows of one.
+// A modelExchange is what a caller knows of its exchange.
 type modelExchange struct {
 	n        int
-	key      uint32 // of the octets that come
+	key      uint32 // selects the bytes of the response's body
 	cancel   context.CancelFunc
-	canceled atomic.Bool // the caller's own doing
+	canceled atomic.Bool // the caller itself canceled it
 }
 
 func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
@@ -163,7 +165,7 @@ func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
 	return m
 }
 
-// reviving is a manager that does as answer says, and does not leave a window at next to nothing.
+// reviving returns a manager that does what answer says, but never leaves a window almost shut.
 func reviving(answer func(ev WindowEvent) int) WindowManagerFactory {
 	return func(*Window) WindowManager {
 		return WindowManagerFunc(func(ev WindowEvent) int {
@@ -178,13 +180,13 @@ func reviving(answer func(ev WindowEvent) int) WindowManagerFactory {
 	}
 }
 
-// noting makes the auditor see every stream, however short its life.
+// noting wraps factory so that the auditor sees every stream, however short-lived.
 func (m *modelRun) noting(factory WindowManagerFactory) WindowManagerFactory {
 	return func(w *Window) WindowManager {
 		if w.s != nil {
 			m.auditor.streams[w.s.id] = w.s
 		} else if m.pushMax > 0 {
-			return ReadWindow{}.New(w) // pushes that nobody claims fill a smaller one, and then nothing moves
+			return ReadWindow{}.New(w) // unclaimed pushes would fill a smaller one and block everything
 		}
 		return factory(w)
 	}
@@ -199,7 +201,7 @@ func (m *modelRun) did() { m.sum.actions.Add(1) }
 
 func (m *modelRun) chance(n int) bool { return m.r.IntN(n) == 0 }
 
-// play lives one connection through: a few hundred turns of mischief, and one of several ends.
+// play runs one connection: a few hundred random turns, then one of several ends.
 func (m *modelRun) play() {
 	if m.chance(2) {
 		time.Sleep(corkDelay)
@@ -218,12 +220,12 @@ func (m *modelRun) play() {
 	m.server.Resume()
 	m.client.SetWriteBuffer(-1)
 	switch m.r.IntN(6) {
-	case 0: // the client closes
+	case 0: // the client closes the connection
 		m.mu.Lock()
 		m.closed = true
 		m.mu.Unlock()
 		m.conn.Close()
-	case 1: // the client leaves in good order
+	case 1: // the client shuts the connection down
 		m.mu.Lock()
 		m.closed = true
 		m.mu.Unlock()
@@ -234,24 +236,24 @@ func (m *modelRun) play() {
 			defer cancel()
 			err := m.conn.Shutdown(ctx)
 			if err == context.DeadlineExceeded && m.pushMax > 0 {
-				return // a push that nobody claimed does not end
+				return // a push that was not claimed does not end
 			}
 			if err != nil && m.goAway < 0 {
 				m.errorf("Shutdown returned %v", err)
 			}
 		}()
-	case 2: // the peer leaves in good order
+	case 2: // the peer sends GOAWAY
 		m.leave()
-	case 3: // the peer is gone
+	case 3: // the peer closes its socket
 		m.lose()
 		m.server.Close()
-	case 4: // the network is
+	case 4: // the network fails
 		m.lose()
 		m.client.BreakReadAfter(m.r.Int64N(100), syscall.ECONNRESET)
 		m.client.BreakWriteAfter(m.r.Int64N(100), syscall.ECONNRESET)
 	}
 	m.finish = true
-	uploads := func() bool { // some go on behind their responses
+	uploads := func() bool { // some go on after their responses
 		return m.conn.Err() == nil && slices.ContainsFunc(m.open, func(s *peerStream) bool { return s.id%2 == 1 })
 	}
 	for i := 0; m.running.Load() > 0 || uploads(); i++ {
@@ -276,7 +278,7 @@ func (m *modelRun) play() {
 	}
 	m.conn.Close()
 	m.audit("Close")
-	time.Sleep(time.Second) // request bodies that sleep in Read wake up
+	time.Sleep(time.Second) // for request bodies that sleep in Read
 }
 
 func (m *modelRun) lose() {
@@ -285,7 +287,8 @@ func (m *modelRun) lose() {
 	m.mu.Unlock()
 }
 
-// turn is one step of the peer's goroutine: something that a caller does, that the peer does, or that time does.
+// turn is one step of the peer's goroutine: a caller does something, the peer does something, or
+// time passes.
 func (m *modelRun) turn() {
 	switch k := m.r.IntN(20); {
 	case k < 5 && m.running.Load() < m.most:
@@ -310,7 +313,7 @@ func (m *modelRun) turn() {
 	}
 }
 
-// begin sends a caller on its way.
+// begin starts a caller.
 func (m *modelRun) begin() {
 	m.number++
 	ctx, cancel := context.WithCancel(context.Background())
@@ -326,7 +329,7 @@ func (m *modelRun) begin() {
 	}()
 }
 
-// meddle is what callers do that belongs to no exchange.
+// meddle does something as a caller that belongs to no new exchange.
 func (m *modelRun) meddle() {
 	m.did()
 	switch m.r.IntN(5) {
@@ -358,7 +361,7 @@ func (m *modelRun) meddle() {
 	}
 }
 
-// aloneGo is a call that must succeed on a connection that lives.
+// aloneGo runs a call that must succeed while the connection lives.
 func (m *modelRun) aloneGo(name string, f func() error) {
 	m.running.Add(1)
 	go func() {
@@ -372,7 +375,7 @@ func (m *modelRun) aloneGo(name string, f func() error) {
 	}()
 }
 
-// announce sends SETTINGS of the peer.
+// announce sends the peer's SETTINGS.
 func (m *modelRun) announce() {
 	limit := m.limits[len(m.limits)-1]
 	var settings []wire.Setting
@@ -388,14 +391,15 @@ func (m *modelRun) announce() {
 		add(wire.SettingMaxFrameSize, uint32(16384<<m.r.IntN(3)))
 	}
 	if m.chance(3) {
-		add(wire.SettingHeaderTableSize, []uint32{0, 4096, 9000}[m.r.IntN(3)]) // the decoder of the peer takes two updates only where one is 0
+		// The peer's decoder accepts two updates in one block only if one is 0.
+		add(wire.SettingHeaderTableSize, []uint32{0, 4096, 9000}[m.r.IntN(3)])
 	}
 	m.limits = append(m.limits, limit)
 	m.peer.WriteSettings(settings...)
 	m.did()
 }
 
-// aside is what the peer does beside its streams.
+// aside does something as the peer that belongs to no stream.
 func (m *modelRun) aside() {
 	m.did()
 	switch m.r.IntN(6) {
@@ -431,7 +435,7 @@ func (m *modelRun) settleSettings() {
 	m.pongs = nil
 }
 
-// leave is GOAWAY: what was not begun will not be.
+// leave sends GOAWAY. Streams that the peer has not begun to process never will be.
 func (m *modelRun) leave() {
 	m.mu.Lock()
 	last := int64(0)
@@ -444,14 +448,14 @@ func (m *modelRun) leave() {
 	m.mu.Unlock()
 	for id, s := range m.streams {
 		if id%2 == 1 && int64(id) > last {
-			s.reset = true // nothing more is said about it
+			s.reset = true // nothing more is sent on it
 		}
 	}
 	m.peer.WriteGoAway(uint32(last), wire.NoError, "bye")
 	m.did()
 }
 
-// settle brings everything that is under way to its end.
+// settle brings everything that is in progress closer to its end.
 func (m *modelRun) settle() {
 	m.settleSettings()
 	for range 3 {
@@ -471,7 +475,7 @@ func (m *modelRun) act() {
 	}
 }
 
-// over takes a stream off the list once neither side has anything to send.
+// over reports whether neither side has anything left to send on s, and then takes s off the list.
 func (m *modelRun) over(s *peerStream) bool {
 	if s.reset || s.sentReset || s.gotEnd && s.sentEnd {
 		if i := slices.Index(m.open, s); i >= 0 {
@@ -482,7 +486,7 @@ func (m *modelRun) over(s *peerStream) bool {
 	return false
 }
 
-// respond is the peer's next frame on s, and its window.
+// respond sends the peer's next frame on s, and may open its window.
 func (m *modelRun) respond(s *peerStream) {
 	if m.over(s) {
 		return
@@ -504,7 +508,8 @@ func (m *modelRun) respond(s *peerStream) {
 	switch {
 	case s.sentEnd:
 		if !m.finish && m.chance(10) {
-			// RFC 9113 §8.1: the response is complete and the rest of the request is not wanted.
+			// RFC 9113 §8.1: the response is complete, and the peer does not want the rest of the
+			// request.
 			m.sayReset(s, wire.NoError)
 		}
 	case !s.answered && s.interims < 3 && m.chance(5):
@@ -548,7 +553,7 @@ func (m *modelRun) sayReset(s *peerStream, code wire.ErrCode) {
 	m.over(s)
 }
 
-// giveUp resets a stream; one that was not looked at may be refused.
+// giveUp resets a stream. A stream that was not processed may be refused.
 func (m *modelRun) giveUp(s *peerStream) {
 	code := []wire.ErrCode{wire.InternalError, wire.Cancel, wire.NoError, wire.EnhanceYourCalm}[m.r.IntN(4)]
 	if !s.processed && m.chance(2) {
@@ -559,7 +564,7 @@ func (m *modelRun) giveUp(s *peerStream) {
 	m.sayReset(s, code)
 }
 
-// answer sends the response's header, which says what will come.
+// answer sends the response's header, which announces what follows.
 func (m *modelRun) answer(s *peerStream) {
 	status := []string{"200", "200", "200", "404", "204", "304"}[m.r.IntN(6)]
 	s.answered = true
@@ -652,7 +657,7 @@ func (m *modelRun) promise(parent *peerStream) {
 	m.did()
 }
 
-// recvAll takes what the client sent.
+// recvAll processes what the client sent.
 func (m *modelRun) recvAll(frames []h2test.Frame) {
 	for _, f := range frames {
 		if reason := m.recv(f); reason != "" {
@@ -661,7 +666,7 @@ func (m *modelRun) recvAll(frames []h2test.Frame) {
 	}
 }
 
-// recv says what is illegal about a frame, or "".
+// recv processes a frame. It returns what is illegal about it, or "".
 func (m *modelRun) recv(f h2test.Frame) (illegal string) {
 	s := m.streams[f.StreamID]
 	switch f.Type {
@@ -736,7 +741,7 @@ func (m *modelRun) recv(f h2test.Frame) (illegal string) {
 	return ""
 }
 
-// lastKept is the last stream of a GOAWAY: about streams above it the peer keeps no books.
+// lastKept returns the last stream of a GOAWAY. The peer keeps no accounts of streams above it.
 func lastKept(last int64) int64 {
 	if last < 0 {
 		return wire.MaxStreamID
@@ -744,7 +749,7 @@ func lastKept(last int64) int64 {
 	return last
 }
 
-// recvRequest takes a new stream.
+// recvRequest processes a new stream.
 func (m *modelRun) recvRequest(f h2test.Frame) (illegal string) {
 	if f.StreamID != m.lastSeen+2 && !(m.lastSeen == 0 && f.StreamID == 1) {
 		return fmt.Sprintf("the last new stream was %d", m.lastSeen)
@@ -799,7 +804,7 @@ type modelCaller struct {
 
 func (c *modelCaller) chance(n int) bool { return c.r.IntN(n) == 0 }
 
-// pause gives others a chance to come in between.
+// pause lets other goroutines run in between.
 func (c *modelCaller) pause() {
 	switch c.r.IntN(12) {
 	case 0:
@@ -809,7 +814,7 @@ func (c *modelCaller) pause() {
 	}
 }
 
-// modelBody is a request body that comes as it likes.
+// modelBody is a request body that arrives in random pieces with pauses.
 type modelBody struct {
 	c     *modelCaller
 	at, n int64
@@ -829,7 +834,7 @@ func (b *modelBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// exchange sends a request, by one of many ways, and reads the response, as far as it likes.
+// exchange sends a request in one of many ways, and reads all or a part of the response.
 func (c *modelCaller) exchange() {
 	m, e := c.m, c.e
 	m.did()
@@ -932,7 +937,7 @@ func (c *modelCaller) write(s *Stream, n int64, trailed bool) {
 	}
 }
 
-// response reads what was answered, and holds it against what it says of itself.
+// response reads the response, and compares it with what its header announced.
 func (c *modelCaller) response(resp *Response) {
 	m, e := c.m, c.e
 	s := resp.Stream()
@@ -954,7 +959,7 @@ func (c *modelCaller) response(resp *Response) {
 	if resp.bodyless() {
 		length = 0
 	}
-	leave := int64(-1) // where the caller loses interest
+	leave := int64(-1) // offset at which the caller stops reading
 	if c.chance(8) {
 		leave = c.r.Int64N(length + 1)
 	}
@@ -1004,7 +1009,7 @@ func (c *modelCaller) response(resp *Response) {
 	}
 }
 
-// pushes takes what is promised, and reads it or does not.
+// pushes takes the promised pushes. It cancels some and reads the others.
 func (c *modelCaller) pushes(resp *Response) {
 	m := c.m
 	r := rand.New(rand.NewPCG(m.seed, uint64(c.e.n)<<33))
@@ -1041,7 +1046,8 @@ func (c *modelCaller) judge(call string, err error) {
 	defer m.mu.Unlock()
 	p := m.seen[e.n]
 	var se *StreamError
-	above := errors.As(err, &se) && m.goAway >= 0 && se.StreamID%2 == 1 && int64(se.StreamID) > m.goAway // and perhaps never seen by the peer
+	// A stream above the GOAWAY's last was perhaps never seen by the peer.
+	above := errors.As(err, &se) && m.goAway >= 0 && se.StreamID%2 == 1 && int64(se.StreamID) > m.goAway
 	refused := above || p != nil && p.sentReset && p.code == wire.RefusedStream
 	if call != "Pushes" {
 		m.sum.broken.Add(1)
@@ -1073,7 +1079,8 @@ func (c *modelCaller) judge(call string, err error) {
 	}
 }
 
-// judgeWrite is judge for the sending side, which the peer may end although its response is whole.
+// judgeWrite is judge for an error of Write. The peer may end a request even if its response is
+// complete.
 func (c *modelCaller) judgeWrite(err error) {
 	m, e := c.m, c.e
 	m.mu.Lock()
@@ -1085,8 +1092,9 @@ func (c *modelCaller) judgeWrite(err error) {
 	m.errorf("exchange %d: Write: %v has no cause", e.n, err)
 }
 
-// RFC 9113 §5.1.2: endpoints MUST NOT exceed the limit set by their peer. A slot that was handed to a waiting caller is
-// taken back if SETTINGS lower the limit before the caller runs: the acknowledgment goes out before its HEADERS would.
+// RFC 9113 §5.1.2: endpoints MUST NOT exceed the limit set by their peer. A slot that was granted
+// to a waiting caller is taken back if SETTINGS lower the limit before the caller runs, because our
+// acknowledgment is sent before the caller's HEADERS would be.
 func TestALoweredLimitTakesASlotBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limit := wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1}
@@ -1095,7 +1103,7 @@ func TestALoweredLimitTakesASlotBack(t *testing.T) {
 		peer.WantHeaders("the only slot", 1)
 		second := getAsync(conn, "/2")
 		synctest.Wait()
-		conn.mu.Lock() // both frames before the caller can run
+		conn.mu.Lock() // both frames come before the caller can run
 		conn.streams[1].recvResetLocked(ErrCodeCancel)
 		conn.applyLocked(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
 		conn.unlock()

@@ -9,8 +9,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// dialPeer makes a connection over an in-memory pipe, with its scripted peer at the other end and the handshake
-// done. Both end with the test. Use it inside synctest.Test.
+// dialPeer makes a connection over an in-memory pipe. At the other end is its scripted peer, and
+// the handshake is complete. Both end with the test. Use it inside synctest.Test.
 func dialPeer(t *testing.T, cfg *Config, settings ...wire.Setting) (*h2test.Peer, *Conn) {
 	t.Helper()
 	peer, conn, _ := newPeer(t, cfg)
@@ -18,7 +18,8 @@ func dialPeer(t *testing.T, cfg *Config, settings ...wire.Setting) (*h2test.Peer
 	return peer, conn
 }
 
-// newPeer is dialPeer before the handshake, with the client's end of the pipe for faults and counters.
+// newPeer is dialPeer without the handshake. It also returns the client's end of the pipe, for
+// faults and counters.
 func newPeer(t *testing.T, cfg *Config) (*h2test.Peer, *Conn, *h2test.Conn) {
 	t.Helper()
 	client, server := h2test.Pipe()
@@ -34,7 +35,8 @@ func newPeer(t *testing.T, cfg *Config) (*h2test.Peer, *Conn, *h2test.Conn) {
 	return peer, conn, client
 }
 
-// checkBooks holds the connection's accounts against its streams: no credit is lost, nothing is left behind.
+// checkBooks checks the connection's accounts against its streams: no credit is lost, and nothing
+// is left over.
 func checkBooks(t *testing.T, c *Conn) {
 	t.Helper()
 	c.mu.Lock()
@@ -58,7 +60,7 @@ func checkBooks(t *testing.T, c *Conn) {
 	}
 }
 
-// doAsync sends req on a goroutine of its own.
+// doAsync calls conn.Do on a goroutine of its own.
 func doAsync(ctx context.Context, conn *Conn, req *Request) *result {
 	r := &result{done: make(chan struct{})}
 	go func() {
