@@ -353,7 +353,7 @@ func TestLargeDataIsReadIntoBlocks(t *testing.T) {
 }
 
 // A payload that arrives byte by byte is copied. The reader keeps the block until it reads
-// something else or becomes idle.
+// something else or is released.
 func TestBlockOfLittleStaysWithTheReader(t *testing.T) {
 	octets := append(wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock)), wire.AppendPing(nil, 0, [8]byte{1})...)
 	r := testReader(t, iotest.OneByteReader(bytes.NewReader(octets)), nil)

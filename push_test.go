@@ -15,7 +15,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// dialPusher is dialPeer for a client that takes pushes, with a request of its own under way on stream 1.
+// dialPusher is dialPeer for a client that accepts pushes. A request of that client is in progress
+// on stream 1.
 func dialPusher(t *testing.T, policy PushPolicy) (*h2test.Peer, *Conn, *result) {
 	t.Helper()
 	peer, conn := dialPeer(t, &Config{Push: &policy, Authority: "own.example", WindowManager: giveBack})
@@ -29,7 +30,7 @@ func promise(peer *h2test.Peer, id uint32, path string) {
 	peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", ":authority: own.example", ":path: "+path)
 }
 
-// promisedPaths yields all that is promised, until the end.
+// promisedPaths returns all that is promised until the iteration ends.
 func promisedPaths(t *testing.T, resp *Response) (paths []string, pushes []*Push) {
 	t.Helper()
 	for push, err := range resp.Pushes(t.Context()) {
@@ -102,7 +103,7 @@ func TestPromisesComeBeforeBetweenAndBehindTheParentsParts(t *testing.T) {
 			p, _ := promisedPaths(t, resp)
 			paths <- p
 		}()
-		synctest.Wait() // the iteration waits for more
+		synctest.Wait() // the iteration waits for more promises
 		promise(peer, 8, "/late")
 		peer.WriteData(1, wire.EndStream, nil)
 		if p := <-paths; !slices.Equal(p, []string{"/before", "/between", "/behind", "/late"}) {
@@ -221,7 +222,8 @@ func TestDefaultLimitIsAHundredAndAFloodIsBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		for refused := uint32(202); refused < id; refused += 2 {
-			peer.Ignore(wire.Ping) // that the resets have been seen, when marks get many
+			// The client asks whether its resets were seen when it remembers many of them.
+			peer.Ignore(wire.Ping)
 			peer.WantRSTStream("one more", refused, wire.RefusedStream)
 		}
 		promise(peer, id, "/")
@@ -313,7 +315,7 @@ func TestCancelEndsAPushAtAnyStage(t *testing.T) {
 	}
 }
 
-// RFC 9113 §8.4, §8.4.1, §10.1: what a server may promise.
+// RFC 9113 §8.4, §8.4.1, §10.1 limit what a server may promise.
 func TestPromiseOutsideTheRulesIsRefusedAlone(t *testing.T) {
 	const m, s, a, p = ":method: GET", ":scheme: http", ":authority: own.example", ":path: /"
 	for _, c := range []struct {
@@ -406,8 +408,8 @@ func TestPromiseWithinTheRulesIsTaken(t *testing.T) {
 	}
 }
 
-// RFC 9113 §10.1: a client must discard a push for which the server is not authoritative. Its certificate covers localhost,
-// example.com and *.example.com.
+// RFC 9113 §10.1: a client must discard a push for which the server is not authoritative. The
+// server's certificate covers localhost, example.com and *.example.com.
 func TestPushAuthorityFollowsTheVerifiedCertificate(t *testing.T) {
 	for authority, want := range map[string]bool{
 		"example.com":          true,
@@ -467,7 +469,8 @@ func dialPusherTLS(t *testing.T, cfg *tls.Config) (*h2test.Peer, *Conn) {
 	return peer, conn
 }
 
-// RFC 9113 §5.1.1, §6.6: where and what a promise must not be is a connection error of type PROTOCOL_ERROR.
+// RFC 9113 §5.1.1, §6.6: a promise on the wrong stream, or of a wrong stream, is a connection error
+// of type PROTOCOL_ERROR.
 func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 	on := func(parent, id uint32) func(*h2test.Peer) {
 		return func(p *h2test.Peer) {
@@ -515,7 +518,8 @@ func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.6: a promise on a stream that we half-closed for the peer is one on a stream that is not open.
+// RFC 9113 §6.6: a promise must be on a stream that is open for the peer. A stream that the peer
+// has ended is not.
 func TestPromiseBehindTheParentsEndEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: giveBack})
@@ -535,7 +539,7 @@ func TestPromiseOnAStreamWeResetIsCanceled(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		got.want(t, "the parent").Body.Close()
 		peer.WantRSTStream("the parent", 1, wire.Cancel)
-		promise(peer, 2, "/a") // the peer had not heard yet
+		promise(peer, 2, "/a") // the peer did not know yet
 		peer.WantRSTStream("its push", 2, wire.Cancel)
 		peer.WriteHeaders(2, wire.EndStream, ":status: 200")
 		peer.WantIdle("that too was under way")
@@ -713,7 +717,7 @@ func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 		wantBody(t, "all of it", resp.Body, string(make([]byte, 110)))
 		want := []string{
 			"/pushed Opened credit=65435 unread=100 length=10",
-			"/pushed Data credit=66435 unread=100 length=10", // what came before it was claimed
+			"/pushed Data credit=66435 unread=100 length=10", // what arrived before the push was claimed
 			"/pushed Data credit=66425 unread=110 length=0",
 			"/pushed Consumed credit=66425 unread=0 length=0",
 			"/pushed Closed credit=66425 unread=0 length=-1",
@@ -736,7 +740,7 @@ func TestPushEndsWithPeersResetAndOutlivesGoAway(t *testing.T) {
 		peer.WriteHeaders(2, 0, ":status: 200")
 		peer.WriteData(2, 0, []byte("arrived"))
 		peer.WriteRSTStream(2, wire.Cancel)
-		peer.WriteGoAway(1, wire.NoError, "") // says nothing about the peer's own streams
+		peer.WriteGoAway(1, wire.NoError, "") // does not refer to the peer's own streams
 		peer.WriteHeaders(4, 0, ":status: 200")
 		peer.WriteData(4, wire.EndStream, []byte("whole"))
 		first, err := pushes[0].Response(t.Context())
@@ -774,7 +778,8 @@ func TestPushEndsWithTheConnection(t *testing.T) {
 	})
 }
 
-// A promise may cross SETTINGS of ours that make windows smaller: the peer goes by the old size until it has seen them.
+// If our SETTINGS make windows smaller while a promise is on its way, the peer uses the old size
+// until it has seen them.
 func TestPushPromisedBeforeASmallerWindowWasKnownMayFillTheOldOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, got := dialPusher(t, PushPolicy{})

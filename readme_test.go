@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Every Go program in the README is a part of the Examples, which compile and run.
+// Every Go program in the README is a part of the Examples, which are compiled and run.
 func TestReadmeShowsTheExamples(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {

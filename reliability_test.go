@@ -20,69 +20,95 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The attacks and weaknesses that matter to an HTTP/2 client, and where it is tested that this one bears them. Bounds: a
-// connection under attack holds at most 4 MiB above an idle one; 100,000 frames cost at most a second; no call outlives
-// its context, and Close takes at most a quarter of a second.
+// These are the attacks and weaknesses that matter to an HTTP/2 client, and the tests that show how
+// hyper bears them. The bounds are: a connection under attack holds at most 4 MiB more than an idle
+// one; 100,000 frames cost at most a second; no call outlives its context; and Close takes at most
+// a quarter of a second.
 //
-//	 1  CONTINUATION without end          TestContinuationFloodEndsAtTwiceTheHeaderLimit
+//	 1  CONTINUATION without end          TestContinuationFloodEnds
 //	 2  empty CONTINUATION                TestEmptyContinuationFloodEndsAfterAFewFrames
 //	 3  size of a field list              TestHeaderListBeyondTheLimitEndsItsStream
 //	 4  HPACK bomb                        TestHPACKBombHoldsNoMemory
-//	 5  quadratic HPACK                   TestFragmentsOfOneOctetAreReadInLinearTime *, TestBlockOfManySmallFragmentsIsReadOnce
-//	 6  HPACK integers                    TestHPACKThatMustNotBeSentEndsTheConnection, FuzzFieldBlock
+//	 5  quadratic HPACK                   TestFragmentsOfOneOctetAreReadInLinearTime *,
+//	                                      TestBlockOfManySmallFragmentsIsReadOnce
+//	 6  HPACK integers                    TestHPACKThatMustNotBeSentEndsTheConnection,
+//	                                      FuzzFieldBlock
 //	 7  Huffman EOS and padding           TestHPACKThatMustNotBeSentEndsTheConnection
-//	 8  fields of no length               TestEmptyFieldsAreNotFree *
+//	 8  empty fields                      TestEmptyFieldsAreNotFree *
 //	 9  HEADER_TABLE_SIZE=2^32-1          TestHugeTableOfThePeerIsNotFilled *
-//	10  state behind a refused stream     TestCompressionStateIsKeptWhateverBecomesOfTheStream
+//	10  state after a refused stream      TestCompressionStateIsKeptWhateverBecomesOfTheStream
 //	11  secrets in the table              TestSecretsAreNeverIndexed
-//	12  SETTINGS flood                    TestAcknowledgmentsThatThePeerDoesNotReadAreBounded, TestFramesThatCarryNothingHaveABudget
-//	13  huge SETTINGS                     TestThousandHugeSettingsAreTakenInASecond *, TestHugeSettingsCostLittle
-//	14  PING flood                        TestAcknowledgmentsThatThePeerDoesNotReadAreBounded, TestFramesThatCarryNothingHaveABudget
-//	15  peer that does not read           TestPeerThatNeverReadsCannotHoldTheConnection, TestStalledWriteKeepsNobodyFromLeaving
-//	16  resets that the peer provokes     TestMalformedPromisesInAFlood *, TestProvokedResetsHaveABudget
-//	17  rapid reset                       TestTenThousandCancelsStayWithinThePeersLimit, TestPromisedAndResetInAFlood *
+//	12  SETTINGS flood                    TestAcknowledgmentsThatThePeerDoesNotReadAreBounded,
+//	                                      TestFramesThatCarryNothingHaveABudget
+//	13  huge SETTINGS                     TestThousandHugeSettingsAreTakenInASecond *,
+//	                                      TestHugeSettingsCostLittle
+//	14  PING flood                        TestAcknowledgmentsThatThePeerDoesNotReadAreBounded,
+//	                                      TestFramesThatCarryNothingHaveABudget
+//	15  peer that does not read           TestPeerThatNeverReadsCannotHoldTheConnection,
+//	                                      TestStalledWriteKeepsNobodyFromLeaving
+//	16  resets that the peer provokes     TestMalformedPromisesInAFlood *,
+//	                                      TestProvokedResetsHaveABudget
+//	17  rapid reset                       TestTenThousandCancelsStayWithinThePeersLimit,
+//	                                      TestPromisedAndResetInAFlood *
 //	18  resets made to be ours            as 16
-//	19  empty DATA                        TestFramesThatCarryNothingHaveABudget, TestUnreadOctetsInFramesOfTheirOwnHoldLittle *
-//	20  windows of one octet              TestFramesThatCarryNothingHaveABudget, TestTinyWindowsAreUsedToTheOctet
-//	21  padding counts                    TestDataBeyondTheWindowIsRefusedToTheOctet, TestPaddingComesBackAtOnce
+//	19  empty DATA                        TestFramesThatCarryNothingHaveABudget,
+//	                                      TestUnreadOctetsInFramesOfTheirOwnHoldLittle *
+//	20  windows of one byte               TestFramesThatCarryNothingHaveABudget,
+//	                                      TestTinyWindowsAreUsedToTheOctet
+//	21  padding counts                    TestDataBeyondTheWindowIsRefusedToTheOctet,
+//	                                      TestPaddingComesBackAtOnce
 //	22  PRIORITY                          TestFramesThatCarryNothingHaveABudget
 //	23  window overflow                   TestWindowsAboveTheirLimitAreRefused
 //	24  window overflow by SETTINGS       TestWindowsAboveTheirLimitAreRefused
 //	25  INITIAL_WINDOW_SIZE over and over TestInitialWindowChangesCostTheSameWithManyStreams
 //	26  MAX_FRAME_SIZE=0                  TestWrongSettingsEndTheConnection
-//	27  oversize frame                    TestOversizeFrameIsRefusedAtItsHead, TestFrameAboveTheAnnouncedSizeEndsTheConnection
+//	27  oversize frame                    TestOversizeFrameIsRefusedAtItsHead,
+//	                                      TestFrameAboveTheAnnouncedSizeEndsTheConnection
 //	28  frames on idle streams            TestFrameOnAnIdleStreamEndsTheConnection *
-//	29  smuggling, inbound                TestEachOctetInEachPlaceOfAResponse *, TestMalformedResponseEndsOnlyItsStream
+//	29  smuggling, inbound                TestEachOctetInEachPlaceOfAResponse *,
+//	                                      TestMalformedResponseEndsOnlyItsStream
 //	30  smuggling, outbound               TestEachOctetInEachPlaceOfRequest
 //	31  framing fields                    TestMalformedResponseEndsOnlyItsStream
-//	32  content-length mismatch           TestBodyLongerThanItsContentLengthIsMalformed, TestBodyShorterThanItsContentLengthIsReadAndNeverEnds
+//	32  content-length mismatch           TestBodyLongerThanItsContentLengthIsMalformed,
+//	                                      TestBodyShorterThanItsContentLengthIsReadAndNeverEnds
 //	33  truncation                        TestFaultsAtEveryOctetAreTold
-//	34  decompression bombs, chains       TestCompressedBombIsBounded, TestThousandCodingsAreRefused *
-//	35  codings cut short, or followed    TestBodyCutAtAnyOffsetNeverEndsWell, TestOctetsAfterTheEndAreAnError
+//	34  decompression bombs, chains       TestCompressedBombIsBounded,
+//	                                      TestThousandCodingsAreRefused *
+//	35  codings cut short, or followed    TestBodyCutAtAnyOffsetNeverEndsWell,
+//	                                      TestOctetsAfterTheEndAreAnError
 //	36  slow reader                       TestUnreadBodyHoldsNoMoreThanItsWindow
-//	37  unread streams starve others      TestThousandCancelledBodiesStarveNobody *, TestStreamNobodyReadsDoesNotStopOthers
-//	38  closed streams are kept           TestRequestsAtOnceLeaveNothing *, TestMemoryFollowsTheOpenStreamsOnly
+//	37  unread streams block others       TestThousandCancelledBodiesStarveNobody *,
+//	                                      TestStreamNobodyReadsDoesNotStopOthers
+//	38  closed streams are kept           TestRequestsAtOnceLeaveNothing *,
+//	                                      TestMemoryFollowsTheOpenStreamsOnly
 //	39  1xx flood                         TestInterimResponsesAreBounded
-//	40  push flood                        TestPromisesBeyondTheirNumberAreRefused, TestPushIsOffUnlessAskedFor
-//	41  push for others, unsafe           TestPromiseOutsideTheRulesIsRefusedAlone
-//	42  trailers                          TestEachOctetInEachPlaceOfAResponse *, TestMisplacedPartOfAResponseIsMalformed
+//	40  push flood                        TestPromisesBeyondTheirNumberAreRefused,
+//	                                      TestPushIsOffUnlessAskedFor
+//	41  push for others, or unsafe        TestPromiseOutsideTheRulesIsRefusedAlone
+//	42  trailers                          TestEachOctetInEachPlaceOfAResponse *,
+//	                                      TestMisplacedPartOfAResponseIsMalformed
 //	43  retry storm                       a Conn never sends anything twice
-//	44  replay                            TestRetryable, TestRetryableRequestsAreNotWrittenAfterAll, and go run ./internal/soak
-//	45  shutdown hang                     TestCloseUnderAStallAtEveryOctet *, TestCloseDoesNotWaitForAPeerThatDoesNotRead
+//	44  replay                            TestRetryable, TestRetryableRequestsAreNotWrittenAfterAll,
+//	                                      and go run ./internal/soak
+//	45  shutdown hang                     TestCloseUnderAStallAtEveryOctet *,
+//	                                      TestCloseDoesNotWaitForAPeerThatDoesNotRead
 //	46  silent peer                       TestDeadPeerEndsEveryCallInTime
-//	47  TLS                               TestServerWithoutHTTP2HandsTheConnectionOver, TestSuitesOfTLS12, TestOldTLSIsRefused, TestCertificateErrorsAreReachable
+//	47  TLS                               TestServerWithoutHTTP2HandsTheConnectionOver,
+//	                                      TestSuitesOfTLS12, TestOldTLSIsRefused,
+//	                                      TestCertificateErrorsAreReachable
 //	48  use for another host              a Conn has one peer; 421 is its caller's
 //	49  caches keyed by name              TestDistinctNamesAreNotKept *
 //	50  credit given back once            TestCreditIsConserved, and go test -race
 //
-// Those with a star are in this file.
+// Tests with a star are in this file.
 
 var reliabilityRequests = flag.Int("reliability.requests", 100_000, "requests of TestRequestsAtOnceLeaveNothing; a tenth of it with -race or -short")
 
-// reliabilityLimit is that second, five times: the clock on the wall counts what else the machine does.
+// reliabilityLimit bounds the time of 100,000 frames. It is five times the second of the list
+// above, because real time includes what else the machine does.
 const reliabilityLimit = 5 * time.Second
 
-// reliabilityCount is n, or a tenth of it where everything is slow.
+// reliabilityCount returns n, or a tenth of it under the race detector or with -short.
 func reliabilityCount(n int) int {
 	if boundsSlow || testing.Short() {
 		return n / 10
@@ -107,7 +133,7 @@ func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
 	}
 
 	r = testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: 2 * size, MaxFrameSize: wire.MinMaxFrameSize})
-	r.maxSize = 1 // so many frames are allowed then
+	r.maxSize = 1 // allows as many frames as the block needs
 	limit := reliabilityLimit
 	if boundsSlow {
 		limit *= 10
@@ -122,7 +148,8 @@ func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.5.2: a field counts 32 octets beyond its own, so that one of no length is not free.
+// RFC 9113 §6.5.2: a field counts 32 bytes more than its name and value, so an empty field is not
+// free.
 func TestEmptyFieldsAreNotFree(t *testing.T) {
 	for name, field := range map[string][]byte{
 		"without a value":  {0x00, 1, 'x', 0},
@@ -145,7 +172,8 @@ func TestEmptyFieldsAreNotFree(t *testing.T) {
 	}
 }
 
-// reliabilityServer answers each request with 200 and the rest of a block, after it has said whatever settings it likes.
+// reliabilityServer plays a server that sends settings, then responds to each request with 200 and
+// the rest of a block.
 func reliabilityServer(nc *h2test.Conn, block func() []byte, settings ...wire.Setting) {
 	s := newFaultServer(nc)
 	s.write(wire.AppendSettings(nil, settings...), wire.AppendSettingsAck(nil))
@@ -156,7 +184,7 @@ func reliabilityServer(nc *h2test.Conn, block func() []byte, settings ...wire.Se
 	}
 }
 
-// withReliabilityServer runs f in a bubble with a connection to such a server.
+// withReliabilityServer runs f in a bubble with a connection to a reliabilityServer.
 func withReliabilityServer(t *testing.T, block func() []byte, f func(s *siege), settings ...wire.Setting) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe()
@@ -203,7 +231,7 @@ func TestDistinctNamesAreNotKept(t *testing.T) {
 		for range each {
 			n++
 			name := fmt.Sprintf("x-%08d", n)
-			block = append(append(block, 0x40, byte(len(name))), name...) // into the table
+			block = append(append(block, 0x40, byte(len(name))), name...) // with indexing
 			block = append(block, 1, 'v')
 		}
 		return block
@@ -242,7 +270,8 @@ func TestThousandHugeSettingsAreTakenInASecond(t *testing.T) {
 	})
 }
 
-// countResets takes the client's frames until its GOAWAY, and returns how many of them were RST_STREAM.
+// countResets takes the client's frames up to its GOAWAY, and returns how many of them were
+// RST_STREAM.
 func countResets(s *siege, code ErrCode) (resets int) {
 	s.t.Helper()
 	for {
@@ -262,7 +291,8 @@ func countResets(s *siege, code ErrCode) (resets int) {
 	}
 }
 
-// promiseFlood writes promises of n streams, each followed by what behind returns, as fast as the client takes them.
+// promiseFlood writes n promises as fast as the client takes them. Each is followed by what behind
+// returns.
 func promiseFlood(s *siege, n int, block []byte, behind func(id uint32) []byte) {
 	var batch []byte
 	for i := 0; i < n && s.conn.Err() == nil; i++ {
@@ -279,7 +309,7 @@ func promiseFlood(s *siege, n int, block []byte, behind func(id uint32) []byte) 
 }
 
 func TestMalformedPromisesInAFlood(t *testing.T) {
-	post := []byte{0x83} // :method: POST, and nothing else
+	post := []byte{0x83} // :method: POST, and no other field
 	besiege(t, &Config{Push: &PushPolicy{}}, reliabilityLimit, func(s *siege) {
 		r := s.get(1)
 		promiseFlood(s, 100_000, post, func(uint32) []byte { return nil })
@@ -294,7 +324,7 @@ func TestMalformedPromisesInAFlood(t *testing.T) {
 }
 
 func TestPromisedAndResetInAFlood(t *testing.T) {
-	get := append([]byte{0x82, 0x86, 0x84, 0x01, 5}, "own.x"...) // a good one
+	get := append([]byte{0x82, 0x86, 0x84, 0x01, 5}, "own.x"...) // a correct promise
 	for name, behind := range map[string]func(id uint32) []byte{
 		"reset": func(id uint32) []byte { return wire.AppendRSTStream(nil, id, wire.Cancel) },
 		"complete": func(id uint32) []byte {
@@ -332,8 +362,8 @@ func TestUnreadOctetsInFramesOfTheirOwnHoldLittle(t *testing.T) {
 	})
 }
 
-// RFC 9113 §5.1: any frame but HEADERS or PRIORITY on an idle stream is a connection error of type PROTOCOL_ERROR; and no
-// server opens a stream with HEADERS.
+// RFC 9113 §5.1: any frame but HEADERS or PRIORITY on an idle stream is a connection error of type
+// PROTOCOL_ERROR. HEADERS are an error, too, because a server cannot open a stream with them.
 func TestFrameOnAnIdleStreamEndsTheConnection(t *testing.T) {
 	for _, stream := range []uint32{2, 3, 99, 1 << 20, wire.MaxStreamID} {
 		for name, frame := range map[string][]byte{
@@ -355,10 +385,10 @@ func TestFrameOnAnIdleStreamEndsTheConnection(t *testing.T) {
 	}
 }
 
-// RFC 9113 §8.2.1, RFC 9110 §5.5: what a field name or value must not have in it never reaches the
-// caller, in whatever place it is.
+// RFC 9113 §8.2.1, RFC 9110 §5.5: a byte that is not allowed in a field name or value never reaches
+// the caller, wherever in a response it is.
 func TestEachOctetInEachPlaceOfAResponse(t *testing.T) {
-	// RFC 9110 §5.6.2 has these in a token, and RFC 9113 §8.2 no upper case.
+	// RFC 9110 §5.6.2 allows these in a token. RFC 9113 §8.2 forbids upper case.
 	inName := func(c byte) bool {
 		return strings.IndexByte("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz", c) >= 0
 	}
@@ -413,7 +443,7 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, id, []byte{0x88}))
 		resp := r.want(s.t, "the response")
 		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
-		synctest.Wait() // the trailer is there
+		synctest.Wait() // the trailer has arrived
 		if _, r.err = io.ReadAll(resp.Body); r.err == nil {
 			got = resp.Trailer()
 		}
@@ -459,9 +489,10 @@ func TestThousandCodingsAreRefused(t *testing.T) {
 	}
 }
 
-// golang/go#28204, #54185: credit of streams that nobody reads has to come back when they end.
+// golang/go#28204, #54185: the credit of bodies that are not read must be returned when their
+// streams end.
 func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
-	const each, window = 64 << 10, 4 << 20 // 1,000 of them are 16 windows
+	const each, window = 64 << 10, 4 << 20 // 1,000 bodies are as large as 16 windows
 	cfg := &Config{WindowManager: ReadWindow{Stream: 1 << 20, Connection: window}.New, InitialStreamWindow: each}
 	besiege(t, cfg, reliabilityLimit, func(s *siege) {
 		s.peer.AutoPing()
@@ -504,7 +535,7 @@ func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
 	})
 }
 
-// With -reliability.requests 1000000 it is a million.
+// The number of requests can be set, for example with -reliability.requests 1000000.
 func TestRequestsAtOnceLeaveNothing(t *testing.T) {
 	requests, callers := reliabilityCount(*reliabilityRequests), 50
 	synctest.Test(t, func(t *testing.T) {
@@ -564,7 +595,7 @@ func TestCloseUnderAStallAtEveryOctet(t *testing.T) {
 	}
 }
 
-// closeStalled plays x until nothing moves any more, and closes the connection.
+// closeStalled plays x until all goroutines block, then closes the connection.
 func closeStalled(t *testing.T, x faultExchange, fault string, inject func(c *h2test.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		client, nc := h2test.Pipe()
@@ -595,8 +626,8 @@ func closeStalled(t *testing.T, x faultExchange, fault string, inject func(c *h2
 	})
 }
 
-// A manager that answers to what comes, as the guide's does, must hear of what came before there was one: else nothing
-// would ever come again through a window that is used up.
+// A manager that returns what was received, as python hyper's guide does, must be told of what
+// arrived before it existed. Otherwise a window that is used up would never open again.
 func TestManagerOfAClaimedPushHearsOfWhatCameBefore(t *testing.T) {
 	stupid := func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Received) }
 	synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// requestConfig makes requests whose only fields are those that a test writes.
+// requestConfig is a configuration whose requests have no fields but those that a test sets.
 var requestConfig = Config{Authority: "example.com", UserAgent: "-"}
 
 func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
@@ -100,7 +100,8 @@ func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
 	}
 }
 
-// RFC 7541 §7.1.3: credentials, and cookies short enough to be guessed, are never indexed.
+// RFC 7541 §7.1.3: credentials are never indexed, and neither are cookies that are short enough to
+// be guessed.
 func TestSensitiveFieldsAreNeverIndexed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -134,18 +135,19 @@ func TestSecondRequestIsCompressed(t *testing.T) {
 		first := peer.WantHeaders("first", 1)
 		getAsync(conn, "/a/path")
 		second := peer.WantHeaders("second", 3)
-		// An octet for each field but :path, which is a literal: other requests will not have the same.
+		// Each field takes one byte, except for :path, which is a literal because other requests
+		// will have another path.
 		if want := len(second.Fields) - 1 + len(appendPath(nil, "/a/path")); len(second.Block) != want {
 			t.Errorf("%d octets for %d fields, want %d, after %d for the first", len(second.Block), len(second.Fields), want, len(first.Block))
 		}
 	})
 }
 
-// A refusedRequest is one that a caller must not be able to send.
+// A refusedRequest is a request that a caller must not be able to send.
 type refusedRequest struct {
 	reason string
 	req    Request
-	field  string // that the error names
+	field  string // named by the error
 }
 
 func refusedRequests() []refusedRequest {
@@ -209,13 +211,13 @@ func refusedRequests() []refusedRequest {
 	}
 }
 
-// neverRead is a body that must not be looked at.
+// neverRead is a body whose Read panics.
 type neverRead struct{}
 
 func (neverRead) Read([]byte) (int, error) { panic("a refused body was read") }
 
-// What is wrong with a request is found before anything changes: nothing is sent, no stream is used up, and the
-// compression state of the next request is that of the first.
+// An error in a request is found before anything changes: nothing is sent, no stream identifier is
+// used, and the next request has the compression state of a first one.
 func TestRefusedRequestLeavesNoTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -240,7 +242,8 @@ func TestRefusedRequestLeavesNoTrace(t *testing.T) {
 	})
 }
 
-// Every octet in every place of a request is either sent as it is or refused, as its grammar says.
+// Each byte in each place of a request is either sent unchanged or refused, as the grammar of that
+// place says.
 func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 	const (
 		alpha  = "abcdefghijklmnopqrstuvwxyz"
@@ -256,7 +259,7 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 		}
 		return s
 	}
-	values := visible("") // RFC 9110 §5.5: visible characters, obs-text, and blanks between them
+	values := visible("") // RFC 9110 §5.5: visible characters, obs-text, and blanks in between
 	values = append(values, ' ', '\t')
 	for c := 0x80; c <= 0xff; c++ {
 		values = append(values, byte(c))
@@ -292,7 +295,7 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.5.2: MAX_HEADER_LIST_SIZE counts each field as the peer decodes it.
+// RFC 9113 §6.5.2: SETTINGS_MAX_HEADER_LIST_SIZE counts each field as the peer decodes it.
 func TestRequestBeyondPeersHeaderListIsRefused(t *testing.T) {
 	req := Request{NoDefaultFields: true, Header: Header{
 		{Name: "host", Value: "example.com"}, {Name: "Cookie", Value: "a=1; b=2; c=3"}, {Name: "x", Value: "y"},

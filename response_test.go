@@ -19,7 +19,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// answerGet sends GET, which becomes stream id, and answers it with a header; the body is the test's.
+// answerGet sends GET, which becomes stream id, and responds with a header. The test sends the
+// body.
 func answerGet(t *testing.T, peer *h2test.Peer, conn *Conn, id uint32, fields ...string) *Response {
 	t.Helper()
 	got := getAsync(conn, "/")
@@ -28,8 +29,8 @@ func answerGet(t *testing.T, peer *h2test.Peer, conn *Conn, id uint32, fields ..
 	return got.want(t, "the response")
 }
 
-// giveBack is a manager that returns every octet as soon as it is consumed: what is missing from the peer's credit is
-// held, or lost.
+// giveBack returns a manager that grants every byte again as soon as it is consumed. What is
+// missing from the peer's credit then is held, or lost.
 func giveBack(*Window) WindowManager {
 	return WindowManagerFunc(func(ev WindowEvent) int { return ev.Consumed() })
 }
@@ -92,7 +93,8 @@ func TestContentLengthIsWhatWasDeclared(t *testing.T) {
 	}
 }
 
-// RFC 9110 §6.4.1: responses to HEAD, and 204 and 304, have no content, whatever their fields say.
+// RFC 9110 §6.4.1: responses to HEAD, and responses with 204 and 304, have no content, whatever
+// their fields say.
 func TestResponseWithoutBodyEndsWhateverItDeclares(t *testing.T) {
 	for _, c := range [][2]string{{"HEAD", "200"}, {"GET", "204"}, {"GET", "304"}} {
 		t.Run(c[0]+c[1], func(t *testing.T) {
@@ -136,7 +138,7 @@ func TestBodyWhereThereMustBeNoneIsMalformed(t *testing.T) {
 	}
 }
 
-// wantMalformed requires the error of a stream that broke RFC 9113 §8.
+// wantMalformed requires that err is the error of a stream that broke RFC 9113 §8.
 func wantMalformed(t *testing.T, err error, stream uint32) {
 	t.Helper()
 	var s *StreamError
@@ -149,7 +151,8 @@ func wantMalformed(t *testing.T, err error, stream uint32) {
 	}
 }
 
-// RFC 9113 §8.1.1: a content-length that is not the sum of the DATA payloads makes a response malformed.
+// RFC 9113 §8.1.1: a content-length that is not the sum of the DATA payloads makes a response
+// malformed.
 func TestBodyLongerThanItsContentLengthIsMalformed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{WindowManager: giveBack})
@@ -277,7 +280,7 @@ func TestMisplacedPartOfAResponseIsMalformed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, nil)
-				s, err := conn.Open(t.Context(), &Request{}) // our side stays open
+				s, err := conn.Open(t.Context(), &Request{}) // our side of the stream stays open
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -294,7 +297,8 @@ func TestMisplacedPartOfAResponseIsMalformed(t *testing.T) {
 	}
 }
 
-// RFC 9113 §5.1: a frame behind END_STREAM is STREAM_CLOSED, of the stream while our side of it is open.
+// RFC 9113 §5.1: a frame after END_STREAM is a STREAM_CLOSED error. It is a stream error while our
+// side of the stream is open.
 func TestFrameBehindTheEndIsStreamClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{WindowManager: giveBack})
@@ -363,7 +367,7 @@ func TestHeaderAndBodyAreOneWake(t *testing.T) {
 	})
 }
 
-// What a reader waits for must not wait for frames of others behind it.
+// A reader must get its response even if the peer's next frames, for others, are incomplete.
 func TestReaderIsWokenWhateverFollows(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -417,7 +421,8 @@ func TestInterimResponsesAreShownInOrder(t *testing.T) {
 			return nil
 		}})
 		peer.WantHeaders("the request", 1)
-		peer.WriteHeaders(1, 0, ":status: 100") // nobody asked; RFC 9110 §15.2: a client must be able to take it
+		// RFC 9110 §15.2: a client must be able to parse a 1xx response that it did not expect.
+		peer.WriteHeaders(1, 0, ":status: 100")
 		peer.WriteHeaders(1, 0, ":status: 103", "link: </a>")
 		synctest.Wait()
 		if len(seen) != 2 {
@@ -485,7 +490,8 @@ func TestInformationalErrorStaysWithTheStream(t *testing.T) {
 	})
 }
 
-// A handler that passes a response on may panic within, and be recovered above; a test may end there.
+// Informational may panic, for example in a handler that passes the response on, and a caller may
+// recover from that. It may also call runtime.Goexit, as a test does that fails.
 func TestPanicOfInformationalIsTheCallers(t *testing.T) {
 	for name, end := range map[string]func(){"panic": func() { panic("own") }, "goexit": runtime.Goexit} {
 		t.Run(name, func(t *testing.T) {
@@ -527,7 +533,8 @@ func TestPanicOfInformationalIsTheCallers(t *testing.T) {
 	}
 }
 
-// As net/http has it: the body goes when the caller has heard of 100 (Continue), and not where that is refused.
+// As with net/http, the body is sent when the caller's Informational has accepted 100 (Continue).
+// It is not sent if Informational returns an error.
 func TestBodyWaitsUntilItsCallerKnowsOf100(t *testing.T) {
 	for _, refused := range []error{nil, errors.New("seen enough")} {
 		t.Run(fmt.Sprint(refused), func(t *testing.T) {
@@ -554,7 +561,8 @@ func TestBodyWaitsUntilItsCallerKnowsOf100(t *testing.T) {
 	}
 }
 
-// Headers of a few responses lie side by side in memory: what is added to one is not the next one's.
+// The headers of several responses share one block of memory. A field that is added to one header
+// must not change the next one.
 func TestAddedFieldsStayWithTheirResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -576,7 +584,7 @@ func TestAddedFieldsStayWithTheirResponse(t *testing.T) {
 	})
 }
 
-// What came before the caller ended the stream is not shown any more.
+// An interim response is not shown after the caller has ended its stream.
 func TestInterimResponseIsNotShownBehindReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -594,7 +602,8 @@ func TestInterimResponseIsNotShownBehindReset(t *testing.T) {
 	})
 }
 
-// A body that was read to its end needs no lock, and still obeys Close.
+// A body that was read to its end is read without the lock, but still returns ErrClosed after
+// Close.
 func TestWholeBodyAnswersErrClosedBehindClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -614,7 +623,7 @@ func TestWholeBodyAnswersErrClosedBehindClose(t *testing.T) {
 	})
 }
 
-// RFC 9113 §8.2, §8.3.2: what makes a response malformed.
+// RFC 9113 §8.2, §8.3.2 say what makes a response malformed.
 func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 	status := hpack.HeaderField{Name: ":status", Value: "200"}
 	list := func(fields ...hpack.HeaderField) []hpack.HeaderField { return fields }
@@ -692,7 +701,7 @@ func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 				wantMalformed(t, victim.wantErr(t, c.name), 1)
 
 				peer.WriteHeaders(3, 0, ":status: 200", "x-remember: me")
-				for _, f := range c.fields { // now from the compression table, if they were put there
+				for _, f := range c.fields { // now from the compression table, if the peer indexed them
 					peer.Encoder().WriteField(f)
 				}
 				peer.WriteHeaders(1, wire.EndStream)
@@ -861,7 +870,8 @@ func TestConfigDecodersAndLimitsReachTheBody(t *testing.T) {
 	})
 }
 
-// What had arrived is delivered before the error of whatever ended the stream, and the error stays the same.
+// Bytes that have arrived are delivered before the error that ended the stream. The error stays the
+// same.
 func TestArrivedOctetsComeBeforeTheError(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -875,7 +885,8 @@ func TestArrivedOctetsComeBeforeTheError(t *testing.T) {
 		{"GOAWAY below the stream", func(p *h2test.Peer) { p.WriteGoAway(0, wire.NoError, "") }, func(err error) bool {
 			var s *StreamError
 			var ce *ConnError
-			return errors.As(err, &s) && s.FromPeer && errors.As(err, &ce) && ce.LastStreamID == 0 && !Retryable(err) // the response had begun
+			// The response had begun, so the request is not retryable.
+			return errors.As(err, &s) && s.FromPeer && errors.As(err, &ce) && ce.LastStreamID == 0 && !Retryable(err)
 		}},
 		{"the connection closed", func(p *h2test.Peer) { p.Close() }, func(err error) bool {
 			var ce *ConnError
@@ -978,7 +989,7 @@ func TestCloseDoesNotWaitForABlockedPeerOrReader(t *testing.T) {
 			read <- err
 		}()
 		synctest.Wait()
-		resp.Body.Close() // a deadlock of the bubble otherwise
+		resp.Body.Close() // otherwise the bubble deadlocks
 		if err := <-read; !errors.Is(err, ErrCanceled) {
 			t.Errorf("the Read that was blocked: %v", err)
 		}

@@ -15,7 +15,8 @@ import (
 
 const stallAfter = 5 * time.Second
 
-// still makes managers that grant nothing, ever, where of says so, and give back what was read elsewhere.
+// still returns a configuration whose managers grant nothing for streams that of selects. The other
+// managers return what was consumed.
 func still(of func(stream uint32) bool) *Config {
 	return &Config{InitialStreamWindow: 10, WindowBlockedTimeout: stallAfter, WindowManager: func(w *Window) WindowManager {
 		if of(w.StreamID()) {
@@ -25,7 +26,8 @@ func still(of func(stream uint32) bool) *Config {
 	}}
 }
 
-// A stream whose manager never grants is found and named; the connection goes on.
+// If a stream's manager never grants, the stream fails with an error that names its window. The
+// connection goes on.
 func TestStalledWindowOfAStreamIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, still(func(id uint32) bool { return id == 1 }))
@@ -66,7 +68,8 @@ func TestStalledWindowOfTheConnectionIsNamed(t *testing.T) {
 	})
 }
 
-// A reader who began to wait before another stream took the last of the connection's window waits in vain as well.
+// A reader is also blocked forever if it began to wait before another stream used up the
+// connection's window.
 func TestStallOfAReaderWhoWaitedBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := still(func(id uint32) bool { return id == 0 })
@@ -90,7 +93,8 @@ func TestStallOfAReaderWhoWaitedBefore(t *testing.T) {
 	})
 }
 
-// Who waits for a peer that may send, or does not wait, or is granted something in time, is no case for the timeout.
+// The timeout does not apply if the peer may send, if no reader waits, or if the manager grants in
+// time.
 func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 	grant := func(w *Window, n int) func() { return func() { w.Grant(n) } }
 	for name, play := range map[string]func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window){
@@ -108,7 +112,8 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 			readOctets(t, resp.Body, 10)
 			for range 5 {
 				time.AfterFunc(stallAfter-time.Millisecond, grant(w, 1))
-				time.AfterFunc(2*stallAfter, func() { peer.WriteData(1, 0, []byte("x")) }) // the peer takes its time
+				// The peer sends late.
+				time.AfterFunc(2*stallAfter, func() { peer.WriteData(1, 0, []byte("x")) })
 				readOctets(t, resp.Body, 1)
 			}
 		},
@@ -165,7 +170,7 @@ func TestWindowMayStayShutForeverByDefault(t *testing.T) {
 	})
 }
 
-// A shrunken initial window can shut a window under a reader who waits already.
+// A smaller initial window can shut the window of a reader that already waits.
 func TestStallBySmallerInitialWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, still(func(uint32) bool { return true }))

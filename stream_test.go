@@ -16,7 +16,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// openStream opens stream 1, which has a window of that many octets to send.
+// openStream opens stream 1 with a send window of that many bytes.
 func openStream(t *testing.T, window uint32) (*h2test.Peer, *Stream) {
 	t.Helper()
 	peer, conn := dialPeer(t, &Config{KeepAlive: -1}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: window})
@@ -30,7 +30,7 @@ func openStream(t *testing.T, window uint32) (*h2test.Peer, *Stream) {
 	return peer, s
 }
 
-// streamBody answers with status 200 and returns the body.
+// streamBody responds with status 200 and returns the body.
 func streamBody(t *testing.T, peer *h2test.Peer, s *Stream) io.ReadCloser {
 	t.Helper()
 	peer.WriteHeaders(s.ID(), 0, ":status: 200")
@@ -41,7 +41,7 @@ func streamBody(t *testing.T, peer *h2test.Peer, s *Stream) io.ReadCloser {
 	return resp.Body
 }
 
-// A streamWrite is a call of Write on another goroutine.
+// A streamWrite is a call of Write on a goroutine of its own.
 type streamWrite struct {
 	done chan struct{}
 	n    int
@@ -248,7 +248,8 @@ func TestEmptyWriteSendsNothing(t *testing.T) {
 	})
 }
 
-// Write has taken p when it returns: the caller may fill it anew, even while the socket accepts nothing.
+// Write has copied or sent p when it returns. The caller may change p at once, even while the
+// socket accepts nothing.
 func TestWrittenBufferIsTheCallersAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, pipe := newPeer(t, nil)
@@ -328,7 +329,7 @@ func TestWriteDeadlineFreesAllWhoWaitForTheirTurn(t *testing.T) {
 	})
 }
 
-// A deadline's life, for each of the calls that obey it.
+// Each call must obey a deadline that is set, changed and removed.
 func TestDeadlines(t *testing.T) {
 	calls := map[string]struct {
 		set  func(*Stream, time.Time)
@@ -414,7 +415,7 @@ func TestDeadlinesOfTheTwoDirectionsAreTheirOwn(t *testing.T) {
 	})
 }
 
-// streamCalls are all calls that can wait on a stream.
+// streamCalls returns all calls that can wait on a stream.
 func streamCalls(s *Stream, body io.Reader) map[string]func() error {
 	return map[string]func() error{
 		"Write":      func() error { _, err := s.Write([]byte("x")); return err },

@@ -20,7 +20,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// dialServer is dialPipe to a TLS server that a scripted peer speaks through.
+// dialServer is Dial to a TLS server on which a scripted peer speaks.
 func dialServer(t *testing.T, addr string, cfg Config, serverTLS *tls.Config) (*h2test.Peer, *Conn, *h2test.Conn, error) {
 	t.Helper()
 	client, server := h2test.Pipe()
@@ -34,7 +34,8 @@ func dialServer(t *testing.T, addr string, cfg Config, serverTLS *tls.Config) (*
 }
 
 func TestDialToFirstResponseIsTwoWrites(t *testing.T) {
-	// ClientHello; then the end of the handshake, preface, SETTINGS and request together.
+	// The first write is ClientHello. The second has the end of the handshake, the preface,
+	// SETTINGS and the request.
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -51,7 +52,8 @@ func TestDialToFirstResponseIsTwoWrites(t *testing.T) {
 				peer.WriteSettings()
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 				got.want(t, "the response")
-				// In TLS 1.2 the server ends the handshake, so ours is over before there is a request.
+				// In TLS 1.2 the server ends the handshake, so the client's last flight is written
+				// before there is a request.
 				if want := map[uint16]int{tls.VersionTLS12: 3, tls.VersionTLS13: 2}[version]; writes != want {
 					t.Errorf("%d writes, want %d", writes, want)
 				}
@@ -64,7 +66,8 @@ func TestDialToFirstResponseIsTwoWrites(t *testing.T) {
 }
 
 func TestHandshakeEndsWithoutARequest(t *testing.T) {
-	// Its last flight waits for company, but not long: the server cannot go on without it.
+	// The client delays its last flight so that a request can join it, but only for a short time:
+	// the server needs the flight to go on.
 	synctest.Test(t, func(t *testing.T) {
 		peer, _, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
 		if err != nil {
@@ -91,17 +94,17 @@ func TestHandshakeIsWholeWhereTheConnectionIsClosedAtOnce(t *testing.T) {
 		peer.WantPreface("before anything else")
 		peer.WantGoAway("Close says so", 0, wire.NoError)
 		peer.WantClosed("and closes")
-		if n := pipe.Writes(); n != 2 { // the last has the alert of TLS, too
+		if n := pipe.Writes(); n != 2 { // the last one includes the alert of TLS
 			t.Errorf("%d writes, want 2", n)
 		}
 	})
 }
 
-// A lateConn is a server's end of a path: what the client says in its turn arrives late.
+// A lateConn is the server's end of a connection on which the client's flights arrive late.
 type lateConn struct {
 	net.Conn
 	late     time.Duration
-	inFlight atomic.Bool // the client's turn is over
+	inFlight atomic.Bool // the client's flight was received
 }
 
 func (c *lateConn) Read(p []byte) (int, error) {
@@ -117,12 +120,14 @@ func (c *lateConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// SETTINGS may be acknowledged late (Nagle's algorithm in the server holds the answer back), and then nothing else has measured
-// the path yet.
+// SETTINGS may be acknowledged late, for example because of Nagle's algorithm in the server. The
+// handshake then is the only measurement of a round trip.
 func TestHandshakeMeasuresARoundTrip(t *testing.T) {
 	const trip = 30 * time.Millisecond
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		for _, curve := range []tls.CurveID{tls.X25519, tls.CurveP256} { // of P-256, the first flight of 1.3 has no key
+		// The first flight of TLS 1.3 has no key for P-256, so its handshake takes one more round
+		// trip.
+		for _, curve := range []tls.CurveID{tls.X25519, tls.CurveP256} {
 			t.Run(fmt.Sprint(tls.VersionName(version), " ", curve), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					clientTLS, serverTLS := h2test.ClientTLS(), h2test.ServerTLS("h2")
@@ -141,7 +146,7 @@ func TestHandshakeMeasuresARoundTrip(t *testing.T) {
 						if s := conn.Stats(); s.MinRTT != trip || s.RTT != 0 {
 							t.Errorf("resumed %v: %v is the shortest of round trips, the last is %v", resumed, s.MinRTT, s.RTT)
 						}
-						peer.Handshake() // the client has its ticket then
+						peer.Handshake() // gives the client its session ticket
 						synctest.Wait()
 						if got := conn.TLS().DidResume; got != resumed {
 							t.Errorf("resumed: %v, want %v", got, resumed)
@@ -198,7 +203,7 @@ func TestDialOverTCP(t *testing.T) {
 	}
 }
 
-// countedConn counts the writes of the socket.
+// countedConn counts the writes to the socket.
 type countedConn struct {
 	net.Conn
 	writes atomic.Int32
@@ -210,7 +215,8 @@ func (c *countedConn) Write(p []byte) (int, error) {
 }
 
 func TestDialAddresses(t *testing.T) {
-	for _, test := range []struct{ addr, dialled, scheme, authority, serverName string }{ // an address is no server name, RFC 6066 §3
+	// RFC 6066 §3: an address is not a server name.
+	for _, test := range []struct{ addr, dialled, scheme, authority, serverName string }{
 		{"example.com", "example.com:443", "https", "example.com", "example.com"},
 		{"example.com:443", "example.com:443", "https", "example.com", "example.com"},
 		{"example.com:", "example.com:443", "https", "example.com", "example.com"},
@@ -226,7 +232,7 @@ func TestDialAddresses(t *testing.T) {
 		{"[::1]", "[::1]:443", "https", "[::1]", ""},
 		{"[::1]:8443", "[::1]:8443", "https", "[::1]:8443", ""},
 		{"https://[2001:db8::7]:8443", "[2001:db8::7]:8443", "https", "[2001:db8::7]:8443", ""},
-		// RFC 6874 §4: a zone means nothing to anybody else and must not be sent.
+		// RFC 6874 §4: a zone has no meaning on other hosts and must not be sent.
 		{"[fe80::1%eth0]:8443", "[fe80::1%eth0]:8443", "https", "[fe80::1]:8443", ""},
 		{"fe80::1%eth0", "[fe80::1%eth0]:443", "https", "[fe80::1]", ""},
 		{"xn--bcher-kva.example", "xn--bcher-kva.example:443", "https", "xn--bcher-kva.example", "xn--bcher-kva.example"},
@@ -329,7 +335,7 @@ func TestServerWithoutHTTP2HandsTheConnectionOver(t *testing.T) {
 	}
 }
 
-// serveHTTP1 answers n requests with their protocol and path.
+// serveHTTP1 responds to n requests with their protocol and path.
 func serveHTTP1(nc net.Conn, n int) {
 	defer nc.Close()
 	br := bufio.NewReader(nc)
@@ -344,7 +350,8 @@ func serveHTTP1(nc net.Conn, n int) {
 }
 
 func TestSuitesOfTLS12(t *testing.T) {
-	// RFC 9113 §9.2.2: a TLS 1.2 deployment SHOULD NOT use the suites of appendix A; we need not bear with one.
+	// RFC 9113 §9.2.2: a TLS 1.2 deployment SHOULD NOT use the suites of appendix A. hyper does not
+	// accept them.
 	for suite, good := range map[uint16]bool{
 		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       true,
 		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384:       true,
@@ -385,7 +392,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 		serverTLS := h2test.ServerTLS("h2")
 		serverTLS.MinVersion, serverTLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 		clientTLS := h2test.ClientTLS()
-		clientTLS.MinVersion = tls.VersionTLS10 // RFC 9113 §9.2: 1.2 or higher, whatever the caller says
+		clientTLS.MinVersion = tls.VersionTLS10 // RFC 9113 §9.2: 1.2 or higher, whatever the caller sets
 		if _, _, _, err := dialServer(t, "example.com", Config{TLS: clientTLS}, serverTLS); err == nil {
 			t.Error("no error")
 		}
@@ -512,7 +519,7 @@ func TestClientCertificate(t *testing.T) {
 	t.Run("missing", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, conn, _, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, serverTLS())
-			if err == nil { // TLS 1.3: the server says no when ours is over
+			if err == nil { // TLS 1.3: the server rejects the client after the client's handshake
 				err = getAsync(conn, "/").wantErr(t, "the server's alert")
 			}
 			if !strings.Contains(err.Error(), "certificate required") {
@@ -523,7 +530,7 @@ func TestClientCertificate(t *testing.T) {
 }
 
 func TestStalledHandshakeEnds(t *testing.T) {
-	reads := func(client *h2test.Conn) {} // the server says nothing
+	reads := func(client *h2test.Conn) {} // the server sends nothing
 	writes := func(client *h2test.Conn) { client.SetWriteBuffer(0) }
 	for name, stall := range map[string]func(*h2test.Conn){"in reading": reads, "in writing": writes} {
 		for _, by := range []string{"context", "HandshakeTimeout"} {
@@ -667,7 +674,7 @@ func TestCloseDoesNotWaitForAPeerThatDoesNotReadTLS(t *testing.T) {
 }
 
 func TestLargeUploadOverTLSLeavesInLargeWrites(t *testing.T) {
-	// TLS makes records of 16 KiB at most; the socket gets four at a time.
+	// TLS makes records of 16 KiB at most. The socket gets four records in one write.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
 		if err != nil {

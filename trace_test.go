@@ -13,7 +13,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A traceLog is a writer for TraceTo that can be read between its writes.
+// A traceLog is a writer for TraceTo whose contents can be taken between writes.
 type traceLog struct {
 	mu sync.Mutex
 	strings.Builder
@@ -25,7 +25,7 @@ func (l *traceLog) Write(p []byte) (int, error) {
 	return l.Builder.Write(p)
 }
 
-// take returns what was written since the last take.
+// take returns what was written since the last call.
 func (l *traceLog) take() string {
 	synctest.Wait()
 	l.mu.Lock()
@@ -71,7 +71,7 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: example.com", ":path: /pushed")
 		peer.WriteHeaders(1, 0, ":status: 200", "x-text: grün")
 		peer.WritePaddedData(1, 0, []byte("body"), 5)
-		synctest.Wait() // so that the order of both ways is one
+		synctest.Wait() // makes the order of sent and received frames fixed
 		peer.WriteTrailers(1, "x-sum: 1")
 		resp := got.want(t, "the response")
 		synctest.Wait()
@@ -155,7 +155,7 @@ func TestTraceCannotBeForgedByThePeer(t *testing.T) {
 	})
 }
 
-// tracedEvents collects typed events.
+// tracedEvents returns a Trace function that appends to events.
 func tracedEvents(events *[]TraceEvent) func(TraceEvent) {
 	var mu sync.Mutex
 	return func(e TraceEvent) {
@@ -229,7 +229,8 @@ func TestTraceEventsKeepTheirFieldsAndTime(t *testing.T) {
 	})
 }
 
-// Tracing reads the compressed fields as the peer does, and must follow when the peer changes the table.
+// Tracing decodes the client's compressed fields as the peer does. It must follow when the peer
+// changes the table size.
 func TestTraceFollowsChangesOfTheCompressionTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events []TraceEvent
@@ -271,7 +272,8 @@ func TestTraceShowsFramesThatCannotBeRead(t *testing.T) {
 	})
 }
 
-// Trace is the user's: however long it takes, even in the middle of frames that came together, the connection goes on.
+// Trace is the caller's code. The connection goes on however long it takes, even between frames
+// that arrived together.
 func TestTraceIsCalledWithoutTheLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reached, proceed := make(chan struct{}), make(chan struct{})

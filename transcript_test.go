@@ -29,17 +29,18 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// What real servers send is in testdata/transcripts: the HTTP/2 octets of one fixed exchange with each, taken above
-// TLS, in text:
+// record asks for new recordings in testdata/transcripts. That directory has what real servers sent:
+// the HTTP/2 bytes of one fixed exchange with each server, recorded above TLS, as text:
 //
 //	# server: nginx/1.22.1
 //	> 505249…     what the client wrote, in hex
 //	< 000012…     what the server sent
 //	= small: status=200 octets=13 crc32=a8e3ee5a
 //
-// A line beginning with "=" is what the client made of it. A replay hands the server's octets to a client that
-// makes the same requests, each chunk when the requests before it have been sent, and must come to the same.
-// With -record, the servers found on this machine are started and recorded anew.
+// A line that begins with "=" is the result of one request. A replay sends the server's bytes to a
+// client that makes the same requests, each chunk after the client has sent the requests before it.
+// The results must be the same. With -record, the test starts the servers that it finds on this
+// machine and records them again.
 var record = flag.Bool("record", false, "record testdata/transcripts anew from the servers on this machine")
 
 // A transcriptStep is one request of the fixed exchange.
@@ -85,10 +86,11 @@ var (
 )
 
 func transcriptConfig() *Config {
-	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{}, WindowManager: ReadWindow{}.New} // the recordings have its windows
+	// The recordings contain the window updates of this manager.
+	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{}, WindowManager: ReadWindow{}.New}
 }
 
-// perform makes a request and says in one line what came of it.
+// perform makes a request and describes the result in one line.
 func (step transcriptStep) perform(ctx context.Context, conn *Conn) (string, error) {
 	resp, err := conn.Do(ctx, step.req())
 	if err != nil {
@@ -116,7 +118,7 @@ func (step transcriptStep) perform(ctx context.Context, conn *Conn) (string, err
 	return line, nil
 }
 
-// summary reads a response to its end.
+// summary reads a response to its end and describes it.
 func summary(resp *Response) (string, error) {
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
@@ -132,7 +134,7 @@ func summary(resp *Response) (string, error) {
 	return line, nil
 }
 
-// A chunk is what crossed the socket in one direction.
+// A transcriptChunk is what crossed the socket in one direction.
 type transcriptChunk struct {
 	sent   bool // by the client
 	octets []byte
@@ -179,7 +181,7 @@ func readTranscript(t testing.TB, file string) *transcript {
 	return tr
 }
 
-// received is the beginning of what the server sent.
+// received returns the first bytes that the server sent, at most most of them.
 func (tr *transcript) received(most int) (octets []byte) {
 	for _, c := range tr.chunks {
 		if !c.sent {
@@ -189,7 +191,7 @@ func (tr *transcript) received(most int) (octets []byte) {
 	return octets[:min(most, len(octets))]
 }
 
-// add joins what went the same way.
+// add appends bytes, and joins those that went in the same direction.
 func (tr *transcript) add(sent bool, octets []byte) {
 	if last := len(tr.chunks) - 1; last >= 0 && tr.chunks[last].sent == sent {
 		tr.chunks[last].octets = append(tr.chunks[last].octets, octets...)
@@ -212,7 +214,8 @@ func (tr *transcript) write(file string) error {
 	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
 
-// progress counts in a client's octets what a server answers: field sections and ends of streams.
+// progress counts the events in a client's bytes to which a server responds: field sections and
+// ends of streams.
 type progress struct {
 	buf   []byte
 	begun bool
@@ -241,13 +244,13 @@ func (p *progress) add(octets []byte) {
 
 // A replayer is a net.Conn whose other end is a transcript.
 type replayer struct {
-	net.Conn // nil: nothing else is called
+	net.Conn // nil: no other method is called
 
 	mu     sync.Mutex
 	wake   sync.Cond
 	closed bool
 	sent   progress // by the client of the replay
-	said   progress // by the client that was recorded, before chunks
+	said   progress // by the recorded client, before chunks
 	chunks []transcriptChunk
 }
 
@@ -342,7 +345,7 @@ func TestTranscriptsOfRealServers(t *testing.T) {
 	}
 }
 
-// A recorder is a connection that is being recorded.
+// A recorder is a connection that records into a transcript.
 type recorder struct {
 	net.Conn
 
@@ -352,7 +355,7 @@ type recorder struct {
 
 func (r *recorder) Write(p []byte) (int, error) {
 	r.mu.Lock()
-	r.tr.add(true, p) // before it can be answered
+	r.tr.add(true, p) // before the server can respond
 	r.mu.Unlock()
 	return r.Conn.Write(p)
 }
@@ -367,11 +370,11 @@ func (r *recorder) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A recordedServer is a server that may be on this machine.
+// A recordedServer is a server that may be installed on this machine.
 type recordedServer struct {
 	name    string
-	version []string // the command that prints it, on its first line
-	steps   string   // of the fixed exchange, beyond those that all do
+	version []string // the command whose first line is the version
+	steps   string   // steps of the exchange in addition to those for all servers
 	start   func(t *testing.T, dir, port string) *exec.Cmd
 }
 
@@ -397,7 +400,7 @@ func (server recordedServer) record(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "docs", "up"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range []string{dir, filepath.Dir(dir)} { // servers give up being root
+	for _, d := range []string{dir, filepath.Dir(dir)} { // servers drop their root privileges
 		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -428,7 +431,7 @@ func (server recordedServer) record(t *testing.T) {
 	recordFrom(t, server.name, version, "127.0.0.1:"+port, server.steps)
 }
 
-// recordFrom makes the fixed exchange with the server at addr and writes what crossed the socket.
+// recordFrom makes the fixed exchange with the server at addr and writes the transcript.
 func recordFrom(t *testing.T, name, version, addr, steps string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -439,7 +442,7 @@ func recordFrom(t *testing.T, name, version, addr, steps string) {
 		select {
 		case <-ctx.Done():
 			t.Fatal(err)
-		case <-time.After(50 * time.Millisecond): // a server needs its time to start
+		case <-time.After(50 * time.Millisecond): // a server needs time to start
 		}
 	}
 	rec := &recorder{Conn: nc, tr: &transcript{comments: []string{"server: " + version}}}
@@ -500,7 +503,8 @@ func writeCertificate(t *testing.T, dir string) {
 	writeFile(t, filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
 }
 
-// configure writes a server's configuration, with DIR and PORT filled in, and returns its name.
+// configure writes a server's configuration, with DIR and PORT replaced, and returns the file's
+// name.
 func configure(t *testing.T, dir, port, text string) string {
 	t.Helper()
 	name := filepath.Join(dir, "server.conf")
@@ -605,7 +609,7 @@ DocumentRoot DIR/docs
 	},
 }}
 
-// recordGo records Go's net/http.
+// recordGo records Go's net/http server.
 func recordGo(t *testing.T) {
 	mux := http.NewServeMux()
 	for name, p := range transcriptDocs {

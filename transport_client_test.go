@@ -44,8 +44,9 @@ func TestRedirectsOverTransport(t *testing.T) {
 		{307, `POST /end "the body"`}, {308, `POST /end "the body"`},
 	} {
 		for name, body := range map[string]func(*http.Request){
-			"memory":  func(*http.Request) {},
-			"GetBody": func(req *http.Request) { req.Body = io.NopCloser(iotestReader{req.Body}) }, // GetBody stays
+			"memory": func(*http.Request) {},
+			// GetBody is not replaced.
+			"GetBody": func(req *http.Request) { req.Body = io.NopCloser(iotestReader{req.Body}) },
 		} {
 			t.Run(fmt.Sprint(test.status, " ", name), func(t *testing.T) {
 				req, err := http.NewRequest("POST", fmt.Sprint(srv.URL, "/start?code=", test.status), strings.NewReader("the body"))
@@ -62,7 +63,7 @@ func TestRedirectsOverTransport(t *testing.T) {
 	}
 }
 
-// iotestReader hides what it wraps.
+// iotestReader hides the type of the reader that it wraps.
 type iotestReader struct{ io.Reader }
 
 func TestCookiesAndBasicAuthOverTransport(t *testing.T) {
@@ -118,7 +119,7 @@ func TestTimeoutsInEachPhase(t *testing.T) {
 	for _, phase := range []struct {
 		name, url string
 		dial      func(context.Context, string, string) (net.Conn, error)
-		own       func(*Transport) // a timeout of the Transport's for this phase
+		own       func(*Transport) // sets the Transport's own timeout for this phase
 	}{
 		{"dial", "https://example.com", blackHole, func(tr *Transport) { tr.Config.HandshakeTimeout = 50 * time.Millisecond }},
 		{"TLS handshake", "https://" + silent.Addr().String(), nil, func(tr *Transport) { tr.Config.HandshakeTimeout = 50 * time.Millisecond }},
@@ -153,7 +154,8 @@ func TestTimeoutsInEachPhase(t *testing.T) {
 				req, cancel := limit(tr, client, req)
 				defer cancel()
 				resp, err := client.Do(req)
-				if phase.name == "body" && err == nil { // else the machine is busy, and the header came too late
+				// On a busy machine the header may come too late, and Do returns an error.
+				if phase.name == "body" && err == nil {
 					var got []byte
 					got, err = io.ReadAll(resp.Body)
 					resp.Body.Close()
@@ -212,7 +214,7 @@ func TestCertificateErrorsOverTransport(t *testing.T) {
 	}
 }
 
-// A counter is a listener that counts what it accepts.
+// A counter is a listener that counts the connections that it accepts.
 type counter struct {
 	net.Listener
 	n atomic.Int64
@@ -253,7 +255,8 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 			tr := &Transport{Proxy: NoProxy, Config: &Config{TLS: h2test.ClientTLS()}}
 			defer tr.CloseIdleConnections()
 			for i := range 5 {
-				req, _ := http.NewRequest("POST", srv.URL, io.NopCloser(strings.NewReader("body"))) // without GetBody
+				// Without GetBody.
+				req, _ := http.NewRequest("POST", srv.URL, io.NopCloser(strings.NewReader("body")))
 				got, resp, err := fetch(tr, req)
 				if err != nil || got != "HTTP/1.1 body" || resp.ProtoMajor != 1 || resp.TLS == nil || resp.TLS.NegotiatedProtocol != strings.Join(protos, "") {
 					t.Errorf("request %d: %q, %v", i, got, err)

@@ -13,13 +13,13 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// hang is what a dialer does that never returns until its context ends.
+// hang is a dialer that does not return until its context ends.
 func hang(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// answer takes the request on stream 1 of the next connection and answers it.
+// answer takes the request on stream 1 of the next connection and responds to it.
 func (f *farm) answer(reason string) *h2test.Peer {
 	f.t.Helper()
 	peer := f.peer(reason)
@@ -52,7 +52,7 @@ func TestDialThatHangsGetsAnotherBesideItAfterASecond(t *testing.T) {
 			t.Errorf("the first request took %v", first.took)
 		}
 		f.wantDials("no more than two", 2)
-		time.Sleep(defaultHandshakeTimeout + time.Second) // the first attempt ends
+		time.Sleep(defaultHandshakeTimeout + time.Second) // until the first attempt ends
 	})
 }
 
@@ -63,7 +63,7 @@ func TestDialerThatNeverReturnsHoldsUpNoLaterRequest(t *testing.T) {
 		defer close(stuck)
 		f.refer = func(ctx context.Context, addr string) error {
 			if f.dials.Load() <= maxAttempts {
-				<-stuck // whatever ctx says
+				<-stuck // ignores ctx
 				return errors.New("too late")
 			}
 			return nil
@@ -138,7 +138,8 @@ func TestAttemptsAtOnceAreBounded(t *testing.T) {
 	}
 }
 
-// A back end whose TLS handshake never comes costs a request one second, not its whole time.
+// If a server never completes its TLS handshake, a request loses one second and not all of its
+// time.
 func TestBackEndThatNeverAnswersTLSIsAvoided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
@@ -170,7 +171,7 @@ func TestSilentPeerIsSuspectedAtTheFirstTimeout(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		peer := f.firstPeer()
 		client := f.host().conns[0].nc.(*h2test.Conn)
-		client.Stall() // from now on nothing comes
+		client.Stall() // from now on nothing arrives
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		call := f.do(f.request(ctx, "GET", "/", nil))
@@ -182,14 +183,14 @@ func TestSilentPeerIsSuspectedAtTheFirstTimeout(t *testing.T) {
 		f.answer("the next request goes elsewhere")
 		next.wantStatus("and is served", 204)
 		f.wantDials("one more connection", 2)
-		time.Sleep(time.Minute) // the silent one is found dead
+		time.Sleep(time.Minute) // until the silent connection is found dead
 	})
 }
 
 func TestSuspicionEndsWithTheNextOctet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
-		peer := f.firstPeer() // answers PING
+		peer := f.firstPeer() // acknowledges PINGs
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		call := f.do(f.request(ctx, "GET", "/slow", nil))

@@ -44,11 +44,11 @@ func (l *ledger) count(id string) int {
 	return l.seen[id]
 }
 
-// serveUntil serves on addr until stop is called, which ends it in order or at once.
+// serveUntil serves on addr until stop is called, which shuts the server down or closes it at once.
 func serveUntil(t *testing.T, addr string, h http.Handler) (at string, stop func(orderly bool)) {
 	t.Helper()
 	ln, err := net.Listen("tcp", addr)
-	for range 100 { // whoever held the port may take a moment
+	for range 100 { // the port may still be in use for a moment
 		if err == nil {
 			break
 		}
@@ -98,7 +98,8 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 				case n%3 == 1:
 					body = strings.NewReader(strings.Repeat("x", size))
 				case n%3 == 2:
-					body = iotestReader{strings.NewReader(strings.Repeat("x", size))} // cannot be had again
+					// Cannot be read a second time.
+					body = iotestReader{strings.NewReader(strings.Repeat("x", size))}
 				default:
 					size = 0
 				}
@@ -110,7 +111,7 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 				req.Header.Set("X-Id", id)
 				got, _, err := fetch(tr, req)
 				times := books.count(id)
-				if req.Method == "GET" { // it may be processed once for each try
+				if req.Method == "GET" { // it may be processed once in each try
 					if times > 1+maxLost {
 						t.Errorf("%s: it was processed %d times", id, times)
 					}
@@ -154,8 +155,9 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 	t.Logf("%d served, %d failed, %d found nobody", served.Load(), failed.Load(), refused.Load())
 }
 
-// answer204 is a server that answers each request with 204, at once and without reading its fields. net/http's would do, but gives a
-// client two seconds for its SETTINGS, which is little with a hundred on a busy machine.
+// answer204 plays a server that responds to each request with 204, at once and without decoding its
+// fields. net/http's server waits only two seconds for a client's SETTINGS, which is too short with
+// a hundred clients on a busy machine.
 func answer204(nc net.Conn, answered *atomic.Int64) {
 	br, bw := bufio.NewReader(nc), bufio.NewWriter(nc)
 	br.Discard(len(wire.ClientPreface))
@@ -174,7 +176,7 @@ func answer204(nc net.Conn, answered *atomic.Int64) {
 		case h.Type == wire.Headers:
 			answered.Add(1)
 			bw.Write(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 1, Type: wire.Headers, Flags: wire.EndStream | wire.EndHeaders, StreamID: h.StreamID}))
-			bw.WriteByte(0x89) // :status: 204, of the static table
+			bw.WriteByte(0x89) // :status: 204 of the static table
 		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
 			bw.Write(wire.AppendSettingsAck(nil))
 		case h.Type == wire.Ping && !h.Flags.Has(wire.Ack):

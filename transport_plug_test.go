@@ -20,7 +20,7 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// plugged returns an http.Transport that speaks through hyper, and what was dialled.
+// plugged makes tr use hyper for HTTP/2. It returns a counter of dials.
 func plugged(t *testing.T, tr *http.Transport, cfg *Config) (dials *atomic.Int64) {
 	t.Helper()
 	dials = new(atomic.Int64)
@@ -47,7 +47,8 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 			dials := plugged(t, tr, &Config{UserAgent: "through hyper", Trace: func(TraceEvent) { frames.Add(1) }})
 			var wg sync.WaitGroup
 			made := int64(-1)
-			for made != dials.Load() { // net/http answers before it has put a new connection among those that others may use
+			// net/http returns the response before it has added a new connection to its pool.
+			for made != dials.Load() {
 				made = dials.Load()
 				get(t, tr, srv.URL)
 			}
@@ -142,7 +143,8 @@ func TestConfiguredTransportStillSpeaksHTTP1(t *testing.T) {
 	}
 }
 
-// newReverseProxy puts a ReverseProxy with a Transport before h, and returns its URL and a Transport to use it.
+// newReverseProxy starts a ReverseProxy with a Transport in front of h. It returns the proxy's URL
+// and a Transport to use it.
 func newReverseProxy(t *testing.T, h http.HandlerFunc) (string, *Transport) {
 	t.Helper()
 	backend, tr := newServer(t, h)
@@ -181,7 +183,7 @@ func TestReverseProxyStreamsBothWays(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	answers := bufio.NewReader(resp.Body)
-	for i := range 5 { // each is answered before the next is written
+	for i := range 5 { // each line is echoed before the next is written
 		fmt.Fprintln(lines, "line", i)
 		if got, err := answers.ReadString('\n'); err != nil || got != fmt.Sprint("echo line ", i, "\n") {
 			t.Fatalf("got %q, %v", got, err)
@@ -242,7 +244,8 @@ func TestReverseProxyHandsUpgradesOn(t *testing.T) {
 	for _, test := range []struct {
 		protocol string
 		status   int
-	}{{"websocket", 101}, {"spdy/3.1", 502}} { // what HTTP/2 cannot say is refused, as by net/http
+		// As with net/http, a protocol that cannot be carried over HTTP/2 is refused.
+	}{{"websocket", 101}, {"spdy/3.1", 502}} {
 		nc, err := net.Dial("tcp", front.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)

@@ -68,7 +68,7 @@ func TestURLThatLeadsNowhereIsAnErrorAndForgotten(t *testing.T) {
 	})
 }
 
-// tlsFarm makes f's connections those of a server with TLS, which speaks one of protos.
+// tlsFarm makes f's connections those of a TLS server that speaks the protocol that protos returns.
 func tlsFarm(f *farm, protos func() string) {
 	f.tr.Config.TLS = h2test.ClientTLS()
 	f.tr.Config.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
@@ -96,7 +96,7 @@ func tlsFarm(f *farm, protos func() string) {
 	}
 }
 
-// roundTripHTTP1 is a Fallback that counts.
+// overHTTP1 is a Fallback that counts its requests.
 type overHTTP1 struct{ n int }
 
 func (o *overHTTP1) RoundTrip(*http.Request) (*http.Response, error) {
@@ -186,7 +186,8 @@ func TestTunnelThatTheProxyDidNotProcessIsAskedForAgain(t *testing.T) {
 	}
 }
 
-// One dial asks five times; a second dial, begun beside the first after a second, does the same.
+// One dial asks for a tunnel five times. A second dial, which begins a second after the first, does
+// the same.
 func TestTunnelIsAskedForNoMoreThanFiveTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{Config: &Config{HandshakeTimeout: time.Minute}})

@@ -19,7 +19,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// answered makes a request that is the connection's n-th, and answers it.
+// answered makes a request, which must be on that stream of peer, and responds to it.
 func (f *farm) answered(peer *h2test.Peer, stream uint32) {
 	f.t.Helper()
 	c := f.get("/")
@@ -28,7 +28,7 @@ func (f *farm) answered(peer *h2test.Peer, stream uint32) {
 	c.wantStatus("its answer", 204)
 }
 
-// firstPeer makes the first connection, with one request answered on it.
+// firstPeer makes the first connection and completes one request on it.
 func (f *farm) firstPeer(settings ...wire.Setting) *h2test.Peer {
 	f.t.Helper()
 	c := f.get("/")
@@ -230,7 +230,8 @@ func TestRequestCloseIsTheLastOfItsConnection(t *testing.T) {
 }
 
 func TestRequestsWithASlotSurviveTheEndOfTheirConnection(t *testing.T) {
-	// Many at once, each the last of its connection: whoever has a slot there and was not sent goes elsewhere.
+	// There are many requests, and some are the last of their connection. A request that has a slot
+	// there, but was not sent, moves to another connection.
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: -1})
 		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
@@ -336,7 +337,8 @@ func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
 	})
 }
 
-// A place where a request waits, on its way through a Transport.
+// waitingPlaces are the places in a Transport where a request can wait. Each function sets up the
+// wait and returns a function that ends it.
 func waitingPlaces() map[string]func(f *farm) (release func()) {
 	return map[string]func(f *farm) func(){
 		"for a dial": func(f *farm) func() {
@@ -423,11 +425,11 @@ func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 			synctest.Wait()
 			patient := f.get("/patient")
 			synctest.Wait()
-			go cancel() // just when the slot comes
+			go cancel() // at about the time when the slot becomes free
 			id := uint32(4*i + 3)
 			answerEmpty(peer, id)
 			h := peer.WantHeaders("the next in line", id+2)
-			if h.Get(":path") == "/impatient" { // it was sent before it was cancelled
+			if h.Get(":path") == "/impatient" { // sent before it was cancelled
 				peer.WantRSTStream("so it is reset", id+2, wire.Cancel)
 			} else {
 				answerEmpty(peer, id+2)
@@ -446,7 +448,7 @@ func TestSlotThatComesTogetherWithTheEndOfTheContextIsGivenBack(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		f.firstPeer(atMost(1))
 		h := f.host()
-		for range 100 { // which of the two is seen is left to chance
+		for range 100 { // chance decides which of the two is seen
 			held, err := h.conn(t.Context(), nil, new(uint64))
 			if err != nil {
 				t.Fatal(err)
@@ -507,7 +509,7 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 					c.resp.Body.Close()
 				}
 			}
-			time.Sleep(time.Second) // PINGs confirm what was reset
+			time.Sleep(time.Second) // so that PINGs confirm the resets
 			checkPool(t, f.tr)
 			f.tr.mu.Lock()
 			for _, h := range f.tr.hosts {
@@ -622,7 +624,7 @@ func TestHostsThatFailAreRememberedForAWhile(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { peer.WriteGoAway(0, wire.NoError, "") })
 		f.get("/").wantErr("it sends everybody away", nil)
-		f.host() // its pause before the next dial goes on
+		f.host() // its pause before the next dial is not over
 		time.Sleep(maxDialBackoff)
 		synctest.Wait()
 		f.tr.mu.Lock()

@@ -43,7 +43,7 @@ func TestGoAwayMovesNewRequestsAndLetsOldOnesFinish(t *testing.T) {
 	})
 }
 
-// openedOnce is a body that counts its readers: not in memory, and without GetBody.
+// openedOnce is a body that counts its reads. It is not in memory and has no GetBody.
 type openedOnce struct {
 	io.Reader
 	reads, closes int
@@ -56,7 +56,7 @@ func TestRequestsAboveTheLastOfGoAwayAreSentAgain(t *testing.T) {
 	// RFC 9113 §6.8: streams above the identifier of a GOAWAY were not and will not be processed.
 	unread := func() (io.Reader, func(*http.Request)) {
 		return &openedOnce{Reader: strings.NewReader("0123456789")}, func(req *http.Request) {
-			req.Header.Set("Expect", "100-continue") // it is not read before the peer says so
+			req.Header.Set("Expect", "100-continue") // the body is not read before the peer's 100 (Continue)
 		}
 	}
 	asIs := func(*http.Request) {}
@@ -144,7 +144,7 @@ func TestErrorOfGetBodyIsReturned(t *testing.T) {
 }
 
 func TestRequestThatMayHaveBeenProcessedIsNeverSentAgain(t *testing.T) {
-	repeated := map[string]bool{ // where the request is idempotent
+	repeated := map[string]bool{ // those that are idempotent
 		"the connection is lost": true, "GOAWAY that includes it, and the end": true,
 	}
 	for name, end := range map[string]func(*h2test.Peer){
@@ -216,7 +216,7 @@ func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 		answerEmpty(one, 1)
 		first.wantStatus("the first", 204)
 		client := f.host().conns[0].nc.(*h2test.Conn)
-		client.BreakWriteAfter(0, nil) // a write blocks from now on
+		client.BreakWriteAfter(0, nil) // every write blocks from now on
 		blocked := f.do(f.request(t.Context(), "POST", "/blocked", strings.NewReader("x")))
 		synctest.Wait()
 		behind := f.do(f.request(t.Context(), "POST", "/behind", strings.NewReader("y")))
@@ -230,7 +230,7 @@ func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 		if err := blocked.wantErr("it may have arrived in part", nil); Retryable(err) {
 			t.Errorf("%v is said to be no risk", err)
 		}
-		time.Sleep(closeGrace) // the blocked write ends
+		time.Sleep(closeGrace) // until the blocked write ends
 	})
 }
 
@@ -262,7 +262,8 @@ func TestRefusedForEverEndsAfterFiveTriesOnTwoConnections(t *testing.T) {
 	})
 }
 
-// RFC 9113 has no word on a server that sends everybody away for ever; reconnecting at full speed is what net/http does.
+// RFC 9113 does not say what to do if a server sends GOAWAY on every connection. net/http
+// reconnects at full speed. hyper bounds the tries of each request.
 func TestEndlessGoAwayMakesFewConnections(t *testing.T) {
 	for _, requests := range []int{1, 100} {
 		t.Run(fmt.Sprint(requests, " requests"), func(t *testing.T) {
@@ -291,7 +292,8 @@ func TestEndlessGoAwayMakesFewConnections(t *testing.T) {
 						t.Errorf("%s was tried %d times", path, n)
 					}
 				}
-				// A handful, as a rule: how many requests share a connection is for the scheduler to say.
+				// Usually it takes a few connections. How many requests share one depends on the
+				// scheduler.
 				if f.dials.Load() > 50 || requests == 1 && f.dials.Load() > maxTries {
 					t.Errorf("%d connections were made", f.dials.Load())
 				}
@@ -315,8 +317,8 @@ func TestEndlessGoAwayIsNotReconnectedFasterByOneRequestAfterAnother(t *testing.
 	})
 }
 
-// The budget is charged for events, not for requests: a storm of requests to a server that refuses
-// everything costs a few.
+// The retry budget is charged for events, not for requests: many requests to a server that refuses
+// everything cost only a few events.
 func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
@@ -351,7 +353,8 @@ func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 	})
 }
 
-// Without budget a request is not failed: its next try waits, under its context.
+// A request does not fail when the budget is used up. Its next try waits, until its context ends at
+// the latest.
 func TestRetriesBeyondTheBudgetArePaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newRetryBudget()
@@ -373,7 +376,7 @@ func TestRetriesBeyondTheBudgetArePaced(t *testing.T) {
 }
 
 func TestHTTP11RequiredGoesToTheFallback(t *testing.T) {
-	// RFC 9113 §7: HTTP_1_1_REQUIRED asks for HTTP/1.1 in place of HTTP/2.
+	// RFC 9113 §7: HTTP_1_1_REQUIRED asks for HTTP/1.1 instead of HTTP/2.
 	for name, refuse := range map[string]func(*h2test.Peer){
 		"the stream":     func(peer *h2test.Peer) { peer.WriteRSTStream(1, wire.HTTP11Required) },
 		"the connection": func(peer *h2test.Peer) { peer.WriteGoAway(0, wire.HTTP11Required, "") },

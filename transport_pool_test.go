@@ -18,19 +18,20 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A farm is where a Transport's connections go in these tests: each has a scripted peer of its own. Use it inside
-// synctest.Test.
+// A farm provides a Transport's connections in these tests. Each connection has a scripted peer of
+// its own. Use it inside synctest.Test.
 type farm struct {
-	t     *testing.T
-	tr    *Transport
-	refer func(ctx context.Context, addr string) error // what dialling waits for and fails with; nil: it is done at once
+	t  *testing.T
+	tr *Transport
+	// refer runs before each dial, which fails with its error. It may be nil.
+	refer func(ctx context.Context, addr string) error
 
 	dialled chan *h2test.Peer
 	closed  chan struct{}
 	dials   atomic.Int64
 }
 
-// newFarm completes tr, which is for cleartext HTTP/2 in these tests.
+// newFarm completes tr, which uses cleartext HTTP/2 in these tests.
 func newFarm(t *testing.T, tr *Transport) *farm {
 	t.Helper()
 	f := &farm{t: t, tr: tr, dialled: make(chan *h2test.Peer, 1000), closed: make(chan struct{})}
@@ -41,7 +42,7 @@ func newFarm(t *testing.T, tr *Transport) *farm {
 	cfg.DialContext = f.dial
 	tr.Config, tr.Proxy, tr.UnencryptedHTTP2 = &cfg, NoProxy, true
 	t.Cleanup(func() {
-		time.Sleep(time.Minute) // requests that lost their peer are sent again, and find none
+		time.Sleep(time.Minute) // requests that lost their peer are sent again and fail
 		checkPool(t, tr)
 	})
 	return f
@@ -62,7 +63,7 @@ func (f *farm) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	peer := h2test.NewPeer(f.t, server)
 	peer.AutoPing()
-	f.t.Cleanup(func() { // before the peer's
+	f.t.Cleanup(func() { // runs before the peer's cleanup
 		select {
 		case <-f.closed:
 		default:
@@ -73,7 +74,7 @@ func (f *farm) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	return client, nil
 }
 
-// peer returns the other end of the next connection, with the handshake done.
+// peer returns the peer of the next connection, after the handshake.
 func (f *farm) peer(reason string, settings ...wire.Setting) *h2test.Peer {
 	f.t.Helper()
 	peer := f.silentPeer(reason)
@@ -81,7 +82,7 @@ func (f *farm) peer(reason string, settings ...wire.Setting) *h2test.Peer {
 	return peer
 }
 
-// silentPeer is peer before the handshake.
+// silentPeer returns the peer of the next connection, before the handshake.
 func (f *farm) silentPeer(reason string) *h2test.Peer {
 	f.t.Helper()
 	synctest.Wait()
@@ -94,7 +95,7 @@ func (f *farm) silentPeer(reason string) *h2test.Peer {
 	}
 }
 
-// wantDials holds the count of all attempts to connect.
+// wantDials checks the number of all attempts to connect.
 func (f *farm) wantDials(reason string, n int) {
 	f.t.Helper()
 	synctest.Wait()
@@ -103,7 +104,7 @@ func (f *farm) wantDials(reason string, n int) {
 	}
 }
 
-// host returns the Transport's books of http://example.com.
+// host returns the Transport's host for http://example.com.
 func (f *farm) host() *host {
 	f.t.Helper()
 	f.tr.mu.Lock()
@@ -115,7 +116,8 @@ func (f *farm) host() *host {
 	return h
 }
 
-// checkPool holds the books of tr against its connections: a slot is taken by a stream, or held by one that was reset.
+// checkPool checks the accounts of tr against its connections: each slot belongs to an open stream,
+// or to one that was reset.
 func checkPool(t *testing.T, tr *Transport) {
 	t.Helper()
 	synctest.Wait()
@@ -191,7 +193,7 @@ func (c *call) wantStatus(reason string, status int) *http.Response {
 	return c.resp
 }
 
-// wantErr waits for an error that is target, if that is not nil.
+// wantErr waits for an error, which must match target if target is not nil.
 func (c *call) wantErr(reason string, target error) error {
 	c.t.Helper()
 	<-c.done
@@ -204,7 +206,7 @@ func (c *call) wantErr(reason string, target error) error {
 	return c.err
 }
 
-// wantWaiting requires that it has not returned.
+// wantWaiting requires that the call has not returned.
 func (c *call) wantWaiting(reason string) {
 	c.t.Helper()
 	synctest.Wait()
@@ -215,14 +217,15 @@ func (c *call) wantWaiting(reason string) {
 	}
 }
 
-// serve plays a server: f is called for each request of the peer, in the order in which they come. It ends with the peer.
+// serve plays a server on peer. It calls f for each request, in the order in which they arrive,
+// until the connection ends.
 func serve(peer *h2test.Peer, f func(stream uint32, h h2test.Headers), settings ...wire.Setting) {
 	go func() {
 		peer.WriteSettings(settings...)
 		for {
 			frame, err := peer.Next()
 			switch {
-			case err != nil && err.Error() == "nothing": // for some time
+			case err != nil && err.Error() == "nothing": // no frame for some time
 			case err != nil:
 				return
 			case frame.Type == wire.Settings && !frame.Flags.Has(wire.Ack):
@@ -234,7 +237,7 @@ func serve(peer *h2test.Peer, f func(stream uint32, h h2test.Headers), settings 
 	}()
 }
 
-// serveAll plays the same server behind every connection.
+// serveAll plays the same server on every connection.
 func (f *farm) serveAll(answer func(peer *h2test.Peer, stream uint32, h h2test.Headers), settings ...wire.Setting) {
 	go func() {
 		for {
@@ -269,8 +272,8 @@ func TestBurstOnAColdHostMakesOneDial(t *testing.T) {
 
 func TestBurstMakesAsManyConnectionsAsThePeersLimitAsks(t *testing.T) {
 	for _, test := range []struct{ most, limit, conns int }{
-		{0, 250, 4}, // 1,000 are four times 250
-		{0, 100, 8}, // ten would do; eight is the most
+		{0, 250, 4}, // 1,000 requests are four times 250
+		{0, 100, 8}, // ten would be needed; eight is the most
 		{3, 250, 3},
 		{1, 100, 1},
 		{-1, 100, 10}, // no limit
@@ -283,7 +286,7 @@ func TestBurstMakesAsManyConnectionsAsThePeersLimitAsks(t *testing.T) {
 					calls[i] = f.get("/")
 				}
 				f.wantDials("a cold host", 1)
-				var mu sync.Mutex // guards what follows, and the peers' compression
+				var mu sync.Mutex // guards the variables below and the peers' compression
 				var held []func()
 				released := false
 				f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) {
@@ -324,7 +327,7 @@ func TestSecondConnectionIsNotMadeBeforeTheFirstHasSaidItsLimit(t *testing.T) {
 		first.Ignore(wire.WindowUpdate)
 		first.WantPreface("the client speaks first")
 		f.wantDials("RFC 9113 §6.5.2: SETTINGS may raise the limit", 1)
-		first.WriteSettings(atMost(100)) // and do not
+		first.WriteSettings(atMost(100)) // and the peer did not raise it
 		f.wantDials("no room for 50", 2)
 	})
 }
@@ -346,7 +349,8 @@ func TestConnectionIsReused(t *testing.T) {
 }
 
 func TestHostsDoNotShareConnections(t *testing.T) {
-	// RFC 9113 §9.1.1 would let them where a certificate covers both: hyper does not, so 421 has nothing to mend.
+	// RFC 9113 §9.1.1 allows this if a certificate covers both hosts. hyper does not do it, so it
+	// needs no handling of 421.
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		var addrs []string
@@ -381,7 +385,7 @@ func TestSlotThatFreesFirstServesWhoWaitsFirst(t *testing.T) {
 			synctest.Wait()
 		}
 		f.wantDials("two are the most", 2)
-		// The second connection has a free slot first, and then twice more.
+		// The second connection is the first to have a free slot, and has one twice more.
 		for i := range 3 {
 			answerEmpty(two, uint32(2*i+1))
 			two.WantHeaders("in turn", uint32(2*i+3), fmt.Sprint(":path: /waits/", i))
@@ -408,7 +412,8 @@ func TestNewRequestsDoNotOvertakeThoseWhoWaitForTheHost(t *testing.T) {
 			if i == 1 {
 				synctest.Wait()
 			}
-			answerEmpty(peer, uint32(2*i-1)) // perhaps before the new one has looked for a slot, perhaps after
+			// This is perhaps before, and perhaps after, the new request has looked for a slot.
+			answerEmpty(peer, uint32(2*i-1))
 			peer.WantHeaders("in turn", uint32(2*i+1), fmt.Sprint(":path: /", i))
 		}
 		f.wantDials("it waits in turn", 1)
@@ -474,7 +479,7 @@ func TestRaisedLimitServesThoseWhoWait(t *testing.T) {
 		}
 		peer.WriteSettings(atMost(3))
 		peer.WantSettingsAck("of the new limit")
-		served := map[string]bool{} // together, so they run in any order
+		served := map[string]bool{} // they are served together and run in any order
 		for i := range 2 {
 			served[peer.WantHeaders("two more fit", uint32(2*i+3)).Get(":path")] = true
 		}
@@ -511,7 +516,8 @@ func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
 		first := f.get("/")
 		peer := f.peer("the only one", atMost(2))
 		peer.WantHeaders("one of two", 1)
-		c, err := f.host().conn(t.Context(), nil, new(uint64)) // a request that has its slot, and is not opened yet
+		// A request that has a slot and has not opened its stream.
+		c, err := f.host().conn(t.Context(), nil, new(uint64))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -528,7 +534,8 @@ func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
 }
 
 func TestSlotOfACancelledStreamIsAskedFor(t *testing.T) {
-	// The peer counts a stream until it has seen our RST_STREAM: a PING finds that out, when somebody waits.
+	// The peer counts a stream until it has seen our RST_STREAM. If a request waits, a PING finds
+	// out when the peer has seen it.
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -549,7 +556,7 @@ func TestSlotOfACancelledStreamIsAskedFor(t *testing.T) {
 }
 
 func TestSlotFreedByTheEndOfAnUploadIsUsed(t *testing.T) {
-	// The response is whole before the request is: the stream ends in the goroutine that writes.
+	// The response is complete before the request. The stream ends in the goroutine that writes.
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		first := f.get("/")

@@ -13,8 +13,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The last words of a connection arrive through every kind of tunnel: the GOAWAY, and close_notify
-// behind it.
+// The last bytes of a connection arrive through every kind of tunnel: GOAWAY, and close_notify
+// after it.
 func TestGoAwayArrivesThroughProxies(t *testing.T) {
 	h2, _ := newHTTP2Proxy(t, func(http.ResponseWriter, *http.Request) bool { return true })
 	socks := listen(t, func(l *listener, nc net.Conn) { serveSOCKS(l, nc, "", "", func(string) {}) })
@@ -29,7 +29,7 @@ func TestGoAwayArrivesThroughProxies(t *testing.T) {
 				octets []byte
 				err    error
 			}
-			ends := make(chan end, 10) // tries
+			ends := make(chan end, 10) // results of the tries
 			origin := listen(t, func(_ *listener, nc net.Conn) {
 				tc := h2test.TLSServer(nc, "h2")
 				tc.Write(wire.AppendData(wire.AppendSettings(nil), 9, 0, []byte("on an idle stream")))

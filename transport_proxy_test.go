@@ -24,7 +24,8 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A listener serves each of its connections on a goroutine, and ends all of them with the test.
+// A listener serves each of its connections on a goroutine, and closes all of them when the test
+// ends.
 type listener struct {
 	net.Listener
 	mu    sync.Mutex
@@ -33,7 +34,7 @@ type listener struct {
 	wg    sync.WaitGroup
 }
 
-// listen calls serve for each connection, which it closes when that returns.
+// listen calls serve for each connection, which it closes when serve returns.
 func listen(t *testing.T, serve func(*listener, net.Conn)) *listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -68,7 +69,7 @@ func listen(t *testing.T, serve func(*listener, net.Conn)) *listener {
 	return l
 }
 
-// keep has nc closed at the end.
+// keep registers nc to be closed at the end of the test. It returns false if the test has ended.
 func (l *listener) keep(nc net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,7 +80,7 @@ func (l *listener) keep(nc net.Conn) bool {
 	return !l.ended
 }
 
-// splice copies both ways between two connections until one direction ends.
+// splice connects to the address to, and copies in both directions until one direction ends.
 func (l *listener) splice(a io.ReadWriter, to string, early []byte) {
 	b, err := net.Dial("tcp", to)
 	if err != nil || !l.keep(b) {
@@ -97,18 +98,18 @@ func (l *listener) splice(a io.ReadWriter, to string, early []byte) {
 	<-done
 }
 
-// A testProxy speaks HTTP/1.1 and keeps what it was asked.
+// A testProxy speaks HTTP/1.1 and records the requests that it gets.
 type testProxy struct {
 	*listener
 	url *url.URL
 
 	mu    sync.Mutex
-	to    map[string]string                              // where a name leads
-	busy  func(nc net.Conn, req *http.Request) (ok bool) // answers in place of a tunnel, if it is not nil
+	to    map[string]string                              // addresses by name
+	busy  func(nc net.Conn, req *http.Request) (ok bool) // if not nil, responds instead of opening a tunnel
 	asked []*http.Request
 }
 
-// newProxy starts a proxy, over TLS where that is not nil.
+// newProxy starts a proxy. It uses TLS if config is not nil.
 func newProxy(t *testing.T, config *tls.Config) *testProxy {
 	p := &testProxy{to: map[string]string{}}
 	p.listener = listen(t, func(l *listener, nc net.Conn) {
@@ -151,7 +152,7 @@ func (p *testProxy) requests() []*http.Request {
 	return slices.Clone(p.asked)
 }
 
-// through makes tr use a proxy, and records what it dials.
+// through makes tr use a proxy, and records the addresses that tr dials.
 func through(tr *Transport, u *url.URL) (dialled func() []string) {
 	var mu sync.Mutex
 	var addrs []string
@@ -169,7 +170,7 @@ func through(tr *Transport, u *url.URL) (dialled func() []string) {
 	}
 }
 
-// fetch makes a request and reads its answer.
+// fetch makes a request and reads the response.
 func fetch(rt http.RoundTripper, req *http.Request) (body string, resp *http.Response, err error) {
 	resp, err = (&http.Client{Transport: rt}).Do(req)
 	if err != nil {
@@ -193,7 +194,7 @@ func get(t *testing.T, rt http.RoundTripper, url string) string {
 	return body
 }
 
-// tell answers with what reached the origin.
+// tell responds with what reached the origin.
 func tell(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s auth=%q", r.Proto, r.Host, r.Header.Get("Proxy-Authorization"))
 }
@@ -236,7 +237,8 @@ func TestTunnelThroughAProxy(t *testing.T) {
 	}
 }
 
-// newHTTP2Proxy starts a proxy that speaks HTTP/2, and counts its connections.
+// newHTTP2Proxy starts a proxy that speaks HTTP/2. It returns the proxy's URL and a function that
+// returns the number of its connections.
 func newHTTP2Proxy(t *testing.T, judge func(w http.ResponseWriter, r *http.Request) bool) (u *url.URL, conns func() int) {
 	var mu sync.Mutex
 	n := 0
@@ -342,7 +344,8 @@ func TestRefusalOfAProxyIsConnectStatusError(t *testing.T) {
 	}
 }
 
-// serveSOCKS is a server of RFC 1928 with the passwords of RFC 1929, for CONNECT to names.
+// serveSOCKS plays a SOCKS5 server (RFC 1928) with passwords (RFC 1929), which accepts CONNECT to
+// names.
 func serveSOCKS(l *listener, nc net.Conn, user, password string, asked func(host string)) {
 	read := func(n int) []byte {
 		p := make([]byte, n)
@@ -399,7 +402,8 @@ func TestSOCKS5Proxy(t *testing.T) {
 					t.Errorf("the origin got %q", got)
 				}
 			}
-			if !slices.Equal(hosts, []string{"www.example.com"}) { // the name, not its address: the proxy looks it up
+			// The proxy gets the name and not an address, and resolves the name itself.
+			if !slices.Equal(hosts, []string{"www.example.com"}) {
 				t.Errorf("the proxy was asked for %q", hosts)
 			}
 			if !slices.Equal(dialled(), []string{u.Host}) {
@@ -502,7 +506,7 @@ func TestProxyThatTalksNonsense(t *testing.T) {
 	}
 }
 
-// An earlyWriter sends the first octets of what is written together with a proxy's answer.
+// An earlyWriter sends the first bytes of the first write together with a proxy's response.
 type earlyWriter struct {
 	net.Conn
 	answered bool
@@ -523,7 +527,7 @@ func (w *earlyWriter) Write(p []byte) (int, error) {
 func TestOctetsBehindTheProxysAnswerAreNotLost(t *testing.T) {
 	proxy := newProxy(t, nil)
 	proxy.answer(func(nc net.Conn, req *http.Request) bool {
-		peer := h2test.NewPeer(t, &earlyWriter{Conn: nc}) // an origin that speaks first
+		peer := h2test.NewPeer(t, &earlyWriter{Conn: nc}) // an origin that sends first
 		serve(peer, func(stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
 		<-t.Context().Done()
 		return true
@@ -538,7 +542,8 @@ func TestOctetsBehindTheProxysAnswerAreNotLost(t *testing.T) {
 }
 
 func TestPoolIsPerProxy(t *testing.T) {
-	// Elsewhere a request for another proxy, or for none, found the host's connection and bypassed it (imroc/req#541).
+	// In another client, a request for another proxy or for none used the host's connection and
+	// bypassed the proxy (imroc/req#541).
 	origin, tr := newServer(t, tell)
 	one, two := newProxy(t, nil), newProxy(t, nil)
 	direct := through(tr, nil)
@@ -597,7 +602,7 @@ func TestHTTP1GoesThroughTheProxyToo(t *testing.T) {
 			t.Errorf("the proxy got %s %v", r.Method, r.Header)
 		}
 	}
-	// An http request is the proxy's own to forward.
+	// The proxy forwards an http request itself, without a tunnel.
 	proxy.answer(func(nc net.Conn, r *http.Request) bool {
 		fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.RequestURI), r.RequestURI)
 		return true
@@ -610,7 +615,7 @@ func TestHTTP1GoesThroughTheProxyToo(t *testing.T) {
 	}
 }
 
-// net/http reads the environment once: a process of its own has its own.
+// net/http reads the environment only once, so the test runs in a process of its own.
 func TestEnvironmentDecidesWhereProxyIsNil(t *testing.T) {
 	const role = "HYPER_TEST_PROXY_FROM_ENVIRONMENT"
 	if to := os.Getenv(role); to != "" {

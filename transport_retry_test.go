@@ -10,7 +10,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A new connection begins with the limit that the host announced last, and that is forgotten some
+// A new connection begins with the limit that the host announced last. That limit is forgotten some
 // time after the host's last connection.
 func TestNewConnectionBeginsWithTheHostsLastLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestBodyWaitsForTheSettingsOfANewConnection(t *testing.T) {
 	})
 }
 
-// While the host answers other requests, one that it refuses again and again has a bound, too.
+// The tries of one request are bounded, even if the host accepts other requests in between.
 func TestTriesOfOneRequestAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
@@ -79,7 +79,7 @@ func TestTriesOfOneRequestAreBounded(t *testing.T) {
 		h.mu.Unlock()
 		var r retry
 		for tries := 1; ; tries++ {
-			h.answered(c) // to another request
+			h.answered(c) // a response to another request
 			if _, ok := h.refused(&r, c); !ok {
 				if tries != mostTries {
 					t.Errorf("%d tries, want %d", tries, mostTries)
@@ -90,7 +90,7 @@ func TestTriesOfOneRequestAreBounded(t *testing.T) {
 	})
 }
 
-// A request with a short timeout says nothing about its peer.
+// The timeout of a request that waited only for a short time does not make the peer suspected.
 func TestShortTimeoutIsNoSuspicion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})

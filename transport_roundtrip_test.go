@@ -23,8 +23,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The sentences of http.RoundTripper's contract, and of what net/http's own HTTP/2 client does beyond them. Those of a Transport
-// are in transport_test.go and pool_test.go.
+// These tests cover the sentences of http.RoundTripper's contract, and what net/http's own HTTP/2
+// client does in addition. The tests of a Transport are in transport_test.go and
+// transport_pool_test.go.
 
 // tripAsync sends req through rt on a goroutine of its own.
 func tripAsync(rt http.RoundTripper, req *http.Request) *trip {
@@ -36,7 +37,7 @@ func tripAsync(rt http.RoundTripper, req *http.Request) *trip {
 	return r
 }
 
-// A trip is what RoundTrip on another goroutine will return.
+// A trip is a call of RoundTrip on another goroutine.
 type trip struct {
 	done chan struct{}
 	resp *http.Response
@@ -192,7 +193,8 @@ func TestRoundTripMapsTheRequest(t *testing.T) {
 				peer.WantHeadersExactly("the request", 1, test.want...)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 				answer.want(t, "the response").Body.Close()
-				// "RoundTrip should not modify the request, except for consuming and closing the Request's Body."
+				// "RoundTrip should not modify the request, except for consuming and closing the
+				// Request's Body."
 				after := req.Clone(context.Background())
 				before.Body, after.Body, before.GetBody, after.GetBody = nil, nil, nil, nil
 				if !reflect.DeepEqual(before, after) {
@@ -217,8 +219,8 @@ func TestRoundTripAllowsExtendedCONNECT(t *testing.T) {
 	})
 }
 
-// "Requests … URL and Header fields must be initialized." What HTTP/2 cannot say is refused before anything is sent, and
-// "RoundTrip must always close the body, including on errors".
+// "Requests … URL and Header fields must be initialized." A request that HTTP/2 cannot express is
+// refused before anything is sent. "RoundTrip must always close the body, including on errors."
 func TestRoundTripRefusesAndClosesTheBody(t *testing.T) {
 	set := func(name string, values ...string) func(*http.Request) {
 		return func(r *http.Request) { r.Header[name] = values }
@@ -327,7 +329,7 @@ func TestRoundTripOnADeadConnectionClosesTheBody(t *testing.T) {
 	})
 }
 
-// golang/go#80085: a body whose Close waits for its Read must hold nobody up for long.
+// golang/go#80085: a body whose Close waits for its Read must not delay RoundTrip for long.
 func TestRoundTripDoesNotWaitForABodyThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -377,7 +379,7 @@ func TestRoundTripSendsBodiesInMemoryWithoutReadingThem(t *testing.T) {
 				}
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 				answer.want(t, "the response").Body.Close()
-				// Who uses a buffer for one request after another relies on it.
+				// Callers that use a buffer for one request after another rely on this.
 				if body.Len() != 0 {
 					t.Errorf("%d octets are left in the reader", body.Len())
 				}
@@ -386,7 +388,7 @@ func TestRoundTripSendsBodiesInMemoryWithoutReadingThem(t *testing.T) {
 	}
 }
 
-// Callers look behind RoundTrip for what their body found out by its end, such as a digest.
+// After RoundTrip, callers use what their body computed by its end, such as a digest.
 func TestRoundTripClosesTheBodyBeforeThePeerCanAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -402,7 +404,7 @@ func TestRoundTripClosesTheBodyBeforeThePeerCanAnswer(t *testing.T) {
 	})
 }
 
-// A slowToClose is a body whose Close waits.
+// A slowToClose is a body whose Close blocks.
 type slowToClose struct {
 	io.Reader
 	may chan struct{}
@@ -431,7 +433,7 @@ func TestRoundTripHoldsTheBodyAgainstContentLength(t *testing.T) {
 	}
 }
 
-// A trailer's value may be set while the body is read.
+// The value of a trailer may be set while the body is read.
 func TestRoundTripReadsTrailersBehindTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -455,7 +457,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// An error of the body's Read is RoundTrip's.
+// RoundTrip returns the error of the body's Read.
 func TestRoundTripReturnsTheErrorOfTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -477,7 +479,7 @@ func TestRoundTripMapsTheResponse(t *testing.T) {
 		method  string
 		status  string
 		fields  []string
-		body    string // "-" for END_STREAM on HEADERS
+		body    string // "-" means END_STREAM on HEADERS
 		line    string
 		header  http.Header
 		length  int64
@@ -534,7 +536,7 @@ func TestRoundTripMapsTheResponse(t *testing.T) {
 	}
 }
 
-// Trailers are there when Read returns io.EOF, announced or not.
+// Trailers are available when Read returns io.EOF, whether or not they were announced.
 func TestRoundTripFillsInTrailersBeforeEOF(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -583,7 +585,7 @@ func TestRoundTripTellsOfABodyThatIsNotWhole(t *testing.T) {
 	}
 }
 
-// RFC 9113 §8.1: RST_STREAM(NO_ERROR) behind a complete response only ends the request's body.
+// RFC 9113 §8.1: RST_STREAM with NO_ERROR after a complete response only ends the request's body.
 func TestRoundTripKeepsTheResponseThatComesWithAnEarlyReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -600,7 +602,8 @@ func TestRoundTripKeepsTheResponseThatComesWithAnEarlyReset(t *testing.T) {
 	})
 }
 
-// xnetStreamError has the form of golang.org/x/net/http2's StreamError, which has no place in this module's tests.
+// xnetStreamError has the fields of golang.org/x/net/http2's StreamError, which this module's tests
+// do not import.
 type xnetStreamError struct {
 	StreamID uint32
 	Code     xnetErrCode
@@ -611,7 +614,7 @@ type xnetErrCode uint32
 
 func (xnetStreamError) Error() string { return "" }
 
-// Programs tell resets apart by net/http's text (connect-go), or by x/net's type.
+// Programs recognize resets by net/http's text, as connect-go does, or by x/net's type.
 func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -678,7 +681,7 @@ func zipped(text string) []byte {
 	return b.Bytes()
 }
 
-// A body is decoded where the coding was our idea, and only there.
+// A body is decoded only if hyper itself, and not the caller, asked for the coding.
 func TestRoundTripDecodesWhatItAskedFor(t *testing.T) {
 	plain := http.Header{"Content-Type": {"text/plain"}}
 	tests := []struct {
@@ -725,7 +728,7 @@ func TestRoundTripDecodesWhatItAskedFor(t *testing.T) {
 	}
 }
 
-// "ctx.Err() … unwrapped": http.Client and its callers compare.
+// "ctx.Err() … unwrapped": http.Client and its callers compare errors with ==.
 func TestRoundTripReturnsTheContextsError(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -802,7 +805,8 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 	}
 }
 
-// Body.Close before the end: RST_STREAM(CANCEL), the credit comes back, nobody waits for the network, and the slot is free.
+// Body.Close before the end sends RST_STREAM(CANCEL), returns the credit and frees the slot. It
+// does not wait for the network.
 func TestRoundTripBodyCloseEndsTheExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, &Config{WriteStallTimeout: -1, KeepAlive: -1})
@@ -835,7 +839,8 @@ func TestRoundTripBodyCloseEndsTheExchange(t *testing.T) {
 	})
 }
 
-// A small body that is here to its end is not worth a reset: http.Client closes those of redirects.
+// Closing a small body that has arrived completely sends no reset. http.Client closes such bodies
+// when it follows redirects.
 func TestRoundTripBodyCloseOfAWholeBodyIsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -875,7 +880,8 @@ func TestRoundTripWithCloseIsTheLast(t *testing.T) {
 	}
 }
 
-// From an answer to the Response behind it, by its body, and by the context where that is wrapped.
+// ResponseFromHTTP finds the Response by the body of the http.Response. If the body is wrapped,
+// WithResponse still gives access to it.
 func TestFromHTTPResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -896,8 +902,9 @@ func TestFromHTTPResponse(t *testing.T) {
 	})
 }
 
-// Responses of the same fields share them inside, which no caller can tell: what one does to its answer stays there, and what
-// is shown late is what came.
+// Responses with the same fields share them internally, which a caller must not notice. A change to
+// one response does not affect the others, and a Header that is built late has the fields that
+// arrived.
 func TestAnswersShareNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -919,7 +926,7 @@ func TestAnswersShareNothing(t *testing.T) {
 		for i := range same {
 			same[i] = get("a: 1", "b: 2")
 		}
-		for i := range 4 * maxKnown { // others take their place in what is known
+		for i := range 4 * maxKnown { // replaces what the connection remembers
 			get("a: "+strings.Repeat("x", i), "b: y")
 		}
 		var all sync.WaitGroup
@@ -944,7 +951,7 @@ func TestAnswersShareNothing(t *testing.T) {
 	})
 }
 
-// The Request behind an answer may be sent again, by the caller, who then sees the Header.
+// The caller may send the Request of a response again. Each new response has the full Header.
 func TestRequestBehindAnAnswerServesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -965,7 +972,7 @@ func TestRequestBehindAnAnswerServesAgain(t *testing.T) {
 	})
 }
 
-// A caller's own helper: a Request made of an http.Request, and an http.Response made of the Response.
+// A caller's own code can convert an http.Request to a Request, and a Response to an http.Response.
 func TestConversionsServeOwnHelpers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -992,8 +999,8 @@ func TestConversionsServeOwnHelpers(t *testing.T) {
 	})
 }
 
-// Whatever octet stands wherever in an http.Request: it is refused, or what goes on the wire is what RFC 9113 §8.2.1 and RFC
-// 9110 §5.5 allow there. No octet makes two fields of one.
+// Whatever byte is in any place of an http.Request, the request is refused, or it is sent as RFC
+// 9113 §8.2.1 and RFC 9110 §5.5 allow. No byte makes two fields of one.
 func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conn := dialPeer(t, nil)
@@ -1052,7 +1059,7 @@ func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
 	})
 }
 
-// latin1 makes every octet of s a character of its own, for regexp.
+// latin1 makes each byte of s a character of its own, for regexp.
 func latin1(s string) []byte {
 	r := make([]rune, len(s))
 	for i := range len(s) {
@@ -1061,7 +1068,7 @@ func latin1(s string) []byte {
 	return []byte(string(r))
 }
 
-// Many goroutines share a RoundTripper, and each gets its own answer.
+// Many goroutines share a RoundTripper, and each gets its own response.
 func TestRoundTripIsSafeForConcurrentUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 10})

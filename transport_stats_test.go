@@ -20,7 +20,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// An eventLog keeps what OnConn was told, as text: the kind, and the reason if there is one.
+// An eventLog records what OnConn was told, as text: the kind, and the reason if there is one.
 type eventLog struct {
 	mu   sync.Mutex
 	list []string
@@ -45,7 +45,7 @@ func (l *eventLog) want(t *testing.T, want ...string) {
 	}
 }
 
-// fill gives each figure in s another value, and returns what their sum with themselves must be.
+// fill gives each field of s another value, and returns what s added to itself must be.
 func fill(s *HostStats) HostStats {
 	var twice HostStats
 	n := int64(0)
@@ -69,7 +69,7 @@ func fill(s *HostStats) HostStats {
 	return twice
 }
 
-// No figure is left out of the totals.
+// The totals include every field.
 func TestTotalHasEveryFigure(t *testing.T) {
 	var s, sum HostStats
 	want := fill(&s)
@@ -80,8 +80,8 @@ func TestTotalHasEveryFigure(t *testing.T) {
 	}
 }
 
-// What a host has counted stays in the total when the host is forgotten, and its own figures go on
-// where they were until 1,000 other hosts were forgotten after it.
+// What a host has counted stays in the total when the host is forgotten. If the host is used again,
+// its own numbers continue where they were, unless 1,000 other hosts have been forgotten since.
 func TestFiguresOutliveTheirHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &Transport{Proxy: NoProxy, UnencryptedHTTP2: true}
@@ -118,8 +118,8 @@ func TestFiguresOutliveTheirHosts(t *testing.T) {
 				last = s.Total
 			}
 		}
-		visit(hosts - 1) // again: its book is there yet
-		visit(0)         // again: its book is not there any more
+		visit(hosts - 1) // again: its book still exists
+		visit(0)         // again: its book does not exist any more
 		s := tr.Stats()
 		if n := len(s.Hosts); n != maxForgotten {
 			t.Errorf("%d hosts are known, want %d", n, maxForgotten)
@@ -163,7 +163,7 @@ func TestFiguresOutliveTheirHosts(t *testing.T) {
 	})
 }
 
-// A book is not dropped while a connection of its host drains, though the host itself is forgotten.
+// A book is kept while a connection of its host drains, even if the host itself is forgotten.
 func TestBookOutlivesDrainingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
@@ -196,7 +196,7 @@ func TestBookOutlivesDrainingConnections(t *testing.T) {
 	})
 }
 
-// A dialer that returns after its dial was given up has a book all the same.
+// If a dialer returns after its dial was given up, its connection is still counted.
 func TestLateConnectionIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -230,7 +230,8 @@ func TestLateConnectionIsCounted(t *testing.T) {
 	})
 }
 
-// Codes that RFC 9113 does not define do not grow the figures.
+// Codes that RFC 9113 does not define are counted together, so that they cannot make the statistics
+// grow.
 func TestUnknownCodesAreCountedTogether(t *testing.T) {
 	o := owner{book: &book{t: &Transport{}}}
 	for code := range ErrCode(1000) {
@@ -273,8 +274,8 @@ func TestWordsOfEventsAndStates(t *testing.T) {
 	}
 }
 
-// While OnConn blocks, requests go on. What it is not told of is counted, and a connection that it
-// was told of is told to its end.
+// Requests go on while OnConn blocks. Events that it is not told of are counted. If it was told
+// that a connection opened, it is also told that the connection closed.
 func TestBlockedHookHoldsUpNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -313,7 +314,7 @@ func TestBlockedHookHoldsUpNothing(t *testing.T) {
 	})
 }
 
-// A hook that ends its goroutine is called for the next event all the same.
+// If OnConn ends its goroutine, it is still called for the next event.
 func TestHookThatEndsItsGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events eventLog
@@ -330,7 +331,7 @@ func TestHookThatEndsItsGoroutine(t *testing.T) {
 	})
 }
 
-// OnConn may use all of the Transport and of the connection.
+// OnConn may call all methods of the Transport and of the connection.
 func TestHookMayUseTheTransport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tr *Transport
@@ -368,7 +369,7 @@ func TestHookMayUseTheTransport(t *testing.T) {
 	})
 }
 
-// decreased names a counter that is smaller in s than it was before, "" if none is.
+// decreased returns the name of a counter that is smaller in s than in before, or "".
 func decreased(before, s HostStats) string {
 	gauges := []string{"ConnsOpen", "ConnsDialing", "ConnsDraining", "ConnsIdle", "Waiting", "StreamsOpen"}
 	a, b := reflect.ValueOf(before), reflect.ValueOf(s)
@@ -388,7 +389,7 @@ func decreased(before, s HostStats) string {
 	return ""
 }
 
-// Stats is read while requests, their ends and the ends of connections go on.
+// Stats is called while requests begin and end and connections end.
 func TestTotalNeverDecreases(t *testing.T) {
 	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/broken" {

@@ -62,7 +62,8 @@ func TestTransportServesManyRequestsOnOneConnection(t *testing.T) {
 	wg.Wait()
 }
 
-// A stream that we reset holds its slot until the peer must have heard of it; nobody waits for its end.
+// A reset stream holds its slot until the peer must have seen the reset. CloseIdleConnections does
+// not wait for that.
 func TestCloseIdleConnectionsClosesWhereAllRequestsWereCanceled(t *testing.T) {
 	left := make(chan struct{})
 	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -87,10 +88,11 @@ func TestCloseIdleConnectionsClosesWhereAllRequestsWereCanceled(t *testing.T) {
 	<-conn.Done()
 }
 
-// Users of net/http look at the type of an error without unwrapping it: url.Error.Timeout does.
+// Users of net/http check the type of an error without unwrapping it. url.Error.Timeout does so,
+// too.
 func TestTransportReturnsErrorsOfDiallingAsTheyAre(t *testing.T) {
 	srv, _ := newServer(t, func(http.ResponseWriter, *http.Request) {})
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +127,8 @@ func TestTransportReturnsErrorsOfDiallingAsTheyAre(t *testing.T) {
 	}
 }
 
-// An http.Transport forgets connections that are not HTTP/1's, and leaves the closing to whoever made them.
+// An http.Transport forgets connections that do not use HTTP/1, and leaves it to hyper to close
+// them.
 func TestConfigureTransportClosesWhatTheTransportForgets(t *testing.T) {
 	release := make(chan struct{})
 	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -184,7 +187,8 @@ func TestConfigureTransportClosesWhatTheTransportForgets(t *testing.T) {
 	}
 }
 
-// net/http bears what RFC 9113 §8.2.1 calls malformed, and servers send it: below http.Client, hyper must, too.
+// net/http accepts blanks around field values, which RFC 9113 §8.2.1 calls malformed, and some
+// servers send them. As http.Client's Transport, hyper must accept them, too.
 func TestTransportBearsBlanksAroundValues(t *testing.T) {
 	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Note", " ends with a blank ")
@@ -219,7 +223,7 @@ func TestTransportBearsBlanksAroundValues(t *testing.T) {
 	}
 }
 
-// What is taken away stands around regular values, and nowhere else.
+// TrimFieldValues removes blanks only around the values of regular fields.
 func TestTrimBlanksLeavesPseudoFieldsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{TrimFieldValues: true})

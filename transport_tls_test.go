@@ -15,7 +15,7 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// newTLSServer starts a server that tells the protocol, the TLS version and the client
+// newTLSServer starts a server that responds with the protocol, the TLS version and the client
 // certificate's serial number of each request.
 func newTLSServer(t *testing.T, cfg *tls.Config) *httptest.Server {
 	t.Helper()
@@ -77,7 +77,7 @@ func TestSessionsAreResumedWhereNothingIsSkippedByThat(t *testing.T) {
 	}
 }
 
-// VerifyPeerCertificate has to see every connection, and a new client certificate has to be shown
+// VerifyPeerCertificate must be called for every connection. A new client certificate must be used
 // from the next connection on.
 func TestEveryHandshakeIsVerifiedAndShowsTheCertificate(t *testing.T) {
 	serverTLS := h2test.ServerTLS("h2")
@@ -104,7 +104,7 @@ func TestEveryHandshakeIsVerifiedAndShowsTheCertificate(t *testing.T) {
 }
 
 // RFC 9113 §9.2.2: HTTP/2 over a prohibited cipher suite may be treated as INADEQUATE_SECURITY. A
-// Transport uses HTTP/1.1 then, and so it does where the caller allows versions below TLS 1.2.
+// Transport uses HTTP/1.1 then. It also does so if the caller allows TLS versions below 1.2.
 func TestServersWithOldTLSAreServedOverHTTP1(t *testing.T) {
 	for name, row := range map[string]struct {
 		server, client func(*tls.Config)
@@ -129,7 +129,7 @@ func TestServersWithOldTLSAreServedOverHTTP1(t *testing.T) {
 				fmt.Fprint(w, r.Proto, " ", tls.VersionName(r.TLS.Version))
 			}))
 			srv.TLS, srv.Config.ErrorLog = serverTLS, log.New(io.Discard, "", 0)
-			srv.StartTLS() // net/http's server itself does not speak HTTP/2 like this
+			srv.StartTLS() // net/http's server does not support such HTTP/2
 			defer srv.Close()
 			tr := &Transport{Config: &Config{TLS: clientTLS}, Proxy: NoProxy}
 			defer tr.CloseIdleConnections()
@@ -142,7 +142,8 @@ func TestServersWithOldTLSAreServedOverHTTP1(t *testing.T) {
 	}
 }
 
-// A server that chooses HTTP/2 over an inadequate suite is not spoken to in HTTP/2.
+// If a server chooses HTTP/2 with an inadequate cipher suite, the Transport does not use HTTP/2
+// with it.
 func TestInadequateSecurityLeadsToTheFallback(t *testing.T) {
 	serverTLS := h2test.ServerTLS("h2")
 	serverTLS.MaxVersion, serverTLS.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}

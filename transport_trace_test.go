@@ -20,7 +20,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A hookLog writes down the hooks that are called, in order.
+// A hookLog records the hooks that are called, in order.
 type hookLog struct {
 	mu        sync.Mutex
 	lines     []string
@@ -43,7 +43,7 @@ func (l *hookLog) want(t *testing.T, reason string, lines ...string) {
 	l.lines = nil
 }
 
-// context returns one with every hook there is.
+// context returns a context with every hook.
 func (l *hookLog) context() context.Context {
 	return httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
 		GetConn:              func(hostPort string) { l.add("GetConn %s", hostPort) },
@@ -105,7 +105,7 @@ func TestHTTPTraceOnOneConnection(t *testing.T) {
 	})
 }
 
-// WroteHeaders and WroteRequest speak of the socket, not of a queue.
+// WroteHeaders and WroteRequest mean that the socket has taken the bytes, not only a queue.
 func TestHTTPTraceWaitsForTheSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, &Config{WriteStallTimeout: -1})
@@ -151,7 +151,7 @@ func TestHTTPTraceOfABodyThatIsHeldBack(t *testing.T) {
 	})
 }
 
-// WroteRequest tells why a body was not sent.
+// WroteRequest reports why a body was not sent.
 func TestHTTPTraceOfABodyThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -183,7 +183,7 @@ func TestHTTPTraceMayRefuseAnInterimResponse(t *testing.T) {
 	})
 }
 
-// The order that net/http has, on a new connection and on one that is used again.
+// The hooks have the same order as with net/http, on a new connection and on a reused one.
 func TestHTTPTraceThroughTransport(t *testing.T) {
 	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
 	addr := srv.Listener.Addr().String()
@@ -195,7 +195,7 @@ func TestHTTPTraceThroughTransport(t *testing.T) {
 		}
 		wantBody(t, "the body", resp.Body, "hello")
 		for i, line := range log.lines {
-			if strings.HasPrefix(line, "GotConn") { // its times are of no interest
+			if strings.HasPrefix(line, "GotConn") { // its times are not compared
 				log.lines[i] = strings.Join(strings.Fields(line)[:3], " ")
 			}
 		}

@@ -27,7 +27,7 @@ type uploadKind struct {
 	make   func(t *testing.T, data []byte) io.Reader
 	memory bool // sent without being read
 	known  bool // its length is found
-	slow   bool // an octet a frame: for short bodies only
+	slow   bool // one byte a frame: for short bodies only
 }
 
 var uploadKinds = []uploadKind{
@@ -83,7 +83,7 @@ func uploadFile(t *testing.T, data []byte, at int) *os.File {
 	return f
 }
 
-// uploadData is n octets, no two neighbourhoods alike.
+// uploadData returns n bytes without short repetitions, so that misplaced bytes are noticed.
 func uploadData(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -92,7 +92,7 @@ func uploadData(n int) []byte {
 	return p
 }
 
-// dialUploadPeer makes a peer with windows that nothing here uses up.
+// dialUploadPeer makes a peer whose windows are larger than any upload here.
 func dialUploadPeer(t *testing.T, cfg *Config, settings ...wire.Setting) (*h2test.Peer, *Conn) {
 	t.Helper()
 	peer, conn := dialPeer(t, cfg, append(settings, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1 << 24})...)
@@ -101,7 +101,7 @@ func dialUploadPeer(t *testing.T, cfg *Config, settings ...wire.Setting) (*h2tes
 	return peer, conn
 }
 
-// put is a request with a body.
+// put returns a request with a body.
 func put(body io.Reader) *Request { return &Request{Method: "PUT", Path: "/upload", Body: body} }
 
 func TestBodyOfEveryKindAndSize(t *testing.T) {
@@ -274,7 +274,8 @@ func TestErrorOfReaderReachesTheCaller(t *testing.T) {
 	})
 }
 
-// An uploadBody counts how often it is closed. Its Read blocks at the end of the text until Close, if block is set.
+// An uploadBody counts how often it is closed. If block is set, its Read blocks at the end of the
+// text until Close.
 type uploadBody struct {
 	text  io.Reader
 	block bool
@@ -417,7 +418,7 @@ func TestBodyIsClosedOnceByWhoWaitsForSlot(t *testing.T) {
 	}
 }
 
-// A reader that nothing can free keeps its own goroutine, and not the caller.
+// A reader that cannot be interrupted blocks its own goroutine, and not the caller.
 func TestBlockedReaderWithoutCloseDoesNotHoldTheCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -434,7 +435,7 @@ func TestBlockedReaderWithoutCloseDoesNotHoldTheCaller(t *testing.T) {
 	})
 }
 
-// closeBlocks is a body whose Close hangs until release.
+// closeBlocks is a body whose Close blocks until release is closed.
 type closeBlocks struct {
 	io.Reader
 	release chan struct{}
@@ -445,7 +446,8 @@ func (b closeBlocks) Close() error {
 	return nil
 }
 
-// golang/go#80085: what the caller's Close does, and how long, is no business of the connection.
+// golang/go#80085: the connection must not depend on what the Close of a request body does, or how
+// long it takes.
 func TestBodyWhoseCloseHangsHoldsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -466,7 +468,7 @@ func TestBodyWhoseCloseHangsHoldsNobody(t *testing.T) {
 	})
 }
 
-// Windows of an upload.
+// These tests are about windows of an upload.
 
 func TestFramesAreAsLargeAsThePeerAllows(t *testing.T) {
 	for _, test := range []struct{ peerMax, want int }{
@@ -523,7 +525,7 @@ func TestUploadWaitsForWindow(t *testing.T) {
 	tests := []struct {
 		reason string
 		stream uint32 // INITIAL_WINDOW_SIZE
-		first  int    // octets that go at once
+		first  int    // bytes that are sent at once
 		open   func(*h2test.Peer)
 	}{
 		{"WINDOW_UPDATE of the stream", 0, 0, func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1<<20) }},
@@ -559,7 +561,8 @@ func TestUploadWaitsForWindow(t *testing.T) {
 	}
 }
 
-// RFC 9113 §6.9.2: a smaller INITIAL_WINDOW_SIZE can make windows negative; the sender MUST track that.
+// RFC 9113 §6.9.2: a smaller SETTINGS_INITIAL_WINDOW_SIZE can make windows negative, and the sender
+// MUST track that.
 func TestNegativeWindowIsWorkedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 100})
@@ -617,7 +620,7 @@ func TestOverflowOfConnectionsWindowEndsIt(t *testing.T) {
 	}
 }
 
-// A stream that is gone does not stand in the way of a larger window.
+// A stream that has ended does not prevent a larger initial window.
 func TestOverflowIsJudgedByLivingStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -631,7 +634,8 @@ func TestOverflowIsJudgedByLivingStreams(t *testing.T) {
 	})
 }
 
-// However many streams wait, one SETTINGS touches none of them; the writer looks through them once, later.
+// However many streams wait, a SETTINGS frame changes none of them. The writer examines them once,
+// later.
 func TestInitialWindowFlappingTouchesNoStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const streams = 1000
@@ -727,9 +731,9 @@ func TestEndStreamIsNotStuckBehindBlockedData(t *testing.T) {
 	}
 }
 
-// An early end of the response.
+// These tests are about a response that ends early.
 
-// earlyKinds are bodies too large for the windows, in memory and read.
+// earlyKinds returns bodies that are too large for the windows, some in memory and some to be read.
 func earlyKinds() map[string]func() io.Reader {
 	return map[string]func() io.Reader{
 		"in memory": func() io.Reader { return bytes.NewReader(make([]byte, 100_000)) },
@@ -745,7 +749,8 @@ func wantFirstWindow(t *testing.T, peer *h2test.Peer) {
 	peer.WantIdle("the window is used up")
 }
 
-// RFC 9113 §8.1: a server can send a complete response and RST_STREAM with NO_ERROR; clients MUST NOT discard the response.
+// RFC 9113 §8.1: a server can send a complete response and then RST_STREAM with NO_ERROR. Clients
+// MUST NOT discard the response.
 func TestEarlyRefusalKeepsTheResponseAndStopsTheUpload(t *testing.T) {
 	for name, body := range earlyKinds() {
 		for _, reset := range []bool{true, false} {
@@ -797,7 +802,8 @@ func TestEarlySuccessKeepsUploading(t *testing.T) {
 	}
 }
 
-// An error whose body is still coming may be about anything: the upload goes on until it is complete.
+// An error response without END_STREAM does not say that the request body is unwanted. The upload
+// goes on until it is complete.
 func TestErrorWithoutEndKeepsUploading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -874,7 +880,7 @@ func TestWriteAfterEarlyEndReturnsTheSameErrorEachTime(t *testing.T) {
 	})
 }
 
-// RFC 9110 §10.1.1: Expect: 100-continue.
+// RFC 9110 §10.1.1 defines Expect: 100-continue.
 
 func expecting(body io.Reader) *Request {
 	r := put(body)
@@ -990,7 +996,7 @@ func TestNothingIsHeldBackWithoutBody(t *testing.T) {
 	}
 }
 
-// Trailers of a request.
+// These tests are about the trailers of a request.
 
 func TestTrailersFollowTheBody(t *testing.T) {
 	for _, kind := range uploadKinds {
@@ -1023,7 +1029,7 @@ func TestTrailersWithoutBody(t *testing.T) {
 	})
 }
 
-// atEOF calls f when the reader's end is reported.
+// atEOF calls f when the reader reports its end.
 type atEOF struct {
 	io.Reader
 	f func()

@@ -28,7 +28,7 @@ func scripted(t *testing.T, cfg hyper.Config) (*h2test.Peer, *hyper.Conn) {
 	return peer, conn
 }
 
-// answered is the response to a request that the peer has answered on this stream.
+// answered sends req, responds to it on stream id, and returns the response.
 func answered(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, id uint32, req *hyper.Request, fields ...string) *hyper.Response {
 	t.Helper()
 	var resp *hyper.Response
@@ -46,7 +46,8 @@ func answered(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, id uint32, req 
 	return resp
 }
 
-// fill sends all that the windows allow on a stream, at most so much, and returns how much that was.
+// fill sends what the windows allow on a stream, but at most most bytes. It returns how many it
+// sent.
 func fill(peer *h2test.Peer, id uint32, most int) (sent int) {
 	for {
 		synctest.Wait()
@@ -146,12 +147,13 @@ func TestBudgetHoldsForAllConnections(t *testing.T) {
 		if n := send(poor); n != 0 {
 			t.Errorf("%d more octets, though the budget is used up", n)
 		}
-		readAll(t, bodies[0], held[0]) // the first reads: what that frees goes to whoever waits
+		// The first connection reads, which frees memory for those that wait.
+		readAll(t, bodies[0], held[0])
 		held[0] = 0
 		if n := send(poor); n == 0 {
 			t.Error("nothing came of what another connection has read")
 		}
-		all[1].Close() // and what it held is free
+		all[1].Close() // frees what it held
 		held[1] = 0
 		peers[1].Ignore(wire.GoAway)
 		got := 0

@@ -12,7 +12,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// adaptiveBench is a connection's manager and one of its streams', in the middle of a download at 1 Gbit/s over 100 ms.
+// adaptiveBench returns the windows of a connection and of one of its streams, with adaptive
+// managers, in the middle of a download at 1 Gbit/s over a round trip of 100 ms.
 func adaptiveBench(tb testing.TB) (c *Conn, path, stream *Window) {
 	tb.Helper()
 	cfg, err := (*Config)(nil).withDefaults()
@@ -29,7 +30,8 @@ func adaptiveBench(tb testing.TB) (c *Conn, path, stream *Window) {
 	return c, &c.window, &s.window
 }
 
-// BenchmarkAdaptiveUpdate is one event: a DATA frame of 16 KiB that is read is four of them.
+// BenchmarkAdaptiveUpdate measures one event. A DATA frame of 16 KiB that is received and read
+// causes four.
 func BenchmarkAdaptiveUpdate(b *testing.B) {
 	_, path, stream := adaptiveBench(b)
 	const n = 16 << 10
@@ -53,7 +55,7 @@ func BenchmarkAdaptiveUpdate(b *testing.B) {
 	}
 }
 
-// BenchmarkWindowEvents is the same with the library's books around it.
+// BenchmarkWindowEvents measures the same events together with the library's accounting.
 func BenchmarkWindowEvents(b *testing.B) {
 	c, path, stream := adaptiveBench(b)
 	const n = 16 << 10
@@ -75,7 +77,7 @@ func BenchmarkWindowEvents(b *testing.B) {
 	}
 }
 
-// The figure of AdaptiveWindow's documentation, and of the issue that asked for it.
+// AdaptiveWindow's documentation says that an update allocates nothing.
 func TestAdaptiveUpdateAllocatesNothing(t *testing.T) {
 	c, path, stream := adaptiveBench(t)
 	frame := func() {
@@ -104,7 +106,8 @@ func TestAdaptiveUpdateAllocatesNothing(t *testing.T) {
 	}
 }
 
-// A response that fits the initial window costs no WINDOW_UPDATE, and its manager no allocation.
+// A response that fits into the initial window needs no WINDOW_UPDATE, and its manager does not
+// allocate.
 func TestAdaptiveShortResponseCostsNothing(t *testing.T) {
 	c, path, _ := adaptiveBench(t)
 	s := &Stream{c: c, id: 3, req: &Request{}, state: state.Open}
@@ -129,7 +132,8 @@ func TestAdaptiveShortResponseCostsNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, exchange); n != 0 {
 		t.Errorf("%v allocations a response", n)
 	}
-	if n := c.mu.asks.Load(); n != 0 { // who waits for the lock meanwhile would look into its stack
+	// If this is not 0, a goroutine that waits for the lock would have to examine its stack.
+	if n := c.mu.asks.Load(); n != 0 {
 		t.Errorf("the default was taken %d times for a manager that may do anything", n)
 	}
 }
@@ -153,7 +157,7 @@ func TestAdaptiveIsTheDefault(t *testing.T) {
 		wantBody(t, "no more", resp.Body, "")
 		peer.WantIdle("nothing was needed")
 
-		// Of a larger one it must be known that it ends in time.
+		// For a larger response, it must be known that it ends within the window.
 		resp = answerGet(t, peer, conn, 3, ":status: 200", "content-length: 262000")
 		peer.WriteData(3, wire.EndStream, make([]byte, 262_000))
 		readOctets(t, resp.Body, 262_000)
@@ -161,7 +165,8 @@ func TestAdaptiveIsTheDefault(t *testing.T) {
 	})
 }
 
-// When a grant reaches a sender in slow start, it has sent twice what we see: it must not have met the end of its window by then.
+// When a grant reaches a sender in slow start, that sender has sent twice what the client sees now.
+// It must not have used up its window by then.
 func TestAdaptiveGrantsBeforeASenderThatDoublesMustStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -179,8 +184,9 @@ func TestAdaptiveGrantsBeforeASenderThatDoublesMustStop(t *testing.T) {
 	})
 }
 
-// download plays a peer that sends size octets on stream 1 as windows allow, each answer rtt later, to a reader who takes all
-// at once. It returns the largest window and the WINDOW_UPDATEs' sum.
+// download plays a peer that sends size bytes on stream 1 as the windows allow, one window each
+// rtt, to a reader that reads at once. It returns the largest window and the sum of the
+// WINDOW_UPDATEs.
 func download(t *testing.T, peer *h2test.Peer, body io.Reader, size int, rtt time.Duration) (largest, granted int) {
 	t.Helper()
 	done := make(chan int64)
@@ -213,7 +219,8 @@ func download(t *testing.T, peer *h2test.Peer, body io.Reader, size int, rtt tim
 	return largest, granted
 }
 
-// A peer that always uses all of the window is held up by it: it must grow up to the budget, as fast as slow start would.
+// A peer that always uses its whole window is limited by it. The window must grow up to the budget,
+// as fast as slow start would.
 func TestAdaptiveGrowsWhileThePeerUsesIt(t *testing.T) {
 	for name, request := range map[string]*Request{
 		"of the connection": {},
@@ -223,7 +230,8 @@ func TestAdaptiveGrowsWhileThePeerUsesIt(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := &Config{WindowManager: AdaptiveWindow{Budget: 8 << 20}.New, InitialStreamWindow: 65535}
 				if request.WindowManager != nil {
-					cfg.WindowManager = ReadWindow{Connection: 8 << 20}.New // so that the stream works alone
+					// So that the stream's manager works alone.
+					cfg.WindowManager = ReadWindow{Connection: 8 << 20}.New
 				}
 				peer, conn := dialPeer(t, cfg)
 				peer.Ignore(wire.WindowUpdate)
@@ -240,7 +248,8 @@ func TestAdaptiveGrowsWhileThePeerUsesIt(t *testing.T) {
 	}
 }
 
-// What a body of known length cannot use is not granted, but for the octet that some servers want for END_STREAM.
+// The manager grants no more than a body of known length needs, plus one byte, because some servers
+// need an open window to send END_STREAM.
 func TestAdaptiveGrantsNoMoreThanTheLength(t *testing.T) {
 	for _, size := range []int{262_142, 262_143, 300_000, 5 << 20} {
 		synctest.Test(t, func(t *testing.T) {
@@ -270,7 +279,8 @@ func TestAdaptiveAnswersAStarvedReader(t *testing.T) {
 	})
 }
 
-// On a connection that has carried large responses the next one starts with its share; small ones end that.
+// On a connection that has carried large responses, the next response begins with its share of the
+// budget. After several small responses it does not any more.
 func TestAdaptiveGrantsAheadWhereResponsesAreLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -282,7 +292,7 @@ func TestAdaptiveGrantsAheadWhereResponsesAreLarge(t *testing.T) {
 		for range 20 {
 			got := getAsync(conn, "/")
 			peer.WantHeaders("another one", id)
-			synctest.Wait() // what follows the request may come in another write
+			synctest.Wait() // what follows the request may be in another write
 			if peer.Credit(id) > adaptiveInitial {
 				ahead++
 			}
@@ -296,7 +306,8 @@ func TestAdaptiveGrantsAheadWhereResponsesAreLarge(t *testing.T) {
 	})
 }
 
-// Streams come and go; what the managers keep of them is bounded by those that are open.
+// The memory that the managers keep is bounded by the streams that are open, however many streams
+// come and go.
 func TestAdaptiveForgetsStreamsThatAreOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

@@ -15,10 +15,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A windowLog records what the managers of a connection hear, in order, each event in a line.
+// A windowLog records the events of a connection's managers in order, one in a line.
 type windowLog struct{ lines []string }
 
-// managers makes managers that write into the log and answer as told; nil answers nothing.
+// managers returns a factory of managers that record their events and return what answer returns.
+// If answer is nil, they return 0.
 func (l *windowLog) managers(answer func(w *Window, ev WindowEvent) int) WindowManagerFactory {
 	return func(w *Window) WindowManager {
 		return WindowManagerFunc(func(ev WindowEvent) int {
@@ -31,7 +32,7 @@ func (l *windowLog) managers(answer func(w *Window, ev WindowEvent) int) WindowM
 	}
 }
 
-// eventText shows all of an event but the clock, without what is 0.
+// eventText returns all of an event except for its time, without fields that are 0.
 func eventText(ev WindowEvent) string {
 	text := ev.Kind.String()
 	for _, f := range []struct {
@@ -51,7 +52,7 @@ func eventText(ev WindowEvent) string {
 	return text
 }
 
-// want requires that these are the events since the last want.
+// want requires that these are the events since the last call of want.
 func (l *windowLog) want(t *testing.T, reason string, want ...string) {
 	t.Helper()
 	synctest.Wait()
@@ -305,7 +306,7 @@ func TestWakeAfterTicksOnceAndNotBehindTheEnd(t *testing.T) {
 					return 100
 				case ev.Kind == WindowOpened && w.StreamID() > 0:
 					w.WakeAfter(3 * time.Second)
-					w.WakeAfter(2 * time.Second) // replaces it
+					w.WakeAfter(2 * time.Second) // replaces the first
 				}
 				return 0
 			})
@@ -329,7 +330,7 @@ func TestWakeAfterTicksOnceAndNotBehindTheEnd(t *testing.T) {
 	})
 }
 
-// The founding guide's example, word for word as the documentation has it.
+// This is the example of python hyper's guide, written as in the documentation.
 func TestStupidManagerReopensByWhatCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stupid := func(*Window) WindowManager {
@@ -351,7 +352,7 @@ func TestStupidManagerReopensByWhatCame(t *testing.T) {
 	})
 }
 
-// Python hyper's rule: below a quarter, or below 1,000, back to the beginning.
+// Python hyper's rule is: below a quarter, or below 1,000, the window is reset to its initial size.
 func TestFixedIsPythonsRule(t *testing.T) {
 	for _, c := range []struct{ size, credit, want int }{
 		{65535, 65535, 0},
@@ -450,7 +451,7 @@ func TestManualAnswersAStarvedReader(t *testing.T) {
 		peer.WritePaddedData(1, 0, make([]byte, 4), 1)
 		readOctets(t, resp.Body, 4)
 		peer.WantWindowUpdate("half of it is consumed, 8 are due, 4 granted, and room for END_STREAM", 1, 5)
-		peer.WritePaddedData(1, 0, make([]byte, 4), 4) // all that is granted
+		peer.WritePaddedData(1, 0, make([]byte, 4), 4) // all that was granted
 		readOctets(t, resp.Body, 4)
 		peer.WantWindowUpdate("padding must not stop the rest", 1, 5)
 		peer.WriteData(1, wire.EndStream, make([]byte, 4))
@@ -461,7 +462,7 @@ func TestManualAnswersAStarvedReader(t *testing.T) {
 func TestRateLimitedHoldsItsRate(t *testing.T) {
 	const rate = 1 << 20
 	for _, c := range []struct {
-		rtt, burst int // ms, octets
+		rtt, burst int // in ms and in bytes
 	}{{0, rate / 4}, {20, rate / 4}, {300, rate}} {
 		t.Run(fmt.Sprintf("%d ms", c.rtt), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -480,7 +481,7 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 							sent += n
 						}
 					}
-					// The rate has an eighth of a second to make up for lost time.
+					// An eighth of a second of the rate may be sent to catch up.
 					if most := int64(c.burst) + rate/8 + int64(rate)*int64(ms+1)/1000; int64(sent) > most {
 						t.Fatalf("%d octets in %d ms, want %d at most", sent, ms+1, most)
 					}
@@ -558,7 +559,7 @@ func TestFactoryIsAskedForTheConnectionFirst(t *testing.T) {
 	})
 }
 
-// windowHandles is a factory without managers: the windows move by Grant alone.
+// windowHandles returns a factory without managers. The windows change only by Grant.
 func windowHandles() (WindowManagerFactory, map[uint32]*Window) {
 	handles := map[uint32]*Window{}
 	return func(w *Window) WindowManager {
@@ -612,7 +613,8 @@ func TestGrantInsideUpdateFollowsTheAnswer(t *testing.T) {
 	})
 }
 
-// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1. The scripted peer fails the test if it does.
+// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1. The scripted
+// peer fails the test if that happens.
 func TestGrantsAreClampedAtTheLargestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		unlimited := func(*Window) WindowManager { return WindowManagerFunc(func(WindowEvent) int { return math.MaxInt32 }) }
@@ -656,7 +658,7 @@ func TestIncrementsBeforeAWriteAreOneFrame(t *testing.T) {
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		pipe.SetWriteBuffer(0)
 		go conn.Ping(t.Context())
-		synctest.Wait() // the PING is in a write that blocks
+		synctest.Wait() // the PING's write blocks
 		for range 10 {
 			windows[1].Grant(10)
 			windows[0].Grant(20)
@@ -698,7 +700,7 @@ func TestNoWindowUpdateBehindTheEnd(t *testing.T) {
 				resp := answerGet(t, peer, conn, 1, ":status: 200")
 				pipe.SetWriteBuffer(0)
 				go conn.Ping(t.Context())
-				synctest.Wait() // the PING is in a write that blocks: what is granted meanwhile has not gone out
+				synctest.Wait() // the PING's write blocks, and later grants are not sent
 				end(peer)
 				synctest.Wait()
 				readOctets(t, resp.Body, 10)
@@ -718,7 +720,7 @@ func TestNoWindowUpdateBehindOurReset(t *testing.T) {
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		pipe.SetWriteBuffer(0)
 		go conn.Ping(t.Context())
-		synctest.Wait() // the PING is in a write that blocks
+		synctest.Wait() // the PING's write blocks
 		windows[1].Grant(100)
 		resp.Body.Close()
 		windows[1].Grant(100)
@@ -732,7 +734,7 @@ func TestNoWindowUpdateBehindOurReset(t *testing.T) {
 func TestMisbehavingManagerEndsItsStreamAlone(t *testing.T) {
 	for kind := WindowOpened; kind < WindowClosed; kind++ {
 		if kind == WindowRTT {
-			continue // the connection's manager alone hears of it
+			continue // only the connection's manager is told
 		}
 		for _, panics := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v panic=%v", kind, panics), func(t *testing.T) {
@@ -762,7 +764,7 @@ func TestMisbehavingManagerEndsItsStreamAlone(t *testing.T) {
 	}
 }
 
-// provokeWindowEvents makes every kind of event happen on stream 3, in a window of 10 octets.
+// provokeWindowEvents makes every kind of event happen on stream 3, whose window is 10 bytes.
 func provokeWindowEvents(t *testing.T, peer *h2test.Peer, conn *Conn, got *result, kind WindowEventKind) {
 	if kind == WindowOpened {
 		return
@@ -785,7 +787,7 @@ func provokeWindowEvents(t *testing.T, peer *h2test.Peer, conn *Conn, got *resul
 	}
 }
 
-// failureOf is the error with which the exchange ended, be it of the response or of its body.
+// failureOf returns the error with which the exchange ended, of the response or of its body.
 func failureOf(r *result) error {
 	if <-r.done; r.err != nil {
 		return r.err
@@ -896,7 +898,7 @@ func TestProbeRTTStaysWithinItsBudget(t *testing.T) {
 			})
 		}})
 		id := uint32(1)
-		request := func() { // traffic of ours, then an event in which the manager asks
+		request := func() { // makes traffic, then an event in which the manager probes
 			t.Helper()
 			resp := answerGet(t, peer, conn, id, ":status: 200")
 			peer.WriteData(id, wire.EndStream, []byte("x"))
@@ -905,7 +907,7 @@ func TestProbeRTTStaysWithinItsBudget(t *testing.T) {
 		}
 		request()
 		data := peer.WantPing("the first probe", 0)
-		request() // while it is under way
+		request() // while the first probe is in progress
 		peer.WritePing(wire.Ack, data)
 		for range 2 {
 			request()
@@ -925,7 +927,8 @@ func TestProbeRTTStaysWithinItsBudget(t *testing.T) {
 	})
 }
 
-// now is read once for all that a read of the socket brings: a PING that is sent meanwhile is younger than its forged answer.
+// The connection reads its clock once for all that one read of the socket returns. A PING that is
+// sent in the meantime is later than a forged acknowledgment in the same read.
 func TestForgedAnswerToAPingIsNoNegativeRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var samples []time.Duration
@@ -1053,7 +1056,7 @@ func TestStreamManagerThatProbesHearsTheRoundTrip(t *testing.T) {
 	})
 }
 
-// One octet more than the largest content-length is no int64.
+// The largest content-length plus one does not fit into an int64.
 func TestLargestContentLengthKeepsTheWindowOpen(t *testing.T) {
 	ev := WindowEvent{Kind: WindowBlocked, Length: math.MaxInt64}
 	if got := defaultStreamManager.Update(ev); got != defaultStreamWindow {
