@@ -537,7 +537,7 @@ func (g grep) Write(p []byte) (int, error) {
 }
 
 func ExampleTraceTo() {
-	// Os.Stderr instead would show everything.
+	// With os.Stderr instead of grep, the trace shows everything.
 	trace := hyper.TraceTo(grep{"-> HEADERS", "authorization", "<- DATA"})
 	conn := dial(hyper.Config{Authority: "example.com", Trace: trace})
 	body(conn.Do(ctx, &hyper.Request{Header: hyper.Header{{Name: "authorization", Value: "Bearer secret"}}}))

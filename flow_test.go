@@ -40,7 +40,7 @@ func TestStreamWindowHoldsToTheOctet(t *testing.T) {
 				peer.Ignore(wire.WindowUpdate)
 				resp := answerGet(t, peer, conn, 1, ":status: 200")
 				peer.WriteData(1, 0, make([]byte, 9))
-				// 4 bytes, 6 of padding, and the padding's length.
+				// The payload has 4 bytes, 6 of padding, and the padding's length.
 				peer.WritePaddedData(1, 0, make([]byte, 4), 6)
 				peer.WriteData(1, 0, nil)
 				peer.WantIdle("exactly full, and an empty frame needs no room")

@@ -102,7 +102,7 @@ func TestLongBlockIsDecodedInParts(t *testing.T) {
 // hold on a 32-bit platform.
 func TestListSizeIsCountedIn64Bits(t *testing.T) {
 	const references = 524_565
-	// Counts 4,096 with its name and the overhead of 32.
+	// A field counts 4,096, with its name and the overhead of 32.
 	block := referenceBlock("x", strings.Repeat("v", 4063), references)
 	octets := headersFrame(block)
 

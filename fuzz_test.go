@@ -234,7 +234,7 @@ func (c *changes) next() bool {
 	c.list = slices.Clone(c.list)
 	f := &c.list[at]
 	switch c.take(10) {
-	case 1: // keeps the length, except for long or empty values
+	case 1: // another value of the same length, from two bytes up
 		f.Value = f.Value[:len(f.Value)/2] + string(rune('a'+c.take(3))) + f.Value[len(f.Value)/2:][min(1, len(f.Value)/2):]
 	case 2:
 		f.Value = strings.Repeat("v", c.take(256))
@@ -1098,7 +1098,7 @@ var scriptBad = []func(id uint32) []byte{
 	func(id uint32) []byte { return rawFrame(wire.RSTStream, 0, id, []byte{1}) },
 	func(id uint32) []byte { return rawFrame(wire.WindowUpdate, 0, id, make([]byte, 5)) },
 	func(id uint32) []byte { return rawFrame(wire.Continuation, wire.EndHeaders, id, []byte{0x88}) },
-	// Its CONTINUATION never comes.
+	// The CONTINUATION of these HEADERS never comes.
 	func(id uint32) []byte { return rawFrame(wire.Headers, 0, id, []byte{0x88}) },
 	func(id uint32) []byte { return rawFrame(wire.Headers, wire.EndHeaders, id, []byte{0xff}) },
 	func(id uint32) []byte {

@@ -29,7 +29,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// record asks for new recordings in testdata/transcripts. That directory has what real servers sent:
+// record asks for new recordings in testdata/transcripts, which has what real servers sent:
 // the HTTP/2 bytes of one fixed exchange with each server, recorded above TLS, as text:
 //
 //	# server: nginx/1.22.1

@@ -255,7 +255,7 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 			tr := &Transport{Proxy: NoProxy, Config: &Config{TLS: h2test.ClientTLS()}}
 			defer tr.CloseIdleConnections()
 			for i := range 5 {
-				// Without GetBody.
+				// The request has no GetBody.
 				req, _ := http.NewRequest("POST", srv.URL, io.NopCloser(strings.NewReader("body")))
 				got, resp, err := fetch(tr, req)
 				if err != nil || got != "HTTP/1.1 body" || resp.ProtoMajor != 1 || resp.TLS == nil || resp.TLS.NegotiatedProtocol != strings.Join(protos, "") {

@@ -98,7 +98,7 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 				case n%3 == 1:
 					body = strings.NewReader(strings.Repeat("x", size))
 				case n%3 == 2:
-					// Cannot be read a second time.
+					// This body cannot be read a second time.
 					body = iotestReader{strings.NewReader(strings.Repeat("x", size))}
 				default:
 					size = 0

@@ -349,8 +349,8 @@ func TestConnectionIsReused(t *testing.T) {
 }
 
 func TestHostsDoNotShareConnections(t *testing.T) {
-	// RFC 9113 §9.1.1 allows this if a certificate covers both hosts. hyper does not do it, so it
-	// needs no handling of 421.
+	// RFC 9113 §9.1.1 allows hosts to share a connection if its certificate covers both. Without
+	// Transport.Coalesce, hyper does not use this, so no response is 421 because of it.
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		var addrs []string

@@ -230,7 +230,7 @@ func TestAdaptiveGrowsWhileThePeerUsesIt(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := &Config{WindowManager: AdaptiveWindow{Budget: 8 << 20}.New, InitialStreamWindow: 65535}
 				if request.WindowManager != nil {
-					// So that the stream's manager works alone.
+					// The stream's manager then works alone.
 					cfg.WindowManager = ReadWindow{Connection: 8 << 20}.New
 				}
 				peer, conn := dialPeer(t, cfg)
