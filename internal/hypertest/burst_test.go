@@ -15,12 +15,14 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// What many streams at once have taken is given back when they are over, whatever else goes on.
+// The tests of this file check that the memory of many concurrent streams is released when the
+// streams have ended, even if the connection stays in use.
 
-// A plainPeer discards what it reads and keeps nothing, so that the memory of a test is the
-// client's.
+// plainPeer is a peer that discards what it reads and stores nothing. All memory that such a test
+// measures is therefore the client's.
 type plainPeer struct{ net.Conn }
 
+// serve completes the handshake, acknowledges every PING and discards all other frames.
 func (p plainPeer) serve() {
 	buf := make([]byte, 64<<10)
 	if _, err := io.ReadFull(p, buf[:len(wire.ClientPreface)]); err != nil {
@@ -41,24 +43,28 @@ func (p plainPeer) serve() {
 	}
 }
 
-// answer writes a response, or the beginning of one.
+// answer writes a response with :status 200 and 100 bytes of DATA. flags are those of the DATA
+// frame: without END_STREAM the response is not complete.
 func (p plainPeer) answer(stream uint32, flags wire.Flags) {
 	h := wire.FrameHeader{Length: 1, Type: wire.Headers, Flags: wire.EndHeaders, StreamID: stream}
 	frames := append(wire.AppendFrameHeader(nil, h), 0x88) // :status: 200
 	p.Write(wire.AppendData(frames, stream, flags, make([]byte, 100)))
 }
 
+// heap returns the size of the live heap, in bytes. It collects twice, because the first collection
+// only moves the contents of a sync.Pool to its victim cache.
 func heap() int64 {
 	var m runtime.MemStats
-	for range 2 { // of pools, too
+	for range 2 {
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
 
-// keptAfterBurst is what the client holds more after many requests at once than before. One stream
-// may stay open.
+// keptAfterBurst returns how many bytes more the client holds after 2,000 concurrent requests than
+// before. With stays, one stream is open all the time. With cancelled, the requests get no response
+// and their context is canceled.
 func keptAfterBurst(t *testing.T, d door, stays, cancelled bool) int64 {
 	const requests = 2000
 	client, server := net.Pipe()
@@ -96,7 +102,8 @@ func keptAfterBurst(t *testing.T, d door, stays, cancelled bool) int64 {
 	for range requests {
 		all.Go(func() { get(ctx) })
 	}
-	time.Sleep(10 * time.Second) // longer than it takes to find that nothing is written
+	// Longer than the client needs to notice that the writer is idle.
+	time.Sleep(10 * time.Second)
 	for i := range uint32(requests) {
 		if !cancelled {
 			peer.answer(next+2*i, wire.EndStream)
@@ -124,12 +131,14 @@ func TestBurstOfStreamsIsGivenBack(t *testing.T) {
 		stays, cancelled bool
 	}{{"answered", false, false}, {"answered, one stays", true, false}, {"cancelled", false, true}} {
 		for _, d := range doors {
-			if !d.cleartext || d.name == "ConnRoundTripCleartext" { // what is below takes time, and makes no difference
+			// The other doors take longer and show the same.
+			if !d.cleartext || d.name == "ConnRoundTripCleartext" {
 				continue
 			}
 			t.Run(c.name+", "+d.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					keptAfterBurst(t, d, c.stays, c.cancelled) // goroutines, once made, are kept by the runtime
+					// The first run starts goroutines. The runtime keeps their memory.
+					keptAfterBurst(t, d, c.stays, c.cancelled)
 					if kept := keptAfterBurst(t, d, c.stays, c.cancelled); kept > 50<<10 {
 						t.Errorf("%d octets are kept", kept)
 					}

@@ -11,7 +11,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// cancelable makes a request with a Cancel, and returns what closes that.
+// cancelable makes a request with a Cancel channel, and returns a function that closes the channel.
 func (v *visit) cancelable(method string, body io.Reader) (*http.Request, func()) {
 	v.t.Helper()
 	ended := make(chan struct{})
@@ -21,6 +21,7 @@ func (v *visit) cancelable(method string, body io.Reader) (*http.Request, func()
 	return req, func() { close(ended) }
 }
 
+// wantCanceled requires the error that net/http uses for a closed Request.Cancel.
 func wantCanceled(t *testing.T, reason string, err error) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), "request canceled by http.Request.Cancel") {
@@ -28,7 +29,7 @@ func wantCanceled(t *testing.T, reason string, err error) {
 	}
 }
 
-// begun sends a request with a Cancel and answers it with a header.
+// begun sends a request with a Cancel channel and responds with a header, without END_STREAM.
 func (v *visit) begun(body io.Reader) (peer *accepted, resp *http.Response, cancel func()) {
 	v.t.Helper()
 	method := "GET"
@@ -58,7 +59,8 @@ func TestCancelEndsTheReadingOfTheBody(t *testing.T) {
 	})
 }
 
-// The peer is told even if no call waits, and what was not read is dropped, as with a context.
+// Closing Cancel resets the stream and drops unread data even if no call is waiting. The end of a
+// context does the same.
 func TestCancelEndsAnExchangeThatIsNotRead(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		peer, resp, cancel := v.begun(nil)
@@ -85,7 +87,8 @@ func TestCancelEndsAnUpload(t *testing.T) {
 	})
 }
 
-// The watch over Cancel ends with the exchange: the bubble would not end with it.
+// The goroutine that watches Cancel ends with the exchange. Otherwise synctest would report a
+// deadlock.
 func TestCancelThatIsNotClosedCostsNothingLater(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		peer, resp, cancel := v.begun(nil)
@@ -93,7 +96,7 @@ func TestCancelThatIsNotClosedCostsNothingLater(t *testing.T) {
 		wantBody(t, "the body", resp.Body, "hello")
 		resp.Body.Close()
 		peer.WantIdle("the exchange is over")
-		synctest.Wait() // http.Transport keeps the connection from now on
+		synctest.Wait() // http.Transport pools the connection from now on
 
 		req, _ := v.cancelable("GET", nil)
 		call := v.send(req)

@@ -13,11 +13,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9113 §5.1: what arrives on a stream that we reset is discarded, and what arrives on any other
-// closed stream may be. Such a frame does not end the connection, the HPACK state of both sides
-// stays the same, and the connection's window is given back.
+// RFC 9113 §5.1: frames on a stream that we have reset are ignored, and frames on any other closed
+// stream may be ignored. Such a frame does not end the connection. Both sides keep the same HPACK
+// state, and the connection's window is given back.
 
-// closings are the ways in which stream 1 is closed before the peer sends more on it.
+// closings are the ways in which stream 1 is closed before the peer sends more frames on it.
 var closings = []struct {
 	name  string
 	close func(t *testing.T, v *visit, peer *accepted)
@@ -48,7 +48,8 @@ var closings = []struct {
 	}},
 }
 
-// beginResponse brings stream 1 to the middle of its body.
+// beginResponse sends a request on stream 1 and responds with a header and the first part of a
+// body.
 func beginResponse(t *testing.T, v *visit, peer *accepted) *http.Response {
 	t.Helper()
 	call := v.get("/")
@@ -63,7 +64,7 @@ func beginResponse(t *testing.T, v *visit, peer *accepted) *http.Response {
 	return call.want(t, "the response")
 }
 
-// closeBody is beginResponse and an early Close of the body.
+// closeBody calls beginResponse and closes the body before its end.
 func closeBody(t *testing.T, v *visit, peer *accepted) *http.Response {
 	t.Helper()
 	resp := beginResponse(t, v, peer)
@@ -72,8 +73,8 @@ func closeBody(t *testing.T, v *visit, peer *accepted) *http.Response {
 	return resp
 }
 
-// wantExchange requires that another request works, with the HPACK state that both sides should
-// have.
+// wantExchange requires that another request succeeds and that both sides still share the HPACK
+// state.
 func wantExchange(t *testing.T, v *visit, peer *h2test.Peer, id uint32) {
 	t.Helper()
 	call := v.get("/another")
@@ -108,7 +109,7 @@ func TestFramesOnAClosedStreamAreDiscarded(t *testing.T) {
 				peer.WriteTrailers(1, "x-late: kept")
 				peer.WriteData(1, wire.EndStream, []byte("late"))
 				wantExchange(t, v, peer.Peer, 3)
-				for range 40 { // at the latest when half of the window is used
+				for range 40 { // the client grants credit when half of the window is used, or earlier
 					peer.WriteData(1, 0, make([]byte, 16<<10))
 					synctest.Wait()
 				}
@@ -121,8 +122,8 @@ func TestFramesOnAClosedStreamAreDiscarded(t *testing.T) {
 	}
 }
 
-// A stream that we reset keeps what the peer may still send on it. RFC 9113 §6.9.1: more is
-// FLOW_CONTROL_ERROR.
+// A stream that we have reset keeps its window, because the peer may still use it. RFC 9113 §6.9.1:
+// more DATA than that is FLOW_CONTROL_ERROR.
 func TestDataOnAResetStreamIsBoundByItsWindow(t *testing.T) {
 	eachDoor(t, hyper.Config{InitialStreamWindow: 100_000}, func(t *testing.T, v *visit) {
 		peer := &accepted{}
@@ -134,7 +135,7 @@ func TestDataOnAResetStreamIsBoundByItsWindow(t *testing.T) {
 		for n := left; n > 0; n -= min(n, 16<<10) {
 			peer.WriteData(1, 0, make([]byte, min(n, 16<<10)))
 		}
-		peer.WriteData(1, 0, nil) // needs no window
+		peer.WriteData(1, 0, nil) // an empty frame needs no window
 		peer.WantIdle("all of it was under way, perhaps")
 		peer.WriteData(1, 0, []byte{0})
 		conn := own.Stream().Conn()
@@ -145,8 +146,8 @@ func TestDataOnAResetStreamIsBoundByItsWindow(t *testing.T) {
 	})
 }
 
-// floodData sends DATA on a stream until the connection ends, or 256 MiB are sent, and returns how
-// much the peer sent.
+// floodData sends frames of n bytes of DATA on a stream until the connection ends or 256 MiB are
+// sent. It returns how many bytes the peer sent.
 func floodData(peer *h2test.Peer, conn *hyper.Conn, stream uint32, n int) (sent int) {
 	data := make([]byte, n)
 	for sent < 256<<20 && conn.Err() == nil {
@@ -161,8 +162,7 @@ func floodData(peer *h2test.Peer, conn *hyper.Conn, stream uint32, n int) (sent 
 	return sent
 }
 
-// What comes on a stream that is closed and forgotten was not asked for: all of it together is
-// bounded.
+// DATA on a stream that is closed and forgotten is bounded for the connection as a whole.
 func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 	for name, close := range map[string]func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn){
 		"its END_STREAM": func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn) {
@@ -209,7 +209,7 @@ func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 	}
 }
 
-// Field sections on a closed stream are decoded for the HPACK state. What that may cost is bounded,
+// Field sections on a closed stream are still decoded, for the HPACK state. This work is bounded
 // too.
 func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 	for _, reset := range []bool{false, true} {
@@ -244,8 +244,8 @@ func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 	}
 }
 
-// A frame that cannot be read costs what its octets cost: PRIORITY is the one whose wrong size does
-// not end the connection.
+// PRIORITY is the only frame whose wrong size does not end the connection. The budget for useless
+// frames charges such a frame for its bytes.
 func TestPriorityOfAnySizeOnClosedStreamsIsBounded(t *testing.T) {
 	for _, size := range []int{0, 4, 6, 16 << 10, 256 << 10} {
 		t.Run(fmt.Sprintf("%d octets", size), func(t *testing.T) {
@@ -271,7 +271,7 @@ func TestPriorityOfAnySizeOnClosedStreamsIsBounded(t *testing.T) {
 	}
 }
 
-// A pushed stream that we refused, or that has ended, is no different from one of ours.
+// A pushed stream that we refused, or that has ended, is treated like any other closed stream.
 func TestFramesOnAClosedPushAreDiscarded(t *testing.T) {
 	for name, end := range map[string]func(peer *h2test.Peer, push *hyper.Push){
 		"refused": func(peer *h2test.Peer, push *hyper.Push) {
@@ -309,9 +309,9 @@ func TestFramesOnAClosedPushAreDiscarded(t *testing.T) {
 	}
 }
 
-// RFC 9113 §5.1: PUSH_PROMISE reserves its stream also where its parent is closed. A parent that we
-// have reset may be forgotten when the promise comes; on one that the peer has ended a promise is
-// PROTOCOL_ERROR (§6.6).
+// RFC 9113 §5.1: PUSH_PROMISE reserves its stream even if the parent stream is closed. The client
+// may have forgotten a parent that it has reset, so it refuses the promise. A promise on a parent
+// that the peer has ended is PROTOCOL_ERROR (§6.6).
 func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{Push: &hyper.PushPolicy{}, Authority: "own.example"})
@@ -340,7 +340,7 @@ func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 	})
 }
 
-// RFC 9113 §6.9.1: an empty DATA frame needs no window, and a window may be below 0 (§6.9.2).
+// RFC 9113 §6.9.1: an empty DATA frame needs no window, even if the window is below 0 (§6.9.2).
 func TestEmptyDataOnAResetStreamNeedsNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 1000, WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }})

@@ -19,14 +19,15 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// addressMemory is how long the addresses of a host are valid.
+// addressMemory is how long the Transport uses the addresses of a host that it has looked up.
 const addressMemory = time.Minute
 
-// pipeAddr is the address of every peer at the end of a pipe.
+// pipeAddr is the address of every peer at the other end of a pipe.
 const pipeAddr = "192.0.2.2"
 
-// An estate is hosts at the ends of pipes, whose names a Zone knows. All have one certificate,
-// for one.test, two.test and *.wild.test, except other.test.
+// An estate is a set of hosts that are reached over pipes. A Zone resolves their names. All hosts
+// have the same certificate, for one.test, two.test and *.wild.test, except other.test, which has
+// its own.
 type estate struct {
 	t     *testing.T
 	zone  *h2test.Zone
@@ -37,7 +38,7 @@ type estate struct {
 	dials []string
 }
 
-// inEstate runs test in a bubble, with a Transport that coalesces.
+// inEstate runs test in a bubble, with a Transport that coalesces connections.
 func inEstate(t *testing.T, test func(t *testing.T, e *estate)) {
 	t.Helper()
 	zone := h2test.NewZone()
@@ -48,7 +49,7 @@ func inEstate(t *testing.T, test func(t *testing.T, e *estate)) {
 	zone.Set("near.wild.test", "192.0.2.99", pipeAddr)
 	defer zone.Use()()
 	synctest.Test(t, func(t *testing.T) {
-		t.Cleanup(func() { time.Sleep(time.Minute) }) // lookups end
+		t.Cleanup(func() { time.Sleep(time.Minute) }) // lets lookups end
 		e := &estate{t: t, zone: zone, peers: make(chan *accepted, 100)}
 		cfg := &hyper.Config{TLS: h2test.ClientTLS(), DialContext: e.dial}
 		e.tr = &hyper.Transport{Coalesce: true, Proxy: hyper.NoProxy, Config: cfg}
@@ -57,12 +58,15 @@ func inEstate(t *testing.T, test func(t *testing.T, e *estate)) {
 	})
 }
 
+// estateCertificate returns the certificate of all hosts but other.test.
 var estateCertificate = sync.OnceValue(func() tls.Certificate {
 	return h2test.CertificateFor("one.test", "two.test", "*.wild.test")
 })
 
+// otherCertificate returns the certificate of other.test.
 var otherCertificate = sync.OnceValue(func() tls.Certificate { return h2test.CertificateFor("other.test") })
 
+// dial makes a pipe with a TLS peer at its other end, and records addr.
 func (e *estate) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	e.mu.Lock()
@@ -80,6 +84,7 @@ func (e *estate) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	return client, nil
 }
 
+// request makes a request with the context of the test.
 func (e *estate) request(method, url string, body io.Reader) *http.Request {
 	req, err := http.NewRequestWithContext(e.t.Context(), method, url, body)
 	if err != nil {
@@ -88,13 +93,15 @@ func (e *estate) request(method, url string, body io.Reader) *http.Request {
 	return req
 }
 
+// send sends req on another goroutine.
 func (e *estate) send(req *http.Request) *async[*http.Response] {
 	return start(func() (*http.Response, error) { return e.tr.RoundTrip(req) })
 }
 
+// get sends GET on another goroutine.
 func (e *estate) get(url string) *async[*http.Response] { return e.send(e.request("GET", url, nil)) }
 
-// accept returns the peer of the next connection.
+// accept returns the peer of the next connection, with the handshake done.
 func (e *estate) accept(settings ...wire.Setting) *accepted {
 	e.t.Helper()
 	select {
@@ -107,7 +114,7 @@ func (e *estate) accept(settings ...wire.Setting) *accepted {
 	}
 }
 
-// wantDials holds the addresses of all connections so far.
+// wantDials requires that want are the addresses of all connections so far.
 func (e *estate) wantDials(reason string, want ...string) {
 	e.t.Helper()
 	synctest.Wait()
@@ -123,7 +130,7 @@ func (p *accepted) respond(stream uint32, status string) {
 	p.WriteHeaders(stream, wire.EndStream, ":status: "+status)
 }
 
-// first makes a connection to https://one.test and returns its peer.
+// first makes a connection by a request to https://one.test, and returns its peer.
 func (e *estate) first(settings ...wire.Setting) *accepted {
 	e.t.Helper()
 	call := e.get("https://one.test/")
@@ -134,24 +141,26 @@ func (e *estate) first(settings ...wire.Setting) *accepted {
 	return peer
 }
 
-// origin makes a peer send an ORIGIN frame.
+// origin makes the peer send an ORIGIN frame.
 func (p *accepted) origin(origins ...string) {
 	p.WriteRaw(wire.AppendOrigin(nil, origins...))
 	synctest.Wait()
 }
 
-// A coalesceRow is a request after one to https://one.test, and whether it uses that connection.
+// A coalesceRow is a request that follows one to https://one.test. shared says whether it uses the
+// same connection.
 type coalesceRow struct {
 	name   string
-	set    func(e *estate)                  // before the first request
-	before func(e *estate, first *accepted) // before the request
-	url    string                           // https://two.test/ where it is empty
-	change func(req *http.Request)          // of the request
-	asks   func(req *hyper.Request)         // changes the request in WithRequest
-	config func(cfg *tls.Config)            // of the client
+	set    func(e *estate)                  // called before the first request
+	before func(e *estate, first *accepted) // called before the second request
+	url    string                           // of the second request; empty: https://two.test/
+	change func(req *http.Request)          // changes the second request
+	asks   func(req *hyper.Request)         // changes the second request in WithRequest
+	config func(cfg *tls.Config)            // changes the client's TLS configuration
 	shared bool
 }
 
+// run sends both requests and checks which connection the second one uses.
 func (row *coalesceRow) run(t *testing.T, e *estate) {
 	if row.config != nil {
 		row.config(e.tr.Config.TLS)
@@ -202,6 +211,7 @@ func (row *coalesceRow) run(t *testing.T, e *estate) {
 	}
 }
 
+// coalesceRows are the rows of TestCoalesceConditions.
 var coalesceRows = []coalesceRow{
 	{name: "two names of a certificate", shared: true},
 	{name: "a wildcard", url: "https://a.wild.test/", shared: true},
@@ -309,25 +319,28 @@ var coalesceRows = []coalesceRow{
 	}},
 }
 
+// malformedOrigins are entries of an ORIGIN frame that the client must ignore.
 var malformedOrigins = []string{
 	"", "null", "two.test", "https://", "https://a b", "https://u@two.test", "https://two.test/",
 	"https://two.test?", "https://two.test:", "https://two.test:99999", "https://two.test%00",
 }
 
-// says returns a step in which the peer sends ORIGIN.
+// says returns a step in which the peer sends ORIGIN with origins.
 func says(origins ...string) func(*estate, *accepted) {
 	return func(_ *estate, p *accepted) { p.origin(origins...) }
 }
 
 // RFC 9113 §9.1.1, RFC 8336 §2.4: a connection is used for another host only if its certificate is
-// valid for that host, the host has its address, and the Origin Set, if there is one, has the origin.
+// valid for the host, the host has the connection's address, and the Origin Set, if there is one,
+// contains the origin.
 func TestCoalesceConditions(t *testing.T) {
 	for _, row := range coalesceRows {
 		t.Run(row.name, func(t *testing.T) { inEstate(t, row.run) })
 	}
 }
 
-// A host that needs a proxy, and CONNECT, get connections of their own.
+// A host that needs a proxy does not coalesce, and neither does CONNECT. Each gets its own
+// connection.
 func TestCoalesceIsNotForProxies(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		first := e.first()
@@ -341,7 +354,8 @@ func TestCoalesceIsNotForProxies(t *testing.T) {
 	})
 }
 
-// A lookup that takes long is not waited for, and nothing of it is left.
+// A request does not wait longer than a second for the lookup of an address, and the lookup leaves
+// no state.
 func TestCoalesceWaitsNoLongerThanASecondForAnAddress(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		e.zone.SetSilent()
@@ -358,11 +372,11 @@ func TestCoalesceWaitsNoLongerThanASecondForAnAddress(t *testing.T) {
 	})
 }
 
-// Addresses that are too old are not used, also where there are no others.
+// Addresses that have expired are not used, even if the name server does not respond any more.
 func TestCoalesceForgetsAddressesWhenTheNameServerIsSilent(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		first := e.first()
-		slow := e.get("https://two.test/slow") // the host is not forgotten
+		slow := e.get("https://two.test/slow") // keeps the host in the pool
 		first.WantHeaders("on the other host's connection", 3, ":authority: two.test")
 		time.Sleep(addressMemory + time.Second)
 		e.zone.SetSilent()
@@ -392,7 +406,7 @@ func TestCoalescedRequestsAtOnceShareOneLookup(t *testing.T) {
 			call.want(t, "the response").Body.Close()
 		}
 		e.wantDials("none more", "one.test:443")
-		if n := e.zone.Queries() - before; n != 2 { // for A and AAAA
+		if n := e.zone.Queries() - before; n != 2 { // one query for A and one for AAAA
 			t.Errorf("%d queries", n)
 		}
 		time.Sleep(59 * time.Second)
@@ -413,7 +427,7 @@ func TestCoalescedRequestsAtOnceShareOneLookup(t *testing.T) {
 	})
 }
 
-// A host that has a connection of its own keeps to it.
+// A host that has its own connection keeps using it.
 func TestHostWithItsOwnConnectionDoesNotCoalesce(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		e.tr.Coalesce = false
@@ -441,7 +455,8 @@ func TestHostWithItsOwnConnectionDoesNotCoalesce(t *testing.T) {
 	})
 }
 
-// What the peer has not processed is sent again, on the host's own connection.
+// A request that the peer has not processed on a shared connection is sent again on the host's own
+// connection.
 func TestCoalescedRequestIsSentAgainOnItsOwnConnection(t *testing.T) {
 	for name, refuse := range map[string]func(*accepted){
 		"GOAWAY":         func(p *accepted) { p.WriteGoAway(1, wire.NoError, "") },
@@ -465,16 +480,17 @@ func TestCoalescedRequestIsSentAgainOnItsOwnConnection(t *testing.T) {
 	}
 }
 
-// A onceBody can be read once.
+// A onceBody is a body that can be read only once. It counts how often it is closed.
 type onceBody struct {
 	io.Reader
 	closes int
 }
 
+// Close counts.
 func (b *onceBody) Close() error { b.closes++; return nil }
 
-// RFC 9110 §15.5.20: a request with a 421 response may be sent again on another connection,
-// whatever its method.
+// RFC 9110 §15.5.20: a request with a 421 response may be sent again on another connection, even if
+// its method is not idempotent.
 func TestMisdirectedRequestIsSentOnceMoreOnItsOwnConnection(t *testing.T) {
 	getBody := func(req *http.Request) {
 		req.ContentLength = 4
@@ -539,8 +555,8 @@ func TestMisdirectedRequestIsSentOnceMoreOnItsOwnConnection(t *testing.T) {
 	}
 }
 
-// wantNotShared holds that two.test, which has the peer own, does not use the connection of
-// one.test, also when it has no connection of its own any more.
+// wantNotShared requires that two.test does not use the connection of one.test, even when its own
+// connection, that of the peer own, has ended. Other hosts still share the connection.
 func (e *estate) wantNotShared(first, own *accepted) {
 	e.t.Helper()
 	own.Close()
@@ -560,7 +576,7 @@ func (e *estate) wantNotShared(first, own *accepted) {
 	e.wantDials("in all", "one.test:443", "two.test:443", "two.test:443")
 }
 
-// An empty port is the default one (RFC 3986 §6.2.3).
+// An empty port means the default port (RFC 3986 §6.2.3).
 func TestMisdirectedRequestWithAnEmptyPort(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		first := e.first()
@@ -597,7 +613,7 @@ func TestSecondMisdirectedResponseIsReturned(t *testing.T) {
 	})
 }
 
-// The response is returned as it is where the body is gone.
+// If the body cannot be sent again, RoundTrip returns the 421 response.
 func TestMisdirectedRequestWhoseBodyIsGoneIsNotSentAgain(t *testing.T) {
 	for name, getBody := range map[string]func() (io.ReadCloser, error){
 		"no GetBody":    nil,
@@ -629,7 +645,8 @@ func TestMisdirectedRequestWhoseBodyIsGoneIsNotSentAgain(t *testing.T) {
 	}
 }
 
-// An upload that goes on is left alone where the response is returned, and ended where it is not.
+// An upload that is in progress continues if the 421 response is returned, and ends if the request
+// is sent again.
 func TestMisdirectedUploadInProgress(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		inEstate(t, func(t *testing.T, e *estate) {
@@ -667,7 +684,7 @@ func TestMisdirectedUploadInProgress(t *testing.T) {
 	}
 }
 
-// A panic of GetBody is the caller's, and leaves nothing behind.
+// A panic of GetBody reaches the caller and leaves no state.
 func TestPanicOfGetBodyAfterMisdirectedRequest(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		first := e.first()
@@ -691,7 +708,8 @@ func TestPanicOfGetBodyAfterMisdirectedRequest(t *testing.T) {
 	})
 }
 
-// 421 on a connection that was made for the request's host is the caller's, as with net/http.
+// RoundTrip returns a 421 response if the connection was made for the request's own host, as
+// net/http does.
 func TestMisdirectedResponseOnItsOwnConnectionIsReturned(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		call := v.get("/")
@@ -714,8 +732,9 @@ func TestMisdirectedResponseOnItsOwnConnectionIsReturned(t *testing.T) {
 	})
 }
 
-// A try on a connection that was made for another host counts as one: the request is sent three
-// times at most, and is not said to be unprocessed when its own host cannot be reached.
+// An attempt on a connection that was made for another host counts as an attempt: the request is
+// sent three times at most. Its error does not say that the request was not processed, even if the
+// last attempt could not reach the host.
 func TestLostTryOnASharedConnectionCounts(t *testing.T) {
 	for name, down := range map[string]bool{"sent again": false, "no connection": true} {
 		t.Run(name, func(t *testing.T) {

@@ -19,9 +19,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Config is copied, with all that it refers to.
+// The tests of this file check that a Config is copied, with everything that it refers to.
 
-// sharedConfig is a Config with all that could be shared with the caller.
+// sharedConfig is a Config that sets every field that could be shared with the caller.
 func sharedConfig() hyper.Config {
 	return hyper.Config{
 		UserAgent: "first",
@@ -33,7 +33,7 @@ func sharedConfig() hyper.Config {
 	}
 }
 
-// change changes all of it.
+// change changes everything that sharedConfig has set.
 func change(cfg *hyper.Config) {
 	cfg.UserAgent = "second"
 	cfg.Settings[0].Value = 2
@@ -45,7 +45,7 @@ func change(cfg *hyper.Config) {
 	}
 }
 
-// wantFirst requires that the connection behind peer has the Config as it was before change.
+// wantFirst requires that the connection to peer uses the Config as it was before change.
 func wantFirst(t *testing.T, peer *h2test.Peer, body func() *async[*http.Response]) {
 	t.Helper()
 	settings := peer.Handshake()
@@ -63,7 +63,8 @@ func wantFirst(t *testing.T, peer *h2test.Peer, body func() *async[*http.Respons
 	resp.Body.Close()
 }
 
-// What the doors' Config refers to is changed while bodies are decoded: the race detector looks on.
+// The maps and slices of each door's Config change while bodies are decoded. The race detector
+// reports an access that is not synchronized.
 func TestConfigMayBeChangedWhileItsConnectionsWork(t *testing.T) {
 	for _, d := range doors {
 		t.Run(d.name, func(t *testing.T) {
@@ -103,7 +104,7 @@ func TestNewConnCopiesItsConfig(t *testing.T) {
 	})
 }
 
-// The Config is the one that Dial was called with, whatever happens while it dials.
+// Dial uses the Config as it was when Dial was called, even if it changes during the dial.
 func TestDialCopiesItsConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := sharedConfig()
@@ -123,7 +124,7 @@ func TestDialCopiesItsConfig(t *testing.T) {
 	})
 }
 
-// httpGet sends GET by Conn.RoundTrip.
+// httpGet sends GET by Conn.RoundTrip on another goroutine.
 func httpGet(t *testing.T, conn *hyper.Conn) *async[*http.Response] {
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
 	if err != nil {
@@ -148,7 +149,7 @@ func TestConfigureTransportCopiesItsConfig(t *testing.T) {
 	})
 }
 
-// The Config of a Transport's first use is that of its later connections.
+// A Transport uses the Config of its first request for later connections as well.
 func TestTransportCopiesItsConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := sharedConfig()
@@ -168,7 +169,7 @@ func TestTransportCopiesItsConfig(t *testing.T) {
 	})
 }
 
-// So is what it says to proxies.
+// A Transport copies ProxyConnectHeader with its first request too.
 func TestTransportCopiesItsProxyConnectHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		header := http.Header{"X-Key": {"first"}}

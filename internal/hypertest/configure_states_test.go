@@ -18,8 +18,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// configuredVisit returns a door to peers in cleartext, with an http.Transport that set changes
-// before it is configured.
+// configuredVisit returns a visit of an http.Transport that speaks HTTP/2 in cleartext. set changes
+// the http.Transport before it is configured.
 func configuredVisit(t *testing.T, cfg hyper.Config, set func(*http.Transport)) *visit {
 	return visitDoor(t, door{name: "ConfigureTransport", cleartext: true, enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
 		tr := priorKnowledge(dial)
@@ -32,6 +32,7 @@ func configuredVisit(t *testing.T, cfg hyper.Config, set func(*http.Transport)) 
 	}}, cfg)
 }
 
+// dialed returns how many connections were made that the test has not accepted.
 func (v *visit) dialed() int { return len(v.peers) }
 
 func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
@@ -127,6 +128,7 @@ func TestExpectContinueTimeoutOfAConfiguredTransport(t *testing.T) {
 	}
 }
 
+// endless is a body that never ends.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
@@ -152,7 +154,8 @@ func TestBurstOfFirstRequestsMakesOneConnection(t *testing.T) {
 	})
 }
 
-// A server that ends each connection before it answers is not asked for ever, nor without a pause.
+// A server that ends each connection before it responds causes only a few attempts, with pauses
+// between them.
 func TestGoAwayOnEachConnectionEndsAfterAFewTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &crowdedServer{t: t, goAway: true, mu: new(sync.Mutex), seen: map[string]int{}}
@@ -185,8 +188,8 @@ func TestRefusedStreamOnALivingConnectionIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A host that speaks HTTP/1.1 is asked for HTTP/2 once in five minutes. That costs nothing where
-// there is no proxy, and else a connection.
+// A Transport offers HTTP/2 to a host that speaks HTTP/1.1 only once in five minutes. Without a
+// proxy this costs nothing; with a proxy it costs one connection.
 func TestHostWithoutHTTP2CostsOneHandshake(t *testing.T) {
 	for proxy, extra := range map[string]int{"": 0, "http://proxy.test:3128": 1} {
 		synctest.Test(t, func(t *testing.T) {
@@ -265,7 +268,7 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 		}
 		changes := 0
 		cc.SetStateHook(func(*http.ClientConn) { changes++ })
-		if err := cc.Reserve(); err != nil { // the hook tells of what has been seen in flight
+		if err := cc.Reserve(); err != nil { // so that the hook sees a change of what is in flight
 			t.Error(err)
 		}
 		if got := s.get(cc, "/"); got != answered {
@@ -285,7 +288,7 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 		if got := s.get(cc, "/"); got != answered {
 			t.Error(got)
 		}
-		if got := s.gets(cc, 6, "/slow"); got != answered { // they wait in turn
+		if got := s.gets(cc, 6, "/slow"); got != answered { // they wait in order
 			t.Error(got)
 		}
 		if dials, _ := s.counts(); dials != 1 {
@@ -301,7 +304,7 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 	})
 }
 
-// DialTLSContext may return any connection that tells what TLS has negotiated.
+// DialTLSContext may return any connection that reports what TLS has negotiated.
 func TestDialTLSContextNeedsNoTLSConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, false, siteHandler)
@@ -325,7 +328,7 @@ func TestDialTLSContextNeedsNoTLSConn(t *testing.T) {
 	})
 }
 
-// A telling connection has a ConnectionState, and nothing else of a *tls.Conn.
+// A telling connection has the method ConnectionState, but no other method of *tls.Conn.
 type telling struct {
 	net.Conn
 	tc *tls.Conn

@@ -20,8 +20,10 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
+// answered is what site.request returns for a successful response of siteHandler.
 const answered = "200 HTTP/2.0 "
 
+// proxyAt returns a Proxy function that always returns the URL raw.
 func proxyAt(raw string) func(*http.Request) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -30,12 +32,12 @@ func proxyAt(raw string) func(*http.Request) (*url.URL, error) {
 	return http.ProxyURL(u)
 }
 
-// get is a scenario of one request for path.
+// get returns a scenario that sends one request for path.
 func get(path string) func(*site, *http.Transport) string {
 	return func(s *site, tr *http.Transport) string { return s.get(tr, path) }
 }
 
-// tunneled is a scenario of one request, and what the proxy was asked.
+// tunneled is a scenario of one request. The outcome includes what the proxy was asked.
 func tunneled(s *site, tr *http.Transport) string {
 	got := s.get(tr, "/")
 	for _, req := range s.tunnels {
@@ -44,15 +46,16 @@ func tunneled(s *site, tr *http.Transport) string {
 	return got
 }
 
-// expecting is a scenario of a request whose body waits for 100 (Continue), from a server that does
-// not send it before it reads.
+// expecting is a scenario of a request with Expect: 100-continue. The server does not send 100
+// (Continue) before it reads the body.
 func expecting(s *site, tr *http.Transport) string {
 	req, _ := http.NewRequestWithContext(s.t.Context(), "POST", s.url("example.com", "/"), strings.NewReader("body"))
 	req.Header.Set("Expect", "100-continue")
 	return s.request(tr, req)
 }
 
-// comparisons are the scenarios for each field of http.Transport and, as HTTP2.X, http.HTTP2Config.
+// comparisons are the scenarios for each field of http.Transport and, as HTTP2.X, of
+// http.HTTP2Config.
 var comparisons = map[string][]comparison{
 	"Proxy": {
 		{name: "http", set: func(_ *site, tr *http.Transport) { tr.Proxy = proxyAt("http://user:pass@proxy.test:3128") }, act: tunneled,
@@ -141,7 +144,7 @@ var comparisons = map[string][]comparison{
 		{name: "silence", set: func(_ *site, tr *http.Transport) { tr.TLSHandshakeTimeout = 3 * time.Second },
 			act: func(s *site, tr *http.Transport) string {
 				req, _ := http.NewRequest("GET", "https://silent.test", nil)
-				defer time.Sleep(2 * time.Second) // attempts that were begun beside the first one end
+				defer time.Sleep(2 * time.Second) // lets further attempts to connect end
 				return s.request(tr, req)
 			}, want: "timeout: TLS handshake timeout", dials: 4},
 	},
@@ -216,7 +219,7 @@ var comparisons = map[string][]comparison{
 	"MaxResponseHeaderBytes": {
 		{name: "500 kB", act: get("/wide"), want: answered},
 		{name: "9 MB", act: get("/widest"), want: answered},
-		// net/http loses the connection to it.
+		// net/http ends the whole connection for this.
 		{name: "above", dials: 1, set: func(_ *site, tr *http.Transport) { tr.MaxResponseHeaderBytes = 100000 },
 			act: func(s *site, tr *http.Transport) string { return strings.SplitAfter(s.get(tr, "/wide"), ":")[0] }, want: "error:"},
 	},
@@ -240,7 +243,7 @@ var comparisons = map[string][]comparison{
 	}, act: func(s *site, tr *http.Transport) string { s.get(tr, "/"); return s.gets(tr, 6, "/slow") }, want: answered, dials: 1, alone: true}},
 }
 
-// refusedFields are the fields that cannot be honoured.
+// refusedFields are the fields that ConfigureTransport cannot implement and therefore refuses.
 var refusedFields = map[string]func(*http.Transport){
 	"TLSNextProto": func(tr *http.Transport) {
 		tr.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{"h2": nil}
@@ -254,37 +257,40 @@ var refusedFields = map[string]func(*http.Transport){
 	"HTTP2.CountError":                   func(tr *http.Transport) { tr.HTTP2 = &http.HTTP2Config{CountError: func(string) {}} },
 }
 
-// onTheWire are the fields that TestConfiguredConnectionsObeyHTTP2Config looks at.
+// onTheWire are the fields that TestConfiguredConnectionsObeyHTTP2Config checks.
 var onTheWire = []string{
 	"HTTP2.MaxDecoderHeaderTableSize", "HTTP2.MaxEncoderHeaderTableSize", "HTTP2.MaxReadFrameSize",
 	"HTTP2.MaxReceiveBufferPerConnection", "HTTP2.MaxReceiveBufferPerStream",
 	"HTTP2.SendPingTimeout", "HTTP2.PingTimeout", "HTTP2.WriteByteTimeout",
 }
 
+// disableKeepAlives sets http.Transport.DisableKeepAlives.
 func disableKeepAlives(_ *site, tr *http.Transport) { tr.DisableKeepAlives = true }
 
+// setHTTP2 returns a step that sets http.Transport.HTTP2 to c.
 func setHTTP2(c http.HTTP2Config) func(*site, *http.Transport) {
 	return func(_ *site, tr *http.Transport) { tr.HTTP2 = &c }
 }
 
-// spokenTo is a protocol of its own.
+// spokenTo is a RoundTripper for a protocol of the caller's, which fails with the protocol's name.
 type spokenTo string
 
 func (s spokenTo) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, errors.New("spoken to " + string(s))
 }
 
-// offered is what the client's first handshake offered, in the order of the alphabet: that of
-// net/http's list depends on its version.
+// offered returns the protocols that the client offered in its first handshake, sorted: the order
+// in net/http's list depends on its version.
 func (s *site) offered() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.Join(slices.Sorted(slices.Values(s.hellos[0].SupportedProtos)), " ")
 }
 
-// limit makes the server announce MAX_CONCURRENT_STREAMS.
+// limit sets the server's SETTINGS_MAX_CONCURRENT_STREAMS to n.
 func (s *site) limit(n int) { s.server.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: n} }
 
+// dialTLS returns a dialer that offers protocol and leaves the handshake to the caller.
 func (s *site) dialTLS(protocol string) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := s.dial(ctx, network, addr)
@@ -297,7 +303,7 @@ func (s *site) dialTLS(protocol string) dialFunc {
 	}
 }
 
-// exportedFields are the names of T's exported fields, behind prefix.
+// exportedFields returns the names of T's exported fields, each with prefix in front.
 func exportedFields[T any](prefix string) (names []string) {
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
 		if f.IsExported() {
@@ -307,8 +313,8 @@ func exportedFields[T any](prefix string) (names []string) {
 	return names
 }
 
-// A field that a later Go adds to http.Transport or http.HTTP2Config fails here, until it is
-// decided what becomes of it.
+// This test fails if a later version of Go adds a field to http.Transport or http.HTTP2Config,
+// until the field is either implemented or refused.
 func TestEachFieldOfATransportIsHonouredOrRefused(t *testing.T) {
 	doc, err := os.ReadFile("../../transport_configure.go")
 	if err != nil {
@@ -342,7 +348,7 @@ func TestFieldsThatCannotBeHonouredAreRefused(t *testing.T) {
 	}
 }
 
-// A configured http.Transport does what its fields say, and nothing worse than net/http does.
+// A configured http.Transport does what its fields say, and is never worse than net/http.
 func TestConfiguredTransportDoesWhatNetHTTPDoes(t *testing.T) {
 	for field, scenarios := range comparisons {
 		for _, c := range scenarios {

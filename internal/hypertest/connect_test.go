@@ -21,8 +21,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// connectDoors runs test at each door with a dial function that hands the other end of each pipe to
-// serve. It counts what was dialled.
+// connectDoors runs test at each door. The dial function makes a pipe and passes its other end to
+// serve. test can read how many connections were dialed.
 func connectDoors(t *testing.T, cfg hyper.Config, serve func(server net.Conn), test func(t *testing.T, v *visit, dials *atomic.Int64)) {
 	t.Helper()
 	for _, d := range doors {
@@ -43,7 +43,8 @@ func connectDoors(t *testing.T, cfg hyper.Config, serve func(server net.Conn), t
 	}
 }
 
-// client sends GET through an http.Client on top of the door, where that is one of net/http's: its *url.Error has to be looked through.
+// client sends GET. At the doors that return net/http's errors it uses an http.Client, which wraps
+// the error in a *url.Error.
 func (v *visit) client(ctx context.Context) error {
 	req := v.request("GET", "/", nil).WithContext(ctx)
 	if v.own {
@@ -54,7 +55,7 @@ func (v *visit) client(ctx context.Context) error {
 	return err
 }
 
-// checkClient holds an error of client against w, with and without the *url.Error around it.
+// checkClient checks an error of client against w, both inside its *url.Error and with it.
 func (w wantedError) checkClient(t *testing.T, v *visit, err error) {
 	t.Helper()
 	if hyper.Retryable(err) != w.retryable {
@@ -84,7 +85,7 @@ func TestRefusedDial(t *testing.T) {
 	} {
 		for _, d := range doors {
 			if d.name == "NewConnTLS" || d.name == "NewConnCleartext" || d.name == "ConnRoundTripCleartext" || d.viaNetHTTP() {
-				continue // the caller dials, and net/http
+				continue // the caller or net/http dials
 			}
 			t.Run(name+"/"+d.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -95,7 +96,7 @@ func TestRefusedDial(t *testing.T) {
 						return nil, c.err
 					}, hyper.Config{})
 					own := v.own
-					v.own = own || d.name == "ConnRoundTripTLS" // Dial's error
+					v.own = own || d.name == "ConnRoundTripTLS" // Dial returns this error itself
 					c.want.checkClient(t, v, v.client(t.Context()))
 					if dials.Load() != 1 {
 						t.Errorf("dialled %d times for one request", dials.Load())
@@ -110,7 +111,7 @@ func TestRefusedDial(t *testing.T) {
 	}
 }
 
-// tlsFailures are what servers do in place of a good handshake.
+// tlsFailures are the ways in which a server can fail the TLS handshake.
 var tlsFailures = []struct {
 	name  string
 	serve func(server net.Conn)
@@ -141,17 +142,18 @@ func TestFailedTLSHandshake(t *testing.T) {
 	for _, c := range tlsFailures {
 		t.Run(c.name, func(t *testing.T) {
 			connectDoors(t, c.cfg, c.serve, func(t *testing.T, v *visit, dials *atomic.Int64) {
-				if v.cleartext || v.viaNetHTTP() { // net/http shakes hands
+				if v.cleartext || v.viaNetHTTP() { // net/http runs the handshake
 					return
 				}
-				v.own = v.own || v.name == "ConnRoundTripTLS" // Dial's error
+				v.own = v.own || v.name == "ConnRoundTripTLS" // Dial returns this error itself
 				err := v.client(t.Context())
 				c.want.checkClient(t, v, err)
 				if c.as != nil && !c.as(err) {
 					t.Errorf("%T %v is of another kind", err, err)
 				}
 				most := int64(1)
-				if c.name == "Silence" && v.name == "TransportTLS" { // another attempt each second, four at once
+				// A Transport starts another attempt each second, up to four at once.
+				if c.name == "Silence" && v.name == "TransportTLS" {
 					most = 4
 				}
 				if dials.Load() != most {
@@ -213,7 +215,8 @@ func TestServerWithoutHTTP2IsRetryableElsewhere(t *testing.T) {
 		io.Copy(io.Discard, server)
 	}
 	connectDoors(t, hyper.Config{}, serve, func(t *testing.T, v *visit, _ *atomic.Int64) {
-		if v.cleartext || !v.own || v.name == "NewConnTLS" { // the others have a way over HTTP/1.1; NewConn's caller offers no other protocol
+		// The other doors fall back to HTTP/1.1, and the caller of NewConn offers only h2.
+		if v.cleartext || !v.own || v.name == "NewConnTLS" {
 			return
 		}
 		err := v.client(t.Context())
@@ -236,7 +239,7 @@ func TestEndOfTheCallersContextIsNoHandshakeTimeout(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, hyper.ErrHandshakeTimeout) || hyper.Retryable(err) {
 			t.Errorf("%v, retryable: %v", err, hyper.Retryable(err))
 		}
-		time.Sleep(time.Minute) // the dialling of a Transport goes on without the request
+		time.Sleep(time.Minute) // a Transport continues to dial after the request has ended
 	})
 }
 
@@ -259,7 +262,8 @@ func TestStalledDialIsAHandshakeTimeout(t *testing.T) {
 	}
 }
 
-// What another protocol says in place of SETTINGS, and what of it the error says.
+// banners are what servers of other protocols send in place of SETTINGS, and the text of the error
+// for each.
 var banners = []struct{ name, says, text string }{
 	{"SSH", "SSH-2.0-OpenSSH_9.6\r\n", `an SSH banner, "SSH-2.0-OpenSSH_9.6"`},
 	{"HTTP1", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", `an HTTP/1 response, "HTTP/1.1 400 Bad Request"`},
@@ -276,7 +280,7 @@ func TestPeerThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 			for end, closes := range map[string]bool{"": false, "/closed": true} {
 				t.Run(banner.name+name+end, func(t *testing.T) {
 					serve := func(server net.Conn) {
-						server.Read(make([]byte, 1)) // the request comes with it
+						server.Read(make([]byte, 1)) // the request arrives first
 						go io.Copy(io.Discard, server)
 						io.WriteString(server, banner.says)
 						if closes {
@@ -319,7 +323,7 @@ func TestEndBeforeTheSettingsNamesHostAndPhase(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			serve := func(server net.Conn) {
-				server.Read(make([]byte, 1)) // the request comes with it
+				server.Read(make([]byte, 1)) // the request arrives first
 				c.serve(server)
 			}
 			connectDoors(t, hyper.Config{}, serve, func(t *testing.T, v *visit, _ *atomic.Int64) {

@@ -13,12 +13,13 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9113 §8.2.1: a field value MUST NOT begin or end with a blank. RFC 9113 §8.2.3 lets a Cookie
-// be sent as one field for each of its pairs, so the rule binds each of them.
+// cookies are Cookie fields and how they are sent. RFC 9113 §8.2.1: a field value MUST NOT start or
+// end with a space or tab. RFC 9113 §8.2.3 allows one field for each cookie-pair of a Cookie field,
+// so the rule applies to each pair.
 var cookies = []struct {
 	reason string
-	values []string // the Cookie fields of the request
-	want   []string // the cookie fields on the wire
+	values []string // the values of the request's Cookie fields
+	want   []string // the values of the cookie fields that are sent
 }{
 	{"pairs as RFC 6265 writes them", []string{"a=1; b=2"}, []string{"a=1", "b=2"}},
 	{"two blanks", []string{"a=1;  b=2"}, []string{"a=1", "b=2"}},
@@ -35,6 +36,7 @@ var cookies = []struct {
 	{"several fields", []string{"a=1 ; b=2", ";", "c=3;d=4"}, []string{"a=1", "b=2", "c=3", "d=4"}},
 }
 
+// cookiesOf returns the values of the cookie fields of h.
 func cookiesOf(h h2test.Headers) (values []string) {
 	for _, f := range h.Fields {
 		if f.Name == "cookie" {
@@ -44,7 +46,7 @@ func cookiesOf(h h2test.Headers) (values []string) {
 	return values
 }
 
-// listSize is what RFC 9113 §6.5.2 counts for a field section.
+// listSize returns the size of a field section as RFC 9113 §6.5.2 defines it.
 func listSize(h h2test.Headers) (n uint32) {
 	for _, f := range h.Fields {
 		n += f.Size()
@@ -69,12 +71,12 @@ func TestEachCookiePairIsAFieldWithoutBlanksAround(t *testing.T) {
 			}
 			peer.WriteHeaders(id, wire.EndStream, ":status: 204")
 			call.want(t, test.reason).Body.Close()
-			synctest.Wait() // http.Transport keeps the connection from now on
+			synctest.Wait() // http.Transport pools the connection from now on
 		}
 	})
 }
 
-// The size that is held against the peer's MAX_HEADER_LIST_SIZE is the size of what is sent.
+// The client compares the size of what it sends with the peer's MAX_HEADER_LIST_SIZE.
 func TestSizeOfCookiesIsThatOfWhatIsSent(t *testing.T) {
 	for _, test := range cookies {
 		synctest.Test(t, func(t *testing.T) {
@@ -106,7 +108,8 @@ func TestSizeOfCookiesIsThatOfWhatIsSent(t *testing.T) {
 	}
 }
 
-// A pair stays sensitive wherever it came from, and a long one that is not may be indexed.
+// Each pair of a sensitive Cookie field is sensitive. A long pair that is not sensitive may be
+// indexed.
 func TestCookiePairsOfASensitiveFieldAreSensitive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

@@ -23,6 +23,7 @@ type flushWriter interface {
 	Flush() error
 }
 
+// encoder returns a flushWriter for coding that writes to w.
 func encoder(coding string, w io.Writer) flushWriter {
 	switch coding {
 	case "gzip":
@@ -35,7 +36,7 @@ func encoder(coding string, w io.Writer) flushWriter {
 	panic(coding)
 }
 
-// encode returns text as a whole body in the codings, applied in this order.
+// encode returns text as a complete body. The codings are applied in the given order.
 func encode(text string, codings ...string) []byte {
 	body := []byte(text)
 	for _, coding := range codings {
@@ -48,7 +49,8 @@ func encode(text string, codings ...string) []byte {
 	return body
 }
 
-// coded returns the response to a GET through v, with its header, and the peer.
+// coded sends GET through v and responds with a header that has the Content-Encoding coding. It
+// returns the peer and the response.
 func coded(t *testing.T, v *visit, coding string) (*accepted, *http.Response) {
 	t.Helper()
 	call := v.get("/")
@@ -63,7 +65,7 @@ func coded(t *testing.T, v *visit, coding string) (*accepted, *http.Response) {
 	return peer, resp
 }
 
-// wantNow reads text from body, and requires that no other frame has to come for that.
+// wantNow requires that text can be read from body before another frame arrives.
 func wantNow(t *testing.T, reason string, body io.Reader, text string) {
 	t.Helper()
 	read := start(func() (string, error) {
@@ -82,7 +84,8 @@ func wantNow(t *testing.T, reason string, body io.Reader, text string) {
 	}
 }
 
-// Kubernetes 1.37 sends each event of a watch as a gzip member of its own.
+// Each gzip member is returned before the next one arrives. Kubernetes 1.37 sends each event of a
+// watch as its own gzip member.
 func TestGzipMemberIsReadBeforeTheNextOne(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		peer, resp := coded(t, v, "gzip")
@@ -95,12 +98,14 @@ func TestGzipMemberIsReadBeforeTheNextOne(t *testing.T) {
 	})
 }
 
-// The last octets of a body do not wait for END_STREAM, nor for the checksum behind them.
+// The last bytes of the content are returned before END_STREAM and before the checksum that follows
+// them.
 func TestEndOfACodedBodyIsReadBeforeTheStreamEnds(t *testing.T) {
 	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"}, {"br", "deflate"}} {
 		list := strings.Join(codings, ", ")
 		for name, held := range map[string]int{"whole": 0, "checksum to come": 4} {
-			if held > 0 && codings[0] == "br" || held > 0 && len(codings) > 1 { // no checksum, or within a coding
+			// br has no checksum, and of two codings the checksum is inside of the outer one.
+			if held > 0 && codings[0] == "br" || held > 0 && len(codings) > 1 {
 				continue
 			}
 			t.Run(list+"/"+name, func(t *testing.T) {
@@ -125,7 +130,7 @@ func TestFlushedOctetsAreReadAtOnceInEveryStack(t *testing.T) {
 				peer, resp := coded(t, v, list)
 				var b bytes.Buffer
 				w := io.Writer(&b)
-				var stack []flushWriter // from the caller's side
+				var stack []flushWriter // in the order in which the caller writes to them
 				for i := range codings {
 					stack = append([]flushWriter{encoder(codings[len(codings)-1-i], w)}, stack...)
 					w = stack[0]
@@ -149,7 +154,8 @@ func TestFlushedOctetsAreReadAtOnceInEveryStack(t *testing.T) {
 	}
 }
 
-// What was read at once is followed by an error all the same, where the coding does not end well.
+// If the coding does not end correctly, the content that was returned early is followed by an
+// error.
 func TestWhatFollowsAMemberIsStillChecked(t *testing.T) {
 	whole := encode("event", "gzip")
 	wrong := bytes.Clone(whole)
@@ -186,7 +192,7 @@ func TestWhatFollowsAMemberIsStillChecked(t *testing.T) {
 	}
 }
 
-// A reset after the event is the reset's error, not an end.
+// If the stream is reset after an event, the body returns the error of the reset and not io.EOF.
 func TestResetAfterAMemberIsNoEnd(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		peer, resp := coded(t, v, "gzip")
@@ -199,7 +205,7 @@ func TestResetAfterAMemberIsNoEnd(t *testing.T) {
 	})
 }
 
-// A Decoder's octets are not held back either, be they returned with io.EOF.
+// A Decoder may return its last bytes together with io.EOF. They are not held back either.
 func TestDecodersLastOctetsAreReadBeforeTheStreamEnds(t *testing.T) {
 	cfg := hyper.Config{Decoders: map[string]hyper.Decoder{
 		"four": func(r io.Reader) (io.Reader, error) { return &fourOctets{r}, nil },
@@ -213,9 +219,10 @@ func TestDecodersLastOctetsAreReadBeforeTheStreamEnds(t *testing.T) {
 	})
 }
 
-// fourOctets decodes a coding of four octets.
+// fourOctets decodes a coding whose content is four bytes long.
 type fourOctets struct{ r io.Reader }
 
+// Read returns the four bytes together with io.EOF.
 func (f *fourOctets) Read(p []byte) (int, error) {
 	n, err := io.ReadFull(f.r, p[:4])
 	if err == nil {
@@ -224,8 +231,8 @@ func (f *fourOctets) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The peer can repeat a long list for an octet each. It is not looked at, and the body can be had
-// as it was sent.
+// A peer can repeat a long Content-Encoding for one byte each. The client does not decode such a
+// list: reading the body returns an error, and the encoded body is still available.
 func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
 	for name, value := range map[string]string{
 		"empty":    strings.Repeat(",", 60),
@@ -255,7 +262,7 @@ func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
 					peer.WriteHeaders(id, 0, fields...)
 					peer.WriteData(id, wire.EndStream, []byte("as sent"))
 					resp := call.want(t, "the response")
-					synctest.Wait() // so that closing the body resets nothing
+					synctest.Wait() // so that closing the body does not reset the stream
 					if raw {
 						wantBody(t, "as it was sent", raws, "as sent")
 						continue

@@ -22,17 +22,18 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A foreignState is the state of another implementation of TLS.
+// A foreignState is the connection state of another implementation of TLS.
 type foreignState struct {
 	Version            uint16
 	HandshakeComplete  bool
 	NegotiatedProtocol string
 	ServerName         string
 	CipherSuite        foreignSuite
-	PeerCertificates   []string // of another type than crypto/tls's
+	PeerCertificates   []string // not the type that crypto/tls has
 	secret             int
 }
 
+// foreignSuite is the type of a cipher suite in another implementation of TLS.
 type foreignSuite uint16
 
 // A foreignConn is a connection of another implementation of TLS.
@@ -41,25 +42,29 @@ type foreignConn struct {
 	tc *tls.Conn
 }
 
+// ConnectionState returns the state in the other implementation's type.
 func (c *foreignConn) ConnectionState() foreignState {
 	state := c.tc.ConnectionState()
 	return foreignState{state.Version, state.HandshakeComplete, state.NegotiatedProtocol, state.ServerName,
 		foreignSuite(state.CipherSuite), []string{"none"}, 1}
 }
 
-// A lateConn of it has not run its handshake, and knows no context.
+// A lateConn is a foreignConn that has not run its handshake. Its Handshake takes no context.
 type lateConn struct{ *foreignConn }
 
 func (c lateConn) Handshake() error { return c.tc.Handshake() }
 
-// An embeddingConn of it has no state before its handshake is run.
+// An embeddingConn has a state that embeds *tls.ConnectionState. The embedded pointer is nil before
+// the handshake has run.
 type embeddingConn struct {
 	net.Conn
 	tc *tls.Conn
 }
 
+// embeddingState embeds the state of crypto/tls.
 type embeddingState struct{ *tls.ConnectionState }
 
+// ConnectionState returns an empty state before the handshake has run.
 func (c *embeddingConn) ConnectionState() (none embeddingState) {
 	if state := c.tc.ConnectionState(); state.HandshakeComplete {
 		return embeddingState{&state}
@@ -69,22 +74,22 @@ func (c *embeddingConn) ConnectionState() (none embeddingState) {
 
 func (c *embeddingConn) Handshake() error { return c.tc.Handshake() }
 
-// A muteConn tells nothing of its TLS.
+// A muteConn has no method that reports the state of TLS.
 type muteConn struct{ net.Conn }
 
-// A numberedConn has a ConnectionState of another meaning.
+// A numberedConn has a method ConnectionState with an unrelated meaning.
 type numberedConn struct{ net.Conn }
 
 func (numberedConn) ConnectionState() int { return 1 }
 
-// wrappers are the forms that a connection of DialTLSContext may have.
+// wrappers are the kinds of connections that DialTLSContext may return.
 var wrappers = []struct {
 	name     string
 	wrap     func(*tls.Conn) net.Conn
-	mute     bool // it cannot tell what was negotiated
+	mute     bool // it cannot report what was negotiated
 	shaken   bool // the dialer runs the handshake
 	tls12    bool
-	untraced bool // hyper has no handshake to run
+	untraced bool // hyper runs no handshake, so there is nothing to trace
 }{
 	{name: "crypto/tls", wrap: func(tc *tls.Conn) net.Conn { return tc }},
 	{name: "crypto/tls, handshake done", wrap: func(tc *tls.Conn) net.Conn { return tc }, shaken: true, untraced: true},
@@ -97,18 +102,19 @@ var wrappers = []struct {
 	{name: "odd", wrap: func(tc *tls.Conn) net.Conn { return numberedConn{tc} }, mute: true, shaken: true, untraced: true},
 }
 
-// A tlsPeer is a dialer for TLS, and the server behind it.
+// A tlsPeer is a TLS dialer with the server that it reaches.
 type tlsPeer struct {
 	t       *testing.T
 	wrap    func(*tls.Conn) net.Conn
 	shaken  bool
 	max     uint16
-	offers  []string // of the server
+	offers  []string // the protocols that the server offers
 	servers chan net.Conn
 	dialed  atomic.Int32
-	last    atomic.Value // the net.Conn that was returned
+	last    atomic.Value // the net.Conn that dial returned last
 }
 
+// dial connects to a new server and returns the connection as wrap makes it.
 func (p *tlsPeer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	p.dialed.Add(1)
 	client, server := h2test.Pipe()
@@ -126,20 +132,22 @@ func (p *tlsPeer) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return nc, nil
 }
 
-// returned is the connection that dial returned last.
+// returned returns the connection that dial returned last.
 func (p *tlsPeer) returned() net.Conn { return p.last.Load().(struct{ net.Conn }).Conn }
 
+// newTLSPeer returns a tlsPeer whose server offers the given protocols.
 func newTLSPeer(t *testing.T, wrap func(*tls.Conn) net.Conn, offers ...string) *tlsPeer {
 	return &tlsPeer{t: t, wrap: wrap, offers: offers, servers: make(chan net.Conn, 100)}
 }
 
-// transport returns a Transport that makes TLS connections with p.
+// transport returns a Transport that makes its TLS connections with p.
 func (p *tlsPeer) transport(cfg *hyper.Config) *hyper.Transport {
 	tr := &hyper.Transport{Proxy: hyper.NoProxy, DialTLSContext: p.dial, Config: cfg}
 	p.t.Cleanup(tr.CloseIdleConnections)
 	return tr
 }
 
+// getURL sends GET for target on another goroutine.
 func getURL(t *testing.T, rt http.RoundTripper, target string) *async[*http.Response] {
 	req, err := http.NewRequestWithContext(t.Context(), "GET", target, nil)
 	if err != nil {
@@ -191,7 +199,7 @@ func TestDialTLSContextMakesConnectionsOfAnyForm(t *testing.T) {
 	}
 }
 
-// What is not h2 is spoken to in HTTP/1.1, on the connection on which that was found out.
+// If the server does not select h2, the client speaks HTTP/1.1 on the same connection.
 func TestDialTLSContextFallsBackOnTheSameConnection(t *testing.T) {
 	for _, w := range wrappers {
 		for _, offers := range [][]string{{"http/1.1"}, nil} {
@@ -218,7 +226,7 @@ func TestDialTLSContextFallsBackOnTheSameConnection(t *testing.T) {
 	}
 }
 
-// serveHello serves requests over HTTP/1.1.
+// serveHello serves requests on nc over HTTP/1.1.
 func serveHello(nc net.Conn) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -229,7 +237,7 @@ func serveHello(nc net.Conn) {
 	go srv.Serve(l)
 }
 
-// A oneListener has one connection.
+// A oneListener is a net.Listener that returns the connections of conns and then io.EOF.
 type oneListener struct{ conns chan net.Conn }
 
 func (l *oneListener) Accept() (net.Conn, error) {
@@ -243,11 +251,12 @@ func (l *oneListener) Accept() (net.Conn, error) {
 func (l *oneListener) Close() error   { return nil }
 func (l *oneListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// Without ALPN, HTTP/2 is spoken where the caller says so, at every door of hyper's own.
+// AssumeHTTP2 lets every door of hyper's own API speak HTTP/2 without ALPN.
 func TestAssumeHTTP2SpeaksItWithoutALPN(t *testing.T) {
 	for _, assume := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newTLSPeer(t, func(tc *tls.Conn) net.Conn { return tc }) // the server knows no ALPN
+			// The server does not support ALPN.
+			p := newTLSPeer(t, func(tc *tls.Conn) net.Conn { return tc })
 			nc, err := p.dial(t.Context(), "tcp", "")
 			if err != nil {
 				t.Fatal(err)
@@ -277,7 +286,7 @@ func TestAssumeHTTP2SpeaksItWithoutALPN(t *testing.T) {
 			peer.Ignore(wire.GoAway)
 		})
 	}
-	synctest.Test(t, func(t *testing.T) { // another protocol is another protocol
+	synctest.Test(t, func(t *testing.T) { // AssumeHTTP2 does not apply if another protocol was negotiated
 		p := newTLSPeer(t, func(tc *tls.Conn) net.Conn { return tc }, "http/1.1")
 		tr := p.transport(&hyper.Config{AssumeHTTP2: true})
 		call := getURL(t, tr, "https://example.com/")
@@ -289,11 +298,11 @@ func TestAssumeHTTP2SpeaksItWithoutALPN(t *testing.T) {
 	})
 }
 
-// NewConn judges a connection as Transport does.
+// NewConn accepts the same TLS connections as Transport does.
 func TestNewConnTakesTLSOfAnyForm(t *testing.T) {
 	for _, w := range wrappers {
 		if w.mute {
-			continue // it is cleartext, as far as can be seen
+			continue // NewConn cannot see that it is TLS
 		}
 		for _, protocol := range []string{"h2", "http/1.1"} {
 			t.Run(w.name+" "+protocol, func(t *testing.T) {
@@ -334,13 +343,14 @@ func TestNewConnTakesTLSOfAnyForm(t *testing.T) {
 	}
 }
 
+// namedTLS returns the client's TLS configuration with the ServerName example.com.
 func namedTLS() *tls.Config {
 	config := h2test.ClientTLS()
 	config.ServerName = "example.com"
 	return config
 }
 
-// A dialer that misbehaves costs its requests, and nothing else.
+// A dialer that misbehaves fails its own requests and affects nothing else.
 func TestDialTLSContextThatMisbehaves(t *testing.T) {
 	silent := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		client, _ := h2test.Pipe()
@@ -379,11 +389,11 @@ func TestDialTLSContextThatMisbehaves(t *testing.T) {
 					t.Errorf("%T %v", err, err)
 				}
 				made := name == "closed, handshake done"
-				if !hyper.Retryable(err) && !made { // HEADERS may have been on their way
+				if !hyper.Retryable(err) && !made { // HEADERS may have been sent
 					t.Errorf("%v is not Retryable", err)
 				}
 				most := 15 * time.Second
-				if made { // connections that end at once are made ever more rarely
+				if made { // connections that end at once are made less and less often
 					most = time.Hour
 				}
 				if took := time.Since(begin); took > most {
@@ -395,7 +405,7 @@ func TestDialTLSContextThatMisbehaves(t *testing.T) {
 	}
 }
 
-// A stateOnly connection tells what little it knows.
+// A stateOnly connection reports the given state, which may be incomplete.
 type stateOnly struct {
 	net.Conn
 	state tls.ConnectionState
@@ -403,7 +413,7 @@ type stateOnly struct {
 
 func (c stateOnly) ConnectionState() tls.ConnectionState { return c.state }
 
-// A state without a version and a cipher suite is not known to be inadequate.
+// A state without a version and a cipher suite does not count as inadequate security.
 func TestDialTLSContextNeedsTheProtocolAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe()
@@ -421,7 +431,7 @@ func TestDialTLSContextNeedsTheProtocolAlone(t *testing.T) {
 	})
 }
 
-// It makes no connections through a proxy, or to one, nor for http.
+// DialTLSContext makes no connections through a proxy or to a proxy, and none for http URLs.
 func TestDialTLSContextIsForDirectConnectionsOfTLS(t *testing.T) {
 	for _, target := range []string{"https://example.com/", "http://example.com/"} {
 		for _, proxy := range []string{"http", "https", "socks5", ""} {
@@ -449,7 +459,8 @@ func TestDialTLSContextIsForDirectConnectionsOfTLS(t *testing.T) {
 	}
 }
 
-// Of several servers behind a name, some may speak HTTP/2 and others not. No request fails for that.
+// Some of the servers of one name may speak HTTP/2 and others not. No request fails because of
+// that.
 func TestDialTLSContextOfMixedServers(t *testing.T) {
 	doors := map[string]func(*tlsPeer) http.RoundTripper{
 		"Transport": func(p *tlsPeer) http.RoundTripper { return p.transport(nil) },
@@ -478,7 +489,7 @@ func TestDialTLSContextOfMixedServers(t *testing.T) {
 				body := &countedBody{Reader: strings.NewReader("hello")}
 				req, _ := http.NewRequestWithContext(t.Context(), "POST", "https://example.com/", body)
 				upload := start(func() (*http.Response, error) { return rt.RoundTrip(req) })
-				go (<-p.servers).(*tls.Conn).Handshake() // the fallback's
+				go (<-p.servers).(*tls.Conn).Handshake() // the connection of the fallback
 				peer := h2test.NewPeer(t, <-p.servers)
 				peer.Handshake()
 				peer.WantHeaders("the request", 1, ":method: POST")

@@ -1,5 +1,5 @@
-// Package hypertest holds the tests of package hyper that need nothing private: they import it as
-// its users do. A test file is named after the concern it is about. What every test may use is in
-// peer_test.go (a connection with its scripted peer) and doors_test.go (the same exchange through
-// every way into the library).
+// Package hypertest holds the tests of package hyper that need nothing private. They import it as
+// its users do. Each test file is named after the subject that it tests. Two files hold what all
+// tests may use: peer_test.go, a connection with its scripted peer, and doors_test.go, the same
+// exchange through every way into the library.
 package hypertest

@@ -17,18 +17,20 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// dialFunc is the type of Config.DialContext.
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// A door is one way in which a program reaches a peer. Each is driven through net/http's types, so
-// that one test body serves all; the doors of hyper's own API convert with RequestFromHTTP and
+// A door is one way in which a program reaches a peer. All doors take net/http's types, so that one
+// test body serves all of them. The doors of hyper's own API convert with RequestFromHTTP and
 // Response.HTTP, and return hyper's own errors.
 type door struct {
 	name      string
 	cleartext bool // the peer speaks HTTP/2 without TLS
-	own       bool // hyper's own API: errors are not wrapped, nothing is sent again
+	own       bool // hyper's own API: no wrapped errors, no retries
 	enter     func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper
 }
 
+// doors are all ways into the library.
 var doors = []door{
 	{name: "Dial", own: true, enter: ownDoor(dialTLS, exchange)},
 	{name: "NewConnTLS", own: true, enter: ownDoor(newConnTLS, exchange)},
@@ -42,10 +44,10 @@ var doors = []door{
 	{name: "ConfigureTransportCleartext", cleartext: true, enter: configuredCleartextDoor},
 }
 
-// viaNetHTTP reports whether requests go through an http.Transport, which looks at them first.
+// viaNetHTTP reports whether requests pass through an http.Transport, which checks them first.
 func (d door) viaNetHTTP() bool { return strings.HasPrefix(d.name, "ConfigureTransport") }
 
-// A visit is one door during a test, and the peers behind it.
+// A visit is the use of one door in a test, with the peers that the door connects to.
 type visit struct {
 	door
 	t     *testing.T
@@ -53,13 +55,13 @@ type visit struct {
 	peers chan *accepted
 }
 
-// An accepted connection is the peer's end of one that the door made.
+// An accepted is the peer's end of a connection that the door made.
 type accepted struct {
 	*h2test.Peer
 	client *h2test.Conn // the client's end of the pipe, for faults and counters
 }
 
-// eachDoor runs test once for each door, each in a bubble of its own.
+// eachDoor runs test once for each door, each time in its own bubble.
 func eachDoor(t *testing.T, cfg hyper.Config, test func(t *testing.T, v *visit)) {
 	t.Helper()
 	for _, d := range doors {
@@ -69,6 +71,7 @@ func eachDoor(t *testing.T, cfg hyper.Config, test func(t *testing.T, v *visit))
 	}
 }
 
+// visitDoor enters d with cfg.
 func visitDoor(t *testing.T, d door, cfg hyper.Config) *visit {
 	v := &visit{door: d, t: t, peers: make(chan *accepted, 100)}
 	v.rt = d.enter(t, v.dial, cfg)
@@ -86,7 +89,8 @@ func (v *visit) dial(context.Context, string, string) (net.Conn, error) {
 	return client, nil
 }
 
-// accept returns the peer of the next connection that the door makes, which makes it for a request.
+// accept returns the peer of the next connection that the door makes, with the handshake done. A
+// door makes a connection when a request needs one.
 func (v *visit) accept(settings ...wire.Setting) *accepted {
 	v.t.Helper()
 	peer := <-v.peers
@@ -94,7 +98,7 @@ func (v *visit) accept(settings ...wire.Setting) *accepted {
 	return peer
 }
 
-// request makes a request to the peer, for path.
+// request makes a request to the peer for path.
 func (v *visit) request(method, path string, body io.Reader) *http.Request {
 	v.t.Helper()
 	scheme := "https"
@@ -119,14 +123,14 @@ func (v *visit) get(path string) *async[*http.Response] {
 	return v.send(v.request("GET", path, nil))
 }
 
-// sendOnce sends POST for path on another goroutine: a Transport does not send it again when the
+// sendOnce sends POST for path on another goroutine. A Transport does not send it again when the
 // connection is lost.
 func (v *visit) sendOnce(path string) *async[*http.Response] {
 	v.t.Helper()
 	return v.send(v.request("POST", path, nil))
 }
 
-// An ownConn is a door with one connection, made for the first request.
+// An ownConn is a door with one connection, which is made for the first request.
 type ownConn struct {
 	connect func(ctx context.Context) (*hyper.Conn, error)
 	send    func(*hyper.Conn, *http.Request) (*http.Response, error)
@@ -135,6 +139,7 @@ type ownConn struct {
 	err     error
 }
 
+// RoundTrip makes the connection if there is none, and sends req on it.
 func (o *ownConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	o.once.Do(func() { o.conn, o.err = o.connect(req.Context()) })
 	if o.err != nil {
@@ -143,6 +148,8 @@ func (o *ownConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	return o.send(o.conn, req)
 }
 
+// ownDoor returns the enter function of a door that uses one Conn: connect makes it, and send sends
+// a request on it.
 func ownDoor(
 	connect func(context.Context, dialFunc, hyper.Config) (*hyper.Conn, error),
 	send func(*hyper.Conn, *http.Request) (*http.Response, error),
@@ -159,11 +166,13 @@ func ownDoor(
 	}
 }
 
+// dialTLS connects with hyper.Dial.
 func dialTLS(ctx context.Context, dial dialFunc, cfg hyper.Config) (*hyper.Conn, error) {
 	cfg.DialContext, cfg.TLS = dial, clientTLS(&cfg)
 	return hyper.Dial(ctx, "example.com", &cfg)
 }
 
+// newConnTLS connects with hyper.NewConn over TLS.
 func newConnTLS(ctx context.Context, dial dialFunc, cfg hyper.Config) (*hyper.Conn, error) {
 	nc, err := dial(ctx, "tcp", "example.com:443")
 	if err != nil {
@@ -174,6 +183,7 @@ func newConnTLS(ctx context.Context, dial dialFunc, cfg hyper.Config) (*hyper.Co
 	return hyper.NewConn(ctx, tls.Client(nc, tlsCfg), &cfg)
 }
 
+// newConn connects with hyper.NewConn in cleartext.
 func newConn(ctx context.Context, dial dialFunc, cfg hyper.Config) (*hyper.Conn, error) {
 	nc, err := dial(ctx, "tcp", "example.com:80")
 	if err != nil {
@@ -182,7 +192,7 @@ func newConn(ctx context.Context, dial dialFunc, cfg hyper.Config) (*hyper.Conn,
 	return hyper.NewConn(ctx, nc, &cfg)
 }
 
-// clientTLS returns the caller's TLS configuration, which trusts the peer.
+// clientTLS returns a copy of the caller's TLS configuration that trusts the peer's certificate.
 func clientTLS(cfg *hyper.Config) *tls.Config {
 	if cfg.TLS == nil {
 		return h2test.ClientTLS()
@@ -192,7 +202,7 @@ func clientTLS(cfg *hyper.Config) *tls.Config {
 	return tlsCfg
 }
 
-// exchange is Conn.Do between net/http's types.
+// exchange calls Conn.Do, with net/http's types.
 func exchange(c *hyper.Conn, req *http.Request) (*http.Response, error) {
 	own, err := hyper.RequestFromHTTP(req)
 	if err != nil {
@@ -205,7 +215,7 @@ func exchange(c *hyper.Conn, req *http.Request) (*http.Response, error) {
 	return resp.HTTP(req), nil
 }
 
-// openExchange is Conn.Open and Stream.Response between net/http's types.
+// openExchange calls Conn.Open and Stream.Response, with net/http's types.
 func openExchange(c *hyper.Conn, req *http.Request) (*http.Response, error) {
 	own, err := hyper.RequestFromHTTP(req)
 	if err != nil {
@@ -227,6 +237,7 @@ func openExchange(c *hyper.Conn, req *http.Request) (*http.Response, error) {
 	return resp.HTTP(req), nil
 }
 
+// transportDoor enters a hyper.Transport.
 func transportDoor(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
 	cfg.DialContext, cfg.TLS = dial, clientTLS(&cfg)
 	tr := &hyper.Transport{Config: &cfg, Proxy: hyper.NoProxy, UnencryptedHTTP2: true}
@@ -234,6 +245,7 @@ func transportDoor(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTrip
 	return tr
 }
 
+// configuredDoor enters an http.Transport that ConfigureTransport has configured.
 func configuredDoor(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
 	tr := &http.Transport{DialContext: dial, TLSClientConfig: clientTLS(&cfg)}
 	if err := hyper.ConfigureTransport(tr, &cfg); err != nil {
@@ -243,6 +255,7 @@ func configuredDoor(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTri
 	return tr
 }
 
+// configuredCleartextDoor is configuredDoor for HTTP/2 in cleartext.
 func configuredCleartextDoor(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
 	tr := priorKnowledge(dial)
 	if err := hyper.ConfigureTransport(tr, &cfg); err != nil {
@@ -259,7 +272,7 @@ func priorKnowledge(dial dialFunc) *http.Transport {
 	return tr
 }
 
-// Every door reaches the peer, and one connection serves several requests.
+// Every door reaches the peer, and several requests share one connection.
 func TestEveryDoorServesRequests(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		var peer *accepted

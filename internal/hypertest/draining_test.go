@@ -12,8 +12,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// eachConn is eachDoor for the doors that have one connection. It begins a request and returns the
-// connection with it.
+// eachConn runs test at each door that has a single connection. It starts a request and passes its
+// connection to test.
 func eachConn(
 	t *testing.T, test func(t *testing.T, peer *accepted, conn *hyper.Conn, call *async[*http.Response]),
 ) {
@@ -34,6 +34,7 @@ func eachConn(
 	}
 }
 
+// isClosed reports whether c is closed when all goroutines are idle.
 func isClosed(c <-chan struct{}) bool {
 	synctest.Wait()
 	select {
@@ -44,12 +45,12 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Draining is closed by whatever ends the taking of requests, whether it was called before or after,
-// and while the streams that are open go on.
+// The channel of Draining is closed by every cause that stops a connection from taking requests.
+// This holds whether Draining was called before or after, and even if open streams continue.
 func TestDrainingIsClosedWhenNoMoreRequestsAreTaken(t *testing.T) {
 	causes := map[string]struct {
 		begin func(peer *accepted, conn *hyper.Conn)
-		lives bool // the request goes on
+		lives bool // the request continues
 	}{
 		"GOAWAY": {lives: true, begin: func(peer *accepted, _ *hyper.Conn) { peer.WriteGoAway(1, wire.NoError, "") }},
 		"Shutdown": {lives: true, begin: func(_ *accepted, conn *hyper.Conn) {
@@ -92,7 +93,8 @@ func TestDrainingIsClosedWhenNoMoreRequestsAreTaken(t *testing.T) {
 	}
 }
 
-// Draining that is first called afterwards is closed as well.
+// If Draining is called for the first time after the connection has ended, its channel is closed
+// too.
 func TestDrainingMayBeCalledLate(t *testing.T) {
 	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *async[*http.Response]) {
 		peer.WriteGoAway(1, wire.NoError, "")
@@ -128,7 +130,7 @@ func TestGoAwayTellsWhatThePeerSaid(t *testing.T) {
 			if !ok || told.LastStreamID != 1 || told.Code != hyper.ErrCodeEnhanceYourCalm || debug != "too much" {
 				t.Errorf("%s: %+v, %v", when, told, ok)
 			}
-			clear(told.Debug) // it is the caller's
+			clear(told.Debug) // the caller owns it
 		}
 		want("the second GOAWAY")
 		peer.Close()
@@ -147,7 +149,7 @@ func TestGoAwayOfOursIsNotThePeers(t *testing.T) {
 	})
 }
 
-// Available is what SETTINGS leave, and nothing while others wait.
+// Available returns how many streams SETTINGS still allow, and 0 while other requests wait.
 func TestAvailableTellsHowManyRequestsWouldNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _ := newPeer(t, nil)
@@ -179,13 +181,13 @@ func TestAvailableTellsHowManyRequestsWouldNotWait(t *testing.T) {
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
 		want("the limit is 0", 0)
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1<<32 - 1})
-		want("there is no limit", 1<<30-3) // three of 2^30 identifiers are used
+		want("there is no limit", 1<<30-3) // 3 of 2^30 stream identifiers are used
 		peer.WriteHeaders(5, wire.EndStream, ":status: 204")
 		third.want(t, "the third").Body.Close()
 	})
 }
 
-// While a peer does not read, requests wait, however many streams it allows.
+// While a peer does not read, requests wait even if it allows more streams.
 func TestNothingIsAvailableWhileThePeerDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, nil)
