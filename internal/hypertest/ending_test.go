@@ -20,18 +20,20 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// How a connection ends is a matter of TLS and TCP: most tests in this file use real sockets.
+// TLS and TCP take part in the end of a connection. Most tests in this file therefore use real
+// sockets.
 
-// A transcript is what a peer has read of a connection: whole frames, and what came after them.
+// A transcript is what a peer has read from a connection: whole frames, and how the connection
+// ended.
 type transcript struct {
 	frames []wire.FrameHeader
 	bodies [][]byte
 	err    error // of the last read; over TLS it is io.EOF only after close_notify
 	raw    error // of a read of the socket after that; nil after FIN
-	sent   error // of what the peer wrote after its mistake
+	sent   error // of the peer's write of the bytes that break a rule
 }
 
-// goAway returns the last frame, which must be a GOAWAY.
+// goAway returns the contents of the last frame, which must be a GOAWAY.
 func (tr *transcript) goAway(t *testing.T) (last uint32, code wire.ErrCode, debug string) {
 	t.Helper()
 	end := len(tr.frames) - 1
@@ -42,7 +44,7 @@ func (tr *transcript) goAway(t *testing.T) (last uint32, code wire.ErrCode, debu
 	return last, code, string(data)
 }
 
-// wantOrderlyEnd requires close_notify, where there is TLS, and FIN, and that nothing was reset.
+// wantOrderlyEnd requires close_notify if there is TLS, then FIN, and no reset of the connection.
 func (tr *transcript) wantOrderlyEnd(t *testing.T) {
 	t.Helper()
 	if tr.err != io.EOF || tr.raw != nil || tr.sent != nil {
@@ -50,17 +52,18 @@ func (tr *transcript) wantOrderlyEnd(t *testing.T) {
 	}
 }
 
+// has reports whether a frame with the header h was read.
 func (tr *transcript) has(h wire.FrameHeader) bool { return slices.Contains(tr.frames, h) }
 
 // A tcpPeer is the peer's end of one connection.
 type tcpPeer struct {
-	conn net.Conn // TLS, or the same as raw
+	conn net.Conn // over TLS, or the same as raw
 	raw  net.Conn
 	br   *bufio.Reader
 	tr   transcript
 }
 
-// readTo reads frames up to one of that type.
+// readTo reads frames up to the first one of type typ.
 func (p *tcpPeer) readTo(typ wire.FrameType) {
 	for {
 		var octets [wire.HeaderLen]byte
@@ -79,19 +82,19 @@ func (p *tcpPeer) readTo(typ wire.FrameType) {
 	}
 }
 
-// readToEnd reads what is left, and looks how the socket ends.
+// readToEnd reads the rest of the connection, and then notes how the socket ends.
 func (p *tcpPeer) readToEnd() {
 	p.readTo(0xff)
 	_, p.tr.raw = io.Copy(io.Discard, p.raw)
 }
 
-// A tcpServer serves one connection by script, over TLS or in cleartext.
+// A tcpServer serves one connection with a script, over TLS or in cleartext.
 type tcpServer struct {
 	listener net.Listener
 	result   chan *transcript
 }
 
-// newTCPServer runs script when the peer has read the first request's HEADERS.
+// newTCPServer returns a server that runs script when it has read the first request's HEADERS.
 func newTCPServer(t *testing.T, cleartext bool, script func(*tcpPeer)) *tcpServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,15 +123,15 @@ func newTCPServer(t *testing.T, cleartext bool, script func(*tcpPeer)) *tcpServe
 	return s
 }
 
+// dial connects to the server, whatever the address is.
 func (s *tcpServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", s.listener.Addr().String())
 }
 
-// plainConn has nothing but net.Conn's own methods: no CloseWrite.
+// plainConn has only the methods of net.Conn, and thus no CloseWrite.
 type plainConn struct{ net.Conn }
 
-// eachSocket runs test for each door over real sockets that can, and cannot, end one direction
-// alone.
+// eachSocket runs test for each door, over real sockets with CloseWrite and without it.
 func eachSocket(t *testing.T, script func(*tcpPeer), test func(t *testing.T, d door, rt http.RoundTripper, s *tcpServer)) {
 	for _, d := range doors {
 		for _, hidden := range []bool{false, true} {
@@ -151,6 +154,7 @@ func eachSocket(t *testing.T, script func(*tcpPeer), test func(t *testing.T, d d
 	}
 }
 
+// get sends GET through rt.
 func (d door) get(t *testing.T, rt http.RoundTripper) (*http.Response, error) {
 	t.Helper()
 	scheme := "https"
@@ -164,9 +168,10 @@ func (d door) get(t *testing.T, rt http.RoundTripper) (*http.Response, error) {
 	return rt.RoundTrip(req)
 }
 
-// A socket that is closed over octets that were not read is reset, and a reset may take back what
-// the peer has not read yet. A peer that breaks a rule and keeps sending finds all that it was owed
-// all the same: the acknowledgment, the GOAWAY with its reason, close_notify, FIN.
+// Closing a socket that has unread data resets the connection, and a reset may discard what the
+// peer has not read yet. A peer that breaks a rule and continues to send must still receive
+// everything that was due: the acknowledgment of SETTINGS, GOAWAY with its reason, close_notify and
+// FIN.
 func TestPeerThatKeepsSendingFindsTheLastWords(t *testing.T) {
 	script := func(p *tcpPeer) {
 		bad := wire.AppendSettings(nil)
@@ -191,14 +196,14 @@ func TestPeerThatKeepsSendingFindsTheLastWords(t *testing.T) {
 	})
 }
 
-// errorIs reports whether err has code, in hyper's form or in that of net/http.
+// errorIs reports whether err has a ConnError of this side with the given code.
 func errorIs(err error, code hyper.ErrCode) bool {
 	var ce *hyper.ConnError
 	return errors.As(err, &ce) && ce.Code == code && !ce.FromPeer
 }
 
-// The last words of Close and Shutdown, and the reset before them, reach a peer through every way
-// to make a connection.
+// The final frames of Close and Shutdown, and an RST_STREAM before them, reach the peer. This holds
+// for every way to make a connection.
 func TestCloseAndShutdownSayGoodbye(t *testing.T) {
 	connects := []struct {
 		door
@@ -257,8 +262,9 @@ func TestCloseAndShutdownSayGoodbye(t *testing.T) {
 	}
 }
 
-// A request that was not sent is taken back when the connection ends, so that it can be tried
-// elsewhere. What the connection owed by then is not taken back with it.
+// When the connection ends, a request that was not sent is removed from the write queue, so that it
+// can be sent on another connection. The frames that the connection itself had to send are still
+// written.
 func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		if !v.own || v.name == "Open" {
@@ -271,11 +277,11 @@ func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
 		resp := first.want(t, "the header")
 		synctest.Wait()
 		peer.client.SetWriteBuffer(0)
-		second := v.get("/2") // it fills the write in progress
+		second := v.get("/2") // fills the write in progress
 		synctest.Wait()
-		third := v.get("/3") // it waits for the next one
+		third := v.get("/3") // waits for the next write
 		synctest.Wait()
-		resp.Body.Close() // RST_STREAM waits, too
+		resp.Body.Close() // RST_STREAM waits too
 		peer.Batch(func() {
 			peer.WriteSettings()
 			peer.WritePing(0, [8]byte{1})
@@ -299,7 +305,7 @@ func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
 	})
 }
 
-// A peer that does not end its direction is waited for briefly.
+// The client waits only a short time for a peer that does not end its direction of the connection.
 func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
 	const grace = 200 * time.Millisecond
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
@@ -325,7 +331,7 @@ func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
 	})
 }
 
-// TLS that falls short of RFC 9113 §9.2 is a connection error (§5.4.1): the peer is told by GOAWAY,
+// TLS that does not meet RFC 9113 §9.2 is a connection error (§5.4.1). The client sends GOAWAY
 // after the preface.
 func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 	for _, d := range doors {
@@ -364,8 +370,8 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 	}
 }
 
-// A record that is none ends TLS with an alert that says so, also where TLS refuses the next write
-// because of it.
+// After a malformed record TLS ends with an alert. The alert reaches the peer even if a write is in
+// progress.
 func TestAlertOfTLSReachesThePeer(t *testing.T) {
 	for _, writing := range []bool{false, true} {
 		client, server := h2test.Pipe()
@@ -380,8 +386,8 @@ func TestAlertOfTLSReachesThePeer(t *testing.T) {
 			client.SetWriteBuffer(0)
 			writes := client.Writes()
 			doAsync(t.Context(), conn, &hyper.Request{})
-			until(func() bool { return client.Writes() > writes }) // it hangs
-			peer.WritePing(0, [8]byte{})                           // its answer is the next one
+			until(func() bool { return client.Writes() > writes }) // the write blocks
+			peer.WritePing(0, [8]byte{})                           // its acknowledgment is the next write
 			until(func() bool { return client.OctetsRead() == server.OctetsWritten() })
 		}
 		server.Write([]byte("\x17\x03\x03\x00\x14this is no record..."))
@@ -396,7 +402,8 @@ func TestAlertOfTLSReachesThePeer(t *testing.T) {
 	}
 }
 
-// until waits for what goroutines do that no bubble can watch: they block on locks of crypto/tls.
+// until polls until ok returns true. Tests use it for goroutines that block on locks of crypto/tls,
+// which synctest does not count as blocked.
 func until(ok func() bool) {
 	for !ok() {
 		time.Sleep(time.Millisecond)

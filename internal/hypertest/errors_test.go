@@ -21,17 +21,17 @@ import (
 // peerAddr is the address of the peer at the other end of a pipe of h2test.
 const peerAddr = "192.0.2.2:443"
 
-// A wantedError is what is true of an error at every door.
+// A wantedError is what an error must satisfy at every door.
 type wantedError struct {
-	text      string // a part of it
+	text      string // a substring of its text
 	is, not   []error
-	conn      bool // it is the end of a connection, or of the attempt to make one: it names the peer
+	conn      bool // the error is that of a connection or a dial, so it names the peer
 	timeout   bool
 	retryable bool
 }
 
-// check holds err, which came through a door, against w. Errors that RoundTrip dresses as
-// net/http's have the prefix of those.
+// check checks err, which was returned at a door, against w. own is that of the door: other doors
+// may return errors in net/http's form, with net/http's prefix.
 func (w wantedError) check(t *testing.T, err error, own bool) {
 	t.Helper()
 	if err == nil {
@@ -78,24 +78,24 @@ func (w wantedError) check(t *testing.T, err error, own bool) {
 	}
 }
 
-// An errorCase is one kind of error of a connection that was made. run has the peer at hand once it
-// has read the request.
+// An errorCase is one kind of error on a connection that was made. run is called when the peer has
+// read the request.
 type errorCase struct {
 	name string
 	cfg  hyper.Config
-	only func(v *visit) bool // the doors where it can occur; nil: all
+	only func(v *visit) bool // the doors at which the error can occur; nil: all
 	run  func(t *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error
 	want wantedError
 	as   func(err error) bool
 }
 
-// is reports whether T is in err.
+// is reports whether err wraps an error of type T.
 func is[T error](err error) bool {
 	var target T
 	return errors.As(err, &target)
 }
 
-// by makes a case in which the peer writes something, and the response never comes.
+// by returns a case's run function: the peer calls write, and RoundTrip must fail.
 func by(write func(peer *accepted)) func(*testing.T, *visit, *accepted, *async[*http.Response]) error {
 	return func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
 		write(peer)
@@ -103,8 +103,8 @@ func by(write func(peer *accepted)) func(*testing.T, *visit, *accepted, *async[*
 	}
 }
 
-// inBody makes a case in which the response comes with fields and a body, and reading that fails,
-// or the response does already.
+// inBody returns a case's run function: the response has the given fields and body, and either
+// RoundTrip or reading the body must fail.
 func inBody(body string, fields ...string) func(*testing.T, *visit, *accepted, *async[*http.Response]) error {
 	return func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
 		peer.WriteHeaders(1, 0, append([]string{":status: 200"}, fields...)...)
@@ -113,7 +113,8 @@ func inBody(body string, fields ...string) func(*testing.T, *visit, *accepted, *
 	}
 }
 
-// readError reads a response to its end, at hyper's own doors with hyper's own body.
+// readError reads a response to its end and returns the error. At the doors of hyper's own API it
+// reads hyper's own body.
 func readError(v *visit, call *async[*http.Response]) error {
 	<-call.done
 	if call.err != nil {
@@ -127,9 +128,11 @@ func readError(v *visit, call *async[*http.Response]) error {
 	return err
 }
 
+// ownDoors reports whether the door belongs to hyper's own API.
 func ownDoors(v *visit) bool { return v.own }
 
-// A misbehaving manager panics when data comes, on a stream or on the connection.
+// misbehaving returns a window manager that panics when data arrives, on a stream or, if connection
+// is true, on the connection.
 func misbehaving(connection bool) hyper.WindowManagerFactory {
 	return func(w *hyper.Window) hyper.WindowManager {
 		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
@@ -141,10 +144,12 @@ func misbehaving(connection bool) hyper.WindowManagerFactory {
 	}
 }
 
+// shutWindow is a window manager that never grants credit.
 func shutWindow(*hyper.Window) hyper.WindowManager {
 	return hyper.WindowManagerFunc(func(hyper.WindowEvent) int { return 0 })
 }
 
+// errorCases are the cases of TestEveryErrorThroughEveryDoor.
 var errorCases = []errorCase{
 	{name: "StreamError/Reset", run: by(func(p *accepted) { p.WriteRSTStream(1, wire.InternalError) }),
 		want: wantedError{text: "INTERNAL_ERROR", is: []error{hyper.ErrCodeInternal}, not: []error{hyper.ErrCodeCancel}}, as: is[*hyper.StreamError]},
@@ -230,7 +235,7 @@ var errorCases = []errorCase{
 		}
 		return err
 	}, want: wantedError{text: "hyper: connection closed", is: []error{hyper.ErrClosed}}},
-	{name: "RequestError", only: func(v *visit) bool { return !v.viaNetHTTP() }, // net/http looks first
+	{name: "RequestError", only: func(v *visit) bool { return !v.viaNetHTTP() }, // net/http checks the request first
 		run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
 			req := v.request("GET", "/", nil)
 			req.Method = "GE T"
@@ -255,7 +260,7 @@ func TestEveryErrorThroughEveryDoor(t *testing.T) {
 				if c.only != nil && !c.only(v) {
 					return
 				}
-				call := v.send(v.request("POST", "/", nil)) // a GET is sent again when its connection is lost
+				call := v.send(v.request("POST", "/", nil)) // a GET would be sent again if its connection is lost
 				peer := v.accept()
 				peer.WantHeaders("the request", 1)
 				peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway, wire.WindowUpdate, wire.Data)
@@ -269,6 +274,7 @@ func TestEveryErrorThroughEveryDoor(t *testing.T) {
 	}
 }
 
+// gzipped returns s in the coding gzip.
 func gzipped(s string) string {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)

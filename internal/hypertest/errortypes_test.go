@@ -21,7 +21,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// errorType names the type of err as OpenTelemetry's error.type does, without looking into err.
+// errorType returns the name of err's type as OpenTelemetry's error.type reports it, without
+// unwrapping err.
 func errorType(err error) (pkg, name string) {
 	t := reflect.TypeOf(err)
 	if t.Kind() == reflect.Pointer {
@@ -30,7 +31,7 @@ func errorType(err error) (pkg, name string) {
 	return t.PkgPath(), t.Name()
 }
 
-// checkErrorType fails the test where a caller gets an error whose type it cannot name.
+// checkErrorType fails the test if err has an unexported type of this module.
 func checkErrorType(t *testing.T, err error) {
 	t.Helper()
 	pkg, name := errorType(err)
@@ -39,18 +40,21 @@ func checkErrorType(t *testing.T, err error) {
 	}
 }
 
+// errOwnDialer is the error of a caller's own dialer.
 var errOwnDialer = errors.New("no such network")
 
-// An unreachable host is one to which no connection is made.
+// An unreachableHost is a host to which no connection can be made.
 type unreachableHost struct {
-	name      string
-	dial      func(t *testing.T) (net.Conn, error)
-	is        error  // what net/http's error is
-	typ       string // net/http's type where programs look at it; else it is *hyper.DialError, or net/http's
+	name string
+	dial func(t *testing.T) (net.Conn, error)
+	is   error // what net/http's error is
+	// Empty: *hyper.DialError, or the type of net/http's error. Otherwise the type that net/http's
+	// error has, because programs check for it.
+	typ       string
 	retryable bool
 }
 
-// served returns the client's end of a pipe whose other end serve has.
+// served returns the client's end of a pipe whose other end is passed to serve.
 func served(t *testing.T, serve func(net.Conn)) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	go serve(server)
@@ -58,6 +62,7 @@ func served(t *testing.T, serve func(net.Conn)) (net.Conn, error) {
 	return client, nil
 }
 
+// unreachableHosts are the cases of TestDialErrorTypes.
 var unreachableHosts = []unreachableHost{
 	{name: "Refused", typ: "net.OpError", is: syscall.ECONNREFUSED, retryable: true, dial: func(*testing.T) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
@@ -79,8 +84,8 @@ var unreachableHosts = []unreachableHost{
 	}},
 }
 
-// Errors of a connection that was not made have exported types, and those of net/http that programs
-// look at.
+// If no connection can be made, the error has an exported type, or the type of net/http's error
+// that programs check for.
 func TestDialErrorTypes(t *testing.T) {
 	for _, h := range unreachableHosts {
 		t.Run(h.name, func(t *testing.T) {
@@ -103,6 +108,7 @@ func TestDialErrorTypes(t *testing.T) {
 	}
 }
 
+// check requires that a request through rt fails with the error that h describes.
 func (h unreachableHost) check(t *testing.T, rt http.RoundTripper, d door) {
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
 	if err != nil {
@@ -140,7 +146,7 @@ func (h unreachableHost) check(t *testing.T, rt http.RoundTripper, d door) {
 	}
 }
 
-// A response that does not come in time is a WaitError, which is a net.Error.
+// If the response header does not arrive in time, the error is a WaitError, which is a net.Error.
 func TestResponseHeaderTimeoutIsAWaitError(t *testing.T) {
 	for _, d := range doors {
 		if !strings.Contains(d.name, "Transport") {
@@ -168,7 +174,7 @@ func TestResponseHeaderTimeoutIsAWaitError(t *testing.T) {
 	}
 }
 
-// headerTimeoutDoor enters a door of a Transport with a ResponseHeaderTimeout.
+// headerTimeoutDoor enters a pooled door whose transport has the ResponseHeaderTimeout limit.
 func headerTimeoutDoor(t *testing.T, d door, dial dialFunc, limit time.Duration) http.RoundTripper {
 	if !d.viaNetHTTP() {
 		rt := transportDoor(t, dial, hyper.Config{}).(*hyper.Transport)
@@ -187,8 +193,8 @@ func headerTimeoutDoor(t *testing.T, d door, dial dialFunc, limit time.Duration)
 	return tr
 }
 
-// A refused request that is not sent again, as its body cannot be, ends with the error of its
-// stream or its connection, which says so.
+// A refused request is not sent again if its body cannot be. RoundTrip returns the error of the
+// stream or the connection, whose text says so.
 func TestErrorOfARequestThatIsNotSentAgain(t *testing.T) {
 	for name, refuse := range map[string]func(*accepted){
 		"RST_STREAM": func(p *accepted) { p.WriteRSTStream(1, wire.RefusedStream) },

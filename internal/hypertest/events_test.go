@@ -13,7 +13,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// What a pool does with its connections by itself has a reason.
+// Each event of a connection that a pool ends has a reason.
 func TestEventsSayWhyAConnectionEnds(t *testing.T) {
 	lives := map[string]struct {
 		set  func(tr *http.Transport, own *hyper.Transport)
@@ -70,7 +70,7 @@ func TestEventsSayWhyAConnectionEnds(t *testing.T) {
 		"close idle of a connection in use": {
 			live: func(p *watchedPool) {
 				peer, calls := p.first(1)
-				if p.viaNetHTTP() { // see ConfigureTransport
+				if p.viaNetHTTP() { // see ConfigureTransport for the difference
 					p.closeIdle()
 				} else {
 					go p.pool.Conns()[0].Conn.Shutdown(context.Background())
@@ -101,7 +101,8 @@ func TestEventsSayWhyAConnectionEnds(t *testing.T) {
 	}
 }
 
-// change lets f change the fields of the door's transport, before it is used.
+// change calls f with the door's transport, before it is used. The other argument is a new value
+// that has no effect.
 func (p *watchedPool) change(f func(tr *http.Transport, own *hyper.Transport)) {
 	switch tr := p.rt.(type) {
 	case *hyper.Transport:
@@ -111,8 +112,7 @@ func (p *watchedPool) change(f func(tr *http.Transport, own *hyper.Transport)) {
 	}
 }
 
-// The age of a connection ends it, with Transport alone; too many idle ones are closed with
-// http.Transport alone.
+// MaxConnAge ends a connection of a Transport. MaxIdleConnsPerHost closes one of an http.Transport.
 func TestEventsOfMaxConnAgeAndMaxIdleConns(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		p.change(func(tr *http.Transport, own *hyper.Transport) {
@@ -135,7 +135,8 @@ func TestEventsOfMaxConnAgeAndMaxIdleConns(t *testing.T) {
 	})
 }
 
-// A connection may be used and shut down as soon as Conns has it. The race detector looks.
+// A connection may be used and shut down as soon as Conns returns it. The race detector checks
+// that.
 func TestConnsHasConnectionsThatOnConnIsToldOf(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()

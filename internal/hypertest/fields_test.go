@@ -15,11 +15,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9110 §5.5: field values have visible characters, spaces, horizontal tabs and obs-text (0x80
-// to 0xff).
+// isFieldValueOctet reports whether RFC 9110 §5.5 allows c in a field value: visible ASCII, spaces,
+// horizontal tabs and obs-text (0x80 to 0xff).
 func isFieldValueOctet(c int) bool { return c == '\t' || c >= ' ' && c != 0x7f }
 
-// valueOctets are the octets that the tests put into the middle of a value: all but printable
+// valueOctets returns the bytes that the tests put into the middle of a value: all except printable
 // ASCII.
 func valueOctets() (octets []int) {
 	for c := range 256 {
@@ -30,6 +30,7 @@ func valueOctets() (octets []int) {
 	return octets
 }
 
+// wantMalformed requires a MalformedError within a StreamError with PROTOCOL_ERROR.
 func wantMalformed(t *testing.T, reason string, err error) {
 	t.Helper()
 	var s *hyper.StreamError
@@ -39,7 +40,7 @@ func wantMalformed(t *testing.T, reason string, err error) {
 	}
 }
 
-// wantHeaders takes a GET with its end.
+// wantGet takes the frames of a GET, including its END_STREAM.
 func (v *visit) wantGet(peer *accepted, id uint32) {
 	v.t.Helper()
 	peer.WantHeaders("the request", id)
@@ -80,7 +81,7 @@ func TestControlCharactersInAResponseAreMalformed(t *testing.T) {
 						peer.WantRSTStream(reason, id, wire.ProtocolError)
 						<-call.done
 						err := call.err
-						if err == nil { // trailers: the response was there before them
+						if err == nil { // trailers: the response was returned before they arrived
 							_, err = io.ReadAll(call.value.Body)
 							call.value.Body.Close()
 						}
@@ -141,7 +142,7 @@ func TestControlCharactersAreNotSent(t *testing.T) {
 			call := v.send(req)
 			if !isFieldValueOctet(c) {
 				var r *hyper.RequestError
-				// http.Transport judges the request before hyper sees it.
+				// http.Transport checks the request before hyper does.
 				if err := call.wantErr(t, reason); !errors.As(err, &r) && !v.viaNetHTTP() {
 					t.Fatalf("%s: %v", reason, err)
 				}
@@ -161,8 +162,8 @@ func TestControlCharactersAreNotSent(t *testing.T) {
 	})
 }
 
-// hostile are pieces of text that do something to a terminal or to who reads it, and what is shown
-// in their place.
+// hostile maps text that could control a terminal or mislead a reader to the escaped form that must
+// be shown instead.
 var hostile = map[string]string{
 	"\x1b[2J":       `\x1b[2J`,
 	"\u0080":        `\u0080`,
@@ -173,25 +174,27 @@ var hostile = map[string]string{
 	"\u202a\u202e":  `\u202a\u202e`,
 	"\u2066\u2069":  `\u2066\u2069`,
 	"\u2028":        `\u2028`,
-	"\x9b":          `\x9b`, // C1 in one octet: not UTF-8
+	"\x9b":          `\x9b`, // a C1 control as a single byte, which is not UTF-8
 	"\xff\xfe":      `\xff\xfe`,
 	"\x7f":          `\x7f`,
 	"\n":            `\n`,
 	"grün 漢 \ufffd": "grün 漢 \ufffd",
 }
 
-// A lockedBuffer may be written and read at once.
+// A lockedBuffer is a buffer that is safe for concurrent use.
 type lockedBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer
 }
 
+// Write appends to the buffer.
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.Buffer.Write(p)
 }
 
+// take returns the contents of the buffer and empties it.
 func (b *lockedBuffer) take() string {
 	synctest.Wait()
 	b.mu.Lock()

@@ -22,34 +22,37 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// updateFigures is the flag that makes TestFigures write the table.
 var updateFigures = flag.Bool("update", false, "write figures.md anew")
 
+// figuresFile holds the table of figures.
 const figuresFile = "figures.md"
 
-// A figure is what a scenario came to with one client.
+// A figure is the result of a scenario with one client.
 type figure struct {
-	bad, of int // what must not be, most often requests that failed; of so many
+	bad, of int // failures, usually of requests, and the number of attempts
 	dials   int // connections that were made
 	took    time.Duration
-	err     error // of a request that failed
+	err     error // of one request that failed
 }
 
 func (f figure) String() string {
 	return fmt.Sprintf("%d of %d, %d connections, %v; %v", f.bad, f.of, f.dials, f.took, f.err)
 }
 
-// A scenario is a row of the table of figures.
+// A scenario is one row of the table of figures.
 type scenario struct {
 	name  string
 	play  func(t *testing.T, client string) figure
-	dials bool // no more connections than net/http's
-	took  bool // no more time than net/http's
+	dials bool // compare connections: no more than with net/http
+	took  bool // compare time: no longer than with net/http
 	lacks string
 }
 
+// clients are the columns of the table.
 var clients = []string{"net/http", "Transport", "ConfigureTransport"}
 
-// crowded returns the scenario of a row.
+// crowded returns the scenario that plays row.
 func crowded(name string, row crowdedRow) scenario {
 	return scenario{name: name, play: func(t *testing.T, client string) figure {
 		f, _ := row.play(t, client)
@@ -57,6 +60,7 @@ func crowded(name string, row crowdedRow) scenario {
 	}}
 }
 
+// scenarios returns all rows of the table.
 func scenarios() []scenario {
 	list := make([]scenario, 0, 32)
 	for i, name := range []string{
@@ -131,13 +135,13 @@ func scenarios() []scenario {
 	)
 }
 
-// serving returns s, ready to be dialled, and a client at it.
+// serving prepares s and returns a client that connects to it.
 func serving(t *testing.T, s *crowdedServer, client string) http.RoundTripper {
 	s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
 	return s.transports()[client]()
 }
 
-// each sends n requests at once, or one after another, and returns how many failed.
+// each calls send n times, concurrently or one after another, and counts the errors.
 func each(n int, atOnce bool, send func() error) (f figure) {
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -160,7 +164,7 @@ func each(n int, atOnce bool, send func() error) (f figure) {
 	return f
 }
 
-// within sends a request that has so much time, and reads its response.
+// within sends a request with the timeout d and reads its response.
 func within(t *testing.T, rt http.RoundTripper, d time.Duration, method, url string, body io.Reader) error {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
@@ -177,6 +181,7 @@ func within(t *testing.T, rt http.RoundTripper, d time.Duration, method, url str
 	return err
 }
 
+// playUploads sends uploads that cannot be sent again to a server that allows one stream.
 func playUploads(t *testing.T, client string) figure {
 	s := &crowdedServer{announce: limitOf1, limit: 1}
 	rt := serving(t, s, client)
@@ -188,6 +193,7 @@ func playUploads(t *testing.T, client string) figure {
 	return f
 }
 
+// playSmallWindows sends uploads whose first connection goes to a server with small windows.
 func playSmallWindows(t *testing.T, client string) figure {
 	dials := 0
 	f := each(30, false, func() error {
@@ -208,9 +214,10 @@ func playSmallWindows(t *testing.T, client string) figure {
 	return f
 }
 
-// A smallWindows is a server with stream windows of 1,000 bytes, which says so in its SETTINGS.
+// A smallWindows is a server whose SETTINGS announce stream windows of 1,000 bytes.
 type smallWindows struct{ plainPeer }
 
+// serve resets the first stream that exceeds its window, and responds to uploads.
 func (p smallWindows) serve() {
 	defer p.Close()
 	buf := make([]byte, 1<<20)
@@ -245,7 +252,8 @@ func (p smallWindows) serve() {
 	}
 }
 
-// withFirstDial returns a client at s whose first dial is instead.
+// withFirstDial returns a client of s that calls instead in place of its first dial. It also
+// returns the number of dials.
 func withFirstDial(
 	s *crowdedServer, client string, instead func(ctx context.Context) (net.Conn, error),
 ) (http.RoundTripper, *int) {
@@ -273,6 +281,7 @@ func withFirstDial(
 	return configuredCleartextDoor(s.t, dial, hyper.Config{}), &dials
 }
 
+// playHangingDial sends requests while the first dial never returns.
 func playHangingDial(t *testing.T, client string) figure {
 	s := &crowdedServer{t: t, mu: new(sync.Mutex), seen: map[string]int{}}
 	rt, dials := withFirstDial(s, client, func(ctx context.Context) (net.Conn, error) {
@@ -285,6 +294,7 @@ func playHangingDial(t *testing.T, client string) figure {
 	return f
 }
 
+// playSilentTLS sends requests while the first connection never responds to the TLS handshake.
 func playSilentTLS(t *testing.T, client string) figure {
 	s := &crowdedServer{t: t, tls: true, mu: new(sync.Mutex), seen: map[string]int{}}
 	rt, dials := withFirstDial(s, client, func(context.Context) (net.Conn, error) {
@@ -298,12 +308,14 @@ func playSilentTLS(t *testing.T, client string) figure {
 	return f
 }
 
+// closeIdle closes the idle connections of rt.
 func closeIdle(rt http.RoundTripper) {
 	if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
 
+// playSilence counts how many requests fail after the first connection has become silent.
 func playSilence(t *testing.T, client string) (f figure) {
 	s := &crowdedServer{silent: true}
 	rt := serving(t, s, client)
@@ -320,7 +332,7 @@ func playSilence(t *testing.T, client string) (f figure) {
 	return f
 }
 
-// playReused counts as bad that neither of two requests is said to use a connection again.
+// playReused counts one failure if neither of two requests reports that its connection was reused.
 func playReused(t *testing.T, client string) figure {
 	s := &crowdedServer{}
 	rt := serving(t, s, client)
@@ -350,6 +362,7 @@ func playReused(t *testing.T, client string) figure {
 	return figure{bad: 1 - reused, of: 1, dials: s.dials, took: f.took}
 }
 
+// playTimeouts counts timeouts whose error does not have the text of http.Client's.
 func playTimeouts(t *testing.T, client string) figure {
 	s := &crowdedServer{silent: true}
 	c := &http.Client{Transport: serving(t, s, client), Timeout: 2 * time.Second}
@@ -369,7 +382,8 @@ func playTimeouts(t *testing.T, client string) figure {
 	return f
 }
 
-// playSite runs act with a client at a site.
+// playSite calls act with a client and the site that it connects to. set changes the
+// http.Transport.
 func playSite(
 	t *testing.T, client string, set func(*http.Transport), act func(*site, http.RoundTripper) figure,
 ) figure {
@@ -394,6 +408,7 @@ func playSite(
 	return f
 }
 
+// eachGet sends n GETs for path and counts those without a response over HTTP/2.
 func (s *site) eachGet(rt http.RoundTripper, n int, atOnce bool, path string) figure {
 	return each(n, atOnce, func() error {
 		if got := s.get(rt, path); !strings.HasPrefix(got, "200 HTTP/2.0") {
@@ -403,12 +418,14 @@ func (s *site) eachGet(rt http.RoundTripper, n int, atOnce bool, path string) fi
 	})
 }
 
+// playBurst sends 50 concurrent requests.
 func playBurst(t *testing.T, client string) figure {
 	return playSite(t, client, nil, func(s *site, rt http.RoundTripper) figure {
 		return s.eachGet(rt, 50, true, "/slow")
 	})
 }
 
+// playNoKeepAlives sends requests one after another with DisableKeepAlives.
 func playNoKeepAlives(t *testing.T, client string) figure {
 	set := func(tr *http.Transport) { tr.DisableKeepAlives = true }
 	return playSite(t, client, set, func(s *site, rt http.RoundTripper) figure {
@@ -416,16 +433,18 @@ func playNoKeepAlives(t *testing.T, client string) figure {
 	})
 }
 
+// playWideHeader requests a response with a header of 500 kB.
 func playWideHeader(t *testing.T, client string) figure {
 	return playSite(t, client, nil, func(s *site, rt http.RoundTripper) figure {
 		return s.eachGet(rt, 1, false, "/wide")
 	})
 }
 
-// A figureRow is a row of the table: the figures of each client; nil where it has no such feature.
+// A figureRow is one row of the table, with the figure of each client. The figure is nil if the
+// client does not have the feature.
 type figureRow struct {
 	name     string
-	compared string // what must not be worse than net/http's
+	compared string // what may not be worse than with net/http
 	figures  [3]*figure
 }
 
@@ -445,7 +464,7 @@ func (s scenario) run(t *testing.T) (row figureRow) {
 		synctest.Test(t, func(t *testing.T) {
 			f := s.play(t, client)
 			row.figures[i] = &f
-			time.Sleep(time.Minute) // for what goes on without the client
+			time.Sleep(time.Minute) // lets background work of the client end
 		})
 	}
 	return row
@@ -463,7 +482,7 @@ func (r figureRow) String() string {
 	return cells + " |"
 }
 
-// parseFigureRow reads what String has written.
+// parseFigureRow parses what String has returned.
 func parseFigureRow(line string) (r figureRow, err error) {
 	cells := strings.Split(strings.Trim(line, "| "), " | ")
 	if len(cells) != 2+len(clients) {
@@ -488,7 +507,7 @@ func parseFigureRow(line string) (r figureRow, err error) {
 	return r, nil
 }
 
-// judge compares the figures of hyper's clients with net/http's.
+// judge compares the figures of hyper's clients with those of net/http.
 func (s scenario) judge(t *testing.T, from string, r figureRow) {
 	t.Helper()
 	theirs := r.figures[0]
@@ -505,8 +524,9 @@ func (s scenario) judge(t *testing.T, from string, r figureRow) {
 	}
 }
 
-// agree compares what a run gave with the table: as many failed. Connections and time depend on the
-// scheduler; where they are compared with net/http's, they are not much more than in the table.
+// agree compares the figures of a run with the table. The number of failures must be the same.
+// Connections and time depend on the scheduler: if they are compared with net/http's, they may not
+// be much more than in the table.
 func (s scenario) agree(t *testing.T, written, got figureRow) {
 	t.Helper()
 	if written.compared != got.compared {
@@ -526,6 +546,7 @@ func (s scenario) agree(t *testing.T, written, got figureRow) {
 	}
 }
 
+// figuresHead is the text before the table.
 const figuresHead = `# What requests come to beside net/http
 
 Each row is a scenario, played by scripted peers in virtual time. A cell says how many requests
@@ -537,7 +558,7 @@ makes 1,000 connections gets no more. Written by
 
 `
 
-// The table of figures is what a run gives, and no figure in it is worse than net/http's.
+// A run gives the figures of the table, and no figure is worse than net/http's.
 func TestFigures(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector makes it take minutes")
@@ -567,7 +588,7 @@ func TestFigures(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// With -run of a single scenario the other rows are left over.
+	// With -run for a single scenario, the other rows are not played and remain in written.
 	if f := flag.Lookup("test.run"); !*updateFigures && !strings.Contains(f.Value.String(), "/") {
 		for name := range written {
 			t.Errorf("%s has a row that no scenario gives: %s", figuresFile, name)
@@ -575,7 +596,7 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// readFigures returns the rows of the table.
+// readFigures returns the rows of the table by name.
 func readFigures(t *testing.T) map[string]figureRow {
 	rows := make(map[string]figureRow)
 	text, err := os.ReadFile(figuresFile)

@@ -14,7 +14,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// asConnError returns the outermost ConnError of err.
+// asConnError returns the outermost ConnError in err's chain.
 func asConnError(t *testing.T, err error) *hyper.ConnError {
 	t.Helper()
 	var ce *hyper.ConnError
@@ -29,10 +29,11 @@ func asConnError(t *testing.T, err error) *hyper.ConnError {
 type lossAfterGoAway struct {
 	name  string
 	lose  func(peer *accepted)
-	cause error // what the error is besides
+	cause error // what the error must also be
 	own   bool  // this side ends the connection, with PROTOCOL_ERROR
 }
 
+// lossesAfterGoAway are the cases of the tests of this file.
 var lossesAfterGoAway = []lossAfterGoAway{
 	{"EOF", func(peer *accepted) { peer.Close() }, io.ErrUnexpectedEOF, false},
 	{"RST", func(peer *accepted) {
@@ -47,7 +48,7 @@ var lossesAfterGoAway = []lossAfterGoAway{
 	{"WriteStall", func(peer *accepted) {
 		peer.client.SetWriteBuffer(0)
 		peer.WritePing(0, [8]byte{1})
-		for range 100 { // the peer lives, and reads nothing
+		for range 100 { // the peer sends frames but reads nothing
 			time.Sleep(time.Second)
 			peer.WriteWindowUpdate(0, 1000)
 		}
@@ -79,7 +80,7 @@ func TestLostConnectionKeepsTheGoAway(t *testing.T) {
 	}
 }
 
-// wantLoss holds err against the GOAWAY of a lossAfterGoAway.
+// wantLoss requires that err has the GOAWAY of a lossAfterGoAway. own is that of the case.
 func wantLoss(t *testing.T, err error, own bool) {
 	t.Helper()
 	if !own {
@@ -93,7 +94,7 @@ func wantLoss(t *testing.T, err error, own bool) {
 	wantGoAway(t, ce.Err, 1, hyper.ErrCodeInternal, "out of memory")
 }
 
-// wantGoAway holds err against a GOAWAY of the peer.
+// wantGoAway requires that err is a ConnError with the peer's GOAWAY.
 func wantGoAway(t *testing.T, err error, last uint32, code hyper.ErrCode, debug string) {
 	t.Helper()
 	ce := asConnError(t, err)
@@ -105,7 +106,7 @@ func wantGoAway(t *testing.T, err error, last uint32, code hyper.ErrCode, debug 
 	}
 }
 
-// acceptOwn returns a cleartext connection, for tests of Conn's own methods, and its peer.
+// acceptOwn returns a cleartext connection and its peer, for tests of Conn's own methods.
 func acceptOwn(t *testing.T) (*accepted, *hyper.Conn) {
 	t.Helper()
 	peer, conn, client := newPeer(t, nil)
@@ -214,14 +215,15 @@ func TestDebugDataOfManyGoAwaysIsBounded(t *testing.T) {
 	})
 }
 
-// A beginning is something of a response, of which RFC 9113 §8.7 has no word: the request was
-// processed.
+// A beginning is the first part of a response. It shows that the request was processed, whatever a
+// later RST_STREAM or GOAWAY says about it (RFC 9113 §8.7).
 type beginning struct {
 	name  string
 	push  bool
 	write func(peer *accepted)
 }
 
+// beginnings are the beginnings of a response.
 var beginnings = []beginning{
 	{"Interim", false, func(peer *accepted) { peer.WriteHeaders(1, 0, ":status: 103") }},
 	{"Continue", false, func(peer *accepted) { peer.WriteHeaders(1, 0, ":status: 100") }},
@@ -235,6 +237,7 @@ var beginnings = []beginning{
 	}},
 }
 
+// refusals are the ways in which a peer says that it has not processed the request on stream 1.
 var refusals = map[string]func(peer *accepted){
 	"RST":                  func(peer *accepted) { peer.WriteRSTStream(1, wire.RefusedStream) },
 	"GOAWAY":               func(peer *accepted) { peer.WriteGoAway(0, wire.NoError, "") },
@@ -279,7 +282,7 @@ func TestRefusedBeforeAnythingCameIsRetryable(t *testing.T) {
 	for name, refuse := range refusals {
 		t.Run(name, func(t *testing.T) {
 			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
-				if !v.own { // they may send it again
+				if !v.own { // the other doors may send the request again
 					return
 				}
 				call := v.send(v.request("POST", "/", http.NoBody))
@@ -294,8 +297,8 @@ func TestRefusedBeforeAnythingCameIsRetryable(t *testing.T) {
 	}
 }
 
-// The cause of a context's end may be the error of another request. It says nothing about this one,
-// which was sent.
+// The cause of a context may be the error of another request. It does not make this request
+// retryable, because this request was sent.
 func TestEndOfAContextIsNotRetryableWhateverItsCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -316,8 +319,8 @@ func TestEndOfAContextIsNotRetryableWhateverItsCause(t *testing.T) {
 	})
 }
 
-// A peer that answers our GOAWAY with its own, as Go's does, has nothing to tell: the connection
-// ended because it was closed.
+// Some peers, such as Go's, respond to our GOAWAY with their own. It adds nothing: the connection
+// ended because it was closed, and Err returns ErrClosed.
 func TestAnswerToOurGoAwayIsNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -335,14 +338,14 @@ func TestAnswerToOurGoAwayIsNoNews(t *testing.T) {
 	})
 }
 
-// What comes after the end changes nothing.
+// A GOAWAY that arrives after Close does not change the error.
 func TestGoAwayAfterCloseIsNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := acceptOwn(t)
 		call := getAsync(conn, "/")
 		peer.Handshake()
 		peer.WantHeaders("the request", 1)
-		peer.client.SetWriteBuffer(0) // our own GOAWAY takes a while
+		peer.client.SetWriteBuffer(0) // our own GOAWAY cannot be written yet
 		closed := start(func() (bool, error) { return true, conn.Close() })
 		call.wantErr(t, "it is closed")
 		peer.WriteGoAway(1, wire.InternalError, "late")

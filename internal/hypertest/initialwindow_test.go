@@ -13,8 +13,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// takeRequests takes n HEADERS frames and returns the sizes of the initial window that came with
-// them.
+// takeRequests takes n HEADERS frames. It returns the initial window sizes of the SETTINGS that
+// came with them.
 func takeRequests(t *testing.T, peer *h2test.Peer, n int) (sizes []int) {
 	t.Helper()
 	for n > 0 {
@@ -40,11 +40,12 @@ func takeRequests(t *testing.T, peer *h2test.Peer, n int) (sizes []int) {
 	return sizes
 }
 
-// A server's usual limit is 100 or 128 streams: those cost no SETTINGS. More do, few times, and a
-// small response still comes in one flight and without WINDOW_UPDATE. Few streams get all again.
+// Up to 128 concurrent streams cause no SETTINGS, because 100 or 128 is a server's usual limit.
+// More streams cause few SETTINGS, and a small response still arrives in one flight and needs no
+// WINDOW_UPDATE. When there are few streams again, the initial window is restored.
 func TestManySmallResponsesCostFewFrames(t *testing.T) {
-	// Less than a quarter of the smallest window below: it needs no WINDOW_UPDATE even if it is
-	// read before END_STREAM comes.
+	// Less than a quarter of the smallest window below: a response needs no WINDOW_UPDATE even if
+	// it is read before END_STREAM arrives.
 	const size = 1000
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -101,9 +102,9 @@ func TestManySmallResponsesCostFewFrames(t *testing.T) {
 	})
 }
 
-// RFC 9113 §6.9.2: a smaller initial window lowers the windows of open streams, which the peer may
-// fill until it has acknowledged the change. A stream whose request follows the change begins with
-// the smaller one.
+// RFC 9113 §6.9.2: a smaller initial window also reduces the windows of open streams. The peer may
+// use the old size until it has acknowledged the change. A stream that is opened after the change
+// starts with the smaller window.
 func TestSmallerInitialWindowIsEnforced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -111,7 +112,7 @@ func TestSmallerInitialWindowIsEnforced(t *testing.T) {
 		var calls []*async[*hyper.Response]
 		for range 129 {
 			calls = append(calls, getAsync(conn, "/"))
-			synctest.Wait() // so that they are in order
+			synctest.Wait() // keeps the requests in order
 		}
 		for range 130 {
 			if _, err := peer.Next(); err != nil {

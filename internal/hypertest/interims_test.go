@@ -16,7 +16,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// withHooks is req with hooks of net/http/httptrace that count interim responses.
+// withHooks returns req with hooks of net/http/httptrace that count interim responses in seen.
 func withHooks(req *http.Request, seen *int) *http.Request {
 	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(int, textproto.MIMEHeader) error {
@@ -26,10 +26,10 @@ func withHooks(req *http.Request, seen *int) *http.Request {
 	}))
 }
 
-// A server may tell the progress of an upload by interim responses, more than any limit of those
-// that wait.
+// A server may report the progress of an upload with interim responses. Those that a hook reads are
+// not limited in number.
 func TestInterimResponsesThatAreLookedAtHaveNoLimit(t *testing.T) {
-	const number = 250 // of 1 KiB: above 100, and above 64 KiB
+	const number = 250 // of 1 KiB: above the limits of 100 responses and 64 KiB
 	for _, hooks := range []bool{true, false} {
 		name := "dropped"
 		if hooks {
@@ -87,7 +87,7 @@ func TestInformationalSeesAnyNumberOfInterimResponses(t *testing.T) {
 	})
 }
 
-// A burst is dropped as it comes where no hook hears of interim responses, as in net/http.
+// Without a hook, a burst of interim responses is dropped as it arrives, as in net/http.
 func TestBurstOfInterimResponsesIsDroppedWithoutAHook(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		req := v.request("GET", "/", nil)
@@ -111,7 +111,7 @@ func TestInterimResponsesThatWaitHaveALimit(t *testing.T) {
 		allowed int
 	}{
 		"number": {"v", 100},
-		"size":   {strings.Repeat("v", 8<<10), 7}, // of 8 KiB and a bit: 64 KiB
+		"size":   {strings.Repeat("v", 8<<10), 7}, // of slightly more than 8 KiB; the limit is 64 KiB
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestInterimResponsesThatWaitHaveALimit(t *testing.T) {
 	}
 }
 
-// The budget for frames that carry nothing is 10,000, and 330 more each second.
+// The budget for frames without content is 10,000 frames, plus 330 each second.
 func TestEndlessInterimResponsesAreBoundedByTime(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -179,7 +179,7 @@ func TestEndlessInterimResponsesAreBoundedByTime(t *testing.T) {
 	}
 }
 
-// Interim responses of many short exchanges are no flood.
+// A few interim responses in each of many short exchanges do not count as a flood.
 func TestEarlyHintsOfEachResponseAreNoFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

@@ -17,7 +17,8 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// headerServer responds with a field of as many bytes as the path says, or with a short response.
+// headerServer starts a server. The path of a request, /bytes/fields, says how large the header of
+// the response is. With the query "slow" the body comes half a second later.
 func headerServer(t *testing.T, cleartext bool) (addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -49,7 +50,7 @@ func headerServer(t *testing.T, cleartext bool) (addr string) {
 	return ln.Addr().String()
 }
 
-// realDoors are all doors, and net/http, to a server on loopback.
+// realDoors runs test at all doors, and with net/http, against a server on the loopback interface.
 func realDoors(t *testing.T, cfg hyper.Config, test func(t *testing.T, get func(path string) (*http.Response, error), netHTTP bool)) {
 	netHTTPDoor := door{name: "net/http", enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
 		tr := &http.Transport{DialContext: dial, TLSClientConfig: clientTLS(&cfg), ForceAttemptHTTP2: true}
@@ -75,7 +76,7 @@ func realDoors(t *testing.T, cfg hyper.Config, test func(t *testing.T, get func(
 	}
 }
 
-// A header that net/http takes is taken, by default; a larger one costs its stream alone.
+// By default, a header that net/http accepts is accepted. A larger one ends only its stream.
 func TestLargeHeadersThroughEveryDoor(t *testing.T) {
 	realDoors(t, hyper.Config{}, func(t *testing.T, get func(string) (*http.Response, error), netHTTP bool) {
 		for _, size := range []int{500_000, 9_000_000} {
@@ -117,20 +118,20 @@ func TestLargeHeadersThroughEveryDoor(t *testing.T) {
 				}
 			}
 		}
-		if !netHTTP { // there the connection is lost, and the body with it
+		if !netHTTP { // net/http loses the connection, and this body with it
 			wantBody(t, "the other stream", other.Body, "body")
 		}
 		other.Body.Close()
 	})
 }
 
-// What all responses of a connection hold is bounded, and those for which there is no room do not
-// disturb the others.
+// The memory for the headers of all responses of a connection is bounded. A response that does not
+// fit fails without affecting the others.
 func TestLargeHeadersOfManyStreamsAreBounded(t *testing.T) {
 	bounded := func(t *testing.T, cfg hyper.Config, most, size, streams int) {
 		realDoors(t, cfg, func(t *testing.T, get func(string) (*http.Response, error), netHTTP bool) {
 			if netHTTP {
-				return // it holds all
+				return // net/http has no such limit
 			}
 			other, err := get("/0/0?slow")
 			if err != nil {
@@ -146,7 +147,7 @@ func TestLargeHeadersOfManyStreamsAreBounded(t *testing.T) {
 					switch {
 					case err == nil:
 						taken.Add(1)
-						open <- resp // it is not read yet
+						open <- resp // its body is read later
 					case errors.As(err, &tooLarge) && tooLarge.Held > 0 && errors.Is(err, hyper.ErrCodeEnhanceYourCalm):
 						refused.Add(1)
 					default:

@@ -10,15 +10,17 @@ import (
 	"testing"
 )
 
+// module is the path of this module.
 const module = "gohyper.dev/hyper"
 
-// nouns are what the names of the root's source files begin with.
+// nouns are the first words that names of source files in the root may have.
 var nouns = []string{
 	"conn", "stream", "request", "response", "header", "push", "connect", "window", "frame", "tls",
 	"decompress", "transport", "config", "errors", "trace", "doc",
 }
 
-// leaves are the packages that know no connection, with the packages of ours that they may import.
+// leaves are the packages that know nothing of connections, each with the packages of this module
+// that it may import.
 var leaves = map[string][]string{
 	"wire":   nil,
 	"state":  nil,
@@ -28,7 +30,7 @@ var leaves = map[string][]string{
 	"bucket": nil,
 }
 
-// The root holds one public package, and its files are named for the nouns that they belong to.
+// The root holds a single public package. Its files are named after the nouns that they implement.
 func TestLayoutOfTheRoot(t *testing.T) {
 	others := []string{
 		".ci", ".git", ".github", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "examples", "go.mod",
@@ -51,7 +53,7 @@ func TestLayoutOfTheRoot(t *testing.T) {
 	}
 }
 
-// Leaves import nothing of ours but other leaves, and only those that are listed.
+// Leaf packages import only those leaf packages that are listed.
 func TestLayoutOfTheLeaves(t *testing.T) {
 	for leaf, allowed := range leaves {
 		files, err := filepath.Glob("../" + leaf + "/*.go")
@@ -72,8 +74,8 @@ func TestLayoutOfTheLeaves(t *testing.T) {
 	}
 }
 
-// The root imports leaves alone: nothing that is there for tests or measurements, but the interface
-// to the simulator.
+// The root imports only leaf packages and the interface to the simulator, but nothing that exists
+// for tests or measurements.
 func TestLayoutOfTheImports(t *testing.T) {
 	files, err := filepath.Glob("../../*.go")
 	if err != nil {

@@ -13,15 +13,17 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A lentBody is read once, and then blocks until it is closed.
+// A lentBody returns some bytes from its first Read. The next Read blocks until it is closed.
 type lentBody struct {
 	once   sync.Once
 	closed chan struct{}
 	closes atomic.Int32
 }
 
+// newLentBody returns an open lentBody.
 func newLentBody() *lentBody { return &lentBody{closed: make(chan struct{})} }
 
+// Read returns bytes once and then blocks.
 func (b *lentBody) Read(p []byte) (n int, err error) {
 	b.once.Do(func() { n = copy(p, "hello") })
 	if n > 0 {
@@ -31,6 +33,7 @@ func (b *lentBody) Read(p []byte) (n int, err error) {
 	return 0, io.ErrClosedPipe
 }
 
+// Close counts how often it is called.
 func (b *lentBody) Close() error {
 	if b.closes.Add(1) == 1 {
 		close(b.closed)
@@ -38,13 +41,14 @@ func (b *lentBody) Close() error {
 	return nil
 }
 
-// An exchangeEnd is a way in which an exchange ends while its body is being sent.
+// An exchangeEnd is a way in which an exchange ends while its request body is being sent.
 type exchangeEnd struct {
 	name   string
-	failed bool // RoundTrip, or Do, returns an error
+	failed bool // RoundTrip or Do returns an error
 	end    func(v *visit, peer *accepted, cancel func())
 }
 
+// exchangeEnds are the cases of eachEnd.
 var exchangeEnds = []exchangeEnd{
 	{"reset by the peer", true, func(_ *visit, peer *accepted, _ func()) { peer.WriteRSTStream(1, wire.InternalError) }},
 	{"connection lost", true, func(_ *visit, peer *accepted, _ func()) { peer.Close() }},
@@ -59,9 +63,9 @@ var exchangeEnds = []exchangeEnd{
 	{"response without its end", false, func(_ *visit, peer *accepted, _ func()) { peer.WriteHeaders(1, 0, ":status: 200") }},
 }
 
-// eachEnd runs test for each way in which the upload of what body returns ends, through each door.
-// over is called when the exchange is over by the documentation: an error was returned, or the
-// response's Body was closed.
+// eachEnd starts an upload of what body returns, at each door, and ends it in each of the ways of
+// exchangeEnds. It calls over when the exchange is over according to the documentation: an error
+// was returned, or the response's Body was closed.
 func eachEnd(t *testing.T, body func() io.Reader, over func(v *visit, peer *accepted, failed bool)) {
 	for _, e := range exchangeEnds {
 		t.Run(e.name, func(t *testing.T) {
@@ -86,7 +90,8 @@ func eachEnd(t *testing.T, body func() io.Reader, over func(v *visit, peer *acce
 	}
 }
 
-// The body is closed once, whatever the end. RoundTrip waits for that where it fails.
+// The body is closed exactly once, whatever ends the exchange. If RoundTrip fails, it returns after
+// that.
 func TestRequestBodyIsClosedOnce(t *testing.T) {
 	var body *lentBody
 	eachEnd(t, func() io.Reader { body = newLentBody(); return body }, func(v *visit, _ *accepted, failed bool) {
@@ -100,7 +105,7 @@ func TestRequestBodyIsClosedOnce(t *testing.T) {
 	})
 }
 
-// What was read to its end is closed before the end of the request is sent.
+// A body that was read to its end is closed before END_STREAM is sent.
 func TestRequestBodyIsClosedBeforeItsEndIsSent(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		body := &countedBody{Reader: bytes.NewReader([]byte("hello"))}
@@ -120,7 +125,7 @@ func TestRequestBodyIsClosedBeforeItsEndIsSent(t *testing.T) {
 	})
 }
 
-// A request that cannot be sent closes its body before the call returns.
+// If a request cannot be sent, its body is closed before the call returns.
 func TestBodyOfARefusedRequestIsClosed(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		first := v.get("/")
@@ -142,7 +147,7 @@ func TestBodyOfARefusedRequestIsClosed(t *testing.T) {
 	})
 }
 
-// Close of the connection ends what is on it.
+// Closing the connection closes the bodies of its requests.
 func TestCloseClosesTheRequestsBody(t *testing.T) {
 	for _, end := range []func(*hyper.Conn, *hyper.Stream){
 		func(c *hyper.Conn, _ *hyper.Stream) { c.Close() },
@@ -165,7 +170,8 @@ func TestCloseClosesTheRequestsBody(t *testing.T) {
 	}
 }
 
-// A body of which nothing was read is sent again, and closed when that is over.
+// If nothing was read from a body, the request is sent again with it. The body is closed after the
+// last attempt.
 func TestBodyThatWasNotReadIsClosedAfterTheLastTry(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		body := &countedBody{Reader: bytes.NewReader([]byte("hello"))}
@@ -199,10 +205,10 @@ func TestBodyThatWasNotReadIsClosedAfterTheLastTry(t *testing.T) {
 	})
 }
 
-// Memory that was lent is the caller's again when the exchange is over: the race detector finds a
-// later look at it.
+// When the exchange is over, the caller may change the memory of its body. The race detector finds
+// a later access.
 func TestMemoryOfABodyMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
-	const size = 1 << 20 // the windows let less through
+	const size = 1 << 20 // more than the windows allow
 	var memory []byte
 	body := func() io.Reader {
 		memory = bytes.Repeat([]byte{'x'}, size)
@@ -210,13 +216,13 @@ func TestMemoryOfABodyMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 	}
 	eachEnd(t, body, func(v *visit, peer *accepted, _ bool) {
 		clear(memory)
-		peer.WriteWindowUpdate(0, size) // whatever still sends would look at it
+		peer.WriteWindowUpdate(0, size) // a sender that is still running would access the memory
 		peer.WriteWindowUpdate(1, size)
 		peer.WriteData(1, wire.EndStream, nil)
 	})
 }
 
-// So is the Request with its Header.
+// When the exchange is over, the caller may also change the Request and its Header.
 func TestRequestMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 	ends := map[string]func(t *testing.T, peer func() *accepted, conn *hyper.Conn, s *hyper.Stream){
 		"the response's Body is closed": func(t *testing.T, peer func() *accepted, _ *hyper.Conn, s *hyper.Stream) {
@@ -261,7 +267,8 @@ func TestRequestMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 	}
 }
 
-// A Read that was in progress returns after the end, when Body and Trailer are the caller's again.
+// A Read of the body may return after the exchange is over. By then the client no longer accesses
+// Body and Trailer.
 func TestReadThatOutlivesTheExchangeLooksAtNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)

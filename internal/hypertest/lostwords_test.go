@@ -10,8 +10,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// Programs find out by net/http's words that a connection was lost, and send a request again or
-// begin a stream anew: Kubernetes' client-go looks for these.
+// Some programs recognize a lost connection by net/http's text, and then send the request again or
+// restart a stream. Kubernetes' client-go looks for these texts.
 func TestLostConnectionHasTheWordsOfNetHTTP(t *testing.T) {
 	for name, c := range map[string]struct {
 		lose  func(*accepted)
