@@ -235,7 +235,8 @@ var errorCases = []errorCase{
 		}
 		return err
 	}, want: wantedError{text: "hyper: connection closed", is: []error{hyper.ErrClosed}}},
-	{name: "RequestError", only: func(v *visit) bool { return !v.viaNetHTTP() }, // net/http checks the request first
+	// net/http checks the request before hyper does.
+	{name: "RequestError", only: func(v *visit) bool { return !v.viaNetHTTP() },
 		run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
 			req := v.request("GET", "/", nil)
 			req.Method = "GE T"
@@ -260,7 +261,8 @@ func TestEveryErrorThroughEveryDoor(t *testing.T) {
 				if c.only != nil && !c.only(v) {
 					return
 				}
-				call := v.send(v.request("POST", "/", nil)) // a GET would be sent again if its connection is lost
+				// A GET would be sent again if its connection is lost.
+				call := v.send(v.request("POST", "/", nil))
 				peer := v.accept()
 				peer.WantHeaders("the request", 1)
 				peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway, wire.WindowUpdate, wire.Data)

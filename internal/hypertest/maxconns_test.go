@@ -18,27 +18,29 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A town is any number of simulated servers, one behind each name. Each responds after a while.
+// A town is a set of simulated servers, one for each host name. Each server responds after takes.
 type town struct {
 	t           *testing.T
 	takes       time.Duration
-	limit       uint32 // of streams at once; 0: none
+	limit       uint32 // concurrent streams on a connection; 0: no limit
 	open, most  atomic.Int64
 	dials, done atomic.Int64
 }
 
-// A tallyConn counts itself out when it is closed.
+// A tallyConn is a connection that decrements the counter of open connections when it is closed.
 type tallyConn struct {
 	net.Conn
 	once sync.Once
 	open *atomic.Int64
 }
 
+// Close counts once.
 func (c *tallyConn) Close() error {
 	c.once.Do(func() { c.open.Add(-1) })
 	return c.Conn.Close()
 }
 
+// dial connects to a new server and counts the connection.
 func (w *town) dial(context.Context, string, string) (net.Conn, error) {
 	w.dials.Add(1)
 	n := w.open.Add(1)
@@ -49,8 +51,8 @@ func (w *town) dial(context.Context, string, string) (net.Conn, error) {
 	return &tallyConn{Conn: client, open: &w.open}, nil
 }
 
-// serve responds to requests with 204, without reading their fields: a scripted peer for each of
-// thousands of connections takes too much.
+// serve responds to each request with 204. It does not decode fields: a scripted peer for each of
+// thousands of connections would take too long.
 func (w *town) serve(nc net.Conn) {
 	defer nc.Close()
 	var mu sync.Mutex
@@ -86,12 +88,14 @@ func (w *town) serve(nc net.Conn) {
 			time.AfterFunc(w.takes, func() {
 				header := wire.FrameHeader{Length: 1, Type: wire.Headers, Flags: wire.EndStream | wire.EndHeaders, StreamID: h.StreamID}
 				w.done.Add(1)
-				write(append(wire.AppendFrameHeader(nil, header), 0x89)) // :status: 204, of the static table
+				write(append(wire.AppendFrameHeader(nil, header), 0x89)) // :status: 204 in the static table
 			})
 		}
 	}
 }
 
+// transport returns a Transport for the town. set changes it. No connection may be open when the
+// test ends.
 func (w *town) transport(set func(*hyper.Transport)) *hyper.Transport {
 	tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Config: &hyper.Config{DialContext: w.dial}}
 	set(tr)
@@ -105,6 +109,7 @@ func (w *town) transport(set func(*hyper.Transport)) *hyper.Transport {
 	return tr
 }
 
+// getOnce sends GET to host and closes the body of the response.
 func getOnce(ctx context.Context, rt http.RoundTripper, host string) error {
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+host+"/", nil)
 	if err != nil {
@@ -124,7 +129,7 @@ func TestConnectionsToTwoThousandHostsAreBounded(t *testing.T) {
 		name       string
 		set        func(*hyper.Transport)
 		atOnce     bool
-		most, idle int64 // open at once, and at the end
+		most, idle int64 // the most at any time, and those left at the end
 		slack      int64
 	}{
 		{"one after another, by default", func(*hyper.Transport) {}, false, 101, 100, 12},
@@ -154,7 +159,8 @@ func TestConnectionsToTwoThousandHostsAreBounded(t *testing.T) {
 				}
 				wg.Wait()
 				time.Sleep(time.Second)
-				// One that is being closed may be counted, and idle ones are looked for every 10 ms.
+				// A connection that is being closed may still be counted, and the Transport looks
+				// for idle connections only every 10 ms.
 				if n := w.most.Load(); n > row.most+row.slack+2 {
 					t.Errorf("%d connections at once, want at most %d", n, row.most)
 				}
@@ -189,13 +195,13 @@ func TestRequestWaitsForMaxConnsUnderItsContext(t *testing.T) {
 		if err := getOnce(t.Context(), tr, "c.example.com"); err != nil {
 			t.Error(err)
 		}
-		if n := w.most.Load(); n > 2 { // one is being closed
+		if n := w.most.Load(); n > 2 { // one may still be closing
 			t.Errorf("%d connections at once", n)
 		}
 	})
 }
 
-// Hosts whose connections are never without a stream do not keep others from theirs.
+// Hosts whose connections always have streams do not keep other hosts from getting a connection.
 func TestTrafficOfSomeHostsDoesNotStarveOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hosts, most = 8, 2
@@ -224,13 +230,14 @@ func TestTrafficOfSomeHostsDoesNotStarveOthers(t *testing.T) {
 				t.Errorf("host %d was served %d times", i, n)
 			}
 		}
-		if n := w.most.Load(); n > 2*most { // some are being closed
+		if n := w.most.Load(); n > 2*most { // some may still be closing
 			t.Errorf("%d connections at once", n)
 		}
 	})
 }
 
-// Hosts that need more connections than there may be do not take them from hosts that have no more.
+// A host that needs more connections than MaxConns allows takes none from hosts that have as few as
+// it has.
 func TestHostsThatAreEquallyWellOffKeepTheirConnections(t *testing.T) {
 	for _, hosts := range []int{1, 3} {
 		t.Run(fmt.Sprint(hosts), func(t *testing.T) {
@@ -254,7 +261,8 @@ func TestHostsThatAreEquallyWellOffKeepTheirConnections(t *testing.T) {
 	}
 }
 
-// A draining connection with a long stream does not keep a request from a new one.
+// A draining connection that still has a stream does not count: another request gets a new
+// connection.
 func TestDrainingConnectionsAreNotCountedInMaxConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := visitDoor(t, door{name: "Transport", cleartext: true, enter: transportDoor}, hyper.Config{})
@@ -274,8 +282,7 @@ func TestDrainingConnectionsAreNotCountedInMaxConns(t *testing.T) {
 	})
 }
 
-// Requests that end while they wait, and connections that cannot be made, leave nothing behind in
-// the count.
+// The count stays correct when requests end while they wait and when connections cannot be made.
 func TestMaxConnsCountsRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &town{t: t, takes: 20 * time.Millisecond}
@@ -307,7 +314,7 @@ func TestMaxConnsCountsRight(t *testing.T) {
 			t.Errorf("%d connections at once", n)
 		}
 		failed := 0
-		for i := range 60 { // each host gets its connection, as the others are idle
+		for i := range 60 { // each host can get a connection because the others are idle
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			if err := getOnce(ctx, tr, fmt.Sprintf("late%d.example.com", i)); err != nil {
 				failed++
@@ -323,8 +330,8 @@ func TestMaxConnsCountsRight(t *testing.T) {
 	})
 }
 
-// A connection that is made when its host's requests have failed is idle like any other: it can be
-// closed, and makes room.
+// A connection may be made after the requests of its host have failed. Such a connection is idle
+// like any other: it can be closed to make room.
 func TestConnectionThatComesLateIsCountedInMaxConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &town{t: t, takes: time.Millisecond}
@@ -337,7 +344,7 @@ func TestConnectionThatComesLateIsCountedInMaxConns(t *testing.T) {
 				case n.Add(1) == 1:
 					time.Sleep(1500 * time.Millisecond)
 					return nil, errors.New("refused")
-				default: // the attempt beside the first one is deaf to its context
+				default: // the second attempt ignores its context
 					time.Sleep(550 * time.Millisecond)
 				}
 				return w.dial(ctx, network, addr)
@@ -367,7 +374,7 @@ func TestConnectionThatComesLateIsCountedInMaxConns(t *testing.T) {
 	})
 }
 
-// Connections that no request needs are not made where MaxIdleConns closes them at once.
+// MinConnsPerHost makes no connections that MaxIdleConns would close at once.
 func TestSpareConnectionsStayWithinMaxIdleConns(t *testing.T) {
 	for _, row := range []struct{ hosts, least, idle int }{{50, 4, 0}, {1, 8, 4}, {10, 3, 1}} {
 		t.Run(fmt.Sprint(row), func(t *testing.T) {

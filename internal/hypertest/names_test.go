@@ -19,8 +19,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// hostNames are hosts of URLs and the names that they mean: what idna.Lookup of golang.org/x/net
-// maps them to, which is what net/http dials. "" is a host that hyper refuses.
+// hostNames are hosts of URLs and the names that they stand for. net/http dials the result of
+// idna.Lookup of golang.org/x/net, and hyper must dial the same. An empty name means that hyper
+// refuses the host.
 var hostNames = []struct{ host, want string }{
 	{"example.com", "example.com"},
 	{"EXAMPLE.com", "example.com"},
@@ -31,17 +32,17 @@ var hostNames = []struct{ host, want string }{
 	{"xn--bcher-kva.example", "xn--bcher-kva.example"},
 	{"127.0.0.1", "127.0.0.1"},
 	{"[::1]", "::1"},
-	{"[FE80::1%Eth0]", "fe80::1%Eth0"}, // zones are names of interfaces, and differ in case
+	{"[FE80::1%Eth0]", "fe80::1%Eth0"}, // a zone is the name of an interface, whose case matters
 	{"[fe80::1%25eth0]", "fe80::1%25eth0"},
 
 	{"bücher.example", "xn--bcher-kva.example"},
 	{"BÜCHER.example", "xn--bcher-kva.example"},
 	{"Bücher.EXAMPLE", "xn--bcher-kva.example"},
-	{"bu\u0308cher.example", "xn--bcher-kva.example"}, // not composed
+	{"bu\u0308cher.example", "xn--bcher-kva.example"}, // not in composed form
 	{"bü\u00adcher.example", "xn--bcher-kva.example"}, // a soft hyphen
 	{"bücher\ufe0f.example", "xn--bcher-kva.example"}, // a variation selector
 	{"ｅvil.com", "evil.com"},                          // a full-width letter
-	{"ＥＶＩＬ．ＣＯＭ", "evil.com"},                          // and nothing else
+	{"ＥＶＩＬ．ＣＯＭ", "evil.com"},                          // full-width letters only
 	{"evil\u3002com", "evil.com"},                     // an ideographic full stop
 	{"evil\uff0ecom", "evil.com"},                     // a full-width full stop
 	{"evil\uff61com", "evil.com"},                     // a half-width ideographic full stop
@@ -52,37 +53,39 @@ var hostNames = []struct{ host, want string }{
 	{"bücher.example.", "xn--bcher-kva.example."},     // a trailing dot
 	{"例え.テスト", "xn--r8jz45g.xn--zckzah"},              // no Latin letter at all
 	{"bücher.xn--bcher-kva", "xn--bcher-kva.xn--bcher-kva"},
-	{strings.Repeat("ü", 80) + ".example", "xn--tda" + strings.Repeat("a", 79) + ".example"}, // an over-long label
+	// An over-long label.
+	{strings.Repeat("ü", 80) + ".example", "xn--tda" + strings.Repeat("a", 79) + ".example"},
 
 	{"a\u200db.example", ""},       // a zero-width joiner that joins nothing
-	{"\u00ad", ""},                 // nothing is left, and the port would be dialed on this machine
+	{"\u00ad", ""},                 // maps to an empty name, which would dial this machine
 	{"bücher.example/evil", ""},    // a path
 	{"bücher.example?evil", ""},    // a query
 	{"bücher.example#evil", ""},    // a fragment
 	{`bücher.example\evil`, ""},    // a backslash
 	{"bücher@evil.example", ""},    // userinfo
-	{"bücher.example evil", ""},    // a blank
+	{"bücher.example evil", ""},    // a space
 	{"bücher.example\x00", ""},     // a control character
 	{"bü_cher.example", ""},        // an underscore, in STD3
 	{"evil.com\uff0fbücher", ""},   // a full-width slash
 	{"\u2100.example", ""},         // a/c
 	{"bücher\uff1a80.example", ""}, // a full-width colon
-	{"xn--zz.bücher.example", ""},  // invalid Punycode beside a letter that is mapped
-	{"xn--ü.example", ""},          // not ASCII behind xn--
+	{"xn--zz.bücher.example", ""},  // invalid Punycode beside a label that is mapped
+	{"xn--ü.example", ""},          // not ASCII after xn--
 	{"-bücher.example", ""},        // a hyphen at the beginning
-	{"bücher.example:８０", ""},      // a port of full-width digits
+	{"bücher.example:８０", ""},      // a port in full-width digits
 	{"\xffbücher.example", ""},     // not UTF-8
-	{"b%C3%BCcher.example", ""},    // percent-encoded by hand: net/http dials what is written
+	{"b%C3%BCcher.example", ""},    // percent-encoded by the caller: net/http dials it as written
 	{"example.com%25evil", ""},     // a zone without an address
-	{"example.com%bücher", ""},     // and one beyond ASCII
-	{"[fe80::1%bücher]", ""},       // of an address
-	{"\u05d0a.example", ""},        // RFC 5893: left-to-right and right-to-left in a label
-	{"example.com/evil", ""},       // ASCII, and no host
+	{"example.com%bücher", ""},     // a zone beyond ASCII without an address
+	{"[fe80::1%bücher]", ""},       // a zone beyond ASCII of an address
+	{"\u05d0a.example", ""},        // RFC 5893: left-to-right and right-to-left in one label
+	{"example.com/evil", ""},       // ASCII, but not a host
 	{"me@example.com", ""},         // ASCII, with userinfo
-	{"exa mple.com", ""},           // ASCII, with a blank
+	{"exa mple.com", ""},           // ASCII, with a space
 }
 
-// authorityOf is what :authority says for a host of hostNames, "" where the request is refused.
+// authorityOf returns the :authority that is sent for a host of hostNames, or "" if the request is
+// refused.
 func authorityOf(host, name string) string {
 	switch {
 	case strings.HasPrefix(host, "["): // RFC 6874 §4: a zone means nothing to the peer
@@ -91,13 +94,15 @@ func authorityOf(host, name string) string {
 	case beyondASCII(host) || name == "" && !strings.Contains(host, "%"):
 		return name
 	}
-	return host // as it is
+	return host // unchanged
 }
 
+// beyondASCII reports whether s has a character that is not ASCII.
 func beyondASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r > 0x7f }) >= 0
 }
 
+// wantRequestError requires that err is a RequestError.
 func wantRequestError(t *testing.T, reason string, err error) {
 	t.Helper()
 	var re *hyper.RequestError
@@ -106,9 +111,10 @@ func wantRequestError(t *testing.T, reason string, err error) {
 	}
 }
 
+// errNoDial is the error of dial functions that make no connection.
 var errNoDial = errors.New("the test makes no connections")
 
-// dialedName returns the address that rt dials for a URL, "" where it dials none.
+// dialedName returns the address that rt dials for a URL, or "" if it dials none.
 func dialedName(u *url.URL, transport func(dialFunc) http.RoundTripper) (addr string, err error) {
 	dialed := make(chan string, 1)
 	rt := transport(func(_ context.Context, _, to string) (net.Conn, error) {
@@ -123,10 +129,12 @@ func dialedName(u *url.URL, transport func(dialFunc) http.RoundTripper) (addr st
 	return addr, err
 }
 
+// ownTransport returns a hyper.Transport that dials with dial.
 func ownTransport(dial dialFunc) http.RoundTripper {
 	return &hyper.Transport{Proxy: hyper.NoProxy, Config: &hyper.Config{DialContext: dial}}
 }
 
+// netTransport returns an http.Transport that dials with dial.
 func netTransport(dial dialFunc) http.RoundTripper { return &http.Transport{DialContext: dial} }
 
 func TestTransportDialsTheNameThatNetHTTPDials(t *testing.T) {
@@ -149,7 +157,7 @@ func TestTransportDialsTheNameThatNetHTTPDials(t *testing.T) {
 	}
 }
 
-// More names are remembered than there is room for.
+// More names than the cache can hold are all mapped correctly.
 func TestManyNamesAreMappedEachToItsOwn(t *testing.T) {
 	for range 2 {
 		for i := range 100 {
@@ -163,7 +171,7 @@ func TestManyNamesAreMappedEachToItsOwn(t *testing.T) {
 	}
 }
 
-// Through each kind of proxy, the proxy's own name is mapped, too.
+// The name of a proxy is mapped too, for each kind of proxy.
 func TestProxyIsDialedByTheNameThatNetHTTPDials(t *testing.T) {
 	for _, scheme := range []string{"http", "https", "socks5"} {
 		for _, test := range hostNames {
@@ -188,7 +196,7 @@ func TestProxyIsDialedByTheNameThatNetHTTPDials(t *testing.T) {
 	}
 }
 
-// serverName returns the name that TLS asks for when rt makes a connection for host.
+// serverName returns the server name that rt sends in the TLS handshake for host.
 func serverName(host string, transport func(dialFunc) http.RoundTripper) (name string) {
 	asked := make(chan string, 1)
 	rt := transport(func(context.Context, string, string) (net.Conn, error) {
@@ -223,7 +231,7 @@ func TestHostIsMappedOrRefused(t *testing.T) {
 		peer.WantHeaders("the connection is made", 1, ":authority: example.com")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 		call.want(t, "the first response")
-		synctest.Wait() // http.Transport keeps the connection from now on
+		synctest.Wait() // http.Transport pools the connection from now on
 		id := uint32(1)
 		for _, test := range hostNames {
 			for _, port := range []string{"", ":8443"} {
@@ -245,7 +253,7 @@ func TestHostIsMappedOrRefused(t *testing.T) {
 	})
 }
 
-// A port that is empty is none, and one in other digits is refused.
+// An empty port is removed, and a port that is not in ASCII digits is refused.
 func TestPortOfAnInternationalizedHost(t *testing.T) {
 	for host, want := range map[string]string{
 		"BÜCHER.example:": "xn--bcher-kva.example", "bücher.example:８０": "", "bücher.example:80:90": "", "[bücher.example]:80": "",
@@ -276,6 +284,7 @@ func TestURLsHostIsTheAuthority(t *testing.T) {
 	}
 }
 
+// roundTripFunc is a function that implements http.RoundTripper.
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
@@ -307,13 +316,13 @@ func TestHostOverHTTP1IsMappedOrRefused(t *testing.T) {
 	}
 }
 
-// A closeCounter is an empty body.
+// A closeCounter is an empty body that counts how often it is closed.
 type closeCounter struct{ closed int }
 
 func (c *closeCounter) Read([]byte) (int, error) { return 0, io.EOF }
 func (c *closeCounter) Close() error             { c.closed++; return nil }
 
-// RFC 9113 §8.5: the :authority of CONNECT is where the tunnel goes.
+// RFC 9113 §8.5: the :authority of CONNECT is the host and port of the tunnel's target.
 func TestConnectTargetIsMappedOrRefused(t *testing.T) {
 	for _, test := range hostNames {
 		synctest.Test(t, func(t *testing.T) {
@@ -334,7 +343,7 @@ func TestConnectTargetIsMappedOrRefused(t *testing.T) {
 	}
 }
 
-// hyper's own API takes names in ASCII, and never sends or dials another one in their place.
+// hyper's own API accepts only names in ASCII. It never sends or dials another name instead.
 func TestOwnAPIRefusesNamesBeyondASCII(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -365,8 +374,8 @@ func TestOwnAPIRefusesNamesBeyondASCII(t *testing.T) {
 	})
 }
 
-// What follows % is a zone behind an address only. Behind a name it would be cut off what TLS
-// verifies.
+// A % starts a zone only after an IP address. In a name, TLS would verify only the part before the
+// %.
 func TestDialRefusesPercentInNames(t *testing.T) {
 	for _, addr := range []string{"good.example%evil.example", "b%C3%BCcher.example:443", "127.0.0.1%eth0", "https://good.example%25x"} {
 		_, err := hyper.Dial(t.Context(), addr, &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -382,11 +391,12 @@ func TestDialRefusesPercentInNames(t *testing.T) {
 // A zonedConn is a connection to an address with a zone.
 type zonedConn struct{ net.Conn }
 
+// RemoteAddr returns an address with a zone.
 func (zonedConn) RemoteAddr() net.Addr {
 	return &net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 8080, Zone: "eth0"}
 }
 
-// RFC 6874 §4: a zone has no place in a request.
+// RFC 6874 §4: a request does not contain a zone.
 func TestAuthorityOfAConnectionHasNoZone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe()

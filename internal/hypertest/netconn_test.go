@@ -17,14 +17,15 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// An oddConn is a net.Conn that breaks the contract of io.Reader or io.Writer when it is told to.
+// An oddConn is a net.Conn that can break the contract of io.Reader or io.Writer.
 type oddConn struct {
 	net.Conn
-	emptyReads  atomic.Bool // Read returns 0, nil, closed or not
-	shortWrites atomic.Bool // Write takes all but the last octet, and says so without an error
+	emptyReads  atomic.Bool // Read returns 0, nil, even after Close
+	shortWrites atomic.Bool // Write writes all but the last byte, and returns no error
 	reads       atomic.Int64
 }
 
+// Read counts, and returns 0, nil if emptyReads is set.
 func (c *oddConn) Read(p []byte) (int, error) {
 	c.reads.Add(1)
 	if c.emptyReads.Load() {
@@ -37,6 +38,7 @@ func (c *oddConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write writes one byte less than p if shortWrites is set.
 func (c *oddConn) Write(p []byte) (int, error) {
 	if c.shortWrites.Load() && len(p) > 0 {
 		n, err := c.Conn.Write(p[:len(p)-1])
@@ -45,8 +47,8 @@ func (c *oddConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// eachOddConn runs test with a connection over an oddConn: those of NewConn in cleartext and of
-// Dial over TLS. What lies below a *tls.Conn that the caller made is crypto/tls's to judge.
+// eachOddConn runs test at doors whose connection is an oddConn. It leaves out the doors at which
+// the caller has made a *tls.Conn: there crypto/tls handles such errors.
 func eachOddConn(t *testing.T, test func(t *testing.T, v *visit, odd func() *oddConn)) {
 	for _, d := range doors {
 		if d.name == "NewConnTLS" || d.viaNetHTTP() {
@@ -68,8 +70,8 @@ func eachOddConn(t *testing.T, test func(t *testing.T, v *visit, odd func() *odd
 	}
 }
 
-// A Read that returns nothing and no error, again and again, ends the connection as it ends a
-// bufio.Reader, and does not spin.
+// If Read repeatedly returns 0, nil, the connection ends with io.ErrNoProgress, as with
+// bufio.Reader, and does not loop.
 func TestReadsOfNothingEndTheConnection(t *testing.T) {
 	eachOddConn(t, func(t *testing.T, v *visit, odd func() *oddConn) {
 		call := v.get("/")
@@ -90,7 +92,7 @@ func TestReadsOfNothingEndTheConnection(t *testing.T) {
 	})
 }
 
-// The same within a large DATA frame, which is read past the buffer.
+// The same holds within a large DATA frame, which is read without the buffer.
 func TestReadsOfNothingWithinAFrameEndTheConnection(t *testing.T) {
 	eachOddConn(t, func(t *testing.T, v *visit, odd func() *oddConn) {
 		call := v.get("/")
@@ -115,7 +117,7 @@ func TestReadsOfNothingWithinAFrameEndTheConnection(t *testing.T) {
 	})
 }
 
-// After a mistake of the peer, what it sends on is read and discarded: that does not spin either.
+// After a peer's mistake the client reads and discards the rest. Empty reads do not make it loop.
 func TestReadsOfNothingAfterAMistakeEnd(t *testing.T) {
 	eachOddConn(t, func(t *testing.T, v *visit, odd func() *oddConn) {
 		call := v.get("/")
@@ -135,7 +137,8 @@ func TestReadsOfNothingAfterAMistakeEnd(t *testing.T) {
 	})
 }
 
-// A Write that takes less than it was given and has no error loses octets: that is an error.
+// A Write that writes less than it was given must return an error. If it does not, bytes are lost,
+// and the connection ends with an error.
 func TestShortWriteEndsTheConnection(t *testing.T) {
 	eachOddConn(t, func(t *testing.T, v *visit, odd func() *oddConn) {
 		call := v.get("/")
@@ -146,14 +149,14 @@ func TestShortWriteEndsTheConnection(t *testing.T) {
 		resp := call.want(t, "the header")
 		synctest.Wait()
 		nc.shortWrites.Store(true)
-		peer.WritePing(0, [8]byte{1}) // it asks for a write
+		peer.WritePing(0, [8]byte{1}) // its acknowledgment causes a write
 		if _, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrShortWrite) {
 			t.Errorf("the body ends with %v, want io.ErrShortWrite", err)
 		}
 	})
 }
 
-// The connection to a proxy is judged as any other, in the words that come before the tunnel.
+// A connection to a proxy is checked in the same way while the tunnel is set up.
 func TestOddConnToAProxyIsAnError(t *testing.T) {
 	for _, scheme := range []string{"http", "https", "socks5"} {
 		for _, c := range []struct {
@@ -189,7 +192,7 @@ func TestOddConnToAProxyIsAnError(t *testing.T) {
 	}
 }
 
-// The body of a request is a reader like any other.
+// The body of a request is checked for empty reads too.
 func TestRequestBodyOfNothingIsAnError(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		body := &oddConn{}

@@ -2,4 +2,5 @@
 
 package hypertest
 
+// raceEnabled reports whether the race detector is on.
 const raceEnabled = false

@@ -19,12 +19,12 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// withRequest returns req with f for hyper's Request.
+// withRequest returns req with f added by hyper.WithRequest.
 func withRequest(req *http.Request, f func(*hyper.Request)) *http.Request {
 	return req.WithContext(hyper.WithRequest(req.Context(), f))
 }
 
-// The doors that take an http.Request.
+// eachHTTPDoor runs test at the doors that take an http.Request.
 func eachHTTPDoor(t *testing.T, test func(t *testing.T, v *visit)) {
 	t.Helper()
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
@@ -76,7 +76,7 @@ func TestWithRequestChangesWhatIsSent(t *testing.T) {
 	})
 }
 
-// An error of Informational resets the stream and comes from RoundTrip.
+// An error that Informational returns resets the stream, and RoundTrip returns it.
 func TestWithRequestsInformationalMayEndTheRequest(t *testing.T) {
 	eachHTTPDoor(t, func(t *testing.T, v *visit) {
 		call := v.send(withRequest(v.request("GET", "/", nil), func(r *hyper.Request) {
@@ -92,7 +92,7 @@ func TestWithRequestsInformationalMayEndTheRequest(t *testing.T) {
 	})
 }
 
-// What belongs to the http.Request cannot be taken from it.
+// WithRequest cannot replace the body of the http.Request.
 func TestWithRequestLeavesTheBodyAlone(t *testing.T) {
 	eachHTTPDoor(t, func(t *testing.T, v *visit) {
 		body := &countedBody{Reader: strings.NewReader("hello")}
@@ -132,7 +132,8 @@ func TestWithRequestsMistakeIsARequestError(t *testing.T) {
 	})
 }
 
-// Each redirect is a request of its own; functions are called in the order in which they were added.
+// The functions of WithRequest are called again for each redirect, in the order in which they were
+// added.
 func TestWithRequestIsCalledForEachRedirect(t *testing.T) {
 	eachHTTPDoor(t, func(t *testing.T, v *visit) {
 		var calls []string
@@ -153,11 +154,11 @@ func TestWithRequestIsCalledForEachRedirect(t *testing.T) {
 	})
 }
 
-// What is sent again is the Request as it was amended once.
+// A retry sends the Request as WithRequest has changed it. The function is not called again.
 func TestWithRequestIsCalledOnceForRetries(t *testing.T) {
 	eachHTTPDoor(t, func(t *testing.T, v *visit) {
 		if !strings.HasPrefix(v.name, "Transport") {
-			return // no other door sends again
+			return // no other door sends a request again
 		}
 		var calls atomic.Int32
 		call := v.send(withRequest(v.request("GET", "/", nil), func(r *hyper.Request) {
@@ -176,7 +177,7 @@ func TestWithRequestIsCalledOnceForRetries(t *testing.T) {
 	})
 }
 
-// A slot that was reserved is given back where the function does not return.
+// If the function panics, a reserved slot is released.
 func TestWithRequestThatPanicsGivesBackAReservedSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, false, siteHandler)
@@ -188,7 +189,7 @@ func TestWithRequestThatPanicsGivesBackAReservedSlot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait() // for the peer's SETTINGS
+		synctest.Wait() // the peer's SETTINGS arrive
 		if err := cc.Reserve(); err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +207,7 @@ func TestWithRequestThatPanicsGivesBackAReservedSlot(t *testing.T) {
 	})
 }
 
-// Over HTTP/1.1 there is no Request of hyper's.
+// A request over HTTP/1.1 has no hyper.Request, so WithRequest does not change it.
 func TestWithRequestDoesNotChangeRequestsOverHTTP1(t *testing.T) {
 	var got *http.Request
 	tr := &hyper.Transport{Proxy: hyper.NoProxy, Fallback: roundTripFunc(func(req *http.Request) (*http.Response, error) {

@@ -14,7 +14,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// ownOrigins returns a connection of hyper's own API over TLS to example.com, and its peer.
+// ownOrigins returns a connection over TLS to example.com, made with hyper's own API, and its peer.
 func ownOrigins(t *testing.T) (*accepted, *hyper.Conn) {
 	client, server := h2test.Pipe()
 	peer := &accepted{h2test.NewPeer(t, h2test.TLSServer(server, "h2")), client}
@@ -27,6 +27,7 @@ func ownOrigins(t *testing.T) (*accepted, *hyper.Conn) {
 	return peer, conn
 }
 
+// wantOrigins requires that conn.Origins returns want.
 func wantOrigins(t *testing.T, reason string, conn *hyper.Conn, want ...string) {
 	t.Helper()
 	synctest.Wait()
@@ -75,7 +76,7 @@ func TestOriginInCleartextIsIgnored(t *testing.T) {
 	})
 }
 
-// RFC 8336 §4: what a peer can make the client keep is bounded, and so is how often.
+// RFC 8336 §4: the memory for origins is bounded, and so is the number of ORIGIN frames.
 func TestOriginsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := ownOrigins(t)

@@ -16,16 +16,17 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A hook is code of the user's that RoundTrip runs on its own goroutine.
+// A hook is a user's function that RoundTrip calls on its own goroutine.
 type hook struct {
 	name   string
-	status string // the peer answers with it before the hook is called; "": the peer is silent
+	status string // of the peer's response before the hook is called; "": no response
 	expect bool   // the request has Expect: 100-continue
 	unsent bool   // the hook is called before anything is sent
 	noBody bool   // the request has no body
 	set    func(trace *httptrace.ClientTrace, f func())
 }
 
+// hooks are all such functions.
 var hooks = []hook{
 	{name: "GetConn", unsent: true, set: func(t *httptrace.ClientTrace, f func()) { t.GetConn = func(string) { f() } }},
 	{name: "GotConn", set: func(t *httptrace.ClientTrace, f func()) { t.GotConn = func(httptrace.GotConnInfo) { f() } }},
@@ -42,10 +43,11 @@ var hooks = []hook{
 	{name: "WithRequest", unsent: true},
 }
 
+// errPanic is the value that the hooks panic with.
 var errPanic = errors.New("the hook's own panic")
 
-// roundTripPanicking is RoundTrip for a hook that panics, or ends its goroutine. The error is the
-// panic's value.
+// roundTripPanicking calls RoundTrip on another goroutine, for a hook that panics or calls
+// runtime.Goexit. If the hook panics, the result is the panic's value as an error.
 func roundTripPanicking(rt http.RoundTripper, req *http.Request) *async[*http.Response] {
 	a := &async[*http.Response]{done: make(chan struct{})}
 	go func() {
@@ -61,7 +63,7 @@ func roundTripPanicking(rt http.RoundTripper, req *http.Request) *async[*http.Re
 	return a
 }
 
-// with returns req with h set to call f.
+// with returns req with the hook h set to f.
 func (h *hook) with(req *http.Request, f func()) *http.Request {
 	switch h.name {
 	case "WithRequest":
@@ -74,8 +76,8 @@ func (h *hook) with(req *http.Request, f func()) *http.Request {
 	return req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
 }
 
-// A hook that does not return gives back what its request had: the slot, the stream, the body. One
-// slot is all there is.
+// If a hook does not return, the slot, the stream and the body of its request are released. The
+// peer allows one stream, so a slot that is not released would block the next request.
 func TestHookThatPanicsGivesBackItsSlot(t *testing.T) {
 	endings := map[string]func(){
 		"panic":  func() { panic(errPanic) },
@@ -86,7 +88,7 @@ func TestHookThatPanicsGivesBackItsSlot(t *testing.T) {
 			h := &hooks[i]
 			t.Run(name+"/"+h.name, func(t *testing.T) {
 				eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
-					// GetConn is Transport's and http.Transport's to call.
+					// Only Transport and http.Transport call GetConn.
 					if !v.own && (h.name != "GetConn" || strings.HasPrefix(v.name, "Transport")) {
 						v.panicIn(h, end)
 					}
@@ -96,6 +98,7 @@ func TestHookThatPanicsGivesBackItsSlot(t *testing.T) {
 	}
 }
 
+// panicIn sends a request whose hook h calls end, and requires that its slot is released.
 func (v *visit) panicIn(h *hook, end func()) {
 	t := v.t
 	first := v.get("/first")
@@ -105,7 +108,7 @@ func (v *visit) panicIn(h *hook, end func()) {
 	peer.WantHeaders("the first request", 1)
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 	first.want(t, "the first response").Body.Close()
-	synctest.Wait() // http.Transport keeps the connection from now on
+	synctest.Wait() // http.Transport pools the connection from now on
 
 	body := &countedBody{Reader: strings.NewReader("hello")}
 	req := v.request("POST", "/hook", body)
@@ -124,7 +127,7 @@ func (v *visit) panicIn(h *hook, end func()) {
 			peer.WriteHeaders(3, 0, ":status: "+h.status)
 		}
 		peer.WantRSTStream("the exchange has no caller any more", 3, wire.Cancel)
-		peer.WriteRSTStream(3, wire.Cancel) // it does not count the stream any more
+		peer.WriteRSTStream(3, wire.Cancel) // the peer no longer counts the stream
 		next = 5
 	}
 	err := call.wantErr(t, "the hook does not return")
@@ -148,16 +151,18 @@ type countedBody struct {
 	closes atomic.Int32
 }
 
+// Close counts.
 func (b *countedBody) Close() error {
 	b.closes.Add(1)
 	return nil
 }
 
-// GetBody is called where a request is sent again and its body was read.
+// GetBody is called when a request is sent again after its body was read. If it panics, the slot is
+// released.
 func TestGetBodyThatPanicsGivesBackItsSlot(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		if !strings.HasPrefix(v.name, "Transport") {
-			return // no other door calls it: ConfigureTransport leaves that to net/http
+			return // ConfigureTransport leaves GetBody to net/http
 		}
 		body := &countedBody{Reader: strings.NewReader("hello")}
 		req := v.request("POST", "/", body)
@@ -183,8 +188,8 @@ func TestGetBodyThatPanicsGivesBackItsSlot(t *testing.T) {
 	})
 }
 
-// A body whose Read ends its goroutine, as testing's FailNow does, ends the exchange; a panic there
-// ends the program.
+// If Read of a body calls runtime.Goexit, as testing's FailNow does, the exchange ends. A panic in
+// Read would end the program.
 func TestBodyThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		body := &countedBody{Reader: readerFunc(func([]byte) (int, error) { runtime.Goexit(); return 0, nil })}
@@ -200,6 +205,7 @@ func TestBodyThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 	})
 }
 
+// readerFunc is a function that implements io.Reader.
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

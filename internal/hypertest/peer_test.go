@@ -11,7 +11,7 @@ import (
 )
 
 // dialPeer returns a cleartext connection over an in-memory pipe and its scripted peer, with the
-// handshake done. Both end with the test. Use it inside synctest.Test.
+// handshake done. Both end with the test. Call it inside synctest.Test.
 func dialPeer(t *testing.T, cfg *hyper.Config, settings ...wire.Setting) (*h2test.Peer, *hyper.Conn) {
 	t.Helper()
 	peer, conn, _ := newPeer(t, cfg)
@@ -19,7 +19,7 @@ func dialPeer(t *testing.T, cfg *hyper.Config, settings ...wire.Setting) (*h2tes
 	return peer, conn
 }
 
-// newPeer is dialPeer before the handshake. It also returns the client's end of the pipe, for
+// newPeer is dialPeer without the handshake. It also returns the client's end of the pipe, for
 // faults and counters.
 func newPeer(t *testing.T, cfg *hyper.Config) (*h2test.Peer, *hyper.Conn, *h2test.Conn) {
 	t.Helper()
@@ -60,7 +60,7 @@ func (a *async[T]) want(t *testing.T, reason string) T {
 	return a.value
 }
 
-// wantErr waits for the error.
+// wantErr waits for the call to end and requires an error, which it returns.
 func (a *async[T]) wantErr(t *testing.T, reason string) error {
 	t.Helper()
 	<-a.done
@@ -70,17 +70,17 @@ func (a *async[T]) wantErr(t *testing.T, reason string) error {
 	return a.err
 }
 
-// doAsync sends req with Conn.Do.
+// doAsync calls Conn.Do with req on another goroutine.
 func doAsync(ctx context.Context, conn *hyper.Conn, req *hyper.Request) *async[*hyper.Response] {
 	return start(func() (*hyper.Response, error) { return conn.Do(ctx, req) })
 }
 
-// getAsync sends GET for path.
+// getAsync sends GET for path on another goroutine.
 func getAsync(conn *hyper.Conn, path string) *async[*hyper.Response] {
 	return doAsync(context.Background(), conn, &hyper.Request{Path: path})
 }
 
-// wantBody reads body to its end.
+// wantBody reads body to its end and requires the content want.
 func wantBody(t *testing.T, reason string, body io.Reader, want string) {
 	t.Helper()
 	got, err := io.ReadAll(body)

@@ -17,10 +17,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A strict server counts PINGs as those of gRPC do by default (google.golang.org/grpc,
-// http2Server.handlePing). The first PING after it has sent DATA or HEADERS is free. Any other is
-// too early less than five minutes after the one before while a stream is open, and less than two
-// hours after it while none is. It ends the connection at the third that is too early.
+// A strict server limits PINGs as gRPC servers do by default (google.golang.org/grpc,
+// http2Server.handlePing). The first PING after the server has sent DATA or HEADERS is free. Any
+// other PING is too early if it follows the previous one within five minutes while a stream is
+// open, or within two hours while none is. The server ends the connection at the third PING that is
+// too early.
 type strict struct {
 	*accepted
 	mu      sync.Mutex
@@ -28,12 +29,12 @@ type strict struct {
 	last    time.Time
 	strikes int
 	free    bool
-	pings   []time.Time // when they came
-	ended   bool        // for too many
+	pings   []time.Time // the times of arrival
+	ended   bool        // because of too many PINGs
 }
 
-// serve begins to serve the requests of a connection by their path: "/" gets a response, "/stream"
-// the beginning of one, and any other nothing.
+// serve starts to serve the requests of a connection. The path selects the response: "/" gets a
+// complete one, "/stream" only a header, and any other path none.
 func (s *strict) serve() *strict {
 	s.open = make(map[uint32]bool)
 	go func() {
@@ -41,7 +42,7 @@ func (s *strict) serve() *strict {
 			f, err := s.Next()
 			switch {
 			case err != nil && err.Error() == "nothing":
-				continue // it waits ten seconds
+				continue // Next waits ten seconds
 			case err != nil:
 				return
 			}
@@ -51,6 +52,7 @@ func (s *strict) serve() *strict {
 	return s
 }
 
+// recv handles one frame.
 func (s *strict) recv(h wire.FrameHeader, payload []byte, field func(string) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,6 +77,7 @@ func (s *strict) recv(h wire.FrameHeader, payload []byte, field func(string) str
 	}
 }
 
+// recvPing acknowledges a PING, and ends the connection if too many were too early.
 func (s *strict) recvPing(payload []byte) {
 	now := time.Now()
 	s.pings = append(s.pings, now)
@@ -107,7 +110,7 @@ func (s *strict) wantAlive(t *testing.T, reason string) {
 	}
 }
 
-// since returns when the PINGs came, after the time start.
+// since returns the times of the PINGs, relative to start.
 func (s *strict) since(start time.Time) (after []time.Duration) {
 	synctest.Wait()
 	s.mu.Lock()
@@ -123,7 +126,7 @@ func acceptStrict(v *visit, settings ...wire.Setting) *strict {
 	return (&strict{accepted: v.accept(settings...)}).serve()
 }
 
-// keepIdle makes the door keep connections without a stream.
+// keepIdle makes the door keep connections that have no stream.
 func keepIdle(v *visit) {
 	if tr, ok := v.rt.(*hyper.Transport); ok {
 		tr.IdleConnTimeout = -1
@@ -160,8 +163,8 @@ func TestKeepAliveStaysWithinWhatServersAllow(t *testing.T) {
 	}
 }
 
-// net/http sends no PING by default, so that the server leaves it alone, too. At an interval that
-// its user has set it is ended, and so is hyper.
+// With the defaults a strict server ends no connection, neither net/http's, which sends no PING,
+// nor hyper's. With a short interval that the user has set, it ends both.
 func TestKeepAliveOfTheCallersOwn(t *testing.T) {
 	netHTTP := door{name: "net/http", cleartext: true, enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
 		tr := priorKnowledge(dial)
@@ -200,7 +203,8 @@ func TestKeepAliveOfTheCallersOwn(t *testing.T) {
 	}
 }
 
-// The network vanishes at any time of a long silence, and a request comes then.
+// The network fails at some time during a long silence. A request that follows finds this out
+// within a minute.
 func TestDeadConnectionIsFoundWithinAMinuteOfARequest(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		points := 30
@@ -233,7 +237,7 @@ func TestDeadConnectionIsFoundWithinAMinuteOfARequest(t *testing.T) {
 	})
 }
 
-// Without a request it is the next PING that finds a dead connection.
+// Without a request, the next PING finds a dead connection.
 func TestDeadConnectionIsFoundInALongSilence(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		call := v.sendOnce("/hang")
@@ -248,7 +252,8 @@ func TestDeadConnectionIsFoundInALongSilence(t *testing.T) {
 	})
 }
 
-// A connection that died while it had no stream costs no request. One that lives costs a PING.
+// A connection that was idle for long is probed with a PING before it gets a request. If it is
+// dead, the request uses another connection and does not fail.
 func TestConnectionThatWasIdleForLongIsAskedFirst(t *testing.T) {
 	for _, dead := range []bool{false, true} {
 		t.Run(fmt.Sprint("dead ", dead), func(t *testing.T) {
@@ -282,7 +287,7 @@ func TestConnectionThatWasIdleForLongIsAskedFirst(t *testing.T) {
 				if took := time.Since(began); took > time.Second {
 					t.Errorf("it took %v", took)
 				}
-				time.Sleep(time.Minute) // the first is found dead
+				time.Sleep(time.Minute) // the first connection is found to be dead
 			})
 		})
 	}
@@ -322,8 +327,8 @@ func TestCanceledRequestsSendOnePing(t *testing.T) {
 	}
 }
 
-// Requests are made at random for two hours, of which many time out, also with a manager that asks
-// for a PING at each event.
+// A strict server does not end a connection that has random requests for two hours, many of which
+// time out. This also holds with a window manager that asks for a PING at each event.
 func TestPingsOfAllKindsStayWithinWhatServersAllow(t *testing.T) {
 	probes := func(w *hyper.Window) hyper.WindowManager {
 		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
@@ -365,7 +370,8 @@ func TestPingsOfAllKindsStayWithinWhatServersAllow(t *testing.T) {
 	}
 }
 
-// A host that has ended a connection for its PINGs gets fewer, and fewer still if it does so again.
+// A host that has ended a connection because of PINGs gets fewer of them. If it happens again, the
+// interval becomes longer still.
 func TestTooManyPingsAreRemembered(t *testing.T) {
 	for _, every := range []time.Duration{0, 30 * time.Second} {
 		t.Run(fmt.Sprint(every), func(t *testing.T) {

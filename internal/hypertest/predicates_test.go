@@ -15,8 +15,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The error types of golang.org/x/net/http2, whose package is not in this module's tests. Programs
-// ask for them by value.
+// The error types of golang.org/x/net/http2, which this module's tests do not import. Programs look
+// for them by value with errors.As.
 type (
 	GoAwayError struct {
 		LastStreamID uint32
@@ -36,7 +36,7 @@ func (GoAwayError) Error() string     { return "" }
 func (ConnectionError) Error() string { return "" }
 func (StreamError) Error() string     { return "" }
 
-// contains makes a predicate of a part of the text.
+// contains returns a predicate: the error's text contains one of parts.
 func contains(parts ...string) func(error) bool {
 	return func(err error) bool {
 		for _, part := range parts {
@@ -48,8 +48,8 @@ func contains(parts ...string) func(error) bool {
 	}
 }
 
-// unwrapsTo reports whether err leads to target by Unwrap methods that return one error. Some
-// programs look no further.
+// unwrapsTo reports whether err leads to target by Unwrap methods that return a single error. Some
+// programs follow only those.
 func unwrapsTo(err, target error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
 		if err == target {
@@ -59,8 +59,8 @@ func unwrapsTo(err, target error) bool {
 	return false
 }
 
-// predicates are how programs recognize the failures of net/http: Kubernetes' client, Google's,
-// Tekton, command-line tools and gateways.
+// predicates are the ways in which programs recognize the errors of net/http: the clients of
+// Kubernetes and of Google, Tekton, command-line tools and gateways.
 var predicates = map[string]func(error) bool{
 	"the connection is lost":         contains("http2: client connection lost"),
 	"the connection is going away":   contains("http2: server sent GOAWAY and closed the connection"),
@@ -80,12 +80,12 @@ var predicates = map[string]func(error) bool{
 	"a watch is probably at its end": contains("http2: server sent GOAWAY and closed the connection", "connection reset by peer"),
 }
 
-// failures are states in which a response does not come, or not to its end.
+// failures are the ways in which a response is missing or incomplete.
 var failures = []struct {
 	name string
 	set  func(tr *http.Transport)
 	run  func(v *visit, peer *accepted, call *async[*http.Response]) error
-	text bool // all of net/http's text is in hyper's
+	text bool // hyper's text contains all of net/http's text
 }{
 	{name: "no response to PING", text: true, run: func(_ *visit, _ *accepted, call *async[*http.Response]) error {
 		return failure(call)
@@ -138,7 +138,7 @@ var failures = []struct {
 	}},
 }
 
-// failure waits for a response, and returns why it does not come to its end.
+// failure waits for a response and returns why it is missing or incomplete.
 func failure(call *async[*http.Response]) error {
 	<-call.done
 	if call.err != nil {
@@ -148,7 +148,7 @@ func failure(call *async[*http.Response]) error {
 	return err
 }
 
-// netHTTP is net/http's own HTTP/2, with the times of hyper's defaults.
+// netHTTP is net/http's own HTTP/2, with the timeouts of hyper's defaults.
 var netHTTP = door{name: "net/http", enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
 	tr := &http.Transport{DialContext: dial, TLSClientConfig: clientTLS(&cfg), ForceAttemptHTTP2: true,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}}
@@ -156,7 +156,7 @@ var netHTTP = door{name: "net/http", enter: func(t *testing.T, dial dialFunc, cf
 	return tr
 }}
 
-// A program that recognizes a failure of net/http's recognizes it through every door.
+// A program that recognizes an error of net/http also recognizes hyper's error at every door.
 func TestProgramsRecognizeFailures(t *testing.T) {
 	for _, f := range failures {
 		t.Run(f.name, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestProgramsRecognizeFailures(t *testing.T) {
 					}
 					for name, holds := range predicates {
 						if d.own && strings.HasPrefix(name, "a reset") {
-							continue // hyper's own texts are for RoundTrip to translate
+							continue // only RoundTrip translates these texts
 						}
 						wrapped := &url.Error{Op: "Get", URL: "https://example.com", Err: ours}
 						if holds(theirs) && !(holds(ours) && (holds(wrapped) || strings.HasPrefix(name, "a reset"))) {
@@ -198,7 +198,7 @@ func TestProgramsRecognizeFailures(t *testing.T) {
 	}
 }
 
-// Programs ask for the types of golang.org/x/net/http2.
+// errors.As finds the error types of golang.org/x/net/http2.
 func TestErrorsAreThoseOfXNetForErrorsAs(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		call := v.get("/")
@@ -221,7 +221,7 @@ func TestErrorsAreThoseOfXNetForErrorsAs(t *testing.T) {
 
 		call = v.get("/")
 		if v.own || strings.HasPrefix(v.name, "ConnRoundTrip") {
-			return // there is one connection
+			return // the door has a single connection
 		}
 		peer = v.accept()
 		peer.WantHeaders("the second request", 1)
@@ -250,14 +250,15 @@ func TestErrorsAreThoseOfXNetForErrorsAs(t *testing.T) {
 		if is[GoAwayError](err) || is[ConnectionError](err) {
 			t.Errorf("%v has a type that it should not have", err)
 		}
-		var other struct{ StreamError } // another type is left as it is
+		var other struct{ StreamError } // errors.As does not set other types
 		if errors.As(err, &other) {
 			t.Errorf("%v is %+v", err, other)
 		}
 	})
 }
 
-// A callError is a program's own error, which has as many fields as one of golang.org/x/net/http2.
+// A callError is a program's own error. It has as many fields as an error type of
+// golang.org/x/net/http2.
 type callError struct {
 	*hyper.StreamError
 	Op, Path string
@@ -265,7 +266,7 @@ type callError struct {
 
 func (e callError) Error() string { return e.Op + " " + e.Path }
 
-// A goneError is another one.
+// A goneError is another error of that kind.
 type goneError struct {
 	*hyper.ConnError
 	Op, Path string
@@ -273,9 +274,9 @@ type goneError struct {
 
 func (e goneError) Error() string { return e.Op + " " + e.Path }
 
-// A program may look for errors of its own in which those of this package are embedded.
+// errors.As does not set a program's own error type that embeds one of hyper's.
 func TestErrorsAreNotTakenForThoseThatEmbedThem(t *testing.T) {
-	for range 20 { // fields are looked at in random order
+	for range 20 {
 		if err := error(&hyper.StreamError{StreamID: 1}); is[callError](err) {
 			t.Fatalf("%v is taken for a callError", err)
 		}

@@ -18,7 +18,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// requestThrough sends a request through a proxy, whose ends of connections come from conns.
+// requestThrough sends a request through a proxy. conns receives the proxy's end of each
+// connection.
 func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *async[*http.Response]) {
 	t.Helper()
 	conns = make(chan net.Conn, 10)
@@ -39,6 +40,7 @@ func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *asy
 	return conns, call
 }
 
+// want407 requires a ConnectStatusError with 407, without delay since began.
 func want407(t *testing.T, began time.Time, err error) {
 	t.Helper()
 	var status *hyper.ConnectStatusError
@@ -50,7 +52,8 @@ func want407(t *testing.T, began time.Time, err error) {
 	}
 }
 
-// The header of a proxy's answer says all: its body is not waited for, and the socket is closed.
+// If a proxy refuses CONNECT, the client does not wait for the body of the response, and closes the
+// connection.
 func TestProxysRefusalIsNotHeldUpByItsBody(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {
@@ -58,7 +61,8 @@ func TestProxysRefusalIsNotHeldUpByItsBody(t *testing.T) {
 				began := time.Now()
 				conns, call := requestThrough(t, scheme)
 				nc := <-conns
-				if scheme == "https" { // hyper asks for HTTP/2 first, and makes another connection for HTTP/1.1
+				// hyper offers h2 first. For HTTP/1.1 it makes another connection.
+				if scheme == "https" {
 					tls.Server(nc, h2test.ServerTLS("http/1.1")).Handshake()
 					nc = tls.Server(<-conns, h2test.ServerTLS("http/1.1"))
 				}

@@ -22,35 +22,39 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// errHook is the error that the hooks return.
 var errHook = errors.New("the hook's own error")
 
-// A connectLog is what hooks and a proxy have seen.
+// A connectLog records what the hooks and the proxy have seen.
 type connectLog struct {
 	mu    sync.Mutex
 	lines []string
 }
 
+// add adds a line.
 func (l *connectLog) add(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, fmt.Sprintf(format, args...))
 }
 
+// String returns all lines.
 func (l *connectLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.lines, "\n")
 }
 
+// ctxKey is the key of a context value that the hooks must receive.
 type ctxKey struct{}
 
-// getHeader is a GetProxyConnectHeader.
+// getHeader is a GetProxyConnectHeader function.
 func (l *connectLog) getHeader(ctx context.Context, u *url.URL, target string) (http.Header, error) {
 	l.add("header for %v, %s, %v", u, target, ctx.Value(ctxKey{}))
 	return http.Header{"X-Dynamic": {"yes"}}, nil
 }
 
-// onResponse is an OnProxyConnectResponse.
+// onResponse is an OnProxyConnectResponse function.
 func (l *connectLog) onResponse(ctx context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
 	body := ""
 	if resp.StatusCode != 200 {
@@ -61,7 +65,8 @@ func (l *connectLog) onResponse(ctx context.Context, u *url.URL, req *http.Reque
 	return nil
 }
 
-// answerConnect is a proxy that speaks HTTP/1.1 and answers CONNECT with status and a body.
+// answerConnect is a proxy that speaks HTTP/1.1. It responds to CONNECT with status and, unless
+// that is 200, a body.
 func (l *connectLog) answerConnect(nc net.Conn, status string) {
 	defer nc.Close()
 	req, err := http.ReadRequest(bufio.NewReader(nc))
@@ -76,7 +81,7 @@ func (l *connectLog) answerConnect(nc net.Conn, status string) {
 	fmt.Fprintf(nc, "HTTP/1.1 %s\r\n%s", status, length)
 }
 
-// The hooks are called as net/http calls them, and the fields are those that it sends.
+// The hooks are called as net/http calls them, and CONNECT has the same fields.
 func TestProxyHooksAreCalledAsByNetHTTP(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		for _, status := range []string{"200 OK", "407 Proxy Authentication Required"} {
@@ -117,7 +122,7 @@ func TestProxyHooksAreCalledAsByNetHTTP(t *testing.T) {
 	}
 }
 
-// A hook's error is the request's, and it is the same one for every proxy.
+// RoundTrip returns the error of a hook unchanged, for every kind of proxy.
 func TestProxyHooksMayEndTheRequest(t *testing.T) {
 	for name, set := range map[string]func(*hyper.Transport){
 		"GetProxyConnectHeader": func(tr *hyper.Transport) {
@@ -155,7 +160,7 @@ func TestProxyHooksMayEndTheRequest(t *testing.T) {
 	}
 }
 
-// A hook that ends its goroutine ends the request, and leaves nothing behind.
+// If a hook calls runtime.Goexit, the request fails, and no connection or stream stays open.
 func TestProxyHookThatEndsItsGoroutine(t *testing.T) {
 	for _, proxy := range []string{"http/1.1", "https/1.1", "https/2"} {
 		t.Run(proxy, func(t *testing.T) {
@@ -194,7 +199,7 @@ func TestProxyHookThatEndsItsGoroutine(t *testing.T) {
 	}
 }
 
-// serveProxy agrees to CONNECT. What is sent through the tunnel is dropped.
+// serveProxy accepts CONNECT with 200 and ignores what is sent through the tunnel.
 func serveProxy(t *testing.T, nc net.Conn, scheme, version string) {
 	switch {
 	case version == "2":
@@ -210,7 +215,7 @@ func serveProxy(t *testing.T, nc net.Conn, scheme, version string) {
 	new(connectLog).answerConnect(nc, "200 OK")
 }
 
-// Over HTTP/2 the hooks see what they see over HTTP/1.1.
+// Over HTTP/2 the hooks receive the same as over HTTP/1.1.
 func TestProxyHooksOverHTTP2(t *testing.T) {
 	for _, status := range []string{"200", "407"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -247,7 +252,7 @@ func TestProxyHooksOverHTTP2(t *testing.T) {
 			if got := log.String(); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
-			if n := tr.Stats().Total.Requests; n != 1 { // CONNECT is not RoundTrip's
+			if n := tr.Stats().Total.Requests; n != 1 { // CONNECT does not count as a request
 				t.Errorf("%d requests are counted, want 1", n)
 			}
 			tr.CloseIdleConnections()
@@ -267,7 +272,7 @@ func TestFallbackCallsTheProxyHooks(t *testing.T) {
 		tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial}, Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example:3128"}),
 			GetProxyConnectHeader: log.getHeader, OnProxyConnectResponse: log.onResponse}
 		req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
-		req.Header.Set("Upgrade", "websocket") // needs HTTP/1.1
+		req.Header.Set("Upgrade", "websocket") // requires HTTP/1.1
 		start(func() (*http.Response, error) { return tr.RoundTrip(req) }).wantErr(t, "no tunnel")
 		if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "CONNECT example.com:443 [yes] []") {
 			t.Errorf("got\n%s", got)
@@ -275,7 +280,7 @@ func TestFallbackCallsTheProxyHooks(t *testing.T) {
 	})
 }
 
-// Without keep-alive, each request has a connection of its own, which ends with it, as with net/http.
+// With DisableKeepAlives each request has its own connection, which ends with it, as in net/http.
 func TestDisableKeepAlivesMakesAConnectionForEachRequest(t *testing.T) {
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		run := func(t *testing.T, own bool) (dials, open int, closing bool) {
@@ -312,7 +317,7 @@ func TestDisableKeepAlivesMakesAConnectionForEachRequest(t *testing.T) {
 		}
 		ours, oursOpen, oursClosing := run(t, true)
 		theirs, theirsOpen, theirsClosing := run(t, false)
-		if protocol == "http/1.1" { // several connections may have shown that
+		if protocol == "http/1.1" { // net/http may have made several before it knew that
 			theirs = max(theirs, ours)
 		}
 		if ours > theirs || oursOpen != 0 || theirsOpen != 0 || oursClosing != theirsClosing {

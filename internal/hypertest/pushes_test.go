@@ -16,21 +16,21 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A pusher is a peer that makes promises.
+// A pusher is a peer that sends pushes.
 type pusher struct {
 	*h2test.Peer
 	scheme string
-	last   uint32 // promised
+	last   uint32 // the stream that was promised last
 }
 
-// promise promises GET for path and returns the stream.
+// promise sends a PUSH_PROMISE of GET for path and returns the promised stream.
 func (p *pusher) promise(parent uint32, path string) uint32 {
 	p.last += 2
 	p.WritePushPromise(parent, p.last, ":method: GET", ":scheme: "+p.scheme, ":authority: example.com", ":path: "+path)
 	return p.last
 }
 
-// whole promises and sends a response with body.
+// whole sends a PUSH_PROMISE and a complete response with body.
 func (p *pusher) whole(parent uint32, path, body string) uint32 {
 	id := p.promise(parent, path)
 	p.WriteHeaders(id, 0, ":status: 200")
@@ -42,7 +42,7 @@ func (p *pusher) whole(parent uint32, path, body string) uint32 {
 	return id
 }
 
-// dialPusher is a cleartext connection with push, and its peer.
+// dialPusher returns a cleartext connection that accepts pushes, and its peer.
 func dialPusher(t *testing.T, cfg hyper.Config) (*pusher, *hyper.Conn) {
 	t.Helper()
 	cfg.Authority = "example.com"
@@ -54,7 +54,8 @@ func dialPusher(t *testing.T, cfg hyper.Config) (*pusher, *hyper.Conn) {
 	return &pusher{Peer: peer, scheme: "http"}, conn
 }
 
-// get sends a request and returns its response's header, with promises made before it.
+// get sends a request and returns the response, of which only the header has arrived. promise is
+// called before the header is sent.
 func (p *pusher) get(t *testing.T, conn *hyper.Conn, id uint32, promise func()) *hyper.Response {
 	t.Helper()
 	call := getAsync(conn, "/")
@@ -64,14 +65,15 @@ func (p *pusher) get(t *testing.T, conn *hyper.Conn, id uint32, promise func()) 
 	return call.want(t, "the response")
 }
 
-// readToItsEnd sends a response's body and reads it.
+// readToItsEnd sends the body of the response and reads it.
 func (p *pusher) readToItsEnd(t *testing.T, resp *hyper.Response) {
 	t.Helper()
 	p.WriteData(resp.StreamID, wire.EndStream, []byte("parent"))
 	wantBody(t, "the response", resp.Body, "parent")
 }
 
-// claim claims all that can be had, and returns their paths, bodies and the error at the end.
+// claim reads all pushes of resp that are available. It returns their paths and bodies, and the
+// error at the end.
 func claim(t *testing.T, resp *hyper.Response) (claimed []string, last error) {
 	t.Helper()
 	for push, err := range resp.Pushes(t.Context()) {
@@ -94,6 +96,7 @@ func claim(t *testing.T, resp *hyper.Response) (claimed []string, last error) {
 	return claimed, nil
 }
 
+// wantClaimed requires that exactly the pushes want can be claimed.
 func wantClaimed(t *testing.T, reason string, resp *hyper.Response, want ...string) {
 	t.Helper()
 	if got, err := claim(t, resp); err != nil || !slices.Equal(got, want) {
@@ -101,6 +104,7 @@ func wantClaimed(t *testing.T, reason string, resp *hyper.Response, want ...stri
 	}
 }
 
+// wantLost requires the pushes want and then a PushLostError with these numbers.
 func wantLost(t *testing.T, reason string, resp *hyper.Response, refused, dropped int, want ...string) {
 	t.Helper()
 	got, err := claim(t, resp)
@@ -110,8 +114,8 @@ func wantLost(t *testing.T, reason string, resp *hyper.Response, refused, droppe
 	}
 }
 
-// The order that the guide of Python's hyper shows: read the response, close it, then look at what
-// was pushed.
+// This is the order in the guide of Python's hyper: read the response, close it, and then look at
+// the pushes.
 func TestPushesCanBeClaimedAfterTheBodyWasReadAndClosed(t *testing.T) {
 	for _, body := range []string{"parent", ""} {
 		for _, closed := range []bool{false, true} {
@@ -219,14 +223,14 @@ func TestRefusedPushIsAnErrorOfPushes(t *testing.T) {
 	})
 }
 
-// A program that never looks at pushes does not lose those of later responses, and its connection
-// does not end.
+// If a program never claims pushes, its connection does not end, and later responses still get
+// their pushes.
 func TestUnclaimedPushesOfEndedResponsesMakeRoomForNewOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPusher(t, hyper.Config{Push: &hyper.PushPolicy{Max: 3}})
 		peer.Ignore(wire.RSTStream)
 		var responses []*hyper.Response
-		const number = 1200 // more than what a peer may make us reset
+		const number = 1200 // more resets than a peer may cause
 		for i := range uint32(number) {
 			resp := peer.get(t, conn, 2*i+1, func() {
 				peer.whole(2*i+1, "/whole", "pushed")
@@ -294,7 +298,7 @@ func TestPromisesOfAResponseThatGoesOnHaveNoTime(t *testing.T) {
 }
 
 func TestUnclaimedPushesHoldEightMiBAtMost(t *testing.T) {
-	const number, size, room = 10, 1 << 20, 7 // 7 of 1 MiB and a bit fit 8 MiB
+	const number, size, room = 10, 1 << 20, 7 // 7 pushes of slightly more than 1 MiB fit into 8 MiB
 	cfg := hyper.Config{
 		Push: &hyper.PushPolicy{Max: 1000}, InitialStreamWindow: size, WindowManager: hyper.ReadWindow{Stream: size, Connection: 64 << 20}.New,
 	}
@@ -338,14 +342,15 @@ func TestUnclaimedPushesHoldEightMiBAtMost(t *testing.T) {
 	}
 }
 
-// Fields count as well as bodies: those of the promise, of its response, and of the trailers.
+// The limit of memory includes fields: those of the promise, of the pushed response and of its
+// trailers.
 func TestFieldsOfUnclaimedPushesCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPusher(t, hyper.Config{})
 		peer.Ignore(wire.RSTStream)
 		large := "x: " + strings.Repeat("v", 200<<10)
 		var first *hyper.Response
-		for i := range uint32(14) { // 14 times 600 KiB
+		for i := range uint32(14) { // of 600 KiB each
 			resp := peer.get(t, conn, 2*i+1, func() {
 				peer.last += 2
 				peer.WritePushPromise(2*i+1, peer.last, ":method: GET", ":scheme: http", ":authority: example.com", ":path: /", large)
@@ -399,7 +404,7 @@ func TestPushesAfterTheConnectionIsLost(t *testing.T) {
 		peer.readToItsEnd(t, resp)
 		peer.Close()
 		<-conn.Done()
-		time.Sleep(time.Hour) // what had come belongs to the response from now on
+		time.Sleep(time.Hour) // pushes that had arrived belong to the response now
 		got, err := claim(t, resp)
 		if err != nil || len(got) != 2 || got[0] != "/whole pushed" || !strings.Contains(got[1], "connection") {
 			t.Errorf("claimed %q, %v", got, err)

@@ -18,18 +18,18 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A crowdedServer is a server that processes less than its clients ask for, and says truthfully
-// what it has not processed.
+// A crowdedServer is a server that accepts less than its clients send, and reports correctly which
+// requests it has not processed.
 type crowdedServer struct {
 	t         *testing.T
 	announce  []wire.Setting
-	limit     int  // streams at once on a connection, REFUSED_STREAM beyond; 0: no limit
+	limit     int  // concurrent streams on a connection, others are refused; 0: no limit
 	perConn   int  // requests on a connection, then GOAWAY; 0: no limit
-	firstOnly bool // perConn is of the first connection alone
-	refuse    bool // every request, always; with firstOnly, on the first connection
-	goAway    bool // comes at once, and nothing is processed
+	firstOnly bool // perConn and refuse apply to the first connection only
+	refuse    bool // refuse all requests
+	goAway    bool // send GOAWAY at once and process nothing
 	strict    bool // a stream beyond limit is a connection error
-	silent    bool // the first connection says nothing after its first response
+	silent    bool // the first connection sends nothing after its first response
 	tls       bool
 
 	mu    *sync.Mutex
@@ -37,9 +37,10 @@ type crowdedServer struct {
 	seen  map[string]int // how often each path was processed
 }
 
-// mostDials ends a client that connects again for ever, without a pause.
+// mostDials stops a client that reconnects forever without a pause.
 const mostDials = 1000
 
+// dial makes a connection to the server.
 func (s *crowdedServer) dial(context.Context, string, string) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	s.mu.Lock()
@@ -91,7 +92,7 @@ func (s *crowdedServer) serve(peer *h2test.Peer) {
 			writing.Lock()
 			peer.WriteGoAway(0, wire.NoError, "")
 			writing.Unlock()
-		case f.Type == wire.Headers && last > 0: // it is above the last stream of GOAWAY
+		case f.Type == wire.Headers && last > 0: // above the last stream of GOAWAY
 		case f.Type == wire.Headers && (s.refuse || s.limit > 0 && len(open) >= s.limit):
 			writing.Lock()
 			peer.WriteRSTStream(f.StreamID, wire.RefusedStream)
@@ -118,7 +119,8 @@ func (s *crowdedServer) serve(peer *h2test.Peer) {
 	}
 }
 
-// ask sends requests for so many paths, by so many callers at once, and returns how many failed.
+// ask sends requests for so many different paths with so many concurrent callers. It returns how
+// many requests failed, and one of the errors.
 func (s *crowdedServer) ask(rt http.RoundTripper, callers, requests int) (failed int, last error) {
 	paths := make(chan string, requests)
 	for i := range requests {
@@ -147,8 +149,8 @@ func (s *crowdedServer) ask(rt http.RoundTripper, callers, requests int) (failed
 	return failed, last
 }
 
-// transports are the pools of connections that are held against each other. They speak cleartext:
-// hundreds of TLS handshakes would take the test's time, and are no part of what it shows.
+// transports returns the pools of connections that the tests compare. They speak cleartext unless
+// tls is set: hundreds of TLS handshakes would take long and show nothing more.
 func (s *crowdedServer) transports() map[string]func() http.RoundTripper {
 	return map[string]func() http.RoundTripper{
 		"net/http": func() http.RoundTripper {
@@ -169,15 +171,17 @@ func (s *crowdedServer) transports() map[string]func() http.RoundTripper {
 	}
 }
 
-// A crowdedRow is a crowdedServer with what it is asked.
+// A crowdedRow is a crowdedServer and the requests that are sent to it.
 type crowdedRow struct {
 	name              string
 	server            crowdedServer
 	callers, requests int
 }
 
+// limitOf1 are the SETTINGS of a server that allows one stream.
 var limitOf1 = []wire.Setting{{ID: wire.SettingMaxConcurrentStreams, Value: 1}}
 
+// crowdedRows are the cases of TestRequestsAtACrowdedServerDoNotFail.
 var crowdedRows = []crowdedRow{
 	{"GoAwayAfterOneOf150", crowdedServer{perConn: 1, firstOnly: true}, 150, 150},
 	{"GoAwayAfterOneOf500", crowdedServer{perConn: 1, firstOnly: true}, 500, 500},
@@ -189,7 +193,7 @@ var crowdedRows = []crowdedRow{
 	{"OneRequestAConnection", crowdedServer{perConn: 1}, 100, 400},
 }
 
-// play runs row over a client of transports, and returns the server, too.
+// play sends the requests of row with a client of transports. It also returns the server.
 func (row crowdedRow) play(t *testing.T, client string) (f figure, s *crowdedServer) {
 	s = &row.server
 	s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
@@ -201,11 +205,11 @@ func (row crowdedRow) play(t *testing.T, client string) (f figure, s *crowdedSer
 	return figure{bad: failed, of: row.requests, dials: s.dials, took: time.Since(start), err: err}, s
 }
 
-// RFC 9113 §8.7: a request that was refused, or is above the last stream of a GOAWAY, has not been
-// processed. However little a server takes at once, every such request is served in the end.
+// RFC 9113 §8.7: a request that was refused, or whose stream is above the last stream of a GOAWAY,
+// was not processed. Every such request succeeds in the end, however few requests a server accepts.
 func TestRequestsAtACrowdedServerDoNotFail(t *testing.T) {
 	for _, row := range crowdedRows {
-		if raceEnabled { // it makes everything slow
+		if raceEnabled { // the race detector is slow
 			row.callers, row.requests = row.callers/4, row.requests/4
 		}
 		for _, client := range []string{"Transport", "ConfigureTransport"} {

@@ -24,44 +24,47 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// An opensslServer is OpenSSL's test server: crypto/tls has no server that renegotiates. What is
-// written to it, it sends.
+// An opensslServer is the test server of OpenSSL, because crypto/tls has no server that
+// renegotiates. The server sends what is written to it.
 type opensslServer struct {
 	io.WriteCloser
 	addr   string
-	output output // what it received, and what it says about it
+	output output // what it received, and its messages
 	wait   func()
 }
 
-// An output is a buffer that can be looked at while it is written to.
+// An output is a buffer that is safe for concurrent use.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
+// Write appends to the buffer.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.Write(p)
 }
 
+// String returns the contents.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
 }
 
-// hasRequest reports whether HEADERS have come on stream 1.
+// hasRequest reports whether HEADERS have arrived on stream 1.
 func (o *output) hasRequest() bool {
 	for _, flags := range []wire.Flags{wire.EndHeaders, wire.EndHeaders | wire.EndStream} {
 		h := wire.AppendFrameHeader(nil, wire.FrameHeader{Type: wire.Headers, Flags: flags, StreamID: 1})
-		if strings.Contains(o.String(), string(h[3:])) { // whatever its length is
+		if strings.Contains(o.String(), string(h[3:])) { // without the length
 			return true
 		}
 	}
 	return false
 }
 
+// startOpenSSL starts the server, or skips the test if openssl is not installed.
 func startOpenSSL(t *testing.T) *opensslServer {
 	t.Helper()
 	path, err := exec.LookPath("openssl")
@@ -102,7 +105,7 @@ func startOpenSSL(t *testing.T) *opensslServer {
 	return s
 }
 
-// dial waits for the server to listen.
+// dial connects to the server. It retries until the server listens.
 func (s *opensslServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	for {
 		nc, err := new(net.Dialer).DialContext(ctx, "tcp", s.addr)
@@ -113,8 +116,8 @@ func (s *opensslServer) dial(ctx context.Context, _, _ string) (net.Conn, error)
 	}
 }
 
-// RFC 9113 §9.2.1: renegotiation of TLS is a connection error, PROTOCOL_ERROR, whatever the
-// caller's tls.Config allows to HTTP/1.1.
+// RFC 9113 §9.2.1: renegotiation of TLS is a connection error of type PROTOCOL_ERROR, even if the
+// caller's tls.Config allows it for HTTP/1.1.
 func TestRenegotiationEndsTheConnection(t *testing.T) {
 	for _, d := range doors {
 		if d.cleartext {
@@ -141,7 +144,7 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 			s.Write(answer)
 			resp := call.want(t, "the header")
 			io.WriteString(s, "r\n")
-			go func() { // crypto/tls returns from Read when something follows
+			go func() { // Read of crypto/tls returns only when more data follows
 				for ctx.Err() == nil {
 					time.Sleep(50 * time.Millisecond)
 					s.Write(wire.AppendPing(nil, 0, [8]byte{}))
@@ -158,15 +161,15 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 	}
 }
 
-// allowsRenegotiation reports whether the connection of state would. crypto/tls exports no keys
-// there, and says why.
+// allowsRenegotiation reports whether the connection of state allows renegotiation. If it does,
+// crypto/tls exports no keying material, and its error says so.
 func allowsRenegotiation(state *tls.ConnectionState) bool {
 	_, err := state.ExportKeyingMaterial("EXPORTER-test", nil, 8)
 	return err != nil && strings.Contains(err.Error(), "renegotiation")
 }
 
-// HTTP/1.1 keeps what the caller allows: the connection that was made for HTTP/2 does not serve it
-// then.
+// HTTP/1.1 keeps the renegotiation that the caller allows. In that case the connection that was
+// made for HTTP/2 is not used for HTTP/1.1.
 func TestRenegotiationIsLeftToHTTP1(t *testing.T) {
 	for _, allow := range []tls.RenegotiationSupport{tls.RenegotiateNever, tls.RenegotiateOnceAsClient} {
 		dials := 0

@@ -21,7 +21,7 @@ func (d door) repeats() bool {
 	return strings.HasPrefix(d.name, "Transport") || d.viaNetHTTP()
 }
 
-// serveNext plays a server that responds to the first request of the next connection.
+// serveNext accepts the next connection and responds to its first request.
 func (v *visit) serveNext(body string) {
 	v.t.Helper()
 	peer := v.accept()
@@ -33,7 +33,7 @@ func (v *visit) serveNext(body string) {
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 }
 
-// RFC 9110 §9.2.2: an idempotent request may be sent again when the connection was lost before the
+// RFC 9110 §9.2.2: an idempotent request may be sent again if the connection was lost before the
 // response.
 func TestIdempotentRequestSurvivesTheLossOfItsConnection(t *testing.T) {
 	const body = "0123456789"
@@ -102,10 +102,10 @@ func TestIdempotentRequestSurvivesTheLossOfItsConnection(t *testing.T) {
 	}
 }
 
-// A plainReader is a body that is not in memory, as far as its type tells.
+// A plainReader is a body whose type does not show that it is in memory.
 type plainReader struct{ io.Reader }
 
-// How a connection ends decides whether a GET is sent again.
+// Whether a GET is sent again depends on how the connection ends.
 func TestWhatIsALostConnection(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -171,7 +171,7 @@ func TestWhatIsALostConnection(t *testing.T) {
 	}
 }
 
-// A request that ends each server that gets it must not end many.
+// A request may make each server fail that receives it. It is therefore sent three times at most.
 func TestLostRequestIsSentThreeTimesAtMost(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		if !v.repeats() {
@@ -191,8 +191,8 @@ func TestLostRequestIsSentThreeTimesAtMost(t *testing.T) {
 	})
 }
 
-// The error of a second try that reached no server must not say that the request was not processed:
-// the first try may have been.
+// If the second attempt reaches no server, the error must not say that the request was not
+// processed: the server of the first attempt may have processed it.
 func TestErrorAfterALostTryIsNotRetryable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := visitDoor(t, door{name: "Transport", cleartext: true, enter: transportDoor}, hyper.Config{})
@@ -219,7 +219,7 @@ func TestErrorAfterALostTryIsNotRetryable(t *testing.T) {
 	})
 }
 
-// The same holds where the second try goes over HTTP/1.1, as the next server speaks nothing else.
+// The same holds if the second attempt uses HTTP/1.1, because the next server speaks nothing else.
 func TestErrorOfHTTP1AfterALostTryIsNotRetryable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := visitDoor(t, door{name: "Transport", enter: transportDoor}, hyper.Config{})
@@ -254,7 +254,7 @@ func TestErrorOfHTTP1AfterALostTryIsNotRetryable(t *testing.T) {
 	})
 }
 
-// failAfter returns a dialer that works once.
+// failAfter returns a dialer whose first dial succeeds. All others return err.
 func failAfter(dial dialFunc, dials *int, err error) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if *dials++; *dials > 1 {
