@@ -12,10 +12,10 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A peer that answers no PING is dead if nothing else shows that it lives: whole frames do, and so
-// do 4 KiB of an unfinished frame within PingTimeout. Fewer octets do not.
+// A peer that acknowledges no PING counts as dead unless other data shows that it is alive: a whole
+// frame, or 4 KiB of an unfinished frame within PingTimeout. Fewer bytes are not enough.
 
-// unfinished is what a peer sends of a frame that it never ends.
+// unfinished maps a name to the bytes of a frame that the peer never completes.
 var unfinished = map[string]func(octet int) byte{
 	"DATA":             frameOf(wire.FrameHeader{Length: 10_000, Type: wire.Data, StreamID: 1}),
 	"HEADERS":          frameOf(wire.FrameHeader{Length: 10_000, Type: wire.Headers, StreamID: 1}),
@@ -23,6 +23,7 @@ var unfinished = map[string]func(octet int) byte{
 	"a PING":           frameOf(wire.FrameHeader{Length: 8, Type: wire.Ping}),
 }
 
+// frameOf returns the bytes of a frame with the header h and a payload of zeros.
 func frameOf(h wire.FrameHeader) func(octet int) byte {
 	header := wire.AppendFrameHeader(nil, h)
 	return func(i int) byte {
@@ -33,7 +34,8 @@ func frameOf(h wire.FrameHeader) func(octet int) byte {
 	}
 }
 
-// readToEnd begins a response on stream 1 and reads its body, the end of which it returns.
+// readToEnd receives the beginning of a response on stream 1 and reads its body to the end on
+// another goroutine.
 func readToEnd(t *testing.T, v *visit, peer *accepted) *async[int64] {
 	t.Helper()
 	resp := beginResponse(t, v, peer)
@@ -46,7 +48,7 @@ func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
 			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 				peer := &accepted{}
 				read := readToEnd(t, v, peer)
-				peer.Ignore(wire.Ping) // and answer none
+				peer.Ignore(wire.Ping) // and acknowledge none
 				began := time.Now()
 				gone := make(chan struct{})
 				go func() {
@@ -64,8 +66,8 @@ func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
 				if !errors.Is(err, hyper.ErrPingTimeout) {
 					t.Errorf("the reader got %v", err)
 				}
-				// The header of the unknown frame is all of it that is looked at: it may be whole
-				// after 63 s.
+				// Of an unknown frame the client reads only the header. It may count as whole after
+				// 63 s.
 				if took := time.Since(began); took != 45*time.Second && (name != "an unknown frame" || took > 2*time.Minute) {
 					t.Errorf("it took %v", took)
 				}
@@ -80,10 +82,10 @@ func TestLargeFrameOnASlowLinkIsASignOfLife(t *testing.T) {
 	eachDoor(t, cfg, func(t *testing.T, v *visit) {
 		peer := &accepted{}
 		read := readToEnd(t, v, peer)
-		peer.Ignore(wire.Ping) // the answer would be stuck behind the frame
+		peer.Ignore(wire.Ping) // the acknowledgment would have to wait for the frame
 		peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: size, Type: wire.Data, Flags: wire.EndStream, StreamID: 1}))
 		sent := 0
-		for range 200 { // three minutes at 400 octets a second
+		for range 200 { // more than three minutes at 400 bytes a second
 			time.Sleep(time.Second)
 			peer.WriteRaw(make([]byte, 400))
 			sent += 400
@@ -100,7 +102,8 @@ func TestLargeFrameOnASlowLinkIsASignOfLife(t *testing.T) {
 	})
 }
 
-// Small frames are whole frames, however seldom they come.
+// A small frame is a whole frame, so it shows that the peer is alive, however rarely such frames
+// arrive.
 func TestSmallFramesAreASignOfLife(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		peer := &accepted{}

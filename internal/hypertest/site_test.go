@@ -19,8 +19,8 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A site is a server of net/http's, and a proxy before it, at the other end of pipes. It counts the
-// connections that a client makes.
+// A site is a server of net/http, with a proxy in front of it, at the other end of pipes. It counts
+// the connections that a client makes.
 type site struct {
 	t         *testing.T
 	cleartext bool
@@ -28,8 +28,8 @@ type site struct {
 	accepted  chan net.Conn
 	closed    chan struct{}
 	closing   sync.Once
-	refusal   string // the proxy's answer to CONNECT; empty: a tunnel
-	protocol  string // the only one that it negotiates; empty: h2 and http/1.1
+	refusal   string // the proxy's response to CONNECT; empty: a tunnel
+	protocol  string // the only protocol that it negotiates; empty: h2 and http/1.1
 
 	mu      sync.Mutex
 	dials   []string // "network address"
@@ -38,7 +38,8 @@ type site struct {
 	hellos  []*tls.ClientHelloInfo
 }
 
-// newSite starts a server with TLS, or without where it speaks HTTP/2 in cleartext.
+// newSite starts a server. It uses TLS unless cleartext is true; then it speaks HTTP/2 in
+// cleartext.
 func newSite(t *testing.T, cleartext bool, h http.HandlerFunc) *site {
 	s := &site{t: t, cleartext: cleartext, accepted: make(chan net.Conn, 1000), closed: make(chan struct{})}
 	s.server = &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0), MaxHeaderBytes: 16 << 20}
@@ -85,13 +86,15 @@ func (s *site) Close() error {
 // Addr implements net.Listener.
 func (s *site) Addr() net.Addr { return &net.TCPAddr{} }
 
-// A countedConn is a client's end.
+// A countedConn is the client's end of a connection. Close decrements the count of open
+// connections.
 type countedConn struct {
 	net.Conn
 	s    *site
 	once sync.Once
 }
 
+// Close counts once.
 func (c *countedConn) Close() error {
 	c.once.Do(func() {
 		c.s.mu.Lock()
@@ -101,7 +104,7 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// dial connects to the server, or to the proxy at proxy.test.
+// dial connects to the server, or to the proxy if the host is proxy.test.
 func (s *site) dial(_ context.Context, network, addr string) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	s.mu.Lock()
@@ -109,7 +112,7 @@ func (s *site) dial(_ context.Context, network, addr string) (net.Conn, error) {
 	s.open++
 	s.mu.Unlock()
 	switch host, port, _ := net.SplitHostPort(addr); {
-	case host == "silent.test": // it accepts, and says nothing
+	case host == "silent.test": // accepts the connection and sends nothing
 		s.t.Cleanup(func() { server.Close() })
 	case host != "proxy.test" || s.cleartext:
 		s.accepted <- server
@@ -121,7 +124,7 @@ func (s *site) dial(_ context.Context, network, addr string) (net.Conn, error) {
 	return &countedConn{Conn: client, s: s}, nil
 }
 
-// proxy answers CONNECT on nc, with a tunnel to the server.
+// proxy responds to CONNECT on nc, and connects the tunnel to the server.
 func (s *site) proxy(nc net.Conn) {
 	req, err := http.ReadRequest(bufio.NewReader(nc))
 	if err != nil {
@@ -140,7 +143,7 @@ func (s *site) proxy(nc net.Conn) {
 	s.accepted <- nc
 }
 
-// url returns the address of path on a host of the server's.
+// url returns the URL of path on one of the server's hosts.
 func (s *site) url(host, path string) string {
 	if s.cleartext {
 		return "http://" + host + path
@@ -148,7 +151,7 @@ func (s *site) url(host, path string) string {
 	return "https://" + host + path
 }
 
-// request sends a request and describes what came of it.
+// request sends a request and returns a description of the result.
 func (s *site) request(rt http.RoundTripper, req *http.Request) string {
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
@@ -162,7 +165,7 @@ func (s *site) request(rt http.RoundTripper, req *http.Request) string {
 	return fmt.Sprintf("%d %s %.100s", resp.StatusCode, resp.Proto, body)
 }
 
-// describeError keeps of an error what programs look at.
+// describeError returns what programs check of an error.
 func describeError(err error) string {
 	if t, ok := err.(interface{ Timeout() bool }); ok && t.Timeout() {
 		_, text, _ := strings.Cut(err.Error(), ": ")
@@ -172,12 +175,13 @@ func describeError(err error) string {
 	return "error: " + err.Error()
 }
 
+// get sends GET for path and returns a description of the result.
 func (s *site) get(rt http.RoundTripper, path string) string {
 	req, _ := http.NewRequestWithContext(s.t.Context(), "GET", s.url("example.com", path), nil)
 	return s.request(rt, req)
 }
 
-// gets sends n requests at once and returns their one outcome.
+// gets sends n concurrent requests and returns their common result.
 func (s *site) gets(rt http.RoundTripper, n int, path string) string {
 	outcomes := make(chan string, n)
 	for range n {
@@ -192,7 +196,8 @@ func (s *site) gets(rt http.RoundTripper, n int, path string) string {
 	return first
 }
 
-// counts returns how many connections were made, and how many are open once all is quiet.
+// counts returns how many connections were made, and how many are open when all goroutines are
+// idle.
 func (s *site) counts() (dials, open int) {
 	synctest.Wait()
 	s.mu.Lock()
@@ -200,7 +205,7 @@ func (s *site) counts() (dials, open int) {
 	return len(s.dials), s.open
 }
 
-// transport returns an http.Transport for the site, before it is configured.
+// transport returns an http.Transport for the site that is not yet configured.
 func (s *site) transport() *http.Transport {
 	if s.cleartext {
 		return priorKnowledge(s.dial)
@@ -208,7 +213,7 @@ func (s *site) transport() *http.Transport {
 	return &http.Transport{DialContext: s.dial, TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true}
 }
 
-// An outcome is what a scenario came to.
+// An outcome is the result of a scenario.
 type outcome struct {
 	text  string
 	dials int
@@ -220,19 +225,20 @@ func (o outcome) String() string {
 	return fmt.Sprintf("%s; %d connections, %d open, %v", o.text, o.dials, o.open, o.took)
 }
 
-// A comparison is a scenario that runs over net/http's HTTP/2, and over hyper's in the same
-// http.Transport.
+// A comparison is a scenario that runs twice in the same kind of http.Transport: with net/http's
+// HTTP/2 and with hyper's.
 type comparison struct {
 	name      string
 	cleartext bool
 	set       func(*site, *http.Transport)
 	act       func(*site, *http.Transport) string
-	want      string // the text
-	dials     int    // with hyper, at most; 0: as many as with net/http
+	want      string // the outcome's text
+	dials     int    // the most with hyper; 0: as many as with net/http
 	stricter  bool   // hyper obeys a limit that net/http exceeds, and takes longer
-	alone     bool   // net/http 1.26 hangs here
+	alone     bool   // only with hyper: net/http 1.26 hangs
 }
 
+// run plays the scenario. If configured is true, hyper configures the http.Transport.
 func (c *comparison) run(t *testing.T, configured bool) (o outcome) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, c.cleartext, siteHandler)
@@ -245,7 +251,7 @@ func (c *comparison) run(t *testing.T, configured bool) (o outcome) {
 				t.Fatal(err)
 			}
 		}
-		defer time.Sleep(2 * time.Minute) // for handlers that sleep
+		defer time.Sleep(2 * time.Minute) // lets handlers that sleep end
 		defer s.server.Close()
 		defer tr.CloseIdleConnections()
 		start := time.Now()
@@ -256,6 +262,7 @@ func (c *comparison) run(t *testing.T, configured bool) (o outcome) {
 	return o
 }
 
+// compare plays the scenario with both and compares the outcomes.
 func (c *comparison) compare(t *testing.T) {
 	ours := c.run(t, true)
 	theirs := ours
@@ -281,7 +288,7 @@ func (c *comparison) compare(t *testing.T) {
 	}
 }
 
-// siteHandler answers by the request's path.
+// siteHandler responds according to the request's path.
 func siteHandler(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/slow":
@@ -300,7 +307,7 @@ func siteHandler(w http.ResponseWriter, r *http.Request) {
 		}
 	case "/proxy":
 		io.WriteString(w, r.Header.Get("Proxy-Authorization"))
-	case "/upload": // says when the body began to come
+	case "/upload": // reports when the body starts to arrive
 		start := time.Now()
 		r.Body.Read(make([]byte, 1))
 		fmt.Fprintf(w, "after %v", time.Since(start))

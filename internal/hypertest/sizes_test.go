@@ -9,11 +9,13 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The tests of this file push past what an int holds. On a platform of 32 bits that is 2^31-1:
+// The tests of this file use values that are too large for an int of 32 bits. Such a platform can
+// be tested with
 //
 //	GOARCH=386 CGO_ENABLED=0 go test ./internal/hypertest
 
-// RFC 9113 §6.9: an increment has 31 bits. A window below 0 can be raised by more.
+// RFC 9113 §6.9: an increment has 31 bits. A window below 0 may need a larger increment, and thus
+// two frames.
 func TestWindowBelowZeroIsRaisedInTwoSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stream *hyper.Window

@@ -16,27 +16,28 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// RFC 9113 §5.1.2: the peer's SETTINGS_MAX_CONCURRENT_STREAMS says how many streams may be open.
-// Callers who want one more wait in turn.
+// RFC 9113 §5.1.2: the peer's SETTINGS_MAX_CONCURRENT_STREAMS limits how many streams may be open.
+// Callers that need another stream wait in order.
 
-// atMost is the peer's limit of streams.
+// atMost returns a setting that limits the number of open streams to n.
 func atMost(n uint32) wire.Setting {
 	return wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: n}
 }
 
-// A watched context counts how often its user begins to wait.
+// A watched context counts how often Done is called, and so how often a caller starts to wait.
 type watched struct {
 	context.Context
 	waits atomic.Int64
 }
 
+// Done counts its calls.
 func (w *watched) Done() <-chan struct{} {
 	w.waits.Add(1)
 	return w.Context.Done()
 }
 
-// waitInTurn has callers wait for a stream, in the order of their paths, on the connection of the
-// visit, which it makes.
+// waitInTurn makes a connection on which no stream is allowed, and starts callers requests that
+// wait for one, in the order of their paths.
 func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.Response], []*watched) {
 	t.Helper()
 	first := v.get("/first")
@@ -61,7 +62,7 @@ func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.
 	return peer, calls, contexts
 }
 
-// oneConn makes the door wait where it could make another connection.
+// oneConn limits the door to one connection, so that requests wait for a stream on it.
 func oneConn(v *visit) {
 	switch tr := v.rt.(type) {
 	case *hyper.Transport:
@@ -127,7 +128,7 @@ func TestOrderIsKeptWhenSlotsAreTakenBack(t *testing.T) {
 		peer, calls, _ := waitInTurn(t, v, callers)
 		for range 20 {
 			for _, n := range []uint32{callers, 0, 3, 0, callers / 2, 1, 0} {
-				peer.WriteSettings(atMost(n), atMost(0)) // together, and one by one
+				peer.WriteSettings(atMost(n), atMost(0)) // in one write, or one by one
 				peer.Batch(func() {
 					peer.WriteSettings(atMost(n))
 					peer.WriteSettings(atMost(0))
@@ -146,8 +147,9 @@ func TestOrderIsKeptWhenSlotsAreTakenBack(t *testing.T) {
 	})
 }
 
-// A peer that acknowledges the RST_STREAMs by no answer to our PING would keep requests waiting for
-// ever.
+// The client sends a PING after RST_STREAM, to learn when the peer no longer counts the stream. If
+// the peer does not acknowledge it, waiting requests fail, or move to another connection, instead
+// of waiting forever.
 func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 	for _, cfg := range []hyper.Config{{}, {PingTimeout: 3 * time.Second}} {
 		eachDoor(t, cfg, func(t *testing.T, v *visit) {
@@ -197,13 +199,14 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 	}
 }
 
+// withTimeout returns a context that ends after d, or with the test.
 func withTimeout(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// One PING that is lost, whoever sent it, does not keep slots from coming free.
+// Even if one PING is lost, slots are released, whether the PING was the client's or the caller's.
 func TestOneLostPingIsNotTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
@@ -211,7 +214,7 @@ func TestOneLostPingIsNotTheEnd(t *testing.T) {
 		peer.WantPing("it is lost", 0)
 		reset := doAsync(withTimeout(t, time.Second), conn, &hyper.Request{})
 		peer.WantHeaders("the first", 1)
-		peer.AutoPing() // the next one is answered
+		peer.AutoPing() // acknowledges the next PING
 		reset.wantErr(t, "it timed out")
 		peer.WantRSTStream("it timed out", 1, wire.Cancel)
 		next := getAsync(conn, "/next")
@@ -223,7 +226,7 @@ func TestOneLostPingIsNotTheEnd(t *testing.T) {
 	})
 }
 
-// Calls of Ping that give up leave nothing behind, and wait while much is to be written.
+// A call of Ping that gives up leaves no state, and later calls still work.
 func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
@@ -238,8 +241,8 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 	})
 }
 
-// A caller's PING stands in for the one that slots need. When its caller gives up before the
-// answer, waiting requests get their own.
+// A caller's PING also serves to release slots. If its caller gives up before the acknowledgment,
+// the client sends another PING for the waiting requests.
 func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
@@ -264,8 +267,9 @@ func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 	})
 }
 
-// crowd has callers with a timeout and large headers ask a peer that reads nothing for a minute,
-// and returns the pipe.
+// crowd makes a connection whose peer stops reading. Then callers send requests with large headers
+// and a timeout, three each. sent counts the requests, and unclear the final errors that do not say
+// that the request was waiting for the peer to read.
 func crowd(t *testing.T, v *visit, callers int) (peer *accepted, sent, unclear *atomic.Int64) {
 	t.Helper()
 	warm := v.get("/warm")
@@ -296,7 +300,7 @@ func crowd(t *testing.T, v *visit, callers int) (peer *accepted, sent, unclear *
 	return peer, sent, unclear
 }
 
-// A peer that reads slowly makes requests wait: above about 1 MiB that is not written, none is
+// While a peer reads slowly, requests wait: if about 1 MiB is queued to be written, no more is
 // added.
 func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
 	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1}, func(t *testing.T, v *visit) {
@@ -322,7 +326,7 @@ func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
 	})
 }
 
-// Requests that wait for room go on in turn when the peer has read.
+// Requests that wait for space in the write queue continue in order when the peer reads again.
 func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.ReadWindow{}.New}, func(t *testing.T, v *visit) {
 		oneConn(v)
@@ -334,7 +338,7 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 		warm.want(t, "the first").Body.Close()
 		synctest.Wait()
 		peer.client.SetWriteBuffer(0)
-		const callers = 300 // 2.4 MB
+		const callers = 300 // 2.4 MB of headers
 		var calls []*async[*http.Response]
 		for i := range callers {
 			req := v.request("GET", fmt.Sprint("/", i), nil)
@@ -348,7 +352,7 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 			h := peer.WantHeaders("in any order of a group", 3+2*i)
 			var n int
 			if _, err := fmt.Sscanf(h.Get(":path"), "/%d", &n); err != nil {
-				continue // the late one, which comes when no request waits any more
+				continue // the late request, which is sent when no other waits
 			}
 			if off := n - int(i); off > 200 || off < -200 {
 				t.Errorf("request %d is stream %d", n, 3+2*i)
@@ -364,8 +368,8 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 	})
 }
 
-// What must not wait does not: a peer that asks is answered, streams are reset, and windows open,
-// behind a full queue.
+// A full write queue does not delay what must not wait: acknowledgments, RST_STREAM and
+// WINDOW_UPDATE.
 func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.ReadWindow{}.New})
@@ -406,7 +410,7 @@ func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 	})
 }
 
-// The end of the connection is the end of the waiting.
+// When the connection ends, requests that wait for space in the write queue fail.
 func TestWaitingForRoomEndsWithTheConnection(t *testing.T) {
 	for name, end := range map[string]func(peer *h2test.Peer, conn *hyper.Conn){
 		"Close":  func(_ *h2test.Peer, conn *hyper.Conn) { conn.Close() },

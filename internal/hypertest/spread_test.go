@@ -21,14 +21,14 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A backEnd is one of several real servers behind one name.
+// A backEnd is one of several real servers of the same name.
 type backEnd struct {
 	addr   string
 	served atomic.Int64
 	kill   func(how string)
 }
 
-// startBackEnd serves over TLS, a millisecond or so for each request.
+// startBackEnd starts a server with TLS that takes about two milliseconds for each request.
 func startBackEnd(t *testing.T) *backEnd {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -70,8 +70,8 @@ func startBackEnd(t *testing.T) *backEnd {
 	return b
 }
 
-// load sends n GETs, so many at once, and returns how many failed. half is called when half of them
-// are done.
+// load sends n GETs, atOnce of them concurrently, and returns how many failed. It calls half when
+// half of them are done.
 func load(t *testing.T, rt http.RoundTripper, n, atOnce int, half func()) (failed int64) {
 	t.Helper()
 	var next, done, bad atomic.Int64
@@ -99,6 +99,7 @@ func load(t *testing.T, rt http.RoundTripper, n, atOnce int, half func()) (faile
 	return bad.Load()
 }
 
+// wantShares requires that each server has got between 25% and 42% of total requests.
 func wantShares(t *testing.T, servers []*backEnd, total int64) {
 	t.Helper()
 	for i, b := range servers {
@@ -149,7 +150,7 @@ func TestRequestsAreSpreadOverServersBehindOneName(t *testing.T) {
 	}
 }
 
-// balancer returns a dialer that reaches each of the addresses in turn.
+// balancer returns a dialer that connects to the addresses in turn.
 func balancer(addrs []string) dialFunc {
 	var n atomic.Int64
 	return func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -175,7 +176,7 @@ func TestNoIdempotentRequestFailsWhenOneOfThreeServersDies(t *testing.T) {
 	}
 }
 
-// A fleet is three simulated servers behind one name, in a bubble.
+// A fleet is a group of simulated servers behind one name, in a bubble.
 type fleet struct {
 	t     *testing.T
 	addrs []string
@@ -185,10 +186,12 @@ type fleet struct {
 	dials map[string]int
 }
 
+// newFleet returns a fleet with one server at each of addrs.
 func newFleet(t *testing.T, addrs ...string) *fleet {
 	return &fleet{t: t, addrs: addrs, down: map[string]bool{}, peers: map[string][]*h2test.Peer{}, dials: map[string]int{}}
 }
 
+// dial connects to the server at addr.
 func (f *fleet) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -221,6 +224,8 @@ func (f *fleet) serve(peer *h2test.Peer, addr string) {
 	}
 }
 
+// setDown makes the server at addr refuse connections, and ends those that it has, or makes it
+// accept them again.
 func (f *fleet) setDown(addr string, down bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -233,13 +238,14 @@ func (f *fleet) setDown(addr string, down bool) {
 	}
 }
 
+// dialled returns how many connections to addr were attempted.
 func (f *fleet) dialled(addr string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.dials[addr]
 }
 
-// get sends one GET and returns which server responded.
+// get sends one GET and returns the address of the server that responded.
 func (f *fleet) get(tr *hyper.Transport) string {
 	f.t.Helper()
 	req, err := http.NewRequest("GET", "http://example.com/", nil)
@@ -254,7 +260,7 @@ func (f *fleet) get(tr *hyper.Transport) string {
 	return resp.Header.Get("X-Addr")
 }
 
-// shares sends n GETs one after another and counts the servers that responded.
+// shares sends n GETs one after another and returns how many each server responded to.
 func (f *fleet) shares(tr *hyper.Transport, n int) map[string]int {
 	f.t.Helper()
 	got := map[string]int{}
@@ -265,7 +271,7 @@ func (f *fleet) shares(tr *hyper.Transport, n int) map[string]int {
 	return got
 }
 
-// transport returns a Transport whose Resolve is as given, or returns the addresses of f.
+// transport returns a Transport that uses resolve, or the addresses of f if resolve is nil.
 func (f *fleet) transport(resolve func(context.Context, string) ([]string, error)) *hyper.Transport {
 	if resolve == nil {
 		resolve = func(context.Context, string) ([]string, error) { return f.addrs, nil }
@@ -341,7 +347,7 @@ func TestResolveIsAskedAgainWhileThereIsTraffic(t *testing.T) {
 			return nil, errors.New("no name server")
 		})
 		f.shares(tr, 100)
-		before := asked.Load() // once for each of the first connections at most
+		before := asked.Load() // at most once for each of the first connections
 		if before > 2 {
 			t.Errorf("Resolve was called %d times at first", before)
 		}
@@ -362,7 +368,8 @@ func TestResolveIsAskedAgainWhileThereIsTraffic(t *testing.T) {
 	})
 }
 
-// A connection whose address is not one of the host's any more when it is made gets no request.
+// If an address no longer belongs to the host when a connection to it has been made, the connection
+// gets no requests.
 func TestConnectionThatComesAfterItsAddressIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, "a:80", "b:80")
@@ -387,10 +394,10 @@ func TestConnectionThatComesAfterItsAddressIsGone(t *testing.T) {
 		f.setDown("a:80", false)
 		synctest.Wait()
 		time.Sleep(2 * time.Second)
-		f.get(tr) // begins to make the connection
+		f.get(tr) // starts to make the connection
 		f.addrs = []string{"b:80"}
 		time.Sleep(2 * time.Second)
-		f.get(tr) // makes Resolve be asked
+		f.get(tr) // causes a call of Resolve
 		time.Sleep(5 * time.Second)
 		if n := f.dialled("a:80"); n != 2 {
 			t.Errorf("a was dialled %d times, want 2", n)
@@ -485,7 +492,8 @@ func TestMinConnsPerHost(t *testing.T) {
 	}
 }
 
-// Connections that cannot be made in the background delay no request, and are not tried without end.
+// If connections cannot be made in the background, no request waits for them, and the attempts do
+// not continue without limit.
 func TestFailedBackgroundConnectionsDelayNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t)
@@ -514,8 +522,8 @@ func TestFailedBackgroundConnectionsDelayNothing(t *testing.T) {
 	})
 }
 
-// A server that ends connections that were never used, as many do after a while, does not make
-// requests wait.
+// Many servers end connections that are idle for a while. If they end unused ones, no request
+// waits.
 func TestEndOfUnusedConnectionsDelaysNoRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t)
@@ -540,9 +548,9 @@ func TestEndOfUnusedConnectionsDelaysNoRequest(t *testing.T) {
 	})
 }
 
-// What a Transport does for many addresses does not grow with their square, or worse.
+// The work for many addresses does not grow with their square.
 func TestManyAddressesTakeLittleTime(t *testing.T) {
-	start := time.Now() // outside of the bubble
+	start := time.Now() // in real time, outside the bubble
 	synctest.Test(t, func(t *testing.T) {
 		var addrs []string
 		for i := range 2000 {
@@ -562,7 +570,7 @@ func TestManyAddressesTakeLittleTime(t *testing.T) {
 		if n := dials.Load(); n < 2000 {
 			t.Errorf("%d of 2000 addresses were tried", n)
 		}
-		time.Sleep(time.Minute) // what is left ends
+		time.Sleep(time.Minute) // lets background work end
 	})
 	if d := time.Since(start); !raceEnabled && d > 8*time.Second {
 		t.Errorf("it took %v", d)

@@ -22,7 +22,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A watchedPool is a door with a pool of connections, and what it tells.
+// A watchedPool is a door with a pool of connections, together with the events that it reports.
 type watchedPool struct {
 	*visit
 	pool interface {
@@ -32,9 +32,9 @@ type watchedPool struct {
 	mu     sync.Mutex
 	events []hyper.ConnEvent
 
-	dialErr  error             // of dialling; nil: there is a connection
-	breakTLS func(nc net.Conn) // has the peer's end instead of a peer
-	hold     chan struct{}     // dialling waits until it is closed; nil: it does not
+	dialErr  error             // the error of dialing; nil: dialing succeeds
+	breakTLS func(nc net.Conn) // gets the server's end instead of a scripted peer
+	hold     chan struct{}     // dialing waits until it is closed; nil: it does not wait
 }
 
 // eachPool runs test for each door that has a pool.
@@ -54,6 +54,7 @@ func eachPool(t *testing.T, cfg hyper.Config, test func(t *testing.T, p *watched
 	}
 }
 
+// watch enters the door and records its events.
 func (p *watchedPool) watch(cfg hyper.Config) {
 	monitor := &hyper.Monitor{OnConn: p.record}
 	cfg.Monitor = monitor
@@ -65,6 +66,7 @@ func (p *watchedPool) watch(cfg hyper.Config) {
 	}
 }
 
+// dialOrFail is dial, with the faults that the test has set.
 func (p *watchedPool) dialOrFail(ctx context.Context, network, addr string) (net.Conn, error) {
 	if p.hold != nil {
 		<-p.hold
@@ -80,12 +82,14 @@ func (p *watchedPool) dialOrFail(ctx context.Context, network, addr string) (net
 	return p.dial(ctx, network, addr)
 }
 
+// record records an event.
 func (p *watchedPool) record(e hyper.ConnEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events = append(p.events, e)
 }
 
+// origin returns the origin of the only host.
 func (p *watchedPool) origin() string {
 	if p.cleartext {
 		return "http://example.com"
@@ -93,8 +97,7 @@ func (p *watchedPool) origin() string {
 	return "https://example.com"
 }
 
-// want holds all figures but those of bytes against want, and the figures of the one host against
-// the total.
+// want requires the statistics want, without the byte counts, for the total and for the only host.
 func (p *watchedPool) want(when string, want hyper.HostStats) {
 	p.t.Helper()
 	synctest.Wait()
@@ -122,8 +125,8 @@ func (p *watchedPool) want(when string, want hyper.HostStats) {
 	}
 }
 
-// wantEvents holds the events, connection by connection, against want: the kind, the reason, and the
-// error's text where there is one.
+// wantEvents requires these events, grouped by connection. Each is the kind, the reason, and the
+// text of the error if there is one.
 func (p *watchedPool) wantEvents(when string, want ...string) {
 	p.t.Helper()
 	synctest.Wait()
@@ -154,7 +157,7 @@ func (p *watchedPool) wantEvents(when string, want ...string) {
 	}
 }
 
-// first makes the first connection, with n requests on it, which go on.
+// first makes the first connection and starts n requests on it, which stay open.
 func (p *watchedPool) first(n uint32, settings ...wire.Setting) (*accepted, []*async[*http.Response]) {
 	p.t.Helper()
 	var calls []*async[*http.Response]
@@ -169,12 +172,14 @@ func (p *watchedPool) first(n uint32, settings ...wire.Setting) (*accepted, []*a
 	return peer, calls
 }
 
+// answer responds to the request on stream id and waits for the call.
 func (p *watchedPool) answer(peer *accepted, id uint32, call *async[*http.Response]) {
 	p.t.Helper()
 	peer.WriteHeaders(id, wire.EndStream, ":status: 204")
 	call.want(p.t, "the response").Body.Close()
 }
 
+// closeIdle closes the idle connections of the door.
 func (p *watchedPool) closeIdle() {
 	(&http.Client{Transport: p.rt}).CloseIdleConnections()
 	synctest.Wait()
@@ -205,7 +210,7 @@ func TestStatsCountRequestsAndStreams(t *testing.T) {
 	})
 }
 
-// The bytes of connections that have ended stay, and those of others are added.
+// The byte counts include connections that have ended.
 func TestStatsCountBytes(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		var sent, received int64
@@ -228,7 +233,7 @@ func TestStatsCountBytes(t *testing.T) {
 				}
 				onWire, fromWire := sent+peer.client.OctetsWritten(), received+peer.client.OctetsRead()
 				good := s.BytesSent == onWire && s.BytesReceived == fromWire
-				if !p.cleartext { // TLS adds its own
+				if !p.cleartext { // TLS adds bytes
 					good = s.BytesSent > 10*n && s.BytesSent < onWire &&
 						s.BytesReceived > 1000*n && s.BytesReceived < fromWire
 				}
@@ -309,12 +314,12 @@ func TestStatsCountRetriesByCause(t *testing.T) {
 	})
 }
 
-// What is not written when the connection is lost is sent on another one.
+// A request that was not written before its connection was lost is sent on another connection.
 func TestStatsCountRetriesOfWhatWasNotSent(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		peer, calls := p.first(1)
 		peer.client.SetWriteBuffer(0)
-		half := p.sendOnce("/half") // it may have been written
+		half := p.sendOnce("/half") // may have been written
 		synctest.Wait()
 		unsent := []*async[*http.Response]{p.get("/unsent"), p.get("/unsent")}
 		synctest.Wait()
@@ -359,7 +364,7 @@ func TestStatsCountGoAwaysByCodeAndSide(t *testing.T) {
 		peer.WantHeaders("again", 1)
 		peer.WriteWindowUpdate(0, 1<<31-1)
 		call.wantErr(t, "the peer broke a rule")
-		time.Sleep(time.Second) // until the peer has read that
+		time.Sleep(time.Second) // lets the peer read the GOAWAY
 		p.want("all have ended", hyper.HostStats{
 			Dials: 3, ConnsOpened: 3, ConnsClosed: 3, Requests: 2, StreamsOpened: 3,
 			Retries:         hyper.RetryStats{GoAway: 1},
@@ -390,7 +395,7 @@ func TestStatsCountPingTimeouts(t *testing.T) {
 	})
 }
 
-// A peer that does not answer the PING that frees slots has a connection that drains.
+// If a peer does not acknowledge the PING that releases slots, its connection drains.
 func TestStatsCountPingsForSlots(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		peer, calls := p.first(1, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 2})
@@ -401,7 +406,7 @@ func TestStatsCountPingsForSlots(t *testing.T) {
 		canceled.wantErr(t, "the second is canceled")
 		peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway)
 		stop := make(chan struct{})
-		go func() { // the peer lives
+		go func() { // shows that the peer is alive
 			for {
 				select {
 				case <-stop:
@@ -439,7 +444,7 @@ func TestStatsCountDialsThatFail(t *testing.T) {
 	})
 }
 
-// An idempotent request is sent again when its connection was lost before the response.
+// An idempotent request is sent again if its connection was lost before the response.
 func TestStatsCountRetriesOfWhatWasLost(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		call := p.get("/")
@@ -456,7 +461,7 @@ func TestStatsCountRetriesOfWhatWasLost(t *testing.T) {
 	})
 }
 
-// Handshakes fail in TLS, or in HTTP/2: the peer's SETTINGS do not come.
+// A handshake can fail in TLS, and in HTTP/2 when the peer's SETTINGS do not arrive.
 func TestStatsCountHandshakesThatFail(t *testing.T) {
 	eachPool(t, hyper.Config{HandshakeTimeout: 5 * time.Second}, func(t *testing.T, p *watchedPool) {
 		call := p.sendOnce("/")
@@ -488,7 +493,7 @@ func TestStatsCountHandshakesThatFail(t *testing.T) {
 func TestStatsCountGauges(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		peer, calls := p.first(1, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
-		time.Sleep(time.Millisecond) // for OpenedAt
+		time.Sleep(time.Millisecond) // gives the connections different OpenedAt
 		p.hold = make(chan struct{})
 		second, third := p.get("/2"), p.get("/3")
 		p.want("two requests wait for a connection", hyper.HostStats{
@@ -516,7 +521,7 @@ func TestStatsCountGauges(t *testing.T) {
 		p.want("all are answered", hyper.HostStats{
 			ConnsOpen: 2, ConnsIdle: 2, Dials: 2, ConnsOpened: 2, Requests: 3, StreamsOpened: 3,
 		})
-		// A caller may end a connection of the pool.
+		// The caller may close a connection of the pool.
 		conns[0].Conn.Close()
 		if n := len(p.pool.Conns()); n != 1 {
 			t.Errorf("%d connections after Close", n)
@@ -544,7 +549,8 @@ func TestStatsCountPushes(t *testing.T) {
 	})
 }
 
-// A host that speaks HTTP/1.1 costs a dial, and its requests are counted as the fallback's.
+// A host that speaks only HTTP/1.1 costs one dial. Its requests are counted as requests over
+// HTTP/1.1.
 func TestStatsCountHTTP1(t *testing.T) {
 	for _, name := range []string{"Transport", "ConfigureTransport"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -580,7 +586,8 @@ func TestStatsCountHTTP1(t *testing.T) {
 	}
 }
 
-// Figures and events name a proxy without its password, and hosts that differ in it alone are one.
+// Statistics and events name a proxy without its password. Proxies that differ only in the password
+// count as one.
 func TestStatsNameNoPasswords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, false, siteHandler)

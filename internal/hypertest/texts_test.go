@@ -71,7 +71,8 @@ func TestRequestErrorsQuoteTheValueAndNameTheCause(t *testing.T) {
 	}
 }
 
-// A nil where none can be is found at the call, and named.
+// A nil argument that is not allowed causes a panic in the call. Its text names the function and
+// the argument.
 func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -124,7 +125,8 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 	})
 }
 
-// A proxy's door: a Transport whose every connection goes to serve.
+// throughProxy sends a request through a proxy. Each connection to the proxy is passed to serve. It
+// returns the number of dials and the error of the request.
 func throughProxy(t *testing.T, serve func(server net.Conn)) (dials int64, err error) {
 	var count atomic.Int64
 	cfg := &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -169,7 +171,8 @@ func TestProxyErrors(t *testing.T) {
 					t.Errorf("%T %v is of another kind", err, err)
 				}
 				most := int64(1)
-				if name == "nothing" { // another attempt each second, four at once
+				// Another attempt starts each second, up to four at once.
+				if name == "nothing" {
 					most = 4
 				}
 				if dials != most {
@@ -180,8 +183,8 @@ func TestProxyErrors(t *testing.T) {
 	}
 }
 
-// What ends a tunnel is an error of the connection to the proxy. The connection through it is lost
-// by that, and its error is its own.
+// An error that ends a tunnel belongs to the connection to the proxy. The connection through the
+// tunnel is lost, with an error of its own.
 func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		proxy, below := dialPeer(t, nil)
@@ -218,7 +221,7 @@ func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 		}
 		call := getAsync(conn, "/")
 		proxy.WantFrame("the request", wire.Data)
-		proxy.WriteWindowUpdate(0, 0) // a broken rule, of the proxy's
+		proxy.WriteWindowUpdate(0, 0) // the proxy breaks a rule
 		err = call.wantErr(t, "the tunnel is lost")
 		if ce := asConnError(t, err); ce.Code != hyper.ErrCodeNo || !ce.FromPeer {
 			t.Errorf("%+v is the proxy's error", ce)

@@ -18,15 +18,16 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// What was to happen at some time to a stream ends with it: a timer that is left holds the stream,
-// its request and its response.
+// Timers of a stream must end with the stream. A timer that is left would keep the stream, its
+// request and its response in memory.
 
-// wantGone requires that nothing holds the request's body any more, and so neither the request nor
-// its stream.
+// wantGone requires that nothing refers to the body of the request any more. Then neither the
+// request nor its stream is kept in memory.
 func wantGone(t *testing.T, body weak.Pointer[bytes.Buffer]) {
 	t.Helper()
 	for range 5 {
-		time.Sleep(time.Second) // the runtime drops timers that were stopped when others run
+		// The runtime removes stopped timers when others run.
+		time.Sleep(time.Second)
 		runtime.GC()
 	}
 	if body.Value() != nil {
@@ -119,7 +120,7 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 						synctest.Wait()
 						end(t, peer, conn, s)
 						synctest.Wait()
-						if setup.set != nil { // a new one is of no use
+						if setup.set != nil { // must not start a timer on an ended stream
 							setup.set(s)
 						}
 					}()
@@ -130,8 +131,7 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 	}
 }
 
-// A read deadline that has passed is an error also where the stream has ended since it was set, and
-// what came is unread.
+// Read returns an error after its deadline even if the stream has ended and unread data is left.
 func TestReadDeadlineHoldsOnAStreamThatHasEnded(t *testing.T) {
 	for name, first := range map[string]bool{"set before the end": true, "set behind the end": false} {
 		t.Run(name, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestReadDeadlineHoldsOnAStreamThatHasEnded(t *testing.T) {
 	}
 }
 
-// The timers of a request below http.Client end with it, too.
+// The timers of ResponseHeaderTimeout and of the context end with the request too.
 func TestResponseHeaderTimeoutLeavesNothing(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		if tr, ok := v.rt.(*hyper.Transport); ok {

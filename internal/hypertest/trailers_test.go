@@ -13,24 +13,26 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// listLimit is a MAX_HEADER_LIST_SIZE with room for a request's header, and for longTrailer less an
-// octet.
+// listLimit is a MAX_HEADER_LIST_SIZE that the headers of the tests' requests do not exceed.
 const listLimit = 1000
 
+// limitLists returns a setting that limits the size of field sections to n.
 func limitLists(n uint32) wire.Setting {
 	return wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: n}
 }
 
-// trailerOf returns a trailer of that size, as RFC 9113 §6.5.2 counts it.
+// trailerOf returns the value of an x-sum field, so that RFC 9113 §6.5.2 counts size for a section
+// with only that field.
 func trailerOf(size int) string { return strings.Repeat("x", size-len("x-sum")-32) }
 
-// A filledTrailer is a body that fills in its request's trailer when it has been read.
+// A filledTrailer is a body that sets its request's trailer when it has been read.
 type filledTrailer struct {
 	io.Reader
 	req   *http.Request
 	value string
 }
 
+// Read sets the trailer at the end.
 func (f *filledTrailer) Read(p []byte) (n int, err error) {
 	if n, err = f.Reader.Read(p); err == io.EOF {
 		f.req.Trailer.Set("X-Sum", f.value)
@@ -40,7 +42,7 @@ func (f *filledTrailer) Read(p []byte) (n int, err error) {
 
 func (f *filledTrailer) Close() error { return nil }
 
-// post makes a request with a body of five octets that fills in its trailer.
+// post makes a request with a body of five bytes that sets its trailer to value.
 func (v *visit) post(value string) *http.Request {
 	v.t.Helper()
 	body := &filledTrailer{Reader: strings.NewReader("hello"), value: value}
@@ -50,7 +52,8 @@ func (v *visit) post(value string) *http.Request {
 	return req
 }
 
-// RFC 9113 §10.5.1: a section that the peer says it will not take is refused here, and not sent.
+// RFC 9113 §10.5.1: the client does not send a field section that is larger than the peer accepts.
+// It returns an error.
 func TestTrailersThatAreFilledInAreHeldAgainstThePeersLimit(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		call := v.send(v.post(trailerOf(listLimit)))
@@ -61,7 +64,7 @@ func TestTrailersThatAreFilledInAreHeldAgainstThePeersLimit(t *testing.T) {
 		peer.WantHeaders("trailers as large as the peer takes", 1, "x-sum: "+trailerOf(listLimit))
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 		call.want(t, "the first response").Body.Close()
-		synctest.Wait() // http.Transport keeps the connection from now on
+		synctest.Wait() // http.Transport pools the connection from now on
 
 		call = v.send(v.post(trailerOf(listLimit + 1)))
 		peer.WantHeaders("the second request", 3)
@@ -78,7 +81,7 @@ func TestTrailersThatAreFilledInAreHeldAgainstThePeersLimit(t *testing.T) {
 	})
 }
 
-// Trailers that are known before the request is sent are refused before anything of it is.
+// If the trailers are known in advance and too large, nothing of the request is sent.
 func TestTrailersThatAreKnownAreRefusedWithTheirRequest(t *testing.T) {
 	bodies := map[string]func() io.Reader{
 		"none":      func() io.Reader { return nil },
@@ -109,7 +112,7 @@ func TestTrailersThatAreKnownAreRefusedWithTheirRequest(t *testing.T) {
 	}
 }
 
-// A section that SendTrailers refuses leaves the stream as it was: a smaller one ends it.
+// If SendTrailers refuses a section, the stream is unchanged, and a smaller section can end it.
 func TestSendTrailersAboveThePeersLimitLeavesTheStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, limitLists(listLimit))
@@ -132,7 +135,7 @@ func TestSendTrailersAboveThePeersLimitLeavesTheStream(t *testing.T) {
 	})
 }
 
-// The limit that counts is the one of the moment at which trailers are sent.
+// Trailers are checked against the limit at the time when they are sent.
 func TestTrailersAreHeldAgainstALimitThatSank(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 3})
@@ -155,8 +158,8 @@ func TestTrailersAreHeldAgainstALimitThatSank(t *testing.T) {
 	})
 }
 
-// net/http trims the values of trailers for HTTP/1.1, and RFC 9113 §8.2.1 has no blanks around a
-// value.
+// Values of trailers are trimmed: net/http does it for HTTP/1.1, and RFC 9113 §8.2.1 does not allow
+// spaces and tabs around a value.
 func TestValuesOfHTTPTrailersAreTrimmed(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		call := v.send(v.post(" \t1 2\t"))
@@ -169,8 +172,8 @@ func TestValuesOfHTTPTrailersAreTrimmed(t *testing.T) {
 	})
 }
 
-// RFC 9113 §8.5: CONNECT has no :scheme and no :path. One that a program gives is refused, not
-// dropped.
+// RFC 9113 §8.5: CONNECT has no :scheme and no :path. If a program sets one of them, the request is
+// refused.
 func TestConnectWithAPathOrSchemeIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -191,8 +194,8 @@ func TestConnectWithAPathOrSchemeIsRefused(t *testing.T) {
 	})
 }
 
-// What net/http's HTTP/2 does with the path of CONNECT: nothing, as every URL that http.NewRequest
-// takes may have one.
+// In CONNECT requests of net/http's type the path of the URL is ignored, as in net/http's HTTP/2,
+// because a URL from http.NewRequest may have one.
 func TestConnectOfHTTPRequestHasNoPath(t *testing.T) {
 	eachDoor(t, hyper.Config{UserAgent: "-"}, func(t *testing.T, v *visit) {
 		var peer *accepted
@@ -208,7 +211,7 @@ func TestConnectOfHTTPRequestHasNoPath(t *testing.T) {
 			peer.WantHeadersExactly(path, id, ":method: CONNECT", ":authority: far.example:443")
 			peer.WriteHeaders(id, 0, ":status: 200")
 			call.want(t, path).Body.Close()
-			synctest.Wait() // http.Transport keeps the connection from now on
+			synctest.Wait() // http.Transport pools the connection from now on
 		}
 	})
 }

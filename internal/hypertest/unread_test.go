@@ -12,30 +12,32 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// roundTrip is the round-trip time of the simulated path.
 const roundTrip = 50 * time.Millisecond
 
-// A filler is a peer that sends as much as the windows allow, as fast as a round trip lets it.
+// A filler is a peer that sends as much as the windows allow, once in each round trip.
 type filler struct {
 	*visit
 	peer *accepted
 	sent map[uint32]int
 	last uint32 // the stream that was opened last
-	rate int    // octets in a round trip at most, 0: no bound
+	rate int    // the most bytes in a round trip; 0: no limit
 }
 
-// fillDoor returns a filler behind a door, with one request answered.
+// fillDoor returns a filler that is connected through the door and has responded to one request.
 func fillDoor(v *visit) *filler {
 	f := &filler{visit: v, sent: map[uint32]int{}}
 	call := v.get("/")
 	f.peer = v.accept()
 	f.peer.AutoPing()
 	f.peer.AutoSettings()
-	f.peer.Ignore(wire.WindowUpdate, wire.Data, wire.RSTStream) // an empty frame of Open's, and what the test closes
+	// Open ends the request with an empty DATA frame, and the test closes bodies early.
+	f.peer.Ignore(wire.WindowUpdate, wire.Data, wire.RSTStream)
 	f.answer(call, wire.EndStream).Body.Close()
 	return f
 }
 
-// answer takes the next request and writes its response's header.
+// answer takes the next request and sends the header of its response.
 func (f *filler) answer(call *async[*http.Response], flags wire.Flags) *http.Response {
 	f.t.Helper()
 	f.last += 2
@@ -47,8 +49,8 @@ func (f *filler) answer(call *async[*http.Response], flags wire.Flags) *http.Res
 	return call.want(f.t, "a response")
 }
 
-// open makes n requests that the peer answers with bodies without an end, and returns their
-// streams.
+// open makes n requests. Their responses have bodies that do not end. It returns the streams and
+// the bodies.
 func (f *filler) open(n int) (streams []uint32, bodies []io.ReadCloser) {
 	f.t.Helper()
 	for range n {
@@ -59,11 +61,11 @@ func (f *filler) open(n int) (streams []uint32, bodies []io.ReadCloser) {
 	return streams, bodies
 }
 
-// fill sends what the windows allow on streams, a frame on each in turn, and returns how much that
-// is.
+// fill sends as much as the windows of streams allow, one frame on each in turn, and returns the
+// number of bytes.
 func (f *filler) fill(streams ...uint32) (total int) { return f.fillUpTo(1<<30, streams...) }
 
-// fillUpTo is fill for responses of size octets, which end there.
+// fillUpTo is fill for responses that end after size bytes.
 func (f *filler) fillUpTo(size int, streams ...uint32) (total int) {
 	synctest.Wait()
 	frame := make([]byte, 16<<10)
@@ -92,8 +94,9 @@ func (f *filler) fillUpTo(size int, streams ...uint32) (total int) {
 	return total
 }
 
-// speed is how much a reader of the stream gets in a round trip, on the mean of several after a
-// start, while the peer fills the windows of the others, too. It reads body, unless that is nil.
+// speed returns how many bytes the reader of stream gets in a round trip: the mean of the last two
+// of nine, during which the peer also fills the windows of others. It reads body unless that is
+// nil.
 func (f *filler) speed(stream uint32, body io.Reader, others []uint32) int {
 	if body != nil {
 		go io.Copy(io.Discard, body)
@@ -112,7 +115,7 @@ func (f *filler) speed(stream uint32, body io.Reader, others []uint32) int {
 	return (f.sent[stream] - before) / several
 }
 
-// unread is what the peer sent on streams that are not read.
+// unread returns the number of bytes that the peer has sent on streams.
 func (f *filler) unread(streams []uint32) (n int) {
 	for _, id := range streams {
 		n += f.sent[id]
@@ -120,22 +123,24 @@ func (f *filler) unread(streams []uint32) (n int) {
 	return n
 }
 
-// An unreadTest is a connection on which one stream is read beside others that are not.
+// An unreadTest is a connection on which one stream is read while others are not.
 type unreadTest struct {
 	cfg    hyper.Config
 	budget int
-	others func(f *filler) []uint32 // opens them, and fills their windows
-	part   float64                  // of what it gets alone, which the stream gets
+	others func(f *filler) []uint32 // opens the other streams and fills their windows
+	part   float64                  // of its speed alone that the stream must keep
 }
 
+// smallBudget is the memory budget of smallConfig, in bytes.
 const smallBudget = 4 << 20
 
+// smallConfig returns a Config with a small budget.
 func smallConfig() hyper.Config {
 	return hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: smallBudget}.New, InitialStreamWindow: 256<<10 - 1}
 }
 
-// run measures up to three times: how much a stream gets in a round trip depends a little on how its
-// goroutines are scheduled. The bound of memory holds each time.
+// run measures up to three times, because the speed of a stream depends a little on the scheduling
+// of goroutines. The limit of memory must hold each time.
 func (u unreadTest) run(t *testing.T, d door) {
 	t.Helper()
 	var got, alone int
@@ -147,7 +152,7 @@ func (u unreadTest) run(t *testing.T, d door) {
 	t.Errorf("%d octets in a round trip beside streams that are not read, %d alone", got, alone)
 }
 
-// measure returns what a stream gets beside the others, and alone.
+// measure returns the speed of a stream while others are unread, and its speed alone.
 func (u unreadTest) measure(t *testing.T, d door) (got, alone int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -169,8 +174,8 @@ func (u unreadTest) measure(t *testing.T, d door) (got, alone int) {
 	return got, alone
 }
 
-// A receiver that reads only some streams must not let the others use up the connection's window
-// (RFC 9113 §5.2.2). Through every door the stream that is read gets what it would get alone.
+// RFC 9113 §5.2.2: a receiver that reads only some streams must not let the others use up the
+// connection's window. At every door, a stream that is read is almost as fast as if it were alone.
 func TestStreamsThatAreNeverReadLeaveTheWindowToOthers(t *testing.T) {
 	test := unreadTest{smallConfig(), smallBudget, func(f *filler) []uint32 {
 		streams, _ := f.open(99)
@@ -182,7 +187,7 @@ func TestStreamsThatAreNeverReadLeaveTheWindowToOthers(t *testing.T) {
 	}
 }
 
-// The same with the defaults: 1,000 streams of 256 KiB, and a budget of 64 MiB.
+// The same holds with the defaults: 1,000 streams of 256 KiB and a budget of 64 MiB.
 func TestAThousandStreamsThatAreNeverReadLeaveTheWindowToOthers(t *testing.T) {
 	unreadTest{hyper.Config{}, 64 << 20, func(f *filler) []uint32 {
 		streams, _ := f.open(999)
@@ -191,7 +196,7 @@ func TestAThousandStreamsThatAreNeverReadLeaveTheWindowToOthers(t *testing.T) {
 	}, 0.9}.run(t, doors[2])
 }
 
-// oneByOne opens n streams one after the other, and calls use for each.
+// oneByOne returns a function that opens n streams one after another and calls use for each.
 func oneByOne(n int, use func(f *filler, stream uint32, body io.Reader)) func(f *filler) []uint32 {
 	return func(f *filler) (all []uint32) {
 		for range n {
@@ -204,7 +209,7 @@ func oneByOne(n int, use func(f *filler, stream uint32, body io.Reader)) func(f 
 }
 
 func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
-	const rate = smallBudget / 8 // of a path whose need is a quarter of the budget
+	const rate = smallBudget / 8 // a path that needs a quarter of the budget
 	bare := smallConfig()
 	bare.InitialStreamWindow = -1
 	for name, test := range map[string]unreadTest{
@@ -222,7 +227,7 @@ func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
 			return oneByOne(40, func(f *filler, stream uint32, _ io.Reader) {
 				f.fill(stream)
 			})(f)
-		}, 0.1}, // the path is eight times as slow as that of the stream alone
+		}, 0.1}, // the path is eight times slower than for the stream alone
 		"without an initial window": {bare, smallBudget, oneByOne(99, func(f *filler, stream uint32, body io.Reader) {
 			start(func() (int, error) { return body.Read(make([]byte, 1)) })
 			f.fill(stream)
@@ -232,7 +237,8 @@ func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
 	}
 }
 
-// Eight streams with grown windows stop being read; the ninth goes on as fast as the path is.
+// If the readers of eight streams with grown windows stop, the ninth stream still gets the full
+// speed of the path.
 func TestStreamsThatStopBeingReadLeaveTheWindowToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fillDoor(visitDoor(t, doors[2], smallConfig()))

@@ -11,7 +11,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// watched is a manager that notes what it hears.
+// heardBy returns a manager that watches frames and appends each event to heard.
 func heardBy(w *hyper.Window, heard *[]string) hyper.WindowManager {
 	w.WatchFrames()
 	inner := hyper.ReadWindow{}.New(w)
@@ -26,8 +26,8 @@ func heardBy(w *hyper.Window, heard *[]string) hyper.WindowManager {
 	})
 }
 
-// Each frame that the peer sends is heard of once, in order: by the connection's manager all of
-// them, by a stream's manager those of its stream.
+// A manager that watches frames sees each frame once and in order. The connection's manager sees
+// all frames, and a stream's manager sees those of its stream.
 func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var conn, stream []string
@@ -89,7 +89,7 @@ func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 	})
 }
 
-// Managers that did not ask hear of no such frame, though another one does.
+// A manager that does not watch frames sees none, even if another manager watches.
 func TestManagerThatDoesNotWatchFramesHearsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var heard, other []string
@@ -121,7 +121,8 @@ func TestManagerThatDoesNotWatchFramesHearsNone(t *testing.T) {
 	})
 }
 
-// What a manager answers to a frame counts, and what it breaks ends its stream or connection.
+// The value that a manager returns for a frame is a grant. A negative value ends its stream, or the
+// connection if it is the connection's manager.
 func TestManagerAnswersFrames(t *testing.T) {
 	for name, answer := range map[string]int{"a grant": 5, "a negative answer": -1} {
 		t.Run(name, func(t *testing.T) {
