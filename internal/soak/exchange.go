@@ -16,22 +16,24 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// An exchange is one request, planned in full before it is sent, so that whatever happens to it can be explained.
+// An exchange is one request. It is planned completely before it is sent, so that every result can
+// be explained.
 type exchange struct {
 	id    uint64
 	rng   *rand.Rand // its worker's
-	kind  string     // down, up, echo
+	kind  string     // down, up or echo
 	how   string     // what the server is asked to do
-	http  bool       // through RoundTrip, in net/http's types
-	echo  bool       // the server is asked for the request's number
+	http  bool       // through RoundTrip, with net/http's types
+	echo  bool       // the response must contain the request's number
 	seed  uint64
 	size  int64
-	slow  bool          // we read and write little at a time
-	stop  int64         // octets of the response after which we stop reading; -1 read all
-	by    string        // how we stop: close, reset, context
-	after time.Duration // the context ends; 0: it does not
+	slow  bool          // the client reads and writes in small parts
+	stop  int64         // bytes of the response after which the client stops reading; -1: it reads all
+	by    string        // how the client stops: close, reset or context
+	after time.Duration // the context ends after this time; 0: never
 }
 
+// plan returns a random exchange.
 func plan(rng *rand.Rand, id uint64) *exchange {
 	x := &exchange{id: id, rng: rng, seed: rng.Uint64(), stop: -1}
 	if rng.IntN(10) > 0 {
@@ -66,9 +68,11 @@ func plan(rng *rand.Rand, id uint64) *exchange {
 	return x
 }
 
+// pick returns a random element of list.
 func pick(rng *rand.Rand, list ...string) string { return list[rng.IntN(len(list))] }
 
-// run does the exchange on c. Wrong octets, and a wrong end, are a mismatch; any other error is to be explained.
+// run performs the exchange on c. Wrong bytes and a wrong end are a mismatch. Any other error must
+// have an explanation.
 func (x *exchange) run(c *client) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
 	defer cancel()
@@ -83,7 +87,7 @@ func (x *exchange) run(c *client) error {
 		req.Header.Add("x-echo", "1")
 	}
 	if x.how == "trailer" {
-		req.Header.Add("trailer", "x-sum") // net/http takes no others
+		req.Header.Add("trailer", "x-sum") // net/http accepts only announced trailers
 	}
 	switch x.kind {
 	case "up":
@@ -99,19 +103,22 @@ func (x *exchange) run(c *client) error {
 	return x.finish(ctx, cancel, c, resp)
 }
 
+// path returns the path of the request, which tells the server what to do.
 func (x *exchange) path() string   { return fmt.Sprintf("/%s/%d/%d/%s", x.kind, x.seed, x.size, x.how) }
 func (x *exchange) number() string { return strconv.FormatUint(x.id, 10) }
 
+// The causes of errors that the exchange itself produces.
 var (
 	errHung   = errors.New("the exchange hangs")
 	errBroken = errors.New("the body breaks off")
 )
 
-// breakOff is what follows the half of a body that has no other one.
+// breakOff is a reader that fails. It replaces the second half of a body that is broken off.
 type breakOff struct{}
 
 func (breakOff) Read([]byte) (int, error) { return 0, errBroken }
 
+// addBody adds the body that the plan says.
 func (x *exchange) addBody(req *hyper.Request) {
 	var body io.Reader = &source{seed: x.seed, size: x.size}
 	switch x.how {
@@ -126,10 +133,10 @@ func (x *exchange) addBody(req *hyper.Request) {
 	case "trailer":
 		req.Trailer = hyper.Header{{Name: "x-sum", Value: strconv.FormatInt(x.size, 10)}}
 	}
-	req.Body = struct{ io.Reader }{body} // and nothing else is known about it
+	req.Body = struct{ io.Reader }{body} // hides all other methods
 }
 
-// duplex writes and reads at once.
+// duplex sends the body and reads the response concurrently.
 func (x *exchange) duplex(ctx context.Context, cancel func(), c *client, req *hyper.Request) error {
 	req.Method = "POST"
 	s, err := c.Open(ctx, req)
@@ -142,7 +149,7 @@ func (x *exchange) duplex(ctx context.Context, cancel func(), c *client, req *hy
 	if err == nil {
 		err = x.finish(ctx, cancel, c, resp)
 	}
-	s.Reset(hyper.ErrCodeCancel) // where it is not over, so that send ends
+	s.Reset(hyper.ErrCodeCancel) // ends send if the exchange is not over
 	sendErr := <-sent
 	if x.stop >= 0 && errors.Is(sendErr, hyper.ErrCanceled) {
 		sendErr = nil
@@ -150,6 +157,7 @@ func (x *exchange) duplex(ctx context.Context, cancel func(), c *client, req *hy
 	return cmp.Or(err, sendErr)
 }
 
+// send sends the body and the trailers.
 func (x *exchange) send(s *hyper.Stream) error {
 	size := 32 << 10
 	if x.slow {
@@ -164,17 +172,18 @@ func (x *exchange) send(s *hyper.Stream) error {
 	return s.CloseWrite()
 }
 
-// An answer is a response, hyper's or net/http's.
+// An answer is a response of hyper or of net/http.
 type answer struct {
 	status  int
 	length  int64
 	decoded bool
 	field   func(name string) string
 	body    io.ReadCloser
-	sum     func() string // from its trailers
+	sum     func() string // the field x-sum of the trailers
 	own     *hyper.Response
 }
 
+// answerOf returns the answer of resp.
 func answerOf(resp *hyper.Response) *answer {
 	return &answer{
 		status: resp.StatusCode, length: resp.ContentLength, decoded: resp.Uncompressed, field: resp.Header.Get, body: resp.Body,
@@ -182,16 +191,16 @@ func answerOf(resp *hyper.Response) *answer {
 	}
 }
 
-// finish reads the response, as far as it is wanted, and what was pushed with it.
+// finish reads the response, and what was pushed with it, as far as the plan says.
 func (x *exchange) finish(ctx context.Context, cancel func(), c *client, resp *hyper.Response) error {
 	err := x.check(c, answerOf(resp))
-	for i := range resp.Header { // it is ours alone
+	for i := range resp.Header { // the caller owns it, and may change it
 		resp.Header[i] = hyper.Field{Name: "x-spoiled", Value: x.number()}
 	}
 	return cmp.Or(err, x.finishAnswer(ctx, cancel, c, answerOf(resp)))
 }
 
-// check looks whether the header is that of this exchange.
+// check checks that the header belongs to this exchange.
 func (x *exchange) check(c *client, a *answer) error {
 	switch echo := a.field("x-request"); {
 	case a.status != 200:
@@ -204,6 +213,7 @@ func (x *exchange) check(c *client, a *answer) error {
 	return nil
 }
 
+// finishAnswer reads the body of a response and, sometimes, its pushes.
 func (x *exchange) finishAnswer(ctx context.Context, cancel func(), c *client, a *answer) error {
 	defer a.body.Close()
 	if x.kind == "up" {
@@ -225,7 +235,7 @@ func (x *exchange) finishAnswer(ctx context.Context, cancel func(), c *client, a
 	return nil
 }
 
-// read checks the body, and the trailers behind it.
+// read checks the body and the trailers after it.
 func (x *exchange) read(cancel func(), l *ledger, a *answer, body *checker) error {
 	buf := make([]byte, 64<<10)
 	if x.slow {
@@ -262,7 +272,7 @@ func (x *exchange) read(cancel func(), l *ledger, a *answer, body *checker) erro
 	return nil
 }
 
-// stopReading ends the exchange early, and looks whether it has ended.
+// stopReading ends the exchange early, in the way that the plan says.
 func (x *exchange) stopReading(cancel func(), a *answer) error {
 	switch x.by {
 	case "close":
@@ -276,7 +286,7 @@ func (x *exchange) stopReading(cancel func(), a *answer) error {
 	return nil
 }
 
-// takePushes reads some of what was promised, and cancels or leaves the rest.
+// takePushes reads some of the pushes, and cancels or ignores the others.
 func (x *exchange) takePushes(ctx context.Context, c *client, resp *hyper.Response) error {
 	for push, err := range resp.Pushes(ctx) {
 		if err != nil {
@@ -285,7 +295,7 @@ func (x *exchange) takePushes(ctx context.Context, c *client, resp *hyper.Respon
 		if x.rng.IntN(4) == 0 {
 			push.Cancel()
 			if x.rng.IntN(2) == 0 {
-				return nil // the next one ends with its parent
+				return nil // the next push ends with its parent
 			}
 			continue
 		}
@@ -313,7 +323,7 @@ func (x *exchange) takePushes(ctx context.Context, c *client, resp *hyper.Respon
 	return nil
 }
 
-// explain says why the exchange may have ended so, or "".
+// explain returns why the exchange may have ended with err, or "" if there is no explanation.
 func (x *exchange) explain(c *client, err error) string {
 	var se *hyper.StreamError
 	ours := errors.Is(err, context.Canceled) || errors.Is(err, hyper.ErrCanceled)
@@ -340,7 +350,7 @@ func (x *exchange) explain(c *client, err error) string {
 	return x.explainLoss(c, err)
 }
 
-// explainLoss does so for an error of the whole connection.
+// explainLoss is explain for an error of the whole connection.
 func (x *exchange) explainLoss(c *client, err error) string {
 	var ce *hyper.ConnError
 	if !errors.As(err, &ce) || ce.Code != hyper.ErrCodeNo || c.far.why() == "" {

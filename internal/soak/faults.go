@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// What a network does to connections, below TLS, on the server's side.
+// faults are what a network does to connections, below TLS, on the server's side.
 type faults struct {
-	cut   float64 // probability that a connection is ended somewhere, in order or by RST
-	short float64 // that its first reads return a few octets only
-	delay float64 // that its first reads are late
+	cut   float64 // probability that a connection ends early, with FIN or RST
+	short float64 // probability that its first reads return only a few bytes
+	delay float64 // probability that its first reads are late
 }
 
-// A faultListener makes connections that fail as told. It keeps book of why, so that each error of a client can be held
-// against a cause.
+// A faultListener accepts connections that fail as faults says. It records the causes, so that each
+// error of a client can be compared with one.
 type faultListener struct {
 	net.Listener
 	faults faults
@@ -26,9 +26,10 @@ type faultListener struct {
 	rng   *rand.Rand
 	dying bool // the server is being restarted
 	open  map[*faultConn]bool
-	asked map[string]*faultConn // by the client's address, until the client has asked
+	asked map[string]*faultConn // by the client's address, until the client has looked it up
 }
 
+// listenFaulty listens on the loopback interface.
 func listenFaulty(f faults, seed uint64) (*faultListener, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -38,6 +39,7 @@ func listenFaulty(f faults, seed uint64) (*faultListener, error) {
 		open: make(map[*faultConn]bool), asked: make(map[string]*faultConn)}, nil
 }
 
+// Accept returns a faultConn.
 func (l *faultListener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
 	if err != nil {
@@ -47,7 +49,8 @@ func (l *faultListener) Accept() (net.Conn, error) {
 	defer l.mu.Unlock()
 	c := &faultConn{Conn: nc, l: l, left: math.MaxInt64}
 	if l.rng.Float64() < l.faults.cut {
-		c.left = int64(math.Exp2(6 + 20*l.rng.Float64())) // 64 octets to 64 MiB, both directions together
+		// Between 64 bytes and 64 MiB, for both directions together.
+		c.left = int64(math.Exp2(6 + 20*l.rng.Float64()))
 		c.abruptly = l.rng.IntN(2) == 0
 	}
 	if l.rng.Float64() < l.faults.short {
@@ -64,7 +67,7 @@ func (l *faultListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// forRestart books all connections, and those to come, as ended by a restart.
+// forRestart records that a restart ends all connections, including those that are accepted later.
 func (l *faultListener) forRestart() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,44 +77,45 @@ func (l *faultListener) forRestart() {
 	}
 }
 
-// find returns the server's end of a client's connection, nil where it was never accepted.
+// find returns the server's end of a client's connection, or nil if it was never accepted.
 func (l *faultListener) find(client net.Addr) *faultConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.asked[client.String()]
 }
 
-// forget drops what the client does not need to ask for any more.
+// forget removes the entry of a client that does not need it any more.
 func (l *faultListener) forget(client net.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.asked, client.String())
 }
 
-// A faultConn is a connection with its fate.
+// A faultConn is a connection that fails as planned.
 type faultConn struct {
 	net.Conn
 	l     *faultListener
-	ended atomic.Pointer[string] // why it was ended on purpose, set before it is; nil: it was not
+	ended atomic.Pointer[string] // why it was ended on purpose, set before the end; nil: it was not
 
 	abruptly bool
 
-	// owned by who reads
-	most       int // octets, of so many reads
+	// owned by the goroutine that reads
+	most       int // bytes in each of shortReads reads
 	shortReads int
 	late       time.Duration
 	lateReads  int
 
 	mu   sync.Mutex
-	left int64 // octets until its end
+	left int64 // bytes until its end
 }
 
-// Why connections end on purpose.
+// The reasons why connections end on purpose.
 var (
 	cut       = "cut by the network"
 	restarted = "restart of the server"
 )
 
+// why returns the reason why the connection was ended on purpose, or "".
 func (c *faultConn) why() string {
 	if c == nil || c.ended.Load() == nil {
 		return ""
@@ -119,6 +123,7 @@ func (c *faultConn) why() string {
 	return *c.ended.Load()
 }
 
+// Read may be short or late, and may end the connection.
 func (c *faultConn) Read(p []byte) (int, error) {
 	if c.shortReads > 0 && len(p) > c.most {
 		c.shortReads--
@@ -135,7 +140,7 @@ func (c *faultConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write may write only a part, at whose end the connection ends.
+// Write may write only a part of p. The connection ends after that part.
 func (c *faultConn) Write(p []byte) (int, error) {
 	n := c.spend(len(p))
 	if n == len(p) {
@@ -145,6 +150,7 @@ func (c *faultConn) Write(p []byte) (int, error) {
 	return n, net.ErrClosed
 }
 
+// Close also removes the connection from those that are open.
 func (c *faultConn) Close() error {
 	c.l.mu.Lock()
 	delete(c.l.open, c)
@@ -152,7 +158,8 @@ func (c *faultConn) Close() error {
 	return c.Conn.Close()
 }
 
-// spend takes n octets of those that are left, and returns how many it got. With the last one the connection ends.
+// spend takes up to n of the bytes that are left, and returns how many it took. The connection ends
+// with the last one.
 func (c *faultConn) spend(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,12 +1,13 @@
-// Command soak runs a client and servers against each other for as long as it is told, while connections are cut, servers
-// are restarted, and callers change their minds.
+// Command soak runs a client and servers against each other for a given time. Meanwhile connections
+// are cut, servers are restarted, and callers cancel requests.
 //
 //	go run ./internal/soak -for 10m -plot soak.svg
 //
-// Every octet of every body is checked, by the server and by the client; every error must have an explanation
-// in what was done to its connection or by its caller; no request is processed twice; nothing hangs; and between
-// exchanges no stream is open, no credit is lost, and neither memory nor goroutines grow. It exits with 1 where any of
-// that does not hold. All of it stays within the process and its loopback interface.
+// The servers and the client check every byte of every body. Every error must be explained by what
+// was done to its connection or by its caller. No request is processed twice, and nothing hangs.
+// Between exchanges no stream is open, no flow-control credit is lost, and neither memory nor
+// goroutines grow. If one of these does not hold, soak exits with status 1. It uses only its own
+// process and the loopback interface.
 package main
 
 import (
@@ -39,6 +40,7 @@ func main() {
 	}
 }
 
+// options are the command's flags.
 type options struct {
 	length  time.Duration
 	seed    uint64
@@ -54,30 +56,31 @@ type run struct {
 	people population
 	start  time.Time
 
-	// Each exchange holds it for reading. Samples are taken with it held for writing: between exchanges, where what is left
-	// over has no excuse.
+	// Each exchange holds gate for reading. Samples are taken with gate held for writing, and thus
+	// between exchanges: whatever is left over at that time is a fault.
 	gate sync.RWMutex
 	took []sample
 }
 
-// A sample is taken while nothing goes on.
+// A sample is taken while no exchange is in progress.
 type sample struct {
 	at         time.Duration
-	heap       int64 // octets in use after garbage collection
+	heap       int64 // bytes in use after garbage collection
 	goroutines int
 	conns      int
-	whole      int64 // exchanges so far
+	whole      int64 // complete exchanges so far
 }
 
-// What may be left over.
+// The limits of what may be left over.
 const (
-	heapSlack      = 4 << 20 // at the end, above the start
-	heapGrowth     = 4 << 20 // of the last quarter's median above the second's
+	heapSlack      = 4 << 20 // at the end, compared with the start
+	heapGrowth     = 4 << 20 // from the median of the second quarter to that of the last
 	goroutineSlack = 2
 	goroutineGrow  = 16
-	perConn        = 5 // goroutines, both sides' together
+	perConn        = 5 // goroutines of both sides together
 )
 
+// soak does what the command does, and writes its report to out.
 func soak(o options, out io.Writer) error {
 	h2test.Certificate()
 	r := &run{options: o, ledger: newLedger()}
@@ -106,7 +109,7 @@ func soak(o options, out io.Writer) error {
 	return r.verdict()
 }
 
-// work lets the workers go until the time is over, and takes samples.
+// work runs the workers until the time is over, and takes samples.
 func (r *run) work() {
 	ctx, cancel := context.WithTimeout(context.Background(), r.length)
 	defer cancel()
@@ -129,19 +132,20 @@ func (r *run) work() {
 	all.Wait()
 }
 
-// rest takes a sample while no exchange is under way.
+// rest takes a sample while no exchange is in progress.
 func (r *run) rest() {
 	r.gate.Lock()
 	defer r.gate.Unlock()
 	r.people.checkRest()
-	time.Sleep(20 * time.Millisecond) // handlers hear of what was cancelled
+	time.Sleep(20 * time.Millisecond) // lets handlers learn of cancellations
 	r.took = append(r.took, r.sample())
 }
 
+// sample measures memory, goroutines and connections.
 func (r *run) sample() sample {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what lay in pools
+	runtime.GC() // also frees what was in pools
 	runtime.ReadMemStats(&m)
 	s := sample{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), conns: r.people.count(), whole: r.whole.Load()}
 	if !r.start.IsZero() {
@@ -150,7 +154,7 @@ func (r *run) sample() sample {
 	return s
 }
 
-// settle waits for what ends by itself behind the last Close.
+// settle waits until what ends after the last Close has ended, at most ten seconds.
 func (r *run) settle(before sample) sample {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if s := r.sample(); s.goroutines <= before.goroutines+goroutineSlack && s.heap <= before.heap+heapSlack || time.Now().After(deadline) {
@@ -159,6 +163,7 @@ func (r *run) settle(before sample) sample {
 	}
 }
 
+// worker performs exchanges until ctx ends.
 func (r *run) worker(ctx context.Context, i int, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		id := uint64(r.exchanges.Add(1))
@@ -171,13 +176,13 @@ func (r *run) worker(ctx context.Context, i int, rng *rand.Rand) {
 	}
 }
 
-// exchange does x, and again where and only where the peer has provably not processed it.
+// exchange performs x. It sends x again if and only if the peer has provably not processed it.
 func (r *run) exchange(x *exchange, worker int) {
 	s := r.sites[x.rng.IntN(len(r.sites))]
 	for range 3 {
 		c, err := r.people.get(context.Background(), s, worker, x.rng)
 		if err != nil {
-			continue // it is in the ledger
+			continue // it is recorded in the ledger
 		}
 		err = r.try(x, c)
 		if err == nil && s.pauses {
@@ -196,7 +201,7 @@ func (r *run) exchange(x *exchange, worker int) {
 	}
 }
 
-// try does x on c, and holds its error against its causes.
+// try performs x on c, and compares its error with the possible causes.
 func (r *run) try(x *exchange, c *client) error {
 	begun := time.Now()
 	err := x.run(c)
@@ -218,7 +223,8 @@ func (r *run) try(x *exchange, c *client) error {
 	return err
 }
 
-// judge holds what is left over against what there was before, and the end of the run against its beginning.
+// judge compares what is left at the end with the start, and the last part of the run with an
+// earlier one.
 func (r *run) judge(before, after sample) {
 	if after.heap > before.heap+heapSlack {
 		r.violate(fmt.Errorf("%d octets of heap are left, %d before", after.heap, before.heap))
@@ -242,7 +248,8 @@ func (r *run) judge(before, after sample) {
 	}
 }
 
-// quarters returns the medians of the second and the last quarter, nothing where the run was too short for any.
+// quarters returns the medians of the second and the last quarter. They are zero if the run was too
+// short.
 func (r *run) quarters() (second, last sample) {
 	n := len(r.took)
 	if n < 16 {
@@ -251,6 +258,7 @@ func (r *run) quarters() (second, last sample) {
 	return medians(r.took[n/4 : n/2]), medians(r.took[3*n/4:])
 }
 
+// medians returns the median of each value.
 func medians(list []sample) (m sample) {
 	heaps, goroutines, conns := []int64{}, []int{}, []int{}
 	for _, s := range list {
@@ -260,11 +268,13 @@ func medians(list []sample) (m sample) {
 	return m
 }
 
+// median returns the median of list, which it sorts.
 func median[T int | int64](list []T) T {
 	slices.Sort(list)
 	return list[len(list)/2]
 }
 
+// report writes the results to out.
 func (r *run) report(out io.Writer, before, after sample) {
 	line := func(what string, n int64) { fmt.Fprintf(out, "%-44s %12d\n", what, n) }
 	line("exchanges", r.exchanges.Load())

@@ -11,10 +11,12 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// writerStays is how long the writer of a connection stays without work. Pauses end shortly before and behind it.
+// writerStays is how long a connection's writer goroutine stays without work. Pauses end shortly
+// before and shortly after that time.
 const writerStays = 250 * time.Millisecond
 
-// pause lets a connection rest behind x, a few times, and each time wakes it from several goroutines at once.
+// pause leaves the connection idle after x, a few times. Each time it then uses the connection from
+// several goroutines at once.
 func (r *run) pause(x *exchange, c *client) {
 	for range 1 + x.rng.IntN(3) {
 		time.Sleep(writerStays - 10*time.Millisecond + time.Duration(x.rng.Int64N(int64(20*time.Millisecond))))
@@ -46,7 +48,7 @@ func (r *run) pause(x *exchange, c *client) {
 	}
 }
 
-// ping measures a round trip. What may end it is what may end the connection.
+// ping measures a round trip. Its error must be explained by the end of the connection.
 func (r *run) ping(c *client) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
 	defer cancel()

@@ -12,6 +12,7 @@ type panel struct {
 	value func(before, s sample) float64
 }
 
+// panels are the curves of the plot.
 var panels = []panel{
 	{"heap between exchanges, MiB", func(_, s sample) float64 { return float64(s.heap) / (1 << 20) }},
 	{"goroutines between exchanges", func(_, s sample) float64 { return float64(s.goroutines) }},
@@ -20,12 +21,13 @@ var panels = []panel{
 	}},
 }
 
+// The sizes of a panel.
 const (
-	plotWidth, plotHeight = 800.0, 160.0 // of a panel's field
-	plotLeft, plotTop     = 70.0, 30.0   // around it
+	plotWidth, plotHeight = 800.0, 160.0 // of the area of the curve
+	plotLeft, plotTop     = 70.0, 30.0   // the margin around it
 )
 
-// plot draws the samples as SVG, a panel below the other.
+// plot draws the samples as SVG, with one panel below the other.
 func plot(took []sample) []byte {
 	var b bytes.Buffer
 	step := plotHeight + 2*plotTop
@@ -39,6 +41,7 @@ func plot(took []sample) []byte {
 	return b.Bytes()
 }
 
+// draw draws the panel at the vertical position top.
 func (p panel) draw(b *bytes.Buffer, took []sample, top float64) {
 	bottom := top + plotHeight
 	fmt.Fprintf(b, `<text x="%g" y="%g" font-weight="bold">%s</text>`+"\n", plotLeft, top-8, p.title)

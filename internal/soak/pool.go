@@ -14,15 +14,16 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// A manager is a kind of window management. What pushes hold until somebody claims them must leave room in the connection's
-// window for their parents, or these never come to their end.
+// A manager is a kind of window management. Pushes that are not claimed use the connection's
+// window. They must leave enough of it for their parents, which otherwise could not end.
 type manager struct {
 	name   string
 	config hyper.Config
-	pushes int   // at once
-	rest   int64 // what must be open of the connection's window when nothing is unread
+	pushes int   // the most at once
+	rest   int64 // the connection's window must be at least this when all is read
 }
 
+// managers are the kinds of window management that are tested.
 var managers = []manager{
 	{"default", hyper.Config{}, 100, 32 << 20},
 	{"Manual, small", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 64 << 10, Connection: 256 << 10}.New, InitialStreamWindow: 64 << 10}, 2, 128 << 10},
@@ -32,29 +33,31 @@ var managers = []manager{
 	{"very stupid", hyper.Config{WindowManager: stupid}, 100, 65535},
 }
 
+// stupid is a window manager that returns all credit on receipt.
 func stupid(*hyper.Window) hyper.WindowManager {
 	return hyper.WindowManagerFunc(hyper.WindowEvent.Received)
 }
 
 // A slot holds a connection that workers share, until it is replaced.
 type slot struct {
-	mu   sync.Mutex // held while dialling: the others wait for the same connection
+	// mu is held while dialing, so that other workers wait for the same connection.
+	mu   sync.Mutex
 	conn *client
 }
 
-// A client is a connection with what explains its end.
+// A client is a connection, with what explains its end.
 type client struct {
 	*hyper.Conn
 	site *site
 	kind *manager
 	far  *faultConn   // the server's end
-	left bool         // by us: Close or Shutdown was called
-	life atomic.Int64 // exchanges until we leave it
+	left bool         // Close or Shutdown was called
+	life atomic.Int64 // exchanges until the connection is closed
 
 	mu sync.Mutex // guards left
 }
 
-// A population is all connections that are open.
+// A population is the set of all open connections.
 type population struct {
 	l  *ledger
 	wg sync.WaitGroup
@@ -63,13 +66,14 @@ type population struct {
 	alive map[*client]bool
 }
 
+// count returns how many connections are open.
 func (p *population) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.alive)
 }
 
-// get returns the connection in one of the site's slots, a new one where there is none.
+// get returns the connection of one of the site's slots, or a new one if the slot is empty.
 func (p *population) get(ctx context.Context, s *site, worker int, rng *rand.Rand) (*client, error) {
 	at := &s.pool[rng.IntN(len(s.pool))]
 	if s.pauses {
@@ -89,7 +93,7 @@ func (p *population) get(ctx context.Context, s *site, worker int, rng *rand.Ran
 	return c, err
 }
 
-// drop takes a connection that takes no more requests out of its slot.
+// drop removes a connection that takes no more requests from its slot.
 func (s *site) drop(c *client) {
 	for i := range s.pool {
 		at := &s.pool[i]
@@ -101,6 +105,7 @@ func (s *site) drop(c *client) {
 	}
 }
 
+// dial makes a connection with a random window manager.
 func (p *population) dial(ctx context.Context, s *site, rng *rand.Rand) (*client, error) {
 	c := &client{site: s, kind: &managers[rng.IntN(len(managers))]}
 	c.life.Store(20 + rng.Int64N(2000))
@@ -141,9 +146,10 @@ func (p *population) dial(ctx context.Context, s *site, rng *rand.Rand) (*client
 	return c, nil
 }
 
-// dialled holds a failed dial against its causes.
+// dialled compares the error of a failed dial with the possible causes.
 func (l *ledger) dialled(c *client, err error) {
-	gone := c.far == nil && c.site.restarts > 0 // it lay in the backlog of a listener that was closed
+	// The connection was still in the backlog of a listener that was closed.
+	gone := c.far == nil && c.site.restarts > 0
 	switch {
 	case c.far.why() != "":
 		l.explain("dial: " + c.far.why())
@@ -154,7 +160,7 @@ func (l *ledger) dialled(c *client, err error) {
 	}
 }
 
-// leave ends a connection, in good order or not.
+// leave ends a connection, with Shutdown or abruptly with Close.
 func (p *population) leave(c *client, rng *rand.Rand) {
 	c.mu.Lock()
 	c.left = true
@@ -172,13 +178,15 @@ func (p *population) leave(c *client, rng *rand.Rand) {
 	})
 }
 
+// weLeft reports whether Close or Shutdown was called.
 func (c *client) weLeft() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.left
 }
 
-// checkRest holds the connections against their books while nothing goes on: no stream is open, no credit is lost.
+// checkRest checks the connections while no exchange is in progress: no stream is open, and no
+// credit is lost.
 func (p *population) checkRest() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,5 +217,5 @@ func (p *population) end(sites []*site) {
 	}
 }
 
-// patience is how long anything may take before it must have hung.
+// patience is the time after which an operation counts as hanging.
 const patience = time.Minute

@@ -11,7 +11,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// roundTrip does the exchange in net/http's types.
+// roundTrip performs the exchange with net/http's types.
 func (x *exchange) roundTrip(ctx context.Context, cancel func(), c *client) error {
 	req, err := http.NewRequestWithContext(ctx, "GET", "https://soak.test"+x.path(), nil)
 	if err != nil {
@@ -37,7 +37,7 @@ func (x *exchange) roundTrip(ctx context.Context, cancel func(), c *client) erro
 		sum: func() string { return resp.Trailer.Get("X-Sum") }, own: own,
 	}
 	err = x.check(c, a)
-	for _, values := range resp.Header { // it is ours alone
+	for _, values := range resp.Header { // the caller owns it, and may change it
 		for i := range values {
 			values[i] = "spoiled by " + x.number()
 		}
@@ -46,6 +46,7 @@ func (x *exchange) roundTrip(ctx context.Context, cancel func(), c *client) erro
 	return cmp.Or(err, x.finishAnswer(ctx, cancel, c, a))
 }
 
+// addHTTPBody adds the body that the plan says.
 func (x *exchange) addHTTPBody(req *http.Request) {
 	req.Method = "PUT"
 	var own hyper.Request

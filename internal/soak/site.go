@@ -19,14 +19,14 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A site is one of the servers, with what happens to it.
+// A site is one of the servers, with the faults that it has.
 type site struct {
 	name     string
 	faults   faults
 	streams  int           // MAX_CONCURRENT_STREAMS
-	restarts time.Duration // mean time between two; 0 never
-	pauses   bool          // each worker has a connection of its own, which rests between exchanges
-	idle     time.Duration // the server ends connections that have been idle for so long; 0: it does not
+	restarts time.Duration // the mean time between restarts; 0: none
+	pauses   bool          // each worker has its own connection, which is idle between exchanges
+	idle     time.Duration // the server ends connections that were idle for this long; 0: never
 
 	l    *ledger
 	pool []slot
@@ -34,9 +34,10 @@ type site struct {
 	mu       sync.Mutex
 	server   *http.Server
 	listener *faultListener
-	old      sync.WaitGroup // servers that were told to end in good order
+	old      sync.WaitGroup // servers that are shutting down
 }
 
+// newSites starts all sites.
 func newSites(l *ledger, seed uint64, workers int) ([]*site, error) {
 	sites := []*site{
 		{name: "plain", streams: 250},
@@ -58,7 +59,7 @@ func newSites(l *ledger, seed uint64, workers int) ([]*site, error) {
 	return sites, nil
 }
 
-// start puts a new server in the place of the old one.
+// start replaces the server with a new one.
 func (s *site) start(seed uint64) error {
 	listener, err := listenFaulty(s.faults, seed)
 	if err != nil {
@@ -82,7 +83,7 @@ func (s *site) start(seed uint64) error {
 	return nil
 }
 
-// restart replaces the server, in good order or not.
+// restart replaces the server. The old one ends with Shutdown or Close.
 func (s *site) restart(rng *rand.Rand) error {
 	s.mu.Lock()
 	server, listener := s.server, s.listener
@@ -91,7 +92,8 @@ func (s *site) restart(rng *rand.Rand) error {
 		return err
 	}
 	s.l.restarts.Add(1)
-	listener.forRestart() // also in good order: net/http closes idle connections without a GOAWAY
+	// Even with Shutdown, net/http closes idle connections without a GOAWAY.
+	listener.forRestart()
 	if rng.IntN(2) == 0 {
 		server.Close()
 		return nil
@@ -105,6 +107,7 @@ func (s *site) restart(rng *rand.Rand) error {
 	return nil
 }
 
+// keepRestarting restarts the server from time to time until ctx ends.
 func (s *site) keepRestarting(ctx context.Context, rng *rand.Rand) {
 	for s.restarts > 0 {
 		select {
@@ -118,19 +121,22 @@ func (s *site) keepRestarting(ctx context.Context, rng *rand.Rand) {
 	}
 }
 
+// stop stops the server.
 func (s *site) stop() {
 	s.server.Close()
 	s.old.Wait()
 }
 
+// at returns the server's address and its listener.
 func (s *site) at() (addr string, listener *faultListener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.listener.Addr().String(), s.listener
 }
 
-// fault is what net/http holds against its client. Two things are nobody's fault: DATA on its way to a stream that the server
-// has just ended, and more streams than it allows before it could say so.
+// fault records an error that net/http attributes to its client. Two kinds are not errors of the
+// client: DATA that was on its way to a stream that the server has just ended, and streams above a
+// limit that the server had not yet announced.
 func (s *site) fault(what string) {
 	if !strings.HasSuffix(what, "_closed") && !strings.HasSuffix(what, "over_max_streams_race") {
 		s.l.violate(fmt.Errorf("the server %q counts an error of the client: %s", s.name, what))
@@ -139,9 +145,10 @@ func (s *site) fault(what string) {
 	s.l.explain("server: " + what)
 }
 
-// A serverLog is where the servers complain.
+// A serverLog records the log messages of the servers.
 type serverLog struct{ l *ledger }
 
+// Write records one message.
 func (w serverLog) Write(p []byte) (int, error) {
 	if line := strings.TrimSpace(string(p)); strings.Contains(line, "TLS handshake error") {
 		w.l.explain("server: TLS handshake ended")
@@ -151,11 +158,11 @@ func (w serverLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// asked reads what a request is about, books it, and says so in the response.
+// asked parses a request, records it, and repeats it in the header of the response.
 func (s *site) asked(w http.ResponseWriter, r *http.Request) (seed uint64, size int64, how string) {
 	seed, _ = strconv.ParseUint(r.PathValue("seed"), 10, 64)
 	size, _ = strconv.ParseInt(r.PathValue("size"), 10, 64)
-	if id, err := strconv.ParseUint(r.Header.Get("X-Request"), 10, 64); err == nil { // not a pushed one
+	if id, err := strconv.ParseUint(r.Header.Get("X-Request"), 10, 64); err == nil { // pushed ones have none
 		s.l.process(id)
 	}
 	how = r.PathValue("how")
@@ -167,7 +174,7 @@ func (s *site) asked(w http.ResponseWriter, r *http.Request) (seed uint64, size 
 	return seed, size, how
 }
 
-// down sends a body; how says in which manner.
+// down sends a body. how selects the manner.
 func (s *site) down(w http.ResponseWriter, r *http.Request) {
 	seed, size, how := s.asked(w, r)
 	w.Header().Set("Trailer", "X-Sum")
@@ -176,7 +183,7 @@ func (s *site) down(w http.ResponseWriter, r *http.Request) {
 	switch how {
 	case "push":
 		if pusher, ok := w.(http.Pusher); ok {
-			for i := range uint64(2) { // where the client does not want them, it has said so
+			for i := range uint64(2) { // the client's SETTINGS say whether it accepts pushes
 				pusher.Push(downPath(seed+1+i, size/4, "plain"), nil)
 			}
 		}
@@ -200,21 +207,22 @@ func (s *site) down(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Sum", strconv.FormatInt(size, 10))
 }
 
+// downPath returns the path of a request for down.
 func downPath(seed uint64, size int64, how string) string {
 	return fmt.Sprintf("/down/%d/%d/%s", seed, size, how)
 }
 
-// up takes a body.
+// up receives a body.
 func (s *site) up(w http.ResponseWriter, r *http.Request) {
 	seed, size, how := s.asked(w, r)
 	body := &checker{seed: seed, size: size}
 	if err := s.check(w, r, body, how); err != nil {
-		return // the client has gone, or what is wrong is in the ledger
+		return // the client has ended, or the ledger has the error
 	}
 	fmt.Fprint(w, size)
 }
 
-// check reads a request's body to its end, and what follows it.
+// check reads a request's body and trailers and checks them.
 func (s *site) check(w io.Writer, r *http.Request, body *checker, how string) error {
 	var to io.Writer = body
 	if r.Method == "POST" {
@@ -254,7 +262,7 @@ func (s *site) check(w io.Writer, r *http.Request, body *checker, how string) er
 	return err
 }
 
-// echo sends back what it takes, as it comes.
+// echo sends the body back while it arrives.
 func (s *site) echo(w http.ResponseWriter, r *http.Request) {
 	seed, size, how := s.asked(w, r)
 	w.Header().Set("Trailer", "X-Sum")
@@ -265,5 +273,5 @@ func (s *site) echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// clientTLS trusts the sites.
+// clientTLS returns a TLS configuration that trusts the sites.
 func clientTLS() *tls.Config { return h2test.ClientTLS() }
