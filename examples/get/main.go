@@ -1,11 +1,11 @@
-// Command get fetches URLs over HTTP/2. Those of one host share a connection and run at once; their bodies are
-// written one after the other, in the order of the command line.
+// Command get fetches URLs over HTTP/2. URLs of the same host share one connection and are fetched
+// concurrently. Their bodies are written one after another, in the order of the command line.
 //
 //	go run ./examples/get https://www.example.com/
 //	go run ./examples/get -v -push https://localhost:8443/ http://localhost:8080/by/prior/knowledge
 //
-// It exits with 0 when every URL was answered below 400, 1 when something failed, 2 for a wrong command line, and 3
-// when all were answered but some with 400 or above.
+// The exit code is 0 if every response has a status below 400, 1 if a request failed, 2 if the
+// command line is wrong, and 3 if every request got a response but some status is 400 or above.
 package main
 
 import (
@@ -25,6 +25,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
+// Exit codes.
 const (
 	exitOK = iota
 	exitFailed
@@ -32,13 +33,14 @@ const (
 	exitStatus
 )
 
+// main runs the command and exits with its code. An interrupt cancels the requests.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// options is the command line.
+// options are the flags and arguments of the command line.
 type options struct {
 	verbose  bool
 	push     bool
@@ -48,6 +50,7 @@ type options struct {
 	urls     []*url.URL
 }
 
+// parse reads the command line. It writes its errors to stderr.
 func parse(args []string, stderr io.Writer) (*options, error) {
 	var o options
 	f := flag.NewFlagSet("get", flag.ContinueOnError)
@@ -82,6 +85,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	return &o, nil
 }
 
+// run runs the command with args and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (exit int) {
 	o, err := parse(args, stderr)
 	switch {
@@ -118,7 +122,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (exit int
 	return g.getAll(ctx, o.urls)
 }
 
-// config turns the options into the connections' configuration.
+// config returns the configuration of the connections.
 func (o *options) config(stderr io.Writer) (*hyper.Config, error) {
 	cfg := &hyper.Config{TLS: &tls.Config{InsecureSkipVerify: o.insecure}}
 	if o.caCert != "" {
@@ -145,21 +149,21 @@ type getter struct {
 	cfg      *hyper.Config
 	out      io.Writer
 	stderr   io.Writer
-	progress io.Writer // nil: nobody looks
+	progress io.Writer // nil: show no progress
 	push     bool
 
 	mu    sync.Mutex
 	conns map[string]func() (*hyper.Conn, error) // by scheme and host; each dials once
 }
 
-// atOnce bounds the requests under way: bodies that wait for their turn must not hold the whole window of the connection
-// that the body in front of them needs.
+// atOnce is the maximum number of concurrent requests. A body that waits for its turn holds a part
+// of the connection's window, and the body that is being written needs a part of that window, too.
 const atOnce = 8
 
 // getAll fetches all URLs and returns the exit code.
 func (g *getter) getAll(ctx context.Context, urls []*url.URL) int {
 	slots := make(chan struct{}, atOnce)
-	turn := make(chan struct{}) // of the first to write
+	turn := make(chan struct{}) // closed when the next request may write its body
 	close(turn)
 	codes := make([]int, len(urls))
 	var wg sync.WaitGroup
@@ -192,7 +196,8 @@ func (g *getter) getAll(ctx context.Context, urls []*url.URL) int {
 	return exit
 }
 
-// get fetches one URL. Its body is written when turn is closed; until then flow control holds it back.
+// get fetches one URL. It writes the body after turn is closed. Until then, flow control keeps the
+// server from sending more than one window.
 func (g *getter) get(ctx context.Context, u *url.URL, turn <-chan struct{}) (status int, err error) {
 	conn, err := g.conn(ctx, u)
 	if err != nil {
@@ -218,7 +223,7 @@ func (g *getter) get(ctx context.Context, u *url.URL, turn <-chan struct{}) (sta
 	return resp.StatusCode, nil
 }
 
-// write writes the body.
+// write writes the body to g.out, and shows progress if g.progress is set.
 func (g *getter) write(u *url.URL, resp *hyper.Response) error {
 	if g.progress == nil {
 		_, err := io.Copy(g.out, resp.Body)
@@ -226,7 +231,7 @@ func (g *getter) write(u *url.URL, resp *hyper.Response) error {
 	}
 	total := resp.ContentLength
 	if resp.Uncompressed {
-		total = -1 // it counts what was sent
+		total = -1 // ContentLength counts the compressed bytes
 	}
 	bar := newProgress(g.progress, u.String(), total)
 	defer bar.done()
@@ -234,11 +239,11 @@ func (g *getter) write(u *url.URL, resp *hyper.Response) error {
 	return err
 }
 
-// listPushes reads what the server pushes with resp, and lists it.
+// listPushes reads the pushes that the server sends with resp, and lists them on stderr.
 func (g *getter) listPushes(ctx context.Context, resp *hyper.Response) {
 	for push, err := range resp.Pushes(ctx) {
 		if err != nil {
-			return // it is the response's own
+			return // get reports the same error for resp
 		}
 		what := fmt.Sprintf("push %s (stream %d, promised on %d)", push.Request.Path, push.ID(), push.ParentID)
 		pushed, err := push.Response(ctx)
@@ -256,7 +261,7 @@ func (g *getter) listPushes(ctx context.Context, resp *hyper.Response) {
 	}
 }
 
-// conn returns the connection for u, the same for every URL of one host.
+// conn returns the connection for u. All URLs of one host share it.
 func (g *getter) conn(ctx context.Context, u *url.URL) (*hyper.Conn, error) {
 	addr := u.Scheme + "://" + u.Host
 	g.mu.Lock()
@@ -269,6 +274,7 @@ func (g *getter) conn(ctx context.Context, u *url.URL) (*hyper.Conn, error) {
 	return dial()
 }
 
+// close closes all connections.
 func (g *getter) close() {
 	for _, dial := range g.conns {
 		if conn, err := dial(); err == nil {
@@ -277,7 +283,7 @@ func (g *getter) close() {
 	}
 }
 
-// explain says what can be done about an error, where there is something.
+// explain returns the text of an error and, where possible, what the user can do about it.
 func explain(err error) string {
 	var other *hyper.NotHTTP2Error
 	var authority x509.UnknownAuthorityError

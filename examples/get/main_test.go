@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// A testServer is net/http's, with its certificate in a file and the connections that it saw.
+// A testServer is net/http's server. It writes its certificate to a file and records its
+// connections.
 type testServer struct {
 	*httptest.Server
 	caCert string
@@ -67,7 +68,8 @@ func startServer(t *testing.T, secure bool) *testServer {
 	return s
 }
 
-// longSize is more than a stream's window: 26 such bodies are more than the connection's.
+// longSize is larger than a stream's window. 26 such bodies are larger than the connection's
+// window.
 const longSize = 3 << 19
 
 // get runs the command.
@@ -197,7 +199,7 @@ func TestProgressAppearsAfterASecond(t *testing.T) {
 	}
 }
 
-// A lockedBuffer is a file that several goroutines write.
+// A lockedBuffer is a buffer that several goroutines may write to.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder

@@ -3,9 +3,9 @@
 //	transport := &hyper.Transport{}
 //	prometheus.MustRegister(hyperprom.New(transport))
 //
-// An http.Transport that hyper.ConfigureTransport configured is exported by the Monitor in its
-// Config. Copy this package and change it as you like: which labels are worth their series is
-// yours to know.
+// For an http.Transport that hyper.ConfigureTransport configured, export the Monitor in its Config.
+// Copy this package and change it as you like. For example, you may want fewer labels, as each
+// label adds time series.
 package hyperprom
 
 import (
@@ -16,49 +16,52 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// A Source has figures: *hyper.Transport and *hyper.Monitor are Sources.
+// A Source provides figures. *hyper.Transport and *hyper.Monitor are Sources.
 type Source interface{ Stats() hyper.TransportStats }
 
 // A Collector exports the figures of one Source. It is a prometheus.Collector.
 //
-// Each figure of hyper.HostStats is a metric with the labels host, which is the origin, and proxy,
-// which is empty where there is none. Hosts that the Transport has forgotten are together in the
-// host "forgotten", so that the sum over all hosts never decreases.
+// Each figure of hyper.HostStats is a metric with the labels host and proxy. host is the origin;
+// proxy is empty for connections without a proxy. The figures of all hosts that the Transport has
+// forgotten are added up under the host "forgotten", so that the sum over all hosts never
+// decreases.
 type Collector struct{ source Source }
 
-// New returns a Collector. To register several, wrap the Registerer by
+// New returns a Collector of source. To register several Collectors, wrap the Registerer with
 // prometheus.WrapRegistererWith and a label that tells them apart.
 func New(source Source) Collector { return Collector{source} }
 
-// forgotten is the label of the hosts that are not known any more.
+// forgotten is the value of the label host for hosts that the Transport has forgotten.
 const forgotten = "forgotten"
 
-// values are what a metric has for one host, by the labels that follow host and proxy.
+// values returns the values of a metric for one host. Each comes with the values of the labels that
+// follow host and proxy.
 type values = func(*hyper.HostStats) iter.Seq2[[]string, float64]
 
-// A metric is one family: its description, and its values for one host.
+// A metric is one metric family: its description, and its values for one host.
 type metric struct {
 	desc   *prometheus.Desc
 	kind   prometheus.ValueType
 	values values
 }
 
-// counter describes a metric that only grows.
+// counter describes a metric that only increases.
 func counter(name, help string, v values, labels ...string) metric {
 	return describe(prometheus.CounterValue, name+"_total", help, v, labels)
 }
 
-// gauge describes a metric that is a number of now.
+// gauge describes a metric that may increase and decrease.
 func gauge(name, help string, v values, labels ...string) metric {
 	return describe(prometheus.GaugeValue, name, help, v, labels)
 }
 
+// describe returns a metric whose labels are host, proxy and then labels.
 func describe(kind prometheus.ValueType, name, help string, v values, labels []string) metric {
 	labels = append([]string{"host", "proxy"}, labels...)
 	return metric{prometheus.NewDesc("hyper_"+name, help, labels, nil), kind, v}
 }
 
-// one is the value of a metric without further labels.
+// one returns the values of a metric that has no further labels.
 func one[T int | int64](get func(*hyper.HostStats) T) values {
 	return func(s *hyper.HostStats) iter.Seq2[[]string, float64] {
 		return func(yield func([]string, float64) bool) { yield(nil, float64(get(s))) }
@@ -71,7 +74,7 @@ type labeled struct {
 	value int64
 }
 
-// each is the values of a metric with one further label.
+// each returns the values of a metric that has one further label.
 func each(get func(*hyper.HostStats) []labeled) values {
 	return func(s *hyper.HostStats) iter.Seq2[[]string, float64] {
 		return func(yield func([]string, float64) bool) {
@@ -84,7 +87,7 @@ func each(get func(*hyper.HostStats) []labeled) values {
 	}
 }
 
-// byCode is the values of a metric with the labels side and code.
+// byCode returns the values of a metric that has the labels side and code.
 func byCode(get func(*hyper.HostStats) (sent, received hyper.CodeCounts)) values {
 	return func(s *hyper.HostStats) iter.Seq2[[]string, float64] {
 		sent, received := get(s)
@@ -103,6 +106,7 @@ func byCode(get func(*hyper.HostStats) (sent, received hyper.CodeCounts)) values
 	}
 }
 
+// metrics are all metrics that have the labels host and proxy.
 var metrics = []metric{
 	gauge("connections", "Connections, by state: active, idle or draining.", each(func(s *hyper.HostStats) []labeled {
 		active := s.ConnsOpen - s.ConnsIdle - s.ConnsDraining
@@ -155,6 +159,7 @@ var metrics = []metric{
 	}), "side"),
 }
 
+// Metrics of the whole Source, without labels.
 var (
 	http1Requests = prometheus.NewDesc("hyper_http1_requests_total", "Requests over HTTP/1.1.", nil, nil)
 	eventsLost    = prometheus.NewDesc("hyper_events_lost_total", "Calls of OnConn that were not made.", nil, nil)

@@ -35,7 +35,7 @@ func newServer(t *testing.T) (*httptest.Server, *tls.Config) {
 	return srv, &tls.Config{RootCAs: roots}
 }
 
-// get sends GET, and reads the response if there is one.
+// get sends a GET request and reads the response if there is one.
 func get(t *testing.T, client *http.Client, url string) {
 	t.Helper()
 	resp, err := client.Get(url)
@@ -126,12 +126,13 @@ func testScrape(t *testing.T, srv *httptest.Server, client *http.Client, c hyper
 	}
 }
 
-// A source has made up figures.
+// A source is a Source with fixed figures.
 type source hyper.TransportStats
 
 func (s source) Stats() hyper.TransportStats { return hyper.TransportStats(s) }
 
-// Every figure is exported, and those of forgotten hosts have a label of their own.
+// TestEveryFigureIsExported checks that every figure is exported, and that the figures of forgotten
+// hosts have the host label "forgotten".
 func TestEveryFigureIsExported(t *testing.T) {
 	fields := reflect.TypeFor[hyper.HostStats]()
 	for i := range fields.NumField() {

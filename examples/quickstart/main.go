@@ -1,8 +1,8 @@
-// Command quickstart shows what hyper does, without a network: it starts a real HTTP/2 server over TLS in its own
-// process and talks to it.
+// Command quickstart shows what hyper does. It needs no network: it starts a real HTTP/2 server
+// over TLS in its own process and sends requests to it.
 //
-//	go run ./examples/quickstart        what happened
-//	go run ./examples/quickstart -v     and every frame of it
+//	go run ./examples/quickstart        prints what happened
+//	go run ./examples/quickstart -v     prints every frame, too
 package main
 
 import (
@@ -28,8 +28,10 @@ import (
 	"gohyper.dev/hyper"
 )
 
+// uploadSize is the size of the body that echo sends, in bytes.
 const uploadSize = 64 << 20
 
+// main runs the steps and exits with 1 if one fails.
 func main() {
 	log.SetFlags(0)
 	verbose := flag.Bool("v", false, "show every frame on standard error")
@@ -43,6 +45,7 @@ func main() {
 	}
 }
 
+// run connects to the server and runs all steps.
 func run(ctx context.Context, out io.Writer, trace func(hyper.TraceEvent)) error {
 	server := startServer()
 	defer server.Close()
@@ -61,7 +64,7 @@ func run(ctx context.Context, out io.Writer, trace func(hyper.TraceEvent)) error
 	return nil
 }
 
-// dial connects to the server, trusting its certificate and no other, and accepts pushes.
+// dial connects to the server and accepts pushes. It trusts the server's certificate and no other.
 func dial(ctx context.Context, server *httptest.Server, trace func(hyper.TraceEvent)) (*hyper.Conn, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
@@ -72,7 +75,7 @@ func dial(ctx context.Context, server *httptest.Server, trace func(hyper.TraceEv
 	})
 }
 
-// fetchAll gets all pages at once, on one connection, and what the server pushes with them.
+// fetchAll gets all pages concurrently on one connection, and the response that the server pushes.
 func fetchAll(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	var mu sync.Mutex
 	var got []fetched
@@ -100,13 +103,13 @@ func fetchAll(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	return nil
 }
 
-// fetch gets one page and checks it. What is pushed with it goes to add.
+// fetch gets one page and checks it. It passes each pushed response to add.
 func fetch(ctx context.Context, conn *hyper.Conn, path string, add func(fetched, error)) (fetched, error) {
 	resp, err := conn.Get(ctx, path)
 	if err != nil {
 		return fetched{}, err
 	}
-	defer resp.Body.Close() // which would also refuse a push that nobody asked for
+	defer resp.Body.Close() // also refuses a push that fetch did not read
 	f, err := read("GET "+path, path, resp)
 	if err != nil {
 		return f, err
@@ -125,13 +128,13 @@ func fetch(ctx context.Context, conn *hyper.Conn, path string, add func(fetched,
 	return f, nil
 }
 
-// A fetched response is a line of the table.
+// A fetched is one response, and a line of the table.
 type fetched struct {
 	stream  uint32
 	what    string
 	status  int
 	coding  string
-	wire    int64 // octets of the body as sent
+	wire    int64 // bytes of the body as sent
 	decoded int
 }
 
@@ -154,6 +157,7 @@ func read(what, path string, resp *hyper.Response) (fetched, error) {
 	}, nil
 }
 
+// printTable prints the responses in the order of their stream identifiers.
 func printTable(out io.Writer, rows []fetched) {
 	slices.SortFunc(rows, func(a, b fetched) int { return cmp.Compare(a.stream, b.stream) })
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
@@ -164,7 +168,8 @@ func printTable(out io.Writer, rows []fetched) {
 	w.Flush()
 }
 
-// echo streams an upload to the server, which sends it back as it comes: both directions at once on one stream.
+// echo uploads a body that the server sends back as it arrives. One stream carries both directions
+// at the same time.
 func echo(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	sent, received := sha256.New(), sha256.New()
 	source := io.LimitReader(rand.NewChaCha8([32]byte{}), uploadSize)
@@ -172,7 +177,7 @@ func echo(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	resp, err := conn.Do(ctx, &hyper.Request{
 		Method: "POST",
 		Path:   "/echo",
-		Body:   io.TeeReader(source, sent), // any io.Reader; its length need not be known
+		Body:   io.TeeReader(source, sent), // any io.Reader; its length may be unknown
 	})
 	if err != nil {
 		return err
@@ -192,6 +197,7 @@ func echo(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	return nil
 }
 
+// ping prints the shortest round trip of five PINGs.
 func ping(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	best := time.Duration(0)
 	for range 5 {
@@ -207,7 +213,7 @@ func ping(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	return nil
 }
 
-// leave ends the connection in good order and shows its books.
+// leave shuts down the connection gracefully and prints its figures.
 func leave(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	if err := conn.Shutdown(ctx); err != nil {
 		return err
@@ -218,7 +224,7 @@ func leave(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	return nil
 }
 
-// commas writes 67108864 as 67,108,864.
+// commas formats 67108864 as 67,108,864.
 func commas(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	var b strings.Builder

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// The server's pages. Those that shrink are sent with gzip.
+// The pages of the server. A page that gzip makes smaller is sent with gzip.
 var (
 	paths = []string{"/", "/story", "/numbers", "/style.css"}
 	pages = map[string]string{
@@ -22,7 +22,7 @@ var (
 	}
 )
 
-// startServer starts net/http's server on a port of its own choice.
+// startServer starts net/http's server on a free port.
 func startServer() *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", servePage)
@@ -33,6 +33,7 @@ func startServer() *httptest.Server {
 	return server
 }
 
+// servePage sends a page, and pushes /logo.svg with the page /.
 func servePage(w http.ResponseWriter, r *http.Request) {
 	page, ok := pages[r.URL.Path]
 	if !ok {
@@ -40,7 +41,7 @@ func servePage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if pusher, ok := w.(http.Pusher); ok && r.URL.Path == "/" {
-		pusher.Push("/logo.svg", nil) // before the client knows that it needs it
+		pusher.Push("/logo.svg", nil) // the client will need it
 	}
 	body := []byte(page)
 	if zipped := gzipped(body); len(zipped) < len(body) && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
@@ -52,13 +53,14 @@ func servePage(w http.ResponseWriter, r *http.Request) {
 	w.Write(body)
 }
 
-// serveEcho sends back what comes, as it comes.
+// serveEcho sends the body of the request back as it arrives.
 func serveEcho(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush()
 	io.CopyBuffer(struct{ io.Writer }{w}, r.Body, make([]byte, 256<<10))
 }
 
+// gzipped returns p, compressed with gzip.
 func gzipped(p []byte) []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -67,6 +69,7 @@ func gzipped(p []byte) []byte {
 	return b.Bytes()
 }
 
+// numbers returns the numbers below n, one a line.
 func numbers(n int) string {
 	var b strings.Builder
 	for i := range n {
