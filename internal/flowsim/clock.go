@@ -2,31 +2,33 @@ package main
 
 import "time"
 
-// A clock is virtual time: what is due happens in order, and nothing waits.
+// A clock keeps virtual time. It runs events in the order of their times and never sleeps.
 type clock struct {
 	now   time.Duration
 	queue events // a heap
-	last  uint64 // of what was scheduled; what is due at once happens in that order
+	last  uint64 // number of events scheduled; events at the same time run in the order of scheduling
 }
 
+// An event is a function that the clock calls at a given time.
 type event struct {
 	at  time.Duration
 	seq uint64
 	do  func()
 }
 
-// Now is the time since the connection began.
+// Now returns the time since the connection began.
 func (c *clock) Now() time.Duration { return c.now }
 
 // After calls do when d has passed.
 func (c *clock) After(d time.Duration, do func()) { c.at(c.now+max(0, d), do) }
 
+// at calls do at time t, or at once if t has passed.
 func (c *clock) at(t time.Duration, do func()) {
 	c.last++
 	c.queue.push(event{max(t, c.now), c.last, do})
 }
 
-// run does what is due until done says so. It is false if nothing is due and that is not so.
+// run runs events until done returns true. It returns false if no events are left before that.
 func (c *clock) run(done func() bool) bool {
 	for !done() {
 		if len(c.queue) == 0 {
@@ -39,11 +41,13 @@ func (c *clock) run(done func() bool) bool {
 	return true
 }
 
-// events is a heap of four branches, the first thing due on top.
+// events is a heap with four children per node. The earliest event is at the top.
 type events []event
 
+// before reports whether e runs before f.
 func (e event) before(f event) bool { return e.at < f.at || e.at == f.at && e.seq < f.seq }
 
+// push adds an event.
 func (q *events) push(e event) {
 	*q = append(*q, e)
 	list, i := *q, len(*q)-1
@@ -58,6 +62,7 @@ func (q *events) push(e event) {
 	list[i] = e
 }
 
+// pop removes the earliest event.
 func (q *events) pop() event {
 	list := *q
 	first, e := list[0], list[len(list)-1]

@@ -12,12 +12,12 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// reduced is the part of the grid that a test plays: its corners, where windows matter most.
+// reduced returns the part of the grid that the tests play: its corners, where windows matter most.
 func reduced() (cells []Cell) {
 	for _, c := range grid() {
 		corner := c.Streams != 8 && c.RTT != 20*ms && c.Rate != 100e6
 		mid := c.Streams == 8 && c.RTT == 100*ms && c.Rate >= 100e6 || c.Streams == 1 && c.RTT == 20*ms && c.Rate >= 1e9
-		if raced && c.Rate == 10e6 { // slow links are the easy ones
+		if raced && c.Rate == 10e6 { // slow links are easy
 			continue
 		}
 		if corner || mid {
@@ -27,10 +27,12 @@ func reduced() (cells []Cell) {
 	return cells
 }
 
+// The subjects that the tests use.
 var adaptive, fixed, netHTTP = subjects[0], subjects[1], subjects[3]
 
-// A reader that keeps up gets 0.95 of what windows without an end would give, on a new connection and on one that has
-// been used, with two PINGs and within the budget.
+// TestAdaptiveIsAsFastAsUnlimitedWindows checks that a reader that keeps up gets 0.95 of the speed
+// of unlimited windows, on a new connection and on a used one. The manager needs at most two PINGs
+// and stays within its budget.
 func TestAdaptiveIsAsFastAsUnlimitedWindows(t *testing.T) {
 	const octets, budget = 64 << 20, 64 << 20
 	for i, how := range conditions {
@@ -63,13 +65,14 @@ func TestAdaptiveIsAsFastAsUnlimitedWindows(t *testing.T) {
 	}
 }
 
-// What the simulator says of others is known from elsewhere: a window of W octets moves W in a round trip.
+// TestSimulatorAgreesWithArithmetic checks the simulator with windows whose speed is known: a
+// window of W bytes moves W bytes in a round trip.
 func TestSimulatorAgreesWithArithmetic(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		subject
 		Cell
-		rate float64 // octets per second
+		rate float64 // bytes per second
 	}{
 		{subjects[2], Cell{100 * ms, 1e9, 1}, 65535 / 0.1},
 		{subjects[2], Cell{300 * ms, 1e9, 8}, 65535 / 0.3},
@@ -87,7 +90,8 @@ func TestSimulatorAgreesWithArithmetic(t *testing.T) {
 	}
 }
 
-// A simulation depends on virtual time alone: neither on the speed of the machine nor on its load.
+// TestSimulationIsRepeatable checks that a simulation depends on virtual time alone, and not on the
+// speed or the load of the machine.
 func TestSimulationIsRepeatable(t *testing.T) {
 	t.Parallel()
 	for _, i := range []int{6, 8, 10} {
@@ -141,7 +145,8 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 			}
 		}
 	}
-	// A reader of half the line's speed costs what lies in the network, not the budget.
+	// A reader at half the speed of the line needs as much memory as is in flight on the network,
+	// not the whole budget.
 	s := Cell{100 * ms, 1e9, 1}.with(adaptive, 256<<20)
 	s.Reader = 50e6
 	got, err := score(s)
@@ -164,7 +169,7 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 			t.Errorf("%s: %d octets were promised at once", situations[i].name, got.PeakTotal)
 		}
 	}
-	// The whole budget in the hands of streams that nobody reads: the others still come to their end.
+	// Streams that are never read hold the whole budget. The other streams still end.
 	s := Cell{20 * ms, 1e9, 20}.with(subject{"", hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
 	s.Unread = 10
 	if got, err := Run(s); err != nil || got.Stuck {
@@ -182,7 +187,8 @@ func TestAdaptiveFollowsThePath(t *testing.T) {
 	}
 }
 
-// Behind a wrapper streams know nothing of each other, and each is as fast alone.
+// TestAdaptiveBehindAWrapperWorksAlone checks AdaptiveWindow inside another manager. Its streams do
+// not know of each other then, and each stream alone is as fast as before.
 func TestAdaptiveBehindAWrapperWorksAlone(t *testing.T) {
 	t.Parallel()
 	wrapped := subject{"wrapped", hyper.Config{
@@ -210,7 +216,8 @@ func TestFixedHasNoBackPressure(t *testing.T) {
 	}
 }
 
-// 5 % of the rate, at any round trip, whatever the number of streams.
+// TestRateLimitedHoldsItsRate checks that the rate is within 5 % of the configured one, at any
+// round trip and with any number of streams.
 func TestRateLimitedHoldsItsRate(t *testing.T) {
 	t.Parallel()
 	const rate = 1 << 20
@@ -222,7 +229,7 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The first burst is no part of the rate, nor is TCP's slow start.
+			// The rate does not include the first burst and TCP's slow start.
 			each := got.Rate / float64(n)
 			if each < 0.95*rate || each > 1.05*rate {
 				t.Errorf("%v, %d streams: %.3f of the rate each", rtt, n, each/rate)
@@ -246,7 +253,8 @@ func TestSameScenarioSameResult(t *testing.T) {
 	}
 }
 
-// A manager that breaks the books would be found: the server keeps its own.
+// TestMisbehavingManagerEndsTheRun checks that the simulator notices a manager that breaks the
+// accounting. The server does its own accounting.
 func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 	t.Parallel()
 	bad := subject{"bad", hyper.Config{WindowManager: func(w *hyper.Window) hyper.WindowManager {

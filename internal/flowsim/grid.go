@@ -15,13 +15,14 @@ type Cell struct {
 	Streams int
 }
 
+// The three axes of the grid.
 var (
 	roundTrips = []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond}
 	rates      = []float64{10e6, 100e6, 1e9, 10e9}
 	fans       = []int{1, 8, 100}
 )
 
-// grid is all 48 cells.
+// grid returns all 48 cells.
 func grid() (cells []Cell) {
 	for _, rtt := range roundTrips {
 		for _, rate := range rates {
@@ -33,8 +34,10 @@ func grid() (cells []Cell) {
 	return cells
 }
 
+// String formats a cell as its round trip, its rate and its number of streams.
 func (c Cell) String() string { return fmt.Sprintf("%v %s ×%d", c.RTT, rateText(c.Rate), c.Streams) }
 
+// rateText formats a rate in bits per second.
 func rateText(rate float64) string {
 	if rate >= 1e9 {
 		return fmt.Sprintf("%gG", rate/1e9)
@@ -42,22 +45,22 @@ func rateText(rate float64) string {
 	return fmt.Sprintf("%gM", rate/1e6)
 }
 
-// with is a cell's transfer of so many octets.
+// with returns the scenario in which a cell transfers this many bytes under s.
 func (c Cell) with(s subject, octets int) Scenario {
 	return Scenario{Config: s.config, RTT: c.RTT, Rate: c.Rate, Streams: c.Streams, Octets: octets}
 }
 
-// product is the path's bandwidth-delay product, in octets.
+// product returns the path's bandwidth-delay product, in bytes.
 func (s Scenario) product() float64 { return s.Rate / 8 * s.RTT.Seconds() }
 
-// A Score is a run beside that of windows without an end.
+// A Score compares a run with the same run under unlimited windows.
 type Score struct {
 	Result
-	Ratio float64 // of the unlimited run's speed
-	Line  float64 // what the unlimited run took of the line
+	Ratio float64 // speed, relative to the unlimited run
+	Line  float64 // speed of the unlimited run, relative to the line's rate
 }
 
-// score plays s, and s unlimited.
+// score plays s, and then s with unlimited windows.
 func score(s Scenario) (Score, error) {
 	got, err := Run(s)
 	if err != nil {
@@ -81,6 +84,7 @@ type condition struct {
 	set  func(*Scenario)
 }
 
+// conditions are all conditions of the grid.
 var conditions = []condition{
 	{"cold", func(*Scenario) {}},
 	{"warm", func(s *Scenario) { s.Rounds = 2 }},
@@ -90,14 +94,16 @@ var conditions = []condition{
 	{"warm, content-length", func(s *Scenario) { s.Length, s.Rounds = true, 2 }},
 }
 
-// A situation is a single scenario that asks for something else than speed.
+// A situation is a single scenario that tests something other than speed.
 type situation struct {
 	name string
 	Scenario
 }
 
+// ms is a millisecond.
 const ms = time.Millisecond
 
+// situations are all situations. The tests know them by their index.
 var situations = []situation{
 	{"steady, 1 stream", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 1 << 30}},
 	{"steady, 8 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 1 << 30}},
@@ -115,7 +121,8 @@ var situations = []situation{
 	{"no slow start", Scenario{RTT: 100 * ms, NoSlowStart: true, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
 }
 
-// play is a situation under a manager. Where the peer's streams are not all read, the unlimited run has only those that are.
+// play plays a situation under a manager. If the scenario has streams that are never read, the
+// unlimited run leaves these streams out.
 func (s situation) play(m subject) (Score, error) {
 	sc := s.Scenario
 	sc.Config = m.config
@@ -136,8 +143,8 @@ func (s situation) play(m subject) (Score, error) {
 	return Score{Result: got, Ratio: best.Time.Seconds() / got.Time.Seconds()}, err
 }
 
-// printAll prints the whole grid: for each condition the ratio of each manager to unlimited windows in each cell, then the
-// situations.
+// printAll prints the whole grid, and then the situations. For each condition and each cell it
+// prints the speed of each manager, relative to unlimited windows.
 func printAll(w io.Writer, managers []subject, octets int) error {
 	for _, how := range conditions {
 		if err := printCondition(w, how, managers, octets); err != nil {
@@ -152,6 +159,7 @@ func printAll(w io.Writer, managers []subject, octets int) error {
 	return nil
 }
 
+// printCondition prints the grid under one condition.
 func printCondition(w io.Writer, how condition, managers []subject, octets int) error {
 	fmt.Fprintf(w, "\n%s: speed beside unlimited windows, %d MiB\n", how.name, octets>>20)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -198,6 +206,7 @@ func printCondition(w io.Writer, how condition, managers []subject, octets int) 
 	return t.Flush()
 }
 
+// printSituations prints the situations under one manager.
 func printSituations(w io.Writer, m subject) error {
 	fmt.Fprintf(w, "\n%s\n", m.name)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -217,4 +226,5 @@ func printSituations(w io.Writer, m subject) error {
 	return t.Flush()
 }
 
+// megabytes converts bytes to MiB.
 func megabytes(n int) float64 { return float64(n) / (1 << 20) }

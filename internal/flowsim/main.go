@@ -1,9 +1,10 @@
-// Flowsim plays downloads in virtual time: a client's real flow control, windows and managers as they are in package hyper,
-// against a path of a rate and a delay, a server in TCP's slow start, and a reader. It is deterministic: the same
-// scenario gives the same figures on any machine.
+// Flowsim simulates downloads in virtual time. The client is the real flow control of package
+// hyper, with its windows and managers. The simulation adds a path with a rate and a delay, a
+// server in TCP's slow start, and a reader. It is deterministic: the same scenario gives the same
+// figures on any machine.
 //
 //	go run ./internal/flowsim                 # every manager in all 48 cells, and under other conditions
-//	go run ./internal/flowsim -only AdaptiveWindow  # one of them
+//	go run ./internal/flowsim -only Adaptive  # one of the managers
 //	go run ./internal/flowsim -plot a.svg -rtt 100ms -rate 1e9 -streams 1 [-reader 1e6] [-for 3s]
 package main
 
@@ -17,6 +18,7 @@ import (
 	"time"
 )
 
+// main prints the tables, or writes the plot if there is -plot.
 func main() {
 	log.SetFlags(0)
 	var (

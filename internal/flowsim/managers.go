@@ -2,13 +2,13 @@ package main
 
 import "gohyper.dev/hyper"
 
-// A subject is a way to manage windows, under the name that tables and plots give it.
+// A subject is a way to manage windows. name is its name in tables and plots.
 type subject struct {
 	name   string
 	config hyper.Config
 }
 
-// subjects are what the grid compares.
+// subjects are the managers that the grid compares.
 var subjects = []subject{
 	{"Adaptive", hyper.Config{}},
 	{"Fixed", hyper.Config{WindowManager: hyper.FixedWindow{}.New}},
@@ -17,12 +17,13 @@ var subjects = []subject{
 	{"Manual", hyper.Config{WindowManager: hyper.ReadWindow{}.New, InitialStreamWindow: 1 << 20}},
 }
 
-// unlimited is what the others are held against: windows that nobody reaches.
+// unlimited is the subject that the others are compared with. Its windows are never used up.
 var unlimited = subject{"unlimited", hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager {
 	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return 1<<31 - 1 - ev.Credit })
 }, InitialStreamWindow: 1<<31 - 1}}
 
-// static is how net/http does it: windows of a set size, reopened by what was read once that is a step.
+// static manages windows as net/http does. Windows have a fixed size. Once the bytes read reach
+// step, the window is opened to its full size again.
 func static(stream, step, connection int) hyper.WindowManagerFactory {
 	return func(w *hyper.Window) hyper.WindowManager {
 		size := stream

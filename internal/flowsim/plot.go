@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// plotted are the managers of the README's plots.
+// plotted returns the managers of the README's plots.
 func plotted() []subject { return []subject{subjects[0], subjects[1], subjects[3]} }
 
+// colors are the colors of the curves.
 var colors = []string{"#1f6feb", "#d29922", "#cf222e", "#8250df", "#57606a"}
 
+// The layout of a plot, in pixels, and the number of points of a curve.
 const (
 	plotWidth, plotHeight = 640, 130 // of a panel
 	plotLeft, plotTop     = 64, 46
@@ -19,22 +21,24 @@ const (
 	plotBins              = 160
 )
 
-// A curve is one manager's run, in plotBins equal parts of the time shown.
+// A curve is one manager's run. It divides the time shown into plotBins equal parts.
 type curve struct {
-	name                    string
-	promise, unread, octets [plotBins]float64 // the largest, the largest, and those that were read, each within its part
+	name string
+	// promise and unread are the maximum of each part, octets are the bytes read in it.
+	promise, unread, octets [plotBins]float64
 }
 
-// record plays s for so long.
+// record plays s under m for a time of span.
 func record(s Scenario, m subject, span time.Duration) (*curve, error) {
 	c := &curve{name: m.name}
 	bin := func(at time.Duration) int { return int(int64(at) * plotBins / int64(span)) }
 	var last Sample
 	s.Config = m.config
-	s.Octets = 2<<30 - 1 // it does not end before the time shown does
+	// Enough bytes that the transfer lasts longer than span.
+	s.Octets = 2<<30 - 1
 	s.Until = span
 	s.Trace = func(now Sample) {
-		for i := bin(last.At) + 1; i < min(bin(now.At), plotBins); i++ { // nothing happened meanwhile
+		for i := bin(last.At) + 1; i < min(bin(now.At), plotBins); i++ { // nothing happened in these parts
 			c.promise[i], c.unread[i] = float64(last.Promise), float64(last.Unread)
 		}
 		if i := bin(now.At); i < plotBins {
@@ -48,7 +52,8 @@ func record(s Scenario, m subject, span time.Duration) (*curve, error) {
 	return c, err
 }
 
-// drawPlot draws the window, what is unread, and the goodput of each manager over time.
+// drawPlot draws three panels over time, with a curve for each manager: the window, the unread
+// bytes, and the goodput.
 func drawPlot(s Scenario, managers []subject, span time.Duration) ([]byte, error) {
 	var curves []*curve
 	for _, m := range managers {
@@ -90,7 +95,7 @@ func drawPlot(s Scenario, managers []subject, span time.Duration) ([]byte, error
 	return b.Bytes(), nil
 }
 
-// smooth is the mean over five parts: reading comes in bursts.
+// smooth returns the mean of five parts, as reading comes in bursts.
 func smooth(c *curve, i int) float64 {
 	sum, n := 0.0, 0
 	for k := max(0, i-2); k <= min(plotBins-1, i+2); k++ {
@@ -100,6 +105,7 @@ func smooth(c *curve, i int) float64 {
 	return sum / float64(n)
 }
 
+// drawPanel draws one panel, whose upper edge is at top.
 func drawPanel(b *bytes.Buffer, top int, title string, curves []*curve, value func(*curve, int) float64, span time.Duration) {
 	most := 0.0
 	for _, c := range curves {
@@ -109,7 +115,7 @@ func drawPanel(b *bytes.Buffer, top int, title string, curves []*curve, value fu
 	}
 	most = roundUp(most)
 	fmt.Fprintf(b, `<text x="%d" y="%d" fill="#57606a">%s</text>`+"\n", plotLeft, top-5, title)
-	for i := range 3 { // the grid and its figures
+	for i := range 3 { // the grid and its labels
 		y := top + plotHeight*i/2
 		fmt.Fprintf(b, `<path d="M%d %dh%d" stroke="#d0d7de" fill="none"/><text x="%d" y="%d" text-anchor="end" fill="#57606a">%.4g</text>`+"\n",
 			plotLeft, y, plotWidth, plotLeft-6, y+4, most*float64(2-i)/2)
@@ -124,7 +130,7 @@ func drawPanel(b *bytes.Buffer, top int, title string, curves []*curve, value fu
 	}
 }
 
-// roundUp finds a round number for the end of an axis.
+// roundUp returns a round number, at least v, for the end of an axis.
 func roundUp(v float64) float64 {
 	step := 1e-6
 	for {

@@ -2,5 +2,6 @@
 
 package main
 
-// raced: everything takes ten times as long, and there is little to race for.
+// raced reports whether the race detector is on. With it, the simulations take ten times as long
+// and have few data races to find, so that the tests play fewer of them.
 const raced = true

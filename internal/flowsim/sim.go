@@ -10,98 +10,105 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Scenario is one run: a path, a server, a reader, and a client's configuration.
+// A Scenario describes one run: a path, a server, a reader, and a client's configuration.
 type Scenario struct {
 	Config hyper.Config
 
 	RTT     time.Duration
 	Rate    float64 // of the bottleneck, bits per second
-	Streams int     // requests at once, on one connection
-	Octets  int     // of a transfer's responses together
-	Rounds  int     // transfers, one after the other; the figures are the last one's. 0: 1
+	Streams int     // concurrent requests, on one connection
+	Octets  int     // bytes of all responses of a transfer together
+	Rounds  int     // transfers, one after another; the Result is of the last; 0: 1
 
-	Reader      float64       // octets per second that the reader takes, of all streams together; 0: whatever comes
-	Unread      int           // so many of the streams nobody reads; they are not waited for
-	Abandoned   int           // streams opened five round trips earlier, with endless responses that are not read
-	InTurn      bool          // the server answers one request after the other, else all at once, frame by frame
-	Length      bool          // the server declares it
-	Later       time.Duration // the round trip from ChangeAt on, 0: it stays
-	ChangeAt    time.Duration
-	HoleEvery   time.Duration // nothing arrives for HoleFor
+	Reader float64 // bytes per second that the reader takes, over all streams; 0: no limit
+	Unread int     // number of streams that are never read; the run does not wait for them
+	// Streams that are opened five round trips earlier, with endless responses that are never read.
+	Abandoned int
+	// The server sends one response after another; otherwise all at once, a frame of each in turn.
+	InTurn   bool
+	Length   bool          // the server sends content-length
+	Later    time.Duration // the round trip from ChangeAt on; 0: it does not change
+	ChangeAt time.Duration
+	// Every HoleEvery, nothing arrives for HoleFor.
+	HoleEvery   time.Duration
 	HoleFor     time.Duration
-	TCPLimit    int  // the receiver's TCP window; 0: none
-	NoSlowStart bool // the sender's TCP window is open from the beginning
+	TCPLimit    int  // the receiver's TCP window, in bytes; 0: no limit
+	NoSlowStart bool // the sender's TCP window is fully open from the beginning
 
-	Until time.Duration // where the run stops, done or not; 0: an hour
-	Trace func(Sample)  // after each event at the client
+	Until time.Duration // when the run stops, even if it is not done; 0: after an hour
+	Trace func(Sample)  // is called after each event at the client
 }
 
-// A Sample is how things stand.
+// A Sample is the state of the client at one time.
 type Sample struct {
-	At      time.Duration
-	Promise int // the most that the peer could make us hold: what it may send, and what is unread
+	At time.Duration
+	// The most that the peer could make us hold: what it may send, and what is unread.
+	Promise int
 	Unread  int
-	Read    int64 // so far
+	Read    int64 // bytes read so far
 }
 
-// A Result is what came of a transfer.
+// A Result is the outcome of a transfer.
 type Result struct {
 	Time       time.Duration
 	FirstMB    time.Duration
 	Peak       int     // largest promise
-	Rate       float64 // octets per second, in the second half
-	Mean       float64 // promise, over the time of the second half of the octets
+	Rate       float64 // bytes per second, over the second half of the bytes
+	Mean       float64 // mean promise, over the time of the second half of the bytes
 	PeakUnread int
 	MeanUnread float64
 	Updates    int  // WINDOW_UPDATEs of the transfer
 	Pings      int  // of the whole connection
-	Settings   int  // of the transfer, the preface's not counted
+	Settings   int  // of the transfer, without the preface's
 	PeakTotal  int  // largest promise since the connection began
-	Stuck      bool // it did not come to its end
+	Stuck      bool // the transfer did not end
 }
 
+// frameSize is the largest payload of a DATA frame, in bytes. The reader takes as much at a time.
 const frameSize = 16 << 10
 
-// A run is one Scenario as it happens.
+// A run is the state of a Scenario while it is played.
 type run struct {
 	Scenario
 	clock
 	link    link
 	client  flowlab.Client
 	err     error
-	started time.Duration // the transfer
+	started time.Duration // when the transfer started
 	result  Result
 
-	// the server
+	// The server's state.
 	credit  int64
-	initial int64 // of its streams' windows, as it knows it
+	initial int64 // initial window of streams, by the last SETTINGS that the server received
 	streams map[uint32]*serverStream
-	turn    []*serverStream // with something to send, in turn
-	items   []item          // in the socket or on their way, in order
+	turn    []*serverStream // streams with data to send, in the order of their turns
+	items   []item          // frames in the socket or on the way, in order
 
-	// the client
+	// The client's state.
 	reading map[uint32]*clientStream
 	order   []*clientStream
-	next    int // whose turn it is with the reader
+	next    int // index into order of the stream that is read next
 	busy    bool
-	due     int // streams that are waited for
+	due     int // number of streams that have yet to end
 	read    int64
-	held    int // unread, on all streams
+	held    int // unread bytes, on all streams
 
-	announced int64    // initial window of the client's streams, by the last SETTINGS it sent
-	shifts    []*shift // SETTINGS that are not acknowledged
+	// The initial window of the client's streams, by the last SETTINGS that it sent.
+	announced int64
+	shifts    []*shift // SETTINGS that are not yet acknowledged
 
-	// What the peer may send and what is unread, by the frames that were sent.
+	// What the peer may send plus what is unread, by the frames that the client sent.
 	promised  int // on the connection
 	onStreams int // on all streams together
 
-	area     float64       // of promise over time, since half of the octets were read
-	areaOf   float64       // unread, the same
-	halfAt   time.Duration // when half of the octets were read
-	halfRead int64         // their number
+	area     float64       // integral of promise over time, since half of the bytes were read
+	areaOf   float64       // the same for unread bytes
+	halfAt   time.Duration // when half of the bytes were read
+	halfRead int64         // bytes read by halfAt
 	last     Sample
 }
 
+// A serverStream is a stream as the server knows it.
 type serverStream struct {
 	id       uint32
 	credit   int64
@@ -112,28 +119,29 @@ type serverStream struct {
 // An item is a frame from the server.
 type item struct {
 	wire.FrameHeader
-	ends int64 // in the octets of the connection
+	ends int64 // position of its end in the bytes of the connection
 	ping [8]byte
 }
 
-// A shift is SETTINGS that change the initial window.
+// A shift is a SETTINGS frame that changes the initial window.
 type shift struct {
 	by      int
-	streams []*clientStream // whose windows it lowers once it is acknowledged
+	streams []*clientStream // streams whose windows it lowers when it is acknowledged
 }
 
+// A clientStream is a stream as the client knows it.
 type clientStream struct {
 	id       uint32
 	promised int
 	unread   int
-	sent     bool // the request
+	sent     bool // the request was sent
 	ended    bool
 	gone     bool
-	idle     bool // nobody reads it
+	idle     bool // it is never read
 }
 
-// Run plays a scenario. The same scenario gives the same result. Its error is a window that was exceeded, or a connection that
-// ended: the library's fault or the manager's.
+// Run plays a scenario. The same scenario gives the same result. An error is a window that was
+// exceeded or a connection that ended, which is a defect of the library or of the manager.
 func Run(s Scenario) (Result, error) {
 	s.Rounds = max(1, s.Rounds)
 	if s.Until == 0 {
@@ -180,9 +188,11 @@ func Run(s Scenario) (Result, error) {
 	return r.result, r.client.Err()
 }
 
-// alarms is the clock for the client: what its managers do when woken has to be sent.
+// alarms is the client's clock. When an alarm has woken a manager, it sends the frames that the
+// manager caused.
 type alarms struct{ *run }
 
+// After calls do when d has passed, and then sends the client's frames.
 func (a alarms) After(d time.Duration, do func()) {
 	a.run.After(d, func() {
 		do()
@@ -190,6 +200,7 @@ func (a alarms) After(d time.Duration, do func()) {
 	})
 }
 
+// roundTrip returns the current round trip.
 func (r *run) roundTrip() time.Duration {
 	if r.Later > 0 && r.now >= r.ChangeAt {
 		return r.Later
@@ -197,6 +208,7 @@ func (r *run) roundTrip() time.Duration {
 	return r.RTT
 }
 
+// afterHole returns when something arrives that would arrive at at without holes.
 func (r *run) afterHole(at time.Duration) time.Duration {
 	if in := at % r.HoleEvery; in < r.HoleFor && at > r.HoleEvery {
 		return at - in + r.HoleFor
@@ -204,7 +216,7 @@ func (r *run) afterHole(at time.Duration) time.Duration {
 	return at
 }
 
-// abandon opens streams that will not be read, and lets the server fill their windows.
+// abandon opens the streams that are never read, and lets the server fill their windows.
 func (r *run) abandon() {
 	r.flush()
 	for range r.Abandoned {
@@ -228,7 +240,7 @@ func (r *run) begin() {
 	r.started, r.read, r.halfAt, r.area, r.areaOf = r.now, 0, 0, 0, 0
 	r.last = Sample{At: r.now}
 	r.order, r.next = nil, 0
-	r.flush() // the preface, first of all
+	r.flush() // the preface comes first
 	var ids []uint32
 	for i := range r.Streams {
 		id := r.client.Open()
@@ -254,7 +266,7 @@ func (r *run) begin() {
 	})
 }
 
-// serverStream finds a stream by its identifier, or makes it.
+// serverStream returns the stream with an identifier, and creates it if necessary.
 func (r *run) serverStream(id uint32) *serverStream {
 	s := r.streams[id]
 	if s == nil {
@@ -264,7 +276,7 @@ func (r *run) serverStream(id uint32) *serverStream {
 	return s
 }
 
-// pump writes frames into the server's socket while it takes them and windows allow.
+// pump writes frames into the server's socket as long as it has room and the windows allow it.
 func (r *run) pump() {
 	for passed := 0; r.link.takes() && passed < len(r.turn) && r.credit > 0; {
 		s := r.turn[passed]
@@ -288,13 +300,14 @@ func (r *run) pump() {
 		switch {
 		case s.left == 0:
 			r.turn = append(r.turn[:passed], r.turn[passed+1:]...)
-		case !r.InTurn: // to the end of the line
+		case !r.InTurn: // its next turn is after the others'
 			copy(r.turn[passed:], r.turn[passed+1:])
 			r.turn[len(r.turn)-1] = s
 		}
 	}
 }
 
+// send writes a frame into the server's socket.
 func (r *run) send(it item) {
 	n := wire.HeaderLen + it.Length
 	it.ends = r.link.written + int64(n)
@@ -302,7 +315,7 @@ func (r *run) send(it item) {
 	r.link.write(n)
 }
 
-// deliver hands the frames to the client that are whole.
+// deliver passes the frames to the client that have arrived completely.
 func (r *run) deliver(total int64) {
 	for len(r.items) > 0 && r.items[0].ends <= total && r.err == nil {
 		it := r.items[0]
@@ -312,6 +325,7 @@ func (r *run) deliver(total int64) {
 	r.flush()
 }
 
+// recv passes one frame to the client, and to the reader what it can read.
 func (r *run) recv(it item) {
 	switch it.Type {
 	case wire.Settings:
@@ -350,13 +364,14 @@ func (r *run) recv(it item) {
 	}
 }
 
+// note keeps the first error.
 func (r *run) note(err error) {
 	if err != nil && r.err == nil {
 		r.err = err
 	}
 }
 
-// consume is the reader taking n octets and coming back for more.
+// consume lets the reader take n bytes of a stream and wait for more.
 func (r *run) consume(s *clientStream, n int) {
 	s.unread -= n
 	s.promised -= n
@@ -379,7 +394,8 @@ func (r *run) consume(s *clientStream, n int) {
 	r.client.Starve(s.id)
 }
 
-// readSlowly lets the reader take its next piece, of the streams in turn, when it is done with the last.
+// readSlowly lets the reader take the next piece when it is done with the last one. The streams
+// take turns.
 func (r *run) readSlowly() {
 	if r.busy {
 		return
@@ -432,7 +448,8 @@ func (r *run) flush() {
 	r.sample()
 	r.After(r.roundTrip()/2, func() {
 		if begins {
-			r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Settings, Length: 9}}) // settings and an acknowledgment
+			// SETTINGS and an acknowledgment.
+			r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Settings, Length: 9}})
 		}
 		for rest := out; len(rest) > 0; {
 			h := wire.ParseFrameHeader(rest)
@@ -443,6 +460,7 @@ func (r *run) flush() {
 	})
 }
 
+// promise adds a WINDOW_UPDATE to what the peer may send.
 func (r *run) promise(stream uint32, n int) {
 	if stream == 0 {
 		r.promised += n
@@ -454,8 +472,8 @@ func (r *run) promise(stream uint32, n int) {
 	}
 }
 
-// announce takes SETTINGS of the client into its books: a larger window counts from now on, a
-// smaller one once it is acknowledged.
+// announce records the initial window of the client's SETTINGS. A larger window counts at once, a
+// smaller one when the server has acknowledged it.
 func (r *run) announce(size int64, preface bool) {
 	change := &shift{by: int(size - r.announced)}
 	r.announced = size
@@ -473,7 +491,7 @@ func (r *run) announce(size int64, preface bool) {
 	r.shifts = append(r.shifts, change)
 }
 
-// open lists the streams that may still receive and whose requests were sent.
+// open returns the streams whose request was sent and whose response has not ended.
 func (r *run) open() (list []*clientStream) {
 	for _, s := range r.reading {
 		if !s.ended && s.sent {
@@ -483,6 +501,7 @@ func (r *run) open() (list []*clientStream) {
 	return list
 }
 
+// acknowledged applies the oldest SETTINGS that were not acknowledged.
 func (r *run) acknowledged() {
 	change := r.shifts[0]
 	r.shifts = r.shifts[1:]
@@ -494,7 +513,7 @@ func (r *run) acknowledged() {
 	}
 }
 
-// initialWindow finds INITIAL_WINDOW_SIZE in the payload of SETTINGS.
+// initialWindow returns the value of INITIAL_WINDOW_SIZE in the payload of SETTINGS.
 func initialWindow(payload []byte) (size int64, ok bool) {
 	for s := range wire.ParseSettings(payload) {
 		if s.ID == wire.SettingInitialWindowSize {
@@ -504,6 +523,7 @@ func initialWindow(payload []byte) (size int64, ok bool) {
 	return size, ok
 }
 
+// cutPreface removes the client's preface if out begins with it.
 func cutPreface(out []byte) (rest []byte, begins bool) {
 	n := len(wire.ClientPreface)
 	if len(out) >= n && string(out[:n]) == wire.ClientPreface {
@@ -512,7 +532,7 @@ func cutPreface(out []byte) (rest []byte, begins bool) {
 	return out, false
 }
 
-// serve is the server hearing a frame.
+// serve handles a frame at the server.
 func (r *run) serve(h wire.FrameHeader, begins bool, payload []byte) {
 	switch h.Type {
 	case wire.Headers:
@@ -543,7 +563,7 @@ func (r *run) serve(h wire.FrameHeader, begins bool, payload []byte) {
 	}
 }
 
-// sample keeps the books of what is promised and held.
+// sample records what is promised and what is unread.
 func (r *run) sample() {
 	now := Sample{At: r.now, Promise: min(r.promised, r.onStreams), Unread: r.held, Read: r.read}
 	if r.halfAt == 0 && 2*r.read >= int64(r.Octets) {
@@ -563,7 +583,7 @@ func (r *run) sample() {
 	}
 }
 
-// check holds the client's books against ours, which are made of the frames.
+// check compares the client's accounting with ours, which is based on the frames alone.
 func (r *run) check() {
 	for _, s := range append(r.open(), &clientStream{id: 0, promised: r.promised, unread: r.held}) {
 		if s.gone || s.ended {

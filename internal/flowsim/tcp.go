@@ -2,33 +2,38 @@ package main
 
 import "time"
 
+// Sizes of TCP, in bytes.
 const (
-	segment       = 1448      // octets of TCP's payload in a packet
-	packet        = 1500 + 38 // what it takes of the link: IP, Ethernet, preamble and gap
-	firstWindow   = 10 * segment
-	sendBuffer    = 128 << 10 // not sent yet, in the server's socket, at least
+	segment     = 1448      // TCP payload in a packet
+	packet      = 1500 + 38 // bytes of the link per packet: with IP, Ethernet, preamble and gap
+	firstWindow = 10 * segment
+	// The socket takes at least this much that is not sent yet, and at most largestUnsent.
+	sendBuffer    = 128 << 10
 	largestUnsent = 4 << 20
 )
 
-// A link is one TCP connection from server to client: a bottleneck of a rate, half a round trip of delay, a sender in slow
-// start (RFC 5681 §3.1, RFC 6928) whose window grows while it is used (RFC 7661) and is clocked by acknowledgments. Nothing is
-// lost; a hole, where there is one, delays everything as a retransmission would.
+// A link is one TCP connection from server to client. It has a bottleneck of a given rate, and half
+// a round trip of delay. The sender is in slow start (RFC 5681 §3.1, RFC 6928): each acknowledgment
+// opens the window, but only while the window is used (RFC 7661). Nothing is lost. A hole, if there
+// is one, delays everything as a retransmission would.
 type link struct {
 	clock *clock
 	rtt   func() time.Duration
-	rate  float64 // octets per second
-	limit float64 // of the receiver's own window, in octets; 0: none
+	rate  float64 // bytes per second
+	limit float64 // the receiver's window, in bytes; 0: no limit
 	hole  func(time.Duration) time.Duration
 
-	deliver func(total int64) // so many octets have arrived
-	room    func()            // the socket takes more
+	deliver func(total int64) // is called with the number of bytes that have arrived in all
+	room    func()            // is called when the socket may have room
 
 	window               float64
 	written, sent, acked int64
-	used, usedBefore     int64         // the most in flight in this round trip and the one before
-	roundEnds            int64         // when this is acknowledged, the round trip is over
-	free                 time.Duration // when the bottleneck is
-	lastArrival          time.Duration
+	// The most bytes in flight in this round trip and in the one before.
+	used, usedBefore int64
+	// The round trip ends when this byte is acknowledged.
+	roundEnds   int64
+	free        time.Duration // when the bottleneck is free
+	lastArrival time.Duration
 }
 
 // takes reports whether the server's socket has room for more.
@@ -36,12 +41,13 @@ func (l *link) takes() bool {
 	return l.written-l.sent < int64(min(max(sendBuffer, l.window), largestUnsent))
 }
 
+// write puts n bytes into the server's socket.
 func (l *link) write(n int) {
 	l.written += int64(n)
 	l.push()
 }
 
-// push sends what the window allows, in pieces as large as segmentation offload makes them.
+// push sends what the window allows, in pieces of the size that segmentation offload would use.
 func (l *link) push() {
 	window := l.window
 	if l.limit > 0 {
@@ -68,11 +74,13 @@ func (l *link) push() {
 	}
 }
 
+// arrive handles the arrival of n bytes at the client, total bytes in all.
 func (l *link) arrive(total int64, n int) {
 	l.clock.After(l.rtt()/2, func() { l.acknowledge(total, n) })
 	l.deliver(total)
 }
 
+// acknowledge handles an acknowledgment at the server.
 func (l *link) acknowledge(total int64, n int) {
 	if l.window < 2*float64(max(l.used, l.usedBefore)) {
 		l.window += float64(n)
