@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// The processes of a measurement are this program, which is the test's here.
+// TestMain lets the test's program be the server's and the clients' processes, as the command is
+// them outside of tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "work") {
 		if err := run(os.Args[1:]); err != nil {
@@ -23,6 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// quickLab returns a lab that does a hundredth of the work, in one round.
 func quickLab(t *testing.T) *lab {
 	t.Helper()
 	l, err := newLab(1)
@@ -34,7 +36,8 @@ func quickLab(t *testing.T) *lab {
 	return l
 }
 
-// Each row has a figure of each client, and what can be counted is as the library's own tests have it.
+// TestEveryRowHasItsFigures checks that each row has a positive figure for each client, and the
+// ratios.
 func TestEveryRowHasItsFigures(t *testing.T) {
 	text, err := quickLab(t).rows()
 	if err != nil {
@@ -43,7 +46,7 @@ func TestEveryRowHasItsFigures(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	const gets, others = 4 + 3, 6 + 6
 	rows := lines[1:]
-	if strings.HasPrefix(rows[0], "(") { // no nghttpd
+	if strings.HasPrefix(rows[0], "(") { // nghttpd is not installed
 		rows = rows[1:]
 	} else if rows = rows[gets:]; !strings.HasPrefix(lines[1], "nghttpd: ") {
 		t.Errorf("%q", lines[1])
@@ -65,7 +68,7 @@ func TestEveryRowHasItsFigures(t *testing.T) {
 	}
 }
 
-// The slow-reader and many-connections work is not among the rows.
+// TestEveryModeWorksWithEveryClient also runs the modes that no row uses, slow and many.
 func TestEveryModeWorksWithEveryClient(t *testing.T) {
 	l := quickLab(t)
 	for _, impl := range []string{"own", "http", "roundtrip", "nethttp"} {

@@ -9,18 +9,20 @@ import (
 	"strings"
 )
 
-// A curve is how one cost grows with one size.
+// A curve shows how one cost grows with one size.
 type curve struct {
 	title, size, unit string
 	sizes             []int
 	figure            string
 	work              func(l *lab, size int) (path string, n int, args []string)
-	perWork           bool // the figure is divided by n
+	perWork           bool // the figure is divided by n, the number of requests or frames
 	values            []result
 }
 
+// count formats a number as an argument.
 func count(n int) string { return fmt.Sprint(n) }
 
+// curves are all curves. Each has one panel of the plot.
 var curves = []*curve{
 	{
 		title: "callers on one connection, GET 1 KiB", size: "callers", unit: "CPU µs per request",
@@ -59,7 +61,8 @@ var curves = []*curve{
 	},
 }
 
-// growth measures the curves and prints them as tables.
+// growth measures the curves and prints them as tables. With write, it writes README.md and
+// growth.svg, too.
 func (l *lab) growth(write bool) error {
 	var text bytes.Buffer
 	for _, c := range curves {
@@ -72,7 +75,7 @@ func (l *lab) growth(write bool) error {
 			path, n, args := c.work(l, size)
 			rounds := min(3, l.rounds)
 			if c.size == "connections" && size > 1000 {
-				rounds = 1 // dialling takes its time
+				rounds = 1 // dialing takes long
 			}
 			median, err := l.measure(rounds, path, args...)
 			if err != nil {
@@ -102,7 +105,7 @@ func (l *lab) growth(write bool) error {
 	return replaceSection("README.md", "growth", head+text.String())
 }
 
-// replaceSection puts text between the two comments of that name in a file.
+// replaceSection replaces the text between the two comments of that name in a file.
 func replaceSection(file, name, text string) error {
 	page, err := os.ReadFile(file)
 	if err != nil {
@@ -117,14 +120,16 @@ func replaceSection(file, name, text string) error {
 	return os.WriteFile(file, []byte(before+begin+text+end+after), 0o644)
 }
 
-// The plot: one panel for each curve, two in a row, both axes logarithmic.
+// The plot has one panel for each curve, two in a row. Both axes are logarithmic.
 const (
 	panelWidth, panelHeight = 360.0, 220.0
 	marginX, marginY        = 60.0, 50.0
 )
 
+// colours are the colors of the clients, in their order.
 var colours = []string{"#0b6e4f", "#3a86c8", "#c1292e"}
 
+// plot returns the plot as an SVG.
 func plot(curves []*curve) []byte {
 	var b bytes.Buffer
 	stepX, stepY := panelWidth+2*marginX, panelHeight+2*marginY
@@ -143,7 +148,7 @@ func plot(curves []*curve) []byte {
 	return b.Bytes()
 }
 
-// draw puts the curve's panel with its upper left corner at x, y.
+// draw draws the curve's panel. Its upper left corner is at x, y.
 func (c *curve) draw(b *bytes.Buffer, x, y float64) {
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, r := range c.values {

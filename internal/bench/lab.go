@@ -12,17 +12,17 @@ import (
 	"strings"
 )
 
-// A client is one of those compared.
+// A client is one of the clients that are compared. impl is its name for the flag -impl.
 type client struct{ impl, name string }
 
-// clients are compared where nothing else is said; the last one is what the others are held against.
+// clients are compared by default. The others are compared with the last one.
 var clients = []client{
 	{"own", "hyper"},
 	{"http", "hyper under http.Client"},
 	{"nethttp", "net/http"},
 }
 
-// rowClients are those of the main rows: what http.Client costs by itself is there to see.
+// rowClients are compared in the main rows. They show the cost of http.Client by itself.
 var rowClients = []client{
 	{"own", "hyper"},
 	{"roundtrip", "hyper.Transport's RoundTrip"},
@@ -30,7 +30,7 @@ var rowClients = []client{
 	{"nethttp", "net/http"},
 }
 
-// A lab has a server, and starts clients.
+// A lab runs a server and starts clients.
 type lab struct {
 	clients []client
 	rounds  int
@@ -40,6 +40,7 @@ type lab struct {
 	origin  string
 }
 
+// newLab starts the server.
 func newLab(rounds int) (*lab, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -64,7 +65,8 @@ func newLab(rounds int) (*lab, error) {
 	return l, nil
 }
 
-// pinned is a command on one processor, where taskset can see to that: server and client do not push each other about.
+// pinned returns a command that runs on one processor, if taskset is installed, so that the server
+// and the client do not displace each other.
 func pinned(processor, program string, args ...string) *exec.Cmd {
 	if taskset, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() > 1 {
 		return exec.Command(taskset, append([]string{"-c", processor, program}, args...)...)
@@ -72,12 +74,13 @@ func pinned(processor, program string, args ...string) *exec.Cmd {
 	return exec.Command(program, args...)
 }
 
+// close stops the server.
 func (l *lab) close() {
 	l.server.Process.Kill()
 	l.server.Wait()
 }
 
-// scaled is n, or a hundredth of it for a quick look.
+// scaled returns n, or a hundredth of it if the lab is quick.
 func (l *lab) scaled(n int) int {
 	if l.quick {
 		return max(1, n/100)
@@ -85,10 +88,11 @@ func (l *lab) scaled(n int) int {
 	return n
 }
 
-// A result is the median of one figure, for each of the clients in their order.
+// A result is the median of one figure for each client, in the order of the clients.
 type result []float64
 
-// measure runs the work that args describe, with every client in turn, so many times, and returns the medians of each figure.
+// measure does the work that args describe with each client in turn, in this many rounds. It
+// returns a function that returns the medians of a figure.
 func (l *lab) measure(rounds int, path string, args ...string) (func(figure string) result, error) {
 	runs := make([][]map[string]any, len(l.clients))
 	for range rounds {
@@ -115,7 +119,8 @@ func (l *lab) measure(rounds int, path string, args ...string) (func(figure stri
 	}, nil
 }
 
-// once runs one client. It has one processor, so that what its goroutines wait for each other is not counted as work.
+// once runs one client. The client has one processor, so that the time in which its goroutines wait
+// for each other is not measured as work.
 func (l *lab) once(args []string) (map[string]any, error) {
 	cmd := pinned("1", l.program, args...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
@@ -129,17 +134,18 @@ func (l *lab) once(args []string) (map[string]any, error) {
 	return f, json.Unmarshal(out, &f)
 }
 
-// A row is one line of the table: what is done, and which figure of it counts.
+// A row is one line of the table: the work, and its figure.
 type row struct {
 	title  string
 	figure string
-	per    float64 // the figure is divided by it
+	per    float64 // divisor of the figure
 	unit   string
 	path   string
 	args   []string
 }
 
-// rows measures the main rows, and prints them as they come. It returns what it printed.
+// rows measures the main rows. It prints each row when it is measured, and returns all that it
+// printed.
 func (l *lab) rows() (string, error) {
 	l.clients = rowClients
 	var text strings.Builder
@@ -192,7 +198,7 @@ func (l *lab) rows() (string, error) {
 	return text.String(), nil
 }
 
-// gets measures small requests at one server.
+// gets measures small requests to one server.
 func (l *lab) gets(server string, line func(title string, r result, per float64, unit string)) error {
 	for _, callers := range []int{1, 10, 100, 1000} {
 		n := l.scaled(map[int]int{1: 5000, 10: 20000}[callers])
@@ -214,7 +220,8 @@ func (l *lab) gets(server string, line func(title string, r result, per float64,
 	return nil
 }
 
-// latencies measures how long small requests take where the processor has other work that never ends, once the client has seen that.
+// latencies measures how long small requests take while other goroutines of the process keep the
+// processor busy all the time. The client warms up under that load first.
 func (l *lab) latencies(line func(title string, r result, per float64, unit string)) error {
 	for _, callers := range []int{1, 10, 100} {
 		warm, n := l.scaled(45*callers), l.scaled(max(40, 15*callers))

@@ -1,11 +1,11 @@
-// Command bench measures hyper beside net/http against a server in Go, in processes of their own on this machine. It needs nothing
-// else:
+// Command bench compares hyper with net/http, against a server in Go. All run in their own
+// processes on this machine. It needs nothing else:
 //
 //	go -C internal/bench run .             # the main rows, about four minutes
 //	go -C internal/bench run . -growth     # how cost grows, about five; with -write into README.md and growth.svg
 //
-// What is compared is CPU time of the client's process, user and system; clients alternate round by round, and a figure is the
-// median of its rounds. Times are this machine's; ratios travel better.
+// The cost is the CPU time of the client's process, user and system. Clients alternate round by
+// round, and a figure is the median of its rounds. Times depend on the machine; ratios do so less.
 package main
 
 import (
@@ -17,6 +17,7 @@ import (
 	"gohyper.dev/hyper/internal/bench/work"
 )
 
+// main runs the command.
 func main() {
 	log.SetFlags(0)
 	if err := run(os.Args[1:]); err != nil {
@@ -24,8 +25,9 @@ func main() {
 	}
 }
 
+// run runs the command with args. With "serve" and "work" it is a process of a measurement.
 func run(args []string) error {
-	if len(args) > 0 { // as a process of a measurement
+	if len(args) > 0 { // a process of a measurement
 		switch args[0] {
 		case "serve":
 			return serve(os.Stdout)

@@ -15,14 +15,15 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// An nghttpd is a server in C. Beside it, what a client costs is not hidden behind the wake-ups that Go's own server causes.
+// An nghttpd is a server in C. Against a server in Go, the wake-ups that the server causes hide a
+// part of the differences between clients.
 type nghttpd struct {
 	origin string
 	cmd    *exec.Cmd
 	dir    string
 }
 
-// startNghttpd returns nil where there is none to start.
+// startNghttpd starts nghttpd. It returns nil if nghttpd is not installed.
 func startNghttpd() (*nghttpd, error) {
 	program, err := exec.LookPath("nghttpd")
 	if err != nil {
@@ -40,6 +41,7 @@ func startNghttpd() (*nghttpd, error) {
 	return s, nil
 }
 
+// start writes the server's files and starts it on a free port.
 func (s *nghttpd) start(program string) error {
 	certificate := h2test.Certificate()
 	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
@@ -80,6 +82,7 @@ func (s *nghttpd) start(program string) error {
 	return fmt.Errorf("it does not answer: %s", wrong.String())
 }
 
+// close stops the server and removes its files.
 func (s *nghttpd) close() {
 	if s.cmd != nil {
 		s.cmd.Process.Kill()

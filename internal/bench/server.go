@@ -11,7 +11,8 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// serve is the server's process: net/http's, on a port of its own choice, which is the first line it writes.
+// serve is the server's process, which is net/http's server on a free port. It writes its address
+// as the first line to out.
 func serve(out io.Writer) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -29,6 +30,7 @@ func serve(out io.Writer) error {
 	return s.ServeTLS(listener, "", "")
 }
 
+// site returns the server's pages.
 func site() http.Handler {
 	mux := http.NewServeMux()
 	zeros := make([]byte, 1<<20)
@@ -49,13 +51,13 @@ func site() http.Handler {
 			}
 		}
 	})
-	// n fields, and no body.
+	// The response has n fields and no body.
 	mux.HandleFunc("/fields", func(w http.ResponseWriter, r *http.Request) {
 		for i := range number(r, "n") {
 			w.Header().Set(fmt.Sprintf("X-Bench-%03d", i), fmt.Sprintf("the value of field %d", i))
 		}
 	})
-	// n DATA frames of size octets.
+	// The response has n DATA frames of size bytes each.
 	mux.HandleFunc("/frames", func(w http.ResponseWriter, r *http.Request) {
 		out, size := http.NewResponseController(w), number(r, "size")
 		for range number(r, "n") {
@@ -68,6 +70,7 @@ func site() http.Handler {
 	return mux
 }
 
+// number returns a number in the query.
 func number(r *http.Request, name string) int {
 	n, _ := strconv.Atoi(r.URL.Query().Get(name))
 	return n

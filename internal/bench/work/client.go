@@ -11,7 +11,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// A client does requests on one connection. Its bodies are closed by the caller.
+// A client sends requests on one connection. The caller closes the bodies.
 type client interface {
 	get(t target) (io.ReadCloser, error)
 	post(t target, body io.Reader, size int64) (io.ReadCloser, error)
@@ -21,6 +21,7 @@ type client interface {
 // A target is what to request, in the forms that clients need.
 type target struct{ url, origin, path string }
 
+// parseTarget returns the target of a URL.
 func parseTarget(rawURL string) (t target, err error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -29,7 +30,8 @@ func parseTarget(rawURL string) (t target, err error) {
 	return target{rawURL, u.Scheme + "://" + u.Host, u.RequestURI()}, nil
 }
 
-// newClient connects, or will with the first request.
+// newClient returns a client of the implementation -impl. hyper's API connects at once, the others
+// with the first request.
 func (o *options) newClient() (client, error) {
 	switch o.impl {
 	case "own":
@@ -51,7 +53,7 @@ func (o *options) newClient() (client, error) {
 	return nil, fmt.Errorf("no implementation %q", o.impl)
 }
 
-// header is what -fields asks for.
+// header returns the fields that -fields asks for.
 func (o *options) header() (h hyper.Header) {
 	for i := range o.fields {
 		h.Add(fmt.Sprintf("x-bench-%03d", i), fmt.Sprintf("the value of field %d", i))
@@ -59,9 +61,10 @@ func (o *options) header() (h hyper.Header) {
 	return h
 }
 
-// sessions outlives the connections of -resume.
+// sessions are the TLS sessions of -resume. They outlive the connections.
 var sessions = tls.NewLRUClientSessionCache(64)
 
+// config returns hyper's configuration.
 func (o *options) config() *hyper.Config {
 	cfg := &hyper.Config{TLS: &tls.Config{InsecureSkipVerify: true}, MaxFrameSize: o.frame}
 	if o.resume {
@@ -73,7 +76,7 @@ func (o *options) config() *hyper.Config {
 	return cfg
 }
 
-// netHTTP is net/http's own Transport, bound to one connection as the others are.
+// netHTTP returns a Transport of net/http that is limited to one connection, as the others are.
 func (o *options) netHTTP() *http.Transport {
 	t := &http.Transport{
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
@@ -89,12 +92,13 @@ func (o *options) netHTTP() *http.Transport {
 	return t
 }
 
-// own is hyper's API.
+// own is a client that uses hyper's API.
 type own struct {
 	conn   *hyper.Conn
 	header hyper.Header // of each GET
 }
 
+// get sends a GET request.
 func (c *own) get(t target) (io.ReadCloser, error) {
 	if len(c.header) > 0 {
 		return ownBody(c.conn.Do(context.Background(), &hyper.Request{Path: t.path, Header: c.header}))
@@ -102,12 +106,15 @@ func (c *own) get(t target) (io.ReadCloser, error) {
 	return ownBody(c.conn.Get(context.Background(), t.path))
 }
 
+// post sends a POST request with a body of size bytes.
 func (c *own) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
 	return ownBody(c.conn.Do(context.Background(), &hyper.Request{Method: "POST", Path: t.path, Body: body, ContentLength: size}))
 }
 
+// close closes the connection.
 func (c *own) close() { c.conn.Close() }
 
+// ownBody returns the body of a response with status 200.
 func ownBody(resp *hyper.Response, err error) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
@@ -119,19 +126,22 @@ func ownBody(resp *hyper.Response, err error) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-// types does requests of net/http's.
+// types is a client that uses net/http's types.
 type types struct {
 	roundTrip func(*http.Request) (*http.Response, error)
 	closeIdle func()
 	header    http.Header // of each GET
 }
 
+// get sends a GET request.
 func (c *types) get(t target) (io.ReadCloser, error) { return c.do("GET", t, nil, 0) }
 
+// post sends a POST request with a body of size bytes.
 func (c *types) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
 	return c.do("POST", t, body, size)
 }
 
+// do sends a request and returns the body of a response over HTTP/2 with status 200.
 func (c *types) do(method string, t target, body io.Reader, size int64) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(context.Background(), method, t.url, body)
 	if err != nil {
@@ -152,4 +162,5 @@ func (c *types) do(method string, t target, body io.Reader, size int64) (io.Read
 	return resp.Body, nil
 }
 
+// close closes the idle connections.
 func (c *types) close() { c.closeIdle() }

@@ -1,4 +1,4 @@
-// Package work is the pieces of work that clients are measured by, and what they cost the process that does them.
+// Package work does the work by which clients are measured, and measures what it costs the process.
 package work
 
 import (
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// options are the flags.
+// options are the values of the flags.
 type options struct {
 	impl, mode   string
 	target       target
@@ -32,12 +32,12 @@ type options struct {
 	memProfile   string
 }
 
-// modes are the pieces of work. Each returns its figures.
+// modes are the kinds of work. Each returns its figures.
 var modes = map[string]func(*options) (figures, error){
 	"get": get, "down": down, "up": up, "conn": connect, "many": many, "idle": idle, "open": open, "slow": slow,
 }
 
-// Main does what args, which are flags, ask for, and prints the figures as a line of JSON.
+// Main does the work that args describe, which are flags, and prints the figures as a line of JSON.
 func Main(args []string) error {
 	var o options
 	flags := flag.NewFlagSet("work", flag.ExitOnError)
@@ -68,6 +68,7 @@ func Main(args []string) error {
 	return run(&o)
 }
 
+// run does the work of o and prints the figures.
 func run(o *options) error {
 	mode := modes[o.mode]
 	if mode == nil {
@@ -89,6 +90,7 @@ func run(o *options) error {
 	return json.NewEncoder(os.Stdout).Encode(f)
 }
 
+// writeProfile writes a profile of all allocations to a file.
 func writeProfile(name string) error {
 	f, err := os.Create(name)
 	if err != nil {

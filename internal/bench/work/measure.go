@@ -12,16 +12,17 @@ import (
 	"time"
 )
 
-// figures are what a measurement has found, by the names that the kit knows.
+// figures are the results of a measurement. Measuring kits know their names.
 type figures map[string]any
 
-// A mark is a point in time, with what the process had used by then.
+// A mark is a point in time and the resources that the process had used by then.
 type mark struct {
 	at     time.Time
 	cpu    time.Duration // user and system
 	memory runtime.MemStats
 }
 
+// now returns a mark of the current time.
 func now() (m mark) {
 	runtime.ReadMemStats(&m.memory)
 	var u syscall.Rusage
@@ -31,14 +32,14 @@ func now() (m mark) {
 	return m
 }
 
-// maxRSS is the most memory that the process ever had, in KiB.
+// maxRSS returns the largest resident memory that the process ever had, in KiB.
 func maxRSS() int64 {
 	var u syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return u.Maxrss
 }
 
-// rss is the memory that the process has now, in octets.
+// rss returns the resident memory of the process, in bytes.
 func rss() int64 {
 	var total, resident int64
 	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
@@ -47,7 +48,7 @@ func rss() int64 {
 	return resident * int64(os.Getpagesize())
 }
 
-// cost measures work, which is n requests and returns how many octets of bodies it moved.
+// cost measures work, which does n requests and returns how many bytes of bodies it moved.
 func (o *options) cost(n int, work func() (octets int64, err error)) (figures, error) {
 	if o.cpuProfile != "" {
 		f, err := os.Create(o.cpuProfile)
@@ -83,7 +84,8 @@ func (o *options) cost(n int, work func() (octets int64, err error)) (figures, e
 	return f, nil
 }
 
-// memory measures what each of n things costs while make's results live.
+// memory measures the memory and the goroutines of each of the n things that make creates, while
+// they exist.
 func memory(n int, make func() error) (figures, error) {
 	take := func() (m runtime.MemStats, goroutines int, resident int64) {
 		runtime.GC()
@@ -107,19 +109,23 @@ func memory(n int, make func() error) (figures, error) {
 	}, nil
 }
 
-// wire counts what crosses the sockets of countedConns.
+// wire counts the calls and the bytes at the sockets of all countedConns.
 var wire wireCount
 
+// A wireCount counts reads and writes, and their bytes.
 type wireCount struct{ reads, writes, octetsRead, octetsWritten atomic.Int64 }
 
+// reset sets the counts to 0.
 func (w *wireCount) reset() {
 	for _, n := range []*atomic.Int64{&w.reads, &w.writes, &w.octetsRead, &w.octetsWritten} {
 		n.Store(0)
 	}
 }
 
+// A countedConn is a connection that wire counts.
 type countedConn struct{ net.Conn }
 
+// dialCounted makes a countedConn.
 func dialCounted(ctx context.Context, network, addr string) (net.Conn, error) {
 	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err != nil {
@@ -128,6 +134,7 @@ func dialCounted(ctx context.Context, network, addr string) (net.Conn, error) {
 	return countedConn{nc}, nil
 }
 
+// Read reads from the connection and counts that.
 func (c countedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	wire.reads.Add(1)
@@ -135,6 +142,7 @@ func (c countedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write writes to the connection and counts that.
 func (c countedConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	wire.writes.Add(1)

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// fetch does one GET, reads its body to the end into buf, piece by piece, and returns its length.
+// fetch sends a GET request, reads the body to its end in pieces of the size of buf, and returns
+// its length.
 func fetch(c client, t target, buf []byte) (octets int64, err error) {
 	body, err := c.get(t)
 	if err != nil {
@@ -19,7 +20,7 @@ func fetch(c client, t target, buf []byte) (octets int64, err error) {
 	return drain(body, buf)
 }
 
-// drain reads body to its end and closes it.
+// drain reads body to its end, closes it, and returns its length.
 func drain(body io.ReadCloser, buf []byte) (octets int64, err error) {
 	defer body.Close()
 	for {
@@ -34,7 +35,7 @@ func drain(body io.ReadCloser, buf []byte) (octets int64, err error) {
 	}
 }
 
-// together runs work on n goroutines and returns their octets, and the first error.
+// together runs work on n goroutines. It returns the sum of their bytes and the first error.
 func together(n int, work func() (octets int64, err error)) (int64, error) {
 	var (
 		wg     sync.WaitGroup
@@ -55,14 +56,15 @@ func together(n int, work func() (octets int64, err error)) (int64, error) {
 	return octets.Load(), first
 }
 
-// get is small requests by many callers.
+// get measures small requests by many callers.
 func get(o *options) (figures, error) {
 	c, err := o.newClient()
 	if err != nil {
 		return nil, err
 	}
 	requests := func(n int) (int64, error) { return o.spread(n, []client{c}) }
-	// The first request alone: some servers limit the streams until their SETTINGS are acknowledged.
+	// The first request is alone, as some servers limit the streams until their SETTINGS are
+	// acknowledged.
 	if _, err := fetch(c, o.target, make([]byte, 2048)); err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func get(o *options) (figures, error) {
 	return f, err
 }
 
-// keepBusy gives the processors other work, until stop is called.
+// keepBusy keeps -busy goroutines running all the time, until stop is called.
 func (o *options) keepBusy() (stop func()) {
 	var stopped atomic.Bool
 	for range o.busy {
@@ -96,13 +98,14 @@ func (o *options) keepBusy() (stop func()) {
 	return func() { stopped.Store(true) }
 }
 
-// A timedClient keeps how long each GET took until its header was there.
+// A timedClient records how long each GET takes until the header of its response has arrived.
 type timedClient struct {
 	client
 	mu   sync.Mutex
 	took []time.Duration
 }
 
+// get sends a GET request and records its time.
 func (c *timedClient) get(t target) (io.ReadCloser, error) {
 	start := time.Now()
 	body, err := c.client.get(t)
@@ -113,7 +116,7 @@ func (c *timedClient) get(t target) (io.ReadCloser, error) {
 	return body, err
 }
 
-// spread does n requests by all callers, over all clients in turn.
+// spread does n requests with all callers. The requests use the clients in turn.
 func (o *options) spread(n int, clients []client) (octets int64, err error) {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -130,7 +133,8 @@ func (o *options) spread(n int, clients []client) (octets int64, err error) {
 	})
 }
 
-// many is small requests over many connections, which live already, and what those hold.
+// many measures small requests over many connections that exist before, and the memory of these
+// connections.
 func many(o *options) (figures, error) {
 	var clients []client
 	held, err := memory(o.conns, func() (err error) {
@@ -148,7 +152,7 @@ func many(o *options) (figures, error) {
 	return f, err
 }
 
-// down is large downloads. Connecting is part of it.
+// down measures large downloads, with the time to connect.
 func down(o *options) (figures, error) {
 	return o.cost(o.callers*o.requests, func() (int64, error) {
 		c, err := o.newClient()
@@ -169,7 +173,7 @@ func down(o *options) (figures, error) {
 	})
 }
 
-// up is large uploads. Connecting is part of it.
+// up measures large uploads, with the time to connect.
 func up(o *options) (figures, error) {
 	return o.cost(o.callers, func() (int64, error) {
 		c, err := o.newClient()
@@ -187,9 +191,10 @@ func up(o *options) (figures, error) {
 	})
 }
 
-// zeros is a body of so many octets.
+// zeros is a body whose remaining length is left, in bytes.
 type zeros struct{ left int64 }
 
+// Read fills p; the content does not matter.
 func (z *zeros) Read(p []byte) (int, error) {
 	if z.left == 0 {
 		return 0, io.EOF
@@ -199,7 +204,7 @@ func (z *zeros) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// connect is a new connection for every request.
+// connect measures requests that each need a new connection.
 func connect(o *options) (figures, error) {
 	one := func() (int64, error) {
 		c, err := o.newClient()
@@ -209,7 +214,8 @@ func connect(o *options) (figures, error) {
 		defer c.close()
 		return fetch(c, o.target, make([]byte, 2048))
 	}
-	if _, err := one(); err != nil { // the first session, too
+	// A request before the measurement. With -resume, it gets the first session.
+	if _, err := one(); err != nil {
 		return nil, err
 	}
 	return o.cost(o.requests, func() (octets int64, err error) {
@@ -240,21 +246,22 @@ func (o *options) used(n int, t target) ([]client, error) {
 	return clients, nil
 }
 
-// idle is connections with nothing to do.
+// idle measures idle connections.
 func idle(o *options) (figures, error) {
 	var clients []client
 	f, err := memory(o.conns, func() (err error) {
 		clients, err = o.used(o.conns, o.target)
-		time.Sleep(500 * time.Millisecond) // for what the connections do behind their last response
+		// The connections still have work to do after their last response.
+		time.Sleep(500 * time.Millisecond)
 		return err
 	})
 	runtime.KeepAlive(clients)
 	return f, err
 }
 
-// open is requests that wait for their responses, at a URL that never answers.
+// open measures requests that wait for their responses, at a URL that never responds.
 func open(o *options) (figures, error) {
-	quick, err := parseTarget(o.target.origin + "/0") // it does answer
+	quick, err := parseTarget(o.target.origin + "/0") // this one responds
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +288,7 @@ func open(o *options) (figures, error) {
 	return f, err
 }
 
-// slow is one response read at a set rate.
+// slow measures the memory while one response is read at a set rate.
 func slow(o *options) (figures, error) {
 	c, err := o.newClient()
 	if err != nil {
