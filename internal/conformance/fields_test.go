@@ -10,9 +10,11 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// promisedHeader is the field section of a good promise; rows of bad ones replace or add fields.
+// promisedHeader is the field section of a valid promise. Rows with invalid promises replace fields
+// or add some.
 var promisedHeader = []string{":method: GET", ":scheme: http", ":authority: own.example", ":path: /pushed"}
 
+// fieldRows are about field sections and the messages that they are part of.
 var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 	// RFC 9113 §8.1: the order of a message.
 	{"9113 §8.1", "DataBeforeTheHeader", "DATA before the response's header is malformed", waiting, frame(wire.Data, 0, 1, "hello"), endsStream(hyper.ErrCodeProtocol)},
@@ -145,7 +147,7 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 		}, goesOn},
 	{"9113 §8.6", "SwitchingProtocols", "101 has no place in HTTP/2: malformed", waiting, headers(0, ":status: 101"), endsStream(hyper.ErrCodeProtocol)},
 
-	// RFC 9113 §8.2.1, RFC 9110 §5: what is legal though unusual.
+	// RFC 9113 §8.2.1, RFC 9110 §5: what is unusual but valid.
 	{"9113 §8.2.1", "ObsTextInAValue", "octets of 0x80 and above are legal in a value", waiting, headers(0, ":status: 103", "x-obs: \x80\xff"), accepted},
 	{"9113 §8.2.1", "EmptyValue", "a value may be empty", waiting, headers(0, ":status: 103", "x-empty: "), accepted},
 	{"9113 §8.2.1", "BlanksWithinAValue", "a value may have blanks within", waiting, headers(0, ":status: 103", "x-words: a b\tc"), accepted},
@@ -192,13 +194,14 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 		}, goesOn},
 })
 
-// A place is where a field section can stand; write sends one that is good but for the fields given.
+// A place is a field section of a message. write sends a valid section with the bad fields added.
 type place struct {
 	name, in string
 	at       *moment
 	write    func(l *lab, bad ...hpack.HeaderField)
 }
 
+// places are all places. The last is a promise, the others belong to responses.
 var places = []place{
 	{"", "a response", waiting, func(l *lab, bad ...hpack.HeaderField) {
 		rawHeaders(0, append([]hpack.HeaderField{field(":status", "200")}, bad...)...)(l)
@@ -213,7 +216,8 @@ var places = []place{
 	{"InAPromise", "a promise", refusable, func(l *lab, bad ...hpack.HeaderField) { badPromise(l, promisedHeader, bad...) }},
 }
 
-// badFieldRows: what RFC 9113 §8.2 bans makes a message malformed, in whichever of its field sections it stands.
+// badFieldRows returns a row for each field that RFC 9113 §8.2 forbids, in each place. Such a field
+// makes the message malformed.
 func badFieldRows() (rows []row) {
 	all, ofResponses := len(places), len(places)-1
 	for _, c := range []struct {
@@ -259,7 +263,7 @@ func badFieldRows() (rows []row) {
 	return rows
 }
 
-// badResponseRows: field sections that are no response.
+// badResponseRows returns rows for field sections that are not valid responses.
 func badResponseRows() (rows []row) {
 	for _, c := range []struct {
 		section, name, rule string

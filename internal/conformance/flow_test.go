@@ -8,21 +8,22 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// octets are n octets of a body.
+// octets returns n bytes of a body.
 func octets(n int) string { return strings.Repeat("x", n) }
 
-// ample is a waiting response with a large stream window on a connection that grants 65,535 and no more.
+// ample is a response that waits. Its stream has a large window, and the connection grants 65,535
+// bytes and no more.
 var ample = &moment{
 	cfg:   hyper.Config{InitialStreamWindow: 1 << 20, WindowManager: still},
 	reach: tight.reach,
 	told:  toldCaller,
 }
 
-// tightPush is tight for a push.
+// tightPush is the moment tight for a push.
 var tightPush = promised.with(hyper.Config{InitialStreamWindow: 10, WindowManager: still, Push: pushing.Push, Authority: pushing.Authority}).
 	then(func(l *lab) { l.WriteHeaders(2, 0, ":status: 200", "x-state: kept") })
 
-// fills writes more than the connection's window, in frames that are legal by themselves.
+// fills writes more than the connection's window, in frames that are valid by themselves.
 func fills(stream uint32, last int) func(*lab) {
 	return func(l *lab) {
 		for range 3 {
@@ -32,6 +33,7 @@ func fills(stream uint32, last int) func(*lab) {
 	}
 }
 
+// flowRows are about flow control.
 var flowRows = []row{
 	// RFC 9113 §6.9, §6.9.1: what the peer sends.
 	{"9113 §6.9.1", "StreamWindowInOneFrame", "DATA beyond the stream's window is a stream error", tight, frame(wire.Data, 0, 1, octets(11)), endsStream(hyper.ErrCodeFlowControl)},
@@ -72,7 +74,7 @@ var flowRows = []row{
 		func(l *lab) {
 			l.frame(wire.Data, 0, 1, octets(16384))
 			l.WantRSTStream("the stream error", 1, wire.StreamClosed)
-			l.at = closed // the caller has been told of that
+			l.at = closed // the caller already has that error
 			fills(1, 16384)(l)
 		}, endsConn(hyper.ErrCodeFlowControl)},
 	{"9113 §6.9.1", "RefusedDataIsCreditedAgain", "the connection's window that refused DATA took is given back", tight.with(hyper.Config{InitialStreamWindow: 10,
@@ -124,7 +126,7 @@ var flowRows = []row{
 		finishWaiting(l)
 	}), set(setting(wire.SettingInitialWindowSize, wire.MaxWindow)), accepted},
 
-	// What the client sends. The peer holds every DATA frame against both windows.
+	// What the client sends. The peer checks every DATA frame against both windows.
 	{"9113 §6.9.1", "ClientKeepsTheStreamsWindow", "the client sends what the stream's window lets it, to the octet, and then waits", uploading,
 		func(l *lab) {
 			go l.stream.Write(make([]byte, 70000))
@@ -170,7 +172,7 @@ var flowRows = []row{
 				l.t.Error(err)
 			}
 			l.WantData("at first", 1, 0, 100)
-			set(setting(wire.SettingInitialWindowSize, 10))(l) // the window is -90 now
+			set(setting(wire.SettingInitialWindowSize, 10))(l) // the window becomes -90
 			go l.stream.Write([]byte("hello"))
 			l.WriteWindowUpdate(1, 90)
 			l.WantIdle("it is 0")
@@ -222,7 +224,7 @@ var flowRows = []row{
 		}, accepted},
 }
 
-// wantOctets takes DATA of the stream until n octets have come.
+// wantOctets reads DATA of the stream until it has n bytes.
 func (l *lab) wantOctets(stream uint32, n int) {
 	l.t.Helper()
 	for n > 0 {

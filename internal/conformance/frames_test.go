@@ -9,14 +9,17 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// What the peer sends outside of the RFCs: a set reserved bit of the stream identifier, and a frame
+// type that does not exist.
 const (
 	reservedBit = 1 << 31
 	unknownType = wire.FrameType(0xfe)
 )
 
-// smallFrames takes frames of 16,384 octets, the least there is.
+// smallFrames is a client that announces the smallest SETTINGS_MAX_FRAME_SIZE, 16,384.
 var smallFrames = waiting.with(hyper.Config{MaxFrameSize: wire.MinMaxFrameSize, Push: &hyper.PushPolicy{}, WindowManager: still})
 
+// frameRows are about single frames.
 var frameRows = concat([]row{
 	// RFC 9113 §4.1: the header.
 	{"9113 §4.1", "ReservedBitOfData", "the reserved bit of a frame header is ignored: DATA", inBody,
@@ -313,6 +316,7 @@ var frameRows = concat([]row{
 		frame(wire.PriorityUpdate, 0, 0, ""), endsConn(hyper.ErrCodeProtocol)},
 }, oversizeRows(), wrongSizeRows(), interleavedRows())
 
+// concat joins tables of rows.
 func concat(tables ...[]row) (rows []row) {
 	for _, t := range tables {
 		rows = append(rows, t...)
@@ -320,6 +324,7 @@ func concat(tables ...[]row) (rows []row) {
 	return rows
 }
 
+// wantPong requires an acknowledgment of a PING with these bytes.
 func (l *lab) wantPong(octets string) {
 	l.t.Helper()
 	if got := l.WantPing("the answer", wire.Ack); string(got[:]) != octets {
@@ -327,8 +332,8 @@ func (l *lab) wantPong(octets string) {
 	}
 }
 
-// RFC 9113 §4.2: a frame above SETTINGS_MAX_FRAME_SIZE is a FRAME_SIZE_ERROR, of the connection where it could change the
-// connection's state.
+// oversizeRows returns rows for frames above SETTINGS_MAX_FRAME_SIZE (RFC 9113 §4.2). They are a
+// FRAME_SIZE_ERROR. It is a connection error if the frame could change the state of the connection.
 func oversizeRows() (rows []row) {
 	for _, c := range []struct {
 		typ    wire.FrameType
@@ -360,7 +365,7 @@ func oversizeRows() (rows []row) {
 	return rows
 }
 
-// Frames of a fixed size, or a least one, that do not have it.
+// wrongSizeRows returns rows for frames whose size is fixed or has a minimum, with a wrong size.
 func wrongSizeRows() (rows []row) {
 	for _, c := range []struct {
 		section, name string
@@ -389,7 +394,8 @@ func wrongSizeRows() (rows []row) {
 	return rows
 }
 
-// RFC 9113 §6.2, §6.6, §6.10: nothing but CONTINUATION of the same stream comes inside a field block.
+// interleavedRows returns rows for frames inside a field block. Only CONTINUATION of the same
+// stream may be there (RFC 9113 §6.2, §6.6, §6.10).
 func interleavedRows() (rows []row) {
 	for _, c := range []struct {
 		name    string

@@ -12,26 +12,28 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// ok is the block of ":status: 200" in the static table.
+// ok is a block with ":status: 200", from the static table.
 const ok = "\x88"
 
-// aField is a literal field that is not indexed: "x: y".
+// aField is the literal field "x: y" without indexing.
 const aField = "\x00\x01x\x01y"
 
-// noTable is a client that keeps no dynamic table, and whose peer has acknowledged that.
+// noTable is a client without a dynamic table, when the peer has acknowledged that.
 var noTable = waiting.with(hyper.Config{HeaderTableSize: -1})
 
 // smallTable is a client whose dynamic table has room for two or three fields.
 var smallTable = waiting.with(hyper.Config{HeaderTableSize: 100})
 
+// hpackRows are about the compression of fields.
 var hpackRows = concat(badBlockRows(), []row{
-	// RFC 9113 §4.3, §4.3.1: one compression state, for all streams.
+	// RFC 9113 §4.3, §4.3.1: all streams share one compression state.
 	{"9113 §4.3.1", "NoUpdateBehindASmallerTable", "the first block behind the acknowledgment of a smaller HEADER_TABLE_SIZE begins with an update, or it is a connection error", noTable, block(0, ok), endsConn(hyper.ErrCodeCompression)},
 	{"9113 §4.3.1", "UpdateBehindASmallerTable", "an update to the smaller size, and the block is good", noTable, block(0, "\x20\x08\x03103"), func(l *lab) {
 		l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
 		l.want(l.caller, 200, "")
 	}},
-	{"9113 §4.3.1", "UpdateAboveASmallerTable", "an update that is above the smaller HEADER_TABLE_SIZE is a connection error", smallTable, block(0, "\x3f\x46"+ok), endsConn(hyper.ErrCodeCompression)}, // 101
+	// The update is to 101.
+	{"9113 §4.3.1", "UpdateAboveASmallerTable", "an update that is above the smaller HEADER_TABLE_SIZE is a connection error", smallTable, block(0, "\x3f\x46"+ok), endsConn(hyper.ErrCodeCompression)},
 	{"9113 §4.3.1", "UpdateBelowASmallerTable", "an update may go below the smaller size", smallTable, block(0, "\x2a\x08\x03103"), func(l *lab) {
 		l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
 		l.want(l.caller, 200, "")
@@ -43,7 +45,8 @@ var hpackRows = concat(badBlockRows(), []row{
 		block(0, "\x20\x3f\xe1\x1f"+ok+"\xbe"), endsConn(hyper.ErrCodeCompression)},
 	{"7541 §4.4", "EntryLargerThanTheTable", "a field larger than the table empties it, and is no error", waiting,
 		func(l *lab) {
-			l.frame(wire.Headers, wire.EndHeaders, 1, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096)) // 32 + 1 + 4096
+			// The entry's size is 32 + 1 + 4096.
+			l.frame(wire.Headers, wire.EndHeaders, 1, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096))
 		}, acceptedAfresh},
 	{"7541 §4.4", "ReferenceToAnEntryTooLarge", "a field larger than the table is not in it", waiting,
 		block(0, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096)+"\xbe"), endsConn(hyper.ErrCodeCompression)},
@@ -80,7 +83,7 @@ var hpackRows = concat(badBlockRows(), []row{
 			}
 		}, goesOn},
 
-	// What the client encodes. The peer decodes every block strictly.
+	// What the client encodes. The peer's decoder is strict.
 	{"9113 §4.3.1", "ClientObeysASmallerTable", "once it has acknowledged a smaller HEADER_TABLE_SIZE, the client's next block begins with an update to it", waiting,
 		func(l *lab) {
 			set(setting(wire.SettingHeaderTableSize, 100))(l)
@@ -92,7 +95,7 @@ var hpackRows = concat(badBlockRows(), []row{
 			set(setting(wire.SettingHeaderTableSize, 0))(l)
 			finishWaiting(l)
 			wantBlockPrefix(l, "\x20")
-			h := wantBlockPrefix(l, "") // whose fields the first would have put there
+			h := wantBlockPrefix(l, "") // the first request would have added these fields to the table
 			for _, f := range h.Fields {
 				if f.Name == "user-agent" && !bytes.Contains(h.Block, hpack.AppendHuffmanString(nil, f.Value)) {
 					l.t.Errorf("user-agent is not spelt out: %x", h.Block)
@@ -130,8 +133,8 @@ var hpackRows = concat(badBlockRows(), []row{
 		}, goesOn},
 })
 
-// acceptedAfresh is accepted, with a peer whose encoder knows of the table's new state only that it starts from nothing: what
-// it did on its own is gone.
+// acceptedAfresh is the verdict accepted for rows that write blocks without the peer's encoder. The
+// encoder does not know the state of the table then, so the peer first empties the table.
 func acceptedAfresh(l *lab) {
 	l.t.Helper()
 	l.WantIdle("there is nothing to say to it")
@@ -140,7 +143,8 @@ func acceptedAfresh(l *lab) {
 	l.goesOn()
 }
 
-// wantBlockPrefix sends another request and takes its block, which begins so; its response is HEADERS alone.
+// wantBlockPrefix sends another request and requires that its block begins with prefix. The
+// response has no body.
 func wantBlockPrefix(l *lab, prefix string) h2test.Headers {
 	l.t.Helper()
 	id := l.next
@@ -155,8 +159,9 @@ func wantBlockPrefix(l *lab, prefix string) h2test.Headers {
 	return h
 }
 
-// badBlockRows: a block that cannot be decoded leaves no compression state to go on with: COMPRESSION_ERROR, of the connection
-// (RFC 9113 §4.3), wherever the block stands.
+// badBlockRows returns rows for blocks that cannot be decoded. As the compression state is lost
+// then, they are a COMPRESSION_ERROR, which is a connection error (RFC 9113 §4.3), wherever the
+// block is.
 func badBlockRows() (rows []row) {
 	huffman := func(octets string) string {
 		return ok + "\x00\x01x" + string([]byte{0x80 | byte(len(octets))}) + octets

@@ -17,14 +17,15 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A row is one rule and the exchange that shows it kept.
+// A row is one rule and an exchange that tests it.
 type row struct {
-	section string // "9113 §6.1"
+	section string // for example "9113 §6.1"
 	name    string // of the subtest
-	rule    string // in our words; and hyper's choice, where the RFC leaves one
-	at      *moment
-	peer    func(l *lab) // what the peer does then; nil: nothing
-	then    verdict      // nil: peer has judged
+	// The rule in our words, and hyper's choice if the RFC leaves one.
+	rule string
+	at   *moment
+	peer func(l *lab) // what the peer does at that moment; nil: nothing
+	then verdict      // nil: peer checks everything itself
 }
 
 // run runs the row through every door.
@@ -52,6 +53,7 @@ type door struct {
 	connect func(ctx context.Context, pipe net.Conn, cfg *hyper.Config) (*hyper.Conn, error)
 }
 
+// doors are all doors.
 var doors = []door{
 	{"NewConn", false, func(ctx context.Context, pipe net.Conn, cfg *hyper.Config) (*hyper.Conn, error) {
 		return hyper.NewConn(ctx, pipe, cfg)
@@ -68,14 +70,15 @@ var doors = []door{
 	}},
 }
 
-// clientTLS trusts the peer. Its one curve makes the handshake cheap.
+// clientTLS returns a configuration that trusts the peer. It allows only one curve, which makes the
+// handshake cheap.
 func clientTLS() *tls.Config {
 	config := h2test.ClientTLS()
 	config.CurvePreferences = []tls.CurveID{tls.X25519}
 	return config
 }
 
-// A lab is a connection with its scripted peer, at some moment of an exchange.
+// A lab is a connection with its scripted peer, at a moment of an exchange.
 type lab struct {
 	*h2test.Peer
 	door
@@ -84,14 +87,15 @@ type lab struct {
 	at   *moment
 
 	target   uint32        // the stream that the row is about
-	stream   *hyper.Stream // stream 1, where the moment opened it by hand
+	stream   *hyper.Stream // stream 1, if the moment opened it with Conn.Open
 	push     *hyper.Push
-	caller   *caller // who waits for the answer on target; nil: nobody any more
-	parent   *caller // who waits for stream 1, where target is a push
-	next     uint32  // the client's next stream
-	lastPush uint32  // what GOAWAY has to name
+	caller   *caller // waits for the response on target; nil: there is no caller any more
+	parent   *caller // waits for the response on stream 1, if target is a push
+	next     uint32  // the identifier of the client's next stream
+	lastPush uint32  // the last stream identifier that GOAWAY has to have
 }
 
+// newLab connects a client to a peer through a door. The moment is not reached yet.
 func newLab(t *testing.T, at *moment, d door) *lab {
 	pipe, server := h2test.Pipe()
 	var end net.Conn = server
@@ -109,8 +113,8 @@ func newLab(t *testing.T, at *moment, d door) *lab {
 	return l
 }
 
-// schemed returns fields, written for cleartext, with the scheme of this door. "https" is another
-// scheme than its own there, and so is "http" over TLS.
+// schemed adapts fields that were written for cleartext to the scheme of this door. It swaps "http"
+// and "https" over TLS, so that a wrong scheme is wrong there, too.
 func (l *lab) schemed(fields []string) []string {
 	fields = slices.Clone(fields)
 	for i, f := range fields {
@@ -124,12 +128,16 @@ func (l *lab) schemed(fields []string) []string {
 	return fields
 }
 
+// EncodeBlock encodes fields with the scheme of the door.
 func (l *lab) EncodeBlock(fields ...string) []byte { return l.Peer.EncodeBlock(l.schemed(fields)...) }
 
+// WritePushPromise writes a promise with the scheme of the door.
 func (l *lab) WritePushPromise(stream, promised uint32, fields ...string) {
 	l.Peer.WritePushPromise(stream, promised, l.schemed(fields)...)
 }
 
+// WantHeadersExactly requires a request that has these fields and no others, with the scheme of the
+// door.
 func (l *lab) WantHeadersExactly(reason string, stream uint32, fields ...string) h2test.Headers {
 	l.t.Helper()
 	return l.Peer.WantHeadersExactly(reason, stream, l.schemed(fields)...)
@@ -144,6 +152,7 @@ type caller struct {
 	err    error
 }
 
+// ask starts a caller that gets its response from respond.
 func (l *lab) ask(respond func(context.Context) (*hyper.Response, error)) *caller {
 	c := &caller{done: make(chan struct{})}
 	go func() {
@@ -158,7 +167,7 @@ func (l *lab) ask(respond func(context.Context) (*hyper.Response, error)) *calle
 	return c
 }
 
-// send has a caller send req, and takes its HEADERS.
+// send starts a caller that sends req, and reads its HEADERS.
 func (l *lab) send(req *hyper.Request) *caller {
 	l.t.Helper()
 	c := l.ask(func(ctx context.Context) (*hyper.Response, error) { return l.conn.Do(ctx, req) })
@@ -167,7 +176,7 @@ func (l *lab) send(req *hyper.Request) *caller {
 	return c
 }
 
-// open opens a stream by hand, and takes its HEADERS.
+// open opens a stream with Conn.Open, and reads its HEADERS.
 func (l *lab) open(req *hyper.Request) *hyper.Stream {
 	l.t.Helper()
 	s, err := l.conn.Open(l.t.Context(), req)
@@ -179,7 +188,7 @@ func (l *lab) open(req *hyper.Request) *hyper.Stream {
 	return s
 }
 
-// want waits for a whole response.
+// want waits for a complete response and checks it.
 func (l *lab) want(c *caller, status int, body string) {
 	l.t.Helper()
 	<-c.done
@@ -188,24 +197,26 @@ func (l *lab) want(c *caller, status int, body string) {
 	}
 }
 
-// told is what the caller is told.
+// told returns the caller's error.
 func (l *lab) told(c *caller) error {
 	<-c.done
 	return c.err
 }
 
-// answer writes a whole response.
+// answer writes a complete response.
 func (l *lab) answer(stream uint32, body string) {
 	l.WriteHeaders(stream, 0, ":status: 200", "x-state: kept")
 	l.WriteData(stream, wire.EndStream, []byte(body))
 }
 
-// goesOn requires that the connection works: an exchange, encoded with the compression state that both sides should have.
+// goesOn requires that the connection still works. It makes one exchange that uses the compression
+// state that both sides should have.
 func (l *lab) goesOn() {
 	l.t.Helper()
 	another := l.next
 	c := l.send(&hyper.Request{Path: "/another"})
-	body := "another"[:min(7, max(0, l.Credit(another)))] // of a window that a row has made tight
+	// A row may have left a small window.
+	body := "another"[:min(7, max(0, l.Credit(another)))]
 	l.answer(another, body)
 	l.want(c, 200, body)
 	if got := c.resp.Header.Get("x-state"); got != "kept" {
@@ -217,10 +228,11 @@ func (l *lab) goesOn() {
 	}
 }
 
-// A verdict is what must have become of the exchange.
+// A verdict checks the result of the exchange.
 type verdict func(l *lab)
 
-// accepted: the client took what came without a word, the exchange comes to its end, and the connection goes on.
+// accepted requires that the client accepted the frames without a reaction. The exchange comes to
+// its end, and the connection goes on.
 func accepted(l *lab) {
 	l.t.Helper()
 	l.WantIdle("there is nothing to say to it")
@@ -228,13 +240,13 @@ func accepted(l *lab) {
 	l.goesOn()
 }
 
-// goesOn: the peer's script has brought the exchange to its end.
+// goesOn requires that the connection goes on. The row's peer has already ended the exchange.
 func goesOn(l *lab) {
 	l.t.Helper()
 	l.goesOn()
 }
 
-// endsStream is a stream error.
+// endsStream requires a stream error.
 func endsStream(code hyper.ErrCode) verdict {
 	return func(l *lab) {
 		l.t.Helper()
@@ -255,6 +267,7 @@ func endsStream(code hyper.ErrCode) verdict {
 	}
 }
 
+// wantStreamError requires a StreamError of our own with this code.
 func (l *lab) wantStreamError(err error, code hyper.ErrCode) {
 	l.t.Helper()
 	var se *hyper.StreamError
@@ -267,7 +280,7 @@ func (l *lab) wantStreamError(err error, code hyper.ErrCode) {
 	}
 }
 
-// endsConn is a connection error.
+// endsConn requires a connection error.
 func endsConn(code hyper.ErrCode) verdict {
 	return func(l *lab) {
 		l.t.Helper()
@@ -285,6 +298,7 @@ func endsConn(code hyper.ErrCode) verdict {
 	}
 }
 
+// wantConnError requires a ConnError of our own with this code.
 func (l *lab) wantConnError(who string, err error, code hyper.ErrCode) {
 	l.t.Helper()
 	var ce *hyper.ConnError
@@ -293,22 +307,23 @@ func (l *lab) wantConnError(who string, err error, code hyper.ErrCode) {
 	}
 }
 
-// frame is a peer that writes one frame.
+// frame returns a peer that writes one frame.
 func frame(typ wire.FrameType, flags wire.Flags, stream uint32, payload string) func(*lab) {
 	return func(l *lab) { l.frame(typ, flags, stream, payload) }
 }
 
+// frame writes one frame.
 func (l *lab) frame(typ wire.FrameType, flags wire.Flags, stream uint32, payload string) {
 	l.WriteFrame(wire.FrameHeader{Length: len(payload), Type: typ, Flags: flags, StreamID: stream}, []byte(payload))
 }
 
-// headers is a peer that writes a field section on the row's stream, and behind the fields one that changes the
-// compression state.
+// headers returns a peer that writes a field section on the row's stream. The section ends with a
+// field that changes the compression state.
 func headers(flags wire.Flags, fields ...string) func(*lab) {
 	return func(l *lab) { l.WriteHeaders(l.target, flags, append(fields, "x-state: kept")...) }
 }
 
-// rawHeaders is headers for fields that cannot be written as "name: value".
+// rawHeaders is like headers, for fields that cannot be written as "name: value".
 func rawHeaders(flags wire.Flags, fields ...hpack.HeaderField) func(*lab) {
 	return func(l *lab) {
 		for _, f := range fields {
@@ -318,10 +333,10 @@ func rawHeaders(flags wire.Flags, fields ...hpack.HeaderField) func(*lab) {
 	}
 }
 
-// field is a hpack.HeaderField.
+// field returns a hpack.HeaderField.
 func field(name, value string) hpack.HeaderField { return hpack.HeaderField{Name: name, Value: value} }
 
-// all does one after the other.
+// all runs the steps one after another.
 func all(steps ...func(*lab)) func(*lab) {
 	return func(l *lab) {
 		for _, step := range steps {
@@ -330,12 +345,12 @@ func all(steps ...func(*lab)) func(*lab) {
 	}
 }
 
-// block is a peer that sends these octets as a field block on the row's stream.
+// block returns a peer that sends these bytes as a field block on the row's stream.
 func block(flags wire.Flags, octets string) func(*lab) {
 	return func(l *lab) { l.frame(wire.Headers, flags|wire.EndHeaders, l.target, octets) }
 }
 
-// set is a peer that sends SETTINGS and takes the acknowledgment.
+// set returns a peer that sends SETTINGS and reads the acknowledgment.
 func set(settings ...wire.Setting) func(*lab) {
 	return func(l *lab) {
 		l.t.Helper()
@@ -344,4 +359,5 @@ func set(settings ...wire.Setting) func(*lab) {
 	}
 }
 
+// setting returns a wire.Setting.
 func setting(id wire.SettingID, value uint32) wire.Setting { return wire.Setting{ID: id, Value: value} }

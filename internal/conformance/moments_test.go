@@ -8,60 +8,68 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A moment is where in an exchange a row begins.
+// A moment is the state of an exchange in which a row begins.
 type moment struct {
 	cfg    hyper.Config
 	reach  func(l *lab)
-	finish func(l *lab)       // the rest of the exchange, where nothing has ended it
-	told   func(l *lab) error // what the caller is told; nil: there is none any more
+	finish func(l *lab)       // completes the exchange if nothing has ended it
+	told   func(l *lab) error // returns the caller's error; nil: there is no caller any more
 }
 
-// with is the same moment under another Config.
+// with returns the same moment with another Config.
 func (m *moment) with(cfg hyper.Config) *moment {
 	other := *m
 	other.cfg = cfg
 	return &other
 }
 
-// then is the moment after one more step. finish stays as it was.
+// then returns the moment after one more step. finish stays the same.
 func (m *moment) then(step func(l *lab)) *moment {
 	later := *m
 	later.reach = all(m.reach, step, func(*lab) { synctest.Wait() })
 	return &later
 }
 
+// toldCaller returns the error of l.caller.
 func toldCaller(l *lab) error { return l.told(l.caller) }
 
+// nothing is a step that does nothing.
 func nothing(*lab) {}
 
+// reachWaiting sends a GET request.
 func reachWaiting(l *lab) {
 	l.Handshake()
 	l.caller = l.send(&hyper.Request{})
 }
 
+// finishWaiting writes the response.
 func finishWaiting(l *lab) {
 	l.t.Helper()
 	l.answer(l.target, "hello")
 	l.want(l.caller, 200, "hello")
 }
 
+// finishBody writes the second half of the body.
 func finishBody(l *lab) {
 	l.t.Helper()
 	l.WriteData(l.target, wire.EndStream, []byte("lo"))
 	l.want(l.caller, 200, "hello")
 }
 
+// writeBegin writes the header and the first half of the body.
 func writeBegin(l *lab) {
 	l.WriteHeaders(l.target, 0, ":status: 200", "x-state: kept")
 	l.WriteData(l.target, 0, []byte("hel"))
 }
 
+// reachUploading opens a POST request whose body does not end yet.
 func reachUploading(l *lab) {
 	l.Handshake()
 	l.stream = l.open(&hyper.Request{Method: "POST"})
 	l.caller = l.ask(l.stream.Response)
 }
 
+// closeWrite ends the body of the request.
 func closeWrite(l *lab) {
 	l.t.Helper()
 	if err := l.stream.CloseWrite(); err != nil {
@@ -70,23 +78,24 @@ func closeWrite(l *lab) {
 	l.WantData("our end", 1, wire.EndStream, 0)
 }
 
-// promise is a promise of a request that the peer is entitled to answer.
+// promise writes a promise of a request for which the peer may push a response.
 func promise(l *lab, parent, promised uint32) {
 	l.WritePushPromise(parent, promised, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /pushed")
 }
 
-// still keeps windows as the settings make them: there are no WINDOW_UPDATEs between a row's frames.
+// still gives a window no manager, so that there are no WINDOW_UPDATEs between a row's frames.
 func still(*hyper.Window) hyper.WindowManager { return nil }
 
 var (
+	// pushing is a client that accepts pushes.
 	pushing = hyper.Config{Push: &hyper.PushPolicy{}, Authority: "own.example", WindowManager: still}
 
-	// 10 octets on a stream, 65,535 on the connection.
+	// tightCfg grants 10 bytes on a stream and 65,535 on the connection.
 	tightCfg = hyper.Config{InitialStreamWindow: 10, WindowManager: still}
 )
 
 var (
-	// The peer has our SETTINGS and request, and has said nothing.
+	// beforeSettings: the peer has received our SETTINGS and our request, and has sent nothing.
 	beforeSettings = &moment{
 		reach: func(l *lab) {
 			l.Ignore(wire.WindowUpdate)
@@ -104,13 +113,13 @@ var (
 		told: toldCaller,
 	}
 
-	// Nothing is open.
+	// idle: no stream is open.
 	idle = &moment{reach: func(l *lab) { l.Handshake() }, finish: nothing}
 
-	// GET on stream 1 waits for its response: half-closed (local).
+	// waiting: GET on stream 1 waits for its response. The stream is half-closed (local).
 	waiting = &moment{reach: reachWaiting, finish: finishWaiting, told: toldCaller}
 
-	// HEAD on stream 1 waits for its response.
+	// head: HEAD on stream 1 waits for its response.
 	head = &moment{
 		reach: func(l *lab) {
 			l.Handshake()
@@ -124,17 +133,17 @@ var (
 		told: toldCaller,
 	}
 
-	// An interim response has come.
+	// afterInterim: an interim response has come.
 	afterInterim = waiting.then(func(l *lab) { l.WriteHeaders(1, 0, ":status: 103", "x-state: kept") })
 
-	// The response's header and half of its body have come.
+	// inBody: the response's header and half of its body have come.
 	inBody = &moment{
 		reach:  waiting.then(writeBegin).reach,
 		finish: finishBody,
 		told:   toldCaller,
 	}
 
-	// We may write, the peer has said nothing: open.
+	// uploading: we may write, and the peer has sent nothing on the stream. The stream is open.
 	uploading = &moment{
 		reach: reachUploading,
 		finish: func(l *lab) {
@@ -145,7 +154,8 @@ var (
 		told: toldCaller,
 	}
 
-	// The response is whole and we may still write: half-closed (remote).
+	// halfClosed: the response is complete, and we may still write. The stream is half-closed
+	// (remote).
 	halfClosed = &moment{
 		reach:  all(reachUploading, finishWaiting),
 		finish: closeWrite,
@@ -155,10 +165,10 @@ var (
 		},
 	}
 
-	// Both sides have ended stream 1: closed.
+	// closed: both sides have ended stream 1.
 	closed = &moment{reach: all(reachWaiting, finishWaiting), finish: nothing}
 
-	// We have reset stream 1, and the peer may not know.
+	// weReset: we have reset stream 1, and the peer may not know it yet.
 	weReset = &moment{
 		reach: func(l *lab) {
 			reachUploading(l)
@@ -171,7 +181,7 @@ var (
 		finish: nothing,
 	}
 
-	// The peer has reset stream 1.
+	// peerReset: the peer has reset stream 1.
 	peerReset = &moment{
 		reach: func(l *lab) {
 			reachWaiting(l)
@@ -181,7 +191,7 @@ var (
 		finish: nothing,
 	}
 
-	// A tunnel is open on stream 1.
+	// tunnel: a tunnel is open on stream 1.
 	tunnel = &moment{
 		reach: func(l *lab) {
 			l.Handshake()
@@ -198,10 +208,11 @@ var (
 		told: toldCaller,
 	}
 
-	// Pushes are welcome, and GET on stream 1 waits.
+	// pushable: pushes are allowed, and GET on stream 1 waits.
 	pushable = waiting.with(pushing)
 
-	// Stream 2 is promised on stream 1 and claimed: reserved (remote).
+	// promised: stream 2 is promised on stream 1, and a caller waits for its response. Stream 2 is
+	// reserved (remote).
 	promised = &moment{
 		cfg:    pushing,
 		reach:  reachPromised,
@@ -209,7 +220,7 @@ var (
 		told:   toldCaller,
 	}
 
-	// Half of the push has come.
+	// pushInBody: half of the pushed body has come.
 	pushInBody = &moment{
 		cfg:    pushing,
 		reach:  all(reachPromised, writeBegin, func(*lab) { synctest.Wait() }),
@@ -217,7 +228,7 @@ var (
 		told:   toldCaller,
 	}
 
-	// The promise of stream 2 was refused.
+	// pushRefused: the promise of stream 2 was refused.
 	pushRefused = &moment{
 		cfg: hyper.Config{
 			Authority:     "own.example",
@@ -233,7 +244,8 @@ var (
 		finish: finishParent,
 	}
 
-	// The response's header has come, and the peer may send 10 octets of its body; 65,535 on the connection.
+	// tight: the response's header has come. The peer may send 10 bytes of its body, and 65,535 on
+	// the connection.
 	tight = &moment{
 		cfg:   tightCfg,
 		reach: all(reachWaiting, func(l *lab) { l.WriteHeaders(1, 0, ":status: 200", "x-state: kept") }),
@@ -248,6 +260,7 @@ var (
 	}
 )
 
+// reachPromised lets the peer promise stream 2, and starts callers for the push and for its parent.
 func reachPromised(l *lab) {
 	l.Handshake()
 	l.stream = l.open(&hyper.Request{})
@@ -264,6 +277,7 @@ func reachPromised(l *lab) {
 	l.caller, l.parent = l.ask(l.push.Response), l.ask(l.stream.Response)
 }
 
+// finishParent writes the response on stream 1, which is the parent of the push.
 func finishParent(l *lab) {
 	l.t.Helper()
 	l.answer(1, "parent")
@@ -271,7 +285,7 @@ func finishParent(l *lab) {
 	l.parent = nil
 }
 
-// wantReset requires the error of a stream that the peer reset.
+// wantReset requires the StreamError of a stream that the peer reset.
 func (l *lab) wantReset(err error, code hyper.ErrCode) {
 	l.t.Helper()
 	var se *hyper.StreamError

@@ -10,7 +10,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// refusable is a request that waits, for rows whose promise of stream 2 is refused: nobody ever hears of it.
+// refusable is a request that waits, for rows whose promise of stream 2 is refused. The promise
+// never reaches a caller.
 var refusable = &moment{
 	cfg: pushing,
 	reach: func(l *lab) {
@@ -30,11 +31,12 @@ func badPromise(l *lab, fields []string, more ...hpack.HeaderField) {
 	l.target, l.lastPush = 2, 2
 }
 
-// pushed is a push that has come to its end.
+// pushed is a push that has ended.
 var pushed = &moment{cfg: pushing, reach: all(reachPromised, finishWaiting), finish: finishParent}
 
+// pushRows are about server push.
 var pushRows = concat([]row{
-	// RFC 9113 §6.6, §8.4: promises that nobody may make.
+	// RFC 9113 §6.6, §8.4: promises that a server must not make.
 	{"9113 §6.6", "PushThoughSwitchedOff", "a promise though ENABLE_PUSH is 0 is a connection error", waiting, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.6", "PushThoughSwitchedOffInABody", "a promise though ENABLE_PUSH is 0 is a connection error, between DATA too", inBody, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.6", "PushThoughSwitchedOffOnAResetStream", "a promise though ENABLE_PUSH is 0 is a connection error, on a stream that we reset too", weReset, func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
@@ -63,7 +65,7 @@ var pushRows = concat([]row{
 			finishWaiting(l)
 		}, goesOn},
 
-	// Promises that are good.
+	// Valid promises.
 	{"9113 §8.4", "PromisedResponse", "a promised response is the promise's", promised, nil, accepted},
 	{"9113 §8.4", "PromiseInABody", "a promise may come between DATA of its parent", inBody.with(pushing), func(l *lab) { promise(l, 1, 2) }, accepted},
 	{"9113 §8.4", "PromiseWhileUploading", "a promise may come while the request is being sent", uploading.with(pushing), func(l *lab) { promise(l, 1, 2) }, accepted},
@@ -128,7 +130,7 @@ var pushRows = concat([]row{
 			finishBody(l)
 		}, goesOn},
 
-	// The life of a pushed stream.
+	// The states of a pushed stream.
 	{"9113 §5.1", "DataOnAClosedPush", "closed: DATA behind a push's END_STREAM may be a connection error or discarded; hyper discards it", pushed,
 		frame(wire.Data, 0, 2, "more"), accepted},
 	{"9113 §5.1", "HeadersOnAClosedPush", "closed: HEADERS behind a push's END_STREAM may be a connection error or discarded; hyper discards them", pushed,
@@ -160,8 +162,8 @@ var pushRows = concat([]row{
 		}, goesOn},
 }, badPromiseRows())
 
-// badPromiseRows: promises of requests that are malformed (RFC 9113 §8.3.1), or that the peer is not entitled to answer
-// (§8.4, §10.1). Each ends the promised stream alone.
+// badPromiseRows returns rows for promises of requests that are malformed (RFC 9113 §8.3.1), or for
+// which the peer is not authoritative (§8.4, §10.1). Each ends only the promised stream.
 func badPromiseRows() (rows []row) {
 	without := func(name string) (fields []string) {
 		for _, f := range promisedHeader {

@@ -11,9 +11,10 @@ import (
 	"testing"
 )
 
+// update makes TestReadme write the files.
 var update = flag.Bool("update", false, "write README.md and RULES.md")
 
-// suites are all rows, by the part of the protocol that they are about.
+// suites are all rows, grouped by part of the protocol.
 var suites = []struct {
 	part string
 	rows []row
@@ -38,6 +39,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// titles are the RFCs' titles in the files.
 var titles = map[string]string{
 	"9113": "HTTP/2",
 	"7541": "HPACK",
@@ -46,7 +48,7 @@ var titles = map[string]string{
 	"9218": "Extensible priorities",
 }
 
-// TestReadme fails where README.md and RULES.md are not what the rows say.
+// TestReadme requires that README.md and RULES.md agree with the rows.
 func TestReadme(t *testing.T) {
 	front, rules := readme(t)
 	for file, want := range map[string]string{"README.md": front, "RULES.md": rules} {
@@ -62,12 +64,13 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// updateCommand is the command that generates the files.
 const updateCommand = "go test ./internal/conformance -run TestReadme -update"
 
-// A line is a row as RULES.md has it.
+// A line is a line of RULES.md, which is one row.
 type line struct{ section, rule, test string }
 
-// readme returns README.md, which says what the rows are, and RULES.md, which lists them.
+// readme returns README.md, which explains the rows, and RULES.md, which lists them.
 func readme(t *testing.T) (front, rules string) {
 	byRFC := map[string][]line{}
 	seen := map[string]bool{}
@@ -91,11 +94,13 @@ func readme(t *testing.T) (front, rules string) {
 	return b.String(), rulesText(byRFC)
 }
 
+// The names that rows may have, and the order of the RFCs.
 var (
 	rowName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 	order   = []string{"9113", "7541", "9110", "8441", "9218"}
 )
 
+// frontText is the format of the beginning of README.md.
 const frontText = `# The RFCs' rules for a client, and a test of each
 
 [RULES.md](RULES.md) lists %d rules. For each one a scripted peer breaks the rule, or checks that
@@ -114,6 +119,7 @@ Both files are generated from the rules:
 
 `
 
+// rulesText returns RULES.md.
 func rulesText(byRFC map[string][]line) string {
 	var b strings.Builder
 	b.WriteString("# The rules, by RFC and section\n\nGenerated: see [README.md](README.md).\n")
@@ -130,6 +136,7 @@ func rulesText(byRFC map[string][]line) string {
 	return b.String()
 }
 
+// doorNames lists the names of the doors.
 func doorNames() string {
 	names := make([]string, len(doors))
 	for i, d := range doors {
@@ -138,7 +145,7 @@ func doorNames() string {
 	return strings.Join(names, ", ")
 }
 
-// numbers makes "§6.9.1" 6, 9, 1.
+// numbers returns 6, 9, 1 for "§6.9.1".
 func numbers(section string) (n []int) {
 	for part := range strings.SplitSeq(strings.TrimPrefix(section, "§"), ".") {
 		i, _ := strconv.Atoi(part)

@@ -12,13 +12,14 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// quiet is an idle connection whose requests have no field that the caller did not ask for.
+// quiet is an idle connection whose requests have only the fields that the caller set.
 var quiet = idle.with(hyper.Config{UserAgent: "-", Authority: "own.example"})
 
 // tunnelling is quiet with a peer that allows extended CONNECT.
 var tunnelling = quiet.then(set(setting(wire.SettingEnableConnectProtocol, 1)))
 
-// sends has the client send req, bare, and requires exactly these fields. The response is whole and empty.
+// sends returns a peer that lets the client send req and requires exactly these fields. The
+// response is complete and empty.
 func sends(req hyper.Request, flags wire.Flags, fields ...string) func(*lab) {
 	return func(l *lab) {
 		l.t.Helper()
@@ -33,7 +34,7 @@ func sends(req hyper.Request, flags wire.Flags, fields ...string) func(*lab) {
 	}
 }
 
-// answered ends the exchange of sends.
+// answered requires that the exchange of sends ended well.
 func answered(l *lab) {
 	l.t.Helper()
 	l.WriteHeaders(1, wire.EndStream, ":status: 200", "x-state: kept")
@@ -41,7 +42,8 @@ func answered(l *lab) {
 	l.goesOn()
 }
 
-// refuses has the caller try req, which must fail because of field before anything is sent.
+// refuses returns a peer that lets a caller try req. The request must fail because of field, before
+// anything is sent.
 func refuses(req hyper.Request, field string) func(*lab) {
 	return func(l *lab) {
 		l.t.Helper()
@@ -54,19 +56,22 @@ func refuses(req hyper.Request, field string) func(*lab) {
 	}
 }
 
+// with returns a request with one field.
 func with(name, value string) hyper.Request {
 	return hyper.Request{Header: hyper.Header{{Name: name, Value: value}}}
 }
 
-// expecting sends a body of 5 octets with Expect: 100-continue, and takes the HEADERS.
+// expecting sends a request with a body of 5 bytes and Expect: 100-continue, and reads its HEADERS.
 func expecting(l *lab) {
 	l.Handshake()
 	l.caller = l.send(&hyper.Request{Method: "PUT", Body: strings.NewReader("hello"), Header: hyper.Header{{Name: "expect", Value: "100-continue"}}})
 	l.WantIdle("the body is held back")
 }
 
+// holdingBack is a request whose body waits for 100 (Continue).
 var holdingBack = &moment{cfg: hyper.Config{ExpectContinueTimeout: time.Hour, KeepAlive: -1}, reach: expecting}
 
+// requestRows are about what the client sends.
 var requestRows = concat([]row{
 	// RFC 9113 §8.3: pseudo-header fields.
 	{"9113 §8.3.1", "Get", "a request has :method, :scheme, :authority and :path, once each, before all other fields", quiet,
@@ -135,7 +140,7 @@ var requestRows = concat([]row{
 		refuses(hyper.Request{Header: hyper.Header{{Name: "content-length", Value: "0"}, {Name: "content-length", Value: "0"}}}, "content-length"), goesOn},
 	{"9110 §8.6", "SendNoNumber", "content-length is a number", quiet, refuses(with("content-length", "+0"), "content-length"), goesOn},
 
-	// §8.1: the message's end.
+	// §8.1: the end of a message.
 	{"9113 §8.1", "BodyEndsTheStream", "END_STREAM is on the last DATA of a body", quiet,
 		func(l *lab) {
 			sends(hyper.Request{Method: "POST", Body: strings.NewReader("hello")}, 0, ":method: POST", ":scheme: http", ":authority: own.example", ":path: /")(l)
@@ -309,7 +314,8 @@ var requestRows = concat([]row{
 	{"8441 §4", "ProtocolOfAnotherMethod", ":protocol is CONNECT's alone", tunnelling, refuses(hyper.Request{Method: "GET", Protocol: "websocket"}, ":protocol"), goesOn},
 })
 
-// sendsLength has the client send a body, and requires the content-length on the wire; "" is none.
+// sendsLength returns a peer that lets the client send a body, and requires this content-length. ""
+// is none.
 func sendsLength(method, body, want string) func(*lab) {
 	return func(l *lab) {
 		l.t.Helper()

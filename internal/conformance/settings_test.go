@@ -10,14 +10,17 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// get returns a function that sends a GET request.
 func (l *lab) get(path string) func(ctx context.Context) (*hyper.Response, error) {
 	return func(ctx context.Context) (*hyper.Response, error) { return l.conn.Get(ctx, path) }
 }
 
+// do returns a function that sends req.
 func (l *lab) do(req *hyper.Request) func(context.Context) (*hyper.Response, error) {
 	return func(ctx context.Context) (*hyper.Response, error) { return l.conn.Do(ctx, req) }
 }
 
+// settingsRows are about prefaces and SETTINGS.
 var settingsRows = concat([]row{
 	// RFC 9113 §3.4: the prefaces.
 	{"9113 §3.4", "PrefaceComesFirst", "the client begins with its preface and SETTINGS, which may be followed by requests at once", beforeSettings, nil,
@@ -33,7 +36,7 @@ var settingsRows = concat([]row{
 		func(l *lab) { l.WriteRaw([]byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §3.4", "EmptySettingsAreAPreface", "the server's preface may be empty SETTINGS", beforeSettings, nil, accepted},
 
-	// §6.5.
+	// §6.5: the frame.
 	{"9113 §6.5", "SettingsOnAStream", "SETTINGS on a stream are a connection error", waiting, frame(wire.Settings, 0, 1, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.5", "SettingsAckOnAStream", "SETTINGS on a stream are a connection error, an acknowledgment too", waiting, frame(wire.Settings, wire.Ack, 1, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.5", "FirstSettingsOnAStream", "SETTINGS on a stream are a connection error, as the first frame too", beforeSettings, frame(wire.Settings, 0, 1, ""), endsConn(hyper.ErrCodeProtocol)},
@@ -116,7 +119,7 @@ var settingsRows = concat([]row{
 			l.WantSettingsAck("acknowledged")
 		}), nil, endsConn(hyper.ErrCodeSettingsTimeout)},
 
-	// RFC 8441 §3.
+	// RFC 8441 §3: extended CONNECT.
 	{"8441 §3", "EnableConnectProtocolTakenBack", "a server must not take ENABLE_CONNECT_PROTOCOL back: a connection error", waiting,
 		func(l *lab) {
 			set(setting(wire.SettingEnableConnectProtocol, 1))(l)
@@ -132,13 +135,14 @@ var settingsRows = concat([]row{
 	{"9218 §2.1", "NoRFC7540Priorities", "NO_RFC7540_PRIORITIES may be 1", waiting, set(setting(wire.SettingNoRFC7540Priorities, 1)), accepted},
 }, notSettingsRows(), illegalValueRows())
 
-// replace is the moment reached in another way.
+// replace returns the moment reached in another way.
 func (m *moment) replace(reach func(l *lab)) *moment {
 	other := *m
 	other.reach = reach
 	return &other
 }
 
+// wantAnnounced requires that the client's first SETTINGS have this value.
 func wantAnnounced(l *lab, id wire.SettingID, value uint32) {
 	for _, s := range l.Handshake() {
 		if s.ID == id && s.Value == value {
@@ -148,7 +152,9 @@ func wantAnnounced(l *lab, id wire.SettingID, value uint32) {
 	l.t.Errorf("%v=%d is not announced", id, value)
 }
 
-// RFC 9113 §3.4: the server's preface is SETTINGS and the first frame it sends. What else comes first is a connection error.
+// notSettingsRows returns rows for servers that send another frame before SETTINGS, which is a
+// connection error. RFC 9113 §3.4: the server's preface is SETTINGS and is the first frame that it
+// sends.
 func notSettingsRows() (rows []row) {
 	for _, c := range []struct {
 		name    string
@@ -176,7 +182,8 @@ func notSettingsRows() (rows []row) {
 	return rows
 }
 
-// RFC 9113 §6.5.2, RFC 8441 §3, RFC 9218 §2.1: values that no server may send.
+// illegalValueRows returns rows for values that a server must not send (RFC 9113 §6.5.2, RFC 8441
+// §3, RFC 9218 §2.1).
 func illegalValueRows() (rows []row) {
 	for _, c := range []struct {
 		section string

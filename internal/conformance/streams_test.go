@@ -9,7 +9,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// cancelledInBody is a stream that its caller ended in the middle of the body, while the peer goes on.
+// cancelledInBody is a stream that its caller canceled in the middle of the body. The peer still
+// sends.
 var cancelledInBody = &moment{
 	reach: func(l *lab) {
 		l.Handshake()
@@ -25,7 +26,7 @@ var cancelledInBody = &moment{
 	finish: nothing,
 }
 
-// rejected is a stream that we ended because the peer broke a rule on it.
+// rejected is a stream that we reset because the peer broke a rule on it.
 var rejected = &moment{
 	reach: func(l *lab) {
 		reachWaiting(l)
@@ -38,7 +39,7 @@ var rejected = &moment{
 	finish: nothing,
 }
 
-// answerPing has the peer answer a PING.
+// answerPing starts a PING and lets the peer acknowledge it.
 func answerPing(l *lab) {
 	done := make(chan error)
 	go func() {
@@ -51,6 +52,7 @@ func answerPing(l *lab) {
 	}
 }
 
+// streamRows are about the states of streams and about errors.
 var streamRows = concat([]row{
 	// RFC 9113 §5.1: idle.
 	{"9113 §5.1", "DataOnIdle", "idle: DATA is a connection error", waiting, frame(wire.Data, 0, 3, "hello"), endsConn(hyper.ErrCodeProtocol)},
@@ -123,7 +125,7 @@ var streamRows = concat([]row{
 			l.answer(1, "enough")
 			l.WriteRSTStream(1, wire.NoError)
 			l.want(l.caller, 200, "enough")
-			synctest.Wait() // for the reset
+			synctest.Wait() // until the reset has arrived
 			_, err := l.stream.Write([]byte("more"))
 			l.wantReset(err, hyper.ErrCodeNo)
 		}, goesOn},
@@ -165,7 +167,7 @@ var streamRows = concat([]row{
 		func(l *lab) {
 			for range 4 {
 				id := l.next
-				c := l.send(&hyper.Request{}) // WantHeaders names the stream
+				c := l.send(&hyper.Request{}) // WantHeaders checks the identifier
 				l.WriteRSTStream(id, wire.RefusedStream)
 				l.told(c)
 			}
@@ -257,8 +259,9 @@ var streamRows = concat([]row{
 		}, nil},
 }, discardedRows(), goAwayRows)
 
-// RFC 9113 §5.1: what arrives on a stream that we reset was under way, and is processed no further than the connection's
-// state needs.
+// discardedRows returns rows for frames on a stream that we reset (RFC 9113 §5.1). The peer may
+// have sent them before it knew of the reset. The client processes them only as far as the state of
+// the connection requires.
 func discardedRows() (rows []row) {
 	for _, at := range []struct {
 		name, rule string
@@ -301,7 +304,7 @@ func discardedRows() (rows []row) {
 				promise(l, 1, 2)
 				l.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 				l.lastPush = 2
-				promise(l, 1, 2) // so 2 is not idle any more
+				promise(l, 1, 2) // so that stream 2 is no longer idle
 			}, endsConn(hyper.ErrCodeProtocol)},
 		row{"9113 §5.1", "PromiseBehindAnAnsweredPing", "PUSH_PROMISE on a stream that we reset is refused by RST_STREAM also when a later PING has been answered", weReset.with(pushing).then(answerPing),
 			func(l *lab) {
@@ -320,7 +323,7 @@ func discardedRows() (rows []row) {
 	)
 }
 
-// RFC 9113 §6.8.
+// goAwayRows are about GOAWAY (RFC 9113 §6.8).
 var goAwayRows = []row{
 	{"9113 §6.8", "GoAwayOnAStream", "GOAWAY on a stream is a connection error", waiting, frame(wire.GoAway, 0, 1, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.8", "GoAwayOnAnIdleStream", "GOAWAY on an idle stream is a connection error", idle, frame(wire.GoAway, 0, 9, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
