@@ -22,7 +22,7 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// checks are the columns of the table. GracefulStop is the last, as it ends the server.
+// checks are the columns of the table. GracefulStop is the last one, as it stops the server.
 var checks = []struct {
 	name string
 	run  func(*testing.T, *running)
@@ -56,7 +56,7 @@ var checks = []struct {
 	{"GracefulStop", checkGracefulStop},
 }
 
-// do sends req and reads the whole response.
+// do sends req and reads the complete response.
 func do(t *testing.T, r *running, conn *hyper.Conn, req *hyper.Request) (*hyper.Response, string) {
 	t.Helper()
 	resp, body, err := exchange(r.ctx, conn, req)
@@ -64,6 +64,7 @@ func do(t *testing.T, r *running, conn *hyper.Conn, req *hyper.Request) (*hyper.
 	return resp, body
 }
 
+// exchange sends req and returns the complete response.
 func exchange(ctx context.Context, conn *hyper.Conn, req *hyper.Request) (*hyper.Response, string, error) {
 	resp, err := conn.Do(ctx, req)
 	if err != nil {
@@ -74,6 +75,7 @@ func exchange(ctx context.Context, conn *hyper.Conn, req *hyper.Request) (*hyper
 	return resp, string(body), err
 }
 
+// wantSmall requires that the small page can be fetched on conn.
 func wantSmall(t *testing.T, r *running, conn *hyper.Conn) {
 	t.Helper()
 	resp, body := do(t, r, conn, &hyper.Request{Path: "/small.txt"})
@@ -82,16 +84,19 @@ func wantSmall(t *testing.T, r *running, conn *hyper.Conn) {
 	}
 }
 
+// sumOf returns the SHA-256 of what r reads, in hex.
 func sumOf(r io.Reader) (sum string, err error) {
 	h := sha256.New()
 	_, err = io.Copy(h, r)
 	return hex.EncodeToString(h.Sum(nil)), err
 }
 
+// checkGet gets the small page.
 func checkGet(t *testing.T, r *running) {
 	wantSmall(t, r, r.dial(t, hyper.Config{}))
 }
 
+// checkTLS12 connects with TLS 1.2.
 func checkTLS12(t *testing.T, r *running) {
 	cfg := h2test.ClientTLS()
 	cfg.MaxVersion = tls.VersionTLS12
@@ -102,6 +107,7 @@ func checkTLS12(t *testing.T, r *running) {
 	}
 }
 
+// checkHead requires that a response to HEAD has no body.
 func checkHead(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	resp, body := do(t, r, conn, &hyper.Request{Method: "HEAD", Path: "/large.bin"})
@@ -114,12 +120,14 @@ func checkHead(t *testing.T, r *running) {
 	wantSmall(t, r, conn)
 }
 
+// checkNotFound requires status 404 for a page that does not exist.
 func checkNotFound(t *testing.T, r *running) {
 	if resp, _ := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/missing"}); resp.StatusCode != 404 {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 }
 
+// checkPing requires an acknowledgment of a PING, and the server's SETTINGS.
 func checkPing(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	rtt, err := conn.Ping(r.ctx)
@@ -134,16 +142,19 @@ func checkPing(t *testing.T, r *running) {
 	}
 }
 
+// checkDownload downloads the large file.
 func checkDownload(t *testing.T, r *running) {
 	download(t, r, hyper.Config{})
 }
 
-// A window of the protocol's own size means a WINDOW_UPDATE for every few frames.
+// checkSmallWindow downloads the large file with the protocol's default window, which needs a
+// WINDOW_UPDATE every few frames.
 func checkSmallWindow(t *testing.T, r *running) {
 	download(t, r, hyper.Config{WindowManager: hyper.FixedWindow{}.New})
 }
 
-// The body fills the stream's first window to the last octet, and END_STREAM, which needs none, may come later.
+// checkFullWindow fetches a body that uses up the stream's first window exactly. END_STREAM needs
+// no window, and may come later.
 func checkFullWindow(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{InitialStreamWindow: len(r.text), WindowManager: hyper.ReadWindow{Stream: len(r.text)}.New})
 	for range 20 {
@@ -154,6 +165,7 @@ func checkFullWindow(t *testing.T, r *running) {
 	}
 }
 
+// download downloads the large file and checks its SHA-256.
 func download(t *testing.T, r *running, cfg hyper.Config) {
 	t.Helper()
 	resp, err := r.dial(t, cfg).Get(r.ctx, "/large.bin")
@@ -165,6 +177,7 @@ func download(t *testing.T, r *running, cfg hyper.Config) {
 	}
 }
 
+// checkUpload uploads bodies of known length.
 func checkUpload(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	small, err := sumOf(strings.NewReader(r.small))
@@ -176,6 +189,7 @@ func checkUpload(t *testing.T, r *running) {
 	upload(t, r, conn, bytes.NewReader(nil), hex.EncodeToString(sha256.New().Sum(nil)))
 }
 
+// checkUploadOfUnknownLength uploads a body without a content-length.
 func checkUploadOfUnknownLength(t *testing.T, r *running) {
 	large, err := os.Open(r.largeFile())
 	check(t, err)
@@ -183,7 +197,7 @@ func checkUploadOfUnknownLength(t *testing.T, r *running) {
 	upload(t, r, r.dial(t, hyper.Config{}), struct{ io.Reader }{large}, r.largeSum)
 }
 
-// upload sends body, whose SHA-256 in hex is sum.
+// upload sends body and checks that the server received it. sum is the SHA-256 of body, in hex.
 func upload(t *testing.T, r *running, conn *hyper.Conn, body io.Reader, sum string) {
 	t.Helper()
 	resp, err := conn.Do(r.ctx, &hyper.Request{Method: "POST", Path: r.path("/origin/sum"), Body: body})
@@ -202,7 +216,7 @@ func upload(t *testing.T, r *running, conn *hyper.Conn, body io.Reader, sum stri
 	}
 }
 
-// Both directions of one stream at once: first in turn, then as fast as they go.
+// checkEcho uses both directions of a stream: first in turn, then both as fast as possible.
 func checkEcho(t *testing.T, r *running) {
 	s, err := r.dial(t, hyper.Config{}).Open(r.ctx, &hyper.Request{Method: "POST", Path: "/origin/echo"})
 	check(t, err)
@@ -228,7 +242,7 @@ func checkEcho(t *testing.T, r *running) {
 	}
 }
 
-// pingPong writes a message, reads it back, and so on.
+// pingPong writes a message and reads it back, 20 times.
 func pingPong(t *testing.T, w io.Writer, resp *hyper.Response) {
 	t.Helper()
 	for i := range 20 {
@@ -242,6 +256,7 @@ func pingPong(t *testing.T, w io.Writer, resp *hyper.Response) {
 	}
 }
 
+// checkThousandAtOnce makes 1000 concurrent requests on one connection.
 func checkThousandAtOnce(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	var wg sync.WaitGroup
@@ -262,7 +277,8 @@ func checkThousandAtOnce(t *testing.T, r *running) {
 	}
 }
 
-// Bodies that nobody wants must cost no credit: 40 times a window is more than the connection's.
+// checkCloseMidway requires that a body that is closed early returns its credit to the connection.
+// 40 windows of a stream are more than the connection's window.
 func checkCloseMidway(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	for range 40 {
@@ -275,6 +291,7 @@ func checkCloseMidway(t *testing.T, r *running) {
 	wantSmall(t, r, conn)
 }
 
+// checkCodings requires that each content coding that the server offers is decoded.
 func checkCodings(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	for _, coding := range r.codings {
@@ -292,6 +309,7 @@ func checkCodings(t *testing.T, r *running) {
 	}
 }
 
+// checkTrailers requires the trailer of a response.
 func checkTrailers(t *testing.T, r *running) {
 	resp, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: r.path("/origin/trailers")})
 	if got := resp.Trailer().Get("x-sum"); got != "abc" {
@@ -299,6 +317,7 @@ func checkTrailers(t *testing.T, r *running) {
 	}
 }
 
+// checkRequestTrailers requires that the server receives the trailer of a request.
 func checkRequestTrailers(t *testing.T, r *running) {
 	_, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{
 		Method:  "POST",
@@ -312,11 +331,14 @@ func checkRequestTrailers(t *testing.T, r *running) {
 	}
 }
 
+// checkLongHeader sends a field section of several thousand bytes.
 func checkLongHeader(t *testing.T, r *running) { longHeader(t, r, 6000) }
 
-// A field section that takes more than one frame, even of the largest size.
+// checkContinuation sends a field section that needs more than one frame, even with
+// frames of the largest size.
 func checkContinuation(t *testing.T, r *running) { longHeader(t, r, 60_000) }
 
+// longHeader sends a field of about size bytes that the server returns as the body.
 func longHeader(t *testing.T, r *running, size int) {
 	t.Helper()
 	conn := r.dial(t, hyper.Config{})
@@ -332,15 +354,16 @@ func longHeader(t *testing.T, r *running, size int) {
 	}
 }
 
-// RFC 9113 §8.2.1: blanks around a field value are malformed. nghttpd resets the stream for them,
-// and Node drops the cookies.
+// checkCookies requires that a server gets all cookies, whatever blanks are between them. A field
+// value that begins or ends with blanks is malformed (RFC 9113 §8.2.1): nghttpd resets the stream
+// for such a value, and Node drops the cookies.
 func checkCookies(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	path := r.path("/origin/cookies")
 	for _, sent := range []string{"a=1; b=2", "a=1;  b=2", "a=1 ; b=2", "a=1; \tb=2", "a=1;b=2", ";a=1;;\t; b=2;"} {
 		resp, body := do(t, r, conn, &hyper.Request{Path: path, Header: hyper.Header{{Name: "cookie", Value: sent}}})
 		want := "a=1; b=2"
-		if path == "/small.txt" { // it serves files
+		if path == "/small.txt" { // the server only has files
 			want = r.small
 		}
 		if resp.StatusCode != 200 || body != want {
@@ -349,6 +372,7 @@ func checkCookies(t *testing.T, r *running) {
 	}
 }
 
+// checkInterim requires an interim response with its fields.
 func checkInterim(t *testing.T, r *running) {
 	var link string
 	resp, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/origin/early", Informational: func(status int, h hyper.Header) error {
@@ -362,15 +386,19 @@ func checkInterim(t *testing.T, r *running) {
 	}
 }
 
+// checkContinue requires that the server sends 100 (Continue).
 func checkContinue(t *testing.T, r *running) {
-	expectContinue(t, r, hyper.Config{ExpectContinueTimeout: -1}) // not on our own
+	// Never send the body without 100 (Continue).
+	expectContinue(t, r, hyper.Config{ExpectContinueTimeout: -1})
 }
 
-// RFC 9110 §10.1.1: a client must not wait for ever, as servers need not answer.
+// checkContinueUnasked requires that the body is sent even if the server sends no 100 (Continue).
+// RFC 9110 §10.1.1: a client must not wait for it indefinitely.
 func checkContinueUnasked(t *testing.T, r *running) {
 	expectContinue(t, r, hyper.Config{ExpectContinueTimeout: time.Millisecond})
 }
 
+// expectContinue sends a request with Expect: 100-continue.
 func expectContinue(t *testing.T, r *running, cfg hyper.Config) {
 	t.Helper()
 	conn := r.dial(t, cfg)
@@ -390,6 +418,7 @@ func expectContinue(t *testing.T, r *running, cfg hyper.Config) {
 	}
 }
 
+// checkPush requires a response and the response pushed with it.
 func checkPush(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{Push: &hyper.PushPolicy{}})
 	resp, err := conn.Get(r.ctx, r.path("/page"))
@@ -413,21 +442,26 @@ func checkPush(t *testing.T, r *running) {
 	}
 }
 
-// RFC 9113 §6.5.2: a server that received ENABLE_PUSH=0 MUST NOT send PUSH_PROMISE. It would end the connection.
+// checkPushOff requires that the server does not push to a client that has switched push off. RFC
+// 9113 §6.5.2: a server that received ENABLE_PUSH=0 MUST NOT send PUSH_PROMISE. A PUSH_PROMISE
+// would end the connection.
 func checkPushOff(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	do(t, r, conn, &hyper.Request{Path: r.path("/page")})
 	wantSmall(t, r, conn)
 }
 
+// checkConnect opens a tunnel with CONNECT.
 func checkConnect(t *testing.T, r *running) {
 	connect(t, r, &hyper.Request{Method: "CONNECT", Authority: "example.com:443"}, "tunnel\n")
 }
 
+// checkExtendedConnect opens a tunnel with an extended CONNECT (RFC 8441).
 func checkExtendedConnect(t *testing.T, r *running) {
 	connect(t, r, &hyper.Request{Method: "CONNECT", Protocol: "chat", Path: "/room"}, "chat\n")
 }
 
+// connect sends a CONNECT request. It requires a greeting and an echo in the tunnel.
 func connect(t *testing.T, r *running, req *hyper.Request, greeting string) {
 	t.Helper()
 	s, err := r.dial(t, hyper.Config{}).Open(r.ctx, req)
@@ -446,7 +480,8 @@ func connect(t *testing.T, r *running, req *hyper.Request, greeting string) {
 	}
 }
 
-// While the server ends, each request succeeds or gets an error that tells the truth: what is Retryable was never acted on.
+// checkGracefulStop stops the server under load. Each request must succeed or get a correct error:
+// the server must not have acted on a request whose error is Retryable.
 func checkGracefulStop(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	var lock sync.Mutex
@@ -494,6 +529,7 @@ func checkGracefulStop(t *testing.T, r *running) {
 	t.Logf("%d succeeded; the connection ended with: %v", succeeded.Load(), conn.Err())
 }
 
+// slowRequest sends a request that the server takes some time for.
 func slowRequest(ctx context.Context, conn *hyper.Conn, id string) error {
 	resp, body, err := exchange(ctx, conn, &hyper.Request{Path: "/origin/slow", Header: hyper.Header{{Name: "x-request", Value: id}}})
 	if err == nil && (resp.StatusCode != 200 || body != "done "+id) {
@@ -502,6 +538,8 @@ func slowRequest(ctx context.Context, conn *hyper.Conn, id string) error {
 	return err
 }
 
+// judge requires that err is an error of hyper, and that it is not Retryable if the server acted on
+// the request.
 func judge(t *testing.T, r *running, id string, err error) {
 	t.Helper()
 	var s *hyper.StreamError

@@ -11,8 +11,8 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// startApacheHosts starts three hosts with one certificate and returns their port: the TLS of
-// three.example.com is another than that of one.example.com and two.example.com.
+// startApacheHosts starts three hosts that share one certificate, and returns their port. The TLS
+// configuration of three.example.com differs from that of one.example.com and two.example.com.
 func startApacheHosts(t *testing.T) (port string) {
 	path, c := find(t, "apache2", "httpd"), newSetup(t, newSite(t))
 	c.Modules = apacheModules(t, "mpm_event", "unixd", "log_config", "authz_core", "mime", "headers",
@@ -21,7 +21,7 @@ func startApacheHosts(t *testing.T) (port string) {
 	return c.Port
 }
 
-// getFrom sends a request to a host and returns its response, and the connection that it came on.
+// getFrom sends a request to a host. It returns the response and the connection that was used.
 func getFrom(t *testing.T, rt http.RoundTripper, host, port string) (*http.Response, net.Conn) {
 	t.Helper()
 	var on net.Conn
@@ -38,8 +38,9 @@ func getFrom(t *testing.T, rt http.RoundTripper, host, port string) (*http.Respo
 	return resp, on
 }
 
-// Apache serves hosts with the same TLS on one connection, and says of another one that the
-// request is misdirected.
+// TestCoalescingAtApache checks that requests for two hosts with the same TLS configuration share a
+// connection. For a host with another TLS configuration, Apache responds on that connection with
+// 421 (Misdirected Request).
 func TestCoalescingAtApache(t *testing.T) {
 	port := startApacheHosts(t)
 	zone := h2test.NewZone()
@@ -68,8 +69,8 @@ func TestCoalescingAtApache(t *testing.T) {
 	}
 }
 
-// misdirected returns the response to a request for three.example.com on a connection that was
-// made for one.example.com.
+// misdirected returns the response to a request for three.example.com that was sent on a connection
+// for one.example.com.
 func misdirected(t *testing.T, port string) *http.Response {
 	conn, err := hyper.Dial(t.Context(), "one.example.com:"+port, &hyper.Config{TLS: h2test.ClientTLS()})
 	check(t, err)

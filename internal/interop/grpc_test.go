@@ -21,12 +21,13 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A pipeListener accepts the server's ends of pipes.
+// A pipeListener is a listener whose connections are the server's ends of pipes.
 type pipeListener struct {
 	conns chan net.Conn
 	done  chan struct{}
 }
 
+// Accept returns the next connection.
 func (l *pipeListener) Accept() (net.Conn, error) {
 	select {
 	case nc := <-l.conns:
@@ -36,22 +37,25 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 	}
 }
 
+// Close ends Accept.
 func (l *pipeListener) Close() error {
 	close(l.done)
 	return nil
 }
 
+// Addr returns an empty address.
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
+// dial makes a pipe and returns the client's end.
 func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
 	client, server := h2test.Pipe()
 	l.conns <- server
 	return client, nil
 }
 
-// grpcServer starts a gRPC server with its defaults, in the bubble of the test. Its methods are
-// silent: /test/Begun sends its header first, /test/Silent sends nothing, and /test/Empty ends at
-// once.
+// grpcServer starts a gRPC server with its defaults, in the synctest bubble of the test. It has
+// three methods: /test/Begun sends its header and then nothing, /test/Silent sends nothing at all,
+// and /test/Empty ends at once.
 func grpcServer(t *testing.T) *pipeListener {
 	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(2), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
@@ -71,7 +75,7 @@ func grpcServer(t *testing.T) *pipeListener {
 	return l
 }
 
-// call makes a request to a method of a grpcServer.
+// call sends a request to a method of a grpcServer.
 func call(ctx context.Context, rt http.RoundTripper, method string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, "POST", "http://example.com/test/"+method, strings.NewReader("\x00\x00\x00\x00\x00"))
 	if err != nil {
@@ -82,8 +86,8 @@ func call(ctx context.Context, rt http.RoundTripper, method string) (*http.Respo
 	return rt.RoundTrip(req)
 }
 
-// grpcClients are hyper's ways to a gRPC server, and net/http. Their interval is that of PINGs, 0
-// for the default.
+// grpcClients are hyper's clients for a gRPC server, and net/http's. every is their interval of
+// PINGs; 0: the default.
 var grpcClients = []struct {
 	name string
 	make func(dial func(context.Context, string, string) (net.Conn, error), every time.Duration) http.RoundTripper
@@ -104,7 +108,7 @@ var grpcClients = []struct {
 	}},
 }
 
-// plainHTTP2 returns an http.Transport that speaks HTTP/2 in cleartext.
+// plainHTTP2 returns a Transport of net/http that speaks HTTP/2 in cleartext.
 func plainHTTP2(dial func(context.Context, string, string) (net.Conn, error), every time.Duration) *http.Transport {
 	tr := &http.Transport{DialContext: dial, MaxConnsPerHost: 1, Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
@@ -112,7 +116,7 @@ func plainHTTP2(dial func(context.Context, string, string) (net.Conn, error), ev
 	return tr
 }
 
-// eachGRPCClient runs test for each client, in a bubble, against a server of its own.
+// eachGRPCClient runs test for each client, in its own synctest bubble and against its own server.
 func eachGRPCClient(t *testing.T, every time.Duration, test func(t *testing.T, rt http.RoundTripper)) {
 	for _, client := range grpcClients {
 		t.Run(client.name, func(t *testing.T) {
@@ -126,7 +130,8 @@ func eachGRPCClient(t *testing.T, every time.Duration, test func(t *testing.T, r
 	}
 }
 
-// silent makes a call that is canceled after an hour, and requires that nothing ended it before.
+// silent makes a call that is canceled after an hour, and requires that the call does not end
+// earlier.
 func silent(t *testing.T, rt http.RoundTripper, method string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -160,7 +165,8 @@ func empty(t *testing.T, rt http.RoundTripper) {
 	}
 }
 
-// A gRPC server with its defaults does not end a connection for keep-alive.
+// TestGRPCServerKeepsASilentStream checks that hyper's default keep-alive does not make a gRPC
+// server with its defaults end the connection.
 func TestGRPCServerKeepsASilentStream(t *testing.T) {
 	for _, method := range []string{"Silent", "Begun"} {
 		t.Run(method, func(t *testing.T) {
@@ -173,7 +179,8 @@ func TestGRPCServerKeepsASilentStream(t *testing.T) {
 	}
 }
 
-// An interval that the caller has set is the caller's choice.
+// TestGRPCServerEndsTheConnectionThatPingsTooOften checks that hyper keeps an interval that the
+// caller has set, even if the server then ends the connection.
 func TestGRPCServerEndsTheConnectionThatPingsTooOften(t *testing.T) {
 	eachGRPCClient(t, 30*time.Second, func(t *testing.T, rt http.RoundTripper) {
 		began := time.Now()
@@ -193,11 +200,12 @@ func TestGRPCServerEndsTheConnectionThatPingsTooOften(t *testing.T) {
 		if !errors.As(err, &ce) || ce.Code != hyper.ErrCodeEnhanceYourCalm || string(ce.Debug) != "too_many_pings" {
 			t.Errorf("the error: %v", err)
 		}
-		silent(t, rt, "Begun") // the next connection sends fewer
+		silent(t, rt, "Begun") // the next connection sends fewer PINGs
 	})
 }
 
-// golang/go#70575: nor for the PINGs that follow canceled requests.
+// TestGRPCServerKeepsAConnectionOfCanceledRequests checks that the server does not end the
+// connection for the PINGs that follow canceled requests, either (golang/go#70575).
 func TestGRPCServerKeepsAConnectionOfCanceledRequests(t *testing.T) {
 	eachGRPCClient(t, 0, func(t *testing.T, rt http.RoundTripper) {
 		empty(t, rt)

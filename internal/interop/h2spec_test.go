@@ -21,17 +21,20 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
+// The version of h2spec, and the number of cases of its client half.
 const (
 	h2specModule = "github.com/summerwind/h2spec"
 	h2specSource = h2specModule + "@v2.2.1+incompatible"
 	h2specCases  = 57
 )
 
-// h2spec's client half is a server with a port for each case, on which it breaks one rule of RFC
-// 7540 or 7541 and looks whether the client ends the stream or the connection. It is an independent
-// judgment of what the tests of the root package claim. Its judge is made stricter: where it
-// is content with a connection that is closed, as every one is in the end, it must get the error
-// that the case is about, with its code. leftOpen has the exceptions.
+// TestH2SpecFindsNothing runs the client half of h2spec. It is a server with a port for each case.
+// On each port it breaks one rule of RFC 7540 or 7541, and checks that the client ends the stream
+// or the connection. It judges hyper independently of the tests of the root package.
+//
+// The test makes h2spec's judge stricter. By default the judge is satisfied when the connection is
+// closed, and every connection is closed in the end. Here the judge must get the error that the
+// case is about, with its code. leftOpen lists the exceptions.
 func TestH2SpecFindsNothing(t *testing.T) {
 	dir := t.TempDir()
 	h2specd := installH2Spec(t, dir)
@@ -40,7 +43,8 @@ func TestH2SpecFindsNothing(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	writeCertificate(t, dir)
-	var reserved sync.Mutex // from a look for free ports to their use
+	// Locked from the search for free ports until they are used.
+	var reserved sync.Mutex
 	for _, via := range []struct{ door, tls string }{
 		{"Dial", "-t"},
 		{"NewConn", ""},
@@ -64,7 +68,8 @@ func TestH2SpecFindsNothing(t *testing.T) {
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
 			err := cmd.Start()
-			for err == nil && ctx.Err() == nil && listensAll(port+h2specCases-1, 1) { // until it has them
+			// Wait until it listens on all ports.
+			for err == nil && ctx.Err() == nil && listensAll(port+h2specCases-1, 1) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			reserved.Unlock()
@@ -82,10 +87,10 @@ func TestH2SpecFindsNothing(t *testing.T) {
 	}
 }
 
-// leftOpen are the cases in which hyper stays silent, and which h2spec's own judge passes: the
-// connection just ends. The stream is closed: RFC 9113 §5.1 has STREAM_CLOSED as something that an
-// endpoint may do, where RFC 7540 said must. hyper discards the frame, so that the connection's
-// other streams go on.
+// leftOpen are the cases in which hyper sends no error. h2spec's own judge passes them, because the
+// connection ends. The stream is closed in these cases: according to RFC 9113 §5.1 an endpoint may
+// send STREAM_CLOSED then, where RFC 7540 said must. hyper discards the frame, so that the other
+// streams of the connection go on.
 var leftOpen = []string{
 	"closed: Sends a DATA frame after sending RST_STREAM frame",
 	"closed: Sends a HEADERS frame after sending RST_STREAM frame",
@@ -95,12 +100,13 @@ var leftOpen = []string{
 	"Sends a PRIORITY frame with a length other than 5 octets",
 }
 
+// The lines of h2specd's report: a case, and the summary.
 var (
 	verdict = regexp.MustCompile(`(?m)([✔×]) \d+: (.*)$`)
 	summary = regexp.MustCompile(`(?m)^(\d+) tests, (\d+) passed, 0 skipped, (\d+) failed$`)
 )
 
-// judgeReport requires that all cases passed, but for those of leftOpen.
+// judgeReport requires that all cases passed, except those of leftOpen.
 func judgeReport(report string) error {
 	cases, failures, _ := strings.Cut(report, "Failures:")
 	passed, silent := 0, 0
@@ -122,7 +128,8 @@ func judgeReport(report string) error {
 	return nil
 }
 
-// installH2Spec builds h2spec's server. Without a way to fetch it the test is skipped, as it is without any other server.
+// installH2Spec builds h2spec's server. The test is skipped if it cannot be fetched, as it is for
+// any other missing server.
 func installH2Spec(t *testing.T, dir string) string {
 	src, err := buildH2Spec(dir)
 	if err != nil {
@@ -134,13 +141,15 @@ func installH2Spec(t *testing.T, dir string) string {
 	return src
 }
 
+// buildH2Spec fetches h2spec, makes its judge strict, and builds its server in dir.
 func buildH2Spec(dir string) (path string, err error) {
 	run := func(in string, args ...string) []byte {
 		if err != nil {
 			return nil
 		}
 		cmd := exec.Command("go", args...)
-		cmd.Dir = in // no module there but its own has a say in its dependencies
+		// In this folder, only h2spec's own module chooses its dependencies.
+		cmd.Dir = in
 		cmd.Env = append(os.Environ(), "GOFLAGS=")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
@@ -169,8 +178,8 @@ func buildH2Spec(dir string) (path string, err error) {
 	return path, err
 }
 
-// makeStrict changes the judge of stream and connection errors, who lets a connection that just
-// ends pass.
+// makeStrict changes the judge of stream and connection errors. Unchanged, it accepts a connection
+// that just ends.
 func makeStrict(file string) error {
 	const lenient, strict = "passed = true\n\t\tcase GoAwayFrameEvent:", "actual = event\n\t\tcase GoAwayFrameEvent:"
 	code, err := os.ReadFile(file)
@@ -205,9 +214,10 @@ func writeCertificate(t *testing.T, dir string) {
 	}
 }
 
-// freePorts returns the first of n ports in a row that nobody listens on.
+// freePorts returns the first of n consecutive free ports.
 func freePorts(t *testing.T, n int) int {
-	for first := 20000; first < 30000; first += n { // below those that systems give out by themselves
+	// These ports are below those that systems assign.
+	for first := 20000; first < 30000; first += n {
 		if listensAll(first, n) {
 			return first
 		}
@@ -216,6 +226,7 @@ func freePorts(t *testing.T, n int) int {
 	return 0
 }
 
+// listensAll reports whether the test can listen on n consecutive ports.
 func listensAll(first, n int) bool {
 	for i := range n {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+i))
@@ -227,7 +238,8 @@ func listensAll(first, n int) bool {
 	return true
 }
 
-// withoutAcceptErrors drops what h2specd says about its listeners while it closes them.
+// withoutAcceptErrors removes the errors that h2specd prints about its listeners while it closes
+// them.
 func withoutAcceptErrors(out string) string {
 	var b strings.Builder
 	for line := range strings.Lines(out) {

@@ -11,7 +11,9 @@ import (
 	"time"
 )
 
-// net/http looks once, at its start, whether it shall offer extended CONNECT, and this process is one of the servers.
+// TestMain switches on extended CONNECT in net/http, as this process is one of the servers.
+// net/http reads the setting only when the process starts, so that TestMain starts the program
+// again.
 func TestMain(m *testing.M) {
 	if debug := os.Getenv("GODEBUG"); !strings.Contains(debug, "http2xconnect=") {
 		os.Setenv("GODEBUG", strings.TrimPrefix(debug+",http2xconnect=1", ","))
@@ -25,11 +27,11 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// patience is how long a check may take before it must have hung.
+// patience is the maximum duration of a check.
 const patience = 2 * time.Minute
 
-// TestServers holds every server against every check. A server that is not installed is skipped, and so is what a server
-// cannot do, with the reason.
+// TestServers runs every check with every server. It skips servers that are not installed. It also
+// skips what a server cannot do, with the reason.
 func TestServers(t *testing.T) {
 	site := newSite(t)
 	for _, s := range servers {

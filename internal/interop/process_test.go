@@ -15,19 +15,20 @@ import (
 	"time"
 )
 
-// A process is a server that runs beside the test.
+// A process is a server in its own process.
 type process struct {
 	cmd    *exec.Cmd
 	out    output
 	exited chan struct{}
 }
 
-// launch starts a server that will listen on port, and waits until it does. It ends with the test.
+// launch starts a server that listens on port, and waits until it does. The server is stopped at
+// the end of the test.
 func launch(t *testing.T, port string, path string, args ...string) *process {
 	p := &process{cmd: exec.Command(path, args...)}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.WaitDelay = 5 * time.Second // workers hold the output, too
+	p.cmd.WaitDelay = 5 * time.Second // workers keep the output open, too
 	p.start(t)
 	t.Cleanup(func() {
 		p.end()
@@ -39,6 +40,7 @@ func launch(t *testing.T, port string, path string, args ...string) *process {
 	return p
 }
 
+// start starts the process.
 func (p *process) start(t *testing.T) {
 	check(t, p.cmd.Start())
 	cmd, exited := p.cmd, make(chan struct{})
@@ -49,7 +51,7 @@ func (p *process) start(t *testing.T) {
 	}()
 }
 
-// restart kills the process and its workers without notice, and starts it again.
+// restart kills the process and its workers, and starts it again.
 func (p *process) restart(t *testing.T, port string) {
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.exited
@@ -59,6 +61,7 @@ func (p *process) restart(t *testing.T, port string) {
 	p.waitReady(t, port)
 }
 
+// waitReady waits until the server listens on port.
 func (p *process) waitReady(t *testing.T, port string) {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		nc, err := net.Dial("tcp", "127.0.0.1:"+port)
@@ -75,7 +78,7 @@ func (p *process) waitReady(t *testing.T, port string) {
 	t.Fatal("the server does not listen")
 }
 
-// end ends the process and its workers.
+// end stops the process and its workers.
 func (p *process) end() {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -86,28 +89,31 @@ func (p *process) end() {
 	}
 }
 
-// An output keeps what a process writes.
+// An output collects what a process writes.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
+// Write appends b.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.Write(p)
 }
 
+// String returns what was written so far.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.String()
 }
 
-// find looks for a server by its names. One that is missing skips the test, unless HYPER_REQUIRE_SERVERS=1.
+// find returns the path of a server, which may have several names. If the server is missing, the
+// test is skipped, or fails with HYPER_REQUIRE_SERVERS=1.
 func find(t *testing.T, names ...string) string {
 	for _, name := range names {
-		// The PATH of others than root often lacks sbin.
+		// The PATH of users other than root often lacks sbin.
 		for _, at := range []string{name, "/usr/sbin/" + name, "/usr/local/sbin/" + name} {
 			if path, err := exec.LookPath(at); err == nil {
 				return path
@@ -121,7 +127,7 @@ func find(t *testing.T, names ...string) string {
 	return ""
 }
 
-// freePort returns a port that nobody listens on.
+// freePort returns a free port.
 func freePort(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -129,17 +135,18 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// A setup is what the configuration files in testdata are filled with.
+// A setup is the data for the templates in testdata, which are configuration files.
 type setup struct {
 	Dir, Port, Root, Cert, Key, Bundle, Origin string
 	IsRoot                                     bool
-	Push                                       bool     // nginx: it still knows how
+	Push                                       bool     // nginx: this version supports push
 	Old                                        bool     // nginx: HTTP/1.1 only
-	Secure                                     bool     // Apache as a proxy: by TLS
-	Next                                       string   // HAProxy as a proxy: the port of the one behind
+	Secure                                     bool     // Apache as a proxy: uses TLS
+	Next                                       string   // HAProxy as a proxy: the port of the proxy after it
 	Modules                                    []module // Apache's
 }
 
+// newSetup returns a setup for a site, with a free port.
 func newSetup(t *testing.T, s *site) *setup {
 	return &setup{
 		Dir:    publicDir(t),
@@ -153,7 +160,7 @@ func newSetup(t *testing.T, s *site) *setup {
 	}
 }
 
-// write fills in testdata/name and returns where.
+// write executes the template testdata/name and returns the path of the result.
 func (c *setup) write(t *testing.T, name string) string {
 	tmpl, err := template.ParseFiles(filepath.Join("testdata", name))
 	check(t, err)
@@ -164,10 +171,11 @@ func (c *setup) write(t *testing.T, name string) string {
 	return path
 }
 
-// A module is one that Apache loads.
+// A module is a module that Apache loads.
 type module struct{ Name, File string }
 
-// apacheModules finds those that are not compiled in, in the places where distributions put them.
+// apacheModules finds the modules that are not compiled into Apache, in the folders where
+// distributions install them.
 func apacheModules(t *testing.T, names ...string) (list []module) {
 	for _, dir := range []string{"/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/usr/lib/httpd/modules", "/usr/libexec/apache2"} {
 		for _, name := range names {

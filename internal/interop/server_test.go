@@ -19,11 +19,12 @@ type server struct {
 	name    string
 	start   func(t *testing.T, s *site) *running
 	codings []string          // content codings that it offers for text.txt
-	echoes  bool              // an upload comes back whole, not as its SHA-256
-	paths   map[string]string // instead of the usual ones
-	lacks   map[string]string // check: why not
+	echoes  bool              // it returns an upload itself, not its SHA-256
+	paths   map[string]string // its path for a usual path, if it differs
+	lacks   map[string]string // the reason why it cannot do a check, by the check's name
 }
 
+// path returns the server's path for a usual path.
 func (s *server) path(usual string) string {
 	if p := s.paths[usual]; p != "" {
 		return p
@@ -31,19 +32,21 @@ func (s *server) path(usual string) string {
 	return usual
 }
 
-// A running server is one that was started.
+// A running is a server that was started.
 type running struct {
 	*server
 	*site
-	ctx  context.Context       // of the check that runs
-	addr string                // for hyper.Dial
-	seen func(id string) bool  // whether the server acted on the request with this x-request; asked at the end
-	stop func(context.Context) // lets it end in good order
-	also map[string]string     // what this version of it lacks
+	ctx  context.Context // of the current check
+	addr string          // for hyper.Dial
+	// Reports whether the server acted on the request with this x-request. Called at the end.
+	seen func(id string) bool
+	stop func(context.Context) // stops it gracefully
+	also map[string]string     // as lacks, for this version of the server
 
-	restart func(*testing.T) // kills it, and starts it again; nil: it lives in this process
+	restart func(*testing.T) // kills the server and starts it again; nil: it runs in this process
 }
 
+// dial connects to the server.
 func (r *running) dial(t *testing.T, cfg hyper.Config) *hyper.Conn {
 	t.Helper()
 	if cfg.TLS == nil {
@@ -65,6 +68,7 @@ const (
 	buffers   = "it buffers a request before it acts"
 )
 
+// servers are the rows of the table.
 var servers = []*server{
 	{
 		name:    "go",
@@ -150,9 +154,13 @@ var servers = []*server{
 	},
 }
 
-func startGo(t *testing.T, s *site) *running          { return startNetHTTP(t, s, true) }
+// startGo starts net/http's server over TLS.
+func startGo(t *testing.T, s *site) *running { return startNetHTTP(t, s, true) }
+
+// startGoCleartext starts net/http's server in cleartext.
 func startGoCleartext(t *testing.T, s *site) *running { return startNetHTTP(t, s, false) }
 
+// startNetHTTP starts net/http's server.
 func startNetHTTP(t *testing.T, s *site, secure bool) *running {
 	server := &http.Server{Handler: s.origin, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP2(secure)
@@ -164,6 +172,7 @@ func startNetHTTP(t *testing.T, s *site, secure bool) *running {
 	return &running{addr: addr, seen: s.origin.seen, stop: func(ctx context.Context) { server.Shutdown(ctx) }}
 }
 
+// startNode starts Node's server.
 func startNode(t *testing.T, s *site) *running {
 	path, port := find(t, "node", "nodejs"), freePort(t)
 	p := launch(t, port, path, "--max-http-header-size=100000", "testdata/node.mjs", port, s.cert, s.key, s.root)
@@ -172,6 +181,7 @@ func startNode(t *testing.T, s *site) *running {
 	return r
 }
 
+// startNghttpd starts nghttpd.
 func startNghttpd(t *testing.T, s *site) *running {
 	path, port := find(t, "nghttpd"), freePort(t)
 	p := launch(t, port, path, "--address=127.0.0.1", "--htdocs="+s.root, "--echo-upload", "--error-gzip",
@@ -179,12 +189,14 @@ func startNghttpd(t *testing.T, s *site) *running {
 	return p.running(port, syscall.SIGTERM)
 }
 
+// startH2O starts h2o in front of the origin.
 func startH2O(t *testing.T, s *site) *running {
 	path, c := find(t, "h2o"), newSetup(t, s)
 	p := launch(t, c.Port, path, "-c", c.write(t, "h2o.yaml"))
 	return p.proxy(s, c.Port, syscall.SIGTERM)
 }
 
+// startNginx starts nginx in front of the origin.
 func startNginx(t *testing.T, s *site) *running {
 	path, c := find(t, "nginx"), newSetup(t, s)
 	c.Push = nginxPushes(path)
@@ -196,6 +208,7 @@ func startNginx(t *testing.T, s *site) *running {
 	return r
 }
 
+// startApache starts Apache in front of the origin.
 func startApache(t *testing.T, s *site) *running {
 	path, c := find(t, "apache2", "httpd"), newSetup(t, s)
 	c.Modules = apacheModules(t, "mpm_event", "unixd", "log_config", "authz_core", "mime", "env", "filter", "deflate", "brotli",
@@ -204,13 +217,14 @@ func startApache(t *testing.T, s *site) *running {
 	return p.proxy(s, c.Port, syscall.SIGWINCH)
 }
 
+// startHAProxy starts HAProxy in front of the origin.
 func startHAProxy(t *testing.T, s *site) *running {
 	path, c := find(t, "haproxy"), newSetup(t, s)
 	p := launch(t, c.Port, path, "-db", "-f", c.write(t, "haproxy.cfg"))
 	return p.proxy(s, c.Port, syscall.SIGUSR1)
 }
 
-// running describes a process that ends in good order on a signal.
+// running returns a running server for a process that a signal stops gracefully.
 func (p *process) running(port string, signal os.Signal) *running {
 	r := &running{addr: "127.0.0.1:" + port, restart: func(t *testing.T) { p.restart(t, port) }}
 	r.stop = func(ctx context.Context) {
@@ -223,14 +237,14 @@ func (p *process) running(port string, signal os.Signal) *running {
 	return r
 }
 
-// proxy describes one that hands requests on to the origin.
+// proxy returns a running server for a process that forwards requests to the origin.
 func (p *process) proxy(s *site, port string, signal os.Signal) *running {
 	r := p.running(port, signal)
 	r.seen = s.origin.seen
 	return r
 }
 
-// nginxPushes reports whether this nginx is old enough: 1.25.1 removed push.
+// nginxPushes reports whether this version of nginx supports push, which 1.25.1 removed.
 func nginxPushes(path string) bool {
 	out, _ := exec.Command(path, "-v").CombinedOutput()
 	return regexp.MustCompile(`nginx/(0|1\.([0-9]|1[0-9]|2[0-4])\.|1\.25\.0)`).Match(out)

@@ -22,21 +22,26 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
+// largeSize is the size of large.bin, in bytes.
 const largeSize = 64 << 20
 
-// A site is what all servers serve: a directory of pages, a certificate, and an origin for those that are proxies.
+// A site is what all servers serve: a directory of pages, a certificate, and the origin for servers
+// that are proxies.
 type site struct {
-	root     string // directory of small.txt, text.txt, pushed.txt, page (which pushes pushed.txt) and large.bin
-	small    string // what is in small.txt and page
-	text     string // what is in text.txt: it shrinks
+	// Directory of small.txt, text.txt, pushed.txt, page (which pushes pushed.txt) and large.bin.
+	root     string
+	small    string // content of small.txt and page
+	text     string // content of text.txt, which compresses well
 	pushed   string
 	largeSum string // SHA-256 of large.bin, in hex
 	origin   *origin
-	addr     string // of the origin, which speaks HTTP/1.1 and HTTP/2 by prior knowledge, in cleartext
+	// Address of the origin. It speaks HTTP/1.1 and HTTP/2 with prior knowledge, in cleartext.
+	addr string
 
-	cert, key, bundle string // PEM files; bundle is both
+	cert, key, bundle string // PEM files; bundle has both
 }
 
+// newSite writes the files and starts the origin.
 func newSite(t *testing.T) *site {
 	dir := publicDir(t)
 	s := &site{
@@ -62,7 +67,8 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// publicDir is t.TempDir for servers that give up root: they must be able to get there.
+// publicDir is like t.TempDir, but every user can read the directory. Servers that give up the
+// rights of root need that.
 func publicDir(t *testing.T) string {
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
@@ -71,6 +77,7 @@ func publicDir(t *testing.T) string {
 	return dir
 }
 
+// writeLarge writes large.bin.
 func (s *site) writeLarge(t *testing.T) {
 	f, err := os.Create(s.largeFile())
 	check(t, err)
@@ -81,8 +88,10 @@ func (s *site) writeLarge(t *testing.T) {
 	s.largeSum = hex.EncodeToString(sum.Sum(nil))
 }
 
+// largeFile returns the path of large.bin.
 func (s *site) largeFile() string { return filepath.Join(s.root, "large.bin") }
 
+// writeCertificate writes the PEM files.
 func (s *site) writeCertificate(t *testing.T) {
 	c := h2test.Certificate()
 	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
@@ -94,7 +103,7 @@ func (s *site) writeCertificate(t *testing.T) {
 	check(t, os.WriteFile(s.bundle, append(cert, key...), 0o600))
 }
 
-// serve runs server on a port of its own and returns its address.
+// serve runs server on a free port and returns its address.
 func serve(t *testing.T, server *http.Server, secure bool) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -108,6 +117,7 @@ func serve(t *testing.T, server *http.Server, secure bool) string {
 	return l.Addr().String()
 }
 
+// check fails the test if err is an error.
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -115,7 +125,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// An origin is the site served by net/http: the pages, and services below /origin/.
+// An origin serves the site with net/http: the pages, and services below /origin/.
 type origin struct {
 	*site
 
@@ -123,12 +133,14 @@ type origin struct {
 	requests map[string]bool // x-request of the requests to /origin/slow
 }
 
+// seen reports whether the origin got a request to /origin/slow with this x-request.
 func (o *origin) seen(id string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.requests[id]
 }
 
+// ServeHTTP serves the pages, the services and CONNECT.
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == "CONNECT" {
 		o.tunnel(w, r)
@@ -159,7 +171,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.Header.Get("X-Long"))
 	case "/origin/cookies":
 		io.WriteString(w, strings.Join(r.Header["Cookie"], " and "))
-	case "/origin/page": // for a proxy that pushes
+	case "/origin/page": // for proxies that push
 		w.Header().Set("Link", "</pushed.txt>; rel=preload")
 		io.WriteString(w, o.small)
 	default:
@@ -167,6 +179,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// page serves a page of the site.
 func (o *origin) page(w http.ResponseWriter, r *http.Request) {
 	if p, ok := w.(http.Pusher); ok && r.URL.Path == "/page" {
 		p.Push("/pushed.txt", nil)
@@ -184,6 +197,7 @@ func (o *origin) page(w http.ResponseWriter, r *http.Request) {
 	http.ServeFile(w, r, filepath.Join(o.root, filepath.Clean(r.URL.Path)))
 }
 
+// trailers sends a body with a trailer.
 func (o *origin) trailers(w http.ResponseWriter, r *http.Request) {
 	io.Copy(io.Discard, r.Body)
 	w.Header().Set("Trailer", "X-Sum")
@@ -191,7 +205,7 @@ func (o *origin) trailers(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Sum", "abc")
 }
 
-// slow takes long enough for many requests to be under way at once.
+// slow takes long enough that many requests are active at the same time.
 func (o *origin) slow(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("X-Request")
 	o.mu.Lock()
@@ -204,7 +218,8 @@ func (o *origin) slow(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "done "+id)
 }
 
-// tunnel answers CONNECT: a line that names the protocol, and what comes.
+// tunnel responds to CONNECT with a line that names the protocol. After that it echoes what it
+// receives.
 func (o *origin) tunnel(w http.ResponseWriter, r *http.Request) {
 	protocol := r.Header.Get(":protocol")
 	if protocol == "" {
@@ -215,7 +230,7 @@ func (o *origin) tunnel(w http.ResponseWriter, r *http.Request) {
 	echo(w, r.Body)
 }
 
-// echo writes what it reads, as it comes.
+// echo writes what it reads, as it arrives.
 func echo(w http.ResponseWriter, r io.Reader) {
 	flush := http.NewResponseController(w).Flush
 	flush()

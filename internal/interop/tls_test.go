@@ -19,13 +19,15 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A utlsDialer makes connections with another implementation of TLS than the standard library's.
+// A utlsDialer makes connections with utls, which is another implementation of TLS than the
+// standard library's.
 type utlsDialer struct {
 	hello  utls.ClientHelloID
 	shakes bool // the dialer runs the handshake
 	count  atomic.Int32
 }
 
+// dial connects and, if shakes is set, runs the handshake.
 func (d *utlsDialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	d.count.Add(1)
 	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
@@ -40,7 +42,7 @@ func (d *utlsDialer) dial(ctx context.Context, network, addr string) (net.Conn, 
 	return tc, nil
 }
 
-// Connections of utls reach a server with HTTP/2, and one without it.
+// TestUTLS checks connections of utls to a server with HTTP/2, and to one without it.
 func TestUTLS(t *testing.T) {
 	for _, http2 := range []bool{true, false} {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -92,7 +94,8 @@ func TestUTLS(t *testing.T) {
 	}
 }
 
-// NewConn takes a connection of utls, or hands it back.
+// TestNewConnOverUTLS checks that NewConn uses a connection of utls with HTTP/2, and returns one
+// without HTTP/2 to the caller.
 func TestNewConnOverUTLS(t *testing.T) {
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		server := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -121,7 +124,7 @@ func TestNewConnOverUTLS(t *testing.T) {
 	}
 }
 
-// errors.As finds the types of golang.org/x/net/http2.
+// TestErrorsOfXNet checks that errors.As finds the error types of golang.org/x/net/http2.
 func TestErrorsOfXNet(t *testing.T) {
 	get := func(write func(*h2test.Peer)) error {
 		client, server := h2test.Pipe()

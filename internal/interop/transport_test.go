@@ -25,14 +25,15 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A visitor is an http.Client at a running server.
+// A visitor is an http.Client of a running server.
 type visitor struct {
 	*running
 	*http.Client
 	url string
 }
 
-// clientChecks are what http.Client's users do. Names that servers lack are shared with checks.
+// clientChecks do what users of http.Client do. The names that lacks uses are the same as in
+// checks.
 var clientChecks = []struct {
 	name string
 	run  func(*testing.T, *visitor)
@@ -52,7 +53,7 @@ var clientChecks = []struct {
 	{"Restart", visitRestart},
 }
 
-// roundTrippers are the two ways by which an http.Client comes to use hyper.
+// roundTrippers are the two ways to use hyper in an http.Client.
 var roundTrippers = []struct {
 	name string
 	make func(t *testing.T) http.RoundTripper
@@ -100,7 +101,7 @@ func TestTransport(t *testing.T) {
 	}
 }
 
-// do sends a request and reads the whole response, which must be one of hyper's.
+// do sends a request and reads the complete response, which must be one of hyper's.
 func (v *visitor) do(t *testing.T, method, path string, body io.Reader, header ...string) (*http.Response, string) {
 	t.Helper()
 	resp, got, err := v.try(method, path, body, header...)
@@ -111,6 +112,7 @@ func (v *visitor) do(t *testing.T, method, path string, body io.Reader, header .
 	return resp, got
 }
 
+// try sends a request and reads the complete response.
 func (v *visitor) try(method, path string, body io.Reader, header ...string) (*http.Response, string, error) {
 	req, err := http.NewRequestWithContext(v.ctx, method, v.url+path, body)
 	if err != nil {
@@ -128,6 +130,7 @@ func (v *visitor) try(method, path string, body io.Reader, header ...string) (*h
 	return resp, string(got), err
 }
 
+// wantSmall requires that the small page can be fetched.
 func (v *visitor) wantSmall(t *testing.T) {
 	t.Helper()
 	if resp, body := v.do(t, "GET", "/small.txt", nil); resp.StatusCode != 200 || body != v.small {
@@ -135,7 +138,7 @@ func (v *visitor) wantSmall(t *testing.T) {
 	}
 }
 
-// sum returns the SHA-256 that the server found for an upload.
+// sum returns the SHA-256 of an upload that the server received.
 func (v *visitor) sum(t *testing.T, resp *http.Response, body string) string {
 	t.Helper()
 	if resp.StatusCode != 200 {
@@ -149,8 +152,10 @@ func (v *visitor) sum(t *testing.T, resp *http.Response, body string) string {
 	return sum
 }
 
+// visitGet gets the small page.
 func visitGet(t *testing.T, v *visitor) { v.wantSmall(t) }
 
+// visitHead requires that a response to HEAD has no body.
 func visitHead(t *testing.T, v *visitor) {
 	resp, body := v.do(t, "HEAD", "/large.bin", nil)
 	if resp.StatusCode != 200 || body != "" || resp.ContentLength != largeSize && resp.ContentLength != -1 {
@@ -159,12 +164,14 @@ func visitHead(t *testing.T, v *visitor) {
 	v.wantSmall(t)
 }
 
+// visitNotFound requires status 404 for a page that does not exist.
 func visitNotFound(t *testing.T, v *visitor) {
 	if resp, _ := v.do(t, "GET", "/missing", nil); resp.StatusCode != 404 {
 		t.Errorf("status %s", resp.Status)
 	}
 }
 
+// visitDownload downloads the large file.
 func visitDownload(t *testing.T, v *visitor) {
 	resp, err := v.Get(v.url + "/large.bin")
 	check(t, err)
@@ -174,11 +181,13 @@ func visitDownload(t *testing.T, v *visitor) {
 	}
 }
 
+// visitUpload uploads bodies of known and of unknown length.
 func visitUpload(t *testing.T, v *visitor) {
 	text := v.text
 	want, err := sumOf(strings.NewReader(text))
 	check(t, err)
-	for _, body := range []io.Reader{strings.NewReader(text), struct{ io.Reader }{strings.NewReader(text)}} { // the second has no length
+	// The second body has no length.
+	for _, body := range []io.Reader{strings.NewReader(text), struct{ io.Reader }{strings.NewReader(text)}} {
 		resp, got := v.do(t, "POST", v.path("/origin/sum"), body)
 		if got = v.sum(t, resp, got); got != want {
 			t.Errorf("the sum of %T: %s, want %s", body, got, want)
@@ -186,7 +195,7 @@ func visitUpload(t *testing.T, v *visitor) {
 	}
 }
 
-// 302 makes a GET of a POST, and 307 sends the body again.
+// visitRedirects follows redirects. 302 changes POST to GET, and 307 sends the body again.
 func visitRedirects(t *testing.T, v *visitor) {
 	resp, body := v.do(t, "POST", "/origin/found", strings.NewReader("gone"))
 	if body != v.small || resp.Request.Method != "GET" || resp.Request.URL.Path != "/small.txt" {
@@ -200,7 +209,9 @@ func visitRedirects(t *testing.T, v *visitor) {
 	}
 }
 
-// What the client did not ask for itself is decoded, and no trace is left; what it asked for comes as it is.
+// visitCodings requires that a response is decoded if the client did not ask for its content
+// coding, and that the header does not show the coding then. If the client asked for it, the
+// response must stay as it is.
 func visitCodings(t *testing.T, v *visitor) {
 	if len(v.codings) == 0 {
 		t.Skip("it knows none")
@@ -218,12 +229,15 @@ func visitCodings(t *testing.T, v *visitor) {
 	}
 }
 
+// visitTrailers requires the trailer of a response.
 func visitTrailers(t *testing.T, v *visitor) {
 	if resp, body := v.do(t, "GET", v.path("/origin/trailers"), nil); resp.Trailer.Get("X-Sum") != "abc" {
 		t.Errorf("trailer %v behind %q", resp.Trailer, body)
 	}
 }
 
+// visitRequestTrailers requires that the server receives a trailer that is set while the body is
+// sent.
 func visitRequestTrailers(t *testing.T, v *visitor) {
 	req, err := http.NewRequestWithContext(v.ctx, "POST", v.url+"/origin/trailers", nil)
 	check(t, err)
@@ -240,10 +254,13 @@ func visitRequestTrailers(t *testing.T, v *visitor) {
 	}
 }
 
+// A readerFunc is a function that is an io.Reader.
 type readerFunc func([]byte) (int, error)
 
+// Read calls f.
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
+// visitContinue sends a request with Expect: 100-continue.
 func visitContinue(t *testing.T, v *visitor) {
 	want, err := sumOf(strings.NewReader(v.text))
 	check(t, err)
@@ -253,6 +270,7 @@ func visitContinue(t *testing.T, v *visitor) {
 	}
 }
 
+// visitManyAtOnce makes 300 concurrent requests.
 func visitManyAtOnce(t *testing.T, v *visitor) {
 	var wg sync.WaitGroup
 	for range 300 {
@@ -266,7 +284,8 @@ func visitManyAtOnce(t *testing.T, v *visitor) {
 	wg.Wait()
 }
 
-// Downloads that nobody waits for any more, by context and by Client.Timeout, leave the connection as it was.
+// visitCanceled cancels downloads, by context and by Client.Timeout, and requires that the
+// connection still works.
 func visitCanceled(t *testing.T, v *visitor) {
 	for range 10 {
 		ctx, cancel := context.WithCancel(v.ctx)
@@ -299,8 +318,8 @@ func visitCanceled(t *testing.T, v *visitor) {
 	v.wantSmall(t)
 }
 
-// A server that is killed under load and comes back: each request is answered in full or fails with a reason, and when
-// the server is there again, so are the answers.
+// visitRestart kills the server under load and starts it again. Each request must get a complete
+// response or an error with a reason. When the server is back, requests must succeed again.
 func visitRestart(t *testing.T, v *visitor) {
 	if v.restart == nil {
 		t.Skip("it lives in this process")
@@ -348,7 +367,7 @@ func visitRestart(t *testing.T, v *visitor) {
 	t.Logf("%d succeeded, %d of them afterwards, %d failed", succeeded.Load(), back.Load(), failed.Load())
 }
 
-// hasReason reports whether err says what happened to the connection.
+// hasReason reports whether err tells what happened to the connection.
 func hasReason(err error) bool {
 	var conn *hyper.ConnError
 	var stream *hyper.StreamError
@@ -356,7 +375,8 @@ func hasReason(err error) bool {
 	return errors.As(err, &conn) || errors.As(err, &stream) || errors.As(err, &network)
 }
 
-// Servers without HTTP/2 are spoken to in HTTP/1.1, whatever their way of lacking it.
+// TestTransportFallsBack checks that requests use HTTP/1.1 if the server does not support HTTP/2,
+// whatever it does instead of agreeing on HTTP/2.
 func TestTransportFallsBack(t *testing.T) {
 	site := newSite(t)
 	starts := map[string]func(t *testing.T) string{
@@ -397,7 +417,7 @@ func TestTransportFallsBack(t *testing.T) {
 	}
 }
 
-// startOld starts a TLS server that speaks HTTP/1.1 only.
+// startOld starts a TLS server that only speaks HTTP/1.1.
 func startOld(t *testing.T, s *site, protos ...string) string {
 	server := &http.Server{Handler: s.origin, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
@@ -408,7 +428,7 @@ func startOld(t *testing.T, s *site, protos ...string) string {
 	return "https://" + l.Addr().String()
 }
 
-// proxies are for CONNECT to one port, and ask for a password.
+// proxies allow CONNECT to one port, and require a password.
 var proxies = []struct {
 	name  string
 	start func(t *testing.T, s *site, origin string) (url string)
@@ -419,7 +439,8 @@ var proxies = []struct {
 	{"apache2, TLS", func(t *testing.T, s *site, origin string) string {
 		return "https://127.0.0.1:" + startApacheProxy(t, s, origin, true)
 	}},
-	{"haproxy, HTTP2", func(t *testing.T, s *site, origin string) string { // Apache is behind it
+	// HAProxy forwards to Apache.
+	{"haproxy, HTTP2", func(t *testing.T, s *site, origin string) string {
 		path, c := find(t, "haproxy"), newSetup(t, s)
 		c.Next = startApacheProxy(t, s, origin, false)
 		launch(t, c.Port, path, "-db", "-f", c.write(t, "proxy.cfg"))
@@ -432,6 +453,7 @@ var proxies = []struct {
 	}},
 }
 
+// startApacheProxy starts Apache as a proxy that allows CONNECT to the port of origin.
 func startApacheProxy(t *testing.T, s *site, origin string, secure bool) (port string) {
 	path, c := find(t, "apache2", "httpd"), newSetup(t, s)
 	c.Origin, c.Secure = origin, secure
@@ -443,7 +465,8 @@ func startApacheProxy(t *testing.T, s *site, origin string, secure bool) (port s
 	return c.Port
 }
 
-// The password is for the proxy alone, and the host behind it is spoken to in HTTP/2.
+// TestTransportGoesThroughProxies checks that only the proxy gets the password, and that the
+// connection to the host through the proxy uses HTTP/2.
 func TestTransportGoesThroughProxies(t *testing.T) {
 	site := newSite(t)
 	var leaked atomic.Bool

@@ -1,6 +1,7 @@
-// Command h2spec is the client that h2spec's client half is run against: it gets the URL of its
-// second argument, reads the body, and gives the server a moment to misbehave. What becomes of that
-// is for the server to judge. The first argument is the way in: Dial or NewConn.
+// Command h2spec is the client for the client half of h2spec. It gets the URL of its second
+// argument and reads the body. It then waits a moment, so that the server can break a rule. The
+// server judges the result. The first argument is the function that makes the connection: Dial or
+// NewConn.
 package main
 
 import (
@@ -16,11 +17,13 @@ import (
 	"gohyper.dev/hyper"
 )
 
+// How long the command waits.
 const (
-	patience  = 2 * time.Second        // for the whole exchange
-	lingering = 500 * time.Millisecond // behind it: some cases begin when the response is over
+	patience  = 2 * time.Second        // for the complete exchange
+	lingering = 500 * time.Millisecond // after it, as some cases begin after the response
 )
 
+// main runs the exchange with its two arguments.
 func main() {
 	if err := run(os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -28,6 +31,7 @@ func main() {
 	}
 }
 
+// run makes the exchange and waits.
 func run(door, url string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -35,7 +39,7 @@ func run(door, url string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() // returns when the last word, a GOAWAY, is written
+	defer conn.Close() // returns after the last frame, a GOAWAY, is written
 	err = get(ctx, conn)
 	select {
 	case <-conn.Done():
@@ -44,8 +48,9 @@ func run(door, url string) error {
 	return err
 }
 
+// connect makes the connection with Dial or NewConn.
 func connect(ctx context.Context, door, url string) (*hyper.Conn, error) {
-	cfg := &hyper.Config{MaxFrameSize: 16384} // what h2spec takes for granted
+	cfg := &hyper.Config{MaxFrameSize: 16384} // h2spec assumes this
 	if door == "Dial" {
 		return hyper.Dial(ctx, url, cfg)
 	}
@@ -61,6 +66,7 @@ func connect(ctx context.Context, door, url string) (*hyper.Conn, error) {
 	return hyper.NewConn(ctx, nc, cfg)
 }
 
+// get sends a GET request and reads the body.
 func get(ctx context.Context, conn *hyper.Conn) error {
 	resp, err := conn.Get(ctx, "/")
 	if err != nil {
