@@ -26,6 +26,7 @@ type testServer struct {
 	peers map[string]bool
 }
 
+// startServer starts a server over TLS, or in cleartext if secure is false.
 func startServer(t *testing.T, secure bool) *testServer {
 	s := &testServer{peers: make(map[string]bool), caCert: filepath.Join(t.TempDir(), "ca.pem")}
 	mux := http.NewServeMux()
@@ -205,12 +206,14 @@ type lockedBuffer struct {
 	b  strings.Builder
 }
 
+// Write appends b.
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.Write(p)
 }
 
+// String returns what was written so far.
 func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

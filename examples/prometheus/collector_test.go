@@ -86,6 +86,7 @@ func TestScrapeOfAConfiguredTransport(t *testing.T) {
 	testScrape(t, srv, client, hyperprom.New(monitor))
 }
 
+// testScrape compares the metrics of a Transport or a Monitor with the requests of a client.
 func testScrape(t *testing.T, srv *httptest.Server, client *http.Client, c hyperprom.Collector) {
 	t.Helper()
 	for range 3 {
@@ -129,6 +130,7 @@ func testScrape(t *testing.T, srv *httptest.Server, client *http.Client, c hyper
 // A source is a Source with fixed figures.
 type source hyper.TransportStats
 
+// Stats returns the figures.
 func (s source) Stats() hyper.TransportStats { return hyper.TransportStats(s) }
 
 // TestEveryFigureIsExported checks that every figure is exported, and that the figures of forgotten

@@ -334,8 +334,8 @@ func checkRequestTrailers(t *testing.T, r *running) {
 // checkLongHeader sends a field section of several thousand bytes.
 func checkLongHeader(t *testing.T, r *running) { longHeader(t, r, 6000) }
 
-// checkContinuation sends a field section that needs more than one frame, even with
-// frames of the largest size.
+// checkContinuation sends a field section that needs more than one frame, even with frames of the
+// largest size.
 func checkContinuation(t *testing.T, r *running) { longHeader(t, r, 60_000) }
 
 // longHeader sends a field of about size bytes that the server returns as the body.

@@ -23,6 +23,7 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
+// aws returns the AWS SDK's client for the store.
 func (s *store) aws(l *lane) *s3.Client {
 	return s3.New(s3.Options{
 		BaseEndpoint: &s.url,
@@ -36,7 +37,7 @@ func (s *store) aws(l *lane) *s3.Client {
 	})
 }
 
-// awsRefusal reports an error as the SDK's users look at it.
+// awsRefusal reports an error by what users of the SDK can find out about it.
 func (l *lane) awsRefusal(what string, err error) {
 	l.Helper()
 	l.Logf("%s: %v", what, err)
@@ -67,6 +68,7 @@ func (l *lane) awsRefusal(what string, err error) {
 
 func TestAWSObjects(t *testing.T) { compare(t, useAWSObjects) }
 
+// useAWSObjects puts, gets and deletes objects.
 func useAWSObjects(l *lane) {
 	c, ctx, bucket := newStore(l).aws(l), l.Context(), aws.String("bucket")
 	_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})
@@ -108,7 +110,7 @@ func useAWSObjects(l *lane) {
 	l.Report("presigned: %s, %d octets %s", resp.Status, size, digest)
 }
 
-// Parts are sent and fetched several at once.
+// TestAWSTransferManager sends and fetches the parts of an object concurrently.
 func TestAWSTransferManager(t *testing.T) {
 	compare(t, func(l *lane) {
 		c, ctx, bucket, key := newStore(l).aws(l), l.Context(), aws.String("bucket"), aws.String("parts")

@@ -25,18 +25,19 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// A blobServer has the block blobs of Azure Storage: blocks are staged, and a list of them makes the
-// blob.
+// A blobServer has the block blobs of Azure Storage. Clients stage blocks, and a list of blocks
+// makes the blob.
 type blobServer struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	staged map[string][]byte
 	blobs  map[string][]byte
-	puts   int               // of blocks
+	puts   int               // number of blocks that were put
 	before func(*blobServer) // is called for each block, and may panic
-	cut    int64             // bytes after which a download breaks off; 0: it does not
+	cut    int64             // bytes after which a download is cut off; 0: never
 	ranges int
 }
 
+// ServeHTTP serves the blobs.
 func (s *blobServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -79,6 +80,7 @@ func (s *blobServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// commit makes a blob from a list of staged blocks.
 func (s *blobServer) commit(w http.ResponseWriter, name string, body []byte) {
 	var list struct{ Latest []string }
 	if err := xml.Unmarshal(body, &list); err != nil {
@@ -99,7 +101,8 @@ func (s *blobServer) commit(w http.ResponseWriter, name string, body []byte) {
 	w.WriteHeader(201)
 }
 
-// cutOff resets the stream in the middle of the body, at a point later each time.
+// cutOff sends a part of the body and resets the stream. Each request gets further than the one
+// before.
 func (s *blobServer) cutOff(w http.ResponseWriter, r *http.Request, whole []byte) {
 	s.ranges++
 	from := int64(0)
@@ -122,6 +125,7 @@ func (s *blobServer) cutOff(w http.ResponseWriter, r *http.Request, whole []byte
 	panic(http.ErrAbortHandler)
 }
 
+// azblob returns Azure's client for one blob.
 func (l *lane) azblob(url string) *blockblob.Client {
 	options := &blockblob.ClientOptions{}
 	options.Transport = l.Client()
@@ -131,6 +135,7 @@ func (l *lane) azblob(url string) *blockblob.Client {
 	return c
 }
 
+// azureRefusal reports an error by what users of the SDK can find out about it.
 func (l *lane) azureRefusal(what string, err error) {
 	l.Helper()
 	if e, ok := errors.AsType[*azcore.ResponseError](err); ok {
@@ -140,12 +145,15 @@ func (l *lane) azureRefusal(what string, err error) {
 	l.Fails(what, err)
 }
 
+// A nopCloser adds a Close method that does nothing.
 type nopCloser struct{ io.ReadSeeker }
 
+// Close does nothing.
 func (nopCloser) Close() error { return nil }
 
 func TestAzureBlobs(t *testing.T) { compareAll(t, useAzureBlobs) }
 
+// useAzureBlobs uploads and downloads blobs.
 func useAzureBlobs(l *lane) {
 	l.Loose = true
 	l.Vary = []string{"X-Ms-Client-Request-Id"}
@@ -167,7 +175,7 @@ func useAzureBlobs(l *lane) {
 	l.Must(err)
 	download("uploaded at once")
 
-	// Blocks are staged several at once.
+	// Several blocks are staged concurrently.
 	options := &blockblob.UploadStreamOptions{BlockSize: 1 << 20, Concurrency: 4}
 	_, err = c.UploadStream(ctx, bytes.NewReader(octets(2, 5<<20)), options)
 	l.Must(err)
@@ -180,7 +188,7 @@ func useAzureBlobs(l *lane) {
 
 	useFailingBlocks(l, server, url)
 
-	// A download that breaks off goes on where it was.
+	// A download that is cut off continues at the same position.
 	server.cut, server.ranges = 2<<20, 0
 	download("cut off twice")
 	l.Report("%d requests", server.ranges)
@@ -189,6 +197,7 @@ func useAzureBlobs(l *lane) {
 	useAzureTrouble(l, server, c, url)
 }
 
+// useAzureTrouble makes requests that fail.
 func useAzureTrouble(l *lane, server *blobServer, c *blockblob.Client, url string) {
 	ctx := l.Context()
 	ended, cancel := context.WithCancel(ctx)
@@ -212,7 +221,7 @@ func useAzureTrouble(l *lane, server *blobServer, c *blockblob.Client, url strin
 	})
 }
 
-// useFailingBlocks stages a block that is reset some times, or each time.
+// useFailingBlocks stages a block whose stream is reset a few times, or every time.
 func useFailingBlocks(l *lane, server *blobServer, url string) {
 	for _, times := range []int{2, 100} {
 		server.puts = 0

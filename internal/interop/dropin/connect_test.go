@@ -21,12 +21,13 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
+// The messages of the calls.
 type (
 	text   = wrapperspb.StringValue
 	number = wrapperspb.Int64Value
 )
 
-// protocols are what connect speaks; gRPC's status is in HTTP/2 trailers.
+// protocols are the protocols that connect supports. gRPC sends its status in HTTP/2 trailers.
 var protocols = []struct {
 	name    string
 	options []connect.ClientOption
@@ -38,7 +39,7 @@ var protocols = []struct {
 	{"grpc-web", []connect.ClientOption{connect.WithGRPCWeb()}},
 }
 
-// forEachProtocol runs an experiment with each protocol, on a lane of its own.
+// forEachProtocol runs an experiment with each protocol, each in its own lanes.
 func forEachProtocol(t *testing.T, experiment func(c *rpc)) {
 	for _, p := range protocols {
 		t.Run(p.name, func(t *testing.T) {
@@ -57,11 +58,13 @@ type rpc struct {
 	options []connect.ClientOption
 }
 
+// rpcClient returns a client of one procedure.
 func rpcClient[Req, Res any](c *rpc, procedure string) *connect.Client[Req, Res] {
 	return connect.NewClient[Req, Res](c.Client(), c.url+procedure, c.options...)
 }
 
-// reportError reports an error as connect classifies it, which it does by errors of net/http and of its HTTP/2.
+// reportError reports an error as connect classifies it. connect looks for errors of net/http and
+// of its HTTP/2.
 func (c *rpc) reportError(what string, err error) {
 	c.Helper()
 	e, ok := errors.AsType[*connect.Error](err)
@@ -76,13 +79,15 @@ func (c *rpc) reportError(what string, err error) {
 	}
 }
 
-// metadata lists what the service and the protocol say, without what the server adds.
+// metadata lists the fields that the service and the protocol set, without those that the HTTP
+// server adds.
 func metadata(h http.Header) string {
 	h = h.Clone()
 	h.Del("Date")
 	return (&lanes.Lane{}).Fields(h)
 }
 
+// rpcServer returns the service.
 func rpcServer() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary))
@@ -103,12 +108,15 @@ func rpcServer() http.Handler {
 	})
 }
 
+// clientKey is the key of the request's context in the context of a call.
 type clientKey struct{}
 
-// clientGone returns when the client has ended the call. ctx itself ends by the deadline that the client has told, too, and
-// the answer to that could come before the client's own.
+// clientGone returns when the client has ended the call. ctx itself ends at the deadline that the
+// client sent, too, and the server's response to that could arrive before the client's own
+// deadline.
 func clientGone(ctx context.Context) { <-ctx.Value(clientKey{}).(context.Context).Done() }
 
+// unary returns a response or an error, depending on the message.
 func unary(ctx context.Context, req *connect.Request[text]) (*connect.Response[text], error) {
 	switch req.Msg.Value {
 	case "not found":
@@ -131,6 +139,8 @@ func unary(ctx context.Context, req *connect.Request[text]) (*connect.Response[t
 	return res, nil
 }
 
+// count sends as many messages as the number says. If the number is negative, it returns an error
+// after them.
 func count(ctx context.Context, req *connect.Request[number], stream *connect.ServerStream[text]) error {
 	stream.ResponseTrailer().Set("X-Tail", "counted")
 	n := req.Msg.Value
@@ -150,6 +160,7 @@ func count(ctx context.Context, req *connect.Request[number], stream *connect.Se
 	return nil
 }
 
+// join returns the SHA-256 of all messages together.
 func join(ctx context.Context, stream *connect.ClientStream[text]) (*connect.Response[text], error) {
 	h := sha256.New()
 	for stream.Receive() {
@@ -161,6 +172,7 @@ func join(ctx context.Context, stream *connect.ClientStream[text]) (*connect.Res
 	return connect.NewResponse(&text{Value: fmt.Sprintf("%x", h.Sum(nil))}), stream.Err()
 }
 
+// echo sends each message back.
 func echo(ctx context.Context, stream *connect.BidiStream[text, text]) error {
 	stream.ResponseHeader().Set("X-Head", "echo")
 	for {
@@ -197,7 +209,8 @@ func TestConnectUnary(t *testing.T) {
 	})
 }
 
-// Connect's GET is cacheable: the message is in the query.
+// TestConnectGet uses connect's GET requests, which can be cached. They have the message in the
+// query.
 func TestConnectGet(t *testing.T) {
 	compare(t, func(l *lane) {
 		mux := http.NewServeMux()
@@ -211,7 +224,7 @@ func TestConnectGet(t *testing.T) {
 
 func TestConnectServerStream(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
-		for _, n := range []int64{0, 1, 200, -1, -2} { // below 0: an error behind the messages
+		for _, n := range []int64{0, 1, 200, -1, -2} { // negative: an error after the messages
 			stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(), connect.NewRequest(&number{Value: n}))
 			c.Must(err)
 			h, messages := sha256.New(), 0
@@ -251,7 +264,7 @@ func TestConnectClientStream(t *testing.T) {
 func TestConnectBidirectionalStream(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
 		stream := rpcClient[text, text](c, "/echo").CallBidiStream(c.Context())
-		for i := range 10 { // in turn
+		for i := range 10 { // one after another
 			out := strings.Repeat(fmt.Sprint(i%10), 1+i*300)
 			c.Must(stream.Send(&text{Value: out}))
 			in, err := stream.Receive()
@@ -261,7 +274,7 @@ func TestConnectBidirectionalStream(t *testing.T) {
 			}
 		}
 		sent := make(chan error, 1)
-		go func() { // at once
+		go func() { // concurrently
 			for i := range 60 {
 				if err := stream.Send(&text{Value: strings.Repeat(fmt.Sprint(i%10), 5000)}); err != nil {
 					sent <- err
@@ -333,7 +346,7 @@ func TestConnectTrouble(t *testing.T) {
 	})
 }
 
-// A connection that is cut in the middle of calls.
+// TestConnectCutOff cuts a connection in the middle of calls.
 func TestConnectCutOff(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
 		c.Loose = true
@@ -347,7 +360,7 @@ func TestConnectCutOff(t *testing.T) {
 		messages := 0
 		for stream.Receive() {
 			if messages++; messages == 3 {
-				time.Sleep(50 * time.Millisecond) // the unary call is under way
+				time.Sleep(50 * time.Millisecond) // until the unary call has started
 				c.Cut(c.url)
 			}
 		}
@@ -362,13 +375,15 @@ func TestConnectCutOff(t *testing.T) {
 	})
 }
 
-// Connect reads the code of a reset out of net/http's words. (REFUSED_STREAM and PROTOCOL_ERROR are not here: net/http sends such a request again.)
+// TestConnectTellsResetsApart checks the code that connect finds in the text of a reset's error,
+// which is net/http's text. The test leaves out REFUSED_STREAM and PROTOCOL_ERROR, because net/http
+// repeats such a request.
 func TestConnectTellsResetsApart(t *testing.T) {
 	for _, code := range []wire.ErrCode{wire.NoError, wire.InternalError, wire.FlowControlError, wire.SettingsTimeout,
 		wire.StreamClosed, wire.Cancel, wire.CompressionError, wire.ConnectError, wire.EnhanceYourCalm, wire.InadequateSecurity} {
 		t.Run(code.String(), func(t *testing.T) {
 			compare(t, func(l *lane) {
-				l.Loose = true // the peer is not one of serve's
+				l.Loose = true // serve does not start this peer
 				for _, p := range protocols {
 					url := l.resets(code)
 					_, err := connect.NewClient[text, text](l.Client(), url+"/unary", p.options...).CallUnary(l.Context(), connect.NewRequest(&text{}))

@@ -17,26 +17,29 @@ import (
 	consul "github.com/hashicorp/consul/api"
 )
 
-// A consulServer has Consul's key-value store, whose queries block until the index has changed.
+// A consulServer has Consul's key-value store. A query may block until the index has changed.
 type consulServer struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	index   uint64
 	changed chan struct{} // closed at the next change
 	values  map[string]consulValue
 	blocked chan struct{} // gets a value for each query that blocks
-	goAway  bool          // with the response to a PUT
+	goAway  bool          // send GOAWAY with the response to a PUT
 }
 
+// A consulValue is a value and the indexes at which it was created and last changed.
 type consulValue struct {
 	value  string
 	create uint64
 	modify uint64
 }
 
+// newConsulServer returns an empty server.
 func newConsulServer() *consulServer {
 	return &consulServer{index: 1, changed: make(chan struct{}), values: make(map[string]consulValue), blocked: make(chan struct{}, 100)}
 }
 
+// ServeHTTP serves the key-value store.
 func (s *consulServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key, ok := strings.CutPrefix(r.URL.Path, "/v1/kv/")
 	switch {
@@ -53,6 +56,7 @@ func (s *consulServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// put changes a value.
 func (s *consulServer) put(w http.ResponseWriter, r *http.Request, key string) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -78,6 +82,7 @@ func (s *consulServer) put(w http.ResponseWriter, r *http.Request, key string) {
 	io.WriteString(w, "true")
 }
 
+// get returns a value, after the index has changed if the query says so.
 func (s *consulServer) get(w http.ResponseWriter, r *http.Request, key string) {
 	after, _ := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64)
 	wait, err := time.ParseDuration(r.URL.Query().Get("wait"))
@@ -113,18 +118,21 @@ func (s *consulServer) get(w http.ResponseWriter, r *http.Request, key string) {
 	}})
 }
 
+// consul returns Consul's client for the server at url.
 func (l *lane) consul(url, token string) *consul.Client {
 	c, err := consul.NewClient(&consul.Config{Address: url, HttpClient: l.Client(), Token: token})
 	l.Must(err)
 	return c
 }
 
+// consulQuery returns the options of a query that blocks until the index is above this one.
 func consulQuery(ctx context.Context, index uint64, wait time.Duration) *consul.QueryOptions {
 	return (&consul.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
 }
 
 func TestConsul(t *testing.T) { compareAll(t, useConsul) }
 
+// useConsul uses the key-value store.
 func useConsul(l *lane) {
 	l.Loose = true
 	server := newConsulServer()
@@ -143,8 +151,8 @@ func useConsul(l *lane) {
 	useConsulTrouble(l, server, url)
 }
 
-// useBlockingQueries makes queries that block. One goes on while GOAWAY drains its connection, and
-// the next one finds another.
+// useBlockingQueries makes queries that block. One of them goes on while GOAWAY drains its
+// connection, and the next one uses another connection.
 func useBlockingQueries(l *lane, server *consulServer, kv *consul.KV, index uint64) {
 	server.mu.Lock()
 	server.goAway = true
@@ -180,6 +188,7 @@ func useBlockingQueries(l *lane, server *consulServer, kv *consul.KV, index uint
 	cancel()
 }
 
+// useConsulTrouble makes requests that fail.
 func useConsulTrouble(l *lane, server *consulServer, url string) {
 	pair, _, err := l.consul(url, "token").KV().Get("nothing", nil)
 	l.Report("not there: %v %v", pair, err)
@@ -210,7 +219,7 @@ func useConsulTrouble(l *lane, server *consulServer, url string) {
 	})
 }
 
-// count returns how many times something was changed.
+// count returns the index, which is the number of changes.
 func (s *consulServer) count() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,15 +23,16 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A dockerServer knows as much of the Docker Engine API as the client needs: one container that can
-// be made, started, attached to and waited for, its logs, and events.
+// A dockerServer has the part of the Docker Engine API that the client needs. It has one container
+// that can be created, started, attached to and waited for, with its logs, and events.
 type dockerServer struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	name   string
 	state  string
 	goAway bool
 }
 
+// ServeHTTP serves the API.
 func (s *dockerServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +85,7 @@ func (s *dockerServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// logs writes both streams as Docker multiplexes them.
+// logs writes stdout and stderr as Docker multiplexes them.
 func (s *dockerServer) logs(w http.ResponseWriter, follow bool, ctx context.Context) {
 	for i := range 50 {
 		line := fmt.Sprintf("line %d %s\n", i, strings.Repeat("x", 1000))
@@ -101,7 +102,7 @@ func (s *dockerServer) logs(w http.ResponseWriter, follow bool, ctx context.Cont
 	}
 }
 
-// attach echoes what the client sends, on a connection that is HTTP/1.1's no longer.
+// attach takes over the connection from HTTP/1.1 and echoes what the client sends.
 func (s *dockerServer) attach(w http.ResponseWriter) {
 	hijacker, ok := w.(http.Hijacker)
 	if u, unwraps := w.(interface{ Unwrap() http.ResponseWriter }); unwraps && !ok {
@@ -121,9 +122,9 @@ func (s *dockerServer) attach(w http.ResponseWriter) {
 	io.Copy(conn, io.LimitReader(rw, 5))
 }
 
-// docker makes a client of the daemon at url. WithHost knows no transport but *http.Transport, so
-// it comes before WithHTTPClient; and that makes a copy of an *http.Transport, which would not have
-// what ConfigureTransport registered, so that it gets one that is hidden.
+// docker returns a client of the daemon at url. WithHost accepts no transport other than
+// *http.Transport, so it comes before WithHTTPClient. WithHTTPClient copies an *http.Transport, and
+// the copy does not have what ConfigureTransport registered. The transport is therefore hidden.
 func (l *lane) docker(url string, options ...client.Opt) *client.Client {
 	c, err := client.New(append([]client.Opt{
 		client.WithHost("tcp://" + strings.TrimPrefix(url, "https://")), client.WithScheme("https"),
@@ -133,10 +134,12 @@ func (l *lane) docker(url string, options ...client.Opt) *client.Client {
 	return c
 }
 
+// hidden hides the type of a transport.
 type hidden struct{ http.RoundTripper }
 
 func TestDocker(t *testing.T) { compareAll(t, useDocker) }
 
+// useDocker runs a container.
 func useDocker(l *lane) {
 	l.Loose = true
 	server := &dockerServer{}
@@ -194,7 +197,7 @@ func useDocker(l *lane) {
 	})
 }
 
-// useDockerStreams ends streams that would never end.
+// useDockerStreams ends streams that would never end by themselves.
 func useDockerStreams(l *lane, c *client.Client) {
 	ctx, cancel := context.WithCancel(l.Context())
 	events := c.Events(ctx, client.EventsListOptions{})
@@ -214,12 +217,12 @@ func useDockerStreams(l *lane, c *client.Client) {
 	logs, err := c.ContainerLogs(ctx, "c1", client.ContainerLogsOptions{ShowStdout: true, Follow: true})
 	l.Must(err)
 	n, err := io.Copy(io.Discard, logs)
-	// The client closes the body then, too, so that there are two possible errors.
+	// The client also closes the body then, so that there are two possible errors.
 	l.Report("logs followed to a deadline: failed %v, %d bytes", err != nil, n)
 	logs.Close()
 }
 
-// What the README says of Docker's client holds.
+// TestDockerClientAndTransports checks what the README says about Docker's client.
 func TestDockerClientAndTransports(t *testing.T) {
 	compareAll(t, func(l *lane) {
 		l.Loose = true
@@ -231,8 +234,8 @@ func TestDockerClientAndTransports(t *testing.T) {
 			l.Errorf("WithHost after WithHTTPClient: %v", err)
 		}
 
-		// Attach dials by itself: over TLS with the configuration of an *http.Transport, else in
-		// cleartext.
+		// Attach dials itself. It uses TLS with the configuration of an *http.Transport, and
+		// cleartext with other transports.
 		plain := l.plainDocker()
 		mine := client.WithHTTPClient(&http.Client{Transport: hidden{l.Transport}})
 		c, err := client.New(client.WithHost("tcp://"+plain), mine)
@@ -251,7 +254,7 @@ func TestDockerClientAndTransports(t *testing.T) {
 	})
 }
 
-// plainDocker starts a daemon without TLS, and returns its address.
+// plainDocker starts a daemon without TLS and returns its address.
 func (l *lane) plainDocker() string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	l.Must(err)
@@ -261,7 +264,8 @@ func (l *lane) plainDocker() string {
 	return listener.Addr().String()
 }
 
-// WithHTTPClient makes a copy of an *http.Transport, which speaks HTTP/2 through net/http.
+// TestDockerCopiesTheTransport checks that WithHTTPClient copies an *http.Transport, and that the
+// copy speaks HTTP/2 through net/http.
 func TestDockerCopiesTheTransport(t *testing.T) {
 	var frames atomic.Int64
 	tr := &http.Transport{TLSClientConfig: h2test.ClientTLS()}

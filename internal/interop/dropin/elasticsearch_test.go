@@ -18,14 +18,16 @@ import (
 	"github.com/elastic/go-elasticsearch/v7/esutil"
 )
 
-// An elasticServer is one node: it indexes in bulk and searches.
+// An elasticServer is one node. It can index in bulk and search.
 type elasticServer struct {
-	mu      sync.Mutex // guards what follows
-	docs    map[string]json.RawMessage
-	trouble func(w http.ResponseWriter, r *http.Request) bool // responds in the node's place where it returns true
+	mu   sync.Mutex // guards the fields below
+	docs map[string]json.RawMessage
+	// Returns true if it has responded in place of the node.
+	trouble func(w http.ResponseWriter, r *http.Request) bool
 	seen    int
 }
 
+// ServeHTTP serves the node's API.
 func (s *elasticServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -50,7 +52,8 @@ func (s *elasticServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// bulk does what pairs of lines say. A document that begins with "bad" is refused by itself.
+// bulk performs the actions of a bulk request, which are pairs of lines. It refuses each document
+// that begins with "bad".
 func (s *elasticServer) bulk(w http.ResponseWriter, body []byte) {
 	lines := bytes.Split(bytes.TrimSpace(body), []byte("\n"))
 	var items []string
@@ -74,6 +77,7 @@ func (s *elasticServer) bulk(w http.ResponseWriter, body []byte) {
 	fmt.Fprintf(w, `{"errors":true,"items":[%s]}`, strings.Join(items, ","))
 }
 
+// elastic returns Elasticsearch's client for the nodes at urls.
 func (l *lane) elastic(urls ...string) *elasticsearch.Client {
 	c, err := elasticsearch.NewClient(elasticsearch.Config{
 		Addresses: urls, Transport: l.Transport,
@@ -84,7 +88,7 @@ func (l *lane) elastic(urls ...string) *elasticsearch.Client {
 	return c
 }
 
-// reportElastic reports a response, or an error.
+// reportElastic reports a response or an error.
 func (l *lane) reportElastic(what string, resp *esapi.Response, err error) {
 	l.Helper()
 	if err != nil {
@@ -102,6 +106,7 @@ func (l *lane) reportElastic(what string, resp *esapi.Response, err error) {
 
 func TestElasticsearch(t *testing.T) { compareAll(t, useElasticsearch) }
 
+// useElasticsearch indexes and searches.
 func useElasticsearch(l *lane) {
 	l.Loose = true
 	server := &elasticServer{docs: make(map[string]json.RawMessage)}
@@ -133,7 +138,8 @@ func useElasticsearch(l *lane) {
 				return server.seen <= times && troubles[what](w, r)
 			}
 			server.mu.Unlock()
-			resp, err := search(l.elastic(url), ctx) // a client looks for the product once
+			// A client checks the product only once.
+			resp, err := search(l.elastic(url), ctx)
 			l.reportElastic(fmt.Sprint(what, " ", times, " times"), resp, err)
 			server.mu.Lock()
 			l.Report("\t%d seen", server.seen)
@@ -158,7 +164,7 @@ func useElasticsearch(l *lane) {
 	})
 }
 
-// useBulkIndexer indexes with several workers at once.
+// useBulkIndexer indexes with several concurrent workers.
 func useBulkIndexer(l *lane, c *elasticsearch.Client) {
 	config := esutil.BulkIndexerConfig{Client: c, Index: "docs", NumWorkers: 4, FlushBytes: 20_000}
 	indexer, err := esutil.NewBulkIndexer(config)

@@ -30,7 +30,7 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// serveGit serves a directory of repositories by git's own http-backend, to those who know the password.
+// serveGit serves a directory of repositories with git's own http-backend. It requires a password.
 func serveGit(l *lane, root string, trouble func(http.ResponseWriter, *http.Request) bool) string {
 	path, err := exec.LookPath("git")
 	if err != nil {
@@ -57,9 +57,10 @@ func serveGit(l *lane, root string, trouble func(http.ResponseWriter, *http.Requ
 	}))
 }
 
+// noTrouble is the trouble of a server that works.
 func noTrouble(http.ResponseWriter, *http.Request) bool { return false }
 
-// makeRepository makes a bare repository with a history that is always the same.
+// makeRepository makes a bare repository whose history is always the same.
 func makeRepository(l *lane) (root string) {
 	root = l.TempDir()
 	repo, err := git.PlainInit(filepath.Join(root, "repo.git"), true)
@@ -88,12 +89,13 @@ func commits(l *lane, repo *git.Repository, first, n int) {
 	}
 }
 
-// useGit makes go-git's https requests go through the lane. go-git keeps that in a variable of the package.
+// useGit makes go-git's https requests use the lane. go-git keeps its client in a global variable.
 func useGit(l *lane) {
 	client.InstallProtocol("https", githttp.NewClient(l.Client()))
 	l.Cleanup(func() { client.InstallProtocol("https", githttp.DefaultClient) })
 }
 
+// gitAuth is the password of the server.
 var gitAuth = &githttp.BasicAuth{Username: "user", Password: "secret"}
 
 // reportRepository reports a repository's head, history and content.
@@ -105,7 +107,7 @@ func (l *lane) reportRepository(what string, repo *git.Repository) {
 	l.Must(err)
 	n := 0
 	err = history.ForEach(func(*object.Commit) error { n++; return nil })
-	if err != nil && !errors.Is(err, plumbing.ErrObjectNotFound) { // of a shallow clone
+	if err != nil && !errors.Is(err, plumbing.ErrObjectNotFound) { // expected for a shallow clone
 		l.Fatal(err)
 	}
 	commit, err := repo.CommitObject(head.Hash())
@@ -127,8 +129,10 @@ func (l *lane) reportRepository(what string, repo *git.Repository) {
 
 func TestGitCloneFetchAndPush(t *testing.T) { compare(t, cloneFetchAndPush) }
 
+// cloneFetchAndPush clones a repository, fetches and pushes.
 func cloneFetchAndPush(l *lane) {
-	l.Masks = append(l.Masks, regexp.MustCompile(`git-receive-pack length .* body [0-9a-f]+`)) // a pack is in any order
+	// The order of the objects in a pack varies.
+	l.Masks = append(l.Masks, regexp.MustCompile(`git-receive-pack length .* body [0-9a-f]+`))
 	useGit(l)
 	root := makeRepository(l)
 	url := serveGit(l, root, noTrouble) + "/repo.git"
@@ -185,7 +189,7 @@ func TestGitTrouble(t *testing.T) {
 		}
 		l.Report("503: %s", lanes.Kind(clone(l.Context(), url+"/repo.git", gitAuth), "plumbing"))
 
-		// The pack begins and does not end.
+		// The server sends the beginning of the pack and then nothing.
 		ctx, cancel := context.WithCancel(l.Context())
 		defer cancel()
 		for _, end := range []string{"canceled", "aborted"} {

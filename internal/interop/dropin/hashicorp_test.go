@@ -20,8 +20,8 @@ import (
 	vault "github.com/hashicorp/vault/api"
 )
 
-// retrying returns go-retryablehttp's client, which tries again what its policy finds worth it: by status, and by the type
-// and the words of net/http's errors.
+// retrying returns go-retryablehttp's client. Its policy decides by the status, and by the type and
+// the text of net/http's errors, whether to repeat a request.
 func (l *lane) retrying() *retryablehttp.Client {
 	c := retryablehttp.NewClient()
 	c.HTTPClient.Transport = l.Transport
@@ -32,6 +32,7 @@ func (l *lane) retrying() *retryablehttp.Client {
 
 func TestRetryableHTTPTriesAgain(t *testing.T) { compare(t, tryAgain) }
 
+// tryAgain sends requests that fail a few times.
 func tryAgain(l *lane) {
 	var left atomic.Int64
 	url := l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -57,7 +58,7 @@ func tryAgain(l *lane) {
 		}
 	}))
 	for _, path := range []string{"/503", "/429", "/501", "/404", "/abort"} {
-		for _, n := range []int64{2, 10} { // times that the server fails
+		for _, n := range []int64{2, 10} { // number of times that the server fails
 			left.Store(n)
 			req, err := retryablehttp.NewRequestWithContext(l.Context(), "PUT", url+path, bytes.NewReader(octets(1, 200_000)))
 			l.Must(err)
@@ -79,7 +80,8 @@ func tryAgain(l *lane) {
 	l.Report("\t%d tries", 1000-left.Load())
 }
 
-// What cannot get better is not tried again.
+// TestRetryableHTTPGivesUp checks that the client does not repeat a request that can only fail
+// again.
 func TestRetryableHTTPGivesUp(t *testing.T) {
 	compare(t, func(l *lane) {
 		l.Loose = true
@@ -107,7 +109,8 @@ func TestRetryableHTTPGivesUp(t *testing.T) {
 		bad = request(l.Context(), url)
 		bad.Header["X Bad"] = []string{"value"}
 		report("bad name", bad)
-		stranger := httptest.NewUnstartedServer(http.NotFoundHandler()) // with a certificate that nobody trusts
+		// Its certificate is not trusted.
+		stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
 		stranger.EnableHTTP2 = true
 		stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
 		stranger.StartTLS()
@@ -122,15 +125,17 @@ func TestRetryableHTTPGivesUp(t *testing.T) {
 	})
 }
 
-// A vaultServer knows as much of Vault's API as the client needs: a key-value store, tokens, a standby that redirects.
+// A vaultServer has the part of Vault's API that the client needs: a key-value store, tokens, and a
+// standby that redirects.
 type vaultServer struct {
-	active string // where a standby sends clients
+	active string // where a standby redirects clients to
 
 	mu     sync.Mutex
 	values map[string]json.RawMessage
-	sealed int // requests that find it sealed
+	sealed int // number of requests that it still refuses as sealed
 }
 
+// ServeHTTP serves the API.
 func (v *vaultServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -176,6 +181,7 @@ func (v *vaultServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestVault(t *testing.T) { compare(t, useVault) }
 
+// useVault uses the key-value store.
 func useVault(l *lane) {
 	server := &vaultServer{values: make(map[string]json.RawMessage)}
 	active := l.Serve(server)

@@ -23,17 +23,21 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// A store is an S3 server, gofakes3's, that can have trouble.
+// A store is an S3 server, gofakes3's, that can be made to fail.
 type store struct {
-	url     string
-	trouble func(http.ResponseWriter, *http.Request) bool // answers in the server's place where it returns true
+	url string
+	// Returns true if it has responded in place of the server.
+	trouble func(http.ResponseWriter, *http.Request) bool
 }
 
-// clock stands still: what S3 says about times must not depend on the run.
+// clock always shows the same time, so that the times in the server's responses are the same in
+// every run.
 var clock = gofakes3.FixedTimeSource(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC))
 
+// newStore starts a store.
 func newStore(l *lane) *store {
-	l.Vary = []string{"Authorization", "X-Amz-Date", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request"} // signatures have the time in them
+	// Signatures contain the time.
+	l.Vary = []string{"Authorization", "X-Amz-Date", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request"}
 	l.Masks = append(l.Masks, regexp.MustCompile(`X-Amz-(Date|Signature)=[0-9A-Za-z]+`))
 	s := &store{trouble: func(http.ResponseWriter, *http.Request) bool { return false }}
 	server := gofakes3.New(s3mem.New(s3mem.WithTimeSource(clock), s3mem.WithVersionSeed(1)), gofakes3.WithTimeSource(clock), gofakes3.WithTimeSkewLimit(0), gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
@@ -45,7 +49,7 @@ func newStore(l *lane) *store {
 	return s
 }
 
-// slowDown answers the next n requests for a path with an error of S3's.
+// slowDown responds to the next n requests for a path with an S3 error.
 func (s *store) slowDown(n int, status int, code string) (left *atomic.Int64) {
 	left = new(atomic.Int64)
 	left.Store(int64(n))
@@ -79,15 +83,17 @@ func (s *store) stall() {
 	}
 }
 
-// octets are always the same for a seed.
+// octets returns n bytes that only depend on the seed.
 func octets(seed int64, n int) []byte {
 	p := make([]byte, n)
 	rand.New(rand.NewSource(seed)).Read(p)
 	return p
 }
 
+// init shortens the delays between the client's attempts.
 func init() { minio.DefaultRetryUnit, minio.DefaultRetryCap = 5*time.Millisecond, 20*time.Millisecond }
 
+// minio returns MinIO's client for the store.
 func (s *store) minio(l *lane) *minio.Client {
 	addr, err := url.Parse(s.url)
 	l.Must(err)
@@ -140,7 +146,8 @@ func TestMinioObjects(t *testing.T) {
 			l.Report("\tgot %d octets %s", got, digest)
 		}
 
-		// In parts, of a length that nobody knows; net/http gets a body of known length for each.
+		// An upload in parts, whose length is unknown. Each part is a body of known length for the
+		// transport.
 		info, err := c.PutObject(ctx, "bucket", "parts", io.LimitReader(rand.New(rand.NewSource(2)), 12<<20), -1, minio.PutObjectOptions{PartSize: 5 << 20})
 		l.Must(err)
 		l.Report("put %d octets in parts, tag %s", info.Size, info.ETag)

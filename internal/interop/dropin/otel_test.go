@@ -25,8 +25,9 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// otelhttp makes a span of each request, and otelhttptrace one of each phase. hyper's own Response, with the stream's
-// identifier, is found by WithResponse, as otelhttp wraps the body.
+// Example_openTelemetry traces requests with otelhttp, which makes a span of each request, and
+// otelhttptrace, which makes one of each phase. otelhttp wraps the body, so that the program gets
+// hyper's own Response, with the stream's identifier, through WithResponse.
 func Example_openTelemetry() {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s, part of a trace: %t", r.Proto, r.Header.Get("Traceparent") != "")
@@ -48,7 +49,7 @@ func Example_openTelemetry() {
 		otelhttp.WithClientTrace(func(ctx context.Context) *httptrace.ClientTrace { return otelhttptrace.NewClientTrace(ctx) }),
 	)}
 
-	for range 2 { // the second request finds the connection of the first
+	for range 2 { // the second request uses the connection of the first
 		ctx := hyper.WithResponse(context.Background(), func(r *hyper.Response) { fmt.Print("stream ", r.StreamID, ": ") })
 		req, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
 		if err != nil {
@@ -84,7 +85,8 @@ func Example_openTelemetry() {
 	// http.getconn > http.tls Unset
 }
 
-// spanLines describes the spans that have ended, a line each, with what does not differ from run to run.
+// spanLines describes the spans that have ended, one a line. It leaves out what differs from run to
+// run.
 func spanLines(spans *tracetest.SpanRecorder) (lines []string) {
 	names := make(map[string]string)
 	for _, s := range spans.Started() {
@@ -100,7 +102,8 @@ func spanLines(spans *tracetest.SpanRecorder) (lines []string) {
 			switch a.Key {
 			case "http.response.status_code", "http.conn.reused", "network.protocol.version":
 				line += fmt.Sprintf(" %s=%s", a.Key, a.Value.String())
-			case "error.type": // the name of a type, which is not ours to choose
+			// The name of a type, which differs between transports.
+			case "error.type":
 				line += " error.type"
 			}
 		}
@@ -113,11 +116,12 @@ func spanLines(spans *tracetest.SpanRecorder) (lines []string) {
 	return lines
 }
 
+// ended reports whether a span with this name has ended.
 func ended(spans *tracetest.SpanRecorder, name string) bool {
 	return slices.ContainsFunc(spans.Ended(), func(s trace.ReadOnlySpan) bool { return s.Name() == name })
 }
 
-// The spans and their events are the same with both transports.
+// TestOpenTelemetry checks that the spans and their events are the same with both transports.
 func TestOpenTelemetry(t *testing.T) {
 	compare(t, func(l *lane) {
 		l.Vary = []string{"Traceparent"}
@@ -156,7 +160,8 @@ func TestOpenTelemetry(t *testing.T) {
 				resp.Body.Close()
 			}
 			for deadline := time.Now().Add(10 * time.Second); body != nil && !ended(spans, "http.send") && time.Now().Before(deadline); {
-				time.Sleep(time.Millisecond) // httptrace's WroteRequest may come behind the response
+				// httptrace's WroteRequest may come after the response.
+				time.Sleep(time.Millisecond)
 			}
 			l.Must(provider.Shutdown(context.Background()))
 			l.Report("%s %s: %s", method, url, strings.Join(spanLines(spans), "\n\t"))

@@ -16,8 +16,8 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// error.type is the name of the type of the error that RoundTrip, or a body's Read, returned. It is
-// never an unexported type of hyper's.
+// TestOpenTelemetryErrorTypes checks error.type, which is the name of the type of the error that
+// RoundTrip, or a body's Read, returned. It is never an unexported type of hyper.
 func TestOpenTelemetryErrorTypes(t *testing.T) {
 	compareAll(t, func(l *lane) {
 		l.Loose = true
@@ -45,7 +45,7 @@ func TestOpenTelemetryErrorTypes(t *testing.T) {
 	})
 }
 
-// errorType sends a request that fails, and looks at error.type in its span.
+// errorType sends a request that fails, and checks error.type in its span.
 func (l *lane) errorType(name, url string, limit time.Duration) {
 	spans := tracetest.NewSpanRecorder()
 	provider := trace.NewTracerProvider(trace.WithSpanProcessor(spans))

@@ -19,9 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// A prometheusServer knows as much of the HTTP API of Prometheus as the client needs.
+// A prometheusServer has the part of Prometheus' HTTP API that the client needs.
 type prometheusServer struct{ noPost, goAway atomic.Bool }
 
+// ServeHTTP serves the API.
 func (s *prometheusServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.noPost.Load() && r.Method == "POST" { // the client falls back to GET
 		w.WriteHeader(405)
@@ -63,6 +64,7 @@ func (s *prometheusServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestPrometheusAPI(t *testing.T) { compareAll(t, usePrometheus) }
 
+// usePrometheus sends queries.
 func usePrometheus(l *lane) {
 	server := &prometheusServer{}
 	url := l.Serve(server)
@@ -112,7 +114,7 @@ func usePrometheus(l *lane) {
 	})
 }
 
-// promhttp counts requests by status, and times the phases of httptrace.
+// TestPromHTTP uses promhttp, which counts requests by status and measures the phases of httptrace.
 func TestPromHTTP(t *testing.T) {
 	compareAll(t, func(l *lane) {
 		l.Loose = true
@@ -151,7 +153,8 @@ func TestPromHTTP(t *testing.T) {
 			l.Report("%s: %s", target, resp.Status)
 		}
 		for i, name := range names {
-			// net/http does not put connections of HTTP/2; a refused one is tried per address.
+			// net/http does not call PutIdleConn for HTTP/2 connections. A refused connection is
+			// tried for each address.
 			if name != "put" && name != "connect" {
 				l.Report("%s: %d", name, phases[i].Load())
 			}

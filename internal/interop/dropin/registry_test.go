@@ -33,19 +33,22 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// A registryLane is go-containerregistry's client, what crane is made of, and its server, behind a token service and with
-// its blobs on a host of their own.
+// A registryLane runs go-containerregistry's client, which crane is made of, with a registry. The
+// registry requires a token from a token service, and has its blobs on another host.
 type registryLane struct {
 	*lane
-	host    string // of the registry
-	tokens  atomic.Int64
-	trouble func(http.ResponseWriter, *http.Request) bool // answers in the registry's place where it returns true
+	host   string // of the registry
+	tokens atomic.Int64
+	// Returns true if it has responded in place of the registry.
+	trouble func(http.ResponseWriter, *http.Request) bool
 	options []crane.Option
 	remote  []remote.Option
 }
 
+// backoff is the delay between the client's attempts, and their number.
 var backoff = remote.Backoff{Duration: time.Millisecond, Factor: 1, Steps: 4}
 
+// newRegistryLane starts the servers.
 func newRegistryLane(l *lane) *registryLane {
 	l.Masks = append(l.Masks, regexp.MustCompile(`/blobs/uploads/[0-9]+`))
 	r := &registryLane{lane: l, trouble: func(http.ResponseWriter, *http.Request) bool { return false }}
@@ -72,6 +75,7 @@ func newRegistryLane(l *lane) *registryLane {
 	return r
 }
 
+// token is the token service.
 func (r *registryLane) token(w http.ResponseWriter, req *http.Request) {
 	user, password, _ := req.BasicAuth()
 	if user != "user" || password != "secret" {
@@ -83,20 +87,21 @@ func (r *registryLane) token(w http.ResponseWriter, req *http.Request) {
 	fmt.Fprintf(w, `{"token":"token-%s"}`, strings.Join(req.URL.Query()["scope"], "+"))
 }
 
+// ref returns a reference to an image in the registry.
 func (r *registryLane) ref(s string) name.Reference {
 	ref, err := name.ParseReference(r.host + "/" + s)
 	r.Must(err)
 	return ref
 }
 
-// image makes an image, always the same one for a seed.
+// image returns an image that only depends on the seed.
 func (r *registryLane) image(seed int64) v1.Image {
 	image, err := random.Image(300_000, 4, random.WithSource(rand.NewSource(seed)))
 	r.Must(err)
 	return image
 }
 
-// reportImage pulls every octet of an image and verifies all digests.
+// reportImage pulls every byte of an image and verifies all digests.
 func (r *registryLane) reportImage(what string, image v1.Image) {
 	r.Helper()
 	r.Must(validate.Image(image))
@@ -115,28 +120,34 @@ func (r *registryLane) reportImage(what string, image v1.Image) {
 	}
 }
 
-// A blobStore sends clients to another host for the content of a blob, as registries of the clouds do.
+// A blobStore redirects clients to another host for the content of a blob, as the registries of
+// cloud providers do.
 type blobStore struct {
 	registry.BlobHandler
 	url string
 }
 
+// Get redirects to the other host.
 func (b *blobStore) Get(_ context.Context, repo string, h v1.Hash) (io.ReadCloser, error) {
 	return nil, registry.RedirectError{Location: fmt.Sprintf("%s/%s?digest=%s", b.url, repo, h), Code: 307}
 }
 
+// Stat returns the size of a blob.
 func (b *blobStore) Stat(ctx context.Context, repo string, h v1.Hash) (int64, error) {
 	return b.BlobHandler.(registry.BlobStatHandler).Stat(ctx, repo, h)
 }
 
+// Put stores a blob.
 func (b *blobStore) Put(ctx context.Context, repo string, h v1.Hash, content io.ReadCloser) error {
 	return b.BlobHandler.(registry.BlobPutHandler).Put(ctx, repo, h, content)
 }
 
+// Delete deletes a blob.
 func (b *blobStore) Delete(ctx context.Context, repo string, h v1.Hash) error {
 	return b.BlobHandler.(registry.BlobDeleteHandler).Delete(ctx, repo, h)
 }
 
+// serve is the other host. It sends the content of a blob.
 func (b *blobStore) serve(w http.ResponseWriter, r *http.Request) {
 	h, err := v1.NewHash(r.URL.Query().Get("digest"))
 	if err != nil {
@@ -155,6 +166,7 @@ func (b *blobStore) serve(w http.ResponseWriter, r *http.Request) {
 
 func TestRegistryPushAndPull(t *testing.T) { compare(t, pushAndPull) }
 
+// pushAndPull pushes, copies and pulls images.
 func pushAndPull(l *lane) {
 	r := newRegistryLane(l)
 	l.Must(crane.Push(r.image(1), r.host+"/some/app:v1", r.options...))
@@ -178,7 +190,7 @@ func pushAndPull(l *lane) {
 	l.Must(err)
 	r.reportImage("pulled", image)
 
-	l.Must(crane.Copy(r.host+"/some/app:v1", r.host+"/other/app:copied", r.options...)) // blobs are mounted
+	l.Must(crane.Copy(r.host+"/some/app:v1", r.host+"/other/app:copied", r.options...)) // mounts the blobs
 	image, err = crane.Pull(r.host+"/other/app:copied", r.options...)
 	l.Must(err)
 	r.reportImage("copied", image)
@@ -233,7 +245,7 @@ func TestRegistryIndexAndReferrers(t *testing.T) {
 	})
 }
 
-// The length of such a layer is known when it has been sent.
+// TestRegistryStreamedLayer pushes a layer whose length is unknown until it has been sent.
 func TestRegistryStreamedLayer(t *testing.T) {
 	compare(t, func(l *lane) {
 		r := newRegistryLane(l)
@@ -251,7 +263,8 @@ func TestRegistryStreamedLayer(t *testing.T) {
 				l.Must(err)
 				break
 			}
-			l.Loose = true // net/http returned before it had closed the body, golang/go#81445
+			// net/http returned before it had closed the body: golang/go#81445.
+			l.Loose = true
 		}
 		image, err := mutate.AppendLayers(empty.Image, layer)
 		l.Must(err)
@@ -309,7 +322,8 @@ func TestRegistryTrouble(t *testing.T) {
 	})
 }
 
-// A server that ends a stream, or dies, in the middle of a blob or a manifest.
+// TestRegistryBrokenOff uses a server that resets a stream, or closes the connection, in the middle
+// of a blob or a manifest.
 func TestRegistryBrokenOff(t *testing.T) {
 	compare(t, func(l *lane) {
 		r := newRegistryLane(l)

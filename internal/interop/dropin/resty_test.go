@@ -17,6 +17,7 @@ import (
 
 func TestResty(t *testing.T) { compareAll(t, useResty) }
 
+// useResty sends requests of all kinds.
 func useResty(l *lane) {
 	l.Masks = append(l.Masks, multipartBoundary)
 	var left, goAways atomic.Int64
@@ -66,7 +67,8 @@ func useResty(l *lane) {
 	})
 }
 
-// useRestyTrouble sends requests that fail left times, and such as draw GOAWAY.
+// useRestyTrouble sends requests that fail left times, and requests whose responses come with
+// GOAWAY.
 func useRestyTrouble(l *lane, c *resty.Client, left, goAways *atomic.Int64) {
 	goAways.Store(3)
 	for i := range 6 {
@@ -94,13 +96,19 @@ func useRestyTrouble(l *lane, c *resty.Client, left, goAways *atomic.Int64) {
 	l.Fails("refused", err)
 }
 
-// quiet is no logger.
+// quiet is a logger that discards everything.
 type quiet struct{}
 
+// Errorf discards an error.
 func (quiet) Errorf(string, ...any) {}
-func (quiet) Warnf(string, ...any)  {}
+
+// Warnf discards a warning.
+func (quiet) Warnf(string, ...any) {}
+
+// Debugf discards a message.
 func (quiet) Debugf(string, ...any) {}
 
+// serveResty is the server of the requests that do not fail.
 func serveResty(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	switch {
@@ -127,5 +135,5 @@ func serveResty(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A multipart body has a boundary of its own.
+// multipartBoundary matches what depends on the boundary of a multipart body, which is random.
 var multipartBoundary = regexp.MustCompile(`boundary=[0-9a-f]+|length [0-9]+ |body [0-9a-f]{64}`)

@@ -26,22 +26,23 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// A storageServer has one bucket of Cloud Storage's JSON API: uploads in one request, and resumable
-// ones, which a client asks for what has arrived of them.
+// A storageServer has one bucket of the JSON API of Cloud Storage. It supports uploads in one
+// request, and resumable uploads, of which a client can ask what has arrived.
 type storageServer struct {
-	url string // by which clients reach it
+	url string // for clients
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	objects map[string][]byte
-	session []byte // of the resumable upload, what has arrived
-	name    string // of its object
+	session []byte // what has arrived of the resumable upload
+	name    string // the name of its object
 	chunks  int
-	queries int // for what has arrived
+	queries int // requests that ask what has arrived
 	trouble func(w http.ResponseWriter, r *http.Request) bool
-	cut     int // bytes after which a download breaks off; 0: it does not
+	cut     int // bytes after which a download is cut off; 0: never
 	reads   int
 }
 
+// ServeHTTP serves the API.
 func (s *storageServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,6 +72,7 @@ func (s *storageServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// object returns or deletes the attributes of an object.
 func (s *storageServer) object(w http.ResponseWriter, r *http.Request, name string) {
 	w.Header().Set("Content-Type", "application/json")
 	switch {
@@ -85,6 +87,7 @@ func (s *storageServer) object(w http.ResponseWriter, r *http.Request, name stri
 	}
 }
 
+// attributes returns the attributes of an object.
 func (s *storageServer) attributes(name string) map[string]string {
 	sum := crc32.Checksum(s.objects[name], crc32.MakeTable(crc32.Castagnoli))
 	return map[string]string{
@@ -94,11 +97,13 @@ func (s *storageServer) attributes(name string) map[string]string {
 	}
 }
 
+// encode returns a CRC-32C as the API encodes it.
 func encode(sum uint32) string {
 	b, _ := json.Marshal([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
 	return strings.Trim(string(b), `"`)
 }
 
+// upload stores the object of an upload in one request.
 func (s *storageServer) upload(w http.ResponseWriter, r *http.Request) {
 	_, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	parts := multipart.NewReader(r.Body, params["boundary"])
@@ -121,7 +126,8 @@ func (s *storageServer) upload(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(s.attributes(meta.Name))
 }
 
-// chunk takes a part of the resumable upload. What has arrived of a part that breaks off is kept.
+// chunk receives a chunk of the resumable upload. If the chunk is cut off, it keeps what has
+// arrived.
 func (s *storageServer) chunk(w http.ResponseWriter, r *http.Request) {
 	text := strings.TrimPrefix(r.Header.Get("Content-Range"), "bytes ")
 	span, total, _ := strings.Cut(text, "/")
@@ -159,6 +165,7 @@ func (s *storageServer) chunk(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(308)
 }
 
+// download sends the content of an object.
 func (s *storageServer) download(w http.ResponseWriter, r *http.Request, name string) {
 	body, ok := s.objects[name]
 	if !ok {
@@ -186,7 +193,7 @@ func (s *storageServer) download(w http.ResponseWriter, r *http.Request, name st
 	panic(http.ErrAbortHandler)
 }
 
-// A client is Google's for a server.
+// client returns Google's client for a server.
 func client(l *lanes.Lane, url string) *storage.Client {
 	c, err := storage.NewClient(l.Context(), option.WithEndpoint(url+"/storage/v1/"), option.WithHTTPClient(l.Client()))
 	l.Must(err)
@@ -195,13 +202,14 @@ func client(l *lanes.Lane, url string) *storage.Client {
 	return c
 }
 
+// content returns n bytes that only depend on the seed.
 func content(seed int64, n int) []byte {
 	p := make([]byte, n)
 	rand.New(rand.NewSource(seed)).Read(p)
 	return p
 }
 
-// put uploads an object, in chunks if it is larger than one.
+// put uploads an object. It uses chunks if the object is larger than one chunk.
 func put(ctx context.Context, c *storage.Client, name string, body []byte) error {
 	w := c.Bucket("bucket").Object(name).NewWriter(ctx)
 	w.ChunkSize = 256 << 10
@@ -213,6 +221,7 @@ func put(ctx context.Context, c *storage.Client, name string, body []byte) error
 	return w.Close()
 }
 
+// get downloads an object.
 func get(ctx context.Context, c *storage.Client, name string) ([]byte, error) {
 	r, err := c.Bucket("bucket").Object(name).NewReader(ctx)
 	if err != nil {
@@ -222,6 +231,7 @@ func get(ctx context.Context, c *storage.Client, name string) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
+// refusal reports an error that the server explained.
 func refusal(l *lanes.Lane, what string, err error) {
 	l.Helper()
 	e, ok := errors.AsType[*googleapi.Error](err)
@@ -236,6 +246,7 @@ func refusal(l *lanes.Lane, what string, err error) {
 	l.Report("%s: %d, not there %v", what, code, errors.Is(err, storage.ErrObjectNotExist))
 }
 
+// newServer starts a server.
 func newServer(l *lanes.Lane) *storageServer {
 	l.Loose = true
 	s := &storageServer{objects: make(map[string][]byte)}
@@ -247,7 +258,7 @@ func TestObjects(t *testing.T) {
 	lanes.Compare(t, func(l *lanes.Lane) {
 		s := newServer(l)
 		c, ctx := client(l, s.url), l.Context()
-		for i, n := range []int{10, 200_000, 1 << 20} { // the last in chunks
+		for i, n := range []int{10, 200_000, 1 << 20} { // the last one in chunks
 			body, name := content(int64(i), n), fmt.Sprint("object-", i)
 			l.Must(put(ctx, c, name, body))
 			got, err := get(ctx, c, name)
@@ -289,8 +300,8 @@ func TestObjects(t *testing.T) {
 	})
 }
 
-// A resumable upload goes on where it was: after a lost connection in the middle of a chunk, after
-// GOAWAY, and after the server's refusals.
+// TestResumableUpload checks that a resumable upload continues after a connection that was lost in
+// the middle of a chunk, after GOAWAY, and after the server has refused a chunk.
 func TestResumableUpload(t *testing.T) {
 	for _, what := range []string{"reset", "closed", "GOAWAY", "503"} {
 		t.Run(what, func(t *testing.T) {
@@ -320,7 +331,8 @@ func TestResumableUpload(t *testing.T) {
 				}
 				body := content(9, 1<<20)
 				if err := put(l.Context(), client(l, s.url), "object", body); err != nil {
-					refusal(l, what, err) // the client resumes after a lost connection, not after a reset
+					// The client resumes after a lost connection, but not after a reset.
+					refusal(l, what, err)
 				}
 				s.mu.Lock()
 				defer s.mu.Unlock()

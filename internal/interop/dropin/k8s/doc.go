@@ -1,4 +1,4 @@
-// Package k8s runs Kubernetes' client-go over net/http's Transport, hyper's and ConfigureTransport,
-// as package dropin does with other programs. It is a module of its own, as client-go takes long to
-// compile. It holds nothing but tests.
+// Package k8s runs Kubernetes' client-go with net/http's Transport, hyper's, and
+// ConfigureTransport, as package dropin does with other programs. It is a separate module because
+// client-go takes long to compile. It contains only tests.
 package k8s

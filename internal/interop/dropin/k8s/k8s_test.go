@@ -22,13 +22,14 @@ import (
 	"gohyper.dev/hyper/internal/lanes"
 )
 
-// A lane is one run of an experiment.
+// A lane is one run of an experiment over one transport, with an API server.
 type lane struct {
 	*lanes.Lane
 	server *apiServer
 	url    string
 }
 
+// compare runs an experiment over each transport, each with its own server.
 func compare(t *testing.T, experiment func(*lane)) {
 	lanes.Compare(t, func(l *lanes.Lane) {
 		l.Loose = true
@@ -37,6 +38,7 @@ func compare(t *testing.T, experiment func(*lane)) {
 	})
 }
 
+// scheme knows the types of the core API.
 var scheme = func() *runtime.Scheme {
 	s := runtime.NewScheme()
 	if err := corev1.AddToScheme(s); err != nil {
@@ -46,7 +48,7 @@ var scheme = func() *runtime.Scheme {
 	return s
 }()
 
-// connect makes client-go's REST client, which the typed clients are made of.
+// connect returns client-go's REST client, which the typed clients use.
 func (l *lane) connect(url string) *rest.RESTClient {
 	config := &rest.Config{Host: url, APIPath: "/api", Transport: l.Transport, QPS: -1, Timeout: 0}
 	config.GroupVersion = &corev1.SchemeGroupVersion
@@ -56,25 +58,28 @@ func (l *lane) connect(url string) *rest.RESTClient {
 	return c
 }
 
+// configMap returns a config map with one value.
 func configMap(name, value string) *corev1.ConfigMap {
 	m := &corev1.ConfigMap{Data: map[string]string{"key": value}}
 	m.Name = name
 	return m
 }
 
+// put creates or replaces a config map.
 func put(ctx context.Context, c *rest.RESTClient, m *corev1.ConfigMap) (*corev1.ConfigMap, error) {
 	got := new(corev1.ConfigMap)
 	err := c.Put().Namespace("default").Resource("configmaps").Name(m.Name).Body(m).Do(ctx).Into(got)
 	return got, err
 }
 
+// get returns a config map.
 func get(ctx context.Context, c *rest.RESTClient, name string) (*corev1.ConfigMap, error) {
 	got := new(corev1.ConfigMap)
 	err := c.Get().Namespace("default").Resource("configmaps").Name(name).Do(ctx).Into(got)
 	return got, err
 }
 
-// refusal reports an error as users of client-go look at it.
+// refusal reports an error by what users of client-go can find out about it.
 func (l *lane) refusal(what string, err error) {
 	l.Helper()
 	if reason := apierrors.ReasonForError(err); reason != metav1.StatusReasonUnknown {
@@ -138,8 +143,8 @@ func TestObjects(t *testing.T) {
 	})
 }
 
-// A watch goes on, without the loss of an event, while GOAWAY drains its connection and other
-// requests find new ones.
+// TestWatchThroughGoAway checks that a watch goes on and loses no event while GOAWAY drains its
+// connection and other requests use new connections.
 func TestWatchThroughGoAway(t *testing.T) {
 	compare(t, func(l *lane) {
 		c, ctx := l.connect(l.url), l.Context()
@@ -169,12 +174,13 @@ func TestWatchThroughGoAway(t *testing.T) {
 	})
 }
 
-// A recorder collects what an informer tells of one config map, in order.
+// A recorder collects the events that an informer reports, in order.
 type recorder struct {
 	mu     sync.Mutex // guards events
 	events []string
 }
 
+// add adds an event.
 func (r *recorder) add(kind watch.EventType, object any) {
 	m, ok := object.(*corev1.ConfigMap)
 	if !ok {
@@ -185,7 +191,8 @@ func (r *recorder) add(kind watch.EventType, object any) {
 	r.events = append(r.events, fmt.Sprintf("%s %s at %s", kind, m.Data["key"], m.ResourceVersion))
 }
 
-// An informer sees each change once, in order, whatever happens to the connections meanwhile.
+// TestInformerLosesNoEvent checks that an informer reports each change once and in order, whatever
+// happens to the connections.
 func TestInformerLosesNoEvent(t *testing.T) {
 	for name, trouble := range map[string]func(l *lane, i int){
 		"GOAWAY":    func(l *lane, _ int) { l.server.goAway = true },
@@ -195,12 +202,13 @@ func TestInformerLosesNoEvent(t *testing.T) {
 	}
 }
 
-// Connections that are cut let an informer go on where it was.
+// TestInformerAfterCuts checks that an informer continues at the same version after its connections
+// were cut.
 func TestInformerAfterCuts(t *testing.T) {
 	compare(t, func(l *lane) {
 		informer(l, func(l *lane, i int) {
 			if i%3 == 2 {
-				l.server.mu.Unlock() // the handlers that end need it
+				l.server.mu.Unlock() // the handlers that end need the lock
 				l.Cut(l.url)
 				l.server.mu.Lock()
 			}
@@ -208,6 +216,8 @@ func TestInformerAfterCuts(t *testing.T) {
 	})
 }
 
+// informer changes a config map and requires that an informer reports all changes. It calls trouble
+// between the changes.
 func informer(l *lane, trouble func(l *lane, i int)) {
 	c := l.connect(l.url)
 	_, err := put(l.Context(), c, configMap("watched", "first"))
@@ -252,6 +262,7 @@ func informer(l *lane, trouble func(l *lane, i int)) {
 	l.Report("in the store: %v %v", exists, object.(*corev1.ConfigMap).Data)
 }
 
+// await waits until ready returns true.
 func (l *lane) await(what string, ready func() bool) {
 	l.Helper()
 	for end := time.Now().Add(2 * time.Minute); !ready(); time.Sleep(2 * time.Millisecond) {

@@ -14,19 +14,19 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// An apiServer has the config maps of one namespace, as the API of Kubernetes shows them: lists with
-// a resource version, and watches that begin after one.
+// An apiServer has the config maps of one namespace, as the API of Kubernetes shows them. A list
+// has a resource version, and a watch begins after one.
 type apiServer struct {
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	version  int
 	maps     map[string]corev1.ConfigMap
 	history  []event
-	oldest   int           // versions before it are gone
+	oldest   int           // versions before this one are gone
 	changed  chan struct{} // closed at the next change
-	watches  int           // that began
+	watches  int           // number of watches that began
 	lists    int
-	goAway   bool // with each response
-	breakOff int  // events after which a watch is reset; 0: it is not
+	goAway   bool // send GOAWAY with each response
+	breakOff int  // number of events after which a watch is reset; 0: never
 	trouble  func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -37,17 +37,20 @@ type event struct {
 	object  corev1.ConfigMap
 }
 
+// newAPIServer returns a server without config maps.
 func newAPIServer() *apiServer {
 	return &apiServer{version: 1, maps: make(map[string]corev1.ConfigMap), changed: make(chan struct{})}
 }
 
+// configMaps is the path of the config maps.
 const configMaps = "/api/v1/namespaces/default/configmaps"
 
+// ServeHTTP serves the config maps.
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	if s.goAway { // as kube-apiserver's --goaway-chance does
+	if s.goAway { // as kube-apiserver does with --goaway-chance
 		w.Header().Set("Connection", "close")
 	}
 	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, configMaps), "/")
@@ -75,6 +78,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// status sends a Status with the result of a request.
 func (s *apiServer) status(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
 	status := metav1.StatusSuccess
 	if code >= 400 {
@@ -87,7 +91,8 @@ func (s *apiServer) status(w http.ResponseWriter, code int, reason metav1.Status
 	})
 }
 
-// write makes or replaces a config map. A version that is not the current one is a conflict.
+// write creates or replaces a config map. If the version is not the current one, it responds with a
+// conflict.
 func (s *apiServer) write(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -111,7 +116,7 @@ func (s *apiServer) write(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(s.changeLocked(kind, object))
 }
 
-// changeLocked makes a change, and tells the watches.
+// changeLocked makes a change and tells the watches. The caller holds mu.
 func (s *apiServer) changeLocked(kind watch.EventType, object corev1.ConfigMap) corev1.ConfigMap {
 	s.version++
 	object.TypeMeta = metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"}
@@ -125,6 +130,7 @@ func (s *apiServer) changeLocked(kind watch.EventType, object corev1.ConfigMap) 
 	return object
 }
 
+// list sends all config maps.
 func (s *apiServer) list(w http.ResponseWriter) {
 	s.lists++
 	list := corev1.ConfigMapList{TypeMeta: metav1.TypeMeta{Kind: "ConfigMapList", APIVersion: "v1"}}
@@ -135,7 +141,8 @@ func (s *apiServer) list(w http.ResponseWriter) {
 	json.NewEncoder(w).Encode(list)
 }
 
-// watch sends the changes after a version, and a bookmark once there is nothing more for now.
+// watch sends the changes after a version. It sends a bookmark when there are no more changes for
+// now.
 func (s *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 	s.watches++
 	after, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
@@ -143,7 +150,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 		s.status(w, 410, metav1.StatusReasonExpired, "too old resource version")
 		return
 	}
-	if r.URL.Query().Get("sendInitialEvents") == "true" { // the client lists then
+	if r.URL.Query().Get("sendInitialEvents") == "true" { // the client sends a list request then
 		s.status(w, 422, metav1.StatusReasonInvalid, "sendInitialEvents is not supported")
 		return
 	}
@@ -180,6 +187,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// sendEvent sends one event of a watch.
 func sendEvent(w io.Writer, kind watch.EventType, object corev1.ConfigMap) {
 	body, err := json.Marshal(object)
 	if err != nil {
