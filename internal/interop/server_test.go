@@ -38,7 +38,7 @@ type running struct {
 	*site
 	ctx  context.Context // of the current check
 	addr string          // for hyper.Dial
-	// Reports whether the server acted on the request with this x-request. Called at the end.
+	// seen reports whether the server acted on the request with this x-request. It is called last.
 	seen func(id string) bool
 	stop func(context.Context) // stops it gracefully
 	also map[string]string     // as lacks, for this version of the server

@@ -68,7 +68,7 @@ func (l *lane) awsRefusal(what string, err error) {
 
 func TestAWSObjects(t *testing.T) { compare(t, useAWSObjects) }
 
-// useAWSObjects puts, gets and deletes objects.
+// useAWSObjects puts objects, and gets, lists and presigns them.
 func useAWSObjects(l *lane) {
 	c, ctx, bucket := newStore(l).aws(l), l.Context(), aws.String("bucket")
 	_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket})

@@ -383,7 +383,7 @@ func TestConnectTellsResetsApart(t *testing.T) {
 		wire.StreamClosed, wire.Cancel, wire.CompressionError, wire.ConnectError, wire.EnhanceYourCalm, wire.InadequateSecurity} {
 		t.Run(code.String(), func(t *testing.T) {
 			compare(t, func(l *lane) {
-				l.Loose = true // serve does not start this peer
+				l.Loose = true // Serve does not start this peer
 				for _, p := range protocols {
 					url := l.resets(code)
 					_, err := connect.NewClient[text, text](l.Client(), url+"/unary", p.options...).CallUnary(l.Context(), connect.NewRequest(&text{}))

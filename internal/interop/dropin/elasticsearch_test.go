@@ -22,7 +22,7 @@ import (
 type elasticServer struct {
 	mu   sync.Mutex // guards the fields below
 	docs map[string]json.RawMessage
-	// Returns true if it has responded in place of the node.
+	// trouble returns true if it has responded in place of the node.
 	trouble func(w http.ResponseWriter, r *http.Request) bool
 	seen    int
 }

@@ -26,7 +26,7 @@ import (
 // A store is an S3 server, gofakes3's, that can be made to fail.
 type store struct {
 	url string
-	// Returns true if it has responded in place of the server.
+	// trouble returns true if it has responded in place of the server.
 	trouble func(http.ResponseWriter, *http.Request) bool
 }
 

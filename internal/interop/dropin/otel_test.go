@@ -102,8 +102,8 @@ func spanLines(spans *tracetest.SpanRecorder) (lines []string) {
 			switch a.Key {
 			case "http.response.status_code", "http.conn.reused", "network.protocol.version":
 				line += fmt.Sprintf(" %s=%s", a.Key, a.Value.String())
-			// The name of a type, which differs between transports.
 			case "error.type":
+				// The name of a type, which differs between transports.
 				line += " error.type"
 			}
 		}

@@ -39,7 +39,7 @@ type registryLane struct {
 	*lane
 	host   string // of the registry
 	tokens atomic.Int64
-	// Returns true if it has responded in place of the registry.
+	// trouble returns true if it has responded in place of the registry.
 	trouble func(http.ResponseWriter, *http.Request) bool
 	options []crane.Option
 	remote  []remote.Option
