@@ -2,7 +2,7 @@
 // concurrently. Their bodies are written one after another, in the order of the command line.
 //
 //	go run ./examples/get https://www.example.com/
-//	go run ./examples/get -v -push https://localhost:8443/ http://localhost:8080/by/prior/knowledge
+//	go run ./examples/get -v -push https://localhost:8443/ http://localhost:8080/prior/knowledge
 //
 // The exit code is 0 if every response has a status below 400, 1 if a request failed, 2 if the
 // command line is wrong, and 3 if every request got a response but some status is 400 or above.

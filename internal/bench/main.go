@@ -2,7 +2,9 @@
 // processes on this machine. It needs nothing else:
 //
 //	go -C internal/bench run .             # the main rows, about four minutes
-//	go -C internal/bench run . -growth     # how cost grows, about five; with -write into README.md and growth.svg
+//	go -C internal/bench run . -growth     # how cost grows, about five minutes
+//
+// With -write, it writes the result to README.md, and with -growth also to growth.svg.
 //
 // The cost is the CPU time of the client's process, user and system. Clients alternate round by
 // round, and a figure is the median of its rounds. Times depend on the machine; ratios do so less.

@@ -3,9 +3,9 @@
 // server in TCP's slow start, and a reader. It is deterministic: the same scenario gives the same
 // figures on any machine.
 //
-//	go run ./internal/flowsim                 # every manager in all 48 cells, and under other conditions
+//	go run ./internal/flowsim                 # every manager in all cells and conditions
 //	go run ./internal/flowsim -only Adaptive  # one of the managers
-//	go run ./internal/flowsim -plot a.svg -rtt 100ms -rate 1e9 -streams 1 [-reader 1e6] [-for 3s]
+//	go run ./internal/flowsim -plot a.svg -rtt 100ms -rate 1e9 -streams 1 -reader 1e6 -for 3s
 package main
 
 import (
