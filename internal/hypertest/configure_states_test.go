@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,16 +259,16 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 		s := newSite(t, false, siteHandler)
 		s.limit(2)
 		tr := s.transport()
-		var frames int
-		if err := hyper.ConfigureTransport(tr, &hyper.Config{Trace: func(hyper.TraceEvent) { frames++ }}); err != nil {
+		var frames, changes atomic.Int64 // both are counted on the connection's goroutines
+		trace := func(hyper.TraceEvent) { frames.Add(1) }
+		if err := hyper.ConfigureTransport(tr, &hyper.Config{Trace: trace}); err != nil {
 			t.Fatal(err)
 		}
 		cc, err := tr.NewClientConn(t.Context(), "https", "example.com:443")
 		if err != nil {
 			t.Fatal(err)
 		}
-		changes := 0
-		cc.SetStateHook(func(*http.ClientConn) { changes++ })
+		cc.SetStateHook(func(*http.ClientConn) { changes.Add(1) })
 		if err := cc.Reserve(); err != nil { // so that the hook sees a change of what is in flight
 			t.Error(err)
 		}
@@ -275,8 +276,8 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 			t.Error(got)
 		}
 		synctest.Wait()
-		if n, m := cc.Available(), cc.InFlight(); n != 2 || m != 0 || frames == 0 || changes == 0 {
-			t.Errorf("%d available, %d in flight, %d frames, %d changes", n, m, frames, changes)
+		if n, m := cc.Available(), cc.InFlight(); n != 2 || m != 0 || frames.Load() == 0 || changes.Load() == 0 {
+			t.Errorf("%d available, %d in flight, %d frames, %d changes", n, m, frames.Load(), changes.Load())
 		}
 		if err := errors.Join(cc.Reserve(), cc.Reserve()); err != nil {
 			t.Error(err)
@@ -294,11 +295,11 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 		if dials, _ := s.counts(); dials != 1 {
 			t.Errorf("%d connections", dials)
 		}
-		before := changes
+		before := changes.Load()
 		s.server.Close()
 		synctest.Wait()
-		if cc.Err() == nil || cc.Available() != 0 || changes == before {
-			t.Errorf("behind the server's end: %v, %d available, %d changes", cc.Err(), cc.Available(), changes-before)
+		if cc.Err() == nil || cc.Available() != 0 || changes.Load() == before {
+			t.Errorf("behind the server's end: %v, %d available, %d changes", cc.Err(), cc.Available(), changes.Load()-before)
 		}
 		cc.Close()
 	})
