@@ -186,6 +186,7 @@ func TestProxyHookThatEndsItsGoroutine(t *testing.T) {
 				if took := time.Since(begin); took > time.Second {
 					t.Errorf("%v after %v", err, took)
 				}
+				synctest.Wait() // the stream of the tunnel ends after the request
 				tr.CloseIdleConnections()
 				synctest.Wait()
 				if _, err := opened[len(opened)-1].Write(nil); !errors.Is(err, net.ErrClosed) {
