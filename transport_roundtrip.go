@@ -339,6 +339,9 @@ type requestBody struct {
 	final  bool  // an attempt got a response: there is no further attempt
 	done   bool  // the current attempt needs no more of the body
 	closed bool
+
+	reading bool          // a Read is in progress
+	readEnd chan struct{} // closed when it returns; nil: nothing waits for that
 }
 
 // A lentBody is the body as one attempt uses it.
@@ -368,12 +371,43 @@ func (b *requestBody) rewind(getBody func() (io.ReadCloser, error)) error {
 	if getBody == nil {
 		return errBodyGone
 	}
+	b.awaitRead(closeGrace)
 	again, err := getBody()
 	if err != nil {
 		return err
 	}
 	b.replace(again)
 	return nil
+}
+
+// awaitRead waits until a Read in progress has returned, for at most patience. GetBody may seek in
+// what the last attempt reads from.
+func (b *requestBody) awaitRead(patience time.Duration) {
+	b.mu.Lock()
+	var end chan struct{}
+	if b.reading {
+		end = make(chan struct{})
+		b.readEnd = end
+	}
+	b.mu.Unlock()
+	if end == nil {
+		return
+	}
+	select {
+	case <-end:
+	case <-time.After(patience):
+	}
+}
+
+// readEnded is called when a Read has returned.
+func (b *requestBody) readEnded() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = false
+	if b.readEnd != nil {
+		close(b.readEnd)
+		b.readEnd = nil
+	}
 }
 
 // takeBack takes the body from the current attempt, and reports whether it is unread and open.
@@ -433,10 +467,12 @@ func (l *lentBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	in, over := b.in, l.try != b.tries || b.closed
 	b.read = b.read || !over
+	b.reading = b.reading || !over
 	b.mu.Unlock()
 	if over {
 		return 0, errTryOver
 	}
+	defer b.readEnded()
 	return in.Read(p)
 }
 

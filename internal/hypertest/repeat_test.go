@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,4 +263,44 @@ func failAfter(dial dialFunc, dials *int, err error) dialFunc {
 		}
 		return dial(ctx, network, addr)
 	}
+}
+
+// GetBody may seek in the reader that the last attempt still reads. It is not called before that
+// Read has returned.
+func TestGetBodyIsCalledAfterTheLastRead(t *testing.T) {
+	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+		if !strings.Contains(v.name, "Transport") { // the other doors do not send again
+			return
+		}
+		var reading atomic.Bool
+		again := 0
+		body := func() io.ReadCloser {
+			return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+				reading.Store(true)
+				defer reading.Store(false)
+				time.Sleep(50 * time.Millisecond)
+				return len(p), nil
+			}))
+		}
+		req := v.request("PUT", "/", body())
+		req.GetBody = func() (io.ReadCloser, error) {
+			if again++; reading.Load() {
+				t.Error("the last attempt reads the body")
+			}
+			return body(), nil
+		}
+		call := v.send(req)
+		peer := v.accept()
+		peer.Ignore(wire.Data)
+		peer.WantHeaders("the request", 1)
+		time.Sleep(10 * time.Millisecond) // the first Read is in progress
+		peer.WriteRSTStream(1, wire.RefusedStream)
+		peer.WantHeaders("the request again", 3)
+		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
+		call.want(t, "the response").Body.Close()
+		if again != 1 {
+			t.Errorf("GetBody was called %d times", again)
+		}
+		time.Sleep(time.Second) // the Read of the last attempt returns
+	})
 }
