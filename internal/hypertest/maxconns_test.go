@@ -253,7 +253,7 @@ func TestHostsThatAreEquallyWellOffKeepTheirConnections(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				if n := w.dials.Load(); n > int64(3*hosts) {
+				if n := w.dials.Load(); n > int64(6*hosts) {
 					t.Errorf("%d connections were made for %d hosts", n, hosts)
 				}
 			})
