@@ -187,8 +187,8 @@ func FuzzFieldBlock(f *testing.F) {
 				}
 				return
 			}
-			if r.listSize > 2*r.limit {
-				t.Fatalf("a list of %d octets passed", r.listSize)
+			if kept := Header(r.fields).listSize(); int64(kept) > r.limit || r.cost > r.hardLimit() {
+				t.Fatalf("a list of %d bytes is kept, at a cost of %d", kept, r.cost)
 			}
 		}
 	})
