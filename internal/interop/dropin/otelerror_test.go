@@ -45,14 +45,15 @@ func TestOpenTelemetryErrorTypes(t *testing.T) {
 	})
 }
 
-// errorType sends a request that fails, and checks error.type in its span.
+// errorType sends a request that fails, and checks error.type in its span. The request is not
+// idempotent, so that it is not sent again when its connection is lost.
 func (l *lane) errorType(name, url string, limit time.Duration) {
 	spans := tracetest.NewSpanRecorder()
 	provider := trace.NewTracerProvider(trace.WithSpanProcessor(spans))
 	client := &http.Client{Transport: otelhttp.NewTransport(l.Transport, otelhttp.WithTracerProvider(provider))}
 	ctx, cancel := context.WithTimeout(l.Context(), limit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	req, err := http.NewRequestWithContext(ctx, "POST", url, nil)
 	l.Must(err)
 	resp, err := client.Do(req)
 	if err == nil {
