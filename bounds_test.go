@@ -712,7 +712,7 @@ func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if sent != adaptiveInitial {
-			s.t.Errorf("the peer could send %d octets that nobody reads", sent)
+			s.t.Errorf("the peer could send %d bytes that are not read", sent)
 		}
 		s.wantMemory(adaptiveInitial + maxGrowth)
 		resp.Body.Close()

@@ -522,8 +522,8 @@ func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
 	})
 }
 
-// An idle connection has one goroutine, which reads. The writer returns with the next work, whoever
-// has it.
+// An idle connection has one goroutine, which reads. A writer is started again for the next write,
+// of any kind.
 func TestIdleConnectionHasNoWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var window *Window

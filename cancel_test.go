@@ -299,7 +299,7 @@ func TestCancelledBodyReturnsTheConnectionsCredit(t *testing.T) {
 				}
 				peer.WriteData(1, 0, make([]byte, 3000))
 				peer.WritePaddedData(1, wire.EndStream, make([]byte, 10), 255)
-				peer.WantIdle("late DATA is nobody's fault")
+				peer.WantIdle("late DATA is no error")
 				if credit := peer.Credit(0); credit != before {
 					t.Errorf("credit %d after late DATA, want %d", credit, before)
 				}

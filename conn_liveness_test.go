@@ -86,7 +86,7 @@ func TestSilentlyDeadPeerIsFoundWithinAMinute(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		start := time.Now()
 		got := getAsync(conn, "/")
-		peer.WantHeaders("a request that nobody will answer", 1)
+		peer.WantHeaders("a request that gets no response", 1)
 		wantEnd(t, conn, start, 45*time.Second, ErrPingTimeout)
 		if err := got.wantErr(t, "the request"); !errors.Is(err, ErrPingTimeout) {
 			t.Errorf("the request: %v", err)

@@ -54,7 +54,7 @@ func TestNewCallersDoNotOvertakeThoseWhoWait(t *testing.T) {
 		answerEmpty(peer, 1)
 		first.want(t, "the first")
 		getAsync(conn, "/late") // it may run before the call that waits
-		peer.WantHeaders("the one who waited", 3, ":path: /waits")
+		peer.WantHeaders("the request that waited", 3, ":path: /waits")
 		answerEmpty(peer, 3)
 		peer.WantHeaders("the late one", 5, ":path: /late")
 	})
@@ -76,7 +76,7 @@ func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
 			admitted[h.Get(":path")] = true
 		}
 		if !admitted["/0"] || !admitted["/1"] || !admitted["/2"] {
-			t.Errorf("admitted before those who came first: %v", admitted)
+			t.Errorf("admitted before those that came first: %v", admitted)
 		}
 		peer.WantIdle("two still wait")
 		answerEmpty(peer, 3)
@@ -203,9 +203,9 @@ func TestCancelledStreamHoldsItsSlotUntilThePeerKnows(t *testing.T) {
 		peer.WantHeaders("there is room", 1)
 		cancel()
 		peer.WantRSTStream("it was cancelled", 1, wire.Cancel)
-		peer.WantIdle("nobody waits for the slot: no PING")
+		peer.WantIdle("no call waits for the slot: no PING")
 		getAsync(conn, "/next")
-		data := peer.WantPing("somebody waits", 0)
+		data := peer.WantPing("a call waits", 0)
 		getAsync(conn, "/after")
 		peer.WantIdle("the peer may still count the stream, and one PING is enough")
 		peer.WritePing(wire.Ack, data)
@@ -235,7 +235,7 @@ func TestPeerThatEndsACancelledStreamFreesItsSlot(t *testing.T) {
 				cancel()
 				peer.WantRSTStream("it was cancelled", 1, wire.Cancel)
 				getAsync(conn, "/next")
-				peer.WantPing("somebody waits", 0)
+				peer.WantPing("a call waits", 0)
 				end(peer)
 				peer.WantHeaders("without the answer to the PING", 3, ":path: /next")
 			})

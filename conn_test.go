@@ -519,7 +519,7 @@ func TestGoAwayFreesCallersWhoWaitForAStream(t *testing.T) {
 		synctest.Wait()
 		peer.WriteGoAway(1, wire.NoError, "")
 		if err := waiting.wantErr(t, "it was never sent"); !Retryable(err) || !errors.Is(err, ErrDrained) {
-			t.Errorf("the caller who waited: %v", err)
+			t.Errorf("the call that waited: %v", err)
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		open.want(t, "the first")

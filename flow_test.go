@@ -77,7 +77,7 @@ func TestConnectionWindowHoldsToTheOctet(t *testing.T) {
 				first := answerGet(t, peer, conn, 1, ":status: 200")
 				answerGet(t, peer, conn, 3, ":status: 200")
 				answerGet(t, peer, conn, 5, ":status: 200").Body.Close()
-				peer.WantRSTStream("nobody reads it", 5, wire.Cancel)
+				peer.WantRSTStream("it is not read", 5, wire.Cancel)
 				for _, id := range []uint32{1, 3, 5} {
 					peer.WriteData(id, 0, make([]byte, wire.InitialWindow/3/2))
 					peer.WriteData(id, 0, make([]byte, wire.InitialWindow/3-wire.InitialWindow/3/2))

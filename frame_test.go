@@ -482,7 +482,7 @@ func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
 		select {
 		case <-answered.done:
 		default:
-			t.Error("the response in front of the misshapen frame woke nobody")
+			t.Error("the response in front of the misshapen frame woke no call")
 		}
 		peer.WantIdle("the connection lives")
 	})

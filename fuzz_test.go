@@ -630,7 +630,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 		case s.recvErr == nil || s.sendErr == nil:
 			wrong("stream %d is gone; its reader gets %v, its writer %v", id, s.recvErr, s.sendErr)
 		case !s.recvQ.Empty() || !snd.sent.Empty() || !snd.turn.Empty():
-			wrong("somebody waits on stream %d, which is gone", id)
+			wrong("a call waits on stream %d, which is gone", id)
 		case snd.in != nil || s.stop != nil:
 			wrong("stream %d is gone and still queued or watched", id)
 		case s.over.Load() && (!s.readLocked() || s.extras.promised()):
@@ -647,11 +647,11 @@ func (a *auditor) auditEndLocked(wrong func(string, ...any)) {
 		wrong("the connection has ended with %d streams, or some in queues", len(c.streams))
 	}
 	if !c.slots.waiting.Empty() || !c.settingsQ.Empty() {
-		wrong("the connection has ended and somebody waits")
+		wrong("the connection has ended and a call waits")
 	}
 	for _, p := range c.pings {
 		if !p.waiting.Empty() {
-			wrong("the connection has ended and somebody waits for PING %d", p.number)
+			wrong("the connection has ended and a call waits for PING %d", p.number)
 		}
 	}
 }
@@ -691,10 +691,10 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 		wrong("%d pushes are there, %d booked", pushes, c.pushes)
 	}
 	if !c.slots.waiting.Empty() && c.slotFreeLocked() && c.slots.grants < maxGrants {
-		wrong("a slot is free and somebody waits for it")
+		wrong("a slot is free and a call waits for it")
 	}
 	if !c.slots.waiting.Empty() && c.slots.held > 0 && len(c.pings) == 0 {
-		wrong("somebody waits for a slot that is held, and no PING asks for it")
+		wrong("a call waits for a slot that is held, and no PING was sent for it")
 	}
 	if uint64(len(c.settingsDue)) != c.settingsSent-c.settingsAcked {
 		wrong("%d SETTINGS are due, %d were sent and %d acknowledged", len(c.settingsDue), c.settingsSent, c.settingsAcked)
@@ -717,7 +717,7 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 	c := a.conn
 	if len(c.wakeups) > 0 {
-		wrong("%d streams are to be woken, and nobody does", len(c.wakeups))
+		wrong("%d streams are to be woken, and are not", len(c.wakeups))
 	}
 	if len(c.out) > outSize+maxDataFrame+64<<10 {
 		wrong("%d octets wait to be written", len(c.out))
@@ -747,10 +747,10 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 			wrong("stream %d has %d octets to send and is in no queue", id, len(snd.pending))
 		}
 		if !snd.sent.Empty() && len(snd.pending) == 0 {
-			wrong("somebody waits for octets of stream %d that are sent", id)
+			wrong("a call waits for bytes of stream %d that are sent", id)
 		}
 		if !snd.turn.Empty() && !snd.busy && !snd.held {
-			wrong("somebody waits for a turn on stream %d that nobody has", id)
+			wrong("a call waits for a turn on stream %d that is free", id)
 		}
 		if s.sendDelta > c.maxDelta {
 			wrong("stream %d was granted %d, the most is %d", id, s.sendDelta, c.maxDelta)

@@ -368,7 +368,7 @@ func (f *managerFuzz) ending() string {
 	return fmt.Sprintf("%v", err)
 }
 
-// Grants after the end of a stream or connection do nothing, whoever makes them.
+// Grants after the end of a stream or connection do nothing, wherever they are made.
 func TestGrantBehindTheEndIsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		factory, windows := windowHandles()

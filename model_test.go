@@ -692,7 +692,7 @@ func (m *modelRun) recv(f h2test.Frame) (illegal string) {
 		}
 	case wire.GoAway:
 		if !m.closed && m.goAway < 0 {
-			return "nobody ends the connection"
+			return "the connection does not end"
 		}
 	case wire.Headers:
 		if s == nil {

@@ -447,7 +447,7 @@ func TestPushAuthorityOfAnUnverifiedCertificateIsItsOwn(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https", ":authority: www.example.com", ":path: /")
-		peer.WantRSTStream("anybody can write a name into a certificate", 2, wire.ProtocolError)
+		peer.WantRSTStream("any name can be written into a certificate", 2, wire.ProtocolError)
 		peer.WritePushPromise(1, 4, ":method: GET", ":scheme: https", ":authority: example.com", ":path: /")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		if paths, _ := promisedPaths(t, got.want(t, "the parent")); len(paths) != 1 {
@@ -500,7 +500,7 @@ func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 		{"of a lower stream", 4, then(on(1, 4), on(1, 2))},
 		{"DATA on a reserved stream", 2, then(on(1, 2), func(p *h2test.Peer) { p.WriteData(2, 0, []byte("x")) })},
 		{"WINDOW_UPDATE on a reserved stream", 2, then(on(1, 2), func(p *h2test.Peer) { p.WriteWindowUpdate(2, 1) })},
-		{"HEADERS on a stream nobody promised", 0, func(p *h2test.Peer) { p.WriteHeaders(2, 0, ":status: 200") }},
+		{"HEADERS on a stream that was not promised", 0, func(p *h2test.Peer) { p.WriteHeaders(2, 0, ":status: 200") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -608,11 +608,11 @@ func TestParentThatWeEndTakesItsUnclaimedPushesAlong(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		peer.WantRSTStream("by its context", 1, wire.Cancel)
-		peer.WantRSTStream("nobody can claim it any more", 2, wire.Cancel)
+		peer.WantRSTStream("it cannot be claimed any more", 2, wire.Cancel)
 		got.wantErr(t, "canceled")
 		s.Reset(ErrCodeInternal)
 		peer.WantRSTStream("by its caller", 3, wire.InternalError)
-		peer.WantRSTStream("nobody can claim it any more", 4, wire.Cancel)
+		peer.WantRSTStream("it cannot be claimed any more", 4, wire.Cancel)
 		wantPushes(t, conn, "none", 0)
 	})
 }
@@ -668,7 +668,7 @@ func TestUnclaimedPushHoldsItsWindowAndNoMore(t *testing.T) {
 			peer.WriteData(2, 0, make([]byte, 16<<10-1))
 		}
 		peer.WriteData(2, 0, make([]byte, 3))
-		peer.WantIdle("65,535 octets may come, and nobody asks for more")
+		peer.WantIdle("65,535 bytes may come, and no more are asked for")
 		if n := peer.Credit(2); n != 0 {
 			t.Errorf("credit %d", n)
 		}

@@ -455,7 +455,7 @@ func TestInformationalErrorEndsTheRequest(t *testing.T) {
 					peer.WriteHeaders(1, 0, ":status: 103")
 					if whole {
 						peer.WriteHeaders(1, 0, ":status: 200")
-						peer.WriteData(1, wire.EndStream, []byte("nobody will read this"))
+						peer.WriteData(1, wire.EndStream, []byte("this is not read"))
 					}
 				})
 				if err := got.wantErr(t, "the callback's error"); !errors.Is(err, stop) {
@@ -465,7 +465,7 @@ func TestInformationalErrorEndsTheRequest(t *testing.T) {
 					peer.WantRSTStream("the caller wants no more", 1, wire.Cancel)
 				}
 				peer.WantIdle("nothing else")
-				wantFullCredit(t, peer, "nobody can read the body any more")
+				wantFullCredit(t, peer, "the body cannot be read any more")
 			})
 		})
 	}
@@ -513,21 +513,21 @@ func TestPanicOfInformationalIsTheCallers(t *testing.T) {
 						peer.WriteHeaders(id, 0, ":status: 103")
 						if whole {
 							peer.WriteHeaders(id, 0, ":status: 200")
-							peer.WriteData(id, wire.EndStream, []byte("nobody will read this"))
+							peer.WriteData(id, wire.EndStream, []byte("this is not read"))
 						}
 					})
 					if <-done; (caught != nil) != (name == "panic") {
 						t.Errorf("caught %v", caught)
 					}
 					if !whole {
-						peer.WantRSTStream("nobody waits for the response", id, wire.Cancel)
+						peer.WantRSTStream("no call waits for the response", id, wire.Cancel)
 					}
 				}
 				got := getAsync(conn, "/")
 				peer.WantHeaders("the next request", 5)
 				peer.WriteHeaders(5, wire.EndStream, ":status: 200")
 				got.want(t, "the connection is as it was")
-				wantFullCredit(t, peer, "nobody can read the body any more")
+				wantFullCredit(t, peer, "the body cannot be read any more")
 			})
 		})
 	}
@@ -948,7 +948,7 @@ func TestClosingABodyEarlyCancelsAndReturnsItsCredit(t *testing.T) {
 				t.Errorf("Close: %v", err)
 			}
 		}
-		peer.WantRSTStream("nobody reads", 1, wire.Cancel)
+		peer.WantRSTStream("it is not read", 1, wire.Cancel)
 		wantFullCredit(t, peer, "9,900 octets are dropped")
 		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, ErrCanceled) || !errors.Is(err, ErrCodeCancel) {
 			t.Errorf("Read: %v", err)

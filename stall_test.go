@@ -44,7 +44,7 @@ func TestStalledWindowOfAStreamIsNamed(t *testing.T) {
 		if !errors.Is(err, ErrWindowBlocked) || !errors.As(err, &s) || s.StreamID != 1 || s.FromPeer || !strings.Contains(err.Error(), "window of stream 1 ") {
 			t.Errorf("got %v", err)
 		}
-		peer.WantRSTStream("nobody will ever read it", 1, wire.InternalError)
+		peer.WantRSTStream("it will never be read", 1, wire.InternalError)
 		answerGet(t, peer, conn, 3, ":status: 204").Body.Close()
 	})
 }
@@ -102,7 +102,7 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 			time.AfterFunc(10*stallAfter, func() { peer.WriteData(1, wire.EndStream, make([]byte, 10)) })
 			wantBody(t, "it came at last", resp.Body, string(make([]byte, 10)))
 		},
-		"nobody reads": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
+		"it is not read": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
 			peer.WriteData(1, 0, make([]byte, 10))
 			time.Sleep(10 * stallAfter)
 			readOctets(t, resp.Body, 10)
@@ -117,7 +117,7 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 				readOctets(t, resp.Body, 1)
 			}
 		},
-		"readers who give up": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
+		"readers that give up": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
 			peer.WriteData(1, 0, make([]byte, 10))
 			readOctets(t, resp.Body, 10)
 			for range 5 {

@@ -620,7 +620,7 @@ func TestNewConnOnTLS(t *testing.T) {
 				}
 				defer conn.Close()
 				if rtt := conn.Stats().MinRTT; done && rtt != 0 {
-					t.Errorf("a round trip of %v, measured in a handshake of somebody else", rtt)
+					t.Errorf("a round trip of %v, measured in a handshake that is not ours", rtt)
 				}
 				peer.Handshake()
 				got := getAsync(conn, "/")

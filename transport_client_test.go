@@ -268,7 +268,7 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 			tr.mu.Lock()
 			defer tr.mu.Unlock()
 			if len(tr.spare) > 0 {
-				t.Errorf("kept for nobody: %v", tr.spare)
+				t.Errorf("kept for no request: %v", tr.spare)
 			}
 		})
 	}

@@ -128,7 +128,7 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 				case times > 0 && Retryable(err):
 					t.Errorf("%s: it was processed, and the error says it was not: %v", id, err)
 				case times > 0 && errors.As(err, &op) && op.Op == "dial":
-					t.Errorf("%s: it was processed, and the error says that nobody was reached: %v", id, err)
+					t.Errorf("%s: it was processed, and the error says that no server was reached: %v", id, err)
 				case errors.As(err, &op) && op.Op == "dial":
 					refused.Add(1)
 					time.Sleep(time.Millisecond)
@@ -152,7 +152,7 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 	close(over)
 	wg.Wait()
 	stop(false)
-	t.Logf("%d served, %d failed, %d found nobody", served.Load(), failed.Load(), refused.Load())
+	t.Logf("%d served, %d failed, %d found no server", served.Load(), failed.Load(), refused.Load())
 }
 
 // answer204 plays a server that responds to each request with 204, at once and without decoding its

@@ -53,7 +53,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 				start := time.Now()
 				time.Sleep(test.want - time.Millisecond)
 				peer.WantIdle("it was used since")
-				peer.WantGoAway("nobody used it for so long", 0, wire.NoError)
+				peer.WantGoAway("it was not used for so long", 0, wire.NoError)
 				peer.WantClosed("so it is closed")
 				if idle := time.Since(start); idle != test.want {
 					t.Errorf("closed after %v, want %v", idle, test.want)
@@ -126,7 +126,7 @@ func TestCloseIdleConnectionsLeavesBusyOnes(t *testing.T) {
 		answerEmpty(two, 1)
 		short.wantStatus("the short one", 204)
 		f.tr.CloseIdleConnections()
-		two.WantGoAway("nobody uses it", 0, wire.NoError)
+		two.WantGoAway("it is not used", 0, wire.NoError)
 		two.WantClosed("so it is closed")
 		one.WantIdle("it has a stream")
 		one.WriteHeaders(1, 0, ":status: 200")
@@ -175,7 +175,7 @@ func TestCloseIdleConnectionsEndsDialsThatNobodyWaitsFor(t *testing.T) {
 		gone := f.do(f.request(ctx, "GET", "/", nil))
 		f.wantDials("a cold host", 1)
 		f.tr.CloseIdleConnections()
-		gone.wantWaiting("somebody waits for it")
+		gone.wantWaiting("a request waits for it")
 		cancel()
 		gone.wantErr("its context ended", context.Canceled)
 		synctest.Wait()
@@ -187,7 +187,7 @@ func TestCloseIdleConnectionsEndsDialsThatNobodyWaitsFor(t *testing.T) {
 		next := f.get("/next") // perhaps before the dial has noticed
 		synctest.Wait()
 		if len(ended) != 1 {
-			t.Fatalf("the dial that nobody waits for: %v", ended)
+			t.Fatalf("the dial that no request waits for: %v", ended)
 		}
 		peer := f.peer("the next one's own")
 		peer.WantHeaders("undisturbed", 1)
@@ -323,7 +323,7 @@ func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
 		first.wantStatus("the first", 204)
 		one.WantHeaders("its slot", 3, ":path: /next")
 		time.Sleep(time.Minute)
-		f.wantDials("nobody waits for another one any more", 2)
+		f.wantDials("no request waits for another one any more", 2)
 		more := f.get("/more")
 		time.Sleep(10 * time.Second)
 		if synctest.Wait(); f.dials.Load() < 3 || f.dials.Load() > 15 {
@@ -538,7 +538,7 @@ func TestResponseHeaderTimeout(t *testing.T) {
 		if !errors.As(err, &ne) || !ne.Timeout() || call.took != 10*time.Second {
 			t.Errorf("got %v after %v", err, call.took)
 		}
-		peer.WantRSTStream("nobody waits any more", 3, wire.Cancel)
+		peer.WantRSTStream("no call waits any more", 3, wire.Cancel)
 
 		call = f.get("/")
 		peer.WantHeaders("the next", 5)
@@ -623,7 +623,7 @@ func TestHostsThatFailAreRememberedForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { peer.WriteGoAway(0, wire.NoError, "") })
-		f.get("/").wantErr("it sends everybody away", nil)
+		f.get("/").wantErr("it turns every request away", nil)
 		f.host() // its pause before the next dial is not over
 		time.Sleep(maxDialBackoff)
 		synctest.Wait()

@@ -35,7 +35,7 @@ func TestGoAwayMovesNewRequestsAndLetsOldOnesFinish(t *testing.T) {
 		resp := old.wantStatus("the old one goes on", 200)
 		one.WriteData(1, wire.EndStream, []byte("whole"))
 		wantBody(t, "to its end", resp.Body, "whole")
-		one.WantGoAway("nobody needs the connection any more", 0, wire.NoError)
+		one.WantGoAway("the connection is not needed any more", 0, wire.NoError)
 		one.WantClosed("so it is closed")
 		answerEmpty(two, 1)
 		next.wantStatus("the new one", 204)

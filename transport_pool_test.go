@@ -129,7 +129,7 @@ func checkPool(t *testing.T, tr *Transport) {
 			t.Errorf("%v: %d users", key, h.refs)
 		}
 		if h.refs == 0 && len(h.waiting) > 0 {
-			t.Errorf("%v: %d wait, and nobody is there", key, len(h.waiting))
+			t.Errorf("%v: %d wait, and no attempt is made", key, len(h.waiting))
 		}
 		for _, p := range h.conns {
 			c := p.Conn
@@ -392,7 +392,7 @@ func TestSlotThatFreesFirstServesWhoWaitsFirst(t *testing.T) {
 			one.WantIdle("its slot is taken")
 		}
 		answerEmpty(one, 1)
-		one.WantHeaders("the last of those who wait", 3, ":path: /waits/3")
+		one.WantHeaders("the last of those that wait", 3, ":path: /waits/3")
 		answerEmpty(one, 3)
 		answerEmpty(two, 7)
 		for _, c := range waiting {
@@ -484,7 +484,7 @@ func TestRaisedLimitServesThoseWhoWait(t *testing.T) {
 			served[peer.WantHeaders("two more fit", uint32(2*i+3)).Get(":path")] = true
 		}
 		if !served["/1"] || !served["/2"] {
-			t.Errorf("served before those who came first: %v", served)
+			t.Errorf("served before those that came first: %v", served)
 		}
 		peer.WantIdle("two still wait")
 	})
@@ -600,7 +600,7 @@ func TestUsedUpStreamIdentifiersMakeANewConnection(t *testing.T) {
 		two.WantHeaders("on the next connection", 1, ":path: /next")
 		answerEmpty(one, wire.MaxStreamID)
 		last.wantStatus("the old one ends in order", 204)
-		one.WantGoAway("nobody needs it any more", 0, wire.NoError)
+		one.WantGoAway("it is not needed any more", 0, wire.NoError)
 		one.WantClosed("so it is closed")
 		answerEmpty(two, 1)
 		next.wantStatus("the next", 204)

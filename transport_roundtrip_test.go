@@ -597,7 +597,7 @@ func TestRoundTripKeepsTheResponseThatComesWithAnEarlyReset(t *testing.T) {
 		peer.WriteData(1, wire.EndStream, []byte("too much"))
 		peer.WriteRSTStream(1, wire.NoError)
 		wantBody(t, "the response", answer.want(t, "the response").Body, "too much")
-		body.wantClosed(t, "nobody wants it")
+		body.wantClosed(t, "it is not wanted")
 		peer.Ignore(wire.RSTStream)
 	})
 }
@@ -762,7 +762,7 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 				if err := answer.wantErr(t, "the request"); err != test.want {
 					t.Errorf("%#v", err)
 				}
-				peer.WantRSTStream("nobody waits any more", 1, wire.Cancel)
+				peer.WantRSTStream("no call waits any more", 1, wire.Cancel)
 			})
 		})
 		t.Run(test.name+", in the body", func(t *testing.T) {
@@ -780,7 +780,7 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 				if _, err := resp.Body.Read(make([]byte, 1)); err != test.want {
 					t.Errorf("%#v", err)
 				}
-				peer.WantRSTStream("nobody reads any more", 1, wire.Cancel)
+				peer.WantRSTStream("it is not read any more", 1, wire.Cancel)
 			})
 		})
 		t.Run(test.name+", waiting for a stream", func(t *testing.T) {

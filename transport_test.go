@@ -106,7 +106,7 @@ func TestTransportReturnsErrorsOfDiallingAsTheyAre(t *testing.T) {
 		name, url string
 		is        func(error) bool
 	}{
-		{"nobody listens", "https://" + gone.Addr().String(), func(err error) bool { _, ok := err.(*net.OpError); return ok }},
+		{"no server listens", "https://" + gone.Addr().String(), func(err error) bool { _, ok := err.(*net.OpError); return ok }},
 		{"unknown authority", srv.URL, func(err error) bool { _, ok := err.(*tls.CertificateVerificationError); return ok }},
 		{"silence", "https://" + silent.Addr().String(), func(err error) bool { e, ok := err.(net.Error); return ok && e.Timeout() }},
 	}

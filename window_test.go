@@ -207,9 +207,9 @@ func TestStreamStarvesAlone(t *testing.T) {
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 10))
 		readOctets(t, resp.Body, 10)
-		peer.WantIdle("nobody waits")
+		peer.WantIdle("no call waits")
 		go io.ReadAll(resp.Body)
-		peer.WantWindowUpdate("now somebody does", 1, 7)
+		peer.WantWindowUpdate("now a call waits", 1, 7)
 		peer.WriteData(1, 0, make([]byte, 7))
 		peer.WantWindowUpdate("and again", 1, 7)
 		peer.WriteData(1, wire.EndStream, nil)
@@ -400,7 +400,7 @@ func TestFixedOpensAtItsSizeAndReopensUnread(t *testing.T) {
 		peer.WantIdle("16,384 octets are left")
 		peer.WriteData(1, 0, make([]byte, 1))
 		peer.WantWindowUpdate("16,383 are left", 0, 49152)
-		peer.WantWindowUpdate("nobody has read anything", 1, 49152)
+		peer.WantWindowUpdate("nothing was read", 1, 49152)
 		resp.Body.Close()
 	})
 }
@@ -576,7 +576,7 @@ func TestWindowWithoutManagerMovesByGrantAlone(t *testing.T) {
 		peer.WriteData(1, 0, make([]byte, 10))
 		readOctets(t, resp.Body, 10)
 		go resp.Body.Read(make([]byte, 1))
-		peer.WantIdle("nobody grants")
+		peer.WantIdle("nothing is granted")
 		windows[1].Grant(5)
 		peer.WantWindowUpdate("from another goroutine", 1, 5)
 		windows[0].Grant(6)
@@ -726,8 +726,8 @@ func TestNoWindowUpdateBehindOurReset(t *testing.T) {
 		windows[1].Grant(100)
 		pipe.SetWriteBuffer(-1)
 		peer.AutoPing()
-		peer.WantRSTStream("nobody reads", 1, wire.Cancel)
-		peer.WantIdle("and nobody wants more")
+		peer.WantRSTStream("it is not read", 1, wire.Cancel)
+		peer.WantIdle("and no more is wanted")
 	})
 }
 
@@ -1060,6 +1060,6 @@ func TestStreamManagerThatProbesHearsTheRoundTrip(t *testing.T) {
 func TestLargestContentLengthKeepsTheWindowOpen(t *testing.T) {
 	ev := WindowEvent{Kind: WindowBlocked, Length: math.MaxInt64}
 	if got := defaultStreamManager.Update(ev); got != defaultStreamWindow {
-		t.Errorf("%d is granted to a reader who waits, want %d", got, defaultStreamWindow)
+		t.Errorf("%d is granted to a reader that waits, want %d", got, defaultStreamWindow)
 	}
 }

@@ -164,7 +164,7 @@ func TestFailuresSayWhatAndExit(t *testing.T) {
 		{"an unknown authority", []string{s.URL + "/page"}, exitFailed, "-cacert"},
 		{"a file of authorities that is not there", []string{"-cacert", "none", s.URL + "/page"}, exitFailed, "none"},
 		{"a server without HTTP/2", []string{"-k", old.URL}, exitFailed, "does not speak HTTP/2"},
-		{"nobody there", []string{"https://127.0.0.1:1/"}, exitFailed, "refused"},
+		{"no server there", []string{"https://127.0.0.1:1/"}, exitFailed, "refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			exit, _, errs := get(t, c.args...)

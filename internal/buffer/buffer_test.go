@@ -135,7 +135,7 @@ func TestBacklogGrowsInLargeBlocks(t *testing.T) {
 	for range 16 {
 		b.Write(frame)
 	}
-	wantBlocks(t, "16 full DATA frames that nobody reads", &b,
+	wantBlocks(t, "16 full DATA frames that are not read", &b,
 		16<<10, 16<<10, 16<<10, 16<<10, 64<<10, 64<<10, 64<<10)
 }
 

@@ -238,7 +238,7 @@ var (
 		reach: func(l *lab) {
 			reachWaiting(l)
 			promise(l, 1, 2)
-			l.WantRSTStream("nobody wants it", 2, wire.Cancel)
+			l.WantRSTStream("it is not wanted", 2, wire.Cancel)
 			l.target, l.lastPush, l.parent, l.caller = 2, 2, l.caller, nil
 		},
 		finish: finishParent,

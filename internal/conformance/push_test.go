@@ -108,7 +108,7 @@ var pushRows = concat([]row{
 	{"9113 §8.4.2", "ResponseOfARefusedPush", "what comes on a push that we refused is discarded, the block decoded", pushRefused,
 		all(headers(0, ":status: 200", "x-late: 1"), frame(wire.Data, wire.EndStream, 2, "late")), accepted},
 	{"9113 §8.4.2", "ResetOfARefusedPush", "RST_STREAM on a push that we refused is ignored", pushRefused, frame(wire.RSTStream, 0, 2, "\x00\x00\x00\x08"), accepted},
-	{"9113 §8.4.2", "CancelledPush", "a push that its caller cancels is reset, and goes on for nobody", pushInBody,
+	{"9113 §8.4.2", "CancelledPush", "a push that its caller cancels is reset, and goes no further", pushInBody,
 		func(l *lab) {
 			l.push.Cancel()
 			l.WantRSTStream("cancelled", 2, wire.Cancel)
@@ -181,7 +181,7 @@ func badPromiseRows() (rows []row) {
 		{"9113 §8.3.1", "PromiseWithoutMethod", "a promise without :method is malformed", without(":method")},
 		{"9113 §8.3.1", "PromiseWithoutScheme", "a promise without :scheme is malformed", without(":scheme")},
 		{"9113 §8.3.1", "PromiseWithoutPath", "a promise without :path is malformed", without(":path")},
-		{"9113 §8.4", "PromiseWithoutAuthority", "a promise without :authority is for nobody that the peer speaks for", without(":authority")},
+		{"9113 §8.4", "PromiseWithoutAuthority", "a promise without :authority is for no host that the peer speaks for", without(":authority")},
 		{"9113 §8.3.1", "PromiseWithAnEmptyPath", "a promise with an empty :path is malformed", with(":path", "")},
 		{"9113 §8.3.1", "PromiseWithARelativePath", "a promise of a path that does not begin with / is malformed", with(":path", "pushed")},
 		{"9113 §8.3.1", "PromiseWithTwoMethods", "a promise with two :method is malformed", append([]string{":method: GET"}, promisedHeader...)},

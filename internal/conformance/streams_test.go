@@ -21,7 +21,7 @@ var cancelledInBody = &moment{
 			l.t.Fatal(err)
 		}
 		resp.Body.Close()
-		l.WantRSTStream("nobody reads on", 1, wire.Cancel)
+		l.WantRSTStream("it is not read on", 1, wire.Cancel)
 	},
 	finish: nothing,
 }
@@ -297,7 +297,7 @@ func discardedRows() (rows []row) {
 		row{"9113 §5.1", "LateDataIsCreditedAgain", "the window that discarded DATA took is given back", weReset.with(hyper.Config{WindowManager: hyper.ReadWindow{Connection: 65535, Stream: 65535}.New}),
 			func(l *lab) {
 				l.frame(wire.Data, 0, 1, string(make([]byte, 40000)))
-				l.WantWindowUpdate("nobody will read it", 0, 40000)
+				l.WantWindowUpdate("it will not be read", 0, 40000)
 			}, goesOn},
 		row{"9113 §5.1", "LatePromiseReservesItsStream", "PUSH_PROMISE on a stream that we reset reserves the promised stream all the same; it is refused by RST_STREAM", weReset.with(pushing),
 			func(l *lab) {

@@ -68,7 +68,7 @@ func drawPlot(s Scenario, managers []subject, span time.Duration) ([]byte, error
 		title = fmt.Sprintf("%v, %sbit/s, %d streams", s.RTT, rateText(s.Rate), s.Streams)
 	}
 	if s.Reader > 0 {
-		title += fmt.Sprintf(", a reader who takes %g MB/s", s.Reader/1e6)
+		title += fmt.Sprintf(", a reader that takes %g MB/s", s.Reader/1e6)
 	}
 	part := span.Seconds() / plotBins
 	panels := []struct {

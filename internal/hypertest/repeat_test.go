@@ -247,7 +247,7 @@ func TestErrorOfHTTP1AfterALostTryIsNotRetryable(t *testing.T) {
 		}
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
-			t.Errorf("%v says that nobody was reached", err)
+			t.Errorf("%v says that no server was reached", err)
 		}
 		if dials != 2 {
 			t.Errorf("%d dials", dials)

@@ -48,7 +48,7 @@ func newSite(t *testing.T) *site {
 		root:   filepath.Join(dir, "root"),
 		small:  "a small page\n",
 		text:   strings.Repeat("All work and no play makes this page a good one to compress. ", 4000),
-		pushed: "nobody asked for this\n",
+		pushed: "this was not asked for\n",
 		cert:   filepath.Join(dir, "cert.pem"),
 		key:    filepath.Join(dir, "key.pem"),
 		bundle: filepath.Join(dir, "bundle.pem"),

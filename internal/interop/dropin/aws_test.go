@@ -195,8 +195,8 @@ func TestAWSTrouble(t *testing.T) {
 			l.awsRefusal("after it", err)
 			cancel()
 		}
-		nobody := &store{url: l.Refused()}
-		_, err = nobody.aws(l).GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
+		gone := &store{url: l.Refused()}
+		_, err = gone.aws(l).GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
 		l.awsRefusal("refused", err)
 	})
 }

@@ -283,8 +283,8 @@ func TestMinioTrouble(t *testing.T) {
 		l.Fails("deadline", err)
 		object.Close()
 
-		nobody := &store{url: l.Refused()}
-		_, err = nobody.minio(l).StatObject(ctx, "bucket", "key", minio.StatObjectOptions{})
+		gone := &store{url: l.Refused()}
+		_, err = gone.minio(l).StatObject(ctx, "bucket", "key", minio.StatObjectOptions{})
 		l.Fails("refused", err)
 	})
 }

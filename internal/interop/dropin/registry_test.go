@@ -315,9 +315,9 @@ func TestRegistryTrouble(t *testing.T) {
 			l.Report("twice %d: %d attempts not made", status, left.Load())
 		}
 
-		nobody, err := name.ParseReference(strings.TrimPrefix(l.Refused(), "https://") + "/app:v1")
+		gone, err := name.ParseReference(strings.TrimPrefix(l.Refused(), "https://") + "/app:v1")
 		l.Must(err)
-		_, err = remote.Image(nobody, r.remote...)
+		_, err = remote.Image(gone, r.remote...)
 		l.Fails("refused", err)
 	})
 }
