@@ -135,7 +135,8 @@ func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadClos
 	block, body, p := responseBlock(), make([]byte, 1024), make([]byte, 2048)
 	answer := func(s *Stream) {
 		passWrites(c)
-		src.p = wire.AppendFrameHeader(src.p[:0], wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders, StreamID: s.id})
+		src.p = wire.AppendFrameHeader(src.p[:0], wire.FrameHeader{Length: len(block), Type: wire.Headers,
+			Flags: wire.EndHeaders, StreamID: s.id})
 		src.p = wire.AppendData(append(src.p, block...), s.id, wire.EndStream, body)
 		src.r = 0
 		for src.r < len(src.p) || c.frames.more() {

@@ -214,7 +214,8 @@ func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
 		s.peer.WriteHeaders(7, wire.EndStream, slices.Concat(exact, exact[1:], exact[1:])...)
 		s.peer.WantRSTStream("three times too many", 7, wire.ProtocolError)
 		var tooLarge *HeaderSizeError
-		if err := r.wantErr(s.t, "too large a list"); !errors.As(err, &tooLarge) || tooLarge.Limit != limit || tooLarge.Size < 2*limit || tooLarge.Held != 0 {
+		if err := r.wantErr(s.t, "too large a list"); !errors.As(err, &tooLarge) || tooLarge.Limit != limit ||
+			tooLarge.Size < 2*limit || tooLarge.Held != 0 {
 			s.t.Error(err)
 		}
 		s.wantLife(9)
@@ -233,10 +234,12 @@ func TestHPACKBombHoldsNoMemory(t *testing.T) {
 			s.t.Fatal("BUG: the bomb is not armed")
 		}
 		second := s.get(3)
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 3, append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 60)...)))
+		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 3,
+			append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 60)...)))
 		second.want(s.t, "60 references are 242,000 octets")
 		third := s.get(5)
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 5, append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 250_000)...)))
+		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 5,
+			append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 250_000)...)))
 		s.peer.WantRSTStream("250,000 references are 1 GB", 5, wire.ProtocolError)
 		third.wantErr(s.t, "too large a list")
 		s.wantLife(7)
@@ -352,7 +355,8 @@ func TestFramesThatCarryNothingHaveABudget(t *testing.T) {
 				if name == "SETTINGS" || name == "PING" { // the bound of acknowledgments may be reached first
 					least = maxAcksQueued
 				}
-				if n := took / int64(len(frame)); n < least || n > noiseBurst+maxReadBuffer/int64(len(frame))+100 {
+				if n := took / int64(len(frame)); n < least ||
+					n > noiseBurst+maxReadBuffer/int64(len(frame))+100 {
 					t.Errorf("%d frames were taken", n)
 				}
 				s.wantEnd(ErrCodeEnhanceYourCalm)
@@ -468,7 +472,8 @@ func TestInterimResponsesAreBounded(t *testing.T) {
 				s.peer.WantRSTStream("too many", 1, wire.ProtocolError)
 				close(slow)
 				var se *StreamError
-				if err := r.wantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer || se.Code != ErrCodeProtocol {
+				if err := r.wantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer ||
+					se.Code != ErrCodeProtocol {
 					t.Error(err)
 				}
 				if shown > c.most {
@@ -485,7 +490,8 @@ func TestPromisesBeyondTheirNumberAreRefused(t *testing.T) {
 	besiege(t, &Config{Push: &PushPolicy{Max: 10}}, time.Second, func(s *siege) {
 		s.get(1)
 		promise := func(id uint32) {
-			s.peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", ":path: /p", ":authority: 192.0.2.2:443")
+			s.peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", ":path: /p",
+				":authority: 192.0.2.2:443")
 		}
 		id := uint32(2)
 		for range 10 {
@@ -514,33 +520,45 @@ func TestDataBeyondTheWindowIsRefusedToTheOctet(t *testing.T) {
 		fill   func(p *h2test.Peer)
 		whole  bool
 	}{
-		"stream":               {1000, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 1000)) }, false},
-		"stream, by padding":   {1000, func(p *h2test.Peer) { p.WritePaddedData(1, 0, make([]byte, 799), 200) }, false},
-		"connection":           {1 << 20, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 65535)) }, true},
-		"connection, padded":   {1 << 20, func(p *h2test.Peer) { p.WritePaddedData(1, 0, make([]byte, 65334), 200) }, true},
-		"connection, together": {40000, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 35535)); p.WriteData(3, 0, make([]byte, 30000)) }, true},
+		"stream": {1000, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 1000)) }, false},
+		"stream, by padding": {1000, func(p *h2test.Peer) {
+			p.WritePaddedData(1, 0, make([]byte, 799),
+				200)
+		}, false},
+		"connection": {1 << 20, func(p *h2test.Peer) { p.WriteData(1, 0, make([]byte, 65535)) },
+			true},
+		"connection, padded": {1 << 20, func(p *h2test.Peer) {
+			p.WritePaddedData(1, 0, make([]byte, 65334),
+				200)
+		}, true},
+		"connection, together": {40000, func(p *h2test.Peer) {
+			p.WriteData(1, 0,
+				make([]byte, 35535))
+			p.WriteData(3, 0, make([]byte, 30000))
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			besiege(t, &Config{InitialStreamWindow: c.window, WindowManager: none}, time.Second, func(s *siege) {
-				first, second := s.get(1), s.get(3)
-				s.peer.WriteHeaders(1, 0, ":status: 200")
-				s.peer.WriteHeaders(3, 0, ":status: 200")
-				resp := first.want(t, "the response")
-				second.want(t, "the other")
-				c.fill(s.peer)
-				s.peer.WantIdle("all of the window may be used")
-				s.peer.WriteData(1, 0, []byte{0})
-				if c.whole {
-					s.wantEnd(ErrCodeFlowControl)
-				} else {
-					s.peer.WantRSTStream("one octet too many", 1, wire.FlowControlError)
-				}
-				if _, err := resp.Body.Read(nil); !errors.Is(err, ErrCodeFlowControl) {
-					if _, err = io.Copy(io.Discard, resp.Body); !errors.Is(err, ErrCodeFlowControl) {
-						t.Errorf("the reader got %v", err)
+			besiege(t, &Config{InitialStreamWindow: c.window, WindowManager: none}, time.Second,
+				func(s *siege) {
+					first, second := s.get(1), s.get(3)
+					s.peer.WriteHeaders(1, 0, ":status: 200")
+					s.peer.WriteHeaders(3, 0, ":status: 200")
+					resp := first.want(t, "the response")
+					second.want(t, "the other")
+					c.fill(s.peer)
+					s.peer.WantIdle("all of the window may be used")
+					s.peer.WriteData(1, 0, []byte{0})
+					if c.whole {
+						s.wantEnd(ErrCodeFlowControl)
+					} else {
+						s.peer.WantRSTStream("one octet too many", 1, wire.FlowControlError)
 					}
-				}
-			})
+					if _, err := resp.Body.Read(nil); !errors.Is(err, ErrCodeFlowControl) {
+						if _, err = io.Copy(io.Discard, resp.Body); !errors.Is(err, ErrCodeFlowControl) {
+							t.Errorf("the reader got %v", err)
+						}
+					}
+				})
 		})
 	}
 }
@@ -550,23 +568,32 @@ func TestWindowsAboveTheirLimitAreRefused(t *testing.T) {
 	max31 := func(stream uint32, above int) func(p *h2test.Peer) {
 		return func(p *h2test.Peer) { p.WriteWindowUpdate(stream, wire.MaxWindow-wire.InitialWindow+above) }
 	}
-	both := func(f, g func(p *h2test.Peer)) func(p *h2test.Peer) { return func(p *h2test.Peer) { f(p); g(p) } }
+	both := func(f,
+		g func(p *h2test.Peer)) func(p *h2test.Peer) {
+		return func(p *h2test.Peer) { f(p); g(p) }
+	}
 	settings := func(n uint32) func(p *h2test.Peer) {
-		return func(p *h2test.Peer) { p.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: n}) }
+		return func(p *h2test.Peer) {
+			p.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize,
+				Value: n})
+		}
 	}
 	for name, c := range map[string]struct {
 		write  func(p *h2test.Peer)
 		stream bool // only the stream ends
 		none   bool // nothing ends
 	}{
-		"stream, to the octet":     {max31(1, 0), false, true},
-		"stream":                   {max31(1, 1), true, false},
-		"stream, bit by bit":       {both(max31(1, 0), func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1) }), true, false},
+		"stream, to the octet": {max31(1, 0), false, true},
+		"stream":               {max31(1, 1), true, false},
+		"stream, bit by bit": {both(max31(1, 0), func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1) }),
+			true, false},
 		"connection, to the octet": {max31(0, 0), false, true},
 		"connection":               {max31(0, 1), false, false},
-		"SETTINGS, to the octet":   {both(func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1000) }, settings(wire.MaxWindow-1000)), false, true},
-		"SETTINGS":                 {both(func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1000) }, settings(wire.MaxWindow-999)), false, false},
-		"SETTINGS beyond 2^31-1":   {settings(1 << 31), false, false},
+		"SETTINGS, to the octet": {both(func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1000) },
+			settings(wire.MaxWindow-1000)), false, true},
+		"SETTINGS": {both(func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1000) },
+			settings(wire.MaxWindow-999)), false, false},
+		"SETTINGS beyond 2^31-1": {settings(1 << 31), false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			besiege(t, nil, time.Second, func(s *siege) {
@@ -617,7 +644,8 @@ func TestInitialWindowChangesCostTheSameWithManyStreams(t *testing.T) {
 		}
 		s.idle = s.heap() // does not count the streams
 		flap := wire.AppendSettings(nil, slices.Repeat([]wire.Setting{
-			{ID: wire.SettingInitialWindowSize, Value: 1 << 30}, {ID: wire.SettingInitialWindowSize, Value: 0}}, 1000)...)
+			{ID: wire.SettingInitialWindowSize, Value: 1 << 30},
+			{ID: wire.SettingInitialWindowSize, Value: 0}}, 1000)...)
 		s.peer.Ignore(wire.Settings, wire.Headers)
 		s.flood(400, flap) // 800,000 changes
 		s.peer.WantIdle("there was never a window at the end of a frame")
@@ -641,15 +669,18 @@ func TestCompressedBombIsBounded(t *testing.T) {
 	}{
 		{"by ratio, br", "br", nil, 40 << 20, "ratio", decodeGrace, 4 << 20},
 		{"by ratio, gzip", "gzip", &Config{MaxDecodedRatio: 100}, 40 << 20, "ratio", decodeGrace, 32 << 10},
-		{"by size", "gzip", &Config{MaxDecodedRatio: -1, MaxDecodedSize: 10 << 20}, 12 << 20, "size", 10 << 20, 32 << 10},
-		{"not at all", "gzip", &Config{MaxDecodedRatio: -1, MaxDecodedSize: -1}, large, "", int64(large), 32 << 10},
+		{"by size", "gzip", &Config{MaxDecodedRatio: -1, MaxDecodedSize: 10 << 20}, 12 << 20, "size",
+			10 << 20, 32 << 10},
+		{"not at all", "gzip", &Config{MaxDecodedRatio: -1, MaxDecodedSize: -1}, large, "", int64(large),
+			32 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if boundsSlow && c.coding == "br" {
 				t.Skip("the race detector makes its encoder take ten seconds")
 			}
 			var coded bytes.Buffer
-			coding := testCodings[slices.IndexFunc(testCodings, func(k testCoding) bool { return k.name == c.coding })]
+			coding := testCodings[slices.IndexFunc(testCodings,
+				func(k testCoding) bool { return k.name == c.coding })]
 			w := coding.writer(&coded)
 			for range c.size / len(zeros) {
 				w.Write(zeros)
@@ -683,7 +714,8 @@ func TestCompressedBombIsBounded(t *testing.T) {
 						continue
 					}
 					var limit *DecodeLimitError
-					if c.limit == "" && err != io.EOF || c.limit != "" && (!errors.As(err, &limit) || limit.Limit != c.limit) {
+					if c.limit == "" && err != io.EOF || c.limit != "" &&
+						(!errors.As(err, &limit) || limit.Limit != c.limit) {
 						t.Errorf("after %d octets: %v", read, err)
 					}
 					break
@@ -734,7 +766,8 @@ func TestDribbledFrameHoldsLittleMoreThanItsOctets(t *testing.T) {
 			body := make([]byte, n)
 			s.idle = s.heap()
 			for i := range uint32(streams) {
-				s.peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: n, Type: wire.Data, StreamID: 2*i + 1}))
+				s.peer.WriteRaw(wire.AppendFrameHeader(nil,
+					wire.FrameHeader{Length: n, Type: wire.Data, StreamID: 2*i + 1}))
 				s.peer.WriteRaw(body)
 			}
 			synctest.Wait()
@@ -769,7 +802,8 @@ func answerAll(nc net.Conn, body int) {
 		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
 			out = wire.AppendSettingsAck(out)
 		case h.Type == wire.Headers && body == 0:
-			out = append(out, rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, h.StreamID, []byte{0x88})...)
+			out = append(out, rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, h.StreamID,
+				[]byte{0x88})...)
 		case h.Type == wire.Headers:
 			out = append(out, rawFrame(wire.Headers, wire.EndHeaders, h.StreamID, []byte{0x88})...)
 			out = wire.AppendData(out, h.StreamID, wire.EndStream, data)
@@ -829,7 +863,11 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 		within time.Duration
 		want   error
 	}{
-		{"accepts nothing from the start", func(_ *h2test.Peer, client *h2test.Conn) { client.SetWriteBuffer(0) }, nothing, 10 * time.Second, ErrHandshakeTimeout},
+		{"accepts nothing from the start", func(_ *h2test.Peer,
+			client *h2test.Conn) {
+			client.SetWriteBuffer(0)
+		}, nothing, 10 * time.Second,
+			ErrHandshakeTimeout},
 		{"never answers", nothing, nothing, 10 * time.Second, ErrHandshakeTimeout},
 		{"does not acknowledge SETTINGS", nothing, func(p *h2test.Peer, _ *h2test.Conn) {
 			p.WantPreface("the client begins")
@@ -840,7 +878,8 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 			p.WriteSettingsAck()
 			synctest.Wait()
 		}, nothing, 10 * time.Second, ErrCodeSettingsTimeout},
-		{"falls silent", nothing, func(p *h2test.Peer, _ *h2test.Conn) { p.Handshake() }, 45 * time.Second, ErrPingTimeout},
+		{"falls silent", nothing, func(p *h2test.Peer, _ *h2test.Conn) { p.Handshake() }, 45 * time.Second,
+			ErrPingTimeout},
 		{"stops reading", nothing, func(p *h2test.Peer, client *h2test.Conn) {
 			p.Handshake()
 			time.Sleep(time.Second)
@@ -863,7 +902,8 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 				body, w := io.Pipe() // the caller's body blocks, too
 				calls := []*result{
 					getAsync(conn, "/"),
-					doAsync(context.Background(), conn, &Request{Method: "POST", Body: bytes.NewReader(make([]byte, 1<<20))}),
+					doAsync(context.Background(), conn,
+						&Request{Method: "POST", Body: bytes.NewReader(make([]byte, 1<<20))}),
 					doAsync(context.Background(), conn, &Request{Method: "POST", Body: body}),
 				}
 				c.script(peer, client)

@@ -49,7 +49,8 @@ func cannedServer(nc net.Conn, block, body []byte) {
 		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
 			out = wire.AppendSettingsAck(out)
 		case (h.Type == wire.Headers || h.Type == wire.Data) && h.Flags.Has(wire.EndStream):
-			out = wire.AppendFrameHeader(out, wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders, StreamID: h.StreamID})
+			out = wire.AppendFrameHeader(out, wire.FrameHeader{Length: len(block), Type: wire.Headers,
+				Flags: wire.EndHeaders, StreamID: h.StreamID})
 			out = append(out, block...)
 			out = wire.AppendData(out, h.StreamID, wire.EndStream, body)
 		case h.Type == wire.Data && h.Length > 0:
@@ -63,8 +64,10 @@ func cannedServer(nc net.Conn, block, body []byte) {
 func responseBlock() []byte {
 	w := newFieldWriter()
 	w.begin(nil, 1, 0)
-	for _, f := range []Field{{Name: ":status", Value: "200"}, {Name: "server", Value: "canned"}, {Name: "content-type", Value: "text/plain"},
-		{Name: "content-length", Value: "1024"}, {Name: "cache-control", Value: "max-age=60"}, {Name: "etag", Value: `"1"`}} {
+	for _, f := range []Field{{Name: ":status", Value: "200"}, {Name: "server", Value: "canned"},
+		{Name: "content-type", Value: "text/plain"},
+		{Name: "content-length", Value: "1024"}, {Name: "cache-control", Value: "max-age=60"},
+		{Name: "etag", Value: `"1"`}} {
 		w.field(f.Name, f.Value, true) // never indexed
 	}
 	return w.end(1 << 20)[wire.HeaderLen:]
@@ -135,7 +138,8 @@ func drainBody(t *testing.T, body io.ReadCloser, buf []byte) {
 // that was not requested before costs no more either.
 func TestGetAllocatesTwiceAtMost(t *testing.T) {
 	paths := []string{"/", "/a", "/b/c?d=e", "/" + strings.Repeat("f", 200)}
-	for name, ctx := range map[string]context.Context{"background": context.Background(), "can end": t.Context()} {
+	for name, ctx := range map[string]context.Context{"background": context.Background(),
+		"can end": t.Context()} {
 		t.Run(name, func(t *testing.T) {
 			conn, buf, n := cannedConn(t, nil), make([]byte, 2048), 0
 			wantAllocs(t, 2, func() {
@@ -214,9 +218,10 @@ func TestWaitingRequestsHaveSmallStacks(t *testing.T) {
 		const callers = 2000
 		client, server := h2test.Pipe()
 		peer := h2test.NewPeer(t, server)
-		c := &http.Client{Transport: &Transport{UnencryptedHTTP2: true, Proxy: NoProxy, MaxConnsPerHost: 1, Config: &Config{
-			DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
-		}}}
+		c := &http.Client{Transport: &Transport{UnencryptedHTTP2: true, Proxy: NoProxy, MaxConnsPerHost: 1,
+			Config: &Config{
+				DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+			}}}
 		var wg sync.WaitGroup
 		get := func() {
 			var frames [256]byte
@@ -346,11 +351,14 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 		held := func() [8]int {
 			conn.mu.Lock()
 			defer conn.mu.Unlock()
-			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.headerArena), conn.spares.Len(), cap(conn.wakeups),
-				cap(conn.fields.fields), cap(conn.fields.known.blocks), cap(conn.frames.decoded), cap(conn.frames.known.blocks)}
+			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.headerArena), conn.spares.Len(),
+				cap(conn.wakeups),
+				cap(conn.fields.fields), cap(conn.fields.known.blocks), cap(conn.frames.decoded),
+				cap(conn.frames.known.blocks)}
 		}
 		for i := range uint32(3) { // the later responses repeat known blocks
-			got := doAsync(t.Context(), conn, &Request{Method: "POST", Body: strings.NewReader(strings.Repeat("x", 50_000))})
+			got := doAsync(t.Context(), conn, &Request{Method: "POST",
+				Body: strings.NewReader(strings.Repeat("x", 50_000))})
 			peer.WantHeaders("an upload", 2*i+1)
 			peer.WantBody("all of it", 2*i+1, []byte(strings.Repeat("x", 50_000)))
 			peer.WriteHeaders(2*i+1, wire.EndStream, ":status: 204", "server: test")
@@ -375,7 +383,8 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 // request after another keeps its buffer.
 func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn, _, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
+		peer, conn, _, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()},
+			h2test.ServerTLS("h2"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,7 +467,8 @@ func TestIdleConnectionTakesLessThanSevenKilobytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		says := wire.AppendSettingsAck(wire.AppendSettings(nil))
 		block := responseBlock()
-		says = wire.AppendFrameHeader(says, wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders | wire.EndStream, StreamID: 1})
+		says = wire.AppendFrameHeader(says, wire.FrameHeader{Length: len(block), Type: wire.Headers,
+			Flags: wire.EndHeaders | wire.EndStream, StreamID: 1})
 		said := string(append(says, block...))
 		heap := func() int64 {
 			runtime.GC()
@@ -527,10 +537,11 @@ func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
 func TestIdleConnectionHasNoWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var window *Window
-		peer, conn := dialPeer(t, &Config{Authority: "example.com", WindowManager: func(w *Window) WindowManager {
-			window = w
-			return nil
-		}})
+		peer, conn := dialPeer(t, &Config{Authority: "example.com",
+			WindowManager: func(w *Window) WindowManager {
+				window = w
+				return nil
+			}})
 		idle := func() {
 			t.Helper()
 			time.Sleep(shrinkDelay - time.Millisecond)
@@ -643,7 +654,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 			}
 		},
 		"a window for what waits": func(e *ends) func() {
-			doAsync(e.Context(), e.conn, &Request{Method: "POST", Body: bytes.NewReader(make([]byte, wire.InitialWindow+5))})
+			doAsync(e.Context(), e.conn, &Request{Method: "POST",
+				Body: bytes.NewReader(make([]byte, wire.InitialWindow+5))})
 			e.peer.WantHeaders("the request", 1)
 			for range 4 {
 				e.peer.Next()
@@ -655,7 +667,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 			}
 		},
 		"larger windows for what waits": func(e *ends) func() {
-			doAsync(e.Context(), e.conn, &Request{Method: "POST", Body: bytes.NewReader(make([]byte, wire.InitialWindow+5))})
+			doAsync(e.Context(), e.conn, &Request{Method: "POST",
+				Body: bytes.NewReader(make([]byte, wire.InitialWindow+5))})
 			e.peer.WantHeaders("the request", 1)
 			for range 4 {
 				e.peer.Next()
@@ -663,7 +676,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 			e.peer.WriteWindowUpdate(0, 5)
 			return func() {
 				e.peer.Ignore(wire.Settings)
-				e.peer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: wire.InitialWindow + 5})
+				e.peer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize,
+					Value: wire.InitialWindow + 5})
 				e.peer.WantData("the rest", 1, wire.EndStream, 5)
 			}
 		},
@@ -689,7 +703,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 			}
 		},
 		"100 (Continue) that does not come": func(e *ends) func() {
-			doAsync(e.Context(), e.conn, &Request{Method: "POST", Header: Header{{Name: "expect", Value: "100-continue"}}, Body: strings.NewReader("hello")})
+			doAsync(e.Context(), e.conn, &Request{Method: "POST",
+				Header: Header{{Name: "expect", Value: "100-continue"}}, Body: strings.NewReader("hello")})
 			e.peer.WantHeaders("the request", 1)
 			return func() { e.peer.WantData("its body", 1, wire.EndStream, 5) }
 		},
@@ -729,7 +744,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, &Config{Authority: "example.com", WindowManager: giveBack, KeepAlive: 5 * time.Second, ExpectContinueTimeout: time.Second})
+				peer, conn := dialPeer(t, &Config{Authority: "example.com", WindowManager: giveBack,
+					KeepAlive: 5 * time.Second, ExpectContinueTimeout: time.Second})
 				now := work(&ends{t, peer, conn})
 				time.Sleep(2 * shrinkDelay)
 				synctest.Wait()
@@ -752,10 +768,11 @@ func TestGrantIsNotLostOnARetiringWriter(t *testing.T) {
 	var window *Window
 	client, server := net.Pipe()
 	go io.Copy(io.Discard, server)
-	conn, err := NewConn(t.Context(), client, &Config{Authority: "example.com", KeepAlive: -1, WindowManager: func(w *Window) WindowManager {
-		window = w
-		return nil
-	}})
+	conn, err := NewConn(t.Context(), client, &Config{Authority: "example.com", KeepAlive: -1,
+		WindowManager: func(w *Window) WindowManager {
+			window = w
+			return nil
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}

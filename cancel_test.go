@@ -45,49 +45,59 @@ func cancelPoints() []cancelPoint {
 	headers, data := []wire.FrameType{wire.Headers}, []wire.FrameType{wire.Headers, wire.Data}
 	blocked := func() io.Reader { return newUploadBody("0123456789", true) }
 	return []cancelPoint{
-		{name: "extended CONNECT waits for SETTINGS", silent: true, call: func(ctx context.Context, conn *Conn) error {
-			return doErr(ctx, conn, &Request{Method: "CONNECT", Protocol: "websocket"})
-		}},
+		{name: "extended CONNECT waits for SETTINGS", silent: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				return doErr(ctx, conn, &Request{Method: "CONNECT", Protocol: "websocket"})
+			}},
 		{name: "WaitSettings", silent: true, call: func(ctx context.Context, conn *Conn) error {
 			_, err := conn.WaitSettings(ctx)
 			return err
 		}},
-		{name: "Ping", frames: []wire.FrameType{wire.Ping}, call: func(ctx context.Context, conn *Conn) error {
-			_, err := conn.Ping(ctx)
-			return err
-		}},
-		{name: "UpdateSettings", frames: []wire.FrameType{wire.Settings}, call: func(ctx context.Context, conn *Conn) error {
-			return conn.UpdateSettings(ctx, Setting{SettingInitialWindowSize, 1 << 21})
-		}},
+		{name: "Ping", frames: []wire.FrameType{wire.Ping},
+			call: func(ctx context.Context, conn *Conn) error {
+				_, err := conn.Ping(ctx)
+				return err
+			}},
+		{name: "UpdateSettings", frames: []wire.FrameType{wire.Settings},
+			call: func(ctx context.Context, conn *Conn) error {
+				return conn.UpdateSettings(ctx, Setting{SettingInitialWindowSize, 1 << 21})
+			}},
 		{name: "a slot", slots: 1, frames: headers, call: func(ctx context.Context, conn *Conn) error {
 			return withOpen(conn, func(*Stream) error { return doErr(ctx, conn, &Request{}) })
 		}},
-		{name: "100 for a body in memory", window: 9, frames: headers, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			return doErr(ctx, conn, expecting(strings.NewReader("0123456789")))
-		}},
-		{name: "100 for a body that is read", window: 9, frames: headers, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			return doErr(ctx, conn, expecting(blocked()))
-		}},
-		{name: "a window for a body in memory", window: 9, frames: data, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			return doErr(ctx, conn, put(strings.NewReader("0123456789")))
-		}},
-		{name: "a window for a body that is read", window: 9, frames: data, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			return doErr(ctx, conn, put(blocked()))
-		}},
-		{name: "the body's Read", window: 10, frames: data, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			return doErr(ctx, conn, put(blocked()))
-		}},
-		{name: "the response", frames: headers, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			return doErr(ctx, conn, &Request{})
-		}},
-		{name: "an opened stream's Write", frames: headers, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			s, err := conn.Open(ctx, &Request{Method: "POST"})
-			if err != nil {
+		{name: "100 for a body in memory", window: 9, frames: headers, reset: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				return doErr(ctx, conn, expecting(strings.NewReader("0123456789")))
+			}},
+		{name: "100 for a body that is read", window: 9, frames: headers, reset: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				return doErr(ctx, conn, expecting(blocked()))
+			}},
+		{name: "a window for a body in memory", window: 9, frames: data, reset: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				return doErr(ctx, conn, put(strings.NewReader("0123456789")))
+			}},
+		{name: "a window for a body that is read", window: 9, frames: data, reset: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				return doErr(ctx, conn, put(blocked()))
+			}},
+		{name: "the body's Read", window: 10, frames: data, reset: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				return doErr(ctx, conn, put(blocked()))
+			}},
+		{name: "the response", frames: headers, reset: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				return doErr(ctx, conn, &Request{})
+			}},
+		{name: "an opened stream's Write", frames: headers, reset: true,
+			call: func(ctx context.Context, conn *Conn) error {
+				s, err := conn.Open(ctx, &Request{Method: "POST"})
+				if err != nil {
+					return err
+				}
+				_, err = s.Write([]byte("x"))
 				return err
-			}
-			_, err = s.Write([]byte("x"))
-			return err
-		}},
+			}},
 		{name: "Connect", frames: headers, reset: true, call: func(ctx context.Context, conn *Conn) error {
 			_, err := conn.Connect(ctx, "example.com:443", nil)
 			return err
@@ -178,7 +188,8 @@ func TestContextEndsEveryWait(t *testing.T) {
 
 func cancelPeer(t *testing.T, point cancelPoint) (*h2test.Peer, *Conn) {
 	t.Helper()
-	peer, conn, _ := newPeer(t, &Config{KeepAlive: -1, HandshakeTimeout: -1, SettingsTimeout: -1, ExpectContinueTimeout: -1})
+	peer, conn, _ := newPeer(t, &Config{KeepAlive: -1, HandshakeTimeout: -1, SettingsTimeout: -1,
+		ExpectContinueTimeout: -1})
 	peer.Ignore(wire.WindowUpdate)
 	if point.silent {
 		time.Sleep(corkDelay)

@@ -237,16 +237,19 @@ func or[T comparable](value, otherwise T) T {
 func (c *Config) check() error {
 	switch {
 	case c.MaxFrameSize < wire.MinMaxFrameSize || c.MaxFrameSize > wire.MaxMaxFrameSize:
-		return fmt.Errorf("hyper: Config.MaxFrameSize %d is not between %d and %d", c.MaxFrameSize, wire.MinMaxFrameSize, wire.MaxMaxFrameSize)
+		return fmt.Errorf("hyper: Config.MaxFrameSize %d is not between %d and %d", c.MaxFrameSize,
+			wire.MinMaxFrameSize, wire.MaxMaxFrameSize)
 	case c.InitialStreamWindow > wire.MaxWindow:
-		return fmt.Errorf("hyper: Config.InitialStreamWindow %d is above %d", c.InitialStreamWindow, wire.MaxWindow)
+		return fmt.Errorf("hyper: Config.InitialStreamWindow %d is above %d", c.InitialStreamWindow,
+			wire.MaxWindow)
 	case c.MaxHeaderListSize < 0 || int64(c.MaxHeaderListSize) > 1<<32-1:
 		return fmt.Errorf("hyper: Config.MaxHeaderListSize %d is out of range", c.MaxHeaderListSize)
 	case int64(c.HeaderTableSize) > 1<<32-1:
 		return fmt.Errorf("hyper: Config.HeaderTableSize %d is out of range", c.HeaderTableSize)
 	}
 	for _, s := range c.Settings {
-		if id := wire.SettingID(s.ID); id >= wire.SettingHeaderTableSize && id <= wire.SettingMaxHeaderListSize {
+		if id := wire.SettingID(s.ID); id >= wire.SettingHeaderTableSize &&
+			id <= wire.SettingMaxHeaderListSize {
 			return fmt.Errorf("hyper: Config.Settings: %v has a field of its own", id)
 		}
 	}

@@ -29,14 +29,18 @@ func TestZeroConfigIsAGoodClient(t *testing.T) {
 			t.Errorf("%s: %+v", name, c)
 		}
 		// These are the numbers in Config's comments.
-		if c.InitialStreamWindow != 256<<10-1 || c.MaxFrameSize != 256<<10 || c.MaxHeaderListSize != 10<<20 || c.MaxHeaderMemory != 64<<20 || c.HeaderTableSize != 4096 {
-			t.Errorf("%s: sizes %d %d %d %d", name, c.InitialStreamWindow, c.MaxFrameSize, c.MaxHeaderListSize, c.HeaderTableSize)
+		if c.InitialStreamWindow != 256<<10-1 || c.MaxFrameSize != 256<<10 || c.MaxHeaderListSize != 10<<20 ||
+			c.MaxHeaderMemory != 64<<20 || c.HeaderTableSize != 4096 {
+			t.Errorf("%s: sizes %d %d %d %d", name, c.InitialStreamWindow, c.MaxFrameSize,
+				c.MaxHeaderListSize, c.HeaderTableSize)
 		}
 		if c.MaxDecodedSize != 1<<30 || c.MaxDecodedRatio != 1000 {
 			t.Errorf("%s: decoding %d %d", name, c.MaxDecodedSize, c.MaxDecodedRatio)
 		}
-		got := []time.Duration{c.HandshakeTimeout, c.SettingsTimeout, c.PingTimeout, c.WriteStallTimeout, c.ExpectContinueTimeout}
-		want := []time.Duration{10 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second, time.Second}
+		got := []time.Duration{c.HandshakeTimeout, c.SettingsTimeout, c.PingTimeout, c.WriteStallTimeout,
+			c.ExpectContinueTimeout}
+		want := []time.Duration{10 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second,
+			time.Second}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: timeouts %v, want %v", name, got, want)
 		}
@@ -58,13 +62,15 @@ func TestConfigOutOfRangeIsRefused(t *testing.T) {
 	}
 	for name, cfg := range cases {
 		client, server := net.Pipe()
-		if _, err := NewConn(t.Context(), client, cfg); err == nil || !strings.Contains(err.Error(), "hyper: Config.") {
+		if _, err := NewConn(t.Context(), client, cfg); err == nil ||
+			!strings.Contains(err.Error(), "hyper: Config.") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := server.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("%s: the transport is still open: %v", name, err)
 		}
-		if _, err := Dial(t.Context(), "example.com", cfg); err == nil || !strings.Contains(err.Error(), "hyper: Config.") {
+		if _, err := Dial(t.Context(), "example.com", cfg); err == nil ||
+			!strings.Contains(err.Error(), "hyper: Config.") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -86,19 +92,28 @@ func TestConfigIsAnnounced(t *testing.T) {
 		cfg  *Config
 		want []wire.Setting
 	}{
-		"nil":                    {nil, plain},
-		"a stream window":        {&Config{InitialStreamWindow: 77}, with(1, set(wire.SettingInitialWindowSize, 77))},
-		"the largest":            {&Config{InitialStreamWindow: math.MaxInt32}, with(1, set(wire.SettingInitialWindowSize, math.MaxInt32))},
-		"no window at all":       {&Config{InitialStreamWindow: -1}, with(1, set(wire.SettingInitialWindowSize, 0))},
-		"another window manager": {&Config{WindowManager: manual}, with(1, set(wire.SettingInitialWindowSize, 65535))},
-		"a frame size":           {&Config{MaxFrameSize: 16384}, with(2, set(wire.SettingMaxFrameSize, 16384))},
-		"a header limit":         {&Config{MaxHeaderListSize: 1000}, with(3, set(wire.SettingMaxHeaderListSize, 1000))},
-		"a table":                {&Config{HeaderTableSize: 100}, append(slices.Clone(plain), set(wire.SettingHeaderTableSize, 100))},
-		"no table":               {&Config{HeaderTableSize: -1}, append(slices.Clone(plain), set(wire.SettingHeaderTableSize, 0))},
+		"nil": {nil, plain},
+		"a stream window": {&Config{InitialStreamWindow: 77},
+			with(1, set(wire.SettingInitialWindowSize, 77))},
+		"the largest": {&Config{InitialStreamWindow: math.MaxInt32},
+			with(1, set(wire.SettingInitialWindowSize, math.MaxInt32))},
+		"no window at all": {&Config{InitialStreamWindow: -1},
+			with(1, set(wire.SettingInitialWindowSize, 0))},
+		"another window manager": {&Config{WindowManager: manual},
+			with(1, set(wire.SettingInitialWindowSize, 65535))},
+		"a frame size": {&Config{MaxFrameSize: 16384},
+			with(2, set(wire.SettingMaxFrameSize, 16384))},
+		"a header limit": {&Config{MaxHeaderListSize: 1000},
+			with(3, set(wire.SettingMaxHeaderListSize, 1000))},
+		"a table": {&Config{HeaderTableSize: 100},
+			append(slices.Clone(plain), set(wire.SettingHeaderTableSize, 100))},
+		"no table": {&Config{HeaderTableSize: -1},
+			append(slices.Clone(plain), set(wire.SettingHeaderTableSize, 0))},
 		"extensions": {&Config{Settings: []Setting{{0xf000, 2}, {SettingNoRFC7540Priorities, 1}}},
 			append(slices.Clone(plain), set(0xf000, 2), set(wire.SettingNoRFC7540Priorities, 1))},
 		"push": {&Config{Push: &PushPolicy{Max: 7}}, []wire.Setting{
-			set(wire.SettingMaxConcurrentStreams, 7), set(wire.SettingInitialWindowSize, 65535), plain[2], plain[3]}},
+			set(wire.SettingMaxConcurrentStreams, 7), set(wire.SettingInitialWindowSize, 65535), plain[2],
+			plain[3]}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -138,7 +153,8 @@ func TestSchemeAndAuthorityOfTheConnection(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, &test.cfg)
 				getAsync(conn, "/")
-				peer.WantHeaders("the connection's own", 1, ":scheme: "+test.scheme, ":authority: "+test.authority)
+				peer.WantHeaders("the connection's own", 1, ":scheme: "+test.scheme,
+					":authority: "+test.authority)
 				doAsync(t.Context(), conn, &Request{Scheme: "ftp", Authority: "b.example"})
 				peer.WantHeaders("the request's own", 3, ":scheme: ftp", ":authority: b.example")
 			})
@@ -163,7 +179,8 @@ func TestFrameAboveTheAnnouncedSizeEndsTheConnection(t *testing.T) {
 	for _, size := range []int{0, 1 << 14, 1 << 16} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, &Config{MaxFrameSize: size})
-			peer.WriteFrame(wire.FrameHeader{Length: or(size, 256<<10), Type: 0xbe}, make([]byte, or(size, 256<<10)))
+			peer.WriteFrame(wire.FrameHeader{Length: or(size, 256<<10), Type: 0xbe},
+				make([]byte, or(size, 256<<10)))
 			peer.WantIdle("as large as announced")
 			peer.WriteFrame(wire.FrameHeader{Length: or(size, 256<<10) + 1, Type: wire.Ping}, nil)
 			peer.WantGoAway("judged by its header", 0, wire.FrameSizeError)
@@ -177,7 +194,8 @@ func TestFrameAboveTheAnnouncedSizeEndsTheConnection(t *testing.T) {
 func TestConfigOfDialReachesTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _, err := dialServer(t, "example.com", Config{
-			TLS: h2test.ClientTLS(), UserAgent: "tester/1", Scheme: "coap", Authority: "origin.example", MaxFrameSize: 20000,
+			TLS: h2test.ClientTLS(), UserAgent: "tester/1", Scheme: "coap", Authority: "origin.example",
+			MaxFrameSize: 20000,
 		}, h2test.ServerTLS("h2"))
 		if err != nil {
 			t.Fatal(err)
@@ -187,6 +205,7 @@ func TestConfigOfDialReachesTheConnection(t *testing.T) {
 			t.Errorf("SETTINGS %v", got)
 		}
 		getAsync(conn, "/")
-		peer.WantHeaders("the request", 1, "user-agent: tester/1", ":scheme: coap", ":authority: origin.example")
+		peer.WantHeaders("the request", 1, "user-agent: tester/1", ":scheme: coap",
+			":authority: origin.example")
 	})
 }

@@ -284,7 +284,8 @@ func (c *Conn) appendPrefaceLocked() {
 		settings[0] = wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: uint32(c.cfg.Push.Max)}
 	}
 	if c.cfg.HeaderTableSize != wire.HeaderTableSize {
-		settings = append(settings, wire.Setting{ID: wire.SettingHeaderTableSize, Value: uint32(c.cfg.HeaderTableSize)})
+		settings = append(settings, wire.Setting{ID: wire.SettingHeaderTableSize,
+			Value: uint32(c.cfg.HeaderTableSize)})
 	}
 	for _, s := range c.cfg.Settings {
 		settings = append(settings, wire.Setting{ID: wire.SettingID(s.ID), Value: s.Value})
@@ -557,7 +558,8 @@ func (c *Conn) endErrorLocked(why error) error {
 	// Change a copy: failLocked still needs why for our GOAWAY.
 	case c.goAway != nil && ce.goAway:
 		own := *ce
-		own.LastStreamID, own.Debug, own.Err = c.goAway.LastStreamID, c.goAway.Debug, &afterGoAway{ce.Err, c.goAway}
+		own.LastStreamID, own.Debug, own.Err = c.goAway.LastStreamID, c.goAway.Debug,
+			&afterGoAway{ce.Err, c.goAway}
 		return c.named(&own)
 	case c.goAway != nil:
 		return c.goAway.because(ce.Err)

@@ -124,7 +124,8 @@ func TestManyResetsWithoutAPing(t *testing.T) {
 			t.Errorf("%d marks", n)
 		}
 		if conn.pingsSent != 1 || conn.slots.used != conn.slots.held {
-			t.Errorf("%d PINGs were sent, %d slots are used, %d held", conn.pingsSent, conn.slots.used, conn.slots.held)
+			t.Errorf("%d PINGs were sent, %d slots are used, %d held", conn.pingsSent, conn.slots.used,
+				conn.slots.held)
 		}
 	})
 }

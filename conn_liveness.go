@@ -170,7 +170,8 @@ func (c *Conn) armDueLocked() {
 // does not apply.
 func (c *Conn) deadlinesLocked() [11]time.Duration {
 	return [...]time.Duration{
-		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(), c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
+		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(),
+		c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
 		c.unclaimedByLocked(), c.slotPingByLocked(), c.trimAt, c.staleAtLocked(),
 	}
 }
@@ -487,7 +488,10 @@ func (c *Conn) recvPingAckLocked(number uint64) error {
 	}
 	p := c.pings[i]
 	// Acknowledgments come in order. Of the earlier PINGs, only those of Conn.Ping still wait.
-	earlier := slices.DeleteFunc(c.pings[:i], func(p *ping) bool { return p.keeper || p.slots || p.prober != nil })
+	earlier := slices.DeleteFunc(c.pings[:i], func(p *ping) bool {
+		return p.keeper || p.slots ||
+			p.prober != nil
+	})
 	c.pings = slices.Delete(c.pings, len(earlier), i+1)
 	p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
 	p.waiting.WakeAll()

@@ -134,9 +134,10 @@ func TestPingTimeoutDoesNotFireWhileThePeerSends(t *testing.T) {
 
 func TestPeerThatDoesNotReadEndsTheConnection(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"":           {WriteStallTimeout: 12 * time.Second},
-		"no PINGs":   {WriteStallTimeout: 12 * time.Second, KeepAlive: -1},
-		"alone":      {WriteStallTimeout: 12 * time.Second, KeepAlive: -1, SettingsTimeout: -1, HandshakeTimeout: -1},
+		"":         {WriteStallTimeout: 12 * time.Second},
+		"no PINGs": {WriteStallTimeout: 12 * time.Second, KeepAlive: -1},
+		"alone": {WriteStallTimeout: 12 * time.Second, KeepAlive: -1, SettingsTimeout: -1,
+			HandshakeTimeout: -1},
 		"by default": {KeepAlive: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -224,7 +225,8 @@ func TestStalledWriteKeepsNobodyFromLeaving(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := doAsync(ctx, conn, &Request{}).wantErr(t, "a new request"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := doAsync(ctx, conn, &Request{}).wantErr(t, "a new request"); !errors.Is(err,
+			context.DeadlineExceeded) {
 			t.Errorf("a new request: %v", err)
 		}
 		if _, err := conn.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -248,7 +250,8 @@ func TestNegativeTimeoutsAreNone(t *testing.T) {
 			Config{HandshakeTimeout: -1, SettingsTimeout: -1, KeepAlive: -1},
 			func(*testing.T, *Conn, func()) {},
 		},
-		"PingTimeout": {Config{HandshakeTimeout: -1, SettingsTimeout: -1, PingTimeout: -1}, func(*testing.T, *Conn, func()) {}},
+		"PingTimeout": {Config{HandshakeTimeout: -1, SettingsTimeout: -1, PingTimeout: -1},
+			func(*testing.T, *Conn, func()) {}},
 		"WriteStallTimeout": {
 			Config{HandshakeTimeout: -1, SettingsTimeout: -1, PingTimeout: -1, WriteStallTimeout: -1},
 			func(_ *testing.T, conn *Conn, stall func()) {
@@ -344,7 +347,8 @@ func TestPingObeysItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()
-		if _, err := conn.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+		if _, err := conn.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(start) != time.Second {
 			t.Errorf("Ping: %v after %v", err, time.Since(start))
 		}
 		peer.WritePing(wire.Ack, peer.WantPing("the question", 0))

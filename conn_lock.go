@@ -64,7 +64,8 @@ func insideManager() bool {
 		for more := n > 0; more; {
 			var f runtime.Frame
 			f, more = frames.Next()
-			if strings.HasSuffix(f.Function, "/hyper.(*Window).ask") || strings.HasSuffix(f.Function, "/hyper.(*Window).make") {
+			if strings.HasSuffix(f.Function, "/hyper.(*Window).ask") ||
+				strings.HasSuffix(f.Function, "/hyper.(*Window).make") {
 				return true
 			}
 		}

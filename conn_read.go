@@ -114,7 +114,8 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 
 // tellFrameLocked reports a frame to the window managers that called WatchFrames.
 func (c *Conn) tellFrameLocked(f *frame) {
-	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), Stream: f.StreamID, Bytes: f.Length}
+	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), Stream: f.StreamID,
+		Bytes: f.Length}
 	if c.window.watches {
 		c.window.update(ev)
 	}
@@ -223,7 +224,8 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	}
 	// RFC 9113 §6.9.1: the peer may not exceed the window, even if the data is discarded.
 	if f.Length > 0 && int64(f.Length) > mark.credit {
-		return connErr(ErrCodeFlowControl, "DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
+		return connErr(ErrCodeFlowControl,
+			"DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
 	}
 	mark.credit -= int64(f.Length)
 	c.slots.reset[f.StreamID] = mark
@@ -266,7 +268,8 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		if !c.window.receive(f.Length, f.padding) {
 			return connErr(ErrCodeFlowControl, "DATA of %d octets exceeds the connection's window", f.Length)
 		}
-		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
+		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
+			End: f.Flags.Has(wire.EndStream)})
 		c.window.discard(f.padding)
 		c.starveOthersLocked(s)
 		c.counts.dataReceived += int64(f.Length)
@@ -361,9 +364,11 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	last, code, debug := wire.ParseGoAway(f.payload)
 	// RFC 9113 §6.8: later GOAWAYs MUST NOT increase the last stream identifier.
 	if c.goAway != nil && last > c.goAway.LastStreamID {
-		return connErr(ErrCodeProtocol, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID, last)
+		return connErr(ErrCodeProtocol, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID,
+			last)
 	}
-	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last, Debug: append([]byte(nil), debug...), goAway: true}
+	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last,
+		Debug: append([]byte(nil), debug...), goAway: true}
 	if before := c.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
@@ -375,7 +380,8 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	c.slots.waiting.WakeAll()
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {
-			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway, unprocessed: !s.began, began: s.began})
+			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway,
+				unprocessed: !s.began, began: s.began})
 		}
 	}
 	c.beginDrainingLocked(ReasonGoAway)

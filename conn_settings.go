@@ -108,7 +108,8 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 		switch s.ID {
 		case SettingInitialWindowSize:
 			due.window = true
-		case SettingHeaderTableSize, SettingEnablePush, SettingMaxConcurrentStreams, SettingMaxFrameSize, SettingMaxHeaderListSize:
+		case SettingHeaderTableSize, SettingEnablePush, SettingMaxConcurrentStreams, SettingMaxFrameSize,
+			SettingMaxHeaderListSize:
 			return fmt.Errorf("hyper: %v cannot change on a live connection", wire.SettingID(s.ID))
 		}
 	}
@@ -127,7 +128,8 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	for id, s := range c.streams {
 		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if s.window.credit+due.shift > wire.MaxWindow {
-			return fmt.Errorf("hyper: INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1", size, id)
+			return fmt.Errorf("hyper: INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1",
+				size, id)
 		}
 	}
 	c.sendSettingsLocked(due, list...)
@@ -179,7 +181,8 @@ func (c *Conn) adjustInitialWindowLocked() {
 	if shift == 0 {
 		return
 	}
-	c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
+	c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift},
+		wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
 	path.announce(size, now)
 }
 
@@ -350,7 +353,8 @@ func (c *Conn) setInitialSendWindowLocked(size int64) error {
 		}
 		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if size+c.maxDelta > wire.MaxWindow {
-			return connErr(ErrCodeFlowControl, "INITIAL_WINDOW_SIZE=%d raises a stream's window above 2^31-1", size)
+			return connErr(ErrCodeFlowControl, "INITIAL_WINDOW_SIZE=%d raises a stream's window above 2^31-1",
+				size)
 		}
 	}
 	if size > c.peer.initialWindow {

@@ -83,7 +83,8 @@ func TestWrongSettingsEndTheConnection(t *testing.T) {
 		{[]wire.Setting{{ID: wire.SettingEnableConnectProtocol, Value: 2}}, wire.ProtocolError},
 		{[]wire.Setting{{ID: wire.SettingNoRFC7540Priorities, Value: 2}}, wire.ProtocolError},
 		// RFC 8441 §3: a sender MUST NOT send 0 after 1.
-		{[]wire.Setting{{ID: wire.SettingEnableConnectProtocol, Value: 1}, {ID: wire.SettingEnableConnectProtocol, Value: 0}}, wire.ProtocolError},
+		{[]wire.Setting{{ID: wire.SettingEnableConnectProtocol, Value: 1},
+			{ID: wire.SettingEnableConnectProtocol, Value: 0}}, wire.ProtocolError},
 	} {
 		for _, when := range []string{"first", "later"} {
 			t.Run(fmt.Sprint(test.settings, when), func(t *testing.T) {
@@ -201,13 +202,17 @@ func TestTableSizeOfThePeerIsObeyed(t *testing.T) {
 	// RFC 7541 §4.2: after a change of the table size, the next block begins with an update. If the
 	// size fell and rose again between two blocks, the block begins with both the smallest and the
 	// last size.
-	tableSize := func(n uint32) wire.Setting { return wire.Setting{ID: wire.SettingHeaderTableSize, Value: n} }
+	tableSize := func(n uint32) wire.Setting {
+		return wire.Setting{ID: wire.SettingHeaderTableSize,
+			Value: n}
+	}
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		id := uint32(1)
 		send := func(reason string, update []byte) []byte {
 			t.Helper()
-			got := doAsync(t.Context(), conn, &Request{Header: Header{{Name: "x-long-and-rare", Value: "a value that is worth a table entry"}}})
+			got := doAsync(t.Context(), conn, &Request{Header: Header{{Name: "x-long-and-rare",
+				Value: "a value that is worth a table entry"}}})
 			h := peer.WantHeaders(reason, id, "x-long-and-rare: a value that is worth a table entry")
 			answerEmpty(peer, id)
 			got.want(t, reason)
@@ -249,14 +254,17 @@ func TestFieldSectionAboveThePeersLimitIsNotSent(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 500}, atMost(1))
 		size := 0
 		fields := func(n int) *Request {
-			return &Request{NoDefaultFields: true, Authority: "a", Header: Header{{Name: "x", Value: strings.Repeat("v", n)}}}
+			return &Request{NoDefaultFields: true, Authority: "a",
+				Header: Header{{Name: "x", Value: strings.Repeat("v", n)}}}
 		}
-		for _, f := range []Field{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: "/"}, {Name: "x"}} {
+		for _, f := range []Field{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"},
+			{Name: ":authority", Value: "a"}, {Name: ":path", Value: "/"}, {Name: "x"}} {
 			size += f.size()
 		}
 		for range 2 { // it takes no slot
 			var re *RequestError
-			if err := doAsync(t.Context(), conn, fields(501-size)).wantErr(t, "501 octets"); !errors.As(err, &re) {
+			if err := doAsync(t.Context(), conn, fields(501-size)).wantErr(t, "501 octets"); !errors.As(err,
+				&re) {
 				t.Errorf("501 octets: %v", err)
 			}
 		}
@@ -305,7 +313,8 @@ func TestUpdateSettingsWaitsForTheAcknowledgment(t *testing.T) {
 		peer.WantFrame("an extension's setting", wire.Settings)
 		second := updateAsync(t.Context(), conn, Setting{0xf000, 2})
 		f := peer.WantFrame("and another", wire.Settings)
-		if got := slices.Collect(wire.ParseSettings(f.Payload)); !slices.Equal(got, []wire.Setting{{ID: 0xf000, Value: 2}}) {
+		if got := slices.Collect(wire.ParseSettings(f.Payload)); !slices.Equal(got,
+			[]wire.Setting{{ID: 0xf000, Value: 2}}) {
 			t.Errorf("SETTINGS with %v", got)
 		}
 		synctest.Wait()
@@ -381,7 +390,8 @@ func TestUpdateSettingsRefusesWhatCannotChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		for _, s := range []Setting{
-			{SettingHeaderTableSize, 0}, {SettingEnablePush, 0}, {SettingMaxFrameSize, 1 << 20}, {SettingMaxHeaderListSize, 1},
+			{SettingHeaderTableSize, 0}, {SettingEnablePush, 0}, {SettingMaxFrameSize, 1 << 20},
+			{SettingMaxHeaderListSize, 1},
 			{SettingInitialWindowSize, 1 << 31}, {SettingEnableConnectProtocol, 2},
 		} {
 			if err := conn.UpdateSettings(t.Context(), s); err == nil {

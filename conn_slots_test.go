@@ -332,7 +332,8 @@ func TestWaitingForASlotObeysItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		start := time.Now()
-		if err := doAsync(ctx, conn, &Request{}).wantErr(t, "no slot"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := doAsync(ctx, conn, &Request{}).wantErr(t, "no slot"); !errors.Is(err,
+			context.DeadlineExceeded) {
 			t.Errorf("the request: %v", err)
 		}
 		if waited := time.Since(start); waited != 3*time.Second {
@@ -446,7 +447,8 @@ func TestPingsThatTimeOutLeaveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		for range 100 {
-			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err,
+				context.DeadlineExceeded) {
 				t.Error(err)
 			}
 			peer.WantPing("asked for", 0)

@@ -212,7 +212,11 @@ func TestEveryKindOfCallReturnsErrClosedAfterCloseOfALostConnection(t *testing.T
 		peer.WantHeaders("another", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
 		resp := reading.want(t, "the response")
-		body := &Request{Method: "POST", Body: readerFunc(func([]byte) (int, error) { <-conn.Done(); return 0, io.EOF })}
+		body := &Request{Method: "POST", Body: readerFunc(func([]byte) (int, error) {
+			<-conn.Done()
+			return 0,
+				io.EOF
+		})}
 		uploading, err := conn.Open(t.Context(), body)
 		if err != nil {
 			t.Fatal(err)
@@ -348,7 +352,8 @@ func TestShutdownNamesTheLastPush(t *testing.T) {
 		peer.Ignore(wire.WindowUpdate)
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
-		peer.WritePushPromise(1, 8, ":method: GET", ":scheme: http", ":authority: example.com", ":path: /pushed")
+		peer.WritePushPromise(1, 8, ":method: GET", ":scheme: http", ":authority: example.com",
+			":path: /pushed")
 		peer.WriteHeaders(8, wire.EndStream, ":status: 200")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		got.want(t, "the response")
@@ -438,7 +443,8 @@ func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 			if !Retryable(err) || !errors.As(err, &se) || se.StreamID != id || !se.FromPeer {
 				t.Errorf("stream %d: %v", id, err)
 			}
-			if !errors.As(err, &ce) || ce.LastStreamID != 3 || ce.Code != ErrCodeEnhanceYourCalm || string(ce.Debug) != "too much" {
+			if !errors.As(err, &ce) || ce.LastStreamID != 3 || ce.Code != ErrCodeEnhanceYourCalm ||
+				string(ce.Debug) != "too much" {
 				t.Errorf("stream %d: the GOAWAY reads %+v", id, ce)
 			}
 			if !errors.Is(err, ErrCodeEnhanceYourCalm) {
@@ -504,7 +510,8 @@ func TestGoAwayWithNothingOpenEndsTheConnection(t *testing.T) {
 		if !errors.As(conn.Err(), &ce) || !ce.FromPeer || ce.Code != ErrCodeNo || string(ce.Debug) != "idle" {
 			t.Errorf("Err: %v", conn.Err())
 		}
-		if err := getAsync(conn, "/").wantErr(t, "afterwards"); !Retryable(err) || !errors.Is(err, ErrCodeNo) {
+		if err := getAsync(conn, "/").wantErr(t, "afterwards"); !Retryable(err) ||
+			!errors.Is(err, ErrCodeNo) {
 			t.Errorf("a new request: %v", err)
 		}
 	})
@@ -556,7 +563,8 @@ func TestRequestsThatWereNeverWrittenAreRetryable(t *testing.T) {
 		if err := first.wantErr(t, "the connection was lost"); Retryable(err) {
 			t.Errorf("the request in the write: %v is retryable", err)
 		}
-		if err := second.wantErr(t, "the connection was lost"); !Retryable(err) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		if err := second.wantErr(t, "the connection was lost"); !Retryable(err) ||
+			!errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("the request behind it: %v (retryable: %v)", err, Retryable(err))
 		}
 		if err := getAsync(conn, "/3").wantErr(t, "lost"); !Retryable(err) {
@@ -600,7 +608,8 @@ func TestFailedWriteEndsAConnectionWhosePeerIsSilent(t *testing.T) {
 		peer.Handshake()
 		pipe.BreakWriteAfter(0, syscall.ECONNRESET)
 		start := time.Now()
-		if err := getAsync(conn, "/").wantErr(t, "the write failed"); !errors.Is(err, syscall.ECONNRESET) || Retryable(err) {
+		if err := getAsync(conn, "/").wantErr(t, "the write failed"); !errors.Is(err, syscall.ECONNRESET) ||
+			Retryable(err) {
 			t.Errorf("the request: %v", err)
 		}
 		if waited := time.Since(start); waited > closeGrace {
@@ -613,7 +622,10 @@ func TestRetryableRequestsAreNotWrittenAfterAll(t *testing.T) {
 	// When the last write gets through, these requests may already have been sent again on another
 	// connection.
 	for name, lose := range map[string]func(*h2test.Peer, *h2test.Conn){
-		"by a broken rule": func(peer *h2test.Peer, _ *h2test.Conn) { peer.WriteWindowUpdate(0, wire.MaxWindow) },
+		"by a broken rule": func(peer *h2test.Peer,
+			_ *h2test.Conn) {
+			peer.WriteWindowUpdate(0, wire.MaxWindow)
+		},
 		"by a network error": func(_ *h2test.Peer, pipe *h2test.Conn) {
 			pipe.BreakReadAfter(0, io.EOF) // the peer has closed its sending half, and still reads
 		},
@@ -653,7 +665,8 @@ func TestStatsCount(t *testing.T) {
 		synctest.Wait()
 		s := conn.Stats()
 		if s.BytesSent != pipe.OctetsWritten() || s.BytesReceived != pipe.OctetsRead() {
-			t.Errorf("sent %d of %d, received %d of %d", s.BytesSent, pipe.OctetsWritten(), s.BytesReceived, pipe.OctetsRead())
+			t.Errorf("sent %d of %d, received %d of %d", s.BytesSent, pipe.OctetsWritten(), s.BytesReceived,
+				pipe.OctetsRead())
 		}
 		if s.DataSent != 5 || s.DataReceived != 8 || s.StreamsOpened != 1 || s.StreamsOpen != 1 {
 			t.Errorf("%+v", s)

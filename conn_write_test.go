@@ -23,11 +23,18 @@ func TestYieldsEndWhereTheyAreLong(t *testing.T) {
 		{name: "one caller", streams: 1, writes: 100},
 		{name: "one caller, behind many", streams: 1, together: true, writes: 100, min: 100, max: 100},
 		{name: "two callers", streams: 2, writes: 100, min: 100, max: 100},
-		{name: "each is long", streams: 2, took: func(int) time.Duration { return slow }, writes: 3000, min: 5, max: 8},
-		{name: "each was long for hours", streams: 2, slow: 1000, took: func(int) time.Duration { return slow }, writes: 1000, min: 1, max: 3},
-		{name: "one of two is long", streams: 2, took: func(i int) time.Duration { return slow * time.Duration(i%2) }, writes: 100, min: 100, max: 100},
-		{name: "each is long and brings much", streams: 2, took: func(int) time.Duration { return slow }, brings: 1000, writes: 100, min: 100, max: 100},
-		{name: "they are long for a while", streams: 2, took: func(i int) time.Duration { return slow * time.Duration(max(0, 3-i)) }, writes: 3000, min: 2980, max: 2995},
+		{name: "each is long", streams: 2, took: func(int) time.Duration { return slow }, writes: 3000,
+			min: 5, max: 8},
+		{name: "each was long for hours", streams: 2, slow: 1000,
+			took: func(int) time.Duration { return slow }, writes: 1000, min: 1, max: 3},
+		{name: "one of two is long", streams: 2,
+			took: func(i int) time.Duration { return slow * time.Duration(i%2) }, writes: 100, min: 100,
+			max: 100},
+		{name: "each is long and brings much", streams: 2, took: func(int) time.Duration { return slow },
+			brings: 1000, writes: 100, min: 100, max: 100},
+		{name: "they are long for a while", streams: 2,
+			took: func(i int) time.Duration { return slow * time.Duration(max(0, 3-i)) }, writes: 3000,
+			min: 2980, max: 2995},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -55,7 +62,8 @@ func TestYieldsEndWhereTheyAreLong(t *testing.T) {
 					conn.mu.Lock()
 				}
 				if yields < test.min || yields > test.max {
-					t.Errorf("%d yields for %d writes, want %d to %d", yields, test.writes, test.min, test.max)
+					t.Errorf("%d yields for %d writes, want %d to %d", yields, test.writes, test.min,
+						test.max)
 				}
 			})
 		})

@@ -27,9 +27,11 @@ func (c *Conn) Connect(ctx context.Context, authority string, header Header) (ne
 
 // connectTurn sends CONNECT and returns the response, whatever its status. how says how it gets a
 // stream slot.
-func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how slotMode) (*Response, error) {
+func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how slotMode) (*Response,
+	error) {
 	s := &Stream{}
-	if err := c.openTurn(ctx, s, &Request{Method: "CONNECT", Authority: authority, Header: header}, endByCaller, how); err != nil {
+	if err := c.openTurn(ctx, s, &Request{Method: "CONNECT", Authority: authority, Header: header},
+		endByCaller, how); err != nil {
 		return nil, err
 	}
 	resp, err := s.Response(ctx)

@@ -19,7 +19,8 @@ import (
 // connectTunnel opens a tunnel on stream 1, on which the client may send window bytes.
 func connectTunnel(t *testing.T, window uint32) (*h2test.Peer, net.Conn) {
 	t.Helper()
-	peer, conn := dialPeer(t, &Config{KeepAlive: -1}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: window})
+	peer, conn := dialPeer(t, &Config{KeepAlive: -1},
+		wire.Setting{ID: wire.SettingInitialWindowSize, Value: window})
 	type dialed struct {
 		nc  net.Conn
 		err error
@@ -43,9 +44,11 @@ func connectTunnel(t *testing.T, window uint32) (*h2test.Peer, net.Conn) {
 func TestConnectOnTheWire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Authority: "proxy.example"})
-		go conn.Connect(context.Background(), "example.com:443", Header{{Name: "Proxy-Authorization", Value: "Basic QQ=="}})
+		go conn.Connect(context.Background(), "example.com:443",
+			Header{{Name: "Proxy-Authorization", Value: "Basic QQ=="}})
 		h := peer.WantHeadersExactly("the CONNECT", 1,
-			":method: CONNECT", ":authority: example.com:443", "proxy-authorization: Basic QQ==", "user-agent: hyper")
+			":method: CONNECT", ":authority: example.com:443", "proxy-authorization: Basic QQ==",
+			"user-agent: hyper")
 		if h.EndStream || !h.Fields[2].Sensitive {
 			t.Errorf("END_STREAM %v, never indexed %v", h.EndStream, h.Fields[2].Sensitive)
 		}
@@ -67,9 +70,11 @@ func TestRefusedConnectIsConnectStatusError(t *testing.T) {
 					errs <- err
 				}()
 				peer.WantHeaders("the CONNECT", 1)
-				peer.WriteHeaders(1, end, ":status: "+string('0'+rune(status/100))+string('0'+rune(status/10%10))+string('0'+rune(status%10)), "x: 1")
+				peer.WriteHeaders(1, end,
+					":status: "+string('0'+rune(status/100))+string('0'+rune(status/10%10))+string('0'+rune(status%10)), "x: 1")
 				var ce *ConnectStatusError
-				if err := <-errs; !errors.As(err, &ce) || ce.StatusCode != status || ce.Header.Get("X") != "1" {
+				if err := <-errs; !errors.As(err, &ce) || ce.StatusCode != status ||
+					ce.Header.Get("X") != "1" {
 					t.Error(err)
 				}
 				peer.WantRSTStream("the stream is given up", 1, wire.Cancel)
@@ -101,7 +106,8 @@ func TestConnectToNoAuthorityIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		for _, authority := range []string{"user@example.com:443", "http://example.com", "a b"} {
-			if _, err := conn.Connect(context.Background(), authority, nil); !errors.As(err, new(*RequestError)) {
+			if _, err := conn.Connect(context.Background(), authority, nil); !errors.As(err,
+				new(*RequestError)) {
 				t.Errorf("%q: %v", authority, err)
 			}
 		}
@@ -263,7 +269,8 @@ func TestTunnelAddressesAreTheConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, nc := connectTunnel(t, 0)
 		conn := nc.(*tunnel).Conn()
-		if nc.LocalAddr() != conn.LocalAddr() || nc.RemoteAddr() != conn.RemoteAddr() || nc.LocalAddr() == nil {
+		if nc.LocalAddr() != conn.LocalAddr() || nc.RemoteAddr() != conn.RemoteAddr() ||
+			nc.LocalAddr() == nil {
 			t.Errorf("%v, %v", nc.LocalAddr(), nc.RemoteAddr())
 		}
 	})
@@ -400,15 +407,17 @@ func TestExtendedConnectWaitsForSettings(t *testing.T) {
 		peer.Ignore(wire.WindowUpdate)
 		errs := make(chan error)
 		go func() {
-			_, err := conn.Open(context.Background(), &Request{Method: "CONNECT", Protocol: "websocket", Path: "/chat",
-				Header: Header{{Name: "sec-websocket-version", Value: "13"}}})
+			_, err := conn.Open(context.Background(),
+				&Request{Method: "CONNECT", Protocol: "websocket", Path: "/chat",
+					Header: Header{{Name: "sec-websocket-version", Value: "13"}}})
 			errs <- err
 		}()
 		peer.WantPreface("the preface does not wait")
 		peer.WantIdle("the request does")
 		peer.WriteSettings(wire.Setting{ID: wire.SettingEnableConnectProtocol, Value: 1})
 		peer.WantSettingsAck("SETTINGS first")
-		h := peer.WantHeadersExactly("the extended CONNECT", 1, ":method: CONNECT", ":scheme: http", ":authority: example.com",
+		h := peer.WantHeadersExactly("the extended CONNECT", 1, ":method: CONNECT", ":scheme: http",
+			":authority: example.com",
 			":path: /chat", ":protocol: websocket", "sec-websocket-version: 13")
 		if err := <-errs; err != nil || h.EndStream {
 			t.Errorf("%v, END_STREAM %v", err, h.EndStream)
@@ -475,7 +484,8 @@ func TestProxyCredentialsNeverReachTheOrigin(t *testing.T) {
 		proxy.Ignore(wire.WindowUpdate)
 		tunnels := make(chan net.Conn)
 		go func() {
-			nc, err := conn.Connect(context.Background(), "origin.example:443", Header{{Name: "proxy-authorization", Value: "Basic QQ=="}})
+			nc, err := conn.Connect(context.Background(), "origin.example:443",
+				Header{{Name: "proxy-authorization", Value: "Basic QQ=="}})
 			if err != nil {
 				t.Error(err)
 			}

@@ -99,17 +99,20 @@ type DecodeLimitError struct {
 func (e *DecodeLimitError) Error() string {
 	switch e.Limit {
 	case "elements":
-		return fmt.Sprintf(prefix+"body: content-encoding has more than %d elements or %d octets", e.Max, syntax.MaxListSize)
+		return fmt.Sprintf(prefix+"body: content-encoding has more than %d elements or %d octets", e.Max,
+			syntax.MaxListSize)
 	case "codings":
 		return fmt.Sprintf(prefix+"body: more than %d content codings", e.Max)
 	case "repeats":
 		return fmt.Sprintf(prefix+"body: the content coding %.64q more than once", e.Coding)
 	case "work":
-		return fmt.Sprintf(prefix+"body: %.64s: too much that decodes to nothing (in %d octets)", e.Coding, e.Coded)
+		return fmt.Sprintf(prefix+"body: %.64s: too much that decodes to nothing (in %d octets)", e.Coding,
+			e.Coded)
 	case "size":
 		return fmt.Sprintf(prefix+"body: more than %d octets decoded", e.Max)
 	}
-	return fmt.Sprintf(prefix+"body: decoded to more than %d times its size (%d octets from %d)", e.Max, e.Decoded, e.Coded)
+	return fmt.Sprintf(prefix+"body: decoded to more than %d times its size (%d octets from %d)", e.Max,
+		e.Decoded, e.Coded)
 }
 
 // errTrailing is the error for bytes after the end of a coding. curl, browsers and gzip(1) each
@@ -271,7 +274,8 @@ type decodedBody struct {
 
 // newDecodedBody returns the decoded body of raw, to which the codings were applied (see
 // parseCodings). If there are no codings, it is raw, without limits.
-func newDecodedBody(raw io.Reader, codings []string, extra map[string]Decoder, limits decodeLimits) *decodedBody {
+func newDecodedBody(raw io.Reader, codings []string, extra map[string]Decoder,
+	limits decodeLimits) *decodedBody {
 	return &decodedBody{raw: raw, codings: codings, extra: extra, limits: limits}
 }
 
@@ -484,7 +488,8 @@ func (l *layer) cause(err error) error {
 	}
 	if err == errSilentWork {
 		coded, _ := l.raw.state()
-		return &DecodeLimitError{Limit: "work", Max: clearsPerOctet, Coding: l.coding, Coded: coded, Decoded: l.out}
+		return &DecodeLimitError{Limit: "work", Max: clearsPerOctet, Coding: l.coding, Coded: coded,
+			Decoded: l.out}
 	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF

@@ -107,7 +107,8 @@ func TestMemoryOfABodyFollowsWhatWasReceived(t *testing.T) {
 		{"deflate", testCodings[1].encode([]byte("x")), []string{"deflate"}, 64 << 10},
 		{"br, a window of 16 MiB", plain, []string{"br"}, 384 << 10},
 		{"br, all code tables", large, []string{"br"}, 3 << 20},
-		{"all codings", encodeGzip(testCodings[1].encode(plain)), []string{"br", "deflate", "gzip"}, 512 << 10},
+		{"all codings", encodeGzip(testCodings[1].encode(plain)), []string{"br", "deflate", "gzip"},
+			512 << 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			const bodies = 20
@@ -122,7 +123,8 @@ func TestMemoryOfABodyFollowsWhatWasReceived(t *testing.T) {
 			each := (heapInUse() - before) / bodies
 			t.Logf("%d octets received, %d KiB of memory", len(tt.coded), each>>10)
 			if each > tt.most {
-				t.Errorf("%d octets received, %d KiB of memory, want at most %d", len(tt.coded), each>>10, tt.most>>10)
+				t.Errorf("%d octets received, %d KiB of memory, want at most %d", len(tt.coded), each>>10,
+					tt.most>>10)
 			}
 			runtime.KeepAlive(held)
 		})
@@ -130,7 +132,8 @@ func TestMemoryOfABodyFollowsWhatWasReceived(t *testing.T) {
 }
 
 func TestCodingTwiceIsRefusedUnread(t *testing.T) {
-	for _, list := range []string{"br, br", "br, br, br, br, br", "gzip, x-gzip", "deflate, br, deflate", "x, gzip, X"} {
+	for _, list := range []string{"br, br", "br, br, br, br, br", "gzip, x-gzip", "deflate, br, deflate",
+		"x, gzip, X"} {
 		raw := strings.NewReader("x")
 		codings, err := parseCodings(slices.Values([]string{list}))
 		wantLimit(t, err, "repeats", 1)
@@ -239,12 +242,15 @@ func TestWorkWithoutOutputIsBounded(t *testing.T) {
 				coded := outer.encode(tt.silent)
 				raw, between := &tap{r: bytes.NewReader(coded)}, new(tap)
 				extra := map[string]Decoder{"tap": between.decoder}
-				d := newDecodedBody(raw, []string{tt.coding, "tap", outer.coding}, extra, decodeLimits{ratio: 1000})
+				d := newDecodedBody(raw, []string{tt.coding, "tap", outer.coding}, extra,
+					decodeLimits{ratio: 1000})
 				got, err := io.ReadAll(d)
 				wantLimit(t, err, "ratio", innerRatio)
-				t.Logf("%s: %d octets received of %d in %d reads, %d octets between in %d reads", outer.name, raw.octets, len(coded), raw.reads, between.octets, between.reads)
+				t.Logf("%s: %d octets received of %d in %d reads, %d octets between in %d reads", outer.name,
+					raw.octets, len(coded), raw.reads, between.octets, between.reads)
 				if bound := max(innerGrace, innerRatio*raw.octets); len(got) > 0 || between.octets > bound {
-					t.Errorf("%s: %d octets passed on of %d, want at most %d", outer.name, between.octets, len(tt.silent), bound)
+					t.Errorf("%s: %d octets passed on of %d, want at most %d", outer.name, between.octets,
+						len(tt.silent), bound)
 				}
 				if between.reads > between.octets+1 {
 					t.Errorf("%s: %d reads of %d octets", outer.name, between.reads, between.octets)
@@ -275,7 +281,8 @@ func TestEmptyMetablocksBehindLargeTablesAreBounded(t *testing.T) {
 			_, err = d.Read(make([]byte, 100))
 		}
 		wantLimit(t, err, "work", clearsPerOctet)
-		if bound := clearsGrace + clearsPerOctet*feed.received + 3<<20; feed.cleared > bound || feed.received > 10_000 {
+		if bound := clearsGrace + clearsPerOctet*feed.received + 3<<20; feed.cleared > bound ||
+			feed.received > 10_000 {
 			t.Errorf("%d octets cleared for %d received, want at most %d", feed.cleared, feed.received, bound)
 		}
 	}
@@ -329,7 +336,8 @@ func TestBrotliWindowGrowsUnseen(t *testing.T) {
 		random[i] = byte(r.Uint32())
 	}
 	words := []byte(strings.Repeat("the time of the United States government information ", 30))
-	plain := slices.Concat(words, random, words, random[:5000], prose(50_000), random, words, make([]byte, 400_000), random[:5000], words)
+	plain := slices.Concat(words, random, words, random[:5000], prose(50_000), random, words,
+		make([]byte, 400_000), random[:5000], words)
 	encode := func(plain []byte, window int) []byte {
 		var b bytes.Buffer
 		w := brotli.NewWriterOptions(&b, brotli.WriterOptions{Quality: 5, LGWin: window})
@@ -392,10 +400,12 @@ func TestPooledDecodersHoldLittle(t *testing.T) {
 func FuzzWork(f *testing.F) {
 	stacks := [][]string{
 		{"gzip"}, {"deflate"}, {"br"}, {"gzip", "tap", "br"}, {"deflate", "tap", "br"}, {"br", "tap", "gzip"},
-		{"deflate", "tap", "gzip"}, {"gzip", "tap", "deflate"}, {"br", "tap", "deflate"}, {"deflate", "br", "tap", "gzip"},
+		{"deflate", "tap", "gzip"}, {"gzip", "tap", "deflate"}, {"br", "tap", "deflate"},
+		{"deflate", "br", "tap", "gzip"},
 	}
 	silent := [][]byte{
-		bytes.Repeat(encodeGzip(nil), 2000), emptyBlocks(5000, 's'), emptyBlocks(5000, 'f', 's'), []byte(claimOfWindow),
+		bytes.Repeat(encodeGzip(nil), 2000), emptyBlocks(5000, 's'), emptyBlocks(5000, 'f', 's'),
+		[]byte(claimOfWindow),
 		new(bitWriter).put(0, 1).largeTables().emptyMetablock().emptyMetablock().put(3, 8).b,
 	}
 	for i := range stacks {
@@ -429,14 +439,16 @@ func FuzzWork(f *testing.F) {
 			t.Errorf("%d reads for %d octets", reads, decoded)
 		}
 		if raw.reads > raw.octets+1 || between.reads > between.octets+1 {
-			t.Errorf("%d reads of %d octets received, %d of %d octets between", raw.reads, raw.octets, between.reads, between.octets)
+			t.Errorf("%d reads of %d octets received, %d of %d octets between", raw.reads, raw.octets,
+				between.reads, between.octets)
 		}
 		if bound := max(innerGrace, innerRatio*raw.octets); between.octets > bound {
 			t.Errorf("%d octets between for %d received, want at most %d", between.octets, raw.octets, bound)
 		}
 		for _, feed := range feeds {
 			if bound := clearsGrace + clearsPerOctet*feed.received + 128*3<<20; feed.cleared > bound {
-				t.Errorf("%d octets cleared for %d received, want at most %d", feed.cleared, feed.received, bound)
+				t.Errorf("%d octets cleared for %d received, want at most %d", feed.cleared, feed.received,
+					bound)
 			}
 		}
 	})

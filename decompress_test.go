@@ -197,7 +197,8 @@ func TestEmptyBodyIsEmptyInEveryCoding(t *testing.T) {
 }
 
 func TestBodyWithoutCodingsIsAsItIs(t *testing.T) {
-	wantDecoded(t, newDecodedBody(strings.NewReader("plain"), nil, nil, decodeLimits{size: 1, ratio: 1}), []byte("plain"))
+	wantDecoded(t, newDecodedBody(strings.NewReader("plain"), nil, nil, decodeLimits{size: 1, ratio: 1}),
+		[]byte("plain"))
 	wantDecoded(t, decodeReader(strings.NewReader("plain")), []byte("plain"))
 }
 
@@ -226,7 +227,8 @@ func TestBodyCutAtAnyOffsetNeverEndsWell(t *testing.T) {
 	check := func(coded []byte, codings ...string) {
 		t.Helper()
 		for cut := 1; cut < len(coded); cut++ {
-			for _, raw := range []io.Reader{bytes.NewReader(coded[:cut]), iotest.OneByteReader(bytes.NewReader(coded[:cut]))} {
+			for _, raw := range []io.Reader{bytes.NewReader(coded[:cut]),
+				iotest.OneByteReader(bytes.NewReader(coded[:cut]))} {
 				got, err := io.ReadAll(decodeReader(raw, codings...))
 				var e *DecodeError
 				if !errors.As(err, &e) || e.Err != io.ErrUnexpectedEOF {
@@ -267,7 +269,8 @@ func TestCorruptOctetNeverHangsNorPassesAChecksum(t *testing.T) {
 			for _, flip := range []byte{0x01, 0x10, 0x80, 0xff} {
 				bad := bytes.Clone(coded)
 				bad[i] ^= flip
-				d := newDecodedBody(bytes.NewReader(bad), []string{c.coding}, nil, decodeLimits{size: 1 << 20})
+				d := newDecodedBody(bytes.NewReader(bad), []string{c.coding}, nil,
+					decodeLimits{size: 1 << 20})
 				got, err := io.ReadAll(d)
 				// One changed bit can turn a zlib header into the start of raw deflate, which has
 				// no checksum.
@@ -288,14 +291,16 @@ func TestOctetsAfterTheEndAreAnError(t *testing.T) {
 	eachCoding(t, func(t *testing.T, c testCoding) {
 		for _, n := range []int{1, 2, 9, 10, 11, 5000, 70000} {
 			coded := append(c.encode(plain), make([]byte, n)...)
-			for _, raw := range []io.Reader{bytes.NewReader(coded), iotest.OneByteReader(bytes.NewReader(coded))} {
+			for _, raw := range []io.Reader{bytes.NewReader(coded),
+				iotest.OneByteReader(bytes.NewReader(coded))} {
 				got, err := io.ReadAll(decodeReader(raw, c.coding))
 				wantDecodeError(t, err, c.coding, nil)
 				if c.coding != "gzip" {
 					wantDecodeError(t, err, c.coding, errTrailing)
 				}
 				if !bytes.Equal(got, plain) {
-					t.Fatalf("%d octets after the end: got %d octets of the body, want all %d", n, len(got), len(plain))
+					t.Fatalf("%d octets after the end: got %d octets of the body, want all %d", n, len(got),
+						len(plain))
 				}
 			}
 			// The same holds below another coding, which has ended.
@@ -305,7 +310,8 @@ func TestOctetsAfterTheEndAreAnError(t *testing.T) {
 			if !errors.As(err, &limit) || n < innerGrace {
 				wantDecodeError(t, err, c.coding, nil)
 			}
-			_, err = decodeBytes(append(above.encode(c.encode(plain)), make([]byte, n)...), c.coding, above.coding)
+			_, err = decodeBytes(append(above.encode(c.encode(plain)), make([]byte, n)...), c.coding,
+				above.coding)
 			wantDecodeError(t, err, above.coding, nil)
 		}
 		if c.coding != "gzip" {
@@ -371,7 +377,8 @@ func TestAcceptEncodingNamesWhatCanBeDecoded(t *testing.T) {
 		want  string
 	}{
 		{nil, "gzip, deflate, br"},
-		{map[string]Decoder{"zstd": some, "compress": some, "lz4": some}, "gzip, deflate, br, compress, lz4, zstd"},
+		{map[string]Decoder{"zstd": some, "compress": some, "lz4": some},
+			"gzip, deflate, br, compress, lz4, zstd"},
 		{map[string]Decoder{"gzip": some, "BR": some, "Zstd": some}, "gzip, deflate, br, zstd"},
 		{map[string]Decoder{"Zstd": some, "zstd": some}, "gzip, deflate, br, zstd"},
 		{map[string]Decoder{"": some, "a, b": some, "c\r\n": some}, "gzip, deflate, br"},
@@ -427,7 +434,10 @@ func (c *caesar) Close() error { *c.closes++; return nil }
 
 // caesarDecoder returns a Decoder that counts in closes how often its readers were closed.
 func caesarDecoder(name string, closes *int) map[string]Decoder {
-	return map[string]Decoder{name: func(r io.Reader) (io.Reader, error) { return &caesar{r: r, closes: closes}, nil }}
+	return map[string]Decoder{name: func(r io.Reader) (io.Reader,
+		error) {
+		return &caesar{r: r, closes: closes}, nil
+	}}
 }
 
 func TestCustomDecoderFollowsTheSameRules(t *testing.T) {
@@ -472,10 +482,12 @@ func TestCustomDecoderFollowsTheSameRules(t *testing.T) {
 
 func TestCustomDecoderReplacesOrRefusesABuiltInOne(t *testing.T) {
 	var closes int
-	d := newDecodedBody(bytes.NewReader(encodeCaesar([]byte("x"))), []string{"gzip"}, caesarDecoder("GZIP", &closes), decodeLimits{})
+	d := newDecodedBody(bytes.NewReader(encodeCaesar([]byte("x"))), []string{"gzip"},
+		caesarDecoder("GZIP", &closes), decodeLimits{})
 	wantDecoded(t, d, []byte("x"))
 
-	d = newDecodedBody(bytes.NewReader(encodeGzip(nil)), []string{"gzip"}, map[string]Decoder{"gzip": nil}, decodeLimits{})
+	d = newDecodedBody(bytes.NewReader(encodeGzip(nil)), []string{"gzip"}, map[string]Decoder{"gzip": nil},
+		decodeLimits{})
 	var e *UnsupportedCodingError
 	if _, err := d.Read(make([]byte, 1)); !errors.As(err, &e) {
 		t.Errorf("error %v, want an UnsupportedCodingError", err)
@@ -491,9 +503,11 @@ func TestCustomDecoderThatFailsToBeginIsADecodeError(t *testing.T) {
 		}
 		return nil, errors.New("no magic")
 	}}
-	_, err := newDecodedBody(strings.NewReader("four"), []string{"x"}, header, decodeLimits{}).Read(make([]byte, 1))
+	_, err := newDecodedBody(strings.NewReader("four"), []string{"x"}, header,
+		decodeLimits{}).Read(make([]byte, 1))
 	wantDecodeError(t, err, "x", nil)
-	_, err = newDecodedBody(strings.NewReader("3.."), []string{"x"}, header, decodeLimits{}).Read(make([]byte, 1))
+	_, err = newDecodedBody(strings.NewReader("3.."), []string{"x"}, header,
+		decodeLimits{}).Read(make([]byte, 1))
 	wantDecodeError(t, err, "x", io.ErrUnexpectedEOF)
 	raw := io.MultiReader(strings.NewReader("3.."), iotest.ErrReader(reset))
 	_, err = newDecodedBody(raw, []string{"x"}, header, decodeLimits{}).Read(make([]byte, 1))
@@ -510,7 +524,8 @@ func TestEndOfTheBodyInsideADecoderIsCutShort(t *testing.T) {
 
 func TestDecoderThatReturnsNothingForEverIsAnError(t *testing.T) {
 	idle := map[string]Decoder{"idle": func(io.Reader) (io.Reader, error) { return idleReader{}, nil }}
-	_, err := newDecodedBody(strings.NewReader("x"), []string{"idle"}, idle, decodeLimits{}).Read(make([]byte, 1))
+	_, err := newDecodedBody(strings.NewReader("x"), []string{"idle"}, idle,
+		decodeLimits{}).Read(make([]byte, 1))
 	wantDecodeError(t, err, "idle", io.ErrNoProgress)
 }
 
@@ -528,10 +543,12 @@ func TestErrorOfTheRawBodyPassesThroughAtAnyOffset(t *testing.T) {
 				raw := io.MultiReader(bytes.NewReader(coded[:cut]), iotest.ErrReader(fault))
 				got, err := io.ReadAll(decodeReader(raw, a.coding, b.coding))
 				if err != fault {
-					t.Fatalf("%s, %s: reset after %d of %d octets: error %v", a.name, b.name, cut, len(coded), err)
+					t.Fatalf("%s, %s: reset after %d of %d octets: error %v", a.name, b.name, cut, len(coded),
+						err)
 				}
 				if !bytes.HasPrefix(plain, got) || cut == len(coded) && len(got) != len(plain) {
-					t.Fatalf("%s, %s: reset after %d of %d octets: got %d octets", a.name, b.name, cut, len(coded), len(got))
+					t.Fatalf("%s, %s: reset after %d of %d octets: got %d octets", a.name, b.name, cut,
+						len(coded), len(got))
 				}
 			}
 		})
@@ -545,13 +562,15 @@ func TestFirstErrorStays(t *testing.T) {
 	}{
 		{"the end", decodeReader(bytes.NewReader(encodeGzip([]byte("x"))), "gzip")},
 		{"cut short", decodeReader(bytes.NewReader(encodeGzip([]byte("x"))[:20]), "gzip")},
-		{"trailing octets", decodeReader(bytes.NewReader(append(encodeGzip([]byte("x")), "four and twenty"...)), "gzip")},
+		{"trailing octets", decodeReader(bytes.NewReader(append(encodeGzip([]byte("x")),
+			"four and twenty"...)), "gzip")},
 		{"reset", decodeReader(iotest.ErrReader(ErrCodeRefusedStream), "br")},
 		{"unknown coding", decodeReader(strings.NewReader("x"), "zstd")},
 		{"codings", decodeReader(strings.NewReader("x"), "a", "b", "c", "d", "e", "f")},
 		{"repeats", decodeReader(strings.NewReader("x"), "br", "gzip", "br")},
 		{"no codings", decodeReader(strings.NewReader("x"))},
-		{"size", newDecodedBody(bytes.NewReader(encodeGzip(prose(100))), []string{"gzip"}, nil, decodeLimits{size: 10})},
+		{"size", newDecodedBody(bytes.NewReader(encodeGzip(prose(100))), []string{"gzip"}, nil,
+			decodeLimits{size: 10})},
 	} {
 		_, first := io.Copy(io.Discard, tt.d)
 		if first == nil {
@@ -715,9 +734,11 @@ func wantLimit(t *testing.T, err error, limit string, bound int64) {
 
 func TestDecodeLimitErrorSaysWhichBound(t *testing.T) {
 	for want, e := range map[string]DecodeLimitError{
-		"hyper: body: more than 5 content codings":                                {Limit: "codings", Max: 5},
-		"hyper: body: more than 10 octets decoded":                                {Limit: "size", Max: 10, Coded: 4, Decoded: 11},
-		"hyper: body: decoded to more than 9 times its size (100 octets from 11)": {Limit: "ratio", Max: 9, Coded: 11, Decoded: 100},
+		"hyper: body: more than 5 content codings": {Limit: "codings", Max: 5},
+		"hyper: body: more than 10 octets decoded": {Limit: "size", Max: 10,
+			Coded: 4, Decoded: 11},
+		"hyper: body: decoded to more than 9 times its size (100 octets from 11)": {Limit: "ratio", Max: 9,
+			Coded: 11, Decoded: 100},
 	} {
 		if got := e.Error(); got != want {
 			t.Errorf("error %q, want %q", got, want)
@@ -763,7 +784,8 @@ func TestSizeLimitGivesAllOctetsBelowIt(t *testing.T) {
 			}
 		}
 		for _, size := range []int64{5000, 5001, math.MaxInt64, 0, -1} {
-			wantDecoded(t, newDecodedBody(bytes.NewReader(coded), []string{c.coding}, nil, decodeLimits{size: size}), plain)
+			wantDecoded(t, newDecodedBody(bytes.NewReader(coded), []string{c.coding}, nil,
+				decodeLimits{size: size}), plain)
 		}
 		// The data between two codings may be larger than the body.
 		random := make([]byte, 1000)
@@ -797,7 +819,8 @@ func TestRatioLimitStopsABombAndNoDenseBody(t *testing.T) {
 			t.Errorf("ratio %d: %d octets, %v", ratio, n, err)
 		}
 	}
-	d := newDecodedBody(bytes.NewReader(bomb[:len(bomb)/40*32]), []string{"gzip"}, nil, decodeLimits{ratio: 1})
+	d := newDecodedBody(bytes.NewReader(bomb[:len(bomb)/40*32]), []string{"gzip"}, nil,
+		decodeLimits{ratio: 1})
 	if n, err := io.Copy(io.Discard, d); n != decodeGrace || err != nil {
 		t.Errorf("a body of just the grace: %d octets, %v", n, err)
 	}
@@ -930,7 +953,8 @@ func isLimit(err error) bool {
 }
 
 func FuzzDecode(f *testing.F) {
-	stacks := [][]string{{"gzip"}, {"deflate"}, {"br"}, {"gzip", "deflate"}, {"deflate", "br"}, {"br", "gzip"}, {"br", "gzip", "deflate"}}
+	stacks := [][]string{{"gzip"}, {"deflate"}, {"br"}, {"gzip", "deflate"}, {"deflate", "br"},
+		{"br", "gzip"}, {"br", "gzip", "deflate"}}
 	for i, codings := range stacks {
 		for _, n := range []int{0, 10, 300} {
 			coded := prose(n)

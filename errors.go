@@ -316,7 +316,8 @@ func (e *ConnError) Unwrap() error { return e.Err }
 // make ConnError a net.Error.
 func (e *ConnError) Timeout() bool {
 	var ne net.Error
-	return errors.Is(e.Err, ErrPingTimeout) || errors.Is(e.Err, ErrWriteStalled) || errors.Is(e.Err, ErrHandshakeTimeout) ||
+	return errors.Is(e.Err, ErrPingTimeout) || errors.Is(e.Err, ErrWriteStalled) ||
+		errors.Is(e.Err, ErrHandshakeTimeout) ||
 		e.Code == ErrCodeSettingsTimeout || errors.As(e.Err, &ne) && ne.Timeout()
 }
 
@@ -367,7 +368,8 @@ func (e *BodyLengthError) Error() string {
 	if e.Got > e.Declared {
 		return fmt.Sprintf("hyper: request body is longer than its content-length %d", e.Declared)
 	}
-	return fmt.Sprintf("hyper: request body ended after %d octets of its content-length %d", e.Got, e.Declared)
+	return fmt.Sprintf("hyper: request body ended after %d octets of its content-length %d", e.Got,
+		e.Declared)
 }
 
 // A MalformedError reports a response or a push that breaks RFC 9113 §8. It comes inside a

@@ -14,7 +14,8 @@ import (
 // to every program.
 const (
 	lostText   = "http2: client connection lost" // a PING was not acknowledged
-	closedText = "http2: server sent GOAWAY and closed the connection; LastStreamID=%d, ErrCode=%s, debug=%.256q"
+	closedText = "http2: server sent GOAWAY and closed the connection; LastStreamID=%d, ErrCode=%s, " +
+		"debug=%.256q"
 	// gracefulText is for a stream above the last stream of the GOAWAY.
 	gracefulText = "http2: Transport received Server's graceful shutdown GOAWAY"
 )
@@ -35,7 +36,8 @@ func (e *ConnError) closedAfterGoAway() bool {
 	if !e.goAway || !e.FromPeer || e.Err == nil {
 		return false
 	}
-	for _, other := range []error{ErrDrained, ErrClosed, ErrPingTimeout, ErrWriteStalled, ErrHandshakeTimeout} {
+	for _, other := range []error{ErrDrained, ErrClosed, ErrPingTimeout, ErrWriteStalled,
+		ErrHandshakeTimeout} {
 		if errors.Is(e.Err, other) {
 			return false
 		}
@@ -55,7 +57,8 @@ func (e *ConnError) closedReason() string {
 // graceful reports whether the stream was not processed because the peer shuts down gracefully.
 func (e *StreamError) graceful() bool {
 	var goAway *ConnError
-	return e.unprocessed && errors.As(e.Err, &goAway) && goAway.goAway && goAway.FromPeer && goAway.Code == ErrCodeNo
+	return e.unprocessed && errors.As(e.Err, &goAway) && goAway.goAway && goAway.FromPeer &&
+		goAway.Code == ErrCodeNo
 }
 
 // Is reports whether target is the ErrCode of a GOAWAY, sent or received, that ended the

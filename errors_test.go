@@ -13,7 +13,8 @@ import (
 )
 
 func TestErrorTexts(t *testing.T) {
-	goAway := &ConnError{Code: ErrCodeEnhanceYourCalm, FromPeer: true, LastStreamID: 3, Debug: []byte("too \"much\""), goAway: true}
+	goAway := &ConnError{Code: ErrCodeEnhanceYourCalm, FromPeer: true, LastStreamID: 3,
+		Debug: []byte("too \"much\""), goAway: true}
 	unsent := *goAway
 	unsent.Err = ErrDrained
 	shutdown := &ConnError{FromPeer: true, LastStreamID: 3, goAway: true}
@@ -26,7 +27,8 @@ func TestErrorTexts(t *testing.T) {
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"":                                    goAway,
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": connection takes no more requests": &unsent,
 		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many":                                                                       connErr(ErrCodeFlowControl, "%d octets too many", 7),
-		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): NO_ERROR (" + gracefulText + ")": &StreamError{
+		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): NO_ERROR (" +
+			gracefulText + ")": &StreamError{
 			StreamID: 7, FromPeer: true, Err: shutdown, unprocessed: true},
 		"hyper: connection: http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=ENHANCE_YOUR_CALM, " +
 			"debug=\"too \\\"much\\\"\": unexpected EOF": goAway.because(errPeerClosed),
@@ -61,8 +63,10 @@ func TestLongDebugDataIsCutInTheText(t *testing.T) {
 func TestEveryCodeHasItsName(t *testing.T) {
 	// These are in the order of RFC 9113 §7.
 	for i, name := range []string{
-		"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR",
-		"REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
+		"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT",
+		"STREAM_CLOSED", "FRAME_SIZE_ERROR",
+		"REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM",
+		"INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
 	} {
 		if got := ErrCode(i).String(); got != name {
 			t.Errorf("%d is %s, want %s", i, got, name)
@@ -79,16 +83,22 @@ func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
 		err     error
 		is, not []error
 	}{
-		"a reset by the peer":      {&StreamError{Code: ErrCodeInternal, FromPeer: true}, []error{ErrCodeInternal}, []error{ErrCodeCancel, ErrCodeNo, ErrCanceled}},
-		"a stream of a GOAWAY":     {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway}, []error{ErrCodeNo, goAway}, []error{ErrClosed}},
-		"a cancelled context":      {streamErr(1, ErrCodeCancel, context.Canceled), []error{ErrCodeCancel, context.Canceled}, []error{context.DeadlineExceeded}},
-		"our GOAWAY":               {connErr(ErrCodeProtocol, "reason: %w", os.ErrInvalid), []error{ErrCodeProtocol, os.ErrInvalid}, []error{ErrCodeNo}},
+		"a reset by the peer": {&StreamError{Code: ErrCodeInternal, FromPeer: true}, []error{ErrCodeInternal},
+			[]error{ErrCodeCancel, ErrCodeNo, ErrCanceled}},
+		"a stream of a GOAWAY": {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway}, []error{ErrCodeNo, goAway},
+			[]error{ErrClosed}},
+		"a cancelled context": {streamErr(1, ErrCodeCancel, context.Canceled), []error{ErrCodeCancel, context.Canceled},
+			[]error{context.DeadlineExceeded}},
+		"our GOAWAY": {connErr(ErrCodeProtocol, "reason: %w", os.ErrInvalid), []error{ErrCodeProtocol, os.ErrInvalid},
+			[]error{ErrCodeNo}},
 		"a GOAWAY without trouble": {goAway, []error{ErrCodeNo}, []error{ErrDrained}},
 		// A connection that was lost has no error code. NO_ERROR would mean that nothing went
 		// wrong.
 		"a lost connection": {lostErr(io.EOF), []error{io.ErrUnexpectedEOF}, []error{ErrCodeNo, io.EOF}},
-		"a broken rule":     {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}), []error{ErrCodeFrameSize}, []error{ErrCodeNo}},
-		"wrapped":           {fmt.Errorf("at work: %w", connErr(ErrCodeCompression, "why")), []error{ErrCodeCompression}, []error{ErrCodeNo}},
+		"a broken rule": {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}), []error{ErrCodeFrameSize},
+			[]error{ErrCodeNo}},
+		"wrapped": {fmt.Errorf("at work: %w", connErr(ErrCodeCompression, "why")), []error{ErrCodeCompression},
+			[]error{ErrCodeNo}},
 	} {
 		for _, target := range test.is {
 			if !errors.Is(test.err, target) {

@@ -25,7 +25,9 @@ import (
 // server is the server of the examples: Go's own HTTP/2 server, in this process.
 var server = sync.OnceValue(func() *httptest.Server {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "this is %s", r.URL.Path) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "this is %s", r.URL.Path)
+	})
 	mux.HandleFunc("/page", func(w http.ResponseWriter, r *http.Request) {
 		if p, ok := w.(http.Pusher); ok {
 			p.Push("/style.css", nil)
@@ -225,7 +227,8 @@ func ExampleConn_Do_upload() {
 	defer conn.Close()
 
 	// A length that can be known is announced; one that cannot need not be.
-	fmt.Println(body(conn.Do(ctx, &hyper.Request{Method: "POST", Path: "/upload", Body: strings.NewReader("in memory")})))
+	upload := &hyper.Request{Method: "POST", Path: "/upload", Body: strings.NewReader("in memory")}
+	fmt.Println(body(conn.Do(ctx, upload)))
 	file, err := os.Open("testdata/frames/ping.hex")
 	if err != nil {
 		log.Fatal(err)
@@ -486,9 +489,8 @@ func ExampleNewConn() {
 	}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintln(w, r.Proto, r.Host)
-	})}
+	handler := func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.Proto, r.Host) }
+	server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(handler)}
 	go server.Serve(listener)
 	defer server.Close()
 
@@ -507,10 +509,13 @@ func ExampleNewConn() {
 }
 
 func ExampleNotHTTP2Error() {
-	old := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }))
+	old := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Proto)
+	}))
 	defer old.Close()
 
-	_, err := hyper.Dial(ctx, old.Listener.Addr().String(), &hyper.Config{TLS: &tls.Config{InsecureSkipVerify: true}})
+	cfg := &hyper.Config{TLS: &tls.Config{InsecureSkipVerify: true}}
+	_, err := hyper.Dial(ctx, old.Listener.Addr().String(), cfg)
 	var not *hyper.NotHTTP2Error
 	if errors.As(err, &not) {
 		fmt.Println(not.Negotiated)

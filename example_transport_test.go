@@ -140,7 +140,8 @@ func ExampleWithResponse() {
 	defer client.CloseIdleConnections()
 
 	var own *hyper.Response
-	req, err := http.NewRequestWithContext(hyper.WithResponse(ctx, func(r *hyper.Response) { own = r }), "GET", server().URL+"/hello", nil)
+	withOwn := hyper.WithResponse(ctx, func(r *hyper.Response) { own = r })
+	req, err := http.NewRequestWithContext(withOwn, "GET", server().URL+"/hello", nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -159,9 +160,12 @@ func ExampleTransport_errors() {
 	_, err := client.Post(server().URL+"/broken", "text/plain", strings.NewReader("hello"))
 	var stream *hyper.StreamError
 	if errors.As(err, &stream) {
-		fmt.Println(stream.Code, "from the peer:", stream.FromPeer, "- may be sent again:", hyper.Retryable(err))
+		fmt.Println(stream.Code, "from the peer:", stream.FromPeer)
+		fmt.Println("may be sent again:", hyper.Retryable(err))
 	}
-	// Output: INTERNAL_ERROR from the peer: true - may be sent again: false
+	// Output:
+	// INTERNAL_ERROR from the peer: true
+	// may be sent again: false
 }
 
 // WithRequest sets on a request of an http.Client what http.Request has no fields for.

@@ -94,7 +94,8 @@ var faultGzip = encodeGzip([]byte("a body, compressed a body, compressed"))
 var faultExchanges = []faultExchange{{
 	name: "GET",
 	server: func(s *faultServer) {
-		s.write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 9}), wire.AppendSettingsAck(nil))
+		s.write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 9}),
+			wire.AppendSettingsAck(nil))
 		if !s.request(1) {
 			return
 		}
@@ -118,8 +119,10 @@ var faultExchanges = []faultExchange{{
 		if !s.request(1) {
 			return
 		}
-		s.write(wire.AppendSettingsAck(nil), rawFrame(wire.Headers, wire.EndHeaders, 1, []byte("\x88\x0f\x0d\x015")),
-			wire.AppendData(nil, 1, 0, []byte("hel")), wire.AppendData(nil, 1, 0, []byte("lo")), wire.AppendData(nil, 1, wire.EndStream, nil))
+		s.write(wire.AppendSettingsAck(nil), rawFrame(wire.Headers, wire.EndHeaders, 1,
+			[]byte("\x88\x0f\x0d\x015")),
+			wire.AppendData(nil, 1, 0, []byte("hel")), wire.AppendData(nil, 1, 0, []byte("lo")),
+			wire.AppendData(nil, 1, wire.EndStream, nil))
 	},
 	client: func(ctx context.Context, c *Conn) []outcome {
 		resp, err := c.Get(ctx, "/")
@@ -128,7 +131,8 @@ var faultExchanges = []faultExchange{{
 }, {
 	name: "upload",
 	server: func(s *faultServer) {
-		s.write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 10}), wire.AppendSettingsAck(nil))
+		s.write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 10}),
+			wire.AppendSettingsAck(nil))
 		if !s.await(func() bool { return s.data[1] >= 10 }) {
 			return
 		}
@@ -140,7 +144,8 @@ var faultExchanges = []faultExchange{{
 		if !s.end(1) {
 			return
 		}
-		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), wire.AppendData(nil, 1, wire.EndStream, []byte("taken")))
+		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
+			wire.AppendData(nil, 1, wire.EndStream, []byte("taken")))
 	},
 	client: func(ctx context.Context, c *Conn) []outcome {
 		if _, err := c.WaitSettings(ctx); err != nil { // so that the small window is in force from the start
@@ -160,7 +165,8 @@ var faultExchanges = []faultExchange{{
 			return
 		}
 		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte("\x88\x0f\x0b\x04gzip")),
-			wire.AppendData(nil, 1, 0, faultGzip[:15]), wire.AppendData(nil, 1, 0, faultGzip[15:]), wire.AppendData(nil, 1, wire.EndStream, nil))
+			wire.AppendData(nil, 1, 0, faultGzip[:15]), wire.AppendData(nil, 1, 0, faultGzip[15:]),
+			wire.AppendData(nil, 1, wire.EndStream, nil))
 	},
 	client: func(ctx context.Context, c *Conn) []outcome {
 		resp, err := c.Get(ctx, "/")
@@ -174,7 +180,8 @@ var faultExchanges = []faultExchange{{
 		if !s.request(1) {
 			return
 		}
-		s.write(rawFrame(wire.PushPromise, wire.EndHeaders, 1, []byte("\x00\x00\x00\x02\x82\x86\x85\x01\x01a")),
+		s.write(rawFrame(wire.PushPromise, wire.EndHeaders, 1,
+			[]byte("\x00\x00\x00\x02\x82\x86\x85\x01\x01a")),
 			rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
 			rawFrame(wire.Headers, wire.EndHeaders, 2, []byte{0x88}),
 			wire.AppendData(nil, 1, wire.EndStream, []byte("asked")),
@@ -245,8 +252,10 @@ var faultExchanges = []faultExchange{{
 			return
 		}
 		s.refused[5] = true
-		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), wire.AppendData(nil, 1, wire.EndStream, []byte("one")),
-			rawFrame(wire.Headers, wire.EndHeaders, 3, []byte{0x88}), wire.AppendGoAway(nil, 3, wire.NoError, "bye"),
+		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
+			wire.AppendData(nil, 1, wire.EndStream, []byte("one")),
+			rawFrame(wire.Headers, wire.EndHeaders, 3, []byte{0x88}),
+			wire.AppendGoAway(nil, 3, wire.NoError, "bye"),
 			wire.AppendData(nil, 3, wire.EndStream, []byte("two")))
 	},
 	client: func(ctx context.Context, c *Conn) (outs []outcome) {
@@ -294,7 +303,8 @@ const faultDeadline = 5 * time.Second
 
 // run plays x with a fault and checks what the callers were told. It returns how many bytes went
 // each way.
-func (x faultExchange) run(t *testing.T, fault string, inject func(client *h2test.Conn)) (up, down int64, ok bool) {
+func (x faultExchange) run(t *testing.T, fault string, inject func(client *h2test.Conn)) (up, down int64,
+	ok bool) {
 	synctest.Test(t, func(t *testing.T) {
 		client, nc := h2test.Pipe()
 		inject(client)
@@ -339,10 +349,12 @@ func (x faultExchange) judge(t *testing.T, fault string, server *faultServer, o 
 	switch {
 	case o.err == nil && !o.whole:
 		t.Errorf("%s: stream %d: no error, and not the whole result", fault, o.stream)
-	case o.err != nil && !errors.As(o.err, &se) && !errors.As(o.err, &ce) && !errors.Is(o.err, context.DeadlineExceeded) && !errors.Is(o.err, os.ErrDeadlineExceeded):
+	case o.err != nil && !errors.As(o.err, &se) && !errors.As(o.err, &ce) &&
+		!errors.Is(o.err, context.DeadlineExceeded) && !errors.Is(o.err, os.ErrDeadlineExceeded):
 		t.Errorf("%s: stream %d: an error of no known type: %v", fault, o.stream, o.err)
 	case Retryable(o.err) && server.seen[o.stream] && !server.refused[o.stream]:
-		t.Errorf("%s: stream %d: the peer saw the request and it is called retryable: %v", fault, o.stream, o.err)
+		t.Errorf("%s: stream %d: the peer saw the request and it is called retryable: %v", fault, o.stream,
+			o.err)
 	}
 }
 
@@ -372,7 +384,8 @@ func TestFaultsAtEveryOctetAreTold(t *testing.T) {
 						}
 					}
 				}
-				for what, err := range map[string]error{"EOF": io.EOF, "read error": syscall.ECONNRESET, "read stall": nil} {
+				for what, err := range map[string]error{"EOF": io.EOF, "read error": syscall.ECONNRESET,
+					"read stall": nil} {
 					sweep(what, down, func(c *h2test.Conn, at int64) { c.BreakReadAfter(at, err) })
 				}
 				for what, err := range map[string]error{"write error": syscall.EPIPE, "write stall": nil} {

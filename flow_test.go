@@ -31,12 +31,13 @@ func TestStreamWindowHoldsToTheOctet(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, &Config{InitialStreamWindow: 20, WindowManager: func(w *Window) WindowManager {
-					if w.StreamID() == 0 {
-						return giveBack(w)
-					}
-					return nil
-				}})
+				peer, conn := dialPeer(t, &Config{InitialStreamWindow: 20,
+					WindowManager: func(w *Window) WindowManager {
+						if w.StreamID() == 0 {
+							return giveBack(w)
+						}
+						return nil
+					}})
 				peer.Ignore(wire.WindowUpdate)
 				resp := answerGet(t, peer, conn, 1, ":status: 200")
 				peer.WriteData(1, 0, make([]byte, 9))
@@ -87,7 +88,8 @@ func TestConnectionWindowHoldsToTheOctet(t *testing.T) {
 				c.over(peer)
 				peer.WantGoAway("one octet too many", 0, wire.FlowControlError)
 				peer.WantClosed("and the end")
-				if n, err := io.Copy(io.Discard, first.Body); n != wire.InitialWindow/3 || !errors.Is(err, ErrCodeFlowControl) {
+				if n, err := io.Copy(io.Discard, first.Body); n != wire.InitialWindow/3 ||
+					!errors.Is(err, ErrCodeFlowControl) {
 					t.Errorf("read %d, %v", n, err)
 				}
 			})
@@ -144,7 +146,8 @@ func TestSmallerInitialWindowIsEnforcedOnceAcknowledged(t *testing.T) {
 
 func TestLargerInitialWindowMayBeUsedBeforeTheAcknowledgmentIsHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10, WindowManager: func(*Window) WindowManager { return nil }})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10,
+			WindowManager: func(*Window) WindowManager { return nil }})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		go conn.UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 20})
 		peer.WantFrame("larger", wire.Settings)
@@ -164,7 +167,8 @@ func TestRefusedDataComesBackToTheConnection(t *testing.T) {
 		refuse func(peer *h2test.Peer)
 		code   wire.ErrCode
 	}{
-		{"before HEADERS", func(p *h2test.Peer) { p.WritePaddedData(1, 0, make([]byte, 100), 10) }, wire.ProtocolError},
+		{"before HEADERS", func(p *h2test.Peer) { p.WritePaddedData(1, 0, make([]byte, 100), 10) },
+			wire.ProtocolError},
 		{"beyond the stream's window", func(p *h2test.Peer) {
 			p.WriteHeaders(1, 0, ":status: 200")
 			p.WritePaddedData(1, 0, make([]byte, 1100), 10)
@@ -258,7 +262,8 @@ func TestExchangeInReadsOfOneOctet(t *testing.T) {
 		peer.Ignore(wire.WindowUpdate)
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
-		peer.WriteHeadersSplit(1, 0, 3, ":status: 200", "content-length: 700", "x-long: "+strings.Repeat("x", 100))
+		peer.WriteHeadersSplit(1, 0, 3, ":status: 200", "content-length: 700",
+			"x-long: "+strings.Repeat("x", 100))
 		var want []byte
 		for i := range 7 {
 			p := []byte(strings.Repeat(fmt.Sprint(i), 100))
@@ -280,7 +285,8 @@ func TestConnectionLostWithinADataFrameDeliversWhatCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
-		peer.WriteRaw(append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 10, Type: wire.Data, StreamID: 1}), "0123"...))
+		peer.WriteRaw(append(wire.AppendFrameHeader(nil,
+			wire.FrameHeader{Length: 10, Type: wire.Data, StreamID: 1}), "0123"...))
 		peer.Close()
 		read, err := io.ReadAll(resp.Body)
 		if string(read) != "0123" || !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -294,7 +300,8 @@ func TestResetWithinADataFrameKeepsTheBooks(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{WindowManager: giveBack})
 		peer.Ignore(wire.WindowUpdate)
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
-		peer.WriteRaw(append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 10, Type: wire.Data, StreamID: 1}), "0123"...))
+		peer.WriteRaw(append(wire.AppendFrameHeader(nil,
+			wire.FrameHeader{Length: 10, Type: wire.Data, StreamID: 1}), "0123"...))
 		readOctets(t, resp.Body, 2)
 		resp.Body.Close()
 		peer.WantRSTStream("in the middle of a frame", 1, wire.Cancel)
@@ -316,7 +323,8 @@ func TestResetWithinADataFrameKeepsTheBooks(t *testing.T) {
 func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 	const n = 3 * maxBlock
 	body := octetsAt(1, 0, n)
-	begun := append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: n, Type: wire.Data, StreamID: 1}), body[:n/2]...)
+	begun := append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: n, Type: wire.Data, StreamID: 1}),
+		body[:n/2]...)
 	exchange := func(t *testing.T, f func(peer *h2test.Peer, conn *Conn, resp *Response)) {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil)
@@ -366,7 +374,8 @@ func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
 			peer.WriteRaw(body[n/2:])
 			peer.WriteRSTStream(1, wire.InternalError)
-			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:]) || !errors.Is(err, ErrCodeInternal) {
+			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:]) ||
+				!errors.Is(err, ErrCodeInternal) {
 				t.Errorf("%d octets and %v", len(got), err)
 			}
 			next(t, peer, conn)
@@ -375,7 +384,8 @@ func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 	t.Run("lost", func(t *testing.T) {
 		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
 			peer.Close()
-			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:n/2]) || !errors.Is(err, io.ErrUnexpectedEOF) {
+			if got, err := io.ReadAll(resp.Body); !bytes.Equal(got, body[n/4:n/2]) ||
+				!errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("%d octets and %v", len(got), err)
 			}
 		})
@@ -384,7 +394,8 @@ func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 
 func TestStreamNobodyReadsDoesNotStopOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{WindowManager: ReadWindow{Stream: wire.InitialWindow, Connection: 2 * wire.InitialWindow}.New})
+		peer, conn := dialPeer(t, &Config{WindowManager: ReadWindow{Stream: wire.InitialWindow,
+			Connection: 2 * wire.InitialWindow}.New})
 		peer.Ignore(wire.WindowUpdate)
 		idle := answerGet(t, peer, conn, 1, ":status: 200")
 		for peer.Credit(1) > 0 {
@@ -401,7 +412,8 @@ func TestStreamNobodyReadsDoesNotStopOthers(t *testing.T) {
 			synctest.Wait()
 			n := min(16384, left, peer.Credit(0), peer.Credit(3))
 			if n <= 0 {
-				t.Fatalf("%d octets are left and the windows closed: %d, %d", left, peer.Credit(0), peer.Credit(3))
+				t.Fatalf("%d octets are left and the windows closed: %d, %d", left, peer.Credit(0),
+					peer.Credit(3))
 			}
 			peer.WriteData(3, 0, make([]byte, n))
 			left -= n
@@ -457,9 +469,11 @@ type walkStream struct {
 }
 
 func newCreditWalk(t *testing.T, seed uint64, managers WindowManagerFactory) *creditWalk {
-	peer, conn := dialPeer(t, &Config{WindowManager: managers, Push: &PushPolicy{Max: 5}, Authority: "own.example", KeepAlive: -1})
+	peer, conn := dialPeer(t, &Config{WindowManager: managers, Push: &PushPolicy{Max: 5},
+		Authority: "own.example", KeepAlive: -1})
 	peer.Ignore(wire.WindowUpdate, wire.RSTStream)
-	return &creditWalk{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 0)), peer: peer, conn: conn, opened: 1, pushed: 2}
+	return &creditWalk{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 0)), peer: peer, conn: conn, opened: 1,
+		pushed: 2}
 }
 
 func (w *creditWalk) step() {
@@ -555,7 +569,8 @@ func (w *creditWalk) promise(parent *walkStream) {
 	}
 	push := &walkStream{id: w.pushed, cancel: func() {}}
 	w.pushed += 2
-	w.peer.WritePushPromise(parent.id, push.id, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /")
+	w.peer.WritePushPromise(parent.id, push.id, ":method: GET", ":scheme: http", ":authority: own.example",
+		":path: /")
 	w.headers(push.id)
 	w.streams = append(w.streams, push)
 }

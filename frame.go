@@ -51,7 +51,8 @@ const (
 )
 
 // readSizes are the sizes of read buffers, in ascending order.
-var readSizes = [...]int{minReadBuffer, readBufferStep * minReadBuffer, readBufferStep * readBufferStep * minReadBuffer, maxReadBuffer}
+var readSizes = [...]int{minReadBuffer, readBufferStep * minReadBuffer,
+	readBufferStep * readBufferStep * minReadBuffer, maxReadBuffer}
 
 // readPools hold the buffers that no reader uses, by size.
 var readPools [len(readSizes)]sync.Pool // of *[]byte
@@ -164,7 +165,8 @@ func (r *frameReader) next() (f frame, err error) {
 		return frame{FrameHeader: h, payload: p}, err
 	case wire.Continuation:
 		// RFC 9113 §6.10: CONTINUATION only follows a field block without END_HEADERS.
-		return f, &wire.Error{Code: wire.ProtocolError, Reason: "CONTINUATION without a field block to continue"}
+		return f, &wire.Error{Code: wire.ProtocolError,
+			Reason: "CONTINUATION without a field block to continue"}
 	}
 	if h.Type == wire.Origin && h.Length <= maxOriginFrame {
 		p, err := r.take(h.Length)
@@ -235,7 +237,8 @@ func (r *frameReader) begin() error {
 		err := r.fill(n)
 		if said := r.buf[r.r:r.w]; err != nil || len(said) >= wire.HeaderLen || saysAll(said) {
 			if what := otherProtocol(said); what != "" {
-				return &wire.Error{Code: wire.ProtocolError, Reason: "the peer does not speak HTTP/2: it sent " + what}
+				return &wire.Error{Code: wire.ProtocolError,
+					Reason: "the peer does not speak HTTP/2: it sent " + what}
 			}
 		}
 		if err != nil {

@@ -46,12 +46,14 @@ func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 		t.Run(fmt.Sprintf("trim=%v", trim), func(t *testing.T) {
 			const limit = 256 << 10
 			block := referenceBlock("x", strings.Repeat(" ", 4000), 8*limit)
-			r := testReader(t, bytes.NewReader(headersFrame(block)), &Config{TrimFieldValues: trim, MaxFrameSize: 4 << 20, MaxHeaderListSize: limit})
+			r := testReader(t, bytes.NewReader(headersFrame(block)),
+				&Config{TrimFieldValues: trim, MaxFrameSize: 4 << 20, MaxHeaderListSize: limit})
 			fields, octets := countFields(r)
 			_, err := r.next()
 			wantWireError(t, "a list of 8 GB", err, wire.EnhanceYourCalm)
 			if *fields > minHardLimit/(fieldOverhead+1)+2*decodeStep {
-				t.Errorf("%d fields were decoded of %d: the block goes on behind the hard limit", *fields, len(block))
+				t.Errorf("%d fields were decoded of %d: the block goes on behind the hard limit", *fields,
+					len(block))
 			}
 			if *octets > limit {
 				t.Errorf("%d octets were looked at, more than the limit of the list", *octets)
@@ -65,7 +67,8 @@ func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 func TestTrimmedListAboveTheLimitEndsItsStreamOnly(t *testing.T) {
 	block := referenceBlock("x", strings.Repeat("\t", 4000), 90)
 	again := []byte{indexed | 8, indexed | (staticFields + 1)} // :status: 200, and the field
-	r := testReader(t, bytes.NewReader(append(headersFrame(block), headersFrame(again)...)), &Config{TrimFieldValues: true, MaxHeaderListSize: 256 << 10})
+	r := testReader(t, bytes.NewReader(append(headersFrame(block), headersFrame(again)...)),
+		&Config{TrimFieldValues: true, MaxHeaderListSize: 256 << 10})
 	f, err := r.next()
 	if err != nil || f.oversize != 42+91*4033 {
 		t.Errorf("oversize %d, %v", f.oversize, err)
@@ -106,7 +109,8 @@ func TestListSizeIsCountedIn64Bits(t *testing.T) {
 	block := referenceBlock("x", strings.Repeat("v", 4063), references)
 	octets := headersFrame(block)
 
-	r := testReader(t, bytes.NewReader(octets), &Config{MaxFrameSize: 1 << 20, MaxHeaderListSize: math.MaxInt32})
+	r := testReader(t, bytes.NewReader(octets), &Config{MaxFrameSize: 1 << 20,
+		MaxHeaderListSize: math.MaxInt32})
 	f, err := r.next()
 	if want := int64(42 + (references+1)*4096); err != nil || f.oversize != want || want <= math.MaxInt32 {
 		t.Errorf("the size is %d, %v, want %d", f.oversize, err, want)
@@ -116,7 +120,8 @@ func TestListSizeIsCountedIn64Bits(t *testing.T) {
 // Twice the largest limit does not fit into 32 bits.
 func TestLargestListLimitAdmitsContinuations(t *testing.T) {
 	block := referenceBlock("x", "v", 10)
-	octets := append(rawFrame(wire.Headers, 0, 1, block[:5]), rawFrame(wire.Continuation, wire.EndHeaders, 1, block[5:])...)
+	octets := append(rawFrame(wire.Headers, 0, 1, block[:5]),
+		rawFrame(wire.Continuation, wire.EndHeaders, 1, block[5:])...)
 	r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: math.MaxInt32})
 	if f, err := r.next(); err != nil || len(f.fields) != 12 || f.oversize != 0 {
 		t.Errorf("%d fields, %v", len(f.fields), err)

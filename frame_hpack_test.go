@@ -55,7 +55,8 @@ func TestIntegersOfAppendixC1(t *testing.T) {
 	} {
 		v, rest, ok := readInt(append(unhex(t, c.octets), 0xff), c.prefix)
 		if !ok || v != c.want || len(rest) != 1 {
-			t.Errorf("%s with a prefix of %d bits: %d, %d octets left, %v; want %d", c.octets, c.prefix, v, len(rest), ok, c.want)
+			t.Errorf("%s with a prefix of %d bits: %d, %d octets left, %v; want %d", c.octets, c.prefix, v,
+				len(rest), ok, c.want)
 		}
 	}
 }
@@ -66,7 +67,8 @@ var appendixC = []struct {
 	blocks []string // in hex
 	fields []string
 }{
-	{"C.2.1", 0, []string{"400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572"}, []string{"custom-key: custom-header\n"}},
+	{"C.2.1", 0, []string{"400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572"},
+		[]string{"custom-key: custom-header\n"}},
 	{"C.2.2", 0, []string{"040c 2f73 616d 706c 652f 7061 7468"}, []string{":path: /sample/path\n"}},
 	{"C.2.3", 0, []string{"1008 7061 7373 776f 7264 0673 6563 7265 74"}, []string{"!password: secret\n"}},
 	{"C.2.4", 0, []string{"82"}, []string{":method: GET\n"}},
@@ -81,14 +83,20 @@ var appendixC = []struct {
 		"8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
 	}, appendixCRequests},
 	{"C.5", 256, []string{
-		"4803 3330 3258 0770 7269 7661 7465 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3120 474d 546e 1768 7474 7073 3a2f 2f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+		"4803 3330 3258 0770 7269 7661 7465 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 " +
+			"3a32 3120 474d 546e 1768 7474 7073 3a2f 2f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
 		"4803 3330 37c1 c0bf",
-		"88c1 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3220 474d 54c0 5a04 677a 6970 7738 666f 6f3d 4153 444a 4b48 514b 425a 584f 5157 454f 5049 5541 5851 5745 4f49 553b 206d 6178 2d61 6765 3d33 3630 303b 2076 6572 7369 6f6e 3d31",
+		"88c1 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3220 474d 54c0 5a04 677a " +
+			"6970 7738 666f 6f3d 4153 444a 4b48 514b 425a 584f 5157 454f 5049 5541 5851 5745 4f49 553b " +
+			"206d 6178 2d61 6765 3d33 3630 303b 2076 6572 7369 6f6e 3d31",
 	}, appendixCResponses},
 	{"C.6", 256, []string{
-		"4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 2d1b ff6e 919d 29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3",
+		"4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6 2d1b ff6e 919d " +
+			"29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3",
 		"4883 640e ffc1 c0bf",
-		"88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab 77ad 94e7 821d d7f2 e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160 65c0 03ed 4ee5 b106 3d50 07",
+		"88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab 77ad 94e7 821d " +
+			"d7f2 e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160 65c0 03ed 4ee5 " +
+			"b106 3d50 07",
 	}, appendixCResponses},
 }
 
@@ -96,12 +104,16 @@ var (
 	appendixCRequests = []string{
 		":method: GET\n:scheme: http\n:path: /\n:authority: www.example.com\n",
 		":method: GET\n:scheme: http\n:path: /\n:authority: www.example.com\ncache-control: no-cache\n",
-		":method: GET\n:scheme: https\n:path: /index.html\n:authority: www.example.com\ncustom-key: custom-value\n",
+		":method: GET\n:scheme: https\n:path: /index.html\n:authority: www.example.com\ncustom-key: " +
+			"custom-value\n",
 	}
 	appendixCResponses = []string{
-		":status: 302\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:21 GMT\nlocation: https://www.example.com\n",
-		":status: 307\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:21 GMT\nlocation: https://www.example.com\n",
-		":status: 200\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:22 GMT\nlocation: https://www.example.com\n" +
+		":status: 302\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:21 GMT\nlocation: " +
+			"https://www.example.com\n",
+		":status: 307\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:21 GMT\nlocation: " +
+			"https://www.example.com\n",
+		":status: 200\ncache-control: private\ndate: Mon, 21 Oct 2013 20:13:22 GMT\nlocation: " +
+			"https://www.example.com\n" +
 			"content-encoding: gzip\nset-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1\n",
 	}
 )
@@ -384,7 +396,8 @@ func TestCompressionStateIsKeptWhateverBecomesOfTheStream(t *testing.T) {
 		{"a promise refused", func(peer *h2test.Peer, conn *Conn) {
 			conn.Open(context.Background(), &Request{})
 			peer.WantHeaders("request", 1)
-			peer.WritePushPromise(1, 2, ":method: POST", ":scheme: http", ":path: /", ":authority: 192.0.2.2:443", "x-kept: value")
+			peer.WritePushPromise(1, 2, ":method: POST", ":scheme: http", ":path: /",
+				":authority: 192.0.2.2:443", "x-kept: value")
 			peer.WantRSTStream("refused", 2, wire.ProtocolError)
 		}},
 	} {

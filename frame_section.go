@@ -384,7 +384,8 @@ func intAt(p []byte, n byte) (v uint64, rest []byte, short, ok bool) {
 		return v, rest, false, true
 	}
 	const most = 6 // the prefix and five bytes
-	short = len(p) < most && !slices.ContainsFunc(p[min(1, len(p)):], func(b byte) bool { return b&0x80 == 0 })
+	short = len(p) < most && !slices.ContainsFunc(p[min(1, len(p)):],
+		func(b byte) bool { return b&0x80 == 0 })
 	return 0, nil, short, false
 }
 
@@ -403,7 +404,8 @@ type HeaderSizeError struct {
 // Error gives the size and the limit.
 func (e *HeaderSizeError) Error() string {
 	if e.Held > 0 {
-		const text = "field section of %d bytes: no room beside %d bytes of others (Config.MaxHeaderMemory %d)"
+		const text = "field section of %d bytes: no room beside %d bytes of others " +
+			"(Config.MaxHeaderMemory %d)"
 		return fmt.Sprintf(prefix+text, e.Size, e.Held, e.Limit)
 	}
 	return fmt.Sprintf(prefix+"field section of %d octets exceeds %d", e.Size, e.Limit)

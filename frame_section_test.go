@@ -66,8 +66,10 @@ func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
 		for _, size := range []int{700, 16 << 10, 1 << 20} {
 			t.Run(fmt.Sprintf("%s/%d", name, size), func(t *testing.T) {
 				block := slices.Concat(remember, row.field, []byte{0, 1, 'y', 1, 'z'})
-				octets := slices.Concat(inFrames(1, block, size), inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, size))
-				r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
+				octets := slices.Concat(inFrames(1, block, size),
+					inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, size))
+				r := testReader(t, bytes.NewReader(octets),
+					&Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
 				f, err := r.next()
 				if err != nil || f.oversize < 4*limit {
 					t.Fatalf("oversize %d, %v", f.oversize, err)
@@ -90,8 +92,10 @@ func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
 // After an entry that is too large for it, the table is empty and keeps its size.
 func TestTableIsUsedAfterAnEntryTooLargeForIt(t *testing.T) {
 	const limit = 64 << 10
-	large := slices.Concat([]byte{0x88, incremental, 1, 'x'}, rawString(strings.Repeat("v", 2*limit)), []byte{incremental, 1, 'k', 1, 'v'})
-	octets := slices.Concat(inFrames(1, large, 10000), inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, 100))
+	large := slices.Concat([]byte{0x88, incremental, 1, 'x'}, rawString(strings.Repeat("v", 2*limit)),
+		[]byte{incremental, 1, 'k', 1, 'v'})
+	octets := slices.Concat(inFrames(1, large, 10000),
+		inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, 100))
 	r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: limit})
 	if f, err := r.next(); err != nil || f.oversize < 2*limit {
 		t.Fatalf("oversize %d, %v", f.oversize, err)
@@ -108,7 +112,8 @@ func TestBlockInFragmentsIsTheSameList(t *testing.T) {
 	want := ":status: 200\n"
 	for i := range 3000 {
 		value := strings.Repeat("v", 200+i%300)
-		block = slices.Concat(block, []byte{incremental, 1, 'a' + byte(i%26)}, rawString(value), []byte{indexed | (staticFields + 1)})
+		block = slices.Concat(block, []byte{incremental, 1, 'a' + byte(i%26)}, rawString(value),
+			[]byte{indexed | (staticFields + 1)})
 		line := fmt.Sprintf("%c: %s\n", 'a'+byte(i%26), value)
 		want += line + line
 	}
@@ -135,10 +140,12 @@ func TestFieldCutShortInFragments(t *testing.T) {
 		"in a value that is passed over":   slices.Concat([]byte{0x88, 0, 1, 'x'}, long[:2*limit]),
 		"in a name that is passed over":    slices.Concat([]byte{0x88, 0}, long[:2*limit]),
 		"after a name that is passed over": slices.Concat([]byte{0x88, 0}, long),
-		"a length without end":             slices.Concat([]byte{0x88, 0, 1, 'x'}, long, []byte{0, 0x7f}, bytes.Repeat([]byte{0xff}, 2*limit)),
+		"a length without end": slices.Concat([]byte{0x88, 0, 1, 'x'}, long, []byte{0, 0x7f},
+			bytes.Repeat([]byte{0xff}, 2*limit)),
 	} {
 		for _, size := range []int{1000, 1 << 20} {
-			r := testReader(t, bytes.NewReader(inFrames(1, block, size)), &Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
+			r := testReader(t, bytes.NewReader(inFrames(1, block, size)),
+				&Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
 			_, err := r.next()
 			wantWireError(t, name, err, wire.CompressionError)
 		}
@@ -186,7 +193,8 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 					switch {
 					case err == nil:
 						taken++
-					case !errors.As(err, &large) || large.Held == 0 || !errors.Is(err, ErrCodeEnhanceYourCalm):
+					case !errors.As(err, &large) || large.Held == 0 ||
+						!errors.Is(err, ErrCodeEnhanceYourCalm):
 						s.t.Errorf("the error is %v", err)
 					}
 				}

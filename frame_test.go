@@ -53,7 +53,8 @@ func readAll(r *frameReader, calls ...func()) (frames []readFrame, err error) {
 		more, before := r.more(), reads
 		f, err := r.next()
 		if more && (reads > before || err == io.EOF || err == io.ErrUnexpectedEOF) {
-			return frames, fmt.Errorf("%v read the socket for a frame that was at hand: %v", f.FrameHeader, err)
+			return frames, fmt.Errorf("%v read the socket for a frame that was at hand: %v", f.FrameHeader,
+				err)
 		}
 		if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
 			frames = append(frames, readFrame{fields: we.Error(), whole: true})
@@ -65,14 +66,16 @@ func readAll(r *frameReader, calls ...func()) (frames []readFrame, err error) {
 		if f.Type == wire.Data && !f.first {
 			last := &frames[len(frames)-1]
 			if last.whole || f.padding != 0 {
-				return frames, fmt.Errorf("a part of %v behind its last one, or with padding %d", f.FrameHeader, f.padding)
+				return frames, fmt.Errorf("a part of %v behind its last one, or with padding %d",
+					f.FrameHeader, f.padding)
 			}
 			last.payload += string(f.payload)
 			last.whole = f.last
 			continue
 		}
 		frames = append(frames, readFrame{
-			FrameHeader: f.FrameHeader, payload: string(f.payload), padding: f.padding, fields: fmt.Sprint(f.fields),
+			FrameHeader: f.FrameHeader, payload: string(f.payload), padding: f.padding,
+			fields:   fmt.Sprint(f.fields),
 			promised: f.promised, whole: f.last || f.Type != wire.Data,
 		})
 	}
@@ -89,7 +92,8 @@ func everyFrame() []byte {
 	return slices.Concat(
 		wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: 1 << 20}),
 		wire.AppendSettingsAck(nil),
-		rawFrame(wire.Headers, wire.Padded|wire.PriorityFlag|wire.EndHeaders, 1, []byte{2, 0, 0, 0, 0, 9, 0x88, 0, 0}),
+		rawFrame(wire.Headers, wire.Padded|wire.PriorityFlag|wire.EndHeaders, 1,
+			[]byte{2, 0, 0, 0, 0, 9, 0x88, 0, 0}),
 		wire.AppendData(nil, 1, 0, []byte("hello")),
 		rawFrame(wire.Data, wire.Padded, 1, []byte("\x03world\x00\x00\x00")),
 		rawFrame(wire.Data, wire.Padded, 1, []byte("\x02\x00\x00")), // nothing but padding
@@ -133,10 +137,14 @@ func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
 		}
 	}
 	for i := range octets {
-		split := func() io.Reader { return io.MultiReader(bytes.NewReader(octets[:i]), bytes.NewReader(octets[i:])) }
+		split := func() io.Reader {
+			return io.MultiReader(bytes.NewReader(octets[:i]),
+				bytes.NewReader(octets[i:]))
+		}
 		check(fmt.Sprintf("split at %d", i), split())
 		r := testReader(t, split(), nil)
-		if got, err := readAll(r, func() { r.expectIdle = r.left == 0 }); err != io.EOF || !slices.Equal(got, want) {
+		if got, err := readAll(r, func() { r.expectIdle = r.left == 0 }); err != io.EOF ||
+			!slices.Equal(got, want) {
 			t.Errorf("split at %d, behind silences: %v\ngot  %v\nwant %v", i, err, got, want)
 		}
 	}
@@ -186,8 +194,10 @@ func TestDataIsHandedOutInPartsWithItsPaddingFirst(t *testing.T) {
 		{"def", false, true, 0}, // the last byte of the body, before the padding
 	} {
 		f, err := r.next()
-		if err != nil || string(f.payload) != want.payload || f.first != want.first || f.last != want.last || f.padding != want.padding {
-			t.Errorf("part %d: %q first=%v last=%v padding=%d, %v, want %v", i, f.payload, f.first, f.last, f.padding, err, want)
+		if err != nil || string(f.payload) != want.payload || f.first != want.first || f.last != want.last ||
+			f.padding != want.padding {
+			t.Errorf("part %d: %q first=%v last=%v padding=%d, %v, want %v", i, f.payload, f.first, f.last,
+				f.padding, err, want)
 		}
 		if f.Length != 9 {
 			t.Errorf("part %d: length %d of the frame", i, f.Length)
@@ -355,7 +365,8 @@ func TestLargeDataIsReadIntoBlocks(t *testing.T) {
 // A payload that arrives byte by byte is copied. The reader keeps the block until it reads
 // something else or is released.
 func TestBlockOfLittleStaysWithTheReader(t *testing.T) {
-	octets := append(wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock)), wire.AppendPing(nil, 0, [8]byte{1})...)
+	octets := append(wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock)),
+		wire.AppendPing(nil, 0, [8]byte{1})...)
 	r := testReader(t, iotest.OneByteReader(bytes.NewReader(octets)), nil)
 	r.blockSize = smallBlock
 	var b buffer.Buffer
@@ -442,10 +453,13 @@ func TestContinuationRules(t *testing.T) {
 		{"DATA in between", slices.Concat(begun, wire.AppendData(nil, 1, 0, nil)), wire.ProtocolError},
 		{"HEADERS in between", slices.Concat(begun, begun), wire.ProtocolError},
 		{"PING in between", slices.Concat(begun, wire.AppendPing(nil, 0, [8]byte{})), wire.ProtocolError},
-		{"PING inside a promise", slices.Concat(promise, wire.AppendPing(nil, 0, [8]byte{})), wire.ProtocolError},
+		{"PING inside a promise", slices.Concat(promise, wire.AppendPing(nil, 0, [8]byte{})),
+			wire.ProtocolError},
 		{"an unknown type in between", slices.Concat(begun, rawFrame(0xee, 0, 0, nil)), wire.ProtocolError},
-		{"a misshapen PRIORITY in between", slices.Concat(begun, rawFrame(wire.Priority, 0, 1, nil)), wire.ProtocolError},
-		{"too large", slices.Concat(begun, rawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize+1))), wire.FrameSizeError},
+		{"a misshapen PRIORITY in between", slices.Concat(begun, rawFrame(wire.Priority, 0, 1, nil)),
+			wire.ProtocolError},
+		{"too large", slices.Concat(begun, rawFrame(wire.Continuation, 0, 1,
+			make([]byte, defaultMaxFrameSize+1))), wire.FrameSizeError},
 		{"too many", slices.Concat(begun, bytes.Repeat(open, frames+1)), wire.EnhanceYourCalm},
 		{"too much", slices.Concat(begun, bytes.Repeat(large, 20)), wire.EnhanceYourCalm},
 		{"as many as allowed", slices.Concat(begun, bytes.Repeat(open, frames-1), ended), wire.NoError},
@@ -490,14 +504,20 @@ func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
 
 func TestArrivedResponseDoesNotWaitForABeginningFrame(t *testing.T) {
 	for name, beginning := range map[string][]byte{
-		"padded DATA without its padding's length":  rawFrame(wire.Data, wire.Padded, 1, []byte{1, 2, 3})[:wire.HeaderLen],
-		"HEADERS without CONTINUATION":              rawFrame(wire.Headers, 0, 1, []byte{0x88}),
-		"half a HEADERS":                            rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88})[:wire.HeaderLen],
-		"half a frame header":                       {0, 0, 1},
-		"an unknown frame without its last octet":   rawFrame(0xee, 0, 0, make([]byte, 30))[:wire.HeaderLen+29],
-		"a misshapen PRIORITY without its payload":  rawFrame(wire.Priority, 0, 3, make([]byte, 30))[:wire.HeaderLen],
-		"a misshapen PRIORITY and half a frame":     slices.Concat(rawFrame(wire.Priority, 0, 99, nil), []byte{0, 0, 1}),
-		"two unknown frames, the second not whole ": slices.Concat(rawFrame(0xee, 0, 0, nil), rawFrame(0xee, 0, 0, nil)[:8]),
+		"padded DATA without its padding's length": rawFrame(wire.Data, wire.Padded, 1,
+			[]byte{1, 2, 3})[:wire.HeaderLen],
+		"HEADERS without CONTINUATION": rawFrame(wire.Headers, 0, 1, []byte{0x88}),
+		"half a HEADERS": rawFrame(wire.Headers, wire.EndHeaders, 1,
+			[]byte{0x88})[:wire.HeaderLen],
+		"half a frame header": {0, 0, 1},
+		"an unknown frame without its last octet": rawFrame(0xee, 0, 0,
+			make([]byte, 30))[:wire.HeaderLen+29],
+		"a misshapen PRIORITY without its payload": rawFrame(wire.Priority, 0, 3,
+			make([]byte, 30))[:wire.HeaderLen],
+		"a misshapen PRIORITY and half a frame": slices.Concat(rawFrame(wire.Priority, 0, 99, nil),
+			[]byte{0, 0, 1}),
+		"two unknown frames, the second not whole ": slices.Concat(rawFrame(0xee, 0, 0, nil),
+			rawFrame(0xee, 0, 0, nil)[:8]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -538,7 +558,8 @@ func TestFieldWriterSplitsAtThePeersFrameSize(t *testing.T) {
 			h := wire.ParseFrameHeader(out)
 			p := out[wire.HeaderLen:][:h.Length]
 			out = out[wire.HeaderLen+h.Length:]
-			want := wire.FrameHeader{Type: wire.Continuation, StreamID: 5, Length: min(maxSize, len(p)+len(out))}
+			want := wire.FrameHeader{Type: wire.Continuation, StreamID: 5,
+				Length: min(maxSize, len(p)+len(out))}
 			if n == 0 {
 				want.Type, want.Flags = wire.Headers, wire.EndStream
 			}
@@ -680,7 +701,8 @@ func TestPathsStayOutOfTheTable(t *testing.T) {
 	w := newFieldWriter()
 	write := func(path, agent string) []byte {
 		w.begin(nil, 1, 0)
-		for _, f := range []Field{{Name: ":method", Value: "GET"}, {Name: ":authority", Value: "example.com"}, {Name: ":path", Value: path}, {Name: "user-agent", Value: agent}} {
+		for _, f := range []Field{{Name: ":method", Value: "GET"}, {Name: ":authority", Value: "example.com"},
+			{Name: ":path", Value: path}, {Name: "user-agent", Value: agent}} {
 			w.field(f.Name, f.Value, false)
 		}
 		return w.end(1 << 20)[wire.HeaderLen:]
@@ -759,8 +781,10 @@ func TestLargeSectionsAreNotKept(t *testing.T) {
 		for _, k := range w.known.blocks {
 			kept += len(k.octets) + len(k.fields[0].Value)
 		}
-		if n, m := len(w.known.blocks), len(r.known.blocks); n > maxKnown || m != n || n < min(2, i) || w.known.size > maxKnownTotal || kept > 2*maxKnownTotal {
-			t.Fatalf("%d and %d sections, %d octets by their lists, %d as they lie in memory", n, m, w.known.size, kept)
+		if n, m := len(w.known.blocks), len(r.known.blocks); n > maxKnown || m != n || n < min(2, i) ||
+			w.known.size > maxKnownTotal || kept > 2*maxKnownTotal {
+			t.Fatalf("%d and %d sections, %d octets by their lists, %d as they lie in memory", n, m,
+				w.known.size, kept)
 		}
 	}
 }
@@ -771,7 +795,8 @@ func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
 	random := rand.New(rand.NewPCG(8, 541))
 	r := testReader(t, nil, nil)
 	var plainFields []hpack.HeaderField
-	plain := hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
+	plain := hpack.NewDecoder(wire.HeaderTableSize,
+		func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
 	// The updates are to 0, 70, 300 and 4,096 bytes.
 	updates := [][]byte{{0x20}, {0x3f, 0x27}, {0x3f, 0x8d, 0x02}, {0x3f, 0xe1, 0x1f}}
 	repeated, stored := 0, 0
@@ -804,7 +829,8 @@ func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
 			t.Fatalf("step %d, %x: %v, want %v", step, block, err, wantErr)
 		}
 		if err != nil { // neither decoder can continue after an error
-			plain = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
+			plain = hpack.NewDecoder(wire.HeaderTableSize,
+				func(f hpack.HeaderField) { plainFields = append(plainFields, f) })
 			r, stored = testReader(t, nil, nil), 0
 			continue
 		}

@@ -51,7 +51,8 @@ func (w *fieldWriter) Write(p []byte) (int, error) {
 // begin starts a HEADERS frame at the end of dst.
 func (w *fieldWriter) begin(dst []byte, stream uint32, flags wire.Flags) {
 	w.start = len(dst)
-	w.dst = wire.AppendFrameHeader(dst, wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream})
+	w.dst = wire.AppendFrameHeader(dst, wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders,
+		StreamID: stream})
 	w.fields = w.fields[:0]
 	w.like, w.same, w.path = w.known.last(w.generation), 0, ""
 }
@@ -351,7 +352,8 @@ func (k *blockCache[F]) keep(table uint64, octets []byte, fields []F, size int) 
 	}
 	clear(b.fields)
 	k.blocks = append(k.blocks, cachedBlock[F]{
-		generation: table, size: size, octets: append(b.octets[:0], octets...), fields: append(b.fields[:0], fields...),
+		generation: table, size: size, octets: append(b.octets[:0], octets...),
+		fields: append(b.fields[:0], fields...),
 	})
 	k.size += size
 	k.used = len(k.blocks) - 1

@@ -130,7 +130,8 @@ func FuzzFrameReader(f *testing.F) {
 			at += wire.HeaderLen + h.Length
 		}
 		whole, err1 := readAll(testReader(t, bytes.NewReader(p), cfg))
-		for _, src := range []io.Reader{iotest.OneByteReader(bytes.NewReader(p)), iotest.HalfReader(bytes.NewReader(p))} {
+		for _, src := range []io.Reader{iotest.OneByteReader(bytes.NewReader(p)),
+			iotest.HalfReader(bytes.NewReader(p))} {
 			r := testReader(t, src, cfg)
 			r.blockSize = smallBlock
 			parts, err2 := readAll(r)
@@ -173,7 +174,8 @@ func FuzzFieldBlock(f *testing.F) {
 					t.Fatalf("%x: passed, and the decoder says %v", block, err)
 				}
 				for k, f := range r.fields {
-					if f.Name != want[k].Name || f.Value != want[k].Value || f.Sensitive != want[k].Sensitive {
+					if f.Name != want[k].Name || f.Value != want[k].Value ||
+						f.Sensitive != want[k].Sensitive {
 						t.Fatalf("%x: field %d is %v, want %v", block, k, f, want[k])
 					}
 				}
@@ -235,7 +237,8 @@ func (c *changes) next() bool {
 	f := &c.list[at]
 	switch c.take(10) {
 	case 1: // another value of the same length, from two bytes up
-		f.Value = f.Value[:len(f.Value)/2] + string(rune('a'+c.take(3))) + f.Value[len(f.Value)/2:][min(1, len(f.Value)/2):]
+		f.Value = f.Value[:len(f.Value)/2] + string(rune('a'+c.take(3))) +
+			f.Value[len(f.Value)/2:][min(1, len(f.Value)/2):]
 	case 2:
 		f.Value = strings.Repeat("v", c.take(256))
 	case 3:
@@ -261,7 +264,8 @@ func (c *changes) next() bool {
 
 func newChanges(script []byte) *changes {
 	return &changes{script: script[:min(len(script), 1000)], list: []hpack.HeaderField{
-		{Name: ":method", Value: "GET"}, {Name: ":authority", Value: "example.com"}, {Name: ":path", Value: "/a"}, {Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"},
+		{Name: ":method", Value: "GET"}, {Name: ":authority", Value: "example.com"},
+		{Name: ":path", Value: "/a"}, {Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"},
 	}}
 }
 
@@ -390,7 +394,8 @@ func FuzzConn(f *testing.F) {
 			client, server := h2test.Pipe()
 			client.SetChunk(int(chunk))
 			conn, err := NewConn(context.Background(), client, &Config{
-				Push: &PushPolicy{Max: 3}, Authority: "localhost", MaxHeaderListSize: 4 << 10, Trace: func(TraceEvent) {},
+				Push: &PushPolicy{Max: 3}, Authority: "localhost", MaxHeaderListSize: 4 << 10,
+				Trace: func(TraceEvent) {},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -402,8 +407,10 @@ func FuzzConn(f *testing.F) {
 				var streams []*Stream
 				for _, req := range []*Request{
 					{Body: strings.NewReader("")},
-					{Method: "POST", Body: io.LimitReader(zeroReader{}, 3000), Trailer: Header{{Name: "a", Value: "b"}}},
-					{Method: "HEAD", Body: strings.NewReader(""), Informational: func(int, Header) error { return nil }},
+					{Method: "POST", Body: io.LimitReader(zeroReader{}, 3000),
+						Trailer: Header{{Name: "a", Value: "b"}}},
+					{Method: "HEAD", Body: strings.NewReader(""),
+						Informational: func(int, Header) error { return nil }},
 				} {
 					s, err := conn.Open(ctx, req)
 					if err != nil {
@@ -433,7 +440,8 @@ func FuzzConn(f *testing.F) {
 			go io.Copy(io.Discard, server)
 			synctest.Wait()
 			conn.frames.blockSize = smallBlock
-			server.Write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1000}))
+			server.Write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingInitialWindowSize,
+				Value: 1000}))
 			server.Write(wire.AppendSettingsAck(nil))
 			synctest.Wait()
 			server.Write(p)
@@ -674,7 +682,8 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 		}
 		if p := s.push; p != nil {
 			if p.settled != (!open && (p.claimed || s.dropped)) {
-				wrong("push %d: settled %v, open %v, claimed %v, dropped %v", id, p.settled, open, p.claimed, s.dropped)
+				wrong("push %d: settled %v, open %v, claimed %v, dropped %v", id, p.settled, open, p.claimed,
+					s.dropped)
 			}
 			if !p.settled {
 				pushes++
@@ -697,7 +706,8 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 		wrong("a call waits for a slot that is held, and no PING was sent for it")
 	}
 	if uint64(len(c.settingsDue)) != c.settingsSent-c.settingsAcked {
-		wrong("%d SETTINGS are due, %d were sent and %d acknowledged", len(c.settingsDue), c.settingsSent, c.settingsAcked)
+		wrong("%d SETTINGS are due, %d were sent and %d acknowledged", len(c.settingsDue), c.settingsSent,
+			c.settingsAcked)
 	}
 	for i, p := range c.pings {
 		if p.answered || p.number > c.pingsSent || i > 0 && p.number <= c.pings[i-1].number {
@@ -710,7 +720,8 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 		}
 	}
 	if c.acksQueued > maxAcksQueued || c.goAway != nil && len(c.streams) == 0 {
-		wrong("%d acknowledgments are queued; GOAWAY %v with %d streams", c.acksQueued, c.goAway, len(c.streams))
+		wrong("%d acknowledgments are queued; GOAWAY %v with %d streams", c.acksQueued, c.goAway,
+			len(c.streams))
 	}
 }
 
@@ -728,7 +739,8 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 		for s := q.head; s != nil; prev, s = s, s.sender.next {
 			queued++
 			snd := s.sender
-			if snd.in != q || snd.prev != prev || c.streams[s.id] != s || len(snd.pending) == 0 || snd.held || s.sendErr != nil {
+			if snd.in != q || snd.prev != prev || c.streams[s.id] != s || len(snd.pending) == 0 || snd.held ||
+				s.sendErr != nil {
 				wrong("stream %d is queued and has no reason, or is badly linked", s.id)
 			}
 			if window := c.peer.initialWindow + s.sendDelta; q == &c.blocked && window > 0 && !c.unblock {
@@ -784,7 +796,8 @@ func (a *auditor) auditWindowsLocked(wrong func(string, ...any)) {
 	told := c.writerParked && !c.corked && a.client.OctetsWritten() == a.server.OctetsRead()
 	if told {
 		if got := int64(a.peer.Credit(0)); heard && got != c.window.credit || c.window.pending != 0 {
-			wrong("the peer's credit is %d, ours for it %d, %d of it pending", got, c.window.credit, c.window.pending)
+			wrong("the peer's credit is %d, ours for it %d, %d of it pending", got, c.window.credit,
+				c.window.pending)
 		}
 		if want := wire.InitialWindow + a.allowed[0] - a.sent[0]; heard && want != c.sendWindow {
 			wrong("the connection's send window is %d, want %d", c.sendWindow, want)
@@ -797,7 +810,8 @@ func (a *auditor) auditWindowsLocked(wrong func(string, ...any)) {
 		if !told || !heard {
 			break
 		}
-		if got := int64(a.peer.Credit(id)); s.state.CanRecv() && len(c.settingsDue) == 0 && got != s.window.credit {
+		if got := int64(a.peer.Credit(id)); s.state.CanRecv() && len(c.settingsDue) == 0 &&
+			got != s.window.credit {
 			wrong("stream %d: the peer's credit is %d, ours for it %d", id, got, s.window.credit)
 		}
 		if want := a.allowed[id] - a.sent[id]; s.state.CanSend() && want != s.sendDelta {
@@ -842,7 +856,8 @@ func (s *script) next() byte {
 	return b
 }
 
-var scriptSizes = [...]int{0, 1, 2, 10, 63, 100, 255, 256, 1000, 4096, 5000, 16384, 20000, 40000, 65535, 100000}
+var scriptSizes = [...]int{0, 1, 2, 10, 63, 100, 255, 256, 1000, 4096, 5000, 16384, 20000, 40000, 65535,
+	100000}
 
 func (s *script) size() int { return scriptSizes[s.next()%byte(len(scriptSizes))] }
 
@@ -856,7 +871,8 @@ func FuzzSettings(f *testing.F) {
 	f.Add([]byte{0, 3, 1, 0, 1, 3, 5, 4, 0, 4, 4, 9, 5, 13, 0, 1, 4, 8})
 	f.Add([]byte{4, 8, 0, 1, 4, 10, 4, 9, 0, 1, 4, 0})
 	f.Add([]byte{2, 14, 8, 2, 3, 2, 8, 1, 1, 6, 9, 8, 1})
-	values := [...]uint32{0, 1, 100, 4095, 4096, 16384, 20000, 65535, 65536, 1 << 20, 1<<24 - 1, 1<<31 - 1, 1 << 31, 1<<32 - 1, 50, 7}
+	values := [...]uint32{0, 1, 100, 4095, 4096, 16384, 20000, 65535, 65536, 1 << 20, 1<<24 - 1, 1<<31 - 1,
+		1 << 31, 1<<32 - 1, 50, 7}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) > 300 {
 			t.Skip()
@@ -864,13 +880,15 @@ func FuzzSettings(f *testing.F) {
 		defer watchdog(20 * time.Second)()
 		synctest.Test(t, func(t *testing.T) {
 			a := newAuditor(t, &Config{
-				Push: &PushPolicy{Max: 2}, Authority: "own.example", KeepAlive: -1, SettingsTimeout: -1, HeaderTableSize: 1000,
-				WindowManager: func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Consumed) },
+				Push: &PushPolicy{Max: 2}, Authority: "own.example", KeepAlive: -1, SettingsTimeout: -1,
+				HeaderTableSize: 1000,
+				WindowManager:   func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Consumed) },
 			})
 			conn, peer := a.conn, a.peer
 			defer conn.Close()
 			const upload = 150_000
-			up := doAsync(t.Context(), conn, &Request{Method: "PUT", Body: bytes.NewReader(octetsAt(1, 0, upload))})
+			up := doAsync(t.Context(), conn, &Request{Method: "PUT",
+				Body: bytes.NewReader(octetsAt(1, 0, upload))})
 			synctest.Wait()
 			down := getAsync(conn, "/")
 			synctest.Wait()
@@ -884,7 +902,8 @@ func FuzzSettings(f *testing.F) {
 			peer.WriteHeaders(3, 0, ":status: 200")
 			body := down.want(t, "the download's header").Body
 			pushed := uint32(2)
-			peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /")
+			peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http", ":authority: own.example",
+				":path: /")
 			peer.WriteHeaders(pushed, 0, ":status: 200")
 			var got, sent, read int64
 			look := func(step string) {
@@ -929,7 +948,8 @@ func FuzzSettings(f *testing.F) {
 				case 0, 9:
 					settings := make([]wire.Setting, in.next()%4)
 					for i := range settings {
-						settings[i] = wire.Setting{ID: wire.SettingID(in.next() % 10), Value: values[in.next()%16]}
+						settings[i] = wire.Setting{ID: wire.SettingID(in.next() % 10),
+							Value: values[in.next()%16]}
 					}
 					peer.WriteSettings(settings...)
 				case 1:
@@ -950,7 +970,8 @@ func FuzzSettings(f *testing.F) {
 					// the peer knows.
 					if pushed < 6 {
 						pushed += 2
-						peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /")
+						peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http",
+							":authority: own.example", ":path: /")
 						if n := min(int(in.next()), peer.Credit(0), peer.Credit(pushed)); n > 0 {
 							peer.WriteHeaders(pushed, 0, ":status: 200")
 							peer.WriteData(pushed, 0, make([]byte, n))
@@ -972,10 +993,12 @@ func FuzzSettings(f *testing.F) {
 			}
 			peer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: wire.InitialWindow})
 			look("the last SETTINGS")
-			if n := upload - got - (wire.InitialWindow + a.allowed[1] - a.sent[1]); conn.Err() == nil && n > 0 {
+			if n := upload - got - (wire.InitialWindow + a.allowed[1] - a.sent[1]); conn.Err() == nil &&
+				n > 0 {
 				a.grant(1, int(n))
 			}
-			if n := upload - got - (wire.InitialWindow + a.allowed[0] - a.sent[0]); conn.Err() == nil && n > 0 {
+			if n := upload - got - (wire.InitialWindow + a.allowed[0] - a.sent[0]); conn.Err() == nil &&
+				n > 0 {
 				a.grant(0, int(n))
 			}
 			look("the last windows")
@@ -1063,7 +1086,8 @@ type scriptOp struct {
 
 var scriptWindows = [...]int{1, 10, 100, 1000, 5000, 16384, 65535, 1 << 20, 1 << 30, wire.MaxWindow, 0}
 
-var scriptCodes = [...]wire.ErrCode{wire.Cancel, wire.NoError, wire.RefusedStream, wire.ProtocolError, wire.InternalError, 0xbad}
+var scriptCodes = [...]wire.ErrCode{wire.Cancel, wire.NoError, wire.RefusedStream, wire.ProtocolError,
+	wire.InternalError, 0xbad}
 
 var scriptSettings = [...]wire.Setting{
 	{ID: wire.SettingMaxConcurrentStreams, Value: 0},
@@ -1102,7 +1126,8 @@ var scriptBad = []func(id uint32) []byte{
 	func(id uint32) []byte { return rawFrame(wire.Headers, 0, id, []byte{0x88}) },
 	func(id uint32) []byte { return rawFrame(wire.Headers, wire.EndHeaders, id, []byte{0xff}) },
 	func(id uint32) []byte {
-		return rawFrame(wire.Headers, wire.EndHeaders|wire.PriorityFlag|wire.Padded, id, []byte{1, 0, 0, 0, byte(id), 9, 0x88, 0})
+		return rawFrame(wire.Headers, wire.EndHeaders|wire.PriorityFlag|wire.Padded, id,
+			[]byte{1, 0, 0, 0, byte(id), 9, 0x88, 0})
 	},
 	func(id uint32) []byte { return rawFrame(wire.Settings, wire.Ack, 0, make([]byte, 6)) },
 	func(id uint32) []byte {
@@ -1114,9 +1139,12 @@ var scriptBad = []func(id uint32) []byte{
 }
 
 var scriptOddHeaders = [][]string{
-	{"a: b"}, {":status: 101"}, {":status: 99"}, {":status: 200", "Upper: x"}, {":status: 200", ":status: 200"},
-	{":status: 204"}, {":status: 304", "content-length: 5"}, {":status: 404", "content-length: 0"}, {":status: 200", "content-length: 1", "content-length: 2"},
-	{":status: 200", "connection: close"}, {":path: /"}, {":status: 200", "content-encoding: gzip"}, {":status: 999"},
+	{"a: b"}, {":status: 101"}, {":status: 99"}, {":status: 200", "Upper: x"},
+	{":status: 200", ":status: 200"},
+	{":status: 204"}, {":status: 304", "content-length: 5"}, {":status: 404", "content-length: 0"},
+	{":status: 200", "content-length: 1", "content-length: 2"},
+	{":status: 200", "connection: close"}, {":path: /"}, {":status: 200", "content-encoding: gzip"},
+	{":status: 999"},
 }
 
 // scriptOps are the instructions. Those of the peer begin with a capital letter.
@@ -1129,10 +1157,12 @@ var scriptOps = []scriptOp{
 		r.peer.WriteHeaders(r.id(arg[0]), 0, ":status: 200", fmt.Sprint("content-length: ", r.size(arg[1])))
 	}},
 	{"HeadersOdd", 2, func(r *scriptRun, arg []byte) {
-		r.end(arg[0]).WriteHeaders(r.id(arg[0]), wire.Flags(arg[1]>>7), scriptOddHeaders[int(arg[1]&0x7f)%len(scriptOddHeaders)]...)
+		r.end(arg[0]).WriteHeaders(r.id(arg[0]), wire.Flags(arg[1]>>7),
+			scriptOddHeaders[int(arg[1]&0x7f)%len(scriptOddHeaders)]...)
 	}},
 	{"HeadersSplit", 2, func(r *scriptRun, arg []byte) {
-		r.peer.WriteHeadersSplit(r.id(arg[0]), 0, 1+int(arg[1]%8), ":status: 200", "x-long: "+strings.Repeat("x", 20))
+		r.peer.WriteHeadersSplit(r.id(arg[0]), 0, 1+int(arg[1]%8), ":status: 200",
+			"x-long: "+strings.Repeat("x", 20))
 	}},
 	{"Interim", 2, func(r *scriptRun, arg []byte) {
 		r.peer.WriteHeaders(r.id(arg[0]), 0, fmt.Sprint(":status: ", 100+arg[1]%4*3))
@@ -1153,8 +1183,14 @@ var scriptOps = []scriptOp{
 	{"Reset", 2, func(r *scriptRun, arg []byte) {
 		r.peer.WriteRSTStream(r.id(arg[0]), scriptCodes[int(arg[1])%len(scriptCodes)])
 	}},
-	{"Grant", 2, func(r *scriptRun, arg []byte) { r.grant(r.id(arg[0]), scriptWindows[int(arg[1])%len(scriptWindows)]) }},
-	{"GrantAll", 1, func(r *scriptRun, arg []byte) { r.grant(0, scriptWindows[int(arg[0])%len(scriptWindows)]) }},
+	{"Grant", 2, func(r *scriptRun, arg []byte) {
+		r.grant(r.id(arg[0]),
+			scriptWindows[int(arg[1])%len(scriptWindows)])
+	}},
+	{"GrantAll", 1, func(r *scriptRun, arg []byte) {
+		r.grant(0,
+			scriptWindows[int(arg[0])%len(scriptWindows)])
+	}},
 	{"Settings", 2, func(r *scriptRun, arg []byte) {
 		n := len(scriptSettings)
 		r.peer.WriteSettings(scriptSettings[int(arg[0])%n], scriptSettings[int(arg[1])%n])
@@ -1166,7 +1202,10 @@ var scriptOps = []scriptOp{
 	{"GoAway", 2, func(r *scriptRun, arg []byte) {
 		r.peer.WriteGoAway(uint32(arg[0]), scriptCodes[int(arg[1])%len(scriptCodes)], "why")
 	}},
-	{"GoAwayLater", 0, func(r *scriptRun, arg []byte) { r.peer.WriteGoAway(wire.MaxStreamID, wire.NoError, "") }},
+	{"GoAwayLater", 0, func(r *scriptRun, arg []byte) {
+		r.peer.WriteGoAway(wire.MaxStreamID, wire.NoError,
+			"")
+	}},
 	{"Promise", 1, func(r *scriptRun, arg []byte) { r.promise(r.id(arg[0]), "GET", "own.example") }},
 	{"PromiseOdd", 2, func(r *scriptRun, arg []byte) {
 		switch arg[1] % 4 {
@@ -1181,10 +1220,17 @@ var scriptOps = []scriptOp{
 			r.promise(r.id(arg[0]), "GET\n", "own.example")
 		}
 	}},
-	{"Bad", 2, func(r *scriptRun, arg []byte) { r.peer.WriteRaw(scriptBad[int(arg[1])%len(scriptBad)](r.id(arg[0]))) }},
+	{"Bad", 2, func(r *scriptRun,
+		arg []byte) {
+		r.peer.WriteRaw(scriptBad[int(arg[1])%len(scriptBad)](r.id(arg[0])))
+	}},
 	{"CloseConn", 0, func(r *scriptRun, arg []byte) { r.server.Close() }},
 	{"CloseWriting", 0, func(r *scriptRun, arg []byte) { r.server.CloseWrite() }},
-	{"Stall", 1, func(r *scriptRun, arg []byte) { r.server.Stall(); r.client.SetWriteBuffer(r.size(arg[0])) }},
+	{"Stall", 1, func(r *scriptRun,
+		arg []byte) {
+		r.server.Stall()
+		r.client.SetWriteBuffer(r.size(arg[0]))
+	}},
 	{"Resume", 0, func(r *scriptRun, arg []byte) { r.server.Resume(); r.client.SetWriteBuffer(-1) }},
 	{"Cut", 1, func(r *scriptRun, arg []byte) { r.client.BreakReadAfter(int64(arg[0]), nil) }},
 	{"Uncut", 0, func(r *scriptRun, arg []byte) { r.client.BreakReadAfter(1<<40, nil) }},
@@ -1195,23 +1241,34 @@ var scriptOps = []scriptOp{
 		r.request(&Request{Informational: func(int, Header) error { return nil }})
 	}},
 	{"postMemory", 1, func(r *scriptRun, arg []byte) {
-		r.request(&Request{Method: "POST", Body: bytes.NewReader(make([]byte, r.size(arg[0]))), Trailer: Header{{Name: "a", Value: "b"}}[:arg[0]>>7]})
+		r.request(&Request{Method: "POST", Body: bytes.NewReader(make([]byte, r.size(arg[0]))),
+			Trailer: Header{{Name: "a", Value: "b"}}[:arg[0]>>7]})
 	}},
-	{"postReader", 1, func(r *scriptRun, arg []byte) { r.request(&Request{Method: "POST", Body: r.body(arg[0])}) }},
+	{"postReader", 1, func(r *scriptRun, arg []byte) {
+		r.request(&Request{Method: "POST",
+			Body: r.body(arg[0])})
+	}},
 	{"postLength", 2, func(r *scriptRun, arg []byte) {
 		r.request(&Request{Method: "POST", Body: r.body(arg[0]), ContentLength: int64(r.size(arg[1]))})
 	}},
 	{"postExpect", 1, func(r *scriptRun, arg []byte) {
-		r.request(&Request{Method: "POST", Body: r.body(arg[0]), Header: Header{{Name: "expect", Value: "100-continue"}}})
+		r.request(&Request{Method: "POST", Body: r.body(arg[0]),
+			Header: Header{{Name: "expect", Value: "100-continue"}}})
 	}},
 	{"open", 1, func(r *scriptRun, arg []byte) {
 		r.open(&Request{Method: "POST", ContentLength: int64(r.size(arg[0]))})
 	}},
-	{"openTunnel", 0, func(r *scriptRun, arg []byte) { r.open(&Request{Method: "CONNECT", Protocol: "websocket"}) }},
+	{"openTunnel", 0, func(r *scriptRun, arg []byte) {
+		r.open(&Request{Method: "CONNECT",
+			Protocol: "websocket"})
+	}},
 	{"write", 2, func(r *scriptRun, arg []byte) {
 		r.on(arg[0], func(e *scriptExchange) { e.s.Write(make([]byte, r.size(arg[1]))) })
 	}},
-	{"closeWrite", 1, func(r *scriptRun, arg []byte) { r.on(arg[0], func(e *scriptExchange) { e.s.CloseWrite() }) }},
+	{"closeWrite", 1, func(r *scriptRun, arg []byte) {
+		r.on(arg[0],
+			func(e *scriptExchange) { e.s.CloseWrite() })
+	}},
 	{"sendTrailers", 1, func(r *scriptRun, arg []byte) {
 		r.on(arg[0], func(e *scriptExchange) { e.s.SendTrailers(Header{{Name: "t", Value: "v"}}) })
 	}},
@@ -1230,21 +1287,29 @@ var scriptOps = []scriptOp{
 			}
 		})
 	}},
-	{"reset", 2, func(r *scriptRun, arg []byte) { r.on(arg[0], func(e *scriptExchange) { e.s.Reset(ErrCode(arg[1])) }) }},
+	{"reset", 2, func(r *scriptRun, arg []byte) {
+		r.on(arg[0],
+			func(e *scriptExchange) { e.s.Reset(ErrCode(arg[1])) })
+	}},
 	{"cancel", 1, func(r *scriptRun, arg []byte) {
 		if len(r.exchanges) > 0 {
 			r.exchanges[int(arg[0])%len(r.exchanges)].cancel()
 		}
 	}},
 	{"deadline", 2, func(r *scriptRun, arg []byte) {
-		r.on(arg[0], func(e *scriptExchange) { e.s.SetDeadline(time.Now().Add(time.Duration(int8(arg[1])) * time.Second)) })
+		r.on(arg[0],
+			func(e *scriptExchange) { e.s.SetDeadline(time.Now().Add(time.Duration(int8(arg[1])) * time.Second)) })
 	}},
 	{"ping", 0, func(r *scriptRun, arg []byte) { r.call(func() { r.conn.Ping(context.Background()) }) }},
 	{"updateSettings", 1, func(r *scriptRun, arg []byte) {
 		size := uint32(scriptWindows[int(arg[0])%len(scriptWindows)])
-		r.call(func() { r.conn.UpdateSettings(context.Background(), Setting{SettingInitialWindowSize, size}) })
+		r.call(func() {
+			r.conn.UpdateSettings(context.Background(),
+				Setting{SettingInitialWindowSize, size})
+		})
 	}},
-	{"waitSettings", 0, func(r *scriptRun, arg []byte) { r.call(func() { r.conn.WaitSettings(context.Background()) }) }},
+	{"waitSettings", 0,
+		func(r *scriptRun, arg []byte) { r.call(func() { r.conn.WaitSettings(context.Background()) }) }},
 	{"pushes", 1, func(r *scriptRun, arg []byte) {
 		r.on(arg[0], func(e *scriptExchange) {
 			for push, err := range e.s.Pushes(context.Background()) {
@@ -1263,14 +1328,17 @@ var scriptOps = []scriptOp{
 		})
 	}},
 	{"sleep", 1, func(r *scriptRun, arg []byte) {
-		time.Sleep([...]time.Duration{time.Millisecond, 5 * time.Millisecond, time.Second, 4 * time.Second, 11 * time.Second, 31 * time.Second}[arg[0]%6])
+		time.Sleep([...]time.Duration{time.Millisecond, 5 * time.Millisecond, time.Second, 4 * time.Second,
+			11 * time.Second, 31 * time.Second}[arg[0]%6])
 	}},
-	{"shutdown", 0, func(r *scriptRun, arg []byte) { r.call(func() { r.conn.Shutdown(context.Background()) }) }},
+	{"shutdown", 0,
+		func(r *scriptRun, arg []byte) { r.call(func() { r.conn.Shutdown(context.Background()) }) }},
 	{"close", 0, func(r *scriptRun, arg []byte) { r.call(func() { r.conn.Close() }) }},
 	{"stats", 0, func(r *scriptRun, arg []byte) { r.conn.Stats(); r.conn.PeerSettings(); r.conn.Err() }},
 }
 
-var scriptRare = map[string]bool{"CloseConn": true, "CloseWriting": true, "GoAway": true, "GoAwayLater": true, "close": true, "shutdown": true,
+var scriptRare = map[string]bool{"CloseConn": true, "CloseWriting": true, "GoAway": true, "GoAwayLater": true,
+	"close": true, "shutdown": true,
 	"Bad": true, "HeadersOdd": true, "PromiseOdd": true, "DataTooMuch": true, "Cut": true, "Stall": true}
 
 // assemble turns a script in words into its bytes: "get; Headers 0; Data 0 4".
@@ -1331,7 +1399,8 @@ func (r *scriptRun) data(id uint32, size byte, flags wire.Flags, tooMuch bool) {
 func (r *scriptRun) promise(parent uint32, method, authority string) {
 	r.promised += 2
 	r.ids = append(r.ids, r.promised)
-	r.peer.WritePushPromise(parent, r.promised, ":method: "+method, ":scheme: http", ":authority: "+authority, ":path: /")
+	r.peer.WritePushPromise(parent, r.promised, ":method: "+method, ":scheme: http", ":authority: "+authority,
+		":path: /")
 }
 
 // call runs f on a goroutine of its own.
@@ -1412,7 +1481,8 @@ func (r *scriptRun) read(arg []byte) {
 		}
 		e.read += int64(n)
 		if err == io.EOF && !e.resp.bodyless() && (!r.ended[e.s.id] || e.read != r.wrote[e.s.id]) {
-			r.t.Errorf("stream %d: io.EOF after %d octets; the peer wrote %d, and an end: %v", e.s.id, e.read, r.wrote[e.s.id], r.ended[e.s.id])
+			r.t.Errorf("stream %d: io.EOF after %d octets; the peer wrote %d, and an end: %v", e.s.id, e.read,
+				r.wrote[e.s.id], r.ended[e.s.id])
 		}
 	})
 }
@@ -1522,16 +1592,19 @@ var scriptSeeds = []string{
 	"postExpect 10; Interim 0 0; GrantAll 8; HeadersEnd 0; sleep 2",
 	"open 10; write 0 10; closeWrite 0; Headers 0; response 0; DataPadded 0 8 20; read 0 9; closeBody 0",
 	"open 0; write 0 15; Settings 4 4; Grant 0 8; GrantAll 8; Settings 7 9; sendTrailers 0; HeadersEnd 0",
-	"get; Promise 0; pushes 0; Headers 1; Data 1 9; Headers 0; read 1 9; cancelPush 1; DataEnd 0 1; DataEnd 1 0",
+	"get; Promise 0; pushes 0; Headers 1; Data 1 9; Headers 0; read 1 9; cancelPush 1; DataEnd 0 1; " +
+		"DataEnd 1 0",
 	"get; Promise 0; Promise 0; Promise 0; Headers 0; closeBody 0; Headers 1; Data 1 5",
 	"Settings 1 1; get; get; get; cancel 0; Pong 1; HeadersEnd 1; cancel 2; sleep 4; HeadersEnd 2",
 	"get; get; GoAwayLater; GoAway 1 1; HeadersEnd 0; sleep 1",
 	"get; shutdown; Headers 0; DataEnd 0 5; read 0 7; sleep 2",
-	"ping; Pong 1; Ping 3; updateSettings 4; SettingsAck; updateSettings 1; get; Headers 0; Data 0 9; SettingsAck; read 0 12",
+	"ping; Pong 1; Ping 3; updateSettings 4; SettingsAck; updateSettings 1; get; Headers 0; Data 0 9; " +
+		"SettingsAck; read 0 12",
 	"get; Stall 2; get; postMemory 15; sleep 3; Resume; HeadersEnd 0; HeadersEnd 1; HeadersEnd 2",
 	"get; Cut 3; Headers 0; Data 0 9; Uncut; read 0 11; Cut 12; DataEnd 0 9; cancel 0; Uncut; get",
 	"open 0; deadline 0 1; write 0 15; sleep 3; deadline 0 100; write 0 4; reset 0 8; write 0 1",
-	"openTunnel; waitSettings; Settings 15 15; openTunnel; Headers 0; write 0 9; Data 0 9; closeWrite 0; DataEnd 0 0",
+	"openTunnel; waitSettings; Settings 15 15; openTunnel; Headers 0; write 0 9; Data 0 9; closeWrite 0; " +
+		"DataEnd 0 0",
 	"get; Bad 0 0; get; Bad 1 1; HeadersOdd 1 5; HeadersOdd 1 3; close; sleep 1",
 	// A window manager fails at padding.
 	"get; Headers 0; DataPadded 0 10 48; get; Headers 1; Data 1 5",

@@ -204,7 +204,8 @@ func checkField(name, value string) error {
 	}
 	for i := 0; i < len(value); i++ {
 		if c := value[i]; syntax.IsControl(c) {
-			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at octet %d of %d", syntax.ByteFault(c), i+1, len(value))}
+			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at octet %d of %d",
+				syntax.ByteFault(c), i+1, len(value))}
 		}
 	}
 	if value != "" && (syntax.IsBlank(value[0]) || syntax.IsBlank(value[len(value)-1])) {

@@ -82,7 +82,8 @@ func TestHeaderIteratorsStopWhenTold(t *testing.T) {
 }
 
 func TestHeaderSetAndDel(t *testing.T) {
-	full := Header{{Name: "a", Value: "1"}, {Name: "B", Value: "2"}, {Name: "a", Value: "3", Sensitive: true}, {Name: "c", Value: "4"}}
+	full := Header{{Name: "a", Value: "1"}, {Name: "B", Value: "2"}, {Name: "a", Value: "3", Sensitive: true},
+		{Name: "c", Value: "4"}}
 	tests := []struct {
 		reason string
 		change func(*Header)
@@ -96,7 +97,8 @@ func TestHeaderSetAndDel(t *testing.T) {
 			Header{{Name: "B", Value: "2"}, {Name: "c", Value: "4"}}},
 		{"Del of nothing", func(h *Header) { h.Del("d") }, full},
 		{"AddSensitive", func(h *Header) { h.Del("a"); h.AddSensitive("k", "v") },
-			Header{{Name: "B", Value: "2"}, {Name: "c", Value: "4"}, {Name: "k", Value: "v", Sensitive: true}}},
+			Header{{Name: "B", Value: "2"}, {Name: "c", Value: "4"},
+				{Name: "k", Value: "v", Sensitive: true}}},
 	}
 	for _, test := range tests {
 		h := full.Clone()
@@ -164,7 +166,8 @@ func TestHeaderToHTTP(t *testing.T) {
 func TestHeaderFromHTTPIsSortedAndInLowerCase(t *testing.T) {
 	src := http.Header{"X-B": {"1", "2"}, "Accept": {"a"}, "Cookie": {"c=3; d=4"}, "Empty": {}, "Nil": nil}
 	want := Header{
-		{Name: "accept", Value: "a"}, {Name: "cookie", Value: "c=3; d=4"}, {Name: "x-b", Value: "1"}, {Name: "x-b", Value: "2"},
+		{Name: "accept", Value: "a"}, {Name: "cookie", Value: "c=3; d=4"}, {Name: "x-b", Value: "1"},
+		{Name: "x-b", Value: "2"},
 	}
 	if got := HeaderFromHTTP(src); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -217,7 +220,8 @@ func TestOnlyTheFirstTrailersOfManyAreAnnounced(t *testing.T) {
 	if got := announcedTrailer([]string{strings.Repeat(",", 2000) + "x-late"}); len(got) != 0 {
 		t.Errorf("empty elements are free: %v", got)
 	}
-	if got := announcedTrailer([]string{" x-a ,, Content-Length", "x-b"}); len(got) != 2 || !slices.Equal(sortedKeys(got), []string{"X-A", "X-B"}) {
+	if got := announcedTrailer([]string{" x-a ,, Content-Length", "x-b"}); len(got) != 2 ||
+		!slices.Equal(sortedKeys(got), []string{"X-A", "X-B"}) {
 		t.Errorf("announced: %v", got)
 	}
 }

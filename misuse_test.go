@@ -57,7 +57,8 @@ func TestManagerThatCallsItsConnectionIsFound(t *testing.T) {
 				peer.WantWindowUpdate("what the stream held", 0, 5)
 				_, err = s.Response(t.Context())
 				var m *WindowManagerError
-				if !errors.As(err, &m) || m.StreamID != 1 || m.Event != WindowData || !strings.Contains(err.Error(), "calls its own connection") {
+				if !errors.As(err, &m) || m.StreamID != 1 || m.Event != WindowData ||
+					!strings.Contains(err.Error(), "calls its own connection") {
 					t.Errorf("got %v", err)
 				}
 				got := answerGet(t, peer, conn, 3, ":status: 204")
@@ -178,7 +179,8 @@ func TestCreditIsConservedWhateverManagersDo(t *testing.T) {
 	kinds := map[string]int{}
 	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
-			f := &managerFuzz{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 77)), windows: map[uint32]*fuzzedWindow{}}
+			f := &managerFuzz{t: t, seed: seed, r: rand.New(rand.NewPCG(seed, 77)),
+				windows: map[uint32]*fuzzedWindow{}}
 			f.walk = newCreditWalk(t, seed, f.factory)
 			f.walk.forgiving = true
 			// An acknowledgment of PING would mean that the peer has processed frames that this
@@ -334,7 +336,8 @@ func (f *managerFuzz) check() {
 	}
 	compare := func(id uint32, w *Window) {
 		if got, want := int(w.credit-w.pending), f.walk.peer.Credit(id); got != want {
-			f.t.Fatalf("seed %d: stream %d: the peer may send %d, and thinks %d\n%s", f.seed, id, got, want, f.walk.peer.Log())
+			f.t.Fatalf("seed %d: stream %d: the peer may send %d, and thinks %d\n%s", f.seed, id, got, want,
+				f.walk.peer.Log())
 		}
 	}
 	compare(0, &c.window)
@@ -351,7 +354,8 @@ func (f *managerFuzz) check() {
 		}
 	}
 	if f.walk.pushed == 2 && unread != c.window.unread { // pushes that were not claimed hold some, too
-		f.t.Fatalf("seed %d: %d octets are unread on streams, %d on the connection\n%s", f.seed, unread, c.window.unread, f.walk.peer.Log())
+		f.t.Fatalf("seed %d: %d octets are unread on streams, %d on the connection\n%s", f.seed, unread,
+			c.window.unread, f.walk.peer.Log())
 	}
 }
 

@@ -63,8 +63,10 @@ type modelFigures struct {
 }
 
 func (f *modelFigures) String() string {
-	return fmt.Sprintf("%d actions, %d connections, %d streams, %d pushes, %d octets up, %d down, %d exchanges whole, %d broken",
-		f.actions.Load(), f.conns.Load(), f.streams.Load(), f.pushes.Load(), f.up.Load(), f.down.Load(), f.whole.Load(), f.broken.Load())
+	return fmt.Sprintf("%d actions, %d connections, %d streams, %d pushes, %d octets up, %d down, %d "+
+		"exchanges whole, %d broken",
+		f.actions.Load(), f.conns.Load(), f.streams.Load(), f.pushes.Load(), f.up.Load(), f.down.Load(),
+		f.whole.Load(), f.broken.Load())
 }
 
 // A modelRun is one connection. Callers are goroutines that act on their own. The peer is the
@@ -135,10 +137,13 @@ func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
 	r := rand.New(rand.NewPCG(seed, 1))
 	m := &modelRun{seed: seed, r: r, sum: sum, streams: map[uint32]*peerStream{}, limits: []uint32{1<<32 - 1},
 		seen: map[int]*peerStream{}, goAway: -1, frameMax: wire.MinMaxFrameSize}
-	cfg := &Config{Authority: "own.example", MaxFrameSize: 16384 << r.IntN(4), HeaderTableSize: []int{0, 100, 4096, 10000, -1}[r.IntN(5)]}
+	cfg := &Config{Authority: "own.example", MaxFrameSize: 16384 << r.IntN(4),
+		HeaderTableSize: []int{0, 100, 4096, 10000, -1}[r.IntN(5)]}
 	managers := []WindowManagerFactory{
-		ReadWindow{}.New, ReadWindow{Stream: 3000, Connection: 70_000}.New, FixedWindow{Size: 20_000}.New, RateLimitedWindow{PerSecond: 200_000}.New,
-		reviving(WindowEvent.Consumed), reviving(WindowEvent.Received), AdaptiveWindow{}.New, AdaptiveWindow{Initial: 3000, Budget: 70_000}.New,
+		ReadWindow{}.New, ReadWindow{Stream: 3000, Connection: 70_000}.New, FixedWindow{Size: 20_000}.New,
+		RateLimitedWindow{PerSecond: 200_000}.New,
+		reviving(WindowEvent.Consumed), reviving(WindowEvent.Received), AdaptiveWindow{}.New,
+		AdaptiveWindow{Initial: 3000, Budget: 70_000}.New,
 	}
 	manager := managers[r.IntN(len(managers))]
 	cfg.WindowManager = m.noting(manager)
@@ -254,7 +259,8 @@ func (m *modelRun) play() {
 	}
 	m.finish = true
 	uploads := func() bool { // some go on after their responses
-		return m.conn.Err() == nil && slices.ContainsFunc(m.open, func(s *peerStream) bool { return s.id%2 == 1 })
+		return m.conn.Err() == nil && slices.ContainsFunc(m.open,
+			func(s *peerStream) bool { return s.id%2 == 1 })
 	}
 	for i := 0; m.running.Load() > 0 || uploads(); i++ {
 		m.recvAll(m.audit("the end"))
@@ -262,7 +268,8 @@ func (m *modelRun) play() {
 		time.Sleep(time.Duration(m.r.IntN(500)) * time.Millisecond)
 		if i == 2000 {
 			for _, s := range m.open {
-				m.t.Logf("%+v, credit %d, window %d", s, m.peer.Credit(uint32(s.id)), m.allowed[uint32(s.id)]-s.got)
+				m.t.Logf("%+v, credit %d, window %d", s, m.peer.Credit(uint32(s.id)),
+					m.allowed[uint32(s.id)]-s.got)
 			}
 			stacks := make([]byte, 1<<20)
 			m.errorf("%d callers hang; the connection's error is %v; its credit is %d\n%s",
@@ -305,7 +312,8 @@ func (m *modelRun) turn() {
 	case k == 16:
 		m.recvAll(m.audit("a turn"))
 	case k == 17:
-		time.Sleep([]time.Duration{time.Microsecond, time.Millisecond, 20 * time.Millisecond, 300 * time.Millisecond}[m.r.IntN(4)])
+		time.Sleep([]time.Duration{time.Microsecond, time.Millisecond, 20 * time.Millisecond,
+			300 * time.Millisecond}[m.r.IntN(4)])
 	case k == 18:
 		synctest.Wait()
 	default:
@@ -379,7 +387,10 @@ func (m *modelRun) aloneGo(name string, f func() error) {
 func (m *modelRun) announce() {
 	limit := m.limits[len(m.limits)-1]
 	var settings []wire.Setting
-	add := func(id wire.SettingID, value uint32) { settings = append(settings, wire.Setting{ID: id, Value: value}) }
+	add := func(id wire.SettingID, value uint32) {
+		settings = append(settings,
+			wire.Setting{ID: id, Value: value})
+	}
 	if m.chance(2) {
 		limit = []uint32{1, 2, 10, 100, 1<<32 - 1}[m.r.IntN(5)]
 		add(wire.SettingMaxConcurrentStreams, limit)
@@ -419,7 +430,8 @@ func (m *modelRun) aside() {
 			m.peer.WriteGoAway(wire.MaxStreamID, wire.NoError, "soon")
 		}
 	case 3:
-		m.peer.WriteFrame(wire.FrameHeader{Length: 3, Type: 0x77, StreamID: uint32(m.r.IntN(9))}, []byte("???"))
+		m.peer.WriteFrame(wire.FrameHeader{Length: 3, Type: 0x77, StreamID: uint32(m.r.IntN(9))},
+			[]byte("???"))
 	default:
 		m.settleSettings()
 	}
@@ -515,7 +527,8 @@ func (m *modelRun) respond(s *peerStream) {
 	case !s.answered && s.interims < 3 && m.chance(5):
 		s.interims++
 		m.process(s)
-		m.peer.WriteHeaders(id, 0, []string{":status: 100", ":status: 103"}[m.r.IntN(2)], "x-n: "+strconv.Itoa(s.n))
+		m.peer.WriteHeaders(id, 0, []string{":status: 100", ":status: 103"}[m.r.IntN(2)],
+			"x-n: "+strconv.Itoa(s.n))
 	case !s.answered:
 		m.answer(s)
 	case s.sent < s.body:
@@ -577,7 +590,8 @@ func (m *modelRun) answer(s *peerStream) {
 		s.body = m.r.Int64N(3000)
 	}
 	s.trailers = m.chance(3)
-	fields := []string{":status: " + status, "x-n: " + strconv.Itoa(s.n), fmt.Sprint("x-body: ", s.body), "x-filler: " + strings.Repeat("f", m.r.IntN(60))}
+	fields := []string{":status: " + status, "x-n: " + strconv.Itoa(s.n), fmt.Sprint("x-body: ", s.body),
+		"x-filler: " + strings.Repeat("f", m.r.IntN(60))}
 	if s.trailers {
 		fields = append(fields, "x-trailed: yes")
 	}
@@ -652,7 +666,8 @@ func (m *modelRun) promise(parent *peerStream) {
 	m.mu.Lock()
 	m.seen[s.n] = s
 	m.mu.Unlock()
-	m.peer.WritePushPromise(uint32(parent.id), m.lastPush, ":method: GET", ":scheme: http", ":authority: own.example", fmt.Sprint(":path: /", s.n))
+	m.peer.WritePushPromise(uint32(parent.id), m.lastPush, ":method: GET", ":scheme: http",
+		":authority: own.example", fmt.Sprint(":path: /", s.n))
 	m.sum.pushes.Add(1)
 	m.did()
 }
@@ -757,7 +772,8 @@ func (m *modelRun) recvRequest(f h2test.Frame) (illegal string) {
 	m.lastSeen = f.StreamID
 	n, _ := strconv.Atoi(f.Headers.Get("x-n"))
 	upload, _ := strconv.ParseInt(f.Headers.Get("x-upload"), 10, 64)
-	s := &peerStream{id: int(f.StreamID), n: n, method: f.Headers.Get(":method"), upload: upload, trailed: f.Headers.Get("x-trailed") != ""}
+	s := &peerStream{id: int(f.StreamID), n: n, method: f.Headers.Get(":method"), upload: upload,
+		trailed: f.Headers.Get("x-trailed") != ""}
 	m.streams[f.StreamID] = s
 	m.mu.Lock()
 	m.seen[n] = s
@@ -872,7 +888,8 @@ func (c *modelCaller) exchange() {
 	case 2:
 		req.Body = bytes.NewReader(octetsAt(e.key, 0, int(n)))
 	case 3, 4:
-		body := &modelBody{c: &modelCaller{m: m, e: e, r: rand.New(rand.NewPCG(m.seed, uint64(e.n)<<32))}, n: n}
+		body := &modelBody{c: &modelCaller{m: m, e: e, r: rand.New(rand.NewPCG(m.seed, uint64(e.n)<<32))},
+			n: n}
 		req.Body = body
 		if c.chance(2) && n > 0 {
 			req.ContentLength = n
@@ -1025,7 +1042,8 @@ func (c *modelCaller) pushes(resp *Response) {
 			push.Cancel()
 			continue
 		}
-		p := &modelCaller{m: m, e: e, ctx: context.Background(), r: rand.New(rand.NewPCG(m.seed, uint64(2+n)))}
+		p := &modelCaller{m: m, e: e, ctx: context.Background(),
+			r: rand.New(rand.NewPCG(m.seed, uint64(2+n)))}
 		m.running.Add(1)
 		go func() {
 			defer m.running.Add(-1)
@@ -1053,9 +1071,11 @@ func (c *modelCaller) judge(call string, err error) {
 		m.sum.broken.Add(1)
 	}
 	if Retryable(err) && p != nil && (p.processed || !refused) {
-		m.errorf("exchange %d, stream %d: %s: %v is Retryable and the peer has it (processed: %v)", e.n, p.id, call, err, p.processed)
+		m.errorf("exchange %d, stream %d: %s: %v is Retryable and the peer has it (processed: %v)", e.n, p.id,
+			call, err, p.processed)
 	}
-	if refused && (p == nil || !p.processed) && !Retryable(err) && !e.canceled.Load() && !m.lost && !m.closed {
+	if refused && (p == nil || !p.processed) && !Retryable(err) && !e.canceled.Load() && !m.lost &&
+		!m.closed {
 		m.errorf("exchange %d: %s: %v is not Retryable and the peer refused it", e.n, call, err)
 	}
 	if e.canceled.Load() {
@@ -1075,7 +1095,8 @@ func (c *modelCaller) judge(call string, err error) {
 		ok = m.lost || m.goAway >= 0
 	}
 	if !ok {
-		m.errorf("exchange %d, the peer's stream %+v: %s: %v has no cause (lost %v, closed %v, GOAWAY %d)", e.n, p, call, err, m.lost, m.closed, m.goAway)
+		m.errorf("exchange %d, the peer's stream %+v: %s: %v has no cause (lost %v, closed %v, GOAWAY %d)",
+			e.n, p, call, err, m.lost, m.closed, m.goAway)
 	}
 }
 

@@ -62,7 +62,8 @@ type PushLostError struct {
 
 // Error says how many promises were refused and dropped.
 func (e *PushLostError) Error() string {
-	return fmt.Sprintf(prefix+"stream %d: pushes were lost before Pushes yielded them: %d refused, %d dropped (see PushPolicy)", e.StreamID, e.Refused, e.Dropped)
+	return fmt.Sprintf(prefix+"stream %d: pushes were lost before Pushes yielded them: %d refused, %d "+
+		"dropped (see PushPolicy)", e.StreamID, e.Refused, e.Dropped)
 }
 
 // withDefaults returns p with the default Max filled in.
@@ -433,7 +434,8 @@ func fieldsSize(fields []Field) (size int64) {
 // §8.3.1), or "" if nothing is.
 func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 	r := p.Request
-	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority, ":path": &r.Path}
+	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority,
+		":path": &r.Path}
 	i := 0
 	for ; i < len(fields) && syntax.IsPseudo(fields[i].Name); i++ {
 		f := fields[i]
@@ -506,5 +508,6 @@ func (c *Conn) authoritative(authority string) bool {
 		return false
 	}
 	state := c.TLS()
-	return state != nil && len(state.VerifiedChains) > 0 && state.PeerCertificates[0].VerifyHostname(host) == nil
+	return state != nil && len(state.VerifiedChains) > 0 &&
+		state.PeerCertificates[0].VerifyHostname(host) == nil
 }

@@ -120,12 +120,14 @@ func TestPromisesComeBeforeBetweenAndBehindTheParentsParts(t *testing.T) {
 func TestPushCarriesItsRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, _, got := dialPusher(t, PushPolicy{})
-		peer.WritePushPromise(1, 2, ":path: /a?b", ":authority: own.example", ":method: HEAD", ":scheme: http", "accept: b", "accept: a")
+		peer.WritePushPromise(1, 2, ":path: /a?b", ":authority: own.example", ":method: HEAD",
+			":scheme: http", "accept: b", "accept: a")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		_, pushes := promisedPaths(t, got.want(t, "the parent"))
 		r := pushes[0].Request
 		want := Header{{Name: "accept", Value: "b"}, {Name: "accept", Value: "a"}}
-		if r.Method != "HEAD" || r.Scheme != "http" || r.Authority != "own.example" || r.Path != "/a?b" || !slices.Equal(r.Header, want) {
+		if r.Method != "HEAD" || r.Scheme != "http" || r.Authority != "own.example" || r.Path != "/a?b" ||
+			!slices.Equal(r.Header, want) {
 			t.Errorf("request %+v", r)
 		}
 		if pushes[0].ID() != 2 || pushes[0].ParentID != 1 {
@@ -229,7 +231,8 @@ func TestDefaultLimitIsAHundredAndAFloodIsBounded(t *testing.T) {
 		promise(peer, id, "/")
 		peer.WantRSTStream("the last straw", id, wire.RefusedStream)
 		peer.WantGoAway("the peer does not listen", id, wire.EnhanceYourCalm)
-		if err := got.wantErr(t, "the flood"); !errors.Is(err, ErrCodeEnhanceYourCalm) || !errors.Is(conn.Err(), ErrCodeEnhanceYourCalm) {
+		if err := got.wantErr(t, "the flood"); !errors.Is(err, ErrCodeEnhanceYourCalm) ||
+			!errors.Is(conn.Err(), ErrCodeEnhanceYourCalm) {
 			t.Error(err)
 		}
 	})
@@ -260,7 +263,8 @@ func TestAcceptDecides(t *testing.T) {
 		promise(peer, 2, "/no")
 		peer.WantRSTStream("the callback's word", 2, wire.Cancel)
 		promise(peer, 4, "/yes")
-		peer.WritePushPromise(1, 6, ":method: POST", ":scheme: http", ":authority: own.example", ":path: /yes")
+		peer.WritePushPromise(1, 6, ":method: POST", ":scheme: http", ":authority: own.example",
+			":path: /yes")
 		peer.WantRSTStream("not for the callback to allow", 6, wire.ProtocolError)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		paths, _ := promisedPaths(t, got.want(t, "the parent"))
@@ -374,10 +378,12 @@ func TestPromiseOutsideTheRulesIsRefusedAlone(t *testing.T) {
 
 func TestPromiseWithTooManyFieldsIsRefusedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: giveBack, MaxHeaderListSize: 1000})
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example",
+			WindowManager: giveBack, MaxHeaderListSize: 1000})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)
-		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /", "x-remember: me", "x-long: "+strings.Repeat("x", 1000))
+		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /",
+			"x-remember: me", "x-long: "+strings.Repeat("x", 1000))
 		peer.WantRSTStream("more than 1,000 octets", 2, wire.ProtocolError)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "x-remember: me")
 		if resp := got.want(t, "the parent goes on"); resp.Header.Get("x-remember") != "me" {
@@ -425,10 +431,12 @@ func TestPushAuthorityFollowsTheVerifiedCertificate(t *testing.T) {
 	} {
 		t.Run(authority, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPusherTLS(t, &tls.Config{RootCAs: h2test.Roots(), ServerName: "example.com", NextProtos: []string{"h2"}})
+				peer, conn := dialPusherTLS(t, &tls.Config{RootCAs: h2test.Roots(), ServerName: "example.com",
+					NextProtos: []string{"h2"}})
 				got := getAsync(conn, "/")
 				peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
-				peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https", ":authority: "+authority, ":path: /")
+				peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https", ":authority: "+authority,
+					":path: /")
 				if !want {
 					peer.WantRSTStream("not authoritative", 2, wire.ProtocolError)
 				}
@@ -443,10 +451,12 @@ func TestPushAuthorityFollowsTheVerifiedCertificate(t *testing.T) {
 
 func TestPushAuthorityOfAnUnverifiedCertificateIsItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPusherTLS(t, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{"h2"}})
+		peer, conn := dialPusherTLS(t, &tls.Config{InsecureSkipVerify: true, ServerName: "example.com",
+			NextProtos: []string{"h2"}})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
-		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https", ":authority: www.example.com", ":path: /")
+		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https", ":authority: www.example.com",
+			":path: /")
 		peer.WantRSTStream("any name can be written into a certificate", 2, wire.ProtocolError)
 		peer.WritePushPromise(1, 4, ":method: GET", ":scheme: https", ":authority: example.com", ":path: /")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
@@ -460,7 +470,8 @@ func dialPusherTLS(t *testing.T, cfg *tls.Config) (*h2test.Peer, *Conn) {
 	t.Helper()
 	client, server := h2test.Pipe()
 	peer := h2test.NewPeer(t, tls.Server(server, h2test.ServerTLS("h2")))
-	conn, err := NewConn(t.Context(), tls.Client(client, cfg), &Config{Push: &PushPolicy{}, WindowManager: giveBack})
+	conn, err := NewConn(t.Context(), tls.Client(client, cfg),
+		&Config{Push: &PushPolicy{}, WindowManager: giveBack})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,7 +485,8 @@ func dialPusherTLS(t *testing.T, cfg *tls.Config) (*h2test.Peer, *Conn) {
 func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 	on := func(parent, id uint32) func(*h2test.Peer) {
 		return func(p *h2test.Peer) {
-			p.WritePushPromise(parent, id, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /")
+			p.WritePushPromise(parent, id, ":method: GET", ":scheme: http", ":authority: own.example",
+				":path: /")
 		}
 	}
 	then := func(fs ...func(*h2test.Peer)) func(*h2test.Peer) {
@@ -492,15 +504,19 @@ func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 	}{
 		{"on an idle stream", 0, on(3, 2)},
 		{"on a closed stream", 0, then(end, on(1, 2))},
-		{"on a stream that the peer reset", 0, then(func(p *h2test.Peer) { p.WriteRSTStream(1, wire.Cancel) }, on(1, 2))},
+		{"on a stream that the peer reset", 0, then(func(p *h2test.Peer) { p.WriteRSTStream(1, wire.Cancel) },
+			on(1, 2))},
 		{"on a pushed stream", 2, then(on(1, 2), on(2, 4))},
 		{"of an odd stream", 0, on(1, 3)},
 		{"of stream 0", 0, on(1, 0)},
 		{"of the same stream again", 2, then(on(1, 2), on(1, 2))},
 		{"of a lower stream", 4, then(on(1, 4), on(1, 2))},
-		{"DATA on a reserved stream", 2, then(on(1, 2), func(p *h2test.Peer) { p.WriteData(2, 0, []byte("x")) })},
-		{"WINDOW_UPDATE on a reserved stream", 2, then(on(1, 2), func(p *h2test.Peer) { p.WriteWindowUpdate(2, 1) })},
-		{"HEADERS on a stream that was not promised", 0, func(p *h2test.Peer) { p.WriteHeaders(2, 0, ":status: 200") }},
+		{"DATA on a reserved stream", 2, then(on(1, 2),
+			func(p *h2test.Peer) { p.WriteData(2, 0, []byte("x")) })},
+		{"WINDOW_UPDATE on a reserved stream", 2, then(on(1, 2),
+			func(p *h2test.Peer) { p.WriteWindowUpdate(2, 1) })},
+		{"HEADERS on a stream that was not promised", 0,
+			func(p *h2test.Peer) { p.WriteHeaders(2, 0, ":status: 200") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -522,7 +538,8 @@ func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 // has ended is not.
 func TestPromiseBehindTheParentsEndEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: giveBack})
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example",
+			WindowManager: giveBack})
 		if _, err := conn.Open(t.Context(), &Request{}); err != nil {
 			t.Fatal(err)
 		}
@@ -597,7 +614,8 @@ func TestClosingTheParentCancelsWhatNobodyClaimed(t *testing.T) {
 
 func TestParentThatWeEndTakesItsUnclaimedPushesAlong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: giveBack})
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example",
+			WindowManager: giveBack})
 		ctx, cancel := context.WithCancel(t.Context())
 		got := doAsync(ctx, conn, &Request{})
 		peer.WantHeaders("one parent", 1)
@@ -619,7 +637,8 @@ func TestParentThatWeEndTakesItsUnclaimedPushesAlong(t *testing.T) {
 
 func TestParentThatThePeerEndsYieldsItsPromisesAndThenTheError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: giveBack})
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example",
+			WindowManager: giveBack})
 		s, _ := conn.Open(t.Context(), &Request{})
 		peer.WantHeaders("the parent", 1)
 		promise(peer, 2, "/")
@@ -659,7 +678,8 @@ func TestPushesObeysItsContext(t *testing.T) {
 
 func TestUnclaimedPushHoldsItsWindowAndNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: ReadWindow{Stream: 65535, Connection: 1 << 20}.New})
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example",
+			WindowManager: ReadWindow{Stream: 65535, Connection: 1 << 20}.New})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)
 		promise(peer, 2, "/")
@@ -682,18 +702,20 @@ func TestUnclaimedPushHoldsItsWindowAndNoMore(t *testing.T) {
 func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events []string
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: func(w *Window) WindowManager {
-			return WindowManagerFunc(func(ev WindowEvent) int {
-				if w.StreamID() != 2 {
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example",
+			WindowManager: func(w *Window) WindowManager {
+				return WindowManagerFunc(func(ev WindowEvent) int {
+					if w.StreamID() != 2 {
+						return 0
+					}
+					events = append(events, fmt.Sprint(w.Request().Path, " ", ev.Kind, " credit=", ev.Credit,
+						" unread=", ev.Unread, " length=", ev.Length))
+					if ev.Kind == WindowOpened {
+						return 1000
+					}
 					return 0
-				}
-				events = append(events, fmt.Sprint(w.Request().Path, " ", ev.Kind, " credit=", ev.Credit, " unread=", ev.Unread, " length=", ev.Length))
-				if ev.Kind == WindowOpened {
-					return 1000
-				}
-				return 0
-			})
-		}})
+				})
+			}})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)
 		promise(peer, 2, "/pushed")

@@ -13,7 +13,8 @@ func TestReadmeShowsTheExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	var examples strings.Builder
-	for _, name := range []string{"example_test.go", "example_transport_test.go", "example_window_test.go", "example_stats_test.go"} {
+	for _, name := range []string{"example_test.go", "example_transport_test.go", "example_window_test.go",
+		"example_stats_test.go"} {
 		file, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -102,7 +102,8 @@ import (
 //
 // Tests with a star are in this file.
 
-var reliabilityRequests = flag.Int("reliability.requests", 100_000, "requests of TestRequestsAtOnceLeaveNothing; a tenth of it with -race or -short")
+var reliabilityRequests = flag.Int("reliability.requests", 100_000,
+	"requests of TestRequestsAtOnceLeaveNothing; a tenth of it with -race or -short")
 
 // reliabilityLimit bounds the time of 100,000 frames. It is five times the second of the list
 // above, because real time includes what else the machine does.
@@ -132,7 +133,8 @@ func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
 		t.Errorf("%d octets were read", read)
 	}
 
-	r = testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: 2 * size, MaxFrameSize: wire.MinMaxFrameSize})
+	r = testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: 2 * size,
+		MaxFrameSize: wire.MinMaxFrameSize})
 	r.maxSize = 1 // allows as many frames as the block needs
 	limit := reliabilityLimit
 	if boundsSlow {
@@ -211,7 +213,8 @@ func TestHugeTableOfThePeerIsNotFilled(t *testing.T) {
 				s.idle = s.heap()
 			}
 			name := fmt.Sprintf("x-%d", i)
-			resp, err := s.conn.Do(s.t.Context(), &Request{Header: Header{{Name: name, Value: strings.Repeat(name, 10)}}})
+			resp, err := s.conn.Do(s.t.Context(), &Request{Header: Header{{Name: name,
+				Value: strings.Repeat(name, 10)}}})
 			if err != nil || resp.StatusCode != 200 {
 				t.Fatal(resp, err)
 			}
@@ -255,7 +258,8 @@ func TestThousandHugeSettingsAreTakenInASecond(t *testing.T) {
 		var huge []wire.Setting
 		for i := range 2730 {
 			huge = append(huge, wire.Setting{ID: wire.SettingID(i % 0x100), Value: wire.MinMaxFrameSize})
-			if huge[i].ID == wire.SettingEnablePush || huge[i].ID == wire.SettingEnableConnectProtocol || huge[i].ID == wire.SettingNoRFC7540Priorities {
+			if huge[i].ID == wire.SettingEnablePush || huge[i].ID == wire.SettingEnableConnectProtocol ||
+				huge[i].ID == wire.SettingNoRFC7540Priorities {
 				huge[i].Value = 0
 			}
 		}
@@ -297,7 +301,8 @@ func promiseFlood(s *siege, n int, block []byte, behind func(id uint32) []byte) 
 	var batch []byte
 	for i := 0; i < n && s.conn.Err() == nil; i++ {
 		id := uint32(2 + 2*i)
-		batch = append(batch, rawFrame(wire.PushPromise, wire.EndHeaders, 1, append(binary.BigEndian.AppendUint32(nil, id), block...))...)
+		batch = append(batch, rawFrame(wire.PushPromise, wire.EndHeaders, 1,
+			append(binary.BigEndian.AppendUint32(nil, id), block...))...)
 		batch = append(batch, behind(id)...)
 		if i%500 == 499 {
 			s.server.Write(batch)
@@ -405,9 +410,11 @@ func TestEachOctetInEachPlaceOfAResponse(t *testing.T) {
 		{"end of a name", func(c string) Field { return Field{Name: "x" + c, Value: "v"} }, inName},
 		{"value", func(c string) Field { return Field{Name: "x", Value: c} }, atEnd},
 		{"beginning of a value", func(c string) Field { return Field{Name: "x", Value: c + "v"} }, atEnd},
-		{"middle of a value", func(c string) Field { return Field{Name: "x", Value: "v" + c + "v"} }, inValue},
+		{"middle of a value", func(c string) Field { return Field{Name: "x", Value: "v" + c + "v"} },
+			inValue},
 		{"end of a value", func(c string) Field { return Field{Name: "x", Value: "v" + c} }, atEnd},
-		{"status", func(c string) Field { return Field{Name: ":status", Value: "20" + c} }, func(c byte) bool { return '0' <= c && c <= '9' }},
+		{"status", func(c string) Field { return Field{Name: ":status", Value: "20" + c} },
+			func(c byte) bool { return '0' <= c && c <= '9' }},
 	} {
 		for _, trailer := range []bool{false, true} {
 			if trailer && place.name == "status" {
@@ -417,7 +424,8 @@ func TestEachOctetInEachPlaceOfAResponse(t *testing.T) {
 				besiege(t, nil, reliabilityLimit, func(s *siege) {
 					s.peer.AutoPing()
 					for c := range 256 {
-						octet := octetInResponse{field: place.field(string([]byte{byte(c)})), legal: place.legal(byte(c)), trailer: trailer}
+						octet := octetInResponse{field: place.field(string([]byte{byte(c)})),
+							legal: place.legal(byte(c)), trailer: trailer}
 						octet.exchange(s, uint32(1+2*c))
 					}
 				})
@@ -435,7 +443,8 @@ type octetInResponse struct {
 
 func (o octetInResponse) exchange(s *siege, id uint32) {
 	s.t.Helper()
-	block := slices.Concat([]byte{0x00, byte(len(o.field.Name))}, []byte(o.field.Name), []byte{byte(len(o.field.Value))}, []byte(o.field.Value))
+	block := slices.Concat([]byte{0x00, byte(len(o.field.Name))}, []byte(o.field.Name),
+		[]byte{byte(len(o.field.Value))}, []byte(o.field.Value))
 	r := s.get(id)
 	got := Header(nil)
 	switch {
@@ -450,7 +459,8 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 	case syntax.IsPseudo(o.field.Name) && len(o.field.Name) > 1:
 		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
 	default:
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, append([]byte{0x88}, block...)))
+		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id,
+			append([]byte{0x88}, block...)))
 	}
 	if <-r.done; r.err == nil && !o.trailer {
 		if got = r.resp.Header; o.field.Name == ":status" {
@@ -480,7 +490,8 @@ func TestThousandCodingsAreRefused(t *testing.T) {
 				s.peer.WriteHeaders(1, 0, append([]string{":status: 200"}, fields...)...)
 				s.peer.WriteData(1, wire.EndStream, encodeGzip(nil))
 				var limit *DecodeLimitError
-				if _, err := io.ReadAll(r.want(t, "the response").Body); !errors.As(err, &limit) || limit.Limit != "codings" && limit.Limit != "elements" {
+				if _, err := io.ReadAll(r.want(t, "the response").Body); !errors.As(err, &limit) ||
+					limit.Limit != "codings" && limit.Limit != "elements" {
 					t.Error(err)
 				}
 				s.wantMemory(maxGrowth)
@@ -493,7 +504,8 @@ func TestThousandCodingsAreRefused(t *testing.T) {
 // streams end.
 func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
 	const each, window = 64 << 10, 4 << 20 // 1,000 bodies are as large as 16 windows
-	cfg := &Config{WindowManager: ReadWindow{Stream: 1 << 20, Connection: window}.New, InitialStreamWindow: each}
+	cfg := &Config{WindowManager: ReadWindow{Stream: 1 << 20, Connection: window}.New,
+		InitialStreamWindow: each}
 	besiege(t, cfg, reliabilityLimit, func(s *siege) {
 		s.peer.AutoPing()
 		send := func(id uint32, n int) {
@@ -501,7 +513,8 @@ func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
 				synctest.Wait()
 				part := min(n, 16<<10, s.peer.Credit(id), s.peer.Credit(0))
 				if part <= 0 {
-					s.t.Fatalf("stream %d starves: its window is %d, the connection's %d", id, s.peer.Credit(id), s.peer.Credit(0))
+					s.t.Fatalf("stream %d starves: its window is %d, the connection's %d", id,
+						s.peer.Credit(id), s.peer.Credit(0))
 				}
 				s.peer.WriteData(id, 0, make([]byte, part))
 				n -= part
@@ -573,7 +586,8 @@ func TestRequestsAtOnceLeaveNothing(t *testing.T) {
 			s.watch()
 		}
 		s.wantMemory(maxGrowth / 16)
-		if stats := conn.Stats(); stats.StreamsOpen != 0 || stats.Waiting != 0 || len(conn.slots.reset) > pingResetMarks {
+		if stats := conn.Stats(); stats.StreamsOpen != 0 || stats.Waiting != 0 ||
+			len(conn.slots.reset) > pingResetMarks {
 			t.Errorf("%+v, %d marks", stats, len(conn.slots.reset))
 		}
 		conn.Close()
@@ -586,10 +600,12 @@ func TestCloseUnderAStallAtEveryOctet(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			up, down, _ := x.run(t, "no fault", func(*h2test.Conn) {})
 			for at := range down + 1 {
-				closeStalled(t, x, fmt.Sprintf("reading stalls after %d octets", at), func(c *h2test.Conn) { c.BreakReadAfter(at, nil) })
+				closeStalled(t, x, fmt.Sprintf("reading stalls after %d octets", at),
+					func(c *h2test.Conn) { c.BreakReadAfter(at, nil) })
 			}
 			for at := range up + 1 {
-				closeStalled(t, x, fmt.Sprintf("writing stalls after %d octets", at), func(c *h2test.Conn) { c.BreakWriteAfter(at, nil) })
+				closeStalled(t, x, fmt.Sprintf("writing stalls after %d octets", at),
+					func(c *h2test.Conn) { c.BreakWriteAfter(at, nil) })
 			}
 		})
 	}
@@ -631,7 +647,8 @@ func closeStalled(t *testing.T, x faultExchange, fault string, inject func(c *h2
 func TestManagerOfAClaimedPushHearsOfWhatCameBefore(t *testing.T) {
 	stupid := func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Received) }
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example", WindowManager: stupid})
+		peer, conn := dialPeer(t, &Config{Push: &PushPolicy{}, Authority: "own.example",
+			WindowManager: stupid})
 		peer.Ignore(wire.WindowUpdate)
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)

@@ -102,7 +102,8 @@ type Request struct {
 // asksForCoding reports whether hyper adds accept-encoding. It does not add the field to a range
 // request, because a part of a coded body cannot be decoded.
 func (r *Request) asksForCoding() bool {
-	return !r.NoDefaultFields && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") && !r.Header.Has("range")
+	return !r.NoDefaultFields && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") &&
+		!r.Header.Has("range")
 }
 
 // trailer returns the trailers with their present values.
@@ -193,7 +194,8 @@ func (p *preparedRequest) prepare(ctx context.Context, c *Conn, req *Request, en
 
 // prepareOrRelease calls make. If make fails and how says that the caller has reserved a slot, it
 // releases the slot.
-func (p *preparedRequest) prepareOrRelease(ctx context.Context, c *Conn, req *Request, ending ending, how slotMode) error {
+func (p *preparedRequest) prepareOrRelease(ctx context.Context, c *Conn, req *Request, ending ending,
+	how slotMode) error {
 	err := p.prepare(ctx, c, req, ending)
 	if err != nil && how == haveSlot {
 		c.release()
@@ -245,13 +247,16 @@ func (p *preparedRequest) preparePseudo(c *Conn) error {
 	case !syntax.IsToken(p.method()):
 		return badValue(":method", p.method(), "is not a token: "+syntax.TokenFault(p.method()))
 	case p.extendedConnect && p.method() != "CONNECT":
-		return badValue(":protocol", pseudo[pseudoProtocol], "belongs to CONNECT, and :method is "+quoted(p.method()))
+		return badValue(":protocol", pseudo[pseudoProtocol],
+			"belongs to CONNECT, and :method is "+quoted(p.method()))
 	case p.extendedConnect && !syntax.IsToken(pseudo[pseudoProtocol]):
-		return badValue(":protocol", pseudo[pseudoProtocol], "is not a token: "+syntax.TokenFault(pseudo[pseudoProtocol]))
+		return badValue(":protocol", pseudo[pseudoProtocol],
+			"is not a token: "+syntax.TokenFault(pseudo[pseudoProtocol]))
 	case !syntax.IsAuthority(p.authority()):
 		return badAuthority(p.authority())
 	case plain && !syntax.HasPort(p.authority()):
-		return badValue(":authority", p.authority(), "has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
+		return badValue(":authority", p.authority(),
+			"has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
 	case plain && (p.explicit[pseudoScheme] || p.explicit[pseudoPath] || p.Scheme != "" || p.Path != ""):
 		return p.badConnect()
 	case plain:
@@ -275,7 +280,8 @@ func (p *preparedRequest) badConnect() error {
 	if !p.explicit[i] && p.Path == "" {
 		i = pseudoScheme
 	}
-	return badValue(pseudoNames[i], p.pseudo[i], "has no place in CONNECT without a :protocol (RFC 9113 §8.5)")
+	return badValue(pseudoNames[i], p.pseudo[i],
+		"has no place in CONNECT without a :protocol (RFC 9113 §8.5)")
 }
 
 // method returns the value of :method.

@@ -38,30 +38,38 @@ func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
 	}{
 		{"nothing is said, all is there", Config{Authority: "example.com"}, Request{},
 			[]string{get, http, host, root, "user-agent: hyper", encodings}},
-		{"all is said", requestConfig, Request{Method: "PURGE", Scheme: "https", Authority: "a.example:8443", Path: "/x?y=z"},
-			[]string{":method: PURGE", ":scheme: https", ":authority: a.example:8443", ":path: /x?y=z", encodings}},
-		{"the config's scheme and user agent", Config{Authority: "example.com", Scheme: "https", UserAgent: "a/1"}, Request{},
+		{"all is said", requestConfig, Request{Method: "PURGE", Scheme: "https", Authority: "a.example:8443",
+			Path: "/x?y=z"},
+			[]string{":method: PURGE", ":scheme: https", ":authority: a.example:8443", ":path: /x?y=z",
+				encodings}},
+		{"the config's scheme and user agent", Config{Authority: "example.com", Scheme: "https",
+			UserAgent: "a/1"}, Request{},
 			[]string{get, ":scheme: https", host, root, "user-agent: a/1", encodings}},
 		{"pseudo-headers in the caller's order, then the rest", requestConfig,
 			Request{NoDefaultFields: true, Header: fields(":path", "/p", ":authority", "b", "x-a", "1")},
 			[]string{":path: /p", ":authority: b", get, http, "x-a: 1"}},
 		{"all pseudo-headers by the caller", requestConfig,
-			Request{NoDefaultFields: true, Method: "IGNORED", Header: fields(":authority", "b", ":scheme", "s", ":path", "/p", ":method", "M")},
+			Request{NoDefaultFields: true, Method: "IGNORED",
+				Header: fields(":authority", "b", ":scheme", "s", ":path", "/p", ":method", "M")},
 			[]string{":authority: b", ":scheme: s", ":path: /p", ":method: M"}},
 		{"names in lower case, order and duplicates kept", requestConfig,
 			Request{NoDefaultFields: true, Header: fields("X-B", "1", "x-A", "2", "x-b", "3")},
 			[]string{get, http, host, root, "x-b: 1", "x-a: 2", "x-b: 3"}},
-		{"host is :authority", requestConfig, Request{NoDefaultFields: true, Header: fields("x", "1", "Host", "other.example")},
+		{"host is :authority", requestConfig, Request{NoDefaultFields: true,
+			Header: fields("x", "1", "Host", "other.example")},
 			[]string{get, http, ":authority: other.example", root, "x: 1"}},
-		{"host may repeat :authority", requestConfig, Request{NoDefaultFields: true, Authority: "b", Header: fields("host", "B")},
+		{"host may repeat :authority", requestConfig,
+			Request{NoDefaultFields: true, Authority: "b", Header: fields("host", "B")},
 			[]string{get, http, ":authority: b", root}},
 		{"a cookie in crumbs (RFC 9113 §8.2.3)", requestConfig,
 			Request{NoDefaultFields: true, Header: fields("Cookie", "a=1; b=2;c; d=", "cookie", "e=5")},
-			[]string{get, http, host, root, "cookie: a=1", "cookie: b=2", "cookie: c", "cookie: d=", "cookie: e=5"}},
+			[]string{get, http, host, root, "cookie: a=1", "cookie: b=2", "cookie: c", "cookie: d=",
+				"cookie: e=5"}},
 		{"own user-agent and accept-encoding win", Config{Authority: "example.com"},
 			Request{Header: fields("User-Agent", "me", "Accept-Encoding", "identity")},
 			[]string{get, http, host, root, "user-agent: me", "accept-encoding: identity"}},
-		{"a range of a coded body cannot be decoded", requestConfig, Request{Header: fields("range", "bytes=0-9")},
+		{"a range of a coded body cannot be decoded", requestConfig,
+			Request{Header: fields("range", "bytes=0-9")},
 			[]string{get, http, host, root, "range: bytes=0-9"}},
 		{"OPTIONS of the server", requestConfig, Request{NoDefaultFields: true, Method: "OPTIONS", Path: "*"},
 			[]string{":method: OPTIONS", http, host, ":path: *"}},
@@ -71,13 +79,17 @@ func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
 			[]string{get, http, host, root, encodings}},
 		{"bare is bare", requestConfig, Request{NoDefaultFields: true, Method: "POST"},
 			[]string{":method: POST", http, host, root}},
-		{"the caller's content-length is sent once", requestConfig, Request{Method: "POST", Header: fields("Content-Length", "0")},
+		{"the caller's content-length is sent once", requestConfig,
+			Request{Method: "POST", Header: fields("Content-Length", "0")},
 			[]string{":method: POST", http, host, root, "content-length: 0", encodings}},
-		{"HEAD may tell the length it asks for", requestConfig, Request{NoDefaultFields: true, Method: "HEAD", Header: fields("content-length", "9")},
+		{"HEAD may tell the length it asks for", requestConfig,
+			Request{NoDefaultFields: true, Method: "HEAD", Header: fields("content-length", "9")},
 			[]string{":method: HEAD", http, host, root, "content-length: 9"}},
-		{"te may be trailers", requestConfig, Request{NoDefaultFields: true, Header: fields("TE", "Trailers")},
+		{"te may be trailers", requestConfig, Request{NoDefaultFields: true,
+			Header: fields("TE", "Trailers")},
 			[]string{get, http, host, root, "te: Trailers"}},
-		{"empty values and obs-text", requestConfig, Request{NoDefaultFields: true, Header: fields("x", "", "y", "\xff a\tb")},
+		{"empty values and obs-text", requestConfig,
+			Request{NoDefaultFields: true, Header: fields("x", "", "y", "\xff a\tb")},
 			[]string{get, http, host, root, "x: ", "y: \xff a\tb"}},
 	}
 	for _, test := range tests {
@@ -120,7 +132,8 @@ func TestSensitiveFieldsAreNeverIndexed(t *testing.T) {
 					got = append(got, f.Name+": "+f.Value)
 				}
 			}
-			want := []string{"authorization: Basic QQ==", "proxy-authorization: x", "cookie: id=1234567890123456", "cookie: short=1", "x-secret: 1"}
+			want := []string{"authorization: Basic QQ==", "proxy-authorization: x",
+				"cookie: id=1234567890123456", "cookie: short=1", "x-secret: 1"}
 			if !slices.Equal(got, want) {
 				t.Errorf("never indexed: %q, want %q", got, want)
 			}
@@ -138,7 +151,8 @@ func TestSecondRequestIsCompressed(t *testing.T) {
 		// Each field takes one byte, except for :path, which is a literal because other requests
 		// will have another path.
 		if want := len(second.Fields) - 1 + len(appendPath(nil, "/a/path")); len(second.Block) != want {
-			t.Errorf("%d octets for %d fields, want %d, after %d for the first", len(second.Block), len(second.Fields), want, len(first.Block))
+			t.Errorf("%d octets for %d fields, want %d, after %d for the first", len(second.Block),
+				len(second.Fields), want, len(first.Block))
 		}
 	})
 }
@@ -187,14 +201,19 @@ func refusedRequests() []refusedRequest {
 		{"a fragment", Request{Path: "/#x"}, ":path"},
 		{"a star without OPTIONS", Request{Path: "*"}, ":path"},
 		{"a path beyond ASCII", Request{Path: "/é"}, ":path"},
-		{"a path for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":path", Value: "/"}}}, ":path"},
-		{"a scheme for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":scheme", Value: "http"}}}, ":scheme"},
+		{"a path for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":path", Value: "/"}}},
+			":path"},
+		{"a scheme for CONNECT", Request{Method: "CONNECT", Header: Header{{Name: ":scheme", Value: "http"}}},
+			":scheme"},
 		{"RFC 9113 §8.3.1: userinfo", Request{Authority: "me@example.com"}, ":authority"},
 		{"a path behind the authority", Request{Authority: "example.com/x"}, ":authority"},
 		{"a scheme that begins with a digit", Request{Scheme: "1x"}, ":scheme"},
-		{"host against :authority", Request{Authority: "a", Header: Header{{Name: "host", Value: "b"}}}, "host"},
-		{"two hosts", Request{Header: Header{{Name: "host", Value: "a"}, {Name: "host", Value: "b"}}}, "host"},
-		{"RFC 9110 §8.6: two lengths, though equal", fields("content-length", "content-length"), "content-length"},
+		{"host against :authority", Request{Authority: "a", Header: Header{{Name: "host", Value: "b"}}},
+			"host"},
+		{"two hosts", Request{Header: Header{{Name: "host", Value: "a"}, {Name: "host", Value: "b"}}},
+			"host"},
+		{"RFC 9110 §8.6: two lengths, though equal", fields("content-length", "content-length"),
+			"content-length"},
 		{"a list for a length", field("content-length", "1, 1"), "content-length"},
 		{"a negative length", field("content-length", "-1"), "content-length"},
 		{"a signed length", field("content-length", "+1"), "content-length"},
@@ -202,9 +221,12 @@ func refusedRequests() []refusedRequest {
 		{"a hexadecimal length", field("content-length", "0x1"), "content-length"},
 		{"a length beyond 63 bits", field("content-length", "9223372036854775808"), "content-length"},
 		{"two opinions on the length",
-			Request{ContentLength: 2, Header: Header{{Name: "content-length", Value: "1"}}, Body: io.LimitReader(neverRead{}, 1)}, "content-length"},
-		{"RFC 9113 §8.1: a pseudo-header in trailers", Request{Trailer: Header{{Name: ":path", Value: "/"}}}, ":path"},
-		{"a length in trailers", Request{Trailer: Header{{Name: "Content-Length", Value: "0"}}}, "content-length"},
+			Request{ContentLength: 2, Header: Header{{Name: "content-length", Value: "1"}},
+				Body: io.LimitReader(neverRead{}, 1)}, "content-length"},
+		{"RFC 9113 §8.1: a pseudo-header in trailers", Request{Trailer: Header{{Name: ":path", Value: "/"}}},
+			":path"},
+		{"a length in trailers", Request{Trailer: Header{{Name: "Content-Length", Value: "0"}}},
+			"content-length"},
 		{"host in trailers", Request{Trailer: Header{{Name: "host", Value: "a"}}}, "host"},
 		{"a broken value in trailers", Request{Trailer: Header{{Name: "x", Value: "a\nb"}}}, "x"},
 		{"a broken name in trailers", Request{Trailer: Header{{Name: "x y", Value: "a"}}}, "x y"},
@@ -269,15 +291,34 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 		good  []byte
 		req   func(s string) Request
 	}{
-		{"field name", []byte(token), func(s string) Request { return Request{Header: Header{{Name: "x" + s + "x", Value: "1"}}} }},
-		{"field value", values, func(s string) Request { return Request{Header: Header{{Name: "x", Value: "x" + s + "x"}}} }},
-		{"trailer name", []byte(token), func(s string) Request { return Request{Trailer: Header{{Name: "x" + s + "x", Value: "1"}}} }},
-		{"trailer value", values, func(s string) Request { return Request{Trailer: Header{{Name: "x", Value: "x" + s + "x"}}} }},
+		{"field name", []byte(token), func(s string) Request {
+			return Request{Header: Header{{Name: "x" + s +
+				"x", Value: "1"}}}
+		}},
+		{"field value", values, func(s string) Request {
+			return Request{Header: Header{{Name: "x",
+				Value: "x" + s + "x"}}}
+		}},
+		{"trailer name", []byte(token), func(s string) Request {
+			return Request{Trailer: Header{{Name: "x" +
+				s + "x", Value: "1"}}}
+		}},
+		{"trailer value", values, func(s string) Request {
+			return Request{Trailer: Header{{Name: "x",
+				Value: "x" + s + "x"}}}
+		}},
 		{"method", []byte(token), func(s string) Request { return Request{Method: "X" + s + "X"} }},
 		{"path", visible("#"), func(s string) Request { return Request{Path: "/x" + s + "x"} }},
-		{"authority", visible("/?#@\\\"<>^`{|}"), func(s string) Request { return Request{Authority: "x" + s + "x"} }},
-		{"scheme", []byte(alpha + upper + digits + "+-."), func(s string) Request { return Request{Scheme: "x" + s + "x"} }},
-		{"protocol", []byte(token), func(s string) Request { return Request{Method: "CONNECT", Protocol: "x" + s + "x"} }},
+		{"authority", visible("/?#@\\\"<>^`{|}"), func(s string) Request {
+			return Request{Authority: "x" + s +
+				"x"}
+		}},
+		{"scheme", []byte(alpha + upper + digits + "+-."),
+			func(s string) Request { return Request{Scheme: "x" + s + "x"} }},
+		{"protocol", []byte(token), func(s string) Request {
+			return Request{Method: "CONNECT",
+				Protocol: "x" + s + "x"}
+		}},
 	}
 	c := &Conn{cfg: Config{Scheme: "http", Authority: "example.com"}}
 	for _, test := range tests {
@@ -298,15 +339,18 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 // RFC 9113 §6.5.2: SETTINGS_MAX_HEADER_LIST_SIZE counts each field as the peer decodes it.
 func TestRequestBeyondPeersHeaderListIsRefused(t *testing.T) {
 	req := Request{NoDefaultFields: true, Header: Header{
-		{Name: "host", Value: "example.com"}, {Name: "Cookie", Value: "a=1; b=2; c=3"}, {Name: "x", Value: "y"},
+		{Name: "host", Value: "example.com"}, {Name: "Cookie", Value: "a=1; b=2; c=3"},
+		{Name: "x", Value: "y"},
 	}}
 	size := 0
-	for _, f := range []string{":methodGET", ":schemehttp", ":authorityexample.com", ":path/", "cookiea=1", "cookieb=2", "cookiec=3", "xy"} {
+	for _, f := range []string{":methodGET", ":schemehttp", ":authorityexample.com", ":path/", "cookiea=1",
+		"cookieb=2", "cookiec=3", "xy"} {
 		size += len(f) + 32
 	}
 	for _, short := range []int{0, 1} {
 		synctest.Test(t, func(t *testing.T) {
-			peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: uint32(size - short)})
+			peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize,
+				Value: uint32(size - short)})
 			got := doAsync(context.Background(), conn, &req)
 			if short == 0 {
 				peer.WantHeaders("it fits to the octet", 1)
@@ -332,7 +376,8 @@ func TestHeaderBlockBeyondFrameSizeContinues(t *testing.T) {
 		doAsync(context.Background(), conn, &Request{Header: h})
 		got := peer.WantHeaders("a large request", 1)
 		for i, f := range got.Frames {
-			if last := i == len(got.Frames)-1; !last && f.Length != 16384 || f.Flags.Has(wire.EndHeaders) != last {
+			if last := i == len(got.Frames)-1; !last && f.Length != 16384 ||
+				f.Flags.Has(wire.EndHeaders) != last {
 				t.Errorf("frame %d: %v", i, f)
 			}
 		}

@@ -274,7 +274,8 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	}
 	i := &s.extrasLocked().interims
 	if len(i.waiting) == maxInterims || i.size+size > maxInterimSize {
-		return &MalformedError{fmt.Sprintf("more than %d interim responses, or %d octets of them, before one was looked at", maxInterims, maxInterimSize)}
+		return &MalformedError{fmt.Sprintf("more than %d interim responses, or %d octets of them, before "+
+			"one was looked at", maxInterims, maxInterimSize)}
 	}
 	i.waiting = append(i.waiting, interim{status, append(Header(nil), fields[1:]...), size})
 	i.size += size
@@ -526,7 +527,8 @@ func (s *Stream) decodedBody(header Header) *decodedBody {
 		return nil
 	}
 	cfg := &s.c.cfg
-	d := newDecodedBody(rawBody{s}, codings, cfg.Decoders, decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
+	d := newDecodedBody(rawBody{s}, codings, cfg.Decoders,
+		decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
 	d.err = err
 	return d
 }

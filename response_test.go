@@ -47,10 +47,14 @@ func wantFullCredit(t *testing.T, peer *h2test.Peer, reason string) {
 func TestResponseKeepsOrderAndDuplicatesOfItsHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
-		resp := answerGet(t, peer, conn, 1, ":status: 418", "set-cookie: b=2", "x-last: 1", "set-cookie: a=1", "x-empty: ")
-		want := Header{{Name: "set-cookie", Value: "b=2"}, {Name: "x-last", Value: "1"}, {Name: "set-cookie", Value: "a=1"}, {Name: "x-empty"}}
-		if resp.StatusCode != 418 || resp.StreamID != 1 || resp.Stream().ID() != 1 || !slices.Equal(resp.Header, want) {
-			t.Errorf("got %d on stream %d with %v, want 418 with %v", resp.StatusCode, resp.StreamID, resp.Header, want)
+		resp := answerGet(t, peer, conn, 1, ":status: 418", "set-cookie: b=2", "x-last: 1", "set-cookie: a=1",
+			"x-empty: ")
+		want := Header{{Name: "set-cookie", Value: "b=2"}, {Name: "x-last", Value: "1"},
+			{Name: "set-cookie", Value: "a=1"}, {Name: "x-empty"}}
+		if resp.StatusCode != 418 || resp.StreamID != 1 || resp.Stream().ID() != 1 ||
+			!slices.Equal(resp.Header, want) {
+			t.Errorf("got %d on stream %d with %v, want 418 with %v", resp.StatusCode, resp.StreamID,
+				resp.Header, want)
 		}
 		peer.WriteData(1, wire.EndStream, nil)
 		wantBody(t, "nothing", resp.Body, "")
@@ -70,7 +74,8 @@ func TestContentLengthIsWhatWasDeclared(t *testing.T) {
 		{"END_STREAM says 0", "GET", wire.EndStream, []string{":status: 200"}, 0},
 		{"declared 0", "GET", wire.EndStream, []string{":status: 200", "content-length: 0"}, 0},
 		{"the largest", "GET", 0, []string{":status: 200", "content-length: 9223372036854775807"}, 1<<63 - 1},
-		{"HEAD, what GET would get", "HEAD", wire.EndStream, []string{":status: 200", "content-length: 5"}, 5},
+		{"HEAD, what GET would get", "HEAD", wire.EndStream, []string{":status: 200", "content-length: 5"},
+			5},
 		{"HEAD, unknown", "HEAD", wire.EndStream, []string{":status: 200"}, -1},
 		{"304, what 200 would have", "GET", wire.EndStream, []string{":status: 304", "content-length: 5"}, 5},
 		{"204", "GET", wire.EndStream, []string{":status: 204"}, 0},
@@ -378,10 +383,12 @@ func TestReaderIsWokenWhateverFollows(t *testing.T) {
 		}},
 		{"half a frame header", func(p *h2test.Peer) { p.WriteRaw(make([]byte, 4)) }},
 		{"the header of padded DATA", func(p *h2test.Peer) {
-			p.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 5, Type: wire.Data, Flags: wire.Padded, StreamID: 3}))
+			p.WriteRaw(wire.AppendFrameHeader(nil,
+				wire.FrameHeader{Length: 5, Type: wire.Data, Flags: wire.Padded, StreamID: 3}))
 		}},
 		{"a field block without its end", func(p *h2test.Peer) {
-			p.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 0, Type: wire.Headers, StreamID: 3}))
+			p.WriteRaw(wire.AppendFrameHeader(nil,
+				wire.FrameHeader{Length: 0, Type: wire.Headers, StreamID: 3}))
 		}},
 		{"half an unknown frame", func(p *h2test.Peer) {
 			p.WriteRaw(append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 5, Type: 0x77}), 1))
@@ -449,7 +456,10 @@ func TestInformationalErrorEndsTheRequest(t *testing.T) {
 				peer, conn := dialPeer(t, &Config{WindowManager: giveBack})
 				peer.Ignore(wire.WindowUpdate)
 				stop := errors.New("seen enough")
-				got := doAsync(t.Context(), conn, &Request{Informational: func(int, Header) error { return stop }})
+				got := doAsync(t.Context(), conn, &Request{Informational: func(int,
+					Header) error {
+					return stop
+				}})
 				peer.WantHeaders("the request", 1)
 				peer.Batch(func() {
 					peer.WriteHeaders(1, 0, ":status: 103")
@@ -542,7 +552,8 @@ func TestBodyWaitsUntilItsCallerKnowsOf100(t *testing.T) {
 				peer, conn := dialPeer(t, nil)
 				answer := make(chan error)
 				got := doAsync(t.Context(), conn, &Request{
-					Method: "POST", Header: Header{{Name: "expect", Value: "100-continue"}}, Body: strings.NewReader("hello"),
+					Method: "POST", Header: Header{{Name: "expect", Value: "100-continue"}},
+					Body:          strings.NewReader("hello"),
 					Informational: func(int, Header) error { return <-answer },
 				})
 				peer.WantHeaders("the request", 1)
@@ -577,7 +588,8 @@ func TestAddedFieldsStayWithTheirResponse(t *testing.T) {
 			resp.Header.Add("c", "3")
 		}
 		for _, resp := range responses {
-			if want := (Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"}, {Name: "c", Value: "3"}}); !slices.Equal(resp.Header, want) {
+			if want := (Header{{Name: "a", Value: "1"}, {Name: "b", Value: "2"},
+				{Name: "c", Value: "3"}}); !slices.Equal(resp.Header, want) {
 				t.Errorf("stream %d: %v", resp.StreamID, resp.Header)
 			}
 		}
@@ -630,7 +642,10 @@ func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 	field := func(name, value string) []hpack.HeaderField {
 		return list(status, hpack.HeaderField{Name: name, Value: value})
 	}
-	statusOf := func(value string) []hpack.HeaderField { return list(hpack.HeaderField{Name: ":status", Value: value}) }
+	statusOf := func(value string) []hpack.HeaderField {
+		return list(hpack.HeaderField{Name: ":status",
+			Value: value})
+	}
 	for _, c := range []struct {
 		name   string
 		fields []hpack.HeaderField
@@ -676,7 +691,8 @@ func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 		{"§8.3.2 an empty status", statusOf(""), 0},
 		{"§8.6 status 101", statusOf("101"), 0},
 		{"§8.1 END_STREAM on 103", statusOf("103"), wire.EndStream},
-		{"RFC 9110 §8.6 two content-lengths", append(field("content-length", "1"), hpack.HeaderField{Name: "content-length", Value: "1"}), 0},
+		{"RFC 9110 §8.6 two content-lengths", append(field("content-length", "1"),
+			hpack.HeaderField{Name: "content-length", Value: "1"}), 0},
 		{"RFC 9110 §8.6 a list of lengths", field("content-length", "1, 1"), 0},
 		{"RFC 9110 §8.6 a sign", field("content-length", "+1"), 0},
 		{"RFC 9110 §8.6 a negative length", field("content-length", "-1"), 0},
@@ -786,7 +802,8 @@ func TestBodyIsDecodedAndRawIsNot(t *testing.T) {
 func TestStackedCodingsAreUndoneAndTrailersFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
-		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: deflate", "content-encoding: identity, X-GZIP")
+		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: deflate",
+			"content-encoding: identity, X-GZIP")
 		peer.WriteData(1, 0, encodeGzip(testCodings[1].encode([]byte("twice"))))
 		peer.WriteTrailers(1, "x-sum: 1")
 		wantBody(t, "both undone", resp.Body, "twice")
@@ -840,7 +857,8 @@ func TestUnknownCodingIsAnErrorAndRawStillWorks(t *testing.T) {
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: zstd")
 		peer.WriteData(1, wire.EndStream, []byte("coded"))
 		var unsupported *UnsupportedCodingError
-		if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &unsupported) || unsupported.Coding != "zstd" {
+		if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &unsupported) ||
+			unsupported.Coding != "zstd" {
 			t.Errorf("Body: %v", err)
 		}
 		wantBody(t, "as sent", resp.Raw(), "coded")
@@ -878,24 +896,29 @@ func TestArrivedOctetsComeBeforeTheError(t *testing.T) {
 		end  func(peer *h2test.Peer)
 		want func(err error) bool
 	}{
-		{"RST_STREAM", func(p *h2test.Peer) { p.WriteRSTStream(1, wire.InternalError) }, func(err error) bool {
-			var s *StreamError
-			return errors.As(err, &s) && s.FromPeer && s.StreamID == 1 && s.Code == ErrCodeInternal
-		}},
-		{"GOAWAY below the stream", func(p *h2test.Peer) { p.WriteGoAway(0, wire.NoError, "") }, func(err error) bool {
-			var s *StreamError
-			var ce *ConnError
-			// The response had begun, so the request is not retryable.
-			return errors.As(err, &s) && s.FromPeer && errors.As(err, &ce) && ce.LastStreamID == 0 && !Retryable(err)
-		}},
+		{"RST_STREAM", func(p *h2test.Peer) { p.WriteRSTStream(1, wire.InternalError) },
+			func(err error) bool {
+				var s *StreamError
+				return errors.As(err, &s) && s.FromPeer && s.StreamID == 1 && s.Code == ErrCodeInternal
+			}},
+		{"GOAWAY below the stream", func(p *h2test.Peer) { p.WriteGoAway(0, wire.NoError, "") },
+			func(err error) bool {
+				var s *StreamError
+				var ce *ConnError
+				// The response had begun, so the request is not retryable.
+				return errors.As(err, &s) && s.FromPeer && errors.As(err, &ce) && ce.LastStreamID == 0 &&
+					!Retryable(err)
+			}},
 		{"the connection closed", func(p *h2test.Peer) { p.Close() }, func(err error) bool {
 			var ce *ConnError
-			return errors.As(err, &ce) && ce.FromPeer && errors.Is(err, io.ErrUnexpectedEOF) && !Retryable(err)
+			return errors.As(err, &ce) && ce.FromPeer && errors.Is(err, io.ErrUnexpectedEOF) &&
+				!Retryable(err)
 		}},
-		{"a broken rule", func(p *h2test.Peer) { p.WriteFrame(wire.FrameHeader{Type: wire.Data}, nil) }, func(err error) bool {
-			var ce *ConnError
-			return errors.As(err, &ce) && !ce.FromPeer && errors.Is(err, ErrCodeProtocol)
-		}},
+		{"a broken rule", func(p *h2test.Peer) { p.WriteFrame(wire.FrameHeader{Type: wire.Data}, nil) },
+			func(err error) bool {
+				var ce *ConnError
+				return errors.As(err, &ce) && !ce.FromPeer && errors.Is(err, ErrCodeProtocol)
+			}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -929,7 +952,8 @@ func TestLostTransportErrorIsKept(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		pipe.BreakReadAfter(0, syscall.ECONNRESET)
-		if err := got.wantErr(t, "reset"); !errors.Is(err, syscall.ECONNRESET) || !errors.Is(conn.Err(), syscall.ECONNRESET) {
+		if err := got.wantErr(t, "reset"); !errors.Is(err, syscall.ECONNRESET) ||
+			!errors.Is(conn.Err(), syscall.ECONNRESET) {
 			t.Errorf("got %v, Err %v", err, conn.Err())
 		}
 	})
@@ -950,7 +974,8 @@ func TestClosingABodyEarlyCancelsAndReturnsItsCredit(t *testing.T) {
 		}
 		peer.WantRSTStream("it is not read", 1, wire.Cancel)
 		wantFullCredit(t, peer, "9,900 octets are dropped")
-		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, ErrCanceled) || !errors.Is(err, ErrCodeCancel) {
+		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, ErrCanceled) ||
+			!errors.Is(err, ErrCodeCancel) {
 			t.Errorf("Read: %v", err)
 		}
 		if _, err := resp.Raw().Read(make([]byte, 1)); !errors.Is(err, ErrCanceled) {
@@ -1003,7 +1028,8 @@ func TestResponseMayBeAskedForAgain(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		hurry, cancel := context.WithCancelCause(t.Context())
 		cancel(errors.New("no time"))
-		if _, err := s.Response(hurry); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "no time") {
+		if _, err := s.Response(hurry); !errors.Is(err, context.Canceled) ||
+			!strings.Contains(err.Error(), "no time") {
 			t.Errorf("got %v", err)
 		}
 		peer.WriteHeaders(1, 0, ":status: 200")

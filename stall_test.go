@@ -18,12 +18,13 @@ const stallAfter = 5 * time.Second
 // still returns a configuration whose managers grant nothing for streams that of selects. The other
 // managers return what was consumed.
 func still(of func(stream uint32) bool) *Config {
-	return &Config{InitialStreamWindow: 10, WindowBlockedTimeout: stallAfter, WindowManager: func(w *Window) WindowManager {
-		if of(w.StreamID()) {
-			return nil
-		}
-		return giveBack(w)
-	}}
+	return &Config{InitialStreamWindow: 10, WindowBlockedTimeout: stallAfter,
+		WindowManager: func(w *Window) WindowManager {
+			if of(w.StreamID()) {
+				return nil
+			}
+			return giveBack(w)
+		}}
 }
 
 // If a stream's manager never grants, the stream fails with an error that names its window. The
@@ -41,7 +42,8 @@ func TestStalledWindowOfAStreamIsNamed(t *testing.T) {
 			t.Errorf("found after %v, want %v", waited, stallAfter)
 		}
 		var s *StreamError
-		if !errors.Is(err, ErrWindowBlocked) || !errors.As(err, &s) || s.StreamID != 1 || s.FromPeer || !strings.Contains(err.Error(), "window of stream 1 ") {
+		if !errors.Is(err, ErrWindowBlocked) || !errors.As(err, &s) || s.StreamID != 1 || s.FromPeer ||
+			!strings.Contains(err.Error(), "window of stream 1 ") {
 			t.Errorf("got %v", err)
 		}
 		peer.WantRSTStream("it will never be read", 1, wire.InternalError)
@@ -61,7 +63,8 @@ func TestStalledWindowOfTheConnectionIsNamed(t *testing.T) {
 		}
 		n, err := io.Copy(io.Discard, resp.Body)
 		var c *ConnError
-		if n != wire.InitialWindow || !errors.Is(err, ErrWindowBlocked) || !errors.As(err, &c) || !strings.Contains(err.Error(), "window of the connection ") {
+		if n != wire.InitialWindow || !errors.Is(err, ErrWindowBlocked) || !errors.As(err, &c) ||
+			!strings.Contains(err.Error(), "window of the connection ") {
 			t.Errorf("read %d, then %v", n, err)
 		}
 		peer.WantGoAway("our fault", 0, wire.InternalError)
@@ -86,7 +89,8 @@ func TestStallOfAReaderWhoWaitedBefore(t *testing.T) {
 		for range 5 {
 			peer.WriteData(3, 0, make([]byte, wire.InitialWindow/5))
 		}
-		if err := <-result; !errors.Is(err, ErrWindowBlocked) || !strings.Contains(err.Error(), "65535 of them are unread") {
+		if err := <-result; !errors.Is(err, ErrWindowBlocked) ||
+			!strings.Contains(err.Error(), "65535 of them are unread") {
 			t.Errorf("got %v", err)
 		}
 		unread.Body.Close()
@@ -130,7 +134,10 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 		"a larger initial window": func(t *testing.T, peer *h2test.Peer, resp *Response, w *Window) {
 			peer.WriteData(1, 0, make([]byte, 10))
 			readOctets(t, resp.Body, 10)
-			time.AfterFunc(stallAfter/2, func() { go resp.Stream().Conn().UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 11}) })
+			time.AfterFunc(stallAfter/2, func() {
+				go resp.Stream().Conn().UpdateSettings(t.Context(),
+					Setting{SettingInitialWindowSize, 11})
+			})
 			time.AfterFunc(stallAfter/2+time.Second, func() {
 				peer.WriteSettingsAck()
 				time.Sleep(10 * stallAfter)
@@ -161,7 +168,8 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 
 func TestWindowMayStayShutForeverByDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: -1, KeepAlive: -1, WindowManager: func(*Window) WindowManager { return nil }})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: -1, KeepAlive: -1,
+			WindowManager: func(*Window) WindowManager { return nil }})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		resp.Stream().SetReadDeadline(time.Now().Add(time.Hour))
 		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -145,7 +145,8 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 	if int64(size) <= int64(c.peer.maxHeaderList) {
 		return nil
 	}
-	return &RequestError{section, fmt.Sprintf("takes %d octets; the peer allows %d", size, c.peer.maxHeaderList)}
+	return &RequestError{section, fmt.Sprintf("takes %d octets; the peer allows %d", size,
+		c.peer.maxHeaderList)}
 }
 
 // startLocked gives s its identifier, appends its HEADERS to out, and starts sending the body.
@@ -419,7 +420,8 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			s.c.window.consume(body)
 			return no.judge(s)
 		}
-		s.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding, End: f.Flags.Has(wire.EndStream)})
+		s.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
+			End: f.Flags.Has(wire.EndStream)})
 		s.window.discard(f.padding)
 		if s.push != nil {
 			s.push.chargeLocked(int64(body))
@@ -473,7 +475,8 @@ func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
 		return &refusal{reason: err}
 	}
 	if body > 0 && s.response.bodyless() {
-		return &refusal{reason: &MalformedError{fmt.Sprintf("a body in a response to %s with status %d", s.req.method(), s.response.StatusCode)}}
+		return &refusal{reason: &MalformedError{fmt.Sprintf("a body in a response to %s with status %d",
+			s.req.method(), s.response.StatusCode)}}
 	}
 	left := s.bodyLeft
 	if left >= 0 {

@@ -19,7 +19,8 @@ import (
 // openStream opens stream 1 with a send window of that many bytes.
 func openStream(t *testing.T, window uint32) (*h2test.Peer, *Stream) {
 	t.Helper()
-	peer, conn := dialPeer(t, &Config{KeepAlive: -1}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: window})
+	peer, conn := dialPeer(t, &Config{KeepAlive: -1},
+		wire.Setting{ID: wire.SettingInitialWindowSize, Value: window})
 	s, err := conn.Open(context.Background(), &Request{Method: "POST"})
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +214,8 @@ func TestNothingCanBeSentAfterTheEnd(t *testing.T) {
 func TestSendTrailersNeedsNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, s := openStream(t, 0)
-		for _, bad := range []Header{{{Name: ":path", Value: "/"}}, {{Name: "x", Value: "\x00"}}, {{Name: "connection", Value: "close"}}} {
+		for _, bad := range []Header{{{Name: ":path", Value: "/"}}, {{Name: "x", Value: "\x00"}},
+			{{Name: "connection", Value: "close"}}} {
 			if err := s.SendTrailers(bad); !errors.As(err, new(*RequestError)) {
 				t.Errorf("%v: %v", bad, err)
 			}
@@ -272,7 +274,8 @@ func TestWrittenBufferIsTheCallersAgain(t *testing.T) {
 }
 
 func TestStreamWithBodyTakesNoWrites(t *testing.T) {
-	for _, body := range []io.Reader{strings.NewReader("0123456789"), io.MultiReader(strings.NewReader("0123456789"))} {
+	for _, body := range []io.Reader{strings.NewReader("0123456789"),
+		io.MultiReader(strings.NewReader("0123456789"))} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 5})
 			s, err := conn.Open(context.Background(), put(body))
@@ -335,10 +338,14 @@ func TestDeadlines(t *testing.T) {
 		set  func(*Stream, time.Time)
 		call func(*Stream) error
 	}{
-		"Write":             {(*Stream).SetWriteDeadline, func(s *Stream) error { _, err := s.Write([]byte("x")); return err }},
-		"Write by both":     {(*Stream).SetDeadline, func(s *Stream) error { _, err := s.Write([]byte("x")); return err }},
-		"Body.Read":         {(*Stream).SetReadDeadline, func(s *Stream) error { _, err := s.response.Body.Read(make([]byte, 1)); return err }},
-		"Body.Read by both": {(*Stream).SetDeadline, func(s *Stream) error { _, err := s.response.Body.Read(make([]byte, 1)); return err }},
+		"Write": {(*Stream).SetWriteDeadline,
+			func(s *Stream) error { _, err := s.Write([]byte("x")); return err }},
+		"Write by both": {(*Stream).SetDeadline,
+			func(s *Stream) error { _, err := s.Write([]byte("x")); return err }},
+		"Body.Read": {(*Stream).SetReadDeadline,
+			func(s *Stream) error { _, err := s.response.Body.Read(make([]byte, 1)); return err }},
+		"Body.Read by both": {(*Stream).SetDeadline,
+			func(s *Stream) error { _, err := s.response.Body.Read(make([]byte, 1)); return err }},
 	}
 	for name, test := range calls {
 		t.Run(name, func(t *testing.T) {
@@ -350,8 +357,10 @@ func TestDeadlines(t *testing.T) {
 					start := time.Now()
 					err := test.call(s)
 					var timeout interface{ Timeout() bool }
-					if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() || time.Since(start) != d {
-						t.Errorf("%s: %v after %v, want a timeout after %v", reason, err, time.Since(start), d)
+					if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) ||
+						!timeout.Timeout() || time.Since(start) != d {
+						t.Errorf("%s: %v after %v, want a timeout after %v", reason, err, time.Since(start),
+							d)
 					}
 				}
 				in := func(d time.Duration) { test.set(s, time.Now().Add(d)) }
@@ -433,7 +442,8 @@ func streamCalls(s *Stream, body io.Reader) map[string]func() error {
 }
 
 func TestResetReachesThePeerAndEveryCall(t *testing.T) {
-	for _, code := range []ErrCode{ErrCodeCancel, ErrCodeNo, ErrCodeInternal, ErrCodeEnhanceYourCalm, ErrCode(0xfeedface)} {
+	for _, code := range []ErrCode{ErrCodeCancel, ErrCodeNo, ErrCodeInternal, ErrCodeEnhanceYourCalm,
+		ErrCode(0xfeedface)} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, s := openStream(t, 1)
 			body := streamBody(t, peer, s)
@@ -445,7 +455,8 @@ func TestResetReachesThePeerAndEveryCall(t *testing.T) {
 			blocked.want(t, "Write is freed", 1, ErrCanceled)
 			first := blocked.err
 			var se *StreamError
-			if !errors.As(first, &se) || se.Code != code || se.StreamID != 1 || se.FromPeer || !errors.Is(first, code) {
+			if !errors.As(first, &se) || se.Code != code || se.StreamID != 1 || se.FromPeer ||
+				!errors.Is(first, code) {
 				t.Errorf("%v", first)
 			}
 			s.Reset(ErrCodeStreamClosed) // has ended already
@@ -493,7 +504,8 @@ func TestPeersResetReachesEveryCallAndLeavesWhatHadArrived(t *testing.T) {
 		blocked.want(t, "Write is freed", 0, ErrCodeEnhanceYourCalm)
 		first := blocked.err
 		var se *StreamError
-		if !errors.As(first, &se) || !se.FromPeer || se.Code != ErrCodeEnhanceYourCalm || errors.Is(first, ErrCanceled) {
+		if !errors.As(first, &se) || !se.FromPeer || se.Code != ErrCodeEnhanceYourCalm ||
+			errors.Is(first, ErrCanceled) {
 			t.Errorf("%v", first)
 		}
 		p := make([]byte, 7)
@@ -541,7 +553,8 @@ func TestResponseCanBeAskedForByMany(t *testing.T) {
 		}
 		synctest.Wait()
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		if a, b, c := <-got, <-got, <-got; a == nil || a != b || b != c || a.Stream() != s || a.StreamID != s.ID() {
+		if a, b, c := <-got, <-got, <-got; a == nil || a != b || b != c || a.Stream() != s ||
+			a.StreamID != s.ID() {
 			t.Errorf("%v, %v, %v", a, b, c)
 		}
 	})

@@ -129,7 +129,8 @@ func (e *DialError) judge(ctx context.Context, timeout time.Duration) *DialError
 
 // tlsFailed returns the error of a TLS handshake.
 func tlsFailed(ctx context.Context, host string, nc net.Conn, err error, timeout time.Duration) *DialError {
-	return (&DialError{phase: "TLS handshake with", Host: host, Addr: nc.RemoteAddr(), Err: err, inTLS: true}).judge(ctx, timeout)
+	return (&DialError{phase: "TLS handshake with", Host: host, Addr: nc.RemoteAddr(), Err: err,
+		inTLS: true}).judge(ctx, timeout)
 }
 
 // Error names the phase, the destination, and the reason:
@@ -261,13 +262,15 @@ func parseAddr(addr string) (t target, err error) {
 		t.host = rest[1 : len(rest)-1]
 	}
 	if !syntax.IsASCII(t.host) {
-		return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…", addr)
+		return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…",
+			addr)
 	}
 	_, notIP := netip.ParseAddr(t.host)
 	_, notPort := strconv.ParseUint(t.port, 10, 16)
 	switch {
 	case strings.ContainsAny(rest, "/?#"):
-		return t, fmt.Errorf("hyper: address %q has a path: it is host or host:port, and the path is the request's", addr)
+		return t, fmt.Errorf("hyper: address %q has a path: it is host or host:port, and the path is the "+
+			"request's", addr)
 	case !syntax.IsAuthority(t.host) || notPort != nil:
 		return t, fmt.Errorf("hyper: address %q is not host or host:port", addr)
 	case notIP != nil && (rest[0] == '[' || strings.ContainsAny(t.host, ":[]%")):
@@ -314,7 +317,8 @@ type tlsOverConn interface {
 // negotiated completes the TLS handshake of nc, if nc uses TLS, and checks the result. rtt is the
 // duration of one round trip of the handshake; it is 0 if the caller ran the handshake. On an
 // error, nc is closed or passed on in the error, except if a GOAWAY must still be sent to the peer.
-func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration, err error) {
+func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration,
+	err error) {
 	tc := tlsOf(nc)
 	if tc == nil {
 		return "", 0, nil
@@ -324,7 +328,8 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 	took, err := handshake(ctx, tc)
 	failed := func(err error) error {
 		nc.Close()
-		return tlsFailed(ctx, or(cfg.Authority, tc.ConnectionState().ServerName), tc, err, cfg.HandshakeTimeout)
+		return tlsFailed(ctx, or(cfg.Authority, tc.ConnectionState().ServerName), tc, err,
+			cfg.HandshakeTimeout)
 	}
 	if err != nil {
 		return "", 0, failed(err)
@@ -335,11 +340,13 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 		if err := below.passThrough(); err != nil {
 			return "", 0, failed(err)
 		}
-		return "", 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc, host: or(cfg.Authority, agreed.ServerName)}
+		return "", 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc,
+			host: or(cfg.Authority, agreed.ServerName)}
 	}
 	below.mode.Store(flushedByWriter)
 	if reason := inadequate(&agreed); reason != "" {
-		return "", 0, &ConnError{Code: ErrCodeInadequateSecurity, Err: errors.New(reason), Addr: nc.RemoteAddr(),
+		return "", 0, &ConnError{Code: ErrCodeInadequateSecurity, Err: errors.New(reason),
+			Addr:      nc.RemoteAddr(),
 			authority: or(cfg.Authority, agreed.ServerName), goAway: true, unprocessed: true}
 	}
 	return agreed.ServerName, took / handshakeTrips(&agreed), nil

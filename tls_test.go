@@ -21,7 +21,8 @@ import (
 )
 
 // dialServer is Dial to a TLS server on which a scripted peer speaks.
-func dialServer(t *testing.T, addr string, cfg Config, serverTLS *tls.Config) (*h2test.Peer, *Conn, *h2test.Conn, error) {
+func dialServer(t *testing.T, addr string, cfg Config, serverTLS *tls.Config) (*h2test.Peer, *Conn,
+	*h2test.Conn, error) {
 	t.Helper()
 	client, server := h2test.Pipe()
 	cfg.DialContext = func(context.Context, string, string) (net.Conn, error) { return client, nil }
@@ -41,7 +42,8 @@ func TestDialToFirstResponseIsTwoWrites(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				serverTLS := h2test.ServerTLS("h2")
 				serverTLS.MaxVersion = version
-				peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, serverTLS)
+				peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()},
+					serverTLS)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -69,7 +71,8 @@ func TestHandshakeEndsWithoutARequest(t *testing.T) {
 	// The client delays its last flight so that a request can join it, but only for a short time:
 	// the server needs the flight to go on.
 	synctest.Test(t, func(t *testing.T) {
-		peer, _, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
+		peer, _, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()},
+			h2test.ServerTLS("h2"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +89,8 @@ func TestHandshakeEndsWithoutARequest(t *testing.T) {
 
 func TestHandshakeIsWholeWhereTheConnectionIsClosedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
+		peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()},
+			h2test.ServerTLS("h2"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,14 +141,18 @@ func TestHandshakeMeasuresARoundTrip(t *testing.T) {
 						client, server := h2test.Pipe()
 						peer := h2test.NewPeer(t, tls.Server(&lateConn{Conn: server, late: trip}, serverTLS))
 						conn, err := Dial(t.Context(), "example.com", &Config{
-							TLS:         clientTLS,
-							DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+							TLS: clientTLS,
+							DialContext: func(context.Context, string, string) (net.Conn,
+								error) {
+								return client, nil
+							},
 						})
 						if err != nil {
 							t.Fatal(err)
 						}
 						if s := conn.Stats(); s.MinRTT != trip || s.RTT != 0 {
-							t.Errorf("resumed %v: %v is the shortest of round trips, the last is %v", resumed, s.MinRTT, s.RTT)
+							t.Errorf("resumed %v: %v is the shortest of round trips, the last is %v", resumed,
+								s.MinRTT, s.RTT)
 						}
 						peer.Handshake() // gives the client its session ticket
 						synctest.Wait()
@@ -235,7 +243,8 @@ func TestDialAddresses(t *testing.T) {
 		// RFC 6874 §4: a zone has no meaning on other hosts and must not be sent.
 		{"[fe80::1%eth0]:8443", "[fe80::1%eth0]:8443", "https", "[fe80::1]:8443", ""},
 		{"fe80::1%eth0", "[fe80::1%eth0]:443", "https", "[fe80::1]", ""},
-		{"xn--bcher-kva.example", "xn--bcher-kva.example:443", "https", "xn--bcher-kva.example", "xn--bcher-kva.example"},
+		{"xn--bcher-kva.example", "xn--bcher-kva.example:443", "https", "xn--bcher-kva.example",
+			"xn--bcher-kva.example"},
 	} {
 		t.Run(test.addr, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -258,7 +267,8 @@ func TestDialAddresses(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer conn.Close()
-				if s := conn.TLS(); (s != nil) != (test.scheme == "https") || s != nil && s.ServerName != test.serverName {
+				if s := conn.TLS(); (s != nil) != (test.scheme == "https") || s != nil &&
+					s.ServerName != test.serverName {
 					t.Errorf("TLS: %+v, want the server name %q", s, test.serverName)
 				}
 				peer.Handshake()
@@ -271,13 +281,19 @@ func TestDialAddresses(t *testing.T) {
 
 func TestDialRefusesNonsense(t *testing.T) {
 	for _, addr := range []string{
-		"", ":443", "https://", "http:///", "https://:443", "ftp://example.com", "://example.com", "example.com:80:90", "[::1", "::1]", "[]", "[]:443",
-		"example.com/path", "https://example.com/path", "https://example.com?q", "user@example.com", "https://user:pw@example.com",
-		"exa mple.com", "example.com\r\n", "example\x00.com", "bücher.example", "例え.jp", "https://bücher.example:443", "[bücher.example]:443",
-		"[example.com]:443", "[example.com]", "[example.com", "example.com]", "[192.0.2.7]x", "1:2:3:4", "[1:2:3:4]:443",
-		"example.com:https", "example.com:65536", "example.com:-1", "example.com:8443/", "fe80::1%", "::1%eth0%eth1\n",
+		"", ":443", "https://", "http:///", "https://:443", "ftp://example.com", "://example.com",
+		"example.com:80:90", "[::1", "::1]", "[]", "[]:443",
+		"example.com/path", "https://example.com/path", "https://example.com?q", "user@example.com",
+		"https://user:pw@example.com",
+		"exa mple.com", "example.com\r\n", "example\x00.com", "bücher.example", "例え.jp",
+		"https://bücher.example:443", "[bücher.example]:443",
+		"[example.com]:443", "[example.com]", "[example.com", "example.com]", "[192.0.2.7]x", "1:2:3:4",
+		"[1:2:3:4]:443",
+		"example.com:https", "example.com:65536", "example.com:-1", "example.com:8443/", "fe80::1%",
+		"::1%eth0%eth1\n",
 	} {
-		_, err := Dial(t.Context(), addr, &Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		_, err := Dial(t.Context(), addr, &Config{DialContext: func(context.Context, string,
+			string) (net.Conn, error) {
 			t.Errorf("%q was dialled", addr)
 			return nil, errors.New("no")
 		}})
@@ -289,7 +305,10 @@ func TestDialRefusesNonsense(t *testing.T) {
 
 func TestDialErrorIsReachable(t *testing.T) {
 	reason := errors.New("no route")
-	_, err := Dial(t.Context(), "example.com", &Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, reason }})
+	_, err := Dial(t.Context(), "example.com", &Config{DialContext: func(context.Context, string,
+		string) (net.Conn, error) {
+		return nil, reason
+	}})
 	if !errors.Is(err, reason) {
 		t.Errorf("Dial: %v", err)
 	}
@@ -302,8 +321,11 @@ func TestServerWithoutHTTP2HandsTheConnectionOver(t *testing.T) {
 				client, server := h2test.Pipe()
 				go serveHTTP1(tls.Server(server, h2test.ServerTLS(protos...)), 3)
 				_, err := Dial(t.Context(), "example.com", &Config{
-					TLS:         h2test.ClientTLS(),
-					DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+					TLS: h2test.ClientTLS(),
+					DialContext: func(context.Context, string, string) (net.Conn, error) {
+						return client,
+							nil
+					},
 				})
 				var not *NotHTTP2Error
 				if !errors.As(err, &not) || not.Negotiated != name {
@@ -363,7 +385,8 @@ func TestSuitesOfTLS12(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				serverTLS := h2test.ServerTLS("h2")
 				serverTLS.MaxVersion, serverTLS.CipherSuites = tls.VersionTLS12, []uint16{suite}
-				peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, serverTLS)
+				peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()},
+					serverTLS)
 				if good {
 					if err != nil {
 						t.Fatal(err)
@@ -404,7 +427,8 @@ func TestOldTLSOfTheCallersOwnIsRefused(t *testing.T) {
 		client, server := h2test.Pipe()
 		serverTLS, clientTLS := h2test.ServerTLS("h2"), h2test.ClientTLS()
 		serverTLS.MinVersion, clientTLS.MinVersion = tls.VersionTLS10, tls.VersionTLS10
-		clientTLS.MaxVersion, clientTLS.NextProtos, clientTLS.ServerName = tls.VersionTLS11, []string{"h2"}, "example.com"
+		clientTLS.MaxVersion, clientTLS.NextProtos, clientTLS.ServerName = tls.VersionTLS11, []string{"h2"},
+			"example.com"
 		h2test.NewPeer(t, tls.Server(server, serverTLS))
 		_, err := NewConn(t.Context(), tls.Client(client, clientTLS), nil)
 		if !errors.Is(err, ErrCodeInadequateSecurity) {
@@ -441,7 +465,8 @@ func TestCertificateErrorsAreReachable(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, _, pipe, err := dialServer(t, test.addr, Config{TLS: test.tls}, h2test.ServerTLS("h2"))
 				var verification *tls.CertificateVerificationError
-				if !errors.As(err, &verification) || len(verification.UnverifiedCertificates) == 0 || !test.is(err) {
+				if !errors.As(err, &verification) || len(verification.UnverifiedCertificates) == 0 ||
+					!test.is(err) {
 					t.Errorf("Dial: %v", err)
 				}
 				if _, err := pipe.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
@@ -453,10 +478,12 @@ func TestCertificateErrorsAreReachable(t *testing.T) {
 }
 
 func TestCertificateForAnAddress(t *testing.T) {
-	for _, addr := range []string{"127.0.0.1", "[::1]:8443", "::1", "::1%lo", "localhost", "www.example.com"} {
+	for _, addr := range []string{"127.0.0.1", "[::1]:8443", "::1", "::1%lo", "localhost",
+		"www.example.com"} {
 		t.Run(addr, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, _, _, err := dialServer(t, addr, Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
+				peer, _, _, err := dialServer(t, addr, Config{TLS: h2test.ClientTLS()},
+					h2test.ServerTLS("h2"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -476,7 +503,8 @@ func TestCallersTLSConfigIsNotChanged(t *testing.T) {
 		peer.Handshake()
 		conn.Close()
 		if given.ServerName != "" || given.NextProtos != nil || given.MinVersion != 0 {
-			t.Errorf("name %q, protocols %q, version %x", given.ServerName, given.NextProtos, given.MinVersion)
+			t.Errorf("name %q, protocols %q, version %x", given.ServerName, given.NextProtos,
+				given.MinVersion)
 		}
 	})
 }
@@ -546,13 +574,18 @@ func TestStalledHandshakeEnds(t *testing.T) {
 					}
 					client, server := h2test.Pipe()
 					stall(client)
-					cfg.DialContext = func(context.Context, string, string) (net.Conn, error) { return client, nil }
+					cfg.DialContext = func(context.Context, string, string) (net.Conn, error) {
+						return client,
+							nil
+					}
 					start := time.Now()
 					_, err := Dial(ctx, "example.com", &cfg)
-					if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != 3*time.Second {
+					if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) ||
+						took != 3*time.Second {
 						t.Errorf("Dial: %v after %v", err, took)
 					}
-					if says := strings.Contains(err.Error(), "HandshakeTimeout"); says != (by == "HandshakeTimeout") {
+					if says := strings.Contains(err.Error(), "HandshakeTimeout"); says !=
+						(by == "HandshakeTimeout") {
 						t.Errorf("Dial: %v does not say whose patience ended", err)
 					}
 					if _, err := io.Copy(io.Discard, server); err != nil {
@@ -567,10 +600,11 @@ func TestStalledHandshakeEnds(t *testing.T) {
 func TestStalledDialEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		_, err := Dial(t.Context(), "example.com", &Config{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}})
+		_, err := Dial(t.Context(), "example.com",
+			&Config{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}})
 		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != 10*time.Second {
 			t.Errorf("Dial: %v after %v", err, took)
 		}
@@ -654,7 +688,8 @@ func TestNewConnHandsBackTLSWithoutHTTP2(t *testing.T) {
 
 func TestCloseDoesNotWaitForAPeerThatDoesNotReadTLS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
+		peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()},
+			h2test.ServerTLS("h2"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -676,7 +711,8 @@ func TestCloseDoesNotWaitForAPeerThatDoesNotReadTLS(t *testing.T) {
 func TestLargeUploadOverTLSLeavesInLargeWrites(t *testing.T) {
 	// TLS makes records of 16 KiB at most. The socket gets four records in one write.
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()}, h2test.ServerTLS("h2"))
+		peer, conn, pipe, err := dialServer(t, "example.com", Config{TLS: h2test.ClientTLS()},
+			h2test.ServerTLS("h2"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -685,7 +721,8 @@ func TestLargeUploadOverTLSLeavesInLargeWrites(t *testing.T) {
 		peer.WriteWindowUpdate(0, size)
 		synctest.Wait()
 		before := pipe.Writes()
-		got := doAsync(t.Context(), conn, &Request{Method: "POST", Body: strings.NewReader(strings.Repeat("x", size))})
+		got := doAsync(t.Context(), conn, &Request{Method: "POST",
+			Body: strings.NewReader(strings.Repeat("x", size))})
 		peer.WantHeaders("the request", 1)
 		peer.WantBody("its body", 1, []byte(strings.Repeat("x", size)))
 		if n, most := pipe.Writes()-before, size/writeSize+5; n > most {

@@ -135,7 +135,8 @@ func (t *sendTracer) trace(batch []byte) {
 	if !t.begun && len(batch) > 0 {
 		t.begun = true
 		batch = batch[len(wire.ClientPreface):]
-		t.c.cfg.Trace(TraceEvent{Sent: true, Time: now, Type: "PREFACE", Length: len(wire.ClientPreface), text: "PREFACE"})
+		t.c.cfg.Trace(TraceEvent{Sent: true, Time: now, Type: "PREFACE", Length: len(wire.ClientPreface),
+			text: "PREFACE"})
 	}
 	for len(batch) >= wire.HeaderLen {
 		h := wire.ParseFrameHeader(batch)

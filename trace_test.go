@@ -46,7 +46,8 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log traceLog
 		peer, conn := dialPeer(t, &Config{
-			Trace: TraceTo(&log), Authority: "example.com", UserAgent: "-", WindowManager: giveBack, Push: &PushPolicy{},
+			Trace: TraceTo(&log), Authority: "example.com", UserAgent: "-", WindowManager: giveBack,
+			Push: &PushPolicy{},
 		}, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 100})
 		log.want(t, "the handshake", `
 -> PREFACE
@@ -55,7 +56,8 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 <- SETTINGS len=0 ACK
 -> SETTINGS len=0 ACK
 `)
-		got := doAsync(t.Context(), conn, &Request{Method: "POST", Path: "/a?b", Body: strings.NewReader("hello")})
+		got := doAsync(t.Context(), conn, &Request{Method: "POST", Path: "/a?b",
+			Body: strings.NewReader("hello")})
 		peer.WantHeaders("the request", 1)
 		peer.WantBody("its body", 1, []byte("hello"))
 		log.want(t, "the request", `
@@ -68,7 +70,8 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
        content-length: 5
 -> DATA stream=1 len=5 END_STREAM
 `)
-		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: example.com", ":path: /pushed")
+		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: example.com",
+			":path: /pushed")
 		peer.WriteHeaders(1, 0, ":status: 200", "x-text: grün")
 		peer.WritePaddedData(1, 0, []byte("body"), 5)
 		synctest.Wait() // makes the order of sent and received frames fixed
@@ -118,10 +121,12 @@ func TestTraceHidesCredentials(t *testing.T) {
 		log.take()
 		header := Header{
 			{Name: "Authorization", Value: "Basic c2VjcmV0"}, {Name: "proxy-authorization", Value: "secret"},
-			{Name: "cookie", Value: "id=secret"}, {Name: "x-token", Value: "secret", Sensitive: true}, {Name: "x-open", Value: "shown"},
+			{Name: "cookie", Value: "id=secret"}, {Name: "x-token", Value: "secret", Sensitive: true},
+			{Name: "x-open", Value: "shown"},
 		}
 		got := doAsync(t.Context(), conn, &Request{Header: header})
-		peer.WantHeaders("the peer sees them", 1, "authorization: Basic c2VjcmV0", "x-token: secret", "x-open: shown")
+		peer.WantHeaders("the peer sees them", 1, "authorization: Basic c2VjcmV0", "x-token: secret",
+			"x-open: shown")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "set-cookie: id=secret2")
 		got.want(t, "the response")
 		text := log.take()
@@ -129,7 +134,8 @@ func TestTraceHidesCredentials(t *testing.T) {
 			t.Errorf("it shows a secret:\n%s", text)
 		}
 		for _, line := range []string{
-			"authorization: [14 octets]", "proxy-authorization: [6 octets]", "cookie: [9 octets]", "x-token: [6 octets]",
+			"authorization: [14 octets]", "proxy-authorization: [6 octets]", "cookie: [9 octets]",
+			"x-token: [6 octets]",
 			"x-open: shown", "set-cookie: [10 octets]",
 		} {
 			if !strings.Contains(text, "       "+line+"\n") {
@@ -172,13 +178,15 @@ func TestTraceJoinsFieldsAtTheLastContinuation(t *testing.T) {
 		synctest.Wait()
 		events = nil
 		long := strings.Repeat("~", 20_000)
-		got := doAsync(t.Context(), conn, &Request{NoDefaultFields: true, Header: Header{{Name: "x-long", Value: long}}})
+		got := doAsync(t.Context(), conn, &Request{NoDefaultFields: true,
+			Header: Header{{Name: "x-long", Value: long}}})
 		peer.WantHeaders("in two frames", 1)
 		peer.WriteHeadersSplit(1, wire.EndStream, 3, ":status: 200", "x: yz")
 		got.want(t, "the response")
 		var seen []string
 		for _, e := range events {
-			seen = append(seen, fmt.Sprintf("%v %s %d %d %#x %d", e.Sent, e.Type, e.StreamID, e.Length, e.Flags, len(e.Fields)))
+			seen = append(seen, fmt.Sprintf("%v %s %d %d %#x %d", e.Sent, e.Type, e.StreamID, e.Length,
+				e.Flags, len(e.Fields)))
 		}
 		want := []string{
 			"true HEADERS 1 16384 0x1 0",
@@ -193,7 +201,8 @@ func TestTraceJoinsFieldsAtTheLastContinuation(t *testing.T) {
 		if last := events[1].Fields; last.Get("x-long") != long || last.Get(":path") != "/" {
 			t.Errorf("the joined fields are %.100v", last)
 		}
-		if got := events[4].Fields; !slices.Equal(got, Header{{Name: ":status", Value: "200"}, {Name: "x", Value: "yz"}}) {
+		if got := events[4].Fields; !slices.Equal(got,
+			Header{{Name: ":status", Value: "200"}, {Name: "x", Value: "yz"}}) {
 			t.Errorf("the joined fields are %v", got)
 		}
 	})
@@ -202,7 +211,8 @@ func TestTraceJoinsFieldsAtTheLastContinuation(t *testing.T) {
 func TestTraceEventsKeepTheirFieldsAndTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events []TraceEvent
-		peer, conn := dialPeer(t, &Config{Trace: tracedEvents(&events)}, wire.Setting{ID: wire.SettingHeaderTableSize, Value: 0})
+		peer, conn := dialPeer(t, &Config{Trace: tracedEvents(&events)},
+			wire.Setting{ID: wire.SettingHeaderTableSize, Value: 0})
 		synctest.Wait()
 		events = nil
 		at := time.Since(conn.start)
@@ -219,7 +229,8 @@ func TestTraceEventsKeepTheirFieldsAndTime(t *testing.T) {
 			if !e.Sent {
 				field, value = "x-id", fmt.Sprint(id)
 			}
-			if e.Sent != (i%2 == 0) || e.StreamID != id || e.Fields.Get(field) != value || e.Time != at+time.Duration((i+1)/2)*time.Second {
+			if e.Sent != (i%2 == 0) || e.StreamID != id || e.Fields.Get(field) != value ||
+				e.Time != at+time.Duration((i+1)/2)*time.Second {
 				t.Errorf("event %d at %v: %v %v", i, e.Time, e, e.Fields)
 			}
 		}
@@ -246,11 +257,13 @@ func TestTraceFollowsChangesOfTheCompressionTable(t *testing.T) {
 
 func wantTracedRequest(t *testing.T, peer *h2test.Peer, conn *Conn, id uint32, events *[]TraceEvent) {
 	t.Helper()
-	got := doAsync(t.Context(), conn, &Request{Header: Header{{Name: "x-same", Value: "value"}, {Name: "x-id", Value: fmt.Sprint(id)}}})
+	got := doAsync(t.Context(), conn, &Request{Header: Header{{Name: "x-same", Value: "value"},
+		{Name: "x-id", Value: fmt.Sprint(id)}}})
 	peer.WantHeaders("the request", id, "x-same: value", fmt.Sprint("x-id: ", id))
 	synctest.Wait()
 	last := (*events)[len(*events)-1]
-	if !last.Sent || last.StreamID != id || last.Fields.Get("x-same") != "value" || last.Fields.Get("x-id") != fmt.Sprint(id) {
+	if !last.Sent || last.StreamID != id || last.Fields.Get("x-same") != "value" ||
+		last.Fields.Get("x-id") != fmt.Sprint(id) {
 		t.Errorf("stream %d: %v %v", id, last, last.Fields)
 	}
 	peer.WriteHeaders(id, wire.EndStream, ":status: 200")

@@ -87,7 +87,8 @@ var (
 
 func transcriptConfig() *Config {
 	// The recordings contain the window updates of this manager.
-	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{}, WindowManager: ReadWindow{}.New}
+	return &Config{Scheme: "https", Authority: "localhost", Push: &PushPolicy{},
+		WindowManager: ReadWindow{}.New}
 }
 
 // perform makes a request and describes the result in one line.
@@ -124,7 +125,8 @@ func summary(resp *Response) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	line := fmt.Sprintf("status=%d octets=%d crc32=%08x", resp.StatusCode, len(body), crc32.ChecksumIEEE(body))
+	line := fmt.Sprintf("status=%d octets=%d crc32=%08x", resp.StatusCode, len(body),
+		crc32.ChecksumIEEE(body))
 	if coding := resp.Header.Get("content-encoding"); coding != "" {
 		line += " coding=" + coding
 	}
@@ -328,7 +330,8 @@ func TestTranscriptsOfRealServers(t *testing.T) {
 				defer cancel()
 				for _, want := range tr.results {
 					name, _, _ := strings.Cut(want, ":")
-					i := slices.IndexFunc(transcriptSteps, func(s transcriptStep) bool { return s.name == name })
+					i := slices.IndexFunc(transcriptSteps,
+						func(s transcriptStep) bool { return s.name == name })
 					if i < 0 {
 						t.Fatalf("no step is named %q", name)
 					}
@@ -436,7 +439,8 @@ func recordFrom(t *testing.T, name, version, addr, steps string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	dialer := &tls.Dialer{Config: &tls.Config{RootCAs: h2test.Roots(), ServerName: "localhost", NextProtos: []string{"h2"}}}
+	dialer := &tls.Dialer{Config: &tls.Config{RootCAs: h2test.Roots(), ServerName: "localhost",
+		NextProtos: []string{"h2"}}}
 	nc, err := dialer.DialContext(ctx, "tcp", addr)
 	for ; err != nil; nc, err = dialer.DialContext(ctx, "tcp", addr) {
 		select {
@@ -472,7 +476,8 @@ func recordFrom(t *testing.T, name, version, addr, steps string) {
 	conn.Close()
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	rec.tr.comments = append(rec.tr.comments, "the HTTP/2 octets above TLS; > by the client, < by the server, = what the client made of it")
+	rec.tr.comments = append(rec.tr.comments,
+		"the HTTP/2 octets above TLS; > by the client, < by the server, = what the client made of it")
 	rec.tr.results = results
 	if t.Failed() {
 		return
@@ -495,12 +500,14 @@ func writeFile(t *testing.T, name string, p []byte) {
 func writeCertificate(t *testing.T, dir string) {
 	t.Helper()
 	cert := h2test.Certificate()
-	writeFile(t, filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}))
+	writeFile(t, filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: cert.Certificate[0]}))
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	writeFile(t, filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY",
+		Bytes: key}))
 }
 
 // configure writes a server's configuration, with DIR and PORT replaced, and returns the file's
@@ -515,7 +522,8 @@ func configure(t *testing.T, dir, port, text string) string {
 var recordedServers = []recordedServer{{
 	name: "nghttpd", version: []string{"nghttpd", "--version"}, steps: "echo trailers push",
 	start: func(t *testing.T, dir, port string) *exec.Cmd {
-		return exec.Command("nghttpd", "-a", "127.0.0.1", "-d", dir+"/docs", "--trailer", "x-sum: 1", "--error-gzip", "--echo-upload",
+		return exec.Command("nghttpd", "-a", "127.0.0.1", "-d", dir+"/docs", "--trailer", "x-sum: 1",
+			"--error-gzip", "--echo-upload",
 			"--push", "/push.html=/style.css", port, dir+"/key.pem", dir+"/cert.pem")
 	},
 }, {
@@ -628,7 +636,10 @@ func recordGo(t *testing.T) {
 			}
 		})
 	}
-	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, bufio.NewReader(r.Body)) })
+	mux.HandleFunc("/echo", func(w http.ResponseWriter,
+		r *http.Request) {
+		io.Copy(w, bufio.NewReader(r.Body))
+	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

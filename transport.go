@@ -100,7 +100,8 @@ type Transport struct {
 	// GetProxyConnectHeader and OnProxyConnectResponse are called without a lock, in the goroutine
 	// that makes the connection. Their context has the values of the request that the connection is
 	// made for.
-	OnProxyConnectResponse func(ctx context.Context, proxyURL *url.URL, connectReq *http.Request, connectRes *http.Response) error
+	OnProxyConnectResponse func(ctx context.Context, proxyURL *url.URL, connectReq *http.Request,
+		connectRes *http.Response) error
 
 	// UnencryptedHTTP2 sends http requests over HTTP/2 in cleartext, with prior knowledge (RFC 9113
 	// §3.3).
@@ -162,9 +163,10 @@ type Transport struct {
 	// and port of the request's URL. If Resolve is nil, the dialer resolves names. If it is set,
 	// Config.DialContext is called with one of the addresses, and a host with traffic has a
 	// connection to each of them, within MaxConnsPerHost, or MinConnsPerHost connections if that is
-	// more. MaxIdleConns bounds them as it does those of MinConnsPerHost. A request uses the connection with the fewest streams; connections with the same number
-	// take turns. The name for TLS and the :authority remain those of the URL. If addr is reached
-	// through a proxy, Resolve is not used.
+	// more. MaxIdleConns bounds them as it does those of MinConnsPerHost. A request uses the
+	// connection with the fewest streams; connections with the same number take turns. The name for
+	// TLS and the :authority remain those of the URL. If addr is reached through a proxy, Resolve is
+	// not used.
 	//
 	// Resolve is called before the first connection to a host, and again in the background every
 	// 30 s while there are requests. Connections to addresses that it no longer returns get no new
@@ -183,8 +185,8 @@ type Transport struct {
 	// time is closed. If every connection has a stream, hosts wait in line, and their requests wait
 	// until their contexts end. After a host has waited for 100 ms, the connection with the fewest
 	// requests, of those to hosts that have more connections, gets no new ones for up to a second,
-	// so that the traffic of some hosts does not make others wait forever. Draining connections are not counted: they may have long streams, which
-	// may end only after a request that waits.
+	// so that the traffic of some hosts does not make others wait forever. Draining connections are
+	// not counted: they may have long streams, which may end only after a request that waits.
 	MaxConns int
 
 	// MaxIdleConns limits the connections to all hosts that are kept without a stream. HTTP/2
@@ -463,7 +465,8 @@ func forHTTP1(req *http.Request) (*http.Request, error) {
 // client certificate is sent: if the caller has set these, each handshake has to be a full one.
 // VerifyConnection is also called for resumed sessions.
 func mayResume(cfg *tls.Config) bool {
-	return cfg.ClientSessionCache == nil && cfg.VerifyPeerCertificate == nil && cfg.GetClientCertificate == nil && len(cfg.Certificates) == 0
+	return cfg.ClientSessionCache == nil && cfg.VerifyPeerCertificate == nil &&
+		cfg.GetClientCertificate == nil && len(cfg.Certificates) == 0
 }
 
 // fallbackRoundTripper returns Fallback, or the Transport's own fallback.

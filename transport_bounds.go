@@ -153,7 +153,8 @@ func (t *Transport) yieldOne() {
 				break
 			}
 			load, err := c.load()
-			if recent := now.Sub(c.yieldedAt) < yieldAgain; err == nil && !recent && (best == nil || load < least) {
+			if recent := now.Sub(c.yieldedAt) < yieldAgain; err == nil && !recent &&
+				(best == nil || load < least) {
 				best, owner, least = c, h, load
 			}
 		}

@@ -49,7 +49,8 @@ func TestRedirectsOverTransport(t *testing.T) {
 			"GetBody": func(req *http.Request) { req.Body = io.NopCloser(iotestReader{req.Body}) },
 		} {
 			t.Run(fmt.Sprint(test.status, " ", name), func(t *testing.T) {
-				req, err := http.NewRequest("POST", fmt.Sprint(srv.URL, "/start?code=", test.status), strings.NewReader("the body"))
+				req, err := http.NewRequest("POST", fmt.Sprint(srv.URL, "/start?code=", test.status),
+					strings.NewReader("the body"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -121,21 +122,28 @@ func TestTimeoutsInEachPhase(t *testing.T) {
 		dial      func(context.Context, string, string) (net.Conn, error)
 		own       func(*Transport) // sets the Transport's own timeout for this phase
 	}{
-		{"dial", "https://example.com", blackHole, func(tr *Transport) { tr.Config.HandshakeTimeout = 50 * time.Millisecond }},
-		{"TLS handshake", "https://" + silent.Addr().String(), nil, func(tr *Transport) { tr.Config.HandshakeTimeout = 50 * time.Millisecond }},
-		{"header", srv.URL + "/header", nil, func(tr *Transport) { tr.ResponseHeaderTimeout = 50 * time.Millisecond }},
+		{"dial", "https://example.com", blackHole,
+			func(tr *Transport) { tr.Config.HandshakeTimeout = 50 * time.Millisecond }},
+		{"TLS handshake", "https://" + silent.Addr().String(), nil,
+			func(tr *Transport) { tr.Config.HandshakeTimeout = 50 * time.Millisecond }},
+		{"header", srv.URL + "/header", nil,
+			func(tr *Transport) { tr.ResponseHeaderTimeout = 50 * time.Millisecond }},
 		{"body", srv.URL + "/body", nil, nil},
 	} {
-		for name, limit := range map[string]func(*Transport, *http.Client, *http.Request) (*http.Request, context.CancelFunc){
-			"Client.Timeout": func(_ *Transport, c *http.Client, req *http.Request) (*http.Request, context.CancelFunc) {
+		for name, limit := range map[string]func(*Transport, *http.Client, *http.Request) (*http.Request,
+			context.CancelFunc){
+			"Client.Timeout": func(_ *Transport, c *http.Client, req *http.Request) (*http.Request,
+				context.CancelFunc) {
 				c.Timeout = 50 * time.Millisecond
 				return req, func() {}
 			},
-			"context": func(_ *Transport, _ *http.Client, req *http.Request) (*http.Request, context.CancelFunc) {
+			"context": func(_ *Transport, _ *http.Client, req *http.Request) (*http.Request,
+				context.CancelFunc) {
 				ctx, cancel := context.WithTimeout(req.Context(), 50*time.Millisecond)
 				return req.WithContext(ctx), cancel
 			},
-			"Transport": func(tr *Transport, _ *http.Client, req *http.Request) (*http.Request, context.CancelFunc) {
+			"Transport": func(tr *Transport, _ *http.Client, req *http.Request) (*http.Request,
+				context.CancelFunc) {
 				phase.own(tr)
 				return req, func() {}
 			},
@@ -145,7 +153,8 @@ func TestTimeoutsInEachPhase(t *testing.T) {
 			}
 			t.Run(phase.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				tr := &Transport{Proxy: NoProxy, Config: &Config{TLS: h2test.ClientTLS(), DialContext: phase.dial}}
+				tr := &Transport{Proxy: NoProxy, Config: &Config{TLS: h2test.ClientTLS(),
+					DialContext: phase.dial}}
 				client := &http.Client{Transport: tr}
 				req, err := http.NewRequestWithContext(t.Context(), "GET", phase.url, nil)
 				if err != nil {
@@ -258,7 +267,8 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 				// The request has no GetBody.
 				req, _ := http.NewRequest("POST", srv.URL, io.NopCloser(strings.NewReader("body")))
 				got, resp, err := fetch(tr, req)
-				if err != nil || got != "HTTP/1.1 body" || resp.ProtoMajor != 1 || resp.TLS == nil || resp.TLS.NegotiatedProtocol != strings.Join(protos, "") {
+				if err != nil || got != "HTTP/1.1 body" || resp.ProtoMajor != 1 || resp.TLS == nil ||
+					resp.TLS.NegotiatedProtocol != strings.Join(protos, "") {
 					t.Errorf("request %d: %q, %v", i, got, err)
 				}
 			}
@@ -275,7 +285,10 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 }
 
 func TestBurstOnAServerWithoutHTTP2(t *testing.T) {
-	srv, accepted := newHTTP1Server(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }, "http/1.1")
+	srv, accepted := newHTTP1Server(t, func(w http.ResponseWriter,
+		r *http.Request) {
+		fmt.Fprint(w, r.Proto)
+	}, "http/1.1")
 	tr := &Transport{Proxy: NoProxy, MaxConnsPerHost: 4, Config: &Config{TLS: h2test.ClientTLS()}}
 	defer tr.CloseIdleConnections()
 	var wg sync.WaitGroup
@@ -309,7 +322,10 @@ func TestConnectionKeptForTheFallbackIsClosedWhenNobodyTakesIt(t *testing.T) {
 }
 
 func TestCleartextRequests(t *testing.T) {
-	h1 := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }))
+	h1 := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
+		fmt.Fprint(w, r.Proto)
+	}))
 	defer h1.Close()
 	h2c := httptest.NewUnstartedServer(h1.Config.Handler)
 	h2c.Config.Protocols = new(http.Protocols)
@@ -341,7 +357,8 @@ func TestWebsocketUpgradeGoesToTheFallback(t *testing.T) {
 			return
 		}
 		defer nc.Close()
-		io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		io.WriteString(nc,
+			"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 		line, _ := rw.ReadString('\n')
 		io.WriteString(nc, "echo "+line)
 	}
@@ -370,7 +387,8 @@ func TestWebsocketUpgradeGoesToTheFallback(t *testing.T) {
 	old, _ := newHTTP1Server(t, func(w http.ResponseWriter, r *http.Request) {}, "http/1.1")
 	own.Config = &Config{TLS: h2test.ClientTLS()}
 	for _, url := range []string{old.URL, "http://example.com"} {
-		if resp, err := own.RoundTrip(httptest.NewRequest("GET", url, nil)); err != nil || resp.StatusCode != 299 {
+		if resp, err := own.RoundTrip(httptest.NewRequest("GET", url, nil)); err != nil ||
+			resp.StatusCode != 299 {
 			t.Errorf("%s with the caller's own fallback: %v, %v", url, resp, err)
 		}
 	}

@@ -101,7 +101,8 @@ func (h *host) roundTripShared(x *exchange) (_ *http.Response, failure error) {
 
 // mayShare reports whether x may be sent on a connection that was made for another host.
 func (h *host) mayShare(x *exchange) bool {
-	if h.key.scheme != "https" || h.proxy != nil || h.t.net != nil || h.t.DialTLSContext != nil || !h.t.keepsAlive() {
+	if h.key.scheme != "https" || h.proxy != nil || h.t.net != nil || h.t.DialTLSContext != nil ||
+		!h.t.keepsAlive() {
 		return false
 	}
 	if x.closeConn || x.httpReq.Method == http.MethodConnect {
@@ -112,14 +113,16 @@ func (h *host) mayShare(x *exchange) bool {
 	}
 	config := h.config().TLS
 	return !config.InsecureSkipVerify && config.ServerName == "" && config.VerifyConnection == nil &&
-		config.VerifyPeerCertificate == nil && config.GetClientCertificate == nil && len(config.Certificates) == 0
+		config.VerifyPeerCertificate == nil && config.GetClientCertificate == nil &&
+		len(config.Certificates) == 0
 }
 
 // isAskedBy reports whether req, in the form in which it is sent, is for the host and opens no
 // tunnel. The function of WithRequest may have changed that.
 func (h *host) isAskedBy(req *Request) bool {
 	to := target{scheme: h.key.scheme}
-	to.host, to.port = syntax.SplitAuthority(syntax.Lower(req.pseudo(pseudoAuthority, req.Authority)), to.scheme)
+	to.host, to.port = syntax.SplitAuthority(syntax.Lower(req.pseudo(pseudoAuthority, req.Authority)),
+		to.scheme)
 	return to.origin() == h.key.origin() && req.pseudo(pseudoMethod, req.Method) != http.MethodConnect
 }
 
@@ -180,7 +183,8 @@ func (h *host) sharingLocked() *sharing {
 // more request.
 func (t *Transport) lendersTo(h *host) (list []lender) {
 	for _, of := range t.allHosts() {
-		if of == h || of.key.scheme != h.key.scheme || of.key.port != h.key.port || of.key.proxy != h.key.proxy {
+		if of == h || of.key.scheme != h.key.scheme || of.key.port != h.key.port ||
+			of.key.proxy != h.key.proxy {
 			continue
 		}
 		for _, c := range of.clonedConns() {

@@ -87,7 +87,8 @@ func ConfigureTransport(t *http.Transport, cfg *Config) (err error) {
 	mustHave(t != nil, "ConfigureTransport", "*http.Transport")
 	c := &configured{given: t, cfg: cfg.clone()}
 	if t.TLSNextProto["h2"] != nil {
-		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already: it was configured for HTTP/2 before")
+		return errors.New("hyper: http.Transport.TLSNextProto has an entry for h2 already: it was " +
+			"configured for HTTP/2 before")
 	}
 	if c.protocols = protocolsOf(t); !c.protocols.HTTP2() && !c.unencrypted() {
 		return fmt.Errorf("hyper: http.Transport.Protocols %v does not allow HTTP/2", c.protocols)
@@ -334,7 +335,8 @@ func (cfg *Config) applyHTTP2(h *http.HTTP2Config) error {
 		return nil
 	}
 	if cfg.WindowManager != nil {
-		return errors.New("hyper: Config.WindowManager and http.HTTP2Config.MaxReceiveBuffer… exclude each other")
+		return errors.New("hyper: Config.WindowManager and http.HTTP2Config.MaxReceiveBuffer… exclude " +
+			"each other")
 	}
 	if perStream > 0 {
 		cfg.WindowManager = ReadWindow{Stream: perStream, Connection: perConn}.New

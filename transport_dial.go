@@ -11,7 +11,7 @@ import (
 type attempt struct {
 	cancel context.CancelFunc
 	place  *queuedRequest // the request that it was begun for
-	covers uint64         // it is for the requests with a turn up to this: those that waited when it was begun
+	covers uint64         // it is for the requests with a turn up to this
 	beside *time.Timer    // begins a parallel attempt; nil: no timer
 	paused bool           // it has not begun to dial
 
@@ -65,7 +65,8 @@ func (h *host) attemptBeside(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := len(h.attempts)
-	if n > 0 && h.attempts[n-1] == a && n < maxAttempts && len(h.waiting) > 0 && h.roomLocked() && h.t.tryTake() {
+	if n > 0 && h.attempts[n-1] == a && n < maxAttempts && len(h.waiting) > 0 && h.roomLocked() &&
+		h.t.tryTake() {
 		h.beginAttemptLocked(h.waiting[0])
 	}
 }

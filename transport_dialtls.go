@@ -53,7 +53,8 @@ func (t *Transport) userTLS(ctx context.Context, addr string) (net.Conn, error) 
 // dialOf returns the one of two dial functions that net/http would use, or nil if both are nil. If
 // the function returns neither a connection nor an error, the result is an error that contains
 // name.
-func dialOf(withContext dialFunc, without func(network, addr string) (net.Conn, error), name string) dialFunc {
+func dialOf(withContext dialFunc, without func(network, addr string) (net.Conn, error),
+	name string) dialFunc {
 	if withContext == nil && without == nil {
 		return nil
 	}

@@ -107,8 +107,10 @@ func checkConnectionFields(h http.Header) error {
 	case len(upgrade) > 0 && upgrade[0] != "" && upgrade[0] != "chunked":
 		return badValue("upgrade", upgrade[0], "has no place in HTTP/2 (RFC 9113 §8.6)")
 	case len(coding) > 1 || len(coding) == 1 && coding[0] != "" && coding[0] != "chunked":
-		return badValue("transfer-encoding", strings.Join(coding, ", "), "may only be chunked, which is left out")
-	case len(connection) > 1 || len(connection) == 1 && connection[0] != "" && !syntax.EqualFold(connection[0], "close") && !syntax.EqualFold(connection[0], "keep-alive"):
+		return badValue("transfer-encoding", strings.Join(coding, ", "),
+			"may only be chunked, which is left out")
+	case len(connection) > 1 || len(connection) == 1 && connection[0] != "" &&
+		!syntax.EqualFold(connection[0], "close") && !syntax.EqualFold(connection[0], "keep-alive"):
 		return badValue("connection", strings.Join(connection, ", "), "may only be close or keep-alive")
 	}
 	return nil
@@ -258,7 +260,8 @@ func requestFields(req *http.Request) Header {
 	for key, values := range req.Header {
 		name := wireName(key)
 		switch {
-		case syntax.IsConnectionSpecific(name) || name == "host" || name == "content-length" || syntax.IsPseudo(name):
+		case syntax.IsConnectionSpecific(name) || name == "host" || name == "content-length" ||
+			syntax.IsPseudo(name):
 			continue
 		// The field is made from the names in req.Trailer below.
 		case name == "trailer" && len(req.Trailer) > 0:
@@ -353,13 +356,19 @@ func canonicalName(name string) string {
 var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
 	wire, canonical = make(map[string]string), make(map[string]string)
 	for _, name := range []string{
-		"accept-charset", "accept-encoding", "accept-language", "accept-ranges", "accept", "access-control-allow-origin", "age", "allow",
-		"authorization", "cache-control", "content-disposition", "content-encoding", "content-language", "content-length",
-		"content-location", "content-range", "content-type", "cookie", "date", "etag", "expect", "expires", "from", "host", "if-match",
-		"if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified", "link", "location", "max-forwards",
-		"proxy-authenticate", "proxy-authorization", "range", "referer", "refresh", "retry-after", "server", "set-cookie",
+		"accept-charset", "accept-encoding", "accept-language", "accept-ranges", "accept",
+		"access-control-allow-origin", "age", "allow",
+		"authorization", "cache-control", "content-disposition", "content-encoding", "content-language",
+		"content-length",
+		"content-location", "content-range", "content-type", "cookie", "date", "etag", "expect", "expires",
+		"from", "host", "if-match",
+		"if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified", "link",
+		"location", "max-forwards",
+		"proxy-authenticate", "proxy-authorization", "range", "referer", "refresh", "retry-after", "server",
+		"set-cookie",
 		"strict-transport-security", "transfer-encoding", "user-agent", "vary", "via", "www-authenticate",
-		"connection", "idempotency-key", "origin", "priority", "te", "traceparent", "tracestate", "trailer", "x-forwarded-for",
+		"connection", "idempotency-key", "origin", "priority", "te", "traceparent", "tracestate", "trailer",
+		"x-forwarded-for",
 		"x-forwarded-host", "x-forwarded-proto", "x-request-id",
 	} {
 		key := http.CanonicalHeaderKey(name)
@@ -459,7 +468,8 @@ func announcedTrailer(lists []string) (trailer http.Header) {
 			if left--; left < 0 {
 				return trailer
 			}
-			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name == "" || checkTrailer(Header{{Name: name}}) != nil {
+			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name == "" ||
+				checkTrailer(Header{{Name: name}}) != nil {
 				continue
 			}
 			if trailer == nil {

@@ -128,7 +128,8 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 				case times > 0 && Retryable(err):
 					t.Errorf("%s: it was processed, and the error says it was not: %v", id, err)
 				case times > 0 && errors.As(err, &op) && op.Op == "dial":
-					t.Errorf("%s: it was processed, and the error says that no server was reached: %v", id, err)
+					t.Errorf("%s: it was processed, and the error says that no server was reached: %v", id,
+						err)
 				case errors.As(err, &op) && op.Op == "dial":
 					refused.Add(1)
 					time.Sleep(time.Millisecond)
@@ -140,7 +141,8 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 	}
 	for i := range 6 {
 		before := served.Load()
-		for deadline := time.Now().Add(30 * time.Second); served.Load() < before+200 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(30 * time.Second); served.Load() < before+200 &&
+			time.Now().Before(deadline); {
 			time.Sleep(5 * time.Millisecond)
 		}
 		if served.Load() < before+200 {
@@ -175,7 +177,8 @@ func answer204(nc net.Conn, answered *atomic.Int64) {
 		switch {
 		case h.Type == wire.Headers:
 			answered.Add(1)
-			bw.Write(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 1, Type: wire.Headers, Flags: wire.EndStream | wire.EndHeaders, StreamID: h.StreamID}))
+			bw.Write(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 1, Type: wire.Headers,
+				Flags: wire.EndStream | wire.EndHeaders, StreamID: h.StreamID}))
 			bw.WriteByte(0x89) // :status: 204 of the static table
 		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
 			bw.Write(wire.AppendSettingsAck(nil))

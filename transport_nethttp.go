@@ -25,7 +25,8 @@ type netHTTP struct {
 func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, error) {
 	nc, err := n.dialHost(ctx, h)
 	if err != nil {
-		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err, asItIs: true, inTLS: nc != nil}).judge(ctx, 0)
+		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err, asItIs: true,
+			inTLS: nc != nil}).judge(ctx, 0)
 	}
 	given := *cfg
 	given.Scheme, given.Authority = h.key.scheme, h.key.authority()

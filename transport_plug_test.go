@@ -40,11 +40,13 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 		fmt.Fprint(w, r.Proto, " ", r.UserAgent())
 	})
 	proxy := newProxy(t, nil)
-	for name, via := range map[string]func(*http.Request) (*url.URL, error){"direct": nil, "proxy": http.ProxyURL(proxy.url)} {
+	for name, via := range map[string]func(*http.Request) (*url.URL, error){"direct": nil,
+		"proxy": http.ProxyURL(proxy.url)} {
 		t.Run(name, func(t *testing.T) {
 			var frames atomic.Int64
 			tr := &http.Transport{Proxy: via, IdleConnTimeout: time.Minute}
-			dials := plugged(t, tr, &Config{UserAgent: "through hyper", Trace: func(TraceEvent) { frames.Add(1) }})
+			dials := plugged(t, tr, &Config{UserAgent: "through hyper",
+				Trace: func(TraceEvent) { frames.Add(1) }})
 			var wg sync.WaitGroup
 			made := int64(-1)
 			// net/http returns the response before it has added a new connection to its pool.
@@ -75,7 +77,8 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 func connOf(t *testing.T, rt http.RoundTripper, url string) *Conn {
 	t.Helper()
 	var conn *Conn
-	req, err := http.NewRequestWithContext(WithResponse(t.Context(), func(r *Response) { conn = r.s.c }), "GET", url, nil)
+	req, err := http.NewRequestWithContext(WithResponse(t.Context(), func(r *Response) { conn = r.s.c }),
+		"GET", url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +132,10 @@ func TestConfigureTransportRefusesNonsense(t *testing.T) {
 }
 
 func TestConfiguredTransportStillSpeaksHTTP1(t *testing.T) {
-	srv, accepted := newHTTP1Server(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }, "http/1.1")
+	srv, accepted := newHTTP1Server(t, func(w http.ResponseWriter,
+		r *http.Request) {
+		fmt.Fprint(w, r.Proto)
+	}, "http/1.1")
 	tr := &http.Transport{}
 	defer tr.CloseIdleConnections()
 	plugged(t, tr, nil)
@@ -163,7 +169,8 @@ func newReverseProxy(t *testing.T, h http.HandlerFunc) (string, *Transport) {
 
 func TestReverseProxyStreamsBothWays(t *testing.T) {
 	front, client := newReverseProxy(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor != 2 || r.Header.Get("X-Forwarded-For") != "127.0.0.1" || r.Header.Get("X-Forwarded-Proto") != "https" {
+		if r.ProtoMajor != 2 || r.Header.Get("X-Forwarded-For") != "127.0.0.1" ||
+			r.Header.Get("X-Forwarded-Proto") != "https" {
 			t.Errorf("the backend got %s with %v", r.Proto, r.Header)
 		}
 		w.Header().Set("Trailer", "X-Lines")
@@ -232,7 +239,8 @@ func TestReverseProxyHandsUpgradesOn(t *testing.T) {
 			return
 		}
 		defer nc.Close()
-		io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		io.WriteString(nc,
+			"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 		line, _ := rw.ReadString('\n')
 		io.WriteString(nc, "echo "+line)
 	})
@@ -250,7 +258,8 @@ func TestReverseProxyHandsUpgradesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(nc, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", test.protocol)
+		fmt.Fprintf(nc, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n",
+			test.protocol)
 		br := bufio.NewReader(nc)
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil || resp.StatusCode != test.status {

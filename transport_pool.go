@@ -27,7 +27,8 @@ func keyFor(u, proxy *url.URL) (hostKey, error) {
 	if err != nil {
 		return hostKey{}, err
 	}
-	key := hostKey{target: target{scheme: u.Scheme, host: host, port: or(u.Port(), syntax.DefaultPort(u.Scheme))}}
+	key := hostKey{target: target{scheme: u.Scheme, host: host,
+		port: or(u.Port(), syntax.DefaultPort(u.Scheme))}}
 	if proxy != nil {
 		key.proxy = proxy.String()
 	}
@@ -192,7 +193,8 @@ func (h *host) config() *Config {
 func (h *host) sole() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 || !h.t.keepsAlive() || h.isSpread() {
+	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 ||
+		!h.t.keepsAlive() || h.isSpread() {
 		return nil
 	}
 	if c := h.conns[0]; c.retireAt.IsZero() && c.yieldedAt.IsZero() && c.quota == 0 && !c.suspected.Load() {
@@ -225,7 +227,10 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 		}
 	}
 	p := &queuedRequest{ctx: ctx, turn: *turn, ready: make(chan struct{}, 1)}
-	i, _ := slices.BinarySearchFunc(h.waiting, p, func(a, b *queuedRequest) int { return cmp.Compare(a.turn, b.turn) })
+	i, _ := slices.BinarySearchFunc(h.waiting, p, func(a,
+		b *queuedRequest) int {
+		return cmp.Compare(a.turn, b.turn)
+	})
 	h.waiting = slices.Insert(h.waiting, i, p)
 	h.serveLocked()
 	h.topUpLocked()
@@ -280,7 +285,8 @@ func (h *host) waitErrorLocked(err error) error {
 func (h *host) reserveLocked() *pooledConn {
 	now := time.Time{}
 	for len(h.conns) > 0 {
-		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() && only.yieldedAt.IsZero() && !only.suspected.Load() {
+		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() && only.yieldedAt.IsZero() &&
+			!only.suspected.Load() {
 			switch err := h.reserveOnLocked(only); err {
 			case nil:
 				return only
@@ -342,7 +348,8 @@ func (h *host) reserveLocked() *pooledConn {
 // but has no free slot. Another may have one, because the limits of connections differ.
 func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
 	for _, c := range h.conns {
-		if c != full && !c.yields() && (!c.suspected.Load() || !h.roomLocked()) && h.reserveOnLocked(c) == nil {
+		if c != full && !c.yields() && (!c.suspected.Load() || !h.roomLocked()) &&
+			h.reserveOnLocked(c) == nil {
 			return c
 		}
 	}

@@ -25,7 +25,8 @@ func TestSpellingsOfAHostShareItsConnection(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
 		for i, spellings := range [][]string{
-			{"http://example.com", "http://example.com:80/", "http://EXAMPLE.com/?q", "http://user:password@example.com/", "http://example.com:"},
+			{"http://example.com", "http://example.com:80/", "http://EXAMPLE.com/?q",
+				"http://user:password@example.com/", "http://example.com:"},
 			{"http://bücher.example", "http://xn--bcher-kva.example", "http://Bücher.example:80"},
 			{"http://[2001:db8::1]", "http://[2001:DB8::1]:80"},
 		} {
@@ -54,7 +55,8 @@ func TestURLThatLeadsNowhereIsAnErrorAndForgotten(t *testing.T) {
 			{Scheme: "gopher", Host: "example.com"},
 		} {
 			body := &openedOnce{Reader: strings.NewReader("x")}
-			err := f.do(&http.Request{Method: "POST", URL: u, Header: http.Header{}, Body: body}).wantErr(u.String(), nil)
+			err := f.do(&http.Request{Method: "POST", URL: u, Header: http.Header{},
+				Body: body}).wantErr(u.String(), nil)
 			if Retryable(err) || body.closes != 1 {
 				t.Errorf("%s: %v; its body was closed %d times", u, err, body.closes)
 			}
@@ -176,7 +178,8 @@ func TestTunnelThatTheProxyDidNotProcessIsAskedForAgain(t *testing.T) {
 				}
 				peer.WantHeaders("and once more", stream, ":method: CONNECT", ":authority: example.com:80")
 				peer.WriteHeaders(stream, 0, ":status: 200")
-				if data := peer.WantFrame("HTTP/2 within the tunnel", wire.Data).Payload; !strings.HasPrefix(string(data), wire.ClientPreface) {
+				if data := peer.WantFrame("HTTP/2 within the tunnel",
+					wire.Data).Payload; !strings.HasPrefix(string(data), wire.ClientPreface) {
 					t.Errorf("the tunnel begins with %q", data)
 				}
 				cancel()
@@ -235,7 +238,8 @@ func TestTraceOfANewConnectionOverTLS(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		answerEmpty(peer, 1)
 		call.wantStatus("its answer", 204)
-		want := []string{"GetConn example.com:443", "ConnectStart example.com:443", "TLSHandshakeStart", "TLSHandshakeDone h2 <nil>", "GotConn false"}
+		want := []string{"GetConn example.com:443", "ConnectStart example.com:443", "TLSHandshakeStart",
+			"TLSHandshakeDone h2 <nil>", "GotConn false"}
 		if !slices.Equal(log, want) {
 			t.Errorf("got  %q\nwant %q", log, want)
 		}

@@ -490,7 +490,8 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 			}, atMost(5))
 			var calls []*call
 			for i := range 500 {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+r.IntN(2000))*time.Microsecond)
+				ctx, cancel := context.WithTimeout(t.Context(),
+					time.Duration(1+r.IntN(2000))*time.Microsecond)
 				defer cancel()
 				if i%2 == 0 {
 					ctx = t.Context()
@@ -516,7 +517,8 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 				for _, c := range h.conns {
 					c.mu.Lock()
 					if c.slots.used > 5 || len(c.streams) > 0 {
-						t.Errorf("seed %d: %d slots are taken, %d streams are open", seed, c.slots.used, len(c.streams))
+						t.Errorf("seed %d: %d slots are taken, %d streams are open", seed, c.slots.used,
+							len(c.streams))
 					}
 					c.mu.Unlock()
 				}
@@ -552,7 +554,8 @@ func TestResponseHeaderTimeout(t *testing.T) {
 }
 
 func TestResponseHeaderTimeoutBeginsWithTheEndOfTheRequest(t *testing.T) {
-	for _, upload := range []time.Duration{0, 5 * time.Second, 9999 * time.Millisecond, 15 * time.Second, 25 * time.Second} {
+	for _, upload := range []time.Duration{0, 5 * time.Second, 9999 * time.Millisecond, 15 * time.Second,
+		25 * time.Second} {
 		t.Run(fmt.Sprint("upload of ", upload), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFarm(t, &Transport{ResponseHeaderTimeout: 10 * time.Second})
@@ -622,7 +625,10 @@ func TestEmptyHostsAreForgotten(t *testing.T) {
 func TestHostsThatFailAreRememberedForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
-		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { peer.WriteGoAway(0, wire.NoError, "") })
+		f.serveAll(func(peer *h2test.Peer, stream uint32,
+			_ h2test.Headers) {
+			peer.WriteGoAway(0, wire.NoError, "")
+		})
 		f.get("/").wantErr("it turns every request away", nil)
 		f.host() // its pause before the next dial is not over
 		time.Sleep(maxDialBackoff)
@@ -646,7 +652,8 @@ func TestTraceOfConnections(t *testing.T) {
 					if _, ok := info.Conn.(*h2test.Conn); !ok {
 						t.Errorf("GotConn has a %T", info.Conn)
 					}
-					log = append(log, fmt.Sprintf("GotConn reused=%v idle=%v %v", info.Reused, info.WasIdle, info.IdleTime))
+					log = append(log, fmt.Sprintf("GotConn reused=%v idle=%v %v", info.Reused, info.WasIdle,
+						info.IdleTime))
 				},
 			})
 			return f.do(f.request(ctx, "GET", path, nil))
@@ -682,7 +689,8 @@ func TestTraceOfConnections(t *testing.T) {
 		peer.WriteRSTStream(7, wire.RefusedStream)
 		time.Sleep(time.Second)
 		peer.WantHeaders("another try", 9)
-		if synctest.Wait(); len(log) != 2 || log[0] != "GetConn example.com:80" || !strings.HasPrefix(log[1], "GotConn reused=true idle=true ") {
+		if synctest.Wait(); len(log) != 2 || log[0] != "GetConn example.com:80" ||
+			!strings.HasPrefix(log[1], "GotConn reused=true idle=true ") {
 			t.Errorf("each try looks for a connection: %q", log)
 		}
 		log = nil
@@ -690,7 +698,8 @@ func TestTraceOfConnections(t *testing.T) {
 		time.Sleep(time.Second)
 		second := f.peer("the first is gone")
 		second.WantHeaders("once more", 1)
-		if synctest.Wait(); len(log) < 2 || log[0] != "GetConn example.com:80" || log[len(log)-1] != "GotConn reused=false idle=false 0s" {
+		if synctest.Wait(); len(log) < 2 || log[0] != "GetConn example.com:80" ||
+			log[len(log)-1] != "GotConn reused=false idle=false 0s" {
 			t.Errorf("on a new connection: %q", log)
 		}
 	})

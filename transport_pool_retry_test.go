@@ -69,7 +69,10 @@ func TestRequestsAboveTheLastOfGoAwayAreSentAgain(t *testing.T) {
 		"with GetBody": func() (io.Reader, func(*http.Request)) {
 			return &openedOnce{Reader: strings.NewReader("0123456789")}, func(req *http.Request) {
 				req.ContentLength = 10
-				req.GetBody = func() (io.ReadCloser, error) { return &openedOnce{Reader: strings.NewReader("0123456789")}, nil }
+				req.GetBody = func() (io.ReadCloser,
+					error) {
+					return &openedOnce{Reader: strings.NewReader("0123456789")}, nil
+				}
 			}
 		},
 		"never read": unread,
@@ -116,8 +119,10 @@ func TestBodyThatIsGoneIsNotSentAgain(t *testing.T) {
 		one.WantBody("with its body", 1, []byte("0123456789"))
 		one.WriteGoAway(0, wire.NoError, "")
 		err := call.wantErr("it cannot be read twice", errBodyGone)
-		if !Retryable(err) || !strings.Contains(err.Error(), "GetBody is nil") || !strings.Contains(err.Error(), "GOAWAY") {
-			t.Errorf("the error tells neither that it was not processed nor why it was not sent again: %v", err)
+		if !Retryable(err) || !strings.Contains(err.Error(), "GetBody is nil") ||
+			!strings.Contains(err.Error(), "GOAWAY") {
+			t.Errorf("the error tells neither that it was not processed nor why it was not sent again: %v",
+				err)
 		}
 		if body.closes != 1 {
 			t.Errorf("the body was closed %d times", body.closes)
@@ -244,9 +249,11 @@ func TestRefusedForEverEndsAfterFiveTriesOnTwoConnections(t *testing.T) {
 			streams, tries = append(streams, stream), append(tries, time.Since(start))
 			peer.WriteRSTStream(stream, wire.RefusedStream)
 		})
-		err := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("again and again"))).wantErr("that was the last", ErrCodeRefusedStream)
+		err := f.do(f.request(t.Context(), "POST", "/",
+			strings.NewReader("again and again"))).wantErr("that was the last", ErrCodeRefusedStream)
 		if want := []uint32{1, 3, 1, 3, 5}; !slices.Equal(streams, want) {
-			t.Errorf("the tries were streams %v, want %v: the second connection from the third on", streams, want)
+			t.Errorf("the tries were streams %v, want %v: the second connection from the third on", streams,
+				want)
 		}
 		for i := 1; i < len(tries); i++ {
 			least := 50 * time.Millisecond << (i - 1)
@@ -282,7 +289,8 @@ func TestEndlessGoAwayMakesFewConnections(t *testing.T) {
 					calls[i] = f.get(fmt.Sprint("/", i))
 				}
 				for _, c := range calls {
-					if err := c.wantErr("there is no answer to be had", nil); !Retryable(err) || !strings.Contains(err.Error(), "GOAWAY") {
+					if err := c.wantErr("there is no answer to be had", nil); !Retryable(err) ||
+						!strings.Contains(err.Error(), "GOAWAY") {
 						t.Errorf("a provably unprocessed request: %v", err)
 					}
 				}
@@ -305,7 +313,10 @@ func TestEndlessGoAwayMakesFewConnections(t *testing.T) {
 func TestEndlessGoAwayIsNotReconnectedFasterByOneRequestAfterAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
-		f.serveAll(func(peer *h2test.Peer, stream uint32, h h2test.Headers) { peer.WriteGoAway(0, wire.NoError, "") })
+		f.serveAll(func(peer *h2test.Peer, stream uint32,
+			h h2test.Headers) {
+			peer.WriteGoAway(0, wire.NoError, "")
+		})
 		start := time.Now()
 		for range 20 {
 			f.get("/").wantErr("there is no answer to be had", nil)
@@ -381,7 +392,8 @@ func TestHTTP11RequiredGoesToTheFallback(t *testing.T) {
 		"the stream":     func(peer *h2test.Peer) { peer.WriteRSTStream(1, wire.HTTP11Required) },
 		"the connection": func(peer *h2test.Peer) { peer.WriteGoAway(0, wire.HTTP11Required, "") },
 	} {
-		for kind, reader := range map[string]io.Reader{"memory": strings.NewReader("the body"), "GetBody": &openedOnce{Reader: strings.NewReader("the body")}} {
+		for kind, reader := range map[string]io.Reader{"memory": strings.NewReader("the body"),
+			"GetBody": &openedOnce{Reader: strings.NewReader("the body")}} {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFarm(t, &Transport{})
@@ -395,7 +407,10 @@ func TestHTTP11RequiredGoesToTheFallback(t *testing.T) {
 					})
 					req := f.request(t.Context(), "POST", "/", reader)
 					if kind == "GetBody" {
-						req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("the body")), nil }
+						req.GetBody = func() (io.ReadCloser,
+							error) {
+							return io.NopCloser(strings.NewReader("the body")), nil
+						}
 					}
 					call := f.do(req)
 					peer := f.peer("the first")

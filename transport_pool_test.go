@@ -238,7 +238,8 @@ func serve(peer *h2test.Peer, f func(stream uint32, h h2test.Headers), settings 
 }
 
 // serveAll plays the same server on every connection.
-func (f *farm) serveAll(answer func(peer *h2test.Peer, stream uint32, h h2test.Headers), settings ...wire.Setting) {
+func (f *farm) serveAll(answer func(peer *h2test.Peer, stream uint32, h h2test.Headers),
+	settings ...wire.Setting) {
 	go func() {
 		for {
 			select {
@@ -262,7 +263,8 @@ func TestBurstOnAColdHostMakesOneDial(t *testing.T) {
 		}
 		f.wantDials("all wait for the same one", 1)
 		close(dialling)
-		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) }, atMost(1000))
+		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) },
+			atMost(1000))
 		for _, c := range calls {
 			c.wantStatus("each is answered", 204)
 		}
@@ -339,7 +341,8 @@ func TestConnectionIsReused(t *testing.T) {
 		peer := f.peer("the first request")
 		for i := range 5 {
 			id := uint32(2*i + 1)
-			peer.WantHeaders("on the same connection", id, fmt.Sprint(":path: /", i), ":authority: example.com", ":scheme: http")
+			peer.WantHeaders("on the same connection", id, fmt.Sprint(":path: /", i),
+				":authority: example.com", ":scheme: http")
 			answerEmpty(peer, id)
 			call.wantStatus("a request", 204)
 			call = f.get(fmt.Sprint("/", i+1))
@@ -355,7 +358,8 @@ func TestHostsDoNotShareConnections(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		var addrs []string
 		f.refer = func(_ context.Context, addr string) error { addrs = append(addrs, addr); return nil }
-		for i, url := range []string{"http://a.example.com/", "http://b.example.com/", "http://a.example.com:8080/", "http://[2001:db8::1]/"} {
+		for i, url := range []string{"http://a.example.com/", "http://b.example.com/",
+			"http://a.example.com:8080/", "http://[2001:db8::1]/"} {
 			req, _ := http.NewRequest("GET", url, nil)
 			c := f.do(req)
 			peer := f.peer("a connection for each")
@@ -364,7 +368,8 @@ func TestHostsDoNotShareConnections(t *testing.T) {
 			c.wantStatus(url, 204)
 			f.wantDials("one each", i+1)
 		}
-		if got := strings.Join(addrs, " "); got != "a.example.com:80 b.example.com:80 a.example.com:8080 [2001:db8::1]:80" {
+		if got := strings.Join(addrs, " "); got !=
+			"a.example.com:80 b.example.com:80 a.example.com:8080 [2001:db8::1]:80" {
 			t.Errorf("dialled %s", got)
 		}
 	})

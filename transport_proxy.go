@@ -48,7 +48,8 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 			return nil, err
 		}
 		if err != nil {
-			return nil, &net.OpError{Op: "proxyconnect", Net: network, Addr: proxyAddr(u.Host), Err: withoutPrefix(err)}
+			return nil, &net.OpError{Op: "proxyconnect", Net: network, Addr: proxyAddr(u.Host),
+				Err: withoutPrefix(err)}
 		}
 		return nc, nil
 	}, nil
@@ -154,7 +155,8 @@ func basicAuth(user *url.Userinfo) string {
 
 // tunnelOver sends req, a CONNECT, over HTTP/1.1 to the proxy at the other end of nc. It returns nc
 // as the tunnel.
-func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL, req *http.Request) (tunnel net.Conn, err error) {
+func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL,
+	req *http.Request) (tunnel net.Conn, err error) {
 	if req.Header["User-Agent"] == nil && t.net == nil {
 		req.Header.Set("User-Agent", defaultUserAgent)
 	}
@@ -223,7 +225,8 @@ func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 // tunnelOverHTTP2 opens the tunnel for req on an HTTP/2 connection to the proxy (RFC 9113 §8.5),
 // which other tunnels may use, too. The error is errNotHTTP2 if the proxy does not speak HTTP/2.
 func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.Request) (net.Conn, error) {
-	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme))}}, nil)
+	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(),
+		or(u.Port(), syntax.DefaultPort(u.Scheme))}}, nil)
 	defer t.leave(proxy)
 	var r retry
 	for {

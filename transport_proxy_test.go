@@ -200,8 +200,10 @@ func tell(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestTunnelThroughAProxy(t *testing.T) {
-	for name, config := range map[string]*tls.Config{"http": nil, "https": h2test.ServerTLS(), "https with ALPN": h2test.ServerTLS("http/1.1")} {
-		for _, user := range []*url.Userinfo{nil, url.UserPassword("Aladdin", "open sesame"), url.User("token")} {
+	for name, config := range map[string]*tls.Config{"http": nil, "https": h2test.ServerTLS(),
+		"https with ALPN": h2test.ServerTLS("http/1.1")} {
+		for _, user := range []*url.Userinfo{nil, url.UserPassword("Aladdin", "open sesame"),
+			url.User("token")} {
 			t.Run(fmt.Sprint(name, " ", user), func(t *testing.T) {
 				origin, tr := newServer(t, tell)
 				proxy := newProxy(t, config)
@@ -212,7 +214,8 @@ func TestTunnelThroughAProxy(t *testing.T) {
 					req, _ := http.NewRequest("GET", origin.URL, nil)
 					req.Header.Set("Proxy-Authorization", "the caller's own")
 					body, _, err := fetch(tr, req)
-					if want := fmt.Sprintf("HTTP/2.0 %s auth=%q", origin.Listener.Addr(), "the caller's own"); err != nil || body != want {
+					if want := fmt.Sprintf("HTTP/2.0 %s auth=%q", origin.Listener.Addr(),
+						"the caller's own"); err != nil || body != want {
 						t.Fatalf("the origin got %q, %v, want %q", body, err, want)
 					}
 				}
@@ -226,7 +229,8 @@ func TestTunnelThroughAProxy(t *testing.T) {
 					want = "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
 				}
 				r := asked[0]
-				if r.Method != "CONNECT" || r.Host != origin.Listener.Addr().String() || r.Header.Get("Proxy-Authorization") != want || r.Header.Get("X-For-Proxy") != "yes" {
+				if r.Method != "CONNECT" || r.Host != origin.Listener.Addr().String() ||
+					r.Header.Get("Proxy-Authorization") != want || r.Header.Get("X-For-Proxy") != "yes" {
 					t.Errorf("the proxy got %s %s %v", r.Method, r.Host, r.Header)
 				}
 				if slices.Contains(dialled(), origin.Listener.Addr().String()) {
@@ -239,7 +243,8 @@ func TestTunnelThroughAProxy(t *testing.T) {
 
 // newHTTP2Proxy starts a proxy that speaks HTTP/2. It returns the proxy's URL and a function that
 // returns the number of its connections.
-func newHTTP2Proxy(t *testing.T, judge func(w http.ResponseWriter, r *http.Request) bool) (u *url.URL, conns func() int) {
+func newHTTP2Proxy(t *testing.T, judge func(w http.ResponseWriter, r *http.Request) bool) (u *url.URL,
+	conns func() int) {
 	var mu sync.Mutex
 	n := 0
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -296,7 +301,8 @@ func TestTunnelsShareAConnectionToAnHTTP2Proxy(t *testing.T) {
 	for range 20 {
 		for _, origin := range []*httptest.Server{one, two} {
 			wg.Go(func() {
-				if body := get(t, tr, origin.URL); !strings.HasPrefix(body, "HTTP/2.0 "+origin.Listener.Addr().String()) || !strings.HasSuffix(body, `auth=""`) {
+				if body := get(t, tr, origin.URL); !strings.HasPrefix(body,
+					"HTTP/2.0 "+origin.Listener.Addr().String()) || !strings.HasSuffix(body, `auth=""`) {
 					t.Errorf("the origin got %q", body)
 				}
 			})
@@ -316,7 +322,9 @@ func TestTunnelsShareAConnectionToAnHTTP2Proxy(t *testing.T) {
 func TestRefusalOfAProxyIsConnectStatusError(t *testing.T) {
 	plain := newProxy(t, nil)
 	plain.answer(func(nc net.Conn, _ *http.Request) bool {
-		io.WriteString(nc, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 4\r\n\r\nsorry")
+		io.WriteString(nc,
+			"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic "+
+				"realm=x\r\nContent-Length: 4\r\n\r\nsorry")
 		return true
 	})
 	secure, _ := newHTTP2Proxy(t, func(w http.ResponseWriter, _ *http.Request) bool {
@@ -331,7 +339,8 @@ func TestRefusalOfAProxyIsConnectStatusError(t *testing.T) {
 			req, _ := http.NewRequest("GET", origin.URL, nil)
 			_, _, err := fetch(tr, req)
 			var refused *ConnectStatusError
-			if !errors.As(err, &refused) || refused.StatusCode != 407 || refused.Header.Get("proxy-authenticate") != "Basic realm=x" {
+			if !errors.As(err, &refused) || refused.StatusCode != 407 ||
+				refused.Header.Get("proxy-authenticate") != "Basic realm=x" {
 				t.Errorf("got %v", err)
 			}
 			if err != nil && !strings.Contains(err.Error(), u.Host) {
@@ -398,7 +407,8 @@ func TestSOCKS5Proxy(t *testing.T) {
 			dialled := through(tr, u)
 			_, port, _ := net.SplitHostPort(origin.Listener.Addr().String())
 			for range 3 {
-				if got := get(t, tr, "https://www.example.com:"+port); got != `HTTP/2.0 www.example.com:`+port+` auth=""` {
+				if got := get(t, tr, "https://www.example.com:"+port); got !=
+					`HTTP/2.0 www.example.com:`+port+` auth=""` {
 					t.Errorf("the origin got %q", got)
 				}
 			}
@@ -442,7 +452,8 @@ func TestProxyThatHangs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tr := &Transport{Config: &Config{TLS: h2test.ClientTLS(), HandshakeTimeout: 200 * time.Millisecond}}
+			tr := &Transport{Config: &Config{TLS: h2test.ClientTLS(),
+				HandshakeTimeout: 200 * time.Millisecond}}
 			through(tr, u)
 			defer tr.CloseIdleConnections()
 			req, _ := http.NewRequest("GET", "https://example.com", nil)
@@ -466,9 +477,17 @@ func TestProxyThatHangs(t *testing.T) {
 
 func TestProxyThatTalksNonsense(t *testing.T) {
 	for name, answer := range map[string]func(nc net.Conn) (written int){
-		"another protocol": func(nc net.Conn) int { n, _ := io.WriteString(nc, "SSH-2.0-OpenSSH_9.2\r\n"); return n },
-		"nothing":          func(nc net.Conn) int { return 0 },
-		"half a header":    func(nc net.Conn) int { n, _ := io.WriteString(nc, "HTTP/1.1 200 OK\r\nX: y"); return n },
+		"another protocol": func(nc net.Conn) int {
+			n,
+				_ := io.WriteString(nc, "SSH-2.0-OpenSSH_9.2\r\n")
+			return n
+		},
+		"nothing": func(nc net.Conn) int { return 0 },
+		"half a header": func(nc net.Conn) int {
+			n,
+				_ := io.WriteString(nc, "HTTP/1.1 200 OK\r\nX: y")
+			return n
+		},
 		"an endless header": func(nc net.Conn) (n int) {
 			io.WriteString(nc, "HTTP/1.1 200 OK\r\n")
 			for n < 64<<20 {
@@ -496,7 +515,8 @@ func TestProxyThatTalksNonsense(t *testing.T) {
 			origin, tr := newServer(t, tell)
 			through(tr, proxy.url)
 			req, _ := http.NewRequest("GET", origin.URL, nil)
-			if body, _, err := fetch(tr, req); err == nil || !strings.Contains(err.Error(), "proxyconnect tcp "+proxy.url.Host) {
+			if body, _, err := fetch(tr, req); err == nil ||
+				!strings.Contains(err.Error(), "proxyconnect tcp "+proxy.url.Host) {
 				t.Errorf("got %q, %v", body, err)
 			}
 			if n := <-written; n >= 64<<20 {
@@ -593,7 +613,8 @@ func TestHTTP1GoesThroughTheProxyToo(t *testing.T) {
 	for range 3 {
 		req, _ := http.NewRequest("GET", old.URL, nil)
 		req.Header.Set("Proxy-Authorization", "the caller's own")
-		if got, _, err := fetch(tr, req); err != nil || got != fmt.Sprintf("HTTP/1.1 %s auth=%q", old.Listener.Addr(), "the caller's own") {
+		if got, _, err := fetch(tr, req); err != nil ||
+			got != fmt.Sprintf("HTTP/1.1 %s auth=%q", old.Listener.Addr(), "the caller's own") {
 			t.Errorf("the origin got %q, %v", got, err)
 		}
 	}
@@ -610,7 +631,8 @@ func TestHTTP1GoesThroughTheProxyToo(t *testing.T) {
 	if got := get(t, tr, "http://plain.example/path"); got != "http://plain.example/path" {
 		t.Errorf("the proxy got %q", got)
 	}
-	if slices.Contains(dialled(), old.Listener.Addr().String()) || slices.Contains(dialled(), "plain.example:80") {
+	if slices.Contains(dialled(), old.Listener.Addr().String()) ||
+		slices.Contains(dialled(), "plain.example:80") {
 		t.Errorf("dialled %v, past the proxy", dialled())
 	}
 }
@@ -619,13 +641,15 @@ func TestHTTP1GoesThroughTheProxyToo(t *testing.T) {
 func TestEnvironmentDecidesWhereProxyIsNil(t *testing.T) {
 	const role = "HYPER_TEST_PROXY_FROM_ENVIRONMENT"
 	if to := os.Getenv(role); to != "" {
-		tr := &Transport{Config: &Config{TLS: &tls.Config{InsecureSkipVerify: true}, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if strings.HasPrefix(addr, "direct.example.com:") {
-				addr = to
-			}
-			return new(net.Dialer).DialContext(ctx, network, addr)
-		}}}
-		fmt.Printf("proxied %s\ndirect %s\n", get(t, tr, "https://www.example.com/"), get(t, tr, "https://direct.example.com/"))
+		tr := &Transport{Config: &Config{TLS: &tls.Config{InsecureSkipVerify: true},
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if strings.HasPrefix(addr, "direct.example.com:") {
+					addr = to
+				}
+				return new(net.Dialer).DialContext(ctx, network, addr)
+			}}}
+		fmt.Printf("proxied %s\ndirect %s\n", get(t, tr, "https://www.example.com/"),
+			get(t, tr, "https://direct.example.com/"))
 		return
 	}
 	origin, _ := newServer(t, tell)
@@ -633,8 +657,10 @@ func TestEnvironmentDecidesWhereProxyIsNil(t *testing.T) {
 	proxy.mu.Lock()
 	proxy.to["www.example.com:443"] = origin.Listener.Addr().String()
 	proxy.mu.Unlock()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestEnvironmentDecidesWhereProxyIsNil$", "-test.count=1")
-	cmd.Env = append(os.Environ(), role+"="+origin.Listener.Addr().String(), "HTTPS_PROXY="+proxy.url.String(), "NO_PROXY=direct.example.com")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestEnvironmentDecidesWhereProxyIsNil$",
+		"-test.count=1")
+	cmd.Env = append(os.Environ(), role+"="+origin.Listener.Addr().String(),
+		"HTTPS_PROXY="+proxy.url.String(), "NO_PROXY=direct.example.com")
 	out, err := cmd.CombinedOutput()
 	want := "proxied HTTP/2.0 www.example.com auth=\"\"\ndirect HTTP/2.0 direct.example.com auth=\"\"\n"
 	if err != nil || !strings.HasPrefix(string(out), want) {

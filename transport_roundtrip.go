@@ -202,7 +202,8 @@ func (x *exchange) send(c *Conn, s *Stream, req *Request, how slotMode) (*Respon
 }
 
 // sendInSteps is ask in separate steps: it opens the stream, calls the hooks, and waits.
-func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
+func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request,
+	how slotMode) (*Response, error) {
 	got := x.trace.connInfo(c)
 	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
 		return nil, err
@@ -225,7 +226,8 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 		sending := s.sending()
 		waiting, cancel := context.WithTimeout(ctx, x.headerTimeout())
 		resp, err := s.Response(waiting)
-		late := err != nil && waiting.Err() == context.DeadlineExceeded && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+		late := err != nil && waiting.Err() == context.DeadlineExceeded && ctx.Err() == nil &&
+			errors.Is(err, context.DeadlineExceeded)
 		cancel()
 		switch {
 		case !late:

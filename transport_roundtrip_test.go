@@ -116,69 +116,107 @@ func TestRoundTripMapsTheRequest(t *testing.T) {
 		want   []string
 	}{
 		{name: "the plainest", method: "GET", url: "https://example.com/a?b=c#d",
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /a?b=c", "user-agent: hyper", acceptAll}},
-		{name: "an empty method is GET", url: "http://example.com", change: func(r *http.Request) { r.Method = "" },
-			want: []string{":method: GET", ":scheme: http", ":authority: example.com", ":path: /", "user-agent: hyper", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /a?b=c",
+				"user-agent: hyper", acceptAll}},
+		{name: "an empty method is GET", url: "http://example.com",
+			change: func(r *http.Request) { r.Method = "" },
+			want: []string{":method: GET", ":scheme: http", ":authority: example.com", ":path: /",
+				"user-agent: hyper", acceptAll}},
 		{name: "Host goes before URL.Host, and the header's Host is nothing", url: "https://127.0.0.1:8443/",
 			change: both(noAgent, with("Host", "evil"), func(r *http.Request) { r.Host = "virtual.example" }),
-			want:   []string{":method: GET", ":scheme: https", ":authority: virtual.example", ":path: /", acceptAll}},
-		{name: "URL.Host stands in for Host", url: "https://example.com:8443/", change: both(noAgent, func(r *http.Request) { r.Host = "" }),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com:8443", ":path: /", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: virtual.example", ":path: /",
+				acceptAll}},
+		{name: "URL.Host stands in for Host", url: "https://example.com:8443/",
+			change: both(noAgent, func(r *http.Request) { r.Host = "" }),
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com:8443", ":path: /",
+				acceptAll}},
 		{name: "an international name", url: "https://bücher.example:8443/", change: noAgent,
-			want: []string{":method: GET", ":scheme: https", ":authority: xn--bcher-kva.example:8443", ":path: /", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: xn--bcher-kva.example:8443",
+				":path: /", acceptAll}},
 		{name: "a zone means nothing to the peer", url: "https://[fe80::1%25eth0]:8443/", change: noAgent,
-			want: []string{":method: GET", ":scheme: https", ":authority: [fe80::1]:8443", ":path: /", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: [fe80::1]:8443", ":path: /",
+				acceptAll}},
 		{name: "what a path cannot have is encoded", change: both(noAgent, func(r *http.Request) {
 			r.URL = &url.URL{Scheme: "https", Host: "example.com", Path: "/ü v", RawQuery: "q=ü x"}
-		}), want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /%C3%BC%20v?q=%C3%BC%20x", acceptAll}},
+		}), want: []string{":method: GET", ":scheme: https", ":authority: example.com",
+			":path: /%C3%BC%20v?q=%C3%BC%20x", acceptAll}},
 		{name: "an opaque URL", change: both(noAgent, func(r *http.Request) {
 			r.URL = &url.URL{Scheme: "https", Host: "example.com", Opaque: "//example.com/%2f/a"}
-		}), want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /%2f/a", acceptAll}},
+		}), want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /%2f/a",
+			acceptAll}},
 		{name: "OPTIONS *", method: "OPTIONS", change: both(noAgent, func(r *http.Request) {
 			r.URL = &url.URL{Scheme: "https", Host: "example.com", Path: "*"}
-		}), want: []string{":method: OPTIONS", ":scheme: https", ":authority: example.com", ":path: *", acceptAll}},
+		}), want: []string{":method: OPTIONS", ":scheme: https", ":authority: example.com", ":path: *",
+			acceptAll}},
 		{name: "CONNECT", method: "CONNECT", change: both(noAgent, func(r *http.Request) {
 			r.URL, r.Host = &url.URL{Scheme: "https", Host: "proxy.example"}, "example.com:443"
 		}), want: []string{":method: CONNECT", ":authority: example.com:443"}},
-		{name: "fields that are HTTP/1's own are left out", change: both(noAgent, with("Connection", "keep-alive"), with("Keep-Alive", "5"),
-			with("Proxy-Connection", "keep-alive"), with("Transfer-Encoding", "chunked"), with("Upgrade", ""), with("Content-Length", "77")),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", acceptAll}},
-		{name: "te is trailers or nothing", change: both(noAgent, with("Te", "deflate, Trailers;q=0.5", "trailers")),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "te: trailers", acceptAll}},
+		{name: "fields that are HTTP/1's own are left out",
+			change: both(noAgent, with("Connection", "keep-alive"), with("Keep-Alive", "5"),
+				with("Proxy-Connection", "keep-alive"), with("Transfer-Encoding", "chunked"),
+				with("Upgrade", ""),
+				with("Content-Length", "77")),
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll}},
+		{name: "te is trailers or nothing", change: both(noAgent,
+			with("Te", "deflate, Trailers;q=0.5", "trailers")),
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				"te: trailers", acceptAll}},
 		{name: "te without trailers", change: both(noAgent, with("Te", "deflate")),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", acceptAll}},
-		{name: "fields are sorted, in lower case, without blanks around them", change: both(noAgent, with("X-B", " 2 ", "1"), with("X-A", "\t3")),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "x-a: 3", "x-b: 2", "x-b: 1", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll}},
+		{name: "fields are sorted, in lower case, without blanks around them",
+			change: both(noAgent, with("X-B", " 2 ", "1"), with("X-A", "\t3")),
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "x-a: 3",
+				"x-b: 2", "x-b: 1", acceptAll}},
 		{name: "one user agent", change: with("User-Agent", "first", "second"),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "user-agent: first", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				"user-agent: first", acceptAll}},
 		{name: "no user agent", change: func(r *http.Request) { r.Header["User-Agent"] = nil },
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll}},
 		{name: "cookies are split", change: both(noAgent, with("Cookie", "a=1; b=2", "c=3")),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "cookie: a=1", "cookie: b=2", "cookie: c=3", acceptAll}},
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				"cookie: a=1", "cookie: b=2", "cookie: c=3", acceptAll}},
 		{name: "a caller's accept-encoding", change: both(noAgent, with("Accept-Encoding", "zstd")),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "accept-encoding: zstd"}},
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				"accept-encoding: zstd"}},
 		{name: "no coding of a range", change: both(noAgent, with("Range", "bytes=0-9")),
-			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "range: bytes=0-9"}},
+			want: []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+				"range: bytes=0-9"}},
 		{name: "no coding of HEAD", method: "HEAD", change: noAgent,
 			want: []string{":method: HEAD", ":scheme: https", ":authority: example.com", ":path: /"}},
 		{name: "POST without a body says so", method: "POST", change: noAgent,
-			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /", acceptAll, "content-length: 0"}},
+			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll, "content-length: 0"}},
 		{name: "NoBody is none", method: "PUT", body: http.NoBody, change: noAgent,
-			want: []string{":method: PUT", ":scheme: https", ":authority: example.com", ":path: /", acceptAll, "content-length: 0"}},
+			want: []string{":method: PUT", ":scheme: https", ":authority: example.com", ":path: /", acceptAll,
+				"content-length: 0"}},
 		{name: "DELETE without a body need not", method: "DELETE", change: noAgent,
-			want: []string{":method: DELETE", ":scheme: https", ":authority: example.com", ":path: /", acceptAll}},
+			want: []string{":method: DELETE", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll}},
 		{name: "a body in memory", method: "POST", body: strings.NewReader("hello"), change: noAgent,
-			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /", acceptAll, "content-length: 5"}},
-		{name: "a body of a length that is given", method: "POST", body: &countedBody{Reader: strings.NewReader("hello")},
+			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll, "content-length: 5"}},
+		{name: "a body of a length that is given", method: "POST",
+			body:   &countedBody{Reader: strings.NewReader("hello")},
 			change: both(noAgent, func(r *http.Request) { r.ContentLength = 5 }),
-			want:   []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /", acceptAll, "content-length: 5"}},
-		{name: "0 with a body is unknown", method: "POST", body: &countedBody{Reader: strings.NewReader("hello")}, change: noAgent,
-			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /", acceptAll}},
-		{name: "-1 is unknown", method: "POST", body: strings.NewReader("hello"), change: both(noAgent, func(r *http.Request) { r.ContentLength = -1 }),
-			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /", acceptAll}},
-		{name: "trailers are announced", method: "POST", body: &countedBody{Reader: strings.NewReader("hello")},
-			change: both(noAgent, with("Trailer", "X-Other"), func(r *http.Request) { r.Trailer = http.Header{"X-Sum": nil, "X-Count": nil} }),
-			want:   []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /", "trailer: X-Count,X-Sum", acceptAll}},
+			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll, "content-length: 5"}},
+		{name: "0 with a body is unknown", method: "POST",
+			body: &countedBody{Reader: strings.NewReader("hello")}, change: noAgent,
+			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll}},
+		{name: "-1 is unknown", method: "POST", body: strings.NewReader("hello"),
+			change: both(noAgent, func(r *http.Request) { r.ContentLength = -1 }),
+			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /",
+				acceptAll}},
+		{name: "trailers are announced", method: "POST",
+			body: &countedBody{Reader: strings.NewReader("hello")},
+			change: both(noAgent, with("Trailer", "X-Other"),
+				func(r *http.Request) { r.Trailer = http.Header{"X-Sum": nil, "X-Count": nil} }),
+			want: []string{":method: POST", ":scheme: https", ":authority: example.com", ":path: /",
+				"trailer: X-Count,X-Sum", acceptAll}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -212,7 +250,8 @@ func TestRoundTripAllowsExtendedCONNECT(t *testing.T) {
 		req := httpRequest(t, "CONNECT", "https://example.com/chat", nil)
 		req.Header[":protocol"] = []string{"websocket"}
 		answer := tripAsync(conn, req)
-		peer.WantHeaders("extended CONNECT", 1, ":method: CONNECT", ":protocol: websocket", ":scheme: https", ":path: /chat", ":authority: example.com")
+		peer.WantHeaders("extended CONNECT", 1, ":method: CONNECT", ":protocol: websocket", ":scheme: https",
+			":path: /chat", ":authority: example.com")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		answer.want(t, "the tunnel").Body.Close()
 		peer.Ignore(wire.RSTStream)
@@ -236,7 +275,10 @@ func TestRoundTripRefusesAndClosesTheBody(t *testing.T) {
 		{"a host that is no international name", func(r *http.Request) { r.Host = "xn--ü\u200d" }},
 		{"another scheme", func(r *http.Request) { r.URL.Scheme = "ftp" }},
 		{"a method that is no token", func(r *http.Request) { r.Method = "GE T" }},
-		{"a relative path", func(r *http.Request) { r.URL = &url.URL{Scheme: "https", Host: "example.com", Opaque: "x"} }},
+		{"a relative path", func(r *http.Request) {
+			r.URL = &url.URL{Scheme: "https", Host: "example.com",
+				Opaque: "x"}
+		}},
 		{"a control character in the query", func(r *http.Request) { r.URL.RawQuery = "a\nb" }},
 		{"CONNECT without a port", func(r *http.Request) { r.Method = "CONNECT" }},
 		{":protocol without CONNECT", set(":protocol", "websocket")},
@@ -286,8 +328,14 @@ func TestRoundTripClosesTheBodyOnEveryPath(t *testing.T) {
 		{"an error before the body is read", func(peer *h2test.Peer, _ context.CancelFunc) {
 			peer.WriteHeaders(1, wire.EndStream, ":status: 413")
 		}, false},
-		{"reset", func(peer *h2test.Peer, _ context.CancelFunc) { peer.WriteRSTStream(1, wire.InternalError) }, true},
-		{"refused", func(peer *h2test.Peer, _ context.CancelFunc) { peer.WriteRSTStream(1, wire.RefusedStream) }, true},
+		{"reset", func(peer *h2test.Peer, _ context.CancelFunc) {
+			peer.WriteRSTStream(1,
+				wire.InternalError)
+		}, true},
+		{"refused", func(peer *h2test.Peer, _ context.CancelFunc) {
+			peer.WriteRSTStream(1,
+				wire.RefusedStream)
+		}, true},
 		{"the connection is lost", func(peer *h2test.Peer, _ context.CancelFunc) { peer.Close() }, true},
 		{"cancelled", func(_ *h2test.Peer, cancel context.CancelFunc) { cancel() }, true},
 	}
@@ -299,7 +347,8 @@ func TestRoundTripClosesTheBodyOnEveryPath(t *testing.T) {
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
 				body := &countedBody{Reader: strings.NewReader("hello")}
-				answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body).WithContext(ctx))
+				answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/",
+					body).WithContext(ctx))
 				peer.WantHeaders("the request", 1)
 				test.answer(peer, cancel)
 				if test.failed {
@@ -364,7 +413,8 @@ func TestRoundTripSendsBodiesInMemoryWithoutReadingThem(t *testing.T) {
 		io.Reader
 		Len() int
 	}{
-		"bytes.Reader": bytes.NewReader([]byte("hello")), "bytes.Buffer": bytes.NewBufferString("hello"), "strings.Reader": strings.NewReader("hello"),
+		"bytes.Reader": bytes.NewReader([]byte("hello")), "bytes.Buffer": bytes.NewBufferString("hello"),
+		"strings.Reader": strings.NewReader("hello"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -420,13 +470,15 @@ func TestRoundTripHoldsTheBodyAgainstContentLength(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil)
 			peer.Ignore(wire.Data)
-			req := httpRequest(t, "POST", "https://example.com/", &countedBody{Reader: strings.NewReader("hello")})
+			req := httpRequest(t, "POST", "https://example.com/",
+				&countedBody{Reader: strings.NewReader("hello")})
 			req.ContentLength = declared
 			answer := tripAsync(conn, req)
 			peer.WantHeaders("the request", 1)
 			peer.WantRSTStream("a body that is not what was declared", 1, wire.Cancel)
 			var wrong *BodyLengthError
-			if err := answer.wantErr(t, "the request"); !errors.As(err, &wrong) || wrong.Declared != declared || wrong.Got != got {
+			if err := answer.wantErr(t, "the request"); !errors.As(err, &wrong) ||
+				wrong.Declared != declared || wrong.Got != got {
 				t.Errorf("%v", err)
 			}
 		})
@@ -439,10 +491,11 @@ func TestRoundTripReadsTrailersBehindTheBody(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		req := httpRequest(t, "POST", "https://example.com/", nil)
 		req.Trailer = http.Header{"X-Sum": nil, "X-Never": nil}
-		req.Body = io.NopCloser(io.MultiReader(strings.NewReader("hello"), readerFunc(func([]byte) (int, error) {
-			req.Trailer.Set("X-Sum", "42")
-			return 0, io.EOF
-		})))
+		req.Body = io.NopCloser(io.MultiReader(strings.NewReader("hello"),
+			readerFunc(func([]byte) (int, error) {
+				req.Trailer.Set("X-Sum", "42")
+				return 0, io.EOF
+			})))
 		req.ContentLength = -1
 		answer := tripAsync(conn, req)
 		peer.WantHeaders("the request", 1, "trailer: X-Never,X-Sum")
@@ -485,22 +538,31 @@ func TestRoundTripMapsTheResponse(t *testing.T) {
 		length  int64
 		trailer http.Header
 	}{
-		{name: "a body of unknown length", status: "200", fields: []string{"x-two: 1", "x-one: 2", "x-two: 3"}, body: "hello",
+		{name: "a body of unknown length", status: "200",
+			fields: []string{"x-two: 1", "x-one: 2", "x-two: 3"}, body: "hello",
 			line: "200 OK", header: http.Header{"X-One": {"2"}, "X-Two": {"1", "3"}}, length: -1},
 		{name: "a known length", status: "201", fields: []string{"content-length: 5"}, body: "hello",
 			line: "201 Created", header: http.Header{"Content-Length": {"5"}}, length: 5},
-		{name: "END_STREAM on HEADERS is length 0", status: "404", body: "-", line: "404 Not Found", header: http.Header{}, length: 0},
-		{name: "HEAD keeps the length", method: "HEAD", status: "200", fields: []string{"content-length: 5"}, body: "-",
+		{name: "END_STREAM on HEADERS is length 0", status: "404", body: "-", line: "404 Not Found",
+			header: http.Header{}, length: 0},
+		{name: "HEAD keeps the length", method: "HEAD", status: "200", fields: []string{"content-length: 5"},
+			body: "-",
 			line: "200 OK", header: http.Header{"Content-Length": {"5"}}, length: 5},
-		{name: "HEAD without one", method: "HEAD", status: "200", body: "-", line: "200 OK", header: http.Header{}, length: -1},
+		{name: "HEAD without one", method: "HEAD", status: "200", body: "-", line: "200 OK",
+			header: http.Header{}, length: -1},
 		{name: "204", status: "204", body: "-", line: "204 No Content", header: http.Header{}, length: 0},
-		{name: "a status without a text", status: "299", body: "-", line: "299 ", header: http.Header{}, length: 0},
-		{name: "a status beyond all texts", status: "799", body: "-", line: "799 ", header: http.Header{}, length: 0},
-		{name: "the last status of the table", status: "599", body: "-", line: "599 ", header: http.Header{}, length: 0},
+		{name: "a status without a text", status: "299", body: "-", line: "299 ", header: http.Header{},
+			length: 0},
+		{name: "a status beyond all texts", status: "799", body: "-", line: "799 ", header: http.Header{},
+			length: 0},
+		{name: "the last status of the table", status: "599", body: "-", line: "599 ", header: http.Header{},
+			length: 0},
 		{name: "cookies", status: "200", fields: []string{"set-cookie: a=1", "set-cookie: b=2"}, body: "-",
 			line: "200 OK", header: http.Header{"Set-Cookie": {"a=1", "b=2"}}, length: 0},
-		{name: "trailers are announced", status: "200", fields: []string{"trailer: x-sum, X-Count", "trailer: content-length"}, body: "hello",
-			line: "200 OK", header: http.Header{}, length: -1, trailer: http.Header{"X-Sum": nil, "X-Count": nil}},
+		{name: "trailers are announced", status: "200",
+			fields: []string{"trailer: x-sum, X-Count", "trailer: content-length"}, body: "hello",
+			line: "200 OK", header: http.Header{}, length: -1,
+			trailer: http.Header{"X-Sum": nil, "X-Count": nil}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -518,7 +580,8 @@ func TestRoundTripMapsTheResponse(t *testing.T) {
 				}
 				resp := answer.want(t, "the response")
 				want := http.Response{
-					Status: test.line, StatusCode: resp.StatusCode, Proto: "HTTP/2.0", ProtoMajor: 2, Header: test.header,
+					Status: test.line, StatusCode: resp.StatusCode, Proto: "HTTP/2.0", ProtoMajor: 2,
+					Header:        test.header,
 					ContentLength: test.length, Trailer: test.trailer, Request: req, Body: resp.Body,
 				}
 				if !reflect.DeepEqual(*resp, want) {
@@ -562,10 +625,15 @@ func TestRoundTripTellsOfABodyThatIsNotWhole(t *testing.T) {
 		answer func(*h2test.Peer)
 		want   error
 	}{
-		{"short", func(p *h2test.Peer) { p.WriteData(1, wire.EndStream, []byte("hel")) }, io.ErrUnexpectedEOF},
+		{"short", func(p *h2test.Peer) { p.WriteData(1, wire.EndStream, []byte("hel")) },
+			io.ErrUnexpectedEOF},
 		{"long", func(p *h2test.Peer) { p.WriteData(1, wire.EndStream, []byte("hello!")) }, ErrCodeProtocol},
 		{"lost", func(p *h2test.Peer) { p.WriteData(1, 0, []byte("hel")); p.Close() }, io.ErrUnexpectedEOF},
-		{"reset", func(p *h2test.Peer) { p.WriteData(1, 0, []byte("hel")); p.WriteRSTStream(1, wire.InternalError) }, ErrCodeInternal},
+		{"reset", func(p *h2test.Peer) {
+			p.WriteData(1, 0, []byte("hel"))
+			p.WriteRSTStream(1,
+				wire.InternalError)
+		}, ErrCodeInternal},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -624,9 +692,11 @@ func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 		cause string
 	}{
 		{"reset", func(peer *h2test.Peer) { peer.WriteRSTStream(1, wire.EnhanceYourCalm) },
-			"stream error: stream ID 1; ENHANCE_YOUR_CALM; received from peer", ErrCodeEnhanceYourCalm, "received from peer"},
+			"stream error: stream ID 1; ENHANCE_YOUR_CALM; received from peer", ErrCodeEnhanceYourCalm,
+			"received from peer"},
 		{"malformed", func(peer *h2test.Peer) { peer.WriteHeaders(1, 0, "no: status") },
-			"stream error: stream ID 1; PROTOCOL_ERROR; malformed message: no :status at the beginning of a response", ErrCodeProtocol,
+			"stream error: stream ID 1; PROTOCOL_ERROR; malformed message: no :status at the beginning of " +
+				"a response", ErrCodeProtocol,
 			"malformed message: no :status at the beginning of a response"},
 	}
 	check := func(t *testing.T, err error, text string, code ErrCode, cause string) {
@@ -635,7 +705,8 @@ func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 			t.Errorf("got %v, want %s", err, text)
 		}
 		var theirs xnetStreamError
-		if !errors.As(err, &theirs) || theirs.StreamID != 1 || ErrCode(theirs.Code) != code || theirs.Cause == nil || theirs.Cause.Error() != cause {
+		if !errors.As(err, &theirs) || theirs.StreamID != 1 || ErrCode(theirs.Code) != code ||
+			theirs.Cause == nil || theirs.Cause.Error() != cause {
 			t.Errorf("as x/net's: %+v", theirs)
 		}
 		var ours *StreamError
@@ -668,7 +739,8 @@ func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 			resp := answer.want(t, "the response")
 			peer.WriteRSTStream(1, wire.Cancel)
 			_, err := io.ReadAll(resp.Body)
-			check(t, err, "stream error: stream ID 1; CANCEL; received from peer", ErrCodeCancel, "received from peer")
+			check(t, err, "stream error: stream ID 1; CANCEL; received from peer", ErrCodeCancel,
+				"received from peer")
 		})
 	})
 }
@@ -694,7 +766,8 @@ func TestRoundTripDecodesWhatItAskedFor(t *testing.T) {
 		{"ours", nil, "200", "gzip", true},
 		{"twice", nil, "200", "identity, gzip", true},
 		{"not one that we know", nil, "200", "gzip, zstd", false},
-		{"the caller's", func(r *http.Request) { r.Header.Set("Accept-Encoding", "gzip") }, "200", "gzip", false},
+		{"the caller's", func(r *http.Request) { r.Header.Set("Accept-Encoding", "gzip") }, "200", "gzip",
+			false},
 		{"of a range", func(r *http.Request) { r.Header.Set("Range", "bytes=0-") }, "200", "gzip", false},
 		{"a part", nil, "206", "gzip", false},
 	}
@@ -710,7 +783,8 @@ func TestRoundTripDecodesWhatItAskedFor(t *testing.T) {
 				peer.WantHeaders("the request", 1)
 				body := zipped("hello")
 				length := fmt.Sprint(len(body))
-				peer.WriteHeaders(1, 0, ":status: "+test.status, "content-type: text/plain", "content-encoding: "+test.coding, "content-length: "+length)
+				peer.WriteHeaders(1, 0, ":status: "+test.status, "content-type: text/plain",
+					"content-encoding: "+test.coding, "content-length: "+length)
 				peer.WriteData(1, wire.EndStream, body)
 				resp := answer.want(t, "the response")
 				header, want := plain, "hello"
@@ -719,8 +793,10 @@ func TestRoundTripDecodesWhatItAskedFor(t *testing.T) {
 					header.Set("Content-Encoding", test.coding)
 					header.Set("Content-Length", length)
 				}
-				if resp.Uncompressed != test.decoded || (resp.ContentLength < 0) != test.decoded || !reflect.DeepEqual(resp.Header, header) {
-					t.Errorf("Uncompressed %v, length %d, %v", resp.Uncompressed, resp.ContentLength, resp.Header)
+				if resp.Uncompressed != test.decoded || (resp.ContentLength < 0) != test.decoded ||
+					!reflect.DeepEqual(resp.Header, header) {
+					t.Errorf("Uncompressed %v, length %d, %v", resp.Uncompressed, resp.ContentLength,
+						resp.Header)
 				}
 				wantBody(t, "the body", resp.Body, want)
 			})
@@ -794,7 +870,9 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 				synctest.Wait()
 				cancel()
 				err := second.wantErr(t, "the second")
-				if says := strings.Contains(err.Error(), "waiting for the peer's only stream: "+test.want.Error()); !errors.Is(err, test.want) || says == (test.want == errRequestCanceled) {
+				if says := strings.Contains(err.Error(),
+					"waiting for the peer's only stream: "+test.want.Error()); !errors.Is(err, test.want) ||
+					says == (test.want == errRequestCanceled) {
 					t.Errorf("%#v", err)
 				}
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
@@ -868,7 +946,8 @@ func TestRoundTripWithCloseIsTheLast(t *testing.T) {
 				answer := tripAsync(conn, req)
 				peer.WantHeaders("the request", 1)
 				peer.WantGoAway("and no other", 0, wire.NoError)
-				if err := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil)).wantErr(t, "another one"); !errors.Is(err, ErrClosed) {
+				if err := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil)).wantErr(t,
+					"another one"); !errors.Is(err, ErrClosed) {
 					t.Errorf("%v", err)
 				}
 				peer.WriteHeaders(1, 0, ":status: 200")
@@ -892,7 +971,8 @@ func TestFromHTTPResponse(t *testing.T) {
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "b: 1", "a: 2")
 		resp := answer.want(t, "the response")
 		own, ok := ResponseFromHTTP(resp)
-		if !ok || own != seen || own.StreamID != 1 || !slices.Equal(own.Header, Header{{Name: "b", Value: "1"}, {Name: "a", Value: "2"}}) {
+		if !ok || own != seen || own.StreamID != 1 ||
+			!slices.Equal(own.Header, Header{{Name: "b", Value: "1"}, {Name: "a", Value: "2"}}) {
 			t.Errorf("%v, %+v", ok, own)
 		}
 		resp.Body = io.NopCloser(resp.Body)
@@ -1008,18 +1088,21 @@ func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
 		visible := regexp.MustCompile("^[!-~]+$")
 		value := regexp.MustCompile("^([!-~\\x80-\\xff]([ \t!-~\\x80-\\xff]*[!-~\\x80-\\xff])?)?$")
 		places := map[string]func(r *http.Request, s string){
-			"method":       func(r *http.Request, s string) { r.Method = s },
-			"Host":         func(r *http.Request, s string) { r.Host = s },
-			"URL.Host":     func(r *http.Request, s string) { r.Host, r.URL.Host = "", s },
-			"path":         func(r *http.Request, s string) { r.URL.Path = "/" + s },
-			"raw path":     func(r *http.Request, s string) { r.URL.Path, r.URL.RawPath = "/"+s, "/"+s },
-			"query":        func(r *http.Request, s string) { r.URL.RawQuery = s },
-			"opaque":       func(r *http.Request, s string) { r.URL.Opaque = "/" + s },
-			"field name":   func(r *http.Request, s string) { r.Header[s] = []string{"1"} },
-			"field value":  func(r *http.Request, s string) { r.Header["X"] = []string{s} },
-			"cookie":       func(r *http.Request, s string) { r.Header["Cookie"] = []string{s} },
-			"user agent":   func(r *http.Request, s string) { r.Header["User-Agent"] = []string{s} },
-			":protocol":    func(r *http.Request, s string) { r.Method, r.Header[":protocol"] = "CONNECT", []string{s} },
+			"method":      func(r *http.Request, s string) { r.Method = s },
+			"Host":        func(r *http.Request, s string) { r.Host = s },
+			"URL.Host":    func(r *http.Request, s string) { r.Host, r.URL.Host = "", s },
+			"path":        func(r *http.Request, s string) { r.URL.Path = "/" + s },
+			"raw path":    func(r *http.Request, s string) { r.URL.Path, r.URL.RawPath = "/"+s, "/"+s },
+			"query":       func(r *http.Request, s string) { r.URL.RawQuery = s },
+			"opaque":      func(r *http.Request, s string) { r.URL.Opaque = "/" + s },
+			"field name":  func(r *http.Request, s string) { r.Header[s] = []string{"1"} },
+			"field value": func(r *http.Request, s string) { r.Header["X"] = []string{s} },
+			"cookie":      func(r *http.Request, s string) { r.Header["Cookie"] = []string{s} },
+			"user agent":  func(r *http.Request, s string) { r.Header["User-Agent"] = []string{s} },
+			":protocol": func(r *http.Request, s string) {
+				r.Method, r.Header[":protocol"] = "CONNECT",
+					[]string{s}
+			},
 			"trailer name": func(r *http.Request, s string) { r.Trailer = http.Header{s: {"1"}} },
 		}
 		for place, put := range places {
@@ -1074,7 +1157,8 @@ func TestRoundTripIsSafeForConcurrentUse(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 10})
 		var trips []*trip
 		for i := range 100 {
-			trips = append(trips, tripAsync(conn, httpRequest(t, "GET", fmt.Sprintf("https://example.com/%d", i), nil)))
+			trips = append(trips, tripAsync(conn, httpRequest(t, "GET",
+				fmt.Sprintf("https://example.com/%d", i), nil)))
 		}
 		for i := range 100 {
 			id := uint32(2*i + 1)

@@ -93,7 +93,8 @@ func (h *host) topUpLocked() {
 	}
 	h.countUsesLocked()
 	for h.lacksLocked() {
-		if most > 0 && h.connsLocked() >= most || !h.http1Until.IsZero() || h.isSurplusLocked() || !h.t.tryTake() {
+		if most > 0 && h.connsLocked() >= most || !h.http1Until.IsZero() || h.isSurplusLocked() ||
+			!h.t.tryTake() {
 			return
 		}
 		h.beginInBackgroundLocked()

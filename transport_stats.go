@@ -255,7 +255,8 @@ const (
 
 // connStates has the words that String returns.
 var connStates = []string{
-	ConnStateIdle: "idle", ConnStateActive: "active", ConnStateDraining: "draining", ConnStateClosed: "closed",
+	ConnStateIdle: "idle", ConnStateActive: "active", ConnStateDraining: "draining",
+	ConnStateClosed: "closed",
 }
 
 // String returns a word: "idle", "active", "draining" or "closed".

@@ -144,7 +144,8 @@ func TestFiguresOutliveTheirHosts(t *testing.T) {
 				t.Errorf("%s: %d requests, %d connections, want %d", h.Host, h.Requests, h.ConnsOpened, want)
 			}
 		}
-		if s.Forgotten.Requests != hosts+2-maxForgotten-1 || s.Forgotten.GoAwaysSent[ErrCodeNo] != s.Forgotten.Requests {
+		if s.Forgotten.Requests != hosts+2-maxForgotten-1 ||
+			s.Forgotten.GoAwaysSent[ErrCodeNo] != s.Forgotten.Requests {
 			t.Errorf("forgotten: %+v", s.Forgotten)
 		}
 		if s.Hosts[0].Host != "http://h0000.example" {
@@ -177,7 +178,8 @@ func TestBookOutlivesDrainingConnections(t *testing.T) {
 		f.tr.mu.Lock()
 		hosts := len(f.tr.hosts)
 		f.tr.mu.Unlock()
-		if s := f.tr.Stats().Total; hosts != 0 || s.ConnsDraining != 1 || s.ConnsOpen != 1 || s.StreamsOpen != 1 {
+		if s := f.tr.Stats().Total; hosts != 0 || s.ConnsDraining != 1 || s.ConnsOpen != 1 ||
+			s.StreamsOpen != 1 {
 			t.Errorf("%d hosts, %+v", hosts, s)
 		}
 		if n := f.tr.books.forgotten.Len(); n != 0 {
@@ -187,7 +189,8 @@ func TestBookOutlivesDrainingConnections(t *testing.T) {
 		synctest.Wait()
 		resp.Body.Close()
 		synctest.Wait()
-		if s := f.tr.Stats().Total; s.ConnsOpen != 0 || s.ConnsClosed != 1 || s.ResetsReceived[ErrCodeInternal] != 1 {
+		if s := f.tr.Stats().Total; s.ConnsOpen != 0 || s.ConnsClosed != 1 ||
+			s.ResetsReceived[ErrCodeInternal] != 1 {
 			t.Errorf("%+v", s)
 		}
 		if n := f.tr.books.forgotten.Len(); n != 1 {
@@ -219,7 +222,8 @@ func TestLateConnectionIsCounted(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		s := f.tr.Stats().Total
-		if s.ConnsOpened != s.Dials || s.ConnsClosed != s.ConnsOpened || s.ConnsOpen+int(s.HandshakesFailed) != 0 {
+		if s.ConnsOpened != s.Dials || s.ConnsClosed != s.ConnsOpened ||
+			s.ConnsOpen+int(s.HandshakesFailed) != 0 {
 			t.Errorf("when it has returned: %+v", s)
 		}
 		for _, b := range f.tr.books.byName {

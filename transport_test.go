@@ -54,7 +54,8 @@ func TestTransportServesManyRequestsOnOneConnection(t *testing.T) {
 			if err != nil || resp.ProtoMajor != 2 {
 				t.Error(err)
 			}
-			if !strings.HasPrefix(string(body), "HTTP/2.0 POST 127.0.0.1:") || !strings.HasSuffix(string(body), " hello") {
+			if !strings.HasPrefix(string(body), "HTTP/2.0 POST 127.0.0.1:") ||
+				!strings.HasSuffix(string(body), " hello") {
 				t.Errorf("%s", body)
 			}
 		})
@@ -106,9 +107,15 @@ func TestTransportReturnsErrorsOfDiallingAsTheyAre(t *testing.T) {
 		name, url string
 		is        func(error) bool
 	}{
-		{"no server listens", "https://" + gone.Addr().String(), func(err error) bool { _, ok := err.(*net.OpError); return ok }},
-		{"unknown authority", srv.URL, func(err error) bool { _, ok := err.(*tls.CertificateVerificationError); return ok }},
-		{"silence", "https://" + silent.Addr().String(), func(err error) bool { e, ok := err.(net.Error); return ok && e.Timeout() }},
+		{"no server listens", "https://" + gone.Addr().String(),
+			func(err error) bool { _, ok := err.(*net.OpError); return ok }},
+		{"unknown authority", srv.URL, func(err error) bool {
+			_,
+				ok := err.(*tls.CertificateVerificationError)
+			return ok
+		}},
+		{"silence", "https://" + silent.Addr().String(),
+			func(err error) bool { e, ok := err.(net.Error); return ok && e.Timeout() }},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -207,7 +214,8 @@ func TestTransportBearsBlanksAroundValues(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantBody(t, "the body", resp.Body, "hello")
-		if note, sum := resp.Header.Get("X-Note"), resp.Trailer.Get("X-Sum"); note != "ends with a blank" || sum != "1" {
+		if note, sum := resp.Header.Get("X-Note"), resp.Trailer.Get("X-Sum"); note != "ends with a blank" ||
+			sum != "1" {
 			t.Errorf("%q, %q", note, sum)
 		}
 	}
@@ -231,10 +239,13 @@ func TestTrimBlanksLeavesPseudoFieldsAlone(t *testing.T) {
 		peer.WantHeaders("the first", 1)
 		second := getAsync(conn, "/")
 		peer.WantHeaders("the second", 3)
-		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, peer.EncodeBlock(":status:  200")))
-		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 3, peer.EncodeBlock(":status: 200", "a:  \t", "b:  c d\t")))
+		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 1,
+			peer.EncodeBlock(":status:  200")))
+		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 3,
+			peer.EncodeBlock(":status: 200", "a:  \t", "b:  c d\t")))
 		first.wantErr(t, "a status with a blank")
-		if h := second.want(t, "the second").Header; !slices.Equal(h, Header{{Name: "a"}, {Name: "b", Value: "c d"}}) {
+		if h := second.want(t, "the second").Header; !slices.Equal(h,
+			Header{{Name: "a"}, {Name: "b", Value: "c d"}}) {
 			t.Errorf("%v", h)
 		}
 		peer.WantRSTStream("of the malformed one", 1, wire.ProtocolError)

@@ -24,7 +24,8 @@ func newTLSServer(t *testing.T, cfg *tls.Config) *httptest.Server {
 		if certs := r.TLS.PeerCertificates; len(certs) > 0 {
 			serial = certs[0].SerialNumber.String()
 		}
-		fmt.Fprint(w, r.Proto, " ", tls.VersionName(r.TLS.Version), " resumed=", r.TLS.DidResume, " client=", serial)
+		fmt.Fprint(w, r.Proto, " ", tls.VersionName(r.TLS.Version), " resumed=", r.TLS.DidResume, " client=",
+			serial)
 	}))
 	srv.EnableHTTP2, srv.TLS = true, cfg
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -43,8 +44,9 @@ func TestSessionsAreResumedWhereNothingIsSkippedByThat(t *testing.T) {
 		set    func(*tls.Config)
 		resume bool
 	}{
-		"nothing set":           {func(*tls.Config) {}, true},
-		"VerifyConnection":      {func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return nil } }, true},
+		"nothing set": {func(*tls.Config) {}, true},
+		"VerifyConnection": {func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return nil } },
+			true},
 		"VerifyPeerCertificate": {func(c *tls.Config) { c.VerifyPeerCertificate = verified }, false},
 		"GetClientCertificate":  {func(c *tls.Config) { c.GetClientCertificate = shown }, false},
 		"Certificates":          {func(c *tls.Config) { c.Certificates = []tls.Certificate{h2test.Certificate()} }, false},
@@ -112,7 +114,8 @@ func TestServersWithOldTLSAreServedOverHTTP1(t *testing.T) {
 	}{
 		"CBC": {
 			func(c *tls.Config) {
-				c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+				c.MaxVersion, c.CipherSuites = tls.VersionTLS12,
+					[]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 			},
 			func(*tls.Config) {}, "HTTP/1.1 TLS 1.2",
 		},
@@ -146,16 +149,19 @@ func TestServersWithOldTLSAreServedOverHTTP1(t *testing.T) {
 // with it.
 func TestInadequateSecurityLeadsToTheFallback(t *testing.T) {
 	serverTLS := h2test.ServerTLS("h2")
-	serverTLS.MaxVersion, serverTLS.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+	serverTLS.MaxVersion, serverTLS.CipherSuites = tls.VersionTLS12,
+		[]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
 	srv.TLS, srv.Config.ErrorLog = serverTLS, log.New(io.Discard, "", 0)
-	srv.Config.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": func(_ *http.Server, c *tls.Conn, _ http.Handler) { c.Close() }}
+	srv.Config.TLSNextProto = map[string]func(*http.Server, *tls.Conn,
+		http.Handler){"h2": func(_ *http.Server, c *tls.Conn, _ http.Handler) { c.Close() }}
 	srv.StartTLS()
 	defer srv.Close()
 	fallback := errors.New("the fallback was asked")
-	tr := &Transport{Config: &Config{TLS: h2test.ClientTLS()}, Proxy: NoProxy, Fallback: roundTripFunc(func(*http.Request) (*http.Response, error) {
-		return nil, fallback
-	})}
+	tr := &Transport{Config: &Config{TLS: h2test.ClientTLS()}, Proxy: NoProxy,
+		Fallback: roundTripFunc(func(*http.Request) (*http.Response, error) {
+			return nil, fallback
+		})}
 	defer tr.CloseIdleConnections()
 	if _, err := tr.RoundTrip(httpRequest(t, "GET", srv.URL, nil)); err != fallback {
 		t.Errorf("got %v", err)

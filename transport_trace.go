@@ -28,7 +28,8 @@ func traceOf(ctx context.Context) *clientTrace {
 // wantsInterims reports whether a hook is called for interim responses. If none is, interim
 // responses are dropped as they arrive, and their number is not limited.
 func (t *clientTrace) wantsInterims() bool {
-	return t != nil && (t.hooks.Got1xxResponse != nil || t.hooks.Got100Continue != nil || t.hooks.GotFirstResponseByte != nil)
+	return t != nil && (t.hooks.Got1xxResponse != nil || t.hooks.Got100Continue != nil ||
+		t.hooks.GotFirstResponseByte != nil)
 }
 
 // getConn calls GetConn before a connection to addr is chosen.

@@ -46,8 +46,11 @@ func (l *hookLog) want(t *testing.T, reason string, lines ...string) {
 // context returns a context with every hook.
 func (l *hookLog) context() context.Context {
 	return httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
-		GetConn:              func(hostPort string) { l.add("GetConn %s", hostPort) },
-		GotConn:              func(i httptrace.GotConnInfo) { l.add("GotConn reused=%v idle=%v %v", i.Reused, i.WasIdle, i.IdleTime) },
+		GetConn: func(hostPort string) { l.add("GetConn %s", hostPort) },
+		GotConn: func(i httptrace.GotConnInfo) {
+			l.add("GotConn reused=%v idle=%v %v", i.Reused,
+				i.WasIdle, i.IdleTime)
+		},
 		PutIdleConn:          func(err error) { l.add("PutIdleConn %v", err) },
 		GotFirstResponseByte: func() { l.add("GotFirstResponseByte") },
 		Got100Continue:       func() { l.add("Got100Continue") },
@@ -70,7 +73,8 @@ func (l *hookLog) context() context.Context {
 	})
 }
 
-var tracedFields = []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /", "cookie: a=1", "cookie: b=2", "user-agent: hyper", acceptAll}
+var tracedFields = []string{":method: GET", ":scheme: https", ":authority: example.com", ":path: /",
+	"cookie: a=1", "cookie: b=2", "user-agent: hyper", acceptAll}
 
 func TestHTTPTraceOnOneConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -82,7 +86,8 @@ func TestHTTPTraceOnOneConnection(t *testing.T) {
 		answer := tripAsync(conn, req)
 		peer.WantHeaders("the first", 1)
 		synctest.Wait()
-		log.want(t, "sent, not answered", slices.Concat([]string{"GotConn reused=false idle=false 0s"}, tracedFields, []string{"WroteHeaders", "WroteRequest <nil>"})...)
+		log.want(t, "sent, not answered", slices.Concat([]string{"GotConn reused=false idle=false 0s"},
+			tracedFields, []string{"WroteHeaders", "WroteRequest <nil>"})...)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		answer.want(t, "the first").Body.Close()
 		log.want(t, "answered", "GotFirstResponseByte")
@@ -93,15 +98,18 @@ func TestHTTPTraceOnOneConnection(t *testing.T) {
 		peer.WriteHeaders(3, 0, ":status: 103", "link: </a>")
 		peer.WriteHeaders(3, 0, ":status: 200")
 		answer.want(t, "the second")
-		log.want(t, "on a connection that was idle", slices.Concat([]string{"GotConn reused=true idle=true 3s"}, tracedFields,
-			[]string{"WroteHeaders", "WroteRequest <nil>", "GotFirstResponseByte", "Got1xxResponse 103 map[Link:[</a>]]"})...)
+		log.want(t, "on a connection that was idle",
+			slices.Concat([]string{"GotConn reused=true idle=true 3s"}, tracedFields,
+				[]string{"WroteHeaders", "WroteRequest <nil>", "GotFirstResponseByte",
+					"Got1xxResponse 103 map[Link:[</a>]]"})...)
 
 		third := tripAsync(conn, req)
 		peer.WantHeaders("the third", 5)
 		peer.WriteRSTStream(5, wire.RefusedStream)
 		third.wantErr(t, "the third")
-		log.want(t, "beside another stream, and refused", slices.Concat([]string{"GotConn reused=true idle=false 0s"}, tracedFields,
-			[]string{"WroteHeaders", "WroteRequest <nil>"})...)
+		log.want(t, "beside another stream, and refused",
+			slices.Concat([]string{"GotConn reused=true idle=false 0s"}, tracedFields,
+				[]string{"WroteHeaders", "WroteRequest <nil>"})...)
 	})
 }
 
@@ -134,7 +142,8 @@ func TestHTTPTraceOfABodyThatIsHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		var log hookLog
-		req := httpRequest(t, "POST", "https://example.com/", &countedBody{Reader: strings.NewReader("hello")}).WithContext(log.context())
+		req := httpRequest(t, "POST", "https://example.com/",
+			&countedBody{Reader: strings.NewReader("hello")}).WithContext(log.context())
 		req.Header.Set("Expect", "100-continue")
 		answer := tripAsync(conn, req)
 		peer.WantHeaders("the request", 1, "expect: 100-continue")
@@ -144,7 +153,8 @@ func TestHTTPTraceOfABodyThatIsHeldBack(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 100")
 		peer.WantBody("the body", 1, []byte("hello"))
 		synctest.Wait()
-		log.want(t, "behind the body", "GotFirstResponseByte", "Got1xxResponse 100 map[]", "Got100Continue", "WroteRequest <nil>")
+		log.want(t, "behind the body", "GotFirstResponseByte", "Got1xxResponse 100 map[]", "Got100Continue",
+			"WroteRequest <nil>")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		answer.want(t, "the response").Body.Close()
 		log.want(t, "at the end")
@@ -158,7 +168,8 @@ func TestHTTPTraceOfABodyThatFails(t *testing.T) {
 		peer.Ignore(wire.Data)
 		var log hookLog
 		body := &countedBody{Reader: readerFunc(func(p []byte) (int, error) { return len(p), nil })}
-		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body).WithContext(log.context()))
+		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/",
+			body).WithContext(log.context()))
 		peer.WantHeaders("the request", 1)
 		peer.WriteRSTStream(1, wire.InternalError)
 		answer.wantErr(t, "reset")
@@ -173,7 +184,8 @@ func TestHTTPTraceMayRefuseAnInterimResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		log := hookLog{refuse1xx: errors.New("no hints, please")}
-		answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil).WithContext(log.context()))
+		answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/",
+			nil).WithContext(log.context()))
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 103")
 		if err := answer.wantErr(t, "refused by the hook"); err != log.refuse1xx {
@@ -200,19 +212,24 @@ func TestHTTPTraceThroughTransport(t *testing.T) {
 			}
 		}
 	}
-	fields := []string{":method: GET", ":scheme: https", ":authority: " + addr, ":path: /", "user-agent: hyper", acceptAll}
+	fields := []string{":method: GET", ":scheme: https", ":authority: " + addr, ":path: /",
+		"user-agent: hyper", acceptAll}
 	get()
-	log.want(t, "the first", slices.Concat([]string{"GetConn " + addr, "ConnectStart", "ConnectDone <nil>", "TLSHandshakeStart",
-		`TLSHandshakeDone "h2" <nil>`, "GotConn reused=false idle=false"}, fields, []string{"WroteHeaders", "WroteRequest <nil>", "GotFirstResponseByte"})...)
+	log.want(t, "the first", slices.Concat([]string{"GetConn " + addr, "ConnectStart", "ConnectDone <nil>",
+		"TLSHandshakeStart",
+		`TLSHandshakeDone "h2" <nil>`, "GotConn reused=false idle=false"}, fields,
+		[]string{"WroteHeaders", "WroteRequest <nil>", "GotFirstResponseByte"})...)
 	get()
-	log.want(t, "the second", slices.Concat([]string{"GetConn " + addr, "GotConn reused=true idle=true"}, fields,
+	log.want(t, "the second", slices.Concat([]string{"GetConn " + addr, "GotConn reused=true idle=true"},
+		fields,
 		[]string{"WroteHeaders", "WroteRequest <nil>", "GotFirstResponseByte"})...)
 }
 
 func TestHTTPTraceOfAHandshakeThatFails(t *testing.T) {
 	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {})
 	var log hookLog
-	_, err := Dial(log.context(), srv.Listener.Addr().String(), &Config{TLS: &tls.Config{RootCAs: h2test.Roots(), ServerName: "other.example"}})
+	_, err := Dial(log.context(), srv.Listener.Addr().String(),
+		&Config{TLS: &tls.Config{RootCAs: h2test.Roots(), ServerName: "other.example"}})
 	if err == nil {
 		t.Fatal("a certificate for another host")
 	}

@@ -31,16 +31,26 @@ type uploadKind struct {
 }
 
 var uploadKinds = []uploadKind{
-	{name: "bytes.Reader", memory: true, known: true, make: func(_ *testing.T, p []byte) io.Reader { return bytes.NewReader(p) }},
-	{name: "bytes.Buffer", memory: true, known: true, make: func(_ *testing.T, p []byte) io.Reader { return bytes.NewBuffer(p) }},
-	{name: "strings.Reader", memory: true, known: true, make: func(_ *testing.T, p []byte) io.Reader { return strings.NewReader(string(p)) }},
-	{name: "bytes.Reader, half read", memory: true, known: true, make: func(_ *testing.T, p []byte) io.Reader {
-		r := bytes.NewReader(append([]byte("read before"), p...))
-		r.Seek(11, io.SeekStart)
-		return r
+	{name: "bytes.Reader", memory: true, known: true,
+		make: func(_ *testing.T, p []byte) io.Reader { return bytes.NewReader(p) }},
+	{name: "bytes.Buffer", memory: true, known: true,
+		make: func(_ *testing.T, p []byte) io.Reader { return bytes.NewBuffer(p) }},
+	{name: "strings.Reader", memory: true, known: true,
+		make: func(_ *testing.T, p []byte) io.Reader { return strings.NewReader(string(p)) }},
+	{name: "bytes.Reader, half read", memory: true, known: true,
+		make: func(_ *testing.T, p []byte) io.Reader {
+			r := bytes.NewReader(append([]byte("read before"), p...))
+			r.Seek(11, io.SeekStart)
+			return r
+		}},
+	{name: "os.File", known: true, make: func(t *testing.T,
+		p []byte) io.Reader {
+		return uploadFile(t, p, 0)
 	}},
-	{name: "os.File", known: true, make: func(t *testing.T, p []byte) io.Reader { return uploadFile(t, p, 0) }},
-	{name: "os.File at an offset", known: true, make: func(t *testing.T, p []byte) io.Reader { return uploadFile(t, p, 1000) }},
+	{name: "os.File at an offset", known: true, make: func(t *testing.T,
+		p []byte) io.Reader {
+		return uploadFile(t, p, 1000)
+	}},
 	{name: "SectionReader", known: true, make: func(_ *testing.T, p []byte) io.Reader {
 		r := strings.NewReader("before" + string(p) + "behind")
 		return io.NewSectionReader(r, 6, int64(len(p)))
@@ -54,10 +64,20 @@ var uploadKinds = []uploadKind{
 	{name: "LimitedReader of a reader", make: func(_ *testing.T, p []byte) io.Reader {
 		return io.LimitReader(iotest.DataErrReader(bytes.NewReader(p)), 1<<40)
 	}},
-	{name: "plain reader", make: func(_ *testing.T, p []byte) io.Reader { return struct{ io.Reader }{bytes.NewReader(p)} }},
-	{name: "OneByteReader", slow: true, make: func(_ *testing.T, p []byte) io.Reader { return iotest.OneByteReader(bytes.NewReader(p)) }},
-	{name: "HalfReader", make: func(_ *testing.T, p []byte) io.Reader { return iotest.HalfReader(bytes.NewReader(p)) }},
-	{name: "DataErrReader", make: func(_ *testing.T, p []byte) io.Reader { return iotest.DataErrReader(bytes.NewReader(p)) }},
+	{name: "plain reader", make: func(_ *testing.T,
+		p []byte) io.Reader {
+		return struct{ io.Reader }{bytes.NewReader(p)}
+	}},
+	{name: "OneByteReader", slow: true, make: func(_ *testing.T,
+		p []byte) io.Reader {
+		return iotest.OneByteReader(bytes.NewReader(p))
+	}},
+	{name: "HalfReader",
+		make: func(_ *testing.T, p []byte) io.Reader { return iotest.HalfReader(bytes.NewReader(p)) }},
+	{name: "DataErrReader", make: func(_ *testing.T,
+		p []byte) io.Reader {
+		return iotest.DataErrReader(bytes.NewReader(p))
+	}},
 	{name: "io.Pipe", make: func(_ *testing.T, p []byte) io.Reader {
 		r, w := io.Pipe()
 		go func() {
@@ -95,7 +115,8 @@ func uploadData(n int) []byte {
 // dialUploadPeer makes a peer whose windows are larger than any upload here.
 func dialUploadPeer(t *testing.T, cfg *Config, settings ...wire.Setting) (*h2test.Peer, *Conn) {
 	t.Helper()
-	peer, conn := dialPeer(t, cfg, append(settings, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1 << 24})...)
+	peer, conn := dialPeer(t, cfg, append(settings,
+		wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1 << 24})...)
 	peer.WriteWindowUpdate(0, 1<<24)
 	synctest.Wait()
 	return peer, conn
@@ -150,7 +171,8 @@ func testBody(t *testing.T, kind uploadKind, data []byte) {
 }
 
 func TestNoBodyIsEndStreamOnHeaders(t *testing.T) {
-	for _, body := range []io.Reader{nil, http.NoBody, bytes.NewReader(nil), new(bytes.Buffer), strings.NewReader("")} {
+	for _, body := range []io.Reader{nil, http.NoBody, bytes.NewReader(nil), new(bytes.Buffer),
+		strings.NewReader("")} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil)
 			doAsync(context.Background(), conn, put(body))
@@ -163,7 +185,8 @@ func TestNoBodyIsEndStreamOnHeaders(t *testing.T) {
 }
 
 func TestUnknownLengthIsNotLookedFor(t *testing.T) {
-	for _, body := range []io.Reader{strings.NewReader("body"), io.NewSectionReader(strings.NewReader("body"), 0, 4)} {
+	for _, body := range []io.Reader{strings.NewReader("body"),
+		io.NewSectionReader(strings.NewReader("body"), 0, 4)} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil)
 			req := put(body)
@@ -210,7 +233,8 @@ func TestBodyInMemoryOfAnotherLengthIsRefused(t *testing.T) {
 				peer.WantIdle("nothing was sent")
 			}
 		}
-		if _, err := conn.Do(context.Background(), &Request{ContentLength: 1}); !errors.As(err, new(*BodyLengthError)) {
+		if _, err := conn.Do(context.Background(), &Request{ContentLength: 1}); !errors.As(err,
+			new(*BodyLengthError)) {
 			t.Errorf("a length and no body: %v", err)
 		}
 		getAsync(conn, "/")
@@ -264,11 +288,13 @@ func TestErrorOfReaderReachesTheCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		boom := errors.New("boom")
-		got := doAsync(context.Background(), conn, put(io.MultiReader(strings.NewReader("begun"), iotest.ErrReader(boom))))
+		got := doAsync(context.Background(), conn,
+			put(io.MultiReader(strings.NewReader("begun"), iotest.ErrReader(boom))))
 		peer.WantHeaders("the request", 1)
 		peer.WantData("what was read before", 1, 0, 5)
 		peer.WantRSTStream("the rest will not come", 1, wire.Cancel)
-		if err := got.wantErr(t, "the reader's error"); !errors.Is(err, boom) || !errors.Is(err, ErrCodeCancel) {
+		if err := got.wantErr(t, "the reader's error"); !errors.Is(err, boom) ||
+			!errors.Is(err, ErrCodeCancel) {
 			t.Error(err)
 		}
 	})
@@ -350,8 +376,10 @@ func TestBodyIsClosedOnceInEveryOutcome(t *testing.T) {
 		{outcome: "reset by the peer while Read blocks", block: true, then: func(e *exchange) {
 			e.peer.WriteRSTStream(1, wire.InternalError)
 		}},
-		{outcome: "connection lost while Read blocks", block: true, then: func(e *exchange) { e.peer.Close() }},
-		{outcome: "connection closed while Read blocks", block: true, then: func(e *exchange) { e.conn.Close() }},
+		{outcome: "connection lost while Read blocks", block: true,
+			then: func(e *exchange) { e.peer.Close() }},
+		{outcome: "connection closed while Read blocks", block: true,
+			then: func(e *exchange) { e.conn.Close() }},
 		{outcome: "GOAWAY below the request while Read blocks", block: true, then: func(e *exchange) {
 			e.peer.WriteGoAway(0, wire.NoError, "")
 		}},
@@ -361,11 +389,12 @@ func TestBodyIsClosedOnceInEveryOutcome(t *testing.T) {
 		{outcome: "an early refusal while Read blocks", block: true, ok: true, then: func(e *exchange) {
 			e.peer.WriteHeaders(1, wire.EndStream, ":status: 413")
 		}},
-		{outcome: "the response's body is closed while Read blocks", block: true, ok: true, then: func(e *exchange) {
-			e.peer.WriteHeaders(1, 0, ":status: 200")
-			<-e.got.done
-			e.got.resp.Body.Close()
-		}},
+		{outcome: "the response's body is closed while Read blocks", block: true, ok: true,
+			then: func(e *exchange) {
+				e.peer.WriteHeaders(1, 0, ":status: 200")
+				<-e.got.done
+				e.got.resp.Body.Close()
+			}},
 	}
 	for _, test := range tests {
 		t.Run(test.outcome, func(t *testing.T) {
@@ -402,7 +431,10 @@ func TestBodyIsClosedOnceByWhoWaitsForSlot(t *testing.T) {
 		"cancelled": func(_ *h2test.Peer, _ *Conn, cancel context.CancelFunc) { cancel() },
 		"lost":      func(peer *h2test.Peer, _ *Conn, _ context.CancelFunc) { peer.Close() },
 		"closed":    func(_ *h2test.Peer, conn *Conn, _ context.CancelFunc) { conn.Close() },
-		"GOAWAY":    func(peer *h2test.Peer, _ *Conn, _ context.CancelFunc) { peer.WriteGoAway(0, wire.NoError, "") },
+		"GOAWAY": func(peer *h2test.Peer, _ *Conn,
+			_ context.CancelFunc) {
+			peer.WriteGoAway(0, wire.NoError, "")
+		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
@@ -472,10 +504,12 @@ func TestBodyWhoseCloseHangsHoldsNobody(t *testing.T) {
 
 func TestFramesAreAsLargeAsThePeerAllows(t *testing.T) {
 	for _, test := range []struct{ peerMax, want int }{
-		{16384, 16384}, {16385, 16385}, {100_000, 100_000}, {1 << 20, maxDataFrame}, {wire.MaxMaxFrameSize, maxDataFrame},
+		{16384, 16384}, {16385, 16385}, {100_000, 100_000}, {1 << 20, maxDataFrame},
+		{wire.MaxMaxFrameSize, maxDataFrame},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			peer, conn := dialUploadPeer(t, nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: uint32(test.peerMax)})
+			peer, conn := dialUploadPeer(t, nil, wire.Setting{ID: wire.SettingMaxFrameSize,
+				Value: uint32(test.peerMax)})
 			doAsync(context.Background(), conn, put(bytes.NewReader(make([]byte, 2*test.want+1))))
 			peer.WantHeaders("the request", 1)
 			peer.WantData("a full frame", 1, 0, test.want)
@@ -529,8 +563,12 @@ func TestUploadWaitsForWindow(t *testing.T) {
 		open   func(*h2test.Peer)
 	}{
 		{"WINDOW_UPDATE of the stream", 0, 0, func(p *h2test.Peer) { p.WriteWindowUpdate(1, 1<<20) }},
-		{"SETTINGS", 0, 0, func(p *h2test.Peer) { p.WriteSettings(wire.Setting{ID: initial, Value: 70_000}) }},
-		{"WINDOW_UPDATE of the connection", 1 << 20, 65535, func(p *h2test.Peer) { p.WriteWindowUpdate(0, 1<<20) }},
+		{"SETTINGS", 0, 0, func(p *h2test.Peer) {
+			p.WriteSettings(wire.Setting{ID: initial,
+				Value: 70_000})
+		}},
+		{"WINDOW_UPDATE of the connection", 1 << 20, 65535,
+			func(p *h2test.Peer) { p.WriteWindowUpdate(0, 1<<20) }},
 	}
 	for _, test := range tests {
 		for _, kind := range uploadKinds {
@@ -724,7 +762,8 @@ func TestEndStreamIsNotStuckBehindBlockedData(t *testing.T) {
 				t.Fatal(err)
 			}
 			peer.WantData("needs no window, though the upload waits for one "+name, 3, wire.EndStream, 0)
-			doAsync(context.Background(), conn, &Request{Method: "POST", Body: strings.NewReader(""), Trailer: Header{{Name: "t", Value: "1"}}})
+			doAsync(context.Background(), conn, &Request{Method: "POST", Body: strings.NewReader(""),
+				Trailer: Header{{Name: "t", Value: "1"}}})
 			peer.WantHeaders("nor do requests", 5)
 			peer.WantHeaders("and trailers", 5, "t: 1")
 		})
@@ -917,7 +956,8 @@ func TestExpectedBodyWaitsForContinue(t *testing.T) {
 }
 
 func TestExpectedBodyIsSentAfterTheTimeout(t *testing.T) {
-	for timeout, want := range map[time.Duration]time.Duration{0: time.Second, 3 * time.Second: 3 * time.Second} {
+	for timeout, want := range map[time.Duration]time.Duration{0: time.Second,
+		3 * time.Second: 3 * time.Second} {
 		for name, body := range expectKinds() {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, &Config{ExpectContinueTimeout: timeout})
@@ -1004,7 +1044,8 @@ func TestTrailersFollowTheBody(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, nil)
 				req := put(kind.make(t, []byte(text)))
-				req.Trailer = Header{{Name: "X-Sum", Value: "1"}, {Name: "x-key", Value: "2", Sensitive: true}}
+				req.Trailer = Header{{Name: "X-Sum", Value: "1"},
+					{Name: "x-key", Value: "2", Sensitive: true}}
 				doAsync(context.Background(), conn, req)
 				if h := peer.WantHeaders(kind.name, 1); h.EndStream {
 					t.Error("END_STREAM before the trailers")
@@ -1012,7 +1053,8 @@ func TestTrailersFollowTheBody(t *testing.T) {
 				peer.WantBody(kind.name, 1, []byte(text))
 				h := peer.WantHeadersExactly(kind.name, 1, "x-sum: 1", "x-key: 2")
 				if !h.EndStream || !h.Fields[1].Sensitive {
-					t.Errorf("%s: END_STREAM %v, never indexed %v", kind.name, h.EndStream, h.Fields[1].Sensitive)
+					t.Errorf("%s: END_STREAM %v, never indexed %v", kind.name, h.EndStream,
+						h.Fields[1].Sensitive)
 				}
 				peer.WantIdle("and nothing else")
 			})
@@ -1023,7 +1065,8 @@ func TestTrailersFollowTheBody(t *testing.T) {
 func TestTrailersWithoutBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
-		doAsync(context.Background(), conn, &Request{Method: "POST", Trailer: Header{{Name: "x", Value: "1"}}})
+		doAsync(context.Background(), conn, &Request{Method: "POST",
+			Trailer: Header{{Name: "x", Value: "1"}}})
 		peer.WantHeaders("the request", 1)
 		peer.WantHeadersExactly("the trailers", 1, "x: 1")
 	})

@@ -29,7 +29,8 @@ func scripted(t *testing.T, cfg hyper.Config) (*h2test.Peer, *hyper.Conn) {
 }
 
 // answered sends req, responds to it on stream id, and returns the response.
-func answered(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, id uint32, req *hyper.Request, fields ...string) *hyper.Response {
+func answered(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, id uint32, req *hyper.Request,
+	fields ...string) *hyper.Response {
 	t.Helper()
 	var resp *hyper.Response
 	done := make(chan error)
@@ -121,7 +122,8 @@ func TestBudgetHoldsForAllConnections(t *testing.T) {
 		var bodies [conns]io.ReadCloser
 		var held [conns]int
 		for i := range conns {
-			peers[i], all[i] = scripted(t, hyper.Config{WindowManager: budget.Window, InitialStreamWindow: 1 << 20})
+			peers[i], all[i] = scripted(t, hyper.Config{WindowManager: budget.Window,
+				InitialStreamWindow: 1 << 20})
 			peers[i].Ignore(wire.WindowUpdate, wire.Ping)
 			bodies[i] = answered(t, peers[i], all[i], 1, &hyper.Request{}).Body
 		}
@@ -218,7 +220,8 @@ func TestOneOctetIsOneOctet(t *testing.T) {
 }
 
 func TestByLengthSendsNoUselessUpdate(t *testing.T) {
-	for _, c := range []struct{ length, update int }{{0, 0}, {65534, 0}, {65535, 1}, {1 << 20, 1<<20 + 1 - 65535}} {
+	for _, c := range []struct{ length, update int }{{0, 0}, {65534, 0}, {65535, 1},
+		{1 << 20, 1<<20 + 1 - 65535}} {
 		t.Run(fmt.Sprint(c.length), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := scripted(t, hyper.Config{WindowManager: ByLength})

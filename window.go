@@ -81,7 +81,8 @@ const (
 )
 
 // windowEventNames are the names of the kinds, without their prefix.
-var windowEventNames = [...]string{"?", "Opened", "Headers", "Data", "Consumed", "Settings", "RTT", "Starved", "Tick", "Closed", "Frame"}
+var windowEventNames = [...]string{"?", "Opened", "Headers", "Data", "Consumed", "Settings", "RTT", "Starved",
+	"Tick", "Closed", "Frame"}
 
 // String returns the name of the kind, "Data" for WindowData.
 func (k WindowEventKind) String() string {
@@ -155,9 +156,11 @@ func (e *WindowManagerError) Error() string {
 		whose = fmt.Sprintf("stream %d", e.StreamID)
 	}
 	if e.Panic != nil {
-		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", whose, e.Event, syntax.Escape(fmt.Sprint(e.Panic)))
+		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", whose, e.Event,
+			syntax.Escape(fmt.Sprint(e.Panic)))
 	}
-	return fmt.Sprintf(prefix+"window manager of %s answered %d to %v: an increment cannot be negative", whose, e.Value, e.Event)
+	return fmt.Sprintf(prefix+"window manager of %s answered %d to %v: an increment cannot be negative",
+		whose, e.Value, e.Event)
 }
 
 // A Window is the receive window of a connection or of one stream, as its manager sees it.
@@ -299,7 +302,8 @@ func (w *Window) make(factory WindowManagerFactory) (err error) {
 	defer func() {
 		w.c.mu.leave()
 		if p := recover(); p != nil {
-			err = &WindowManagerError{StreamID: w.StreamID(), Event: WindowOpened, Panic: p, Stack: debug.Stack()}
+			err = &WindowManagerError{StreamID: w.StreamID(), Event: WindowOpened, Panic: p,
+				Stack: debug.Stack()}
 		}
 	}()
 	w.manager = factory(w)
@@ -448,7 +452,8 @@ func (w *Window) stall() {
 	if w.s != nil {
 		whose = fmt.Sprintf("stream %d", w.s.id)
 	}
-	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for %v (%d octets came, %d of them are unread)",
+	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for "+
+		"%v (%d octets came, %d of them are unread)",
 		ErrWindowBlocked, whose, w.credit, w.c.cfg.WindowBlockedTimeout, w.total, w.unread))
 }
 
@@ -479,7 +484,8 @@ func (w *Window) close() {
 	if w.manager == nil {
 		return
 	}
-	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total, Length: -1, Now: w.c.now, RTT: w.c.minRTT}
+	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total,
+		Length: -1, Now: w.c.now, RTT: w.c.minRTT}
 	if w.userSupplied {
 		// An error no longer matters: the window is closed.
 		w.ask(ev)

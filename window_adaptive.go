@@ -26,9 +26,10 @@ import (
 // begins with 65,535 (RFC 9113 §6.9.2) even if Budget is less. Budget also limits the speed,
 // because a path needs two bandwidth-delay products.
 //
-// If a request uses AdaptiveWindow on a connection that uses AdaptiveWindow, the connection's manager serves it
-// and the request's Initial and Budget are ignored. If the connection uses another manager, or a
-// wrapper of AdaptiveWindow, each stream is managed by itself, with a Budget of its own.
+// If a request uses AdaptiveWindow on a connection that uses AdaptiveWindow, the connection's
+// manager serves it and the request's Initial and Budget are ignored. If the connection uses another
+// manager, or a wrapper of AdaptiveWindow, each stream is managed by itself, with a Budget of its
+// own.
 type AdaptiveWindow struct{ Initial, Budget int }
 
 // The bounds and the defaults of AdaptiveWindow.

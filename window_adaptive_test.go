@@ -187,7 +187,8 @@ func TestAdaptiveGrantsBeforeASenderThatDoublesMustStop(t *testing.T) {
 // download plays a peer that sends size bytes on stream 1 as the windows allow, one window each
 // rtt, to a reader that reads at once. It returns the largest window and the sum of the
 // WINDOW_UPDATEs.
-func download(t *testing.T, peer *h2test.Peer, body io.Reader, size int, rtt time.Duration) (largest, granted int) {
+func download(t *testing.T, peer *h2test.Peer, body io.Reader, size int, rtt time.Duration) (largest,
+	granted int) {
 	t.Helper()
 	done := make(chan int64)
 	go func() {

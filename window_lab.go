@@ -65,7 +65,8 @@ func (l *lab) Open() uint32 {
 	c := l.c
 	c.readClockLocked()
 	c.adjustInitialWindowLocked()
-	s := &Stream{c: c, id: c.nextID, req: &Request{}, bodyLeft: -1, sender: nothingToSend, sendErr: ErrSendEnded}
+	s := &Stream{c: c, id: c.nextID, req: &Request{}, bodyLeft: -1, sender: nothingToSend,
+		sendErr: ErrSendEnded}
 	s.window.c, s.window.s, s.window.credit = c, s, c.initialWindow
 	s.headersStart = c.queued
 	c.nextID += 2

@@ -57,7 +57,8 @@ func (l *windowLog) want(t *testing.T, reason string, want ...string) {
 	t.Helper()
 	synctest.Wait()
 	if !slices.Equal(l.lines, want) {
-		t.Fatalf("%s: events\n\t%s\nwant\n\t%s", reason, strings.Join(l.lines, "\n\t"), strings.Join(want, "\n\t"))
+		t.Fatalf("%s: events\n\t%s\nwant\n\t%s", reason, strings.Join(l.lines, "\n\t"),
+			strings.Join(want, "\n\t"))
 	}
 	l.lines = nil
 }
@@ -171,12 +172,13 @@ func TestStarvedManagersHearOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log windowLog
 		help := false
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1 << 20, WindowManager: log.managers(func(_ *Window, ev WindowEvent) int {
-			if ev.Kind == WindowBlocked && help {
-				return 5
-			}
-			return 0
-		})})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1 << 20,
+			WindowManager: log.managers(func(_ *Window, ev WindowEvent) int {
+				if ev.Kind == WindowBlocked && help {
+					return 5
+				}
+				return 0
+			})})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		for range 5 {
 			peer.WriteData(1, 0, make([]byte, wire.InitialWindow/5))
@@ -196,14 +198,15 @@ func TestStarvedManagersHearOfIt(t *testing.T) {
 
 func TestStreamStarvesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10, WindowManager: func(*Window) WindowManager {
-			return WindowManagerFunc(func(ev WindowEvent) int {
-				if ev.Kind == WindowBlocked {
-					return 7
-				}
-				return 0
-			})
-		}})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10,
+			WindowManager: func(*Window) WindowManager {
+				return WindowManagerFunc(func(ev WindowEvent) int {
+					if ev.Kind == WindowBlocked {
+						return 7
+					}
+					return 0
+				})
+			}})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 10))
 		readOctets(t, resp.Body, 10)
@@ -234,11 +237,13 @@ func TestSettingsMoveWindowsAndSayBy(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}
-			log.lines = slices.DeleteFunc(log.lines, func(s string) bool { return strings.HasPrefix(s, "0 RTT") })
+			log.lines = slices.DeleteFunc(log.lines,
+				func(s string) bool { return strings.HasPrefix(s, "0 RTT") })
 			if size > 60000 {
 				log.want(t, "larger", "1 Settings bytes=1000 credit=6535 unread=60000 total=60000 length=-1")
 			} else {
-				log.want(t, "smaller than what came already", "1 Settings bytes=-66525 credit=-59990 unread=60000 total=60000 length=-1")
+				log.want(t, "smaller than what came already",
+					"1 Settings bytes=-66525 credit=-59990 unread=60000 total=60000 length=-1")
 			}
 		}
 		resp.Body.Close()
@@ -251,7 +256,8 @@ func TestClockAndRoundTripsReachTheManagers(t *testing.T) {
 		peer, conn, _ := newPeer(t, &Config{WindowManager: func(w *Window) WindowManager {
 			return WindowManagerFunc(func(ev WindowEvent) int {
 				if ev.Kind != WindowConsumed {
-					seen = append(seen, fmt.Sprint(w.StreamID(), " ", ev.Kind, " now=", ev.Now, " rtt=", ev.RTT))
+					seen = append(seen, fmt.Sprint(w.StreamID(), " ", ev.Kind, " now=", ev.Now, " rtt=",
+						ev.RTT))
 				}
 				return 0
 			})
@@ -375,7 +381,8 @@ func TestFixedIsPythonsRule(t *testing.T) {
 		m := FixedWindow{c.size}.New(nil)
 		for _, kind := range []WindowEventKind{WindowData, WindowSettings, WindowBlocked} {
 			if got := m.Update(WindowEvent{Kind: kind, Credit: c.credit}); got != c.want {
-				t.Errorf("Fixed{%d} answers %d to %v with credit %d, want %d", c.size, got, kind, c.credit, c.want)
+				t.Errorf("Fixed{%d} answers %d to %v with credit %d, want %d", c.size, got, kind, c.credit,
+					c.want)
 			}
 		}
 		if got := m.Update(WindowEvent{Kind: WindowConsumed, Bytes: 1, Credit: c.credit}); got != 0 {
@@ -431,7 +438,8 @@ func TestManualGrantsAtHalf(t *testing.T) {
 
 func TestManualNeverGrantsPastAKnownLength(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10_000, WindowManager: ReadWindow{Stream: 10_000}.New})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 10_000,
+			WindowManager: ReadWindow{Stream: 10_000}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 12000")
 		peer.WriteData(1, 0, make([]byte, 5000))
 		readOctets(t, resp.Body, 5000)
@@ -466,7 +474,8 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 	}{{0, rate / 4}, {20, rate / 4}, {300, rate}} {
 		t.Run(fmt.Sprintf("%d ms", c.rtt), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, &Config{WindowManager: RateLimitedWindow{PerSecond: rate, Burst: c.burst}.New})
+				peer, conn := dialPeer(t, &Config{WindowManager: RateLimitedWindow{PerSecond: rate,
+					Burst: c.burst}.New})
 				resp := answerGet(t, peer, conn, 1, ":status: 200")
 				go io.Copy(io.Discard, resp.Body)
 				var granted []int // by millisecond
@@ -501,7 +510,8 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 
 func TestRateLimitedStopsAtAKnownLength(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1000, WindowManager: RateLimitedWindow{PerSecond: 4000}.New})
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 1000,
+			WindowManager: RateLimitedWindow{PerSecond: 4000}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 1100")
 		peer.WriteData(1, 0, make([]byte, 1000))
 		readOctets(t, resp.Body, 1000)
@@ -825,10 +835,12 @@ func wantManagerError(t *testing.T, err error, stream uint32, kind WindowEventKi
 	if panics {
 		want.Value, want.Panic = 0, "out of paint"
 	}
-	if m.StreamID != want.StreamID || m.Event != want.Event || m.Value != want.Value || m.Panic != want.Panic {
+	if m.StreamID != want.StreamID || m.Event != want.Event || m.Value != want.Value ||
+		m.Panic != want.Panic {
 		t.Errorf("got %+v, want %+v", *m, want)
 	}
-	if stack := string(m.Stack); strings.Contains(stack, "misbehaving") != panics || strings.Contains(err.Error(), "goroutine") {
+	if stack := string(m.Stack); strings.Contains(stack, "misbehaving") != panics ||
+		strings.Contains(err.Error(), "goroutine") {
 		t.Errorf("the stack of the panic: %q, and the text: %v", stack, err)
 	}
 }
@@ -986,7 +998,8 @@ func TestProbeRTTNeedsTrafficOfOurs(t *testing.T) {
 }
 
 func TestWindowEventTexts(t *testing.T) {
-	if got := fmt.Sprint(WindowOpened, WindowClosed, WindowEventKind(0), WindowEventKind(77)); got != "Opened Closed ? WindowEventKind(77)" {
+	if got := fmt.Sprint(WindowOpened, WindowClosed, WindowEventKind(0), WindowEventKind(77)); got !=
+		"Opened Closed ? WindowEventKind(77)" {
 		t.Error(got)
 	}
 	if ev := (WindowEvent{Kind: WindowData, Bytes: 5}); ev.Received() != 5 || ev.Consumed() != 0 {
@@ -996,7 +1009,8 @@ func TestWindowEventTexts(t *testing.T) {
 		t.Error("Consumed")
 	}
 	negative := &WindowManagerError{StreamID: 5, Event: WindowData, Value: -3}
-	if got := negative.Error(); got != "hyper: window manager of stream 5 answered -3 to Data: an increment cannot be negative" {
+	if got := negative.Error(); got !=
+		"hyper: window manager of stream 5 answered -3 to Data: an increment cannot be negative" {
 		t.Error(got)
 	}
 	panicked := &WindowManagerError{Event: WindowTick, Panic: "no"}
@@ -1009,7 +1023,8 @@ func TestFactoryThatPanicsEndsItsStreamAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		peer.Ignore(wire.WindowUpdate)
-		_, err := conn.Do(t.Context(), &Request{WindowManager: func(*Window) WindowManager { panic("no manager today") }})
+		_, err := conn.Do(t.Context(),
+			&Request{WindowManager: func(*Window) WindowManager { panic("no manager today") }})
 		var we *WindowManagerError
 		if !errors.As(err, &we) || we.Panic != "no manager today" {
 			t.Errorf("Do: %v", err)

@@ -114,7 +114,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (exit int
 		fmt.Fprintln(stderr, "get:", err)
 		return exitFailed
 	}
-	g := &getter{cfg: cfg, out: out, stderr: stderr, push: o.push, conns: make(map[string]func() (*hyper.Conn, error))}
+	g := &getter{cfg: cfg, out: out, stderr: stderr, push: o.push,
+		conns: make(map[string]func() (*hyper.Conn, error))}
 	defer g.close()
 	if isTerminal(stderr) && !isTerminal(out) {
 		g.progress = stderr
@@ -245,7 +246,8 @@ func (g *getter) listPushes(ctx context.Context, resp *hyper.Response) {
 		if err != nil {
 			return // get reports the same error for resp
 		}
-		what := fmt.Sprintf("push %s (stream %d, promised on %d)", push.Request.Path, push.ID(), push.ParentID)
+		what := fmt.Sprintf("push %s (stream %d, promised on %d)", push.Request.Path, push.ID(),
+			push.ParentID)
 		pushed, err := push.Response(ctx)
 		if err != nil {
 			fmt.Fprintf(g.stderr, "%s: %v\n", what, err)

@@ -119,7 +119,8 @@ func TestOutputFile(t *testing.T) {
 func TestVerboseShowsFramesBothWays(t *testing.T) {
 	s := startServer(t, true)
 	_, _, errs := get(t, "-v", "-cacert", s.caCert, s.URL+"/page")
-	for _, want := range []string{"-> PREFACE\n", "-> HEADERS stream=1", "       :path: /page\n", "<- HEADERS stream=1", "       :status: 200\n", "<- DATA stream=1"} {
+	for _, want := range []string{"-> PREFACE\n", "-> HEADERS stream=1", "       :path: /page\n",
+		"<- HEADERS stream=1", "       :status: 200\n", "<- DATA stream=1"} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("no %q in\n%s", want, errs)
 		}
@@ -129,7 +130,8 @@ func TestVerboseShowsFramesBothWays(t *testing.T) {
 func TestPushesAreListed(t *testing.T) {
 	s := startServer(t, true)
 	exit, out, errs := get(t, "-push", "-cacert", s.caCert, s.URL+"/page")
-	if want := "push /style (stream 2, promised on 1): status 200, 5 octets\n"; exit != exitOK || out != "page\n" || errs != want {
+	if want := "push /style (stream 2, promised on 1): status 200, 5 octets\n"; exit != exitOK ||
+		out != "page\n" || errs != want {
 		t.Errorf("exit %d, %q, %q", exit, out, errs)
 	}
 }
@@ -162,7 +164,8 @@ func TestFailuresSayWhatAndExit(t *testing.T) {
 		{"a body cut short", []string{"-k", s.URL + "/cut"}, exitFailed, "INTERNAL_ERROR"},
 		{"one of two", []string{"-k", s.URL + "/cut", s.URL + "/none"}, exitFailed, "status 404"},
 		{"an unknown authority", []string{s.URL + "/page"}, exitFailed, "-cacert"},
-		{"a file of authorities that is not there", []string{"-cacert", "none", s.URL + "/page"}, exitFailed, "none"},
+		{"a file of authorities that is not there", []string{"-cacert", "none", s.URL + "/page"}, exitFailed,
+			"none"},
 		{"a server without HTTP/2", []string{"-k", old.URL}, exitFailed, "does not speak HTTP/2"},
 		{"no server there", []string{"https://127.0.0.1:1/"}, exitFailed, "refused"},
 	} {

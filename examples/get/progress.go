@@ -59,7 +59,8 @@ func (p *progress) String() string {
 	if p.total <= 0 {
 		return fmt.Sprintf("%s  %s  %s/s", p.name, size(float64(p.n)), size(rate))
 	}
-	return fmt.Sprintf("%s  %s of %s  %d %%  %s/s", p.name, size(float64(p.n)), size(float64(p.total)), p.n*100/p.total, size(rate))
+	return fmt.Sprintf("%s  %s of %s  %d %%  %s/s", p.name, size(float64(p.n)), size(float64(p.total)),
+		p.n*100/p.total, size(rate))
 }
 
 // done clears the line.

@@ -108,12 +108,13 @@ func byCode(get func(*hyper.HostStats) (sent, received hyper.CodeCounts)) values
 
 // metrics are all metrics that have the labels host and proxy.
 var metrics = []metric{
-	gauge("connections", "Connections, by state: active, idle or draining.", each(func(s *hyper.HostStats) []labeled {
-		active := s.ConnsOpen - s.ConnsIdle - s.ConnsDraining
-		return []labeled{
-			{"active", int64(active)}, {"idle", int64(s.ConnsIdle)}, {"draining", int64(s.ConnsDraining)},
-		}
-	}), "state"),
+	gauge("connections", "Connections, by state: active, idle or draining.",
+		each(func(s *hyper.HostStats) []labeled {
+			active := s.ConnsOpen - s.ConnsIdle - s.ConnsDraining
+			return []labeled{
+				{"active", int64(active)}, {"idle", int64(s.ConnsIdle)}, {"draining", int64(s.ConnsDraining)},
+			}
+		}), "state"),
 	gauge("connections_dialing", "Connections that are being made.",
 		one(func(s *hyper.HostStats) int { return s.ConnsDialing })),
 	gauge("streams", "Open streams, pushes included.",
@@ -143,9 +144,10 @@ var metrics = []metric{
 		one(func(s *hyper.HostStats) int64 { return s.StreamsOpened })),
 	counter("pushes_promised", "Pushes that the peer promised.",
 		one(func(s *hyper.HostStats) int64 { return s.PushesPromised })),
-	counter("resets", "RST_STREAM by side and code.", byCode(func(s *hyper.HostStats) (_, _ hyper.CodeCounts) {
-		return s.ResetsSent, s.ResetsReceived
-	}), "side", "code"),
+	counter("resets", "RST_STREAM by side and code.",
+		byCode(func(s *hyper.HostStats) (_, _ hyper.CodeCounts) {
+			return s.ResetsSent, s.ResetsReceived
+		}), "side", "code"),
 	counter("goaways", "GOAWAY by side and code.", byCode(func(s *hyper.HostStats) (_, _ hyper.CodeCounts) {
 		return s.GoAwaysSent, s.GoAwaysReceived
 	}), "side", "code"),
@@ -162,7 +164,8 @@ var metrics = []metric{
 // Metrics of the whole Source, without labels.
 var (
 	http1Requests = prometheus.NewDesc("hyper_http1_requests_total", "Requests over HTTP/1.1.", nil, nil)
-	eventsLost    = prometheus.NewDesc("hyper_events_lost_total", "Calls of OnConn that were not made.", nil, nil)
+	eventsLost    = prometheus.NewDesc("hyper_events_lost_total", "Calls of OnConn that were not made.", nil,
+		nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -155,14 +155,16 @@ func TestEveryFigureIsExported(t *testing.T) {
 		forgotten.Requests += 1
 		host.Host = "https://example.com"
 		found := map[string]int{}
-		for line := range scrape(t, hyperprom.New(source{Hosts: []hyper.HostStats{host}, Forgotten: forgotten})) {
+		for line := range scrape(t, hyperprom.New(source{Hosts: []hyper.HostStats{host},
+			Forgotten: forgotten})) {
 			for _, label := range []string{"https://example.com", "forgotten"} {
 				if strings.Contains(line, `host="`+label+`"`) && strings.Contains(line, "4711") {
 					found[label]++
 				}
 			}
 		}
-		if found["https://example.com"] == 0 || found["forgotten"] == 0 && fields.Field(i).Name != "Requests" {
+		if found["https://example.com"] == 0 || found["forgotten"] == 0 &&
+			fields.Field(i).Name != "Requests" {
 			t.Errorf("%s is not exported: %v", fields.Field(i).Name, found)
 		}
 	}

@@ -54,7 +54,8 @@ func run(ctx context.Context, out io.Writer, trace func(hyper.TraceEvent)) error
 		return err
 	}
 	defer conn.Close()
-	fmt.Fprintf(out, "Connected to %s, %s, ALPN %s\n\n", server.URL, tls.VersionName(conn.TLS().Version), conn.TLS().NegotiatedProtocol)
+	fmt.Fprintf(out, "Connected to %s, %s, ALPN %s\n\n", server.URL, tls.VersionName(conn.TLS().Version),
+		conn.TLS().NegotiatedProtocol)
 
 	for _, step := range []func(context.Context, io.Writer, *hyper.Conn) error{fetchAll, echo, ping, leave} {
 		if err := step(ctx, out, conn); err != nil {
@@ -98,7 +99,8 @@ func fetchAll(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	if want := len(paths) + 1; len(got) != want {
 		return fmt.Errorf("%d responses, want %d with the pushed one", len(got), want)
 	}
-	fmt.Fprintf(out, "%d requests at once on one connection, and a push: %v\n\n", len(paths), time.Since(start).Round(time.Microsecond))
+	fmt.Fprintf(out, "%d requests at once on one connection, and a push: %v\n\n", len(paths),
+		time.Since(start).Round(time.Microsecond))
 	printTable(out, got)
 	return nil
 }
@@ -123,7 +125,8 @@ func fetch(ctx context.Context, conn *hyper.Conn, path string, add func(fetched,
 			return f, err
 		}
 		defer pushed.Body.Close()
-		add(read(fmt.Sprintf("push %s, with stream %d", push.Request.Path, push.ParentID), push.Request.Path, pushed))
+		add(read(fmt.Sprintf("push %s, with stream %d", push.Request.Path, push.ParentID), push.Request.Path,
+			pushed))
 	}
 	return f, nil
 }
@@ -163,7 +166,8 @@ func printTable(out io.Writer, rows []fetched) {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "  stream\trequest\tstatus\tcoding\ton the wire\t  decoded")
 	for _, r := range rows {
-		fmt.Fprintf(w, "  %6d\t%s\t%d\t%s\t%11s\t%9s\n", r.stream, r.what, r.status, r.coding, commas(r.wire), commas(int64(r.decoded)))
+		fmt.Fprintf(w, "  %6d\t%s\t%d\t%s\t%11s\t%9s\n", r.stream, r.what, r.status, r.coding, commas(r.wire),
+			commas(int64(r.decoded)))
 	}
 	w.Flush()
 }
@@ -193,7 +197,8 @@ func echo(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	}
 	fmt.Fprintf(out, "\nStream %d: %s octets up and back again, full duplex\n", resp.StreamID, commas(n))
 	fmt.Fprintf(out, "  SHA-256     %x… both ways\n", received.Sum(nil)[:8])
-	fmt.Fprintf(out, "  throughput  %.0f MB/s each way, in %v\n", float64(n)/1e6/took.Seconds(), took.Round(time.Millisecond))
+	fmt.Fprintf(out, "  throughput  %.0f MB/s each way, in %v\n", float64(n)/1e6/took.Seconds(),
+		took.Round(time.Millisecond))
 	return nil
 }
 

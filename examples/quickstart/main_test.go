@@ -10,7 +10,8 @@ func TestQuickstartShowsWhatHappened(t *testing.T) {
 	if err := run(t.Context(), &out, nil); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"ALPN h2", "4 requests at once", "push /logo.svg, with stream", "gzip", "67,108,864 octets", "both ways", "PING", "5 streams and 1 push"} {
+	for _, want := range []string{"ALPN h2", "4 requests at once", "push /logo.svg, with stream", "gzip",
+		"67,108,864 octets", "both ways", "PING", "5 streams and 1 push"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

@@ -44,7 +44,8 @@ func servePage(w http.ResponseWriter, r *http.Request) {
 		pusher.Push("/logo.svg", nil) // the client will need it
 	}
 	body := []byte(page)
-	if zipped := gzipped(body); len(zipped) < len(body) && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	if zipped := gzipped(body); len(zipped) < len(body) &&
+		strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
 		body = zipped
 	}

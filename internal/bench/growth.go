@@ -36,19 +36,23 @@ var curves = []*curve{
 		},
 	},
 	{
-		title: "connections, GET 1 KiB by 100 callers over all of them", size: "connections", unit: "CPU µs per request",
+		title: "connections, GET 1 KiB by 100 callers over all of them", size: "connections",
+		unit:  "CPU µs per request",
 		sizes: []int{1, 10, 100, 1000, 10000}, figure: "us_per_req",
 		work: func(l *lab, size int) (string, int, []string) {
 			n := l.scaled(20000)
-			return "/1k", n, []string{"-mode", "many", "-conns", count(l.scaled(size)), "-c", "100", "-n", count(n)}
+			return "/1k", n, []string{"-mode", "many", "-conns", count(l.scaled(size)), "-c", "100", "-n",
+				count(n)}
 		},
 	},
 	{
-		title: "fields in a request and in its response, 10 callers", size: "fields", unit: "CPU µs per request",
+		title: "fields in a request and in its response, 10 callers", size: "fields",
+		unit:  "CPU µs per request",
 		sizes: []int{5, 10, 20, 50, 100, 200}, figure: "us_per_req",
 		work: func(l *lab, size int) (string, int, []string) {
 			n := l.scaled(4000)
-			return "/fields?n=" + count(size), n, []string{"-mode", "get", "-c", "10", "-fields", count(size), "-n", count(n), "-warm", "200"}
+			return "/fields?n=" + count(size), n, []string{"-mode", "get", "-c", "10", "-fields", count(size),
+				"-n", count(n), "-warm", "200"}
 		},
 	},
 	{
@@ -56,7 +60,8 @@ var curves = []*curve{
 		sizes: []int{1, 10, 100, 1000, 10_000, 100_000, 1 << 20}, figure: "cpu", perWork: true,
 		work: func(l *lab, size int) (string, int, []string) {
 			n := l.scaled(min(20000, max(400, 400_000_000/size)))
-			return fmt.Sprintf("/frames?size=%d&n=%d", size, n), n, []string{"-mode", "down", "-n", "1", "-frame", "1048576"}
+			return fmt.Sprintf("/frames?size=%d&n=%d", size, n), n,
+				[]string{"-mode", "down", "-n", "1", "-frame", "1048576"}
 		},
 	},
 }
@@ -101,7 +106,8 @@ func (l *lab) growth(write bool) error {
 	if err := os.WriteFile("growth.svg", plot(curves), 0o644); err != nil {
 		return err
 	}
-	head := fmt.Sprintf("%s, %d processors; made by `go -C internal/bench run . -growth -write`\n", runtime.Version(), runtime.NumCPU())
+	head := fmt.Sprintf("%s, %d processors; made by `go -C internal/bench run . -growth -write`\n",
+		runtime.Version(), runtime.NumCPU())
 	return replaceSection("README.md", "growth", head+text.String())
 }
 
@@ -134,12 +140,15 @@ func plot(curves []*curve) []byte {
 	var b bytes.Buffer
 	stepX, stepY := panelWidth+2*marginX, panelHeight+2*marginY
 	rows := (len(curves) + 1) / 2
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" font-family="sans-serif" font-size="12">`+"\n",
+	fmt.Fprintf(&b,
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" font-family="sans-serif" font-size="12">`+"\n",
 		2*stepX, stepY*float64(rows)+20)
 	b.WriteString(`<rect width="100%" height="100%" fill="white"/>` + "\n")
 	for i, c := range clients {
 		x := marginX + 220*float64(i)
-		fmt.Fprintf(&b, `<path d="M%g 14h24" stroke="%s" stroke-width="2"/><text x="%g" y="18">%s</text>`+"\n", x, colours[i], x+30, c.name)
+		fmt.Fprintf(&b,
+			`<path d="M%g 14h24" stroke="%s" stroke-width="2"/><text x="%g" y="18">%s</text>`+"\n", x,
+			colours[i], x+30, c.name)
 	}
 	for i, c := range curves {
 		c.draw(&b, marginX+stepX*float64(i%2), 20+marginY+stepY*float64(i/2))
@@ -168,10 +177,12 @@ func (c *curve) draw(b *bytes.Buffer, x, y float64) {
 	fmt.Fprintf(b, `<text x="%g" y="%g" fill="gray">%s</text>`+"\n", x, y-8, c.unit)
 	for e := low; e <= high; e++ {
 		at := atY(math.Pow(10, e))
-		fmt.Fprintf(b, `<path d="M%g %.1fh%g" stroke="lightgray"/><text x="%g" y="%.1f" text-anchor="end">%g</text>`+"\n", x, at, panelWidth, x-6, at+4, math.Pow(10, e))
+		fmt.Fprintf(b,
+			`<path d="M%g %.1fh%g" stroke="lightgray"/><text x="%g" y="%.1f" text-anchor="end">%g</text>`+"\n", x, at, panelWidth, x-6, at+4, math.Pow(10, e))
 	}
 	for _, size := range c.sizes {
-		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%d</text>`+"\n", atX(size), y+panelHeight+16, size)
+		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%d</text>`+"\n", atX(size),
+			y+panelHeight+16, size)
 	}
 	fmt.Fprintf(b, `<path d="M%g %gv%gh%g" fill="none" stroke="black"/>`+"\n", x, y, panelHeight, panelWidth)
 	for i := range clients {

@@ -150,7 +150,8 @@ func (l *lab) rows() (string, error) {
 	l.clients = rowClients
 	var text strings.Builder
 	out := io.MultiWriter(os.Stdout, &text)
-	fmt.Fprintf(out, "%-42s %9s %9s %9s %9s   %s\n", "median of "+fmt.Sprint(l.rounds)+" alternating runs", "hyper", "RoundTrip", "Client", "net/http", "of net/http's")
+	fmt.Fprintf(out, "%-42s %9s %9s %9s %9s   %s\n", "median of "+fmt.Sprint(l.rounds)+" alternating runs",
+		"hyper", "RoundTrip", "Client", "net/http", "of net/http's")
 	line := func(title string, r result, per float64, unit string) {
 		last := r[len(r)-1]
 		fmt.Fprintf(out, "%-42s %9.4g %9.4g %9.4g %9.4g   %.2f  %.2f  %.2f\n", title+", "+unit,
@@ -178,10 +179,14 @@ func (l *lab) rows() (string, error) {
 	}
 	const mib = 1 << 20
 	for _, r := range []row{
-		{"download 1 GiB", "cpu", 1, "CPU s", fmt.Sprintf("/frames?size=%d&n=%d", mib, l.scaled(256)), []string{"-mode", "down", "-n", "4"}},
-		{"upload 1 GiB", "cpu", 1, "CPU s", "/up", []string{"-mode", "up", "-size", fmt.Sprint(l.scaled(1024) * mib)}},
-		{"dial to first response", "us_per_req", 1, "CPU us", "/0", []string{"-mode", "conn", "-n", fmt.Sprint(l.scaled(200))}},
-		{"an idle connection", "heap_per", 1, "octets", "/0", []string{"-mode", "idle", "-conns", fmt.Sprint(l.scaled(500))}},
+		{"download 1 GiB", "cpu", 1, "CPU s", fmt.Sprintf("/frames?size=%d&n=%d", mib, l.scaled(256)),
+			[]string{"-mode", "down", "-n", "4"}},
+		{"upload 1 GiB", "cpu", 1, "CPU s", "/up",
+			[]string{"-mode", "up", "-size", fmt.Sprint(l.scaled(1024) * mib)}},
+		{"dial to first response", "us_per_req", 1, "CPU us", "/0",
+			[]string{"-mode", "conn", "-n", fmt.Sprint(l.scaled(200))}},
+		{"an idle connection", "heap_per", 1, "octets", "/0",
+			[]string{"-mode", "idle", "-conns", fmt.Sprint(l.scaled(500))}},
 	} {
 		median, err := l.measure(l.rounds, r.path, r.args...)
 		if err != nil {
@@ -189,7 +194,8 @@ func (l *lab) rows() (string, error) {
 		}
 		line(r.title, median(r.figure), r.per, r.unit)
 	}
-	median, err := l.measure(l.rounds, "/hang", "-mode", "open", "-conns", "10", "-n", fmt.Sprint(l.scaled(5000)))
+	median, err := l.measure(l.rounds, "/hang", "-mode", "open", "-conns", "10", "-n",
+		fmt.Sprint(l.scaled(5000)))
 	if err != nil {
 		return "", err
 	}
@@ -205,7 +211,8 @@ func (l *lab) gets(server string, line func(title string, r result, per float64,
 		if callers >= 100 {
 			n = l.scaled(40000)
 		}
-		median, err := l.measure(l.rounds, "/1k", "-mode", "get", "-wire", "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
+		median, err := l.measure(l.rounds, "/1k", "-mode", "get", "-wire", "-c", fmt.Sprint(callers), "-n",
+			fmt.Sprint(n))
 		if err != nil {
 			return err
 		}
@@ -225,7 +232,8 @@ func (l *lab) gets(server string, line func(title string, r result, per float64,
 func (l *lab) latencies(line func(title string, r result, per float64, unit string)) error {
 	for _, callers := range []int{1, 10, 100} {
 		warm, n := l.scaled(45*callers), l.scaled(max(40, 15*callers))
-		median, err := l.measure(min(3, l.rounds), "/1k", "-mode", "get", "-latency", "-busy", "2", "-warm", fmt.Sprint(warm), "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
+		median, err := l.measure(min(3, l.rounds), "/1k", "-mode", "get", "-latency", "-busy", "2", "-warm",
+			fmt.Sprint(warm), "-c", fmt.Sprint(callers), "-n", fmt.Sprint(n))
 		if err != nil {
 			return err
 		}

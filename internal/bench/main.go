@@ -41,7 +41,8 @@ func run(args []string) error {
 	rounds := flags.Int("rounds", 5, "runs of each client")
 	quick := flags.Bool("quick", false, "a hundredth of the work: does everything run?")
 	growth := flags.Bool("growth", false, "measure how cost grows instead")
-	write := flags.Bool("write", false, "write what was measured into README.md, and growth.svg, of this folder")
+	write := flags.Bool("write", false,
+		"write what was measured into README.md, and growth.svg, of this folder")
 	flags.Parse(args)
 	lab, err := newLab(*rounds)
 	if err != nil {

@@ -66,7 +66,8 @@ func (s *nghttpd) start(program string) error {
 	free.Close()
 	s.origin = "https://127.0.0.1:" + port
 	var wrong bytes.Buffer
-	s.cmd = pinned("0", program, "-d", s.dir, "-n", "1", "-m", "2000", "-w", "20", "-W", "24", "-a", "127.0.0.1", port,
+	s.cmd = pinned("0", program, "-d", s.dir, "-n", "1", "-m", "2000", "-w", "20", "-W", "24", "-a",
+		"127.0.0.1", port,
 		filepath.Join(s.dir, "key.pem"), filepath.Join(s.dir, "cert.pem"))
 	s.cmd.Stderr = &wrong
 	if err := s.cmd.Start(); err != nil {

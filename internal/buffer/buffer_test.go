@@ -376,7 +376,8 @@ func (m *model) check(t *testing.T) {
 	var last *Block
 	for k := m.head; k != nil; k = k.next {
 		if k.w == pooled || k.unread() <= 0 || k.next != nil && k.room() > k.next.w {
-			t.Fatalf("block %d:%d of %d: freed, empty, or left with more room than the next one brought", k.r, k.w, len(k.data))
+			t.Fatalf("block %d:%d of %d: freed, empty, or left with more room than the next one brought", k.r,
+				k.w, len(k.data))
 		}
 		unread += k.unread()
 		last = k
@@ -465,7 +466,11 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 		if size < sizes[0] {
 			continue
 		}
-		if n := testing.AllocsPerRun(1000, func() { b.Adopt(Take(size), min(size, sizes[len(sizes)-1])); b.Read(p) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() {
+			b.Adopt(Take(size),
+				min(size, sizes[len(sizes)-1]))
+			b.Read(p)
+		}); n != 0 {
 			t.Errorf("adoption and read of %d octets: %v allocations", size, n)
 		}
 	}

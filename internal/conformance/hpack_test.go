@@ -27,23 +27,33 @@ var smallTable = waiting.with(hyper.Config{HeaderTableSize: 100})
 // hpackRows are about the compression of fields.
 var hpackRows = concat(badBlockRows(), []row{
 	// RFC 9113 §4.3, §4.3.1: all streams share one compression state.
-	{"9113 §4.3.1", "NoUpdateBehindASmallerTable", "the first block behind the acknowledgment of a smaller HEADER_TABLE_SIZE begins with an update, or it is a connection error", noTable, block(0, ok), endsConn(hyper.ErrCodeCompression)},
-	{"9113 §4.3.1", "UpdateBehindASmallerTable", "an update to the smaller size, and the block is good", noTable, block(0, "\x20\x08\x03103"), func(l *lab) {
-		l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
-		l.want(l.caller, 200, "")
-	}},
+	{"9113 §4.3.1", "NoUpdateBehindASmallerTable",
+		"the first block behind the acknowledgment of a smaller HEADER_TABLE_SIZE begins with an update, " +
+			"or it is a connection error", noTable, block(0, ok), endsConn(hyper.ErrCodeCompression)},
+	{"9113 §4.3.1", "UpdateBehindASmallerTable", "an update to the smaller size, and the block is good",
+		noTable, block(0, "\x20\x08\x03103"), func(l *lab) {
+			l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
+			l.want(l.caller, 200, "")
+		}},
 	// The update is to 101.
-	{"9113 §4.3.1", "UpdateAboveASmallerTable", "an update that is above the smaller HEADER_TABLE_SIZE is a connection error", smallTable, block(0, "\x3f\x46"+ok), endsConn(hyper.ErrCodeCompression)},
-	{"9113 §4.3.1", "UpdateBelowASmallerTable", "an update may go below the smaller size", smallTable, block(0, "\x2a\x08\x03103"), func(l *lab) {
-		l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
-		l.want(l.caller, 200, "")
-	}},
-	{"7541 §4.2", "TwoUpdates", "a block may begin with two updates: the smallest size between, and the last one", waiting,
+	{"9113 §4.3.1", "UpdateAboveASmallerTable",
+		"an update that is above the smaller HEADER_TABLE_SIZE is a connection error", smallTable,
+		block(0, "\x3f\x46"+ok), endsConn(hyper.ErrCodeCompression)},
+	{"9113 §4.3.1", "UpdateBelowASmallerTable", "an update may go below the smaller size", smallTable,
+		block(0, "\x2a\x08\x03103"), func(l *lab) {
+			l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok)
+			l.want(l.caller, 200, "")
+		}},
+	{"7541 §4.2", "TwoUpdates",
+		"a block may begin with two updates: the smallest size between, and the last one", waiting,
 		block(0, "\x20\x3f\xe1\x1f\x08\x03103"), acceptedAfresh},
-	{"7541 §4.2", "UpdateToTheLimit", "an update to exactly the limit is good", waiting, block(0, "\x3f\xe1\x1f\x08\x03103"), accepted},
-	{"7541 §4.3", "UpdateEvictsEntries", "an update evicts what does not fit: a reference to it is a connection error", afterInterim,
+	{"7541 §4.2", "UpdateToTheLimit", "an update to exactly the limit is good", waiting,
+		block(0, "\x3f\xe1\x1f\x08\x03103"), accepted},
+	{"7541 §4.3", "UpdateEvictsEntries",
+		"an update evicts what does not fit: a reference to it is a connection error", afterInterim,
 		block(0, "\x20\x3f\xe1\x1f"+ok+"\xbe"), endsConn(hyper.ErrCodeCompression)},
-	{"7541 §4.4", "EntryLargerThanTheTable", "a field larger than the table empties it, and is no error", waiting,
+	{"7541 §4.4", "EntryLargerThanTheTable", "a field larger than the table empties it, and is no error",
+		waiting,
 		func(l *lab) {
 			// The entry's size is 32 + 1 + 4096.
 			l.frame(wire.Headers, wire.EndHeaders, 1, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096))
@@ -52,9 +62,12 @@ var hpackRows = concat(badBlockRows(), []row{
 		block(0, "\x08\x03103\x40\x01x\x7f\x81\x1f"+octets(4096)+"\xbe"), endsConn(hyper.ErrCodeCompression)},
 	{"7541 §2.3.2", "DuplicateEntries", "the dynamic table may hold the same field twice", waiting,
 		block(0, "\x08\x03103\x40\x01x\x01y\x40\x01x\x01y\xbe\xbf"), acceptedAfresh},
-	{"7541 §2.3.3", "NameOfTheDynamicTable", "a name may be that of an entry of the dynamic table", waiting, block(0, "\x08\x03103\x40\x01x\x01y\x0f\x2f\x01z"), acceptedAfresh},
-	{"7541 §5.1", "IntegerWithPadding", "an integer may be longer than it needs to be", waiting, block(0, "\x08\x03103\x0f\x80\x00\x01y"), accepted},
-	{"7541 §5.2", "EmptyStringInHuffmanCode", "a string of no octets may be Huffman-coded", waiting, block(0, "\x08\x03103\x00\x01x\x80"), accepted},
+	{"7541 §2.3.3", "NameOfTheDynamicTable", "a name may be that of an entry of the dynamic table", waiting,
+		block(0, "\x08\x03103\x40\x01x\x01y\x0f\x2f\x01z"), acceptedAfresh},
+	{"7541 §5.1", "IntegerWithPadding", "an integer may be longer than it needs to be", waiting,
+		block(0, "\x08\x03103\x0f\x80\x00\x01y"), accepted},
+	{"7541 §5.2", "EmptyStringInHuffmanCode", "a string of no octets may be Huffman-coded", waiting,
+		block(0, "\x08\x03103\x00\x01x\x80"), accepted},
 	{"7541 §5.2", "HuffmanPaddingOfSevenBits", "the padding of Huffman code is up to 7 bits of ones", waiting,
 		func(l *lab) {
 			var b []byte
@@ -70,7 +83,8 @@ var hpackRows = concat(badBlockRows(), []row{
 			l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok+
 				"\x40\x01a\x011"+"\x00\x01b\x012"+"\x10\x01c\x013"+"\xbe"+"\x7e\x014"+"\x0f\x2f\x015"+"\x1f\x2f\x016")
 			l.want(l.caller, 200, "")
-			if got := fmt.Sprint(l.caller.resp.Header); got != "[{a 1 false} {b 2 false} {c 3 true} {a 1 false} {a 4 false} {a 5 false} {a 6 true}]" {
+			if got := fmt.Sprint(l.caller.resp.Header); got !=
+				"[{a 1 false} {b 2 false} {c 3 true} {a 1 false} {a 4 false} {a 5 false} {a 6 true}]" {
 				l.t.Error(got)
 			}
 		}, nil},
@@ -84,32 +98,39 @@ var hpackRows = concat(badBlockRows(), []row{
 		}, goesOn},
 
 	// What the client encodes. The peer's decoder is strict.
-	{"9113 §4.3.1", "ClientObeysASmallerTable", "once it has acknowledged a smaller HEADER_TABLE_SIZE, the client's next block begins with an update to it", waiting,
+	{"9113 §4.3.1", "ClientObeysASmallerTable",
+		"once it has acknowledged a smaller HEADER_TABLE_SIZE, the client's next block begins with an " +
+			"update to it", waiting,
 		func(l *lab) {
 			set(setting(wire.SettingHeaderTableSize, 100))(l)
 			finishWaiting(l)
 			wantBlockPrefix(l, "\x3f\x45") // 100
 		}, goesOn},
-	{"9113 §4.3.1", "ClientObeysNoTable", "with a HEADER_TABLE_SIZE of 0 the client adds nothing to the table, and refers to nothing in it", waiting,
+	{"9113 §4.3.1", "ClientObeysNoTable",
+		"with a HEADER_TABLE_SIZE of 0 the client adds nothing to the table, and refers to nothing in it",
+		waiting,
 		func(l *lab) {
 			set(setting(wire.SettingHeaderTableSize, 0))(l)
 			finishWaiting(l)
 			wantBlockPrefix(l, "\x20")
 			h := wantBlockPrefix(l, "") // the first request would have added these fields to the table
 			for _, f := range h.Fields {
-				if f.Name == "user-agent" && !bytes.Contains(h.Block, hpack.AppendHuffmanString(nil, f.Value)) {
+				if f.Name == "user-agent" && !bytes.Contains(h.Block,
+					hpack.AppendHuffmanString(nil, f.Value)) {
 					l.t.Errorf("user-agent is not spelt out: %x", h.Block)
 				}
 			}
 		}, goesOn},
-	{"7541 §4.2", "ClientSignalsTheSmallestSize", "of two changes between blocks the client signals the smallest size, and then the last", waiting,
+	{"7541 §4.2", "ClientSignalsTheSmallestSize",
+		"of two changes between blocks the client signals the smallest size, and then the last", waiting,
 		func(l *lab) {
 			set(setting(wire.SettingHeaderTableSize, 0))(l)
 			set(setting(wire.SettingHeaderTableSize, 4096))(l)
 			finishWaiting(l)
 			wantBlockPrefix(l, "\x20\x3f\xe1\x1f")
 		}, goesOn},
-	{"7541 §4.2", "ClientStaysBelowALargerTable", "the client never uses more than the peer allows; of more than 4,096 octets it makes no use", waiting,
+	{"7541 §4.2", "ClientStaysBelowALargerTable",
+		"the client never uses more than the peer allows; of more than 4,096 octets it makes no use", waiting,
 		func(l *lab) {
 			set(setting(wire.SettingHeaderTableSize, 1<<20))(l)
 			finishWaiting(l)
@@ -117,9 +138,12 @@ var hpackRows = concat(badBlockRows(), []row{
 				l.t.Errorf("block %x", h.Block)
 			}
 		}, goesOn},
-	{"7541 §7.1.3", "ClientNeverIndexesCredentials", "authorization, short cookies and what the caller marks are sent never indexed", idle,
+	{"7541 §7.1.3", "ClientNeverIndexesCredentials",
+		"authorization, short cookies and what the caller marks are sent never indexed", idle,
 		func(l *lab) {
-			header := hyper.Header{{Name: "authorization", Value: "Basic eDp5"}, {Name: "cookie", Value: "s=1"}, {Name: "x-token", Value: "1", Sensitive: true}, {Name: "x-open", Value: "1"}}
+			header := hyper.Header{{Name: "authorization", Value: "Basic eDp5"},
+				{Name: "cookie", Value: "s=1"}, {Name: "x-token", Value: "1", Sensitive: true},
+				{Name: "x-open", Value: "1"}}
 			l.caller = l.ask(l.do(&hyper.Request{Header: header}))
 			h := l.WantHeaders("a request", 1)
 			l.next = 3
@@ -170,15 +194,22 @@ func badBlockRows() (rows []row) {
 		section, name, rule, block string
 	}{
 		{"7541 §6.1", "IndexZero", "an index of 0", ok + "\x80"},
-		{"7541 §2.3.3", "IndexBeyondTheStaticTable", "an index beyond the static table where the dynamic one is empty", ok + "\xbe"},
+		{"7541 §2.3.3", "IndexBeyondTheStaticTable",
+			"an index beyond the static table where the dynamic one is empty", ok + "\xbe"},
 		{"7541 §2.3.3", "IndexFarBeyond", "an index far beyond both tables", ok + "\xff\xff\xff\x7f"},
-		{"7541 §2.3.3", "NameIndexBeyond", "a name's index beyond both tables, to be indexed", ok + "\x7e\x01y"},
-		{"7541 §2.3.3", "NameIndexBeyondUnindexed", "a name's index beyond both tables, not to be indexed", ok + "\x0f\x2f\x01y"},
-		{"7541 §2.3.3", "NameIndexBeyondNeverIndexed", "a name's index beyond both tables, never to be indexed", ok + "\x1f\x2f\x01y"},
-		{"7541 §5.1", "IntegerTooLarge", "an integer beyond what any size can be", ok + "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"},
-		{"7541 §5.1", "IntegerWithoutEnd", "an integer of endless continuation octets", ok + "\xff" + strings.Repeat("\x80", 64)},
+		{"7541 §2.3.3", "NameIndexBeyond", "a name's index beyond both tables, to be indexed",
+			ok + "\x7e\x01y"},
+		{"7541 §2.3.3", "NameIndexBeyondUnindexed", "a name's index beyond both tables, not to be indexed",
+			ok + "\x0f\x2f\x01y"},
+		{"7541 §2.3.3", "NameIndexBeyondNeverIndexed",
+			"a name's index beyond both tables, never to be indexed", ok + "\x1f\x2f\x01y"},
+		{"7541 §5.1", "IntegerTooLarge", "an integer beyond what any size can be",
+			ok + "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"},
+		{"7541 §5.1", "IntegerWithoutEnd", "an integer of endless continuation octets",
+			ok + "\xff" + strings.Repeat("\x80", 64)},
 		{"7541 §5.1", "IntegerCutShort", "an integer that the block's end cuts short", ok + "\xff\x80"},
-		{"7541 §5.2", "StringLengthTooLarge", "a string length beyond what any length can be", ok + "\x00\x7f\xff\xff\xff\xff\xff\xff\x7f"},
+		{"7541 §5.2", "StringLengthTooLarge", "a string length beyond what any length can be",
+			ok + "\x00\x7f\xff\xff\xff\xff\xff\xff\x7f"},
 		{"7541 §5.2", "NameCutShort", "a name longer than the rest of the block", ok + "\x00\x05x"},
 		{"7541 §5.2", "ValueCutShort", "a value longer than the rest of the block", ok + "\x00\x01x\x05y"},
 		{"7541 §5.2", "ValueMissing", "a block that ends behind a name", ok + "\x00\x01x"},
@@ -188,16 +219,21 @@ func badBlockRows() (rows []row) {
 		{"7541 §5.2", "HuffmanEOSBehindText", "the EOS symbol behind text", huffman("\x1f\xff\xff\xff\xff")},
 		{"7541 §5.2", "HuffmanPaddingTooLong", "Huffman padding of 8 bits", huffman("\x1f\xff")},
 		{"7541 §5.2", "HuffmanPaddingOfZeros", "Huffman padding that is not ones", huffman("\x18")},
-		{"7541 §5.2", "HuffmanCodeCutShort", "a Huffman code that the string's end cuts short", huffman("\xff")},
+		{"7541 §5.2", "HuffmanCodeCutShort", "a Huffman code that the string's end cuts short",
+			huffman("\xff")},
 		{"7541 §5.2", "HuffmanInAName", "wrong Huffman code in a name", ok + "\x00\x84\xff\xff\xff\xff\x01y"},
 		{"7541 §4.2", "UpdateBehindAField", "a table-size update behind a field", ok + "\x20" + aField},
 		{"7541 §4.2", "UpdateAtTheEnd", "a table-size update at a block's end", ok + aField + "\x20"},
-		{"7541 §6.3", "UpdateAboveTheLimit", "a table-size update above HEADER_TABLE_SIZE", "\x3f\xe2\x1f" + ok},
-		{"7541 §6.3", "UpdateFarAboveTheLimit", "a table-size update of 2^32-1", "\x3f\xe0\xff\xff\xff\x0f" + ok},
-		{"7541 §6.3", "SecondUpdateAboveTheLimit", "a second table-size update above HEADER_TABLE_SIZE", "\x20\x3f\xe2\x1f" + ok},
+		{"7541 §6.3", "UpdateAboveTheLimit", "a table-size update above HEADER_TABLE_SIZE",
+			"\x3f\xe2\x1f" + ok},
+		{"7541 §6.3", "UpdateFarAboveTheLimit", "a table-size update of 2^32-1",
+			"\x3f\xe0\xff\xff\xff\x0f" + ok},
+		{"7541 §6.3", "SecondUpdateAboveTheLimit", "a second table-size update above HEADER_TABLE_SIZE",
+			"\x20\x3f\xe2\x1f" + ok},
 		{"7541 §6.3", "UpdateCutShort", "a table-size update that the block's end cuts short", "\x3f\xe1"},
 	} {
-		rows = append(rows, row{c.section, c.name, c.rule + " is a decoding error: COMPRESSION_ERROR", waiting, block(0, c.block), endsConn(hyper.ErrCodeCompression)})
+		rows = append(rows, row{c.section, c.name, c.rule + " is a decoding error: COMPRESSION_ERROR",
+			waiting, block(0, c.block), endsConn(hyper.ErrCodeCompression)})
 	}
 	const bad = "\x80"
 	for _, c := range []struct {
@@ -213,8 +249,11 @@ func badBlockRows() (rows []row) {
 		{"AHalfClosedStream", "behind END_STREAM", halfClosed, block(0, bad)},
 		{"AStreamThePeerReset", "behind the peer's own RST_STREAM", peerReset, block(0, bad)},
 		{"AStreamWeEnded", "on a stream that we ended by a stream error", rejected, block(0, bad)},
-		{"AContinuation", "in CONTINUATION", waiting, all(frame(wire.Headers, 0, 1, ok), frame(wire.Continuation, wire.EndHeaders, 1, bad))},
-		{"AFieldAcrossFrames", "in a field that CONTINUATION cuts short", waiting, all(frame(wire.Headers, 0, 1, ok+"\x00\x01"), frame(wire.Continuation, wire.EndHeaders, 1, "x\x02y"))},
+		{"AContinuation", "in CONTINUATION", waiting,
+			all(frame(wire.Headers, 0, 1, ok), frame(wire.Continuation, wire.EndHeaders, 1, bad))},
+		{"AFieldAcrossFrames", "in a field that CONTINUATION cuts short", waiting,
+			all(frame(wire.Headers, 0, 1, ok+"\x00\x01"),
+				frame(wire.Continuation, wire.EndHeaders, 1, "x\x02y"))},
 		{"APromise", "in a promise", pushable, func(l *lab) {
 			l.frame(wire.PushPromise, wire.EndHeaders, 1, "\x00\x00\x00\x02"+bad)
 		}},
@@ -225,10 +264,14 @@ func badBlockRows() (rows []row) {
 		{"APushedResponse", "in a pushed response", promised, block(0, ok+bad)},
 		{"ARefusedPush", "on a push that we refused", pushRefused, block(0, ok+bad)},
 		{"ATunnel", "in a tunnel", tunnel, block(0, bad)},
-		{"PaddedHeaders", "in padded HEADERS", waiting, frame(wire.Headers, wire.EndHeaders|wire.Padded, 1, "\x02"+ok+bad+"\x00\x00")},
-		{"AMalformedResponse", "behind what is malformed already: the connection error counts", waiting, block(0, "\x00\x01X\x01y"+bad)},
+		{"PaddedHeaders", "in padded HEADERS", waiting,
+			frame(wire.Headers, wire.EndHeaders|wire.Padded, 1, "\x02"+ok+bad+"\x00\x00")},
+		{"AMalformedResponse", "behind what is malformed already: the connection error counts", waiting,
+			block(0, "\x00\x01X\x01y"+bad)},
 	} {
-		rows = append(rows, row{"9113 §4.3", "BadBlockIn" + c.name, "a field block that cannot be decoded is a connection error " + c.where, c.at, c.peer, endsConn(hyper.ErrCodeCompression)})
+		rows = append(rows, row{"9113 §4.3", "BadBlockIn" + c.name,
+			"a field block that cannot be decoded is a connection error " + c.where, c.at, c.peer,
+			endsConn(hyper.ErrCodeCompression)})
 	}
 	return rows
 }

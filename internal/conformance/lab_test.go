@@ -272,7 +272,8 @@ func (l *lab) wantStreamError(err error, code hyper.ErrCode) {
 	l.t.Helper()
 	var se *hyper.StreamError
 	var ce *hyper.ConnError
-	if !errors.As(err, &se) || errors.As(err, &ce) || se.Code != code || se.FromPeer || se.StreamID != l.target || !errors.Is(err, code) {
+	if !errors.As(err, &se) || errors.As(err, &ce) || se.Code != code || se.FromPeer ||
+		se.StreamID != l.target || !errors.Is(err, code) {
 		l.t.Errorf("the caller is told %v, want a StreamError of stream %d with %v", err, l.target, code)
 	}
 	if hyper.Retryable(err) {
@@ -314,7 +315,8 @@ func frame(typ wire.FrameType, flags wire.Flags, stream uint32, payload string) 
 
 // frame writes one frame.
 func (l *lab) frame(typ wire.FrameType, flags wire.Flags, stream uint32, payload string) {
-	l.WriteFrame(wire.FrameHeader{Length: len(payload), Type: typ, Flags: flags, StreamID: stream}, []byte(payload))
+	l.WriteFrame(wire.FrameHeader{Length: len(payload), Type: typ, Flags: flags, StreamID: stream},
+		[]byte(payload))
 }
 
 // headers returns a peer that writes a field section on the row's stream. The section ends with a

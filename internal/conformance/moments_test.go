@@ -80,7 +80,8 @@ func closeWrite(l *lab) {
 
 // promise writes a promise of a request for which the peer may push a response.
 func promise(l *lab, parent, promised uint32) {
-	l.WritePushPromise(parent, promised, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /pushed")
+	l.WritePushPromise(parent, promised, ":method: GET", ":scheme: http", ":authority: own.example",
+		":path: /pushed")
 }
 
 // still gives a window no manager, so that there are no WINDOW_UPDATEs between a row's frames.

@@ -78,7 +78,8 @@ func readme(t *testing.T) (front, rules string) {
 		for _, r := range s.rows {
 			test := "TestRules/" + s.part + "/" + r.name
 			rfc, section, ok := strings.Cut(r.section, " ")
-			if !ok || titles[rfc] == "" || seen[test] || r.rule == "" || r.at == nil || !rowName.MatchString(r.name) {
+			if !ok || titles[rfc] == "" || seen[test] || r.rule == "" || r.at == nil ||
+				!rowName.MatchString(r.name) {
 				t.Errorf("row %q of section %q is incomplete, misnamed, or there twice", test, r.section)
 			}
 			seen[test] = true
@@ -89,7 +90,8 @@ func readme(t *testing.T) (front, rules string) {
 	fmt.Fprintf(&b, frontText, len(seen), doorNames(), updateCommand)
 	fmt.Fprintf(&b, "| RFC | | rows |\n|---|---|---:|\n")
 	for _, rfc := range order {
-		fmt.Fprintf(&b, "| [%s](https://www.rfc-editor.org/rfc/rfc%s) | %s | %d |\n", rfc, rfc, titles[rfc], len(byRFC[rfc]))
+		fmt.Fprintf(&b, "| [%s](https://www.rfc-editor.org/rfc/rfc%s) | %s | %d |\n", rfc, rfc, titles[rfc],
+			len(byRFC[rfc]))
 	}
 	return b.String(), rulesText(byRFC)
 }

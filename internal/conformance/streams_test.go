@@ -55,30 +55,45 @@ func answerPing(l *lab) {
 // streamRows are about the states of streams and about errors.
 var streamRows = concat([]row{
 	// RFC 9113 §5.1: idle.
-	{"9113 §5.1", "DataOnIdle", "idle: DATA is a connection error", waiting, frame(wire.Data, 0, 3, "hello"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "DataOnIdleOfTheServer", "idle: DATA is a connection error, on an even stream too", waiting, frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "DataOnIdleInABody", "idle: DATA is a connection error, in the middle of another's body", inBody, frame(wire.Data, 0, 5, "lo"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "HeadersOnIdle", "idle: HEADERS are a connection error, the stream is the client's to open", waiting,
+	{"9113 §5.1", "DataOnIdle", "idle: DATA is a connection error", waiting, frame(wire.Data, 0, 3, "hello"),
+		endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "DataOnIdleOfTheServer", "idle: DATA is a connection error, on an even stream too", waiting,
+		frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "DataOnIdleInABody", "idle: DATA is a connection error, in the middle of another's body",
+		inBody, frame(wire.Data, 0, 5, "lo"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "HeadersOnIdle", "idle: HEADERS are a connection error, the stream is the client's to open",
+		waiting,
 		func(l *lab) { l.WriteHeaders(3, 0, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "HeadersOnIdleOfTheServer", "idle: HEADERS on an even stream that was not promised are a connection error", pushable,
+	{"9113 §5.1", "HeadersOnIdleOfTheServer",
+		"idle: HEADERS on an even stream that was not promised are a connection error", pushable,
 		func(l *lab) { l.WriteHeaders(2, 0, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "HeadersOnIdleOfAnIdleConnection", "idle: HEADERS are a connection error, before any request too", idle,
+	{"9113 §5.1", "HeadersOnIdleOfAnIdleConnection",
+		"idle: HEADERS are a connection error, before any request too", idle,
 		func(l *lab) { l.WriteHeaders(1, wire.EndStream, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "ResetOnIdle", "idle: RST_STREAM is a connection error", waiting, frame(wire.RSTStream, 0, 3, "\x00\x00\x00\x08"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §6.4", "ResetOnIdleOfTheServer", "RST_STREAM on an idle stream is a connection error, on an even one too", pushable,
+	{"9113 §5.1", "ResetOnIdle", "idle: RST_STREAM is a connection error", waiting,
+		frame(wire.RSTStream, 0, 3, "\x00\x00\x00\x08"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.4", "ResetOnIdleOfTheServer",
+		"RST_STREAM on an idle stream is a connection error, on an even one too", pushable,
 		frame(wire.RSTStream, 0, 2, "\x00\x00\x00\x08"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "WindowUpdateOnIdle", "idle: WINDOW_UPDATE is a connection error", waiting, frame(wire.WindowUpdate, 0, 3, "\x00\x00\x00\x01"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "WindowUpdateOnIdleOfTheServer", "idle: WINDOW_UPDATE is a connection error, on an even stream too", pushable,
+	{"9113 §5.1", "WindowUpdateOnIdle", "idle: WINDOW_UPDATE is a connection error", waiting,
+		frame(wire.WindowUpdate, 0, 3, "\x00\x00\x00\x01"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "WindowUpdateOnIdleOfTheServer",
+		"idle: WINDOW_UPDATE is a connection error, on an even stream too", pushable,
 		frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x01"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "PushPromiseOnIdle", "idle: PUSH_PROMISE on it is a connection error", pushable, func(l *lab) { promise(l, 3, 2) }, endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "PushPromiseOnIdle", "idle: PUSH_PROMISE on it is a connection error", pushable,
+		func(l *lab) { promise(l, 3, 2) }, endsConn(hyper.ErrCodeProtocol)},
 
 	// Reserved (remote).
-	{"9113 §5.1", "DataOnReserved", "reserved (remote): DATA is a connection error", promised, frame(wire.Data, 0, 2, "hello"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "EmptyDataOnReserved", "reserved (remote): DATA with END_STREAM is a connection error, and no response", promised,
+	{"9113 §5.1", "DataOnReserved", "reserved (remote): DATA is a connection error", promised,
+		frame(wire.Data, 0, 2, "hello"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §5.1", "EmptyDataOnReserved",
+		"reserved (remote): DATA with END_STREAM is a connection error, and no response", promised,
 		frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "WindowUpdateOnReserved", "reserved (remote): WINDOW_UPDATE is a connection error", promised,
+	{"9113 §5.1", "WindowUpdateOnReserved", "reserved (remote): WINDOW_UPDATE is a connection error",
+		promised,
 		frame(wire.WindowUpdate, 0, 2, "\x00\x00\x00\x01"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "PushPromiseOnReserved", "reserved (remote): PUSH_PROMISE on it is a connection error", promised,
+	{"9113 §5.1", "PushPromiseOnReserved", "reserved (remote): PUSH_PROMISE on it is a connection error",
+		promised,
 		func(l *lab) { promise(l, 2, 4) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "ResetOnReserved", "reserved (remote): RST_STREAM ends it", promised,
 		func(l *lab) {
@@ -86,10 +101,12 @@ var streamRows = concat([]row{
 			l.wantReset(l.told(l.caller), hyper.ErrCodeCancel)
 			finishParent(l)
 		}, goesOn},
-	{"9113 §5.1", "HeadersOnReserved", "reserved (remote): HEADERS make it half-closed (local)", promised, nil, accepted},
+	{"9113 §5.1", "HeadersOnReserved", "reserved (remote): HEADERS make it half-closed (local)", promised,
+		nil, accepted},
 
 	// Open, half-closed (local).
-	{"9113 §5.1", "ResponseBeforeTheRequestHasEnded", "open: the response may come, and end, before our side has", uploading,
+	{"9113 §5.1", "ResponseBeforeTheRequestHasEnded",
+		"open: the response may come, and end, before our side has", uploading,
 		func(l *lab) {
 			finishWaiting(l)
 			closeWrite(l)
@@ -101,18 +118,27 @@ var streamRows = concat([]row{
 			}
 			l.WantData("more of the request", 1, 0, 4)
 		}, accepted},
-	{"9113 §5.1", "WindowUpdateOnHalfClosedLocal", "half-closed (local): WINDOW_UPDATE is taken", inBody, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x01\x00"), accepted},
+	{"9113 §5.1", "WindowUpdateOnHalfClosedLocal", "half-closed (local): WINDOW_UPDATE is taken", inBody,
+		frame(wire.WindowUpdate, 0, 1, "\x00\x00\x01\x00"), accepted},
 
 	// Half-closed (remote).
-	{"9113 §5.1", "DataOnHalfClosed", "half-closed (remote): DATA is a stream error", halfClosed, frame(wire.Data, 0, 1, "more"), endsStream(hyper.ErrCodeStreamClosed)},
-	{"9113 §5.1", "EmptyDataOnHalfClosed", "half-closed (remote): a second END_STREAM is a stream error", halfClosed, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.ErrCodeStreamClosed)},
-	{"9113 §5.1", "PaddedDataOnHalfClosed", "half-closed (remote): DATA of padding alone is a stream error", halfClosed,
+	{"9113 §5.1", "DataOnHalfClosed", "half-closed (remote): DATA is a stream error", halfClosed,
+		frame(wire.Data, 0, 1, "more"), endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "EmptyDataOnHalfClosed", "half-closed (remote): a second END_STREAM is a stream error",
+		halfClosed, frame(wire.Data, wire.EndStream, 1, ""), endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "PaddedDataOnHalfClosed", "half-closed (remote): DATA of padding alone is a stream error",
+		halfClosed,
 		func(l *lab) { l.WritePaddedData(1, 0, nil, 9) }, endsStream(hyper.ErrCodeStreamClosed)},
-	{"9113 §5.1", "HeadersOnHalfClosed", "half-closed (remote): HEADERS are a stream error", halfClosed, headers(0, ":status: 200"), endsStream(hyper.ErrCodeStreamClosed)},
-	{"9113 §5.1", "TrailersOnHalfClosed", "half-closed (remote): trailers are a stream error", halfClosed, headers(wire.EndStream, "x-trailer: 1"), endsStream(hyper.ErrCodeStreamClosed)},
-	{"9113 §5.1", "ContinuedHeadersOnHalfClosed", "half-closed (remote): HEADERS with CONTINUATION are a stream error, their block decoded", halfClosed,
-		func(l *lab) { l.WriteHeadersSplit(1, 0, 2, ":status: 200", "x-state: kept", "x-new: 1") }, endsStream(hyper.ErrCodeStreamClosed)},
-	{"9113 §5.1", "WindowUpdateOnHalfClosed", "half-closed (remote): WINDOW_UPDATE is taken", halfClosed, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x01\x00"), accepted},
+	{"9113 §5.1", "HeadersOnHalfClosed", "half-closed (remote): HEADERS are a stream error", halfClosed,
+		headers(0, ":status: 200"), endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "TrailersOnHalfClosed", "half-closed (remote): trailers are a stream error", halfClosed,
+		headers(wire.EndStream, "x-trailer: 1"), endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "ContinuedHeadersOnHalfClosed",
+		"half-closed (remote): HEADERS with CONTINUATION are a stream error, their block decoded", halfClosed,
+		func(l *lab) { l.WriteHeadersSplit(1, 0, 2, ":status: 200", "x-state: kept", "x-new: 1") },
+		endsStream(hyper.ErrCodeStreamClosed)},
+	{"9113 §5.1", "WindowUpdateOnHalfClosed", "half-closed (remote): WINDOW_UPDATE is taken", halfClosed,
+		frame(wire.WindowUpdate, 0, 1, "\x00\x00\x01\x00"), accepted},
 	{"9113 §5.1", "ResetOnHalfClosed", "half-closed (remote): RST_STREAM ends our side", halfClosed,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.Cancel)
@@ -120,7 +146,9 @@ var streamRows = concat([]row{
 			_, err := l.stream.Write([]byte("more"))
 			l.wantReset(err, hyper.ErrCodeCancel)
 		}, goesOn},
-	{"9113 §8.1", "NoErrorBehindAWholeResponse", "RST_STREAM with NO_ERROR behind a whole response stops the upload and leaves the response good", uploading,
+	{"9113 §8.1", "NoErrorBehindAWholeResponse",
+		"RST_STREAM with NO_ERROR behind a whole response stops the upload and leaves the response good",
+		uploading,
 		func(l *lab) {
 			l.answer(1, "enough")
 			l.WriteRSTStream(1, wire.NoError)
@@ -129,7 +157,8 @@ var streamRows = concat([]row{
 			_, err := l.stream.Write([]byte("more"))
 			l.wantReset(err, hyper.ErrCodeNo)
 		}, goesOn},
-	{"9113 §8.1", "ResetBehindAWholeResponse", "a whole response is not discarded because of a later RST_STREAM", uploading,
+	{"9113 §8.1", "ResetBehindAWholeResponse",
+		"a whole response is not discarded because of a later RST_STREAM", uploading,
 		func(l *lab) {
 			l.Batch(func() {
 				l.answer(1, "enough")
@@ -139,31 +168,50 @@ var streamRows = concat([]row{
 		}, goesOn},
 
 	// Closed, by END_STREAM of both sides.
-	{"9113 §5.1", "DataOnClosed", "closed: DATA may be a connection error or discarded; hyper discards it", closed, frame(wire.Data, 0, 1, "more"), accepted},
-	{"9113 §5.1", "HeadersOnClosed", "closed: HEADERS may be a connection error or discarded; hyper discards them", closed, headers(0, ":status: 200"), accepted},
-	{"9113 §5.1", "TrailersOnClosed", "closed: HEADERS behind trailers may be a connection error or discarded; hyper discards them", waiting.then(func(l *lab) {
-		l.WriteHeaders(1, 0, ":status: 200")
-		l.WriteTrailers(1, "x-trailer: 1")
-		l.want(l.caller, 200, "")
-		l.at = closed
-	}), headers(wire.EndStream, "x-trailer: 2"), accepted},
-	{"9113 §5.1", "WindowUpdateOnClosed", "closed: WINDOW_UPDATE is ignored", closed, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
-	{"9113 §5.1", "ResetOnClosed", "closed: RST_STREAM is ignored", closed, frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
-	{"9113 §6.6", "PushPromiseOnClosed", "PUSH_PROMISE on a stream that is neither open nor half-closed (local) is a connection error: closed", closed.with(pushing),
+	{"9113 §5.1", "DataOnClosed", "closed: DATA may be a connection error or discarded; hyper discards it",
+		closed, frame(wire.Data, 0, 1, "more"), accepted},
+	{"9113 §5.1", "HeadersOnClosed",
+		"closed: HEADERS may be a connection error or discarded; hyper discards them", closed,
+		headers(0, ":status: 200"), accepted},
+	{"9113 §5.1", "TrailersOnClosed",
+		"closed: HEADERS behind trailers may be a connection error or discarded; hyper discards them",
+		waiting.then(func(l *lab) {
+			l.WriteHeaders(1, 0, ":status: 200")
+			l.WriteTrailers(1, "x-trailer: 1")
+			l.want(l.caller, 200, "")
+			l.at = closed
+		}), headers(wire.EndStream, "x-trailer: 2"), accepted},
+	{"9113 §5.1", "WindowUpdateOnClosed", "closed: WINDOW_UPDATE is ignored", closed,
+		frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
+	{"9113 §5.1", "ResetOnClosed", "closed: RST_STREAM is ignored", closed,
+		frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
+	{"9113 §6.6", "PushPromiseOnClosed",
+		"PUSH_PROMISE on a stream that is neither open nor half-closed (local) is a connection error: closed",
+		closed.with(pushing),
 		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 
 	// Closed, by the peer's RST_STREAM.
-	{"9113 §5.1", "DataBehindThePeersReset", "closed: DATA behind the peer's own RST_STREAM may be a connection error or discarded; hyper discards it", peerReset,
+	{"9113 §5.1", "DataBehindThePeersReset",
+		"closed: DATA behind the peer's own RST_STREAM may be a connection error or discarded; hyper " +
+			"discards it", peerReset,
 		frame(wire.Data, 0, 1, "more"), accepted},
-	{"9113 §5.1", "HeadersBehindThePeersReset", "closed: HEADERS behind the peer's own RST_STREAM may be a connection error or discarded; hyper discards them", peerReset,
+	{"9113 §5.1", "HeadersBehindThePeersReset",
+		"closed: HEADERS behind the peer's own RST_STREAM may be a connection error or discarded; hyper " +
+			"discards them", peerReset,
 		headers(0, ":status: 200"), accepted},
-	{"9113 §5.1", "ResetBehindThePeersReset", "closed: RST_STREAM twice is ignored", peerReset, frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
-	{"9113 §5.1", "WindowUpdateBehindThePeersReset", "closed: WINDOW_UPDATE behind the peer's RST_STREAM is ignored", peerReset, frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
-	{"9113 §6.6", "PushPromiseBehindThePeersReset", "PUSH_PROMISE behind the peer's own RST_STREAM is a connection error", peerReset.with(pushing),
+	{"9113 §5.1", "ResetBehindThePeersReset", "closed: RST_STREAM twice is ignored", peerReset,
+		frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08"), accepted},
+	{"9113 §5.1", "WindowUpdateBehindThePeersReset",
+		"closed: WINDOW_UPDATE behind the peer's RST_STREAM is ignored", peerReset,
+		frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01"), accepted},
+	{"9113 §6.6", "PushPromiseBehindThePeersReset",
+		"PUSH_PROMISE behind the peer's own RST_STREAM is a connection error", peerReset.with(pushing),
 		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 
 	// §5.1.1: identifiers.
-	{"9113 §5.1.1", "StreamsAreOddAndAscend", "the client's streams are 1, 3, 5, … in the order in which they are sent, and none is used twice", idle,
+	{"9113 §5.1.1", "StreamsAreOddAndAscend",
+		"the client's streams are 1, 3, 5, … in the order in which they are sent, and none is used twice",
+		idle,
 		func(l *lab) {
 			for range 4 {
 				id := l.next
@@ -203,7 +251,8 @@ var streamRows = concat([]row{
 			l.next = 3
 			finishWaiting(l)
 		}, goesOn},
-	{"9113 §5.1.2", "ResetStreamsCountUntilThePeerKnows", "a stream that we reset counts until the peer can know", idle,
+	{"9113 §5.1.2", "ResetStreamsCountUntilThePeerKnows",
+		"a stream that we reset counts until the peer can know", idle,
 		func(l *lab) {
 			set(setting(wire.SettingMaxConcurrentStreams, 1))(l)
 			l.open(&hyper.Request{}).Reset(hyper.ErrCodeCancel)
@@ -223,13 +272,15 @@ var streamRows = concat([]row{
 		}},
 
 	// §5.4: errors.
-	{"9113 §5.4.1", "GoAwayPrecedesTheClose", "a connection error is told by GOAWAY before the close, with all streams' callers told, too", inBody,
+	{"9113 §5.4.1", "GoAwayPrecedesTheClose",
+		"a connection error is told by GOAWAY before the close, with all streams' callers told, too", inBody,
 		func(l *lab) {
 			l.parent = l.ask(l.get("/other"))
 			l.WantHeaders("another", 3)
 			l.frame(wire.Ping, 0, 1, "12345678")
 		}, endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.4.2", "ResetIsNotAnsweredByReset", "RST_STREAM is never answered with RST_STREAM, on a stream we reset either", weReset,
+	{"9113 §5.4.2", "ResetIsNotAnsweredByReset",
+		"RST_STREAM is never answered with RST_STREAM, on a stream we reset either", weReset,
 		frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x01"), accepted},
 	{"9113 §5.4.2", "StreamErrorsLeaveOthers", "a stream error leaves every other stream as it is", inBody,
 		func(l *lab) {
@@ -240,7 +291,8 @@ var streamRows = concat([]row{
 				l.t.Error("told nothing")
 			}
 		}, accepted},
-	{"9113 §5.4.3", "LostConnectionIsAnError", "a connection closed in the middle of a body is an error for the caller", inBody,
+	{"9113 §5.4.3", "LostConnectionIsAnError",
+		"a connection closed in the middle of a body is an error for the caller", inBody,
 		func(l *lab) {
 			l.Close()
 			var ce *hyper.ConnError
@@ -248,7 +300,8 @@ var streamRows = concat([]row{
 				l.t.Errorf("told %q, %v", l.caller.body, err)
 			}
 		}, nil},
-	{"9113 §5.4.3", "LostConnectionInAFrame", "a connection closed in the middle of a frame is an error for the caller", waiting,
+	{"9113 §5.4.3", "LostConnectionInAFrame",
+		"a connection closed in the middle of a frame is an error for the caller", waiting,
 		func(l *lab) {
 			l.WriteRaw([]byte("\x00\x00\x05\x01\x05\x00\x00\x00\x01\x88"))
 			l.Close()
@@ -284,50 +337,70 @@ func discardedRows() (rows []row) {
 			{"WindowUpdate", frame(wire.WindowUpdate, 0, 1, "\x00\x00\x00\x01")},
 			{"RSTStream", frame(wire.RSTStream, 0, 1, "\x00\x00\x00\x08")},
 		} {
-			rows = append(rows, row{"9113 §5.1", c.name + "On" + at.name, fmt.Sprintf("%s are discarded on %s", c.name, at.rule), at.at, c.peer, accepted})
+			rows = append(rows, row{"9113 §5.1", c.name + "On" + at.name,
+				fmt.Sprintf("%s are discarded on %s", c.name, at.rule), at.at, c.peer, accepted})
 		}
 	}
 	return append(rows,
-		row{"9113 §5.1", "LateDataCountsOnTheConnection", "DATA discarded on a closed stream counts for the connection's window: beyond it is FLOW_CONTROL_ERROR", weReset.with(tightCfg),
+		row{"9113 §5.1", "LateDataCountsOnTheConnection",
+			"DATA discarded on a closed stream counts for the connection's window: beyond it is " +
+				"FLOW_CONTROL_ERROR", weReset.with(tightCfg),
 			func(l *lab) {
 				for range 4 {
 					l.frame(wire.Data, 0, 1, string(make([]byte, 16384)))
 				}
 			}, endsConn(hyper.ErrCodeFlowControl)},
-		row{"9113 §5.1", "LateDataIsCreditedAgain", "the window that discarded DATA took is given back", weReset.with(hyper.Config{WindowManager: hyper.ReadWindow{Connection: 65535, Stream: 65535}.New}),
+		row{"9113 §5.1", "LateDataIsCreditedAgain", "the window that discarded DATA took is given back",
+			weReset.with(hyper.Config{WindowManager: hyper.ReadWindow{Connection: 65535, Stream: 65535}.New}),
 			func(l *lab) {
 				l.frame(wire.Data, 0, 1, string(make([]byte, 40000)))
 				l.WantWindowUpdate("it will not be read", 0, 40000)
 			}, goesOn},
-		row{"9113 §5.1", "LatePromiseReservesItsStream", "PUSH_PROMISE on a stream that we reset reserves the promised stream all the same; it is refused by RST_STREAM", weReset.with(pushing),
+		row{"9113 §5.1", "LatePromiseReservesItsStream",
+			"PUSH_PROMISE on a stream that we reset reserves the promised stream all the same; it is " +
+				"refused by RST_STREAM", weReset.with(pushing),
 			func(l *lab) {
 				promise(l, 1, 2)
 				l.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 				l.lastPush = 2
 				promise(l, 1, 2) // so that stream 2 is no longer idle
 			}, endsConn(hyper.ErrCodeProtocol)},
-		row{"9113 §5.1", "PromiseBehindAnAnsweredPing", "PUSH_PROMISE on a stream that we reset is refused by RST_STREAM also when a later PING has been answered", weReset.with(pushing).then(answerPing),
+		row{"9113 §5.1", "PromiseBehindAnAnsweredPing",
+			"PUSH_PROMISE on a stream that we reset is refused by RST_STREAM also when a later PING has " +
+				"been answered", weReset.with(pushing).then(answerPing),
 			func(l *lab) {
 				promise(l, 1, 2)
 				l.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 				l.lastPush = 2
 			}, goesOn},
-		row{"9113 §5.1", "DataBehindAnAnsweredPing", "DATA on a stream that we reset is discarded also when a later PING has been answered", weReset.then(answerPing),
+		row{"9113 §5.1", "DataBehindAnAnsweredPing",
+			"DATA on a stream that we reset is discarded also when a later PING has been answered",
+			weReset.then(answerPing),
 			frame(wire.Data, 0, 1, "late"), accepted},
-		row{"9113 §5.1", "HeadersBehindAnAnsweredPing", "HEADERS on a stream that we reset are discarded also when a later PING has been answered", weReset.then(answerPing),
+		row{"9113 §5.1", "HeadersBehindAnAnsweredPing",
+			"HEADERS on a stream that we reset are discarded also when a later PING has been answered",
+			weReset.then(answerPing),
 			headers(0, ":status: 200"), accepted},
-		row{"9113 §6.9.1", "LateDataBeyondTheWindow", "DATA on a stream that we reset counts for its window: beyond it is a connection error", weReset.with(tightCfg),
-			all(frame(wire.Data, 0, 1, "0123456789"), frame(wire.Data, 0, 1, "x")), endsConn(hyper.ErrCodeFlowControl)},
-		row{"9113 §5.1", "BadBlockOnAResetStream", "the field block of a stream that we reset is decoded: what is wrong with it is a connection error", weReset,
+		row{"9113 §6.9.1", "LateDataBeyondTheWindow",
+			"DATA on a stream that we reset counts for its window: beyond it is a connection error",
+			weReset.with(tightCfg),
+			all(frame(wire.Data, 0, 1, "0123456789"), frame(wire.Data, 0, 1, "x")),
+			endsConn(hyper.ErrCodeFlowControl)},
+		row{"9113 §5.1", "BadBlockOnAResetStream",
+			"the field block of a stream that we reset is decoded: what is wrong with it is a connection " +
+				"error", weReset,
 			block(0, "\x80"), endsConn(hyper.ErrCodeCompression)},
 	)
 }
 
 // goAwayRows are about GOAWAY (RFC 9113 §6.8).
 var goAwayRows = []row{
-	{"9113 §6.8", "GoAwayOnAStream", "GOAWAY on a stream is a connection error", waiting, frame(wire.GoAway, 0, 1, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §6.8", "GoAwayOnAnIdleStream", "GOAWAY on an idle stream is a connection error", idle, frame(wire.GoAway, 0, 9, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §6.8", "GoAwayRaised", "a later GOAWAY must not raise its last stream: a connection error", waiting,
+	{"9113 §6.8", "GoAwayOnAStream", "GOAWAY on a stream is a connection error", waiting,
+		frame(wire.GoAway, 0, 1, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.8", "GoAwayOnAnIdleStream", "GOAWAY on an idle stream is a connection error", idle,
+		frame(wire.GoAway, 0, 9, "\x00\x00\x00\x01\x00\x00\x00\x00"), endsConn(hyper.ErrCodeProtocol)},
+	{"9113 §6.8", "GoAwayRaised", "a later GOAWAY must not raise its last stream: a connection error",
+		waiting,
 		func(l *lab) {
 			l.WriteGoAway(1, wire.NoError, "")
 			l.WriteGoAway(3, wire.NoError, "")
@@ -336,7 +409,8 @@ var goAwayRows = []row{
 			l.WantClosed("and the close follows it")
 			l.wantConnError("the caller", l.told(l.caller), hyper.ErrCodeProtocol)
 		}},
-	{"9113 §6.8", "GoAwayLeavesStreamsUpToItsLast", "streams up to the last of a GOAWAY come to their ends", inBody,
+	{"9113 §6.8", "GoAwayLeavesStreamsUpToItsLast", "streams up to the last of a GOAWAY come to their ends",
+		inBody,
 		func(l *lab) {
 			l.WriteGoAway(1, wire.NoError, "")
 			l.at.finish(l)
@@ -348,7 +422,8 @@ var goAwayRows = []row{
 			l.WriteGoAway(1, wire.NoError, "now")
 			l.at.finish(l)
 		}, nil},
-	{"9113 §6.8", "NothingIsOpenedBehindGoAway", "no stream is opened on a connection whose peer sent GOAWAY; the caller may try elsewhere", inBody,
+	{"9113 §6.8", "NothingIsOpenedBehindGoAway",
+		"no stream is opened on a connection whose peer sent GOAWAY; the caller may try elsewhere", inBody,
 		func(l *lab) {
 			l.WriteGoAway(1, wire.NoError, "")
 			synctest.Wait()
@@ -359,7 +434,8 @@ var goAwayRows = []row{
 			l.WantIdle("and nothing is sent")
 			l.at.finish(l)
 		}, nil},
-	{"9113 §6.8", "StreamsAboveItsLastWereNotProcessed", "streams above the last of a GOAWAY are over, and retryable", inBody,
+	{"9113 §6.8", "StreamsAboveItsLastWereNotProcessed",
+		"streams above the last of a GOAWAY are over, and retryable", inBody,
 		func(l *lab) {
 			above := l.send(&hyper.Request{})
 			l.WriteGoAway(1, wire.EnhanceYourCalm, "")
@@ -383,7 +459,8 @@ var goAwayRows = []row{
 			l.frame(wire.GoAway, 0, 0, "\x00\x00\x00\x01\x00\x00\x00\x00")
 			l.at.finish(l)
 		}, nil},
-	{"9113 §7", "UnknownErrorCodeOfAGoAway", "an unknown error code triggers nothing special: GOAWAY, its debug data opaque", waiting,
+	{"9113 §7", "UnknownErrorCodeOfAGoAway",
+		"an unknown error code triggers nothing special: GOAWAY, its debug data opaque", waiting,
 		func(l *lab) {
 			l.WriteGoAway(0, 0xdeadbeef, "\x00\xff")
 			var se *hyper.StreamError
@@ -401,6 +478,7 @@ var goAwayRows = []row{
 			l.WantGoAway("no hard feelings", 0, wire.NoError)
 			l.WantClosed("and the close")
 		}, nil},
-	{"9113 §6.8", "GoAwayNamesTheLastPush", "our GOAWAY names the highest stream of the peer's that we processed", pushInBody,
+	{"9113 §6.8", "GoAwayNamesTheLastPush",
+		"our GOAWAY names the highest stream of the peer's that we processed", pushInBody,
 		frame(wire.Ping, 0, 1, "12345678"), endsConn(hyper.ErrCodeProtocol)},
 }

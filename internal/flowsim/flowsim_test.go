@@ -16,7 +16,8 @@ import (
 func reduced() (cells []Cell) {
 	for _, c := range grid() {
 		corner := c.Streams != 8 && c.RTT != 20*ms && c.Rate != 100e6
-		mid := c.Streams == 8 && c.RTT == 100*ms && c.Rate >= 100e6 || c.Streams == 1 && c.RTT == 20*ms && c.Rate >= 1e9
+		mid := c.Streams == 8 && c.RTT == 100*ms && c.Rate >= 100e6 || c.Streams == 1 && c.RTT == 20*ms &&
+			c.Rate >= 1e9
 		if raced && c.Rate == 10e6 { // slow links are easy
 			continue
 		}
@@ -122,7 +123,8 @@ func TestAdaptivePromisesAboutTwoProducts(t *testing.T) {
 			t.Fatal(err)
 		}
 		if mean := got.Mean / s.product(); mean > 2.5 || mean < 1 || got.Ratio < 0.99 {
-			t.Errorf("%d streams: %.2f bandwidth-delay products on the mean, %.3f of unlimited", n, mean, got.Ratio)
+			t.Errorf("%d streams: %.2f bandwidth-delay products on the mean, %.3f of unlimited", n, mean,
+				got.Ratio)
 		}
 		if peak := float64(got.Peak) / s.product(); peak > 4 {
 			t.Errorf("%d streams: %.2f products at the most", n, peak)
@@ -141,7 +143,8 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 				t.Fatal(err)
 			}
 			if most := n*(256<<10) + 128<<10; got.PeakUnread > most || got.Ratio < 0.98 {
-				t.Errorf("%v: %d octets unread, want at most %d; %.3f of unlimited", Cell{rtt, 1e9, n}, got.PeakUnread, most, got.Ratio)
+				t.Errorf("%v: %d octets unread, want at most %d; %.3f of unlimited", Cell{rtt, 1e9, n},
+					got.PeakUnread, most, got.Ratio)
 			}
 		}
 	}
@@ -163,14 +166,16 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 	for i, want := range map[int]float64{6: 0.95, 7: 0.85, 8: 0.9} {
 		got, err := situations[i].play(adaptive)
 		if err != nil || got.Stuck || got.Ratio < want {
-			t.Errorf("%s: %.3f of the speed without them, stuck: %v, %v", situations[i].name, got.Ratio, got.Stuck, err)
+			t.Errorf("%s: %.3f of the speed without them, stuck: %v, %v", situations[i].name, got.Ratio,
+				got.Stuck, err)
 		}
 		if got.PeakTotal > 64<<20 {
 			t.Errorf("%s: %d octets were promised at once", situations[i].name, got.PeakTotal)
 		}
 	}
 	// Streams that are never read hold the whole budget. The other streams still end.
-	s := Cell{20 * ms, 1e9, 20}.with(subject{"", hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
+	s := Cell{20 * ms, 1e9,
+		20}.with(subject{"", hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
 	s.Unread = 10
 	if got, err := Run(s); err != nil || got.Stuck {
 		t.Errorf("10 of 20 streams stall on a budget of 4 MiB: stuck: %v, %v", got.Stuck, err)
@@ -182,7 +187,8 @@ func TestAdaptiveFollowsThePath(t *testing.T) {
 	for i, want := range map[int]float64{9: 0.7, 10: 0.8, 11: 0.95, 12: 0.97, 13: 0.8} {
 		got, err := situations[i].play(adaptive)
 		if err != nil || got.Stuck || got.Ratio < want {
-			t.Errorf("%s: %.3f of unlimited, want %.2f; stuck: %v, %v", situations[i].name, got.Ratio, want, got.Stuck, err)
+			t.Errorf("%s: %.3f of unlimited, want %.2f; stuck: %v, %v", situations[i].name, got.Ratio, want,
+				got.Stuck, err)
 		}
 	}
 }
@@ -265,10 +271,12 @@ func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 			return 0
 		})
 	}}}
-	if _, err := Run(Cell{ms, 1e9, 1}.with(bad, 1<<20)); err == nil || !strings.Contains(err.Error(), "answered -1") {
+	if _, err := Run(Cell{ms, 1e9, 1}.with(bad, 1<<20)); err == nil ||
+		!strings.Contains(err.Error(), "answered -1") {
 		t.Errorf("got %v", err)
 	}
-	never := subject{"never", hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }}}
+	never := subject{"never",
+		hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }}}
 	if got, err := Run(Cell{ms, 1e9, 1}.with(never, 1<<20)); err != nil || !got.Stuck {
 		t.Errorf("a manager that never grants: stuck %v, %v", got.Stuck, err)
 	}
@@ -304,7 +312,8 @@ func TestTablesShowTheirFigures(t *testing.T) {
 	if err := printCondition(&b, conditions[0], []subject{adaptive, netHTTP}, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprint(grid()[47]); !strings.Contains(b.String(), want) || !strings.Contains(b.String(), "48/48") {
+	if want := fmt.Sprint(grid()[47]); !strings.Contains(b.String(), want) ||
+		!strings.Contains(b.String(), "48/48") {
 		t.Errorf("no line for %s, or not all cells:\n%s", want, b.String())
 	}
 }

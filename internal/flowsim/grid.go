@@ -17,9 +17,10 @@ type Cell struct {
 
 // The three axes of the grid.
 var (
-	roundTrips = []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond}
-	rates      = []float64{10e6, 100e6, 1e9, 10e9}
-	fans       = []int{1, 8, 100}
+	roundTrips = []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond,
+		300 * time.Millisecond}
+	rates = []float64{10e6, 100e6, 1e9, 10e9}
+	fans  = []int{1, 8, 100}
 )
 
 // grid returns all 48 cells.
@@ -107,17 +108,26 @@ const ms = time.Millisecond
 var situations = []situation{
 	{"steady, 1 stream", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 1 << 30}},
 	{"steady, 8 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 1 << 30}},
-	{"reader at 1 MB/s, 1 stream", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 32 << 20, Reader: 1e6}},
-	{"reader at 1 MB/s, 8 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 32 << 20, Reader: 1e6}},
-	{"reader at 1 MB/s, 100 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 100, Octets: 64 << 20, Reader: 1e6}},
-	{"reader at 50 MB/s of 125", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 512 << 20, Reader: 50e6}},
+	{"reader at 1 MB/s, 1 stream", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 32 << 20,
+		Reader: 1e6}},
+	{"reader at 1 MB/s, 8 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 32 << 20,
+		Reader: 1e6}},
+	{"reader at 1 MB/s, 100 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 100, Octets: 64 << 20,
+		Reader: 1e6}},
+	{"reader at 50 MB/s of 125", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 1, Octets: 512 << 20,
+		Reader: 50e6}},
 	{"one of 8 never read", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 256 << 20, Unread: 1}},
 	{"50 of 100 never read", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 100, Octets: 256 << 20, Unread: 50}},
-	{"400 never read, then one", Scenario{RTT: 100 * ms, Rate: 1e9, Abandoned: 400, Streams: 1, Octets: 256 << 20}},
-	{"RTT 20 to 200 ms at 1 s, 1 stream", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
-	{"RTT 20 to 200 ms at 1 s, 8 streams", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second, Rate: 1e9, Streams: 8, Octets: 256 << 20}},
-	{"a hole of 150 ms each second", Scenario{RTT: 100 * ms, HoleEvery: time.Second, HoleFor: 150 * ms, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
-	{"TCP's own window is 6 MiB", Scenario{RTT: 100 * ms, TCPLimit: 6 << 20, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+	{"400 never read, then one", Scenario{RTT: 100 * ms, Rate: 1e9, Abandoned: 400, Streams: 1,
+		Octets: 256 << 20}},
+	{"RTT 20 to 200 ms at 1 s, 1 stream", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second,
+		Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+	{"RTT 20 to 200 ms at 1 s, 8 streams", Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second,
+		Rate: 1e9, Streams: 8, Octets: 256 << 20}},
+	{"a hole of 150 ms each second", Scenario{RTT: 100 * ms, HoleEvery: time.Second, HoleFor: 150 * ms,
+		Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+	{"TCP's own window is 6 MiB", Scenario{RTT: 100 * ms, TCPLimit: 6 << 20, Rate: 1e9, Streams: 1,
+		Octets: 256 << 20}},
 	{"no slow start", Scenario{RTT: 100 * ms, NoSlowStart: true, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
 }
 
@@ -210,7 +220,8 @@ func printCondition(w io.Writer, how condition, managers []subject, octets int) 
 func printSituations(w io.Writer, m subject) error {
 	fmt.Fprintf(w, "\n%s\n", m.name)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "situation\tof unlimited\tpromise, mean MB\tof a BDP\tpeak MB\tunread, mean MB\tpeak MB\tWU/MB\tPINGs")
+	fmt.Fprintln(t,
+		"situation\tof unlimited\tpromise, mean MB\tof a BDP\tpeak MB\tunread, mean MB\tpeak MB\tWU/MB\tPINGs")
 	for _, s := range situations {
 		got, err := s.play(m)
 		if err != nil {
@@ -220,8 +231,10 @@ func printSituations(w io.Writer, m subject) error {
 		if got.Stuck {
 			speed = "stuck"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.2f\t%.1f\t%.2f\t%.2f\t%.1f\t%d\n", s.name, speed, got.Mean/(1<<20), got.Mean/s.product(), megabytes(got.Peak),
-			got.MeanUnread/(1<<20), megabytes(got.PeakUnread), float64(got.Updates)/megabytes(s.Octets), got.Pings)
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.2f\t%.1f\t%.2f\t%.2f\t%.1f\t%d\n", s.name, speed, got.Mean/(1<<20),
+			got.Mean/s.product(), megabytes(got.Peak),
+			got.MeanUnread/(1<<20), megabytes(got.PeakUnread), float64(got.Updates)/megabytes(s.Octets),
+			got.Pings)
 	}
 	return t.Flush()
 }

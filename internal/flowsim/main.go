@@ -28,14 +28,16 @@ func main() {
 		rtt     = flag.Duration("rtt", 100*time.Millisecond, "of the plot's path")
 		rate    = flag.Float64("rate", 1e9, "of the plot's path, bits per second")
 		streams = flag.Int("streams", 1, "of the plot")
-		reader  = flag.Float64("reader", 0, "octets per second that the plot's reader takes; 0: whatever comes")
-		span    = flag.Duration("for", 3*time.Second, "what the plot shows")
+		reader  = flag.Float64("reader", 0,
+			"octets per second that the plot's reader takes; 0: whatever comes")
+		span = flag.Duration("for", 3*time.Second, "what the plot shows")
 	)
 	flag.Parse()
 	chosen := subjects
 	if *only != "" {
 		names := strings.Split(*only, ",")
-		chosen = slices.DeleteFunc(slices.Clone(subjects), func(s subject) bool { return !slices.Contains(names, s.name) })
+		chosen = slices.DeleteFunc(slices.Clone(subjects),
+			func(s subject) bool { return !slices.Contains(names, s.name) })
 	}
 	if *plot == "" {
 		if err := printAll(os.Stdout, chosen, *octets); err != nil {

@@ -13,7 +13,8 @@ var subjects = []subject{
 	{"Adaptive", hyper.Config{}},
 	{"Fixed", hyper.Config{WindowManager: hyper.FixedWindow{}.New}},
 	{"64 KiB", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 65535, Connection: 65535}.New}},
-	{"net/http", hyper.Config{WindowManager: static(4<<20, 4<<10, 1<<30+65535), InitialStreamWindow: 4 << 20}},
+	{"net/http", hyper.Config{WindowManager: static(4<<20, 4<<10, 1<<30+65535),
+		InitialStreamWindow: 4 << 20}},
 	{"Manual", hyper.Config{WindowManager: hyper.ReadWindow{}.New, InitialStreamWindow: 1 << 20}},
 }
 

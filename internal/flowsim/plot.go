@@ -75,17 +75,22 @@ func drawPlot(s Scenario, managers []subject, span time.Duration) ([]byte, error
 		title string
 		value func(c *curve, i int) float64
 	}{
-		{"window, MB: what the peer may send, and what is unread", func(c *curve, i int) float64 { return c.promise[i] / (1 << 20) }},
+		{"window, MB: what the peer may send, and what is unread",
+			func(c *curve, i int) float64 { return c.promise[i] / (1 << 20) }},
 		{"unread, MB", func(c *curve, i int) float64 { return c.unread[i] / (1 << 20) }},
 		{"goodput, Mbit/s", func(c *curve, i int) float64 { return smooth(c, i) * 8 / part / 1e6 }},
 	}
 	var b bytes.Buffer
 	height := plotTop + len(panels)*(plotHeight+plotGap)
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", plotLeft+plotWidth+16, height)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/><text x="%d" y="18" font-size="14">%s</text>`+"\n", plotLeft, title)
+	fmt.Fprintf(&b,
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", plotLeft+plotWidth+16, height)
+	fmt.Fprintf(&b,
+		`<rect width="100%%" height="100%%" fill="white"/><text x="%d" y="18" font-size="14">%s</text>`+"\n",
+		plotLeft, title)
 	x := plotLeft + plotWidth
 	for i := len(curves) - 1; i >= 0; i-- {
-		fmt.Fprintf(&b, `<text x="%d" y="18" text-anchor="end" fill="%s">%s</text>`+"\n", x, colors[i], curves[i].name)
+		fmt.Fprintf(&b, `<text x="%d" y="18" text-anchor="end" fill="%s">%s</text>`+"\n", x, colors[i],
+			curves[i].name)
 		x -= 8*len(curves[i].name) + 16
 	}
 	for i, p := range panels {
@@ -106,7 +111,8 @@ func smooth(c *curve, i int) float64 {
 }
 
 // drawPanel draws one panel, whose upper edge is at top.
-func drawPanel(b *bytes.Buffer, top int, title string, curves []*curve, value func(*curve, int) float64, span time.Duration) {
+func drawPanel(b *bytes.Buffer, top int, title string, curves []*curve, value func(*curve, int) float64,
+	span time.Duration) {
 	most := 0.0
 	for _, c := range curves {
 		for i := range plotBins {
@@ -117,16 +123,20 @@ func drawPanel(b *bytes.Buffer, top int, title string, curves []*curve, value fu
 	fmt.Fprintf(b, `<text x="%d" y="%d" fill="#57606a">%s</text>`+"\n", plotLeft, top-5, title)
 	for i := range 3 { // the grid and its labels
 		y := top + plotHeight*i/2
-		fmt.Fprintf(b, `<path d="M%d %dh%d" stroke="#d0d7de" fill="none"/><text x="%d" y="%d" text-anchor="end" fill="#57606a">%.4g</text>`+"\n",
+		fmt.Fprintf(b,
+			`<path d="M%d %dh%d" stroke="#d0d7de" fill="none"/><text x="%d" y="%d" text-anchor="end" fill="#57606a">%.4g</text>`+"\n",
 			plotLeft, y, plotWidth, plotLeft-6, y+4, most*float64(2-i)/2)
 	}
-	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end" fill="#57606a">%v</text>`+"\n", plotLeft+plotWidth, top+plotHeight+14, span)
+	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end" fill="#57606a">%v</text>`+"\n", plotLeft+plotWidth,
+		top+plotHeight+14, span)
 	for k := len(curves) - 1; k >= 0; k-- {
 		var points []string
 		for i := range plotBins {
-			points = append(points, fmt.Sprintf("%.0f,%.1f", plotLeft+(float64(i)+0.5)*plotWidth/plotBins, float64(top+plotHeight)-value(curves[k], i)/most*plotHeight))
+			points = append(points, fmt.Sprintf("%.0f,%.1f", plotLeft+(float64(i)+0.5)*plotWidth/plotBins,
+				float64(top+plotHeight)-value(curves[k], i)/most*plotHeight))
 		}
-		fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="1.6"/>`+"\n", strings.Join(points, " "), colors[k])
+		fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="1.6"/>`+"\n",
+			strings.Join(points, " "), colors[k])
 	}
 }
 

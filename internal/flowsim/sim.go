@@ -147,7 +147,8 @@ func Run(s Scenario) (Result, error) {
 	if s.Until == 0 {
 		s.Until = time.Hour
 	}
-	r := &run{Scenario: s, credit: wire.InitialWindow, promised: wire.InitialWindow, streams: map[uint32]*serverStream{}, reading: map[uint32]*clientStream{}}
+	r := &run{Scenario: s, credit: wire.InitialWindow, promised: wire.InitialWindow,
+		streams: map[uint32]*serverStream{}, reading: map[uint32]*clientStream{}}
 	client, err := flowlab.New(&s.Config, alarms{r})
 	if err != nil {
 		return Result{}, err
@@ -171,7 +172,8 @@ func Run(s Scenario) (Result, error) {
 		peak := r.result.PeakTotal
 		r.result = Result{PeakTotal: peak}
 		r.begin()
-		r.result.Stuck = !r.run(func() bool { return r.due == 0 || r.err != nil || r.now > s.Until }) || r.due > 0
+		r.result.Stuck = !r.run(func() bool { return r.due == 0 || r.err != nil || r.now > s.Until }) ||
+			r.due > 0
 		r.check()
 		if r.err != nil {
 			return r.result, r.err
@@ -591,7 +593,8 @@ func (r *run) check() {
 		}
 		credit, unread := r.client.Window(s.id)
 		if unread != s.unread || credit+unread != s.promised {
-			r.note(fmt.Errorf("stream %d: the client may be sent %d and holds %d; by its frames it holds %d of %d", s.id, credit, unread, s.unread, s.promised))
+			r.note(fmt.Errorf("stream %d: the client may be sent %d and holds %d; by its frames it holds "+
+				"%d of %d", s.id, credit, unread, s.unread, s.promised))
 		}
 	}
 }

@@ -54,7 +54,8 @@ func (l *link) push() {
 		window = min(window, l.limit)
 	}
 	for l.sent < l.written {
-		n := min(l.written-l.sent, int64(window)-(l.sent-l.acked), int64(max(segment, min(window/32, 64<<10))))
+		n := min(l.written-l.sent, int64(window)-(l.sent-l.acked),
+			int64(max(segment, min(window/32, 64<<10))))
 		if n <= 0 || n < segment && n < l.written-l.sent {
 			return
 		}

@@ -83,7 +83,8 @@ var certs = sync.OnceValue(func() certSet {
 		IsCA:                  true,
 	}
 	authorityKey := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	der := must(x509.CreateCertificate(rand.Reader, &template, &template, &authorityKey.PublicKey, authorityKey))
+	der := must(x509.CreateCertificate(rand.Reader, &template, &template, &authorityKey.PublicKey,
+		authorityKey))
 	authority := must(x509.ParseCertificate(der))
 
 	set := certSet{authority: authority, key: authorityKey}
@@ -107,7 +108,8 @@ func (s certSet) sign(serial int64, names []string, ips []net.IP) tls.Certificat
 	}
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	der := must(x509.CreateCertificate(rand.Reader, &template, s.authority, &key.PublicKey, s.key))
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: must(x509.ParseCertificate(der))}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key,
+		Leaf: must(x509.ParseCertificate(der))}
 }
 
 // must returns v, and panics if err is an error.

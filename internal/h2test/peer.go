@@ -298,7 +298,8 @@ func joinBlock(open *Frame, f Frame) (*Frame, error) {
 	// without END_HEADERS.
 	follows := f.Type == wire.Continuation && open != nil && f.StreamID == open.StreamID
 	if begins := f.Type == wire.Headers && open == nil; !begins && !follows {
-		return nil, violation(fmt.Sprintf("%v between HEADERS and END_HEADERS, or without them", f.FrameHeader))
+		return nil, violation(fmt.Sprintf("%v between HEADERS and END_HEADERS, or without them",
+			f.FrameHeader))
 	}
 	block, err := f.Block(f.Payload)
 	if err != nil {
@@ -449,9 +450,12 @@ func (b *books) recv(f Frame) error {
 		b.received[f.StreamID] += int64(f.Length)
 		// RFC 9113 §6.9: a sender MUST NOT send a flow-controlled frame that exceeds either window.
 		stream := int64(b.announced.most(wire.SettingInitialWindowSize)) + b.allowed[f.StreamID]
-		if f.Length > 0 && (b.received[0] > wire.InitialWindow+b.allowed[0] || b.received[f.StreamID] > stream) {
-			return violation(fmt.Sprintf("%v exceeds a window: %d of %d on the stream, %d of %d on the connection",
-				f.FrameHeader, b.received[f.StreamID], stream, b.received[0], wire.InitialWindow+b.allowed[0]))
+		if f.Length > 0 && (b.received[0] > wire.InitialWindow+b.allowed[0] ||
+			b.received[f.StreamID] > stream) {
+			return violation(fmt.Sprintf("%v exceeds a window: %d of %d on the stream, %d of %d on the "+
+				"connection",
+				f.FrameHeader, b.received[f.StreamID], stream, b.received[0],
+				wire.InitialWindow+b.allowed[0]))
 		}
 	case wire.PushPromise:
 		return violation(fmt.Sprintf("%v by a client", f.FrameHeader))

@@ -123,7 +123,8 @@ func (c *client) encode(fields ...hpack.HeaderField) []byte {
 }
 
 func (c *client) headers(stream uint32, flags wire.Flags, fields ...hpack.HeaderField) {
-	c.frame(wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream}, c.encode(fields...))
+	c.frame(wire.FrameHeader{Type: wire.Headers, Flags: flags | wire.EndHeaders, StreamID: stream},
+		c.encode(fields...))
 }
 
 // received closes the peer and returns, in textual form, the frames that the peer has sent since
@@ -338,7 +339,8 @@ func TestCreditBooks(t *testing.T) {
 			t.Helper()
 			synctest.Wait()
 			if peer.Credit(0) != conn || peer.Credit(1) != stream {
-				t.Errorf("%s: %d and %d, want %d and %d", reason, peer.Credit(0), peer.Credit(1), conn, stream)
+				t.Errorf("%s: %d and %d, want %d and %d", reason, peer.Credit(0), peer.Credit(1), conn,
+					stream)
 			}
 		}
 		want("at first", 65535, 65535)
@@ -427,7 +429,8 @@ func TestBreakWithinFrameIsReported(t *testing.T) {
 
 func TestEncoderWritesToNextBlock(t *testing.T) {
 	withPeer(t, func(t *testing.T, c *client, peer *Peer) {
-		peer.Encoder().WriteField(hpack.HeaderField{Name: "set-cookie", Value: strings.Repeat("a", 201), Sensitive: true})
+		peer.Encoder().WriteField(hpack.HeaderField{Name: "set-cookie", Value: strings.Repeat("a", 201),
+			Sensitive: true})
 		block := peer.EncodeBlock(":status: 200")
 		fields, err := hpack.NewDecoder(wire.HeaderTableSize, nil).DecodeFull(block)
 		if err != nil {
@@ -472,27 +475,46 @@ func TestEveryWantCanFail(t *testing.T) {
 		want func(*Peer)
 		text string
 	}{
-		{"preface", ping, func(p *Peer) { p.WantPreface("why") }, "want the client preface and SETTINGS\ngot  PING len=8"},
+		{"preface", ping, func(p *Peer) { p.WantPreface("why") },
+			"want the client preface and SETTINGS\ngot  PING len=8"},
 		{"frame", ping, func(p *Peer) { p.WantFrame("why", wire.Data) }, "want DATA\ngot  PING len=8"},
-		{"frame instead of headers", ping, func(p *Peer) { p.WantHeaders("why", 1) }, "want HEADERS stream=1\ngot  PING"},
-		{"field", headers, func(p *Peer) { p.WantHeaders("why", 1, "a: b") }, "with at least\n\ta: b\ngot  HEADERS stream=1"},
-		{"exact fields", headers, func(p *Peer) { p.WantHeadersExactly("why", 1, ":method: GET") }, "with exactly\n\t:method: GET\ngot  HEADERS"},
-		{"data length", data, func(p *Peer) { p.WantData("why", 1, wire.EndStream, 6) }, "want DATA stream=1 len=6 END_STREAM\ngot  DATA stream=1 len=5 END_STREAM"},
-		{"data flags", data, func(p *Peer) { p.WantData("why", 1, 0, 5) }, "want DATA stream=1 len=5\ngot  DATA stream=1 len=5 END_STREAM"},
-		{"body", data, func(p *Peer) { p.WantBody("why", 1, []byte("help")) }, `differ from octet 3 on: want "p", got "lo"`},
-		{"body stream", data, func(p *Peer) { p.WantBody("why", 3, []byte("hello")) }, "want DATA stream=3, 5 octets in all\ngot  DATA stream=1"},
-		{"reset", ping, func(p *Peer) { p.WantRSTStream("why", 1, wire.Cancel) }, "want RST_STREAM stream=1 len=4 code=CANCEL\ngot  PING"},
-		{"window", ping, func(p *Peer) { p.WantWindowUpdate("why", 1, 5) }, "want WINDOW_UPDATE stream=1 len=4 increment=5\ngot  PING"},
-		{"settings ack", ping, func(p *Peer) { p.WantSettingsAck("why") }, "want SETTINGS len=0 ACK\ngot  PING"},
-		{"ping flags", ping, func(p *Peer) { p.WantPing("why", wire.Ack) }, "want PING len=8 ACK\ngot  PING len=8 data="},
-		{"goaway", ping, func(p *Peer) { p.WantGoAway("why", 1, wire.NoError) }, "want GOAWAY last=1 code=NO_ERROR\ngot  PING"},
-		{"frame instead of close", ping, func(p *Peer) { p.WantClosed("why") }, "want the connection closed\ngot  PING"},
-		{"no close", func(*client) {}, func(p *Peer) { p.WantClosed("why") }, "want the connection closed\ngot  nothing within 10s"},
-		{"closed by the test", func(*client) {}, func(p *Peer) { p.Close(); p.WantClosed("why") }, "want the connection closed\ngot  the end of the connection: read"},
+		{"frame instead of headers", ping, func(p *Peer) { p.WantHeaders("why", 1) },
+			"want HEADERS stream=1\ngot  PING"},
+		{"field", headers, func(p *Peer) { p.WantHeaders("why", 1, "a: b") },
+			"with at least\n\ta: b\ngot  HEADERS stream=1"},
+		{"exact fields", headers, func(p *Peer) { p.WantHeadersExactly("why", 1, ":method: GET") },
+			"with exactly\n\t:method: GET\ngot  HEADERS"},
+		{"data length", data, func(p *Peer) { p.WantData("why", 1, wire.EndStream, 6) },
+			"want DATA stream=1 len=6 END_STREAM\ngot  DATA stream=1 len=5 END_STREAM"},
+		{"data flags", data, func(p *Peer) { p.WantData("why", 1, 0, 5) },
+			"want DATA stream=1 len=5\ngot  DATA stream=1 len=5 END_STREAM"},
+		{"body", data, func(p *Peer) { p.WantBody("why", 1, []byte("help")) },
+			`differ from octet 3 on: want "p", got "lo"`},
+		{"body stream", data, func(p *Peer) { p.WantBody("why", 3, []byte("hello")) },
+			"want DATA stream=3, 5 octets in all\ngot  DATA stream=1"},
+		{"reset", ping, func(p *Peer) { p.WantRSTStream("why", 1, wire.Cancel) },
+			"want RST_STREAM stream=1 len=4 code=CANCEL\ngot  PING"},
+		{"window", ping, func(p *Peer) { p.WantWindowUpdate("why", 1, 5) },
+			"want WINDOW_UPDATE stream=1 len=4 increment=5\ngot  PING"},
+		{"settings ack", ping, func(p *Peer) { p.WantSettingsAck("why") },
+			"want SETTINGS len=0 ACK\ngot  PING"},
+		{"ping flags", ping, func(p *Peer) { p.WantPing("why", wire.Ack) },
+			"want PING len=8 ACK\ngot  PING len=8 data="},
+		{"goaway", ping, func(p *Peer) { p.WantGoAway("why", 1, wire.NoError) },
+			"want GOAWAY last=1 code=NO_ERROR\ngot  PING"},
+		{"frame instead of close", ping, func(p *Peer) { p.WantClosed("why") },
+			"want the connection closed\ngot  PING"},
+		{"no close", func(*client) {}, func(p *Peer) { p.WantClosed("why") },
+			"want the connection closed\ngot  nothing within 10s"},
+		{"closed by the test", func(*client) {}, func(p *Peer) { p.Close(); p.WantClosed("why") },
+			"want the connection closed\ngot  the end of the connection: read"},
 		{"idle", ping, func(p *Peer) { p.WantIdle("why") }, "want an idle connection\ngot  PING"},
-		{"idle and closed", func(c *client) { c.Close() }, func(p *Peer) { p.WantIdle("why") }, "want an idle connection\ngot  the end of the connection: EOF"},
-		{"nothing", func(*client) {}, func(p *Peer) { p.WantFrame("why", wire.Data) }, "want DATA\ngot  nothing within 10s"},
-		{"closed", func(c *client) { c.Close() }, func(p *Peer) { p.WantFrame("why", wire.Data) }, "want DATA\ngot  the end of the connection: EOF"},
+		{"idle and closed", func(c *client) { c.Close() }, func(p *Peer) { p.WantIdle("why") },
+			"want an idle connection\ngot  the end of the connection: EOF"},
+		{"nothing", func(*client) {}, func(p *Peer) { p.WantFrame("why", wire.Data) },
+			"want DATA\ngot  nothing within 10s"},
+		{"closed", func(c *client) { c.Close() }, func(p *Peer) { p.WantFrame("why", wire.Data) },
+			"want DATA\ngot  the end of the connection: EOF"},
 		{"no ack", ping, func(p *Peer) { p.Handshake() }, "want the client preface"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -526,14 +548,18 @@ func TestViolations(t *testing.T) {
 	}{
 		{"frame too large", data(16385), "FRAME_SIZE_ERROR"},
 		{"malformed frame", frame(wire.FrameHeader{Type: wire.Ping}, 1), "PING is not 8 octets long"},
-		{"bad block", frame(wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders, StreamID: 1}, 0xff), "HEADERS stream=1 len=1 END_HEADERS"},
+		{"bad block", frame(wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders, StreamID: 1}, 0xff),
+			"HEADERS stream=1 len=1 END_HEADERS"},
 		{"DATA on stream 0", frame(wire.FrameHeader{Type: wire.Data}), "DATA on stream 0"},
-		{"CONTINUATION alone", frame(wire.FrameHeader{Type: wire.Continuation, StreamID: 1}), "CONTINUATION stream=1"},
-		{"push by the client", frame(wire.FrameHeader{Type: wire.PushPromise, StreamID: 1}, 0, 0, 0, 2), "PUSH_PROMISE stream=1"},
+		{"CONTINUATION alone", frame(wire.FrameHeader{Type: wire.Continuation, StreamID: 1}),
+			"CONTINUATION stream=1"},
+		{"push by the client", frame(wire.FrameHeader{Type: wire.PushPromise, StreamID: 1}, 0, 0, 0, 2),
+			"PUSH_PROMISE stream=1"},
 		{"window exceeded", bytes.Repeat(data(16384), 4), "exceeds a window: 65536 of 65535"},
 		{"empty increment", wire.AppendWindowUpdate(nil, 1, 0), "increment=0"},
 		{"window overflow", wire.AppendWindowUpdate(nil, 1, wire.MaxWindow), "increment=2147483647"},
-		{"setting out of range", wire.AppendSettings(nil, wire.Setting{ID: wire.SettingEnablePush, Value: 2}), "ENABLE_PUSH=2"},
+		{"setting out of range", wire.AppendSettings(nil, wire.Setting{ID: wire.SettingEnablePush, Value: 2}),
+			"ENABLE_PUSH=2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			wantFailure(t, func(c *client, peer *Peer) {

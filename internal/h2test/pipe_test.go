@@ -399,11 +399,13 @@ func TestCounters(t *testing.T) {
 		p[0] = 'X' // the log has its own copy
 		write(t, a, "three")
 		read(t, b, "beforeonethree")
-		if a.Writes() != 3 || a.OctetsWritten() != 14 || b.Reads() != 1 || b.OctetsRead() != 14 || b.Writes() != 0 {
+		if a.Writes() != 3 || a.OctetsWritten() != 14 || b.Reads() != 1 || b.OctetsRead() != 14 ||
+			b.Writes() != 0 {
 			t.Errorf("counted %d/%d written, %d/%d read, %d written back",
 				a.Writes(), a.OctetsWritten(), b.Reads(), b.OctetsRead(), b.Writes())
 		}
-		if log := a.WriteLog(); !slices.EqualFunc(log, []string{"one", "three"}, func(p []byte, s string) bool { return string(p) == s }) {
+		if log := a.WriteLog(); !slices.EqualFunc(log, []string{"one", "three"},
+			func(p []byte, s string) bool { return string(p) == s }) {
 			t.Errorf("log %q", log)
 		}
 	})
@@ -411,7 +413,8 @@ func TestCounters(t *testing.T) {
 
 func TestAddresses(t *testing.T) {
 	a, b := Pipe()
-	if a.LocalAddr().String() != b.RemoteAddr().String() || a.RemoteAddr().String() != b.LocalAddr().String() {
+	if a.LocalAddr().String() != b.RemoteAddr().String() ||
+		a.RemoteAddr().String() != b.LocalAddr().String() {
 		t.Errorf("%v -> %v against %v -> %v", a.LocalAddr(), a.RemoteAddr(), b.LocalAddr(), b.RemoteAddr())
 	}
 }

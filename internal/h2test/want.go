@@ -85,7 +85,8 @@ func (p *Peer) WantHeadersExactly(reason string, stream uint32, fields ...string
 }
 
 // wantHeaders takes a header block of the stream whose lines satisfy ok.
-func (p *Peer) wantHeaders(reason string, stream uint32, how string, fields []string, ok func(got []string) bool) Headers {
+func (p *Peer) wantHeaders(reason string, stream uint32, how string, fields []string,
+	ok func(got []string) bool) Headers {
 	p.t.Helper()
 	wanted := fmt.Sprintf("HEADERS stream=%d", stream)
 	if len(fields) > 0 {
@@ -122,7 +123,8 @@ func (p *Peer) WantBody(reason string, stream uint32, body []byte) {
 	var got []byte
 	for end := false; !end; {
 		f := p.want(reason, wanted, func(f Frame) bool {
-			return f.StreamID == stream && (f.Type == wire.Headers || f.Type == wire.Data && !f.Flags.Has(wire.Padded))
+			return f.StreamID == stream && (f.Type == wire.Headers || f.Type == wire.Data &&
+				!f.Flags.Has(wire.Padded))
 		})
 		if f.Type == wire.Headers {
 			p.unread(f)

@@ -228,8 +228,10 @@ func TestHeadersOnClosedStreamsAreBounded(t *testing.T) {
 				} else {
 					peer.WriteRSTStream(1, wire.Cancel)
 				}
-				block := append([]byte{0x88}, bytes.Repeat(append([]byte("\x00\x01x\x7f\x81\x1e"), bytes.Repeat([]byte{'v'}, 3968)...), 8)...)
-				h := wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders, StreamID: 1}
+				block := append([]byte{0x88}, bytes.Repeat(append([]byte("\x00\x01x\x7f\x81\x1e"),
+					bytes.Repeat([]byte{'v'}, 3968)...), 8)...)
+				h := wire.FrameHeader{Length: len(block), Type: wire.Headers, Flags: wire.EndHeaders,
+					StreamID: 1}
 				sent := 0
 				for conn.Err() == nil && sent < 256<<20 {
 					peer.WriteFrame(h, block)
@@ -278,8 +280,14 @@ func TestFramesOnAClosedPushAreDiscarded(t *testing.T) {
 			push.Cancel()
 			peer.WantRSTStream("it was refused", 2, wire.Cancel)
 		},
-		"ended by its END_STREAM": func(peer *h2test.Peer, push *hyper.Push) { peer.WriteHeaders(2, wire.EndStream, ":status: 204") },
-		"ended by its RST_STREAM": func(peer *h2test.Peer, push *hyper.Push) { peer.WriteRSTStream(2, wire.Cancel) },
+		"ended by its END_STREAM": func(peer *h2test.Peer,
+			push *hyper.Push) {
+			peer.WriteHeaders(2, wire.EndStream, ":status: 204")
+		},
+		"ended by its RST_STREAM": func(peer *h2test.Peer,
+			push *hyper.Push) {
+			peer.WriteRSTStream(2, wire.Cancel)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -288,7 +296,8 @@ func TestFramesOnAClosedPushAreDiscarded(t *testing.T) {
 				parent := getAsync(conn, "/")
 				peer.WantHeaders("the parent", 1)
 				peer.WriteHeaders(1, 0, ":status: 200")
-				peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /pushed")
+				peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: own.example",
+					":path: /pushed")
 				for push, err := range parent.want(t, "the parent's response").Pushes(t.Context()) {
 					if err != nil {
 						t.Fatal(err)
@@ -317,7 +326,8 @@ func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{Push: &hyper.PushPolicy{}, Authority: "own.example"})
 		peer.Ignore(wire.WindowUpdate)
 		promise := func(parent, promised uint32) {
-			peer.WritePushPromise(parent, promised, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /pushed")
+			peer.WritePushPromise(parent, promised, ":method: GET", ":scheme: http",
+				":authority: own.example", ":path: /pushed")
 		}
 		s, err := conn.Open(t.Context(), &hyper.Request{})
 		if err != nil {
@@ -343,7 +353,8 @@ func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 // RFC 9113 §6.9.1: an empty DATA frame needs no window, even if the window is below 0 (§6.9.2).
 func TestEmptyDataOnAResetStreamNeedsNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 1000, WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }})
+		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 1000,
+			WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }})
 		s, err := conn.Open(t.Context(), &hyper.Request{})
 		if err != nil {
 			t.Fatal(err)
@@ -352,7 +363,8 @@ func TestEmptyDataOnAResetStreamNeedsNoWindow(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 900))
 		smaller := start(func() (any, error) {
-			return nil, conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 10})
+			return nil, conn.UpdateSettings(t.Context(),
+				hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 10})
 		})
 		peer.WantFrame("a smaller window", wire.Settings)
 		peer.WriteSettingsAck()

@@ -232,7 +232,10 @@ var coalesceRows = []coalesceRow{
 		config: func(c *tls.Config) { c.Certificates = []tls.Certificate{h2test.Certificate()} },
 	},
 	{name: "a client certificate on demand", config: func(c *tls.Config) {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate,
+			error) {
+			return &tls.Certificate{}, nil
+		}
 	}},
 	{name: "one name for all handshakes", config: func(c *tls.Config) { c.ServerName = "one.test" }},
 	{name: "Host differs", change: func(r *http.Request) { r.Host = "one.test" }},
@@ -242,7 +245,8 @@ var coalesceRows = []coalesceRow{
 	{name: "WithRequest names another host in a field", asks: func(r *hyper.Request) {
 		r.Authority, r.Header = "", hyper.Header{{Name: ":authority", Value: "one.test"}}
 	}},
-	{name: "WithRequest names the host", asks: func(r *hyper.Request) { r.Authority = "TWO.test:443" }, shared: true},
+	{name: "WithRequest names the host", asks: func(r *hyper.Request) { r.Authority = "TWO.test:443" },
+		shared: true},
 	{name: "WithRequest makes it CONNECT", asks: func(r *hyper.Request) {
 		r.Method, r.Authority, r.Scheme, r.Path = "CONNECT", "two.test:443", "", ""
 	}},
@@ -494,7 +498,10 @@ func (b *onceBody) Close() error { b.closes++; return nil }
 func TestMisdirectedRequestIsSentOnceMoreOnItsOwnConnection(t *testing.T) {
 	getBody := func(req *http.Request) {
 		req.ContentLength = 4
-		req.GetBody = func() (io.ReadCloser, error) { return &onceBody{Reader: strings.NewReader("body")}, nil }
+		req.GetBody = func() (io.ReadCloser, error) {
+			return &onceBody{Reader: strings.NewReader("body")},
+				nil
+		}
 	}
 	for name, row := range map[string]struct {
 		method string
@@ -654,7 +661,10 @@ func TestMisdirectedUploadInProgress(t *testing.T) {
 			r, w := io.Pipe()
 			req := e.request("POST", "https://two.test/", r)
 			if again {
-				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("again")), nil }
+				req.GetBody = func() (io.ReadCloser, error) {
+					return io.NopCloser(strings.NewReader("again")),
+						nil
+				}
 			}
 			call := e.send(req)
 			first.WantHeaders("on the other host's connection", 3)

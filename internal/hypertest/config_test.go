@@ -49,7 +49,8 @@ func change(cfg *hyper.Config) {
 func wantFirst(t *testing.T, peer *h2test.Peer, body func() *async[*http.Response]) {
 	t.Helper()
 	settings := peer.Handshake()
-	for _, s := range []wire.Setting{{ID: 0xf000, Value: 1}, {ID: wire.SettingMaxConcurrentStreams, Value: 3}} {
+	for _, s := range []wire.Setting{{ID: 0xf000, Value: 1},
+		{ID: wire.SettingMaxConcurrentStreams, Value: 3}} {
 		if !slices.Contains(settings, s) {
 			t.Errorf("the settings %v have not %v", settings, s)
 		}
@@ -185,9 +186,10 @@ func TestTransportCopiesItsProxyConnectHeader(t *testing.T) {
 			}()
 			return client, nil
 		}}
-		tr := &hyper.Transport{Config: &cfg, ProxyConnectHeader: header, Proxy: func(*http.Request) (*url.URL, error) {
-			return &url.URL{Scheme: "http", Host: "proxy.example:3128"}, nil
-		}}
+		tr := &hyper.Transport{Config: &cfg, ProxyConnectHeader: header,
+			Proxy: func(*http.Request) (*url.URL, error) {
+				return &url.URL{Scheme: "http", Host: "proxy.example:3128"}, nil
+			}}
 		for range 2 {
 			req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
 			if _, err := tr.RoundTrip(req); err == nil {

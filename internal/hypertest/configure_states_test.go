@@ -22,15 +22,16 @@ import (
 // configuredVisit returns a visit of an http.Transport that speaks HTTP/2 in cleartext. set changes
 // the http.Transport before it is configured.
 func configuredVisit(t *testing.T, cfg hyper.Config, set func(*http.Transport)) *visit {
-	return visitDoor(t, door{name: "ConfigureTransport", cleartext: true, enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
-		tr := priorKnowledge(dial)
-		set(tr)
-		if err := hyper.ConfigureTransport(tr, &cfg); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(tr.CloseIdleConnections)
-		return tr
-	}}, cfg)
+	return visitDoor(t, door{name: "ConfigureTransport", cleartext: true,
+		enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
+			tr := priorKnowledge(dial)
+			set(tr)
+			if err := hyper.ConfigureTransport(tr, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(tr.CloseIdleConnections)
+			return tr
+		}}, cfg)
 }
 
 // dialed returns how many connections were made that the test has not accepted.
@@ -51,9 +52,11 @@ func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
 	}
 	row("settings", func(t *testing.T) {
-		_, _, announced := configure(t, http.HTTP2Config{MaxDecoderHeaderTableSize: 8192, MaxReadFrameSize: 1 << 20, MaxReceiveBufferPerStream: 100000})
+		_, _, announced := configure(t, http.HTTP2Config{MaxDecoderHeaderTableSize: 8192,
+			MaxReadFrameSize: 1 << 20, MaxReceiveBufferPerStream: 100000})
 		for id, want := range map[wire.SettingID]uint32{
-			wire.SettingHeaderTableSize: 8192, wire.SettingMaxFrameSize: 1 << 20, wire.SettingInitialWindowSize: 100000,
+			wire.SettingHeaderTableSize: 8192, wire.SettingMaxFrameSize: 1 << 20,
+			wire.SettingInitialWindowSize: 100000,
 		} {
 			if announced[id] != want {
 				t.Errorf("%v is %d, want %d", id, announced[id], want)
@@ -61,13 +64,15 @@ func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
 		}
 	})
 	row("invalid values are defaults", func(t *testing.T) {
-		_, _, announced := configure(t, http.HTTP2Config{MaxReadFrameSize: 1, MaxReceiveBufferPerConnection: 1, MaxDecoderHeaderTableSize: -1})
+		_, _, announced := configure(t, http.HTTP2Config{MaxReadFrameSize: 1,
+			MaxReceiveBufferPerConnection: 1, MaxDecoderHeaderTableSize: -1})
 		if announced[wire.SettingMaxFrameSize] != 256<<10 {
 			t.Errorf("MAX_FRAME_SIZE is %d", announced[wire.SettingMaxFrameSize])
 		}
 	})
 	row("receive buffers", func(t *testing.T) {
-		_, peer, _ := configure(t, http.HTTP2Config{MaxReceiveBufferPerStream: 100000, MaxReceiveBufferPerConnection: 200000})
+		_, peer, _ := configure(t, http.HTTP2Config{MaxReceiveBufferPerStream: 100000,
+			MaxReceiveBufferPerConnection: 200000})
 		peer.WantHeaders("the request", 1)
 		if stream, conn := peer.Credit(1), peer.Credit(0); stream != 100000 || conn != 200000 {
 			t.Errorf("the peer may send %d on the stream, %d on the connection", stream, conn)
@@ -81,7 +86,8 @@ func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
 		}
 	})
 	row("silence", func(t *testing.T) {
-		_, peer, _ := configure(t, http.HTTP2Config{SendPingTimeout: 3 * time.Second, PingTimeout: 2 * time.Second})
+		_, peer, _ := configure(t, http.HTTP2Config{SendPingTimeout: 3 * time.Second,
+			PingTimeout: 2 * time.Second})
 		peer.WantHeaders("the request", 1)
 		start := time.Now()
 		peer.WantPing("silence", 0)
@@ -94,7 +100,8 @@ func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
 		}
 	})
 	row("a peer that does not read", func(t *testing.T) {
-		v := configuredVisit(t, hyper.Config{}, func(tr *http.Transport) { tr.HTTP2 = &http.HTTP2Config{WriteByteTimeout: 2 * time.Second} })
+		v := configuredVisit(t, hyper.Config{},
+			func(tr *http.Transport) { tr.HTTP2 = &http.HTTP2Config{WriteByteTimeout: 2 * time.Second} })
 		call := v.send(v.request("POST", "/", io.LimitReader(endless{}, 1<<20)))
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
@@ -112,7 +119,8 @@ func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
 func TestExpectContinueTimeoutOfAConfiguredTransport(t *testing.T) {
 	for _, timeout := range []time.Duration{0, 3 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			v := configuredVisit(t, hyper.Config{}, func(tr *http.Transport) { tr.ExpectContinueTimeout = timeout })
+			v := configuredVisit(t, hyper.Config{},
+				func(tr *http.Transport) { tr.ExpectContinueTimeout = timeout })
 			req := v.request("POST", "/", strings.NewReader("body"))
 			req.Header.Set("Expect", "100-continue")
 			call := v.send(req)
@@ -276,7 +284,8 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 			t.Error(got)
 		}
 		synctest.Wait()
-		if n, m := cc.Available(), cc.InFlight(); n != 2 || m != 0 || frames.Load() == 0 || changes.Load() == 0 {
+		if n, m := cc.Available(), cc.InFlight(); n != 2 || m != 0 || frames.Load() == 0 ||
+			changes.Load() == 0 {
 			t.Errorf("%d available, %d in flight, %d frames, %d changes", n, m, frames.Load(), changes.Load())
 		}
 		if err := errors.Join(cc.Reserve(), cc.Reserve()); err != nil {
@@ -299,7 +308,8 @@ func TestNewClientConnOfAConfiguredTransport(t *testing.T) {
 		s.server.Close()
 		synctest.Wait()
 		if cc.Err() == nil || cc.Available() != 0 || changes.Load() == before {
-			t.Errorf("behind the server's end: %v, %d available, %d changes", cc.Err(), cc.Available(), changes.Load()-before)
+			t.Errorf("behind the server's end: %v, %d available, %d changes", cc.Err(), cc.Available(),
+				changes.Load()-before)
 		}
 		cc.Close()
 	})

@@ -41,7 +41,8 @@ func get(path string) func(*site, *http.Transport) string {
 func tunneled(s *site, tr *http.Transport) string {
 	got := s.get(tr, "/")
 	for _, req := range s.tunnels {
-		got += fmt.Sprintf("; %s %s %s%s%s", req.Method, req.Host, req.Header.Get("Proxy-Authorization"), req.Header.Get("X-Static"), req.Header.Get("X-Dynamic"))
+		got += fmt.Sprintf("; %s %s %s%s%s", req.Method, req.Host, req.Header.Get("Proxy-Authorization"),
+			req.Header.Get("X-Static"), req.Header.Get("X-Dynamic"))
 	}
 	return got
 }
@@ -49,7 +50,8 @@ func tunneled(s *site, tr *http.Transport) string {
 // expecting is a scenario of a request with Expect: 100-continue. The server does not send 100
 // (Continue) before it reads the body.
 func expecting(s *site, tr *http.Transport) string {
-	req, _ := http.NewRequestWithContext(s.t.Context(), "POST", s.url("example.com", "/"), strings.NewReader("body"))
+	req, _ := http.NewRequestWithContext(s.t.Context(), "POST", s.url("example.com", "/"),
+		strings.NewReader("body"))
 	req.Header.Set("Expect", "100-continue")
 	return s.request(tr, req)
 }
@@ -71,8 +73,12 @@ var comparisons = map[string][]comparison{
 		{name: "error", set: func(_ *site, tr *http.Transport) {
 			tr.Proxy = func(*http.Request) (*url.URL, error) { return nil, errors.New("no proxy today") }
 		}, act: get("/"), want: "error: no proxy today"},
-		{name: "unencrypted", cleartext: true, set: func(_ *site, tr *http.Transport) { tr.Proxy = proxyAt("http://proxy.test:3128") },
-			act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.dials[0] }, want: answered + "tcp proxy.test:3128"},
+		{name: "unencrypted", cleartext: true, set: func(_ *site,
+			tr *http.Transport) {
+			tr.Proxy = proxyAt("http://proxy.test:3128")
+		},
+			act:  func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.dials[0] },
+			want: answered + "tcp proxy.test:3128"},
 		{name: "credentials of the request", act: func(s *site, tr *http.Transport) string {
 			req, _ := http.NewRequest("GET", s.url("example.com", "/proxy"), nil)
 			req.Header.Set("Proxy-Authorization", "Bearer for-a-gateway")
@@ -82,40 +88,57 @@ var comparisons = map[string][]comparison{
 	"OnProxyConnectResponse": {
 		{name: "error", set: func(_ *site, tr *http.Transport) {
 			tr.Proxy = proxyAt("http://proxy.test:3128")
-			tr.OnProxyConnectResponse = func(_ context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
+			tr.OnProxyConnectResponse = func(_ context.Context, u *url.URL, req *http.Request,
+				resp *http.Response) error {
 				return fmt.Errorf("%s answered %s %s with %d", u, req.Method, req.Host, resp.StatusCode)
 			}
 		}, act: get("/"), want: "error: http://proxy.test:3128 answered CONNECT example.com:443 with 200"},
 	},
 	"ProxyConnectHeader": {
 		{name: "sent", set: func(_ *site, tr *http.Transport) {
-			tr.Proxy, tr.ProxyConnectHeader = proxyAt("http://proxy.test:3128"), http.Header{"X-Static": {"static"}}
+			tr.Proxy, tr.ProxyConnectHeader = proxyAt("http://proxy.test:3128"),
+				http.Header{"X-Static": {"static"}}
 		}, act: tunneled, want: answered + "; CONNECT example.com:443 static"},
 	},
 	"GetProxyConnectHeader": {
 		{name: "sent", set: func(_ *site, tr *http.Transport) {
-			tr.Proxy, tr.ProxyConnectHeader = proxyAt("http://proxy.test:3128"), http.Header{"X-Static": {"static"}}
-			tr.GetProxyConnectHeader = func(_ context.Context, u *url.URL, target string) (http.Header, error) {
+			tr.Proxy, tr.ProxyConnectHeader = proxyAt("http://proxy.test:3128"),
+				http.Header{"X-Static": {"static"}}
+			tr.GetProxyConnectHeader = func(_ context.Context, u *url.URL, target string) (http.Header,
+				error) {
 				return http.Header{"X-Dynamic": {u.Host + " to " + target}}, nil
 			}
 		}, act: tunneled, want: answered + "; CONNECT example.com:443 proxy.test:3128 to example.com:443"},
 		{name: "error", set: func(_ *site, tr *http.Transport) {
 			tr.Proxy = proxyAt("http://proxy.test:3128")
-			tr.GetProxyConnectHeader = func(context.Context, *url.URL, string) (http.Header, error) { return nil, errors.New("no header") }
+			tr.GetProxyConnectHeader = func(context.Context, *url.URL, string) (http.Header,
+				error) {
+				return nil, errors.New("no header")
+			}
 		}, act: get("/"), want: "error: no header", dials: 1},
 	},
 	"DialContext": {
-		{name: "address", act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.dials[0] }, want: answered + "tcp example.com:443"},
+		{name: "address", act: func(s *site, tr *http.Transport) string {
+			return s.get(tr, "/") +
+				s.dials[0]
+		}, want: answered + "tcp example.com:443"},
 		{name: "error", set: func(_ *site, tr *http.Transport) {
-			tr.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route") }
+			tr.DialContext = func(context.Context, string, string) (net.Conn, error) {
+				return nil,
+					errors.New("no route")
+			}
 		}, act: get("/"), want: "error: no route"},
 	},
 	"Dial": {
 		{name: "used", set: func(s *site, tr *http.Transport) {
 			tr.DialContext = nil
 			//lint:ignore SA1019 it is honoured
-			tr.Dial = func(network, addr string) (net.Conn, error) { return s.dial(s.t.Context(), network, addr) }
-		}, act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.dials[0] }, want: answered + "tcp example.com:443"},
+			tr.Dial = func(network, addr string) (net.Conn,
+				error) {
+				return s.dial(s.t.Context(), network, addr)
+			}
+		}, act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.dials[0] },
+			want: answered + "tcp example.com:443"},
 	},
 	"DialTLSContext": {
 		{name: "h2", set: func(s *site, tr *http.Transport) {
@@ -123,19 +146,24 @@ var comparisons = map[string][]comparison{
 		}, act: get("/"), want: answered},
 		{name: "http/1.1", set: func(s *site, tr *http.Transport) {
 			tr.DialTLSContext, tr.DialContext = s.dialTLS("http/1.1"), nil
-		}, act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.get(tr, "/") }, want: "200 HTTP/1.1 200 HTTP/1.1 "},
+		}, act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.get(tr, "/") },
+			want: "200 HTTP/1.1 200 HTTP/1.1 "},
 	},
 	"DialTLS": {
 		{name: "h2", set: func(s *site, tr *http.Transport) {
 			//lint:ignore SA1019 it is honoured
-			tr.DialTLS = func(network, addr string) (net.Conn, error) { return s.dialTLS("h2")(s.t.Context(), network, addr) }
+			tr.DialTLS = func(network, addr string) (net.Conn,
+				error) {
+				return s.dialTLS("h2")(s.t.Context(), network, addr)
+			}
 		}, act: get("/"), want: answered},
 	},
 	"TLSClientConfig": {
 		{name: "server name", set: func(_ *site, tr *http.Transport) { tr.TLSClientConfig.ServerName = "127.0.0.1" },
 			act: get("/"), want: answered},
 		{name: "offer", set: func(_ *site, tr *http.Transport) { tr.TLSClientConfig.NextProtos = []string{"other"} },
-			act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.offered() }, want: answered + "h2 http/1.1 other"},
+			act:  func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.offered() },
+			want: answered + "h2 http/1.1 other"},
 		{name: "verification", set: func(_ *site, tr *http.Transport) {
 			tr.TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error { return errors.New("not this one") }
 		}, act: get("/"), want: "error: not this one"},
@@ -152,12 +180,20 @@ var comparisons = map[string][]comparison{
 		{name: "in turn", set: disableKeepAlives, act: func(s *site, tr *http.Transport) string {
 			return s.get(tr, "/") + s.get(tr, "/") + s.get(tr, "/")
 		}, want: answered + answered + answered},
-		{name: "at once", set: disableKeepAlives, act: func(s *site, tr *http.Transport) string { return s.gets(tr, 20, "/slow") }, want: answered, dials: 20},
-		{name: "at once, few connections", set: func(s *site, tr *http.Transport) { tr.DisableKeepAlives, tr.MaxConnsPerHost = true, 4 },
-			act: func(s *site, tr *http.Transport) string { return s.gets(tr, 20, "/") }, want: answered, dials: 20},
+		{name: "at once", set: disableKeepAlives, act: func(s *site,
+			tr *http.Transport) string {
+			return s.gets(tr, 20, "/slow")
+		}, want: answered, dials: 20},
+		{name: "at once, few connections", set: func(s *site, tr *http.Transport) {
+			tr.DisableKeepAlives,
+				tr.MaxConnsPerHost = true, 4
+		},
+			act: func(s *site, tr *http.Transport) string { return s.gets(tr, 20, "/") }, want: answered,
+			dials: 20},
 	},
 	"DisableCompression": {
-		{name: "off", set: func(_ *site, tr *http.Transport) { tr.DisableCompression = true }, act: get("/coding"), want: answered},
+		{name: "off", set: func(_ *site, tr *http.Transport) { tr.DisableCompression = true },
+			act: get("/coding"), want: answered},
 	},
 	"MaxIdleConns": {
 		{name: "1 of 3 hosts", set: func(_ *site, tr *http.Transport) { tr.MaxIdleConns = 1; tr.TLSClientConfig.InsecureSkipVerify = true },
@@ -170,25 +206,30 @@ var comparisons = map[string][]comparison{
 			}, want: answered + answered + answered},
 	},
 	"MaxIdleConnsPerHost": {
-		{name: "none", set: func(_ *site, tr *http.Transport) { tr.MaxIdleConnsPerHost = -1 }, act: func(s *site, tr *http.Transport) string {
-			return s.gets(tr, 20, "/slow") + s.gets(tr, 20, "/slow")
-		}, want: answered + answered, dials: 2},
-		{name: "2", set: func(_ *site, tr *http.Transport) { tr.MaxIdleConnsPerHost = 2 }, act: func(s *site, tr *http.Transport) string {
-			return s.gets(tr, 20, "/") + s.gets(tr, 20, "/")
-		}, want: answered + answered, dials: 1},
+		{name: "none", set: func(_ *site, tr *http.Transport) { tr.MaxIdleConnsPerHost = -1 },
+			act: func(s *site, tr *http.Transport) string {
+				return s.gets(tr, 20, "/slow") + s.gets(tr, 20, "/slow")
+			}, want: answered + answered, dials: 2},
+		{name: "2", set: func(_ *site, tr *http.Transport) { tr.MaxIdleConnsPerHost = 2 },
+			act: func(s *site, tr *http.Transport) string {
+				return s.gets(tr, 20, "/") + s.gets(tr, 20, "/")
+			}, want: answered + answered, dials: 1},
 	},
 	"MaxConnsPerHost": {
 		{name: "1", set: func(s *site, tr *http.Transport) { s.limit(2); tr.MaxConnsPerHost = 1 },
-			act: func(s *site, tr *http.Transport) string { return s.gets(tr, 6, "/slow") }, want: answered, dials: 1, stricter: true},
+			act: func(s *site, tr *http.Transport) string { return s.gets(tr, 6, "/slow") }, want: answered,
+			dials: 1, stricter: true},
 		{name: "no limit", set: func(s *site, _ *http.Transport) { s.limit(2) },
-			act: func(s *site, tr *http.Transport) string { return s.gets(tr, 30, "/slow") }, want: answered, dials: 15, stricter: true},
+			act: func(s *site, tr *http.Transport) string { return s.gets(tr, 30, "/slow") }, want: answered,
+			dials: 15, stricter: true},
 	},
 	"IdleConnTimeout": {
-		{name: "10 s", set: func(_ *site, tr *http.Transport) { tr.IdleConnTimeout = 10 * time.Second }, act: func(s *site, tr *http.Transport) string {
-			got := s.get(tr, "/")
-			time.Sleep(11 * time.Second)
-			return got
-		}, want: answered},
+		{name: "10 s", set: func(_ *site, tr *http.Transport) { tr.IdleConnTimeout = 10 * time.Second },
+			act: func(s *site, tr *http.Transport) string {
+				got := s.get(tr, "/")
+				time.Sleep(11 * time.Second)
+				return got
+			}, want: answered},
 		{name: "none", act: func(s *site, tr *http.Transport) string {
 			got := s.get(tr, "/")
 			time.Sleep(time.Hour)
@@ -196,13 +237,18 @@ var comparisons = map[string][]comparison{
 		}, want: answered + answered, dials: 1},
 	},
 	"ResponseHeaderTimeout": {
-		{name: "late", set: func(_ *site, tr *http.Transport) { tr.ResponseHeaderTimeout = 10 * time.Second }, act: get("/late"), want: "timeout: timeout awaiting response headers"},
+		{name: "late", set: func(_ *site, tr *http.Transport) { tr.ResponseHeaderTimeout = 10 * time.Second },
+			act: get("/late"), want: "timeout: timeout awaiting response headers"},
 		{name: "in time", set: func(_ *site, tr *http.Transport) { tr.ResponseHeaderTimeout = 10 * time.Second }, act: get("/slow"), want: answered},
 		{name: "none", act: get("/late"), want: answered},
 	},
 	"ExpectContinueTimeout": {
 		{name: "none", cleartext: true, act: expecting, want: answered},
-		{name: "3 s", cleartext: true, set: func(_ *site, tr *http.Transport) { tr.ExpectContinueTimeout = 3 * time.Second }, act: expecting, want: answered},
+		{name: "3 s", cleartext: true, set: func(_ *site,
+			tr *http.Transport) {
+			tr.ExpectContinueTimeout = 3 * time.Second
+		},
+			act: expecting, want: answered},
 	},
 	"TLSNextProto": {
 		{name: "other", set: func(s *site, tr *http.Transport) {
@@ -220,17 +266,26 @@ var comparisons = map[string][]comparison{
 		{name: "500 kB", act: get("/wide"), want: answered},
 		{name: "9 MB", act: get("/widest"), want: answered},
 		// net/http ends the whole connection for this.
-		{name: "above", dials: 1, set: func(_ *site, tr *http.Transport) { tr.MaxResponseHeaderBytes = 100000 },
-			act: func(s *site, tr *http.Transport) string { return strings.SplitAfter(s.get(tr, "/wide"), ":")[0] }, want: "error:"},
+		{name: "above", dials: 1, set: func(_ *site,
+			tr *http.Transport) {
+			tr.MaxResponseHeaderBytes = 100000
+		},
+			act: func(s *site, tr *http.Transport) string {
+				return strings.SplitAfter(s.get(tr, "/wide"),
+					":")[0]
+			}, want: "error:"},
 	},
-	"WriteBufferSize":   {{name: "1 MiB", set: func(_ *site, tr *http.Transport) { tr.WriteBufferSize = 1 << 20 }, act: get("/"), want: answered}},
-	"ReadBufferSize":    {{name: "1 MiB", set: func(_ *site, tr *http.Transport) { tr.ReadBufferSize = 1 << 20 }, act: get("/"), want: answered}},
+	"WriteBufferSize": {{name: "1 MiB", set: func(_ *site, tr *http.Transport) { tr.WriteBufferSize = 1 << 20 },
+		act: get("/"), want: answered}},
+	"ReadBufferSize": {{name: "1 MiB", set: func(_ *site, tr *http.Transport) { tr.ReadBufferSize = 1 << 20 },
+		act: get("/"), want: answered}},
 	"ForceAttemptHTTP2": {{name: "true", act: get("/"), want: answered}},
 	"Protocols": {
 		{name: "HTTP/2 alone", set: func(_ *site, tr *http.Transport) {
 			tr.Protocols = new(http.Protocols)
 			tr.Protocols.SetHTTP2(true)
-		}, act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.offered() }, want: answered + "h2"},
+		}, act: func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.offered() },
+			want: answered + "h2"},
 		{name: "unencrypted HTTP/2", cleartext: true, act: get("/"), want: answered},
 	},
 	"HTTP2": {{name: "empty", set: setHTTP2(http.HTTP2Config{}), act: get("/"), want: answered}},
@@ -240,7 +295,8 @@ var comparisons = map[string][]comparison{
 	"HTTP2.StrictMaxConcurrentRequests": {{name: "true", set: func(s *site, tr *http.Transport) {
 		s.limit(2)
 		tr.HTTP2 = &http.HTTP2Config{StrictMaxConcurrentRequests: true}
-	}, act: func(s *site, tr *http.Transport) string { s.get(tr, "/"); return s.gets(tr, 6, "/slow") }, want: answered, dials: 1, alone: true}},
+	}, act: func(s *site, tr *http.Transport) string { s.get(tr, "/"); return s.gets(tr, 6, "/slow") },
+		want: answered, dials: 1, alone: true}},
 }
 
 // refusedFields are the fields that ConfigureTransport cannot implement and therefore refuses.
@@ -324,7 +380,8 @@ func TestEachFieldOfATransportIsHonouredOrRefused(t *testing.T) {
 	for _, name := range onTheWire {
 		shown[name] = true
 	}
-	for _, name := range append(exportedFields[http.Transport](""), exportedFields[http.HTTP2Config]("HTTP2.")...) {
+	for _, name := range append(exportedFields[http.Transport](""),
+		exportedFields[http.HTTP2Config]("HTTP2.")...) {
 		if len(comparisons[name]) == 0 && refusedFields[name] == nil && !shown[name] {
 			t.Errorf("%s is neither compared nor refused", name)
 		}

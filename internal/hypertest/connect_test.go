@@ -23,7 +23,8 @@ import (
 
 // connectDoors runs test at each door. The dial function makes a pipe and passes its other end to
 // serve. test can read how many connections were dialed.
-func connectDoors(t *testing.T, cfg hyper.Config, serve func(server net.Conn), test func(t *testing.T, v *visit, dials *atomic.Int64)) {
+func connectDoors(t *testing.T, cfg hyper.Config, serve func(server net.Conn),
+	test func(t *testing.T, v *visit, dials *atomic.Int64)) {
 	t.Helper()
 	for _, d := range doors {
 		t.Run(d.name, func(t *testing.T) {
@@ -72,19 +73,24 @@ func (w wantedError) checkClient(t *testing.T, v *visit, err error) {
 }
 
 func TestRefusedDial(t *testing.T) {
-	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 443}, Err: syscall.ECONNREFUSED}
-	dns := &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "example.com", IsNotFound: true}}
+	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 443},
+		Err: syscall.ECONNREFUSED}
+	dns := &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "example.com",
+		IsNotFound: true}}
 	other := errors.New("the tunnel is down")
 	for name, c := range map[string]struct {
 		err  error
 		want wantedError
 	}{
-		"refused": {refused, wantedError{text: "connection refused", is: []error{syscall.ECONNREFUSED}, conn: true, retryable: true}},
-		"DNS":     {dns, wantedError{text: "lookup example.com: no such host", retryable: true}},
-		"other":   {other, wantedError{text: "hyper: dial example.com:", is: []error{other}, retryable: true}},
+		"refused": {refused, wantedError{text: "connection refused", is: []error{syscall.ECONNREFUSED},
+			conn: true, retryable: true}},
+		"DNS": {dns, wantedError{text: "lookup example.com: no such host", retryable: true}},
+		"other": {other, wantedError{text: "hyper: dial example.com:", is: []error{other},
+			retryable: true}},
 	} {
 		for _, d := range doors {
-			if d.name == "NewConnTLS" || d.name == "NewConnCleartext" || d.name == "ConnRoundTripCleartext" || d.viaNetHTTP() {
+			if d.name == "NewConnTLS" || d.name == "NewConnCleartext" || d.name == "ConnRoundTripCleartext" ||
+				d.viaNetHTTP() {
 				continue // the caller or net/http dials
 			}
 			t.Run(name+"/"+d.name, func(t *testing.T) {
@@ -105,7 +111,11 @@ func TestRefusedDial(t *testing.T) {
 			})
 		}
 	}
-	if _, err := hyper.Dial(t.Context(), "example.com", &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, refused }}); err == nil ||
+	if _, err := hyper.Dial(t.Context(), "example.com",
+		&hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return nil,
+				refused
+		}}); err == nil ||
 		err.Error() != "hyper: dial example.com:443 (192.0.2.2:443): connection refused" {
 		t.Error(err)
 	}
@@ -123,19 +133,26 @@ var tlsFailures = []struct {
 		server.Read(make([]byte, 64<<10))
 		server.Close()
 	},
-		want: wantedError{text: "TLS handshake with example.com (" + peerAddr + "): EOF", is: []error{io.EOF}, conn: true, retryable: true}},
+		want: wantedError{text: "TLS handshake with example.com (" + peerAddr + "): EOF", is: []error{io.EOF},
+			conn: true, retryable: true}},
 	{name: "NoTLS", serve: func(server net.Conn) {
 		io.WriteString(server, "SSH-2.0-OpenSSH_9.6\r\n")
 		io.Copy(io.Discard, server)
-	}, want: wantedError{text: "TLS handshake with example.com (" + peerAddr + "): tls: first record does not look like a TLS handshake", conn: true, retryable: true}, as: is[tls.RecordHeaderError]},
+	}, want: wantedError{text: "TLS handshake with example.com (" + peerAddr +
+		"): tls: first record does not look like a TLS handshake", conn: true, retryable: true},
+		as: is[tls.RecordHeaderError]},
 	{name: "Alert", serve: func(server net.Conn) {
-		tc := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{h2test.Certificate()}, NextProtos: []string{"imap"}})
+		tc := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{h2test.Certificate()},
+			NextProtos: []string{"imap"}})
 		tc.Handshake()
 		io.Copy(io.Discard, server)
-	}, want: wantedError{text: "TLS handshake with example.com (" + peerAddr + "): remote error: tls: no application protocol", conn: true, retryable: true}, as: is[*net.OpError]},
+	}, want: wantedError{text: "TLS handshake with example.com (" + peerAddr +
+		"): remote error: tls: no application protocol", conn: true, retryable: true}, as: is[*net.OpError]},
 	{name: "Silence", serve: func(server net.Conn) { io.Copy(io.Discard, server) },
-		want: wantedError{text: "TLS handshake with example.com (" + peerAddr + "): not done within Config.HandshakeTimeout, 10s",
-			is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, conn: true, timeout: true, retryable: true}},
+		want: wantedError{text: "TLS handshake with example.com (" + peerAddr +
+			"): not done within Config.HandshakeTimeout, 10s",
+			is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, conn: true, timeout: true,
+			retryable: true}},
 }
 
 func TestFailedTLSHandshake(t *testing.T) {
@@ -171,15 +188,24 @@ func TestCertificateErrorNamesTheHostAndIsRetryable(t *testing.T) {
 	}
 	for name, connect := range map[string]func(ctx context.Context, nc net.Conn) error{
 		"Dial": func(ctx context.Context, nc net.Conn) error {
-			_, err := hyper.Dial(ctx, "example.com", &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil }})
+			_, err := hyper.Dial(ctx, "example.com",
+				&hyper.Config{DialContext: func(context.Context, string, string) (net.Conn,
+					error) {
+					return nc, nil
+				}})
 			return err
 		},
 		"NewConn": func(ctx context.Context, nc net.Conn) error {
-			_, err := hyper.NewConn(ctx, tls.Client(nc, &tls.Config{ServerName: "example.com", NextProtos: []string{"h2"}}), nil)
+			_, err := hyper.NewConn(ctx, tls.Client(nc,
+				&tls.Config{ServerName: "example.com", NextProtos: []string{"h2"}}), nil)
 			return err
 		},
 		"Transport": func(ctx context.Context, nc net.Conn) error {
-			tr := &hyper.Transport{Proxy: hyper.NoProxy, Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil }}}
+			tr := &hyper.Transport{Proxy: hyper.NoProxy,
+				Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn,
+					error) {
+					return nc, nil
+				}}}
 			req, _ := http.NewRequestWithContext(ctx, "GET", "https://example.com", nil)
 			_, err := (&http.Client{Transport: tr}).Do(req)
 			var ue *url.Error
@@ -198,10 +224,13 @@ func TestCertificateErrorNamesTheHostAndIsRetryable(t *testing.T) {
 				err := connect(t.Context(), client)
 				server.Close()
 				text := err.Error()
-				if !is[*tls.CertificateVerificationError](err) || !is[x509.UnknownAuthorityError](err) || !hyper.Retryable(err) {
+				if !is[*tls.CertificateVerificationError](err) || !is[x509.UnknownAuthorityError](err) ||
+					!hyper.Retryable(err) {
 					t.Errorf("%v, retryable: %v", err, hyper.Retryable(err))
 				}
-				if name != "Transport" && (!strings.HasPrefix(text, "hyper: TLS handshake with ") || !strings.Contains(text, peerAddr) || name == "Dial" && !strings.Contains(text, "example.com")) {
+				if name != "Transport" && (!strings.HasPrefix(text, "hyper: TLS handshake with ") ||
+					!strings.Contains(text, peerAddr) || name == "Dial" &&
+					!strings.Contains(text, "example.com")) {
 					t.Errorf("%q does not name host, address and phase", text)
 				}
 			})
@@ -220,7 +249,8 @@ func TestServerWithoutHTTP2IsRetryableElsewhere(t *testing.T) {
 			return
 		}
 		err := v.client(t.Context())
-		wantedError{text: `hyper: example.com (` + peerAddr + `) negotiated "http/1.1", not HTTP/2`, conn: true, retryable: true}.checkClient(t, v, err)
+		wantedError{text: `hyper: example.com (` + peerAddr + `) negotiated "http/1.1", not HTTP/2`,
+			conn: true, retryable: true}.checkClient(t, v, err)
 		var other *hyper.NotHTTP2Error
 		if errors.As(err, &other) {
 			other.Conn.Close()
@@ -229,18 +259,20 @@ func TestServerWithoutHTTP2IsRetryableElsewhere(t *testing.T) {
 }
 
 func TestEndOfTheCallersContextIsNoHandshakeTimeout(t *testing.T) {
-	connectDoors(t, hyper.Config{}, func(server net.Conn) { io.Copy(io.Discard, server) }, func(t *testing.T, v *visit, _ *atomic.Int64) {
-		if v.cleartext {
-			return
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		err := v.client(ctx)
-		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, hyper.ErrHandshakeTimeout) || hyper.Retryable(err) {
-			t.Errorf("%v, retryable: %v", err, hyper.Retryable(err))
-		}
-		time.Sleep(time.Minute) // a Transport continues to dial after the request has ended
-	})
+	connectDoors(t, hyper.Config{}, func(server net.Conn) { io.Copy(io.Discard, server) },
+		func(t *testing.T, v *visit, _ *atomic.Int64) {
+			if v.cleartext {
+				return
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			err := v.client(ctx)
+			if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, hyper.ErrHandshakeTimeout) ||
+				hyper.Retryable(err) {
+				t.Errorf("%v, retryable: %v", err, hyper.Retryable(err))
+			}
+			time.Sleep(time.Minute) // a Transport continues to dial after the request has ended
+		})
 }
 
 func TestStalledDialIsAHandshakeTimeout(t *testing.T) {
@@ -255,7 +287,9 @@ func TestStalledDialIsAHandshakeTimeout(t *testing.T) {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}, hyper.Config{})
-				wantedError{text: "hyper: dial example.com:", is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, timeout: true, retryable: true}.
+				wantedError{text: "hyper: dial example.com:",
+					is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, timeout: true,
+					retryable: true}.
 					checkClient(t, v, v.client(t.Context()))
 			})
 		})
@@ -266,7 +300,8 @@ func TestStalledDialIsAHandshakeTimeout(t *testing.T) {
 // for each.
 var banners = []struct{ name, says, text string }{
 	{"SSH", "SSH-2.0-OpenSSH_9.6\r\n", `an SSH banner, "SSH-2.0-OpenSSH_9.6"`},
-	{"HTTP1", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", `an HTTP/1 response, "HTTP/1.1 400 Bad Request"`},
+	{"HTTP1", "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+		`an HTTP/1 response, "HTTP/1.1 400 Bad Request"`},
 	{"SMTP", "220 mail.example.com ESMTP\r\n", `"220 mail.example.com ESMTP"`},
 	{"ShortLine", "+OK\r\n", `"+OK"`},
 	{"TLSAlert", "\x15\x03\x01\x00\x02\x02\x46", `a TLS record (15030100020246)`},
@@ -287,20 +322,22 @@ func TestPeerThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
 							server.Close()
 						}
 					}
-					connectDoors(t, hyper.Config{MaxFrameSize: size}, serve, func(t *testing.T, v *visit, _ *atomic.Int64) {
-						if !v.cleartext {
-							return
-						}
-						started := time.Now()
-						err := v.client(t.Context())
-						wantedError{text: "PROTOCOL_ERROR: the peer does not speak HTTP/2: it sent ", is: []error{hyper.ErrCodeProtocol}, conn: true}.checkClient(t, v, err)
-						if text := err.Error(); !strings.Contains(text, banner.text) || len(text) > 500 {
-							t.Errorf("%q does not say %q", text, banner.text)
-						}
-						if took := time.Since(started); took > time.Second {
-							t.Errorf("it took %v to see that", took)
-						}
-					})
+					connectDoors(t, hyper.Config{MaxFrameSize: size}, serve,
+						func(t *testing.T, v *visit, _ *atomic.Int64) {
+							if !v.cleartext {
+								return
+							}
+							started := time.Now()
+							err := v.client(t.Context())
+							wantedError{text: "PROTOCOL_ERROR: the peer does not speak HTTP/2: it sent ",
+								is: []error{hyper.ErrCodeProtocol}, conn: true}.checkClient(t, v, err)
+							if text := err.Error(); !strings.Contains(text, banner.text) || len(text) > 500 {
+								t.Errorf("%q does not say %q", text, banner.text)
+							}
+							if took := time.Since(started); took > time.Second {
+								t.Errorf("it took %v to see that", took)
+							}
+						})
 				})
 			}
 		}
@@ -313,13 +350,17 @@ func TestEndBeforeTheSettingsNamesHostAndPhase(t *testing.T) {
 		serve func(server net.Conn)
 		want  wantedError
 	}{
-		{"EOF", func(server net.Conn) { server.Close() }, wantedError{text: "waiting for the peer's SETTINGS: peer closed the connection", is: []error{io.ErrUnexpectedEOF}, conn: true}},
+		{"EOF", func(server net.Conn) { server.Close() },
+			wantedError{text: "waiting for the peer's SETTINGS: peer closed the connection",
+				is: []error{io.ErrUnexpectedEOF}, conn: true}},
 		{"Silence", func(server net.Conn) { io.Copy(io.Discard, server) },
-			wantedError{text: "waiting for the peer's SETTINGS: handshake timeout", is: []error{hyper.ErrHandshakeTimeout}, conn: true, timeout: true}},
+			wantedError{text: "waiting for the peer's SETTINGS: handshake timeout",
+				is: []error{hyper.ErrHandshakeTimeout}, conn: true, timeout: true}},
 		{"Truncated", func(server net.Conn) {
 			server.Write(wire.AppendSettings(nil)[:5])
 			server.Close()
-		}, wantedError{text: "waiting for the peer's SETTINGS: peer closed the connection", is: []error{io.ErrUnexpectedEOF}, conn: true}},
+		}, wantedError{text: "waiting for the peer's SETTINGS: peer closed the connection",
+			is: []error{io.ErrUnexpectedEOF}, conn: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			serve := func(server net.Conn) {

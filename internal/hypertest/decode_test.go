@@ -101,7 +101,8 @@ func TestGzipMemberIsReadBeforeTheNextOne(t *testing.T) {
 // The last bytes of the content are returned before END_STREAM and before the checksum that follows
 // them.
 func TestEndOfACodedBodyIsReadBeforeTheStreamEnds(t *testing.T) {
-	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"}, {"br", "deflate"}} {
+	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"},
+		{"br", "deflate"}} {
 		list := strings.Join(codings, ", ")
 		for name, held := range map[string]int{"whole": 0, "checksum to come": 4} {
 			// br has no checksum, and of two codings the checksum is inside of the outer one.
@@ -123,7 +124,8 @@ func TestEndOfACodedBodyIsReadBeforeTheStreamEnds(t *testing.T) {
 }
 
 func TestFlushedOctetsAreReadAtOnceInEveryStack(t *testing.T) {
-	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"}, {"br", "deflate"}} {
+	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"},
+		{"br", "deflate"}} {
 		list := strings.Join(codings, ", ")
 		t.Run(list, func(t *testing.T) {
 			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
@@ -170,9 +172,10 @@ func TestWhatFollowsAMemberIsStillChecked(t *testing.T) {
 		"gzip checksum wrong":   {"gzip", wrong, gzip.ErrChecksum},
 		"second member cut":     {"gzip", append(bytes.Clone(whole), whole[:5]...), io.ErrUnexpectedEOF},
 		"no second member":      {"gzip", append(bytes.Clone(whole), "no gzip there"...), gzip.ErrHeader},
-		"zlib checksum cut":     {"deflate", encode("event", "deflate")[:len(encode("event", "deflate"))-2], io.ErrUnexpectedEOF},
-		"octets after zlib":     {"deflate", append(encode("event", "deflate"), 0), nil},
-		"octets after br":       {"br", append(encode("event", "br"), 0), nil},
+		"zlib checksum cut": {"deflate", encode("event", "deflate")[:len(encode("event", "deflate"))-2],
+			io.ErrUnexpectedEOF},
+		"octets after zlib": {"deflate", append(encode("event", "deflate"), 0), nil},
+		"octets after br":   {"br", append(encode("event", "br"), 0), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
@@ -183,7 +186,8 @@ func TestWhatFollowsAMemberIsStillChecked(t *testing.T) {
 				var decode *hyper.DecodeError
 				for range 2 {
 					n, err := resp.Body.Read(make([]byte, 10))
-					if n != 0 || !errors.As(err, &decode) || test.cause != nil && !errors.Is(err, test.cause) {
+					if n != 0 || !errors.As(err, &decode) || test.cause != nil &&
+						!errors.Is(err, test.cause) {
 						t.Fatalf("then Read = %d, %v, want a DecodeError: %v", n, err, test.cause)
 					}
 				}
@@ -245,7 +249,8 @@ func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
 				for i, raw := range []bool{false, true} {
 					var raws io.ReadCloser
 					req := v.request("GET", "/", nil)
-					req = req.WithContext(hyper.WithResponse(req.Context(), func(r *hyper.Response) { raws = r.Raw() }))
+					req = req.WithContext(hyper.WithResponse(req.Context(),
+						func(r *hyper.Response) { raws = r.Raw() }))
 					call := v.send(req)
 					if i == 0 {
 						peer = v.accept()
@@ -268,7 +273,8 @@ func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
 						continue
 					}
 					var limit *hyper.DecodeLimitError
-					if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &limit) || limit.Limit != "elements" || limit.Max != 32 {
+					if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &limit) ||
+						limit.Limit != "elements" || limit.Max != 32 {
 						t.Errorf("error %v, want a DecodeLimitError of 32 elements", err)
 					}
 					resp.Body.Close()
@@ -283,7 +289,8 @@ func TestCodingTwiceIsAnErrorOfTheBody(t *testing.T) {
 		peer, resp := coded(t, v, "br, br, br, br, br")
 		peer.WriteData(1, wire.EndStream, []byte("twenty-one octets, br"))
 		var limit *hyper.DecodeLimitError
-		if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &limit) || limit.Limit != "repeats" || limit.Coding != "br" {
+		if _, err := resp.Body.Read(make([]byte, 1)); !errors.As(err, &limit) || limit.Limit != "repeats" ||
+			limit.Coding != "br" {
 			t.Errorf("error %v, want a DecodeLimitError of br twice", err)
 		}
 	})

@@ -92,14 +92,24 @@ var wrappers = []struct {
 	untraced bool // hyper runs no handshake, so there is nothing to trace
 }{
 	{name: "crypto/tls", wrap: func(tc *tls.Conn) net.Conn { return tc }},
-	{name: "crypto/tls, handshake done", wrap: func(tc *tls.Conn) net.Conn { return tc }, shaken: true, untraced: true},
-	{name: "ConnectionState alone", wrap: func(tc *tls.Conn) net.Conn { return telling{tc, tc} }, shaken: true, untraced: true},
-	{name: "another package's", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} }, shaken: true, untraced: true},
-	{name: "another package's, TLS 1.2", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} }, shaken: true, untraced: true, tls12: true},
-	{name: "another package's, Handshake", wrap: func(tc *tls.Conn) net.Conn { return lateConn{&foreignConn{tc, tc}} }},
-	{name: "another package's, embedded", wrap: func(tc *tls.Conn) net.Conn { return &embeddingConn{tc, tc} }},
-	{name: "mute", wrap: func(tc *tls.Conn) net.Conn { return muteConn{tc} }, mute: true, shaken: true, untraced: true},
-	{name: "odd", wrap: func(tc *tls.Conn) net.Conn { return numberedConn{tc} }, mute: true, shaken: true, untraced: true},
+	{name: "crypto/tls, handshake done", wrap: func(tc *tls.Conn) net.Conn { return tc }, shaken: true,
+		untraced: true},
+	{name: "ConnectionState alone", wrap: func(tc *tls.Conn) net.Conn { return telling{tc, tc} },
+		shaken: true, untraced: true},
+	{name: "another package's", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} },
+		shaken: true, untraced: true},
+	{name: "another package's, TLS 1.2", wrap: func(tc *tls.Conn) net.Conn { return &foreignConn{tc, tc} },
+		shaken: true, untraced: true, tls12: true},
+	{name: "another package's, Handshake",
+		wrap: func(tc *tls.Conn) net.Conn { return lateConn{&foreignConn{tc, tc}} }},
+	{name: "another package's, embedded", wrap: func(tc *tls.Conn) net.Conn {
+		return &embeddingConn{tc,
+			tc}
+	}},
+	{name: "mute", wrap: func(tc *tls.Conn) net.Conn { return muteConn{tc} }, mute: true, shaken: true,
+		untraced: true},
+	{name: "odd", wrap: func(tc *tls.Conn) net.Conn { return numberedConn{tc} }, mute: true, shaken: true,
+		untraced: true},
 }
 
 // A tlsPeer is a TLS dialer with the server that it reaches.
@@ -171,7 +181,8 @@ func TestDialTLSContextMakesConnectionsOfAnyForm(t *testing.T) {
 					GotConn:          func(info httptrace.GotConnInfo) { got = info.Conn },
 					TLSHandshakeDone: func(tls.ConnectionState, error) { traced++ },
 				}
-				req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", "https://example.com/", nil)
+				req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET",
+					"https://example.com/", nil)
 				tr := p.transport(&hyper.Config{AssumeHTTP2: w.mute})
 				call := start(func() (*http.Response, error) { return tr.RoundTrip(req) })
 				peer := h2test.NewPeer(t, <-p.servers)
@@ -188,8 +199,10 @@ func TestDialTLSContextMakesConnectionsOfAnyForm(t *testing.T) {
 				switch {
 				case w.mute && resp.TLS != nil:
 					t.Errorf("a state of TLS: %+v", resp.TLS)
-				case !w.mute && (resp.TLS == nil || resp.TLS.NegotiatedProtocol != "h2" || resp.TLS.ServerName != "example.com" ||
-					!resp.TLS.HandshakeComplete || resp.TLS.CipherSuite == 0 || w.tls12 != (resp.TLS.Version == tls.VersionTLS12)):
+				case !w.mute && (resp.TLS == nil || resp.TLS.NegotiatedProtocol != "h2" ||
+					resp.TLS.ServerName != "example.com" ||
+					!resp.TLS.HandshakeComplete || resp.TLS.CipherSuite == 0 ||
+					w.tls12 != (resp.TLS.Version == tls.VersionTLS12)):
 					t.Errorf("the state of TLS is %+v", resp.TLS)
 				}
 				peer.Ignore(wire.GoAway)
@@ -363,10 +376,19 @@ func TestDialTLSContextThatMisbehaves(t *testing.T) {
 	}{
 		"nothing": {func(context.Context, string, string) (net.Conn, error) { return nil, nil },
 			"Transport.DialTLSContext returned no connection and no error", nil},
-		"ends its goroutine": {func(context.Context, string, string) (net.Conn, error) { runtime.Goexit(); return nil, nil },
+		"ends its goroutine": {func(context.Context, string, string) (net.Conn,
+			error) {
+			runtime.Goexit()
+			return nil, nil
+		},
 			"dial example.com:443: the dialer called runtime.Goexit", nil},
-		"an error": {func(context.Context, string, string) (net.Conn, error) { return nil, errNoDial }, errNoDial.Error(), errNoDial},
-		"hangs": {func(context.Context, string, string) (net.Conn, error) { time.Sleep(time.Hour); return nil, errNoDial },
+		"an error": {func(context.Context, string, string) (net.Conn, error) { return nil, errNoDial },
+			errNoDial.Error(), errNoDial},
+		"hangs": {func(context.Context, string, string) (net.Conn, error) {
+			time.Sleep(time.Hour)
+			return nil,
+				errNoDial
+		},
 			"not done within Config.HandshakeTimeout", hyper.ErrHandshakeTimeout},
 		"a silent handshake": {silent, "not done within Config.HandshakeTimeout", hyper.ErrHandshakeTimeout},
 		"closed": {func(context.Context, string, string) (net.Conn, error) {
@@ -417,9 +439,10 @@ func (c stateOnly) ConnectionState() tls.ConnectionState { return c.state }
 func TestDialTLSContextNeedsTheProtocolAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe()
-		tr := &hyper.Transport{Proxy: hyper.NoProxy, DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
-			return stateOnly{client, tls.ConnectionState{NegotiatedProtocol: "h2"}}, nil
-		}}
+		tr := &hyper.Transport{Proxy: hyper.NoProxy,
+			DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+				return stateOnly{client, tls.ConnectionState{NegotiatedProtocol: "h2"}}, nil
+			}}
 		call := getURL(t, tr, "https://example.com/")
 		peer := h2test.NewPeer(t, server)
 		peer.Handshake()
@@ -452,8 +475,10 @@ func TestDialTLSContextIsForDirectConnectionsOfTLS(t *testing.T) {
 			}
 			err := getURL(t, tr, target).wantErr(t, "no connection")
 			want := proxy == "" && strings.HasPrefix(target, "https")
-			if got := dialedTLS.Load() > 0; got != want || (dialed.Load() > 0) == want || !errors.Is(err, errNoDial) {
-				t.Errorf("%s, proxy %q: DialTLSContext called %d times, DialContext %d: %v", target, proxy, dialedTLS.Load(), dialed.Load(), err)
+			if got := dialedTLS.Load() > 0; got != want || (dialed.Load() > 0) == want ||
+				!errors.Is(err, errNoDial) {
+				t.Errorf("%s, proxy %q: DialTLSContext called %d times, DialContext %d: %v", target, proxy,
+					dialedTLS.Load(), dialed.Load(), err)
 			}
 		}
 	}
@@ -496,7 +521,8 @@ func TestDialTLSContextOfMixedServers(t *testing.T) {
 				peer.WantData("the body, which cannot be had again", 1, 0, 5)
 				peer.Ignore(wire.Data, wire.GoAway)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-				if resp := upload.want(t, "from a server with HTTP/2"); resp.ProtoMajor != 2 || name == "Transport" && resp.Request != req {
+				if resp := upload.want(t, "from a server with HTTP/2"); resp.ProtoMajor != 2 ||
+					name == "Transport" && resp.Request != req {
 					t.Errorf("%s for %v", resp.Proto, resp.Request)
 				}
 				synctest.Wait()

@@ -52,7 +52,10 @@ func TestDrainingIsClosedWhenNoMoreRequestsAreTaken(t *testing.T) {
 		begin func(peer *accepted, conn *hyper.Conn)
 		lives bool // the request continues
 	}{
-		"GOAWAY": {lives: true, begin: func(peer *accepted, _ *hyper.Conn) { peer.WriteGoAway(1, wire.NoError, "") }},
+		"GOAWAY": {lives: true, begin: func(peer *accepted,
+			_ *hyper.Conn) {
+			peer.WriteGoAway(1, wire.NoError, "")
+		}},
 		"Shutdown": {lives: true, begin: func(_ *accepted, conn *hyper.Conn) {
 			go conn.Shutdown(context.Background())
 		}},
@@ -127,7 +130,8 @@ func TestGoAwayTellsWhatThePeerSaid(t *testing.T) {
 			t.Helper()
 			told, ok := conn.GoAway()
 			debug := string(told.Debug)
-			if !ok || told.LastStreamID != 1 || told.Code != hyper.ErrCodeEnhanceYourCalm || debug != "too much" {
+			if !ok || told.LastStreamID != 1 || told.Code != hyper.ErrCodeEnhanceYourCalm ||
+				debug != "too much" {
 				t.Errorf("%s: %+v, %v", when, told, ok)
 			}
 			clear(told.Debug) // the caller owns it
@@ -200,7 +204,8 @@ func TestNothingIsAvailableWhileThePeerDoesNotRead(t *testing.T) {
 			synctest.Wait()
 		}
 		s := conn.Stats()
-		if n := conn.Available(); n != 0 || conn.Err() != nil || s.StreamsOpen+s.Waiting != 100 || s.Waiting == 0 {
+		if n := conn.Available(); n != 0 || conn.Err() != nil || s.StreamsOpen+s.Waiting != 100 ||
+			s.Waiting == 0 {
 			t.Errorf("%d are available, with %+v", n, s)
 		}
 	})

@@ -48,7 +48,8 @@ func (tr *transcript) goAway(t *testing.T) (last uint32, code wire.ErrCode, debu
 func (tr *transcript) wantOrderlyEnd(t *testing.T) {
 	t.Helper()
 	if tr.err != io.EOF || tr.raw != nil || tr.sent != nil {
-		t.Errorf("not orderly: the end is %v, of the socket %v, of the peer's own octets %v", tr.err, tr.raw, tr.sent)
+		t.Errorf("not orderly: the end is %v, of the socket %v, of the peer's own octets %v", tr.err, tr.raw,
+			tr.sent)
 	}
 }
 
@@ -132,7 +133,8 @@ func (s *tcpServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 type plainConn struct{ net.Conn }
 
 // eachSocket runs test for each door, over real sockets with CloseWrite and without it.
-func eachSocket(t *testing.T, script func(*tcpPeer), test func(t *testing.T, d door, rt http.RoundTripper, s *tcpServer)) {
+func eachSocket(t *testing.T, script func(*tcpPeer),
+	test func(t *testing.T, d door, rt http.RoundTripper, s *tcpServer)) {
 	for _, d := range doors {
 		for _, hidden := range []bool{false, true} {
 			name := d.name
@@ -231,14 +233,16 @@ func TestCloseAndShutdownSayGoodbye(t *testing.T) {
 	}
 	for _, via := range connects {
 		for _, e := range ends {
-			for _, wrap := range []func(net.Conn) net.Conn{func(nc net.Conn) net.Conn { return nc }, func(nc net.Conn) net.Conn { return plainConn{nc} }} {
+			for _, wrap := range []func(net.Conn) net.Conn{func(nc net.Conn) net.Conn { return nc },
+				func(nc net.Conn) net.Conn { return plainConn{nc} }} {
 				t.Run(via.name+e.name, func(t *testing.T) {
 					t.Parallel()
 					s := newTCPServer(t, via.cleartext, (*tcpPeer).readToEnd)
-					conn, err := via.connect(t.Context(), func(ctx context.Context, network, addr string) (net.Conn, error) {
-						nc, err := s.dial(ctx, network, addr)
-						return wrap(nc), err
-					}, hyper.Config{})
+					conn, err := via.connect(t.Context(),
+						func(ctx context.Context, network, addr string) (net.Conn, error) {
+							nc, err := s.dial(ctx, network, addr)
+							return wrap(nc), err
+						}, hyper.Config{})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -348,14 +352,17 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 					}
 					client, server := h2test.Pipe()
 					config := h2test.ServerTLS("h2")
-					config.MaxVersion, config.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+					config.MaxVersion, config.CipherSuites = tls.VersionTLS12,
+						[]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 					peers <- h2test.NewPeer(t, tls.Server(server, config))
 					return client, nil
-				}, hyper.Config{TLS: &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}})
+				},
+					hyper.Config{TLS: &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}})
 				call := start(func() (*http.Response, error) { return d.get(t, rt) })
 				peer := <-peers
 				peer.WantPreface("frames come after it")
-				if debug := peer.WantGoAway("the cipher suite", 0, wire.InadequateSecurity); !strings.Contains(debug, "CBC") {
+				if debug := peer.WantGoAway("the cipher suite", 0,
+					wire.InadequateSecurity); !strings.Contains(debug, "CBC") {
 					t.Errorf("debug data %q", debug)
 				}
 				peer.WantClosed("the connection is of no use")
@@ -376,7 +383,10 @@ func TestAlertOfTLSReachesThePeer(t *testing.T) {
 	for _, writing := range []bool{false, true} {
 		client, server := h2test.Pipe()
 		peer := h2test.NewPeer(t, h2test.TLSServer(server, "h2"))
-		conn, err := dialTLS(t.Context(), func(context.Context, string, string) (net.Conn, error) { return client, nil }, hyper.Config{})
+		conn, err := dialTLS(t.Context(), func(context.Context, string, string) (net.Conn,
+			error) {
+			return client, nil
+		}, hyper.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}

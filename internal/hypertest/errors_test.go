@@ -152,82 +152,118 @@ func shutWindow(*hyper.Window) hyper.WindowManager {
 // errorCases are the cases of TestEveryErrorThroughEveryDoor.
 var errorCases = []errorCase{
 	{name: "StreamError/Reset", run: by(func(p *accepted) { p.WriteRSTStream(1, wire.InternalError) }),
-		want: wantedError{text: "INTERNAL_ERROR", is: []error{hyper.ErrCodeInternal}, not: []error{hyper.ErrCodeCancel}}, as: is[*hyper.StreamError]},
-	{name: "StreamError/Refused", only: ownDoors, run: by(func(p *accepted) { p.WriteRSTStream(1, wire.RefusedStream) }),
-		want: wantedError{text: "stream 1: peer reset: REFUSED_STREAM", is: []error{hyper.ErrCodeRefusedStream}, retryable: true}, as: is[*hyper.StreamError]},
-	{name: "StreamError/AboveGoAway", only: ownDoors, run: by(func(p *accepted) { p.WriteGoAway(0, wire.EnhanceYourCalm, "slow") }),
-		want: wantedError{text: `stream 1: not processed: connection to `, is: []error{hyper.ErrCodeEnhanceYourCalm}, conn: true, retryable: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: "INTERNAL_ERROR", is: []error{hyper.ErrCodeInternal},
+			not: []error{hyper.ErrCodeCancel}}, as: is[*hyper.StreamError]},
+	{name: "StreamError/Refused", only: ownDoors, run: by(func(p *accepted) {
+		p.WriteRSTStream(1,
+			wire.RefusedStream)
+	}),
+		want: wantedError{text: "stream 1: peer reset: REFUSED_STREAM",
+			is: []error{hyper.ErrCodeRefusedStream}, retryable: true}, as: is[*hyper.StreamError]},
+	{name: "StreamError/AboveGoAway", only: ownDoors,
+		run: by(func(p *accepted) { p.WriteGoAway(0, wire.EnhanceYourCalm, "slow") }),
+		want: wantedError{text: `stream 1: not processed: connection to `,
+			is: []error{hyper.ErrCodeEnhanceYourCalm}, conn: true, retryable: true},
+		as: is[*hyper.ConnError]},
 	{name: "MalformedError", run: by(func(p *accepted) { p.WriteHeaders(1, 0, "no: status") }),
-		want: wantedError{text: "malformed message: ", is: []error{hyper.ErrCodeProtocol}}, as: is[*hyper.MalformedError]},
+		want: wantedError{text: "malformed message: ", is: []error{hyper.ErrCodeProtocol}},
+		as:   is[*hyper.MalformedError]},
 	{name: "MalformedError/Body", run: inBody("too long", "content-length: 3"),
-		want: wantedError{text: "the body is longer than its content-length", is: []error{hyper.ErrCodeProtocol}}, as: is[*hyper.MalformedError]},
+		want: wantedError{text: "the body is longer than its content-length",
+			is: []error{hyper.ErrCodeProtocol}}, as: is[*hyper.MalformedError]},
 	{name: "DecodeError", run: inBody("\x1f\x8b\x08nonsense", "content-encoding: gzip"),
-		want: wantedError{text: "body: gzip: ", is: []error{io.ErrUnexpectedEOF}}, as: is[*hyper.DecodeError]},
-	{name: "UnsupportedCodingError", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
-		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "content-encoding: quux")
-		resp, _ := hyper.ResponseFromHTTP(call.want(t, "the response"))
-		_, err := resp.Body.Read(make([]byte, 1))
-		return err
-	}, want: wantedError{text: `unsupported content coding "quux"`}, as: is[*hyper.UnsupportedCodingError]},
-	{name: "DecodeLimitError", cfg: hyper.Config{MaxDecodedSize: 1}, run: inBody(gzipped("hello"), "content-encoding: gzip"),
+		want: wantedError{text: "body: gzip: ", is: []error{io.ErrUnexpectedEOF}},
+		as:   is[*hyper.DecodeError]},
+	{name: "UnsupportedCodingError", only: ownDoors,
+		run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
+			peer.WriteHeaders(1, wire.EndStream, ":status: 200", "content-encoding: quux")
+			resp, _ := hyper.ResponseFromHTTP(call.want(t, "the response"))
+			_, err := resp.Body.Read(make([]byte, 1))
+			return err
+		}, want: wantedError{text: `unsupported content coding "quux"`},
+		as: is[*hyper.UnsupportedCodingError]},
+	{name: "DecodeLimitError", cfg: hyper.Config{MaxDecodedSize: 1},
+		run:  inBody(gzipped("hello"), "content-encoding: gzip"),
 		want: wantedError{text: "body: more than 1 octets decoded"}, as: is[*hyper.DecodeLimitError]},
-	{name: "WindowManagerError/Stream", cfg: hyper.Config{WindowManager: misbehaving(false)}, run: inBody("hello"),
-		want: wantedError{text: "window manager of stream 1 panicked at Data: out of paint", is: []error{hyper.ErrCodeInternal}},
+	{name: "WindowManagerError/Stream", cfg: hyper.Config{WindowManager: misbehaving(false)},
+		run: inBody("hello"),
+		want: wantedError{text: "window manager of stream 1 panicked at Data: out of paint",
+			is: []error{hyper.ErrCodeInternal}},
 		as: func(err error) bool {
 			var m *hyper.WindowManagerError
 			return errors.As(err, &m) && bytes.Contains(m.Stack, []byte("misbehaving"))
 		}},
-	{name: "WindowManagerError/Connection", cfg: hyper.Config{WindowManager: misbehaving(true)}, run: inBody("hello"),
-		want: wantedError{text: "window manager of the connection panicked at Data: out of paint", is: []error{hyper.ErrCodeInternal}, conn: true},
+	{name: "WindowManagerError/Connection", cfg: hyper.Config{WindowManager: misbehaving(true)},
+		run: inBody("hello"),
+		want: wantedError{text: "window manager of the connection panicked at Data: out of paint",
+			is: []error{hyper.ErrCodeInternal}, conn: true},
 		as: func(err error) bool {
 			var m *hyper.WindowManagerError
-			return errors.As(err, &m) && bytes.Contains(m.Stack, []byte("misbehaving")) && is[*hyper.ConnError](err)
+			return errors.As(err, &m) && bytes.Contains(m.Stack, []byte("misbehaving")) &&
+				is[*hyper.ConnError](err)
 		}},
-	{name: "ErrWindowStalled", cfg: hyper.Config{WindowManager: shutWindow, InitialStreamWindow: -1, WindowBlockedTimeout: time.Second, KeepAlive: -1},
+	{name: "ErrWindowStalled", cfg: hyper.Config{WindowManager: shutWindow, InitialStreamWindow: -1,
+		WindowBlockedTimeout: time.Second, KeepAlive: -1},
 		run: func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
 			peer.WriteHeaders(1, 0, ":status: 200")
 			return readError(v, call)
-		}, want: wantedError{text: "window manager grants nothing: the window of stream 1 is at 0", is: []error{hyper.ErrWindowBlocked, hyper.ErrCodeInternal}}, as: is[*hyper.StreamError]},
-	{name: "ErrCanceled", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
+		}, want: wantedError{text: "window manager grants nothing: the window of stream 1 is at 0",
+			is: []error{hyper.ErrWindowBlocked, hyper.ErrCodeInternal}}, as: is[*hyper.StreamError]},
+	{name: "ErrCanceled", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted,
+		call *async[*http.Response]) error {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		resp, _ := hyper.ResponseFromHTTP(call.want(t, "the response"))
 		resp.Body.Close()
 		_, err := resp.Body.Read(make([]byte, 1))
 		return err
-	}, want: wantedError{text: "stream 1: CANCEL: stream canceled by the caller", is: []error{hyper.ErrCanceled, hyper.ErrCodeCancel}}, as: is[*hyper.StreamError]},
+	}, want: wantedError{text: "stream 1: CANCEL: stream canceled by the caller",
+		is: []error{hyper.ErrCanceled, hyper.ErrCodeCancel}}, as: is[*hyper.StreamError]},
 
 	{name: "ConnError/EOF", run: by(func(p *accepted) { p.Close() }),
-		want: wantedError{text: "peer closed the connection", is: []error{io.ErrUnexpectedEOF}, not: []error{io.EOF, hyper.ErrCodeNo}, conn: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: "peer closed the connection", is: []error{io.ErrUnexpectedEOF},
+			not: []error{io.EOF, hyper.ErrCodeNo}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/RST", run: by(func(p *accepted) {
 		p.client.BreakReadAfter(0, syscall.ECONNRESET)
 		p.WritePing(0, [8]byte{})
-	}), want: wantedError{text: "connection reset by peer", is: []error{syscall.ECONNRESET}, conn: true}, as: is[*hyper.ConnError]},
+	}), want: wantedError{text: "connection reset by peer", is: []error{syscall.ECONNRESET}, conn: true},
+		as: is[*hyper.ConnError]},
 	{name: "ConnError/GoAway", run: by(func(p *accepted) {
 		p.WriteGoAway(1, wire.InternalError, "out of memory")
 		p.Close()
 	}), want: wantedError{text: `http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=INTERNAL_ERROR, debug="out of memory": unexpected EOF`,
 		is: []error{hyper.ErrCodeInternal, io.ErrUnexpectedEOF}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/BrokenRule", run: by(func(p *accepted) { p.WriteWindowUpdate(0, 0) }),
-		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 octets", is: []error{hyper.ErrCodeProtocol}, conn: true}, as: is[*hyper.ConnError]},
-	{name: "ConnError/BadFrame", run: by(func(p *accepted) { p.WriteFrame(wire.FrameHeader{Type: wire.Ping, Length: 3}, []byte("abc")) }),
-		want: wantedError{text: "FRAME_SIZE_ERROR: PING", is: []error{hyper.ErrCodeFrameSize}, conn: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 octets",
+			is: []error{hyper.ErrCodeProtocol}, conn: true}, as: is[*hyper.ConnError]},
+	{name: "ConnError/BadFrame", run: by(func(p *accepted) {
+		p.WriteFrame(wire.FrameHeader{Type: wire.Ping,
+			Length: 3}, []byte("abc"))
+	}),
+		want: wantedError{text: "FRAME_SIZE_ERROR: PING", is: []error{hyper.ErrCodeFrameSize}, conn: true},
+		as:   is[*hyper.ConnError]},
 	{name: "ErrPingTimeout", run: by(func(*accepted) {}),
-		want: wantedError{text: "peer does not answer PING", is: []error{hyper.ErrPingTimeout}, conn: true, timeout: true}, as: is[*hyper.ConnError]},
+		want: wantedError{text: "peer does not answer PING", is: []error{hyper.ErrPingTimeout}, conn: true,
+			timeout: true}, as: is[*hyper.ConnError]},
 	{name: "ErrWriteStalled", cfg: hyper.Config{KeepAlive: -1}, run: by(func(p *accepted) {
 		p.client.SetWriteBuffer(0)
 		p.WritePing(0, [8]byte{1})
-	}), want: wantedError{text: "peer does not read", is: []error{hyper.ErrWriteStalled}, conn: true, timeout: true}, as: is[*hyper.ConnError]},
-	{name: "ErrDrained", only: ownDoors, run: func(t *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
+	}), want: wantedError{text: "peer does not read", is: []error{hyper.ErrWriteStalled}, conn: true,
+		timeout: true}, as: is[*hyper.ConnError]},
+	{name: "ErrDrained", only: ownDoors, run: func(t *testing.T, v *visit, peer *accepted,
+		call *async[*http.Response]) error {
 		peer.WriteGoAway(1, wire.NoError, "")
 		synctest.Wait()
 		return v.get("/late").wantErr(t, "the connection is drained")
-	}, want: wantedError{text: "connection takes no more requests", is: []error{hyper.ErrDrained}, conn: true, retryable: true}, as: is[*hyper.ConnError]},
+	}, want: wantedError{text: "connection takes no more requests", is: []error{hyper.ErrDrained}, conn: true,
+		retryable: true}, as: is[*hyper.ConnError]},
 	{name: "BodyLengthError", run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
 		req := v.request("POST", "/", io.MultiReader(strings.NewReader("short")))
 		req.ContentLength = 100
 		return v.send(req).wantErr(t, "the body is too short")
-	}, want: wantedError{text: "request body ended after 5 octets of its content-length 100", is: []error{hyper.ErrCodeCancel}}, as: is[*hyper.BodyLengthError]},
-	{name: "ErrClosed", only: ownDoors, run: func(t *testing.T, v *visit, _ *accepted, call *async[*http.Response]) error {
+	}, want: wantedError{text: "request body ended after 5 octets of its content-length 100",
+		is: []error{hyper.ErrCodeCancel}}, as: is[*hyper.BodyLengthError]},
+	{name: "ErrClosed", only: ownDoors, run: func(t *testing.T, v *visit, _ *accepted,
+		call *async[*http.Response]) error {
 		v.rt.(*ownConn).conn.Close()
 		err := call.wantErr(t, "the connection is closed")
 		if late := v.get("/late").wantErr(t, "the connection is closed"); late != err {
@@ -241,14 +277,16 @@ var errorCases = []errorCase{
 			req := v.request("GET", "/", nil)
 			req.Method = "GE T"
 			return v.send(req).wantErr(t, "no request")
-		}, want: wantedError{text: `hyper: request: :method "GE T" is not a token: it has a blank`}, as: is[*hyper.RequestError]},
+		}, want: wantedError{text: `hyper: request: :method "GE T" is not a token: it has a blank`},
+		as: is[*hyper.RequestError]},
 	{name: "Waiting", run: func(t *testing.T, v *visit, peer *accepted, _ *async[*http.Response]) error {
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return v.send(v.request("GET", "/waits", nil).WithContext(ctx)).wantErr(t, "no stream is free")
-	}, want: wantedError{text: "waiting for the peer's only stream: context deadline exceeded", is: []error{context.DeadlineExceeded}, timeout: true},
+	}, want: wantedError{text: "waiting for the peer's only stream: context deadline exceeded",
+		is: []error{context.DeadlineExceeded}, timeout: true},
 		only: func(v *visit) bool {
 			return v.name != "TransportTLS" && v.name != "TransportCleartext" && !v.viaNetHTTP()
 		}},

@@ -64,21 +64,26 @@ func served(t *testing.T, serve func(net.Conn)) (net.Conn, error) {
 
 // unreachableHosts are the cases of TestDialErrorTypes.
 var unreachableHosts = []unreachableHost{
-	{name: "Refused", typ: "net.OpError", is: syscall.ECONNREFUSED, retryable: true, dial: func(*testing.T) (net.Conn, error) {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
-	}},
-	{name: "OwnDialer", is: errOwnDialer, retryable: true, dial: func(*testing.T) (net.Conn, error) { return nil, errOwnDialer }},
-	{name: "HTTPWithoutTLS", typ: "crypto/tls.RecordHeaderError", retryable: true, dial: func(t *testing.T) (net.Conn, error) {
-		return served(t, func(nc net.Conn) { io.WriteString(nc, "HTTP/1.0 400 Bad Request\r\n\r\nno TLS\n") })
-	}},
+	{name: "Refused", typ: "net.OpError", is: syscall.ECONNREFUSED, retryable: true,
+		dial: func(*testing.T) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+		}},
+	{name: "OwnDialer", is: errOwnDialer, retryable: true,
+		dial: func(*testing.T) (net.Conn, error) { return nil, errOwnDialer }},
+	{name: "HTTPWithoutTLS", typ: "crypto/tls.RecordHeaderError", retryable: true,
+		dial: func(t *testing.T) (net.Conn, error) {
+			return served(t,
+				func(nc net.Conn) { io.WriteString(nc, "HTTP/1.0 400 Bad Request\r\n\r\nno TLS\n") })
+		}},
 	{name: "Alert", retryable: true, dial: func(t *testing.T) (net.Conn, error) {
 		return served(t, func(nc net.Conn) { tls.Server(nc, &tls.Config{}).Handshake() })
 	}},
-	{name: "Certificate", typ: "crypto/tls.CertificateVerificationError", retryable: true, dial: func(t *testing.T) (net.Conn, error) {
-		return served(t, func(nc net.Conn) {
-			tls.Server(nc, h2test.ServerTLS("h2")).Handshake()
-		})
-	}},
+	{name: "Certificate", typ: "crypto/tls.CertificateVerificationError", retryable: true,
+		dial: func(t *testing.T) (net.Conn, error) {
+			return served(t, func(nc net.Conn) {
+				tls.Server(nc, h2test.ServerTLS("h2")).Handshake()
+			})
+		}},
 	{name: "EOF", retryable: true, dial: func(t *testing.T) (net.Conn, error) {
 		return served(t, func(nc net.Conn) { nc.Close() })
 	}},
@@ -166,7 +171,8 @@ func TestResponseHeaderTimeoutIsAWaitError(t *testing.T) {
 				if !errors.As(err, &wait) || !wait.Timeout() {
 					t.Errorf("%T %v is no WaitError for a timeout", err, err)
 				}
-				if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "timeout awaiting response headers") {
+				if errors.Is(err, context.DeadlineExceeded) ||
+					!strings.Contains(err.Error(), "timeout awaiting response headers") {
 					t.Errorf("%v: it is not as net/http's", err)
 				}
 			})
@@ -213,10 +219,13 @@ func TestErrorOfARequestThatIsNotSentAgain(t *testing.T) {
 				refuse(peer)
 				err := call.wantErr(t, "the body was read")
 				checkErrorType(t, err)
-				if !strings.Contains(err.Error(), "not sent again") || !hyper.Retryable(err) || !is[*hyper.StreamError](err) {
-					t.Errorf("%T %v: want a StreamError that is Retryable and says why it was not sent again", err, err)
+				if !strings.Contains(err.Error(), "not sent again") || !hyper.Retryable(err) ||
+					!is[*hyper.StreamError](err) {
+					t.Errorf("%T %v: want a StreamError that is Retryable and says why it was not sent again",
+						err, err)
 				}
-				if name == "RST_STREAM" && !errors.Is(err, hyper.ErrCodeRefusedStream) || name == "GOAWAY" && !is[*hyper.ConnError](err) {
+				if name == "RST_STREAM" && !errors.Is(err, hyper.ErrCodeRefusedStream) || name == "GOAWAY" &&
+					!is[*hyper.ConnError](err) {
 					t.Errorf("%v: it does not say how it was refused", err)
 				}
 			})

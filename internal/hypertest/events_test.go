@@ -64,7 +64,9 @@ func TestEventsSayWhyAConnectionEnds(t *testing.T) {
 				calls[0].wantErr(p.t, "the connection is lost")
 			},
 			want: []string{
-				"opened", "closed lost: connection to example.com (192.0.2.2:443): peer closed the connection: unexpected EOF",
+				"opened",
+				"closed lost: connection to example.com (192.0.2.2:443): peer closed the connection: " +
+					"unexpected EOF",
 			},
 		},
 		"close idle of a connection in use": {

@@ -106,28 +106,31 @@ func TestControlCharactersInAResponseAreMalformed(t *testing.T) {
 }
 
 func TestControlCharactersInAPromiseAreMalformed(t *testing.T) {
-	eachDoor(t, hyper.Config{Authority: "example.com", Push: &hyper.PushPolicy{Max: 1000}}, func(t *testing.T, v *visit) {
-		call := v.get("/")
-		peer := v.accept()
-		v.wantGet(peer, 1)
-		scheme := ":scheme: https"
-		if v.cleartext {
-			scheme = ":scheme: http"
-		}
-		promised := uint32(2)
-		for _, c := range valueOctets() {
-			value := "a" + string([]byte{byte(c)}) + "b"
-			peer.WritePushPromise(1, promised, ":method: GET", scheme, ":authority: example.com", ":path: /", "x: "+value)
-			reason := fmt.Sprintf("octet 0x%02x", c)
-			if !isFieldValueOctet(c) {
-				peer.WantRSTStream(reason, promised, wire.ProtocolError)
+	eachDoor(t, hyper.Config{Authority: "example.com", Push: &hyper.PushPolicy{Max: 1000}},
+		func(t *testing.T, v *visit) {
+			call := v.get("/")
+			peer := v.accept()
+			v.wantGet(peer, 1)
+			scheme := ":scheme: https"
+			if v.cleartext {
+				scheme = ":scheme: http"
 			}
-			promised += 2
-		}
-		peer.WantIdle("the others are promises")
-		peer.WriteHeaders(1, 0, ":status: 200")
-		call.want(t, "the response").Body.Close()
-	})
+			promised := uint32(2)
+			for _, c := range valueOctets() {
+				value := "a" + string([]byte{byte(c)}) + "b"
+				peer.WritePushPromise(1, promised, ":method: GET", scheme, ":authority: example.com",
+					":path: /",
+					"x: "+value)
+				reason := fmt.Sprintf("octet 0x%02x", c)
+				if !isFieldValueOctet(c) {
+					peer.WantRSTStream(reason, promised, wire.ProtocolError)
+				}
+				promised += 2
+			}
+			peer.WantIdle("the others are promises")
+			peer.WriteHeaders(1, 0, ":status: 200")
+			call.want(t, "the response").Body.Close()
+		})
 }
 
 func TestControlCharactersAreNotSent(t *testing.T) {
@@ -243,7 +246,8 @@ func TestTraceLineIsCutBetweenCharacters(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		log.take()
 		peer.WriteHeaders(1, 0, ":status: 200", "x: "+strings.Repeat("ü", 100))
-		if text, want := log.take(), "       x: "+strings.Repeat("ü", 30)+"…\n"; !strings.Contains(text, want) {
+		if text, want := log.take(), "       x: "+strings.Repeat("ü", 30)+"…\n"; !strings.Contains(text,
+			want) {
 			t.Errorf("got %q, want %q", text, want)
 		}
 	})
@@ -251,10 +255,22 @@ func TestTraceLineIsCutBetweenCharacters(t *testing.T) {
 
 func TestErrorsShowNothingThatATerminalObeys(t *testing.T) {
 	ends := map[string]func(p *h2test.Peer, raw string){
-		"a field name":          func(p *h2test.Peer, raw string) { p.WriteHeaders(1, 0, ":status: 200", "x"+raw+": y") },
-		"a pseudo-header field": func(p *h2test.Peer, raw string) { p.WriteHeaders(1, 0, ":status: 200", ":x"+raw+": y") },
-		"the debug data":        func(p *h2test.Peer, raw string) { p.WriteGoAway(0, wire.InternalError, "x"+raw) },
-		"the coding":            func(p *h2test.Peer, raw string) { p.WriteHeaders(1, 0, ":status: 200", "content-encoding: x"+raw) },
+		"a field name": func(p *h2test.Peer,
+			raw string) {
+			p.WriteHeaders(1, 0, ":status: 200", "x"+raw+": y")
+		},
+		"a pseudo-header field": func(p *h2test.Peer,
+			raw string) {
+			p.WriteHeaders(1, 0, ":status: 200", ":x"+raw+": y")
+		},
+		"the debug data": func(p *h2test.Peer,
+			raw string) {
+			p.WriteGoAway(0, wire.InternalError, "x"+raw)
+		},
+		"the coding": func(p *h2test.Peer,
+			raw string) {
+			p.WriteHeaders(1, 0, ":status: 200", "content-encoding: x"+raw)
+		},
 		"a name in the trailers": func(p *h2test.Peer, raw string) {
 			p.WriteHeaders(1, 0, ":status: 200")
 			p.WriteTrailers(1, "x"+raw+": y")
@@ -263,8 +279,11 @@ func TestErrorsShowNothingThatATerminalObeys(t *testing.T) {
 			p.WriteHeaders(1, 0, ":status: 200")
 			p.WriteTrailers(1, ":x"+raw+": y")
 		},
-		"the status":              func(p *h2test.Peer, raw string) { p.WriteHeaders(1, 0, ":status: "+raw) },
-		"the length of a message": func(p *h2test.Peer, raw string) { p.WriteHeaders(1, 0, ":status: 200", "content-length: "+raw) },
+		"the status": func(p *h2test.Peer, raw string) { p.WriteHeaders(1, 0, ":status: "+raw) },
+		"the length of a message": func(p *h2test.Peer,
+			raw string) {
+			p.WriteHeaders(1, 0, ":status: 200", "content-length: "+raw)
+		},
 	}
 	for end, write := range ends {
 		for raw := range hostile {

@@ -270,7 +270,8 @@ func withFirstDial(
 	}
 	switch {
 	case client == "net/http" && s.tls:
-		return &http.Transport{DialContext: dial, TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true}, &dials
+		return &http.Transport{DialContext: dial, TLSClientConfig: h2test.ClientTLS(),
+			ForceAttemptHTTP2: true}, &dials
 	case client == "net/http":
 		return priorKnowledge(dial), &dials
 	case client == "Transport":
@@ -288,7 +289,10 @@ func playHangingDial(t *testing.T, client string) figure {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
-	f := each(10, false, func() error { return within(t, rt, 5*time.Second, "GET", "http://example.com/", nil) })
+	f := each(10, false, func() error {
+		return within(t, rt, 5*time.Second, "GET", "http://example.com/",
+			nil)
+	})
 	f.dials = *dials
 	closeIdle(rt)
 	return f
@@ -302,7 +306,10 @@ func playSilentTLS(t *testing.T, client string) figure {
 		t.Cleanup(func() { server.Close() })
 		return nc, nil
 	})
-	f := each(10, false, func() error { return within(t, rt, 2*time.Second, "GET", "https://example.com/", nil) })
+	f := each(10, false, func() error {
+		return within(t, rt, 2*time.Second, "GET", "https://example.com/",
+			nil)
+	})
 	f.dials = *dials
 	closeIdle(rt)
 	return f
@@ -339,13 +346,14 @@ func playReused(t *testing.T, client string) figure {
 	var mu sync.Mutex
 	reused := 0
 	f := each(2, true, func() error {
-		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-			mu.Lock()
-			defer mu.Unlock()
-			if info.Reused {
-				reused++
-			}
-		}})
+		ctx := httptrace.WithClientTrace(t.Context(),
+			&httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+				mu.Lock()
+				defer mu.Unlock()
+				if info.Reused {
+					reused++
+				}
+			}})
 		req, err := http.NewRequestWithContext(ctx, "GET", "http://example.com/", nil)
 		if err != nil {
 			return err
@@ -564,7 +572,8 @@ func TestFigures(t *testing.T) {
 		t.Skip("the race detector makes it take minutes")
 	}
 	written := readFigures(t)
-	table := figuresHead + "| scenario | compared | " + strings.Join(clients, " | ") + " |\n|---|---|---|---|---|\n"
+	table := figuresHead + "| scenario | compared | " + strings.Join(clients, " | ") +
+		" |\n|---|---|---|---|---|\n"
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
 			got := s.run(t)

@@ -54,7 +54,8 @@ var lossesAfterGoAway = []lossAfterGoAway{
 		}
 	}, hyper.ErrWriteStalled, false},
 	{"OwnError", func(peer *accepted) { peer.WriteWindowUpdate(0, 0) }, hyper.ErrCodeProtocol, true},
-	{"RaisedGoAway", func(peer *accepted) { peer.WriteGoAway(7, wire.NoError, "") }, hyper.ErrCodeProtocol, true},
+	{"RaisedGoAway", func(peer *accepted) { peer.WriteGoAway(7, wire.NoError, "") }, hyper.ErrCodeProtocol,
+		true},
 }
 
 func TestLostConnectionKeepsTheGoAway(t *testing.T) {
@@ -88,8 +89,10 @@ func wantLoss(t *testing.T, err error, own bool) {
 		return
 	}
 	ce := asConnError(t, err)
-	if ce.FromPeer || ce.Code != hyper.ErrCodeProtocol || ce.LastStreamID != 1 || string(ce.Debug) != "out of memory" || !errors.Is(err, hyper.ErrCodeInternal) {
-		t.Errorf("%+v, want PROTOCOL_ERROR, and the GOAWAY (1, INTERNAL_ERROR, %q) besides", ce, "out of memory")
+	if ce.FromPeer || ce.Code != hyper.ErrCodeProtocol || ce.LastStreamID != 1 ||
+		string(ce.Debug) != "out of memory" || !errors.Is(err, hyper.ErrCodeInternal) {
+		t.Errorf("%+v, want PROTOCOL_ERROR, and the GOAWAY (1, INTERNAL_ERROR, %q) besides", ce,
+			"out of memory")
 	}
 	wantGoAway(t, ce.Err, 1, hyper.ErrCodeInternal, "out of memory")
 }
@@ -176,10 +179,15 @@ func TestLaterGoAwayErasesNothing(t *testing.T) {
 		first, second goAway
 		want          goAway
 	}{
-		{"debug data", goAway{wire.MaxStreamID, wire.NoError, "maintenance"}, goAway{1, wire.NoError, ""}, goAway{1, wire.NoError, "maintenance"}},
-		{"a code", goAway{1, wire.InternalError, "out of memory"}, goAway{1, wire.NoError, ""}, goAway{1, wire.InternalError, "out of memory"}},
-		{"both have debug data", goAway{3, wire.NoError, "maintenance"}, goAway{1, wire.InternalError, "out of memory"}, goAway{1, wire.InternalError, "maintenance; out of memory"}},
-		{"the same again", goAway{3, wire.NoError, "maintenance"}, goAway{1, wire.NoError, "maintenance"}, goAway{1, wire.NoError, "maintenance"}},
+		{"debug data", goAway{wire.MaxStreamID, wire.NoError, "maintenance"}, goAway{1, wire.NoError, ""},
+			goAway{1, wire.NoError, "maintenance"}},
+		{"a code", goAway{1, wire.InternalError, "out of memory"}, goAway{1, wire.NoError, ""},
+			goAway{1, wire.InternalError, "out of memory"}},
+		{"both have debug data", goAway{3, wire.NoError, "maintenance"},
+			goAway{1, wire.InternalError, "out of memory"},
+			goAway{1, wire.InternalError, "maintenance; out of memory"}},
+		{"the same again", goAway{3, wire.NoError, "maintenance"}, goAway{1, wire.NoError, "maintenance"},
+			goAway{1, wire.NoError, "maintenance"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
@@ -233,16 +241,21 @@ var beginnings = []beginning{
 		peer.WriteData(1, 0, []byte("hello"))
 	}},
 	{"Promise", true, func(peer *accepted) {
-		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https", ":authority: example.com", ":path: /pushed")
+		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https", ":authority: example.com",
+			":path: /pushed")
 	}},
 }
 
 // refusals are the ways in which a peer says that it has not processed the request on stream 1.
 var refusals = map[string]func(peer *accepted){
-	"RST":                  func(peer *accepted) { peer.WriteRSTStream(1, wire.RefusedStream) },
-	"GOAWAY":               func(peer *accepted) { peer.WriteGoAway(0, wire.NoError, "") },
-	"GOAWAY, REFUSED":      func(peer *accepted) { peer.WriteGoAway(0, wire.RefusedStream, "") },
-	"GOAWAY, REFUSED, EOF": func(peer *accepted) { peer.WriteGoAway(0, wire.RefusedStream, ""); peer.Close() },
+	"RST":             func(peer *accepted) { peer.WriteRSTStream(1, wire.RefusedStream) },
+	"GOAWAY":          func(peer *accepted) { peer.WriteGoAway(0, wire.NoError, "") },
+	"GOAWAY, REFUSED": func(peer *accepted) { peer.WriteGoAway(0, wire.RefusedStream, "") },
+	"GOAWAY, REFUSED, EOF": func(peer *accepted) {
+		peer.WriteGoAway(0, wire.RefusedStream,
+			"")
+		peer.Close()
+	},
 }
 
 func TestNothingIsRetryableOnceAResponseBegan(t *testing.T) {

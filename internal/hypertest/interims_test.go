@@ -70,10 +70,11 @@ func TestInformationalSeesAnyNumberOfInterimResponses(t *testing.T) {
 		const number = 250
 		seen := 0
 		peer, conn := dialPeer(t, nil)
-		call := doAsync(context.Background(), conn, &hyper.Request{Informational: func(int, hyper.Header) error {
-			seen++
-			return nil
-		}})
+		call := doAsync(context.Background(), conn,
+			&hyper.Request{Informational: func(int, hyper.Header) error {
+				seen++
+				return nil
+			}})
 		peer.WantHeaders("the request", 1)
 		for range number {
 			peer.WriteHeaders(1, 0, ":status: 103", "link: "+strings.Repeat("v", 1000))
@@ -91,7 +92,8 @@ func TestInformationalSeesAnyNumberOfInterimResponses(t *testing.T) {
 func TestBurstOfInterimResponsesIsDroppedWithoutAHook(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		req := v.request("GET", "/", nil)
-		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{WroteHeaders: func() {}}))
+		req = req.WithContext(httptrace.WithClientTrace(req.Context(),
+			&httptrace.ClientTrace{WroteHeaders: func() {}}))
 		call := v.send(req)
 		peer := v.accept()
 		v.wantGet(peer, 1)
@@ -116,7 +118,8 @@ func TestInterimResponsesThatWaitHaveALimit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, nil)
-				stream, err := conn.Open(t.Context(), &hyper.Request{Informational: func(int, hyper.Header) error { return nil }})
+				stream, err := conn.Open(t.Context(),
+					&hyper.Request{Informational: func(int, hyper.Header) error { return nil }})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -148,10 +151,11 @@ func TestEndlessInterimResponsesAreBoundedByTime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				seen := 0
 				peer, conn := dialPeer(t, &hyper.Config{KeepAlive: -1})
-				call := doAsync(context.Background(), conn, &hyper.Request{Informational: func(int, hyper.Header) error {
-					seen++
-					return nil
-				}})
+				call := doAsync(context.Background(), conn,
+					&hyper.Request{Informational: func(int, hyper.Header) error {
+						seen++
+						return nil
+					}})
 				peer.WantHeaders("the request", 1)
 				sent := 0
 				for ; sent < 25_000 && conn.Err() == nil; sent++ {
@@ -168,7 +172,8 @@ func TestEndlessInterimResponsesAreBoundedByTime(t *testing.T) {
 					return
 				}
 				peer.WantGoAway("an endless sequence", 0, wire.EnhanceYourCalm)
-				if err := call.wantErr(t, "the connection has ended"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
+				if err := call.wantErr(t, "the connection has ended"); !errors.Is(err,
+					hyper.ErrCodeEnhanceYourCalm) {
 					t.Error(err)
 				}
 				if sent < 10_000 || sent > 10_100 {

@@ -51,8 +51,10 @@ func headerServer(t *testing.T, cleartext bool) (addr string) {
 }
 
 // realDoors runs test at all doors, and with net/http, against a server on the loopback interface.
-func realDoors(t *testing.T, cfg hyper.Config, test func(t *testing.T, get func(path string) (*http.Response, error), netHTTP bool)) {
-	netHTTPDoor := door{name: "net/http", enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
+func realDoors(t *testing.T, cfg hyper.Config, test func(t *testing.T,
+	get func(path string) (*http.Response, error), netHTTP bool)) {
+	netHTTPDoor := door{name: "net/http", enter: func(t *testing.T, dial dialFunc,
+		cfg hyper.Config) http.RoundTripper {
 		tr := &http.Transport{DialContext: dial, TLSClientConfig: clientTLS(&cfg), ForceAttemptHTTP2: true}
 		t.Cleanup(tr.CloseIdleConnections)
 		return tr
@@ -113,7 +115,8 @@ func TestLargeHeadersThroughEveryDoor(t *testing.T) {
 				}
 				var tooLarge *hyper.HeaderSizeError
 				var stream *hyper.StreamError
-				if !errors.As(err, &tooLarge) || !errors.As(err, &stream) || tooLarge.Limit != 10<<20 || tooLarge.Size <= 10<<20 {
+				if !errors.As(err, &tooLarge) || !errors.As(err, &stream) || tooLarge.Limit != 10<<20 ||
+					tooLarge.Size <= 10<<20 {
 					t.Errorf("%d bytes in %d fields: %v", size, fields, err)
 				}
 			}
@@ -148,7 +151,8 @@ func TestLargeHeadersOfManyStreamsAreBounded(t *testing.T) {
 					case err == nil:
 						taken.Add(1)
 						open <- resp // its body is read later
-					case errors.As(err, &tooLarge) && tooLarge.Held > 0 && errors.Is(err, hyper.ErrCodeEnhanceYourCalm):
+					case errors.As(err, &tooLarge) && tooLarge.Held > 0 &&
+						errors.Is(err, hyper.ErrCodeEnhanceYourCalm):
 						refused.Add(1)
 					default:
 						t.Error(err)
@@ -171,7 +175,10 @@ func TestLargeHeadersOfManyStreamsAreBounded(t *testing.T) {
 			resp.Body.Close()
 		})
 	}
-	t.Run("small", func(t *testing.T) { bounded(t, hyper.Config{MaxHeaderMemory: 4 << 20}, 4<<20, 500_000, 30) })
+	t.Run("small", func(t *testing.T) {
+		bounded(t, hyper.Config{MaxHeaderMemory: 4 << 20}, 4<<20, 500_000,
+			30)
+	})
 	t.Run("by default", func(t *testing.T) {
 		saved := doors
 		defer func() { doors = saved }()

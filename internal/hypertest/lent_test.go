@@ -50,17 +50,32 @@ type exchangeEnd struct {
 
 // exchangeEnds are the cases of eachEnd.
 var exchangeEnds = []exchangeEnd{
-	{"reset by the peer", true, func(_ *visit, peer *accepted, _ func()) { peer.WriteRSTStream(1, wire.InternalError) }},
+	{"reset by the peer", true, func(_ *visit, peer *accepted,
+		_ func()) {
+		peer.WriteRSTStream(1, wire.InternalError)
+	}},
 	{"connection lost", true, func(_ *visit, peer *accepted, _ func()) { peer.Close() }},
 	{"GOAWAY for a mistake", true, func(_ *visit, peer *accepted, _ func()) {
 		peer.WriteGoAway(1, wire.InternalError, "")
 		peer.Close()
 	}},
-	{"malformed response", true, func(_ *visit, peer *accepted, _ func()) { peer.WriteHeaders(1, wire.EndStream, "x: y") }},
+	{"malformed response", true, func(_ *visit, peer *accepted,
+		_ func()) {
+		peer.WriteHeaders(1, wire.EndStream, "x: y")
+	}},
 	{"context", true, func(_ *visit, _ *accepted, cancel func()) { cancel() }},
-	{"early error", false, func(_ *visit, peer *accepted, _ func()) { peer.WriteHeaders(1, wire.EndStream, ":status: 413") }},
-	{"early response", false, func(_ *visit, peer *accepted, _ func()) { peer.WriteHeaders(1, wire.EndStream, ":status: 200") }},
-	{"response without its end", false, func(_ *visit, peer *accepted, _ func()) { peer.WriteHeaders(1, 0, ":status: 200") }},
+	{"early error", false, func(_ *visit, peer *accepted,
+		_ func()) {
+		peer.WriteHeaders(1, wire.EndStream, ":status: 413")
+	}},
+	{"early response", false, func(_ *visit, peer *accepted,
+		_ func()) {
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+	}},
+	{"response without its end", false, func(_ *visit, peer *accepted,
+		_ func()) {
+		peer.WriteHeaders(1, 0, ":status: 200")
+	}},
 }
 
 // eachEnd starts an upload of what body returns, at each door, and ends it in each of the ways of
@@ -94,15 +109,16 @@ func eachEnd(t *testing.T, body func() io.Reader, over func(v *visit, peer *acce
 // that.
 func TestRequestBodyIsClosedOnce(t *testing.T) {
 	var body *lentBody
-	eachEnd(t, func() io.Reader { body = newLentBody(); return body }, func(v *visit, _ *accepted, failed bool) {
-		if n := body.closes.Load(); failed && !v.own && n != 1 {
-			v.t.Errorf("the body was closed %d times when RoundTrip returned", n)
-		}
-		synctest.Wait()
-		if n := body.closes.Load(); n != 1 {
-			v.t.Errorf("the body was closed %d times", n)
-		}
-	})
+	eachEnd(t, func() io.Reader { body = newLentBody(); return body },
+		func(v *visit, _ *accepted, failed bool) {
+			if n := body.closes.Load(); failed && !v.own && n != 1 {
+				v.t.Errorf("the body was closed %d times when RoundTrip returned", n)
+			}
+			synctest.Wait()
+			if n := body.closes.Load(); n != 1 {
+				v.t.Errorf("the body was closed %d times", n)
+			}
+		})
 }
 
 // A body that was read to its end is closed before END_STREAM is sent.
@@ -225,7 +241,8 @@ func TestMemoryOfABodyMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 // When the exchange is over, the caller may also change the Request and its Header.
 func TestRequestMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 	ends := map[string]func(t *testing.T, peer func() *accepted, conn *hyper.Conn, s *hyper.Stream){
-		"the response's Body is closed": func(t *testing.T, peer func() *accepted, _ *hyper.Conn, s *hyper.Stream) {
+		"the response's Body is closed": func(t *testing.T, peer func() *accepted, _ *hyper.Conn,
+			s *hyper.Stream) {
 			peer().WriteHeaders(1, 0, ":status: 200")
 			resp, err := s.Response(t.Context())
 			if err != nil {
@@ -233,7 +250,10 @@ func TestRequestMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 			}
 			resp.Body.Close()
 		},
-		"Reset": func(_ *testing.T, _ func() *accepted, _ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.ErrCodeCancel) },
+		"Reset": func(_ *testing.T, _ func() *accepted, _ *hyper.Conn,
+			s *hyper.Stream) {
+			s.Reset(hyper.ErrCodeCancel)
+		},
 		"Close": func(_ *testing.T, _ func() *accepted, c *hyper.Conn, _ *hyper.Stream) { c.Close() },
 	}
 	for name, end := range ends {
@@ -243,7 +263,8 @@ func TestRequestMayBeChangedWhenTheExchangeIsOver(t *testing.T) {
 				peer := &accepted{Peer: p}
 				memory := bytes.Repeat([]byte{'x'}, 1<<20)
 				req := &hyper.Request{
-					Method: "POST", Header: hyper.Header{{Name: "x", Value: "1"}}, Body: bytes.NewReader(memory),
+					Method: "POST", Header: hyper.Header{{Name: "x", Value: "1"}},
+					Body:    bytes.NewReader(memory),
 					Trailer: hyper.Header{{Name: "y", Value: "2"}},
 				}
 				s, err := conn.Open(t.Context(), req)

@@ -86,7 +86,8 @@ func (w *town) serve(nc net.Conn) {
 			write(wire.AppendPing(nil, wire.Ack, wire.ParsePing(payload)))
 		case h.Type == wire.Headers:
 			time.AfterFunc(w.takes, func() {
-				header := wire.FrameHeader{Length: 1, Type: wire.Headers, Flags: wire.EndStream | wire.EndHeaders, StreamID: h.StreamID}
+				header := wire.FrameHeader{Length: 1, Type: wire.Headers,
+					Flags: wire.EndStream | wire.EndHeaders, StreamID: h.StreamID}
 				w.done.Add(1)
 				write(append(wire.AppendFrameHeader(nil, header), 0x89)) // :status: 204 in the static table
 			})
@@ -97,7 +98,8 @@ func (w *town) serve(nc net.Conn) {
 // transport returns a Transport for the town. set changes it. No connection may be open when the
 // test ends.
 func (w *town) transport(set func(*hyper.Transport)) *hyper.Transport {
-	tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Config: &hyper.Config{DialContext: w.dial}}
+	tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true,
+		Config: &hyper.Config{DialContext: w.dial}}
 	set(tr)
 	w.t.Cleanup(func() {
 		tr.CloseIdleConnections()
@@ -133,8 +135,10 @@ func TestConnectionsToTwoThousandHostsAreBounded(t *testing.T) {
 		slack      int64
 	}{
 		{"one after another, by default", func(*hyper.Transport) {}, false, 101, 100, 12},
-		{"one after another, MaxIdleConns 10", func(tr *hyper.Transport) { tr.MaxIdleConns = 10 }, false, 11, 10, 12},
-		{"one after another, no bound on idle ones", func(tr *hyper.Transport) { tr.MaxIdleConns = -1 }, false, hosts, hosts, 0},
+		{"one after another, MaxIdleConns 10", func(tr *hyper.Transport) { tr.MaxIdleConns = 10 }, false, 11,
+			10, 12},
+		{"one after another, no bound on idle ones", func(tr *hyper.Transport) { tr.MaxIdleConns = -1 },
+			false, hosts, hosts, 0},
 		{"one after another, MaxConns 50", func(tr *hyper.Transport) { tr.MaxConns = 50 }, false, 50, 50, 0},
 		{"at once, by default", func(*hyper.Transport) {}, true, hosts, 100, 0},
 		{"at once, MaxConns 50", func(tr *hyper.Transport) { tr.MaxConns = 50 }, true, 50, 50, 5},
@@ -179,7 +183,10 @@ func TestRequestWaitsForMaxConnsUnderItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &town{t: t, takes: time.Minute}
 		tr := w.transport(func(tr *hyper.Transport) { tr.MaxConns = 1 })
-		busy := start(func() (struct{}, error) { return struct{}{}, getOnce(t.Context(), tr, "a.example.com") })
+		busy := start(func() (struct{}, error) {
+			return struct{}{},
+				getOnce(t.Context(), tr, "a.example.com")
+		})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -247,7 +254,8 @@ func TestHostsThatAreEquallyWellOffKeepTheirConnections(t *testing.T) {
 				var wg sync.WaitGroup
 				for i := range 500 * hosts {
 					wg.Go(func() {
-						if err := getOnce(t.Context(), tr, fmt.Sprintf("h%d.example.com", i%hosts)); err != nil {
+						if err := getOnce(t.Context(), tr, fmt.Sprintf("h%d.example.com", i%hosts)); err !=
+							nil {
 							t.Error(err)
 						}
 					})
@@ -380,7 +388,10 @@ func TestSpareConnectionsStayWithinMaxIdleConns(t *testing.T) {
 		t.Run(fmt.Sprint(row), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &town{t: t, takes: time.Millisecond}
-				tr := w.transport(func(tr *hyper.Transport) { tr.MinConnsPerHost, tr.MaxIdleConns = row.least, row.idle })
+				tr := w.transport(func(tr *hyper.Transport) {
+					tr.MinConnsPerHost, tr.MaxIdleConns = row.least,
+						row.idle
+				})
 				get := func() {
 					for i := range row.hosts {
 						if err := getOnce(t.Context(), tr, fmt.Sprintf("h%d.example.com", i)); err != nil {

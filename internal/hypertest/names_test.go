@@ -190,7 +190,8 @@ func TestProxyIsDialedByTheNameThatNetHTTPDials(t *testing.T) {
 				return &http.Transport{Proxy: proxy, DialContext: dial}
 			})
 			if !strings.EqualFold(got, theirs) || got == "" {
-				t.Errorf("%s proxy %q: dialed %q, net/http dials %q (%v)", scheme, test.host, got, theirs, err)
+				t.Errorf("%s proxy %q: dialed %q, net/http dials %q (%v)", scheme, test.host, got, theirs,
+					err)
 			}
 		}
 	}
@@ -201,7 +202,8 @@ func serverName(host string, transport func(dialFunc) http.RoundTripper) (name s
 	asked := make(chan string, 1)
 	rt := transport(func(context.Context, string, string) (net.Conn, error) {
 		client, server := h2test.Pipe()
-		go tls.Server(server, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		go tls.Server(server, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config,
+			error) {
 			asked <- hello.ServerName
 			return nil, errNoDial
 		}}).Handshake()
@@ -256,9 +258,11 @@ func TestHostIsMappedOrRefused(t *testing.T) {
 // An empty port is removed, and a port that is not in ASCII digits is refused.
 func TestPortOfAnInternationalizedHost(t *testing.T) {
 	for host, want := range map[string]string{
-		"BÜCHER.example:": "xn--bcher-kva.example", "bücher.example:８０": "", "bücher.example:80:90": "", "[bücher.example]:80": "",
+		"BÜCHER.example:": "xn--bcher-kva.example", "bücher.example:８０": "", "bücher.example:80:90": "",
+		"[bücher.example]:80": "",
 	} {
-		req, err := hyper.RequestFromHTTP(&http.Request{URL: &url.URL{Scheme: "http", Host: host}, Header: http.Header{}})
+		req, err := hyper.RequestFromHTTP(&http.Request{URL: &url.URL{Scheme: "http", Host: host},
+			Header: http.Header{}})
 		switch {
 		case want == "":
 			wantRequestError(t, host, err)
@@ -301,7 +305,8 @@ func TestHostOverHTTP1IsMappedOrRefused(t *testing.T) {
 			return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
 		})}
 		body := &closeCounter{}
-		req := &http.Request{URL: &url.URL{Scheme: "http", Host: test.host, Path: "/"}, Header: http.Header{}, Body: body}
+		req := &http.Request{URL: &url.URL{Scheme: "http", Host: test.host, Path: "/"}, Header: http.Header{},
+			Body: body}
 		resp, err := tr.RoundTrip(req)
 		want := authorityOf(test.host, test.want)
 		switch {
@@ -329,7 +334,8 @@ func TestConnectTargetIsMappedOrRefused(t *testing.T) {
 			peer, conn := dialPeer(t, nil)
 			want := authorityOf(test.host, test.want)
 			call := start(func() (*http.Response, error) {
-				return conn.RoundTrip(&http.Request{Method: "CONNECT", URL: &url.URL{Scheme: "https", Host: test.host + ":443"}, Header: http.Header{}})
+				return conn.RoundTrip(&http.Request{Method: "CONNECT",
+					URL: &url.URL{Scheme: "https", Host: test.host + ":443"}, Header: http.Header{}})
 			})
 			if want == "" {
 				wantRequestError(t, test.host, call.wantErr(t, test.host))
@@ -362,10 +368,11 @@ func TestOwnAPIRefusesNamesBeyondASCII(t *testing.T) {
 			}
 			_, err := conn.Connect(t.Context(), test.host+":443", nil)
 			wantRequestError(t, test.host, err)
-			_, err = hyper.Dial(t.Context(), test.host, &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
-				t.Errorf("%q was dialed", test.host)
-				return nil, errNoDial
-			}})
+			_, err = hyper.Dial(t.Context(), test.host,
+				&hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+					t.Errorf("%q was dialed", test.host)
+					return nil, errNoDial
+				}})
 			if err == nil {
 				t.Errorf("Dial(%q) succeeded", test.host)
 			}
@@ -377,8 +384,10 @@ func TestOwnAPIRefusesNamesBeyondASCII(t *testing.T) {
 // A % starts a zone only after an IP address. In a name, TLS would verify only the part before the
 // %.
 func TestDialRefusesPercentInNames(t *testing.T) {
-	for _, addr := range []string{"good.example%evil.example", "b%C3%BCcher.example:443", "127.0.0.1%eth0", "https://good.example%25x"} {
-		_, err := hyper.Dial(t.Context(), addr, &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+	for _, addr := range []string{"good.example%evil.example", "b%C3%BCcher.example:443", "127.0.0.1%eth0",
+		"https://good.example%25x"} {
+		_, err := hyper.Dial(t.Context(), addr, &hyper.Config{DialContext: func(context.Context, string,
+			string) (net.Conn, error) {
 			t.Errorf("%q was dialed", addr)
 			return nil, errNoDial
 		}})

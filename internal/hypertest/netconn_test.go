@@ -106,7 +106,8 @@ func TestReadsOfNothingWithinAFrameEndTheConnection(t *testing.T) {
 		if _, err := io.ReadFull(resp.Body, payload[:len(payload)-1]); err != nil {
 			t.Fatal(err)
 		}
-		peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 100 << 10, Type: wire.Data, StreamID: 1}))
+		peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 100 << 10, Type: wire.Data,
+			StreamID: 1}))
 		peer.WriteRaw(payload[:100])
 		synctest.Wait()
 		nc.emptyReads.Store(true)
@@ -171,7 +172,8 @@ func TestOddConnToAProxyIsAnError(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					tr := &hyper.Transport{
 						Proxy: http.ProxyURL(&url.URL{Scheme: scheme, Host: "proxy.example:3128"}),
-						Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+						Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn,
+							error) {
 							client, _ := h2test.Pipe()
 							odd := &oddConn{Conn: client}
 							c.odd(odd)

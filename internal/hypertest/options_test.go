@@ -123,7 +123,8 @@ func TestWithRequestsMistakeIsARequestError(t *testing.T) {
 		first.want(t, "the first response").Body.Close()
 		synctest.Wait()
 		body := &countedBody{Reader: strings.NewReader("hello")}
-		_, err := v.rt.RoundTrip(withRequest(v.request("POST", "/", body), func(r *hyper.Request) { r.Header.Add("bad name", "") }))
+		_, err := v.rt.RoundTrip(withRequest(v.request("POST", "/", body),
+			func(r *hyper.Request) { r.Header.Add("bad name", "") }))
 		wantRequestError(t, "a name with a blank", err)
 		peer.WantIdle("nothing is sent")
 		if n := body.closes.Load(); n != 1 {
@@ -210,10 +211,14 @@ func TestWithRequestThatPanicsGivesBackAReservedSlot(t *testing.T) {
 // A request over HTTP/1.1 has no hyper.Request, so WithRequest does not change it.
 func TestWithRequestDoesNotChangeRequestsOverHTTP1(t *testing.T) {
 	var got *http.Request
-	tr := &hyper.Transport{Proxy: hyper.NoProxy, Fallback: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		got = req
-		return &http.Response{StatusCode: 204, Body: io.NopCloser(strings.NewReader(""))}, nil
-	}), Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, errNoDial }}}
+	tr := &hyper.Transport{Proxy: hyper.NoProxy,
+		Fallback: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			got = req
+			return &http.Response{StatusCode: 204, Body: io.NopCloser(strings.NewReader(""))}, nil
+		}), Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn,
+			error) {
+			return nil, errNoDial
+		}}}
 	req, _ := http.NewRequest("GET", "http://example.com/", nil)
 	resp, err := tr.RoundTrip(withRequest(req, func(r *hyper.Request) { r.Header.Add("x", "y") }))
 	if err != nil || resp.StatusCode != 204 || got.Header.Get("x") != "" {

@@ -45,7 +45,8 @@ func TestOriginsOfAConn(t *testing.T) {
 		wantOrigins(t, "no ORIGIN frame", conn)
 		peer.origin()
 		wantOrigins(t, "RFC 8336 §2.3: the initial origin", conn, "https://example.com")
-		peer.origin("https://B.test:443", "https://b.test", "https://[2001:DB8::1]:8443", "http://c.test", "ftp://d.test")
+		peer.origin("https://B.test:443", "https://b.test", "https://[2001:DB8::1]:8443", "http://c.test",
+			"ftp://d.test")
 		six := "https://[2001:db8::1]:8443"
 		wantOrigins(t, "an ORIGIN frame", conn, six, "https://b.test", "https://example.com")
 		peer.respond(1, "421")
@@ -87,7 +88,8 @@ func TestOriginsAreBounded(t *testing.T) {
 		var origins []string
 		name := strings.Repeat("x", 50)
 		for i := range 26 * 26 {
-			origins = append(origins, "https://"+name+string([]byte{'a' + byte(i/26), 'a' + byte(i%26)})+".test")
+			origins = append(origins, "https://"+name+string([]byte{'a' + byte(i/26),
+				'a' + byte(i%26)})+".test")
 		}
 		for range 10 {
 			for i := range origins {
@@ -134,7 +136,8 @@ func TestPushOfAnOriginThatIsNotInTheSetIsRefused(t *testing.T) {
 			peer.WritePushPromise(1, 2, ":method: GET", ":scheme: https",
 				":authority: www.example.com", ":path: /pushed")
 			if !listed {
-				peer.WantRSTStream("the certificate covers it, the Origin Set does not", 2, wire.ProtocolError)
+				peer.WantRSTStream("the certificate covers it, the Origin Set does not", 2,
+					wire.ProtocolError)
 			}
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 			resp := call.want(t, "the response")

@@ -28,17 +28,36 @@ type hook struct {
 
 // hooks are all such functions.
 var hooks = []hook{
-	{name: "GetConn", unsent: true, set: func(t *httptrace.ClientTrace, f func()) { t.GetConn = func(string) { f() } }},
-	{name: "GotConn", set: func(t *httptrace.ClientTrace, f func()) { t.GotConn = func(httptrace.GotConnInfo) { f() } }},
-	{name: "WroteHeaderField", set: func(t *httptrace.ClientTrace, f func()) { t.WroteHeaderField = func(string, []string) { f() } }},
+	{name: "GetConn", unsent: true, set: func(t *httptrace.ClientTrace,
+		f func()) {
+		t.GetConn = func(string) { f() }
+	}},
+	{name: "GotConn", set: func(t *httptrace.ClientTrace,
+		f func()) {
+		t.GotConn = func(httptrace.GotConnInfo) { f() }
+	}},
+	{name: "WroteHeaderField", set: func(t *httptrace.ClientTrace,
+		f func()) {
+		t.WroteHeaderField = func(string, []string) { f() }
+	}},
 	{name: "WroteHeaders", set: func(t *httptrace.ClientTrace, f func()) { t.WroteHeaders = f }},
-	{name: "WroteRequest", noBody: true, set: func(t *httptrace.ClientTrace, f func()) { t.WroteRequest = func(httptrace.WroteRequestInfo) { f() } }},
-	{name: "Wait100Continue", expect: true, set: func(t *httptrace.ClientTrace, f func()) { t.Wait100Continue = f }},
-	{name: "GotFirstResponseByte", status: "200", set: func(t *httptrace.ClientTrace, f func()) { t.GotFirstResponseByte = f }},
+	{name: "WroteRequest", noBody: true, set: func(t *httptrace.ClientTrace,
+		f func()) {
+		t.WroteRequest = func(httptrace.WroteRequestInfo) { f() }
+	}},
+	{name: "Wait100Continue", expect: true, set: func(t *httptrace.ClientTrace,
+		f func()) {
+		t.Wait100Continue = f
+	}},
+	{name: "GotFirstResponseByte", status: "200", set: func(t *httptrace.ClientTrace,
+		f func()) {
+		t.GotFirstResponseByte = f
+	}},
 	{name: "Got1xxResponse", status: "103", set: func(t *httptrace.ClientTrace, f func()) {
 		t.Got1xxResponse = func(int, textproto.MIMEHeader) error { f(); return nil }
 	}},
-	{name: "Got100Continue", status: "100", expect: true, set: func(t *httptrace.ClientTrace, f func()) { t.Got100Continue = f }},
+	{name: "Got100Continue", status: "100", expect: true,
+		set: func(t *httptrace.ClientTrace, f func()) { t.Got100Continue = f }},
 	{name: "WithResponse", status: "200"},
 	{name: "WithRequest", unsent: true},
 }
@@ -192,7 +211,11 @@ func TestGetBodyThatPanicsGivesBackItsSlot(t *testing.T) {
 // Read would end the program.
 func TestBodyThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
-		body := &countedBody{Reader: readerFunc(func([]byte) (int, error) { runtime.Goexit(); return 0, nil })}
+		body := &countedBody{Reader: readerFunc(func([]byte) (int, error) {
+			runtime.Goexit()
+			return 0,
+				nil
+		})}
 		call := v.send(v.request("POST", "/", body))
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)

@@ -166,11 +166,12 @@ func TestKeepAliveStaysWithinWhatServersAllow(t *testing.T) {
 // With the defaults a strict server ends no connection, neither net/http's, which sends no PING,
 // nor hyper's. With a short interval that the user has set, it ends both.
 func TestKeepAliveOfTheCallersOwn(t *testing.T) {
-	netHTTP := door{name: "net/http", cleartext: true, enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
-		tr := priorKnowledge(dial)
-		tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: max(0, cfg.KeepAlive)}
-		return tr
-	}}
+	netHTTP := door{name: "net/http", cleartext: true,
+		enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
+			tr := priorKnowledge(dial)
+			tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: max(0, cfg.KeepAlive)}
+			return tr
+		}}
 	for _, every := range []time.Duration{0, 30 * time.Second} {
 		for _, d := range append([]door{netHTTP}, doors...) {
 			t.Run(fmt.Sprint(d.name, " ", every), func(t *testing.T) {
@@ -190,7 +191,8 @@ func TestKeepAliveOfTheCallersOwn(t *testing.T) {
 					}
 					var ce *hyper.ConnError
 					if told := errors.As(err, &ce); every > 0 && d.name != netHTTP.name {
-						if !told || ce.Code != hyper.ErrCodeEnhanceYourCalm || !ce.FromPeer || string(ce.Debug) != "too_many_pings" {
+						if !told || ce.Code != hyper.ErrCodeEnhanceYourCalm || !ce.FromPeer ||
+							string(ce.Debug) != "too_many_pings" {
 							t.Errorf("the body's error: %v", err)
 						}
 						if n := len(server.since(time.Now())); n != 4 {
@@ -295,9 +297,10 @@ func TestConnectionThatWasIdleForLongIsAskedFirst(t *testing.T) {
 
 // golang/go#70575: four canceled requests at a limit of one stream ended a connection.
 func TestCanceledRequestsSendOnePing(t *testing.T) {
-	netHTTP := door{name: "net/http", cleartext: true, enter: func(_ *testing.T, dial dialFunc, _ hyper.Config) http.RoundTripper {
-		return priorKnowledge(dial)
-	}}
+	netHTTP := door{name: "net/http", cleartext: true,
+		enter: func(_ *testing.T, dial dialFunc, _ hyper.Config) http.RoundTripper {
+			return priorKnowledge(dial)
+		}}
 	for _, d := range append([]door{netHTTP}, doors...) {
 		for _, limit := range []uint32{1, 2, 3} {
 			t.Run(fmt.Sprint(d.name, ", limit ", limit), func(t *testing.T) {
@@ -349,7 +352,8 @@ func TestPingsOfAllKindsStayWithinWhatServersAllow(t *testing.T) {
 				var all sync.WaitGroup
 				paths := [][]string{{"/", "/stream", "/hang"}, {"/hang"}, {"/", "/hang"}}[r.IntN(3)]
 				for end := time.Now().Add(2 * time.Hour); time.Now().Before(end); {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.ExpFloat64()*float64(time.Minute)))
+					ctx, cancel := context.WithTimeout(t.Context(),
+						time.Duration(r.ExpFloat64()*float64(time.Minute)))
 					req := v.request("GET", paths[r.IntN(len(paths))], nil).WithContext(ctx)
 					all.Go(func() {
 						defer cancel()
@@ -379,7 +383,8 @@ func TestTooManyPingsAreRemembered(t *testing.T) {
 				if !pooled(v) {
 					return
 				}
-				for _, gap := range []time.Duration{0, 305 * time.Second, 610 * time.Second, 1220 * time.Second} {
+				for _, gap := range []time.Duration{0, 305 * time.Second, 610 * time.Second,
+					1220 * time.Second} {
 					call := v.get("/stream")
 					server := acceptStrict(v)
 					began := time.Now()
@@ -390,7 +395,8 @@ func TestTooManyPingsAreRemembered(t *testing.T) {
 					last := time.Duration(0)
 					for _, at := range server.since(began) {
 						if at-last < gap {
-							t.Errorf("a PING after %v, the one before after %v, want a gap of %v", at, last, gap)
+							t.Errorf("a PING after %v, the one before after %v, want a gap of %v", at, last,
+								gap)
 						}
 						last = at
 					}

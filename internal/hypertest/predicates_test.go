@@ -62,22 +62,33 @@ func unwrapsTo(err, target error) bool {
 // predicates are the ways in which programs recognize the errors of net/http: the clients of
 // Kubernetes and of Google, Tekton, command-line tools and gateways.
 var predicates = map[string]func(error) bool{
-	"the connection is lost":         contains("http2: client connection lost"),
-	"the connection is going away":   contains("http2: server sent GOAWAY and closed the connection"),
-	"any GOAWAY":                     contains("GOAWAY"),
-	"the server shuts down":          contains("http2: Transport received Server's graceful shutdown GOAWAY"),
-	"the code of a GOAWAY":           contains("ErrCode=ENHANCE_YOUR_CALM"),
-	"too many PINGs":                 contains(`debug="too_many_pings"`),
-	"an unexpected end":              contains("EOF"),
-	"an unexpected end, unwrapped":   func(err error) bool { return unwrapsTo(err, io.ErrUnexpectedEOF) },
-	"an unexpected end, errors.Is":   func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
-	"a reset":                        func(err error) bool { return strings.HasPrefix(err.Error(), "stream error: ") },
-	"a reset by the peer":            func(err error) bool { return strings.HasSuffix(err.Error(), "; received from peer") },
-	"a reset of an unknown code":     contains("unknown error code 0x"),
-	"a reset, by type":               is[StreamError],
-	"the header takes too long":      contains("timeout awaiting response headers"),
-	"a time is exceeded":             func(err error) bool { var ne net.Error; return errors.As(err, &ne) && ne.Timeout() },
-	"a watch is probably at its end": contains("http2: server sent GOAWAY and closed the connection", "connection reset by peer"),
+	"the connection is lost":       contains("http2: client connection lost"),
+	"the connection is going away": contains("http2: server sent GOAWAY and closed the connection"),
+	"any GOAWAY":                   contains("GOAWAY"),
+	"the server shuts down":        contains("http2: Transport received Server's graceful shutdown GOAWAY"),
+	"the code of a GOAWAY":         contains("ErrCode=ENHANCE_YOUR_CALM"),
+	"too many PINGs":               contains(`debug="too_many_pings"`),
+	"an unexpected end":            contains("EOF"),
+	"an unexpected end, unwrapped": func(err error) bool { return unwrapsTo(err, io.ErrUnexpectedEOF) },
+	"an unexpected end, errors.Is": func(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
+	"a reset": func(err error) bool {
+		return strings.HasPrefix(err.Error(),
+			"stream error: ")
+	},
+	"a reset by the peer": func(err error) bool {
+		return strings.HasSuffix(err.Error(),
+			"; received from peer")
+	},
+	"a reset of an unknown code": contains("unknown error code 0x"),
+	"a reset, by type":           is[StreamError],
+	"the header takes too long":  contains("timeout awaiting response headers"),
+	"a time is exceeded": func(err error) bool {
+		var ne net.Error
+		return errors.As(err, &ne) &&
+			ne.Timeout()
+	},
+	"a watch is probably at its end": contains("http2: server sent GOAWAY and closed the connection",
+		"connection reset by peer"),
 }
 
 // failures are the ways in which a response is missing or incomplete.
@@ -87,26 +98,31 @@ var failures = []struct {
 	run  func(v *visit, peer *accepted, call *async[*http.Response]) error
 	text bool // hyper's text contains all of net/http's text
 }{
-	{name: "no response to PING", text: true, run: func(_ *visit, _ *accepted, call *async[*http.Response]) error {
+	{name: "no response to PING", text: true, run: func(_ *visit, _ *accepted,
+		call *async[*http.Response]) error {
 		return failure(call)
 	}},
-	{name: "GOAWAY, then the end", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+	{name: "GOAWAY, then the end", text: true, run: func(_ *visit, peer *accepted,
+		call *async[*http.Response]) error {
 		peer.WriteGoAway(1, wire.EnhanceYourCalm, "too_many_pings")
 		peer.Close()
 		return failure(call)
 	}},
-	{name: "GOAWAY of an unknown code, then the end", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
-		peer.WriteGoAway(1, wire.ErrCode(0xbad), "")
-		peer.Close()
-		return failure(call)
-	}},
-	{name: "GOAWAY in the body, then the end", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
-		peer.WriteHeaders(1, 0, ":status: 200")
-		peer.WriteGoAway(1, wire.NoError, "")
-		peer.Close()
-		return failure(call)
-	}},
-	{name: "GOAWAY, then silence", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+	{name: "GOAWAY of an unknown code, then the end", text: true,
+		run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+			peer.WriteGoAway(1, wire.ErrCode(0xbad), "")
+			peer.Close()
+			return failure(call)
+		}},
+	{name: "GOAWAY in the body, then the end", text: true,
+		run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+			peer.WriteHeaders(1, 0, ":status: 200")
+			peer.WriteGoAway(1, wire.NoError, "")
+			peer.Close()
+			return failure(call)
+		}},
+	{name: "GOAWAY, then silence", text: true, run: func(_ *visit, peer *accepted,
+		call *async[*http.Response]) error {
 		peer.WriteGoAway(1, wire.NoError, "")
 		return failure(call)
 	}},
@@ -114,7 +130,8 @@ var failures = []struct {
 		peer.Close()
 		return failure(call)
 	}},
-	{name: "the end in the body", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+	{name: "the end in the body", text: true, run: func(_ *visit, peer *accepted,
+		call *async[*http.Response]) error {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.Close()
 		return failure(call)
@@ -123,10 +140,11 @@ var failures = []struct {
 		peer.WriteRSTStream(1, wire.InternalError)
 		return failure(call)
 	}},
-	{name: "reset with an unknown code", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
-		peer.WriteRSTStream(1, wire.ErrCode(0xbad))
-		return failure(call)
-	}},
+	{name: "reset with an unknown code", text: true,
+		run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+			peer.WriteRSTStream(1, wire.ErrCode(0xbad))
+			return failure(call)
+		}},
 	{name: "GOAWAY below an upload", run: func(v *visit, peer *accepted, call *async[*http.Response]) error {
 		req := v.request("POST", "/", io.MultiReader(strings.NewReader("cannot be had again")))
 		upload := v.send(req)
@@ -149,7 +167,8 @@ func failure(call *async[*http.Response]) error {
 }
 
 // netHTTP is net/http's own HTTP/2, with the timeouts of hyper's defaults.
-var netHTTP = door{name: "net/http", enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
+var netHTTP = door{name: "net/http", enter: func(t *testing.T, dial dialFunc,
+	cfg hyper.Config) http.RoundTripper {
 	tr := &http.Transport{DialContext: dial, TLSClientConfig: clientTLS(&cfg), ForceAttemptHTTP2: true,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}}
 	t.Cleanup(tr.CloseIdleConnections)
@@ -188,7 +207,8 @@ func TestProgramsRecognizeFailures(t *testing.T) {
 							continue // only RoundTrip translates these texts
 						}
 						wrapped := &url.Error{Op: "Get", URL: "https://example.com", Err: ours}
-						if holds(theirs) && !(holds(ours) && (holds(wrapped) || strings.HasPrefix(name, "a reset"))) {
+						if holds(theirs) && !(holds(ours) &&
+							(holds(wrapped) || strings.HasPrefix(name, "a reset"))) {
 							t.Errorf("%q: %v, which net/http's error is: %v", name, ours, theirs)
 						}
 					}
@@ -244,7 +264,8 @@ func TestErrorsAreThoseOfXNetForErrorsAs(t *testing.T) {
 		peer.WriteRSTStream(1, wire.InternalError)
 		err := failure(call)
 		var reset StreamError
-		if !errors.As(err, &reset) || reset.StreamID != 1 || reset.Code != xnetCode(wire.InternalError) || reset.Cause == nil {
+		if !errors.As(err, &reset) || reset.StreamID != 1 || reset.Code != xnetCode(wire.InternalError) ||
+			reset.Cause == nil {
 			t.Errorf("%v is %+v", err, reset)
 		}
 		if is[GoAwayError](err) || is[ConnectionError](err) {

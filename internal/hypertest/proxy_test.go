@@ -25,11 +25,12 @@ func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *asy
 	conns = make(chan net.Conn, 10)
 	tr := &hyper.Transport{
 		Proxy: http.ProxyURL(&url.URL{Scheme: scheme, Host: "example.com:3128"}),
-		Config: &hyper.Config{TLS: h2test.ClientTLS(), DialContext: func(context.Context, string, string) (net.Conn, error) {
-			client, server := h2test.Pipe()
-			conns <- server
-			return client, nil
-		}},
+		Config: &hyper.Config{TLS: h2test.ClientTLS(),
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				client, server := h2test.Pipe()
+				conns <- server
+				return client, nil
+			}},
 	}
 	t.Cleanup(tr.CloseIdleConnections)
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "https://far.example/", nil)
@@ -44,7 +45,8 @@ func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *asy
 func want407(t *testing.T, began time.Time, err error) {
 	t.Helper()
 	var status *hyper.ConnectStatusError
-	if !errors.As(err, &status) || status.StatusCode != 407 || status.Header.Get("proxy-authenticate") != "Basic" {
+	if !errors.As(err, &status) || status.StatusCode != 407 ||
+		status.Header.Get("proxy-authenticate") != "Basic" {
 		t.Errorf("got %v, want a ConnectStatusError with 407", err)
 	}
 	if took := time.Since(began); took != 0 {
@@ -70,7 +72,9 @@ func TestProxysRefusalIsNotHeldUpByItsBody(t *testing.T) {
 				if err != nil || req.Method != "CONNECT" {
 					t.Fatalf("the proxy got %v, %v", req, err)
 				}
-				io.WriteString(nc, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 100\r\n\r\nthe rest never comes")
+				io.WriteString(nc,
+					"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: "+
+						"Basic\r\nContent-Length: 100\r\n\r\nthe rest never comes")
 				want407(t, began, call.wantErr(t, "the refusal"))
 				if n, err := io.Copy(io.Discard, nc); err != nil {
 					t.Errorf("behind CONNECT: %d octets, %v, want the end of the connection", n, err)

@@ -55,13 +55,15 @@ func (l *connectLog) getHeader(ctx context.Context, u *url.URL, target string) (
 }
 
 // onResponse is an OnProxyConnectResponse function.
-func (l *connectLog) onResponse(ctx context.Context, u *url.URL, req *http.Request, resp *http.Response) error {
+func (l *connectLog) onResponse(ctx context.Context, u *url.URL, req *http.Request,
+	resp *http.Response) error {
 	body := ""
 	if resp.StatusCode != 200 {
 		p, _ := io.ReadAll(resp.Body)
 		body = string(p)
 	}
-	l.add("%d %q for %v, %s %s %s %v, %v", resp.StatusCode, body, u, req.Method, req.URL.Opaque, req.Host, req.Header["X-Dynamic"], ctx.Value(ctxKey{}))
+	l.add("%d %q for %v, %s %s %s %v, %v", resp.StatusCode, body, u, req.Method, req.URL.Opaque, req.Host,
+		req.Header["X-Dynamic"], ctx.Value(ctxKey{}))
 	return nil
 }
 
@@ -73,7 +75,8 @@ func (l *connectLog) answerConnect(nc net.Conn, status string) {
 	if err != nil {
 		return
 	}
-	l.add("%s %s %v %v %v", req.Method, req.Host, req.Header["X-Dynamic"], req.Header["X-Static"], req.Header["Proxy-Authorization"])
+	l.add("%s %s %v %v %v", req.Method, req.Host, req.Header["X-Dynamic"], req.Header["X-Static"],
+		req.Header["Proxy-Authorization"])
 	length := "Content-Length: 5\r\n\r\nsorry"
 	if status == "200 OK" {
 		length = "\r\n"
@@ -99,17 +102,23 @@ func TestProxyHooksAreCalledAsByNetHTTP(t *testing.T) {
 					}
 					config := h2test.ClientTLS()
 					config.InsecureSkipVerify = true
-					proxy := http.ProxyURL(&url.URL{Scheme: scheme, Host: "proxy.example:3128", User: url.UserPassword("me", "secret")})
+					proxy := http.ProxyURL(&url.URL{Scheme: scheme, Host: "proxy.example:3128",
+						User: url.UserPassword("me", "secret")})
 					static := http.Header{"X-Static": {"yes"}}
-					var rt http.RoundTripper = &http.Transport{DialContext: dial, TLSClientConfig: config, Proxy: proxy,
-						ProxyConnectHeader: static, GetProxyConnectHeader: log.getHeader, OnProxyConnectResponse: log.onResponse}
+					var rt http.RoundTripper = &http.Transport{DialContext: dial, TLSClientConfig: config,
+						Proxy:              proxy,
+						ProxyConnectHeader: static, GetProxyConnectHeader: log.getHeader,
+						OnProxyConnectResponse: log.onResponse}
 					if own {
-						rt = &hyper.Transport{Config: &hyper.Config{DialContext: dial, TLS: config}, Proxy: proxy,
-							ProxyConnectHeader: static, GetProxyConnectHeader: log.getHeader, OnProxyConnectResponse: log.onResponse}
+						rt = &hyper.Transport{Config: &hyper.Config{DialContext: dial, TLS: config},
+							Proxy:              proxy,
+							ProxyConnectHeader: static, GetProxyConnectHeader: log.getHeader,
+							OnProxyConnectResponse: log.onResponse}
 					}
 					ctx := context.WithValue(t.Context(), ctxKey{}, "a value")
 					req, _ := http.NewRequestWithContext(ctx, "GET", "https://example.com/", nil)
-					start(func() (*http.Response, error) { return rt.RoundTrip(req) }).wantErr(t, "the tunnel leads nowhere")
+					start(func() (*http.Response, error) { return rt.RoundTrip(req) }).wantErr(t,
+						"the tunnel leads nowhere")
 					seen = log.String()
 				})
 				return seen
@@ -126,10 +135,16 @@ func TestProxyHooksAreCalledAsByNetHTTP(t *testing.T) {
 func TestProxyHooksMayEndTheRequest(t *testing.T) {
 	for name, set := range map[string]func(*hyper.Transport){
 		"GetProxyConnectHeader": func(tr *hyper.Transport) {
-			tr.GetProxyConnectHeader = func(context.Context, *url.URL, string) (http.Header, error) { return nil, errHook }
+			tr.GetProxyConnectHeader = func(context.Context, *url.URL, string) (http.Header,
+				error) {
+				return nil, errHook
+			}
 		},
 		"OnProxyConnectResponse": func(tr *hyper.Transport) {
-			tr.OnProxyConnectResponse = func(context.Context, *url.URL, *http.Request, *http.Response) error { return errHook }
+			tr.OnProxyConnectResponse = func(context.Context, *url.URL, *http.Request,
+				*http.Response) error {
+				return errHook
+			}
 		},
 	} {
 		for _, proxy := range []string{"http/1.1", "https/1.1", "https/2"} {
@@ -177,7 +192,8 @@ func TestProxyHookThatEndsItsGoroutine(t *testing.T) {
 				config.InsecureSkipVerify = true
 				tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial, TLS: config},
 					Proxy: http.ProxyURL(&url.URL{Scheme: scheme, Host: "proxy.example:3128"})}
-				tr.OnProxyConnectResponse = func(context.Context, *url.URL, *http.Request, *http.Response) error {
+				tr.OnProxyConnectResponse = func(context.Context, *url.URL, *http.Request,
+					*http.Response) error {
 					runtime.Goexit()
 					return nil
 				}
@@ -229,7 +245,8 @@ func TestProxyHooksOverHTTP2(t *testing.T) {
 			}
 			config := h2test.ClientTLS()
 			config.InsecureSkipVerify = true
-			tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial, TLS: config}, DisableKeepAlives: true,
+			tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial, TLS: config},
+				DisableKeepAlives:     true,
 				Proxy:                 http.ProxyURL(&url.URL{Scheme: "https", Host: "proxy.example:3128"}),
 				GetProxyConnectHeader: log.getHeader, OnProxyConnectResponse: log.onResponse}
 			call := getURL(t, tr, "https://example.com/")
@@ -249,7 +266,8 @@ func TestProxyHooksOverHTTP2(t *testing.T) {
 				}
 			}
 			want := "header for https://proxy.example:3128, example.com:443, <nil>\n" + status +
-				fmt.Sprintf(" %q for https://proxy.example:3128, CONNECT example.com:443 example.com:443 [yes], <nil>", body)
+				fmt.Sprintf(" %q for https://proxy.example:3128, CONNECT example.com:443 example.com:443 "+
+					"[yes], <nil>", body)
 			if got := log.String(); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
@@ -270,12 +288,14 @@ func TestFallbackCallsTheProxyHooks(t *testing.T) {
 			go log.answerConnect(server, "403 Forbidden")
 			return client, nil
 		}
-		tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial}, Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example:3128"}),
+		tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial},
+			Proxy:                 http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example:3128"}),
 			GetProxyConnectHeader: log.getHeader, OnProxyConnectResponse: log.onResponse}
 		req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
 		req.Header.Set("Upgrade", "websocket") // requires HTTP/1.1
 		start(func() (*http.Response, error) { return tr.RoundTrip(req) }).wantErr(t, "no tunnel")
-		if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "CONNECT example.com:443 [yes] []") {
+		if got := log.String(); strings.Count(got, "\n") != 2 ||
+			!strings.Contains(got, "CONNECT example.com:443 [yes] []") {
 			t.Errorf("got\n%s", got)
 		}
 	})

@@ -26,7 +26,8 @@ type pusher struct {
 // promise sends a PUSH_PROMISE of GET for path and returns the promised stream.
 func (p *pusher) promise(parent uint32, path string) uint32 {
 	p.last += 2
-	p.WritePushPromise(parent, p.last, ":method: GET", ":scheme: "+p.scheme, ":authority: example.com", ":path: "+path)
+	p.WritePushPromise(parent, p.last, ":method: GET", ":scheme: "+p.scheme, ":authority: example.com",
+		":path: "+path)
 	return p.last
 }
 
@@ -109,8 +110,10 @@ func wantLost(t *testing.T, reason string, resp *hyper.Response, refused, droppe
 	t.Helper()
 	got, err := claim(t, resp)
 	var lost *hyper.PushLostError
-	if !errors.As(err, &lost) || *lost != (hyper.PushLostError{StreamID: resp.StreamID, Refused: refused, Dropped: dropped}) || !slices.Equal(got, want) {
-		t.Errorf("%s: claimed %q, %v, want %q and %d refused, %d dropped", reason, got, err, want, refused, dropped)
+	if !errors.As(err, &lost) || *lost != (hyper.PushLostError{StreamID: resp.StreamID, Refused: refused,
+		Dropped: dropped}) || !slices.Equal(got, want) {
+		t.Errorf("%s: claimed %q, %v, want %q and %d refused, %d dropped", reason, got, err, want, refused,
+			dropped)
 	}
 }
 
@@ -120,34 +123,35 @@ func TestPushesCanBeClaimedAfterTheBodyWasReadAndClosed(t *testing.T) {
 	for _, body := range []string{"parent", ""} {
 		for _, closed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%q, closed=%v", body, closed), func(t *testing.T) {
-				eachDoor(t, hyper.Config{Authority: "example.com", Push: &hyper.PushPolicy{}}, func(t *testing.T, v *visit) {
-					call := v.get("/")
-					accepted := v.accept()
-					accepted.Ignore(wire.WindowUpdate)
-					peer := &pusher{Peer: accepted.Peer, scheme: "https"}
-					if v.cleartext {
-						peer.scheme = "http"
-					}
-					v.wantGet(accepted, 1)
-					peer.whole(1, "/whole", "pushed")
-					late := peer.promise(1, "/late")
-					peer.WriteHeaders(1, 0, ":status: 200")
-					peer.WriteData(1, wire.EndStream, []byte(body))
-					resp := call.want(t, "the response")
-					wantBody(t, "the response", resp.Body, body)
-					if closed {
-						resp.Body.Close()
-					}
-					peer.WantIdle("promises stay")
-					peer.WriteHeaders(late, 0, ":status: 200")
-					peer.WriteData(late, wire.EndStream, []byte("also"))
-					own, ok := hyper.ResponseFromHTTP(resp)
-					if !ok {
-						t.Fatal("no response of hyper's own")
-					}
-					wantClaimed(t, "after the end", own, "/whole pushed", "/late also")
-					wantClaimed(t, "each once", own)
-				})
+				eachDoor(t, hyper.Config{Authority: "example.com", Push: &hyper.PushPolicy{}},
+					func(t *testing.T, v *visit) {
+						call := v.get("/")
+						accepted := v.accept()
+						accepted.Ignore(wire.WindowUpdate)
+						peer := &pusher{Peer: accepted.Peer, scheme: "https"}
+						if v.cleartext {
+							peer.scheme = "http"
+						}
+						v.wantGet(accepted, 1)
+						peer.whole(1, "/whole", "pushed")
+						late := peer.promise(1, "/late")
+						peer.WriteHeaders(1, 0, ":status: 200")
+						peer.WriteData(1, wire.EndStream, []byte(body))
+						resp := call.want(t, "the response")
+						wantBody(t, "the response", resp.Body, body)
+						if closed {
+							resp.Body.Close()
+						}
+						peer.WantIdle("promises stay")
+						peer.WriteHeaders(late, 0, ":status: 200")
+						peer.WriteData(late, wire.EndStream, []byte("also"))
+						own, ok := hyper.ResponseFromHTTP(resp)
+						if !ok {
+							t.Fatal("no response of hyper's own")
+						}
+						wantClaimed(t, "after the end", own, "/whole pushed", "/late also")
+						wantClaimed(t, "each once", own)
+					})
 			})
 		}
 	}
@@ -247,7 +251,8 @@ func TestUnclaimedPushesOfEndedResponsesMakeRoomForNewOnes(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantLost(t, "the first", responses[0], 0, 2)
-		wantLost(t, "the last but one: three have room", responses[number-2], 0, 1, "/open reset INTERNAL_ERROR")
+		wantLost(t, "the last but one: three have room", responses[number-2], 0, 1,
+			"/open reset INTERNAL_ERROR")
 		wantClaimed(t, "the last", responses[number-1], "/whole pushed", "/open late")
 	})
 }
@@ -300,7 +305,8 @@ func TestPromisesOfAResponseThatGoesOnHaveNoTime(t *testing.T) {
 func TestUnclaimedPushesHoldEightMiBAtMost(t *testing.T) {
 	const number, size, room = 10, 1 << 20, 7 // 7 pushes of slightly more than 1 MiB fit into 8 MiB
 	cfg := hyper.Config{
-		Push: &hyper.PushPolicy{Max: 1000}, InitialStreamWindow: size, WindowManager: hyper.ReadWindow{Stream: size, Connection: 64 << 20}.New,
+		Push: &hyper.PushPolicy{Max: 1000}, InitialStreamWindow: size,
+		WindowManager: hyper.ReadWindow{Stream: size, Connection: 64 << 20}.New,
 	}
 	for _, ended := range []bool{true, false} {
 		t.Run(fmt.Sprintf("ended=%v", ended), func(t *testing.T) {
@@ -321,7 +327,8 @@ func TestUnclaimedPushesHoldEightMiBAtMost(t *testing.T) {
 						peer.WantRSTStream("no more while the response goes on", id, wire.Cancel)
 					})
 					peer.readToItsEnd(t, resp)
-					wantLost(t, "those that had room", resp, 0, 1, slices.Repeat([]string{"/ " + body}, room)...)
+					wantLost(t, "those that had room", resp, 0, 1,
+						slices.Repeat([]string{"/ " + body}, room)...)
 					return
 				}
 				var responses []*hyper.Response
@@ -353,7 +360,8 @@ func TestFieldsOfUnclaimedPushesCount(t *testing.T) {
 		for i := range uint32(14) { // of 600 KiB each
 			resp := peer.get(t, conn, 2*i+1, func() {
 				peer.last += 2
-				peer.WritePushPromise(2*i+1, peer.last, ":method: GET", ":scheme: http", ":authority: example.com", ":path: /", large)
+				peer.WritePushPromise(2*i+1, peer.last, ":method: GET", ":scheme: http",
+					":authority: example.com", ":path: /", large)
 				peer.WriteHeaders(peer.last, 0, ":status: 200", large)
 				peer.WriteTrailers(peer.last, large)
 			})
@@ -406,7 +414,8 @@ func TestPushesAfterTheConnectionIsLost(t *testing.T) {
 		<-conn.Done()
 		time.Sleep(time.Hour) // pushes that had arrived belong to the response now
 		got, err := claim(t, resp)
-		if err != nil || len(got) != 2 || got[0] != "/whole pushed" || !strings.Contains(got[1], "connection") {
+		if err != nil || len(got) != 2 || got[0] != "/whole pushed" ||
+			!strings.Contains(got[1], "connection") {
 			t.Errorf("claimed %q, %v", got, err)
 		}
 	})

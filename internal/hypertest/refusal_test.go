@@ -132,7 +132,8 @@ func (s *crowdedServer) ask(rt http.RoundTripper, callers, requests int) (failed
 	for range callers {
 		wg.Go(func() {
 			for path := range paths {
-				req, _ := http.NewRequestWithContext(s.t.Context(), "POST", "http://example.com"+path, strings.NewReader("once"))
+				req, _ := http.NewRequestWithContext(s.t.Context(), "POST", "http://example.com"+path,
+					strings.NewReader("once"))
 				resp, err := rt.RoundTrip(req)
 				if err == nil {
 					io.Copy(io.Discard, resp.Body)
@@ -156,7 +157,8 @@ func (s *crowdedServer) transports() map[string]func() http.RoundTripper {
 		"net/http": func() http.RoundTripper {
 			tr := priorKnowledge(s.dial)
 			if s.tls {
-				tr = &http.Transport{DialContext: s.dial, TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true}
+				tr = &http.Transport{DialContext: s.dial, TLSClientConfig: h2test.ClientTLS(),
+					ForceAttemptHTTP2: true}
 			}
 			s.t.Cleanup(tr.CloseIdleConnections)
 			return tr

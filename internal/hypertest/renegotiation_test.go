@@ -88,7 +88,8 @@ func startOpenSSL(t *testing.T) *opensslServer {
 	if err := os.WriteFile(file, blocks, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, "s_server", "-accept", s.addr, "-cert", file, "-key", file, "-tls1_2", "-alpn", "h2", "-naccept", "1")
+	cmd := exec.Command(path, "s_server", "-accept", s.addr, "-cert", file, "-key", file, "-tls1_2", "-alpn",
+		"h2", "-naccept", "1")
 	if s.WriteCloser, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +151,8 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 					s.Write(wire.AppendPing(nil, 0, [8]byte{}))
 				}
 			}()
-			if _, err := io.ReadAll(resp.Body); !errorIs(err, hyper.ErrCodeProtocol) || !strings.Contains(err.Error(), "renegotiation") {
+			if _, err := io.ReadAll(resp.Body); !errorIs(err, hyper.ErrCodeProtocol) ||
+				!strings.Contains(err.Error(), "renegotiation") {
 				t.Errorf("the body ends with %v, want PROTOCOL_ERROR for the renegotiation", err)
 			}
 			s.wait()
@@ -189,7 +191,8 @@ func TestRenegotiationIsLeftToHTTP1(t *testing.T) {
 				t.Fatal(err)
 			}
 			resp.Body.Close()
-			if got, want := allowsRenegotiation(resp.TLS), allow != tls.RenegotiateNever; resp.ProtoMajor != 1 || got != want {
+			if got, want := allowsRenegotiation(resp.TLS),
+				allow != tls.RenegotiateNever; resp.ProtoMajor != 1 || got != want {
 				t.Errorf("%s: renegotiation is allowed: %v, want %v", resp.Proto, got, want)
 			}
 		})

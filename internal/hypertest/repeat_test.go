@@ -58,8 +58,10 @@ func TestIdempotentRequestSurvivesTheLossOfItsConnection(t *testing.T) {
 		{name: "POST", method: "POST"},
 		{name: "POST with a body", method: "POST", body: body},
 		{name: "PATCH", method: "PATCH"},
-		{name: "POST with Idempotency-Key", method: "POST", body: body, change: withKey("Idempotency-Key", "1"), again: true},
-		{name: "POST with X-Idempotency-Key", method: "POST", change: withKey("X-Idempotency-Key", "1"), again: true},
+		{name: "POST with Idempotency-Key", method: "POST", body: body,
+			change: withKey("Idempotency-Key", "1"), again: true},
+		{name: "POST with X-Idempotency-Key", method: "POST", change: withKey("X-Idempotency-Key", "1"),
+			again: true},
 		{name: "POST with an empty list", method: "POST", change: withKey("Idempotency-Key"), again: true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -114,7 +116,8 @@ func TestWhatIsALostConnection(t *testing.T) {
 		again bool
 	}{
 		{"closed", func(p *accepted) { p.Close() }, true},
-		{"reset", func(p *accepted) { p.client.BreakReadAfter(0, errors.New("connection reset by peer")) }, true},
+		{"reset", func(p *accepted) { p.client.BreakReadAfter(0, errors.New("connection reset by peer")) },
+			true},
 		{"GOAWAY that includes it, then closed", func(p *accepted) {
 			p.WriteGoAway(1, wire.NoError, "")
 			p.Close()
@@ -132,7 +135,8 @@ func TestWhatIsALostConnection(t *testing.T) {
 			p.Close()
 		}, false},
 		{"silent", func(*accepted) {}, true},
-		{"a broken rule of the peer's", func(p *accepted) { p.WritePushPromise(1, 2, ":method: GET") }, false},
+		{"a broken rule of the peer's", func(p *accepted) { p.WritePushPromise(1, 2, ":method: GET") },
+			false},
 		{"an interim response, then closed", func(p *accepted) {
 			p.WriteHeaders(1, 0, ":status: 103")
 			p.Close()

@@ -68,7 +68,8 @@ func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
 				}
 				// Of an unknown frame the client reads only the header. It may count as whole after
 				// 63 s.
-				if took := time.Since(began); took != 45*time.Second && (name != "an unknown frame" || took > 2*time.Minute) {
+				if took := time.Since(began); took != 45*time.Second &&
+					(name != "an unknown frame" || took > 2*time.Minute) {
 					t.Errorf("it took %v", took)
 				}
 			})
@@ -83,7 +84,8 @@ func TestLargeFrameOnASlowLinkIsASignOfLife(t *testing.T) {
 		peer := &accepted{}
 		read := readToEnd(t, v, peer)
 		peer.Ignore(wire.Ping) // the acknowledgment would have to wait for the frame
-		peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: size, Type: wire.Data, Flags: wire.EndStream, StreamID: 1}))
+		peer.WriteRaw(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: size, Type: wire.Data,
+			Flags: wire.EndStream, StreamID: 1}))
 		sent := 0
 		for range 200 { // more than three minutes at 400 bytes a second
 			time.Sleep(time.Second)

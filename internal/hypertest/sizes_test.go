@@ -19,13 +19,14 @@ import (
 func TestWindowBelowZeroIsRaisedInTwoSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stream *hyper.Window
-		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 65535, WindowManager: func(w *hyper.Window) hyper.WindowManager {
-			if w.StreamID() == 1 {
-				stream = w
-				return nil
-			}
-			return hyper.ReadWindow{}.New(w)
-		}})
+		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 65535,
+			WindowManager: func(w *hyper.Window) hyper.WindowManager {
+				if w.StreamID() == 1 {
+					stream = w
+					return nil
+				}
+				return hyper.ReadWindow{}.New(w)
+			}})
 		peer.Ignore(wire.Settings)
 		call := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
@@ -35,7 +36,8 @@ func TestWindowBelowZeroIsRaisedInTwoSteps(t *testing.T) {
 			peer.WriteData(1, 0, make([]byte, 16000))
 		}
 		updated := start(func() (struct{}, error) {
-			return struct{}{}, conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 0})
+			return struct{}{}, conn.UpdateSettings(t.Context(),
+				hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 0})
 		})
 		synctest.Wait()
 		peer.WriteSettingsAck()

@@ -110,7 +110,8 @@ func TestFlipsOfTheLimitWakeEachWaiterOnce(t *testing.T) {
 			}
 		})
 		for range callers {
-			if f := peer.WantFrame("the last one of the batch allows all", wire.Headers); f.StreamID > 2*callers+1 {
+			if f := peer.WantFrame("the last one of the batch allows all",
+				wire.Headers); f.StreamID > 2*callers+1 {
 				t.Errorf("stream %d", f.StreamID)
 			}
 		}
@@ -176,7 +177,8 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 				if strings.Count(err.Error(), "hyper: ") > 1 || !strings.Contains(err.Error(), "192.0.2.2") {
 					t.Errorf("its text is %q", err)
 				}
-				if !hyper.Retryable(err) || !errors.Is(err, hyper.ErrPingTimeout) || !errors.Is(err, hyper.ErrDrained) {
+				if !hyper.Retryable(err) || !errors.Is(err, hyper.ErrPingTimeout) ||
+					!errors.Is(err, hyper.ErrDrained) {
 					t.Errorf("who waited: %v", err)
 				}
 				if _, err := v.rt.RoundTrip(v.request("GET", "/later", nil)); !hyper.Retryable(err) {
@@ -231,7 +233,8 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
 		for range 3000 {
-			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err,
+				context.DeadlineExceeded) {
 				t.Fatal(err)
 			}
 			peer.WantPing("asked for", 0)
@@ -328,51 +331,53 @@ func TestRequestsWaitWhileThePeerReadsSlowly(t *testing.T) {
 
 // Requests that wait for space in the write queue continue in order when the peer reads again.
 func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
-	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.ReadWindow{}.New}, func(t *testing.T, v *visit) {
-		oneConn(v)
-		warm := v.get("/warm")
-		peer := v.accept()
-		peer.WantHeaders("the first", 1)
-		peer.Ignore(wire.Data, wire.WindowUpdate)
-		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		warm.want(t, "the first").Body.Close()
-		synctest.Wait()
-		peer.client.SetWriteBuffer(0)
-		const callers = 300 // 2.4 MB of headers
-		var calls []*async[*http.Response]
-		for i := range callers {
-			req := v.request("GET", fmt.Sprint("/", i), nil)
-			req.Header.Set("X-Large", fmt.Sprintf("%d %s", i, strings.Repeat("v", 8000)))
-			calls = append(calls, v.send(req))
+	eachDoor(t, hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.ReadWindow{}.New},
+		func(t *testing.T, v *visit) {
+			oneConn(v)
+			warm := v.get("/warm")
+			peer := v.accept()
+			peer.WantHeaders("the first", 1)
+			peer.Ignore(wire.Data, wire.WindowUpdate)
+			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+			warm.want(t, "the first").Body.Close()
 			synctest.Wait()
-		}
-		peer.client.SetWriteBuffer(-1)
-		late := v.get("/late")
-		for i := range uint32(callers) {
-			h := peer.WantHeaders("in any order of a group", 3+2*i)
-			var n int
-			if _, err := fmt.Sscanf(h.Get(":path"), "/%d", &n); err != nil {
-				continue // the late request, which is sent when no other waits
+			peer.client.SetWriteBuffer(0)
+			const callers = 300 // 2.4 MB of headers
+			var calls []*async[*http.Response]
+			for i := range callers {
+				req := v.request("GET", fmt.Sprint("/", i), nil)
+				req.Header.Set("X-Large", fmt.Sprintf("%d %s", i, strings.Repeat("v", 8000)))
+				calls = append(calls, v.send(req))
+				synctest.Wait()
 			}
-			if off := n - int(i); off > 200 || off < -200 {
-				t.Errorf("request %d is stream %d", n, 3+2*i)
+			peer.client.SetWriteBuffer(-1)
+			late := v.get("/late")
+			for i := range uint32(callers) {
+				h := peer.WantHeaders("in any order of a group", 3+2*i)
+				var n int
+				if _, err := fmt.Sscanf(h.Get(":path"), "/%d", &n); err != nil {
+					continue // the late request, which is sent when no other waits
+				}
+				if off := n - int(i); off > 200 || off < -200 {
+					t.Errorf("request %d is stream %d", n, 3+2*i)
+				}
 			}
-		}
-		peer.WantHeaders("the last one", 3+2*callers)
-		for i := range uint32(callers + 1) {
-			peer.WriteHeaders(3+2*i, wire.EndStream, ":status: 204")
-		}
-		for _, call := range append(calls, late) {
-			call.want(t, "its response").Body.Close()
-		}
-	})
+			peer.WantHeaders("the last one", 3+2*callers)
+			for i := range uint32(callers + 1) {
+				peer.WriteHeaders(3+2*i, wire.EndStream, ":status: 204")
+			}
+			for _, call := range append(calls, late) {
+				call.want(t, "its response").Body.Close()
+			}
+		})
 }
 
 // A full write queue does not delay what must not wait: acknowledgments, RST_STREAM and
 // WINDOW_UPDATE.
 func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1, WindowManager: hyper.ReadWindow{}.New})
+		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1,
+			WindowManager: hyper.ReadWindow{}.New})
 		peer.Handshake()
 		peer.Ignore(wire.WindowUpdate)
 		s, err := conn.Open(t.Context(), &hyper.Request{})
@@ -432,7 +437,8 @@ func TestWaitingForRoomEndsWithTheConnection(t *testing.T) {
 				last := calls[len(calls)-1]
 				ping := start(func() (any, error) { return conn.Ping(t.Context()) })
 				update := start(func() (any, error) {
-					return nil, conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 1 << 20})
+					return nil, conn.UpdateSettings(t.Context(),
+						hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 1 << 20})
 				})
 				synctest.Wait()
 				end(peer, conn)

@@ -132,7 +132,8 @@ func TestRequestsAreSpreadOverServersBehindOneName(t *testing.T) {
 					cfg = *tr.Config
 				}
 				cfg.TLS = h2test.ClientTLS()
-				own := &hyper.Transport{Proxy: hyper.NoProxy, Config: &cfg, Resolve: tr.Resolve, MinConnsPerHost: tr.MinConnsPerHost}
+				own := &hyper.Transport{Proxy: hyper.NoProxy, Config: &cfg, Resolve: tr.Resolve,
+					MinConnsPerHost: tr.MinConnsPerHost}
 				defer own.CloseIdleConnections()
 				for _, b := range servers {
 					b.served.Store(0)
@@ -188,7 +189,8 @@ type fleet struct {
 
 // newFleet returns a fleet with one server at each of addrs.
 func newFleet(t *testing.T, addrs ...string) *fleet {
-	return &fleet{t: t, addrs: addrs, down: map[string]bool{}, peers: map[string][]*h2test.Peer{}, dials: map[string]int{}}
+	return &fleet{t: t, addrs: addrs, down: map[string]bool{}, peers: map[string][]*h2test.Peer{},
+		dials: map[string]int{}}
 }
 
 // dial connects to the server at addr.
@@ -277,7 +279,8 @@ func (f *fleet) transport(resolve func(context.Context, string) ([]string, error
 		resolve = func(context.Context, string) ([]string, error) { return f.addrs, nil }
 	}
 	tr := &hyper.Transport{
-		Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Resolve: resolve, Config: &hyper.Config{DialContext: f.dial},
+		Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Resolve: resolve,
+		Config: &hyper.Config{DialContext: f.dial},
 	}
 	f.t.Cleanup(tr.CloseIdleConnections)
 	return tr
@@ -417,10 +420,18 @@ func TestErrorsOfResolve(t *testing.T) {
 		resolve func(context.Context, string) ([]string, error)
 		is      error
 	}{
-		"an error":            {func(context.Context, string) ([]string, error) { return nil, broken }, broken},
-		"no address":          {func(context.Context, string) ([]string, error) { return nil, nil }, nil},
-		"no port":             {func(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }, nil},
-		"deaf to its context": {func(context.Context, string) ([]string, error) { time.Sleep(time.Hour); return nil, nil }, context.DeadlineExceeded},
+		"an error": {func(context.Context, string) ([]string, error) { return nil, broken },
+			broken},
+		"no address": {func(context.Context, string) ([]string, error) { return nil, nil }, nil},
+		"no port": {func(context.Context, string) ([]string,
+			error) {
+			return []string{"192.0.2.1"}, nil
+		}, nil},
+		"deaf to its context": {func(context.Context, string) ([]string,
+			error) {
+			time.Sleep(time.Hour)
+			return nil, nil
+		}, context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -466,7 +477,8 @@ func TestTraceOfResolve(t *testing.T) {
 		synctest.Wait()
 		mu.Lock()
 		defer mu.Unlock()
-		want := []string{"GetConn example.com:80", "DNSStart example.com", "DNSDone [{192.0.2.1 } {192.0.2.2 }]", "GotConn false"}
+		want := []string{"GetConn example.com:80", "DNSStart example.com",
+			"DNSDone [{192.0.2.1 } {192.0.2.2 }]", "GotConn false"}
 		if !slices.Equal(events, want) {
 			t.Errorf("events %q, want %q", events, want)
 		}
@@ -474,7 +486,8 @@ func TestTraceOfResolve(t *testing.T) {
 }
 
 func TestMinConnsPerHost(t *testing.T) {
-	for _, row := range []struct{ least, most, want int }{{0, 0, 1}, {1, 0, 1}, {3, 0, 3}, {20, 0, 8}, {20, -1, 20}, {5, 2, 2}} {
+	for _, row := range []struct{ least, most, want int }{{0, 0, 1}, {1, 0, 1}, {3, 0, 3}, {20, 0, 8},
+		{20, -1, 20}, {5, 2, 2}} {
 		t.Run(fmt.Sprintf("%d of %d", row.least, row.most), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFleet(t)
@@ -499,7 +512,8 @@ func TestFailedBackgroundConnectionsDelayNothing(t *testing.T) {
 		f := newFleet(t)
 		tr := &hyper.Transport{
 			Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MinConnsPerHost: 3,
-			Config: &hyper.Config{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			Config: &hyper.Config{DialContext: func(ctx context.Context, network, addr string) (net.Conn,
+				error) {
 				if f.dialled(addr) > 0 {
 					f.setDown(addr, false)
 					f.mu.Lock()
@@ -528,7 +542,8 @@ func TestEndOfUnusedConnectionsDelaysNoRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t)
 		tr := &hyper.Transport{
-			Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MinConnsPerHost: 8, Config: &hyper.Config{DialContext: f.dial},
+			Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MinConnsPerHost: 8,
+			Config: &hyper.Config{DialContext: f.dial},
 		}
 		defer tr.CloseIdleConnections()
 		for range 10 {

@@ -298,7 +298,8 @@ func TestStatsCountRetriesByCause(t *testing.T) {
 		p.answer(peer, 7, call)
 		want := hyper.HostStats{
 			ConnsOpen: 1, ConnsIdle: 1, Dials: 1, ConnsOpened: 1, Requests: 2, StreamsOpened: 4,
-			Retries: hyper.RetryStats{Refused: 2}, ResetsReceived: hyper.CodeCounts{hyper.ErrCodeRefusedStream: 2},
+			Retries:        hyper.RetryStats{Refused: 2},
+			ResetsReceived: hyper.CodeCounts{hyper.ErrCodeRefusedStream: 2},
 		}
 		p.want("two were refused", want)
 
@@ -335,8 +336,9 @@ func TestStatsCountRetriesOfWhatWasNotSent(t *testing.T) {
 			call.want(t, "the response").Body.Close()
 		}
 		p.want("two were not sent", hyper.HostStats{
-			ConnsOpen: 1, ConnsIdle: 1, Dials: 2, ConnsOpened: 2, ConnsClosed: 1, Requests: 4, StreamsOpened: 6,
-			Retries: hyper.RetryStats{Unsent: 2},
+			ConnsOpen: 1, ConnsIdle: 1, Dials: 2, ConnsOpened: 2, ConnsClosed: 1, Requests: 4,
+			StreamsOpened: 6,
+			Retries:       hyper.RetryStats{Unsent: 2},
 		})
 		p.wantEvents("two lives", "opened", "closed lost: ", "opened")
 	})
@@ -348,8 +350,10 @@ func TestStatsCountGoAwaysByCodeAndSide(t *testing.T) {
 		peer.WriteGoAway(1<<31-1, wire.NoError, "")
 		peer.WriteGoAway(1, wire.NoError, "")
 		p.want("the connection drains", hyper.HostStats{
-			ConnsOpen: 1, ConnsDraining: 1, Dials: 1, ConnsOpened: 1, Requests: 1, StreamsOpened: 1, StreamsOpen: 1,
-			GoAwaysReceived: hyper.CodeCounts{hyper.ErrCodeNo: 2}, GoAwaysSent: hyper.CodeCounts{hyper.ErrCodeNo: 1},
+			ConnsOpen: 1, ConnsDraining: 1, Dials: 1, ConnsOpened: 1, Requests: 1, StreamsOpened: 1,
+			StreamsOpen:     1,
+			GoAwaysReceived: hyper.CodeCounts{hyper.ErrCodeNo: 2},
+			GoAwaysSent:     hyper.CodeCounts{hyper.ErrCodeNo: 1},
 		})
 		if conns := p.pool.Conns(); len(conns) != 1 || conns[0].State != hyper.ConnStateDraining {
 			t.Errorf("%+v", conns)
@@ -486,7 +490,8 @@ func TestStatsCountHandshakesThatFail(t *testing.T) {
 		}
 		want.Dials, want.HandshakesFailed, want.Requests = 3, 3, 3
 		p.want("TLS failed", want)
-		p.wantEvents("one life", "opened", "closed timeout", "failed handshake_failed: ", "failed handshake_failed: ")
+		p.wantEvents("one life", "opened", "closed timeout", "failed handshake_failed: ",
+			"failed handshake_failed: ")
 	})
 }
 
@@ -497,8 +502,9 @@ func TestStatsCountGauges(t *testing.T) {
 		p.hold = make(chan struct{})
 		second, third := p.get("/2"), p.get("/3")
 		p.want("two requests wait for a connection", hyper.HostStats{
-			ConnsOpen: 1, ConnsDialing: 1, Dials: 2, ConnsOpened: 1, Requests: 3, StreamsOpen: 1, StreamsOpened: 1,
-			Waiting: 2,
+			ConnsOpen: 1, ConnsDialing: 1, Dials: 2, ConnsOpened: 1, Requests: 3, StreamsOpen: 1,
+			StreamsOpened: 1,
+			Waiting:       2,
 		})
 		close(p.hold)
 		peer2 := p.accept(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 2})

@@ -44,15 +44,17 @@ func TestRequestErrorsQuoteTheValueAndNameTheCause(t *testing.T) {
 		`hyper: request: x has an invalid header field value: a control character, '\n' at octet 7 of 7`:   {Header: hyper.Header{{Name: "x", Value: "secret\n"}}},
 		`hyper: request: x has an invalid header field value: a blank at its beginning or end`:             {Header: hyper.Header{{Name: "x", Value: "secret "}}},
 		`hyper: request: te "gzip" may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`:                     {Header: hyper.Header{{Name: "TE", Value: "gzip"}}},
-		`hyper: request: host "other.example" differs from :authority "192.0.2.2:443"`:                     {Header: hyper.Header{{Name: ":authority", Value: "192.0.2.2:443"}, {Name: "Host", Value: "other.example"}}},
+		`hyper: request: host "other.example" differs from :authority "192.0.2.2:443"`: {Header: hyper.Header{{Name: ":authority", Value: "192.0.2.2:443"},
+			{Name: "Host", Value: "other.example"}}},
 		`hyper: request: content-length "1x" is not one decimal number`:                                    {Header: hyper.Header{{Name: "Content-Length", Value: "1x"}}},
 		`hyper: request: upgrade is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)`: {Header: hyper.Header{{Name: "Upgrade", Value: "h2c"}}},
 		`hyper: request: content-length has no place in trailers`:                                          {Trailer: hyper.Header{{Name: "Content-Length", Value: "1"}}},
-		`hyper: request: header takes 4131 octets; the peer allows 1000`:                                   {NoDefaultFields: true, Header: hyper.Header{{Name: ":path", Value: "/"}, {Name: "x", Value: strings.Repeat("y", 3931)}}},
-		`hyper: request: :path "/\u202eevil" has a character that is not ASCII`:                            {Path: "/\u202eevil"},
-		`hyper: request: :protocol "a b" is not a token: it has a blank`:                                   {Method: "CONNECT", Protocol: "a b"},
-		`hyper: request: :path "/x" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`:           {Method: "CONNECT", Authority: "a:1", Path: "/x"},
-		`hyper: request: :scheme "http" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`:       {Method: "CONNECT", Authority: "a:1", Scheme: "http"},
+		`hyper: request: header takes 4131 octets; the peer allows 1000`: {NoDefaultFields: true, Header: hyper.Header{{Name: ":path", Value: "/"},
+			{Name: "x", Value: strings.Repeat("y", 3931)}}},
+		`hyper: request: :path "/\u202eevil" has a character that is not ASCII`:                      {Path: "/\u202eevil"},
+		`hyper: request: :protocol "a b" is not a token: it has a blank`:                             {Method: "CONNECT", Protocol: "a b"},
+		`hyper: request: :path "/x" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`:     {Method: "CONNECT", Authority: "a:1", Path: "/x"},
+		`hyper: request: :scheme "http" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`: {Method: "CONNECT", Authority: "a:1", Scheme: "http"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			_, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 1000})
@@ -136,7 +138,8 @@ func throughProxy(t *testing.T, serve func(server net.Conn)) (dials int64, err e
 		go serve(server)
 		return client, nil
 	}, TLS: h2test.ClientTLS()}
-	tr := &hyper.Transport{Config: cfg, Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example:3128"})}
+	tr := &hyper.Transport{Config: cfg, Proxy: http.ProxyURL(&url.URL{Scheme: "http",
+		Host: "proxy.example:3128"})}
 	t.Cleanup(tr.CloseIdleConnections)
 	req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com", nil)
 	_, err = (&http.Client{Transport: tr}).Do(req)
@@ -157,11 +160,16 @@ func TestProxyErrors(t *testing.T) {
 		as    func(error) bool
 	}{
 		"refusal": {answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
-			wantedError{text: "proxyconnect tcp proxy.example:3128: proxy refused the tunnel with status 403", retryable: true}, is[*hyper.ConnectStatusError]},
-		"EOF": {answer(""), wantedError{text: "proxyconnect tcp proxy.example:3128: ", is: []error{io.ErrUnexpectedEOF}, retryable: true}, is[*net.OpError]},
-		"nothing": {func(server net.Conn) { io.Copy(io.Discard, server) }, wantedError{text: "hyper: dial example.com:443: not done within Config.HandshakeTimeout, 10s: proxyconnect tcp proxy.example:3128: ",
-			is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, timeout: true, retryable: true}, is[*net.OpError]},
-		"no TLS behind it": {answer("HTTP/1.1 200 OK\r\n\r\n"), wantedError{text: "hyper: TLS handshake with example.com (" + peerAddr + "): ", conn: true, retryable: true}, nil},
+			wantedError{text: "proxyconnect tcp proxy.example:3128: proxy refused the tunnel with status 403",
+				retryable: true}, is[*hyper.ConnectStatusError]},
+		"EOF": {answer(""), wantedError{text: "proxyconnect tcp proxy.example:3128: ",
+			is: []error{io.ErrUnexpectedEOF}, retryable: true}, is[*net.OpError]},
+		"nothing": {func(server net.Conn) { io.Copy(io.Discard, server) },
+			wantedError{text: "hyper: dial example.com:443: not done within Config.HandshakeTimeout, 10s: proxyconnect tcp proxy.example:3128: ",
+				is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, timeout: true, retryable: true},
+			is[*net.OpError]},
+		"no TLS behind it": {answer("HTTP/1.1 200 OK\r\n\r\n"), wantedError{text: "hyper: TLS handshake with example.com (" +
+			peerAddr + "): ", conn: true, retryable: true}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -188,7 +196,10 @@ func TestProxyErrors(t *testing.T) {
 func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		proxy, below := dialPeer(t, nil)
-		connected := start(func() (net.Conn, error) { return below.Connect(t.Context(), "example.com:80", nil) })
+		connected := start(func() (net.Conn, error) {
+			return below.Connect(t.Context(), "example.com:80",
+				nil)
+		})
 		proxy.WantHeaders("CONNECT", 1)
 		proxy.WriteHeaders(1, 0, ":status: 200")
 		conn, err := hyper.NewConn(t.Context(), connected.want(t, "the tunnel"), nil)
@@ -212,7 +223,10 @@ func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		proxy, below := dialPeer(t, nil)
-		connected := start(func() (net.Conn, error) { return below.Connect(t.Context(), "example.com:80", nil) })
+		connected := start(func() (net.Conn, error) {
+			return below.Connect(t.Context(), "example.com:80",
+				nil)
+		})
 		proxy.WantHeaders("CONNECT", 1)
 		proxy.WriteHeaders(1, 0, ":status: 200")
 		conn, err := hyper.NewConn(t.Context(), connected.want(t, "the tunnel"), nil)
@@ -259,7 +273,8 @@ func TestWaitingForAStreamNamesTheLimit(t *testing.T) {
 }
 
 func TestAddressWithAPathSaysSo(t *testing.T) {
-	for _, addr := range []string{"https://example.com/a", "example.com/a", "http://example.com?a", "example.com:443#a"} {
+	for _, addr := range []string{"https://example.com/a", "example.com/a", "http://example.com?a",
+		"example.com:443#a"} {
 		_, err := hyper.Dial(t.Context(), addr, nil)
 		if want := fmt.Sprintf("hyper: address %q has a path: it is host or host:port, and the path is the request's", addr); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
@@ -271,9 +286,10 @@ func TestWaitingForAStreamOfATransportSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe()
 		peer := h2test.NewPeer(t, server)
-		tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MaxConnsPerHost: 1, Config: &hyper.Config{
-			DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
-		}}
+		tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MaxConnsPerHost: 1,
+			Config: &hyper.Config{
+				DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+			}}
 		get := func(timeout time.Duration) *async[*http.Response] {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			t.Cleanup(cancel)
@@ -286,7 +302,8 @@ func TestWaitingForAStreamOfATransportSaysSo(t *testing.T) {
 		second := get(time.Hour)
 		peer.WantHeaders("the second", 3)
 		err := get(time.Second).wantErr(t, "there are but two streams")
-		wantedError{text: "hyper: waiting for one of the peer's 2 streams: context deadline exceeded", is: []error{context.DeadlineExceeded}, timeout: true}.
+		wantedError{text: "hyper: waiting for one of the peer's 2 streams: context deadline exceeded",
+			is: []error{context.DeadlineExceeded}, timeout: true}.
 			checkClient(t, &visit{}, err)
 		peer.Close()
 		first.wantErr(t, "lost")

@@ -52,13 +52,17 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 		req func(req *hyper.Request)
 		set func(s *hyper.Stream)
 	}{
-		"SetDeadline":            {set: func(s *hyper.Stream) { s.SetDeadline(hour()) }},
-		"SetReadDeadline":        {set: func(s *hyper.Stream) { s.SetReadDeadline(hour()) }},
-		"SetWriteDeadline":       {set: func(s *hyper.Stream) { s.SetWriteDeadline(hour()) }},
-		"NetConn's SetDeadline":  {set: func(s *hyper.Stream) { s.NetConn().SetDeadline(hour()) }},
-		"WakeAfter":              {req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowOpened) }},
-		"WakeAfter when closed":  {req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowClosed) }},
-		"ExpectContinueTimeout":  {cfg: hyper.Config{ExpectContinueTimeout: time.Hour}, req: func(req *hyper.Request) { req.Header = hyper.Header{{Name: "expect", Value: "100-continue"}} }},
+		"SetDeadline":           {set: func(s *hyper.Stream) { s.SetDeadline(hour()) }},
+		"SetReadDeadline":       {set: func(s *hyper.Stream) { s.SetReadDeadline(hour()) }},
+		"SetWriteDeadline":      {set: func(s *hyper.Stream) { s.SetWriteDeadline(hour()) }},
+		"NetConn's SetDeadline": {set: func(s *hyper.Stream) { s.NetConn().SetDeadline(hour()) }},
+		"WakeAfter":             {req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowOpened) }},
+		"WakeAfter when closed": {req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowClosed) }},
+		"ExpectContinueTimeout": {cfg: hyper.Config{ExpectContinueTimeout: time.Hour},
+			req: func(req *hyper.Request) {
+				req.Header = hyper.Header{{Name: "expect",
+					Value: "100-continue"}}
+			}},
 		"its context's deadline": {},
 	}
 	ends := map[string]func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, s *hyper.Stream){
@@ -78,7 +82,10 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 			peer.WriteHeaders(s.ID(), 0, ":status: 200")
 			peer.WriteData(s.ID(), wire.EndStream, []byte("body"))
 		},
-		"Reset": func(_ *testing.T, _ *h2test.Peer, _ *hyper.Conn, s *hyper.Stream) { s.Reset(hyper.ErrCodeCancel) },
+		"Reset": func(_ *testing.T, _ *h2test.Peer, _ *hyper.Conn,
+			s *hyper.Stream) {
+			s.Reset(hyper.ErrCodeCancel)
+		},
 		"the peer's reset": func(_ *testing.T, peer *h2test.Peer, _ *hyper.Conn, s *hyper.Stream) {
 			peer.WriteRSTStream(s.ID(), wire.Cancel)
 		},

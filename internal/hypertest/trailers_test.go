@@ -91,7 +91,8 @@ func TestTrailersThatAreKnownAreRefusedWithTheirRequest(t *testing.T) {
 	for name, body := range bodies {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil, limitLists(listLimit))
-			req := &hyper.Request{Method: "POST", Body: body(), Trailer: hyper.Header{{Name: "X-Sum", Value: trailerOf(listLimit + 1)}}}
+			req := &hyper.Request{Method: "POST", Body: body(),
+				Trailer: hyper.Header{{Name: "X-Sum", Value: trailerOf(listLimit + 1)}}}
 			_, err := conn.Do(t.Context(), req)
 			wantRequestError(t, name, err)
 			peer.WantIdle("nothing is sent")
@@ -121,7 +122,8 @@ func TestSendTrailersAboveThePeersLimitLeavesTheStream(t *testing.T) {
 			t.Fatal(err)
 		}
 		peer.WantHeaders("the request", 1)
-		wantRequestError(t, "an octet too many", s.SendTrailers(hyper.Header{{Name: "X-Sum", Value: trailerOf(listLimit + 1)}}))
+		wantRequestError(t, "an octet too many", s.SendTrailers(hyper.Header{{Name: "X-Sum",
+			Value: trailerOf(listLimit + 1)}}))
 		peer.WantIdle("nothing is sent")
 		if _, err := s.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
@@ -140,7 +142,8 @@ func TestTrailersAreHeldAgainstALimitThatSank(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 3})
 		call := doAsync(t.Context(), conn, &hyper.Request{
-			Method: "POST", Body: strings.NewReader("hello"), Trailer: hyper.Header{{Name: "X-Sum", Value: trailerOf(listLimit + 1)}},
+			Method: "POST", Body: strings.NewReader("hello"),
+			Trailer: hyper.Header{{Name: "X-Sum", Value: trailerOf(listLimit + 1)}},
 		})
 		peer.WantHeaders("the request", 1)
 		peer.WantData("what the window allows", 1, 0, 3)

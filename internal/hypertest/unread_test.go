@@ -136,7 +136,8 @@ const smallBudget = 4 << 20
 
 // smallConfig returns a Config with a small budget.
 func smallConfig() hyper.Config {
-	return hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: smallBudget}.New, InitialStreamWindow: 256<<10 - 1}
+	return hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: smallBudget}.New,
+		InitialStreamWindow: 256<<10 - 1}
 }
 
 // run measures up to three times, because the speed of a stream depends a little on the scheduling
@@ -213,12 +214,14 @@ func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
 	bare := smallConfig()
 	bare.InitialStreamWindow = -1
 	for name, test := range map[string]unreadTest{
-		"filled one by one": {smallConfig(), smallBudget, oneByOne(99, func(f *filler, stream uint32, _ io.Reader) {
-			f.fill(stream)
-		}), 0.9},
-		"complete responses": {smallConfig(), smallBudget, oneByOne(99, func(f *filler, stream uint32, _ io.Reader) {
-			f.fillUpTo(100_000, stream)
-		}), 0.9},
+		"filled one by one": {smallConfig(), smallBudget,
+			oneByOne(99, func(f *filler, stream uint32, _ io.Reader) {
+				f.fill(stream)
+			}), 0.9},
+		"complete responses": {smallConfig(), smallBudget,
+			oneByOne(99, func(f *filler, stream uint32, _ io.Reader) {
+				f.fillUpTo(100_000, stream)
+			}), 0.9},
 		"after large responses": {smallConfig(), smallBudget, func(f *filler) []uint32 {
 			f.rate = rate
 			streams, bodies := f.open(1)
@@ -228,10 +231,11 @@ func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
 				f.fill(stream)
 			})(f)
 		}, 0.1}, // the path is eight times slower than for the stream alone
-		"without an initial window": {bare, smallBudget, oneByOne(99, func(f *filler, stream uint32, body io.Reader) {
-			start(func() (int, error) { return body.Read(make([]byte, 1)) })
-			f.fill(stream)
-		}), 0.03}, // each of them was read once
+		"without an initial window": {bare, smallBudget,
+			oneByOne(99, func(f *filler, stream uint32, body io.Reader) {
+				start(func() (int, error) { return body.Read(make([]byte, 1)) })
+				f.fill(stream)
+			}), 0.03}, // each of them was read once
 	} {
 		t.Run(name, func(t *testing.T) { test.run(t, doors[2]) })
 	}

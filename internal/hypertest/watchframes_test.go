@@ -18,7 +18,8 @@ func heardBy(w *hyper.Window, heard *[]string) hyper.WindowManager {
 	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		switch ev.Kind {
 		case hyper.WindowFrame:
-			*heard = append(*heard, fmt.Sprintf("%s %d len=%d flags=%#x", ev.FrameName(), ev.Stream, ev.Bytes, ev.Flags))
+			*heard = append(*heard, fmt.Sprintf("%s %d len=%d flags=%#x", ev.FrameName(), ev.Stream, ev.Bytes,
+				ev.Flags))
 		case hyper.WindowData:
 			*heard = append(*heard, fmt.Sprintf("Data len=%d", ev.Bytes))
 		}
@@ -56,7 +57,8 @@ func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 		peer.WriteFrame(wire.FrameHeader{Type: 0xbe, StreamID: 1, Flags: 7, Length: 3}, make([]byte, 3))
 		peer.WriteHeaders(1, 0, ":status: 103")
 		peer.WriteHeadersSplit(1, 0, 1, ":status: 200")
-		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: "+c.RemoteAddr().String(), ":path: /p")
+		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: "+c.RemoteAddr().String(),
+			":path: /p")
 		peer.WriteData(1, 0, make([]byte, 9))
 		peer.WriteTrailers(1, "a: b")
 		resp := call.want(t, "the response")
@@ -74,12 +76,14 @@ func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 			}
 			return names
 		}
-		want := []string{"SETTINGS", "SETTINGS", "WINDOW_UPDATE", "WINDOW_UPDATE", "SETTINGS", "PING", "PRIORITY", wire.FrameType(0xbe).String(),
+		want := []string{"SETTINGS", "SETTINGS", "WINDOW_UPDATE", "WINDOW_UPDATE", "SETTINGS", "PING",
+			"PRIORITY", wire.FrameType(0xbe).String(),
 			"HEADERS", "HEADERS", "PUSH_PROMISE", "Data", "HEADERS", "RST_STREAM", "GOAWAY"}
 		if got := name(conn); !slices.Equal(got, want) {
 			t.Errorf("the connection's manager heard %q\nwant %q", conn, want)
 		}
-		want = []string{"WINDOW_UPDATE", "PRIORITY", wire.FrameType(0xbe).String(), "HEADERS", "HEADERS", "PUSH_PROMISE", "Data", "HEADERS"}
+		want = []string{"WINDOW_UPDATE", "PRIORITY", wire.FrameType(0xbe).String(), "HEADERS", "HEADERS",
+			"PUSH_PROMISE", "Data", "HEADERS"}
 		if got := name(stream); !slices.Equal(got, want) {
 			t.Errorf("the stream's manager heard %q\nwant %q", stream, want)
 		}
@@ -128,15 +132,16 @@ func TestManagerAnswersFrames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, c := dialPeer(t, nil)
-				call := doAsync(t.Context(), c, &hyper.Request{WindowManager: func(w *hyper.Window) hyper.WindowManager {
-					w.WatchFrames()
-					return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
-						if ev.Kind == hyper.WindowFrame {
-							return answer
-						}
-						return 0
-					})
-				}})
+				call := doAsync(t.Context(), c,
+					&hyper.Request{WindowManager: func(w *hyper.Window) hyper.WindowManager {
+						w.WatchFrames()
+						return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
+							if ev.Kind == hyper.WindowFrame {
+								return answer
+							}
+							return 0
+						})
+					}})
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: 200")
 				if answer > 0 {

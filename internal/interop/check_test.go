@@ -122,7 +122,8 @@ func checkHead(t *testing.T, r *running) {
 
 // checkNotFound requires status 404 for a page that does not exist.
 func checkNotFound(t *testing.T, r *running) {
-	if resp, _ := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/missing"}); resp.StatusCode != 404 {
+	if resp, _ := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/missing"}); resp.StatusCode !=
+		404 {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 }
@@ -156,7 +157,8 @@ func checkSmallWindow(t *testing.T, r *running) {
 // checkFullWindow fetches a body that uses up the stream's first window exactly. END_STREAM needs
 // no window, and may come later.
 func checkFullWindow(t *testing.T, r *running) {
-	conn := r.dial(t, hyper.Config{InitialStreamWindow: len(r.text), WindowManager: hyper.ReadWindow{Stream: len(r.text)}.New})
+	conn := r.dial(t, hyper.Config{InitialStreamWindow: len(r.text),
+		WindowManager: hyper.ReadWindow{Stream: len(r.text)}.New})
 	for range 20 {
 		_, body := do(t, r, conn, &hyper.Request{Path: "/text.txt", NoDefaultFields: true})
 		if body != r.text {
@@ -295,7 +297,8 @@ func checkCloseMidway(t *testing.T, r *running) {
 func checkCodings(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	for _, coding := range r.codings {
-		resp, body := do(t, r, conn, &hyper.Request{Path: "/text.txt", Header: hyper.Header{{Name: "accept-encoding", Value: coding}}})
+		resp, body := do(t, r, conn, &hyper.Request{Path: "/text.txt",
+			Header: hyper.Header{{Name: "accept-encoding", Value: coding}}})
 		if got := resp.Header.Get("content-encoding"); got != coding || !resp.Uncompressed {
 			t.Errorf("asked for %q, got %q, uncompressed: %v", coding, got, resp.Uncompressed)
 		}
@@ -360,8 +363,10 @@ func longHeader(t *testing.T, r *running, size int) {
 func checkCookies(t *testing.T, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	path := r.path("/origin/cookies")
-	for _, sent := range []string{"a=1; b=2", "a=1;  b=2", "a=1 ; b=2", "a=1; \tb=2", "a=1;b=2", ";a=1;;\t; b=2;"} {
-		resp, body := do(t, r, conn, &hyper.Request{Path: path, Header: hyper.Header{{Name: "cookie", Value: sent}}})
+	for _, sent := range []string{"a=1; b=2", "a=1;  b=2", "a=1 ; b=2", "a=1; \tb=2", "a=1;b=2",
+		";a=1;;\t; b=2;"} {
+		resp, body := do(t, r, conn, &hyper.Request{Path: path,
+			Header: hyper.Header{{Name: "cookie", Value: sent}}})
 		want := "a=1; b=2"
 		if path == "/small.txt" { // the server only has files
 			want = r.small
@@ -375,12 +380,13 @@ func checkCookies(t *testing.T, r *running) {
 // checkInterim requires an interim response with its fields.
 func checkInterim(t *testing.T, r *running) {
 	var link string
-	resp, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/origin/early", Informational: func(status int, h hyper.Header) error {
-		if status == 103 {
-			link = h.Get("link")
-		}
-		return nil
-	}})
+	resp, body := do(t, r, r.dial(t, hyper.Config{}),
+		&hyper.Request{Path: "/origin/early", Informational: func(status int, h hyper.Header) error {
+			if status == 103 {
+				link = h.Get("link")
+			}
+			return nil
+		}})
 	if link != "</style>; rel=preload" || resp.StatusCode != 200 || body != "late" {
 		t.Errorf("103 with link %q, then %d, %q", link, resp.StatusCode, body)
 	}
@@ -470,7 +476,8 @@ func connect(t *testing.T, r *running, req *hyper.Request, greeting string) {
 	check(t, err)
 	defer resp.Body.Close()
 	got := make([]byte, len(greeting))
-	if _, err := io.ReadFull(resp.Body, got); err != nil || resp.StatusCode != 200 || string(got) != greeting {
+	if _, err := io.ReadFull(resp.Body, got); err != nil || resp.StatusCode != 200 ||
+		string(got) != greeting {
 		t.Fatalf("status %d, %q, %v", resp.StatusCode, got, err)
 	}
 	pingPong(t, s, resp)
@@ -531,7 +538,8 @@ func checkGracefulStop(t *testing.T, r *running) {
 
 // slowRequest sends a request that the server takes some time for.
 func slowRequest(ctx context.Context, conn *hyper.Conn, id string) error {
-	resp, body, err := exchange(ctx, conn, &hyper.Request{Path: "/origin/slow", Header: hyper.Header{{Name: "x-request", Value: id}}})
+	resp, body, err := exchange(ctx, conn, &hyper.Request{Path: "/origin/slow",
+		Header: hyper.Header{{Name: "x-request", Value: id}}})
 	if err == nil && (resp.StatusCode != 200 || body != "done "+id) {
 		return fmt.Errorf("status %d, %q", resp.StatusCode, body)
 	}

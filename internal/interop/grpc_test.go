@@ -58,18 +58,19 @@ func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
 // and /test/Empty ends at once.
 func grpcServer(t *testing.T) *pipeListener {
 	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
-	server := grpc.NewServer(grpc.MaxConcurrentStreams(2), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
-		switch method, _ := grpc.MethodFromServerStream(stream); method {
-		case "/test/Empty":
-			return status.Error(codes.OK, "")
-		case "/test/Begun":
-			if err := stream.SendHeader(metadata.Pairs("begun", "yes")); err != nil {
-				return err
+	server := grpc.NewServer(grpc.MaxConcurrentStreams(2),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			switch method, _ := grpc.MethodFromServerStream(stream); method {
+			case "/test/Empty":
+				return status.Error(codes.OK, "")
+			case "/test/Begun":
+				if err := stream.SendHeader(metadata.Pairs("begun", "yes")); err != nil {
+					return err
+				}
 			}
-		}
-		<-stream.Context().Done()
-		return stream.Context().Err()
-	}))
+			<-stream.Context().Done()
+			return stream.Context().Err()
+		}))
 	go server.Serve(l)
 	t.Cleanup(server.Stop)
 	return l
@@ -77,7 +78,8 @@ func grpcServer(t *testing.T) *pipeListener {
 
 // call sends a request to a method of a grpcServer.
 func call(ctx context.Context, rt http.RoundTripper, method string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, "POST", "http://example.com/test/"+method, strings.NewReader("\x00\x00\x00\x00\x00"))
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://example.com/test/"+method,
+		strings.NewReader("\x00\x00\x00\x00\x00"))
 	if err != nil {
 		return nil, err
 	}
@@ -90,26 +92,32 @@ func call(ctx context.Context, rt http.RoundTripper, method string) (*http.Respo
 // PINGs; 0: the default.
 var grpcClients = []struct {
 	name string
-	make func(dial func(context.Context, string, string) (net.Conn, error), every time.Duration) http.RoundTripper
+	make func(dial func(context.Context, string, string) (net.Conn, error),
+		every time.Duration) http.RoundTripper
 }{
-	{"Transport", func(dial func(context.Context, string, string) (net.Conn, error), every time.Duration) http.RoundTripper {
+	{"Transport", func(dial func(context.Context, string, string) (net.Conn, error),
+		every time.Duration) http.RoundTripper {
 		cfg := &hyper.Config{DialContext: dial, KeepAlive: every}
-		return &hyper.Transport{Config: cfg, Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MaxConnsPerHost: 1, IdleConnTimeout: -1}
+		return &hyper.Transport{Config: cfg, Proxy: hyper.NoProxy, UnencryptedHTTP2: true, MaxConnsPerHost: 1,
+			IdleConnTimeout: -1}
 	}},
-	{"ConfigureTransport", func(dial func(context.Context, string, string) (net.Conn, error), every time.Duration) http.RoundTripper {
+	{"ConfigureTransport", func(dial func(context.Context, string, string) (net.Conn, error),
+		every time.Duration) http.RoundTripper {
 		tr := plainHTTP2(dial, every)
 		if err := hyper.ConfigureTransport(tr, nil); err != nil {
 			panic(err)
 		}
 		return tr
 	}},
-	{"net/http", func(dial func(context.Context, string, string) (net.Conn, error), every time.Duration) http.RoundTripper {
+	{"net/http", func(dial func(context.Context, string, string) (net.Conn, error),
+		every time.Duration) http.RoundTripper {
 		return plainHTTP2(dial, every)
 	}},
 }
 
 // plainHTTP2 returns a Transport of net/http that speaks HTTP/2 in cleartext.
-func plainHTTP2(dial func(context.Context, string, string) (net.Conn, error), every time.Duration) *http.Transport {
+func plainHTTP2(dial func(context.Context, string, string) (net.Conn, error),
+	every time.Duration) *http.Transport {
 	tr := &http.Transport{DialContext: dial, MaxConnsPerHost: 1, Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
 	tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: every}
@@ -197,7 +205,8 @@ func TestGRPCServerEndsTheConnectionThatPingsTooOften(t *testing.T) {
 			return
 		}
 		var ce *hyper.ConnError
-		if !errors.As(err, &ce) || ce.Code != hyper.ErrCodeEnhanceYourCalm || string(ce.Debug) != "too_many_pings" {
+		if !errors.As(err, &ce) || ce.Code != hyper.ErrCodeEnhanceYourCalm ||
+			string(ce.Debug) != "too_many_pings" {
 			t.Errorf("the error: %v", err)
 		}
 		silent(t, rt, "Begun") // the next connection sends fewer PINGs

@@ -55,7 +55,8 @@ func TestH2SpecFindsNothing(t *testing.T) {
 			t.Parallel()
 			reserved.Lock()
 			port := freePorts(t, h2specCases)
-			args := []string{"-S", "-e", "./client " + via.door, "-o", "3", "-h", "127.0.0.1", "-f", fmt.Sprint(port),
+			args := []string{"-S", "-e", "./client " + via.door, "-o", "3", "-h", "127.0.0.1", "-f",
+				fmt.Sprint(port),
 				"-c", "server.crt", "-k", "server.key"}
 			if via.tls != "" {
 				args = append(args, via.tls)
@@ -181,7 +182,8 @@ func buildH2Spec(dir string) (path string, err error) {
 // makeStrict changes the judge of stream and connection errors. Unchanged, it accepts a connection
 // that just ends.
 func makeStrict(file string) error {
-	const lenient, strict = "passed = true\n\t\tcase GoAwayFrameEvent:", "actual = event\n\t\tcase GoAwayFrameEvent:"
+	const lenient, strict = "passed = true\n\t\tcase GoAwayFrameEvent:",
+		"actual = event\n\t\tcase GoAwayFrameEvent:"
 	code, err := os.ReadFile(file)
 	if err != nil {
 		return err

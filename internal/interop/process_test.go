@@ -56,7 +56,8 @@ func (p *process) restart(t *testing.T, port string) {
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.exited
 	old := p.cmd
-	p.cmd = &exec.Cmd{Path: old.Path, Args: old.Args, Stdout: old.Stdout, Stderr: old.Stderr, SysProcAttr: old.SysProcAttr, WaitDelay: old.WaitDelay}
+	p.cmd = &exec.Cmd{Path: old.Path, Args: old.Args, Stdout: old.Stdout, Stderr: old.Stderr,
+		SysProcAttr: old.SysProcAttr, WaitDelay: old.WaitDelay}
 	p.start(t)
 	p.waitReady(t, port)
 }
@@ -177,7 +178,8 @@ type module struct{ Name, File string }
 // apacheModules finds the modules that are not compiled into Apache, in the folders where
 // distributions install them.
 func apacheModules(t *testing.T, names ...string) (list []module) {
-	for _, dir := range []string{"/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/usr/lib/httpd/modules", "/usr/libexec/apache2"} {
+	for _, dir := range []string{"/usr/lib/apache2/modules", "/usr/lib64/httpd/modules",
+		"/usr/lib/httpd/modules", "/usr/libexec/apache2"} {
 		for _, name := range names {
 			file := filepath.Join(dir, "mod_"+name+".so")
 			if _, err := os.Stat(file); err == nil {

@@ -90,7 +90,8 @@ var servers = []*server{
 		name:   "nghttpd",
 		start:  startNghttpd,
 		echoes: true,
-		paths:  map[string]string{"/origin/sum": "/small.txt", "/origin/trailers": "/small.txt", "/origin/cookies": "/small.txt"},
+		paths: map[string]string{"/origin/sum": "/small.txt", "/origin/trailers": "/small.txt",
+			"/origin/cookies": "/small.txt"},
 		lacks: map[string]string{
 			"Echo":            buffers,
 			"RequestTrailers": static,
@@ -175,7 +176,8 @@ func startNetHTTP(t *testing.T, s *site, secure bool) *running {
 // startNode starts Node's server.
 func startNode(t *testing.T, s *site) *running {
 	path, port := find(t, "node", "nodejs"), freePort(t)
-	p := launch(t, port, path, "--max-http-header-size=100000", "testdata/node.mjs", port, s.cert, s.key, s.root)
+	p := launch(t, port, path, "--max-http-header-size=100000", "testdata/node.mjs", port, s.cert, s.key,
+		s.root)
 	r := p.running(port, syscall.SIGTERM)
 	r.seen = func(id string) bool { return strings.Contains(p.out.String(), "seen "+id+"\n") }
 	return r
@@ -211,7 +213,8 @@ func startNginx(t *testing.T, s *site) *running {
 // startApache starts Apache in front of the origin.
 func startApache(t *testing.T, s *site) *running {
 	path, c := find(t, "apache2", "httpd"), newSetup(t, s)
-	c.Modules = apacheModules(t, "mpm_event", "unixd", "log_config", "authz_core", "mime", "env", "filter", "deflate", "brotli",
+	c.Modules = apacheModules(t, "mpm_event", "unixd", "log_config", "authz_core", "mime", "env", "filter",
+		"deflate", "brotli",
 		"headers", "socache_shmcb", "ssl", "http2", "proxy", "proxy_http")
 	p := launch(t, c.Port, path, "-DFOREGROUND", "-f", c.write(t, "apache2.conf"))
 	return p.proxy(s, c.Port, syscall.SIGWINCH)

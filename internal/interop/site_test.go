@@ -54,7 +54,8 @@ func newSite(t *testing.T) *site {
 		bundle: filepath.Join(dir, "bundle.pem"),
 	}
 	check(t, os.Mkdir(s.root, 0o755))
-	for name, body := range map[string]string{"small.txt": s.small, "page": s.small, "text.txt": s.text, "pushed.txt": s.pushed} {
+	for name, body := range map[string]string{"small.txt": s.small, "page": s.small, "text.txt": s.text,
+		"pushed.txt": s.pushed} {
 		check(t, os.WriteFile(filepath.Join(s.root, name), []byte(body), 0o644))
 	}
 	s.writeLarge(t)

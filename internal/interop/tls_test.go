@@ -34,7 +34,8 @@ func (d *utlsDialer) dial(ctx context.Context, network, addr string) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	config := &utls.Config{InsecureSkipVerify: true, ServerName: "example.com", NextProtos: []string{"h2", "http/1.1"}}
+	config := &utls.Config{InsecureSkipVerify: true, ServerName: "example.com",
+		NextProtos: []string{"h2", "http/1.1"}}
 	tc := utls.UClient(nc, config, d.hello)
 	if d.shakes {
 		return tc, tc.HandshakeContext(ctx)
@@ -56,7 +57,8 @@ func TestUTLS(t *testing.T) {
 		if http2 {
 			want = "HTTP/2.0 hello"
 		}
-		for _, hello := range []utls.ClientHelloID{utls.HelloGolang, utls.HelloChrome_Auto, utls.HelloFirefox_Auto} {
+		for _, hello := range []utls.ClientHelloID{utls.HelloGolang, utls.HelloChrome_Auto,
+			utls.HelloFirefox_Auto} {
 			for _, shakes := range []bool{true, false} {
 				for name, make := range map[string]func(*utlsDialer) http.RoundTripper{
 					"Transport": func(d *utlsDialer) http.RoundTripper {
@@ -80,7 +82,9 @@ func TestUTLS(t *testing.T) {
 						if string(got) != want || err != nil {
 							t.Errorf("%s %v: %q, %v", name, hello.Str(), got, err)
 						}
-						if s := resp.TLS; http2 && (s == nil || s.NegotiatedProtocol != "h2" || s.Version == 0 || len(s.PeerCertificates) == 0) {
+						if s := resp.TLS; http2 &&
+							(s == nil || s.NegotiatedProtocol != "h2" || s.Version == 0 ||
+								len(s.PeerCertificates) == 0) {
 							t.Errorf("%s %v: the state of TLS is %+v", name, hello.Str(), s)
 						}
 					}
@@ -102,7 +106,8 @@ func TestNewConnOverUTLS(t *testing.T) {
 		server.EnableHTTP2 = protocol == "h2"
 		server.StartTLS()
 		t.Cleanup(server.Close)
-		nc, err := (&utlsDialer{hello: utls.HelloGolang}).dial(t.Context(), "tcp", server.Listener.Addr().String())
+		nc, err := (&utlsDialer{hello: utls.HelloGolang}).dial(t.Context(), "tcp",
+			server.Listener.Addr().String())
 		check(t, err)
 		conn, err := hyper.NewConn(t.Context(), nc, nil)
 		if protocol != "h2" {
@@ -149,18 +154,21 @@ func TestErrorsOfXNet(t *testing.T) {
 		p.Close()
 	})
 	goAway, ok := errors.AsType[http2.GoAwayError](err)
-	if !ok || goAway != (http2.GoAwayError{LastStreamID: 1, ErrCode: http2.ErrCodeEnhanceYourCalm, DebugData: "calm"}) {
+	if !ok || goAway != (http2.GoAwayError{LastStreamID: 1, ErrCode: http2.ErrCodeEnhanceYourCalm,
+		DebugData: "calm"}) {
 		t.Errorf("%v is %+v", err, goAway)
 	}
 	if !strings.Contains(err.Error(), goAway.Error()) {
 		t.Errorf("%q does not contain %q", err, goAway)
 	}
 	err = get(func(p *h2test.Peer) { p.WriteWindowUpdate(0, 0) })
-	if broken, ok := errors.AsType[http2.ConnectionError](err); !ok || broken != http2.ConnectionError(http2.ErrCodeProtocol) {
+	if broken, ok := errors.AsType[http2.ConnectionError](err); !ok ||
+		broken != http2.ConnectionError(http2.ErrCodeProtocol) {
 		t.Errorf("%v is %v", err, broken)
 	}
 	err = get(func(p *h2test.Peer) { p.WriteRSTStream(1, wire.InternalError) })
-	if reset, ok := errors.AsType[http2.StreamError](err); !ok || reset.StreamID != 1 || reset.Code != http2.ErrCodeInternal {
+	if reset, ok := errors.AsType[http2.StreamError](err); !ok || reset.StreamID != 1 ||
+		reset.Code != http2.ErrCodeInternal {
 		t.Errorf("%v is %v", err, reset)
 	}
 }

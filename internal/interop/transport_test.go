@@ -59,7 +59,8 @@ var roundTrippers = []struct {
 	make func(t *testing.T) http.RoundTripper
 }{
 	{"Transport", func(t *testing.T) http.RoundTripper {
-		return &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true, Config: &hyper.Config{TLS: h2test.ClientTLS()}}
+		return &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: true,
+			Config: &hyper.Config{TLS: h2test.ClientTLS()}}
 	}},
 	{"ConfigureTransport", func(t *testing.T) http.RoundTripper {
 		tr := &http.Transport{TLSClientConfig: h2test.ClientTLS(), ExpectContinueTimeout: time.Second}
@@ -102,7 +103,8 @@ func TestTransport(t *testing.T) {
 }
 
 // do sends a request and reads the complete response, which must be one of hyper's.
-func (v *visitor) do(t *testing.T, method, path string, body io.Reader, header ...string) (*http.Response, string) {
+func (v *visitor) do(t *testing.T, method, path string, body io.Reader, header ...string) (*http.Response,
+	string) {
 	t.Helper()
 	resp, got, err := v.try(method, path, body, header...)
 	check(t, err)
@@ -217,14 +219,17 @@ func visitCodings(t *testing.T, v *visitor) {
 		t.Skip("it knows none")
 	}
 	resp, body := v.do(t, "GET", "/text.txt", nil)
-	if body != v.text || !resp.Uncompressed || resp.ContentLength != -1 || resp.Header.Get("Content-Encoding") != "" {
-		t.Errorf("%d octets, uncompressed %v, content-length %d, header %v", len(body), resp.Uncompressed, resp.ContentLength, resp.Header)
+	if body != v.text || !resp.Uncompressed || resp.ContentLength != -1 ||
+		resp.Header.Get("Content-Encoding") != "" {
+		t.Errorf("%d octets, uncompressed %v, content-length %d, header %v", len(body), resp.Uncompressed,
+			resp.ContentLength, resp.Header)
 	}
 	resp, body = v.do(t, "GET", "/text.txt", nil, "Accept-Encoding", "gzip")
 	z, err := gzip.NewReader(strings.NewReader(body))
 	check(t, err)
 	plain, err := io.ReadAll(z)
-	if err != nil || string(plain) != v.text || resp.Uncompressed || resp.Header.Get("Content-Encoding") != "gzip" {
+	if err != nil || string(plain) != v.text || resp.Uncompressed ||
+		resp.Header.Get("Content-Encoding") != "gzip" {
 		t.Errorf("%d octets, uncompressed %v, header %v, %v", len(plain), resp.Uncompressed, resp.Header, err)
 	}
 }
@@ -264,7 +269,8 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func visitContinue(t *testing.T, v *visitor) {
 	want, err := sumOf(strings.NewReader(v.text))
 	check(t, err)
-	resp, body := v.do(t, "POST", v.path("/origin/sum"), struct{ io.Reader }{strings.NewReader(v.text)}, "Expect", "100-continue")
+	resp, body := v.do(t, "POST", v.path("/origin/sum"), struct{ io.Reader }{strings.NewReader(v.text)},
+		"Expect", "100-continue")
 	if got := v.sum(t, resp, body); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -407,7 +413,8 @@ func TestTransportFallsBack(t *testing.T) {
 						return
 					}
 					defer resp.Body.Close()
-					if got, err := io.ReadAll(resp.Body); err != nil || string(got) != want || resp.Proto != "HTTP/1.1" {
+					if got, err := io.ReadAll(resp.Body); err != nil || string(got) != want ||
+						resp.Proto != "HTTP/1.1" {
 						t.Errorf("%s %s %q %v", resp.Proto, resp.Status, got, err)
 					}
 				})
@@ -457,10 +464,12 @@ var proxies = []struct {
 func startApacheProxy(t *testing.T, s *site, origin string, secure bool) (port string) {
 	path, c := find(t, "apache2", "httpd"), newSetup(t, s)
 	c.Origin, c.Secure = origin, secure
-	c.Modules = apacheModules(t, "mpm_event", "unixd", "log_config", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic",
+	c.Modules = apacheModules(t, "mpm_event", "unixd", "log_config", "authn_core", "authn_file", "authz_core",
+		"authz_user", "auth_basic",
 		"socache_shmcb", "ssl", "proxy", "proxy_connect")
 	password := sha1.Sum([]byte("secret"))
-	check(t, os.WriteFile(filepath.Join(c.Dir, "passwords"), []byte("user:{SHA}"+base64.StdEncoding.EncodeToString(password[:])+"\n"), 0o644))
+	check(t, os.WriteFile(filepath.Join(c.Dir, "passwords"),
+		[]byte("user:{SHA}"+base64.StdEncoding.EncodeToString(password[:])+"\n"), 0o644))
 	launch(t, c.Port, path, "-DFOREGROUND", "-f", c.write(t, "proxy.conf"))
 	return c.Port
 }
@@ -470,12 +479,13 @@ func startApacheProxy(t *testing.T, s *site, origin string, secure bool) (port s
 func TestTransportGoesThroughProxies(t *testing.T) {
 	site := newSite(t)
 	var leaked atomic.Bool
-	origin := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Proxy-Authorization") != "" {
-			leaked.Store(true)
-		}
-		site.origin.ServeHTTP(w, r)
-	})}
+	origin := &http.Server{Protocols: new(http.Protocols),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Proxy-Authorization") != "" {
+				leaked.Store(true)
+			}
+			site.origin.ServeHTTP(w, r)
+		})}
 	origin.Protocols.SetHTTP2(true)
 	addr := serve(t, origin, true)
 	_, port, err := net.SplitHostPort(addr)
@@ -488,12 +498,14 @@ func TestTransportGoesThroughProxies(t *testing.T) {
 			visit := func(user *url.Userinfo, test func(*visitor)) {
 				through := *proxy
 				through.User = user
-				tr := &hyper.Transport{Proxy: http.ProxyURL(&through), Config: &hyper.Config{TLS: h2test.ClientTLS()}}
+				tr := &hyper.Transport{Proxy: http.ProxyURL(&through),
+					Config: &hyper.Config{TLS: h2test.ClientTLS()}}
 				defer tr.CloseIdleConnections()
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				server := &server{name: "go", codings: []string{"gzip"}}
-				test(&visitor{running: &running{server: server, site: site, ctx: ctx}, Client: &http.Client{Transport: tr}, url: "https://" + addr})
+				test(&visitor{running: &running{server: server, site: site, ctx: ctx},
+					Client: &http.Client{Transport: tr}, url: "https://" + addr})
 			}
 			visit(url.UserPassword("user", "secret"), func(v *visitor) {
 				visitGet(t, v)

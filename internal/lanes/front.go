@@ -51,7 +51,8 @@ func (l *Lane) Front(url string, troubles ...Trouble) *Front {
 	l.Must(err)
 	l.Cleanup(func() { listener.Close() })
 	addr := listener.Addr().String()
-	f := &Front{URL: "https://" + addr, l: l, backend: strings.TrimPrefix(url, "https://"), troubles: troubles}
+	f := &Front{URL: "https://" + addr, l: l, backend: strings.TrimPrefix(url, "https://"),
+		troubles: troubles}
 	l.Alias(addr)
 	go func() {
 		for {

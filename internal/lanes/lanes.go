@@ -60,7 +60,8 @@ type way struct {
 // ways are all transports. The others are compared with the first.
 var ways = []way{
 	{"net-http", func(*Lane) http.RoundTripper {
-		return &http.Transport{TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true, ExpectContinueTimeout: time.Second}
+		return &http.Transport{TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true,
+			ExpectContinueTimeout: time.Second}
 	}},
 	{"hyper", func(l *Lane) http.RoundTripper {
 		return &hyper.Transport{Config: &hyper.Config{TLS: h2test.ClientTLS(), Trace: l.trace}}
@@ -134,7 +135,8 @@ func same(t *testing.T, what string, a, b []string) {
 			right = b[i]
 		}
 		if left != right && !isBetter(right, left) {
-			t.Errorf("%s different things with the two transports, first in line %d:\nnet/http %s\nhyper    %s", what, i+1, left, right)
+			t.Errorf("%s different things with the two transports, first in line %d:\nnet/http %s\nhyper  "+
+				"  %s", what, i+1, left, right)
 			return
 		}
 	}

@@ -163,7 +163,8 @@ func (x *exchange) send(s *hyper.Stream) error {
 	if x.slow {
 		size = 4 << 10
 	}
-	if _, err := io.CopyBuffer(s, struct{ io.Reader }{&source{seed: x.seed, size: x.size}}, make([]byte, size)); err != nil {
+	if _, err := io.CopyBuffer(s, struct{ io.Reader }{&source{seed: x.seed, size: x.size}},
+		make([]byte, size)); err != nil {
 		return err
 	}
 	if x.how == "trailer" {
@@ -186,7 +187,8 @@ type answer struct {
 // answerOf returns the answer of resp.
 func answerOf(resp *hyper.Response) *answer {
 	return &answer{
-		status: resp.StatusCode, length: resp.ContentLength, decoded: resp.Uncompressed, field: resp.Header.Get, body: resp.Body,
+		status: resp.StatusCode, length: resp.ContentLength, decoded: resp.Uncompressed,
+		field: resp.Header.Get, body: resp.Body,
 		sum: func() string { return resp.Trailer().Get("x-sum") }, own: resp,
 	}
 }

@@ -30,7 +30,8 @@ import (
 func main() {
 	var o options
 	flag.DurationVar(&o.length, "for", time.Minute, "how long to run")
-	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "of the plan; the timing remains the machine's")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()),
+		"of the plan; the timing remains the machine's")
 	flag.IntVar(&o.workers, "workers", 32, "callers at once")
 	flag.StringVar(&o.plot, "plot", "", "write a plot to this SVG `file`")
 	flag.Parse()
@@ -147,7 +148,8 @@ func (r *run) sample() sample {
 	runtime.GC()
 	runtime.GC() // also frees what was in pools
 	runtime.ReadMemStats(&m)
-	s := sample{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), conns: r.people.count(), whole: r.whole.Load()}
+	s := sample{heap: int64(m.HeapAlloc), goroutines: runtime.NumGoroutine(), conns: r.people.count(),
+		whole: r.whole.Load()}
 	if !r.start.IsZero() {
 		s.at = time.Since(r.start)
 	}
@@ -157,7 +159,8 @@ func (r *run) sample() sample {
 // settle waits until what ends after the last Close has ended, at most ten seconds.
 func (r *run) settle(before sample) sample {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if s := r.sample(); s.goroutines <= before.goroutines+goroutineSlack && s.heap <= before.heap+heapSlack || time.Now().After(deadline) {
+		if s := r.sample(); s.goroutines <= before.goroutines+goroutineSlack &&
+			s.heap <= before.heap+heapSlack || time.Now().After(deadline) {
 			return s
 		}
 	}
@@ -215,7 +218,8 @@ func (r *run) try(x *exchange, c *client) error {
 	if why := x.explain(c, err); why != "" {
 		r.explain(why)
 	} else {
-		r.violate(fmt.Errorf("%s/%s of %d octets on %q (%s; the network: %q): %w", x.kind, x.how, x.size, c.site.name, c.kind.name, c.far.why(), err))
+		r.violate(fmt.Errorf("%s/%s of %d octets on %q (%s; the network: %q): %w", x.kind, x.how, x.size,
+			c.site.name, c.kind.name, c.far.why(), err))
 	}
 	if hyper.Retryable(err) && r.wasProcessed(x.id) {
 		r.violate(fmt.Errorf("request %d was processed, and its error says that it was not: %w", x.id, err))
@@ -231,17 +235,21 @@ func (r *run) judge(before, after sample) {
 	}
 	if after.goroutines > before.goroutines+goroutineSlack {
 		stacks := make([]byte, 64<<10)
-		r.violate(fmt.Errorf("%d goroutines are left, %d before:\n%s", after.goroutines, before.goroutines, stacks[:runtime.Stack(stacks, true)]))
+		r.violate(fmt.Errorf("%d goroutines are left, %d before:\n%s", after.goroutines, before.goroutines,
+			stacks[:runtime.Stack(stacks, true)]))
 	}
 	if after.conns != 0 {
 		r.violate(fmt.Errorf("%d connections are left", after.conns))
 	}
 	second, last := r.quarters()
 	if last.heap > second.heap+heapGrowth {
-		r.violate(fmt.Errorf("the heap grows: %d octets in the second quarter, %d in the last", second.heap, last.heap))
+		r.violate(fmt.Errorf("the heap grows: %d octets in the second quarter, %d in the last", second.heap,
+			last.heap))
 	}
-	if more := perConn * max(0, last.conns-second.conns); last.goroutines > second.goroutines+goroutineGrow+more {
-		r.violate(fmt.Errorf("goroutines grow: %d in the second quarter, %d in the last", second.goroutines, last.goroutines))
+	if more := perConn * max(0,
+		last.conns-second.conns); last.goroutines > second.goroutines+goroutineGrow+more {
+		r.violate(fmt.Errorf("goroutines grow: %d in the second quarter, %d in the last", second.goroutines,
+			last.goroutines))
 	}
 	if r.whole.Load() == 0 || r.up.Load() == 0 || r.down.Load() == 0 {
 		r.violate(errors.New("nothing was exchanged"))
@@ -262,7 +270,8 @@ func (r *run) quarters() (second, last sample) {
 func medians(list []sample) (m sample) {
 	heaps, goroutines, conns := []int64{}, []int{}, []int{}
 	for _, s := range list {
-		heaps, goroutines, conns = append(heaps, s.heap), append(goroutines, s.goroutines), append(conns, s.conns)
+		heaps, goroutines, conns = append(heaps, s.heap), append(goroutines, s.goroutines),
+			append(conns, s.conns)
 	}
 	m.heap, m.goroutines, m.conns = median(heaps), median(goroutines), median(conns)
 	return m

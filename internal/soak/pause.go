@@ -19,7 +19,8 @@ const writerStays = 250 * time.Millisecond
 // several goroutines at once.
 func (r *run) pause(x *exchange, c *client) {
 	for range 1 + x.rng.IntN(3) {
-		time.Sleep(writerStays - 10*time.Millisecond + time.Duration(x.rng.Int64N(int64(20*time.Millisecond))))
+		time.Sleep(writerStays - 10*time.Millisecond +
+			time.Duration(x.rng.Int64N(int64(20*time.Millisecond))))
 		var all sync.WaitGroup
 		for range x.rng.IntN(3) {
 			y := plan(rand.New(rand.NewPCG(x.rng.Uint64(), 0)), uint64(r.exchanges.Add(1)))
@@ -59,7 +60,8 @@ func (r *run) ping(c *client) {
 		r.pings.Add(1)
 	case errors.Is(err, hyper.ErrClosed) && c.weLeft():
 		r.explain("closed by us")
-	case errors.As(err, &ce) && ce.FromPeer && ce.Code == hyper.ErrCodeNo && (c.site.idle > 0 || c.far.why() != ""):
+	case errors.As(err, &ce) && ce.FromPeer && ce.Code == hyper.ErrCodeNo &&
+		(c.site.idle > 0 || c.far.why() != ""):
 		r.explain("a PING was lost with its connection")
 	default:
 		r.violate(fmt.Errorf("a PING to %q: %v, %w", c.site.name, rtt, err))

@@ -31,7 +31,8 @@ const (
 func plot(took []sample) []byte {
 	var b bytes.Buffer
 	step := plotHeight + 2*plotTop
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" font-family="sans-serif" font-size="12">`+"\n",
+	fmt.Fprintf(&b,
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" font-family="sans-serif" font-size="12">`+"\n",
 		plotWidth+2*plotLeft, step*float64(len(panels)))
 	b.WriteString(`<rect width="100%" height="100%" fill="white"/>` + "\n")
 	for i, p := range panels {
@@ -45,7 +46,8 @@ func plot(took []sample) []byte {
 func (p panel) draw(b *bytes.Buffer, took []sample, top float64) {
 	bottom := top + plotHeight
 	fmt.Fprintf(b, `<text x="%g" y="%g" font-weight="bold">%s</text>`+"\n", plotLeft, top-8, p.title)
-	fmt.Fprintf(b, `<path d="M%g %gV%gH%g" fill="none" stroke="black"/>`+"\n", plotLeft, top, bottom, plotLeft+plotWidth)
+	fmt.Fprintf(b, `<path d="M%g %gV%gH%g" fill="none" stroke="black"/>`+"\n", plotLeft, top, bottom,
+		plotLeft+plotWidth)
 	if len(took) == 0 {
 		return
 	}
@@ -61,12 +63,14 @@ func (p panel) draw(b *bytes.Buffer, took []sample, top float64) {
 		part := float64(i) / 4
 		y, x := bottom-part*plotHeight, plotLeft+part*plotWidth
 		fmt.Fprintf(b, `<text x="%g" y="%.1f" text-anchor="end">%.4g</text>`+"\n", plotLeft-6, y+4, most*part)
-		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%.4g s</text>`+"\n", x, bottom+16, length*part)
+		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%.4g s</text>`+"\n", x, bottom+16,
+			length*part)
 		fmt.Fprintf(b, `<path d="M%g %.1fh%g" stroke="lightgray"/>`+"\n", plotLeft, y, plotWidth)
 	}
 	b.WriteString(`<polyline fill="none" stroke="steelblue" stroke-width="1.5" points="`)
 	for i, s := range took {
-		fmt.Fprintf(b, "%.1f,%.1f ", plotLeft+plotWidth*s.at.Seconds()/length, bottom-plotHeight*values[i]/most)
+		fmt.Fprintf(b, "%.1f,%.1f ", plotLeft+plotWidth*s.at.Seconds()/length,
+			bottom-plotHeight*values[i]/most)
 	}
 	b.WriteString(`"/>` + "\n")
 }

@@ -26,10 +26,12 @@ type manager struct {
 // managers are the kinds of window management that are tested.
 var managers = []manager{
 	{"default", hyper.Config{}, 100, 32 << 20},
-	{"Manual, small", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 64 << 10, Connection: 256 << 10}.New, InitialStreamWindow: 64 << 10}, 2, 128 << 10},
+	{"Manual, small", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 64 << 10,
+		Connection: 256 << 10}.New, InitialStreamWindow: 64 << 10}, 2, 128 << 10},
 	{"Fixed, python's", hyper.Config{WindowManager: hyper.FixedWindow{}.New}, 100, 65535 / 4},
 	{"Fixed, 1 MiB", hyper.Config{WindowManager: hyper.FixedWindow{Size: 1 << 20}.New}, 100, 1 << 18},
-	{"RateLimited", hyper.Config{WindowManager: hyper.RateLimitedWindow{PerSecond: 32 << 20, Burst: 1 << 20}.New}, 100, 32 << 20},
+	{"RateLimited", hyper.Config{WindowManager: hyper.RateLimitedWindow{PerSecond: 32 << 20,
+		Burst: 1 << 20}.New}, 100, 32 << 20},
 	{"very stupid", hyper.Config{WindowManager: stupid}, 100, 65535},
 }
 
@@ -196,10 +198,12 @@ func (p *population) checkRest() {
 			continue
 		}
 		if s.StreamsOpen != 0 || s.Waiting != 0 {
-			p.l.violate(fmt.Errorf("%d streams are open and %d callers wait, on an idle connection to %q", s.StreamsOpen, s.Waiting, c.site.name))
+			p.l.violate(fmt.Errorf("%d streams are open and %d callers wait, on an idle connection to %q",
+				s.StreamsOpen, s.Waiting, c.site.name))
 		}
 		if s.ReceiveWindow < c.kind.rest {
-			p.l.violate(fmt.Errorf("the window of an idle connection (%s) is %d, want at least %d", c.kind.name, s.ReceiveWindow, c.kind.rest))
+			p.l.violate(fmt.Errorf("the window of an idle connection (%s) is %d, want at least %d",
+				c.kind.name, s.ReceiveWindow, c.kind.rest))
 		}
 	}
 }

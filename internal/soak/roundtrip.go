@@ -33,7 +33,8 @@ func (x *exchange) roundTrip(ctx context.Context, cancel func(), c *client) erro
 	}
 	own, _ := hyper.ResponseFromHTTP(resp)
 	a := &answer{
-		status: resp.StatusCode, length: resp.ContentLength, decoded: resp.Uncompressed, field: resp.Header.Get, body: resp.Body,
+		status: resp.StatusCode, length: resp.ContentLength, decoded: resp.Uncompressed,
+		field: resp.Header.Get, body: resp.Body,
 		sum: func() string { return resp.Trailer.Get("X-Sum") }, own: own,
 	}
 	err = x.check(c, a)

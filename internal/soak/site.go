@@ -253,7 +253,8 @@ func (s *site) check(w io.Writer, r *http.Request, body *checker, how string) er
 		}
 	}
 	err := body.whole()
-	if want := strconv.FormatInt(body.size, 10); err == nil && how == "trailer" && r.Trailer.Get("X-Sum") != want {
+	if want := strconv.FormatInt(body.size, 10); err == nil && how == "trailer" &&
+		r.Trailer.Get("X-Sum") != want {
 		err = fmt.Errorf("the trailers are %v", r.Trailer)
 	}
 	if err != nil {

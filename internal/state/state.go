@@ -18,7 +18,8 @@ const (
 )
 
 // stateNames are the names of the states in §5.1.
-var stateNames = [states]string{"idle", "reserved (remote)", "open", "half-closed (local)", "half-closed (remote)", "closed"}
+var stateNames = [states]string{"idle", "reserved (remote)", "open", "half-closed (local)",
+	"half-closed (remote)", "closed"}
 
 // String returns the state's name in §5.1.
 func (s State) String() string { return stateNames[s] }
@@ -79,16 +80,20 @@ var next = [states][events]State{
 		RecvHeaders: HalfClosedLocal, RecvReset: Closed,
 	},
 	Open: {
-		SendHeaders: Open, SendData: Open, SendEnd: HalfClosedLocal, SendReset: Closed, SendWindowUpdate: Open,
-		RecvHeaders: Open, RecvData: Open, RecvEnd: HalfClosedRemote, RecvReset: Closed, RecvWindowUpdate: Open,
+		SendHeaders: Open, SendData: Open, SendEnd: HalfClosedLocal, SendReset: Closed,
+		SendWindowUpdate: Open,
+		RecvHeaders:      Open, RecvData: Open, RecvEnd: HalfClosedRemote, RecvReset: Closed,
+		RecvWindowUpdate: Open,
 	},
 	HalfClosedLocal: {
 		SendReset: Closed, SendWindowUpdate: HalfClosedLocal,
-		RecvHeaders: HalfClosedLocal, RecvData: HalfClosedLocal, RecvEnd: Closed, RecvReset: Closed, RecvWindowUpdate: HalfClosedLocal,
+		RecvHeaders: HalfClosedLocal, RecvData: HalfClosedLocal, RecvEnd: Closed, RecvReset: Closed,
+		RecvWindowUpdate: HalfClosedLocal,
 	},
 	HalfClosedRemote: {
-		SendHeaders: HalfClosedRemote, SendData: HalfClosedRemote, SendEnd: Closed, SendReset: Closed, SendWindowUpdate: HalfClosedRemote,
-		RecvReset: Closed, RecvWindowUpdate: HalfClosedRemote,
+		SendHeaders: HalfClosedRemote, SendData: HalfClosedRemote, SendEnd: Closed, SendReset: Closed,
+		SendWindowUpdate: HalfClosedRemote,
+		RecvReset:        Closed, RecvWindowUpdate: HalfClosedRemote,
 	},
 	Closed: {
 		// §5.1: WINDOW_UPDATE and RST_STREAM may arrive for a short time after the end, and are

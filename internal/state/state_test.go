@@ -81,10 +81,12 @@ var (
 		"HEADERS sent": SendHeaders, "DATA sent": SendData, "END_STREAM sent": SendEnd,
 		"RST_STREAM sent": SendReset, "WINDOW_UPDATE sent": SendWindowUpdate,
 		"PUSH_PROMISE received": RecvPromise, "HEADERS received": RecvHeaders, "DATA received": RecvData,
-		"END_STREAM received": RecvEnd, "RST_STREAM received": RecvReset, "WINDOW_UPDATE received": RecvWindowUpdate,
+		"END_STREAM received": RecvEnd, "RST_STREAM received": RecvReset,
+		"WINDOW_UPDATE received": RecvWindowUpdate,
 	}
-	messageByName = map[string]Message{"awaiting headers": AwaitingHeaders, "in body": InBody, "after trailers": AfterTrailers}
-	partByName    = map[string]Part{"interim": Interim, "final": Final, "body": Body, "trailers": Trailers}
+	messageByName = map[string]Message{"awaiting headers": AwaitingHeaders, "in body": InBody,
+		"after trailers": AfterTrailers}
+	partByName = map[string]Part{"interim": Interim, "final": Final, "body": Body, "trailers": Trailers}
 )
 
 // A transition is a line of a table like lifecycle.
@@ -94,7 +96,8 @@ type transition[S, E comparable] struct {
 }
 
 // parse reads a table like lifecycle.
-func parse[S, E comparable](t *testing.T, text string, states map[string]S, events map[string]E) map[transition[S, E]]S {
+func parse[S, E comparable](t *testing.T, text string, states map[string]S,
+	events map[string]E) map[transition[S, E]]S {
 	t.Helper()
 	table := make(map[transition[S, E]]S)
 	for line := range strings.Lines(text) {
@@ -117,7 +120,8 @@ func parse[S, E comparable](t *testing.T, text string, states map[string]S, even
 
 func TestLifecycleIsThatOfTheRFC(t *testing.T) {
 	if len(stateByName) != int(states) || len(eventByName) != int(events) {
-		t.Fatalf("%d states and %d events have names here, want %d and %d", len(stateByName), len(eventByName), states, events)
+		t.Fatalf("%d states and %d events have names here, want %d and %d", len(stateByName),
+			len(eventByName), states, events)
 	}
 	want := parse(t, lifecycle, stateByName, eventByName)
 	for s := range states {
@@ -181,7 +185,8 @@ func TestCanSendOnlyWhereDataMayBeSent(t *testing.T) {
 func TestCanRecvOnlyWhereThePeersMessageMayGoOn(t *testing.T) {
 	// A stream has no response before its request. A promise is a request.
 	for s, want := range map[State]bool{
-		Idle: false, ReservedRemote: true, Open: true, HalfClosedLocal: true, HalfClosedRemote: false, Closed: false,
+		Idle: false, ReservedRemote: true, Open: true, HalfClosedLocal: true, HalfClosedRemote: false,
+		Closed: false,
 	} {
 		if got := s.CanRecv(); got != want {
 			t.Errorf("%v: CanRecv is %v", s, got)
@@ -233,7 +238,8 @@ const message = `
 
 func TestMessageOrderIsThatOfTheRFC(t *testing.T) {
 	if len(messageByName) != int(messages) || len(partByName) != int(parts) {
-		t.Fatalf("%d places and %d parts have names here, want %d and %d", len(messageByName), len(partByName), messages, parts)
+		t.Fatalf("%d places and %d parts have names here, want %d and %d", len(messageByName),
+			len(partByName), messages, parts)
 	}
 	want := parse(t, message, messageByName, partByName)
 	for m := range messages {

@@ -18,12 +18,15 @@ func judge[T comparable](t *testing.T, name string, f func(string) T, want map[s
 
 func TestNames(t *testing.T) {
 	judge(t, "IsPseudo", IsPseudo, map[string]bool{"": false, ":": true, ":path": true, "path": false})
-	judge(t, "IsToken", IsToken, map[string]bool{"": false, "a": true, "X-Y_z1!": true, "a b": false, "a:": false, "é": false, "\x00": false})
+	judge(t, "IsToken", IsToken, map[string]bool{"": false, "a": true, "X-Y_z1!": true, "a b": false,
+		"a:": false, "é": false, "\x00": false})
 	judge(t, "TokenFault", TokenFault, map[string]string{
 		"": "it is empty", "a b": "it has a blank", "a\n": `it has a control character, '\n'`,
-		"é": "it has a character that is not ASCII", "a#b c": "it has a blank", "a(": "it has a '('", "\x7f": `it has a control character, '\x7f'`,
+		"é": "it has a character that is not ASCII", "a#b c": "it has a blank", "a(": "it has a '('",
+		"\x7f": `it has a control character, '\x7f'`,
 	})
-	for _, name := range []string{"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"} {
+	for _, name := range []string{"connection", "proxy-connection", "keep-alive", "transfer-encoding",
+		"upgrade"} {
 		if !IsConnectionSpecific(name) || IsConnectionSpecific(name+"s") {
 			t.Errorf("IsConnectionSpecific is wrong about %q", name)
 		}
@@ -50,7 +53,8 @@ func TestFields(t *testing.T) {
 	}
 	for s, want := range map[string]int64{
 		"0": 0, "007": 7, "9223372036854775807": 1<<63 - 1,
-		"": -1, "+1": -1, "-1": -1, "1,1": -1, " 1": -1, "9223372036854775808": -1, "00000000000000000001": -1,
+		"": -1, "+1": -1, "-1": -1, "1,1": -1, " 1": -1, "9223372036854775808": -1,
+		"00000000000000000001": -1,
 	} {
 		if got, ok := ParseLength(s); ok != (want >= 0) || ok && got != want {
 			t.Errorf("ParseLength(%q) = %d, %v", s, got, ok)
@@ -72,7 +76,8 @@ func TestLists(t *testing.T) {
 		{nil, nil},
 		{[]string{""}, []string{""}},
 		{[]string{"a, b\t", ",c"}, []string{"a", "b", "", "c"}},
-		{[]string{strings.Repeat("x", MaxListSize), "y"}, []string{strings.Repeat("x", MaxListSize), "beyond"}},
+		{[]string{strings.Repeat("x", MaxListSize), "y"},
+			[]string{strings.Repeat("x", MaxListSize), "beyond"}},
 	} {
 		if got := elements(c.values...); !slices.Equal(got, c.want) {
 			t.Errorf("elements of %q: %q, want %q", c.values, got, c.want)
@@ -82,7 +87,8 @@ func TestLists(t *testing.T) {
 	if len(most) != MaxListElements || slices.Contains(most, "beyond") {
 		t.Errorf("the longest list: %q", most)
 	}
-	if got := elements(strings.Repeat(",", MaxListElements)); len(got) != MaxListElements+1 || got[MaxListElements] != "beyond" {
+	if got := elements(strings.Repeat(",", MaxListElements)); len(got) != MaxListElements+1 ||
+		got[MaxListElements] != "beyond" {
 		t.Errorf("a list that is too long: %q", got)
 	}
 	for e := range ListElements(slices.Values([]string{"a,b"})) {
@@ -102,19 +108,24 @@ func TestLists(t *testing.T) {
 
 func TestAuthorities(t *testing.T) {
 	judge(t, "IsAuthority", IsAuthority, map[string]bool{
-		"": false, "a": true, "a:1": true, "[::1]:2": true, "u@h": false, "a/b": false, "a b": false, "é": false, "a%b": true,
+		"": false, "a": true, "a:1": true, "[::1]:2": true, "u@h": false, "a/b": false, "a b": false,
+		"é": false, "a%b": true,
 	})
 	judge(t, "AuthorityFault", AuthorityFault, map[string]string{
-		"": "it is empty", "a:1": "", "a b": "it has a blank", "a/": "it has a '/'", "a#": "it has a fragment, which stays with the client",
+		"": "it is empty", "a:1": "", "a b": "it has a blank", "a/": "it has a '/'",
+		"a#": "it has a fragment, which stays with the client",
 	})
 	judge(t, "HasPort", HasPort, map[string]bool{
-		"": false, "a": false, "a:1": true, "a:65535": true, "a:65536": false, "a:0": false, "a:": false, "[::1]": false, "[::1]:9": true,
+		"": false, "a": false, "a:1": true, "a:65535": true, "a:65536": false, "a:0": false, "a:": false,
+		"[::1]": false, "[::1]:9": true,
 	})
 	judge(t, "WithoutZone", WithoutZone, map[string]string{
-		"": "", "a": "a", "[fe80::1%eth0]": "[fe80::1]", "[fe80::1%eth0]:1": "[fe80::1]:1", "a%b": "a%b", "a%b]": "a%b]", "[a]%b": "[a]%b",
+		"": "", "a": "a", "[fe80::1%eth0]": "[fe80::1]", "[fe80::1%eth0]:1": "[fe80::1]:1", "a%b": "a%b",
+		"a%b]": "a%b]", "[a]%b": "[a]%b",
 	})
 	for _, c := range [][4]string{
-		{"a:1", "https", "a", "1"}, {"a", "https", "a", "443"}, {"a", "http", "a", "80"}, {"[::1]", "https", "::1", "443"}, {"[::1]:2", "http", "::1", "2"},
+		{"a:1", "https", "a", "1"}, {"a", "https", "a", "443"}, {"a", "http", "a", "80"},
+		{"[::1]", "https", "::1", "443"}, {"[::1]:2", "http", "::1", "2"},
 		{"a:", "https", "a", "443"},
 	} {
 		if host, port := SplitAuthority(c[0], c[1]); host != c[2] || port != c[3] {
@@ -131,11 +142,13 @@ func TestPathsAndSchemes(t *testing.T) {
 		t.Error("OPTIONS *")
 	}
 	judge(t, "PathFault", PathFault, map[string]string{
-		"a": "does not begin with /", "*": "is for OPTIONS alone", "/ ": "has a blank", "/\x7f": `has a control character, '\x7f'`,
-		"/#": "has a fragment, which stays with the client", "": "does not begin with /",
+		"a": "does not begin with /", "*": "is for OPTIONS alone", "/ ": "has a blank",
+		"/\x7f": `has a control character, '\x7f'`,
+		"/#":    "has a fragment, which stays with the client", "": "does not begin with /",
 	})
 	judge(t, "IsScheme", IsScheme, map[string]bool{
-		"": false, "http": true, "HTTPS": true, "a+b-c.1": true, "1a": false, "+": false, "a:": false, "é": false,
+		"": false, "http": true, "HTTPS": true, "a+b-c.1": true, "1a": false, "+": false, "a:": false,
+		"é": false,
 	})
 }
 
@@ -158,7 +171,8 @@ func TestTexts(t *testing.T) {
 	}
 	judge(t, "IsASCII", IsASCII, map[string]bool{"": true, "a\x7f": true, "a\x80": false})
 	judge(t, "Escape", Escape, map[string]string{
-		"": "", "plain é 世": "plain é 世", "a\nb": `a\nb`, "\x1b[31m": `\x1b[31m`, "a\u202eb": `a\u202eb`, "\xff": `\xff`, "\ufffd": "\ufffd", "\u0085": `\u0085`,
+		"": "", "plain é 世": "plain é 世", "a\nb": `a\nb`, "\x1b[31m": `\x1b[31m`, "a\u202eb": `a\u202eb`,
+		"\xff": `\xff`, "\ufffd": "\ufffd", "\u0085": `\u0085`,
 	})
 	judge(t, "Printable", Printable, map[string]string{
 		"a\x00":                             `a\x00`,

@@ -47,9 +47,13 @@ func FuzzFrameHeader(f *testing.F) {
 }
 
 func FuzzPayload(f *testing.F) {
-	addGolden(f, func(h FrameHeader, frame []byte) { f.Add(uint8(h.Type), uint8(h.Flags), h.StreamID, frame[HeaderLen:]) })
+	addGolden(f, func(h FrameHeader, frame []byte) {
+		f.Add(uint8(h.Type), uint8(h.Flags), h.StreamID,
+			frame[HeaderLen:])
+	})
 	f.Fuzz(func(t *testing.T, typ, flags uint8, stream uint32, p []byte) {
-		h := FrameHeader{Length: len(p), Type: FrameType(typ), Flags: Flags(flags), StreamID: stream & MaxStreamID}
+		h := FrameHeader{Length: len(p), Type: FrameType(typ), Flags: Flags(flags),
+			StreamID: stream & MaxStreamID}
 		for _, cut := range []int{len(p), len(p) / 2, len(p) - min(len(p), 1), 0} {
 			if text := h.Text(p[:cut]); !oneLine(text) {
 				t.Errorf("text %q", text)
@@ -69,7 +73,8 @@ func FuzzPayload(f *testing.F) {
 			before := cap(p) - cap(block)
 			behind := len(p) - before - len(block)
 			if len(block) > 0 && &p[before] != &block[0] || before < 0 || behind < 0 || behind > 255 {
-				t.Errorf("%v %x: the block is %d octets, %d before and %d behind", h, p, len(block), before, behind)
+				t.Errorf("%v %x: the block is %d octets, %d before and %d behind", h, p, len(block), before,
+					behind)
 			}
 			if h.Type == PushPromise && h.ParsePromisedID(p) > MaxStreamID {
 				t.Errorf("%v %x: promised %d", h, p, h.ParsePromisedID(p))

@@ -236,7 +236,8 @@ func TestAppendKeepsWhatIsThere(t *testing.T) {
 	got = AppendWindowUpdate(got, 1, 32768)
 	got = AppendData(got, 1, EndStream, []byte("hello"))
 	got = AppendGoAway(got, 5, EnhanceYourCalm, "too fast")
-	for _, name := range []string{"settings", "settings-ack", "ping-ack", "rst_stream", "window_update-stream", "data", "goaway-debug"} {
+	for _, name := range []string{"settings", "settings-ack", "ping-ack", "rst_stream",
+		"window_update-stream", "data", "goaway-debug"} {
 		want = append(want, golden(t, name)...)
 	}
 	if !bytes.Equal(got, want) {

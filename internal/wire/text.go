@@ -65,7 +65,8 @@ type flagName struct {
 // The flags of each frame type.
 var (
 	dataFlags    = []flagName{{EndStream, "END_STREAM"}, {Padded, "PADDED"}}
-	headersFlags = []flagName{{EndStream, "END_STREAM"}, {EndHeaders, "END_HEADERS"}, {Padded, "PADDED"}, {PriorityFlag, "PRIORITY"}}
+	headersFlags = []flagName{{EndStream, "END_STREAM"}, {EndHeaders, "END_HEADERS"}, {Padded, "PADDED"},
+		{PriorityFlag, "PRIORITY"}}
 	promiseFlags = []flagName{{EndHeaders, "END_HEADERS"}, {Padded, "PADDED"}}
 	moreFlags    = []flagName{{EndHeaders, "END_HEADERS"}}
 	ackFlags     = []flagName{{Ack, "ACK"}}

@@ -136,11 +136,13 @@ func TestTextLeavesOutWhatACutPayloadLacks(t *testing.T) {
 }
 
 func TestTextShowsNoDataAndNoFieldBlock(t *testing.T) {
-	for _, typ := range []FrameType{Data, Headers, Continuation, Priority, AltSvc, Origin, PriorityUpdate, 0xbe} {
+	for _, typ := range []FrameType{Data, Headers, Continuation, Priority, AltSvc, Origin, PriorityUpdate,
+		0xbe} {
 		h := FrameHeader{Length: 6, Type: typ, StreamID: 1}
 		wantText(t, h, "secret", h.String())
 	}
-	wantText(t, FrameHeader{Length: 10, Type: PushPromise, StreamID: 1}, "\x00\x00\x00\x02secret", "PUSH_PROMISE stream=1 len=10 promised=2")
+	wantText(t, FrameHeader{Length: 10, Type: PushPromise, StreamID: 1}, "\x00\x00\x00\x02secret",
+		"PUSH_PROMISE stream=1 len=10 promised=2")
 }
 
 func TestHostileDebugDataIsShownHarmlessly(t *testing.T) {
@@ -155,11 +157,13 @@ func TestHostileDebugDataIsShownHarmlessly(t *testing.T) {
 		{"256 octets", strings.Repeat("a", 256), `"` + strings.Repeat("a", 256) + `"`},
 		{"257 octets", strings.Repeat("a", 257), `"` + strings.Repeat("a", 256) + `"…`},
 		{"a frame full", strings.Repeat("a", 16376), `"` + strings.Repeat("a", 256) + `"…`},
-		{"a character cut in two", strings.Repeat("a", 255) + "é and more", `"` + strings.Repeat("a", 255) + `\xc3"…`},
+		{"a character cut in two", strings.Repeat("a", 255) + "é and more",
+			`"` + strings.Repeat("a", 255) + `\xc3"…`},
 		{"much invalid UTF-8", strings.Repeat("\xff", 300), `"` + strings.Repeat(`\xff`, 256) + `"…`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			wantText(t, FrameHeader{Type: GoAway}, "\x00\x00\x00\x00\x00\x00\x00\x00"+test.debug, prefix+test.want)
+			wantText(t, FrameHeader{Type: GoAway}, "\x00\x00\x00\x00\x00\x00\x00\x00"+test.debug,
+				prefix+test.want)
 		})
 	}
 }

@@ -138,7 +138,8 @@ func TestConnectionFrameOnAStreamIsAConnectionError(t *testing.T) {
 	for _, typ := range types {
 		for _, stream := range []uint32{1, 2, MaxStreamID} {
 			h := FrameHeader{Type: typ, Length: smallest(typ), StreamID: stream}
-			wantError(t, h.String(), h.Check(MinMaxFrameSize), fmt.Sprintf("PROTOCOL_ERROR: %v on a stream", typ))
+			wantError(t, h.String(), h.Check(MinMaxFrameSize),
+				fmt.Sprintf("PROTOCOL_ERROR: %v on a stream", typ))
 		}
 		h := FrameHeader{Type: typ, Length: smallest(typ)}
 		wantError(t, h.String(), h.Check(MinMaxFrameSize), "")
@@ -216,7 +217,8 @@ func TestFrameOfAWrongSizeIsAnError(t *testing.T) {
 			FrameHeader{Type: Headers, Flags: PriorityFlag, StreamID: 7}, []int{5, 6}, []int{0, 4},
 			"FRAME_SIZE_ERROR: HEADERS is shorter than its mandatory fields",
 		}, {
-			FrameHeader{Type: Headers, Flags: Padded | PriorityFlag, StreamID: 7}, []int{6, 7}, []int{0, 1, 5},
+			FrameHeader{Type: Headers, Flags: Padded | PriorityFlag, StreamID: 7}, []int{6, 7},
+			[]int{0, 1, 5},
 			"FRAME_SIZE_ERROR: HEADERS is shorter than its mandatory fields",
 		}, {
 			FrameHeader{Type: PushPromise, StreamID: 7}, []int{4, 5}, []int{0, 3},
@@ -285,13 +287,18 @@ func TestBlockIsWhatStandsBetweenFieldsAndPadding(t *testing.T) {
 		{"padding that is not zero", FrameHeader{Type: Headers, Flags: Padded}, "\x02block\xff\xff", "block"},
 		{"only padding", FrameHeader{Type: Headers, Flags: Padded}, "\x02\x00\x00", ""},
 		{"priority", FrameHeader{Type: Headers, Flags: PriorityFlag}, "\x00\x00\x00\x03\xffblock", "block"},
-		{"priority on stream 0", FrameHeader{Type: Headers, Flags: PriorityFlag}, "\x80\x00\x00\x00\xffblock", "block"},
-		{"padding and priority", FrameHeader{Type: Headers, Flags: Padded | PriorityFlag}, "\x01\x00\x00\x00\x03\xffblock\x00", "block"},
+		{"priority on stream 0", FrameHeader{Type: Headers, Flags: PriorityFlag}, "\x80\x00\x00\x00\xffblock",
+			"block"},
+		{"padding and priority", FrameHeader{Type: Headers, Flags: Padded | PriorityFlag},
+			"\x01\x00\x00\x00\x03\xffblock\x00", "block"},
 		{"a promise", FrameHeader{Type: PushPromise}, "\x00\x00\x00\x02block", "block"},
-		{"a padded promise", FrameHeader{Type: PushPromise, Flags: Padded}, "\x01\x00\x00\x00\x02block\x00", "block"},
-		{"a promise has no PRIORITY flag", FrameHeader{Type: PushPromise, Flags: PriorityFlag}, "\x00\x00\x00\x02block", "block"},
+		{"a padded promise", FrameHeader{Type: PushPromise, Flags: Padded}, "\x01\x00\x00\x00\x02block\x00",
+			"block"},
+		{"a promise has no PRIORITY flag", FrameHeader{Type: PushPromise, Flags: PriorityFlag},
+			"\x00\x00\x00\x02block", "block"},
 		{"CONTINUATION", FrameHeader{Type: Continuation}, "block", "block"},
-		{"CONTINUATION has no PADDED flag", FrameHeader{Type: Continuation, Flags: Padded | PriorityFlag}, "\xffblock", "\xffblock"},
+		{"CONTINUATION has no PADDED flag", FrameHeader{Type: Continuation, Flags: Padded | PriorityFlag},
+			"\xffblock", "\xffblock"},
 	}
 	for _, test := range tests {
 		test.h.StreamID, test.h.Length = on, len(test.p)
@@ -410,7 +417,8 @@ func TestSettingValues(t *testing.T) {
 
 		// RFC 9113 §6.5.2: Any value other than 0 or 1 MUST be treated as a connection error of
 		// type PROTOCOL_ERROR.
-		{SettingEnablePush, []uint32{0, 1}, []uint32{2, 1<<32 - 1}, "PROTOCOL_ERROR: SETTINGS with ENABLE_PUSH=%d"},
+		{SettingEnablePush, []uint32{0, 1}, []uint32{2, 1<<32 - 1},
+			"PROTOCOL_ERROR: SETTINGS with ENABLE_PUSH=%d"},
 
 		{SettingMaxConcurrentStreams, []uint32{0, 100, 1<<32 - 1}, nil, ""},
 
@@ -432,11 +440,13 @@ func TestSettingValues(t *testing.T) {
 		{SettingMaxHeaderListSize, []uint32{0, 1<<32 - 1}, nil, ""},
 
 		// RFC 8441 §3: The value of the parameter MUST be 0 or 1.
-		{SettingEnableConnectProtocol, []uint32{0, 1}, []uint32{2}, "PROTOCOL_ERROR: SETTINGS with ENABLE_CONNECT_PROTOCOL=%d"},
+		{SettingEnableConnectProtocol, []uint32{0, 1}, []uint32{2},
+			"PROTOCOL_ERROR: SETTINGS with ENABLE_CONNECT_PROTOCOL=%d"},
 
 		// RFC 9218 §2.1: The value of SETTINGS_NO_RFC7540_PRIORITIES MUST be 0 or 1. Any value
 		// other than 0 or 1 MUST be treated as a connection error of type PROTOCOL_ERROR.
-		{SettingNoRFC7540Priorities, []uint32{0, 1}, []uint32{2}, "PROTOCOL_ERROR: SETTINGS with NO_RFC7540_PRIORITIES=%d"},
+		{SettingNoRFC7540Priorities, []uint32{0, 1}, []uint32{2},
+			"PROTOCOL_ERROR: SETTINGS with NO_RFC7540_PRIORITIES=%d"},
 
 		// RFC 9113 §6.5.2: An endpoint that receives a SETTINGS frame with any unknown or
 		// unsupported identifier MUST ignore that setting.
@@ -449,7 +459,8 @@ func TestSettingValues(t *testing.T) {
 			wantError(t, fmt.Sprintf("%v=%d", test.id, value), Setting{test.id, value}.Check(), "")
 		}
 		for _, value := range test.wrong {
-			wantError(t, fmt.Sprintf("%v=%d", test.id, value), Setting{test.id, value}.Check(), fmt.Sprintf(test.want, value))
+			wantError(t, fmt.Sprintf("%v=%d", test.id, value), Setting{test.id, value}.Check(),
+				fmt.Sprintf(test.want, value))
 		}
 	}
 }

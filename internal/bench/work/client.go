@@ -108,7 +108,8 @@ func (c *own) get(t target) (io.ReadCloser, error) {
 
 // post sends a POST request with a body of size bytes.
 func (c *own) post(t target, body io.Reader, size int64) (io.ReadCloser, error) {
-	return ownBody(c.conn.Do(context.Background(), &hyper.Request{Method: "POST", Path: t.path, Body: body, ContentLength: size}))
+	return ownBody(c.conn.Do(context.Background(),
+		&hyper.Request{Method: "POST", Path: t.path, Body: body, ContentLength: size}))
 }
 
 // close closes the connection.

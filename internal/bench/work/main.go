@@ -34,18 +34,22 @@ type options struct {
 
 // modes are the kinds of work. Each returns its figures.
 var modes = map[string]func(*options) (figures, error){
-	"get": get, "down": down, "up": up, "conn": connect, "many": many, "idle": idle, "open": open, "slow": slow,
+	"get": get, "down": down, "up": up, "conn": connect, "many": many, "idle": idle, "open": open,
+	"slow": slow,
 }
 
 // Main does the work that args describe, which are flags, and prints the figures as a line of JSON.
 func Main(args []string) error {
 	var o options
 	flags := flag.NewFlagSet("work", flag.ExitOnError)
-	flags.StringVar(&o.impl, "impl", "own", "own: hyper's API; http: http.Client over hyper's Transport; roundtrip: that Transport alone; nethttp: net/http")
+	flags.StringVar(&o.impl, "impl", "own",
+		"own: hyper's API; http: http.Client over hyper's Transport; roundtrip: that Transport alone; "+
+			"nethttp: net/http")
 	flags.StringVar(&o.mode, "mode", "get", "get, down, up, conn, many, idle, open or slow")
 	rawURL := flags.String("url", "https://127.0.0.1:8443/1k", "what to request")
 	flags.IntVar(&o.callers, "c", 1, "goroutines, on one connection")
-	flags.IntVar(&o.requests, "n", 20000, "get, many: requests in all; down: for each goroutine; conn: connections; open: streams")
+	flags.IntVar(&o.requests, "n", 20000,
+		"get, many: requests in all; down: for each goroutine; conn: connections; open: streams")
 	flags.IntVar(&o.warm, "warm", 2000, "get: requests before the measurement")
 	flags.Int64Var(&o.size, "size", 1<<28, "up: octets of each body")
 	flags.IntVar(&o.conns, "conns", 1, "many, idle, open: connections")
@@ -55,10 +59,12 @@ func Main(args []string) error {
 	flags.Int64Var(&o.rate, "rate", 1<<20, "slow: octets a second")
 	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow: how long")
 	flags.BoolVar(&o.wire, "wire", false, "count what crosses the socket")
-	flags.BoolVar(&o.latency, "latency", false, "get: time each request; its cost has two looks at the clock more")
+	flags.BoolVar(&o.latency, "latency", false,
+		"get: time each request; its cost has two looks at the clock more")
 	flags.IntVar(&o.busy, "busy", 0, "get: goroutines that never rest meanwhile; for -latency")
 	flags.BoolVar(&o.resume, "resume", false, "conn: keep TLS sessions")
-	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "get, many, down, up, conn: profile of the measurement, to this `file`")
+	flags.StringVar(&o.cpuProfile, "cpuprofile", "",
+		"get, many, down, up, conn: profile of the measurement, to this `file`")
 	flags.StringVar(&o.memProfile, "memprofile", "", "profile of all allocations, to this `file`")
 	flags.Parse(args)
 	var err error

@@ -75,7 +75,8 @@ func useAWSObjects(l *lane) {
 	l.Must(err)
 	for _, n := range []int{0, 100_000, 3 << 20} {
 		key := aws.String(fmt.Sprintf("objects/%07d", n))
-		put, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(1, n)), Metadata: map[string]string{"colour": "blue"}})
+		put, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key,
+			Body: bytes.NewReader(octets(1, n)), Metadata: map[string]string{"colour": "blue"}})
 		l.Must(err)
 		get, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: key})
 		l.Must(err)
@@ -84,7 +85,8 @@ func useAWSObjects(l *lane) {
 		l.Must(get.Body.Close())
 		l.Report("put as %s, got %d octets %s, tag %s, %v", *put.ETag, size, digest, *get.ETag, get.Metadata)
 	}
-	part, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/3145728"), Range: aws.String("bytes=1000000-1999999")})
+	part, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/3145728"),
+		Range: aws.String("bytes=1000000-1999999")})
 	l.Must(err)
 	digest, size, err := lanes.Sum(part.Body)
 	l.Must(err)
@@ -100,7 +102,8 @@ func useAWSObjects(l *lane) {
 		}
 	}
 
-	signed, err := s3.NewPresignClient(c).PresignGetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/0100000")})
+	signed, err := s3.NewPresignClient(c).PresignGetObject(ctx,
+		&s3.GetObjectInput{Bucket: bucket, Key: aws.String("objects/0100000")})
 	l.Must(err)
 	resp, err := l.Client().Get(signed.URL)
 	l.Must(err)
@@ -120,7 +123,8 @@ func TestAWSTransferManager(t *testing.T) {
 			o.PartSizeBytes, o.MultipartUploadThreshold, o.Concurrency = 5<<20, 5<<20, 4
 			o.GetObjectType = "range"
 		})
-		up, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: bucket, Key: key, Body: io.LimitReader(rand.New(rand.NewSource(2)), 17<<20)})
+		up, err := manager.UploadObject(ctx, &transfermanager.UploadObjectInput{Bucket: bucket, Key: key,
+			Body: io.LimitReader(rand.New(rand.NewSource(2)), 17<<20)})
 		l.Must(err)
 		l.Report("up: tag %s, %d parts", *up.ETag, len(up.CompletedParts))
 		down, err := manager.GetObject(ctx, &transfermanager.GetObjectInput{Bucket: bucket, Key: key})
@@ -145,9 +149,11 @@ func TestAWSTrouble(t *testing.T) {
 		for _, trouble := range []struct {
 			status, times int
 			code          string
-		}{{503, 2, "SlowDown"}, {503, 10, "SlowDown"}, {429, 2, "TooManyRequests"}, {500, 2, "InternalError"}, {403, 2, "AccessDenied"}} {
+		}{{503, 2, "SlowDown"}, {503, 10, "SlowDown"}, {429, 2, "TooManyRequests"}, {500, 2, "InternalError"},
+			{403, 2, "AccessDenied"}} {
 			left := s.slowDown(trouble.times, trouble.status, trouble.code)
-			_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
+			_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key,
+				Body: bytes.NewReader(octets(5, 300_000))})
 			if err != nil {
 				l.awsRefusal(trouble.code, err)
 			}
@@ -158,7 +164,8 @@ func TestAWSTrouble(t *testing.T) {
 			aborted++
 			panic(http.ErrAbortHandler)
 		}
-		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
+		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key,
+			Body: bytes.NewReader(octets(5, 300_000))})
 		l.awsRefusal("aborted", err)
 		l.Report("aborted %d times", aborted)
 
@@ -171,7 +178,8 @@ func TestAWSTrouble(t *testing.T) {
 			<-r.Context().Done()
 			return true
 		}
-		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader(octets(5, 300_000))})
+		_, err = c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key,
+			Body: bytes.NewReader(octets(5, 300_000))})
 		l.Must(err)
 		l.Report("put after %d cuts", cuts-1)
 

@@ -65,7 +65,8 @@ func (s *blobServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.blobs[name] == nil:
 		w.Header().Set("X-Ms-Error-Code", "BlobNotFound")
 		w.WriteHeader(404)
-		io.WriteString(w, `<?xml version="1.0"?><Error><Code>BlobNotFound</Code><Message>It is not there.</Message></Error>`)
+		io.WriteString(w,
+			`<?xml version="1.0"?><Error><Code>BlobNotFound</Code><Message>It is not there.</Message></Error>`)
 	case r.Method == "DELETE":
 		delete(s.blobs, name)
 		w.WriteHeader(202)
@@ -129,7 +130,8 @@ func (s *blobServer) cutOff(w http.ResponseWriter, r *http.Request, whole []byte
 func (l *lane) azblob(url string) *blockblob.Client {
 	options := &blockblob.ClientOptions{}
 	options.Transport = l.Client()
-	options.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: time.Millisecond, MaxRetryDelay: 10 * time.Millisecond}
+	options.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: time.Millisecond,
+		MaxRetryDelay: 10 * time.Millisecond}
 	c, err := blockblob.NewClientWithNoCredential(url+"/container/blob", options)
 	l.Must(err)
 	return c
@@ -139,7 +141,8 @@ func (l *lane) azblob(url string) *blockblob.Client {
 func (l *lane) azureRefusal(what string, err error) {
 	l.Helper()
 	if e, ok := errors.AsType[*azcore.ResponseError](err); ok {
-		l.Report("%s: %d %s, not found %v", what, e.StatusCode, e.ErrorCode, bloberror.HasCode(err, bloberror.BlobNotFound))
+		l.Report("%s: %d %s, not found %v", what, e.StatusCode, e.ErrorCode,
+			bloberror.HasCode(err, bloberror.BlobNotFound))
 		return
 	}
 	l.Fails(what, err)
@@ -231,7 +234,8 @@ func useFailingBlocks(l *lane, server *blobServer, url string) {
 			}
 		}
 		id := base64.StdEncoding.EncodeToString([]byte("block"))
-		_, err := l.azblob(url).StageBlock(l.Context(), id, nopCloser{bytes.NewReader(octets(3, 300_000))}, nil)
+		_, err := l.azblob(url).StageBlock(l.Context(), id, nopCloser{bytes.NewReader(octets(3, 300_000))},
+			nil)
 		if err != nil {
 			l.azureRefusal("reset for good", err)
 		}

@@ -73,7 +73,8 @@ func (c *rpc) reportError(what string, err error) {
 		return
 	}
 	c.Logf("%s: %v", what, err)
-	c.Report("%s: %v, on the wire %v, %d details, meta %s, %s", what, e.Code(), connect.IsWireError(err), len(e.Details()), metadata(e.Meta()), lanes.Class(err))
+	c.Report("%s: %v, on the wire %v, %d details, meta %s, %s", what, e.Code(), connect.IsWireError(err),
+		len(e.Details()), metadata(e.Meta()), lanes.Class(err))
 	if connect.IsWireError(err) {
 		c.Report("\t%s", e.Message())
 	}
@@ -198,7 +199,8 @@ func TestConnectUnary(t *testing.T) {
 			req.Header().Set("X-Head", "head")
 			res, err := call.CallUnary(c.Context(), req)
 			c.Must(err)
-			c.Report("%d octets: %s, header %s, trailer %s", n, res.Msg.Value, metadata(res.Header()), metadata(res.Trailer()))
+			c.Report("%d octets: %s, header %s, trailer %s", n, res.Msg.Value, metadata(res.Header()),
+				metadata(res.Trailer()))
 		}
 		_, err := call.CallUnary(c.Context(), connect.NewRequest(&text{Value: "not found"}))
 		c.reportError("not found", err)
@@ -214,9 +216,12 @@ func TestConnectUnary(t *testing.T) {
 func TestConnectGet(t *testing.T) {
 	compare(t, func(l *lane) {
 		mux := http.NewServeMux()
-		mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary, connect.WithIdempotency(connect.IdempotencyNoSideEffects)))
-		c := &rpc{lane: l, url: l.Serve(mux), options: []connect.ClientOption{connect.WithHTTPGet(), connect.WithIdempotency(connect.IdempotencyNoSideEffects)}}
-		res, err := rpcClient[text, text](c, "/unary").CallUnary(l.Context(), connect.NewRequest(&text{Value: "by GET"}))
+		mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary,
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects)))
+		c := &rpc{lane: l, url: l.Serve(mux), options: []connect.ClientOption{connect.WithHTTPGet(),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects)}}
+		res, err := rpcClient[text, text](c, "/unary").CallUnary(l.Context(),
+			connect.NewRequest(&text{Value: "by GET"}))
 		l.Must(err)
 		l.Report("%s", res.Msg.Value)
 	})
@@ -225,7 +230,8 @@ func TestConnectGet(t *testing.T) {
 func TestConnectServerStream(t *testing.T) {
 	forEachProtocol(t, func(c *rpc) {
 		for _, n := range []int64{0, 1, 200, -1, -2} { // negative: an error after the messages
-			stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(), connect.NewRequest(&number{Value: n}))
+			stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(),
+				connect.NewRequest(&number{Value: n}))
 			c.Must(err)
 			h, messages := sha256.New(), 0
 			for stream.Receive() {
@@ -294,7 +300,8 @@ func TestConnectBidirectionalStream(t *testing.T) {
 			io.WriteString(h, in.Value)
 		}
 		c.Must(<-sent)
-		c.Report("%d messages %x, header %s, trailer %s", messages, h.Sum(nil), metadata(stream.ResponseHeader()), metadata(stream.ResponseTrailer()))
+		c.Report("%d messages %x, header %s, trailer %s", messages, h.Sum(nil),
+			metadata(stream.ResponseHeader()), metadata(stream.ResponseTrailer()))
 		c.Must(stream.CloseResponse())
 	})
 }
@@ -316,7 +323,8 @@ func TestConnectTrouble(t *testing.T) {
 
 		hasty := c.Client()
 		hasty.Timeout = 100 * time.Millisecond
-		_, err = connect.NewClient[text, text](hasty, c.url+"/unary", c.options...).CallUnary(c.Context(), connect.NewRequest(&text{Value: "wait"}))
+		_, err = connect.NewClient[text, text](hasty, c.url+"/unary", c.options...).CallUnary(c.Context(),
+			connect.NewRequest(&text{Value: "wait"}))
 		c.reportError("Client.Timeout", err)
 
 		for _, end := range []string{"deadline", "canceled"} { // in the middle of the stream
@@ -324,7 +332,8 @@ func TestConnectTrouble(t *testing.T) {
 			if end == "deadline" {
 				ctx, cancel = context.WithTimeout(c.Context(), time.Second)
 			}
-			stream, err := rpcClient[number, text](c, "/count").CallServerStream(ctx, connect.NewRequest(&number{Value: -3}))
+			stream, err := rpcClient[number, text](c, "/count").CallServerStream(ctx,
+				connect.NewRequest(&number{Value: -3}))
 			c.Must(err)
 			messages := 0
 			for stream.Receive() {
@@ -341,7 +350,8 @@ func TestConnectTrouble(t *testing.T) {
 		_, err = rpcClient[text, text](c, "/abort").CallUnary(c.Context(), connect.NewRequest(&text{}))
 		c.reportError("aborted", err)
 
-		_, err = connect.NewClient[text, text](c.Client(), c.Refused()+"/unary", c.options...).CallUnary(c.Context(), connect.NewRequest(&text{}))
+		_, err = connect.NewClient[text, text](c.Client(), c.Refused()+"/unary",
+			c.options...).CallUnary(c.Context(), connect.NewRequest(&text{}))
 		c.reportError("refused", err)
 	})
 }
@@ -352,10 +362,12 @@ func TestConnectCutOff(t *testing.T) {
 		c.Loose = true
 		unary := make(chan error, 1)
 		go func() {
-			_, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(), connect.NewRequest(&text{Value: "wait"}))
+			_, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(),
+				connect.NewRequest(&text{Value: "wait"}))
 			unary <- err
 		}()
-		stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(), connect.NewRequest(&number{Value: -3}))
+		stream, err := rpcClient[number, text](c, "/count").CallServerStream(c.Context(),
+			connect.NewRequest(&number{Value: -3}))
 		c.Must(err)
 		messages := 0
 		for stream.Receive() {
@@ -369,7 +381,8 @@ func TestConnectCutOff(t *testing.T) {
 		c.Must(stream.Close())
 		c.reportError("unary", <-unary)
 
-		res, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(), connect.NewRequest(&text{Value: "again"}))
+		res, err := rpcClient[text, text](c, "/unary").CallUnary(c.Context(),
+			connect.NewRequest(&text{Value: "again"}))
 		c.Must(err)
 		c.Report("afterwards: %s", res.Msg.Value)
 	})
@@ -379,14 +392,17 @@ func TestConnectCutOff(t *testing.T) {
 // which is net/http's text. The test leaves out REFUSED_STREAM and PROTOCOL_ERROR, because net/http
 // repeats such a request.
 func TestConnectTellsResetsApart(t *testing.T) {
-	for _, code := range []wire.ErrCode{wire.NoError, wire.InternalError, wire.FlowControlError, wire.SettingsTimeout,
-		wire.StreamClosed, wire.Cancel, wire.CompressionError, wire.ConnectError, wire.EnhanceYourCalm, wire.InadequateSecurity} {
+	for _, code := range []wire.ErrCode{wire.NoError, wire.InternalError, wire.FlowControlError,
+		wire.SettingsTimeout,
+		wire.StreamClosed, wire.Cancel, wire.CompressionError, wire.ConnectError, wire.EnhanceYourCalm,
+		wire.InadequateSecurity} {
 		t.Run(code.String(), func(t *testing.T) {
 			compare(t, func(l *lane) {
 				l.Loose = true // Serve does not start this peer
 				for _, p := range protocols {
 					url := l.resets(code)
-					_, err := connect.NewClient[text, text](l.Client(), url+"/unary", p.options...).CallUnary(l.Context(), connect.NewRequest(&text{}))
+					_, err := connect.NewClient[text, text](l.Client(), url+"/unary",
+						p.options...).CallUnary(l.Context(), connect.NewRequest(&text{}))
 					(&rpc{lane: l}).reportError(p.name, err)
 				}
 			})

@@ -36,7 +36,8 @@ type consulValue struct {
 
 // newConsulServer returns an empty server.
 func newConsulServer() *consulServer {
-	return &consulServer{index: 1, changed: make(chan struct{}), values: make(map[string]consulValue), blocked: make(chan struct{}, 100)}
+	return &consulServer{index: 1, changed: make(chan struct{}), values: make(map[string]consulValue),
+		blocked: make(chan struct{}, 100)}
 }
 
 // ServeHTTP serves the key-value store.
@@ -114,7 +115,8 @@ func (s *consulServer) get(w http.ResponseWriter, r *http.Request, key string) {
 		return
 	}
 	json.NewEncoder(w).Encode([]map[string]any{{
-		"Key": key, "Value": base64.StdEncoding.EncodeToString([]byte(value.value)), "CreateIndex": value.create, "ModifyIndex": value.modify,
+		"Key": key, "Value": base64.StdEncoding.EncodeToString([]byte(value.value)),
+		"CreateIndex": value.create, "ModifyIndex": value.modify,
 	}})
 }
 
@@ -192,13 +194,15 @@ func useBlockingQueries(l *lane, server *consulServer, kv *consul.KV, index uint
 func useConsulTrouble(l *lane, server *consulServer, url string) {
 	pair, _, err := l.consul(url, "token").KV().Get("nothing", nil)
 	l.Report("not there: %v %v", pair, err)
-	for what, c := range map[string]*consul.Client{"no permission": l.consul(url, "guess"), "no leader": l.consul(url, "token")} {
+	for what, c := range map[string]*consul.Client{"no permission": l.consul(url, "guess"),
+		"no leader": l.consul(url, "token")} {
 		if what == "no leader" {
 			_, err = c.Status().Leader()
 		} else {
 			_, _, err = c.KV().Get("watched", nil)
 		}
-		if e, ok := errors.AsType[consul.StatusError](err); !ok || e.Code != map[string]int{"no permission": 403, "no leader": 500}[what] {
+		if e, ok := errors.AsType[consul.StatusError](err); !ok ||
+			e.Code != map[string]int{"no permission": 403, "no leader": 500}[what] {
 			l.Errorf("%s: %T %v", what, err, err)
 		}
 	}
@@ -214,7 +218,8 @@ func useConsulTrouble(l *lane, server *consulServer, url string) {
 	})
 	l.Try("put", url, func(ctx context.Context, url string) (string, error) {
 		before := server.count()
-		_, err := l.consul(url, "token").KV().Put(&consul.KVPair{Key: "other", Value: octets(1, 100_000)}, (&consul.WriteOptions{}).WithContext(ctx))
+		_, err := l.consul(url, "token").KV().Put(&consul.KVPair{Key: "other", Value: octets(1, 100_000)},
+			(&consul.WriteOptions{}).WithContext(ctx))
 		return fmt.Sprintf("done %d times", server.count()-before), err
 	})
 }

@@ -57,7 +57,8 @@ func (s *dockerServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.state = "running"
 		w.WriteHeader(204)
 	case "GET /containers/json":
-		json.NewEncoder(w).Encode([]map[string]any{{"Id": "c1", "Names": []string{"/" + s.name}, "State": s.state}})
+		json.NewEncoder(w).Encode([]map[string]any{{"Id": "c1", "Names": []string{"/" + s.name},
+			"State": s.state}})
 	case "GET /containers/c1/logs":
 		w.Header().Set("Content-Type", "application/vnd.docker.multiplexed-stream")
 		s.logs(w, r.URL.Query().Get("follow") == "1", r.Context())
@@ -76,7 +77,8 @@ func (s *dockerServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 	case "POST /images/create":
 		for i := range 20 {
-			fmt.Fprintf(w, `{"status":"Downloading","id":"layer","progressDetail":{"current":%d,"total":20}}`, i)
+			fmt.Fprintf(w, `{"status":"Downloading","id":"layer","progressDetail":{"current":%d,"total":20}}`,
+				i)
 			w.(http.Flusher).Flush()
 		}
 	default:
@@ -128,7 +130,8 @@ func (s *dockerServer) attach(w http.ResponseWriter) {
 func (l *lane) docker(url string, options ...client.Opt) *client.Client {
 	c, err := client.New(append([]client.Opt{
 		client.WithHost("tcp://" + strings.TrimPrefix(url, "https://")), client.WithScheme("https"),
-		client.WithHTTPClient(&http.Client{Transport: hidden{l.Transport}, CheckRedirect: client.CheckRedirect}),
+		client.WithHTTPClient(&http.Client{Transport: hidden{l.Transport},
+			CheckRedirect: client.CheckRedirect}),
 	}, options...)...)
 	l.Must(err)
 	return c
@@ -160,7 +163,8 @@ func useDocker(l *lane) {
 		server.mu.Lock()
 		server.goAway = goAway
 		server.mu.Unlock()
-		made, err := c.ContainerCreate(ctx, client.ContainerCreateOptions{Image: "image", Name: fmt.Sprint("name-", goAway)})
+		made, err := c.ContainerCreate(ctx, client.ContainerCreateOptions{Image: "image",
+			Name: fmt.Sprint("name-", goAway)})
 		l.Must(err)
 		_, err = c.ContainerStart(ctx, made.ID, client.ContainerStartOptions{})
 		l.Must(err)
@@ -189,7 +193,8 @@ func useDocker(l *lane) {
 	_, err = l.docker(l.Refused()).Ping(ctx, client.PingOptions{})
 	l.Report("refused: connection failed %v", client.IsErrConnectionFailed(err))
 	l.Try("list", url, func(ctx context.Context, url string) (string, error) {
-		list, err := l.docker(url, client.WithAPIVersion("1.47")).ContainerList(ctx, client.ContainerListOptions{})
+		list, err := l.docker(url, client.WithAPIVersion("1.47")).ContainerList(ctx,
+			client.ContainerListOptions{})
 		if err != nil {
 			return "", err
 		}

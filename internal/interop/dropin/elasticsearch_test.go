@@ -68,11 +68,14 @@ func (s *elasticServer) bulk(w http.ResponseWriter, body []byte) {
 			return
 		}
 		if strings.HasPrefix(action.Index.ID, "bad") {
-			items = append(items, fmt.Sprintf(`{"index":{"_id":%q,"status":400,"error":{"type":"mapper_parsing_exception"}}}`, action.Index.ID))
+			items = append(items,
+				fmt.Sprintf(`{"index":{"_id":%q,"status":400,"error":{"type":"mapper_parsing_exception"}}}`,
+					action.Index.ID))
 			continue
 		}
 		s.docs[action.Index.ID] = lines[i+1]
-		items = append(items, fmt.Sprintf(`{"index":{"_id":%q,"status":201,"result":"created"}}`, action.Index.ID))
+		items = append(items, fmt.Sprintf(`{"index":{"_id":%q,"status":201,"result":"created"}}`,
+			action.Index.ID))
 	}
 	fmt.Fprintf(w, `{"errors":true,"items":[%s]}`, strings.Join(items, ","))
 }
@@ -125,10 +128,18 @@ func useElasticsearch(l *lane) {
 	l.reportElastic("not there", resp, err)
 
 	troubles := map[string]func(w http.ResponseWriter, r *http.Request) bool{
-		"busy":       func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true },
-		"reset":      func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
-		"GOAWAY":     func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Set("Connection", "close"); return false },
-		"a stranger": func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Del("X-Elastic-Product"); return false },
+		"busy":  func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true },
+		"reset": func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
+		"GOAWAY": func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Connection",
+				"close")
+			return false
+		},
+		"a stranger": func(w http.ResponseWriter,
+			_ *http.Request) bool {
+			w.Header().Del("X-Elastic-Product")
+			return false
+		},
 	}
 	for _, what := range []string{"busy", "reset", "GOAWAY", "a stranger"} {
 		for _, times := range []int{2, 100} {
@@ -176,9 +187,14 @@ func useBulkIndexer(l *lane, c *elasticsearch.Client) {
 			id = fmt.Sprint("bad-", i)
 		}
 		l.Must(indexer.Add(l.Context(), esutil.BulkIndexerItem{
-			Action: "index", DocumentID: id, Body: strings.NewReader(fmt.Sprintf(`{"n":%d,"pad":%q}`, i, strings.Repeat("x", 200))),
-			OnSuccess: func(context.Context, esutil.BulkIndexerItem, esutil.BulkIndexerResponseItem) { good.Add(1) },
-			OnFailure: func(_ context.Context, _ esutil.BulkIndexerItem, _ esutil.BulkIndexerResponseItem, err error) {
+			Action: "index", DocumentID: id, Body: strings.NewReader(fmt.Sprintf(`{"n":%d,"pad":%q}`, i,
+				strings.Repeat("x", 200))),
+			OnSuccess: func(context.Context, esutil.BulkIndexerItem,
+				esutil.BulkIndexerResponseItem) {
+				good.Add(1)
+			},
+			OnFailure: func(_ context.Context, _ esutil.BulkIndexerItem, _ esutil.BulkIndexerResponseItem,
+				err error) {
 				if err != nil {
 					l.Error(err)
 				}
@@ -188,5 +204,6 @@ func useBulkIndexer(l *lane, c *elasticsearch.Client) {
 	}
 	l.Must(indexer.Close(l.Context()))
 	stats := indexer.Stats()
-	l.Report("bulk: %d and %d, %d indexed, %d failed", good.Load(), bad.Load(), stats.NumIndexed, stats.NumFailed)
+	l.Report("bulk: %d and %d, %d indexed, %d failed", good.Load(), bad.Load(), stats.NumIndexed,
+		stats.NumFailed)
 }

@@ -43,7 +43,8 @@ func serveGit(l *lane, root string, trouble func(http.ResponseWriter, *http.Requ
 		Path:   path,
 		Args:   []string{"http-backend"},
 		Stderr: io.Discard,
-		Env:    []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null", "REMOTE_USER=somebody"},
+		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null",
+			"REMOTE_USER=somebody"},
 	}
 	return l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, password, _ := r.BasicAuth(); password != "secret" {
@@ -83,7 +84,8 @@ func commits(l *lane, repo *git.Repository, first, n int) {
 		l.Must(util.WriteFile(tree.Filesystem, name, octets(int64(i), 20_000), 0o644))
 		_, err := tree.Add(name)
 		l.Must(err)
-		who := &object.Signature{Name: "Somebody", Email: "somebody@example.com", When: time.Unix(1_700_000_000+int64(i), 0).UTC()}
+		who := &object.Signature{Name: "Somebody", Email: "somebody@example.com",
+			When: time.Unix(1_700_000_000+int64(i), 0).UTC()}
 		_, err = tree.Commit(fmt.Sprintf("commit %d", i), &git.CommitOptions{Author: who, Committer: who})
 		l.Must(err)
 	}
@@ -141,13 +143,18 @@ func cloneFetchAndPush(l *lane) {
 	remote := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{url}})
 	refs, err := remote.ListContext(ctx, &git.ListOptions{Auth: gitAuth})
 	l.Must(err)
-	slices.SortFunc(refs, func(a, b *plumbing.Reference) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(refs, func(a, b *plumbing.Reference) int {
+		return strings.Compare(a.String(),
+			b.String())
+	})
 	l.Report("refs %v", refs)
 
-	repo, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
+	repo, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(),
+		&git.CloneOptions{URL: url, Auth: gitAuth})
 	l.Must(err)
 	l.reportRepository("cloned", repo)
-	shallow, err := git.CloneContext(ctx, memory.NewStorage(), nil, &git.CloneOptions{URL: url, Auth: gitAuth, Depth: 3})
+	shallow, err := git.CloneContext(ctx, memory.NewStorage(), nil,
+		&git.CloneOptions{URL: url, Auth: gitAuth, Depth: 3})
 	l.Must(err)
 	l.reportRepository("shallow", shallow)
 
@@ -160,11 +167,13 @@ func cloneFetchAndPush(l *lane) {
 	fetched, err := shallow.Reference("refs/remotes/origin/main", true)
 	l.Must(err)
 	l.Report("fetched %s", fetched)
-	again, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: gitAuth})
+	again, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(),
+		&git.CloneOptions{URL: url, Auth: gitAuth})
 	l.Must(err)
 	l.reportRepository("cloned again", again)
 
-	out, err := exec.Command("git", "-C", filepath.Join(root, "repo.git"), "fsck", "--strict").CombinedOutput()
+	out, err := exec.Command("git", "-C", filepath.Join(root, "repo.git"), "fsck",
+		"--strict").CombinedOutput()
 	l.Must(err)
 	l.Report("git fsck: %s", out)
 }
@@ -174,14 +183,20 @@ func TestGitTrouble(t *testing.T) {
 		l.Loose = true
 		useGit(l)
 		var trouble func(http.ResponseWriter, *http.Request) bool
-		url := serveGit(l, makeRepository(l), func(w http.ResponseWriter, r *http.Request) bool { return trouble != nil && trouble(w, r) })
+		url := serveGit(l, makeRepository(l), func(w http.ResponseWriter,
+			r *http.Request) bool {
+			return trouble != nil && trouble(w, r)
+		})
 		clone := func(ctx context.Context, url string, auth transport.AuthMethod) error {
-			_, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(), &git.CloneOptions{URL: url, Auth: auth})
+			_, err := git.CloneContext(ctx, memory.NewStorage(), memfs.New(),
+				&git.CloneOptions{URL: url, Auth: auth})
 			return err
 		}
 
-		l.Report("missing: %v", errors.Is(clone(l.Context(), url+"/missing.git", gitAuth), transport.ErrRepositoryNotFound))
-		l.Report("stranger: %v", errors.Is(clone(l.Context(), url+"/repo.git", nil), transport.ErrAuthenticationRequired))
+		l.Report("missing: %v", errors.Is(clone(l.Context(), url+"/missing.git", gitAuth),
+			transport.ErrRepositoryNotFound))
+		l.Report("stranger: %v", errors.Is(clone(l.Context(), url+"/repo.git", nil),
+			transport.ErrAuthenticationRequired))
 
 		trouble = func(w http.ResponseWriter, r *http.Request) bool {
 			w.WriteHeader(503)

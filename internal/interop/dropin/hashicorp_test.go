@@ -60,7 +60,8 @@ func tryAgain(l *lane) {
 	for _, path := range []string{"/503", "/429", "/501", "/404", "/abort"} {
 		for _, n := range []int64{2, 10} { // number of times that the server fails
 			left.Store(n)
-			req, err := retryablehttp.NewRequestWithContext(l.Context(), "PUT", url+path, bytes.NewReader(octets(1, 200_000)))
+			req, err := retryablehttp.NewRequestWithContext(l.Context(), "PUT", url+path,
+				bytes.NewReader(octets(1, 200_000)))
 			l.Must(err)
 			resp, err := l.retrying().Do(req)
 			if err != nil {
@@ -99,7 +100,10 @@ func TestRetryableHTTPGivesUp(t *testing.T) {
 			l.Must(err)
 			return req
 		}
-		url := l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		url := l.Serve(http.HandlerFunc(func(w http.ResponseWriter,
+			r *http.Request) {
+			<-r.Context().Done()
+		}))
 
 		report("refused", request(l.Context(), l.Refused()))
 		report("unknown scheme", request(l.Context(), "ftp"+strings.TrimPrefix(url, "https")))
@@ -175,7 +179,8 @@ func (v *vaultServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(404)
 		io.WriteString(w, `{"errors":[]}`)
 	default:
-		json.NewEncoder(w).Encode(map[string]any{"request_id": "1", "lease_duration": 60, "data": value, "warnings": []string{"a test"}})
+		json.NewEncoder(w).Encode(map[string]any{"request_id": "1", "lease_duration": 60, "data": value,
+			"warnings": []string{"a test"}})
 	}
 }
 
@@ -208,12 +213,14 @@ func useVault(l *lane) {
 		l.Report("%s: %d %s %s %q", what, e.StatusCode, e.HTTPMethod, e.URL, e.Errors)
 	}
 	for i := range 10 {
-		_, err := c.Logical().WriteWithContext(ctx, fmt.Sprintf("kv/dir/%02d", i), map[string]any{"n": i, "pad": strings.Repeat("x", i*1000)})
+		_, err := c.Logical().WriteWithContext(ctx, fmt.Sprintf("kv/dir/%02d", i),
+			map[string]any{"n": i, "pad": strings.Repeat("x", i*1000)})
 		l.Must(err)
 	}
 	secret, err := c.Logical().ReadWithContext(ctx, "kv/dir/07")
 	l.Must(err)
-	l.Report("read %v, %d s, %v, warned %v", secret.Data["n"], secret.LeaseDuration, len(secret.Data["pad"].(string)), secret.Warnings)
+	l.Report("read %v, %d s, %v, warned %v", secret.Data["n"], secret.LeaseDuration,
+		len(secret.Data["pad"].(string)), secret.Warnings)
 	list, err := c.Logical().ListWithContext(ctx, "kv/dir")
 	l.Must(err)
 	l.Report("list %v", list.Data)

@@ -40,7 +40,9 @@ func newStore(l *lane) *store {
 	l.Vary = []string{"Authorization", "X-Amz-Date", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request"}
 	l.Masks = append(l.Masks, regexp.MustCompile(`X-Amz-(Date|Signature)=[0-9A-Za-z]+`))
 	s := &store{trouble: func(http.ResponseWriter, *http.Request) bool { return false }}
-	server := gofakes3.New(s3mem.New(s3mem.WithTimeSource(clock), s3mem.WithVersionSeed(1)), gofakes3.WithTimeSource(clock), gofakes3.WithTimeSkewLimit(0), gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
+	server := gofakes3.New(s3mem.New(s3mem.WithTimeSource(clock), s3mem.WithVersionSeed(1)),
+		gofakes3.WithTimeSource(clock), gofakes3.WithTimeSkewLimit(0),
+		gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
 	s.url = l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.trouble(w, r) {
 			server.ServeHTTP(w, r)
@@ -116,7 +118,8 @@ func (l *lane) s3Refusal(what string, err error) {
 		l.Errorf("%s: %T %v", what, err, err)
 		return
 	}
-	l.Report("%s: status %d, %s %s, bucket %s, key %s", what, e.StatusCode, e.Code, e.Message, e.BucketName, e.Key)
+	l.Report("%s: status %d, %s %s, bucket %s, key %s", what, e.StatusCode, e.Code, e.Message, e.BucketName,
+		e.Key)
 }
 
 func TestMinioObjects(t *testing.T) {
@@ -129,10 +132,11 @@ func TestMinioObjects(t *testing.T) {
 
 		for _, n := range []int{0, 1, 100_000, 3 << 20} {
 			key := fmt.Sprintf("objects/%d", n)
-			info, err := c.PutObject(ctx, "bucket", key, bytes.NewReader(octets(1, n)), int64(n), minio.PutObjectOptions{
-				ContentType:  "application/x-noise",
-				UserMetadata: map[string]string{"Colour": "blue"},
-			})
+			info, err := c.PutObject(ctx, "bucket", key, bytes.NewReader(octets(1, n)), int64(n),
+				minio.PutObjectOptions{
+					ContentType:  "application/x-noise",
+					UserMetadata: map[string]string{"Colour": "blue"},
+				})
 			l.Must(err)
 			l.Report("put %d octets as %s, tag %s", info.Size, info.Key, info.ETag)
 			stat, err := c.StatObject(ctx, "bucket", key, minio.StatObjectOptions{})
@@ -148,10 +152,13 @@ func TestMinioObjects(t *testing.T) {
 
 		// An upload in parts, whose length is unknown. Each part is a body of known length for the
 		// transport.
-		info, err := c.PutObject(ctx, "bucket", "parts", io.LimitReader(rand.New(rand.NewSource(2)), 12<<20), -1, minio.PutObjectOptions{PartSize: 5 << 20})
+		info, err := c.PutObject(ctx, "bucket", "parts", io.LimitReader(rand.New(rand.NewSource(2)), 12<<20),
+			-1, minio.PutObjectOptions{PartSize: 5 << 20})
 		l.Must(err)
 		l.Report("put %d octets in parts, tag %s", info.Size, info.ETag)
-		info, err = c.PutObject(ctx, "bucket", "parts-at-once", io.LimitReader(rand.New(rand.NewSource(3)), 12<<20), -1, minio.PutObjectOptions{PartSize: 5 << 20, ConcurrentStreamParts: true, NumThreads: 3})
+		info, err = c.PutObject(ctx, "bucket", "parts-at-once",
+			io.LimitReader(rand.New(rand.NewSource(3)), 12<<20), -1,
+			minio.PutObjectOptions{PartSize: 5 << 20, ConcurrentStreamParts: true, NumThreads: 3})
 		l.Must(err)
 		l.Report("put %d octets in parts at once, tag %s", info.Size, info.ETag)
 
@@ -185,12 +192,15 @@ func TestMinioListsAndRemoves(t *testing.T) {
 		c, ctx := newStore(l).minio(l), l.Context()
 		l.Must(c.MakeBucket(ctx, "bucket", minio.MakeBucketOptions{}))
 		for i := range 25 {
-			_, err := c.PutObject(ctx, "bucket", fmt.Sprintf("dir%d/file %02d ü+%%", i%3, i), strings.NewReader("x"), 1, minio.PutObjectOptions{})
+			_, err := c.PutObject(ctx, "bucket", fmt.Sprintf("dir%d/file %02d ü+%%", i%3, i),
+				strings.NewReader("x"), 1, minio.PutObjectOptions{})
 			l.Must(err)
 		}
-		_, err := c.CopyObject(ctx, minio.CopyDestOptions{Bucket: "bucket", Object: "copy"}, minio.CopySrcOptions{Bucket: "bucket", Object: "dir0/file 00 ü+%"})
+		_, err := c.CopyObject(ctx, minio.CopyDestOptions{Bucket: "bucket", Object: "copy"},
+			minio.CopySrcOptions{Bucket: "bucket", Object: "dir0/file 00 ü+%"})
 		l.Must(err)
-		for object := range c.ListObjects(ctx, "bucket", minio.ListObjectsOptions{Recursive: true, MaxKeys: 10}) {
+		for object := range c.ListObjects(ctx, "bucket",
+			minio.ListObjectsOptions{Recursive: true, MaxKeys: 10}) {
 			l.Must(object.Err)
 			l.Report("%s, %d octets, %s", object.Key, object.Size, object.ETag)
 		}
@@ -253,14 +263,16 @@ func TestMinioTrouble(t *testing.T) {
 			code   string
 		}{{503, "SlowDown"}, {429, "TooManyRequests"}, {500, "InternalError"}, {403, "AccessDenied"}} {
 			left := s.slowDown(2, trouble.status, trouble.code)
-			_, err = c.PutObject(ctx, "bucket", "hard to put", bytes.NewReader(octets(5, 300_000)), 300_000, minio.PutObjectOptions{})
+			_, err = c.PutObject(ctx, "bucket", "hard to put", bytes.NewReader(octets(5, 300_000)), 300_000,
+				minio.PutObjectOptions{})
 			if err != nil {
 				l.s3Refusal("hard to put", err)
 			}
 			l.Report("%s: %d attempts not made", trouble.code, left.Load())
 		}
 		left := s.slowDown(100, 503, "SlowDown")
-		_, err = c.PutObject(ctx, "bucket", "never put", bytes.NewReader(octets(5, 300_000)), 300_000, minio.PutObjectOptions{})
+		_, err = c.PutObject(ctx, "bucket", "never put", bytes.NewReader(octets(5, 300_000)), 300_000,
+			minio.PutObjectOptions{})
 		l.s3Refusal("never put", err)
 		l.Report("given up after %d", 100-left.Load())
 

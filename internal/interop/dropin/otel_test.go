@@ -50,7 +50,8 @@ func Example_openTelemetry() {
 	)}
 
 	for range 2 { // the second request uses the connection of the first
-		ctx := hyper.WithResponse(context.Background(), func(r *hyper.Response) { fmt.Print("stream ", r.StreamID, ": ") })
+		ctx := hyper.WithResponse(context.Background(),
+			func(r *hyper.Response) { fmt.Print("stream ", r.StreamID, ": ") })
 		req, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
 		if err != nil {
 			log.Fatal(err)
@@ -159,7 +160,8 @@ func TestOpenTelemetry(t *testing.T) {
 				l.Must(err)
 				resp.Body.Close()
 			}
-			for deadline := time.Now().Add(10 * time.Second); body != nil && !ended(spans, "http.send") && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(10 * time.Second); body != nil && !ended(spans, "http.send") &&
+				time.Now().Before(deadline); {
 				// httptrace's WroteRequest may come after the response.
 				time.Sleep(time.Millisecond)
 			}
@@ -172,7 +174,8 @@ func TestOpenTelemetry(t *testing.T) {
 		get(url+"/404", nil, as)
 		get(url+"/hints", nil, as)
 		get(url+"/upload", strings.NewReader(strings.Repeat("x", 100_000)), as)
-		get(url+"/expect", strings.NewReader("x"), func(r *http.Request) { r.Header.Set("Expect", "100-continue") })
+		get(url+"/expect", strings.NewReader("x"),
+			func(r *http.Request) { r.Header.Set("Expect", "100-continue") })
 		get(url+"/abort", nil, as)
 		get(l.Refused(), nil, as)
 	})

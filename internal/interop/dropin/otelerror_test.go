@@ -35,7 +35,8 @@ func TestOpenTelemetryErrorTypes(t *testing.T) {
 			}
 		}))
 		stranger := strings.Replace(url, "127.0.0.1", "no-such-host.invalid", 1)
-		for _, c := range [][2]string{{"reset", url + "/abort"}, {"reset in the body", url + "/cut"}, {"refused", l.Refused()}, {"no such host", stranger}} {
+		for _, c := range [][2]string{{"reset", url + "/abort"}, {"reset in the body", url + "/cut"},
+			{"refused", l.Refused()}, {"no such host", stranger}} {
 			l.errorType(c[0], c[1], time.Minute)
 		}
 		l.errorType("deadline", url+"/wait", 300*time.Millisecond)
@@ -50,7 +51,8 @@ func TestOpenTelemetryErrorTypes(t *testing.T) {
 func (l *lane) errorType(name, url string, limit time.Duration) {
 	spans := tracetest.NewSpanRecorder()
 	provider := trace.NewTracerProvider(trace.WithSpanProcessor(spans))
-	client := &http.Client{Transport: otelhttp.NewTransport(l.Transport, otelhttp.WithTracerProvider(provider))}
+	client := &http.Client{Transport: otelhttp.NewTransport(l.Transport,
+		otelhttp.WithTracerProvider(provider))}
 	ctx, cancel := context.WithTimeout(l.Context(), limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "POST", url, nil)

@@ -129,17 +129,21 @@ func TestPromHTTP(t *testing.T) {
 		}))
 		registry := prometheus.NewRegistry()
 		inFlight := prometheus.NewGauge(prometheus.GaugeOpts{Name: "in_flight"})
-		counter := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "requests_total"}, []string{"code", "method"})
+		counter := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "requests_total"},
+			[]string{"code", "method"})
 		latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "seconds"}, []string{"code"})
 		registry.MustRegister(inFlight, counter, latency)
 		var phases [8]atomic.Int64
 		names := []string{"got", "put", "first", "dns", "connect", "tls", "wrote headers", "wrote"}
 		count := func(n int) func(float64) { return func(float64) { phases[n].Add(1) } }
-		rt := promhttp.InstrumentRoundTripperInFlight(inFlight, promhttp.InstrumentRoundTripperCounter(counter,
-			promhttp.InstrumentRoundTripperTrace(&promhttp.InstrumentTrace{
-				GotConn: count(0), PutIdleConn: count(1), GotFirstResponseByte: count(2), DNSStart: count(3),
-				ConnectDone: count(4), TLSHandshakeDone: count(5), WroteHeaders: count(6), WroteRequest: count(7),
-			}, promhttp.InstrumentRoundTripperDuration(latency, l.Transport))))
+		rt := promhttp.InstrumentRoundTripperInFlight(inFlight,
+			promhttp.InstrumentRoundTripperCounter(counter,
+				promhttp.InstrumentRoundTripperTrace(&promhttp.InstrumentTrace{
+					GotConn: count(0), PutIdleConn: count(1), GotFirstResponseByte: count(2),
+					DNSStart:    count(3),
+					ConnectDone: count(4), TLSHandshakeDone: count(5), WroteHeaders: count(6),
+					WroteRequest: count(7),
+				}, promhttp.InstrumentRoundTripperDuration(latency, l.Transport))))
 		client := &http.Client{Transport: rt}
 		for _, target := range []string{url + "/", url + "/", url + "/404", url + "/abort", l.Refused()} {
 			resp, err := client.Get(target)

@@ -54,7 +54,8 @@ func newRegistryLane(l *lane) *registryLane {
 	r := &registryLane{lane: l, trouble: func(http.ResponseWriter, *http.Request) bool { return false }}
 	blobs := &blobStore{BlobHandler: registry.NewInMemoryBlobHandler()}
 	blobs.url = strings.Replace(l.Serve(http.HandlerFunc(blobs.serve)), "127.0.0.1", "localhost", 1)
-	server := registry.New(registry.WithBlobHandler(blobs), registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))
+	server := registry.New(registry.WithBlobHandler(blobs), registry.WithReferrersSupport(true),
+		registry.Logger(log.New(io.Discard, "", 0)))
 	var url string
 	url = l.Serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		switch {
@@ -70,8 +71,10 @@ func newRegistryLane(l *lane) *registryLane {
 	}))
 	r.host = strings.TrimPrefix(url, "https://")
 	auth := &authn.Basic{Username: "user", Password: "secret"}
-	r.options = []crane.Option{crane.WithTransport(l.Transport), crane.WithAuth(auth), crane.WithContext(l.Context())}
-	r.remote = []remote.Option{remote.WithTransport(l.Transport), remote.WithAuth(auth), remote.WithContext(l.Context()), remote.WithRetryBackoff(backoff)}
+	r.options = []crane.Option{crane.WithTransport(l.Transport), crane.WithAuth(auth),
+		crane.WithContext(l.Context())}
+	r.remote = []remote.Option{remote.WithTransport(l.Transport), remote.WithAuth(auth),
+		remote.WithContext(l.Context()), remote.WithRetryBackoff(backoff)}
 	return r
 }
 
@@ -283,7 +286,8 @@ func (r *registryLane) refusal(what string, err error) {
 		r.Errorf("%s: %T %v", what, err, err)
 		return
 	}
-	r.Report("%s: status %d, %v, temporary %v, of %s %s", what, e.StatusCode, e.Errors, e.Temporary(), e.Request.Method, e.Request.URL)
+	r.Report("%s: status %d, %v, temporary %v, of %s %s", what, e.StatusCode, e.Errors, e.Temporary(),
+		e.Request.Method, e.Request.URL)
 }
 
 func TestRegistryTrouble(t *testing.T) {
@@ -308,7 +312,8 @@ func TestRegistryTrouble(t *testing.T) {
 				w.WriteHeader(status)
 				return true
 			}
-			_, err = remote.Image(r.ref("app:v1"), append(slices.Clone(r.remote), remote.WithRetryStatusCodes(429, 500, 503))...)
+			_, err = remote.Image(r.ref("app:v1"),
+				append(slices.Clone(r.remote), remote.WithRetryStatusCodes(429, 500, 503))...)
 			if err != nil {
 				r.refusal(fmt.Sprintf("twice %d", status), err)
 			}
@@ -367,7 +372,8 @@ func TestRegistryCanceled(t *testing.T) {
 				<-req.Context().Done()
 				return true
 			}
-			image, err := remote.Image(r.ref("app:v1"), append(slices.Clone(r.remote), remote.WithContext(ctx))...)
+			image, err := remote.Image(r.ref("app:v1"),
+				append(slices.Clone(r.remote), remote.WithContext(ctx))...)
 			l.Must(err)
 			layers, err := image.Layers()
 			l.Must(err)

@@ -41,7 +41,8 @@ func useResty(l *lane) {
 	defer c.GetClient().CloseIdleConnections()
 
 	var answer struct{ Name, Method string }
-	resp, err := c.R().SetResult(&answer).SetQueryParam("q", "a b").SetPathParam("name", "x/y").Get("/json/{name}")
+	resp, err := c.R().SetResult(&answer).SetQueryParam("q", "a b").SetPathParam("name",
+		"x/y").Get("/json/{name}")
 	l.Must(err)
 	l.Report("%s %s %+v %s", resp.Status(), resp.Proto(), answer, resp.Header().Get("Content-Type"))
 	resp, err = c.R().SetBody(map[string]any{"a": 1}).SetResult(&answer).Put("/json/put")

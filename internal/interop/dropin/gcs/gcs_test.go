@@ -78,7 +78,8 @@ func (s *storageServer) object(w http.ResponseWriter, r *http.Request, name stri
 	switch {
 	case s.objects[name] == nil:
 		w.WriteHeader(404)
-		io.WriteString(w, `{"error":{"code":404,"message":"No such object","errors":[{"reason":"notFound"}]}}`)
+		io.WriteString(w,
+			`{"error":{"code":404,"message":"No such object","errors":[{"reason":"notFound"}]}}`)
 	case r.Method == "DELETE":
 		delete(s.objects, name)
 		w.WriteHeader(204)
@@ -195,7 +196,8 @@ func (s *storageServer) download(w http.ResponseWriter, r *http.Request, name st
 
 // client returns Google's client for a server.
 func client(l *lanes.Lane, url string) *storage.Client {
-	c, err := storage.NewClient(l.Context(), option.WithEndpoint(url+"/storage/v1/"), option.WithHTTPClient(l.Client()))
+	c, err := storage.NewClient(l.Context(), option.WithEndpoint(url+"/storage/v1/"),
+		option.WithHTTPClient(l.Client()))
 	l.Must(err)
 	c.SetRetry(storage.WithBackoff(gax.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond}),
 		storage.WithPolicy(storage.RetryAlways), storage.WithMaxAttempts(4))
@@ -309,7 +311,8 @@ func TestResumableUpload(t *testing.T) {
 				s := newServer(l)
 				troubles := 2
 				s.trouble = func(w http.ResponseWriter, r *http.Request) bool {
-					if r.URL.Path != "/session" || s.chunks != 2 || troubles == 0 || r.ContentLength < 100_000 {
+					if r.URL.Path != "/session" || s.chunks != 2 || troubles == 0 ||
+						r.ContentLength < 100_000 {
 						return false
 					}
 					troubles--
@@ -336,7 +339,8 @@ func TestResumableUpload(t *testing.T) {
 				}
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				l.Report("whole %v, %d troubles left, asked %d times", bytes.Equal(s.objects["object"], body), troubles, s.queries)
+				l.Report("whole %v, %d troubles left, asked %d times", bytes.Equal(s.objects["object"], body),
+					troubles, s.queries)
 			})
 		})
 	}

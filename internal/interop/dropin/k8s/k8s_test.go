@@ -149,7 +149,8 @@ func TestWatchThroughGoAway(t *testing.T) {
 	compare(t, func(l *lane) {
 		c, ctx := l.connect(l.url), l.Context()
 		w, err := c.Get().Namespace("default").Resource("configmaps").
-			VersionedParams(&metav1.ListOptions{Watch: true, ResourceVersion: "1"}, metav1.ParameterCodec).Watch(ctx)
+			VersionedParams(&metav1.ListOptions{Watch: true, ResourceVersion: "1"},
+				metav1.ParameterCodec).Watch(ctx)
 		l.Must(err)
 		defer w.Stop()
 		l.server.mu.Lock()
@@ -240,7 +241,8 @@ func informer(l *lane, trouble func(l *lane, i int)) {
 	if !cache.WaitForCacheSync(ctx.Done(), shared.HasSynced) {
 		l.Fatal("the informer has not listed")
 	}
-	l.await("the watch", func() bool { l.server.mu.Lock(); defer l.server.mu.Unlock(); return l.server.watches > 0 })
+	l.await("the watch",
+		func() bool { l.server.mu.Lock(); defer l.server.mu.Unlock(); return l.server.watches > 0 })
 	for i := range 6 {
 		l.server.mu.Lock()
 		trouble(l, i)

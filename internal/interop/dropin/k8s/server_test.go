@@ -104,7 +104,8 @@ func (s *apiServer) write(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	old, exists := s.maps[object.Name]
-	if exists && (r.Method == "POST" || object.ResourceVersion != "" && object.ResourceVersion != old.ResourceVersion) {
+	if exists && (r.Method == "POST" || object.ResourceVersion != "" &&
+		object.ResourceVersion != old.ResourceVersion) {
 		s.status(w, 409, metav1.StatusReasonConflict, "the object has been modified")
 		return
 	}
