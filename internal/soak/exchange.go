@@ -225,6 +225,9 @@ func (x *exchange) finishAnswer(ctx context.Context, cancel func(), c *client, a
 		}
 		return err
 	}
+	if x.how == "push" {
+		defer c.keepPromises(a.own)
+	}
 	if x.how == "length" && a.length != x.size || (x.how == "gzip" || x.how == "deflate") != a.decoded {
 		return mismatch(fmt.Sprintf("length %d, decoded %v", a.length, a.decoded))
 	}
@@ -297,7 +300,7 @@ func (x *exchange) takePushes(ctx context.Context, c *client, resp *hyper.Respon
 		if x.rng.IntN(4) == 0 {
 			push.Cancel()
 			if x.rng.IntN(2) == 0 {
-				return nil // the next push ends with its parent
+				return nil // the next push remains unclaimed
 			}
 			continue
 		}

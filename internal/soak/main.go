@@ -5,9 +5,9 @@
 //
 // The servers and the client check every byte of every body. Every error must be explained by what
 // was done to its connection or by its caller. No request is processed twice, and nothing hangs.
-// Between exchanges no stream is open, no flow-control credit is lost, and neither memory nor
-// goroutines grow. If one of these does not hold, soak exits with status 1. It uses only its own
-// process and the loopback interface.
+// Between exchanges no stream is open except for pushes that can still be claimed, no flow-control
+// credit is lost, and neither memory nor goroutines grow. If one of these does not hold, soak exits
+// with status 1. It uses only its own process and the loopback interface.
 package main
 
 import (

@@ -56,7 +56,8 @@ type client struct {
 	left bool         // Close or Shutdown was called
 	life atomic.Int64 // exchanges until the connection is closed
 
-	mu sync.Mutex // guards left
+	mu       sync.Mutex        // guards left and promised
+	promised []*hyper.Response // their pushes may not be claimed yet; nil once the connection has ended
 }
 
 // A population is the set of all open connections.
@@ -144,6 +145,9 @@ func (p *population) dial(ctx context.Context, s *site, rng *rand.Rand) (*client
 		p.mu.Lock()
 		delete(p.alive, c)
 		p.mu.Unlock()
+		c.mu.Lock()
+		c.promised = nil
+		c.mu.Unlock()
 	})
 	return c, nil
 }
@@ -187,12 +191,39 @@ func (c *client) weLeft() bool {
 	return c.left
 }
 
-// checkRest checks the connections while no exchange is in progress: no stream is open, and no
-// credit is lost.
+// keepPromises records that an exchange may leave pushes of resp unclaimed. Such pushes wait for up
+// to a minute after their response. Meanwhile those that are larger than their window stay open.
+func (c *client) keepPromises(resp *hyper.Response) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.Err() == nil {
+		c.promised = append(c.promised, resp)
+	}
+}
+
+// cancelPromises cancels the pushes that the exchanges have left unclaimed. The exchanges are over,
+// so it does not wait.
+func (c *client) cancelPromises() {
+	c.mu.Lock()
+	list := c.promised
+	c.promised = nil
+	c.mu.Unlock()
+	for _, resp := range list {
+		for push, err := range resp.Pushes(context.Background()) {
+			if err == nil {
+				push.Cancel()
+			}
+		}
+	}
+}
+
+// checkRest checks the connections while no exchange is in progress: no stream is open except for
+// pushes that can still be claimed, and no credit is lost.
 func (p *population) checkRest() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.alive {
+		c.cancelPromises()
 		s := c.Stats()
 		if c.Err() != nil {
 			continue

@@ -5,10 +5,13 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"gohyper.dev/hyper"
 )
 
 func TestTwoSecondsOfSoakAreSound(t *testing.T) {
@@ -25,6 +28,35 @@ func TestTwoSecondsOfSoakAreSound(t *testing.T) {
 		_, err = d.Token()
 	}
 	if err != io.EOF {
+		t.Error(err)
+	}
+}
+
+func TestPushesThatNoExchangeClaimsAreNoViolation(t *testing.T) {
+	l := newLedger()
+	s := &site{name: "pushes", streams: 100, l: l}
+	if err := s.start(1); err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	addr, _ := s.at()
+	conn, err := hyper.Dial(t.Context(), addr, &hyper.Config{TLS: clientTLS(), Push: &hyper.PushPolicy{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &client{Conn: conn, site: s, kind: &managers[0]}
+	people := population{l: l, alive: map[*client]bool{c: true}}
+	x := &exchange{id: 1, kind: "down", how: "push", size: 1 << 20, stop: -1}
+	x.rng = rand.New(rand.NewPCG(1, 0)) // by which the exchange claims none of its pushes
+	if err := x.run(c); err != nil {
+		t.Fatal(err)
+	}
+	if n := conn.Stats().StreamsOpen; n != 2 {
+		t.Errorf("%d streams are open, want 2 pushes that are larger than their windows", n)
+	}
+	people.checkRest()
+	if err := l.verdict(); err != nil {
 		t.Error(err)
 	}
 }
