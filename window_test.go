@@ -187,7 +187,7 @@ func TestStarvedManagersHearOfIt(t *testing.T) {
 		log.lines = nil
 		resp.Stream().SetReadDeadline(time.Now().Add(time.Second))
 		resp.Body.Read(make([]byte, 1))
-		log.want(t, "the connection's window is empty", "0 Starved total=65535 length=-1")
+		log.want(t, "the connection's window is empty", "0 Blocked total=65535 length=-1")
 		resp.Stream().SetReadDeadline(time.Time{})
 		help = true
 		go resp.Body.Read(make([]byte, 1))
