@@ -95,7 +95,7 @@ var errMute = causedError{ErrDrained, ErrPingTimeout}
 // A slotMode is the way in which a request gets its slot.
 type slotMode uint8
 
-// The values of turn.
+// The values of slotMode.
 const (
 	waitForSlot slotMode = iota // wait for a slot
 	trySlot                     // fail with errNoSlot if no slot is free
@@ -231,9 +231,9 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 	return err
 }
 
-// reserve takes a slot for a request that will be opened with the turn reserved. If no slot is
-// free, it returns errNoSlot, and the owner is told when a slot may be free again. streams limits
-// the streams that are open at once, and requests limits all requests of the connection. 0 means no
+// reserve takes a slot for a request that will be opened with haveSlot. If no slot is free, it
+// returns errNoSlot, and the owner is told when a slot may be free again. streams limits the
+// streams that are open at once, and requests limits all requests of the connection. 0 means no
 // such limit.
 func (c *Conn) reserve(streams int, requests int64) error {
 	c.mu.Lock()
