@@ -13,7 +13,7 @@ import (
 
 // Limits of the origins that are kept for a connection.
 const (
-	maxOriginFrame = 64 << 10 // bytes; a larger ORIGIN frame is not read
+	maxOriginFrame = 64 << 10 // bytes; the origins of a larger ORIGIN frame are not read
 	maxOriginSize  = 64 << 10 // bytes of all origins in the Origin Set
 	maxMisdirected = 1000     // origins of 421 responses
 
@@ -39,7 +39,8 @@ type originSet struct {
 // The set is only the peer's claim. Before a request for another host is sent on the connection,
 // the peer's certificate must be verified for that host (RFC 9113 §9.1.1), and the host should have
 // the connection's address. Transport.Coalesce checks both. In cleartext, ORIGIN frames are
-// ignored. Origins whose scheme is not https, and origins beyond 64 KiB in total, are not kept.
+// ignored. Origins whose scheme is not https, origins beyond 64 KiB in total, and those of an ORIGIN
+// frame that is longer, are not kept.
 func (c *Conn) Origins() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,7 +151,7 @@ func (o *originSet) excludes(origin string) bool {
 // covers reports whether the peer's certificate was verified and is valid for host (RFC 9113
 // §9.1.1). It is false if this package did not set up the connection's TLS.
 func (c *Conn) covers(host string) bool {
-	if c.tls == nil || c.below == nil || c.below.Conn == nil {
+	if c.tls == nil || c.below.Conn == nil {
 		return false
 	}
 	state := c.TLS()
@@ -166,7 +167,7 @@ func (c *Conn) covers(host string) bool {
 func (c *Conn) hasFreeSlotFor(origin string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	free := int64(c.slots.used) < int64(c.slots.limit)
+	free := c.slots.waiting.Empty() && c.slotFreeLocked()
 	return free && c.takesRequestsLocked() == nil && !c.origins.excludes(origin)
 }
 

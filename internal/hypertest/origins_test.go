@@ -114,6 +114,30 @@ func TestOriginsAreBounded(t *testing.T) {
 	})
 }
 
+// The origins of an ORIGIN frame above 64 KiB are not read, so they do not enter the Origin Set.
+func TestOriginsOfATooLargeFrameAreNotKept(t *testing.T) {
+	for _, size := range []int{64 << 10, 64<<10 + 1} {
+		synctest.Test(t, func(t *testing.T) {
+			peer, conn := ownOrigins(t)
+			getAsync(conn, "/")
+			peer.Handshake()
+			peer.WantHeaders("the request", 1)
+			const name = "https://a.test"
+			const lengths = 2 * 2 // of both origins
+			peer.origin(name, strings.Repeat("x", size-len(name)-lengths))
+			if size > 64<<10 {
+				wantOrigins(t, "it is too large", conn, "https://example.com")
+			} else {
+				wantOrigins(t, "it is as large as may be", conn, name, "https://example.com")
+			}
+			peer.origin("https://b.test")
+			if !slices.Contains(conn.Origins(), "https://b.test") {
+				t.Error("the frame after it was not read")
+			}
+		})
+	}
+}
+
 // RFC 8336 §2.4: a connection is not authoritative for an origin that is not in its Origin Set.
 func TestPushOfAnOriginThatIsNotInTheSetIsRefused(t *testing.T) {
 	for _, listed := range []bool{true, false} {
