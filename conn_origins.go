@@ -39,8 +39,8 @@ type originSet struct {
 // The set is only the peer's claim. Before a request for another host is sent on the connection,
 // the peer's certificate must be verified for that host (RFC 9113 §9.1.1), and the host should have
 // the connection's address. Transport.Coalesce checks both. In cleartext, ORIGIN frames are
-// ignored. Origins whose scheme is not https, origins beyond 64 KiB in total, and those of an ORIGIN
-// frame that is longer, are not kept.
+// ignored. Origins whose scheme is not https, origins beyond 64 KiB in total, and those of an
+// ORIGIN frame that is longer, are not kept.
 func (c *Conn) Origins() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
