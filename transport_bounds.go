@@ -245,16 +245,16 @@ var always = func() *atomic.Bool {
 // that was removed.
 func (h *host) countLocked(n int64) {
 	t := h.t
-	open := t.open.Add(n)
+	t.open.Add(n)
 	if n < 0 {
 		t.giveBack()
 	}
 	_, total := t.maxIdle()
-	if crowded := total >= 0 && open > int64(total); crowded != t.bound.crowded.Load() {
-		t.bound.mu.Lock()
-		t.bound.crowded.Store(crowded || len(t.bound.queue) > 0)
-		t.bound.mu.Unlock()
-	}
+	b := &t.bound
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// Under the lock, so that the last of several hosts decides with the count of all.
+	b.crowded.Store(len(b.queue) > 0 || total >= 0 && t.open.Load() > int64(total))
 }
 
 // closeSurplus closes connections without a stream: those beyond the limit for the host or for all
