@@ -405,6 +405,13 @@ func (t *Transport) allHosts() []*host {
 	return slices.Collect(maps.Values(t.hosts))
 }
 
+// config returns Config as prepared for every connection.
+func (t *Transport) config() *Config {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.configLocked()
+}
+
 // configLocked returns Config as prepared for every connection. The caller holds t.mu.
 func (t *Transport) configLocked() *Config {
 	if t.base != nil {

@@ -111,7 +111,7 @@ func (h *host) mayShare(x *exchange) bool {
 	if x.httpReq.Host != "" && x.httpReq.Host != x.httpReq.URL.Host || !h.isAskedBy(&x.req) {
 		return false
 	}
-	config := h.config().TLS
+	config := h.t.config().TLS
 	return !config.InsecureSkipVerify && config.ServerName == "" && config.VerifyConnection == nil &&
 		config.VerifyPeerCertificate == nil && config.GetClientCertificate == nil &&
 		len(config.Certificates) == 0
@@ -281,7 +281,7 @@ func (h *host) lookUpIPs(ctx context.Context) (addrs []netip.Addr) {
 		addrs, _ = net.DefaultResolver.LookupNetIP(ctx, "ip", h.key.host)
 		return addrs
 	}
-	list, _ := h.t.Resolve(ctx, h.addr)
+	list, _ := h.t.askInTime(ctx, h.addr)
 	for _, addr := range list {
 		if at, err := netip.ParseAddrPort(addr); err == nil {
 			addrs = append(addrs, at.Addr())

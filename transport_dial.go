@@ -202,7 +202,7 @@ func (h *host) failedLocked(a *attempt, err error) {
 // dialOrAbandon is dial, but it also returns in time if a dialer ignores its context. What such a
 // dialer returns after the end of ctx, or after HandshakeTimeout, is closed.
 func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
-	cfg := h.config()
+	cfg := h.t.config()
 	timeout := cfg.HandshakeTimeout
 	if h.t.net == nil {
 		timeout = or(timeout, defaultHandshakeTimeout)

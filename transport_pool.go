@@ -180,13 +180,6 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, erro
 	return dialTarget(ctx, to, cfg, dial, &h.owner)
 }
 
-// config returns the configuration for the host's connections.
-func (h *host) config() *Config {
-	h.t.mu.Lock()
-	defer h.t.mu.Unlock()
-	return h.t.configLocked()
-}
-
 // sole returns the host's sole connection, which most likely has a free slot. It returns nil if
 // there are several connections, if a request is queued, or if something restricts the use of the
 // connection.

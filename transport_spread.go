@@ -322,7 +322,7 @@ func (h *host) resolve(ctx context.Context) error {
 	if fresh {
 		return nil
 	}
-	addrs, err := h.askInTime(ctx)
+	addrs, err := h.t.askInTime(ctx, h.addr)
 	if err != nil {
 		if known {
 			return nil // the known addresses may still be valid
@@ -338,7 +338,7 @@ func (h *host) resolve(ctx context.Context) error {
 // resolveAgain looks up the addresses of h again, in the background. An error leaves them
 // unchanged.
 func (h *host) resolveAgain() {
-	addrs, err := h.askInTime(context.Background())
+	addrs, err := h.t.askInTime(context.Background(), h.addr)
 	h.mu.Lock()
 	h.spread.resolving = false
 	if err == nil {
@@ -350,9 +350,10 @@ func (h *host) resolveAgain() {
 	h.mu.Unlock()
 }
 
-// askInTime is askResolver, but it also returns in time if Resolve ignores its context.
-func (h *host) askInTime(ctx context.Context) ([]string, error) {
-	timeout := or(h.config().HandshakeTimeout, defaultHandshakeTimeout)
+// askInTime is askResolver with a limit of Config.HandshakeTimeout, even if Resolve ignores its
+// context.
+func (t *Transport) askInTime(ctx context.Context, addr string) ([]string, error) {
+	timeout := or(t.config().HandshakeTimeout, defaultHandshakeTimeout)
 	ctx, cancel := dialTimeout(ctx, timeout)
 	defer cancel()
 	type result struct {
@@ -361,8 +362,9 @@ func (h *host) askInTime(ctx context.Context) ([]string, error) {
 	}
 	results := make(chan result, 1)
 	go func() {
-		addrs, err := h.askResolver(ctx)
-		results <- result{addrs, err}
+		r := result{err: errResolverGone}
+		defer func() { results <- r }()
+		r.addrs, r.err = t.askResolver(ctx, addr)
 	}()
 	var r result
 	select {
@@ -371,24 +373,29 @@ func (h *host) askInTime(ctx context.Context) ([]string, error) {
 		r.err = context.Cause(ctx)
 	}
 	if r.err != nil {
-		return nil, (&DialError{phase: "resolve", Host: h.addr, Err: r.err}).judge(ctx, timeout)
+		return nil, (&DialError{phase: "resolve", Host: addr, Err: r.err}).judge(ctx, timeout)
 	}
 	return r.addrs, nil
 }
 
-// askResolver calls Transport.Resolve and the DNS hooks in the context's trace.
-func (h *host) askResolver(ctx context.Context) (addrs []string, err error) {
+// errResolverGone means that Transport.Resolve, or a DNS hook, has ended the goroutine in which it
+// was called.
+var errResolverGone = errors.New("the resolver called runtime.Goexit")
+
+// askResolver calls Transport.Resolve for addr, and the DNS hooks in the context's trace.
+func (t *Transport) askResolver(ctx context.Context, addr string) (addrs []string, err error) {
 	hooks := httptrace.ContextClientTrace(ctx)
 	if hooks != nil && hooks.DNSStart != nil {
-		hooks.DNSStart(httptrace.DNSStartInfo{Host: h.key.host})
+		host, _, _ := net.SplitHostPort(addr)
+		hooks.DNSStart(httptrace.DNSStartInfo{Host: host})
 	}
-	addrs, err = h.t.Resolve(ctx, h.addr)
+	addrs, err = t.Resolve(ctx, addr)
 	if err == nil && len(addrs) == 0 {
-		err = fmt.Errorf("Transport.Resolve returned no address for %s", h.addr)
+		err = fmt.Errorf("Transport.Resolve returned no address for %s", addr)
 	}
 	for i := 0; err == nil && i < len(addrs); i++ {
 		if _, _, e := net.SplitHostPort(addrs[i]); e != nil {
-			err = fmt.Errorf("Transport.Resolve returned %q for %s: %w", addrs[i], h.addr, e)
+			err = fmt.Errorf("Transport.Resolve returned %q for %s: %w", addrs[i], addr, e)
 		}
 	}
 	if hooks != nil && hooks.DNSDone != nil {
@@ -468,9 +475,9 @@ func (t *Transport) dialResolved(ctx context.Context, dial dialFunc, addr string
 	if t.Resolve == nil {
 		return dial(ctx, "tcp", addr)
 	}
-	addrs, err := t.Resolve(ctx, addr)
-	if err == nil && len(addrs) == 0 {
-		err = fmt.Errorf("hyper: Transport.Resolve returned no address for %s", addr)
+	addrs, err := t.askInTime(ctx, addr)
+	if err != nil {
+		return nil, err
 	}
 	for _, i := range rand.Perm(len(addrs)) {
 		if nc, err = dial(ctx, "tcp", addrs[i]); err == nil || ctx.Err() != nil {

@@ -358,6 +358,35 @@ func TestCoalesceIsNotForProxies(t *testing.T) {
 	})
 }
 
+// Resolve looks up addresses for sharing, too, and each of its calls ends within HandshakeTimeout.
+func TestCoalesceLooksUpWithResolve(t *testing.T) {
+	const limit = 3 * time.Second
+	for name, ip := range map[string]string{"the connection's address": pipeAddr, "another address": "192.0.2.99"} {
+		t.Run(name, func(t *testing.T) {
+			inEstate(t, func(t *testing.T, e *estate) {
+				e.tr.Config.HandshakeTimeout = limit
+				e.tr.Resolve = func(ctx context.Context, addr string) ([]string, error) {
+					if at, ok := ctx.Deadline(); !ok || time.Until(at) > limit {
+						t.Errorf("a call for %s has until %v", addr, at)
+					}
+					if addr == "two.test:443" {
+						return []string{ip + ":443"}, nil
+					}
+					return []string{pipeAddr + ":443"}, nil
+				}
+				peer, stream := e.first(), uint32(3)
+				call := e.get("https://two.test/")
+				if ip != pipeAddr {
+					peer, stream = e.accept(), 1
+				}
+				peer.WantHeaders("the second request", stream, ":authority: two.test")
+				peer.respond(stream, "204")
+				call.want(t, "the response").Body.Close()
+			})
+		})
+	}
+}
+
 // A request does not wait longer than a second for the lookup of an address, and the lookup leaves
 // no state.
 func TestCoalesceWaitsNoLongerThanASecondForAnAddress(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -420,18 +421,11 @@ func TestErrorsOfResolve(t *testing.T) {
 		resolve func(context.Context, string) ([]string, error)
 		is      error
 	}{
-		"an error": {func(context.Context, string) ([]string, error) { return nil, broken },
-			broken},
-		"no address": {func(context.Context, string) ([]string, error) { return nil, nil }, nil},
-		"no port": {func(context.Context, string) ([]string,
-			error) {
-			return []string{"192.0.2.1"}, nil
-		}, nil},
-		"deaf to its context": {func(context.Context, string) ([]string,
-			error) {
-			time.Sleep(time.Hour)
-			return nil, nil
-		}, context.DeadlineExceeded},
+		"an error":            {func(context.Context, string) ([]string, error) { return nil, broken }, broken},
+		"no address":          {func(context.Context, string) ([]string, error) { return nil, nil }, nil},
+		"no port":             {func(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }, nil},
+		"ends its goroutine":  {func(context.Context, string) ([]string, error) { runtime.Goexit(); return nil, nil }, nil},
+		"deaf to its context": {func(context.Context, string) ([]string, error) { time.Sleep(time.Hour); return nil, nil }, context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -442,12 +436,56 @@ func TestErrorsOfResolve(t *testing.T) {
 				if err == nil || row.is != nil && !errors.Is(err, row.is) || !hyper.Retryable(err) {
 					t.Errorf("the error is %v", err)
 				}
-				if d := time.Since(start); d > 30*time.Second {
+				if d := time.Since(start); d > 30*time.Second || row.is != context.DeadlineExceeded && d > 0 {
 					t.Errorf("it took %v", d)
 				}
 				time.Sleep(2 * time.Hour)
 			})
 		})
+	}
+}
+
+// HTTP/1.1 connections use Resolve, too, and each of its calls ends within HandshakeTimeout.
+func TestResolveForHTTP1(t *testing.T) {
+	const limit = 3 * time.Second
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := h2test.ServerTLS()
+	cfg.NextProtos = []string{"http/1.1"}
+	srv := &http.Server{
+		Handler:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }),
+		TLSConfig: cfg,
+	}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	go srv.ServeTLS(ln, "", "")
+	defer srv.Close()
+	var asked atomic.Int64
+	tr := &hyper.Transport{
+		Proxy: hyper.NoProxy, Config: &hyper.Config{TLS: h2test.ClientTLS(), HandshakeTimeout: limit},
+		DisableKeepAlives: true, // otherwise the connection that was made for HTTP/2 serves all requests
+		Resolve: func(ctx context.Context, addr string) ([]string, error) {
+			asked.Add(1)
+			if at, ok := ctx.Deadline(); !ok || time.Until(at) > limit {
+				t.Errorf("a call has until %v", at)
+			}
+			return []string{ln.Addr().String()}, nil
+		},
+	}
+	defer tr.CloseIdleConnections()
+	for range 3 {
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantBody(t, "the protocol", resp.Body, "HTTP/1.1")
+		resp.Body.Close()
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("Resolve was called %d times, want 3", n)
 	}
 }
 
