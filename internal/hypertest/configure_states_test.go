@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -167,8 +166,8 @@ func TestBurstOfFirstRequestsMakesOneConnection(t *testing.T) {
 // between them.
 func TestGoAwayOnEachConnectionEndsAfterAFewTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &crowdedServer{t: t, goAway: true, mu: new(sync.Mutex), seen: map[string]int{}}
-		rt := s.transports()["ConfigureTransport"]()
+		s := &crowdedServer{goAway: true}
+		rt := s.connect(t, "ConfigureTransport", s.dial)
 		start := time.Now()
 		failed, err := s.ask(rt, 1, 1)
 		if failed != 1 || !hyper.Retryable(err) {

@@ -135,12 +135,6 @@ func scenarios() []scenario {
 	)
 }
 
-// serving prepares s and returns a client that connects to it.
-func serving(t *testing.T, s *crowdedServer, client string) http.RoundTripper {
-	s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
-	return s.transports()[client]()
-}
-
 // each calls send n times, concurrently or one after another, and counts the errors.
 func each(n int, atOnce bool, send func() error) (f figure) {
 	var all sync.WaitGroup
@@ -184,7 +178,7 @@ func within(t *testing.T, rt http.RoundTripper, d time.Duration, method, url str
 // playUploads sends uploads that cannot be sent again to a server that allows one stream.
 func playUploads(t *testing.T, client string) figure {
 	s := &crowdedServer{announce: limitOf1, limit: 1}
-	rt := serving(t, s, client)
+	rt := s.connect(t, client, s.dial)
 	f := each(200, true, func() error {
 		body := struct{ io.Reader }{strings.NewReader("once")}
 		return within(t, rt, time.Minute, "POST", "http://example.com/", body)
@@ -198,8 +192,7 @@ func playSmallWindows(t *testing.T, client string) figure {
 	dials := 0
 	f := each(30, false, func() error {
 		s := &crowdedServer{}
-		serving(t, s, client)
-		rt, n := withFirstDial(s, client, func(context.Context) (net.Conn, error) {
+		rt, n := withFirstDial(t, s, client, func(context.Context) (net.Conn, error) {
 			nc, server := h2test.Pipe()
 			go smallWindows{plainPeer{server}}.serve()
 			return nc, nil
@@ -255,10 +248,10 @@ func (p smallWindows) serve() {
 // withFirstDial returns a client of s that calls instead in place of its first dial. It also
 // returns the number of dials.
 func withFirstDial(
-	s *crowdedServer, client string, instead func(ctx context.Context) (net.Conn, error),
+	t *testing.T, s *crowdedServer, client string, instead func(ctx context.Context) (net.Conn, error),
 ) (http.RoundTripper, *int) {
 	dials := 0
-	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return s.connect(t, client, func(ctx context.Context, network, addr string) (net.Conn, error) {
 		s.mu.Lock()
 		dials++
 		first := dials == 1
@@ -267,25 +260,13 @@ func withFirstDial(
 			return instead(ctx)
 		}
 		return s.dial(ctx, network, addr)
-	}
-	switch {
-	case client == "net/http" && s.tls:
-		return &http.Transport{DialContext: dial, TLSClientConfig: h2test.ClientTLS(),
-			ForceAttemptHTTP2: true}, &dials
-	case client == "net/http":
-		return priorKnowledge(dial), &dials
-	case client == "Transport":
-		return transportDoor(s.t, dial, hyper.Config{}), &dials
-	case s.tls:
-		return configuredDoor(s.t, dial, hyper.Config{}), &dials
-	}
-	return configuredCleartextDoor(s.t, dial, hyper.Config{}), &dials
+	}), &dials
 }
 
 // playHangingDial sends requests while the first dial never returns.
 func playHangingDial(t *testing.T, client string) figure {
-	s := &crowdedServer{t: t, mu: new(sync.Mutex), seen: map[string]int{}}
-	rt, dials := withFirstDial(s, client, func(ctx context.Context) (net.Conn, error) {
+	s := &crowdedServer{}
+	rt, dials := withFirstDial(t, s, client, func(ctx context.Context) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
@@ -300,8 +281,8 @@ func playHangingDial(t *testing.T, client string) figure {
 
 // playSilentTLS sends requests while the first connection never responds to the TLS handshake.
 func playSilentTLS(t *testing.T, client string) figure {
-	s := &crowdedServer{t: t, tls: true, mu: new(sync.Mutex), seen: map[string]int{}}
-	rt, dials := withFirstDial(s, client, func(context.Context) (net.Conn, error) {
+	s := &crowdedServer{tls: true}
+	rt, dials := withFirstDial(t, s, client, func(context.Context) (net.Conn, error) {
 		nc, server := h2test.Pipe()
 		t.Cleanup(func() { server.Close() })
 		return nc, nil
@@ -325,7 +306,7 @@ func closeIdle(rt http.RoundTripper) {
 // playSilence counts how many requests fail after the first connection has become silent.
 func playSilence(t *testing.T, client string) (f figure) {
 	s := &crowdedServer{silent: true}
-	rt := serving(t, s, client)
+	rt := s.connect(t, client, s.dial)
 	get := func() error { return within(t, rt, 500*time.Millisecond, "GET", "http://example.com/", nil) }
 	if err := get(); err != nil {
 		t.Error(err)
@@ -342,7 +323,7 @@ func playSilence(t *testing.T, client string) (f figure) {
 // playReused counts one failure if neither of two requests reports that its connection was reused.
 func playReused(t *testing.T, client string) figure {
 	s := &crowdedServer{}
-	rt := serving(t, s, client)
+	rt := s.connect(t, client, s.dial)
 	var mu sync.Mutex
 	reused := 0
 	f := each(2, true, func() error {
@@ -373,7 +354,7 @@ func playReused(t *testing.T, client string) figure {
 // playTimeouts counts timeouts whose error does not have the text of http.Client's.
 func playTimeouts(t *testing.T, client string) figure {
 	s := &crowdedServer{silent: true}
-	c := &http.Client{Transport: serving(t, s, client), Timeout: 2 * time.Second}
+	c := &http.Client{Transport: s.connect(t, client, s.dial), Timeout: 2 * time.Second}
 	if resp, err := c.Get("http://example.com/"); err != nil {
 		t.Error(err)
 	} else {

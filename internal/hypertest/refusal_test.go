@@ -150,27 +150,25 @@ func (s *crowdedServer) ask(rt http.RoundTripper, callers, requests int) (failed
 	return failed, last
 }
 
-// transports returns the pools of connections that the tests compare. They speak cleartext unless
-// tls is set: hundreds of TLS handshakes would take long and show nothing more.
-func (s *crowdedServer) transports() map[string]func() http.RoundTripper {
-	return map[string]func() http.RoundTripper{
-		"net/http": func() http.RoundTripper {
-			tr := priorKnowledge(s.dial)
-			if s.tls {
-				tr = &http.Transport{DialContext: s.dial, TLSClientConfig: h2test.ClientTLS(),
-					ForceAttemptHTTP2: true}
-			}
-			s.t.Cleanup(tr.CloseIdleConnections)
-			return tr
-		},
-		"Transport": func() http.RoundTripper { return transportDoor(s.t, s.dial, hyper.Config{}) },
-		"ConfigureTransport": func() http.RoundTripper {
-			if s.tls {
-				return configuredDoor(s.t, s.dial, hyper.Config{})
-			}
-			return configuredCleartextDoor(s.t, s.dial, hyper.Config{})
-		},
+// connect prepares s and returns the client of that name, one of clients, which connects with dial.
+// It speaks cleartext unless tls is set: hundreds of TLS handshakes would take long and show
+// nothing more.
+func (s *crowdedServer) connect(t *testing.T, client string, dial dialFunc) http.RoundTripper {
+	s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
+	switch {
+	case client == "Transport":
+		return transportDoor(t, dial, hyper.Config{})
+	case client == "ConfigureTransport" && s.tls:
+		return configuredDoor(t, dial, hyper.Config{})
+	case client == "ConfigureTransport":
+		return configuredCleartextDoor(t, dial, hyper.Config{})
 	}
+	tr := priorKnowledge(dial)
+	if s.tls {
+		tr = &http.Transport{DialContext: dial, TLSClientConfig: h2test.ClientTLS(), ForceAttemptHTTP2: true}
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }
 
 // A crowdedRow is a crowdedServer and the requests that are sent to it.
@@ -198,8 +196,7 @@ var crowdedRows = []crowdedRow{
 // play sends the requests of row with a client of transports. It also returns the server.
 func (row crowdedRow) play(t *testing.T, client string) (f figure, s *crowdedServer) {
 	s = &row.server
-	s.t, s.mu, s.seen = t, new(sync.Mutex), map[string]int{}
-	rt := s.transports()[client]()
+	rt := s.connect(t, client, s.dial)
 	start := time.Now()
 	failed, err := s.ask(rt, row.callers, row.requests)
 	s.mu.Lock()
