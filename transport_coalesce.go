@@ -208,7 +208,7 @@ func (h *host) spares(c *pooledConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Contains(h.conns, c) && len(h.waiting) == 0 && h.capacity.streams == 0 && c.quota == 0 &&
-		!c.suspected.Load() && (c.retireAt.IsZero() || time.Now().Before(c.retireAt))
+		!c.suspected.Load() && !c.yields() && (c.retireAt.IsZero() || time.Now().Before(c.retireAt))
 }
 
 // remoteIP returns the IP address of c's peer, or the zero Addr if its address is not an IP

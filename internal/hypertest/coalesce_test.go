@@ -358,6 +358,32 @@ func TestCoalesceIsNotForProxies(t *testing.T) {
 	})
 }
 
+// A connection that gets no new requests because another host waits for a connection gets none from
+// hosts that share it, either.
+func TestConnectionThatMakesRoomIsNotShared(t *testing.T) {
+	inEstate(t, func(t *testing.T, e *estate) {
+		e.tr.MaxConns = 1
+		first := e.first()
+		long := e.get("https://one.test/long")
+		first.WantHeaders("a request that takes long", 3)
+		other := e.get("https://other.test/")
+		time.Sleep(200 * time.Millisecond)
+		two := e.get("https://two.test/")
+		synctest.Wait()
+		first.WantIdle("it makes room")
+		first.respond(3, "204")
+		long.want(t, "the long one").Body.Close()
+		next := e.accept()
+		next.WantHeaders("the host that waited", 1, ":authority: other.test")
+		next.respond(1, "204")
+		other.want(t, "the response").Body.Close()
+		next = e.accept()
+		next.WantHeaders("on its own connection", 1, ":authority: two.test")
+		next.respond(1, "204")
+		two.want(t, "the response").Body.Close()
+	})
+}
+
 // Resolve looks up addresses for sharing, too, and each of its calls ends within HandshakeTimeout.
 func TestCoalesceLooksUpWithResolve(t *testing.T) {
 	const limit = 3 * time.Second
