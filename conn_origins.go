@@ -167,8 +167,7 @@ func (c *Conn) covers(host string) bool {
 func (c *Conn) hasFreeSlotFor(origin string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	free := c.slots.waiting.Empty() && c.slotFreeLocked()
-	return free && c.takesRequestsLocked() == nil && !c.origins.excludes(origin)
+	return c.slotFreeLocked() && c.takesRequestsLocked() == nil && !c.origins.excludes(origin)
 }
 
 // noteStatusLocked is called with the status of each final response.

@@ -105,10 +105,7 @@ func (h *host) mayShare(x *exchange) bool {
 		!h.t.keepsAlive() {
 		return false
 	}
-	if x.closeConn || x.httpReq.Method == http.MethodConnect {
-		return false
-	}
-	if x.httpReq.Host != "" && x.httpReq.Host != x.httpReq.URL.Host || !h.isAskedBy(&x.req) {
+	if to := x.httpReq.Host; x.closeConn || to != "" && to != x.httpReq.URL.Host || !h.isAskedBy(&x.req) {
 		return false
 	}
 	config := h.t.config().TLS

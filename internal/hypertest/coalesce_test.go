@@ -204,10 +204,8 @@ func (row *coalesceRow) run(t *testing.T, e *estate) {
 	}
 	peer.respond(stream, "204")
 	call.want(t, "the second response").Body.Close()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if dials := 1; row.shared && len(e.dials) != dials {
-		t.Errorf("connections to %q", e.dials)
+	if row.shared {
+		e.wantDials("none more", "one.test:443")
 	}
 }
 
@@ -250,6 +248,7 @@ var coalesceRows = []coalesceRow{
 	{name: "WithRequest makes it CONNECT", asks: func(r *hyper.Request) {
 		r.Method, r.Authority, r.Scheme, r.Path = "CONNECT", "two.test:443", "", ""
 	}},
+	{name: "CONNECT", url: "https://two.test:443", change: func(r *http.Request) { r.Method = "CONNECT" }},
 	{name: "Close", change: func(r *http.Request) { r.Close = true }},
 	{
 		name:   "GOAWAY",
@@ -343,8 +342,7 @@ func TestCoalesceConditions(t *testing.T) {
 	}
 }
 
-// A host that needs a proxy does not coalesce, and neither does CONNECT. Each gets its own
-// connection.
+// A host that needs a proxy gets its own connection.
 func TestCoalesceIsNotForProxies(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		first := e.first()
