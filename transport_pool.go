@@ -190,10 +190,16 @@ func (h *host) sole() *pooledConn {
 		!h.t.keepsAlive() || h.isSpread() {
 		return nil
 	}
-	if c := h.conns[0]; c.retireAt.IsZero() && c.yieldedAt.IsZero() && c.quota == 0 && !c.suspected.Load() {
+	if c := h.conns[0]; c.isUnrestricted() && c.quota == 0 {
 		return c
 	}
 	return nil
+}
+
+// isUnrestricted reports whether neither c's age, nor another host, nor the silence of the peer
+// restricts the use of c.
+func (c *pooledConn) isUnrestricted() bool {
+	return c.retireAt.IsZero() && c.yieldedAt.IsZero() && !c.suspected.Load()
 }
 
 // conn returns a connection with a slot reserved for one request. It waits if there is none. *turn
@@ -278,8 +284,7 @@ func (h *host) waitErrorLocked(err error) error {
 func (h *host) reserveLocked() *pooledConn {
 	now := time.Time{}
 	for len(h.conns) > 0 {
-		if only := h.conns[0]; len(h.conns) == 1 && only.retireAt.IsZero() && only.yieldedAt.IsZero() &&
-			!only.suspected.Load() {
+		if only := h.conns[0]; len(h.conns) == 1 && only.isUnrestricted() {
 			switch err := h.reserveOnLocked(only); err {
 			case nil:
 				return only
@@ -460,8 +465,8 @@ func (h *host) addLocked(c *Conn, a *attempt) {
 	h.countLocked(1)
 }
 
-// stateChanged is called by a connection when a slot may be free, or when it takes no more requests. It
-// serves the requests that wait.
+// stateChanged is called by a connection when a slot may be free, or when it takes no more
+// requests. It serves the requests that wait.
 func (h *host) stateChanged() {
 	h.mu.Lock()
 	for i := 0; i < len(h.conns); i++ {

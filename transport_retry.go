@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"gohyper.dev/hyper/internal/bucket"
@@ -273,12 +274,9 @@ func (h *host) learnStreamsLocked(c *pooledConn, others int) {
 	if c.refusals++; others > 0 || c.refusals < 2 || h.failures > 0 {
 		return
 	}
-	for i := range h.conns {
-		if h.conns[i] == c {
-			h.failures++
-			c.reason = ReasonRefused
-			h.removeLocked(i, ErrClosed)
-			return
-		}
+	if i := slices.Index(h.conns, c); i >= 0 {
+		h.failures++
+		c.reason = ReasonRefused
+		h.removeLocked(i, ErrClosed)
 	}
 }
