@@ -155,8 +155,8 @@ type Transport struct {
 	// the same: a connection is made when the existing ones have no free stream. The connections
 	// are made in the background when a request arrives, and again when one has ended; no request
 	// waits for them while another connection exists. A request uses the connection with the fewest
-	// streams. MaxConnsPerHost is the upper bound. While there are MaxIdleConns connections, none is
-	// made in the background for a host that has one without a stream.
+	// streams. MaxConnsPerHost is the upper bound. While there are MaxIdleConns connections, none
+	// is made in the background for a host that has one without a stream.
 	MinConnsPerHost int
 
 	// Resolve returns the addresses of a host, each as host:port, in any order. addr is the host
@@ -276,8 +276,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// fallbackIfRequired handles err, the failure of x over HTTP/2. It sends the request over HTTP/1.1 if err
-// says that the peer wants that. Otherwise it ends the exchange with err.
+// fallbackIfRequired handles err, the failure of x over HTTP/2. It sends the request over HTTP/1.1
+// if err says that the peer wants that. Otherwise it ends the exchange with err.
 func (t *Transport) fallbackIfRequired(x *exchange, err error) (*http.Response, error) {
 	if !wantsHTTP1(err) {
 		return nil, x.fail(err)

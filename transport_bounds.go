@@ -128,10 +128,10 @@ func (t *Transport) makeRoom() {
 	}
 }
 
-// yieldOne keeps new requests from one connection, so that it becomes idle and makes room for a host
-// in line. Otherwise the hosts with traffic could keep all connections. It is the connection with
-// the fewest requests, of those to hosts that have more connections than one in line. If it has not
-// become idle after yieldTime, it serves its host again, and another one is chosen.
+// yieldOne keeps new requests from one connection, so that it becomes idle and makes room for a
+// host in line. Otherwise the hosts with traffic could keep all connections. It is the connection
+// with the fewest requests, of those to hosts that have more connections than one in line. If it
+// has not become idle after yieldTime, it serves its host again, and another one is chosen.
 func (t *Transport) yieldOne() {
 	b := &t.bound
 	b.mu.Lock()

@@ -16,7 +16,7 @@ import (
 const maxLost = 2
 
 // mayRepeat reports whether the request may be sent again although err does not say that the peer
-// has not processed it.
+// has not processed it. If so, it counts the lost attempt.
 func (x *exchange) mayRepeat(err error) bool {
 	if x.lost().number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.httpReq) ||
 		!x.body.canRewind(x.httpReq) {
@@ -103,9 +103,10 @@ func (x *exchange) verdict(err error) error {
 	return &RepeatError{First: x.lost().first, Last: err}
 }
 
-// A RepeatError is the error of a request that a Transport sent again after its connection was lost,
-// and that was not sent the last time. First is the loss of the connection, Last is why no further
-// attempt was made. It is not Retryable, because the peer may have processed the first attempt.
+// A RepeatError is the error of a request that a Transport sent again after its connection was
+// lost, and that was not sent the last time. First is the loss of the connection, Last is why no
+// further attempt was made. It is not Retryable, because the peer may have processed the first
+// attempt.
 type RepeatError struct{ First, Last error }
 
 // Error returns the text of the first error and that of the last one.
@@ -113,8 +114,8 @@ func (e *RepeatError) Error() string {
 	return e.First.Error() + " (sent again: " + bare(e.Last) + ")"
 }
 
-// Unwrap returns First. Programs take a *net.OpError of a dial to mean that no server was reached, so
-// errors.As does not find that of Last.
+// Unwrap returns First. Programs take a *net.OpError of a dial to mean that no server was reached,
+// so errors.As does not find that of Last.
 func (e *RepeatError) Unwrap() error { return e.First }
 
 // Is reports whether the last attempt ended with target. It is for errors.Is.

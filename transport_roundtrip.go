@@ -201,7 +201,7 @@ func (x *exchange) send(c *Conn, s *Stream, req *Request, how slotMode) (*Respon
 	return x.sendInSteps(x.httpReq.Context(), c, s, req, how)
 }
 
-// sendInSteps is send in separate steps: it opens the stream, calls the hooks, and waits.
+// sendInSteps is openAndWait in separate steps: it opens the stream, calls the hooks, and waits.
 func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
 	got := x.trace.connInfo(c)
 	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {

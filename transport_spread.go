@@ -58,7 +58,8 @@ func (h *host) isSpread() bool {
 // resolves reports whether the addresses of h come from Transport.Resolve.
 func (h *host) resolves() bool { return h.t.Resolve != nil && h.proxy == nil }
 
-// lacksLocked reports whether h should have one more connection. It is called after countUsesLocked.
+// lacksLocked reports whether h should have one more connection. It is called after
+// countUsesLocked.
 func (h *host) lacksLocked() bool {
 	if h.connsLocked() < h.t.MinConnsPerHost {
 		return true
@@ -200,8 +201,7 @@ func (h *host) usedLocked(c *pooledConn) {
 // chooseLocked returns the address for a new connection. It chooses from the addresses that are not
 // in tried. Among those that are not avoided, it returns the one with the fewest connections. If
 // all are avoided, it returns the one that is avoided for the shortest time. It returns nil if
-// there is no address.
-// It is called after countUsesLocked.
+// there is no address. It is called after countUsesLocked.
 func (h *host) chooseLocked(tried map[*endpoint]bool) *endpoint {
 	var best *endpoint
 	now := time.Now()
