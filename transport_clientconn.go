@@ -49,6 +49,8 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	made = true
+	failure := errNotReturned
+	defer x.endUnlessReturned(&failure)
 	how := waitForSlot
 	if c.takeReserved() {
 		how = haveSlot
@@ -59,6 +61,7 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err == errNoSlot { // the peer lowered its limit, so the reserved slot is gone
 		resp, err = x.attempt(c.conn, waitForSlot)
 	}
+	failure = err
 	if err != nil {
 		return nil, x.fail(err)
 	}

@@ -178,10 +178,11 @@ func TestWithRequestIsCalledOnceForRetries(t *testing.T) {
 	})
 }
 
-// If the function panics, a reserved slot is released.
-func TestWithRequestThatPanicsGivesBackAReservedSlot(t *testing.T) {
+// If the function or a hook panics, a reserved slot is released.
+func TestPanicGivesBackAReservedSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, false, siteHandler)
+		s.limit(1)
 		tr := s.transport()
 		if err := hyper.ConfigureTransport(tr, nil); err != nil {
 			t.Fatal(err)
@@ -191,17 +192,29 @@ func TestWithRequestThatPanicsGivesBackAReservedSlot(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait() // the peer's SETTINGS arrive
-		if err := cc.Reserve(); err != nil {
-			t.Fatal(err)
-		}
-		before := cc.Available()
-		req, _ := http.NewRequestWithContext(t.Context(), "GET", s.url("example.com", "/"), nil)
-		call := roundTripPanicking(cc, withRequest(req, func(*hyper.Request) { panic(errPanic) }))
-		if err := call.wantErr(t, "a panic"); err != errPanic {
-			t.Error(err)
-		}
-		if cc.InFlight() != 0 || cc.Available() != before+1 {
-			t.Errorf("%d in flight, %d available, %d before", cc.InFlight(), cc.Available(), before)
+		free := cc.Available()
+		gotConn := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { panic(errPanic) }}
+		for name, ctx := range map[string]context.Context{
+			"WithRequest": hyper.WithRequest(t.Context(), func(*hyper.Request) { panic(errPanic) }),
+			"GotConn":     httptrace.WithClientTrace(t.Context(), gotConn),
+		} {
+			if err := cc.Reserve(); err != nil {
+				t.Fatal(err)
+			}
+			body, w := io.Pipe()
+			req, _ := http.NewRequestWithContext(ctx, "POST", s.url("example.com", "/upload"), body)
+			if err := roundTripPanicking(cc, req).wantErr(t, "a panic"); err != errPanic {
+				t.Error(err)
+			}
+			if name == "WithRequest" && (cc.InFlight() != 0 || cc.Available() != free) {
+				t.Errorf("%d in flight, %d available, %d before", cc.InFlight(), cc.Available(), free)
+			}
+			if _, err := w.Write([]byte("late")); err != io.ErrClosedPipe {
+				t.Errorf("%s: writing to the body: %v", name, err)
+			}
+			if got := s.get(cc, "/"); got != answered {
+				t.Errorf("%s: the next request: %s", name, got)
+			}
 		}
 		cc.Close()
 		s.server.Close()
