@@ -415,7 +415,7 @@ func TestPushOverTransport(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if same, ok := ResponseFromHTTP(resp); !ok || same != page {
-		t.Error("FromHTTPResponse and WithResponse differ")
+		t.Error("ResponseFromHTTP and WithResponse differ")
 	}
 	n := 0
 	for push, err := range page.Pushes(t.Context()) {

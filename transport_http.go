@@ -32,7 +32,7 @@ import (
 // If req has no User-Agent, the request gets that of the connection. If its User-Agent is empty,
 // none is sent.
 func RequestFromHTTP(req *http.Request) (*Request, error) {
-	mustHave(req != nil, "FromHTTPRequest", "*http.Request")
+	mustHave(req != nil, "RequestFromHTTP", "*http.Request")
 	r := &Request{}
 	if err := r.fromHTTP(req); err != nil {
 		return nil, err
@@ -391,7 +391,7 @@ func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpRespo
 // found through resp.Body, so the result is false if other code has wrapped that body, as
 // http.Client with a Timeout and otelhttp do. Use WithResponse in that case.
 func ResponseFromHTTP(resp *http.Response) (*Response, bool) {
-	mustHave(resp != nil, "FromHTTPResponse", "*http.Response")
+	mustHave(resp != nil, "ResponseFromHTTP", "*http.Response")
 	body, ok := resp.Body.(*httpBody)
 	if !ok {
 		return nil, false

@@ -961,7 +961,7 @@ func TestRoundTripWithCloseIsTheLast(t *testing.T) {
 
 // ResponseFromHTTP finds the Response by the body of the http.Response. If the body is wrapped,
 // WithResponse still gives access to it.
-func TestFromHTTPResponse(t *testing.T) {
+func TestResponseFromHTTP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		var seen *Response
