@@ -553,8 +553,10 @@ func (t *Transport) keepSpare(addr string, nc net.Conn) {
 	})
 }
 
-// takeSpare removes and returns a connection that was kept for addr, or nil.
+// takeSpare removes and returns a connection that was kept for addr, or nil. The host in addr is
+// as in the URL, where its case does not matter.
 func (t *Transport) takeSpare(addr string) net.Conn {
+	addr = lowerHost(addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	last := len(t.spare[addr]) - 1

@@ -141,7 +141,7 @@ func asciiAuthority(host string) (string, error) {
 // except for the zone of an IPv6 address.
 func urlHost(u *url.URL) (string, error) {
 	host := u.Hostname()
-	address, zone, hasZone := strings.Cut(host, "%")
+	address, _, hasZone := strings.Cut(host, "%")
 	switch {
 	case host == "":
 		return "", &RequestError{"URL", "has no host"}
@@ -150,10 +150,18 @@ func urlHost(u *url.URL) (string, error) {
 	// TLS would take what follows % for a zone.
 	case !syntax.IsAuthority(host) || hasZone && !strings.Contains(address, ":"):
 		return "", &RequestError{"URL", fmt.Sprintf("has no valid host: %q", host)}
-	case hasZone:
-		return syntax.Lower(address) + "%" + zone, nil
 	}
-	return syntax.Lower(host), nil
+	return lowerHost(host), nil
+}
+
+// lowerHost returns host, with or without a port, in lower case except for the zone of an IPv6
+// address.
+func lowerHost(host string) string {
+	address, zone, hasZone := strings.Cut(host, "%")
+	if !hasZone {
+		return syntax.Lower(host)
+	}
+	return syntax.Lower(address) + "%" + zone
 }
 
 // asciiName returns the ASCII form of an internationalized host name (RFC 5890 §2.3.2.1). It is the

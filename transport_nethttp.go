@@ -212,7 +212,7 @@ func (n *netHTTP) http1(pool *Transport, f *http.Transport) *http.Transport {
 		if ctx.Value(viaProxy{}) != nil {
 			return n.dialHTTP1(ctx, addr)
 		}
-		if nc := pool.takeSpare(syntax.Lower(addr)); nc != nil {
+		if nc := pool.takeSpare(addr); nc != nil {
 			return nc, nil
 		}
 		if n.dialTLS != nil {

@@ -592,6 +592,37 @@ func TestStatsCountHTTP1(t *testing.T) {
 	}
 }
 
+// A host without HTTP/2 is served on the first connection, whatever the case of its name in a URL.
+func TestHTTP1TakesOverTheConnectionInAnyCase(t *testing.T) {
+	for _, host := range []string{"EXAMPLE.com", "[FE80::A%25Eth0]"} {
+		for _, configured := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, false, siteHandler)
+				s.protocol = "http/1.1"
+				given := s.transport()
+				given.TLSClientConfig.InsecureSkipVerify = true
+				var rt http.RoundTripper = given
+				if !configured {
+					cfg := &hyper.Config{DialContext: s.dial, TLS: given.TLSClientConfig}
+					rt = &hyper.Transport{Proxy: hyper.NoProxy, Config: cfg}
+				} else if err := hyper.ConfigureTransport(given, nil); err != nil {
+					t.Fatal(err)
+				}
+				req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+host+"/", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := s.request(rt, req)
+				if dials, _ := s.counts(); dials != 1 || got != "200 HTTP/1.1 " {
+					t.Errorf("%s, ConfigureTransport %v: %s after %d dials", host, configured, got, dials)
+				}
+				(&http.Client{Transport: rt}).CloseIdleConnections()
+				s.server.Close()
+			})
+		}
+	}
+}
+
 // Statistics and events name a proxy without its password. Proxies that differ only in the password
 // count as one.
 func TestStatsNameNoPasswords(t *testing.T) {
