@@ -118,6 +118,10 @@ func isSOCKS(u *url.URL) bool { return u.Scheme == "socks5" || u.Scheme == "sock
 
 // dialProxy returns a connection to the proxy at u, with TLS if u has the scheme https.
 func (n *netHTTP) dialProxy(ctx context.Context, u *url.URL) (net.Conn, error) {
+	u, err := asciiProxy(u)
+	if err != nil {
+		return nil, err
+	}
 	addr := net.JoinHostPort(u.Hostname(), or(u.Port(), or(syntax.DefaultPort(u.Scheme), "80")))
 	nc, err := n.dialProxyAt(ctx, u, addr)
 	if err != nil {

@@ -34,11 +34,10 @@ func (d dialFunc) DialContext(ctx context.Context, network, addr string) (net.Co
 // dialThrough returns a dialFunc that connects to hosts through the proxy at u. Its errors have the
 // form of net/http's.
 func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
-	ascii, err := asciiProxy(u)
-	if err != nil {
-		return nil, err
+	if _, err := urlHost(u); err != nil {
+		return nil, fmt.Errorf("hyper: proxy: %w", withoutPrefix(err))
 	}
-	dial, err := t.dialerThrough(ascii, cfg)
+	dial, err := t.dialerThrough(u, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -57,12 +56,12 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 
 // asciiProxy returns u with its host in the form in which it is dialed.
 func asciiProxy(u *url.URL) (*url.URL, error) {
-	host, err := urlHost(u)
-	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
-	}
 	if syntax.IsASCII(u.Host) {
 		return u, nil
+	}
+	host, err := asciiName(u.Hostname())
+	if err != nil {
+		return nil, fmt.Errorf("hyper: proxy: %w", withoutPrefix(err))
 	}
 	ascii := *u
 	ascii.Host = host
@@ -85,6 +84,10 @@ func (a proxyAddr) String() string { return string(a) }
 // supports that, so that tunnels to many hosts share a connection.
 func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	direct := dialFunc(cfg.dialer())
+	u, err := asciiProxy(u)
+	if err != nil {
+		return nil, err
+	}
 	switch u.Scheme {
 	case "http":
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {

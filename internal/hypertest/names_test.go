@@ -171,6 +171,17 @@ func TestManyNamesAreMappedEachToItsOwn(t *testing.T) {
 	}
 }
 
+// configure returns a function that makes tr dial with dial and calls ConfigureTransport.
+func configure(tr *http.Transport) func(dialFunc) http.RoundTripper {
+	return func(dial dialFunc) http.RoundTripper {
+		tr.DialContext = dial
+		if err := hyper.ConfigureTransport(tr, nil); err != nil {
+			panic(err)
+		}
+		return tr
+	}
+}
+
 // The name of a proxy is mapped too, for each kind of proxy.
 func TestProxyIsDialedByTheNameThatNetHTTPDials(t *testing.T) {
 	for _, scheme := range []string{"http", "https", "socks5"} {
@@ -184,6 +195,10 @@ func TestProxyIsDialedByTheNameThatNetHTTPDials(t *testing.T) {
 			})
 			if test.want == "" {
 				wantRequestError(t, scheme+" "+test.host, err)
+				if beyondASCII(test.host) {
+					_, err := dialedName(u, configure(&http.Transport{Proxy: proxy}))
+					wantRequestError(t, "ConfigureTransport, "+scheme+" "+test.host, err)
+				}
 				continue
 			}
 			theirs, _ := dialedName(u, func(dial dialFunc) http.RoundTripper {
@@ -192,6 +207,11 @@ func TestProxyIsDialedByTheNameThatNetHTTPDials(t *testing.T) {
 			if !strings.EqualFold(got, theirs) || got == "" {
 				t.Errorf("%s proxy %q: dialed %q, net/http dials %q (%v)", scheme, test.host, got, theirs,
 					err)
+			}
+			configured, err := dialedName(u, configure(&http.Transport{Proxy: proxy}))
+			if !strings.EqualFold(configured, theirs) {
+				t.Errorf("%s proxy %q: ConfigureTransport dialed %q, net/http dials %q (%v)",
+					scheme, test.host, configured, theirs, err)
 			}
 		}
 	}
