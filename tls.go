@@ -352,6 +352,14 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 	return agreed.ServerName, took / handshakeTrips(&agreed), nil
 }
 
+// A handshaker runs the TLS handshake of tc, unless it is complete, and returns how long it took.
+type handshaker func(ctx context.Context, tc tlsConn) (took time.Duration, err error)
+
+// untraced is a handshaker for HTTP/1.1: net/http calls the httptrace hooks for the connection.
+func untraced(ctx context.Context, tc tlsConn) (time.Duration, error) {
+	return 0, tc.HandshakeContext(ctx)
+}
+
 // handshake runs the handshake, unless it is complete, and calls the httptrace hooks in ctx. It
 // returns how long the handshake took.
 func handshake(ctx context.Context, tc tlsConn) (took time.Duration, err error) {

@@ -129,7 +129,7 @@ func (t *Transport) fallbackTLS(ctx context.Context, addr string) (net.Conn, err
 // for it. If shakeHands fails, it closes nc.
 func (t *Transport) shakeHands(ctx context.Context, nc net.Conn, addr string) error {
 	if t.net != nil {
-		return t.net.shakeHands(ctx, nc)
+		return t.net.shakeHands(ctx, nc, untraced)
 	}
 	tc := tlsOf(nc)
 	if tc == nil {

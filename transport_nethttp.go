@@ -48,7 +48,7 @@ func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nc, n.shakeHands(ctx, nc)
+		return nc, n.shakeHands(ctx, nc, handshake)
 	}
 	var nc net.Conn
 	var err error
@@ -61,7 +61,7 @@ func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 		return nc, err
 	}
 	tc := tls.Client(newCoalescer(nc), serverTLS(n.tls, h.key.host))
-	return tc, n.shakeHands(ctx, tc)
+	return tc, n.shakeHands(ctx, tc, handshake)
 }
 
 // serverTLS returns a copy of config for a connection to the server host. As HTTP/2 may be used on
@@ -73,8 +73,9 @@ func serverTLS(config *tls.Config, host string) *tls.Config {
 	return config
 }
 
-// shakeHands runs the TLS handshake of nc, if it has one. If the handshake fails, it closes nc.
-func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn) error {
+// shakeHands runs the TLS handshake of nc with shake, if it has one. If the handshake fails, it
+// closes nc.
+func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn, shake handshaker) error {
 	tc := tlsOf(nc)
 	if tc == nil {
 		return nil
@@ -84,7 +85,7 @@ func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, d, errTLSTimeout)
 		defer cancel()
 	}
-	_, err := handshake(ctx, tc)
+	_, err := shake(ctx, tc)
 	if err == nil {
 		return nil
 	}
@@ -135,17 +136,17 @@ func (n *netHTTP) dialProxyAt(ctx context.Context, u *url.URL, addr string) (net
 	if u.Scheme != "https" {
 		return n.dial(ctx, "tcp", addr)
 	}
-	return n.dialHTTP1(ctx, addr)
+	return n.dialHTTP1(ctx, addr, handshake)
 }
 
-// dialHTTP1 makes a TLS connection for HTTP/1.1.
-func (n *netHTTP) dialHTTP1(ctx context.Context, addr string) (net.Conn, error) {
+// dialHTTP1 makes a TLS connection for HTTP/1.1. It runs the handshake with shake.
+func (n *netHTTP) dialHTTP1(ctx context.Context, addr string, shake handshaker) (net.Conn, error) {
 	if n.dialTLS != nil {
 		nc, err := n.dialTLS(ctx, "tcp", addr)
 		if err != nil {
 			return nil, err
 		}
-		return nc, n.shakeHands(ctx, nc)
+		return nc, n.shakeHands(ctx, nc, shake)
 	}
 	nc, err := n.dial(ctx, "tcp", addr)
 	if err != nil {
@@ -156,10 +157,10 @@ func (n *netHTTP) dialHTTP1(ctx context.Context, addr string) (net.Conn, error) 
 		nc.Close()
 		return nil, err
 	}
-	config := serverTLS(n.tls, host).Clone()
+	config := serverTLS(n.tls, host)
 	config.NextProtos = withoutHTTP2(config.NextProtos)
 	tc := tls.Client(nc, config)
-	return tc, n.shakeHands(ctx, tc)
+	return tc, n.shakeHands(ctx, tc, shake)
 }
 
 // withoutHTTP2 returns protocols without h2.
@@ -214,7 +215,7 @@ func (n *netHTTP) http1(pool *Transport, f *http.Transport) *http.Transport {
 	}
 	f.DialTLSContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
 		if ctx.Value(viaProxy{}) != nil {
-			return n.dialHTTP1(ctx, addr)
+			return n.dialHTTP1(ctx, addr, untraced)
 		}
 		if nc := pool.takeSpare(addr); nc != nil {
 			return nc, nil
@@ -222,7 +223,7 @@ func (n *netHTTP) http1(pool *Transport, f *http.Transport) *http.Transport {
 		if n.dialTLS != nil {
 			return pool.fallbackTLS(ctx, addr)
 		}
-		return n.dialHTTP1(ctx, addr)
+		return n.dialHTTP1(ctx, addr, untraced)
 	}
 	return f
 }

@@ -239,6 +239,50 @@ func TestDialTLSContextFallsBackOnTheSameConnection(t *testing.T) {
 	}
 }
 
+// The handshake of a connection that is made for HTTP/1.1 is traced once, as with net/http.
+func TestHandshakeForHTTP1IsTracedOnce(t *testing.T) {
+	for _, userTLS := range []bool{false, true} {
+		for _, name := range []string{"net/http", "Transport", "ConfigureTransport"} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, false, siteHandler)
+				s.protocol = "http/1.1"
+				given := s.transport()
+				given.DisableKeepAlives = true
+				if userTLS {
+					given.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+						nc, err := s.dial(ctx, network, addr)
+						return tls.Client(nc, namedTLS()), err
+					}
+				}
+				var rt http.RoundTripper = given
+				switch name {
+				case "Transport":
+					cfg := &hyper.Config{DialContext: s.dial, TLS: given.TLSClientConfig}
+					rt = &hyper.Transport{Proxy: hyper.NoProxy, DisableKeepAlives: true, Config: cfg,
+						DialTLSContext: given.DialTLSContext}
+				case "ConfigureTransport":
+					if err := hyper.ConfigureTransport(given, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.get(rt, "/") // shows that the host does not speak HTTP/2
+				begun, done := 0, 0
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+					TLSHandshakeStart: func() { begun++ },
+					TLSHandshakeDone:  func(tls.ConnectionState, error) { done++ },
+				})
+				req, _ := http.NewRequestWithContext(ctx, "GET", "https://example.com/", nil)
+				got := s.request(rt, req)
+				if dials, _ := s.counts(); dials != 2 || got != "200 HTTP/1.1 " || begun != 1 || done != 1 {
+					t.Errorf("%s, DialTLSContext %v: %s after %d dials, %d handshakes begun and %d done",
+						name, userTLS, got, dials, begun, done)
+				}
+				s.server.Close()
+			})
+		}
+	}
+}
+
 // serveHello serves requests on nc over HTTP/1.1.
 func serveHello(nc net.Conn) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
