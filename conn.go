@@ -544,8 +544,8 @@ func (c *Conn) failLocked(why error) {
 	c.stopLivenessLocked()
 	close(c.done)
 	// A write may block if the peer does not read: one in progress, or the last one.
-	raw := rawConn(c.nc)
-	c.closeTimer = time.AfterFunc(closeGrace, func() { raw.Close() })
+	// rawConn calls the user's NetConn method, so it must not be called under mu.
+	c.closeTimer = time.AfterFunc(closeGrace, func() { rawConn(c.nc).Close() })
 }
 
 // endErrorLocked returns the error that all calls return after why has ended the connection. If the

@@ -400,6 +400,42 @@ func TestNewConnTakesTLSOfAnyForm(t *testing.T) {
 	}
 }
 
+// A lowerConn has a NetConn method that calls used.
+type lowerConn struct {
+	*tls.Conn
+	used func()
+}
+
+func (c lowerConn) NetConn() net.Conn {
+	c.used()
+	return c.Conn.NetConn()
+}
+
+// NetConn of the caller's connection is called without a lock: it may use the hyper.Conn.
+func TestNetConnMayUseTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var conn *hyper.Conn
+		p := newTLSPeer(t, func(tc *tls.Conn) net.Conn {
+			return lowerConn{tc, func() {
+				if conn != nil {
+					conn.Stats()
+				}
+			}}
+		}, "h2")
+		nc, err := p.dial(t.Context(), "tcp", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := start(func() (*hyper.Conn, error) { return hyper.NewConn(t.Context(), nc, nil) })
+		peer := h2test.NewPeer(t, <-p.servers)
+		peer.Handshake()
+		conn = made.want(t, "a connection")
+		conn.Close()
+		peer.Ignore(wire.GoAway)
+		<-conn.Done()
+	})
+}
+
 // namedTLS returns the client's TLS configuration with the ServerName example.com.
 func namedTLS() *tls.Config {
 	config := h2test.ClientTLS()
