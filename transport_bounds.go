@@ -187,6 +187,9 @@ func (t *Transport) allConns() (all []*pooledConn) {
 	return all
 }
 
+// keepsAlive reports whether a connection may serve more than one request.
+func (t *Transport) keepsAlive() bool { return !t.DisableKeepAlives }
+
 // maxIdle returns how many connections without a stream may be kept for one host, and in all. -1
 // means any number.
 func (t *Transport) maxIdle() (perHost, total int) {
@@ -195,7 +198,7 @@ func (t *Transport) maxIdle() (perHost, total int) {
 	} else {
 		perHost, total = -1, max(-1, or(t.MaxIdleConns, defaultMaxIdle))
 	}
-	if t.DisableKeepAlives {
+	if !t.keepsAlive() {
 		perHost = 0
 	}
 	return perHost, total

@@ -7,9 +7,6 @@ import (
 	"net/url"
 )
 
-// keepsAlive reports whether a connection may serve more than one request.
-func (t *Transport) keepsAlive() bool { return !t.DisableKeepAlives }
-
 // connectHeader returns the fields of a CONNECT for addr. The credentials in the proxy's URL are
 // sent to that proxy only.
 func (t *Transport) connectHeader(ctx context.Context, u *url.URL, addr string) (http.Header, error) {

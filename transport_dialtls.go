@@ -26,8 +26,7 @@ func (h *host) dialTLS(ctx context.Context, cfg *Config, at *endpoint) (*Conn, e
 	}
 	ctx, cancel := dialTimeout(ctx, full.HandshakeTimeout)
 	defer cancel()
-	dial := dialerTo(dialOf(h.t.DialTLSContext, nil, "Transport.DialTLSContext"), at)
-	nc, err := dial(ctx, "tcp", h.addr)
+	nc, err := dialerTo(h.t.userTLS, at)(ctx, "tcp", h.addr)
 	if err != nil {
 		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err}).judge(ctx, full.HandshakeTimeout)
 	}
@@ -46,8 +45,8 @@ func newConnTLS(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn,
 }
 
 // userTLS calls DialTLSContext.
-func (t *Transport) userTLS(ctx context.Context, addr string) (net.Conn, error) {
-	return dialOf(t.DialTLSContext, nil, "Transport.DialTLSContext")(ctx, "tcp", addr)
+func (t *Transport) userTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	return dialOf(t.DialTLSContext, nil, "Transport.DialTLSContext")(ctx, network, addr)
 }
 
 // dialOf returns the one of two dial functions that net/http would use, or nil if both are nil. If
@@ -111,7 +110,7 @@ func (t *Transport) fallbackDialTLS(ctx context.Context, network, addr string) (
 // fallbackTLS makes a connection for HTTP/1.1 with DialTLSContext. That function cannot be told to
 // offer HTTP/1.1 only, so fallbackTLS fails if h2 was negotiated.
 func (t *Transport) fallbackTLS(ctx context.Context, addr string) (net.Conn, error) {
-	nc, err := t.userTLS(ctx, addr)
+	nc, err := t.userTLS(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

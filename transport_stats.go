@@ -89,7 +89,7 @@ type CodeCounts map[ErrCode]int64
 func (c ErrCode) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // Stats returns the Transport's figures. It takes time proportional to the number of hosts and
-// connections. It may be called at any time, also from OnConn.
+// connections. It may be called at any time, also from OnConn, but not from a WindowManager.
 func (t *Transport) Stats() TransportStats {
 	waiting := t.waitingByBook()
 	all, stats := t.books.list()
@@ -273,7 +273,7 @@ type ConnInfo struct {
 
 // Conns returns the connections that have not ended. They are ordered by the names of their hosts;
 // those of one host are ordered by age, oldest first. It may be called at any time, also from
-// OnConn.
+// OnConn, but not from a WindowManager.
 func (t *Transport) Conns() []ConnInfo {
 	var list []ConnInfo
 	all, _ := t.books.list()

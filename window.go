@@ -24,7 +24,7 @@ import (
 // The library does the accounting; a manager only returns increments. Every Update of a connection
 // runs under the connection's lock, and the connection's manager is called before the stream's. So
 // the managers of one connection may share state without locks of their own. Update must not block
-// and must not call the connection.
+// and must not call the connection or its Transport.
 //
 // An increment of 0 grants nothing. An increment that would move the window past 2^31-1 is cut off
 // there, so math.MaxInt32 means "unlimited". If Update returns a negative increment or panics, the
