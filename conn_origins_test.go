@@ -23,7 +23,8 @@ func TestOriginsOfMisdirectedRequestsAreBounded(t *testing.T) {
 			n, excluded := len(conn.origins.misdirected), conn.origins.excludes(other)
 			conn.mu.Unlock()
 			if want := min(int(i)+1, maxMisdirected); n != want || excluded != (n == maxMisdirected) {
-				t.Fatalf("after %d responses %d origins, want %d; another one is excluded: %v", i+1, n, want, excluded)
+				t.Fatalf("after %d responses %d origins, want %d; another one is excluded: %v", i+1, n, want,
+					excluded)
 			}
 		}
 	})

@@ -202,7 +202,8 @@ func (x *exchange) send(c *Conn, s *Stream, req *Request, how slotMode) (*Respon
 }
 
 // sendInSteps is openAndWait in separate steps: it opens the stream, calls the hooks, and waits.
-func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
+func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request,
+	how slotMode) (*Response, error) {
 	got := x.trace.connInfo(c)
 	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
 		return nil, err

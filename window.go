@@ -81,7 +81,8 @@ const (
 )
 
 // windowEventNames are the names of the kinds, without their prefix.
-var windowEventNames = [...]string{"?", "Opened", "Headers", "Data", "Consumed", "Settings", "RTT", "Blocked", "Tick", "Closed", "Frame"}
+var windowEventNames = [...]string{"?", "Opened", "Headers", "Data", "Consumed", "Settings", "RTT", "Blocked",
+	"Tick", "Closed", "Frame"}
 
 // String returns the name of the kind, "Data" for WindowData.
 func (k WindowEventKind) String() string {

@@ -385,7 +385,8 @@ func TestConnectionThatMakesRoomIsNotShared(t *testing.T) {
 // Resolve looks up addresses for sharing, too, and each of its calls ends within HandshakeTimeout.
 func TestCoalesceLooksUpWithResolve(t *testing.T) {
 	const limit = 3 * time.Second
-	for name, ip := range map[string]string{"the connection's address": pipeAddr, "another address": "192.0.2.99"} {
+	for name, ip := range map[string]string{"the connection's address": pipeAddr,
+		"another address": "192.0.2.99"} {
 		t.Run(name, func(t *testing.T) {
 			inEstate(t, func(t *testing.T, e *estate) {
 				e.tr.Config.HandshakeTimeout = limit

@@ -60,7 +60,9 @@ func expecting(s *site, tr *http.Transport) string {
 // http.HTTP2Config.
 var comparisons = map[string][]comparison{
 	"Proxy": {
-		{name: "http", set: func(_ *site, tr *http.Transport) { tr.Proxy = proxyAt("http://user:pass@proxy.test:3128") }, act: tunneled,
+		{name: "http",
+			set:  func(_ *site, tr *http.Transport) { tr.Proxy = proxyAt("http://user:pass@proxy.test:3128") },
+			act:  tunneled,
 			want: answered + "; CONNECT example.com:443 Basic dXNlcjpwYXNz"},
 		{name: "https", set: func(_ *site, tr *http.Transport) {
 			tr.Proxy = proxyAt("https://proxy.test")
@@ -159,9 +161,11 @@ var comparisons = map[string][]comparison{
 		}, act: get("/"), want: answered},
 	},
 	"TLSClientConfig": {
-		{name: "server name", set: func(_ *site, tr *http.Transport) { tr.TLSClientConfig.ServerName = "127.0.0.1" },
+		{name: "server name",
+			set: func(_ *site, tr *http.Transport) { tr.TLSClientConfig.ServerName = "127.0.0.1" },
 			act: get("/"), want: answered},
-		{name: "offer", set: func(_ *site, tr *http.Transport) { tr.TLSClientConfig.NextProtos = []string{"other"} },
+		{name: "offer",
+			set:  func(_ *site, tr *http.Transport) { tr.TLSClientConfig.NextProtos = []string{"other"} },
 			act:  func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.offered() },
 			want: answered + "h2 http/1.1 other"},
 		{name: "verification", set: func(_ *site, tr *http.Transport) {
@@ -196,7 +200,12 @@ var comparisons = map[string][]comparison{
 			act: get("/coding"), want: answered},
 	},
 	"MaxIdleConns": {
-		{name: "1 of 3 hosts", set: func(_ *site, tr *http.Transport) { tr.MaxIdleConns = 1; tr.TLSClientConfig.InsecureSkipVerify = true },
+		{name: "1 of 3 hosts",
+			set: func(_ *site,
+				tr *http.Transport) {
+				tr.MaxIdleConns = 1
+				tr.TLSClientConfig.InsecureSkipVerify = true
+			},
 			act: func(s *site, tr *http.Transport) (got string) {
 				for _, host := range []string{"a.test", "b.test", "c.test"} {
 					req, _ := http.NewRequest("GET", s.url(host, "/"), nil)
@@ -239,7 +248,9 @@ var comparisons = map[string][]comparison{
 	"ResponseHeaderTimeout": {
 		{name: "late", set: func(_ *site, tr *http.Transport) { tr.ResponseHeaderTimeout = 10 * time.Second },
 			act: get("/late"), want: "timeout: timeout awaiting response headers"},
-		{name: "in time", set: func(_ *site, tr *http.Transport) { tr.ResponseHeaderTimeout = 10 * time.Second }, act: get("/slow"), want: answered},
+		{name: "in time",
+			set: func(_ *site, tr *http.Transport) { tr.ResponseHeaderTimeout = 10 * time.Second },
+			act: get("/slow"), want: answered},
 		{name: "none", act: get("/late"), want: answered},
 	},
 	"ExpectContinueTimeout": {

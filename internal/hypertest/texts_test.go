@@ -23,13 +23,14 @@ import (
 func TestRequestErrorsQuoteTheValueAndNameTheCause(t *testing.T) {
 	long := "/" + strings.Repeat("x", 100) + " y"
 	for want, req := range map[string]*hyper.Request{
-		`hyper: request: :path "foo bar" has a blank`:                                                      {Path: "foo bar"},
-		`hyper: request: :path "/a\nb" has a control character, '\n'`:                                      {Path: "/a\nb"},
-		`hyper: request: :path "/caf\u00e9" has a character that is not ASCII`:                             {Path: "/café"},
-		`hyper: request: :path "/a#b" has a fragment, which stays with the client`:                         {Path: "/a#b"},
-		`hyper: request: :path "foo" does not begin with /`:                                                {Path: "foo"},
-		`hyper: request: :path "*" is for OPTIONS alone`:                                                   {Path: "*"},
-		`hyper: request: :path "` + long[:64] + `"… has a blank`:                                           {Path: long},
+		`hyper: request: :path "foo bar" has a blank`:                              {Path: "foo bar"},
+		`hyper: request: :path "/a\nb" has a control character, '\n'`:              {Path: "/a\nb"},
+		`hyper: request: :path "/caf\u00e9" has a character that is not ASCII`:     {Path: "/café"},
+		`hyper: request: :path "/a#b" has a fragment, which stays with the client`: {Path: "/a#b"},
+		`hyper: request: :path "foo" does not begin with /`:                        {Path: "foo"},
+		`hyper: request: :path "*" is for OPTIONS alone`:                           {Path: "*"},
+		`hyper: request: :path "` +
+			long[:64] + `"… has a blank`: {Path: long},
 		`hyper: request: :method "GE T" is not a token: it has a blank`:                                    {Method: "GE T"},
 		`hyper: request: :scheme "1x" is not a scheme (RFC 3986 §3.1)`:                                     {Scheme: "1x"},
 		`hyper: request: :authority "a/b" is not host or host:port in ASCII: it has a '/'`:                 {Authority: "a/b"},
@@ -165,8 +166,10 @@ func TestProxyErrors(t *testing.T) {
 		"EOF": {answer(""), wantedError{text: "proxyconnect tcp proxy.example:3128: ",
 			is: []error{io.ErrUnexpectedEOF}, retryable: true}, is[*net.OpError]},
 		"nothing": {func(server net.Conn) { io.Copy(io.Discard, server) },
-			wantedError{text: "hyper: dial example.com:443: not done within Config.HandshakeTimeout, 10s: proxyconnect tcp proxy.example:3128: ",
-				is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, timeout: true, retryable: true},
+			wantedError{text: "hyper: dial example.com:443: not done within Config.HandshakeTimeout, 10s: " +
+				"proxyconnect tcp proxy.example:3128: ",
+				is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, timeout: true,
+				retryable: true},
 			is[*net.OpError]},
 		"no TLS behind it": {answer("HTTP/1.1 200 OK\r\n\r\n"), wantedError{text: "hyper: TLS handshake with example.com (" +
 			peerAddr + "): ", conn: true, retryable: true}, nil},
@@ -276,7 +279,8 @@ func TestAddressWithAPathSaysSo(t *testing.T) {
 	for _, addr := range []string{"https://example.com/a", "example.com/a", "http://example.com?a",
 		"example.com:443#a"} {
 		_, err := hyper.Dial(t.Context(), addr, nil)
-		if want := fmt.Sprintf("hyper: address %q has a path: it is host or host:port, and the path is the request's", addr); err == nil || err.Error() != want {
+		if want := fmt.Sprintf("hyper: address %q has a path: it is host or host:port, and the path is "+
+			"the request's", addr); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}
