@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,7 @@ func headerServer(t *testing.T, cleartext bool) (addr string) {
 }
 
 // realDoors runs test at all doors, and with net/http, against a server on the loopback interface.
+// The race detector makes such headers very slow: it gets net/http and two doors.
 func realDoors(t *testing.T, cfg hyper.Config, test func(t *testing.T,
 	get func(path string) (*http.Response, error), netHTTP bool)) {
 	netHTTPDoor := door{name: "net/http", enter: func(t *testing.T, dial dialFunc,
@@ -60,6 +62,9 @@ func realDoors(t *testing.T, cfg hyper.Config, test func(t *testing.T,
 		return tr
 	}}
 	for _, d := range append([]door{netHTTPDoor}, doors...) {
+		if raceEnabled && !slices.Contains([]string{netHTTPDoor.name, "Dial", "TransportCleartext"}, d.name) {
+			continue
+		}
 		t.Run(d.name, func(t *testing.T) {
 			addr := headerServer(t, d.cleartext)
 			scheme := "https"
