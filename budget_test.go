@@ -3,6 +3,7 @@ package hyper
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -528,6 +529,28 @@ func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
 			if resp := got.want(t, "the response"); resp.Header.Get("a") != "1" {
 				t.Errorf("stream %d: %v", id, resp.Header)
 			}
+		}
+	})
+}
+
+// The timer frees the memory of field sections while readLoop waits for the socket. The race detector
+// reports a readLoop that still uses this memory after it has released the lock.
+func TestMemoryOfALargeSectionIsFreedUnderTheLock(t *testing.T) {
+	value := strings.Repeat("v", wire.MinMaxFrameSize/2)
+	fields := []string{":status: 200"}
+	for i := range 2 * maxJoined / len(value) {
+		fields = append(fields, fmt.Sprintf("a-%d: %s", i, value))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{})
+		for id := uint32(1); id < 10; id += 2 {
+			got := getAsync(conn, "/")
+			peer.WantHeaders("the request", id)
+			peer.WriteHeadersSplit(id, wire.EndStream, wire.MinMaxFrameSize, fields...)
+			if resp := got.want(t, "the response"); len(resp.Header) != len(fields)-1 {
+				t.Errorf("stream %d: %d fields", id, len(resp.Header))
+			}
+			time.Sleep(2 * shrinkDelay)
 		}
 	})
 }

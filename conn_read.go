@@ -128,8 +128,10 @@ func (c *Conn) tellFrameLocked(f *frame) {
 // follow each other closely.
 const busy = 16
 
-// beforeReadLocked prepares frames for a read of the socket.
+// beforeReadLocked prepares frames for a read of the socket. While c.reading is set, tick may free
+// the memory of field sections, so readLoop does not touch it until recvOctets has returned.
 func (c *Conn) beforeReadLocked() {
+	c.frames.freeSectionMemory()
 	c.reading = c.frames.r == c.frames.w
 	c.idle = c.reading && len(c.streams) == 0
 	// A quiet connection holds no read buffer while it waits. The first frame after the silence

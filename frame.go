@@ -146,7 +146,6 @@ func (r *frameReader) settingsAcked() {
 // next returns the next frame. After a *wire.Error of a stream the reader has skipped that frame,
 // returns its header, and can go on. Any other error is final.
 func (r *frameReader) next() (f frame, err error) {
-	r.freeSectionMemory()
 	if r.left > 0 {
 		return r.nextPart(false)
 	}

@@ -123,6 +123,7 @@ func TestBlockInFragmentsIsTheSameList(t *testing.T) {
 		if got := fieldLines(f.fields); err != nil || got != want {
 			t.Errorf("fragments of %d: %v, %d bytes of fields, want %d", size, err, len(got), len(want))
 		}
+		r.freeSectionMemory()
 		if _, err := r.next(); err != io.EOF {
 			t.Errorf("fragments of %d: %v", size, err)
 		}
