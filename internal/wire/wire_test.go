@@ -464,3 +464,29 @@ func TestSettingValues(t *testing.T) {
 		}
 	}
 }
+
+// RFC 8336 §2.1: each origin has a length of two bytes before it.
+func TestOriginsOfAFrame(t *testing.T) {
+	want := []string{"https://a.test", "", "https://b.test:8443"}
+	frame := AppendOrigin([]byte("before"), want...)[len("before"):]
+	h := ParseFrameHeader(frame)
+	payload := frame[HeaderLen:]
+	if h.Type != Origin || h.StreamID != 0 || h.Length != len(payload) {
+		t.Errorf("header %+v, payload of %d bytes", h, len(payload))
+	}
+	if got := slices.Collect(ParseOrigins(payload)); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for cut := range len(payload) {
+		got := slices.Collect(ParseOrigins(payload[:cut]))
+		if len(got) >= len(want) || !slices.Equal(got, want[:len(got)]) {
+			t.Errorf("%d bytes: %q", cut, got)
+		}
+	}
+	for first := range ParseOrigins(payload) {
+		if first != want[0] {
+			t.Errorf("the first is %q", first)
+		}
+		break
+	}
+}
