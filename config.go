@@ -248,9 +248,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("hyper: Config.HeaderTableSize %d is out of range", c.HeaderTableSize)
 	}
 	for _, s := range c.Settings {
-		if id := wire.SettingID(s.ID); id >= wire.SettingHeaderTableSize &&
-			id <= wire.SettingMaxHeaderListSize {
-			return fmt.Errorf("hyper: Config.Settings: %v has a field of its own", id)
+		if s.ID >= SettingHeaderTableSize && s.ID <= SettingMaxHeaderListSize {
+			return fmt.Errorf("hyper: Config.Settings: %v has a field of its own", s.ID)
 		}
 	}
 	return nil

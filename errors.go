@@ -22,20 +22,20 @@ type ErrCode uint32
 
 // The codes of RFC 9113 §7.
 const (
-	ErrCodeNo                 = ErrCode(wire.NoError)
-	ErrCodeProtocol           = ErrCode(wire.ProtocolError)
-	ErrCodeInternal           = ErrCode(wire.InternalError)
-	ErrCodeFlowControl        = ErrCode(wire.FlowControlError)
-	ErrCodeSettingsTimeout    = ErrCode(wire.SettingsTimeout)
-	ErrCodeStreamClosed       = ErrCode(wire.StreamClosed)
-	ErrCodeFrameSize          = ErrCode(wire.FrameSizeError)
-	ErrCodeRefusedStream      = ErrCode(wire.RefusedStream)
-	ErrCodeCancel             = ErrCode(wire.Cancel)
-	ErrCodeCompression        = ErrCode(wire.CompressionError)
-	ErrCodeConnect            = ErrCode(wire.ConnectError)
-	ErrCodeEnhanceYourCalm    = ErrCode(wire.EnhanceYourCalm)
-	ErrCodeInadequateSecurity = ErrCode(wire.InadequateSecurity)
-	ErrCodeHTTP11Required     = ErrCode(wire.HTTP11Required)
+	ErrCodeNo                 ErrCode = 0x0 // no error: a graceful end
+	ErrCodeProtocol           ErrCode = 0x1 // the other side broke a rule that has no code of its own
+	ErrCodeInternal           ErrCode = 0x2 // the sender has an error of its own
+	ErrCodeFlowControl        ErrCode = 0x3 // the other side sent more than a window allows
+	ErrCodeSettingsTimeout    ErrCode = 0x4 // SETTINGS were not acknowledged in time
+	ErrCodeStreamClosed       ErrCode = 0x5 // a frame came for a stream that was half-closed
+	ErrCodeFrameSize          ErrCode = 0x6 // a frame has an invalid size
+	ErrCodeRefusedStream      ErrCode = 0x7 // nothing of the request was processed
+	ErrCodeCancel             ErrCode = 0x8 // the stream is not needed any more
+	ErrCodeCompression        ErrCode = 0x9 // the compression state cannot be kept
+	ErrCodeConnect            ErrCode = 0xa // the connection of a CONNECT request was reset or failed
+	ErrCodeEnhanceYourCalm    ErrCode = 0xb // the other side causes too much load
+	ErrCodeInadequateSecurity ErrCode = 0xc // TLS does not meet the requirements of RFC 9113 §9.2
+	ErrCodeHTTP11Required     ErrCode = 0xd // the request must be sent over HTTP/1.1
 )
 
 // String returns the code's name in RFC 9113 §7, such as "REFUSED_STREAM".

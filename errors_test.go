@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"gohyper.dev/hyper/internal/wire"
@@ -168,6 +169,36 @@ func TestConnErrorIsANetError(t *testing.T) {
 		var ne net.Error
 		if !errors.As(fmt.Errorf("at work: %w", test.err), &ne) || ne.Timeout() != test.want {
 			t.Errorf("%s: Timeout is %v", name, test.err.Timeout())
+		}
+	}
+}
+
+// RFC 9113 §7 and §6.5.2 give codes and settings their numbers.
+func TestCodesAndSettingsHaveTheNumbersOfTheRFC(t *testing.T) {
+	codes := []ErrCode{ErrCodeNo, ErrCodeProtocol, ErrCodeInternal, ErrCodeFlowControl,
+		ErrCodeSettingsTimeout, ErrCodeStreamClosed, ErrCodeFrameSize, ErrCodeRefusedStream, ErrCodeCancel,
+		ErrCodeCompression, ErrCodeConnect, ErrCodeEnhanceYourCalm, ErrCodeInadequateSecurity,
+		ErrCodeHTTP11Required}
+	names := "NO_ERROR PROTOCOL_ERROR INTERNAL_ERROR FLOW_CONTROL_ERROR SETTINGS_TIMEOUT STREAM_CLOSED " +
+		"FRAME_SIZE_ERROR REFUSED_STREAM CANCEL COMPRESSION_ERROR CONNECT_ERROR ENHANCE_YOUR_CALM " +
+		"INADEQUATE_SECURITY HTTP_1_1_REQUIRED"
+	for i, name := range strings.Fields(names) {
+		if codes[i] != ErrCode(i) || codes[i].String() != name {
+			t.Errorf("code %d is %d, %v; want %s", i, codes[i], codes[i], name)
+		}
+	}
+	for id, want := range map[SettingID]wire.SettingID{
+		SettingHeaderTableSize:       wire.SettingHeaderTableSize,
+		SettingEnablePush:            wire.SettingEnablePush,
+		SettingMaxConcurrentStreams:  wire.SettingMaxConcurrentStreams,
+		SettingInitialWindowSize:     wire.SettingInitialWindowSize,
+		SettingMaxFrameSize:          wire.SettingMaxFrameSize,
+		SettingMaxHeaderListSize:     wire.SettingMaxHeaderListSize,
+		SettingEnableConnectProtocol: wire.SettingEnableConnectProtocol,
+		SettingNoRFC7540Priorities:   wire.SettingNoRFC7540Priorities,
+	} {
+		if uint16(id) != uint16(want) {
+			t.Errorf("%v is %d, want %d", id, id, want)
 		}
 	}
 }

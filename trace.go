@@ -28,6 +28,9 @@ type TraceEvent struct {
 	// Fields is the field section that ends with this frame. It is nil for any other frame.
 	Fields Header
 
+	// Settings are the entries of a SETTINGS frame. It is nil for any other frame.
+	Settings []Setting
+
 	text string
 }
 
@@ -90,7 +93,7 @@ func TraceTo(w io.Writer) func(TraceEvent) {
 // newTraceEvent returns the event for a frame with the payload p. fields is the section that ends
 // with it.
 func newTraceEvent(h wire.FrameHeader, p []byte, fields Header) TraceEvent {
-	return TraceEvent{
+	e := TraceEvent{
 		Type:     h.Type.String(),
 		StreamID: h.StreamID,
 		Length:   h.Length,
@@ -98,6 +101,12 @@ func newTraceEvent(h wire.FrameHeader, p []byte, fields Header) TraceEvent {
 		Fields:   append(Header(nil), fields...),
 		text:     h.Text(p),
 	}
+	if h.Type == wire.Settings {
+		for s := range wire.ParseSettings(p) {
+			e.Settings = append(e.Settings, Setting{SettingID(s.ID), s.Value})
+		}
+	}
+	return e
 }
 
 // traceReceived reports a received frame. The frame reader calls it.
