@@ -38,12 +38,12 @@ type Response struct {
 	decoded *decodedBody // nil: no content codings
 }
 
-// Stream returns the stream of the exchange. It offers what Response does not: resets, deadlines
-// and writing.
+// Stream returns the stream of the exchange. It offers what Response does not: writing, resets,
+// deadlines, and a channel that is closed at the stream's end.
 func (r *Response) Stream() *Stream { return r.s }
 
-// Raw returns the body as it was sent, with its content codings. Read either Body or Raw. Closing
-// one of them closes both.
+// Raw returns the body as it was sent, with its content codings. Read only one of Body, Raw and the
+// Stream. Closing Body or Raw closes both.
 func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 
 // Trailer returns the trailer fields. It returns nil until the body has been read to its end, and
@@ -78,6 +78,8 @@ type extras struct {
 
 	heldHeader, heldTrailer int64 // bytes that count towards Config.MaxHeaderMemory
 	delivered               bool  // the response was returned to the caller
+
+	done chan struct{} // of Stream.Done; nil: it was not called while the stream was open
 
 	promises   []*Push        // not claimed yet
 	promisesBy time.Duration  // when they expire; 0: the response has not ended

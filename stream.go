@@ -19,6 +19,10 @@ import (
 // methods may be called from several goroutines at once. After the stream has ended, its methods
 // return the same error each time. Data received before the peer or the network ended the stream
 // can still be read.
+//
+// A Stream is an io.Reader and an io.Writer of the bytes of its DATA frames. Response waits for the
+// header of the response, and Response.Body reads the same bytes with their content codings
+// decoded.
 type Stream struct {
 	c    *Conn
 	id   uint32
@@ -232,6 +236,68 @@ func (s *Stream) ID() uint32 { return s.id }
 
 // Conn returns the stream's connection.
 func (s *Stream) Conn() *Conn { return s.c }
+
+// Done returns a channel that is closed when the stream has ended. A stream ends in one of these
+// ways, whichever comes first:
+//
+//   - Both sides have ended it: the peer's END_STREAM has been received, and ours has been added to
+//     the bytes to write. Err is nil then.
+//   - The peer or this side has reset it, or the peer's GOAWAY says that it was not processed.
+//   - The connection has ended.
+//
+// Data that was received before may still be unread when Done is closed; a reset by this side and
+// Conn.Close discard it. A stream whose body is not read does not end if its window is full. All
+// calls return a closed channel once the stream has ended.
+func (s *Stream) Done() <-chan struct{} {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.state == state.Closed {
+		return alreadyDone
+	}
+	x := s.extrasLocked()
+	if x.done == nil {
+		x.done = make(chan struct{})
+	}
+	return x.done
+}
+
+// alreadyDone is what Done returns for a stream that has ended.
+var alreadyDone = func() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
+
+// signalDoneLocked closes the channel of Done. It is called once, when the stream has ended.
+func (s *Stream) signalDoneLocked() {
+	if s.extras != nil && s.extras.done != nil {
+		close(s.extras.done)
+	}
+}
+
+// Err returns nil until the stream has ended, and also if both sides have ended it with END_STREAM.
+// Otherwise it returns the reason for the end: a *StreamError, the connection's error, or the error
+// that Request.Body or a context caused, inside a *StreamError. A response can be complete even if
+// Err is not nil: the peer, or hyper itself, may then have ended the rest of the request with
+// ErrCodeNo (RFC 9113 §8.1). The result does not change after the end.
+func (s *Stream) Err() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.state != state.Closed || s.sendErr == ErrSendEnded {
+		return nil
+	}
+	return s.sendErr
+}
+
+// Read reads the content of the response as the peer sent it, with its content codings: the bytes
+// of the DATA frames. It returns what has arrived, and waits only if that is nothing. It returns
+// io.EOF when the peer has ended its side of the stream, and otherwise the error that ended the
+// stream. The read deadline bounds the wait.
+//
+// Reading opens the flow-control window. Read takes the same bytes as Response.Body and
+// Response.Raw, so use only one of them. Read may be called before Response, but it does not call
+// Request.Informational.
+func (s *Stream) Read(p []byte) (n int, err error) { return s.read(p) }
 
 // Write sends p as DATA, as fast as the peer's windows allow. It returns when all of p has been
 // added to the bytes to write. Write may be called while another goroutine reads. Concurrent calls
@@ -568,6 +634,7 @@ func (s *Stream) lostLocked(err error) (unsent bool) {
 	}
 	s.finishLocked(err)
 	s.unwatchLocked()
+	s.signalDoneLocked()
 	return unsent
 }
 
@@ -689,6 +756,7 @@ func (s *Stream) removeLocked() {
 		c.stateChanged = c.stateChanged || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
 	}
 	s.unwatchLocked()
+	s.signalDoneLocked()
 	s.freeSectionsLocked(false)
 	if s.push == nil && !c.slots.reset[s.id].held {
 		c.giveSlotLocked()
