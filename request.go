@@ -45,7 +45,7 @@ type Request struct {
 	// spaces and tabs around it (RFC 9113 §8.2.3). A Cookie without a pair is not sent.
 	Header Header
 
-	// Bare sends Header unchanged: no user-agent, accept-encoding or content-length is added.
+	// NoDefaultFields sends Header unchanged: no user-agent, accept-encoding or content-length is added.
 	NoDefaultFields bool
 
 	// noUserAgent and noAcceptEncoding leave out one of these default fields. RequestFromHTTP sets
@@ -360,7 +360,7 @@ func (p *preparedRequest) prepareBody(declared int64) error {
 // addDefaults adds the default fields that Header does not have. declared says that Header has a
 // content-length.
 func (p *preparedRequest) addDefaults(c *Conn, declared bool) {
-	if c.cfg.UserAgent != "-" && !p.noUserAgent && !p.Header.Has("user-agent") {
+	if !c.cfg.NoUserAgent && !p.noUserAgent && !p.Header.Has("user-agent") {
 		p.addDefault(defaultUserAgentField, c.cfg.UserAgent)
 	}
 	if p.method() == "CONNECT" {

@@ -14,7 +14,7 @@ import (
 )
 
 // requestConfig is a configuration whose requests have no fields but those that a test sets.
-var requestConfig = Config{Authority: "example.com", UserAgent: "-"}
+var requestConfig = Config{Authority: "example.com", NoUserAgent: true}
 
 func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
 	const (

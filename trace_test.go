@@ -46,7 +46,7 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log traceLog
 		peer, conn := dialPeer(t, &Config{
-			Trace: TraceTo(&log), Authority: "example.com", UserAgent: "-", WindowManager: giveBack,
+			Trace: TraceTo(&log), Authority: "example.com", NoUserAgent: true, WindowManager: giveBack,
 			Push: &PushPolicy{},
 		}, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 100})
 		log.want(t, "the handshake", `
