@@ -137,8 +137,6 @@ type Conn struct {
 
 	origins *originSet // nil: the peer has told nothing about origins
 
-	lab *lab // nil except in the simulator
-
 	liveness
 	now     time.Duration // time since start, updated at each read of the socket
 	minRTT  time.Duration // 0: not measured yet
@@ -615,12 +613,7 @@ func (c *Conn) unlockAndWake() (news bool) {
 func (c *Conn) readClockLocked() { c.now = c.clock() }
 
 // clock returns the time since start.
-func (c *Conn) clock() time.Duration {
-	if c.lab != nil {
-		return c.lab.clock.Now()
-	}
-	return time.Since(c.start)
-}
+func (c *Conn) clock() time.Duration { return time.Since(c.start) }
 
 // Stats holds the statistics of a connection. Byte counts are of HTTP/2 frames, before TLS.
 type ConnStats struct {

@@ -174,7 +174,7 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 	c.settingsSent++
 	c.settingsDue = append(c.settingsDue, due)
-	if at := c.settingsByLocked(); at > 0 && c.lab == nil {
+	if at := c.settingsByLocked(); at > 0 {
 		c.armLocked(at)
 	}
 }

@@ -253,7 +253,7 @@ func (c *Conn) write(batch []byte) error {
 		}
 		if batch = batch[n:]; len(batch) > 0 {
 			c.mu.Lock()
-			c.writeSince = time.Since(c.start)
+			c.writeSince = c.clock()
 			c.mu.Unlock()
 		}
 	}

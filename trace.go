@@ -112,7 +112,7 @@ func newTraceEvent(h wire.FrameHeader, p []byte, fields Header) TraceEvent {
 // traceReceived reports a received frame. The frame reader calls it.
 func (c *Conn) traceReceived(h wire.FrameHeader, p []byte, fields Header) {
 	e := newTraceEvent(h, p, fields)
-	e.Time = time.Since(c.start)
+	e.Time = c.clock()
 	c.cfg.Trace(e)
 }
 
@@ -140,7 +140,7 @@ func (t *sendTracer) trace(batch []byte) {
 	if t == nil {
 		return
 	}
-	now := time.Since(t.c.start)
+	now := t.c.clock()
 	if !t.begun && len(batch) > 0 {
 		t.begun = true
 		batch = batch[len(wire.ClientPreface):]

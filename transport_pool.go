@@ -581,7 +581,7 @@ func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Dur
 	if !c.unusedLocked() {
 		return timeout
 	}
-	if idle := time.Since(c.start) - c.idleSince; idle < timeout {
+	if idle := c.clock() - c.idleSince; idle < timeout {
 		return timeout - idle
 	}
 	c.drainLocked(why)

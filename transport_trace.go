@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http/httptrace"
 	"net/textproto"
-	"time"
 )
 
 // A clientTrace calls the hooks of net/http/httptrace for one exchange, in the order of net/http.
@@ -48,7 +47,7 @@ func (t *clientTrace) connInfo(c *Conn) (info httptrace.GotConnInfo) {
 	defer c.mu.Unlock()
 	info.Conn = c.nc
 	if c.nextID > 1 && len(c.streams) == 0 {
-		info.WasIdle, info.IdleTime = true, time.Since(c.start)-c.idleSince
+		info.WasIdle, info.IdleTime = true, c.clock()-c.idleSince
 	}
 	return info
 }

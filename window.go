@@ -227,8 +227,6 @@ func (w *Window) Grant(n int) {
 func (w *Window) WakeAfter(d time.Duration) {
 	switch {
 	case w.ended():
-	case w.c.lab != nil:
-		w.c.lab.wakeAfter(w, d)
 	case w.timer == nil:
 		w.timer = time.AfterFunc(d, w.tick)
 	default:

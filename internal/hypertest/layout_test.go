@@ -74,8 +74,7 @@ func TestLayoutOfTheLeaves(t *testing.T) {
 	}
 }
 
-// The root imports only leaf packages and the interface to the simulator, but nothing that exists
-// for tests or measurements.
+// The root imports only leaf packages, and nothing that exists for tests or measurements.
 func TestLayoutOfTheImports(t *testing.T) {
 	files, err := filepath.Glob("../../*.go")
 	if err != nil {
@@ -87,7 +86,7 @@ func TestLayoutOfTheImports(t *testing.T) {
 		}
 		for _, path := range importsOf(t, file) {
 			inner, ours := strings.CutPrefix(path, module+"/internal/")
-			if _, leaf := leaves[inner]; ours && !leaf && inner != "flowlab" {
+			if _, leaf := leaves[inner]; ours && !leaf {
 				t.Errorf("%s imports %s", file, path)
 			}
 		}
