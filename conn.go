@@ -255,8 +255,9 @@ func (c *Conn) begin(refused *ConnError) error {
 		c.owner = nil
 		c.failLocked(refused)
 	} else {
-		c.window.open(c.cfg.WindowManager)
-		c.startLivenessLocked()
+		if !c.window.open(c.cfg.WindowManager) {
+			c.startLivenessLocked()
+		}
 	}
 	c.mu.Unlock()
 	c.owner.opened(c)

@@ -82,11 +82,8 @@ func (c *Conn) recv(f *frame, err error) error {
 // recvLocked processes one frame, or the error of reading it. It returns an error if the connection
 // must end.
 func (c *Conn) recvLocked(f *frame, err error) error {
-	if c.watched && err == nil && f.Type != wire.Data {
-		c.tellFrameLocked(f)
-		if c.err != nil { // a window manager ended the connection
-			return c.err
-		}
+	if c.watched && err == nil && f.Type != wire.Data && c.tellFrameLocked(f) {
+		return c.err
 	}
 	bad, ok := err.(*wire.Error)
 	switch {
@@ -112,16 +109,18 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 	return err
 }
 
-// tellFrameLocked reports a frame to the window managers that called WatchFrames.
-func (c *Conn) tellFrameLocked(f *frame) {
+// tellFrameLocked reports a frame to the window managers that called WatchFrames. It reports whether
+// one of them ended the connection.
+func (c *Conn) tellFrameLocked(f *frame) (ended bool) {
 	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), Stream: f.StreamID,
 		Bytes: f.Length}
-	if c.window.watches {
-		c.window.update(ev)
+	if c.window.watches && c.window.update(ev) {
+		return true
 	}
 	if s := c.streams[f.StreamID]; s != nil && s.window.watches {
 		s.window.update(ev)
 	}
+	return c.err != nil // ending the stream may have ended a connection that accepts no more streams
 }
 
 // busy is the number of short idle times in a row that make a connection a busy one: its requests
@@ -270,10 +269,11 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		if !c.window.receive(f.Length, f.padding) {
 			return connErr(ErrCodeFlowControl, "DATA of %d octets exceeds the connection's window", f.Length)
 		}
-		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
-			End: f.Flags.Has(wire.EndStream)})
-		c.window.discard(f.padding)
-		c.starveOthersLocked(s)
+		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
+			End: f.Flags.Has(wire.EndStream)}
+		if c.window.update(ev) || c.window.discard(f.padding) || c.starveOthersLocked(s) {
+			return c.err
+		}
 		c.counts.dataReceived += int64(f.Length)
 		if s == nil {
 			// Late DATA: we ended this stream, and the peer did not know yet.
@@ -295,12 +295,13 @@ func (c *Conn) recvDataLocked(f *frame) error {
 }
 
 // starveOthersLocked tells the connection's window manager when data for s has used up the
-// connection's window and readers of other streams wait.
-func (c *Conn) starveOthersLocked(s *Stream) {
+// connection's window and readers of other streams wait. It reports whether the manager ended the
+// connection.
+func (c *Conn) starveOthersLocked(s *Stream) (ended bool) {
 	if c.window.credit > 0 || c.window.readers == 0 || s != nil && c.window.readers == s.window.readers {
-		return
+		return false
 	}
-	c.window.blocked()
+	return c.window.blocked()
 }
 
 // recvHeadersLocked processes a field section.

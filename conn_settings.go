@@ -399,8 +399,8 @@ func (c *Conn) recvSettingsAckLocked() error {
 		}
 		for id, s := range c.streams {
 			if due.covers(id) {
-				s.window.update(WindowEvent{Kind: WindowSettings, Bytes: int(due.shift)})
-				if s.window.readers > 0 {
+				ended := s.window.update(WindowEvent{Kind: WindowSettings, Bytes: int(due.shift)})
+				if !ended && s.window.readers > 0 {
 					s.window.blocked()
 				}
 			}

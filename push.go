@@ -158,8 +158,8 @@ func (c *Conn) evictPromisesLocked(size int64) bool {
 }
 
 // chargeLocked counts size more bytes that the push holds, if it waits to be claimed. If there is
-// no room for them, the push is dropped.
-func (p *Push) chargeLocked(size int64) {
+// no room for them, it drops the push and returns false.
+func (p *Push) chargeLocked(size int64) (ok bool) {
 	c := p.s.c
 	if p.parent != nil && !c.evictPromisesLocked(size) && p.parent != nil {
 		p.giveUpLocked()
@@ -168,6 +168,7 @@ func (p *Push) chargeLocked(size int64) {
 		p.held += size
 		c.unclaimed.held += size
 	}
+	return p.s.state != state.Closed
 }
 
 // giveUpLocked drops a push that waits to be claimed, and counts it for the *PushLostError of

@@ -250,7 +250,6 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 	}
 	s.noteStatusLocked(int(head.status))
 	s.answerLocked(int(head.status), fields, length)
-	s.window.update(WindowEvent{Kind: WindowHeaders})
 	return nil
 }
 

@@ -183,10 +183,7 @@ func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 	p.write(c.fields)
 	c.append(c.fields.end(c.peer.maxFrame))
 	s.window.credit = c.initialWindow
-	if s.openWindowLocked(); s.state == state.Closed { // the window manager ended the stream
-		return
-	}
-	if bodyless || p.ending == endByCaller {
+	if s.openWindowLocked() || bodyless || p.ending == endByCaller {
 		return
 	}
 	if p.expect {
@@ -210,25 +207,27 @@ func (c *Conn) addLocked(s *Stream) {
 }
 
 // openWindowLocked makes the manager of the receive window. For a request this happens at once, for
-// a push when it is claimed.
-func (s *Stream) openWindowLocked() {
+// a push when it is claimed. It reports whether the manager ended the stream.
+func (s *Stream) openWindowLocked() (ended bool) {
 	if s.window.managed || s.window.ended() {
-		return
+		return false
 	}
 	s.window.managed = true
 	factory := s.c.cfg.WindowManager
 	if s.req.WindowManager != nil {
 		factory = s.req.WindowManager
 	}
-	s.window.open(factory)
-	// For a push: report what was received before, for managers that respond to received data.
-	if n := int(s.window.total); n > 0 {
-		padding := n - int(s.window.unread)
-		s.window.update(WindowEvent{Kind: WindowData, Bytes: n, Padding: padding})
-		if padding > 0 {
-			s.window.update(WindowEvent{Kind: WindowConsumed, Bytes: padding})
-		}
+	if s.window.open(factory) {
+		return true
 	}
+	// For a push: report what was received before, for managers that respond to received data.
+	n := int(s.window.total)
+	if n == 0 {
+		return false
+	}
+	padding := n - int(s.window.unread)
+	return s.window.update(WindowEvent{Kind: WindowData, Bytes: n, Padding: padding}) ||
+		s.window.discard(padding)
 }
 
 // ID returns the stream identifier. It is odd for a request of ours and even for a push.
@@ -450,7 +449,8 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 		return s.tooLargeLocked(f)
 	}
 	s.holdSectionLocked()
-	if s.message == state.AwaitingHeaders {
+	awaited := s.message == state.AwaitingHeaders
+	if awaited {
 		err = s.recvResponseLocked(f.fields, f.head, end)
 	} else {
 		err = s.recvTrailersLocked(f.fields, f.head, end)
@@ -458,12 +458,13 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 	if err != nil {
 		return s.malformedLocked(err)
 	}
-	if s.push != nil && s.message != state.AwaitingHeaders {
-		s.push.chargeLocked(fieldsSize(f.fields))
-	}
-	// The window manager ended the stream, or there was no room for a push.
-	if s.state == state.Closed {
-		return nil
+	if s.message != state.AwaitingHeaders {
+		if awaited && s.window.update(WindowEvent{Kind: WindowHeaders}) {
+			return nil
+		}
+		if s.push != nil && !s.push.chargeLocked(fieldsSize(f.fields)) {
+			return nil
+		}
 	}
 	s.state = next
 	if end && s.response.ContentLength < 0 && s.message == state.InBody && s.req.method() != "HEAD" {
@@ -486,14 +487,12 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			s.c.window.consume(body)
 			return no.judge(s)
 		}
-		s.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
-			End: f.Flags.Has(wire.EndStream)})
-		s.window.discard(f.padding)
-		if s.push != nil {
-			s.push.chargeLocked(int64(body))
+		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
+			End: f.Flags.Has(wire.EndStream)}
+		if s.window.update(ev) || s.window.discard(f.padding) {
+			return nil
 		}
-		// The window manager ended the stream, or there was no room for a push.
-		if s.state == state.Closed {
+		if s.push != nil && !s.push.chargeLocked(int64(body)) {
 			return nil
 		}
 	}
@@ -881,8 +880,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		case len(p) == 0:
 			return 0, nil
 		}
-		s.blockedLocked()
-		if s.recvErr != nil { // the window manager ended the stream
+		if s.blockedLocked() {
 			continue
 		}
 		c.window.addReader()
@@ -905,10 +903,10 @@ func (s *Stream) consumeLocked(n int) {
 }
 
 // blockedLocked tells the window managers if a reader waits and the window is closed to the peer.
-func (s *Stream) blockedLocked() {
+// It reports whether one of them ended the stream.
+func (s *Stream) blockedLocked() (ended bool) {
 	s.c.readClockLocked()
-	s.c.window.blocked()
-	s.window.blocked()
+	return s.c.window.blocked() || s.window.blocked()
 }
 
 // closeRead implements Body.Close. It does not change an exchange that is complete; it cancels any
