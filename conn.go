@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
@@ -76,17 +77,17 @@ type Conn struct {
 	drained chan struct{} // closed when drainReason is set; nil: Draining was not called
 
 	// Writing.
-	out        []byte       // bytes for the next write: whole frames
-	spare      []byte       // replaces out during a write; nil while it is being written
-	fields     *fieldWriter // compression state after what is in out
-	updates    []*Window    // windows whose WINDOW_UPDATE is to be sent
-	ready      sendQueue    // streams that have data to send and stream window for it
-	blocked    sendQueue    // streams that wait for stream window
-	queued     uint64       // bytes appended to out so far
-	written    uint64       // bytes passed to the socket so far
-	flushed    uint64       // bytes that the socket has accepted
-	flushQ     wait.Queue   // calls that wait until flushed grows
-	closeTimer *time.Timer  // set with err: closes the transport after closeGrace
+	out        []byte             // bytes for the next write: whole frames
+	spare      []byte             // replaces out during a write; nil while it is being written
+	fields     *fieldblock.Writer // compression state after what is in out
+	updates    []*Window          // windows whose WINDOW_UPDATE is to be sent
+	ready      sendQueue          // streams that have data to send and stream window for it
+	blocked    sendQueue          // streams that wait for stream window
+	queued     uint64             // bytes appended to out so far
+	written    uint64             // bytes passed to the socket so far
+	flushed    uint64             // bytes that the socket has accepted
+	flushQ     wait.Queue         // calls that wait until flushed grows
+	closeTimer *time.Timer        // set with err: closes the transport after closeGrace
 
 	// Streams.
 	streams     map[uint32]*Stream // nil after a time without streams
@@ -203,7 +204,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		start:      time.Now(),
 		wake:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
-		fields:     newFieldWriter(),
+		fields:     fieldblock.NewWriter(),
 		nextID:     1,
 		corked:     true,
 		sendWindow: wire.InitialWindow,
@@ -212,7 +213,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	}
 	c.slots.limit = initialSlots
 	if n := full.encoderTableSize; n > 0 {
-		c.fields.limitTable(uint32(n))
+		c.fields.LimitTable(uint32(n))
 	}
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.makeReader()

@@ -130,7 +130,7 @@ const busy = 16
 // beforeReadLocked prepares frames for a read of the socket. While c.reading is set, tick may free
 // the memory of field sections, so readLoop does not touch it until recvOctets has returned.
 func (c *Conn) beforeReadLocked() {
-	c.frames.freeSectionMemory()
+	c.frames.section.FreeLarge()
 	c.reading = c.frames.r == c.frames.w
 	c.idle = c.reading && len(c.streams) == 0
 	// A quiet connection holds no read buffer while it waits. The first frame after the silence
@@ -241,7 +241,7 @@ func (c *Conn) strayHeadersLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ErrCodeProtocol, "HEADERS on the idle stream %d", f.StreamID)
 	}
-	size := max(int64(f.Length), c.frames.listSize)
+	size := max(int64(f.Length), c.frames.section.Size())
 	if mark, isReset := c.slots.reset[f.StreamID]; isReset && !mark.headed {
 		// The peer sent the response before it knew of our reset. It is not charged for its size.
 		mark.headed, size = true, 0

@@ -317,7 +317,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	switch s.ID {
 	case wire.SettingHeaderTableSize:
 		c.peer.tableSize = s.Value
-		c.fields.setTableSize(s.Value)
+		c.fields.SetTableSize(s.Value)
 	case wire.SettingEnablePush:
 		// RFC 9113 §6.5.2: a server MUST NOT send ENABLE_PUSH=1.
 		if s.Value != 0 {
@@ -391,7 +391,7 @@ func (c *Conn) recvSettingsAckLocked() error {
 	if c.settingsDue = c.settingsDue[1:]; len(c.settingsDue) == 0 {
 		c.settingsDue = nil
 	}
-	c.frames.settingsAcked()
+	c.frames.section.TableAcknowledged()
 	c.settingsAcked++
 	if due.window {
 		if due.shift < 0 {

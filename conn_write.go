@@ -162,7 +162,7 @@ func (c *Conn) shrinkLocked() {
 		c.wakeWriter()
 	}
 	c.out, c.spare, c.headerArena = nil, nil, nil
-	c.fields.forget()
+	c.fields.Forget()
 	if c.reading {
 		c.frames.forget()
 	}

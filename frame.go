@@ -8,10 +8,8 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/net/http2/hpack"
-
 	"gohyper.dev/hyper/internal/buffer"
-	"gohyper.dev/hyper/internal/syntax"
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -29,7 +27,7 @@ type frame struct {
 	padding     int  // padding and its length byte, which only flow control counts; in the first part
 
 	fields []Field // of HEADERS and PUSH_PROMISE
-	head   *responseHead
+	head   *fieldblock.Head
 	// oversize is the size of a list that exceeds the limit, and 0 for another list. fields is cut
 	// off then.
 	oversize int64
@@ -38,7 +36,7 @@ type frame struct {
 
 // isInterim reports whether the field section belongs to an interim response.
 func (f *frame) isInterim() bool {
-	return f.oversize == 0 && f.head.status >= minStatus && f.head.status < 200
+	return f.oversize == 0 && f.head.Status > 0 && f.head.Status < 200
 }
 
 // A read buffer has one of these sizes. A control frame that is larger is read into a buffer of its
@@ -66,9 +64,6 @@ const (
 	tlsBlock = 16 << 10 // a TLS record, which is what one read returns
 )
 
-// fewFields is the initial capacity of a list of fields.
-const fewFields = 8
-
 // A frameReader reads frames from the bytes of a connection. It is owned by readLoop.
 type frameReader struct {
 	src    io.Reader
@@ -86,12 +81,8 @@ type frameReader struct {
 	expectIdle bool
 	// direct: the DATA frame is read into block, and the header that follows it is read separately.
 	intoBlock bool
-	// mustShrink: the peer has acknowledged a smaller compression table, and its next block must
-	// begin with an update of the size.
-	mustShrink bool
-	trim       bool                 // Config.TrimFieldValues
-	begun      bool                 // the peer's first bytes can be HTTP/2
-	small      [wire.HeaderLen]byte // for a header that is read separately
+	begun     bool                 // the peer's first bytes can be HTTP/2
+	small     [wire.HeaderLen]byte // for a header that is read separately
 
 	data    wire.FrameHeader // the DATA frame in progress
 	left    int              // its bytes that were not returned yet
@@ -101,46 +92,20 @@ type frameReader struct {
 	block     *buffer.Block // nil if there is none now
 	blockSize int           // the largest size of a block
 
-	dec       *hpack.Decoder
-	tableSize uint64 // the largest dynamic table that we announced
-	// allowed is the largest table that the peer may use now. Until it acknowledges our SETTINGS it
-	// may use the earlier size.
-	allowed   uint64
-	peerTable uint64 // the size that the peer's blocks set last
-	sectionReader
 	fragments []byte // of a field block, joined
-	decoded   []Field
-	parsed    responseHead
-	last      *cachedBlock[Field] // the last block if it is known, else nil
-	fields    []Field             // of the last block: decoded now, or those of a known block
-	head      *responseHead       // what fields say
-	listSize  int64
-	table     uint64 // counts the changes of the compression table
-	known     blockCache[Field]
+	section   fieldblock.Reader[Field]
 }
 
 // newFrameReader returns a reader of the frames that src delivers.
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
-	r := &frameReader{
-		src:       src,
-		blockSize: maxBlock,
-		maxSize:   cfg.MaxFrameSize,
-		tableSize: uint64(cfg.HeaderTableSize),
-		peerTable: wire.HeaderTableSize,
-		trim:      cfg.TrimFieldValues,
-	}
-	r.limit, r.room = int64(cfg.MaxHeaderListSize), int64(cfg.MaxHeaderMemory)
-	r.allowed = max(r.tableSize, wire.HeaderTableSize)
-	r.dec = hpack.NewDecoder(wire.HeaderTableSize, r.addField)
-	r.dec.SetAllowedMaxDynamicTableSize(uint32(r.allowed))
+	r := &frameReader{src: src, blockSize: maxBlock, maxSize: cfg.MaxFrameSize}
+	r.section.Init(fieldblock.Config{
+		ListSize:   int64(cfg.MaxHeaderListSize),
+		Memory:     int64(cfg.MaxHeaderMemory),
+		TableSize:  uint32(cfg.HeaderTableSize),
+		TrimValues: cfg.TrimFieldValues,
+	})
 	return r
-}
-
-// settingsAcked notes that the peer knows the table size that we announced (RFC 9113 §4.3.1).
-func (r *frameReader) settingsAcked() {
-	r.allowed = r.tableSize
-	r.mustShrink = r.peerTable > r.allowed
-	r.table++ // a block that was valid before may be invalid now
 }
 
 // next returns the next frame. After a *wire.Error of a stream the reader has skipped that frame,
@@ -407,115 +372,20 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 		p = nil
 	}
 	if begun {
-		err = r.decodeRest(block)
+		err = r.section.DecodeRest(block)
 	} else {
-		err = r.decode(block)
+		err = r.section.Decode(block)
+	}
+	if cap(r.fragments) > 2*maxJoined {
+		r.fragments = nil
 	}
 	if err != nil {
 		r.traced(last, p, nil)
 		return f, err
 	}
-	r.traced(last, p, r.fields)
-	f.fields, f.head = r.fields, r.head
-	if r.listSize > r.most {
-		f.oversize = r.listSize
-	}
+	r.traced(last, p, r.section.Fields())
+	f.fields, f.head, f.oversize = r.section.Fields(), r.section.Head(), r.section.Oversize()
 	return f, nil
-}
-
-// lend returns the fields of the last section without the first one. They must not be changed:
-// messages with the same fields share them.
-func (r *frameReader) lend() []Field {
-	if r.last == nil {
-		return slices.Clone(r.fields[1:])
-	}
-	r.last.shared = true
-	return r.last.fields[1:]
-}
-
-// addField gets each field from the decoder. Above the limit it only counts: names and values stay
-// in the decoder's table, so a block of references cannot make memory grow. A value is counted as
-// it was sent, with its blanks, so that no more than the limit is ever searched for blanks.
-func (r *frameReader) addField(f hpack.HeaderField) {
-	r.listSize += int64(len(f.Name)) + int64(len(f.Value)) + 32
-	if r.listSize > r.most {
-		return
-	}
-	if r.trim && !syntax.IsPseudo(f.Name) {
-		f.Value = strings.Trim(f.Value, " \t")
-	}
-	r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
-}
-
-// The first bits of a field in a block (RFC 7541 §6).
-const (
-	indexed     = 0x80 // §6.1, 7-bit index
-	incremental = 0x40 // §6.2.1, 6-bit index
-	sizeUpdate  = 0x20 // §6.3, 5-bit size
-
-	staticFields = 61 // appendix A
-)
-
-// skipField skips one field, or one table-size update, at the beginning of a block (RFC 7541 §6). n
-// is its index, or the size. reason says why it is malformed, and is "" if it is not.
-func skipField(p []byte) (n uint64, rest []byte, reason string) {
-	var ok bool
-	prefix := byte(4)
-	switch b := p[0]; {
-	case b&indexed != 0:
-		if n, p, ok = readInt(p, 7); !ok || n == 0 {
-			return 0, nil, "bad index in a field block"
-		}
-		return n, p, ""
-	case b&0xe0 == sizeUpdate:
-		if n, p, ok = readInt(p, 5); !ok {
-			return 0, nil, "bad table-size update"
-		}
-		return n, p, ""
-	case b&0xc0 == incremental:
-		prefix = 6
-	}
-	if n, p, ok = readInt(p, prefix); !ok {
-		return 0, nil, "bad index in a field block"
-	}
-	if n == 0 {
-		if p, ok = skipString(p); !ok {
-			return 0, nil, "field name cut short"
-		}
-	}
-	if p, ok = skipString(p); !ok {
-		return 0, nil, "field value cut short"
-	}
-	return n, p, ""
-}
-
-// readInt reads an integer with an n-bit prefix (RFC 7541 §5.1). It fails if more than five bytes
-// follow the prefix or if the value exceeds 32 bits: no size and no index is that large.
-func readInt(p []byte, n byte) (v uint64, rest []byte, ok bool) {
-	if len(p) == 0 {
-		return 0, nil, false
-	}
-	mask := byte(1)<<n - 1
-	v = uint64(p[0] & mask)
-	if v < uint64(mask) {
-		return v, p[1:], true
-	}
-	for i := 1; i < len(p) && i <= 5; i++ {
-		v += uint64(p[i]&0x7f) << (7 * (i - 1))
-		if p[i]&0x80 == 0 {
-			return v, p[i+1:], v < 1<<32
-		}
-	}
-	return 0, nil, false
-}
-
-// skipString skips a string literal (RFC 7541 §5.2).
-func skipString(p []byte) (rest []byte, ok bool) {
-	n, p, ok := readInt(p, 7)
-	if !ok || n > uint64(len(p)) {
-		return nil, false
-	}
-	return p[n:], true
 }
 
 // take returns the next n bytes, without copying them.
@@ -638,5 +508,6 @@ func (r *frameReader) release() {
 
 // forget drops the memory that only makes the next field sections cheaper to read.
 func (r *frameReader) forget() {
-	r.fragments, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, blockCache[Field]{}
+	r.fragments = nil
+	r.section.Forget()
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/syntax"
 )
@@ -433,7 +434,7 @@ func fieldsSize(fields []Field) (size int64) {
 
 // parse fills in the promised request. It returns what is malformed about the promise (RFC 9113
 // §8.3.1), or "" if nothing is.
-func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
+func (p *Push) parse(fields []Field, head *fieldblock.Head) (malformed string) {
 	r := p.Request
 	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority,
 		":path": &r.Path}
@@ -451,8 +452,8 @@ func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 			return "a promise without " + name
 		}
 	}
-	if head.badField != "" {
-		return head.badField
+	if head.BadField != "" {
+		return head.BadField
 	}
 	for _, f := range fields[i:] {
 		if f.Name == "te" && !syntax.EqualFold(f.Value, "trailers") { // RFC 9113 §8.2.2

@@ -179,9 +179,9 @@ func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 		s.sender = &sender{declared: p.length, left: p.length}
 	}
 	s.headersStart = c.queued
-	c.fields.begin(c.out, s.id, flags)
+	c.fields.Begin(c.out, s.id, flags)
 	p.write(c.fields)
-	c.append(c.fields.end(c.peer.maxFrame))
+	c.append(c.fields.End(c.peer.maxFrame))
 	s.window.credit = c.initialWindow
 	if s.openWindowLocked() || bodyless || p.ending == endByCaller {
 		return

@@ -260,11 +260,11 @@ func (s *Stream) sendEndLocked() {
 			return
 		}
 		s.mustLocked(state.SendHeaders)
-		c.fields.begin(c.out, s.id, wire.EndStream)
+		c.fields.Begin(c.out, s.id, wire.EndStream)
 		for _, f := range snd.trailer {
-			c.fields.field(syntax.Lower(f.Name), f.Value, f.Sensitive)
+			c.fields.Field(syntax.Lower(f.Name), f.Value, f.Sensitive)
 		}
-		c.append(c.fields.end(c.peer.maxFrame))
+		c.append(c.fields.End(c.peer.maxFrame))
 	}
 	s.sentEndLocked()
 }

@@ -95,8 +95,8 @@ func (t *clientTrace) wroteRequest(err error) {
 // A fieldFunc is a function that is used as a fieldSink.
 type fieldFunc func(name string, values []string)
 
-// field implements fieldSink.
-func (f fieldFunc) field(name, value string, _ bool) { f(name, []string{value}) }
+// Field implements fieldSink.
+func (f fieldFunc) Field(name, value string, _ bool) { f(name, []string{value}) }
 
 // informational calls the hooks for an interim response. An error of a hook ends the exchange.
 func (t *clientTrace) informational(status int, header Header) error {

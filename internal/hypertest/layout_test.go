@@ -22,12 +22,13 @@ var nouns = []string{
 // leaves are the packages that know nothing of connections, each with the packages of this module
 // that it may import.
 var leaves = map[string][]string{
-	"wire":   nil,
-	"state":  nil,
-	"buffer": nil,
-	"syntax": nil,
-	"wait":   nil,
-	"bucket": nil,
+	"wire":       nil,
+	"state":      nil,
+	"buffer":     nil,
+	"syntax":     nil,
+	"wait":       nil,
+	"bucket":     nil,
+	"fieldblock": {"wire", "syntax"},
 }
 
 // The root holds a single public package. Its files are named after the nouns that they implement.
