@@ -23,8 +23,7 @@ type frame struct {
 	// DATA is returned in the parts in which the socket delivers it, so that no frame needs a
 	// buffer of its own size.
 	first, last bool
-	inBlock     bool // payload is in the reader's block
-	padding     int  // padding and its length byte, which only flow control counts; in the first part
+	padding     int // padding and its length byte, which only flow control counts; in the first part
 
 	fields []Field // of HEADERS and PUSH_PROMISE
 	head   *fieldblock.Head
@@ -70,6 +69,18 @@ type frameReader struct {
 	onRead func(octets int)                             // called after each read of the socket
 	trace  func(h wire.FrameHeader, p []byte, f Header) // nil if no trace is wanted
 
+	readBuffer
+	dataReader
+	skip    int  // bytes to skip after the part of DATA: padding, and payloads that are not used
+	maxSize int  // our SETTINGS_MAX_FRAME_SIZE
+	begun   bool // the peer's first bytes can be HTTP/2
+
+	fragments []byte // of a field block, joined
+	section   fieldblock.Reader[Field]
+}
+
+// A readBuffer holds what was read and not parsed.
+type readBuffer struct {
 	buf    []byte
 	r, w   int     // buf[r:w] is read and not parsed
 	pooled *[]byte // buf if it belongs to a pool, else nil
@@ -77,28 +88,27 @@ type frameReader struct {
 	// These fields take two words, because an idle connection keeps little more than this.
 	size uint8 // the index in readSizes that suits the traffic
 	idle uint8 // successive reads that needed little of buf
-	// quiet: the next header may take long to arrive, and no buffer is kept until then.
+	// expectIdle: the next header may take long to arrive, and no buffer is kept until then.
 	expectIdle bool
-	// direct: the DATA frame is read into block, and the header that follows it is read separately.
+	small      [wire.HeaderLen]byte // for a header that is read separately
+}
+
+// A dataReader is the state of the DATA frame in progress.
+type dataReader struct {
+	data wire.FrameHeader
+	left int // its bytes that were not returned yet
+
+	// block holds the part that was returned last if it was read into a block, else it is nil.
+	block     *buffer.Block
+	blockSize int // the largest size of a block
+	// intoBlock: the frame is read into blocks, and the header that follows it is read separately.
 	intoBlock bool
-	begun     bool                 // the peer's first bytes can be HTTP/2
-	small     [wire.HeaderLen]byte // for a header that is read separately
-
-	data    wire.FrameHeader // the DATA frame in progress
-	left    int              // its bytes that were not returned yet
-	skip    int              // bytes to skip after those: padding, and payloads that are not used
-	maxSize int              // our SETTINGS_MAX_FRAME_SIZE
-
-	block     *buffer.Block // nil if there is none now
-	blockSize int           // the largest size of a block
-
-	fragments []byte // of a field block, joined
-	section   fieldblock.Reader[Field]
 }
 
 // newFrameReader returns a reader of the frames that src delivers.
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
-	r := &frameReader{src: src, blockSize: maxBlock, maxSize: cfg.MaxFrameSize}
+	r := &frameReader{src: src, maxSize: cfg.MaxFrameSize}
+	r.blockSize = maxBlock
 	r.section.Init(fieldblock.Config{
 		ListSize:   int64(cfg.MaxHeaderListSize),
 		Memory:     int64(cfg.MaxHeaderMemory),
@@ -297,26 +307,28 @@ func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	f = frame{FrameHeader: r.data, first: first}
 	// The first part is returned at once, even if it is empty: the frame's length must be checked
 	// before we wait for the rest.
-	if r.r == r.w && r.left > 0 && !first {
-		if f.inBlock = r.intoBlock && !r.expectIdle; f.inBlock {
-			f.payload, err = r.fillBlock()
-		} else {
-			err = r.fill(1)
-		}
-		if err != nil {
-			return f, err
-		}
+	if r.r < r.w || r.left == 0 || first {
+		f.payload = r.buffered(r.left)
+	} else if r.intoBlock && !r.expectIdle {
+		f.payload, err = r.fillBlock()
+	} else if err = r.fill(1); err == nil {
+		f.payload = r.buffered(r.left)
 	}
-	if !f.inBlock {
-		n := min(r.left, r.w-r.r)
-		f.payload = r.buf[r.r : r.r+n]
-		r.r += n
+	if err != nil {
+		return f, err
 	}
 	r.left -= len(f.payload)
 	if f.last = r.left == 0; f.last {
 		r.intoBlock = r.intoBlock && !f.Flags.Has(wire.EndStream) // a small frame follows the end of a stream
 	}
 	return f, nil
+}
+
+// buffered returns up to n bytes that were read.
+func (b *readBuffer) buffered(n int) []byte {
+	p := b.buf[b.r : b.r+min(n, b.w-b.r)]
+	b.r += len(p)
+	return p
 }
 
 // fillBlock reads what has arrived of the DATA frame, and nothing else, into a block. The read
@@ -339,7 +351,7 @@ func (r *frameReader) fillBlock() (p []byte, err error) {
 // moveTo moves the payload of f, which next has just returned, to b. If b can adopt the block, it
 // gets the block and nothing is copied.
 func (r *frameReader) moveTo(b *buffer.Buffer, f *frame) {
-	if f.inBlock && b.Adopt(r.block, len(f.payload)) {
+	if r.block != nil && b.Adopt(r.block, len(f.payload)) {
 		r.block = nil
 		return
 	}
@@ -440,56 +452,56 @@ func (r *frameReader) makeRoom(n int) {
 
 // resize adapts the buffer to the traffic: a read that fills it makes it larger, and a series of
 // small reads makes it smaller.
-func (r *frameReader) resize(got int) {
+func (b *readBuffer) resize(got int) {
 	switch {
-	case len(r.buf) < minReadBuffer: // a header that is read separately
-	case r.w == len(r.buf) && int(r.size)+1 < len(readSizes):
-		r.size++
-		r.move(readSizes[r.size])
-		r.idle = 0
-	case got >= len(r.buf)/readBufferStep || len(r.buf) == minReadBuffer:
-		r.idle = 0
+	case len(b.buf) < minReadBuffer: // a header that is read separately
+	case b.w == len(b.buf) && int(b.size)+1 < len(readSizes):
+		b.size++
+		b.move(readSizes[b.size])
+		b.idle = 0
+	case got >= len(b.buf)/readBufferStep || len(b.buf) == minReadBuffer:
+		b.idle = 0
 	default:
-		if r.idle++; r.idle >= 16 && r.w-r.r <= minReadBuffer {
-			r.size = max(r.size, 1) - 1
-			r.move(readSizes[r.size])
-			r.idle = 0
+		if b.idle++; b.idle >= 16 && b.w-b.r <= minReadBuffer {
+			b.size = max(b.size, 1) - 1
+			b.move(readSizes[b.size])
+			b.idle = 0
 		}
 	}
 }
 
 // move copies what is unread into a buffer of at least size bytes.
-func (r *frameReader) move(size int) {
-	unread, before := r.buf[r.r:r.w], r.pooled
+func (b *readBuffer) move(size int) {
+	unread, before := b.buf[b.r:b.w], b.pooled
 	size = max(size, len(unread))
 	if class := slices.IndexFunc(readSizes[:], func(has int) bool { return has >= size }); class >= 0 {
-		r.pooled, _ = readPools[class].Get().(*[]byte)
-		if r.pooled == nil {
+		b.pooled, _ = readPools[class].Get().(*[]byte)
+		if b.pooled == nil {
 			fresh := make([]byte, readSizes[class])
-			r.pooled = &fresh
+			b.pooled = &fresh
 		}
-		r.buf = *r.pooled
+		b.buf = *b.pooled
 	} else {
-		r.buf, r.pooled = make([]byte, size), nil
+		b.buf, b.pooled = make([]byte, size), nil
 	}
-	r.r, r.w = 0, copy(r.buf, unread)
+	b.r, b.w = 0, copy(b.buf, unread)
 	returnBuffer(before)
 }
 
 // giveBack returns the buffer to its pool. Nothing may be unread. The reader keeps room for one
 // header.
-func (r *frameReader) giveBack() {
-	before := r.pooled
-	r.r, r.w = 0, 0
-	r.buf, r.pooled = r.small[:], nil
+func (b *readBuffer) giveBack() {
+	before := b.pooled
+	b.r, b.w = 0, 0
+	b.buf, b.pooled = b.small[:], nil
 	returnBuffer(before)
 }
 
-// freeBlock frees the block, which is empty or holds only bytes that are not needed any more.
-func (r *frameReader) freeBlock() {
-	if r.block != nil {
-		r.block.Free()
-		r.block = nil
+// freeBlock frees the block, whose bytes are not needed any more.
+func (d *dataReader) freeBlock() {
+	if d.block != nil {
+		d.block.Free()
+		d.block = nil
 	}
 }
 

@@ -333,7 +333,7 @@ func TestLargeDataIsReadIntoBlocks(t *testing.T) {
 			break
 		}
 		block := r.block
-		if r.moveTo(&b, &f); f.inBlock && r.block != block {
+		if r.moveTo(&b, &f); block != nil && r.block != block {
 			moved += len(f.payload)
 		}
 	}

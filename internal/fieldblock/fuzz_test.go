@@ -33,8 +33,9 @@ func FuzzBlock(f *testing.F) {
 				bySome.TableAcknowledged()
 			}
 			err := whole.Decode(block)
-			wantSameSection(t, whole, err, byOne, decodeInParts(byOne, block, 1))
-			wantSameSection(t, whole, err, bySome, decodeInParts(bySome, block, max(2, len(block)/3)))
+			section := result{whole, err}
+			wantSameSection(t, section, result{byOne, decodeInParts(byOne, block, 1)})
+			wantSameSection(t, section, result{bySome, decodeInParts(bySome, block, max(2, len(block)/3))})
 			if err != nil {
 				if _, ok := err.(*wire.Error); !ok {
 					t.Fatalf("%x: %T", block, err)
@@ -66,19 +67,26 @@ func FuzzBlock(f *testing.F) {
 	})
 }
 
-// wantSameSection requires that two readers have decoded the same section, or have both failed.
-func wantSameSection(t *testing.T, a *Reader[field], aErr error, b *Reader[field], bErr error) {
+// A result is a Reader with the section that it has decoded last, or its error.
+type result struct {
+	*Reader[field]
+	err error
+}
+
+// wantSameSection requires that the same section was decoded, or that both have failed.
+func wantSameSection(t *testing.T, whole, inParts result) {
 	t.Helper()
-	if aErr != nil || bErr != nil {
-		if aErr == nil || bErr == nil {
-			t.Fatalf("%v, in parts %v", aErr, bErr)
+	if whole.err != nil || inParts.err != nil {
+		if whole.err == nil || inParts.err == nil {
+			t.Fatalf("%v, in parts %v", whole.err, inParts.err)
 		}
 		return
 	}
-	if !slices.Equal(a.Fields(), b.Fields()) || a.Oversize() != b.Oversize() ||
-		a.Oversize() == 0 && *a.Head() != *b.Head() {
-		t.Fatalf("%v, oversize %d, %+v\nin parts %v, oversize %d, %+v", a.Fields(), a.Oversize(), a.Head(),
-			b.Fields(), b.Oversize(), b.Head())
+	size := whole.Oversize()
+	if !slices.Equal(whole.Fields(), inParts.Fields()) || size != inParts.Oversize() ||
+		size == 0 && *whole.Head() != *inParts.Head() {
+		t.Fatalf("%v, oversize %d, %+v\nin parts %v, oversize %d, %+v", whole.Fields(), size, whole.Head(),
+			inParts.Fields(), inParts.Oversize(), inParts.Head())
 	}
 }
 

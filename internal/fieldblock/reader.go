@@ -51,8 +51,8 @@ type Config struct {
 // DecodeRest at the end.
 //
 // A section above the limit is decoded for the compression state, but not kept. An error is a
-// *wire.Error of the connection, after which the Reader must not be used. Only Hold, Release and
-// Held may be called at the same time as other methods. A Reader must not be copied.
+// *wire.Error of the connection, after which the Reader must not be used. Release and Held may be
+// called at the same time as other methods, and no others. A Reader must not be copied.
 type Reader[F Field] struct {
 	decoder
 	decoded []F
