@@ -40,7 +40,7 @@ func fieldLines(fields []Field) string {
 }
 
 // RFC 9113 §4.3: a decoding error in a field block MUST be treated as a connection error of type
-// COMPRESSION_ERROR.
+// COMPRESSION_ERROR. internal/fieldblock tests more of them.
 func TestHPACKThatMustNotBeSentEndsTheConnection(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -109,7 +109,8 @@ func (s *Stream) holdSectionLocked() {
 	if size == 0 {
 		return
 	}
-	s.c.yieldToReader = s.c.yieldToReader || size > maxJoined // let its reader take it before more is read
+	// Let its reader take a large one before more is read.
+	s.c.yieldToReader = s.c.yieldToReader || size > maxJoined
 	if x := s.extrasLocked(); s.answered {
 		x.heldTrailer += size
 	} else {

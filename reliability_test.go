@@ -32,8 +32,9 @@ import (
 //	 5  quadratic HPACK                   TestFragmentsOfOneOctetAreReadInLinearTime *,
 //	                                      TestBlockOfManySmallFragmentsIsReadOnce
 //	 6  HPACK integers                    TestHPACKThatMustNotBeSentEndsTheConnection,
-//	                                      FuzzBlock +
-//	 7  Huffman EOS and padding           TestHPACKThatMustNotBeSentEndsTheConnection
+//	                                      TestHPACKThatMustNotBeSentIsRefused +, FuzzBlock +
+//	 7  Huffman EOS and padding           TestHPACKThatMustNotBeSentEndsTheConnection,
+//	                                      TestHPACKThatMustNotBeSentIsRefused +
 //	 8  empty fields                      TestEmptyFieldsAreNotFree *
 //	 9  HEADER_TABLE_SIZE=2^32-1          TestHugeTableOfThePeerIsNotFilled *
 //	10  state after a refused stream      TestCompressionStateIsKeptWhateverBecomesOfTheStream

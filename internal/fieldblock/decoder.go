@@ -13,7 +13,8 @@ const (
 	// with 32 bytes for each field. It bounds the work that a peer can cause with one section.
 	minHardLimit = 32 << 20
 
-	// fieldOverhead is what is counted for each field besides its name and value (RFC 9113 §6.5.2).
+	// fieldOverhead is what is counted for each field besides its name and value (RFC 9113
+	// §6.5.2).
 	fieldOverhead = 32
 
 	decodeStep = 1 << 10 // bytes of a block that are decoded at once
@@ -92,38 +93,27 @@ func (d *decoder) begin() {
 // field, unless this is the last part.
 func (d *decoder) decode(p []byte, last bool) (rest []byte, err error) {
 	for len(p) > 0 {
-		if d.dropped.phase != dropNothing {
-			if p, err = d.drop(p); err != nil {
+		if d.dropped.phase == dropNothing {
+			n, err := d.wholeFields(p, last)
+			if err != nil {
 				return nil, err
 			}
-			if d.dropped.phase != dropNothing { // p ends within the field
-				break
-			}
-			continue
-		}
-		n, err := d.wholeFields(p, last)
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			if d.dropped.phase != dropNothing {
+			if n > 0 {
+				if err := d.write(p[:n]); err != nil {
+					return nil, err
+				}
+				p = p[n:]
 				continue
 			}
+			if d.dropped.phase == dropNothing { // p ends within a field
+				break
+			}
+		}
+		if p, err = d.drop(p); err != nil {
+			return nil, err
+		}
+		if d.dropped.phase != dropNothing { // p ends within the dropped field
 			break
-		}
-		if _, err := d.hpack.Write(p[:n]); err != nil {
-			return nil, malformedBy(err)
-		}
-		// This was a table-size update. RFC 7541 §4.2 allows two, but the decoder allows one in a
-		// block.
-		if !d.started {
-			d.hpack.Close()
-		}
-		p = p[n:]
-		// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is
-		// closed. The error below closes it.
-		if d.cost > d.hardLimit() {
-			return nil, d.tooLarge()
 		}
 	}
 	if !last {
@@ -133,6 +123,23 @@ func (d *decoder) decode(p []byte, last bool) (rest []byte, err error) {
 		return nil, malformed(valueCutShort)
 	}
 	return nil, malformedBy(d.hpack.Close())
+}
+
+// write decodes whole fields, or one table-size update.
+func (d *decoder) write(p []byte) error {
+	if _, err := d.hpack.Write(p); err != nil {
+		return malformedBy(err)
+	}
+	// This was a table-size update. RFC 7541 §4.2 allows two, but the decoder allows one in a block.
+	if !d.started {
+		d.hpack.Close()
+	}
+	// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is closed.
+	// The error closes it.
+	if d.cost > d.hardLimit() {
+		return d.tooLarge()
+	}
+	return nil
 }
 
 // malformed returns the error for a block that is not HPACK (RFC 9113 §4.3).

@@ -125,7 +125,8 @@ func TestFieldCutShortInParts(t *testing.T) {
 		"in a name that is passed over":    slices.Concat([]byte{0x88, 0}, long[:2*limit]),
 		"after a name that is passed over": slices.Concat([]byte{0x88, 0}, long),
 		"in a length after such a name":    slices.Concat([]byte{0x88, 0}, long, []byte{0x7f, 0x80}),
-		"a bad length after such a name":   slices.Concat([]byte{0x88, 0}, long, bytes.Repeat([]byte{0xff}, 9)),
+		"a bad length after such a name": slices.Concat([]byte{0x88, 0}, long,
+			bytes.Repeat([]byte{0xff}, 9)),
 		"a length without end": slices.Concat([]byte{0x88, 0, 1, 'x'}, long, []byte{0, 0x7f},
 			bytes.Repeat([]byte{0xff}, 2*limit)),
 	} {

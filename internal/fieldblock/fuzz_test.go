@@ -254,7 +254,7 @@ func FuzzReader(f *testing.F) {
 			if err := r.Decode(block.Bytes()); err != nil || !slices.Equal(r.Fields(), want) {
 				t.Fatalf("%x means\n%v, %v, want\n%v", block.Bytes(), r.Fields(), err, want)
 			}
-			if head := Parse(want, n%2 == 0); *r.Head() != head {
+			if head := parseHead(want, n%2 == 0); *r.Head() != head {
 				t.Fatalf("%x is %+v, want %+v", block.Bytes(), *r.Head(), head)
 			}
 			if c.take(3) == 0 {

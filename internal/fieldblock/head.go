@@ -31,9 +31,9 @@ const minStatus = 100
 // request.
 const teInResponse = "the field te, which is a request's"
 
-// Parse checks the fields of a section. repeats says that many of them are equal, so that each
+// parseHead checks the fields of a section. repeats says that many of them are equal, so that each
 // distinct one should be checked once.
-func Parse[F Field](fields []F, repeats bool) (h Head) {
+func parseHead[F Field](fields []F, repeats bool) (h Head) {
 	h.BadField, h.TE = fieldFault(fields, repeats), hasTE(fields)
 	h.Status, h.Malformed = status(fields)
 	if h.Malformed == "" {

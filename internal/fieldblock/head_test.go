@@ -42,7 +42,7 @@ func TestMalformedFieldAmongRepeatedOnesIsFound(t *testing.T) {
 	long := field{Name: "x", Value: strings.Repeat("v", 3000)}
 	fields := []field{{Name: ":status", Value: "200"}, long, long, {Name: "y", Value: "\x00"}, long}
 	for _, repeats := range []bool{false, true} {
-		if head := Parse(fields, repeats); head.Malformed == "" || head.BadField == "" {
+		if head := parseHead(fields, repeats); head.Malformed == "" || head.BadField == "" {
 			t.Errorf("repeats=%v: %+v", repeats, head)
 		}
 	}
@@ -90,7 +90,7 @@ func TestHeadOfAResponse(t *testing.T) {
 		{"te", fieldsOf(":status", "200", "te", "trailers"),
 			Head{Status: 200, TE: true, Length: -1, Malformed: teInResponse}},
 	} {
-		if got := Parse(c.fields, false); got != c.want {
+		if got := parseHead(c.fields, false); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.reason, got, c.want)
 		}
 	}
@@ -108,7 +108,7 @@ func TestTrailersFault(t *testing.T) {
 		{fieldsOf("A", "b", "te", "trailers"), "the field name A"},
 		{fieldsOf("a", "b", "te", "trailers"), teInResponse},
 	} {
-		head := Parse(c.fields, false)
+		head := parseHead(c.fields, false)
 		if got := TrailersFault(c.fields, &head); got != c.want {
 			t.Errorf("%v: %q, want %q", c.fields, got, c.want)
 		}

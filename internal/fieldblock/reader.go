@@ -134,7 +134,7 @@ func (r *Reader[F]) DecodeRest(p []byte) error {
 	}
 	r.fields, r.head = r.decoded, &r.parsed
 	if r.size <= r.most { // otherwise the content does not matter
-		r.parsed = Parse(r.decoded, r.repeats())
+		r.parsed = parseHead(r.decoded, r.repeats())
 	}
 	return nil
 }

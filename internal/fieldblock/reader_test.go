@@ -252,7 +252,8 @@ func TestRepeatedBlocksAreDecodedAsIfTheyWereNot(t *testing.T) {
 				block = append(block, byte(indexed)|byte(58+random.IntN(4+min(stored, 4))))
 			case 0:
 				stored++
-				block = append(block, byte(incremental), 1, byte('a'+random.IntN(26)), 1, byte('a'+random.IntN(26)))
+				name, value := byte('a'+random.IntN(26)), byte('a'+random.IntN(26))
+				block = append(block, byte(incremental), 1, name, 1, value)
 			case 1:
 				block = append(block, 0, 1, byte('a'+random.IntN(2)), 1, 'v')
 			}
