@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/fieldblock"
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
@@ -29,9 +30,9 @@ import (
 type Conn struct {
 	cfg   Config // with the defaults filled in; never changed after newConn
 	nc    net.Conn
-	below *coalescer // joins TLS records under nc into larger writes; never nil
+	below *netconn.Coalescer // joins TLS records into larger writes; nil: no TLS, or not ours
 	start time.Time
-	tls   tlsConn // nc as a TLS connection, from tlsOf; nil in cleartext
+	tls   netconn.TLSConn // nc as a TLS connection; nil in cleartext
 
 	// The peer's address, for errors. Errors are made under mu, and the RemoteAddr method of nc may
 	// be the user's, so it must not be called there.
@@ -184,7 +185,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	if err != nil && (refused == nil || !refused.goAway) {
 		return nil, err
 	}
-	tc := tlsOf(nc)
+	tc := netconn.TLSOf(nc)
 	if tc != nil {
 		full.Scheme = or(full.Scheme, "https")
 		full.Authority = or(full.Authority, serverName)
@@ -199,7 +200,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		owner:      o,
 		nc:         nc,
 		tls:        tc,
-		below:      coalescerBelow(nc),
+		below:      netconn.CoalescerBelow(nc),
 		remote:     &remote,
 		start:      time.Now(),
 		wake:       make(chan struct{}, 1),
@@ -240,9 +241,9 @@ func (c *Conn) makeReader() {
 	if c.tls != nil {
 		c.frames.expectIdle, c.frames.blockSize = true, tlsBlock
 	}
-	// Its ConnectionState is the user's method, which must not be called under mu.
-	if stated, ok := c.tls.(*statedConn); ok {
-		state := stated.ConnectionState()
+	// Another ConnectionState method is the user's, so it must not be called under mu.
+	if _, ours := c.tls.(*tls.Conn); c.tls != nil && !ours {
+		state := c.tls.ConnectionState()
 		c.tlsState.Store(&state)
 	}
 }
@@ -544,8 +545,8 @@ func (c *Conn) failLocked(why error) {
 	c.stopLivenessLocked()
 	close(c.done)
 	// A write may block if the peer does not read: one in progress, or the last one.
-	// rawConn calls the user's NetConn method, so it must not be called under mu.
-	c.closeTimer = time.AfterFunc(closeGrace, func() { rawConn(c.nc).Close() })
+	// netconn.Raw calls the user's NetConn method, so it must not be called under mu.
+	c.closeTimer = time.AfterFunc(closeGrace, func() { netconn.Raw(c.nc).Close() })
 }
 
 // endErrorLocked returns the error that all calls return after why has ended the connection. If the
@@ -577,7 +578,7 @@ func (c *Conn) named(ce *ConnError) *ConnError {
 }
 
 // closeGrace is how long the last write, the GOAWAY in it, and the close may take.
-const closeGrace = 200 * time.Millisecond
+const closeGrace = netconn.CloseGrace
 
 // unlock unlocks mu, wakes writeLoop if there is something to write, and then calls owner.news if
 // that is due.

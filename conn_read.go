@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -16,7 +17,7 @@ func (c *Conn) readLoop() {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {
 			if c.sentErrorGoAway {
-				discard(rawConn(c.nc))
+				netconn.Discard(netconn.Raw(c.nc))
 				close(c.readDone)
 			}
 			return

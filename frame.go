@@ -10,6 +10,7 @@ import (
 
 	"gohyper.dev/hyper/internal/buffer"
 	"gohyper.dev/hyper/internal/fieldblock"
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -340,7 +341,7 @@ func (r *frameReader) fillBlock() (p []byte, err error) {
 	}
 	p = r.block.Space()
 	p = p[:min(len(p), r.left)]
-	n, err := readSome(r.src, p)
+	n, err := netconn.ReadSome(r.src, p)
 	if n > 0 {
 		r.onRead(n)
 		return p[:n], nil
@@ -415,7 +416,7 @@ func (r *frameReader) fill(n int) error {
 	r.freeBlock()
 	for r.w-r.r < n {
 		r.makeRoom(n)
-		got, err := readSome(r.src, r.buf[r.w:])
+		got, err := netconn.ReadSome(r.src, r.buf[r.w:])
 		if got > 0 {
 			r.w += got
 			r.onRead(got)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wait"
@@ -405,7 +406,7 @@ func (s *Stream) sendBody(body io.Reader, length int64) {
 	buf := make([]byte, max(size, 512))
 	var sent int64
 	for {
-		n, err := readSome(body, buf)
+		n, err := netconn.ReadSome(body, buf)
 		if n > 0 && length >= 0 && sent+int64(n) == length && err == nil {
 			// A reader may report io.EOF late. Bytes beyond the length must be found before
 			// END_STREAM is sent.
@@ -455,7 +456,7 @@ func readMore(r io.Reader, buf []byte) (int, error) {
 	if len(buf) == 0 {
 		buf = make([]byte, 1)
 	}
-	return readSome(r, buf)
+	return netconn.ReadSome(r, buf)
 }
 
 // A bodyReadError is an error of a body's reader. It is inside the StreamError of the request.

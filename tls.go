@@ -11,10 +11,9 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wire"
 )
@@ -70,7 +69,7 @@ func dialTarget(ctx context.Context, to target, cfg *Config, dial dialFunc, o *o
 	if to.scheme == "https" {
 		config := clientTLS(full.TLS, to.host)
 		config.Renegotiation = tls.RenegotiateNever // RFC 9113 §9.2.1
-		nc = tls.Client(newCoalescer(nc), config)
+		nc = tls.Client(netconn.NewCoalescer(nc), config)
 	}
 	return newConn(ctx, nc, &given, o)
 }
@@ -300,26 +299,12 @@ func clientTLS(base *tls.Config, host string) *tls.Config {
 // HTTP/2 completes the handshake instead of aborting it.
 var nextProtos = []string{"h2", "http/1.1"}
 
-// A tlsConn has the methods of a TLS connection that NewConn needs. *tls.Conn is one.
-type tlsConn interface {
-	net.Conn
-	HandshakeContext(ctx context.Context) error
-	ConnectionState() tls.ConnectionState
-}
-
-// A tlsOverConn is a tlsConn that returns the connection below it, as *tls.Conn does. A tunnel is
-// not one: its NetConn method has another meaning.
-type tlsOverConn interface {
-	tlsConn
-	NetConn() net.Conn
-}
-
 // negotiated completes the TLS handshake of nc, if nc uses TLS, and checks the result. rtt is the
 // duration of one round trip of the handshake; it is 0 if the caller ran the handshake. On an
 // error, nc is closed or passed on in the error, except if a GOAWAY must still be sent to the peer.
 func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName string, rtt time.Duration,
 	err error) {
-	tc := tlsOf(nc)
+	tc := netconn.TLSOf(nc)
 	if tc == nil {
 		return "", 0, nil
 	}
@@ -335,15 +320,15 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 		return "", 0, failed(err)
 	}
 	agreed := tc.ConnectionState()
-	below := coalescerBelow(nc)
+	below := netconn.CoalescerBelow(nc)
 	if agreed.NegotiatedProtocol != "h2" && !(cfg.AssumeHTTP2 && agreed.NegotiatedProtocol == "") {
-		if err := below.passThrough(); err != nil {
+		if err := below.PassThrough(); err != nil {
 			return "", 0, failed(err)
 		}
 		return "", 0, &NotHTTP2Error{Negotiated: agreed.NegotiatedProtocol, Conn: nc,
 			host: or(cfg.Authority, agreed.ServerName)}
 	}
-	below.mode.Store(flushedByWriter)
+	below.HandshakeDone()
 	if reason := inadequate(&agreed); reason != "" {
 		return "", 0, &ConnError{Code: ErrCodeInadequateSecurity, Err: errors.New(reason),
 			Addr:      nc.RemoteAddr(),
@@ -353,16 +338,16 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 }
 
 // A handshaker runs the TLS handshake of tc, unless it is complete, and returns how long it took.
-type handshaker func(ctx context.Context, tc tlsConn) (took time.Duration, err error)
+type handshaker func(ctx context.Context, tc netconn.TLSConn) (took time.Duration, err error)
 
 // untraced is a handshaker for HTTP/1.1: net/http calls the httptrace hooks for the connection.
-func untraced(ctx context.Context, tc tlsConn) (time.Duration, error) {
+func untraced(ctx context.Context, tc netconn.TLSConn) (time.Duration, error) {
 	return 0, tc.HandshakeContext(ctx)
 }
 
 // handshake runs the handshake, unless it is complete, and calls the httptrace hooks in ctx. It
 // returns how long the handshake took.
-func handshake(ctx context.Context, tc tlsConn) (took time.Duration, err error) {
+func handshake(ctx context.Context, tc netconn.TLSConn) (took time.Duration, err error) {
 	if tc.ConnectionState().HandshakeComplete {
 		return 0, tc.HandshakeContext(ctx)
 	}
@@ -418,7 +403,7 @@ func inadequate(state *tls.ConnectionState) string {
 
 // receiver returns the reader for the frames of nc. For TLS 1.2 and older, it is a steadyTLS,
 // because those versions have renegotiation.
-func receiver(nc net.Conn, tc tlsConn) io.Reader {
+func receiver(nc net.Conn, tc netconn.TLSConn) io.Reader {
 	if tc == nil {
 		return nc
 	}
@@ -426,21 +411,21 @@ func receiver(nc net.Conn, tc tlsConn) io.Reader {
 	if state.Version > tls.VersionTLS12 || state.Version == 0 {
 		return nc
 	}
-	return &steadyTLS{tlsConn: tc, watched: coalescerBelow(nc).Conn == nil, unique: string(state.TLSUnique)}
+	return &steadyTLS{TLSConn: tc, watched: netconn.CoalescerBelow(nc) == nil, unique: string(state.TLSUnique)}
 }
 
 // A steadyTLS treats renegotiation as RFC 9113 §9.2.1 requires. A connection that Dial made refuses
 // renegotiation. For any other connection, its tls.Config decides, which hyper cannot see: a
 // steadyTLS then detects a renegotiation after it happened.
 type steadyTLS struct {
-	tlsConn
+	netconn.TLSConn
 	watched bool   // the connection was not made by Dial, so look for a renegotiation
 	unique  string // TLSUnique, which changes with each handshake
 }
 
 // Read returns a connection error if the peer asked for renegotiation.
 func (c *steadyTLS) Read(p []byte) (int, error) {
-	n, err := c.tlsConn.Read(p)
+	n, err := c.TLSConn.Read(p)
 	if isRefusedRenegotiation(err) || c.watched && c.hasRenegotiated() {
 		return 0, &wire.Error{Code: wire.ProtocolError, Reason: "renegotiation of TLS"}
 	}
@@ -458,228 +443,4 @@ func (c *steadyTLS) hasRenegotiated() bool {
 func isRefusedRenegotiation(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "local error" && op.Err.Error() == "tls: no renegotiation"
-}
-
-// rawConn returns the lowest connection below nc. Closing it does not block, unlike closing TLS.
-func rawConn(nc net.Conn) net.Conn {
-	for {
-		lower := below(nc)
-		if lower == nil {
-			return nc
-		}
-		nc = lower
-	}
-}
-
-// below returns the connection that nc writes to, or nil if none is known.
-func below(nc net.Conn) net.Conn {
-	switch c := nc.(type) {
-	case tlsOverConn:
-		return c.NetConn()
-	case *coalescer:
-		return c.Conn
-	case *earlyConn:
-		return c.Conn
-	case *strictConn:
-		return c.Conn
-	}
-	if stated, ok := tlsOf(nc).(*statedConn); ok {
-		return stated.lower()
-	}
-	return nil
-}
-
-// closeWrite ends the writing direction of nc and then of each connection below it: TLS with
-// close_notify, TCP with FIN. It skips a connection that has no CloseWrite method.
-func closeWrite(nc net.Conn) {
-	for nc != nil {
-		closeWriteOf(nc)
-		if nc = below(nc); nc != nil {
-			// After its close_notify, crypto/tls leaves an expired write deadline on the
-			// connections below.
-			nc.SetWriteDeadline(time.Now().Add(closeGrace))
-		}
-	}
-}
-
-// closeWriteOf calls nc's CloseWrite method, if it has one.
-func closeWriteOf(nc net.Conn) error {
-	if half, ok := nc.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
-// readSome reads at least one byte into p, which must not be empty. io.Reader allows a Read that
-// returns 0 and no error, although it discourages it. After maxEmptyReads of these in a row,
-// readSome returns io.ErrNoProgress.
-func readSome(r io.Reader, p []byte) (n int, err error) {
-	for range maxEmptyReads {
-		if n, err = r.Read(p); n > 0 || err != nil {
-			return n, err
-		}
-	}
-	return 0, io.ErrNoProgress
-}
-
-// writeAll writes p. It returns io.ErrShortWrite if w writes less and returns no error, which
-// io.Writer forbids: the peer would misread the bytes that follow.
-func writeAll(w io.Writer, p []byte) (n int, err error) {
-	if n, err = w.Write(p); n < len(p) && err == nil {
-		err = io.ErrShortWrite
-	}
-	return n, err
-}
-
-// discard reads r to its end.
-func discard(r io.Reader) {
-	p := make([]byte, minReadBuffer*readBufferStep)
-	for {
-		if _, err := readSome(r, p); err != nil {
-			return
-		}
-	}
-}
-
-// A strictConn makes Read and Write of a net.Conn behave as readSome and writeAll. It is for code
-// that does not check their results as closely as those functions.
-type strictConn struct{ net.Conn }
-
-// Read implements net.Conn.
-func (c *strictConn) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return c.Conn.Read(p)
-	}
-	return readSome(c.Conn, p)
-}
-
-// Write implements net.Conn.
-func (c *strictConn) Write(p []byte) (int, error) { return writeAll(c.Conn, p) }
-
-// A coalescer is a net.Conn below TLS. It joins records, each of at most 16 KiB, into writes of up
-// to four records. During the handshake, it writes when TLS reads the peer's response. After the
-// handshake, it writes when writeLoop flushes it. So the last flight of the handshake shares its
-// write with the first requests.
-type coalescer struct {
-	net.Conn
-	mode atomic.Int32
-
-	// mu is held during writes, because TLS also writes from its reading side. It guards buf.
-	mu  sync.Mutex
-	buf []byte
-}
-
-// The modes of a coalescer.
-const (
-	// flushedByReader is the mode of the handshake: one goroutine writes and reads in turn.
-	flushedByReader int32 = iota
-
-	// flushedByWriter is the mode of an HTTP/2 connection: writeLoop calls flush.
-	flushedByWriter
-
-	// passedThrough is the mode of a connection that was handed over to the caller: no buffering.
-	passedThrough
-)
-
-// coalesceSize is the size of the buffer. It has room for writeSize bytes in records of 16 KiB, for
-// what TLS adds to each record, and for a small record after them.
-const coalesceSize = writeSize + 4<<10
-
-// newCoalescer returns a coalescer over nc.
-func newCoalescer(nc net.Conn) *coalescer { return &coalescer{Conn: nc} }
-
-// coalescerBelow returns the coalescer of a connection that Dial made. For any other connection it
-// returns an unused coalescer that has no Conn.
-func coalescerBelow(nc net.Conn) *coalescer {
-	if tc, ok := nc.(tlsOverConn); ok {
-		if below, ok := tc.NetConn().(*coalescer); ok {
-			return below
-		}
-	}
-	return &coalescer{}
-}
-
-// Write buffers p. It writes the buffered bytes first if p does not fit.
-func (c *coalescer) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mode.Load() == passedThrough {
-		return writeAll(c.Conn, p)
-	}
-	if len(c.buf)+len(p) > coalesceSize {
-		if err := c.flushLocked(); err != nil {
-			return 0, err
-		}
-	}
-	c.buf = append(c.buf, p...)
-	return len(p), nil
-}
-
-// Read implements net.Conn. During the handshake, it writes the buffered bytes first.
-func (c *coalescer) Read(p []byte) (int, error) {
-	if c.mode.Load() == flushedByReader {
-		if err := c.flush(); err != nil {
-			return 0, err
-		}
-	}
-	if len(p) == 0 {
-		return c.Conn.Read(p)
-	}
-	return readSome(c.Conn, p)
-}
-
-// flush writes the buffered bytes.
-func (c *coalescer) flush() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.flushLocked()
-}
-
-// flushLocked is flush with mu held.
-func (c *coalescer) flushLocked() error {
-	if len(c.buf) == 0 {
-		return nil
-	}
-	_, err := writeAll(c.Conn, c.buf)
-	c.buf = c.buf[:0]
-	return err
-}
-
-// CloseWrite writes the buffered bytes, which end with TLS's close_notify. closeWrite ends the
-// writing direction of the connection below.
-func (c *coalescer) CloseWrite() error { return c.flush() }
-
-// shrink releases an empty buffer. It does not wait for a write in progress.
-func (c *coalescer) shrink() {
-	if c.mu.TryLock() {
-		if len(c.buf) == 0 {
-			c.buf = nil
-		}
-		c.mu.Unlock()
-	}
-}
-
-// passThrough ends the buffering.
-func (c *coalescer) passThrough() error {
-	err := c.flush()
-	c.mode.Store(passedThrough)
-	return err
-}
-
-// Close sends TLS's last record, an alert, and closes the connection.
-func (c *coalescer) Close() error {
-	c.flushAlert()
-	return c.Conn.Close()
-}
-
-// flushAlert sends TLS's last record, an alert, unless it would have to wait for another write.
-func (c *coalescer) flushAlert() {
-	if !c.mu.TryLock() {
-		return
-	}
-	defer c.mu.Unlock()
-	if len(c.buf) > 0 {
-		c.Conn.SetWriteDeadline(time.Now().Add(closeGrace))
-		c.flushLocked()
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"gohyper.dev/hyper/internal/netconn"
 )
 
 // dialsTLS reports whether DialTLSContext makes the connections to h. As documented in net/http, it
@@ -38,7 +40,7 @@ func (h *host) dialTLS(ctx context.Context, cfg *Config, at *endpoint) (*Conn, e
 // newConnTLS is newConn for a connection that uses TLS according to the caller. As with net/http, a
 // connection that does not tell which protocol was negotiated is for HTTP/1.1.
 func newConnTLS(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, error) {
-	if tlsOf(nc) == nil && !cfg.AssumeHTTP2 {
+	if netconn.TLSOf(nc) == nil && !cfg.AssumeHTTP2 {
 		return nil, &NotHTTP2Error{Conn: nc, host: cfg.Authority}
 	}
 	return newConn(ctx, nc, cfg, o)
@@ -117,7 +119,7 @@ func (t *Transport) fallbackTLS(ctx context.Context, addr string) (net.Conn, err
 	if err := t.shakeHands(ctx, nc, addr); err != nil {
 		return nil, err
 	}
-	if tc := tlsOf(nc); tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
+	if tc := netconn.TLSOf(nc); tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
 		nc.Close()
 		return nil, errHTTP2Only
 	}
@@ -130,7 +132,7 @@ func (t *Transport) shakeHands(ctx context.Context, nc net.Conn, addr string) er
 	if t.net != nil {
 		return t.net.shakeHands(ctx, nc, untraced)
 	}
-	tc := tlsOf(nc)
+	tc := netconn.TLSOf(nc)
 	if tc == nil {
 		return nil
 	}

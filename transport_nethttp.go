@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
@@ -60,7 +61,7 @@ func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 	if err != nil || h.key.scheme == "http" {
 		return nc, err
 	}
-	tc := tls.Client(newCoalescer(nc), serverTLS(n.tls, h.key.host))
+	tc := tls.Client(netconn.NewCoalescer(nc), serverTLS(n.tls, h.key.host))
 	return tc, n.shakeHands(ctx, tc, handshake)
 }
 
@@ -76,7 +77,7 @@ func serverTLS(config *tls.Config, host string) *tls.Config {
 // shakeHands runs the TLS handshake of nc with shake, if it has one. If the handshake fails, it
 // closes nc.
 func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn, shake handshaker) error {
-	tc := tlsOf(nc)
+	tc := netconn.TLSOf(nc)
 	if tc == nil {
 		return nil
 	}

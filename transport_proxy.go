@@ -1,35 +1,21 @@
 package hyper
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"time"
 
-	"golang.org/x/net/proxy"
-
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A dialFunc makes connections like the DialContext method of net.Dialer.
-type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
-
-// Dial implements proxy.Dialer.
-func (d dialFunc) Dial(network, addr string) (net.Conn, error) {
-	return d(context.Background(), network, addr)
-}
-
-// DialContext implements proxy.ContextDialer.
-func (d dialFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return d(ctx, network, addr)
-}
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // dialThrough returns a dialFunc that connects to hosts through the proxy at u. Its errors have the
 // form of net/http's.
@@ -83,7 +69,7 @@ func (a proxyAddr) String() string { return string(a) }
 // dialerThrough returns the dialFunc for the proxy at u. An https proxy is used over HTTP/2 if it
 // supports that, so that tunnels to many hosts share a connection.
 func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
-	direct := dialFunc(cfg.dialer())
+	direct := cfg.dialer()
 	u, err := asciiProxy(u)
 	if err != nil {
 		return nil, err
@@ -117,32 +103,14 @@ func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 			}
 			tlsCfg := clientTLS(cfg.TLS, u.Hostname())
 			tlsCfg.NextProtos = []string{"http/1.1"}
-			return t.tunnelOver(ctx, tls.Client(&strictConn{nc}, tlsCfg), u, req)
+			return t.tunnelOver(ctx, tls.Client(netconn.Strict(nc), tlsCfg), u, req)
 		}, nil
 	case "socks5", "socks5h":
 		return func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return dialSOCKS(ctx, direct, u, addr)
+			return netconn.DialSOCKS(ctx, direct, u, addr)
 		}, nil
 	}
 	return nil, fmt.Errorf("hyper: proxy: the scheme %q is not http, https or socks5", u.Scheme)
-}
-
-// dialSOCKS connects to addr through the SOCKS proxy at u. It returns the connection to the proxy
-// itself, because the connection that the proxy package returns hides CloseWrite.
-func dialSOCKS(ctx context.Context, direct dialFunc, u *url.URL, addr string) (nc net.Conn, err error) {
-	d, err := proxy.FromURL(u, dialFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if nc, err = direct(ctx, network, addr); err != nil {
-			return nil, err
-		}
-		return &strictConn{nc}, nil
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("hyper: proxy: %w", err)
-	}
-	if _, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", addr); err != nil {
-		return nil, err
-	}
-	return nc, nil
 }
 
 // hostPort returns the address of the proxy at u.
@@ -167,10 +135,10 @@ func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL,
 	err = errNotReturned // a hook may end the goroutine
 	defer func() {
 		if err != nil {
-			closeSoon(nc)
+			netconn.CloseSoon(nc)
 		}
 	}()
-	tunnel, err = connect(nc, req, t.net.maxConnectAnswer(), func(resp *http.Response) error {
+	tunnel, err = netconn.Connect(nc, req, t.net.maxConnectAnswer(), func(resp *http.Response) error {
 		return t.judgeConnect(ctx, u, req, resp)
 	})
 	if !stop() {
@@ -182,48 +150,8 @@ func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL,
 	return tunnel, nil
 }
 
-// closeSoon closes nc. If the TLS alert for the close takes longer than closeGrace, it closes the
-// connection below TLS.
-func closeSoon(nc net.Conn) {
-	raw := rawConn(nc)
-	force := time.AfterFunc(closeGrace, func() { raw.Close() })
-	nc.Close()
-	force.Stop()
-}
-
 // maxConnectAnswer limits the header of a proxy's response, in bytes.
 const maxConnectAnswer = 256 << 10
-
-// connect sends req, a CONNECT, on nc and reads the response, whose header is limited to most
-// bytes. If judge accepts the response, connect returns the tunnel.
-func connect(nc net.Conn, req *http.Request, most int64, judge func(*http.Response) error) (net.Conn, error) {
-	if err := req.Write(nc); err != nil {
-		return nil, err
-	}
-	br := bufio.NewReader(io.LimitReader(nc, most))
-	resp, err := http.ReadResponse(br, req)
-	if err != nil {
-		return nil, err
-	}
-	// Closing the body would read it, and it may never end. So it is not closed.
-	if err := judge(resp); err != nil {
-		return nil, err
-	}
-	if n := br.Buffered(); n > 0 { // the host at the other end sent data first
-		early, _ := br.Peek(n)
-		return &earlyConn{Conn: nc, r: io.MultiReader(bytes.NewReader(early), nc)}, nil
-	}
-	return nc, nil
-}
-
-// An earlyConn is a connection of which some bytes have been read already. r returns them first.
-type earlyConn struct {
-	net.Conn
-	r io.Reader
-}
-
-// Read reads from r.
-func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
 // tunnelOverHTTP2 opens the tunnel for req on an HTTP/2 connection to the proxy (RFC 9113 §8.5),
 // which other tunnels may use, too. The error is errNotHTTP2 if the proxy does not speak HTTP/2.
@@ -287,7 +215,7 @@ type proxyTunnel struct {
 }
 
 // CloseWrite ends the sending direction of the tunnel.
-func (p *proxyTunnel) CloseWrite() error { return closeWriteOf(p.Conn) }
+func (p *proxyTunnel) CloseWrite() error { return netconn.CloseWrite(p.Conn) }
 
 // Close closes the tunnel and releases its context.
 func (p *proxyTunnel) Close() error {

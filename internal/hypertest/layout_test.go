@@ -29,6 +29,7 @@ var leaves = map[string][]string{
 	"wait":       nil,
 	"bucket":     nil,
 	"fieldblock": {"wire", "syntax"},
+	"netconn":    nil,
 }
 
 // The root holds a single public package. Its files are named after the nouns that they implement.
