@@ -165,19 +165,20 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, erro
 	if h.dialsTLS() {
 		return h.dialTLS(ctx, cfg, at)
 	}
-	dial := dialerTo(cfg.dialer(), at)
+	given := *cfg
+	given.DialContext = dialerTo(cfg.dialer(), at)
 	if h.proxy != nil {
 		through, err := h.t.dialThrough(h.proxy, cfg)
 		if err != nil {
 			return nil, err
 		}
-		dial = through
+		given.DialContext = through
 	}
 	to, err := parseAddr(h.key.scheme + "://" + h.addr)
 	if err != nil {
 		return nil, err
 	}
-	return dialTarget(ctx, to, cfg, dial, &h.owner)
+	return dialTarget(ctx, to, &given, &h.owner)
 }
 
 // sole returns the host's sole connection, which most likely has a free slot. It returns nil if

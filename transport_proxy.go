@@ -14,9 +14,6 @@ import (
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A dialFunc makes connections like the DialContext method of net.Dialer.
-type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
-
 // dialThrough returns a dialFunc that connects to hosts through the proxy at u. Its errors have the
 // form of net/http's.
 func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
