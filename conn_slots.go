@@ -110,46 +110,71 @@ const (
 type WaitError struct {
 	Err error // of the context; os.ErrDeadlineExceeded for ResponseHeaderTimeout
 
-	header bool  // it waited for the response's header
-	limit  int64 // of the peer, or of all connections to it
-	known  bool  // the peer has sent the limit
-	full   bool  // it waited because too many bytes were not written, not for the limit
-	// It waited for one of so many connections to all hosts (Transport.MaxConns). 0: it had one.
-	conns int
+	goal waitGoal
+	n    int64 // how many streams or connections the goal is one of
 }
+
+// A waitGoal is what a request has waited for.
+type waitGoal uint8
+
+const (
+	// forStream: one of the streams that the peer allows, on all connections to it.
+	forStream waitGoal = iota
+
+	// forFirstStream is forStream before the peer's SETTINGS, where RFC 9113 §6.5.2 has no limit.
+	// Ours is initialSlots.
+	forFirstStream
+
+	forWrite  // that fewer bytes are not written
+	forConn   // one of the connections to all hosts (Transport.MaxConns)
+	forHeader // the response's header
+)
 
 // Error returns a text that says what the request waited for.
 func (e *WaitError) Error() string {
-	switch {
-	case e.header:
-		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
-	case e.conns > 0:
-		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.conns, e.Err)
-	case e.full:
-		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
-	}
 	whose := "the peer's"
-	// RFC 9113 §6.5.2 has no limit before the peer's SETTINGS. Ours is initialSlots.
-	if !e.known {
+	switch e.goal {
+	case forHeader:
+		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
+	case forConn:
+		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.n, e.Err)
+	case forWrite:
+		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
+	case forFirstStream:
 		whose = "the first"
 	}
-	switch e.limit {
+	switch e.n {
 	case 0:
 		return fmt.Sprintf(prefix+"waiting for a stream, of which the peer allows none now: %v", e.Err)
 	case 1:
 		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.Err)
 	}
-	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.limit, e.Err)
+	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.n, e.Err)
 }
 
 // Unwrap returns Err.
 func (e *WaitError) Unwrap() error { return e.Err }
 
 // Timeout reports whether a time limit has passed. It is false if a context was canceled.
-func (e *WaitError) Timeout() bool { return e.header || errors.Is(e.Err, context.DeadlineExceeded) }
+func (e *WaitError) Timeout() bool {
+	return e.goal == forHeader || errors.Is(e.Err, context.DeadlineExceeded)
+}
 
 // Temporary returns the same as Timeout. It exists for net.Error.
 func (e *WaitError) Temporary() bool { return e.Timeout() }
+
+// waitErrorLocked returns the error of a call whose context ended with err while it waited for a
+// stream.
+func (c *Conn) waitErrorLocked(err error) error {
+	e := &WaitError{Err: err, n: int64(c.slots.limit)}
+	switch {
+	case c.crowdedLocked():
+		e.goal = forWrite
+	case !c.peer.known:
+		e.goal = forFirstStream
+	}
+	return e
+}
 
 // errNoSlot means that the request was not sent because it would have to wait for a slot.
 var errNoSlot = errors.New("hyper: no free stream")
@@ -219,7 +244,7 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 		err = c.takesRequestsLocked()
 	case errRequestCanceled:
 	default:
-		err = &WaitError{Err: err, limit: int64(s.limit), known: c.peer.known, full: c.crowdedLocked()}
+		err = c.waitErrorLocked(err)
 	}
 	switch {
 	case err == nil:

@@ -265,17 +265,24 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 // waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
 	if h.isInLine() {
-		return &WaitError{Err: err, conns: h.t.MaxConns}
+		return &WaitError{Err: err, goal: forConn, n: int64(h.t.MaxConns)}
 	}
 	if len(h.conns) == 0 {
 		return err
 	}
-	e := &WaitError{Err: err, known: true, full: true}
+	e := &WaitError{Err: err}
+	full := true
 	for _, c := range h.conns {
 		c.mu.Lock()
-		e.limit, e.known = e.limit+int64(c.slots.limit), e.known && c.peer.known
-		e.full = e.full && c.crowdedLocked()
+		e.n += int64(c.slots.limit)
+		if !c.peer.known {
+			e.goal = forFirstStream
+		}
+		full = full && c.crowdedLocked()
 		c.mu.Unlock()
+	}
+	if full {
+		e.goal = forWrite
 	}
 	return e
 }
