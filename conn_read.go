@@ -385,7 +385,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {
 			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway,
-				unprocessed: !s.began, began: s.began})
+				processed: or(s.processedLocked(), neverProcessed)})
 		}
 	}
 	c.beginDrainingLocked(ReasonGoAway)

@@ -135,10 +135,18 @@ type StreamError struct {
 	FromPeer bool    // the peer ended the stream
 	Err      error   // the reason, if more is known than the code; may be nil
 
-	unprocessed bool // the peer has provably not processed the request
-	began       bool // a part of a response arrived, so the peer has processed the request
-	netHTTP     bool // Error returns net/http's text
+	processed processed // what is known of the peer's work on the request
+	netHTTP   bool      // Error returns net/http's text
 }
+
+// A processed is what an error says of the peer's work on its request.
+type processed uint8
+
+const (
+	maybeProcessed  processed = iota
+	neverProcessed            // provably: for instance, nothing of the request was sent
+	surelyProcessed           // a part of a response arrived
+)
 
 // Error names the stream, the side that ended it, and the reason: "hyper: stream 5: peer reset:
 // REFUSED_STREAM".
@@ -160,7 +168,7 @@ func (e *StreamError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, prefix+"stream %d: ", e.StreamID)
 	switch {
-	case e.Err != nil && e.FromPeer && e.unprocessed:
+	case e.Err != nil && e.FromPeer && e.processed == neverProcessed:
 		fmt.Fprintf(&b, "not processed: %s", bare(e.Err))
 		if e.graceful() {
 			b.WriteString(" (" + gracefulText + ")")
@@ -195,7 +203,8 @@ func (e *StreamError) asInNetHTTP() *StreamError {
 
 // notProcessed reports whether the peer has provably not processed the request.
 func (e *StreamError) notProcessed() bool {
-	return !e.began && (e.unprocessed || e.FromPeer && e.Code == ErrCodeRefusedStream)
+	return e.processed == neverProcessed ||
+		e.processed == maybeProcessed && e.FromPeer && e.Code == ErrCodeRefusedStream
 }
 
 // A ConnError is the end of a connection. Every call that waits on the connection returns it, and

@@ -57,7 +57,7 @@ func (e *ConnError) closedReason() string {
 // graceful reports whether the stream was not processed because the peer shuts down gracefully.
 func (e *StreamError) graceful() bool {
 	var goAway *ConnError
-	return e.unprocessed && errors.As(e.Err, &goAway) && goAway.goAway && goAway.FromPeer &&
+	return e.processed == neverProcessed && errors.As(e.Err, &goAway) && goAway.goAway && goAway.FromPeer &&
 		goAway.Code == ErrCodeNo
 }
 

@@ -25,14 +25,14 @@ func TestErrorTexts(t *testing.T) {
 		"hyper: stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ErrCodeProtocol, Err: &MalformedError{"why"}},
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM " +
 			"\"too \\\"much\\\"\"": &StreamError{
-			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway, unprocessed: true},
+			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway, processed: neverProcessed},
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": goAway,
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": " +
 			"connection takes no more requests": &unsent,
 		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many": connErr(ErrCodeFlowControl, "%d octets too many", 7),
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): NO_ERROR (" +
 			gracefulText + ")": &StreamError{
-			StreamID: 7, FromPeer: true, Err: shutdown, unprocessed: true},
+			StreamID: 7, FromPeer: true, Err: shutdown, processed: neverProcessed},
 		"hyper: connection: http2: server sent GOAWAY and closed the connection; LastStreamID=3, " +
 			"ErrCode=ENHANCE_YOUR_CALM, " +
 			"debug=\"too \\\"much\\\"\": unexpected EOF": goAway.because(errPeerClosed),
@@ -137,7 +137,7 @@ func TestRetryable(t *testing.T) {
 		"reset by the peer":               {&StreamError{Code: ErrCodeCancel, FromPeer: true}, false},
 		"HTTP_1_1_REQUIRED":               {&StreamError{Code: ErrCodeHTTP11Required, FromPeer: true}, false},
 		"cancelled by us":                 {streamErr(1, ErrCodeCancel, ErrCanceled), false},
-		"above the last of a GOAWAY":      {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, unprocessed: true}, true},
+		"above the last of a GOAWAY":      {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, processed: neverProcessed}, true},
 		"up to the last of a GOAWAY":      {goAway, false},
 		"a reset that quotes a GOAWAY":    {&StreamError{Code: ErrCodeNo, Err: &ConnError{unprocessed: true}}, false},
 		"a lost connection":               {lostErr(io.EOF), false},

@@ -594,7 +594,7 @@ func (s *Stream) recvResetLocked(code ErrCode) error {
 	complete := s.recvErr == io.EOF
 	s.mustLocked(state.RecvReset)
 	s.c.owner.count(resetsReceived, code)
-	err := &StreamError{StreamID: s.id, Code: code, FromPeer: true, began: s.began}
+	err := &StreamError{StreamID: s.id, Code: code, FromPeer: true, processed: s.processedLocked()}
 	if !complete {
 		s.recvErr = err
 	}
@@ -603,6 +603,14 @@ func (s *Stream) recvResetLocked(code ErrCode) error {
 	s.finishLocked(err)
 	s.removeLocked()
 	return s.c.chargeNoiseLocked()
+}
+
+// processedLocked returns what the response says of the peer's work on the request.
+func (s *Stream) processedLocked() processed {
+	if s.began {
+		return surelyProcessed
+	}
+	return maybeProcessed
 }
 
 // endLocked ends the stream and sends nothing, because a GOAWAY says that the peer did not process

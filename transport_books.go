@@ -258,7 +258,7 @@ func (b *book) countRetry(err error) {
 	var s *StreamError
 	var ce *ConnError
 	switch {
-	case errors.As(err, &s) && !s.unprocessed:
+	case errors.As(err, &s) && s.processed != neverProcessed:
 		b.retriedRefused.Add(1)
 	case !Retryable(err):
 		b.retriedLost.Add(1)
