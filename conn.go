@@ -182,7 +182,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	full.TLS, full.DialContext = nil, nil // only Dial needs them, and they may be large
 	serverName, rtt, err := negotiated(ctx, nc, &full)
 	refused, _ := err.(*ConnError)
-	if err != nil && (refused == nil || !refused.goAway) {
+	if err != nil && (refused == nil || !refused.isGoAway()) {
 		return nil, err
 	}
 	tc := netconn.TLSOf(nc)
@@ -380,7 +380,7 @@ func (c *Conn) isDone() bool {
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == ErrClosed && c.goAway != nil && !c.goAway.answers {
+	if c.err == ErrClosed && c.goAway != nil && c.goAway.how != connGoAwayReply {
 		return c.goAway.because(ErrClosed)
 	}
 	return c.err
@@ -524,7 +524,7 @@ func (c *Conn) failLocked(why error) {
 	c.unclaimed.forget()
 	c.takeBackLocked(sent)
 	switch ce, ok := why.(*ConnError); {
-	case ok && ce.goAway && !ce.FromPeer:
+	case ok && ce.isGoAway() && !ce.FromPeer:
 		debug := ""
 		// The peer is not told about internal errors.
 		if ce.Err != nil && ce.Code != ErrCodeInternal {
@@ -557,7 +557,7 @@ func (c *Conn) endErrorLocked(why error) error {
 	case !ok || ce == c.goAway:
 		return why
 	// Change a copy: failLocked still needs why for our GOAWAY.
-	case c.goAway != nil && ce.goAway:
+	case c.goAway != nil && ce.isGoAway():
 		own := *ce
 		own.LastStreamID, own.Debug, own.Err = c.goAway.LastStreamID, c.goAway.Debug,
 			&afterGoAway{ce.Err, c.goAway}
@@ -565,7 +565,9 @@ func (c *Conn) endErrorLocked(why error) error {
 	case c.goAway != nil:
 		return c.goAway.because(ce.Err)
 	}
-	ce.early = !c.peer.known
+	if ce.how == connLost && !c.peer.known {
+		ce.how = connLostEarly
+	}
 	return c.named(ce)
 }
 

@@ -372,12 +372,15 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 			last)
 	}
 	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last,
-		Debug: append([]byte(nil), debug...), goAway: true}
+		Debug: append([]byte(nil), debug...), how: connGoAway}
 	if before := c.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
 	c.owner.count(goAwaysReceived, ErrCode(code))
-	told.answers = c.draining && told.Code == ErrCodeNo && (c.goAway == nil || c.goAway.answers)
+	onlyReplies := c.goAway == nil || c.goAway.how == connGoAwayReply
+	if c.draining && told.Code == ErrCodeNo && onlyReplies {
+		told.how = connGoAwayReply
+	}
 	c.goAway = c.named(told)
 	c.recvComplaintLocked(told)
 	c.stateChanged = true

@@ -74,16 +74,16 @@ func (c *Conn) takesRequestsLocked() error {
 		return ErrClosed
 	case c.goAway != nil && (c.err == nil || c.err == error(c.goAway)):
 		unsent := c.goAway.because(ErrDrained)
-		unsent.unprocessed = true
+		unsent.processed = neverProcessed
 		return unsent
 	case c.mute && c.err == nil:
-		return c.named(&ConnError{Err: errMute, unprocessed: true})
+		return c.named(&ConnError{Err: errMute, processed: neverProcessed})
 	case c.err != nil:
 		unsent := *asConnError(c.err)
-		unsent.unprocessed = true
+		unsent.processed = neverProcessed
 		return &unsent
 	case c.nextID > wire.MaxStreamID:
-		return c.named(&ConnError{Err: ErrDrained, unprocessed: true})
+		return c.named(&ConnError{Err: ErrDrained, processed: neverProcessed})
 	}
 	return nil
 }

@@ -229,13 +229,24 @@ type ConnError struct {
 	// be nil.
 	Err error
 
-	authority   string // of the connection; it names the host
-	goAway      bool   // Code was in a GOAWAY, sent or received
-	unprocessed bool   // the request that got this error was never sent
-	early       bool   // the peer's SETTINGS had not arrived
-	answers     bool   // the peer's GOAWAY came after ours and has no error
-	netHTTP     bool   // the text also has net/http's words
+	authority string    // of the connection; it names the host
+	how       connEnd   // how the connection ended
+	processed processed // neverProcessed: the request that got this error was never sent
+	netHTTP   bool      // the text also has net/http's words
 }
+
+// A connEnd is how a connection ended.
+type connEnd uint8
+
+const (
+	connLost        connEnd = iota // without a GOAWAY
+	connLostEarly                  // connLost before the peer's SETTINGS arrived
+	connGoAway                     // with ConnError.Code in a GOAWAY, sent or received
+	connGoAwayReply                // connGoAway of the peer, after ours and without an error
+)
+
+// isGoAway reports whether Code was in a GOAWAY, sent or received.
+func (e *ConnError) isGoAway() bool { return e.how >= connGoAway }
 
 // Error names the host and the peer's address, the side that ended the connection, and the reason.
 // For a GOAWAY of the peer, the reason includes its debug data:
@@ -251,7 +262,7 @@ type ConnError struct {
 // client-go, compare net/http's error with io.ErrUnexpectedEOF and also look for these words.
 func (e *ConnError) Error() string {
 	text := prefix + "connection" + e.to() + ": " + e.reason()
-	if e.netHTTP && e.FromPeer && !e.goAway && errors.Is(e.Err, io.ErrUnexpectedEOF) {
+	if e.netHTTP && e.FromPeer && !e.isGoAway() && errors.Is(e.Err, io.ErrUnexpectedEOF) {
 		text += " (use of closed network connection)"
 	}
 	return text
@@ -295,7 +306,7 @@ func (e *ConnError) reason() string {
 	switch {
 	case e.closedAfterGoAway():
 		return e.closedReason()
-	case e.goAway && e.FromPeer:
+	case e.isGoAway() && e.FromPeer:
 		fmt.Fprintf(&b, "peer sent GOAWAY (last stream %d): %v", e.LastStreamID, e.Code)
 		if len(e.Debug) > 0 {
 			fmt.Fprintf(&b, " %.256q", e.Debug)
@@ -303,9 +314,9 @@ func (e *ConnError) reason() string {
 		if e.Err != nil {
 			b.WriteString(": " + bare(e.Err))
 		}
-	case e.goAway && e.Err != nil:
+	case e.isGoAway() && e.Err != nil:
 		fmt.Fprintf(&b, "%v: %s", e.Code, bare(e.Err))
-	case e.Err != nil && e.early:
+	case e.Err != nil && e.how == connLostEarly:
 		b.WriteString("waiting for the peer's SETTINGS: " + bare(e.Err))
 	case e.Err != nil:
 		b.WriteString(bare(e.Err))
@@ -316,7 +327,7 @@ func (e *ConnError) reason() string {
 }
 
 // notProcessed reports whether the request that got this error was never sent.
-func (e *ConnError) notProcessed() bool { return e.unprocessed }
+func (e *ConnError) notProcessed() bool { return e.processed == neverProcessed }
 
 // Unwrap returns Err. The code of a GOAWAY is found by Is and As.
 func (e *ConnError) Unwrap() error { return e.Err }
@@ -474,7 +485,7 @@ func streamErr(id uint32, code ErrCode, reason error) *StreamError {
 
 // connErr returns the error of a connection that this side ends with a GOAWAY.
 func connErr(code ErrCode, format string, args ...any) *ConnError {
-	return &ConnError{Code: code, Err: fmt.Errorf(format, args...), goAway: true}
+	return &ConnError{Code: code, Err: fmt.Errorf(format, args...), how: connGoAway}
 }
 
 // An afterGoAway is the reason why this side ended a connection whose peer had sent GOAWAY.
@@ -515,7 +526,7 @@ func asConnError(err error) *ConnError {
 	case errors.As(err, &ce):
 		return ce
 	case errors.As(err, &we):
-		return &ConnError{Code: ErrCode(we.Code), Err: errors.New(we.Reason), goAway: true}
+		return &ConnError{Code: ErrCode(we.Code), Err: errors.New(we.Reason), how: connGoAway}
 	}
 	return lostErr(err)
 }

@@ -15,10 +15,10 @@ import (
 
 func TestErrorTexts(t *testing.T) {
 	goAway := &ConnError{Code: ErrCodeEnhanceYourCalm, FromPeer: true, LastStreamID: 3,
-		Debug: []byte("too \"much\""), goAway: true}
+		Debug: []byte("too \"much\""), how: connGoAway}
 	unsent := *goAway
 	unsent.Err = ErrDrained
-	shutdown := &ConnError{FromPeer: true, LastStreamID: 3, goAway: true}
+	shutdown := &ConnError{FromPeer: true, LastStreamID: 3, how: connGoAway}
 	for want, err := range map[string]error{
 		"hyper: stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: ErrCodeRefusedStream, FromPeer: true},
 		"hyper: stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: ErrCodeCancel},
@@ -60,7 +60,7 @@ func TestErrorTexts(t *testing.T) {
 }
 
 func TestLongDebugDataIsCutInTheText(t *testing.T) {
-	err := &ConnError{FromPeer: true, Debug: make([]byte, 1<<16), goAway: true}
+	err := &ConnError{FromPeer: true, Debug: make([]byte, 1<<16), how: connGoAway}
 	if n := len(err.Error()); n > 2000 {
 		t.Errorf("a text of %d octets", n)
 	}
@@ -84,7 +84,7 @@ func TestEveryCodeHasItsName(t *testing.T) {
 }
 
 func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
-	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, goAway: true}
+	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, how: connGoAway}
 	for name, test := range map[string]struct {
 		err     error
 		is, not []error
@@ -122,7 +122,7 @@ func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
 func TestRetryable(t *testing.T) {
 	// RFC 9113 §8.7: a request was not processed if its stream was refused or is above a GOAWAY's
 	// last stream.
-	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, LastStreamID: 1, goAway: true}
+	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, LastStreamID: 1, how: connGoAway}
 	refused := &StreamError{StreamID: 1, Code: ErrCodeRefusedStream, FromPeer: true}
 	for name, test := range map[string]struct {
 		err  error
@@ -139,10 +139,10 @@ func TestRetryable(t *testing.T) {
 		"cancelled by us":                 {streamErr(1, ErrCodeCancel, ErrCanceled), false},
 		"above the last of a GOAWAY":      {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, processed: neverProcessed}, true},
 		"up to the last of a GOAWAY":      {goAway, false},
-		"a reset that quotes a GOAWAY":    {&StreamError{Code: ErrCodeNo, Err: &ConnError{unprocessed: true}}, false},
+		"a reset that quotes a GOAWAY":    {&StreamError{Code: ErrCodeNo, Err: &ConnError{processed: neverProcessed}}, false},
 		"a lost connection":               {lostErr(io.EOF), false},
-		"a lost connection, never sent":   {&ConnError{FromPeer: true, Err: io.EOF, unprocessed: true}, true},
-		"REFUSED_STREAM of a connection":  {&ConnError{Code: ErrCodeRefusedStream, FromPeer: true, goAway: true}, false},
+		"a lost connection, never sent":   {&ConnError{FromPeer: true, Err: io.EOF, processed: neverProcessed}, true},
+		"REFUSED_STREAM of a connection":  {&ConnError{Code: ErrCodeRefusedStream, FromPeer: true, how: connGoAway}, false},
 		"a mistake of the caller's":       {&RequestError{"a", "b"}, false},
 		"a context that ended":            {context.Canceled, false},
 		"a code that came from elsewhere": {ErrCodeRefusedStream, false},
@@ -164,7 +164,7 @@ func TestConnErrorIsANetError(t *testing.T) {
 		"no acknowledgment":  {connErr(ErrCodeSettingsTimeout, "none"), true},
 		"a socket's timeout": {lostErr(&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}), true},
 		"a lost connection":  {lostErr(io.EOF), false},
-		"a GOAWAY":           {&ConnError{FromPeer: true, goAway: true}, false},
+		"a GOAWAY":           {&ConnError{FromPeer: true, how: connGoAway}, false},
 	} {
 		var ne net.Error
 		if !errors.As(fmt.Errorf("at work: %w", test.err), &ne) || ne.Timeout() != test.want {

@@ -629,9 +629,9 @@ func (s *Stream) endLocked(err error) {
 func (s *Stream) lostLocked(err error) (unsent bool) {
 	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil && !s.began {
 		unsent = true
-		unprocessed := *ce
-		unprocessed.unprocessed = true
-		err = &unprocessed
+		told := *ce
+		told.processed = neverProcessed
+		err = &told
 	}
 	s.state = state.Closed
 	if err == ErrClosed {

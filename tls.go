@@ -68,7 +68,7 @@ func negotiated(ctx context.Context, nc net.Conn, cfg *Config) (serverName strin
 	if reason := inadequate(&agreed); reason != "" {
 		return "", 0, &ConnError{Code: ErrCodeInadequateSecurity, Err: errors.New(reason),
 			Addr:      nc.RemoteAddr(),
-			authority: or(cfg.Authority, agreed.ServerName), goAway: true, unprocessed: true}
+			authority: or(cfg.Authority, agreed.ServerName), how: connGoAway, processed: neverProcessed}
 	}
 	return agreed.ServerName, took / handshakeTrips(&agreed), nil
 }

@@ -262,7 +262,7 @@ func (b *book) countRetry(err error) {
 		b.retriedRefused.Add(1)
 	case !Retryable(err):
 		b.retriedLost.Add(1)
-	case errors.As(err, &ce) && ce.FromPeer && ce.goAway:
+	case errors.As(err, &ce) && ce.FromPeer && ce.isGoAway():
 		b.retriedGoAway.Add(1)
 	default:
 		b.retriedUnsent.Add(1)

@@ -393,7 +393,7 @@ func (w *Window) fail(err error) {
 		w.s.resetLocked(streamErr(w.s.id, ErrCodeInternal, err))
 		return
 	}
-	w.c.failLocked(&ConnError{Code: ErrCodeInternal, Err: err, goAway: true})
+	w.c.failLocked(&ConnError{Code: ErrCodeInternal, Err: err, how: connGoAway})
 }
 
 // grant adds n to the window, as far as RFC 9113 §6.9.1 allows. The next write sends the
