@@ -166,7 +166,7 @@ func (e *WaitError) Temporary() bool { return e.Timeout() }
 // waitErrorLocked returns the error of a call whose context ended with err while it waited for a
 // stream.
 func (c *Conn) waitErrorLocked(err error) error {
-	e := &WaitError{Err: err, n: int64(c.slots.limit)}
+	e := &WaitError{Err: err, goal: forStream, n: int64(c.slots.limit)}
 	switch {
 	case c.crowdedLocked():
 		e.goal = forWrite

@@ -270,7 +270,7 @@ func (h *host) waitErrorLocked(err error) error {
 	if len(h.conns) == 0 {
 		return err
 	}
-	e := &WaitError{Err: err}
+	e := &WaitError{Err: err, goal: forStream}
 	full := true
 	for _, c := range h.conns {
 		c.mu.Lock()
