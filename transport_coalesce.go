@@ -154,7 +154,7 @@ func (h *host) findLender(x *exchange) lender {
 func (h *host) lastLender() (last lender, own bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) > 0 || len(h.attempts) > 0 || len(h.waiting) > 0 || !h.http1Until.IsZero() {
+	if len(h.conns) > 0 || len(h.attempts) > 0 || !h.queue.Empty() || !h.http1Until.IsZero() {
 		h.sharing = nil
 		return lender{}, true
 	}
@@ -204,7 +204,7 @@ func (l lender) lendsTo(h *host) bool {
 func (h *host) spares(c *pooledConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Contains(h.conns, c) && len(h.waiting) == 0 && h.capacity.streams == 0 && c.quota == 0 &&
+	return slices.Contains(h.conns, c) && h.queue.Empty() && h.capacity.streams == 0 && c.quota == 0 &&
 		!c.suspected.Load() && !c.yields() && (c.retireAt.IsZero() || time.Now().Before(c.retireAt))
 }
 

@@ -34,21 +34,21 @@ const (
 // the values of the request's context, for its trace hooks, but does not end with it.
 func (h *host) attemptLocked() {
 	if !h.t.keepsAlive() { // each request needs its own connection
-		for n := len(h.attempts); n < len(h.waiting) && h.roomLocked() && h.takeLocked(); n++ {
-			h.beginAttemptLocked(h.waiting[n])
+		for n := len(h.attempts); n < h.queue.Len() && h.roomLocked() && h.takeLocked(); n++ {
+			h.beginAttemptLocked(h.queue.At(n))
 		}
 		return
 	}
 	if len(h.attempts) == 0 && h.takeLocked() {
-		h.beginAttemptLocked(h.waiting[0])
+		h.beginAttemptLocked(h.queue.At(0))
 	}
 }
 
 // beginAttemptLocked begins an attempt for the request at p.
 func (h *host) beginAttemptLocked(p *queuedRequest) {
-	a := &attempt{place: p, covers: h.turns, paused: true}
+	a := &attempt{place: p, covers: h.queue.Turns(), paused: true}
 	var ctx context.Context
-	ctx, a.cancel = context.WithCancel(context.WithoutCancel(a.place.ctx))
+	ctx, a.cancel = context.WithCancel(context.WithoutCancel(a.place.Ctx))
 	delay := max(0, time.Until(h.dialAfter))
 	if len(h.conns) > 0 && h.conns[0].suspected.Load() { // the peer may still acknowledge the PING
 		delay = max(delay, h.conns[0].confirm())
@@ -65,9 +65,9 @@ func (h *host) attemptBeside(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := len(h.attempts)
-	if n > 0 && h.attempts[n-1] == a && n < maxAttempts && len(h.waiting) > 0 && h.roomLocked() &&
+	if n > 0 && h.attempts[n-1] == a && n < maxAttempts && !h.queue.Empty() && h.roomLocked() &&
 		h.t.tryTake() {
-		h.beginAttemptLocked(h.waiting[0])
+		h.beginAttemptLocked(h.queue.At(0))
 	}
 }
 
@@ -76,7 +76,7 @@ func (h *host) attemptBeside(a *attempt) {
 // none waits, the attempts in progress get dialPatience to make a connection for the next request,
 // and are then canceled.
 func (h *host) gaveUpLocked(p *queuedRequest) {
-	if len(h.waiting) == 0 {
+	if h.queue.Empty() {
 		h.leaveLine()
 		if attempts := slices.Clone(h.attempts); len(attempts) > 0 {
 			time.AfterFunc(dialPatience, func() { h.endUnwanted(attempts) })
@@ -92,7 +92,7 @@ func (h *host) gaveUpLocked(p *queuedRequest) {
 	if n == maxAttempts || !h.roomLocked() || !h.t.tryTake() {
 		a.cancel()
 	} else {
-		h.beginAttemptLocked(h.waiting[0])
+		h.beginAttemptLocked(h.queue.At(0))
 	}
 }
 
@@ -101,7 +101,7 @@ func (h *host) gaveUpLocked(p *queuedRequest) {
 func (h *host) endUnwanted(attempts []*attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.waiting) > 0 {
+	if !h.queue.Empty() {
 		return
 	}
 	for _, a := range attempts {
@@ -147,14 +147,14 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 		h.addLocked(c, a)
 	case err == errNotHTTP2:
 		h.http1Until = time.Now().Add(http1Memory)
-		h.popAllLocked(err)
+		h.queue.FailAll(err)
 	// No request waited. Those that have arrived since are served below.
 	case err == nil || ended:
 	case a.background:
 		h.spread.pauseUntil = time.Now().Add(minAvoid)
 	case !h.t.keepsAlive():
-		if len(h.waiting) > 0 {
-			h.popLocked(nil, err)
+		if !h.queue.Empty() {
+			h.queue.Pop(nil, err)
 		}
 	case len(h.conns) > 0: // requests wait for these connections
 		h.dialAfter = time.Now().Add(time.Second)
@@ -185,13 +185,11 @@ func (h *host) endLocked(a *attempt, connected bool) {
 // are any.
 func (h *host) failedLocked(a *attempt, err error) {
 	if len(h.attempts) == 0 && !h.promoteLocked() {
-		h.popAllLocked(err)
+		h.queue.FailAll(err)
 		return
 	}
-	for len(h.waiting) > 0 && h.waiting[0].turn <= a.covers {
-		h.popLocked(nil, err)
-	}
-	if len(h.waiting) == 0 { // the next request does not wait for the other attempts
+	h.queue.Fail(a.covers, err)
+	if h.queue.Empty() { // the next request does not wait for the other attempts
 		for _, a := range h.attempts {
 			a.cancel()
 		}
@@ -261,24 +259,17 @@ func (h *host) isWaitedFor(a *attempt) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	a.paused = false
-	return a.background || len(h.waiting) > 0
+	return a.background || !h.queue.Empty()
 }
 
 // endPausedLocked cancels the attempts that have not begun to dial, if no request waits.
 func (h *host) endPausedLocked() {
-	if len(h.waiting) > 0 {
+	if !h.queue.Empty() {
 		return
 	}
 	for _, a := range h.attempts {
 		if a.paused {
 			a.cancel()
 		}
-	}
-}
-
-// popAllLocked fails all waiting requests with err.
-func (h *host) popAllLocked(err error) {
-	for len(h.waiting) > 0 {
-		h.popLocked(nil, err)
 	}
 }

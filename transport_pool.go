@@ -1,7 +1,6 @@
 package hyper
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
@@ -50,14 +50,13 @@ type host struct {
 
 	mu          sync.Mutex // guards everything below
 	conns       []*pooledConn
-	waiting     []*queuedRequest // in the order of their turns
-	turns       uint64           // number of turns given so far
-	attempts    []*attempt       // connections that are being made, oldest first
-	connecting  int              // running calls of connect, also for attempts that are in no list any more
-	dialAfter   time.Time        // no connection is dialed before this
-	failures    int              // consecutive connections that ended without a response
-	http1Until  time.Time        // until then the host is taken not to speak HTTP/2; zero: it may speak it
-	forgetLater bool             // a timer will call forgetLocked when nothing has to be remembered any more
+	queue       pool.Queue[*pooledConn] // requests that wait
+	attempts    []*attempt              // connections that are being made, oldest first
+	connecting  int                     // running calls of connect, also for attempts that are in no list any more
+	dialAfter   time.Time               // no connection is dialed before this
+	failures    int                     // consecutive connections that ended without a response
+	http1Until  time.Time               // until then the host is taken not to speak HTTP/2; zero: it may speak it
+	forgetLater bool                    // a timer will call forgetLocked when nothing has to be remembered any more
 	spread      spread
 	capacity    capacity
 	retries     retryBudget
@@ -86,13 +85,7 @@ type pooledConn struct {
 }
 
 // A queuedRequest is a request's place in a host's queue for slots.
-type queuedRequest struct {
-	ctx   context.Context
-	turn  uint64
-	ready chan struct{} // buffered: receives one value when conn or err is set
-	conn  *pooledConn   // has a slot reserved for the request
-	err   error
-}
+type queuedRequest = pool.Request[*pooledConn]
 
 // errNotHTTP2 means that the host does not speak HTTP/2, so that the fallback has to serve the
 // request.
@@ -187,7 +180,7 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, erro
 func (h *host) sole() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) != 1 || len(h.waiting) > 0 || !h.http1Until.IsZero() || h.capacity.streams > 0 ||
+	if len(h.conns) != 1 || !h.queue.Empty() || !h.http1Until.IsZero() || h.capacity.streams > 0 ||
 		!h.t.keepsAlive() || h.isSpread() {
 		return nil
 	}
@@ -208,10 +201,7 @@ func (c *pooledConn) isUnrestricted() bool {
 // because its slot was gone when it wanted to use it.
 func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (*pooledConn, error) {
 	h.mu.Lock()
-	if *turn == 0 {
-		h.turns++
-		*turn = h.turns
-	}
+	*turn = h.queue.Turn(*turn)
 	if !h.http1Until.IsZero() {
 		if time.Now().Before(h.http1Until) {
 			h.mu.Unlock()
@@ -219,27 +209,22 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 		}
 		h.http1Until = time.Time{}
 	}
-	if len(h.waiting) == 0 || *turn < h.waiting[0].turn {
+	if h.queue.IsNext(*turn) {
 		if c := h.reserveLocked(); c != nil {
 			h.topUpLocked()
 			h.mu.Unlock()
 			return c, nil
 		}
 	}
-	p := &queuedRequest{ctx: ctx, turn: *turn, ready: make(chan struct{}, 1)}
-	i, _ := slices.BinarySearchFunc(h.waiting, p, func(a,
-		b *queuedRequest) int {
-		return cmp.Compare(a.turn, b.turn)
-	})
-	h.waiting = slices.Insert(h.waiting, i, p)
+	p := h.queue.Add(ctx, *turn)
 	h.serveLocked()
 	h.topUpLocked()
 	h.mu.Unlock()
 
 	var err error
 	select {
-	case <-p.ready:
-		return p.conn, p.err
+	case <-p.Ready():
+		return p.Result()
 	case <-ctx.Done():
 		err = contextError(ctx)
 	case <-cancel:
@@ -249,13 +234,13 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	if err != errRequestCanceled {
 		err = h.waitErrorLocked(err)
 	}
-	if i := slices.Index(h.waiting, p); i >= 0 {
-		h.waiting = shrunk(slices.Delete(h.waiting, i, i+1))
+	if h.queue.Remove(p) {
 		h.gaveUpLocked(p)
 	}
+	c, _ := p.Result()
 	h.mu.Unlock()
-	if p.conn != nil { // a slot was given while the wait ended
-		p.conn.release()
+	if c != nil { // a slot was given while the wait ended
+		c.release()
 		h.closeSurplus()
 	}
 	return nil, err
@@ -397,29 +382,20 @@ func (h *host) removeLocked(i int, why error) {
 // serveLocked gives free slots to the waiting requests, in their order. If requests are left, it
 // begins to make a connection.
 func (h *host) serveLocked() {
-	for len(h.waiting) > 0 {
+	for !h.queue.Empty() {
 		c := h.reserveLocked()
 		if c == nil {
 			break
 		}
-		h.popLocked(c, nil)
+		h.queue.Pop(c, nil)
 	}
 	switch {
-	case len(h.waiting) == 0:
+	case h.queue.Empty():
 		h.leaveLine()
 	case h.roomLocked():
 		h.attemptLocked()
 	}
 	h.endPausedLocked()
-}
-
-// popLocked removes the first waiting request from the queue, and gives it c or err.
-func (h *host) popLocked(c *pooledConn, err error) {
-	p := h.waiting[0]
-	h.waiting[0] = nil
-	h.waiting = shrunk(h.waiting[1:])
-	p.conn, p.err = c, err
-	p.ready <- struct{}{}
 }
 
 // roomLocked reports whether another connection may be made. None may be made while a connection
@@ -485,7 +461,7 @@ func (h *host) stateChanged() {
 	}
 	h.serveLocked()
 	h.topUpIfUsedLocked()
-	empty := len(h.conns) == 0 && len(h.waiting) == 0
+	empty := len(h.conns) == 0 && h.queue.Empty()
 	h.mu.Unlock()
 	h.closeSurplus()
 	if empty {
@@ -499,7 +475,7 @@ func (h *host) stateChanged() {
 // connections that are being made.
 func (h *host) closeIdle() {
 	h.mu.Lock()
-	if len(h.waiting) == 0 {
+	if h.queue.Empty() {
 		h.endAttemptsLocked()
 	}
 	h.mu.Unlock()

@@ -128,8 +128,8 @@ func checkPool(t *testing.T, tr *Transport) {
 		if h.refs < 0 {
 			t.Errorf("%v: %d users", key, h.refs)
 		}
-		if h.refs == 0 && len(h.waiting) > 0 {
-			t.Errorf("%v: %d wait, and no attempt is made", key, len(h.waiting))
+		if h.refs == 0 && !h.queue.Empty() {
+			t.Errorf("%v: %d wait, and no attempt is made", key, h.queue.Len())
 		}
 		for _, p := range h.conns {
 			c := p.Conn

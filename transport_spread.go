@@ -124,7 +124,7 @@ func (h *host) topUpIfUsedLocked() {
 	if !h.isSpread() {
 		return
 	}
-	used := len(h.waiting) > 0
+	used := !h.queue.Empty()
 	for i := 0; i < len(h.conns) && !used; i++ {
 		load, _ := h.conns[i].load()
 		used = load > 0
@@ -152,10 +152,10 @@ func (h *host) beginInBackgroundLocked() {
 // failed. It reports whether there was one.
 func (h *host) promoteLocked() bool {
 	b := h.spread.background
-	if len(b) == 0 || len(h.waiting) == 0 {
+	if len(b) == 0 || h.queue.Empty() {
 		return false
 	}
-	b[0].background, b[0].covers = false, h.turns
+	b[0].background, b[0].covers = false, h.queue.Turns()
 	h.attempts = append(h.attempts, b[0])
 	h.spread.background = slices.Delete(b, 0, 1)
 	return true

@@ -30,6 +30,7 @@ var leaves = map[string][]string{
 	"bucket":     nil,
 	"fieldblock": {"wire", "syntax"},
 	"netconn":    nil,
+	"pool":       {"bucket"},
 }
 
 // The root holds a single public package. Its files are named after the nouns that they implement.
