@@ -10,9 +10,9 @@ import (
 	"net/url"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
@@ -224,12 +224,11 @@ type Transport struct {
 	fallback *http.Transport
 	spare    map[string][]net.Conn // by address: HTTP/1.1 connections after TLS, for fallback to use
 
-	net  *netHTTP     // fields of an http.Transport; nil: Config and the fields above decide how to connect
-	open atomic.Int64 // connections of all hosts, without draining ones
+	net *netHTTP // fields of an http.Transport; nil: Config and the fields above decide how to connect
 
 	books   books // the counters
-	bound   connBound
-	surplus surplusWatch
+	bound   pool.Bound[*host]
+	surplus pool.Throttle // of closeSurplusOfAll
 }
 
 const (

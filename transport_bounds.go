@@ -2,10 +2,10 @@ package hyper
 
 import (
 	"math"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"gohyper.dev/hyper/internal/pool"
 )
 
 // This file limits the connections of a Transport to all hosts together.
@@ -16,76 +16,24 @@ const (
 	yieldAfter = 100 * time.Millisecond // how long a host waits until a busy host gives up a connection
 )
 
-// A connBound counts the connections of all hosts: those that take requests and those that are
-// being made. A host that needs a connection beyond Transport.MaxConns waits in line. A connBound's
-// lock may be taken while a host's is held. No other lock is taken while it is held.
-type connBound struct {
-	mu    sync.Mutex // guards everything below, and host.queued and host.granted
-	used  int        // granted connections included
-	queue []*host    // in order of arrival
-	timer *time.Timer
-
-	crowded atomic.Bool // connections report when they become idle
-}
-
 // takeLocked takes one of MaxConns connections for h, and reports whether it could. If there is
 // none, h waits in line; serveLocked is called when its turn comes.
 func (h *host) takeLocked() bool {
-	b, most := &h.t.bound, h.t.MaxConns
-	if most <= 0 {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case h.granted > 0:
-		h.granted--
-		return true
-	case b.used < most && len(b.queue) == 0:
-		b.used++
-		return true
-	case !h.queued:
-		h.queued = true
-		b.queue = append(b.queue, h)
-		b.crowded.Store(true)
+	got := h.t.bound.Take(&h.share, h.t.MaxConns)
+	if got == pool.Queued {
 		go h.t.makeRoom() // in a goroutine, because it takes the locks of other hosts
 	}
-	return false
+	return got == pool.Granted
 }
 
 // tryTake takes one connection if there is one and no host waits for it. It reports whether it did.
-func (t *Transport) tryTake() bool {
-	b := &t.bound
-	if t.MaxConns <= 0 {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.used >= t.MaxConns || len(b.queue) > 0 {
-		return false
-	}
-	b.used++
-	return true
-}
+func (t *Transport) tryTake() bool { return t.bound.TryTake(t.MaxConns) }
 
 // giveBack returns a connection that takeLocked or tryTake took. The first host in line gets it.
 func (t *Transport) giveBack() {
-	b := &t.bound
-	if t.MaxConns <= 0 {
-		return
+	if next := t.bound.GiveBack(t.MaxConns); next != nil {
+		go next.Host.useGranted()
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.queue) == 0 {
-		b.used--
-		return
-	}
-	next := b.queue[0]
-	b.queue[0] = nil
-	b.queue = shrunk(b.queue[1:])
-	next.queued = false
-	next.granted++
-	go next.useGranted()
 }
 
 // useGranted makes the connection that h waited for. If h no longer needs it, it gives it back.
@@ -93,38 +41,21 @@ func (h *host) useGranted() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.serveLocked()
-	h.t.bound.mu.Lock()
-	left := h.granted
-	h.granted = 0
-	h.t.bound.mu.Unlock()
-	for range left {
+	for range h.t.bound.Unused(&h.share) {
 		h.t.giveBack()
 	}
-}
-
-// inLine returns how many hosts wait for a connection.
-func (b *connBound) inLine() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.queue)
 }
 
 // makeRoom closes the connections that have been idle longest, one for each host in line. If there
 // are too few, it is called again when a connection becomes idle, and after yieldAfter yieldOne
 // keeps requests from a busy one.
 func (t *Transport) makeRoom() {
-	missing := t.bound.inLine()
+	missing := t.bound.Len()
 	if missing == 0 {
 		return
 	}
-	if missing -= closeIdlest(t.allConns(), func(int) int { return missing }); missing <= 0 {
-		return
-	}
-	b := &t.bound
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.timer == nil {
-		b.timer = time.AfterFunc(yieldAfter, t.yieldOne)
+	if closeIdlest(t.allConns(), func(int) int { return missing }) < missing {
+		t.bound.CallLater(yieldAfter, t.yieldOne)
 	}
 }
 
@@ -133,13 +64,8 @@ func (t *Transport) makeRoom() {
 // with the fewest requests, of those to hosts that have more connections than one in line. If it
 // has not become idle after yieldTime, it serves its host again, and another one is chosen.
 func (t *Transport) yieldOne() {
-	b := &t.bound
-	b.mu.Lock()
-	b.timer = nil
-	inLine := slices.Clone(b.queue)
-	b.mu.Unlock()
 	fewest := math.MaxInt
-	for _, h := range inLine {
+	for _, h := range t.bound.Line() {
 		fewest = min(fewest, len(h.clonedConns()))
 	}
 	var best *pooledConn
@@ -160,7 +86,7 @@ func (t *Transport) yieldOne() {
 		}
 		h.mu.Unlock()
 	}
-	if best != nil && b.inLine() > 0 {
+	if best != nil && t.bound.Len() > 0 {
 		owner.mu.Lock()
 		best.yieldedAt = now
 		owner.mu.Unlock()
@@ -204,31 +130,16 @@ func (t *Transport) maxIdle() (perHost, total int) {
 	return perHost, total
 }
 
-// isInLine reports whether h waits for one of MaxConns connections.
-func (h *host) isInLine() bool {
-	b := &h.t.bound
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return h.queued
-}
-
 // leaveLine removes h, whose requests no longer need a connection, from the line.
 func (h *host) leaveLine() {
-	b := &h.t.bound
-	if h.t.MaxConns <= 0 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if i := slices.Index(b.queue, h); h.queued && i >= 0 {
-		h.queued = false
-		b.queue = shrunk(slices.Delete(b.queue, i, i+1))
+	if h.t.MaxConns > 0 {
+		h.t.bound.Leave(&h.share)
 	}
 }
 
 // watchIdle makes c report when it becomes idle, if there is a limit on idle connections.
 func (t *Transport) watchIdle(c *Conn) {
-	tells := &t.bound.crowded
+	tells := &t.bound.Crowded
 	if perHost, _ := t.maxIdle(); perHost >= 0 {
 		tells = always
 	}
@@ -246,18 +157,13 @@ var always = func() *atomic.Bool {
 
 // countLocked adds n to the number of open connections. n is 1 for a new connection and -1 for one
 // that was removed.
-func (h *host) countLocked(n int64) {
+func (h *host) countLocked(n int) {
 	t := h.t
-	t.open.Add(n)
 	if n < 0 {
 		t.giveBack()
 	}
 	_, total := t.maxIdle()
-	b := &t.bound
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	// Under the lock, so that the last of several hosts decides with the count of all.
-	b.crowded.Store(len(b.queue) > 0 || total >= 0 && t.open.Load() > int64(total))
+	t.bound.Count(n, total)
 }
 
 // closeSurplus closes connections without a stream: those beyond the limit for the host or for all
@@ -269,45 +175,21 @@ func (h *host) closeSurplus() {
 		closeIdlest(h.clonedConns(), func(idle int) int { return idle - perHost })
 	}
 	if t.MaxConns > 0 {
-		if n := t.bound.inLine(); n > 0 {
+		if n := t.bound.Len(); n > 0 {
 			closeIdlest(h.clonedConns(), func(int) int { return n })
 		}
 	}
-	if total >= 0 && t.open.Load() > int64(total) {
-		t.surplus.look(t)
+	if total >= 0 && t.bound.Open() > total {
+		t.surplus.Call(surplusEvery, t.closeSurplusOfAll)
 	}
 }
 
-// A surplusWatch closes idle connections beyond Transport.MaxIdleConns. It has to examine all
-// connections, which is slow if there are many. So it does that at most once in surplusEvery.
-type surplusWatch struct {
-	mu    sync.Mutex
-	timer *time.Timer // nil: the last look was at least surplusEvery ago
-	again bool        // look was called since then
-}
-
-// surplusEvery is the shortest time between two looks at all connections.
+// surplusEvery is the shortest time between two calls of closeSurplusOfAll.
 const surplusEvery = 10 * time.Millisecond
 
-// look examines all connections now, or when surplusEvery is over.
-func (w *surplusWatch) look(t *Transport) {
-	w.mu.Lock()
-	if w.timer != nil {
-		w.again = true
-		w.mu.Unlock()
-		return
-	}
-	w.timer = time.AfterFunc(surplusEvery, func() {
-		w.mu.Lock()
-		w.timer = nil
-		again := w.again
-		w.again = false
-		w.mu.Unlock()
-		if again {
-			w.look(t)
-		}
-	})
-	w.mu.Unlock()
+// closeSurplusOfAll closes idle connections beyond Transport.MaxIdleConns. It has to examine all
+// connections, which is slow if there are many.
+func (t *Transport) closeSurplusOfAll() {
 	_, total := t.maxIdle()
 	closeIdlest(t.allConns(), func(idle int) int { return idle - total })
 }
@@ -316,23 +198,9 @@ func (w *surplusWatch) look(t *Transport) {
 // the longest time. number returns how many to close, given how many are idle. closeIdlest returns
 // how many it closed.
 func closeIdlest(conns []*pooledConn, number func(idle int) int) int {
-	type idleConn struct {
-		*pooledConn
-		since time.Time
-	}
-	var idle []idleConn
-	for _, c := range conns {
-		if since, ok := c.idleFrom(); ok {
-			idle = append(idle, idleConn{c, since})
-		}
-	}
-	n := min(max(0, number(len(idle))), len(idle))
-	if n == 0 {
-		return 0
-	}
-	slices.SortFunc(idle, func(a, b idleConn) int { return a.since.Compare(b.since) })
-	for _, c := range idle[:n] {
+	idlest := pool.Idlest(conns, number)
+	for _, c := range idlest {
 		c.drainIfIdle(0, ReasonSurplus)
 	}
-	return n
+	return len(idlest)
 }

@@ -63,8 +63,7 @@ type host struct {
 	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
 	pings       pingMemory // has its own lock
 
-	queued  bool // waits in line for a connection; queued and granted are guarded by connBound.mu
-	granted int  // number of connections that the host may make now
+	share pool.Share[*host] // of MaxConns; guarded by the lock of Transport.bound
 }
 
 // A pooledConn is a connection of a host. It is guarded by the host's lock.
@@ -103,6 +102,7 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	h := t.hosts[key]
 	if h == nil {
 		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy, retries: newRetryBudget()}
+		h.share.Host = h
 		if t.hosts == nil {
 			t.hosts = make(map[hostKey]*host)
 		}
@@ -249,7 +249,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 // waitErrorLocked returns the error of a request whose context ended with err while the request
 // waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
-	if h.isInLine() {
+	if h.t.bound.InLine(&h.share) {
 		return &WaitError{Err: err, goal: forConn, n: int64(h.t.MaxConns)}
 	}
 	if len(h.conns) == 0 {
@@ -576,9 +576,9 @@ func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Dur
 // do not count.
 func (c *Conn) unusedLocked() bool { return len(c.streams) == 0 && c.slots.used <= c.slots.held }
 
-// idleFrom returns since when no request has needed the connection. The bool is false if a request
+// IdleFrom returns since when no request has needed the connection. The bool is false if a request
 // needs it, or if it is ending.
-func (c *Conn) idleFrom() (time.Time, bool) {
+func (c *pooledConn) IdleFrom() (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.start.Add(c.idleSince), c.err == nil && !c.draining && c.unusedLocked()

@@ -107,7 +107,7 @@ func (h *host) topUpLocked() {
 func (h *host) isSurplusLocked() bool {
 	_, total := h.t.maxIdle()
 	begun := h.connsLocked() - len(h.conns)
-	if total < 0 || h.t.open.Load()+int64(begun) < int64(total) {
+	if total < 0 || h.t.bound.Open()+begun < total {
 		return false
 	}
 	return begun > 0 || slices.ContainsFunc(h.conns, func(c *pooledConn) bool {
