@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -232,7 +231,6 @@ type Transport struct {
 }
 
 const (
-	maxTries            = 5 // attempts in a row during which the host sent no response
 	defaultConnsPerHost = 8
 	defaultIdleTimeout  = 90 * time.Second
 	http1Memory         = 5 * time.Minute  // how long to remember that a host does not speak HTTP/2
@@ -297,13 +295,6 @@ func (t *Transport) proxyFor(req *http.Request) (*url.URL, error) {
 		return http.ProxyFromEnvironment(req)
 	}
 	return t.Proxy(req)
-}
-
-// retryDelay returns how long to wait after the given number of attempts: 50 ms, doubled for each
-// further attempt, plus up to half of that at random.
-func retryDelay(tries int) time.Duration {
-	d := 50 * time.Millisecond << (tries - 1)
-	return d + rand.N(d/2)
 }
 
 // pause waits for d. It returns an error if ctx or cancel ends first.

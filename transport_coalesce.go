@@ -204,7 +204,7 @@ func (l lender) lendsTo(h *host) bool {
 func (h *host) spares(c *pooledConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Contains(h.conns, c) && h.queue.Empty() && h.capacity.streams == 0 && c.quota == 0 &&
+	return slices.Contains(h.conns, c) && h.queue.Empty() && h.record.Streams() == 0 && !c.member.HasQuota() &&
 		!c.suspected.Load() && !c.yields() && (c.retireAt.IsZero() || time.Now().Before(c.retireAt))
 }
 

@@ -49,7 +49,7 @@ func (h *host) beginAttemptLocked(p *queuedRequest) {
 	a := &attempt{place: p, covers: h.queue.Turns(), paused: true}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(a.place.Ctx))
-	delay := max(0, time.Until(h.dialAfter))
+	delay := h.record.DialPause()
 	if len(h.conns) > 0 && h.conns[0].suspected.Load() { // the peer may still acknowledge the PING
 		delay = max(delay, h.conns[0].confirm())
 	}
@@ -157,7 +157,7 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 			h.queue.Pop(nil, err)
 		}
 	case len(h.conns) > 0: // requests wait for these connections
-		h.dialAfter = time.Now().Add(time.Second)
+		h.record.PauseDials(time.Second)
 	default:
 		h.failedLocked(a, err)
 	}

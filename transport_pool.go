@@ -53,13 +53,10 @@ type host struct {
 	queue       pool.Queue[*pooledConn] // requests that wait
 	attempts    []*attempt              // connections that are being made, oldest first
 	connecting  int                     // running calls of connect, also for attempts that are in no list any more
-	dialAfter   time.Time               // no connection is dialed before this
-	failures    int                     // consecutive connections that ended without a response
 	http1Until  time.Time               // until then the host is taken not to speak HTTP/2; zero: it may speak it
 	forgetLater bool                    // a timer will call forgetLocked when nothing has to be remembered any more
 	spread      spread
-	capacity    capacity
-	retries     retryBudget
+	record      pool.Record
 	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
 	pings       pingMemory // has its own lock
 
@@ -72,10 +69,7 @@ type pooledConn struct {
 	retireAt time.Time  // when it stops taking requests; zero: never
 	reason   ConnReason // why it was taken from the host, if the host decided that
 	idle     *time.Timer
-	answers  int64 // responses received
-	refusals int   // requests refused since the last response
-	quota    int64 // limit of requests in all; 0: no limit is known
-	chargeAt int64 // host.retries.answers at the last charge, plus 1; 0: none yet
+	member   pool.Member
 
 	endpoint  *endpoint // the address that was dialed; nil: the host itself was dialed
 	spare     bool      // no request waited for it when it was made
@@ -90,10 +84,6 @@ type queuedRequest = pool.Request[*pooledConn]
 // request.
 var errNotHTTP2 = errors.New("hyper: server does not speak HTTP/2")
 
-// maxDialBackoff is the longest pause before the next dial after connections that ended without a
-// response.
-const maxDialBackoff = 5 * time.Second
-
 // enter returns the host for key, and counts the caller as a user of it. It adds the host if it
 // does not exist. The caller must call leave when its request is over.
 func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
@@ -101,7 +91,7 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	defer t.mu.Unlock()
 	h := t.hosts[key]
 	if h == nil {
-		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy, retries: newRetryBudget()}
+		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy, record: pool.NewRecord()}
 		h.share.Host = h
 		if t.hosts == nil {
 			t.hosts = make(map[hostKey]*host)
@@ -132,7 +122,7 @@ func (t *Transport) forgetLocked(h *host) {
 	if len(h.conns) > 0 || h.connecting > 0 || h.forgetLater {
 		return
 	}
-	left := max(time.Until(h.http1Until), time.Until(h.dialAfter), h.capacity.remembered(),
+	left := max(time.Until(h.http1Until), h.record.Remembered(initialSlots),
 		h.sharing.remembered(), h.pings.remembered())
 	if left <= 0 {
 		delete(t.hosts, h.key)
@@ -180,11 +170,11 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, erro
 func (h *host) sole() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) != 1 || !h.queue.Empty() || !h.http1Until.IsZero() || h.capacity.streams > 0 ||
+	if len(h.conns) != 1 || !h.queue.Empty() || !h.http1Until.IsZero() || h.record.Streams() > 0 ||
 		!h.t.keepsAlive() || h.isSpread() {
 		return nil
 	}
-	if c := h.conns[0]; c.isUnrestricted() && c.quota == 0 {
+	if c := h.conns[0]; c.isUnrestricted() && !c.member.HasQuota() {
 		return c
 	}
 	return nil
@@ -352,7 +342,7 @@ func (h *host) reserveOnLocked(c *pooledConn) error {
 	if !h.t.keepsAlive() {
 		return c.reserve(1, 1)
 	}
-	return c.reserve(h.capacity.streams, c.allowed())
+	return c.reserve(h.record.Streams(), c.member.Allowed())
 }
 
 // removeLocked removes the connection at index i from the host; why is the reason. The connection
@@ -362,19 +352,17 @@ func (h *host) removeLocked(i int, why error) {
 	h.conns = slices.Delete(h.conns, i, i+1)
 	h.countLocked(-1)
 	h.lostLocked(c, why)
-	h.capacity.limit, h.capacity.usedAt = c.announcedLimit(h.capacity.limit), time.Now()
+	h.record.Lost(c.announcedLimit(h.record.Limit))
 	if c.idle != nil {
 		c.idle.Stop()
 	}
-	// If two or more connections in a row end without a response, the next dial is delayed. A
-	// connection whose GOAWAY says that it has processed requests may still respond to them.
-	processed, _, _ := c.fate()
-	if c.answers > 0 || processed > 0 || errors.Is(why, ErrClosed) {
+	// A connection whose GOAWAY says that it has processed requests may still respond to them.
+	if c.member.WasUseful() || c.fate().Processed > 0 || errors.Is(why, ErrClosed) {
 		// It was of use, or this side closed it.
 	} else if c.spare && !c.wasUsed() { // no request needed it, so that none has to wait
 		h.spread.pauseUntil = time.Now().Add(minAvoid)
-	} else if h.failures++; h.failures > 1 {
-		h.dialAfter = time.Now().Add(min(maxDialBackoff, 50*time.Millisecond<<min(h.failures-2, 10)))
+	} else {
+		h.record.Useless()
 	}
 	go c.drain(or(c.reason, ReasonExhausted)) // not under h.mu: it may call news
 }
@@ -402,7 +390,7 @@ func (h *host) serveLocked() {
 // has not received the peer's SETTINGS, and so its limit of streams, unless that peer is silent.
 func (h *host) roomLocked() bool {
 	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
-	if most < 0 && h.capacity.isLearned() { // the host was seen to have limited capacity
+	if most < 0 && h.record.IsLearned() { // the host was seen to have limited capacity
 		most = defaultConnsPerHost
 	}
 	if most > 0 && h.connsLocked() >= most {
@@ -439,10 +427,10 @@ func (h *host) addLocked(c *Conn, a *attempt) {
 		p.idle = c.drainWhenIdle(timeout)
 	}
 	for _, other := range h.conns {
-		h.capacity.limit = other.announcedLimit(h.capacity.limit)
+		h.record.Limit = other.announcedLimit(h.record.Limit)
 	}
-	p.quota = h.capacity.requests
-	c.assumeLimit(h.capacity.limit)
+	h.record.Opened(&p.member)
+	c.assumeLimit(h.record.Limit)
 	c.obeyPings(&h.pings)
 	h.t.watchIdle(c)
 	h.conns = append(h.conns, p)
@@ -512,16 +500,15 @@ func (c *Conn) assumeLimit(limit uint32) {
 	}
 }
 
-// fate describes a connection that has turned a request away. processed is how many requests the
-// peer has processed, if a GOAWAY said so. others is how many other streams are open. ended reports
-// whether the connection takes no more requests.
-func (c *Conn) fate() (processed int64, others int, ended bool) {
+// fate describes a connection that has turned a request away.
+func (c *Conn) fate() pool.Fate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	f := pool.Fate{Others: c.slots.used - c.slots.held, Ended: c.takesRequestsLocked() != nil}
 	if c.goAway != nil && c.goAway.LastStreamID < c.nextID {
-		processed = (int64(c.goAway.LastStreamID) + 1) / 2
+		f.Processed = (int64(c.goAway.LastStreamID) + 1) / 2
 	}
-	return processed, c.slots.used - c.slots.held, c.takesRequestsLocked() != nil
+	return f
 }
 
 // wasUsed reports whether a request was opened on the connection.

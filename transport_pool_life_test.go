@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -631,7 +632,7 @@ func TestHostsThatFailAreRememberedForAWhile(t *testing.T) {
 		})
 		f.get("/").wantErr("it turns every request away", nil)
 		f.host() // its pause before the next dial is not over
-		time.Sleep(maxDialBackoff)
+		time.Sleep(pool.MaxDialPause)
 		synctest.Wait()
 		f.tr.mu.Lock()
 		defer f.tr.mu.Unlock()

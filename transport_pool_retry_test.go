@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -355,33 +356,11 @@ func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 		h := f.host()
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if left := h.retries.events.Left(); left < retryBurst/2 {
-			t.Errorf("%d events are left of %d", left, retryBurst)
+		if left := h.record.Left(); left < pool.RetryBurst/2 {
+			t.Errorf("%d events are left of %d", left, pool.RetryBurst)
 		}
 		if f.dials.Load() > 2*defaultConnsPerHost {
 			t.Errorf("%d connections were made", f.dials.Load())
-		}
-	})
-}
-
-// A request does not fail when the budget is used up. Its next try waits, until its context ends at
-// the latest.
-func TestRetriesBeyondTheBudgetArePaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newRetryBudget()
-		for i := range retryBurst {
-			if wait := b.charge(); wait != 0 {
-				t.Fatalf("event %d waits for %v", i, wait)
-			}
-		}
-		for i := 1; i <= 20; i++ {
-			if wait, want := b.charge(), time.Duration(i)*time.Second/retryRate; wait != want {
-				t.Errorf("event %d beyond the budget waits for %v, want %v", i, wait, want)
-			}
-		}
-		time.Sleep(time.Minute)
-		if wait := b.charge(); wait != 0 {
-			t.Errorf("the budget refills with time: %v", wait)
 		}
 	})
 }

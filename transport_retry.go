@@ -7,86 +7,20 @@ import (
 	"slices"
 	"time"
 
-	"gohyper.dev/hyper/internal/bucket"
+	"gohyper.dev/hyper/internal/pool"
 )
 
-// This file has the rules by which a Transport sends a request again if the peer has provably not
-// processed it (RFC 9113 §8.7).
-//
-// The reason for a refusal is either the request or the host. If the host responds to other
-// requests in the meantime, its capacity is too small: the Transport learns the capacity from the
-// refusals, and the request is retried until its context ends or it has had mostTries attempts. If
-// the host responds to nothing, the request fails after maxTries attempts. Each cause of retries is
-// charged to a budget once: a connection that ended, or a connection that refused any number of
-// streams between two responses.
+// This file sends a request again if the peer has provably not processed it (RFC 9113 §8.7). A
+// pool.Record has the rules for when that is done.
 
-const (
-	retryBurst = 100  // causes of retries that a host may have at once; each response adds one
-	maxRetries = 1000 // upper bound of the budget
-	retryRate  = 10   // causes a second beyond the budget: further retries are that far apart
-
-	mostTries = 100 // attempts of one request, even if the host responds to others
-
-	capacityMemory  = 5 * time.Minute // how long a capacity is remembered without a connection
-	capacityDoubles = time.Second     // time without a refusal until twice as many streams are tried
-	capacityForgets = 1000            // a limit of as many streams or requests is not worth remembering
-)
-
-// A capacity is what a host was seen to serve, if that is less than its SETTINGS allow. It is
-// guarded by the host's lock.
-type capacity struct {
-	limit    uint32    // SETTINGS_MAX_CONCURRENT_STREAMS of the last connection; 0: none received
-	streams  int       // concurrent streams on one connection; 0: as many as SETTINGS allow
-	since    time.Time // when streams was found
-	requests int64     // requests in all on one connection; 0: no limit is known
-	usedAt   time.Time // when the host last lost a connection
-}
-
-// isLearned reports whether the host was seen to serve less than its SETTINGS allow.
-func (k *capacity) isLearned() bool { return k.streams > 0 || k.requests > 0 }
-
-// remembered returns for how much longer the capacity has to be remembered if the host has no
-// connections.
-func (k *capacity) remembered() time.Duration {
-	if k.limit > 0 && k.limit < initialSlots || k.isLearned() {
-		return time.Until(k.usedAt.Add(capacityMemory))
-	}
-	return 0
-}
-
-// A retryBudget limits the retries to a host. It is guarded by the host's lock.
-type retryBudget struct {
-	events  bucket.Bucket
-	since   time.Time // start of the bucket's time
-	next    time.Time // earliest time of the next retry, once the bucket is empty
-	answers int64     // responses of the host so far
-}
-
-// newRetryBudget returns a full budget.
-func newRetryBudget() retryBudget {
-	return retryBudget{events: bucket.New(retryBurst, maxRetries, retryRate), since: time.Now()}
-}
-
-// charge takes one cause from the budget, and returns how long the retry has to wait.
-func (b *retryBudget) charge() time.Duration {
-	now := time.Now()
-	if b.events.Take(now.Sub(b.since), 1) {
-		return 0
-	}
-	if b.next.Before(now) {
-		b.next = now
-	}
-	b.next = b.next.Add(time.Second / retryRate)
-	return b.next.Sub(now)
-}
+// maxTries is how many attempts in a row may fail while the host responds to nothing.
+const maxTries = pool.MaxTries
 
 // A retry is the state of one request over all its attempts.
 type retry struct {
-	x         *exchange
-	turn      uint64 // in the host's queue; 0: none yet
-	tries     int32
-	fruitless int32 // consecutive attempts during which the host responded to nothing
-	answers   int64 // host.retries.answers when the last attempt failed
+	x     *exchange
+	turn  uint64 // in the host's queue; 0: none yet
+	tries pool.Tries
 }
 
 // roundTrip sends x until it has a response, or must not be sent again. Then it leaves the host.
@@ -180,103 +114,22 @@ func notSentAgain(err, reason error) error {
 func (h *host) answered(c *pooledConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.retries.events.Add(1)
-	h.retries.answers++
-	h.failures, c.refusals = 0, 0
-	c.answers++
-	if h.capacity.streams > 0 && time.Since(h.capacity.since) >= capacityDoubles {
-		h.capacity.grow()
-	}
-	if c.quota > 0 {
-		h.answeredWithinLocked(c)
-	}
-}
-
-// grow allows twice as many streams. It is called when the host has refused none for some time.
-func (k *capacity) grow() {
-	k.streams, k.since = 2*k.streams, time.Now()
-	if k.streams >= capacityForgets || k.limit > 0 && int64(k.streams) >= int64(k.limit) {
-		k.streams = 0
-	}
-}
-
-// answeredWithinLocked raises the quota of c if c has responded to that many requests and has not
-// ended.
-func (h *host) answeredWithinLocked(c *pooledConn) {
-	if c.answers > c.quota {
-		c.quota *= 2
-		h.capacity.requests = c.quota
-	}
-	if c.quota >= capacityForgets {
-		c.quota, h.capacity.requests = 0, 0
-	}
-	if c.answers >= c.quota {
+	if h.record.Answered(&c.member) {
 		h.serveLocked()
 	}
-}
-
-// allowed returns how many requests may be sent on c in all, or 0 for no limit. If c has responded
-// to as many requests as the last connection did before its GOAWAY, one more is allowed, to find
-// out whether c continues.
-func (c *pooledConn) allowed() int64 {
-	if c.quota > 0 && c.answers >= c.quota {
-		return c.answers + 1
-	}
-	return c.quota
 }
 
 // refused records that c has turned r's request away. It returns how long to wait before the next
 // attempt, and false if there must be none.
 func (h *host) refused(r *retry, c *pooledConn) (delay time.Duration, ok bool) {
-	processed, others, ended := c.fate()
+	fate := c.fate()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r.tries++
-	if r.fruitless++; h.retries.answers > r.answers {
-		r.fruitless = 1
-	}
-	r.answers = h.retries.answers
-	if ended {
-		h.learnRequestsLocked(processed)
-	} else {
-		h.learnStreamsLocked(c, others)
-	}
-	if r.fruitless >= maxTries || r.tries >= mostTries {
-		return 0, false
-	}
-	if r.tries > 1 && processed == 0 || !ended {
-		delay = retryDelay(int(r.fruitless))
-	}
-	if c.chargeAt != h.retries.answers+1 {
-		c.chargeAt = h.retries.answers + 1
-		if wait := h.retries.charge(); r.tries > 1 {
-			delay = max(delay, wait)
-		}
-	}
-	return delay, true
-}
-
-// learnRequestsLocked is called for a connection that ended after it had processed the given number
-// of requests. At first, the next connection is not sent more.
-func (h *host) learnRequestsLocked(processed int64) {
-	if processed > 0 && processed < capacityForgets {
-		h.capacity.requests = processed
-	}
-}
-
-// learnStreamsLocked is called when c has refused a stream while it had the given number of others.
-// If c refuses streams that are alone on it, c is replaced, unless the connection before it was no
-// better.
-func (h *host) learnStreamsLocked(c *pooledConn, others int) {
-	if most := max(1, others); h.capacity.streams == 0 || most <= h.capacity.streams {
-		h.capacity.streams, h.capacity.since = most, time.Now()
-	}
-	if c.refusals++; others > 0 || c.refusals < 2 || h.failures > 0 {
-		return
-	}
-	if i := slices.Index(h.conns, c); i >= 0 {
-		h.failures++
+	verdict := h.record.Refused(&r.tries, &c.member, fate)
+	if i := slices.Index(h.conns, c); verdict.Replace && i >= 0 {
+		h.record.Replaced()
 		c.reason = ReasonRefused
 		h.removeLocked(i, ErrClosed)
 	}
+	return verdict.Delay, verdict.Again
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -42,9 +43,9 @@ func TestNewConnectionBeginsWithTheHostsLastLimit(t *testing.T) {
 		if hosts() != 1 {
 			t.Error("the host is forgotten with its last connection")
 		}
-		time.Sleep(capacityMemory + time.Second)
+		time.Sleep(pool.CapacityMemory + time.Second)
 		if synctest.Wait(); hosts() != 0 {
-			t.Errorf("the host is remembered after %v", capacityMemory)
+			t.Errorf("the host is remembered after %v", pool.CapacityMemory)
 		}
 	})
 }
@@ -81,8 +82,8 @@ func TestTriesOfOneRequestAreBounded(t *testing.T) {
 		for tries := 1; ; tries++ {
 			h.answered(c) // a response to another request
 			if _, ok := h.refused(&r, c); !ok {
-				if tries != mostTries {
-					t.Errorf("%d tries, want %d", tries, mostTries)
+				if tries != pool.MostTries {
+					t.Errorf("%d tries, want %d", tries, pool.MostTries)
 				}
 				return
 			}

@@ -145,7 +145,7 @@ func (h *host) beginInBackgroundLocked() {
 	ctx, a.cancel = context.WithCancel(context.Background())
 	h.spread.background = append(h.spread.background, a)
 	h.connecting++
-	go h.connect(ctx, a, max(0, time.Until(h.dialAfter)))
+	go h.connect(ctx, a, h.record.DialPause())
 }
 
 // promoteLocked assigns an attempt in the background to the waiting requests, whose own attempt has
