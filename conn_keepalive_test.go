@@ -66,7 +66,7 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		peer := f.firstPeer()
 		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate, wire.GoAway)
-		c := f.host().conns[0]
+		c := f.host().Conns.All()[0]
 		for i := range 6 {
 			_, err := c.Do(withTimeout(t, time.Second), &Request{Path: "/hang"})
 			if !errors.Is(err, context.DeadlineExceeded) {

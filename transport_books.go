@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
+
+	"gohyper.dev/hyper/internal/pool"
 )
 
 // This file counts what a Transport does. Each host has a book, which its connections share. What a
@@ -209,7 +211,7 @@ func (bs *books) release(b *book) {
 }
 
 // countedDial is dialOrAbandon with counting.
-func (h *host) countedDial(ctx context.Context, at *endpoint) (*Conn, error) {
+func (h *host) countedDial(ctx context.Context, at *pool.Addr) (*Conn, error) {
 	b := h.owner.book
 	b.dials.Add(1)
 	b.dialing.Add(1)

@@ -62,7 +62,7 @@ func (t *Transport) makeRoom() {
 // yieldOne keeps new requests from one connection, so that it becomes idle and makes room for a
 // host in line. Otherwise the hosts with traffic could keep all connections. It is the connection
 // with the fewest requests, of those to hosts that have more connections than one in line. If it
-// has not become idle after yieldTime, it serves its host again, and another one is chosen.
+// has not become idle after pool.YieldTime, it serves its host again, and another one is chosen.
 func (t *Transport) yieldOne() {
 	fewest := math.MaxInt
 	for _, h := range t.bound.Line() {
@@ -71,16 +71,10 @@ func (t *Transport) yieldOne() {
 	var best *pooledConn
 	var owner *host
 	least := 0
-	now := time.Now()
 	for _, h := range t.allHosts() {
 		h.mu.Lock()
-		for _, c := range h.conns {
-			if len(h.conns) <= fewest {
-				break
-			}
-			load, err := c.load()
-			if recent := now.Sub(c.yieldedAt) < yieldAgain; err == nil && !recent &&
-				(best == nil || load < least) {
+		if h.Conns.Len() > fewest {
+			if c, load, ok := h.Conns.ToYield(); ok && (best == nil || load < least) {
 				best, owner, least = c, h, load
 			}
 		}
@@ -88,21 +82,11 @@ func (t *Transport) yieldOne() {
 	}
 	if best != nil && t.bound.Len() > 0 {
 		owner.mu.Lock()
-		best.yieldedAt = now
+		best.member.Yield()
 		owner.mu.Unlock()
-		time.AfterFunc(yieldTime, owner.stateChanged) // requests of its host can use it again
+		time.AfterFunc(pool.YieldTime, owner.stateChanged) // requests of its host can use it again
 	}
 	t.makeRoom() // best may be idle already; this also sets the timer again
-}
-
-const (
-	yieldTime  = time.Second     // for which a connection gets no new requests
-	yieldAgain = 5 * time.Second // until the same connection may be chosen again
-)
-
-// yields reports whether c gets no new requests at present.
-func (c *pooledConn) yields() bool {
-	return !c.yieldedAt.IsZero() && time.Since(c.yieldedAt) < yieldTime
 }
 
 // allConns returns the connections of all hosts.

@@ -154,7 +154,7 @@ func (h *host) findLender(x *exchange) lender {
 func (h *host) lastLender() (last lender, own bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) > 0 || len(h.attempts) > 0 || !h.queue.Empty() || !h.http1Until.IsZero() {
+	if h.Conns.Len() > 0 || h.Attempts.ForRequests() > 0 || !h.Queue.Empty() || !h.http1Until.IsZero() {
 		h.sharing = nil
 		return lender{}, true
 	}
@@ -199,13 +199,11 @@ func (l lender) lendsTo(h *host) bool {
 	return l.of.spares(l.c) && l.c.hasFreeSlotFor(h.key.origin())
 }
 
-// spares reports whether c belongs to h, and h has enough capacity to let another host use c. A
-// connection that is about to be replaced is not spared.
+// spares reports whether h can let another host use c.
 func (h *host) spares(c *pooledConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Contains(h.conns, c) && h.queue.Empty() && h.record.Streams() == 0 && !c.member.HasQuota() &&
-		!c.suspected.Load() && !c.yields() && (c.retireAt.IsZero() || time.Now().Before(c.retireAt))
+	return h.Lends(c)
 }
 
 // remoteIP returns the IP address of c's peer, or the zero Addr if its address is not an IP

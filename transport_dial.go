@@ -3,96 +3,70 @@ package hyper
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
+
+	"gohyper.dev/hyper/internal/pool"
 )
 
-// An attempt makes a connection to a host for the requests that wait. The host's lock guards its
-// fields.
-type attempt struct {
-	cancel context.CancelFunc
-	place  *queuedRequest // the request that it was begun for
-	covers uint64         // it is for the requests with a turn up to this
-	beside *time.Timer    // begins a parallel attempt; nil: no timer
-	paused bool           // it has not begun to dial
+// An attempt makes a connection to a host for the requests that wait. It is guarded by the host's
+// lock.
+type attempt = pool.Attempt[*pooledConn]
 
-	background bool      // no request waits for it
-	endpoint   *endpoint // the address to dial instead of the host; nil: none
-}
-
-const (
-	dialPatience = time.Second // until a parallel attempt begins if this one has not succeeded
-	maxAttempts  = 4           // at the same time
-
-	// suspicionGrace is how long to wait for the acknowledgment of a PING before the requests on a
-	// silent connection get another connection.
-	suspicionGrace = minSilence
-)
+// suspicionGrace is how long to wait for the acknowledgment of a PING before the requests on a
+// silent connection get another connection.
+const suspicionGrace = minSilence
 
 // attemptLocked begins to make a connection for the first waiting request, unless one is being made
 // already. In that case a parallel attempt begins after dialPatience. The context of an attempt has
 // the values of the request's context, for its trace hooks, but does not end with it.
 func (h *host) attemptLocked() {
-	if !h.t.keepsAlive() { // each request needs its own connection
-		for n := len(h.attempts); n < h.queue.Len() && h.roomLocked() && h.takeLocked(); n++ {
-			h.beginAttemptLocked(h.queue.At(n))
+	if h.Single { // each request needs its own connection
+		for n := h.Attempts.ForRequests(); n < h.Queue.Len() && h.Room() && h.takeLocked(); n++ {
+			h.beginAttemptLocked(n)
 		}
 		return
 	}
-	if len(h.attempts) == 0 && h.takeLocked() {
-		h.beginAttemptLocked(h.queue.At(0))
+	if h.Attempts.ForRequests() == 0 && h.takeLocked() {
+		h.beginAttemptLocked(0)
 	}
 }
 
-// beginAttemptLocked begins an attempt for the request at p.
-func (h *host) beginAttemptLocked(p *queuedRequest) {
-	a := &attempt{place: p, covers: h.queue.Turns(), paused: true}
-	var ctx context.Context
-	ctx, a.cancel = context.WithCancel(context.WithoutCancel(a.place.Ctx))
-	delay := h.record.DialPause()
-	if len(h.conns) > 0 && h.conns[0].suspected.Load() { // the peer may still acknowledge the PING
-		delay = max(delay, h.conns[0].confirm())
-	}
-	h.attempts = append(h.attempts, a)
-	a.beside = time.AfterFunc(delay+dialPatience, func() { h.attemptBeside(a) })
-	h.connecting++
+// beginAttemptLocked begins an attempt for the request at index i of the queue.
+func (h *host) beginAttemptLocked(i int) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Queue.At(i).Ctx))
+	a := h.Begin(i, cancel)
+	delay := h.Pause()
+	a.BesideAfter(delay+pool.DialPatience, func() { h.attemptBeside(a) })
 	go h.connect(ctx, a, delay)
 }
 
-// attemptBeside begins another attempt in parallel with a, which takes long. A backend that does
-// not respond must not delay the requests, because another backend may respond.
+// attemptBeside begins another attempt in parallel with a, which takes long.
 func (h *host) attemptBeside(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := len(h.attempts)
-	if n > 0 && h.attempts[n-1] == a && n < maxAttempts && !h.queue.Empty() && h.roomLocked() &&
-		h.t.tryTake() {
-		h.beginAttemptLocked(h.queue.At(0))
+	if h.MayBeside(a) && h.t.tryTake() {
+		h.beginAttemptLocked(0)
 	}
 }
 
-// gaveUpLocked is called when the request at p has stopped waiting because its context ended. A
-// slow attempt may be the reason. So if other requests wait, another attempt begins at once. If
-// none waits, the attempts in progress get dialPatience to make a connection for the next request,
-// and are then canceled.
+// gaveUpLocked is called when the request at p has stopped waiting because its context ended. If
+// none waits, the attempts in progress get pool.DialPatience to make a connection for the next
+// request, and are then canceled.
 func (h *host) gaveUpLocked(p *queuedRequest) {
-	if h.queue.Empty() {
+	if h.Queue.Empty() {
 		h.leaveLine()
-		if attempts := slices.Clone(h.attempts); len(attempts) > 0 {
-			time.AfterFunc(dialPatience, func() { h.endUnwanted(attempts) })
+		if attempts := h.Attempts.Unwanted(); len(attempts) > 0 {
+			time.AfterFunc(pool.DialPatience, func() { h.endUnwanted(attempts) })
 		}
 		return
 	}
-	n := len(h.attempts)
-	if n == 0 || h.attempts[n-1].place != p {
-		return
-	}
-	a := h.attempts[n-1]
-	a.beside.Stop()
-	if n == maxAttempts || !h.roomLocked() || !h.t.tryTake() {
-		a.cancel()
-	} else {
-		h.beginAttemptLocked(h.queue.At(0))
+	slow, mayBegin := h.GaveUp(p)
+	switch {
+	case slow == nil:
+	case mayBegin && h.t.tryTake():
+		h.beginAttemptLocked(0)
+	default:
+		slow.Cancel()
 	}
 }
 
@@ -101,20 +75,11 @@ func (h *host) gaveUpLocked(p *queuedRequest) {
 func (h *host) endUnwanted(attempts []*attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.queue.Empty() {
+	if !h.Queue.Empty() {
 		return
 	}
 	for _, a := range attempts {
-		a.cancel()
-	}
-}
-
-// endAttemptsLocked cancels all attempts of the host.
-func (h *host) endAttemptsLocked() {
-	for _, attempts := range [][]*attempt{h.attempts, h.spread.background} {
-		for _, a := range attempts {
-			a.cancel()
-		}
+		a.Cancel()
 	}
 }
 
@@ -137,69 +102,40 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	}
 	h.mu.Lock()
 	ended := ctx.Err() != nil
-	if c != nil && a.endpoint != nil && !h.hasLocked(a.endpoint) { // since Resolve was asked again
+	if c != nil && a.Addr != nil && !a.Addr.Listed() { // since Resolve was asked again
 		go c.drain(ReasonResolve)
 		c = nil
 	}
-	h.endLocked(a, c != nil)
+	h.Attempts.Ended(a)
+	if c == nil {
+		h.t.giveBack()
+	}
 	switch {
 	case c != nil:
 		h.addLocked(c, a)
 	case err == errNotHTTP2:
 		h.http1Until = time.Now().Add(http1Memory)
-		h.queue.FailAll(err)
+		h.Queue.FailAll(err)
 	// No request waited. Those that have arrived since are served below.
 	case err == nil || ended:
-	case a.background:
-		h.spread.pauseUntil = time.Now().Add(minAvoid)
-	case !h.t.keepsAlive():
-		if !h.queue.Empty() {
-			h.queue.Pop(nil, err)
+	case a.Background():
+		h.Attempts.Pause()
+	case h.Single:
+		if !h.Queue.Empty() {
+			h.Queue.Pop(nil, err)
 		}
-	case len(h.conns) > 0: // requests wait for these connections
-		h.record.PauseDials(time.Second)
+	case h.Conns.Len() > 0: // requests wait for these connections
+		h.Record.PauseDials(time.Second)
 	default:
-		h.failedLocked(a, err)
+		h.Failed(a, err)
 	}
 	h.mu.Unlock()
 	h.stateChanged() // c may have ended already
 }
 
-// endLocked removes a, which is over, from the attempts of the host.
-func (h *host) endLocked(a *attempt, connected bool) {
-	h.connecting--
-	a.cancel()
-	if a.beside != nil {
-		a.beside.Stop()
-	}
-	is := func(other *attempt) bool { return other == a }
-	h.attempts = slices.DeleteFunc(h.attempts, is)
-	h.spread.background = slices.DeleteFunc(h.spread.background, is)
-	if !connected {
-		h.t.giveBack()
-	}
-}
-
-// failedLocked fails the requests that a was made for, so that a sequence of failing attempts
-// cannot keep them waiting forever. Requests that came later wait for the other attempts, if there
-// are any.
-func (h *host) failedLocked(a *attempt, err error) {
-	if len(h.attempts) == 0 && !h.promoteLocked() {
-		h.queue.FailAll(err)
-		return
-	}
-	h.queue.Fail(a.covers, err)
-	if h.queue.Empty() { // the next request does not wait for the other attempts
-		for _, a := range h.attempts {
-			a.cancel()
-		}
-		h.attempts = nil
-	}
-}
-
 // dialOrAbandon is dial, but it also returns in time if a dialer ignores its context. What such a
 // dialer returns after the end of ctx, or after HandshakeTimeout, is closed.
-func (h *host) dialOrAbandon(ctx context.Context, at *endpoint) (*Conn, error) {
+func (h *host) dialOrAbandon(ctx context.Context, at *pool.Addr) (*Conn, error) {
 	cfg := h.t.config()
 	timeout := cfg.HandshakeTimeout
 	if h.t.net == nil {
@@ -258,18 +194,5 @@ func closeUnwanted(c *Conn, err error) {
 func (h *host) isWaitedFor(a *attempt) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a.paused = false
-	return a.background || !h.queue.Empty()
-}
-
-// endPausedLocked cancels the attempts that have not begun to dial, if no request waits.
-func (h *host) endPausedLocked() {
-	if !h.queue.Empty() {
-		return
-	}
-	for _, a := range h.attempts {
-		if a.paused {
-			a.cancel()
-		}
-	}
+	return h.Dials(a)
 }

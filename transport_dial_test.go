@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -39,7 +40,7 @@ func TestDialThatHangsGetsAnotherBesideItAfterASecond(t *testing.T) {
 		}
 		first, second := f.get("/1"), f.get("/2")
 		f.wantDials("one for both", 1)
-		time.Sleep(dialPatience)
+		time.Sleep(pool.DialPatience)
 		synctest.Wait()
 		peer := f.peer("the second attempt")
 		for _, stream := range []uint32{1, 3} {
@@ -48,7 +49,7 @@ func TestDialThatHangsGetsAnotherBesideItAfterASecond(t *testing.T) {
 		}
 		first.wantStatus("the first", 204)
 		second.wantStatus("the second", 204)
-		if first.took != dialPatience {
+		if first.took != pool.DialPatience {
 			t.Errorf("the first request took %v", first.took)
 		}
 		f.wantDials("no more than two", 2)
@@ -62,7 +63,7 @@ func TestDialerThatNeverReturnsHoldsUpNoLaterRequest(t *testing.T) {
 		stuck := make(chan struct{})
 		defer close(stuck)
 		f.refer = func(ctx context.Context, addr string) error {
-			if f.dials.Load() <= maxAttempts {
+			if f.dials.Load() <= pool.MaxAttempts {
 				<-stuck // ignores ctx
 				return errors.New("too late")
 			}
@@ -114,7 +115,7 @@ func TestAttemptThatNoRequestWaitsForEnds(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		f.do(f.request(ctx, "GET", "/", nil)).wantErr("its context ended", context.DeadlineExceeded)
-		if at := <-ended; at != 300*time.Millisecond+dialPatience {
+		if at := <-ended; at != 300*time.Millisecond+pool.DialPatience {
 			t.Errorf("its dial ended after %v", at)
 		}
 	})
@@ -128,9 +129,9 @@ func TestAttemptsAtOnceAreBounded(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 			defer cancel()
 			f.do(f.request(ctx, "GET", "/", nil)).wantErr("no dial succeeds", context.DeadlineExceeded)
-			want := maxAttempts
+			want := pool.MaxAttempts
 			if most > 0 {
-				want = min(most, maxAttempts)
+				want = min(most, pool.MaxAttempts)
 			}
 			f.wantDials("a second apart, up to the bound", want)
 			time.Sleep(time.Minute)
@@ -159,7 +160,7 @@ func TestBackEndThatNeverAnswersTLSIsAvoided(t *testing.T) {
 		req := f.request(ctx, "GET", "/", nil)
 		req.URL.Scheme = "https"
 		call := f.do(req)
-		time.Sleep(dialPatience)
+		time.Sleep(pool.DialPatience)
 		f.answer("the other back end")
 		call.wantStatus("it is served", 204)
 		time.Sleep(defaultHandshakeTimeout)
@@ -170,7 +171,7 @@ func TestSilentPeerIsSuspectedAtTheFirstTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		peer := f.firstPeer()
-		client := f.host().conns[0].nc.(*h2test.Conn)
+		client := f.host().Conns.All()[0].nc.(*h2test.Conn)
 		client.Stall() // from now on nothing arrives
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()

@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"gohyper.dev/hyper/internal/netconn"
+	"gohyper.dev/hyper/internal/pool"
 )
 
 // dialsTLS reports whether DialTLSContext makes the connections to h. As documented in net/http, it
@@ -14,7 +15,7 @@ func (h *host) dialsTLS() bool {
 }
 
 // dialTLS makes a connection to h with DialTLSContext.
-func (h *host) dialTLS(ctx context.Context, cfg *Config, at *endpoint) (*Conn, error) {
+func (h *host) dialTLS(ctx context.Context, cfg *Config, at *pool.Addr) (*Conn, error) {
 	full, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err

@@ -48,15 +48,10 @@ type host struct {
 	owner owner
 	refs  int // requests that use the host; guarded by Transport.mu
 
-	mu          sync.Mutex // guards everything below
-	conns       []*pooledConn
-	queue       pool.Queue[*pooledConn] // requests that wait
-	attempts    []*attempt              // connections that are being made, oldest first
-	connecting  int                     // running calls of connect, also for attempts that are in no list any more
-	http1Until  time.Time               // until then the host is taken not to speak HTTP/2; zero: it may speak it
-	forgetLater bool                    // a timer will call forgetLocked when nothing has to be remembered any more
-	spread      spread
-	record      pool.Record
+	mu sync.Mutex // guards everything below, unless it says something else
+	pool.Host[*pooledConn]
+	http1Until  time.Time  // until then the host is taken not to speak HTTP/2; zero: it may speak it
+	forgetLater bool       // a timer will call forgetLocked when nothing has to be remembered any more
 	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
 	pings       pingMemory // has its own lock
 
@@ -66,15 +61,9 @@ type host struct {
 // A pooledConn is a connection of a host. It is guarded by the host's lock.
 type pooledConn struct {
 	*Conn
-	retireAt time.Time  // when it stops taking requests; zero: never
-	reason   ConnReason // why it was taken from the host, if the host decided that
-	idle     *time.Timer
-	member   pool.Member
-
-	endpoint  *endpoint // the address that was dialed; nil: the host itself was dialed
-	spare     bool      // no request waited for it when it was made
-	usedAt    uint64    // value of spread.uses at the last request
-	yieldedAt time.Time // when it last began to make room for another host; zero: never
+	member pool.Member
+	reason ConnReason // why it was taken from the host, if the host decided that
+	idle   *time.Timer
 }
 
 // A queuedRequest is a request's place in a host's queue for slots.
@@ -91,7 +80,8 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	defer t.mu.Unlock()
 	h := t.hosts[key]
 	if h == nil {
-		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy, record: pool.NewRecord()}
+		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy}
+		h.Host = pool.NewHost[*pooledConn](h.limits())
 		h.share.Host = h
 		if t.hosts == nil {
 			t.hosts = make(map[hostKey]*host)
@@ -101,6 +91,16 @@ func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
 	}
 	h.refs++
 	return h
+}
+
+// limits returns the limits of h.
+func (h *host) limits() pool.Limits {
+	return pool.Limits{
+		MostConns:  or(h.t.MaxConnsPerHost, defaultConnsPerHost),
+		LeastConns: h.t.MinConnsPerHost,
+		Single:     !h.t.keepsAlive(),
+		Resolves:   h.t.Resolve != nil && h.proxy == nil,
+	}
 }
 
 // leave undoes enter.
@@ -119,10 +119,10 @@ func (t *Transport) forgetLocked(h *host) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) > 0 || h.connecting > 0 || h.forgetLater {
+	if h.Conns.Len() > 0 || h.Attempts.Running() > 0 || h.forgetLater {
 		return
 	}
-	left := max(time.Until(h.http1Until), h.record.Remembered(initialSlots),
+	left := max(time.Until(h.http1Until), h.Record.Remembered(initialSlots),
 		h.sharing.remembered(), h.pings.remembered())
 	if left <= 0 {
 		delete(t.hosts, h.key)
@@ -141,7 +141,7 @@ func (t *Transport) forgetLocked(h *host) {
 }
 
 // dial makes a connection to the host. If at is not nil, it dials that address.
-func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, error) {
+func (h *host) dial(ctx context.Context, cfg *Config, at *pool.Addr) (*Conn, error) {
 	if h.t.net != nil {
 		return h.t.net.connect(ctx, h, cfg)
 	}
@@ -164,26 +164,16 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, erro
 	return dialTarget(ctx, to, &given, &h.owner)
 }
 
-// sole returns the host's sole connection, which most likely has a free slot. It returns nil if
-// there are several connections, if a request is queued, or if something restricts the use of the
-// connection.
+// sole returns the host's sole connection if it most likely has a free slot. Otherwise it returns
+// nil.
 func (h *host) sole() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.conns) != 1 || !h.queue.Empty() || !h.http1Until.IsZero() || h.record.Streams() > 0 ||
-		!h.t.keepsAlive() || h.isSpread() {
+	if !h.http1Until.IsZero() {
 		return nil
 	}
-	if c := h.conns[0]; c.isUnrestricted() && !c.member.HasQuota() {
-		return c
-	}
-	return nil
-}
-
-// isUnrestricted reports whether neither c's age, nor another host, nor the silence of the peer
-// restricts the use of c.
-func (c *pooledConn) isUnrestricted() bool {
-	return c.retireAt.IsZero() && c.yieldedAt.IsZero() && !c.suspected.Load()
+	c, _ := h.Sole()
+	return c
 }
 
 // conn returns a connection with a slot reserved for one request. It waits if there is none. *turn
@@ -191,7 +181,7 @@ func (c *pooledConn) isUnrestricted() bool {
 // because its slot was gone when it wanted to use it.
 func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (*pooledConn, error) {
 	h.mu.Lock()
-	*turn = h.queue.Turn(*turn)
+	*turn = h.Queue.Turn(*turn)
 	if !h.http1Until.IsZero() {
 		if time.Now().Before(h.http1Until) {
 			h.mu.Unlock()
@@ -199,14 +189,14 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 		}
 		h.http1Until = time.Time{}
 	}
-	if h.queue.IsNext(*turn) {
+	if h.Queue.IsNext(*turn) {
 		if c := h.reserveLocked(); c != nil {
 			h.topUpLocked()
 			h.mu.Unlock()
 			return c, nil
 		}
 	}
-	p := h.queue.Add(ctx, *turn)
+	p := h.Queue.Add(ctx, *turn)
 	h.serveLocked()
 	h.topUpLocked()
 	h.mu.Unlock()
@@ -224,7 +214,7 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	if err != errRequestCanceled {
 		err = h.waitErrorLocked(err)
 	}
-	if h.queue.Remove(p) {
+	if h.Queue.Remove(p) {
 		h.gaveUpLocked(p)
 	}
 	c, _ := p.Result()
@@ -242,12 +232,12 @@ func (h *host) waitErrorLocked(err error) error {
 	if h.t.bound.InLine(&h.share) {
 		return &WaitError{Err: err, goal: forConn, n: int64(h.t.MaxConns)}
 	}
-	if len(h.conns) == 0 {
+	if h.Conns.Len() == 0 {
 		return err
 	}
 	e := &WaitError{Err: err, goal: forStream}
 	full := true
-	for _, c := range h.conns {
+	for _, c := range h.Conns.All() {
 		c.mu.Lock()
 		e.n += int64(c.slots.limit)
 		if !c.peer.known {
@@ -262,107 +252,40 @@ func (h *host) waitErrorLocked(err error) error {
 	return e
 }
 
-// reserveLocked reserves a slot on the least loaded connection that has one, and returns that
-// connection, or nil. It also removes connections that take no more requests.
+// reserveLocked reserves a slot on a connection, and returns that connection, or nil. It also
+// removes connections that take no more requests.
 func (h *host) reserveLocked() *pooledConn {
-	now := time.Time{}
-	for len(h.conns) > 0 {
-		if only := h.conns[0]; len(h.conns) == 1 && only.isUnrestricted() {
-			switch err := h.reserveOnLocked(only); err {
-			case nil:
-				return only
-			case errNoSlot:
-				return nil
-			default:
-				h.removeLocked(0, err)
-				return nil
-			}
-		}
-		var best, suspected *pooledConn
-		least := 0
-		h.sumLoadsLocked()
-		for i := 0; i < len(h.conns); i++ {
-			c := h.conns[i]
-			if !c.retireAt.IsZero() && now.IsZero() {
-				now = time.Now()
-			}
-			load, err := c.load()
-			if err == nil && !c.retireAt.IsZero() && !now.Before(c.retireAt) {
-				err, c.reason = ErrClosed, ReasonAge
-			}
-			if err != nil {
-				h.removeLocked(i, err)
-				i--
-				continue
-			}
-			if c.yields() {
-				continue
-			}
-			if c.suspected.Load() {
-				c.confirm()
-				suspected = c
-				continue
-			}
-			if best == nil || h.preferLocked(c, load, best, least) {
-				best, least = c, load
-			}
-		}
-		if best == nil && suspected != nil && !h.roomLocked() {
-			best = suspected
-		}
-		if best == nil {
-			return nil
-		}
-		switch err := h.reserveOnLocked(best); err {
-		case nil:
-			h.usedLocked(best)
-			return best
-		case errNoSlot:
-			return h.reserveOtherLocked(best)
-		}
-		// The connection has just ended: try again.
-	}
-	return nil
-}
-
-// reserveOtherLocked reserves a slot on a connection other than full, which is the least loaded one
-// but has no free slot. Another may have one, because the limits of connections differ.
-func (h *host) reserveOtherLocked(full *pooledConn) *pooledConn {
-	for _, c := range h.conns {
-		if c != full && !c.yields() && (!c.suspected.Load() || !h.roomLocked()) &&
-			h.reserveOnLocked(c) == nil {
+	for {
+		c, ended := h.Reserve()
+		if ended == nil {
 			return c
 		}
+		h.removeLocked(c, ended)
 	}
-	return nil
 }
 
-// reserveOnLocked reserves a slot on c, within the limits that were learned from the host.
-func (h *host) reserveOnLocked(c *pooledConn) error {
-	if !h.t.keepsAlive() {
-		return c.reserve(1, 1)
+// removeLocked removes c from the host; why is the reason. The connection ends after its last
+// stream.
+func (h *host) removeLocked(c *pooledConn, why error) {
+	if why == pool.ErrTooOld {
+		c.reason, why = ReasonAge, ErrClosed
 	}
-	return c.reserve(h.record.Streams(), c.member.Allowed())
-}
-
-// removeLocked removes the connection at index i from the host; why is the reason. The connection
-// ends after its last stream.
-func (h *host) removeLocked(i int, why error) {
-	c := h.conns[i]
-	h.conns = slices.Delete(h.conns, i, i+1)
+	h.Conns.Remove(c)
 	h.countLocked(-1)
-	h.lostLocked(c, why)
-	h.record.Lost(c.announcedLimit(h.record.Limit))
+	if !errors.Is(why, ErrClosed) && !errors.Is(why, ErrDrained) {
+		c.member.Addr.Lost()
+	}
+	h.Record.Lost(c.announcedLimit(h.Record.Limit))
 	if c.idle != nil {
 		c.idle.Stop()
 	}
 	// A connection whose GOAWAY says that it has processed requests may still respond to them.
 	if c.member.WasUseful() || c.fate().Processed > 0 || errors.Is(why, ErrClosed) {
 		// It was of use, or this side closed it.
-	} else if c.spare && !c.wasUsed() { // no request needed it, so that none has to wait
-		h.spread.pauseUntil = time.Now().Add(minAvoid)
+	} else if c.member.Spare && !c.wasUsed() { // no request needed it, so that none has to wait
+		h.Attempts.Pause()
 	} else {
-		h.record.Useless()
+		h.Record.Useless()
 	}
 	go c.drain(or(c.reason, ReasonExhausted)) // not under h.mu: it may call news
 }
@@ -370,41 +293,22 @@ func (h *host) removeLocked(i int, why error) {
 // serveLocked gives free slots to the waiting requests, in their order. If requests are left, it
 // begins to make a connection.
 func (h *host) serveLocked() {
-	for !h.queue.Empty() {
+	for !h.Queue.Empty() {
 		c := h.reserveLocked()
 		if c == nil {
 			break
 		}
-		h.queue.Pop(c, nil)
+		h.Queue.Pop(c, nil)
 	}
 	switch {
-	case h.queue.Empty():
+	case h.Queue.Empty():
 		h.leaveLine()
-	case h.roomLocked():
+	case h.Room():
 		h.attemptLocked()
 	}
-	h.endPausedLocked()
-}
-
-// roomLocked reports whether another connection may be made. None may be made while a connection
-// has not received the peer's SETTINGS, and so its limit of streams, unless that peer is silent.
-func (h *host) roomLocked() bool {
-	most := or(h.t.MaxConnsPerHost, defaultConnsPerHost)
-	if most < 0 && h.record.IsLearned() { // the host was seen to have limited capacity
-		most = defaultConnsPerHost
+	if h.Queue.Empty() {
+		h.Attempts.CancelPaused()
 	}
-	if most > 0 && h.connsLocked() >= most {
-		return false
-	}
-	if !h.t.keepsAlive() {
-		return true
-	}
-	for _, c := range h.conns {
-		if !c.suspected.Load() && !c.PeerSettings().Received {
-			return false
-		}
-	}
-	return true
 }
 
 // keepOrClose keeps nc, which does not speak HTTP/2, for the fallback if that can use it. Otherwise
@@ -419,21 +323,21 @@ func (h *host) keepOrClose(nc net.Conn) {
 
 // addLocked adds the new connection that a has made to the host.
 func (h *host) addLocked(c *Conn, a *attempt) {
-	p := &pooledConn{Conn: c, endpoint: a.endpoint, spare: a.background}
+	p := &pooledConn{Conn: c, member: pool.Member{Addr: a.Addr, Spare: a.Background()}}
 	if age := h.t.MaxConnAge; age > 0 {
-		p.retireAt = time.Now().Add(age)
+		p.member.RetireAt = time.Now().Add(age)
 	}
 	if timeout := or(h.t.IdleConnTimeout, defaultIdleTimeout); timeout > 0 {
 		p.idle = c.drainWhenIdle(timeout)
 	}
-	for _, other := range h.conns {
-		h.record.Limit = other.announcedLimit(h.record.Limit)
+	for _, other := range h.Conns.All() {
+		h.Record.Limit = other.announcedLimit(h.Record.Limit)
 	}
-	h.record.Opened(&p.member)
-	c.assumeLimit(h.record.Limit)
+	h.Record.Opened(&p.member)
+	c.assumeLimit(h.Record.Limit)
 	c.obeyPings(&h.pings)
 	h.t.watchIdle(c)
-	h.conns = append(h.conns, p)
+	h.Conns.Add(p)
 	h.countLocked(1)
 }
 
@@ -441,15 +345,16 @@ func (h *host) addLocked(c *Conn, a *attempt) {
 // requests. It serves the requests that wait.
 func (h *host) stateChanged() {
 	h.mu.Lock()
-	for i := 0; i < len(h.conns); i++ {
-		if _, err := h.conns[i].load(); err != nil {
-			h.removeLocked(i, err)
-			i--
+	for {
+		c, why := h.Conns.Ended()
+		if why == nil {
+			break
 		}
+		h.removeLocked(c, why)
 	}
 	h.serveLocked()
 	h.topUpIfUsedLocked()
-	empty := len(h.conns) == 0 && h.queue.Empty()
+	empty := h.Conns.Len() == 0 && h.Queue.Empty()
 	h.mu.Unlock()
 	h.closeSurplus()
 	if empty {
@@ -463,8 +368,8 @@ func (h *host) stateChanged() {
 // connections that are being made.
 func (h *host) closeIdle() {
 	h.mu.Lock()
-	if h.queue.Empty() {
-		h.endAttemptsLocked()
+	if h.Queue.Empty() {
+		h.Attempts.CancelAll()
 	}
 	h.mu.Unlock()
 	for _, c := range h.clonedConns() {
@@ -476,7 +381,7 @@ func (h *host) closeIdle() {
 func (h *host) clonedConns() []*pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.conns)
+	return slices.Clone(h.Conns.All())
 }
 
 // announcedLimit returns the peer's SETTINGS_MAX_CONCURRENT_STREAMS, or the value of otherwise if
@@ -500,6 +405,14 @@ func (c *Conn) assumeLimit(limit uint32) {
 	}
 }
 
+// load returns how many slots are in use. The error says why the connection takes no more requests;
+// it is nil if it takes some.
+func (c *Conn) load() (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.slots.used, c.takesRequestsLocked()
+}
+
 // fate describes a connection that has turned a request away.
 func (c *Conn) fate() pool.Fate {
 	c.mu.Lock()
@@ -518,13 +431,29 @@ func (c *Conn) wasUsed() bool {
 	return c.counts.opened > 0
 }
 
-// load returns how many slots are in use. The error says why the connection takes no more requests;
-// it is nil if it takes some.
-func (c *Conn) load() (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.slots.used, c.takesRequestsLocked()
+// Member implements pool.Conn.
+func (c *pooledConn) Member() *pool.Member { return &c.member }
+
+// Load implements pool.Conn.
+func (c *pooledConn) Load() (int, error) { return c.load() }
+
+// Reserve implements pool.Conn.
+func (c *pooledConn) Reserve(streams int, requests int64) (bool, error) {
+	err := c.reserve(streams, requests)
+	if err == errNoSlot {
+		return false, nil
+	}
+	return err == nil, err
 }
+
+// Suspected implements pool.Conn.
+func (c *pooledConn) Suspected() bool { return c.suspected.Load() }
+
+// Confirm implements pool.Conn.
+func (c *pooledConn) Confirm() time.Duration { return c.confirm() }
+
+// Settled implements pool.Conn.
+func (c *pooledConn) Settled() bool { return c.PeerSettings().Received }
 
 // drainWhenIdle ends the connection when it has had no streams for timeout. Stopping the returned
 // timer cancels that.
@@ -563,7 +492,7 @@ func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Dur
 // do not count.
 func (c *Conn) unusedLocked() bool { return len(c.streams) == 0 && c.slots.used <= c.slots.held }
 
-// IdleFrom returns since when no request has needed the connection. The bool is false if a request
+// IdleFrom implements pool.Conn: it returns since when no request has needed the connection. The bool is false if a request
 // needs it, or if it is ending.
 func (c *pooledConn) IdleFrom() (time.Time, bool) {
 	c.mu.Lock()

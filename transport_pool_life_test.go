@@ -515,7 +515,7 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 			checkPool(t, f.tr)
 			f.tr.mu.Lock()
 			for _, h := range f.tr.hosts {
-				for _, c := range h.conns {
+				for _, c := range h.Conns.All() {
 					c.mu.Lock()
 					if c.slots.used > 5 || len(c.streams) > 0 {
 						t.Errorf("seed %d: %d slots are taken, %d streams are open", seed, c.slots.used,

@@ -221,7 +221,7 @@ func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 		one.WantHeaders("the first", 1)
 		answerEmpty(one, 1)
 		first.wantStatus("the first", 204)
-		client := f.host().conns[0].nc.(*h2test.Conn)
+		client := f.host().Conns.All()[0].nc.(*h2test.Conn)
 		client.BreakWriteAfter(0, nil) // every write blocks from now on
 		blocked := f.do(f.request(t.Context(), "POST", "/blocked", strings.NewReader("x")))
 		synctest.Wait()
@@ -356,7 +356,7 @@ func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 		h := f.host()
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if left := h.record.Left(); left < pool.RetryBurst/2 {
+		if left := h.Record.Left(); left < pool.RetryBurst/2 {
 			t.Errorf("%d events are left of %d", left, pool.RetryBurst)
 		}
 		if f.dials.Load() > 2*defaultConnsPerHost {

@@ -128,10 +128,10 @@ func checkPool(t *testing.T, tr *Transport) {
 		if h.refs < 0 {
 			t.Errorf("%v: %d users", key, h.refs)
 		}
-		if h.refs == 0 && !h.queue.Empty() {
-			t.Errorf("%v: %d wait, and no attempt is made", key, h.queue.Len())
+		if h.refs == 0 && !h.Queue.Empty() {
+			t.Errorf("%v: %d wait, and no attempt is made", key, h.Queue.Len())
 		}
-		for _, p := range h.conns {
+		for _, p := range h.Conns.All() {
 			c := p.Conn
 			c.mu.Lock()
 			held := 0
@@ -594,7 +594,7 @@ func TestUsedUpStreamIdentifiersMakeANewConnection(t *testing.T) {
 		one.WantHeaders("its first request", 1)
 		answerEmpty(one, 1)
 		first.wantStatus("the first", 204)
-		c := f.host().conns[0].Conn
+		c := f.host().Conns.All()[0].Conn
 		c.mu.Lock()
 		c.nextID = wire.MaxStreamID
 		c.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"gohyper.dev/hyper/internal/pool"
@@ -114,7 +113,7 @@ func notSentAgain(err, reason error) error {
 func (h *host) answered(c *pooledConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.record.Answered(&c.member) {
+	if h.Record.Answered(&c.member) {
 		h.serveLocked()
 	}
 }
@@ -125,11 +124,11 @@ func (h *host) refused(r *retry, c *pooledConn) (delay time.Duration, ok bool) {
 	fate := c.fate()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	verdict := h.record.Refused(&r.tries, &c.member, fate)
-	if i := slices.Index(h.conns, c); verdict.Replace && i >= 0 {
-		h.record.Replaced()
+	verdict := h.Record.Refused(&r.tries, &c.member, fate)
+	if verdict.Replace && h.Conns.Has(c) {
+		h.Record.Replaced()
 		c.reason = ReasonRefused
-		h.removeLocked(i, ErrClosed)
+		h.removeLocked(c, ErrClosed)
 	}
 	return verdict.Delay, verdict.Again
 }

@@ -76,7 +76,7 @@ func TestTriesOfOneRequestAreBounded(t *testing.T) {
 		f.firstPeer()
 		h := f.host()
 		h.mu.Lock()
-		c := h.conns[0]
+		c := h.Conns.All()[0]
 		h.mu.Unlock()
 		var r retry
 		for tries := 1; ; tries++ {
@@ -101,7 +101,7 @@ func TestShortTimeoutIsNoSuspicion(t *testing.T) {
 		call := f.do(f.request(ctx, "GET", "/", nil))
 		peer.WantHeaders("the request", 3)
 		call.wantErr("its time is over", context.DeadlineExceeded)
-		if f.host().conns[0].suspected.Load() {
+		if f.host().Conns.All()[0].suspected.Load() {
 			t.Error("the peer is suspected")
 		}
 		peer.WantRSTStream("the request has ended", 3, wire.Cancel)

@@ -108,7 +108,7 @@ func (t *Transport) waitingByBook() map[*book]int {
 	waiting := make(map[*book]int)
 	for _, h := range t.allHosts() {
 		h.mu.Lock()
-		if n := h.queue.Len(); n > 0 {
+		if n := h.Queue.Len(); n > 0 {
 			waiting[h.owner.book] += n
 		}
 		h.mu.Unlock()

@@ -2,9 +2,9 @@
 // a request, when another one is made, how often a request is sent again, and which connections are
 // closed because there are too many.
 //
-// Nothing here dials, closes or reports anything. A host of the package that uses this one has a
-// Queue, an Attempts, a Conns and so on, and acts on what they decide. They have no lock: the
-// host's lock guards them. A Bound and a Throttle are for all hosts, and have their own locks.
+// Nothing here dials, closes or reports anything: the package that uses this one acts on what is
+// decided here. It has a Host for each host, and a lock that guards it. A Bound and a Throttle are
+// for all hosts, and have their own locks.
 //
 // Connections are a type parameter, so that the tests need none.
 package pool

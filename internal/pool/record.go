@@ -30,7 +30,7 @@ const (
 
 // A Record is what was learned of a host from its responses, its refusals and the ends of its
 // connections. From that it decides when a request is sent again, when a connection is made again,
-// and how much is sent on one connection. The host's lock guards it.
+// and how much is sent on one connection.
 //
 // The reason for a refusal is either the request or the host. If the host responds to other
 // requests in the meantime, its capacity is too small: the Record learns the capacity from the
@@ -51,8 +51,8 @@ type Record struct {
 	lostAt    time.Time // when the host last lost a connection
 }
 
-// NewRecord returns the Record of a host of which nothing is known.
-func NewRecord() Record { return Record{budget: newBudget()} }
+// newRecord returns the Record of a host of which nothing is known.
+func newRecord() Record { return Record{budget: newBudget()} }
 
 // A Fate is the state of a connection that has turned a request away.
 type Fate struct {
@@ -75,12 +75,8 @@ type Tries struct {
 	answers   int64 // Record.answers when the last attempt failed
 }
 
-// Streams returns how many streams may be open on one connection, or 0 for as many as its SETTINGS
-// allow.
-func (r *Record) Streams() int { return r.capacity.streams }
-
-// IsLearned reports whether the host was seen to serve less than its SETTINGS allow.
-func (r *Record) IsLearned() bool { return r.capacity.streams > 0 || r.capacity.requests > 0 }
+// isLearned reports whether the host was seen to serve less than its SETTINGS allow.
+func (r *Record) isLearned() bool { return r.capacity.streams > 0 || r.capacity.requests > 0 }
 
 // DialPause returns how long to wait before the next dial.
 func (r *Record) DialPause() time.Duration { return max(0, time.Until(r.dialAfter)) }
@@ -92,7 +88,7 @@ func (r *Record) PauseDials(d time.Duration) { r.dialAfter = time.Now().Add(d) }
 // connections. A Limit from most on is not worth it.
 func (r *Record) Remembered(most uint32) time.Duration {
 	left := time.Until(r.dialAfter)
-	if r.Limit > 0 && r.Limit < most || r.IsLearned() {
+	if r.Limit > 0 && r.Limit < most || r.isLearned() {
 		left = max(left, time.Until(r.lostAt.Add(CapacityMemory)))
 	}
 	return left

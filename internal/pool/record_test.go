@@ -29,7 +29,7 @@ func TestRecordLimitsTheTriesOfARequest(t *testing.T) {
 	}{"the host is silent": {false, MaxTries}, "the host responds to others": {true, MostTries}} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				r := NewRecord()
+				r := newRecord()
 				var m Member
 				var tries Tries
 				for n := 1; ; n++ {
@@ -52,7 +52,7 @@ func TestRecordLimitsTheTriesOfARequest(t *testing.T) {
 // connection had processed requests. Others have a pause, which doubles.
 func TestRecordPausesBetweenRetries(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := NewRecord()
+		r := newRecord()
 		var tries Tries
 		for i, step := range []struct {
 			fate  Fate
@@ -75,7 +75,7 @@ func TestRecordPausesBetweenRetries(t *testing.T) {
 // requests that were retried before wait. With time the budget refills.
 func TestRecordPacesRetriesBeyondTheBudget(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := NewRecord()
+		r := newRecord()
 		var m Member
 		refuse(&r, &m, 10, Fate{Others: 1})
 		if r.Left() != RetryBurst-1 {
@@ -107,12 +107,12 @@ func TestRecordPacesRetriesBeyondTheBudget(t *testing.T) {
 // it is as high as the limit in SETTINGS.
 func TestRecordLearnsTheNumberOfStreams(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := NewRecord()
+		r := newRecord()
 		var m Member
 		want := func(reason string, streams int) {
 			t.Helper()
-			if r.Streams() != streams || r.IsLearned() != (streams > 0) {
-				t.Errorf("%s: %d streams, want %d", reason, r.Streams(), streams)
+			if r.capacity.streams != streams || r.isLearned() != (streams > 0) {
+				t.Errorf("%s: %d streams, want %d", reason, r.capacity.streams, streams)
 			}
 		}
 		want("at first", 0)
@@ -146,41 +146,41 @@ func TestRecordLearnsTheNumberOfStreams(t *testing.T) {
 // A connection gets as many requests as the last one processed before its GOAWAY, and one more at a
 // time to find out whether it continues.
 func TestRecordLearnsTheNumberOfRequests(t *testing.T) {
-	r := NewRecord()
+	r := newRecord()
 	var first Member
-	if r.Opened(&first); first.HasQuota() || first.Allowed() != 0 || first.WasUseful() {
+	if r.Opened(&first); first.quota != 0 || first.allowed() != 0 || first.WasUseful() {
 		t.Fatal("the first connection has a quota")
 	}
 	refuse(&r, &first, 1, Fate{Ended: true, Processed: capacityForgets})
-	if r.IsLearned() {
+	if r.isLearned() {
 		t.Error("a limit was learned that does not matter")
 	}
 	refuse(&r, &first, 1, Fate{Ended: true, Processed: 2})
 	var m Member
 	r.Opened(&m)
-	if !m.HasQuota() || m.Allowed() != 2 || !r.IsLearned() {
-		t.Fatalf("%d requests are allowed, want 2", m.Allowed())
+	if m.quota == 0 || m.allowed() != 2 || !r.isLearned() {
+		t.Fatalf("%d requests are allowed, want 2", m.allowed())
 	}
 	if r.Answered(&m) {
 		t.Error("the first response makes room")
 	}
-	if !r.Answered(&m) || m.Allowed() != 3 || !m.WasUseful() {
-		t.Errorf("after as many responses %d requests are allowed, want one more", m.Allowed())
+	if !r.Answered(&m) || m.allowed() != 3 || !m.WasUseful() {
+		t.Errorf("after as many responses %d requests are allowed, want one more", m.allowed())
 	}
-	if r.Answered(&m); m.Allowed() != 4 {
-		t.Errorf("%d requests are allowed, want twice as many", m.Allowed())
+	if r.Answered(&m); m.allowed() != 4 {
+		t.Errorf("%d requests are allowed, want twice as many", m.allowed())
 	}
 	for range capacityForgets {
 		r.Answered(&m)
 	}
-	if m.HasQuota() || r.IsLearned() {
-		t.Errorf("after many responses %d requests are allowed", m.Allowed())
+	if m.quota > 0 || r.isLearned() {
+		t.Errorf("after many responses %d requests are allowed", m.allowed())
 	}
 }
 
 // A connection that refuses streams that are alone on it is replaced once.
 func TestRecordReplacesAConnectionThatRefusesEverything(t *testing.T) {
-	r := NewRecord()
+	r := newRecord()
 	var m Member
 	if refuse(&r, &m, 1, Fate{}).Replace || !refuse(&r, &m, 1, Fate{}).Replace {
 		t.Error("it is replaced after the second refusal")
@@ -199,7 +199,7 @@ func TestRecordReplacesAConnectionThatRefusesEverything(t *testing.T) {
 // Connections that end without a response delay the next dial, from the second one on.
 func TestRecordPausesDials(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := NewRecord()
+		r := newRecord()
 		pause := func(want time.Duration) {
 			t.Helper()
 			if got := r.DialPause(); got != want {
@@ -227,7 +227,7 @@ func TestRecordPausesDials(t *testing.T) {
 
 func TestRecordIsRememberedForAWhile(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := NewRecord()
+		r := newRecord()
 		want := func(reason string, want time.Duration) {
 			t.Helper()
 			if got := max(0, r.Remembered(100)); got != want {

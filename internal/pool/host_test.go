@@ -1,0 +1,295 @@
+package pool
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// No connection is made beyond the limit, nor while the peer's limit of streams is unknown.
+func TestHostHasRoom(t *testing.T) {
+	h := NewHost[*fake](Limits{MostConns: 2})
+	want := func(reason string, room bool) {
+		t.Helper()
+		if h.Room() != room {
+			t.Errorf("%s: room is %v", reason, !room)
+		}
+	}
+	want("no connection", true)
+	a := newFake(&h, "a", 1)
+	want("one connection", true)
+	a.unsettled = true
+	want("SETTINGS have not arrived", false)
+	a.suspected = true
+	want("the peer is silent", true)
+	wait(&h)
+	attempt := h.Begin(0, func() {})
+	want("one is being made", false)
+	h.MostConns = -1
+	want("no limit", true)
+	for range LearnedMostConns {
+		newFake(&h, "more", 1)
+	}
+	want("no limit with many", true)
+	h.Record.capacity.streams = 1
+	want("the host was seen to serve little", false)
+	h.Attempts.Ended(attempt)
+	if h.Total() != LearnedMostConns+1 {
+		t.Errorf("%d connections", h.Total())
+	}
+}
+
+// A host with traffic lacks connections below its minimum, and those to its addresses.
+func TestHostLacksConnections(t *testing.T) {
+	h := NewHost[*fake](Limits{MostConns: 4, LeastConns: 2, Resolves: true})
+	want := func(reason string, open, idle int, lacks bool) {
+		t.Helper()
+		if h.Lacks(open, idle) != lacks {
+			t.Errorf("%s: lacks is %v", reason, !lacks)
+		}
+	}
+	want("no connection", 0, -1, true)
+	a := newFake(&h, "a", 1)
+	want("one connection", 1, -1, true)
+	want("too many connections, and it has one without a stream", 5, 5, false)
+	want("fewer than may be idle", 4, 5, true)
+	a.load = 1
+	want("too many connections, and all are in use", 5, 5, true)
+	attempt := h.BeginInBackground(func() {})
+	want("one is being made, which would be beyond", 4, 5, false)
+	want("there is the minimum", 1, -1, false)
+	h.Addrs.Set([]string{"one", "two", "three"})
+	attempt.Addr, a.member.Addr = h.Addrs.list[0], h.Addrs.list[1]
+	want("one address has no connection", 1, -1, true)
+	if next := h.BeginInBackground(func() {}); next.Addr != h.Addrs.list[2] || !next.Background() {
+		t.Errorf("the next connection is to %v", next.Addr)
+	}
+	want("each address has a connection", 1, -1, false)
+	h.LeastConns = 9
+	newFake(&h, "b", 1)
+	want("the maximum", 1, -1, false)
+}
+
+func TestHostIsUsed(t *testing.T) {
+	h := NewHost[*fake](Limits{})
+	c := newFake(&h, "c", 1)
+	if h.IsUsed() {
+		t.Error("a connection without a stream is use")
+	}
+	if c.load = 1; !h.IsUsed() {
+		t.Error("a stream is no use")
+	}
+	c.load = 0
+	if wait(&h); !h.IsUsed() {
+		t.Error("a request that waits is no use")
+	}
+	if _, ok := h.Sole(); ok || h.Lends(c) {
+		t.Error("a connection is used although a request is in the queue")
+	}
+}
+
+// An attempt waits for the pause of the Record, and for a sign of life of a silent peer.
+func TestHostPausesBeforeAnAttempt(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := NewHost[*fake](Limits{})
+		if h.Pause() != 0 {
+			t.Error("the first attempt pauses")
+		}
+		c := newFake(&h, "c", 1)
+		h.Record.PauseDials(time.Millisecond)
+		if h.Pause() != time.Millisecond {
+			t.Error("the pause of the Record is not kept")
+		}
+		if c.suspected = true; h.Pause() != 100*time.Millisecond || c.confirms != 1 {
+			t.Error("the silent peer was not asked")
+		}
+	})
+}
+
+// An attempt that takes long gets others beside it, up to MaxAttempts.
+func TestHostBeginsAttemptsBesideSlowOnes(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := NewHost[*fake](Limits{})
+		first := wait(&h)
+		begin := func() *Attempt[*fake] {
+			a := h.Begin(0, func() {})
+			a.BesideAfter(time.Hour, func() {})
+			return a
+		}
+		a := begin()
+		if !h.MayBeside(a) {
+			t.Error("none may begin beside the first")
+		}
+		b := begin()
+		if h.MayBeside(a) || !h.MayBeside(b) {
+			t.Error("an attempt may begin beside one that is not the last one")
+		}
+		if slow, _ := h.GaveUp(first); slow != b {
+			t.Error("the request whose attempt is slow gives up, and that is ignored")
+		}
+		c := begin()
+		if slow, may := h.GaveUp(first); slow != c || !may {
+			t.Error("none may begin instead of the third")
+		}
+		d := begin()
+		if slow, may := h.GaveUp(first); slow != d || may || h.MayBeside(d) {
+			t.Error("more than MaxAttempts may begin")
+		}
+		if slow, _ := h.GaveUp(wait(&h)); slow != nil {
+			t.Error("another request gives up, and an attempt is slow")
+		}
+		if h.Attempts.ForRequests() != MaxAttempts || h.Attempts.Running() != MaxAttempts {
+			t.Errorf("%d attempts", h.Attempts.ForRequests())
+		}
+		for _, a := range h.Attempts.Unwanted() {
+			h.Attempts.Ended(a)
+		}
+		if h.MayBeside(d) || h.Attempts.Len() != 0 || h.Attempts.Running() != 0 {
+			t.Error("attempts that have ended are counted")
+		}
+		if slow, _ := h.GaveUp(first); slow != nil {
+			t.Error("an attempt is slow, and there is none")
+		}
+	})
+}
+
+func TestAttemptBesideBeginsInTime(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := NewHost[*fake](Limits{})
+		wait(&h)
+		calls := 0
+		a, b := h.Begin(0, func() {}), h.Begin(0, func() {})
+		a.BesideAfter(time.Second, func() { calls++ })
+		b.BesideAfter(time.Second, func() { calls += 10 })
+		h.Attempts.Ended(a)
+		time.Sleep(2 * time.Second)
+		if calls != 10 {
+			t.Errorf("calls %d: only the attempt that lasts gets one beside it", calls)
+		}
+	})
+}
+
+// An attempt that has paused dials only if a request still waits. Paused ones can be canceled.
+func TestHostDialsForRequestsThatWait(t *testing.T) {
+	h := NewHost[*fake](Limits{})
+	r := wait(&h)
+	var first, second, spare canceler
+	a := h.Begin(0, first.cancel)
+	h.Begin(0, second.cancel)
+	b := h.BeginInBackground(spare.cancel)
+	if !h.Dials(a) {
+		t.Error("it does not dial although a request waits")
+	}
+	h.Attempts.CancelPaused()
+	if first != 0 || second != 1 || spare != 0 {
+		t.Errorf("canceled: %d %d %d, want only the one that pauses", first, second, spare)
+	}
+	h.Queue.Remove(r)
+	if h.Dials(a) || !h.Dials(b) {
+		t.Error("an attempt dials for nothing, or one in the background does not")
+	}
+	h.Attempts.CancelAll()
+	if a.Cancel(); first != 2 || second != 2 || spare != 1 {
+		t.Errorf("canceled: %d %d %d", first, second, spare)
+	}
+}
+
+// A failed attempt fails the requests that came before it. If there is no other attempt, it fails
+// all.
+func TestHostFailsTheRequestsOfAnAttempt(t *testing.T) {
+	failed := func(r *Request[*fake]) bool {
+		_, err := r.Result()
+		return err == errGone
+	}
+	h := NewHost[*fake](Limits{})
+	r1, r2 := wait(&h), wait(&h)
+	var second, third, spare canceler
+	a := h.Begin(0, func() {})
+	r3 := wait(&h)
+	b := h.Begin(0, second.cancel)
+	h.Attempts.Ended(a)
+	h.Failed(a, errGone)
+	if !failed(r1) || !failed(r2) || failed(r3) {
+		t.Error("not the requests failed that came before the attempt")
+	}
+	c := h.Begin(0, third.cancel)
+	h.Attempts.Ended(b)
+	if h.Failed(b, errGone); !failed(r3) || third != 1 || h.Attempts.Len() != 0 {
+		t.Error("an attempt without a use goes on")
+	}
+	if h.Attempts.Running() != 1 {
+		t.Errorf("%d attempts run, want the one that was canceled", h.Attempts.Running())
+	}
+	h.Attempts.Ended(c)
+
+	// An attempt in the background steps in.
+	r4 := wait(&h)
+	d := h.Begin(0, func() {})
+	e := h.BeginInBackground(spare.cancel)
+	r5 := wait(&h)
+	h.Attempts.Ended(d)
+	if h.Failed(d, errGone); !failed(r4) || failed(r5) || e.Background() || h.Attempts.ForRequests() != 1 {
+		t.Error("the attempt in the background does not step in")
+	}
+	h.Attempts.Ended(e)
+	if h.Failed(e, errGone); !failed(r5) {
+		t.Error("the last attempt has failed, and a request waits")
+	}
+	h.Failed(e, errGone) // no request waits
+}
+
+// An attempt for requests tries one address after another. It replaces those in the background.
+func TestHostChoosesTheNextAddr(t *testing.T) {
+	h := NewHost[*fake](Limits{Resolves: true})
+	h.Addrs.Set([]string{"one", "two"})
+	wait(&h)
+	var spare canceler
+	b := h.BeginInBackground(spare.cancel)
+	a := h.Begin(0, func() {})
+	tried := make(map[*Addr]bool)
+	if h.NextAddr(b, tried) != b.Addr {
+		t.Error("an attempt in the background does not keep its address")
+	}
+	first := h.NextAddr(a, tried)
+	if first == b.Addr || a.Addr != first || spare != 0 {
+		t.Error("both attempts dial the same address")
+	}
+	tried[first] = true
+	if second := h.NextAddr(a, tried); second != b.Addr || spare != 1 || h.Attempts.Len() != 1 {
+		t.Error("the attempt in the background goes on")
+	}
+	tried[b.Addr] = true
+	if h.NextAddr(a, tried) != nil || a.Addr != b.Addr {
+		t.Error("there is another address")
+	}
+	h.Addrs.Set([]string{"three"})
+	if next := h.NextAddr(b, nil); next == nil || next.Text != "three" {
+		t.Error("an attempt in the background dials an address that is gone")
+	}
+}
+
+func TestHostFindsConnectionsToOldAddrs(t *testing.T) {
+	h := NewHost[*fake](Limits{Resolves: true})
+	h.Addrs.Set([]string{"one", "two"})
+	newFakeTo(&h, "a", addr(t, &h.Addrs, "one"))
+	b, c := newFakeTo(&h, "b", addr(t, &h.Addrs, "two")), newFake(&h, "c", 1)
+	h.Addrs.Set([]string{"one"})
+	if got := h.Unlisted(); !slices.Equal(got, []*fake{b, c}) || h.Conns.Len() != 3 {
+		t.Errorf("unlisted are %v", got)
+	}
+}
+
+func TestAttemptsPause(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var s Attempts[*fake]
+		if s.Paused() {
+			t.Error("they pause at first")
+		}
+		if s.Pause(); !s.Paused() {
+			t.Error("they do not pause")
+		}
+		if time.Sleep(minAvoid); s.Paused() {
+			t.Error("they pause for ever")
+		}
+	})
+}
