@@ -154,7 +154,7 @@ func (h *host) findLender(x *exchange) lender {
 func (h *host) lastLender() (last lender, own bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Conns.Len() > 0 || h.Attempts.ForRequests() > 0 || !h.Queue.Empty() || !h.http1Until.IsZero() {
+	if h.Conns.Len() > 0 || h.Attempts.ForRequests() > 0 || !h.Queue.Empty() || h.IsExcluded() {
 		h.sharing = nil
 		return lender{}, true
 	}

@@ -114,19 +114,9 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	case c != nil:
 		h.addLocked(c, a)
 	case err == errNotHTTP2:
-		h.http1Until = time.Now().Add(http1Memory)
-		h.Queue.FailAll(err)
-	// No request waited. Those that have arrived since are served below.
-	case err == nil || ended:
-	case a.Background():
-		h.Attempts.Pause()
-	case h.Single:
-		if !h.Queue.Empty() {
-			h.Queue.Pop(nil, err)
-		}
-	case h.Conns.Len() > 0: // requests wait for these connections
-		h.Record.PauseDials(time.Second)
-	default:
+		h.Exclude(http1Memory, err)
+	// Otherwise no request waited. Those that have arrived since are served below.
+	case err != nil && !ended:
 		h.Failed(a, err)
 	}
 	h.mu.Unlock()

@@ -88,7 +88,7 @@ func (t *Transport) backToHTTP2(x *exchange) (*http.Response, error) {
 		return nil, x.fail(err)
 	}
 	h.mu.Lock()
-	h.http1Until = time.Time{}
+	h.Include()
 	h.mu.Unlock()
 	x.turnedBack++
 	resp, err := h.roundTrip(x)

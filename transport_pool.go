@@ -50,7 +50,6 @@ type host struct {
 
 	mu sync.Mutex // guards everything below, unless it says something else
 	pool.Host[*pooledConn]
-	http1Until  time.Time  // until then the host is taken not to speak HTTP/2; zero: it may speak it
 	forgetLater bool       // a timer will call forgetLocked when nothing has to be remembered any more
 	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
 	pings       pingMemory // has its own lock
@@ -119,11 +118,11 @@ func (t *Transport) forgetLocked(h *host) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Conns.Len() > 0 || h.Attempts.Running() > 0 || h.forgetLater {
+	left, ok := h.Remembered(initialSlots)
+	if !ok || h.forgetLater {
 		return
 	}
-	left := max(time.Until(h.http1Until), h.Record.Remembered(initialSlots),
-		h.sharing.remembered(), h.pings.remembered())
+	left = max(left, h.sharing.remembered(), h.pings.remembered())
 	if left <= 0 {
 		delete(t.hosts, h.key)
 		t.books.release(h.owner.book)
@@ -169,9 +168,6 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *pool.Addr) (*Conn, err
 func (h *host) sole() *pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.http1Until.IsZero() {
-		return nil
-	}
 	c, _ := h.Sole()
 	return c
 }
@@ -182,12 +178,9 @@ func (h *host) sole() *pooledConn {
 func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (*pooledConn, error) {
 	h.mu.Lock()
 	*turn = h.Queue.Turn(*turn)
-	if !h.http1Until.IsZero() {
-		if time.Now().Before(h.http1Until) {
-			h.mu.Unlock()
-			return nil, errNotHTTP2
-		}
-		h.http1Until = time.Time{}
+	if err := h.Unfit(); err != nil {
+		h.mu.Unlock()
+		return nil, err
 	}
 	if h.Queue.IsNext(*turn) {
 		if c := h.reserveLocked(); c != nil {
@@ -270,22 +263,10 @@ func (h *host) removeLocked(c *pooledConn, why error) {
 	if why == pool.ErrTooOld {
 		c.reason, why = ReasonAge, ErrClosed
 	}
-	h.Conns.Remove(c)
+	h.Remove(c, c.describeEnd(why, h.Record.Limit))
 	h.countLocked(-1)
-	if !errors.Is(why, ErrClosed) && !errors.Is(why, ErrDrained) {
-		c.member.Addr.Lost()
-	}
-	h.Record.Lost(c.announcedLimit(h.Record.Limit))
 	if c.idle != nil {
 		c.idle.Stop()
-	}
-	// A connection whose GOAWAY says that it has processed requests may still respond to them.
-	if c.member.WasUseful() || c.fate().Processed > 0 || errors.Is(why, ErrClosed) {
-		// It was of use, or this side closed it.
-	} else if c.member.Spare && !c.wasUsed() { // no request needed it, so that none has to wait
-		h.Attempts.Pause()
-	} else {
-		h.Record.Useless()
 	}
 	go c.drain(or(c.reason, ReasonExhausted)) // not under h.mu: it may call news
 }
@@ -417,18 +398,35 @@ func (c *Conn) load() (int, error) {
 func (c *Conn) fate() pool.Fate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := pool.Fate{Others: c.slots.used - c.slots.held, Ended: c.takesRequestsLocked() != nil}
-	if c.goAway != nil && c.goAway.LastStreamID < c.nextID {
-		f.Processed = (int64(c.goAway.LastStreamID) + 1) / 2
+	return pool.Fate{
+		Processed: c.processedLocked(),
+		Others:    c.slots.used - c.slots.held,
+		Ended:     c.takesRequestsLocked() != nil,
 	}
-	return f
 }
 
-// wasUsed reports whether a request was opened on the connection.
-func (c *Conn) wasUsed() bool {
+// processedLocked returns how many requests the peer has processed, if a GOAWAY said so.
+func (c *Conn) processedLocked() int64 {
+	if c.goAway == nil || c.goAway.LastStreamID >= c.nextID {
+		return 0
+	}
+	return (int64(c.goAway.LastStreamID) + 1) / 2
+}
+
+// describeEnd describes a connection that takes no more requests because of why. limit is what was known of
+// the peer's limit of streams.
+func (c *Conn) describeEnd(why error, limit uint32) pool.End {
+	e := pool.End{Limit: c.announcedLimit(limit)}
+	switch {
+	case errors.Is(why, ErrClosed):
+		e.Why = pool.Closed
+	case errors.Is(why, ErrDrained):
+		e.Why = pool.Drained
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.counts.opened > 0
+	e.Processed, e.Opened = c.processedLocked(), c.counts.opened
+	return e
 }
 
 // Member implements pool.Conn.

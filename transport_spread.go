@@ -32,9 +32,6 @@ func (h *host) topUpLocked() {
 			go h.resolveAgain()
 		}
 	}
-	if h.Attempts.Paused() || !h.http1Until.IsZero() {
-		return
-	}
 	_, idle := h.t.maxIdle()
 	for h.Lacks(h.t.bound.Open(), idle) && h.t.tryTake() {
 		h.beginInBackgroundLocked()

@@ -40,10 +40,6 @@ func (s *Attempts[C]) Len() int { return len(s.list) + len(s.background) }
 // ForRequests returns the number of attempts that are not in the background.
 func (s *Attempts[C]) ForRequests() int { return len(s.list) }
 
-// Running returns how many attempts have begun and not ended. Attempts without a use are not
-// counted by Len any more.
-func (s *Attempts[C]) Running() int { return s.running }
-
 // begin adds an attempt for the request at index i of q. cancel ends it.
 func (s *Attempts[C]) begin(q *Queue[C], i int, cancel context.CancelFunc) *Attempt[C] {
 	a := &Attempt[C]{place: q.At(i), covers: q.Turns(), paused: true, cancel: cancel}
@@ -115,12 +111,12 @@ func (s *Attempts[C]) promote(q *Queue[C]) bool {
 	return true
 }
 
-// Pause lets no attempt begin in the background for some time, because one has failed or was of no
+// pause lets no attempt begin in the background for some time, because one has failed or was of no
 // use.
-func (s *Attempts[C]) Pause() { s.pauseUntil = time.Now().Add(minAvoid) }
+func (s *Attempts[C]) pause() { s.pauseUntil = time.Now().Add(minAvoid) }
 
-// Paused reports whether no attempt may begin in the background because of Pause.
-func (s *Attempts[C]) Paused() bool { return time.Now().Before(s.pauseUntil) }
+// paused reports whether no attempt may begin in the background because of pause.
+func (s *Attempts[C]) paused() bool { return time.Now().Before(s.pauseUntil) }
 
 // takeOver cancels and removes the attempts in the background for addr, because an attempt for a
 // request now dials addr.

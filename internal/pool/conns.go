@@ -67,8 +67,8 @@ func (s *Conns[C]) Has(c C) bool { return slices.Contains(s.list, c) }
 // Add adds c.
 func (s *Conns[C]) Add(c C) { s.list = append(s.list, c) }
 
-// Remove removes c, which is one of the connections.
-func (s *Conns[C]) Remove(c C) {
+// remove removes c, which is one of the connections.
+func (s *Conns[C]) remove(c C) {
 	i := slices.Index(s.list, c)
 	s.list = slices.Delete(s.list, i, i+1)
 }

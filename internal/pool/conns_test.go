@@ -89,7 +89,7 @@ func TestConnsServeSingleRequests(t *testing.T) {
 	if h.IsSpread() || !h.Room() {
 		t.Error("a host with single requests is spread, or waits for SETTINGS")
 	}
-	h.Conns.Remove(b)
+	h.Conns.remove(b)
 	if _, ok := h.Sole(); ok {
 		t.Error("a connection for one request is the sole one")
 	}
@@ -171,14 +171,14 @@ func TestConnsYield(t *testing.T) {
 		a, b, c := newFake(&h, "a", 2), newFake(&h, "b", 2), newFake(&h, "c", 2)
 		a.load, b.load, c.ended = 2, 1, errGone
 		want("the least loaded that has not ended", b, 1)
-		h.Conns.Remove(c)
+		h.Conns.remove(c)
 		b.member.Yield()
 		want("b has yielded", a, 2)
 		wantReserve(t, &h, "b yields, a is full", nil)
 		if h.Lends(b) {
 			t.Error("a connection that yields is lent")
 		}
-		h.Conns.Remove(a)
+		h.Conns.remove(a)
 		if _, ok := h.Sole(); ok {
 			t.Error("a connection that yields is the sole one")
 		}

@@ -86,7 +86,7 @@ func wantEnded(t *testing.T, h *Host[*fake], reason string, c *fake, why error) 
 	if got, err := h.Reserve(); got != c || err != why {
 		t.Fatalf("%s: %v has ended with %v, want %v and %v", reason, got, err, c, why)
 	}
-	h.Conns.Remove(c)
+	h.Conns.remove(c)
 }
 
 // A canceler counts how often an attempt is canceled.

@@ -16,6 +16,9 @@ type Host[C Conn] struct {
 	Attempts Attempts[C]
 	Addrs    Addrs
 	Record   Record
+
+	unfit      error     // why the host serves no requests until unfitUntil
+	unfitUntil time.Time // zero: the host may serve requests
 }
 
 // Limits are the limits of a host. They do not change.
@@ -37,6 +40,74 @@ func NewHost[C Conn](l Limits) Host[C] { return Host[C]{Limits: l, Record: newRe
 // need them.
 func (h *Host[C]) IsSpread() bool { return (h.LeastConns > 1 || h.Resolves) && !h.Single }
 
+// Exclude fails the requests that wait with err, and lets Unfit return err for d.
+func (h *Host[C]) Exclude(d time.Duration, err error) {
+	h.unfit, h.unfitUntil = err, time.Now().Add(d)
+	h.Queue.FailAll(err)
+}
+
+// Unfit returns the error of a request if the host is excluded, and nil if it is not. When the time
+// of Exclude is over, Unfit includes the host again.
+func (h *Host[C]) Unfit() error {
+	if h.IsExcluded() && !time.Now().Before(h.unfitUntil) {
+		h.Include()
+	}
+	return h.unfit
+}
+
+// Include ends what Exclude has begun.
+func (h *Host[C]) Include() { h.unfit, h.unfitUntil = nil, time.Time{} }
+
+// IsExcluded reports whether the host was excluded, and not included again since.
+func (h *Host[C]) IsExcluded() bool { return h.unfit != nil }
+
+// Remembered returns for how much longer the host has to be remembered. It returns false if the
+// host has connections or is making one. A limit of
+// streams of limit or more is not worth it.
+func (h *Host[C]) Remembered(limit uint32) (left time.Duration, ok bool) {
+	if h.Conns.Len() > 0 || h.Attempts.running > 0 {
+		return 0, false
+	}
+	return max(0, time.Until(h.unfitUntil), h.Record.remembered(limit)), true
+}
+
+// An End is how a connection ended that takes no more requests.
+type End struct {
+	Why       EndReason
+	Limit     uint32 // the peer's SETTINGS_MAX_CONCURRENT_STREAMS, or that of the connection before
+	Processed int64  // number of requests that the peer has processed, if a GOAWAY said so
+	Opened    int64  // number of requests that were sent
+}
+
+// An EndReason is who ended a connection.
+type EndReason uint8
+
+// The values of EndReason.
+const (
+	Lost    EndReason = iota // the network, or an error
+	Drained                  // the peer, with a GOAWAY
+	Closed                   // this side
+)
+
+// Remove removes c, which is one of the connections, and records how it ended.
+func (h *Host[C]) Remove(c C, end End) {
+	h.Conns.remove(c)
+	m := c.Member()
+	if end.Why == Lost {
+		m.Addr.Lost()
+	}
+	h.Record.lost(end.Limit)
+	switch {
+	// The peer may still respond to requests that it has processed.
+	case m.answers > 0 || end.Processed > 0 || end.Why == Closed:
+	// No request needed it, so that none has to wait.
+	case m.Spare && end.Opened == 0:
+		h.Attempts.pause()
+	default:
+		h.Record.useless()
+	}
+}
+
 // rules returns the rules that apply at present.
 func (h *Host[C]) rules() rules {
 	most := h.MostConns
@@ -54,7 +125,7 @@ func (h *Host[C]) Total() int { return h.Conns.Len() + h.Attempts.Len() }
 // there is another number of connections, if a request is in the queue, or if something restricts
 // the use of the connection.
 func (h *Host[C]) Sole() (c C, ok bool) {
-	if !h.Queue.Empty() || h.Record.capacity.streams > 0 || h.Single || h.IsSpread() {
+	if !h.Queue.Empty() || h.IsExcluded() || h.Record.capacity.streams > 0 || h.Single || h.IsSpread() {
 		return c, false
 	}
 	return h.Conns.sole()
@@ -87,7 +158,7 @@ func (h *Host[C]) IsUsed() bool {
 // connections of all hosts, of which idle may be kept without a stream; -1 means any number. Beyond
 // that, none is made that would have no stream, because it would be made and closed again and again.
 func (h *Host[C]) Lacks(open, idle int) bool {
-	if h.MostConns > 0 && h.Total() >= h.MostConns {
+	if h.Attempts.paused() || h.IsExcluded() || h.MostConns > 0 && h.Total() >= h.MostConns {
 		return false
 	}
 	h.countConns()
@@ -187,11 +258,27 @@ func (h *Host[C]) Unlisted() []C {
 	return slices.DeleteFunc(slices.Clone(h.Conns.list), func(c C) bool { return c.Member().Addr.Listed() })
 }
 
-// Failed is called after Attempts.Ended for an attempt that failed with err, if there is no
-// connection. It fails the requests that a was made for, so that a sequence of failing attempts
+// Failed is called after Attempts.Ended for an attempt that failed with err.
+func (h *Host[C]) Failed(a *Attempt[C], err error) {
+	switch {
+	case a.background:
+		h.Attempts.pause()
+	case h.Single:
+		if !h.Queue.Empty() {
+			var none C
+			h.Queue.Pop(none, err)
+		}
+	case h.Conns.Len() > 0: // requests wait for these connections
+		h.Record.pauseDials(time.Second)
+	default:
+		h.failRequests(a, err)
+	}
+}
+
+// failRequests fails the requests that a was made for, so that a sequence of failing attempts
 // cannot keep them waiting forever. Requests that came later wait for the other attempts, if there
 // are any.
-func (h *Host[C]) Failed(a *Attempt[C], err error) {
+func (h *Host[C]) failRequests(a *Attempt[C], err error) {
 	s := &h.Attempts
 	if len(s.list) == 0 && !s.promote(&h.Queue) {
 		h.Queue.FailAll(err)

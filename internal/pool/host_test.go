@@ -96,7 +96,7 @@ func TestHostPausesBeforeAnAttempt(t *testing.T) {
 			t.Error("the first attempt pauses")
 		}
 		c := newFake(&h, "c", 1)
-		h.Record.PauseDials(time.Millisecond)
+		h.Record.pauseDials(time.Millisecond)
 		if h.Pause() != time.Millisecond {
 			t.Error("the pause of the Record is not kept")
 		}
@@ -138,13 +138,13 @@ func TestHostBeginsAttemptsBesideSlowOnes(t *testing.T) {
 		if slow, _ := h.GaveUp(wait(&h)); slow != nil {
 			t.Error("another request gives up, and an attempt is slow")
 		}
-		if h.Attempts.ForRequests() != MaxAttempts || h.Attempts.Running() != MaxAttempts {
+		if h.Attempts.ForRequests() != MaxAttempts || h.Attempts.running != MaxAttempts {
 			t.Errorf("%d attempts", h.Attempts.ForRequests())
 		}
 		for _, a := range h.Attempts.Unwanted() {
 			h.Attempts.Ended(a)
 		}
-		if h.MayBeside(d) || h.Attempts.Len() != 0 || h.Attempts.Running() != 0 {
+		if h.MayBeside(d) || h.Attempts.Len() != 0 || h.Attempts.running != 0 {
 			t.Error("attempts that have ended are counted")
 		}
 		if slow, _ := h.GaveUp(first); slow != nil {
@@ -217,8 +217,8 @@ func TestHostFailsTheRequestsOfAnAttempt(t *testing.T) {
 	if h.Failed(b, errGone); !failed(r3) || third != 1 || h.Attempts.Len() != 0 {
 		t.Error("an attempt without a use goes on")
 	}
-	if h.Attempts.Running() != 1 {
-		t.Errorf("%d attempts run, want the one that was canceled", h.Attempts.Running())
+	if h.Attempts.running != 1 {
+		t.Errorf("%d attempts run, want the one that was canceled", h.Attempts.running)
 	}
 	h.Attempts.Ended(c)
 
@@ -282,14 +282,138 @@ func TestHostFindsConnectionsToOldAddrs(t *testing.T) {
 func TestAttemptsPause(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var s Attempts[*fake]
-		if s.Paused() {
+		if s.paused() {
 			t.Error("they pause at first")
 		}
-		if s.Pause(); !s.Paused() {
+		if s.pause(); !s.paused() {
 			t.Error("they do not pause")
 		}
-		if time.Sleep(minAvoid); s.Paused() {
+		if time.Sleep(minAvoid); s.paused() {
 			t.Error("they pause for ever")
+		}
+	})
+}
+
+// An excluded host serves no request until the time is over, or until it is included.
+func TestHostIsExcluded(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := NewHost[*fake](Limits{LeastConns: 2})
+		if h.Unfit() != nil || h.IsExcluded() || !h.Lacks(0, -1) {
+			t.Fatal("a new host is excluded")
+		}
+		r := wait(&h)
+		h.Exclude(time.Minute, errGone)
+		if _, err := r.Result(); err != errGone || h.Unfit() != errGone || h.Lacks(0, -1) {
+			t.Error("an excluded host serves requests, or makes connections")
+		}
+		if left, ok := h.Remembered(100); left != time.Minute || !ok {
+			t.Errorf("it is remembered for %v", left)
+		}
+		time.Sleep(time.Minute)
+		if !h.IsExcluded() || h.Unfit() != nil || h.IsExcluded() {
+			t.Error("after the time the first request does not include the host again")
+		}
+		h.Exclude(time.Minute, errGone)
+		h.LeastConns = 0
+		newFake(&h, "c", 1)
+		if _, ok := h.Sole(); ok {
+			t.Error("a connection of an excluded host is used")
+		}
+		h.Include()
+		if _, ok := h.Sole(); !ok {
+			t.Error("the connection of an included host is not used")
+		}
+	})
+}
+
+// A host is kept while it has connections or makes one.
+func TestHostIsRemembered(t *testing.T) {
+	h := NewHost[*fake](Limits{})
+	want := func(reason string, mayGo bool) {
+		t.Helper()
+		if left, ok := h.Remembered(100); ok != mayGo || left != 0 {
+			t.Errorf("%s: it is remembered for %v, or may be forgotten: %v", reason, left, ok)
+		}
+	}
+	want("nothing is known", true)
+	a := h.BeginInBackground(func() {})
+	want("a connection is being made", false)
+	h.Attempts.Ended(a)
+	want("it failed", true)
+	c := newFake(&h, "c", 1)
+	want("there is a connection", false)
+	h.Remove(c, End{Why: Closed})
+	want("it was closed", true)
+}
+
+// A connection that was lost lets its address be avoided. If it was of no use, dials are delayed.
+func TestHostRecordsHowConnectionsEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		end      End
+		member   Member
+		avoided  bool
+		useless  bool
+		noSpares bool
+	}{
+		"this side":          {end: End{Why: Closed}},
+		"GOAWAY":             {end: End{Why: Drained}, useless: true},
+		"GOAWAY, processed":  {end: End{Why: Drained, Processed: 1}},
+		"lost":               {end: End{Opened: 1}, avoided: true, useless: true},
+		"lost, answered":     {member: Member{answers: 1}, avoided: true},
+		"lost, spare":        {member: Member{Spare: true}, avoided: true, noSpares: true},
+		"lost, spare in use": {member: Member{Spare: true}, end: End{Opened: 1}, avoided: true, useless: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				h := NewHost[*fake](Limits{})
+				h.Record.failures = 1
+				a := &Addr{}
+				c := newFake(&h, "c", 1)
+				c.member, c.member.Addr, test.end.Limit = test.member, a, 7
+				h.Remove(c, test.end)
+				if h.Conns.Has(c) || h.Record.Limit != 7 {
+					t.Error("the connection is there, or its limit is not known")
+				}
+				if avoided := time.Now().Before(a.avoid); avoided != test.avoided {
+					t.Errorf("the address is avoided: %v", avoided)
+				}
+				if useless := h.Record.DialPause() > 0; useless != test.useless {
+					t.Errorf("dials are delayed: %v", useless)
+				}
+				if h.Attempts.paused() != test.noSpares {
+					t.Errorf("attempts in the background pause: %v", !test.noSpares)
+				}
+			})
+		})
+	}
+}
+
+// What a failed attempt means depends on what it was made for.
+func TestHostFailedAttempts(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		h := NewHost[*fake](Limits{Single: true})
+		a := h.BeginInBackground(func() {})
+		first, second := wait(&h), wait(&h)
+		h.Attempts.Ended(a)
+		if h.Failed(a, errGone); h.Queue.Len() != 2 || !h.Attempts.paused() {
+			t.Error("an attempt in the background has failed, which fails requests")
+		}
+		b := h.Begin(0, func() {})
+		h.Attempts.Ended(b)
+		h.Failed(b, errGone)
+		if _, err := first.Result(); err != errGone || h.Queue.Len() != 1 {
+			t.Error("each request has its own attempt, and not one fails")
+		}
+		h.Queue.Remove(second)
+		h.Failed(b, errGone) // no request waits
+
+		h = NewHost[*fake](Limits{})
+		newFake(&h, "c", 1)
+		wait(&h)
+		d := h.Begin(0, func() {})
+		h.Attempts.Ended(d)
+		if h.Failed(d, errGone); h.Queue.Len() != 1 || h.Record.DialPause() != time.Second {
+			t.Error("a request that may wait for the connection fails")
 		}
 	})
 }

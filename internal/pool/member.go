@@ -22,9 +22,6 @@ type Member struct {
 	chargedAt int64 // Record.answers at the last charge, plus 1; 0: none yet
 }
 
-// WasUseful reports whether a response was received.
-func (m *Member) WasUseful() bool { return m.answers > 0 }
-
 // Yield keeps new requests from the connection for YieldTime, so that it becomes idle and makes
 // room for another host.
 func (m *Member) Yield() { m.yieldedAt = time.Now() }

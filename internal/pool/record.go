@@ -81,14 +81,14 @@ func (r *Record) isLearned() bool { return r.capacity.streams > 0 || r.capacity.
 // DialPause returns how long to wait before the next dial.
 func (r *Record) DialPause() time.Duration { return max(0, time.Until(r.dialAfter)) }
 
-// PauseDials delays the next dial by d.
-func (r *Record) PauseDials(d time.Duration) { r.dialAfter = time.Now().Add(d) }
+// pauseDials delays the next dial by d.
+func (r *Record) pauseDials(d time.Duration) { r.dialAfter = time.Now().Add(d) }
 
-// Remembered returns for how much longer the Record has to be remembered if the host has no
-// connections. A Limit from most on is not worth it.
-func (r *Record) Remembered(most uint32) time.Duration {
+// remembered returns for how much longer the Record has to be remembered if the host has no
+// connections. A Limit of limit or more is not worth it.
+func (r *Record) remembered(limit uint32) time.Duration {
 	left := time.Until(r.dialAfter)
-	if r.Limit > 0 && r.Limit < most || r.isLearned() {
+	if r.Limit > 0 && r.Limit < limit || r.isLearned() {
 		left = max(left, time.Until(r.lostAt.Add(CapacityMemory)))
 	}
 	return left
@@ -97,15 +97,15 @@ func (r *Record) Remembered(most uint32) time.Duration {
 // Opened is called for each new connection of the host.
 func (r *Record) Opened(m *Member) { m.quota = r.capacity.requests }
 
-// Lost is called for each connection that no longer takes requests. limit is its
+// lost is called for each connection that no longer takes requests. limit is its
 // SETTINGS_MAX_CONCURRENT_STREAMS.
-func (r *Record) Lost(limit uint32) { r.Limit, r.lostAt = limit, time.Now() }
+func (r *Record) lost(limit uint32) { r.Limit, r.lostAt = limit, time.Now() }
 
-// Useless is called for a connection that ended without a response, and that this side did not
+// useless is called for a connection that ended without a response, and that this side did not
 // close. If there are two or more in a row, the next dial is delayed.
-func (r *Record) Useless() {
+func (r *Record) useless() {
 	if r.failures++; r.failures > 1 {
-		r.PauseDials(min(MaxDialPause, 50*time.Millisecond<<min(r.failures-2, 10)))
+		r.pauseDials(min(MaxDialPause, 50*time.Millisecond<<min(r.failures-2, 10)))
 	}
 }
 

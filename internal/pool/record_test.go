@@ -148,7 +148,7 @@ func TestRecordLearnsTheNumberOfStreams(t *testing.T) {
 func TestRecordLearnsTheNumberOfRequests(t *testing.T) {
 	r := newRecord()
 	var first Member
-	if r.Opened(&first); first.quota != 0 || first.allowed() != 0 || first.WasUseful() {
+	if r.Opened(&first); first.quota != 0 || first.allowed() != 0 || first.answers > 0 {
 		t.Fatal("the first connection has a quota")
 	}
 	refuse(&r, &first, 1, Fate{Ended: true, Processed: capacityForgets})
@@ -164,7 +164,7 @@ func TestRecordLearnsTheNumberOfRequests(t *testing.T) {
 	if r.Answered(&m) {
 		t.Error("the first response makes room")
 	}
-	if !r.Answered(&m) || m.allowed() != 3 || !m.WasUseful() {
+	if !r.Answered(&m) || m.allowed() != 3 || m.answers == 0 {
 		t.Errorf("after as many responses %d requests are allowed, want one more", m.allowed())
 	}
 	if r.Answered(&m); m.allowed() != 4 {
@@ -206,21 +206,21 @@ func TestRecordPausesDials(t *testing.T) {
 				t.Errorf("a pause of %v, want %v", got, want)
 			}
 		}
-		r.Useless()
+		r.useless()
 		pause(0)
 		for want := 50 * time.Millisecond; want < MaxDialPause; want *= 2 {
-			r.Useless()
+			r.useless()
 			pause(want)
 		}
 		for range 100 {
-			r.Useless()
+			r.useless()
 		}
 		pause(MaxDialPause)
 		r.Answered(new(Member))
-		r.Useless()
+		r.useless()
 		time.Sleep(MaxDialPause + time.Second)
 		pause(0)
-		r.PauseDials(time.Second)
+		r.pauseDials(time.Second)
 		pause(time.Second)
 	})
 }
@@ -230,19 +230,19 @@ func TestRecordIsRememberedForAWhile(t *testing.T) {
 		r := newRecord()
 		want := func(reason string, want time.Duration) {
 			t.Helper()
-			if got := max(0, r.Remembered(100)); got != want {
+			if got := max(0, r.remembered(100)); got != want {
 				t.Errorf("%s: %v, want %v", reason, got, want)
 			}
 		}
 		want("at first", 0)
-		r.Lost(100)
+		r.lost(100)
 		want("a limit that is not worth it", 0)
-		r.Lost(99)
+		r.lost(99)
 		want("a limit", CapacityMemory)
 		time.Sleep(time.Minute)
 		want("a minute later", CapacityMemory-time.Minute)
-		r.Lost(0)
-		r.PauseDials(time.Second)
+		r.lost(0)
+		r.pauseDials(time.Second)
 		want("a pause", time.Second)
 		refuse(&r, new(Member), 1, Fate{})
 		want("a capacity", CapacityMemory)
