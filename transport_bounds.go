@@ -8,7 +8,9 @@ import (
 	"gohyper.dev/hyper/internal/pool"
 )
 
-// This file limits the connections of a Transport to all hosts together.
+// This file limits the connections of a Transport to all hosts together: it acts on what a
+// pool.Bound, which has its own lock, counts and grants. A host's lock may be held when that is
+// called. No function here holds the locks of two hosts.
 
 const (
 	defaultMaxIdle = 100

@@ -3,6 +3,7 @@ package hyper
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"gohyper.dev/hyper/internal/pool"
@@ -17,8 +18,8 @@ type attempt = pool.Attempt[*pooledConn]
 const suspicionGrace = minSilence
 
 // attemptLocked begins to make a connection for the first waiting request, unless one is being made
-// already. In that case a parallel attempt begins after dialPatience. The context of an attempt has
-// the values of the request's context, for its trace hooks, but does not end with it.
+// already. In that case a parallel attempt begins after pool.DialPatience. The context of an
+// attempt has the values of the request's context, for its trace hooks, but does not end with it.
 func (h *host) attemptLocked() {
 	if h.Single { // each request needs its own connection
 		for n := h.Attempts.ForRequests(); n < h.Queue.Len() && h.Room() && h.takeLocked(); n++ {
@@ -83,6 +84,42 @@ func (h *host) endUnwanted(attempts []*attempt) {
 	}
 }
 
+// topUpLocked begins to make the missing connections if h is spread: if it should have several, or,
+// with Transport.Resolve, one to each address. It is called for each request, and when a connection
+// has ended and there is traffic. They are made in the background: the request uses the connections
+// that exist.
+func (h *host) topUpLocked() {
+	if !h.IsSpread() {
+		return
+	}
+	if h.Resolves {
+		if !h.Addrs.WereLookedUp() { // the first request's attempt looks them up
+			return
+		}
+		if h.Addrs.LookUpAgain() {
+			go h.resolveAgain()
+		}
+	}
+	_, idle := h.t.maxIdle()
+	for h.Lacks(h.t.bound.Open(), idle) && h.t.tryTake() {
+		h.beginInBackgroundLocked()
+	}
+}
+
+// topUpIfUsedLocked calls topUpLocked if h has traffic. It is called when a connection has ended.
+func (h *host) topUpIfUsedLocked() {
+	if h.IsSpread() && h.IsUsed() {
+		h.topUpLocked()
+	}
+}
+
+// beginInBackgroundLocked begins to make a connection that no request waits for. Its context has no
+// values of a request.
+func (h *host) beginInBackgroundLocked() {
+	ctx, cancel := context.WithCancel(context.Background())
+	go h.connect(ctx, h.BeginInBackground(cancel), h.Record.DialPause())
+}
+
 // connect runs attempt a: it waits for delay, then makes a connection and adds it to the host. It
 // runs in its own goroutine.
 func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
@@ -121,6 +158,57 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	}
 	h.mu.Unlock()
 	h.stateChanged() // c may have ended already
+}
+
+// isWaitedFor ends the pause of a, and reports whether a has to dial.
+func (h *host) isWaitedFor(a *attempt) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.Dials(a)
+}
+
+// connectTo makes a connection to one of h's addresses for a. If an address cannot be reached and a
+// request waits, it tries the next one.
+func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
+	if !h.Resolves {
+		return h.countedDial(ctx, nil)
+	}
+	if err := h.resolve(ctx); err != nil {
+		return nil, err
+	}
+	tried := make(map[*pool.Addr]bool)
+	var failed error
+	for {
+		h.mu.Lock()
+		at := h.NextAddr(a, tried)
+		if at != nil && !a.Background() {
+			h.topUpLocked() // using the addresses that were just looked up
+		}
+		h.mu.Unlock()
+		if at == nil {
+			return nil, failed
+		}
+		c, err := h.countedDial(ctx, at)
+		unreachable := err != nil && isDialError(err)
+		h.mu.Lock()
+		if unreachable {
+			at.Failed()
+		} else {
+			at.Reached()
+		}
+		background := a.Background()
+		h.mu.Unlock()
+		if !unreachable || ctx.Err() != nil || background {
+			return c, err
+		}
+		tried[at], failed = true, err
+	}
+}
+
+// isDialError reports whether err is a *DialError, so that another address may be tried.
+func isDialError(err error) bool {
+	_, ok := err.(*DialError)
+	return ok
 }
 
 // dialOrAbandon is dial, but it also returns in time if a dialer ignores its context. What such a
@@ -180,9 +268,47 @@ func closeUnwanted(c *Conn, err error) {
 	}
 }
 
-// isWaitedFor ends the pause of a, and reports whether a has to dial.
-func (h *host) isWaitedFor(a *attempt) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.Dials(a)
+// dial makes a connection to the host. If at is not nil, it dials that address.
+func (h *host) dial(ctx context.Context, cfg *Config, at *pool.Addr) (*Conn, error) {
+	if h.t.net != nil {
+		return h.t.net.connect(ctx, h, cfg)
+	}
+	if h.dialsTLS() {
+		return h.dialTLS(ctx, cfg, at)
+	}
+	given := *cfg
+	given.DialContext = dialerTo(cfg.dialer(), at)
+	if h.proxy != nil {
+		through, err := h.t.dialThrough(h.proxy, cfg)
+		if err != nil {
+			return nil, err
+		}
+		given.DialContext = through
+	}
+	to, err := parseAddr(h.key.scheme + "://" + h.addr)
+	if err != nil {
+		return nil, err
+	}
+	return dialTarget(ctx, to, &given, &h.owner)
+}
+
+// dialerTo returns a dialFunc that dials the address at instead of the host itself. If at is nil,
+// it returns dial.
+func dialerTo(dial dialFunc, at *pool.Addr) dialFunc {
+	if at == nil {
+		return dial
+	}
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dial(ctx, network, at.Text)
+	}
+}
+
+// keepOrClose keeps nc, which does not speak HTTP/2, for the fallback if that can use it. Otherwise
+// it closes nc.
+func (h *host) keepOrClose(nc net.Conn) {
+	if h.key.proxy == "" && h.t.Fallback == nil && (h.dialsTLS() || !h.t.renegotiates()) {
+		h.t.keepSpare(h.addr, nc)
+	} else {
+		nc.Close()
+	}
 }

@@ -3,7 +3,6 @@ package hyper
 import (
 	"context"
 	"errors"
-	"net"
 	"net/url"
 	"slices"
 	"sync"
@@ -12,6 +11,30 @@ import (
 	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/syntax"
 )
+
+// A host holds the connections to one host, and the requests that wait for one. Waiting requests
+// are served in turn, either by a slot that becomes free on any connection or by a new connection.
+// Normally one connection is made at a time. The pool.Host in it decides all that; the host dials,
+// closes and reports.
+//
+// Transport.mu is taken before a host's lock, and a host's lock before a connection's, never after
+// it. A function whose name ends in Locked needs the host's lock, unless it says something else.
+type host struct {
+	t     *Transport
+	key   hostKey
+	addr  string
+	proxy *url.URL
+	owner owner
+	refs  int // requests that use the host; guarded by Transport.mu
+
+	mu sync.Mutex // guards everything below, unless it says something else
+	pool.Host[*pooledConn]
+	forgetLater bool       // a timer will call forgetLocked when nothing has to be remembered any more
+	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
+	pings       pingMemory // has its own lock
+
+	share pool.Share[*host] // of MaxConns; guarded by the lock of Transport.bound
+}
 
 // A hostKey identifies a host and the proxy to it. Requests with the same hostKey share
 // connections.
@@ -33,36 +56,6 @@ func keyFor(u, proxy *url.URL) (hostKey, error) {
 		key.proxy = proxy.String()
 	}
 	return key, nil
-}
-
-// A host holds the connections to one host, and the requests that wait for one. Waiting requests
-// are served in turn, either by a slot that becomes free on any connection or by a new connection.
-// Normally one connection is made at a time.
-//
-// A host's lock is taken before a connection's, never after it.
-type host struct {
-	t     *Transport
-	key   hostKey
-	addr  string
-	proxy *url.URL
-	owner owner
-	refs  int // requests that use the host; guarded by Transport.mu
-
-	mu sync.Mutex // guards everything below, unless it says something else
-	pool.Host[*pooledConn]
-	forgetLater bool       // a timer will call forgetLocked when nothing has to be remembered any more
-	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
-	pings       pingMemory // has its own lock
-
-	share pool.Share[*host] // of MaxConns; guarded by the lock of Transport.bound
-}
-
-// A pooledConn is a connection of a host. It is guarded by the host's lock.
-type pooledConn struct {
-	*Conn
-	member pool.Member
-	reason ConnReason // why it was taken from the host, if the host decided that
-	idle   *time.Timer
 }
 
 // A queuedRequest is a request's place in a host's queue for slots.
@@ -137,30 +130,6 @@ func (t *Transport) forgetLocked(h *host) {
 		h.mu.Unlock()
 		t.forgetLocked(h)
 	})
-}
-
-// dial makes a connection to the host. If at is not nil, it dials that address.
-func (h *host) dial(ctx context.Context, cfg *Config, at *pool.Addr) (*Conn, error) {
-	if h.t.net != nil {
-		return h.t.net.connect(ctx, h, cfg)
-	}
-	if h.dialsTLS() {
-		return h.dialTLS(ctx, cfg, at)
-	}
-	given := *cfg
-	given.DialContext = dialerTo(cfg.dialer(), at)
-	if h.proxy != nil {
-		through, err := h.t.dialThrough(h.proxy, cfg)
-		if err != nil {
-			return nil, err
-		}
-		given.DialContext = through
-	}
-	to, err := parseAddr(h.key.scheme + "://" + h.addr)
-	if err != nil {
-		return nil, err
-	}
-	return dialTarget(ctx, to, &given, &h.owner)
 }
 
 // sole returns the host's sole connection if it most likely has a free slot. Otherwise it returns
@@ -257,20 +226,6 @@ func (h *host) reserveLocked() *pooledConn {
 	}
 }
 
-// removeLocked removes c from the host; why is the reason. The connection ends after its last
-// stream.
-func (h *host) removeLocked(c *pooledConn, why error) {
-	if why == pool.ErrTooOld {
-		c.reason, why = ReasonAge, ErrClosed
-	}
-	h.Remove(c, c.describeEnd(why, h.Record.Limit))
-	h.countLocked(-1)
-	if c.idle != nil {
-		c.idle.Stop()
-	}
-	go c.drain(or(c.reason, ReasonExhausted)) // not under h.mu: it may call news
-}
-
 // serveLocked gives free slots to the waiting requests, in their order. If requests are left, it
 // begins to make a connection.
 func (h *host) serveLocked() {
@@ -292,16 +247,6 @@ func (h *host) serveLocked() {
 	}
 }
 
-// keepOrClose keeps nc, which does not speak HTTP/2, for the fallback if that can use it. Otherwise
-// it closes nc.
-func (h *host) keepOrClose(nc net.Conn) {
-	if h.key.proxy == "" && h.t.Fallback == nil && (h.dialsTLS() || !h.t.renegotiates()) {
-		h.t.keepSpare(h.addr, nc)
-	} else {
-		nc.Close()
-	}
-}
-
 // addLocked adds the new connection that a has made to the host.
 func (h *host) addLocked(c *Conn, a *attempt) {
 	p := &pooledConn{Conn: c, member: pool.Member{Addr: a.Addr, Spare: a.Background()}}
@@ -320,6 +265,20 @@ func (h *host) addLocked(c *Conn, a *attempt) {
 	h.t.watchIdle(c)
 	h.Conns.Add(p)
 	h.countLocked(1)
+}
+
+// removeLocked removes c from the host; why is the reason. The connection ends after its last
+// stream.
+func (h *host) removeLocked(c *pooledConn, why error) {
+	if why == pool.ErrTooOld {
+		c.reason, why = ReasonAge, ErrClosed
+	}
+	h.Remove(c, c.describeEnd(why, h.Record.Limit))
+	h.countLocked(-1)
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	go c.drain(or(c.reason, ReasonExhausted)) // not under h.mu: it may call news
 }
 
 // stateChanged is called by a connection when a slot may be free, or when it takes no more
@@ -363,137 +322,4 @@ func (h *host) clonedConns() []*pooledConn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.Conns.All())
-}
-
-// announcedLimit returns the peer's SETTINGS_MAX_CONCURRENT_STREAMS, or the value of otherwise if
-// the peer's SETTINGS have not arrived.
-func (c *Conn) announcedLimit(otherwise uint32) uint32 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.peer.known {
-		return otherwise
-	}
-	return c.peer.maxStreams
-}
-
-// assumeLimit gives a new connection the limit of streams of an earlier connection to the same
-// peer, but at most initialSlots, until it receives SETTINGS. 0 means that no limit is known.
-func (c *Conn) assumeLimit(limit uint32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.peer.known && limit > 0 {
-		c.slots.limit = min(limit, initialSlots)
-	}
-}
-
-// load returns how many slots are in use. The error says why the connection takes no more requests;
-// it is nil if it takes some.
-func (c *Conn) load() (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.slots.used, c.takesRequestsLocked()
-}
-
-// fate describes a connection that has turned a request away.
-func (c *Conn) fate() pool.Fate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return pool.Fate{
-		Processed: c.processedLocked(),
-		Others:    c.slots.used - c.slots.held,
-		Ended:     c.takesRequestsLocked() != nil,
-	}
-}
-
-// processedLocked returns how many requests the peer has processed, if a GOAWAY said so.
-func (c *Conn) processedLocked() int64 {
-	if c.goAway == nil || c.goAway.LastStreamID >= c.nextID {
-		return 0
-	}
-	return (int64(c.goAway.LastStreamID) + 1) / 2
-}
-
-// describeEnd describes a connection that takes no more requests because of why. limit is what was known of
-// the peer's limit of streams.
-func (c *Conn) describeEnd(why error, limit uint32) pool.End {
-	e := pool.End{Limit: c.announcedLimit(limit)}
-	switch {
-	case errors.Is(why, ErrClosed):
-		e.Why = pool.Closed
-	case errors.Is(why, ErrDrained):
-		e.Why = pool.Drained
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e.Processed, e.Opened = c.processedLocked(), c.counts.opened
-	return e
-}
-
-// Member implements pool.Conn.
-func (c *pooledConn) Member() *pool.Member { return &c.member }
-
-// Load implements pool.Conn.
-func (c *pooledConn) Load() (int, error) { return c.load() }
-
-// Reserve implements pool.Conn.
-func (c *pooledConn) Reserve(streams int, requests int64) (bool, error) {
-	err := c.reserve(streams, requests)
-	if err == errNoSlot {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// Suspected implements pool.Conn.
-func (c *pooledConn) Suspected() bool { return c.suspected.Load() }
-
-// Confirm implements pool.Conn.
-func (c *pooledConn) Confirm() time.Duration { return c.confirm() }
-
-// Settled implements pool.Conn.
-func (c *pooledConn) Settled() bool { return c.PeerSettings().Received }
-
-// drainWhenIdle ends the connection when it has had no streams for timeout. Stopping the returned
-// timer cancels that.
-func (c *Conn) drainWhenIdle(timeout time.Duration) *time.Timer {
-	ready := make(chan struct{})
-	var timer *time.Timer
-	timer = time.AfterFunc(timeout, func() {
-		<-ready
-		if left := c.drainIfIdle(timeout, ReasonIdle); left > 0 {
-			timer.Reset(left)
-		}
-	})
-	close(ready)
-	return timer
-}
-
-// drainIfIdle ends the connection if it has had no streams for timeout. It returns how long to wait
-// until the next check, or 0 if the connection is ending.
-func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Duration) {
-	c.mu.Lock()
-	defer c.unlock()
-	if c.err != nil || c.draining {
-		return 0
-	}
-	if !c.unusedLocked() {
-		return timeout
-	}
-	if idle := c.clock() - c.idleSince; idle < timeout {
-		return timeout - idle
-	}
-	c.drainLocked(why)
-	return 0
-}
-
-// unusedLocked reports whether no request needs the connection. Slots of streams that we have reset
-// do not count.
-func (c *Conn) unusedLocked() bool { return len(c.streams) == 0 && c.slots.used <= c.slots.held }
-
-// IdleFrom implements pool.Conn: it returns since when no request has needed the connection. The bool is false if a request
-// needs it, or if it is ending.
-func (c *pooledConn) IdleFrom() (time.Time, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.start.Add(c.idleSince), c.err == nil && !c.draining && c.unusedLocked()
 }

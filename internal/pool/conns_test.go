@@ -24,7 +24,8 @@ func TestConnsReservesOnTheOnlyConnection(t *testing.T) {
 	}
 }
 
-// A request uses the connection with the fewest streams, and another one if that has no free stream.
+// A request uses the connection with the fewest streams, and another one if that has no free
+// stream.
 func TestConnsReservesOnTheLeastLoaded(t *testing.T) {
 	h := NewHost[*fake](Limits{})
 	a, b := newFake(&h, "a", 3), newFake(&h, "b", 1)

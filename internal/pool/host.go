@@ -156,7 +156,8 @@ func (h *Host[C]) IsUsed() bool {
 
 // Lacks reports whether one more connection should be made in the background. open is the number of
 // connections of all hosts, of which idle may be kept without a stream; -1 means any number. Beyond
-// that, none is made that would have no stream, because it would be made and closed again and again.
+// that, none is made that would have no stream, because it would be made and closed again and
+// again.
 func (h *Host[C]) Lacks(open, idle int) bool {
 	if h.Attempts.paused() || h.IsExcluded() || h.MostConns > 0 && h.Total() >= h.MostConns {
 		return false
@@ -235,9 +236,9 @@ func (h *Host[C]) Dials(a *Attempt[C]) bool {
 	return a.background || !h.Queue.Empty()
 }
 
-// NextAddr returns the address that a dials, which is none of those in tried. It returns nil if there
-// is none left. An attempt for requests takes over from those in the background that dial the same
-// address.
+// NextAddr returns the address that a dials, which is none of those in tried. It returns nil if
+// there is none left. An attempt for requests takes over from those in the background that dial the
+// same address.
 func (h *Host[C]) NextAddr(a *Attempt[C], tried map[*Addr]bool) *Addr {
 	if a.background && a.Addr.Listed() {
 		return a.Addr

@@ -7,94 +7,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http/httptrace"
-
-	"gohyper.dev/hyper/internal/pool"
 )
 
-// This file keeps several connections to one host, and connections to several addresses of one
-// host.
-//
-// If a host is spread, the missing connections are made when a request for it arrives, and again
-// when a connection has ended and there is traffic. They are made in the background: the request
-// uses the connections that exist. With Transport.Resolve, there is at least one connection to each
-// address.
-
-// topUpLocked begins to make the missing connections. It is called for each request.
-func (h *host) topUpLocked() {
-	if !h.IsSpread() {
-		return
-	}
-	if h.Resolves {
-		if !h.Addrs.WereLookedUp() { // the first request's attempt looks them up
-			return
-		}
-		if h.Addrs.LookUpAgain() {
-			go h.resolveAgain()
-		}
-	}
-	_, idle := h.t.maxIdle()
-	for h.Lacks(h.t.bound.Open(), idle) && h.t.tryTake() {
-		h.beginInBackgroundLocked()
-	}
-}
-
-// topUpIfUsedLocked calls topUpLocked if h has traffic. It is called when a connection has ended.
-func (h *host) topUpIfUsedLocked() {
-	if h.IsSpread() && h.IsUsed() {
-		h.topUpLocked()
-	}
-}
-
-// beginInBackgroundLocked begins to make a connection that no request waits for. Its context has no
-// values of a request.
-func (h *host) beginInBackgroundLocked() {
-	ctx, cancel := context.WithCancel(context.Background())
-	go h.connect(ctx, h.BeginInBackground(cancel), h.Record.DialPause())
-}
-
-// connectTo makes a connection to one of h's addresses for a. If an address cannot be reached and a
-// request waits, it tries the next one.
-func (h *host) connectTo(ctx context.Context, a *attempt) (*Conn, error) {
-	if !h.Resolves {
-		return h.countedDial(ctx, nil)
-	}
-	if err := h.resolve(ctx); err != nil {
-		return nil, err
-	}
-	tried := make(map[*pool.Addr]bool)
-	var failed error
-	for {
-		h.mu.Lock()
-		at := h.NextAddr(a, tried)
-		if at != nil && !a.Background() {
-			h.topUpLocked() // using the addresses that were just looked up
-		}
-		h.mu.Unlock()
-		if at == nil {
-			return nil, failed
-		}
-		c, err := h.countedDial(ctx, at)
-		unreachable := err != nil && isDialError(err)
-		h.mu.Lock()
-		if unreachable {
-			at.Failed()
-		} else {
-			at.Reached()
-		}
-		background := a.Background()
-		h.mu.Unlock()
-		if !unreachable || ctx.Err() != nil || background {
-			return c, err
-		}
-		tried[at], failed = true, err
-	}
-}
-
-// isDialError reports whether err is a *DialError, so that another address may be tried.
-func isDialError(err error) bool {
-	_, ok := err.(*DialError)
-	return ok
-}
+// This file looks up the addresses of hosts, if Transport.Resolve is set. pool.Addrs has what is
+// known of them.
 
 // resolve looks up the addresses of h if they are unknown or too old.
 func (h *host) resolve(ctx context.Context) error {
@@ -128,6 +44,16 @@ func (h *host) resolveAgain() {
 		h.topUpIfUsedLocked()
 	}
 	h.mu.Unlock()
+}
+
+// setAddrsLocked makes addrs the addresses of h. Connections to other addresses get no new
+// requests.
+func (h *host) setAddrsLocked(addrs []string) {
+	h.Addrs.Set(addrs)
+	for _, c := range h.Unlisted() {
+		c.reason = ReasonResolve
+		h.removeLocked(c, ErrClosed)
+	}
 }
 
 // askInTime is askResolver with a limit of Config.HandshakeTimeout, even if Resolve ignores its
@@ -189,26 +115,6 @@ func (t *Transport) askResolver(ctx context.Context, addr string) (addrs []strin
 		hooks.DNSDone(info)
 	}
 	return addrs, err
-}
-
-// setAddrsLocked makes addrs the addresses of h. Connections to other addresses get no new requests.
-func (h *host) setAddrsLocked(addrs []string) {
-	h.Addrs.Set(addrs)
-	for _, c := range h.Unlisted() {
-		c.reason = ReasonResolve
-		h.removeLocked(c, ErrClosed)
-	}
-}
-
-// dialerTo returns a dialFunc that dials the address at instead of the host itself. If at is nil,
-// it returns dial.
-func dialerTo(dial dialFunc, at *pool.Addr) dialFunc {
-	if at == nil {
-		return dial
-	}
-	return func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return dial(ctx, network, at.Text)
-	}
 }
 
 // dialResolved dials one of the addresses that Resolve returns for addr, for HTTP/1.1. Without
