@@ -149,9 +149,7 @@ func TestComplaintIsForgotten(t *testing.T) {
 		}
 		hosts := func() int {
 			synctest.Wait()
-			f.tr.mu.Lock()
-			defer f.tr.mu.Unlock()
-			return len(f.tr.hosts)
+			return f.tr.hosts.Len()
 		}
 		time.Sleep(complaintsMemory - time.Second)
 		if hosts() != 1 {

@@ -3,11 +3,9 @@ package hyper
 import (
 	"context"
 	"crypto/tls"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -162,8 +160,8 @@ type Transport struct {
 	// connection to each of them, within MaxConnsPerHost, or MinConnsPerHost connections if that is
 	// more. MaxIdleConns bounds them as it does those of MinConnsPerHost. A request uses the
 	// connection with the fewest streams; connections with the same number take turns. The name for
-	// TLS and the :authority remain those of the URL. If addr is reached through a proxy, Resolve is
-	// not used.
+	// TLS and the :authority remain those of the URL. If addr is reached through a proxy, Resolve
+	// is not used.
 	//
 	// Resolve is called before the first connection to a host, and again in the background every
 	// 30 s while there are requests. Connections to addresses that it no longer returns get no new
@@ -216,15 +214,15 @@ type Transport struct {
 	// up; see TransportStats.EventsLost. A panic in OnConn ends the program.
 	OnConn func(ConnEvent)
 
-	mu       sync.Mutex  // guards base to spare; taken before a host's mu
+	mu       sync.Mutex  // guards base to spare
 	base     *Config     // Config prepared for all connections; made at first use
 	toProxy  http.Header // ProxyConnectHeader; copied together with base
-	hosts    map[hostKey]*host
 	fallback *http.Transport
 	spare    map[string][]net.Conn // by address: HTTP/1.1 connections after TLS, for fallback to use
 
 	net *netHTTP // fields of an http.Transport; nil: Config and the fields above decide how to connect
 
+	hosts   pool.Pool[hostKey, *host]
 	books   books // the counters
 	bound   pool.Bound[*host]
 	surplus pool.Throttle // of closeSurplusOfAll
@@ -347,11 +345,7 @@ func (t *Transport) drainAll() {
 }
 
 // allHosts returns the hosts that the Transport knows.
-func (t *Transport) allHosts() []*host {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Collect(maps.Values(t.hosts))
-}
+func (t *Transport) allHosts() []*host { return t.hosts.All() }
 
 // config returns Config as prepared for every connection.
 func (t *Transport) config() *Config {

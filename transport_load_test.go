@@ -225,9 +225,7 @@ func TestHundredHostsHundredRequests(t *testing.T) {
 		}
 		tr.CloseIdleConnections()
 		servers.Wait() // the bubble waits for all other goroutines
-		tr.mu.Lock()
-		defer tr.mu.Unlock()
-		if n := len(tr.hosts); n != 0 {
+		if n := tr.hosts.Len(); n != 0 {
 			t.Errorf("%d hosts are kept", n)
 		}
 	})

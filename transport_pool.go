@@ -17,23 +17,22 @@ import (
 // Normally one connection is made at a time. The pool.Host in it decides all that; the host dials,
 // closes and reports.
 //
-// Transport.mu is taken before a host's lock, and a host's lock before a connection's, never after
-// it. A function whose name ends in Locked needs the host's lock, unless it says something else.
+// The lock of Transport.hosts is taken before a host's lock, and a host's lock before a
+// connection's, never after it. A function whose name ends in Locked needs the host's lock, unless
+// it says something else.
 type host struct {
 	t     *Transport
 	key   hostKey
 	addr  string
 	proxy *url.URL
 	owner owner
-	refs  int // requests that use the host; guarded by Transport.mu
-
-	mu sync.Mutex // guards everything below, unless it says something else
-	pool.Host[*pooledConn]
-	forgetLater bool       // a timer will call forgetLocked when nothing has to be remembered any more
-	sharing     *sharing   // use of other hosts' connections; nil: not looked for yet
-	pings       pingMemory // has its own lock
-
+	use   pool.Use[hostKey] // guarded by the lock of Transport.hosts
 	share pool.Share[*host] // of MaxConns; guarded by the lock of Transport.bound
+	pings pingMemory        // has its own lock
+
+	mu sync.Mutex // guards everything below
+	pool.Host[*pooledConn]
+	sharing *sharing // use of other hosts' connections; nil: not looked for yet
 }
 
 // A hostKey identifies a host and the proxy to it. Requests with the same hostKey share
@@ -66,23 +65,15 @@ type queuedRequest = pool.Request[*pooledConn]
 var errNotHTTP2 = errors.New("hyper: server does not speak HTTP/2")
 
 // enter returns the host for key, and counts the caller as a user of it. It adds the host if it
-// does not exist. The caller must call leave when its request is over.
+// does not exist. The caller must call Leave of t.hosts when its request is over.
 func (t *Transport) enter(key hostKey, proxy *url.URL) *host {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	h := t.hosts[key]
-	if h == nil {
-		h = &host{t: t, key: key, addr: key.addr(), proxy: proxy}
+	return t.hosts.Enter(key, func() *host {
+		h := &host{t: t, key: key, addr: key.addr(), proxy: proxy}
 		h.Host = pool.NewHost[*pooledConn](h.limits())
 		h.share.Host = h
-		if t.hosts == nil {
-			t.hosts = make(map[hostKey]*host)
-		}
-		t.hosts[key] = h
 		h.owner = owner{news: h.stateChanged, book: t.books.open(t, key, proxy)}
-	}
-	h.refs++
-	return h
+		return h
+	})
 }
 
 // limits returns the limits of h.
@@ -95,42 +86,19 @@ func (h *host) limits() pool.Limits {
 	}
 }
 
-// leave undoes enter.
-func (t *Transport) leave(h *host) {
-	t.mu.Lock()
-	h.refs--
-	t.forgetLocked(h)
-	t.mu.Unlock()
-}
+// Use implements pool.Kept.
+func (h *host) Use() *pool.Use[hostKey] { return &h.use }
 
-// forgetLocked removes h if it has no users and no connections, and nothing about it has to be
-// remembered. Without this, a crawler would accumulate hosts. The caller holds t.mu.
-func (t *Transport) forgetLocked(h *host) {
-	if h.refs > 0 || t.hosts[h.key] != h {
-		return
-	}
+// Remembered implements pool.Kept.
+func (h *host) Remembered() (left time.Duration, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	left, ok := h.Remembered(initialSlots)
-	if !ok || h.forgetLater {
-		return
-	}
-	left = max(left, h.sharing.remembered(), h.pings.remembered())
-	if left <= 0 {
-		delete(t.hosts, h.key)
-		t.books.release(h.owner.book)
-		return
-	}
-	h.forgetLater = true
-	time.AfterFunc(left, func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		h.mu.Lock()
-		h.forgetLater = false
-		h.mu.Unlock()
-		t.forgetLocked(h)
-	})
+	left, ok = h.Host.Remembered(initialSlots)
+	return max(left, h.sharing.remembered(), h.pings.remembered()), ok
 }
+
+// Forgotten implements pool.Kept.
+func (h *host) Forgotten() { h.t.books.release(h.owner.book) }
 
 // sole returns the host's sole connection if it most likely has a free slot. Otherwise it returns
 // nil.
@@ -298,9 +266,7 @@ func (h *host) stateChanged() {
 	h.mu.Unlock()
 	h.closeSurplus()
 	if empty {
-		h.t.mu.Lock()
-		h.t.forgetLocked(h)
-		h.t.mu.Unlock()
+		h.t.hosts.Review(h)
 	}
 }
 

@@ -62,10 +62,8 @@ func TestURLThatLeadsNowhereIsAnErrorAndForgotten(t *testing.T) {
 			}
 		}
 		f.wantDials("none of them can be dialled", 0)
-		f.tr.mu.Lock()
-		defer f.tr.mu.Unlock()
-		if len(f.tr.hosts) > 0 {
-			t.Errorf("%d hosts are kept", len(f.tr.hosts))
+		if f.tr.hosts.Len() > 0 {
+			t.Errorf("%d hosts are kept", f.tr.hosts.Len())
 		}
 	})
 }
@@ -121,15 +119,15 @@ func TestHostsWithoutHTTP2AreRememberedForAWhile(t *testing.T) {
 			visit(host)
 		}
 		f.wantDials("the second time it is known", 50)
-		if fallback.n != 100 || len(f.tr.hosts) != 50 {
-			t.Errorf("%d requests over HTTP/1.1, %d hosts", fallback.n, len(f.tr.hosts))
+		if fallback.n != 100 || f.tr.hosts.Len() != 50 {
+			t.Errorf("%d requests over HTTP/1.1, %d hosts", fallback.n, f.tr.hosts.Len())
 		}
 		time.Sleep(http1Memory - time.Second)
 		visit(0)
 		f.wantDials("it is known still", 50)
 		time.Sleep(time.Second)
-		if synctest.Wait(); len(f.tr.hosts) != 0 {
-			t.Errorf("%d hosts are kept", len(f.tr.hosts))
+		if synctest.Wait(); f.tr.hosts.Len() != 0 {
+			t.Errorf("%d hosts are kept", f.tr.hosts.Len())
 		}
 		visit(0)
 		f.wantDials("it may have learned", 51)

@@ -513,8 +513,7 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 			}
 			time.Sleep(time.Second) // so that PINGs confirm the resets
 			checkPool(t, f.tr)
-			f.tr.mu.Lock()
-			for _, h := range f.tr.hosts {
+			for _, h := range f.tr.allHosts() {
 				for _, c := range h.Conns.All() {
 					c.mu.Lock()
 					if c.slots.used > 5 || len(c.streams) > 0 {
@@ -524,7 +523,6 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 					c.mu.Unlock()
 				}
 			}
-			f.tr.mu.Unlock()
 			f.get("/").wantStatus("and it goes on", 200)
 		})
 	}
@@ -582,9 +580,7 @@ func TestResponseHeaderTimeoutBeginsWithTheEndOfTheRequest(t *testing.T) {
 func TestEmptyHostsAreForgotten(t *testing.T) {
 	hosts := func(tr *Transport) int {
 		synctest.Wait()
-		tr.mu.Lock()
-		defer tr.mu.Unlock()
-		return len(tr.hosts)
+		return tr.hosts.Len()
 	}
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
@@ -634,9 +630,7 @@ func TestHostsThatFailAreRememberedForAWhile(t *testing.T) {
 		f.host() // its pause before the next dial is not over
 		time.Sleep(pool.MaxDialPause)
 		synctest.Wait()
-		f.tr.mu.Lock()
-		defer f.tr.mu.Unlock()
-		if n := len(f.tr.hosts); n != 0 {
+		if n := f.tr.hosts.Len(); n != 0 {
 			t.Errorf("%d hosts are kept", n)
 		}
 	})

@@ -107,13 +107,13 @@ func (f *farm) wantDials(reason string, n int) {
 // host returns the Transport's host for http://example.com.
 func (f *farm) host() *host {
 	f.t.Helper()
-	f.tr.mu.Lock()
-	defer f.tr.mu.Unlock()
-	h := f.tr.hosts[hostKey{target: target{"http", "example.com", "80"}}]
-	if h == nil {
-		f.t.Fatal("the host is not known")
+	for _, h := range f.tr.allHosts() {
+		if h.key == (hostKey{target: target{"http", "example.com", "80"}}) {
+			return h
+		}
 	}
-	return h
+	f.t.Fatal("the host is not known")
+	return nil
 }
 
 // checkPool checks the accounts of tr against its connections: each slot belongs to an open stream,
@@ -121,14 +121,13 @@ func (f *farm) host() *host {
 func checkPool(t *testing.T, tr *Transport) {
 	t.Helper()
 	synctest.Wait()
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for key, h := range tr.hosts {
+	for _, h := range tr.allHosts() {
+		key, users := h.key, tr.hosts.Users(h)
 		h.mu.Lock()
-		if h.refs < 0 {
-			t.Errorf("%v: %d users", key, h.refs)
+		if users < 0 {
+			t.Errorf("%v: %d users", key, users)
 		}
-		if h.refs == 0 && !h.Queue.Empty() {
+		if users == 0 && !h.Queue.Empty() {
 			t.Errorf("%v: %d wait, and no attempt is made", key, h.Queue.Len())
 		}
 		for _, p := range h.Conns.All() {

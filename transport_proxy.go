@@ -118,7 +118,7 @@ func (p *proxyDialer) port() string { return or(p.url.Port(), syntax.DefaultPort
 // which other tunnels may use, too. The error is errNotHTTP2 if the proxy does not speak HTTP/2.
 func (p *proxyDialer) tunnelOverHTTP2(ctx context.Context, req *http.Request) (net.Conn, error) {
 	proxy := p.t.enter(hostKey{"itself", target{"https", p.url.Hostname(), p.port()}}, nil)
-	defer p.t.leave(proxy)
+	defer p.t.hosts.Leave(proxy)
 	var r retry
 	for {
 		c, err := proxy.conn(ctx, nil, &r.turn)

@@ -53,7 +53,7 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 
 // leaveAndEnd leaves the host, and ends x if its function did not return.
 func (h *host) leaveAndEnd(x *exchange, failure *error) {
-	h.t.leave(h)
+	h.t.hosts.Leave(h)
 	x.endUnlessReturned(failure)
 }
 

@@ -36,9 +36,7 @@ func TestNewConnectionBeginsWithTheHostsLastLimit(t *testing.T) {
 		f.tr.CloseIdleConnections()
 		synctest.Wait()
 		hosts := func() int {
-			f.tr.mu.Lock()
-			defer f.tr.mu.Unlock()
-			return len(f.tr.hosts)
+			return f.tr.hosts.Len()
 		}
 		if hosts() != 1 {
 			t.Error("the host is forgotten with its last connection")

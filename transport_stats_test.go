@@ -151,10 +151,8 @@ func TestFiguresOutliveTheirHosts(t *testing.T) {
 		if s.Hosts[0].Host != "http://h0000.example" {
 			t.Errorf("the first host is %s", s.Hosts[0].Host)
 		}
-		tr.mu.Lock()
-		defer tr.mu.Unlock()
-		if len(tr.hosts) != 0 {
-			t.Errorf("%d hosts are not forgotten", len(tr.hosts))
+		if tr.hosts.Len() != 0 {
+			t.Errorf("%d hosts are not forgotten", tr.hosts.Len())
 		}
 		for _, b := range tr.books.byName {
 			if b.refs != 0 || b.conns != nil {
@@ -175,9 +173,7 @@ func TestBookOutlivesDrainingConnections(t *testing.T) {
 		resp := c.wantStatus("the response", 200)
 		peer.WriteGoAway(1, wire.NoError, "")
 		synctest.Wait()
-		f.tr.mu.Lock()
-		hosts := len(f.tr.hosts)
-		f.tr.mu.Unlock()
+		hosts := f.tr.hosts.Len()
 		if s := f.tr.Stats().Total; hosts != 0 || s.ConnsDraining != 1 || s.ConnsOpen != 1 ||
 			s.StreamsOpen != 1 {
 			t.Errorf("%d hosts, %+v", hosts, s)
