@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,16 +93,16 @@ func TestBoundIsCrowdedWithTooManyConnections(t *testing.T) {
 func TestBoundCallsLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b Bound[string]
-		calls := 0
+		var calls atomic.Int64
 		for range 2 {
-			b.CallLater(time.Second, func() { calls++ })
+			b.CallLater(time.Second, func() { calls.Add(1) })
 		}
 		for want := range 3 {
-			if synctest.Wait(); calls != want {
-				t.Fatalf("%d calls, want %d", calls, want)
+			if synctest.Wait(); calls.Load() != int64(want) {
+				t.Fatalf("%d calls, want %d", calls.Load(), want)
 			}
 			if want == 1 {
-				b.CallLater(time.Second, func() { calls++ })
+				b.CallLater(time.Second, func() { calls.Add(1) })
 			}
 			time.Sleep(time.Second)
 		}

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -157,14 +158,14 @@ func TestAttemptBesideBeginsInTime(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		h := NewHost[*fake](Limits{})
 		wait(&h)
-		calls := 0
+		var calls atomic.Int64
 		a, b := h.Begin(0, func() {}), h.Begin(0, func() {})
-		a.BesideAfter(time.Second, func() { calls++ })
-		b.BesideAfter(time.Second, func() { calls += 10 })
+		a.BesideAfter(time.Second, func() { calls.Add(1) })
+		b.BesideAfter(time.Second, func() { calls.Add(10) })
 		h.Attempts.Ended(a)
 		time.Sleep(2 * time.Second)
-		if calls != 10 {
-			t.Errorf("calls %d: only the attempt that lasts gets one beside it", calls)
+		if calls.Load() != 10 {
+			t.Errorf("calls %d: only the attempt that lasts gets one beside it", calls.Load())
 		}
 	})
 }

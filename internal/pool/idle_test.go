@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,20 +32,20 @@ func TestIdlest(t *testing.T) {
 func TestThrottle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Throttle
-		calls := 0
-		call := func(reason string, want int) {
+		var calls atomic.Int64
+		call := func(reason string, want int64) {
 			t.Helper()
-			l.Call(time.Second, func() { calls++ })
-			if calls != want {
-				t.Errorf("%s: %d calls, want %d", reason, calls, want)
+			l.Call(time.Second, func() { calls.Add(1) })
+			if n := calls.Load(); n != want {
+				t.Errorf("%s: %d calls, want %d", reason, n, want)
 			}
 		}
 		call("the first", 1)
 		call("within the time", 1)
 		call("still within the time", 1)
 		time.Sleep(time.Second)
-		if synctest.Wait(); calls != 2 {
-			t.Errorf("after the time: %d calls, want 2", calls)
+		if synctest.Wait(); calls.Load() != 2 {
+			t.Errorf("after the time: %d calls, want 2", calls.Load())
 		}
 		call("within the time of the second", 2)
 		time.Sleep(3 * time.Second) // the third call, and nothing after it

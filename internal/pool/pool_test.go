@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,14 +11,26 @@ import (
 // A keeper is a host that has to be remembered until a certain time.
 type keeper struct {
 	use       Use[string]
-	until     time.Time
-	busy      bool // it has connections
+	until     atomic.Pointer[time.Time] // nil: now
+	busy      bool                      // it has connections
 	forgotten int
 }
 
-func (k *keeper) Use() *Use[string]                 { return &k.use }
-func (k *keeper) Remembered() (time.Duration, bool) { return time.Until(k.until), !k.busy }
-func (k *keeper) Forgotten()                        { k.forgotten++ }
+func (k *keeper) Use() *Use[string] { return &k.use }
+func (k *keeper) Forgotten()        { k.forgotten++ }
+
+func (k *keeper) Remembered() (time.Duration, bool) {
+	if until := k.until.Load(); until != nil {
+		return time.Until(*until), !k.busy
+	}
+	return 0, !k.busy
+}
+
+// rememberFor sets how long the host has to be remembered.
+func (k *keeper) rememberFor(d time.Duration) {
+	until := time.Now().Add(d)
+	k.until.Store(&until)
+}
 
 // enter enters the host for key, which is new if it has no user.
 func enter(p *Pool[string, *keeper], key string) *keeper {
@@ -65,11 +78,11 @@ func TestPoolRemembersHostsForAWhile(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var p Pool[string, *keeper]
 		a := enter(&p, "a")
-		a.until = time.Now().Add(time.Minute)
+		a.rememberFor(time.Minute)
 		p.Leave(a)
 		p.Review(a)
 		time.Sleep(30 * time.Second)
-		a.until = time.Now().Add(time.Minute) // something else has to be remembered
+		a.rememberFor(time.Minute) // something else has to be remembered
 		time.Sleep(time.Minute - time.Nanosecond)
 		if synctest.Wait(); p.Len() != 1 {
 			t.Error("the host is forgotten too early")
