@@ -149,8 +149,8 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 		}
 	}
 	c.sendSettingsLocked(due, list...)
-	if path, ok := c.window.manager.(*adaptivePath); ok && due.window {
-		path.top, path.announced = int(size), int(size)
+	if p, ok := c.window.manager.(windowPlanner); ok && due.window {
+		p.configure(int(size))
 	}
 	c.uncorkLocked()
 	number := c.settingsSent
@@ -179,27 +179,26 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 }
 
-// adjustInitialWindowLocked is called before a stream is opened. If AdaptiveWindow's budget would be
-// promised to too many streams that are not read, it announces a smaller initial window. When such
-// streams are few again, it announces the configured one. The peer processes frames in order (RFC
-// 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow.
+// adjustInitialWindowLocked is called before a stream is opened. It announces the initial window
+// that the connection's manager chooses, if that has changed. The peer processes frames in order
+// (RFC 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow.
 func (c *Conn) adjustInitialWindowLocked() {
-	path, ok := c.window.manager.(*adaptivePath)
+	p, ok := c.window.manager.(windowPlanner)
 	if !ok {
 		return
 	}
 	now := c.now // the time of the last read
-	if path.announced != path.top {
+	if p.reduced() {
 		now = c.clock()
 	}
-	size := path.initialFor(c.pushes, now)
+	size := p.initialWindow(c.pushes, now)
 	shift := int64(size) - c.initialWindow
 	if shift == 0 {
 		return
 	}
 	c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift},
 		wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
-	path.announce(size, now)
+	p.announce(size, now)
 }
 
 // sentSettings describes SETTINGS of ours that the peer has not acknowledged yet.

@@ -210,8 +210,8 @@ func (c *Conn) trimLocked() {
 	c.updates, c.wakeups, c.pings = shrunk(c.updates), shrunk(c.wakeups), shrunk(c.pings)
 	c.spares = wait.Spares{}
 	c.peak = c.knownStreamsLocked()
-	if path, ok := c.window.manager.(*adaptivePath); ok {
-		path.forgetSpares()
+	if p, ok := c.window.manager.(windowPlanner); ok {
+		p.release()
 	}
 }
 
@@ -295,8 +295,8 @@ func (c *Conn) applyGrantsLocked() {
 // fillLocked appends to out what is due: WINDOW_UPDATEs first, then DATA of the ready streams in
 // turn, one frame each, as far as the windows and the size of out allow.
 func (c *Conn) fillLocked() {
-	if path, ok := c.window.manager.(*adaptivePath); ok && path.fresh > 0 {
-		path.welcome()
+	if p, ok := c.window.manager.(windowPlanner); ok {
+		p.beforeWrite()
 	}
 	for _, w := range c.updates {
 		c.append(w.appendUpdate(c.out))

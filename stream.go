@@ -209,10 +209,9 @@ func (c *Conn) addLocked(s *Stream) {
 // openWindowLocked makes the manager of the receive window. For a request this happens at once, for
 // a push when it is claimed. It reports whether the manager ended the stream.
 func (s *Stream) openWindowLocked() (ended bool) {
-	if s.window.managed || s.window.ended() {
+	if s.window.kind != unmanaged || s.window.ended() {
 		return false
 	}
-	s.window.managed = true
 	factory := s.c.cfg.WindowManager
 	if s.req.WindowManager != nil {
 		factory = s.req.WindowManager

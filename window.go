@@ -23,8 +23,8 @@ import (
 //
 // The library does the accounting; a manager only returns increments. Every Update of a connection
 // runs under the connection's lock, and the connection's manager is called before the stream's. So
-// the managers of one connection may share state without locks of their own. Update must not block
-// and must not call the connection or its Transport.
+// the managers of one connection may share state without locks of their own, and move each other's
+// windows with GrantNow. Update must not block and must not call the connection or its Transport.
 //
 // An increment of 0 grants nothing. An increment that would move the window past 2^31-1 is cut off
 // there, so math.MaxInt32 means "unlimited". If Update returns a negative increment or panics, the
@@ -171,11 +171,10 @@ type Window struct {
 	asked atomic.Int64 // by Grant, and not applied yet
 
 	// c.mu guards the fields below.
-	manager      WindowManager
-	managed      bool  // the factory was called
-	watches      bool  // the manager gets an event for every frame
-	userSupplied bool  // the manager is the user's: it may panic or call the connection
-	readers      int32 // readers that wait for data of this window
+	manager WindowManager
+	kind    managerKind
+	watches bool  // the manager gets an event for every frame
+	readers int32 // readers that wait for data of this window
 	// credit is what the peer may send once pending is announced. It is negative after a smaller
 	// initial window.
 	credit  int64
@@ -184,6 +183,37 @@ type Window struct {
 	total   int64
 	timer   *time.Timer
 	starved time.Duration // since when readers wait and the peer may not send; 0 if that is not so
+}
+
+// A managerKind says where the manager of a window is from.
+type managerKind uint8
+
+const (
+	unmanaged      managerKind = iota // no manager was made yet
+	defaultManager                    // the library chose it, because the user chose none
+	userManager                       // of a factory of the user: it may panic or call the connection
+)
+
+// A windowPlanner is a connection's WindowManager that also chooses the initial window of streams.
+// AdaptiveWindow's is one; a manager that wraps it is not.
+type windowPlanner interface {
+	WindowManager
+
+	// configure is called with the INITIAL_WINDOW_SIZE that the user has chosen: when the connection
+	// begins, and in UpdateSettings.
+	configure(size int)
+	// initialWindow returns the INITIAL_WINDOW_SIZE to announce before one more stream is opened.
+	// pushes is the number of promised streams that may have no manager yet. now is only exact if
+	// reduced returns true.
+	initialWindow(pushes int, now time.Duration) int
+	// reduced reports whether the announced size is less than the configured one.
+	reduced() bool
+	// announce is called after SETTINGS with another initial window were appended to the output.
+	announce(size int, now time.Duration)
+	// beforeWrite is called before the WINDOW_UPDATEs of a write are made.
+	beforeWrite()
+	// release drops memory that is kept for later streams.
+	release()
 }
 
 // StreamID returns the ID of the window's stream, 0 for the connection.
@@ -219,6 +249,19 @@ func (w *Window) Grant(n int) {
 		w.c.grants.add(w)
 	}
 	w.c.wakeWriter()
+}
+
+// GrantNow is Grant with an effect before it returns. It may only be called inside Update, of the
+// window's manager or of another manager of the same connection.
+func (w *Window) GrantNow(n int) { w.grant(int64(n)) }
+
+// State returns the state of the window, as an event has it. Its Kind is 0. State may only be called
+// inside the factory or Update, of the window's manager or of another manager of the same
+// connection.
+func (w *Window) State() WindowEvent {
+	ev := WindowEvent{RTT: w.c.minRTT}
+	w.describe(&ev)
+	return ev
 }
 
 // WakeAfter asks for one WindowTick event after d. It may only be called inside Update. A later
@@ -289,16 +332,20 @@ func (g *windowGrants) take() (list []*Window) {
 // manager is AdaptiveWindow's if factory is nil.
 func (w *Window) open(factory WindowManagerFactory) (ended bool) {
 	if factory == nil {
-		w.manager = AdaptiveWindow{}.New(w)
+		w.kind, w.manager = defaultManager, AdaptiveWindow{}.New(w)
 	} else if err := w.make(factory); err != nil {
 		w.fail(err)
 		return true
+	}
+	if p, ok := w.manager.(windowPlanner); ok && w.s == nil {
+		p.configure(w.c.cfg.InitialStreamWindow)
 	}
 	return w.update(WindowEvent{Kind: WindowOpened})
 }
 
 // make calls the factory. A panic of the factory becomes a *WindowManagerError.
 func (w *Window) make(factory WindowManagerFactory) (err error) {
+	w.kind = userManager
 	w.c.mu.enter()
 	defer func() {
 		w.c.mu.leave()
@@ -308,11 +355,6 @@ func (w *Window) make(factory WindowManagerFactory) (err error) {
 		}
 	}()
 	w.manager = factory(w)
-	switch w.manager.(type) {
-	case *adaptivePath, *adaptiveStream, FixedWindow, consumptionWindow, *rateLimiter:
-	default:
-		w.userSupplied = true
-	}
 	return nil
 }
 
@@ -348,17 +390,11 @@ func (w *Window) update(ev WindowEvent) (ended bool) {
 	if w.manager == nil {
 		return false
 	}
-	// Padding counts as unread here: the next event discards it.
-	ev.Credit, ev.Unread, ev.Total = int(w.credit), int(w.unread)+ev.Padding, w.total
-	ev.Length = -1
-	if w.s != nil {
-		ev.Length = w.s.bodyLeft
-	}
-	ev.Now = w.c.now
+	w.describe(&ev)
 	if ev.Kind != WindowRTT {
 		ev.RTT = w.c.minRTT
 	}
-	if !w.userSupplied {
+	if w.kind != userManager {
 		w.grant(int64(w.manager.Update(ev)))
 		return false
 	}
@@ -369,6 +405,17 @@ func (w *Window) update(ev WindowEvent) (ended bool) {
 	}
 	w.grant(int64(n))
 	return false
+}
+
+// describe sets the state of the window in ev, except for RTT.
+func (w *Window) describe(ev *WindowEvent) {
+	// Padding counts as unread here: the next event discards it.
+	ev.Credit, ev.Unread, ev.Total = int(w.credit), int(w.unread)+ev.Padding, w.total
+	ev.Length = -1
+	if w.s != nil {
+		ev.Length = w.s.bodyLeft
+	}
+	ev.Now = w.c.now
 }
 
 // ask sends ev to a manager of the user, which may panic or call the connection.
@@ -489,7 +536,7 @@ func (w *Window) close() {
 	}
 	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total,
 		Length: -1, Now: w.c.now, RTT: w.c.minRTT}
-	if w.userSupplied {
+	if w.kind == userManager {
 		// An error no longer matters: the window is closed.
 		w.ask(ev)
 	} else {

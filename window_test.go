@@ -1078,3 +1078,37 @@ func TestLargestContentLengthKeepsTheWindowOpen(t *testing.T) {
 		t.Errorf("%d is granted to a reader that waits, want %d", got, defaultStreamWindow)
 	}
 }
+
+// Inside Update, a manager may look at another window of its connection and move it.
+func TestManagerMovesAnotherWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		windows := map[uint32]*Window{}
+		var before, after WindowEvent
+		peer, conn := dialPeer(t, &Config{InitialStreamWindow: 100, WindowManager: func(w *Window) WindowManager {
+			windows[w.StreamID()] = w
+			return WindowManagerFunc(func(ev WindowEvent) int {
+				if w.StreamID() == 3 && ev.Kind == WindowData {
+					before = windows[1].State()
+					windows[1].GrantNow(50)
+					windows[1].GrantNow(-1)
+					after = windows[1].State()
+				}
+				return 0
+			})
+		}})
+		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 1000")
+		peer.WriteData(1, 0, make([]byte, 30))
+		readOctets(t, resp.Body, 10)
+		answerGet(t, peer, conn, 3, ":status: 200")
+		peer.WriteData(3, 0, make([]byte, 1))
+		peer.WantWindowUpdate("stream 3's manager raised the window of stream 1", 1, 50)
+		synctest.Wait()
+		want := WindowEvent{Credit: 70, Unread: 20, Total: 30, Length: 970, Now: before.Now, RTT: before.RTT}
+		if before != want {
+			t.Errorf("the state before: %+v", before)
+		}
+		if before.Credit = 120; after != before {
+			t.Errorf("the state after: %+v, want %+v", after, before)
+		}
+	})
+}

@@ -1,0 +1,276 @@
+package hyper
+
+// An adaptiveStream is the manager of one stream's window.
+type adaptiveStream struct {
+	path       *adaptivePath
+	w          *Window      // nil: the stream has ended
+	meter      *streamMeter // nil: no data yet, or the window fits the whole body
+	prev, next *adaptiveStream
+
+	// held is the number of unread bytes, or used: the stream was read and nothing is counted.
+	held  int32
+	ahead int32 // granted beyond the initial window before it was read
+}
+
+// used is the value of held for a stream that was read.
+const used = -1
+
+// isOpen reports whether the stream is in the list of open streams.
+func (s *adaptiveStream) isOpen() bool { return s.prev != nil || s.path.open == s }
+
+// used reports whether the stream was read.
+func (s *adaptiveStream) used() bool { return s.held == used }
+
+// hold counts the unread bytes of a stream that was never read.
+func (s *adaptiveStream) hold(unread int) {
+	if s.used() {
+		return
+	}
+	p := s.path
+	unread = min(unread, max(p.initial, p.start.top))
+	p.start.held += unread - int(s.held)
+	s.held = int32(unread)
+}
+
+// use notes that the stream is read.
+func (s *adaptiveStream) use() {
+	if s.used() {
+		return
+	}
+	s.hold(0)
+	if s.isOpen() {
+		s.path.start.unused--
+		s.path.start.ahead -= int(s.ahead)
+	}
+	s.held, s.ahead = used, 0
+}
+
+// mayHaveAhead returns how much of a grant a stream may get before anything of it was read. All
+// such streams together get at most half of the budget while others are read. They get nothing
+// while even their initial windows are reduced.
+func (s *adaptiveStream) mayHaveAhead(grant int) int {
+	p := s.path
+	if s.used() {
+		return grant
+	}
+	most := p.budget / 8 * 9
+	switch {
+	case p.start.reduced():
+		return 0
+	case p.start.unused < p.streams:
+		most = p.budget / 2
+	}
+	return min(grant, min(most, p.need/2*3)-p.start.ahead)
+}
+
+// grantedAhead counts n bytes granted to a stream that was never read.
+func (s *adaptiveStream) grantedAhead(n int) {
+	if !s.used() {
+		s.ahead += int32(n)
+		s.path.start.ahead += n
+	}
+}
+
+// raise raises the window to share before the stream asks, if it waits for data.
+func (s *adaptiveStream) raise(share int) {
+	p, now := s.path, s.w.State()
+	gap := s.mayHaveAhead(share - now.Credit)
+	if now.Unread > 0 || gap < smallestStep {
+		return
+	}
+	grant := now.needed(gap)
+	if s.meter != nil {
+		grant = p.jitter(grant)
+	}
+	s.grantedAhead(grant)
+	s.w.GrantNow(grant)
+	if s.meter != nil {
+		now = s.w.State()
+		s.meter.announce(now.Total+int64(now.Credit), p.trip.heard)
+	}
+}
+
+// Update implements WindowManager.
+func (s *adaptiveStream) Update(ev WindowEvent) int {
+	if s.w == nil {
+		return 0
+	}
+	p := s.path
+	if p.standalone {
+		p.observe(&ev)
+	}
+	switch ev.Kind {
+	case WindowOpened:
+		return s.enter(&ev)
+	case WindowData:
+		s.arrive(&ev)
+		return 0
+	case WindowConsumed:
+		s.use()
+		if ev.fits() {
+			return 0
+		}
+		if s.meter != nil {
+			s.meter.at(ev.Now, p.trip.rtt)
+			s.meter.consumed += ev.Bytes
+		}
+		return s.size(&ev)
+	case WindowBlocked:
+		s.use()
+		return s.size(&ev)
+	case WindowSettings:
+		return s.size(&ev)
+	case WindowClosed:
+		s.over(ev.Total)
+	}
+	return 0
+}
+
+// fits reports whether a body of known length needs no more than is granted, including its
+// END_STREAM.
+func (ev *WindowEvent) fits() bool { return ev.Length >= 0 && ev.Length < int64(ev.Credit) }
+
+// enter adds the stream to the open streams.
+func (s *adaptiveStream) enter(ev *WindowEvent) int {
+	p := s.path
+	if p.standalone {
+		p.configure(ev.Credit + int(ev.Total))
+	}
+	if s.next = p.open; s.next != nil {
+		s.next.prev = s
+	}
+	p.open = s
+	p.streams++
+	p.start.unused++
+	p.fresh++
+	p.shared = min(p.shared, p.share(), p.limit())
+	return 0
+}
+
+// arrive counts DATA of the stream.
+func (s *adaptiveStream) arrive(ev *WindowEvent) {
+	p := s.path
+	s.hold(ev.Unread)
+	if ev.End {
+		s.leave()
+	}
+	if s.meter == nil {
+		if ev.fits() || ev.End {
+			return
+		}
+		s.meter = p.takeMeter()
+		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now)
+	}
+	if s.meter.blockedAt != 0 {
+		s.resume(ev)
+	}
+	s.meter.at(ev.Now, p.trip.rtt)
+	s.meter.arrived += ev.Bytes
+	if s.meter.reach(ev.Total) {
+		s.meter.blockedAt = ev.Now
+	}
+	if p.outgrows(ev.Total) {
+		p.largeResponses = ahead
+	}
+}
+
+// resume handles the first DATA after the end of an announced window. It measures a round trip if
+// the sender had to wait for a WINDOW_UPDATE there, and the reason was not our reader.
+func (s *adaptiveStream) resume(ev *WindowEvent) {
+	p, m := s.path, s.meter
+	waited := p.trip.quietFrom >= m.blockedAt
+	through, _ := m.through()
+	if at, ok := m.answered(ev.Now); ok && waited && !p.growing && ev.Unread-ev.Bytes <= through/4 {
+		p.trip.measure(at, p.streams)
+	}
+	m.blockedAt = 0
+}
+
+// size computes how large the window should be, and returns what it lacks.
+func (s *adaptiveStream) size(ev *WindowEvent) int {
+	p := s.path
+	floor := s.floor(ev)
+	need := 0
+	if s.meter != nil && 4*ev.Total >= int64(floor) { // a small response should cost nothing
+		through, before := s.meter.through()
+		var growing bool
+		if need, growing = s.meter.need(through, before); growing && !p.growing {
+			need = through + before // this stream grows at the cost of the others
+		}
+	}
+	target := floor
+	if need = min(need, p.need); need > 0 {
+		target = max(target, need, p.share())
+	}
+	target = min(target, p.limit())
+	low := target / 2
+	if target > floor || need > 0 && p.growing {
+		low = target / 8 * 7
+	}
+	gap := target - ev.Credit - ev.Unread
+	if ev.Credit+ev.Unread > low || gap < min(smallestStep, target/2) && ev.Credit > 0 {
+		return 0
+	}
+	n := p.jitter(ev.needed(gap))
+	if n <= 0 {
+		return 0
+	}
+	if target > p.initial {
+		p.trip.probe(s.w, ev.Now)
+	}
+	if s.meter != nil {
+		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now)
+	}
+	return n
+}
+
+// floor returns the window that the stream gets even if the path needs less. If a smaller initial
+// window than the configured one is announced, that is the announced one until the stream is read
+// and a quarter of it has arrived.
+func (s *adaptiveStream) floor(ev *WindowEvent) int {
+	p := s.path
+	if p.start.reduced() && ev.Kind != WindowBlocked && (!s.used() || 4*ev.Total < int64(p.start.announced)) {
+		return p.start.announced
+	}
+	return p.fair()
+}
+
+// leave removes the stream from the open streams. The others may get a larger share.
+func (s *adaptiveStream) leave() {
+	if !s.isOpen() {
+		return
+	}
+	if !s.used() {
+		s.path.start.unused--
+		s.path.start.ahead -= int(s.ahead)
+		s.ahead = 0
+	}
+	p := s.path
+	if s.prev != nil {
+		s.prev.next = s.next
+	} else {
+		p.open = s.next
+	}
+	if s.next != nil {
+		s.next.prev = s.prev
+	}
+	s.prev, s.next = nil, nil
+	if p.streams--; p.streams > 0 && p.largeResponses > 0 && 2*p.share() >= 3*p.shared {
+		p.distribute()
+	}
+}
+
+// over ends the manager of a closed stream of total bytes, and keeps it for another stream.
+func (s *adaptiveStream) over(total int64) {
+	p := s.path
+	s.hold(0)
+	s.leave()
+	if total <= int64(p.initial) {
+		p.largeResponses = max(0, p.largeResponses-1)
+	}
+	if s.meter != nil {
+		s.meter.spare, p.spareMeters = p.spareMeters, s.meter
+	}
+	*s = adaptiveStream{next: p.spareStreams}
+	p.spareStreams = s
+}
