@@ -12,8 +12,8 @@ import (
 // managerMutex detects this and panics in the manager, which ends the manager's stream or
 // connection with a *WindowManagerError.
 //
-// Only a goroutine that locks the mutex while a manager runs inspects its own stack. All others pay
-// nothing, nor do programs without window managers of their own.
+// Only a goroutine that waits for the mutex while one manager runs for long inspects its own stack.
+// All others pay nothing, nor do programs that choose no window manager.
 type managerMutex struct {
 	sync.Mutex
 	// Incremented when a manager begins and when it returns: odd while one runs.
@@ -36,17 +36,19 @@ func (m *managerMutex) Lock() {
 
 // check panics if the caller is the window manager that runs while m is locked.
 func (m *managerMutex) check() {
-	if asks := m.asks.Load(); asks&1 != 0 && insideManager() && m.stands(asks) {
+	asks := m.asks.Load()
+	if asks&1 != 0 && m.stands(asks, 16) && insideManager() && m.stands(asks, 1<<17) {
 		panic("it calls its own connection, under whose lock it runs")
 	}
 }
 
-// stands reports whether the manager that runs under m does not return while we wait. Then that
-// manager is the caller. If a manager calls another connection, which is allowed, the manager that
+// stands reports whether the manager that runs under m does not return while we yield the processor
+// this many times; 1<<17 yields take tens of milliseconds. Time is not used, because it may stand
+// still in a test. If the caller is inside a manager and stands returns true, that manager is the
+// one that runs under m. If a manager calls another connection, which is allowed, the manager that
 // runs under m does return.
-func (m *managerMutex) stands(asks uint64) bool {
-	// This takes tens of milliseconds. Time itself may stand still in a test.
-	for range 1 << 17 {
+func (m *managerMutex) stands(asks uint64, yields int) bool {
+	for range yields {
 		if m.asks.Load() != asks {
 			return false
 		}
