@@ -255,8 +255,8 @@ func (w *Window) Grant(n int) {
 // window's manager or of another manager of the same connection.
 func (w *Window) GrantNow(n int) { w.grant(int64(n)) }
 
-// State returns the state of the window, as an event has it. Its Kind is 0. State may only be called
-// inside the factory or Update, of the window's manager or of another manager of the same
+// State returns the state of the window, as an event has it. Its Kind is 0. State may only be
+// called inside the factory or Update, of the window's manager or of another manager of the same
 // connection.
 func (w *Window) State() WindowEvent {
 	ev := WindowEvent{RTT: w.c.minRTT}

@@ -10,8 +10,7 @@ type clock struct {
 	alarm *time.Timer
 }
 
-// timer returns a channel that gets a value when d has passed. The channel of an earlier call is the
-// same.
+// timer returns a channel that gets a value when d has passed. Each call returns the same channel.
 func (c *clock) timer(d time.Duration) <-chan time.Time {
 	if c.alarm == nil {
 		c.alarm = time.NewTimer(d)

@@ -141,7 +141,8 @@ func (v *server) sendHeader(s *serverStream) {
 		fields = append(fields, hpack.HeaderField{Name: "content-length", Value: fmt.Sprint(s.size)})
 	}
 	size := len(fieldBlock(append(fields, hpack.HeaderField{Name: "etag"})))
-	block := fieldBlock(append(fields, hpack.HeaderField{Name: "etag", Value: strings.Repeat("~", headerSize-size)}))
+	pad := strings.Repeat("~", headerSize-size)
+	block := fieldBlock(append(fields, hpack.HeaderField{Name: "etag", Value: pad}))
 	v.send(item{FrameHeader: wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders, StreamID: s.id,
 		Length: len(block)}, payload: block})
 }

@@ -16,8 +16,8 @@ type report struct {
 	octets   int // of a transfer in a cell, all streams together
 }
 
-// all prints the whole grid, and then the situations. For each condition and each cell it prints the
-// speed of each manager, relative to unlimited windows.
+// all prints the whole grid, and then the situations. For each condition and each cell it prints
+// the speed of each manager, relative to unlimited windows.
 func (r report) all() error {
 	for _, how := range conditions {
 		if err := r.condition(how); err != nil {
