@@ -327,8 +327,7 @@ func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, erro
 	case s.id == 0: // the stream was not opened
 		closeReader(req.Body)
 	default:
-		s.abort(err)
-		s.closeRead()
+		s.abandon(err)
 	}
 	return resp, err
 }

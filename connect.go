@@ -36,7 +36,7 @@ func (c *Conn) connectTurn(ctx context.Context, authority string, header Header,
 	}
 	resp, err := s.Response(ctx)
 	if err != nil {
-		s.abort(err)
+		s.abandon(err)
 		return nil, err
 	}
 	return resp, nil

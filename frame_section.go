@@ -416,10 +416,10 @@ func (s *Stream) tooLargeLocked(f *frame) error {
 	cfg := &s.c.cfg
 	if f.oversize > int64(cfg.MaxHeaderListSize) {
 		err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderListSize)}
-		return s.rejectLocked(ErrCodeProtocol, err)
+		return s.rejectLocked(err)
 	}
 	err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderMemory), Held: s.c.frames.held.Load()}
-	return s.rejectLocked(ErrCodeEnhanceYourCalm, err)
+	return s.rejectLocked(streamErr(s.id, ErrCodeEnhanceYourCalm, err))
 }
 
 // holdSectionLocked counts the section that was just decoded for s against Config.MaxHeaderMemory.

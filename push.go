@@ -376,14 +376,13 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		return s.tooLargeLocked(f)
 	case !c.placeForPushLocked(f):
 		parent.lostPushesLocked().Refused++
-		s.resetLocked(streamErr(s.id, ErrCodeRefusedStream, errors.New("too many pushes")))
-		return c.countProvokedResetLocked()
+		return s.rejectLocked(streamErr(s.id, ErrCodeRefusedStream, errors.New("too many pushes")))
 	}
 	if reason := s.push.parse(f.fields, f.head); reason != "" {
-		return s.rejectLocked(ErrCodeProtocol, &MalformedError{reason})
+		return s.rejectLocked(&MalformedError{reason})
 	}
 	if reason := c.forbiddenPush(s.push.Request); reason != "" {
-		return s.rejectLocked(ErrCodeProtocol, errors.New(reason))
+		return s.rejectLocked(errors.New(reason))
 	}
 	if accept := c.cfg.Push.Accept; accept != nil {
 		c.unlock()

@@ -272,9 +272,7 @@ func (s *Stream) sendEndLocked() {
 // sentEndLocked records that END_STREAM has been sent.
 func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
-	s.sendErr = ErrSendEnded
-	s.deadlines.stopWriting()
-	s.sender.turn.WakeAll()
+	s.endSendLocked(ErrSendEnded)
 	if s.state == state.Closed {
 		s.removeLocked()
 	}
@@ -323,43 +321,21 @@ func (s *Stream) waitContinue() bool {
 	return s.sendErr == nil
 }
 
-// stopSendingLocked ends the sending half. Calls that send return err.
-func (s *Stream) stopSendingLocked(err error) {
-	snd := s.sender
-	if s.sendErr == nil || s.sendErr == ErrSendEnded {
-		s.sendErr = err
-	}
-	s.deadlines.stopWriting()
-	if snd.timer != nil {
-		snd.timer.Stop()
-	}
-	s.c.dequeueLocked(s)
-	if !snd.busy && snd.pending != nil {
-		// This releases a body in memory. The argument of a call of send is released by that call.
-		snd.pending = nil
-	}
-	snd.sent.WakeAll()
-	snd.turn.WakeAll()
-	if body, ok := s.req.Body.(io.Closer); ok && s.bodyClosed.CompareAndSwap(false, true) {
-		// The body is the user's: its Read or Close may block.
-		go body.Close()
-	}
-}
-
 // recvWindowUpdateLocked increases the send window by n.
 func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	c := s.c
 	if _, err := s.state.Next(state.RecvWindowUpdate); err != nil {
-		return s.violationLocked(err)
+		return s.rejectLocked(err)
 	}
 	if n == 0 {
 		// RFC 9113 §6.9: an increment of 0 is a stream error.
-		return s.rejectLocked(ErrCodeProtocol, errors.New("WINDOW_UPDATE of 0 octets"))
+		return s.rejectLocked(errors.New("WINDOW_UPDATE of 0 octets"))
 	}
 	// RFC 9113 §6.9.1: if the window exceeds 2^31-1, the sender ends the stream with
 	// FLOW_CONTROL_ERROR.
 	if c.peer.initialWindow+s.sendDelta+n > wire.MaxWindow {
-		return s.rejectLocked(ErrCodeFlowControl, errors.New("WINDOW_UPDATE raises the window above 2^31-1"))
+		return s.rejectLocked(streamErr(s.id, ErrCodeFlowControl,
+			errors.New("WINDOW_UPDATE raises the window above 2^31-1")))
 	}
 	s.sendDelta += n
 	c.maxDelta = max(c.maxDelta, s.sendDelta)
@@ -368,14 +344,6 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 		c.ready.push(s)
 	}
 	return c.countTinyUpdateLocked(n)
-}
-
-// resetSendingLocked ends our half of the stream with RST_STREAM, because the response is complete.
-func (s *Stream) resetSendingLocked() {
-	s.sendResetLocked(ErrCodeNo)
-	s.stopSendingLocked(streamErr(s.id, ErrCodeNo, errors.New("the response is complete")))
-	s.removeLocked()
-	s.c.pingForSlotsLocked()
 }
 
 // upload reads body and sends it. It runs in its own goroutine, because reading a body that is not
@@ -482,6 +450,14 @@ func (s *Stream) trailer() Header {
 func (s *Stream) closeBody(body io.Reader) {
 	if s.bodyClosed.CompareAndSwap(false, true) {
 		closeReader(body)
+	}
+}
+
+// releaseBodyLocked closes the request's body if it is not closed yet, in a goroutine: the body is the
+// user's, and its Read or Close may block.
+func (s *Stream) releaseBodyLocked() {
+	if body, ok := s.req.Body.(io.Closer); ok && s.bodyClosed.CompareAndSwap(false, true) {
+		go body.Close()
 	}
 }
 

@@ -296,8 +296,7 @@ func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 	err := errNotReturned // GetBody is the user's function and may panic
 	defer func() {
 		if err == nil || err == errNotReturned {
-			s.abort(errMisdirected)
-			s.closeRead()
+			s.abandon(errMisdirected)
 		}
 	}()
 	err = x.body.rewindAnswered(x.httpReq.GetBody)

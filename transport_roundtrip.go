@@ -183,8 +183,7 @@ func (x *exchange) tryFailed(s *Stream, err error) error {
 	switch {
 	case s.id > 0:
 		x.began = s.hasBegun()
-		s.abort(err)
-		s.closeRead()
+		s.abandon(err)
 	// Nothing was sent, and another connection can be used.
 	case x.pooled && (err == ErrClosed || Retryable(err)):
 		return errNoSlot
@@ -268,9 +267,9 @@ func (x *exchange) endUnlessReturned(err *error) {
 	}
 	switch {
 	case x.answer.own != nil:
-		x.answer.own.s.abandon()
+		x.answer.own.s.abandon(ErrCanceled)
 	case x.trace != nil && x.trace.stream != nil:
-		x.trace.stream.abandon()
+		x.trace.stream.abandon(ErrCanceled)
 	}
 	x.consumeMemory()
 	x.body.closeWithin(closeGrace)
