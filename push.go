@@ -309,18 +309,14 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 	c.mu.Lock()
 	defer c.unlock()
 	for {
+		ready := s.extras.promised()
+		err := s.recvErrLocked(ready)
 		switch {
-		case c.closed:
-			return nil, ErrClosed
-		case s.extras.promised():
-			push := s.extras.promises[0]
-			s.extras.promises[0] = nil
-			s.extras.promises = s.extras.promises[1:]
-			push.claimLocked()
-			return push, nil
-		case s.recvErr == nil: // more may come
-		case s.recvErr != io.EOF && !s.extras.wasWhole():
-			return nil, s.recvErr
+		case err == nil && ready:
+			return s.extras.takePromiseLocked(), nil
+		case err == nil: // more may come
+		case c.closed || err != io.EOF && !s.extras.wasWhole():
+			return nil, err
 		case s.extras.lostPushes() != nil:
 			lost := *s.extras.lost
 			return nil, &lost
@@ -331,6 +327,15 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 			return nil, err
 		}
 	}
+}
+
+// takePromiseLocked removes the first promise, claims it, and returns it.
+func (x *extras) takePromiseLocked() *Push {
+	p := x.promises[0]
+	x.promises[0] = nil
+	x.promises = x.promises[1:]
+	p.claimLocked()
+	return p
 }
 
 // recvPushPromiseLocked receives a promise. It unlocks mu while it calls PushPolicy.Accept. That is

@@ -171,7 +171,6 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 // responseLocked is Response with the connection's mu held. It unlocks mu while it waits and while
 // it calls Request.Informational.
 func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
-	c := s.c
 	for {
 		if x := s.extras; x != nil && len(x.interims.waiting) > 0 {
 			if err := s.informLocked(x.interims.take()); err != nil {
@@ -179,16 +178,14 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 			}
 			continue
 		}
+		ready := s.answered && !s.dropped
+		err := s.recvErrLocked(ready)
 		switch {
-		case c.closed:
-			return nil, ErrClosed
-		case s.dropped:
-			return nil, s.recvErr
-		case s.answered:
+		case err != nil:
+			return nil, err
+		case ready:
 			s.deliveredLocked()
 			return &s.response, nil
-		case s.recvErr != nil:
-			return nil, s.recvErr
 		case s.deadlines.readPassed():
 			return nil, os.ErrDeadlineExceeded
 		}

@@ -162,29 +162,18 @@ func (s *Stream) read(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.unlock()
 	for {
+		ready := s.buf.Len() > 0
+		err := s.recvErrLocked(ready)
 		switch {
-		case c.closed:
-			return 0, ErrClosed
-		case s.dropped:
-			return 0, s.recvErr
+		case err != nil:
+			s.freeSectionsLocked(true)
+			return 0, err
 		case s.deadlines.readPassed():
 			return 0, os.ErrDeadlineExceeded
-		case s.buf.Len() > 0:
-			if len(p) == 0 {
-				return 0, nil
-			}
-			n = s.buf.Read(p)
-			s.consumeLocked(n)
-			if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
-				s.freeSectionsLocked(true)
-				s.over.Store(true)
-			}
-			return n, nil
-		case s.recvErr != nil:
-			s.freeSectionsLocked(true)
-			return 0, s.recvErr
 		case len(p) == 0:
 			return 0, nil
+		case ready:
+			return s.takeLocked(p), nil
 		}
 		s.blockedLocked()
 		if s.recvErr != nil { // the window manager ended the stream
@@ -192,13 +181,41 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		}
 		c.window.addReader()
 		s.window.addReader()
-		err := s.waitLocked(context.Background(), &s.recvQ)
+		err = s.waitLocked(context.Background(), &s.recvQ)
 		s.window.removeReader()
 		c.window.removeReader()
 		if err != nil {
 			s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
 		}
 	}
+}
+
+// recvErrLocked returns the error of a call that receives. Body.Read, Response and Pushes all check
+// for errors in this order. ready says that the call has something to return, so that the end of
+// the stream does not matter yet. Dropped data is not ready.
+//
+// The read deadline comes after these errors: once a stream has ended, its calls return the same
+// error each time. The deadline holds back data, as on a net.Conn. It bounds the wait for a response
+// and does not hold back one that was received. It has no effect on Pushes.
+func (s *Stream) recvErrLocked(ready bool) error {
+	switch {
+	case s.c.closed:
+		return ErrClosed
+	case !ready:
+		return s.recvErr
+	}
+	return nil
+}
+
+// takeLocked moves unread data to p.
+func (s *Stream) takeLocked(p []byte) (n int) {
+	n = s.buf.Read(p)
+	s.consumeLocked(n)
+	if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
+		s.freeSectionsLocked(true)
+		s.over.Store(true)
+	}
+	return n
 }
 
 // consumeLocked reports n bytes as read, to the connection's window first.
