@@ -154,11 +154,11 @@ func (e *WaitError) Temporary() bool { return e.Timeout() }
 // errNoSlot means that the request was not sent because it would have to wait for a slot.
 var errNoSlot = errors.New("hyper: no free stream")
 
-// takeSlotLocked takes a slot in the way that how says. If it must wait, it waits until ctx or
-// cancel ends. Callers get slots in the order in which they came.
-func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how slotMode) error {
+// takeSlotLocked takes a slot in the given way. If it must wait, it waits until ctx or cancel ends.
+// Callers get slots in the order in which they came.
+func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, mode slotMode) error {
 	s := &c.slots
-	if how == haveSlot {
+	if mode == haveSlot {
 		s.reserved--
 		return c.claimReservedLocked()
 	}
@@ -169,7 +169,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how s
 	case s.waiting.Empty() && c.makeSlotFreeLocked():
 		s.used++
 		return nil
-	case how == trySlot:
+	case mode == trySlot:
 		return errNoSlot
 	}
 	return c.waitForSlotLocked(ctx, cancel)

@@ -62,22 +62,22 @@ type Stream struct {
 	deadlines *deadlines // nil: none was ever set
 }
 
-// open checks req, waits for a slot, and appends the request's HEADERS to out. If the body is in
-// memory, open also appends as much of it as the windows allow. Taking the identifier, compressing
-// and appending happen under one lock, so that they have the same order.
-func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, error) {
-	s := &Stream{}
-	if err := c.openTurn(ctx, s, req, ending, waitForSlot); err != nil {
-		closeReader(req.Body)
-		return nil, err
-	}
-	return s, nil
+// An opening says what is opened and how. Only the request is required.
+type opening struct {
+	req    *Request
+	ending ending
+	slot   slotMode
 }
 
-// openTurn is open with a choice how to get the slot, and with memory for the stream. s must be a
-// new Stream. If openTurn fails, the caller still has to close the body.
-func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how slotMode) error {
-	if err := c.openAndLock(ctx, s, req, ending, how); err != nil {
+// openStream opens s for a request, and makes it end with ctx. s must be a new Stream. If openStream
+// fails, nothing was sent, and the caller still has to close the body.
+//
+// A stream is opened in these steps: the request is checked, which needs no lock; it gets a slot,
+// for which it may wait; it is checked against the peer's SETTINGS; it takes its identifier, and its
+// HEADERS are appended to out, with as much of a body in memory as the windows allow. Taking the
+// identifier, compressing and appending happen under one lock, so that they have the same order.
+func (c *Conn) openStream(ctx context.Context, s *Stream, o opening) error {
+	if err := c.openAndLock(ctx, s, o); err != nil {
 		return err
 	}
 	defer c.unlock()
@@ -85,16 +85,34 @@ func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending end
 	return nil
 }
 
+// openAndWait opens s and waits for its response. It locks mu once for both.
+func (c *Conn) openAndWait(ctx context.Context, s *Stream, o opening) (*Response, error) {
+	if err := c.openAndLock(ctx, s, o); err != nil {
+		return nil, err
+	}
+	defer c.unlock()
+	resp, err := s.responseLocked(ctx)
+	// A response that is already complete needs no watch over ctx.
+	if err == nil {
+		s.watchLocked(ctx)
+	}
+	return resp, err
+}
+
 // openAndLock opens s. If it succeeds, mu is locked and the caller must begin to watch ctx. The
-// plan is a variable of this function, so that it is not on the stack of a caller that waits for a
-// response. The stacks of waiting callers stay small (see TestWaitingRequestsHaveSmallStacks).
-func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending ending, how slotMode) error {
+// prepared request is a variable of this function, so that it is not on the stack of a caller that
+// waits for a response. The stacks of waiting callers stay small (see
+// TestWaitingRequestsHaveSmallStacks).
+func (c *Conn) openAndLock(ctx context.Context, s *Stream, o opening) error {
 	var p preparedRequest
-	if err := p.prepareOrRelease(ctx, c, req, ending, how); err != nil {
+	if err := p.prepare(ctx, c, o); err != nil {
+		if o.slot == haveSlot {
+			c.release()
+		}
 		return err
 	}
 	c.mu.Lock()
-	err := c.openLocked(ctx, s, &p, how)
+	err := c.openLocked(ctx, s, &p)
 	if err != nil {
 		c.unlock()
 	}
@@ -102,18 +120,23 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending 
 }
 
 // openLocked takes a slot and opens s for a request that has been checked.
-func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest, how slotMode) error {
+func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest) error {
 	s.c, s.req, s.bodyLeft, s.hasBody = c, p.Request, -1, p.Body != nil
 	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
-	if err := c.takeSlotLocked(ctx, p.cancel, how); err != nil {
+	if err := c.takeSlotLocked(ctx, p.cancel, p.slot); err != nil {
 		return err
 	}
 	if err := c.peerAllowsLocked(ctx, p); err != nil {
 		c.giveSlotLocked()
 		return err
 	}
-	c.startLocked(s, p)
+	c.takeIDLocked(s)
+	s.sendHeadersLocked(p)
+	s.window.credit = c.initialWindow
+	if s.openWindowLocked(); s.state != state.Closed { // else the window manager has ended the stream
+		s.startBodyLocked(p)
+	}
 	return nil
 }
 
@@ -146,8 +169,8 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 		c.peer.maxHeaderList)}
 }
 
-// startLocked gives s its identifier, appends its HEADERS to out, and starts sending the body.
-func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
+// takeIDLocked gives s the next identifier and adds it to the connection's streams.
+func (c *Conn) takeIDLocked(s *Stream) {
 	c.adjustInitialWindowLocked()
 	s.id = c.nextID
 	c.nextID += 2
@@ -161,10 +184,14 @@ func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 	if len(c.streams) == 1 {
 		c.silentFrom = 0
 	}
+}
+
+// sendHeadersLocked appends the request's HEADERS to out. They end the request if nothing follows.
+func (s *Stream) sendHeadersLocked(p *preparedRequest) {
+	c := s.c
 	var flags wire.Flags
 	s.mustLocked(state.SendHeaders)
-	bodyless := p.body == nil && len(p.inlineBody) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
-	if bodyless && p.method() != "CONNECT" {
+	if p.isBodyless() && p.method() != "CONNECT" {
 		flags = wire.EndStream
 		s.mustLocked(state.SendEnd)
 		s.sender, s.sendErr = nothingToSend, ErrSendEnded
@@ -175,11 +202,11 @@ func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 	c.fields.begin(c.out, s.id, flags)
 	p.write(c.fields)
 	c.append(c.fields.end(c.peer.maxFrame))
-	s.window.credit = c.initialWindow
-	if s.openWindowLocked(); s.state == state.Closed { // the window manager ended the stream
-		return
-	}
-	if bodyless || p.ending == endByCaller {
+}
+
+// startBodyLocked starts sending the body, if the caller does not write it.
+func (s *Stream) startBodyLocked(p *preparedRequest) {
+	if p.isBodyless() || p.ending == endByCaller {
 		return
 	}
 	if p.expect {
@@ -190,7 +217,7 @@ func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 		return
 	}
 	s.sender.pending, s.sender.then, s.sender.trailer = p.inlineBody, afterThis(p.trailers), p.trailers
-	c.enqueueLocked(s)
+	s.c.enqueueLocked(s)
 }
 
 // addLocked adds s, which has its identifier, to the connection's streams.

@@ -67,7 +67,7 @@ func connectRequest(addr string, header http.Header) *http.Request {
 func (t *Transport) connectOver(
 	ctx context.Context, c *Conn, u *url.URL, req *http.Request,
 ) (net.Conn, error) {
-	resp, err := c.connectTurn(ctx, req.Host, HeaderFromHTTP(req.Header), haveSlot)
+	resp, err := c.sendConnect(ctx, req.Host, HeaderFromHTTP(req.Header), haveSlot)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 }
 
 // attempt makes one attempt on c. If a hook panics, endUnlessReturned ends the attempt.
-func (x *exchange) attempt(c *Conn, how slotMode) (*http.Response, error) {
+func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	req, s := &x.req, &x.stream
 	if x.tried { // the last attempt's may still be in use
 		again := x.req
@@ -144,7 +144,7 @@ func (x *exchange) attempt(c *Conn, how slotMode) (*http.Response, error) {
 	}
 	x.tried = true
 	if x.body != nil && x.pooled {
-		if err := c.awaitSettings(x.httpReq.Context(), req.cancel, how); err != nil {
+		if err := c.awaitSettings(x.httpReq.Context(), req.cancel, slot); err != nil {
 			return nil, err
 		}
 	}
@@ -154,7 +154,7 @@ func (x *exchange) attempt(c *Conn, how slotMode) (*http.Response, error) {
 	if x.trace != nil {
 		x.trace.stream = s
 	}
-	resp, err := x.send(c, s, req, how)
+	resp, err := x.send(c, s, opening{req: req, slot: slot})
 	if err != nil {
 		return nil, x.tryFailed(s, err)
 	}
@@ -191,20 +191,19 @@ func (x *exchange) tryFailed(s *Stream, err error) error {
 	return err
 }
 
-// send sends req and waits for its response. It does so in one step if no hook, header timeout or
-// last request needs the steps between.
-func (x *exchange) send(c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
+// send opens s and waits for its response. It does so in one step if no hook, header timeout or last
+// request needs the steps between.
+func (x *exchange) send(c *Conn, s *Stream, o opening) (*Response, error) {
 	if x.trace == nil && x.headerTimeout() == 0 && !x.closeConn {
-		return c.openAndWait(x.httpReq.Context(), s, req, how)
+		return c.openAndWait(x.httpReq.Context(), s, o)
 	}
-	return x.sendInSteps(x.httpReq.Context(), c, s, req, how)
+	return x.sendInSteps(c, s, o)
 }
 
 // sendInSteps is openAndWait in separate steps: it opens the stream, calls the hooks, and waits.
-func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request,
-	how slotMode) (*Response, error) {
-	got := x.trace.connInfo(c)
-	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
+func (x *exchange) sendInSteps(c *Conn, s *Stream, o opening) (*Response, error) {
+	ctx, got := x.httpReq.Context(), x.trace.connInfo(c)
+	if err := c.openStream(ctx, s, o); err != nil {
 		return nil, err
 	}
 	if x.closeConn {
