@@ -304,7 +304,7 @@ func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 }
 
 // rewindAnswered is rewind for an attempt that has a response. If the body cannot be sent again,
-// the attempt keeps it.
+// the attempt keeps it. GetBody may seek in what the attempt reads from, so no Read runs meanwhile.
 func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) error {
 	if b == nil || b.takeBackUnread() {
 		return nil
@@ -312,6 +312,8 @@ func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) erro
 	if getBody == nil {
 		return errBodyGone
 	}
+	defer b.pause()()
+	b.awaitRead(closeGrace)
 	again, err := getBody()
 	if err != nil {
 		return err
@@ -325,7 +327,7 @@ func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) erro
 func (b *requestBody) takeBackUnread() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.read || b.closed {
+	if b.state != bodyUnread {
 		return false
 	}
 	b.tries++
@@ -336,9 +338,9 @@ func (b *requestBody) takeBackUnread() bool {
 func (b *requestBody) replace(in io.ReadCloser) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closed {
+	if b.state != bodyClosed {
 		go b.in.Close() // in a goroutine, because a Read in progress may block it
 	}
 	b.tries++
-	b.in, b.read, b.closed = in, false, false
+	b.in, b.state = in, bodyUnread
 }

@@ -83,7 +83,7 @@ func (b *requestBody) canRewind(req *http.Request) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.read && !b.closed
+	return b.state == bodyUnread
 }
 
 // hasBegun reports whether any part of a response has arrived.

@@ -334,15 +334,34 @@ type requestBody struct {
 	in    io.ReadCloser
 	first lentBody // used by the first attempt
 
-	tries  int32 // number of the current attempt
-	read   bool  // the body was read from
-	final  bool  // an attempt got a response: there is no further attempt
-	done   bool  // the current attempt needs no more of the body
-	closed bool
+	tries int32 // number of the current attempt
+	state bodyState
+	use   bodyUse
 
 	reading bool          // a Read is in progress
 	readEnd chan struct{} // closed when it returns; nil: nothing waits for that
+	paused  chan struct{} // closed when Reads may begin again; nil: they may begin
 }
+
+// A bodyState says what has happened to a body.
+type bodyState uint8
+
+// The values of bodyState.
+const (
+	bodyUnread bodyState = iota // it can be sent from the beginning
+	bodyRead                    // it was read from
+	bodyClosed
+)
+
+// A bodyUse says who needs a body.
+type bodyUse uint8
+
+// The values of bodyUse.
+const (
+	bodyInUse    bodyUse = iota // the current attempt
+	bodyReturned                // the current attempt needs no more of it, perhaps a further one does
+	bodyFinal                   // an attempt got a response, so there is no further one
+)
 
 // A lentBody is the body as one attempt uses it.
 type lentBody struct {
@@ -355,7 +374,7 @@ func (b *requestBody) lend() *lentBody {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tries++
-	b.done = false
+	b.use = bodyInUse
 	if b.tries == 1 {
 		b.first = lentBody{b, 1}
 		return &b.first
@@ -399,6 +418,20 @@ func (b *requestBody) awaitRead(patience time.Duration) {
 	}
 }
 
+// pause keeps Reads from beginning until the function that it returns is called.
+func (b *requestBody) pause() (resume func()) {
+	end := make(chan struct{})
+	b.mu.Lock()
+	b.paused = end
+	b.mu.Unlock()
+	return func() {
+		b.mu.Lock()
+		b.paused = nil
+		b.mu.Unlock()
+		close(end)
+	}
+}
+
 // readEnded is called when a Read has returned.
 func (b *requestBody) readEnded() {
 	b.mu.Lock()
@@ -418,7 +451,7 @@ func (b *requestBody) takeBack() (asItWas bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tries++
-	return !b.read && !b.closed
+	return b.state == bodyUnread
 }
 
 // errBodyGone is why a request is not sent again: its body was read, and it has no GetBody.
@@ -430,10 +463,10 @@ func (b *requestBody) answered() {
 		return
 	}
 	b.mu.Lock()
-	b.final = true
-	done := b.done
+	before := b.use
+	b.use = bodyFinal
 	b.mu.Unlock()
-	if done {
+	if before == bodyReturned {
 		b.closeWithin(closeGrace)
 	}
 }
@@ -444,10 +477,10 @@ func (b *requestBody) closeWithin(patience time.Duration) {
 		return
 	}
 	b.mu.Lock()
-	in, closed := b.in, b.closed
-	b.closed = true
+	in, before := b.in, b.state
+	b.state = bodyClosed
 	b.mu.Unlock()
-	if closed {
+	if before == bodyClosed {
 		return
 	}
 	done := make(chan struct{})
@@ -463,17 +496,30 @@ func (b *requestBody) closeWithin(patience time.Duration) {
 
 // Read reads from the body. It fails if the attempt is over.
 func (l *lentBody) Read(p []byte) (int, error) {
-	b := l.b
-	b.mu.Lock()
-	in, over := b.in, l.try != b.tries || b.closed
-	b.read = b.read || !over
-	b.reading = b.reading || !over
-	b.mu.Unlock()
-	if over {
+	in := l.b.beginRead(l.try)
+	if in == nil {
 		return 0, errTryOver
 	}
-	defer b.readEnded()
+	defer l.b.readEnded()
 	return in.Read(p)
+}
+
+// beginRead returns the body for a Read by the attempt try, or nil if that attempt is over. It waits
+// while Reads are paused.
+func (b *requestBody) beginRead(try int32) io.Reader {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.paused != nil {
+		end := b.paused
+		b.mu.Unlock()
+		<-end
+		b.mu.Lock()
+	}
+	if try != b.tries || b.state == bodyClosed {
+		return nil
+	}
+	b.state, b.reading = bodyRead, true
+	return b.in
 }
 
 // errTryOver is the error of reading the body for an attempt that is over.
@@ -484,12 +530,14 @@ var errTryOver = errors.New("hyper: body of a request that is over")
 func (l *lentBody) Close() error {
 	b := l.b
 	b.mu.Lock()
-	mine := l.try == b.tries && !b.closed
-	if mine && !b.read && !b.final {
-		b.done, mine = true, false
+	in, mine := b.in, l.try == b.tries && b.state != bodyClosed
+	switch {
+	case !mine:
+	case b.state == bodyUnread && b.use != bodyFinal:
+		b.use, mine = bodyReturned, false
+	default:
+		b.state = bodyClosed
 	}
-	b.closed = b.closed || mine
-	in := b.in
 	b.mu.Unlock()
 	if !mine {
 		return nil
