@@ -430,7 +430,7 @@ func (s *Stream) holdSectionLocked() {
 	}
 	s.c.yieldToReader = s.c.yieldToReader || size > maxJoined // let its reader take it before more is read
 	s.c.frames.held.Add(size)
-	if x := s.extrasLocked(); s.answered {
+	if x := s.extrasLocked(); s.answered() {
 		x.heldTrailer += size
 	} else {
 		x.heldHeader += size
@@ -454,7 +454,7 @@ func (s *Stream) freeSectionsLocked(read bool) {
 	if x == nil || s.state != state.Closed {
 		return
 	}
-	read = read || s.dropped
+	read = read || s.isDropped()
 	if x.delivered && s.readLocked() || read {
 		s.c.frames.held.Add(-x.heldHeader)
 		x.heldHeader = 0

@@ -282,7 +282,7 @@ func (p *Push) claimLocked() {
 // releaseQuotaLocked stops counting the push against PushPolicy.Max. It is called when the push's stream
 // has ended, and has an effect once the push is claimed or was dropped.
 func (p *Push) releaseQuotaLocked() {
-	if p.settled || !p.claimed && !p.s.dropped {
+	if p.settled || !p.claimed && !p.s.isDropped() {
 		return
 	}
 	p.settled = true
@@ -399,7 +399,7 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 		}
 	}
 	// The parent or the push may have ended while Accept ran.
-	if parent.dropped || s.state == state.Closed {
+	if parent.isDropped() || s.state == state.Closed {
 		s.cancelLocked()
 		return c.countProvokedResetLocked()
 	}

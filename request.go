@@ -48,9 +48,8 @@ type Request struct {
 	// Bare sends Header unchanged: no user-agent, accept-encoding or content-length is added.
 	NoDefaultFields bool
 
-	// noUserAgent and noAcceptEncoding leave out one of these default fields. RequestFromHTTP sets
-	// them.
-	noUserAgent, noAcceptEncoding bool
+	// omitted says, by index, which default fields are left out. RequestFromHTTP sets it.
+	omitted [len(defaultNames)]bool
 
 	// Body is the content. Nil means no content. A *bytes.Reader, *bytes.Buffer or *strings.Reader
 	// is not read: its memory is sent, and it can be sent again. Any other reader is read by a
@@ -102,7 +101,7 @@ type Request struct {
 // asksForCoding reports whether hyper adds accept-encoding. It does not add the field to a range
 // request, because a part of a coded body cannot be decoded.
 func (r *Request) asksForCoding() bool {
-	return !r.NoDefaultFields && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") &&
+	return !r.NoDefaultFields && !r.omitted[defaultAcceptEncodingField] && !r.Header.Has("accept-encoding") &&
 		!r.Header.Has("range")
 }
 
@@ -355,7 +354,7 @@ func (p *preparedRequest) prepareBody(declared int64) error {
 // addDefaults adds the default fields that Header does not have. declared says that Header has a
 // content-length.
 func (p *preparedRequest) addDefaults(c *Conn, declared bool) {
-	if c.cfg.UserAgent != "-" && !p.noUserAgent && !p.Header.Has("user-agent") {
+	if c.cfg.UserAgent != "-" && !p.omitted[defaultUserAgentField] && !p.Header.Has("user-agent") {
 		p.addDefault(defaultUserAgentField, c.cfg.UserAgent)
 	}
 	if p.method() == "CONNECT" {

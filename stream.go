@@ -22,24 +22,17 @@ type Stream struct {
 	req  *Request
 	push *Push // nil: we opened the stream
 
-	bodyClosed atomic.Bool // req.Body was closed
-	// The body was read to its end, the stream is closed, and no promise is left: read and
-	// closeRead need no lock.
-	over atomic.Bool
+	upload atomic.Uint32 // noUpload, uploadOpen or uploadClosed
+	reader atomic.Uint32 // readerOpen, readerDropped or readerOver; changed with c.mu held
 
 	// c.mu guards the fields below.
 
-	state    state.State
-	message  state.Message // of the peer
-	dropped  bool          // the caller ended the stream: no more data is returned
-	answered bool          // response is set
-	wakeDue  bool          // the stream is in c.wakeups
-	borrows  bool          // set by RoundTrip: the response's Header is only read
+	state   state.State
+	message state.Message // of the peer
+	wakeDue bool          // the stream is in c.wakeups
 	// Part of a response was received. So the peer has processed the request, even if it denies
 	// that later.
 	began bool
-	// The request has a body. Set before the stream is opened.
-	hasBody bool
 	// Ends the watch over the context and Request.Cancel. nil: there is no watch.
 	stop func() bool
 
@@ -61,6 +54,34 @@ type Stream struct {
 
 	deadlines *deadlines // nil: none was ever set
 }
+
+// The states of Request.Body, from the time when the stream is opened.
+const (
+	noUpload   uint32 = iota // there is no Body
+	uploadOpen               // it is not closed yet
+	uploadClosed
+)
+
+// The states of what is received.
+const (
+	readerOpen    uint32 = iota
+	readerDropped        // the stream was ended with its unread data: no more data is returned
+	// The body was read to its end, the stream is closed, and no promise is left. read and
+	// closeRead need no lock.
+	readerOver
+)
+
+// hasBody reports whether the request has a Body, so that the caller cannot write.
+func (s *Stream) hasBody() bool { return s.upload.Load() != noUpload }
+
+// isDropped reports whether the stream was ended with its unread data.
+func (s *Stream) isDropped() bool { return s.reader.Load() == readerDropped }
+
+// isOver reports whether nothing of the stream will change any more.
+func (s *Stream) isOver() bool { return s.reader.Load() == readerOver }
+
+// answered reports whether the response is set.
+func (s *Stream) answered() bool { return s.message != state.AwaitingHeaders }
 
 // An opening says what is opened and how. Only the request is required.
 type opening struct {
@@ -121,7 +142,10 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, o opening) error {
 
 // openLocked takes a slot and opens s for a request that has been checked.
 func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest) error {
-	s.c, s.req, s.bodyLeft, s.hasBody = c, p.Request, -1, p.Body != nil
+	s.c, s.req, s.bodyLeft = c, p.Request, -1
+	if p.Body != nil {
+		s.upload.Store(uploadOpen)
+	}
 	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
 	if err := c.takeSlotLocked(ctx, p.cancel, p.slot); err != nil {
@@ -213,7 +237,7 @@ func (s *Stream) startBodyLocked(p *preparedRequest) {
 		s.holdBackLocked()
 	}
 	if p.body != nil {
-		go s.upload(p.body, p.length)
+		go s.sendUpload(p.body, p.length)
 		return
 	}
 	s.sender.pending, s.sender.then, s.sender.trailer = p.inlineBody, afterThis(p.trailers), p.trailers

@@ -147,7 +147,7 @@ func (s *Stream) abandon(reason error) {
 // other.
 func (s *Stream) closeRead() {
 	c := s.c
-	if s.over.Load() {
+	if s.isOver() {
 		return
 	}
 	c.mu.Lock()
@@ -166,7 +166,7 @@ func (s *Stream) cancelLocked() {
 	switch {
 	case s.state != state.Closed:
 		s.resetLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
-	case s.dropped || s.readLocked():
+	case s.isDropped() || s.readLocked():
 	case s.recvErr == io.EOF:
 		s.dropLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
 	default:
@@ -208,7 +208,8 @@ func (s *Stream) sendResetLocked(code ErrCode) {
 
 // dropLocked drops unread data. Readers get err from now on.
 func (s *Stream) dropLocked(err error) {
-	s.recvErr, s.dropped = err, true
+	s.recvErr = err
+	s.reader.Store(readerDropped)
 	s.buf.Reset()
 	if s.extras != nil {
 		s.extras.interims.waiting = nil

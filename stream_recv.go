@@ -135,7 +135,7 @@ func (s *Stream) recvEndLocked() error {
 	switch {
 	case s.state == state.Closed:
 		s.removeLocked()
-	case s.response.StatusCode >= 300 && s.hasBody:
+	case s.response.StatusCode >= 300 && s.hasBody():
 		// The response is complete, and it is an error or a redirect. It does not depend on the
 		// rest of our body, so stop sending it (RFC 9113 §8.1).
 		err := streamErr(s.id, ErrCodeNo, errors.New("the response is complete"))
@@ -156,7 +156,7 @@ func (s *Stream) wakeReaderLocked() {
 // read reads bytes of the body, as the peer sent them, into p.
 func (s *Stream) read(p []byte) (n int, err error) {
 	c := s.c
-	if s.over.Load() && !c.isDone() {
+	if s.isOver() && !c.isDone() {
 		return 0, io.EOF
 	}
 	c.mu.Lock()
@@ -213,7 +213,7 @@ func (s *Stream) takeLocked(p []byte) (n int) {
 	s.consumeLocked(n)
 	if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
 		s.freeSectionsLocked(true)
-		s.over.Store(true)
+		s.reader.Store(readerOver)
 	}
 	return n
 }

@@ -58,7 +58,7 @@ const maxDataFrame = 256 << 10
 
 // write is send for the caller. The caller cannot write to a stream whose request has a Body.
 func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
-	if !s.hasBody {
+	if !s.hasBody() {
 		return s.send(p, trailer, then)
 	}
 	s.c.mu.Lock()
@@ -82,7 +82,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	if err := c.peerTakesLocked("trailer", trailer.listSize()); err != nil {
 		return 0, err
 	}
-	if !s.hasBody && snd.left >= 0 {
+	if !s.hasBody() && snd.left >= 0 {
 		if err := snd.oweLocked(len(p), then); err != nil {
 			if then != nothingYet {
 				s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
@@ -178,8 +178,8 @@ func (s *Stream) sendErrLocked() error {
 		return ErrClosed
 	case s.sendErr != nil:
 		return s.sendErr
-	// The deadline is for calls of Write, not for upload.
-	case !s.hasBody && s.deadlines.writePassed():
+	// The deadline is for calls of Write, not for sendUpload.
+	case !s.hasBody() && s.deadlines.writePassed():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -286,7 +286,7 @@ func (s *Stream) holdBackLocked() {
 		s.sender.timer = time.AfterFunc(d, func() {
 			s.c.mu.Lock()
 			// A final response means an error; the body is then not sent at all.
-			if !s.answered {
+			if !s.answered() {
 				s.continueLocked()
 			}
 			s.c.unlock()
@@ -346,10 +346,10 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	return c.countTinyUpdateLocked(n)
 }
 
-// upload reads body and sends it. It runs in its own goroutine, because reading a body that is not
+// sendUpload reads body and sends it. It runs in its own goroutine, because reading a body that is not
 // in memory may block. A Read that panics ends the program. A Read that ends the goroutine ends the
 // stream.
-func (s *Stream) upload(body io.Reader, length int64) {
+func (s *Stream) sendUpload(body io.Reader, length int64) {
 	defer s.closeBody(body)
 	returned := false
 	defer func() {
@@ -361,7 +361,7 @@ func (s *Stream) upload(body io.Reader, length int64) {
 	returned = true
 }
 
-// sendBody is the main part of upload. length is the content-length, or -1 if it is unknown.
+// sendBody is the main part of sendUpload. length is the content-length, or -1 if it is unknown.
 func (s *Stream) sendBody(body io.Reader, length int64) {
 	size := int64(64 << 10)
 	if length >= 0 {
@@ -448,7 +448,7 @@ func (s *Stream) trailer() Header {
 
 // closeBody closes the request's body if it is not closed yet.
 func (s *Stream) closeBody(body io.Reader) {
-	if s.bodyClosed.CompareAndSwap(false, true) {
+	if s.upload.CompareAndSwap(uploadOpen, uploadClosed) {
 		closeReader(body)
 	}
 }
@@ -456,7 +456,7 @@ func (s *Stream) closeBody(body io.Reader) {
 // releaseBodyLocked closes the request's body if it is not closed yet, in a goroutine: the body is the
 // user's, and its Read or Close may block.
 func (s *Stream) releaseBodyLocked() {
-	if body, ok := s.req.Body.(io.Closer); ok && s.bodyClosed.CompareAndSwap(false, true) {
+	if body, ok := s.req.Body.(io.Closer); ok && s.upload.CompareAndSwap(uploadOpen, uploadClosed) {
 		go body.Close()
 	}
 }

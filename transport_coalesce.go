@@ -80,9 +80,9 @@ func (h *host) roundTripShared(x *exchange) (_ *http.Response, failure error) {
 		}
 	}()
 	x.trace.getConn(h.addr)
-	x.shared = true
+	x.route = sharedConn
 	resp, err := x.attempt(l.c.Conn, trySlot)
-	x.shared = false
+	x.route = anyConn
 	switch err {
 	case nil:
 		l.of.answered(l.c)

@@ -65,12 +65,10 @@ type exchange struct {
 	req       Request
 	body      *requestBody // nil: no body
 	trace     *clientTrace // nil: no hooks
-	inMemory  bool         // out.Body is a reader in memory, which is sent without being read
+	inMemory  bool         // req.Body is a reader in memory, which is sent without being read
 	closeConn bool         // the connection is not used for further requests
-	tried     bool         // the first attempt was made
-	pooled    bool         // a Transport's request: it can use another connection
-	shared    bool         // this attempt uses a connection that was made for another host
-	began     bool         // the last attempt failed after the response had begun
+	route     route
+	state     exchangeState
 
 	turnedBack uint8 // how often the fallback's connection negotiated HTTP/2
 
@@ -79,6 +77,26 @@ type exchange struct {
 
 	extras *exchangeExtras // nil: none is set
 }
+
+// A route says which connections an exchange may use.
+type route uint8
+
+// The values of route.
+const (
+	oneConn    route = iota // the one that was chosen
+	anyConn                 // a Transport's connections: it can use another one
+	sharedConn              // as anyConn; this attempt uses one that was made for another host
+)
+
+// An exchangeState says how far an exchange has come.
+type exchangeState uint8
+
+// The values of exchangeState.
+const (
+	notTried exchangeState = iota // no attempt was made
+	tried
+	responseBegan // the last attempt failed after the response had begun
+)
 
 // exchangeExtras are the parts of an exchange that most requests do not need.
 type exchangeExtras struct {
@@ -112,14 +130,16 @@ func (x *exchange) lost() *lostTries {
 // newExchange returns the exchange for req. If req cannot be sent in HTTP/2, or the function of
 // WithRequest does not return, the body is closed.
 func newExchange(req *http.Request, disableCompression bool) (*exchange, error) {
-	x := &exchange{httpReq: req, stream: Stream{borrows: true}}
+	x := &exchange{httpReq: req, stream: Stream{response: Response{borrowed: true}}}
 	if err := x.req.fromHTTP(req); err != nil {
 		if req.Body != nil {
 			req.Body.Close()
 		}
 		return nil, err
 	}
-	x.req.noAcceptEncoding = x.req.noAcceptEncoding || disableCompression
+	if disableCompression {
+		x.req.omitted[defaultAcceptEncodingField] = true
+	}
 	x.closeConn = req.Close || syntax.EqualFold(firstValue(req.Header, "Connection"), "close")
 	if req.Body != nil && req.Body != http.NoBody {
 		x.body = &requestBody{in: req.Body}
@@ -138,12 +158,12 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 // attempt makes one attempt on c. If a hook panics, endUnlessReturned ends the attempt.
 func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	req, s := &x.req, &x.stream
-	if x.tried { // the last attempt's may still be in use
+	if x.state != notTried { // the last attempt's may still be in use
 		again := x.req
-		req, s = &again, &Stream{borrows: true}
+		req, s = &again, &Stream{response: Response{borrowed: true}}
 	}
-	x.tried = true
-	if x.body != nil && x.pooled {
+	x.state = max(x.state, tried)
+	if x.body != nil && x.route != oneConn {
 		if err := c.awaitSettings(x.httpReq.Context(), req.cancel, slot); err != nil {
 			return nil, err
 		}
@@ -166,7 +186,7 @@ func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 //
 //go:noinline
 func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
-	if x.shared && x.misdirected(s, resp) {
+	if x.route == sharedConn && x.misdirected(s, resp) {
 		return nil, errMisdirected
 	}
 	if x.trace != nil {
@@ -182,10 +202,13 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 func (x *exchange) tryFailed(s *Stream, err error) error {
 	switch {
 	case s.id > 0:
-		x.began = s.hasBegun()
+		x.state = tried
+		if s.hasBegun() {
+			x.state = responseBegan
+		}
 		s.abandon(err)
 	// Nothing was sent, and another connection can be used.
-	case x.pooled && (err == ErrClosed || Retryable(err)):
+	case x.route != oneConn && (err == ErrClosed || Retryable(err)):
 		return errNoSlot
 	}
 	return err
