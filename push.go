@@ -342,41 +342,17 @@ func (x *extras) takePromiseLocked() *Push {
 // safe because only readLoop, which runs this function, could use the new stream meanwhile.
 func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.creditFloodLocked(f.Length)
-	// RFC 9113 §6.6: a promise to a client that has disabled push is a connection error.
-	if c.cfg.Push == nil {
-		return connErr(ErrCodeProtocol, "PUSH_PROMISE though ENABLE_PUSH is 0")
+	parent, err := c.checkPromiseLocked(f)
+	if err != nil {
+		return err
 	}
-	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all earlier ones.
-	if f.promised%2 != 0 || f.promised <= c.lastPushID {
-		return connErr(ErrCodeProtocol, "PUSH_PROMISE of the illegal stream %d", f.promised)
-	}
-	parent := c.streams[f.StreamID]
-	switch {
-	case parent != nil && parent.push == nil && parent.state.CanRecv():
-	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
-		// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise
-		// is still valid.
-	default:
-		return connErr(ErrCodeProtocol, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
-	}
-	if c.lastPushID = f.promised; parent != nil {
-		parent.began = true
-	}
-	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
-	s.mustLocked(state.RecvPromise)
-	s.sender, s.sendErr = nothingToSend, ErrSendEnded
-	// The window's manager is made when the push is claimed.
-	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked()
-	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
-	s.req = s.push.Request
-	c.addLocked(s)
-	c.pushes++
-	c.adjustInitialWindowLocked()
-	c.counts.promised++
-	switch {
-	case parent == nil:
+	s := c.addPromiseLocked(f)
+	if parent == nil {
 		s.cancelLocked()
 		return c.countProvokedResetLocked()
+	}
+	parent.began = true
+	switch {
 	case f.oversize > 0:
 		return s.tooLargeLocked(f)
 	case !c.placeForPushLocked(f):
@@ -389,17 +365,8 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	if reason := c.forbiddenPush(s.push.Request); reason != "" {
 		return s.rejectLocked(errors.New(reason))
 	}
-	if accept := c.cfg.Push.Accept; accept != nil {
-		c.unlock()
-		accepted := accept(s.push)
-		c.mu.Lock()
-		if !accepted {
-			s.cancelLocked()
-			return c.countProvokedResetLocked()
-		}
-	}
 	// The parent or the push may have ended while Accept ran.
-	if parent.isDropped() || s.state == state.Closed {
+	if !c.acceptsLocked(s.push) || parent.isDropped() || s.state == state.Closed {
 		s.cancelLocked()
 		return c.countProvokedResetLocked()
 	}
@@ -408,6 +375,58 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.unclaimed.add(s.push, parent, promiseSize(f.fields))
 	parent.wakeReaderLocked()
 	return nil
+}
+
+// checkPromiseLocked checks whether the peer may make a promise now. It returns the stream on which
+// the promise is made, or nil if we reset that stream. An error must end the connection.
+func (c *Conn) checkPromiseLocked(f *frame) (parent *Stream, err error) {
+	// RFC 9113 §6.6: a promise to a client that has disabled push is a connection error.
+	if c.cfg.Push == nil {
+		return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE though ENABLE_PUSH is 0")
+	}
+	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all earlier ones.
+	if f.promised%2 != 0 || f.promised <= c.lastPushID {
+		return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE of the illegal stream %d", f.promised)
+	}
+	parent = c.streams[f.StreamID]
+	switch {
+	case parent != nil && parent.push == nil && parent.state.CanRecv():
+		return parent, nil
+	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
+		// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise
+		// is still valid.
+		return nil, nil
+	}
+	return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
+}
+
+// addPromiseLocked adds the stream that f promises. Its window's manager is made when the push is
+// claimed.
+func (c *Conn) addPromiseLocked(f *frame) *Stream {
+	c.lastPushID = f.promised
+	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
+	s.mustLocked(state.RecvPromise)
+	s.sender, s.sendErr = nothingToSend, ErrSendEnded
+	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked()
+	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
+	s.req = s.push.Request
+	c.addLocked(s)
+	c.pushes++
+	c.adjustInitialWindowLocked()
+	c.counts.promised++
+	return s
+}
+
+// acceptsLocked reports whether PushPolicy.Accept accepts p. It unlocks mu while that runs.
+func (c *Conn) acceptsLocked(p *Push) bool {
+	accept := c.cfg.Push.Accept
+	if accept == nil {
+		return true
+	}
+	c.unlock()
+	accepted := accept(p)
+	c.mu.Lock()
+	return accepted
 }
 
 // placeForPushLocked makes room for a new push, which c.pushes already counts. It reports whether
