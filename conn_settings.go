@@ -279,7 +279,7 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 		c.peer.known = true
 		c.slots.limit = c.peer.maxStreams
 		// A request that got no slot can use another connection now.
-		c.stateChanged = c.stateChanged || c.slots.wanted
+		c.stateChanged = c.stateChanged || c.slots.tellFree.once
 		c.armDueLocked() // the acknowledgment of our SETTINGS has a deadline from now on
 	}
 	c.settingsQ.WakeAll()

@@ -24,12 +24,13 @@ type slots struct {
 	waiting wait.Queue // callers without a slot, oldest first
 	granted wait.Queue // callers that were given a slot and have not run since, oldest first
 	grants  int        // length of granted
-	wanted  bool       // reserve found no slot: tell the owner when one is free
 	// admitLocked was called while frames are processed. It runs once after all of them.
 	admitDue bool
 
-	// Tell the owner of each free slot, even if reserve was not called.
-	tellsFree bool
+	tellFree struct { // when the owner is told that a slot is free
+		once bool // for the next one: reserve found none
+		each bool // for every one
+	}
 	// While it is true, tell the owner when the last stream ends. nil: never.
 	tellsIdle *atomic.Bool
 
@@ -110,22 +111,30 @@ const (
 type WaitError struct {
 	Err error // of the context; os.ErrDeadlineExceeded for ResponseHeaderTimeout
 
-	header bool  // it waited for the response's header
-	limit  int64 // of the peer, or of all connections to it
-	known  bool  // the peer has sent the limit
-	full   bool  // it waited because too many bytes were not written, not for the limit
-	// It waited for one of so many connections to all hosts (Transport.MaxConns). 0: it had one.
-	conns int
+	what  awaited
+	limit int64 // of the peer, of all connections to it, or Transport.MaxConns
+	known bool  // the peer has sent the limit
 }
+
+// An awaited is what a request of a WaitError waited for.
+type awaited uint8
+
+// The values of awaited.
+const (
+	awaitedStream awaited = iota // one of the streams that the peer allows
+	awaitedRoom                  // that the peer reads what is not written yet
+	awaitedConn                  // one of Transport.MaxConns connections
+	awaitedHeader                // the response's header
+)
 
 // Error returns a text that says what the request waited for.
 func (e *WaitError) Error() string {
-	switch {
-	case e.header:
+	switch e.what {
+	case awaitedHeader:
 		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
-	case e.conns > 0:
-		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.conns, e.Err)
-	case e.full:
+	case awaitedConn:
+		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.limit, e.Err)
+	case awaitedRoom:
 		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
 	}
 	whose := "the peer's"
@@ -146,7 +155,9 @@ func (e *WaitError) Error() string {
 func (e *WaitError) Unwrap() error { return e.Err }
 
 // Timeout reports whether a time limit has passed. It is false if a context was canceled.
-func (e *WaitError) Timeout() bool { return e.header || errors.Is(e.Err, context.DeadlineExceeded) }
+func (e *WaitError) Timeout() bool {
+	return e.what == awaitedHeader || errors.Is(e.Err, context.DeadlineExceeded)
+}
 
 // Temporary returns the same as Timeout. It exists for net.Error.
 func (e *WaitError) Temporary() bool { return e.Timeout() }
@@ -219,7 +230,7 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 		err = c.takesRequestsLocked()
 	case errRequestCanceled:
 	default:
-		err = &WaitError{Err: err, limit: int64(s.limit), known: c.peer.known, full: c.crowdedLocked()}
+		err = c.waitErrorLocked(err)
 	}
 	switch {
 	case err == nil:
@@ -229,6 +240,15 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 		c.giveSlotLocked()
 	}
 	return err
+}
+
+// waitErrorLocked returns the error of a request whose wait for a slot ended with err.
+func (c *Conn) waitErrorLocked(err error) *WaitError {
+	e := &WaitError{Err: err, limit: int64(c.slots.limit), known: c.peer.known}
+	if c.crowdedLocked() {
+		e.what = awaitedRoom
+	}
+	return e
 }
 
 // reserve takes a slot for a request that will be opened with haveSlot. If no slot is free, it
@@ -250,7 +270,7 @@ func (c *Conn) reserve(streams int, requests int64) error {
 	case nil:
 		s.reserved++
 	case errNoSlot:
-		s.wanted = true
+		s.tellFree.once = true
 		c.askForSlotsLocked()
 	}
 	return err
@@ -287,15 +307,15 @@ func (c *Conn) admitLocked() {
 		s.granted.Push(w)
 		w.Wake()
 	}
-	if (s.wanted || s.tellsFree) && c.slotFreeLocked() {
-		s.wanted, c.stateChanged = false, true
+	if (s.tellFree.once || s.tellFree.each) && c.slotFreeLocked() {
+		s.tellFree.once, c.stateChanged = false, true
 	}
 	c.pingForSlotsLocked()
 }
 
 // admitMoreLocked is admitLocked for the case that only the room for unwritten bytes has grown.
 func (c *Conn) admitMoreLocked() {
-	if !c.slots.waiting.Empty() || c.slots.wanted {
+	if !c.slots.waiting.Empty() || c.slots.tellFree.once {
 		c.admitLocked()
 	}
 }
@@ -344,7 +364,7 @@ func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 // for slots that streams occupy which we reset, or because there are too many marks.
 func (c *Conn) needsAnswerLocked() bool {
 	s := &c.slots
-	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.Empty())
+	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.tellFree.once || !s.waiting.Empty())
 }
 
 // pingForSlotsLocked sends a PING if its acknowledgment is needed. If no PING may be sent, it frees

@@ -31,7 +31,7 @@ func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTri
 		return nil, err
 	}
 	conn.mu.Lock()
-	conn.slots.tellsFree = true
+	conn.slots.tellFree.each = true
 	conn.mu.Unlock()
 	return &clientConn{conn: conn, pool: pool}, nil
 }

@@ -264,16 +264,18 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 // waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
 	if h.isInLine() {
-		return &WaitError{Err: err, conns: h.t.MaxConns}
+		return &WaitError{Err: err, what: awaitedConn, limit: int64(h.t.MaxConns)}
 	}
 	if len(h.conns) == 0 {
 		return err
 	}
-	e := &WaitError{Err: err, known: true, full: true}
+	e := &WaitError{Err: err, what: awaitedRoom, known: true}
 	for _, c := range h.conns {
 		c.mu.Lock()
 		e.limit, e.known = e.limit+int64(c.slots.limit), e.known && c.peer.known
-		e.full = e.full && c.crowdedLocked()
+		if !c.crowdedLocked() {
+			e.what = awaitedStream
+		}
 		c.mu.Unlock()
 	}
 	return e
