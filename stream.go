@@ -90,13 +90,14 @@ type opening struct {
 	slot   slotMode
 }
 
-// openStream opens s for a request, and makes it end with ctx. s must be a new Stream. If openStream
-// fails, nothing was sent, and the caller still has to close the body.
+// openStream opens s for a request, and makes it end with ctx. s must be a new Stream. If
+// openStream fails, nothing was sent, and the caller still has to close the body.
 //
 // A stream is opened in these steps: the request is checked, which needs no lock; it gets a slot,
-// for which it may wait; it is checked against the peer's SETTINGS; it takes its identifier, and its
-// HEADERS are appended to out, with as much of a body in memory as the windows allow. Taking the
-// identifier, compressing and appending happen under one lock, so that they have the same order.
+// for which it may wait; it is checked against the peer's SETTINGS; it takes its identifier, and
+// its HEADERS are appended to out, with as much of a body in memory as the windows allow. Taking
+// the identifier, compressing and appending happen under one lock, so that they have the same
+// order.
 func (c *Conn) openStream(ctx context.Context, s *Stream, o opening) error {
 	if err := c.openAndLock(ctx, s, o); err != nil {
 		return err

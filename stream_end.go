@@ -77,8 +77,8 @@ func (s *Stream) endSendLocked(err error) {
 	snd.turn.WakeAll()
 }
 
-// endRecvLocked ends the receiving half. Calls that receive return err after the unread data, unless
-// the half has ended before.
+// endRecvLocked ends the receiving half. Calls that receive return err after the unread data,
+// unless the half has ended before.
 func (s *Stream) endRecvLocked(err error) {
 	if s.recvErr == nil {
 		s.recvErr = err

@@ -87,7 +87,8 @@ func (s *Stream) recvDataLocked(f *frame) error {
 const farAhead = 32 << 10
 
 // bookDataLocked checks a DATA frame with body bytes of data. If it is allowed, bookDataLocked
-// subtracts it from the receive window and from the content-length. Otherwise it returns the reason.
+// subtracts it from the receive window and from the content-length. Otherwise it returns the
+// reason.
 func (s *Stream) bookDataLocked(f *frame, body int) error {
 	next, err := s.state.Next(state.RecvData)
 	if err != nil {
@@ -195,8 +196,8 @@ func (s *Stream) read(p []byte) (n int, err error) {
 // the stream does not matter yet. Dropped data is not ready.
 //
 // The read deadline comes after these errors: once a stream has ended, its calls return the same
-// error each time. The deadline holds back data, as on a net.Conn. It bounds the wait for a response
-// and does not hold back one that was received. It has no effect on Pushes.
+// error each time. The deadline holds back data, as on a net.Conn. It bounds the wait for a
+// response and does not hold back one that was received. It has no effect on Pushes.
 func (s *Stream) recvErrLocked(ready bool) error {
 	switch {
 	case s.c.closed:

@@ -346,9 +346,9 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	return c.countTinyUpdateLocked(n)
 }
 
-// sendUpload reads body and sends it. It runs in its own goroutine, because reading a body that is not
-// in memory may block. A Read that panics ends the program. A Read that ends the goroutine ends the
-// stream.
+// sendUpload reads body and sends it. It runs in its own goroutine, because reading a body that is
+// not in memory may block. A Read that panics ends the program. A Read that ends the goroutine ends
+// the stream.
 func (s *Stream) sendUpload(body io.Reader, length int64) {
 	defer s.closeBody(body)
 	returned := false
@@ -453,8 +453,8 @@ func (s *Stream) closeBody(body io.Reader) {
 	}
 }
 
-// releaseBodyLocked closes the request's body if it is not closed yet, in a goroutine: the body is the
-// user's, and its Read or Close may block.
+// releaseBodyLocked closes the request's body if it is not closed yet, in a goroutine: the body is
+// the user's, and its Read or Close may block.
 func (s *Stream) releaseBodyLocked() {
 	if body, ok := s.req.Body.(io.Closer); ok && s.upload.CompareAndSwap(uploadOpen, uploadClosed) {
 		go body.Close()

@@ -214,8 +214,8 @@ func (x *exchange) tryFailed(s *Stream, err error) error {
 	return err
 }
 
-// send opens s and waits for its response. It does so in one step if no hook, header timeout or last
-// request needs the steps between.
+// send opens s and waits for its response. It does so in one step if no hook, header timeout or
+// last request needs the steps between.
 func (x *exchange) send(c *Conn, s *Stream, o opening) (*Response, error) {
 	if x.trace == nil && x.headerTimeout() == 0 && !x.closeConn {
 		return c.openAndWait(x.httpReq.Context(), s, o)
@@ -527,8 +527,8 @@ func (l *lentBody) Read(p []byte) (int, error) {
 	return in.Read(p)
 }
 
-// beginRead returns the body for a Read by the attempt try, or nil if that attempt is over. It waits
-// while Reads are paused.
+// beginRead returns the body for a Read by the attempt try, or nil if that attempt is over. It
+// waits while Reads are paused.
 func (b *requestBody) beginRead(try int32) io.Reader {
 	b.mu.Lock()
 	defer b.mu.Unlock()
