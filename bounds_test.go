@@ -150,8 +150,9 @@ func TestContinuationFloodEnds(t *testing.T) {
 		r := s.get(1)
 		s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88}))
 		fragment := rawFrame(wire.Continuation, 0, 1, bytes.Repeat([]byte{0x88}, wire.MinMaxFrameSize))
-		took := s.flood(4000, fragment) // 64 MB
-		if most := int64(minHardLimit/(fieldOverhead+1) + 4*maxReadBuffer); took > most {
+		took := s.flood(4000, fragment)      // 64 MB
+		const hardLimit, each = 32 << 20, 33 // bytes of a section, and of one field that takes a byte
+		if most := int64(hardLimit/each + 4*maxReadBuffer); took > most {
 			s.t.Errorf("%d octets were taken, want at most %d", took, most)
 		}
 		s.wantEnd(ErrCodeEnhanceYourCalm, r)

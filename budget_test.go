@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
@@ -63,15 +64,15 @@ func cannedServer(nc net.Conn, block, body []byte) {
 // responseBlock returns a field block with a status and five fields, which does not change the
 // compression table.
 func responseBlock() []byte {
-	w := newFieldWriter()
-	w.begin(nil, 1, 0)
+	w := fieldblock.NewWriter()
+	w.Begin(nil, 1, 0)
 	for _, f := range []Field{{Name: ":status", Value: "200"}, {Name: "server", Value: "canned"},
 		{Name: "content-type", Value: "text/plain"},
 		{Name: "content-length", Value: "1024"}, {Name: "cache-control", Value: "max-age=60"},
 		{Name: "etag", Value: `"1"`}} {
-		w.field(f.Name, f.Value, true) // never indexed
+		w.Field(f.Name, f.Value, true) // never indexed
 	}
-	return w.end(1 << 20)[wire.HeaderLen:]
+	return w.End(1 << 20)[wire.HeaderLen:]
 }
 
 // cannedConn returns a connection to a cannedServer that sends 1 KiB.
@@ -352,10 +353,10 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 		held := func() [8]int {
 			conn.mu.Lock()
 			defer conn.mu.Unlock()
+			written, writtenBlocks := conn.fields.Kept()
+			read, readBlocks := conn.frames.section.Kept()
 			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.headerArena), conn.spares.Len(),
-				cap(conn.wakeups),
-				cap(conn.fields.fields), cap(conn.fields.known.blocks), cap(conn.frames.decoded),
-				cap(conn.frames.known.blocks)}
+				cap(conn.wakeups), written, writtenBlocks, read, readBlocks}
 		}
 		for i := range uint32(3) { // the later responses repeat known blocks
 			got := doAsync(t.Context(), conn, &Request{Method: "POST",

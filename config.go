@@ -13,7 +13,9 @@ import (
 )
 
 // A Config holds the options of a connection. The zero value, and a nil *Config, make a good
-// client. A negative duration switches its timeout off.
+// client: a field that is zero has the default that its comment states. A negative duration
+// switches its timeout off, as with net.Dialer.KeepAlive. Comments say what other negative values
+// mean.
 //
 // A Config is copied when Dial, NewConn or ConfigureTransport is called, and by a Transport when it
 // is first used. The copy includes its maps, slices and PushPolicy, and TLS as copied by
@@ -33,9 +35,24 @@ type Config struct {
 	Scheme    string
 	Authority string
 
-	// UserAgent is the user-agent of requests that have none. It is "hyper" if UserAgent is empty;
-	// no user-agent is added if it is "-".
+	// UserAgent is the user-agent of requests that have none. "" means "hyper".
 	UserAgent string
+
+	// NoUserAgent adds no user-agent to requests that have none.
+	NoUserAgent bool
+
+	// TrimFieldValues strips the spaces and tabs around the field values that the peer sends. RFC
+	// 9113 §8.2.1 makes a message with such a value malformed, and without TrimFieldValues hyper
+	// treats it so. Some servers send such values; net/http and curl tolerate them. A Transport
+	// always strips them.
+	TrimFieldValues bool
+
+	// AssumeHTTP2 uses HTTP/2 on a TLS connection whose peer chose no protocol by ALPN, and on a
+	// connection of Transport.DialTLSContext that cannot report the protocol. RFC 9113 §3.3
+	// requires ALPN: set AssumeHTTP2 only for peers that are known to use HTTP/2 without it. A peer
+	// that chose another protocol is still refused. To send no ALPN at all, set TLS.NextProtos to
+	// an empty slice that is not nil.
+	AssumeHTTP2 bool
 
 	// WindowManager makes the managers of the receive windows. If it is nil, AdaptiveWindow{}.New makes
 	// them.
@@ -71,19 +88,6 @@ type Config struct {
 	// for which there is no room ends its stream with a *HeaderSizeError. Sections of up to 16 KiB
 	// are not counted.
 	MaxHeaderMemory int
-
-	// TrimFieldValues strips the spaces and tabs around the field values that the peer sends. RFC 9113
-	// §8.2.1 makes a message with such a value malformed, and without TrimFieldValues hyper treats it
-	// so. Some servers send such values; net/http and curl tolerate them. A Transport always strips
-	// them.
-	TrimFieldValues bool
-
-	// AssumeHTTP2 uses HTTP/2 on a TLS connection whose peer chose no protocol by ALPN, and on a
-	// connection of Transport.DialTLSContext that cannot report the protocol. RFC 9113 §3.3
-	// requires ALPN: set AssumeHTTP2 only for peers that are known to use HTTP/2 without it. A peer
-	// that chose another protocol is still refused. To send no ALPN at all, set TLS.NextProtos to
-	// an empty slice that is not nil.
-	AssumeHTTP2 bool
 
 	// Settings are sent after hyper's own settings, in this order. They are for extensions. hyper
 	// itself ignores them.
@@ -207,9 +211,7 @@ func (cfg *Config) withDefaults() (Config, error) {
 	if c.Push != nil {
 		*c.Push = c.Push.withDefaults()
 	}
-	if c.UserAgent == "" {
-		c.UserAgent = defaultUserAgent
-	}
+	c.UserAgent = or(c.UserAgent, defaultUserAgent)
 	c.MaxFrameSize = or(c.MaxFrameSize, defaultMaxFrameSize)
 	c.MaxHeaderListSize = or(c.MaxHeaderListSize, defaultHeaderList)
 	c.MaxHeaderMemory = or(c.MaxHeaderMemory, max(defaultHeaderMemory, c.MaxHeaderListSize))
@@ -248,9 +250,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("hyper: Config.HeaderTableSize %d is out of range", c.HeaderTableSize)
 	}
 	for _, s := range c.Settings {
-		if id := wire.SettingID(s.ID); id >= wire.SettingHeaderTableSize &&
-			id <= wire.SettingMaxHeaderListSize {
-			return fmt.Errorf("hyper: Config.Settings: %v has a field of its own", id)
+		if s.ID >= SettingHeaderTableSize && s.ID <= SettingMaxHeaderListSize {
+			return fmt.Errorf("hyper: Config.Settings: %v has a field of its own", s.ID)
 		}
 	}
 	return nil

@@ -163,12 +163,18 @@ func TestSchemeAndAuthorityOfTheConnection(t *testing.T) {
 }
 
 func TestUserAgent(t *testing.T) {
-	for given, want := range map[string]string{"": "hyper", "tester/1": "tester/1", "-": ""} {
+	for want, cfg := range map[string]Config{
+		"hyper":    {},
+		"tester/1": {UserAgent: "tester/1"},
+		"-":        {UserAgent: "-"},
+		"":         {UserAgent: "tester/1", NoUserAgent: true},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			peer, conn := dialPeer(t, &Config{UserAgent: given})
+			peer, conn := dialPeer(t, &cfg)
 			getAsync(conn, "/")
-			if got := peer.WantHeaders("the request", 1).Get("user-agent"); got != want {
-				t.Errorf("%q: user-agent %q, want %q", given, got, want)
+			got := peer.WantHeaders("the request", 1).Get("user-agent")
+			if got != want {
+				t.Errorf("user-agent %q, want %q", got, want)
 			}
 		})
 	}

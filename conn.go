@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
@@ -28,9 +30,9 @@ import (
 type Conn struct {
 	cfg   Config // with the defaults filled in; never changed after newConn
 	nc    net.Conn
-	below *coalescer // joins TLS records under nc into larger writes; never nil
+	below *netconn.Coalescer // joins TLS records into larger writes; nil: no TLS, or not ours
 	start time.Time
-	tls   tlsConn // nc as a TLS connection, from tlsOf; nil in cleartext
+	tls   netconn.TLSConn // nc as a TLS connection; nil in cleartext
 
 	// The peer's address, for errors. Errors are made under mu, and the RemoteAddr method of nc may
 	// be the user's, so it must not be called there.
@@ -76,17 +78,17 @@ type Conn struct {
 	drained chan struct{} // closed when drainReason is set; nil: Draining was not called
 
 	// Writing.
-	out        []byte       // bytes for the next write: whole frames
-	spare      []byte       // replaces out during a write; nil while it is being written
-	fields     *fieldWriter // compression state after what is in out
-	updates    []*Window    // windows whose WINDOW_UPDATE is to be sent
-	ready      sendQueue    // streams that have data to send and stream window for it
-	blocked    sendQueue    // streams that wait for stream window
-	queued     uint64       // bytes appended to out so far
-	written    uint64       // bytes passed to the socket so far
-	flushed    uint64       // bytes that the socket has accepted
-	flushQ     wait.Queue   // calls that wait until flushed grows
-	closeTimer *time.Timer  // set with err: closes the transport after closeGrace
+	out        []byte             // bytes for the next write: whole frames
+	spare      []byte             // replaces out during a write; nil while it is being written
+	fields     *fieldblock.Writer // compression state after what is in out
+	updates    []*Window          // windows whose WINDOW_UPDATE is to be sent
+	ready      sendQueue          // streams that have data to send and stream window for it
+	blocked    sendQueue          // streams that wait for stream window
+	queued     uint64             // bytes appended to out so far
+	written    uint64             // bytes passed to the socket so far
+	flushed    uint64             // bytes that the socket has accepted
+	flushQ     wait.Queue         // calls that wait until flushed grows
+	closeTimer *time.Timer        // set with err: closes the transport after closeGrace
 
 	// Streams.
 	streams     map[uint32]*Stream // nil after a time without streams
@@ -137,8 +139,6 @@ type Conn struct {
 
 	origins *originSet // nil: the peer has told nothing about origins
 
-	lab *lab // nil except in the simulator
-
 	liveness
 	now     time.Duration // time since start, updated at each read of the socket
 	minRTT  time.Duration // 0: not measured yet
@@ -182,10 +182,10 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	full.TLS, full.DialContext = nil, nil // only Dial needs them, and they may be large
 	serverName, rtt, err := negotiated(ctx, nc, &full)
 	refused, _ := err.(*ConnError)
-	if err != nil && (refused == nil || !refused.goAway) {
+	if err != nil && (refused == nil || !refused.isGoAway()) {
 		return nil, err
 	}
-	tc := tlsOf(nc)
+	tc := netconn.TLSOf(nc)
 	if tc != nil {
 		full.Scheme = or(full.Scheme, "https")
 		full.Authority = or(full.Authority, serverName)
@@ -200,12 +200,12 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		owner:      o,
 		nc:         nc,
 		tls:        tc,
-		below:      coalescerBelow(nc),
+		below:      netconn.CoalescerBelow(nc),
 		remote:     &remote,
 		start:      time.Now(),
 		wake:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
-		fields:     newFieldWriter(),
+		fields:     fieldblock.NewWriter(),
 		nextID:     1,
 		corked:     true,
 		sendWindow: wire.InitialWindow,
@@ -214,7 +214,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	}
 	c.slots.limit = initialSlots
 	if n := full.encoderTableSize; n > 0 {
-		c.fields.limitTable(uint32(n))
+		c.fields.LimitTable(uint32(n))
 	}
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.makeReader()
@@ -241,9 +241,9 @@ func (c *Conn) makeReader() {
 	if c.tls != nil {
 		c.frames.expectIdle, c.frames.blockSize = true, tlsBlock
 	}
-	// Its ConnectionState is the user's method, which must not be called under mu.
-	if stated, ok := c.tls.(*statedConn); ok {
-		state := stated.ConnectionState()
+	// Another ConnectionState method is the user's, so it must not be called under mu.
+	if _, ours := c.tls.(*tls.Conn); c.tls != nil && !ours {
+		state := c.tls.ConnectionState()
 		c.tlsState.Store(&state)
 	}
 }
@@ -257,8 +257,9 @@ func (c *Conn) begin(refused *ConnError) error {
 		c.owner = nil
 		c.failLocked(refused)
 	} else {
-		c.window.open(c.cfg.WindowManager)
-		c.startLivenessLocked()
+		if !c.window.open(c.cfg.WindowManager) {
+			c.startLivenessLocked()
+		}
 	}
 	c.mu.Unlock()
 	c.owner.opened(c)
@@ -369,7 +370,7 @@ func (c *Conn) isDone() bool {
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == ErrClosed && c.goAway != nil && !c.goAway.answers {
+	if c.err == ErrClosed && c.goAway != nil && c.goAway.how != connGoAwayReply {
 		return c.goAway.because(ErrClosed)
 	}
 	return c.err
@@ -513,7 +514,7 @@ func (c *Conn) failLocked(why error) {
 	c.unclaimed.forget()
 	c.takeBackLocked(sent)
 	switch ce, ok := why.(*ConnError); {
-	case ok && ce.goAway && !ce.FromPeer:
+	case ok && ce.isGoAway() && !ce.FromPeer:
 		debug := ""
 		// The peer is not told about internal errors.
 		if ce.Err != nil && ce.Code != ErrCodeInternal {
@@ -534,8 +535,8 @@ func (c *Conn) failLocked(why error) {
 	c.stopLivenessLocked()
 	close(c.done)
 	// A write may block if the peer does not read: one in progress, or the last one.
-	// rawConn calls the user's NetConn method, so it must not be called under mu.
-	c.closeTimer = time.AfterFunc(closeGrace, func() { rawConn(c.nc).Close() })
+	// netconn.Raw calls the user's NetConn method, so it must not be called under mu.
+	c.closeTimer = time.AfterFunc(closeGrace, func() { netconn.Raw(c.nc).Close() })
 }
 
 // endErrorLocked returns the error that all calls return after why has ended the connection. If the
@@ -546,7 +547,7 @@ func (c *Conn) endErrorLocked(why error) error {
 	case !ok || ce == c.goAway:
 		return why
 	// Change a copy: failLocked still needs why for our GOAWAY.
-	case c.goAway != nil && ce.goAway:
+	case c.goAway != nil && ce.isGoAway():
 		own := *ce
 		own.LastStreamID, own.Debug, own.Err = c.goAway.LastStreamID, c.goAway.Debug,
 			&afterGoAway{ce.Err, c.goAway}
@@ -554,7 +555,9 @@ func (c *Conn) endErrorLocked(why error) error {
 	case c.goAway != nil:
 		return c.goAway.because(ce.Err)
 	}
-	ce.early = !c.peer.known
+	if ce.how == connLost && !c.peer.known {
+		ce.how = connLostEarly
+	}
 	return c.named(ce)
 }
 
@@ -567,7 +570,7 @@ func (c *Conn) named(ce *ConnError) *ConnError {
 }
 
 // closeGrace is how long the last write, the GOAWAY in it, and the close may take.
-const closeGrace = 200 * time.Millisecond
+const closeGrace = netconn.CloseGrace
 
 // unlock unlocks mu, wakes writeLoop if there is something to write, and then calls owner.news if
 // that is due.
@@ -605,12 +608,7 @@ func (c *Conn) unlockAndWake() (news bool) {
 func (c *Conn) readClockLocked() { c.now = c.clock() }
 
 // clock returns the time since start.
-func (c *Conn) clock() time.Duration {
-	if c.lab != nil {
-		return c.lab.clock.Now()
-	}
-	return time.Since(c.start)
-}
+func (c *Conn) clock() time.Duration { return time.Since(c.start) }
 
 // Stats holds the statistics of a connection. Byte counts are of HTTP/2 frames, before TLS.
 type ConnStats struct {

@@ -97,7 +97,7 @@ func (c *Conn) endReason() ConnReason {
 		return ReasonGoAway
 	case ce.Timeout():
 		return ReasonTimeout
-	case ce.goAway && !ce.FromPeer:
+	case ce.isGoAway() && !ce.FromPeer:
 		return ReasonError
 	}
 	return ReasonLost

@@ -92,12 +92,11 @@ func (c *Conn) stopLivenessLocked() {
 
 // armLocked makes the timer fire no later than at, which is a time since start.
 func (c *Conn) armLocked(at time.Duration) {
-	// A simulation has no real time.
-	if c.timerAt != 0 && c.timerAt <= at || c.err != nil || c.lab != nil {
+	if c.timerAt != 0 && c.timerAt <= at || c.err != nil {
 		return
 	}
 	c.timerAt = at
-	d := at - time.Since(c.start)
+	d := at - c.clock()
 	if c.timer == nil {
 		c.timer = time.AfterFunc(d, c.tick)
 	} else {
@@ -355,7 +354,7 @@ func (c *Conn) writeByLocked() time.Duration {
 
 // watchWriteLocked is called before a write, so that a write that stalls is detected.
 func (c *Conn) watchWriteLocked() {
-	c.writeSince = max(time.Since(c.start), 1) // 0 means none
+	c.writeSince = max(c.clock(), 1) // 0 means none
 	c.wroteAt = c.writeSince
 	if c.silentFrom == 0 {
 		c.silentFrom = c.wroteAt

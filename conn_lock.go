@@ -1,8 +1,8 @@
 package hyper
 
 import (
+	"reflect"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -55,6 +55,13 @@ func (m *managerMutex) stands(asks uint64) bool {
 	return true
 }
 
+// managerCallers are the names of the two functions that call user code of window managers, as they
+// are on a call stack.
+var managerCallers = [...]string{functionName((*Window).ask), functionName((*Window).make)}
+
+// functionName returns the name of the function f.
+func functionName(f any) string { return runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name() }
+
 // insideManager reports whether a window manager of any connection is on the call stack.
 func insideManager() bool {
 	var pcs [64]uintptr
@@ -64,8 +71,7 @@ func insideManager() bool {
 		for more := n > 0; more; {
 			var f runtime.Frame
 			f, more = frames.Next()
-			if strings.HasSuffix(f.Function, "/hyper.(*Window).ask") ||
-				strings.HasSuffix(f.Function, "/hyper.(*Window).make") {
+			if f.Function == managerCallers[0] || f.Function == managerCallers[1] {
 				return true
 			}
 		}

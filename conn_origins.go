@@ -151,7 +151,7 @@ func (o *originSet) excludes(origin string) bool {
 // covers reports whether the peer's certificate was verified and is valid for host (RFC 9113
 // §9.1.1). It is false if this package did not set up the connection's TLS.
 func (c *Conn) covers(host string) bool {
-	if c.tls == nil || c.below.Conn == nil {
+	if c.tls == nil || c.below == nil {
 		return false
 	}
 	state := c.TLS()

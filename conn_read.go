@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -16,7 +17,7 @@ func (c *Conn) readLoop() {
 		f, err := c.frames.next()
 		if err = c.recv(&f, err); err != nil {
 			if c.sentErrorGoAway {
-				discard(rawConn(c.nc))
+				netconn.Discard(netconn.Raw(c.nc))
 				close(c.readDone)
 			}
 			return
@@ -82,11 +83,8 @@ func (c *Conn) recv(f *frame, err error) error {
 // recvLocked processes one frame, or the error of reading it. It returns an error if the connection
 // must end.
 func (c *Conn) recvLocked(f *frame, err error) error {
-	if c.watched && err == nil && f.Type != wire.Data {
-		c.tellFrameLocked(f)
-		if c.err != nil { // a window manager ended the connection
-			return c.err
-		}
+	if c.watched && err == nil && f.Type != wire.Data && c.tellFrameLocked(f) {
+		return c.err
 	}
 	bad, ok := err.(*wire.Error)
 	switch {
@@ -112,16 +110,18 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 	return err
 }
 
-// tellFrameLocked reports a frame to the window managers that called WatchFrames.
-func (c *Conn) tellFrameLocked(f *frame) {
+// tellFrameLocked reports a frame to the window managers that called WatchFrames. It reports whether
+// one of them ended the connection.
+func (c *Conn) tellFrameLocked(f *frame) (ended bool) {
 	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), Stream: f.StreamID,
 		Bytes: f.Length}
-	if c.window.watches {
-		c.window.update(ev)
+	if c.window.watches && c.window.update(ev) {
+		return true
 	}
 	if s := c.streams[f.StreamID]; s != nil && s.window.watches {
 		s.window.update(ev)
 	}
+	return c.err != nil // ending the stream may have ended a connection that accepts no more streams
 }
 
 // busy is the number of short idle times in a row that make a connection a busy one: its requests
@@ -131,7 +131,7 @@ const busy = 16
 // beforeReadLocked prepares frames for a read of the socket. While c.reading is set, tick may free
 // the memory of field sections, so readLoop does not touch it until recvOctets has returned.
 func (c *Conn) beforeReadLocked() {
-	c.frames.freeSectionMemory()
+	c.frames.section.FreeLarge()
 	c.reading = c.frames.r == c.frames.w
 	c.idle = c.reading && len(c.streams) == 0
 	// A quiet connection holds no read buffer while it waits. The first frame after the silence
@@ -241,7 +241,7 @@ func (c *Conn) strayHeadersLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ErrCodeProtocol, "HEADERS on the idle stream %d", f.StreamID)
 	}
-	size := max(int64(f.Length), c.frames.listSize)
+	size := max(int64(f.Length), c.frames.section.Size())
 	if mark, isReset := c.slots.reset[f.StreamID]; isReset && !mark.headed {
 		// The peer sent the response before it knew of our reset. It is not charged for its size.
 		mark.headed, size = true, 0
@@ -269,10 +269,11 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		if !c.window.receive(f.Length, f.padding) {
 			return connErr(ErrCodeFlowControl, "DATA of %d octets exceeds the connection's window", f.Length)
 		}
-		c.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
-			End: f.Flags.Has(wire.EndStream)})
-		c.window.discard(f.padding)
-		c.starveOthersLocked(s)
+		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
+			End: f.Flags.Has(wire.EndStream)}
+		if c.window.update(ev) || c.window.discard(f.padding) || c.starveOthersLocked(s) {
+			return c.err
+		}
 		c.counts.dataReceived += int64(f.Length)
 		if s == nil {
 			// Late DATA: we ended this stream, and the peer did not know yet.
@@ -294,12 +295,13 @@ func (c *Conn) recvDataLocked(f *frame) error {
 }
 
 // starveOthersLocked tells the connection's window manager when data for s has used up the
-// connection's window and readers of other streams wait.
-func (c *Conn) starveOthersLocked(s *Stream) {
+// connection's window and readers of other streams wait. It reports whether the manager ended the
+// connection.
+func (c *Conn) starveOthersLocked(s *Stream) (ended bool) {
 	if c.window.credit > 0 || c.window.readers == 0 || s != nil && c.window.readers == s.window.readers {
-		return
+		return false
 	}
-	c.window.blocked()
+	return c.window.blocked()
 }
 
 // recvHeadersLocked processes a field section.
@@ -369,12 +371,15 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 			last)
 	}
 	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last,
-		Debug: append([]byte(nil), debug...), goAway: true}
+		Debug: append([]byte(nil), debug...), how: connGoAway}
 	if before := c.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
 	c.owner.count(goAwaysReceived, ErrCode(code))
-	told.answers = c.draining && told.Code == ErrCodeNo && (c.goAway == nil || c.goAway.answers)
+	onlyReplies := c.goAway == nil || c.goAway.how == connGoAwayReply
+	if c.draining && told.Code == ErrCodeNo && onlyReplies {
+		told.how = connGoAwayReply
+	}
 	c.goAway = c.named(told)
 	c.recvComplaintLocked(told)
 	c.stateChanged = true
@@ -382,7 +387,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {
 			s.closeLocked(end{err: &StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true,
-				Err: c.goAway, unprocessed: !s.began, began: s.began}})
+				Err: c.goAway, processed: or(s.processedLocked(), neverProcessed)}})
 		}
 	}
 	c.beginDrainingLocked(ReasonGoAway)

@@ -4,43 +4,59 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A Setting is one entry of a SETTINGS frame, identified by number (RFC 9113 §6.5.2).
+// A SettingID is the identifier of a setting (RFC 9113 §6.5.2). Numbers without a constant are those
+// of extensions.
+type SettingID uint16
+
+// The settings of RFC 9113 §6.5.2, and of two other RFCs. The comments say what each setting tells
+// the other side about its sender.
+const (
+	SettingHeaderTableSize       SettingID = 0x1 // the size of the decoder's compression table, in bytes
+	SettingEnablePush            SettingID = 0x2 // 1: the client accepts server push; 0: it does not
+	SettingMaxConcurrentStreams  SettingID = 0x3 // how many streams the other side may have open
+	SettingInitialWindowSize     SettingID = 0x4 // the first receive window of each stream, in bytes
+	SettingMaxFrameSize          SettingID = 0x5 // the largest payload of a frame, in bytes
+	SettingMaxHeaderListSize     SettingID = 0x6 // the largest field section, in bytes plus 32 per field
+	SettingEnableConnectProtocol SettingID = 0x8 // 1: the server takes extended CONNECT (RFC 8441)
+	SettingNoRFC7540Priorities   SettingID = 0x9 // 1: RFC 7540's priorities are not used (RFC 9218)
+)
+
+// String returns the setting's name in the RFC, such as "SETTINGS_MAX_FRAME_SIZE", or
+// "SETTING_0xf000" for a setting that has no constant.
+func (id SettingID) String() string {
+	name := wire.SettingID(id).String()
+	if strings.HasPrefix(name, "SETTING_0x") {
+		return name
+	}
+	return "SETTINGS_" + name
+}
+
+// A Setting is one entry of a SETTINGS frame.
 type Setting struct {
-	ID    uint16
+	ID    SettingID
 	Value uint32
 }
 
-// Identifiers of settings. Their names are those of the RFCs.
-const (
-	SettingHeaderTableSize       = uint16(wire.SettingHeaderTableSize)
-	SettingEnablePush            = uint16(wire.SettingEnablePush)
-	SettingMaxConcurrentStreams  = uint16(wire.SettingMaxConcurrentStreams)
-	SettingInitialWindowSize     = uint16(wire.SettingInitialWindowSize)
-	SettingMaxFrameSize          = uint16(wire.SettingMaxFrameSize)
-	SettingMaxHeaderListSize     = uint16(wire.SettingMaxHeaderListSize)
-	SettingEnableConnectProtocol = uint16(wire.SettingEnableConnectProtocol) // RFC 8441
-	SettingNoRFC7540Priorities   = uint16(wire.SettingNoRFC7540Priorities)   // RFC 9218
-)
-
-// String returns the setting's name in the RFC and its value, such as "MAX_FRAME_SIZE=16384".
-func (s Setting) String() string { return fmt.Sprintf("%v=%d", wire.SettingID(s.ID), s.Value) }
+// String returns the setting's name and its value, such as "SETTINGS_MAX_FRAME_SIZE=16384".
+func (s Setting) String() string { return fmt.Sprintf("%v=%d", s.ID, s.Value) }
 
 // PeerSettings holds the peer's settings. Settings that the peer has not sent have the protocol's
 // initial values.
 type PeerSettings struct {
-	Received              bool   // the peer's first SETTINGS were received
-	HeaderTableSize       uint32 // bytes
-	MaxConcurrentStreams  uint32 // 2^32-1: no limit
-	InitialWindowSize     uint32 // bytes
-	MaxFrameSize          uint32 // bytes
-	MaxHeaderListSize     uint32 // bytes, plus 32 per field; 2^32-1: no limit
-	EnableConnectProtocol bool   // RFC 8441
-	Other                 []Setting
+	Received              bool      // the peer's first SETTINGS were received
+	HeaderTableSize       uint32    // bytes
+	MaxConcurrentStreams  uint32    // 2^32-1: no limit
+	InitialWindowSize     uint32    // bytes
+	MaxFrameSize          uint32    // bytes
+	MaxHeaderListSize     uint32    // bytes, plus 32 per field; 2^32-1: no limit
+	EnableConnectProtocol bool      // RFC 8441
+	Other                 []Setting // those that have no field of their own, in the order of their IDs
 }
 
 // PeerSettings returns the peer's current settings.
@@ -110,7 +126,7 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 			due.window = true
 		case SettingHeaderTableSize, SettingEnablePush, SettingMaxConcurrentStreams, SettingMaxFrameSize,
 			SettingMaxHeaderListSize:
-			return fmt.Errorf("hyper: %v cannot change on a live connection", wire.SettingID(s.ID))
+			return fmt.Errorf("hyper: %v cannot change on a live connection", s.ID)
 		}
 	}
 	c.mu.Lock()
@@ -128,7 +144,7 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	for id, s := range c.streams {
 		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if s.window.credit+due.shift > wire.MaxWindow {
-			return fmt.Errorf("hyper: INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1",
+			return fmt.Errorf("hyper: SETTINGS_INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1",
 				size, id)
 		}
 	}
@@ -158,7 +174,7 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	}
 	c.settingsSent++
 	c.settingsDue = append(c.settingsDue, due)
-	if at := c.settingsByLocked(); at > 0 && c.lab == nil {
+	if at := c.settingsByLocked(); at > 0 {
 		c.armLocked(at)
 	}
 }
@@ -301,7 +317,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	switch s.ID {
 	case wire.SettingHeaderTableSize:
 		c.peer.tableSize = s.Value
-		c.fields.setTableSize(s.Value)
+		c.fields.SetTableSize(s.Value)
 	case wire.SettingEnablePush:
 		// RFC 9113 §6.5.2: a server MUST NOT send ENABLE_PUSH=1.
 		if s.Value != 0 {
@@ -323,7 +339,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 		}
 		c.peer.connectAllowed = s.Value == 1
 	default:
-		c.peer.setOther(Setting{uint16(s.ID), s.Value})
+		c.peer.setOther(Setting{SettingID(s.ID), s.Value})
 	}
 	return nil
 }
@@ -375,7 +391,7 @@ func (c *Conn) recvSettingsAckLocked() error {
 	if c.settingsDue = c.settingsDue[1:]; len(c.settingsDue) == 0 {
 		c.settingsDue = nil
 	}
-	c.frames.settingsAcked()
+	c.frames.section.TableAcknowledged()
 	c.settingsAcked++
 	if due.window {
 		if due.shift < 0 {
@@ -383,8 +399,8 @@ func (c *Conn) recvSettingsAckLocked() error {
 		}
 		for id, s := range c.streams {
 			if due.covers(id) {
-				s.window.update(WindowEvent{Kind: WindowSettings, Bytes: int(due.shift)})
-				if s.window.readers > 0 {
+				ended := s.window.update(WindowEvent{Kind: WindowSettings, Bytes: int(due.shift)})
+				if !ended && s.window.readers > 0 {
 					s.window.blocked()
 				}
 			}

@@ -521,8 +521,16 @@ func TestUpdateSettingsMustNotRaiseAWindowAboveTheMaximum(t *testing.T) {
 
 func TestSettingsByName(t *testing.T) {
 	for want, s := range map[string]Setting{
-		"MAX_CONCURRENT_STREAMS=5": {SettingMaxConcurrentStreams, 5},
-		"SETTING_0xf000=1":         {0xf000, 1},
+		"SETTINGS_HEADER_TABLE_SIZE=1":       {SettingHeaderTableSize, 1},
+		"SETTINGS_ENABLE_PUSH=0":             {SettingEnablePush, 0},
+		"SETTINGS_MAX_CONCURRENT_STREAMS=5":  {SettingMaxConcurrentStreams, 5},
+		"SETTINGS_INITIAL_WINDOW_SIZE=1":     {SettingInitialWindowSize, 1},
+		"SETTINGS_MAX_FRAME_SIZE=16384":      {SettingMaxFrameSize, 16384},
+		"SETTINGS_MAX_HEADER_LIST_SIZE=1":    {SettingMaxHeaderListSize, 1},
+		"SETTINGS_ENABLE_CONNECT_PROTOCOL=1": {SettingEnableConnectProtocol, 1},
+		"SETTINGS_NO_RFC7540_PRIORITIES=1":   {SettingNoRFC7540Priorities, 1},
+		"SETTING_0xf000=1":                   {0xf000, 1},
+		"SETTING_0x0=1":                      {0, 1},
 	} {
 		if got := s.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

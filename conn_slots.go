@@ -75,16 +75,16 @@ func (c *Conn) takesRequestsLocked() error {
 		return ErrClosed
 	case c.goAway != nil && (c.err == nil || c.err == error(c.goAway)):
 		unsent := c.goAway.because(ErrDrained)
-		unsent.unprocessed = true
+		unsent.processed = neverProcessed
 		return unsent
 	case c.mute && c.err == nil:
-		return c.named(&ConnError{Err: errMute, unprocessed: true})
+		return c.named(&ConnError{Err: errMute, processed: neverProcessed})
 	case c.err != nil:
 		unsent := *asConnError(c.err)
-		unsent.unprocessed = true
+		unsent.processed = neverProcessed
 		return &unsent
 	case c.nextID > wire.MaxStreamID:
-		return c.named(&ConnError{Err: ErrDrained, unprocessed: true})
+		return c.named(&ConnError{Err: ErrDrained, processed: neverProcessed})
 	}
 	return nil
 }
@@ -111,44 +111,46 @@ const (
 type WaitError struct {
 	Err error // of the context; os.ErrDeadlineExceeded for ResponseHeaderTimeout
 
-	what  awaited
-	limit int64 // of the peer, of all connections to it, or Transport.MaxConns
-	known bool  // the peer has sent the limit
+	goal waitGoal
+	n    int64 // how many streams or connections the goal is one of
 }
 
-// An awaited is what a request of a WaitError waited for.
-type awaited uint8
+// A waitGoal is what a request has waited for.
+type waitGoal uint8
 
-// The values of awaited.
 const (
-	awaitedStream awaited = iota // one of the streams that the peer allows
-	awaitedRoom                  // that the peer reads what is not written yet
-	awaitedConn                  // one of Transport.MaxConns connections
-	awaitedHeader                // the response's header
+	// forStream: one of the streams that the peer allows, on all connections to it.
+	forStream waitGoal = iota
+
+	// forFirstStream is forStream before the peer's SETTINGS, where RFC 9113 §6.5.2 has no limit.
+	// Ours is initialSlots.
+	forFirstStream
+
+	forWrite  // that fewer bytes are not written
+	forConn   // one of the connections to all hosts (Transport.MaxConns)
+	forHeader // the response's header
 )
 
 // Error returns a text that says what the request waited for.
 func (e *WaitError) Error() string {
-	switch e.what {
-	case awaitedHeader:
-		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
-	case awaitedConn:
-		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.limit, e.Err)
-	case awaitedRoom:
-		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
-	}
 	whose := "the peer's"
-	// RFC 9113 §6.5.2 has no limit before the peer's SETTINGS. Ours is initialSlots.
-	if !e.known {
+	switch e.goal {
+	case forHeader:
+		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
+	case forConn:
+		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.n, e.Err)
+	case forWrite:
+		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
+	case forFirstStream:
 		whose = "the first"
 	}
-	switch e.limit {
+	switch e.n {
 	case 0:
 		return fmt.Sprintf(prefix+"waiting for a stream, of which the peer allows none now: %v", e.Err)
 	case 1:
 		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.Err)
 	}
-	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.limit, e.Err)
+	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.n, e.Err)
 }
 
 // Unwrap returns Err.
@@ -156,11 +158,24 @@ func (e *WaitError) Unwrap() error { return e.Err }
 
 // Timeout reports whether a time limit has passed. It is false if a context was canceled.
 func (e *WaitError) Timeout() bool {
-	return e.what == awaitedHeader || errors.Is(e.Err, context.DeadlineExceeded)
+	return e.goal == forHeader || errors.Is(e.Err, context.DeadlineExceeded)
 }
 
 // Temporary returns the same as Timeout. It exists for net.Error.
 func (e *WaitError) Temporary() bool { return e.Timeout() }
+
+// waitErrorLocked returns the error of a call whose context ended with err while it waited for a
+// stream.
+func (c *Conn) waitErrorLocked(err error) error {
+	e := &WaitError{Err: err, n: int64(c.slots.limit)}
+	switch {
+	case c.crowdedLocked():
+		e.goal = forWrite
+	case !c.peer.known:
+		e.goal = forFirstStream
+	}
+	return e
+}
 
 // errNoSlot means that the request was not sent because it would have to wait for a slot.
 var errNoSlot = errors.New("hyper: no free stream")
@@ -240,15 +255,6 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 		c.giveSlotLocked()
 	}
 	return err
-}
-
-// waitErrorLocked returns the error of a request whose wait for a slot ended with err.
-func (c *Conn) waitErrorLocked(err error) *WaitError {
-	e := &WaitError{Err: err, limit: int64(c.slots.limit), known: c.peer.known}
-	if c.crowdedLocked() {
-		e.what = awaitedRoom
-	}
-	return e
 }
 
 // reserve takes a slot for a request that will be opened with haveSlot. If no slot is free, it

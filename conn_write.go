@@ -5,14 +5,15 @@ import (
 	"runtime"
 	"time"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
 // Sizes and times of writing.
 const (
-	writeSize = 64 << 10  // bytes passed to the socket in one write
-	outSize   = 128 << 10 // DATA is appended up to this size before a write
+	writeSize = netconn.WriteSize // bytes passed to the socket in one write
+	outSize   = 128 << 10         // DATA is appended up to this size before a write
 
 	// With fewer bytes to write, writeLoop may yield so that requests are added.
 	fewOctets    = 4 << 10
@@ -59,7 +60,7 @@ func (c *Conn) writeLoop() {
 		err := c.write(batch)
 		// The last frames are written together with the alert with which TLS ends.
 		if err == nil && !last {
-			err = c.below.flush()
+			err = c.below.Flush()
 		}
 		if err != nil {
 			c.awaitLastWords(err)
@@ -162,7 +163,7 @@ func (c *Conn) shrinkLocked() {
 		c.wakeWriter()
 	}
 	c.out, c.spare, c.headerArena = nil, nil, nil
-	c.fields.forget()
+	c.fields.Forget()
 	if c.reading {
 		c.frames.forget()
 	}
@@ -171,7 +172,7 @@ func (c *Conn) shrinkLocked() {
 	if len(c.streams) == 0 {
 		c.streams = nil // a map never shrinks
 	}
-	c.below.shrink()
+	c.below.Shrink()
 }
 
 // Limits for the release of memory after many streams.
@@ -248,12 +249,12 @@ func (c *Conn) write(batch []byte) error {
 		if len(batch)-n <= fewOctets/2 {
 			n = len(batch) // a few bytes are not worth another write
 		}
-		if _, err := writeAll(c.nc, batch[:n]); err != nil {
+		if _, err := netconn.WriteAll(c.nc, batch[:n]); err != nil {
 			return err
 		}
 		if batch = batch[n:]; len(batch) > 0 {
 			c.mu.Lock()
-			c.writeSince = time.Since(c.start)
+			c.writeSince = c.clock()
 			c.mu.Unlock()
 		}
 	}
@@ -266,8 +267,8 @@ func (c *Conn) write(batch []byte) error {
 func (c *Conn) closeSocket(orderly bool) {
 	if !orderly {
 		// Send the alert that says why TLS cannot write any more.
-		c.below.flushAlert()
-		rawConn(c.nc).Close()
+		c.below.FlushAlert()
+		netconn.Raw(c.nc).Close()
 	} else if c.sentErrorGoAway {
 		c.linger()
 	}
@@ -280,7 +281,7 @@ func (c *Conn) closeSocket(orderly bool) {
 // peer has not read yet: here the GOAWAY that tells the peer its error, while it still sends. If
 // one direction alone cannot be closed, the connection is still read to its end.
 func (c *Conn) linger() {
-	closeWrite(c.nc)
+	netconn.CloseWriteAll(c.nc)
 	<-c.readDone // the force timer limits this
 }
 

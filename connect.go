@@ -57,10 +57,10 @@ func (e *ConnectStatusError) Error() string {
 // method, available by a type assertion, which ends only our direction.
 func (s *Stream) NetConn() net.Conn { return &tunnel{Stream: s} }
 
-// A tunnel is a Stream as a net.Conn.
+// A tunnel is a Stream as a net.Conn. The Stream has all of its state except closed.
 type tunnel struct {
 	*Stream
-	closed atomic.Bool
+	closed atomic.Bool // Close was called
 }
 
 // Read implements net.Conn.

@@ -136,8 +136,8 @@ const (
 	innerGrace = 16 << 10
 	innerRatio = 16
 
-	// maxEmptyReads is how many times in a row a decoder or a net.Conn may return neither bytes nor
-	// an error. bufio has the same limit.
+	// maxEmptyReads is how many times in a row a decoder may return neither bytes nor an
+	// error. bufio has the same limit.
 	maxEmptyReads = 100
 )
 

@@ -22,20 +22,20 @@ type ErrCode uint32
 
 // The codes of RFC 9113 §7.
 const (
-	ErrCodeNo                 = ErrCode(wire.NoError)
-	ErrCodeProtocol           = ErrCode(wire.ProtocolError)
-	ErrCodeInternal           = ErrCode(wire.InternalError)
-	ErrCodeFlowControl        = ErrCode(wire.FlowControlError)
-	ErrCodeSettingsTimeout    = ErrCode(wire.SettingsTimeout)
-	ErrCodeStreamClosed       = ErrCode(wire.StreamClosed)
-	ErrCodeFrameSize          = ErrCode(wire.FrameSizeError)
-	ErrCodeRefusedStream      = ErrCode(wire.RefusedStream)
-	ErrCodeCancel             = ErrCode(wire.Cancel)
-	ErrCodeCompression        = ErrCode(wire.CompressionError)
-	ErrCodeConnect            = ErrCode(wire.ConnectError)
-	ErrCodeEnhanceYourCalm    = ErrCode(wire.EnhanceYourCalm)
-	ErrCodeInadequateSecurity = ErrCode(wire.InadequateSecurity)
-	ErrCodeHTTP11Required     = ErrCode(wire.HTTP11Required)
+	ErrCodeNo                 ErrCode = 0x0 // no error: a graceful end
+	ErrCodeProtocol           ErrCode = 0x1 // the other side broke a rule that has no code of its own
+	ErrCodeInternal           ErrCode = 0x2 // the sender has an error of its own
+	ErrCodeFlowControl        ErrCode = 0x3 // the other side sent more than a window allows
+	ErrCodeSettingsTimeout    ErrCode = 0x4 // SETTINGS were not acknowledged in time
+	ErrCodeStreamClosed       ErrCode = 0x5 // a frame came for a stream that was half-closed
+	ErrCodeFrameSize          ErrCode = 0x6 // a frame has an invalid size
+	ErrCodeRefusedStream      ErrCode = 0x7 // nothing of the request was processed
+	ErrCodeCancel             ErrCode = 0x8 // the stream is not needed any more
+	ErrCodeCompression        ErrCode = 0x9 // the compression state cannot be kept
+	ErrCodeConnect            ErrCode = 0xa // the connection of a CONNECT request was reset or failed
+	ErrCodeEnhanceYourCalm    ErrCode = 0xb // the other side causes too much load
+	ErrCodeInadequateSecurity ErrCode = 0xc // TLS does not meet the requirements of RFC 9113 §9.2
+	ErrCodeHTTP11Required     ErrCode = 0xd // the request must be sent over HTTP/1.1
 )
 
 // String returns the code's name in RFC 9113 §7, such as "REFUSED_STREAM".
@@ -135,10 +135,18 @@ type StreamError struct {
 	FromPeer bool    // the peer ended the stream
 	Err      error   // the reason, if more is known than the code; may be nil
 
-	unprocessed bool // the peer has provably not processed the request
-	began       bool // a part of a response arrived, so the peer has processed the request
-	netHTTP     bool // Error returns net/http's text
+	processed processed // what is known of the peer's work on the request
+	netHTTP   bool      // Error returns net/http's text
 }
+
+// A processed is what an error says of the peer's work on its request.
+type processed uint8
+
+const (
+	maybeProcessed  processed = iota
+	neverProcessed            // provably: for instance, nothing of the request was sent
+	surelyProcessed           // a part of a response arrived
+)
 
 // Error names the stream, the side that ended it, and the reason: "hyper: stream 5: peer reset:
 // REFUSED_STREAM".
@@ -160,7 +168,7 @@ func (e *StreamError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, prefix+"stream %d: ", e.StreamID)
 	switch {
-	case e.Err != nil && e.FromPeer && e.unprocessed:
+	case e.Err != nil && e.FromPeer && e.processed == neverProcessed:
 		fmt.Fprintf(&b, "not processed: %s", bare(e.Err))
 		if e.graceful() {
 			b.WriteString(" (" + gracefulText + ")")
@@ -195,7 +203,8 @@ func (e *StreamError) asInNetHTTP() *StreamError {
 
 // notProcessed reports whether the peer has provably not processed the request.
 func (e *StreamError) notProcessed() bool {
-	return !e.began && (e.unprocessed || e.FromPeer && e.Code == ErrCodeRefusedStream)
+	return e.processed == neverProcessed ||
+		e.processed == maybeProcessed && e.FromPeer && e.Code == ErrCodeRefusedStream
 }
 
 // A ConnError is the end of a connection. Every call that waits on the connection returns it, and
@@ -220,13 +229,24 @@ type ConnError struct {
 	// be nil.
 	Err error
 
-	authority   string // of the connection; it names the host
-	goAway      bool   // Code was in a GOAWAY, sent or received
-	unprocessed bool   // the request that got this error was never sent
-	early       bool   // the peer's SETTINGS had not arrived
-	answers     bool   // the peer's GOAWAY came after ours and has no error
-	netHTTP     bool   // the text also has net/http's words
+	authority string    // of the connection; it names the host
+	how       connEnd   // how the connection ended
+	processed processed // neverProcessed: the request that got this error was never sent
+	netHTTP   bool      // the text also has net/http's words
 }
+
+// A connEnd is how a connection ended.
+type connEnd uint8
+
+const (
+	connLost        connEnd = iota // without a GOAWAY
+	connLostEarly                  // connLost before the peer's SETTINGS arrived
+	connGoAway                     // with ConnError.Code in a GOAWAY, sent or received
+	connGoAwayReply                // connGoAway of the peer, after ours and without an error
+)
+
+// isGoAway reports whether Code was in a GOAWAY, sent or received.
+func (e *ConnError) isGoAway() bool { return e.how >= connGoAway }
 
 // Error names the host and the peer's address, the side that ended the connection, and the reason.
 // For a GOAWAY of the peer, the reason includes its debug data:
@@ -242,7 +262,7 @@ type ConnError struct {
 // client-go, compare net/http's error with io.ErrUnexpectedEOF and also look for these words.
 func (e *ConnError) Error() string {
 	text := prefix + "connection" + e.to() + ": " + e.reason()
-	if e.netHTTP && e.FromPeer && !e.goAway && errors.Is(e.Err, io.ErrUnexpectedEOF) {
+	if e.netHTTP && e.FromPeer && !e.isGoAway() && errors.Is(e.Err, io.ErrUnexpectedEOF) {
 		text += " (use of closed network connection)"
 	}
 	return text
@@ -286,7 +306,7 @@ func (e *ConnError) reason() string {
 	switch {
 	case e.closedAfterGoAway():
 		return e.closedReason()
-	case e.goAway && e.FromPeer:
+	case e.isGoAway() && e.FromPeer:
 		fmt.Fprintf(&b, "peer sent GOAWAY (last stream %d): %v", e.LastStreamID, e.Code)
 		if len(e.Debug) > 0 {
 			fmt.Fprintf(&b, " %.256q", e.Debug)
@@ -294,9 +314,9 @@ func (e *ConnError) reason() string {
 		if e.Err != nil {
 			b.WriteString(": " + bare(e.Err))
 		}
-	case e.goAway && e.Err != nil:
+	case e.isGoAway() && e.Err != nil:
 		fmt.Fprintf(&b, "%v: %s", e.Code, bare(e.Err))
-	case e.Err != nil && e.early:
+	case e.Err != nil && e.how == connLostEarly:
 		b.WriteString("waiting for the peer's SETTINGS: " + bare(e.Err))
 	case e.Err != nil:
 		b.WriteString(bare(e.Err))
@@ -307,7 +327,7 @@ func (e *ConnError) reason() string {
 }
 
 // notProcessed reports whether the request that got this error was never sent.
-func (e *ConnError) notProcessed() bool { return e.unprocessed }
+func (e *ConnError) notProcessed() bool { return e.processed == neverProcessed }
 
 // Unwrap returns Err. The code of a GOAWAY is found by Is and As.
 func (e *ConnError) Unwrap() error { return e.Err }
@@ -465,7 +485,7 @@ func streamErr(id uint32, code ErrCode, reason error) *StreamError {
 
 // connErr returns the error of a connection that this side ends with a GOAWAY.
 func connErr(code ErrCode, format string, args ...any) *ConnError {
-	return &ConnError{Code: code, Err: fmt.Errorf(format, args...), goAway: true}
+	return &ConnError{Code: code, Err: fmt.Errorf(format, args...), how: connGoAway}
 }
 
 // An afterGoAway is the reason why this side ended a connection whose peer had sent GOAWAY.
@@ -506,7 +526,7 @@ func asConnError(err error) *ConnError {
 	case errors.As(err, &ce):
 		return ce
 	case errors.As(err, &we):
-		return &ConnError{Code: ErrCode(we.Code), Err: errors.New(we.Reason), goAway: true}
+		return &ConnError{Code: ErrCode(we.Code), Err: errors.New(we.Reason), how: connGoAway}
 	}
 	return lostErr(err)
 }

@@ -33,7 +33,7 @@ func codeText(c ErrCode) string {
 // closedAfterGoAway reports whether the peer sent GOAWAY and the connection was then lost to the
 // network. A timeout, and an end that this side chose, have texts of their own.
 func (e *ConnError) closedAfterGoAway() bool {
-	if !e.goAway || !e.FromPeer || e.Err == nil {
+	if !e.isGoAway() || !e.FromPeer || e.Err == nil {
 		return false
 	}
 	for _, other := range []error{ErrDrained, ErrClosed, ErrPingTimeout, ErrWriteStalled,
@@ -57,28 +57,28 @@ func (e *ConnError) closedReason() string {
 // graceful reports whether the stream was not processed because the peer shuts down gracefully.
 func (e *StreamError) graceful() bool {
 	var goAway *ConnError
-	return e.unprocessed && errors.As(e.Err, &goAway) && goAway.goAway && goAway.FromPeer &&
-		goAway.Code == ErrCodeNo
+	return e.processed == neverProcessed && errors.As(e.Err, &goAway) && goAway.isGoAway() &&
+		goAway.FromPeer && goAway.Code == ErrCodeNo
 }
 
 // Is reports whether target is the ErrCode of a GOAWAY, sent or received, that ended the
 // connection.
 func (e *ConnError) Is(target error) bool {
 	code, ok := target.(ErrCode)
-	return ok && e.goAway && e.Code == code
+	return ok && e.isGoAway() && e.Code == code
 }
 
 // As supports errors.As. If a GOAWAY carried a code, As sets an *ErrCode. It also sets the types of
 // golang.org/x/net/http2, or of a copy of that package: a GoAwayError if the peer sent GOAWAY, and
 // a ConnectionError if this side sent it because the peer broke a rule.
 func (e *ConnError) As(target any) bool {
-	if code, ok := target.(*ErrCode); ok && e.goAway {
+	if code, ok := target.(*ErrCode); ok && e.isGoAway() {
 		*code = e.Code
 		return true
 	}
 	to, ok := settable(target)
 	switch {
-	case !ok || !e.goAway:
+	case !ok || !e.isGoAway():
 		return false
 	case e.FromPeer:
 		return setFields(to, map[string]any{

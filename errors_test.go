@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"gohyper.dev/hyper/internal/wire"
@@ -14,24 +15,24 @@ import (
 
 func TestErrorTexts(t *testing.T) {
 	goAway := &ConnError{Code: ErrCodeEnhanceYourCalm, FromPeer: true, LastStreamID: 3,
-		Debug: []byte("too \"much\""), goAway: true}
+		Debug: []byte("too \"much\""), how: connGoAway}
 	unsent := *goAway
 	unsent.Err = ErrDrained
-	shutdown := &ConnError{FromPeer: true, LastStreamID: 3, goAway: true}
+	shutdown := &ConnError{FromPeer: true, LastStreamID: 3, how: connGoAway}
 	for want, err := range map[string]error{
 		"hyper: stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: ErrCodeRefusedStream, FromPeer: true},
 		"hyper: stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: ErrCodeCancel},
 		"hyper: stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ErrCodeProtocol, Err: &MalformedError{"why"}},
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM " +
 			"\"too \\\"much\\\"\"": &StreamError{
-			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway, unprocessed: true},
+			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway, processed: neverProcessed},
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": goAway,
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": " +
 			"connection takes no more requests": &unsent,
 		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many": connErr(ErrCodeFlowControl, "%d octets too many", 7),
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): NO_ERROR (" +
 			gracefulText + ")": &StreamError{
-			StreamID: 7, FromPeer: true, Err: shutdown, unprocessed: true},
+			StreamID: 7, FromPeer: true, Err: shutdown, processed: neverProcessed},
 		"hyper: connection: http2: server sent GOAWAY and closed the connection; LastStreamID=3, " +
 			"ErrCode=ENHANCE_YOUR_CALM, " +
 			"debug=\"too \\\"much\\\"\": unexpected EOF": goAway.because(errPeerClosed),
@@ -59,7 +60,7 @@ func TestErrorTexts(t *testing.T) {
 }
 
 func TestLongDebugDataIsCutInTheText(t *testing.T) {
-	err := &ConnError{FromPeer: true, Debug: make([]byte, 1<<16), goAway: true}
+	err := &ConnError{FromPeer: true, Debug: make([]byte, 1<<16), how: connGoAway}
 	if n := len(err.Error()); n > 2000 {
 		t.Errorf("a text of %d octets", n)
 	}
@@ -83,7 +84,7 @@ func TestEveryCodeHasItsName(t *testing.T) {
 }
 
 func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
-	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, goAway: true}
+	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, how: connGoAway}
 	for name, test := range map[string]struct {
 		err     error
 		is, not []error
@@ -121,7 +122,7 @@ func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
 func TestRetryable(t *testing.T) {
 	// RFC 9113 §8.7: a request was not processed if its stream was refused or is above a GOAWAY's
 	// last stream.
-	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, LastStreamID: 1, goAway: true}
+	goAway := &ConnError{Code: ErrCodeNo, FromPeer: true, LastStreamID: 1, how: connGoAway}
 	refused := &StreamError{StreamID: 1, Code: ErrCodeRefusedStream, FromPeer: true}
 	for name, test := range map[string]struct {
 		err  error
@@ -136,12 +137,12 @@ func TestRetryable(t *testing.T) {
 		"reset by the peer":               {&StreamError{Code: ErrCodeCancel, FromPeer: true}, false},
 		"HTTP_1_1_REQUIRED":               {&StreamError{Code: ErrCodeHTTP11Required, FromPeer: true}, false},
 		"cancelled by us":                 {streamErr(1, ErrCodeCancel, ErrCanceled), false},
-		"above the last of a GOAWAY":      {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, unprocessed: true}, true},
+		"above the last of a GOAWAY":      {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, processed: neverProcessed}, true},
 		"up to the last of a GOAWAY":      {goAway, false},
-		"a reset that quotes a GOAWAY":    {&StreamError{Code: ErrCodeNo, Err: &ConnError{unprocessed: true}}, false},
+		"a reset that quotes a GOAWAY":    {&StreamError{Code: ErrCodeNo, Err: &ConnError{processed: neverProcessed}}, false},
 		"a lost connection":               {lostErr(io.EOF), false},
-		"a lost connection, never sent":   {&ConnError{FromPeer: true, Err: io.EOF, unprocessed: true}, true},
-		"REFUSED_STREAM of a connection":  {&ConnError{Code: ErrCodeRefusedStream, FromPeer: true, goAway: true}, false},
+		"a lost connection, never sent":   {&ConnError{FromPeer: true, Err: io.EOF, processed: neverProcessed}, true},
+		"REFUSED_STREAM of a connection":  {&ConnError{Code: ErrCodeRefusedStream, FromPeer: true, how: connGoAway}, false},
 		"a mistake of the caller's":       {&RequestError{"a", "b"}, false},
 		"a context that ended":            {context.Canceled, false},
 		"a code that came from elsewhere": {ErrCodeRefusedStream, false},
@@ -163,11 +164,41 @@ func TestConnErrorIsANetError(t *testing.T) {
 		"no acknowledgment":  {connErr(ErrCodeSettingsTimeout, "none"), true},
 		"a socket's timeout": {lostErr(&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}), true},
 		"a lost connection":  {lostErr(io.EOF), false},
-		"a GOAWAY":           {&ConnError{FromPeer: true, goAway: true}, false},
+		"a GOAWAY":           {&ConnError{FromPeer: true, how: connGoAway}, false},
 	} {
 		var ne net.Error
 		if !errors.As(fmt.Errorf("at work: %w", test.err), &ne) || ne.Timeout() != test.want {
 			t.Errorf("%s: Timeout is %v", name, test.err.Timeout())
+		}
+	}
+}
+
+// RFC 9113 §7 and §6.5.2 give codes and settings their numbers.
+func TestCodesAndSettingsHaveTheNumbersOfTheRFC(t *testing.T) {
+	codes := []ErrCode{ErrCodeNo, ErrCodeProtocol, ErrCodeInternal, ErrCodeFlowControl,
+		ErrCodeSettingsTimeout, ErrCodeStreamClosed, ErrCodeFrameSize, ErrCodeRefusedStream, ErrCodeCancel,
+		ErrCodeCompression, ErrCodeConnect, ErrCodeEnhanceYourCalm, ErrCodeInadequateSecurity,
+		ErrCodeHTTP11Required}
+	names := "NO_ERROR PROTOCOL_ERROR INTERNAL_ERROR FLOW_CONTROL_ERROR SETTINGS_TIMEOUT STREAM_CLOSED " +
+		"FRAME_SIZE_ERROR REFUSED_STREAM CANCEL COMPRESSION_ERROR CONNECT_ERROR ENHANCE_YOUR_CALM " +
+		"INADEQUATE_SECURITY HTTP_1_1_REQUIRED"
+	for i, name := range strings.Fields(names) {
+		if codes[i] != ErrCode(i) || codes[i].String() != name {
+			t.Errorf("code %d is %d, %v; want %s", i, codes[i], codes[i], name)
+		}
+	}
+	for id, want := range map[SettingID]wire.SettingID{
+		SettingHeaderTableSize:       wire.SettingHeaderTableSize,
+		SettingEnablePush:            wire.SettingEnablePush,
+		SettingMaxConcurrentStreams:  wire.SettingMaxConcurrentStreams,
+		SettingInitialWindowSize:     wire.SettingInitialWindowSize,
+		SettingMaxFrameSize:          wire.SettingMaxFrameSize,
+		SettingMaxHeaderListSize:     wire.SettingMaxHeaderListSize,
+		SettingEnableConnectProtocol: wire.SettingEnableConnectProtocol,
+		SettingNoRFC7540Priorities:   wire.SettingNoRFC7540Priorities,
+	} {
+		if uint16(id) != uint16(want) {
+			t.Errorf("%v is %d, want %d", id, id, want)
 		}
 	}
 }

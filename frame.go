@@ -8,10 +8,9 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/net/http2/hpack"
-
 	"gohyper.dev/hyper/internal/buffer"
-	"gohyper.dev/hyper/internal/syntax"
+	"gohyper.dev/hyper/internal/fieldblock"
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -25,11 +24,10 @@ type frame struct {
 	// DATA is returned in the parts in which the socket delivers it, so that no frame needs a
 	// buffer of its own size.
 	first, last bool
-	inBlock     bool // payload is in the reader's block
-	padding     int  // padding and its length byte, which only flow control counts; in the first part
+	padding     int // padding and its length byte, which only flow control counts; in the first part
 
 	fields []Field // of HEADERS and PUSH_PROMISE
-	head   *responseHead
+	head   *fieldblock.Head
 	// oversize is the size of a list that exceeds the limit, and 0 for another list. fields is cut
 	// off then.
 	oversize int64
@@ -38,7 +36,7 @@ type frame struct {
 
 // isInterim reports whether the field section belongs to an interim response.
 func (f *frame) isInterim() bool {
-	return f.oversize == 0 && f.head.status >= minStatus && f.head.status < 200
+	return f.oversize == 0 && f.head.Status > 0 && f.head.Status < 200
 }
 
 // A read buffer has one of these sizes. A control frame that is larger is read into a buffer of its
@@ -66,15 +64,24 @@ const (
 	tlsBlock = 16 << 10 // a TLS record, which is what one read returns
 )
 
-// fewFields is the initial capacity of a list of fields.
-const fewFields = 8
-
 // A frameReader reads frames from the bytes of a connection. It is owned by readLoop.
 type frameReader struct {
 	src    io.Reader
 	onRead func(octets int)                             // called after each read of the socket
 	trace  func(h wire.FrameHeader, p []byte, f Header) // nil if no trace is wanted
 
+	readBuffer
+	dataReader
+	skip    int  // bytes to skip after the part of DATA: padding, and payloads that are not used
+	maxSize int  // our SETTINGS_MAX_FRAME_SIZE
+	begun   bool // the peer's first bytes can be HTTP/2
+
+	fragments []byte // of a field block, joined
+	section   fieldblock.Reader[Field]
+}
+
+// A readBuffer holds what was read and not parsed.
+type readBuffer struct {
 	buf    []byte
 	r, w   int     // buf[r:w] is read and not parsed
 	pooled *[]byte // buf if it belongs to a pool, else nil
@@ -82,65 +89,34 @@ type frameReader struct {
 	// These fields take two words, because an idle connection keeps little more than this.
 	size uint8 // the index in readSizes that suits the traffic
 	idle uint8 // successive reads that needed little of buf
-	// quiet: the next header may take long to arrive, and no buffer is kept until then.
+	// expectIdle: the next header may take long to arrive, and no buffer is kept until then.
 	expectIdle bool
-	// direct: the DATA frame is read into block, and the header that follows it is read separately.
-	intoBlock bool
-	// mustShrink: the peer has acknowledged a smaller compression table, and its next block must
-	// begin with an update of the size.
-	mustShrink bool
-	trim       bool                 // Config.TrimFieldValues
-	begun      bool                 // the peer's first bytes can be HTTP/2
 	small      [wire.HeaderLen]byte // for a header that is read separately
+}
 
-	data    wire.FrameHeader // the DATA frame in progress
-	left    int              // its bytes that were not returned yet
-	skip    int              // bytes to skip after those: padding, and payloads that are not used
-	maxSize int              // our SETTINGS_MAX_FRAME_SIZE
+// A dataReader is the state of the DATA frame in progress.
+type dataReader struct {
+	data wire.FrameHeader
+	left int // its bytes that were not returned yet
 
-	block     *buffer.Block // nil if there is none now
-	blockSize int           // the largest size of a block
-
-	dec       *hpack.Decoder
-	tableSize uint64 // the largest dynamic table that we announced
-	// allowed is the largest table that the peer may use now. Until it acknowledges our SETTINGS it
-	// may use the earlier size.
-	allowed   uint64
-	peerTable uint64 // the size that the peer's blocks set last
-	sectionReader
-	fragments []byte // of a field block, joined
-	decoded   []Field
-	parsed    responseHead
-	last      *cachedBlock[Field] // the last block if it is known, else nil
-	fields    []Field             // of the last block: decoded now, or those of a known block
-	head      *responseHead       // what fields say
-	listSize  int64
-	table     uint64 // counts the changes of the compression table
-	known     blockCache[Field]
+	// block holds the part that was returned last if it was read into a block, else it is nil.
+	block     *buffer.Block
+	blockSize int // the largest size of a block
+	// intoBlock: the frame is read into blocks, and the header that follows it is read separately.
+	intoBlock bool
 }
 
 // newFrameReader returns a reader of the frames that src delivers.
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
-	r := &frameReader{
-		src:       src,
-		blockSize: maxBlock,
-		maxSize:   cfg.MaxFrameSize,
-		tableSize: uint64(cfg.HeaderTableSize),
-		peerTable: wire.HeaderTableSize,
-		trim:      cfg.TrimFieldValues,
-	}
-	r.limit, r.room = int64(cfg.MaxHeaderListSize), int64(cfg.MaxHeaderMemory)
-	r.allowed = max(r.tableSize, wire.HeaderTableSize)
-	r.dec = hpack.NewDecoder(wire.HeaderTableSize, r.addField)
-	r.dec.SetAllowedMaxDynamicTableSize(uint32(r.allowed))
+	r := &frameReader{src: src, maxSize: cfg.MaxFrameSize}
+	r.blockSize = maxBlock
+	r.section.Init(fieldblock.Config{
+		ListSize:   int64(cfg.MaxHeaderListSize),
+		Memory:     int64(cfg.MaxHeaderMemory),
+		TableSize:  uint32(cfg.HeaderTableSize),
+		TrimValues: cfg.TrimFieldValues,
+	})
 	return r
-}
-
-// settingsAcked notes that the peer knows the table size that we announced (RFC 9113 §4.3.1).
-func (r *frameReader) settingsAcked() {
-	r.allowed = r.tableSize
-	r.mustShrink = r.peerTable > r.allowed
-	r.table++ // a block that was valid before may be invalid now
 }
 
 // next returns the next frame. After a *wire.Error of a stream the reader has skipped that frame,
@@ -332,26 +308,28 @@ func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	f = frame{FrameHeader: r.data, first: first}
 	// The first part is returned at once, even if it is empty: the frame's length must be checked
 	// before we wait for the rest.
-	if r.r == r.w && r.left > 0 && !first {
-		if f.inBlock = r.intoBlock && !r.expectIdle; f.inBlock {
-			f.payload, err = r.fillBlock()
-		} else {
-			err = r.fill(1)
-		}
-		if err != nil {
-			return f, err
-		}
+	if r.r < r.w || r.left == 0 || first {
+		f.payload = r.buffered(r.left)
+	} else if r.intoBlock && !r.expectIdle {
+		f.payload, err = r.fillBlock()
+	} else if err = r.fill(1); err == nil {
+		f.payload = r.buffered(r.left)
 	}
-	if !f.inBlock {
-		n := min(r.left, r.w-r.r)
-		f.payload = r.buf[r.r : r.r+n]
-		r.r += n
+	if err != nil {
+		return f, err
 	}
 	r.left -= len(f.payload)
 	if f.last = r.left == 0; f.last {
 		r.intoBlock = r.intoBlock && !f.Flags.Has(wire.EndStream) // a small frame follows the end of a stream
 	}
 	return f, nil
+}
+
+// buffered returns up to n bytes that were read.
+func (b *readBuffer) buffered(n int) []byte {
+	p := b.buf[b.r : b.r+min(n, b.w-b.r)]
+	b.r += len(p)
+	return p
 }
 
 // fillBlock reads what has arrived of the DATA frame, and nothing else, into a block. The read
@@ -363,7 +341,7 @@ func (r *frameReader) fillBlock() (p []byte, err error) {
 	}
 	p = r.block.Space()
 	p = p[:min(len(p), r.left)]
-	n, err := readSome(r.src, p)
+	n, err := netconn.ReadSome(r.src, p)
 	if n > 0 {
 		r.onRead(n)
 		return p[:n], nil
@@ -374,7 +352,7 @@ func (r *frameReader) fillBlock() (p []byte, err error) {
 // moveTo moves the payload of f, which next has just returned, to b. If b can adopt the block, it
 // gets the block and nothing is copied.
 func (r *frameReader) moveTo(b *buffer.Buffer, f *frame) {
-	if f.inBlock && b.Adopt(r.block, len(f.payload)) {
+	if r.block != nil && b.Adopt(r.block, len(f.payload)) {
 		r.block = nil
 		return
 	}
@@ -407,115 +385,20 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 		p = nil
 	}
 	if begun {
-		err = r.decodeRest(block)
+		err = r.section.DecodeRest(block)
 	} else {
-		err = r.decode(block)
+		err = r.section.Decode(block)
+	}
+	if cap(r.fragments) > 2*maxJoined {
+		r.fragments = nil
 	}
 	if err != nil {
 		r.traced(last, p, nil)
 		return f, err
 	}
-	r.traced(last, p, r.fields)
-	f.fields, f.head = r.fields, r.head
-	if r.listSize > r.most {
-		f.oversize = r.listSize
-	}
+	r.traced(last, p, r.section.Fields())
+	f.fields, f.head, f.oversize = r.section.Fields(), r.section.Head(), r.section.Oversize()
 	return f, nil
-}
-
-// lend returns the fields of the last section without the first one. They must not be changed:
-// messages with the same fields share them.
-func (r *frameReader) lend() []Field {
-	if r.last == nil {
-		return slices.Clone(r.fields[1:])
-	}
-	r.last.shared = true
-	return r.last.fields[1:]
-}
-
-// addField gets each field from the decoder. Above the limit it only counts: names and values stay
-// in the decoder's table, so a block of references cannot make memory grow. A value is counted as
-// it was sent, with its blanks, so that no more than the limit is ever searched for blanks.
-func (r *frameReader) addField(f hpack.HeaderField) {
-	r.listSize += int64(len(f.Name)) + int64(len(f.Value)) + 32
-	if r.listSize > r.most {
-		return
-	}
-	if r.trim && !syntax.IsPseudo(f.Name) {
-		f.Value = strings.Trim(f.Value, " \t")
-	}
-	r.decoded = append(r.decoded, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
-}
-
-// The first bits of a field in a block (RFC 7541 §6).
-const (
-	indexed     = 0x80 // §6.1, 7-bit index
-	incremental = 0x40 // §6.2.1, 6-bit index
-	sizeUpdate  = 0x20 // §6.3, 5-bit size
-
-	staticFields = 61 // appendix A
-)
-
-// skipField skips one field, or one table-size update, at the beginning of a block (RFC 7541 §6). n
-// is its index, or the size. reason says why it is malformed, and is "" if it is not.
-func skipField(p []byte) (n uint64, rest []byte, reason string) {
-	var ok bool
-	prefix := byte(4)
-	switch b := p[0]; {
-	case b&indexed != 0:
-		if n, p, ok = readInt(p, 7); !ok || n == 0 {
-			return 0, nil, "bad index in a field block"
-		}
-		return n, p, ""
-	case b&0xe0 == sizeUpdate:
-		if n, p, ok = readInt(p, 5); !ok {
-			return 0, nil, "bad table-size update"
-		}
-		return n, p, ""
-	case b&0xc0 == incremental:
-		prefix = 6
-	}
-	if n, p, ok = readInt(p, prefix); !ok {
-		return 0, nil, "bad index in a field block"
-	}
-	if n == 0 {
-		if p, ok = skipString(p); !ok {
-			return 0, nil, "field name cut short"
-		}
-	}
-	if p, ok = skipString(p); !ok {
-		return 0, nil, "field value cut short"
-	}
-	return n, p, ""
-}
-
-// readInt reads an integer with an n-bit prefix (RFC 7541 §5.1). It fails if more than five bytes
-// follow the prefix or if the value exceeds 32 bits: no size and no index is that large.
-func readInt(p []byte, n byte) (v uint64, rest []byte, ok bool) {
-	if len(p) == 0 {
-		return 0, nil, false
-	}
-	mask := byte(1)<<n - 1
-	v = uint64(p[0] & mask)
-	if v < uint64(mask) {
-		return v, p[1:], true
-	}
-	for i := 1; i < len(p) && i <= 5; i++ {
-		v += uint64(p[i]&0x7f) << (7 * (i - 1))
-		if p[i]&0x80 == 0 {
-			return v, p[i+1:], v < 1<<32
-		}
-	}
-	return 0, nil, false
-}
-
-// skipString skips a string literal (RFC 7541 §5.2).
-func skipString(p []byte) (rest []byte, ok bool) {
-	n, p, ok := readInt(p, 7)
-	if !ok || n > uint64(len(p)) {
-		return nil, false
-	}
-	return p[n:], true
 }
 
 // take returns the next n bytes, without copying them.
@@ -533,7 +416,7 @@ func (r *frameReader) fill(n int) error {
 	r.freeBlock()
 	for r.w-r.r < n {
 		r.makeRoom(n)
-		got, err := readSome(r.src, r.buf[r.w:])
+		got, err := netconn.ReadSome(r.src, r.buf[r.w:])
 		if got > 0 {
 			r.w += got
 			r.onRead(got)
@@ -570,56 +453,56 @@ func (r *frameReader) makeRoom(n int) {
 
 // resize adapts the buffer to the traffic: a read that fills it makes it larger, and a series of
 // small reads makes it smaller.
-func (r *frameReader) resize(got int) {
+func (b *readBuffer) resize(got int) {
 	switch {
-	case len(r.buf) < minReadBuffer: // a header that is read separately
-	case r.w == len(r.buf) && int(r.size)+1 < len(readSizes):
-		r.size++
-		r.move(readSizes[r.size])
-		r.idle = 0
-	case got >= len(r.buf)/readBufferStep || len(r.buf) == minReadBuffer:
-		r.idle = 0
+	case len(b.buf) < minReadBuffer: // a header that is read separately
+	case b.w == len(b.buf) && int(b.size)+1 < len(readSizes):
+		b.size++
+		b.move(readSizes[b.size])
+		b.idle = 0
+	case got >= len(b.buf)/readBufferStep || len(b.buf) == minReadBuffer:
+		b.idle = 0
 	default:
-		if r.idle++; r.idle >= 16 && r.w-r.r <= minReadBuffer {
-			r.size = max(r.size, 1) - 1
-			r.move(readSizes[r.size])
-			r.idle = 0
+		if b.idle++; b.idle >= 16 && b.w-b.r <= minReadBuffer {
+			b.size = max(b.size, 1) - 1
+			b.move(readSizes[b.size])
+			b.idle = 0
 		}
 	}
 }
 
 // move copies what is unread into a buffer of at least size bytes.
-func (r *frameReader) move(size int) {
-	unread, before := r.buf[r.r:r.w], r.pooled
+func (b *readBuffer) move(size int) {
+	unread, before := b.buf[b.r:b.w], b.pooled
 	size = max(size, len(unread))
 	if class := slices.IndexFunc(readSizes[:], func(has int) bool { return has >= size }); class >= 0 {
-		r.pooled, _ = readPools[class].Get().(*[]byte)
-		if r.pooled == nil {
+		b.pooled, _ = readPools[class].Get().(*[]byte)
+		if b.pooled == nil {
 			fresh := make([]byte, readSizes[class])
-			r.pooled = &fresh
+			b.pooled = &fresh
 		}
-		r.buf = *r.pooled
+		b.buf = *b.pooled
 	} else {
-		r.buf, r.pooled = make([]byte, size), nil
+		b.buf, b.pooled = make([]byte, size), nil
 	}
-	r.r, r.w = 0, copy(r.buf, unread)
+	b.r, b.w = 0, copy(b.buf, unread)
 	returnBuffer(before)
 }
 
 // giveBack returns the buffer to its pool. Nothing may be unread. The reader keeps room for one
 // header.
-func (r *frameReader) giveBack() {
-	before := r.pooled
-	r.r, r.w = 0, 0
-	r.buf, r.pooled = r.small[:], nil
+func (b *readBuffer) giveBack() {
+	before := b.pooled
+	b.r, b.w = 0, 0
+	b.buf, b.pooled = b.small[:], nil
 	returnBuffer(before)
 }
 
-// freeBlock frees the block, which is empty or holds only bytes that are not needed any more.
-func (r *frameReader) freeBlock() {
-	if r.block != nil {
-		r.block.Free()
-		r.block = nil
+// freeBlock frees the block, whose bytes are not needed any more.
+func (d *dataReader) freeBlock() {
+	if d.block != nil {
+		d.block.Free()
+		d.block = nil
 	}
 }
 
@@ -638,5 +521,6 @@ func (r *frameReader) release() {
 
 // forget drops the memory that only makes the next field sections cheaper to read.
 func (r *frameReader) forget() {
-	r.fragments, r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, nil, blockCache[Field]{}
+	r.fragments = nil
+	r.section.Forget()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -43,68 +44,6 @@ func inFrames(stream uint32, block []byte, size int) (octets []byte) {
 	}
 }
 
-// A field that is too large to be kept is skipped. The compression table is the same as if the
-// field had been decoded, whatever the sizes of the block's fragments.
-func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
-	const limit = 64 << 10
-	long := rawString(strings.Repeat("v", 4*limit))
-	short := []byte{1, 'x'}
-	remember := []byte{0x88, incremental, 1, 'k', 1, 'v'}
-	for name, row := range map[string]struct {
-		field   []byte
-		evicted bool
-	}{
-		"value":                      {slices.Concat([]byte{0}, short, long), false},
-		"name":                       {slices.Concat([]byte{0}, long, short), false},
-		"both":                       {slices.Concat([]byte{0}, long, long), false},
-		"value, into the table":      {slices.Concat([]byte{incremental}, short, long), true},
-		"name, into the table":       {slices.Concat([]byte{incremental}, long, short), true},
-		"name, empty value":          {slices.Concat([]byte{incremental}, long, []byte{0}), true},
-		"value of a name by index":   {slices.Concat([]byte{0x0f, 0x11}, long), false},
-		"value by index, into table": {slices.Concat([]byte{incremental | 0x20}, long), true},
-	} {
-		for _, size := range []int{700, 16 << 10, 1 << 20} {
-			t.Run(fmt.Sprintf("%s/%d", name, size), func(t *testing.T) {
-				block := slices.Concat(remember, row.field, []byte{0, 1, 'y', 1, 'z'})
-				octets := slices.Concat(inFrames(1, block, size),
-					inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, size))
-				r := testReader(t, bytes.NewReader(octets),
-					&Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
-				f, err := r.next()
-				if err != nil || f.oversize < 4*limit {
-					t.Fatalf("oversize %d, %v", f.oversize, err)
-				}
-				if cap(r.fragments) > 4*maxJoined+2*size {
-					t.Errorf("%d bytes of the block are kept", cap(r.fragments))
-				}
-				f, err = r.next()
-				switch {
-				case row.evicted:
-					wantWireError(t, "the table is empty", err, wire.CompressionError)
-				case err != nil || fieldLines(f.fields) != ":status: 200\nk: v\n":
-					t.Errorf("%q, %v", fieldLines(f.fields), err)
-				}
-			})
-		}
-	}
-}
-
-// After an entry that is too large for it, the table is empty and keeps its size.
-func TestTableIsUsedAfterAnEntryTooLargeForIt(t *testing.T) {
-	const limit = 64 << 10
-	large := slices.Concat([]byte{0x88, incremental, 1, 'x'}, rawString(strings.Repeat("v", 2*limit)),
-		[]byte{incremental, 1, 'k', 1, 'v'})
-	octets := slices.Concat(inFrames(1, large, 10000),
-		inFrames(3, []byte{0x88, indexed | (staticFields + 1)}, 100))
-	r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: limit})
-	if f, err := r.next(); err != nil || f.oversize < 2*limit {
-		t.Fatalf("oversize %d, %v", f.oversize, err)
-	}
-	if f, err := r.next(); err != nil || fieldLines(f.fields) != ":status: 200\nk: v\n" {
-		t.Errorf("%q, %v", fieldLines(f.fields), err)
-	}
-}
-
 // A long block that is decoded in fragments results in the same list as one that is decoded at
 // once.
 func TestBlockInFragmentsIsTheSameList(t *testing.T) {
@@ -112,8 +51,7 @@ func TestBlockInFragmentsIsTheSameList(t *testing.T) {
 	want := ":status: 200\n"
 	for i := range 3000 {
 		value := strings.Repeat("v", 200+i%300)
-		block = slices.Concat(block, []byte{incremental, 1, 'a' + byte(i%26)}, rawString(value),
-			[]byte{indexed | (staticFields + 1)})
+		block = slices.Concat(block, []byte{0x40, 1, 'a' + byte(i%26)}, rawString(value), []byte{0xbe})
 		line := fmt.Sprintf("%c: %s\n", 'a'+byte(i%26), value)
 		want += line + line
 	}
@@ -123,33 +61,52 @@ func TestBlockInFragmentsIsTheSameList(t *testing.T) {
 		if got := fieldLines(f.fields); err != nil || got != want {
 			t.Errorf("fragments of %d: %v, %d bytes of fields, want %d", size, err, len(got), len(want))
 		}
-		r.freeSectionMemory()
+		if cap(r.fragments) > 4*maxJoined+2*size {
+			t.Errorf("fragments of %d: %d bytes of the block are kept", size, cap(r.fragments))
+		}
 		if _, err := r.next(); err != io.EOF {
 			t.Errorf("fragments of %d: %v", size, err)
-		}
-		if r.decoded != nil || r.fields != nil {
-			t.Errorf("fragments of %d: the list is kept", size)
 		}
 	}
 }
 
-func TestFieldCutShortInFragments(t *testing.T) {
+// A field that is too large to be kept is skipped as its frames arrive.
+func TestFieldTooLargeToKeepIsPassedOverInFragments(t *testing.T) {
 	const limit = 64 << 10
-	long := rawString(strings.Repeat("v", 3*limit))
-	for name, block := range map[string][]byte{
-		"in a value":                       slices.Concat([]byte{0x88, 0, 1, 'x'}, long[:limit]),
-		"in a value that is passed over":   slices.Concat([]byte{0x88, 0, 1, 'x'}, long[:2*limit]),
-		"in a name that is passed over":    slices.Concat([]byte{0x88, 0}, long[:2*limit]),
-		"after a name that is passed over": slices.Concat([]byte{0x88, 0}, long),
-		"a length without end": slices.Concat([]byte{0x88, 0, 1, 'x'}, long, []byte{0, 0x7f},
-			bytes.Repeat([]byte{0xff}, 2*limit)),
-	} {
-		for _, size := range []int{1000, 1 << 20} {
-			r := testReader(t, bytes.NewReader(inFrames(1, block, size)),
-				&Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
-			_, err := r.next()
-			wantWireError(t, name, err, wire.CompressionError)
+	block := slices.Concat([]byte{0x88, 0x40, 1, 'x'}, rawString(strings.Repeat("v", 4*limit)),
+		[]byte{0x40, 1, 'k', 1, 'v'})
+	for _, size := range []int{700, 16 << 10, 1 << 20} {
+		octets := slices.Concat(inFrames(1, block, size), inFrames(3, []byte{0x88, 0xbe}, size))
+		r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
+		f, err := r.next()
+		if err != nil || f.oversize < 4*limit {
+			t.Fatalf("fragments of %d: oversize %d, %v", size, f.oversize, err)
 		}
+		if cap(r.fragments) > 4*maxJoined+2*size {
+			t.Errorf("fragments of %d: %d bytes of the block are kept", size, cap(r.fragments))
+		}
+		if f, err = r.next(); err != nil || fieldLines(f.fields) != ":status: 200\nk: v\n" {
+			t.Errorf("fragments of %d: then %q, %v", size, fieldLines(f.fields), err)
+		}
+	}
+}
+
+// A part of a long block that is not HPACK ends the connection, before the block has ended.
+func TestFaultInAFragmentEndsTheConnection(t *testing.T) {
+	block := slices.Concat([]byte{0x88, 0x80}, make([]byte, 2*maxJoined))
+	r := testReader(t, bytes.NewReader(inFrames(1, block, 16<<10)), nil)
+	_, err := r.next()
+	wantWireError(t, "index 0", err, wire.CompressionError)
+}
+
+// Twice the largest limit does not fit into 32 bits.
+func TestLargestListLimitAdmitsContinuations(t *testing.T) {
+	block := slices.Concat([]byte{0x88, 0x40, 1, 'x', 1, 'v'}, bytes.Repeat([]byte{0xbe}, 10))
+	octets := append(rawFrame(wire.Headers, 0, 1, block[:5]),
+		rawFrame(wire.Continuation, wire.EndHeaders, 1, block[5:])...)
+	r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: math.MaxInt32})
+	if f, err := r.next(); err != nil || len(f.fields) != 12 || f.oversize != 0 {
+		t.Errorf("%d fields, %v", len(f.fields), err)
 	}
 }
 
@@ -219,7 +176,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 				for _, stream := range opened {
 					stream.Reset(ErrCodeCancel)
 				}
-				if held := s.conn.frames.held.Load(); held != 0 {
+				if held := s.conn.frames.section.Held(); held != 0 {
 					s.t.Errorf("%d bytes are held when all streams have ended", held)
 				}
 			})
@@ -260,7 +217,7 @@ func TestHeldHeadersAreCounted(t *testing.T) {
 		want := func(reason string, sections int64) {
 			t.Helper()
 			synctest.Wait()
-			if held := conn.frames.held.Load() / size; held != sections {
+			if held := conn.frames.section.Held() / size; held != sections {
 				t.Errorf("%s: %d sections are held, want %d", reason, held, sections)
 			}
 		}

@@ -233,12 +233,3 @@ func badAuthority(s string) *RequestError {
 	}
 	return badValue(name, s, "is not host or host:port in ASCII: "+syntax.AuthorityFault(s))
 }
-
-// hasTE reports whether fields has the field te. RFC 9113 §8.2.2 allows te only in a request. In a
-// response or its trailers it is malformed.
-func hasTE(fields []Field) bool {
-	return slices.ContainsFunc(fields, func(f Field) bool { return f.Name == "te" })
-}
-
-// teInResponse is the reason of a MalformedError for te in a response.
-const teInResponse = "the field te, which is a request's"

@@ -392,3 +392,33 @@ func TestGrantBehindTheEndIsNothing(t *testing.T) {
 		windows[1].Grant(1000)
 	})
 }
+
+// An update reports whether it ended what its window belongs to, so that callers need not look.
+func TestUpdateReportsThatItEndedItsStreamOrConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{WindowManager: func(*Window) WindowManager {
+			return WindowManagerFunc(func(ev WindowEvent) int {
+				if ev.Kind == WindowTick {
+					return -1
+				}
+				return 0
+			})
+		}})
+		s, err := conn.Open(t.Context(), &Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.WantHeaders("the request", 1)
+		peer.Ignore(wire.RSTStream, wire.GoAway)
+		conn.mu.Lock()
+		defer conn.unlock()
+		for _, w := range []*Window{&s.window, &conn.window} {
+			if w.update(WindowEvent{Kind: WindowConsumed}) || w.ended() {
+				t.Errorf("window %d: an event that breaks no rule ended it", w.StreamID())
+			}
+			if !w.update(WindowEvent{Kind: WindowTick}) || !w.ended() {
+				t.Errorf("window %d: a negative increment did not end it", w.StreamID())
+			}
+		}
+	})
+}

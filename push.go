@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/syntax"
 )
@@ -158,8 +159,8 @@ func (c *Conn) evictPromisesLocked(size int64) bool {
 }
 
 // chargeLocked counts size more bytes that the push holds, if it waits to be claimed. If there is
-// no room for them, the push is dropped.
-func (p *Push) chargeLocked(size int64) {
+// no room for them, it drops the push and returns false.
+func (p *Push) chargeLocked(size int64) (ok bool) {
 	c := p.s.c
 	if p.parent != nil && !c.evictPromisesLocked(size) && p.parent != nil {
 		p.giveUpLocked()
@@ -168,6 +169,7 @@ func (p *Push) chargeLocked(size int64) {
 		p.held += size
 		c.unclaimed.held += size
 	}
+	return p.s.state != state.Closed
 }
 
 // giveUpLocked drops a push that waits to be claimed, and counts it for the *PushLostError of
@@ -455,7 +457,7 @@ func fieldsSize(fields []Field) (size int64) {
 
 // parse fills in the promised request. It returns what is malformed about the promise (RFC 9113
 // §8.3.1), or "" if nothing is.
-func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
+func (p *Push) parse(fields []Field, head *fieldblock.Head) (malformed string) {
 	r := p.Request
 	pseudo := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Authority,
 		":path": &r.Path}
@@ -473,8 +475,8 @@ func (p *Push) parse(fields []Field, head *responseHead) (malformed string) {
 			return "a promise without " + name
 		}
 	}
-	if head.badField != "" {
-		return head.badField
+	if head.BadField != "" {
+		return head.BadField
 	}
 	for _, f := range fields[i:] {
 		if f.Name == "te" && !syntax.EqualFold(f.Value, "trailers") { // RFC 9113 §8.2.2

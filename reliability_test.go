@@ -32,12 +32,13 @@ import (
 //	 5  quadratic HPACK                   TestFragmentsOfOneOctetAreReadInLinearTime *,
 //	                                      TestBlockOfManySmallFragmentsIsReadOnce
 //	 6  HPACK integers                    TestHPACKThatMustNotBeSentEndsTheConnection,
-//	                                      FuzzFieldBlock
-//	 7  Huffman EOS and padding           TestHPACKThatMustNotBeSentEndsTheConnection
+//	                                      TestHPACKThatMustNotBeSentIsRefused +, FuzzBlock +
+//	 7  Huffman EOS and padding           TestHPACKThatMustNotBeSentEndsTheConnection,
+//	                                      TestHPACKThatMustNotBeSentIsRefused +
 //	 8  empty fields                      TestEmptyFieldsAreNotFree *
 //	 9  HEADER_TABLE_SIZE=2^32-1          TestHugeTableOfThePeerIsNotFilled *
 //	10  state after a refused stream      TestCompressionStateIsKeptWhateverBecomesOfTheStream
-//	11  secrets in the table              TestSecretsAreNeverIndexed
+//	11  secrets in the table              TestSecretsAreNeverIndexed +
 //	12  SETTINGS flood                    TestAcknowledgmentsThatThePeerDoesNotReadAreBounded,
 //	                                      TestFramesThatCarryNothingHaveABudget
 //	13  huge SETTINGS                     TestThousandHugeSettingsAreTakenInASecond *,
@@ -100,7 +101,7 @@ import (
 //	49  caches keyed by name              TestDistinctNamesAreNotKept *
 //	50  credit given back once            TestCreditIsConserved, and go test -race
 //
-// Tests with a star are in this file.
+// Tests with a star are in this file, and those with a plus in internal/fieldblock.
 
 var reliabilityRequests = flag.Int("reliability.requests", 100_000,
 	"requests of TestRequestsAtOnceLeaveNothing; a tenth of it with -race or -short")
@@ -220,7 +221,7 @@ func TestHugeTableOfThePeerIsNotFilled(t *testing.T) {
 			}
 		}
 		s.wantMemory(64 << 10)
-		if n := s.conn.fields.enc.MaxDynamicTableSize(); n > wire.HeaderTableSize {
+		if n := s.conn.fields.TableSize(); n > wire.HeaderTableSize {
 			t.Errorf("our table may have %d octets", n)
 		}
 	}, wire.Setting{ID: wire.SettingHeaderTableSize, Value: 1<<32 - 1})

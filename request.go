@@ -45,7 +45,7 @@ type Request struct {
 	// spaces and tabs around it (RFC 9113 §8.2.3). A Cookie without a pair is not sent.
 	Header Header
 
-	// Bare sends Header unchanged: no user-agent, accept-encoding or content-length is added.
+	// NoDefaultFields sends Header unchanged: no user-agent, accept-encoding or content-length is added.
 	NoDefaultFields bool
 
 	// omitted says, by index, which default fields are left out. RequestFromHTTP sets it.
@@ -354,7 +354,7 @@ func (p *preparedRequest) prepareBody(declared int64) error {
 // addDefaults adds the default fields that Header does not have. declared says that Header has a
 // content-length.
 func (p *preparedRequest) addDefaults(c *Conn, declared bool) {
-	if c.cfg.UserAgent != "-" && !p.omitted[defaultUserAgentField] && !p.Header.Has("user-agent") {
+	if !c.cfg.NoUserAgent && !p.omitted[defaultUserAgentField] && !p.Header.Has("user-agent") {
 		p.addDefault(defaultUserAgentField, c.cfg.UserAgent)
 	}
 	if p.method() == "CONNECT" {
@@ -398,18 +398,18 @@ func checkTrailer(trailer Header) error {
 
 // A fieldSink receives the fields of a section. Names are in lower case.
 type fieldSink interface {
-	field(name, value string, sensitive bool)
+	Field(name, value string, sensitive bool)
 }
 
 // write passes the request's field section to w, in the order in which it is sent.
 func (p *preparedRequest) write(w fieldSink) {
 	for i := range p.pseudoPrefix {
 		f := &p.Header[i]
-		w.field(f.Name, f.Value, f.Sensitive)
+		w.Field(f.Name, f.Value, f.Sensitive)
 	}
 	for i, value := range p.pseudo[:] {
 		if value != "" && !p.explicit[i] {
-			w.field(pseudoNames[i], value, false)
+			w.Field(pseudoNames[i], value, false)
 		}
 	}
 	for i := range p.Header[p.pseudoPrefix:] {
@@ -419,20 +419,20 @@ func (p *preparedRequest) write(w fieldSink) {
 		case "expect":
 			// RFC 9110 §10.1.1: a client MUST NOT expect 100 (Continue) without content.
 			if p.length != 0 {
-				w.field(name, f.Value, f.Sensitive)
+				w.Field(name, f.Value, f.Sensitive)
 			}
 		// RFC 9113 §8.2.3: pairs in fields of their own compress better.
 		case "cookie":
 			for pair, rest := syntax.CutCookie(f.Value); pair != ""; pair, rest = syntax.CutCookie(rest) {
-				w.field(name, pair, f.Sensitive)
+				w.Field(name, pair, f.Sensitive)
 			}
 		default:
-			w.field(name, f.Value, f.Sensitive)
+			w.Field(name, f.Value, f.Sensitive)
 		}
 	}
 	for i, value := range p.defaults[:] {
 		if value != "" {
-			w.field(defaultNames[i], value, false)
+			w.Field(defaultNames[i], value, false)
 		}
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"iter"
 	"os"
 	"time"
-	"unsafe"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/syntax"
 )
@@ -37,12 +37,12 @@ type Response struct {
 	decoded *decodedBody // nil: no content codings
 }
 
-// Stream returns the stream of the exchange. It offers what Response does not: resets, deadlines
-// and writing.
+// Stream returns the stream of the exchange. It offers what Response does not: writing, resets,
+// deadlines, and a channel that is closed at the stream's end.
 func (r *Response) Stream() *Stream { return r.s }
 
-// Raw returns the body as it was sent, with its content codings. Read either Body or Raw. Closing
-// one of them closes both.
+// Raw returns the body as it was sent, with its content codings. Read only one of Body, Raw and the
+// Stream. Closing Body or Raw closes both.
 func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 
 // Trailer returns the trailer fields. It returns nil until the body has been read to its end, and
@@ -77,6 +77,8 @@ type extras struct {
 
 	heldHeader, heldTrailer int64 // bytes that count towards Config.MaxHeaderMemory
 	delivered               bool  // the response was returned to the caller
+
+	done chan struct{} // of Stream.Done; nil: it was not called while the stream was open
 
 	promises   []*Push        // not claimed yet
 	promisesBy time.Duration  // when they expire; 0: the response has not ended
@@ -140,7 +142,7 @@ func (i *interims) take() interim {
 	return first
 }
 
-// Limits of interim responses, and the range of status codes.
+// Limits of interim responses.
 const (
 	// At most maxInterims interim responses of a stream, with fields of at most maxInterimSize
 	// bytes in all, wait for Request.Informational.
@@ -150,10 +152,6 @@ const (
 	// The first freeInterims interim responses of a stream are free. Further ones are charged to
 	// the connection's budget for frames that carry nothing.
 	freeInterims = 10
-
-	// minStatus and maxStatus bound the status codes that are accepted.
-	minStatus = 100
-	maxStatus = 999
 )
 
 // Response waits for the header of the final response. ctx and the read deadline bound the wait.
@@ -218,12 +216,12 @@ func (s *Stream) informLocked(i interim) error {
 }
 
 // recvResponseLocked receives the field section of an interim or a final response.
-func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool) error {
-	if head.malformed != "" {
-		return &MalformedError{head.malformed}
+func (s *Stream) recvResponseLocked(fields []Field, head *fieldblock.Head, end bool) error {
+	if head.Malformed != "" {
+		return &MalformedError{head.Malformed}
 	}
 	part := state.Final
-	if head.status < 200 {
+	if head.Status < 200 {
 		part = state.Interim
 	}
 	next, err := s.message.Next(part)
@@ -231,20 +229,19 @@ func (s *Stream) recvResponseLocked(fields []Field, head *responseHead, end bool
 		return err
 	}
 	if part == state.Interim {
-		return s.recvInterimLocked(int(head.status), fields, end)
+		return s.recvInterimLocked(int(head.Status), fields, end)
 	}
-	if head.badLength {
+	if head.BadLength {
 		return &MalformedError{"a content-length that is not one decimal number"}
 	}
 	s.message = next
-	length := head.length
-	if s.req.method() == "CONNECT" && head.status/100 == 2 {
+	length := head.Length
+	if s.req.method() == "CONNECT" && head.Status/100 == 2 {
 		// RFC 9110 §9.3.6: content-length has no meaning in a 2xx response to CONNECT.
 		length = -1
 	}
-	s.noteStatusLocked(int(head.status))
-	s.answerLocked(int(head.status), fields, length)
-	s.window.update(WindowEvent{Kind: WindowHeaders})
+	s.noteStatusLocked(int(head.Status))
+	s.answerLocked(int(head.Status), fields, length)
 	return nil
 }
 
@@ -283,7 +280,7 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.StatusCode, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
 	if r.borrowed {
-		r.Header = s.c.frames.lend()
+		r.Header = s.c.frames.section.Share()
 	} else {
 		r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)
 	}
@@ -352,7 +349,7 @@ func (r *Request) method() string {
 }
 
 // recvTrailersLocked receives the field section after the body.
-func (s *Stream) recvTrailersLocked(fields []Field, head *responseHead, end bool) error {
+func (s *Stream) recvTrailersLocked(fields []Field, head *fieldblock.Head, end bool) error {
 	next, err := s.message.Next(state.Trailers)
 	if err != nil {
 		return err
@@ -360,143 +357,12 @@ func (s *Stream) recvTrailersLocked(fields []Field, head *responseHead, end bool
 	if !end {
 		return &MalformedError{"trailers without END_STREAM"}
 	}
-	if len(fields) > 0 && syntax.IsPseudo(fields[0].Name) {
-		return &MalformedError{"the pseudo-header field " + syntax.Printable(fields[0].Name) + " in trailers"}
-	}
-	if head.badField != "" {
-		return &MalformedError{head.badField}
-	}
-	if head.te {
-		return &MalformedError{teInResponse}
+	if fault := fieldblock.TrailersFault(fields, head); fault != "" {
+		return &MalformedError{fault}
 	}
 	s.message = next
 	s.extrasLocked().trailer = append(Header(nil), fields...)
 	return nil
-}
-
-// A responseHead is the result of parsing a field section as a response's.
-type responseHead struct {
-	status    uint16
-	badLength bool // content-length is not one decimal number
-	te        bool // the section has the field te, which only a request may have
-
-	// malformed says why the section is not a valid response header; "" if it is valid.
-	malformed string
-
-	// badField says what is malformed about the fields after the leading pseudo-header fields; ""
-	// if nothing is. It applies to a section of any kind.
-	badField string
-
-	// length is the content-length in bytes; -1: unknown.
-	length int64
-}
-
-// parseHead parses a field section. repeats says that many of its fields are equal, so that each
-// distinct one should be checked once.
-func parseHead(fields []Field, repeats bool) (h responseHead) {
-	h.badField, h.te = checkFields(fields, repeats), hasTE(fields)
-	var status int
-	status, h.malformed = checkStatus(fields)
-	h.status = uint16(status)
-	if h.malformed == "" {
-		h.malformed = h.badField
-	}
-	if h.malformed == "" && h.te {
-		h.malformed = teInResponse
-	}
-	h.length, h.badLength = contentLength(fields)
-	return h
-}
-
-// checkFields returns what is malformed about the fields after the leading pseudo-header fields, or
-// "" if nothing is.
-func checkFields(fields []Field, repeats bool) (malformed string) {
-	for len(fields) > 0 && syntax.IsPseudo(fields[0].Name) {
-		fields = fields[1:]
-	}
-	var seen seenFields
-	if repeats {
-		seen = make(seenFields)
-	}
-	for i := range fields {
-		f := &fields[i]
-		if seen.has(f) {
-			continue
-		}
-		if syntax.IsPseudo(f.Name) {
-			return "the pseudo-header field " + syntax.Printable(f.Name) + " behind a regular field"
-		}
-		if reason := syntax.FieldFault(f.Name, f.Value); reason != "" {
-			return reason
-		}
-	}
-	return ""
-}
-
-// seenFields is the set of fields of a section that were checked already. Fields are identified by
-// the addresses of their name and value: repeated references to one entry of the compression table
-// share its memory. A nil seenFields remembers nothing.
-type seenFields map[fieldPlace]struct{}
-
-// A fieldPlace is the location of a field's name and value in memory.
-type fieldPlace struct {
-	name, value       *byte
-	nameLen, valueLen int
-}
-
-// has reports whether f is in the set, and adds it.
-func (s seenFields) has(f *Field) bool {
-	if s == nil {
-		return false
-	}
-	place := fieldPlace{unsafe.StringData(f.Name), unsafe.StringData(f.Value), len(f.Name), len(f.Value)}
-	if _, ok := s[place]; ok {
-		return true
-	}
-	s[place] = struct{}{}
-	return false
-}
-
-// checkStatus checks the beginning of a response (RFC 9113 §8.3.2): it must have :status and no
-// other pseudo-header field.
-func checkStatus(fields []Field) (status int, malformed string) {
-	if len(fields) == 0 || fields[0].Name != ":status" {
-		return 0, "no :status at the beginning of a response"
-	}
-	v := fields[0].Value
-	if len(v) != 3 {
-		return 0, "a :status that is not three digits"
-	}
-	for i := 0; i < 3; i++ {
-		if v[i] < '0' || v[i] > '9' {
-			return 0, "a :status that is not three digits"
-		}
-		status = status*10 + int(v[i]-'0')
-	}
-	if status < minStatus || status > maxStatus {
-		return 0, "a :status below 100"
-	}
-	if len(fields) > 1 && syntax.IsPseudo(fields[1].Name) {
-		return 0, "the pseudo-header field " + syntax.Printable(fields[1].Name) + " behind :status"
-	}
-	return status, ""
-}
-
-// contentLength returns the declared length, or -1 if there is none. It accepts only a single field
-// in canonical form. A value that can be read in two ways is malformed (RFC 9110 §8.6).
-func contentLength(fields []Field) (length int64, bad bool) {
-	length = -1
-	for _, f := range fields {
-		if f.Name != "content-length" {
-			continue
-		}
-		n, ok := syntax.ParseLength(f.Value)
-		if !ok || length >= 0 {
-			return 0, true
-		}
-		length = n
-	}
-	return length, false
 }
 
 // A rawBody is the body as it was sent.

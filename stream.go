@@ -16,6 +16,10 @@ import (
 // methods may be called from several goroutines at once. After the stream has ended, its methods
 // return the same error each time. Data received before the peer or the network ended the stream
 // can still be read.
+//
+// A Stream is an io.Reader and an io.Writer of the bytes of its DATA frames. Response waits for the
+// header of the response, and Response.Body reads the same bytes with their content codings
+// decoded.
 type Stream struct {
 	c    *Conn
 	id   uint32
@@ -159,7 +163,7 @@ func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest) er
 	c.takeIDLocked(s)
 	s.sendHeadersLocked(p)
 	s.window.credit = c.initialWindow
-	if s.openWindowLocked(); s.state != state.Closed { // else the window manager has ended the stream
+	if ended := s.openWindowLocked(); !ended {
 		s.startBodyLocked(p)
 	}
 	return nil
@@ -224,9 +228,9 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 		s.sender = &sender{declared: p.length, left: p.length}
 	}
 	s.headersStart = c.queued
-	c.fields.begin(c.out, s.id, flags)
+	c.fields.Begin(c.out, s.id, flags)
 	p.write(c.fields)
-	c.append(c.fields.end(c.peer.maxFrame))
+	c.append(c.fields.End(c.peer.maxFrame))
 }
 
 // startBodyLocked starts sending the body, if the caller does not write it.
@@ -255,25 +259,27 @@ func (c *Conn) addLocked(s *Stream) {
 }
 
 // openWindowLocked makes the manager of the receive window. For a request this happens at once, for
-// a push when it is claimed.
-func (s *Stream) openWindowLocked() {
+// a push when it is claimed. It reports whether the manager ended the stream.
+func (s *Stream) openWindowLocked() (ended bool) {
 	if s.window.managed || s.window.ended() {
-		return
+		return false
 	}
 	s.window.managed = true
 	factory := s.c.cfg.WindowManager
 	if s.req.WindowManager != nil {
 		factory = s.req.WindowManager
 	}
-	s.window.open(factory)
-	// For a push: report what was received before, for managers that respond to received data.
-	if n := int(s.window.total); n > 0 {
-		padding := n - int(s.window.unread)
-		s.window.update(WindowEvent{Kind: WindowData, Bytes: n, Padding: padding})
-		if padding > 0 {
-			s.window.update(WindowEvent{Kind: WindowConsumed, Bytes: padding})
-		}
+	if s.window.open(factory) {
+		return true
 	}
+	// For a push: report what was received before, for managers that respond to received data.
+	n := int(s.window.total)
+	if n == 0 {
+		return false
+	}
+	padding := n - int(s.window.unread)
+	return s.window.update(WindowEvent{Kind: WindowData, Bytes: n, Padding: padding}) ||
+		s.window.discard(padding)
 }
 
 // ID returns the stream identifier. It is odd for a request of ours and even for a push.
@@ -281,6 +287,68 @@ func (s *Stream) ID() uint32 { return s.id }
 
 // Conn returns the stream's connection.
 func (s *Stream) Conn() *Conn { return s.c }
+
+// Done returns a channel that is closed when the stream has ended. A stream ends in one of these
+// ways, whichever comes first:
+//
+//   - Both sides have ended it: the peer's END_STREAM has been received, and ours has been added to
+//     the bytes to write. Err is nil then.
+//   - The peer or this side has reset it, or the peer's GOAWAY says that it was not processed.
+//   - The connection has ended.
+//
+// Data that was received before may still be unread when Done is closed; a reset by this side and
+// Conn.Close discard it. A stream whose body is not read does not end if its window is full. All
+// calls return a closed channel once the stream has ended.
+func (s *Stream) Done() <-chan struct{} {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.state == state.Closed {
+		return alreadyDone
+	}
+	x := s.extrasLocked()
+	if x.done == nil {
+		x.done = make(chan struct{})
+	}
+	return x.done
+}
+
+// alreadyDone is what Done returns for a stream that has ended.
+var alreadyDone = func() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
+
+// signalDoneLocked closes the channel of Done. It is called once, when the stream has ended.
+func (s *Stream) signalDoneLocked() {
+	if s.extras != nil && s.extras.done != nil {
+		close(s.extras.done)
+	}
+}
+
+// Err returns nil until the stream has ended, and also if both sides have ended it with END_STREAM.
+// Otherwise it returns the reason for the end: a *StreamError, the connection's error, or the error
+// that Request.Body or a context caused, inside a *StreamError. A response can be complete even if
+// Err is not nil: the peer, or hyper itself, may then have ended the rest of the request with
+// ErrCodeNo (RFC 9113 §8.1). The result does not change after the end.
+func (s *Stream) Err() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.state != state.Closed || s.sendErr == ErrSendEnded {
+		return nil
+	}
+	return s.sendErr
+}
+
+// Read reads the content of the response as the peer sent it, with its content codings: the bytes
+// of the DATA frames. It returns what has arrived, and waits only if that is nothing. It returns
+// io.EOF when the peer has ended its side of the stream, and otherwise the error that ended the
+// stream. The read deadline bounds the wait.
+//
+// Reading opens the flow-control window. Read takes the same bytes as Response.Body and
+// Response.Raw, so use only one of them. Read may be called before Response, but it does not call
+// Request.Informational.
+func (s *Stream) Read(p []byte) (n int, err error) { return s.read(p) }
 
 // Write sends p as DATA, as fast as the peer's windows allow. It returns when all of p has been
 // added to the bytes to write. Write may be called while another goroutine reads. Concurrent calls

@@ -178,8 +178,16 @@ func (s *Stream) cancelLocked() {
 // only asks us to stop sending. Its usual code is then NO_ERROR.
 func (s *Stream) recvResetLocked(code ErrCode) error {
 	s.c.owner.count(resetsReceived, code)
-	s.closeLocked(end{err: &StreamError{StreamID: s.id, Code: code, FromPeer: true, began: s.began}})
+	s.closeLocked(end{err: &StreamError{StreamID: s.id, Code: code, FromPeer: true, processed: s.processedLocked()}})
 	return s.c.chargeNoiseLocked()
+}
+
+// processedLocked returns what the response says of the peer's work on the request.
+func (s *Stream) processedLocked() processed {
+	if s.began {
+		return surelyProcessed
+	}
+	return maybeProcessed
 }
 
 // lostLocked ends the stream because its connection has ended. It reports whether the request was
@@ -187,9 +195,9 @@ func (s *Stream) recvResetLocked(code ErrCode) error {
 func (s *Stream) lostLocked(err error) (unsent bool) {
 	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil && !s.began {
 		unsent = true
-		unprocessed := *ce
-		unprocessed.unprocessed = true
-		err = &unprocessed
+		told := *ce
+		told.processed = neverProcessed
+		err = &told
 	}
 	s.closeLocked(end{err: err, drop: s.c.closed})
 	return unsent
@@ -252,6 +260,7 @@ func (s *Stream) removeLocked() {
 	c := s.c
 	if c.err != nil {
 		s.unwatchLocked()
+		s.signalDoneLocked()
 		return
 	}
 	delete(c.streams, s.id)
@@ -263,6 +272,7 @@ func (s *Stream) removeLocked() {
 		c.stateChanged = c.stateChanged || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
 	}
 	s.unwatchLocked()
+	s.signalDoneLocked()
 	s.freeSectionsLocked(false)
 	if s.push == nil && !c.slots.reset[s.id].held {
 		c.giveSlotLocked()

@@ -24,7 +24,8 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 		return s.tooLargeLocked(f)
 	}
 	s.holdSectionLocked()
-	if s.message == state.AwaitingHeaders {
+	awaited := s.message == state.AwaitingHeaders
+	if awaited {
 		err = s.recvResponseLocked(f.fields, f.head, end)
 	} else {
 		err = s.recvTrailersLocked(f.fields, f.head, end)
@@ -32,12 +33,13 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 	if err != nil {
 		return s.rejectLocked(err)
 	}
-	if s.push != nil && s.message != state.AwaitingHeaders {
-		s.push.chargeLocked(fieldsSize(f.fields))
-	}
-	// The window manager ended the stream, or there was no room for a push.
-	if s.state == state.Closed {
-		return nil
+	if s.message != state.AwaitingHeaders {
+		if awaited && s.window.update(WindowEvent{Kind: WindowHeaders}) {
+			return nil
+		}
+		if s.push != nil && !s.push.chargeLocked(fieldsSize(f.fields)) {
+			return nil
+		}
 	}
 	s.state = next
 	if end && s.response.ContentLength < 0 && s.message == state.InBody && s.req.method() != "HEAD" {
@@ -60,14 +62,12 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			s.c.window.consume(body)
 			return s.rejectLocked(err)
 		}
-		s.window.update(WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
-			End: f.Flags.Has(wire.EndStream)})
-		s.window.discard(f.padding)
-		if s.push != nil {
-			s.push.chargeLocked(int64(body))
+		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
+			End: f.Flags.Has(wire.EndStream)}
+		if s.window.update(ev) || s.window.discard(f.padding) {
+			return nil
 		}
-		// The window manager ended the stream, or there was no room for a push.
-		if s.state == state.Closed {
+		if s.push != nil && !s.push.chargeLocked(int64(body)) {
 			return nil
 		}
 	}
@@ -176,8 +176,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		case ready:
 			return s.takeLocked(p), nil
 		}
-		s.blockedLocked()
-		if s.recvErr != nil { // the window manager ended the stream
+		if s.blockedLocked() {
 			continue
 		}
 		c.window.addReader()
@@ -228,8 +227,8 @@ func (s *Stream) consumeLocked(n int) {
 }
 
 // blockedLocked tells the window managers if a reader waits and the window is closed to the peer.
-func (s *Stream) blockedLocked() {
+// It reports whether one of them ended the stream.
+func (s *Stream) blockedLocked() (ended bool) {
 	s.c.readClockLocked()
-	s.c.window.blocked()
-	s.window.blocked()
+	return s.c.window.blocked() || s.window.blocked()
 }

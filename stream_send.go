@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wait"
@@ -260,11 +261,11 @@ func (s *Stream) sendEndLocked() {
 			return
 		}
 		s.mustLocked(state.SendHeaders)
-		c.fields.begin(c.out, s.id, wire.EndStream)
+		c.fields.Begin(c.out, s.id, wire.EndStream)
 		for _, f := range snd.trailer {
-			c.fields.field(syntax.Lower(f.Name), f.Value, f.Sensitive)
+			c.fields.Field(syntax.Lower(f.Name), f.Value, f.Sensitive)
 		}
-		c.append(c.fields.end(c.peer.maxFrame))
+		c.append(c.fields.End(c.peer.maxFrame))
 	}
 	s.sentEndLocked()
 }
@@ -373,7 +374,7 @@ func (s *Stream) sendBody(body io.Reader, length int64) {
 	buf := make([]byte, max(size, 512))
 	var sent int64
 	for {
-		n, err := readSome(body, buf)
+		n, err := netconn.ReadSome(body, buf)
 		if n > 0 && length >= 0 && sent+int64(n) == length && err == nil {
 			// A reader may report io.EOF late. Bytes beyond the length must be found before
 			// END_STREAM is sent.
@@ -423,7 +424,7 @@ func readMore(r io.Reader, buf []byte) (int, error) {
 	if len(buf) == 0 {
 		buf = make([]byte, 1)
 	}
-	return readSome(r, buf)
+	return netconn.ReadSome(r, buf)
 }
 
 // A bodyReadError is an error of a body's reader. It is inside the StreamError of the request.

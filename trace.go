@@ -28,6 +28,9 @@ type TraceEvent struct {
 	// Fields is the field section that ends with this frame. It is nil for any other frame.
 	Fields Header
 
+	// Settings are the entries of a SETTINGS frame. It is nil for any other frame.
+	Settings []Setting
+
 	text string
 }
 
@@ -90,7 +93,7 @@ func TraceTo(w io.Writer) func(TraceEvent) {
 // newTraceEvent returns the event for a frame with the payload p. fields is the section that ends
 // with it.
 func newTraceEvent(h wire.FrameHeader, p []byte, fields Header) TraceEvent {
-	return TraceEvent{
+	e := TraceEvent{
 		Type:     h.Type.String(),
 		StreamID: h.StreamID,
 		Length:   h.Length,
@@ -98,12 +101,18 @@ func newTraceEvent(h wire.FrameHeader, p []byte, fields Header) TraceEvent {
 		Fields:   append(Header(nil), fields...),
 		text:     h.Text(p),
 	}
+	if h.Type == wire.Settings {
+		for s := range wire.ParseSettings(p) {
+			e.Settings = append(e.Settings, Setting{SettingID(s.ID), s.Value})
+		}
+	}
+	return e
 }
 
 // traceReceived reports a received frame. The frame reader calls it.
 func (c *Conn) traceReceived(h wire.FrameHeader, p []byte, fields Header) {
 	e := newTraceEvent(h, p, fields)
-	e.Time = time.Since(c.start)
+	e.Time = c.clock()
 	c.cfg.Trace(e)
 }
 
@@ -131,7 +140,7 @@ func (t *sendTracer) trace(batch []byte) {
 	if t == nil {
 		return
 	}
-	now := time.Since(t.c.start)
+	now := t.c.clock()
 	if !t.begun && len(batch) > 0 {
 		t.begun = true
 		batch = batch[len(wire.ClientPreface):]

@@ -46,7 +46,7 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log traceLog
 		peer, conn := dialPeer(t, &Config{
-			Trace: TraceTo(&log), Authority: "example.com", UserAgent: "-", WindowManager: giveBack,
+			Trace: TraceTo(&log), Authority: "example.com", NoUserAgent: true, WindowManager: giveBack,
 			Push: &PushPolicy{},
 		}, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 100})
 		log.want(t, "the handshake", `
@@ -308,5 +308,34 @@ func TestTraceIsCalledWithoutTheLock(t *testing.T) {
 		}
 		close(proceed)
 		wantBody(t, "the response", got.want(t, "its header").Body, "hello")
+	})
+}
+
+func TestTraceEventsHaveTheSettings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		got := map[string][]Setting{}
+		peer, _ := dialPeer(t, &Config{Settings: []Setting{{0xf000, 2}}, Trace: func(e TraceEvent) {
+			mu.Lock()
+			defer mu.Unlock()
+			if e.Settings != nil {
+				got[e.String()[:len("-> SETTINGS")]] = e.Settings
+			} else if e.Type == "SETTINGS" && e.Length > 0 {
+				t.Errorf("%v has no settings", e)
+			}
+		}}, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 7}, wire.Setting{ID: 0xf001, Value: 3})
+		peer.WantIdle("the settings were exchanged")
+		mu.Lock()
+		defer mu.Unlock()
+		if want := []Setting{{SettingMaxConcurrentStreams, 7}, {0xf001, 3}}; !slices.Equal(got["<- SETTINGS"], want) {
+			t.Errorf("received %v, want %v", got["<- SETTINGS"], want)
+		}
+		sent := got["-> SETTINGS"]
+		if !slices.Contains(sent, Setting{0xf000, 2}) || !slices.Contains(sent, Setting{SettingEnablePush, 0}) {
+			t.Errorf("sent %v, want SETTINGS_ENABLE_PUSH=0 and SETTING_0xf000=2 among them", sent)
+		}
+		if len(got) != 2 {
+			t.Errorf("settings in %d kinds of frames, want 2", len(got))
+		}
 	})
 }

@@ -3,8 +3,6 @@ package hyper
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -276,46 +274,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// fallbackIfRequired handles err, the failure of x over HTTP/2. It sends the request over HTTP/1.1
-// if err says that the peer wants that. Otherwise it ends the exchange with err.
-func (t *Transport) fallbackIfRequired(x *exchange, err error) (*http.Response, error) {
-	if !wantsHTTP1(err) {
-		return nil, x.fail(err)
-	}
-	if err := x.rewind(); err != nil {
-		return nil, x.fail(fmt.Errorf("hyper: server wants HTTP/1.1: %w", err))
-	}
-	resp, err := t.tryHTTP1(x)
-	return resp, x.verdict(err)
-}
-
-// rewind prepares the body for another attempt.
-func (x *exchange) rewind() (err error) {
-	err = errNotReturned
-	defer x.endUnlessReturned(&err)
-	return x.body.rewind(x.httpReq.GetBody)
-}
-
-// wantsHTTP1 reports whether err says that the peer wants HTTP/1.1 and has not processed the
-// request.
-func wantsHTTP1(err error) bool {
-	var s *StreamError
-	if errors.As(err, &s) {
-		return s.FromPeer && s.Code == ErrCodeHTTP11Required
-	}
-	return err == errNotHTTP2 || errors.Is(err, ErrCodeHTTP11Required) && Retryable(err)
-}
-
-// retryRequest returns the request with the current body, for another attempt.
-func (x *exchange) retryRequest() *http.Request {
-	if x.body == nil || x.body.in == x.httpReq.Body {
-		return x.httpReq
-	}
-	again := *x.httpReq
-	again.Body = x.body.in
-	return &again
-}
-
 // needsHTTP1 reports whether req asks to switch to a protocol that HTTP/2 cannot switch to.
 func needsHTTP1(req *http.Request) bool {
 	return syntax.EqualFold(firstValue(req.Header, "Upgrade"), "websocket")
@@ -429,44 +387,6 @@ func (t *Transport) configLocked() *Config {
 	return t.base
 }
 
-// roundTripHTTP1 sends req through the fallback.
-func (t *Transport) roundTripHTTP1(req *http.Request) (*http.Response, error) {
-	t.books.http1.Add(1)
-	sent, err := forHTTP1(req)
-	if err != nil {
-		if req.Body != nil {
-			req.Body.Close()
-		}
-		return nil, err
-	}
-	sent = t.markProxied(sent)
-	resp, err := t.fallbackRoundTripper().RoundTrip(sent)
-	if resp != nil && sent != req {
-		resp.Request = req
-	}
-	return resp, err
-}
-
-// forHTTP1 returns req as the fallback gets it. If the host name is internationalized, that is a
-// copy with the ASCII name as Host: net/http maps the name that it dials, but not the one that it
-// sends.
-func forHTTP1(req *http.Request) (*http.Request, error) {
-	if req.URL == nil {
-		return req, nil
-	}
-	host := or(req.Host, req.URL.Host)
-	if syntax.IsASCII(host) {
-		return req, nil
-	}
-	ascii, err := asciiAuthority(host)
-	if err != nil {
-		return nil, err
-	}
-	sent := *req
-	sent.Host = ascii
-	return &sent, nil
-}
-
 // mayResume reports whether a TLS session cache can be added. A cache saves later connections to a
 // host most of the handshake. But VerifyPeerCertificate is not called for a resumed session, and no
 // client certificate is sent: if the caller has set these, each handshake has to be a full one.
@@ -474,103 +394,4 @@ func forHTTP1(req *http.Request) (*http.Request, error) {
 func mayResume(cfg *tls.Config) bool {
 	return cfg.ClientSessionCache == nil && cfg.VerifyPeerCertificate == nil &&
 		cfg.GetClientCertificate == nil && len(cfg.Certificates) == 0
-}
-
-// fallbackRoundTripper returns Fallback, or the Transport's own fallback.
-func (t *Transport) fallbackRoundTripper() http.RoundTripper {
-	if t.Fallback != nil {
-		return t.Fallback
-	}
-	return t.http1()
-}
-
-// http1 returns the fallback that is used if Fallback is nil. It makes it at the first call.
-func (t *Transport) http1() *http.Transport {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.fallback != nil {
-		return t.fallback
-	}
-	cfg := t.configLocked()
-	f := &http.Transport{
-		Proxy:                 t.proxyFor,
-		ProxyConnectHeader:    t.toProxy,
-		DisableKeepAlives:     t.DisableKeepAlives,
-		DialContext:           cfg.dialer(),
-		TLSClientConfig:       cfg.TLS.Clone(),
-		TLSHandshakeTimeout:   max(0, or(cfg.HandshakeTimeout, defaultHandshakeTimeout)),
-		DisableCompression:    t.DisableCompression,
-		MaxConnsPerHost:       max(0, t.MaxConnsPerHost),
-		MaxIdleConns:          max(0, or(t.MaxIdleConns, defaultMaxIdle)),
-		MaxIdleConnsPerHost:   defaultConnsPerHost,
-		IdleConnTimeout:       max(0, or(t.IdleConnTimeout, defaultIdleTimeout)),
-		ResponseHeaderTimeout: t.ResponseHeaderTimeout,
-
-		MaxResponseHeaderBytes: int64(cfg.MaxHeaderListSize),
-
-		ExpectContinueTimeout: max(0, or(cfg.ExpectContinueTimeout, defaultContinueTimeout)),
-		Protocols:             new(http.Protocols),
-	}
-	f.Protocols.SetHTTP1(true)
-	f.GetProxyConnectHeader, f.OnProxyConnectResponse = t.GetProxyConnectHeader, t.OnProxyConnectResponse
-	f.TLSClientConfig.NextProtos = nil // net/http sets its own
-	f.DialTLSContext = t.fallbackDialTLS
-	t.fallback = f
-	return f
-}
-
-// renegotiates reports whether HTTP/1.1 connections allow TLS renegotiation. A connection that was
-// made for HTTP/2 does not allow it.
-func (t *Transport) renegotiates() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	config := t.configLocked().TLS
-	if t.net != nil {
-		config = t.net.tls
-	}
-	return config != nil && config.Renegotiation != tls.RenegotiateNever
-}
-
-// keepSpare keeps an HTTP/1.1 connection for the fallback. If the fallback has not taken it within
-// spareTimeout, the connection is closed.
-func (t *Transport) keepSpare(addr string, nc net.Conn) {
-	t.mu.Lock()
-	if t.spare == nil {
-		t.spare = make(map[string][]net.Conn)
-	}
-	t.spare[addr] = append(t.spare[addr], nc)
-	t.mu.Unlock()
-	time.AfterFunc(spareTimeout, func() {
-		t.mu.Lock()
-		i := slices.Index(t.spare[addr], nc)
-		if i >= 0 {
-			t.removeSpareLocked(addr, i)
-		}
-		t.mu.Unlock()
-		if i >= 0 {
-			nc.Close()
-		}
-	})
-}
-
-// takeSpare removes and returns a connection that was kept for addr, or nil. The host in addr is
-// as in the URL, where its case does not matter.
-func (t *Transport) takeSpare(addr string) net.Conn {
-	addr = lowerHost(addr)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	last := len(t.spare[addr]) - 1
-	if last < 0 {
-		return nil
-	}
-	nc := t.spare[addr][last]
-	t.removeSpareLocked(addr, last)
-	return nc
-}
-
-// removeSpareLocked removes the connection at index i from those that are kept for addr.
-func (t *Transport) removeSpareLocked(addr string, i int) {
-	if t.spare[addr] = slices.Delete(t.spare[addr], i, i+1); len(t.spare[addr]) == 0 {
-		delete(t.spare, addr)
-	}
 }

@@ -258,11 +258,11 @@ func (b *book) countRetry(err error) {
 	var s *StreamError
 	var ce *ConnError
 	switch {
-	case errors.As(err, &s) && !s.unprocessed:
+	case errors.As(err, &s) && s.processed != neverProcessed:
 		b.retriedRefused.Add(1)
 	case !Retryable(err):
 		b.retriedLost.Add(1)
-	case errors.As(err, &ce) && ce.FromPeer && ce.goAway:
+	case errors.As(err, &ce) && ce.FromPeer && ce.isGoAway():
 		b.retriedGoAway.Add(1)
 	default:
 		b.retriedUnsent.Add(1)

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// An attempt makes a connection to a host for the requests that wait.
+// An attempt makes a connection to a host for the requests that wait. The host's lock guards its
+// fields.
 type attempt struct {
 	cancel context.CancelFunc
 	place  *queuedRequest // the request that it was begun for
@@ -15,9 +16,8 @@ type attempt struct {
 	beside *time.Timer    // begins a parallel attempt; nil: no timer
 	paused bool           // it has not begun to dial
 
-	background bool // no request waits for it
-	// endpoint is the address to dial instead of the host; nil: none. Guarded by the host's lock.
-	endpoint *endpoint
+	background bool      // no request waits for it
+	endpoint   *endpoint // the address to dial instead of the host; nil: none
 }
 
 const (

@@ -8,11 +8,12 @@ import (
 	"net/url"
 	"slices"
 
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A netHTTP makes and limits the connections of a pool whose configuration comes from an
-// http.Transport.
+// http.Transport. Its fields do not change once it is in use.
 type netHTTP struct {
 	dial    dialFunc
 	dialTLS dialFunc // nil: dial is used, and then TLS with the field tls
@@ -60,7 +61,7 @@ func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 	if err != nil || h.key.scheme == "http" {
 		return nc, err
 	}
-	tc := tls.Client(newCoalescer(nc), serverTLS(n.tls, h.key.host))
+	tc := tls.Client(netconn.NewCoalescer(nc), serverTLS(n.tls, h.key.host))
 	return tc, n.shakeHands(ctx, tc, handshake)
 }
 
@@ -76,7 +77,7 @@ func serverTLS(config *tls.Config, host string) *tls.Config {
 // shakeHands runs the TLS handshake of nc with shake, if it has one. If the handshake fails, it
 // closes nc.
 func (n *netHTTP) shakeHands(ctx context.Context, nc net.Conn, shake handshaker) error {
-	tc := tlsOf(nc)
+	tc := netconn.TLSOf(nc)
 	if tc == nil {
 		return nil
 	}
@@ -113,9 +114,6 @@ func (e timeoutError) Timeout() bool { return true }
 
 // Temporary returns true.
 func (e timeoutError) Temporary() bool { return true }
-
-// isSOCKS reports whether u is the URL of a SOCKS proxy.
-func isSOCKS(u *url.URL) bool { return u.Scheme == "socks5" || u.Scheme == "socks5h" }
 
 // dialProxy returns a connection to the proxy at u, with TLS if u has the scheme https.
 func (n *netHTTP) dialProxy(ctx context.Context, u *url.URL) (net.Conn, error) {
@@ -171,13 +169,14 @@ func withoutHTTP2(protocols []string) []string {
 // tunnel returns a connection to addr through the proxy at u.
 func (n *netHTTP) tunnel(ctx context.Context, t *Transport, u *url.URL, addr string) (net.Conn, error) {
 	if isSOCKS(u) {
-		dial, err := t.dialerThrough(u, t.base)
+		p, err := t.proxyDialer(u, t.base)
 		if err != nil {
 			return nil, err
 		}
-		return dial(ctx, "tcp", addr)
+		return p.dial(ctx, "tcp", addr)
 	}
-	header, err := t.connectHeader(ctx, u, addr)
+	p := &proxyDialer{t, u, t.base}
+	req, err := p.connectRequest(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -187,20 +186,8 @@ func (n *netHTTP) tunnel(ctx context.Context, t *Transport, u *url.URL, addr str
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	return t.tunnelOver(ctx, nc, u, connectRequest(addr, header))
+	return p.tunnelOverHTTP1(ctx, nc, req)
 }
-
-// A connectRefusedError is a ConnectStatusError with the text of net/http's error, which some
-// programs check.
-type connectRefusedError struct{ ConnectStatusError }
-
-// Error returns the text that belongs to the status, as in net/http.
-func (e *connectRefusedError) Error() string {
-	return or(http.StatusText(e.StatusCode), "unknown status code")
-}
-
-// Unwrap returns the ConnectStatusError.
-func (e *connectRefusedError) Unwrap() error { return &e.ConnectStatusError }
 
 // http1 configures f, a copy of the http.Transport, to serve hosts without HTTP/2. If there is no
 // proxy, f first uses the connection on which the host was found not to speak HTTP/2.

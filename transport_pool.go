@@ -165,19 +165,20 @@ func (h *host) dial(ctx context.Context, cfg *Config, at *endpoint) (*Conn, erro
 	if h.dialsTLS() {
 		return h.dialTLS(ctx, cfg, at)
 	}
-	dial := dialerTo(cfg.dialer(), at)
+	given := *cfg
+	given.DialContext = dialerTo(cfg.dialer(), at)
 	if h.proxy != nil {
 		through, err := h.t.dialThrough(h.proxy, cfg)
 		if err != nil {
 			return nil, err
 		}
-		dial = through
+		given.DialContext = through
 	}
 	to, err := parseAddr(h.key.scheme + "://" + h.addr)
 	if err != nil {
 		return nil, err
 	}
-	return dialTarget(ctx, to, cfg, dial, &h.owner)
+	return dialTarget(ctx, to, &given, &h.owner)
 }
 
 // sole returns the host's sole connection, which most likely has a free slot. It returns nil if
@@ -264,19 +265,24 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 // waited for a stream.
 func (h *host) waitErrorLocked(err error) error {
 	if h.isInLine() {
-		return &WaitError{Err: err, what: awaitedConn, limit: int64(h.t.MaxConns)}
+		return &WaitError{Err: err, goal: forConn, n: int64(h.t.MaxConns)}
 	}
 	if len(h.conns) == 0 {
 		return err
 	}
-	e := &WaitError{Err: err, what: awaitedRoom, known: true}
+	e := &WaitError{Err: err}
+	full := true
 	for _, c := range h.conns {
 		c.mu.Lock()
-		e.limit, e.known = e.limit+int64(c.slots.limit), e.known && c.peer.known
-		if !c.crowdedLocked() {
-			e.what = awaitedStream
+		e.n += int64(c.slots.limit)
+		if !c.peer.known {
+			e.goal = forFirstStream
 		}
+		full = full && c.crowdedLocked()
 		c.mu.Unlock()
+	}
+	if full {
+		e.goal = forWrite
 	}
 	return e
 }
@@ -583,7 +589,7 @@ func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Dur
 	if !c.unusedLocked() {
 		return timeout
 	}
-	if idle := time.Since(c.start) - c.idleSince; idle < timeout {
+	if idle := c.clock() - c.idleSince; idle < timeout {
 		return timeout - idle
 	}
 	c.drainLocked(why)

@@ -1,34 +1,23 @@
 package hyper
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"time"
 
-	"golang.org/x/net/proxy"
-
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
-// A dialFunc makes connections like the DialContext method of net.Dialer.
-type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
-
-// Dial implements proxy.Dialer.
-func (d dialFunc) Dial(network, addr string) (net.Conn, error) {
-	return d(context.Background(), network, addr)
-}
-
-// DialContext implements proxy.ContextDialer.
-func (d dialFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return d(ctx, network, addr)
+// A proxyDialer makes connections to hosts through a proxy. It never changes, and any number of
+// goroutines may use it.
+type proxyDialer struct {
+	t   *Transport
+	url *url.URL // the proxy's URL, as hooks get it
+	cfg *Config  // decides how to connect to the proxy
 }
 
 // dialThrough returns a dialFunc that connects to hosts through the proxy at u. Its errors have the
@@ -37,12 +26,12 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 	if _, err := urlHost(u); err != nil {
 		return nil, fmt.Errorf("hyper: proxy: %w", withoutPrefix(err))
 	}
-	dial, err := t.dialerThrough(u, cfg)
+	p, err := t.proxyDialer(u, cfg)
 	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		nc, err := dial(ctx, network, addr)
+		nc, err := p.dial(ctx, network, addr)
 		if _, hooked := err.(*proxyHookError); hooked {
 			return nil, err
 		}
@@ -52,6 +41,18 @@ func (t *Transport) dialThrough(u *url.URL, cfg *Config) (dialFunc, error) {
 		}
 		return nc, nil
 	}, nil
+}
+
+// proxyDialer returns the proxyDialer for the proxy at u.
+func (t *Transport) proxyDialer(u *url.URL, cfg *Config) (*proxyDialer, error) {
+	u, err := asciiProxy(u)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme != "http" && u.Scheme != "https" && !isSOCKS(u) {
+		return nil, fmt.Errorf("hyper: proxy: the scheme %q is not http, https or socks5", u.Scheme)
+	}
+	return &proxyDialer{t, u, cfg}, nil
 }
 
 // asciiProxy returns u with its host in the form in which it is dialed.
@@ -71,6 +72,9 @@ func asciiProxy(u *url.URL) (*url.URL, error) {
 	return &ascii, nil
 }
 
+// isSOCKS reports whether u is the URL of a SOCKS proxy.
+func isSOCKS(u *url.URL) bool { return u.Scheme == "socks5" || u.Scheme == "socks5h" }
+
 // A proxyAddr is the address of a proxy, for errors.
 type proxyAddr string
 
@@ -80,157 +84,41 @@ func (a proxyAddr) Network() string { return "tcp" }
 // String implements net.Addr.
 func (a proxyAddr) String() string { return string(a) }
 
-// dialerThrough returns the dialFunc for the proxy at u. An https proxy is used over HTTP/2 if it
-// supports that, so that tunnels to many hosts share a connection.
-func (t *Transport) dialerThrough(u *url.URL, cfg *Config) (dialFunc, error) {
-	direct := dialFunc(cfg.dialer())
-	u, err := asciiProxy(u)
+// dial connects to addr through the proxy. An https proxy is used over HTTP/2 if it supports that,
+// so that tunnels to many hosts share a connection.
+func (p *proxyDialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if isSOCKS(p.url) {
+		return netconn.DialSOCKS(ctx, p.cfg.dialer(), p.url, addr)
+	}
+	req, err := p.connectRequest(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	switch u.Scheme {
-	case "http":
-		return func(ctx context.Context, network, addr string) (net.Conn, error) {
-			header, err := t.connectHeader(ctx, u, addr)
-			if err != nil {
-				return nil, err
-			}
-			nc, err := direct(ctx, network, hostPort(u))
-			if err != nil {
-				return nil, err
-			}
-			return t.tunnelOver(ctx, nc, u, connectRequest(addr, header))
-		}, nil
-	case "https":
-		return func(ctx context.Context, network, addr string) (net.Conn, error) {
-			header, err := t.connectHeader(ctx, u, addr)
-			if err != nil {
-				return nil, err
-			}
-			req := connectRequest(addr, header)
-			nc, err := t.tunnelOverHTTP2(ctx, u, req)
-			if err != errNotHTTP2 {
-				return nc, err
-			}
-			if nc, err = direct(ctx, network, hostPort(u)); err != nil {
-				return nil, err
-			}
-			tlsCfg := clientTLS(cfg.TLS, u.Hostname())
-			tlsCfg.NextProtos = []string{"http/1.1"}
-			return t.tunnelOver(ctx, tls.Client(&strictConn{nc}, tlsCfg), u, req)
-		}, nil
-	case "socks5", "socks5h":
-		return func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return dialSOCKS(ctx, direct, u, addr)
-		}, nil
-	}
-	return nil, fmt.Errorf("hyper: proxy: the scheme %q is not http, https or socks5", u.Scheme)
-}
-
-// dialSOCKS connects to addr through the SOCKS proxy at u. It returns the connection to the proxy
-// itself, because the connection that the proxy package returns hides CloseWrite.
-func dialSOCKS(ctx context.Context, direct dialFunc, u *url.URL, addr string) (nc net.Conn, err error) {
-	d, err := proxy.FromURL(u, dialFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if nc, err = direct(ctx, network, addr); err != nil {
-			return nil, err
+	if p.url.Scheme == "https" {
+		if nc, err := p.tunnelOverHTTP2(ctx, req); err != errNotHTTP2 {
+			return nc, err
 		}
-		return &strictConn{nc}, nil
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("hyper: proxy: %w", err)
 	}
-	if _, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", addr); err != nil {
-		return nil, err
-	}
-	return nc, nil
-}
-
-// hostPort returns the address of the proxy at u.
-func hostPort(u *url.URL) string {
-	return net.JoinHostPort(u.Hostname(), or(u.Port(), syntax.DefaultPort(u.Scheme)))
-}
-
-// basicAuth returns the field value for basic authentication (RFC 7617).
-func basicAuth(user *url.Userinfo) string {
-	password, _ := user.Password()
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
-}
-
-// tunnelOver sends req, a CONNECT, over HTTP/1.1 to the proxy at the other end of nc. It returns nc
-// as the tunnel.
-func (t *Transport) tunnelOver(ctx context.Context, nc net.Conn, u *url.URL,
-	req *http.Request) (tunnel net.Conn, err error) {
-	if req.Header["User-Agent"] == nil && t.net == nil {
-		req.Header.Set("User-Agent", defaultUserAgent)
-	}
-	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
-	err = errNotReturned // a hook may end the goroutine
-	defer func() {
-		if err != nil {
-			closeSoon(nc)
-		}
-	}()
-	tunnel, err = connect(nc, req, t.net.maxConnectAnswer(), func(resp *http.Response) error {
-		return t.judgeConnect(ctx, u, req, resp)
-	})
-	if !stop() {
-		err = contextError(ctx)
-	}
+	nc, err := p.cfg.dialer()(ctx, network, net.JoinHostPort(p.url.Hostname(), p.port()))
 	if err != nil {
 		return nil, err
 	}
-	return tunnel, nil
+	if p.url.Scheme == "https" {
+		config := clientTLS(p.cfg.TLS, p.url.Hostname())
+		config.NextProtos = []string{"http/1.1"}
+		nc = tls.Client(netconn.Strict(nc), config)
+	}
+	return p.tunnelOverHTTP1(ctx, nc, req)
 }
 
-// closeSoon closes nc. If the TLS alert for the close takes longer than closeGrace, it closes the
-// connection below TLS.
-func closeSoon(nc net.Conn) {
-	raw := rawConn(nc)
-	force := time.AfterFunc(closeGrace, func() { raw.Close() })
-	nc.Close()
-	force.Stop()
-}
-
-// maxConnectAnswer limits the header of a proxy's response, in bytes.
-const maxConnectAnswer = 256 << 10
-
-// connect sends req, a CONNECT, on nc and reads the response, whose header is limited to most
-// bytes. If judge accepts the response, connect returns the tunnel.
-func connect(nc net.Conn, req *http.Request, most int64, judge func(*http.Response) error) (net.Conn, error) {
-	if err := req.Write(nc); err != nil {
-		return nil, err
-	}
-	br := bufio.NewReader(io.LimitReader(nc, most))
-	resp, err := http.ReadResponse(br, req)
-	if err != nil {
-		return nil, err
-	}
-	// Closing the body would read it, and it may never end. So it is not closed.
-	if err := judge(resp); err != nil {
-		return nil, err
-	}
-	if n := br.Buffered(); n > 0 { // the host at the other end sent data first
-		early, _ := br.Peek(n)
-		return &earlyConn{Conn: nc, r: io.MultiReader(bytes.NewReader(early), nc)}, nil
-	}
-	return nc, nil
-}
-
-// An earlyConn is a connection of which some bytes have been read already. r returns them first.
-type earlyConn struct {
-	net.Conn
-	r io.Reader
-}
-
-// Read reads from r.
-func (c *earlyConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+// port returns the proxy's port.
+func (p *proxyDialer) port() string { return or(p.url.Port(), syntax.DefaultPort(p.url.Scheme)) }
 
 // tunnelOverHTTP2 opens the tunnel for req on an HTTP/2 connection to the proxy (RFC 9113 §8.5),
 // which other tunnels may use, too. The error is errNotHTTP2 if the proxy does not speak HTTP/2.
-func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.Request) (net.Conn, error) {
-	proxy := t.enter(hostKey{"itself", target{"https", u.Hostname(),
-		or(u.Port(), syntax.DefaultPort(u.Scheme))}}, nil)
-	defer t.leave(proxy)
+func (p *proxyDialer) tunnelOverHTTP2(ctx context.Context, req *http.Request) (net.Conn, error) {
+	proxy := p.t.enter(hostKey{"itself", target{"https", p.url.Hostname(), p.port()}}, nil)
+	defer p.t.leave(proxy)
 	var r retry
 	for {
 		c, err := proxy.conn(ctx, nil, &r.turn)
@@ -238,7 +126,7 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.R
 			return nil, err
 		}
 		tunnel, err := openTunnel(ctx, func(life context.Context) (net.Conn, error) {
-			return t.connectOver(life, c.Conn, u, req)
+			return p.connectOn(life, c.Conn, req)
 		})
 		if err == nil {
 			proxy.answered(c)
@@ -260,37 +148,4 @@ func (t *Transport) tunnelOverHTTP2(ctx context.Context, u *url.URL, req *http.R
 			return nil, err
 		}
 	}
-}
-
-// openTunnel opens a tunnel within the time of ctx. The tunnel itself does not end with ctx.
-func openTunnel(ctx context.Context, open func(context.Context) (net.Conn, error)) (net.Conn, error) {
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, end)
-	tunnel, err := open(life)
-	if !stop() {
-		if err == nil {
-			tunnel.Close()
-		}
-		err = contextError(ctx)
-	}
-	if err != nil {
-		end()
-		return nil, err
-	}
-	return &proxyTunnel{tunnel, end}, nil
-}
-
-// A proxyTunnel releases its context when it is closed.
-type proxyTunnel struct {
-	net.Conn
-	end context.CancelFunc
-}
-
-// CloseWrite ends the sending direction of the tunnel.
-func (p *proxyTunnel) CloseWrite() error { return closeWriteOf(p.Conn) }
-
-// Close closes the tunnel and releases its context.
-func (p *proxyTunnel) Close() error {
-	defer p.end()
-	return p.Conn.Close()
 }

@@ -54,9 +54,9 @@ func wasLost(err error) bool {
 	switch {
 	case !ok || errors.Is(err, ErrClosed):
 		return false
-	case c.goAway && !c.FromPeer:
+	case c.isGoAway() && !c.FromPeer:
 		return c.Code == ErrCodeSettingsTimeout
-	case c.goAway:
+	case c.isGoAway():
 		return c.Code == ErrCodeNo
 	}
 	return true

@@ -262,7 +262,7 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 
 // errHeaderTimeout is the error of a request that waited for its response's header for longer than
 // ResponseHeaderTimeout.
-var errHeaderTimeout = &WaitError{Err: os.ErrDeadlineExceeded, what: awaitedHeader}
+var errHeaderTimeout = &WaitError{Err: os.ErrDeadlineExceeded, goal: forHeader}
 
 // consumeMemory leaves a body in memory as if it had been read. Its bytes were sent without reading
 // them. Its owner may then use it again.

@@ -232,7 +232,7 @@ func TestTransportBearsBlanksAroundValues(t *testing.T) {
 }
 
 // TrimFieldValues removes blanks only around the values of regular fields.
-func TestTrimBlanksLeavesPseudoFieldsAlone(t *testing.T) {
+func TestTrimFieldValuesLeavesPseudoFieldsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{TrimFieldValues: true})
 		first := getAsync(conn, "/")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http/httptrace"
 	"net/textproto"
-	"time"
 )
 
 // A clientTrace calls the hooks of net/http/httptrace for one exchange, in the order of net/http.
@@ -48,7 +47,7 @@ func (t *clientTrace) connInfo(c *Conn) (info httptrace.GotConnInfo) {
 	defer c.mu.Unlock()
 	info.Conn = c.nc
 	if c.nextID > 1 && len(c.streams) == 0 {
-		info.WasIdle, info.IdleTime = true, time.Since(c.start)-c.idleSince
+		info.WasIdle, info.IdleTime = true, c.clock()-c.idleSince
 	}
 	return info
 }
@@ -96,8 +95,8 @@ func (t *clientTrace) wroteRequest(err error) {
 // A fieldFunc is a function that is used as a fieldSink.
 type fieldFunc func(name string, values []string)
 
-// field implements fieldSink.
-func (f fieldFunc) field(name, value string, _ bool) { f(name, []string{value}) }
+// Field implements fieldSink.
+func (f fieldFunc) Field(name, value string, _ bool) { f(name, []string{value}) }
 
 // informational calls the hooks for an interim response. An error of a hook ends the exchange.
 func (t *clientTrace) informational(status int, header Header) error {

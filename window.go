@@ -227,8 +227,6 @@ func (w *Window) Grant(n int) {
 func (w *Window) WakeAfter(d time.Duration) {
 	switch {
 	case w.ended():
-	case w.c.lab != nil:
-		w.c.lab.wakeAfter(w, d)
 	case w.timer == nil:
 		w.timer = time.AfterFunc(d, w.tick)
 	default:
@@ -283,17 +281,20 @@ func (g *windowGrants) take() (list []*Window) {
 }
 
 // c.mu must be held by the callers of the methods below.
+//
+// A manager that breaks a rule ends its stream or, if it is the connection's manager, the
+// connection. Methods that call the manager return ended: it was ended by this call.
 
 // open makes the manager and sends it WindowOpened, with the credit that the settings give. The
 // manager is AdaptiveWindow's if factory is nil.
-func (w *Window) open(factory WindowManagerFactory) {
+func (w *Window) open(factory WindowManagerFactory) (ended bool) {
 	if factory == nil {
 		w.manager = AdaptiveWindow{}.New(w)
 	} else if err := w.make(factory); err != nil {
 		w.fail(err)
-		return
+		return true
 	}
-	w.update(WindowEvent{Kind: WindowOpened})
+	return w.update(WindowEvent{Kind: WindowOpened})
 }
 
 // make calls the factory. A panic of the factory becomes a *WindowManagerError.
@@ -329,25 +330,23 @@ func (w *Window) receive(n, padding int) bool {
 }
 
 // discard tells the manager of n bytes of padding, which were never kept in memory.
-func (w *Window) discard(n int) {
-	if n > 0 {
-		w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
-	}
+func (w *Window) discard(n int) (ended bool) {
+	return n > 0 && w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
 }
 
 // consume counts n bytes that are no longer kept in memory, and tells the manager.
-func (w *Window) consume(n int) {
+func (w *Window) consume(n int) (ended bool) {
 	if n == 0 {
-		return
+		return false
 	}
 	w.unread -= int64(n)
-	w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
+	return w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
 }
 
 // update sends ev to the manager, and grants the increment that it returns.
-func (w *Window) update(ev WindowEvent) {
+func (w *Window) update(ev WindowEvent) (ended bool) {
 	if w.manager == nil {
-		return
+		return false
 	}
 	// Padding counts as unread here: the next event discards it.
 	ev.Credit, ev.Unread, ev.Total = int(w.credit), int(w.unread)+ev.Padding, w.total
@@ -361,14 +360,15 @@ func (w *Window) update(ev WindowEvent) {
 	}
 	if !w.userSupplied {
 		w.grant(int64(w.manager.Update(ev)))
-		return
+		return false
 	}
 	n, err := w.ask(ev)
 	if err != nil {
 		w.fail(err)
-		return
+		return true
 	}
 	w.grant(int64(n))
+	return false
 }
 
 // ask sends ev to a manager of the user, which may panic or call the connection.
@@ -393,7 +393,7 @@ func (w *Window) fail(err error) {
 		w.s.resetLocked(streamErr(w.s.id, ErrCodeInternal, err))
 		return
 	}
-	w.c.failLocked(&ConnError{Code: ErrCodeInternal, Err: err, goAway: true})
+	w.c.failLocked(&ConnError{Code: ErrCodeInternal, Err: err, how: connGoAway})
 }
 
 // grant adds n to the window, as far as RFC 9113 §6.9.1 allows. The next write sends the
@@ -415,15 +415,18 @@ func (w *Window) grant(n int64) {
 // blocked tells the manager that a reader waits, that nothing is buffered for it, and that the peer
 // may send nothing. It also starts Config.WindowBlockedTimeout if the manager does not grant
 // anything.
-func (w *Window) blocked() {
+func (w *Window) blocked() (ended bool) {
 	if w.credit > 0 {
-		return
+		return false
 	}
-	w.update(WindowEvent{Kind: WindowBlocked})
+	if w.update(WindowEvent{Kind: WindowBlocked}) {
+		return true
+	}
 	if w.credit <= 0 && w.starved == 0 && w.c.cfg.WindowBlockedTimeout > 0 && !w.ended() {
 		w.starved = max(w.c.now, 1)
 		w.c.armLocked(w.stalledAt())
 	}
+	return false
 }
 
 // addReader counts a reader that begins to wait.

@@ -13,7 +13,7 @@ import (
 )
 
 // quiet is an idle connection whose requests have only the fields that the caller set.
-var quiet = idle.with(hyper.Config{UserAgent: "-", Authority: "own.example"})
+var quiet = idle.with(hyper.Config{NoUserAgent: true, Authority: "own.example"})
 
 // tunnelling is quiet with a peer that allows extended CONNECT.
 var tunnelling = quiet.then(set(setting(wire.SettingEnableConnectProtocol, 1)))

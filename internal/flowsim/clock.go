@@ -1,12 +1,24 @@
-package main
+package flowsim
 
 import "time"
 
-// A clock keeps virtual time. It runs events in the order of their times and never sleeps.
+// A clock holds the events that are to come. Its time is that of the bubble in which a run plays.
 type clock struct {
-	now   time.Duration
-	queue events // a heap
-	last  uint64 // number of events scheduled; events at the same time run in the order of scheduling
+	now   time.Duration // since the connection was made
+	queue events        // a heap
+	last  uint64        // number of events scheduled; events at the same time run in the order of scheduling
+	alarm *time.Timer
+}
+
+// timer returns a channel that gets a value when d has passed. The channel of an earlier call is the
+// same.
+func (c *clock) timer(d time.Duration) <-chan time.Time {
+	if c.alarm == nil {
+		c.alarm = time.NewTimer(d)
+	} else {
+		c.alarm.Reset(d)
+	}
+	return c.alarm.C
 }
 
 // An event is a function that the clock calls at a given time.
@@ -16,9 +28,6 @@ type event struct {
 	do  func()
 }
 
-// Now returns the time since the connection began.
-func (c *clock) Now() time.Duration { return c.now }
-
 // After calls do when d has passed.
 func (c *clock) After(d time.Duration, do func()) { c.at(c.now+max(0, d), do) }
 
@@ -26,19 +35,6 @@ func (c *clock) After(d time.Duration, do func()) { c.at(c.now+max(0, d), do) }
 func (c *clock) at(t time.Duration, do func()) {
 	c.last++
 	c.queue.push(event{max(t, c.now), c.last, do})
-}
-
-// run runs events until done returns true. It returns false if no events are left before that.
-func (c *clock) run(done func() bool) bool {
-	for !done() {
-		if len(c.queue) == 0 {
-			return false
-		}
-		e := c.queue.pop()
-		c.now = e.at
-		e.do()
-	}
-	return true
 }
 
 // events is a heap with four children per node. The earliest event is at the top.

@@ -1,4 +1,4 @@
-package main
+package flowsim
 
 import (
 	"bytes"
@@ -45,7 +45,7 @@ func TestAdaptiveIsAsFastAsUnlimitedWindows(t *testing.T) {
 			for _, c := range reduced() {
 				s := c.with(adaptive, octets)
 				how.set(&s)
-				got, err := score(s)
+				got, err := score(t, s)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -81,7 +81,7 @@ func TestSimulatorAgreesWithArithmetic(t *testing.T) {
 		{unlimited, Cell{20 * ms, 100e6, 1}, 100e6 / 8 * 1448 / 1538},
 	} {
 		const octets = 256 << 20
-		got, err := Run(c.with(c.subject, octets))
+		got, err := Run(t, c.with(c.subject, octets))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,12 +98,12 @@ func TestSimulationIsRepeatable(t *testing.T) {
 	for _, i := range []int{6, 8, 10} {
 		s := situations[i].Scenario
 		s.Config, s.Octets = adaptive.config, 64<<20
-		first, err := Run(s)
+		first, err := Run(t, s)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
-			if again, err := Run(s); err != nil || again != first {
+			if again, err := Run(t, s); err != nil || again != first {
 				t.Errorf("%s: %+v, then %+v, %v", situations[i].name, first, again, err)
 			}
 		}
@@ -118,7 +118,7 @@ func TestAdaptivePromisesAboutTwoProducts(t *testing.T) {
 	}
 	for _, n := range []int{1, 8} {
 		s := Cell{100 * ms, 1e9, n}.with(adaptive, octets)
-		got, err := score(s)
+		got, err := score(t, s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +138,7 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 		for _, n := range []int{1, 8} {
 			s := Cell{rtt, 1e9, n}.with(adaptive, 16<<20)
 			s.Reader = 1e6
-			got, err := score(s)
+			got, err := score(t, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +152,7 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 	// not the whole budget.
 	s := Cell{100 * ms, 1e9, 1}.with(adaptive, 256<<20)
 	s.Reader = 50e6
-	got, err := score(s)
+	got, err := score(t, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 	t.Parallel()
 	for i, want := range map[int]float64{6: 0.95, 7: 0.85, 8: 0.9} {
-		got, err := situations[i].play(adaptive)
+		got, err := situations[i].play(t, adaptive)
 		if err != nil || got.Stuck || got.Ratio < want {
 			t.Errorf("%s: %.3f of the speed without them, stuck: %v, %v", situations[i].name, got.Ratio,
 				got.Stuck, err)
@@ -177,7 +177,7 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 	s := Cell{20 * ms, 1e9,
 		20}.with(subject{"", hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
 	s.Unread = 10
-	if got, err := Run(s); err != nil || got.Stuck {
+	if got, err := Run(t, s); err != nil || got.Stuck {
 		t.Errorf("10 of 20 streams stall on a budget of 4 MiB: stuck: %v, %v", got.Stuck, err)
 	}
 }
@@ -185,7 +185,7 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 func TestAdaptiveFollowsThePath(t *testing.T) {
 	t.Parallel()
 	for i, want := range map[int]float64{9: 0.7, 10: 0.8, 11: 0.95, 12: 0.97, 13: 0.8} {
-		got, err := situations[i].play(adaptive)
+		got, err := situations[i].play(t, adaptive)
 		if err != nil || got.Stuck || got.Ratio < want {
 			t.Errorf("%s: %.3f of unlimited, want %.2f; stuck: %v, %v", situations[i].name, got.Ratio, want,
 				got.Stuck, err)
@@ -205,7 +205,7 @@ func TestAdaptiveBehindAWrapperWorksAlone(t *testing.T) {
 		},
 	}}
 	for _, c := range []Cell{{100 * ms, 1e9, 1}, {20 * ms, 1e9, 8}, {300 * ms, 100e6, 1}} {
-		got, err := score(c.with(wrapped, 64<<20))
+		got, err := score(t, c.with(wrapped, 64<<20))
 		if err != nil || got.Ratio < 0.95 || got.Pings > 2*c.Streams || got.Peak > 64<<20 {
 			t.Errorf("%v: %.3f, %d PINGs, %d octets promised, %v", c, got.Ratio, got.Pings, got.Peak, err)
 		}
@@ -216,7 +216,7 @@ func TestFixedHasNoBackPressure(t *testing.T) {
 	t.Parallel()
 	s := Cell{ms, 1e9, 1}.with(fixed, 16<<20)
 	s.Reader = 1e6
-	got, err := Run(s)
+	got, err := Run(t, s)
 	if err != nil || got.PeakUnread < 12<<20 {
 		t.Errorf("%d octets unread, %v: the documentation says otherwise", got.PeakUnread, err)
 	}
@@ -231,7 +231,7 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 	for _, rtt := range []time.Duration{0, 20 * ms, 300 * ms} {
 		for _, n := range []int{1, 8} {
 			s := Cell{rtt, 1e9, n}.with(subject{"", config}, n*32*rate)
-			got, err := Run(s)
+			got, err := Run(t, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,12 +248,12 @@ func TestSameScenarioSameResult(t *testing.T) {
 	t.Parallel()
 	s := Cell{20 * ms, 1e9, 8}.with(adaptive, 32<<20)
 	s.Reader, s.HoleEvery, s.HoleFor = 80e6, 200*ms, 30*ms
-	first, err := Run(s)
+	first, err := Run(t, s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if again, err := Run(s); err != nil || again != first {
+		if again, err := Run(t, s); err != nil || again != first {
 			t.Errorf("%+v, then %+v, %v", first, again, err)
 		}
 	}
@@ -271,20 +271,20 @@ func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 			return 0
 		})
 	}}}
-	if _, err := Run(Cell{ms, 1e9, 1}.with(bad, 1<<20)); err == nil ||
+	if _, err := Run(t, Cell{ms, 1e9, 1}.with(bad, 1<<20)); err == nil ||
 		!strings.Contains(err.Error(), "answered -1") {
 		t.Errorf("got %v", err)
 	}
 	never := subject{"never",
 		hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }}}
-	if got, err := Run(Cell{ms, 1e9, 1}.with(never, 1<<20)); err != nil || !got.Stuck {
+	if got, err := Run(t, Cell{ms, 1e9, 1}.with(never, 1<<20)); err != nil || !got.Stuck {
 		t.Errorf("a manager that never grants: stuck %v, %v", got.Stuck, err)
 	}
 }
 
 func TestPlotIsWellFormed(t *testing.T) {
 	t.Parallel()
-	svg, err := drawPlot(Scenario{RTT: 20 * ms, Rate: 100e6, Streams: 2, Reader: 5e6}, plotted(), 500*ms)
+	svg, err := drawPlot(t, Scenario{RTT: 20 * ms, Rate: 100e6, Streams: 2, Reader: 5e6}, plotted(), 500*ms)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestPlotIsWellFormed(t *testing.T) {
 func TestTablesShowTheirFigures(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
-	if err := printCondition(&b, conditions[0], []subject{adaptive, netHTTP}, 1<<20); err != nil {
+	if err := (report{t, &b, []subject{adaptive, netHTTP}, 1 << 20}).condition(conditions[0]); err != nil {
 		t.Fatal(err)
 	}
 	if want := fmt.Sprint(grid()[47]); !strings.Contains(b.String(), want) ||

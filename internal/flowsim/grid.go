@@ -1,10 +1,8 @@
-package main
+package flowsim
 
 import (
 	"fmt"
-	"io"
-	"math"
-	"text/tabwriter"
+	"testing"
 	"time"
 )
 
@@ -62,18 +60,28 @@ type Score struct {
 }
 
 // score plays s, and then s with unlimited windows.
-func score(s Scenario) (Score, error) {
-	got, err := Run(s)
+func score(t *testing.T, s Scenario) (Score, error) {
+	best, err := playUnlimited(t, s)
+	if err != nil {
+		return Score{}, err
+	}
+	return compare(t, s, best)
+}
+
+// playUnlimited plays s with unlimited windows.
+func playUnlimited(t *testing.T, s Scenario) (Result, error) {
+	s.Config = unlimited.config
+	return Run(t, s)
+}
+
+// compare plays s, and compares it with the unlimited run best.
+func compare(t *testing.T, s Scenario, best Result) (Score, error) {
+	got, err := Run(t, s)
 	if err != nil {
 		return Score{}, fmt.Errorf("%v: %w", Cell{s.RTT, s.Rate, s.Streams}, err)
 	}
 	if got.Stuck {
 		return Score{}, fmt.Errorf("%v: stuck after %v", Cell{s.RTT, s.Rate, s.Streams}, got.Time)
-	}
-	s.Config, s.Trace = unlimited.config, nil
-	best, err := Run(s)
-	if err != nil {
-		return Score{}, err
 	}
 	line := float64(s.Octets) * 8 / s.Rate
 	return Score{got, best.Time.Seconds() / got.Time.Seconds(), line / best.Time.Seconds()}, nil
@@ -133,13 +141,13 @@ var situations = []situation{
 
 // play plays a situation under a manager. If the scenario has streams that are never read, the
 // unlimited run leaves these streams out.
-func (s situation) play(m subject) (Score, error) {
+func (s situation) play(t *testing.T, m subject) (Score, error) {
 	sc := s.Scenario
 	sc.Config = m.config
 	if sc.Unread == 0 && sc.Abandoned == 0 {
-		return score(sc)
+		return score(t, sc)
 	}
-	got, err := Run(sc)
+	got, err := Run(t, sc)
 	if err != nil {
 		return Score{}, err
 	}
@@ -149,95 +157,6 @@ func (s situation) play(m subject) (Score, error) {
 	read := sc
 	read.Config, read.Unread, read.Abandoned, read.Streams = unlimited.config, 0, 0, sc.Streams-sc.Unread
 	read.Octets = sc.Octets / sc.Streams * read.Streams
-	best, err := Run(read)
+	best, err := Run(t, read)
 	return Score{Result: got, Ratio: best.Time.Seconds() / got.Time.Seconds()}, err
 }
-
-// printAll prints the whole grid, and then the situations. For each condition and each cell it
-// prints the speed of each manager, relative to unlimited windows.
-func printAll(w io.Writer, managers []subject, octets int) error {
-	for _, how := range conditions {
-		if err := printCondition(w, how, managers, octets); err != nil {
-			return err
-		}
-	}
-	for _, m := range managers {
-		if err := printSituations(w, m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// printCondition prints the grid under one condition.
-func printCondition(w io.Writer, how condition, managers []subject, octets int) error {
-	fmt.Fprintf(w, "\n%s: speed beside unlimited windows, %d MiB\n", how.name, octets>>20)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "cell\tline")
-	for _, m := range managers {
-		fmt.Fprintf(t, "\t%s", m.name)
-	}
-	fmt.Fprintln(t, "\tpromise MB\tWU/MB\tPINGs")
-	worst, reached := make([]float64, len(managers)), make([]int, len(managers))
-	for i := range worst {
-		worst[i] = math.Inf(1)
-	}
-	for _, c := range grid() {
-		var first Score
-		text := ""
-		for i, m := range managers {
-			s := c.with(m, octets)
-			how.set(&s)
-			got, err := score(s)
-			if err != nil {
-				return fmt.Errorf("%s, %s, %w", m.name, how.name, err)
-			}
-			if i == 0 {
-				first = got
-			}
-			text += fmt.Sprintf("\t%.3f", got.Ratio)
-			worst[i] = min(worst[i], got.Ratio)
-			if got.Ratio >= 0.95 {
-				reached[i]++
-			}
-		}
-		fmt.Fprintf(t, "%v\t%.2f%s\t%.1f\t%.1f\t%d\n", c, first.Line, text, megabytes(first.Peak),
-			float64(first.Updates)/megabytes(octets), first.Pings)
-	}
-	fmt.Fprint(t, "worst\t")
-	for i := range managers {
-		fmt.Fprintf(t, "\t%.3f", worst[i])
-	}
-	fmt.Fprint(t, "\ncells ≥ 0.95\t")
-	for i := range managers {
-		fmt.Fprintf(t, "\t%d/%d", reached[i], len(grid()))
-	}
-	fmt.Fprintf(t, "\n(the last three columns are %s's)\n", managers[0].name)
-	return t.Flush()
-}
-
-// printSituations prints the situations under one manager.
-func printSituations(w io.Writer, m subject) error {
-	fmt.Fprintf(w, "\n%s\n", m.name)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t,
-		"situation\tof unlimited\tpromise, mean MB\tof a BDP\tpeak MB\tunread, mean MB\tpeak MB\tWU/MB\tPINGs")
-	for _, s := range situations {
-		got, err := s.play(m)
-		if err != nil {
-			return fmt.Errorf("%s, %s: %w", m.name, s.name, err)
-		}
-		speed := fmt.Sprintf("%.3f", got.Ratio)
-		if got.Stuck {
-			speed = "stuck"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.2f\t%.1f\t%.2f\t%.2f\t%.1f\t%d\n", s.name, speed, got.Mean/(1<<20),
-			got.Mean/s.product(), megabytes(got.Peak),
-			got.MeanUnread/(1<<20), megabytes(got.PeakUnread), float64(got.Updates)/megabytes(s.Octets),
-			got.Pings)
-	}
-	return t.Flush()
-}
-
-// megabytes converts bytes to MiB.
-func megabytes(n int) float64 { return float64(n) / (1 << 20) }

@@ -1,6 +1,6 @@
 //go:build !race
 
-package main
+package flowsim
 
 // raced reports whether the race detector is on. It is off here, so that the tests play the whole
 // reduced grid.

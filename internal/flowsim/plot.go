@@ -1,9 +1,10 @@
-package main
+package flowsim
 
 import (
 	"bytes"
 	"fmt"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -29,7 +30,7 @@ type curve struct {
 }
 
 // record plays s under m for a time of span.
-func record(s Scenario, m subject, span time.Duration) (*curve, error) {
+func record(t *testing.T, s Scenario, m subject, span time.Duration) (*curve, error) {
 	c := &curve{name: m.name}
 	bin := func(at time.Duration) int { return int(int64(at) * plotBins / int64(span)) }
 	var last Sample
@@ -48,16 +49,16 @@ func record(s Scenario, m subject, span time.Duration) (*curve, error) {
 		}
 		last = now
 	}
-	_, err := Run(s)
+	_, err := Run(t, s)
 	return c, err
 }
 
 // drawPlot draws three panels over time, with a curve for each manager: the window, the unread
 // bytes, and the goodput.
-func drawPlot(s Scenario, managers []subject, span time.Duration) ([]byte, error) {
+func drawPlot(t *testing.T, s Scenario, managers []subject, span time.Duration) ([]byte, error) {
 	var curves []*curve
 	for _, m := range managers {
-		c, err := record(s, m, span)
+		c, err := record(t, s, m, span)
 		if err != nil {
 			return nil, err
 		}

@@ -1,12 +1,20 @@
-package main
+// Package flowsim simulates downloads in virtual time. The client is a real connection of package
+// hyper, with its windows, its managers and its goroutines. The simulation adds a path with a rate
+// and a delay, a server in TCP's slow start, and a reader. It is deterministic: the same scenario
+// gives the same figures on any machine. The clock is that of testing/synctest, so that simulations
+// run only in tests.
+package flowsim
 
 import (
+	"context"
 	"fmt"
 	"math"
+	"net/http"
+	"testing"
+	"testing/synctest"
 	"time"
 
 	"gohyper.dev/hyper"
-	"gohyper.dev/hyper/internal/flowlab"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -67,39 +75,31 @@ type Result struct {
 // frameSize is the largest payload of a DATA frame, in bytes. The reader takes as much at a time.
 const frameSize = 16 << 10
 
+// prefaceDelay is longer than a connection waits for a first request before it writes its preface.
+const prefaceDelay = 5 * time.Millisecond
+
 // A run is the state of a Scenario while it is played.
+//
+// The goroutine of Run plays the network and the server. It is the only one that moves the clock,
+// and it lets the client, which has goroutines of its own, come to rest after everything that it
+// does to it. So nothing depends on the order in which goroutines run.
 type run struct {
 	Scenario
 	clock
-	link    link
-	client  flowlab.Client
-	err     error
+	link   link
+	socket *socket
+	conn   *hyper.Conn
+	server server
+	books  books
+	err    error
+
+	began   time.Time     // when the connection was made
 	started time.Duration // when the transfer started
 	result  Result
 
-	// The server's state.
-	credit  int64
-	initial int64 // initial window of streams, by the last SETTINGS that the server received
-	streams map[uint32]*serverStream
-	turn    []*serverStream // streams with data to send, in the order of their turns
-	items   []item          // frames in the socket or on the way, in order
-
-	// The client's state.
-	reading map[uint32]*clientStream
-	order   []*clientStream
-	next    int // index into order of the stream that is read next
-	busy    bool
-	due     int // number of streams that have yet to end
-	read    int64
-	held    int // unread bytes, on all streams
-
-	// The initial window of the client's streams, by the last SETTINGS that it sent.
-	announced int64
-	shifts    []*shift // SETTINGS that are not yet acknowledged
-
-	// What the peer may send plus what is unread, by the frames that the client sent.
-	promised  int // on the connection
-	onStreams int // on all streams together
+	due  int           // number of streams that have yet to end
+	read int64         // bytes read in this transfer
+	free time.Duration // when a slow reader has processed what it has read
 
 	area     float64       // integral of promise over time, since half of the bytes were read
 	areaOf   float64       // the same for unread bytes
@@ -108,55 +108,34 @@ type run struct {
 	last     Sample
 }
 
-// A serverStream is a stream as the server knows it.
-type serverStream struct {
-	id       uint32
-	credit   int64
-	left     int
-	answered bool
+// Run plays a scenario, in virtual time. The same scenario gives the same result. An error is a
+// window that was exceeded or a connection that ended, which is a defect of the library or of the
+// manager.
+func Run(t *testing.T, s Scenario) (result Result, err error) {
+	synctest.Test(t, func(*testing.T) {
+		r := newRun(s)
+		if r.conn, err = hyper.NewConn(context.Background(), r.socket, &s.Config); err != nil {
+			return
+		}
+		defer r.conn.Close()
+		err = r.play()
+		result = r.result
+	})
+	return result, err
 }
 
-// An item is a frame from the server.
-type item struct {
-	wire.FrameHeader
-	ends int64 // position of its end in the bytes of the connection
-	ping [8]byte
-}
-
-// A shift is a SETTINGS frame that changes the initial window.
-type shift struct {
-	by      int
-	streams []*clientStream // streams whose windows it lowers when it is acknowledged
-}
-
-// A clientStream is a stream as the client knows it.
-type clientStream struct {
-	id       uint32
-	promised int
-	unread   int
-	sent     bool // the request was sent
-	ended    bool
-	gone     bool
-	idle     bool // it is never read
-}
-
-// Run plays a scenario. The same scenario gives the same result. An error is a window that was
-// exceeded or a connection that ended, which is a defect of the library or of the manager.
-func Run(s Scenario) (Result, error) {
+// newRun returns a run without a connection.
+func newRun(s Scenario) *run {
 	s.Rounds = max(1, s.Rounds)
 	if s.Until == 0 {
 		s.Until = time.Hour
 	}
-	r := &run{Scenario: s, credit: wire.InitialWindow, promised: wire.InitialWindow,
-		streams: map[uint32]*serverStream{}, reading: map[uint32]*clientStream{}}
-	client, err := flowlab.New(&s.Config, alarms{r})
-	if err != nil {
-		return Result{}, err
-	}
-	r.client = client
+	r := &run{Scenario: s, began: time.Now(), socket: newSocket()}
+	r.books = books{promised: wire.InitialWindow, streams: map[uint32]*account{}}
+	r.server = server{r: r, credit: wire.InitialWindow, streams: map[uint32]*serverStream{}}
 	r.link = link{
 		clock: &r.clock, rtt: r.roundTrip, rate: s.Rate / 8, limit: float64(s.TCPLimit), window: firstWindow,
-		deliver: r.deliver, room: r.pump,
+		deliver: r.deliver, room: r.server.pump,
 	}
 	if s.NoSlowStart {
 		r.link.window = math.MaxInt32
@@ -164,19 +143,26 @@ func Run(s Scenario) (Result, error) {
 	if s.HoleEvery > 0 {
 		r.link.hole = r.afterHole
 	}
-	if s.Abandoned > 0 {
+	return r
+}
+
+// play plays all transfers.
+func (r *run) play() error {
+	r.After(prefaceDelay, func() {})
+	r.socket.hold()
+	r.runUntil(func() bool { return len(r.queue) == 0 })
+	if r.Abandoned > 0 {
 		r.abandon()
 	}
 	pings := 0
-	for range s.Rounds {
+	for range r.Rounds {
 		peak := r.result.PeakTotal
 		r.result = Result{PeakTotal: peak}
 		r.begin()
-		r.result.Stuck = !r.run(func() bool { return r.due == 0 || r.err != nil || r.now > s.Until }) ||
-			r.due > 0
-		r.check()
-		if r.err != nil {
-			return r.result, r.err
+		r.runUntil(func() bool { return r.due == 0 })
+		r.result.Stuck = r.due > 0
+		if r.check(); r.err != nil {
+			return r.err
 		}
 		pings += r.result.Pings
 		r.result.Time = r.now - r.started
@@ -187,19 +173,34 @@ func Run(s Scenario) (Result, error) {
 		}
 	}
 	r.result.Pings = pings
-	return r.result, r.client.Err()
+	return r.conn.Err()
 }
 
-// alarms is the client's clock. When an alarm has woken a manager, it sends the frames that the
-// manager caused.
-type alarms struct{ *run }
+// runUntil runs events until done returns true, something has failed, or the time is over.
+func (r *run) runUntil(done func() bool) {
+	for !done() && r.err == nil && r.now <= r.Until {
+		if len(r.queue) > 0 && r.queue[0].at <= r.now {
+			r.queue.pop().do()
+		} else {
+			r.sleep()
+		}
+		r.collect()
+	}
+}
 
-// After calls do when d has passed, and then sends the client's frames.
-func (a alarms) After(d time.Duration, do func()) {
-	a.run.After(d, func() {
-		do()
-		a.flush()
-	})
+// sleep moves the clock to the next event. If the client writes something before that, it moves the
+// clock only up to then.
+func (r *run) sleep() {
+	next := r.Until + 1
+	if len(r.queue) > 0 {
+		next = min(next, r.queue[0].at)
+	}
+	select {
+	case <-r.timer(next - r.now):
+	case <-r.socket.wrote:
+	}
+	synctest.Wait() // a timer of the client may have fired, too
+	r.now = time.Since(r.began)
 }
 
 // roundTrip returns the current round trip.
@@ -220,150 +221,81 @@ func (r *run) afterHole(at time.Duration) time.Duration {
 
 // abandon opens the streams that are never read, and lets the server fill their windows.
 func (r *run) abandon() {
-	r.flush()
-	for range r.Abandoned {
-		id := r.client.Open()
-		r.reading[id] = &clientStream{id: id, idle: true}
-		r.After(r.roundTrip()/2, func() {
-			s := r.serverStream(id)
-			s.left = math.MaxInt32
-			r.turn = append(r.turn, s)
-		})
-	}
-	r.flush()
-	r.After(r.roundTrip()/2, r.pump)
+	settled := false
+	r.After(2*r.roundTrip(), func() { settled = true })
+	r.socket.release()
+	r.runUntil(func() bool { return settled }) // the server has said how many streams it accepts
+	r.open(r.Abandoned, func(int) int { return math.MaxInt32 })
 	over := false
 	r.After(5*r.roundTrip(), func() { over = true })
-	r.run(func() bool { return over || r.err != nil })
+	r.runUntil(func() bool { return over })
 }
 
 // begin sends the requests of a transfer.
 func (r *run) begin() {
-	r.started, r.read, r.halfAt, r.area, r.areaOf = r.now, 0, 0, 0, 0
+	r.started, r.read, r.halfAt, r.area, r.areaOf, r.free = r.now, 0, 0, 0, 0, r.now
 	r.last = Sample{At: r.now}
-	r.order, r.next = nil, 0
-	r.flush() // the preface comes first
-	var ids []uint32
-	for i := range r.Streams {
-		id := r.client.Open()
-		ids = append(ids, id)
-		r.reading[id] = &clientStream{id: id, idle: i >= r.Streams-r.Unread}
-		r.order = append(r.order, r.reading[id])
-		if i < r.Streams-r.Unread {
-			r.due++
-		}
+	streams := r.open(r.Streams, r.size)
+	for _, s := range streams[:r.Streams-r.Unread] {
+		r.due++
+		go r.readAll(s)
 	}
-	r.flush()
-	r.After(r.roundTrip()/2, func() {
-		for i, id := range ids {
-			size := r.Octets / r.Streams
-			if i == 0 {
-				size += r.Octets % r.Streams
-			}
-			s := r.serverStream(id)
-			s.left = size
-			r.turn = append(r.turn, s)
-		}
-		r.pump()
-	})
+	synctest.Wait()
 }
 
-// serverStream returns the stream with an identifier, and creates it if necessary.
-func (r *run) serverStream(id uint32) *serverStream {
-	s := r.streams[id]
-	if s == nil {
-		s = &serverStream{id: id, credit: r.initial}
-		r.streams[id] = s
+// size returns the length of response i of a transfer.
+func (r *run) size(i int) int {
+	if i == 0 {
+		return r.Octets/r.Streams + r.Octets%r.Streams
 	}
-	return s
+	return r.Octets / r.Streams
 }
 
-// pump writes frames into the server's socket as long as it has room and the windows allow it.
-func (r *run) pump() {
-	for passed := 0; r.link.takes() && passed < len(r.turn) && r.credit > 0; {
-		s := r.turn[passed]
-		if !s.answered {
-			s.answered = true
-			r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Headers, StreamID: s.id, Length: 50}})
-		}
-		n := min(frameSize, s.left, int(s.credit), int(r.credit))
-		if n <= 0 {
-			passed++
-			continue
-		}
-		s.left -= n
-		s.credit -= int64(n)
-		r.credit -= int64(n)
-		var flags wire.Flags
-		if s.left == 0 {
-			flags = wire.EndStream
-		}
-		r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Data, StreamID: s.id, Length: n, Flags: flags}})
-		switch {
-		case s.left == 0:
-			r.turn = append(r.turn[:passed], r.turn[passed+1:]...)
-		case !r.InTurn: // its next turn is after the others'
-			copy(r.turn[passed:], r.turn[passed+1:])
-			r.turn[len(r.turn)-1] = s
-		}
+// open sends n requests at once, and tells the server the sizes of the responses. If the writer ran
+// while they are made, it would depend on the speed of the machine how many are in its first write.
+// So the socket is full at that time.
+func (r *run) open(n int, size func(i int) int) (streams []*hyper.Stream) {
+	if !r.socket.held() {
+		r.socket.hold()
+		r.recv(item{FrameHeader: wire.FrameHeader{Type: wire.Ping, Length: 8}}) // its acknowledgment fills it
 	}
-}
-
-// send writes a frame into the server's socket.
-func (r *run) send(it item) {
-	n := wire.HeaderLen + it.Length
-	it.ends = r.link.written + int64(n)
-	r.items = append(r.items, it)
-	r.link.write(n)
+	for i := range n {
+		req := &hyper.Request{Method: "GET", Path: "/", Body: http.NoBody}
+		s, err := r.conn.Open(context.Background(), req)
+		if r.note(err); err != nil {
+			return nil
+		}
+		r.server.sizes = append(r.server.sizes, size(i))
+		streams = append(streams, s)
+	}
+	r.socket.release()
+	synctest.Wait()
+	r.collect()
+	return streams
 }
 
 // deliver passes the frames to the client that have arrived completely.
 func (r *run) deliver(total int64) {
-	for len(r.items) > 0 && r.items[0].ends <= total && r.err == nil {
-		it := r.items[0]
-		r.items = r.items[1:]
+	for r.err == nil {
+		it, ok := r.server.arrived(total)
+		if !ok {
+			return
+		}
 		r.recv(it)
 	}
-	r.flush()
 }
 
-// recv passes one frame to the client, and to the reader what it can read.
+// recv passes one frame to the client, which reads it and, if it is DATA, takes it.
 func (r *run) recv(it item) {
-	switch it.Type {
-	case wire.Settings:
-		r.note(r.client.SettingsAck())
-		r.acknowledged()
-	case wire.Ping:
-		r.note(r.client.Pong(it.ping))
-	case wire.Headers:
-		length := int64(-1)
-		if r.Length {
-			length = int64(r.Octets / r.Streams)
-			if it.StreamID%uint32(2*r.Streams) == 1 {
-				length += int64(r.Octets % r.Streams)
-			}
-		}
-		r.client.Headers(it.StreamID, length)
-	case wire.Data:
-		end := it.Flags.Has(wire.EndStream)
-		r.note(r.client.Data(it.StreamID, it.Length, end))
-		s := r.reading[it.StreamID]
-		s.unread += it.Length
-		r.held += it.Length
-		if end {
-			s.ended = true
-			r.onStreams -= s.promised - s.unread
-			s.promised = s.unread
-		}
+	if it.Type == wire.Data {
+		r.books.data(it)
 		r.sample()
-		switch {
-		case s.idle:
-		case r.Reader == 0:
-			r.consume(s, s.unread)
-		default:
-			r.readSlowly()
-		}
 	}
+	r.socket.deliver(it)
+	if it.Type == wire.Settings && it.Flags.Has(wire.Ack) {
+		r.books.acknowledged()
+	}
+	r.sample()
 }
 
 // note keeps the first error.
@@ -373,201 +305,40 @@ func (r *run) note(err error) {
 	}
 }
 
-// consume lets the reader take n bytes of a stream and wait for more.
-func (r *run) consume(s *clientStream, n int) {
-	s.unread -= n
-	s.promised -= n
-	r.held -= n
-	r.promised -= n
-	r.onStreams -= n
-	r.read += int64(n)
-	r.client.Read(s.id, n)
-	if r.result.FirstMB == 0 && r.read >= 1<<20 {
-		r.result.FirstMB = r.now - r.started
-	}
-	if s.unread > 0 {
-		return
-	}
-	if s.ended {
-		s.gone = true
-		r.due--
-		return
-	}
-	r.client.Starve(s.id)
-}
-
-// readSlowly lets the reader take the next piece when it is done with the last one. The streams
-// take turns.
-func (r *run) readSlowly() {
-	if r.busy {
-		return
-	}
-	for range r.order {
-		s := r.order[r.next]
-		r.next = (r.next + 1) % len(r.order)
-		if s.idle || s.unread == 0 {
-			continue
-		}
-		n := min(s.unread, frameSize)
-		r.busy = true
-		r.After(time.Duration(float64(n)/r.Reader*float64(time.Second)), func() {
-			r.busy = false
-			r.consume(s, n)
-			r.flush()
-			r.readSlowly()
-		})
-		return
-	}
-}
-
-// flush sends the client's frames to the server.
-func (r *run) flush() {
-	out := append([]byte(nil), r.client.Output()...)
+// collect sends what the client has written to the server.
+func (r *run) collect() {
+	out := r.socket.written()
 	if len(out) == 0 {
-		r.sample()
 		return
 	}
 	out, begins := cutPreface(out)
-	for rest := out; len(rest) > 0; {
-		h := wire.ParseFrameHeader(rest)
+	for h, payload := range frames(out) {
 		switch h.Type {
 		case wire.WindowUpdate:
 			r.result.Updates++
-			r.promise(h.StreamID, wire.ParseWindowUpdate(rest[wire.HeaderLen:]))
+			r.books.promise(h.StreamID, wire.ParseWindowUpdate(payload))
 		case wire.Ping:
-			r.result.Pings++
+			if !h.Flags.Has(wire.Ack) {
+				r.result.Pings++
+			}
 		case wire.Headers:
-			s := r.reading[h.StreamID]
-			s.promised, s.sent = int(r.announced), true
-			r.onStreams += s.promised
+			r.books.open(h.StreamID)
 		case wire.Settings:
-			if size, ok := initialWindow(rest[wire.HeaderLen : wire.HeaderLen+h.Length]); ok {
-				r.announce(size, begins)
+			if size, ok := initialWindow(payload); ok {
+				r.books.announce(size)
+				if !begins {
+					r.result.Settings++
+				}
 			}
 		}
-		rest = rest[wire.HeaderLen+h.Length:]
 	}
 	r.sample()
-	r.After(r.roundTrip()/2, func() {
-		if begins {
-			// SETTINGS and an acknowledgment.
-			r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Settings, Length: 9}})
-		}
-		for rest := out; len(rest) > 0; {
-			h := wire.ParseFrameHeader(rest)
-			r.serve(h, begins, rest[wire.HeaderLen:wire.HeaderLen+h.Length])
-			rest = rest[wire.HeaderLen+h.Length:]
-		}
-		r.pump()
-	})
-}
-
-// promise adds a WINDOW_UPDATE to what the peer may send.
-func (r *run) promise(stream uint32, n int) {
-	if stream == 0 {
-		r.promised += n
-		return
-	}
-	if s := r.reading[stream]; !s.ended {
-		s.promised += n
-		r.onStreams += n
-	}
-}
-
-// announce records the initial window of the client's SETTINGS. A larger window counts at once, a
-// smaller one when the server has acknowledged it.
-func (r *run) announce(size int64, preface bool) {
-	change := &shift{by: int(size - r.announced)}
-	r.announced = size
-	if !preface {
-		r.result.Settings++
-	}
-	for _, s := range r.open() {
-		if change.by > 0 {
-			s.promised += change.by
-			r.onStreams += change.by
-		} else {
-			change.streams = append(change.streams, s)
-		}
-	}
-	r.shifts = append(r.shifts, change)
-}
-
-// open returns the streams whose request was sent and whose response has not ended.
-func (r *run) open() (list []*clientStream) {
-	for _, s := range r.reading {
-		if !s.ended && s.sent {
-			list = append(list, s)
-		}
-	}
-	return list
-}
-
-// acknowledged applies the oldest SETTINGS that were not acknowledged.
-func (r *run) acknowledged() {
-	change := r.shifts[0]
-	r.shifts = r.shifts[1:]
-	for _, s := range change.streams {
-		if !s.ended {
-			s.promised += change.by
-			r.onStreams += change.by
-		}
-	}
-}
-
-// initialWindow returns the value of INITIAL_WINDOW_SIZE in the payload of SETTINGS.
-func initialWindow(payload []byte) (size int64, ok bool) {
-	for s := range wire.ParseSettings(payload) {
-		if s.ID == wire.SettingInitialWindowSize {
-			size, ok = int64(s.Value), true
-		}
-	}
-	return size, ok
-}
-
-// cutPreface removes the client's preface if out begins with it.
-func cutPreface(out []byte) (rest []byte, begins bool) {
-	n := len(wire.ClientPreface)
-	if len(out) >= n && string(out[:n]) == wire.ClientPreface {
-		return out[n:], true
-	}
-	return out, false
-}
-
-// serve handles a frame at the server.
-func (r *run) serve(h wire.FrameHeader, begins bool, payload []byte) {
-	switch h.Type {
-	case wire.Headers:
-		r.serverStream(h.StreamID)
-	case wire.Settings:
-		size, ok := initialWindow(payload)
-		if !ok {
-			return
-		}
-		for _, s := range r.streams {
-			s.credit += size - r.initial
-		}
-		r.initial = size
-		if !begins {
-			r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Settings}})
-		}
-	case wire.WindowUpdate:
-		n := int64(wire.ParseWindowUpdate(payload))
-		if h.StreamID == 0 {
-			r.credit += n
-		} else {
-			r.serverStream(h.StreamID).credit += n
-		}
-	case wire.Ping:
-		r.send(item{FrameHeader: wire.FrameHeader{Type: wire.Ping, Length: 8}, ping: wire.ParsePing(payload)})
-	case wire.GoAway:
-		r.note(fmt.Errorf("the client says goodbye: %w", r.client.Err()))
-	}
+	r.After(r.roundTrip()/2, func() { r.server.recv(out) })
 }
 
 // sample records what is promised and what is unread.
 func (r *run) sample() {
-	now := Sample{At: r.now, Promise: min(r.promised, r.onStreams), Unread: r.held, Read: r.read}
+	now := Sample{At: r.now, Promise: r.books.most(), Unread: r.books.unread, Read: r.read}
 	if r.halfAt == 0 && 2*r.read >= int64(r.Octets) {
 		r.halfAt, r.halfRead = r.now, r.read
 	}
@@ -585,16 +356,11 @@ func (r *run) sample() {
 	}
 }
 
-// check compares the client's accounting with ours, which is based on the frames alone.
+// check compares the client's accounting with ours, which is based on the frames alone. The client
+// itself checks the windows of its streams: it ends the connection if the server exceeds one.
 func (r *run) check() {
-	for _, s := range append(r.open(), &clientStream{id: 0, promised: r.promised, unread: r.held}) {
-		if s.gone || s.ended {
-			continue
-		}
-		credit, unread := r.client.Window(s.id)
-		if unread != s.unread || credit+unread != s.promised {
-			r.note(fmt.Errorf("stream %d: the client may be sent %d and holds %d; by its frames it holds "+
-				"%d of %d", s.id, credit, unread, s.unread, s.promised))
-		}
+	if credit := r.conn.Stats().ReceiveWindow; credit+int64(r.books.unread) != int64(r.books.promised) {
+		r.note(fmt.Errorf("the client may be sent %d and holds %d; by its frames the sum is %d", credit,
+			r.books.unread, r.books.promised))
 	}
 }

@@ -200,7 +200,7 @@ func TestConnectWithAPathOrSchemeIsRefused(t *testing.T) {
 // In CONNECT requests of net/http's type the path of the URL is ignored, as in net/http's HTTP/2,
 // because a URL from http.NewRequest may have one.
 func TestConnectOfHTTPRequestHasNoPath(t *testing.T) {
-	eachDoor(t, hyper.Config{UserAgent: "-"}, func(t *testing.T, v *visit) {
+	eachDoor(t, hyper.Config{NoUserAgent: true}, func(t *testing.T, v *visit) {
 		var peer *accepted
 		for i, path := range []string{"", "/", "/chat?x=y"} {
 			id := uint32(2*i + 1)

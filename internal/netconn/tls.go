@@ -1,4 +1,4 @@
-package hyper
+package netconn
 
 import (
 	"context"
@@ -7,11 +7,25 @@ import (
 	"reflect"
 )
 
-// tlsOf returns nc as a TLS connection, or nil if it is none. A TLS connection is any net.Conn with
+// A TLSConn is a TLS connection. *tls.Conn is one.
+type TLSConn interface {
+	net.Conn
+	HandshakeContext(ctx context.Context) error
+	ConnectionState() tls.ConnectionState
+}
+
+// A tlsOverConn is a TLSConn that returns the connection below it, as *tls.Conn does. A connection
+// that has a NetConn method but no TLS state is not one: its NetConn may have another meaning.
+type tlsOverConn interface {
+	TLSConn
+	NetConn() net.Conn
+}
+
+// TLSOf returns nc as a TLS connection, or nil if it is none. A TLS connection is any net.Conn with
 // a method ConnectionState that returns a tls.ConnectionState, or a struct of another package with
 // a string field NegotiatedProtocol, such as that of github.com/refraction-networking/utls.
-func tlsOf(nc net.Conn) tlsConn {
-	if tc, ok := nc.(tlsConn); ok {
+func TLSOf(nc net.Conn) TLSConn {
+	if tc, ok := nc.(TLSConn); ok {
 		return tc
 	}
 	if stated, ok := nc.(interface{ ConnectionState() tls.ConnectionState }); ok {
@@ -54,7 +68,7 @@ func convertState(from reflect.Value) (state tls.ConnectionState) {
 	return state
 }
 
-// A statedConn makes a tlsConn of a connection that has no HandshakeContext method, or whose
+// A statedConn makes a TLSConn of a connection that has no HandshakeContext method, or whose
 // ConnectionState has a type of its own.
 type statedConn struct {
 	net.Conn
@@ -81,7 +95,7 @@ func (s *statedConn) HandshakeContext(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { s.Conn.Close() })
 		err := nc.Handshake()
 		if !stop() {
-			return contextError(ctx)
+			return ctx.Err()
 		}
 		return err
 	}

@@ -1,0 +1,84 @@
+package fieldblock
+
+import "bytes"
+
+// A cache holds field blocks and their fields, with the latest at the end. Most messages repeat the
+// fields of an earlier one. A block that does not change the compression table means the same until
+// another block changes it, so it need not be encoded or decoded again.
+type cache[F Field] struct {
+	blocks []knownBlock[F]
+	used   int // the index of the last block that was found or kept
+	size   int // of all blocks
+}
+
+// A knownBlock is a field block, with the fields that it means.
+type knownBlock[F Field] struct {
+	generation uint64 // the number of changes of the compression table before it
+	octets     []byte
+	fields     []F
+	size       int
+	path       literal // the :path of a request
+	shared     bool    // fields are also used elsewhere and must not be overwritten
+	head       Head    // what the fields of a response say
+}
+
+// A literal is a field that a block contains in full: its index in the fields, and the range of its
+// bytes in the block. If there is none, to is 0.
+type literal struct{ field, from, to int }
+
+// isAt reports whether the literal is the field with that index.
+func (l literal) isAt(field int) bool { return l.to > 0 && l.field == field }
+
+// The limits of the cache: the number of blocks, the size of each, and the size of all. A size is
+// that of the list (RFC 9113 §6.5.2), or that of the block if it is larger.
+const (
+	maxKnown      = 8
+	maxKnownSize  = 16 << 10
+	maxKnownTotal = 32 << 10
+)
+
+// last returns the block that was found or kept last, and nil if the table has changed since.
+func (c *cache[F]) last(generation uint64) *knownBlock[F] {
+	if c.used < len(c.blocks) && c.blocks[c.used].generation == generation {
+		return &c.blocks[c.used]
+	}
+	return nil
+}
+
+// find returns the block with these bytes, and nil if there is none or if the table has changed
+// since.
+func (c *cache[F]) find(generation uint64, octets []byte) *knownBlock[F] {
+	for i := range c.blocks {
+		if b := &c.blocks[i]; b.generation == generation && bytes.Equal(b.octets, octets) {
+			return b
+		}
+	}
+	return nil
+}
+
+// keep copies a block that did not change the table, and its fields. size is that of the list. It
+// returns nil if that is too large.
+func (c *cache[F]) keep(generation uint64, octets []byte, fields []F, size int) *knownBlock[F] {
+	size = max(size, len(octets))
+	if size > maxKnownSize {
+		return nil
+	}
+	var b knownBlock[F]
+	for n := len(c.blocks); n == maxKnown || c.size+size > maxKnownTotal; n-- {
+		b = c.blocks[0] // its memory is reused
+		c.size -= b.size
+		copy(c.blocks, c.blocks[1:])
+		c.blocks = c.blocks[:n-1]
+	}
+	if b.shared {
+		b.fields = nil
+	}
+	clear(b.fields)
+	c.blocks = append(c.blocks, knownBlock[F]{
+		generation: generation, size: size, octets: append(b.octets[:0], octets...),
+		fields: append(b.fields[:0], fields...),
+	})
+	c.size += size
+	c.used = len(c.blocks) - 1
+	return &c.blocks[c.used]
+}
