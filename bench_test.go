@@ -45,7 +45,7 @@ func BenchmarkExchange(b *testing.B) {
 			if err != nil {
 				return nil, err
 			}
-			if err := c.openTurn(req.Context(), &x.stream, &x.req, endWithBody, waitForSlot); err != nil {
+			if err := c.openStream(req.Context(), &x.stream, opening{req: &x.req}); err != nil {
 				return nil, err
 			}
 			answer(&x.stream)
@@ -71,12 +71,12 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 		req Request
 	}{req: Request{Method: "GET", Path: path}}
 	var p preparedRequest
-	if err := p.prepare(ctx, c, &x.req, endWithBody); err != nil {
+	if err := p.prepare(ctx, c, opening{req: &x.req}); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.unlock()
-	if err := c.openLocked(ctx, &x.s, &p, waitForSlot); err != nil {
+	if err := c.openLocked(ctx, &x.s, &p); err != nil {
 		return nil, err
 	}
 	c.unlock()

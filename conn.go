@@ -322,28 +322,13 @@ func (c *Conn) Do(ctx context.Context, req *Request) (*Response, error) {
 func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, error) {
 	mustHave(ctx != nil, "Conn.Do", "context.Context")
 	mustHave(req != nil, "Conn.Do", "*Request")
-	resp, err := c.openAndWait(ctx, s, req, waitForSlot)
+	resp, err := c.openAndWait(ctx, s, opening{req: req})
 	switch {
 	case err == nil:
 	case s.id == 0: // the stream was not opened
 		closeReader(req.Body)
 	default:
-		s.abort(err)
-		s.closeRead()
-	}
-	return resp, err
-}
-
-// openAndWait opens s and waits for its response. It locks mu once for both.
-func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how slotMode) (*Response, error) {
-	if err := c.openAndLock(ctx, s, req, endWithBody, how); err != nil {
-		return nil, err
-	}
-	defer c.unlock()
-	resp, err := s.responseLocked(ctx)
-	// A response that is already complete needs no watch over ctx.
-	if err == nil {
-		s.watchLocked(ctx)
+		s.abandon(err)
 	}
 	return resp, err
 }
@@ -354,10 +339,15 @@ func (c *Conn) openAndWait(ctx context.Context, s *Stream, req *Request, how slo
 func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 	mustHave(ctx != nil, "Conn.Open", "context.Context")
 	mustHave(req != nil, "Conn.Open", "*Request")
-	if req.Body != nil {
-		return c.open(ctx, req, endWithBody)
+	s, o := &Stream{}, opening{req: req}
+	if req.Body == nil {
+		o.ending = endByCaller
 	}
-	return c.open(ctx, req, endByCaller)
+	if err := c.openStream(ctx, s, o); err != nil {
+		closeReader(req.Body)
+		return nil, err
+	}
+	return s, nil
 }
 
 // Done returns a channel that is closed when the connection has ended. Err then returns the reason.

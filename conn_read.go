@@ -196,8 +196,7 @@ func (c *Conn) wakeReadersLocked() {
 // resets that stream.
 func (c *Conn) recvBadFrameLocked(f *frame, we *wire.Error) error {
 	if s := c.streams[we.StreamID]; s != nil {
-		s.resetLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
-		return c.countProvokedResetLocked()
+		return s.rejectLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
 	}
 	if c.isIdleLocked(we.StreamID) {
 		return connErr(ErrCode(we.Code), "%s on an idle stream", we.Reason)
@@ -387,8 +386,8 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	c.slots.waiting.WakeAll()
 	for id, s := range c.streams {
 		if id%2 == 1 && id > last {
-			s.endLocked(&StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true, Err: c.goAway,
-				processed: or(s.processedLocked(), neverProcessed)})
+			s.closeLocked(end{err: &StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true,
+				Err: c.goAway, processed: or(s.processedLocked(), neverProcessed)}})
 		}
 	}
 	c.beginDrainingLocked(ReasonGoAway)

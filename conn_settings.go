@@ -91,13 +91,13 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 // awaitSettings waits for the peer's first SETTINGS, so that no body is sent that the peer must
 // refuse because of its limits. If ctx or cancel ends the wait, awaitSettings returns the request's
 // reserved slot. If the connection ends, it returns nil, and the caller's next call finds out.
-func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, how slotMode) error {
+func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, slot slotMode) error {
 	c.mu.Lock()
 	defer c.unlock()
 	c.uncorkLocked()
 	for !c.peer.known && c.err == nil {
 		if err := c.waitOrCancelLocked(ctx, cancel, &c.settingsQ); err != nil {
-			if how == haveSlot {
+			if slot == haveSlot {
 				c.slots.reserved--
 				c.giveSlotLocked()
 			}
@@ -294,7 +294,7 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 		c.peer.known = true
 		c.slots.limit = c.peer.maxStreams
 		// A request that got no slot can use another connection now.
-		c.stateChanged = c.stateChanged || c.slots.wanted
+		c.stateChanged = c.stateChanged || c.slots.tellFree.once
 		c.armDueLocked() // the acknowledgment of our SETTINGS has a deadline from now on
 	}
 	c.settingsQ.WakeAll()

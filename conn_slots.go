@@ -24,12 +24,13 @@ type slots struct {
 	waiting wait.Queue // callers without a slot, oldest first
 	granted wait.Queue // callers that were given a slot and have not run since, oldest first
 	grants  int        // length of granted
-	wanted  bool       // reserve found no slot: tell the owner when one is free
 	// admitLocked was called while frames are processed. It runs once after all of them.
 	admitDue bool
 
-	// Tell the owner of each free slot, even if reserve was not called.
-	tellsFree bool
+	tellFree struct { // when the owner is told that a slot is free
+		once bool // for the next one: reserve found none
+		each bool // for every one
+	}
 	// While it is true, tell the owner when the last stream ends. nil: never.
 	tellsIdle *atomic.Bool
 
@@ -179,11 +180,11 @@ func (c *Conn) waitErrorLocked(err error) error {
 // errNoSlot means that the request was not sent because it would have to wait for a slot.
 var errNoSlot = errors.New("hyper: no free stream")
 
-// takeSlotLocked takes a slot in the way that how says. If it must wait, it waits until ctx or
-// cancel ends. Callers get slots in the order in which they came.
-func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how slotMode) error {
+// takeSlotLocked takes a slot in the given way. If it must wait, it waits until ctx or cancel ends.
+// Callers get slots in the order in which they came.
+func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, mode slotMode) error {
 	s := &c.slots
-	if how == haveSlot {
+	if mode == haveSlot {
 		s.reserved--
 		return c.claimReservedLocked()
 	}
@@ -194,7 +195,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, how s
 	case s.waiting.Empty() && c.makeSlotFreeLocked():
 		s.used++
 		return nil
-	case how == trySlot:
+	case mode == trySlot:
 		return errNoSlot
 	}
 	return c.waitForSlotLocked(ctx, cancel)
@@ -275,7 +276,7 @@ func (c *Conn) reserve(streams int, requests int64) error {
 	case nil:
 		s.reserved++
 	case errNoSlot:
-		s.wanted = true
+		s.tellFree.once = true
 		c.askForSlotsLocked()
 	}
 	return err
@@ -312,15 +313,15 @@ func (c *Conn) admitLocked() {
 		s.granted.Push(w)
 		w.Wake()
 	}
-	if (s.wanted || s.tellsFree) && c.slotFreeLocked() {
-		s.wanted, c.stateChanged = false, true
+	if (s.tellFree.once || s.tellFree.each) && c.slotFreeLocked() {
+		s.tellFree.once, c.stateChanged = false, true
 	}
 	c.pingForSlotsLocked()
 }
 
 // admitMoreLocked is admitLocked for the case that only the room for unwritten bytes has grown.
 func (c *Conn) admitMoreLocked() {
-	if !c.slots.waiting.Empty() || c.slots.wanted {
+	if !c.slots.waiting.Empty() || c.slots.tellFree.once {
 		c.admitLocked()
 	}
 }
@@ -369,7 +370,7 @@ func (c *Conn) waitForRoomLocked(ctx context.Context) error {
 // for slots that streams occupy which we reset, or because there are too many marks.
 func (c *Conn) needsAnswerLocked() bool {
 	s := &c.slots
-	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.wanted || !s.waiting.Empty())
+	return len(s.reset) >= pingResetMarks || s.held > 0 && (s.tellFree.once || !s.waiting.Empty())
 }
 
 // pingForSlotsLocked sends a PING if its acknowledgment is needed. If no PING may be sent, it frees

@@ -14,7 +14,7 @@ import (
 // status is a *ConnectStatusError. ctx governs the tunnel until it is closed.
 func (c *Conn) Connect(ctx context.Context, authority string, header Header) (net.Conn, error) {
 	mustHave(ctx != nil, "Conn.Connect", "context.Context")
-	resp, err := c.connectTurn(ctx, authority, header, waitForSlot)
+	resp, err := c.sendConnect(ctx, authority, header, waitForSlot)
 	if err != nil {
 		return nil, err
 	}
@@ -25,18 +25,16 @@ func (c *Conn) Connect(ctx context.Context, authority string, header Header) (ne
 	return resp.s.NetConn(), nil
 }
 
-// connectTurn sends CONNECT and returns the response, whatever its status. how says how it gets a
-// stream slot.
-func (c *Conn) connectTurn(ctx context.Context, authority string, header Header, how slotMode) (*Response,
-	error) {
-	s := &Stream{}
-	if err := c.openTurn(ctx, s, &Request{Method: "CONNECT", Authority: authority, Header: header},
-		endByCaller, how); err != nil {
+// sendConnect sends CONNECT and returns the response, whatever its status.
+func (c *Conn) sendConnect(ctx context.Context, authority string, header Header,
+	slot slotMode) (*Response, error) {
+	s, req := &Stream{}, &Request{Method: "CONNECT", Authority: authority, Header: header}
+	if err := c.openStream(ctx, s, opening{req, endByCaller, slot}); err != nil {
 		return nil, err
 	}
 	resp, err := s.Response(ctx)
 	if err != nil {
-		s.abort(err)
+		s.abandon(err)
 		return nil, err
 	}
 	return resp, nil

@@ -262,6 +262,7 @@ type decodedBody struct {
 	extra   map[string]Decoder
 	limits  decodeLimits
 	closed  atomic.Bool
+	forHTTP bool // the body of an *http.Response decodes the codings, too
 
 	// mu is held during Read, so Close must only try to lock it. It guards the fields below.
 	mu sync.Mutex

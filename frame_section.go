@@ -97,10 +97,10 @@ func (s *Stream) tooLargeLocked(f *frame) error {
 	cfg := &s.c.cfg
 	if f.oversize > int64(cfg.MaxHeaderListSize) {
 		err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderListSize)}
-		return s.rejectLocked(ErrCodeProtocol, err)
+		return s.rejectLocked(err)
 	}
 	err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderMemory), Held: s.c.frames.section.Held()}
-	return s.rejectLocked(ErrCodeEnhanceYourCalm, err)
+	return s.rejectLocked(streamErr(s.id, ErrCodeEnhanceYourCalm, err))
 }
 
 // holdSectionLocked counts the section that was just decoded for s against Config.MaxHeaderMemory.
@@ -111,7 +111,7 @@ func (s *Stream) holdSectionLocked() {
 	}
 	// Let its reader take a large one before more is read.
 	s.c.yieldToReader = s.c.yieldToReader || size > maxJoined
-	if x := s.extrasLocked(); s.answered {
+	if x := s.extrasLocked(); s.answered() {
 		x.heldTrailer += size
 	} else {
 		x.heldHeader += size
@@ -135,7 +135,7 @@ func (s *Stream) freeSectionsLocked(read bool) {
 	if x == nil || s.state != state.Closed {
 		return
 	}
-	read = read || s.dropped
+	read = read || s.isDropped()
 	if x.delivered && s.readLocked() || read {
 		s.c.frames.section.Release(x.heldHeader)
 		x.heldHeader = 0

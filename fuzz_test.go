@@ -391,7 +391,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 		switch {
 		case s.id != id || c.isIdleLocked(id) || (s.push == nil) != (id%2 == 1):
 			wrong("stream %d is filed under %d", s.id, id)
-		case s.state == state.Idle || s.state == state.Closed || s.over.Load():
+		case s.state == state.Idle || s.state == state.Closed || s.isOver():
 			wrong("stream %d is there and %v", id, s.state)
 		case s.state.CanRecv() != (s.recvErr == nil):
 			wrong("stream %d is %v and its reader gets %v", id, s.state, s.recvErr)
@@ -413,9 +413,9 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 			wrong("a call waits on stream %d, which is gone", id)
 		case snd.in != nil || s.stop != nil:
 			wrong("stream %d is gone and still queued or watched", id)
-		case s.over.Load() && (!s.readLocked() || s.extras.promised()):
+		case s.isOver() && (!s.readLocked() || s.extras.promised()):
 			wrong("stream %d was over too early", id)
-		case s.dropped && s.buf.Len() > 0:
+		case s.isDropped() && s.buf.Len() > 0:
 			wrong("stream %d was dropped and holds %d octets", id, s.buf.Len())
 		}
 	}
@@ -453,9 +453,9 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 			used++
 		}
 		if p := s.push; p != nil {
-			if p.settled != (!open && (p.claimed || s.dropped)) {
+			if p.settled != (!open && (p.claimed || s.isDropped())) {
 				wrong("push %d: settled %v, open %v, claimed %v, dropped %v", id, p.settled, open, p.claimed,
-					s.dropped)
+					s.isDropped())
 			}
 			if !p.settled {
 				pushes++

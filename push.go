@@ -284,7 +284,7 @@ func (p *Push) claimLocked() {
 // releaseQuotaLocked stops counting the push against PushPolicy.Max. It is called when the push's stream
 // has ended, and has an effect once the push is claimed or was dropped.
 func (p *Push) releaseQuotaLocked() {
-	if p.settled || !p.claimed && !p.s.dropped {
+	if p.settled || !p.claimed && !p.s.isDropped() {
 		return
 	}
 	p.settled = true
@@ -311,18 +311,14 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 	c.mu.Lock()
 	defer c.unlock()
 	for {
+		ready := s.extras.promised()
+		err := s.recvErrLocked(ready)
 		switch {
-		case c.closed:
-			return nil, ErrClosed
-		case s.extras.promised():
-			push := s.extras.promises[0]
-			s.extras.promises[0] = nil
-			s.extras.promises = s.extras.promises[1:]
-			push.claimLocked()
-			return push, nil
-		case s.recvErr == nil: // more may come
-		case s.recvErr != io.EOF && !s.extras.wasWhole():
-			return nil, s.recvErr
+		case err == nil && ready:
+			return s.extras.takePromiseLocked(), nil
+		case err == nil: // more may come
+		case c.closed || err != io.EOF && !s.extras.wasWhole():
+			return nil, err
 		case s.extras.lostPushes() != nil:
 			lost := *s.extras.lost
 			return nil, &lost
@@ -335,69 +331,44 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 	}
 }
 
+// takePromiseLocked removes the first promise, claims it, and returns it.
+func (x *extras) takePromiseLocked() *Push {
+	p := x.promises[0]
+	x.promises[0] = nil
+	x.promises = x.promises[1:]
+	p.claimLocked()
+	return p
+}
+
 // recvPushPromiseLocked receives a promise. It unlocks mu while it calls PushPolicy.Accept. That is
 // safe because only readLoop, which runs this function, could use the new stream meanwhile.
 func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.creditFloodLocked(f.Length)
-	// RFC 9113 §6.6: a promise to a client that has disabled push is a connection error.
-	if c.cfg.Push == nil {
-		return connErr(ErrCodeProtocol, "PUSH_PROMISE though ENABLE_PUSH is 0")
+	parent, err := c.checkPromiseLocked(f)
+	if err != nil {
+		return err
 	}
-	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all earlier ones.
-	if f.promised%2 != 0 || f.promised <= c.lastPushID {
-		return connErr(ErrCodeProtocol, "PUSH_PROMISE of the illegal stream %d", f.promised)
-	}
-	parent := c.streams[f.StreamID]
-	switch {
-	case parent != nil && parent.push == nil && parent.state.CanRecv():
-	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
-		// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise
-		// is still valid.
-	default:
-		return connErr(ErrCodeProtocol, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
-	}
-	if c.lastPushID = f.promised; parent != nil {
-		parent.began = true
-	}
-	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
-	s.mustLocked(state.RecvPromise)
-	s.sender, s.sendErr = nothingToSend, ErrSendEnded
-	// The window's manager is made when the push is claimed.
-	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked()
-	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
-	s.req = s.push.Request
-	c.addLocked(s)
-	c.pushes++
-	c.adjustInitialWindowLocked()
-	c.counts.promised++
-	switch {
-	case parent == nil:
+	s := c.addPromiseLocked(f)
+	if parent == nil {
 		s.cancelLocked()
 		return c.countProvokedResetLocked()
+	}
+	parent.began = true
+	switch {
 	case f.oversize > 0:
 		return s.tooLargeLocked(f)
 	case !c.placeForPushLocked(f):
 		parent.lostPushesLocked().Refused++
-		s.resetLocked(streamErr(s.id, ErrCodeRefusedStream, errors.New("too many pushes")))
-		return c.countProvokedResetLocked()
+		return s.rejectLocked(streamErr(s.id, ErrCodeRefusedStream, errors.New("too many pushes")))
 	}
 	if reason := s.push.parse(f.fields, f.head); reason != "" {
-		return s.rejectLocked(ErrCodeProtocol, &MalformedError{reason})
+		return s.rejectLocked(&MalformedError{reason})
 	}
 	if reason := c.forbiddenPush(s.push.Request); reason != "" {
-		return s.rejectLocked(ErrCodeProtocol, errors.New(reason))
-	}
-	if accept := c.cfg.Push.Accept; accept != nil {
-		c.unlock()
-		accepted := accept(s.push)
-		c.mu.Lock()
-		if !accepted {
-			s.cancelLocked()
-			return c.countProvokedResetLocked()
-		}
+		return s.rejectLocked(errors.New(reason))
 	}
 	// The parent or the push may have ended while Accept ran.
-	if parent.dropped || s.state == state.Closed {
+	if !c.acceptsLocked(s.push) || parent.isDropped() || s.state == state.Closed {
 		s.cancelLocked()
 		return c.countProvokedResetLocked()
 	}
@@ -406,6 +377,58 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	c.unclaimed.add(s.push, parent, promiseSize(f.fields))
 	parent.wakeReaderLocked()
 	return nil
+}
+
+// checkPromiseLocked checks whether the peer may make a promise now. It returns the stream on which
+// the promise is made, or nil if we reset that stream. An error must end the connection.
+func (c *Conn) checkPromiseLocked(f *frame) (parent *Stream, err error) {
+	// RFC 9113 §6.6: a promise to a client that has disabled push is a connection error.
+	if c.cfg.Push == nil {
+		return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE though ENABLE_PUSH is 0")
+	}
+	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all earlier ones.
+	if f.promised%2 != 0 || f.promised <= c.lastPushID {
+		return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE of the illegal stream %d", f.promised)
+	}
+	parent = c.streams[f.StreamID]
+	switch {
+	case parent != nil && parent.push == nil && parent.state.CanRecv():
+		return parent, nil
+	case parent == nil && f.StreamID%2 == 1 && c.slots.mayHaveReset(f.StreamID):
+		// RFC 9113 §5.1: we reset the parent, and the peer had not received that yet. The promise
+		// is still valid.
+		return nil, nil
+	}
+	return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
+}
+
+// addPromiseLocked adds the stream that f promises. Its window's manager is made when the push is
+// claimed.
+func (c *Conn) addPromiseLocked(f *frame) *Stream {
+	c.lastPushID = f.promised
+	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
+	s.mustLocked(state.RecvPromise)
+	s.sender, s.sendErr = nothingToSend, ErrSendEnded
+	s.window.c, s.window.s, s.window.credit = c, s, c.promisedWindowLocked()
+	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
+	s.req = s.push.Request
+	c.addLocked(s)
+	c.pushes++
+	c.adjustInitialWindowLocked()
+	c.counts.promised++
+	return s
+}
+
+// acceptsLocked reports whether PushPolicy.Accept accepts p. It unlocks mu while that runs.
+func (c *Conn) acceptsLocked(p *Push) bool {
+	accept := c.cfg.Push.Accept
+	if accept == nil {
+		return true
+	}
+	c.unlock()
+	accepted := accept(p)
+	c.mu.Lock()
+	return accepted
 }
 
 // placeForPushLocked makes room for a new push, which c.pushes already counts. It reports whether

@@ -48,9 +48,8 @@ type Request struct {
 	// NoDefaultFields sends Header unchanged: no user-agent, accept-encoding or content-length is added.
 	NoDefaultFields bool
 
-	// noUserAgent and noAcceptEncoding leave out one of these default fields. RequestFromHTTP sets
-	// them.
-	noUserAgent, noAcceptEncoding bool
+	// omitted says, by index, which default fields are left out. RequestFromHTTP sets it.
+	omitted [len(defaultNames)]bool
 
 	// Body is the content. Nil means no content. A *bytes.Reader, *bytes.Buffer or *strings.Reader
 	// is not read: its memory is sent, and it can be sent again. Any other reader is read by a
@@ -102,7 +101,7 @@ type Request struct {
 // asksForCoding reports whether hyper adds accept-encoding. It does not add the field to a range
 // request, because a part of a coded body cannot be decoded.
 func (r *Request) asksForCoding() bool {
-	return !r.NoDefaultFields && !r.noAcceptEncoding && !r.Header.Has("accept-encoding") &&
+	return !r.NoDefaultFields && !r.omitted[defaultAcceptEncodingField] && !r.Header.Has("accept-encoding") &&
 		!r.Header.Has("range")
 }
 
@@ -157,6 +156,7 @@ type preparedRequest struct {
 	extendedConnect bool                     // an extended CONNECT, which the peer's SETTINGS must allow
 	expect          bool                     // the body waits for 100 (Continue)
 	ending          ending
+	slot            slotMode
 	length          int64                     // of the body in bytes; -1: unknown
 	inlineBody      []byte                    // the body, if it is in memory
 	body            io.Reader                 // the body, if it must be read; nil: it is in memory or empty
@@ -165,10 +165,10 @@ type preparedRequest struct {
 	size            int                       // of the field section, as RFC 9113 §6.5.2 counts it
 }
 
-// prepare checks req and fills in p. It finds every mistake in req before anything of the connection
-// changes.
-func (p *preparedRequest) prepare(ctx context.Context, c *Conn, req *Request, ending ending) error {
-	p.Request, p.ending = req, ending
+// prepare checks the request of o and fills in p. It finds every mistake in the request before
+// anything of the connection changes.
+func (p *preparedRequest) prepare(ctx context.Context, c *Conn, o opening) error {
+	p.Request, p.ending, p.slot = o.req, o.ending, o.slot
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
@@ -182,25 +182,19 @@ func (p *preparedRequest) prepare(ctx context.Context, c *Conn, req *Request, en
 	if err := p.prepareBody(declared); err != nil {
 		return err
 	}
-	p.trailers = req.trailer()
+	p.trailers = p.trailer()
 	if err := checkTrailer(p.trailers); err != nil {
 		return err
 	}
-	if !req.NoDefaultFields {
+	if !p.NoDefaultFields {
 		p.addDefaults(c, declared >= 0)
 	}
 	return nil
 }
 
-// prepareOrRelease calls make. If make fails and how says that the caller has reserved a slot, it
-// releases the slot.
-func (p *preparedRequest) prepareOrRelease(ctx context.Context, c *Conn, req *Request, ending ending,
-	how slotMode) error {
-	err := p.prepare(ctx, c, req, ending)
-	if err != nil && how == haveSlot {
-		c.release()
-	}
-	return err
+// isBodyless reports whether nothing follows the request's header.
+func (p *preparedRequest) isBodyless() bool {
+	return p.body == nil && len(p.inlineBody) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
 }
 
 // pseudo returns the value of a pseudo-header field in Header, or otherwise if Header does not have
@@ -360,7 +354,7 @@ func (p *preparedRequest) prepareBody(declared int64) error {
 // addDefaults adds the default fields that Header does not have. declared says that Header has a
 // content-length.
 func (p *preparedRequest) addDefaults(c *Conn, declared bool) {
-	if !c.cfg.NoUserAgent && !p.noUserAgent && !p.Header.Has("user-agent") {
+	if !c.cfg.NoUserAgent && !p.omitted[defaultUserAgentField] && !p.Header.Has("user-agent") {
 		p.addDefault(defaultUserAgentField, c.cfg.UserAgent)
 	}
 	if p.method() == "CONNECT" {

@@ -327,7 +327,7 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 	for _, test := range tests {
 		for octet := range 256 {
 			req := test.req(string([]byte{byte(octet)}))
-			err := new(preparedRequest).prepare(t.Context(), c, &req, endWithBody)
+			err := new(preparedRequest).prepare(t.Context(), c, opening{req: &req})
 			var re *RequestError
 			switch good := slices.Contains(test.good, byte(octet)); {
 			case good && err != nil:

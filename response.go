@@ -21,8 +21,7 @@ type Response struct {
 	ContentLength int64  // declared length of the body as it was sent, in bytes; -1: unknown
 	StreamID      uint32
 	Uncompressed  bool // Body decodes a content coding
-	borrowed      bool // Header is shared with other responses; shown copies it for the user
-	decodesHTTP   bool // the Body that HTTP returns decodes it, too
+	borrowed      bool // Header is or will be shared with other responses; shown copies it
 	Request       *Request
 
 	// Body is the content, with its content codings decoded. It is never nil. Reading Body opens
@@ -49,7 +48,7 @@ func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 // Trailer returns the trailer fields. It returns nil until the body has been read to its end, and
 // if there are no trailers.
 func (r *Response) Trailer() Header {
-	if r.s.over.Load() { // the stream does not change any more
+	if r.s.isOver() { // the stream does not change any more
 		return r.s.extras.trailers()
 	}
 	r.s.c.mu.Lock()
@@ -169,7 +168,6 @@ func (s *Stream) Response(ctx context.Context) (*Response, error) {
 // responseLocked is Response with the connection's mu held. It unlocks mu while it waits and while
 // it calls Request.Informational.
 func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
-	c := s.c
 	for {
 		if x := s.extras; x != nil && len(x.interims.waiting) > 0 {
 			if err := s.informLocked(x.interims.take()); err != nil {
@@ -177,16 +175,14 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 			}
 			continue
 		}
+		ready := s.answered() && !s.isDropped()
+		err := s.recvErrLocked(ready)
 		switch {
-		case c.closed:
-			return nil, ErrClosed
-		case s.dropped:
-			return nil, s.recvErr
-		case s.answered:
+		case err != nil:
+			return nil, err
+		case ready:
 			s.deliveredLocked()
 			return &s.response, nil
-		case s.recvErr != nil:
-			return nil, s.recvErr
 		case s.deadlines.readPassed():
 			return nil, os.ErrDeadlineExceeded
 		}
@@ -283,7 +279,7 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.StatusCode, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
-	if r.borrowed = s.borrows; r.borrowed {
+	if r.borrowed {
 		r.Header = s.c.frames.section.Share()
 	} else {
 		r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)
@@ -298,9 +294,7 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 			r.decoded = s.decodedBody(r.Header)
 		}
 		r.Uncompressed = r.decoded != nil
-		r.decodesHTTP = r.Uncompressed && s.req.asksForCoding() && r.decoded.known()
 	}
-	s.answered = true
 	// A final response below 300 lets the body go, as 100 (Continue) does. After an error the peer
 	// does not want the body (RFC 9110 §10.1.1).
 	if status < 300 {
@@ -332,6 +326,9 @@ func (r *Response) shown() *Response {
 	r.s.c.mu.Unlock()
 	return r
 }
+
+// decodesHTTP reports whether the Body that HTTP returns decodes the content codings, too.
+func (r *Response) decodesHTTP() bool { return r.decoded != nil && r.decoded.forHTTP }
 
 // bodyless reports whether the response has no body, regardless of its fields (RFC 9110 §6.4.1).
 func (r *Response) bodyless() bool {
@@ -396,6 +393,7 @@ func (s *Stream) decodedBody(header Header) *decodedBody {
 	d := newDecodedBody(rawBody{s}, codings, cfg.Decoders,
 		decodeLimits{size: cfg.MaxDecodedSize, ratio: cfg.MaxDecodedRatio})
 	d.err = err
+	d.forHTTP = s.req.asksForCoding() && d.known()
 	return d
 }
 

@@ -2,10 +2,7 @@ package hyper
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -29,24 +26,17 @@ type Stream struct {
 	req  *Request
 	push *Push // nil: we opened the stream
 
-	bodyClosed atomic.Bool // req.Body was closed
-	// The body was read to its end, the stream is closed, and no promise is left: read and
-	// closeRead need no lock.
-	over atomic.Bool
+	upload atomic.Uint32 // noUpload, uploadOpen or uploadClosed
+	reader atomic.Uint32 // readerOpen, readerDropped or readerOver; changed with c.mu held
 
 	// c.mu guards the fields below.
 
-	state    state.State
-	message  state.Message // of the peer
-	dropped  bool          // the caller ended the stream: no more data is returned
-	answered bool          // response is set
-	wakeDue  bool          // the stream is in c.wakeups
-	borrows  bool          // set by RoundTrip: the response's Header is only read
+	state   state.State
+	message state.Message // of the peer
+	wakeDue bool          // the stream is in c.wakeups
 	// Part of a response was received. So the peer has processed the request, even if it denies
 	// that later.
 	began bool
-	// The request has a body. Set before the stream is opened.
-	hasBody bool
 	// Ends the watch over the context and Request.Cancel. nil: there is no watch.
 	stop func() bool
 
@@ -69,22 +59,51 @@ type Stream struct {
 	deadlines *deadlines // nil: none was ever set
 }
 
-// open checks req, waits for a slot, and appends the request's HEADERS to out. If the body is in
-// memory, open also appends as much of it as the windows allow. Taking the identifier, compressing
-// and appending happen under one lock, so that they have the same order.
-func (c *Conn) open(ctx context.Context, req *Request, ending ending) (*Stream, error) {
-	s := &Stream{}
-	if err := c.openTurn(ctx, s, req, ending, waitForSlot); err != nil {
-		closeReader(req.Body)
-		return nil, err
-	}
-	return s, nil
+// The states of Request.Body, from the time when the stream is opened.
+const (
+	noUpload   uint32 = iota // there is no Body
+	uploadOpen               // it is not closed yet
+	uploadClosed
+)
+
+// The states of what is received.
+const (
+	readerOpen    uint32 = iota
+	readerDropped        // the stream was ended with its unread data: no more data is returned
+	// The body was read to its end, the stream is closed, and no promise is left. read and
+	// closeRead need no lock.
+	readerOver
+)
+
+// hasBody reports whether the request has a Body, so that the caller cannot write.
+func (s *Stream) hasBody() bool { return s.upload.Load() != noUpload }
+
+// isDropped reports whether the stream was ended with its unread data.
+func (s *Stream) isDropped() bool { return s.reader.Load() == readerDropped }
+
+// isOver reports whether nothing of the stream will change any more.
+func (s *Stream) isOver() bool { return s.reader.Load() == readerOver }
+
+// answered reports whether the response is set.
+func (s *Stream) answered() bool { return s.message != state.AwaitingHeaders }
+
+// An opening says what is opened and how. Only the request is required.
+type opening struct {
+	req    *Request
+	ending ending
+	slot   slotMode
 }
 
-// openTurn is open with a choice how to get the slot, and with memory for the stream. s must be a
-// new Stream. If openTurn fails, the caller still has to close the body.
-func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending ending, how slotMode) error {
-	if err := c.openAndLock(ctx, s, req, ending, how); err != nil {
+// openStream opens s for a request, and makes it end with ctx. s must be a new Stream. If
+// openStream fails, nothing was sent, and the caller still has to close the body.
+//
+// A stream is opened in these steps: the request is checked, which needs no lock; it gets a slot,
+// for which it may wait; it is checked against the peer's SETTINGS; it takes its identifier, and
+// its HEADERS are appended to out, with as much of a body in memory as the windows allow. Taking
+// the identifier, compressing and appending happen under one lock, so that they have the same
+// order.
+func (c *Conn) openStream(ctx context.Context, s *Stream, o opening) error {
+	if err := c.openAndLock(ctx, s, o); err != nil {
 		return err
 	}
 	defer c.unlock()
@@ -92,16 +111,34 @@ func (c *Conn) openTurn(ctx context.Context, s *Stream, req *Request, ending end
 	return nil
 }
 
+// openAndWait opens s and waits for its response. It locks mu once for both.
+func (c *Conn) openAndWait(ctx context.Context, s *Stream, o opening) (*Response, error) {
+	if err := c.openAndLock(ctx, s, o); err != nil {
+		return nil, err
+	}
+	defer c.unlock()
+	resp, err := s.responseLocked(ctx)
+	// A response that is already complete needs no watch over ctx.
+	if err == nil {
+		s.watchLocked(ctx)
+	}
+	return resp, err
+}
+
 // openAndLock opens s. If it succeeds, mu is locked and the caller must begin to watch ctx. The
-// plan is a variable of this function, so that it is not on the stack of a caller that waits for a
-// response. The stacks of waiting callers stay small (see TestWaitingRequestsHaveSmallStacks).
-func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending ending, how slotMode) error {
+// prepared request is a variable of this function, so that it is not on the stack of a caller that
+// waits for a response. The stacks of waiting callers stay small (see
+// TestWaitingRequestsHaveSmallStacks).
+func (c *Conn) openAndLock(ctx context.Context, s *Stream, o opening) error {
 	var p preparedRequest
-	if err := p.prepareOrRelease(ctx, c, req, ending, how); err != nil {
+	if err := p.prepare(ctx, c, o); err != nil {
+		if o.slot == haveSlot {
+			c.release()
+		}
 		return err
 	}
 	c.mu.Lock()
-	err := c.openLocked(ctx, s, &p, how)
+	err := c.openLocked(ctx, s, &p)
 	if err != nil {
 		c.unlock()
 	}
@@ -109,18 +146,26 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, req *Request, ending 
 }
 
 // openLocked takes a slot and opens s for a request that has been checked.
-func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest, how slotMode) error {
-	s.c, s.req, s.bodyLeft, s.hasBody = c, p.Request, -1, p.Body != nil
+func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest) error {
+	s.c, s.req, s.bodyLeft = c, p.Request, -1
+	if p.Body != nil {
+		s.upload.Store(uploadOpen)
+	}
 	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
-	if err := c.takeSlotLocked(ctx, p.cancel, how); err != nil {
+	if err := c.takeSlotLocked(ctx, p.cancel, p.slot); err != nil {
 		return err
 	}
 	if err := c.peerAllowsLocked(ctx, p); err != nil {
 		c.giveSlotLocked()
 		return err
 	}
-	c.startLocked(s, p)
+	c.takeIDLocked(s)
+	s.sendHeadersLocked(p)
+	s.window.credit = c.initialWindow
+	if ended := s.openWindowLocked(); !ended {
+		s.startBodyLocked(p)
+	}
 	return nil
 }
 
@@ -153,8 +198,8 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 		c.peer.maxHeaderList)}
 }
 
-// startLocked gives s its identifier, appends its HEADERS to out, and starts sending the body.
-func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
+// takeIDLocked gives s the next identifier and adds it to the connection's streams.
+func (c *Conn) takeIDLocked(s *Stream) {
 	c.adjustInitialWindowLocked()
 	s.id = c.nextID
 	c.nextID += 2
@@ -168,10 +213,14 @@ func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 	if len(c.streams) == 1 {
 		c.silentFrom = 0
 	}
+}
+
+// sendHeadersLocked appends the request's HEADERS to out. They end the request if nothing follows.
+func (s *Stream) sendHeadersLocked(p *preparedRequest) {
+	c := s.c
 	var flags wire.Flags
 	s.mustLocked(state.SendHeaders)
-	bodyless := p.body == nil && len(p.inlineBody) == 0 && len(p.trailers) == 0 && p.ending == endWithBody
-	if bodyless && p.method() != "CONNECT" {
+	if p.isBodyless() && p.method() != "CONNECT" {
 		flags = wire.EndStream
 		s.mustLocked(state.SendEnd)
 		s.sender, s.sendErr = nothingToSend, ErrSendEnded
@@ -182,19 +231,22 @@ func (c *Conn) startLocked(s *Stream, p *preparedRequest) {
 	c.fields.Begin(c.out, s.id, flags)
 	p.write(c.fields)
 	c.append(c.fields.End(c.peer.maxFrame))
-	s.window.credit = c.initialWindow
-	if s.openWindowLocked() || bodyless || p.ending == endByCaller {
+}
+
+// startBodyLocked starts sending the body, if the caller does not write it.
+func (s *Stream) startBodyLocked(p *preparedRequest) {
+	if p.isBodyless() || p.ending == endByCaller {
 		return
 	}
 	if p.expect {
 		s.holdBackLocked()
 	}
 	if p.body != nil {
-		go s.upload(p.body, p.length)
+		go s.sendUpload(p.body, p.length)
 		return
 	}
 	s.sender.pending, s.sender.then, s.sender.trailer = p.inlineBody, afterThis(p.trailers), p.trailers
-	c.enqueueLocked(s)
+	s.c.enqueueLocked(s)
 }
 
 // addLocked adds s, which has its identifier, to the connection's streams.
@@ -322,15 +374,6 @@ func (s *Stream) SendTrailers(trailer Header) error {
 	return err
 }
 
-// Reset ends the stream at once in both directions and sends code to the peer. The usual code is
-// Cancel. Later calls return a *StreamError that is ErrCanceled. Reset has no effect on a stream
-// that has ended.
-func (s *Stream) Reset(code ErrCode) {
-	s.c.mu.Lock()
-	s.resetLocked(streamErr(s.id, code, ErrCanceled))
-	s.c.unlock()
-}
-
 // SetDeadline sets the time after which Write, and reading the response and its body, fail with
 // os.ErrDeadlineExceeded. They work again after a later deadline is set. A zero time means no
 // deadline. A deadline does not end the stream.
@@ -435,345 +478,6 @@ func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*wait.Queue) {
 	})
 }
 
-// recvHeadersLocked processes a field section: an interim response, the final response, or
-// trailers.
-func (s *Stream) recvHeadersLocked(f *frame) error {
-	s.began = true
-	end := f.Flags.Has(wire.EndStream)
-	next, err := s.state.Next(state.RecvHeaders)
-	if err != nil {
-		return s.violationLocked(err)
-	}
-	if f.oversize > 0 {
-		return s.tooLargeLocked(f)
-	}
-	s.holdSectionLocked()
-	awaited := s.message == state.AwaitingHeaders
-	if awaited {
-		err = s.recvResponseLocked(f.fields, f.head, end)
-	} else {
-		err = s.recvTrailersLocked(f.fields, f.head, end)
-	}
-	if err != nil {
-		return s.malformedLocked(err)
-	}
-	if s.message != state.AwaitingHeaders {
-		if awaited && s.window.update(WindowEvent{Kind: WindowHeaders}) {
-			return nil
-		}
-		if s.push != nil && !s.push.chargeLocked(fieldsSize(f.fields)) {
-			return nil
-		}
-	}
-	s.state = next
-	if end && s.response.ContentLength < 0 && s.message == state.InBody && s.req.method() != "HEAD" {
-		s.response.ContentLength = 0
-	}
-	s.wakeReaderLocked()
-	if end {
-		return s.recvEndLocked()
-	}
-	return nil
-}
-
-// recvDataLocked processes a part of a DATA frame. The first part checks the rules for the whole
-// frame. The frame was already charged to the connection's window, so after an error its bytes must
-// be returned to that window.
-func (s *Stream) recvDataLocked(f *frame) error {
-	if f.first {
-		body := f.Length - f.padding
-		if no := s.bookDataLocked(f, body); no != nil {
-			s.c.window.consume(body)
-			return no.judge(s)
-		}
-		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
-			End: f.Flags.Has(wire.EndStream)}
-		if s.window.update(ev) || s.window.discard(f.padding) {
-			return nil
-		}
-		if s.push != nil && !s.push.chargeLocked(int64(body)) {
-			return nil
-		}
-	}
-	s.c.frames.moveTo(&s.buf, f)
-	s.c.yieldToReader = s.c.yieldToReader || s.buf.Len() >= farAhead
-	if len(f.payload) > 0 {
-		s.wakeReaderLocked()
-	}
-	if f.last && f.Flags.Has(wire.EndStream) {
-		return s.recvEndLocked()
-	}
-	return nil
-}
-
-// farAhead is how many unread bytes of a body make readLoop yield to the body's reader. It is about
-// the size of the processor's cache.
-const farAhead = 32 << 10
-
-// A refusal is the reason why a DATA frame is refused.
-type refusal struct {
-	code   ErrCode // 0: reason decides
-	reason error
-}
-
-// judge ends the stream for the refusal. It returns an error if the connection must end.
-func (r *refusal) judge(s *Stream) error {
-	switch r.reason.(type) {
-	case *state.Violation:
-		return s.violationLocked(r.reason)
-	case *state.Misplaced, *MalformedError:
-		return s.malformedLocked(r.reason)
-	}
-	return s.rejectLocked(r.code, r.reason)
-}
-
-// bookDataLocked checks a DATA frame with body bytes of data. If it is allowed, bookDataLocked
-// subtracts it from the receive window and from the content-length.
-func (s *Stream) bookDataLocked(f *frame, body int) *refusal {
-	next, err := s.state.Next(state.RecvData)
-	if err != nil {
-		return &refusal{reason: err}
-	}
-	message, err := s.message.Next(state.Body)
-	if err != nil {
-		return &refusal{reason: err}
-	}
-	if body > 0 && s.response.bodyless() {
-		return &refusal{reason: &MalformedError{fmt.Sprintf("a body in a response to %s with status %d",
-			s.req.method(), s.response.StatusCode)}}
-	}
-	left := s.bodyLeft
-	if left >= 0 {
-		// RFC 9113 §8.1.1: a response whose content-length does not equal the sum of its DATA is
-		// malformed.
-		if left -= int64(body); left < 0 {
-			return &refusal{reason: &MalformedError{"the body is longer than its content-length"}}
-		}
-	}
-	// RFC 9113 §6.9.1: DATA that exceeds the stream's window is a FLOW_CONTROL_ERROR of the stream.
-	if !s.window.receive(f.Length, f.padding) {
-		return &refusal{ErrCodeFlowControl, fmt.Errorf("DATA of %d octets exceeds the window", f.Length)}
-	}
-	s.state, s.message, s.bodyLeft = next, message, left
-	return nil
-}
-
-// recvEndLocked processes the peer's END_STREAM.
-func (s *Stream) recvEndLocked() error {
-	switch {
-	case s.message == state.AwaitingHeaders:
-		return s.malformedLocked(&MalformedError{"END_STREAM before the final response"})
-	case s.bodyLeft > 0 && !s.response.bodyless():
-		short := &MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)}
-		err := streamErr(s.id, ErrCodeProtocol, fmt.Errorf("%w: %w", short, io.ErrUnexpectedEOF))
-		// This takes the place of io.EOF. The data before it is valid and stays readable.
-		s.recvErr = err
-		s.resetLocked(err)
-		return s.c.countProvokedResetLocked()
-	}
-	s.mustLocked(state.RecvEnd)
-	s.bodyLeft = 0
-	s.recvErr = io.EOF
-	s.deadlines.stopReading()
-	s.recvQ.WakeAll()
-	s.closeWindowLocked()
-	switch {
-	case s.state == state.Closed:
-		s.removeLocked()
-	case s.response.StatusCode >= 300 && s.hasBody:
-		// The response is complete, and it is an error or a redirect. It does not depend on the
-		// rest of our body, so stop sending it (RFC 9113 §8.1).
-		s.resetSendingLocked()
-	}
-	return nil
-}
-
-// recvResetLocked processes the peer's RST_STREAM.
-func (s *Stream) recvResetLocked(code ErrCode) error {
-	complete := s.recvErr == io.EOF
-	s.mustLocked(state.RecvReset)
-	s.c.owner.count(resetsReceived, code)
-	err := &StreamError{StreamID: s.id, Code: code, FromPeer: true, processed: s.processedLocked()}
-	if !complete {
-		s.recvErr = err
-	}
-	// RFC 9113 §8.1: after a complete response, RST_STREAM only asks us to stop sending. Its usual
-	// code is then NO_ERROR.
-	s.finishLocked(err)
-	s.removeLocked()
-	return s.c.chargeNoiseLocked()
-}
-
-// processedLocked returns what the response says of the peer's work on the request.
-func (s *Stream) processedLocked() processed {
-	if s.began {
-		return surelyProcessed
-	}
-	return maybeProcessed
-}
-
-// endLocked ends the stream and sends nothing, because a GOAWAY says that the peer did not process
-// the stream.
-func (s *Stream) endLocked(err error) {
-	s.state = state.Closed
-	if s.recvErr == nil {
-		s.recvErr = err
-	}
-	s.finishLocked(err)
-	s.removeLocked()
-}
-
-// lostLocked ends the stream because its connection has ended. It reports whether the request was
-// never sent.
-func (s *Stream) lostLocked(err error) (unsent bool) {
-	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil && !s.began {
-		unsent = true
-		told := *ce
-		told.processed = neverProcessed
-		err = &told
-	}
-	s.state = state.Closed
-	if err == ErrClosed {
-		s.dropLocked(err)
-	} else if s.recvErr == nil {
-		s.recvErr = err
-	}
-	s.finishLocked(err)
-	s.unwatchLocked()
-	s.signalDoneLocked()
-	return unsent
-}
-
-// finishLocked wakes all calls that wait on a stream that has ended. Received data stays readable
-// unless it was dropped.
-func (s *Stream) finishLocked(err error) {
-	s.stopSendingLocked(err)
-	s.deadlines.stopReading()
-	s.recvQ.WakeAll()
-	s.closeWindowLocked()
-}
-
-// sendResetLocked appends our RST_STREAM to out.
-func (s *Stream) sendResetLocked(code ErrCode) {
-	c := s.c
-	s.mustLocked(state.SendReset)
-	c.owner.count(resetsSent, code)
-	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(code)))
-	// The peer will not learn of window that was granted and not announced yet.
-	held := s.push == nil && c.holdsSlotsLocked()
-	c.slots.mark(s.id, resetMark{ping: c.pingsSent, credit: s.window.credit - s.window.pending, held: held})
-}
-
-// abort resets the stream for a reason on our side: its context, its body or its caller.
-func (s *Stream) abort(reason error) {
-	s.c.mu.Lock()
-	s.resetLocked(streamErr(s.id, ErrCodeCancel, reason))
-	if reason == errRequestCanceled || errors.Is(reason, context.DeadlineExceeded) {
-		s.c.suspectLocked(s)
-	}
-	s.c.unlock()
-}
-
-// abandon ends a stream that its caller no longer needs. It has no effect on a stream that was not
-// opened.
-func (s *Stream) abandon() {
-	if s.id > 0 {
-		s.abort(ErrCanceled)
-		s.closeRead()
-	}
-}
-
-// resetLocked ends the stream in both directions and sends RST_STREAM. Unread data is dropped, and
-// returned to the connection's window.
-func (s *Stream) resetLocked(err *StreamError) {
-	if s.state == state.Closed {
-		return
-	}
-	c := s.c
-	s.sendResetLocked(err.Code)
-	// Otherwise the error follows the unread data, which stays.
-	if s.recvErr != error(err) {
-		whole := s.readLocked()
-		s.dropLocked(err)
-		if whole && c.unclaimed != nil {
-			s.extrasLocked().whole = true
-		} else {
-			s.cancelPromisesLocked()
-		}
-	}
-	s.finishLocked(err)
-	s.removeLocked()
-	c.pingForSlotsLocked()
-}
-
-// cancelLocked ends the stream because the caller no longer needs it. It resets a stream that has
-// not ended, and drops the unread data of one that has.
-func (s *Stream) cancelLocked() {
-	switch {
-	case s.state != state.Closed:
-		s.resetLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
-	case s.dropped || s.readLocked():
-	case s.recvErr == io.EOF:
-		s.dropLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
-	default:
-		s.dropLocked(s.recvErr)
-	}
-}
-
-// dropLocked drops unread data. Readers get err from now on.
-func (s *Stream) dropLocked(err error) {
-	s.recvErr, s.dropped = err, true
-	s.buf.Reset()
-	if s.extras != nil {
-		s.extras.interims.waiting = nil
-	}
-	unread := int(s.window.unread)
-	s.window.unread = 0
-	s.window.close()
-	s.c.window.consume(unread)
-}
-
-// closeWindowLocked closes the receive window when nothing more can be received and no data is
-// unread.
-func (s *Stream) closeWindowLocked() {
-	if s.recvErr == nil {
-		return
-	}
-	s.agePromisesLocked()
-	if s.buf.Len() == 0 {
-		s.window.close()
-	} else {
-		s.window.stopTimer()
-	}
-}
-
-// removeLocked removes a closed stream from the connection.
-func (s *Stream) removeLocked() {
-	c := s.c
-	if c.streams[s.id] != s {
-		return
-	}
-	delete(c.streams, s.id)
-	if len(c.streams) == 0 {
-		c.idleSince = c.clock()
-		if at := c.staleAtLocked(); at > 0 {
-			c.armLocked(at)
-		}
-		c.stateChanged = c.stateChanged || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
-	}
-	s.unwatchLocked()
-	s.signalDoneLocked()
-	s.freeSectionsLocked(false)
-	if s.push == nil && !c.slots.reset[s.id].held {
-		c.giveSlotLocked()
-	}
-	if s.push != nil {
-		s.push.releaseQuotaLocked()
-	}
-	c.trimLaterLocked()
-	c.closeIfDrainedLocked()
-}
-
 // watchLocked makes the stream end when ctx ends or when the request's Cancel channel is closed.
 func (s *Stream) watchLocked(ctx context.Context) {
 	if s.stop != nil || s.state == state.Closed {
@@ -811,130 +515,6 @@ func (s *Stream) unwatchLocked() {
 		s.stop = nil
 	}
 }
-
-// violationLocked handles a frame that the stream's state does not allow (RFC 9113 §5.1).
-func (s *Stream) violationLocked(err error) error {
-	if s.state == state.HalfClosedRemote {
-		return s.rejectLocked(ErrCodeStreamClosed, err)
-	}
-	return connErr(ErrCodeProtocol, "stream %d: %w", s.id, err)
-}
-
-// malformedLocked resets the stream because its response is malformed (RFC 9113 §8.1.1).
-func (s *Stream) malformedLocked(err error) error {
-	var m *MalformedError
-	if !errors.As(err, &m) {
-		err = &MalformedError{err.Error()}
-	}
-	return s.rejectLocked(ErrCodeProtocol, err)
-}
-
-// rejectLocked resets the stream because the peer broke a rule, and charges the budget for such
-// resets.
-func (s *Stream) rejectLocked(code ErrCode, reason error) error {
-	s.resetLocked(streamErr(s.id, code, reason))
-	return s.c.countProvokedResetLocked()
-}
-
-// mustLocked changes the state by an event that is known to be allowed.
-func (s *Stream) mustLocked(e state.Event) {
-	next, err := s.state.Next(e)
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	s.state = next
-}
-
-// wakeReaderLocked makes the stream's readers wake after the frames in the read buffer were
-// processed. So a response and its body wake them once.
-func (s *Stream) wakeReaderLocked() {
-	if !s.wakeDue && !s.recvQ.Empty() {
-		s.wakeDue = true
-		s.c.wakeups = append(s.c.wakeups, s)
-	}
-}
-
-// read reads bytes of the body, as the peer sent them, into p.
-func (s *Stream) read(p []byte) (n int, err error) {
-	c := s.c
-	if s.over.Load() && !c.isDone() {
-		return 0, io.EOF
-	}
-	c.mu.Lock()
-	defer c.unlock()
-	for {
-		switch {
-		case c.closed:
-			return 0, ErrClosed
-		case s.dropped:
-			return 0, s.recvErr
-		case s.deadlines.readPassed():
-			return 0, os.ErrDeadlineExceeded
-		case s.buf.Len() > 0:
-			if len(p) == 0 {
-				return 0, nil
-			}
-			n = s.buf.Read(p)
-			s.consumeLocked(n)
-			if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
-				s.freeSectionsLocked(true)
-				s.over.Store(true)
-			}
-			return n, nil
-		case s.recvErr != nil:
-			s.freeSectionsLocked(true)
-			return 0, s.recvErr
-		case len(p) == 0:
-			return 0, nil
-		}
-		if s.blockedLocked() {
-			continue
-		}
-		c.window.addReader()
-		s.window.addReader()
-		err := s.waitLocked(context.Background(), &s.recvQ)
-		s.window.removeReader()
-		c.window.removeReader()
-		if err != nil {
-			s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
-		}
-	}
-}
-
-// consumeLocked reports n bytes as read, to the connection's window first.
-func (s *Stream) consumeLocked(n int) {
-	s.c.readClockLocked()
-	s.c.window.consume(n)
-	s.window.consume(n)
-	s.closeWindowLocked()
-}
-
-// blockedLocked tells the window managers if a reader waits and the window is closed to the peer.
-// It reports whether one of them ended the stream.
-func (s *Stream) blockedLocked() (ended bool) {
-	s.c.readClockLocked()
-	return s.c.window.blocked() || s.window.blocked()
-}
-
-// closeRead implements Body.Close. It does not change an exchange that is complete; it cancels any
-// other.
-func (s *Stream) closeRead() {
-	c := s.c
-	if s.over.Load() {
-		return
-	}
-	c.mu.Lock()
-	defer c.unlock()
-	whole := s.readLocked() || s.extras.wasWhole()
-	s.cancelLocked()
-	s.freeSectionsLocked(true)
-	if !whole {
-		s.cancelPromisesLocked()
-	}
-}
-
-// readLocked reports whether the body was read to its regular end.
-func (s *Stream) readLocked() bool { return s.recvErr == io.EOF && s.buf.Len() == 0 }
 
 // contextError returns the error of a context that has ended, together with its cause if that is
 // different.

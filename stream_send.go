@@ -59,7 +59,7 @@ const maxDataFrame = 256 << 10
 
 // write is send for the caller. The caller cannot write to a stream whose request has a Body.
 func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
-	if !s.hasBody {
+	if !s.hasBody() {
 		return s.send(p, trailer, then)
 	}
 	s.c.mu.Lock()
@@ -83,7 +83,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	if err := c.peerTakesLocked("trailer", trailer.listSize()); err != nil {
 		return 0, err
 	}
-	if !s.hasBody && snd.left >= 0 {
+	if !s.hasBody() && snd.left >= 0 {
 		if err := snd.oweLocked(len(p), then); err != nil {
 			if then != nothingYet {
 				s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
@@ -179,8 +179,8 @@ func (s *Stream) sendErrLocked() error {
 		return ErrClosed
 	case s.sendErr != nil:
 		return s.sendErr
-	// The deadline is for calls of Write, not for upload.
-	case !s.hasBody && s.deadlines.writePassed():
+	// The deadline is for calls of Write, not for sendUpload.
+	case !s.hasBody() && s.deadlines.writePassed():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -273,9 +273,7 @@ func (s *Stream) sendEndLocked() {
 // sentEndLocked records that END_STREAM has been sent.
 func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
-	s.sendErr = ErrSendEnded
-	s.deadlines.stopWriting()
-	s.sender.turn.WakeAll()
+	s.endSendLocked(ErrSendEnded)
 	if s.state == state.Closed {
 		s.removeLocked()
 	}
@@ -289,7 +287,7 @@ func (s *Stream) holdBackLocked() {
 		s.sender.timer = time.AfterFunc(d, func() {
 			s.c.mu.Lock()
 			// A final response means an error; the body is then not sent at all.
-			if !s.answered {
+			if !s.answered() {
 				s.continueLocked()
 			}
 			s.c.unlock()
@@ -324,43 +322,21 @@ func (s *Stream) waitContinue() bool {
 	return s.sendErr == nil
 }
 
-// stopSendingLocked ends the sending half. Calls that send return err.
-func (s *Stream) stopSendingLocked(err error) {
-	snd := s.sender
-	if s.sendErr == nil || s.sendErr == ErrSendEnded {
-		s.sendErr = err
-	}
-	s.deadlines.stopWriting()
-	if snd.timer != nil {
-		snd.timer.Stop()
-	}
-	s.c.dequeueLocked(s)
-	if !snd.busy && snd.pending != nil {
-		// This releases a body in memory. The argument of a call of send is released by that call.
-		snd.pending = nil
-	}
-	snd.sent.WakeAll()
-	snd.turn.WakeAll()
-	if body, ok := s.req.Body.(io.Closer); ok && s.bodyClosed.CompareAndSwap(false, true) {
-		// The body is the user's: its Read or Close may block.
-		go body.Close()
-	}
-}
-
 // recvWindowUpdateLocked increases the send window by n.
 func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	c := s.c
 	if _, err := s.state.Next(state.RecvWindowUpdate); err != nil {
-		return s.violationLocked(err)
+		return s.rejectLocked(err)
 	}
 	if n == 0 {
 		// RFC 9113 §6.9: an increment of 0 is a stream error.
-		return s.rejectLocked(ErrCodeProtocol, errors.New("WINDOW_UPDATE of 0 octets"))
+		return s.rejectLocked(errors.New("WINDOW_UPDATE of 0 octets"))
 	}
 	// RFC 9113 §6.9.1: if the window exceeds 2^31-1, the sender ends the stream with
 	// FLOW_CONTROL_ERROR.
 	if c.peer.initialWindow+s.sendDelta+n > wire.MaxWindow {
-		return s.rejectLocked(ErrCodeFlowControl, errors.New("WINDOW_UPDATE raises the window above 2^31-1"))
+		return s.rejectLocked(streamErr(s.id, ErrCodeFlowControl,
+			errors.New("WINDOW_UPDATE raises the window above 2^31-1")))
 	}
 	s.sendDelta += n
 	c.maxDelta = max(c.maxDelta, s.sendDelta)
@@ -371,18 +347,10 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	return c.countTinyUpdateLocked(n)
 }
 
-// resetSendingLocked ends our half of the stream with RST_STREAM, because the response is complete.
-func (s *Stream) resetSendingLocked() {
-	s.sendResetLocked(ErrCodeNo)
-	s.stopSendingLocked(streamErr(s.id, ErrCodeNo, errors.New("the response is complete")))
-	s.removeLocked()
-	s.c.pingForSlotsLocked()
-}
-
-// upload reads body and sends it. It runs in its own goroutine, because reading a body that is not
-// in memory may block. A Read that panics ends the program. A Read that ends the goroutine ends the
-// stream.
-func (s *Stream) upload(body io.Reader, length int64) {
+// sendUpload reads body and sends it. It runs in its own goroutine, because reading a body that is
+// not in memory may block. A Read that panics ends the program. A Read that ends the goroutine ends
+// the stream.
+func (s *Stream) sendUpload(body io.Reader, length int64) {
 	defer s.closeBody(body)
 	returned := false
 	defer func() {
@@ -394,7 +362,7 @@ func (s *Stream) upload(body io.Reader, length int64) {
 	returned = true
 }
 
-// sendBody is the main part of upload. length is the content-length, or -1 if it is unknown.
+// sendBody is the main part of sendUpload. length is the content-length, or -1 if it is unknown.
 func (s *Stream) sendBody(body io.Reader, length int64) {
 	size := int64(64 << 10)
 	if length >= 0 {
@@ -481,8 +449,16 @@ func (s *Stream) trailer() Header {
 
 // closeBody closes the request's body if it is not closed yet.
 func (s *Stream) closeBody(body io.Reader) {
-	if s.bodyClosed.CompareAndSwap(false, true) {
+	if s.upload.CompareAndSwap(uploadOpen, uploadClosed) {
 		closeReader(body)
+	}
+}
+
+// releaseBodyLocked closes the request's body if it is not closed yet, in a goroutine: the body is
+// the user's, and its Read or Close may block.
+func (s *Stream) releaseBodyLocked() {
+	if body, ok := s.req.Body.(io.Closer); ok && s.upload.CompareAndSwap(uploadOpen, uploadClosed) {
+		go body.Close()
 	}
 }
 

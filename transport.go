@@ -250,7 +250,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.pooled = true
+	x.route = anyConn
 	x.setHeaderTimeout(t.ResponseHeaderTimeout)
 	h, err := t.enterFor(req)
 	if err != nil {

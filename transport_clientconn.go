@@ -31,7 +31,7 @@ func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTri
 		return nil, err
 	}
 	conn.mu.Lock()
-	conn.slots.tellsFree = true
+	conn.slots.tellFree.each = true
 	conn.mu.Unlock()
 	return &clientConn{conn: conn, pool: pool}, nil
 }
@@ -51,13 +51,13 @@ func (c *clientConn) RoundTrip(req *http.Request) (*http.Response, error) {
 	made = true
 	failure := errNotReturned
 	defer x.endUnlessReturned(&failure)
-	how := waitForSlot
+	slot := waitForSlot
 	if c.takeReserved() {
-		how = haveSlot
+		slot = haveSlot
 	}
 	x.setHeaderTimeout(c.pool.ResponseHeaderTimeout)
 	x.closeConn = x.closeConn || !c.pool.keepsAlive()
-	resp, err := x.attempt(c.conn, how)
+	resp, err := x.attempt(c.conn, slot)
 	if err == errNoSlot { // the peer lowered its limit, so the reserved slot is gone
 		resp, err = x.attempt(c.conn, waitForSlot)
 	}

@@ -80,9 +80,9 @@ func (h *host) roundTripShared(x *exchange) (_ *http.Response, failure error) {
 		}
 	}()
 	x.trace.getConn(h.addr)
-	x.shared = true
+	x.route = sharedConn
 	resp, err := x.attempt(l.c.Conn, trySlot)
-	x.shared = false
+	x.route = anyConn
 	switch err {
 	case nil:
 		l.of.answered(l.c)
@@ -294,8 +294,7 @@ func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 	err := errNotReturned // GetBody is the user's function and may panic
 	defer func() {
 		if err == nil || err == errNotReturned {
-			s.abort(errMisdirected)
-			s.closeRead()
+			s.abandon(errMisdirected)
 		}
 	}()
 	err = x.body.rewindAnswered(x.httpReq.GetBody)
@@ -303,7 +302,7 @@ func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 }
 
 // rewindAnswered is rewind for an attempt that has a response. If the body cannot be sent again,
-// the attempt keeps it.
+// the attempt keeps it. GetBody may seek in what the attempt reads from, so no Read runs meanwhile.
 func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) error {
 	if b == nil || b.takeBackUnread() {
 		return nil
@@ -311,6 +310,8 @@ func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) erro
 	if getBody == nil {
 		return errBodyGone
 	}
+	defer b.pause()()
+	b.awaitRead(closeGrace)
 	again, err := getBody()
 	if err != nil {
 		return err
@@ -324,7 +325,7 @@ func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) erro
 func (b *requestBody) takeBackUnread() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.read || b.closed {
+	if b.state != bodyUnread {
 		return false
 	}
 	b.tries++
@@ -335,9 +336,9 @@ func (b *requestBody) takeBackUnread() bool {
 func (b *requestBody) replace(in io.ReadCloser) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closed {
+	if b.state != bodyClosed {
 		go b.in.Close() // in a goroutine, because a Read in progress may block it
 	}
 	b.tries++
-	b.in, b.read, b.closed = in, false, false
+	b.in, b.state = in, bodyUnread
 }

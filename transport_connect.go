@@ -115,7 +115,7 @@ const maxConnectAnswer = 256 << 10
 // connectOn sends req, a CONNECT, on c, on which a slot is reserved for it. If the proxy opens a
 // tunnel, the hook gets a response without a body, because the stream belongs to the tunnel.
 func (p *proxyDialer) connectOn(ctx context.Context, c *Conn, req *http.Request) (net.Conn, error) {
-	resp, err := c.connectTurn(ctx, req.Host, HeaderFromHTTP(req.Header), haveSlot)
+	resp, err := c.sendConnect(ctx, req.Host, HeaderFromHTTP(req.Header), haveSlot)
 	if err != nil {
 		return nil, err
 	}

@@ -74,11 +74,11 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	}
 	r.Header = requestFields(req)
 	if agent, ok := req.Header["User-Agent"]; ok {
-		r.noUserAgent = len(agent) == 0 || agent[0] == ""
+		r.omitted[defaultUserAgentField] = len(agent) == 0 || agent[0] == ""
 	}
 	// nginx responds to such a HEAD request with the header of another representation
 	// (golang/go#5522).
-	r.noAcceptEncoding = r.Method == "HEAD"
+	r.omitted[defaultAcceptEncodingField] = r.Method == "HEAD"
 	//lint:ignore SA1019 http.Client still sets it
 	r.cancel = req.Cancel
 	if len(req.Trailer) > 0 {
@@ -441,7 +441,7 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 		Header:        r.Header.HTTP(),
 		Body:          (*httpBody)(h),
 		ContentLength: r.ContentLength,
-		Uncompressed:  r.decodesHTTP,
+		Uncompressed:  r.decodesHTTP(),
 		Request:       req,
 		TLS:           r.s.c.TLS(),
 	}
@@ -450,7 +450,7 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 			f(r.shown())
 		}
 	}
-	if r.decodesHTTP {
+	if r.decodesHTTP() {
 		answer.Header.Del("Content-Encoding")
 		answer.Header.Del("Content-Length")
 		answer.ContentLength = -1
@@ -515,7 +515,7 @@ func (b *httpBody) Read(p []byte) (n int, err error) {
 	switch {
 	case b.closed.Load():
 		return 0, http.ErrBodyReadAfterClose
-	case b.own.decodesHTTP:
+	case b.own.decodesHTTP():
 		n, err = b.own.Body.Read(p)
 	default:
 		n, err = b.own.s.read(p)

@@ -527,7 +527,7 @@ func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
 		}
 		peer.WriteSettings(atMost(1))
 		peer.WantSettingsAck("of the new limit")
-		err = c.openTurn(t.Context(), &Stream{}, &Request{}, endWithBody, haveSlot)
+		err = c.openStream(t.Context(), &Stream{}, opening{req: &Request{}, slot: haveSlot})
 		if err != errNoSlot {
 			t.Errorf("it is opened beyond the limit: %v", err)
 		}

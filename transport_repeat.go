@@ -18,7 +18,7 @@ const maxLost = 2
 // mayRepeat reports whether the request may be sent again although err does not say that the peer
 // has not processed it. If so, it counts the lost attempt.
 func (x *exchange) mayRepeat(err error) bool {
-	if x.lost().number() >= maxLost || x.began || !wasLost(err) || !isIdempotent(x.httpReq) ||
+	if x.lost().number() >= maxLost || x.state == responseBegan || !wasLost(err) || !isIdempotent(x.httpReq) ||
 		!x.body.canRewind(x.httpReq) {
 		return false
 	}
@@ -83,7 +83,7 @@ func (b *requestBody) canRewind(req *http.Request) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.read && !b.closed
+	return b.state == bodyUnread
 }
 
 // hasBegun reports whether any part of a response has arrived.

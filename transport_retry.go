@@ -33,11 +33,11 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 		if !waited {
 			x.trace.getConn(h.addr)
 		}
-		c, how, err := h.pick(&r, waited)
+		c, slot, err := h.pick(&r, waited)
 		if err != nil {
 			return nil, x.verdict(err)
 		}
-		resp, err := x.attempt(c.Conn, how)
+		resp, err := x.attempt(c.Conn, slot)
 		if err == nil {
 			h.answered(c)
 			return resp, nil

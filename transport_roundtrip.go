@@ -65,12 +65,10 @@ type exchange struct {
 	req       Request
 	body      *requestBody // nil: no body
 	trace     *clientTrace // nil: no hooks
-	inMemory  bool         // out.Body is a reader in memory, which is sent without being read
+	inMemory  bool         // req.Body is a reader in memory, which is sent without being read
 	closeConn bool         // the connection is not used for further requests
-	tried     bool         // the first attempt was made
-	pooled    bool         // a Transport's request: it can use another connection
-	shared    bool         // this attempt uses a connection that was made for another host
-	began     bool         // the last attempt failed after the response had begun
+	route     route
+	state     exchangeState
 
 	turnedBack uint8 // how often the fallback's connection negotiated HTTP/2
 
@@ -79,6 +77,26 @@ type exchange struct {
 
 	extras *exchangeExtras // nil: none is set
 }
+
+// A route says which connections an exchange may use.
+type route uint8
+
+// The values of route.
+const (
+	oneConn    route = iota // the one that was chosen
+	anyConn                 // a Transport's connections: it can use another one
+	sharedConn              // as anyConn; this attempt uses one that was made for another host
+)
+
+// An exchangeState says how far an exchange has come.
+type exchangeState uint8
+
+// The values of exchangeState.
+const (
+	notTried exchangeState = iota // no attempt was made
+	tried
+	responseBegan // the last attempt failed after the response had begun
+)
 
 // exchangeExtras are the parts of an exchange that most requests do not need.
 type exchangeExtras struct {
@@ -112,14 +130,16 @@ func (x *exchange) lost() *lostTries {
 // newExchange returns the exchange for req. If req cannot be sent in HTTP/2, or the function of
 // WithRequest does not return, the body is closed.
 func newExchange(req *http.Request, disableCompression bool) (*exchange, error) {
-	x := &exchange{httpReq: req, stream: Stream{borrows: true}}
+	x := &exchange{httpReq: req, stream: Stream{response: Response{borrowed: true}}}
 	if err := x.req.fromHTTP(req); err != nil {
 		if req.Body != nil {
 			req.Body.Close()
 		}
 		return nil, err
 	}
-	x.req.noAcceptEncoding = x.req.noAcceptEncoding || disableCompression
+	if disableCompression {
+		x.req.omitted[defaultAcceptEncodingField] = true
+	}
 	x.closeConn = req.Close || syntax.EqualFold(firstValue(req.Header, "Connection"), "close")
 	if req.Body != nil && req.Body != http.NoBody {
 		x.body = &requestBody{in: req.Body}
@@ -136,15 +156,15 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 }
 
 // attempt makes one attempt on c. If a hook panics, endUnlessReturned ends the attempt.
-func (x *exchange) attempt(c *Conn, how slotMode) (*http.Response, error) {
+func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	req, s := &x.req, &x.stream
-	if x.tried { // the last attempt's may still be in use
+	if x.state != notTried { // the last attempt's may still be in use
 		again := x.req
-		req, s = &again, &Stream{borrows: true}
+		req, s = &again, &Stream{response: Response{borrowed: true}}
 	}
-	x.tried = true
-	if x.body != nil && x.pooled {
-		if err := c.awaitSettings(x.httpReq.Context(), req.cancel, how); err != nil {
+	x.state = max(x.state, tried)
+	if x.body != nil && x.route != oneConn {
+		if err := c.awaitSettings(x.httpReq.Context(), req.cancel, slot); err != nil {
 			return nil, err
 		}
 	}
@@ -154,7 +174,7 @@ func (x *exchange) attempt(c *Conn, how slotMode) (*http.Response, error) {
 	if x.trace != nil {
 		x.trace.stream = s
 	}
-	resp, err := x.send(c, s, req, how)
+	resp, err := x.send(c, s, opening{req: req, slot: slot})
 	if err != nil {
 		return nil, x.tryFailed(s, err)
 	}
@@ -166,7 +186,7 @@ func (x *exchange) attempt(c *Conn, how slotMode) (*http.Response, error) {
 //
 //go:noinline
 func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
-	if x.shared && x.misdirected(s, resp) {
+	if x.route == sharedConn && x.misdirected(s, resp) {
 		return nil, errMisdirected
 	}
 	if x.trace != nil {
@@ -182,30 +202,31 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 func (x *exchange) tryFailed(s *Stream, err error) error {
 	switch {
 	case s.id > 0:
-		x.began = s.hasBegun()
-		s.abort(err)
-		s.closeRead()
+		x.state = tried
+		if s.hasBegun() {
+			x.state = responseBegan
+		}
+		s.abandon(err)
 	// Nothing was sent, and another connection can be used.
-	case x.pooled && (err == ErrClosed || Retryable(err)):
+	case x.route != oneConn && (err == ErrClosed || Retryable(err)):
 		return errNoSlot
 	}
 	return err
 }
 
-// send sends req and waits for its response. It does so in one step if no hook, header timeout or
+// send opens s and waits for its response. It does so in one step if no hook, header timeout or
 // last request needs the steps between.
-func (x *exchange) send(c *Conn, s *Stream, req *Request, how slotMode) (*Response, error) {
+func (x *exchange) send(c *Conn, s *Stream, o opening) (*Response, error) {
 	if x.trace == nil && x.headerTimeout() == 0 && !x.closeConn {
-		return c.openAndWait(x.httpReq.Context(), s, req, how)
+		return c.openAndWait(x.httpReq.Context(), s, o)
 	}
-	return x.sendInSteps(x.httpReq.Context(), c, s, req, how)
+	return x.sendInSteps(c, s, o)
 }
 
 // sendInSteps is openAndWait in separate steps: it opens the stream, calls the hooks, and waits.
-func (x *exchange) sendInSteps(ctx context.Context, c *Conn, s *Stream, req *Request,
-	how slotMode) (*Response, error) {
-	got := x.trace.connInfo(c)
-	if err := c.openTurn(ctx, s, req, endWithBody, how); err != nil {
+func (x *exchange) sendInSteps(c *Conn, s *Stream, o opening) (*Response, error) {
+	ctx, got := x.httpReq.Context(), x.trace.connInfo(c)
+	if err := c.openStream(ctx, s, o); err != nil {
 		return nil, err
 	}
 	if x.closeConn {
@@ -268,9 +289,9 @@ func (x *exchange) endUnlessReturned(err *error) {
 	}
 	switch {
 	case x.answer.own != nil:
-		x.answer.own.s.abandon()
+		x.answer.own.s.abandon(ErrCanceled)
 	case x.trace != nil && x.trace.stream != nil:
-		x.trace.stream.abandon()
+		x.trace.stream.abandon(ErrCanceled)
 	}
 	x.consumeMemory()
 	x.body.closeWithin(closeGrace)
@@ -336,15 +357,34 @@ type requestBody struct {
 	in    io.ReadCloser
 	first lentBody // used by the first attempt
 
-	tries  int32 // number of the current attempt
-	read   bool  // the body was read from
-	final  bool  // an attempt got a response: there is no further attempt
-	done   bool  // the current attempt needs no more of the body
-	closed bool
+	tries int32 // number of the current attempt
+	state bodyState
+	use   bodyUse
 
 	reading bool          // a Read is in progress
 	readEnd chan struct{} // closed when it returns; nil: nothing waits for that
+	paused  chan struct{} // closed when Reads may begin again; nil: they may begin
 }
+
+// A bodyState says what has happened to a body.
+type bodyState uint8
+
+// The values of bodyState.
+const (
+	bodyUnread bodyState = iota // it can be sent from the beginning
+	bodyRead                    // it was read from
+	bodyClosed
+)
+
+// A bodyUse says who needs a body.
+type bodyUse uint8
+
+// The values of bodyUse.
+const (
+	bodyInUse    bodyUse = iota // the current attempt
+	bodyReturned                // the current attempt needs no more of it, perhaps a further one does
+	bodyFinal                   // an attempt got a response, so there is no further one
+)
 
 // A lentBody is the body as one attempt uses it.
 type lentBody struct {
@@ -357,7 +397,7 @@ func (b *requestBody) lend() *lentBody {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tries++
-	b.done = false
+	b.use = bodyInUse
 	if b.tries == 1 {
 		b.first = lentBody{b, 1}
 		return &b.first
@@ -401,6 +441,20 @@ func (b *requestBody) awaitRead(patience time.Duration) {
 	}
 }
 
+// pause keeps Reads from beginning until the function that it returns is called.
+func (b *requestBody) pause() (resume func()) {
+	end := make(chan struct{})
+	b.mu.Lock()
+	b.paused = end
+	b.mu.Unlock()
+	return func() {
+		b.mu.Lock()
+		b.paused = nil
+		b.mu.Unlock()
+		close(end)
+	}
+}
+
 // readEnded is called when a Read has returned.
 func (b *requestBody) readEnded() {
 	b.mu.Lock()
@@ -420,7 +474,7 @@ func (b *requestBody) takeBack() (asItWas bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tries++
-	return !b.read && !b.closed
+	return b.state == bodyUnread
 }
 
 // errBodyGone is why a request is not sent again: its body was read, and it has no GetBody.
@@ -432,10 +486,10 @@ func (b *requestBody) answered() {
 		return
 	}
 	b.mu.Lock()
-	b.final = true
-	done := b.done
+	before := b.use
+	b.use = bodyFinal
 	b.mu.Unlock()
-	if done {
+	if before == bodyReturned {
 		b.closeWithin(closeGrace)
 	}
 }
@@ -446,10 +500,10 @@ func (b *requestBody) closeWithin(patience time.Duration) {
 		return
 	}
 	b.mu.Lock()
-	in, closed := b.in, b.closed
-	b.closed = true
+	in, before := b.in, b.state
+	b.state = bodyClosed
 	b.mu.Unlock()
-	if closed {
+	if before == bodyClosed {
 		return
 	}
 	done := make(chan struct{})
@@ -465,17 +519,30 @@ func (b *requestBody) closeWithin(patience time.Duration) {
 
 // Read reads from the body. It fails if the attempt is over.
 func (l *lentBody) Read(p []byte) (int, error) {
-	b := l.b
-	b.mu.Lock()
-	in, over := b.in, l.try != b.tries || b.closed
-	b.read = b.read || !over
-	b.reading = b.reading || !over
-	b.mu.Unlock()
-	if over {
+	in := l.b.beginRead(l.try)
+	if in == nil {
 		return 0, errTryOver
 	}
-	defer b.readEnded()
+	defer l.b.readEnded()
 	return in.Read(p)
+}
+
+// beginRead returns the body for a Read by the attempt try, or nil if that attempt is over. It
+// waits while Reads are paused.
+func (b *requestBody) beginRead(try int32) io.Reader {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.paused != nil {
+		end := b.paused
+		b.mu.Unlock()
+		<-end
+		b.mu.Lock()
+	}
+	if try != b.tries || b.state == bodyClosed {
+		return nil
+	}
+	b.state, b.reading = bodyRead, true
+	return b.in
 }
 
 // errTryOver is the error of reading the body for an attempt that is over.
@@ -486,12 +553,14 @@ var errTryOver = errors.New("hyper: body of a request that is over")
 func (l *lentBody) Close() error {
 	b := l.b
 	b.mu.Lock()
-	mine := l.try == b.tries && !b.closed
-	if mine && !b.read && !b.final {
-		b.done, mine = true, false
+	in, mine := b.in, l.try == b.tries && b.state != bodyClosed
+	switch {
+	case !mine:
+	case b.state == bodyUnread && b.use != bodyFinal:
+		b.use, mine = bodyReturned, false
+	default:
+		b.state = bodyClosed
 	}
-	b.closed = b.closed || mine
-	in := b.in
 	b.mu.Unlock()
 	if !mine {
 		return nil

@@ -1113,7 +1113,7 @@ func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
 				out, err := RequestFromHTTP(req)
 				var p preparedRequest
 				if err == nil {
-					err = p.prepare(t.Context(), conn, out, endWithBody)
+					err = p.prepare(t.Context(), conn, opening{req: out})
 				}
 				if err != nil {
 					var refused *RequestError

@@ -62,7 +62,7 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 		hooks.GotConn(info)
 	}
 	var p preparedRequest
-	err := p.prepare(ctx, s.c, s.req, endWithBody) // the same arguments passed this check before
+	err := p.prepare(ctx, s.c, opening{req: s.req}) // the same arguments passed this check before
 	if err == nil && hooks.WroteHeaderField != nil {
 		p.write(fieldFunc(hooks.WroteHeaderField))
 	}
