@@ -113,7 +113,7 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 // tellFrameLocked reports a frame to the window managers that called WatchFrames. It reports whether
 // one of them ended the connection.
 func (c *Conn) tellFrameLocked(f *frame) (ended bool) {
-	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), Stream: f.StreamID,
+	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), StreamID: f.StreamID,
 		Bytes: f.Length}
 	if c.window.watches && c.window.update(ev) {
 		return true

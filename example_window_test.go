@@ -408,7 +408,7 @@ func Witness(w *hyper.Window) hyper.WindowManager {
 	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		switch ev.Kind {
 		case hyper.WindowFrame:
-			fmt.Println(ev.FrameName(), "on stream", ev.Stream)
+			fmt.Println(ev.FrameName(), "on stream", ev.StreamID)
 		case hyper.WindowData:
 			fmt.Println("DATA")
 		}

@@ -100,35 +100,35 @@ func (x *exchange) verdict(err error) error {
 	if x.lost().number() == 0 || wantsHTTP1(err) || !Retryable(err) {
 		return err
 	}
-	return &RepeatError{First: x.lost().first, Last: err}
+	return &RetryError{First: x.lost().first, Last: err}
 }
 
-// A RepeatError is the error of a request that a Transport sent again after its connection was
+// A RetryError is the error of a request that a Transport sent again after its connection was
 // lost, and that was not sent the last time. First is the loss of the connection, Last is why no
 // further attempt was made. It is not Retryable, because the peer may have processed the first
 // attempt.
-type RepeatError struct{ First, Last error }
+type RetryError struct{ First, Last error }
 
 // Error returns the text of the first error and that of the last one.
-func (e *RepeatError) Error() string {
+func (e *RetryError) Error() string {
 	return e.First.Error() + " (sent again: " + bare(e.Last) + ")"
 }
 
 // Unwrap returns First. Programs take a *net.OpError of a dial to mean that no server was reached,
 // so errors.As does not find that of Last.
-func (e *RepeatError) Unwrap() error { return e.First }
+func (e *RetryError) Unwrap() error { return e.First }
 
 // Is reports whether the last attempt ended with target. It is for errors.Is.
-func (e *RepeatError) Is(target error) bool { return errors.Is(e.Last, target) }
+func (e *RetryError) Is(target error) bool { return errors.Is(e.Last, target) }
 
 // notProcessed returns false, because the peer may have processed the first attempt.
-func (e *RepeatError) notProcessed() bool { return false }
+func (e *RetryError) notProcessed() bool { return false }
 
-// Timeout reports whether the last attempt ended with a timeout. It makes RepeatError a net.Error.
-func (e *RepeatError) Timeout() bool {
+// Timeout reports whether the last attempt ended with a timeout. It makes RetryError a net.Error.
+func (e *RetryError) Timeout() bool {
 	var ne net.Error
 	return errors.As(e.Last, &ne) && ne.Timeout()
 }
 
 // Temporary returns the same as Timeout. It exists for net.Error.
-func (e *RepeatError) Temporary() bool { return e.Timeout() }
+func (e *RetryError) Temporary() bool { return e.Timeout() }

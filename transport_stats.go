@@ -66,7 +66,7 @@ type HostStats struct {
 	GoAwaysReceived CodeCounts
 	PingTimeouts    int64 // connections whose peer did not acknowledge a PING in time
 
-	BytesSent     int64 // of HTTP/2, before TLS, as in Stats
+	BytesSent     int64 // of HTTP/2, before TLS, as in ConnStats
 	BytesReceived int64
 	DataSent      int64 // payload of DATA frames
 	DataReceived  int64
@@ -82,7 +82,7 @@ type RetryStats struct {
 }
 
 // CodeCounts count by code. A code that was not counted is not in the map. Codes that RFC 9113 §7
-// does not define are counted as InternalError, as the RFC allows.
+// does not define are counted as ErrCodeInternal, as the RFC allows.
 type CodeCounts map[ErrCode]int64
 
 // MarshalText returns the code's name, as String does. JSON and expvar use it.
@@ -196,11 +196,11 @@ func (s *HostStats) addState(state ConnState, streams, waiting int) {
 	s.StreamsOpen += streams
 	s.Waiting += waiting
 	switch state {
-	case ConnStateClosed:
+	case StateClosed:
 		return
-	case ConnStateIdle:
+	case StateIdle:
 		s.ConnsIdle++
-	case ConnStateDraining:
+	case StateDraining:
 		s.ConnsDraining++
 	}
 	s.ConnsOpen++
@@ -247,16 +247,16 @@ func (s *HostStats) add(o *HostStats) {
 type ConnState uint8
 
 const (
-	ConnStateIdle     ConnState = iota + 1 // it has no streams
-	ConnStateActive                        // it has streams
-	ConnStateDraining                      // it has streams, but takes no more requests
-	ConnStateClosed                        // it has ended
+	StateIdle     ConnState = iota + 1 // it has no streams
+	StateActive                        // it has streams
+	StateDraining                      // it has streams, but takes no more requests
+	StateClosed                        // it has ended
 )
 
 // connStates has the words that String returns.
 var connStates = []string{
-	ConnStateIdle: "idle", ConnStateActive: "active", ConnStateDraining: "draining",
-	ConnStateClosed: "closed",
+	StateIdle: "idle", StateActive: "active", StateDraining: "draining",
+	StateClosed: "closed",
 }
 
 // String returns a word: "idle", "active", "draining" or "closed".
@@ -281,7 +281,7 @@ func (t *Transport) Conns() []ConnInfo {
 		first := len(list)
 		b.mu.Lock()
 		for c := range b.conns {
-			if state, _, _ := c.state(); state != ConnStateClosed {
+			if state, _, _ := c.state(); state != StateClosed {
 				list = append(list, ConnInfo{b.name.origin, b.name.proxy, c, state, c.start})
 			}
 		}
@@ -299,13 +299,13 @@ func (c *Conn) state() (state ConnState, streams, waiting int) {
 	streams, waiting = len(c.streams), c.slots.waiting.Len()
 	switch {
 	case c.err != nil:
-		state = ConnStateClosed
+		state = StateClosed
 	case c.takesRequestsLocked() != nil:
-		state = ConnStateDraining
+		state = StateDraining
 	case c.unusedLocked():
-		state = ConnStateIdle
+		state = StateIdle
 	default:
-		state = ConnStateActive
+		state = StateActive
 	}
 	return state, streams, waiting
 }

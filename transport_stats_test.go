@@ -257,7 +257,7 @@ func TestWordsOfEventsAndStates(t *testing.T) {
 			t.Errorf("kind %d has no word", k)
 		}
 	}
-	for s := ConnStateIdle; s <= ConnStateClosed; s++ {
+	for s := StateIdle; s <= StateClosed; s++ {
 		if w := s.String(); w == "none" {
 			t.Errorf("state %d has no word", s)
 		}

@@ -95,11 +95,11 @@ func (k WindowEventKind) String() string {
 // A WindowEvent is one event of a window, with the state of the window after it. All sizes are in
 // bytes.
 type WindowEvent struct {
-	Kind   WindowEventKind
-	End    bool   // WindowData: the frame carried END_STREAM
-	Type   uint8  // WindowFrame: the frame's type as a number (RFC 9113 §6); see FrameName
-	Flags  uint8  // WindowFrame: the frame's flags
-	Stream uint32 // WindowFrame: the frame's stream, 0 for the connection
+	Kind     WindowEventKind
+	End      bool   // WindowData: the frame carried END_STREAM
+	Type     uint8  // WindowFrame: the frame's type as a number (RFC 9113 §6); see FrameName
+	Flags    uint8  // WindowFrame: the frame's flags
+	StreamID uint32 // WindowFrame: the frame's stream, 0 for the connection
 	// Bytes depends on Kind. WindowData: the flow-controlled length. WindowConsumed: the bytes that
 	// were read, padding or discarded. WindowSettings: the change of Credit, which may be negative.
 	// WindowFrame: the frame's length.

@@ -215,7 +215,7 @@ func TestErrorAfterALostTryIsNotRetryable(t *testing.T) {
 		if hyper.Retryable(err) || !errors.As(err, &lost) || !errors.Is(err, refused) {
 			t.Errorf("the error is %v", err)
 		}
-		if repeat, ok := err.(*hyper.RepeatError); !ok || repeat.First != error(lost) {
+		if repeat, ok := err.(*hyper.RetryError); !ok || repeat.First != error(lost) {
 			t.Errorf("the error is a %T: %v", err, err)
 		}
 		if dials != 2 {

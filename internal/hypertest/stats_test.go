@@ -355,7 +355,7 @@ func TestStatsCountGoAwaysByCodeAndSide(t *testing.T) {
 			GoAwaysReceived: hyper.CodeCounts{hyper.ErrCodeNo: 2},
 			GoAwaysSent:     hyper.CodeCounts{hyper.ErrCodeNo: 1},
 		})
-		if conns := p.pool.Conns(); len(conns) != 1 || conns[0].State != hyper.ConnStateDraining {
+		if conns := p.pool.Conns(); len(conns) != 1 || conns[0].State != hyper.StateDraining {
 			t.Errorf("%+v", conns)
 		}
 		p.answer(peer, 1, calls[0])
@@ -520,7 +520,7 @@ func TestStatsCountGauges(t *testing.T) {
 			t.Errorf("%+v", conns)
 		}
 		for _, c := range conns {
-			if c.Host != p.origin() || c.Proxy != "" || c.State != hyper.ConnStateIdle {
+			if c.Host != p.origin() || c.Proxy != "" || c.State != hyper.StateIdle {
 				t.Errorf("%+v", c)
 			}
 		}
