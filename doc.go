@@ -2,6 +2,8 @@
 // of connections and streams, pluggable flow control, server push, pings, settings, and errors that
 // say what happened. It implements RFC 9113 and RFC 7541. It descends from Python's hyper.
 //
+// # Connections
+//
 // A Conn is one connection. Dial makes one from an address, NewConn from any net.Conn. Any number
 // of goroutines may share it:
 //
@@ -17,15 +19,41 @@
 //	defer resp.Body.Close()
 //	_, err = io.Copy(os.Stdout, resp.Body)
 //
-// Do sends a Request with a body from any io.Reader. Open returns the Stream at once, to be written
-// and read at the same time. A Response has its header in the order received, its body decoded (or
-// unchanged, with Raw), its trailers, and the pushes that came with it.
+// A Config has the options of a connection. Its zero value makes a good client.
 //
-// # Below http.Client
+// # Requests and responses
 //
-// Transport is an http.RoundTripper for many hosts. It works with http.Client and with all code
-// that uses an http.RoundTripper. A Conn is an http.RoundTripper for a single connection.
-// ConfigureTransport makes an existing http.Transport use hyper for HTTP/2.
+// Get sends a request for a path. Do sends a Request, with a Header of its own and a body from any
+// io.Reader:
+//
+//	resp, err := conn.Do(ctx, &hyper.Request{
+//		Method: "POST",
+//		Path:   "/items",
+//		Header: hyper.Header{{Name: "content-type", Value: "application/json"}},
+//		Body:   strings.NewReader(`{"name": "a"}`),
+//	})
+//
+// A Response has its header in the order received, its body decoded (or unchanged, with Raw), its
+// trailers, and the pushes that came with it.
+//
+// # Streams
+//
+// Open sends the header of a request and returns its Stream at once. The caller writes the request
+// and reads the response in any order, or both at the same time:
+//
+//	stream, err := conn.Open(ctx, &hyper.Request{Method: "POST", Path: "/echo"})
+//	if err != nil {
+//		return err
+//	}
+//	go func() {
+//		io.WriteString(stream, "hello")
+//		stream.CloseWrite()
+//	}()
+//	resp, err := stream.Response(ctx)
+//
+// Reset ends a stream early, Done and Err tell when and why it ended, and SetDeadline bounds its
+// reads and writes. NetConn makes a net.Conn of a CONNECT stream; Conn.Connect opens a tunnel and
+// does that in one call. Response.Stream returns the stream of any response.
 //
 // # Flow control
 //
@@ -34,22 +62,47 @@
 // Config.WindowManager makes one manager for the connection and one for each stream.
 // Request.WindowManager makes another one for a single stream.
 //
-// AdaptiveWindow, the default, gives each stream what the network path and the reader can use, within a
-// budget for the connection. ReadWindow, FixedWindow and RateLimitedWindow are built in as well.
+// AdaptiveWindow, the default, gives each stream what the network path and the reader can use,
+// within a budget for the connection. ReadWindow, FixedWindow and RateLimitedWindow are built in as
+// well.
 //
 // A manager that breaks the rules ends its stream, or the connection if it is the connection's
 // manager, with a *WindowManagerError. The accounting of the windows stays correct.
 // Config.WindowBlockedTimeout finds a manager that lets a reader wait.
 //
+// # Server push
+//
+// Config.Push admits pushes. Response.Pushes yields those that the peer promises with a response,
+// and Push.Response waits for the pushed response.
+//
+// # Below http.Client
+//
+// Transport is an http.RoundTripper for many hosts. It works with http.Client and with all code
+// that uses an http.RoundTripper. A Conn is an http.RoundTripper for a single connection.
+// ConfigureTransport makes an existing http.Transport use hyper for HTTP/2.
+//
+// WithRequest and WithResponse give access to the Request and the Response below an http.Request,
+// and RequestFromHTTP, ResponseFromHTTP and HeaderFromHTTP convert from net/http's types.
+//
 // # Errors
 //
 // A *StreamError ends one exchange. A *ConnError ends the connection with all its exchanges. Each
-// has the code of RFC 9113 §7, for errors.Is(err, hyper.ErrCodeRefusedStream), and says whether the peer
-// sent it. Retryable reports whether the peer has provably not processed the request.
+// has the code of RFC 9113 §7, for errors.Is(err, hyper.ErrCodeRefusedStream), and says whether the
+// peer sent it. Retryable reports whether the peer has provably not processed the request.
 //
 // A *RequestError was found before anything was sent. A call that a context ends returns that
 // context's error; one that a deadline ends returns os.ErrDeadlineExceeded. The same call returns
 // the same error each time.
+//
+// The text of an error begins with "hyper: " and names the stream, or the peer's host and address.
+// RoundTrip returns some errors with the texts of net/http, because programs look for those.
+//
+// # Testing and observing
+//
+// NewConn works on one end of a net.Pipe, and inside of a testing/synctest bubble, so a test can
+// play the server without a network. Config.Trace is called for each frame; TraceTo writes the
+// frames as lines of text. Conn.Stats, Transport.Stats and Transport.OnConn are for metrics and
+// logs.
 //
 // # Limits
 //
