@@ -54,8 +54,8 @@ type Config struct {
 	// an empty slice that is not nil.
 	AssumeHTTP2 bool
 
-	// WindowManager makes the managers of the receive windows. If it is nil, AdaptiveWindow{}.New makes
-	// them.
+	// WindowManager makes the managers of the receive windows. If it is nil, AdaptiveWindow{}.New
+	// makes them.
 	WindowManager WindowManagerFactory
 
 	// InitialStreamWindow is the number of bytes that the peer may send on a new stream before the
@@ -63,8 +63,8 @@ type Config struct {
 	//
 	// 0 means 256 KiB-1 with the default window manager; it means 65,535, the initial value of
 	// HTTP/2, with another manager or if Push is set. A negative value announces a window of 0.
-	// AdaptiveWindow announces less while very many streams are open, or while unread data fills a tenth
-	// of its Budget.
+	// AdaptiveWindow announces less while very many streams are open, or while unread data fills a
+	// tenth of its Budget.
 	InitialStreamWindow int
 
 	// MaxFrameSize is the largest frame payload that the peer may send, in bytes: 16 KiB to

@@ -610,7 +610,7 @@ func (c *Conn) readClockLocked() { c.now = c.clock() }
 // clock returns the time since start.
 func (c *Conn) clock() time.Duration { return time.Since(c.start) }
 
-// Stats holds the statistics of a connection. Byte counts are of HTTP/2 frames, before TLS.
+// ConnStats holds the statistics of a connection. Byte counts are of HTTP/2 frames, before TLS.
 type ConnStats struct {
 	BytesSent      int64 // passed to the socket
 	BytesReceived  int64

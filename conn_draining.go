@@ -12,7 +12,7 @@ import (
 // debug data joined by "; ", up to 4 KiB.
 type GoAway struct {
 	LastStreamID uint32  // our streams with a higher ID were not processed
-	Code         ErrCode // NoError: the peer closes gracefully
+	Code         ErrCode // ErrCodeNo: the peer closes gracefully
 	Debug        []byte  // opaque; nil: the peer sent none
 }
 

@@ -551,7 +551,7 @@ func (s *Stream) chargeInterimLocked() error {
 // bytes is limited, too.
 func (c *Conn) chargeFloodLocked(octets int64) error {
 	if !c.floodBudget.Take(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
-		return connErr(ErrCodeEnhanceYourCalm, "too many octets that are discarded")
+		return connErr(ErrCodeEnhanceYourCalm, "too many bytes that are discarded")
 	}
 	return nil
 }

@@ -226,7 +226,7 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	// RFC 9113 §6.9.1: the peer may not exceed the window, even if the data is discarded.
 	if f.Length > 0 && int64(f.Length) > mark.credit {
 		return connErr(ErrCodeFlowControl,
-			"DATA of %d octets exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
+			"DATA of %d bytes exceeds the window of stream %d, which was reset", f.Length, f.StreamID)
 	}
 	mark.credit -= int64(f.Length)
 	c.slots.reset[f.StreamID] = mark
@@ -267,7 +267,7 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		// RFC 9113 §6.9.1: every DATA frame counts against the connection's window, even if it is
 		// discarded.
 		if !c.window.receive(f.Length, f.padding) {
-			return connErr(ErrCodeFlowControl, "DATA of %d octets exceeds the connection's window", f.Length)
+			return connErr(ErrCodeFlowControl, "DATA of %d bytes exceeds the connection's window", f.Length)
 		}
 		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
 			End: f.Flags.Has(wire.EndStream)}
@@ -339,7 +339,7 @@ func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 	n := int64(wire.ParseWindowUpdate(f.payload))
 	if f.StreamID == 0 {
 		if n == 0 {
-			return connErr(ErrCodeProtocol, "WINDOW_UPDATE of 0 octets")
+			return connErr(ErrCodeProtocol, "WINDOW_UPDATE of 0 bytes")
 		}
 		// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1.
 		if c.sendWindow+n > wire.MaxWindow {

@@ -10,8 +10,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A SettingID is the identifier of a setting (RFC 9113 §6.5.2). Numbers without a constant are those
-// of extensions.
+// A SettingID is the identifier of a setting (RFC 9113 §6.5.2). Numbers without a constant are
+// those of extensions.
 type SettingID uint16
 
 // The settings of RFC 9113 §6.5.2, and of two other RFCs. The comments say what each setting tells
@@ -110,8 +110,8 @@ func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, slot s
 // UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. Two kinds of
 // settings can change on a live connection: INITIAL_WINDOW_SIZE, and settings of extensions, which
 // hyper itself ignores. A new INITIAL_WINDOW_SIZE moves the receive windows of all open streams,
-// and their window managers get a WindowSettings event. AdaptiveWindow uses the new INITIAL_WINDOW_SIZE
-// as the largest that it announces.
+// and their window managers get a WindowSettings event. AdaptiveWindow uses the new
+// INITIAL_WINDOW_SIZE as the largest that it announces.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	mustHave(ctx != nil, "Conn.UpdateSettings", "context.Context")
 	due := sentSettings{}
@@ -334,7 +334,7 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	case wire.SettingEnableConnectProtocol:
 		// RFC 8441 §3: a sender MUST NOT change it from 1 to 0.
 		if c.peer.connectAllowed && s.Value == 0 {
-			return connErr(ErrCodeProtocol, "SETTINGS take ENABLE_CONNECT_PROTOCOL back")
+			return connErr(ErrCodeProtocol, "SETTINGS change ENABLE_CONNECT_PROTOCOL from 1 to 0")
 		}
 		c.peer.connectAllowed = s.Value == 1
 	default:

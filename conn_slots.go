@@ -140,13 +140,13 @@ func (e *WaitError) Error() string {
 	case forConn:
 		return fmt.Sprintf(prefix+"waiting for one of Transport.MaxConns %d connections: %v", e.n, e.Err)
 	case forWrite:
-		return fmt.Sprintf(prefix+"waiting for the peer to read the requests before: %v", e.Err)
+		return fmt.Sprintf(prefix+"waiting for the peer to read earlier requests: %v", e.Err)
 	case forFirstStream:
 		whose = "the first"
 	}
 	switch e.n {
 	case 0:
-		return fmt.Sprintf(prefix+"waiting for a stream, of which the peer allows none now: %v", e.Err)
+		return fmt.Sprintf(prefix+"waiting for a stream (the peer allows none now): %v", e.Err)
 	case 1:
 		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.Err)
 	}

@@ -99,26 +99,26 @@ type DecodeLimitError struct {
 func (e *DecodeLimitError) Error() string {
 	switch e.Limit {
 	case "elements":
-		return fmt.Sprintf(prefix+"body: content-encoding has more than %d elements or %d octets", e.Max,
+		return fmt.Sprintf(prefix+"body: content-encoding has more than %d elements or %d bytes", e.Max,
 			syntax.MaxListSize)
 	case "codings":
 		return fmt.Sprintf(prefix+"body: more than %d content codings", e.Max)
 	case "repeats":
 		return fmt.Sprintf(prefix+"body: the content coding %.64q more than once", e.Coding)
 	case "work":
-		return fmt.Sprintf(prefix+"body: %.64s: too much that decodes to nothing (in %d octets)", e.Coding,
+		return fmt.Sprintf(prefix+"body: %.64s: too much work without output (%d bytes read)", e.Coding,
 			e.Coded)
 	case "size":
-		return fmt.Sprintf(prefix+"body: more than %d octets decoded", e.Max)
+		return fmt.Sprintf(prefix+"body: more than %d bytes decoded", e.Max)
 	}
-	return fmt.Sprintf(prefix+"body: decoded to more than %d times its size (%d octets from %d)", e.Max,
+	return fmt.Sprintf(prefix+"body: decoded to more than %d times its size (%d bytes from %d)", e.Max,
 		e.Decoded, e.Coded)
 }
 
 // errTrailing is the error for bytes after the end of a coding. curl, browsers and gzip(1) each
 // ignore some of these bytes. hyper ignores none: a byte that belongs to no coding is not what the
 // server meant to send, and could hide a second message that another recipient reads.
-var errTrailing = errors.New("octets after the end of the coded body")
+var errTrailing = errors.New("bytes after the end of the coded body")
 
 // Bounds that hold for every body.
 const (

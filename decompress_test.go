@@ -735,9 +735,9 @@ func wantLimit(t *testing.T, err error, limit string, bound int64) {
 func TestDecodeLimitErrorSaysWhichBound(t *testing.T) {
 	for want, e := range map[string]DecodeLimitError{
 		"hyper: body: more than 5 content codings": {Limit: "codings", Max: 5},
-		"hyper: body: more than 10 octets decoded": {Limit: "size", Max: 10,
+		"hyper: body: more than 10 bytes decoded": {Limit: "size", Max: 10,
 			Coded: 4, Decoded: 11},
-		"hyper: body: decoded to more than 9 times its size (100 octets from 11)": {Limit: "ratio", Max: 9,
+		"hyper: body: decoded to more than 9 times its size (100 bytes from 11)": {Limit: "ratio", Max: 9,
 			Coded: 11, Decoded: 100},
 	} {
 		if got := e.Error(); got != want {

@@ -61,18 +61,18 @@ var (
 	// more requests: the peer sent GOAWAY, the stream identifiers are used up, or the peer did not
 	// acknowledge the PING that shows which streams it still counts. In the last case the error is
 	// ErrPingTimeout as well. Such requests are Retryable on another connection.
-	ErrDrained = errors.New("hyper: connection takes no more requests")
+	ErrDrained = errors.New("hyper: connection accepts no more requests")
 
 	// ErrPingTimeout means that the peer did not acknowledge a PING in time (Config.PingTimeout).
 	// Its text contains net/http's text for this failure, as does the text of ErrWriteStalled.
-	ErrPingTimeout = errors.New("hyper: peer does not answer PING (" + lostText + ")")
+	ErrPingTimeout = errors.New("hyper: peer did not acknowledge a PING (" + lostText + ")")
 
 	// ErrWriteStalled means that the peer accepted no bytes for Config.WriteStallTimeout.
-	ErrWriteStalled = errors.New("hyper: peer does not read (" + lostText + ")")
+	ErrWriteStalled = errors.New("hyper: peer accepts no bytes (" + lostText + ")")
 
-	// ErrWindowBlocked means that a reader waited for Config.WindowBlockedTimeout at a receive window
-	// that its manager did not open. It comes inside a StreamError, or inside a ConnError if the
-	// window is the connection's. The text of that error describes the window.
+	// ErrWindowBlocked means that a reader waited for Config.WindowBlockedTimeout at a receive
+	// window that its manager did not open. It comes inside a StreamError, or inside a ConnError if
+	// the window is the connection's. The text of that error describes the window.
 	ErrWindowBlocked = errors.New("hyper: window manager grants nothing")
 
 	// ErrHandshakeTimeout means that a connection was not ready within Config.HandshakeTimeout. The
@@ -220,7 +220,7 @@ func (e *StreamError) notProcessed() bool {
 // If the peer sent several GOAWAYs, LastStreamID is that of the latest, Code is the latest code
 // that is not NO_ERROR, and Debug has all debug data, joined by "; " up to 4 KiB.
 type ConnError struct {
-	Code         ErrCode  // of the GOAWAY, sent or received; NoError if the connection was lost without one
+	Code         ErrCode  // of the GOAWAY, sent or received; ErrCodeNo if there was none
 	FromPeer     bool     // the peer ended the connection
 	LastStreamID uint32   // of a GOAWAY from the peer: streams above it were not processed
 	Debug        []byte   // opaque debug data of the peer's GOAWAY
@@ -354,7 +354,7 @@ type RequestError struct {
 }
 
 // Error names the field, its value and what is wrong with it: `hyper: request: :path "foo bar" has
-// a blank`.
+// a space`.
 func (e *RequestError) Error() string {
 	field := e.Field
 	if !syntax.IsToken(strings.TrimPrefix(field, ":")) {
@@ -388,12 +388,12 @@ func (e *BodyLengthError) Error() string {
 	if e.Got > e.Declared {
 		return fmt.Sprintf("hyper: request body is longer than its content-length %d", e.Declared)
 	}
-	return fmt.Sprintf("hyper: request body ended after %d octets of its content-length %d", e.Got,
+	return fmt.Sprintf("hyper: request body ended after %d bytes of its content-length %d", e.Got,
 		e.Declared)
 }
 
 // A MalformedError reports a response or a push that breaks RFC 9113 §8. It comes inside a
-// StreamError with the code ProtocolError.
+// StreamError with the code ErrCodeProtocol.
 type MalformedError struct {
 	Reason string
 }

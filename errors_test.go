@@ -28,7 +28,7 @@ func TestErrorTexts(t *testing.T) {
 			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway, processed: neverProcessed},
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": goAway,
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": " +
-			"connection takes no more requests": &unsent,
+			"connection accepts no more requests": &unsent,
 		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many": connErr(ErrCodeFlowControl, "%d octets too many", 7),
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): NO_ERROR (" +
 			gracefulText + ")": &StreamError{
@@ -39,19 +39,19 @@ func TestErrorTexts(t *testing.T) {
 		"hyper: connection: http2: server sent GOAWAY and closed the connection; LastStreamID=3, " +
 			"ErrCode=NO_ERROR, debug=\"\": read: broken": shutdown.because(
 			&net.OpError{Op: "read", Err: errors.New("broken")}),
-		"hyper: connection: peer sent GOAWAY (last stream 3): NO_ERROR: peer does not answer PING (http2: " +
+		"hyper: connection: peer sent GOAWAY (last stream 3): NO_ERROR: peer did not acknowledge a PING (http2: " +
 			"client connection lost)": shutdown.because(ErrPingTimeout),
-		"hyper: connection: peer does not answer PING (http2: client connection lost)":  &ConnError{Err: ErrPingTimeout},
-		"hyper: connection: peer does not read (http2: client connection lost)":         &ConnError{Err: ErrWriteStalled},
-		"hyper: connection: peer closed the connection: unexpected EOF":                 lostErr(io.EOF),
-		"hyper: connection: SETTINGS_TIMEOUT":                                           &ConnError{Code: ErrCodeSettingsTimeout},
-		"hyper: connection closed":                                                      ErrClosed,
-		"hyper: request: te is wrong":                                                   &RequestError{"te", "is wrong"},
-		"hyper: request body is longer than its content-length 3":                       &BodyLengthError{Declared: 3, Got: 4},
-		"hyper: request body ended after 2 octets of its content-length 3":              &BodyLengthError{Declared: 3, Got: 2},
-		"hyper: server negotiated \"http/1.1\", not HTTP/2":                             &NotHTTP2Error{Negotiated: "http/1.1"},
-		"hyper: server did not negotiate HTTP/2 (no ALPN protocol; it speaks HTTP/1.1)": &NotHTTP2Error{},
-		"ErrCode: HTTP_1_1_REQUIRED":                                                    fmt.Errorf("ErrCode: %w", ErrCodeHTTP11Required),
+		"hyper: connection: peer did not acknowledge a PING (http2: client connection lost)": &ConnError{Err: ErrPingTimeout},
+		"hyper: connection: peer accepts no bytes (http2: client connection lost)":           &ConnError{Err: ErrWriteStalled},
+		"hyper: connection: peer closed the connection: unexpected EOF":                      lostErr(io.EOF),
+		"hyper: connection: SETTINGS_TIMEOUT":                                                &ConnError{Code: ErrCodeSettingsTimeout},
+		"hyper: connection closed":                                                           ErrClosed,
+		"hyper: request: te is wrong":                                                        &RequestError{"te", "is wrong"},
+		"hyper: request body is longer than its content-length 3":                            &BodyLengthError{Declared: 3, Got: 4},
+		"hyper: request body ended after 2 bytes of its content-length 3":                    &BodyLengthError{Declared: 3, Got: 2},
+		"hyper: server negotiated \"http/1.1\", not HTTP/2":                                  &NotHTTP2Error{Negotiated: "http/1.1"},
+		"hyper: server did not negotiate HTTP/2 (no ALPN protocol; it speaks HTTP/1.1)":      &NotHTTP2Error{},
+		"ErrCode: HTTP_1_1_REQUIRED":                                                         fmt.Errorf("ErrCode: %w", ErrCodeHTTP11Required),
 	} {
 		if got := err.Error(); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -549,6 +549,6 @@ func ExampleTraceTo() {
 	conn.Close()
 	// Output:
 	// -> HEADERS stream=1 len=46 END_STREAM END_HEADERS
-	//        authorization: [13 octets]
+	//        authorization: [13 bytes]
 	// <- DATA stream=1 len=9 END_STREAM
 }

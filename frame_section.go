@@ -89,7 +89,7 @@ func (e *HeaderSizeError) Error() string {
 			"(Config.MaxHeaderMemory %d)"
 		return fmt.Sprintf(prefix+text, e.Size, e.Held, e.Limit)
 	}
-	return fmt.Sprintf(prefix+"field section of %d octets exceeds %d", e.Size, e.Limit)
+	return fmt.Sprintf(prefix+"field section of %d bytes exceeds %d", e.Size, e.Limit)
 }
 
 // tooLargeLocked resets a stream whose field section was too large to keep.

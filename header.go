@@ -204,12 +204,12 @@ func checkField(name, value string) error {
 	}
 	for i := 0; i < len(value); i++ {
 		if c := value[i]; syntax.IsControl(c) {
-			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at octet %d of %d",
+			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at byte %d of %d",
 				syntax.ByteFault(c), i+1, len(value))}
 		}
 	}
 	if value != "" && (syntax.IsBlank(value[0]) || syntax.IsBlank(value[len(value)-1])) {
-		return &RequestError{name, "has an invalid header field value: a blank at its beginning or end"}
+		return &RequestError{name, "has an invalid header field value: a space or tab at its beginning or end"}
 	}
 	return nil
 }

@@ -45,7 +45,8 @@ type Request struct {
 	// spaces and tabs around it (RFC 9113 §8.2.3). A Cookie without a pair is not sent.
 	Header Header
 
-	// NoDefaultFields sends Header unchanged: no user-agent, accept-encoding or content-length is added.
+	// NoDefaultFields sends Header unchanged: no user-agent, accept-encoding or content-length is
+	// added.
 	NoDefaultFields bool
 
 	// omitted says, by index, which default fields are left out. RequestFromHTTP sets it.
@@ -210,8 +211,8 @@ func (r *Request) pseudo(which int, otherwise string) string {
 	return otherwise
 }
 
-// preparePseudo determines the pseudo-header fields and checks them (RFC 9113 §8.3.1, §8.5; RFC 8441
-// §4).
+// preparePseudo determines the pseudo-header fields and checks them (RFC 9113 §8.3.1, §8.5; RFC
+// 8441 §4).
 func (p *preparedRequest) preparePseudo(c *Conn) error {
 	pseudo := &p.pseudo
 	pseudo[pseudoMethod] = or(p.Method, "GET")
@@ -226,7 +227,7 @@ func (p *preparedRequest) preparePseudo(c *Conn) error {
 			return badValue(f.Name, f.Value, "is not a pseudo-header field of a request")
 		}
 		if p.explicit[i] {
-			return badValue(f.Name, f.Value, "is there twice")
+			return badValue(f.Name, f.Value, "appears twice")
 		}
 		p.explicit[i], pseudo[i] = true, f.Value
 		p.size += f.size()
@@ -250,7 +251,7 @@ func (p *preparedRequest) preparePseudo(c *Conn) error {
 		return badAuthority(p.authority())
 	case plain && !syntax.HasPort(p.authority()):
 		return badValue(":authority", p.authority(),
-			"has no port: CONNECT knows no default (RFC 9110 §9.3.6)")
+			"has no port: CONNECT has no default port (RFC 9110 §9.3.6)")
 	case plain && (p.explicit[pseudoScheme] || p.explicit[pseudoPath] || p.Scheme != "" || p.Path != ""):
 		return p.badConnect()
 	case plain:
@@ -291,7 +292,7 @@ func (p *preparedRequest) checkHeader() (declared int64, err error) {
 	for _, f := range p.Header[p.pseudoPrefix:] {
 		name := syntax.Lower(f.Name)
 		if syntax.IsPseudo(name) {
-			return 0, badValue(name, f.Value, "is behind a regular field")
+			return 0, badValue(name, f.Value, "is after a regular field")
 		}
 		if err := checkField(name, f.Value); err != nil {
 			return 0, err

@@ -267,8 +267,8 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 	}
 	i := &s.extrasLocked().interims
 	if len(i.waiting) == maxInterims || i.size+size > maxInterimSize {
-		return &MalformedError{fmt.Sprintf("more than %d interim responses, or %d octets of them, before "+
-			"one was looked at", maxInterims, maxInterimSize)}
+		return &MalformedError{fmt.Sprintf("more than %d interim responses, or %d bytes of them, wait "+
+			"for Request.Informational", maxInterims, maxInterimSize)}
 	}
 	i.waiting = append(i.waiting, interim{status, append(Header(nil), fields[1:]...), size})
 	i.size += size

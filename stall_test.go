@@ -90,7 +90,7 @@ func TestStallOfAReaderWhoWaitedBefore(t *testing.T) {
 			peer.WriteData(3, 0, make([]byte, wire.InitialWindow/5))
 		}
 		if err := <-result; !errors.Is(err, ErrWindowBlocked) ||
-			!strings.Contains(err.Error(), "65535 of them are unread") {
+			!strings.Contains(err.Error(), "65535 of them unread") {
 			t.Errorf("got %v", err)
 		}
 		unread.Body.Close()

@@ -194,7 +194,7 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 	if int64(size) <= int64(c.peer.maxHeaderList) {
 		return nil
 	}
-	return &RequestError{section, fmt.Sprintf("takes %d octets; the peer allows %d", size,
+	return &RequestError{section, fmt.Sprintf("takes %d bytes; the peer allows %d", size,
 		c.peer.maxHeaderList)}
 }
 
@@ -352,8 +352,8 @@ func (s *Stream) Read(p []byte) (n int, err error) { return s.read(p) }
 // Write sends p as DATA, as fast as the peer's windows allow. It returns when all of p has been
 // added to the bytes to write. Write may be called while another goroutine reads. Concurrent calls
 // of Write run one after another. If the peer ends the stream early, Write returns a *StreamError.
-// If its code is NoError, the response is complete and the peer does not need the rest of the body
-// (RFC 9113 §8.1).
+// If its code is ErrCodeNo, the response is complete and the peer does not need the rest of the
+// body (RFC 9113 §8.1).
 func (s *Stream) Write(p []byte) (n int, err error) { return s.write(p, nil, nothingYet) }
 
 // CloseWrite ends our side of the stream with an empty DATA frame that has END_STREAM. The stream

@@ -112,7 +112,7 @@ func (s *Stream) bookDataLocked(f *frame, body int) error {
 	}
 	// RFC 9113 §6.9.1: DATA that exceeds the stream's window is a FLOW_CONTROL_ERROR of the stream.
 	if !s.window.receive(f.Length, f.padding) {
-		return streamErr(s.id, ErrCodeFlowControl, fmt.Errorf("DATA of %d octets exceeds the window", f.Length))
+		return streamErr(s.id, ErrCodeFlowControl, fmt.Errorf("DATA of %d bytes exceeds the window", f.Length))
 	}
 	s.state, s.message, s.bodyLeft = next, message, left
 	return nil
@@ -124,7 +124,7 @@ func (s *Stream) recvEndLocked() error {
 	case s.message == state.AwaitingHeaders:
 		return s.rejectLocked(&MalformedError{"END_STREAM before the final response"})
 	case s.bodyLeft > 0 && !s.response.bodyless():
-		short := &MalformedError{fmt.Sprintf("the body ends %d octets before its content-length", s.bodyLeft)}
+		short := &MalformedError{fmt.Sprintf("the body ends %d bytes before its content-length", s.bodyLeft)}
 		err := streamErr(s.id, ErrCodeProtocol, fmt.Errorf("%w: %w", short, io.ErrUnexpectedEOF))
 		// The error takes the place of io.EOF. The data before it is valid and stays readable.
 		s.closeLocked(end{err: err, reset: true, code: err.Code})

@@ -330,7 +330,7 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	}
 	if n == 0 {
 		// RFC 9113 §6.9: an increment of 0 is a stream error.
-		return s.rejectLocked(errors.New("WINDOW_UPDATE of 0 octets"))
+		return s.rejectLocked(errors.New("WINDOW_UPDATE of 0 bytes"))
 	}
 	// RFC 9113 §6.9.1: if the window exceeds 2^31-1, the sender ends the stream with
 	// FLOW_CONTROL_ERROR.

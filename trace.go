@@ -66,7 +66,7 @@ func redacted(f Field) string {
 			return f.Value
 		}
 	}
-	return "[" + strconv.Itoa(len(f.Value)) + " octets]"
+	return "[" + strconv.Itoa(len(f.Value)) + " bytes]"
 }
 
 // TraceTo returns a function for Config.Trace that writes each frame to w as one line, in the form

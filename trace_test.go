@@ -134,9 +134,9 @@ func TestTraceHidesCredentials(t *testing.T) {
 			t.Errorf("it shows a secret:\n%s", text)
 		}
 		for _, line := range []string{
-			"authorization: [14 octets]", "proxy-authorization: [6 octets]", "cookie: [9 octets]",
-			"x-token: [6 octets]",
-			"x-open: shown", "set-cookie: [10 octets]",
+			"authorization: [14 bytes]", "proxy-authorization: [6 bytes]", "cookie: [9 bytes]",
+			"x-token: [6 bytes]",
+			"x-open: shown", "set-cookie: [10 bytes]",
 		} {
 			if !strings.Contains(text, "       "+line+"\n") {
 				t.Errorf("it lacks %q:\n%s", line, text)
@@ -279,7 +279,7 @@ func TestTraceShowsFramesThatCannotBeRead(t *testing.T) {
 		<-conn.Done()
 		log.want(t, "what came, and what we said", `
 <- PING len=3
--> GOAWAY len=33 last=0 code=FRAME_SIZE_ERROR debug="PING is not 8 octets long"
+-> GOAWAY len=32 last=0 code=FRAME_SIZE_ERROR debug="PING is not 8 bytes long"
 `)
 		peer.WantGoAway("the answer", 0, wire.FrameSizeError)
 	})

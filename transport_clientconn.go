@@ -108,7 +108,7 @@ func (c *clientConn) InFlight() int {
 	return 0
 }
 
-// Err returns why the connection takes no more requests, or nil.
+// Err returns why the connection accepts no more requests, or nil.
 func (c *clientConn) Err() error {
 	_, err := c.conn.load()
 	return err

@@ -31,9 +31,9 @@ import (
 // stream ends with a *WindowManagerError; if it is the connection's manager, the connection does.
 // An increment for a window that is already closed is dropped.
 //
-// A manager that grants on receipt, as the one above and FixedWindow do, gives no back-pressure: hyper
-// reads the socket without waiting for the caller, so unread data accumulates in memory. A manager
-// that grants what was consumed does not have this problem.
+// A manager that grants on receipt, as the one above and FixedWindow do, gives no back-pressure:
+// hyper reads the socket without waiting for the caller, so unread data accumulates in memory. A
+// manager that grants what was consumed does not have this problem.
 type WindowManager interface {
 	Update(ev WindowEvent) (increment int)
 }
@@ -159,7 +159,7 @@ func (e *WindowManagerError) Error() string {
 		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", whose, e.Event,
 			syntax.Escape(fmt.Sprint(e.Panic)))
 	}
-	return fmt.Sprintf(prefix+"window manager of %s answered %d to %v: an increment cannot be negative",
+	return fmt.Sprintf(prefix+"window manager of %s returned %d for %v: an increment cannot be negative",
 		whose, e.Value, e.Event)
 }
 
@@ -233,8 +233,8 @@ func (w *Window) Request() *Request {
 	return w.s.req
 }
 
-// Conn returns the manager of the connection's window, nil while that manager is being made. It may
-// be of another type than the stream's manager, so the caller should check its type.
+// ConnManager returns the manager of the connection's window, nil while that manager is being made.
+// It may be of another type than the stream's manager, so the caller should check its type.
 func (w *Window) ConnManager() WindowManager { return w.c.window.manager }
 
 // Grant lets the peer send n more bytes. It may be called from any goroutine. It may also be called
@@ -503,7 +503,7 @@ func (w *Window) stall() {
 		whose = fmt.Sprintf("stream %d", w.s.id)
 	}
 	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for "+
-		"%v (%d octets came, %d of them are unread)",
+		"%v (%d bytes received, %d of them unread)",
 		ErrWindowBlocked, whose, w.credit, w.c.cfg.WindowBlockedTimeout, w.total, w.unread))
 }
 
@@ -563,9 +563,9 @@ func (w *Window) appendUpdate(dst []byte) []byte {
 	return wire.AppendWindowUpdate(dst, w.StreamID(), int(n))
 }
 
-// FixedWindow is Python hyper's manager. As data arrives, it brings the window back to Size when less
-// than a quarter of it, or less than 1,000 bytes, is left. It does so whether or not the data is
-// read. Size is in bytes; 0 means 65,535. Use it as Config{WindowManager: FixedWindow{…}.New}.
+// FixedWindow is Python hyper's manager. As data arrives, it brings the window back to Size when
+// less than a quarter of it, or less than 1,000 bytes, is left. It does so whether or not the data
+// is read. Size is in bytes; 0 means 65,535. Use it as Config{WindowManager: FixedWindow{…}.New}.
 type FixedWindow struct{ Size int }
 
 // New is a WindowManagerFactory.
@@ -595,10 +595,10 @@ func (f FixedWindow) missing(ev WindowEvent) int { return increment(int64(f.Size
 // increment converts n to the increment of a manager, also where an int has 32 bits.
 func increment(n int64) int { return int(min(max(0, n), wire.MaxWindow)) }
 
-// ReadWindow keeps windows of a set size that reopen as the caller reads: what the peer may send and
-// what is unread never exceed the size together. The window moves when half of it is free. If the
-// length of a body is known, the window ends at most one byte after the end of the body. Stream is
-// the size for each stream and Connection the size for all streams together, in bytes; 0 means 1
+// ReadWindow keeps windows of a set size that reopen as the caller reads: what the peer may send
+// and what is unread never exceed the size together. The window moves when half of it is free. If
+// the length of a body is known, the window ends at most one byte after the end of the body. Stream
+// is the size for each stream and Connection the size for all streams together, in bytes; 0 means 1
 // MiB for Stream and 64 MiB for Connection.
 type ReadWindow struct{ Stream, Connection int }
 
@@ -645,9 +645,9 @@ func (ev WindowEvent) needed(grant int) int {
 	return int(min(int64(grant), ev.Length+1-int64(ev.Credit)))
 }
 
-// RateLimitedWindow holds each stream to PerSecond bytes a second on average, in bursts of at most Burst
-// bytes. The connection's window is that of ReadWindow. The rate is only reached if Burst is at least
-// twice what arrives in a round trip. It holds from the first byte only if
+// RateLimitedWindow holds each stream to PerSecond bytes a second on average, in bursts of at most
+// Burst bytes. The connection's window is that of ReadWindow. The rate is only reached if Burst is
+// at least twice what arrives in a round trip. It holds from the first byte only if
 // Config.InitialStreamWindow is at most Burst. A Burst of 0 means the bytes of a quarter of a
 // second.
 type RateLimitedWindow struct{ PerSecond, Burst int }

@@ -2,20 +2,21 @@ package hyper
 
 import "time"
 
-// AdaptiveWindow gives each stream the window that its reader and the path can use: about twice the bytes
-// that arrived and were read in one round trip. A window begins with Initial. It grows as fast as
-// TCP's slow start while data arrives faster and the reader keeps up, and it shrinks to what the
-// reader takes. A stream that is not read keeps what it has. A new stream begins with its share of
-// what earlier streams have shown the path to need. All streams together never hold more than
-// Budget. AdaptiveWindow is the window manager if Config.WindowManager is nil.
+// AdaptiveWindow gives each stream the window that its reader and the path can use: about twice the
+// bytes that arrived and were read in one round trip. A window begins with Initial. It grows as
+// fast as TCP's slow start while data arrives faster and the reader keeps up, and it shrinks to
+// what the reader takes. A stream that is not read keeps what it has. A new stream begins with its
+// share of what earlier streams have shown the path to need. All streams together never hold more
+// than Budget. AdaptiveWindow is the window manager if Config.WindowManager is nil.
 //
-// Streams that were never read leave most of the budget to those that are read. AdaptiveWindow sends
-// SETTINGS with a smaller INITIAL_WINDOW_SIZE if the initial windows of streams that were not read
-// yet would take more than half of Budget, or if such streams hold a tenth of it. From then on such
-// streams get a tenth in all. With the defaults this begins above 128 streams. When few streams are
-// left, AdaptiveWindow announces Config.InitialStreamWindow again, at most once in ten seconds. A stream
-// that is read gets its window by WINDOW_UPDATE. Streams that were read before and are not read any
-// more keep what they were granted, but they cannot get the last eighth of Budget.
+// Streams that were never read leave most of the budget to those that are read. AdaptiveWindow
+// sends SETTINGS with a smaller INITIAL_WINDOW_SIZE if the initial windows of streams that were not
+// read yet would take more than half of Budget, or if such streams hold a tenth of it. From then on
+// such streams get a tenth in all. With the defaults this begins above 128 streams. When few
+// streams are left, AdaptiveWindow announces Config.InitialStreamWindow again, at most once in ten
+// seconds. A stream that is read gets its window by WINDOW_UPDATE. Streams that were read before
+// and are not read any more keep what they were granted, but they cannot get the last eighth of
+// Budget.
 //
 // Initial is the smallest size of a stream's window, in bytes; 0 means 256 KiB - 1. It needs no
 // WINDOW_UPDATE if Config.InitialStreamWindow announces as much. Budget is what all streams of the
@@ -24,9 +25,9 @@ import "time"
 // because a path needs two bandwidth-delay products.
 //
 // If a request uses AdaptiveWindow on a connection that uses AdaptiveWindow, the connection's
-// manager serves it and the request's Initial and Budget are ignored. If the connection uses another
-// manager, or a wrapper of AdaptiveWindow, each stream is managed by itself, with a Budget of its
-// own.
+// manager serves it and the request's Initial and Budget are ignored. If the connection uses
+// another manager, or a wrapper of AdaptiveWindow, each stream is managed by itself, with a Budget
+// of its own.
 type AdaptiveWindow struct{ Initial, Budget int }
 
 // The bounds and the defaults of AdaptiveWindow.

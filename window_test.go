@@ -1010,7 +1010,7 @@ func TestWindowEventTexts(t *testing.T) {
 	}
 	negative := &WindowManagerError{StreamID: 5, Event: WindowData, Value: -3}
 	if got := negative.Error(); got !=
-		"hyper: window manager of stream 5 answered -3 to Data: an increment cannot be negative" {
+		"hyper: window manager of stream 5 returned -3 for Data: an increment cannot be negative" {
 		t.Error(got)
 	}
 	panicked := &WindowManagerError{Event: WindowTick, Panic: "no"}

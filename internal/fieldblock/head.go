@@ -75,7 +75,7 @@ func fieldFault[F Field](fields []F, repeats bool) string {
 			continue
 		}
 		if syntax.IsPseudo(f.Name) {
-			return "the pseudo-header field " + syntax.Printable(f.Name) + " behind a regular field"
+			return "the pseudo-header field " + syntax.Printable(f.Name) + " after a regular field"
 		}
 		if fault := syntax.FieldFault(f.Name, f.Value); fault != "" {
 			return fault
@@ -139,7 +139,7 @@ func status[F Field](fields []F) (code uint16, fault string) {
 	}
 	if len(fields) > 1 {
 		if name := hpack.HeaderField(fields[1]).Name; syntax.IsPseudo(name) {
-			return 0, "the pseudo-header field " + syntax.Printable(name) + " behind :status"
+			return 0, "the pseudo-header field " + syntax.Printable(name) + " after :status"
 		}
 	}
 	return code, ""

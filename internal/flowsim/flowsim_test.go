@@ -272,7 +272,7 @@ func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 		})
 	}}}
 	if _, err := Run(t, Cell{ms, 1e9, 1}.with(bad, 1<<20)); err == nil ||
-		!strings.Contains(err.Error(), "answered -1") {
+		!strings.Contains(err.Error(), "returned -1") {
 		t.Errorf("got %v", err)
 	}
 	never := subject{"never",

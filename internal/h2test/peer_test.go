@@ -547,7 +547,7 @@ func TestViolations(t *testing.T) {
 		text string
 	}{
 		{"frame too large", data(16385), "FRAME_SIZE_ERROR"},
-		{"malformed frame", frame(wire.FrameHeader{Type: wire.Ping}, 1), "PING is not 8 octets long"},
+		{"malformed frame", frame(wire.FrameHeader{Type: wire.Ping}, 1), "PING is not 8 bytes long"},
 		{"bad block", frame(wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders, StreamID: 1}, 0xff),
 			"HEADERS stream=1 len=1 END_HEADERS"},
 		{"DATA on stream 0", frame(wire.FrameHeader{Type: wire.Data}), "DATA on stream 0"},

@@ -184,7 +184,7 @@ var errorCases = []errorCase{
 		as: is[*hyper.UnsupportedCodingError]},
 	{name: "DecodeLimitError", cfg: hyper.Config{MaxDecodedSize: 1},
 		run:  inBody(gzipped("hello"), "content-encoding: gzip"),
-		want: wantedError{text: "body: more than 1 octets decoded"}, as: is[*hyper.DecodeLimitError]},
+		want: wantedError{text: "body: more than 1 bytes decoded"}, as: is[*hyper.DecodeLimitError]},
 	{name: "WindowManagerError/Stream", cfg: hyper.Config{WindowManager: misbehaving(false)},
 		run: inBody("hello"),
 		want: wantedError{text: "window manager of stream 1 panicked at Data: out of paint",
@@ -233,7 +233,7 @@ var errorCases = []errorCase{
 	}), want: wantedError{text: `http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=INTERNAL_ERROR, debug="out of memory": unexpected EOF`,
 		is: []error{hyper.ErrCodeInternal, io.ErrUnexpectedEOF}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/BrokenRule", run: by(func(p *accepted) { p.WriteWindowUpdate(0, 0) }),
-		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 octets",
+		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 bytes",
 			is: []error{hyper.ErrCodeProtocol}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/BadFrame", run: by(func(p *accepted) {
 		p.WriteFrame(wire.FrameHeader{Type: wire.Ping,
@@ -242,25 +242,25 @@ var errorCases = []errorCase{
 		want: wantedError{text: "FRAME_SIZE_ERROR: PING", is: []error{hyper.ErrCodeFrameSize}, conn: true},
 		as:   is[*hyper.ConnError]},
 	{name: "ErrPingTimeout", run: by(func(*accepted) {}),
-		want: wantedError{text: "peer does not answer PING", is: []error{hyper.ErrPingTimeout}, conn: true,
+		want: wantedError{text: "peer did not acknowledge a PING", is: []error{hyper.ErrPingTimeout}, conn: true,
 			timeout: true}, as: is[*hyper.ConnError]},
 	{name: "ErrWriteStalled", cfg: hyper.Config{KeepAlive: -1}, run: by(func(p *accepted) {
 		p.client.SetWriteBuffer(0)
 		p.WritePing(0, [8]byte{1})
-	}), want: wantedError{text: "peer does not read", is: []error{hyper.ErrWriteStalled}, conn: true,
+	}), want: wantedError{text: "peer accepts no bytes", is: []error{hyper.ErrWriteStalled}, conn: true,
 		timeout: true}, as: is[*hyper.ConnError]},
 	{name: "ErrDrained", only: ownDoors, run: func(t *testing.T, v *visit, peer *accepted,
 		call *async[*http.Response]) error {
 		peer.WriteGoAway(1, wire.NoError, "")
 		synctest.Wait()
 		return v.get("/late").wantErr(t, "the connection is drained")
-	}, want: wantedError{text: "connection takes no more requests", is: []error{hyper.ErrDrained}, conn: true,
+	}, want: wantedError{text: "connection accepts no more requests", is: []error{hyper.ErrDrained}, conn: true,
 		retryable: true}, as: is[*hyper.ConnError]},
 	{name: "BodyLengthError", run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
 		req := v.request("POST", "/", io.MultiReader(strings.NewReader("short")))
 		req.ContentLength = 100
 		return v.send(req).wantErr(t, "the body is too short")
-	}, want: wantedError{text: "request body ended after 5 octets of its content-length 100",
+	}, want: wantedError{text: "request body ended after 5 bytes of its content-length 100",
 		is: []error{hyper.ErrCodeCancel}}, as: is[*hyper.BodyLengthError]},
 	{name: "ErrClosed", only: ownDoors, run: func(t *testing.T, v *visit, _ *accepted,
 		call *async[*http.Response]) error {
@@ -277,7 +277,7 @@ var errorCases = []errorCase{
 			req := v.request("GET", "/", nil)
 			req.Method = "GE T"
 			return v.send(req).wantErr(t, "no request")
-		}, want: wantedError{text: `hyper: request: :method "GE T" is not a token: it has a blank`},
+		}, want: wantedError{text: `hyper: request: :method "GE T" is not a token: it has a space`},
 		as: is[*hyper.RequestError]},
 	{name: "Waiting", run: func(t *testing.T, v *visit, peer *accepted, _ *async[*http.Response]) error {
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})

@@ -27,7 +27,7 @@ func PathFault(s string) string {
 		}
 	}
 	if s == "*" {
-		return "is for OPTIONS alone"
+		return "is only for OPTIONS"
 	}
 	return "does not begin with /"
 }

@@ -21,8 +21,8 @@ func TestNames(t *testing.T) {
 	judge(t, "IsToken", IsToken, map[string]bool{"": false, "a": true, "X-Y_z1!": true, "a b": false,
 		"a:": false, "é": false, "\x00": false})
 	judge(t, "TokenFault", TokenFault, map[string]string{
-		"": "it is empty", "a b": "it has a blank", "a\n": `it has a control character, '\n'`,
-		"é": "it has a character that is not ASCII", "a#b c": "it has a blank", "a(": "it has a '('",
+		"": "it is empty", "a b": "it has a space", "a\n": `it has a control character, '\n'`,
+		"é": "it has a character that is not ASCII", "a#b c": "it has a space", "a(": "it has a '('",
 		"\x7f": `it has a control character, '\x7f'`,
 	})
 	for _, name := range []string{"connection", "proxy-connection", "keep-alive", "transfer-encoding",
@@ -112,7 +112,7 @@ func TestAuthorities(t *testing.T) {
 		"é": false, "a%b": true,
 	})
 	judge(t, "AuthorityFault", AuthorityFault, map[string]string{
-		"": "it is empty", "a:1": "", "a b": "it has a blank", "a/": "it has a '/'",
+		"": "it is empty", "a:1": "", "a b": "it has a space", "a/": "it has a '/'",
 		"a#": "it has a fragment, which stays with the client",
 	})
 	judge(t, "HasPort", HasPort, map[string]bool{
@@ -142,7 +142,7 @@ func TestPathsAndSchemes(t *testing.T) {
 		t.Error("OPTIONS *")
 	}
 	judge(t, "PathFault", PathFault, map[string]string{
-		"a": "does not begin with /", "*": "is for OPTIONS alone", "/ ": "has a blank",
+		"a": "does not begin with /", "*": "is only for OPTIONS", "/ ": "has a space",
 		"/\x7f": `has a control character, '\x7f'`,
 		"/#":    "has a fragment, which stays with the client", "": "does not begin with /",
 	})

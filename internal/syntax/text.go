@@ -46,7 +46,7 @@ func Lower(s string) string {
 func ByteFault(c byte) string {
 	switch {
 	case c == ' ':
-		return "a blank"
+		return "a space"
 	case c < ' ' || c == 0x7f:
 		return fmt.Sprintf("a control character, %q", c)
 	case c >= 0x80:

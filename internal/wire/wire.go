@@ -136,26 +136,26 @@ func (h FrameHeader) Check(maxLength int) error {
 	switch h.Type {
 	case RSTStream, WindowUpdate:
 		if h.Length != 4 {
-			return connError(FrameSizeError, h, "is not 4 octets long")
+			return connError(FrameSizeError, h, "is not 4 bytes long")
 		}
 	case Ping:
 		if h.Length != 8 {
-			return connError(FrameSizeError, h, "is not 8 octets long")
+			return connError(FrameSizeError, h, "is not 8 bytes long")
 		}
 	case GoAway:
 		if h.Length < 8 {
-			return connError(FrameSizeError, h, "is shorter than 8 octets")
+			return connError(FrameSizeError, h, "is shorter than 8 bytes")
 		}
 	case Priority:
 		if h.Length != 5 { // §6.3: the only frame whose wrong size is a stream error
-			return &Error{Code: FrameSizeError, StreamID: h.StreamID, Reason: "PRIORITY is not 5 octets long"}
+			return &Error{Code: FrameSizeError, StreamID: h.StreamID, Reason: "PRIORITY is not 5 bytes long"}
 		}
 	case Settings:
 		if h.Flags.Has(Ack) && h.Length != 0 {
 			return connError(FrameSizeError, h, "acknowledgment with a payload")
 		}
 		if h.Length%6 != 0 {
-			return connError(FrameSizeError, h, "is not a multiple of 6 octets")
+			return connError(FrameSizeError, h, "is not a multiple of 6 bytes")
 		}
 	}
 	if h.Length < h.fixedPart() {

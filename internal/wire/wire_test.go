@@ -165,17 +165,17 @@ func TestFrameOfAWrongSizeIsAnError(t *testing.T) {
 			// RFC 9113 §6.3: A PRIORITY frame with a length other than 5 octets MUST be treated as
 			// a stream error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: Priority, StreamID: 7}, []int{5}, []int{0, 4, 6},
-			"stream 7: FRAME_SIZE_ERROR: PRIORITY is not 5 octets long",
+			"stream 7: FRAME_SIZE_ERROR: PRIORITY is not 5 bytes long",
 		}, {
 			// RFC 9113 §6.4: A RST_STREAM frame with a length other than 4 octets MUST be treated
 			// as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: RSTStream, StreamID: 7}, []int{4}, []int{0, 3, 5},
-			"FRAME_SIZE_ERROR: RST_STREAM is not 4 octets long",
+			"FRAME_SIZE_ERROR: RST_STREAM is not 4 bytes long",
 		}, {
-			// RFC 9113 §6.5: A SETTINGS frame with a length other than a multiple of 6 octets MUST
+			// RFC 9113 §6.5: A SETTINGS frame with a length other than a multiple of 6 bytes MUST
 			// be treated as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: Settings}, []int{0, 6, 12}, []int{1, 3, 5, 7, 9},
-			"FRAME_SIZE_ERROR: SETTINGS is not a multiple of 6 octets",
+			"FRAME_SIZE_ERROR: SETTINGS is not a multiple of 6 bytes",
 		}, {
 			// RFC 9113 §6.5: Receipt of a SETTINGS frame with the ACK flag set and a length field
 			// value other than 0 MUST be treated as a connection error of type FRAME_SIZE_ERROR.
@@ -185,20 +185,20 @@ func TestFrameOfAWrongSizeIsAnError(t *testing.T) {
 			// RFC 9113 §6.7: Receipt of a PING frame with a length field value other than 8 MUST be
 			// treated as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: Ping, Flags: Ack}, []int{8}, []int{0, 7, 9},
-			"FRAME_SIZE_ERROR: PING is not 8 octets long",
+			"FRAME_SIZE_ERROR: PING is not 8 bytes long",
 		}, {
 			// RFC 9113 §6.8 has two fields of 4 bytes, and debug data of any length; §4.2: too
 			// small to contain mandatory frame data.
 			FrameHeader{Type: GoAway}, []int{8, 9, 100}, []int{0, 7},
-			"FRAME_SIZE_ERROR: GOAWAY is shorter than 8 octets",
+			"FRAME_SIZE_ERROR: GOAWAY is shorter than 8 bytes",
 		}, {
 			// RFC 9113 §6.9: A WINDOW_UPDATE frame with a length other than 4 octets MUST be
 			// treated as a connection error of type FRAME_SIZE_ERROR.
 			FrameHeader{Type: WindowUpdate, StreamID: 7}, []int{4}, []int{0, 3, 5},
-			"FRAME_SIZE_ERROR: WINDOW_UPDATE is not 4 octets long",
+			"FRAME_SIZE_ERROR: WINDOW_UPDATE is not 4 bytes long",
 		}, { // the same on the connection
 			FrameHeader{Type: WindowUpdate}, []int{4}, []int{0, 3, 5},
-			"FRAME_SIZE_ERROR: WINDOW_UPDATE is not 4 octets long",
+			"FRAME_SIZE_ERROR: WINDOW_UPDATE is not 4 bytes long",
 		},
 
 		// RFC 9113 §4.2: too small to contain mandatory frame data, for each combination of
