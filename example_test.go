@@ -273,6 +273,33 @@ func ExampleConn_Open() {
 	// EOF
 }
 
+// A stream's end is not an error if both sides have ended it.
+func ExampleStream_Done() {
+	conn := dial(hyper.Config{})
+	defer conn.Close()
+
+	for _, early := range []bool{false, true} {
+		stream, err := conn.Open(ctx, &hyper.Request{Method: "POST", Path: "/echo"})
+		if err != nil {
+			log.Fatal(err)
+		}
+		io.WriteString(stream, "hello")
+		if early {
+			stream.Reset(hyper.ErrCodeCancel)
+		} else {
+			stream.CloseWrite()
+			text, _ := io.ReadAll(stream)
+			fmt.Printf("%s\n", text)
+		}
+		<-stream.Done()
+		fmt.Println(stream.Err())
+	}
+	// Output:
+	// hello
+	// <nil>
+	// hyper: stream 3: CANCEL: stream canceled by the caller
+}
+
 func ExampleResponse_Raw() {
 	conn := dial(hyper.Config{})
 	defer conn.Close()
