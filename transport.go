@@ -39,6 +39,9 @@ import (
 // or, as in net/http, with an empty list. If that is not wanted, use Conn.RoundTrip, which never
 // sends a request twice.
 //
+// A field that is zero has the default that its comment states. A negative limit or timeout is
+// none.
+//
 // A Transport is safe for concurrent use by multiple goroutines. Its fields must not be changed,
 // and the Transport must not be copied, after its first use.
 type Transport struct {
