@@ -144,8 +144,8 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	for id, s := range c.streams {
 		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if s.window.credit+due.shift > wire.MaxWindow {
-			return fmt.Errorf("hyper: SETTINGS_INITIAL_WINDOW_SIZE=%d raises the window of stream %d above 2^31-1",
-				size, id)
+			return fmt.Errorf("hyper: SETTINGS_INITIAL_WINDOW_SIZE=%d raises the window of stream %d "+
+				"above 2^31-1", size, id)
 		}
 	}
 	c.sendSettingsLocked(due, list...)

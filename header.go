@@ -209,7 +209,8 @@ func checkField(name, value string) error {
 		}
 	}
 	if value != "" && (syntax.IsBlank(value[0]) || syntax.IsBlank(value[len(value)-1])) {
-		return &RequestError{name, "has an invalid header field value: a space or tab at its beginning or end"}
+		return &RequestError{name,
+			"has an invalid header field value: a space or tab at its beginning or end"}
 	}
 	return nil
 }

@@ -35,9 +35,11 @@ var exportedErrors = map[string][]error{
 		&hyper.ConnError{Addr: &net.TCPAddr{Port: 1}, Err: io.ErrUnexpectedEOF}},
 	"ConnectStatusError": {&hyper.ConnectStatusError{StatusCode: 403}},
 	"DecodeError":        {&hyper.DecodeError{Coding: "gzip", Err: io.ErrUnexpectedEOF}},
-	"DecodeLimitError": {&hyper.DecodeLimitError{Limit: "elements"}, &hyper.DecodeLimitError{Limit: "codings"},
+	"DecodeLimitError": {
+		&hyper.DecodeLimitError{Limit: "elements"}, &hyper.DecodeLimitError{Limit: "codings"},
 		&hyper.DecodeLimitError{Limit: "repeats"}, &hyper.DecodeLimitError{Limit: "size"},
-		&hyper.DecodeLimitError{Limit: "ratio"}, &hyper.DecodeLimitError{Limit: "work"}},
+		&hyper.DecodeLimitError{Limit: "ratio"}, &hyper.DecodeLimitError{Limit: "work"},
+	},
 	"DialError":       {&hyper.DialError{Host: "a.test:443", Err: hyper.ErrHandshakeTimeout}},
 	"HeaderSizeError": {&hyper.HeaderSizeError{Size: 2, Limit: 1}, &hyper.HeaderSizeError{Size: 2, Held: 1}},
 	"MalformedError":  {&hyper.MalformedError{Reason: "trailers without END_STREAM"}},

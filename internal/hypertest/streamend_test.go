@@ -164,31 +164,28 @@ func TestBodyThatIsClosedAfterTheEndDoesNotChangeErr(t *testing.T) {
 
 func TestStreamErrSaysWhoEndedTheStream(t *testing.T) {
 	broken := errors.New("the caller's reason")
+	type parts struct {
+		peer   *accepted
+		conn   *hyper.Conn
+		s      *hyper.Stream
+		cancel context.CancelCauseFunc
+	}
 	for name, row := range map[string]struct {
-		end  func(peer *accepted, conn *hyper.Conn, s *hyper.Stream, cancel context.CancelCauseFunc)
+		end  func(p parts)
 		want []error
 	}{
-		"the peer resets": {func(peer *accepted, _ *hyper.Conn, _ *hyper.Stream, _ context.CancelCauseFunc) {
-			peer.WriteRSTStream(1, wire.EnhanceYourCalm)
-		}, []error{hyper.ErrCodeEnhanceYourCalm}},
-		"the peer sends GOAWAY": {func(peer *accepted, _ *hyper.Conn, _ *hyper.Stream, _ context.CancelCauseFunc) {
-			peer.WriteGoAway(0, wire.NoError, "")
-		}, []error{hyper.ErrCodeNo}},
-		"the response is malformed": {func(peer *accepted, _ *hyper.Conn, _ *hyper.Stream, _ context.CancelCauseFunc) {
-			peer.WriteHeaders(1, 0, ":status: 20")
-		}, []error{hyper.ErrCodeProtocol}},
-		"Reset": {func(_ *accepted, _ *hyper.Conn, s *hyper.Stream, _ context.CancelCauseFunc) {
-			s.Reset(hyper.ErrCodeInternal)
-		}, []error{hyper.ErrCanceled, hyper.ErrCodeInternal}},
-		"the context": {func(_ *accepted, _ *hyper.Conn, _ *hyper.Stream, cancel context.CancelCauseFunc) {
-			cancel(broken)
-		}, []error{context.Canceled, broken, hyper.ErrCodeCancel}},
-		"Close": {func(_ *accepted, conn *hyper.Conn, _ *hyper.Stream, _ context.CancelCauseFunc) {
-			conn.Close()
-		}, []error{hyper.ErrClosed}},
-		"the connection is lost": {func(peer *accepted, _ *hyper.Conn, _ *hyper.Stream, _ context.CancelCauseFunc) {
-			peer.Peer.Close()
-		}, []error{io.ErrUnexpectedEOF}},
+		"the peer resets": {func(p parts) { p.peer.WriteRSTStream(1, wire.EnhanceYourCalm) },
+			[]error{hyper.ErrCodeEnhanceYourCalm}},
+		"the peer sends GOAWAY": {func(p parts) { p.peer.WriteGoAway(0, wire.NoError, "") },
+			[]error{hyper.ErrCodeNo}},
+		"the response is malformed": {func(p parts) { p.peer.WriteHeaders(1, 0, ":status: 20") },
+			[]error{hyper.ErrCodeProtocol}},
+		"Reset": {func(p parts) { p.s.Reset(hyper.ErrCodeInternal) },
+			[]error{hyper.ErrCanceled, hyper.ErrCodeInternal}},
+		"the context": {func(p parts) { p.cancel(broken) },
+			[]error{context.Canceled, broken, hyper.ErrCodeCancel}},
+		"Close":                  {func(p parts) { p.conn.Close() }, []error{hyper.ErrClosed}},
+		"the connection is lost": {func(p parts) { p.peer.Peer.Close() }, []error{io.ErrUnexpectedEOF}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachConnDoor(t, hyper.Config{}, func(t *testing.T, peer *accepted, conn *hyper.Conn) {
@@ -203,7 +200,7 @@ func TestStreamErrSaysWhoEndedTheStream(t *testing.T) {
 				wantOpen(t, "before the end", s, done)
 				read := start(func() (int, error) { return s.Read(make([]byte, 1)) })
 				synctest.Wait()
-				row.end(peer, conn, s, cancel)
+				row.end(parts{peer, conn, s, cancel})
 				for _, want := range row.want {
 					wantEnd(t, "the stream has ended", s, done, want)
 				}

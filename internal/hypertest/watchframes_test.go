@@ -18,8 +18,8 @@ func heardBy(w *hyper.Window, heard *[]string) hyper.WindowManager {
 	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 		switch ev.Kind {
 		case hyper.WindowFrame:
-			*heard = append(*heard, fmt.Sprintf("%s %d len=%d flags=%#x", ev.FrameName(), ev.StreamID, ev.Bytes,
-				ev.Flags))
+			*heard = append(*heard, fmt.Sprintf("%s %d len=%d flags=%#x", ev.FrameName(), ev.StreamID,
+				ev.Bytes, ev.Flags))
 		case hyper.WindowData:
 			*heard = append(*heard, fmt.Sprintf("Data len=%d", ev.Bytes))
 		}
