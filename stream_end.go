@@ -89,8 +89,8 @@ func (s *Stream) endRecvLocked(err error) {
 }
 
 // Reset ends the stream at once in both directions and sends code to the peer. The usual code is
-// Cancel. Later calls return a *StreamError that is ErrCanceled. Reset has no effect on a stream
-// that has ended.
+// ErrCodeCancel. Later calls return a *StreamError that is ErrCanceled. Reset has no effect on a
+// stream that has ended.
 func (s *Stream) Reset(code ErrCode) {
 	s.c.mu.Lock()
 	s.resetLocked(streamErr(s.id, code, ErrCanceled))
