@@ -74,15 +74,15 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 	if err := p.prepare(ctx, c, opening{req: &x.req}); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
-	if err := c.openLocked(ctx, &x.s, &p); err != nil {
+	if err := c.openUnlocking(ctx, &x.s, &p); err != nil {
 		return nil, err
 	}
 	c.unlock()
 	answer(&x.s)
-	c.mu.Lock()
-	resp, err := x.s.responseLocked(ctx)
+	c.lock()
+	resp, err := x.s.responseUnlocking(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,33 +100,34 @@ func steppedConn(b *testing.B, src io.Reader) *Conn {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		c.mu.Lock()
-		c.out, c.queued = c.out[:0], 0
-		c.writerParked = true
-		c.mu.Unlock()
+		c.lock()
+		c.writer.out, c.writer.queued = c.writer.out[:0], 0
+		c.writer.state.Store(writerParked)
+		c.unlock()
 		c.Close()
 		server.Close()
 	})
-	c.mu.Lock()
+	c.lock()
 	c.uncorkLocked()
-	for c.settingsDue[0].sent == 0 || !c.writerParked {
+	for c.settings.due[0].sent == 0 || c.writer.state.Load() == writerRunning {
 		c.unlock()
 		time.Sleep(time.Millisecond)
-		c.mu.Lock()
+		c.lock()
 	}
-	c.peer.known, c.writerParked = true, false // writeLoop is not woken any more
-	c.mu.Unlock()
-	c.frames = newFrameReader(src, &c.cfg) // readLoop keeps its own reader
-	c.frames.onRead = c.recvOctets
+	c.settings.peer.known = true
+	c.writer.state.Store(writerRunning) // writeLoop is not woken any more
+	c.unlock()
+	c.reader.frames = newFrameReader(src, &c.cfg) // readLoop keeps its own reader
+	c.reader.frames.onRead = c.recvOctets
 	return c
 }
 
 func passWrites(c *Conn) {
-	c.mu.Lock()
+	c.lock()
 	c.fillLocked()
-	c.out = c.out[:0]
-	c.written, c.flushed = c.queued, c.queued
-	c.mu.Unlock()
+	c.writer.out = c.writer.out[:0]
+	c.writer.written, c.writer.flushed = c.writer.queued, c.writer.queued
+	c.unlock()
 }
 
 func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {
@@ -139,8 +140,8 @@ func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadClos
 			Flags: wire.EndHeaders, StreamID: s.id})
 		src.p = wire.AppendData(append(src.p, block...), s.id, wire.EndStream, body)
 		src.r = 0
-		for src.r < len(src.p) || c.frames.more() {
-			f, err := c.frames.next()
+		for src.r < len(src.p) || c.reader.frames.more() {
+			f, err := c.reader.frames.next()
 			if err = c.recv(&f, err); err != nil {
 				b.Fatal(err)
 			}
@@ -185,7 +186,7 @@ func BenchmarkDownload(b *testing.B) {
 			const reading = 1 << 20
 			src := &records{}
 			c := steppedConn(b, src)
-			c.frames.blockSize = tlsBlock
+			c.reader.frames.blockSize = tlsBlock
 			block, p := rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), make([]byte, 64<<10)
 			src.out = slices.Concat(block, wire.AppendData(nil, 1, 0, make([]byte, size)))
 			src.again = len(block)
@@ -198,11 +199,11 @@ func BenchmarkDownload(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for n := 0; n < reading; {
-					f, err := c.frames.next()
+					f, err := c.reader.frames.next()
 					if err = c.recv(&f, err); err != nil {
 						b.Fatal(err)
 					}
-					for c.streams[1].buf.Len() > 0 {
+					for c.streams.byID[1].buf.Len() > 0 {
 						k, err := s.read(p)
 						if err != nil {
 							b.Fatal(err)

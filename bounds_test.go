@@ -126,7 +126,7 @@ func (s *siege) wantEnd(code ErrCode, callers ...*result) {
 	s.t.Helper()
 	s.peer.Ignore(wire.Settings, wire.Ping, wire.RSTStream)
 	synctest.Wait()
-	s.peer.WantGoAway("the bound is reached", s.conn.lastPushID, wire.ErrCode(code))
+	s.peer.WantGoAway("the bound is reached", s.conn.streams.lastPushID, wire.ErrCode(code))
 	s.peer.WantClosed("and the connection ends")
 	for _, r := range callers {
 		err := r.wantErr(s.t, "a caller")
@@ -302,7 +302,7 @@ func TestPeerThatNeverReadsCannotHoldTheConnection(t *testing.T) {
 		s.flood(100_000, wire.AppendPing(nil, 0, [8]byte{}))
 		start := time.Now()
 		<-s.conn.Done()
-		<-s.conn.socketClosed
+		<-s.conn.ending.socketClosed
 		if took := time.Since(start); took > closeGrace {
 			s.t.Errorf("it took %v to close", took)
 		}

@@ -351,12 +351,13 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &Config{Authority: "example.com"})
 		held := func() [8]int {
-			conn.mu.Lock()
-			defer conn.mu.Unlock()
-			written, writtenBlocks := conn.fields.Kept()
-			read, readBlocks := conn.frames.section.Kept()
-			return [...]int{cap(conn.out) + cap(conn.spare), len(conn.headerArena), conn.spares.Len(),
-				cap(conn.wakeups), written, writtenBlocks, read, readBlocks}
+			conn.lock()
+			defer conn.unlock()
+			written, writtenBlocks := conn.writer.fields.Kept()
+			read, readBlocks := conn.reader.frames.section.Kept()
+			return [...]int{cap(conn.writer.out) + cap(conn.writer.spare), len(conn.streams.headerArena),
+				conn.streams.spares.Len(),
+				cap(conn.reader.wakeups), written, writtenBlocks, read, readBlocks}
 		}
 		for i := range uint32(3) { // the later responses repeat known blocks
 			got := doAsync(t.Context(), conn, &Request{Method: "POST",
@@ -399,15 +400,15 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 			synctest.Wait()
 		}
 		buffer := func() int {
-			conn.mu.Lock()
-			defer conn.mu.Unlock()
-			if !conn.reading {
+			conn.lock()
+			defer conn.unlock()
+			if conn.reader.state < readerReading {
 				t.Error("nothing is at hand, and readLoop does not wait")
 			}
-			if conn.frames.block != nil {
+			if conn.reader.frames.block != nil {
 				t.Error("a block is kept")
 			}
-			return len(conn.frames.buf)
+			return len(conn.reader.frames.buf)
 		}
 		peer.Handshake()
 		id := uint32(1)
@@ -534,8 +535,8 @@ func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
 	})
 }
 
-// The timer frees the memory of field sections while readLoop waits for the socket. The race detector
-// reports a readLoop that still uses this memory after it has released the lock.
+// The timer frees the memory of field sections while readLoop waits for the socket. The race
+// detector reports a readLoop that still uses this memory after it has released the lock.
 func TestMemoryOfALargeSectionIsFreedUnderTheLock(t *testing.T) {
 	value := strings.Repeat("v", wire.MinMaxFrameSize/2)
 	fields := []string{":status: 200"}
@@ -570,12 +571,12 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 			t.Helper()
 			time.Sleep(shrinkDelay - time.Millisecond)
 			synctest.Wait()
-			if conn.writerStopped.Load() {
+			if conn.writer.state.Load() == writerStopped {
 				t.Error("the writer has left too early")
 			}
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
-			if !conn.writerStopped.Load() {
+			if conn.writer.state.Load() != writerStopped {
 				t.Error("the writer waits")
 			}
 		}
@@ -773,7 +774,7 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 				now := work(&ends{t, peer, conn})
 				time.Sleep(2 * shrinkDelay)
 				synctest.Wait()
-				if !conn.writerStopped.Load() {
+				if conn.writer.state.Load() != writerStopped {
 					t.Error("the writer waits")
 				}
 				start := time.Now()
@@ -802,18 +803,18 @@ func TestGrantIsNotLostOnARetiringWriter(t *testing.T) {
 	}
 	defer conn.Close()
 	for i := range 20_000 {
-		conn.mu.Lock()
-		conn.now = conn.wroteAt + shrinkDelay
+		conn.lock()
+		conn.liveness.now = conn.liveness.wroteAt + shrinkDelay
 		conn.wakeWriter()
-		conn.mu.Unlock()
+		conn.unlock()
 		for range i % 50 {
 			runtime.Gosched()
 		}
 		window.Grant(1)
 		for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
-			conn.mu.Lock()
-			credit := conn.window.credit
-			conn.mu.Unlock()
+			conn.lock()
+			credit := conn.flow.window.credit
+			conn.unlock()
 			if credit == wire.InitialWindow+int64(i)+1 {
 				break
 			}

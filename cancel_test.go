@@ -218,9 +218,9 @@ func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *Conn, point cancelPoint
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteRSTStream(1, wire.NoError)
 	}
-	conn.mu.Lock()
-	next, waiting := conn.nextID, conn.slots.waiting.Len()
-	conn.mu.Unlock()
+	conn.lock()
+	next, waiting := conn.streams.nextID, conn.slots.waiting.Len()
+	conn.unlock()
 	got := getAsync(conn, "/next")
 	peer.WantHeaders("the connection lives on", next, ":path: /next")
 	peer.WriteHeaders(next, wire.EndStream, ":status: 204")
@@ -379,11 +379,11 @@ func TestSlotGrantedToWhoHasGivenUpIsNotLost(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		second := doAsync(ctx, conn, &Request{Path: "/second"})
 		peer.WantIdle("the second waits")
-		conn.mu.Lock()
+		conn.lock()
 		cancel() // the waiter wakes up and waits for mu
 		conn.slots.limit++
 		conn.admitLocked()
-		conn.mu.Unlock()
+		conn.unlock()
 		if err := second.wantErr(t, "cancelled"); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}

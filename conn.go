@@ -11,7 +11,6 @@ import (
 	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/syntax"
-	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -20,19 +19,54 @@ import (
 // Dial makes a Conn from a host name, NewConn from any net.Conn. A Conn ends when Close or Shutdown
 // is called, or when the peer or the network ends it. Then Done is closed, and Err and every call
 // return the reason. A Conn cannot be used again.
-//
-// Two goroutines do the I/O: only readLoop reads the socket, and only writeLoop writes to it. All
-// other state is guarded by one mutex, mu. A call changes the state and appends bytes to out;
-// writeLoop writes everything that out holds in one write. Nothing blocks while mu is held: no I/O,
-// no waiting, and no user code except the window manager. Functions that need mu have names that
-// end in Locked. A call that must wait puts a waiter on a queue, unlocks mu, and checks its
-// condition again when it is woken.
 type Conn struct {
-	cfg   Config // with the defaults filled in; never changed after newConn
+	// Two goroutines do the I/O: only readLoop reads the socket, and only writeLoop writes to it.
+	// All other state is guarded by one mutex, mu. A call changes the state and adds bytes to
+	// writer.out; writeLoop writes everything that out holds in one write. Nothing blocks while mu
+	// is held: no I/O, no waiting, and no user code except the window manager. A call that must
+	// wait puts a waiter on a queue, unlocks mu, and checks its condition again when it is woken.
+	//
+	// mu is locked by lock and unlocked by unlock. A function whose name ends in Locked needs mu
+	// and keeps it. One whose name ends in Unlocking needs mu and may unlock it meanwhile: its
+	// caller must check again what it knew before. One whose name ends in AndLock returns with mu
+	// locked. The methods of some types need mu, and the comment of the type says so.
+
+	cfg            Config // with the defaults filled in; never changed after newConn
+	acceptEncoding string // never changed after newConn
+	start          time.Time
+	socket         socket
+
+	// owner.news is called without mu when something that the owner waits for may have happened: a
+	// slot is free after reserve found none, or no new streams are possible any more. nil: the
+	// connection has no owner.
+	owner *owner
+	// A request timed out and the peer has sent nothing since it was written, or the connection
+	// without streams was silent for staleSilence. The owner reads it without mu.
+	suspected atomic.Bool
+	toldOpen  bool // the owner's OnConn hears of the connection; never changed after newConn
+
+	stateChanged bool // owner.news must be called; guarded by mu
+
+	mu managerMutex // guards everything below, except for what a comment says
+
+	writer   connWriter
+	reader   connReader
+	streams  streamTable
+	slots    slots
+	flow     connFlow
+	settings connSettings
+	liveness liveness
+	ending   connEnding
+	counts   counts
+	origins  *originSet // nil: the peer has told nothing about origins
+}
+
+// A socket is what a connection reads and writes. It does not change after newConn, so it needs no
+// lock. Only readLoop reads nc, and only writeLoop writes to it and closes it.
+type socket struct {
 	nc    net.Conn
 	below *netconn.Coalescer // joins TLS records into larger writes; nil: no TLS, or not ours
-	start time.Time
-	tls   netconn.TLSConn // nc as a TLS connection; nil in cleartext
+	tls   netconn.TLSConn    // nc as a TLS connection; nil in cleartext
 
 	// The peer's address, for errors. Errors are made under mu, and the RemoteAddr method of nc may
 	// be the user's, so it must not be called there.
@@ -40,110 +74,6 @@ type Conn struct {
 
 	// Set by the first call of TLS, or by makeReader; nil before.
 	tlsState atomic.Pointer[tls.ConnectionState]
-
-	acceptEncoding string
-
-	wake          chan struct{} // one slot: tells writeLoop that there is work
-	writerStopped atomic.Bool   // writeLoop has exited; wakeWriter restarts it
-	// A request timed out and the peer has sent nothing since it was written, or the connection
-	// without streams was silent for staleSilence.
-	suspected atomic.Bool
-	tracer    *sendTracer   // owned by writeLoop; nil: Config.Trace is nil
-	done      chan struct{} // closed by the first error
-
-	// Set by the first error. They do not change after done is closed.
-	socketClosed chan struct{} // closed after writeLoop has closed the socket
-	readDone     chan struct{} // set if sentErrorGoAway is; closed after readLoop has read to the end
-
-	grants windowGrants // has its own lock
-
-	frames *frameReader // owned by readLoop
-
-	mu managerMutex // guards everything below
-
-	err    error // the first error; calls return it
-	goAway *ConnError
-	closed bool // Close was called: no more data is returned, not even data received before
-	// Shutdown was called: no new streams, and the connection ends after the last one.
-	draining bool
-	// The peer did not acknowledge a PING for slots: no new streams, and the connection ends after
-	// the last one.
-	mute            bool
-	sentErrorGoAway bool       // the last write has a GOAWAY with an error: linger until the peer can read it
-	toldOpen        bool       // the owner's OnConn hears of the connection
-	drainReason     ConnReason // why no more requests are accepted; 0: they are
-
-	unblock bool          // the peer raised all stream windows: check the blocked streams
-	watched bool          // some window manager called WatchFrames
-	drained chan struct{} // closed when drainReason is set; nil: Draining was not called
-
-	// Writing.
-	out        []byte             // bytes for the next write: whole frames
-	spare      []byte             // replaces out during a write; nil while it is being written
-	fields     *fieldblock.Writer // compression state after what is in out
-	updates    []*Window          // windows whose WINDOW_UPDATE is to be sent
-	ready      sendQueue          // streams that have data to send and stream window for it
-	blocked    sendQueue          // streams that wait for stream window
-	queued     uint64             // bytes appended to out so far
-	written    uint64             // bytes passed to the socket so far
-	flushed    uint64             // bytes that the socket has accepted
-	flushQ     wait.Queue         // calls that wait until flushed grows
-	closeTimer *time.Timer        // set with err: closes the transport after closeGrace
-
-	// Streams.
-	streams     map[uint32]*Stream // nil after a time without streams
-	nextID      uint32             // ID of our next stream, odd
-	lastPushID  uint32             // the highest stream ID that the peer promised
-	pushes      int                // promised pushes that are not yet both ended and claimed
-	unclaimed   *unclaimed         // nil: push is off
-	slots       slots
-	headerArena Header // memory for the fields of responses
-	idleSince   time.Duration
-	// Streams whose readers are woken when no complete frame is left in the read buffer.
-	wakeups []*Stream
-	// Some stream has buffered at least farAhead: readLoop yields, so that the data is read while
-	// it is in the processor's cache.
-	yieldToReader bool
-	receiving     bool // readLoop processes the frames in its read buffer
-	// The read buffer is empty and readLoop is about to read. Until it locks mu again, it uses
-	// nothing of frames except the buffer.
-	reading      bool
-	idle         bool  // reading is true and no stream is open
-	shortIdles   uint8 // how many times in a row that lasted less than shrinkDelay, up to busy
-	stateChanged bool  // owner.news must be called
-	corked       bool  // the preface waits for the first request
-	writerParked bool  // writeLoop waits for wake, or has exited
-
-	// owner.news is called without mu when something that the owner waits for may have happened: a
-	// slot is free after reserve found none, or no new streams are possible any more. nil: the
-	// connection has no owner.
-	owner *owner
-
-	spares wait.Spares // waiters to use again
-
-	// Memory that many simultaneous streams needed is released some time after they have ended.
-	peak   int           // the most streams at once, open or remembered as reset, since the last release
-	trimAt time.Duration // when to check for it; 0: never
-
-	// Windows.
-	window     Window // the connection's receive window
-	sendWindow int64
-	maxDelta   int64 // upper bound of all streams' sendDelta
-
-	// Settings.
-	peer        peerSettings
-	settingsDue []sentSettings // SETTINGS of ours that the peer has not acknowledged
-	// Calls that wait for the peer's first SETTINGS or for an acknowledgment.
-	settingsQ     wait.Queue
-	initialWindow int64 // of the receive windows of new streams
-
-	origins *originSet // nil: the peer has told nothing about origins
-
-	liveness
-	now     time.Duration // time since start, updated at each read of the socket
-	minRTT  time.Duration // 0: not measured yet
-	lastRTT time.Duration
-	counts  counts
 }
 
 // NewConn starts an HTTP/2 connection on nc and takes ownership of nc. nc may be a *tls.Conn,
@@ -196,37 +126,32 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		full.Authority = syntax.WithoutZone(remote.String())
 	}
 	c := &Conn{
-		cfg:        full,
-		owner:      o,
-		nc:         nc,
-		tls:        tc,
-		below:      netconn.CoalescerBelow(nc),
-		remote:     &remote,
-		start:      time.Now(),
-		wake:       make(chan struct{}, 1),
-		done:       make(chan struct{}),
-		fields:     fieldblock.NewWriter(),
-		nextID:     1,
-		corked:     true,
-		sendWindow: wire.InitialWindow,
-		peer:       initialPeerSettings(),
-		minRTT:     rtt,
+		cfg:      full,
+		owner:    o,
+		socket:   socket{nc: nc, tls: tc, below: netconn.CoalescerBelow(nc), remote: &remote},
+		start:    time.Now(),
+		writer:   connWriter{wake: make(chan struct{}, 1), fields: fieldblock.NewWriter(), corked: true},
+		ending:   connEnding{done: make(chan struct{})},
+		streams:  streamTable{nextID: 1},
+		flow:     connFlow{sendWindow: wire.InitialWindow},
+		settings: connSettings{peer: initialPeerSettings()},
+		liveness: liveness{minRTT: rtt},
 	}
 	c.slots.limit = initialSlots
 	if n := full.encoderTableSize; n > 0 {
-		c.fields.LimitTable(uint32(n))
+		c.writer.fields.LimitTable(uint32(n))
 	}
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.makeReader()
 	if full.Push != nil {
-		c.unclaimed = &unclaimed{}
+		c.streams.unclaimed = &unclaimed{}
 	}
 	if full.Trace != nil {
-		c.frames.trace = c.traceReceived
-		c.tracer = newSendTracer(c)
+		c.reader.frames.trace = c.traceReceived
+		c.writer.tracer = newSendTracer(c)
 	}
-	c.window.c = c
-	c.window.credit = wire.InitialWindow
+	c.flow.window.c = c
+	c.flow.window.credit = wire.InitialWindow
 
 	if err := c.begin(refused); err != nil {
 		return nil, err
@@ -236,37 +161,37 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 
 // makeReader makes the frameReader for nc.
 func (c *Conn) makeReader() {
-	c.frames = newFrameReader(receiver(c.nc, c.tls), &c.cfg)
-	c.frames.onRead = c.recvOctets
-	if c.tls != nil {
-		c.frames.expectIdle, c.frames.blockSize = true, tlsBlock
+	c.reader.frames = newFrameReader(receiver(c.socket.nc, c.socket.tls), &c.cfg)
+	c.reader.frames.onRead = c.recvOctets
+	if c.socket.tls != nil {
+		c.reader.frames.expectIdle, c.reader.frames.blockSize = true, tlsBlock
 	}
 	// Another ConnectionState method is the user's, so it must not be called under mu.
-	if _, ours := c.tls.(*tls.Conn); c.tls != nil && !ours {
-		state := c.tls.ConnectionState()
-		c.tlsState.Store(&state)
+	if _, ours := c.socket.tls.(*tls.Conn); c.socket.tls != nil && !ours {
+		state := c.socket.tls.ConnectionState()
+		c.socket.tlsState.Store(&state)
 	}
 }
 
 // begin starts the connection's goroutines. If refused is not nil, begin sends the preface and a
 // GOAWAY with that error (RFC 9113 §5.4.1), ends the connection, and returns refused.
 func (c *Conn) begin(refused *ConnError) error {
-	c.mu.Lock()
+	c.lock()
 	c.appendPrefaceLocked()
 	if refused != nil {
 		c.owner = nil
 		c.failLocked(refused)
 	} else {
-		if !c.window.open(c.cfg.WindowManager) {
+		if !c.flow.window.open(c.cfg.WindowManager) {
 			c.startLivenessLocked()
 		}
 	}
-	c.mu.Unlock()
+	c.unlock()
 	c.owner.opened(c)
 	go c.readLoop()
 	go c.writeLoop()
 	if refused != nil {
-		<-c.socketClosed
+		<-c.ending.socketClosed
 		return refused
 	}
 	return nil
@@ -291,11 +216,11 @@ func (c *Conn) appendPrefaceLocked() {
 	for _, s := range c.cfg.Settings {
 		settings = append(settings, wire.Setting{ID: wire.SettingID(s.ID), Value: s.Value})
 	}
-	c.append(append(make([]byte, 0, 256), wire.ClientPreface...))
-	c.append(wire.AppendSettings(c.out, settings...))
-	c.initialWindow = int64(c.cfg.InitialStreamWindow)
-	c.settingsDue = append(c.settingsDue, sentSettings{})
-	c.settingsSent++
+	c.writer.add(append(make([]byte, 0, 256), wire.ClientPreface...))
+	c.writer.add(wire.AppendSettings(c.writer.out, settings...))
+	c.flow.initialWindow = int64(c.cfg.InitialStreamWindow)
+	c.settings.due = append(c.settings.due, sentSettings{})
+	c.settings.sent++
 }
 
 // Get sends a GET request for path and returns the response when its header has been received. path
@@ -351,12 +276,12 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 }
 
 // Done returns a channel that is closed when the connection has ended. Err then returns the reason.
-func (c *Conn) Done() <-chan struct{} { return c.done }
+func (c *Conn) Done() <-chan struct{} { return c.ending.done }
 
 // isDone reports whether the connection has ended.
 func (c *Conn) isDone() bool {
 	select {
-	case <-c.done:
+	case <-c.ending.done:
 		return true
 	default:
 		return false
@@ -368,53 +293,53 @@ func (c *Conn) isDone() bool {
 // called later. If the peer had sent a GOAWAY before Close or Shutdown ended the connection, the
 // reason is a *ConnError that wraps ErrClosed. A GOAWAY that only responds to ours does not count.
 func (c *Conn) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == ErrClosed && c.goAway != nil && c.goAway.how != connGoAwayReply {
-		return c.goAway.because(ErrClosed)
+	c.lock()
+	defer c.unlock()
+	if c.ending.err == ErrClosed && c.ending.goAway != nil && c.ending.goAway.how != connGoAwayReply {
+		return c.ending.goAway.because(ErrClosed)
 	}
-	return c.err
+	return c.ending.err
 }
 
 // overLocked returns the error that calls return because the connection has ended, or nil while it
 // is usable. After Close the error is ErrClosed, even if the connection was lost before.
 func (c *Conn) overLocked() error {
-	if c.closed {
+	if c.ending.phase == connClosed {
 		return ErrClosed
 	}
-	return c.err
+	return c.ending.err
 }
 
 // TLS returns the connection's TLS state, or nil in cleartext. The state is shared and must not be
 // changed. If the TLS connection is not of package crypto/tls, the result has the fields that both
 // state types have in common, and its ExportKeyingMaterial method must not be called.
 func (c *Conn) TLS() *tls.ConnectionState {
-	if c.tls == nil {
+	if c.socket.tls == nil {
 		return nil
 	}
-	if state := c.tlsState.Load(); state != nil {
+	if state := c.socket.tlsState.Load(); state != nil {
 		return state
 	}
-	state := c.tls.ConnectionState()
-	c.tlsState.CompareAndSwap(nil, &state)
-	return c.tlsState.Load()
+	state := c.socket.tls.ConnectionState()
+	c.socket.tlsState.CompareAndSwap(nil, &state)
+	return c.socket.tlsState.Load()
 }
 
 // LocalAddr returns the local address of the connection.
-func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+func (c *Conn) LocalAddr() net.Addr { return c.socket.nc.LocalAddr() }
 
 // RemoteAddr returns the peer's address.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+func (c *Conn) RemoteAddr() net.Addr { return c.socket.nc.RemoteAddr() }
 
 // Close ends the connection at once: every call on it and its streams returns ErrClosed. Close
 // sends GOAWAY to the peer if that is possible without delay. It returns when the socket is closed,
 // within a quarter of a second whatever the peer does. Its error is always nil.
 func (c *Conn) Close() error {
-	c.mu.Lock()
-	c.closed = true
+	c.lock()
 	c.failLocked(ErrClosed)
+	c.ending.phase = connClosed
 	c.unlock()
-	<-c.socketClosed
+	<-c.ending.socketClosed
 	return nil
 }
 
@@ -426,14 +351,14 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 	mustHave(ctx != nil, "Conn.Shutdown", "context.Context")
 	c.drain(ReasonClosed)
 	select {
-	case <-c.done:
+	case <-c.ending.done:
 	case <-ctx.Done():
 		if c.Err() == nil { // otherwise the connection has ended already
 			c.Close()
 			return contextError(ctx)
 		}
 	}
-	<-c.socketClosed
+	<-c.ending.socketClosed
 	if err := c.Err(); !errors.Is(err, ErrClosed) {
 		return err
 	}
@@ -442,15 +367,15 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 
 // drain begins a graceful end of the connection, for Shutdown and for the Transport.
 func (c *Conn) drain(why ConnReason) {
-	c.mu.Lock()
+	c.lock()
 	c.drainLocked(why)
 	c.unlock()
 }
 
 // drainLocked is drain with mu held.
 func (c *Conn) drainLocked(why ConnReason) {
-	if !c.draining && c.err == nil {
-		c.draining, c.stateChanged = true, true
+	if c.ending.phase < connDraining && c.ending.err == nil {
+		c.ending.phase, c.stateChanged = connDraining, true
 		c.beginDrainingLocked(why)
 		c.appendGoAwayLocked(wire.NoError, "")
 		c.uncorkLocked()
@@ -461,15 +386,15 @@ func (c *Conn) drainLocked(why ConnReason) {
 
 // closeIfDrainedLocked ends the connection if it accepts no new streams and no stream is open.
 func (c *Conn) closeIfDrainedLocked() {
-	if len(c.streams) > 0 {
+	if len(c.streams.byID) > 0 {
 		return
 	}
 	switch {
-	case c.draining:
+	case c.ending.phase == connDraining:
 		c.failLocked(ErrClosed)
-	case c.goAway != nil:
-		c.failLocked(c.goAway)
-	case c.mute:
+	case c.ending.goAway != nil:
+		c.failLocked(c.ending.goAway)
+	case c.ending.phase == connMute:
 		c.failLocked(&ConnError{Err: errMute})
 	}
 }
@@ -478,7 +403,7 @@ func (c *Conn) closeIfDrainedLocked() {
 // slots. Waiting requests fail, and can be sent on another connection. Open streams may still
 // complete.
 func (c *Conn) muteLocked() {
-	c.mute, c.stateChanged = true, true
+	c.ending.phase, c.stateChanged = connMute, true
 	c.owner.countPingTimeout()
 	c.beginDrainingLocked(ReasonPingTimeout)
 	c.slots.waiting.WakeAll()
@@ -487,7 +412,7 @@ func (c *Conn) muteLocked() {
 
 // fail ends the connection with err.
 func (c *Conn) fail(err error) {
-	c.mu.Lock()
+	c.lock()
 	c.failLocked(err)
 	c.unlock()
 }
@@ -495,23 +420,23 @@ func (c *Conn) fail(err error) {
 // failLocked ends the connection. Only the first error counts: it is kept, and every call returns
 // it. If the error was found on our side, the last frame that is written is a GOAWAY with it.
 func (c *Conn) failLocked(why error) {
-	if c.err != nil {
+	if c.ending.err != nil {
 		return
 	}
 	err := c.endErrorLocked(why)
-	c.err, c.stateChanged = err, true
+	c.ending.err, c.stateChanged = err, true
 	c.beginDrainingLocked(ReasonClosed)
-	c.socketClosed = make(chan struct{})
+	c.ending.socketClosed = make(chan struct{})
 	// Unsent requests can be retried on another connection from now on, so the last write must not
 	// contain them.
-	sent := c.queued
-	for _, s := range c.streams {
+	sent := c.writer.queued
+	for _, s := range c.streams.byID {
 		if s.lostLocked(err) {
 			sent = min(sent, s.headersStart)
 		}
 	}
-	c.streams = nil
-	c.unclaimed.forget()
+	c.streams.byID = nil
+	c.streams.unclaimed.forget()
 	c.takeBackLocked(sent)
 	switch ce, ok := why.(*ConnError); {
 	case ok && ce.isGoAway() && !ce.FromPeer:
@@ -520,23 +445,23 @@ func (c *Conn) failLocked(why error) {
 		if ce.Err != nil && ce.Code != ErrCodeInternal {
 			debug = ce.Err.Error()
 		}
-		c.sentErrorGoAway, c.readDone = true, make(chan struct{})
+		c.ending.readDone = make(chan struct{})
 		c.appendGoAwayLocked(wire.ErrCode(ce.Code), debug)
 	case ok && ce.Err == ErrPingTimeout:
 		c.owner.countPingTimeout()
-	case err == ErrClosed && !c.draining:
+	case err == ErrClosed && c.ending.phase < connDraining:
 		c.appendGoAwayLocked(wire.NoError, "")
 	}
-	c.window.close()
+	c.flow.window.close()
 	c.slots.waiting.WakeAll()
-	c.settingsQ.WakeAll()
-	c.flushQ.WakeAll()
+	c.settings.waiting.WakeAll()
+	c.writer.flushQ.WakeAll()
 	c.uncorkLocked()
 	c.stopLivenessLocked()
-	close(c.done)
+	close(c.ending.done)
 	// A write may block if the peer does not read: one in progress, or the last one.
 	// netconn.Raw calls the user's NetConn method, so it must not be called under mu.
-	c.closeTimer = time.AfterFunc(closeGrace, func() { netconn.Raw(c.nc).Close() })
+	c.ending.closeTimer = time.AfterFunc(closeGrace, func() { netconn.Raw(c.socket.nc).Close() })
 }
 
 // endErrorLocked returns the error that all calls return after why has ended the connection. If the
@@ -544,18 +469,18 @@ func (c *Conn) failLocked(why error) {
 func (c *Conn) endErrorLocked(why error) error {
 	ce, ok := why.(*ConnError)
 	switch {
-	case !ok || ce == c.goAway:
+	case !ok || ce == c.ending.goAway:
 		return why
 	// Change a copy: failLocked still needs why for our GOAWAY.
-	case c.goAway != nil && ce.isGoAway():
+	case c.ending.goAway != nil && ce.isGoAway():
 		own := *ce
-		own.LastStreamID, own.Debug, own.Err = c.goAway.LastStreamID, c.goAway.Debug,
-			&afterGoAway{ce.Err, c.goAway}
+		own.LastStreamID, own.Debug, own.Err = c.ending.goAway.LastStreamID, c.ending.goAway.Debug,
+			&afterGoAway{ce.Err, c.ending.goAway}
 		return c.named(&own)
-	case c.goAway != nil:
-		return c.goAway.because(ce.Err)
+	case c.ending.goAway != nil:
+		return c.ending.goAway.because(ce.Err)
 	}
-	if ce.how == connLost && !c.peer.known {
+	if ce.how == connLost && !c.settings.peer.known {
 		ce.how = connLostEarly
 	}
 	return c.named(ce)
@@ -563,14 +488,18 @@ func (c *Conn) endErrorLocked(why error) error {
 
 // named sets the host and the address of the connection in ce, and returns ce.
 func (c *Conn) named(ce *ConnError) *ConnError {
-	if ce.authority = c.cfg.Authority; c.remote != nil {
-		ce.Addr = *c.remote
+	if ce.authority = c.cfg.Authority; c.socket.remote != nil {
+		ce.Addr = *c.socket.remote
 	}
 	return ce
 }
 
 // closeGrace is how long the last write, the GOAWAY in it, and the close may take.
 const closeGrace = netconn.CloseGrace
+
+// lock locks mu. It is always paired with unlock or unlockForOwner: after mu.Unlock alone,
+// writeLoop would not learn that there is something to write.
+func (c *Conn) lock() { c.mu.Lock() }
 
 // unlock unlocks mu, wakes writeLoop if there is something to write, and then calls owner.news if
 // that is due.
@@ -591,21 +520,24 @@ func (c *Conn) unlockForOwner() {
 // unlockAndWake unlocks mu and wakes writeLoop if there is something to write. It reports whether
 // owner.news must be called.
 func (c *Conn) unlockAndWake() (news bool) {
-	wake := c.writerParked && c.hasWorkLocked()
-	if wake {
-		c.writerParked = false
+	was := writerRunning
+	if c.writer.state.Load() != writerRunning && c.hasWorkLocked() {
+		was = c.writer.state.Swap(writerRunning)
 	}
 	news = c.stateChanged && c.owner != nil && c.owner.news != nil
 	c.stateChanged = false
 	c.mu.Unlock()
-	if wake {
+	switch was {
+	case writerParked:
 		c.wakeWriter()
+	case writerStopped:
+		go c.writeLoop()
 	}
 	return news
 }
 
 // readClockLocked updates now.
-func (c *Conn) readClockLocked() { c.now = c.clock() }
+func (c *Conn) readClockLocked() { c.liveness.now = c.clock() }
 
 // clock returns the time since start.
 func (c *Conn) clock() time.Duration { return time.Since(c.start) }
@@ -631,20 +563,20 @@ type counts struct{ received, dataSent, dataReceived, opened, promised int64 }
 
 // Stats returns the connection's statistics so far.
 func (c *Conn) Stats() ConnStats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	return ConnStats{
-		BytesSent:      int64(c.written),
+		BytesSent:      int64(c.writer.written),
 		BytesReceived:  c.counts.received,
 		DataSent:       c.counts.dataSent,
 		DataReceived:   c.counts.dataReceived,
 		StreamsOpened:  c.counts.opened,
-		StreamsOpen:    len(c.streams),
+		StreamsOpen:    len(c.streams.byID),
 		PushesPromised: c.counts.promised,
 		Waiting:        c.slots.waiting.Len(),
-		RTT:            c.lastRTT,
-		MinRTT:         c.minRTT,
-		SendWindow:     c.sendWindow,
-		ReceiveWindow:  c.window.credit,
+		RTT:            c.liveness.lastRTT,
+		MinRTT:         c.liveness.minRTT,
+		SendWindow:     c.flow.sendWindow,
+		ReceiveWindow:  c.flow.window.credit,
 	}
 }

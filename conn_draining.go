@@ -3,8 +3,38 @@ package hyper
 import (
 	"bytes"
 	"math"
+	"time"
 
 	"gohyper.dev/hyper/internal/wire"
+)
+
+// A connEnding holds how a connection ends. The connection's mu guards it. err, socketClosed and
+// readDone do not change after done is closed, and can be read without mu then.
+type connEnding struct {
+	err    error         // the first error; calls return it
+	goAway *ConnError    // what the peer's GOAWAY said; nil: none was received
+	done   chan struct{} // closed by the first error
+
+	socketClosed chan struct{} // set by the first error; closed after writeLoop has closed the socket
+	// Closed after readLoop has read to the end. Set if the last write has a GOAWAY with an error:
+	// the socket is closed when the peer can have read it.
+	readDone    chan struct{}
+	closeTimer  *time.Timer   // set with err: closes the transport after closeGrace
+	drained     chan struct{} // closed when drainReason is set; nil: Draining was not called
+	drainReason ConnReason    // why no more requests are accepted; 0: they are
+	phase       connPhase
+}
+
+// A connPhase is how far our side has ended a connection. It only grows.
+type connPhase uint8
+
+// The values of connPhase. In connMute and connDraining there are no new streams, and the
+// connection ends after the last one.
+const (
+	connOpen     connPhase = iota
+	connMute               // the peer did not acknowledge a PING for slots
+	connDraining           // Shutdown was called
+	connClosed             // Close was called: not even data received before is returned
 )
 
 // A GoAway describes the GOAWAY that the peer sent (RFC 9113 §6.8). If the peer sent several,
@@ -19,12 +49,13 @@ type GoAway struct {
 // GoAway returns what the peer's GOAWAY said, or false if none was received. It returns the same
 // after the connection has ended. The caller may change the result.
 func (c *Conn) GoAway() (GoAway, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.goAway == nil {
+	c.lock()
+	defer c.unlock()
+	if c.ending.goAway == nil {
 		return GoAway{}, false
 	}
-	return GoAway{c.goAway.LastStreamID, c.goAway.Code, bytes.Clone(c.goAway.Debug)}, true
+	return GoAway{c.ending.goAway.LastStreamID, c.ending.goAway.Code, bytes.Clone(c.ending.goAway.Debug)},
+		true
 }
 
 // Draining returns a channel that is closed when the connection accepts no more requests: the peer
@@ -33,15 +64,15 @@ func (c *Conn) GoAway() (GoAway, bool) {
 // Streams that are open at that time may still complete; Done is closed after that. All calls
 // return the same channel.
 func (c *Conn) Draining() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.drained == nil {
-		c.drained = make(chan struct{})
+	c.lock()
+	defer c.unlock()
+	if c.ending.drained == nil {
+		c.ending.drained = make(chan struct{})
 		if c.takesRequestsLocked() != nil {
-			close(c.drained)
+			close(c.ending.drained)
 		}
 	}
-	return c.drained
+	return c.ending.drained
 }
 
 // Available returns how many requests could be sent now without waiting. That is the part of the
@@ -50,27 +81,27 @@ func (c *Conn) Draining() <-chan struct{} {
 // connection is draining or has ended, if other requests wait, and while too many bytes wait for
 // the peer to read them. Other goroutines may open streams before the caller does.
 func (c *Conn) Available() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	if c.takesRequestsLocked() != nil || !c.slots.waiting.Empty() || !c.slotFreeLocked() {
 		return 0
 	}
 	free := int64(c.slots.limit) - int64(c.slots.used)
-	identifiers := (wire.MaxStreamID-int64(c.nextID))/2 + 1
+	identifiers := (wire.MaxStreamID-int64(c.streams.nextID))/2 + 1
 	return int(min(free, identifiers, math.MaxInt32))
 }
 
 // beginDrainingLocked records why the connection accepts no more requests. It is called for every
 // such reason; only the first one counts. If streams are still open, it tells the owner.
 func (c *Conn) beginDrainingLocked(why ConnReason) {
-	if c.drainReason != 0 {
+	if c.ending.drainReason != 0 {
 		return
 	}
-	c.drainReason = why
-	if c.drained != nil {
-		close(c.drained)
+	c.ending.drainReason = why
+	if c.ending.drained != nil {
+		close(c.ending.drained)
 	}
-	if c.err == nil && len(c.streams) > 0 {
+	if c.ending.err == nil && len(c.streams.byID) > 0 {
 		c.owner.draining(c, why)
 	}
 }
@@ -78,15 +109,15 @@ func (c *Conn) beginDrainingLocked(why ConnReason) {
 // appendGoAwayLocked appends our GOAWAY to out.
 func (c *Conn) appendGoAwayLocked(code wire.ErrCode, debug string) {
 	c.owner.count(goAwaysSent, ErrCode(code))
-	c.append(wire.AppendGoAway(c.out, c.lastPushID, code, debug))
+	c.writer.add(wire.AppendGoAway(c.writer.out, c.streams.lastPushID, code, debug))
 }
 
 // endReason returns why the connection has ended. It must be called without mu, because the error
 // may run user code.
 func (c *Conn) endReason() ConnReason {
-	c.mu.Lock()
-	err, goAway, reason := c.err, c.goAway, c.drainReason
-	c.mu.Unlock()
+	c.lock()
+	err, goAway, reason := c.ending.err, c.ending.goAway, c.ending.drainReason
+	c.unlock()
 	ce, ok := err.(*ConnError)
 	switch {
 	case !ok: // the error is ErrClosed

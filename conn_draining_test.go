@@ -15,9 +15,9 @@ func TestLastStreamIdentifierBeginsDraining(t *testing.T) {
 		first := f.get("/1")
 		peer := f.peer("the first request")
 		c := f.tr.Conns()[0].Conn
-		c.mu.Lock()
-		c.nextID = wire.MaxStreamID - 2
-		c.mu.Unlock()
+		c.lock()
+		c.streams.nextID = wire.MaxStreamID - 2
+		c.unlock()
 		if n := c.Available(); n != 2 {
 			t.Errorf("%d are available, want 2", n)
 		}

@@ -77,24 +77,24 @@ type pinging struct {
 // minutes. A new request begins this sequence again. While no stream is open, one PING is sent
 // after 30 s, and the next one only after two hours.
 func (c *Conn) keepAliveAtLocked() time.Duration {
-	if c.cfg.KeepAlive < 0 || c.corked || c.keeperLocked() != nil {
+	if c.cfg.KeepAlive < 0 || c.writer.corked || c.keeperLocked() != nil {
 		return 0
 	}
-	k := &c.pinging
+	k := &c.liveness.pinging
 	every := k.host.interval()
 	if c.cfg.KeepAlive > 0 && every == 0 {
-		return c.progressAt + c.cfg.KeepAlive
+		return c.liveness.progressAt + c.cfg.KeepAlive
 	}
 	silence := or(c.cfg.KeepAlive, silences[k.silence])
-	open := len(c.streams) > 0
+	open := len(c.streams.byID) > 0
 	if open && k.asked > 0 {
-		at := c.progressAt + silence
+		at := c.liveness.progressAt + silence
 		if at < k.asked {
 			at = k.asked + silence
 		}
 		return c.pingAtLocked(at, twoEarlyPings)
 	}
-	at := c.progressAt + max(silence, every)
+	at := c.liveness.progressAt + max(silence, every)
 	if open {
 		return c.pingAtLocked(at, oneEarlyPing)
 	}
@@ -112,7 +112,7 @@ func (c *Conn) armKeepAliveLocked(from time.Duration) {
 // pingAtLocked returns the earliest time, but not before at, when a PING may be sent whose limit of
 // early PINGs is limit.
 func (c *Conn) pingAtLocked(at time.Duration, limit uint8) time.Duration {
-	k := &c.pinging
+	k := &c.liveness.pinging
 	every := k.host.interval()
 	switch {
 	case k.last == 0:
@@ -133,7 +133,7 @@ func (c *Conn) mayPingLocked(limit uint8) bool {
 
 // pingGapLocked returns the time after which a PING is not early.
 func (c *Conn) pingGapLocked() time.Duration {
-	if len(c.streams) > 0 {
+	if len(c.streams.byID) > 0 {
 		return busyPingGap
 	}
 	return idlePingGap
@@ -141,7 +141,7 @@ func (c *Conn) pingGapLocked() time.Duration {
 
 // countPingLocked counts a PING that is sent at the time now.
 func (c *Conn) countPingLocked(now time.Duration) {
-	k := &c.pinging
+	k := &c.liveness.pinging
 	switch {
 	case k.free || k.last == 0:
 		k.early = 0
@@ -161,7 +161,7 @@ func (k *pinging) ackedLocked(now time.Duration) { k.last, k.unacked = max(now, 
 // peer may have sent the frame before it received that PING, so the frame does not make the next
 // PING free.
 func (c *Conn) recvMessageLocked() {
-	k := &c.pinging
+	k := &c.liveness.pinging
 	if k.silence == 0 && k.asked == 0 && (k.free || k.unacked) {
 		return
 	}
@@ -169,13 +169,13 @@ func (c *Conn) recvMessageLocked() {
 	if !k.unacked {
 		k.free, k.forSlots = true, false
 	}
-	c.armKeepAliveLocked(c.now)
+	c.armKeepAliveLocked(c.liveness.now)
 }
 
 // requestWrittenLocked is called before a write, at the time now. If the write has a request, the
 // time until a keep-alive PING begins now.
 func (c *Conn) requestWrittenLocked(now time.Duration) {
-	k := &c.pinging
+	k := &c.liveness.pinging
 	if !k.requested {
 		return
 	}
@@ -189,25 +189,27 @@ func (c *Conn) requestWrittenLocked(now time.Duration) {
 // staleAtLocked returns when a Transport's connection without streams has been silent for so long
 // that a PING must confirm it before it serves a request. 0 means never.
 func (c *Conn) staleAtLocked() time.Duration {
-	if c.owner == nil || c.owner.news == nil || len(c.streams) > 0 || c.corked || !c.peer.known ||
+	if c.owner == nil || c.owner.news == nil || len(c.streams.byID) > 0 || c.writer.corked ||
+		!c.settings.peer.known ||
 		c.suspected.Load() {
 		return 0
 	}
 	if c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 || c.keeperLocked() != nil {
 		return 0
 	}
-	return c.pingAtLocked(c.lastRecv+staleSilence, twoEarlyPings)
+	return c.pingAtLocked(c.liveness.lastRecv+staleSilence, twoEarlyPings)
 }
 
 // confirm sends a PING on a connection that is suspected because of staleSilence. Any byte from the
 // peer ends the suspicion. confirm returns how long the caller should wait for it.
 func (c *Conn) confirm() (patience time.Duration) {
-	c.mu.Lock()
+	c.lock()
 	defer c.unlockForOwner()
-	if c.pinging.stale && c.err == nil && c.keeperLocked() == nil && c.mayPingLocked(twoEarlyPings) {
+	if c.liveness.pinging.stale && c.ending.err == nil && c.keeperLocked() == nil &&
+		c.mayPingLocked(twoEarlyPings) {
 		c.sendPingLocked(&ping{keeper: true})
 	}
-	return max(suspicionGrace, 2*c.minRTT)
+	return max(suspicionGrace, 2*c.liveness.minRTT)
 }
 
 // A pingMemory records that a host has ended connections because of PINGs.
@@ -254,17 +256,17 @@ func (m *pingMemory) remembered() time.Duration {
 
 // obeyPings makes the connection use and update the pingMemory of its host.
 func (c *Conn) obeyPings(host *pingMemory) {
-	c.mu.Lock()
-	c.pinging.host = host
-	if c.goAway != nil {
-		c.recvComplaintLocked(c.goAway)
+	c.lock()
+	c.liveness.pinging.host = host
+	if c.ending.goAway != nil {
+		c.recvComplaintLocked(c.ending.goAway)
 	}
-	c.mu.Unlock()
+	c.unlock()
 }
 
 // recvComplaintLocked records it if the peer's GOAWAY complains of PINGs.
 func (c *Conn) recvComplaintLocked(goAway *ConnError) {
-	host := c.pinging.host
+	host := c.liveness.pinging.host
 	if host != nil && goAway.Code == ErrCodeEnhanceYourCalm && bytes.Contains(goAway.Debug, tooManyPings) {
 		host.complained(max(0, c.cfg.KeepAlive))
 	}

@@ -50,8 +50,8 @@ func TestOnlyWhatComesAfterTheAcknowledgmentMakesAPingFree(t *testing.T) {
 				peer.WritePing(wire.Ack, data)
 			}
 			synctest.Wait()
-			conn.mu.Lock()
-			defer conn.mu.Unlock()
+			conn.lock()
+			defer conn.unlock()
 			if free := conn.mayPingLocked(noEarlyPing); free != after {
 				t.Errorf("DATA after the acknowledgment: %v; the next PING is free: %v", after, free)
 			}
@@ -73,7 +73,7 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 				t.Fatal(err)
 			}
 			synctest.Wait()
-			if sent, want := int(c.pingsSent), min(i+1, 3); sent != want {
+			if sent, want := int(c.liveness.pingsSent), min(i+1, 3); sent != want {
 				t.Errorf("%d PINGs after %d timeouts, want %d", sent, i+1, want)
 			}
 			if suspected := c.suspected.Load(); suspected != (i >= 3) { // until then, PINGs are acknowledged
@@ -118,13 +118,14 @@ func TestManyResetsWithoutAPing(t *testing.T) {
 			}
 			s.Reset(ErrCodeCancel)
 		}
-		conn.mu.Lock()
-		defer conn.mu.Unlock()
+		conn.lock()
+		defer conn.unlock()
 		if n := len(conn.slots.reset); n >= pingResetMarks {
 			t.Errorf("%d marks", n)
 		}
-		if conn.pingsSent != 1 || conn.slots.used != conn.slots.held {
-			t.Errorf("%d PINGs were sent, %d slots are used, %d held", conn.pingsSent, conn.slots.used,
+		if conn.liveness.pingsSent != 1 || conn.slots.used != conn.slots.held {
+			t.Errorf("%d PINGs were sent, %d slots are used, %d held", conn.liveness.pingsSent,
+				conn.slots.used,
 				conn.slots.held)
 		}
 	})

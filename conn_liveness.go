@@ -15,6 +15,10 @@ import (
 // liveness detects a peer that is dead, that stalls, or that floods us. One timer serves all its
 // deadlines. The connection's mu guards it. Times are since start.
 type liveness struct {
+	now     time.Duration // updated at each read of the socket
+	minRTT  time.Duration // 0: not measured yet
+	lastRTT time.Duration
+
 	timer      *time.Timer
 	timerAt    time.Duration // when it fires; 0: not set
 	lastRecv   time.Duration // when the peer last sent anything
@@ -30,8 +34,6 @@ type liveness struct {
 	pinging      pinging
 	probedAt     time.Duration
 	probedOctets uint64 // queued after the last probe: no new probe before we have sent something else
-
-	settingsSent, settingsAcked uint64
 
 	// Acknowledgments of SETTINGS and PING that wait to be written.
 	acksQueued     int32
@@ -75,72 +77,72 @@ const (
 
 // startLivenessLocked fills the budgets and starts the timer.
 func (c *Conn) startLivenessLocked() {
-	c.floodBudget = bucket.New(noiseBurst, noiseBurst, noiseRate)
-	c.provokedResets = bucket.New(provokedBurst, provokedBurst, provokedRate)
+	c.liveness.floodBudget = bucket.New(noiseBurst, noiseBurst, noiseRate)
+	c.liveness.provokedResets = bucket.New(provokedBurst, provokedBurst, provokedRate)
 	c.armLocked(corkDelay)
 }
 
 // stopLivenessLocked stops the timer and wakes all callers of Ping.
 func (c *Conn) stopLivenessLocked() {
-	if c.timer != nil {
-		c.timer.Stop()
+	if c.liveness.timer != nil {
+		c.liveness.timer.Stop()
 	}
-	for _, p := range c.pings {
+	for _, p := range c.liveness.pings {
 		p.waiting.WakeAll()
 	}
 }
 
 // armLocked makes the timer fire no later than at, which is a time since start.
 func (c *Conn) armLocked(at time.Duration) {
-	if c.timerAt != 0 && c.timerAt <= at || c.err != nil {
+	if c.liveness.timerAt != 0 && c.liveness.timerAt <= at || c.ending.err != nil {
 		return
 	}
-	c.timerAt = at
+	c.liveness.timerAt = at
 	d := at - c.clock()
-	if c.timer == nil {
-		c.timer = time.AfterFunc(d, c.tick)
+	if c.liveness.timer == nil {
+		c.liveness.timer = time.AfterFunc(d, c.tick)
 	} else {
-		c.timer.Reset(d)
+		c.liveness.timer.Reset(d)
 	}
 }
 
 // tick is called by the timer. It does everything that is due.
 func (c *Conn) tick() {
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
-	if c.err != nil {
+	if c.ending.err != nil {
 		return
 	}
 	c.readClockLocked()
-	c.timerAt = 0
-	if c.corked && c.now >= corkDelay {
+	c.liveness.timerAt = 0
+	if c.writer.corked && c.liveness.now >= corkDelay {
 		c.uncorkLocked()
 	}
 	if err := c.overdueLocked(); err != nil {
 		c.failLocked(err)
 		return
 	}
-	if c.endStalledLocked(); c.err != nil {
+	if c.endStalledLocked(); c.ending.err != nil {
 		return
 	}
-	if c.endUnclaimedLocked(); c.err != nil {
+	if c.endUnclaimedLocked(); c.ending.err != nil {
 		return
 	}
-	if c.judgeSlotPingLocked(); c.err != nil {
+	if c.judgeSlotPingLocked(); c.ending.err != nil {
 		return
 	}
-	if at := c.keepAliveAtLocked(); at > 0 && c.now >= at {
+	if at := c.keepAliveAtLocked(); at > 0 && c.liveness.now >= at {
 		c.sendPingLocked(&ping{keeper: true})
-		c.pinging.silence = min(c.pinging.silence+1, uint8(len(silences)-1))
+		c.liveness.pinging.silence = min(c.liveness.pinging.silence+1, uint8(len(silences)-1))
 	}
-	if at := c.staleAtLocked(); at > 0 && c.now >= at {
-		c.pinging.stale = true
+	if at := c.staleAtLocked(); at > 0 && c.liveness.now >= at {
+		c.liveness.pinging.stale = true
 		c.suspected.Store(true)
 	}
-	if at := c.shrinkAtLocked(); at > 0 && c.now >= at {
+	if at := c.shrinkAtLocked(); at > 0 && c.liveness.now >= at {
 		c.shrinkLocked()
 	}
-	if c.trimAt > 0 && c.now >= c.trimAt {
+	if c.streams.trimAt > 0 && c.liveness.now >= c.streams.trimAt {
 		c.trimLocked()
 	}
 	c.armDueLocked()
@@ -148,11 +150,11 @@ func (c *Conn) tick() {
 
 // uncorkLocked allows writeLoop to write the preface.
 func (c *Conn) uncorkLocked() {
-	if !c.corked {
+	if !c.writer.corked {
 		return
 	}
-	c.corked = false
-	c.settingsDue[0].sent = c.clock()
+	c.writer.corked = false
+	c.settings.due[0].sent = c.clock()
 	c.armDueLocked()
 }
 
@@ -171,18 +173,18 @@ func (c *Conn) deadlinesLocked() [11]time.Duration {
 	return [...]time.Duration{
 		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(),
 		c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
-		c.unclaimedByLocked(), c.slotPingByLocked(), c.trimAt, c.staleAtLocked(),
+		c.unclaimedByLocked(), c.slotPingByLocked(), c.streams.trimAt, c.staleAtLocked(),
 	}
 }
 
-// stallByLocked returns the earliest time when a reader will have waited for WindowBlockedTimeout at
-// a closed window. 0: no reader waits so.
+// stallByLocked returns the earliest time when a reader will have waited for WindowBlockedTimeout
+// at a closed window. 0: no reader waits so.
 func (c *Conn) stallByLocked() time.Duration {
 	if c.cfg.WindowBlockedTimeout <= 0 {
 		return 0
 	}
-	at := c.window.stalledAt()
-	for _, s := range c.streams {
+	at := c.flow.window.stalledAt()
+	for _, s := range c.streams.byID {
 		if by := s.window.stalledAt(); by > 0 && (at == 0 || by < at) {
 			at = by
 		}
@@ -193,13 +195,14 @@ func (c *Conn) stallByLocked() time.Duration {
 // endStalledLocked ends the streams, or the connection, whose window managers grant nothing to a
 // reader that waits.
 func (c *Conn) endStalledLocked() {
-	for at := c.stallByLocked(); at > 0 && c.now >= at && c.err == nil; at = c.stallByLocked() {
-		if by := c.window.stalledAt(); by > 0 && c.now >= by {
-			c.window.stall()
+	for at := c.stallByLocked(); at > 0 && c.liveness.now >= at &&
+		c.ending.err == nil; at = c.stallByLocked() {
+		if by := c.flow.window.stalledAt(); by > 0 && c.liveness.now >= by {
+			c.flow.window.stall()
 			return
 		}
-		for _, s := range c.streams {
-			if by := s.window.stalledAt(); by > 0 && c.now >= by {
+		for _, s := range c.streams.byID {
+			if by := s.window.stalledAt(); by > 0 && c.liveness.now >= by {
 				s.window.stall()
 			}
 		}
@@ -208,7 +211,7 @@ func (c *Conn) endStalledLocked() {
 
 // overdueLocked returns an error if the peer has missed a deadline.
 func (c *Conn) overdueLocked() error {
-	due := func(at time.Duration) bool { return at > 0 && c.now >= at }
+	due := func(at time.Duration) bool { return at > 0 && c.liveness.now >= at }
 	switch {
 	case due(c.handshakeByLocked()):
 		return &ConnError{Err: ErrHandshakeTimeout}
@@ -226,7 +229,7 @@ func (c *Conn) overdueLocked() error {
 
 // handshakeByLocked returns when the peer's first SETTINGS are overdue; 0: never.
 func (c *Conn) handshakeByLocked() time.Duration {
-	if c.peer.known || c.corked || c.cfg.HandshakeTimeout < 0 {
+	if c.settings.peer.known || c.writer.corked || c.cfg.HandshakeTimeout < 0 {
 		return 0
 	}
 	return c.settingsZeroLocked() + c.cfg.HandshakeTimeout
@@ -234,20 +237,20 @@ func (c *Conn) handshakeByLocked() time.Duration {
 
 // settingsZeroLocked returns when the preface was allowed to be written.
 func (c *Conn) settingsZeroLocked() time.Duration {
-	if len(c.settingsDue) == 0 {
+	if len(c.settings.due) == 0 {
 		return 0
 	}
-	return c.settingsDue[0].sent
+	return c.settings.due[0].sent
 }
 
 // settingsByLocked returns when the acknowledgment of our SETTINGS is overdue; 0: never. The peer
 // acknowledges them in order.
 func (c *Conn) settingsByLocked() time.Duration {
-	if c.corked || !c.peer.known || c.cfg.SettingsTimeout < 0 {
+	if c.writer.corked || !c.settings.peer.known || c.cfg.SettingsTimeout < 0 {
 		return 0
 	}
-	for i := range c.settingsDue {
-		if due := &c.settingsDue[i]; !due.untimed {
+	for i := range c.settings.due {
+		if due := &c.settings.due[i]; !due.untimed {
 			return due.sent + c.cfg.SettingsTimeout
 		}
 	}
@@ -262,21 +265,21 @@ func (c *Conn) pingByLocked() time.Duration {
 	if p == nil || c.cfg.PingTimeout < 0 {
 		return 0
 	}
-	return max(p.sent, c.progressAt) + c.cfg.PingTimeout
+	return max(p.sent, c.liveness.progressAt) + c.cfg.PingTimeout
 }
 
 // slotPingByLocked returns when the acknowledgment of a PING for slots is overdue. If no such PING
 // is sent, it returns when one may be sent, although another PING is unacknowledged. 0: neither.
 func (c *Conn) slotPingByLocked() time.Duration {
-	if c.mute || c.cfg.PingTimeout < 0 {
+	if c.ending.phase >= connMute || c.cfg.PingTimeout < 0 {
 		return 0
 	}
-	for _, p := range c.pings {
+	for _, p := range c.liveness.pings {
 		if p.slots {
 			return p.due
 		}
 	}
-	if len(c.pings) > 0 && c.needsAnswerLocked() {
+	if len(c.liveness.pings) > 0 && c.needsAnswerLocked() {
 		return c.askAgainAtLocked()
 	}
 	return 0
@@ -285,10 +288,10 @@ func (c *Conn) slotPingByLocked() time.Duration {
 // judgeSlotPingLocked does what slotPingByLocked says is due. If the peer does not acknowledge
 // PINGs for slots, callers would wait for a slot forever, although the peer is alive.
 func (c *Conn) judgeSlotPingLocked() {
-	if at := c.slotPingByLocked(); at == 0 || c.now < at {
+	if at := c.slotPingByLocked(); at == 0 || c.liveness.now < at {
 		return
 	}
-	if slices.ContainsFunc(c.pings, func(p *ping) bool { return p.slots }) {
+	if slices.ContainsFunc(c.liveness.pings, func(p *ping) bool { return p.slots }) {
 		c.muteLocked()
 	} else {
 		c.pingForSlotsLocked()
@@ -296,12 +299,12 @@ func (c *Conn) judgeSlotPingLocked() {
 }
 
 // progressLocked records that the peer is alive.
-func (c *Conn) progressLocked() { c.progressAt, c.unfinished = c.now, 0 }
+func (c *Conn) progressLocked() { c.liveness.progressAt, c.liveness.unfinished = c.liveness.now, 0 }
 
 // keeperLocked returns the first unacknowledged PING that must be acknowledged within PingTimeout,
 // or nil.
 func (c *Conn) keeperLocked() *ping {
-	for _, p := range c.pings {
+	for _, p := range c.liveness.pings {
 		if p.keeper {
 			return p
 		}
@@ -318,9 +321,10 @@ const minSilence = 100 * time.Millisecond
 // alive, unless it would exceed the limit of early PINGs, and a Transport prefers other connections
 // until something is received.
 func (c *Conn) suspectLocked(s *Stream) {
-	sent := s.headersStart >= c.heard && s.headersStart < c.written
-	silent := c.silentFrom > 0 && c.clock()-c.silentFrom >= max(minSilence, 2*c.minRTT)
-	if !sent || !silent || c.err != nil || c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 {
+	sent := s.headersStart >= c.liveness.heard && s.headersStart < c.writer.written
+	silent := c.liveness.silentFrom > 0 && c.clock()-c.liveness.silentFrom >= max(minSilence,
+		2*c.liveness.minRTT)
+	if !sent || !silent || c.ending.err != nil || c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 {
 		return
 	}
 	c.suspected.Store(true)
@@ -338,28 +342,28 @@ func (c *Conn) suspectLocked(s *Stream) {
 
 // lastPingLocked returns the last PING that is not acknowledged, or nil.
 func (c *Conn) lastPingLocked() *ping {
-	if len(c.pings) == 0 {
+	if len(c.liveness.pings) == 0 {
 		return nil
 	}
-	return c.pings[len(c.pings)-1]
+	return c.liveness.pings[len(c.liveness.pings)-1]
 }
 
 // writeByLocked returns when the write in progress has stalled for too long; 0: never.
 func (c *Conn) writeByLocked() time.Duration {
-	if c.writeSince == 0 || c.cfg.WriteStallTimeout < 0 {
+	if c.liveness.writeSince == 0 || c.cfg.WriteStallTimeout < 0 {
 		return 0
 	}
-	return c.writeSince + c.cfg.WriteStallTimeout
+	return c.liveness.writeSince + c.cfg.WriteStallTimeout
 }
 
 // watchWriteLocked is called before a write, so that a write that stalls is detected.
 func (c *Conn) watchWriteLocked() {
-	c.writeSince = max(c.clock(), 1) // 0 means none
-	c.wroteAt = c.writeSince
-	if c.silentFrom == 0 {
-		c.silentFrom = c.wroteAt
+	c.liveness.writeSince = max(c.clock(), 1) // 0 means none
+	c.liveness.wroteAt = c.liveness.writeSince
+	if c.liveness.silentFrom == 0 {
+		c.liveness.silentFrom = c.liveness.wroteAt
 	}
-	c.requestWrittenLocked(c.wroteAt)
+	c.requestWrittenLocked(c.liveness.wroteAt)
 	if at := c.writeByLocked(); at > 0 {
 		c.armLocked(at)
 	}
@@ -371,12 +375,12 @@ func (c *Conn) watchWriteLocked() {
 // Ping also waits while too much data is waiting to be written.
 func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	mustHave(ctx != nil, "Conn.Ping", "context.Context")
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	if err := c.overLocked(); err != nil {
 		return 0, err
 	}
-	if err := c.waitForRoomLocked(ctx); err != nil {
+	if err := c.waitForRoomUnlocking(ctx); err != nil {
 		return 0, err
 	}
 	p := &ping{}
@@ -386,7 +390,7 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 		if err := c.overLocked(); err != nil {
 			return 0, err
 		}
-		if err := c.waitLocked(ctx, &p.waiting); err != nil && !p.answered {
+		if err := c.waitUnlocking(ctx, &p.waiting); err != nil && !p.answered {
 			c.dropPingLocked(p)
 			return 0, err
 		}
@@ -397,22 +401,22 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 // dropPingLocked removes a PING after its caller has stopped waiting. If callers that wait for a
 // slot relied on its acknowledgment, it sends another PING for them.
 func (c *Conn) dropPingLocked(p *ping) {
-	if i := slices.Index(c.pings, p); i >= 0 {
-		c.pings = slices.Delete(c.pings, i, i+1)
+	if i := slices.Index(c.liveness.pings, p); i >= 0 {
+		c.liveness.pings = slices.Delete(c.liveness.pings, i, i+1)
 	}
 	c.pingForSlotsLocked()
 }
 
 // sendPingLocked appends the PING p to out and records it in pings.
 func (c *Conn) sendPingLocked(p *ping) {
-	c.pingsSent++
-	p.number, p.sent = c.pingsSent, c.clock()
+	c.liveness.pingsSent++
+	p.number, p.sent = c.liveness.pingsSent, c.clock()
 	c.countPingLocked(p.sent)
-	c.pings = append(c.pings, p)
+	c.liveness.pings = append(c.liveness.pings, p)
 	var data [8]byte
 	binary.BigEndian.PutUint64(data[:], p.number)
-	c.append(wire.AppendPing(c.out, 0, data))
-	p.end = c.queued
+	c.writer.add(wire.AppendPing(c.writer.out, 0, data))
+	p.end = c.writer.queued
 	if p.keeper {
 		c.armLocked(p.sent + c.cfg.PingTimeout)
 	}
@@ -420,8 +424,8 @@ func (c *Conn) sendPingLocked(p *ping) {
 
 // watchSlotPingLocked sets the deadlines of PINGs for slots that have been written.
 func (c *Conn) watchSlotPingLocked() {
-	for _, p := range c.pings {
-		if p.slots && p.due == 0 && c.flushed >= p.end && c.cfg.PingTimeout >= 0 {
+	for _, p := range c.liveness.pings {
+		if p.slots && p.due == 0 && c.writer.flushed >= p.end && c.cfg.PingTimeout >= 0 {
 			p.due = c.clock() + c.cfg.PingTimeout
 			c.armLocked(p.due)
 		}
@@ -431,7 +435,7 @@ func (c *Conn) watchSlotPingLocked() {
 // askAgainAtLocked returns when a PING for slots may be sent although earlier PINGs are not
 // acknowledged. It is never while one of those is for slots, which has its own deadline.
 func (c *Conn) askAgainAtLocked() (at time.Duration) {
-	for _, p := range c.pings {
+	for _, p := range c.liveness.pings {
 		if p.slots || c.cfg.PingTimeout < 0 {
 			return never
 		}
@@ -444,20 +448,21 @@ func (c *Conn) askAgainAtLocked() (at time.Duration) {
 // other frames of ours between them.
 func (c *Conn) probeRTTLocked(w *Window) bool {
 	const burst, interval = 3, 10 * time.Second
-	k := &c.pinging
-	if len(c.pings) > 0 || c.err != nil || k.probes > 0 && c.queued == c.probedOctets {
+	k := &c.liveness.pinging
+	if len(c.liveness.pings) > 0 || c.ending.err != nil || k.probes > 0 &&
+		c.writer.queued == c.liveness.probedOctets {
 		return false
 	}
 	if !c.mayPingLocked(noEarlyPing) {
 		return false
 	}
-	if k.probes >= burst && c.now-c.probedAt < interval {
+	if k.probes >= burst && c.liveness.now-c.liveness.probedAt < interval {
 		return false
 	}
 	k.probes = min(k.probes+1, burst)
-	c.probedAt = c.now
+	c.liveness.probedAt = c.liveness.now
 	c.sendPingLocked(&ping{prober: w})
-	c.probedOctets = c.queued
+	c.liveness.probedOctets = c.writer.queued
 	return true
 }
 
@@ -466,7 +471,7 @@ func (c *Conn) probeRTTLocked(w *Window) bool {
 func (c *Conn) recvPingLocked(f *frame) error {
 	data := wire.ParsePing(f.payload)
 	if !f.Flags.Has(wire.Ack) {
-		c.append(wire.AppendPing(c.out, wire.Ack, data))
+		c.writer.add(wire.AppendPing(c.writer.out, wire.Ack, data))
 		if err := c.owedLocked(); err != nil {
 			return err
 		}
@@ -477,21 +482,21 @@ func (c *Conn) recvPingLocked(f *frame) error {
 
 // recvPingAckLocked processes the acknowledgment of our PING with this number.
 func (c *Conn) recvPingAckLocked(number uint64) error {
-	if number == c.pingsSent {
-		c.pinging.ackedLocked(c.now)
+	if number == c.liveness.pingsSent {
+		c.liveness.pinging.ackedLocked(c.liveness.now)
 	}
-	i := slices.IndexFunc(c.pings, func(p *ping) bool { return p.number == number })
+	i := slices.IndexFunc(c.liveness.pings, func(p *ping) bool { return p.number == number })
 	if i < 0 {
 		// No PING with this number was sent, or none waits for its acknowledgment.
 		return c.chargeNoiseLocked()
 	}
-	p := c.pings[i]
+	p := c.liveness.pings[i]
 	// Acknowledgments come in order. Of the earlier PINGs, only those of Conn.Ping still wait.
-	earlier := slices.DeleteFunc(c.pings[:i], func(p *ping) bool {
+	earlier := slices.DeleteFunc(c.liveness.pings[:i], func(p *ping) bool {
 		return p.keeper || p.slots ||
 			p.prober != nil
 	})
-	c.pings = slices.Delete(c.pings, len(earlier), i+1)
+	c.liveness.pings = slices.Delete(c.liveness.pings, len(earlier), i+1)
 	p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
 	p.waiting.WakeAll()
 	c.slots.confirm(number)
@@ -507,12 +512,12 @@ func (c *Conn) recvPingAckLocked(number uint64) error {
 // above 0 even if the peer guessed the contents of a PING: now is when its bytes were read, which
 // may be before we sent.
 func (c *Conn) sampleRTTLocked(sent time.Duration) (rtt time.Duration) {
-	rtt = max(c.now-sent, 1)
-	if c.minRTT == 0 || rtt < c.minRTT {
-		c.minRTT = rtt
+	rtt = max(c.liveness.now-sent, 1)
+	if c.liveness.minRTT == 0 || rtt < c.liveness.minRTT {
+		c.liveness.minRTT = rtt
 	}
-	c.lastRTT = rtt
-	c.window.update(WindowEvent{Kind: WindowRTT, RTT: rtt})
+	c.liveness.lastRTT = rtt
+	c.flow.window.update(WindowEvent{Kind: WindowRTT, RTT: rtt})
 	return rtt
 }
 
@@ -520,16 +525,16 @@ func (c *Conn) sampleRTTLocked(sent time.Duration) (rtt time.Duration) {
 // limit: a peer that sends frames and does not read our acknowledgments must not make our memory
 // grow.
 func (c *Conn) owedLocked() error {
-	if c.acksQueued++; c.acksQueued > maxAcksQueued {
-		return connErr(ErrCodeEnhanceYourCalm, "%d acknowledgments owed at once", c.acksQueued)
+	if c.liveness.acksQueued++; c.liveness.acksQueued > maxAcksQueued {
+		return connErr(ErrCodeEnhanceYourCalm, "%d acknowledgments owed at once", c.liveness.acksQueued)
 	}
 	return nil
 }
 
-// chargeNoiseLocked charges the budget for a frame without content. It returns an error when the budget
-// is used up.
+// chargeNoiseLocked charges the budget for a frame without content. It returns an error when the
+// budget is used up.
 func (c *Conn) chargeNoiseLocked() error {
-	if !c.floodBudget.Take(c.now, 1) {
+	if !c.liveness.floodBudget.Take(c.liveness.now, 1) {
 		return connErr(ErrCodeEnhanceYourCalm, "too many frames that carry nothing")
 	}
 	return nil
@@ -540,7 +545,7 @@ func (c *Conn) chargeNoiseLocked() error {
 // report the progress of an upload.
 func (s *Stream) chargeInterimLocked() error {
 	i := &s.extrasLocked().interims
-	if i.count++; i.count > freeInterims && !s.c.floodBudget.Take(s.c.now, 1) {
+	if i.count++; i.count > freeInterims && !s.c.liveness.floodBudget.Take(s.c.liveness.now, 1) {
 		return connErr(ErrCodeEnhanceYourCalm, "too many interim responses on stream %d", s.id)
 	}
 	return nil
@@ -550,7 +555,7 @@ func (s *Stream) chargeInterimLocked() error {
 // without content, and as much again for each floodOctets bytes, so that the total of discarded
 // bytes is limited, too.
 func (c *Conn) chargeFloodLocked(octets int64) error {
-	if !c.floodBudget.Take(c.now, int(1+min(octets/floodOctets, noiseBurst))) {
+	if !c.liveness.floodBudget.Take(c.liveness.now, int(1+min(octets/floodOctets, noiseBurst))) {
 		return connErr(ErrCodeEnhanceYourCalm, "too many bytes that are discarded")
 	}
 	return nil
@@ -564,13 +569,14 @@ func (c *Conn) countTinyUpdateLocked(increment int64) error {
 	return c.chargeNoiseLocked()
 }
 
-// creditFloodLocked refills the budget for frames without content after useful data of this many bytes.
-func (c *Conn) creditFloodLocked(octets int) { c.floodBudget.Add(1 + octets/64) }
+// creditFloodLocked refills the budget for frames without content after useful data of this many
+// bytes.
+func (c *Conn) creditFloodLocked(octets int) { c.liveness.floodBudget.Add(1 + octets/64) }
 
-// countProvokedResetLocked charges the budget for a stream that we reset because the peer broke a rule. It
-// returns an error when the budget is used up.
+// countProvokedResetLocked charges the budget for a stream that we reset because the peer broke a
+// rule. It returns an error when the budget is used up.
 func (c *Conn) countProvokedResetLocked() error {
-	if !c.provokedResets.Take(c.now, 1) {
+	if !c.liveness.provokedResets.Take(c.liveness.now, 1) {
 		return connErr(ErrCodeEnhanceYourCalm, "too many streams that had to be reset")
 	}
 	return nil

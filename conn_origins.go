@@ -42,8 +42,8 @@ type originSet struct {
 // ignored. Origins whose scheme is not https, origins beyond 64 KiB in total, and those of an
 // ORIGIN frame that is longer, are not kept.
 func (c *Conn) Origins() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	if c.origins == nil || !c.origins.received {
 		return nil
 	}
@@ -54,7 +54,7 @@ func (c *Conn) Origins() []string {
 
 // recvOriginLocked adds the origins of an ORIGIN frame to the Origin Set (RFC 8336 §2.2).
 func (c *Conn) recvOriginLocked(f *frame) {
-	if c.tls == nil || f.StreamID != 0 || f.Flags&unknownOriginFlags != 0 {
+	if c.socket.tls == nil || f.StreamID != 0 || f.Flags&unknownOriginFlags != 0 {
 		return
 	}
 	set := c.originSetLocked()
@@ -151,7 +151,7 @@ func (o *originSet) excludes(origin string) bool {
 // covers reports whether the peer's certificate was verified and is valid for host (RFC 9113
 // §9.1.1). It is false if this package did not set up the connection's TLS.
 func (c *Conn) covers(host string) bool {
-	if c.tls == nil || c.below == nil {
+	if c.socket.tls == nil || c.socket.below == nil {
 		return false
 	}
 	state := c.TLS()
@@ -165,8 +165,8 @@ func (c *Conn) covers(host string) bool {
 // hasFreeSlotFor reports whether a request for an origin of another host can be sent without
 // waiting.
 func (c *Conn) hasFreeSlotFor(origin string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	return c.slotFreeLocked() && c.takesRequestsLocked() == nil && !c.origins.excludes(origin)
 }
 

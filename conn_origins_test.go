@@ -19,9 +19,9 @@ func TestOriginsOfMisdirectedRequestsAreBounded(t *testing.T) {
 			peer.WantHeaders("a request", 1+2*i)
 			peer.WriteHeaders(1+2*i, wire.EndStream, ":status: 421")
 			call.want(t, "the response").Body.Close()
-			conn.mu.Lock()
+			conn.lock()
 			n, excluded := len(conn.origins.misdirected), conn.origins.excludes(other)
-			conn.mu.Unlock()
+			conn.unlock()
 			if want := min(int(i)+1, maxMisdirected); n != want || excluded != (n == maxMisdirected) {
 				t.Fatalf("after %d responses %d origins, want %d; another one is excluded: %v", i+1, n, want,
 					excluded)
@@ -45,14 +45,14 @@ func TestConnectionWithoutRoomIsNotShared(t *testing.T) {
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 		call.want(t, "the response").Body.Close()
-		conn.mu.Lock()
-		conn.queued += maxUnwritten
-		conn.mu.Unlock()
+		conn.lock()
+		conn.writer.queued += maxUnwritten
+		conn.unlock()
 		if conn.hasFreeSlotFor(other) {
 			t.Error("the peer does not read")
 		}
-		conn.mu.Lock()
-		conn.queued -= maxUnwritten
-		conn.mu.Unlock()
+		conn.lock()
+		conn.writer.queued -= maxUnwritten
+		conn.unlock()
 	})
 }

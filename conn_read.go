@@ -10,15 +10,42 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
+// A connReader holds the state of reading. The connection's mu guards it, except for frames.
+type connReader struct {
+	frames *frameReader // owned by readLoop
+	// Streams whose readers are woken when no complete frame is left in the read buffer.
+	wakeups []*Stream
+
+	state readerState
+	// How many times in a row readerIdle lasted less than shrinkDelay, up to busy.
+	shortIdles uint8
+	// Some stream has buffered at least farAhead: readLoop yields, so that the data is read while
+	// it is in the processor's cache.
+	yieldDue bool
+	watched  bool // some window manager called WatchFrames
+}
+
+// A readerState is what readLoop does.
+type readerState uint8
+
+// The values of readerState. In readerReading and readerIdle, the read buffer is empty and readLoop
+// is about to read. Until it locks mu again, it uses nothing of frames except the buffer.
+const (
+	readerParsing   readerState = iota // it takes a frame out of the read buffer
+	readerReceiving                    // it processes the frames in its read buffer
+	readerReading
+	readerIdle // it reads, and no stream is open
+)
+
 // readLoop reads the socket and processes frames until the connection ends.
 func (c *Conn) readLoop() {
-	defer c.frames.release()
+	defer c.reader.frames.release()
 	for {
-		f, err := c.frames.next()
+		f, err := c.reader.frames.next()
 		if err = c.recv(&f, err); err != nil {
-			if c.sentErrorGoAway {
-				netconn.Discard(netconn.Raw(c.nc))
-				close(c.readDone)
+			if c.ending.readDone != nil {
+				netconn.Discard(netconn.Raw(c.socket.nc))
+				close(c.ending.readDone)
 			}
 			return
 		}
@@ -27,21 +54,22 @@ func (c *Conn) readLoop() {
 
 // recvOctets is called after each read of the socket, which has read n bytes.
 func (c *Conn) recvOctets(n int) {
-	c.mu.Lock()
+	c.lock()
 	c.readClockLocked()
-	if c.idle {
-		if c.shortIdles = min(c.shortIdles+1, busy); c.now-c.lastRecv >= shrinkDelay {
-			c.shortIdles = 0
+	if c.reader.state == readerIdle {
+		if c.reader.shortIdles = min(c.reader.shortIdles+1,
+			busy); c.liveness.now-c.liveness.lastRecv >= shrinkDelay {
+			c.reader.shortIdles = 0
 		}
 	}
-	c.lastRecv, c.silentFrom, c.heard = c.now, 0, c.written
+	c.liveness.lastRecv, c.liveness.silentFrom, c.liveness.heard = c.liveness.now, 0, c.writer.written
 	if c.suspected.Load() {
 		c.suspected.Store(false)
-		c.pinging.stale, c.stateChanged = false, true
+		c.liveness.pinging.stale, c.stateChanged = false, true
 	}
-	c.reading, c.idle = false, false
+	c.reader.state = readerParsing
 	c.counts.received += int64(n)
-	if c.unfinished += int32(n); c.unfinished >= progressOctets {
+	if c.liveness.unfinished += int32(n); c.liveness.unfinished >= progressOctets {
 		c.progressLocked()
 	}
 	c.unlock()
@@ -50,27 +78,27 @@ func (c *Conn) recvOctets(n int) {
 // recv processes the frame f or the error err that next has returned. With the same lock, it
 // processes all further frames that are in the read buffer. An error ends the connection.
 func (c *Conn) recv(f *frame, err error) error {
-	c.mu.Lock()
-	c.receiving = true
-	err = c.recvLocked(f, err)
+	c.lock()
+	c.reader.state = readerReceiving
+	err = c.recvUnlocking(f, err)
 	// Config.Trace is user code, which must not run under mu.
-	for err == nil && c.frames.more() && c.frames.trace == nil {
-		*f, err = c.frames.next()
-		err = c.recvLocked(f, err)
+	for err == nil && c.reader.frames.more() && c.reader.frames.trace == nil {
+		*f, err = c.reader.frames.next()
+		err = c.recvUnlocking(f, err)
 	}
-	c.receiving = false
+	c.reader.state = readerParsing
 	// End the connection at once: what the frames before the error made due must not be written
 	// before the GOAWAY.
-	if err != nil && c.err == nil {
+	if err != nil && c.ending.err == nil {
 		c.failLocked(asConnError(err))
 	}
 	yield := false
-	if !c.frames.more() {
+	if !c.reader.frames.more() {
 		c.wakeReadersLocked()
 		if c.slots.admitDue {
 			c.admitLocked()
 		}
-		yield, c.yieldToReader = c.yieldToReader, false
+		yield, c.reader.yieldDue = c.reader.yieldDue, false
 		c.beforeReadLocked()
 	}
 	c.unlock()
@@ -80,15 +108,15 @@ func (c *Conn) recv(f *frame, err error) error {
 	return err
 }
 
-// recvLocked processes one frame, or the error of reading it. It returns an error if the connection
-// must end.
-func (c *Conn) recvLocked(f *frame, err error) error {
-	if c.watched && err == nil && f.Type != wire.Data && c.tellFrameLocked(f) {
-		return c.err
+// recvUnlocking processes one frame, or the error of reading it. It returns an error if the
+// connection must end.
+func (c *Conn) recvUnlocking(f *frame, err error) error {
+	if c.reader.watched && err == nil && f.Type != wire.Data && c.tellFrameLocked(f) {
+		return c.ending.err
 	}
 	bad, ok := err.(*wire.Error)
 	switch {
-	case ok && bad.StreamID != 0 && !c.peer.known:
+	case ok && bad.StreamID != 0 && !c.settings.peer.known:
 		err = connErr(ErrCodeProtocol, "the first frame is not SETTINGS: %s", bad.Reason)
 	case ok && bad.StreamID != 0:
 		err = c.recvBadFrameLocked(f, bad)
@@ -96,51 +124,58 @@ func (c *Conn) recvLocked(f *frame, err error) error {
 		return err
 	case err != nil:
 		return lostErr(err)
-	case !c.peer.known && (f.Type != wire.Settings || f.Flags.Has(wire.Ack)):
+	case !c.settings.peer.known && (f.Type != wire.Settings || f.Flags.Has(wire.Ack)):
 		err = c.notSettingsLocked(f)
 	default:
-		err = c.dispatchLocked(f)
+		err = c.dispatchUnlocking(f)
 	}
-	if c.frames.left == 0 { // a whole frame, or the last part of one
+	if c.reader.frames.left == 0 { // a whole frame, or the last part of one
 		c.progressLocked()
 	}
 	if err == nil {
-		err = c.err
+		err = c.ending.err
 	}
 	return err
 }
 
-// tellFrameLocked reports a frame to the window managers that called WatchFrames. It reports whether
-// one of them ended the connection.
+// tellFrameLocked reports a frame to the window managers that called WatchFrames. It reports
+// whether one of them ended the connection.
 func (c *Conn) tellFrameLocked(f *frame) (ended bool) {
 	ev := WindowEvent{Kind: WindowFrame, Type: uint8(f.Type), Flags: uint8(f.Flags), StreamID: f.StreamID,
 		Bytes: f.Length}
-	if c.window.watches && c.window.update(ev) {
+	if c.flow.window.watches && c.flow.window.update(ev) {
 		return true
 	}
-	if s := c.streams[f.StreamID]; s != nil && s.window.watches {
+	if s := c.streams.byID[f.StreamID]; s != nil && s.window.watches {
 		s.window.update(ev)
 	}
-	return c.err != nil // ending the stream may have ended a connection that accepts no more streams
+	return c.ending.err != nil // ending the stream may have ended a connection that accepts no more streams
 }
 
 // busy is the number of short idle times in a row that make a connection a busy one: its requests
 // follow each other closely.
 const busy = 16
 
-// beforeReadLocked prepares frames for a read of the socket. While c.reading is set, tick may free
-// the memory of field sections, so readLoop does not touch it until recvOctets has returned.
+// beforeReadLocked prepares frames for a read of the socket. From readerReading on, tick may
+// free the memory of field sections, so readLoop does not touch it until recvOctets has returned.
 func (c *Conn) beforeReadLocked() {
-	c.frames.section.FreeLarge()
-	c.reading = c.frames.r == c.frames.w
-	c.idle = c.reading && len(c.streams) == 0
+	c.reader.frames.section.FreeLarge()
+	switch {
+	case c.reader.frames.r != c.reader.frames.w: // a part of a frame is left
+		c.reader.state = readerParsing
+	case len(c.streams.byID) > 0:
+		c.reader.state = readerReading
+	default:
+		c.reader.state = readerIdle
+	}
 	// A quiet connection holds no read buffer while it waits. The first frame after the silence
 	// then needs a second read, which over TLS is not a system call.
-	c.frames.expectIdle = c.idle && c.shortIdles < busy && c.tls != nil
+	c.reader.frames.expectIdle = c.reader.state == readerIdle && c.reader.shortIdles < busy &&
+		c.socket.tls != nil
 }
 
-// dispatchLocked calls the function for the type of the frame.
-func (c *Conn) dispatchLocked(f *frame) error {
+// dispatchUnlocking calls the function for the type of the frame.
+func (c *Conn) dispatchUnlocking(f *frame) error {
 	switch f.Type {
 	case wire.Data:
 		c.recvMessageLocked()
@@ -149,7 +184,7 @@ func (c *Conn) dispatchLocked(f *frame) error {
 		c.recvMessageLocked()
 		return c.recvHeadersLocked(f)
 	case wire.PushPromise:
-		return c.recvPushPromiseLocked(f)
+		return c.recvPushPromiseUnlocking(f)
 	case wire.RSTStream:
 		return c.recvRSTStreamLocked(f)
 	case wire.Settings:
@@ -176,7 +211,7 @@ func (c *Conn) notSettingsLocked(f *frame) error {
 		if err := c.recvGoAwayLocked(f); err != nil {
 			return err
 		}
-		return c.goAway
+		return c.ending.goAway
 	}
 	return connErr(ErrCodeProtocol, "the first frame is %v, not SETTINGS", f.Type)
 }
@@ -184,18 +219,18 @@ func (c *Conn) notSettingsLocked(f *frame) error {
 // wakeReadersLocked wakes the readers for which the processed frames had a response or data: each
 // reader once, however many frames there were.
 func (c *Conn) wakeReadersLocked() {
-	for i, s := range c.wakeups {
+	for i, s := range c.reader.wakeups {
 		s.wakeDue = false
 		s.recvQ.WakeAll()
-		c.wakeups[i] = nil
+		c.reader.wakeups[i] = nil
 	}
-	c.wakeups = c.wakeups[:0]
+	c.reader.wakeups = c.reader.wakeups[:0]
 }
 
 // recvBadFrameLocked processes a frame that is malformed in a way that concerns only its stream. It
 // resets that stream.
 func (c *Conn) recvBadFrameLocked(f *frame, we *wire.Error) error {
-	if s := c.streams[we.StreamID]; s != nil {
+	if s := c.streams.byID[we.StreamID]; s != nil {
 		return s.rejectLocked(streamErr(we.StreamID, ErrCode(we.Code), errors.New(we.Reason)))
 	}
 	if c.isIdleLocked(we.StreamID) {
@@ -207,9 +242,9 @@ func (c *Conn) recvBadFrameLocked(f *frame, we *wire.Error) error {
 // isIdleLocked reports whether the stream is idle: neither opened by us nor promised by the peer.
 func (c *Conn) isIdleLocked(id uint32) bool {
 	if id%2 == 1 {
-		return id >= c.nextID
+		return id >= c.streams.nextID
 	}
-	return id > c.lastPushID
+	return id > c.streams.lastPushID
 }
 
 // strayDataLocked discards DATA on a closed stream. RFC 9113 §5.1: a peer may send frames before it
@@ -231,7 +266,7 @@ func (c *Conn) strayDataLocked(f *frame) error {
 	mark.credit -= int64(f.Length)
 	c.slots.reset[f.StreamID] = mark
 	c.strayEndLocked(f)
-	c.floodBudget.Add((f.Length - f.padding) / 64)
+	c.liveness.floodBudget.Add((f.Length - f.padding) / 64)
 	return c.chargeNoiseLocked()
 }
 
@@ -241,7 +276,7 @@ func (c *Conn) strayHeadersLocked(f *frame) error {
 	if c.isIdleLocked(f.StreamID) {
 		return connErr(ErrCodeProtocol, "HEADERS on the idle stream %d", f.StreamID)
 	}
-	size := max(int64(f.Length), c.frames.section.Size())
+	size := max(int64(f.Length), c.reader.frames.section.Size())
 	if mark, isReset := c.slots.reset[f.StreamID]; isReset && !mark.headed {
 		// The peer sent the response before it knew of our reset. It is not charged for its size.
 		mark.headed, size = true, 0
@@ -262,22 +297,22 @@ func (c *Conn) strayEndLocked(f *frame) {
 
 // recvDataLocked processes a part of a DATA frame.
 func (c *Conn) recvDataLocked(f *frame) error {
-	s := c.streams[f.StreamID]
+	s := c.streams.byID[f.StreamID]
 	if f.first {
 		// RFC 9113 §6.9.1: every DATA frame counts against the connection's window, even if it is
 		// discarded.
-		if !c.window.receive(f.Length, f.padding) {
+		if !c.flow.window.receive(f.Length, f.padding) {
 			return connErr(ErrCodeFlowControl, "DATA of %d bytes exceeds the connection's window", f.Length)
 		}
 		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
 			End: f.Flags.Has(wire.EndStream)}
-		if c.window.update(ev) || c.window.discard(f.padding) || c.starveOthersLocked(s) {
-			return c.err
+		if c.flow.window.update(ev) || c.flow.window.discard(f.padding) || c.starveOthersLocked(s) {
+			return c.ending.err
 		}
 		c.counts.dataReceived += int64(f.Length)
 		if s == nil {
 			// Late DATA: we ended this stream, and the peer did not know yet.
-			c.window.consume(f.Length - f.padding)
+			c.flow.window.consume(f.Length - f.padding)
 			return c.strayDataLocked(f)
 		}
 		if f.Length == f.padding && !f.Flags.Has(wire.EndStream) {
@@ -298,15 +333,16 @@ func (c *Conn) recvDataLocked(f *frame) error {
 // connection's window and readers of other streams wait. It reports whether the manager ended the
 // connection.
 func (c *Conn) starveOthersLocked(s *Stream) (ended bool) {
-	if c.window.credit > 0 || c.window.readers == 0 || s != nil && c.window.readers == s.window.readers {
+	if c.flow.window.credit > 0 || c.flow.window.readers == 0 || s != nil &&
+		c.flow.window.readers == s.window.readers {
 		return false
 	}
-	return c.window.blocked()
+	return c.flow.window.blocked()
 }
 
 // recvHeadersLocked processes a field section.
 func (c *Conn) recvHeadersLocked(f *frame) error {
-	s := c.streams[f.StreamID]
+	s := c.streams.byID[f.StreamID]
 	if s == nil {
 		return c.strayHeadersLocked(f)
 	}
@@ -322,7 +358,7 @@ func (c *Conn) recvHeadersLocked(f *frame) error {
 
 // recvRSTStreamLocked processes an RST_STREAM.
 func (c *Conn) recvRSTStreamLocked(f *frame) error {
-	s := c.streams[f.StreamID]
+	s := c.streams.byID[f.StreamID]
 	if s == nil {
 		if c.isIdleLocked(f.StreamID) {
 			return connErr(ErrCodeProtocol, "RST_STREAM on the idle stream %d", f.StreamID)
@@ -342,13 +378,13 @@ func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 			return connErr(ErrCodeProtocol, "WINDOW_UPDATE of 0 bytes")
 		}
 		// RFC 9113 §6.9.1: a sender MUST NOT allow a flow-control window to exceed 2^31-1.
-		if c.sendWindow+n > wire.MaxWindow {
+		if c.flow.sendWindow+n > wire.MaxWindow {
 			return connErr(ErrCodeFlowControl, "WINDOW_UPDATE raises the connection's window above 2^31-1")
 		}
-		c.sendWindow += n
+		c.flow.sendWindow += n
 		return c.countTinyUpdateLocked(n)
 	}
-	s := c.streams[f.StreamID]
+	s := c.streams.byID[f.StreamID]
 	if s == nil {
 		if c.isIdleLocked(f.StreamID) {
 			return connErr(ErrCodeProtocol, "WINDOW_UPDATE on the idle stream %d", f.StreamID)
@@ -361,33 +397,34 @@ func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 // recvGoAwayLocked processes a GOAWAY: it ends the streams above its last stream, and drains the
 // connection.
 func (c *Conn) recvGoAwayLocked(f *frame) error {
-	if c.err != nil { // the connection has ended for an earlier reason
-		return c.err
+	if c.ending.err != nil { // the connection has ended for an earlier reason
+		return c.ending.err
 	}
 	last, code, debug := wire.ParseGoAway(f.payload)
 	// RFC 9113 §6.8: later GOAWAYs MUST NOT increase the last stream identifier.
-	if c.goAway != nil && last > c.goAway.LastStreamID {
-		return connErr(ErrCodeProtocol, "GOAWAY raises its last stream from %d to %d", c.goAway.LastStreamID,
+	if c.ending.goAway != nil && last > c.ending.goAway.LastStreamID {
+		return connErr(ErrCodeProtocol, "GOAWAY raises its last stream from %d to %d",
+			c.ending.goAway.LastStreamID,
 			last)
 	}
 	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last,
 		Debug: append([]byte(nil), debug...), how: connGoAway}
-	if before := c.goAway; before != nil {
+	if before := c.ending.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
 	c.owner.count(goAwaysReceived, ErrCode(code))
-	onlyReplies := c.goAway == nil || c.goAway.how == connGoAwayReply
-	if c.draining && told.Code == ErrCodeNo && onlyReplies {
+	onlyReplies := c.ending.goAway == nil || c.ending.goAway.how == connGoAwayReply
+	if c.ending.phase == connDraining && told.Code == ErrCodeNo && onlyReplies {
 		told.how = connGoAwayReply
 	}
-	c.goAway = c.named(told)
+	c.ending.goAway = c.named(told)
 	c.recvComplaintLocked(told)
 	c.stateChanged = true
 	c.slots.waiting.WakeAll()
-	for id, s := range c.streams {
+	for id, s := range c.streams.byID {
 		if id%2 == 1 && id > last {
 			s.closeLocked(end{err: &StreamError{StreamID: id, Code: ErrCode(code), FromPeer: true,
-				Err: c.goAway, processed: or(s.processedLocked(), neverProcessed)}})
+				Err: c.ending.goAway, processed: or(s.processedLocked(), neverProcessed)}})
 		}
 	}
 	c.beginDrainingLocked(ReasonGoAway)

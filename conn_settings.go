@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -59,11 +60,20 @@ type PeerSettings struct {
 	Other                 []Setting // those that have no field of their own, in the order of their IDs
 }
 
+// connSettings are the settings of both sides. The connection's mu guards them.
+type connSettings struct {
+	peer        peerSettings
+	due         []sentSettings // SETTINGS of ours that the peer has not acknowledged
+	sent, acked uint64         // how many SETTINGS of ours
+	// Calls that wait for the peer's first SETTINGS or for an acknowledgment.
+	waiting wait.Queue
+}
+
 // PeerSettings returns the peer's current settings.
 func (c *Conn) PeerSettings() PeerSettings {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.peer.public()
+	c.lock()
+	defer c.unlock()
+	return c.settings.peer.public()
 }
 
 // WaitSettings waits for the peer's first SETTINGS and returns the settings as they are then.
@@ -71,17 +81,17 @@ func (c *Conn) PeerSettings() PeerSettings {
 // SETTINGS are received.
 func (c *Conn) WaitSettings(ctx context.Context) (PeerSettings, error) {
 	mustHave(ctx != nil, "Conn.WaitSettings", "context.Context")
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	c.uncorkLocked()
-	err := c.waitSettingsLocked(ctx)
-	return c.peer.public(), err
+	err := c.waitSettingsUnlocking(ctx)
+	return c.settings.peer.public(), err
 }
 
-// waitSettingsLocked waits for the peer's first SETTINGS.
-func (c *Conn) waitSettingsLocked(ctx context.Context) error {
-	for !c.peer.known && c.err == nil {
-		if err := c.waitLocked(ctx, &c.settingsQ); err != nil {
+// waitSettingsUnlocking waits for the peer's first SETTINGS.
+func (c *Conn) waitSettingsUnlocking(ctx context.Context) error {
+	for !c.settings.peer.known && c.ending.err == nil {
+		if err := c.waitUnlocking(ctx, &c.settings.waiting); err != nil {
 			return err
 		}
 	}
@@ -92,11 +102,11 @@ func (c *Conn) waitSettingsLocked(ctx context.Context) error {
 // refuse because of its limits. If ctx or cancel ends the wait, awaitSettings returns the request's
 // reserved slot. If the connection ends, it returns nil, and the caller's next call finds out.
 func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, slot slotMode) error {
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	c.uncorkLocked()
-	for !c.peer.known && c.err == nil {
-		if err := c.waitOrCancelLocked(ctx, cancel, &c.settingsQ); err != nil {
+	for !c.settings.peer.known && c.ending.err == nil {
+		if err := c.waitOrCancelUnlocking(ctx, cancel, &c.settings.waiting); err != nil {
 			if slot == haveSlot {
 				c.slots.reserved--
 				c.giveSlotLocked()
@@ -129,19 +139,19 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 			return fmt.Errorf("hyper: %v cannot change on a live connection", s.ID)
 		}
 	}
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
-	if err := c.waitForRoomLocked(ctx); err != nil {
+	if err := c.waitForRoomUnlocking(ctx); err != nil {
 		return err
 	}
-	size := c.initialWindow
+	size := c.flow.initialWindow
 	for _, s := range list {
 		if s.ID == wire.SettingInitialWindowSize {
 			size = int64(s.Value)
 		}
 	}
-	due.shift = size - c.initialWindow
-	for id, s := range c.streams {
+	due.shift = size - c.flow.initialWindow
+	for id, s := range c.streams.byID {
 		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
 		if s.window.credit+due.shift > wire.MaxWindow {
 			return fmt.Errorf("hyper: SETTINGS_INITIAL_WINDOW_SIZE=%d raises the window of stream %d "+
@@ -149,13 +159,13 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 		}
 	}
 	c.sendSettingsLocked(due, list...)
-	if p, ok := c.window.manager.(windowPlanner); ok && due.window {
+	if p, ok := c.flow.window.manager.(windowPlanner); ok && due.window {
 		p.configure(int(size))
 	}
 	c.uncorkLocked()
-	number := c.settingsSent
-	for c.settingsAcked < number && c.err == nil {
-		if err := c.waitLocked(ctx, &c.settingsQ); err != nil {
+	number := c.settings.sent
+	for c.settings.acked < number && c.ending.err == nil {
+		if err := c.waitUnlocking(ctx, &c.settings.waiting); err != nil {
 			return err
 		}
 	}
@@ -164,16 +174,16 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 
 // sendSettingsLocked appends SETTINGS to out. due describes what they change.
 func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
-	c.initialWindow += due.shift
-	c.append(wire.AppendSettings(c.out, list...))
-	due.below, due.belowPush = c.nextID, c.lastPushID
+	c.flow.initialWindow += due.shift
+	c.writer.add(wire.AppendSettings(c.writer.out, list...))
+	due.below, due.belowPush = c.streams.nextID, c.streams.lastPushID
 	due.sent = c.clock()
 	// The peer may use the larger window as soon as it reads the SETTINGS.
 	if due.shift > 0 {
 		c.shiftWindowsLocked(due)
 	}
-	c.settingsSent++
-	c.settingsDue = append(c.settingsDue, due)
+	c.settings.sent++
+	c.settings.due = append(c.settings.due, due)
 	if at := c.settingsByLocked(); at > 0 {
 		c.armLocked(at)
 	}
@@ -183,16 +193,16 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 // that the connection's manager chooses, if that has changed. The peer processes frames in order
 // (RFC 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow.
 func (c *Conn) adjustInitialWindowLocked() {
-	p, ok := c.window.manager.(windowPlanner)
+	p, ok := c.flow.window.manager.(windowPlanner)
 	if !ok {
 		return
 	}
-	now := c.now // the time of the last read
+	now := c.liveness.now // the time of the last read
 	if p.reduced() {
 		now = c.clock()
 	}
-	size := p.initialWindow(c.pushes, now)
-	shift := int64(size) - c.initialWindow
+	size := p.initialWindow(c.streams.pushes, now)
+	shift := int64(size) - c.flow.initialWindow
 	if shift == 0 {
 		return
 	}
@@ -214,7 +224,7 @@ type sentSettings struct {
 
 // shiftWindowsLocked moves the receive windows of the streams that due applies to.
 func (c *Conn) shiftWindowsLocked(due sentSettings) {
-	for id, s := range c.streams {
+	for id, s := range c.streams.byID {
 		if due.covers(id) {
 			s.window.credit += due.shift
 		}
@@ -233,8 +243,8 @@ func (due sentSettings) covers(id uint32) bool {
 // know yet of a smaller initial window that it has not acknowledged. The acknowledgment will apply
 // that to the push, as to all other streams.
 func (c *Conn) promisedWindowLocked() int64 {
-	size := c.initialWindow
-	for _, due := range c.settingsDue {
+	size := c.flow.initialWindow
+	for _, due := range c.settings.due {
 		size -= min(due.shift, 0)
 	}
 	return size
@@ -290,18 +300,18 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 			return err
 		}
 	}
-	if !c.peer.known {
-		c.peer.known = true
-		c.slots.limit = c.peer.maxStreams
+	if !c.settings.peer.known {
+		c.settings.peer.known = true
+		c.slots.limit = c.settings.peer.maxStreams
 		// A request that got no slot can use another connection now.
 		c.stateChanged = c.stateChanged || c.slots.tellFree.once
 		c.armDueLocked() // the acknowledgment of our SETTINGS has a deadline from now on
 	}
-	c.settingsQ.WakeAll()
+	c.settings.waiting.WakeAll()
 	c.admitLocked()
 	// RFC 9113 §6.5.3: the acknowledgment is sent after the values have been applied. What follows
 	// it in out obeys them.
-	c.append(wire.AppendSettingsAck(c.out))
+	c.writer.add(wire.AppendSettingsAck(c.writer.out))
 	if err := c.owedLocked(); err != nil {
 		return err
 	}
@@ -315,30 +325,30 @@ func (c *Conn) applyLocked(s wire.Setting) error {
 	}
 	switch s.ID {
 	case wire.SettingHeaderTableSize:
-		c.peer.tableSize = s.Value
-		c.fields.SetTableSize(s.Value)
+		c.settings.peer.tableSize = s.Value
+		c.writer.fields.SetTableSize(s.Value)
 	case wire.SettingEnablePush:
 		// RFC 9113 §6.5.2: a server MUST NOT send ENABLE_PUSH=1.
 		if s.Value != 0 {
 			return connErr(ErrCodeProtocol, "SETTINGS of a server with ENABLE_PUSH=1")
 		}
 	case wire.SettingMaxConcurrentStreams:
-		c.peer.maxStreams = s.Value
+		c.settings.peer.maxStreams = s.Value
 		c.slots.limit = s.Value
 	case wire.SettingInitialWindowSize:
 		return c.setInitialSendWindowLocked(int64(s.Value))
 	case wire.SettingMaxFrameSize:
-		c.peer.maxFrame = int(s.Value)
+		c.settings.peer.maxFrame = int(s.Value)
 	case wire.SettingMaxHeaderListSize:
-		c.peer.maxHeaderList = s.Value
+		c.settings.peer.maxHeaderList = s.Value
 	case wire.SettingEnableConnectProtocol:
 		// RFC 8441 §3: a sender MUST NOT change it from 1 to 0.
-		if c.peer.connectAllowed && s.Value == 0 {
+		if c.settings.peer.connectAllowed && s.Value == 0 {
 			return connErr(ErrCodeProtocol, "SETTINGS change ENABLE_CONNECT_PROTOCOL from 1 to 0")
 		}
-		c.peer.connectAllowed = s.Value == 1
+		c.settings.peer.connectAllowed = s.Value == 1
 	default:
-		c.peer.setOther(Setting{SettingID(s.ID), s.Value})
+		c.settings.peer.setOther(Setting{SettingID(s.ID), s.Value})
 	}
 	return nil
 }
@@ -360,43 +370,43 @@ func (p *peerSettings) setOther(s Setting) {
 // its difference from this base. So the peer cannot make us visit all streams with each SETTINGS
 // (RFC 9113 §6.9.2).
 func (c *Conn) setInitialSendWindowLocked(size int64) error {
-	if size+c.maxDelta > wire.MaxWindow {
+	if size+c.flow.maxDelta > wire.MaxWindow {
 		// It was an upper bound. Compute it exactly, once.
-		c.maxDelta = 0
-		for _, s := range c.streams {
-			c.maxDelta = max(c.maxDelta, s.sendDelta)
+		c.flow.maxDelta = 0
+		for _, s := range c.streams.byID {
+			c.flow.maxDelta = max(c.flow.maxDelta, s.sendDelta)
 		}
 		// RFC 9113 §6.9.2: a change that makes any window exceed 2^31-1 is a FLOW_CONTROL_ERROR.
-		if size+c.maxDelta > wire.MaxWindow {
+		if size+c.flow.maxDelta > wire.MaxWindow {
 			return connErr(ErrCodeFlowControl, "INITIAL_WINDOW_SIZE=%d raises a stream's window above 2^31-1",
 				size)
 		}
 	}
-	if size > c.peer.initialWindow {
+	if size > c.settings.peer.initialWindow {
 		// writeLoop checks the blocked streams, once for any number of changes.
-		c.unblock = true
+		c.writer.unblock = true
 	}
-	c.peer.initialWindow = size
+	c.settings.peer.initialWindow = size
 	return nil
 }
 
 // recvSettingsAckLocked processes the acknowledgment of our oldest unacknowledged SETTINGS.
 func (c *Conn) recvSettingsAckLocked() error {
-	if len(c.settingsDue) == 0 || c.corked {
+	if len(c.settings.due) == 0 || c.writer.corked {
 		// RFC 9113 does not say what an acknowledgment of SETTINGS means that were not sent.
 		return c.chargeNoiseLocked()
 	}
-	due := c.settingsDue[0]
-	if c.settingsDue = c.settingsDue[1:]; len(c.settingsDue) == 0 {
-		c.settingsDue = nil
+	due := c.settings.due[0]
+	if c.settings.due = c.settings.due[1:]; len(c.settings.due) == 0 {
+		c.settings.due = nil
 	}
-	c.frames.section.TableAcknowledged()
-	c.settingsAcked++
+	c.reader.frames.section.TableAcknowledged()
+	c.settings.acked++
 	if due.window {
 		if due.shift < 0 {
 			c.shiftWindowsLocked(due)
 		}
-		for id, s := range c.streams {
+		for id, s := range c.streams.byID {
 			if due.covers(id) {
 				ended := s.window.update(WindowEvent{Kind: WindowSettings, Bytes: int(due.shift)})
 				if !ended && s.window.readers > 0 {
@@ -405,7 +415,7 @@ func (c *Conn) recvSettingsAckLocked() error {
 			}
 		}
 	}
-	c.settingsQ.WakeAll()
+	c.settings.waiting.WakeAll()
 	c.sampleRTTLocked(due.sent)
 	return nil
 }

@@ -453,9 +453,9 @@ func TestUpdateSettingsLowersTheWindowsOfLiveStreams(t *testing.T) {
 		peer.WriteHeaders(5, 0, ":status: 200")
 		peer.WriteData(5, 0, make([]byte, 1000))
 		peer.WantIdle("all of that was allowed")
-		conn.mu.Lock()
-		credit := conn.streams[1].window.credit
-		conn.mu.Unlock()
+		conn.lock()
+		credit := conn.streams.byID[1].window.credit
+		conn.unlock()
 		if credit != -4000 || peer.Credit(1) != -4000 {
 			t.Errorf("credit %d here and %d there, want -4000", credit, peer.Credit(1))
 		}

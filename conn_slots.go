@@ -6,10 +6,27 @@ import (
 	"fmt"
 	"math"
 	"sync/atomic"
+	"time"
 
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
+
+// A streamTable holds a connection's streams, and memory for them. The connection's mu guards it.
+type streamTable struct {
+	byID       map[uint32]*Stream // the streams that are open; nil after a time without streams
+	nextID     uint32             // ID of our next stream, odd
+	lastPushID uint32             // the highest stream ID that the peer promised
+	pushes     int                // promised pushes that are not yet both ended and claimed
+	unclaimed  *unclaimed         // nil: push is off
+	idleSince  time.Duration      // when the last stream ended
+
+	headerArena Header      // memory for the fields of responses
+	spares      wait.Spares // waiters to use again
+	// Memory that many simultaneous streams needed is released some time after they have ended.
+	peak   int           // the most streams at once, open or remembered as reset, since the last release
+	trimAt time.Duration // when to check for it; 0: never
+}
 
 // slots limits how many of our streams are open. The limit is the peer's
 // SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113 §5.1.2). Callers above the limit wait in order. They
@@ -23,7 +40,7 @@ type slots struct {
 	used    int        // streams that the peer may count, and slots given to callers
 	waiting wait.Queue // callers without a slot, oldest first
 	granted wait.Queue // callers that were given a slot and have not run since, oldest first
-	grants  int        // length of granted
+	grants  int32      // length of granted
 	// admitLocked was called while frames are processed. It runs once after all of them.
 	admitDue bool
 
@@ -71,19 +88,20 @@ const (
 // reason.
 func (c *Conn) takesRequestsLocked() error {
 	switch {
-	case c.closed || c.err == ErrClosed || c.err == nil && c.draining:
+	case c.ending.phase == connClosed || c.ending.err == ErrClosed || c.ending.err == nil &&
+		c.ending.phase == connDraining:
 		return ErrClosed
-	case c.goAway != nil && (c.err == nil || c.err == error(c.goAway)):
-		unsent := c.goAway.because(ErrDrained)
+	case c.ending.goAway != nil && (c.ending.err == nil || c.ending.err == error(c.ending.goAway)):
+		unsent := c.ending.goAway.because(ErrDrained)
 		unsent.processed = neverProcessed
 		return unsent
-	case c.mute && c.err == nil:
+	case c.ending.phase == connMute && c.ending.err == nil:
 		return c.named(&ConnError{Err: errMute, processed: neverProcessed})
-	case c.err != nil:
-		unsent := *asConnError(c.err)
+	case c.ending.err != nil:
+		unsent := *asConnError(c.ending.err)
 		unsent.processed = neverProcessed
 		return &unsent
-	case c.nextID > wire.MaxStreamID:
+	case c.streams.nextID > wire.MaxStreamID:
 		return c.named(&ConnError{Err: ErrDrained, processed: neverProcessed})
 	}
 	return nil
@@ -171,7 +189,7 @@ func (c *Conn) waitErrorLocked(err error) error {
 	switch {
 	case c.crowdedLocked():
 		e.goal = forWrite
-	case !c.peer.known:
+	case !c.settings.peer.known:
 		e.goal = forFirstStream
 	}
 	return e
@@ -180,9 +198,9 @@ func (c *Conn) waitErrorLocked(err error) error {
 // errNoSlot means that the request was not sent because it would have to wait for a slot.
 var errNoSlot = errors.New("hyper: no free stream")
 
-// takeSlotLocked takes a slot in the given way. If it must wait, it waits until ctx or cancel ends.
-// Callers get slots in the order in which they came.
-func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, mode slotMode) error {
+// takeSlotUnlocking takes a slot in the given way. If it must wait, it waits until ctx or cancel
+// ends. Callers get slots in the order in which they came.
+func (c *Conn) takeSlotUnlocking(ctx context.Context, cancel <-chan struct{}, mode slotMode) error {
 	s := &c.slots
 	if mode == haveSlot {
 		s.reserved--
@@ -198,7 +216,7 @@ func (c *Conn) takeSlotLocked(ctx context.Context, cancel <-chan struct{}, mode 
 	case mode == trySlot:
 		return errNoSlot
 	}
-	return c.waitForSlotLocked(ctx, cancel)
+	return c.waitForSlotUnlocking(ctx, cancel)
 }
 
 // claimReservedLocked begins to use a reserved slot.
@@ -216,16 +234,16 @@ func (c *Conn) claimReservedLocked() error {
 	return nil
 }
 
-// waitForSlotLocked waits for a slot until ctx or cancel ends.
-func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) error {
-	s, w := &c.slots, c.spares.Get()
+// waitForSlotUnlocking waits for a slot until ctx or cancel ends.
+func (c *Conn) waitForSlotUnlocking(ctx context.Context, cancel <-chan struct{}) error {
+	s, w := &c.slots, c.streams.spares.Get()
 	s.waiting.Push(w)
 	c.pingForSlotsLocked()
 	var err error
 	for err == nil {
 		c.unlock()
 		err = waitOn(ctx, cancel, w)
-		c.mu.Lock()
+		c.lock()
 		if c.takesRequestsLocked() != nil {
 			break
 		}
@@ -262,7 +280,7 @@ func (c *Conn) waitForSlotLocked(ctx context.Context, cancel <-chan struct{}) er
 // streams that are open at once, and requests limits all requests of the connection. 0 means no
 // such limit.
 func (c *Conn) reserve(streams int, requests int64) error {
-	c.mu.Lock()
+	c.lock()
 	defer c.unlockForOwner()
 	s := &c.slots
 	err := errNoSlot
@@ -270,7 +288,7 @@ func (c *Conn) reserve(streams int, requests int64) error {
 		c.releaseHeldLocked()
 	}
 	if (streams == 0 || s.used < streams) && (requests == 0 || c.counts.opened+int64(s.reserved) < requests) {
-		err = c.takeSlotLocked(context.Background(), nil, trySlot)
+		err = c.takeSlotUnlocking(context.Background(), nil, trySlot)
 	}
 	switch err {
 	case nil:
@@ -284,7 +302,7 @@ func (c *Conn) reserve(streams int, requests int64) error {
 
 // release returns a reserved slot that is not needed.
 func (c *Conn) release() {
-	c.mu.Lock()
+	c.lock()
 	c.slots.reserved--
 	c.giveSlotLocked()
 	c.unlock()
@@ -300,7 +318,7 @@ func (c *Conn) giveSlotLocked() {
 // all of them, because the peer may change its limit several times.
 func (c *Conn) admitLocked() {
 	s := &c.slots
-	if s.admitDue = c.receiving; s.admitDue {
+	if s.admitDue = c.reader.state == readerReceiving; s.admitDue {
 		return
 	}
 	c.withdrawLocked()
@@ -353,13 +371,13 @@ func (c *Conn) slotFreeLocked() bool {
 
 // crowdedLocked reports whether so many bytes wait to be written that no request should add to
 // them.
-func (c *Conn) crowdedLocked() bool { return c.queued-c.flushed >= maxUnwritten }
+func (c *Conn) crowdedLocked() bool { return c.writer.queued-c.writer.flushed >= maxUnwritten }
 
-// waitForRoomLocked waits until the peer has read enough of what we wrote. It is for calls that
+// waitForRoomUnlocking waits until the peer has read enough of what we wrote. It is for calls that
 // append bytes and open no stream.
-func (c *Conn) waitForRoomLocked(ctx context.Context) error {
-	for c.crowdedLocked() && c.err == nil {
-		if err := c.waitLocked(ctx, &c.flushQ); err != nil {
+func (c *Conn) waitForRoomUnlocking(ctx context.Context) error {
+	for c.crowdedLocked() && c.ending.err == nil {
+		if err := c.waitUnlocking(ctx, &c.writer.flushQ); err != nil {
 			return err
 		}
 	}
@@ -385,7 +403,7 @@ func (c *Conn) pingForSlotsLocked() {
 // servers count PINGs (golang/go#76296). It returns false only if an acknowledgment is needed and
 // none will come.
 func (c *Conn) askForSlotsLocked() bool {
-	if len(c.slots.reset) == 0 || !c.needsAnswerLocked() || c.err != nil {
+	if len(c.slots.reset) == 0 || !c.needsAnswerLocked() || c.ending.err != nil {
 		return true
 	}
 	if at := c.askAgainAtLocked(); at > c.clock() {
@@ -396,7 +414,7 @@ func (c *Conn) askForSlotsLocked() bool {
 		return false
 	}
 	c.sendPingLocked(&ping{slots: true})
-	c.pinging.forSlots = true
+	c.liveness.pinging.forSlots = true
 	return true
 }
 
@@ -404,12 +422,14 @@ func (c *Conn) askForSlotsLocked() bool {
 // peer sends DATA or HEADERS again (golang/go#70575). Some servers end the connection, with all its
 // requests, if they receive more.
 func (c *Conn) mayAskForSlotsLocked() bool {
-	return !c.pinging.forSlots && c.mayPingLocked(oneEarlyPing)
+	return !c.liveness.pinging.forSlots && c.mayPingLocked(oneEarlyPing)
 }
 
 // holdsSlotsLocked reports whether a stream that is reset now keeps its slot. It does if a PING
 // that frees the slot may be sent, or waits for its acknowledgment.
-func (c *Conn) holdsSlotsLocked() bool { return !c.pinging.forSlots || c.pinging.unacked }
+func (c *Conn) holdsSlotsLocked() bool {
+	return !c.liveness.pinging.forSlots || c.liveness.pinging.unacked
+}
 
 // releaseHeldLocked frees the slots of streams that we reset, if no PING that would free them may
 // be sent or waits for its acknowledgment. The peer receives RST_STREAM before the requests that
@@ -417,7 +437,8 @@ func (c *Conn) holdsSlotsLocked() bool { return !c.pinging.forSlots || c.pinging
 // releaseHeldLocked reports whether it has freed any slot.
 func (c *Conn) releaseHeldLocked() bool {
 	s := &c.slots
-	if s.held == 0 && len(s.reset) < pingResetMarks || len(c.pings) > 0 && c.askAgainAtLocked() > c.clock() {
+	if s.held == 0 && len(s.reset) < pingResetMarks || len(c.liveness.pings) > 0 &&
+		c.askAgainAtLocked() > c.clock() {
 		return false
 	}
 	if c.mayAskForSlotsLocked() {
@@ -505,28 +526,29 @@ func waitOn(ctx context.Context, cancel <-chan struct{}, w *wait.Waiter) error {
 
 // releaseLocked takes back a waiter that has waited on q, even if it was not woken.
 func (c *Conn) releaseLocked(q *wait.Queue, w *wait.Waiter) {
-	c.spares.Put(q, w)
+	c.streams.spares.Put(q, w)
 	c.trimLaterLocked()
 }
 
-// waitLocked waits until q is woken or ctx ends. It unlocks mu meanwhile. The caller must then
+// waitUnlocking waits until q is woken or ctx ends. It unlocks mu meanwhile. The caller must then
 // check its condition again.
-func (c *Conn) waitLocked(ctx context.Context, q *wait.Queue) error {
-	return c.waitOrCancelLocked(ctx, nil, q)
+func (c *Conn) waitUnlocking(ctx context.Context, q *wait.Queue) error {
+	return c.waitOrCancelUnlocking(ctx, nil, q)
 }
 
-// waitLocked is like Conn.waitLocked, and also returns if the request's Cancel channel is closed.
-func (s *Stream) waitLocked(ctx context.Context, q *wait.Queue) error {
-	return s.c.waitOrCancelLocked(ctx, s.req.cancel, q)
+// waitUnlocking is like Conn.waitUnlocking, and also returns if the request's Cancel channel is
+// closed.
+func (s *Stream) waitUnlocking(ctx context.Context, q *wait.Queue) error {
+	return s.c.waitOrCancelUnlocking(ctx, s.req.cancel, q)
 }
 
-// waitOrCancelLocked is waitLocked with a cancel channel, which may be nil.
-func (c *Conn) waitOrCancelLocked(ctx context.Context, cancel <-chan struct{}, q *wait.Queue) error {
-	w := c.spares.Get()
+// waitOrCancelUnlocking is waitUnlocking with a cancel channel, which may be nil.
+func (c *Conn) waitOrCancelUnlocking(ctx context.Context, cancel <-chan struct{}, q *wait.Queue) error {
+	w := c.streams.spares.Get()
 	q.Push(w)
 	c.unlock()
 	err := waitOn(ctx, cancel, w)
-	c.mu.Lock()
+	c.lock()
 	c.releaseLocked(q, w)
 	return err
 }

@@ -171,9 +171,9 @@ func TestWaiterCancelledJustWhenAdmittedLosesNoSlot(t *testing.T) {
 			open.want(t, "the open one")
 			<-racing.done
 			synctest.Wait()
-			conn.mu.Lock()
-			id = conn.nextID
-			conn.mu.Unlock()
+			conn.lock()
+			id = conn.streams.nextID
+			conn.unlock()
 			if n := drainHeaders(peer); n > 1 {
 				t.Fatalf("%d requests in place of one", n)
 			}
@@ -304,9 +304,9 @@ func TestExhaustedStreamIdentifiersDrainTheConnection(t *testing.T) {
 	// RFC 9113 §5.1.1: a client that has used up its identifiers can establish a new connection.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, atMost(1))
-		conn.mu.Lock()
-		conn.nextID = wire.MaxStreamID
-		conn.mu.Unlock()
+		conn.lock()
+		conn.streams.nextID = wire.MaxStreamID
+		conn.unlock()
 		last := getAsync(conn, "/last")
 		peer.WantHeaders("one is left", wire.MaxStreamID)
 		waiting := getAsync(conn, "/waiting")
@@ -356,19 +356,19 @@ func TestFewSlotsAreGivenAtOnceAndTakenBackInOrder(t *testing.T) {
 			getAsync(conn, fmt.Sprint("/", i))
 			synctest.Wait()
 		}
-		conn.mu.Lock()
-		defer conn.mu.Unlock()
+		conn.lock()
+		defer conn.unlock()
 		s := &conn.slots
 		order := slices.Collect(s.waiting.All())
 		for range 5 {
 			s.limit = callers
 			conn.admitLocked()
-			if n := s.granted.Len(); n != maxGrants || s.grants != n || s.used != n {
+			if n := s.granted.Len(); n != maxGrants || int(s.grants) != n || s.used != n {
 				t.Fatalf("%d slots are given, %d booked, %d used", n, s.grants, s.used)
 			}
 			s.limit = 3
 			conn.admitLocked()
-			if n := s.granted.Len(); n != 3 || s.grants != n || s.used != n {
+			if n := s.granted.Len(); n != 3 || int(s.grants) != n || s.used != n {
 				t.Fatalf("%d slots are left, %d booked, %d used", n, s.grants, s.used)
 			}
 		}
@@ -453,7 +453,7 @@ func TestPingsThatTimeOutLeaveNothing(t *testing.T) {
 			}
 			peer.WantPing("asked for", 0)
 		}
-		if n := len(conn.pings); n != 0 {
+		if n := len(conn.liveness.pings); n != 0 {
 			t.Errorf("%d PINGs are remembered", n)
 		}
 	})

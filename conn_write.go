@@ -3,8 +3,10 @@ package hyper
 import (
 	"maps"
 	"runtime"
+	"sync/atomic"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
@@ -26,52 +28,81 @@ const (
 	shrinkDelay = 250 * time.Millisecond
 )
 
+// A connWriter holds what a connection has to write. The connection's mu guards it, except for
+// wake, tracer and state.
+type connWriter struct {
+	wake   chan struct{} // one slot: tells writeLoop that there is work
+	tracer *sendTracer   // owned by writeLoop; nil: Config.Trace is nil
+
+	state   atomic.Uint32 // a writerState; without mu, it only changes from writerStopped
+	corked  bool          // the preface waits for the first request
+	unblock bool          // the peer raised all stream windows: check the blocked streams
+
+	out     []byte             // bytes for the next write: whole frames
+	spare   []byte             // replaces out during a write; nil while it is being written
+	fields  *fieldblock.Writer // compression state after what is in out
+	updates []*Window          // windows whose WINDOW_UPDATE is to be sent
+	ready   sendQueue          // streams that have data to send and stream window for it
+	blocked sendQueue          // streams that wait for stream window
+	queued  uint64             // bytes added to out so far
+	written uint64             // bytes passed to the socket so far
+	flushed uint64             // bytes that the socket has accepted
+	flushQ  wait.Queue         // calls that wait until flushed grows
+}
+
+// What writeLoop does.
+const (
+	writerRunning uint32 = iota
+	writerParked         // it waits for wake
+	writerStopped        // it has exited; wakeWriter starts it again
+)
+
 // writeLoop writes to the socket, and closes it at the end. While the connection is idle, writeLoop
 // does not run.
 func (c *Conn) writeLoop() {
-	c.mu.Lock()
-	c.writerParked = false
+	c.lock()
+	c.writer.state.Store(writerRunning)
 	c.applyGrantsLocked()
 	// Many requests may have waited for a new connection.
-	g := yieldPolicy{opened: c.counts.opened, hadCompany: c.written == 0}
+	g := yieldPolicy{opened: c.counts.opened, hadCompany: c.writer.written == 0}
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
 				c.unlock()
 				return
 			}
-			c.restLocked()
+			c.restUnlocking()
 			c.applyGrantsLocked()
 		}
-		c.maybeYieldLocked(&g, runtime.Gosched)
+		c.maybeYieldUnlocking(&g, runtime.Gosched)
 		c.applyGrantsLocked()
 		c.fillLocked()
 		g.hadCompany, g.opened = c.counts.opened > g.opened+1, c.counts.opened
-		batch := c.out
-		last := c.err != nil
-		c.out, c.spare = c.spare[:0], nil
-		c.acksQueued = 0
-		c.written += uint64(len(batch))
+		batch := c.writer.out
+		last := c.ending.err != nil
+		c.writer.out, c.writer.spare = c.writer.spare[:0], nil
+		c.liveness.acksQueued = 0
+		c.writer.written += uint64(len(batch))
 		c.watchWriteLocked()
 		// DATA that ended a stream has freed its slot.
 		c.unlock()
 
-		c.tracer.trace(batch)
+		c.writer.tracer.trace(batch)
 		err := c.write(batch)
 		// The last frames are written together with the alert with which TLS ends.
 		if err == nil && !last {
-			err = c.below.Flush()
+			err = c.socket.below.Flush()
 		}
 		if err != nil {
 			c.awaitLastWords(err)
 		}
 
-		c.mu.Lock()
-		c.spare = batch
-		c.writeSince = 0
+		c.lock()
+		c.writer.spare = batch
+		c.liveness.writeSince = 0
 		if err == nil {
-			c.flushed = c.written
-			c.flushQ.WakeAll()
+			c.writer.flushed = c.writer.written
+			c.writer.flushQ.WakeAll()
 			c.admitMoreLocked()
 			c.watchSlotPingLocked()
 		}
@@ -79,7 +110,7 @@ func (c *Conn) writeLoop() {
 			c.unlock()
 			c.closeSocket(err == nil)
 			c.owner.ended(c)
-			close(c.socketClosed)
+			close(c.ending.socketClosed)
 			return
 		}
 	}
@@ -97,9 +128,9 @@ type yieldPolicy struct {
 	pausedUntil  time.Duration // no yield before this time since start
 }
 
-// maybeYieldLocked yields, unless enough bytes wait to be written or no other request is likely.
-func (c *Conn) maybeYieldLocked(g *yieldPolicy, yield func()) {
-	if len(c.out) >= fewOctets || c.err != nil || !g.hadCompany && len(c.streams) <= 1 {
+// maybeYieldUnlocking yields, unless enough bytes wait to be written or no other request is likely.
+func (c *Conn) maybeYieldUnlocking(g *yieldPolicy, yield func()) {
+	if len(c.writer.out) >= fewOctets || c.ending.err != nil || !g.hadCompany && len(c.streams.byID) <= 1 {
 		return
 	}
 	begin, opened := c.clock(), c.counts.opened
@@ -108,7 +139,7 @@ func (c *Conn) maybeYieldLocked(g *yieldPolicy, yield func()) {
 	}
 	c.unlock()
 	yield()
-	c.mu.Lock()
+	c.lock()
 	end := c.clock()
 	if end-begin <= shortYield+time.Duration(c.counts.opened-opened)*requestYield {
 		g.costlyYields = 0
@@ -120,59 +151,58 @@ func (c *Conn) maybeYieldLocked(g *yieldPolicy, yield func()) {
 	}
 }
 
-// restLocked waits for work.
-func (c *Conn) restLocked() {
-	c.writerParked = true
+// restUnlocking waits for work.
+func (c *Conn) restUnlocking() {
+	c.writer.state.Store(writerParked)
 	if at := c.shrinkAtLocked(); at > 0 {
 		c.armLocked(at)
 	}
 	c.unlock()
-	<-c.wake
-	c.mu.Lock()
-	c.writerParked = false
+	<-c.writer.wake
+	c.lock()
+	c.writer.state.Store(writerRunning)
 }
 
 // retireLocked reports whether writeLoop must exit, because nothing was written for shrinkDelay.
 // wakeWriter starts it again.
 func (c *Conn) retireLocked() bool {
-	if c.now-c.wroteAt < shrinkDelay {
+	if c.liveness.now-c.liveness.wroteAt < shrinkDelay {
 		return false
 	}
-	c.writerParked = true
-	c.writerStopped.Store(true)
-	// Window.Grant does not lock mu. If it ran before writerStopped was set, its wake is in the channel.
-	// If it runs later, it sees that writerStopped is set.
-	return len(c.wake) == 0 || !c.writerStopped.CompareAndSwap(true, false)
+	c.writer.state.Store(writerStopped)
+	// Window.Grant does not lock mu. If it ran before the state was set, its wake is in the
+	// channel. If it runs later, it sees that writeLoop has stopped.
+	return len(c.writer.wake) == 0 || !c.writer.state.CompareAndSwap(writerStopped, writerRunning)
 }
 
 // shrinkAtLocked returns when the connection will have been idle for long enough to release its
 // buffers and writeLoop. 0: it has none to release, or it writes.
 func (c *Conn) shrinkAtLocked() time.Duration {
-	waits := c.writerParked && !c.writerStopped.Load()
-	if c.writeSince != 0 || len(c.out) > 0 || cap(c.out)+cap(c.spare) == 0 && !waits {
+	waits := c.writer.state.Load() == writerParked
+	if c.liveness.writeSince != 0 || len(c.writer.out) > 0 || cap(c.writer.out)+cap(c.writer.spare) == 0 &&
+		!waits {
 		return 0
 	}
-	return c.wroteAt + shrinkDelay
+	return c.liveness.wroteAt + shrinkDelay
 }
 
 // shrinkLocked releases the memory of an idle connection.
 func (c *Conn) shrinkLocked() {
-	if c.writerParked && !c.writerStopped.Load() {
-		c.writerParked = false
+	if c.writer.state.CompareAndSwap(writerParked, writerRunning) {
 		// It will find no work and exit.
 		c.wakeWriter()
 	}
-	c.out, c.spare, c.headerArena = nil, nil, nil
-	c.fields.Forget()
-	if c.reading {
-		c.frames.forget()
+	c.writer.out, c.writer.spare, c.streams.headerArena = nil, nil, nil
+	c.writer.fields.Forget()
+	if c.reader.state >= readerReading {
+		c.reader.frames.forget()
 	}
-	c.updates, c.wakeups = shrunk(c.updates), shrunk(c.wakeups)
-	c.spares = wait.Spares{}
-	if len(c.streams) == 0 {
-		c.streams = nil // a map never shrinks
+	c.writer.updates, c.reader.wakeups = shrunk(c.writer.updates), shrunk(c.reader.wakeups)
+	c.streams.spares = wait.Spares{}
+	if len(c.streams.byID) == 0 {
+		c.streams.byID = nil // a map never shrinks
 	}
-	c.below.Shrink()
+	c.socket.below.Shrink()
 }
 
 // Limits for the release of memory after many streams.
@@ -182,35 +212,36 @@ const (
 )
 
 // knownStreamsLocked returns the number of streams that are open or have a mark.
-func (c *Conn) knownStreamsLocked() int { return len(c.streams) + len(c.slots.reset) }
+func (c *Conn) knownStreamsLocked() int { return len(c.streams.byID) + len(c.slots.reset) }
 
 // isBulkyLocked reports whether the connection holds memory for many streams and now has few.
 func (c *Conn) isBulkyLocked() bool {
-	most := max(c.peak, c.spares.Len())
+	most := max(c.streams.peak, c.streams.spares.Len())
 	return most >= bulky && bulkyRest*c.knownStreamsLocked() <= most
 }
 
 // trimLaterLocked sets the timer to release such memory, after a time in which many streams may
 // come again.
 func (c *Conn) trimLaterLocked() {
-	if c.trimAt == 0 && c.isBulkyLocked() {
-		c.trimAt = c.clock() + shrinkDelay
-		c.armLocked(c.trimAt)
+	if c.streams.trimAt == 0 && c.isBulkyLocked() {
+		c.streams.trimAt = c.clock() + shrinkDelay
+		c.armLocked(c.streams.trimAt)
 	}
 }
 
 // trimLocked releases memory that many streams needed, unless there are many again. It copies maps
 // because a map never shrinks.
 func (c *Conn) trimLocked() {
-	c.trimAt = 0
+	c.streams.trimAt = 0
 	if !c.isBulkyLocked() {
 		return
 	}
-	c.streams, c.slots.reset = shrunkMap(c.streams), shrunkMap(c.slots.reset)
-	c.updates, c.wakeups, c.pings = shrunk(c.updates), shrunk(c.wakeups), shrunk(c.pings)
-	c.spares = wait.Spares{}
-	c.peak = c.knownStreamsLocked()
-	if p, ok := c.window.manager.(windowPlanner); ok {
+	c.streams.byID, c.slots.reset = shrunkMap(c.streams.byID), shrunkMap(c.slots.reset)
+	c.writer.updates, c.reader.wakeups, c.liveness.pings = shrunk(c.writer.updates), shrunk(c.reader.wakeups),
+		shrunk(c.liveness.pings)
+	c.streams.spares = wait.Spares{}
+	c.streams.peak = c.knownStreamsLocked()
+	if p, ok := c.flow.window.manager.(windowPlanner); ok {
 		p.release()
 	}
 }
@@ -239,7 +270,7 @@ func shrunk[T any](list []T) []T {
 func (c *Conn) awaitLastWords(err error) {
 	timer := time.AfterFunc(closeGrace, func() { c.fail(lostErr(err)) })
 	defer timer.Stop()
-	<-c.done
+	<-c.ending.done
 }
 
 // write writes batch to nc in pieces, so that a slow peer can be told from one that has stalled.
@@ -249,13 +280,13 @@ func (c *Conn) write(batch []byte) error {
 		if len(batch)-n <= fewOctets/2 {
 			n = len(batch) // a few bytes are not worth another write
 		}
-		if _, err := netconn.WriteAll(c.nc, batch[:n]); err != nil {
+		if _, err := netconn.WriteAll(c.socket.nc, batch[:n]); err != nil {
 			return err
 		}
 		if batch = batch[n:]; len(batch) > 0 {
-			c.mu.Lock()
-			c.writeSince = c.clock()
-			c.mu.Unlock()
+			c.lock()
+			c.liveness.writeSince = c.clock()
+			c.unlock()
 		}
 	}
 	return nil
@@ -267,13 +298,13 @@ func (c *Conn) write(batch []byte) error {
 func (c *Conn) closeSocket(orderly bool) {
 	if !orderly {
 		// Send the alert that says why TLS cannot write any more.
-		c.below.FlushAlert()
-		netconn.Raw(c.nc).Close()
-	} else if c.sentErrorGoAway {
+		c.socket.below.FlushAlert()
+		netconn.Raw(c.socket.nc).Close()
+	} else if c.ending.readDone != nil {
 		c.linger()
 	}
-	c.nc.Close()
-	c.closeTimer.Stop()
+	c.socket.nc.Close()
+	c.ending.closeTimer.Stop()
 }
 
 // linger closes our direction and waits until the peer closes its own. If a socket is closed before
@@ -281,13 +312,13 @@ func (c *Conn) closeSocket(orderly bool) {
 // peer has not read yet: here the GOAWAY that tells the peer its error, while it still sends. If
 // one direction alone cannot be closed, the connection is still read to its end.
 func (c *Conn) linger() {
-	netconn.CloseWriteAll(c.nc)
-	<-c.readDone // the force timer limits this
+	netconn.CloseWriteAll(c.socket.nc)
+	<-c.ending.readDone // the force timer limits this
 }
 
 // applyGrantsLocked applies the increments of Window.Grant.
 func (c *Conn) applyGrantsLocked() {
-	for _, w := range c.grants.take() {
+	for _, w := range c.flow.grants.take() {
 		w.grant(w.asked.Swap(0))
 	}
 }
@@ -295,28 +326,28 @@ func (c *Conn) applyGrantsLocked() {
 // fillLocked appends to out what is due: WINDOW_UPDATEs first, then DATA of the ready streams in
 // turn, one frame each, as far as the windows and the size of out allow.
 func (c *Conn) fillLocked() {
-	if p, ok := c.window.manager.(windowPlanner); ok {
+	if p, ok := c.flow.window.manager.(windowPlanner); ok {
 		p.beforeWrite()
 	}
-	for _, w := range c.updates {
-		c.append(w.appendUpdate(c.out))
+	for _, w := range c.writer.updates {
+		c.writer.add(w.appendUpdate(c.writer.out))
 	}
-	clear(c.updates)
-	c.updates = c.updates[:0]
-	if c.unblock {
-		c.unblock = false
-		for c.blocked.head != nil {
-			c.ready.push(c.blocked.pop())
+	clear(c.writer.updates)
+	c.writer.updates = c.writer.updates[:0]
+	if c.writer.unblock {
+		c.writer.unblock = false
+		for c.writer.blocked.head != nil {
+			c.writer.ready.push(c.writer.blocked.pop())
 		}
 	}
-	for len(c.out) < outSize {
-		s := c.ready.pop()
+	for len(c.writer.out) < outSize {
+		s := c.writer.ready.pop()
 		if s == nil {
 			return
 		}
 		if !s.sendLocked() {
 			// The connection's window is used up.
-			c.ready.pushFront(s)
+			c.writer.ready.pushFront(s)
 			return
 		}
 	}
@@ -326,33 +357,34 @@ func (c *Conn) fillLocked() {
 // first, for a writeLoop that is about to exit.
 func (c *Conn) wakeWriter() {
 	select {
-	case c.wake <- struct{}{}:
+	case c.writer.wake <- struct{}{}:
 	default: // writeLoop has been told already
 	}
-	if c.writerStopped.Load() && c.writerStopped.CompareAndSwap(true, false) {
+	if c.writer.state.CompareAndSwap(writerStopped, writerRunning) {
 		go c.writeLoop()
 	}
 }
 
 // hasWorkLocked reports whether writeLoop has something to write.
 func (c *Conn) hasWorkLocked() bool {
-	if c.err != nil {
+	if c.ending.err != nil {
 		return true
 	}
-	canSend := c.sendWindow > 0 && (c.ready.head != nil || c.unblock && c.blocked.head != nil)
-	return !c.corked && (len(c.out) > 0 || len(c.updates) > 0 || canSend)
+	canSend := c.flow.sendWindow > 0 && (c.writer.ready.head != nil || c.writer.unblock &&
+		c.writer.blocked.head != nil)
+	return !c.writer.corked && (len(c.writer.out) > 0 || len(c.writer.updates) > 0 || canSend)
 }
 
 // takeBackLocked removes the frames of unsent streams from out. sent is the position, in bytes of
 // the connection, where the HEADERS of the first of these streams begin. Frames of the connection
 // itself stay, above all acknowledgments. So do the resets of streams that the peer knows.
 func (c *Conn) takeBackLocked(sent uint64) {
-	from := len(c.out) - int(c.queued-sent)
-	rest := c.out[from:]
+	from := len(c.writer.out) - int(c.writer.queued-sent)
+	rest := c.writer.out[from:]
 	if len(rest) == 0 {
 		return
 	}
-	kept, first := c.out[:from], wire.ParseFrameHeader(rest).StreamID
+	kept, first := c.writer.out[:from], wire.ParseFrameHeader(rest).StreamID
 	for len(rest) > 0 {
 		h := wire.ParseFrameHeader(rest)
 		n := wire.HeaderLen + h.Length
@@ -363,11 +395,11 @@ func (c *Conn) takeBackLocked(sent uint64) {
 		}
 		rest = rest[n:]
 	}
-	c.out, c.queued = kept, sent+uint64(len(kept)-from)
+	c.writer.out, c.writer.queued = kept, sent+uint64(len(kept)-from)
 }
 
-// append sets out to a result of wire.AppendX, and counts the added bytes in queued.
-func (c *Conn) append(out []byte) {
-	c.queued += uint64(len(out) - len(c.out))
-	c.out = out
+// add sets out to a result of wire.AppendX, and counts the added bytes in queued.
+func (w *connWriter) add(out []byte) {
+	w.queued += uint64(len(out) - len(w.out))
+	w.out = out
 }

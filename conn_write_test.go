@@ -44,22 +44,22 @@ func TestYieldsEndWhereTheyAreLong(t *testing.T) {
 					getAsync(conn, "/")
 				}
 				synctest.Wait()
-				conn.mu.Lock()
+				conn.lock()
 				defer conn.unlock()
 				g, yields := yieldPolicy{hadCompany: test.together, costlyYields: test.slow}, 0
 				for range test.writes {
-					conn.maybeYieldLocked(&g, func() {
+					conn.maybeYieldUnlocking(&g, func() {
 						if test.took != nil {
 							time.Sleep(test.took(yields))
 						}
 						yields++
-						conn.mu.Lock()
+						conn.lock()
 						conn.counts.opened += test.brings
 						conn.unlock()
 					})
 					conn.unlock()
 					time.Sleep(20 * time.Millisecond)
-					conn.mu.Lock()
+					conn.lock()
 				}
 				if yields < test.min || yields > test.max {
 					t.Errorf("%d yields for %d writes, want %d to %d", yields, test.writes, test.min,

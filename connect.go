@@ -94,7 +94,7 @@ func (e closedTunnelError) Error() string { return prefix + e.causedError.Error(
 func (t *tunnel) Close() error {
 	s := t.Stream
 	t.closed.Store(true)
-	s.c.mu.Lock()
+	s.c.lock()
 	if s.recvErr == io.EOF && s.sendErr == nil && !s.sender.busy {
 		s.sender.then = endStream
 		s.sendEndLocked()

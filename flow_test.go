@@ -338,12 +338,12 @@ func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 			}
 			f(peer, conn, resp)
 			synctest.Wait()
-			conn.mu.Lock()
-			defer conn.mu.Unlock()
-			if conn.err == nil && conn.window.unread != 0 {
-				t.Errorf("%d octets are booked as unread", conn.window.unread)
+			conn.lock()
+			defer conn.unlock()
+			if conn.ending.err == nil && conn.flow.window.unread != 0 {
+				t.Errorf("%d octets are booked as unread", conn.flow.window.unread)
 			}
-			if conn.frames.block != nil {
+			if conn.reader.frames.block != nil {
 				t.Error("a block is kept")
 			}
 		})
@@ -561,9 +561,9 @@ func (w *creditWalk) send(s *walkStream) {
 // promise begins a push. The client may refuse it, because there are too many or because the parent
 // has ended.
 func (w *creditWalk) promise(parent *walkStream) {
-	w.conn.mu.Lock()
+	w.conn.lock()
 	legal := parent.s.state.CanRecv() || w.conn.slots.isReset(parent.id)
-	w.conn.mu.Unlock()
+	w.conn.unlock()
 	if !legal {
 		return
 	}
@@ -590,9 +590,9 @@ func (w *creditWalk) act(s *walkStream) {
 	case 3, 4:
 		w.claim(s)
 	default:
-		w.conn.mu.Lock()
+		w.conn.lock()
 		n := s.s.buf.Len()
-		w.conn.mu.Unlock()
+		w.conn.unlock()
 		if n > 0 {
 			s.resp.Body.Read(make([]byte, 1+w.r.IntN(n)))
 		}

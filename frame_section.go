@@ -99,18 +99,19 @@ func (s *Stream) tooLargeLocked(f *frame) error {
 		err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderListSize)}
 		return s.rejectLocked(err)
 	}
-	err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderMemory), Held: s.c.frames.section.Held()}
+	err := &HeaderSizeError{Size: f.oversize, Limit: int64(cfg.MaxHeaderMemory),
+		Held: s.c.reader.frames.section.Held()}
 	return s.rejectLocked(streamErr(s.id, ErrCodeEnhanceYourCalm, err))
 }
 
 // holdSectionLocked counts the section that was just decoded for s against Config.MaxHeaderMemory.
 func (s *Stream) holdSectionLocked() {
-	size := s.c.frames.section.Hold()
+	size := s.c.reader.frames.section.Hold()
 	if size == 0 {
 		return
 	}
 	// Let its reader take a large one before more is read.
-	s.c.yieldToReader = s.c.yieldToReader || size > maxJoined
+	s.c.reader.yieldDue = s.c.reader.yieldDue || size > maxJoined
 	if x := s.extrasLocked(); s.answered() {
 		x.heldTrailer += size
 	} else {
@@ -137,11 +138,11 @@ func (s *Stream) freeSectionsLocked(read bool) {
 	}
 	read = read || s.isDropped()
 	if x.delivered && s.readLocked() || read {
-		s.c.frames.section.Release(x.heldHeader)
+		s.c.reader.frames.section.Release(x.heldHeader)
 		x.heldHeader = 0
 	}
 	if read {
-		s.c.frames.section.Release(x.heldTrailer)
+		s.c.reader.frames.section.Release(x.heldTrailer)
 		x.heldTrailer = 0
 	}
 }

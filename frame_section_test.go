@@ -176,7 +176,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 				for _, stream := range opened {
 					stream.Reset(ErrCodeCancel)
 				}
-				if held := s.conn.frames.section.Held(); held != 0 {
+				if held := s.conn.reader.frames.section.Held(); held != 0 {
 					s.t.Errorf("%d bytes are held when all streams have ended", held)
 				}
 			})
@@ -217,7 +217,7 @@ func TestHeldHeadersAreCounted(t *testing.T) {
 		want := func(reason string, sections int64) {
 			t.Helper()
 			synctest.Wait()
-			if held := conn.frames.section.Held() / size; held != sections {
+			if held := conn.reader.frames.section.Held() / size; held != sections {
 				t.Errorf("%s: %d sections are held, want %d", reason, held, sections)
 			}
 		}

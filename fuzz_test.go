@@ -211,7 +211,7 @@ func FuzzConn(f *testing.F) {
 			}()
 			go io.Copy(io.Discard, server)
 			synctest.Wait()
-			conn.frames.blockSize = smallBlock
+			conn.reader.frames.blockSize = smallBlock
 			server.Write(wire.AppendSettings(nil, wire.Setting{ID: wire.SettingInitialWindowSize,
 				Value: 1000}))
 			server.Write(wire.AppendSettingsAck(nil))
@@ -345,8 +345,8 @@ func (a *auditor) audit(step string) []h2test.Frame {
 	synctest.Wait()
 	frames := a.take()
 	c := a.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	failed := false
 	wrong := func(format string, args ...any) {
 		a.t.Helper()
@@ -354,7 +354,7 @@ func (a *auditor) audit(step string) []h2test.Frame {
 		a.t.Errorf("after "+step+": "+format, args...)
 	}
 	a.auditStreamsLocked(wrong)
-	if c.err != nil {
+	if c.ending.err != nil {
 		a.auditEndLocked(wrong)
 	} else {
 		a.auditSlotsLocked(wrong)
@@ -365,7 +365,7 @@ func (a *auditor) audit(step string) []h2test.Frame {
 		a.t.Fatalf("the last frames:\n%s", a.peer.Log())
 	}
 	for id, s := range a.streams { // streams that are over need not be checked again
-		if c.streams[id] == nil && s.window.unread == 0 && (s.push == nil || s.push.settled) {
+		if c.streams.byID[id] == nil && s.window.unread == 0 && (s.push == nil || s.push.settled) {
 			delete(a.streams, id)
 		}
 	}
@@ -374,16 +374,17 @@ func (a *auditor) audit(step string) []h2test.Frame {
 
 func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 	c := a.conn
-	if c.nextID%2 != 1 || c.nextID < a.nextID || c.lastPushID%2 != 0 || c.lastPushID < a.lastPush {
-		wrong("identifiers go back: next %d, last push %d", c.nextID, c.lastPushID)
+	if c.streams.nextID%2 != 1 || c.streams.nextID < a.nextID || c.streams.lastPushID%2 != 0 ||
+		c.streams.lastPushID < a.lastPush {
+		wrong("identifiers go back: next %d, last push %d", c.streams.nextID, c.streams.lastPushID)
 	}
-	a.nextID, a.lastPush = c.nextID, c.lastPushID
+	a.nextID, a.lastPush = c.streams.nextID, c.streams.lastPushID
 	for _, s := range a.streams { // a push may have come and gone since the last audit
 		for _, p := range promisesOf(s) {
 			a.streams[p.s.id] = p.s
 		}
 	}
-	for id, s := range c.streams {
+	for id, s := range c.streams.byID {
 		a.streams[id] = s
 		for _, p := range promisesOf(s) {
 			a.streams[p.s.id] = p.s
@@ -400,7 +401,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 		}
 	}
 	for id, s := range a.streams {
-		if c.streams[id] != nil {
+		if c.streams.byID[id] != nil {
 			continue
 		}
 		snd := s.sender
@@ -423,13 +424,13 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 
 func (a *auditor) auditEndLocked(wrong func(string, ...any)) {
 	c := a.conn
-	if len(c.streams) > 0 || c.ready.head != nil || c.blocked.head != nil {
-		wrong("the connection has ended with %d streams, or some in queues", len(c.streams))
+	if len(c.streams.byID) > 0 || c.writer.ready.head != nil || c.writer.blocked.head != nil {
+		wrong("the connection has ended with %d streams, or some in queues", len(c.streams.byID))
 	}
-	if !c.slots.waiting.Empty() || !c.settingsQ.Empty() {
+	if !c.slots.waiting.Empty() || !c.settings.waiting.Empty() {
 		wrong("the connection has ended and a call waits")
 	}
-	for _, p := range c.pings {
+	for _, p := range c.liveness.pings {
 		if !p.waiting.Empty() {
 			wrong("the connection has ended and a call waits for PING %d", p.number)
 		}
@@ -443,12 +444,12 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 		if m.held {
 			used++
 		}
-		if m.ping > c.pingsSent {
-			wrong("a mark of PING %d, of %d sent", m.ping, c.pingsSent)
+		if m.ping > c.liveness.pingsSent {
+			wrong("a mark of PING %d, of %d sent", m.ping, c.liveness.pingsSent)
 		}
 	}
 	for id, s := range a.streams {
-		_, open := c.streams[id]
+		_, open := c.streams.byID[id]
 		if open && s.push == nil {
 			used++
 		}
@@ -468,54 +469,59 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 	if c.slots.used != used {
 		wrong("%d slots are used, %d booked", used, c.slots.used)
 	}
-	if c.pushes != pushes || c.cfg.Push != nil && pushes > c.cfg.Push.Max {
-		wrong("%d pushes are there, %d booked", pushes, c.pushes)
+	if c.streams.pushes != pushes || c.cfg.Push != nil && pushes > c.cfg.Push.Max {
+		wrong("%d pushes are there, %d booked", pushes, c.streams.pushes)
 	}
 	if !c.slots.waiting.Empty() && c.slotFreeLocked() && c.slots.grants < maxGrants {
 		wrong("a slot is free and a call waits for it")
 	}
-	if !c.slots.waiting.Empty() && c.slots.held > 0 && len(c.pings) == 0 {
+	if !c.slots.waiting.Empty() && c.slots.held > 0 && len(c.liveness.pings) == 0 {
 		wrong("a call waits for a slot that is held, and no PING was sent for it")
 	}
-	if uint64(len(c.settingsDue)) != c.settingsSent-c.settingsAcked {
-		wrong("%d SETTINGS are due, %d were sent and %d acknowledged", len(c.settingsDue), c.settingsSent,
-			c.settingsAcked)
+	if uint64(len(c.settings.due)) != c.settings.sent-c.settings.acked {
+		wrong("%d SETTINGS are due, %d were sent and %d acknowledged", len(c.settings.due), c.settings.sent,
+			c.settings.acked)
 	}
-	for i, p := range c.pings {
-		if p.answered || p.number > c.pingsSent || i > 0 && p.number <= c.pings[i-1].number {
+	for i, p := range c.liveness.pings {
+		if p.answered || p.number > c.liveness.pingsSent || i > 0 &&
+			p.number <= c.liveness.pings[i-1].number {
 			wrong("PING %d is out of order", p.number)
 		}
 	}
-	for name, b := range map[string]bucket.Bucket{"noise": c.floodBudget, "provoked": c.provokedResets} {
+	for name, b := range map[string]bucket.Bucket{"noise": c.liveness.floodBudget,
+		"provoked": c.liveness.provokedResets} {
 		if b.Left() < 0 || b.Left() > b.Most() {
 			wrong("the budget of %s is %d", name, b.Left())
 		}
 	}
-	if c.acksQueued > maxAcksQueued || c.goAway != nil && len(c.streams) == 0 {
-		wrong("%d acknowledgments are queued; GOAWAY %v with %d streams", c.acksQueued, c.goAway,
-			len(c.streams))
+	if c.liveness.acksQueued > maxAcksQueued || c.ending.goAway != nil && len(c.streams.byID) == 0 {
+		wrong("%d acknowledgments are queued; GOAWAY %v with %d streams", c.liveness.acksQueued,
+			c.ending.goAway,
+			len(c.streams.byID))
 	}
 }
 
 func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 	c := a.conn
-	if len(c.wakeups) > 0 {
-		wrong("%d streams are to be woken, and are not", len(c.wakeups))
+	if len(c.reader.wakeups) > 0 {
+		wrong("%d streams are to be woken, and are not", len(c.reader.wakeups))
 	}
-	if len(c.out) > outSize+maxDataFrame+64<<10 {
-		wrong("%d octets wait to be written", len(c.out))
+	if len(c.writer.out) > outSize+maxDataFrame+64<<10 {
+		wrong("%d octets wait to be written", len(c.writer.out))
 	}
 	queued := 0
-	for _, q := range []*sendQueue{&c.ready, &c.blocked} {
+	for _, q := range []*sendQueue{&c.writer.ready, &c.writer.blocked} {
 		var prev *Stream
 		for s := q.head; s != nil; prev, s = s, s.sender.next {
 			queued++
 			snd := s.sender
-			if snd.in != q || snd.prev != prev || c.streams[s.id] != s || len(snd.pending) == 0 || snd.held ||
+			if snd.in != q || snd.prev != prev || c.streams.byID[s.id] != s || len(snd.pending) == 0 ||
+				snd.held ||
 				s.sendErr != nil {
 				wrong("stream %d is queued and has no reason, or is badly linked", s.id)
 			}
-			if window := c.peer.initialWindow + s.sendDelta; q == &c.blocked && window > 0 && !c.unblock {
+			if window := c.settings.peer.initialWindow + s.sendDelta; q == &c.writer.blocked && window > 0 &&
+				!c.writer.unblock {
 				wrong("stream %d is blocked with a window of %d", s.id, window)
 			}
 		}
@@ -523,7 +529,7 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 			wrong("a queue does not end with its last stream")
 		}
 	}
-	for id, s := range c.streams {
+	for id, s := range c.streams.byID {
 		snd := s.sender
 		if snd.in != nil {
 			queued--
@@ -536,14 +542,14 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 		if !snd.turn.Empty() && !snd.busy && !snd.held {
 			wrong("a call waits for a turn on stream %d that is free", id)
 		}
-		if s.sendDelta > c.maxDelta {
-			wrong("stream %d was granted %d, the most is %d", id, s.sendDelta, c.maxDelta)
+		if s.sendDelta > c.flow.maxDelta {
+			wrong("stream %d was granted %d, the most is %d", id, s.sendDelta, c.flow.maxDelta)
 		}
 	}
 	if queued != 0 {
 		wrong("%d streams are queued without being open", queued)
 	}
-	if c.writerParked && c.hasWorkLocked() {
+	if c.writer.state.Load() != writerRunning && c.hasWorkLocked() {
 		wrong("there is work and the writer rests")
 	}
 }
@@ -554,35 +560,37 @@ func (a *auditor) auditWindowsLocked(wrong func(string, ...any)) {
 	for id, s := range a.streams {
 		unread += s.window.unread
 		held := int64(s.buf.Len())
-		if c.frames.left > 0 && c.frames.data.StreamID == id && c.streams[id] != nil {
-			held += int64(c.frames.left) // counted as a whole, but not all received
+		if c.reader.frames.left > 0 && c.reader.frames.data.StreamID == id && c.streams.byID[id] != nil {
+			held += int64(c.reader.frames.left) // counted as a whole, but not all received
 		}
 		if s.window.unread != held {
 			wrong("stream %d holds %d octets and books %d", id, held, s.window.unread)
 		}
 	}
-	if c.window.unread != unread {
-		wrong("the streams hold %d octets, the connection books %d", unread, c.window.unread)
+	if c.flow.window.unread != unread {
+		wrong("the streams hold %d octets, the connection books %d", unread, c.flow.window.unread)
 	}
-	heard := a.server.OctetsWritten() == a.client.OctetsRead() && c.frames.r == c.frames.w
-	told := c.writerParked && !c.corked && a.client.OctetsWritten() == a.server.OctetsRead()
+	heard := a.server.OctetsWritten() == a.client.OctetsRead() && c.reader.frames.r == c.reader.frames.w
+	told := c.writer.state.Load() != writerRunning && !c.writer.corked &&
+		a.client.OctetsWritten() == a.server.OctetsRead()
 	if told {
-		if got := int64(a.peer.Credit(0)); heard && got != c.window.credit || c.window.pending != 0 {
-			wrong("the peer's credit is %d, ours for it %d, %d of it pending", got, c.window.credit,
-				c.window.pending)
+		if got := int64(a.peer.Credit(0)); heard && got != c.flow.window.credit ||
+			c.flow.window.pending != 0 {
+			wrong("the peer's credit is %d, ours for it %d, %d of it pending", got, c.flow.window.credit,
+				c.flow.window.pending)
 		}
-		if want := wire.InitialWindow + a.allowed[0] - a.sent[0]; heard && want != c.sendWindow {
-			wrong("the connection's send window is %d, want %d", c.sendWindow, want)
+		if want := wire.InitialWindow + a.allowed[0] - a.sent[0]; heard && want != c.flow.sendWindow {
+			wrong("the connection's send window is %d, want %d", c.flow.sendWindow, want)
 		}
-		if c.ready.head != nil && c.sendWindow > 0 {
-			wrong("stream %d is ready and does not send", c.ready.head.id)
+		if c.writer.ready.head != nil && c.flow.sendWindow > 0 {
+			wrong("stream %d is ready and does not send", c.writer.ready.head.id)
 		}
 	}
-	for id, s := range c.streams {
+	for id, s := range c.streams.byID {
 		if !told || !heard {
 			break
 		}
-		if got := int64(a.peer.Credit(id)); s.state.CanRecv() && len(c.settingsDue) == 0 &&
+		if got := int64(a.peer.Credit(id)); s.state.CanRecv() && len(c.settings.due) == 0 &&
 			got != s.window.credit {
 			wrong("stream %d: the peer's credit is %d, ours for it %d", id, got, s.window.credit)
 		}
@@ -694,9 +702,9 @@ func FuzzSettings(f *testing.F) {
 				unacked = min(unacked, 1000)
 			}
 			take := func(n int) {
-				conn.mu.Lock()
+				conn.lock()
 				n = min(n, down.resp.s.buf.Len())
-				conn.mu.Unlock()
+				conn.unlock()
 				if n == 0 {
 					return
 				}

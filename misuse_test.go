@@ -329,9 +329,9 @@ func (m *fuzzedWindow) audit(ev WindowEvent) {
 func (f *managerFuzz) check() {
 	synctest.Wait()
 	c := f.walk.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
+	c.lock()
+	defer c.unlock()
+	if c.ending.err != nil {
 		return
 	}
 	compare := func(id uint32, w *Window) {
@@ -340,22 +340,22 @@ func (f *managerFuzz) check() {
 				f.walk.peer.Log())
 		}
 	}
-	compare(0, &c.window)
+	compare(0, &c.flow.window)
 	unread := int64(0)
-	for id, s := range c.streams {
+	for id, s := range c.streams.byID {
 		if s.state.CanRecv() {
 			compare(id, &s.window)
 		}
 		unread += s.window.unread
 	}
 	for _, s := range f.walk.streams { // streams that have ended and are not read
-		if s.s != nil && c.streams[s.id] == nil {
+		if s.s != nil && c.streams.byID[s.id] == nil {
 			unread += s.s.window.unread
 		}
 	}
-	if f.walk.pushed == 2 && unread != c.window.unread { // pushes that were not claimed hold some, too
+	if f.walk.pushed == 2 && unread != c.flow.window.unread { // pushes that were not claimed hold some, too
 		f.t.Fatalf("seed %d: %d octets are unread on streams, %d on the connection\n%s", f.seed, unread,
-			c.window.unread, f.walk.peer.Log())
+			c.flow.window.unread, f.walk.peer.Log())
 	}
 }
 
@@ -410,9 +410,9 @@ func TestUpdateReportsThatItEndedItsStreamOrConnection(t *testing.T) {
 		}
 		peer.WantHeaders("the request", 1)
 		peer.Ignore(wire.RSTStream, wire.GoAway)
-		conn.mu.Lock()
+		conn.lock()
 		defer conn.unlock()
-		for _, w := range []*Window{&s.window, &conn.window} {
+		for _, w := range []*Window{&s.window, &conn.flow.window} {
 			if w.update(WindowEvent{Kind: WindowConsumed}) || w.ended() {
 				t.Errorf("window %d: an event that breaks no rule ended it", w.StreamID())
 			}

@@ -155,9 +155,9 @@ func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
 	}
 	if r.IntN(3) > 0 {
 		cfg.Push = &PushPolicy{Max: 1 + r.IntN(10), Accept: func(p *Push) bool {
-			m.conn.mu.Lock()
+			m.conn.lock()
 			m.auditor.streams[p.s.id] = p.s
-			m.conn.mu.Unlock()
+			m.conn.unlock()
 			return p.ID()%26 != 0
 		}}
 		m.pushMax = cfg.Push.Max
@@ -1124,8 +1124,8 @@ func TestALoweredLimitTakesASlotBack(t *testing.T) {
 		peer.WantHeaders("the only slot", 1)
 		second := getAsync(conn, "/2")
 		synctest.Wait()
-		conn.mu.Lock() // both frames come before the caller can run
-		conn.streams[1].recvResetLocked(ErrCodeCancel)
+		conn.lock() // both frames come before the caller can run
+		conn.streams.byID[1].recvResetLocked(ErrCodeCancel)
 		conn.applyLocked(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
 		conn.unlock()
 		first.wantErr(t, "reset")

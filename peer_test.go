@@ -39,18 +39,18 @@ func newPeer(t *testing.T, cfg *Config) (*h2test.Peer, *Conn, *h2test.Conn) {
 // is left over.
 func checkBooks(t *testing.T, c *Conn) {
 	t.Helper()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
+	c.lock()
+	defer c.unlock()
+	if c.ending.err != nil {
 		return
 	}
-	if c.slots.used < 0 || c.pushes < 0 {
-		t.Errorf("slots used: %d, pushes: %d", c.slots.used, c.pushes)
+	if c.slots.used < 0 || c.streams.pushes < 0 {
+		t.Errorf("slots used: %d, pushes: %d", c.slots.used, c.streams.pushes)
 	}
-	if c.window.unread < 0 || c.window.pending < 0 {
-		t.Errorf("connection window: unread %d, pending %d", c.window.unread, c.window.pending)
+	if c.flow.window.unread < 0 || c.flow.window.pending < 0 {
+		t.Errorf("connection window: unread %d, pending %d", c.flow.window.unread, c.flow.window.pending)
 	}
-	for id, s := range c.streams {
+	for id, s := range c.streams.byID {
 		if s.id != id || s.state == 0 {
 			t.Errorf("stream %d is filed under %d in state %v", s.id, id, s.state)
 		}

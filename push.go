@@ -148,8 +148,8 @@ func (u *unclaimed) forget() {
 // evictPromisesLocked drops waiting promises until there is room for size more bytes. It reports
 // whether there is room.
 func (c *Conn) evictPromisesLocked(size int64) bool {
-	for c.unclaimed.held+size > maxUnclaimedSize {
-		p := c.unclaimed.oldest()
+	for c.streams.unclaimed.held+size > maxUnclaimedSize {
+		p := c.streams.unclaimed.oldest()
 		if p == nil {
 			return false
 		}
@@ -167,7 +167,7 @@ func (p *Push) chargeLocked(size int64) (ok bool) {
 	}
 	if p.parent != nil {
 		p.held += size
-		c.unclaimed.held += size
+		c.streams.unclaimed.held += size
 	}
 	return p.s.state != state.Closed
 }
@@ -206,10 +206,10 @@ func (s *Stream) agePromisesLocked() {
 // unclaimedByLocked returns when the first waiting promise expires, or 0 if none has an expiry
 // time.
 func (c *Conn) unclaimedByLocked() (at time.Duration) {
-	if c.unclaimed == nil {
+	if c.streams.unclaimed == nil {
 		return 0
 	}
-	for _, p := range c.unclaimed.waiting {
+	for _, p := range c.streams.unclaimed.waiting {
 		if by := p.parent.extras.promisesBy; by > 0 && (at == 0 || by < at) {
 			at = by
 		}
@@ -219,11 +219,11 @@ func (c *Conn) unclaimedByLocked() (at time.Duration) {
 
 // endUnclaimedLocked drops the promises that have waited too long.
 func (c *Conn) endUnclaimedLocked() {
-	if at := c.unclaimedByLocked(); at == 0 || c.now < at {
+	if at := c.unclaimedByLocked(); at == 0 || c.liveness.now < at {
 		return
 	}
-	for _, p := range slices.Clone(c.unclaimed.waiting) {
-		if p.parent != nil && p.parent.extras.promisesBy > 0 && c.now >= p.parent.extras.promisesBy {
+	for _, p := range slices.Clone(c.streams.unclaimed.waiting) {
+		if p.parent != nil && p.parent.extras.promisesBy > 0 && c.liveness.now >= p.parent.extras.promisesBy {
 			p.giveUpLocked()
 		}
 	}
@@ -239,7 +239,7 @@ func (p *Push) ID() uint32 { return p.s.id }
 func (p *Push) Response(ctx context.Context) (*Response, error) {
 	mustHave(ctx != nil, "Push.Response", "context.Context")
 	c := p.s.c
-	c.mu.Lock()
+	c.lock()
 	p.claimLocked()
 	p.s.openWindowLocked()
 	p.s.watchLocked(ctx)
@@ -250,7 +250,7 @@ func (p *Push) Response(ctx context.Context) (*Response, error) {
 // Cancel refuses the push, or the rest of it, with CANCEL.
 func (p *Push) Cancel() {
 	c := p.s.c
-	c.mu.Lock()
+	c.lock()
 	p.cancelLocked()
 	c.unlock()
 }
@@ -274,21 +274,21 @@ func (s *Stream) cancelPromisesLocked() {
 
 // claimLocked claims the push for the caller.
 func (p *Push) claimLocked() {
-	p.s.c.unclaimed.remove(p)
+	p.s.c.streams.unclaimed.remove(p)
 	p.claimed = true
 	if p.s.state == state.Closed {
 		p.releaseQuotaLocked()
 	}
 }
 
-// releaseQuotaLocked stops counting the push against PushPolicy.Max. It is called when the push's stream
-// has ended, and has an effect once the push is claimed or was dropped.
+// releaseQuotaLocked stops counting the push against PushPolicy.Max. It is called when the push's
+// stream has ended, and has an effect once the push is claimed or was dropped.
 func (p *Push) releaseQuotaLocked() {
 	if p.settled || !p.claimed && !p.s.isDropped() {
 		return
 	}
 	p.settled = true
-	p.s.c.pushes--
+	p.s.c.streams.pushes--
 }
 
 // Pushes yields the promises made on the stream. See Response.Pushes. Here they are available
@@ -308,7 +308,7 @@ func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
 // nextPush waits for the next promise. It returns nil and a nil error at the end.
 func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 	c := s.c
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	for {
 		ready := s.extras.promised()
@@ -317,7 +317,7 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 		case err == nil && ready:
 			return s.extras.takePromiseLocked(), nil
 		case err == nil: // more may come
-		case c.closed || err != io.EOF && !s.extras.wasWhole():
+		case c.ending.phase == connClosed || err != io.EOF && !s.extras.wasWhole():
 			return nil, err
 		case s.extras.lostPushes() != nil:
 			lost := *s.extras.lost
@@ -325,7 +325,7 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 		default:
 			return nil, nil
 		}
-		if err := c.waitLocked(ctx, &s.recvQ); err != nil {
+		if err := c.waitUnlocking(ctx, &s.recvQ); err != nil {
 			return nil, err
 		}
 	}
@@ -340,9 +340,9 @@ func (x *extras) takePromiseLocked() *Push {
 	return p
 }
 
-// recvPushPromiseLocked receives a promise. It unlocks mu while it calls PushPolicy.Accept. That is
-// safe because only readLoop, which runs this function, could use the new stream meanwhile.
-func (c *Conn) recvPushPromiseLocked(f *frame) error {
+// recvPushPromiseUnlocking receives a promise. It unlocks mu while it calls PushPolicy.Accept. That
+// is safe because only readLoop, which runs this function, could use the new stream meanwhile.
+func (c *Conn) recvPushPromiseUnlocking(f *frame) error {
 	c.creditFloodLocked(f.Length)
 	parent, err := c.checkPromiseLocked(f)
 	if err != nil {
@@ -364,17 +364,17 @@ func (c *Conn) recvPushPromiseLocked(f *frame) error {
 	if reason := s.push.parse(f.fields, f.head); reason != "" {
 		return s.rejectLocked(&MalformedError{reason})
 	}
-	if reason := c.forbiddenPush(s.push.Request); reason != "" {
+	if reason := c.forbiddenPushLocked(s.push.Request); reason != "" {
 		return s.rejectLocked(errors.New(reason))
 	}
 	// The parent or the push may have ended while Accept ran.
-	if !c.acceptsLocked(s.push) || parent.isDropped() || s.state == state.Closed {
+	if !c.acceptsUnlocking(s.push) || parent.isDropped() || s.state == state.Closed {
 		s.cancelLocked()
 		return c.countProvokedResetLocked()
 	}
 	extras := parent.extrasLocked()
 	extras.promises = append(extras.promises, s.push)
-	c.unclaimed.add(s.push, parent, promiseSize(f.fields))
+	c.streams.unclaimed.add(s.push, parent, promiseSize(f.fields))
 	parent.wakeReaderLocked()
 	return nil
 }
@@ -387,10 +387,10 @@ func (c *Conn) checkPromiseLocked(f *frame) (parent *Stream, err error) {
 		return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE though ENABLE_PUSH is 0")
 	}
 	// RFC 9113 §5.1.1, §6.6: the promised stream is even, idle, and above all earlier ones.
-	if f.promised%2 != 0 || f.promised <= c.lastPushID {
+	if f.promised%2 != 0 || f.promised <= c.streams.lastPushID {
 		return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE of the illegal stream %d", f.promised)
 	}
-	parent = c.streams[f.StreamID]
+	parent = c.streams.byID[f.StreamID]
 	switch {
 	case parent != nil && parent.push == nil && parent.state.CanRecv():
 		return parent, nil
@@ -399,13 +399,14 @@ func (c *Conn) checkPromiseLocked(f *frame) (parent *Stream, err error) {
 		// is still valid.
 		return nil, nil
 	}
-	return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE on stream %d, which is not an open request", f.StreamID)
+	return nil, connErr(ErrCodeProtocol, "PUSH_PROMISE on stream %d, which is not an open request",
+		f.StreamID)
 }
 
 // addPromiseLocked adds the stream that f promises. Its window's manager is made when the push is
 // claimed.
 func (c *Conn) addPromiseLocked(f *frame) *Stream {
-	c.lastPushID = f.promised
+	c.streams.lastPushID = f.promised
 	s := &Stream{c: c, id: f.promised, bodyLeft: -1}
 	s.mustLocked(state.RecvPromise)
 	s.sender, s.sendErr = nothingToSend, ErrSendEnded
@@ -413,29 +414,29 @@ func (c *Conn) addPromiseLocked(f *frame) *Stream {
 	s.push = &Push{ParentID: f.StreamID, s: s, Request: &Request{}}
 	s.req = s.push.Request
 	c.addLocked(s)
-	c.pushes++
+	c.streams.pushes++
 	c.adjustInitialWindowLocked()
 	c.counts.promised++
 	return s
 }
 
-// acceptsLocked reports whether PushPolicy.Accept accepts p. It unlocks mu while that runs.
-func (c *Conn) acceptsLocked(p *Push) bool {
+// acceptsUnlocking reports whether PushPolicy.Accept accepts p. It unlocks mu while that runs.
+func (c *Conn) acceptsUnlocking(p *Push) bool {
 	accept := c.cfg.Push.Accept
 	if accept == nil {
 		return true
 	}
 	c.unlock()
 	accepted := accept(p)
-	c.mu.Lock()
+	c.lock()
 	return accepted
 }
 
-// placeForPushLocked makes room for a new push, which c.pushes already counts. It reports whether
-// there is room.
+// placeForPushLocked makes room for a new push, which c.streams.pushes already counts. It reports
+// whether there is room.
 func (c *Conn) placeForPushLocked(f *frame) bool {
-	for c.pushes > c.cfg.Push.Max {
-		p := c.unclaimed.oldest()
+	for c.streams.pushes > c.cfg.Push.Max {
+		p := c.streams.unclaimed.oldest()
 		if p == nil {
 			return false
 		}
@@ -487,9 +488,9 @@ func (p *Push) parse(fields []Field, head *fieldblock.Head) (malformed string) {
 	return ""
 }
 
-// forbiddenPush returns why the peer must not push the response to r (RFC 9113 §8.4.1, §10.1), or ""
-// if it may.
-func (c *Conn) forbiddenPush(r *Request) string {
+// forbiddenPushLocked returns why the peer must not push the response to r (RFC 9113 §8.4.1,
+// §10.1), or "" if it may.
+func (c *Conn) forbiddenPushLocked(r *Request) string {
 	for length := range r.Header.Values("content-length") {
 		if length != "0" {
 			return "a promise of a request with a body"
@@ -504,16 +505,16 @@ func (c *Conn) forbiddenPush(r *Request) string {
 		return "a promise of the path " + syntax.Printable(r.Path)
 	case r.Scheme != c.cfg.Scheme:
 		return "a promise of the scheme " + syntax.Printable(r.Scheme)
-	case !c.authoritative(r.Authority):
+	case !c.authoritativeLocked(r.Authority):
 		return "a promise for " + syntax.Printable(r.Authority) + ", which this connection does not speak for"
 	}
 	return ""
 }
 
-// authoritative reports whether the connection is authoritative for authority: it is the
+// authoritativeLocked reports whether the connection is authoritative for authority: it is the
 // connection's own, or it has the same port and a host that the peer's certificate covers and that
 // the peer has not excluded with ORIGIN frames or a 421 response.
-func (c *Conn) authoritative(authority string) bool {
+func (c *Conn) authoritativeLocked(authority string) bool {
 	if !syntax.IsAuthority(authority) {
 		return false
 	}

@@ -45,9 +45,9 @@ func promisedPaths(t *testing.T, resp *Response) (paths []string, pushes []*Push
 func wantPushes(t *testing.T, conn *Conn, reason string, want int) {
 	t.Helper()
 	synctest.Wait()
-	conn.mu.Lock()
-	got := conn.pushes
-	conn.mu.Unlock()
+	conn.lock()
+	got := conn.streams.pushes
+	conn.unlock()
 	if got != want {
 		t.Errorf("%s: %d pushes count, want %d", reason, got, want)
 	}

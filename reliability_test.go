@@ -221,7 +221,7 @@ func TestHugeTableOfThePeerIsNotFilled(t *testing.T) {
 			}
 		}
 		s.wantMemory(64 << 10)
-		if n := s.conn.fields.TableSize(); n > wire.HeaderTableSize {
+		if n := s.conn.writer.fields.TableSize(); n > wire.HeaderTableSize {
 			t.Errorf("our table may have %d octets", n)
 		}
 	}, wire.Setting{ID: wire.SettingHeaderTableSize, Value: 1<<32 - 1})

@@ -323,7 +323,9 @@ func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
 				Protocol: "x" + s + "x"}
 		}},
 	}
-	c := &Conn{cfg: Config{Scheme: "http", Authority: "example.com"}}
+	c := &Conn{
+		cfg: Config{Scheme: "http", Authority: "example.com"},
+	}
 	for _, test := range tests {
 		for octet := range 256 {
 			req := test.req(string([]byte{byte(octet)}))

@@ -51,8 +51,8 @@ func (r *Response) Trailer() Header {
 	if r.s.isOver() { // the stream does not change any more
 		return r.s.extras.trailers()
 	}
-	r.s.c.mu.Lock()
-	defer r.s.c.mu.Unlock()
+	r.s.c.lock()
+	defer r.s.c.unlock()
 	if !r.s.readLocked() {
 		return nil
 	}
@@ -160,17 +160,17 @@ const (
 // returns the same Response.
 func (s *Stream) Response(ctx context.Context) (*Response, error) {
 	mustHave(ctx != nil, "Stream.Response", "context.Context")
-	s.c.mu.Lock()
+	s.c.lock()
 	defer s.c.unlock()
-	return s.responseLocked(ctx)
+	return s.responseUnlocking(ctx)
 }
 
-// responseLocked is Response with the connection's mu held. It unlocks mu while it waits and while
-// it calls Request.Informational.
-func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
+// responseUnlocking is Response with the connection's mu held. It unlocks mu while it waits and
+// while it calls Request.Informational.
+func (s *Stream) responseUnlocking(ctx context.Context) (*Response, error) {
 	for {
 		if x := s.extras; x != nil && len(x.interims.waiting) > 0 {
-			if err := s.informLocked(x.interims.take()); err != nil {
+			if err := s.informUnlocking(x.interims.take()); err != nil {
 				return nil, err
 			}
 			continue
@@ -186,23 +186,23 @@ func (s *Stream) responseLocked(ctx context.Context) (*Response, error) {
 		case s.deadlines.readPassed():
 			return nil, os.ErrDeadlineExceeded
 		}
-		if err := s.waitLocked(ctx, &s.recvQ); err != nil {
+		if err := s.waitUnlocking(ctx, &s.recvQ); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// informLocked passes an interim response to Request.Informational, with mu unlocked. If that
+// informUnlocking passes an interim response to Request.Informational, with mu unlocked. If that
 // returns an error, the stream ends. If it panics or ends its goroutine, the stream ends as well,
 // because no caller is left to use it; the panic is the caller's to handle.
-func (s *Stream) informLocked(i interim) error {
+func (s *Stream) informUnlocking(i interim) error {
 	s.c.unlock()
 	returned := false
 	defer func() {
 		if !returned {
 			s.closeRead()
 		}
-		s.c.mu.Lock()
+		s.c.lock()
 		if i.status == 100 {
 			s.continueLocked()
 		}
@@ -280,7 +280,7 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.StatusCode, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
 	if r.borrowed {
-		r.Header = s.c.frames.section.Share()
+		r.Header = s.c.reader.frames.section.Share()
 	} else {
 		r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)
 	}
@@ -309,21 +309,21 @@ func (c *Conn) roomForFieldsLocked(n int) Header {
 	if n > together/2 {
 		return make(Header, 0, n)
 	}
-	if len(c.headerArena) < n {
-		c.headerArena = make(Header, together)
+	if len(c.streams.headerArena) < n {
+		c.streams.headerArena = make(Header, together)
 	}
-	h := c.headerArena[:0:n]
-	c.headerArena = c.headerArena[n:]
+	h := c.streams.headerArena[:0:n]
+	c.streams.headerArena = c.streams.headerArena[n:]
 	return h
 }
 
 // shown returns r for the user to keep. If its Header is shared, shown replaces it with a copy.
 func (r *Response) shown() *Response {
-	r.s.c.mu.Lock()
+	r.s.c.lock()
 	if r.borrowed {
 		r.Header, r.borrowed = r.Header.Clone(), false
 	}
-	r.s.c.mu.Unlock()
+	r.s.c.unlock()
 	return r
 }
 

@@ -33,7 +33,7 @@ type Stream struct {
 
 	state   state.State
 	message state.Message // of the peer
-	wakeDue bool          // the stream is in c.wakeups
+	wakeDue bool          // the stream is in c.reader.wakeups
 	// Part of a response was received. So the peer has processed the request, even if it denies
 	// that later.
 	began bool
@@ -53,8 +53,8 @@ type Stream struct {
 	// Sending.
 	sender       *sender
 	sendErr      error  // why nothing more can be sent; nil: it can
-	sendDelta    int64  // the send window is c.peer.initialWindow + sendDelta
-	headersStart uint64 // c.queued before our HEADERS
+	sendDelta    int64  // the send window is c.settings.peer.initialWindow + sendDelta
+	headersStart uint64 // c.writer.queued before our HEADERS
 
 	deadlines *deadlines // nil: none was ever set
 }
@@ -117,7 +117,7 @@ func (c *Conn) openAndWait(ctx context.Context, s *Stream, o opening) (*Response
 		return nil, err
 	}
 	defer c.unlock()
-	resp, err := s.responseLocked(ctx)
+	resp, err := s.responseUnlocking(ctx)
 	// A response that is already complete needs no watch over ctx.
 	if err == nil {
 		s.watchLocked(ctx)
@@ -137,49 +137,49 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, o opening) error {
 		}
 		return err
 	}
-	c.mu.Lock()
-	err := c.openLocked(ctx, s, &p)
+	c.lock()
+	err := c.openUnlocking(ctx, s, &p)
 	if err != nil {
 		c.unlock()
 	}
 	return err
 }
 
-// openLocked takes a slot and opens s for a request that has been checked.
-func (c *Conn) openLocked(ctx context.Context, s *Stream, p *preparedRequest) error {
+// openUnlocking takes a slot and opens s for a request that has been checked.
+func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest) error {
 	s.c, s.req, s.bodyLeft = c, p.Request, -1
 	if p.Body != nil {
 		s.upload.Store(uploadOpen)
 	}
 	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
-	if err := c.takeSlotLocked(ctx, p.cancel, p.slot); err != nil {
+	if err := c.takeSlotUnlocking(ctx, p.cancel, p.slot); err != nil {
 		return err
 	}
-	if err := c.peerAllowsLocked(ctx, p); err != nil {
+	if err := c.peerAllowsUnlocking(ctx, p); err != nil {
 		c.giveSlotLocked()
 		return err
 	}
 	c.takeIDLocked(s)
 	s.sendHeadersLocked(p)
-	s.window.credit = c.initialWindow
+	s.window.credit = c.flow.initialWindow
 	if ended := s.openWindowLocked(); !ended {
 		s.startBodyLocked(p)
 	}
 	return nil
 }
 
-// peerAllowsLocked checks p against the peer's SETTINGS, as far as they are known. An extended
+// peerAllowsUnlocking checks p against the peer's SETTINGS, as far as they are known. An extended
 // CONNECT waits for them.
-func (c *Conn) peerAllowsLocked(ctx context.Context, p *preparedRequest) error {
+func (c *Conn) peerAllowsUnlocking(ctx context.Context, p *preparedRequest) error {
 	if p.extendedConnect {
-		if err := c.waitSettingsLocked(ctx); err != nil && err != c.err {
+		if err := c.waitSettingsUnlocking(ctx); err != nil && err != c.ending.err {
 			return err
 		}
 		if err := c.takesRequestsLocked(); err != nil {
 			return err
 		}
-		if !c.peer.connectAllowed {
+		if !c.settings.peer.connectAllowed {
 			return &RequestError{":protocol", "is not allowed by the peer's SETTINGS (RFC 8441)"}
 		}
 	}
@@ -191,27 +191,27 @@ func (c *Conn) peerAllowsLocked(ctx context.Context, p *preparedRequest) error {
 
 // peerTakesLocked checks the size of a field section against the peer's MAX_HEADER_LIST_SIZE.
 func (c *Conn) peerTakesLocked(section string, size int) error {
-	if int64(size) <= int64(c.peer.maxHeaderList) {
+	if int64(size) <= int64(c.settings.peer.maxHeaderList) {
 		return nil
 	}
 	return &RequestError{section, fmt.Sprintf("takes %d bytes; the peer allows %d", size,
-		c.peer.maxHeaderList)}
+		c.settings.peer.maxHeaderList)}
 }
 
 // takeIDLocked gives s the next identifier and adds it to the connection's streams.
 func (c *Conn) takeIDLocked(s *Stream) {
 	c.adjustInitialWindowLocked()
-	s.id = c.nextID
-	c.nextID += 2
+	s.id = c.streams.nextID
+	c.streams.nextID += 2
 	c.addLocked(s)
 	c.counts.opened++
-	if c.nextID > wire.MaxStreamID { // no identifiers are left
+	if c.streams.nextID > wire.MaxStreamID { // no identifiers are left
 		c.stateChanged = true
 		c.beginDrainingLocked(ReasonExhausted)
 	}
-	c.pinging.requested = true
-	if len(c.streams) == 1 {
-		c.silentFrom = 0
+	c.liveness.pinging.requested = true
+	if len(c.streams.byID) == 1 {
+		c.liveness.silentFrom = 0
 	}
 }
 
@@ -227,10 +227,10 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 	} else {
 		s.sender = &sender{declared: p.length, left: p.length}
 	}
-	s.headersStart = c.queued
-	c.fields.Begin(c.out, s.id, flags)
-	p.write(c.fields)
-	c.append(c.fields.End(c.peer.maxFrame))
+	s.headersStart = c.writer.queued
+	c.writer.fields.Begin(c.writer.out, s.id, flags)
+	p.write(c.writer.fields)
+	c.writer.add(c.writer.fields.End(c.settings.peer.maxFrame))
 }
 
 // startBodyLocked starts sending the body, if the caller does not write it.
@@ -251,11 +251,11 @@ func (s *Stream) startBodyLocked(p *preparedRequest) {
 
 // addLocked adds s, which has its identifier, to the connection's streams.
 func (c *Conn) addLocked(s *Stream) {
-	if c.streams == nil {
-		c.streams = make(map[uint32]*Stream)
+	if c.streams.byID == nil {
+		c.streams.byID = make(map[uint32]*Stream)
 	}
-	c.streams[s.id] = s
-	c.peak = max(c.peak, c.knownStreamsLocked())
+	c.streams.byID[s.id] = s
+	c.streams.peak = max(c.streams.peak, c.knownStreamsLocked())
 }
 
 // openWindowLocked makes the manager of the receive window. For a request this happens at once, for
@@ -299,8 +299,8 @@ func (s *Stream) Conn() *Conn { return s.c }
 // Conn.Close discard it. A stream whose body is not read does not end if its window is full. All
 // calls return a closed channel once the stream has ended.
 func (s *Stream) Done() <-chan struct{} {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.c.lock()
+	defer s.c.unlock()
 	if s.state == state.Closed {
 		return alreadyDone
 	}
@@ -331,8 +331,8 @@ func (s *Stream) signalDoneLocked() {
 // Err is not nil: the peer, or hyper itself, may then have ended the rest of the request with
 // ErrCodeNo (RFC 9113 §8.1). The result does not change after the end.
 func (s *Stream) Err() error {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.c.lock()
+	defer s.c.unlock()
 	if s.state != state.Closed || s.sendErr == ErrSendEnded {
 		return nil
 	}
@@ -384,7 +384,7 @@ func (s *Stream) SetDeadline(t time.Time) {
 
 // SetReadDeadline is like SetDeadline, for reading only.
 func (s *Stream) SetReadDeadline(t time.Time) {
-	s.c.mu.Lock()
+	s.c.lock()
 	defer s.c.unlock()
 	d := &s.deadlinesLocked().read
 	d.setLocked(s.c, t, &s.recvQ)
@@ -395,7 +395,7 @@ func (s *Stream) SetReadDeadline(t time.Time) {
 
 // SetWriteDeadline is like SetDeadline, for writing only.
 func (s *Stream) SetWriteDeadline(t time.Time) {
-	s.c.mu.Lock()
+	s.c.lock()
 	defer s.c.unlock()
 	d := &s.deadlinesLocked().write
 	d.setLocked(s.c, t, &s.sender.sent, &s.sender.turn)
@@ -472,7 +472,7 @@ func (d *deadline) setLocked(c *Conn, t time.Time, waiting ...*wait.Queue) {
 	d.at = now.Add(left) // by the clock that the timer uses
 	// Calls that are woken check the deadline that is set at that time.
 	d.timer = time.AfterFunc(left, func() {
-		c.mu.Lock()
+		c.lock()
 		wake()
 		c.unlock()
 	})

@@ -92,7 +92,7 @@ func (s *Stream) endRecvLocked(err error) {
 // ErrCodeCancel. Later calls return a *StreamError that is ErrCanceled. Reset has no effect on a
 // stream that has ended.
 func (s *Stream) Reset(code ErrCode) {
-	s.c.mu.Lock()
+	s.c.lock()
 	s.resetLocked(streamErr(s.id, code, ErrCanceled))
 	s.c.unlock()
 }
@@ -126,7 +126,7 @@ func (s *Stream) rejectLocked(reason error) error {
 
 // abort resets the stream for a reason on our side: its context, its body or its caller.
 func (s *Stream) abort(reason error) {
-	s.c.mu.Lock()
+	s.c.lock()
 	s.resetLocked(streamErr(s.id, ErrCodeCancel, reason))
 	if reason == errRequestCanceled || errors.Is(reason, context.DeadlineExceeded) {
 		s.c.suspectLocked(s)
@@ -150,7 +150,7 @@ func (s *Stream) closeRead() {
 	if s.isOver() {
 		return
 	}
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	whole := s.readLocked() || s.extras.wasWhole()
 	s.cancelLocked()
@@ -178,7 +178,8 @@ func (s *Stream) cancelLocked() {
 // only asks us to stop sending. Its usual code is then NO_ERROR.
 func (s *Stream) recvResetLocked(code ErrCode) error {
 	s.c.owner.count(resetsReceived, code)
-	s.closeLocked(end{err: &StreamError{StreamID: s.id, Code: code, FromPeer: true, processed: s.processedLocked()}})
+	s.closeLocked(end{err: &StreamError{StreamID: s.id, Code: code, FromPeer: true,
+		processed: s.processedLocked()}})
 	return s.c.chargeNoiseLocked()
 }
 
@@ -193,13 +194,13 @@ func (s *Stream) processedLocked() processed {
 // lostLocked ends the stream because its connection has ended. It reports whether the request was
 // never sent.
 func (s *Stream) lostLocked(err error) (unsent bool) {
-	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.written && s.push == nil && !s.began {
+	if ce, ok := err.(*ConnError); ok && s.headersStart >= s.c.writer.written && s.push == nil && !s.began {
 		unsent = true
 		told := *ce
 		told.processed = neverProcessed
 		err = &told
 	}
-	s.closeLocked(end{err: err, drop: s.c.closed})
+	s.closeLocked(end{err: err, drop: s.c.ending.phase == connClosed})
 	return unsent
 }
 
@@ -208,10 +209,11 @@ func (s *Stream) sendResetLocked(code ErrCode) {
 	c := s.c
 	s.mustLocked(state.SendReset)
 	c.owner.count(resetsSent, code)
-	c.append(wire.AppendRSTStream(c.out, s.id, wire.ErrCode(code)))
+	c.writer.add(wire.AppendRSTStream(c.writer.out, s.id, wire.ErrCode(code)))
 	// The peer will not learn of window that was granted and not announced yet.
 	held := s.push == nil && c.holdsSlotsLocked()
-	c.slots.mark(s.id, resetMark{ping: c.pingsSent, credit: s.window.credit - s.window.pending, held: held})
+	c.slots.mark(s.id, resetMark{ping: c.liveness.pingsSent, credit: s.window.credit - s.window.pending,
+		held: held})
 }
 
 // dropLocked drops unread data. Readers get err from now on.
@@ -225,15 +227,15 @@ func (s *Stream) dropLocked(err error) {
 	unread := int(s.window.unread)
 	s.window.unread = 0
 	s.window.close()
-	s.c.window.consume(unread)
+	s.c.flow.window.consume(unread)
 }
 
 // dropPromisesLocked cancels the promises of a stream whose data was dropped. If the response was
 // complete and read (whole), they can still be claimed.
 func (s *Stream) dropPromisesLocked(whole bool) {
 	switch {
-	case s.c.err != nil: // failLocked ends the promised streams
-	case whole && s.c.unclaimed != nil:
+	case s.c.ending.err != nil: // failLocked ends the promised streams
+	case whole && s.c.streams.unclaimed != nil:
 		s.extrasLocked().whole = true
 	default:
 		s.cancelPromisesLocked()
@@ -258,14 +260,14 @@ func (s *Stream) closeWindowLocked() {
 // failLocked removes all streams.
 func (s *Stream) removeLocked() {
 	c := s.c
-	if c.err != nil {
+	if c.ending.err != nil {
 		s.unwatchLocked()
 		s.signalDoneLocked()
 		return
 	}
-	delete(c.streams, s.id)
-	if len(c.streams) == 0 {
-		c.idleSince = c.clock()
+	delete(c.streams.byID, s.id)
+	if len(c.streams.byID) == 0 {
+		c.streams.idleSince = c.clock()
 		if at := c.staleAtLocked(); at > 0 {
 			c.armLocked(at)
 		}

@@ -59,7 +59,7 @@ func (s *Stream) recvDataLocked(f *frame) error {
 	if f.first {
 		body := f.Length - f.padding
 		if err := s.bookDataLocked(f, body); err != nil {
-			s.c.window.consume(body)
+			s.c.flow.window.consume(body)
 			return s.rejectLocked(err)
 		}
 		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
@@ -71,8 +71,8 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			return nil
 		}
 	}
-	s.c.frames.moveTo(&s.buf, f)
-	s.c.yieldToReader = s.c.yieldToReader || s.buf.Len() >= farAhead
+	s.c.reader.frames.moveTo(&s.buf, f)
+	s.c.reader.yieldDue = s.c.reader.yieldDue || s.buf.Len() >= farAhead
 	if len(f.payload) > 0 {
 		s.wakeReaderLocked()
 	}
@@ -112,7 +112,8 @@ func (s *Stream) bookDataLocked(f *frame, body int) error {
 	}
 	// RFC 9113 §6.9.1: DATA that exceeds the stream's window is a FLOW_CONTROL_ERROR of the stream.
 	if !s.window.receive(f.Length, f.padding) {
-		return streamErr(s.id, ErrCodeFlowControl, fmt.Errorf("DATA of %d bytes exceeds the window", f.Length))
+		return streamErr(s.id, ErrCodeFlowControl,
+			fmt.Errorf("DATA of %d bytes exceeds the window", f.Length))
 	}
 	s.state, s.message, s.bodyLeft = next, message, left
 	return nil
@@ -150,7 +151,7 @@ func (s *Stream) recvEndLocked() error {
 func (s *Stream) wakeReaderLocked() {
 	if !s.wakeDue && !s.recvQ.Empty() {
 		s.wakeDue = true
-		s.c.wakeups = append(s.c.wakeups, s)
+		s.c.reader.wakeups = append(s.c.reader.wakeups, s)
 	}
 }
 
@@ -160,7 +161,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 	if s.isOver() && !c.isDone() {
 		return 0, io.EOF
 	}
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	for {
 		ready := s.buf.Len() > 0
@@ -179,11 +180,11 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		if s.blockedLocked() {
 			continue
 		}
-		c.window.addReader()
+		c.flow.window.addReader()
 		s.window.addReader()
-		err = s.waitLocked(context.Background(), &s.recvQ)
+		err = s.waitUnlocking(context.Background(), &s.recvQ)
 		s.window.removeReader()
-		c.window.removeReader()
+		c.flow.window.removeReader()
 		if err != nil {
 			s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
 		}
@@ -199,7 +200,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 // response and does not hold back one that was received. It has no effect on Pushes.
 func (s *Stream) recvErrLocked(ready bool) error {
 	switch {
-	case s.c.closed:
+	case s.c.ending.phase == connClosed:
 		return ErrClosed
 	case !ready:
 		return s.recvErr
@@ -221,7 +222,7 @@ func (s *Stream) takeLocked(p []byte) (n int) {
 // consumeLocked reports n bytes as read, to the connection's window first.
 func (s *Stream) consumeLocked(n int) {
 	s.c.readClockLocked()
-	s.c.window.consume(n)
+	s.c.flow.window.consume(n)
 	s.window.consume(n)
 	s.closeWindowLocked()
 }
@@ -230,5 +231,5 @@ func (s *Stream) consumeLocked(n int) {
 // It reports whether one of them ended the stream.
 func (s *Stream) blockedLocked() (ended bool) {
 	s.c.readClockLocked()
-	return s.c.window.blocked() || s.window.blocked()
+	return s.c.flow.window.blocked() || s.window.blocked()
 }

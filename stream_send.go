@@ -62,18 +62,18 @@ func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
 	if !s.hasBody() {
 		return s.send(p, trailer, then)
 	}
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.c.lock()
+	defer s.c.unlock()
 	return 0, or(s.sendErrLocked(), ErrSendEnded)
 }
 
 // send queues p and waits until it has been added to out. It returns how many bytes were.
 func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	c, snd := s.c, s.sender
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	for snd.busy && s.sendErrLocked() == nil {
-		if err := c.waitLocked(context.Background(), &snd.turn); err != nil {
+		if err := c.waitUnlocking(context.Background(), &snd.turn); err != nil {
 			return 0, err
 		}
 	}
@@ -98,13 +98,13 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 		s.sendEndLocked()
 	} else {
 		c.enqueueLocked(s)
-		if len(c.out) < outSize {
+		if len(c.writer.out) < outSize {
 			c.fillLocked()
 		}
 	}
 	for len(snd.pending) > 0 && err == nil {
 		if err = s.sendErrLocked(); err == nil {
-			err = c.waitLocked(context.Background(), &snd.sent)
+			err = c.waitUnlocking(context.Background(), &snd.sent)
 		}
 	}
 	n = len(p) - len(snd.pending)
@@ -119,8 +119,8 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 
 // sending reports whether there may be more to send.
 func (s *Stream) sending() bool {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.c.lock()
+	defer s.c.unlock()
 	return s.sendErr == nil
 }
 
@@ -128,34 +128,34 @@ func (s *Stream) sending() bool {
 // the error if sending failed.
 func (s *Stream) waitSent() error {
 	c := s.c
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
 	for s.sendErr == nil {
-		if err := c.waitLocked(context.Background(), &s.sender.turn); err != nil {
+		if err := c.waitUnlocking(context.Background(), &s.sender.turn); err != nil {
 			return err
 		}
 	}
 	if s.sendErr != ErrSendEnded {
 		return s.sendErr
 	}
-	return c.waitFlushedLocked(context.Background(), c.queued)
+	return c.waitFlushedUnlocking(context.Background(), c.writer.queued)
 }
 
 // waitHeadersSent waits until the socket has accepted the HEADERS of s.
 func (s *Stream) waitHeadersSent(ctx context.Context) error {
-	s.c.mu.Lock()
+	s.c.lock()
 	defer s.c.unlock()
 	// One byte stands for the whole HEADERS, because each write has whole frames.
-	return s.c.waitFlushedLocked(ctx, s.headersStart+1)
+	return s.c.waitFlushedUnlocking(ctx, s.headersStart+1)
 }
 
-// waitFlushedLocked waits until the socket has accepted so many bytes of the connection.
-func (c *Conn) waitFlushedLocked(ctx context.Context, octets uint64) error {
-	for c.flushed < octets {
-		if c.err != nil {
-			return c.err
+// waitFlushedUnlocking waits until the socket has accepted so many bytes of the connection.
+func (c *Conn) waitFlushedUnlocking(ctx context.Context, octets uint64) error {
+	for c.writer.flushed < octets {
+		if c.ending.err != nil {
+			return c.ending.err
 		}
-		if err := c.waitLocked(ctx, &c.flushQ); err != nil {
+		if err := c.waitUnlocking(ctx, &c.writer.flushQ); err != nil {
 			return err
 		}
 	}
@@ -175,7 +175,7 @@ func (snd *sender) oweLocked(n int, then after) error {
 // sendErrLocked returns why nothing can be sent, or nil.
 func (s *Stream) sendErrLocked() error {
 	switch {
-	case s.c.closed:
+	case s.c.ending.phase == connClosed:
 		return ErrClosed
 	case s.sendErr != nil:
 		return s.sendErr
@@ -193,7 +193,7 @@ func (c *Conn) enqueueLocked(s *Stream) {
 	switch {
 	case snd.held || snd.in != nil || s.sendErr != nil:
 	case len(snd.pending) > 0:
-		c.ready.push(s)
+		c.writer.ready.push(s)
 	default:
 		s.sendEndLocked()
 	}
@@ -211,28 +211,28 @@ func (c *Conn) dequeueLocked(s *Stream) {
 // to the end of the queue.
 func (s *Stream) sendLocked() bool {
 	c, snd := s.c, s.sender
-	window := c.peer.initialWindow + s.sendDelta
+	window := c.settings.peer.initialWindow + s.sendDelta
 	if window <= 0 {
-		c.blocked.push(s)
+		c.writer.blocked.push(s)
 		return true
 	}
-	if c.sendWindow <= 0 {
+	if c.flow.sendWindow <= 0 {
 		return false
 	}
-	n := min(len(snd.pending), c.peer.maxFrame, maxDataFrame, int(min(window, c.sendWindow)))
+	n := min(len(snd.pending), c.settings.peer.maxFrame, maxDataFrame, int(min(window, c.flow.sendWindow)))
 	var flags wire.Flags
 	if n == len(snd.pending) && snd.then == endStream {
 		flags = wire.EndStream
 	}
 	s.mustLocked(state.SendData)
-	c.append(wire.AppendData(c.out, s.id, flags, snd.pending[:n]))
-	c.sendWindow -= int64(n)
+	c.writer.add(wire.AppendData(c.writer.out, s.id, flags, snd.pending[:n]))
+	c.flow.sendWindow -= int64(n)
 	s.sendDelta -= int64(n)
 	c.counts.dataSent += int64(n)
 	// The peer may respond with a WINDOW_UPDATE for each of the two windows.
-	c.floodBudget.Add(2)
+	c.liveness.floodBudget.Add(2)
 	if snd.pending = snd.pending[n:]; len(snd.pending) > 0 {
-		c.ready.push(s)
+		c.writer.ready.push(s)
 		return true
 	}
 	snd.pending = nil
@@ -253,7 +253,7 @@ func (s *Stream) sendEndLocked() {
 		return
 	case endStream:
 		s.mustLocked(state.SendData)
-		c.append(wire.AppendData(c.out, s.id, wire.EndStream, nil))
+		c.writer.add(wire.AppendData(c.writer.out, s.id, wire.EndStream, nil))
 	case trailers:
 		// The peer may have lowered its limit.
 		if err := c.peerTakesLocked("trailer", snd.trailer.listSize()); err != nil {
@@ -261,11 +261,11 @@ func (s *Stream) sendEndLocked() {
 			return
 		}
 		s.mustLocked(state.SendHeaders)
-		c.fields.Begin(c.out, s.id, wire.EndStream)
+		c.writer.fields.Begin(c.writer.out, s.id, wire.EndStream)
 		for _, f := range snd.trailer {
-			c.fields.Field(syntax.Lower(f.Name), f.Value, f.Sensitive)
+			c.writer.fields.Field(syntax.Lower(f.Name), f.Value, f.Sensitive)
 		}
-		c.append(c.fields.End(c.peer.maxFrame))
+		c.writer.add(c.writer.fields.End(c.settings.peer.maxFrame))
 	}
 	s.sentEndLocked()
 }
@@ -285,7 +285,7 @@ func (s *Stream) holdBackLocked() {
 	s.sender.held = true
 	if d := s.c.cfg.ExpectContinueTimeout; d > 0 {
 		s.sender.timer = time.AfterFunc(d, func() {
-			s.c.mu.Lock()
+			s.c.lock()
 			// A final response means an error; the body is then not sent at all.
 			if !s.answered() {
 				s.continueLocked()
@@ -314,10 +314,10 @@ func (s *Stream) continueLocked() {
 // waitContinue waits until the body may be sent. If it returns false, the body may not be sent.
 // Nothing was read from it then, so another request can use it.
 func (s *Stream) waitContinue() bool {
-	s.c.mu.Lock()
+	s.c.lock()
 	defer s.c.unlock()
 	for s.sender.held && s.sendErr == nil {
-		s.c.waitLocked(context.Background(), &s.sender.turn)
+		s.c.waitUnlocking(context.Background(), &s.sender.turn)
 	}
 	return s.sendErr == nil
 }
@@ -334,15 +334,15 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 	}
 	// RFC 9113 §6.9.1: if the window exceeds 2^31-1, the sender ends the stream with
 	// FLOW_CONTROL_ERROR.
-	if c.peer.initialWindow+s.sendDelta+n > wire.MaxWindow {
+	if c.settings.peer.initialWindow+s.sendDelta+n > wire.MaxWindow {
 		return s.rejectLocked(streamErr(s.id, ErrCodeFlowControl,
 			errors.New("WINDOW_UPDATE raises the window above 2^31-1")))
 	}
 	s.sendDelta += n
-	c.maxDelta = max(c.maxDelta, s.sendDelta)
-	if s.sender.in == &c.blocked && c.peer.initialWindow+s.sendDelta > 0 {
-		c.blocked.remove(s)
-		c.ready.push(s)
+	c.flow.maxDelta = max(c.flow.maxDelta, s.sendDelta)
+	if s.sender.in == &c.writer.blocked && c.settings.peer.initialWindow+s.sendDelta > 0 {
+		c.writer.blocked.remove(s)
+		c.writer.ready.push(s)
 	}
 	return c.countTinyUpdateLocked(n)
 }
@@ -439,8 +439,8 @@ func (e *bodyReadError) Unwrap() error { return e.err }
 // trailer returns a copy of the request's trailers, which the body's reader may have set. It
 // returns nil if the exchange has ended, because the caller may change the trailers then.
 func (s *Stream) trailer() Header {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.c.lock()
+	defer s.c.unlock()
 	if s.sendErr != nil {
 		return nil
 	}

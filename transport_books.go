@@ -129,8 +129,8 @@ func (o *owner) draining(c *Conn, why ConnReason) {
 		return
 	}
 	e := ConnEvent{Kind: ConnDraining, Conn: c, Reason: why}
-	if c.goAway != nil {
-		e.Err = c.goAway
+	if c.ending.goAway != nil {
+		e.Err = c.ending.goAway
 	}
 	o.book.tell(e, true)
 }

@@ -129,9 +129,9 @@ func (t *Transport) watchIdle(c *Conn) {
 	if perHost, _ := t.maxIdle(); perHost >= 0 {
 		tells = always
 	}
-	c.mu.Lock()
+	c.lock()
 	c.slots.tellsIdle = tells
-	c.mu.Unlock()
+	c.unlock()
 }
 
 // always is a flag that is always true.

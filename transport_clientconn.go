@@ -30,9 +30,9 @@ func (c *configured) newClientConn(nc net.Conn, stateHook func()) (http.RoundTri
 	if err != nil {
 		return nil, err
 	}
-	conn.mu.Lock()
+	conn.lock()
 	conn.slots.tellFree.each = true
-	conn.mu.Unlock()
+	conn.unlock()
 	return &clientConn{conn: conn, pool: pool}, nil
 }
 

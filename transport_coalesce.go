@@ -209,10 +209,10 @@ func (h *host) spares(c *pooledConn) bool {
 // remoteIP returns the IP address of c's peer, or the zero Addr if its address is not an IP
 // address.
 func (c *Conn) remoteIP() netip.Addr {
-	if c.remote == nil || *c.remote == nil {
+	if c.socket.remote == nil || *c.socket.remote == nil {
 		return netip.Addr{}
 	}
-	at, err := netip.ParseAddrPort((*c.remote).String())
+	at, err := netip.ParseAddrPort((*c.socket.remote).String())
 	if err != nil {
 		return netip.Addr{}
 	}

@@ -171,7 +171,7 @@ func TestSilentPeerIsSuspectedAtTheFirstTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		peer := f.firstPeer()
-		client := f.host().Conns.All()[0].nc.(*h2test.Conn)
+		client := f.host().Conns.All()[0].socket.nc.(*h2test.Conn)
 		client.Stall() // from now on nothing arrives
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()

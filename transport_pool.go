@@ -168,13 +168,13 @@ func (h *host) waitErrorLocked(err error) error {
 	e := &WaitError{Err: err, goal: forStream}
 	full := true
 	for _, c := range h.Conns.All() {
-		c.mu.Lock()
+		c.lock()
 		e.n += int64(c.slots.limit)
-		if !c.peer.known {
+		if !c.settings.peer.known {
 			e.goal = forFirstStream
 		}
 		full = full && c.crowdedLocked()
-		c.mu.Unlock()
+		c.unlock()
 	}
 	if full {
 		e.goal = forWrite

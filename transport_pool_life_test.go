@@ -515,12 +515,12 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 			checkPool(t, f.tr)
 			for _, h := range f.tr.allHosts() {
 				for _, c := range h.Conns.All() {
-					c.mu.Lock()
-					if c.slots.used > 5 || len(c.streams) > 0 {
+					c.lock()
+					if c.slots.used > 5 || len(c.streams.byID) > 0 {
 						t.Errorf("seed %d: %d slots are taken, %d streams are open", seed, c.slots.used,
-							len(c.streams))
+							len(c.streams.byID))
 					}
-					c.mu.Unlock()
+					c.unlock()
 				}
 			}
 			f.get("/").wantStatus("and it goes on", 200)

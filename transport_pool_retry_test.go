@@ -221,7 +221,7 @@ func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 		one.WantHeaders("the first", 1)
 		answerEmpty(one, 1)
 		first.wantStatus("the first", 204)
-		client := f.host().Conns.All()[0].nc.(*h2test.Conn)
+		client := f.host().Conns.All()[0].socket.nc.(*h2test.Conn)
 		client.BreakWriteAfter(0, nil) // every write blocks from now on
 		blocked := f.do(f.request(t.Context(), "POST", "/blocked", strings.NewReader("x")))
 		synctest.Wait()

@@ -132,17 +132,17 @@ func checkPool(t *testing.T, tr *Transport) {
 		}
 		for _, p := range h.Conns.All() {
 			c := p.Conn
-			c.mu.Lock()
+			c.lock()
 			held := 0
 			for _, m := range c.slots.reset {
 				if m.held {
 					held++
 				}
 			}
-			if used, open := c.slots.used, len(c.streams); c.err == nil && used != open+held {
+			if used, open := c.slots.used, len(c.streams.byID); c.ending.err == nil && used != open+held {
 				t.Errorf("%v: %d slots are taken by %d streams and %d that were reset", key, used, open, held)
 			}
-			c.mu.Unlock()
+			c.unlock()
 		}
 		h.mu.Unlock()
 	}
@@ -594,9 +594,9 @@ func TestUsedUpStreamIdentifiersMakeANewConnection(t *testing.T) {
 		answerEmpty(one, 1)
 		first.wantStatus("the first", 204)
 		c := f.host().Conns.All()[0].Conn
-		c.mu.Lock()
-		c.nextID = wire.MaxStreamID
-		c.mu.Unlock()
+		c.lock()
+		c.streams.nextID = wire.MaxStreamID
+		c.unlock()
 		last := f.get("/last")
 		one.WantHeaders("the last identifier", wire.MaxStreamID)
 		next := f.get("/next")

@@ -44,23 +44,24 @@ func (c *pooledConn) Settled() bool { return c.PeerSettings().Received }
 // IdleFrom implements pool.Conn: it returns since when no request has needed the connection. The
 // bool is false if a request needs it, or if it is ending.
 func (c *pooledConn) IdleFrom() (time.Time, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.start.Add(c.idleSince), c.err == nil && !c.draining && c.unusedLocked()
+	c.lock()
+	defer c.unlock()
+	return c.start.Add(c.streams.idleSince), c.ending.err == nil && c.ending.phase < connDraining &&
+		c.unusedLocked()
 }
 
 // load returns how many slots are in use. The error says why the connection takes no more requests;
 // it is nil if it takes some.
 func (c *Conn) load() (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	return c.slots.used, c.takesRequestsLocked()
 }
 
 // fate describes a connection that has turned a request away.
 func (c *Conn) fate() pool.Fate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	return pool.Fate{
 		Processed: c.processedLocked(),
 		Others:    c.slots.used - c.slots.held,
@@ -70,20 +71,20 @@ func (c *Conn) fate() pool.Fate {
 
 // processedLocked returns how many requests the peer has processed, if a GOAWAY said so.
 func (c *Conn) processedLocked() int64 {
-	if c.goAway == nil || c.goAway.LastStreamID >= c.nextID {
+	if c.ending.goAway == nil || c.ending.goAway.LastStreamID >= c.streams.nextID {
 		return 0
 	}
-	return (int64(c.goAway.LastStreamID) + 1) / 2
+	return (int64(c.ending.goAway.LastStreamID) + 1) / 2
 }
 
 // describeEnd describes a connection that takes no more requests because of why. limit is what was
 // known of the peer's limit of streams.
 func (c *Conn) describeEnd(why error, limit uint32) pool.End {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	e := pool.End{Limit: limit, Processed: c.processedLocked(), Opened: c.counts.opened}
-	if c.peer.known {
-		e.Limit = c.peer.maxStreams
+	if c.settings.peer.known {
+		e.Limit = c.settings.peer.maxStreams
 	}
 	switch {
 	case errors.Is(why, ErrClosed):
@@ -97,20 +98,20 @@ func (c *Conn) describeEnd(why error, limit uint32) pool.End {
 // announcedLimit returns the peer's SETTINGS_MAX_CONCURRENT_STREAMS, or the value of otherwise if
 // the peer's SETTINGS have not arrived.
 func (c *Conn) announcedLimit(otherwise uint32) uint32 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.peer.known {
+	c.lock()
+	defer c.unlock()
+	if !c.settings.peer.known {
 		return otherwise
 	}
-	return c.peer.maxStreams
+	return c.settings.peer.maxStreams
 }
 
 // assumeLimit gives a new connection the limit of streams of an earlier connection to the same
 // peer, but at most initialSlots, until it receives SETTINGS. 0 means that no limit is known.
 func (c *Conn) assumeLimit(limit uint32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.peer.known && limit > 0 {
+	c.lock()
+	defer c.unlock()
+	if !c.settings.peer.known && limit > 0 {
 		c.slots.limit = min(limit, initialSlots)
 	}
 }
@@ -133,15 +134,15 @@ func (c *Conn) drainWhenIdle(timeout time.Duration) *time.Timer {
 // drainIfIdle ends the connection if it has had no streams for timeout. It returns how long to wait
 // until the next check, or 0 if the connection is ending.
 func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Duration) {
-	c.mu.Lock()
+	c.lock()
 	defer c.unlock()
-	if c.err != nil || c.draining {
+	if c.ending.err != nil || c.ending.phase >= connDraining {
 		return 0
 	}
 	if !c.unusedLocked() {
 		return timeout
 	}
-	if idle := time.Since(c.start) - c.idleSince; idle < timeout {
+	if idle := time.Since(c.start) - c.streams.idleSince; idle < timeout {
 		return timeout - idle
 	}
 	c.drainLocked(why)
@@ -150,4 +151,4 @@ func (c *Conn) drainIfIdle(timeout time.Duration, why ConnReason) (left time.Dur
 
 // unusedLocked reports whether no request needs the connection. Slots of streams that we have reset
 // do not count.
-func (c *Conn) unusedLocked() bool { return len(c.streams) == 0 && c.slots.used <= c.slots.held }
+func (c *Conn) unusedLocked() bool { return len(c.streams.byID) == 0 && c.slots.used <= c.slots.held }

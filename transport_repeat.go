@@ -18,7 +18,8 @@ const maxLost = 2
 // mayRepeat reports whether the request may be sent again although err does not say that the peer
 // has not processed it. If so, it counts the lost attempt.
 func (x *exchange) mayRepeat(err error) bool {
-	if x.lost().number() >= maxLost || x.state == responseBegan || !wasLost(err) || !isIdempotent(x.httpReq) ||
+	if x.lost().number() >= maxLost || x.state == responseBegan || !wasLost(err) ||
+		!isIdempotent(x.httpReq) ||
 		!x.body.canRewind(x.httpReq) {
 		return false
 	}
@@ -88,8 +89,8 @@ func (b *requestBody) canRewind(req *http.Request) bool {
 
 // hasBegun reports whether any part of a response has arrived.
 func (s *Stream) hasBegun() bool {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.c.lock()
+	defer s.c.unlock()
 	return s.began
 }
 

@@ -907,11 +907,11 @@ func TestRoundTripBodyCloseEndsTheExchange(t *testing.T) {
 		if _, err := resp.Body.Read(make([]byte, 1)); err != http.ErrBodyReadAfterClose {
 			t.Errorf("Read after Close: %v", err)
 		}
-		conn.mu.Lock()
-		if conn.window.unread != 0 {
-			t.Errorf("%d octets of the connection's window are not given back", conn.window.unread)
+		conn.lock()
+		if conn.flow.window.unread != 0 {
+			t.Errorf("%d octets of the connection's window are not given back", conn.flow.window.unread)
 		}
-		conn.mu.Unlock()
+		conn.unlock()
 		client.SetWriteBuffer(1 << 20)
 		peer.WantRSTStream("the body was closed", 1, wire.Cancel)
 	})

@@ -294,11 +294,11 @@ func (t *Transport) Conns() []ConnInfo {
 // state returns the state of the connection, how many streams are open, and how many callers wait
 // for one.
 func (c *Conn) state() (state ConnState, streams, waiting int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	streams, waiting = len(c.streams), c.slots.waiting.Len()
+	c.lock()
+	defer c.unlock()
+	streams, waiting = len(c.streams.byID), c.slots.waiting.Len()
 	switch {
-	case c.err != nil:
+	case c.ending.err != nil:
 		state = StateClosed
 	case c.takesRequestsLocked() != nil:
 		state = StateDraining

@@ -43,11 +43,11 @@ func (t *clientTrace) connInfo(c *Conn) (info httptrace.GotConnInfo) {
 	if t == nil {
 		return info
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	info.Conn = c.nc
-	if c.nextID > 1 && len(c.streams) == 0 {
-		info.WasIdle, info.IdleTime = true, c.clock()-c.idleSince
+	c.lock()
+	defer c.unlock()
+	info.Conn = c.socket.nc
+	if c.streams.nextID > 1 && len(c.streams.byID) == 0 {
+		info.WasIdle, info.IdleTime = true, c.clock()-c.streams.idleSince
 	}
 	return info
 }

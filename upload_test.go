@@ -682,21 +682,21 @@ func TestInitialWindowFlappingTouchesNoStream(t *testing.T) {
 			doAsync(context.Background(), conn, put(strings.NewReader("x")))
 		}
 		synctest.Wait()
-		conn.mu.Lock()
+		conn.lock()
 		for i := range 1000 {
 			if err := conn.setInitialSendWindowLocked(int64(i % 2)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		untouched := 0
-		for _, s := range conn.streams {
-			if s.sender.in == &conn.blocked && s.sendDelta == 0 {
+		for _, s := range conn.streams.byID {
+			if s.sender.in == &conn.writer.blocked && s.sendDelta == 0 {
 				untouched++
 			}
 		}
-		conn.unblock = false
+		conn.writer.unblock = false
 		err := conn.setInitialSendWindowLocked(0)
-		conn.mu.Unlock()
+		conn.unlock()
 		if untouched != streams || err != nil {
 			t.Errorf("%d of %d streams are as they were, %v", untouched, streams, err)
 		}

@@ -199,8 +199,8 @@ const (
 type windowPlanner interface {
 	WindowManager
 
-	// configure is called with the INITIAL_WINDOW_SIZE that the user has chosen: when the connection
-	// begins, and in UpdateSettings.
+	// configure is called with the INITIAL_WINDOW_SIZE that the user has chosen: when the
+	// connection begins, and in UpdateSettings.
 	configure(size int)
 	// initialWindow returns the INITIAL_WINDOW_SIZE to announce before one more stream is opened.
 	// pushes is the number of promised streams that may have no manager yet. now is only exact if
@@ -235,7 +235,7 @@ func (w *Window) Request() *Request {
 
 // ConnManager returns the manager of the connection's window, nil while that manager is being made.
 // It may be of another type than the stream's manager, so the caller should check its type.
-func (w *Window) ConnManager() WindowManager { return w.c.window.manager }
+func (w *Window) ConnManager() WindowManager { return w.c.flow.window.manager }
 
 // Grant lets the peer send n more bytes. It may be called from any goroutine. It may also be called
 // inside Update, and is then applied after Update's own increment. It has no effect if n ≤ 0 or if
@@ -246,7 +246,7 @@ func (w *Window) Grant(n int) {
 	}
 	n = min(n, wire.MaxWindow) // so that sums cannot overflow an int64
 	if w.asked.Add(int64(n)) == int64(n) {
-		w.c.grants.add(w)
+		w.c.flow.grants.add(w)
 	}
 	w.c.wakeWriter()
 }
@@ -259,7 +259,7 @@ func (w *Window) GrantNow(n int) { w.grant(int64(n)) }
 // called inside the factory or Update, of the window's manager or of another manager of the same
 // connection.
 func (w *Window) State() WindowEvent {
-	ev := WindowEvent{RTT: w.c.minRTT}
+	ev := WindowEvent{RTT: w.c.liveness.minRTT}
 	w.describe(&ev)
 	return ev
 }
@@ -279,7 +279,7 @@ func (w *Window) WakeAfter(d time.Duration) {
 
 // tick sends the WindowTick event.
 func (w *Window) tick() {
-	w.c.mu.Lock()
+	w.c.lock()
 	w.c.readClockLocked()
 	w.update(WindowEvent{Kind: WindowTick})
 	w.c.unlock()
@@ -299,7 +299,17 @@ func (w *Window) ProbeRTT() bool { return w.c.probeRTTLocked(w) }
 // of its first frame. A frame that cannot be read has no event. A frame of a stream that has ended
 // is reported to the connection's manager only. The frames of a push are reported from the time
 // when it is claimed. WatchFrames may only be called inside the factory or Update.
-func (w *Window) WatchFrames() { w.watches, w.c.watched = true, true }
+func (w *Window) WatchFrames() { w.watches, w.c.reader.watched = true, true }
+
+// A connFlow holds the flow control of a connection, except for the receive windows of its streams.
+// The connection's mu guards it, except for grants.
+type connFlow struct {
+	grants        windowGrants // has its own lock
+	window        Window       // the connection's receive window
+	sendWindow    int64
+	maxDelta      int64 // upper bound of all streams' sendDelta
+	initialWindow int64 // of the receive windows of new streams
+}
 
 // windowGrants holds the windows with a Grant that the writer has not applied yet. It has a lock of
 // its own, so that Grant can be called inside Update.
@@ -392,7 +402,7 @@ func (w *Window) update(ev WindowEvent) (ended bool) {
 	}
 	w.describe(&ev)
 	if ev.Kind != WindowRTT {
-		ev.RTT = w.c.minRTT
+		ev.RTT = w.c.liveness.minRTT
 	}
 	if w.kind != userManager {
 		w.grant(int64(w.manager.Update(ev)))
@@ -415,7 +425,7 @@ func (w *Window) describe(ev *WindowEvent) {
 	if w.s != nil {
 		ev.Length = w.s.bodyLeft
 	}
-	ev.Now = w.c.now
+	ev.Now = w.c.liveness.now
 }
 
 // ask sends ev to a manager of the user, which may panic or call the connection.
@@ -450,7 +460,7 @@ func (w *Window) grant(n int64) {
 		return
 	}
 	if w.pending == 0 {
-		w.c.updates = append(w.c.updates, w)
+		w.c.writer.updates = append(w.c.writer.updates, w)
 	}
 	w.credit += n
 	w.pending += n
@@ -470,7 +480,7 @@ func (w *Window) blocked() (ended bool) {
 		return true
 	}
 	if w.credit <= 0 && w.starved == 0 && w.c.cfg.WindowBlockedTimeout > 0 && !w.ended() {
-		w.starved = max(w.c.now, 1)
+		w.starved = max(w.c.liveness.now, 1)
 		w.c.armLocked(w.stalledAt())
 	}
 	return false
@@ -515,7 +525,7 @@ func (w *Window) needed(grant int) int {
 // ended reports whether nothing more can arrive through the window. What arrived may still be
 // unread.
 func (w *Window) ended() bool {
-	if w.c.err != nil {
+	if w.c.ending.err != nil {
 		return true
 	}
 	return w.s != nil && !w.s.state.CanRecv()
@@ -535,7 +545,7 @@ func (w *Window) close() {
 		return
 	}
 	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total,
-		Length: -1, Now: w.c.now, RTT: w.c.minRTT}
+		Length: -1, Now: w.c.liveness.now, RTT: w.c.liveness.minRTT}
 	if w.kind == userManager {
 		// An error no longer matters: the window is closed.
 		w.ask(ev)

@@ -20,14 +20,17 @@ func adaptiveBench(tb testing.TB) (c *Conn, path, stream *Window) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c = &Conn{cfg: cfg, streams: map[uint32]*Stream{}}
-	c.window.c, c.window.credit = c, 65535
-	c.window.open(cfg.WindowManager)
+	c = &Conn{
+		cfg:     cfg,
+		streams: streamTable{byID: map[uint32]*Stream{}},
+	}
+	c.flow.window.c, c.flow.window.credit = c, 65535
+	c.flow.window.open(cfg.WindowManager)
 	c.sampleRTTLocked(-100 * time.Millisecond)
 	s := &Stream{c: c, id: 1, req: &Request{}, bodyLeft: -1, state: state.Open}
 	s.window.c, s.window.s, s.window.credit = c, s, int64(cfg.InitialStreamWindow)
 	s.window.open(cfg.WindowManager)
-	return c, &c.window, &s.window
+	return c, &c.flow.window, &s.window
 }
 
 // BenchmarkAdaptiveUpdate measures one event. A DATA frame of 16 KiB that is received and read
@@ -63,17 +66,17 @@ func BenchmarkWindowEvents(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := 0; i < b.N; i += 4 {
-		c.now += 131 * time.Microsecond
+		c.liveness.now += 131 * time.Microsecond
 		path.receive(n, 0)
 		path.update(WindowEvent{Kind: WindowData, Bytes: n})
 		stream.receive(n, 0)
 		stream.update(WindowEvent{Kind: WindowData, Bytes: n})
 		path.consume(n)
 		stream.consume(n)
-		for _, w := range c.updates {
+		for _, w := range c.writer.updates {
 			out = w.appendUpdate(out[:0])
 		}
-		c.updates = c.updates[:0]
+		c.writer.updates = c.writer.updates[:0]
 	}
 }
 
@@ -81,7 +84,7 @@ func BenchmarkWindowEvents(b *testing.B) {
 func TestAdaptiveUpdateAllocatesNothing(t *testing.T) {
 	c, path, stream := adaptiveBench(t)
 	frame := func() {
-		c.now += 100 * time.Microsecond
+		c.liveness.now += 100 * time.Microsecond
 		ev := WindowEvent{Kind: WindowData, Bytes: 16384}
 		if !path.receive(16384, 0) || !stream.receive(16384, 0) {
 			t.Fatal("the window is used up")
@@ -90,10 +93,10 @@ func TestAdaptiveUpdateAllocatesNothing(t *testing.T) {
 		stream.update(ev)
 		path.consume(16384)
 		stream.consume(16384)
-		for _, w := range c.updates {
+		for _, w := range c.writer.updates {
 			w.pending = 0
 		}
-		c.updates = c.updates[:0]
+		c.writer.updates = c.writer.updates[:0]
 	}
 	for range 1000 {
 		frame()
@@ -329,7 +332,7 @@ func TestAdaptiveForgetsStreamsThatAreOver(t *testing.T) {
 				io.Copy(io.Discard, resp.Body)
 			}
 			synctest.Wait()
-			path := conn.window.manager.(*adaptivePath)
+			path := conn.flow.window.manager.(*adaptivePath)
 			if path.streams != 0 || path.open != nil {
 				t.Fatalf("%d streams are in the books", path.streams)
 			}
