@@ -61,14 +61,22 @@ type pinging struct {
 	silence uint8
 	probes  uint8 // PINGs sent for window managers, up to the burst
 
-	unacked   bool // the last PING is not acknowledged
-	free      bool // the peer sent DATA or HEADERS after it acknowledged the last PING
-	forSlots  bool // a PING for slots was sent, and free was not set since then
+	state     pingState
+	forSlots  bool // a PING for slots was sent, and the state was not pingFree since then
 	requested bool // a request was opened and is not written yet
-	stale     bool // suspected is set because of staleSilence, and no PING was sent yet
 
 	host *pingMemory // nil: the connection does not belong to a Transport
 }
+
+// A pingState is what the peer has sent after our last PING.
+type pingState uint8
+
+// The values of pingState.
+const (
+	pingAcked   pingState = iota // its acknowledgment, or there was no PING
+	pingUnacked                  // no acknowledgment
+	pingFree                     // its acknowledgment, and then DATA or HEADERS
+)
 
 // keepAliveAtLocked returns when to send the next keep-alive PING, if the peer stays silent until
 // then. 0 means that none is due.
@@ -119,7 +127,7 @@ func (c *Conn) pingAtLocked(at time.Duration, limit uint8) time.Duration {
 		return at
 	case every > 0:
 		return max(at, k.last+every)
-	case k.free || k.early < limit:
+	case k.state == pingFree || k.early < limit:
 		return at
 	}
 	return max(at, k.last+c.pingGapLocked())
@@ -143,31 +151,36 @@ func (c *Conn) pingGapLocked() time.Duration {
 func (c *Conn) countPingLocked(now time.Duration) {
 	k := &c.liveness.pinging
 	switch {
-	case k.free || k.last == 0:
+	case k.state == pingFree || k.last == 0:
 		k.early = 0
 	case now-k.last < c.pingGapLocked() && k.early < 100:
 		k.early++
 	}
 	k.last, k.asked = max(now, 1), 0
-	k.unacked, k.free, k.stale = true, false, false
+	k.state, c.liveness.stale = pingUnacked, false
 }
 
 // ackedLocked records that the last PING that was sent has been acknowledged. The gap to the next
 // PING is measured from here. So the gap is not shorter at the server, even if the network delays
 // the PINGs differently.
-func (k *pinging) ackedLocked(now time.Duration) { k.last, k.unacked = max(now, 1), false }
+func (k *pinging) ackedLocked(now time.Duration) {
+	k.last = max(now, 1)
+	if k.state == pingUnacked {
+		k.state = pingAcked
+	}
+}
 
 // recvMessageLocked is called for each frame of DATA or HEADERS. If a PING is unacknowledged, the
 // peer may have sent the frame before it received that PING, so the frame does not make the next
 // PING free.
 func (c *Conn) recvMessageLocked() {
 	k := &c.liveness.pinging
-	if k.silence == 0 && k.asked == 0 && (k.free || k.unacked) {
+	if k.silence == 0 && k.asked == 0 && k.state != pingAcked {
 		return
 	}
 	k.silence, k.asked = 0, 0
-	if !k.unacked {
-		k.free, k.forSlots = true, false
+	if k.state != pingUnacked {
+		k.state, k.forSlots = pingFree, false
 	}
 	c.armKeepAliveLocked(c.liveness.now)
 }
@@ -205,7 +218,7 @@ func (c *Conn) staleAtLocked() time.Duration {
 func (c *Conn) confirm() (patience time.Duration) {
 	c.lock()
 	defer c.unlockForOwner()
-	if c.liveness.pinging.stale && c.ending.err == nil && c.keeperLocked() == nil &&
+	if c.liveness.stale && c.ending.err == nil && c.keeperLocked() == nil &&
 		c.mayPingLocked(twoEarlyPings) {
 		c.sendPingLocked(&ping{keeper: true})
 	}

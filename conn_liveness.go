@@ -29,6 +29,7 @@ type liveness struct {
 	writeSince time.Duration // when the write in progress last made progress; 0: none is
 	wroteAt    time.Duration // when the last write began
 
+	stale        bool    // suspected is set because of staleSilence, and no PING was sent yet
 	pings        []*ping // sent and not acknowledged, in order
 	pingsSent    uint64  // how many PINGs were sent
 	pinging      pinging
@@ -44,16 +45,15 @@ type liveness struct {
 
 // A ping is a PING of ours that waits for its acknowledgment.
 type ping struct {
-	number   uint64
-	sent     time.Duration
-	rtt      time.Duration
-	answered bool
-	keeper   bool          // must be acknowledged within PingTimeout, or the connection ends
-	slots    bool          // its acknowledgment frees slots
-	due      time.Duration // for slots: when the acknowledgment is overdue; 0: it is not written yet
-	end      uint64        // queued after this PING was appended
-	prober   *Window       // whose manager called ProbeRTT
-	waiting  wait.Queue
+	number  uint64
+	sent    time.Duration
+	rtt     time.Duration // 0: not acknowledged yet
+	keeper  bool          // must be acknowledged within PingTimeout, or the connection ends
+	slots   bool          // its acknowledgment frees slots
+	due     time.Duration // for slots: when the acknowledgment is overdue; 0: it is not written yet
+	end     uint64        // queued after this PING was appended
+	prober  *Window       // whose manager called ProbeRTT
+	waiting wait.Queue
 }
 
 // Limits of the liveness checks. A budget holds up to its burst and refills at its rate.
@@ -136,7 +136,7 @@ func (c *Conn) tick() {
 		c.liveness.pinging.silence = min(c.liveness.pinging.silence+1, uint8(len(silences)-1))
 	}
 	if at := c.staleAtLocked(); at > 0 && c.liveness.now >= at {
-		c.liveness.pinging.stale = true
+		c.liveness.stale = true
 		c.suspected.Store(true)
 	}
 	if at := c.shrinkAtLocked(); at > 0 && c.liveness.now >= at {
@@ -386,11 +386,11 @@ func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	p := &ping{}
 	c.uncorkLocked()
 	c.sendPingLocked(p)
-	for !p.answered {
+	for p.rtt == 0 {
 		if err := c.overLocked(); err != nil {
 			return 0, err
 		}
-		if err := c.waitUnlocking(ctx, &p.waiting); err != nil && !p.answered {
+		if err := c.waitUnlocking(ctx, &p.waiting); err != nil && p.rtt == 0 {
 			c.dropPingLocked(p)
 			return 0, err
 		}
@@ -493,11 +493,10 @@ func (c *Conn) recvPingAckLocked(number uint64) error {
 	p := c.liveness.pings[i]
 	// Acknowledgments come in order. Of the earlier PINGs, only those of Conn.Ping still wait.
 	earlier := slices.DeleteFunc(c.liveness.pings[:i], func(p *ping) bool {
-		return p.keeper || p.slots ||
-			p.prober != nil
+		return p.keeper || p.slots || p.prober != nil
 	})
 	c.liveness.pings = slices.Delete(c.liveness.pings, len(earlier), i+1)
-	p.answered, p.rtt = true, c.sampleRTTLocked(p.sent)
+	p.rtt = c.sampleRTTLocked(p.sent)
 	p.waiting.WakeAll()
 	c.slots.confirm(number)
 	c.trimLaterLocked()

@@ -65,7 +65,7 @@ func (c *Conn) recvOctets(n int) {
 	c.liveness.lastRecv, c.liveness.silentFrom, c.liveness.heard = c.liveness.now, 0, c.writer.written
 	if c.suspected.Load() {
 		c.suspected.Store(false)
-		c.liveness.pinging.stale, c.stateChanged = false, true
+		c.liveness.stale, c.stateChanged = false, true
 	}
 	c.reader.state = readerParsing
 	c.counts.received += int64(n)

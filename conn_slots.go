@@ -428,7 +428,7 @@ func (c *Conn) mayAskForSlotsLocked() bool {
 // holdsSlotsLocked reports whether a stream that is reset now keeps its slot. It does if a PING
 // that frees the slot may be sent, or waits for its acknowledgment.
 func (c *Conn) holdsSlotsLocked() bool {
-	return !c.liveness.pinging.forSlots || c.liveness.pinging.unacked
+	return !c.liveness.pinging.forSlots || c.liveness.pinging.state == pingUnacked
 }
 
 // releaseHeldLocked frees the slots of streams that we reset, if no PING that would free them may

@@ -142,7 +142,7 @@ func (z *brotliReader) decode(p []byte) (int, error) {
 	n, err := z.Reader.Read(p)
 	z.feed.made += n
 	if err != nil && err.Error() == "brotli: excessive input" {
-		z.feed.over = true
+		z.feed.phase = feedOver
 		if _, err = z.Reader.Read(make([]byte, 1)); err == errBrotliOver {
 			return n, io.EOF
 		}
@@ -176,13 +176,12 @@ type brotliFeed struct {
 	in       *bufio.Reader
 	state    *brotliState
 	received int64 // bytes received
-	over     bool  // the stream has ended: return errBrotliOver
+	phase    brotliPhase
 
 	window int    // log2, replaces the window received; 0: no replacement
 	keep   bool   // keep received bytes in past
 	past   []byte // bytes received
 	again  []byte // part of past to be read before in
-	first  bool   // no bytes were read since start
 
 	// cleared is the number of bytes of code tables that were cleared, at most.
 	cleared int64
@@ -207,11 +206,21 @@ const (
 	smallTables    = 32 << 10 // bytes of tables whose clears are not counted
 )
 
+// A brotliPhase is how far a feed is.
+type brotliPhase uint8
+
+// The values of brotliPhase.
+const (
+	feedBegins brotliPhase = iota // no bytes were read since start
+	feedGoesOn
+	feedOver // the stream has ended: return errBrotliOver
+)
+
 // start makes the feed begin again with the first byte. window is log2 of the window that replaces
 // the one received. keep says whether to keep the bytes received after that.
 func (f *brotliFeed) start(window int, keep bool) {
-	f.window, f.keep, f.first = window, keep, true
-	f.again, f.given, f.over = f.past, 0, false
+	f.window, f.keep, f.phase = window, keep, feedBegins
+	f.again, f.given = f.past, 0
 	if !keep {
 		f.past = nil
 	}
@@ -219,7 +228,7 @@ func (f *brotliFeed) start(window int, keep bool) {
 
 // Read returns as many bytes as the work on them can be counted for.
 func (f *brotliFeed) Read(p []byte) (n int, err error) {
-	if f.over {
+	if f.phase == feedOver {
 		return 0, errBrotliOver
 	}
 	if p = p[:min(len(p), f.pace())]; f.cleared > clearsGrace+clearsPerOctet*f.received {
@@ -235,8 +244,8 @@ func (f *brotliFeed) Read(p []byte) (n int, err error) {
 			f.past = append(f.past, p[:n]...)
 		}
 	}
-	if f.first && n > 0 {
-		f.first = false
+	if f.phase == feedBegins && n > 0 {
+		f.phase = feedGoesOn
 		// Only windows of this size are replaced. All of them are encoded in the same bits.
 		if f.window >= firstWindow {
 			p[0] = p[0]&^0x0e | byte(f.window-17)<<1

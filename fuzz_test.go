@@ -483,7 +483,7 @@ func (a *auditor) auditSlotsLocked(wrong func(string, ...any)) {
 			c.settings.acked)
 	}
 	for i, p := range c.liveness.pings {
-		if p.answered || p.number > c.liveness.pingsSent || i > 0 &&
+		if p.rtt != 0 || p.number > c.liveness.pingsSent || i > 0 &&
 			p.number <= c.liveness.pings[i-1].number {
 			wrong("PING %d is out of order", p.number)
 		}

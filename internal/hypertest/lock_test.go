@@ -33,7 +33,6 @@ var guarded = map[string][]string{
 	"sendQueue":      nil,
 	"slots":          nil,
 	"unclaimed":      nil,
-
 }
 
 // ownLocks are the types with a lock of their own, which is a field mu. The methods of such a type
