@@ -517,11 +517,6 @@ func (w *Window) stall() {
 		ErrWindowBlocked, whose, w.credit, w.c.cfg.WindowBlockedTimeout, w.total, w.unread))
 }
 
-// needed is WindowEvent.needed for a grant outside of an event.
-func (w *Window) needed(grant int) int {
-	return WindowEvent{Credit: int(w.credit), Length: w.s.bodyLeft}.needed(grant)
-}
-
 // ended reports whether nothing more can arrive through the window. What arrived may still be
 // unread.
 func (w *Window) ended() bool {
