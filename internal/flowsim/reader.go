@@ -26,6 +26,8 @@ func (r *run) readAll(s *hyper.Stream) {
 			r.process(n)
 		}
 	}
+	r.readers.Lock()
+	defer r.readers.Unlock()
 	if !errors.Is(err, io.EOF) && !errors.Is(err, hyper.ErrClosed) {
 		r.note(err)
 	}
@@ -34,6 +36,8 @@ func (r *run) readAll(s *hyper.Stream) {
 
 // took counts n bytes that were read.
 func (r *run) took(stream uint32, n int) {
+	r.readers.Lock()
+	defer r.readers.Unlock()
 	r.books.took(stream, n)
 	r.read += int64(n)
 	if r.result.FirstMB == 0 && r.read >= 1<<20 {
@@ -43,12 +47,14 @@ func (r *run) took(stream uint32, n int) {
 
 // process returns when a slow reader has processed n bytes.
 func (r *run) process(n int) {
-	r.free = max(r.free, r.now) + time.Duration(float64(n)/r.Reader*float64(time.Second))
 	done := make(chan struct{})
+	r.readers.Lock()
+	r.free = max(r.free, r.now) + time.Duration(float64(n)/r.Reader*float64(time.Second))
 	r.at(r.free, func() {
 		close(done)
 		synctest.Wait()
 	})
+	r.readers.Unlock()
 	select {
 	case <-done:
 	case <-r.socket.closed:

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,6 +93,9 @@ type run struct {
 	server server
 	books  books
 	err    error
+	// Held by a reader of a response while it changes the fields of the run. The goroutine of Run
+	// does not need it, because the readers rest when it runs.
+	readers sync.Mutex
 
 	began   time.Time     // when the connection was made
 	started time.Duration // when the transfer started
