@@ -200,7 +200,8 @@ func (s *Stream) lostLocked(err error) (unsent bool) {
 		told.processed = neverProcessed
 		err = &told
 	}
-	s.closeLocked(end{err: err, drop: s.c.ending.phase == connClosed})
+	// Shutdown ends a connection without streams, so ErrClosed is the error of Close here.
+	s.closeLocked(end{err: err, drop: err == ErrClosed})
 	return unsent
 }
 
