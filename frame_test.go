@@ -551,3 +551,13 @@ func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
 		}
 	}
 }
+
+func TestTableOfFieldsIsAtMostTheDefault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingHeaderTableSize, Value: 1<<32 - 1})
+		peer.WantIdle("the settings are applied")
+		if n := conn.writer.fields.TableSize(); n > wire.HeaderTableSize {
+			t.Errorf("our table may have %d octets", n)
+		}
+	})
+}

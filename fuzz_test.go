@@ -154,9 +154,6 @@ func FuzzConn(f *testing.F) {
 		f.Add(p, uint8(0))
 		f.Add(p, uint8(1))
 	}
-	for _, x := range faultExchanges {
-		f.Add(x.octets(f), uint8(7))
-	}
 	f.Fuzz(func(t *testing.T, p []byte, chunk uint8) {
 		if len(p) > 1<<20 {
 			t.Skip()
@@ -245,21 +242,6 @@ type zeroReader struct{}
 func (zeroReader) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
-}
-
-// octets returns all that the server of an exchange writes to a client that sends everything at
-// once.
-func (x faultExchange) octets(f *testing.F) []byte {
-	client, nc := h2test.Pipe()
-	nc.LogWrites()
-	io.WriteString(client, wire.ClientPreface)
-	for _, stream := range []uint32{1, 3, 5} {
-		client.Write(rawFrame(wire.Headers, wire.EndHeaders, stream, nil))
-		client.Write(wire.AppendData(nil, stream, wire.EndStream, make([]byte, 100)))
-	}
-	client.CloseWrite()
-	x.server(newFaultServer(nc))
-	return bytes.Join(nc.WriteLog(), nil)
 }
 
 // An auditor checks a connection's state for consistency, and against what the peer saw. It looks

@@ -221,9 +221,6 @@ func TestHugeTableOfThePeerIsNotFilled(t *testing.T) {
 			}
 		}
 		s.wantMemory(64 << 10)
-		if n := s.conn.writer.fields.TableSize(); n > wire.HeaderTableSize {
-			t.Errorf("our table may have %d octets", n)
-		}
 	}, wire.Setting{ID: wire.SettingHeaderTableSize, Value: 1<<32 - 1})
 }
 
@@ -587,9 +584,8 @@ func TestRequestsAtOnceLeaveNothing(t *testing.T) {
 			s.watch()
 		}
 		s.wantMemory(maxGrowth / 16)
-		if stats := conn.Stats(); stats.StreamsOpen != 0 || stats.Waiting != 0 ||
-			len(conn.slots.reset) > pingResetMarks {
-			t.Errorf("%+v, %d marks", stats, len(conn.slots.reset))
+		if stats := conn.Stats(); stats.StreamsOpen != 0 || stats.Waiting != 0 {
+			t.Errorf("%+v", stats)
 		}
 		conn.Close()
 		server.Close()
