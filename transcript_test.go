@@ -183,16 +183,6 @@ func readTranscript(t testing.TB, file string) *transcript {
 	return tr
 }
 
-// received returns the first bytes that the server sent, at most most of them.
-func (tr *transcript) received(most int) (octets []byte) {
-	for _, c := range tr.chunks {
-		if !c.sent {
-			octets = append(octets, c.octets...)
-		}
-	}
-	return octets[:min(most, len(octets))]
-}
-
 // add appends bytes, and joins those that went in the same direction.
 func (tr *transcript) add(sent bool, octets []byte) {
 	if last := len(tr.chunks) - 1; last >= 0 && tr.chunks[last].sent == sent {
