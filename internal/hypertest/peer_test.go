@@ -29,8 +29,28 @@ func newPeer(t *testing.T, cfg *hyper.Config) (*h2test.Peer, *hyper.Conn, *h2tes
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() {
+		checkBooks(t, conn)
+		conn.Close()
+	})
 	return peer, conn, client
+}
+
+// checkBooks checks that the figures of a living connection are possible.
+func checkBooks(t *testing.T, conn *hyper.Conn) {
+	t.Helper()
+	stats := conn.Stats()
+	if conn.Err() != nil {
+		return
+	}
+	const largest = 1<<31 - 1 // RFC 9113 §6.9.1
+	if stats.StreamsOpen < 0 || int64(stats.StreamsOpen) > stats.StreamsOpened+stats.PushesPromised ||
+		stats.Waiting < 0 {
+		t.Errorf("impossible numbers of streams: %+v", stats)
+	}
+	if stats.ReceiveWindow < 0 || stats.ReceiveWindow > largest || stats.SendWindow > largest {
+		t.Errorf("impossible windows: %+v", stats)
+	}
 }
 
 // An async is the result of a call that runs on another goroutine.
