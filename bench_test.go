@@ -1,3 +1,5 @@
+// This file holds the benchmarks.
+
 package hyper
 
 import (
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -236,4 +239,18 @@ func (s *records) Read(p []byte) (int, error) {
 		s.r = s.again
 	}
 	return n, nil
+}
+
+// responseBlock returns a field block with a status and five fields, which does not change the
+// compression table.
+func responseBlock() []byte {
+	w := fieldblock.NewWriter()
+	w.Begin(nil, 1, 0)
+	for _, f := range []Field{{Name: ":status", Value: "200"}, {Name: "server", Value: "canned"},
+		{Name: "content-type", Value: "text/plain"},
+		{Name: "content-length", Value: "1024"}, {Name: "cache-control", Value: "max-age=60"},
+		{Name: "etag", Value: `"1"`}} {
+		w.Field(f.Name, f.Value, true) // never indexed
+	}
+	return w.End(1 << 20)[wire.HeaderLen:]
 }

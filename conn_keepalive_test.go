@@ -10,28 +10,6 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// The caller's PINGs count: keep-alive does not send a PING that comes too early after them.
-func TestKeepAliveCountsTheCallersPings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		getAsync(conn, "/hang")
-		peer.WantHeaders("a request", 1)
-		for range 3 { // two of them are early
-			go conn.Ping(t.Context())
-			peer.WritePing(wire.Ack, peer.WantPing("a caller's", 0))
-			synctest.Wait()
-		}
-		start := time.Now()
-		time.Sleep(5*time.Minute - time.Second)
-		peer.WantIdle("any PING would be early")
-		time.Sleep(2 * time.Second)
-		peer.WritePing(wire.Ack, peer.WantPing("not early any more", 0))
-		if took := time.Since(start); took < 5*time.Minute || took > busyPingGap {
-			t.Errorf("after %v", took)
-		}
-	})
-}
-
 // A frame that arrives before the acknowledgment of a PING may have been sent before that PING, so
 // it does not make the next PING free. A frame after the acknowledgment does.
 func TestOnlyWhatComesAfterTheAcknowledgmentMakesAPingFree(t *testing.T) {
@@ -85,22 +63,6 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 		if c.suspected.Load() {
 			t.Error("something came, and the peer is suspected")
 		}
-	})
-}
-
-// A PING that a timeout sent for the slots also serves to confirm a suspicion.
-func TestOnePingServesSlotsAndSuspicion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
-		doAsync(withTimeout(t, time.Second), conn, &Request{Path: "/hang"})
-		peer.WantHeaders("the request", 1)
-		next := getAsync(conn, "/next")
-		peer.WantRSTStream("it timed out", 1, wire.Cancel)
-		start := time.Now()
-		peer.WantPing("for the slot", 0)
-		peer.WantIdle("and no other")
-		wantEnd(t, conn, start, 15*time.Second, ErrPingTimeout)
-		next.wantErr(t, "the peer is dead")
 	})
 }
 

@@ -4,250 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"math"
-	"reflect"
-	"slices"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
-
-func TestPeerSettingsShowWhatThePeerSaid(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn, _ := newPeer(t, nil)
-		before := PeerSettings{
-			HeaderTableSize: 4096, MaxConcurrentStreams: math.MaxUint32, InitialWindowSize: 65535,
-			MaxFrameSize: 16384, MaxHeaderListSize: math.MaxUint32,
-		}
-		if got := conn.PeerSettings(); !reflect.DeepEqual(got, before) {
-			t.Errorf("before SETTINGS: %+v", got)
-		}
-		peer.Handshake(
-			wire.Setting{ID: wire.SettingHeaderTableSize, Value: 1},
-			wire.Setting{ID: wire.SettingEnablePush, Value: 0},
-			wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 2},
-			wire.Setting{ID: wire.SettingInitialWindowSize, Value: 3},
-			wire.Setting{ID: wire.SettingMaxFrameSize, Value: 20000},
-			wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 5},
-			wire.Setting{ID: wire.SettingEnableConnectProtocol, Value: 1},
-			wire.Setting{ID: wire.SettingNoRFC7540Priorities, Value: 1},
-			wire.Setting{ID: 0xf000, Value: 6},
-			wire.Setting{ID: 0xf000, Value: 7}, // RFC 9113 §6.5.3: in the order they appear
-		)
-		after := PeerSettings{
-			Received: true, HeaderTableSize: 1, MaxConcurrentStreams: 2, InitialWindowSize: 3,
-			MaxFrameSize: 20000, MaxHeaderListSize: 5, EnableConnectProtocol: true,
-			Other: []Setting{{SettingNoRFC7540Priorities, 1}, {0xf000, 7}},
-		}
-		got := conn.PeerSettings()
-		if !reflect.DeepEqual(got, after) {
-			t.Errorf("after SETTINGS: %+v", got)
-		}
-		got.Other[0].Value = 99
-		if again := conn.PeerSettings(); !reflect.DeepEqual(again, after) {
-			t.Errorf("the caller changed them: %+v", again)
-		}
-	})
-}
-
-func TestUnknownSettingsAreKeptUpToABound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var many []wire.Setting
-		for i := range 2000 {
-			many = append(many, wire.Setting{ID: wire.SettingID(0x100 + i), Value: 1})
-		}
-		_, conn := dialPeer(t, nil, many...)
-		if n := len(conn.PeerSettings().Other); n != maxOtherSettings {
-			t.Errorf("%d are kept, want %d", n, maxOtherSettings)
-		}
-	})
-}
-
-func TestWrongSettingsEndTheConnection(t *testing.T) {
-	// RFC 9113 §6.5.2 names the error code for each of these.
-	for _, test := range []struct {
-		settings []wire.Setting
-		code     wire.ErrCode
-	}{
-		{[]wire.Setting{{ID: wire.SettingEnablePush, Value: 1}}, wire.ProtocolError}, // a server MUST NOT
-		{[]wire.Setting{{ID: wire.SettingEnablePush, Value: 2}}, wire.ProtocolError},
-		{[]wire.Setting{{ID: wire.SettingInitialWindowSize, Value: 1 << 31}}, wire.FlowControlError},
-		{[]wire.Setting{{ID: wire.SettingMaxFrameSize, Value: 0}}, wire.ProtocolError},
-		{[]wire.Setting{{ID: wire.SettingMaxFrameSize, Value: 1<<14 - 1}}, wire.ProtocolError},
-		{[]wire.Setting{{ID: wire.SettingMaxFrameSize, Value: 1 << 24}}, wire.ProtocolError},
-		{[]wire.Setting{{ID: wire.SettingEnableConnectProtocol, Value: 2}}, wire.ProtocolError},
-		{[]wire.Setting{{ID: wire.SettingNoRFC7540Priorities, Value: 2}}, wire.ProtocolError},
-		// RFC 8441 §3: a sender MUST NOT send 0 after 1.
-		{[]wire.Setting{{ID: wire.SettingEnableConnectProtocol, Value: 1},
-			{ID: wire.SettingEnableConnectProtocol, Value: 0}}, wire.ProtocolError},
-	} {
-		for _, when := range []string{"first", "later"} {
-			t.Run(fmt.Sprint(test.settings, when), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					peer, conn, _ := newPeer(t, nil)
-					if when == "later" {
-						peer.Handshake()
-					} else {
-						peer.WantPreface("the client speaks first")
-						peer.Ignore(wire.WindowUpdate)
-					}
-					peer.WriteSettings(test.settings...)
-					peer.WantGoAway("in place of an acknowledgment", 0, test.code)
-					peer.WantClosed("behind it")
-					if !errors.Is(conn.Err(), ErrCode(test.code)) {
-						t.Errorf("Err: %v", conn.Err())
-					}
-				})
-			})
-		}
-	}
-}
-
-func TestConnectProtocolTakenBackLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, _ := dialPeer(t, nil, wire.Setting{ID: wire.SettingEnableConnectProtocol, Value: 1})
-		peer.WriteSettings(wire.Setting{ID: wire.SettingEnableConnectProtocol, Value: 1})
-		peer.WantSettingsAck("saying it again is fine")
-		peer.WriteSettings(wire.Setting{ID: wire.SettingEnableConnectProtocol, Value: 0})
-		peer.WantGoAway("RFC 8441 §3: not back to 0", 0, wire.ProtocolError)
-	})
-}
-
-func TestPeerMustBeginWithSettings(t *testing.T) {
-	// RFC 9113 §3.4: the server connection preface consists of a SETTINGS frame, the first frame
-	// that it sends.
-	for name, first := range map[string]func(*h2test.Peer){
-		"PING":         func(p *h2test.Peer) { p.WritePing(0, [8]byte{}) },
-		"SETTINGS ACK": func(p *h2test.Peer) { p.WriteSettingsAck() },
-		"HEADERS":      func(p *h2test.Peer) { p.WriteHeaders(1, wire.EndStream, ":status: 200") },
-		"unknown":      func(p *h2test.Peer) { p.WriteFrame(wire.FrameHeader{Type: 0xbe}, nil) },
-		"HTTP/1.1":     func(p *h2test.Peer) { p.WriteRaw([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				peer, conn, _ := newPeer(t, nil)
-				peer.Ignore(wire.WindowUpdate)
-				got := getAsync(conn, "/")
-				peer.WantPreface("the client speaks first")
-				peer.WantHeaders("its request", 1)
-				first(peer)
-				f := peer.WantFrame("this is no HTTP/2 server", wire.GoAway)
-				_, code, _ := wire.ParseGoAway(f.Payload)
-				if code != wire.ProtocolError && !(name == "HTTP/1.1" && code == wire.FrameSizeError) {
-					t.Errorf("GOAWAY with %v", code)
-				}
-				peer.WantClosed("behind it")
-				got.wantErr(t, "the request")
-			})
-		})
-	}
-}
-
-func TestSettingsAreInEffectBehindTheirAcknowledgment(t *testing.T) {
-	// RFC 9113 §6.5.3: once all values have been applied, the recipient MUST immediately
-	// acknowledge. What follows the acknowledgment obeys the new values. (The peer checks windows
-	// by the same rule.)
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		s, err := conn.Open(t.Context(), &Request{Method: "POST"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		peer.WantHeaders("the request", 1)
-		peer.WriteSettings(
-			wire.Setting{ID: wire.SettingInitialWindowSize, Value: 100_000},
-			wire.Setting{ID: wire.SettingMaxFrameSize, Value: 20_000},
-		)
-		peer.WriteWindowUpdate(0, 100_000)
-		peer.WantSettingsAck("at once")
-		go s.Write(make([]byte, 45_000))
-		peer.WantData("as large as the peer takes them", 1, 0, 20_000)
-		peer.WantData("as large as the peer takes them", 1, 0, 20_000)
-		peer.WantData("and the rest", 1, 0, 5_000)
-		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxFrameSize, Value: 16_384})
-		peer.WantSettingsAck("of the smaller size")
-		go s.Write(make([]byte, 20_000))
-		peer.WantData("smaller from here on", 1, 0, 16_384)
-		peer.WantData("and the rest", 1, 0, 3_616)
-	})
-}
-
-func TestLargeFieldSectionIsSplitByThePeersFrameSize(t *testing.T) {
-	for _, size := range []uint32{16_384, 20_000, 1 << 20} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: size})
-				value := strings.Repeat("~", 50_000) // its Huffman code is longer than the text
-				doAsync(t.Context(), conn, &Request{Header: Header{{Name: "x-large", Value: value}}})
-				h := peer.WantHeaders("whole, once joined", 1, "x-large: "+value)
-				for i, f := range h.Frames {
-					if last := i == len(h.Frames)-1; !last && f.Length != int(size) || f.Length > int(size) {
-						t.Errorf("frame %d of %d: %v", i+1, len(h.Frames), f)
-					}
-				}
-				if want := (len(h.Block) + int(size) - 1) / int(size); len(h.Frames) != want {
-					t.Errorf("%d frames, want %d", len(h.Frames), want)
-				}
-			})
-		})
-	}
-}
-
-func TestTableSizeOfThePeerIsObeyed(t *testing.T) {
-	// RFC 7541 §4.2: after a change of the table size, the next block begins with an update. If the
-	// size fell and rose again between two blocks, the block begins with both the smallest and the
-	// last size.
-	tableSize := func(n uint32) wire.Setting {
-		return wire.Setting{ID: wire.SettingHeaderTableSize,
-			Value: n}
-	}
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		id := uint32(1)
-		send := func(reason string, update []byte) []byte {
-			t.Helper()
-			got := doAsync(t.Context(), conn, &Request{Header: Header{{Name: "x-long-and-rare",
-				Value: "a value that is worth a table entry"}}})
-			h := peer.WantHeaders(reason, id, "x-long-and-rare: a value that is worth a table entry")
-			answerEmpty(peer, id)
-			got.want(t, reason)
-			id += 2
-			if !bytes.HasPrefix(h.Block, update) {
-				t.Errorf("%s: the block begins with % x, want % x", reason, h.Block[:8], update)
-			}
-			return h.Block[len(update):]
-		}
-		first := send("4,096 is where both begin", nil)
-		if second := send("the table is in use", nil); len(second) >= len(first) {
-			t.Errorf("%d octets, then %d", len(first), len(second))
-		}
-		peer.WriteSettings(tableSize(0))
-		peer.WantSettingsAck("of no table")
-		first = send("no table", []byte{0x20})
-		if second := send("still no table", nil); len(second) != len(first) {
-			t.Errorf("without a table: %d octets, then %d", len(first), len(second))
-		}
-		peer.WriteSettings(tableSize(4096))
-		peer.WantSettingsAck("of a table")
-		send("a table again", []byte{0x3f, 0xe1, 0x1f})
-		peer.WriteSettings(tableSize(0), tableSize(4096))
-		peer.WantSettingsAck("of both")
-		first = send("emptied and raised", []byte{0x20, 0x3f, 0xe1, 0x1f})
-		if second := send("the table is in use", nil); len(second) >= len(first) {
-			t.Errorf("%d octets, then %d", len(first), len(second))
-		}
-		peer.WriteSettings(tableSize(math.MaxUint32))
-		peer.WantSettingsAck("of 4 GiB")
-		if block := send("we need no more than 4,096", nil); block[0]&0xe0 == 0x20 {
-			t.Errorf("the block begins with an update: % x", block[:8])
-		}
-	})
-}
 
 func TestFieldSectionAboveThePeersLimitIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -274,162 +38,11 @@ func TestFieldSectionAboveThePeersLimitIsNotSent(t *testing.T) {
 	})
 }
 
-func TestWaitSettings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn, _ := newPeer(t, nil)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if s, err := conn.WaitSettings(ctx); !errors.Is(err, context.DeadlineExceeded) || s.Received {
-			t.Errorf("before SETTINGS: %+v, %v", s, err)
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			s, err := conn.WaitSettings(t.Context())
-			if err != nil || !s.Received || s.MaxConcurrentStreams != 7 {
-				t.Errorf("WaitSettings: %+v, %v", s, err)
-			}
-		}()
-		synctest.Wait()
-		peer.Handshake(atMost(7))
-		<-done
-		if s, err := conn.WaitSettings(t.Context()); err != nil || !s.Received {
-			t.Errorf("afterwards: %+v, %v", s, err)
-		}
-	})
-}
-
 // updateAsync calls UpdateSettings on a goroutine of its own.
 func updateAsync(ctx context.Context, conn *Conn, settings ...Setting) chan error {
 	done := make(chan error, 1)
 	go func() { done <- conn.UpdateSettings(ctx, settings...) }()
 	return done
-}
-
-func TestUpdateSettingsWaitsForTheAcknowledgment(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		first := updateAsync(t.Context(), conn, Setting{0xf000, 1})
-		peer.WantFrame("an extension's setting", wire.Settings)
-		second := updateAsync(t.Context(), conn, Setting{0xf000, 2})
-		f := peer.WantFrame("and another", wire.Settings)
-		if got := slices.Collect(wire.ParseSettings(f.Payload)); !slices.Equal(got,
-			[]wire.Setting{{ID: 0xf000, Value: 2}}) {
-			t.Errorf("SETTINGS with %v", got)
-		}
-		synctest.Wait()
-		if len(first)+len(second) > 0 {
-			t.Error("UpdateSettings did not wait")
-		}
-		peer.WriteSettingsAck()
-		if err := <-first; err != nil {
-			t.Errorf("the first: %v", err)
-		}
-		synctest.Wait()
-		if len(second) > 0 {
-			t.Error("the second took the acknowledgment of the first")
-		}
-		peer.WriteSettingsAck()
-		if err := <-second; err != nil {
-			t.Errorf("the second: %v", err)
-		}
-	})
-}
-
-func TestUpdateSettingsBeforeTheHandshakeIsOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn, _ := newPeer(t, nil)
-		peer.Ignore(wire.WindowUpdate)
-		done := updateAsync(t.Context(), conn, Setting{0xf000, 1})
-		peer.WantPreface("the client speaks first")
-		peer.WantFrame("the update", wire.Settings)
-		peer.WriteSettings()
-		peer.WantSettingsAck("of the peer's own")
-		peer.WriteSettingsAck()
-		synctest.Wait()
-		if len(done) > 0 {
-			t.Error("UpdateSettings took the acknowledgment of the preface")
-		}
-		peer.WriteSettingsAck()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestUpdateSettingsObeysItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := conn.UpdateSettings(ctx, Setting{0xf000, 1}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("UpdateSettings: %v", err)
-		}
-		peer.WantFrame("it was sent", wire.Settings)
-		peer.WriteSettingsAck()
-		peer.WantIdle("a late acknowledgment is in order")
-	})
-}
-
-func TestUpdateSettingsThatThePeerIgnores(t *testing.T) {
-	// RFC 9113 §6.5.3: without an acknowledgment in time the sender MAY issue SETTINGS_TIMEOUT.
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{SettingsTimeout: 3 * time.Second, KeepAlive: -1})
-		time.Sleep(time.Minute)
-		start := time.Now()
-		err := conn.UpdateSettings(t.Context(), Setting{0xf000, 1})
-		if waited := time.Since(start); !errors.Is(err, ErrCodeSettingsTimeout) || waited != 3*time.Second {
-			t.Errorf("UpdateSettings: %v after %v", err, waited)
-		}
-		peer.WantFrame("the update", wire.Settings)
-		peer.WantGoAway("no answer", 0, wire.SettingsTimeout)
-	})
-}
-
-func TestUpdateSettingsRefusesWhatCannotChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		for _, s := range []Setting{
-			{SettingHeaderTableSize, 0}, {SettingEnablePush, 0}, {SettingMaxFrameSize, 1 << 20},
-			{SettingMaxHeaderListSize, 1},
-			{SettingInitialWindowSize, 1 << 31}, {SettingEnableConnectProtocol, 2},
-		} {
-			if err := conn.UpdateSettings(t.Context(), s); err == nil {
-				t.Errorf("%v: no error", s)
-			}
-		}
-		peer.WantIdle("nothing was sent")
-	})
-}
-
-func TestUpdateSettingsRaisesTheWindowsOfLiveStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &Config{WindowManager: silentWindows, InitialStreamWindow: 1000})
-		getAsync(conn, "/old")
-		peer.WantHeaders("a live stream", 1)
-		peer.WriteHeaders(1, 0, ":status: 200")
-		peer.WriteData(1, 0, make([]byte, 1000))
-		done := updateAsync(t.Context(), conn, Setting{SettingInitialWindowSize, 5000})
-		peer.WantFrame("the update", wire.Settings)
-		// The peer may use the new window as soon as it knows it, before its acknowledgment.
-		peer.WriteData(1, 0, make([]byte, 4000))
-		peer.WriteSettingsAck()
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		getAsync(conn, "/new")
-		peer.WantHeaders("a later stream", 3)
-		peer.WriteHeaders(3, 0, ":status: 200")
-		peer.WriteData(3, 0, make([]byte, 5000))
-		peer.WantIdle("all of that was allowed")
-		if c := peer.Credit(1); c != 0 {
-			t.Errorf("credit %d", c)
-		}
-		peer.WriteData(1, 0, make([]byte, 1))
-		peer.WantRSTStream("one octet too many", 1, wire.FlowControlError)
-		peer.WriteData(3, 0, make([]byte, 1))
-		peer.WantRSTStream("one octet too many", 3, wire.FlowControlError)
-	})
 }
 
 func TestUpdateSettingsLowersTheWindowsOfLiveStreams(t *testing.T) {
@@ -471,69 +84,190 @@ func silentWindows(*Window) WindowManager {
 	return WindowManagerFunc(func(WindowEvent) int { return 0 })
 }
 
-func TestWindowManagersHearOfAnUpdate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		heard := make(chan WindowEvent, 10)
-		factory := func(w *Window) WindowManager {
-			return WindowManagerFunc(func(ev WindowEvent) int {
-				if ev.Kind == WindowSettings && w.StreamID() == 1 {
-					heard <- ev
-				}
-				return 0
+// FuzzSettings exchanges SETTINGS in both directions and acknowledges them at any time, with an
+// upload and a download in progress. The windows must agree on both sides, and both bodies must be
+// complete unless the input broke a rule.
+func FuzzSettings(f *testing.F) {
+	f.Add([]byte{0, 1, 4, 5, 1, 6, 9, 7, 9})
+	f.Add([]byte{0, 2, 4, 0, 5, 4, 5, 7, 2, 3, 9, 1, 6, 12, 6, 12, 7, 13})
+	f.Add([]byte{2, 0, 1, 2, 12, 1, 6, 10, 2, 2, 6, 10, 1, 1, 7, 15})
+	f.Add([]byte{0, 3, 1, 0, 1, 3, 5, 4, 0, 4, 4, 9, 5, 13, 0, 1, 4, 8})
+	f.Add([]byte{4, 8, 0, 1, 4, 10, 4, 9, 0, 1, 4, 0})
+	f.Add([]byte{2, 14, 8, 2, 3, 2, 8, 1, 1, 6, 9, 8, 1})
+	values := [...]uint32{0, 1, 100, 4095, 4096, 16384, 20000, 65535, 65536, 1 << 20, 1<<24 - 1, 1<<31 - 1,
+		1 << 31, 1<<32 - 1, 50, 7}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		if len(p) > 300 {
+			t.Skip()
+		}
+		defer watchdog(20 * time.Second)()
+		synctest.Test(t, func(t *testing.T) {
+			a := newAuditor(t, &Config{
+				Push: &PushPolicy{Max: 2}, Authority: "own.example", KeepAlive: -1, SettingsTimeout: -1,
+				HeaderTableSize: 1000,
+				WindowManager:   func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Consumed) },
 			})
-		}
-		peer, conn := dialPeer(t, &Config{WindowManager: factory, InitialStreamWindow: 5000})
-		getAsync(conn, "/")
-		peer.WantHeaders("a live stream", 1)
-		for _, test := range []struct{ size, shift int }{{7000, 2000}, {1000, -6000}} {
-			done := updateAsync(t.Context(), conn, Setting{SettingInitialWindowSize, uint32(test.size)})
-			peer.WantFrame("the update", wire.Settings)
+			conn, peer := a.conn, a.peer
+			defer conn.Close()
+			const upload = 150_000
+			up := doAsync(t.Context(), conn, &Request{Method: "PUT",
+				Body: bytes.NewReader(octetsAt(1, 0, upload))})
 			synctest.Wait()
-			if len(heard) > 0 {
-				t.Error("the manager heard of it before the peer did")
+			down := getAsync(conn, "/")
+			synctest.Wait()
+			peer.WriteSettings()
+			unacked := 1
+			acked := func() {
+				peer.WriteSettingsAck()
+				unacked = max(0, unacked-1)
 			}
-			peer.WriteSettingsAck()
-			<-done
-			if ev := <-heard; ev.Bytes != test.shift || ev.Credit != test.size {
-				t.Errorf("%d: heard of a shift by %d to %d", test.size, ev.Bytes, ev.Credit)
+			peer.WriteHeaders(1, 0, ":status: 200")
+			peer.WriteHeaders(3, 0, ":status: 200")
+			body := down.want(t, "the download's header").Body
+			pushed := uint32(2)
+			peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http", ":authority: own.example",
+				":path: /")
+			peer.WriteHeaders(pushed, 0, ":status: 200")
+			var got, sent, read int64
+			look := func(step string) {
+				t.Helper()
+				for _, f := range a.audit(step) {
+					switch {
+					case f.Type == wire.Data:
+						if i := differsAt(f.Payload, 1, got); i >= 0 || f.StreamID != 1 {
+							t.Fatalf("after %s: %v differs from octet %d on", step, f.FrameHeader, i)
+						}
+						got += int64(f.Length)
+					case f.Type == wire.Settings && !f.Flags.Has(wire.Ack):
+						unacked++
+					}
+				}
+				unacked = min(unacked, 1000)
 			}
-		}
+			take := func(n int) {
+				conn.lock()
+				n = min(n, down.resp.s.buf.Len())
+				conn.unlock()
+				if n == 0 {
+					return
+				}
+				buf := make([]byte, n)
+				n, err := body.Read(buf)
+				if i := differsAt(buf[:n], 3, read); i >= 0 || err != nil {
+					t.Fatalf("the download differs from octet %d on; %v", read+int64(i), err)
+				}
+				read += int64(n)
+			}
+			write := func(n int, flags wire.Flags) {
+				n = max(0, min(n, peer.Credit(0), peer.Credit(3)))
+				peer.WriteData(3, flags, octetsAt(3, sent, n))
+				sent += int64(n)
+			}
+			look("the beginning")
+			unacked = 1 // the one in the preface
+			in := &script{p}
+			for len(in.rest) > 0 && conn.Err() == nil {
+				switch op := in.next() % 10; op {
+				case 0, 9:
+					settings := make([]wire.Setting, in.next()%4)
+					for i := range settings {
+						settings[i] = wire.Setting{ID: wire.SettingID(in.next() % 10),
+							Value: values[in.next()%16]}
+					}
+					peer.WriteSettings(settings...)
+				case 1:
+					acked()
+				case 2, 3:
+					size := min(values[in.next()%16], 1<<30)
+					go conn.UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, size})
+				case 4:
+					a.grant(1, max(1, in.size()))
+				case 5:
+					a.grant(0, max(1, in.size()))
+				case 6:
+					write(in.size(), 0)
+				case 7:
+					take(in.size())
+				case 8:
+					// If a promise comes between two of our SETTINGS, its window is the one that
+					// the peer knows.
+					if pushed < 6 {
+						pushed += 2
+						peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http",
+							":authority: own.example", ":path: /")
+						if n := min(int(in.next()), peer.Credit(0), peer.Credit(pushed)); n > 0 {
+							peer.WriteHeaders(pushed, 0, ":status: 200")
+							peer.WriteData(pushed, 0, make([]byte, n))
+						}
+					}
+				}
+				look("an instruction")
+			}
+			if conn.Err() != nil {
+				return
+			}
+			if a.streams[1] == nil && got < upload || a.streams[3] == nil {
+				return // a WINDOW_UPDATE exceeded the largest window
+			}
+			// The input broke no rule, so the rest must go through.
+			for unacked > 0 {
+				acked()
+				look("an acknowledgment")
+			}
+			peer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: wire.InitialWindow})
+			look("the last SETTINGS")
+			if n := upload - got - (wire.InitialWindow + a.allowed[1] - a.sent[1]); conn.Err() == nil &&
+				n > 0 {
+				a.grant(1, int(n))
+			}
+			if n := upload - got - (wire.InitialWindow + a.allowed[0] - a.sent[0]); conn.Err() == nil &&
+				n > 0 {
+				a.grant(0, int(n))
+			}
+			look("the last windows")
+			if conn.Err() != nil {
+				return // the raised initial window was too large for a stream
+			}
+			if got != upload {
+				t.Fatalf("%d octets came, want %d:\n%s", got, upload, peer.Log())
+			}
+			write(1, wire.EndStream)
+			peer.WriteData(1, wire.EndStream, nil)
+			look("the end of both bodies")
+			take(1 << 20)
+			if read != sent {
+				t.Fatalf("read %d octets of the download, want %d\n%s", read, sent, peer.Log())
+			}
+			if n, err := body.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Fatalf("behind the download: %d, %v", n, err)
+			}
+			wantBody(t, "the upload's answer", up.want(t, "the upload").Body, "")
+			look("the end")
+		})
 	})
 }
 
-func TestUpdateSettingsMustNotRaiseAWindowAboveTheMaximum(t *testing.T) {
-	// RFC 9113 §6.9.2: the peer ends the connection if a change makes any window exceed the
-	// maximum.
+// RFC 9113 §5.1.2: endpoints MUST NOT exceed the limit set by their peer. A slot that was granted
+// to a waiting caller is taken back if SETTINGS lower the limit before the caller runs, because our
+// acknowledgment is sent before the caller's HEADERS would be.
+func TestALoweredLimitTakesASlotBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		unlimited := func(*Window) WindowManager {
-			return WindowManagerFunc(func(ev WindowEvent) int { return wire.MaxWindow - ev.Credit })
-		}
-		peer, conn := dialPeer(t, &Config{WindowManager: unlimited})
-		peer.Ignore(wire.WindowUpdate)
-		getAsync(conn, "/")
-		peer.WantHeaders("a live stream", 1)
-		if err := conn.UpdateSettings(t.Context(), Setting{SettingInitialWindowSize, 65_536}); err == nil {
-			t.Error("no error")
-		}
-		peer.WantIdle("nothing was sent")
+		limit := wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1}
+		peer, conn := dialPeer(t, nil, limit)
+		first := getAsync(conn, "/1")
+		peer.WantHeaders("the only slot", 1)
+		second := getAsync(conn, "/2")
+		synctest.Wait()
+		conn.lock() // both frames come before the caller can run
+		conn.streams.byID[1].recvResetLocked(ErrCodeCancel)
+		conn.applyLocked(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
+		conn.unlock()
+		first.wantErr(t, "reset")
+		peer.WantIdle("no stream is allowed")
+		peer.WriteSettings(limit)
+		peer.WantSettingsAck("one is again")
+		peer.WantHeaders("the caller still waits", 3)
+		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
+		second.want(t, "the response")
 	})
-}
-
-func TestSettingsByName(t *testing.T) {
-	for want, s := range map[string]Setting{
-		"SETTINGS_HEADER_TABLE_SIZE=1":       {SettingHeaderTableSize, 1},
-		"SETTINGS_ENABLE_PUSH=0":             {SettingEnablePush, 0},
-		"SETTINGS_MAX_CONCURRENT_STREAMS=5":  {SettingMaxConcurrentStreams, 5},
-		"SETTINGS_INITIAL_WINDOW_SIZE=1":     {SettingInitialWindowSize, 1},
-		"SETTINGS_MAX_FRAME_SIZE=16384":      {SettingMaxFrameSize, 16384},
-		"SETTINGS_MAX_HEADER_LIST_SIZE=1":    {SettingMaxHeaderListSize, 1},
-		"SETTINGS_ENABLE_CONNECT_PROTOCOL=1": {SettingEnableConnectProtocol, 1},
-		"SETTINGS_NO_RFC7540_PRIORITIES=1":   {SettingNoRFC7540Priorities, 1},
-		"SETTING_0xf000=1":                   {0xf000, 1},
-		"SETTING_0x0=1":                      {0, 1},
-	} {
-		if got := s.String(); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
 }

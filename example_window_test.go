@@ -12,7 +12,7 @@ import (
 )
 
 // The window managers below are small on purpose, so that they can be copied and changed.
-// uses_test.go tests that each does what its comment says.
+// example_uses_test.go tests that each does what its comment says.
 
 // Halves keeps a window of 64 KiB that moves when half of it was read.
 func Halves(*hyper.Window) hyper.WindowManager {

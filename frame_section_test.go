@@ -2,7 +2,6 @@ package hyper
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -14,6 +13,18 @@ import (
 
 	"gohyper.dev/hyper/internal/wire"
 )
+
+// fieldLines returns one line for each field, with "!" before a field that is never indexed.
+func fieldLines(fields []Field) string {
+	var b strings.Builder
+	for _, f := range fields {
+		if f.Sensitive {
+			b.WriteByte('!')
+		}
+		fmt.Fprintf(&b, "%s: %s\n", f.Name, f.Value)
+	}
+	return b.String()
+}
 
 // rawString encodes a string as in RFC 7541 §5.2, without Huffman coding.
 func rawString(s string) []byte {
@@ -110,107 +121,6 @@ func TestLargestListLimitAdmitsContinuations(t *testing.T) {
 	}
 }
 
-// largeHeaders returns a response whose header has a field of that size.
-func largeHeaders(stream uint32, flags wire.Flags, size int) []byte {
-	block := slices.Concat([]byte{0x88, 0, 1, 'x'}, rawString(strings.Repeat("v", size)))
-	octets := inFrames(stream, block, 256<<10)
-	octets[4] |= byte(flags)
-	return octets
-}
-
-// A peer cannot make a connection hold 100 large headers at the same time.
-func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
-	const size, streams = 5_000_000, 100
-	for name, deliver := range map[string]bool{"returned": true, "not returned": false} {
-		t.Run(name, func(t *testing.T) {
-			besiege(t, nil, 10*time.Second, func(s *siege) {
-				other := s.get(1)
-				var opened []*Stream
-				var calls []*result
-				for i := range uint32(streams) {
-					if deliver {
-						calls = append(calls, s.get(3+2*i))
-						continue
-					}
-					stream, err := s.conn.Open(s.t.Context(), &Request{})
-					if err != nil {
-						s.t.Fatal(err)
-					}
-					s.peer.WantHeaders("request", 3+2*i)
-					opened = append(opened, stream)
-				}
-				s.peer.Ignore(wire.RSTStream, wire.Settings, wire.WindowUpdate)
-				for i := range uint32(streams) {
-					s.server.Write(largeHeaders(3+2*i, 0, size))
-					synctest.Wait()
-				}
-				s.wantMemory(defaultHeaderMemory + 8*size)
-				taken := 0
-				count := func(_ *Response, err error) {
-					var large *HeaderSizeError
-					switch {
-					case err == nil:
-						taken++
-					case !errors.As(err, &large) || large.Held == 0 ||
-						!errors.Is(err, ErrCodeEnhanceYourCalm):
-						s.t.Errorf("the error is %v", err)
-					}
-				}
-				for _, call := range calls {
-					<-call.done
-					count(call.resp, call.err)
-				}
-				for _, stream := range opened {
-					count(stream.Response(s.t.Context()))
-				}
-				if want := defaultHeaderMemory / size; taken != want {
-					s.t.Errorf("%d headers were taken, want %d", taken, want)
-				}
-				s.peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				other.want(s.t, "another stream")
-				for _, call := range calls {
-					if call.err == nil {
-						call.resp.Body.Close()
-					}
-				}
-				for _, stream := range opened {
-					stream.Reset(ErrCodeCancel)
-				}
-				again := uint32(3 + 2*streams) // all memory is free when all streams have ended
-				for i := range uint32(defaultHeaderMemory / size) {
-					call := s.get(again + 2*i)
-					s.server.Write(largeHeaders(again+2*i, 0, size))
-					defer call.want(s.t, "headers after the others were released").Body.Close()
-				}
-			})
-		})
-	}
-}
-
-// Large headers on cancelled streams do not count against the peer.
-func TestLateLargeHeadersCostNothing(t *testing.T) {
-	besiege(t, nil, 10*time.Second, func(s *siege) {
-		var streams []*Stream
-		for i := range uint32(20) {
-			stream, err := s.conn.Open(s.t.Context(), &Request{})
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			s.peer.WantHeaders("request", 1+2*i)
-			streams = append(streams, stream)
-		}
-		for _, stream := range streams {
-			stream.Reset(ErrCodeCancel)
-		}
-		s.peer.Ignore(wire.RSTStream, wire.Settings, wire.WindowUpdate, wire.Ping)
-		for i := range uint32(20) {
-			s.server.Write(largeHeaders(1+2*i, wire.EndStream, 9_000_000))
-			synctest.Wait()
-		}
-		s.wantLife(41)
-	})
-}
-
 // The memory of a field section is counted until its response has ended.
 func TestHeldHeadersAreCounted(t *testing.T) {
 	const size = 100_000
@@ -248,4 +158,81 @@ func TestHeldHeadersAreCounted(t *testing.T) {
 		resp.Body.Close()
 		want("it was cancelled", 0)
 	})
+}
+
+func TestContinuationRules(t *testing.T) {
+	begun := rawFrame(wire.Headers, 0, 1, []byte{0x88})
+	promise := rawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2, 0x82})
+	ended := rawFrame(wire.Continuation, wire.EndHeaders, 1, []byte{0x88})
+	open := rawFrame(wire.Continuation, 0, 1, []byte{0x88})
+	frames := fewFrames
+	large := rawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize))
+	for _, c := range []struct {
+		name   string
+		octets []byte
+		code   wire.ErrCode
+	}{
+		{"none begun", ended, wire.ProtocolError},
+		{"none begun any more", slices.Concat(begun, ended, ended), wire.ProtocolError},
+		{"another stream", slices.Concat(begun, rawFrame(wire.Continuation, 0, 3, nil)), wire.ProtocolError},
+		{"stream 0", slices.Concat(begun, rawFrame(wire.Continuation, 0, 0, nil)), wire.ProtocolError},
+		{"DATA in between", slices.Concat(begun, wire.AppendData(nil, 1, 0, nil)), wire.ProtocolError},
+		{"HEADERS in between", slices.Concat(begun, begun), wire.ProtocolError},
+		{"PING in between", slices.Concat(begun, wire.AppendPing(nil, 0, [8]byte{})), wire.ProtocolError},
+		{"PING inside a promise", slices.Concat(promise, wire.AppendPing(nil, 0, [8]byte{})),
+			wire.ProtocolError},
+		{"an unknown type in between", slices.Concat(begun, rawFrame(0xee, 0, 0, nil)), wire.ProtocolError},
+		{"a misshapen PRIORITY in between", slices.Concat(begun, rawFrame(wire.Priority, 0, 1, nil)),
+			wire.ProtocolError},
+		{"too large", slices.Concat(begun, rawFrame(wire.Continuation, 0, 1,
+			make([]byte, defaultMaxFrameSize+1))), wire.FrameSizeError},
+		{"too many", slices.Concat(begun, bytes.Repeat(open, frames+1)), wire.EnhanceYourCalm},
+		{"too much", slices.Concat(begun, bytes.Repeat(large, 20)), wire.EnhanceYourCalm},
+		{"as many as allowed", slices.Concat(begun, bytes.Repeat(open, frames-1), ended), wire.NoError},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := readAll(testReader(t, bytes.NewReader(c.octets), nil))
+			if c.code == wire.NoError && err == io.EOF {
+				return
+			}
+			wantWireError(t, c.name, err, c.code)
+		})
+	}
+}
+
+// reliabilityLimit bounds the time of 100,000 frames. It is five times the second of the list
+// above, because real time includes what else the machine does.
+const reliabilityLimit = 5 * time.Second
+
+func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
+	const size = 1 << 20
+	block := append([]byte{0x88, 0x00, 1, 'x', 0x7f, 0x81, 0xff, 0x3f}, bytes.Repeat([]byte{'v'}, size)...)
+	octets := rawFrame(wire.Headers, 0, 1, nil)
+	for _, c := range block[:len(block)-1] {
+		octets = append(octets, rawFrame(wire.Continuation, 0, 1, []byte{c})...)
+	}
+	octets = append(octets, rawFrame(wire.Continuation, wire.EndHeaders, 1, block[len(block)-1:])...)
+	src := bytes.NewReader(octets)
+	r := testReader(t, src, nil)
+	_, err := r.next()
+	wantWireError(t, "its frames are counted", err, wire.EnhanceYourCalm)
+	if read := len(octets) - src.Len(); read > maxReadBuffer {
+		t.Errorf("%d octets were read", read)
+	}
+
+	r = testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: 2 * size,
+		MaxFrameSize: wire.MinMaxFrameSize})
+	r.maxSize = 1 // allows as many frames as the block needs
+	limit := reliabilityLimit
+	if boundsSlow {
+		limit *= 10
+	}
+	start := time.Now()
+	f, err := r.next()
+	if err != nil || len(f.fields) != 2 || len(f.fields[1].Value) != size {
+		t.Fatalf("%d fields, %v", len(f.fields), err)
+	}
+	if took := time.Since(start); took > limit {
+		t.Errorf("a million frames took %v", took)
+	}
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"testing/synctest"
 
 	"gohyper.dev/hyper/internal/buffer"
 	"gohyper.dev/hyper/internal/wire"
@@ -77,47 +76,6 @@ func readAll(r *frameReader, calls ...func()) (frames []readFrame, err error) {
 		})
 	}
 }
-
-// rawFrame returns a frame with any payload.
-func rawFrame(t wire.FrameType, flags wire.Flags, stream uint32, payload []byte) []byte {
-	h := wire.FrameHeader{Length: len(payload), Type: t, Flags: flags, StreamID: stream}
-	return append(wire.AppendFrameHeader(nil, h), payload...)
-}
-
-// everyFrame returns frames of all types, some of them larger than the smallest buffer.
-func everyFrame() []byte {
-	return slices.Concat(
-		wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: 1 << 20}),
-		wire.AppendSettingsAck(nil),
-		rawFrame(wire.Headers, wire.Padded|wire.PriorityFlag|wire.EndHeaders, 1,
-			[]byte{2, 0, 0, 0, 0, 9, 0x88, 0, 0}),
-		wire.AppendData(nil, 1, 0, []byte("hello")),
-		rawFrame(wire.Data, wire.Padded, 1, []byte("\x03world\x00\x00\x00")),
-		rawFrame(wire.Data, wire.Padded, 1, []byte("\x02\x00\x00")), // nothing but padding
-		rawFrame(wire.Priority, 0, 3, make([]byte, 4)),              // a stream error
-		rawFrame(wire.Priority, 0, 3, make([]byte, 5)),
-		rawFrame(0xee, 0xff, 7, bytes.Repeat([]byte{1}, 300)),
-		rawFrame(wire.PushPromise, wire.EndHeaders, 1, []byte{0, 0, 0, 2, 0x82, 0x87, 0x84}),
-		rawFrame(wire.Headers, 0, 3, []byte{0x88, 0x40, 1, 'a'}),
-		rawFrame(wire.Continuation, 0, 3, nil),
-		rawFrame(wire.Continuation, wire.EndHeaders, 3, []byte{1, 'b'}),
-		wire.AppendWindowUpdate(nil, 0, 1000),
-		wire.AppendRSTStream(nil, 3, wire.Cancel),
-		wire.AppendPing(nil, 0, [8]byte{1, 2, 3}),
-		wire.AppendData(nil, 1, wire.EndStream, nil),
-		wire.AppendGoAway(nil, 1, wire.NoError, strings.Repeat("x", minReadBuffer)),
-		wire.AppendData(nil, 1, wire.EndStream, bytes.Repeat([]byte{2}, 600)),
-		wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock+1)),
-		rawFrame(wire.Data, wire.Padded, 1, append([]byte{8}, octetsAt(1, 0, 2*smallBlock+8)...)),
-		wire.AppendData(nil, 3, 0, octetsAt(3, 0, 3)),
-		wire.AppendData(nil, 1, wire.EndStream, octetsAt(1, 0, smallBlock+1)),
-		wire.AppendPing(nil, 0, [8]byte{4, 5, 6}),
-	)
-}
-
-// smallBlock is a block size for which a DATA frame of little more than 1 KiB already counts as
-// large.
-const smallBlock = 1 << 10
 
 func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
 	octets := everyFrame()
@@ -431,113 +389,6 @@ func TestOversizeFrameIsRefusedAtItsHead(t *testing.T) {
 	}
 }
 
-func TestContinuationRules(t *testing.T) {
-	begun := rawFrame(wire.Headers, 0, 1, []byte{0x88})
-	promise := rawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2, 0x82})
-	ended := rawFrame(wire.Continuation, wire.EndHeaders, 1, []byte{0x88})
-	open := rawFrame(wire.Continuation, 0, 1, []byte{0x88})
-	frames := fewFrames
-	large := rawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize))
-	for _, c := range []struct {
-		name   string
-		octets []byte
-		code   wire.ErrCode
-	}{
-		{"none begun", ended, wire.ProtocolError},
-		{"none begun any more", slices.Concat(begun, ended, ended), wire.ProtocolError},
-		{"another stream", slices.Concat(begun, rawFrame(wire.Continuation, 0, 3, nil)), wire.ProtocolError},
-		{"stream 0", slices.Concat(begun, rawFrame(wire.Continuation, 0, 0, nil)), wire.ProtocolError},
-		{"DATA in between", slices.Concat(begun, wire.AppendData(nil, 1, 0, nil)), wire.ProtocolError},
-		{"HEADERS in between", slices.Concat(begun, begun), wire.ProtocolError},
-		{"PING in between", slices.Concat(begun, wire.AppendPing(nil, 0, [8]byte{})), wire.ProtocolError},
-		{"PING inside a promise", slices.Concat(promise, wire.AppendPing(nil, 0, [8]byte{})),
-			wire.ProtocolError},
-		{"an unknown type in between", slices.Concat(begun, rawFrame(0xee, 0, 0, nil)), wire.ProtocolError},
-		{"a misshapen PRIORITY in between", slices.Concat(begun, rawFrame(wire.Priority, 0, 1, nil)),
-			wire.ProtocolError},
-		{"too large", slices.Concat(begun, rawFrame(wire.Continuation, 0, 1,
-			make([]byte, defaultMaxFrameSize+1))), wire.FrameSizeError},
-		{"too many", slices.Concat(begun, bytes.Repeat(open, frames+1)), wire.EnhanceYourCalm},
-		{"too much", slices.Concat(begun, bytes.Repeat(large, 20)), wire.EnhanceYourCalm},
-		{"as many as allowed", slices.Concat(begun, bytes.Repeat(open, frames-1), ended), wire.NoError},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			_, err := readAll(testReader(t, bytes.NewReader(c.octets), nil))
-			if c.code == wire.NoError && err == io.EOF {
-				return
-			}
-			wantWireError(t, c.name, err, c.code)
-		})
-	}
-}
-
-// RFC 9113 §6.3: a PRIORITY frame with a length other than 5 octets MUST be treated as a stream
-// error of type FRAME_SIZE_ERROR.
-func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		peer.AutoPing()
-		answered := getAsync(conn, "/1")
-		peer.WantHeaders("first", 1)
-		refused := getAsync(conn, "/2")
-		peer.WantHeaders("second", 3)
-		peer.Batch(func() {
-			peer.WriteHeaders(1, 0, ":status: 200")
-			peer.WriteFrame(wire.FrameHeader{Length: 4, Type: wire.Priority, StreamID: 3}, make([]byte, 4))
-		})
-		peer.WantRSTStream("the wrong size", 3, wire.FrameSizeError)
-		if err := refused.wantErr(t, "the stream"); !errors.Is(err, ErrCodeFrameSize) {
-			t.Error(err)
-		}
-		synctest.Wait()
-		select {
-		case <-answered.done:
-		default:
-			t.Error("the response in front of the misshapen frame woke no call")
-		}
-		peer.WantIdle("the connection lives")
-	})
-}
-
-func TestArrivedResponseDoesNotWaitForABeginningFrame(t *testing.T) {
-	for name, beginning := range map[string][]byte{
-		"padded DATA without its padding's length": rawFrame(wire.Data, wire.Padded, 1,
-			[]byte{1, 2, 3})[:wire.HeaderLen],
-		"HEADERS without CONTINUATION": rawFrame(wire.Headers, 0, 1, []byte{0x88}),
-		"half a HEADERS": rawFrame(wire.Headers, wire.EndHeaders, 1,
-			[]byte{0x88})[:wire.HeaderLen],
-		"half a frame header": {0, 0, 1},
-		"an unknown frame without its last octet": rawFrame(0xee, 0, 0,
-			make([]byte, 30))[:wire.HeaderLen+29],
-		"a misshapen PRIORITY without its payload": rawFrame(wire.Priority, 0, 3,
-			make([]byte, 30))[:wire.HeaderLen],
-		"a misshapen PRIORITY and half a frame": slices.Concat(rawFrame(wire.Priority, 0, 99, nil),
-			[]byte{0, 0, 1}),
-		"two unknown frames, the second not whole ": slices.Concat(rawFrame(0xee, 0, 0, nil),
-			rawFrame(0xee, 0, 0, nil)[:8]),
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, nil)
-				got := getAsync(conn, "/")
-				peer.WantHeaders("request", 1)
-				peer.Batch(func() {
-					peer.WriteHeaders(1, 0, ":status: 200")
-					peer.WriteRaw(beginning)
-				})
-				synctest.Wait()
-				select {
-				case <-got.done:
-				default:
-					t.Error("the response is here and its caller was not woken")
-				}
-				peer.Close()
-				<-got.done
-			})
-		})
-	}
-}
-
 func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
 	for _, flags := range []wire.Flags{wire.EndHeaders, wire.EndHeaders | wire.Padded} {
 		payload := binary.BigEndian.AppendUint32(nil, 1<<31|8)
@@ -552,12 +403,93 @@ func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
 	}
 }
 
-func TestTableOfFieldsIsAtMostTheDefault(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingHeaderTableSize, Value: 1<<32 - 1})
-		peer.WantIdle("the settings are applied")
-		if n := conn.writer.fields.TableSize(); n > wire.HeaderTableSize {
-			t.Errorf("our table may have %d octets", n)
+// FuzzFrameReader checks that no input breaks the frame reader, that what it returns is what it
+// read, and that the result does not depend on the sizes in which the bytes arrive.
+func FuzzFrameReader(f *testing.F) {
+	for _, p := range fuzzSeeds(f) {
+		f.Add(p)
+	}
+	cfg := &Config{MaxFrameSize: 16 << 10, MaxHeaderListSize: 4 << 10}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		r := testReader(t, bytes.NewReader(p), cfg)
+		r.blockSize = smallBlock
+		at := 0 // offset in p at which the reader must be
+		for {
+			h := wire.FrameHeader{}
+			if len(p)-at >= wire.HeaderLen {
+				h = wire.ParseFrameHeader(p[at:])
+			}
+			f, err := r.next()
+			if len(r.buf) > maxReadBuffer || cap(r.fragments) > 4*maxJoined {
+				t.Fatalf("the buffer is %d, the block %d", len(r.buf), cap(r.fragments))
+			}
+			if we, ok := err.(*wire.Error); ok && we.StreamID != 0 {
+				at += wire.HeaderLen + h.Length
+				continue
+			}
+			if err != nil {
+				break
+			}
+			if f.first || f.Type != wire.Data {
+				if f.FrameHeader != h {
+					t.Fatalf("got %v, want %v", f.FrameHeader, h)
+				}
+			}
+			switch f.Type {
+			case wire.Data:
+				if !f.first {
+					t.Fatal("a part of DATA without a first one")
+				}
+				got, want := bytes.Clone(f.payload), h.Length-f.padding
+				for !f.last {
+					if f, err = r.next(); err != nil {
+						break
+					}
+					got = append(got, f.payload...)
+				}
+				if err != nil {
+					break
+				}
+				start := at + wire.HeaderLen + min(1, h.Length-want)
+				if !bytes.Equal(got, p[start:start+want]) {
+					t.Fatalf("%v came as %q", h, got)
+				}
+			case wire.Headers, wire.PushPromise:
+				size := 0
+				for _, field := range f.fields {
+					size += field.size()
+				}
+				if size > cfg.MaxHeaderListSize {
+					t.Fatalf("a list of %d octets, %d in all", size, f.oversize)
+				}
+				for flags := h.Flags; !flags.Has(wire.EndHeaders); {
+					at += wire.HeaderLen + h.Length
+					h = wire.ParseFrameHeader(p[at:])
+					flags = h.Flags
+				}
+			default:
+				if len(f.payload) > 0 && !bytes.Equal(f.payload, p[at+wire.HeaderLen:][:h.Length]) {
+					t.Fatalf("%v came as %q", h, f.payload)
+				}
+			}
+			at += wire.HeaderLen + h.Length
+		}
+		whole, err1 := readAll(testReader(t, bytes.NewReader(p), cfg))
+		for _, src := range []io.Reader{iotest.OneByteReader(bytes.NewReader(p)),
+			iotest.HalfReader(bytes.NewReader(p))} {
+			r := testReader(t, src, cfg)
+			r.blockSize = smallBlock
+			parts, err2 := readAll(r)
+			if !slices.Equal(whole, parts) || withoutQuote(err1) != withoutQuote(err2) {
+				t.Fatalf("in one piece %v, %v; in parts, and by blocks %v, %v", whole, err1, parts, err2)
+			}
 		}
 	})
+}
+
+// withoutQuote returns the text of err without the bytes that it quotes from a peer that speaks
+// another protocol. How many it quotes depends on how many have arrived.
+func withoutQuote(err error) string {
+	text, _, _ := strings.Cut(err.Error(), "it sent")
+	return text
 }

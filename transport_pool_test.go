@@ -15,8 +15,97 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/wire"
 )
+
+// answer takes the request on stream 1 of the next connection and responds to it.
+func (f *farm) answer(reason string) *h2test.Peer {
+	f.t.Helper()
+	peer := f.peer(reason)
+	peer.WantHeaders(reason, 1)
+	answerEmpty(peer, 1)
+	return peer
+}
+
+// answered makes a request, which must be on that stream of peer, and responds to it.
+func (f *farm) answered(peer *h2test.Peer, stream uint32) {
+	f.t.Helper()
+	c := f.get("/")
+	peer.WantHeaders("a request", stream)
+	answerEmpty(peer, stream)
+	c.wantStatus("its answer", 204)
+}
+
+// firstPeer makes the first connection and completes one request on it.
+func (f *farm) firstPeer(settings ...wire.Setting) *h2test.Peer {
+	f.t.Helper()
+	c := f.get("/")
+	peer := f.peer("the first", settings...)
+	peer.WantHeaders("the first request", 1)
+	answerEmpty(peer, 1)
+	c.wantStatus("the first request", 204)
+	return peer
+}
+
+func TestEmptyHostsAreForgotten(t *testing.T) {
+	hosts := func(tr *Transport) int {
+		synctest.Wait()
+		return tr.hosts.Len()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
+		visit := func(url string) {
+			req, err := http.NewRequest("GET", url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-f.do(req).done
+		}
+		for i := range 100 {
+			visit(fmt.Sprintf("http://host%d.example.com/", i))
+		}
+		if n := hosts(f.tr); n != 100 {
+			t.Errorf("%d hosts have connections, want 100", n)
+		}
+		f.tr.CloseIdleConnections()
+		if n := hosts(f.tr); n != 0 {
+			t.Errorf("%d hosts are kept without connections", n)
+		}
+		for i := range 100 {
+			visit(fmt.Sprintf("http://host%d.example.com/", i))
+		}
+		time.Sleep(defaultIdleTimeout)
+		if n := hosts(f.tr); n != 0 {
+			t.Errorf("%d hosts are kept after their connections", n)
+		}
+		f.refer = func(context.Context, string) error { return errors.New("no such host") }
+		for i := range 100 {
+			visit(fmt.Sprintf("http://host%d.example.com/", i))
+		}
+		if n := hosts(f.tr); n != 0 {
+			t.Errorf("%d hosts are kept that cannot be reached", n)
+		}
+	})
+}
+
+func TestHostsThatFailAreRememberedForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t, &Transport{})
+		f.serveAll(func(peer *h2test.Peer, stream uint32,
+			_ h2test.Headers) {
+			peer.WriteGoAway(0, wire.NoError, "")
+		})
+		f.get("/").wantErr("it turns every request away", nil)
+		f.host() // its pause before the next dial is not over
+		time.Sleep(pool.MaxDialPause)
+		synctest.Wait()
+		if n := f.tr.hosts.Len(); n != 0 {
+			t.Errorf("%d hosts are kept", n)
+		}
+	})
+}
 
 // A farm provides a Transport's connections in these tests. Each connection has a scripted peer of
 // its own. Use it inside synctest.Test.
@@ -148,15 +237,6 @@ func checkPool(t *testing.T, tr *Transport) {
 	}
 }
 
-// A call is a RoundTrip on a goroutine of its own.
-type call struct {
-	t    *testing.T
-	done chan struct{}
-	resp *http.Response
-	err  error
-	took time.Duration
-}
-
 func (f *farm) do(req *http.Request) *call {
 	c := &call{t: f.t, done: make(chan struct{})}
 	start := time.Now()
@@ -177,63 +257,6 @@ func (f *farm) request(ctx context.Context, method, path string, body io.Reader)
 		f.t.Fatal(err)
 	}
 	return req
-}
-
-// wantStatus waits for the response.
-func (c *call) wantStatus(reason string, status int) *http.Response {
-	c.t.Helper()
-	<-c.done
-	if c.err != nil {
-		c.t.Fatalf("%s: %v", reason, c.err)
-	}
-	if c.resp.StatusCode != status {
-		c.t.Fatalf("%s: status %d, want %d", reason, c.resp.StatusCode, status)
-	}
-	return c.resp
-}
-
-// wantErr waits for an error, which must match target if target is not nil.
-func (c *call) wantErr(reason string, target error) error {
-	c.t.Helper()
-	<-c.done
-	if c.err == nil {
-		c.t.Fatalf("%s: want an error, got status %d", reason, c.resp.StatusCode)
-	}
-	if target != nil && !errors.Is(c.err, target) {
-		c.t.Fatalf("%s: got %v, want %v", reason, c.err, target)
-	}
-	return c.err
-}
-
-// wantWaiting requires that the call has not returned.
-func (c *call) wantWaiting(reason string) {
-	c.t.Helper()
-	synctest.Wait()
-	select {
-	case <-c.done:
-		c.t.Fatalf("%s: it returned, with %v", reason, c.err)
-	default:
-	}
-}
-
-// serve plays a server on peer. It calls f for each request, in the order in which they arrive,
-// until the connection ends.
-func serve(peer *h2test.Peer, f func(stream uint32, h h2test.Headers), settings ...wire.Setting) {
-	go func() {
-		peer.WriteSettings(settings...)
-		for {
-			frame, err := peer.Next()
-			switch {
-			case err != nil && err.Error() == "nothing": // no frame for some time
-			case err != nil:
-				return
-			case frame.Type == wire.Settings && !frame.Flags.Has(wire.Ack):
-				peer.WriteSettingsAck()
-			case frame.Type == wire.Headers:
-				f(frame.StreamID, *frame.Headers)
-			}
-		}
-	}()
 }
 
 // serveAll plays the same server on every connection.

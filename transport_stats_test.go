@@ -2,7 +2,6 @@ package hyper
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -240,37 +238,6 @@ func TestUnknownCodesAreCountedTogether(t *testing.T) {
 	got := o.book.figures().ResetsReceived
 	if len(got) != 5 || got[ErrCodeInternal] != 996 { // 0, 1, 4 and 9 are defined
 		t.Errorf("%v", got)
-	}
-}
-
-func TestStatsAreReadableAsJSON(t *testing.T) {
-	s := TransportStats{Total: HostStats{ResetsReceived: CodeCounts{ErrCodeRefusedStream: 3}}}
-	text, err := json.Marshal(s)
-	if err != nil || !strings.Contains(string(text), `"ResetsReceived":{"REFUSED_STREAM":3}`) {
-		t.Errorf("%s, %v", text, err)
-	}
-}
-
-func TestWordsOfEventsAndStates(t *testing.T) {
-	for k := ConnOpened; k <= ConnFailed; k++ {
-		if w := k.String(); w == "none" {
-			t.Errorf("kind %d has no word", k)
-		}
-	}
-	for s := StateIdle; s <= StateClosed; s++ {
-		if w := s.String(); w == "none" {
-			t.Errorf("state %d has no word", s)
-		}
-	}
-	words := map[string]bool{}
-	for r := ReasonGoAway; r <= ReasonHandshakeFailed; r++ {
-		words[r.String()] = true
-	}
-	if len(words) != int(ReasonHandshakeFailed) || words["none"] {
-		t.Errorf("%d reasons have the words %v", ReasonHandshakeFailed, words)
-	}
-	if got := ConnReason(0).String() + " " + ConnReason(200).String(); got != "none ConnReason(200)" {
-		t.Error(got)
 	}
 }
 

@@ -1,5 +1,0 @@
-//go:build !race
-
-package hyper
-
-const raceEnabled = false
