@@ -1,6 +1,8 @@
 package hypertest
 
 import (
+	"bytes"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"os"
@@ -96,15 +98,124 @@ func TestLayoutOfTheImports(t *testing.T) {
 	}
 }
 
-// importsOf returns the import paths of a file.
-func importsOf(t *testing.T, file string) (paths []string) {
-	t.Helper()
-	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+// loneTests are the test files of the root that belong to no single source file.
+var loneTests = map[string]string{
+	"audit":       "checks the state of a whole connection",
+	"bench":       "benchmarks",
+	"budget":      "allocations and memory of whole requests and connections",
+	"helper":      "what several white-box tests use",
+	"model":       "compares a whole connection with a model",
+	"modelcaller": "the callers of the model",
+	"modelpeer":   "the peer of the model",
+	"script":      "a peer that follows a script of bytes",
+}
+
+// A test file in the root belongs to the source file of the same name. It uses something that is
+// not exported. All other tests of the package are here.
+func TestLayoutOfTheTests(t *testing.T) {
+	private := privateNames(t)
+	files, err := filepath.Glob("../../*_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, spec := range parsed.Imports {
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), "_test.go")
+		if name == "example" || strings.HasPrefix(name, "example_") {
+			continue
+		}
+		if _, err := os.Stat("../../" + name + ".go"); err != nil && loneTests[name] == "" {
+			t.Errorf("%s_test.go belongs to no source file", name)
+		}
+		if !usesOneOf(t, file, private) {
+			t.Errorf("%s_test.go uses nothing that is not exported: move it here", name)
+		}
+	}
+}
+
+// privateNames returns what the root declares and does not export, with fields and methods.
+func privateNames(t *testing.T) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob("../../*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		ast.Inspect(parse(t, file, 0), func(n ast.Node) bool {
+			var names []*ast.Ident
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				names = []*ast.Ident{n.Name}
+			case *ast.TypeSpec:
+				names = []*ast.Ident{n.Name}
+			case *ast.ValueSpec:
+				names = n.Names
+			case *ast.StructType:
+				for _, f := range n.Fields.List {
+					names = append(names, f.Names...)
+				}
+			case *ast.BlockStmt: // what functions declare is of no interest
+				return false
+			}
+			for _, id := range names {
+				private[id.Name] = !id.IsExported()
+			}
+			return true
+		})
+	}
+	return private
+}
+
+// usesOneOf reports whether a file has an identifier of names.
+func usesOneOf(t *testing.T, file string, names map[string]bool) (found bool) {
+	t.Helper()
+	ast.Inspect(parse(t, file, 0), func(n ast.Node) bool {
+		id, ok := n.(*ast.Ident)
+		found = found || ok && names[id.Name]
+		return !found
+	})
+	return found
+}
+
+// maxFileLines is how many lines a file may have.
+const maxFileLines = 700
+
+func TestLayoutOfLongFiles(t *testing.T) {
+	err := filepath.WalkDir("../..", func(path string, e os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		name := filepath.ToSlash(strings.TrimPrefix(path, filepath.Clean("../..")+string(filepath.Separator)))
+		lines := bytes.Count(text, []byte("\n"))
+		if lines > maxFileLines && !bytes.HasPrefix(text, []byte("// Code generated ")) {
+			t.Errorf("%s has %d lines, more than %d", name, lines, maxFileLines)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// importsOf returns the import paths of a file.
+func importsOf(t *testing.T, file string) (paths []string) {
+	t.Helper()
+	for _, spec := range parse(t, file, parser.ImportsOnly).Imports {
 		paths = append(paths, strings.Trim(spec.Path.Value, `"`))
 	}
 	return paths
+}
+
+// parse parses a file.
+func parse(t *testing.T, file string, mode parser.Mode) *ast.File {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }
