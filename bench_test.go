@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/fieldblock"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -190,7 +191,7 @@ func BenchmarkDownload(b *testing.B) {
 			src := &records{}
 			c := steppedConn(b, src)
 			c.reader.frames.blockSize = tlsBlock
-			block, p := rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), make([]byte, 64<<10)
+			block, p := h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), make([]byte, 64<<10)
 			src.out = slices.Concat(block, wire.AppendData(nil, 1, 0, make([]byte, size)))
 			src.again = len(block)
 			s, err := c.Open(b.Context(), &Request{Method: "GET", Path: "/"})

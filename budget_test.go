@@ -67,7 +67,7 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 			peer.WantHeaders("a request", id)
 			peer.WriteHeaders(id, 0, ":status: 200")
 			peer.WriteData(id, wire.EndStream, make([]byte, 100_000))
-			wantBody(t, "all of it", got.want(t, "its response").Body, string(make([]byte, 100_000)))
+			h2test.WantBody(t, "all of it", got.want(t, "its response").Body, string(make([]byte, 100_000)))
 			synctest.Wait()
 		}
 		buffer := func() int {
@@ -128,7 +128,7 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 		idle()
 		got := getAsync(conn, "/")
 		peer.WantHeaders("a caller's", 1)
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		got.want(t, "its response").Body.Close()
 		idle()
 		whole.Grant(1)

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -70,7 +71,7 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 // nevertheless, and no request waits because of them.
 func TestManyResetsWithoutAPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		peer.AutoPing()
 		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate)
 		for range 3 * maxResetMarks {

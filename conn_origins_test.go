@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func TestOriginsOfMisdirectedRequestsAreBounded(t *testing.T) {
 // A request of another host does not use a connection on which it would have to wait.
 func TestConnectionWithoutRoomIsNotShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		const other = "http://other.test:80"
 		if !conn.hasFreeSlotFor(other) {
 			t.Error("a connection without a stream has room")

@@ -10,12 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
 func TestFieldSectionAboveThePeersLimitIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 500}, atMost(1))
+		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 500},
+			h2test.AtMost(1))
 		size := 0
 		fields := func(n int) *Request {
 			return &Request{NoDefaultFields: true, Authority: "a",
@@ -241,7 +243,7 @@ func FuzzSettings(f *testing.F) {
 			if n, err := body.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 				t.Fatalf("behind the download: %d, %v", n, err)
 			}
-			wantBody(t, "the upload's answer", up.want(t, "the upload").Body, "")
+			h2test.WantBody(t, "the upload's answer", up.want(t, "the upload").Body, "")
 			look("the end")
 		})
 	})

@@ -38,7 +38,7 @@ func TestSlotGrantedToWhoHasGivenUpIsNotLost(t *testing.T) {
 
 func TestWaiterCancelledJustWhenAdmittedLosesNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		peer.AutoPing()
 		peer.Ignore(wire.RSTStream)
 		id := uint32(1)
@@ -49,7 +49,7 @@ func TestWaiterCancelledJustWhenAdmittedLosesNoSlot(t *testing.T) {
 			racing := doAsync(ctx, conn, &Request{Path: "/racing"})
 			synctest.Wait()
 			go cancel()
-			answerEmpty(peer, id)
+			h2test.AnswerEmpty(peer, id)
 			open.want(t, "the open one")
 			<-racing.done
 			synctest.Wait()
@@ -80,7 +80,7 @@ func drainHeaders(peer *h2test.Peer) (n int) {
 func TestExhaustedStreamIdentifiersDrainTheConnection(t *testing.T) {
 	// RFC 9113 §5.1.1: a client that has used up its identifiers can establish a new connection.
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		conn.lock()
 		conn.streams.nextID = wire.MaxStreamID
 		conn.unlock()
@@ -94,7 +94,7 @@ func TestExhaustedStreamIdentifiersDrainTheConnection(t *testing.T) {
 				t.Errorf("a request too many: %v", err)
 			}
 		}
-		answerEmpty(peer, wire.MaxStreamID)
+		h2test.AnswerEmpty(peer, wire.MaxStreamID)
 		last.want(t, "the last stream")
 		if err := waiting.wantErr(t, "none is left"); !errors.Is(err, ErrDrained) || !Retryable(err) {
 			t.Errorf("who waited for a slot: %v", err)
@@ -107,7 +107,7 @@ func TestExhaustedStreamIdentifiersDrainTheConnection(t *testing.T) {
 // slot that they do not use yet, and each keeps its place in line.
 func TestFewSlotsAreGivenAtOnceAndTakenBackInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, conn := dialPeer(t, nil, atMost(0))
+		_, conn := dialPeer(t, nil, h2test.AtMost(0))
 		const callers = 3 * maxGrants
 		for i := range callers {
 			getAsync(conn, fmt.Sprint("/", i))
@@ -172,7 +172,7 @@ func TestMarksOfResetStreamsAreBounded(t *testing.T) {
 		peer.AutoPing()
 		peer.WritePing(wire.Ack, peer.WantPing("too many marks", 0))
 		synctest.Wait()
-		answerEmpty(peer, 2*maxResetMarks+1)
+		h2test.AnswerEmpty(peer, 2*maxResetMarks+1)
 		next.want(t, "the answer has made room")
 		if n := len(conn.slots.reset); n > pingResetMarks {
 			t.Errorf("%d marks are left", n)

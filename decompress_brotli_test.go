@@ -13,6 +13,7 @@ import (
 
 	"github.com/andybalholm/brotli"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
@@ -103,11 +104,11 @@ func TestMemoryOfABodyFollowsWhatWasReceived(t *testing.T) {
 		codings []string
 		most    int64
 	}{
-		{"gzip", encodeGzip([]byte("x")), []string{"gzip"}, 64 << 10},
-		{"deflate", testCodings[1].encode([]byte("x")), []string{"deflate"}, 64 << 10},
+		{"gzip", h2test.Gzip([]byte("x")), []string{"gzip"}, 64 << 10},
+		{"deflate", h2test.Codings[1].Encode([]byte("x")), []string{"deflate"}, 64 << 10},
 		{"br, a window of 16 MiB", plain, []string{"br"}, 384 << 10},
 		{"br, all code tables", large, []string{"br"}, 3 << 20},
-		{"all codings", encodeGzip(testCodings[1].encode(plain)), []string{"br", "deflate", "gzip"},
+		{"all codings", h2test.Gzip(h2test.Codings[1].Encode(plain)), []string{"br", "deflate", "gzip"},
 			512 << 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -225,7 +226,7 @@ func TestWorkWithoutOutputIsBounded(t *testing.T) {
 		coding string
 		silent []byte
 	}{
-		{"gzip members", "gzip", bytes.Repeat(encodeGzip(nil), n/20)},
+		{"gzip members", "gzip", bytes.Repeat(h2test.Gzip(nil), n/20)},
 		{"stored blocks", "deflate", emptyBlocks(n/5, 's')},
 		{"fixed blocks", "deflate", emptyBlocks(n, 'f')},
 		{"both", "deflate", emptyBlocks(n, 'f', 's')},
@@ -235,25 +236,25 @@ func TestWorkWithoutOutputIsBounded(t *testing.T) {
 			if got, err := decodeBytes(tt.silent, tt.coding); err != nil || len(got) > 0 {
 				t.Fatalf("alone: %d octets, %v", len(got), err)
 			}
-			for _, outer := range testCodings {
-				if outer.coding == tt.coding {
+			for _, outer := range h2test.Codings {
+				if outer.Coding == tt.coding {
 					continue
 				}
-				coded := outer.encode(tt.silent)
+				coded := outer.Encode(tt.silent)
 				raw, between := &tap{r: bytes.NewReader(coded)}, new(tap)
 				extra := map[string]Decoder{"tap": between.decoder}
-				d := newDecodedBody(raw, []string{tt.coding, "tap", outer.coding}, extra,
+				d := newDecodedBody(raw, []string{tt.coding, "tap", outer.Coding}, extra,
 					decodeLimits{ratio: 1000})
 				got, err := io.ReadAll(d)
 				wantLimit(t, err, "ratio", innerRatio)
-				t.Logf("%s: %d octets received of %d in %d reads, %d octets between in %d reads", outer.name,
+				t.Logf("%s: %d octets received of %d in %d reads, %d octets between in %d reads", outer.Name,
 					raw.octets, len(coded), raw.reads, between.octets, between.reads)
 				if bound := max(innerGrace, innerRatio*raw.octets); len(got) > 0 || between.octets > bound {
-					t.Errorf("%s: %d octets passed on of %d, want at most %d", outer.name, between.octets,
+					t.Errorf("%s: %d octets passed on of %d, want at most %d", outer.Name, between.octets,
 						len(tt.silent), bound)
 				}
 				if between.reads > between.octets+1 {
-					t.Errorf("%s: %d reads of %d octets", outer.name, between.reads, between.octets)
+					t.Errorf("%s: %d reads of %d octets", outer.Name, between.reads, between.octets)
 				}
 			}
 		})
@@ -293,7 +294,7 @@ func TestEmptyMetablocksBehindLargeTablesAreBounded(t *testing.T) {
 func TestDenseBrotliIsNotTakenForEmpty(t *testing.T) {
 	var plain []byte
 	for i := range 12 {
-		block := prose(8_000)
+		block := h2test.Prose(8_000)
 		if i%2 == 1 {
 			r := rand.New(rand.NewPCG(uint64(i), 1))
 			for j := range block {
@@ -336,7 +337,7 @@ func TestBrotliWindowGrowsUnseen(t *testing.T) {
 		random[i] = byte(r.Uint32())
 	}
 	words := []byte(strings.Repeat("the time of the United States government information ", 30))
-	plain := slices.Concat(words, random, words, random[:5000], prose(50_000), random, words,
+	plain := slices.Concat(words, random, words, random[:5000], h2test.Prose(50_000), random, words,
 		make([]byte, 400_000), random[:5000], words)
 	encode := func(plain []byte, window int) []byte {
 		var b bytes.Buffer
@@ -404,15 +405,15 @@ func FuzzWork(f *testing.F) {
 		{"deflate", "br", "tap", "gzip"},
 	}
 	silent := [][]byte{
-		bytes.Repeat(encodeGzip(nil), 2000), emptyBlocks(5000, 's'), emptyBlocks(5000, 'f', 's'),
+		bytes.Repeat(h2test.Gzip(nil), 2000), emptyBlocks(5000, 's'), emptyBlocks(5000, 'f', 's'),
 		[]byte(claimOfWindow),
 		new(bitWriter).put(0, 1).largeTables().emptyMetablock().emptyMetablock().put(3, 8).b,
 	}
 	for i := range stacks {
 		for _, body := range silent {
 			f.Add(byte(i), body)
-			for _, c := range testCodings {
-				f.Add(byte(i), c.encode(body))
+			for _, c := range h2test.Codings {
+				f.Add(byte(i), c.Encode(body))
 			}
 		}
 	}
@@ -457,7 +458,7 @@ func FuzzWork(f *testing.F) {
 func BenchmarkDecodeBrotli(b *testing.B) {
 	for _, quality := range []int{5, 11} {
 		var coded bytes.Buffer
-		plain := prose(1 << 20)
+		plain := h2test.Prose(1 << 20)
 		w := brotli.NewWriterOptions(&coded, brotli.WriterOptions{Quality: quality, LGWin: 22})
 		w.Write(plain)
 		w.Close()

@@ -13,12 +13,15 @@ import (
 	"testing"
 	"testing/iotest"
 	"weak"
+
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // RFC 1952 §2.2: a gzip file consists of a series of members.
 func TestGzipMembersAreOneBody(t *testing.T) {
-	coded := slices.Concat(encodeGzip([]byte("a")), encodeGzip(nil), encodeGzip(prose(5000)), encodeGzip(nil))
-	plain := slices.Concat([]byte("a"), prose(5000))
+	coded := slices.Concat(h2test.Gzip([]byte("a")), h2test.Gzip(nil), h2test.Gzip(h2test.Prose(5000)),
+		h2test.Gzip(nil))
+	plain := slices.Concat([]byte("a"), h2test.Prose(5000))
 	wantDecoded(t, decodeReader(bytes.NewReader(coded), "gzip"), plain)
 	wantDecoded(t, decodeReader(iotest.OneByteReader(bytes.NewReader(coded)), "gzip"), plain)
 }
@@ -28,13 +31,13 @@ func TestDeflateIsToldFromZlibByItsHeader(t *testing.T) {
 		for _, n := range []int{0, 1, 2, 3, 100, 70000} {
 			var raw, wrapped bytes.Buffer
 			fw, _ := flate.NewWriter(&raw, level)
-			fw.Write(prose(n))
+			fw.Write(h2test.Prose(n))
 			fw.Close()
 			zw, _ := zlib.NewWriterLevel(&wrapped, level)
-			zw.Write(prose(n))
+			zw.Write(h2test.Prose(n))
 			zw.Close()
-			wantDecoded(t, decodeReader(&raw, "deflate"), prose(n))
-			wantDecoded(t, decodeReader(&wrapped, "deflate"), prose(n))
+			wantDecoded(t, decodeReader(&raw, "deflate"), h2test.Prose(n))
+			wantDecoded(t, decodeReader(&wrapped, "deflate"), h2test.Prose(n))
 		}
 	}
 	// These are the shortest bodies of each kind.
@@ -53,7 +56,7 @@ func TestDeflateOfOneOctetIsCutShort(t *testing.T) {
 }
 
 func TestBodyCutAtAnyOffsetNeverEndsWell(t *testing.T) {
-	plain := prose(800)
+	plain := h2test.Prose(800)
 	check := func(coded []byte, codings ...string) {
 		t.Helper()
 		for cut := 1; cut < len(coded); cut++ {
@@ -70,18 +73,18 @@ func TestBodyCutAtAnyOffsetNeverEndsWell(t *testing.T) {
 			}
 		}
 	}
-	for _, a := range testCodings {
-		check(a.encode(plain), a.coding)
+	for _, a := range h2test.Codings {
+		check(a.Encode(plain), a.Coding)
 	}
-	eachStack(func(a, b testCoding) { check(b.encode(a.encode(plain)), a.coding, b.coding) })
-	_, err := decodeBytes(encodeGzip(plain)[:20], "gzip")
+	eachStack(func(a, b h2test.Coding) { check(b.Encode(a.Encode(plain)), a.Coding, b.Coding) })
+	_, err := decodeBytes(h2test.Gzip(plain)[:20], "gzip")
 	if want := "hyper: body: gzip: unexpected EOF"; err.Error() != want {
 		t.Errorf("error %q, want %q", err, want)
 	}
 }
 
 func TestSecondGzipMemberCutShortIsAnError(t *testing.T) {
-	first, second := encodeGzip([]byte("first")), encodeGzip([]byte("second"))
+	first, second := h2test.Gzip([]byte("first")), h2test.Gzip([]byte("second"))
 	for cut := 1; cut < len(second); cut++ {
 		got, err := decodeBytes(slices.Concat(first, second[:cut]), "gzip")
 		wantDecodeError(t, err, "gzip", io.ErrUnexpectedEOF)
@@ -92,19 +95,19 @@ func TestSecondGzipMemberCutShortIsAnError(t *testing.T) {
 }
 
 func TestCorruptOctetNeverHangsNorPassesAChecksum(t *testing.T) {
-	plain := prose(1500)
-	eachCoding(t, func(t *testing.T, c testCoding) {
-		coded := c.encode(plain)
+	plain := h2test.Prose(1500)
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
+		coded := c.Encode(plain)
 		for i := range coded {
 			for _, flip := range []byte{0x01, 0x10, 0x80, 0xff} {
 				bad := bytes.Clone(coded)
 				bad[i] ^= flip
-				d := newDecodedBody(bytes.NewReader(bad), []string{c.coding}, nil,
+				d := newDecodedBody(bytes.NewReader(bad), []string{c.Coding}, nil,
 					decodeLimits{size: 1 << 20})
 				got, err := io.ReadAll(d)
 				// One changed bit can turn a zlib header into the start of raw deflate, which has
 				// no checksum.
-				checked := c.name == "gzip" || c.name == "deflate-zlib" && i > 1
+				checked := c.Name == "gzip" || c.Name == "deflate-zlib" && i > 1
 				if checked && err == nil && !bytes.Equal(got, plain) {
 					t.Fatalf("octet %d xor %#x: other octets and no error", i, flip)
 				}
@@ -112,21 +115,21 @@ func TestCorruptOctetNeverHangsNorPassesAChecksum(t *testing.T) {
 			}
 		}
 		// The pool's decoder has decoded all of the above.
-		wantDecoded(t, decodeReader(bytes.NewReader(coded), c.coding), plain)
+		wantDecoded(t, decodeReader(bytes.NewReader(coded), c.Coding), plain)
 	})
 }
 
 func TestOctetsAfterTheEndAreAnError(t *testing.T) {
-	plain := prose(100)
-	eachCoding(t, func(t *testing.T, c testCoding) {
+	plain := h2test.Prose(100)
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		for _, n := range []int{1, 2, 9, 10, 11, 5000, 70000} {
-			coded := append(c.encode(plain), make([]byte, n)...)
+			coded := append(c.Encode(plain), make([]byte, n)...)
 			for _, raw := range []io.Reader{bytes.NewReader(coded),
 				iotest.OneByteReader(bytes.NewReader(coded))} {
-				got, err := io.ReadAll(decodeReader(raw, c.coding))
-				wantDecodeError(t, err, c.coding, nil)
-				if c.coding != "gzip" {
-					wantDecodeError(t, err, c.coding, errTrailing)
+				got, err := io.ReadAll(decodeReader(raw, c.Coding))
+				wantDecodeError(t, err, c.Coding, nil)
+				if c.Coding != "gzip" {
+					wantDecodeError(t, err, c.Coding, errTrailing)
 				}
 				if !bytes.Equal(got, plain) {
 					t.Fatalf("%d octets after the end: got %d octets of the body, want all %d", n, len(got),
@@ -134,25 +137,25 @@ func TestOctetsAfterTheEndAreAnError(t *testing.T) {
 				}
 			}
 			// The same holds below another coding, which has ended.
-			above := c.above()
-			_, err := decodeBytes(above.encode(coded), c.coding, above.coding)
+			above := c.Above()
+			_, err := decodeBytes(above.Encode(coded), c.Coding, above.Coding)
 			var limit *DecodeLimitError // 70,000 zeros exceed the ratio
 			if !errors.As(err, &limit) || n < innerGrace {
-				wantDecodeError(t, err, c.coding, nil)
+				wantDecodeError(t, err, c.Coding, nil)
 			}
-			_, err = decodeBytes(append(above.encode(c.encode(plain)), make([]byte, n)...), c.coding,
-				above.coding)
-			wantDecodeError(t, err, above.coding, nil)
+			_, err = decodeBytes(append(above.Encode(c.Encode(plain)), make([]byte, n)...), c.Coding,
+				above.Coding)
+			wantDecodeError(t, err, above.Coding, nil)
 		}
-		if c.coding != "gzip" {
-			_, err := decodeBytes(append(c.encode(plain), c.encode(plain)...), c.coding)
-			wantDecodeError(t, err, c.coding, nil)
+		if c.Coding != "gzip" {
+			_, err := decodeBytes(append(c.Encode(plain), c.Encode(plain)...), c.Coding)
+			wantDecodeError(t, err, c.Coding, nil)
 		}
 	})
 }
 
 func TestUnknownCodingLeavesTheRawBodyUnread(t *testing.T) {
-	coded := encodeGzip(prose(100))
+	coded := h2test.Gzip(h2test.Prose(100))
 	for _, codings := range [][]string{{"zstd"}, {"gzip", "zstd"}, {"zstd", "gzip"}} {
 		raw := bytes.NewReader(coded)
 		d := decodeReader(raw, codings...)
@@ -190,9 +193,9 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 }
 
 func TestFlushedOctetsAreReadBeforeTheRestArrives(t *testing.T) {
-	eachCoding(t, func(t *testing.T, c testCoding) {
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		var b bytes.Buffer
-		w := c.writer(&b)
+		w := c.Writer(&b)
 		io.WriteString(w, "event: 1\n")
 		w.Flush()
 		first := b.Len()
@@ -206,7 +209,7 @@ func TestFlushedOctetsAreReadBeforeTheRestArrives(t *testing.T) {
 					t.Fatalf("the second chunk is asked for while the first has given only %q", got)
 				}
 			},
-		}, c.coding)
+		}, c.Coding)
 		for {
 			p := make([]byte, 100)
 			n, err := d.Read(p)
@@ -231,8 +234,8 @@ func TestSecondSmallBodyAllocatesLittle(t *testing.T) {
 	}
 	// The allocations are the decodedBody, its layers, and for br those of its Reset.
 	max := map[string]float64{"gzip": 2, "deflate-zlib": 2, "deflate-raw": 2, "br": 6}
-	eachCoding(t, func(t *testing.T, c testCoding) {
-		coded, codings := c.encode(prose(200)), []string{c.coding}
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
+		coded, codings := c.Encode(h2test.Prose(200)), []string{c.Coding}
 		buf, raw := make([]byte, 512), bytes.NewReader(nil)
 		got := testing.AllocsPerRun(100, func() {
 			raw.Reset(coded)
@@ -243,17 +246,17 @@ func TestSecondSmallBodyAllocatesLittle(t *testing.T) {
 			d.Close()
 		})
 		t.Logf("%.0f allocations", got)
-		if got > max[c.name] {
-			t.Errorf("%.0f allocations, want at most %.0f", got, max[c.name])
+		if got > max[c.Name] {
+			t.Errorf("%.0f allocations, want at most %.0f", got, max[c.Name])
 		}
 	})
 }
 
 func TestPooledDecoderForgetsItsBody(t *testing.T) {
-	eachCoding(t, func(t *testing.T, c testCoding) {
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		for _, whole := range []bool{true, false} {
 			codec, ref := func() (*codec, weak.Pointer[decodedBody]) {
-				d := decodeReader(bytes.NewReader(c.encode(prose(5000))), c.coding)
+				d := decodeReader(bytes.NewReader(c.Encode(h2test.Prose(5000))), c.Coding)
 				defer d.Close()
 				d.Read(make([]byte, 1))
 				codec := d.layers[0].codec
@@ -264,7 +267,7 @@ func TestPooledDecoderForgetsItsBody(t *testing.T) {
 			}()
 			runtime.GC()
 			// A br decoder that has not reached its end is not reused, so it may refer to the body.
-			if ref.Value() != nil && (whole || c.coding != "br") {
+			if ref.Value() != nil && (whole || c.Coding != "br") {
 				t.Errorf("whole=%v: the decoder refers to the body", whole)
 			}
 			runtime.KeepAlive(codec)
@@ -277,9 +280,9 @@ func TestBodiesDecodedAtOnceDoNotMix(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 40 {
-				c := testCodings[(g+i)%len(testCodings)]
-				plain := prose(100*g + 400*i)
-				d := decodeReader(bytes.NewReader(c.encode(plain)), c.coding)
+				c := h2test.Codings[(g+i)%len(h2test.Codings)]
+				plain := h2test.Prose(100*g + 400*i)
+				d := decodeReader(bytes.NewReader(c.Encode(plain)), c.Coding)
 				if i%4 == 3 {
 					go d.Close()
 				}
@@ -288,7 +291,7 @@ func TestBodiesDecodedAtOnceDoNotMix(t *testing.T) {
 					continue
 				}
 				if err != nil || !bytes.Equal(got, plain) {
-					t.Errorf("%s: %d of %d octets, %v", c.name, len(got), len(plain), err)
+					t.Errorf("%s: %d of %d octets, %v", c.Name, len(got), len(plain), err)
 				}
 			}
 		})
@@ -306,11 +309,11 @@ func FuzzDecode(f *testing.F) {
 		{"br", "gzip"}, {"br", "gzip", "deflate"}}
 	for i, codings := range stacks {
 		for _, n := range []int{0, 10, 300} {
-			coded := prose(n)
+			coded := h2test.Prose(n)
 			for _, coding := range codings {
-				for _, c := range testCodings {
-					if c.coding == coding {
-						coded = c.encode(coded)
+				for _, c := range h2test.Codings {
+					if c.Coding == coding {
+						coded = c.Encode(coded)
 						break
 					}
 				}
@@ -319,7 +322,7 @@ func FuzzDecode(f *testing.F) {
 			f.Add(append([]byte{byte(i)}, coded[:len(coded)/2]...))
 		}
 	}
-	f.Add(append([]byte{1}, testCodings[2].encode(prose(100))...))
+	f.Add(append([]byte{1}, h2test.Codings[2].Encode(h2test.Prose(100))...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if len(in) == 0 {
 			return

@@ -2,9 +2,7 @@ package hyper
 
 import (
 	"bytes"
-	"compress/flate"
 	"compress/gzip"
-	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
@@ -17,72 +15,18 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/andybalholm/brotli"
+	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A testCoding is a way to encode a body; "deflate-raw" is sent as deflate.
-type testCoding struct {
-	name   string
-	coding string
-	writer func(w io.Writer) flushWriter
-}
-
-type flushWriter interface {
-	io.WriteCloser
-	Flush() error
-}
-
-var testCodings = []testCoding{
-	{"gzip", "gzip", func(w io.Writer) flushWriter { return gzip.NewWriter(w) }},
-	{"deflate-zlib", "deflate", func(w io.Writer) flushWriter { return zlib.NewWriter(w) }},
-	{"deflate-raw", "deflate", func(w io.Writer) flushWriter { z, _ := flate.NewWriter(w, 6); return z }},
-	{"br", "br", func(w io.Writer) flushWriter { return brotli.NewWriter(w) }},
-}
-
-func (c testCoding) encode(p []byte) []byte {
-	var b bytes.Buffer
-	w := c.writer(&b)
-	w.Write(p)
-	w.Close()
-	return b.Bytes()
-}
-
 // eachStack runs f for each pair of built-in codings, applied in this order.
-func eachStack(f func(a, b testCoding)) {
-	for _, a := range testCodings {
-		for _, b := range testCodings {
-			if a.coding != b.coding {
+func eachStack(f func(a, b h2test.Coding)) {
+	for _, a := range h2test.Codings {
+		for _, b := range h2test.Codings {
+			if a.Coding != b.Coding {
 				f(a, b)
 			}
 		}
 	}
-}
-
-// above returns another coding, to be applied after c.
-func (c testCoding) above() testCoding {
-	if c.coding == "gzip" {
-		return testCodings[2]
-	}
-	return testCodings[0]
-}
-
-// eachCoding runs f for each built-in coding.
-func eachCoding(t *testing.T, f func(t *testing.T, c testCoding)) {
-	for _, c := range testCodings {
-		t.Run(c.name, func(t *testing.T) { f(t, c) })
-	}
-}
-
-func encodeGzip(p []byte) []byte { return testCodings[0].encode(p) }
-
-// prose returns n bytes that compress about as well as text.
-func prose(n int) []byte {
-	r := rand.New(rand.NewPCG(1, uint64(n)))
-	var b bytes.Buffer
-	for b.Len() < n {
-		fmt.Fprintf(&b, "stream %d: window %d\n", r.IntN(1000), r.Uint32())
-	}
-	return b.Bytes()[:n]
 }
 
 func decodeReader(raw io.Reader, codings ...string) *decodedBody {
@@ -115,18 +59,18 @@ func wantDecodeError(t *testing.T, err error, coding string, cause error) {
 }
 
 func TestEveryCodingRoundTrips(t *testing.T) {
-	eachCoding(t, func(t *testing.T, c testCoding) {
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		for _, n := range []int{0, 1, 1023, 4096, 32768, 65537} {
 			random := make([]byte, n)
 			for i := range random {
 				random[i] = byte(rand.Uint32())
 			}
-			for _, plain := range [][]byte{prose(n), random, make([]byte, n)} {
-				coded := c.encode(plain)
-				wantDecoded(t, decodeReader(bytes.NewReader(coded), c.coding), plain)
-				wantDecoded(t, iotest.OneByteReader(decodeReader(bytes.NewReader(coded), c.coding)), plain)
-				wantDecoded(t, decodeReader(iotest.OneByteReader(bytes.NewReader(coded)), c.coding), plain)
-				wantDecoded(t, decodeReader(iotest.DataErrReader(bytes.NewReader(coded)), c.coding), plain)
+			for _, plain := range [][]byte{h2test.Prose(n), random, make([]byte, n)} {
+				coded := c.Encode(plain)
+				wantDecoded(t, decodeReader(bytes.NewReader(coded), c.Coding), plain)
+				wantDecoded(t, iotest.OneByteReader(decodeReader(bytes.NewReader(coded), c.Coding)), plain)
+				wantDecoded(t, decodeReader(iotest.OneByteReader(bytes.NewReader(coded)), c.Coding), plain)
+				wantDecoded(t, decodeReader(iotest.DataErrReader(bytes.NewReader(coded)), c.Coding), plain)
 			}
 		}
 	})
@@ -134,23 +78,23 @@ func TestEveryCodingRoundTrips(t *testing.T) {
 
 // RFC 9110 §8.4: codings are listed in the order in which they were applied.
 func TestStackedCodingsAreUndoneInReverse(t *testing.T) {
-	plain := prose(20000)
-	eachStack(func(a, b testCoding) {
-		coded := b.encode(a.encode(plain))
-		wantDecoded(t, decodeReader(bytes.NewReader(coded), a.coding, b.coding), plain)
-		wantDecoded(t, decodeReader(iotest.HalfReader(bytes.NewReader(coded)), a.coding, b.coding), plain)
+	plain := h2test.Prose(20000)
+	eachStack(func(a, b h2test.Coding) {
+		coded := b.Encode(a.Encode(plain))
+		wantDecoded(t, decodeReader(bytes.NewReader(coded), a.Coding, b.Coding), plain)
+		wantDecoded(t, decodeReader(iotest.HalfReader(bytes.NewReader(coded)), a.Coding, b.Coding), plain)
 	})
 	coded, codings := plain, []string(nil)
-	for _, c := range []testCoding{testCodings[0], testCodings[2], testCodings[3]} {
-		coded, codings = c.encode(coded), append(codings, c.coding)
+	for _, c := range []h2test.Coding{h2test.Codings[0], h2test.Codings[2], h2test.Codings[3]} {
+		coded, codings = c.Encode(coded), append(codings, c.Coding)
 	}
 	wantDecoded(t, decodeReader(bytes.NewReader(coded), codings...), plain)
 }
 
 func TestEmptyBodyIsEmptyInEveryCoding(t *testing.T) {
-	eachCoding(t, func(t *testing.T, c testCoding) {
-		wantDecoded(t, decodeReader(strings.NewReader(""), c.coding), nil)
-		wantDecoded(t, decodeReader(strings.NewReader(""), c.coding, c.above().coding), nil)
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
+		wantDecoded(t, decodeReader(strings.NewReader(""), c.Coding), nil)
+		wantDecoded(t, decodeReader(strings.NewReader(""), c.Coding, c.Above().Coding), nil)
 	})
 	d := newDecodedBody(strings.NewReader(""), []string{"x"}, map[string]Decoder{
 		"x": func(io.Reader) (io.Reader, error) { panic("called for an empty body") },
@@ -299,8 +243,8 @@ func TestCustomDecoderFollowsTheSameRules(t *testing.T) {
 		codings []string
 	}{
 		{coded, []string{"caesar"}},
-		{encodeCaesar(encodeGzip(plain)), []string{"gzip", "caesar"}},
-		{encodeGzip(coded), []string{"caesar", "gzip"}},
+		{encodeCaesar(h2test.Gzip(plain)), []string{"gzip", "caesar"}},
+		{h2test.Gzip(coded), []string{"caesar", "gzip"}},
 	} {
 		if got, err := decode(tt.coded, tt.codings...); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%v: %q, %v", tt.codings, got, err)
@@ -328,7 +272,7 @@ func TestCustomDecoderReplacesOrRefusesABuiltInOne(t *testing.T) {
 		caesarDecoder("GZIP", &closes), decodeLimits{})
 	wantDecoded(t, d, []byte("x"))
 
-	d = newDecodedBody(bytes.NewReader(encodeGzip(nil)), []string{"gzip"}, map[string]Decoder{"gzip": nil},
+	d = newDecodedBody(bytes.NewReader(h2test.Gzip(nil)), []string{"gzip"}, map[string]Decoder{"gzip": nil},
 		decodeLimits{})
 	var e *UnsupportedCodingError
 	if _, err := d.Read(make([]byte, 1)); !errors.As(err, &e) {
@@ -376,20 +320,20 @@ type idleReader struct{}
 func (idleReader) Read([]byte) (int, error) { return 0, nil }
 
 func TestErrorOfTheRawBodyPassesThroughAtAnyOffset(t *testing.T) {
-	plain := prose(700)
+	plain := h2test.Prose(700)
 	reset := &StreamError{StreamID: 5, Code: ErrCodeCancel, FromPeer: true}
 	for _, fault := range []error{reset, io.ErrUnexpectedEOF} {
-		eachStack(func(a, b testCoding) {
-			coded := b.encode(a.encode(plain))
+		eachStack(func(a, b h2test.Coding) {
+			coded := b.Encode(a.Encode(plain))
 			for cut := 0; cut <= len(coded); cut++ {
 				raw := io.MultiReader(bytes.NewReader(coded[:cut]), iotest.ErrReader(fault))
-				got, err := io.ReadAll(decodeReader(raw, a.coding, b.coding))
+				got, err := io.ReadAll(decodeReader(raw, a.Coding, b.Coding))
 				if err != fault {
-					t.Fatalf("%s, %s: reset after %d of %d octets: error %v", a.name, b.name, cut, len(coded),
+					t.Fatalf("%s, %s: reset after %d of %d octets: error %v", a.Name, b.Name, cut, len(coded),
 						err)
 				}
 				if !bytes.HasPrefix(plain, got) || cut == len(coded) && len(got) != len(plain) {
-					t.Fatalf("%s, %s: reset after %d of %d octets: got %d octets", a.name, b.name, cut,
+					t.Fatalf("%s, %s: reset after %d of %d octets: got %d octets", a.Name, b.Name, cut,
 						len(coded), len(got))
 				}
 			}
@@ -402,16 +346,16 @@ func TestFirstErrorStays(t *testing.T) {
 		why string
 		d   *decodedBody
 	}{
-		{"the end", decodeReader(bytes.NewReader(encodeGzip([]byte("x"))), "gzip")},
-		{"cut short", decodeReader(bytes.NewReader(encodeGzip([]byte("x"))[:20]), "gzip")},
-		{"trailing octets", decodeReader(bytes.NewReader(append(encodeGzip([]byte("x")),
+		{"the end", decodeReader(bytes.NewReader(h2test.Gzip([]byte("x"))), "gzip")},
+		{"cut short", decodeReader(bytes.NewReader(h2test.Gzip([]byte("x"))[:20]), "gzip")},
+		{"trailing octets", decodeReader(bytes.NewReader(append(h2test.Gzip([]byte("x")),
 			"four and twenty"...)), "gzip")},
 		{"reset", decodeReader(iotest.ErrReader(ErrCodeRefusedStream), "br")},
 		{"unknown coding", decodeReader(strings.NewReader("x"), "zstd")},
 		{"codings", decodeReader(strings.NewReader("x"), "a", "b", "c", "d", "e", "f")},
 		{"repeats", decodeReader(strings.NewReader("x"), "br", "gzip", "br")},
 		{"no codings", decodeReader(strings.NewReader("x"))},
-		{"size", newDecodedBody(bytes.NewReader(encodeGzip(prose(100))), []string{"gzip"}, nil,
+		{"size", newDecodedBody(bytes.NewReader(h2test.Gzip(h2test.Prose(100))), []string{"gzip"}, nil,
 			decodeLimits{size: 10})},
 	} {
 		_, first := io.Copy(io.Discard, tt.d)
@@ -450,7 +394,7 @@ func TestReadAfterCloseIsCanceled(t *testing.T) {
 			t.Errorf("%v: Read after Close = %d, %v", codings, n, err)
 		}
 	}
-	raw := bytes.NewReader(encodeGzip(prose(200_000)))
+	raw := bytes.NewReader(h2test.Gzip(h2test.Prose(200_000)))
 	d := decodeReader(raw, "gzip")
 	io.CopyN(io.Discard, d, 1000)
 	d.Close()
@@ -471,7 +415,7 @@ func TestCloseDoesNotWaitForABlockedRead(t *testing.T) {
 		_, err := io.ReadAll(d)
 		result <- err
 	}()
-	pw.Write(encodeGzip(prose(100))[:20]) // returns when Read has taken the bytes
+	pw.Write(h2test.Gzip(h2test.Prose(100))[:20]) // returns when Read has taken the bytes
 	d.Close()
 	go pw.Write([]byte("no gzip"))
 	if err := <-result; err != ErrCanceled {
@@ -502,7 +446,7 @@ func (r *endless) Read(p []byte) (int, error) {
 }
 
 func TestCloseEndsAReadThatDecodesNothingForEver(t *testing.T) {
-	r := &endless{member: encodeGzip(nil), busy: make(chan struct{})}
+	r := &endless{member: h2test.Gzip(nil), busy: make(chan struct{})}
 	d := decodeReader(r, "gzip")
 	result := make(chan error)
 	go func() {
@@ -558,12 +502,12 @@ func TestTooManyCodingsAreRefusedUnread(t *testing.T) {
 }
 
 func TestSizeLimitGivesAllOctetsBelowIt(t *testing.T) {
-	plain := prose(5000)
-	eachCoding(t, func(t *testing.T, c testCoding) {
-		coded := c.encode(plain)
+	plain := h2test.Prose(5000)
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
+		coded := c.Encode(plain)
 		for _, size := range []int64{1, 2, 100, 4096, 4999} {
 			for _, one := range []bool{false, true} {
-				d := newDecodedBody(bytes.NewReader(coded), []string{c.coding}, nil, decodeLimits{size: size})
+				d := newDecodedBody(bytes.NewReader(coded), []string{c.Coding}, nil, decodeLimits{size: size})
 				r := io.Reader(d)
 				if one {
 					r = iotest.OneByteReader(r)
@@ -576,7 +520,7 @@ func TestSizeLimitGivesAllOctetsBelowIt(t *testing.T) {
 			}
 		}
 		for _, size := range []int64{5000, 5001, math.MaxInt64, 0, -1} {
-			wantDecoded(t, newDecodedBody(bytes.NewReader(coded), []string{c.coding}, nil,
+			wantDecoded(t, newDecodedBody(bytes.NewReader(coded), []string{c.Coding}, nil,
 				decodeLimits{size: size}), plain)
 		}
 		// The data between two codings may be larger than the body.
@@ -584,15 +528,15 @@ func TestSizeLimitGivesAllOctetsBelowIt(t *testing.T) {
 		for i := range random {
 			random[i] = byte(rand.Uint32())
 		}
-		above := c.above()
-		coded = above.encode(c.encode(random))
-		codings := []string{c.coding, above.coding}
+		above := c.Above()
+		coded = above.Encode(c.Encode(random))
+		codings := []string{c.Coding, above.Coding}
 		wantDecoded(t, newDecodedBody(bytes.NewReader(coded), codings, nil, decodeLimits{size: 1000}), random)
 	})
 }
 
 // gzipOf returns p repeated n times in gzip, with one member for each p.
-func gzipOf(p []byte, n int) []byte { return bytes.Repeat(encodeGzip(p), n) }
+func gzipOf(p []byte, n int) []byte { return bytes.Repeat(h2test.Gzip(p), n) }
 
 func TestRatioLimitStopsABombAndNoDenseBody(t *testing.T) {
 	const mebi = 1 << 20
@@ -624,7 +568,7 @@ func TestLimitsHoldBetweenCodings(t *testing.T) {
 	w := gzip.NewWriter(&member)
 	w.Name = strings.Repeat("n", 480)
 	w.Close()
-	bomb := testCodings[1].encode(bytes.Repeat(member.Bytes(), 1<<20/member.Len()))
+	bomb := h2test.Codings[1].Encode(bytes.Repeat(member.Bytes(), 1<<20/member.Len()))
 	for _, tt := range []struct {
 		limits decodeLimits
 		bound  int64

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -26,35 +27,6 @@ func fieldLines(fields []Field) string {
 	return b.String()
 }
 
-// rawString encodes a string as in RFC 7541 §5.2, without Huffman coding.
-func rawString(s string) []byte {
-	p := []byte{0x7f}
-	for n := len(s) - 0x7f; ; n >>= 7 {
-		if n < 0x80 {
-			p = append(p, byte(n))
-			break
-		}
-		p = append(p, byte(n)|0x80)
-	}
-	return append(p, s...)
-}
-
-// inFrames returns the frames of a block, in fragments of at most size bytes.
-func inFrames(stream uint32, block []byte, size int) (octets []byte) {
-	typ := wire.Headers
-	for {
-		n := min(size, len(block))
-		flags := wire.Flags(0)
-		if n == len(block) {
-			flags = wire.EndHeaders
-		}
-		octets = append(octets, rawFrame(typ, flags, stream, block[:n])...)
-		if typ, block = wire.Continuation, block[n:]; flags != 0 {
-			return octets
-		}
-	}
-}
-
 // A long block that is decoded in fragments results in the same list as one that is decoded at
 // once.
 func TestBlockInFragmentsIsTheSameList(t *testing.T) {
@@ -62,12 +34,12 @@ func TestBlockInFragmentsIsTheSameList(t *testing.T) {
 	want := ":status: 200\n"
 	for i := range 3000 {
 		value := strings.Repeat("v", 200+i%300)
-		block = slices.Concat(block, []byte{0x40, 1, 'a' + byte(i%26)}, rawString(value), []byte{0xbe})
+		block = slices.Concat(block, []byte{0x40, 1, 'a' + byte(i%26)}, h2test.RawString(value), []byte{0xbe})
 		line := fmt.Sprintf("%c: %s\n", 'a'+byte(i%26), value)
 		want += line + line
 	}
 	for _, size := range []int{600, 1000, 16 << 10, 100_000, 256 << 10} {
-		r := testReader(t, bytes.NewReader(inFrames(1, block, size)), nil)
+		r := testReader(t, bytes.NewReader(h2test.InFrames(1, block, size)), nil)
 		f, err := r.next()
 		if got := fieldLines(f.fields); err != nil || got != want {
 			t.Errorf("fragments of %d: %v, %d bytes of fields, want %d", size, err, len(got), len(want))
@@ -84,10 +56,10 @@ func TestBlockInFragmentsIsTheSameList(t *testing.T) {
 // A field that is too large to be kept is skipped as its frames arrive.
 func TestFieldTooLargeToKeepIsPassedOverInFragments(t *testing.T) {
 	const limit = 64 << 10
-	block := slices.Concat([]byte{0x88, 0x40, 1, 'x'}, rawString(strings.Repeat("v", 4*limit)),
+	block := slices.Concat([]byte{0x88, 0x40, 1, 'x'}, h2test.RawString(strings.Repeat("v", 4*limit)),
 		[]byte{0x40, 1, 'k', 1, 'v'})
 	for _, size := range []int{700, 16 << 10, 1 << 20} {
-		octets := slices.Concat(inFrames(1, block, size), inFrames(3, []byte{0x88, 0xbe}, size))
+		octets := slices.Concat(h2test.InFrames(1, block, size), h2test.InFrames(3, []byte{0x88, 0xbe}, size))
 		r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: limit, MaxFrameSize: 2 << 20})
 		f, err := r.next()
 		if err != nil || f.oversize < 4*limit {
@@ -105,7 +77,7 @@ func TestFieldTooLargeToKeepIsPassedOverInFragments(t *testing.T) {
 // A part of a long block that is not HPACK ends the connection, before the block has ended.
 func TestFaultInAFragmentEndsTheConnection(t *testing.T) {
 	block := slices.Concat([]byte{0x88, 0x80}, make([]byte, 2*maxJoined))
-	r := testReader(t, bytes.NewReader(inFrames(1, block, 16<<10)), nil)
+	r := testReader(t, bytes.NewReader(h2test.InFrames(1, block, 16<<10)), nil)
 	_, err := r.next()
 	wantWireError(t, "index 0", err, wire.CompressionError)
 }
@@ -113,8 +85,8 @@ func TestFaultInAFragmentEndsTheConnection(t *testing.T) {
 // Twice the largest limit does not fit into 32 bits.
 func TestLargestListLimitAdmitsContinuations(t *testing.T) {
 	block := slices.Concat([]byte{0x88, 0x40, 1, 'x', 1, 'v'}, bytes.Repeat([]byte{0xbe}, 10))
-	octets := append(rawFrame(wire.Headers, 0, 1, block[:5]),
-		rawFrame(wire.Continuation, wire.EndHeaders, 1, block[5:])...)
+	octets := append(h2test.RawFrame(wire.Headers, 0, 1, block[:5]),
+		h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1, block[5:])...)
 	r := testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: math.MaxInt32})
 	if f, err := r.next(); err != nil || len(f.fields) != 12 || f.oversize != 0 {
 		t.Errorf("%d fields, %v", len(f.fields), err)
@@ -142,7 +114,7 @@ func TestHeldHeadersAreCounted(t *testing.T) {
 		peer.WriteData(1, 0, []byte("body"))
 		peer.WriteTrailers(1, large)
 		want("it has ended, and was not read", 2)
-		wantBody(t, "the body", resp.Body, "body")
+		h2test.WantBody(t, "the body", resp.Body, "body")
 		want("it was read", 0)
 
 		call = getAsync(conn, "/")
@@ -161,12 +133,12 @@ func TestHeldHeadersAreCounted(t *testing.T) {
 }
 
 func TestContinuationRules(t *testing.T) {
-	begun := rawFrame(wire.Headers, 0, 1, []byte{0x88})
-	promise := rawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2, 0x82})
-	ended := rawFrame(wire.Continuation, wire.EndHeaders, 1, []byte{0x88})
-	open := rawFrame(wire.Continuation, 0, 1, []byte{0x88})
+	begun := h2test.RawFrame(wire.Headers, 0, 1, []byte{0x88})
+	promise := h2test.RawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2, 0x82})
+	ended := h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1, []byte{0x88})
+	open := h2test.RawFrame(wire.Continuation, 0, 1, []byte{0x88})
 	frames := fewFrames
-	large := rawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize))
+	large := h2test.RawFrame(wire.Continuation, 0, 1, make([]byte, defaultMaxFrameSize))
 	for _, c := range []struct {
 		name   string
 		octets []byte
@@ -174,17 +146,19 @@ func TestContinuationRules(t *testing.T) {
 	}{
 		{"none begun", ended, wire.ProtocolError},
 		{"none begun any more", slices.Concat(begun, ended, ended), wire.ProtocolError},
-		{"another stream", slices.Concat(begun, rawFrame(wire.Continuation, 0, 3, nil)), wire.ProtocolError},
-		{"stream 0", slices.Concat(begun, rawFrame(wire.Continuation, 0, 0, nil)), wire.ProtocolError},
+		{"another stream", slices.Concat(begun, h2test.RawFrame(wire.Continuation, 0, 3, nil)),
+			wire.ProtocolError},
+		{"stream 0", slices.Concat(begun, h2test.RawFrame(wire.Continuation, 0, 0, nil)), wire.ProtocolError},
 		{"DATA in between", slices.Concat(begun, wire.AppendData(nil, 1, 0, nil)), wire.ProtocolError},
 		{"HEADERS in between", slices.Concat(begun, begun), wire.ProtocolError},
 		{"PING in between", slices.Concat(begun, wire.AppendPing(nil, 0, [8]byte{})), wire.ProtocolError},
 		{"PING inside a promise", slices.Concat(promise, wire.AppendPing(nil, 0, [8]byte{})),
 			wire.ProtocolError},
-		{"an unknown type in between", slices.Concat(begun, rawFrame(0xee, 0, 0, nil)), wire.ProtocolError},
-		{"a misshapen PRIORITY in between", slices.Concat(begun, rawFrame(wire.Priority, 0, 1, nil)),
+		{"an unknown type in between", slices.Concat(begun, h2test.RawFrame(0xee, 0, 0, nil)),
 			wire.ProtocolError},
-		{"too large", slices.Concat(begun, rawFrame(wire.Continuation, 0, 1,
+		{"a misshapen PRIORITY in between", slices.Concat(begun, h2test.RawFrame(wire.Priority, 0, 1, nil)),
+			wire.ProtocolError},
+		{"too large", slices.Concat(begun, h2test.RawFrame(wire.Continuation, 0, 1,
 			make([]byte, defaultMaxFrameSize+1))), wire.FrameSizeError},
 		{"too many", slices.Concat(begun, bytes.Repeat(open, frames+1)), wire.EnhanceYourCalm},
 		{"too much", slices.Concat(begun, bytes.Repeat(large, 20)), wire.EnhanceYourCalm},
@@ -207,11 +181,11 @@ const reliabilityLimit = 5 * time.Second
 func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
 	const size = 1 << 20
 	block := append([]byte{0x88, 0x00, 1, 'x', 0x7f, 0x81, 0xff, 0x3f}, bytes.Repeat([]byte{'v'}, size)...)
-	octets := rawFrame(wire.Headers, 0, 1, nil)
+	octets := h2test.RawFrame(wire.Headers, 0, 1, nil)
 	for _, c := range block[:len(block)-1] {
-		octets = append(octets, rawFrame(wire.Continuation, 0, 1, []byte{c})...)
+		octets = append(octets, h2test.RawFrame(wire.Continuation, 0, 1, []byte{c})...)
 	}
-	octets = append(octets, rawFrame(wire.Continuation, wire.EndHeaders, 1, block[len(block)-1:])...)
+	octets = append(octets, h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1, block[len(block)-1:])...)
 	src := bytes.NewReader(octets)
 	r := testReader(t, src, nil)
 	_, err := r.next()

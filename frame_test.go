@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 
 	"gohyper.dev/hyper/internal/buffer"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -132,7 +133,7 @@ func TestDataIsHandedOutInPartsWithItsPaddingFirst(t *testing.T) {
 	src, feed := io.Pipe()
 	defer src.Close()
 	r := testReader(t, src, nil)
-	octets := rawFrame(wire.Data, wire.Padded|wire.EndStream, 1, []byte("\x02abcdef\x00\x00"))
+	octets := h2test.RawFrame(wire.Data, wire.Padded|wire.EndStream, 1, []byte("\x02abcdef\x00\x00"))
 	ping := wire.AppendPing(nil, 0, [8]byte{})
 	go func() {
 		for _, p := range [][]byte{octets[:10], octets[10:13], octets[13:17], append(octets[17:], ping...)} {
@@ -167,7 +168,8 @@ func TestDataIsHandedOutInPartsWithItsPaddingFirst(t *testing.T) {
 // recipient MUST treat this as a connection error of type PROTOCOL_ERROR.
 func TestPaddingMustLeaveRoomForItself(t *testing.T) {
 	for pad, ok := range map[byte]bool{0: true, 4: true, 5: false, 6: false, 255: false} {
-		r := testReader(t, bytes.NewReader(rawFrame(wire.Data, wire.Padded, 1, []byte{pad, 0, 0, 0, 0})), nil)
+		r := testReader(t, bytes.NewReader(h2test.RawFrame(wire.Data, wire.Padded, 1,
+			[]byte{pad, 0, 0, 0, 0})), nil)
 		f, err := r.next()
 		if ok && (err != nil || len(f.payload) != 4-int(pad) || f.padding != 1+int(pad)) {
 			t.Errorf("padding %d of 5: %d octets and %d of padding, %v", pad, len(f.payload), f.padding, err)
@@ -351,7 +353,7 @@ func TestBlockOfLittleStaysWithTheReader(t *testing.T) {
 }
 
 func TestUnknownFramesAreSkippedWithoutBeingBuffered(t *testing.T) {
-	octets := rawFrame(0xfe, 0, 0, make([]byte, defaultMaxFrameSize))
+	octets := h2test.RawFrame(0xfe, 0, 0, make([]byte, defaultMaxFrameSize))
 	octets = wire.AppendPing(octets, 0, [8]byte{7})
 	r := testReader(t, bytes.NewReader(octets), nil)
 	if f, err := r.next(); err != nil || f.Type != 0xfe || f.payload != nil {
@@ -396,7 +398,8 @@ func TestPushPromiseNamesItsStreamWithoutTheReservedBit(t *testing.T) {
 		if flags.Has(wire.Padded) {
 			payload = slices.Concat([]byte{2}, payload, []byte{0, 0})
 		}
-		f, err := testReader(t, bytes.NewReader(rawFrame(wire.PushPromise, flags, 1, payload)), nil).next()
+		f, err := testReader(t, bytes.NewReader(h2test.RawFrame(wire.PushPromise, flags, 1, payload)),
+			nil).next()
 		if err != nil || f.promised != 8 || len(f.fields) != 1 {
 			t.Errorf("promised %d, %v, %v", f.promised, f.fields, err)
 		}

@@ -36,39 +36,23 @@ var boundsSlow = func() bool {
 
 var errCancelCause = errors.New("the caller's own reason")
 
-// atMost returns the setting that limits the client to n concurrent streams.
-func atMost(n uint32) wire.Setting {
-	return wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: n}
-}
-
-// answerEmpty responds to a request with 204.
-func answerEmpty(peer *h2test.Peer, stream uint32) {
-	peer.WriteHeaders(stream, wire.EndStream, ":status: 204")
-}
-
-// rawFrame returns a frame with any payload.
-func rawFrame(t wire.FrameType, flags wire.Flags, stream uint32, payload []byte) []byte {
-	h := wire.FrameHeader{Length: len(payload), Type: t, Flags: flags, StreamID: stream}
-	return append(wire.AppendFrameHeader(nil, h), payload...)
-}
-
 // everyFrame returns frames of all types, some of them larger than the smallest buffer.
 func everyFrame() []byte {
 	return slices.Concat(
 		wire.AppendSettings(nil, wire.Setting{ID: wire.SettingMaxFrameSize, Value: 1 << 20}),
 		wire.AppendSettingsAck(nil),
-		rawFrame(wire.Headers, wire.Padded|wire.PriorityFlag|wire.EndHeaders, 1,
+		h2test.RawFrame(wire.Headers, wire.Padded|wire.PriorityFlag|wire.EndHeaders, 1,
 			[]byte{2, 0, 0, 0, 0, 9, 0x88, 0, 0}),
 		wire.AppendData(nil, 1, 0, []byte("hello")),
-		rawFrame(wire.Data, wire.Padded, 1, []byte("\x03world\x00\x00\x00")),
-		rawFrame(wire.Data, wire.Padded, 1, []byte("\x02\x00\x00")), // nothing but padding
-		rawFrame(wire.Priority, 0, 3, make([]byte, 4)),              // a stream error
-		rawFrame(wire.Priority, 0, 3, make([]byte, 5)),
-		rawFrame(0xee, 0xff, 7, bytes.Repeat([]byte{1}, 300)),
-		rawFrame(wire.PushPromise, wire.EndHeaders, 1, []byte{0, 0, 0, 2, 0x82, 0x87, 0x84}),
-		rawFrame(wire.Headers, 0, 3, []byte{0x88, 0x40, 1, 'a'}),
-		rawFrame(wire.Continuation, 0, 3, nil),
-		rawFrame(wire.Continuation, wire.EndHeaders, 3, []byte{1, 'b'}),
+		h2test.RawFrame(wire.Data, wire.Padded, 1, []byte("\x03world\x00\x00\x00")),
+		h2test.RawFrame(wire.Data, wire.Padded, 1, []byte("\x02\x00\x00")), // nothing but padding
+		h2test.RawFrame(wire.Priority, 0, 3, make([]byte, 4)),              // a stream error
+		h2test.RawFrame(wire.Priority, 0, 3, make([]byte, 5)),
+		h2test.RawFrame(0xee, 0xff, 7, bytes.Repeat([]byte{1}, 300)),
+		h2test.RawFrame(wire.PushPromise, wire.EndHeaders, 1, []byte{0, 0, 0, 2, 0x82, 0x87, 0x84}),
+		h2test.RawFrame(wire.Headers, 0, 3, []byte{0x88, 0x40, 1, 'a'}),
+		h2test.RawFrame(wire.Continuation, 0, 3, nil),
+		h2test.RawFrame(wire.Continuation, wire.EndHeaders, 3, []byte{1, 'b'}),
 		wire.AppendWindowUpdate(nil, 0, 1000),
 		wire.AppendRSTStream(nil, 3, wire.Cancel),
 		wire.AppendPing(nil, 0, [8]byte{1, 2, 3}),
@@ -76,7 +60,7 @@ func everyFrame() []byte {
 		wire.AppendGoAway(nil, 1, wire.NoError, strings.Repeat("x", minReadBuffer)),
 		wire.AppendData(nil, 1, wire.EndStream, bytes.Repeat([]byte{2}, 600)),
 		wire.AppendData(nil, 1, 0, octetsAt(1, 0, 2*smallBlock+1)),
-		rawFrame(wire.Data, wire.Padded, 1, append([]byte{8}, octetsAt(1, 0, 2*smallBlock+8)...)),
+		h2test.RawFrame(wire.Data, wire.Padded, 1, append([]byte{8}, octetsAt(1, 0, 2*smallBlock+8)...)),
 		wire.AppendData(nil, 3, 0, octetsAt(3, 0, 3)),
 		wire.AppendData(nil, 1, wire.EndStream, octetsAt(1, 0, smallBlock+1)),
 		wire.AppendPing(nil, 0, [8]byte{4, 5, 6}),
@@ -285,15 +269,6 @@ func (r *result) wantErr(t *testing.T, reason string) error {
 	return r.err
 }
 
-// wantBody reads body to its end.
-func wantBody(t *testing.T, reason string, body io.Reader, want string) {
-	t.Helper()
-	got, err := io.ReadAll(body)
-	if err != nil || string(got) != want {
-		t.Fatalf("%s: got %q, %v, want %q", reason, got, err, want)
-	}
-}
-
 // answerGet sends GET, which becomes stream id, and responds with a header. The test sends the
 // body.
 func answerGet(t *testing.T, peer *h2test.Peer, conn *Conn, id uint32, fields ...string) *Response {
@@ -308,15 +283,6 @@ func answerGet(t *testing.T, peer *h2test.Peer, conn *Conn, id uint32, fields ..
 // missing from the peer's credit then is held, or lost.
 func giveBack(*Window) WindowManager {
 	return WindowManagerFunc(func(ev WindowEvent) int { return ev.Consumed() })
-}
-
-// wantFullCredit requires that the peer may send all of a giveBack connection's window again.
-func wantFullCredit(t *testing.T, peer *h2test.Peer, reason string) {
-	t.Helper()
-	synctest.Wait()
-	if n := peer.Credit(0); n != wire.InitialWindow {
-		t.Fatalf("%s: the connection's window is %d, want %d\n%s", reason, n, wire.InitialWindow, peer.Log())
-	}
 }
 
 // A call is a RoundTrip on a goroutine of its own.

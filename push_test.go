@@ -95,21 +95,21 @@ func TestPushIsReadBeforeOrAfterItsParent(t *testing.T) {
 				resp := got.want(t, "the parent")
 				_, pushes := promisedPaths(t, resp)
 				if !before {
-					wantBody(t, "the parent", resp.Body, "parent")
+					h2test.WantBody(t, "the parent", resp.Body, "parent")
 				}
 				pushed, err := pushes[0].Response(t.Context())
 				if err != nil || pushed.StatusCode != 201 {
 					t.Fatal(pushed, err)
 				}
-				wantBody(t, "the push", pushed.Body, "pushed")
+				h2test.WantBody(t, "the push", pushed.Body, "pushed")
 				if got := pushed.Trailer().Get("x-sum"); got != "2" {
 					t.Errorf("trailer %q", got)
 				}
 				if before {
-					wantBody(t, "the parent", resp.Body, "parent")
+					h2test.WantBody(t, "the parent", resp.Body, "parent")
 				}
 				wantPushes(t, conn, "claimed and over", 0)
-				wantFullCredit(t, peer, "all was read")
+				h2test.WantFullCredit(t, peer, "all was read")
 			})
 		})
 	}
@@ -205,7 +205,7 @@ func TestCancelEndsAPushAtAnyStage(t *testing.T) {
 				if c.reset {
 					peer.WriteData(2, wire.EndStream, make([]byte, 1000))
 				}
-				wantFullCredit(t, peer, "what it held, and what was late")
+				h2test.WantFullCredit(t, peer, "what it held, and what was late")
 				wantPushes(t, conn, "canceled", 0)
 			})
 		})
@@ -330,14 +330,14 @@ func TestClosingTheParentCancelsWhatNobodyClaimed(t *testing.T) {
 				}
 				peer.WantIdle("and not what is the caller's")
 				wantPushes(t, conn, "the claimed one", 1)
-				wantFullCredit(t, peer, "nothing is held")
+				h2test.WantFullCredit(t, peer, "nothing is held")
 				peer.WriteHeaders(2, 0, ":status: 200")
 				peer.WriteData(2, wire.EndStream, []byte("pushed"))
 				pushed, err := claimed.Response(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
-				wantBody(t, "which is read as ever", pushed.Body, "pushed")
+				h2test.WantBody(t, "which is read as ever", pushed.Body, "pushed")
 				for push, err := range resp.Pushes(t.Context()) {
 					if push != nil || !errors.Is(err, ErrCanceled) {
 						t.Errorf("yielded %v, %v", push, err)

@@ -110,27 +110,27 @@ var scriptSettings = [...]wire.Setting{
 
 // scriptBad are frames that no server may send, or that have no meaning.
 var scriptBad = []func(id uint32) []byte{
-	func(id uint32) []byte { return rawFrame(wire.Priority, 0, id, make([]byte, 4)) },
-	func(id uint32) []byte { return rawFrame(wire.Priority, 0, id, make([]byte, 5)) },
-	func(id uint32) []byte { return rawFrame(0x77, 0xff, id, make([]byte, 70)) },
-	func(id uint32) []byte { return rawFrame(wire.Data, wire.Padded, id, []byte{3, 1, 2}) },
-	func(id uint32) []byte { return rawFrame(wire.Data, 0, 0, []byte{1}) },
-	func(id uint32) []byte { return rawFrame(wire.RSTStream, 0, id, []byte{1}) },
-	func(id uint32) []byte { return rawFrame(wire.WindowUpdate, 0, id, make([]byte, 5)) },
-	func(id uint32) []byte { return rawFrame(wire.Continuation, wire.EndHeaders, id, []byte{0x88}) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Priority, 0, id, make([]byte, 4)) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Priority, 0, id, make([]byte, 5)) },
+	func(id uint32) []byte { return h2test.RawFrame(0x77, 0xff, id, make([]byte, 70)) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Data, wire.Padded, id, []byte{3, 1, 2}) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Data, 0, 0, []byte{1}) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.RSTStream, 0, id, []byte{1}) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.WindowUpdate, 0, id, make([]byte, 5)) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Continuation, wire.EndHeaders, id, []byte{0x88}) },
 	// The CONTINUATION of these HEADERS never comes.
-	func(id uint32) []byte { return rawFrame(wire.Headers, 0, id, []byte{0x88}) },
-	func(id uint32) []byte { return rawFrame(wire.Headers, wire.EndHeaders, id, []byte{0xff}) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Headers, 0, id, []byte{0x88}) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Headers, wire.EndHeaders, id, []byte{0xff}) },
 	func(id uint32) []byte {
-		return rawFrame(wire.Headers, wire.EndHeaders|wire.PriorityFlag|wire.Padded, id,
+		return h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.PriorityFlag|wire.Padded, id,
 			[]byte{1, 0, 0, 0, byte(id), 9, 0x88, 0})
 	},
-	func(id uint32) []byte { return rawFrame(wire.Settings, wire.Ack, 0, make([]byte, 6)) },
+	func(id uint32) []byte { return h2test.RawFrame(wire.Settings, wire.Ack, 0, make([]byte, 6)) },
 	func(id uint32) []byte {
 		return wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 1 << 20, StreamID: id})
 	},
 	func(id uint32) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") },
-	func(id uint32) []byte { return bytes.Repeat(rawFrame(0x77, 0, 0, nil), 700) },
+	func(id uint32) []byte { return bytes.Repeat(h2test.RawFrame(0x77, 0, 0, nil), 700) },
 	func(id uint32) []byte { return bytes.Repeat(wire.AppendPing(nil, 0, [8]byte{}), 600) },
 }
 

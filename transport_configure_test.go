@@ -1,15 +1,12 @@
 package hyper
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,9 +38,9 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Proto, " ", r.UserAgent())
 	})
-	proxy := newProxy(t, nil)
+	proxy := h2test.NewProxy(t, nil)
 	for name, via := range map[string]func(*http.Request) (*url.URL, error){"direct": nil,
-		"proxy": http.ProxyURL(proxy.url)} {
+		"proxy": http.ProxyURL(proxy.URL)} {
 		t.Run(name, func(t *testing.T) {
 			var frames atomic.Int64
 			tr := &http.Transport{Proxy: via, IdleConnTimeout: time.Minute}
@@ -54,11 +51,11 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 			// net/http returns the response before it has added a new connection to its pool.
 			for made != dials.Load() {
 				made = dials.Load()
-				get(t, tr, srv.URL)
+				h2test.Get(t, tr, srv.URL)
 			}
 			for range 20 {
 				wg.Go(func() {
-					if got := get(t, tr, srv.URL); got != "HTTP/2.0 through hyper" {
+					if got := h2test.Get(t, tr, srv.URL); got != "HTTP/2.0 through hyper" {
 						t.Errorf("the server got %q", got)
 					}
 				})
@@ -70,7 +67,7 @@ func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
 			connOf(t, tr, srv.URL).Close()
 		})
 	}
-	if len(proxy.requests()) == 0 {
+	if len(proxy.Requests()) == 0 {
 		t.Error("the proxy was not asked")
 	}
 }
@@ -84,7 +81,7 @@ func connOf(t *testing.T, rt http.RoundTripper, url string) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := fetch(rt, req); err != nil {
+	if _, _, err := h2test.Fetch(rt, req); err != nil {
 		t.Fatal(err)
 	}
 	return conn
@@ -110,7 +107,7 @@ func TestConfiguredTransportReplacesAConnectionThatEnded(t *testing.T) {
 			end(conn)
 			<-conn.Done()
 			req, _ := http.NewRequest("POST", srv.URL, iotestReader{strings.NewReader("without GetBody")})
-			if got, _, err := fetch(tr, req); err != nil || got != "without GetBody" {
+			if got, _, err := h2test.Fetch(tr, req); err != nil || got != "without GetBody" {
 				t.Errorf("got %q, %v", got, err)
 			}
 			if n := dials.Load(); n != 2 {
@@ -118,145 +115,4 @@ func TestConfiguredTransportReplacesAConnectionThatEnded(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A listener serves each of its connections on a goroutine, and closes all of them when the test
-// ends.
-type listener struct {
-	net.Listener
-	mu    sync.Mutex
-	conns []net.Conn
-	ended bool
-	wg    sync.WaitGroup
-}
-
-// listen calls serve for each connection, which it closes when serve returns.
-func listen(t *testing.T, serve func(*listener, net.Conn)) *listener {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &listener{Listener: ln}
-	l.wg.Go(func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			l.wg.Go(func() {
-				if l.keep(nc) {
-					serve(l, nc)
-				}
-				nc.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		l.mu.Lock()
-		l.ended = true
-		for _, nc := range l.conns {
-			nc.Close()
-		}
-		l.mu.Unlock()
-		l.wg.Wait()
-	})
-	return l
-}
-
-// keep registers nc to be closed at the end of the test. It returns false if the test has ended.
-func (l *listener) keep(nc net.Conn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conns = append(l.conns, nc)
-	if l.ended {
-		nc.Close()
-	}
-	return !l.ended
-}
-
-// splice connects to the address to, and copies in both directions until one direction ends.
-func (l *listener) splice(a io.ReadWriter, to string, early []byte) {
-	b, err := net.Dial("tcp", to)
-	if err != nil || !l.keep(b) {
-		return
-	}
-	b.Write(early)
-	done := make(chan struct{}, 2)
-	go func() { io.Copy(b, a); b.Close(); done <- struct{}{} }()
-	go func() { io.Copy(a, b); done <- struct{}{} }()
-	<-done
-	b.Close()
-	if c, ok := a.(io.Closer); ok {
-		c.Close()
-	}
-	<-done
-}
-
-// A testProxy speaks HTTP/1.1 and records the requests that it gets.
-type testProxy struct {
-	*listener
-	url *url.URL
-
-	mu    sync.Mutex
-	to    map[string]string                              // addresses by name
-	busy  func(nc net.Conn, req *http.Request) (ok bool) // if not nil, responds instead of opening a tunnel
-	asked []*http.Request
-}
-
-// newProxy starts a proxy. It uses TLS if config is not nil.
-func newProxy(t *testing.T, config *tls.Config) *testProxy {
-	p := &testProxy{to: map[string]string{}}
-	p.listener = listen(t, func(l *listener, nc net.Conn) {
-		if config != nil {
-			nc = tls.Server(nc, config)
-		}
-		br := bufio.NewReader(nc)
-		req, err := http.ReadRequest(br)
-		if err != nil {
-			return
-		}
-		p.mu.Lock()
-		p.asked = append(p.asked, req)
-		busy, to := p.busy, or(p.to[req.Host], req.Host)
-		p.mu.Unlock()
-		if busy != nil && busy(nc, req) {
-			return
-		}
-		io.WriteString(nc, "HTTP/1.1 200 Connected\r\n\r\n")
-		early, _ := br.Peek(br.Buffered())
-		l.splice(nc, to, early)
-	})
-	p.url = &url.URL{Scheme: "http", Host: p.Addr().String()}
-	if config != nil {
-		p.url.Scheme = "https"
-	}
-	return p
-}
-
-// answer sets busy.
-func (p *testProxy) answer(busy func(nc net.Conn, req *http.Request) bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.busy = busy
-}
-
-func (p *testProxy) requests() []*http.Request {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Clone(p.asked)
-}
-
-func get(t *testing.T, rt http.RoundTripper, url string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _, err := fetch(rt, req)
-	if err != nil {
-		t.Fatalf("GET %s: %v", url, err)
-	}
-	return body
 }

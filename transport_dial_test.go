@@ -42,7 +42,7 @@ func TestDialThatHangsGetsAnotherBesideItAfterASecond(t *testing.T) {
 		peer := f.peer("the second attempt")
 		for _, stream := range []uint32{1, 3} {
 			peer.WantHeaders("both requests", stream)
-			answerEmpty(peer, stream)
+			h2test.AnswerEmpty(peer, stream)
 		}
 		first.wantStatus("the first", 204)
 		second.wantStatus("the second", 204)
@@ -197,7 +197,7 @@ func TestSuspicionEndsWithTheNextOctet(t *testing.T) {
 		next := f.get("/next")
 		peer.WantRSTStream("the request has ended", 3, wire.Cancel)
 		peer.WantHeaders("the peer lives: the next request is its own", 5)
-		answerEmpty(peer, 5)
+		h2test.AnswerEmpty(peer, 5)
 		next.wantStatus("it is served", 204)
 		time.Sleep(time.Second)
 		f.wantDials("no other connection", 1)
@@ -228,7 +228,7 @@ func TestAttemptsOneAfterAnotherDoNotKeepARequestForEver(t *testing.T) {
 func answer204(nc net.Conn, answered *atomic.Int64) {
 	br, bw := bufio.NewReader(nc), bufio.NewWriter(nc)
 	br.Discard(len(wire.ClientPreface))
-	bw.Write(wire.AppendSettings(nil, atMost(1000)))
+	bw.Write(wire.AppendSettings(nil, h2test.AtMost(1000)))
 	for {
 		octets, err := br.Peek(wire.HeaderLen)
 		if err != nil {
@@ -275,7 +275,7 @@ func TestHundredHostsHundredRequests(t *testing.T) {
 			for range 100 {
 				callers.Go(func() {
 					req, _ := http.NewRequest("GET", fmt.Sprintf("http://host%d.example.com", host), nil)
-					if _, resp, err := fetch(tr, req); err != nil || resp.StatusCode != 204 {
+					if _, resp, err := h2test.Fetch(tr, req); err != nil || resp.StatusCode != 204 {
 						t.Errorf("%s: %v", req.URL, err)
 					}
 				})
@@ -299,7 +299,10 @@ func TestHundredHostsHundredRequests(t *testing.T) {
 func TestSpellingsOfAHostShareItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
-		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
+		f.serveAll(func(peer *h2test.Peer, stream uint32,
+			_ h2test.Headers) {
+			h2test.AnswerEmpty(peer, stream)
+		})
 		for i, spellings := range [][]string{
 			{"http://example.com", "http://example.com:80/", "http://EXAMPLE.com/?q",
 				"http://user:password@example.com/", "http://example.com:"},
@@ -393,12 +396,12 @@ func TestHostThatGivesUpHTTP2LeavesNobodyWaiting(t *testing.T) {
 			return f.do(req)
 		}
 		first := get()
-		one := f.peer("the first", atMost(1))
+		one := f.peer("the first", h2test.AtMost(1))
 		one.WantHeaders("one fits", 1)
 		proto = "http/1.1"
 		waits := get()
 		waits.wantStatus("the second connection is not HTTP/2", 299)
-		answerEmpty(one, 1)
+		h2test.AnswerEmpty(one, 1)
 		first.wantStatus("the first is not disturbed", 204)
 	})
 }
@@ -475,7 +478,7 @@ func TestDialThatOutlivesItsRequestServesTheNext(t *testing.T) {
 		peer := f.peer("the connection is made all the same")
 		next := f.get("/next")
 		peer.WantHeaders("and found by the next request", 1, ":path: /next")
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		next.wantStatus("the next", 204)
 		f.wantDials("one in all", 1)
 	})
@@ -510,7 +513,7 @@ func TestDialErrorReachesAllWhoWait(t *testing.T) {
 		answer <- nil
 		peer := f.peer("now it works")
 		peer.WantHeaders("the later one", 1)
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		later.wantStatus("the later one", 204)
 	})
 }
@@ -519,13 +522,13 @@ func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		first := f.get("/first")
-		one := f.peer("the first", atMost(1))
+		one := f.peer("the first", h2test.AtMost(1))
 		one.WantHeaders("one fits", 1)
 		f.refer = func(context.Context, string) error { return errors.New("connection refused") }
 		next := f.get("/next")
 		f.wantDials("the first is full", 2)
 		next.wantWaiting("there is still the first to wait for")
-		answerEmpty(one, 1)
+		h2test.AnswerEmpty(one, 1)
 		first.wantStatus("the first", 204)
 		one.WantHeaders("its slot", 3, ":path: /next")
 		time.Sleep(time.Minute)
@@ -535,9 +538,9 @@ func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
 		if synctest.Wait(); f.dials.Load() < 3 || f.dials.Load() > 15 {
 			t.Errorf("%d dials in 10 s of waiting", f.dials.Load())
 		}
-		answerEmpty(one, 3)
+		h2test.AnswerEmpty(one, 3)
 		one.WantHeaders("its slot", 5, ":path: /more")
-		answerEmpty(one, 5)
+		h2test.AnswerEmpty(one, 5)
 		more.wantStatus("one more", 204)
 		time.Sleep(time.Second) // the last pause
 	})

@@ -56,7 +56,7 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 			for i := range 5 {
 				// The request has no GetBody.
 				req, _ := http.NewRequest("POST", srv.URL, io.NopCloser(strings.NewReader("body")))
-				got, resp, err := fetch(tr, req)
+				got, resp, err := h2test.Fetch(tr, req)
 				if err != nil || got != "HTTP/1.1 body" || resp.ProtoMajor != 1 || resp.TLS == nil ||
 					resp.TLS.NegotiatedProtocol != strings.Join(protos, "") {
 					t.Errorf("request %d: %q, %v", i, got, err)

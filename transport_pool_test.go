@@ -24,7 +24,7 @@ func (f *farm) answer(reason string) *h2test.Peer {
 	f.t.Helper()
 	peer := f.peer(reason)
 	peer.WantHeaders(reason, 1)
-	answerEmpty(peer, 1)
+	h2test.AnswerEmpty(peer, 1)
 	return peer
 }
 
@@ -33,7 +33,7 @@ func (f *farm) answered(peer *h2test.Peer, stream uint32) {
 	f.t.Helper()
 	c := f.get("/")
 	peer.WantHeaders("a request", stream)
-	answerEmpty(peer, stream)
+	h2test.AnswerEmpty(peer, stream)
 	c.wantStatus("its answer", 204)
 }
 
@@ -43,7 +43,7 @@ func (f *farm) firstPeer(settings ...wire.Setting) *h2test.Peer {
 	c := f.get("/")
 	peer := f.peer("the first", settings...)
 	peer.WantHeaders("the first request", 1)
-	answerEmpty(peer, 1)
+	h2test.AnswerEmpty(peer, 1)
 	c.wantStatus("the first request", 204)
 	return peer
 }
@@ -55,7 +55,10 @@ func TestEmptyHostsAreForgotten(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
-		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
+		f.serveAll(func(peer *h2test.Peer, stream uint32,
+			_ h2test.Headers) {
+			h2test.AnswerEmpty(peer, stream)
+		})
 		visit := func(url string) {
 			req, err := http.NewRequest("GET", url, nil)
 			if err != nil {
@@ -285,8 +288,11 @@ func TestBurstOnAColdHostMakesOneDial(t *testing.T) {
 		}
 		f.wantDials("all wait for the same one", 1)
 		close(dialling)
-		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) },
-			atMost(1000))
+		f.serveAll(func(peer *h2test.Peer, stream uint32,
+			_ h2test.Headers) {
+			h2test.AnswerEmpty(peer, stream)
+		},
+			h2test.AtMost(1000))
 		for _, c := range calls {
 			c.wantStatus("each is answered", 204)
 		}
@@ -317,11 +323,11 @@ func TestBurstMakesAsManyConnectionsAsThePeersLimitAsks(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					if released {
-						answerEmpty(peer, stream)
+						h2test.AnswerEmpty(peer, stream)
 					} else {
-						held = append(held, func() { answerEmpty(peer, stream) })
+						held = append(held, func() { h2test.AnswerEmpty(peer, stream) })
 					}
-				}, atMost(uint32(test.limit)))
+				}, h2test.AtMost(uint32(test.limit)))
 				f.wantDials("for the streams that the first has no room for", test.conns)
 				mu.Lock()
 				if want := min(1000, test.conns*test.limit); len(held) != want {
@@ -351,7 +357,7 @@ func TestSecondConnectionIsNotMadeBeforeTheFirstHasSaidItsLimit(t *testing.T) {
 		first.Ignore(wire.WindowUpdate)
 		first.WantPreface("the client speaks first")
 		f.wantDials("RFC 9113 §6.5.2: SETTINGS may raise the limit", 1)
-		first.WriteSettings(atMost(100)) // and the peer did not raise it
+		first.WriteSettings(h2test.AtMost(100)) // and the peer did not raise it
 		f.wantDials("no room for 50", 2)
 	})
 }
@@ -365,7 +371,7 @@ func TestConnectionIsReused(t *testing.T) {
 			id := uint32(2*i + 1)
 			peer.WantHeaders("on the same connection", id, fmt.Sprint(":path: /", i),
 				":authority: example.com", ":scheme: http")
-			answerEmpty(peer, id)
+			h2test.AnswerEmpty(peer, id)
 			call.wantStatus("a request", 204)
 			call = f.get(fmt.Sprint("/", i+1))
 		}
@@ -386,7 +392,7 @@ func TestHostsDoNotShareConnections(t *testing.T) {
 			c := f.do(req)
 			peer := f.peer("a connection for each")
 			peer.WantHeaders("its first request", 1, ":authority: "+req.URL.Host)
-			answerEmpty(peer, 1)
+			h2test.AnswerEmpty(peer, 1)
 			c.wantStatus(url, 204)
 			f.wantDials("one each", i+1)
 		}
@@ -401,10 +407,10 @@ func TestSlotThatFreesFirstServesWhoWaitsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 2})
 		f.get("/one")
-		one := f.peer("the first", atMost(1))
+		one := f.peer("the first", h2test.AtMost(1))
 		one.WantHeaders("one fits", 1, ":path: /one")
 		f.get("/two")
-		two := f.peer("the first is full", atMost(1))
+		two := f.peer("the first is full", h2test.AtMost(1))
 		two.WantHeaders("one fits", 1, ":path: /two")
 		var waiting []*call
 		for i := range 4 {
@@ -414,14 +420,14 @@ func TestSlotThatFreesFirstServesWhoWaitsFirst(t *testing.T) {
 		f.wantDials("two are the most", 2)
 		// The second connection is the first to have a free slot, and has one twice more.
 		for i := range 3 {
-			answerEmpty(two, uint32(2*i+1))
+			h2test.AnswerEmpty(two, uint32(2*i+1))
 			two.WantHeaders("in turn", uint32(2*i+3), fmt.Sprint(":path: /waits/", i))
 			one.WantIdle("its slot is taken")
 		}
-		answerEmpty(one, 1)
+		h2test.AnswerEmpty(one, 1)
 		one.WantHeaders("the last of those that wait", 3, ":path: /waits/3")
-		answerEmpty(one, 3)
-		answerEmpty(two, 7)
+		h2test.AnswerEmpty(one, 3)
+		h2test.AnswerEmpty(two, 7)
 		for _, c := range waiting {
 			c.wantStatus("each is served once", 204)
 		}
@@ -432,7 +438,7 @@ func TestNewRequestsDoNotOvertakeThoseWhoWaitForTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		f.get("/0")
-		peer := f.peer("the only one", atMost(1))
+		peer := f.peer("the only one", h2test.AtMost(1))
 		peer.WantHeaders("one fits", 1)
 		for i := 1; i < 20; i++ {
 			f.get(fmt.Sprint("/", i))
@@ -440,7 +446,7 @@ func TestNewRequestsDoNotOvertakeThoseWhoWaitForTheHost(t *testing.T) {
 				synctest.Wait()
 			}
 			// This is perhaps before, and perhaps after, the new request has looked for a slot.
-			answerEmpty(peer, uint32(2*i-1))
+			h2test.AnswerEmpty(peer, uint32(2*i-1))
 			peer.WantHeaders("in turn", uint32(2*i+1), fmt.Sprint(":path: /", i))
 		}
 		f.wantDials("it waits in turn", 1)
@@ -451,18 +457,18 @@ func TestLeastLoadedConnectionIsUsedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		f.get("/")
-		one := f.peer("the first", atMost(2))
+		one := f.peer("the first", h2test.AtMost(2))
 		one.WantHeaders("two fit", 1)
 		f.get("/")
 		one.WantHeaders("two fit", 3)
 		f.get("/")
-		two := f.peer("for the third", atMost(2))
+		two := f.peer("for the third", h2test.AtMost(2))
 		two.WantHeaders("the third", 1)
 		f.get("/")
 		two.WantHeaders("there is room", 3)
-		answerEmpty(one, 1)
-		answerEmpty(one, 3)
-		answerEmpty(two, 1)
+		h2test.AnswerEmpty(one, 1)
+		h2test.AnswerEmpty(one, 3)
+		h2test.AnswerEmpty(two, 1)
 		synctest.Wait()
 		f.get("/")
 		one.WantHeaders("0 streams, and 1 there", 5)
@@ -477,12 +483,12 @@ func TestConnectionWithAnotherLimitIsFoundBehindAFullOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 2})
 		f.get("/")
-		one := f.peer("the first", atMost(1))
+		one := f.peer("the first", h2test.AtMost(1))
 		one.WantHeaders("one fits", 1)
 		for i := range 3 {
 			f.get("/")
 			if i == 0 {
-				two := f.peer("the first is full", atMost(4))
+				two := f.peer("the first is full", h2test.AtMost(4))
 				defer func() {
 					for i := range 3 {
 						two.WantHeaders("more loaded, but with room", uint32(2*i+1))
@@ -498,13 +504,13 @@ func TestRaisedLimitServesThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		f.get("/0")
-		peer := f.peer("the only one", atMost(1))
+		peer := f.peer("the only one", h2test.AtMost(1))
 		peer.WantHeaders("one fits", 1)
 		for i := range 4 {
 			f.get(fmt.Sprint("/", i+1))
 			synctest.Wait()
 		}
-		peer.WriteSettings(atMost(3))
+		peer.WriteSettings(h2test.AtMost(3))
 		peer.WantSettingsAck("of the new limit")
 		served := map[string]bool{} // they are served together and run in any order
 		for i := range 2 {
@@ -523,16 +529,16 @@ func TestLoweredLimitAsksForAnotherConnection(t *testing.T) {
 		for range 3 {
 			f.get("/")
 		}
-		one := f.peer("the first", atMost(10))
+		one := f.peer("the first", h2test.AtMost(10))
 		for i := range 3 {
 			one.WantHeaders("they fit", uint32(2*i+1))
 		}
-		one.WriteSettings(atMost(2))
+		one.WriteSettings(h2test.AtMost(2))
 		one.WantSettingsAck("of the new limit")
 		f.get("/")
-		two := f.peer("three are open where two may be", atMost(2))
+		two := f.peer("three are open where two may be", h2test.AtMost(2))
 		two.WantHeaders("on the new one", 1)
-		answerEmpty(one, 1)
+		h2test.AnswerEmpty(one, 1)
 		one.WantIdle("two are open, and may be")
 	})
 }
@@ -541,21 +547,21 @@ func TestLimitThatComesBehindReservationsIsObeyed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		first := f.get("/")
-		peer := f.peer("the only one", atMost(2))
+		peer := f.peer("the only one", h2test.AtMost(2))
 		peer.WantHeaders("one of two", 1)
 		// A request that has a slot and has not opened its stream.
 		c, err := f.host().conn(t.Context(), nil, new(uint64))
 		if err != nil {
 			t.Fatal(err)
 		}
-		peer.WriteSettings(atMost(1))
+		peer.WriteSettings(h2test.AtMost(1))
 		peer.WantSettingsAck("of the new limit")
 		err = c.openStream(t.Context(), &Stream{}, opening{req: &Request{}, slot: haveSlot})
 		if err != errNoSlot {
 			t.Errorf("it is opened beyond the limit: %v", err)
 		}
 		peer.WantIdle("nothing was sent")
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		first.wantStatus("the other", 204)
 	})
 }
@@ -567,7 +573,7 @@ func TestSlotOfACancelledStreamIsAskedFor(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancelled := f.do(f.request(ctx, "GET", "/", nil))
-		peer := f.peer("the only one", atMost(1))
+		peer := f.peer("the only one", h2test.AtMost(1))
 		peer.WantHeaders("one fits", 1)
 		cancel()
 		cancelled.wantErr("its context ended", context.Canceled)
@@ -587,9 +593,10 @@ func TestSlotFreedByTheEndOfAnUploadIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		first := f.get("/")
-		peer := f.peer("the only one", atMost(1), wire.Setting{ID: wire.SettingInitialWindowSize, Value: 0})
+		peer := f.peer("the only one", h2test.AtMost(1),
+			wire.Setting{ID: wire.SettingInitialWindowSize, Value: 0})
 		peer.WantHeaders("one fits", 1)
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		first.wantStatus("the first", 204)
 		post := f.do(f.request(t.Context(), "POST", "/", strings.NewReader("0123456789")))
 		peer.WantHeaders("without its body", 3)
@@ -614,7 +621,7 @@ func TestUsedUpStreamIdentifiersMakeANewConnection(t *testing.T) {
 		first := f.get("/")
 		one := f.peer("the first")
 		one.WantHeaders("its first request", 1)
-		answerEmpty(one, 1)
+		h2test.AnswerEmpty(one, 1)
 		first.wantStatus("the first", 204)
 		c := f.host().Conns.All()[0].Conn
 		c.lock()
@@ -625,11 +632,11 @@ func TestUsedUpStreamIdentifiersMakeANewConnection(t *testing.T) {
 		next := f.get("/next")
 		two := f.peer("there is none left")
 		two.WantHeaders("on the next connection", 1, ":path: /next")
-		answerEmpty(one, wire.MaxStreamID)
+		h2test.AnswerEmpty(one, wire.MaxStreamID)
 		last.wantStatus("the old one ends in order", 204)
 		one.WantGoAway("it is not needed any more", 0, wire.NoError)
 		one.WantClosed("so it is closed")
-		answerEmpty(two, 1)
+		h2test.AnswerEmpty(two, 1)
 		next.wantStatus("the next", 204)
 	})
 }

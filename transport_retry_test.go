@@ -35,10 +35,10 @@ func TestGoAwayMovesNewRequestsAndLetsOldOnesFinish(t *testing.T) {
 		one.WriteHeaders(1, 0, ":status: 200")
 		resp := old.wantStatus("the old one goes on", 200)
 		one.WriteData(1, wire.EndStream, []byte("whole"))
-		wantBody(t, "to its end", resp.Body, "whole")
+		h2test.WantBody(t, "to its end", resp.Body, "whole")
 		one.WantGoAway("the connection is not needed any more", 0, wire.NoError)
 		one.WantClosed("so it is closed")
-		answerEmpty(two, 1)
+		h2test.AnswerEmpty(two, 1)
 		next.wantStatus("the new one", 204)
 		f.wantDials("two in all", 2)
 	})
@@ -92,9 +92,9 @@ func TestRequestsAboveTheLastOfGoAwayAreSentAgain(t *testing.T) {
 						t.Errorf("the body that was given was closed %d times", b.closes)
 					}
 				}
-				answerEmpty(two, 1)
+				h2test.AnswerEmpty(two, 1)
 				again.wantStatus("the second", 204)
-				answerEmpty(one, 1)
+				h2test.AnswerEmpty(one, 1)
 				first.wantStatus("the first", 204)
 			})
 		})
@@ -210,7 +210,7 @@ func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 		first := f.get("/first")
 		one := f.peer("the first")
 		one.WantHeaders("the first", 1)
-		answerEmpty(one, 1)
+		h2test.AnswerEmpty(one, 1)
 		first.wantStatus("the first", 204)
 		client := f.host().Conns.All()[0].socket.nc.(*h2test.Conn)
 		client.BreakWriteAfter(0, nil) // every write blocks from now on
@@ -222,7 +222,7 @@ func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 		two := f.peer("nothing of the second was handed to the socket")
 		two.WantHeaders("so it is sent", 1, ":path: /behind")
 		two.WantBody("whole", 1, []byte("y"))
-		answerEmpty(two, 1)
+		h2test.AnswerEmpty(two, 1)
 		behind.wantStatus("the second", 204)
 		if err := blocked.wantErr("it may have arrived in part", nil); Retryable(err) {
 			t.Errorf("%v is said to be no risk", err)
@@ -329,7 +329,7 @@ func TestRetryBudgetIsChargedForEvents(t *testing.T) {
 		f.serveAll(func(peer *h2test.Peer, stream uint32, h h2test.Headers) {
 			tries.Add(1)
 			peer.WriteRSTStream(stream, wire.RefusedStream)
-		}, atMost(1000))
+		}, h2test.AtMost(1000))
 		start := time.Now()
 		calls := make([]*call, 500)
 		for i := range calls {
@@ -421,7 +421,7 @@ func TestRetryEndsWithTheRequestsContext(t *testing.T) {
 func TestNewConnectionBeginsWithTheHostsLastLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
-		f.firstPeer(atMost(1))
+		f.firstPeer(h2test.AtMost(1))
 		f.tr.CloseIdleConnections()
 		synctest.Wait()
 		one, two := f.get("/1"), f.get("/2")
@@ -430,12 +430,12 @@ func TestNewConnectionBeginsWithTheHostsLastLimit(t *testing.T) {
 		peer.WantHeaders("one request", 1)
 		peer.Ignore(wire.WindowUpdate)
 		peer.WantIdle("and not the other, though SETTINGS are not here")
-		peer.WriteSettings(atMost(1))
+		peer.WriteSettings(h2test.AtMost(1))
 		peer.WriteSettingsAck()
 		peer.WantSettingsAck("SETTINGS")
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		peer.WantHeaders("the other request", 3)
-		answerEmpty(peer, 3)
+		h2test.AnswerEmpty(peer, 3)
 		one.wantStatus("the first", 204)
 		two.wantStatus("the second", 204)
 		f.tr.CloseIdleConnections()
@@ -467,7 +467,7 @@ func TestBodyWaitsForTheSettingsOfANewConnection(t *testing.T) {
 		peer.WantSettingsAck("SETTINGS")
 		peer.WantHeaders("the request", 1)
 		peer.WantBody("with its body", 1, []byte("once"))
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		call.wantStatus("it is served", 204)
 	})
 }

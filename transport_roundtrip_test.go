@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -112,7 +113,7 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 				peer.WriteHeaders(1, 0, ":status: 200")
 				resp := answer.want(t, "the response")
 				peer.WriteData(1, 0, []byte("hel"))
-				readOctets(t, resp.Body, 3)
+				h2test.ReadBytes(t, resp.Body, 3)
 				go cancel()
 				if _, err := resp.Body.Read(make([]byte, 1)); err != test.want {
 					t.Errorf("%#v", err)
@@ -155,7 +156,7 @@ func TestRoundTripBodyCloseEndsTheExchange(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 1000))
 		resp := answer.want(t, "the response")
-		readOctets(t, resp.Body, 10)
+		h2test.ReadBytes(t, resp.Body, 10)
 		before := conn.Stats()
 		client.SetWriteBuffer(0) // golang/go#48908: Close must not wait for a peer that does not read
 		start := time.Now()
@@ -248,11 +249,4 @@ func latin1(s string) []byte {
 		r[i] = rune(s[i])
 	}
 	return []byte(string(r))
-}
-
-func readOctets(t *testing.T, body io.Reader, n int) {
-	t.Helper()
-	if got, err := io.ReadFull(body, make([]byte, n)); err != nil {
-		t.Fatalf("read %d of %d octets: %v", got, n, err)
-	}
 }

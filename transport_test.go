@@ -82,7 +82,7 @@ func TestBusyConnectionIsNotIdle(t *testing.T) {
 		peer.WantHeaders("a long poll", 1)
 		time.Sleep(10 * time.Minute)
 		peer.WantIdle("it has a stream")
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		long.wantStatus("the answer", 204)
 		start := time.Now()
 		time.Sleep(time.Minute - time.Second)
@@ -118,7 +118,7 @@ func TestOldConnectionGetsNoNewRequests(t *testing.T) {
 		one.WantGoAway("it is to end", 0, wire.NoError)
 		one.WriteHeaders(3, 0, ":status: 200")
 		one.WriteData(3, wire.EndStream, []byte("old"))
-		wantBody(t, "its stream goes on", old.wantStatus("the old one", 200).Body, "old")
+		h2test.WantBody(t, "its stream goes on", old.wantStatus("the old one", 200).Body, "old")
 		one.WantClosed("and is the last")
 	})
 }
@@ -127,12 +127,12 @@ func TestCloseIdleConnectionsLeavesBusyOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		long := f.get("/")
-		one := f.peer("the first", atMost(1))
+		one := f.peer("the first", h2test.AtMost(1))
 		one.WantHeaders("a long one", 1)
 		short := f.get("/")
-		two := f.peer("the first is full", atMost(1))
+		two := f.peer("the first is full", h2test.AtMost(1))
 		two.WantHeaders("a short one", 1)
-		answerEmpty(two, 1)
+		h2test.AnswerEmpty(two, 1)
 		short.wantStatus("the short one", 204)
 		f.tr.CloseIdleConnections()
 		two.WantGoAway("it is not used", 0, wire.NoError)
@@ -142,7 +142,7 @@ func TestCloseIdleConnectionsLeavesBusyOnes(t *testing.T) {
 		resp := long.wantStatus("the long one", 200)
 		f.tr.CloseIdleConnections()
 		one.WriteData(1, wire.EndStream, []byte("whole"))
-		wantBody(t, "a body that is on its way is not disturbed", resp.Body, "whole")
+		h2test.WantBody(t, "a body that is on its way is not disturbed", resp.Body, "whole")
 		f.answered(one, 3)
 	})
 }
@@ -154,11 +154,11 @@ func TestCloseIdleConnectionsOfManyDoesNotSlowTheNextDial(t *testing.T) {
 		var peers []*h2test.Peer
 		for range 8 {
 			calls = append(calls, f.get("/"))
-			peers = append(peers, f.peer("one stream each", atMost(1)))
+			peers = append(peers, f.peer("one stream each", h2test.AtMost(1)))
 			peers[len(peers)-1].WantHeaders("its request", 1)
 		}
 		for i, peer := range peers {
-			answerEmpty(peer, 1)
+			h2test.AnswerEmpty(peer, 1)
 			calls[i].wantStatus("its answer", 204)
 		}
 		f.tr.CloseIdleConnections()
@@ -200,7 +200,7 @@ func TestCloseIdleConnectionsEndsDialsThatNobodyWaitsFor(t *testing.T) {
 		}
 		peer := f.peer("the next one's own")
 		peer.WantHeaders("undisturbed", 1)
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		next.wantStatus("undisturbed", 204)
 	})
 }
@@ -226,9 +226,9 @@ func TestRequestCloseIsTheLastOfItsConnection(t *testing.T) {
 				next := f.get("/next")
 				two := f.peer("the next")
 				two.WantHeaders("is on another one", 1, ":path: /next")
-				answerEmpty(one, 1)
-				answerEmpty(one, 3)
-				answerEmpty(two, 1)
+				h2test.AnswerEmpty(one, 1)
+				h2test.AnswerEmpty(one, 3)
+				h2test.AnswerEmpty(two, 1)
 				for _, c := range []*call{other, last, next} {
 					c.wantStatus("none is disturbed", 204)
 				}
@@ -243,7 +243,10 @@ func TestRequestsWithASlotSurviveTheEndOfTheirConnection(t *testing.T) {
 	// there, but was not sent, moves to another connection.
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: -1})
-		f.serveAll(func(peer *h2test.Peer, stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
+		f.serveAll(func(peer *h2test.Peer, stream uint32,
+			_ h2test.Headers) {
+			h2test.AnswerEmpty(peer, stream)
+		})
 		var calls []*call
 		for i := range 200 {
 			req := f.request(t.Context(), "POST", "/", strings.NewReader("x"))
@@ -274,7 +277,7 @@ func TestConnectionThatDiedWhileIdleIsNotUsed(t *testing.T) {
 				two := f.peer("the old one is known to be dead")
 				two.WantHeaders("on a new one", 1)
 				two.Ignore(wire.Data)
-				answerEmpty(two, 1)
+				h2test.AnswerEmpty(two, 1)
 				next.wantStatus("without an error", 204)
 				if waited := time.Since(start); waited > 0 {
 					t.Errorf("it took %v", waited)
@@ -295,10 +298,10 @@ func waitingPlaces() map[string]func(f *farm) (release func()) {
 		},
 		"for a slot": func(f *farm) func() {
 			f.tr.MaxConnsPerHost = 1
-			peer := f.firstPeer(atMost(1))
+			peer := f.firstPeer(h2test.AtMost(1))
 			f.get("/takes the slot")
 			peer.WantHeaders("the only slot", 3)
-			return func() { answerEmpty(peer, 3) }
+			return func() { h2test.AnswerEmpty(peer, 3) }
 		},
 		"for another try": func(f *farm) func() {
 			peer := f.firstPeer()
@@ -363,7 +366,7 @@ func TestEndOfTheContextEndsEveryWait(t *testing.T) {
 func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
-		peer := f.firstPeer(atMost(1))
+		peer := f.firstPeer(h2test.AtMost(1))
 		f.get("/")
 		peer.WantHeaders("the only slot", 3)
 		for i := range 50 {
@@ -374,12 +377,12 @@ func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 			synctest.Wait()
 			go cancel() // at about the time when the slot becomes free
 			id := uint32(4*i + 3)
-			answerEmpty(peer, id)
+			h2test.AnswerEmpty(peer, id)
 			h := peer.WantHeaders("the next in line", id+2)
 			if h.Get(":path") == "/impatient" { // sent before it was cancelled
 				peer.WantRSTStream("so it is reset", id+2, wire.Cancel)
 			} else {
-				answerEmpty(peer, id+2)
+				h2test.AnswerEmpty(peer, id+2)
 				patient.wantStatus("the patient one", 204)
 				f.get("/")
 			}
@@ -393,7 +396,7 @@ func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 func TestSlotThatComesTogetherWithTheEndOfTheContextIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
-		f.firstPeer(atMost(1))
+		f.firstPeer(h2test.AtMost(1))
 		h := f.host()
 		for range 100 { // chance decides which of the two is seen
 			held, err := h.conn(t.Context(), nil, new(uint64))
@@ -434,7 +437,7 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 					peer.WriteHeaders(stream, 0, ":status: 200")
 					peer.WriteData(stream, wire.EndStream, []byte("x"))
 				}
-			}, atMost(5))
+			}, h2test.AtMost(5))
 			var calls []*call
 			for i := range 500 {
 				ctx, cancel := context.WithTimeout(t.Context(),
@@ -494,7 +497,7 @@ func TestResponseHeaderTimeout(t *testing.T) {
 		resp := call.wantStatus("in time", 200)
 		time.Sleep(time.Minute)
 		peer.WriteData(5, wire.EndStream, []byte("late"))
-		wantBody(t, "the body has all the time it takes", resp.Body, "late")
+		h2test.WantBody(t, "the body has all the time it takes", resp.Body, "late")
 	})
 }
 
@@ -532,17 +535,6 @@ type openedOnce struct {
 func (b *openedOnce) Read(p []byte) (int, error) { b.reads++; return b.Reader.Read(p) }
 
 func (b *openedOnce) Close() error { b.closes++; return nil }
-
-// fetch makes a request and reads the response.
-func fetch(rt http.RoundTripper, req *http.Request) (body string, resp *http.Response, err error) {
-	resp, err = (&http.Client{Transport: rt}).Do(req)
-	if err != nil {
-		return "", nil, err
-	}
-	defer resp.Body.Close()
-	octets, err := io.ReadAll(resp.Body)
-	return string(octets), resp, err
-}
 
 // newServer starts a TLS server with HTTP/2, and returns a Transport that trusts it.
 func newServer(t *testing.T, h http.HandlerFunc) (*httptest.Server, *Transport) {
@@ -617,7 +609,7 @@ func TestConfigureTransportClosesWhatTheTransportForgets(t *testing.T) {
 	tr := &http.Transport{}
 	get := configured(tr)
 	resp, first := get("/")
-	wantBody(t, "a quick one", resp.Body, "hello")
+	h2test.WantBody(t, "a quick one", resp.Body, "hello")
 	slow, again := get("/slow")
 	if again != first {
 		t.Error("the second request made a connection of its own")
@@ -627,15 +619,15 @@ func TestConfigureTransportClosesWhatTheTransportForgets(t *testing.T) {
 	if second == first {
 		t.Error("the forgotten connection was used")
 	}
-	wantBody(t, "behind CloseIdleConnections", resp.Body, "hello")
+	h2test.WantBody(t, "behind CloseIdleConnections", resp.Body, "hello")
 	close(release)
-	wantBody(t, "in progress meanwhile", slow.Body, "hello")
+	h2test.WantBody(t, "in progress meanwhile", slow.Body, "hello")
 	<-first.Done()
 	tr.CloseIdleConnections()
 	<-second.Done()
 
 	resp, idle := configured(&http.Transport{IdleConnTimeout: 50 * time.Millisecond})("/")
-	wantBody(t, "before the idleness", resp.Body, "hello")
+	h2test.WantBody(t, "before the idleness", resp.Body, "hello")
 	<-idle.Done()
 
 	taken := &http.Transport{}

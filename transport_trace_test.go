@@ -39,7 +39,7 @@ func TestTraceOfANewConnectionOverTLS(t *testing.T) {
 		call := f.do(req)
 		peer := f.peer("the first")
 		peer.WantHeaders("the request", 1)
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		call.wantStatus("its answer", 204)
 		want := []string{"GetConn example.com:443", "ConnectStart example.com:443", "TLSHandshakeStart",
 			"TLSHandshakeDone h2 <nil>", "GotConn false"}
@@ -75,7 +75,7 @@ func TestTraceOfConnections(t *testing.T) {
 			log = nil
 		}
 		first := traced("/first")
-		peer := f.peer("the first", atMost(2))
+		peer := f.peer("the first", h2test.AtMost(2))
 		peer.WantHeaders("the first", 1)
 		want("a new connection", "GetConn example.com:80", "GotConn reused=false idle=false 0s")
 		traced("/second")
@@ -83,12 +83,12 @@ func TestTraceOfConnections(t *testing.T) {
 		want("a connection in use", "GetConn example.com:80", "GotConn reused=true idle=false 0s")
 		waits := traced("/third")
 		want("it waits", "GetConn example.com:80")
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		first.wantStatus("the first", 204)
 		peer.WantHeaders("the third", 5)
 		want("the slot is its own", "GotConn reused=true idle=false 0s")
-		answerEmpty(peer, 3)
-		answerEmpty(peer, 5)
+		h2test.AnswerEmpty(peer, 3)
+		h2test.AnswerEmpty(peer, 5)
 		waits.wantStatus("the third", 204)
 		time.Sleep(5 * time.Second)
 		traced("/fourth")

@@ -50,13 +50,13 @@ func TestLargeFrameInPartsKeepsTheBooks(t *testing.T) {
 	next := func(t *testing.T, peer *h2test.Peer, conn *Conn) {
 		other := answerGet(t, peer, conn, 3, ":status: 200")
 		peer.WriteData(3, wire.EndStream, []byte("next"))
-		wantBody(t, "the next frame is found", other.Body, "next")
+		h2test.WantBody(t, "the next frame is found", other.Body, "next")
 	}
 	t.Run("read", func(t *testing.T) {
 		exchange(t, func(peer *h2test.Peer, conn *Conn, resp *Response) {
 			peer.WriteRaw(body[n/2:])
 			peer.WriteData(1, wire.EndStream, []byte("end"))
-			wantBody(t, "all of it", resp.Body, string(body[n/4:])+"end")
+			h2test.WantBody(t, "all of it", resp.Body, string(body[n/4:])+"end")
 			next(t, peer, conn)
 		})
 	})
@@ -303,7 +303,7 @@ func (w *creditWalk) finish() {
 	if err := w.conn.Err(); err != nil {
 		w.t.Fatalf("%s: %v\n%s", reason, err, w.peer.Log())
 	}
-	wantFullCredit(w.t, w.peer, reason)
+	h2test.WantFullCredit(w.t, w.peer, reason)
 	wantPushes(w.t, w.conn, reason, 0)
 	if n := w.conn.Stats().StreamsOpen; n != 0 {
 		w.t.Errorf("%s: %d streams are open", reason, n)

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
+	"testing"
 	"testing/synctest"
 
 	"golang.org/x/net/http2/hpack"
@@ -263,4 +265,30 @@ func (p *Peer) failureLocked(err error) string {
 func (p *Peer) fail(reason, wanted, got string) {
 	p.t.Helper()
 	p.t.Fatalf("%s:\nwant %s\ngot  %s\nthe last frames, -> by the client:\n%s", reason, wanted, got, p.Log())
+}
+
+// WantBody reads body to its end.
+func WantBody(t *testing.T, reason string, body io.Reader, want string) {
+	t.Helper()
+	got, err := io.ReadAll(body)
+	if err != nil || string(got) != want {
+		t.Fatalf("%s: got %q, %v, want %q", reason, got, err, want)
+	}
+}
+
+// WantFullCredit requires that the peer may send all of the connection's initial window again.
+func WantFullCredit(t *testing.T, peer *Peer, reason string) {
+	t.Helper()
+	synctest.Wait()
+	if n := peer.Credit(0); n != wire.InitialWindow {
+		t.Fatalf("%s: the connection's window is %d, want %d\n%s", reason, n, wire.InitialWindow, peer.Log())
+	}
+}
+
+// ReadBytes reads n bytes of body.
+func ReadBytes(t *testing.T, body io.Reader, n int) {
+	t.Helper()
+	if got, err := io.ReadFull(body, make([]byte, n)); err != nil {
+		t.Fatalf("read %d of %d octets: %v", got, n, err)
+	}
 }

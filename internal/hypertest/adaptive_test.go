@@ -28,15 +28,15 @@ func TestAdaptiveIsTheDefault(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 60_000))
 		resp := got.want(t, "the response")
-		readOctets(t, resp.Body, 60_000)
+		h2test.ReadBytes(t, resp.Body, 60_000)
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "no more", resp.Body, "")
+		h2test.WantBody(t, "no more", resp.Body, "")
 		peer.WantIdle("nothing was needed")
 
 		// For a larger response, it must be known that it ends within the window.
 		resp = answerGet(t, peer, conn, 3, ":status: 200", "content-length: 262000")
 		peer.WriteData(3, wire.EndStream, make([]byte, 262_000))
-		readOctets(t, resp.Body, 262_000)
+		h2test.ReadBytes(t, resp.Body, 262_000)
 		peer.WantIdle("nothing was needed, either")
 	})
 }
@@ -51,7 +51,7 @@ func TestAdaptiveGrantsBeforeASenderThatDoublesMustStop(t *testing.T) {
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		const seen = 100_000
 		peer.WriteData(1, 0, make([]byte, seen))
-		readOctets(t, resp.Body, seen)
+		h2test.ReadBytes(t, resp.Body, seen)
 		synctest.Wait()
 		if credit := peer.Credit(1); credit < 2*seen {
 			t.Errorf("%d octets were seen, and the peer may send %d more", seen, credit)

@@ -191,9 +191,9 @@ func TestCompressedBombIsBounded(t *testing.T) {
 				t.Skip("the race detector makes its encoder take ten seconds")
 			}
 			var coded bytes.Buffer
-			coding := testCodings[slices.IndexFunc(testCodings,
-				func(k testCoding) bool { return k.name == c.coding })]
-			w := coding.writer(&coded)
+			coding := h2test.Codings[slices.IndexFunc(h2test.Codings,
+				func(k h2test.Coding) bool { return k.Name == c.coding })]
+			w := coding.Writer(&coded)
 			for range c.size / len(zeros) {
 				w.Write(zeros)
 			}

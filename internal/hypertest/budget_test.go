@@ -292,7 +292,7 @@ func TestRequestsBehindABlockedWriteShareTheNext(t *testing.T) {
 			t.Errorf("%d requests took %d writes, want 1", callers, n)
 		}
 		for i := range uint32(1 + callers) {
-			answerEmpty(peer, 2*i+1)
+			h2test.AnswerEmpty(peer, 2*i+1)
 		}
 		wg.Wait()
 	})
@@ -311,7 +311,7 @@ func TestOneRequestIsWrittenAtOnce(t *testing.T) {
 			}
 		}()
 		peer.WantHeaders("without company", 1)
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		<-done
 		if took := time.Since(start); took != 0 {
 			t.Errorf("it took %v", took)

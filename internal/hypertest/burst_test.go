@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -28,7 +29,7 @@ func (p plainPeer) serve() {
 	if _, err := io.ReadFull(p, buf[:len(wire.ClientPreface)]); err != nil {
 		return
 	}
-	go p.Write(wire.AppendSettingsAck(wire.AppendSettings(nil, atMost(1<<30))))
+	go p.Write(wire.AppendSettingsAck(wire.AppendSettings(nil, h2test.AtMost(1<<30))))
 	for {
 		if _, err := io.ReadFull(p, buf[:wire.HeaderLen]); err != nil {
 			return

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -93,7 +94,7 @@ func TestCancelThatIsNotClosedCostsNothingLater(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		peer, resp, cancel := v.begun(nil)
 		peer.WriteData(1, wire.EndStream, []byte("hello"))
-		wantBody(t, "the body", resp.Body, "hello")
+		h2test.WantBody(t, "the body", resp.Body, "hello")
 		resp.Body.Close()
 		peer.WantIdle("the exchange is over")
 		synctest.Wait() // http.Transport pools the connection from now on

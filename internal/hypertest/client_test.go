@@ -59,7 +59,7 @@ func TestRedirectsOverTransport(t *testing.T) {
 					t.Fatal(err)
 				}
 				body(req)
-				got, resp, err := fetch(tr, req)
+				got, resp, err := h2test.Fetch(tr, req)
 				if err != nil || got != test.want || resp.Request.URL.Path != "/end" {
 					t.Errorf("got %q, %v, want %q", got, err, test.want)
 				}
@@ -116,7 +116,7 @@ func TestTimeoutsInEachPhase(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { close(stuck) })
-	silent := listen(t, func(_ *listener, nc net.Conn) { io.Copy(io.Discard, nc) })
+	silent := h2test.Listen(t, func(_ *h2test.Listener, nc net.Conn) { io.Copy(io.Discard, nc) })
 	blackHole := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -199,7 +199,7 @@ func TestTLSSessionIsResumed(t *testing.T) {
 	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS.DidResume) })
 	for _, want := range []string{"false", "true", "true"} {
 		req, _ := http.NewRequest("GET", srv.URL, nil)
-		got, resp, err := fetch(tr, req)
+		got, resp, err := h2test.Fetch(tr, req)
 		if err != nil || got != want || fmt.Sprint(resp.TLS.DidResume) != want {
 			t.Errorf("resumed: %s, %v, want %s", got, err, want)
 		}
@@ -268,7 +268,7 @@ func TestBurstOnAServerWithoutHTTP2(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			if got := getText(t, tr, srv.URL); got != "HTTP/1.1" {
+			if got := h2test.Get(t, tr, srv.URL); got != "HTTP/1.1" {
 				t.Errorf("got %q", got)
 			}
 		})
@@ -297,7 +297,7 @@ func TestCleartextRequests(t *testing.T) {
 		want  string
 	}{{h1.URL, false, "HTTP/1.1"}, {h2c.URL, false, "HTTP/1.1"}, {h2c.URL, true, "HTTP/2.0"}} {
 		tr := &hyper.Transport{Proxy: hyper.NoProxy, UnencryptedHTTP2: test.prior}
-		if got := getText(t, tr, test.url); got != test.want {
+		if got := h2test.Get(t, tr, test.url); got != test.want {
 			t.Errorf("prior knowledge %v: got %s, want %s", test.prior, got, test.want)
 		}
 		tr.CloseIdleConnections()
@@ -333,7 +333,7 @@ func TestWebsocketUpgradeGoesToTheFallback(t *testing.T) {
 	}
 	rw := resp.Body.(io.ReadWriteCloser)
 	io.WriteString(rw, "hello\n")
-	wantBody(t, "both ways", rw, "echo hello\n")
+	h2test.WantBody(t, "both ways", rw, "echo hello\n")
 	rw.Close()
 
 	own := &hyper.Transport{Proxy: hyper.NoProxy, Fallback: roundTripFunc(func(*http.Request) (*http.Response,
@@ -389,13 +389,13 @@ func TestPushOverTransport(t *testing.T) {
 		if push.Request.Path != "/style.css" {
 			t.Errorf("promised %s", push.Request.Path)
 		}
-		wantBody(t, "the push", pushed.Body, "the style")
+		h2test.WantBody(t, "the push", pushed.Body, "the style")
 		pushed.Body.Close()
 	}
 	if n != 1 {
 		t.Errorf("%d pushes", n)
 	}
-	wantBody(t, "the page", resp.Body, "the page")
+	h2test.WantBody(t, "the page", resp.Body, "the page")
 }
 
 func TestLargeBodiesOverTransport(t *testing.T) {
@@ -406,7 +406,7 @@ func TestLargeBodiesOverTransport(t *testing.T) {
 	})
 	data := bytes.Repeat([]byte("0123456789abcdef"), 256<<10)
 	req, _ := http.NewRequest("PUT", srv.URL, io.NopCloser(iotestReader{bytes.NewReader(data)}))
-	got, resp, err := fetch(tr, req)
+	got, resp, err := h2test.Fetch(tr, req)
 	if err != nil || got != string(data) || resp.Trailer.Get("X-Sum") != fmt.Sprint(len(data), " <nil>") {
 		t.Errorf("%d octets came back of %d, %v, %v", len(got), len(data), resp.Trailer, err)
 	}
@@ -416,10 +416,13 @@ func TestLargeBodiesOverTransport(t *testing.T) {
 // after it.
 func TestGoAwayArrivesThroughProxies(t *testing.T) {
 	h2, _ := newHTTP2Proxy(t, func(http.ResponseWriter, *http.Request) bool { return true })
-	socks := listen(t, func(l *listener, nc net.Conn) { serveSOCKS(l, nc, "", "", func(string) {}) })
+	socks := h2test.Listen(t, func(l *h2test.Listener,
+		nc net.Conn) {
+		serveSOCKS(l, nc, "", "", func(string) {})
+	})
 	for name, u := range map[string]*url.URL{
-		"http":   newProxy(t, nil).url,
-		"https":  newProxy(t, h2test.ServerTLS("http/1.1")).url,
+		"http":   h2test.NewProxy(t, nil).URL,
+		"https":  h2test.NewProxy(t, h2test.ServerTLS("http/1.1")).URL,
 		"http/2": h2,
 		"socks5": {Scheme: "socks5", Host: socks.Addr().String()},
 	} {
@@ -429,7 +432,7 @@ func TestGoAwayArrivesThroughProxies(t *testing.T) {
 				err    error
 			}
 			ends := make(chan end, 10) // results of the tries
-			origin := listen(t, func(_ *listener, nc net.Conn) {
+			origin := h2test.Listen(t, func(_ *h2test.Listener, nc net.Conn) {
 				tc := h2test.TLSServer(nc, "h2")
 				tc.Write(wire.AppendData(wire.AppendSettings(nil), 9, 0, []byte("on an idle stream")))
 				octets, err := io.ReadAll(tc)
@@ -442,7 +445,7 @@ func TestGoAwayArrivesThroughProxies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := fetch(tr, req); !errors.Is(err, hyper.ErrCodeProtocol) {
+			if _, _, err := h2test.Fetch(tr, req); !errors.Is(err, hyper.ErrCodeProtocol) {
 				t.Errorf("the request: %v", err)
 			}
 			got := <-ends

@@ -208,7 +208,7 @@ func TestHTTPTraceThroughTransport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantBody(t, "the body", resp.Body, "hello")
+		h2test.WantBody(t, "the body", resp.Body, "hello")
 		for i, line := range log.lines {
 			if strings.HasPrefix(line, "GotConn") { // its times are not compared
 				log.lines[i] = strings.Join(strings.Fields(line)[:3], " ")

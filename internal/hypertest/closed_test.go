@@ -25,12 +25,12 @@ var closings = []struct {
 	{"its END_STREAM", func(t *testing.T, v *visit, peer *accepted) {
 		resp := beginResponse(t, v, peer)
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "the whole body", resp.Body, "begin")
+		h2test.WantBody(t, "the whole body", resp.Body, "begin")
 	}},
 	{"its trailers", func(t *testing.T, v *visit, peer *accepted) {
 		resp := beginResponse(t, v, peer)
 		peer.WriteTrailers(1, "x-state: kept")
-		wantBody(t, "the whole body", resp.Body, "begin")
+		h2test.WantBody(t, "the whole body", resp.Body, "begin")
 	}},
 	{"its RST_STREAM", func(t *testing.T, v *visit, peer *accepted) {
 		resp := beginResponse(t, v, peer)
@@ -88,7 +88,7 @@ func wantExchange(t *testing.T, v *visit, peer *h2test.Peer, id uint32) {
 	if resp.Header.Get("X-State") != "kept" || resp.Header.Get("X-Late") != "kept" {
 		t.Errorf("the HPACK state is lost: %v", resp.Header)
 	}
-	wantBody(t, "another body", resp.Body, "another")
+	h2test.WantBody(t, "another body", resp.Body, "another")
 	peer.WantIdle("nothing was said to the frames on the closed stream")
 }
 

@@ -261,7 +261,7 @@ var coalesceRows = []coalesceRow{
 	},
 	{name: "not too old", set: func(e *estate) { e.tr.MaxConnAge = time.Minute }, shared: true},
 	{name: "no stream is free", before: func(e *estate, p *accepted) {
-		p.WriteSettings(atMost(1))
+		p.WriteSettings(h2test.AtMost(1))
 		p.WantSettingsAck("the new limit")
 		e.get("https://one.test/open")
 		p.WantHeaders("a request that takes the only stream", 3)

@@ -3,74 +3,12 @@
 package hypertest
 
 import (
-	"bytes"
-	"compress/flate"
-	"compress/gzip"
-	"compress/zlib"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"testing"
-
-	"github.com/andybalholm/brotli"
 
 	"gohyper.dev/hyper"
 )
-
-// A testCoding is a way to encode a body; "deflate-raw" is sent as deflate.
-type testCoding struct {
-	name   string
-	coding string
-	writer func(w io.Writer) codingWriter
-}
-
-type codingWriter interface {
-	io.WriteCloser
-	Flush() error
-}
-
-var testCodings = []testCoding{
-	{"gzip", "gzip", func(w io.Writer) codingWriter { return gzip.NewWriter(w) }},
-	{"deflate-zlib", "deflate", func(w io.Writer) codingWriter { return zlib.NewWriter(w) }},
-	{"deflate-raw", "deflate", func(w io.Writer) codingWriter { z, _ := flate.NewWriter(w, 6); return z }},
-	{"br", "br", func(w io.Writer) codingWriter { return brotli.NewWriter(w) }},
-}
-
-func (c testCoding) encode(p []byte) []byte {
-	var b bytes.Buffer
-	w := c.writer(&b)
-	w.Write(p)
-	w.Close()
-	return b.Bytes()
-}
-
-// above returns another coding, to be applied after c.
-func (c testCoding) above() testCoding {
-	if c.coding == "gzip" {
-		return testCodings[2]
-	}
-	return testCodings[0]
-}
-
-// eachCoding runs f for each built-in coding.
-func eachCoding(t *testing.T, f func(t *testing.T, c testCoding)) {
-	for _, c := range testCodings {
-		t.Run(c.name, func(t *testing.T) { f(t, c) })
-	}
-}
-
-func encodeGzip(p []byte) []byte { return testCodings[0].encode(p) }
-
-// prose returns n bytes that compress about as well as text.
-func prose(n int) []byte {
-	r := rand.New(rand.NewPCG(1, uint64(n)))
-	var b bytes.Buffer
-	for b.Len() < n {
-		fmt.Fprintf(&b, "stream %d: window %d\n", r.IntN(1000), r.Uint32())
-	}
-	return b.Bytes()[:n]
-}
 
 func wantDecodeError(t *testing.T, err error, coding string, cause error) {
 	t.Helper()

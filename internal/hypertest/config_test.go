@@ -60,7 +60,7 @@ func wantFirst(t *testing.T, peer *h2test.Peer, body func() *async[*http.Respons
 	peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: same")
 	peer.WriteData(1, wire.EndStream, []byte("decoded"))
 	resp := call.want(t, "the response")
-	wantBody(t, "the body", resp.Body, "decoded")
+	h2test.WantBody(t, "the body", resp.Body, "decoded")
 	resp.Body.Close()
 }
 
@@ -90,7 +90,7 @@ func TestConfigMayBeChangedWhileItsConnectionsWork(t *testing.T) {
 				}()
 				time.Sleep(time.Millisecond)
 				peer.WriteData(1, wire.EndStream, []byte("decoded"))
-				wantBody(t, "the body", resp.Body, "decoded")
+				h2test.WantBody(t, "the body", resp.Body, "decoded")
 			})
 		})
 	}

@@ -59,7 +59,7 @@ func TestConfiguredTransportStillSpeaksHTTP1(t *testing.T) {
 	defer tr.CloseIdleConnections()
 	plugged(t, tr, nil)
 	for range 3 {
-		if got := getText(t, tr, srv.URL); got != "HTTP/1.1" {
+		if got := h2test.Get(t, tr, srv.URL); got != "HTTP/1.1" {
 			t.Errorf("got %q", got)
 		}
 	}
@@ -186,7 +186,7 @@ func TestReverseProxyHandsUpgradesOn(t *testing.T) {
 		}
 		if test.status == 101 {
 			io.WriteString(nc, "hello\n")
-			wantBody(t, "through both", br, "echo hello\n")
+			h2test.WantBody(t, "through both", br, "echo hello\n")
 		}
 		nc.Close()
 	}

@@ -31,7 +31,7 @@ func TestPrefaceSettingsAndFirstRequestLeaveInOneWrite(t *testing.T) {
 		peer.WriteSettings()
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("hello"))
-		wantBody(t, "the body", got.want(t, "the response").Body, "hello")
+		h2test.WantBody(t, "the body", got.want(t, "the response").Body, "hello")
 	})
 }
 
@@ -109,7 +109,7 @@ func TestConnOverNetPipe(t *testing.T) {
 		peer.WantHeaders("the request", 1, ":scheme: http", ":authority: pipe")
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("hello"))
-		wantBody(t, "the body", got.want(t, "the response").Body, "hello")
+		h2test.WantBody(t, "the body", got.want(t, "the response").Body, "hello")
 		if conn.TLS() != nil || conn.LocalAddr() == nil || conn.RemoteAddr() == nil {
 			t.Errorf("TLS %v, addresses %v and %v", conn.TLS(), conn.LocalAddr(), conn.RemoteAddr())
 		}
@@ -319,7 +319,7 @@ func TestShutdownLetsStreamsFinish(t *testing.T) {
 		if err := <-over; err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
-		wantBody(t, "what had arrived", resp.Body, "late but whole")
+		h2test.WantBody(t, "what had arrived", resp.Body, "late but whole")
 		if err := conn.Err(); err != hyper.ErrClosed {
 			t.Errorf("Err: %v", err)
 		}
@@ -463,7 +463,7 @@ func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 		for _, id := range []uint32{3, 1} {
 			peer.WriteHeaders(id, 0, ":status: 200")
 			peer.WriteData(id, wire.EndStream, []byte("whole"))
-			wantBody(t, "up to the last stream", calls[id].want(t, "a response").Body, "whole")
+			h2test.WantBody(t, "up to the last stream", calls[id].want(t, "a response").Body, "whole")
 		}
 		peer.WantClosed("the last stream is over")
 		if err := conn.Err(); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
@@ -598,7 +598,7 @@ func TestLastWordsOfAPeerThatClosedAreHeard(t *testing.T) {
 		peer.WriteData(1, wire.EndStream, []byte("whole"))
 		peer.WriteGoAway(1, wire.NoError, "good night")
 		peer.Close()
-		wantBody(t, "the first", answered.want(t, "its response").Body, "whole")
+		h2test.WantBody(t, "the first", answered.want(t, "its response").Body, "whole")
 		if err := late.wantErr(t, "the second"); !hyper.Retryable(err) {
 			t.Errorf("above the last stream of GOAWAY: %v", err)
 		}

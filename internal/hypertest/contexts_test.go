@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -133,7 +134,7 @@ func TestContextThatEndsAfterTheExchangeChangesNothing(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		peer.WantIdle("no reset")
-		wantBody(t, "the body", resp.Body, "whole")
+		h2test.WantBody(t, "the body", resp.Body, "whole")
 	})
 }
 

@@ -54,7 +54,7 @@ func TestStreamWindowHoldsToTheOctet(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 				if !strings.Contains(c.name, "not come") {
-					wantFullCredit(t, peer, "the connection gets all of it back")
+					h2test.WantFullCredit(t, peer, "the connection gets all of it back")
 				}
 			})
 		})
@@ -111,7 +111,7 @@ func TestGrantCountsWhenItIsAnnounced(t *testing.T) {
 		pipe.SetWriteBuffer(0)
 		go conn.Ping(t.Context())
 		synctest.Wait() // the PING's write blocks
-		readOctets(t, resp.Body, 10)
+		h2test.ReadBytes(t, resp.Body, 10)
 		peer.WriteData(1, 0, make([]byte, 1))
 		if _, err := io.ReadAll(resp.Body); !errors.Is(err, hyper.ErrCodeFlowControl) {
 			t.Errorf("got %v", err)
@@ -205,14 +205,14 @@ func TestRefusedDataComesBackToTheConnection(t *testing.T) {
 				peer.WantHeaders("the request", 1)
 				c.refuse(peer)
 				peer.WantRSTStream(c.name, 1, c.code)
-				wantFullCredit(t, peer, c.name)
+				h2test.WantFullCredit(t, peer, c.name)
 				if _, err := s.Response(t.Context()); !errors.Is(err, hyper.ErrCode(c.code)) {
 					t.Errorf("Response: %v", err)
 				}
 				for range 3 { // no more than the stream's window
 					peer.WritePaddedData(1, 0, make([]byte, 100), 155)
 				}
-				wantFullCredit(t, peer, "late DATA")
+				h2test.WantFullCredit(t, peer, "late DATA")
 				peer.WantIdle("and no second RST_STREAM")
 			})
 		})
@@ -229,7 +229,7 @@ func TestPaddingComesBackAtOnce(t *testing.T) {
 		peer.WantIdle("the octet was not read")
 		peer.WritePaddedData(1, wire.EndStream, []byte("y"), 0)
 		peer.WantWindowUpdate("no padding takes an octet as well", 0, 1)
-		wantBody(t, "without any of it", resp.Body, "xy")
+		h2test.WantBody(t, "without any of it", resp.Body, "xy")
 		peer.WantWindowUpdate("what was read", 0, 2)
 		peer.WantIdle("the stream has ended")
 	})
@@ -279,11 +279,11 @@ func TestExchangeInReadsOfOneOctet(t *testing.T) {
 		}
 		peer.WriteTrailers(1, "x-sum: 1")
 		resp := got.want(t, "the response")
-		wantBody(t, "all of it", resp.Body, string(want))
+		h2test.WantBody(t, "all of it", resp.Body, string(want))
 		if resp.Trailer().Get("x-sum") != "1" {
 			t.Errorf("trailer %v", resp.Trailer())
 		}
-		wantFullCredit(t, peer, "data and padding")
+		h2test.WantFullCredit(t, peer, "data and padding")
 	})
 }
 
@@ -308,14 +308,14 @@ func TestResetWithinADataFrameKeepsTheBooks(t *testing.T) {
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		peer.WriteRaw(append(wire.AppendFrameHeader(nil,
 			wire.FrameHeader{Length: 10, Type: wire.Data, StreamID: 1}), "0123"...))
-		readOctets(t, resp.Body, 2)
+		h2test.ReadBytes(t, resp.Body, 2)
 		resp.Body.Close()
 		peer.WantRSTStream("in the middle of a frame", 1, wire.Cancel)
 		peer.WriteRaw([]byte("456789"))
 		peer.WantIdle("its rest is passed over")
 		other := answerGet(t, peer, conn, 3, ":status: 200")
 		peer.WriteData(3, wire.EndStream, []byte("next"))
-		wantBody(t, "the next frame is found", other.Body, "next")
+		h2test.WantBody(t, "the next frame is found", other.Body, "next")
 		synctest.Wait()
 		// The test peer does not count the frame that was sent raw.
 		if got, want := peer.Credit(0), wire.InitialWindow+10; got != want {

@@ -14,6 +14,7 @@ import (
 	"github.com/andybalholm/brotli"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -94,7 +95,7 @@ func TestGzipMemberIsReadBeforeTheNextOne(t *testing.T) {
 			wantNow(t, "an event in a member of its own", resp.Body, event)
 		}
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "the end", resp.Body, "")
+		h2test.WantBody(t, "the end", resp.Body, "")
 	})
 }
 
@@ -116,7 +117,7 @@ func TestEndOfACodedBodyIsReadBeforeTheStreamEnds(t *testing.T) {
 					peer.WriteData(1, 0, body[:len(body)-held])
 					wantNow(t, "all of the content", resp.Body, "the last words")
 					peer.WriteData(1, wire.EndStream, body[len(body)-held:])
-					wantBody(t, "the end", resp.Body, "")
+					h2test.WantBody(t, "the end", resp.Body, "")
 				})
 			})
 		}
@@ -150,7 +151,7 @@ func TestFlushedOctetsAreReadAtOnceInEveryStack(t *testing.T) {
 					f.Close()
 				}
 				peer.WriteData(1, wire.EndStream, b.Bytes())
-				wantBody(t, "the end", resp.Body, "")
+				h2test.WantBody(t, "the end", resp.Body, "")
 			})
 		})
 	}
@@ -219,7 +220,7 @@ func TestDecodersLastOctetsAreReadBeforeTheStreamEnds(t *testing.T) {
 		peer.WriteData(1, 0, []byte("body"))
 		wantNow(t, "with io.EOF", resp.Body, "body")
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "the end", resp.Body, "")
+		h2test.WantBody(t, "the end", resp.Body, "")
 	})
 }
 
@@ -269,7 +270,7 @@ func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
 					resp := call.want(t, "the response")
 					synctest.Wait() // so that closing the body does not reset the stream
 					if raw {
-						wantBody(t, "as it was sent", raws, "as sent")
+						h2test.WantBody(t, "as it was sent", raws, "as sent")
 						continue
 					}
 					var limit *hyper.DecodeLimitError

@@ -205,7 +205,7 @@ func TestDialOverTCP(t *testing.T) {
 	peer.WriteSettings()
 	peer.WriteHeaders(1, 0, ":status: 200")
 	peer.WriteData(1, wire.EndStream, []byte("hello"))
-	wantBody(t, "the body", got.want(t, "the response").Body, "hello")
+	h2test.WantBody(t, "the body", got.want(t, "the response").Body, "hello")
 	peer.WantSettingsAck("of the peer's")
 	conn.Close()
 	peer.WantGoAway("Close says so", 0, wire.NoError)

@@ -225,7 +225,7 @@ func TestDialTLSContextFallsBackOnTheSameConnection(t *testing.T) {
 					server := <-p.servers
 					serveHello(server)
 					resp := call.want(t, "the response")
-					wantBody(t, "the body", resp.Body, "hello")
+					h2test.WantBody(t, "the body", resp.Body, "hello")
 					resp.Body.Close()
 					synctest.Wait()
 					if n := p.dialed.Load(); n != 1 || resp.ProtoMajor != 1 {

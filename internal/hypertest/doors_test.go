@@ -289,7 +289,7 @@ func TestEveryDoorServesRequests(t *testing.T) {
 			peer.WriteHeaders(id, 0, ":status: 200")
 			peer.WriteData(id, wire.EndStream, []byte("hello"))
 			resp := call.want(t, "the response")
-			wantBody(t, "the body", resp.Body, "hello")
+			h2test.WantBody(t, "the body", resp.Body, "hello")
 			resp.Body.Close()
 			peer.WantIdle("nothing else is due")
 		}

@@ -93,7 +93,7 @@ type faultExchange struct {
 	lost   map[uint32]bool // streams that the server refuses on purpose
 }
 
-var faultGzip = encodeGzip([]byte("a body, compressed a body, compressed"))
+var faultGzip = h2test.Gzip([]byte("a body, compressed a body, compressed"))
 
 var faultExchanges = []faultExchange{{
 	name: "GET",
@@ -104,13 +104,13 @@ var faultExchanges = []faultExchange{{
 			return
 		}
 		s.write(
-			rawFrame(wire.Headers, wire.EndHeaders, 1, []byte("\x08\x03103")), // an interim response
-			rawFrame(wire.Headers, 0, 1, []byte("\x88\x40\x01")),
-			rawFrame(wire.Continuation, wire.EndHeaders, 1, []byte("a\x01b")),
+			h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte("\x08\x03103")), // an interim response
+			h2test.RawFrame(wire.Headers, 0, 1, []byte("\x88\x40\x01")),
+			h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1, []byte("a\x01b")),
 			wire.AppendData(nil, 1, 0, []byte("hello")),
-			rawFrame(wire.Data, wire.Padded, 1, []byte("\x02, world\x00\x00")),
+			h2test.RawFrame(wire.Data, wire.Padded, 1, []byte("\x02, world\x00\x00")),
 			wire.AppendPing(nil, 0, [8]byte{1}),
-			rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, []byte("\x40\x01t\x01v")))
+			h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, []byte("\x40\x01t\x01v")))
 	},
 	client: func(ctx context.Context, c *hyper.Conn) []faultOutcome {
 		resp, err := c.Get(ctx, "/")
@@ -123,7 +123,7 @@ var faultExchanges = []faultExchange{{
 		if !s.request(1) {
 			return
 		}
-		s.write(wire.AppendSettingsAck(nil), rawFrame(wire.Headers, wire.EndHeaders, 1,
+		s.write(wire.AppendSettingsAck(nil), h2test.RawFrame(wire.Headers, wire.EndHeaders, 1,
 			[]byte("\x88\x0f\x0d\x015")),
 			wire.AppendData(nil, 1, 0, []byte("hel")), wire.AppendData(nil, 1, 0, []byte("lo")),
 			wire.AppendData(nil, 1, wire.EndStream, nil))
@@ -148,7 +148,7 @@ var faultExchanges = []faultExchange{{
 		if !s.end(1) {
 			return
 		}
-		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
+		s.write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
 			wire.AppendData(nil, 1, wire.EndStream, []byte("taken")))
 	},
 	client: func(ctx context.Context, c *hyper.Conn) []faultOutcome {
@@ -168,7 +168,7 @@ var faultExchanges = []faultExchange{{
 		if !s.request(1) {
 			return
 		}
-		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte("\x88\x0f\x0b\x04gzip")),
+		s.write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte("\x88\x0f\x0b\x04gzip")),
 			wire.AppendData(nil, 1, 0, faultGzip[:15]), wire.AppendData(nil, 1, 0, faultGzip[15:]),
 			wire.AppendData(nil, 1, wire.EndStream, nil))
 	},
@@ -184,10 +184,10 @@ var faultExchanges = []faultExchange{{
 		if !s.request(1) {
 			return
 		}
-		s.write(rawFrame(wire.PushPromise, wire.EndHeaders, 1,
+		s.write(h2test.RawFrame(wire.PushPromise, wire.EndHeaders, 1,
 			[]byte("\x00\x00\x00\x02\x82\x86\x85\x01\x01a")),
-			rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
-			rawFrame(wire.Headers, wire.EndHeaders, 2, []byte{0x88}),
+			h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
+			h2test.RawFrame(wire.Headers, wire.EndHeaders, 2, []byte{0x88}),
 			wire.AppendData(nil, 1, wire.EndStream, []byte("asked")),
 			wire.AppendData(nil, 2, wire.EndStream, []byte("pushed")))
 	},
@@ -214,7 +214,7 @@ var faultExchanges = []faultExchange{{
 		if !s.request(1) {
 			return
 		}
-		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}))
+		s.write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}))
 		for i := 1; i <= 3; i++ {
 			if !s.await(func() bool { return s.data[1] >= 4*i }) {
 				return
@@ -256,9 +256,9 @@ var faultExchanges = []faultExchange{{
 			return
 		}
 		s.refused[5] = true
-		s.write(rawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
+		s.write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}),
 			wire.AppendData(nil, 1, wire.EndStream, []byte("one")),
-			rawFrame(wire.Headers, wire.EndHeaders, 3, []byte{0x88}),
+			h2test.RawFrame(wire.Headers, wire.EndHeaders, 3, []byte{0x88}),
 			wire.AppendGoAway(nil, 3, wire.NoError, "bye"),
 			wire.AppendData(nil, 3, wire.EndStream, []byte("two")))
 	},

@@ -91,7 +91,7 @@ func TestControlCharactersInAResponseAreMalformed(t *testing.T) {
 							peer.WriteHeaders(id, wire.EndStream, ":status: 200")
 						}
 						resp := call.want(t, reason)
-						wantBody(t, reason, resp.Body, "")
+						h2test.WantBody(t, reason, resp.Body, "")
 						resp.Body.Close()
 						got := resp.Header.Get("X") + resp.Trailer.Get("X")
 						if section != "interim" && got != value {

@@ -80,7 +80,7 @@ func scenarios() []scenario {
 	goAway := crowded("GOAWAY at once on each connection; 1 request",
 		crowdedRow{"", crowdedServer{goAway: true}, 1, 1})
 	goAway.dials = true
-	beyond := crowdedServer{announce: []wire.Setting{atMost(10)}, limit: 10, strict: true}
+	beyond := crowdedServer{announce: []wire.Setting{h2test.AtMost(10)}, limit: 10, strict: true}
 	return append(list, endless, goAway,
 		crowded("every request is refused on the first connection; 20 requests",
 			crowdedRow{"", crowdedServer{refuse: true, firstOnly: true}, 20, 20}),

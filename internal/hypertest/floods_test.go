@@ -14,14 +14,15 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
 func TestContinuationFloodEnds(t *testing.T) {
 	besiege(t, &hyper.Config{MaxHeaderListSize: 256 << 10}, time.Second, func(s *siege) {
 		r := s.get(1)
-		s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88}))
-		fragment := rawFrame(wire.Continuation, 0, 1, bytes.Repeat([]byte{0x88}, wire.MinMaxFrameSize))
+		s.server.Write(h2test.RawFrame(wire.Headers, 0, 1, []byte{0x88}))
+		fragment := h2test.RawFrame(wire.Continuation, 0, 1, bytes.Repeat([]byte{0x88}, wire.MinMaxFrameSize))
 		took := s.flood(4000, fragment)      // 64 MB
 		const hardLimit, each = 32 << 20, 33 // bytes of a section, and of one field that takes a byte
 		if most := int64(hardLimit/each + 4*maxReadBuffer); took > most {
@@ -34,15 +35,15 @@ func TestContinuationFloodEnds(t *testing.T) {
 
 func TestEmptyContinuationFloodEndsAfterAFewFrames(t *testing.T) {
 	for name, first := range map[string][]byte{
-		"HEADERS":      rawFrame(wire.Headers, 0, 1, nil),
-		"PUSH_PROMISE": rawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2}),
+		"HEADERS":      h2test.RawFrame(wire.Headers, 0, 1, nil),
+		"PUSH_PROMISE": h2test.RawFrame(wire.PushPromise, 0, 1, []byte{0, 0, 0, 2}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			besiege(t, &hyper.Config{Push: &hyper.PushPolicy{}}, time.Second, func(s *siege) {
 				r := s.get(1)
 				s.server.Write(first)
 				s.server.SetWriteBuffer(wire.HeaderLen) // the client cannot read ahead
-				frame := rawFrame(wire.Continuation, 0, 1, nil)
+				frame := h2test.RawFrame(wire.Continuation, 0, 1, nil)
 				before := s.conn.Stats().BytesReceived
 				for s.conn.Err() == nil {
 					s.server.Write(frame)
@@ -108,11 +109,11 @@ func TestHPACKBombHoldsNoMemory(t *testing.T) {
 			s.t.Fatal("BUG: the bomb is not armed")
 		}
 		second := s.get(3)
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 3,
+		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 3,
 			append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 60)...)))
 		second.want(s.t, "60 references are 242,000 octets")
 		third := s.get(5)
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, 5,
+		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 5,
 			append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 250_000)...)))
 		s.peer.WantRSTStream("250,000 references are 1 GB", 5, wire.ProtocolError)
 		third.wantErr(s.t, "too large a list")
@@ -127,11 +128,11 @@ func TestBlockOfManySmallFragmentsIsReadOnce(t *testing.T) {
 		r := s.get(1)
 		value := bytes.Repeat([]byte{'v'}, 1000)
 		field := slices.Concat([]byte{0x00, 1, 'x', 0x7f, 0xe9, 0x06}, value)
-		s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88}))
+		s.server.Write(h2test.RawFrame(wire.Headers, 0, 1, []byte{0x88}))
 		for range 3000 {
-			s.server.Write(rawFrame(wire.Continuation, 0, 1, field))
+			s.server.Write(h2test.RawFrame(wire.Continuation, 0, 1, field))
 		}
-		s.server.Write(rawFrame(wire.Continuation, wire.EndHeaders, 1, nil))
+		s.server.Write(h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1, nil))
 		if resp := r.want(s.t, "a block of 3 MB"); len(resp.Header) != 3000 {
 			s.t.Errorf("%d fields", len(resp.Header))
 		}
@@ -192,26 +193,27 @@ func TestPeerThatNeverReadsCannotHoldTheConnection(t *testing.T) {
 func TestFramesThatCarryNothingHaveABudget(t *testing.T) {
 	const on = 1 // an open stream; 3 is one that the peer reset, 5 one that we reset
 	for name, frame := range map[string][]byte{
-		"PRIORITY":                              rawFrame(wire.Priority, 0, on, make([]byte, 5)),
-		"misshapen PRIORITY on a closed stream": rawFrame(wire.Priority, 0, 3, make([]byte, 4)),
-		"an unknown type":                       rawFrame(0xee, 0, on, nil),
-		"an unknown type with a payload":        rawFrame(0xee, 0, 0, make([]byte, 50)),
-		"ORIGIN":                                rawFrame(wire.Origin, 0, 0, []byte{0, 1, 'x'}),
+		"PRIORITY":                              h2test.RawFrame(wire.Priority, 0, on, make([]byte, 5)),
+		"misshapen PRIORITY on a closed stream": h2test.RawFrame(wire.Priority, 0, 3, make([]byte, 4)),
+		"an unknown type":                       h2test.RawFrame(0xee, 0, on, nil),
+		"an unknown type with a payload":        h2test.RawFrame(0xee, 0, 0, make([]byte, 50)),
+		"ORIGIN":                                h2test.RawFrame(wire.Origin, 0, 0, []byte{0, 1, 'x'}),
 		"empty DATA":                            wire.AppendData(nil, on, 0, nil),
-		"DATA with nothing but padding":         rawFrame(wire.Data, wire.Padded, on, []byte{3, 0, 0, 0}),
-		"DATA with no padding of its own":       rawFrame(wire.Data, wire.Padded, on, []byte{0}),
-		"late DATA, empty":                      wire.AppendData(nil, 5, 0, nil),
-		"late DATA of one octet":                wire.AppendData(nil, 5, 0, []byte{0}),
-		"late HEADERS":                          rawFrame(wire.Headers, wire.EndHeaders, 5, []byte{0x88}),
-		"small windows for the connection":      wire.AppendWindowUpdate(nil, 0, 1),
-		"small windows for a stream":            wire.AppendWindowUpdate(nil, on, 1),
-		"windows for a closed stream":           wire.AppendWindowUpdate(nil, 3, 1<<20),
-		"RST_STREAM of a closed stream":         wire.AppendRSTStream(nil, 3, wire.Cancel),
-		"SETTINGS":                              wire.AppendSettings(nil),
-		"SETTINGS acknowledgments":              wire.AppendSettingsAck(nil),
-		"PING":                                  wire.AppendPing(nil, 0, [8]byte{}),
-		"PING acknowledgments":                  wire.AppendPing(nil, wire.Ack, [8]byte{255}),
-		"GOAWAY":                                wire.AppendGoAway(nil, on, wire.NoError, "bye"),
+		"DATA with nothing but padding": h2test.RawFrame(wire.Data, wire.Padded, on,
+			[]byte{3, 0, 0, 0}),
+		"DATA with no padding of its own":  h2test.RawFrame(wire.Data, wire.Padded, on, []byte{0}),
+		"late DATA, empty":                 wire.AppendData(nil, 5, 0, nil),
+		"late DATA of one octet":           wire.AppendData(nil, 5, 0, []byte{0}),
+		"late HEADERS":                     h2test.RawFrame(wire.Headers, wire.EndHeaders, 5, []byte{0x88}),
+		"small windows for the connection": wire.AppendWindowUpdate(nil, 0, 1),
+		"small windows for a stream":       wire.AppendWindowUpdate(nil, on, 1),
+		"windows for a closed stream":      wire.AppendWindowUpdate(nil, 3, 1<<20),
+		"RST_STREAM of a closed stream":    wire.AppendRSTStream(nil, 3, wire.Cancel),
+		"SETTINGS":                         wire.AppendSettings(nil),
+		"SETTINGS acknowledgments":         wire.AppendSettingsAck(nil),
+		"PING":                             wire.AppendPing(nil, 0, [8]byte{}),
+		"PING acknowledgments":             wire.AppendPing(nil, wire.Ack, [8]byte{255}),
+		"GOAWAY":                           wire.AppendGoAway(nil, on, wire.NoError, "bye"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			besiege(t, nil, time.Second, func(s *siege) {
@@ -294,7 +296,7 @@ func TestProvokedResetsHaveABudget(t *testing.T) {
 			}
 			// :method: POST, and no other field.
 			payload := append(binary.BigEndian.AppendUint32(nil, uint32(2+2*i)), 0x83)
-			s.server.Write(rawFrame(wire.PushPromise, wire.EndHeaders, 1, payload))
+			s.server.Write(h2test.RawFrame(wire.PushPromise, wire.EndHeaders, 1, payload))
 			synctest.Wait()
 		}
 		resets := 0

@@ -28,7 +28,9 @@ func unhex(t testing.TB, s string) []byte {
 }
 
 // headersFrame returns a complete field section for stream 1.
-func headersFrame(block []byte) []byte { return rawFrame(wire.Headers, wire.EndHeaders, 1, block) }
+func headersFrame(block []byte) []byte {
+	return h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, block)
+}
 
 // RFC 9113 §4.3: a decoding error in a field block MUST be treated as a connection error of type
 // COMPRESSION_ERROR. internal/fieldblock tests more of them.
@@ -75,7 +77,7 @@ func TestNoTableMeansNoTable(t *testing.T) {
 		}
 		getAsync(conn, "/")
 		peer.WantHeaders("request", 3)
-		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders, 3, []byte{0x88, 0xbe}))
+		peer.WriteRaw(h2test.RawFrame(wire.Headers, wire.EndHeaders, 3, []byte{0x88, 0xbe}))
 		peer.WantGoAway("a reference into a table that is not there", 0, wire.CompressionError)
 	})
 }
@@ -139,39 +141,10 @@ func TestCompressionStateIsKeptWhateverBecomesOfTheStream(t *testing.T) {
 	}
 }
 
-// rawString encodes a string as in RFC 7541 §5.2, without Huffman coding.
-func rawString(s string) []byte {
-	p := []byte{0x7f}
-	for n := len(s) - 0x7f; ; n >>= 7 {
-		if n < 0x80 {
-			p = append(p, byte(n))
-			break
-		}
-		p = append(p, byte(n)|0x80)
-	}
-	return append(p, s...)
-}
-
-// inFrames returns the frames of a block, in fragments of at most size bytes.
-func inFrames(stream uint32, block []byte, size int) (octets []byte) {
-	typ := wire.Headers
-	for {
-		n := min(size, len(block))
-		flags := wire.Flags(0)
-		if n == len(block) {
-			flags = wire.EndHeaders
-		}
-		octets = append(octets, rawFrame(typ, flags, stream, block[:n])...)
-		if typ, block = wire.Continuation, block[n:]; flags != 0 {
-			return octets
-		}
-	}
-}
-
 // largeHeaders returns a response whose header has a field of that size.
 func largeHeaders(stream uint32, flags wire.Flags, size int) []byte {
-	block := slices.Concat([]byte{0x88, 0, 1, 'x'}, rawString(strings.Repeat("v", size)))
-	octets := inFrames(stream, block, 256<<10)
+	block := slices.Concat([]byte{0x88, 0, 1, 'x'}, h2test.RawString(strings.Repeat("v", size)))
+	octets := h2test.InFrames(stream, block, 256<<10)
 	octets[4] |= byte(flags)
 	return octets
 }
@@ -269,12 +242,6 @@ func TestLateLargeHeadersCostNothing(t *testing.T) {
 	})
 }
 
-// rawFrame returns a frame with any payload.
-func rawFrame(t wire.FrameType, flags wire.Flags, stream uint32, payload []byte) []byte {
-	h := wire.FrameHeader{Length: len(payload), Type: t, Flags: flags, StreamID: stream}
-	return append(wire.AppendFrameHeader(nil, h), payload...)
-}
-
 // RFC 9113 §6.3: a PRIORITY frame with a length other than 5 octets MUST be treated as a stream
 // error of type FRAME_SIZE_ERROR.
 func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
@@ -305,20 +272,20 @@ func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
 
 func TestArrivedResponseDoesNotWaitForABeginningFrame(t *testing.T) {
 	for name, beginning := range map[string][]byte{
-		"padded DATA without its padding's length": rawFrame(wire.Data, wire.Padded, 1,
+		"padded DATA without its padding's length": h2test.RawFrame(wire.Data, wire.Padded, 1,
 			[]byte{1, 2, 3})[:wire.HeaderLen],
-		"HEADERS without CONTINUATION": rawFrame(wire.Headers, 0, 1, []byte{0x88}),
-		"half a HEADERS": rawFrame(wire.Headers, wire.EndHeaders, 1,
+		"HEADERS without CONTINUATION": h2test.RawFrame(wire.Headers, 0, 1, []byte{0x88}),
+		"half a HEADERS": h2test.RawFrame(wire.Headers, wire.EndHeaders, 1,
 			[]byte{0x88})[:wire.HeaderLen],
 		"half a frame header": {0, 0, 1},
-		"an unknown frame without its last octet": rawFrame(0xee, 0, 0,
+		"an unknown frame without its last octet": h2test.RawFrame(0xee, 0, 0,
 			make([]byte, 30))[:wire.HeaderLen+29],
-		"a misshapen PRIORITY without its payload": rawFrame(wire.Priority, 0, 3,
+		"a misshapen PRIORITY without its payload": h2test.RawFrame(wire.Priority, 0, 3,
 			make([]byte, 30))[:wire.HeaderLen],
-		"a misshapen PRIORITY and half a frame": slices.Concat(rawFrame(wire.Priority, 0, 99, nil),
+		"a misshapen PRIORITY and half a frame": slices.Concat(h2test.RawFrame(wire.Priority, 0, 99, nil),
 			[]byte{0, 0, 1}),
-		"two unknown frames, the second not whole ": slices.Concat(rawFrame(0xee, 0, 0, nil),
-			rawFrame(0xee, 0, 0, nil)[:8]),
+		"two unknown frames, the second not whole ": slices.Concat(h2test.RawFrame(0xee, 0, 0, nil),
+			h2test.RawFrame(0xee, 0, 0, nil)[:8]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

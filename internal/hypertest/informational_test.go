@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -73,7 +74,7 @@ func TestInformationalErrorEndsTheRequest(t *testing.T) {
 					peer.WantRSTStream("the caller wants no more", 1, wire.Cancel)
 				}
 				peer.WantIdle("nothing else")
-				wantFullCredit(t, peer, "the body cannot be read any more")
+				h2test.WantFullCredit(t, peer, "the body cannot be read any more")
 			})
 		})
 	}
@@ -138,7 +139,7 @@ func TestPanicOfInformationalIsTheCallers(t *testing.T) {
 				peer.WantHeaders("the next request", 5)
 				peer.WriteHeaders(5, wire.EndStream, ":status: 200")
 				got.want(t, "the connection is as it was")
-				wantFullCredit(t, peer, "the body cannot be read any more")
+				h2test.WantFullCredit(t, peer, "the body cannot be read any more")
 			})
 		})
 	}
@@ -227,8 +228,8 @@ func TestWholeBodyAnswersErrClosedBehindClose(t *testing.T) {
 			peer.WriteData(1, wire.EndStream, []byte("hello"))
 		})
 		body := got.want(t, "the response").Body
-		wantBody(t, "the body", body, "hello")
-		wantBody(t, "and its end, again", body, "")
+		h2test.WantBody(t, "the body", body, "hello")
+		h2test.WantBody(t, "and its end, again", body, "")
 		conn.Close()
 		if n, err := body.Read(make([]byte, 1)); n != 0 || err != hyper.ErrClosed {
 			t.Errorf("Read: %d, %v", n, err)

@@ -101,7 +101,7 @@ func TestLargeHeadersThroughEveryDoor(t *testing.T) {
 				if got != size/fields*fields {
 					t.Errorf("%d bytes in %d fields: got %d", size, fields, got)
 				}
-				wantBody(t, "the body", resp.Body, "body")
+				h2test.WantBody(t, "the body", resp.Body, "body")
 				resp.Body.Close()
 			}
 		}
@@ -127,7 +127,7 @@ func TestLargeHeadersThroughEveryDoor(t *testing.T) {
 			}
 		}
 		if !netHTTP { // net/http loses the connection, and this body with it
-			wantBody(t, "the other stream", other.Body, "body")
+			h2test.WantBody(t, "the other stream", other.Body, "body")
 		}
 		other.Body.Close()
 	})
@@ -168,7 +168,7 @@ func TestLargeHeadersOfManyStreamsAreBounded(t *testing.T) {
 			if n := taken.Load(); n < 1 || n > int64(most/size) || n+refused.Load() != int64(streams) {
 				t.Errorf("%d headers of %d bytes were taken, %d refused", n, size, refused.Load())
 			}
-			wantBody(t, "another stream", other.Body, "body")
+			h2test.WantBody(t, "another stream", other.Body, "body")
 			close(open)
 			for resp := range open {
 				resp.Body.Close()

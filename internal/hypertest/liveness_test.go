@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -41,7 +42,7 @@ func TestKeepAliveCountsTheCallersPings(t *testing.T) {
 // A PING that a timeout sent for the slots also serves to confirm a suspicion.
 func TestOnePingServesSlotsAndSuspicion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		doAsync(withTimeout(t, time.Second), conn, &hyper.Request{Path: "/hang"})
 		peer.WantHeaders("the request", 1)
 		next := getAsync(conn, "/next")
@@ -263,7 +264,7 @@ func TestStalledWriteKeepsNobodyFromLeaving(t *testing.T) {
 		conn.Stats()
 		peer.WriteHeaders(3, 0, ":status: 200")
 		peer.WriteData(3, wire.EndStream, []byte("reading goes on"))
-		wantBody(t, "the second", second.want(t, "its response").Body, "reading goes on")
+		h2test.WantBody(t, "the second", second.want(t, "its response").Body, "reading goes on")
 		if took := time.Since(start); took != 0 {
 			t.Errorf("they took %v", took)
 		}

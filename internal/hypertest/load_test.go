@@ -109,7 +109,7 @@ func TestServerRestartedUnderLoad(t *testing.T) {
 					return
 				}
 				req.Header.Set("X-Id", id)
-				got, _, err := fetch(tr, req)
+				got, _, err := h2test.Fetch(tr, req)
 				times := books.count(id)
 				if req.Method == "GET" { // it may be processed once in each try
 					if times > 1+maxLost {

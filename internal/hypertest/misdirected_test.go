@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -146,7 +147,7 @@ func TestSecondMisdirectedResponseIsReturned(t *testing.T) {
 		if resp.StatusCode != 421 {
 			t.Errorf("status %d", resp.StatusCode)
 		}
-		wantBody(t, "it is whole", resp.Body, "misdirected")
+		h2test.WantBody(t, "it is whole", resp.Body, "misdirected")
 		resp.Body.Close()
 		e.wantDials("no third try", "one.test:443", "two.test:443")
 	})
@@ -173,7 +174,7 @@ func TestMisdirectedRequestWhoseBodyIsGoneIsNotSentAgain(t *testing.T) {
 				if resp.StatusCode != 421 {
 					t.Errorf("status %d", resp.StatusCode)
 				}
-				wantBody(t, "it is whole", resp.Body, "misdirected")
+				h2test.WantBody(t, "it is whole", resp.Body, "misdirected")
 				resp.Body.Close()
 				if synctest.Wait(); body.closes != 1 {
 					t.Errorf("the body was closed %d times", body.closes)
@@ -220,7 +221,7 @@ func TestMisdirectedUploadInProgress(t *testing.T) {
 			first.WantData("the upload goes on", 3, 0, 4)
 			first.WantData("to its end", 3, wire.EndStream, 0)
 			first.WriteData(3, wire.EndStream, nil)
-			wantBody(t, "its response", resp.Body, "")
+			h2test.WantBody(t, "its response", resp.Body, "")
 			resp.Body.Close()
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -65,7 +66,7 @@ func TestManagerMayCallAnotherConnection(t *testing.T) {
 		for range 1000 {
 			peer.WriteData(1, 0, []byte("x"))
 		}
-		readOctets(t, resp.Body, 1000)
+		h2test.ReadBytes(t, resp.Body, 1000)
 		close(stop)
 		if calls != 2000 {
 			t.Errorf("%d calls", calls)
@@ -98,7 +99,7 @@ func TestOthersMayWaitWhileAManagerRuns(t *testing.T) {
 		for range 500 {
 			peer.WriteData(1, 0, []byte("x"))
 		}
-		readOctets(t, resp.Body, 500)
+		h2test.ReadBytes(t, resp.Body, 500)
 		for range 8 {
 			<-done
 		}
@@ -115,7 +116,7 @@ func TestGrantBehindTheEndIsNothing(t *testing.T) {
 		synctest.Wait() // it is read
 		windows[1].Grant(1000)
 		peer.WantIdle("END_STREAM is here, though it is unread")
-		wantBody(t, "all of it", resp.Body, "x")
+		h2test.WantBody(t, "all of it", resp.Body, "x")
 		windows[1].Grant(math.MaxInt)
 		windows[1].Grant(-5)
 		peer.WantIdle("the stream is over")

@@ -2,7 +2,6 @@ package hypertest
 
 import (
 	"context"
-	"io"
 	"testing"
 
 	"gohyper.dev/hyper"
@@ -98,13 +97,4 @@ func doAsync(ctx context.Context, conn *hyper.Conn, req *hyper.Request) *async[*
 // getAsync sends GET for path on another goroutine.
 func getAsync(conn *hyper.Conn, path string) *async[*hyper.Response] {
 	return doAsync(context.Background(), conn, &hyper.Request{Path: path})
-}
-
-// wantBody reads body to its end and requires the content want.
-func wantBody(t *testing.T, reason string, body io.Reader, want string) {
-	t.Helper()
-	got, err := io.ReadAll(body)
-	if err != nil || string(got) != want {
-		t.Fatalf("%s: got %q, %v, want %q", reason, got, err, want)
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -308,7 +309,7 @@ func TestCanceledRequestsSendOnePing(t *testing.T) {
 					v := visitDoor(t, d, hyper.Config{})
 					oneConn(v)
 					call := v.get("/")
-					server := acceptStrict(v, atMost(limit))
+					server := acceptStrict(v, h2test.AtMost(limit))
 					call.want(t, "the first").Body.Close()
 					for range 20 {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -347,7 +348,7 @@ func TestPingsOfAllKindsStayWithinWhatServersAllow(t *testing.T) {
 				keepIdle(v)
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
 				first := v.get("/")
-				server := acceptStrict(v, atMost(uint32(1+r.IntN(3))))
+				server := acceptStrict(v, h2test.AtMost(uint32(1+r.IntN(3))))
 				first.want(t, "the first").Body.Close()
 				var all sync.WaitGroup
 				paths := [][]string{{"/", "/stream", "/hang"}, {"/hang"}, {"/", "/hang"}}[r.IntN(3)]

@@ -103,7 +103,7 @@ func TestPushCarriesItsRequest(t *testing.T) {
 		if err != nil || resp.ContentLength != 10 || resp.Request != r || resp.StreamID != 2 {
 			t.Fatalf("response %+v, %v", resp, err)
 		}
-		wantBody(t, "of HEAD", resp.Body, "")
+		h2test.WantBody(t, "of HEAD", resp.Body, "")
 	})
 }
 
@@ -409,7 +409,7 @@ func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 		peer.WantWindowUpdate("what the manager said", 2, 1000)
 		peer.WriteData(2, wire.EndStream, make([]byte, 10))
 		synctest.Wait()
-		wantBody(t, "all of it", resp.Body, string(make([]byte, 110)))
+		h2test.WantBody(t, "all of it", resp.Body, string(make([]byte, 110)))
 		want := []string{
 			"/pushed Opened credit=65435 unread=100 length=10",
 			"/pushed Data credit=66435 unread=100 length=10", // what arrived before the push was claimed
@@ -451,7 +451,7 @@ func TestPushEndsWithPeersResetAndOutlivesGoAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantBody(t, "the other", second.Body, "whole")
+		h2test.WantBody(t, "the other", second.Body, "whole")
 		<-conn.Done()
 		if !errors.Is(conn.Err(), hyper.ErrCodeNo) {
 			t.Errorf("Err: %v", conn.Err())

@@ -3,8 +3,6 @@
 package hypertest
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -28,134 +26,6 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A listener serves each of its connections on a goroutine, and closes all of them when the test
-// ends.
-type listener struct {
-	net.Listener
-	mu    sync.Mutex
-	conns []net.Conn
-	ended bool
-	wg    sync.WaitGroup
-}
-
-// listen calls serve for each connection, which it closes when serve returns.
-func listen(t *testing.T, serve func(*listener, net.Conn)) *listener {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &listener{Listener: ln}
-	l.wg.Go(func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			l.wg.Go(func() {
-				if l.keep(nc) {
-					serve(l, nc)
-				}
-				nc.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		l.mu.Lock()
-		l.ended = true
-		for _, nc := range l.conns {
-			nc.Close()
-		}
-		l.mu.Unlock()
-		l.wg.Wait()
-	})
-	return l
-}
-
-// keep registers nc to be closed at the end of the test. It returns false if the test has ended.
-func (l *listener) keep(nc net.Conn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conns = append(l.conns, nc)
-	if l.ended {
-		nc.Close()
-	}
-	return !l.ended
-}
-
-// splice connects to the address to, and copies in both directions until one direction ends.
-func (l *listener) splice(a io.ReadWriter, to string, early []byte) {
-	b, err := net.Dial("tcp", to)
-	if err != nil || !l.keep(b) {
-		return
-	}
-	b.Write(early)
-	done := make(chan struct{}, 2)
-	go func() { io.Copy(b, a); b.Close(); done <- struct{}{} }()
-	go func() { io.Copy(a, b); done <- struct{}{} }()
-	<-done
-	b.Close()
-	if c, ok := a.(io.Closer); ok {
-		c.Close()
-	}
-	<-done
-}
-
-// A testProxy speaks HTTP/1.1 and records the requests that it gets.
-type testProxy struct {
-	*listener
-	url *url.URL
-
-	mu    sync.Mutex
-	to    map[string]string                              // addresses by name
-	busy  func(nc net.Conn, req *http.Request) (ok bool) // if not nil, responds instead of opening a tunnel
-	asked []*http.Request
-}
-
-// newProxy starts a proxy. It uses TLS if config is not nil.
-func newProxy(t *testing.T, config *tls.Config) *testProxy {
-	p := &testProxy{to: map[string]string{}}
-	p.listener = listen(t, func(l *listener, nc net.Conn) {
-		if config != nil {
-			nc = tls.Server(nc, config)
-		}
-		br := bufio.NewReader(nc)
-		req, err := http.ReadRequest(br)
-		if err != nil {
-			return
-		}
-		p.mu.Lock()
-		p.asked = append(p.asked, req)
-		busy, to := p.busy, cmp.Or(p.to[req.Host], req.Host)
-		p.mu.Unlock()
-		if busy != nil && busy(nc, req) {
-			return
-		}
-		io.WriteString(nc, "HTTP/1.1 200 Connected\r\n\r\n")
-		early, _ := br.Peek(br.Buffered())
-		l.splice(nc, to, early)
-	})
-	p.url = &url.URL{Scheme: "http", Host: p.Addr().String()}
-	if config != nil {
-		p.url.Scheme = "https"
-	}
-	return p
-}
-
-// answer sets busy.
-func (p *testProxy) answer(busy func(nc net.Conn, req *http.Request) bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.busy = busy
-}
-
-func (p *testProxy) requests() []*http.Request {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Clone(p.asked)
-}
-
 // through makes tr use a proxy, and records the addresses that tr dials.
 func through(tr *hyper.Transport, u *url.URL) (dialled func() []string) {
 	var mu sync.Mutex
@@ -174,30 +44,6 @@ func through(tr *hyper.Transport, u *url.URL) (dialled func() []string) {
 	}
 }
 
-// fetch makes a request and reads the response.
-func fetch(rt http.RoundTripper, req *http.Request) (body string, resp *http.Response, err error) {
-	resp, err = (&http.Client{Transport: rt}).Do(req)
-	if err != nil {
-		return "", nil, err
-	}
-	defer resp.Body.Close()
-	octets, err := io.ReadAll(resp.Body)
-	return string(octets), resp, err
-}
-
-func getText(t *testing.T, rt http.RoundTripper, url string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _, err := fetch(rt, req)
-	if err != nil {
-		t.Fatalf("GET %s: %v", url, err)
-	}
-	return body
-}
-
 // tell responds with what reached the origin.
 func tell(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s auth=%q", r.Proto, r.Host, r.Header.Get("Proxy-Authorization"))
@@ -210,20 +56,20 @@ func TestTunnelThroughAProxy(t *testing.T) {
 			url.User("token")} {
 			t.Run(fmt.Sprint(name, " ", user), func(t *testing.T) {
 				origin, tr := newServer(t, tell)
-				proxy := newProxy(t, config)
-				proxy.url.User = user
-				dialled := through(tr, proxy.url)
+				proxy := h2test.NewProxy(t, config)
+				proxy.URL.User = user
+				dialled := through(tr, proxy.URL)
 				tr.ProxyConnectHeader = http.Header{"X-For-Proxy": {"yes"}}
 				for range 5 {
 					req, _ := http.NewRequest("GET", origin.URL, nil)
 					req.Header.Set("Proxy-Authorization", "the caller's own")
-					body, _, err := fetch(tr, req)
+					body, _, err := h2test.Fetch(tr, req)
 					if want := fmt.Sprintf("HTTP/2.0 %s auth=%q", origin.Listener.Addr(),
 						"the caller's own"); err != nil || body != want {
 						t.Fatalf("the origin got %q, %v, want %q", body, err, want)
 					}
 				}
-				asked := proxy.requests()
+				asked := proxy.Requests()
 				if len(asked) != 1 {
 					t.Fatalf("the proxy was asked %d times", len(asked))
 				}
@@ -305,7 +151,7 @@ func TestTunnelsShareAConnectionToAnHTTP2Proxy(t *testing.T) {
 	for range 20 {
 		for _, origin := range []*httptest.Server{one, two} {
 			wg.Go(func() {
-				if body := getText(t, tr, origin.URL); !strings.HasPrefix(body,
+				if body := h2test.Get(t, tr, origin.URL); !strings.HasPrefix(body,
 					"HTTP/2.0 "+origin.Listener.Addr().String()) || !strings.HasSuffix(body, `auth=""`) {
 					t.Errorf("the origin got %q", body)
 				}
@@ -324,8 +170,8 @@ func TestTunnelsShareAConnectionToAnHTTP2Proxy(t *testing.T) {
 }
 
 func TestRefusalOfAProxyIsConnectStatusError(t *testing.T) {
-	plain := newProxy(t, nil)
-	plain.answer(func(nc net.Conn, _ *http.Request) bool {
+	plain := h2test.NewProxy(t, nil)
+	plain.Answer(func(nc net.Conn, _ *http.Request) bool {
 		io.WriteString(nc,
 			"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic "+
 				"realm=x\r\nContent-Length: 4\r\n\r\nsorry")
@@ -336,12 +182,12 @@ func TestRefusalOfAProxyIsConnectStatusError(t *testing.T) {
 		w.WriteHeader(407)
 		return false
 	})
-	for _, u := range []*url.URL{plain.url, secure} {
+	for _, u := range []*url.URL{plain.URL, secure} {
 		t.Run(u.Scheme, func(t *testing.T) {
 			origin, tr := newServer(t, tell)
 			dialled := through(tr, u)
 			req, _ := http.NewRequest("GET", origin.URL, nil)
-			_, _, err := fetch(tr, req)
+			_, _, err := h2test.Fetch(tr, req)
 			var refused *hyper.ConnectStatusError
 			if !errors.As(err, &refused) || refused.StatusCode != 407 ||
 				refused.Header.Get("proxy-authenticate") != "Basic realm=x" {
@@ -359,7 +205,7 @@ func TestRefusalOfAProxyIsConnectStatusError(t *testing.T) {
 
 // serveSOCKS plays a SOCKS5 server (RFC 1928) with passwords (RFC 1929), which accepts CONNECT to
 // names.
-func serveSOCKS(l *listener, nc net.Conn, user, password string, asked func(host string)) {
+func serveSOCKS(l *h2test.Listener, nc net.Conn, user, password string, asked func(host string)) {
 	read := func(n int) []byte {
 		p := make([]byte, n)
 		io.ReadFull(nc, p)
@@ -388,7 +234,7 @@ func serveSOCKS(l *listener, nc net.Conn, user, password string, asked func(host
 	port := binary.BigEndian.Uint16(read(2))
 	asked(host)
 	nc.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
-	l.splice(nc, fmt.Sprint("127.0.0.1:", port), nil)
+	l.Splice(nc, fmt.Sprint("127.0.0.1:", port), nil)
 }
 
 func TestSOCKS5Proxy(t *testing.T) {
@@ -397,7 +243,7 @@ func TestSOCKS5Proxy(t *testing.T) {
 			origin, tr := newServer(t, tell)
 			var mu sync.Mutex
 			var hosts []string
-			l := listen(t, func(l *listener, nc net.Conn) {
+			l := h2test.Listen(t, func(l *h2test.Listener, nc net.Conn) {
 				serveSOCKS(l, nc, user, "secret", func(host string) {
 					mu.Lock()
 					defer mu.Unlock()
@@ -411,7 +257,7 @@ func TestSOCKS5Proxy(t *testing.T) {
 			dialled := through(tr, u)
 			_, port, _ := net.SplitHostPort(origin.Listener.Addr().String())
 			for range 3 {
-				if got := getText(t, tr, "https://www.example.com:"+port); got !=
+				if got := h2test.Get(t, tr, "https://www.example.com:"+port); got !=
 					`HTTP/2.0 www.example.com:`+port+` auth=""` {
 					t.Errorf("the origin got %q", got)
 				}
@@ -428,7 +274,7 @@ func TestSOCKS5Proxy(t *testing.T) {
 			}
 			u.User = url.UserPassword(user, "wrong")
 			req, _ := http.NewRequest("GET", "https://other.example.com:"+port, nil)
-			if _, _, err := fetch(tr, req); err == nil {
+			if _, _, err := h2test.Fetch(tr, req); err == nil {
 				t.Error("a wrong password is no error")
 			}
 		})
@@ -436,9 +282,9 @@ func TestSOCKS5Proxy(t *testing.T) {
 }
 
 func TestProxyThatHangs(t *testing.T) {
-	silent := listen(t, func(_ *listener, nc net.Conn) { io.Copy(io.Discard, nc) })
-	slow := newProxy(t, h2test.ServerTLS())
-	slow.answer(func(nc net.Conn, _ *http.Request) bool { io.Copy(io.Discard, nc); return true })
+	silent := h2test.Listen(t, func(_ *h2test.Listener, nc net.Conn) { io.Copy(io.Discard, nc) })
+	slow := h2test.NewProxy(t, h2test.ServerTLS())
+	slow.Answer(func(nc net.Conn, _ *http.Request) bool { io.Copy(io.Discard, nc); return true })
 	never := make(chan struct{})
 	tunnel, _ := newHTTP2Proxy(t, func(_ http.ResponseWriter, r *http.Request) bool {
 		select {
@@ -450,7 +296,7 @@ func TestProxyThatHangs(t *testing.T) {
 	for name, u := range map[string]*url.URL{
 		"no answer to CONNECT": {Scheme: "http", Host: silent.Addr().String()},
 		"no TLS handshake":     {Scheme: "https", Host: silent.Addr().String()},
-		"no answer, TLS":       slow.url,
+		"no answer, TLS":       slow.URL,
 		"no answer, HTTP/2":    tunnel,
 		"no answer, SOCKS":     {Scheme: "socks5", Host: silent.Addr().String()},
 	} {
@@ -461,7 +307,7 @@ func TestProxyThatHangs(t *testing.T) {
 			through(tr, u)
 			defer tr.CloseIdleConnections()
 			req, _ := http.NewRequest("GET", "https://example.com", nil)
-			_, _, err := fetch(tr, req)
+			_, _, err := h2test.Fetch(tr, req)
 			var ne net.Error
 			if !errors.As(err, &ne) || !ne.Timeout() {
 				t.Errorf("HandshakeTimeout: got %v", err)
@@ -515,13 +361,13 @@ func TestProxyThatTalksNonsense(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			written := make(chan int, 10)
-			proxy := newProxy(t, nil)
-			proxy.answer(func(nc net.Conn, _ *http.Request) bool { written <- answer(nc); return true })
+			proxy := h2test.NewProxy(t, nil)
+			proxy.Answer(func(nc net.Conn, _ *http.Request) bool { written <- answer(nc); return true })
 			origin, tr := newServer(t, tell)
-			through(tr, proxy.url)
+			through(tr, proxy.URL)
 			req, _ := http.NewRequest("GET", origin.URL, nil)
-			if body, _, err := fetch(tr, req); err == nil ||
-				!strings.Contains(err.Error(), "proxyconnect tcp "+proxy.url.Host) {
+			if body, _, err := h2test.Fetch(tr, req); err == nil ||
+				!strings.Contains(err.Error(), "proxyconnect tcp "+proxy.URL.Host) {
 				t.Errorf("got %q, %v", body, err)
 			}
 			if n := <-written; n >= 64<<20 {
@@ -550,18 +396,18 @@ func (w *earlyWriter) Write(p []byte) (int, error) {
 }
 
 func TestOctetsBehindTheProxysAnswerAreNotLost(t *testing.T) {
-	proxy := newProxy(t, nil)
-	proxy.answer(func(nc net.Conn, req *http.Request) bool {
+	proxy := h2test.NewProxy(t, nil)
+	proxy.Answer(func(nc net.Conn, req *http.Request) bool {
 		peer := h2test.NewPeer(t, &earlyWriter{Conn: nc}) // an origin that sends first
-		serve(peer, func(stream uint32, _ h2test.Headers) { answerEmpty(peer, stream) })
+		serve(peer, func(stream uint32, _ h2test.Headers) { h2test.AnswerEmpty(peer, stream) })
 		<-t.Context().Done()
 		return true
 	})
 	tr := &hyper.Transport{UnencryptedHTTP2: true, Config: &hyper.Config{}}
 	t.Cleanup(tr.CloseIdleConnections)
-	through(tr, proxy.url)
+	through(tr, proxy.URL)
 	req, _ := http.NewRequest("GET", "http://example.com", nil)
-	if _, resp, err := fetch(tr, req); err != nil || resp.StatusCode != 204 {
+	if _, resp, err := h2test.Fetch(tr, req); err != nil || resp.StatusCode != 204 {
 		t.Errorf("got %v, %v", resp, err)
 	}
 }
@@ -570,23 +416,23 @@ func TestPoolIsPerProxy(t *testing.T) {
 	// In another client, a request for another proxy or for none used the host's connection and
 	// bypassed the proxy (imroc/req#541).
 	origin, tr := newServer(t, tell)
-	one, two := newProxy(t, nil), newProxy(t, nil)
+	one, two := h2test.NewProxy(t, nil), h2test.NewProxy(t, nil)
 	direct := through(tr, nil)
 	broken := errors.New("no proxy to be had")
 	var err error
 	var u *url.URL
 	tr.Proxy = func(*http.Request) (*url.URL, error) { return u, err }
 	for range 3 {
-		for _, u = range []*url.URL{nil, one.url, two.url} {
-			getText(t, tr, origin.URL)
+		for _, u = range []*url.URL{nil, one.URL, two.URL} {
+			h2test.Get(t, tr, origin.URL)
 		}
 	}
-	if a, b := len(one.requests()), len(two.requests()); a != 1 || b != 1 {
+	if a, b := len(one.Requests()), len(two.Requests()); a != 1 || b != 1 {
 		t.Errorf("tunnels through the proxies: %d and %d, want one each", a, b)
 	}
 	addrs := direct()
 	slices.Sort(addrs)
-	want := []string{one.url.Host, two.url.Host, origin.Listener.Addr().String()}
+	want := []string{one.URL.Host, two.URL.Host, origin.Listener.Addr().String()}
 	slices.Sort(want)
 	if !slices.Equal(addrs, want) {
 		t.Errorf("dialled %v, want %v", addrs, want)
@@ -594,46 +440,46 @@ func TestPoolIsPerProxy(t *testing.T) {
 	err = broken
 	for _, url := range []string{origin.URL, "http://" + origin.Listener.Addr().String()} {
 		req, _ := http.NewRequest("GET", url, nil)
-		if _, _, err := fetch(tr, req); !errors.Is(err, broken) {
+		if _, _, err := h2test.Fetch(tr, req); !errors.Is(err, broken) {
 			t.Errorf("%s: the proxy is not known, and the request got %v", url, err)
 		}
 	}
 	err, u = nil, &url.URL{Scheme: "gopher", Host: "127.0.0.1:70"}
 	req, _ := http.NewRequest("GET", origin.URL, nil)
-	if _, _, err := fetch(tr, req); err == nil || !strings.Contains(err.Error(), "gopher") {
+	if _, _, err := h2test.Fetch(tr, req); err == nil || !strings.Contains(err.Error(), "gopher") {
 		t.Errorf("an unknown kind of proxy: %v", err)
 	}
 }
 
 func TestHTTP1GoesThroughTheProxyToo(t *testing.T) {
-	proxy := newProxy(t, nil)
-	proxy.url.User = url.UserPassword("a", "b")
+	proxy := h2test.NewProxy(t, nil)
+	proxy.URL.User = url.UserPassword("a", "b")
 	old := httptest.NewUnstartedServer(http.HandlerFunc(tell))
 	old.TLS = h2test.ServerTLS("http/1.1")
 	old.StartTLS()
 	defer old.Close()
 	tr := &hyper.Transport{Config: &hyper.Config{TLS: h2test.ClientTLS()}}
 	defer tr.CloseIdleConnections()
-	dialled := through(tr, proxy.url)
+	dialled := through(tr, proxy.URL)
 	for range 3 {
 		req, _ := http.NewRequest("GET", old.URL, nil)
 		req.Header.Set("Proxy-Authorization", "the caller's own")
-		if got, _, err := fetch(tr, req); err != nil ||
+		if got, _, err := h2test.Fetch(tr, req); err != nil ||
 			got != fmt.Sprintf("HTTP/1.1 %s auth=%q", old.Listener.Addr(), "the caller's own") {
 			t.Errorf("the origin got %q, %v", got, err)
 		}
 	}
-	for _, r := range proxy.requests() {
+	for _, r := range proxy.Requests() {
 		if r.Method != "CONNECT" || r.Header.Get("Proxy-Authorization") != "Basic YTpi" {
 			t.Errorf("the proxy got %s %v", r.Method, r.Header)
 		}
 	}
 	// The proxy forwards an http request itself, without a tunnel.
-	proxy.answer(func(nc net.Conn, r *http.Request) bool {
+	proxy.Answer(func(nc net.Conn, r *http.Request) bool {
 		fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.RequestURI), r.RequestURI)
 		return true
 	})
-	if got := getText(t, tr, "http://plain.example/path"); got != "http://plain.example/path" {
+	if got := h2test.Get(t, tr, "http://plain.example/path"); got != "http://plain.example/path" {
 		t.Errorf("the proxy got %q", got)
 	}
 	if slices.Contains(dialled(), old.Listener.Addr().String()) ||
@@ -653,25 +499,25 @@ func TestEnvironmentDecidesWhereProxyIsNil(t *testing.T) {
 				}
 				return new(net.Dialer).DialContext(ctx, network, addr)
 			}}}
-		fmt.Printf("proxied %s\ndirect %s\n", getText(t, tr, "https://www.example.com/"),
-			getText(t, tr, "https://direct.example.com/"))
+		fmt.Printf("proxied %s\ndirect %s\n", h2test.Get(t, tr, "https://www.example.com/"),
+			h2test.Get(t, tr, "https://direct.example.com/"))
 		return
 	}
 	origin, _ := newServer(t, tell)
-	proxy := newProxy(t, nil)
-	proxy.mu.Lock()
-	proxy.to["www.example.com:443"] = origin.Listener.Addr().String()
-	proxy.mu.Unlock()
+	proxy := h2test.NewProxy(t, nil)
+	proxy.Mu.Lock()
+	proxy.To["www.example.com:443"] = origin.Listener.Addr().String()
+	proxy.Mu.Unlock()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestEnvironmentDecidesWhereProxyIsNil$",
 		"-test.count=1")
 	cmd.Env = append(os.Environ(), role+"="+origin.Listener.Addr().String(),
-		"HTTPS_PROXY="+proxy.url.String(), "NO_PROXY=direct.example.com")
+		"HTTPS_PROXY="+proxy.URL.String(), "NO_PROXY=direct.example.com")
 	out, err := cmd.CombinedOutput()
 	want := "proxied HTTP/2.0 www.example.com auth=\"\"\ndirect HTTP/2.0 direct.example.com auth=\"\"\n"
 	if err != nil || !strings.HasPrefix(string(out), want) {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if asked := proxy.requests(); len(asked) != 1 || asked[0].Host != "www.example.com:443" {
+	if asked := proxy.Requests(); len(asked) != 1 || asked[0].Host != "www.example.com:443" {
 		t.Errorf("the proxy was asked %d times", len(asked))
 	}
 }

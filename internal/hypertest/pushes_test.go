@@ -70,7 +70,7 @@ func (p *pusher) get(t *testing.T, conn *hyper.Conn, id uint32, promise func()) 
 func (p *pusher) readToItsEnd(t *testing.T, resp *hyper.Response) {
 	t.Helper()
 	p.WriteData(resp.StreamID, wire.EndStream, []byte("parent"))
-	wantBody(t, "the response", resp.Body, "parent")
+	h2test.WantBody(t, "the response", resp.Body, "parent")
 }
 
 // claim reads all pushes of resp that are available. It returns their paths and bodies, and the
@@ -138,7 +138,7 @@ func TestPushesCanBeClaimedAfterTheBodyWasReadAndClosed(t *testing.T) {
 						peer.WriteHeaders(1, 0, ":status: 200")
 						peer.WriteData(1, wire.EndStream, []byte(body))
 						resp := call.want(t, "the response")
-						wantBody(t, "the response", resp.Body, body)
+						h2test.WantBody(t, "the response", resp.Body, body)
 						if closed {
 							resp.Body.Close()
 						}
@@ -193,7 +193,7 @@ func TestResetAndContextAfterTheEndLeavePushesAsTheyAre(t *testing.T) {
 		cancel()
 		resp.Stream().Reset(hyper.ErrCodeCancel)
 		synctest.Wait()
-		wantBody(t, "a stream that has ended stays as it is", resp.Body, "parent")
+		h2test.WantBody(t, "a stream that has ended stays as it is", resp.Body, "parent")
 		wantClaimed(t, "and its promises", resp, "/a pushed")
 	})
 }
@@ -281,7 +281,7 @@ func TestUnclaimedPushesEndAMinuteAfterTheirResponse(t *testing.T) {
 		peer.WantIdle("the other was read later")
 		time.Sleep(time.Second)
 		peer.WantRSTStream("its time is over, too", 6, wire.Cancel)
-		wantBody(t, "what was not read is there", unread.Body, "ent")
+		h2test.WantBody(t, "what was not read is there", unread.Body, "ent")
 		wantLost(t, "read later", unread, 0, 1)
 		if n := conn.Stats().StreamsOpen; n != 0 {
 			t.Errorf("%d streams are open", n)

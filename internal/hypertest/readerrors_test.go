@@ -75,7 +75,7 @@ func TestReadErrorsComeInOneOrder(t *testing.T) {
 				test.end(peer, conn, s)
 				synctest.Wait()
 				if test.drain {
-					wantBody(t, "before the deadline", resp.Body, "x")
+					h2test.WantBody(t, "before the deadline", resp.Body, "x")
 				}
 				s.SetReadDeadline(time.Now().Add(-time.Second))
 				for range 2 {

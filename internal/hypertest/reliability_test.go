@@ -133,9 +133,10 @@ func TestEmptyFieldsAreNotFree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			besiege(t, &hyper.Config{MaxHeaderListSize: 256 << 10}, reliabilityLimit, func(s *siege) {
 				r := s.get(1)
-				s.server.Write(rawFrame(wire.Headers, 0, 1, []byte{0x88, 0x40, 1, 'y', 0}))
-				s.server.Write(rawFrame(wire.Continuation, 0, 1, bytes.Repeat(field, 50_000)))
-				s.server.Write(rawFrame(wire.Continuation, wire.EndHeaders, 1, bytes.Repeat(field, 50_000)))
+				s.server.Write(h2test.RawFrame(wire.Headers, 0, 1, []byte{0x88, 0x40, 1, 'y', 0}))
+				s.server.Write(h2test.RawFrame(wire.Continuation, 0, 1, bytes.Repeat(field, 50_000)))
+				s.server.Write(h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1,
+					bytes.Repeat(field, 50_000)))
 				s.peer.WantRSTStream("the list is too large", 1, wire.ProtocolError)
 				r.wantErr(s.t, "too large a list")
 				s.wantLife(3)
@@ -153,7 +154,8 @@ func reliabilityServer(nc *h2test.Conn, block func() []byte, settings ...wire.Se
 	for id := uint32(1); s.request(id); id += 2 {
 		delete(s.seen, id)
 		delete(s.ended, id)
-		s.write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, append([]byte{0x88}, block()...)))
+		s.write(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id,
+			append([]byte{0x88}, block()...)))
 	}
 }
 
@@ -269,7 +271,7 @@ func promiseFlood(s *siege, n int, block []byte, behind func(id uint32) []byte) 
 	var batch []byte
 	for i := 0; i < n && s.conn.Err() == nil; i++ {
 		id := uint32(2 + 2*i)
-		batch = append(batch, rawFrame(wire.PushPromise, wire.EndHeaders, 1,
+		batch = append(batch, h2test.RawFrame(wire.PushPromise, wire.EndHeaders, 1,
 			append(binary.BigEndian.AppendUint32(nil, id), block...))...)
 		batch = append(batch, behind(id)...)
 		if i%500 == 499 {
@@ -301,7 +303,7 @@ func TestPromisedAndResetInAFlood(t *testing.T) {
 	for name, behind := range map[string]func(id uint32) []byte{
 		"reset": func(id uint32) []byte { return wire.AppendRSTStream(nil, id, wire.Cancel) },
 		"complete": func(id uint32) []byte {
-			return rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, []byte{0x88})
+			return h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, []byte{0x88})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -332,7 +334,7 @@ func TestUnreadOctetsInFramesOfTheirOwnHoldLittle(t *testing.T) {
 		}
 		s.wantMemory(1 << 20)
 		s.server.Write(wire.AppendData(nil, 1, wire.EndStream, nil))
-		wantBody(t, "they are all there", resp.Body, strings.Repeat("x", octets))
+		h2test.WantBody(t, "they are all there", resp.Body, strings.Repeat("x", octets))
 	})
 }
 
@@ -343,10 +345,10 @@ func TestFrameOnAnIdleStreamEndsTheConnection(t *testing.T) {
 		for name, frame := range map[string][]byte{
 			"DATA":          wire.AppendData(nil, stream, 0, []byte("x")),
 			"empty DATA":    wire.AppendData(nil, stream, wire.EndStream, nil),
-			"HEADERS":       rawFrame(wire.Headers, wire.EndHeaders, stream, []byte{0x88}),
+			"HEADERS":       h2test.RawFrame(wire.Headers, wire.EndHeaders, stream, []byte{0x88}),
 			"RST_STREAM":    wire.AppendRSTStream(nil, stream, wire.Cancel),
 			"WINDOW_UPDATE": wire.AppendWindowUpdate(nil, stream, 1000),
-			"PUSH_PROMISE":  rawFrame(wire.PushPromise, wire.EndHeaders, stream, []byte{0, 0, 0, 8, 0x82}),
+			"PUSH_PROMISE":  h2test.RawFrame(wire.PushPromise, wire.EndHeaders, stream, []byte{0, 0, 0, 8, 0x82}),
 		} {
 			t.Run(fmt.Sprintf("%s on %d", name, stream), func(t *testing.T) {
 				besiege(t, &hyper.Config{Push: &hyper.PushPolicy{}}, reliabilityLimit, func(s *siege) {
@@ -428,17 +430,17 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 	got := hyper.Header(nil)
 	switch {
 	case o.trailer:
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders, id, []byte{0x88}))
+		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders, id, []byte{0x88}))
 		resp := r.want(s.t, "the response")
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
+		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
 		synctest.Wait() // the trailer has arrived
 		if _, r.err = io.ReadAll(resp.Body); r.err == nil {
 			got = resp.Trailer()
 		}
 	case syntax.IsPseudo(o.field.Name) && len(o.field.Name) > 1:
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
+		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
 	default:
-		s.server.Write(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id,
+		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id,
 			append([]byte{0x88}, block...)))
 	}
 	if <-r.done; r.err == nil && !o.trailer {
@@ -467,7 +469,7 @@ func TestThousandCodingsAreRefused(t *testing.T) {
 			besiege(t, nil, reliabilityLimit, func(s *siege) {
 				r := s.get(1)
 				s.peer.WriteHeaders(1, 0, append([]string{":status: 200"}, fields...)...)
-				s.peer.WriteData(1, wire.EndStream, encodeGzip(nil))
+				s.peer.WriteData(1, wire.EndStream, h2test.Gzip(nil))
 				var limit *hyper.DecodeLimitError
 				if _, err := io.ReadAll(r.want(t, "the response").Body); !errors.As(err, &limit) ||
 					limit.Limit != "codings" && limit.Limit != "elements" {

@@ -33,15 +33,6 @@ func giveBack(*hyper.Window) hyper.WindowManager {
 	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return ev.Consumed() })
 }
 
-// wantFullCredit requires that the peer may send all of a giveBack connection's window again.
-func wantFullCredit(t *testing.T, peer *h2test.Peer, reason string) {
-	t.Helper()
-	synctest.Wait()
-	if n := peer.Credit(0); n != wire.InitialWindow {
-		t.Fatalf("%s: the connection's window is %d, want %d\n%s", reason, n, wire.InitialWindow, peer.Log())
-	}
-}
-
 func TestResponseKeepsOrderAndDuplicatesOfItsHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
@@ -55,7 +46,7 @@ func TestResponseKeepsOrderAndDuplicatesOfItsHeader(t *testing.T) {
 				resp.Header, want)
 		}
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "nothing", resp.Body, "")
+		h2test.WantBody(t, "nothing", resp.Body, "")
 	})
 }
 
@@ -89,7 +80,7 @@ func TestContentLengthIsWhatWasDeclared(t *testing.T) {
 					t.Errorf("ContentLength %d, want %d", resp.ContentLength, c.want)
 				}
 				if c.flags.Has(wire.EndStream) {
-					wantBody(t, "no body", resp.Body, "")
+					h2test.WantBody(t, "no body", resp.Body, "")
 				}
 			})
 		})
@@ -108,7 +99,7 @@ func TestResponseWithoutBodyEndsWhateverItDeclares(t *testing.T) {
 				peer.WriteHeaders(1, 0, ":status: "+c[1], "content-length: 10", "content-encoding: gzip")
 				resp := got.want(t, "the response")
 				peer.WriteData(1, wire.EndStream, nil)
-				wantBody(t, "and no octet of gzip is looked for", resp.Body, "")
+				h2test.WantBody(t, "and no octet of gzip is looked for", resp.Body, "")
 				if resp.Uncompressed {
 					t.Error("there is nothing to decode")
 				}
@@ -135,7 +126,7 @@ func TestBodyWhereThereMustBeNoneIsMalformed(t *testing.T) {
 				if !strings.Contains(err.Error(), "a body in a response to "+c[0]) {
 					t.Errorf("%v does not say what is wrong", err)
 				}
-				wantFullCredit(t, peer, "refused octets count for the connection")
+				h2test.WantFullCredit(t, peer, "refused octets count for the connection")
 			})
 		})
 	}
@@ -173,7 +164,7 @@ func TestBodyLongerThanItsContentLengthIsMalformed(t *testing.T) {
 			_, err := resp.Body.Read(read)
 			wantMalformedError(t, err, 1)
 		}
-		wantFullCredit(t, peer, "all 6 come back")
+		h2test.WantFullCredit(t, peer, "all 6 come back")
 	})
 }
 
@@ -214,7 +205,7 @@ func TestBodyShorterThanItsContentLengthIsReadAndNeverEnds(t *testing.T) {
 				if resp.Trailer() != nil {
 					t.Error("trailers of a body that never ended")
 				}
-				wantFullCredit(t, peer, "all was read")
+				h2test.WantFullCredit(t, peer, "all was read")
 				peer.WantIdle("and nothing else")
 			})
 		})
@@ -231,7 +222,7 @@ func TestShortBodyThatNobodyReadsGivesItsCreditBack(t *testing.T) {
 		resp.Body.Close()
 		_, err := resp.Body.Read(make([]byte, 1))
 		wantMalformedError(t, err, 1)
-		wantFullCredit(t, peer, "the rest is dropped")
+		h2test.WantFullCredit(t, peer, "the rest is dropped")
 	})
 }
 
@@ -245,7 +236,7 @@ func TestTrailersAreReadableOnceTheBodyWasRead(t *testing.T) {
 		if got := resp.Trailer(); got != nil {
 			t.Errorf("before the body was read: %v", got)
 		}
-		wantBody(t, "the body", resp.Body, "body")
+		h2test.WantBody(t, "the body", resp.Body, "body")
 		want := hyper.Header{{Name: "x-sum", Value: "1"}, {Name: "x-sum", Value: "2"}}
 		if got := resp.Trailer(); !slices.Equal(got, want) {
 			t.Errorf("trailers %v, want %v", got, want)
@@ -318,7 +309,7 @@ func TestFrameBehindTheEndIsStreamClosed(t *testing.T) {
 			t.Errorf("Write: %v", err)
 		}
 		peer.WriteData(1, 0, []byte("late"))
-		wantFullCredit(t, peer, "late DATA")
+		h2test.WantFullCredit(t, peer, "late DATA")
 	})
 }
 
@@ -330,7 +321,7 @@ func TestFrameOnAStreamThatIsOverIsDiscarded(t *testing.T) {
 		synctest.Wait()
 		peer.WriteTrailers(1, "x-sum: 1")
 		peer.WantIdle("it may be discarded (RFC 9113 §5.1)")
-		wantBody(t, "what was whole stays so", resp.Body, "all")
+		h2test.WantBody(t, "what was whole stays so", resp.Body, "all")
 		if len(resp.Trailer()) > 0 {
 			t.Errorf("trailers that came behind the end: %v", resp.Trailer())
 		}
@@ -349,7 +340,7 @@ func TestBodyComesWholeFromAnyFrames(t *testing.T) {
 			peer.WriteData(1, 0, nil)
 		}
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "1,000 frames and as many empty ones", resp.Body, string(want))
+		h2test.WantBody(t, "1,000 frames and as many empty ones", resp.Body, string(want))
 	})
 }
 

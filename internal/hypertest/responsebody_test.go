@@ -108,7 +108,7 @@ func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 				peer.WriteHeaders(1, wire.EndStream)
 				peer.WriteTrailers(3, "x-remember: me")
 				resp := other.want(t, "the other stream")
-				wantBody(t, "goes on", resp.Body, "")
+				h2test.WantBody(t, "goes on", resp.Body, "")
 				if got := resp.Trailer().Get("x-remember"); got != "me" {
 					t.Errorf("the compression state is lost: %q", got)
 				}
@@ -134,7 +134,7 @@ func TestUnusualButLegalResponsesAreTaken(t *testing.T) {
 					t.Errorf("header %v", resp.Header)
 				}
 				peer.WriteData(1, wire.EndStream, nil)
-				wantBody(t, "its end", resp.Body, "")
+				h2test.WantBody(t, "its end", resp.Body, "")
 			})
 		})
 	}
@@ -162,22 +162,22 @@ func TestHeaderListBeyondTheLimitEndsOnlyItsStream(t *testing.T) {
 }
 
 func TestBodyIsDecodedAndRawIsNot(t *testing.T) {
-	body := prose(5000)
-	eachCoding(t, func(t *testing.T, c testCoding) {
+	body := h2test.Prose(5000)
+	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		for _, raw := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, nil)
-				resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: "+c.coding)
-				coded := c.encode(body)
+				resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: "+c.Coding)
+				coded := c.Encode(body)
 				peer.WriteData(1, 0, coded[:len(coded)/2])
 				peer.WriteData(1, wire.EndStream, coded[len(coded)/2:])
-				if !resp.Uncompressed || resp.Header.Get("content-encoding") != c.coding {
+				if !resp.Uncompressed || resp.Header.Get("content-encoding") != c.Coding {
 					t.Errorf("Uncompressed %v, header %v", resp.Uncompressed, resp.Header)
 				}
 				if raw {
-					wantBody(t, "as sent", resp.Raw(), string(coded))
+					h2test.WantBody(t, "as sent", resp.Raw(), string(coded))
 				} else {
-					wantBody(t, "decoded", resp.Body, string(body))
+					h2test.WantBody(t, "decoded", resp.Body, string(body))
 				}
 			})
 		}
@@ -189,9 +189,9 @@ func TestStackedCodingsAreUndoneAndTrailersFollow(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: deflate",
 			"content-encoding: identity, X-GZIP")
-		peer.WriteData(1, 0, encodeGzip(testCodings[1].encode([]byte("twice"))))
+		peer.WriteData(1, 0, h2test.Gzip(h2test.Codings[1].Encode([]byte("twice"))))
 		peer.WriteTrailers(1, "x-sum: 1")
-		wantBody(t, "both undone", resp.Body, "twice")
+		h2test.WantBody(t, "both undone", resp.Body, "twice")
 		if got := resp.Trailer().Get("x-sum"); got != "1" {
 			t.Errorf("trailer %q", got)
 		}
@@ -204,7 +204,7 @@ func TestPartialContentIsNotDecoded(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 206", "content-encoding: gzip")
 		peer.WriteData(1, wire.EndStream, []byte("the middle of something"))
-		wantBody(t, "as sent", resp.Body, "the middle of something")
+		h2test.WantBody(t, "as sent", resp.Body, "the middle of something")
 		if resp.Uncompressed {
 			t.Error("Uncompressed")
 		}
@@ -215,7 +215,7 @@ func TestCutGzipIsAnErrorThoughTheStreamEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: gzip")
-		coded := encodeGzip([]byte("whole"))
+		coded := h2test.Gzip([]byte("whole"))
 		peer.WriteData(1, wire.EndStream, coded[:len(coded)-1])
 		_, err := io.ReadAll(resp.Body)
 		wantDecodeError(t, err, "gzip", io.ErrUnexpectedEOF)
@@ -226,7 +226,7 @@ func TestResetInsideGzipIsTheStreamsError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: gzip")
-		peer.WriteData(1, 0, encodeGzip(prose(1000))[:100])
+		peer.WriteData(1, 0, h2test.Gzip(h2test.Prose(1000))[:100])
 		peer.WriteRSTStream(1, wire.InternalError)
 		_, err := io.ReadAll(resp.Body)
 		var s *hyper.StreamError
@@ -246,7 +246,7 @@ func TestUnknownCodingIsAnErrorAndRawStillWorks(t *testing.T) {
 			unsupported.Coding != "zstd" {
 			t.Errorf("Body: %v", err)
 		}
-		wantBody(t, "as sent", resp.Raw(), "coded")
+		h2test.WantBody(t, "as sent", resp.Raw(), "coded")
 	})
 }
 
@@ -257,12 +257,12 @@ func TestConfigDecodersAndLimitsReachTheBody(t *testing.T) {
 			MaxDecodedSize: 100})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: caesar")
 		peer.WriteData(1, wire.EndStream, encodeCaesar([]byte("veni")))
-		wantBody(t, "by the caller's decoder", resp.Body, "veni")
+		h2test.WantBody(t, "by the caller's decoder", resp.Body, "veni")
 		if closes != 1 {
 			t.Errorf("closed %d times", closes)
 		}
 		resp = answerGet(t, peer, conn, 3, ":status: 200", "content-encoding: gzip")
-		peer.WriteData(3, wire.EndStream, encodeGzip(make([]byte, 101)))
+		peer.WriteData(3, wire.EndStream, h2test.Gzip(make([]byte, 101)))
 		n, err := io.Copy(io.Discard, resp.Body)
 		if n != 100 {
 			t.Errorf("%d octets, want the 100 that are allowed", n)
@@ -270,7 +270,7 @@ func TestConfigDecodersAndLimitsReachTheBody(t *testing.T) {
 		wantLimit(t, err, "size", 100)
 		resp = answerGet(t, peer, conn, 5, ":status: 200")
 		peer.WriteData(5, wire.EndStream, make([]byte, 101))
-		wantBody(t, "no coding, no bound", resp.Body, string(make([]byte, 101)))
+		h2test.WantBody(t, "no coding, no bound", resp.Body, string(make([]byte, 101)))
 	})
 }
 
@@ -359,7 +359,7 @@ func TestClosingABodyEarlyCancelsAndReturnsItsCredit(t *testing.T) {
 			}
 		}
 		peer.WantRSTStream("it is not read", 1, wire.Cancel)
-		wantFullCredit(t, peer, "9,900 octets are dropped")
+		h2test.WantFullCredit(t, peer, "9,900 octets are dropped")
 		if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, hyper.ErrCanceled) ||
 			!errors.Is(err, hyper.ErrCodeCancel) {
 			t.Errorf("Read: %v", err)
@@ -368,7 +368,7 @@ func TestClosingABodyEarlyCancelsAndReturnsItsCredit(t *testing.T) {
 			t.Errorf("Raw: %v", err)
 		}
 		peer.WriteData(1, wire.EndStream, make([]byte, 5000))
-		wantFullCredit(t, peer, "late DATA")
+		h2test.WantFullCredit(t, peer, "late DATA")
 		peer.WantIdle("and nothing else")
 	})
 }
@@ -432,8 +432,8 @@ func TestBodySurvivesOctetByOctetReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: gzip")
-		body := prose(3000)
-		peer.WriteData(1, wire.EndStream, encodeGzip(body))
+		body := h2test.Prose(3000)
+		peer.WriteData(1, wire.EndStream, h2test.Gzip(body))
 		var got bytes.Buffer
 		one := make([]byte, 1)
 		for {

@@ -86,7 +86,7 @@ func TestRoundTripMapsTheResponse(t *testing.T) {
 				if fmt.Sprint(resp.StatusCode) != test.status {
 					t.Errorf("status %d", resp.StatusCode)
 				}
-				wantBody(t, "the body", resp.Body, strings.TrimPrefix(test.body, "-"))
+				h2test.WantBody(t, "the body", resp.Body, strings.TrimPrefix(test.body, "-"))
 				if err := resp.Body.Close(); err != nil {
 					t.Error(err)
 				}
@@ -108,7 +108,7 @@ func TestRoundTripFillsInTrailersBeforeEOF(t *testing.T) {
 		if want := (http.Header{"X-Sum": nil}); !reflect.DeepEqual(resp.Trailer, want) {
 			t.Errorf("before the body: %v", resp.Trailer)
 		}
-		wantBody(t, "the body", resp.Body, "hello")
+		h2test.WantBody(t, "the body", resp.Body, "hello")
 		if want := (http.Header{"X-Sum": {"1"}, "X-New": {"2"}}); !reflect.DeepEqual(resp.Trailer, want) {
 			t.Errorf("behind the body: %v", resp.Trailer)
 		}
@@ -161,7 +161,7 @@ func TestRoundTripKeepsTheResponseThatComesWithAnEarlyReset(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 413")
 		peer.WriteData(1, wire.EndStream, []byte("too much"))
 		peer.WriteRSTStream(1, wire.NoError)
-		wantBody(t, "the response", answer.want(t, "the response").Body, "too much")
+		h2test.WantBody(t, "the response", answer.want(t, "the response").Body, "too much")
 		body.wantClosed(t, "it is not wanted")
 		peer.Ignore(wire.RSTStream)
 	})
@@ -295,7 +295,7 @@ func TestRoundTripDecodesWhatItAskedFor(t *testing.T) {
 					t.Errorf("Uncompressed %v, length %d, %v", resp.Uncompressed, resp.ContentLength,
 						resp.Header)
 				}
-				wantBody(t, "the body", resp.Body, want)
+				h2test.WantBody(t, "the body", resp.Body, want)
 			})
 		})
 	}
@@ -336,7 +336,7 @@ func TestRoundTripWithCloseIsTheLast(t *testing.T) {
 				}
 				peer.WriteHeaders(1, 0, ":status: 200")
 				peer.WriteData(1, wire.EndStream, []byte("hello"))
-				wantBody(t, "the answer comes whole", answer.want(t, "the response").Body, "hello")
+				h2test.WantBody(t, "the answer comes whole", answer.want(t, "the response").Body, "hello")
 				peer.WantClosed("after the last stream")
 			})
 		})
@@ -455,7 +455,7 @@ func TestConversionsServeOwnHelpers(t *testing.T) {
 		if resp.Status != "200 OK" || resp.Header.Get("Content-Type") != "text/plain" || resp.Request != nil {
 			t.Errorf("%+v", resp)
 		}
-		wantBody(t, "its body", resp.Body, "world")
+		h2test.WantBody(t, "its body", resp.Body, "world")
 
 		if _, err := hyper.RequestFromHTTP(&http.Request{}); err == nil {
 			t.Error("a request without a URL")

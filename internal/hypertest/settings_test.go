@@ -218,7 +218,7 @@ func TestTableSizeOfThePeerIsObeyed(t *testing.T) {
 			got := doAsync(t.Context(), conn, &hyper.Request{Header: hyper.Header{{Name: "x-long-and-rare",
 				Value: "a value that is worth a table entry"}}})
 			h := peer.WantHeaders(reason, id, "x-long-and-rare: a value that is worth a table entry")
-			answerEmpty(peer, id)
+			h2test.AnswerEmpty(peer, id)
 			got.want(t, reason)
 			id += 2
 			if !bytes.HasPrefix(h.Block, update) {
@@ -270,7 +270,7 @@ func TestWaitSettings(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		peer.Handshake(atMost(7))
+		peer.Handshake(h2test.AtMost(7))
 		<-done
 		if s, err := conn.WaitSettings(t.Context()); err != nil || !s.Received {
 			t.Errorf("afterwards: %+v, %v", s, err)
@@ -456,7 +456,9 @@ func TestUpdateSettingsMustNotRaiseAWindowAboveTheMaximum(t *testing.T) {
 	// maximum.
 	synctest.Test(t, func(t *testing.T) {
 		unlimited := func(*hyper.Window) hyper.WindowManager {
-			return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return wire.MaxWindow - ev.Credit })
+			return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
+				return wire.MaxWindow - ev.Credit
+			})
 		}
 		peer, conn := dialPeer(t, &hyper.Config{WindowManager: unlimited})
 		peer.Ignore(wire.WindowUpdate)

@@ -173,10 +173,10 @@ func answerAll(nc net.Conn, body int) {
 		case h.Type == wire.Settings && !h.Flags.Has(wire.Ack):
 			out = wire.AppendSettingsAck(out)
 		case h.Type == wire.Headers && body == 0:
-			out = append(out, rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, h.StreamID,
+			out = append(out, h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, h.StreamID,
 				[]byte{0x88})...)
 		case h.Type == wire.Headers:
-			out = append(out, rawFrame(wire.Headers, wire.EndHeaders, h.StreamID, []byte{0x88})...)
+			out = append(out, h2test.RawFrame(wire.Headers, wire.EndHeaders, h.StreamID, []byte{0x88})...)
 			out = wire.AppendData(out, h.StreamID, wire.EndStream, data)
 		}
 		br.Discard(h.Length)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -128,7 +129,7 @@ func TestRequestAfterTheFirstByteOfASuspectedPeer(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		oneConn(v)
 		call := v.get("/")
-		peer := v.accept(atMost(1))
+		peer := v.accept(h2test.AtMost(1))
 		peer.Ignore(wire.Ping, wire.RSTStream, wire.Data)
 		peer.WantHeaders("a request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")

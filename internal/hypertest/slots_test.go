@@ -19,11 +19,6 @@ import (
 // RFC 9113 §5.1.2: the peer's SETTINGS_MAX_CONCURRENT_STREAMS limits how many streams may be open.
 // Callers that need another stream wait in order.
 
-// atMost returns a setting that limits the number of open streams to n.
-func atMost(n uint32) wire.Setting {
-	return wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: n}
-}
-
 // A watched context counts how often Done is called, and so how often a caller starts to wait.
 type watched struct {
 	context.Context
@@ -41,7 +36,7 @@ func (w *watched) Done() <-chan struct{} {
 func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.Response], []*watched) {
 	t.Helper()
 	first := v.get("/first")
-	peer := v.accept(atMost(1))
+	peer := v.accept(h2test.AtMost(1))
 	peer.WantHeaders("the only one", 1)
 	if v.name == "Open" {
 		peer.WantData("the end of the request", 1, wire.EndStream, 0)
@@ -49,7 +44,7 @@ func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 	first.want(t, "the only one").Body.Close()
 	peer.Ignore(wire.Settings, wire.Data, wire.WindowUpdate)
-	peer.WriteSettings(atMost(0))
+	peer.WriteSettings(h2test.AtMost(0))
 	peer.WantIdle("no stream is allowed")
 	var calls []*async[*http.Response]
 	var contexts []*watched
@@ -86,8 +81,8 @@ func TestFlipsOfTheLimitWakeEachWaiterOnce(t *testing.T) {
 		}
 		peer.Batch(func() {
 			for range flips {
-				peer.WriteSettings(atMost(callers))
-				peer.WriteSettings(atMost(0))
+				peer.WriteSettings(h2test.AtMost(callers))
+				peer.WriteSettings(h2test.AtMost(0))
 			}
 		})
 		peer.WantIdle("the last one of the batch allows none")
@@ -105,8 +100,8 @@ func TestFlipsOfTheLimitWakeEachWaiterOnce(t *testing.T) {
 		}
 		peer.Batch(func() {
 			for range flips {
-				peer.WriteSettings(atMost(0))
-				peer.WriteSettings(atMost(callers))
+				peer.WriteSettings(h2test.AtMost(0))
+				peer.WriteSettings(h2test.AtMost(callers))
 			}
 		})
 		for range callers {
@@ -129,18 +124,18 @@ func TestOrderIsKeptWhenSlotsAreTakenBack(t *testing.T) {
 		peer, calls, _ := waitInTurn(t, v, callers)
 		for range 20 {
 			for _, n := range []uint32{callers, 0, 3, 0, callers / 2, 1, 0} {
-				peer.WriteSettings(atMost(n), atMost(0)) // in one write, or one by one
+				peer.WriteSettings(h2test.AtMost(n), h2test.AtMost(0)) // in one write, or one by one
 				peer.Batch(func() {
-					peer.WriteSettings(atMost(n))
-					peer.WriteSettings(atMost(0))
+					peer.WriteSettings(h2test.AtMost(n))
+					peer.WriteSettings(h2test.AtMost(0))
 				})
 			}
 		}
 		peer.WantIdle("no stream is allowed at the end")
 		for i := range uint32(callers) {
-			peer.WriteSettings(atMost(1))
+			peer.WriteSettings(h2test.AtMost(1))
 			peer.WantHeaders("in the order in which they came", 3+2*i, fmt.Sprint(":path: /", i))
-			peer.WriteSettings(atMost(0))
+			peer.WriteSettings(h2test.AtMost(0))
 			peer.WriteHeaders(3+2*i, wire.EndStream, ":status: 204")
 			calls[i].want(t, "the response").Body.Close()
 			peer.WantIdle("one at a time")
@@ -156,7 +151,7 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 		eachDoor(t, cfg, func(t *testing.T, v *visit) {
 			oneConn(v)
 			first := v.send(v.request("GET", "/first", nil).WithContext(withTimeout(t, time.Second)))
-			peer := v.accept(atMost(2))
+			peer := v.accept(h2test.AtMost(2))
 			peer.Ignore(wire.Data, wire.WindowUpdate, wire.GoAway)
 			peer.WantHeaders("the first", 1)
 			stays := v.get("/stays")
@@ -194,7 +189,7 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 				t.Errorf("it took %v, want %v", took, patience)
 			}
 			peer.WriteData(3, wire.EndStream, []byte("whole"))
-			wantBody(t, "what was open comes to its end", body, "whole")
+			h2test.WantBody(t, "what was open comes to its end", body, "whole")
 			body.Close()
 			peer.WantClosed("and the connection ends with it")
 		})
@@ -211,7 +206,7 @@ func withTimeout(t *testing.T, d time.Duration) context.Context {
 // Even if one PING is lost, slots are released, whether the PING was the client's or the caller's.
 func TestOneLostPingIsNotTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		lost := start(func() (any, error) { return conn.Ping(withTimeout(t, time.Hour)) })
 		peer.WantPing("it is lost", 0)
 		reset := doAsync(withTimeout(t, time.Second), conn, &hyper.Request{})
@@ -231,7 +226,7 @@ func TestOneLostPingIsNotTheEnd(t *testing.T) {
 // A call of Ping that gives up leaves no state, and later calls still work.
 func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		for range 3000 {
 			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err,
 				context.DeadlineExceeded) {
@@ -248,7 +243,7 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 // the client sends another PING for the waiting requests.
 func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		ctx, cancel := context.WithCancel(t.Context())
 		slow := doAsync(ctx, conn, &hyper.Request{Path: "/slow"})
 		peer.WantHeaders("the request", 1)

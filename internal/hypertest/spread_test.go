@@ -485,7 +485,7 @@ func TestResolveForHTTP1(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantBody(t, "the protocol", resp.Body, "HTTP/1.1")
+		h2test.WantBody(t, "the protocol", resp.Body, "HTTP/1.1")
 		resp.Body.Close()
 	}
 	if n := asked.Load(); n != 3 {

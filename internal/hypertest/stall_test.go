@@ -38,7 +38,7 @@ func TestStalledWindowOfAStreamIsNamed(t *testing.T) {
 		peer.Ignore(wire.WindowUpdate)
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 10))
-		readOctets(t, resp.Body, 10)
+		h2test.ReadBytes(t, resp.Body, 10)
 		start := time.Now()
 		_, err := resp.Body.Read(make([]byte, 1))
 		if waited := time.Since(start); waited != stallAfter {
@@ -108,26 +108,26 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 		w *hyper.Window){
 		"a slow peer": func(t *testing.T, peer *h2test.Peer, resp *hyper.Response, w *hyper.Window) {
 			time.AfterFunc(10*stallAfter, func() { peer.WriteData(1, wire.EndStream, make([]byte, 10)) })
-			wantBody(t, "it came at last", resp.Body, string(make([]byte, 10)))
+			h2test.WantBody(t, "it came at last", resp.Body, string(make([]byte, 10)))
 		},
 		"it is not read": func(t *testing.T, peer *h2test.Peer, resp *hyper.Response, w *hyper.Window) {
 			peer.WriteData(1, 0, make([]byte, 10))
 			time.Sleep(10 * stallAfter)
-			readOctets(t, resp.Body, 10)
+			h2test.ReadBytes(t, resp.Body, 10)
 		},
 		"a grant in time": func(t *testing.T, peer *h2test.Peer, resp *hyper.Response, w *hyper.Window) {
 			peer.WriteData(1, 0, make([]byte, 10))
-			readOctets(t, resp.Body, 10)
+			h2test.ReadBytes(t, resp.Body, 10)
 			for range 5 {
 				time.AfterFunc(stallAfter-time.Millisecond, grant(w, 1))
 				// The peer sends late.
 				time.AfterFunc(2*stallAfter, func() { peer.WriteData(1, 0, []byte("x")) })
-				readOctets(t, resp.Body, 1)
+				h2test.ReadBytes(t, resp.Body, 1)
 			}
 		},
 		"readers that give up": func(t *testing.T, peer *h2test.Peer, resp *hyper.Response, w *hyper.Window) {
 			peer.WriteData(1, 0, make([]byte, 10))
-			readOctets(t, resp.Body, 10)
+			h2test.ReadBytes(t, resp.Body, 10)
 			for range 5 {
 				resp.Stream().SetReadDeadline(time.Now().Add(stallAfter - time.Second))
 				if _, err := resp.Body.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -135,9 +135,10 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 				}
 			}
 		},
-		"a larger initial window": func(t *testing.T, peer *h2test.Peer, resp *hyper.Response, w *hyper.Window) {
+		"a larger initial window": func(t *testing.T, peer *h2test.Peer, resp *hyper.Response,
+			w *hyper.Window) {
 			peer.WriteData(1, 0, make([]byte, 10))
-			readOctets(t, resp.Body, 10)
+			h2test.ReadBytes(t, resp.Body, 10)
 			time.AfterFunc(stallAfter/2, func() {
 				go resp.Stream().Conn().UpdateSettings(t.Context(),
 					hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 11})
@@ -147,7 +148,7 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 				time.Sleep(10 * stallAfter)
 				peer.WriteData(1, 0, []byte("x"))
 			})
-			readOctets(t, resp.Body, 1)
+			h2test.ReadBytes(t, resp.Body, 1)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

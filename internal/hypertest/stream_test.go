@@ -118,7 +118,7 @@ func TestReadOnAfterCloseWrite(t *testing.T) {
 		peer.WantData("our end", 1, wire.EndStream, 0)
 		peer.WriteData(1, 0, []byte("still "))
 		peer.WriteData(1, wire.EndStream, []byte("here"))
-		wantBody(t, "the peer's half", body, "still here")
+		h2test.WantBody(t, "the peer's half", body, "still here")
 	})
 }
 
@@ -127,7 +127,7 @@ func TestWriteOnAfterThePeersEnd(t *testing.T) {
 		peer, s := openWithWindow(t, 1<<20)
 		body := streamBody(t, peer, s)
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "the peer's half", body, "")
+		h2test.WantBody(t, "the peer's half", body, "")
 		if n, err := s.Write([]byte("late")); n != 4 || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
@@ -366,7 +366,7 @@ func TestDeadlinesOfTheTwoDirectionsAreTheirOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantBody(t, "reading has no deadline", resp.Body, "x")
+		h2test.WantBody(t, "reading has no deadline", resp.Body, "x")
 	})
 }
 
@@ -380,7 +380,7 @@ func TestResetAfterTheEndChangesNothing(t *testing.T) {
 		synctest.Wait()
 		s.Reset(hyper.ErrCodeCancel)
 		peer.WantIdle("the stream had ended")
-		wantBody(t, "what had arrived", body, "whole")
+		h2test.WantBody(t, "what had arrived", body, "whole")
 	})
 }
 

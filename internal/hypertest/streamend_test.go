@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -107,7 +108,7 @@ func TestStreamIsDoneWhenBothSidesHaveEndedIt(t *testing.T) {
 				end[steps[1]]()
 				wantEnd(t, "both sides have ended", s, done, nil)
 
-				wantBody(t, "what was received can still be read", s, "unread")
+				h2test.WantBody(t, "what was received can still be read", s, "unread")
 				s.Reset(hyper.ErrCodeCancel)
 				wantEnd(t, "Reset has no effect any more", s, done, nil)
 				conn.Close()
@@ -222,7 +223,7 @@ func TestStreamErrAfterACompleteResponseWhoseRequestWasCut(t *testing.T) {
 		wantOpen(t, "our side is open", s, done)
 		peer.WriteRSTStream(1, wire.NoError)
 		wantEnd(t, "the peer cut the request", s, done, hyper.ErrCodeNo)
-		wantBody(t, "the response is complete", s, "enough")
+		h2test.WantBody(t, "the response is complete", s, "enough")
 	})
 }
 
@@ -294,7 +295,7 @@ func TestStreamReadAndBodyTakeTheSameBytes(t *testing.T) {
 		if _, err := io.ReadFull(resp.Stream(), half); err != nil || string(half) != "ab" {
 			t.Fatalf("the stream: %q, %v", half, err)
 		}
-		wantBody(t, "the rest", resp.Body, "cd")
+		h2test.WantBody(t, "the rest", resp.Body, "cd")
 	})
 }
 
@@ -390,7 +391,7 @@ func TestStreamsOfPushesAreDone(t *testing.T) {
 			}
 			p.WriteData(2, wire.EndStream, []byte("pushed"))
 			wantEnd(t, "the push has ended", pushed["/whole"], done["/whole"], nil)
-			wantBody(t, "it can be read", pushed["/whole"], "pushed")
+			h2test.WantBody(t, "it can be read", pushed["/whole"], "pushed")
 			p.WriteRSTStream(4, wire.InternalError)
 			wantEnd(t, "the peer reset it", pushed["/reset"], done["/reset"], hyper.ErrCodeInternal)
 			pushes["/canceled"].Cancel()

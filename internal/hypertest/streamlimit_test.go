@@ -16,14 +16,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// answerEmpty responds to a request with 204.
-func answerEmpty(peer *h2test.Peer, stream uint32) {
-	peer.WriteHeaders(stream, wire.EndStream, ":status: 204")
-}
-
 func TestCallersAreAdmittedInTheirOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		const callers = 20
 		for i := range callers {
 			getAsync(conn, fmt.Sprint("/", i))
@@ -36,36 +31,36 @@ func TestCallersAreAdmittedInTheirOrder(t *testing.T) {
 			id := uint32(2*i + 1)
 			peer.WantHeaders("first come, first served", id, fmt.Sprint(":path: /", i))
 			peer.WantIdle("one at a time")
-			answerEmpty(peer, id)
+			h2test.AnswerEmpty(peer, id)
 		}
 	})
 }
 
 func TestNewCallersDoNotOvertakeThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		first := getAsync(conn, "/first")
 		peer.WantHeaders("there is room", 1)
 		getAsync(conn, "/waits")
 		synctest.Wait()
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		first.want(t, "the first")
 		getAsync(conn, "/late") // it may run before the call that waits
 		peer.WantHeaders("the request that waited", 3, ":path: /waits")
-		answerEmpty(peer, 3)
+		h2test.AnswerEmpty(peer, 3)
 		peer.WantHeaders("the late one", 5, ":path: /late")
 	})
 }
 
 func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(0))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(0))
 		for i := range 5 {
 			getAsync(conn, fmt.Sprint("/", i))
 			synctest.Wait()
 		}
 		peer.WantIdle("no stream is allowed")
-		peer.WriteSettings(atMost(3))
+		peer.WriteSettings(h2test.AtMost(3))
 		peer.WantSettingsAck("of the new limit")
 		admitted := map[string]bool{} // they are admitted together and run in any order
 		for i := range 3 {
@@ -76,7 +71,7 @@ func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
 			t.Errorf("admitted before those that came first: %v", admitted)
 		}
 		peer.WantIdle("two still wait")
-		answerEmpty(peer, 3)
+		h2test.AnswerEmpty(peer, 3)
 		peer.WantHeaders("for one that ended", 7, ":path: /3")
 	})
 }
@@ -84,21 +79,21 @@ func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
 func TestLimitLoweredBelowWhatIsOpen(t *testing.T) {
 	// RFC 9113 §5.1.2: streams beyond a lowered limit may go on. New streams must wait.
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(3))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(3))
 		calls := map[uint32]*async[*hyper.Response]{}
 		for id := uint32(1); id <= 5; id += 2 {
 			calls[id] = getAsync(conn, "/")
 			peer.WantHeaders("up to the limit", id)
 		}
-		peer.WriteSettings(atMost(1))
+		peer.WriteSettings(h2test.AtMost(1))
 		peer.WantSettingsAck("of the lower limit")
 		getAsync(conn, "/more")
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		calls[1].want(t, "an open stream goes on")
-		answerEmpty(peer, 3)
+		h2test.AnswerEmpty(peer, 3)
 		calls[3].want(t, "and another")
 		peer.WantIdle("one is open, and one is allowed")
-		answerEmpty(peer, 5)
+		h2test.AnswerEmpty(peer, 5)
 		calls[5].want(t, "the last")
 		peer.WantHeaders("now there is room", 7, ":path: /more")
 	})
@@ -133,7 +128,7 @@ func TestAtMostAHundredStreamsBeforeThePeersSettings(t *testing.T) {
 
 func TestCancelledWaiterLosesNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		getAsync(conn, "/open")
 		peer.WantHeaders("there is room", 1)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -146,14 +141,14 @@ func TestCancelledWaiterLosesNoSlot(t *testing.T) {
 			t.Errorf("the cancelled caller: %v", err)
 		}
 		peer.WantIdle("it was never sent, so there is nothing to reset")
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		peer.WantHeaders("the slot goes to the next in line", 3, ":path: /patient")
 	})
 }
 
 func TestCancelledStreamHoldsItsSlotUntilThePeerKnows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(1))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		ctx, cancel := context.WithCancel(t.Context())
 		doAsync(ctx, conn, &hyper.Request{})
 		peer.WantHeaders("there is room", 1)
@@ -175,7 +170,7 @@ func TestPeerThatEndsACancelledStreamFreesItsSlot(t *testing.T) {
 	// stream any more, whether or not it acknowledges the PING.
 	for name, end := range map[string]func(*h2test.Peer){
 		"RST_STREAM":         func(p *h2test.Peer) { p.WriteRSTStream(1, wire.InternalError) },
-		"HEADERS END_STREAM": func(p *h2test.Peer) { answerEmpty(p, 1) },
+		"HEADERS END_STREAM": func(p *h2test.Peer) { h2test.AnswerEmpty(p, 1) },
 		"DATA END_STREAM": func(p *h2test.Peer) {
 			p.WriteHeaders(1, 0, ":status: 200")
 			p.WriteData(1, wire.EndStream, []byte("late"))
@@ -183,7 +178,7 @@ func TestPeerThatEndsACancelledStreamFreesItsSlot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, nil, atMost(1))
+				peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 				peer.Ignore(wire.WindowUpdate)
 				ctx, cancel := context.WithCancel(t.Context())
 				doAsync(ctx, conn, &hyper.Request{})
@@ -205,7 +200,7 @@ func TestTenThousandCancelsStayWithinThePeersLimit(t *testing.T) {
 	// response.
 	synctest.Test(t, func(t *testing.T) {
 		const limit, cancels, callers = 100, 10_000, 40
-		peer, conn := dialPeer(t, nil, atMost(limit))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(limit))
 		var all sync.WaitGroup
 		for range callers {
 			all.Go(func() {
@@ -258,7 +253,7 @@ func TestTenThousandCancelsStayWithinThePeersLimit(t *testing.T) {
 
 func TestWaitingForASlotObeysItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, atMost(0))
+		peer, conn := dialPeer(t, nil, h2test.AtMost(0))
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		start := time.Now()
@@ -280,7 +275,7 @@ func TestWaitingForASlotObeysItsContext(t *testing.T) {
 func TestSlotPingThatIsNotWrittenIsNotOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1})
-		peer.Handshake(atMost(1))
+		peer.Handshake(h2test.AtMost(1))
 		cancelled := doAsync(withTimeout(t, time.Second), conn, &hyper.Request{})
 		peer.WantHeaders("the first", 1)
 		client.SetWriteBuffer(0)
@@ -291,7 +286,7 @@ func TestSlotPingThatIsNotWrittenIsNotOverdue(t *testing.T) {
 		peer.WantRSTStream("it timed out", 1, wire.Cancel)
 		peer.WritePing(wire.Ack, peer.WantPing("a minute late", 0))
 		peer.WantHeaders("the slot is free", 3, ":path: /next")
-		answerEmpty(peer, 3)
+		h2test.AnswerEmpty(peer, 3)
 		next.want(t, "its response")
 	})
 }

@@ -168,7 +168,7 @@ func TestReadDeadlineHoldsOnAStreamThatHasEnded(t *testing.T) {
 					t.Errorf("the deadline has passed: %v", err)
 				}
 				s.SetReadDeadline(time.Time{})
-				wantBody(t, "without a deadline", resp.Body, "body")
+				h2test.WantBody(t, "without a deadline", resp.Body, "body")
 			})
 		})
 	}

@@ -45,7 +45,7 @@ func TestSuitesOfTLS12(t *testing.T) {
 					peer.Handshake()
 					got := getAsync(conn, "/")
 					peer.WantHeaders("the request", 1)
-					answerEmpty(peer, 1)
+					h2test.AnswerEmpty(peer, 1)
 					got.want(t, "the response")
 					return
 				}
@@ -192,7 +192,7 @@ func TestClientCertificate(t *testing.T) {
 			got := getAsync(conn, "/")
 			peer.Handshake()
 			peer.WantHeaders("the server is content", 1)
-			answerEmpty(peer, 1)
+			h2test.AnswerEmpty(peer, 1)
 			got.want(t, "the response")
 		})
 	})
@@ -313,7 +313,7 @@ func TestNewConnOnTLS(t *testing.T) {
 				peer.Handshake()
 				got := getAsync(conn, "/")
 				peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
-				answerEmpty(peer, 1)
+				h2test.AnswerEmpty(peer, 1)
 				got.want(t, "the response")
 			})
 		})
@@ -382,7 +382,7 @@ func TestLargeUploadOverTLSLeavesInLargeWrites(t *testing.T) {
 		if n, most := pipe.Writes()-before, size/writeSize+5; n > most {
 			t.Errorf("%d writes, want at most %d", n, most)
 		}
-		answerEmpty(peer, 1)
+		h2test.AnswerEmpty(peer, 1)
 		got.want(t, "the response")
 	})
 }

@@ -80,7 +80,7 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 		peer.WriteTrailers(1, "x-sum: 1")
 		resp := got.want(t, "the response")
 		synctest.Wait()
-		wantBody(t, "the body", resp.Body, "body")
+		h2test.WantBody(t, "the body", resp.Body, "body")
 		log.want(t, "the response", `
 <- PUSH_PROMISE stream=1 len=23 END_HEADERS promised=2
        :method: GET
@@ -278,7 +278,7 @@ func TestTraceIsCalledWithoutTheLock(t *testing.T) {
 			t.Error("the stream is over")
 		}
 		close(proceed)
-		wantBody(t, "the response", got.want(t, "its header").Body, "hello")
+		h2test.WantBody(t, "the response", got.want(t, "its header").Body, "hello")
 	})
 }
 

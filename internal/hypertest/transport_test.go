@@ -187,7 +187,7 @@ func TestTransportBearsBlanksAroundValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantBody(t, "the body", resp.Body, "hello")
+		h2test.WantBody(t, "the body", resp.Body, "hello")
 		if note, sum := resp.Header.Get("X-Note"), resp.Trailer.Get("X-Sum"); note != "ends with a blank" ||
 			sum != "1" {
 			t.Errorf("%q, %q", note, sum)
@@ -213,9 +213,9 @@ func TestTrimFieldValuesLeavesPseudoFieldsAlone(t *testing.T) {
 		peer.WantHeaders("the first", 1)
 		second := getAsync(conn, "/")
 		peer.WantHeaders("the second", 3)
-		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 1,
+		peer.WriteRaw(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 1,
 			peer.EncodeBlock(":status:  200")))
-		peer.WriteRaw(rawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 3,
+		peer.WriteRaw(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 3,
 			peer.EncodeBlock(":status: 200", "a:  \t", "b:  c d\t")))
 		first.wantErr(t, "a status with a blank")
 		if h := second.want(t, "the second").Header; !slices.Equal(h,
@@ -310,7 +310,7 @@ func TestEveryHandshakeIsVerifiedAndShowsTheCertificate(t *testing.T) {
 	}
 	tr := &hyper.Transport{Config: &hyper.Config{TLS: cfg}, Proxy: hyper.NoProxy}
 	for range 3 {
-		if got, want := getText(t, tr, srv.URL), "HTTP/2.0 TLS 1.3 resumed=false client=2"; got != want {
+		if got, want := h2test.Get(t, tr, srv.URL), "HTTP/2.0 TLS 1.3 resumed=false client=2"; got != want {
 			t.Errorf("the server says %q, want %q", got, want)
 		}
 		tr.CloseIdleConnections()
@@ -352,7 +352,7 @@ func TestServersWithOldTLSAreServedOverHTTP1(t *testing.T) {
 			tr := &hyper.Transport{Config: &hyper.Config{TLS: clientTLS}, Proxy: hyper.NoProxy}
 			defer tr.CloseIdleConnections()
 			for range 2 {
-				if got := getText(t, tr, srv.URL); got != row.want {
+				if got := h2test.Get(t, tr, srv.URL); got != row.want {
 					t.Errorf("the server says %q, want %q", got, row.want)
 				}
 			}

@@ -170,7 +170,7 @@ func TestTunnelIgnoresContentFields(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: gzip", "content-length: 2")
 		nc := <-got
 		peer.WriteData(1, wire.EndStream, []byte("plain"))
-		wantBody(t, "as it was sent", nc, "plain")
+		h2test.WantBody(t, "as it was sent", nc, "plain")
 	})
 }
 
@@ -186,7 +186,7 @@ func TestTunnelEnd(t *testing.T) {
 		}
 		peer.WriteData(1, 0, []byte("last"))
 		peer.WriteData(1, wire.EndStream, nil)
-		wantBody(t, "the peer's half", nc, "last")
+		h2test.WantBody(t, "the peer's half", nc, "last")
 		for range 2 {
 			if _, err := nc.Read(make([]byte, 1)); err != io.EOF {
 				t.Errorf("%v, want io.EOF each time", err)
@@ -464,7 +464,7 @@ func TestExtendedConnectIsNetConn(t *testing.T) {
 		nc.Write([]byte("frame"))
 		peer.WantData("our octets", 1, 0, 5)
 		peer.WriteData(1, wire.EndStream, []byte("frame"))
-		wantBody(t, "the peer's", nc, "frame")
+		h2test.WantBody(t, "the peer's", nc, "frame")
 		nc.Close()
 		peer.WantData("an end in order", 1, wire.EndStream, 0)
 	})

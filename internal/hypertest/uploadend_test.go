@@ -53,7 +53,7 @@ func TestEarlyRefusalKeepsTheResponseAndStopsTheUpload(t *testing.T) {
 					}
 				})
 				resp := got.want(t, name)
-				wantBody(t, name, resp.Body, "too large")
+				h2test.WantBody(t, name, resp.Body, "too large")
 				peer.WantRSTStream("the rest of the body is given up", 1, wire.NoError)
 				peer.WriteWindowUpdate(0, 1<<20)
 				peer.WriteWindowUpdate(1, 1<<20)
@@ -75,7 +75,7 @@ func TestEarlySuccessKeepsUploading(t *testing.T) {
 			wantFirstWindow(t, peer)
 			peer.WriteHeaders(1, 0, ":status: 200")
 			peer.WriteData(1, wire.EndStream, []byte("fine"))
-			wantBody(t, name, got.want(t, name).Body, "fine")
+			h2test.WantBody(t, name, got.want(t, name).Body, "fine")
 			peer.WantIdle("no reset")
 			peer.WriteWindowUpdate(0, 1<<20)
 			peer.WriteWindowUpdate(1, 1<<20)
@@ -162,7 +162,7 @@ func TestWriteAfterEarlyEndReturnsTheSameErrorEachTime(t *testing.T) {
 		if err != nil || resp.StatusCode != 413 {
 			t.Fatalf("%v, %v", resp, err)
 		}
-		wantBody(t, "the response is whole", resp.Body, "")
+		h2test.WantBody(t, "the response is whole", resp.Body, "")
 	})
 }
 
@@ -245,7 +245,7 @@ func TestRefusedExpectationNeverSendsTheBody(t *testing.T) {
 				peer.WantIdle("the timeout does not send the body after all")
 				peer.WriteData(1, wire.EndStream, []byte("no"))
 				peer.WantRSTStream("it is given up", 1, wire.NoError)
-				wantBody(t, "the response", resp.Body, "no")
+				h2test.WantBody(t, "the response", resp.Body, "no")
 				time.Sleep(time.Minute)
 				peer.WantIdle("for good")
 			})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -65,13 +66,6 @@ func (l *windowLog) want(t *testing.T, reason string, want ...string) {
 	l.lines = nil
 }
 
-func readOctets(t *testing.T, body io.Reader, n int) {
-	t.Helper()
-	if got, err := io.ReadFull(body, make([]byte, n)); err != nil {
-		t.Fatalf("read %d of %d octets: %v", got, n, err)
-	}
-}
-
 func TestWindowManagersHearOfEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log windowLog
@@ -91,8 +85,8 @@ func TestWindowManagersHearOfEverything(t *testing.T) {
 			"0 Consumed bytes=4 credit=65525 unread=6 total=10 length=-1",
 			"1 Data bytes=10 padding=4 credit=65525 unread=10 total=10 length=4",
 			"1 Consumed bytes=4 credit=65525 unread=6 total=10 length=4")
-		readOctets(t, resp.Body, 2)
-		readOctets(t, resp.Body, 4)
+		h2test.ReadBytes(t, resp.Body, 2)
+		h2test.ReadBytes(t, resp.Body, 4)
 		log.want(t, "each Read",
 			"0 Consumed bytes=2 credit=65525 unread=4 total=10 length=-1",
 			"1 Consumed bytes=2 credit=65525 unread=4 total=10 length=4",
@@ -102,7 +96,7 @@ func TestWindowManagersHearOfEverything(t *testing.T) {
 		log.want(t, "the end",
 			"0 Data bytes=4 credit=65521 unread=4 total=14 length=-1 END",
 			"1 Data bytes=4 credit=65521 unread=4 total=14 END")
-		wantBody(t, "the rest", resp.Body, "7890")
+		h2test.WantBody(t, "the rest", resp.Body, "7890")
 		log.want(t, "nothing is held any more",
 			"0 Consumed bytes=4 credit=65521 total=14 length=-1",
 			"1 Consumed bytes=4 credit=65521 total=14",
@@ -185,7 +179,7 @@ func TestStarvedManagersHearOfIt(t *testing.T) {
 		for range 5 {
 			peer.WriteData(1, 0, make([]byte, wire.InitialWindow/5))
 		}
-		readOctets(t, resp.Body, wire.InitialWindow)
+		h2test.ReadBytes(t, resp.Body, wire.InitialWindow)
 		log.lines = nil
 		resp.Stream().SetReadDeadline(time.Now().Add(time.Second))
 		resp.Body.Read(make([]byte, 1))
@@ -211,7 +205,7 @@ func TestStreamStarvesAlone(t *testing.T) {
 			}})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 10))
-		readOctets(t, resp.Body, 10)
+		h2test.ReadBytes(t, resp.Body, 10)
 		peer.WantIdle("no call waits")
 		go io.ReadAll(resp.Body)
 		peer.WantWindowUpdate("now a call waits", 1, 7)
@@ -357,7 +351,7 @@ func TestStupidManagerReopensByWhatCame(t *testing.T) {
 		peer.WritePaddedData(1, 0, nil, 9)
 		peer.WantWindowUpdate("padding counts", 0, 10)
 		peer.WantWindowUpdate("padding counts", 1, 10)
-		readOctets(t, resp.Body, 17385)
+		h2test.ReadBytes(t, resp.Body, 17385)
 		peer.WantIdle("reading changes nothing")
 		resp.Body.Close()
 	})
@@ -432,11 +426,11 @@ func TestManualGrantsAtHalf(t *testing.T) {
 			peer.WriteData(1, 0, make([]byte, 16384))
 		}
 		peer.WantIdle("unread octets keep it closed")
-		readOctets(t, resp.Body, 32767)
+		h2test.ReadBytes(t, resp.Body, 32767)
 		peer.WantIdle("less than half")
-		readOctets(t, resp.Body, 1)
+		h2test.ReadBytes(t, resp.Body, 1)
 		peer.WantWindowUpdate("half the window was read", 1, 32768)
-		readOctets(t, resp.Body, 32768)
+		h2test.ReadBytes(t, resp.Body, 32768)
 		peer.WantWindowUpdate("half of the connection's", 0, 65536)
 		peer.WantWindowUpdate("and of the stream's again", 1, 32768)
 		peer.WantIdle("and nothing else")
@@ -450,13 +444,13 @@ func TestManualNeverGrantsPastAKnownLength(t *testing.T) {
 			WindowManager: hyper.ReadWindow{Stream: 10_000}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 12000")
 		peer.WriteData(1, 0, make([]byte, 5000))
-		readOctets(t, resp.Body, 5000)
+		h2test.ReadBytes(t, resp.Body, 5000)
 		peer.WantWindowUpdate("5,000 are granted and 7,000 due, and room for END_STREAM", 1, 2001)
 		peer.WriteData(1, 0, make([]byte, 7000-1))
-		readOctets(t, resp.Body, 7000-1)
+		h2test.ReadBytes(t, resp.Body, 7000-1)
 		peer.WantIdle("the rest fits")
 		peer.WriteData(1, wire.EndStream, make([]byte, 1))
-		wantBody(t, "to its end", resp.Body, "\x00")
+		h2test.WantBody(t, "to its end", resp.Body, "\x00")
 	})
 }
 
@@ -466,13 +460,13 @@ func TestManualAnswersAStarvedReader(t *testing.T) {
 			WindowManager: hyper.ReadWindow{Stream: 10}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 12")
 		peer.WritePaddedData(1, 0, make([]byte, 4), 1)
-		readOctets(t, resp.Body, 4)
+		h2test.ReadBytes(t, resp.Body, 4)
 		peer.WantWindowUpdate("half of it is consumed, 8 are due, 4 granted, and room for END_STREAM", 1, 5)
 		peer.WritePaddedData(1, 0, make([]byte, 4), 4) // all that was granted
-		readOctets(t, resp.Body, 4)
+		h2test.ReadBytes(t, resp.Body, 4)
 		peer.WantWindowUpdate("padding must not stop the rest", 1, 5)
 		peer.WriteData(1, wire.EndStream, make([]byte, 4))
-		wantBody(t, "to its end", resp.Body, "\x00\x00\x00\x00")
+		h2test.WantBody(t, "to its end", resp.Body, "\x00\x00\x00\x00")
 	})
 }
 
@@ -483,8 +477,8 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 	}{{0, rate / 4}, {20, rate / 4}, {300, rate}} {
 		t.Run(fmt.Sprintf("%d ms", c.rtt), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				peer, conn := dialPeer(t, &hyper.Config{WindowManager: hyper.RateLimitedWindow{PerSecond: rate,
-					Burst: c.burst}.New})
+				limited := hyper.RateLimitedWindow{PerSecond: rate, Burst: c.burst}
+				peer, conn := dialPeer(t, &hyper.Config{WindowManager: limited.New})
 				resp := answerGet(t, peer, conn, 1, ":status: 200")
 				go io.Copy(io.Discard, resp.Body)
 				var granted []int // by millisecond
@@ -523,10 +517,10 @@ func TestRateLimitedStopsAtAKnownLength(t *testing.T) {
 			WindowManager: hyper.RateLimitedWindow{PerSecond: 4000}.New})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 1100")
 		peer.WriteData(1, 0, make([]byte, 1000))
-		readOctets(t, resp.Body, 1000)
+		h2test.ReadBytes(t, resp.Body, 1000)
 		peer.WantWindowUpdate("what is due, and room for END_STREAM", 1, 101)
 		peer.WriteData(1, wire.EndStream, make([]byte, 100))
-		readOctets(t, resp.Body, 100)
+		h2test.ReadBytes(t, resp.Body, 100)
 		peer.WantIdle("nothing more")
 	})
 }

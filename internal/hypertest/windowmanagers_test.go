@@ -80,7 +80,7 @@ func TestWindowWithoutManagerMovesByGrantAlone(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{WindowManager: factory, InitialStreamWindow: 10})
 		resp := answerGet(t, peer, conn, 1, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 10))
-		readOctets(t, resp.Body, 10)
+		h2test.ReadBytes(t, resp.Body, 10)
 		go resp.Body.Read(make([]byte, 1))
 		peer.WantIdle("nothing is granted")
 		windows[1].Grant(5)
@@ -212,7 +212,7 @@ func TestNoWindowUpdateBehindTheEnd(t *testing.T) {
 				synctest.Wait() // the PING's write blocks, and later grants are not sent
 				end(peer)
 				synctest.Wait()
-				readOctets(t, resp.Body, 10)
+				h2test.ReadBytes(t, resp.Body, 10)
 				pipe.SetWriteBuffer(-1)
 				peer.AutoPing()
 				peer.WantIdle(name)
@@ -266,8 +266,8 @@ func TestMisbehavingManagerEndsItsStreamAlone(t *testing.T) {
 					wantManagerError(t, failureOf(got), 3, kind, panics)
 					peer.WriteHeaders(1, 0, ":status: 200")
 					peer.WriteData(1, wire.EndStream, []byte("unharmed"))
-					wantBody(t, "the other stream", other.want(t, "another").Body, "unharmed")
-					wantFullCredit(t, peer, "what the stream held")
+					h2test.WantBody(t, "the other stream", other.want(t, "another").Body, "unharmed")
+					h2test.WantFullCredit(t, peer, "what the stream held")
 				})
 			})
 		}
@@ -352,7 +352,8 @@ func TestMisbehavingManagerOfTheConnectionEndsIt(t *testing.T) {
 		for _, panics := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v panic=%v", kind, panics), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					peer, conn, _ := newPeer(t, &hyper.Config{WindowManager: func(w *hyper.Window) hyper.WindowManager {
+					peer, conn, _ := newPeer(t, &hyper.Config{WindowManager: func(w *hyper.Window,
+					) hyper.WindowManager {
 						if w.StreamID() != 0 {
 							return nil
 						}
@@ -367,7 +368,7 @@ func TestMisbehavingManagerOfTheConnectionEndsIt(t *testing.T) {
 					peer.WriteHeaders(1, 0, ":status: 200")
 					peer.WriteData(1, 0, make([]byte, 10))
 					if kind == hyper.WindowConsumed {
-						readOctets(t, got.want(t, "the response").Body, 10)
+						h2test.ReadBytes(t, got.want(t, "the response").Body, 10)
 					}
 					peer.WantGoAway("our fault", 0, wire.InternalError)
 					peer.WantClosed("and the end")
@@ -387,7 +388,7 @@ func TestManagersAnswerToClosedIsIgnored(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		wantBody(t, "its end", got.want(t, "the response").Body, "")
+		h2test.WantBody(t, "its end", got.want(t, "the response").Body, "")
 		peer.WantIdle("there is nothing left to break")
 		conn.Close()
 		if err := conn.Err(); err != hyper.ErrClosed {
@@ -417,7 +418,7 @@ func TestProbeRTTStaysWithinItsBudget(t *testing.T) {
 			t.Helper()
 			resp := answerGet(t, peer, conn, id, ":status: 200")
 			peer.WriteData(id, wire.EndStream, []byte("x"))
-			wantBody(t, "the body", resp.Body, "x")
+			h2test.WantBody(t, "the body", resp.Body, "x")
 			id += 2
 		}
 		request()
@@ -530,7 +531,9 @@ func TestFactoryThatPanicsEndsItsStreamAlone(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		peer.Ignore(wire.WindowUpdate)
 		_, err := conn.Do(t.Context(),
-			&hyper.Request{WindowManager: func(*hyper.Window) hyper.WindowManager { panic("no manager today") }})
+			&hyper.Request{WindowManager: func(*hyper.Window) hyper.WindowManager {
+				panic("no manager today")
+			}})
 		var we *hyper.WindowManagerError
 		if !errors.As(err, &we) || we.Panic != "no manager today" {
 			t.Errorf("Do: %v", err)
@@ -597,7 +600,7 @@ func TestManagerMovesAnotherWindow(t *testing.T) {
 			}})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-length: 1000")
 		peer.WriteData(1, 0, make([]byte, 30))
-		readOctets(t, resp.Body, 10)
+		h2test.ReadBytes(t, resp.Body, 10)
 		answerGet(t, peer, conn, 3, ":status: 200")
 		peer.WriteData(3, 0, make([]byte, 1))
 		peer.WantWindowUpdate("stream 3's manager raised the window of stream 1", 1, 50)
