@@ -209,10 +209,13 @@ func (f *farm) host() *host {
 }
 
 // checkPool checks the accounts of tr against its connections: each slot belongs to an open stream,
-// or to one that was reset.
+// or to one that was reset. The connections of all hosts are those that are counted as open.
 func checkPool(t *testing.T, tr *Transport) {
 	t.Helper()
 	synctest.Wait()
+	if counted, open := tr.bound.Open(), len(tr.allConns()); counted != open {
+		t.Errorf("%d connections are counted as open, but there are %d", counted, open)
+	}
 	for _, h := range tr.allHosts() {
 		key, users := h.key, tr.hosts.Users(h)
 		h.mu.Lock()
