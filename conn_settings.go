@@ -50,14 +50,15 @@ func (s Setting) String() string { return fmt.Sprintf("%v=%d", s.ID, s.Value) }
 // PeerSettings holds the peer's settings. Settings that the peer has not sent have the protocol's
 // initial values.
 type PeerSettings struct {
-	Received              bool      // the peer's first SETTINGS were received
-	HeaderTableSize       uint32    // bytes
-	MaxConcurrentStreams  uint32    // 2^32-1: no limit
-	InitialWindowSize     uint32    // bytes
-	MaxFrameSize          uint32    // bytes
-	MaxHeaderListSize     uint32    // bytes, plus 32 per field; 2^32-1: no limit
-	EnableConnectProtocol bool      // RFC 8441
-	Other                 []Setting // those that have no field of their own, in the order of their IDs
+	Received              bool   // the peer's first SETTINGS were received
+	HeaderTableSize       uint32 // bytes
+	MaxConcurrentStreams  uint32 // 2^32-1: no limit
+	InitialWindowSize     uint32 // bytes
+	MaxFrameSize          uint32 // bytes
+	MaxHeaderListSize     uint32 // bytes, plus 32 per field; 2^32-1: no limit
+	EnableConnectProtocol bool   // RFC 8441
+	// The first 32 settings of extensions that are not above, in the order of their first arrival.
+	Other []Setting
 }
 
 // connSettings are the settings of both sides. The connection's mu guards them.
