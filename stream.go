@@ -347,7 +347,8 @@ func (s *Stream) Err() error {
 // Reading opens the flow-control window. Read takes the same bytes as Response.Body and
 // Response.Raw, so use only one of them. Read may be called before Response, but it does not call
 // Request.Informational. If the request has that function, the 1xx responses wait for a call of
-// Response, and so does a body that waits for 100 (Continue).
+// Response, and so does a body that waits for 100 (Continue), for at most
+// Config.ExpectContinueTimeout.
 func (s *Stream) Read(p []byte) (n int, err error) { return s.read(p) }
 
 // Write sends p as DATA, as fast as the peer's windows allow. It returns when all of p has been
