@@ -139,7 +139,8 @@ func parseAddr(addr string) (t target, err error) {
 		t.host = rest[1 : len(rest)-1]
 	}
 	if !syntax.IsASCII(t.host) {
-		return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, xn--…",
+		return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, "+
+			"xn--…",
 			addr)
 	}
 	_, notIP := netip.ParseAddr(t.host)

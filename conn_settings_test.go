@@ -107,7 +107,9 @@ func FuzzSettings(f *testing.F) {
 			a := newAuditor(t, &Config{
 				Push: &PushPolicy{Max: 2}, Authority: "own.example", KeepAlive: -1, SettingsTimeout: -1,
 				HeaderTableSize: 1000,
-				WindowManager:   func(*Window) WindowManager { return WindowManagerFunc(WindowEvent.Consumed) },
+				WindowManager: func(*Window) WindowManager {
+					return WindowManagerFunc(WindowEvent.Consumed)
+				},
 			})
 			conn, peer := a.conn, a.peer
 			defer conn.Close()

@@ -97,7 +97,7 @@ func TestExhaustedStreamIdentifiersDrainTheConnection(t *testing.T) {
 		h2test.AnswerEmpty(peer, wire.MaxStreamID)
 		last.want(t, "the last stream")
 		if err := waiting.wantErr(t, "none is left"); !errors.Is(err, ErrDrained) || !Retryable(err) {
-			t.Errorf("who waited for a slot: %v", err)
+			t.Errorf("the request that waited for a slot: %v", err)
 		}
 		peer.WantIdle("nothing of them was sent")
 	})

@@ -402,7 +402,7 @@ type MalformedError struct {
 func (e *MalformedError) Error() string { return prefix + "malformed message: " + e.Reason }
 
 // A NotHTTP2Error is returned by Dial and NewConn when TLS did not negotiate HTTP/2. Conn is the
-// live connection after its handshake. It now belongs to the caller, who can use it with another
+// live connection after its handshake. It now belongs to the caller, which can use it with another
 // protocol or close it. The error is Retryable over that protocol.
 type NotHTTP2Error struct {
 	Negotiated string // by ALPN; empty if the server chose no protocol, which means HTTP/1.1

@@ -20,16 +20,24 @@ func TestErrorTexts(t *testing.T) {
 	unsent.Err = ErrDrained
 	shutdown := &ConnError{FromPeer: true, LastStreamID: 3, how: connGoAway}
 	for want, err := range map[string]error{
-		"hyper: stream 5: peer reset: REFUSED_STREAM":             &StreamError{StreamID: 5, Code: ErrCodeRefusedStream, FromPeer: true},
-		"hyper: stream 5: reset: CANCEL":                          &StreamError{StreamID: 5, Code: ErrCodeCancel},
-		"hyper: stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{StreamID: 5, Code: ErrCodeProtocol, Err: &MalformedError{"why"}},
+		"hyper: stream 5: peer reset: REFUSED_STREAM": &StreamError{
+			StreamID: 5, Code: ErrCodeRefusedStream, FromPeer: true,
+		},
+		"hyper: stream 5: reset: CANCEL": &StreamError{
+			StreamID: 5, Code: ErrCodeCancel,
+		},
+		"hyper: stream 5: PROTOCOL_ERROR: malformed message: why": &StreamError{
+			StreamID: 5, Code: ErrCodeProtocol, Err: &MalformedError{"why"},
+		},
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM " +
 			"\"too \\\"much\\\"\"": &StreamError{
-			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway, processed: neverProcessed},
+			StreamID: 7, Code: ErrCodeEnhanceYourCalm, FromPeer: true, Err: goAway,
+			processed: neverProcessed},
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\"": goAway,
 		"hyper: connection: peer sent GOAWAY (last stream 3): ENHANCE_YOUR_CALM \"too \\\"much\\\"\": " +
 			"connection accepts no more requests": &unsent,
-		"hyper: connection: FLOW_CONTROL_ERROR: 7 octets too many": connErr(ErrCodeFlowControl, "%d octets too many", 7),
+		"hyper: connection: FLOW_CONTROL_ERROR: 7 bytes too many": connErr(ErrCodeFlowControl,
+			"%d bytes too many", 7),
 		"hyper: stream 7: not processed: connection: peer sent GOAWAY (last stream 3): NO_ERROR (" +
 			gracefulText + ")": &StreamError{
 			StreamID: 7, FromPeer: true, Err: shutdown, processed: neverProcessed},
@@ -39,19 +47,33 @@ func TestErrorTexts(t *testing.T) {
 		"hyper: connection: http2: server sent GOAWAY and closed the connection; LastStreamID=3, " +
 			"ErrCode=NO_ERROR, debug=\"\": read: broken": shutdown.because(
 			&net.OpError{Op: "read", Err: errors.New("broken")}),
-		"hyper: connection: peer sent GOAWAY (last stream 3): NO_ERROR: peer did not acknowledge a PING (http2: " +
-			"client connection lost)": shutdown.because(ErrPingTimeout),
-		"hyper: connection: peer did not acknowledge a PING (http2: client connection lost)": &ConnError{Err: ErrPingTimeout},
-		"hyper: connection: peer accepts no bytes (http2: client connection lost)":           &ConnError{Err: ErrWriteStalled},
-		"hyper: connection: peer closed the connection: unexpected EOF":                      lostErr(io.EOF),
-		"hyper: connection: SETTINGS_TIMEOUT":                                                &ConnError{Code: ErrCodeSettingsTimeout},
-		"hyper: connection closed":                                                           ErrClosed,
-		"hyper: request: te is wrong":                                                        &RequestError{"te", "is wrong"},
-		"hyper: request body is longer than its content-length 3":                            &BodyLengthError{Declared: 3, Got: 4},
-		"hyper: request body ended after 2 bytes of its content-length 3":                    &BodyLengthError{Declared: 3, Got: 2},
-		"hyper: server negotiated \"http/1.1\", not HTTP/2":                                  &NotHTTP2Error{Negotiated: "http/1.1"},
-		"hyper: server did not negotiate HTTP/2 (no ALPN protocol; it speaks HTTP/1.1)":      &NotHTTP2Error{},
-		"ErrCode: HTTP_1_1_REQUIRED":                                                         fmt.Errorf("ErrCode: %w", ErrCodeHTTP11Required),
+		"hyper: connection: peer sent GOAWAY (last stream 3): NO_ERROR: peer did not acknowledge a PING " +
+			"(http2: client connection lost)": shutdown.because(ErrPingTimeout),
+		"hyper: connection: peer did not acknowledge a PING (http2: client connection lost)": &ConnError{
+			Err: ErrPingTimeout,
+		},
+		"hyper: connection: peer accepts no bytes (http2: client connection lost)": &ConnError{
+			Err: ErrWriteStalled,
+		},
+		"hyper: connection: peer closed the connection: unexpected EOF": lostErr(io.EOF),
+		"hyper: connection: SETTINGS_TIMEOUT": &ConnError{
+			Code: ErrCodeSettingsTimeout,
+		},
+		"hyper: connection closed": ErrClosed,
+		"hyper: request: te is wrong": &RequestError{
+			"te", "is wrong",
+		},
+		"hyper: request body is longer than its content-length 3": &BodyLengthError{
+			Declared: 3, Got: 4,
+		},
+		"hyper: request body ended after 2 bytes of its content-length 3": &BodyLengthError{
+			Declared: 3, Got: 2,
+		},
+		"hyper: server negotiated \"http/1.1\", not HTTP/2": &NotHTTP2Error{
+			Negotiated: "http/1.1",
+		},
+		"hyper: server did not negotiate HTTP/2 (no ALPN protocol; it speaks HTTP/1.1)": &NotHTTP2Error{},
+		"ErrCode: HTTP_1_1_REQUIRED": fmt.Errorf("ErrCode: %w", ErrCodeHTTP11Required),
 	} {
 		if got := err.Error(); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
@@ -91,20 +113,20 @@ func TestErrorsCanBeAskedForTheirCodeAndReason(t *testing.T) {
 	}{
 		"a reset by the peer": {&StreamError{Code: ErrCodeInternal, FromPeer: true}, []error{ErrCodeInternal},
 			[]error{ErrCodeCancel, ErrCodeNo, ErrCanceled}},
-		"a stream of a GOAWAY": {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway}, []error{ErrCodeNo, goAway},
-			[]error{ErrClosed}},
-		"a cancelled context": {streamErr(1, ErrCodeCancel, context.Canceled), []error{ErrCodeCancel, context.Canceled},
-			[]error{context.DeadlineExceeded}},
-		"our GOAWAY": {connErr(ErrCodeProtocol, "reason: %w", os.ErrInvalid), []error{ErrCodeProtocol, os.ErrInvalid},
-			[]error{ErrCodeNo}},
+		"a stream of a GOAWAY": {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway},
+			[]error{ErrCodeNo, goAway}, []error{ErrClosed}},
+		"a cancelled context": {streamErr(1, ErrCodeCancel, context.Canceled),
+			[]error{ErrCodeCancel, context.Canceled}, []error{context.DeadlineExceeded}},
+		"our GOAWAY": {connErr(ErrCodeProtocol, "reason: %w", os.ErrInvalid),
+			[]error{ErrCodeProtocol, os.ErrInvalid}, []error{ErrCodeNo}},
 		"a GOAWAY without trouble": {goAway, []error{ErrCodeNo}, []error{ErrDrained}},
 		// A connection that was lost has no error code. NO_ERROR would mean that nothing went
 		// wrong.
 		"a lost connection": {lostErr(io.EOF), []error{io.ErrUnexpectedEOF}, []error{ErrCodeNo, io.EOF}},
-		"a broken rule": {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}), []error{ErrCodeFrameSize},
-			[]error{ErrCodeNo}},
-		"wrapped": {fmt.Errorf("at work: %w", connErr(ErrCodeCompression, "why")), []error{ErrCodeCompression},
-			[]error{ErrCodeNo}},
+		"a broken rule": {asConnError(&wire.Error{Code: wire.FrameSizeError, Reason: "why"}),
+			[]error{ErrCodeFrameSize}, []error{ErrCodeNo}},
+		"wrapped": {fmt.Errorf("at work: %w", connErr(ErrCodeCompression, "why")),
+			[]error{ErrCodeCompression}, []error{ErrCodeNo}},
 	} {
 		for _, target := range test.is {
 			if !errors.Is(test.err, target) {
@@ -128,21 +150,29 @@ func TestRetryable(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"none":                            {nil, false},
-		"anything else":                   {io.ErrUnexpectedEOF, false},
-		"ErrClosed":                       {ErrClosed, false},
-		"refused by the peer":             {refused, true},
-		"refused by the peer, wrapped":    {fmt.Errorf("at work: %w", refused), true},
-		"refused by us, a push":           {streamErr(2, ErrCodeRefusedStream, nil), false},
-		"reset by the peer":               {&StreamError{Code: ErrCodeCancel, FromPeer: true}, false},
-		"HTTP_1_1_REQUIRED":               {&StreamError{Code: ErrCodeHTTP11Required, FromPeer: true}, false},
-		"cancelled by us":                 {streamErr(1, ErrCodeCancel, ErrCanceled), false},
-		"above the last of a GOAWAY":      {&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, processed: neverProcessed}, true},
-		"up to the last of a GOAWAY":      {goAway, false},
-		"a reset that quotes a GOAWAY":    {&StreamError{Code: ErrCodeNo, Err: &ConnError{processed: neverProcessed}}, false},
-		"a lost connection":               {lostErr(io.EOF), false},
-		"a lost connection, never sent":   {&ConnError{FromPeer: true, Err: io.EOF, processed: neverProcessed}, true},
-		"REFUSED_STREAM of a connection":  {&ConnError{Code: ErrCodeRefusedStream, FromPeer: true, how: connGoAway}, false},
+		"none":                         {nil, false},
+		"anything else":                {io.ErrUnexpectedEOF, false},
+		"ErrClosed":                    {ErrClosed, false},
+		"refused by the peer":          {refused, true},
+		"refused by the peer, wrapped": {fmt.Errorf("at work: %w", refused), true},
+		"refused by us, a push":        {streamErr(2, ErrCodeRefusedStream, nil), false},
+		"reset by the peer":            {&StreamError{Code: ErrCodeCancel, FromPeer: true}, false},
+		"HTTP_1_1_REQUIRED":            {&StreamError{Code: ErrCodeHTTP11Required, FromPeer: true}, false},
+		"cancelled by us":              {streamErr(1, ErrCodeCancel, ErrCanceled), false},
+		"above the last of a GOAWAY": {
+			&StreamError{Code: ErrCodeNo, FromPeer: true, Err: goAway, processed: neverProcessed}, true,
+		},
+		"up to the last of a GOAWAY": {goAway, false},
+		"a reset that quotes a GOAWAY": {
+			&StreamError{Code: ErrCodeNo, Err: &ConnError{processed: neverProcessed}}, false,
+		},
+		"a lost connection": {lostErr(io.EOF), false},
+		"a lost connection, never sent": {
+			&ConnError{FromPeer: true, Err: io.EOF, processed: neverProcessed}, true,
+		},
+		"REFUSED_STREAM of a connection": {
+			&ConnError{Code: ErrCodeRefusedStream, FromPeer: true, how: connGoAway}, false,
+		},
 		"a mistake of the caller's":       {&RequestError{"a", "b"}, false},
 		"a context that ended":            {context.Canceled, false},
 		"a code that came from elsewhere": {ErrCodeRefusedStream, false},

@@ -198,7 +198,8 @@ func checkField(name, value string) error {
 	case !syntax.IsToken(name):
 		return &RequestError{name, "is an invalid header field name: " + syntax.TokenFault(name)}
 	case syntax.IsConnectionSpecific(name):
-		return &RequestError{name, "is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)"}
+		return &RequestError{name,
+			"is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)"}
 	case name == "te" && syntax.Lower(value) != "trailers":
 		return badValue(name, value, `may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`)
 	}

@@ -294,7 +294,9 @@ var scriptOps = []scriptOp{
 	}},
 	{"deadline", 2, func(r *scriptRun, arg []byte) {
 		r.on(arg[0],
-			func(e *scriptExchange) { e.s.SetDeadline(time.Now().Add(time.Duration(int8(arg[1])) * time.Second)) })
+			func(e *scriptExchange) {
+				e.s.SetDeadline(time.Now().Add(time.Duration(int8(arg[1])) * time.Second))
+			})
 	}},
 	{"ping", 0, func(r *scriptRun, arg []byte) { r.call(func() { r.conn.Ping(context.Background()) }) }},
 	{"updateSettings", 1, func(r *scriptRun, arg []byte) {

@@ -147,7 +147,8 @@ func receiver(nc net.Conn, tc netconn.TLSConn) io.Reader {
 	if state.Version > tls.VersionTLS12 || state.Version == 0 {
 		return nc
 	}
-	return &steadyTLS{TLSConn: tc, watched: netconn.CoalescerBelow(nc) == nil, unique: string(state.TLSUnique)}
+	return &steadyTLS{TLSConn: tc, watched: netconn.CoalescerBelow(nc) == nil,
+		unique: string(state.TLSUnique)}
 }
 
 // A steadyTLS treats renegotiation as RFC 9113 §9.2.1 requires. A connection that Dial made refuses

@@ -376,7 +376,7 @@ const (
 	bodyClosed
 )
 
-// A bodyUse says who needs a body.
+// A bodyUse says which attempts need a body.
 type bodyUse uint8
 
 // The values of bodyUse.

@@ -327,7 +327,8 @@ func TestEndOfTheContextEndsEveryWait(t *testing.T) {
 			},
 			"Request.Cancel": func(req *http.Request) (*http.Request, func(), error) {
 				cancel := make(chan struct{})
-				reflect.ValueOf(req).Elem().FieldByName("Cancel").Set(reflect.ValueOf((<-chan struct{})(cancel)))
+				field := reflect.ValueOf(req).Elem().FieldByName("Cancel")
+				field.Set(reflect.ValueOf((<-chan struct{})(cancel)))
 				return req, func() { close(cancel) }, errRequestCanceled
 			},
 		} {

@@ -141,7 +141,8 @@ func plot(curves []*curve) []byte {
 	stepX, stepY := panelWidth+2*marginX, panelHeight+2*marginY
 	rows := (len(curves) + 1) / 2
 	fmt.Fprintf(&b,
-		`<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" font-family="sans-serif" font-size="12">`+"\n",
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" `+
+			`font-family="sans-serif" font-size="12">`+"\n",
 		2*stepX, stepY*float64(rows)+20)
 	b.WriteString(`<rect width="100%" height="100%" fill="white"/>` + "\n")
 	for i, c := range clients {
@@ -178,7 +179,9 @@ func (c *curve) draw(b *bytes.Buffer, x, y float64) {
 	for e := low; e <= high; e++ {
 		at := atY(math.Pow(10, e))
 		fmt.Fprintf(b,
-			`<path d="M%g %.1fh%g" stroke="lightgray"/><text x="%g" y="%.1f" text-anchor="end">%g</text>`+"\n", x, at, panelWidth, x-6, at+4, math.Pow(10, e))
+			`<path d="M%g %.1fh%g" stroke="lightgray"/>`+
+				`<text x="%g" y="%.1f" text-anchor="end">%g</text>`+"\n",
+			x, at, panelWidth, x-6, at+4, math.Pow(10, e))
 	}
 	for _, size := range c.sizes {
 		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%d</text>`+"\n", atX(size),

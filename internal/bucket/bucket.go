@@ -4,7 +4,8 @@ package bucket
 import "time"
 
 // A Bucket holds tokens. Take spends them; they come back with time and by Add, up to a bound. Time
-// is whatever the caller counts from, and does not go back. A Bucket is not safe for concurrent use.
+// is whatever the caller counts from, and does not go back. A Bucket is not safe for concurrent
+// use.
 type Bucket struct {
 	left, most int32
 	perSecond  int32

@@ -85,7 +85,8 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 		"a body longer than its content-length in all is malformed", waiting,
 		all(headers(0, ":status: 200", "content-length: 5"), frame(wire.Data, 0, 1, "hello"),
 			frame(wire.Data, wire.EndStream, 1, "!")), endsStream(hyper.ErrCodeProtocol)},
-	{"9113 §8.1.1", "NoBodyThoughALength", "END_STREAM on HEADERS with a content-length above 0 is malformed",
+	{"9113 §8.1.1", "NoBodyThoughALength",
+		"END_STREAM on HEADERS with a content-length above 0 is malformed",
 		waiting, headers(wire.EndStream, ":status: 200", "content-length: 5"),
 		endsStream(hyper.ErrCodeProtocol)},
 	{"9113 §8.1.1", "BodyThoughALengthOfZero", "DATA where the content-length is 0 is malformed", waiting,
@@ -112,7 +113,8 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 			l.WriteData(1, wire.EndStream, nil)
 			l.want(l.caller, 200, "hello")
 		}, goesOn},
-	{"9110 §8.6", "LengthOfAHeadResponse", "the content-length of a response to HEAD is not of this response",
+	{"9110 §8.6", "LengthOfAHeadResponse",
+		"the content-length of a response to HEAD is not of this response",
 		head,
 		func(l *lab) {
 			l.WriteHeaders(1, wire.EndStream, ":status: 200", "x-state: kept", "content-length: 5")
@@ -306,7 +308,8 @@ func badFieldRows() (rows []row) {
 		{"9113 §8.2.2", "ProxyConnection", "proxy-connection", field("proxy-connection", "keep-alive"), 1},
 		{"9113 §8.2.2", "TransferEncoding", "transfer-encoding", field("transfer-encoding", "chunked"), 3},
 		{"9113 §8.2.2", "Upgrade", "upgrade", field("upgrade", "h2c"), 1},
-		{"9113 §8.2.2", "TE", "te, which is legal in a request alone,", field("te", "trailers"), ofResponses},
+		{"9113 §8.2.2", "TE", "te, which is legal in a request alone,", field("te", "trailers"),
+			ofResponses},
 		{"9113 §8.2.2", "TEOfACoding", "te with a coding", field("te", "gzip"), all},
 		{"9113 §8.3", "PseudoOfARequest",
 			"a request's pseudo-header field in a response or a section that is not a request's beginning",
@@ -347,7 +350,8 @@ func badResponseRows() (rows []row) {
 		{"9113 §8.3", "UpperCaseStatus", "a pseudo-header field in upper case", []string{":Status: 200"}},
 		{"9110 §8.6", "LengthOfLetters", "a content-length that is no number",
 			[]string{":status: 200", "content-length: five"}},
-		{"9110 §8.6", "LengthEmpty", "an empty content-length", []string{":status: 200", "content-length: "}},
+		{"9110 §8.6", "LengthEmpty", "an empty content-length",
+			[]string{":status: 200", "content-length: "}},
 		{"9110 §8.6", "LengthNegative", "a negative content-length",
 			[]string{":status: 200", "content-length: -5"}},
 		{"9110 §8.6", "LengthWithASign", "a content-length with a sign",

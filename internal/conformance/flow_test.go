@@ -233,7 +233,8 @@ var flowRows = []row{
 			l.WriteWindowUpdate(1, 100)
 			l.WantData("the rest", 1, 0, 3)
 		}, accepted},
-	{"9113 §6.9.2", "SettingsLeaveTheConnectionsWindow", "INITIAL_WINDOW_SIZE is no window of the connection",
+	{"9113 §6.9.2", "SettingsLeaveTheConnectionsWindow",
+		"INITIAL_WINDOW_SIZE is no window of the connection",
 		uploading,
 		func(l *lab) {
 			set(setting(wire.SettingInitialWindowSize, 1<<20))(l)

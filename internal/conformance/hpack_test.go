@@ -68,7 +68,8 @@ var hpackRows = concat(badBlockRows(), []row{
 		block(0, "\x08\x03103\x0f\x80\x00\x01y"), accepted},
 	{"7541 §5.2", "EmptyStringInHuffmanCode", "a string of no octets may be Huffman-coded", waiting,
 		block(0, "\x08\x03103\x00\x01x\x80"), accepted},
-	{"7541 §5.2", "HuffmanPaddingOfSevenBits", "the padding of Huffman code is up to 7 bits of ones", waiting,
+	{"7541 §5.2", "HuffmanPaddingOfSevenBits", "the padding of Huffman code is up to 7 bits of ones",
+		waiting,
 		func(l *lab) {
 			var b []byte
 			for _, s := range []string{"0", "00", "000", "a", "aaa", "xyz", "&", "&&&&", "location"} {
@@ -81,7 +82,8 @@ var hpackRows = concat(badBlockRows(), []row{
 	{"7541 §6.2", "EveryRepresentation", "all representations of a field are the same field", waiting,
 		func(l *lab) {
 			l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok+
-				"\x40\x01a\x011"+"\x00\x01b\x012"+"\x10\x01c\x013"+"\xbe"+"\x7e\x014"+"\x0f\x2f\x015"+"\x1f\x2f\x016")
+				"\x40\x01a\x011"+"\x00\x01b\x012"+"\x10\x01c\x013"+"\xbe"+
+				"\x7e\x014"+"\x0f\x2f\x015"+"\x1f\x2f\x016")
 			l.want(l.caller, 200, "")
 			if got := fmt.Sprint(l.caller.resp.Header); got !=
 				"[{a 1 false} {b 2 false} {c 3 true} {a 1 false} {a 4 false} {a 5 false} {a 6 true}]" {
@@ -221,7 +223,8 @@ func badBlockRows() (rows []row) {
 		{"7541 §5.2", "HuffmanPaddingOfZeros", "Huffman padding that is not ones", huffman("\x18")},
 		{"7541 §5.2", "HuffmanCodeCutShort", "a Huffman code that the string's end cuts short",
 			huffman("\xff")},
-		{"7541 §5.2", "HuffmanInAName", "wrong Huffman code in a name", ok + "\x00\x84\xff\xff\xff\xff\x01y"},
+		{"7541 §5.2", "HuffmanInAName", "wrong Huffman code in a name",
+			ok + "\x00\x84\xff\xff\xff\xff\x01y"},
 		{"7541 §4.2", "UpdateBehindAField", "a table-size update behind a field", ok + "\x20" + aField},
 		{"7541 §4.2", "UpdateAtTheEnd", "a table-size update at a block's end", ok + aField + "\x20"},
 		{"7541 §6.3", "UpdateAboveTheLimit", "a table-size update above HEADER_TABLE_SIZE",

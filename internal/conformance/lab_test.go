@@ -300,11 +300,11 @@ func endsConn(code hyper.ErrCode) verdict {
 }
 
 // wantConnError requires a ConnError of our own with this code.
-func (l *lab) wantConnError(who string, err error, code hyper.ErrCode) {
+func (l *lab) wantConnError(call string, err error, code hyper.ErrCode) {
 	l.t.Helper()
 	var ce *hyper.ConnError
 	if !errors.As(err, &ce) || ce.Code != code || ce.FromPeer || !errors.Is(err, code) {
-		l.t.Errorf("%s: told %v, want a ConnError with %v", who, err, code)
+		l.t.Errorf("%s: told %v, want a ConnError with %v", call, err, code)
 	}
 }
 

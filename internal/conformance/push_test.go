@@ -37,7 +37,8 @@ var pushed = &moment{cfg: pushing, reach: all(reachPromised, finishWaiting), fin
 // pushRows are about server push.
 var pushRows = concat([]row{
 	// RFC 9113 §6.6, §8.4: promises that a server must not make.
-	{"9113 §6.6", "PushThoughSwitchedOff", "a promise though ENABLE_PUSH is 0 is a connection error", waiting,
+	{"9113 §6.6", "PushThoughSwitchedOff", "a promise though ENABLE_PUSH is 0 is a connection error",
+		waiting,
 		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §6.6", "PushThoughSwitchedOffInABody",
 		"a promise though ENABLE_PUSH is 0 is a connection error, between DATA too", inBody,
@@ -53,7 +54,8 @@ var pushRows = concat([]row{
 		"PUSH_PROMISE on a stream that is neither open nor half-closed (local) is a connection error: " +
 			"half-closed (remote)", halfClosed.with(pushing),
 		func(l *lab) { promise(l, 1, 2) }, endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §6.6", "PaddingBeyondAPromise", "padding longer than PUSH_PROMISE is a connection error", pushable,
+	{"9113 §6.6", "PaddingBeyondAPromise", "padding longer than PUSH_PROMISE is a connection error",
+		pushable,
 		frame(wire.PushPromise, wire.EndHeaders|wire.Padded, 1, "\x02\x00\x00\x00\x02\x82"),
 		endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1.1", "PromiseOfAnOddStream", "a promise of an odd stream is a connection error", pushable,
@@ -159,7 +161,8 @@ var pushRows = concat([]row{
 			finishParent(l)
 			finishBody(l)
 		}, goesOn},
-	{"9113 §5.1", "PushSurvivesItsParentsReset", "the peer's reset of the parent leaves the push", pushInBody,
+	{"9113 §5.1", "PushSurvivesItsParentsReset", "the peer's reset of the parent leaves the push",
+		pushInBody,
 		func(l *lab) {
 			l.WriteRSTStream(1, wire.InternalError)
 			l.wantReset(l.told(l.parent), hyper.ErrCodeInternal)
@@ -224,8 +227,10 @@ func badPromiseRows() (rows []row) {
 		section, name, rule string
 		fields              []string
 	}{
-		{"9113 §8.3.1", "PromiseWithoutMethod", "a promise without :method is malformed", without(":method")},
-		{"9113 §8.3.1", "PromiseWithoutScheme", "a promise without :scheme is malformed", without(":scheme")},
+		{"9113 §8.3.1", "PromiseWithoutMethod", "a promise without :method is malformed",
+			without(":method")},
+		{"9113 §8.3.1", "PromiseWithoutScheme", "a promise without :scheme is malformed",
+			without(":scheme")},
 		{"9113 §8.3.1", "PromiseWithoutPath", "a promise without :path is malformed", without(":path")},
 		{"9113 §8.4", "PromiseWithoutAuthority",
 			"a promise without :authority is for no host that the peer speaks for", without(":authority")},

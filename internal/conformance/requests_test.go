@@ -170,7 +170,8 @@ var requestRows = concat([]row{
 		refuses(with("a", "b\r\nc: d"), "a"), goesOn},
 	{"9113 §8.2.1", "SendLeadingBlank", "no blank is sent before a value", quiet,
 		refuses(with("a", " b"), "a"), goesOn},
-	{"9113 §8.2.1", "SendTrailingTab", "no tab is sent behind a value", quiet, refuses(with("a", "b\t"), "a"),
+	{"9113 §8.2.1", "SendTrailingTab", "no tab is sent behind a value", quiet,
+		refuses(with("a", "b\t"), "a"),
 		goesOn},
 	{"9110 §5.5", "SendControl", "no control character is sent in a value", quiet,
 		refuses(with("a", "b\x07"), "a"), goesOn},
@@ -334,7 +335,8 @@ var requestRows = concat([]row{
 			finishWaiting(l)
 			closeWrite(l)
 		}, goesOn},
-	{"9113 §8.5", "ConnectOnTheWire", "CONNECT leaves the stream open: nothing ends it but its caller", quiet,
+	{"9113 §8.5", "ConnectOnTheWire", "CONNECT leaves the stream open: nothing ends it but its caller",
+		quiet,
 		func(l *lab) {
 			stream, err := l.conn.Open(l.t.Context(),
 				&hyper.Request{Method: "CONNECT", Authority: "far.example:443", NoDefaultFields: true})
@@ -364,7 +366,8 @@ var requestRows = concat([]row{
 		refuses(hyper.Request{Method: "CONNECT", Authority: "far.example"}, ":authority"), goesOn},
 
 	// RFC 8441 §4, §5.
-	{"8441 §4", "ExtendedConnect", "an extended CONNECT has :protocol, :scheme and :path besides", tunnelling,
+	{"8441 §4", "ExtendedConnect", "an extended CONNECT has :protocol, :scheme and :path besides",
+		tunnelling,
 		func(l *lab) {
 			stream, err := l.conn.Open(l.t.Context(),
 				&hyper.Request{Method: "CONNECT", Protocol: "websocket", Path: "/chat",

@@ -57,11 +57,13 @@ var streamRows = concat([]row{
 	// RFC 9113 §5.1: idle.
 	{"9113 §5.1", "DataOnIdle", "idle: DATA is a connection error", waiting, frame(wire.Data, 0, 3, "hello"),
 		endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "DataOnIdleOfTheServer", "idle: DATA is a connection error, on an even stream too", waiting,
+	{"9113 §5.1", "DataOnIdleOfTheServer", "idle: DATA is a connection error, on an even stream too",
+		waiting,
 		frame(wire.Data, wire.EndStream, 2, ""), endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "DataOnIdleInABody", "idle: DATA is a connection error, in the middle of another's body",
 		inBody, frame(wire.Data, 0, 5, "lo"), endsConn(hyper.ErrCodeProtocol)},
-	{"9113 §5.1", "HeadersOnIdle", "idle: HEADERS are a connection error, the stream is the client's to open",
+	{"9113 §5.1", "HeadersOnIdle",
+		"idle: HEADERS are a connection error, the stream is the client's to open",
 		waiting,
 		func(l *lab) { l.WriteHeaders(3, 0, ":status: 200") }, endsConn(hyper.ErrCodeProtocol)},
 	{"9113 §5.1", "HeadersOnIdleOfTheServer",
@@ -228,7 +230,8 @@ var streamRows = concat([]row{
 		}, goesOn},
 
 	// §5.1.2: concurrency.
-	{"9113 §5.1.2", "PeersLimitIsKept", "no more streams are open than SETTINGS_MAX_CONCURRENT_STREAMS", idle,
+	{"9113 §5.1.2", "PeersLimitIsKept", "no more streams are open than SETTINGS_MAX_CONCURRENT_STREAMS",
+		idle,
 		func(l *lab) {
 			set(setting(wire.SettingMaxConcurrentStreams, 1))(l)
 			l.caller = l.send(&hyper.Request{})
@@ -415,7 +418,8 @@ var goAwayRows = []row{
 			l.WriteGoAway(1, wire.NoError, "")
 			l.at.finish(l)
 		}, nil},
-	{"9113 §6.8", "GoAwayTwice", "GOAWAY may be repeated with the same last stream, or a smaller one", inBody,
+	{"9113 §6.8", "GoAwayTwice", "GOAWAY may be repeated with the same last stream, or a smaller one",
+		inBody,
 		func(l *lab) {
 			l.WriteGoAway(wire.MaxStreamID, wire.NoError, "soon")
 			l.WriteGoAway(1, wire.NoError, "now")
@@ -446,7 +450,8 @@ var goAwayRows = []row{
 			}
 			l.at.finish(l)
 		}, nil},
-	{"9113 §6.8", "GoAwayOfZeroEndsAll", "GOAWAY with last stream 0 says that nothing was processed", waiting,
+	{"9113 §6.8", "GoAwayOfZeroEndsAll", "GOAWAY with last stream 0 says that nothing was processed",
+		waiting,
 		func(l *lab) {
 			l.WriteGoAway(0, wire.InternalError, "")
 			if err := l.told(l.caller); !hyper.Retryable(err) || !errors.Is(err, hyper.ErrCodeInternal) {

@@ -130,12 +130,13 @@ func (d *decoder) write(p []byte) error {
 	if _, err := d.hpack.Write(p); err != nil {
 		return malformedBy(err)
 	}
-	// This was a table-size update. RFC 7541 §4.2 allows two, but the decoder allows one in a block.
+	// This was a table-size update. RFC 7541 §4.2 allows two, but the decoder allows one in a
+	// block.
 	if !d.started {
 		d.hpack.Close()
 	}
-	// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is closed.
-	// The error closes it.
+	// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is
+	// closed. The error closes it.
 	if d.cost > d.hardLimit() {
 		return d.tooLarge()
 	}

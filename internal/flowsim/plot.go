@@ -84,7 +84,9 @@ func drawPlot(t *testing.T, s Scenario, managers []subject, span time.Duration) 
 	var b bytes.Buffer
 	height := plotTop + len(panels)*(plotHeight+plotGap)
 	fmt.Fprintf(&b,
-		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", plotLeft+plotWidth+16, height)
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" `+
+			`font-family="sans-serif" font-size="12">`+"\n",
+		plotLeft+plotWidth+16, height)
 	fmt.Fprintf(&b,
 		`<rect width="100%%" height="100%%" fill="white"/><text x="%d" y="18" font-size="14">%s</text>`+"\n",
 		plotLeft, title)
@@ -125,7 +127,8 @@ func drawPanel(b *bytes.Buffer, top int, title string, curves []*curve, value fu
 	for i := range 3 { // the grid and its labels
 		y := top + plotHeight*i/2
 		fmt.Fprintf(b,
-			`<path d="M%d %dh%d" stroke="#d0d7de" fill="none"/><text x="%d" y="%d" text-anchor="end" fill="#57606a">%.4g</text>`+"\n",
+			`<path d="M%d %dh%d" stroke="#d0d7de" fill="none"/>`+
+				`<text x="%d" y="%d" text-anchor="end" fill="#57606a">%.4g</text>`+"\n",
 			plotLeft, y, plotWidth, plotLeft-6, y+4, most*float64(2-i)/2)
 	}
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end" fill="#57606a">%v</text>`+"\n", plotLeft+plotWidth,

@@ -16,7 +16,8 @@ type socket struct {
 	wrote  chan struct{} // one slot: the client has written something
 	closed chan struct{}
 
-	// What can be read: bytes, and then the number of bytes that follow, whose values do not matter.
+	// What can be read: bytes, and then the number of bytes that follow, whose values do not
+	// matter.
 	head []byte
 	body int
 

@@ -97,7 +97,8 @@ func (r report) situations(m subject) error {
 	fmt.Fprintf(r.w, "\n%s\n", m.name)
 	t := tabwriter.NewWriter(r.w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t,
-		"situation\tof unlimited\tpromise, mean MB\tof a BDP\tpeak MB\tunread, mean MB\tpeak MB\tWU/MB\tPINGs")
+		"situation\tof unlimited\tpromise, mean MB\tof a BDP\tpeak MB\t"+
+			"unread, mean MB\tpeak MB\tWU/MB\tPINGs")
 	for _, s := range situations {
 		got, err := s.play(r.t, m)
 		if err != nil {

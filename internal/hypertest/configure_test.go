@@ -61,7 +61,10 @@ func expecting(s *site, tr *http.Transport) string {
 var comparisons = map[string][]comparison{
 	"Proxy": {
 		{name: "http",
-			set:  func(_ *site, tr *http.Transport) { tr.Proxy = proxyAt("http://user:pass@proxy.test:3128") },
+			set: func(_ *site,
+				tr *http.Transport) {
+				tr.Proxy = proxyAt("http://user:pass@proxy.test:3128")
+			},
 			act:  tunneled,
 			want: answered + "; CONNECT example.com:443 Basic dXNlcjpwYXNz"},
 		{name: "https", set: func(_ *site, tr *http.Transport) {
@@ -169,7 +172,9 @@ var comparisons = map[string][]comparison{
 			act:  func(s *site, tr *http.Transport) string { return s.get(tr, "/") + s.offered() },
 			want: answered + "h2 http/1.1 other"},
 		{name: "verification", set: func(_ *site, tr *http.Transport) {
-			tr.TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error { return errors.New("not this one") }
+			tr.TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error {
+				return errors.New("not this one")
+			}
 		}, act: get("/"), want: "error: not this one"},
 	},
 	"TLSHandshakeTimeout": {
@@ -286,7 +291,8 @@ var comparisons = map[string][]comparison{
 					":")[0]
 			}, want: "error:"},
 	},
-	"WriteBufferSize": {{name: "1 MiB", set: func(_ *site, tr *http.Transport) { tr.WriteBufferSize = 1 << 20 },
+	"WriteBufferSize": {{name: "1 MiB",
+		set: func(_ *site, tr *http.Transport) { tr.WriteBufferSize = 1 << 20 },
 		act: get("/"), want: answered}},
 	"ReadBufferSize": {{name: "1 MiB", set: func(_ *site, tr *http.Transport) { tr.ReadBufferSize = 1 << 20 },
 		act: get("/"), want: answered}},
@@ -301,7 +307,8 @@ var comparisons = map[string][]comparison{
 	},
 	"HTTP2": {{name: "empty", set: setHTTP2(http.HTTP2Config{}), act: get("/"), want: answered}},
 
-	"HTTP2.MaxConcurrentStreams": {{name: "for servers", set: setHTTP2(http.HTTP2Config{MaxConcurrentStreams: 1}),
+	"HTTP2.MaxConcurrentStreams": {{name: "for servers",
+		set: setHTTP2(http.HTTP2Config{MaxConcurrentStreams: 1}),
 		act: func(s *site, tr *http.Transport) string { return s.gets(tr, 10, "/slow") }, want: answered}},
 	"HTTP2.StrictMaxConcurrentRequests": {{name: "true", set: func(s *site, tr *http.Transport) {
 		s.limit(2)
@@ -320,8 +327,12 @@ var refusedFields = map[string]func(*http.Transport){
 		tr.Protocols = new(http.Protocols)
 		tr.Protocols.SetHTTP1(true)
 	},
-	"HTTP2.PermitProhibitedCipherSuites": func(tr *http.Transport) { tr.HTTP2 = &http.HTTP2Config{PermitProhibitedCipherSuites: true} },
-	"HTTP2.CountError":                   func(tr *http.Transport) { tr.HTTP2 = &http.HTTP2Config{CountError: func(string) {}} },
+	"HTTP2.PermitProhibitedCipherSuites": func(tr *http.Transport) {
+		tr.HTTP2 = &http.HTTP2Config{PermitProhibitedCipherSuites: true}
+	},
+	"HTTP2.CountError": func(tr *http.Transport) {
+		tr.HTTP2 = &http.HTTP2Config{CountError: func(string) {}}
+	},
 }
 
 // onTheWire are the fields that TestConfiguredConnectionsObeyHTTP2Config checks.

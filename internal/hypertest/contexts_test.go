@@ -72,8 +72,10 @@ func TestCancelledBodyReturnsTheConnectionsCredit(t *testing.T) {
 		"context":    func(_ *hyper.Response, cancel context.CancelFunc) { cancel() },
 		"Body.Close": func(resp *hyper.Response, _ context.CancelFunc) { resp.Body.Close() },
 		"Raw.Close":  func(resp *hyper.Response, _ context.CancelFunc) { resp.Raw().Close() },
-		"Reset":      func(resp *hyper.Response, _ context.CancelFunc) { resp.Stream().Reset(hyper.ErrCodeCancel) },
-		"NetConn":    func(resp *hyper.Response, _ context.CancelFunc) { resp.Stream().NetConn().Close() },
+		"Reset": func(resp *hyper.Response, _ context.CancelFunc) {
+			resp.Stream().Reset(hyper.ErrCodeCancel)
+		},
+		"NetConn": func(resp *hyper.Response, _ context.CancelFunc) { resp.Stream().NetConn().Close() },
 	}
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {

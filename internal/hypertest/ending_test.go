@@ -357,7 +357,8 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 					peers <- h2test.NewPeer(t, tls.Server(server, config))
 					return client, nil
 				},
-					hyper.Config{TLS: &tls.Config{CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}})
+					hyper.Config{TLS: &tls.Config{
+						CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}})
 				call := start(func() (*http.Response, error) { return d.get(t, rt) })
 				peer := <-peers
 				peer.WantPreface("frames come after it")

@@ -230,7 +230,8 @@ var errorCases = []errorCase{
 	{name: "ConnError/GoAway", run: by(func(p *accepted) {
 		p.WriteGoAway(1, wire.InternalError, "out of memory")
 		p.Close()
-	}), want: wantedError{text: `http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=INTERNAL_ERROR, debug="out of memory": unexpected EOF`,
+	}), want: wantedError{text: `http2: server sent GOAWAY and closed the connection; LastStreamID=1, ` +
+		`ErrCode=INTERNAL_ERROR, debug="out of memory": unexpected EOF`,
 		is: []error{hyper.ErrCodeInternal, io.ErrUnexpectedEOF}, conn: true}, as: is[*hyper.ConnError]},
 	{name: "ConnError/BrokenRule", run: by(func(p *accepted) { p.WriteWindowUpdate(0, 0) }),
 		want: wantedError{text: "PROTOCOL_ERROR: WINDOW_UPDATE of 0 bytes",
@@ -242,7 +243,8 @@ var errorCases = []errorCase{
 		want: wantedError{text: "FRAME_SIZE_ERROR: PING", is: []error{hyper.ErrCodeFrameSize}, conn: true},
 		as:   is[*hyper.ConnError]},
 	{name: "ErrPingTimeout", run: by(func(*accepted) {}),
-		want: wantedError{text: "peer did not acknowledge a PING", is: []error{hyper.ErrPingTimeout}, conn: true,
+		want: wantedError{text: "peer did not acknowledge a PING", is: []error{hyper.ErrPingTimeout},
+			conn:    true,
 			timeout: true}, as: is[*hyper.ConnError]},
 	{name: "ErrWriteStalled", cfg: hyper.Config{KeepAlive: -1}, run: by(func(p *accepted) {
 		p.client.SetWriteBuffer(0)
@@ -254,7 +256,8 @@ var errorCases = []errorCase{
 		peer.WriteGoAway(1, wire.NoError, "")
 		synctest.Wait()
 		return v.get("/late").wantErr(t, "the connection is drained")
-	}, want: wantedError{text: "connection accepts no more requests", is: []error{hyper.ErrDrained}, conn: true,
+	}, want: wantedError{text: "connection accepts no more requests", is: []error{hyper.ErrDrained},
+		conn:      true,
 		retryable: true}, as: is[*hyper.ConnError]},
 	{name: "BodyLengthError", run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
 		req := v.request("POST", "/", io.MultiReader(strings.NewReader("short")))

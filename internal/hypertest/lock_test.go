@@ -131,7 +131,8 @@ func neededLock(name string) string {
 	return ""
 }
 
-// isGuarded reports whether the method is called with the connection's lock held because of its type.
+// isGuarded reports whether the method is called with the connection's lock held because of its
+// type.
 func isGuarded(typ, method string) bool {
 	except, ok := guarded[typ]
 	return ok && method != "" && !slices.Contains(except, method)
@@ -183,8 +184,8 @@ type rootUses struct {
 	uses []*lockUse
 }
 
-// usesIn returns the use of a function with this body, and those of the function literals in it that
-// lock.
+// usesIn returns the use of a function with this body, and those of the function literals in it
+// that lock.
 func usesIn(info *types.Info, name string, body *ast.BlockStmt) []*lockUse {
 	u := &lockUse{name: name, calls: make(map[string]token.Pos), mu: make(map[string]token.Pos)}
 	uses := []*lockUse{u}
@@ -233,8 +234,8 @@ func typeName(typ types.Type) string {
 	return ""
 }
 
-// parseRoot returns the functions of the root package, except for the tests. Types of other packages
-// are not known, and need not be.
+// parseRoot returns the functions of the root package, except for the tests. Types of other
+// packages are not known, and need not be.
 var parseRoot = sync.OnceValues(func() (rootUses, error) {
 	fset := token.NewFileSet()
 	names, err := filepath.Glob("../../*.go")

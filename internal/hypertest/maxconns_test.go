@@ -195,7 +195,8 @@ func TestRequestWaitsForMaxConnsUnderItsContext(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &ne) || !ne.Timeout() {
 			t.Errorf("the error is %v", err)
 		}
-		if want := "hyper: waiting for one of Transport.MaxConns 1 connections: context deadline exceeded"; err.Error() != want {
+		want := "hyper: waiting for one of Transport.MaxConns 1 connections: context deadline exceeded"
+		if err.Error() != want {
 			t.Errorf("the error is %q, want %q", err, want)
 		}
 		busy.want(t, "the request before")

@@ -278,8 +278,9 @@ func TestHostIsMappedOrRefused(t *testing.T) {
 // An empty port is removed, and a port that is not in ASCII digits is refused.
 func TestPortOfAnInternationalizedHost(t *testing.T) {
 	for host, want := range map[string]string{
-		"BÜCHER.example:": "xn--bcher-kva.example", "bücher.example:８０": "", "bücher.example:80:90": "",
-		"[bücher.example]:80": "",
+		"BÜCHER.example:": "xn--bcher-kva.example", "bücher.example:８０": "",
+		"bücher.example:80:90": "",
+		"[bücher.example]:80":  "",
 	} {
 		req, err := hyper.RequestFromHTTP(&http.Request{URL: &url.URL{Scheme: "http", Host: host},
 			Header: http.Header{}})

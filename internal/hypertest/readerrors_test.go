@@ -26,7 +26,8 @@ func TestReadErrorsComeInOneOrder(t *testing.T) {
 	is := func(want error) func(error) bool {
 		return func(err error) bool { return errors.Is(err, want) }
 	}
-	response, deadline, done := is(nil), is(os.ErrDeadlineExceeded), func(err error) bool { return err == io.EOF }
+	response, deadline, done := is(nil), is(os.ErrDeadlineExceeded),
+		func(err error) bool { return err == io.EOF }
 	tests := map[string]struct {
 		end          func(*h2test.Peer, *hyper.Conn, *hyper.Stream)
 		drain        bool // the body is read before the deadline passes

@@ -348,7 +348,8 @@ func TestFrameOnAnIdleStreamEndsTheConnection(t *testing.T) {
 			"HEADERS":       h2test.RawFrame(wire.Headers, wire.EndHeaders, stream, []byte{0x88}),
 			"RST_STREAM":    wire.AppendRSTStream(nil, stream, wire.Cancel),
 			"WINDOW_UPDATE": wire.AppendWindowUpdate(nil, stream, 1000),
-			"PUSH_PROMISE":  h2test.RawFrame(wire.PushPromise, wire.EndHeaders, stream, []byte{0, 0, 0, 8, 0x82}),
+			"PUSH_PROMISE": h2test.RawFrame(wire.PushPromise, wire.EndHeaders, stream,
+				[]byte{0, 0, 0, 8, 0x82}),
 		} {
 			t.Run(fmt.Sprintf("%s on %d", name, stream), func(t *testing.T) {
 				besiege(t, &hyper.Config{Push: &hyper.PushPolicy{}}, reliabilityLimit, func(s *siege) {

@@ -174,7 +174,7 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 				}
 				if !hyper.Retryable(err) || !errors.Is(err, hyper.ErrPingTimeout) ||
 					!errors.Is(err, hyper.ErrDrained) {
-					t.Errorf("who waited: %v", err)
+					t.Errorf("the request that waited: %v", err)
 				}
 				if _, err := v.rt.RoundTrip(v.request("GET", "/later", nil)); !hyper.Retryable(err) {
 					t.Errorf("a later request: %v", err)
@@ -437,8 +437,8 @@ func TestWaitingForRoomEndsWithTheConnection(t *testing.T) {
 				})
 				synctest.Wait()
 				end(peer, conn)
-				if err := last.wantErr(t, "who waited"); name != "Close" && !hyper.Retryable(err) {
-					t.Errorf("who waited: %v", err)
+				if err := last.wantErr(t, "the request that waited"); name != "Close" && !hyper.Retryable(err) {
+					t.Errorf("the request that waited: %v", err)
 				}
 				if name == "GOAWAY" {
 					conn.Close()

@@ -421,12 +421,20 @@ func TestErrorsOfResolve(t *testing.T) {
 		resolve func(context.Context, string) ([]string, error)
 		is      error
 	}{
-		"an error":           {func(context.Context, string) ([]string, error) { return nil, broken }, broken},
-		"no address":         {func(context.Context, string) ([]string, error) { return nil, nil }, nil},
-		"no port":            {func(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }, nil},
-		"ends its goroutine": {func(context.Context, string) ([]string, error) { runtime.Goexit(); return nil, nil }, nil},
-		"deaf to its context": {func(context.Context, string) ([]string, error) { time.Sleep(time.Hour); return nil, nil },
-			context.DeadlineExceeded},
+		"an error": {
+			func(context.Context, string) ([]string, error) { return nil, broken }, broken,
+		},
+		"no address": {func(context.Context, string) ([]string, error) { return nil, nil }, nil},
+		"no port": {
+			func(context.Context, string) ([]string, error) { return []string{"192.0.2.1"}, nil }, nil,
+		},
+		"ends its goroutine": {
+			func(context.Context, string) ([]string, error) { runtime.Goexit(); return nil, nil }, nil,
+		},
+		"deaf to its context": {func(context.Context, string) ([]string, error) {
+			time.Sleep(time.Hour)
+			return nil, nil
+		}, context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

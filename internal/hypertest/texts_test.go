@@ -31,31 +31,79 @@ func TestRequestErrorsQuoteTheValueAndNameTheCause(t *testing.T) {
 		`hyper: request: :path "*" is only for OPTIONS`:                            {Path: "*"},
 		`hyper: request: :path "` +
 			long[:64] + `"… has a space`: {Path: long},
-		`hyper: request: :method "GE T" is not a token: it has a space`:                                       {Method: "GE T"},
-		`hyper: request: :scheme "1x" is not a scheme (RFC 3986 §3.1)`:                                        {Scheme: "1x"},
-		`hyper: request: :authority "a/b" is not host or host:port in ASCII: it has a '/'`:                    {Authority: "a/b"},
-		`hyper: request: :authority has userinfo, which must not be sent (RFC 9113 §8.3.1)`:                   {Authority: "user:secret@example.com"},
-		`hyper: request: :protocol "websocket" belongs to CONNECT, and :method is "GET"`:                      {Protocol: "websocket"},
-		`hyper: request: :authority "example.com" has no port: CONNECT has no default port (RFC 9110 §9.3.6)`: {Method: "CONNECT", Authority: "example.com"},
-		`hyper: request: :status "200" is not a pseudo-header field of a request`:                             {Header: hyper.Header{{Name: ":status", Value: "200"}}},
-		`hyper: request: :path "/b" appears twice`:                                                            {Header: hyper.Header{{Name: ":path", Value: "/a"}, {Name: ":path", Value: "/b"}}},
-		`hyper: request: :path "/b" is after a regular field`:                                                 {Header: hyper.Header{{Name: "a", Value: "b"}, {Name: ":path", Value: "/b"}}},
-		`hyper: request: "bad name" is an invalid header field name: it has a space`:                          {Header: hyper.Header{{Name: "Bad Name"}}},
-		`hyper: request: "" is an invalid header field name: it is empty`:                                     {Header: hyper.Header{{Name: ""}}},
-		`hyper: request: x has an invalid header field value: a control character, '\n' at byte 7 of 7`:       {Header: hyper.Header{{Name: "x", Value: "secret\n"}}},
-		`hyper: request: x has an invalid header field value: a space or tab at its beginning or end`:         {Header: hyper.Header{{Name: "x", Value: "secret "}}},
-		`hyper: request: te "gzip" may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`:                        {Header: hyper.Header{{Name: "TE", Value: "gzip"}}},
-		`hyper: request: host "other.example" differs from :authority "192.0.2.2:443"`: {Header: hyper.Header{{Name: ":authority", Value: "192.0.2.2:443"},
-			{Name: "Host", Value: "other.example"}}},
-		`hyper: request: content-length "1x" is not one decimal number`:                                    {Header: hyper.Header{{Name: "Content-Length", Value: "1x"}}},
-		`hyper: request: upgrade is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)`: {Header: hyper.Header{{Name: "Upgrade", Value: "h2c"}}},
-		`hyper: request: content-length has no place in trailers`:                                          {Trailer: hyper.Header{{Name: "Content-Length", Value: "1"}}},
-		`hyper: request: header takes 4131 bytes; the peer allows 1000`: {NoDefaultFields: true, Header: hyper.Header{{Name: ":path", Value: "/"},
-			{Name: "x", Value: strings.Repeat("y", 3931)}}},
-		`hyper: request: :path "/\u202eevil" has a character that is not ASCII`:                      {Path: "/\u202eevil"},
-		`hyper: request: :protocol "a b" is not a token: it has a space`:                             {Method: "CONNECT", Protocol: "a b"},
-		`hyper: request: :path "/x" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`:     {Method: "CONNECT", Authority: "a:1", Path: "/x"},
-		`hyper: request: :scheme "http" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`: {Method: "CONNECT", Authority: "a:1", Scheme: "http"},
+		`hyper: request: :method "GE T" is not a token: it has a space`: {
+			Method: "GE T",
+		},
+		`hyper: request: :scheme "1x" is not a scheme (RFC 3986 §3.1)`: {
+			Scheme: "1x",
+		},
+		`hyper: request: :authority "a/b" is not host or host:port in ASCII: it has a '/'`: {
+			Authority: "a/b",
+		},
+		`hyper: request: :authority has userinfo, which must not be sent (RFC 9113 §8.3.1)`: {
+			Authority: "user:secret@example.com",
+		},
+		`hyper: request: :protocol "websocket" belongs to CONNECT, and :method is "GET"`: {
+			Protocol: "websocket",
+		},
+		`hyper: request: :authority "example.com" has no port: ` +
+			`CONNECT has no default port (RFC 9110 §9.3.6)`: {
+			Method: "CONNECT", Authority: "example.com",
+		},
+		`hyper: request: :status "200" is not a pseudo-header field of a request`: {
+			Header: hyper.Header{{Name: ":status", Value: "200"}},
+		},
+		`hyper: request: :path "/b" appears twice`: {
+			Header: hyper.Header{{Name: ":path", Value: "/a"}, {Name: ":path", Value: "/b"}},
+		},
+		`hyper: request: :path "/b" is after a regular field`: {
+			Header: hyper.Header{{Name: "a", Value: "b"}, {Name: ":path", Value: "/b"}},
+		},
+		`hyper: request: "bad name" is an invalid header field name: it has a space`: {
+			Header: hyper.Header{{Name: "Bad Name"}},
+		},
+		`hyper: request: "" is an invalid header field name: it is empty`: {
+			Header: hyper.Header{{Name: ""}},
+		},
+		`hyper: request: x has an invalid header field value: a control character, '\n' at byte 7 of 7`: {
+			Header: hyper.Header{{Name: "x", Value: "secret\n"}},
+		},
+		`hyper: request: x has an invalid header field value: a space or tab at its beginning or end`: {
+			Header: hyper.Header{{Name: "x", Value: "secret "}},
+		},
+		`hyper: request: te "gzip" may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`: {
+			Header: hyper.Header{{Name: "TE", Value: "gzip"}},
+		},
+		`hyper: request: host "other.example" differs from :authority "192.0.2.2:443"`: {
+			Header: hyper.Header{{Name: ":authority", Value: "192.0.2.2:443"},
+				{Name: "Host", Value: "other.example"}},
+		},
+		`hyper: request: content-length "1x" is not one decimal number`: {
+			Header: hyper.Header{{Name: "Content-Length", Value: "1x"}},
+		},
+		`hyper: request: upgrade is specific to a connection and has no place in HTTP/2 (RFC 9113 §8.2.2)`: {
+			Header: hyper.Header{{Name: "Upgrade", Value: "h2c"}},
+		},
+		`hyper: request: content-length has no place in trailers`: {
+			Trailer: hyper.Header{{Name: "Content-Length", Value: "1"}},
+		},
+		`hyper: request: header takes 4131 bytes; the peer allows 1000`: {
+			NoDefaultFields: true,
+			Header: hyper.Header{{Name: ":path", Value: "/"},
+				{Name: "x", Value: strings.Repeat("y", 3931)}},
+		},
+		`hyper: request: :path "/\u202eevil" has a character that is not ASCII`: {
+			Path: "/\u202eevil",
+		},
+		`hyper: request: :protocol "a b" is not a token: it has a space`: {
+			Method: "CONNECT", Protocol: "a b",
+		},
+		`hyper: request: :path "/x" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`: {
+			Method: "CONNECT", Authority: "a:1", Path: "/x",
+		},
+		`hyper: request: :scheme "http" has no place in CONNECT without a :protocol (RFC 9113 §8.5)`: {
+			Method: "CONNECT", Authority: "a:1", Scheme: "http",
+		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			_, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 1000})
@@ -85,15 +133,22 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 		s := opened.want(t, "a stream")
 		peer.WantHeaders("a stream", 1)
 		for want, call := range map[string]func(){
-			"hyper: Dial: nil context.Context":                func() { hyper.Dial(none, "example.com", nil) },
-			"hyper: NewConn: nil context.Context":             func() { c, _ := h2test.Pipe(); hyper.NewConn(none, c, nil) },
-			"hyper: NewConn: nil net.Conn":                    func() { hyper.NewConn(ctx, nil, nil) },
-			"hyper: Conn.Do: nil context.Context":             func() { conn.Do(none, &hyper.Request{}) },
-			"hyper: Conn.Do: nil *Request":                    func() { conn.Do(ctx, nil) },
-			"hyper: Conn.Get: nil context.Context":            func() { conn.Get(none, "/") },
-			"hyper: Conn.Open: nil context.Context":           func() { conn.Open(none, &hyper.Request{}) },
-			"hyper: Conn.Open: nil *Request":                  func() { conn.Open(ctx, nil) },
-			"hyper: Conn.Connect: nil context.Context":        func() { conn.Connect(none, "example.com:443", nil) },
+			"hyper: Dial: nil context.Context": func() {
+				hyper.Dial(none, "example.com", nil)
+			},
+			"hyper: NewConn: nil context.Context": func() {
+				c, _ := h2test.Pipe()
+				hyper.NewConn(none, c, nil)
+			},
+			"hyper: NewConn: nil net.Conn":          func() { hyper.NewConn(ctx, nil, nil) },
+			"hyper: Conn.Do: nil context.Context":   func() { conn.Do(none, &hyper.Request{}) },
+			"hyper: Conn.Do: nil *Request":          func() { conn.Do(ctx, nil) },
+			"hyper: Conn.Get: nil context.Context":  func() { conn.Get(none, "/") },
+			"hyper: Conn.Open: nil context.Context": func() { conn.Open(none, &hyper.Request{}) },
+			"hyper: Conn.Open: nil *Request":        func() { conn.Open(ctx, nil) },
+			"hyper: Conn.Connect: nil context.Context": func() {
+				conn.Connect(none, "example.com:443", nil)
+			},
 			"hyper: Conn.Ping: nil context.Context":           func() { conn.Ping(none) },
 			"hyper: Conn.WaitSettings: nil context.Context":   func() { conn.WaitSettings(none) },
 			"hyper: Conn.UpdateSettings: nil context.Context": func() { conn.UpdateSettings(none) },
@@ -105,10 +160,14 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 			"hyper: ConfigureTransport: nil *http.Transport":  func() { hyper.ConfigureTransport(nil, nil) },
 			"hyper: RequestFromHTTP: nil *http.Request":       func() { hyper.RequestFromHTTP(nil) },
 			"hyper: ResponseFromHTTP: nil *http.Response":     func() { hyper.ResponseFromHTTP(nil) },
-			"hyper: WithResponse: nil context.Context":        func() { hyper.WithResponse(none, func(*hyper.Response) {}) },
-			"hyper: WithResponse: nil func(*Response)":        func() { hyper.WithResponse(ctx, nil) },
-			"hyper: WithRequest: nil context.Context":         func() { hyper.WithRequest(none, func(*hyper.Request) {}) },
-			"hyper: WithRequest: nil func(*Request)":          func() { hyper.WithRequest(ctx, nil) },
+			"hyper: WithResponse: nil context.Context": func() {
+				hyper.WithResponse(none, func(*hyper.Response) {})
+			},
+			"hyper: WithResponse: nil func(*Response)": func() { hyper.WithResponse(ctx, nil) },
+			"hyper: WithRequest: nil context.Context": func() {
+				hyper.WithRequest(none, func(*hyper.Request) {})
+			},
+			"hyper: WithRequest: nil func(*Request)": func() { hyper.WithRequest(ctx, nil) },
 		} {
 			func() {
 				defer func() {
@@ -171,8 +230,9 @@ func TestProxyErrors(t *testing.T) {
 				is: []error{hyper.ErrHandshakeTimeout, context.DeadlineExceeded}, timeout: true,
 				retryable: true},
 			is[*net.OpError]},
-		"no TLS behind it": {answer("HTTP/1.1 200 OK\r\n\r\n"), wantedError{text: "hyper: TLS handshake with example.com (" +
-			peerAddr + "): ", conn: true, retryable: true}, nil},
+		"no TLS behind it": {answer("HTTP/1.1 200 OK\r\n\r\n"),
+			wantedError{text: "hyper: TLS handshake with example.com (" + peerAddr + "): ", conn: true,
+				retryable: true}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -56,8 +56,12 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 		"SetReadDeadline":       {set: func(s *hyper.Stream) { s.SetReadDeadline(hour()) }},
 		"SetWriteDeadline":      {set: func(s *hyper.Stream) { s.SetWriteDeadline(hour()) }},
 		"NetConn's SetDeadline": {set: func(s *hyper.Stream) { s.NetConn().SetDeadline(hour()) }},
-		"WakeAfter":             {req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowOpened) }},
-		"WakeAfter when closed": {req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowClosed) }},
+		"WakeAfter": {
+			req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowOpened) },
+		},
+		"WakeAfter when closed": {
+			req: func(req *hyper.Request) { req.WindowManager = wake(hyper.WindowClosed) },
+		},
 		"ExpectContinueTimeout": {cfg: hyper.Config{ExpectContinueTimeout: time.Hour},
 			req: func(req *hyper.Request) {
 				req.Header = hyper.Header{{Name: "expect",
@@ -92,9 +96,14 @@ func TestTimersEndWithTheirStream(t *testing.T) {
 		"a peer's GOAWAY": func(_ *testing.T, peer *h2test.Peer, _ *hyper.Conn, _ *hyper.Stream) {
 			peer.WriteGoAway(0, wire.NoError, "")
 		},
-		"Close":             func(_ *testing.T, _ *h2test.Peer, conn *hyper.Conn, _ *hyper.Stream) { conn.Close() },
-		"a lost connection": func(_ *testing.T, peer *h2test.Peer, _ *hyper.Conn, _ *hyper.Stream) { peer.Close() },
-		"a lost connection and octets that are not read": func(t *testing.T, peer *h2test.Peer, _ *hyper.Conn, s *hyper.Stream) {
+		"Close": func(_ *testing.T, _ *h2test.Peer, conn *hyper.Conn, _ *hyper.Stream) {
+			conn.Close()
+		},
+		"a lost connection": func(_ *testing.T, peer *h2test.Peer, _ *hyper.Conn, _ *hyper.Stream) {
+			peer.Close()
+		},
+		"a lost connection and bytes that are not read": func(t *testing.T, peer *h2test.Peer, _ *hyper.Conn,
+			s *hyper.Stream) {
 			peer.WriteHeaders(s.ID(), 0, ":status: 200")
 			peer.WriteData(s.ID(), 0, []byte("body"))
 			synctest.Wait()

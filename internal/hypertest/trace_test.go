@@ -53,7 +53,8 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 		}, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 100})
 		log.want(t, "the handshake", `
 -> PREFACE
--> SETTINGS len=24 MAX_CONCURRENT_STREAMS=100 INITIAL_WINDOW_SIZE=65535 MAX_FRAME_SIZE=262144 MAX_HEADER_LIST_SIZE=10485760
+-> SETTINGS len=24 MAX_CONCURRENT_STREAMS=100 INITIAL_WINDOW_SIZE=65535 `+
+			`MAX_FRAME_SIZE=262144 MAX_HEADER_LIST_SIZE=10485760
 <- SETTINGS len=6 MAX_CONCURRENT_STREAMS=100
 <- SETTINGS len=0 ACK
 -> SETTINGS len=0 ACK
@@ -295,7 +296,8 @@ func TestTraceEventsHaveTheSettings(t *testing.T) {
 				} else if e.Type == "SETTINGS" && e.Length > 0 {
 					t.Errorf("%v has no settings", e)
 				}
-			}}, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 7}, wire.Setting{ID: 0xf001, Value: 3})
+			}}, wire.Setting{ID: wire.SettingMaxConcurrentStreams,
+			Value: 7}, wire.Setting{ID: 0xf001, Value: 3})
 		peer.WantIdle("the settings were exchanged")
 		mu.Lock()
 		defer mu.Unlock()

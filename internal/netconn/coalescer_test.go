@@ -52,7 +52,7 @@ func TestReadOfTheHandshakeWritesWhatIsBuffered(t *testing.T) {
 	wantWrites(t, "after Flush of nothing", client, 2, 19)
 }
 
-// A connection with HTTP/1.1 belongs to the caller, who does not flush.
+// A connection with HTTP/1.1 belongs to the caller, which does not flush.
 func TestPassThroughEndsTheBuffering(t *testing.T) {
 	client, _ := h2test.Pipe()
 	c := NewCoalescer(client)

@@ -61,7 +61,8 @@ func TestConnectOpensATunnel(t *testing.T) {
 			CloseWriteAll(tunnel)
 			sent, err := io.ReadAll(server)
 			if want := "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n" +
-				"User-Agent: Go-http-client/1.1\r\nProxy-Authorization: Basic YTpi\r\n\r\n"; string(sent) != want ||
+				"User-Agent: Go-http-client/1.1\r\nProxy-Authorization: Basic YTpi\r\n\r\n"; string(sent) !=
+				want ||
 				err != nil {
 				t.Errorf("the proxy got %q, %v", sent, err)
 			}
@@ -87,7 +88,8 @@ func TestConnectFails(t *testing.T) {
 	client, _ := h2test.Pipe()
 	failure := errors.New("broken")
 	client.BreakWriteAfter(0, failure)
-	if _, err := Connect(client, connectTo("example.com:443"), maxHeader, acceptOK); !errors.Is(err, failure) {
+	if _, err := Connect(client, connectTo("example.com:443"), maxHeader, acceptOK); !errors.Is(err,
+		failure) {
 		t.Errorf("a failed write: %v", err)
 	}
 }
@@ -157,7 +159,8 @@ func TestDialSOCKSReturnsTheConnectionItself(t *testing.T) {
 			if got := <-asked; string(got) != "example.com\x01\xbb" {
 				t.Errorf("the proxy was asked for %q", got)
 			}
-			if reply == 0 && (nc != net.Conn(client) || err != nil) || reply != 0 && (nc != nil || err == nil) {
+			if reply == 0 && (nc != net.Conn(client) || err != nil) || reply != 0 &&
+				(nc != nil || err == nil) {
 				t.Errorf("reply %d: %v, %v", reply, nc, err)
 			}
 		})

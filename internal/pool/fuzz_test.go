@@ -80,7 +80,8 @@ func FuzzBound(f *testing.F) {
 				}
 			}
 			if b.used != sum(held)+sum(granted) || b.used > most || !slices.Equal(b.Line(), line) {
-				t.Fatalf("%d of %d are in use and %v wait; the model has %v, %v and %v", b.used, most, b.Line(),
+				t.Fatalf("%d of %d are in use and %v wait; the model has %v, %v and %v", b.used, most,
+					b.Line(),
 					held, granted, line)
 			}
 		}

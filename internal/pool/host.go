@@ -79,7 +79,7 @@ type End struct {
 	Opened    int64  // number of requests that were sent
 }
 
-// An EndReason is who ended a connection.
+// An EndReason is what ended a connection.
 type EndReason uint8
 
 // The values of EndReason.

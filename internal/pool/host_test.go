@@ -356,13 +356,15 @@ func TestHostRecordsHowConnectionsEnd(t *testing.T) {
 		useless  bool
 		noSpares bool
 	}{
-		"this side":          {end: End{Why: Closed}},
-		"GOAWAY":             {end: End{Why: Drained}, useless: true},
-		"GOAWAY, processed":  {end: End{Why: Drained, Processed: 1}},
-		"lost":               {end: End{Opened: 1}, avoided: true, useless: true},
-		"lost, answered":     {member: Member{answers: 1}, avoided: true},
-		"lost, spare":        {member: Member{Spare: true}, avoided: true, noSpares: true},
-		"lost, spare in use": {member: Member{Spare: true}, end: End{Opened: 1}, avoided: true, useless: true},
+		"this side":         {end: End{Why: Closed}},
+		"GOAWAY":            {end: End{Why: Drained}, useless: true},
+		"GOAWAY, processed": {end: End{Why: Drained, Processed: 1}},
+		"lost":              {end: End{Opened: 1}, avoided: true, useless: true},
+		"lost, answered":    {member: Member{answers: 1}, avoided: true},
+		"lost, spare":       {member: Member{Spare: true}, avoided: true, noSpares: true},
+		"lost, spare in use": {
+			member: Member{Spare: true}, end: End{Opened: 1}, avoided: true, useless: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {

@@ -32,7 +32,8 @@ func plot(took []sample) []byte {
 	var b bytes.Buffer
 	step := plotHeight + 2*plotTop
 	fmt.Fprintf(&b,
-		`<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" font-family="sans-serif" font-size="12">`+"\n",
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" `+
+			`font-family="sans-serif" font-size="12">`+"\n",
 		plotWidth+2*plotLeft, step*float64(len(panels)))
 	b.WriteString(`<rect width="100%" height="100%" fill="white"/>` + "\n")
 	for i, p := range panels {

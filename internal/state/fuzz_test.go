@@ -24,7 +24,8 @@ func FuzzStates(f *testing.F) {
 			}
 			s = next
 			if sent && s.CanSend() || received && s.CanRecv() {
-				t.Fatalf("a stream that is %v goes on after its end (sent %v, received %v)", s, sent, received)
+				t.Fatalf("a stream that is %v goes on after its end (sent %v, received %v)", s, sent,
+					received)
 			}
 			p := Part(move / byte(events) % byte(parts))
 			progress, err := m.Next(p)

@@ -21,7 +21,8 @@ const lifecycle = `
 	# Either endpoint can send a RST_STREAM frame to cause the stream to become "closed".
 	reserved (remote) + RST_STREAM sent -> closed
 	reserved (remote) + RST_STREAM received -> closed
-	# An endpoint MUST NOT send any type of frame other than RST_STREAM, WINDOW_UPDATE, or PRIORITY in this state.
+	# An endpoint MUST NOT send any type of frame other than RST_STREAM, WINDOW_UPDATE, or PRIORITY
+	# in this state.
 	reserved (remote) + WINDOW_UPDATE sent -> reserved (remote)
 
 	# A stream in the "open" state may be used by both peers to send frames of any type.
@@ -31,42 +32,46 @@ const lifecycle = `
 	open + HEADERS received -> open
 	open + DATA received -> open
 	open + WINDOW_UPDATE received -> open
-	# An endpoint sending an END_STREAM flag causes the stream state to become "half-closed (local)"; an endpoint
-	# receiving an END_STREAM flag causes the stream state to become "half-closed (remote)".
+	# An endpoint sending an END_STREAM flag causes the stream state to become "half-closed
+	# (local)"; an endpoint receiving an END_STREAM flag causes the stream state to become "half-
+	# closed (remote)".
 	open + END_STREAM sent -> half-closed (local)
 	open + END_STREAM received -> half-closed (remote)
-	# Either endpoint can send a RST_STREAM frame from this state, causing it to transition immediately to "closed".
+	# Either endpoint can send a RST_STREAM frame from this state, causing it to transition
+	# immediately to "closed".
 	open + RST_STREAM sent -> closed
 	open + RST_STREAM received -> closed
 
-	# A stream that is in the "half-closed (local)" state cannot be used for sending frames other than
-	# WINDOW_UPDATE, PRIORITY, and RST_STREAM.
+	# A stream that is in the "half-closed (local)" state cannot be used for sending frames other
+	# than WINDOW_UPDATE, PRIORITY, and RST_STREAM.
 	half-closed (local) + WINDOW_UPDATE sent -> half-closed (local)
 	# An endpoint can receive any type of frame in this state.
 	half-closed (local) + HEADERS received -> half-closed (local)
 	half-closed (local) + DATA received -> half-closed (local)
 	half-closed (local) + WINDOW_UPDATE received -> half-closed (local)
-	# A stream transitions from this state to "closed" when a frame is received with the END_STREAM flag set or when
-	# either peer sends a RST_STREAM frame.
+	# A stream transitions from this state to "closed" when a frame is received with the END_STREAM
+	# flag set or when either peer sends a RST_STREAM frame.
 	half-closed (local) + END_STREAM received -> closed
 	half-closed (local) + RST_STREAM sent -> closed
 	half-closed (local) + RST_STREAM received -> closed
 
-	# A stream that is "half-closed (remote)" can be used by the endpoint to send frames of any type.
+	# A stream that is "half-closed (remote)" can be used by the endpoint to send frames of any
+	# type.
 	half-closed (remote) + HEADERS sent -> half-closed (remote)
 	half-closed (remote) + DATA sent -> half-closed (remote)
 	half-closed (remote) + WINDOW_UPDATE sent -> half-closed (remote)
-	# If an endpoint receives additional frames, other than WINDOW_UPDATE, PRIORITY, or RST_STREAM, for a stream that
-	# is in this state, it MUST respond with a stream error of type STREAM_CLOSED.
+	# If an endpoint receives additional frames, other than WINDOW_UPDATE, PRIORITY, or RST_STREAM,
+	# for a stream that is in this state, it MUST respond with a stream error of type STREAM_CLOSED.
 	half-closed (remote) + WINDOW_UPDATE received -> half-closed (remote)
-	# A stream can transition from this state to "closed" by sending a frame with the END_STREAM flag set or when
-	# either peer sends a RST_STREAM frame.
+	# A stream can transition from this state to "closed" by sending a frame with the END_STREAM
+	# flag set or when either peer sends a RST_STREAM frame.
 	half-closed (remote) + END_STREAM sent -> closed
 	half-closed (remote) + RST_STREAM sent -> closed
 	half-closed (remote) + RST_STREAM received -> closed
 
-	# An endpoint that sends a frame with the END_STREAM flag set or a RST_STREAM frame might receive a WINDOW_UPDATE
-	# or RST_STREAM frame from its peer in the time before the peer receives and processes the frame that closes the stream.
+	# An endpoint that sends a frame with the END_STREAM flag set or a RST_STREAM frame might
+	# receive a WINDOW_UPDATE or RST_STREAM frame from its peer in the time before the peer receives
+	# and processes the frame that closes the stream.
 	closed + WINDOW_UPDATE received -> closed
 	closed + RST_STREAM received -> closed
 `

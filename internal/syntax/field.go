@@ -31,8 +31,8 @@ func IsToken(s string) bool {
 	return s != ""
 }
 
-// IsConnectionSpecific reports whether name, in lower case, is that of a field which RFC 9113 §8.2.2
-// forbids in both directions.
+// IsConnectionSpecific reports whether name, in lower case, is that of a field which RFC 9113
+// §8.2.2 forbids in both directions.
 func IsConnectionSpecific(name string) bool {
 	switch name {
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":

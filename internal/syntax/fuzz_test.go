@@ -8,9 +8,11 @@ import (
 	"testing"
 )
 
-// FuzzText compares the functions with plain ones that follow the RFCs' grammar, and with each other.
+// FuzzText compares the functions with plain ones that follow the RFCs' grammar, and with each
+// other.
 func FuzzText(f *testing.F) {
-	for _, s := range []string{"", "content-type", "X-A", "a b", "a\tb", "12", "example.com:443", "[::1%eth0]:80",
+	for _, s := range []string{"", "content-type", "X-A", "a b", "a\tb", "12", "example.com:443",
+		"[::1%eth0]:80",
 		"https", "/p?q", "*", "a=1; ; b=2", "a, b,,c", "\x7f\x80"} {
 		f.Add(s, "K=v")
 	}
@@ -23,14 +25,20 @@ func FuzzText(f *testing.F) {
 			}
 		}
 		outside := func(chars string) bool {
-			return strings.ContainsFunc(s, func(r rune) bool { return r > 0x7f || !strings.ContainsRune(chars, r) })
+			return strings.ContainsFunc(s, func(r rune) bool {
+				return r > 0x7f ||
+					!strings.ContainsRune(chars, r)
+			})
 		}
 		token := s != "" && !outside(tchar)
 		same("IsToken", IsToken(s), token)
 		if !token {
 			same("TokenFault", TokenFault(s) != "", true)
 		}
-		control := slices.ContainsFunc([]byte(s), func(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f })
+		control := slices.ContainsFunc([]byte(s), func(c byte) bool {
+			return c < ' ' && c != '\t' ||
+				c == 0x7f
+		})
 		same("HasControl", HasControl(s), control)
 		same("IsMalformedValue", IsMalformedValue(s), control || strings.Trim(s, " \t") != s)
 		lower := strings.Map(func(r rune) rune {
@@ -58,7 +66,8 @@ func FuzzText(f *testing.F) {
 
 // FuzzTarget tests the parts of a request's target.
 func FuzzTarget(f *testing.F) {
-	for _, s := range []string{"example.com", "example.com:443", "[::1%eth0]:80", "a:0", "/p?q", "/a#b", "*", "h2c+x"} {
+	for _, s := range []string{"example.com", "example.com:443", "[::1%eth0]:80", "a:0", "/p?q", "/a#b", "*",
+		"h2c+x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -66,7 +66,8 @@ func (s *blobServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Ms-Error-Code", "BlobNotFound")
 		w.WriteHeader(404)
 		io.WriteString(w,
-			`<?xml version="1.0"?><Error><Code>BlobNotFound</Code><Message>It is not there.</Message></Error>`)
+			`<?xml version="1.0"?><Error>`+
+				`<Code>BlobNotFound</Code><Message>It is not there.</Message></Error>`)
 	case r.Method == "DELETE":
 		delete(s.blobs, name)
 		w.WriteHeader(202)

@@ -44,7 +44,7 @@ func serveGit(l *lane, root string, trouble func(http.ResponseWriter, *http.Requ
 		Args:   []string{"http-backend"},
 		Stderr: io.Discard,
 		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_GLOBAL=/dev/null",
-			"REMOTE_USER=somebody"},
+			"REMOTE_USER=author"},
 	}
 	return l.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, password, _ := r.BasicAuth(); password != "secret" {
@@ -84,9 +84,9 @@ func commits(l *lane, repo *git.Repository, first, n int) {
 		l.Must(util.WriteFile(tree.Filesystem, name, octets(int64(i), 20_000), 0o644))
 		_, err := tree.Add(name)
 		l.Must(err)
-		who := &object.Signature{Name: "Somebody", Email: "somebody@example.com",
+		author := &object.Signature{Name: "An Author", Email: "author@example.com",
 			When: time.Unix(1_700_000_000+int64(i), 0).UTC()}
-		_, err = tree.Commit(fmt.Sprintf("commit %d", i), &git.CommitOptions{Author: who, Committer: who})
+		_, err = tree.Commit(fmt.Sprintf("commit %d", i), &git.CommitOptions{Author: author, Committer: author})
 		l.Must(err)
 	}
 }

@@ -46,7 +46,9 @@ func Example_openTelemetry() {
 	client := &http.Client{Transport: otelhttp.NewTransport(transport,
 		otelhttp.WithTracerProvider(provider),
 		otelhttp.WithPropagators(propagation.TraceContext{}),
-		otelhttp.WithClientTrace(func(ctx context.Context) *httptrace.ClientTrace { return otelhttptrace.NewClientTrace(ctx) }),
+		otelhttp.WithClientTrace(func(ctx context.Context) *httptrace.ClientTrace {
+			return otelhttptrace.NewClientTrace(ctx)
+		}),
 	)}
 
 	for range 2 { // the second request uses the connection of the first
@@ -145,7 +147,9 @@ func TestOpenTelemetry(t *testing.T) {
 			client := &http.Client{Transport: otelhttp.NewTransport(l.Transport,
 				otelhttp.WithTracerProvider(provider),
 				otelhttp.WithPropagators(propagation.TraceContext{}),
-				otelhttp.WithClientTrace(func(ctx context.Context) *httptrace.ClientTrace { return otelhttptrace.NewClientTrace(ctx) }),
+				otelhttp.WithClientTrace(func(ctx context.Context) *httptrace.ClientTrace {
+					return otelhttptrace.NewClientTrace(ctx)
+				}),
 			)}
 			method := "GET"
 			if body != nil {

@@ -83,7 +83,7 @@ func (r *registryLane) token(w http.ResponseWriter, req *http.Request) {
 	user, password, _ := req.BasicAuth()
 	if user != "user" || password != "secret" {
 		w.WriteHeader(401)
-		io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}`)
+		io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`)
 		return
 	}
 	r.tokens.Add(1)
