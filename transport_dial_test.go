@@ -86,14 +86,14 @@ func TestAttemptOfARequestThatGaveUpIsReplacedAtOnce(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		impatient := f.do(f.request(ctx, "GET", "/impatient", nil))
+		short := f.do(f.request(ctx, "GET", "/short", nil))
 		synctest.Wait()
-		patient := f.get("/patient")
-		impatient.wantErr("its context ended", context.DeadlineExceeded)
+		long := f.get("/long")
+		short.wantErr("its context ended", context.DeadlineExceeded)
 		f.answer("the other request, on an attempt of its own")
-		patient.wantStatus("it is served", 204)
-		if patient.took != 300*time.Millisecond {
-			t.Errorf("it took %v", patient.took)
+		long.wantStatus("it is served", 204)
+		if long.took != 300*time.Millisecond {
+			t.Errorf("it took %v", long.took)
 		}
 		time.Sleep(defaultHandshakeTimeout + time.Second)
 	})
@@ -468,10 +468,10 @@ func TestDialThatOutlivesItsRequestServesTheNext(t *testing.T) {
 		dial := make(chan error)
 		f.refer = func(context.Context, string) error { return <-dial }
 		ctx, cancel := context.WithCancelCause(t.Context())
-		impatient := f.do(f.request(ctx, "GET", "/impatient", nil))
+		short := f.do(f.request(ctx, "GET", "/short", nil))
 		f.wantDials("a cold host", 1)
 		cancel(errors.New("the caller's own reason"))
-		if err := impatient.wantErr("its context ended", nil); err != context.Canceled {
+		if err := short.wantErr("its context ended", nil); err != context.Canceled {
 			t.Errorf("want the context's own error, got %v", err)
 		}
 		dial <- nil

@@ -372,22 +372,22 @@ func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 		peer.WantHeaders("the only slot", 3)
 		for i := range 50 {
 			ctx, cancel := context.WithCancel(t.Context())
-			impatient := f.do(f.request(ctx, "GET", "/impatient", nil))
+			short := f.do(f.request(ctx, "GET", "/short", nil))
 			synctest.Wait()
-			patient := f.get("/patient")
+			long := f.get("/long")
 			synctest.Wait()
 			go cancel() // at about the time when the slot becomes free
 			id := uint32(4*i + 3)
 			h2test.AnswerEmpty(peer, id)
 			h := peer.WantHeaders("the next in line", id+2)
-			if h.Get(":path") == "/impatient" { // sent before it was cancelled
+			if h.Get(":path") == "/short" { // sent before it was cancelled
 				peer.WantRSTStream("so it is reset", id+2, wire.Cancel)
 			} else {
 				h2test.AnswerEmpty(peer, id+2)
-				patient.wantStatus("the patient one", 204)
+				long.wantStatus("the one without a deadline", 204)
 				f.get("/")
 			}
-			<-impatient.done
+			<-short.done
 			peer.WantHeaders("no slot is lost", id+4)
 			checkPool(t, f.tr)
 		}

@@ -313,13 +313,13 @@ func TestProxyThatHangs(t *testing.T) {
 				t.Errorf("HandshakeTimeout: got %v", err)
 			}
 
-			patient := &hyper.Transport{Config: &hyper.Config{TLS: h2test.ClientTLS(),
+			tr = &hyper.Transport{Config: &hyper.Config{TLS: h2test.ClientTLS(),
 				HandshakeTimeout: time.Minute}}
-			through(patient, u)
-			defer patient.CloseIdleConnections()
+			through(tr, u)
+			defer tr.CloseIdleConnections()
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			if _, err := patient.RoundTrip(req.WithContext(ctx)); err != context.DeadlineExceeded {
+			if _, err := tr.RoundTrip(req.WithContext(ctx)); err != context.DeadlineExceeded {
 				t.Errorf("context: got %v", err)
 			}
 		})

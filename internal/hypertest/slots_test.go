@@ -437,7 +437,8 @@ func TestWaitingForRoomEndsWithTheConnection(t *testing.T) {
 				})
 				synctest.Wait()
 				end(peer, conn)
-				if err := last.wantErr(t, "the request that waited"); name != "Close" && !hyper.Retryable(err) {
+				if err := last.wantErr(t, "the request that waited"); name != "Close" &&
+					!hyper.Retryable(err) {
 					t.Errorf("the request that waited: %v", err)
 				}
 				if name == "GOAWAY" {

@@ -431,7 +431,7 @@ func TestErrorsOfResolve(t *testing.T) {
 		"ends its goroutine": {
 			func(context.Context, string) ([]string, error) { runtime.Goexit(); return nil, nil }, nil,
 		},
-		"deaf to its context": {func(context.Context, string) ([]string, error) {
+		"ignores its context": {func(context.Context, string) ([]string, error) {
 			time.Sleep(time.Hour)
 			return nil, nil
 		}, context.DeadlineExceeded},

@@ -134,7 +134,7 @@ func TestCancelledWaiterLosesNoSlot(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancelled := doAsync(ctx, conn, &hyper.Request{Path: "/cancelled"})
 		synctest.Wait()
-		getAsync(conn, "/patient")
+		getAsync(conn, "/waiting")
 		synctest.Wait()
 		cancel()
 		if err := cancelled.wantErr(t, "its context ended"); !errors.Is(err, context.Canceled) {
@@ -142,7 +142,7 @@ func TestCancelledWaiterLosesNoSlot(t *testing.T) {
 		}
 		peer.WantIdle("it was never sent, so there is nothing to reset")
 		h2test.AnswerEmpty(peer, 1)
-		peer.WantHeaders("the slot goes to the next in line", 3, ":path: /patient")
+		peer.WantHeaders("the slot goes to the next in line", 3, ":path: /waiting")
 	})
 }
 

@@ -86,7 +86,8 @@ func commits(l *lane, repo *git.Repository, first, n int) {
 		l.Must(err)
 		author := &object.Signature{Name: "An Author", Email: "author@example.com",
 			When: time.Unix(1_700_000_000+int64(i), 0).UTC()}
-		_, err = tree.Commit(fmt.Sprintf("commit %d", i), &git.CommitOptions{Author: author, Committer: author})
+		_, err = tree.Commit(fmt.Sprintf("commit %d", i),
+			&git.CommitOptions{Author: author, Committer: author})
 		l.Must(err)
 	}
 }
