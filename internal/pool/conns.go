@@ -39,6 +39,9 @@ type Conn interface {
 type Conns[C Conn] struct {
 	list []C
 	uses uint64 // requests so far that had a choice
+	// What Confirm of the oldest connection returned when a request was refused last. 0: that
+	// connection was not suspected.
+	patience time.Duration
 }
 
 // rules are the rules by which a host uses its connections at present.
@@ -139,7 +142,8 @@ func (s *Conns[C]) choose(by rules) (best C, ended error) {
 	var none, suspected C
 	least := 0
 	s.sumLoads()
-	for _, c := range s.list {
+	s.patience = 0
+	for i, c := range s.list {
 		load, ended := c.Load()
 		m := c.Member()
 		if ended == nil && m.retired() {
@@ -150,7 +154,9 @@ func (s *Conns[C]) choose(by rules) (best C, ended error) {
 			return c, ended
 		case m.yields():
 		case c.Suspected():
-			c.Confirm()
+			if patience := c.Confirm(); i == 0 {
+				s.patience = patience
+			}
 			suspected = c
 		case best == none || m.isPreferred(load, best.Member(), least, by.spread):
 			best, least = c, load
@@ -160,6 +166,17 @@ func (s *Conns[C]) choose(by rules) (best C, ended error) {
 		return suspected, nil
 	}
 	return best, nil
+}
+
+// takePatience returns how long to wait for the oldest connection before another one is made. If it
+// was silent when a request was refused last, its sign of life can have come since then, but the
+// request does not have its stream yet.
+func (s *Conns[C]) takePatience() time.Duration {
+	patience := s.patience
+	if s.patience = 0; len(s.list) > 0 && s.list[0].Suspected() {
+		patience = s.list[0].Confirm()
+	}
+	return patience
 }
 
 // reserveOther reserves a stream on a connection other than full, which is the least loaded one but

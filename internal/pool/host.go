@@ -202,11 +202,7 @@ func (h *Host[C]) BeginInBackground(cancel context.CancelFunc) *Attempt[C] {
 // Pause returns how long an attempt for requests has to wait before it dials. If the peer of a
 // connection is silent, that gives it time for a sign of life.
 func (h *Host[C]) Pause() time.Duration {
-	pause := h.Record.DialPause()
-	if h.Conns.Len() > 0 && h.Conns.list[0].Suspected() {
-		pause = max(pause, h.Conns.list[0].Confirm())
-	}
-	return pause
+	return max(h.Record.DialPause(), h.Conns.takePatience())
 }
 
 // MayBeside reports whether an attempt in parallel with a, which takes long, may begin for the

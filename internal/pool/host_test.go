@@ -104,6 +104,17 @@ func TestHostPausesBeforeAnAttempt(t *testing.T) {
 		if c.suspected = true; h.Pause() != 100*time.Millisecond || c.confirms != 1 {
 			t.Error("the silent peer was not asked")
 		}
+		// The peer gives a sign of life after a request was refused.
+		if got, err := h.Reserve(); got != nil || err != nil || c.confirms != 2 {
+			t.Fatalf("%v (%v) serves the request, after %d PINGs", got, err, c.confirms)
+		}
+		c.suspected = false
+		if h.Pause() != 100*time.Millisecond {
+			t.Error("a connection is made although the peer was just heard")
+		}
+		if h.Pause() != time.Millisecond {
+			t.Error("the sign of life delays a later connection")
+		}
 	})
 }
 
