@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
@@ -381,4 +382,31 @@ func dialServer(t *testing.T, addr string, cfg Config, serverTLS *tls.Config) (*
 		t.Cleanup(func() { conn.Close() })
 	}
 	return peer, conn, client, err
+}
+
+// The sizes of what a connection and a request allocate, on 64-bit systems. The allocator rounds
+// them up to a size class. If a value has pointers and more than 512 bytes, it adds 8 bytes first.
+func TestSizesFitTheirClasses(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("not a 64-bit system")
+	}
+	for _, v := range []struct {
+		name      string
+		size, max uintptr
+	}{
+		// The class of 1,408. The next one is 1,536.
+		{"Conn", unsafe.Sizeof(Conn{}), 1400},
+		// The class of 384, for a request by Do.
+		{"Stream", unsafe.Sizeof(Stream{}), 360},
+		// The class of 576: Get allocates a Stream and its Request together.
+		{"Stream and Request", unsafe.Sizeof(Stream{}) + unsafe.Sizeof(Request{}), 568},
+		// The class of 768, for a request by RoundTrip. The next one is 896.
+		{"exchange", unsafe.Sizeof(exchange{}), 760},
+		// The class of 448. Each connection has one.
+		{"frameReader", unsafe.Sizeof(frameReader{}), 448},
+	} {
+		if v.size > v.max {
+			t.Errorf("%s has %d bytes, more than %d", v.name, v.size, v.max)
+		}
+	}
 }

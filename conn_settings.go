@@ -63,12 +63,15 @@ type PeerSettings struct {
 
 // connSettings are the settings of both sides. The connection's mu guards them.
 type connSettings struct {
-	peer        peerSettings
-	due         []sentSettings // SETTINGS of ours that the peer has not acknowledged
-	sent, acked uint64         // how many SETTINGS of ours
+	peer peerSettings
+	due  []sentSettings // SETTINGS of ours that the peer has not acknowledged
+	sent uint64         // how many SETTINGS of ours
 	// Calls that wait for the peer's first SETTINGS or for an acknowledgment.
 	waiting wait.Queue
 }
+
+// acked returns how many SETTINGS of ours the peer has acknowledged.
+func (s *connSettings) acked() uint64 { return s.sent - uint64(len(s.due)) }
 
 // PeerSettings returns the peer's current settings.
 func (c *Conn) PeerSettings() PeerSettings {
@@ -165,7 +168,7 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 	}
 	c.uncorkLocked()
 	number := c.settings.sent
-	for c.settings.acked < number && c.ending.err == nil {
+	for c.settings.acked() < number && c.ending.err == nil {
 		if err := c.waitUnlocking(ctx, &c.settings.waiting); err != nil {
 			return err
 		}
@@ -402,7 +405,6 @@ func (c *Conn) recvSettingsAckLocked() error {
 		c.settings.due = nil
 	}
 	c.reader.frames.section.TableAcknowledged()
-	c.settings.acked++
 	if due.window {
 		if due.shift < 0 {
 			c.shiftWindowsLocked(due)
