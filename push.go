@@ -446,15 +446,7 @@ func (c *Conn) placeForPushLocked(f *frame) bool {
 }
 
 // promiseSize returns the number of bytes to count for a promise with these fields.
-func promiseSize(fields []Field) int64 { return promiseOverhead + fieldsSize(fields) }
-
-// fieldsSize returns the size of fields as RFC 9113 §6.5.2 counts it.
-func fieldsSize(fields []Field) (size int64) {
-	for i := range fields {
-		size += int64(fields[i].size())
-	}
-	return size
-}
+func promiseSize(fields Header) int64 { return promiseOverhead + int64(fields.listSize()) }
 
 // parse fills in the promised request. It returns what is malformed about the promise (RFC 9113
 // §8.3.1), or "" if nothing is.

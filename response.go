@@ -261,10 +261,7 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 		return nil
 	}
 	// Informational is called for 100 (Continue) before the body is sent.
-	size := 0
-	for _, f := range fields {
-		size += f.size()
-	}
+	size := Header(fields).listSize()
 	i := &s.extrasLocked().interims
 	if len(i.waiting) == maxInterims || i.size+size > maxInterimSize {
 		return &MalformedError{fmt.Sprintf("more than %d interim responses, or %d bytes of them, wait "+

@@ -37,7 +37,7 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 		if awaited && s.window.update(WindowEvent{Kind: WindowHeaders}) {
 			return nil
 		}
-		if s.push != nil && !s.push.chargeLocked(fieldsSize(f.fields)) {
+		if s.push != nil && !s.push.chargeLocked(int64(Header(f.fields).listSize())) {
 			return nil
 		}
 	}
