@@ -211,6 +211,9 @@ func (r *Request) pseudo(which int, otherwise string) string {
 	return otherwise
 }
 
+// method returns the method that is sent.
+func (r *Request) method() string { return r.pseudo(pseudoMethod, or(r.Method, "GET")) }
+
 // preparePseudo determines the pseudo-header fields and checks them (RFC 9113 §8.3.1, §8.5; RFC
 // 8441 §4).
 func (p *preparedRequest) preparePseudo(c *Conn) error {

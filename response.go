@@ -10,7 +10,6 @@ import (
 
 	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/state"
-	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A Response is the peer's response to one request. Its Body must be closed unless it was read to
@@ -330,19 +329,6 @@ func (r *Response) decodesHTTP() bool { return r.decoded != nil && r.decoded.for
 // bodyless reports whether the response has no body, regardless of its fields (RFC 9110 §6.4.1).
 func (r *Response) bodyless() bool {
 	return r.Request.method() == "HEAD" || r.StatusCode == 204 || r.StatusCode == 304
-}
-
-// method returns the method that is sent.
-func (r *Request) method() string {
-	for _, f := range r.Header {
-		if !syntax.IsPseudo(f.Name) {
-			break
-		}
-		if f.Name == ":method" {
-			return f.Value
-		}
-	}
-	return or(r.Method, "GET")
 }
 
 // recvTrailersLocked receives the field section after the body.
