@@ -151,16 +151,21 @@ type WindowManagerError struct {
 
 // Error names the manager, the event, and what the manager did.
 func (e *WindowManagerError) Error() string {
-	whose := "the connection"
-	if e.StreamID != 0 {
-		whose = fmt.Sprintf("stream %d", e.StreamID)
-	}
+	owner := windowOwner(e.StreamID)
 	if e.Panic != nil {
-		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", whose, e.Event,
+		return fmt.Sprintf(prefix+"window manager of %s panicked at %v: %s", owner, e.Event,
 			syntax.Escape(fmt.Sprint(e.Panic)))
 	}
 	return fmt.Sprintf(prefix+"window manager of %s returned %d for %v: an increment cannot be negative",
-		whose, e.Value, e.Event)
+		owner, e.Value, e.Event)
+}
+
+// windowOwner names what the window of a stream belongs to. The stream 0 is the connection.
+func windowOwner(streamID uint32) string {
+	if streamID == 0 {
+		return "the connection"
+	}
+	return fmt.Sprintf("stream %d", streamID)
 }
 
 // A Window is the receive window of a connection or of one stream, as its manager sees it.
@@ -357,15 +362,18 @@ func (w *Window) open(factory WindowManagerFactory) (ended bool) {
 func (w *Window) make(factory WindowManagerFactory) (err error) {
 	w.kind = userManager
 	w.c.mu.enter()
-	defer func() {
-		w.c.mu.leave()
-		if p := recover(); p != nil {
-			err = &WindowManagerError{StreamID: w.StreamID(), Event: WindowOpened, Panic: p,
-				Stack: debug.Stack()}
-		}
-	}()
+	defer w.leave(WindowOpened, &err)
 	w.manager = factory(w)
 	return nil
+}
+
+// leave is deferred by functions that call user code for an event. It sets err if that code
+// panicked.
+func (w *Window) leave(event WindowEventKind, err *error) {
+	w.c.mu.leave()
+	if p := recover(); p != nil {
+		*err = &WindowManagerError{StreamID: w.StreamID(), Event: event, Panic: p, Stack: debug.Stack()}
+	}
 }
 
 // receive counts n flow-controlled bytes, of which padding bytes are to be discarded. It reports
@@ -431,12 +439,7 @@ func (w *Window) describe(ev *WindowEvent) {
 // ask sends ev to a manager of the user, which may panic or call the connection.
 func (w *Window) ask(ev WindowEvent) (n int, err error) {
 	w.c.mu.enter()
-	defer func() {
-		w.c.mu.leave()
-		if p := recover(); p != nil {
-			err = &WindowManagerError{StreamID: w.StreamID(), Event: ev.Kind, Panic: p, Stack: debug.Stack()}
-		}
-	}()
+	defer w.leave(ev.Kind, &err)
 	if n = w.manager.Update(ev); n < 0 {
 		return 0, &WindowManagerError{StreamID: w.StreamID(), Event: ev.Kind, Value: n}
 	}
@@ -508,13 +511,9 @@ func (w *Window) stalledAt() time.Duration {
 // stall ends the stream, or the connection, because its manager lets a reader wait for longer than
 // Config.WindowBlockedTimeout.
 func (w *Window) stall() {
-	whose := "the connection"
-	if w.s != nil {
-		whose = fmt.Sprintf("stream %d", w.s.id)
-	}
 	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for "+
-		"%v (%d bytes received, %d of them unread)",
-		ErrWindowBlocked, whose, w.credit, w.c.cfg.WindowBlockedTimeout, w.total, w.unread))
+		"%v (%d bytes received, %d of them unread)", ErrWindowBlocked, windowOwner(w.StreamID()), w.credit,
+		w.c.cfg.WindowBlockedTimeout, w.total, w.unread))
 }
 
 // ended reports whether nothing more can arrive through the window. What arrived may still be
@@ -539,8 +538,8 @@ func (w *Window) close() {
 	if w.manager == nil {
 		return
 	}
-	ev := WindowEvent{Kind: WindowClosed, Credit: int(w.credit), Unread: int(w.unread), Total: w.total,
-		Length: -1, Now: w.c.liveness.now, RTT: w.c.liveness.minRTT}
+	ev := w.State()
+	ev.Kind, ev.Length = WindowClosed, -1
 	if w.kind == userManager {
 		// An error no longer matters: the window is closed.
 		w.ask(ev)
