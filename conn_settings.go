@@ -206,13 +206,10 @@ func (c *Conn) adjustInitialWindowLocked() {
 		now = c.clock()
 	}
 	size := p.initialWindow(c.streams.pushes, now)
-	shift := int64(size) - c.flow.initialWindow
-	if shift == 0 {
-		return
+	if shift := int64(size) - c.flow.initialWindow; shift != 0 {
+		c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift},
+			wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
 	}
-	c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift},
-		wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
-	p.announce(size, now)
 }
 
 // sentSettings describes SETTINGS of ours that the peer has not acknowledged yet.

@@ -207,14 +207,12 @@ type windowPlanner interface {
 	// configure is called with the INITIAL_WINDOW_SIZE that the user has chosen: when the
 	// connection begins, and in UpdateSettings.
 	configure(size int)
-	// initialWindow returns the INITIAL_WINDOW_SIZE to announce before one more stream is opened.
-	// pushes is the number of promised streams that may have no manager yet. now is only exact if
-	// reduced returns true.
+	// initialWindow is called before one more stream is opened. It returns the INITIAL_WINDOW_SIZE
+	// for that stream, which the caller announces if it has changed. pushes is the number of
+	// promised streams that may have no manager yet. now is only exact if reduced returns true.
 	initialWindow(pushes int, now time.Duration) int
 	// reduced reports whether the announced size is less than the configured one.
 	reduced() bool
-	// announce is called after SETTINGS with another initial window were appended to the output.
-	announce(size int, now time.Duration)
 	// beforeWrite is called before the WINDOW_UPDATEs of a write are made.
 	beforeWrite()
 	// release drops memory that is kept for later streams.

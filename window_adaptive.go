@@ -217,14 +217,11 @@ func (p *adaptivePath) configure(size int) {
 // reduced implements windowPlanner.
 func (p *adaptivePath) reduced() bool { return p.start.reduced() }
 
-// initialWindow implements windowPlanner.
+// initialWindow implements windowPlanner. A smaller initial window takes the difference from all
+// open streams (RFC 9113 §6.9.2). Those that are read get it back at once, so that they do not
+// stop.
 func (p *adaptivePath) initialWindow(pushes int, now time.Duration) int {
-	return p.start.choose(pushes, p.budget, now)
-}
-
-// announce implements windowPlanner. A smaller initial window takes the difference from all open
-// streams (RFC 9113 §6.9.2). Those that are read get it back at once, so that they do not stop.
-func (p *adaptivePath) announce(size int, now time.Duration) {
+	size := p.start.choose(pushes, p.budget, now)
 	shift := p.start.announced - size
 	p.start.announced = size
 	if shift < 0 {
@@ -237,6 +234,7 @@ func (p *adaptivePath) announce(size int, now time.Duration) {
 			s.w.GrantNow(left.needed(shift))
 		}
 	}
+	return size
 }
 
 // release implements windowPlanner. It drops the managers and meters of ended streams.
