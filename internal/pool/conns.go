@@ -39,8 +39,8 @@ type Conn interface {
 type Conns[C Conn] struct {
 	list []C
 	uses uint64 // requests so far that had a choice
-	// What Confirm of the oldest connection returned when a request was refused last. 0: that
-	// connection was not suspected.
+	// What Confirm of the oldest connection returned in the last call of reserve. 0: the connection
+	// was not suspected.
 	patience time.Duration
 }
 
@@ -100,6 +100,7 @@ func (s *Conns[C]) lends(c C) bool {
 
 // reserve is Host.Reserve.
 func (s *Conns[C]) reserve(by rules) (c C, ended error) {
+	s.patience = 0
 	if len(s.list) == 0 {
 		return c, nil
 	}
@@ -142,7 +143,6 @@ func (s *Conns[C]) choose(by rules) (best C, ended error) {
 	var none, suspected C
 	least := 0
 	s.sumLoads()
-	s.patience = 0
 	for i, c := range s.list {
 		load, ended := c.Load()
 		m := c.Member()

@@ -115,6 +115,15 @@ func TestHostPausesBeforeAnAttempt(t *testing.T) {
 		if h.Pause() != time.Millisecond {
 			t.Error("the sign of life delays a later connection")
 		}
+		// After the sign of life, the connection serves the request.
+		c.suspected = true
+		wantReserve(t, &h, "the peer is silent", nil)
+		c.suspected = false
+		wantReserve(t, &h, "the peer was heard", c)
+		wantReserve(t, &h, "the connection is full", nil)
+		if h.Pause() != time.Millisecond {
+			t.Error("a silence that is over delays a later connection")
+		}
 	})
 }
 
