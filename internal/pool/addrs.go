@@ -29,7 +29,7 @@ type Addr struct {
 
 	failures int       // consecutive failures to make a connection
 	avoid    time.Time // until then other addresses are preferred
-	load     int       // streams to the address; set by Conns.sumLoads
+	load     int       // streams to the address; set by Conns.readLoads
 	conns    int       // connections to the address; set by Host.countConns
 	usedAt   uint64    // value of Conns.uses at the last request
 	listed   bool      // it is one of the host's addresses

@@ -140,26 +140,21 @@ func reserveOn[C Conn](c C, by rules) (ok bool, ended error) {
 // choose returns the connection that a request should use, whether or not it has a free stream. If
 // a connection takes no more requests, it returns that one and the reason.
 func (s *Conns[C]) choose(by rules) (best C, ended error) {
+	if c, ended := s.readLoads(); ended != nil {
+		return c, ended
+	}
 	var none, suspected C
-	least := 0
-	s.sumLoads()
 	for i, c := range s.list {
-		load, ended := c.Load()
 		m := c.Member()
-		if ended == nil && m.retired() {
-			ended = ErrTooOld
-		}
 		switch {
-		case ended != nil:
-			return c, ended
 		case m.yields():
 		case c.Suspected():
 			if patience := c.Confirm(); i == 0 {
 				s.patience = patience
 			}
 			suspected = c
-		case best == none || m.isPreferred(load, best.Member(), least, by.spread):
-			best, least = c, load
+		case best == none || m.isPreferred(best.Member(), by.spread):
+			best = c
 		}
 	}
 	if best == none && suspected != none && !s.room(by) {
@@ -193,35 +188,43 @@ func (s *Conns[C]) reserveOther(full C, by rules) (other C) {
 	return other
 }
 
-// sumLoads sets the load of each address.
-func (s *Conns[C]) sumLoads() {
+// readLoads sets the load of each connection and of each address. If a connection takes no more
+// requests, it returns that one and the reason.
+func (s *Conns[C]) readLoads() (c C, ended error) {
 	for _, c := range s.list {
 		if a := c.Member().Addr; a != nil {
 			a.load = 0
 		}
 	}
 	for _, c := range s.list {
-		if a := c.Member().Addr; a != nil {
-			load, _ := c.Load()
-			a.load += load
+		m := c.Member()
+		if m.load, ended = c.Load(); ended == nil && m.retired() {
+			ended = ErrTooOld
+		}
+		if ended != nil {
+			return c, ended
+		}
+		if m.Addr != nil {
+			m.Addr.load += m.load
 		}
 	}
+	return c, nil
 }
 
-// isPreferred reports whether a request should use the connection of m, which has the given load,
-// rather than the other one. If spread is set, addresses and connections with the same load take
-// turns.
-func (m *Member) isPreferred(load int, other *Member, otherLoad int, spread bool) bool {
+// isPreferred reports whether a request should use the connection of m rather than the other one.
+// If spread is set, addresses and connections with the same load take turns. It is called after
+// readLoads.
+func (m *Member) isPreferred(other *Member, spread bool) bool {
 	a, b := m.Addr, other.Addr
 	switch {
 	case a != b && a.load != b.load:
 		return a.load < b.load
 	case a != b:
 		return a.usedAt < b.usedAt
-	case load == otherLoad && spread:
+	case m.load == other.load && spread:
 		return m.usedAt < other.usedAt
 	}
-	return load < otherLoad
+	return m.load < other.load
 }
 
 // room is Host.Room.

@@ -75,6 +75,9 @@ func TestConnsBalanceTheAddresses(t *testing.T) {
 	wantReserve(t, &h, "both have four, and two was used last", a)
 	wantReserve(t, &h, "two has fewer again", c)
 	wantReserve(t, &h, "both have five: one's least loaded", b)
+	if a.loads != 4 || c.loads != 4 { // each Load takes the connection's lock
+		t.Errorf("4 requests asked a for its load %d times, and c %d times", a.loads, c.loads)
+	}
 }
 
 // A connection that serves only one request gets one.

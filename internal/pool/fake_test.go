@@ -19,15 +19,20 @@ type fake struct {
 
 	suspected bool
 	unsettled bool
+	loads     int       // calls of Load
 	confirms  int       // calls of Confirm
 	idleSince time.Time // zero: it has streams
 }
 
 func (c *fake) Member() *Member             { return &c.member }
-func (c *fake) Load() (int, error)          { return c.load, c.ended }
 func (c *fake) Suspected() bool             { return c.suspected }
 func (c *fake) Settled() bool               { return !c.unsettled }
 func (c *fake) IdleFrom() (time.Time, bool) { return c.idleSince, !c.idleSince.IsZero() }
+
+func (c *fake) Load() (int, error) {
+	c.loads++
+	return c.load, c.ended
+}
 
 func (c *fake) Confirm() time.Duration {
 	c.confirms++

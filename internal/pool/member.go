@@ -13,6 +13,7 @@ type Member struct {
 	RetireAt time.Time // when it stops taking requests; zero: never
 	Spare    bool      // no request waited for it when it was made
 
+	load      int       // streams; set by Conns.readLoads
 	usedAt    uint64    // value of Conns.uses at the last request
 	yieldedAt time.Time // when it last began to make room for another host; zero: never
 
