@@ -140,8 +140,7 @@ func parseAddr(addr string) (t target, err error) {
 	}
 	if !syntax.IsASCII(t.host) {
 		return t, fmt.Errorf("hyper: address %q: an internationalized name is given in its ASCII form, "+
-			"xn--…",
-			addr)
+			"xn--…", addr)
 	}
 	_, notIP := netip.ParseAddr(t.host)
 	_, notPort := strconv.ParseUint(t.port, 10, 16)

@@ -365,19 +365,16 @@ var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
 	wire, canonical = make(map[string]string), make(map[string]string)
 	for _, name := range []string{
 		"accept-charset", "accept-encoding", "accept-language", "accept-ranges", "accept",
-		"access-control-allow-origin", "age", "allow",
-		"authorization", "cache-control", "content-disposition", "content-encoding", "content-language",
-		"content-length",
-		"content-location", "content-range", "content-type", "cookie", "date", "etag", "expect", "expires",
-		"from", "host", "if-match",
-		"if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "last-modified", "link",
-		"location", "max-forwards",
-		"proxy-authenticate", "proxy-authorization", "range", "referer", "refresh", "retry-after", "server",
-		"set-cookie",
-		"strict-transport-security", "transfer-encoding", "user-agent", "vary", "via", "www-authenticate",
-		"connection", "idempotency-key", "origin", "priority", "te", "traceparent", "tracestate", "trailer",
-		"x-forwarded-for",
-		"x-forwarded-host", "x-forwarded-proto", "x-request-id",
+		"access-control-allow-origin", "age", "allow", "authorization", "cache-control",
+		"content-disposition", "content-encoding", "content-language", "content-length",
+		"content-location", "content-range", "content-type", "cookie", "date", "etag", "expect",
+		"expires", "from", "host", "if-match", "if-modified-since", "if-none-match", "if-range",
+		"if-unmodified-since", "last-modified", "link", "location", "max-forwards",
+		"proxy-authenticate", "proxy-authorization", "range", "referer", "refresh", "retry-after",
+		"server", "set-cookie", "strict-transport-security", "transfer-encoding", "user-agent", "vary",
+		"via", "www-authenticate",
+		"connection", "idempotency-key", "origin", "priority", "te", "traceparent", "tracestate",
+		"trailer", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
 	} {
 		key := http.CanonicalHeaderKey(name)
 		wire[key], canonical[name] = name, key

@@ -19,8 +19,7 @@ const maxLost = 2
 // has not processed it. If so, it counts the lost attempt.
 func (x *exchange) mayRepeat(err error) bool {
 	if x.lost().number() >= maxLost || x.state == responseBegan || !wasLost(err) ||
-		!isIdempotent(x.httpReq) ||
-		!x.body.canRewind(x.httpReq) {
+		!isIdempotent(x.httpReq) || !x.body.canRewind(x.httpReq) {
 		return false
 	}
 	if x.extras == nil {

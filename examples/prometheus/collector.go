@@ -164,8 +164,8 @@ var metrics = []metric{
 // Metrics of the whole Source, without labels.
 var (
 	http1Requests = prometheus.NewDesc("hyper_http1_requests_total", "Requests over HTTP/1.1.", nil, nil)
-	eventsLost    = prometheus.NewDesc("hyper_events_lost_total", "Calls of OnConn that were not made.", nil,
-		nil)
+	eventsLost    = prometheus.NewDesc("hyper_events_lost_total", "Calls of OnConn that were not made.",
+		nil, nil)
 )
 
 // Describe implements prometheus.Collector.

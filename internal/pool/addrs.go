@@ -107,8 +107,7 @@ func (a *Addr) count() {
 }
 
 // lack reports whether there is an address without a connection that need not be avoided. It is
-// called after
-// countConns.
+// called after countConns.
 func (s *Addrs) lack() bool {
 	now := time.Now()
 	return slices.ContainsFunc(s.list, func(a *Addr) bool { return a.conns == 0 && !now.Before(a.avoid) })

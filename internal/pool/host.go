@@ -62,8 +62,7 @@ func (h *Host[C]) Include() { h.unfit, h.unfitUntil = nil, time.Time{} }
 func (h *Host[C]) IsExcluded() bool { return h.unfit != nil }
 
 // Remembered returns for how much longer the host has to be remembered. It returns false if the
-// host has connections or is making one. A limit of
-// streams of limit or more is not worth it.
+// host has connections or is making one. A Record.Limit of limit or more is not worth it.
 func (h *Host[C]) Remembered(limit uint32) (left time.Duration, ok bool) {
 	if h.Conns.Len() > 0 || h.Attempts.running > 0 {
 		return 0, false
