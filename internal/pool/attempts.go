@@ -42,7 +42,7 @@ func (s *Attempts[C]) ForRequests() int { return len(s.list) }
 
 // begin adds an attempt for the request at index i of q. cancel ends it.
 func (s *Attempts[C]) begin(q *Queue[C], i int, cancel context.CancelFunc) *Attempt[C] {
-	a := &Attempt[C]{place: q.At(i), covers: q.Turns(), paused: true, cancel: cancel}
+	a := &Attempt[C]{place: q.At(i), covers: q.turns, paused: true, cancel: cancel}
 	s.list = append(s.list, a)
 	s.running++
 	return a
@@ -105,7 +105,7 @@ func (s *Attempts[C]) promote(q *Queue[C]) bool {
 		return false
 	}
 	a := s.background[0]
-	a.background, a.covers = false, q.Turns()
+	a.background, a.covers = false, q.turns
 	s.list = append(s.list, a)
 	s.background = slices.Delete(s.background, 0, 1)
 	return true

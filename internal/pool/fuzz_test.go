@@ -149,9 +149,9 @@ func FuzzQueue(f *testing.F) {
 				}
 			case 4:
 				through := uint64(at)
-				q.Fail(through, gone)
+				q.fail(through, gone)
 				i, _ := slices.BinarySearch(turns, through+1)
-				results("Fail", turns[:i], nil, gone)
+				results("fail", turns[:i], nil, gone)
 				left = append(left, turns[:i]...)
 			}
 			turns = sorted()
@@ -165,7 +165,7 @@ func FuzzQueue(f *testing.F) {
 			}
 		}
 		turns := sorted()
-		q.FailAll(gone)
-		results("FailAll", turns, nil, gone)
+		q.failAll(gone)
+		results("failAll", turns, nil, gone)
 	})
 }

@@ -29,9 +29,9 @@ type Limits struct {
 	Resolves   bool // the host's addresses are looked up, and dialed instead of the host
 }
 
-// LearnedMostConns is the limit of connections to a host without Limits.MostConns that was seen to
+// learnedMostConns is the limit of connections to a host without Limits.MostConns that was seen to
 // serve less than its SETTINGS allow.
-const LearnedMostConns = 8
+const learnedMostConns = 8
 
 // NewHost returns a Host without connections.
 func NewHost[C Conn](l Limits) Host[C] { return Host[C]{Limits: l, Record: newRecord()} }
@@ -43,7 +43,7 @@ func (h *Host[C]) IsSpread() bool { return (h.LeastConns > 1 || h.Resolves) && !
 // Exclude fails the requests that wait with err, and lets Unfit return err for d.
 func (h *Host[C]) Exclude(d time.Duration, err error) {
 	h.unfit, h.unfitUntil = err, time.Now().Add(d)
-	h.Queue.FailAll(err)
+	h.Queue.failAll(err)
 }
 
 // Unfit returns the error of a request if the host is excluded, and nil if it is not. When the time
@@ -111,7 +111,7 @@ func (h *Host[C]) Remove(c C, end End) {
 func (h *Host[C]) rules() rules {
 	most := h.MostConns
 	if most <= 0 && h.Record.isLearned() {
-		most = LearnedMostConns
+		most = learnedMostConns
 	}
 	return rules{streams: h.Record.capacity.streams, most: most, making: h.Attempts.Len(),
 		single: h.Single, spread: h.IsSpread()}
@@ -277,10 +277,10 @@ func (h *Host[C]) Failed(a *Attempt[C], err error) {
 func (h *Host[C]) failRequests(a *Attempt[C], err error) {
 	s := &h.Attempts
 	if len(s.list) == 0 && !s.promote(&h.Queue) {
-		h.Queue.FailAll(err)
+		h.Queue.failAll(err)
 		return
 	}
-	h.Queue.Fail(a.covers, err)
+	h.Queue.fail(a.covers, err)
 	if h.Queue.Empty() { // the next request does not wait for the other attempts
 		for _, other := range s.list {
 			other.cancel()

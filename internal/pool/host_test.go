@@ -28,14 +28,14 @@ func TestHostHasRoom(t *testing.T) {
 	want("one is being made", false)
 	h.MostConns = -1
 	want("no limit", true)
-	for range LearnedMostConns {
+	for range learnedMostConns {
 		newFake(&h, "more", 1)
 	}
 	want("no limit with many", true)
 	h.Record.capacity.streams = 1
 	want("the host was seen to serve little", false)
 	h.Attempts.Ended(attempt)
-	if h.Total() != LearnedMostConns+1 {
+	if h.Total() != learnedMostConns+1 {
 		t.Errorf("%d connections", h.Total())
 	}
 }

@@ -33,9 +33,6 @@ func (q *Queue[C]) Turn(turn uint64) uint64 {
 	return q.turns
 }
 
-// Turns returns the last turn that was given.
-func (q *Queue[C]) Turns() uint64 { return q.turns }
-
 // Len returns the number of requests that wait.
 func (q *Queue[C]) Len() int { return len(q.waiting) }
 
@@ -77,20 +74,20 @@ func (q *Queue[C]) Pop(c C, err error) {
 	r.ready <- struct{}{}
 }
 
-// Fail removes the requests with a turn up to through, and gives them err.
-func (q *Queue[C]) Fail(through uint64, err error) {
+// fail removes the requests with a turn up to through, and gives them err.
+func (q *Queue[C]) fail(through uint64, err error) {
 	for len(q.waiting) > 0 && q.waiting[0].turn <= through {
 		var none C
 		q.Pop(none, err)
 	}
 }
 
-// FailAll removes all requests, and gives them err.
-func (q *Queue[C]) FailAll(err error) { q.Fail(q.turns, err) }
+// failAll removes all requests, and gives them err.
+func (q *Queue[C]) failAll(err error) { q.fail(q.turns, err) }
 
 // Ready returns a channel that receives one value when the request has a result.
 func (r *Request[C]) Ready() <-chan struct{} { return r.ready }
 
-// Result returns what Pop, Fail or FailAll gave to the request. It is called after Ready has sent,
-// or under the lock that guards the Queue.
+// Result returns what the Queue gave to the request. It is called after Ready has sent, or under the
+// lock that guards the Queue.
 func (r *Request[C]) Result() (C, error) { return r.conn, r.err }

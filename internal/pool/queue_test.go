@@ -25,8 +25,8 @@ func wantResult(t *testing.T, r *Request[string], conn string, err error) {
 func TestQueueServesRequestsInTheOrderOfTheirTurns(t *testing.T) {
 	var q Queue[string]
 	first, second := q.Turn(0), q.Turn(0)
-	if again := q.Turn(first); again != first || q.Turns() != second {
-		t.Fatalf("turn %d became %d, and the last one is %d", first, again, q.Turns())
+	if again := q.Turn(first); again != first || q.turns != second {
+		t.Fatalf("turn %d became %d, and the last one is %d", first, again, q.turns)
 	}
 	if !q.Empty() || !q.IsNext(second) {
 		t.Fatal("an empty queue has a first request")
@@ -63,13 +63,13 @@ func TestQueueFailsTheRequestsUpToATurn(t *testing.T) {
 	var q Queue[string]
 	gone := errors.New("no connection")
 	a, b, c, d := place(&q, q.Turn(0)), place(&q, q.Turn(0)), place(&q, q.Turn(0)), place(&q, q.Turn(0))
-	q.Fail(2, gone)
+	q.fail(2, gone)
 	wantResult(t, a, "", gone)
 	wantResult(t, b, "", gone)
 	if q.Len() != 2 {
 		t.Fatalf("%d requests wait, want 2", q.Len())
 	}
-	q.FailAll(gone)
+	q.failAll(gone)
 	wantResult(t, c, "", gone)
 	wantResult(t, d, "", gone)
 }
