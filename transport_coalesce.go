@@ -3,7 +3,6 @@ package hyper
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -299,46 +298,4 @@ func (x *exchange) misdirected(s *Stream, resp *Response) bool {
 	}()
 	err = x.body.rewindAnswered(x.httpReq.GetBody)
 	return err == nil
-}
-
-// rewindAnswered is rewind for an attempt that has a response. If the body cannot be sent again,
-// the attempt keeps it. GetBody may seek in what the attempt reads from, so no Read runs meanwhile.
-func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) error {
-	if b == nil || b.takeBackUnread() {
-		return nil
-	}
-	if getBody == nil {
-		return errBodyGone
-	}
-	defer b.pause()()
-	b.awaitRead(closeGrace)
-	again, err := getBody()
-	if err != nil {
-		return err
-	}
-	b.replace(again)
-	return nil
-}
-
-// takeBackUnread is takeBack for a body that was not read from. It leaves any other body with its
-// attempt.
-func (b *requestBody) takeBackUnread() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.state != bodyUnread {
-		return false
-	}
-	b.tries++
-	return true
-}
-
-// replace makes in the body of the next attempt.
-func (b *requestBody) replace(in io.ReadCloser) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.state != bodyClosed {
-		go b.in.Close() // in a goroutine, because a Read in progress may block it
-	}
-	b.tries++
-	b.in, b.state = in, bodyUnread
 }

@@ -76,16 +76,6 @@ func isIdempotent(req *http.Request) bool {
 	return key || xKey
 }
 
-// canRewind reports whether rewind will succeed, as far as that is known in advance.
-func (b *requestBody) canRewind(req *http.Request) bool {
-	if b == nil || req.GetBody != nil {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.state == bodyUnread
-}
-
 // hasBegun reports whether any part of a response has arrived.
 func (s *Stream) hasBegun() bool {
 	s.c.lock()
