@@ -69,16 +69,7 @@ func (b *requestBody) rewind(getBody func() (io.ReadCloser, error)) error {
 	if b.takeBack() {
 		return nil
 	}
-	if getBody == nil {
-		return errBodyGone
-	}
-	b.awaitRead(closeGrace)
-	again, err := getBody()
-	if err != nil {
-		return err
-	}
-	b.replace(again)
-	return nil
+	return b.renew(getBody)
 }
 
 // rewindAnswered is rewind for an attempt that has a response. If the body cannot be sent again,
@@ -87,10 +78,15 @@ func (b *requestBody) rewindAnswered(getBody func() (io.ReadCloser, error)) erro
 	if b == nil || b.takeBackUnread() {
 		return nil
 	}
+	defer b.pause()()
+	return b.renew(getBody)
+}
+
+// renew makes the result of getBody the body of the next attempt.
+func (b *requestBody) renew(getBody func() (io.ReadCloser, error)) error {
 	if getBody == nil {
 		return errBodyGone
 	}
-	defer b.pause()()
 	b.awaitRead(closeGrace)
 	again, err := getBody()
 	if err != nil {
