@@ -109,9 +109,12 @@ func (e bareError) Error() string { return bare(e.error) }
 func (e bareError) Unwrap() error { return e.error }
 
 // Timeout reports whether the error is a timeout. net.OpError looks for this method.
-func (e bareError) Timeout() bool {
+func (e bareError) Timeout() bool { return isTimeout(e.error) }
+
+// isTimeout reports whether err is, or wraps, a timeout.
+func isTimeout(err error) bool {
 	var ne net.Error
-	return errors.As(e.error, &ne) && ne.Timeout()
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // A causedError is an error together with its cause: for instance the end of a context and the
@@ -335,10 +338,8 @@ func (e *ConnError) Unwrap() error { return e.Err }
 // Timeout reports whether the connection ended because the peer was silent. Timeout and Temporary
 // make ConnError a net.Error.
 func (e *ConnError) Timeout() bool {
-	var ne net.Error
 	return errors.Is(e.Err, ErrPingTimeout) || errors.Is(e.Err, ErrWriteStalled) ||
-		errors.Is(e.Err, ErrHandshakeTimeout) ||
-		e.Code == ErrCodeSettingsTimeout || errors.As(e.Err, &ne) && ne.Timeout()
+		errors.Is(e.Err, ErrHandshakeTimeout) || e.Code == ErrCodeSettingsTimeout || isTimeout(e.Err)
 }
 
 // Temporary returns false. It exists for net.Error.

@@ -97,8 +97,7 @@ func (e *DialError) Unwrap() (list []error) {
 // Timeout reports whether the attempt took too long. Timeout and Temporary make DialError a
 // net.Error.
 func (e *DialError) Timeout() bool {
-	var ne net.Error
-	return errors.Is(e.context, context.DeadlineExceeded) || errors.As(e.Err, &ne) && ne.Timeout()
+	return errors.Is(e.context, context.DeadlineExceeded) || isTimeout(e.Err)
 }
 
 // Temporary returns the same as Timeout. It exists for net.Error.

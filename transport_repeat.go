@@ -3,7 +3,6 @@ package hyper
 import (
 	"cmp"
 	"errors"
-	"net"
 	"net/http"
 )
 
@@ -115,10 +114,7 @@ func (e *RetryError) Is(target error) bool { return errors.Is(e.Last, target) }
 func (e *RetryError) notProcessed() bool { return false }
 
 // Timeout reports whether the last attempt ended with a timeout. It makes RetryError a net.Error.
-func (e *RetryError) Timeout() bool {
-	var ne net.Error
-	return errors.As(e.Last, &ne) && ne.Timeout()
-}
+func (e *RetryError) Timeout() bool { return isTimeout(e.Last) }
 
 // Temporary returns the same as Timeout. It exists for net.Error.
 func (e *RetryError) Temporary() bool { return e.Timeout() }
