@@ -99,6 +99,12 @@ func (c *Conn) initialOrigin() string {
 // origin returns the ASCII serialization of the target's origin (RFC 6454 §6.2).
 func (t target) origin() string { return t.scheme + "://" + t.authority() }
 
+// originOf returns the origin of a request with that :authority.
+func originOf(scheme, authority string) string {
+	host, port := syntax.SplitAuthority(syntax.Lower(authority), scheme)
+	return target{scheme: scheme, host: host, port: port}.origin()
+}
+
 // parseOrigin parses the ASCII serialization of an https origin.
 func parseOrigin(s string) (origin string, ok bool) {
 	s = syntax.Lower(s)
@@ -116,8 +122,7 @@ func parseOrigin(s string) (origin string, ok bool) {
 // misdirectedLocked records a 421 response to req. The origin of req is removed from the Origin Set
 // (RFC 8336 §2.3), and the connection is no longer shared for it.
 func (c *Conn) misdirectedLocked(req *Request) {
-	host, port := syntax.SplitAuthority(syntax.Lower(c.authorityOf(req)), c.cfg.Scheme)
-	origin := target{scheme: c.cfg.Scheme, host: host, port: port}.origin()
+	origin := originOf(c.cfg.Scheme, c.authorityOf(req))
 	set := c.originSetLocked()
 	if _, listed := set.origins[origin]; listed {
 		delete(set.origins, origin)

@@ -159,7 +159,7 @@ func (o *owner) ended(c *Conn) {
 
 // open returns the book of a host, with a reference that the caller must release.
 func (bs *books) open(t *Transport, key hostKey, proxy *url.URL) *book {
-	name := hostName{origin: key.scheme + "://" + key.authority()}
+	name := hostName{origin: key.origin()}
 	if proxy != nil { // without its user and password
 		name.proxy = proxy.Scheme + "://" + proxy.Host
 	}

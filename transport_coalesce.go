@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"gohyper.dev/hyper/internal/syntax"
 )
 
 // This file has the rules by which a Transport sends requests on connections that were made for
@@ -116,10 +114,8 @@ func (h *host) mayShare(x *exchange) bool {
 // isAskedBy reports whether req, in the form in which it is sent, is for the host and opens no
 // tunnel. The function of WithRequest may have changed that.
 func (h *host) isAskedBy(req *Request) bool {
-	to := target{scheme: h.key.scheme}
-	to.host, to.port = syntax.SplitAuthority(syntax.Lower(req.pseudo(pseudoAuthority, req.Authority)),
-		to.scheme)
-	return to.origin() == h.key.origin() && req.pseudo(pseudoMethod, req.Method) != http.MethodConnect
+	return originOf(h.key.scheme, req.pseudo(pseudoAuthority, req.Authority)) == h.key.origin() &&
+		req.pseudo(pseudoMethod, req.Method) != http.MethodConnect
 }
 
 // findLender returns a connection of another host on which x can be sent without waiting, or the
