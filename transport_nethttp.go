@@ -224,12 +224,10 @@ func (n *netHTTP) maxConnectAnswer() int64 {
 }
 
 // maxIdle returns how many connections without a stream may be kept for one host, and in all. -1
-// means any number. n may be nil.
+// means any number.
 func (n *netHTTP) maxIdle() (perHost, total int) {
 	perHost, total = -1, -1
 	switch {
-	case n == nil:
-		return perHost, total
 	case n.given.MaxIdleConnsPerHost < 0:
 		perHost = 0
 	case n.given.MaxIdleConnsPerHost > 0:
