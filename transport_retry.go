@@ -99,12 +99,10 @@ func notSentAgain(err, reason error) error {
 		told.Err = fmt.Errorf("%w (not sent again: %w)", cmp.Or(e.cause(), error(e.Code)), reason)
 		return &told
 	case *ConnError:
-		told := *e
-		told.Err = fmt.Errorf("not sent again: %w", reason)
-		if e.Err != nil {
-			told.Err = fmt.Errorf("%w (not sent again: %w)", e.Err, reason)
+		if e.Err == nil {
+			return e.because(fmt.Errorf("not sent again: %w", reason))
 		}
-		return &told
+		return e.because(fmt.Errorf("%w (not sent again: %w)", e.Err, reason))
 	}
 	return fmt.Errorf("%w (not sent again: %w)", err, reason)
 }
