@@ -17,9 +17,6 @@ import (
 // books have lost their last host after it. Then its figures are added to those of the Transport's
 // forgotten hosts, so that totals never decrease.
 
-// maxForgotten is how many books of hosts without connections are kept.
-const maxForgotten = 1000
-
 // books are the books of a Transport. Their lock is taken after a host's and before that of a book.
 type books struct {
 	mu        sync.Mutex
@@ -30,6 +27,9 @@ type books struct {
 	http1  atomic.Int64 // requests that were sent through the fallback
 	events eventQueue
 }
+
+// maxForgotten is how many books of hosts without connections are kept.
+const maxForgotten = 1000
 
 // A hostName is the name under which the user sees a host. Hosts that differ only in the password
 // for the proxy share a book.

@@ -10,6 +10,21 @@ import (
 // processed it. RFC 9110 §9.2.2 allows that if the method is idempotent and the connection was lost
 // before the response.
 
+// lostTries are the attempts of a request that may have been processed and whose connection was
+// lost. A nil *lostTries has none.
+type lostTries struct {
+	n     int
+	first error
+}
+
+// number returns how many attempts were lost.
+func (l *lostTries) number() int {
+	if l == nil {
+		return 0
+	}
+	return l.n
+}
+
 // maxLost is how often one request is sent again after its connection was lost. A request that
 // makes a server fail must not go on to ever more servers.
 const maxLost = 2
@@ -28,21 +43,6 @@ func (x *exchange) mayRepeat(err error) bool {
 	lost.first = cmp.Or(lost.first, err)
 	lost.n++
 	return true
-}
-
-// lostTries are the attempts of a request that may have been processed and whose connection was
-// lost. A nil *lostTries has none.
-type lostTries struct {
-	n     int
-	first error
-}
-
-// number returns how many attempts were lost.
-func (l *lostTries) number() int {
-	if l == nil {
-		return 0
-	}
-	return l.n
 }
 
 // wasLost reports whether err is the end of a connection that the peer or the network caused, or
