@@ -176,7 +176,7 @@ func (d *decoder) wholeFields(p []byte, last bool) (n int, err error) {
 		}
 		switch {
 		case f.kind == sizeUpdate && d.started: // RFC 7541 §4.2: only at the beginning
-			return 0, malformed("table-size update behind a field")
+			return 0, malformed("table-size update after a field")
 		case fault != "":
 			return 0, malformed(fault)
 		case f.kind == sizeUpdate:

@@ -183,7 +183,7 @@ func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 				n.fields, len(block))
 		}
 		if n.octets > limit {
-			t.Errorf("trim=%v: %d octets were looked at, more than the limit of the list", trim, n.octets)
+			t.Errorf("trim=%v: %d bytes were looked at, more than the limit of the list", trim, n.octets)
 		}
 	}
 }
@@ -215,13 +215,13 @@ func TestLongBlockIsDecodedInParts(t *testing.T) {
 		fmt.Fprintf(&want, "%s: %s\n", name, value)
 	}
 	if block.Len() < 20*decodeStep {
-		t.Fatalf("the block has only %d octets", block.Len())
+		t.Fatalf("the block has only %d bytes", block.Len())
 	}
 	for _, size := range []int{1, 50, 1000, 5000, 1 << 20} {
 		r := newReader(Config{})
 		err := decodeInParts(r, block.Bytes(), size)
 		if got := fieldLines(r.Fields()); err != nil || got != want.String() {
-			t.Errorf("in parts of %d: %v, %d octets of fields, want %d", size, err, len(got), want.Len())
+			t.Errorf("in parts of %d: %v, %d bytes of fields, want %d", size, err, len(got), want.Len())
 		}
 	}
 }

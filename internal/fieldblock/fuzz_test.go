@@ -209,7 +209,7 @@ func FuzzWriter(f *testing.F) {
 				t.Fatalf("%x means\n%v, %v, want\n%v", block, got, err, want)
 			}
 			if w.known.size > maxKnownTotal || len(w.known.blocks) > maxKnown {
-				t.Fatalf("%d blocks of %d octets are kept", len(w.known.blocks), w.known.size)
+				t.Fatalf("%d blocks of %d bytes are kept", len(w.known.blocks), w.known.size)
 			}
 		}
 	})

@@ -19,7 +19,7 @@ func TestRepeatedFieldIsJudgedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !r.repeats() {
-		t.Errorf("%d octets of a list in a block of %d are many", r.size, len(again))
+		t.Errorf("%d bytes of a list in a block of %d are many", r.size, len(again))
 	}
 	seen := make(seenFields)
 	judged := 0

@@ -15,11 +15,11 @@ func TestIntegersOfAppendixC1(t *testing.T) {
 	} {
 		p := unhex(t, c.octets)
 		if v, n := readInt(append(p, 0xff), c.prefix); n != len(p) || v != c.want {
-			t.Errorf("%s with a prefix of %d bits: %d, %d octets, want %d", c.octets, c.prefix, v, n, c.want)
+			t.Errorf("%s with a prefix of %d bits: %d, %d bytes, want %d", c.octets, c.prefix, v, n, c.want)
 		}
 		for i := range p {
 			if _, n := readInt(p[:i], c.prefix); n != 0 {
-				t.Errorf("%s after %d octets: %d", c.octets, i, n)
+				t.Errorf("%s after %d bytes: %d", c.octets, i, n)
 			}
 		}
 	}
@@ -42,7 +42,7 @@ func TestIntegersAreBounded(t *testing.T) {
 		{"", 0, 0},
 	} {
 		if v, n := readInt(unhex(t, c.octets), 7); v != c.want || n != c.n {
-			t.Errorf("%s: %d, %d octets, want %d, %d", c.octets, v, n, c.want, c.n)
+			t.Errorf("%s: %d, %d bytes, want %d, %d", c.octets, v, n, c.want, c.n)
 		}
 	}
 }

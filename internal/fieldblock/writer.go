@@ -237,9 +237,6 @@ func neverIndexed(name, value string) bool {
 // Kept returns the number of fields and of known blocks for which memory is kept.
 func (w *Writer) Kept() (fields, blocks int) { return cap(w.fields), cap(w.known.blocks) }
 
-// TableSize returns the limit of the compression table's size, in bytes.
-func (w *Writer) TableSize() uint32 { return w.enc.MaxDynamicTableSize() }
-
 // Forget drops the memory that only makes the next sections cheaper to write.
 func (w *Writer) Forget() {
 	w.fields, w.known, w.match = nil, cache[hpack.HeaderField]{}, nil

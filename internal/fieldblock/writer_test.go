@@ -213,7 +213,7 @@ func TestLargeSectionsDoNotChurnTheTable(t *testing.T) {
 			first = bytes.Clone(block)
 		}
 		if i > 0 && (w.generation != table || !bytes.Equal(block, first)) {
-			t.Errorf("section %d changed the table, or has other octets", i)
+			t.Errorf("section %d changed the table, or has other bytes", i)
 		}
 	}
 }
@@ -254,7 +254,7 @@ func TestLargeSectionsAreNotKept(t *testing.T) {
 		}
 		if n, m := len(w.known.blocks), len(r.known.blocks); n > maxKnown || m != n || n < min(2, i) ||
 			w.known.size > maxKnownTotal || kept > 2*maxKnownTotal {
-			t.Fatalf("%d and %d sections, %d octets by their lists, %d as they lie in memory", n, m,
+			t.Fatalf("%d and %d sections, %d bytes by their lists, %d as they lie in memory", n, m,
 				w.known.size, kept)
 		}
 	}
@@ -287,7 +287,7 @@ func TestWrittenFieldsAreWhatADecoderReads(t *testing.T) {
 		}
 	}
 	if sizes[6] >= sizes[0] {
-		t.Errorf("a list took %d octets, and %d when its fields were known", sizes[0], sizes[6])
+		t.Errorf("a list took %d bytes, and %d when its fields were known", sizes[0], sizes[6])
 	}
 }
 
@@ -322,8 +322,8 @@ func TestLimitOfTheTable(t *testing.T) {
 	w.LimitTable(1000)
 	for _, c := range []struct{ peer, want uint32 }{{4096, 1000}, {100, 100}, {1 << 20, 1000}, {0, 0}} {
 		w.SetTableSize(c.peer)
-		if n := w.TableSize(); n != c.want {
-			t.Errorf("the peer allows %d: the table may have %d octets, want %d", c.peer, n, c.want)
+		if n := w.enc.MaxDynamicTableSize(); n != c.want {
+			t.Errorf("the peer allows %d: the table may have %d bytes, want %d", c.peer, n, c.want)
 		}
 	}
 }

@@ -75,7 +75,7 @@ func FieldFault(name, value string) string {
 
 // IsMalformedValue reports whether a field value has a control character, or a blank at either end.
 func IsMalformedValue(value string) bool {
-	return HasControl(value) || value != "" && (IsBlank(value[0]) || IsBlank(value[len(value)-1]))
+	return hasControl(value) || value != "" && (IsBlank(value[0]) || IsBlank(value[len(value)-1]))
 }
 
 // ParseLength parses a content-length (RFC 9110 §8.6): digits, without a sign, and not a list. It

@@ -60,8 +60,8 @@ func ByteFault(c byte) string {
 // IsBlank reports whether c is a space or a tab.
 func IsBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// HasControl reports whether a field value has a control character.
-func HasControl(value string) bool {
+// hasControl reports whether a field value has a control character.
+func hasControl(value string) bool {
 	for i := 0; i < len(value); i++ {
 		if IsControl(value[i]) {
 			return true
