@@ -17,10 +17,11 @@ import (
 // ends.
 type Listener struct {
 	net.Listener
-	Mu    sync.Mutex
-	Conns []net.Conn
-	Ended bool
-	Wg    sync.WaitGroup
+	wg sync.WaitGroup
+
+	mu    sync.Mutex // guards the fields below
+	conns []net.Conn
+	ended bool
 }
 
 // Listen calls serve for each connection, which it closes when serve returns.
@@ -31,14 +32,14 @@ func Listen(t *testing.T, serve func(*Listener, net.Conn)) *Listener {
 		t.Fatal(err)
 	}
 	l := &Listener{Listener: ln}
-	l.Wg.Go(func() {
+	l.wg.Go(func() {
 		for {
 			nc, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			l.Wg.Go(func() {
-				if l.Keep(nc) {
+			l.wg.Go(func() {
+				if l.keep(nc) {
 					serve(l, nc)
 				}
 				nc.Close()
@@ -47,32 +48,32 @@ func Listen(t *testing.T, serve func(*Listener, net.Conn)) *Listener {
 	})
 	t.Cleanup(func() {
 		ln.Close()
-		l.Mu.Lock()
-		l.Ended = true
-		for _, nc := range l.Conns {
+		l.mu.Lock()
+		l.ended = true
+		for _, nc := range l.conns {
 			nc.Close()
 		}
-		l.Mu.Unlock()
-		l.Wg.Wait()
+		l.mu.Unlock()
+		l.wg.Wait()
 	})
 	return l
 }
 
-// Keep registers nc to be closed at the end of the test. It returns false if the test has ended.
-func (l *Listener) Keep(nc net.Conn) bool {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	l.Conns = append(l.Conns, nc)
-	if l.Ended {
+// keep registers nc to be closed at the end of the test. It returns false if the test has ended.
+func (l *Listener) keep(nc net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns = append(l.conns, nc)
+	if l.ended {
 		nc.Close()
 	}
-	return !l.Ended
+	return !l.ended
 }
 
 // Splice connects to the address to, and copies in both directions until one direction ends.
 func (l *Listener) Splice(a io.ReadWriter, to string, early []byte) {
 	b, err := net.Dial("tcp", to)
-	if err != nil || !l.Keep(b) {
+	if err != nil || !l.keep(b) {
 		return
 	}
 	b.Write(early)
@@ -92,15 +93,15 @@ type Proxy struct {
 	*Listener
 	URL *url.URL
 
-	Mu    sync.Mutex
-	To    map[string]string                              // addresses by name
+	mu    sync.Mutex                                     // guards the fields below
+	to    map[string]string                              // addresses by name
 	busy  func(nc net.Conn, req *http.Request) (ok bool) // if not nil, responds instead of opening a tunnel
 	asked []*http.Request
 }
 
 // NewProxy starts a proxy. It uses TLS if config is not nil.
 func NewProxy(t *testing.T, config *tls.Config) *Proxy {
-	p := &Proxy{To: map[string]string{}}
+	p := &Proxy{to: map[string]string{}}
 	p.Listener = Listen(t, func(l *Listener, nc net.Conn) {
 		if config != nil {
 			nc = tls.Server(nc, config)
@@ -110,10 +111,10 @@ func NewProxy(t *testing.T, config *tls.Config) *Proxy {
 		if err != nil {
 			return
 		}
-		p.Mu.Lock()
+		p.mu.Lock()
 		p.asked = append(p.asked, req)
-		busy, to := p.busy, cmp.Or(p.To[req.Host], req.Host)
-		p.Mu.Unlock()
+		busy, to := p.busy, cmp.Or(p.to[req.Host], req.Host)
+		p.mu.Unlock()
 		if busy != nil && busy(nc, req) {
 			return
 		}
@@ -128,17 +129,24 @@ func NewProxy(t *testing.T, config *tls.Config) *Proxy {
 	return p
 }
 
-// Answer sets a function that may answer a request in the place of the proxy.
+// Route makes the proxy connect to addr where a request names host.
+func (p *Proxy) Route(host, addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to[host] = addr
+}
+
+// Answer sets a function that may respond to a request in place of the proxy.
 func (p *Proxy) Answer(busy func(nc net.Conn, req *http.Request) bool) {
-	p.Mu.Lock()
-	defer p.Mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.busy = busy
 }
 
 // Requests returns the requests so far.
 func (p *Proxy) Requests() []*http.Request {
-	p.Mu.Lock()
-	defer p.Mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return slices.Clone(p.asked)
 }
 

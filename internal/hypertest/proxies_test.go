@@ -505,9 +505,7 @@ func TestEnvironmentDecidesWhereProxyIsNil(t *testing.T) {
 	}
 	origin, _ := newServer(t, tell)
 	proxy := h2test.NewProxy(t, nil)
-	proxy.Mu.Lock()
-	proxy.To["www.example.com:443"] = origin.Listener.Addr().String()
-	proxy.Mu.Unlock()
+	proxy.Route("www.example.com:443", origin.Listener.Addr().String())
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestEnvironmentDecidesWhereProxyIsNil$",
 		"-test.count=1")
 	cmd.Env = append(os.Environ(), role+"="+origin.Listener.Addr().String(),
