@@ -257,7 +257,7 @@ func (g *getter) listPushes(ctx context.Context, resp *hyper.Response) {
 		if err != nil {
 			fmt.Fprintf(g.stderr, "%s: %v\n", what, err)
 		} else {
-			fmt.Fprintf(g.stderr, "%s: status %d, %d octets\n", what, pushed.StatusCode, n)
+			fmt.Fprintf(g.stderr, "%s: status %d, %d bytes\n", what, pushed.StatusCode, n)
 		}
 		pushed.Body.Close()
 	}

@@ -99,7 +99,7 @@ func TestURLsOfOneHostShareAConnectionAndKeepTheirOrder(t *testing.T) {
 	}
 	exit, out, errs := get(t, args...)
 	if exit != exitOK || out != want.String() {
-		t.Errorf("exit %d, %d octets of %d, %q", exit, len(out), want.Len(), errs)
+		t.Errorf("exit %d, %d bytes of %d, %q", exit, len(out), want.Len(), errs)
 	}
 	if len(s.peers) != 1 {
 		t.Errorf("%d connections", len(s.peers))
@@ -130,7 +130,7 @@ func TestVerboseShowsFramesBothWays(t *testing.T) {
 func TestPushesAreListed(t *testing.T) {
 	s := startServer(t, true)
 	exit, out, errs := get(t, "-push", "-cacert", s.caCert, s.URL+"/page")
-	if want := "push /style (stream 2, promised on 1): status 200, 5 octets\n"; exit != exitOK ||
+	if want := "push /style (stream 2, promised on 1): status 200, 5 bytes\n"; exit != exitOK ||
 		out != "page\n" || errs != want {
 		t.Errorf("exit %d, %q, %q", exit, out, errs)
 	}

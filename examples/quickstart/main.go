@@ -148,7 +148,7 @@ func read(what, path string, resp *hyper.Response) (fetched, error) {
 		return fetched{}, err
 	}
 	if string(body) != pages[path] {
-		return fetched{}, fmt.Errorf("%s: %d octets that are not the page", what, len(body))
+		return fetched{}, fmt.Errorf("%s: %d bytes that are not the page", what, len(body))
 	}
 	return fetched{
 		stream:  resp.StreamID,
@@ -193,9 +193,9 @@ func echo(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 	}
 	took := time.Since(start)
 	if n != uploadSize || string(sent.Sum(nil)) != string(received.Sum(nil)) {
-		return fmt.Errorf("%d octets came back of %d, or others", n, uploadSize)
+		return fmt.Errorf("%d bytes came back of %d, or others", n, uploadSize)
 	}
-	fmt.Fprintf(out, "\nStream %d: %s octets up and back again, full duplex\n", resp.StreamID, commas(n))
+	fmt.Fprintf(out, "\nStream %d: %s bytes up and back again, full duplex\n", resp.StreamID, commas(n))
 	fmt.Fprintf(out, "  SHA-256     %x… both ways\n", received.Sum(nil)[:8])
 	fmt.Fprintf(out, "  throughput  %.0f MB/s each way, in %v\n", float64(n)/1e6/took.Seconds(),
 		took.Round(time.Millisecond))
@@ -224,7 +224,7 @@ func leave(ctx context.Context, out io.Writer, conn *hyper.Conn) error {
 		return err
 	}
 	s := conn.Stats()
-	fmt.Fprintf(out, "\nClosed after %d streams and %d push; %s octets sent, %s received\n",
+	fmt.Fprintf(out, "\nClosed after %d streams and %d push; %s bytes sent, %s received\n",
 		s.StreamsOpened, s.PushesPromised, commas(s.BytesSent), commas(s.BytesReceived))
 	return nil
 }

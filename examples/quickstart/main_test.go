@@ -11,7 +11,7 @@ func TestQuickstartShowsWhatHappened(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{"ALPN h2", "4 requests at once", "push /logo.svg, with stream", "gzip",
-		"67,108,864 octets", "both ways", "PING", "5 streams and 1 push"} {
+		"67,108,864 bytes", "both ways", "PING", "5 streams and 1 push"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

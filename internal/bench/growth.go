@@ -56,7 +56,7 @@ var curves = []*curve{
 		},
 	},
 	{
-		title: "octets in a DATA frame, one stream", size: "octets", unit: "CPU µs per frame",
+		title: "bytes in a DATA frame, one stream", size: "bytes", unit: "CPU µs per frame",
 		sizes: []int{1, 10, 100, 1000, 10_000, 100_000, 1 << 20}, figure: "cpu", perWork: true,
 		work: func(l *lab, size int) (string, int, []string) {
 			n := l.scaled(min(20000, max(400, 400_000_000/size)))

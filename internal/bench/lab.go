@@ -185,7 +185,7 @@ func (l *lab) rows() (string, error) {
 			[]string{"-mode", "up", "-size", fmt.Sprint(l.scaled(1024) * mib)}},
 		{"dial to first response", "us_per_req", 1, "CPU us", "/0",
 			[]string{"-mode", "conn", "-n", fmt.Sprint(l.scaled(200))}},
-		{"an idle connection", "heap_per", 1, "octets", "/0",
+		{"an idle connection", "heap_per", 1, "bytes", "/0",
 			[]string{"-mode", "idle", "-conns", fmt.Sprint(l.scaled(500))}},
 	} {
 		median, err := l.measure(l.rounds, r.path, r.args...)
@@ -199,7 +199,7 @@ func (l *lab) rows() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	line("a stream that waits", median("heap_per"), 1, "octets")
+	line("a stream that waits", median("heap_per"), 1, "bytes")
 	line("a stream that waits", median("stack_per"), 1, "stack")
 	return text.String(), nil
 }
@@ -220,7 +220,7 @@ func (l *lab) gets(server string, line func(title string, r result, per float64,
 		line(title, median("us_per_req"), 1, "CPU us")
 		if callers == 100 {
 			line(title, median("allocs_per_req"), 1, "allocations")
-			line(title, median("B_per_req"), 1, "octets")
+			line(title, median("B_per_req"), 1, "bytes")
 			line(title, median("wr_calls"), float64(n), "writes")
 		}
 	}

@@ -66,7 +66,7 @@ func TestZeroBufferIsEmptyAndReady(t *testing.T) {
 	b.Write(nil)
 	wantBlocks(t, "an empty DATA frame holds no memory", &b)
 	if n := b.Reset(); n != 0 {
-		t.Fatalf("Reset dropped %d octets of an empty buffer", n)
+		t.Fatalf("Reset dropped %d bytes of an empty buffer", n)
 	}
 	b.Write([]byte("hello"))
 	wantRead(t, "after Reset", &b, 10, "hello")
@@ -81,7 +81,7 @@ func TestOctetsLeaveInTheOrderTheyCame(t *testing.T) {
 	wantRead(t, "no room", &b, 0, "")
 	wantRead(t, "across both writes", &b, 4, ", wo")
 	wantLen(t, "three reads", &b, 3)
-	wantRead(t, "more room than octets", &b, 10, "rld")
+	wantRead(t, "more room than bytes", &b, 10, "rld")
 	wantRead(t, "drained", &b, 10, "")
 	wantLen(t, "drained", &b, 0)
 }
@@ -101,17 +101,17 @@ func TestBlocksSuitTheBody(t *testing.T) {
 		len  int
 		want []int
 	}{
-		{"one octet", 1, []int{k}},
+		{"one byte", 1, []int{k}},
 		{"1 KiB", k, []int{k}},
 		{"a little more than 1 KiB", k + 1, []int{k, k}},
 		{"4 KiB", 4 * k, []int{4 * k}},
-		{"5,000 octets", 5000, []int{4 * k, 4 * k}},
+		{"5,000 bytes", 5000, []int{4 * k, 4 * k}},
 		{"a full DATA frame", 16 * k, []int{16 * k}},
-		{"one octet less", 16*k - 1, []int{16 * k}},
+		{"one byte less", 16*k - 1, []int{16 * k}},
 		{"half a full DATA frame", 8 * k, []int{4 * k, 4 * k}},
 		{"a little more than half", 8*k + 1, []int{16 * k}},
 		{"a full DATA frame of 64 KiB", 64 * k, []int{64 * k}},
-		{"a frame of 100,000 octets", 100_000, []int{64 * k, 64 * k}},
+		{"a frame of 100,000 bytes", 100_000, []int{64 * k, 64 * k}},
 	}
 	for _, test := range tests {
 		t.Run(test.body, func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestBlocksSuitTheBody(t *testing.T) {
 			wantBlocks(t, "one write", &b, test.want...)
 			got := make([]byte, test.len)
 			if n := b.Read(got); n != test.len || !bytes.Equal(got, pattern(n)) {
-				t.Fatalf("read %d of %d octets, or others than were written", n, test.len)
+				t.Fatalf("read %d of %d bytes, or others than were written", n, test.len)
 			}
 			wantBlocks(t, "all was read", &b)
 		})
@@ -146,7 +146,7 @@ func TestTinyWritesShareBlocks(t *testing.T) {
 		b.Write([]byte{byte(i)})
 	}
 	if got := len(blocks(&b)); got > 20 {
-		t.Fatalf("100,000 DATA frames of one octet hold %d blocks", got)
+		t.Fatalf("100,000 DATA frames of one byte hold %d blocks", got)
 	}
 }
 
@@ -158,7 +158,7 @@ func TestWritesHoldAtMostTwiceWhatTheyWrote(t *testing.T) {
 		for b.Len() < 1<<19 {
 			b.Write(make([]byte, r.IntN(1<<r.IntN(17))+1))
 			if most := max(1<<10, 2*b.Len()); held(&b) > most {
-				t.Fatalf("%d octets hold %d in blocks %v", b.Len(), held(&b), blocks(&b))
+				t.Fatalf("%d bytes hold %d in blocks %v", b.Len(), held(&b), blocks(&b))
 			}
 		}
 		b.Reset()
@@ -178,12 +178,12 @@ func TestBlockIsAdoptedWhereItIsFilledWell(t *testing.T) {
 		{"full", 0, 16 * k, 16 * k, true},
 		{"half full", 0, 16 * k, 8 * k, true},
 		{"not quite half full", 0, 16 * k, 8*k - 1, false},
-		{"one octet", 0, 16 * k, 1, false},
-		{"behind a block that is full", 4 * k, 16 * k, 8 * k, true},
-		{"behind one that is not", 4*k - 1, 16 * k, 8 * k, false},
-		{"behind one that is not, and fuller", 4*k - 1, 16 * k, 8*k + 1, true},
-		{"behind one octet", 1, k, k, true},
-		{"behind one octet, not full", 1, k, k - 1, false},
+		{"one byte", 0, 16 * k, 1, false},
+		{"after a block that is full", 4 * k, 16 * k, 8 * k, true},
+		{"after one that is not", 4*k - 1, 16 * k, 8 * k, false},
+		{"after one that is not, and fuller", 4*k - 1, 16 * k, 8*k + 1, true},
+		{"after one byte", 1, k, k, true},
+		{"after one byte, not full", 1, k, k - 1, false},
 	} {
 		var b Buffer
 		b.Write(pattern(test.written))
@@ -236,7 +236,7 @@ func TestAdoptedBlocksHoldLittleMoreThanCame(t *testing.T) {
 				block.Free()
 			}
 			if most := max(1<<10, min(3*b.Len(), 2*b.Len()+1<<16)); held(&b) > most {
-				t.Fatalf("%d octets hold %d in blocks %v", b.Len(), held(&b), blocks(&b))
+				t.Fatalf("%d bytes hold %d in blocks %v", b.Len(), held(&b), blocks(&b))
 			}
 		}
 		b.Reset()
@@ -249,7 +249,7 @@ func TestBlockIsFreeAsSoonAsItIsRead(t *testing.T) {
 	b.Write(pattern(1 << 10))
 	wantBlocks(t, "two frames", &b, 16<<10, 16<<10)
 	b.Read(make([]byte, 16<<10-1))
-	wantBlocks(t, "one octet is left in the first block", &b, 16<<10, 16<<10)
+	wantBlocks(t, "one byte is left in the first block", &b, 16<<10, 16<<10)
 	b.Read(make([]byte, 1))
 	wantBlocks(t, "the first block was read to its end", &b, 16<<10)
 	b.Read(make([]byte, 1<<10))
@@ -267,7 +267,7 @@ func TestResetReturnsAllBlocks(t *testing.T) {
 		t.Fatalf("only %d blocks to give back", len(before))
 	}
 	if n := b.Reset(); n != 430_000 {
-		t.Fatalf("Reset dropped %d octets, want 430000", n)
+		t.Fatalf("Reset dropped %d bytes, want 430000", n)
 	}
 	if b != (Buffer{}) {
 		t.Fatalf("after Reset the buffer is %+v", b)
@@ -339,7 +339,7 @@ func (m *model) read(t *testing.T, n int) {
 	got := make([]byte, n)
 	got = got[:m.Read(got)]
 	if want := m.want.Next(n); !bytes.Equal(got, want) {
-		t.Fatalf("read %d octets, want %d, or they differ", len(got), len(want))
+		t.Fatalf("read %d bytes, want %d, or they differ", len(got), len(want))
 	}
 	m.wantFree(t, before)
 }
@@ -348,7 +348,7 @@ func (m *model) reset(t *testing.T) {
 	t.Helper()
 	before := list(&m.Buffer)
 	if got := m.Reset(); got != m.want.Len() {
-		t.Fatalf("Reset dropped %d octets, want %d", got, m.want.Len())
+		t.Fatalf("Reset dropped %d bytes, want %d", got, m.want.Len())
 	}
 	m.want.Reset()
 	m.wantFree(t, before)
@@ -383,7 +383,7 @@ func (m *model) check(t *testing.T) {
 		last = k
 	}
 	if m.tail != last || unread != m.Len() || unread != m.want.Len() {
-		t.Fatalf("%d octets in blocks, Len %d, want %d", unread, m.Len(), m.want.Len())
+		t.Fatalf("%d bytes in blocks, Len %d, want %d", unread, m.Len(), m.want.Len())
 	}
 }
 
@@ -458,10 +458,10 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 		var b Buffer
 		p := make([]byte, size)
 		if n := testing.AllocsPerRun(1000, func() { b.Write(p); b.Read(p) }); n != 0 {
-			t.Errorf("write and read of %d octets: %v allocations", size, n)
+			t.Errorf("write and read of %d bytes: %v allocations", size, n)
 		}
 		if n := testing.AllocsPerRun(1000, func() { b.Write(p); b.Reset() }); n != 0 {
-			t.Errorf("write and reset of %d octets: %v allocations", size, n)
+			t.Errorf("write and reset of %d bytes: %v allocations", size, n)
 		}
 		if size < sizes[0] {
 			continue
@@ -471,7 +471,7 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 				min(size, sizes[len(sizes)-1]))
 			b.Read(p)
 		}); n != 0 {
-			t.Errorf("adoption and read of %d octets: %v allocations", size, n)
+			t.Errorf("adoption and read of %d bytes: %v allocations", size, n)
 		}
 	}
 }
@@ -481,7 +481,7 @@ func BenchmarkWriteRead(b *testing.B) {
 		name         string
 		size, frames int
 	}{
-		{"octet", 1, 1},
+		{"byte", 1, 1},
 		{"1KiB", 1 << 10, 1},
 		{"frame", 1 << 14, 1},
 		{"backlog", 1 << 14, 64},

@@ -452,10 +452,9 @@ func (b *books) recv(f Frame) error {
 		stream := int64(b.announced.most(wire.SettingInitialWindowSize)) + b.allowed[f.StreamID]
 		if f.Length > 0 && (b.received[0] > wire.InitialWindow+b.allowed[0] ||
 			b.received[f.StreamID] > stream) {
-			return violation(fmt.Sprintf("%v exceeds a window: %d of %d on the stream, %d of %d on the "+
-				"connection",
-				f.FrameHeader, b.received[f.StreamID], stream, b.received[0],
-				wire.InitialWindow+b.allowed[0]))
+			return violation(fmt.Sprintf("%v exceeds a window: "+
+				"%d of %d on the stream, %d of %d on the connection", f.FrameHeader,
+				b.received[f.StreamID], stream, b.received[0], wire.InitialWindow+b.allowed[0]))
 		}
 	case wire.PushPromise:
 		return violation(fmt.Sprintf("%v by a client", f.FrameHeader))

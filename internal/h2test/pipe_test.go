@@ -385,7 +385,7 @@ func TestChunkLetsReaderInBetween(t *testing.T) {
 			reads, sum = reads+1, sum+n
 		}
 		if reads < 2 || sum != 100 {
-			t.Errorf("%d octets in %d reads, want 100 in several", sum, reads)
+			t.Errorf("%d bytes in %d reads, want 100 in several", sum, reads)
 		}
 	})
 }

@@ -121,7 +121,7 @@ func (p *Peer) WantData(reason string, stream uint32, flags wire.Flags, n int) [
 // for WantHeaders. The bytes of the frames must be equal to body.
 func (p *Peer) WantBody(reason string, stream uint32, body []byte) {
 	p.t.Helper()
-	wanted := fmt.Sprintf("DATA stream=%d, %d octets in all", stream, len(body))
+	wanted := fmt.Sprintf("DATA stream=%d, %d bytes in all", stream, len(body))
 	var got []byte
 	for end := false; !end; {
 		f := p.want(reason, wanted, func(f Frame) bool {
@@ -140,7 +140,7 @@ func (p *Peer) WantBody(reason string, stream uint32, body []byte) {
 		for same < min(len(got), len(body)) && got[same] == body[same] {
 			same++
 		}
-		p.fail(reason, wanted, fmt.Sprintf("%d octets, which differ from octet %d on: want %.32q, got %.32q",
+		p.fail(reason, wanted, fmt.Sprintf("%d bytes, which differ from byte %d on: want %.32q, got %.32q",
 			len(got), same, body[same:], got[same:]))
 	}
 }
@@ -289,6 +289,6 @@ func WantFullCredit(t *testing.T, peer *Peer, reason string) {
 func ReadBytes(t *testing.T, body io.Reader, n int) {
 	t.Helper()
 	if got, err := io.ReadFull(body, make([]byte, n)); err != nil {
-		t.Fatalf("read %d of %d octets: %v", got, n, err)
+		t.Fatalf("read %d of %d bytes: %v", got, n, err)
 	}
 }

@@ -115,7 +115,7 @@ func (p *Peer) WriteRaw(octets []byte) {
 		rest = rest[wire.HeaderLen+h.Length:]
 	}
 	if len(rest) > 0 {
-		p.record(fmt.Sprintf("<- %d raw octets", len(rest)))
+		p.record(fmt.Sprintf("<- %d raw bytes", len(rest)))
 	}
 	p.write(octets)
 }

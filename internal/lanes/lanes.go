@@ -135,8 +135,8 @@ func same(t *testing.T, what string, a, b []string) {
 			right = b[i]
 		}
 		if left != right && !isBetter(right, left) {
-			t.Errorf("%s different things with the two transports, first in line %d:\nnet/http %s\nhyper  "+
-				"  %s", what, i+1, left, right)
+			t.Errorf("%s different things with the two transports, first in line %d:\n"+
+				"net/http %s\nhyper    %s", what, i+1, left, right)
 			return
 		}
 	}

@@ -70,7 +70,7 @@ func (m mismatch) Error() string { return string(m) }
 // Write returns a mismatch if p is not the next part of the body.
 func (c *checker) Write(p []byte) (int, error) {
 	if int64(len(p)) > c.size-c.at {
-		return 0, mismatch(fmt.Sprintf("%d octets behind the end of %d", int64(len(p))-c.size+c.at, c.size))
+		return 0, mismatch(fmt.Sprintf("%d bytes after the end of %d", int64(len(p))-c.size+c.at, c.size))
 	}
 	if cap(c.want) < len(p) {
 		c.want = make([]byte, len(p))
@@ -79,7 +79,7 @@ func (c *checker) Write(p []byte) (int, error) {
 	fill(want, c.seed, c.at)
 	for i := range p {
 		if p[i] != want[i] {
-			return i, mismatch(fmt.Sprintf("octet %d is %q, want %q", c.at+int64(i), p[i], want[i]))
+			return i, mismatch(fmt.Sprintf("byte %d is %q, want %q", c.at+int64(i), p[i], want[i]))
 		}
 	}
 	c.at += int64(len(p))
@@ -89,7 +89,7 @@ func (c *checker) Write(p []byte) (int, error) {
 // whole returns a mismatch if the body is incomplete.
 func (c *checker) whole() error {
 	if c.at != c.size {
-		return mismatch(fmt.Sprintf("the body ended in good order after %d octets of %d", c.at, c.size))
+		return mismatch(fmt.Sprintf("the body ended in good order after %d bytes of %d", c.at, c.size))
 	}
 	return nil
 }

@@ -221,7 +221,7 @@ func (x *exchange) finishAnswer(ctx context.Context, cancel func(), c *client, a
 	if x.kind == "up" {
 		text, err := io.ReadAll(a.body)
 		if want := strconv.FormatInt(x.size, 10); err == nil && (string(text) != want || x.how == "broken") {
-			err = mismatch(fmt.Sprintf("the server took %q octets of %s", text, want))
+			err = mismatch(fmt.Sprintf("the server took %q bytes of %s", text, want))
 		}
 		return err
 	}

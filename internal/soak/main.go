@@ -218,7 +218,7 @@ func (r *run) try(x *exchange, c *client) error {
 	if why := x.explain(c, err); why != "" {
 		r.explain(why)
 	} else {
-		r.violate(fmt.Errorf("%s/%s of %d octets on %q (%s; the network: %q): %w", x.kind, x.how, x.size,
+		r.violate(fmt.Errorf("%s/%s of %d bytes on %q (%s; the network: %q): %w", x.kind, x.how, x.size,
 			c.site.name, c.kind.name, c.far.why(), err))
 	}
 	if hyper.Retryable(err) && r.wasProcessed(x.id) {
@@ -231,7 +231,7 @@ func (r *run) try(x *exchange, c *client) error {
 // earlier one.
 func (r *run) judge(before, after sample) {
 	if after.heap > before.heap+heapSlack {
-		r.violate(fmt.Errorf("%d octets of heap are left, %d before", after.heap, before.heap))
+		r.violate(fmt.Errorf("%d bytes of heap are left, %d before", after.heap, before.heap))
 	}
 	if after.goroutines > before.goroutines+goroutineSlack {
 		stacks := make([]byte, 64<<10)
@@ -243,7 +243,7 @@ func (r *run) judge(before, after sample) {
 	}
 	second, last := r.quarters()
 	if last.heap > second.heap+heapGrowth {
-		r.violate(fmt.Errorf("the heap grows: %d octets in the second quarter, %d in the last", second.heap,
+		r.violate(fmt.Errorf("the heap grows: %d bytes in the second quarter, %d in the last", second.heap,
 			last.heap))
 	}
 	if more := perConn * max(0,
@@ -287,9 +287,9 @@ func median[T int | int64](list []T) T {
 func (r *run) report(out io.Writer, before, after sample) {
 	line := func(what string, n int64) { fmt.Fprintf(out, "%-44s %12d\n", what, n) }
 	line("exchanges", r.exchanges.Load())
-	line("  of them whole, each octet right", r.whole.Load())
-	line("octets checked by the servers", r.up.Load())
-	line("octets checked by the client", r.down.Load())
+	line("  of them whole, each byte right", r.whole.Load())
+	line("bytes checked by the servers", r.up.Load())
+	line("bytes checked by the client", r.down.Load())
 	line("pushes taken whole", r.pushes.Load())
 	line("pings answered", r.pings.Load())
 	line("connections dialled", r.dials.Load())

@@ -72,7 +72,7 @@ func TestCheckerAcceptsItsSourceAndNothingElse(t *testing.T) {
 		}
 		body[at] ^= 1
 		if _, err := (&checker{seed: 5, size: size}).Write(body); !errors.As(err, new(mismatch)) {
-			t.Errorf("octet %d is wrong: %v", at, err)
+			t.Errorf("byte %d is wrong: %v", at, err)
 		}
 		if c := (&checker{seed: 5, size: size}); c.whole() == nil {
 			t.Error("nothing is whole")

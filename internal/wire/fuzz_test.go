@@ -73,7 +73,7 @@ func FuzzPayload(f *testing.F) {
 			before := cap(p) - cap(block)
 			behind := len(p) - before - len(block)
 			if len(block) > 0 && &p[before] != &block[0] || before < 0 || behind < 0 || behind > 255 {
-				t.Errorf("%v %x: the block is %d octets, %d before and %d behind", h, p, len(block), before,
+				t.Errorf("%v %x: the block is %d bytes, %d before and %d after", h, p, len(block), before,
 					behind)
 			}
 			if h.Type == PushPromise && h.ParsePromisedID(p) > MaxStreamID {

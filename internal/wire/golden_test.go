@@ -196,7 +196,7 @@ func TestGoldenFramesParse(t *testing.T) {
 			frame := golden(t, g.name)
 			h, p := ParseFrameHeader(frame), frame[HeaderLen:]
 			if h.Length != len(p) {
-				t.Fatalf("Length is %d, the payload has %d octets", h.Length, len(p))
+				t.Fatalf("Length is %d, the payload has %d bytes", h.Length, len(p))
 			}
 			if err := h.Check(MinMaxFrameSize); err != nil {
 				t.Fatalf("Check: %v", err)

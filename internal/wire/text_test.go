@@ -121,7 +121,7 @@ func TestTextLeavesOutWhatACutPayloadLacks(t *testing.T) {
 			wantText(t, h, p[:n], test.header)
 		}
 		if got := h.Text([]byte(p[:test.needs])); got == test.header {
-			t.Errorf("%s: %d octets say nothing", test.name, test.needs)
+			t.Errorf("%s: %d bytes say nothing", test.name, test.needs)
 		}
 	}
 
@@ -154,8 +154,8 @@ func TestHostileDebugDataIsShownHarmlessly(t *testing.T) {
 		{"NUL and DEL", "\x00\x7f", `"\x00\x7f"`},
 		{"text that turns around", "\u202eolleh", `"\u202eolleh"`},
 		{"invalid UTF-8", "\xff\xc0\xaf", `"\xff\xc0\xaf"`},
-		{"256 octets", strings.Repeat("a", 256), `"` + strings.Repeat("a", 256) + `"`},
-		{"257 octets", strings.Repeat("a", 257), `"` + strings.Repeat("a", 256) + `"…`},
+		{"256 bytes", strings.Repeat("a", 256), `"` + strings.Repeat("a", 256) + `"`},
+		{"257 bytes", strings.Repeat("a", 257), `"` + strings.Repeat("a", 256) + `"…`},
 		{"a frame full", strings.Repeat("a", 16376), `"` + strings.Repeat("a", 256) + `"…`},
 		{"a character cut in two", strings.Repeat("a", 255) + "é and more",
 			`"` + strings.Repeat("a", 255) + `\xc3"…`},

@@ -51,12 +51,12 @@ func Main(args []string) error {
 	flags.IntVar(&o.requests, "n", 20000,
 		"get, many: requests in all; down: for each goroutine; conn: connections; open: streams")
 	flags.IntVar(&o.warm, "warm", 2000, "get: requests before the measurement")
-	flags.Int64Var(&o.size, "size", 1<<28, "up: octets of each body")
+	flags.Int64Var(&o.size, "size", 1<<28, "up: bytes of each body")
 	flags.IntVar(&o.conns, "conns", 1, "many, idle, open: connections")
-	flags.IntVar(&o.buffer, "buf", 64<<10, "down: octets of the reading buffer")
+	flags.IntVar(&o.buffer, "buf", 64<<10, "down: bytes of the reading buffer")
 	flags.IntVar(&o.fields, "fields", 0, "fields to add to each request")
 	flags.IntVar(&o.frame, "frame", 0, "SETTINGS_MAX_FRAME_SIZE to announce; 0: the client's own")
-	flags.Int64Var(&o.rate, "rate", 1<<20, "slow: octets a second")
+	flags.Int64Var(&o.rate, "rate", 1<<20, "slow: bytes a second")
 	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow: how long")
 	flags.BoolVar(&o.wire, "wire", false, "count what crosses the socket")
 	flags.BoolVar(&o.latency, "latency", false,
