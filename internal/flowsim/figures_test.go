@@ -13,7 +13,7 @@ import (
 var (
 	tables  = flag.Bool("tables", false, "print every manager in all cells and conditions")
 	only    = flag.String("only", "", "managers, separated by commas; all of them if it is empty")
-	octets  = flag.Int("octets", 64<<20, "of a transfer in the tables, all streams together")
+	octets  = flag.Int("bytes", 64<<20, "of a transfer in the tables, all streams together")
 	plot    = flag.String("plot", "", "write an SVG of one cell to this file")
 	rtt     = flag.Duration("rtt", 100*time.Millisecond, "of the plot's path")
 	rate    = flag.Float64("rate", 1e9, "of the plot's path, bits per second")

@@ -56,7 +56,7 @@ func TestAdaptiveIsAsFastAsUnlimitedWindows(t *testing.T) {
 					t.Errorf("%v: %d PINGs", c, got.Pings)
 				}
 				if got.PeakTotal > budget {
-					t.Errorf("%v: %d octets were promised at once", c, got.PeakTotal)
+					t.Errorf("%v: %d bytes were promised at once", c, got.PeakTotal)
 				}
 				if got.FirstMB > 0 && got.Line > 1 {
 					t.Errorf("%v: the unlimited run beats the line: %.2f", c, got.Line)
@@ -86,7 +86,7 @@ func TestSimulatorAgreesWithArithmetic(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rate := octets / got.Time.Seconds(); rate > c.rate*1.03 || rate < c.rate*0.8 {
-			t.Errorf("%s, %v: %.0f octets per second, want about %.0f", c.name, c.Cell, rate, c.rate)
+			t.Errorf("%s, %v: %.0f bytes per second, want about %.0f", c.name, c.Cell, rate, c.rate)
 		}
 	}
 }
@@ -143,7 +143,7 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 				t.Fatal(err)
 			}
 			if most := n*(256<<10) + 128<<10; got.PeakUnread > most || got.Ratio < 0.98 {
-				t.Errorf("%v: %d octets unread, want at most %d; %.3f of unlimited", Cell{rtt, 1e9, n},
+				t.Errorf("%v: %d bytes unread, want at most %d; %.3f of unlimited", Cell{rtt, 1e9, n},
 					got.PeakUnread, most, got.Ratio)
 			}
 		}
@@ -157,7 +157,7 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.PeakUnread > 12<<20 || got.Ratio < 0.95 {
-		t.Errorf("a reader of 50 MB/s: %d octets unread, %.3f of unlimited", got.PeakUnread, got.Ratio)
+		t.Errorf("a reader of 50 MB/s: %d bytes unread, %.3f of unlimited", got.PeakUnread, got.Ratio)
 	}
 }
 
@@ -170,7 +170,7 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 				got.Stuck, err)
 		}
 		if got.PeakTotal > 64<<20 {
-			t.Errorf("%s: %d octets were promised at once", situations[i].name, got.PeakTotal)
+			t.Errorf("%s: %d bytes were promised at once", situations[i].name, got.PeakTotal)
 		}
 	}
 	// Streams that are never read hold the whole budget. The other streams still end.
@@ -207,7 +207,7 @@ func TestAdaptiveBehindAWrapperWorksAlone(t *testing.T) {
 	for _, c := range []Cell{{100 * ms, 1e9, 1}, {20 * ms, 1e9, 8}, {300 * ms, 100e6, 1}} {
 		got, err := score(t, c.with(wrapped, 64<<20))
 		if err != nil || got.Ratio < 0.95 || got.Pings > 2*c.Streams || got.Peak > 64<<20 {
-			t.Errorf("%v: %.3f, %d PINGs, %d octets promised, %v", c, got.Ratio, got.Pings, got.Peak, err)
+			t.Errorf("%v: %.3f, %d PINGs, %d bytes promised, %v", c, got.Ratio, got.Pings, got.Peak, err)
 		}
 	}
 }
@@ -218,7 +218,7 @@ func TestFixedHasNoBackPressure(t *testing.T) {
 	s.Reader = 1e6
 	got, err := Run(t, s)
 	if err != nil || got.PeakUnread < 12<<20 {
-		t.Errorf("%d octets unread, %v: the documentation says otherwise", got.PeakUnread, err)
+		t.Errorf("%d bytes unread, %v: the documentation says otherwise", got.PeakUnread, err)
 	}
 }
 

@@ -10,12 +10,12 @@ type subject struct {
 
 // subjects are the managers that the grid compares.
 var subjects = []subject{
-	{"Adaptive", hyper.Config{}},
-	{"Fixed", hyper.Config{WindowManager: hyper.FixedWindow{}.New}},
+	{"AdaptiveWindow", hyper.Config{}},
+	{"FixedWindow", hyper.Config{WindowManager: hyper.FixedWindow{}.New}},
 	{"64 KiB", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 65535, Connection: 65535}.New}},
 	{"net/http", hyper.Config{WindowManager: static(4<<20, 4<<10, 1<<30+65535),
 		InitialStreamWindow: 4 << 20}},
-	{"Manual", hyper.Config{WindowManager: hyper.ReadWindow{}.New, InitialStreamWindow: 1 << 20}},
+	{"ReadWindow", hyper.Config{WindowManager: hyper.ReadWindow{}.New, InitialStreamWindow: 1 << 20}},
 }
 
 // unlimited is the subject that the others are compared with. Its windows are never used up.

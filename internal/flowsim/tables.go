@@ -13,7 +13,7 @@ type report struct {
 	t        *testing.T
 	w        io.Writer
 	managers []subject
-	octets   int // of a transfer in a cell, all streams together
+	bytes    int // of a transfer in a cell, all streams together
 }
 
 // all prints the whole grid, and then the situations. For each condition and each cell it prints
@@ -34,7 +34,7 @@ func (r report) all() error {
 
 // condition prints the grid under one condition.
 func (r report) condition(how condition) error {
-	fmt.Fprintf(r.w, "\n%s: speed beside unlimited windows, %d MiB\n", how.name, r.octets>>20)
+	fmt.Fprintf(r.w, "\n%s: speed beside unlimited windows, %d MiB\n", how.name, r.bytes>>20)
 	t := tabwriter.NewWriter(r.w, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "cell\tline")
 	for _, m := range r.managers {
@@ -59,7 +59,7 @@ func (r report) condition(how condition) error {
 			}
 		}
 		fmt.Fprintf(t, "\t%.1f\t%.1f\t%d\n", megabytes(scores[0].Peak),
-			float64(scores[0].Updates)/megabytes(r.octets), scores[0].Pings)
+			float64(scores[0].Updates)/megabytes(r.bytes), scores[0].Pings)
 	}
 	fmt.Fprint(t, "worst\t")
 	for i := range r.managers {
@@ -75,7 +75,7 @@ func (r report) condition(how condition) error {
 
 // cell plays one cell with each manager.
 func (r report) cell(c Cell, how condition) (scores []Score, err error) {
-	s := c.with(unlimited, r.octets)
+	s := c.with(unlimited, r.bytes)
 	how.set(&s)
 	best, err := Run(r.t, s)
 	for _, m := range r.managers {

@@ -115,7 +115,7 @@ const reliabilityLimit = 5 * time.Second
 
 // reliabilityCount returns n, or a tenth of it under the race detector or with -short.
 func reliabilityCount(n int) int {
-	if boundsSlow || testing.Short() {
+	if raceEnabled || testing.Short() {
 		return n / 10
 	}
 	return n

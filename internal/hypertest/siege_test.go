@@ -10,8 +10,6 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"runtime/debug"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,12 +23,14 @@ import (
 // connection sends the right error code, the caller gets an error, and neither memory nor time
 // grows with what the peer sends.
 
-// boundsSlow reports whether the race detector is on, which makes everything about ten times
+// unlessRaced returns n, or few under the race detector, which makes everything about ten times
 // slower.
-var boundsSlow = func() bool {
-	info, _ := debug.ReadBuildInfo()
-	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
-}()
+func unlessRaced(n, few int) int {
+	if raceEnabled {
+		return few
+	}
+	return n
+}
 
 // maxGrowth is how much more memory a connection under attack may hold than an idle one.
 const maxGrowth = 4 << 20
@@ -53,7 +53,7 @@ type siege struct {
 func besiege(t *testing.T, cfg *hyper.Config, limit time.Duration, f func(s *siege)) {
 	t.Helper()
 	limit *= 4
-	if boundsSlow {
+	if raceEnabled {
 		limit *= 5
 	}
 	start := time.Now()
