@@ -4,8 +4,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"gohyper.dev/hyper/internal/wire"
 )
 
 // writeLoop yields if other requests may join its write, and only as long as that is worth the
@@ -70,14 +68,4 @@ func TestYieldsEndWhereTheyAreLong(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestTableOfFieldsIsAtMostTheDefault(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingHeaderTableSize, Value: 1<<32 - 1})
-		peer.WantIdle("the settings are applied")
-		if n := conn.writer.fields.TableSize(); n > wire.HeaderTableSize {
-			t.Errorf("our table may have %d octets", n)
-		}
-	})
 }
