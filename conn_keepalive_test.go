@@ -47,7 +47,7 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate, wire.GoAway)
 		c := f.host().Conns.All()[0]
 		for i := range 6 {
-			_, err := c.Do(withTimeout(t, time.Second), &Request{Path: "/hang"})
+			_, err := c.Do(h2test.WithTimeout(t, time.Second), &Request{Path: "/hang"})
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatal(err)
 			}
@@ -75,7 +75,7 @@ func TestManyResetsWithoutAPing(t *testing.T) {
 		peer.AutoPing()
 		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate)
 		for range 3 * maxResetMarks {
-			s, err := conn.Open(withTimeout(t, time.Second), &Request{})
+			s, err := conn.Open(h2test.WithTimeout(t, time.Second), &Request{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -151,7 +151,7 @@ func TestMarksOfResetStreamsAreBounded(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		peer.Ignore(wire.Headers, wire.RSTStream, wire.WindowUpdate)
 		open := func() error {
-			s, err := conn.Open(withTimeout(t, time.Second), &Request{})
+			s, err := conn.Open(h2test.WithTimeout(t, time.Second), &Request{})
 			if err == nil {
 				s.Reset(ErrCodeCancel)
 			}
@@ -184,7 +184,7 @@ func TestPingsThatTimeOutLeaveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		for range 100 {
-			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err,
+			if _, err := conn.Ping(h2test.WithTimeout(t, time.Millisecond)); !errors.Is(err,
 				context.DeadlineExceeded) {
 				t.Error(err)
 			}

@@ -2,6 +2,7 @@ package h2test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -291,4 +293,11 @@ func ReadBytes(t *testing.T, body io.Reader, n int) {
 	if got, err := io.ReadFull(body, make([]byte, n)); err != nil {
 		t.Fatalf("read %d of %d bytes: %v", got, n, err)
 	}
+}
+
+// WithTimeout returns a context that ends after d, or with the test.
+func WithTimeout(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -13,6 +13,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -189,5 +191,88 @@ func TestReverseProxyHandsUpgradesOn(t *testing.T) {
 			h2test.WantBody(t, "through both", br, "echo hello\n")
 		}
 		nc.Close()
+	}
+}
+
+func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
+	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Proto, " ", r.UserAgent())
+	})
+	proxy := h2test.NewProxy(t, nil)
+	for name, via := range map[string]func(*http.Request) (*url.URL, error){"direct": nil,
+		"proxy": http.ProxyURL(proxy.URL)} {
+		t.Run(name, func(t *testing.T) {
+			var frames atomic.Int64
+			tr := &http.Transport{Proxy: via, IdleConnTimeout: time.Minute}
+			dials := plugged(t, tr, &hyper.Config{UserAgent: "through hyper",
+				Trace: func(hyper.TraceEvent) { frames.Add(1) }})
+			var wg sync.WaitGroup
+			made := int64(-1)
+			// net/http returns the response before it has added a new connection to its pool.
+			for made != dials.Load() {
+				made = dials.Load()
+				h2test.Get(t, tr, srv.URL)
+			}
+			for range 20 {
+				wg.Go(func() {
+					if got := h2test.Get(t, tr, srv.URL); got != "HTTP/2.0 through hyper" {
+						t.Errorf("the server got %q", got)
+					}
+				})
+			}
+			wg.Wait()
+			if dials.Load() != made || frames.Load() == 0 {
+				t.Errorf("%d dials where %d were enough, %d frames seen", dials.Load(), made, frames.Load())
+			}
+			connOf(t, tr, srv.URL).Close()
+		})
+	}
+	if len(proxy.Requests()) == 0 {
+		t.Error("the proxy was not asked")
+	}
+}
+
+// connOf makes a request and returns the connection that served it.
+func connOf(t *testing.T, rt http.RoundTripper, url string) *hyper.Conn {
+	t.Helper()
+	var conn *hyper.Conn
+	ctx := hyper.WithResponse(t.Context(), func(r *hyper.Response) { conn = r.Stream().Conn() })
+	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := h2test.Fetch(rt, req); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func TestConfiguredTransportReplacesAConnectionThatEnded(t *testing.T) {
+	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s", body)
+	})
+	for name, end := range map[string]func(*hyper.Conn){
+		"the server closed it": func(*hyper.Conn) { srv.CloseClientConnections() },
+		"it was idle":          func(*hyper.Conn) {},
+		"it is shut down":      func(c *hyper.Conn) { c.Shutdown(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := &http.Transport{IdleConnTimeout: time.Minute}
+			if name == "it was idle" {
+				tr.IdleConnTimeout = 20 * time.Millisecond
+			}
+			dials := plugged(t, tr, nil)
+			conn := connOf(t, tr, srv.URL)
+			end(conn)
+			<-conn.Done()
+			req, _ := http.NewRequest("POST", srv.URL, iotestReader{strings.NewReader("without GetBody")})
+			if got, _, err := h2test.Fetch(tr, req); err != nil || got != "without GetBody" {
+				t.Errorf("got %q, %v", got, err)
+			}
+			if n := dials.Load(); n != 2 {
+				t.Errorf("%d dials", n)
+			}
+		})
 	}
 }

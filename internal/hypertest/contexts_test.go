@@ -163,7 +163,8 @@ func TestCancelledWaiterLeavesItsTurn(t *testing.T) {
 func TestContextOfResponseLeavesTheStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, s := openWithWindow(t, 0)
-		if _, err := s.Response(withTimeout(t, time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+		ctx := h2test.WithTimeout(t, time.Second)
+		if _, err := s.Response(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		peer.WantIdle("no reset")

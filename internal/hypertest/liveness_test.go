@@ -43,7 +43,7 @@ func TestKeepAliveCountsTheCallersPings(t *testing.T) {
 func TestOnePingServesSlotsAndSuspicion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
-		doAsync(withTimeout(t, time.Second), conn, &hyper.Request{Path: "/hang"})
+		doAsync(h2test.WithTimeout(t, time.Second), conn, &hyper.Request{Path: "/hang"})
 		peer.WantHeaders("the request", 1)
 		next := getAsync(conn, "/next")
 		peer.WantRSTStream("it timed out", 1, wire.Cancel)

@@ -150,7 +150,7 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 	for _, cfg := range []hyper.Config{{}, {PingTimeout: 3 * time.Second}} {
 		eachDoor(t, cfg, func(t *testing.T, v *visit) {
 			oneConn(v)
-			first := v.send(v.request("GET", "/first", nil).WithContext(withTimeout(t, time.Second)))
+			first := v.send(v.request("GET", "/first", nil).WithContext(h2test.WithTimeout(t, time.Second)))
 			peer := v.accept(h2test.AtMost(2))
 			peer.Ignore(wire.Data, wire.WindowUpdate, wire.GoAway)
 			peer.WantHeaders("the first", 1)
@@ -196,20 +196,13 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 	}
 }
 
-// withTimeout returns a context that ends after d, or with the test.
-func withTimeout(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // Even if one PING is lost, slots are released, whether the PING was the client's or the caller's.
 func TestOneLostPingIsNotTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
-		lost := start(func() (any, error) { return conn.Ping(withTimeout(t, time.Hour)) })
+		lost := start(func() (any, error) { return conn.Ping(h2test.WithTimeout(t, time.Hour)) })
 		peer.WantPing("it is lost", 0)
-		reset := doAsync(withTimeout(t, time.Second), conn, &hyper.Request{})
+		reset := doAsync(h2test.WithTimeout(t, time.Second), conn, &hyper.Request{})
 		peer.WantHeaders("the first", 1)
 		peer.AutoPing() // acknowledges the next PING
 		reset.wantErr(t, "it timed out")
@@ -228,7 +221,7 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		for range 3000 {
-			if _, err := conn.Ping(withTimeout(t, time.Millisecond)); !errors.Is(err,
+			if _, err := conn.Ping(h2test.WithTimeout(t, time.Millisecond)); !errors.Is(err,
 				context.DeadlineExceeded) {
 				t.Fatal(err)
 			}
@@ -282,7 +275,7 @@ func crowd(t *testing.T, v *visit, callers int) (peer *accepted, sent, unclear *
 	for i := range callers {
 		go func() {
 			for n := range 3 {
-				req := v.request("GET", "/", nil).WithContext(withTimeout(t, 10*time.Second))
+				req := v.request("GET", "/", nil).WithContext(h2test.WithTimeout(t, 10*time.Second))
 				req.Header.Set("X-Large", fmt.Sprintf("%d %d %s", i, n, strings.Repeat("v", 8000)))
 				sent.Add(1)
 				resp, err := v.rt.RoundTrip(req)
@@ -394,7 +387,7 @@ func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 		peer.WriteSettings()
 		synctest.Wait()
 		s.Reset(hyper.ErrCodeCancel)
-		pinged := start(func() (any, error) { return conn.Ping(withTimeout(t, time.Second)) })
+		pinged := start(func() (any, error) { return conn.Ping(h2test.WithTimeout(t, time.Second)) })
 		if err := pinged.wantErr(t, "Ping waits, too"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}

@@ -430,3 +430,62 @@ func TestWriteDeadlineReachesThoseWhoWaitForTheirTurn(t *testing.T) {
 		s.Reset(hyper.ErrCodeCancel)
 	})
 }
+
+// Each call must obey a deadline that is set, changed and removed.
+func TestDeadlines(t *testing.T) {
+	calls := map[string]struct {
+		set  func(*hyper.Stream, time.Time)
+		call func(*hyper.Stream, io.Reader) error
+	}{
+		"Write": {(*hyper.Stream).SetWriteDeadline,
+			func(s *hyper.Stream, _ io.Reader) error { _, err := s.Write([]byte("x")); return err }},
+		"Write by both": {(*hyper.Stream).SetDeadline,
+			func(s *hyper.Stream, _ io.Reader) error { _, err := s.Write([]byte("x")); return err }},
+		"Body.Read": {(*hyper.Stream).SetReadDeadline,
+			func(_ *hyper.Stream, body io.Reader) error { _, err := body.Read(make([]byte, 1)); return err }},
+		"Body.Read by both": {(*hyper.Stream).SetDeadline,
+			func(_ *hyper.Stream, body io.Reader) error { _, err := body.Read(make([]byte, 1)); return err }},
+	}
+	for name, test := range calls {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, s := openWithWindow(t, 0)
+				body := streamBody(t, peer, s)
+				wantTimeout := func(reason string, d time.Duration) {
+					t.Helper()
+					start := time.Now()
+					err := test.call(s, body)
+					var timeout interface{ Timeout() bool }
+					if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) ||
+						!timeout.Timeout() || time.Since(start) != d {
+						t.Errorf("%s: %v after %v, want a timeout after %v", reason, err, time.Since(start),
+							d)
+					}
+				}
+				in := func(d time.Duration) { test.set(s, time.Now().Add(d)) }
+				in(-time.Second)
+				wantTimeout("past", 0)
+				wantTimeout("past, again", 0)
+				in(time.Second)
+				wantTimeout("future", time.Second)
+				wantTimeout("future, passed", 0)
+				in(time.Second)
+				in(time.Hour)
+				time.AfterFunc(time.Minute, func() { in(time.Second) })
+				wantTimeout("moved while a call waits", time.Minute+time.Second)
+				in(time.Hour)
+				time.AfterFunc(time.Minute, func() { in(-1) })
+				wantTimeout("moved into the past while a call waits", time.Minute)
+				in(time.Second)
+				test.set(s, time.Time{})
+				time.AfterFunc(time.Minute, func() {
+					peer.WriteWindowUpdate(1, 1)
+					peer.WriteData(1, 0, []byte("x"))
+				})
+				if err := test.call(s, body); err != nil {
+					t.Errorf("cleared: %v", err)
+				}
+			})
+		})
+	}
+}

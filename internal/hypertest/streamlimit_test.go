@@ -276,7 +276,7 @@ func TestSlotPingThatIsNotWrittenIsNotOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1, KeepAlive: -1})
 		peer.Handshake(h2test.AtMost(1))
-		cancelled := doAsync(withTimeout(t, time.Second), conn, &hyper.Request{})
+		cancelled := doAsync(h2test.WithTimeout(t, time.Second), conn, &hyper.Request{})
 		peer.WantHeaders("the first", 1)
 		client.SetWriteBuffer(0)
 		cancelled.wantErr(t, "it timed out")

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
@@ -313,6 +314,39 @@ func TestTraceEventsHaveTheSettings(t *testing.T) {
 		}
 		if len(got) != 2 {
 			t.Errorf("settings in %d kinds of frames, want 2", len(got))
+		}
+	})
+}
+
+func TestTraceEventsKeepTheirFieldsAndTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events []hyper.TraceEvent
+		start := time.Now()
+		peer, conn := dialPeer(t, &hyper.Config{Trace: tracedEvents(&events)},
+			wire.Setting{ID: wire.SettingHeaderTableSize, Value: 0})
+		synctest.Wait()
+		events = nil
+		at := time.Since(start)
+		for id := uint32(1); id < 7; id += 2 {
+			got := getAsync(conn, fmt.Sprint("/", id))
+			peer.WantHeaders("the request", id)
+			time.Sleep(time.Second)
+			peer.WriteHeaders(id, wire.EndStream, ":status: 200", fmt.Sprint("x-id: ", id))
+			got.want(t, "the response")
+		}
+		for i, e := range events {
+			id := uint32(1 + i/2*2)
+			field, value := ":path", fmt.Sprint("/", id)
+			if !e.Sent {
+				field, value = "x-id", fmt.Sprint(id)
+			}
+			if e.Sent != (i%2 == 0) || e.StreamID != id || e.Fields.Get(field) != value ||
+				e.Time != at+time.Duration((i+1)/2)*time.Second {
+				t.Errorf("event %d at %v: %v %v", i, e.Time, e, e.Fields)
+			}
+		}
+		if len(events) != 6 {
+			t.Errorf("%d events", len(events))
 		}
 	})
 }

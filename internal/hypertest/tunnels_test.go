@@ -508,3 +508,14 @@ func TestProxyCredentialsNeverReachTheOrigin(t *testing.T) {
 		outer.Close()
 	})
 }
+
+func TestTunnelAddressesAreTheConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nc := connectTunnel(t, 0)
+		conn := nc.(interface{ Conn() *hyper.Conn }).Conn()
+		if nc.LocalAddr() != conn.LocalAddr() || nc.RemoteAddr() != conn.RemoteAddr() ||
+			nc.LocalAddr() == nil {
+			t.Errorf("%v, %v", nc.LocalAddr(), nc.RemoteAddr())
+		}
+	})
+}

@@ -1,16 +1,18 @@
-package hyper
+// This file tests that the end of a context ends every wait.
+
+package hypertest
 
 import (
 	"context"
 	"errors"
 	"io"
-	"os"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
@@ -24,17 +26,12 @@ type cancelPoint struct {
 	frames []wire.FrameType // frames that the call sends
 	answer func(*h2test.Peer)
 	reset  bool // cancelling it resets stream 1
-	call   func(ctx context.Context, conn *Conn) error
-}
-
-func doErr(ctx context.Context, conn *Conn, req *Request) error {
-	_, err := conn.Do(ctx, req)
-	return err
+	call   func(ctx context.Context, conn *hyper.Conn) error
 }
 
 // withOpen opens stream 1 with a context that never ends and calls f.
-func withOpen(conn *Conn, f func(s *Stream) error) error {
-	s, err := conn.Open(context.Background(), &Request{Method: "POST"})
+func withOpen(conn *hyper.Conn, f func(s *hyper.Stream) error) error {
+	s, err := conn.Open(context.Background(), &hyper.Request{Method: "POST"})
 	if err != nil {
 		return err
 	}
@@ -46,70 +43,72 @@ func cancelPoints() []cancelPoint {
 	blocked := func() io.Reader { return newUploadBody("0123456789", true) }
 	return []cancelPoint{
 		{name: "extended CONNECT waits for SETTINGS", silent: true,
-			call: func(ctx context.Context, conn *Conn) error {
-				return doErr(ctx, conn, &Request{Method: "CONNECT", Protocol: "websocket"})
+			call: func(ctx context.Context, conn *hyper.Conn) error {
+				return doErr(ctx, conn, &hyper.Request{Method: "CONNECT", Protocol: "websocket"})
 			}},
-		{name: "WaitSettings", silent: true, call: func(ctx context.Context, conn *Conn) error {
+		{name: "WaitSettings", silent: true, call: func(ctx context.Context, conn *hyper.Conn) error {
 			_, err := conn.WaitSettings(ctx)
 			return err
 		}},
 		{name: "Ping", frames: []wire.FrameType{wire.Ping},
-			call: func(ctx context.Context, conn *Conn) error {
+			call: func(ctx context.Context, conn *hyper.Conn) error {
 				_, err := conn.Ping(ctx)
 				return err
 			}},
 		{name: "UpdateSettings", frames: []wire.FrameType{wire.Settings},
-			call: func(ctx context.Context, conn *Conn) error {
-				return conn.UpdateSettings(ctx, Setting{SettingInitialWindowSize, 1 << 21})
+			call: func(ctx context.Context, conn *hyper.Conn) error {
+				return conn.UpdateSettings(ctx,
+					hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 1 << 21})
 			}},
-		{name: "a slot", slots: 1, frames: headers, call: func(ctx context.Context, conn *Conn) error {
-			return withOpen(conn, func(*Stream) error { return doErr(ctx, conn, &Request{}) })
+		{name: "a slot", slots: 1, frames: headers, call: func(ctx context.Context, conn *hyper.Conn) error {
+			return withOpen(conn, func(*hyper.Stream) error { return doErr(ctx, conn, &hyper.Request{}) })
 		}},
 		{name: "100 for a body in memory", window: 9, frames: headers, reset: true,
-			call: func(ctx context.Context, conn *Conn) error {
-				return doErr(ctx, conn, expecting(strings.NewReader("0123456789")))
+			call: func(ctx context.Context, conn *hyper.Conn) error {
+				return doErr(ctx, conn, continuing(strings.NewReader("0123456789")))
 			}},
 		{name: "100 for a body that is read", window: 9, frames: headers, reset: true,
-			call: func(ctx context.Context, conn *Conn) error {
-				return doErr(ctx, conn, expecting(blocked()))
+			call: func(ctx context.Context, conn *hyper.Conn) error {
+				return doErr(ctx, conn, continuing(blocked()))
 			}},
 		{name: "a window for a body in memory", window: 9, frames: data, reset: true,
-			call: func(ctx context.Context, conn *Conn) error {
+			call: func(ctx context.Context, conn *hyper.Conn) error {
 				return doErr(ctx, conn, put(strings.NewReader("0123456789")))
 			}},
 		{name: "a window for a body that is read", window: 9, frames: data, reset: true,
-			call: func(ctx context.Context, conn *Conn) error {
+			call: func(ctx context.Context, conn *hyper.Conn) error {
 				return doErr(ctx, conn, put(blocked()))
 			}},
 		{name: "the body's Read", window: 10, frames: data, reset: true,
-			call: func(ctx context.Context, conn *Conn) error {
+			call: func(ctx context.Context, conn *hyper.Conn) error {
 				return doErr(ctx, conn, put(blocked()))
 			}},
 		{name: "the response", frames: headers, reset: true,
-			call: func(ctx context.Context, conn *Conn) error {
-				return doErr(ctx, conn, &Request{})
+			call: func(ctx context.Context, conn *hyper.Conn) error {
+				return doErr(ctx, conn, &hyper.Request{})
 			}},
 		{name: "an opened stream's Write", frames: headers, reset: true,
-			call: func(ctx context.Context, conn *Conn) error {
-				s, err := conn.Open(ctx, &Request{Method: "POST"})
+			call: func(ctx context.Context, conn *hyper.Conn) error {
+				s, err := conn.Open(ctx, &hyper.Request{Method: "POST"})
 				if err != nil {
 					return err
 				}
 				_, err = s.Write([]byte("x"))
 				return err
 			}},
-		{name: "Connect", frames: headers, reset: true, call: func(ctx context.Context, conn *Conn) error {
-			_, err := conn.Connect(ctx, "example.com:443", nil)
-			return err
-		}},
-		{name: "Stream.Response", frames: headers, call: func(ctx context.Context, conn *Conn) error {
-			return withOpen(conn, func(s *Stream) error {
+		{name: "Connect", frames: headers, reset: true,
+			call: func(ctx context.Context, conn *hyper.Conn) error {
+				_, err := conn.Connect(ctx, "example.com:443", nil)
+				return err
+			}},
+		{name: "Stream.Response", frames: headers, call: func(ctx context.Context, conn *hyper.Conn) error {
+			return withOpen(conn, func(s *hyper.Stream) error {
 				_, err := s.Response(ctx)
 				return err
 			})
 		}},
-		{name: "Pushes", frames: headers, call: func(ctx context.Context, conn *Conn) error {
-			return withOpen(conn, func(s *Stream) error {
+		{name: "Pushes", frames: headers, call: func(ctx context.Context, conn *hyper.Conn) error {
+			return withOpen(conn, func(s *hyper.Stream) error {
 				for _, err := range s.Pushes(ctx) {
 					return err
 				}
@@ -119,8 +118,8 @@ func cancelPoints() []cancelPoint {
 		{name: "the response's body", frames: headers, reset: true, answer: func(peer *h2test.Peer) {
 			peer.WriteHeaders(1, 0, ":status: 200")
 			peer.WriteData(1, 0, []byte("a part"))
-		}, call: func(ctx context.Context, conn *Conn) error {
-			resp, err := conn.Do(ctx, &Request{})
+		}, call: func(ctx context.Context, conn *hyper.Conn) error {
+			resp, err := conn.Do(ctx, &hyper.Request{})
 			if err != nil {
 				return err
 			}
@@ -172,7 +171,7 @@ func TestContextEndsEveryWait(t *testing.T) {
 					if d := time.Since(start); d != ending.after {
 						t.Errorf("it took %v", d)
 					}
-					if Retryable(err) {
+					if hyper.Retryable(err) {
 						t.Errorf("%v is retryable: the caller has given up", err)
 					}
 					if point.reset {
@@ -186,9 +185,9 @@ func TestContextEndsEveryWait(t *testing.T) {
 	}
 }
 
-func cancelPeer(t *testing.T, point cancelPoint) (*h2test.Peer, *Conn) {
+func cancelPeer(t *testing.T, point cancelPoint) (*h2test.Peer, *hyper.Conn) {
 	t.Helper()
-	peer, conn, _ := newPeer(t, &Config{KeepAlive: -1, HandshakeTimeout: -1, SettingsTimeout: -1,
+	peer, conn, _ := newPeer(t, &hyper.Config{KeepAlive: -1, HandshakeTimeout: -1, SettingsTimeout: -1,
 		ExpectContinueTimeout: -1})
 	peer.Ignore(wire.WindowUpdate)
 	if point.silent {
@@ -208,7 +207,7 @@ func cancelPeer(t *testing.T, point cancelPoint) (*h2test.Peer, *Conn) {
 }
 
 // wantUnharmed requires that one more request succeeds.
-func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *Conn, point cancelPoint) {
+func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, point cancelPoint) {
 	t.Helper()
 	peer.Ignore(wire.Settings)
 	if point.silent {
@@ -218,9 +217,10 @@ func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *Conn, point cancelPoint
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteRSTStream(1, wire.NoError)
 	}
-	conn.lock()
-	next, waiting := conn.streams.nextID, conn.slots.waiting.Len()
-	conn.unlock()
+	waiting, next := conn.Stats().Waiting, uint32(1)
+	if slices.Contains(point.frames, wire.Headers) {
+		next = 3
+	}
 	got := getAsync(conn, "/next")
 	peer.WantHeaders("the connection lives on", next, ":path: /next")
 	peer.WriteHeaders(next, wire.EndStream, ":status: 204")
@@ -230,47 +230,8 @@ func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *Conn, point cancelPoint
 	}
 }
 
-func withTimeout(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// An uploadBody counts how often it is closed. If block is set, its Read blocks at the end of the
-// text until Close.
-type uploadBody struct {
-	text  io.Reader
-	block bool
-
-	mu     sync.Mutex
-	closes int
-	closed chan struct{}
-}
-
-func newUploadBody(text string, block bool) *uploadBody {
-	return &uploadBody{text: strings.NewReader(text), block: block, closed: make(chan struct{})}
-}
-
-func (b *uploadBody) Read(p []byte) (int, error) {
-	n, err := b.text.Read(p)
-	if err == io.EOF && b.block {
-		<-b.closed
-		return 0, os.ErrClosed
-	}
-	return n, err
-}
-
-func (b *uploadBody) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closes++; b.closes == 1 {
-		close(b.closed)
-	}
-	return nil
-}
-
-// expecting returns a request with Expect: 100-continue (RFC 9110 §10.1.1).
-func expecting(body io.Reader) *Request {
+// continuing returns a request with Expect: 100-continue (RFC 9110 §10.1.1).
+func continuing(body io.Reader) *hyper.Request {
 	r := put(body)
 	r.Header.Add("Expect", "100-Continue")
 	return r
