@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
+	"golang.org/x/net/http2/hpack"
 )
 
 // These tests cover the sentences of http.RoundTripper's contract, and what net/http's own HTTP/2
@@ -519,4 +521,85 @@ func TestRoundTripReturnsTheErrorOfTheBody(t *testing.T) {
 		}
 		body.wantClosed(t, "after its error")
 	})
+}
+
+// Whatever byte is in any place of an http.Request, the request is refused, or it is sent as RFC
+// 9113 §8.2.1 and RFC 9110 §5.5 allow. No byte makes two fields of one.
+func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, _ := newPeer(t, nil)
+		received := make(chan []hpack.HeaderField, 2) // header and trailers
+		serve(peer, func(stream uint32, h h2test.Headers) {
+			received <- h.Fields
+			if h.EndStream || h.Get(":method") == "CONNECT" {
+				h2test.AnswerEmpty(peer, stream)
+			}
+		}, wire.Setting{ID: wire.SettingEnableConnectProtocol, Value: 1})
+		synctest.Wait()
+		token := regexp.MustCompile("^:?[!#$%&'*+.^_`|~0-9a-z-]+$")
+		visible := regexp.MustCompile("^[!-~]+$")
+		value := regexp.MustCompile("^([!-~\\x80-\\xff]([ \t!-~\\x80-\\xff]*[!-~\\x80-\\xff])?)?$")
+		places := map[string]func(r *http.Request, s string){
+			"method":      func(r *http.Request, s string) { r.Method = s },
+			"Host":        func(r *http.Request, s string) { r.Host = s },
+			"URL.Host":    func(r *http.Request, s string) { r.Host, r.URL.Host = "", s },
+			"path":        func(r *http.Request, s string) { r.URL.Path = "/" + s },
+			"raw path":    func(r *http.Request, s string) { r.URL.Path, r.URL.RawPath = "/"+s, "/"+s },
+			"query":       func(r *http.Request, s string) { r.URL.RawQuery = s },
+			"opaque":      func(r *http.Request, s string) { r.URL.Opaque = "/" + s },
+			"field name":  func(r *http.Request, s string) { r.Header[s] = []string{"1"} },
+			"field value": func(r *http.Request, s string) { r.Header["X"] = []string{s} },
+			"cookie":      func(r *http.Request, s string) { r.Header["Cookie"] = []string{s} },
+			"user agent":  func(r *http.Request, s string) { r.Header["User-Agent"] = []string{s} },
+			":protocol": func(r *http.Request, s string) {
+				r.Method, r.Header[":protocol"] = "CONNECT",
+					[]string{s}
+			},
+			"trailer name": func(r *http.Request, s string) { r.Trailer = http.Header{s: {"1"}} },
+		}
+		for place, put := range places {
+			sent := 0
+			for octet := range 256 {
+				req := httpRequest(t, "GET", "https://example.com/", nil)
+				put(req, "a"+string([]byte{byte(octet)})+"b")
+				resp, err := conn.RoundTrip(req)
+				if err != nil {
+					var refused *hyper.RequestError
+					if !errors.As(err, &refused) {
+						t.Errorf("%s with %#x: %v", place, octet, err)
+					}
+					continue
+				}
+				resp.Body.Close()
+				sent++
+				fields := <-received
+				if len(received) > 0 {
+					fields = append(fields, <-received...)
+				}
+				for _, f := range fields {
+					ok := token.MatchString(f.Name)
+					if strings.HasPrefix(f.Name, ":") {
+						ok = ok && visible.MatchString(f.Value)
+					} else {
+						ok = ok && value.Match(latin1(f.Value))
+					}
+					if !ok {
+						t.Errorf("%s with %#x sends %q: %q", place, octet, f.Name, f.Value)
+					}
+				}
+			}
+			if sent < 26 {
+				t.Errorf("%s: only %d of 256 octets can be sent", place, sent)
+			}
+		}
+	})
+}
+
+// latin1 makes each byte of s a character of its own, for regexp.
+func latin1(s string) []byte {
+	r := make([]rune, len(s))
+	for i := range len(s) {
+		r[i] = rune(s[i])
+	}
+	return []byte(string(r))
 }
