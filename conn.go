@@ -35,17 +35,7 @@ type Conn struct {
 	acceptEncoding string // never changed after newConn
 	start          time.Time
 	socket         socket
-
-	// owner.news is called without mu when something that the owner waits for may have happened: a
-	// slot is free after reserve found none, or no new streams are possible any more. nil: the
-	// connection has no owner.
-	owner *owner
-	// A request timed out and the peer has sent nothing since it was written, or the connection
-	// without streams was silent for staleSilence. The owner reads it without mu.
-	suspected atomic.Bool
-	toldOpen  bool // the owner's OnConn hears of the connection; never changed after newConn
-
-	stateChanged bool // owner.news must be called; guarded by mu
+	reports        connReports
 
 	mu managerMutex // guards everything below, except for what a comment says
 
@@ -127,7 +117,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	}
 	c := &Conn{
 		cfg:      full,
-		owner:    o,
+		reports:  connReports{owner: o},
 		socket:   socket{nc: nc, tls: tc, below: netconn.CoalescerBelow(nc), remote: &remote},
 		start:    time.Now(),
 		writer:   connWriter{wake: make(chan struct{}, 1), fields: fieldblock.NewWriter(), corked: true},
@@ -179,7 +169,7 @@ func (c *Conn) begin(refused *ConnError) error {
 	c.lock()
 	c.appendPrefaceLocked()
 	if refused != nil {
-		c.owner = nil
+		c.reports.owner = nil
 		c.failLocked(refused)
 	} else {
 		if !c.flow.window.open(c.cfg.WindowManager) {
@@ -187,7 +177,7 @@ func (c *Conn) begin(refused *ConnError) error {
 		}
 	}
 	c.unlock()
-	c.owner.opened(c)
+	c.reports.owner.opened(c)
 	go c.readLoop()
 	go c.writeLoop()
 	if refused != nil {
@@ -375,7 +365,7 @@ func (c *Conn) drain(why ConnReason) {
 // drainLocked is drain with mu held.
 func (c *Conn) drainLocked(why ConnReason) {
 	if c.ending.phase < connDraining && c.ending.err == nil {
-		c.ending.phase, c.stateChanged = connDraining, true
+		c.ending.phase, c.reports.stateChanged = connDraining, true
 		c.beginDrainingLocked(why)
 		c.appendGoAwayLocked(wire.NoError, "")
 		c.uncorkLocked()
@@ -403,8 +393,8 @@ func (c *Conn) closeIfDrainedLocked() {
 // slots. Waiting requests fail, and can be sent on another connection. Open streams may still
 // complete.
 func (c *Conn) muteLocked() {
-	c.ending.phase, c.stateChanged = connMute, true
-	c.owner.countPingTimeout()
+	c.ending.phase, c.reports.stateChanged = connMute, true
+	c.reports.owner.countPingTimeout()
 	c.beginDrainingLocked(ReasonPingTimeout)
 	c.slots.waiting.WakeAll()
 	c.closeIfDrainedLocked()
@@ -424,7 +414,7 @@ func (c *Conn) failLocked(why error) {
 		return
 	}
 	err := c.endErrorLocked(why)
-	c.ending.err, c.stateChanged = err, true
+	c.ending.err, c.reports.stateChanged = err, true
 	c.beginDrainingLocked(ReasonClosed)
 	c.ending.socketClosed = make(chan struct{})
 	// Unsent requests can be retried on another connection from now on, so the last write must not
@@ -448,7 +438,7 @@ func (c *Conn) failLocked(why error) {
 		c.ending.readDone = make(chan struct{})
 		c.appendGoAwayLocked(wire.ErrCode(ce.Code), debug)
 	case ok && ce.Err == ErrPingTimeout:
-		c.owner.countPingTimeout()
+		c.reports.owner.countPingTimeout()
 	case err == ErrClosed && c.ending.phase < connDraining:
 		c.appendGoAwayLocked(wire.NoError, "")
 	}
@@ -505,7 +495,7 @@ func (c *Conn) lock() { c.mu.Lock() }
 // that is due.
 func (c *Conn) unlock() {
 	if news := c.unlockAndWake(); news {
-		c.owner.news()
+		c.reports.owner.news()
 	}
 }
 
@@ -513,7 +503,7 @@ func (c *Conn) unlock() {
 // owner.news is called in another goroutine.
 func (c *Conn) unlockForOwner() {
 	if news := c.unlockAndWake(); news {
-		go c.owner.news()
+		go c.reports.owner.news()
 	}
 }
 
@@ -524,8 +514,8 @@ func (c *Conn) unlockAndWake() (news bool) {
 	if c.writer.state.Load() != writerRunning && c.hasWorkLocked() {
 		was = c.writer.state.Swap(writerRunning)
 	}
-	news = c.stateChanged && c.owner != nil && c.owner.news != nil
-	c.stateChanged = false
+	news = c.reports.stateChanged && c.reports.owner.hears()
+	c.reports.stateChanged = false
 	c.mu.Unlock()
 	switch was {
 	case writerParked:

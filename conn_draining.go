@@ -102,13 +102,13 @@ func (c *Conn) beginDrainingLocked(why ConnReason) {
 		close(c.ending.drained)
 	}
 	if c.ending.err == nil && len(c.streams.byID) > 0 {
-		c.owner.draining(c, why)
+		c.reports.owner.draining(c, why)
 	}
 }
 
 // appendGoAwayLocked appends our GOAWAY to out.
 func (c *Conn) appendGoAwayLocked(code wire.ErrCode, debug string) {
-	c.owner.count(goAwaysSent, ErrCode(code))
+	c.reports.owner.count(goAwaysSent, ErrCode(code))
 	c.writer.add(wire.AppendGoAway(c.writer.out, c.streams.lastPushID, code, debug))
 }
 

@@ -202,9 +202,8 @@ func (c *Conn) requestWrittenLocked(now time.Duration) {
 // staleAtLocked returns when a Transport's connection without streams has been silent for so long
 // that a PING must confirm it before it serves a request. 0 means never.
 func (c *Conn) staleAtLocked() time.Duration {
-	if c.owner == nil || c.owner.news == nil || len(c.streams.byID) > 0 || c.writer.corked ||
-		!c.settings.peer.known ||
-		c.suspected.Load() {
+	if !c.reports.owner.hears() || len(c.streams.byID) > 0 || c.writer.corked ||
+		!c.settings.peer.known || c.reports.suspected.Load() {
 		return 0
 	}
 	if c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 || c.keeperLocked() != nil {

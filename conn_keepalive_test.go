@@ -55,13 +55,14 @@ func TestTimeoutsSendFewPings(t *testing.T) {
 			if sent, want := int(c.liveness.pingsSent), min(i+1, 3); sent != want {
 				t.Errorf("%d PINGs after %d timeouts, want %d", sent, i+1, want)
 			}
-			if suspected := c.suspected.Load(); suspected != (i >= 3) { // until then, PINGs are acknowledged
+			// The first three PINGs are acknowledged.
+			if suspected := c.reports.suspected.Load(); suspected != (i >= 3) {
 				t.Errorf("after %d timeouts suspected is %v", i+1, suspected)
 			}
 		}
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
 		synctest.Wait()
-		if c.suspected.Load() {
+		if c.reports.suspected.Load() {
 			t.Error("something came, and the peer is suspected")
 		}
 	})

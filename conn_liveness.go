@@ -137,7 +137,7 @@ func (c *Conn) tick() {
 	}
 	if at := c.staleAtLocked(); at > 0 && c.liveness.now >= at {
 		c.liveness.stale = true
-		c.suspected.Store(true)
+		c.reports.suspected.Store(true)
 	}
 	if at := c.shrinkAtLocked(); at > 0 && c.liveness.now >= at {
 		c.shrinkLocked()
@@ -327,7 +327,7 @@ func (c *Conn) suspectLocked(s *Stream) {
 	if !sent || !silent || c.ending.err != nil || c.cfg.KeepAlive < 0 || c.cfg.PingTimeout < 0 {
 		return
 	}
-	c.suspected.Store(true)
+	c.reports.suspected.Store(true)
 	if c.keeperLocked() != nil {
 		return
 	}

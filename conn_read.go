@@ -63,9 +63,9 @@ func (c *Conn) recvOctets(n int) {
 		}
 	}
 	c.liveness.lastRecv, c.liveness.silentFrom, c.liveness.heard = c.liveness.now, 0, c.writer.written
-	if c.suspected.Load() {
-		c.suspected.Store(false)
-		c.liveness.stale, c.stateChanged = false, true
+	if c.reports.suspected.Load() {
+		c.reports.suspected.Store(false)
+		c.liveness.stale, c.reports.stateChanged = false, true
 	}
 	c.reader.state = readerParsing
 	c.counts.received += int64(n)
@@ -412,14 +412,14 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 	if before := c.ending.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}
-	c.owner.count(goAwaysReceived, ErrCode(code))
+	c.reports.owner.count(goAwaysReceived, ErrCode(code))
 	onlyReplies := c.ending.goAway == nil || c.ending.goAway.how == connGoAwayReply
 	if c.ending.phase == connDraining && told.Code == ErrCodeNo && onlyReplies {
 		told.how = connGoAwayReply
 	}
 	c.ending.goAway = c.named(told)
 	c.recvComplaintLocked(told)
-	c.stateChanged = true
+	c.reports.stateChanged = true
 	c.slots.waiting.WakeAll()
 	for id, s := range c.streams.byID {
 		if id%2 == 1 && id > last {

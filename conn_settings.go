@@ -305,7 +305,9 @@ func (c *Conn) recvSettingsLocked(f *frame) error {
 		c.settings.peer.known = true
 		c.slots.limit = c.settings.peer.maxStreams
 		// A request that got no slot can use another connection now.
-		c.stateChanged = c.stateChanged || c.slots.tellFree.once
+		if c.slots.tellFree.once {
+			c.reports.stateChanged = true
+		}
 		c.armDueLocked() // the acknowledgment of our SETTINGS has a deadline from now on
 	}
 	c.settings.waiting.WakeAll()

@@ -332,7 +332,7 @@ func (c *Conn) admitLocked() {
 		w.Wake()
 	}
 	if (s.tellFree.once || s.tellFree.each) && c.slotFreeLocked() {
-		s.tellFree.once, c.stateChanged = false, true
+		s.tellFree.once, c.reports.stateChanged = false, true
 	}
 	c.pingForSlotsLocked()
 }

@@ -109,7 +109,7 @@ func (c *Conn) writeLoop() {
 		if err != nil || last {
 			c.unlock()
 			c.closeSocket(err == nil)
-			c.owner.ended(c)
+			c.reports.owner.ended(c)
 			close(c.ending.socketClosed)
 			return
 		}

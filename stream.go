@@ -206,7 +206,7 @@ func (c *Conn) takeIDLocked(s *Stream) {
 	c.addLocked(s)
 	c.counts.opened++
 	if c.streams.nextID > wire.MaxStreamID { // no identifiers are left
-		c.stateChanged = true
+		c.reports.stateChanged = true
 		c.beginDrainingLocked(ReasonExhausted)
 	}
 	c.liveness.pinging.requested = true

@@ -177,7 +177,7 @@ func (s *Stream) cancelLocked() {
 // recvResetLocked processes the peer's RST_STREAM. RFC 9113 §8.1: after a complete response, it
 // only asks us to stop sending. Its usual code is then NO_ERROR.
 func (s *Stream) recvResetLocked(code ErrCode) error {
-	s.c.owner.count(resetsReceived, code)
+	s.c.reports.owner.count(resetsReceived, code)
 	s.closeLocked(end{err: &StreamError{StreamID: s.id, Code: code, FromPeer: true,
 		processed: s.processedLocked()}})
 	return s.c.chargeNoiseLocked()
@@ -209,7 +209,7 @@ func (s *Stream) lostLocked(err error) (unsent bool) {
 func (s *Stream) sendResetLocked(code ErrCode) {
 	c := s.c
 	s.mustLocked(state.SendReset)
-	c.owner.count(resetsSent, code)
+	c.reports.owner.count(resetsSent, code)
 	c.writer.add(wire.AppendRSTStream(c.writer.out, s.id, wire.ErrCode(code)))
 	// The peer will not learn of window that was granted and not announced yet.
 	held := s.push == nil && c.holdsSlotsLocked()
@@ -272,7 +272,9 @@ func (s *Stream) removeLocked() {
 		if at := c.staleAtLocked(); at > 0 {
 			c.armLocked(at)
 		}
-		c.stateChanged = c.stateChanged || c.slots.tellsIdle != nil && c.slots.tellsIdle.Load()
+		if c.slots.tellsIdle != nil && c.slots.tellsIdle.Load() {
+			c.reports.stateChanged = true
+		}
 	}
 	s.unwatchLocked()
 	s.signalDoneLocked()

@@ -72,11 +72,32 @@ const (
 // codeCounters count by the codes of RFC 9113 §7, which are 0 to HTTP11Required.
 type codeCounters [goAwaysReceived + 1][ErrCodeHTTP11Required + 1]atomic.Int64
 
-// An owner is what a connection reports to. A nil *owner receives no reports.
+// An owner is what a connection reports to. A nil *owner receives no reports. An owner does not
+// change after the connections have it, so it needs no lock.
 type owner struct {
-	news func() // see Conn.owner; nil: not called
-	book *book  // nil: nothing is counted
+	// Called without the connection's lock when something that the owner waits for may have
+	// happened: a slot is free after reserve found none, or no new streams are possible any more.
+	// nil: not called.
+	news func()
+	book *book // nil: nothing is counted
 }
+
+// connReports are what a connection has told its owner, or has still to tell. The comment of each
+// field says who may use it.
+type connReports struct {
+	owner *owner // nil: the connection has no owner; never changed after newConn
+
+	// A request timed out and the peer has sent nothing since it was written, or the connection
+	// without streams was silent for staleSilence. The connection sets it under its lock, and
+	// readLoop and the owner read it without.
+	suspected atomic.Bool
+
+	toldOpen     bool // the owner's OnConn hears of the connection; never changed after newConn
+	stateChanged bool // owner.news must be called; guarded by the connection's lock
+}
+
+// hears reports whether o is called when the state of its connection has changed.
+func (o *owner) hears() bool { return o != nil && o.news != nil }
 
 // counts reports whether o counts.
 func (o *owner) counts() bool { return o != nil && o.book != nil }
@@ -118,14 +139,14 @@ func (o *owner) opened(c *Conn) {
 		b.conns = make(map[*Conn]struct{})
 	}
 	b.conns[c] = struct{}{}
-	c.toldOpen = b.tell(ConnEvent{Kind: ConnOpened, Conn: c}, false) // before Conns lists it
+	c.reports.toldOpen = b.tell(ConnEvent{Kind: ConnOpened, Conn: c}, false) // before Conns lists it
 	b.mu.Unlock()
 }
 
 // draining is called when c takes no more requests but still has streams. The caller holds c's
 // lock.
 func (o *owner) draining(c *Conn, why ConnReason) {
-	if !c.toldOpen {
+	if !c.reports.toldOpen {
 		return
 	}
 	e := ConnEvent{Kind: ConnDraining, Conn: c, Reason: why}
@@ -151,7 +172,7 @@ func (o *owner) ended(c *Conn) {
 		b.conns = nil
 	}
 	b.mu.Unlock()
-	if c.toldOpen {
+	if c.reports.toldOpen {
 		b.tell(ConnEvent{Kind: ConnClosed, Conn: c, Reason: why, Err: err}, true)
 	}
 	b.t.books.release(b)

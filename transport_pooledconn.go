@@ -33,7 +33,7 @@ func (c *pooledConn) Reserve(streams int, requests int64) (bool, error) {
 }
 
 // Suspected implements pool.Conn.
-func (c *pooledConn) Suspected() bool { return c.suspected.Load() }
+func (c *pooledConn) Suspected() bool { return c.reports.suspected.Load() }
 
 // Confirm implements pool.Conn.
 func (c *pooledConn) Confirm() time.Duration { return c.confirm() }

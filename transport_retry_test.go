@@ -504,7 +504,7 @@ func TestShortTimeoutIsNoSuspicion(t *testing.T) {
 		call := f.do(f.request(ctx, "GET", "/", nil))
 		peer.WantHeaders("the request", 3)
 		call.wantErr("its time is over", context.DeadlineExceeded)
-		if f.host().Conns.All()[0].suspected.Load() {
+		if f.host().Conns.All()[0].reports.suspected.Load() {
 			t.Error("the peer is suspected")
 		}
 		peer.WantRSTStream("the request has ended", 3, wire.Cancel)
