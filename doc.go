@@ -107,5 +107,5 @@
 // # Limits
 //
 // Everything that a peer can make the client store or do is bounded. Config names the bounds that
-// can be set, and the README lists all of them.
+// can be set; .github/LIMITS.md in the repository lists all of them.
 package hyper

@@ -1,5 +1,5 @@
-// This file tests that the Go code of the README's companion .github/MIGRATION.md compiles, and that
-// the page names what golang.org/x/net/http2 has deprecated.
+// This file tests that the Go code of .github/MIGRATION.md compiles, and that the page
+// names what golang.org/x/net/http2 has deprecated.
 
 package hypertest
 
@@ -16,19 +16,9 @@ import (
 	"testing"
 )
 
-// migration returns the text of the migration guide.
-func migration(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile("../../.github/MIGRATION.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // goBlocks returns the blocks of Go code in a page.
-func goBlocks(page string) (blocks []string) {
-	for _, after := range strings.Split(page, "```go\n")[1:] {
+func goBlocks(text string) (blocks []string) {
+	for _, after := range strings.Split(text, "```go\n")[1:] {
 		block, _, _ := strings.Cut(after, "```")
 		blocks = append(blocks, block)
 	}
@@ -95,21 +85,21 @@ func main() {}
 `
 
 func TestMigrationGuideCompiles(t *testing.T) {
-	page := migration(t)
-	blocks := goBlocks(page)
+	text := page(t, ".github/MIGRATION.md")
+	blocks := goBlocks(text)
 	if len(blocks) < 2 {
 		t.Errorf("%d programs, want at least 2", len(blocks))
 	}
-	lines := regexp.MustCompile("(?m)^\\| .* \\| `(.+)` \\|$").FindAllStringSubmatch(page, -1)
-	if rows := strings.Count(page, "\n| ") - 4; len(lines) != rows || rows < 80 {
+	lines := regexp.MustCompile("(?m)^\\| .* \\| `(.+)` \\|$").FindAllStringSubmatch(text, -1)
+	if rows := strings.Count(text, "\n| ") - 4; len(lines) != rows || rows < 80 {
 		t.Errorf("%d of %d rows end with a line of Go", len(lines), rows)
 	}
 	var program strings.Builder
 	program.WriteString(lineProgram)
 	for i, m := range lines {
 		fmt.Fprintf(&program, "\nfunc line%d(v vars) {\n"+
-			"\tctx, req, tr, conn, stream, resp, nc, h1, err := v.ctx, v.req, v.tr, v.conn, v.stream, v.resp, "+
-			"v.nc, v.h1, v.err\n"+
+			"\tctx, req, tr, conn, stream, resp, nc, h1, err := "+
+			"v.ctx, v.req, v.tr, v.conn, v.stream, v.resp, v.nc, v.h1, v.err\n"+
 			"\t_, _, _, _, _, _, _, _, _ = ctx, req, tr, conn, stream, resp, nc, h1, err\n\t%s\n}\n", i, m[1])
 	}
 	compile(t, append(blocks, program.String())...)
@@ -137,9 +127,9 @@ func TestMigrationGuideNamesWhatIsDeprecated(t *testing.T) {
 	if len(names) < 25 {
 		t.Errorf("only %d deprecated identifiers: %v", len(names), names)
 	}
-	page := migration(t)
+	text := page(t, ".github/MIGRATION.md")
 	for name := range names {
-		if !strings.Contains(page, "`"+name+"`") {
+		if !strings.Contains(text, "`"+name+"`") {
 			t.Errorf("the page does not name %s", name)
 		}
 	}

@@ -1,86 +1,77 @@
-// This file tests that README.md agrees with the package and its Examples.
+// This file tests that README.md and the pages beside it agree with the package and its Examples.
 
 package hypertest
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"gohyper.dev/hyper"
 )
 
-// readme returns the text of the README.
-func readme(t *testing.T) string {
+// page returns the text of a file of the repository.
+func page(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// Every Go program in the README is a part of the Examples, which are compiled and run.
-func TestReadmeShowsTheExamples(t *testing.T) {
-	var examples strings.Builder
-	for _, name := range []string{"example_test.go", "example_transport_test.go", "example_window_test.go",
-		"example_stats_test.go"} {
-		file, err := os.ReadFile("../../" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		examples.Write(file)
+// Every Go program of the README compiles as it stands on the page.
+func TestReadmeCompiles(t *testing.T) {
+	blocks := goBlocks(page(t, "README.md"))
+	if len(blocks) < 3 {
+		t.Errorf("%d programs in the README, want at least 3", len(blocks))
 	}
-	blocks := strings.Split(readme(t), "```go\n")[1:]
-	if len(blocks) < 10 {
-		t.Errorf("%d programs in the README, want at least 10", len(blocks))
+	compile(t, blocks...)
+}
+
+// The README can be read in a few minutes: its depth is in other places.
+func TestReadmeIsShort(t *testing.T) {
+	if n := strings.Count(page(t, "README.md"), "\n"); n >= 250 {
+		t.Errorf("%d lines, want fewer than 250", n)
 	}
-	for _, block := range blocks {
-		program, _, _ := strings.Cut(block, "```")
-		if !strings.Contains(examples.String(), program) {
-			t.Errorf("in no Example:\n%s", program)
+}
+
+// The Examples that the README names are in the files that it links to.
+func TestReadmeNamesExamplesThatExist(t *testing.T) {
+	example := regexp.MustCompile(`\[(Example\w*)\]\(([\w.]+)\)`)
+	named := example.FindAllStringSubmatch(page(t, "README.md"), -1)
+	if len(named) < 7 {
+		t.Errorf("%d Examples, want at least 7", len(named))
+	}
+	for _, m := range named {
+		if !strings.Contains(page(t, m[2]), "\nfunc "+m[1]+"() {\n") {
+			t.Errorf("%s is not in %s", m[1], m[2])
 		}
 	}
 }
 
-// The README names all that a Window and its events have, by their names.
-func TestReadmeNamesWhatWindowsHave(t *testing.T) {
-	text := readme(t)
-	named := func(pattern string) (names []string) {
-		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
-			names = append(names, m[1])
+// The files that the pages link to exist.
+func TestPagesLinkToFilesThatExist(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	for _, name := range []string{"README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md", ".github/LIMITS.md",
+		".github/MIGRATION.md", ".github/SECURITY.md"} {
+		for _, m := range link.FindAllStringSubmatch(page(t, name), -1) {
+			if _, err := os.Stat(filepath.Join("../..", filepath.Dir(name), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", name, m[1], err)
+			}
 		}
-		slices.Sort(names)
-		return slices.Compact(names)
-	}
-	var methods, kinds []string
-	window := reflect.TypeFor[*hyper.Window]()
-	for i := range window.NumMethod() {
-		methods = append(methods, window.Method(i).Name)
-	}
-	if got := named(`\bw\.([A-Z]\w+)\(`); !slices.Equal(got, methods) {
-		t.Errorf("methods %q, want %q", got, methods)
-	}
-	for kind := hyper.WindowOpened + 1; kind <= hyper.WindowFrame; kind++ {
-		kinds = append(kinds, kind.String())
-	}
-	slices.Sort(kinds)
-	if got := named("`…([A-Z]\\w+)`"); !slices.Equal(got, kinds) {
-		t.Errorf("kinds %q, want %q", got, kinds)
 	}
 }
 
-// The options in the README's tables of bounds are fields of Config and of Transport.
-func TestReadmeNamesOptionsThatExist(t *testing.T) {
+// The options in the tables of bounds are fields of Config and of Transport.
+func TestLimitsNameOptionsThatExist(t *testing.T) {
 	config, transport := reflect.TypeFor[hyper.Config](), reflect.TypeFor[hyper.Transport]()
 	option := regexp.MustCompile("`([A-Z]\\w+)[^`]*`")
-	_, tables, _ := strings.Cut(readme(t), "## Limits and defaults\n")
-	tables, _, _ = strings.Cut(tables, "\n## ")
 	n := 0
-	for line := range strings.Lines(tables) {
+	for line := range strings.Lines(page(t, ".github/LIMITS.md")) {
 		cells := strings.Split(strings.TrimSuffix(line, " |\n"), " | ")
 		for _, m := range option.FindAllStringSubmatch(cells[len(cells)-1], -1) {
 			_, ofConfig := config.FieldByName(m[1])
