@@ -501,8 +501,8 @@ func (e *afterGoAway) Error() string { return bare(e.err) + "; before that, " + 
 // Unwrap returns the reason and the peer's GOAWAY.
 func (e *afterGoAway) Unwrap() []error { return []error{e.err, e.goAway} }
 
-// because returns a copy of e with err as its Err. For the peer's GOAWAY, that is what happened after
-// it.
+// because returns a copy of e with err as its Err. For the peer's GOAWAY, that is what happened
+// after it.
 func (e *ConnError) because(err error) *ConnError {
 	told := *e
 	told.Err = err

@@ -1,6 +1,6 @@
-// Command sse reads server-sent events through hyper. It starts a real HTTP/2 server over TLS in its
-// own process. The server ends the stream of events again and again, by its end, by a reset and by
-// GOAWAY; the client asks for the rest, and no event is lost or comes twice.
+// Command sse reads server-sent events through hyper. It starts a real HTTP/2 server in its own
+// process. The server ends its responses by END_STREAM, by RST_STREAM and by GOAWAY; the client
+// asks for the events that follow, and none is lost or comes twice.
 //
 //	go run ./examples/sse [-n 12]       prints the events, and when the client connects again
 package main

@@ -88,6 +88,6 @@ func (q *Queue[C]) failAll(err error) { q.fail(q.turns, err) }
 // Ready returns a channel that receives one value when the request has a result.
 func (r *Request[C]) Ready() <-chan struct{} { return r.ready }
 
-// Result returns what the Queue gave to the request. It is called after Ready has sent, or under the
-// lock that guards the Queue.
+// Result returns what the Queue gave to the request. It is called after Ready has sent, or under
+// the lock that guards the Queue.
 func (r *Request[C]) Result() (C, error) { return r.conn, r.err }
