@@ -34,8 +34,6 @@ var boundsSlow = func() bool {
 	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }()
 
-var errCancelCause = errors.New("the caller's own reason")
-
 // everyFrame returns frames of all types, some of them larger than the smallest buffer.
 func everyFrame() []byte {
 	return slices.Concat(
