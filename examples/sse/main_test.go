@@ -19,8 +19,8 @@ func TestNoEventIsLost(t *testing.T) {
 	if err := run(t.Context(), &out, 20); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{`20 number: "20,\nand so on"`, "connects again: the response ended", "INTERNAL_ERROR",
-		"20 events in 7 responses"} {
+	for _, want := range []string{`20 number: "20,\nand so on"`, "connects again: the response ended",
+		"INTERNAL_ERROR", "20 events in 7 responses"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
@@ -37,7 +37,8 @@ func TestEventsAreReadAsHTMLSays(t *testing.T) {
 		"id: with\x00NUL\ndata: d\n\n" +
 		": comment\nunknown: field\nid\ndata: e\n\n" +
 		"data: without its blank line\n"
-	want := []Event{{"", "message", "a\nb\n c"}, {"1", "message", ""}, {"1", "message", "d"}, {"", "message", "e"}}
+	want := []Event{{"", "message", "a\nb\n c"}, {"1", "message", ""}, {"1", "message", "d"},
+		{"", "message", "e"}}
 	for name, body := range map[string]io.Reader{
 		"at once":     strings.NewReader(text),
 		"by one byte": iotest.OneByteReader(strings.NewReader(text)),
