@@ -37,7 +37,7 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 			peer.WantHeaders("an upload", 2*i+1)
 			peer.WantBody("all of it", 2*i+1, []byte(strings.Repeat("x", 50_000)))
 			peer.WriteHeaders(2*i+1, wire.EndStream, ":status: 204", "server: test")
-			got.want(t, "its response").Body.Close()
+			got.Want(t, "its response").Body.Close()
 			peer.WriteWindowUpdate(0, 50_000)
 		}
 		synctest.Wait()
@@ -68,7 +68,7 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 			peer.WantHeaders("a request", id)
 			peer.WriteHeaders(id, 0, ":status: 200")
 			peer.WriteData(id, wire.EndStream, make([]byte, 100_000))
-			h2test.WantBody(t, "all of it", got.want(t, "its response").Body, string(make([]byte, 100_000)))
+			h2test.WantBody(t, "all of it", got.Want(t, "its response").Body, string(make([]byte, 100_000)))
 			synctest.Wait()
 		}
 		buffer := func() int {
@@ -130,7 +130,7 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("a caller's", 1)
 		h2test.AnswerEmpty(peer, 1)
-		got.want(t, "its response").Body.Close()
+		got.Want(t, "its response").Body.Close()
 		idle()
 		whole.Grant(1)
 		peer.WantWindowUpdate("granted from anywhere", 0, 1)
@@ -182,7 +182,7 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 			got := getAsync(e.conn, "/")
 			e.peer.WantHeaders("the request", 1)
 			e.peer.WriteHeaders(1, 0, ":status: 200")
-			resp := got.want(e.T, "the response")
+			resp := got.Want(e.T, "the response")
 			return func() {
 				resp.Body.Close()
 				e.peer.WantRSTStream("closed", 1, wire.Cancel)
@@ -193,7 +193,7 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 			e.peer.WantHeaders("the request", 1)
 			e.peer.WriteHeaders(1, 0, ":status: 200")
 			e.peer.WriteData(1, 0, []byte("hello"))
-			resp := got.want(e.T, "the response")
+			resp := got.Want(e.T, "the response")
 			return func() {
 				resp.Body.Read(make([]byte, 5))
 				e.peer.WantWindowUpdate("read", 0, 5)

@@ -19,7 +19,7 @@ func TestOriginsOfMisdirectedRequestsAreBounded(t *testing.T) {
 			call := doAsync(t.Context(), conn, &Request{Authority: fmt.Sprintf("h%d.test", i)})
 			peer.WantHeaders("a request", 1+2*i)
 			peer.WriteHeaders(1+2*i, wire.EndStream, ":status: 421")
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 			conn.lock()
 			n, excluded := len(conn.origins.misdirected), conn.origins.excludes(other)
 			conn.unlock()
@@ -45,7 +45,7 @@ func TestConnectionWithoutRoomIsNotShared(t *testing.T) {
 			t.Error("the only stream is in use")
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		conn.lock()
 		conn.writer.queued += maxUnwritten
 		conn.unlock()

@@ -29,7 +29,7 @@ func TestFieldSectionAboveThePeersLimitIsNotSent(t *testing.T) {
 		}
 		for range 2 { // it takes no slot
 			var re *RequestError
-			if err := doAsync(t.Context(), conn, fields(501-size)).wantErr(t, "501 octets"); !errors.As(err,
+			if err := doAsync(t.Context(), conn, fields(501-size)).WantErr(t, "501 octets"); !errors.As(err,
 				&re) {
 				t.Errorf("501 octets: %v", err)
 			}
@@ -127,7 +127,7 @@ func FuzzSettings(f *testing.F) {
 			}
 			peer.WriteHeaders(1, 0, ":status: 200")
 			peer.WriteHeaders(3, 0, ":status: 200")
-			body := down.want(t, "the download's header").Body
+			body := down.Want(t, "the download's header").Body
 			pushed := uint32(2)
 			peer.WritePushPromise(3, pushed, ":method: GET", ":scheme: http", ":authority: own.example",
 				":path: /")
@@ -150,7 +150,7 @@ func FuzzSettings(f *testing.F) {
 			}
 			take := func(n int) {
 				conn.lock()
-				n = min(n, down.resp.s.buf.Len())
+				n = min(n, down.Value.s.buf.Len())
 				conn.unlock()
 				if n == 0 {
 					return
@@ -245,7 +245,7 @@ func FuzzSettings(f *testing.F) {
 			if n, err := body.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 				t.Fatalf("behind the download: %d, %v", n, err)
 			}
-			h2test.WantBody(t, "the upload's answer", up.want(t, "the upload").Body, "")
+			h2test.WantBody(t, "the upload's answer", up.Want(t, "the upload").Body, "")
 			look("the end")
 		})
 	})
@@ -266,12 +266,12 @@ func TestALoweredLimitTakesASlotBack(t *testing.T) {
 		conn.streams.byID[1].recvResetLocked(ErrCodeCancel)
 		conn.applyLocked(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
 		conn.unlock()
-		first.wantErr(t, "reset")
+		first.WantErr(t, "reset")
 		peer.WantIdle("no stream is allowed")
 		peer.WriteSettings(limit)
 		peer.WantSettingsAck("one is again")
 		peer.WantHeaders("the caller still waits", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		second.want(t, "the response")
+		second.Want(t, "the response")
 	})
 }

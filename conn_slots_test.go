@@ -28,7 +28,7 @@ func TestSlotGrantedToWhoHasGivenUpIsNotLost(t *testing.T) {
 		conn.slots.limit++
 		conn.admitLocked()
 		conn.unlock()
-		if err := second.wantErr(t, "cancelled"); !errors.Is(err, context.Canceled) {
+		if err := second.WantErr(t, "cancelled"); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 		getAsync(conn, "/third")
@@ -50,8 +50,8 @@ func TestWaiterCancelledJustWhenAdmittedLosesNoSlot(t *testing.T) {
 			synctest.Wait()
 			go cancel()
 			h2test.AnswerEmpty(peer, id)
-			open.want(t, "the open one")
-			<-racing.done
+			open.Want(t, "the open one")
+			<-racing.Done
 			synctest.Wait()
 			conn.lock()
 			id = conn.streams.nextID
@@ -89,14 +89,14 @@ func TestExhaustedStreamIdentifiersDrainTheConnection(t *testing.T) {
 		waiting := getAsync(conn, "/waiting")
 		synctest.Wait()
 		for range 2 {
-			err := getAsync(conn, "/late").wantErr(t, "none is left")
+			err := getAsync(conn, "/late").WantErr(t, "none is left")
 			if !errors.Is(err, ErrDrained) || !Retryable(err) {
 				t.Errorf("a request too many: %v", err)
 			}
 		}
 		h2test.AnswerEmpty(peer, wire.MaxStreamID)
-		last.want(t, "the last stream")
-		if err := waiting.wantErr(t, "none is left"); !errors.Is(err, ErrDrained) || !Retryable(err) {
+		last.Want(t, "the last stream")
+		if err := waiting.WantErr(t, "none is left"); !errors.Is(err, ErrDrained) || !Retryable(err) {
 			t.Errorf("the request that waited for a slot: %v", err)
 		}
 		peer.WantIdle("nothing of them was sent")
@@ -173,7 +173,7 @@ func TestMarksOfResetStreamsAreBounded(t *testing.T) {
 		peer.WritePing(wire.Ack, peer.WantPing("too many marks", 0))
 		synctest.Wait()
 		h2test.AnswerEmpty(peer, 2*maxResetMarks+1)
-		next.want(t, "the answer has made room")
+		next.Want(t, "the answer has made room")
 		if n := len(conn.slots.reset); n > pingResetMarks {
 			t.Errorf("%d marks are left", n)
 		}

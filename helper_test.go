@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"gohyper.dev/hyper/internal/h2test"
@@ -225,46 +224,14 @@ func checkBooks(t *testing.T, c *Conn) {
 	}
 }
 
-// doAsync calls conn.Do on a goroutine of its own.
-func doAsync(ctx context.Context, conn *Conn, req *Request) *result {
-	r := &result{done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		r.resp, r.err = conn.Do(ctx, req)
-	}()
-	return r
+// doAsync calls conn.Do on another goroutine.
+func doAsync(ctx context.Context, conn *Conn, req *Request) *h2test.Call[*Response] {
+	return h2test.Go(func() (*Response, error) { return conn.Do(ctx, req) })
 }
 
 // getAsync is doAsync for GET.
-func getAsync(conn *Conn, path string) *result {
+func getAsync(conn *Conn, path string) *h2test.Call[*Response] {
 	return doAsync(context.Background(), conn, &Request{Path: path})
-}
-
-// A result is what a call on another goroutine will return.
-type result struct {
-	done chan struct{}
-	resp *Response
-	err  error
-}
-
-// want waits for the response.
-func (r *result) want(t *testing.T, reason string) *Response {
-	t.Helper()
-	<-r.done
-	if r.err != nil {
-		t.Fatalf("%s: %v", reason, r.err)
-	}
-	return r.resp
-}
-
-// wantErr waits for the error.
-func (r *result) wantErr(t *testing.T, reason string) error {
-	t.Helper()
-	<-r.done
-	if r.err == nil {
-		t.Fatalf("%s: want an error, got a response with status %d", reason, r.resp.StatusCode)
-	}
-	return r.err
 }
 
 // answerGet sends GET, which becomes stream id, and responds with a header. The test sends the
@@ -274,7 +241,7 @@ func answerGet(t *testing.T, peer *h2test.Peer, conn *Conn, id uint32, fields ..
 	got := getAsync(conn, "/")
 	peer.WantHeaders("the request", id)
 	peer.WriteHeaders(id, 0, fields...)
-	return got.want(t, "the response")
+	return got.Want(t, "the response")
 }
 
 // giveBack returns a manager that grants every byte again as soon as it is consumed. What is
@@ -283,50 +250,30 @@ func giveBack(*Window) WindowManager {
 	return WindowManagerFunc(func(ev WindowEvent) int { return ev.Consumed() })
 }
 
-// A call is a RoundTrip on a goroutine of its own.
+// A call is a RoundTrip of a farm on another goroutine.
 type call struct {
-	t    *testing.T
-	done chan struct{}
-	resp *http.Response
-	err  error
-	took time.Duration
+	*h2test.Call[*http.Response]
+	t *testing.T
 }
 
-// wantStatus waits for the response.
+// wantStatus waits for a response with this status.
 func (c *call) wantStatus(reason string, status int) *http.Response {
 	c.t.Helper()
-	<-c.done
-	if c.err != nil {
-		c.t.Fatalf("%s: %v", reason, c.err)
+	resp := c.Want(c.t, reason)
+	if resp.StatusCode != status {
+		c.t.Fatalf("%s: status %d, want %d", reason, resp.StatusCode, status)
 	}
-	if c.resp.StatusCode != status {
-		c.t.Fatalf("%s: status %d, want %d", reason, c.resp.StatusCode, status)
-	}
-	return c.resp
+	return resp
 }
 
 // wantErr waits for an error, which must match target if target is not nil.
 func (c *call) wantErr(reason string, target error) error {
 	c.t.Helper()
-	<-c.done
-	if c.err == nil {
-		c.t.Fatalf("%s: want an error, got status %d", reason, c.resp.StatusCode)
+	err := c.WantErr(c.t, reason)
+	if target != nil && !errors.Is(err, target) {
+		c.t.Fatalf("%s: got %v, want %v", reason, err, target)
 	}
-	if target != nil && !errors.Is(c.err, target) {
-		c.t.Fatalf("%s: got %v, want %v", reason, c.err, target)
-	}
-	return c.err
-}
-
-// wantWaiting requires that the call has not returned.
-func (c *call) wantWaiting(reason string) {
-	c.t.Helper()
-	synctest.Wait()
-	select {
-	case <-c.done:
-		c.t.Fatalf("%s: it returned, with %v", reason, c.err)
-	default:
-	}
+	return err
 }
 
 // serve plays a server on peer. It calls f for each request, in the order in which they arrive,

@@ -15,7 +15,7 @@ import (
 
 // dialPusher is dialPeer for a client that accepts pushes. A request of that client is in progress
 // on stream 1.
-func dialPusher(t *testing.T, policy PushPolicy) (*h2test.Peer, *Conn, *result) {
+func dialPusher(t *testing.T, policy PushPolicy) (*h2test.Peer, *Conn, *h2test.Call[*Response]) {
 	t.Helper()
 	peer, conn := dialPeer(t, &Config{Push: &policy, Authority: "own.example", WindowManager: giveBack})
 	got := getAsync(conn, "/")
@@ -59,7 +59,7 @@ func TestPromisesComeBeforeBetweenAndBehindTheParentsParts(t *testing.T) {
 		promise(peer, 4, "/between")
 		peer.WriteData(1, 0, []byte("parent"))
 		promise(peer, 6, "/behind")
-		resp := got.want(t, "the parent")
+		resp := got.Want(t, "the parent")
 		paths := make(chan []string)
 		go func() {
 			p, _ := promisedPaths(t, resp)
@@ -92,7 +92,7 @@ func TestPushIsReadBeforeOrAfterItsParent(t *testing.T) {
 				peer.WriteData(2, 0, []byte("pushed"))
 				peer.WriteTrailers(2, "x-sum: 2")
 				peer.WriteData(1, wire.EndStream, []byte("parent"))
-				resp := got.want(t, "the parent")
+				resp := got.Want(t, "the parent")
 				_, pushes := promisedPaths(t, resp)
 				if !before {
 					h2test.WantBody(t, "the parent", resp.Body, "parent")
@@ -128,7 +128,7 @@ func TestPushBeyondTheLimitIsRefused(t *testing.T) {
 		peer.WantRSTStream("one that is over waits to be claimed", 8, wire.RefusedStream)
 
 		var pushes []*Push
-		for push := range got.want(t, "the parent").Pushes(t.Context()) {
+		for push := range got.Want(t, "the parent").Pushes(t.Context()) {
 			if pushes = append(pushes, push); len(pushes) == 2 {
 				break
 			}
@@ -160,7 +160,7 @@ func TestAcceptDecides(t *testing.T) {
 			":path: /yes")
 		peer.WantRSTStream("not for the callback to allow", 6, wire.ProtocolError)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		paths, _ := promisedPaths(t, got.want(t, "the parent"))
+		paths, _ := promisedPaths(t, got.Want(t, "the parent"))
 		if !slices.Equal(paths, []string{"/yes"}) || !slices.Equal(asked, []string{"2 1 /no", "4 1 /yes"}) {
 			t.Errorf("promised %q, asked %q", paths, asked)
 		}
@@ -191,7 +191,7 @@ func TestCancelEndsAPushAtAnyStage(t *testing.T) {
 				promise(peer, 2, "/")
 				c.parts(peer)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				_, pushes := promisedPaths(t, got.want(t, "the parent"))
+				_, pushes := promisedPaths(t, got.Want(t, "the parent"))
 				synctest.Wait()
 				pushes[0].Cancel()
 				pushes[0].Cancel()
@@ -255,7 +255,7 @@ func TestPromiseOutsideTheRulesIsRefusedAlone(t *testing.T) {
 				peer.WantRSTStream(c.name, 2, wire.ProtocolError)
 				wantPushes(t, conn, "refused", 0)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200", "x-remember: me")
-				resp := got.want(t, "the parent goes on")
+				resp := got.Want(t, "the parent goes on")
 				if resp.Header.Get("x-remember") != "me" {
 					t.Error("the compression state is lost")
 				}
@@ -279,7 +279,7 @@ func TestPromiseWithTooManyFieldsIsRefusedAlone(t *testing.T) {
 			"x-remember: me", "x-long: "+strings.Repeat("x", 1000))
 		peer.WantRSTStream("more than 1,000 octets", 2, wire.ProtocolError)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "x-remember: me")
-		if resp := got.want(t, "the parent goes on"); resp.Header.Get("x-remember") != "me" {
+		if resp := got.Want(t, "the parent goes on"); resp.Header.Get("x-remember") != "me" {
 			t.Error("the compression state is lost")
 		}
 		wantPushes(t, conn, "none", 0)
@@ -290,7 +290,7 @@ func TestPromiseOnAStreamWeResetIsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, got := dialPusher(t, PushPolicy{})
 		peer.WriteHeaders(1, 0, ":status: 200")
-		got.want(t, "the parent").Body.Close()
+		got.Want(t, "the parent").Body.Close()
 		peer.WantRSTStream("the parent", 1, wire.Cancel)
 		promise(peer, 2, "/a") // the peer did not know yet
 		peer.WantRSTStream("its push", 2, wire.Cancel)
@@ -310,7 +310,7 @@ func TestClosingTheParentCancelsWhatNobodyClaimed(t *testing.T) {
 				promise(peer, 4, "/unclaimed")
 				promise(peer, 6, "/unclaimed-and-empty")
 				peer.WriteHeaders(1, 0, ":status: 200")
-				resp := got.want(t, "the parent")
+				resp := got.Want(t, "the parent")
 				var claimed *Push
 				for push := range resp.Pushes(t.Context()) {
 					claimed = push
@@ -363,7 +363,7 @@ func TestParentThatWeEndTakesItsUnclaimedPushesAlong(t *testing.T) {
 		cancel()
 		peer.WantRSTStream("by its context", 1, wire.Cancel)
 		peer.WantRSTStream("it cannot be claimed any more", 2, wire.Cancel)
-		got.wantErr(t, "canceled")
+		got.WantErr(t, "canceled")
 		s.Reset(ErrCodeInternal)
 		peer.WantRSTStream("by its caller", 3, wire.InternalError)
 		peer.WantRSTStream("it cannot be claimed any more", 4, wire.Cancel)

@@ -46,8 +46,8 @@ func TestDialThatHangsGetsAnotherBesideItAfterASecond(t *testing.T) {
 		}
 		first.wantStatus("the first", 204)
 		second.wantStatus("the second", 204)
-		if first.took != pool.DialPatience {
-			t.Errorf("the first request took %v", first.took)
+		if first.Took != pool.DialPatience {
+			t.Errorf("the first request took %v", first.Took)
 		}
 		f.wantDials("no more than two", 2)
 		time.Sleep(defaultHandshakeTimeout + time.Second) // until the first attempt ends
@@ -92,8 +92,8 @@ func TestAttemptOfARequestThatGaveUpIsReplacedAtOnce(t *testing.T) {
 		short.wantErr("its context ended", context.DeadlineExceeded)
 		f.answer("the other request, on an attempt of its own")
 		long.wantStatus("it is served", 204)
-		if long.took != 300*time.Millisecond {
-			t.Errorf("it took %v", long.took)
+		if long.Took != 300*time.Millisecond {
+			t.Errorf("it took %v", long.Took)
 		}
 		time.Sleep(defaultHandshakeTimeout + time.Second)
 	})
@@ -212,12 +212,12 @@ func TestAttemptsOneAfterAnotherDoNotKeepARequestForEver(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		later := f.get("/later")
 		call.wantErr("the attempt that was begun for it has ended", nil)
-		if call.took != 3*time.Second {
-			t.Errorf("it took %v", call.took)
+		if call.Took != 3*time.Second {
+			t.Errorf("it took %v", call.Took)
 		}
 		later.wantErr("so has one that was begun after it came", nil)
-		if later.took > 4*time.Second {
-			t.Errorf("the later request took %v", later.took)
+		if later.Took > 4*time.Second {
+			t.Errorf("the later request took %v", later.Took)
 		}
 	})
 }
@@ -527,7 +527,7 @@ func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
 		f.refer = func(context.Context, string) error { return errors.New("connection refused") }
 		next := f.get("/next")
 		f.wantDials("the first is full", 2)
-		next.wantWaiting("there is still the first to wait for")
+		next.WantWaiting(t, "there is still the first to wait for")
 		h2test.AnswerEmpty(one, 1)
 		first.wantStatus("the first", 204)
 		one.WantHeaders("its slot", 3, ":path: /next")

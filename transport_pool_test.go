@@ -64,7 +64,7 @@ func TestEmptyHostsAreForgotten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-f.do(req).done
+			<-f.do(req).Done
 		}
 		for i := range 100 {
 			visit(fmt.Sprintf("http://host%d.example.com/", i))
@@ -244,14 +244,7 @@ func checkPool(t *testing.T, tr *Transport) {
 }
 
 func (f *farm) do(req *http.Request) *call {
-	c := &call{t: f.t, done: make(chan struct{})}
-	start := time.Now()
-	go func() {
-		defer close(c.done)
-		c.resp, c.err = f.tr.RoundTrip(req)
-		c.took = time.Since(start)
-	}()
-	return c
+	return &call{h2test.Go(func() (*http.Response, error) { return f.tr.RoundTrip(req) }), f.t}
 }
 
 func (f *farm) get(path string) *call { return f.do(f.request(context.Background(), "GET", path, nil)) }

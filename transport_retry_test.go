@@ -88,7 +88,7 @@ func TestRequestsAboveTheLastOfGoAwayAreSentAgain(t *testing.T) {
 					two.WantBody("whole", 1, []byte("0123456789"))
 				}
 				if b, ok := reader.(*openedOnce); ok {
-					if again.wantWaiting("there is no answer yet"); b.closes != 1 {
+					if again.WantWaiting(t, "there is no answer yet"); b.closes != 1 {
 						t.Errorf("the body that was given was closed %d times", b.closes)
 					}
 				}
@@ -403,7 +403,7 @@ func TestRetryEndsWithTheRequestsContext(t *testing.T) {
 		peer := f.peer("the only one")
 		peer.WantHeaders("a try", 1)
 		peer.WriteRSTStream(1, wire.RefusedStream)
-		call.wantWaiting("it pauses")
+		call.WantWaiting(t, "it pauses")
 		start := time.Now()
 		cancel()
 		if err := call.wantErr("its context ended", nil); err != context.Canceled {

@@ -184,7 +184,7 @@ func TestCloseIdleConnectionsEndsDialsThatNobodyWaitsFor(t *testing.T) {
 		gone := f.do(f.request(ctx, "GET", "/", nil))
 		f.wantDials("a cold host", 1)
 		f.tr.CloseIdleConnections()
-		gone.wantWaiting("a request waits for it")
+		gone.WantWaiting(t, "a request waits for it")
 		cancel()
 		gone.wantErr("its context ended", context.Canceled)
 		synctest.Wait()
@@ -338,7 +338,7 @@ func TestEndOfTheContextEndsEveryWait(t *testing.T) {
 					release := begin(f)
 					req, cancel, want := end(f.request(t.Context(), "GET", "/waits", nil))
 					call := f.do(req)
-					call.wantWaiting(place)
+					call.WantWaiting(t, place)
 					start := time.Now()
 					cancel()
 					err := call.wantErr("it was cancelled", nil)
@@ -387,7 +387,7 @@ func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
 				long.wantStatus("the one without a deadline", 204)
 				f.get("/")
 			}
-			<-short.done
+			<-short.Done
 			peer.WantHeaders("no slot is lost", id+4)
 			checkPool(t, f.tr)
 		}
@@ -454,11 +454,11 @@ func TestNoSlotIsLostToRandomCancels(t *testing.T) {
 				}
 			}
 			for _, c := range calls {
-				if <-c.done; c.err != nil && c.err != context.DeadlineExceeded && !Retryable(c.err) {
-					t.Errorf("seed %d: %v", seed, c.err)
+				if <-c.Done; c.Err != nil && c.Err != context.DeadlineExceeded && !Retryable(c.Err) {
+					t.Errorf("seed %d: %v", seed, c.Err)
 				}
-				if c.err == nil {
-					c.resp.Body.Close()
+				if c.Err == nil {
+					c.Value.Body.Close()
 				}
 			}
 			time.Sleep(time.Second) // so that PINGs confirm the resets
@@ -486,8 +486,8 @@ func TestResponseHeaderTimeout(t *testing.T) {
 		peer.WantHeaders("the request", 3)
 		err := call.wantErr("no header comes", nil)
 		var ne net.Error
-		if !errors.As(err, &ne) || !ne.Timeout() || call.took != 10*time.Second {
-			t.Errorf("got %v after %v", err, call.took)
+		if !errors.As(err, &ne) || !ne.Timeout() || call.Took != 10*time.Second {
+			t.Errorf("got %v after %v", err, call.Took)
 		}
 		peer.WantRSTStream("no call waits any more", 3, wire.Cancel)
 
@@ -515,12 +515,12 @@ func TestResponseHeaderTimeoutBeginsWithTheEndOfTheRequest(t *testing.T) {
 				peer.Ignore(wire.Data)
 				time.Sleep(upload)
 				w.Close()
-				call.wantWaiting("the upload went on until now")
+				call.WantWaiting(t, "the upload went on until now")
 				time.Sleep(10*time.Second - time.Millisecond)
-				call.wantWaiting("the time is not over")
+				call.WantWaiting(t, "the time is not over")
 				call.wantErr("no header comes", errHeaderTimeout)
-				if most := upload + 20*time.Second; call.took > most {
-					t.Errorf("it waited for %v", call.took)
+				if most := upload + 20*time.Second; call.Took > most {
+					t.Errorf("it waited for %v", call.Took)
 				}
 			})
 		})

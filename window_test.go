@@ -167,10 +167,10 @@ func (w *creditWalk) open() {
 	got := doAsync(ctx, w.conn, &Request{Method: method})
 	w.peer.WantHeaders(fmt.Sprint("seed ", w.seed), s.id)
 	w.headers(s.id)
-	if <-got.done; got.err != nil && w.forgiving {
+	if <-got.Done; got.Err != nil && w.forgiving {
 		return
 	}
-	s.resp = got.want(w.t, "the response")
+	s.resp = got.Want(w.t, "the response")
 	s.s = s.resp.Stream()
 	w.streams = append(w.streams, s)
 }

@@ -49,7 +49,8 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 		func(l *lab) {
 			l.WriteTrailers(1, "x-trailer: 1", "x-trailer: 2")
 			l.want(l.caller, 200, "hel")
-			if got := l.caller.resp.Trailer(); len(got) != 2 || got[0].Value != "1" || got[1].Value != "2" {
+			got := l.caller.Value.resp.Trailer()
+			if len(got) != 2 || got[0].Value != "1" || got[1].Value != "2" {
 				l.t.Errorf("trailer %v", got)
 			}
 		}, goesOn},
@@ -68,8 +69,8 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 		waiting,
 		func(l *lab) {
 			l.WriteHeaders(1, wire.EndStream, ":status: 200", "x-state: kept", "Bad: name")
-			if l.told(l.caller) == nil || l.caller.resp != nil {
-				l.t.Errorf("got %v", l.caller.resp)
+			if l.told(l.caller) == nil || l.caller.Value.resp != nil {
+				l.t.Errorf("got %v", l.caller.Value.resp)
 			}
 		}, endsStream(hyper.ErrCodeProtocol)},
 
@@ -205,7 +206,7 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 			l.WriteHeaders(1, wire.EndStream, ":status: 200", "x-state: kept", "x-a: 1", "x-b: 2", "x-a: 3",
 				"set-cookie: a=b", "set-cookie: c=d")
 			l.want(l.caller, 200, "")
-			if got := fmt.Sprint(l.caller.resp.Header[1:]); got !=
+			if got := fmt.Sprint(l.caller.Value.resp.Header[1:]); got !=
 				"[{x-a 1 false} {x-b 2 false} {x-a 3 false} {set-cookie a=b false} {set-cookie c=d false}]" {
 				l.t.Error(got)
 			}
@@ -214,8 +215,8 @@ var fieldRows = concat(badFieldRows(), badResponseRows(), []row{
 		func(l *lab) {
 			l.WriteTrailers(1, "x-late: 1", "content-length: 99")
 			l.want(l.caller, 200, "hel")
-			if l.caller.resp.Header.Has("x-late") || l.caller.resp.ContentLength != -1 {
-				l.t.Errorf("header %v", l.caller.resp.Header)
+			if l.caller.Value.resp.Header.Has("x-late") || l.caller.Value.resp.ContentLength != -1 {
+				l.t.Errorf("header %v", l.caller.Value.resp.Header)
 			}
 		}, goesOn},
 	{"9113 §6.5.2", "FieldSectionAboveTheAnnouncedSize",

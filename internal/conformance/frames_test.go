@@ -364,7 +364,7 @@ var frameRows = concat([]row{
 		func(l *lab) {
 			l.WriteHeadersSplit(1, wire.EndStream, 1, "x-trailer: 1")
 			l.want(l.caller, 200, "hel")
-			if got := l.caller.resp.Trailer().Get("x-trailer"); got != "1" {
+			if got := l.caller.Value.resp.Trailer().Get("x-trailer"); got != "1" {
 				l.t.Errorf("trailer %q", got)
 			}
 		}, goesOn},

@@ -85,7 +85,7 @@ var hpackRows = concat(badBlockRows(), []row{
 				"\x40\x01a\x011"+"\x00\x01b\x012"+"\x10\x01c\x013"+"\xbe"+
 				"\x7e\x014"+"\x0f\x2f\x015"+"\x1f\x2f\x016")
 			l.want(l.caller, 200, "")
-			if got := fmt.Sprint(l.caller.resp.Header); got !=
+			if got := fmt.Sprint(l.caller.Value.resp.Header); got !=
 				"[{a 1 false} {b 2 false} {c 3 true} {a 1 false} {a 4 false} {a 5 false} {a 6 true}]" {
 				l.t.Error(got)
 			}
@@ -94,7 +94,7 @@ var hpackRows = concat(badBlockRows(), []row{
 		func(l *lab) {
 			l.frame(wire.Headers, wire.EndHeaders|wire.EndStream, 1, ok+"\x10\x01c\x013")
 			l.want(l.caller, 200, "")
-			if h := l.caller.resp.Header; !h[0].Sensitive {
+			if h := l.caller.Value.resp.Header; !h[0].Sensitive {
 				l.t.Errorf("%+v", h)
 			}
 		}, goesOn},

@@ -143,28 +143,25 @@ func (l *lab) WantHeadersExactly(reason string, stream uint32, fields ...string)
 	return l.Peer.WantHeadersExactly(reason, stream, l.schemed(fields)...)
 }
 
-// A caller is a goroutine that waits for a response and reads it to its end.
-type caller struct {
-	done   chan struct{}
-	resp   *hyper.Response
-	status int
-	body   string
-	err    error
+// A caller waits for a response on another goroutine and reads it to its end.
+type caller = h2test.Call[received]
+
+// received is what a caller gets. If there is no response, resp is nil.
+type received struct {
+	resp *hyper.Response
+	body string
 }
 
 // ask starts a caller that gets its response from respond.
 func (l *lab) ask(respond func(context.Context) (*hyper.Response, error)) *caller {
-	c := &caller{done: make(chan struct{})}
-	go func() {
-		defer close(c.done)
-		if c.resp, c.err = respond(context.Background()); c.err != nil {
-			return
+	return h2test.Go(func() (r received, err error) {
+		if r.resp, err = respond(context.Background()); err != nil {
+			return r, err
 		}
-		c.status = c.resp.StatusCode
-		body, err := io.ReadAll(c.resp.Body)
-		c.body, c.err = string(body), err
-	}()
-	return c
+		body, err := io.ReadAll(r.resp.Body)
+		r.body = string(body)
+		return r, err
+	})
 }
 
 // send starts a caller that sends req, and reads its HEADERS.
@@ -191,16 +188,16 @@ func (l *lab) open(req *hyper.Request) *hyper.Stream {
 // want waits for a complete response and checks it.
 func (l *lab) want(c *caller, status int, body string) {
 	l.t.Helper()
-	<-c.done
-	if c.err != nil || c.status != status || c.body != body {
-		l.t.Fatalf("the caller got %d %q, %v; want %d %q\n%s", c.status, c.body, c.err, status, body, l.Log())
+	got, err := c.Wait()
+	if err != nil || got.resp.StatusCode != status || got.body != body {
+		l.t.Fatalf("the caller got %+v, %v; want %d %q\n%s", got, err, status, body, l.Log())
 	}
 }
 
 // told returns the caller's error.
 func (l *lab) told(c *caller) error {
-	<-c.done
-	return c.err
+	_, err := c.Wait()
+	return err
 }
 
 // answer writes a complete response.
@@ -219,7 +216,7 @@ func (l *lab) goesOn() {
 	body := "another"[:min(7, max(0, l.Credit(another)))]
 	l.answer(another, body)
 	l.want(c, 200, body)
-	if got := c.resp.Header.Get("x-state"); got != "kept" {
+	if got := c.Value.resp.Header.Get("x-state"); got != "kept" {
 		l.t.Errorf("the compression state is lost: x-state is %q", got)
 	}
 	l.WantIdle("nothing but that exchange")
@@ -259,7 +256,7 @@ func endsStream(code hyper.ErrCode) verdict {
 			l.want(l.parent, 200, "parent")
 		}
 		if l.parent != nil && l.at.told == nil {
-			for push, err := range l.parent.resp.Pushes(l.t.Context()) {
+			for push, err := range l.parent.Value.resp.Pushes(l.t.Context()) {
 				l.t.Errorf("the refused promise is handed out: %v, %v", push, err)
 			}
 		}

@@ -236,7 +236,7 @@ var requestRows = concat([]row{
 			}
 			var ble *hyper.BodyLengthError
 			if err != nil || f.Type != wire.RSTStream || !errors.As(l.told(l.caller), &ble) {
-				l.t.Errorf("got %v, %v; told %v", f, err, l.caller.err)
+				l.t.Errorf("got %v, %v; told %v", f, err, l.caller.Err)
 			}
 		}, goesOn},
 	{"9113 §8.1.1", "SendLongBody", "a body longer than its content-length is not sent so", quiet,
@@ -402,7 +402,7 @@ var requestRows = concat([]row{
 			l.next = 3
 			synctest.Wait()
 			l.answer(1, "hello")
-			<-l.caller.done
+			<-l.caller.Done
 		}, nil},
 	{"8441 §4", "ProtocolOfAnotherMethod", ":protocol is CONNECT's alone", tunnelling,
 		refuses(hyper.Request{Method: "GET", Protocol: "websocket"}, ":protocol"), goesOn},

@@ -299,8 +299,8 @@ var streamRows = concat([]row{
 		func(l *lab) {
 			l.Close()
 			var ce *hyper.ConnError
-			if err := l.told(l.caller); !errors.As(err, &ce) || l.caller.body != "hel" {
-				l.t.Errorf("told %q, %v", l.caller.body, err)
+			if err := l.told(l.caller); !errors.As(err, &ce) || l.caller.Value.body != "hel" {
+				l.t.Errorf("told %q, %v", l.caller.Value.body, err)
 			}
 		}, nil},
 	{"9113 §5.4.3", "LostConnectionInAFrame",

@@ -70,15 +70,15 @@ func FuzzBlock(f *testing.F) {
 // A result is a Reader with the section that it has decoded last, or its error.
 type result struct {
 	*Reader[field]
-	err error
+	Err error
 }
 
 // wantSameSection requires that the same section was decoded, or that both have failed.
 func wantSameSection(t *testing.T, whole, inParts result) {
 	t.Helper()
-	if whole.err != nil || inParts.err != nil {
-		if whole.err == nil || inParts.err == nil {
-			t.Fatalf("%v, in parts %v", whole.err, inParts.err)
+	if whole.Err != nil || inParts.Err != nil {
+		if whole.Err == nil || inParts.Err == nil {
+			t.Fatalf("%v, in parts %v", whole.Err, inParts.Err)
 		}
 		return
 	}

@@ -391,8 +391,8 @@ func (p *Peer) unread(f Frame) {
 
 // books keep what each side may send. A window is the difference of two sums, all that was granted
 // and all that was sent, so a change of the initial size needs no change for each stream.
-type books struct { // the client's settings, with the defaults
-	client    map[wire.SettingID]uint32 // WINDOW_UPDATE increments of the client, by stream
+type books struct {
+	client    map[wire.SettingID]uint32 // the client's settings, with the defaults
 	granted   map[uint32]int64          // WINDOW_UPDATE increments of the client, by stream
 	sent      map[uint32]int64          // DATA of the peer, by stream
 	announced announced                 // the peer's settings

@@ -17,44 +17,23 @@ import (
 // errBoom is the error of a break in these tests.
 var errBoom = errors.New("boom")
 
-// A result is what a Read or a Write in its own goroutine returned.
-type result struct {
-	n   int
-	err error
-}
-
-// start runs a Read or a Write of p in a goroutine, and returns a channel for its result.
-func start(call func([]byte) (int, error), p []byte) <-chan result {
-	c := make(chan result, 1)
-	go func() {
-		n, err := call(p)
-		c <- result{n, err}
-	}()
-	return c
+// start runs a Read or a Write of p on another goroutine.
+func start(call func([]byte) (int, error), p []byte) *Call[int] {
+	return Go(func() (int, error) { return call(p) })
 }
 
 // wantBlocked requires that the call is blocked.
-func wantBlocked(t *testing.T, c <-chan result) {
+func wantBlocked(t *testing.T, c *Call[int]) {
 	t.Helper()
-	synctest.Wait()
-	select {
-	case r := <-c:
-		t.Fatalf("returned %d, %v; want it blocked", r.n, r.err)
-	default:
-	}
+	c.WantWaiting(t, "it has to block")
 }
 
 // wantResult requires that the call returned n and err.
-func wantResult(t *testing.T, c <-chan result, n int, err error) {
+func wantResult(t *testing.T, c *Call[int], n int, err error) {
 	t.Helper()
-	synctest.Wait()
-	select {
-	case r := <-c:
-		if r.n != n || !errors.Is(r.err, err) {
-			t.Fatalf("returned %d, %v; want %d, %v", r.n, r.err, n, err)
-		}
-	default:
-		t.Fatalf("still blocked; want %d, %v", n, err)
+	c.WantReturned(t, "it must not block")
+	if c.Value != n || !errors.Is(c.Err, err) {
+		t.Fatalf("returned %d, %v; want %d, %v", c.Value, c.Err, n, err)
 	}
 }
 

@@ -27,7 +27,7 @@ func TestAdaptiveIsTheDefault(t *testing.T) {
 		}
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 60_000))
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		h2test.ReadBytes(t, resp.Body, 60_000)
 		peer.WriteData(1, wire.EndStream, nil)
 		h2test.WantBody(t, "no more", resp.Body, "")
@@ -117,7 +117,7 @@ func TestAdaptiveGrowsWhileThePeerUsesIt(t *testing.T) {
 				got := doAsync(t.Context(), conn, request)
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: 200")
-				largest, _ := download(t, peer, got.want(t, "the response").Body, 64<<20, 50*time.Millisecond)
+				largest, _ := download(t, peer, got.Want(t, "the response").Body, 64<<20, 50*time.Millisecond)
 				if largest < 4<<20 || largest > 8<<20 {
 					t.Errorf("the largest window is %d", largest)
 				}
@@ -176,7 +176,7 @@ func TestAdaptiveGrantsAheadWhereResponsesAreLarge(t *testing.T) {
 				ahead++
 			}
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200")
-			got.want(t, "a small response")
+			got.Want(t, "a small response")
 			id += 2
 		}
 		if ahead != 8 {

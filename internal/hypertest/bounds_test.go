@@ -51,8 +51,8 @@ func TestDataBeyondTheWindowIsRefusedToTheOctet(t *testing.T) {
 					first, second := s.get(1), s.get(3)
 					s.peer.WriteHeaders(1, 0, ":status: 200")
 					s.peer.WriteHeaders(3, 0, ":status: 200")
-					resp := first.want(t, "the response")
-					second.want(t, "the other")
+					resp := first.Want(t, "the response")
+					second.Want(t, "the other")
 					c.fill(s.peer)
 					s.peer.WantIdle("all of the window may be used")
 					s.peer.WriteData(1, 0, []byte{0})
@@ -210,7 +210,7 @@ func TestCompressedBombIsBounded(t *testing.T) {
 			besiege(t, &cfg, 3*time.Second, func(s *siege) {
 				r := s.get(1)
 				s.peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: "+c.coding)
-				resp := r.want(t, "the response")
+				resp := r.Want(t, "the response")
 				for chunk := range slices.Chunk(coded.Bytes(), 64<<10) {
 					s.peer.WriteData(1, 0, chunk)
 				}
@@ -246,7 +246,7 @@ func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 		s.peer.AutoPing()
 		r := s.get(1)
 		s.peer.WriteHeaders(1, 0, ":status: 200")
-		resp := r.want(s.t, "the response")
+		resp := r.Want(s.t, "the response")
 		sent := 0
 		for range 1000 { // the peer sends all that it may
 			if n := min(s.peer.Credit(1), s.peer.Credit(0), 16<<10); n > 0 {
@@ -377,7 +377,7 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 				start := time.Now()
 				c.before(peer, client)
 				body, w := io.Pipe() // the caller's body blocks, too
-				calls := []*async[*hyper.Response]{
+				calls := []*h2test.Call[*hyper.Response]{
 					getAsync(conn, "/"),
 					doAsync(context.Background(), conn,
 						&hyper.Request{Method: "POST", Body: bytes.NewReader(make([]byte, 1<<20))}),
@@ -385,7 +385,7 @@ func TestDeadPeerEndsEveryCallInTime(t *testing.T) {
 				}
 				c.script(peer, client)
 				for _, r := range calls {
-					err := r.wantErr(t, c.name)
+					err := r.WantErr(t, c.name)
 					var ne net.Error
 					if !errors.Is(err, c.want) || !errors.As(err, &ne) || !ne.Timeout() {
 						t.Errorf("got %v, want %v", err, c.want)

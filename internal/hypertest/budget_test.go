@@ -449,7 +449,7 @@ func TestNothingIsForgottenOfAFrameThatIsBeingRead(t *testing.T) {
 			got := getAsync(conn, "/")
 			peer.WantHeaders("the request", id)
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200", "a: 1")
-			if resp := got.want(t, "the response"); resp.Header.Get("a") != "1" {
+			if resp := got.Want(t, "the response"); resp.Header.Get("a") != "1" {
 				t.Errorf("stream %d: %v", id, resp.Header)
 			}
 		}
@@ -470,7 +470,7 @@ func TestMemoryOfALargeSectionIsFreedUnderTheLock(t *testing.T) {
 			got := getAsync(conn, "/")
 			peer.WantHeaders("the request", id)
 			peer.WriteHeadersSplit(id, wire.EndStream, wire.MinMaxFrameSize, fields...)
-			if resp := got.want(t, "the response"); len(resp.Header) != len(fields)-1 {
+			if resp := got.Want(t, "the response"); len(resp.Header) != len(fields)-1 {
 				t.Errorf("stream %d: %d fields", id, len(resp.Header))
 			}
 			time.Sleep(2 * shrinkDelay)

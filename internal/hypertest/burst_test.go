@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/http"
 	"runtime"
 	"sync"
 	"testing"
@@ -89,12 +88,12 @@ func keptAfterBurst(t *testing.T, d door, stays, cancelled bool) int64 {
 	peer.answer(1, wire.EndStream)
 	all.Wait()
 	next := uint32(3)
-	var open *async[*http.Response]
+	var open *httpCall
 	if stays {
 		open = v.get("/stays")
 		synctest.Wait()
 		peer.answer(next, 0)
-		open.want(t, "a stream that stays")
+		open.Want(t, "a stream that stays")
 		next += 2
 	}
 	time.Sleep(10 * time.Second)

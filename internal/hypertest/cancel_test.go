@@ -43,16 +43,16 @@ func (v *visit) begun(body io.Reader) (peer *accepted, resp *http.Response, canc
 	peer.Ignore(wire.Data)
 	peer.WantHeaders("the request", 1)
 	peer.WriteHeaders(1, 0, ":status: 200")
-	return peer, call.want(v.t, "the response"), cancel
+	return peer, call.Want(v.t, "the response"), cancel
 }
 
 func TestCancelEndsTheReadingOfTheBody(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 		peer, resp, cancel := v.begun(nil)
-		read := start(func() (int, error) { return resp.Body.Read(make([]byte, 10)) })
+		read := h2test.Go(func() (int, error) { return resp.Body.Read(make([]byte, 10)) })
 		synctest.Wait()
 		cancel()
-		wantCanceled(t, "the read", read.wantErr(t, "Cancel was closed"))
+		wantCanceled(t, "the read", read.WantErr(t, "Cancel was closed"))
 		peer.WantRSTStream("the peer is told", 1, wire.Cancel)
 		_, err := resp.Body.Read(make([]byte, 10))
 		wantCanceled(t, "a later read", err)
@@ -103,7 +103,7 @@ func TestCancelThatIsNotClosedCostsNothingLater(t *testing.T) {
 		call := v.send(req)
 		peer.WantHeaders("another request", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
-		call.want(t, "its response").Body.Close()
+		call.Want(t, "its response").Body.Close()
 		peer.WantRSTStream("its body is closed", 3, wire.Cancel)
 		cancel()
 		peer.WantIdle("Cancel is closed too late to matter")

@@ -92,7 +92,7 @@ func TestHTTPTraceOnOneConnection(t *testing.T) {
 		log.want(t, "sent, not answered", slices.Concat([]string{"GotConn reused=false idle=false 0s"},
 			tracedFields, []string{"WroteHeaders", "WroteRequest <nil>"})...)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		answer.want(t, "the first").Body.Close()
+		answer.Want(t, "the first").Body.Close()
 		log.want(t, "answered", "GotFirstResponseByte")
 
 		time.Sleep(3 * time.Second)
@@ -100,7 +100,7 @@ func TestHTTPTraceOnOneConnection(t *testing.T) {
 		peer.WantHeaders("the second", 3)
 		peer.WriteHeaders(3, 0, ":status: 103", "link: </a>")
 		peer.WriteHeaders(3, 0, ":status: 200")
-		answer.want(t, "the second")
+		answer.Want(t, "the second")
 		log.want(t, "on a connection that was idle",
 			slices.Concat([]string{"GotConn reused=true idle=true 3s"}, tracedFields,
 				[]string{"WroteHeaders", "WroteRequest <nil>", "GotFirstResponseByte",
@@ -109,7 +109,7 @@ func TestHTTPTraceOnOneConnection(t *testing.T) {
 		third := tripAsync(conn, req)
 		peer.WantHeaders("the third", 5)
 		peer.WriteRSTStream(5, wire.RefusedStream)
-		third.wantErr(t, "the third")
+		third.WantErr(t, "the third")
 		log.want(t, "beside another stream, and refused",
 			slices.Concat([]string{"GotConn reused=true idle=false 0s"}, tracedFields,
 				[]string{"WroteHeaders", "WroteRequest <nil>"})...)
@@ -132,7 +132,7 @@ func TestHTTPTraceWaitsForTheSocket(t *testing.T) {
 		}
 		log.lines = nil
 		cancel()
-		if err := answer.wantErr(t, "cancelled"); err != context.Canceled {
+		if err := answer.WantErr(t, "cancelled"); err != context.Canceled {
 			t.Error(err)
 		}
 		log.want(t, "cancelled while writing", "WroteRequest context canceled")
@@ -159,7 +159,7 @@ func TestHTTPTraceOfABodyThatIsHeldBack(t *testing.T) {
 		log.want(t, "behind the body", "GotFirstResponseByte", "Got1xxResponse 100 map[]", "Got100Continue",
 			"WroteRequest <nil>")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		answer.want(t, "the response").Body.Close()
+		answer.Want(t, "the response").Body.Close()
 		log.want(t, "at the end")
 	})
 }
@@ -175,7 +175,7 @@ func TestHTTPTraceOfABodyThatFails(t *testing.T) {
 			body).WithContext(log.context()))
 		peer.WantHeaders("the request", 1)
 		peer.WriteRSTStream(1, wire.InternalError)
-		answer.wantErr(t, "reset")
+		answer.WantErr(t, "reset")
 		synctest.Wait()
 		log.lines = log.lines[len(log.lines)-2:]
 		log.want(t, "at the end", "WroteHeaders", "WroteRequest hyper: stream 1: peer reset: INTERNAL_ERROR")
@@ -191,7 +191,7 @@ func TestHTTPTraceMayRefuseAnInterimResponse(t *testing.T) {
 			nil).WithContext(log.context()))
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 103")
-		if err := answer.wantErr(t, "refused by the hook"); err != log.refuse1xx {
+		if err := answer.WantErr(t, "refused by the hook"); err != log.refuse1xx {
 			t.Errorf("%#v", err)
 		}
 		peer.WantRSTStream("refused by the hook", 1, wire.Cancel)

@@ -42,9 +42,9 @@ var closings = []struct {
 	{"our RST_STREAM, a PING and its answer", func(t *testing.T, v *visit, peer *accepted) {
 		resp := closeBody(t, v, peer)
 		own, _ := hyper.ResponseFromHTTP(resp)
-		rtt := start(func() (any, error) { return own.Stream().Conn().Ping(t.Context()) })
+		rtt := h2test.Go(func() (any, error) { return own.Stream().Conn().Ping(t.Context()) })
 		peer.WritePing(wire.Ack, peer.WantPing("asked for", 0))
-		rtt.want(t, "the round trip")
+		rtt.Want(t, "the round trip")
 	}},
 }
 
@@ -61,7 +61,7 @@ func beginResponse(t *testing.T, v *visit, peer *accepted) *http.Response {
 	}
 	peer.WriteHeaders(1, 0, ":status: 200", "x-state: kept")
 	peer.WriteData(1, 0, []byte("begin"))
-	return call.want(t, "the response")
+	return call.Want(t, "the response")
 }
 
 // closeBody calls beginResponse and closes the body before its end.
@@ -84,7 +84,7 @@ func wantExchange(t *testing.T, v *visit, peer *h2test.Peer, id uint32) {
 	}
 	peer.WriteHeaders(id, 0, ":status: 200", "x-state: kept", "x-late: kept")
 	peer.WriteData(id, wire.EndStream, []byte("another"))
-	resp := call.want(t, "another response")
+	resp := call.Want(t, "another response")
 	if resp.Header.Get("X-State") != "kept" || resp.Header.Get("X-Late") != "kept" {
 		t.Errorf("the HPACK state is lost: %v", resp.Header)
 	}
@@ -169,13 +169,13 @@ func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 			resp := getAsync(conn, "/")
 			peer.WantHeaders("the request", 1)
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-			resp.want(t, "the response")
+			resp.Want(t, "the response")
 		},
 		"its RST_STREAM": func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn) {
 			resp := getAsync(conn, "/")
 			peer.WantHeaders("the request", 1)
 			peer.WriteRSTStream(1, wire.Cancel)
-			resp.wantErr(t, "reset")
+			resp.WantErr(t, "reset")
 		},
 		"our RST_STREAM and an answered PING": func(t *testing.T, peer *h2test.Peer, conn *hyper.Conn) {
 			s, err := conn.Open(t.Context(), &hyper.Request{})
@@ -185,9 +185,9 @@ func TestDataOnForgottenStreamsIsBounded(t *testing.T) {
 			peer.WantHeaders("the request", 1)
 			s.Reset(hyper.ErrCodeCancel)
 			peer.WantRSTStream("ours", 1, wire.Cancel)
-			rtt := start(func() (any, error) { return conn.Ping(t.Context()) })
+			rtt := h2test.Go(func() (any, error) { return conn.Ping(t.Context()) })
 			peer.WritePing(wire.Ack, peer.WantPing("asked for", 0))
-			rtt.want(t, "the round trip")
+			rtt.Want(t, "the round trip")
 		},
 	} {
 		for _, size := range []int{1, 1000, 16 << 10, 256 << 10} {
@@ -256,7 +256,7 @@ func TestPriorityOfAnySizeOnClosedStreamsIsBounded(t *testing.T) {
 				whole := getAsync(conn, "/")
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-				whole.want(t, "the response")
+				whole.Want(t, "the response")
 				h := wire.FrameHeader{Length: size, Type: wire.Priority, StreamID: 1}
 				payload := make([]byte, size)
 				sent := 0
@@ -298,7 +298,7 @@ func TestFramesOnAClosedPushAreDiscarded(t *testing.T) {
 				peer.WriteHeaders(1, 0, ":status: 200")
 				peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: own.example",
 					":path: /pushed")
-				for push, err := range parent.want(t, "the parent's response").Pushes(t.Context()) {
+				for push, err := range parent.Want(t, "the parent's response").Pushes(t.Context()) {
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -336,15 +336,15 @@ func TestPromiseOnAForgottenParentIsRefused(t *testing.T) {
 		peer.WantHeaders("the parent", 1)
 		s.Reset(hyper.ErrCodeCancel)
 		peer.WantRSTStream("ours", 1, wire.Cancel)
-		rtt := start(func() (any, error) { return conn.Ping(t.Context()) })
+		rtt := h2test.Go(func() (any, error) { return conn.Ping(t.Context()) })
 		peer.WritePing(wire.Ack, peer.WantPing("asked for", 0))
-		rtt.want(t, "the round trip")
+		rtt.Want(t, "the round trip")
 		promise(1, 2)
 		peer.WantRSTStream("it cannot be claimed", 2, wire.Cancel)
 		whole := getAsync(conn, "/")
 		peer.WantHeaders("another parent", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		whole.want(t, "it has ended")
+		whole.Want(t, "it has ended")
 		promise(3, 4)
 		peer.WantGoAway("the peer itself has ended the parent", 2, wire.ProtocolError)
 	})
@@ -362,13 +362,13 @@ func TestEmptyDataOnAResetStreamNeedsNoWindow(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 900))
-		smaller := start(func() (any, error) {
+		smaller := h2test.Go(func() (any, error) {
 			return nil, conn.UpdateSettings(t.Context(),
 				hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 10})
 		})
 		peer.WantFrame("a smaller window", wire.Settings)
 		peer.WriteSettingsAck()
-		smaller.want(t, "the stream's window is -890 now")
+		smaller.Want(t, "the stream's window is -890 now")
 		s.Reset(hyper.ErrCodeCancel)
 		peer.WantRSTStream("ours", 1, wire.Cancel)
 		peer.WriteData(1, wire.EndStream, nil)

@@ -93,12 +93,14 @@ func (e *estate) request(method, url string, body io.Reader) *http.Request {
 }
 
 // send sends req on another goroutine.
-func (e *estate) send(req *http.Request) *async[*http.Response] {
-	return start(func() (*http.Response, error) { return e.tr.RoundTrip(req) })
+func (e *estate) send(req *http.Request) *httpCall {
+	return h2test.Go(func() (*http.Response, error) { return e.tr.RoundTrip(req) })
 }
 
 // get sends GET on another goroutine.
-func (e *estate) get(url string) *async[*http.Response] { return e.send(e.request("GET", url, nil)) }
+func (e *estate) get(url string) *httpCall {
+	return e.send(e.request("GET", url, nil))
+}
 
 // accept returns the peer of the next connection, with the handshake done.
 func (e *estate) accept(settings ...wire.Setting) *accepted {
@@ -136,7 +138,7 @@ func (e *estate) first(settings ...wire.Setting) *accepted {
 	peer := e.accept(settings...)
 	peer.WantHeaders("the first request", 1, ":authority: one.test")
 	peer.respond(1, "204")
-	call.want(e.t, "the first response").Body.Close()
+	call.Want(e.t, "the first response").Body.Close()
 	return peer
 }
 
@@ -202,7 +204,7 @@ func (row *coalesceRow) run(t *testing.T, e *estate) {
 		peer.WantHeaders("the second request", stream)
 	}
 	peer.respond(stream, "204")
-	call.want(t, "the second response").Body.Close()
+	call.Want(t, "the second response").Body.Close()
 	if row.shared {
 		e.wantDials("none more", "one.test:443")
 	}
@@ -349,7 +351,7 @@ func TestCoalesceIsNotForProxies(t *testing.T) {
 		call := e.get("https://two.test/")
 		peer := <-e.peers
 		peer.Close()
-		call.wantErr(t, "the proxy ends the connection")
+		call.WantErr(t, "the proxy ends the connection")
 		e.wantDials("it is the proxy's", "one.test:443", "proxy.test:3128")
 		first.WantIdle("the connection of the other host is not used")
 	})
@@ -369,15 +371,15 @@ func TestConnectionThatMakesRoomIsNotShared(t *testing.T) {
 		synctest.Wait()
 		first.WantIdle("it makes room")
 		first.respond(3, "204")
-		long.want(t, "the long one").Body.Close()
+		long.Want(t, "the long one").Body.Close()
 		next := e.accept()
 		next.WantHeaders("the host that waited", 1, ":authority: other.test")
 		next.respond(1, "204")
-		other.want(t, "the response").Body.Close()
+		other.Want(t, "the response").Body.Close()
 		next = e.accept()
 		next.WantHeaders("on its own connection", 1, ":authority: two.test")
 		next.respond(1, "204")
-		two.want(t, "the response").Body.Close()
+		two.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -405,7 +407,7 @@ func TestCoalesceLooksUpWithResolve(t *testing.T) {
 				}
 				peer.WantHeaders("the second request", stream, ":authority: two.test")
 				peer.respond(stream, "204")
-				call.want(t, "the response").Body.Close()
+				call.Want(t, "the response").Body.Close()
 			})
 		})
 	}
@@ -425,7 +427,7 @@ func TestCoalesceWaitsNoLongerThanASecondForAnAddress(t *testing.T) {
 		}
 		peer.WantHeaders("on its own connection", 1)
 		peer.respond(1, "204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -441,9 +443,9 @@ func TestCoalesceForgetsAddressesWhenTheNameServerIsSilent(t *testing.T) {
 		own := e.accept()
 		own.WantHeaders("on its own connection", 1, ":authority: two.test")
 		own.respond(1, "204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		first.respond(3, "204")
-		slow.want(t, "the response").Body.Close()
+		slow.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -451,7 +453,7 @@ func TestCoalescedRequestsAtOnceShareOneLookup(t *testing.T) {
 	inEstate(t, func(t *testing.T, e *estate) {
 		first := e.first()
 		before := e.zone.Queries()
-		var calls []*async[*http.Response]
+		var calls []*httpCall
 		for range 50 {
 			calls = append(calls, e.get("https://two.test/"))
 		}
@@ -460,7 +462,7 @@ func TestCoalescedRequestsAtOnceShareOneLookup(t *testing.T) {
 			first.respond(3+2*i, "204")
 		}
 		for _, call := range calls {
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 		}
 		e.wantDials("none more", "one.test:443")
 		if n := e.zone.Queries() - before; n != 2 { // one query for A and one for AAAA
@@ -470,7 +472,7 @@ func TestCoalescedRequestsAtOnceShareOneLookup(t *testing.T) {
 		call := e.get("https://two.test/")
 		first.WantHeaders("the address is remembered", 103)
 		first.respond(103, "204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		if n := e.zone.Queries() - before; n != 2 {
 			t.Errorf("%d queries", n)
 		}
@@ -480,7 +482,7 @@ func TestCoalescedRequestsAtOnceShareOneLookup(t *testing.T) {
 		own := e.accept()
 		own.WantHeaders("the host has moved", 1)
 		own.respond(1, "204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -494,8 +496,8 @@ func TestHostWithItsOwnConnectionDoesNotCoalesce(t *testing.T) {
 			p.WantHeaders("each its own", 1)
 			p.respond(1, "204")
 		}
-		one.want(t, "the response").Body.Close()
-		two.want(t, "the response").Body.Close()
+		one.Want(t, "the response").Body.Close()
+		two.Want(t, "the response").Body.Close()
 		e.tr.Coalesce = true
 		call := e.get("https://two.test/")
 		synctest.Wait()
@@ -503,7 +505,7 @@ func TestHostWithItsOwnConnectionDoesNotCoalesce(t *testing.T) {
 			p.Ignore(wire.Headers)
 			p.respond(3, "204")
 		}
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if len(e.dials) != 2 {
@@ -530,7 +532,7 @@ func TestCoalescedRequestIsSentAgainOnItsOwnConnection(t *testing.T) {
 				own.WantHeaders("again", 1, ":authority: two.test", ":method: POST")
 				own.WantBody("with its body", 1, []byte("body"))
 				own.respond(1, "204")
-				call.want(t, "the response").Body.Close()
+				call.Want(t, "the response").Body.Close()
 				e.wantDials("two", "one.test:443", "two.test:443")
 			})
 		})

@@ -46,7 +46,7 @@ func change(cfg *hyper.Config) {
 }
 
 // wantFirst requires that the connection to peer uses the Config as it was before change.
-func wantFirst(t *testing.T, peer *h2test.Peer, body func() *async[*http.Response]) {
+func wantFirst(t *testing.T, peer *h2test.Peer, body func() *httpCall) {
 	t.Helper()
 	settings := peer.Handshake()
 	for _, s := range []wire.Setting{{ID: 0xf000, Value: 1},
@@ -59,7 +59,7 @@ func wantFirst(t *testing.T, peer *h2test.Peer, body func() *async[*http.Respons
 	peer.WantHeaders("the request", 1, "user-agent: first", "accept-encoding: gzip, deflate, br, same")
 	peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: same")
 	peer.WriteData(1, wire.EndStream, []byte("decoded"))
-	resp := call.want(t, "the response")
+	resp := call.Want(t, "the response")
 	h2test.WantBody(t, "the body", resp.Body, "decoded")
 	resp.Body.Close()
 }
@@ -101,7 +101,7 @@ func TestNewConnCopiesItsConfig(t *testing.T) {
 		cfg := sharedConfig()
 		peer, conn, _ := newPeer(t, &cfg)
 		change(&cfg)
-		wantFirst(t, peer, func() *async[*http.Response] { return httpGet(t, conn) })
+		wantFirst(t, peer, func() *httpCall { return httpGet(t, conn) })
 	})
 }
 
@@ -115,10 +115,10 @@ func TestDialCopiesItsConfig(t *testing.T) {
 			change(&cfg)
 			return v.dial(ctx, network, addr)
 		}
-		call := start(func() (*hyper.Conn, error) { return hyper.Dial(t.Context(), "example.com", &cfg) })
+		call := h2test.Go(func() (*hyper.Conn, error) { return hyper.Dial(t.Context(), "example.com", &cfg) })
 		peer := <-v.peers
-		wantFirst(t, peer.Peer, func() *async[*http.Response] {
-			conn := call.want(t, "the connection")
+		wantFirst(t, peer.Peer, func() *httpCall {
+			conn := call.Want(t, "the connection")
 			t.Cleanup(func() { conn.Close() })
 			return httpGet(t, conn)
 		})
@@ -126,12 +126,12 @@ func TestDialCopiesItsConfig(t *testing.T) {
 }
 
 // httpGet sends GET by Conn.RoundTrip on another goroutine.
-func httpGet(t *testing.T, conn *hyper.Conn) *async[*http.Response] {
+func httpGet(t *testing.T, conn *hyper.Conn) *httpCall {
 	req, err := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(func() (*http.Response, error) { return conn.RoundTrip(req) })
+	return h2test.Go(func() (*http.Response, error) { return conn.RoundTrip(req) })
 }
 
 func TestConfigureTransportCopiesItsConfig(t *testing.T) {
@@ -146,7 +146,7 @@ func TestConfigureTransportCopiesItsConfig(t *testing.T) {
 		v.rt = tr
 		change(&cfg)
 		call := v.get("/")
-		wantFirst(t, (<-v.peers).Peer, func() *async[*http.Response] { return call })
+		wantFirst(t, (<-v.peers).Peer, func() *httpCall { return call })
 	})
 }
 
@@ -162,7 +162,7 @@ func TestTransportCopiesItsConfig(t *testing.T) {
 		for range 2 {
 			call := v.get("/")
 			peer := <-v.peers
-			wantFirst(t, peer.Peer, func() *async[*http.Response] { return call })
+			wantFirst(t, peer.Peer, func() *httpCall { return call })
 			change(&cfg)
 			peer.Close()
 			synctest.Wait()

@@ -108,7 +108,7 @@ func TestConfiguredConnectionsObeyHTTP2Config(t *testing.T) {
 		peer.WriteWindowUpdate(0, 1<<20)
 		peer.WriteWindowUpdate(1, 1<<20)
 		start := time.Now()
-		call.wantErr(t, "the peer accepts nothing")
+		call.WantErr(t, "the peer accepts nothing")
 		if d := time.Since(start); d > 4*time.Second {
 			t.Errorf("an error after %v", d)
 		}
@@ -131,7 +131,7 @@ func TestExpectContinueTimeoutOfAConfiguredTransport(t *testing.T) {
 				t.Errorf("the body came after %v, want %v", d, timeout)
 			}
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 		})
 	}
 }
@@ -189,7 +189,7 @@ func TestRefusedStreamOnALivingConnectionIsTriedAgain(t *testing.T) {
 		peer.Ignore(wire.Data)
 		peer.WantHeaders("the request again", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		if n := v.dialed(); n != 0 {
 			t.Errorf("%d more connections", n)
 		}

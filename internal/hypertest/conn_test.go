@@ -31,7 +31,7 @@ func TestPrefaceSettingsAndFirstRequestLeaveInOneWrite(t *testing.T) {
 		peer.WriteSettings()
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("hello"))
-		h2test.WantBody(t, "the body", got.want(t, "the response").Body, "hello")
+		h2test.WantBody(t, "the body", got.Want(t, "the response").Body, "hello")
 	})
 }
 
@@ -44,11 +44,11 @@ func TestCloseEndsEveryCallWithErrClosed(t *testing.T) {
 		reading := getAsync(conn, "/reads")
 		peer.WantHeaders("second", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
-		resp := reading.want(t, "the response")
+		resp := reading.Want(t, "the response")
 		conn.Close()
 		peer.WantGoAway("Close says so", 0, wire.NoError)
 		peer.WantClosed("and closes")
-		if err := waiting.wantErr(t, "Close"); !errors.Is(err, hyper.ErrClosed) {
+		if err := waiting.WantErr(t, "Close"); !errors.Is(err, hyper.ErrClosed) {
 			t.Errorf("waiting for a response: %v", err)
 		}
 		for range 2 {
@@ -56,7 +56,7 @@ func TestCloseEndsEveryCallWithErrClosed(t *testing.T) {
 				t.Errorf("reading a body: %v", err)
 			}
 		}
-		if err := getAsync(conn, "/late").wantErr(t, "after Close"); !errors.Is(err, hyper.ErrClosed) {
+		if err := getAsync(conn, "/late").WantErr(t, "after Close"); !errors.Is(err, hyper.ErrClosed) {
 			t.Errorf("a new request: %v", err)
 		}
 		if err := conn.Err(); err != hyper.ErrClosed {
@@ -109,7 +109,7 @@ func TestConnOverNetPipe(t *testing.T) {
 		peer.WantHeaders("the request", 1, ":scheme: http", ":authority: pipe")
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("hello"))
-		h2test.WantBody(t, "the body", got.want(t, "the response").Body, "hello")
+		h2test.WantBody(t, "the body", got.Want(t, "the response").Body, "hello")
 		if conn.TLS() != nil || conn.LocalAddr() == nil || conn.RemoteAddr() == nil {
 			t.Errorf("TLS %v, addresses %v and %v", conn.TLS(), conn.LocalAddr(), conn.RemoteAddr())
 		}
@@ -158,7 +158,7 @@ func TestEveryKindOfCallReturnsErrClosedAfterClose(t *testing.T) {
 		peer.WantHeaders("another", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
 		peer.WriteData(3, 0, []byte("unread"))
-		resp := reading.want(t, "the response")
+		resp := reading.Want(t, "the response")
 		synctest.Wait()
 		conn.Close()
 		for name, call := range callsOf(conn, s, resp) {
@@ -187,7 +187,7 @@ func TestEveryKindOfCallReturnsWhyTheConnectionWasLost(t *testing.T) {
 		peer.WantHeaders("a stream", 1)
 		peer.WantHeaders("another", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
-		resp := reading.want(t, "the response")
+		resp := reading.Want(t, "the response")
 		peer.Close()
 		<-conn.Done()
 		for name, call := range callsOf(conn, s, resp) {
@@ -214,7 +214,7 @@ func TestEveryKindOfCallReturnsErrClosedAfterCloseOfALostConnection(t *testing.T
 		peer.WantHeaders("a stream", 1)
 		peer.WantHeaders("another", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
-		resp := reading.want(t, "the response")
+		resp := reading.Want(t, "the response")
 		body := &hyper.Request{Method: "POST", Body: readerFunc(func([]byte) (int, error) {
 			<-conn.Done()
 			return 0,
@@ -280,8 +280,8 @@ func TestCloseDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
 		if took := time.Since(start); took > 250*time.Millisecond {
 			t.Errorf("Close took %v", took)
 		}
-		for _, call := range []*async[*hyper.Response]{uploading, waiting} {
-			if err := call.wantErr(t, "Close"); !errors.Is(err, hyper.ErrClosed) {
+		for _, call := range []*h2test.Call[*hyper.Response]{uploading, waiting} {
+			if err := call.WantErr(t, "Close"); !errors.Is(err, hyper.ErrClosed) {
 				t.Errorf("a request: %v", err)
 			}
 		}
@@ -294,7 +294,7 @@ func TestCloseDoesNotWaitForAPeerThatDoesNotRead(t *testing.T) {
 func TestShutdownLetsStreamsFinish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
-		first, second := getAsync(conn, "/1"), (*async[*hyper.Response])(nil)
+		first, second := getAsync(conn, "/1"), (*h2test.Call[*hyper.Response])(nil)
 		peer.WantHeaders("first", 1)
 		second = getAsync(conn, "/2")
 		peer.WantHeaders("second", 3)
@@ -303,13 +303,13 @@ func TestShutdownLetsStreamsFinish(t *testing.T) {
 		// RFC 9113 §6.8: the last stream identifier counts the streams that the peer began, which
 		// are pushes.
 		peer.WantGoAway("it takes no pushes", 0, wire.NoError)
-		if err := getAsync(conn, "/late").wantErr(t, "shutting down"); err != hyper.ErrClosed {
+		if err := getAsync(conn, "/late").WantErr(t, "shutting down"); err != hyper.ErrClosed {
 			t.Errorf("a new request: %v", err)
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		first.want(t, "an old request")
+		first.Want(t, "an old request")
 		peer.WriteHeaders(3, 0, ":status: 200")
-		resp := second.want(t, "another")
+		resp := second.Want(t, "another")
 		peer.WantIdle("its body is still due")
 		if err := conn.Err(); err != nil {
 			t.Errorf("Err while it drains: %v", err)
@@ -359,7 +359,7 @@ func TestShutdownNamesTheLastPush(t *testing.T) {
 			":path: /pushed")
 		peer.WriteHeaders(8, wire.EndStream, ":status: 200")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		if err := conn.Shutdown(t.Context()); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
@@ -384,8 +384,8 @@ func TestShutdownEndsWithItsContext(t *testing.T) {
 		if took := time.Since(start); took != time.Second {
 			t.Errorf("Shutdown took %v", took)
 		}
-		for name, call := range map[string]*async[*hyper.Response]{"open": got, "queued": queued} {
-			if err := call.wantErr(t, "closed"); !errors.Is(err, hyper.ErrClosed) {
+		for name, call := range map[string]*h2test.Call[*hyper.Response]{"open": got, "queued": queued} {
+			if err := call.WantErr(t, "closed"); !errors.Is(err, hyper.ErrClosed) {
 				t.Errorf("the %s request: %v", name, err)
 			}
 		}
@@ -419,7 +419,7 @@ func TestGoAwayPrecedesTheCloseOfABrokenConnection(t *testing.T) {
 			t.Error("GOAWAY does not say why")
 		}
 		peer.WantClosed("behind it")
-		err := waiting.wantErr(t, "the request")
+		err := waiting.WantErr(t, "the request")
 		var ce *hyper.ConnError
 		if !errors.As(err, &ce) || ce.FromPeer || !errors.Is(err, hyper.ErrCodeProtocol) ||
 			hyper.Retryable(err) {
@@ -434,14 +434,14 @@ func TestGoAwayPrecedesTheCloseOfABrokenConnection(t *testing.T) {
 func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
-		calls := map[uint32]*async[*hyper.Response]{}
+		calls := map[uint32]*h2test.Call[*hyper.Response]{}
 		for id := uint32(1); id <= 7; id += 2 {
 			calls[id] = getAsync(conn, "/")
 			peer.WantHeaders("a request", id)
 		}
 		peer.WriteGoAway(3, wire.EnhanceYourCalm, "too much")
 		for _, id := range []uint32{5, 7} {
-			err := calls[id].wantErr(t, "above the last stream")
+			err := calls[id].WantErr(t, "above the last stream")
 			var se *hyper.StreamError
 			var ce *hyper.ConnError
 			if !hyper.Retryable(err) || !errors.As(err, &se) || se.StreamID != id || !se.FromPeer {
@@ -455,7 +455,7 @@ func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 				t.Errorf("stream %d: %v is not ENHANCE_YOUR_CALM", id, err)
 			}
 		}
-		err := getAsync(conn, "/late").wantErr(t, "after GOAWAY")
+		err := getAsync(conn, "/late").WantErr(t, "after GOAWAY")
 		if !hyper.Retryable(err) || !errors.Is(err, hyper.ErrDrained) ||
 			!errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 			t.Errorf("a new request: %v", err)
@@ -463,7 +463,7 @@ func TestGoAwayEndsTheStreamsAboveItsLast(t *testing.T) {
 		for _, id := range []uint32{3, 1} {
 			peer.WriteHeaders(id, 0, ":status: 200")
 			peer.WriteData(id, wire.EndStream, []byte("whole"))
-			h2test.WantBody(t, "up to the last stream", calls[id].want(t, "a response").Body, "whole")
+			h2test.WantBody(t, "up to the last stream", calls[id].Want(t, "a response").Body, "whole")
 		}
 		peer.WantClosed("the last stream is over")
 		if err := conn.Err(); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
@@ -484,11 +484,11 @@ func TestGoAwayMayShrink(t *testing.T) {
 		peer.WriteGoAway(wire.MaxStreamID, wire.NoError, "")
 		peer.WantIdle("both may still finish")
 		peer.WriteGoAway(1, wire.NoError, "")
-		if err := second.wantErr(t, "above the last stream now"); !hyper.Retryable(err) {
+		if err := second.WantErr(t, "above the last stream now"); !hyper.Retryable(err) {
 			t.Errorf("the second: %v", err)
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		first.want(t, "the first")
+		first.Want(t, "the first")
 		peer.WantClosed("all is over")
 	})
 }
@@ -516,7 +516,7 @@ func TestGoAwayWithNothingOpenEndsTheConnection(t *testing.T) {
 			string(ce.Debug) != "idle" {
 			t.Errorf("Err: %v", conn.Err())
 		}
-		if err := getAsync(conn, "/").wantErr(t, "afterwards"); !hyper.Retryable(err) ||
+		if err := getAsync(conn, "/").WantErr(t, "afterwards"); !hyper.Retryable(err) ||
 			!errors.Is(err, hyper.ErrCodeNo) {
 			t.Errorf("a new request: %v", err)
 		}
@@ -531,12 +531,12 @@ func TestGoAwayFreesCallersWhoWaitForAStream(t *testing.T) {
 		waiting := getAsync(conn, "/2")
 		synctest.Wait()
 		peer.WriteGoAway(1, wire.NoError, "")
-		if err := waiting.wantErr(t, "it was never sent"); !hyper.Retryable(err) ||
+		if err := waiting.WantErr(t, "it was never sent"); !hyper.Retryable(err) ||
 			!errors.Is(err, hyper.ErrDrained) {
 			t.Errorf("the call that waited: %v", err)
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		open.want(t, "the first")
+		open.Want(t, "the first")
 		peer.WantClosed("all is over")
 	})
 }
@@ -549,7 +549,7 @@ func TestGoAwayInPlaceOfSettings(t *testing.T) {
 		peer.WantPreface("the client speaks first")
 		peer.WantHeaders("its request", 1)
 		peer.WriteGoAway(0, wire.InadequateSecurity, "not you")
-		err := got.wantErr(t, "a server that has had enough")
+		err := got.WantErr(t, "a server that has had enough")
 		if !errors.Is(err, hyper.ErrCodeInadequateSecurity) || !hyper.Retryable(err) {
 			t.Errorf("the request: %v", err)
 		}
@@ -567,14 +567,14 @@ func TestRequestsThatWereNeverWrittenAreRetryable(t *testing.T) {
 		second := getAsync(conn, "/2")
 		synctest.Wait()
 		peer.Close()
-		if err := first.wantErr(t, "the connection was lost"); hyper.Retryable(err) {
+		if err := first.WantErr(t, "the connection was lost"); hyper.Retryable(err) {
 			t.Errorf("the request in the write: %v is retryable", err)
 		}
-		if err := second.wantErr(t, "the connection was lost"); !hyper.Retryable(err) ||
+		if err := second.WantErr(t, "the connection was lost"); !hyper.Retryable(err) ||
 			!errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("the request behind it: %v (retryable: %v)", err, hyper.Retryable(err))
 		}
-		if err := getAsync(conn, "/3").wantErr(t, "lost"); !hyper.Retryable(err) {
+		if err := getAsync(conn, "/3").WantErr(t, "lost"); !hyper.Retryable(err) {
 			t.Errorf("a new request: %v", err)
 		}
 		if hyper.Retryable(conn.Err()) {
@@ -598,8 +598,8 @@ func TestLastWordsOfAPeerThatClosedAreHeard(t *testing.T) {
 		peer.WriteData(1, wire.EndStream, []byte("whole"))
 		peer.WriteGoAway(1, wire.NoError, "good night")
 		peer.Close()
-		h2test.WantBody(t, "the first", answered.want(t, "its response").Body, "whole")
-		if err := late.wantErr(t, "the second"); !hyper.Retryable(err) {
+		h2test.WantBody(t, "the first", answered.Want(t, "its response").Body, "whole")
+		if err := late.WantErr(t, "the second"); !hyper.Retryable(err) {
 			t.Errorf("above the last stream of GOAWAY: %v", err)
 		}
 		var ce *hyper.ConnError
@@ -615,7 +615,7 @@ func TestFailedWriteEndsAConnectionWhosePeerIsSilent(t *testing.T) {
 		peer.Handshake()
 		pipe.BreakWriteAfter(0, syscall.ECONNRESET)
 		start := time.Now()
-		if err := getAsync(conn, "/").wantErr(t, "the write failed"); !errors.Is(err, syscall.ECONNRESET) ||
+		if err := getAsync(conn, "/").WantErr(t, "the write failed"); !errors.Is(err, syscall.ECONNRESET) ||
 			hyper.Retryable(err) {
 			t.Errorf("the request: %v", err)
 		}
@@ -647,7 +647,7 @@ func TestRetryableRequestsAreNotWrittenAfterAll(t *testing.T) {
 				second := getAsync(conn, "/2")
 				synctest.Wait()
 				lose(peer, pipe)
-				if err := second.wantErr(t, "it waited behind the first"); !hyper.Retryable(err) {
+				if err := second.WantErr(t, "it waited behind the first"); !hyper.Retryable(err) {
 					t.Errorf("the second request: %v", err)
 				}
 				pipe.SetWriteBuffer(-1)
@@ -668,7 +668,7 @@ func TestStatsCount(t *testing.T) {
 		peer.WantBody("its body", 1, []byte("12345"))
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WritePaddedData(1, 0, []byte("abc"), 4)
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		synctest.Wait()
 		s := conn.Stats()
 		if s.BytesSent != pipe.OctetsWritten() || s.BytesReceived != pipe.OctetsRead() {

@@ -54,7 +54,7 @@ func TestContextEndsShutdown(t *testing.T) {
 		if err := <-done; !errors.Is(err, context.Canceled) || !errors.Is(err, errCancelCause) {
 			t.Error(err)
 		}
-		if err := got.wantErr(t, "the stream is ended"); !errors.Is(err, hyper.ErrClosed) {
+		if err := got.WantErr(t, "the stream is ended"); !errors.Is(err, hyper.ErrClosed) {
 			t.Error(err)
 		}
 	})
@@ -90,7 +90,7 @@ func TestCancelledBodyReturnsTheConnectionsCredit(t *testing.T) {
 				peer.WriteHeaders(1, 0, ":status: 200")
 				peer.WriteData(1, 0, make([]byte, 1000))
 				peer.WritePaddedData(1, 0, make([]byte, 1000), 200)
-				resp := got.want(t, "the response")
+				resp := got.Want(t, "the response")
 				if n, err := io.ReadFull(resp.Body, make([]byte, 500)); err != nil {
 					t.Errorf("%d, %v", n, err)
 				}
@@ -132,7 +132,7 @@ func TestContextThatEndsAfterTheExchangeChangesNothing(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("whole"))
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		synctest.Wait()
 		cancel()
 		peer.WantIdle("no reset")
@@ -152,7 +152,7 @@ func TestCancelledWaiterLeavesItsTurn(t *testing.T) {
 		getAsync(conn, "/third")
 		synctest.Wait()
 		cancel()
-		second.wantErr(t, "cancelled")
+		second.WantErr(t, "cancelled")
 		peer.WantIdle("the third waits")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 		peer.WantHeaders("the third has the slot", 3, ":path: /third")

@@ -224,7 +224,7 @@ func wantUnharmed(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, point cance
 	got := getAsync(conn, "/next")
 	peer.WantHeaders("the connection lives on", next, ":path: /next")
 	peer.WriteHeaders(next, wire.EndStream, ":status: 204")
-	got.want(t, "the next request")
+	got.Want(t, "the next request")
 	if waiting != 0 {
 		t.Errorf("%d still wait for a slot", waiting)
 	}

@@ -70,7 +70,7 @@ func TestEachCookiePairIsAFieldWithoutBlanksAround(t *testing.T) {
 				t.Errorf("%s: %q is sent as %q, want %q", test.reason, test.values, got, test.want)
 			}
 			peer.WriteHeaders(id, wire.EndStream, ":status: 204")
-			call.want(t, test.reason).Body.Close()
+			call.Want(t, test.reason).Body.Close()
 			synctest.Wait() // http.Transport pools the connection from now on
 		}
 	})
@@ -89,7 +89,7 @@ func TestSizeOfCookiesIsThatOfWhatIsSent(t *testing.T) {
 				call := doAsync(context.Background(), conn, req)
 				size := listSize(peer.WantHeaders(test.reason, id))
 				peer.WriteHeaders(id, wire.EndStream, ":status: 204")
-				call.want(t, test.reason)
+				call.Want(t, test.reason)
 
 				limit := size
 				if id == 3 {

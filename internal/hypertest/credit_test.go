@@ -278,7 +278,7 @@ func TestExchangeInReadsOfOneOctet(t *testing.T) {
 			peer.WritePaddedData(1, 0, nil, 5)
 		}
 		peer.WriteTrailers(1, "x-sum: 1")
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		h2test.WantBody(t, "all of it", resp.Body, string(want))
 		if resp.Trailer().Get("x-sum") != "1" {
 			t.Errorf("trailer %v", resp.Trailer())

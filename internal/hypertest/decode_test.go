@@ -61,7 +61,7 @@ func coded(t *testing.T, v *visit, coding string) (*accepted, *http.Response) {
 		peer.WantData("the end of the request", 1, wire.EndStream, 0)
 	}
 	peer.WriteHeaders(1, 0, ":status: 200", "content-encoding: "+coding)
-	resp := call.want(t, "the response")
+	resp := call.Want(t, "the response")
 	t.Cleanup(func() { resp.Body.Close() })
 	return peer, resp
 }
@@ -69,19 +69,14 @@ func coded(t *testing.T, v *visit, coding string) (*accepted, *http.Response) {
 // wantNow requires that text can be read from body before another frame arrives.
 func wantNow(t *testing.T, reason string, body io.Reader, text string) {
 	t.Helper()
-	read := start(func() (string, error) {
+	read := h2test.Go(func() (string, error) {
 		p := make([]byte, len(text))
 		_, err := io.ReadFull(body, p)
 		return string(p), err
 	})
-	synctest.Wait()
-	select {
-	case <-read.done:
-		if read.err != nil || read.value != text {
-			t.Fatalf("%s: got %q, %v, want %q", reason, read.value, read.err, text)
-		}
-	default:
-		t.Fatalf("%s: %q is held back", reason, text)
+	read.WantReturned(t, reason)
+	if got := read.Want(t, reason); got != text {
+		t.Fatalf("%s: got %q, want %q", reason, got, text)
 	}
 }
 
@@ -267,7 +262,7 @@ func TestContentEncodingOfTooManyElementsIsAnErrorOfTheBody(t *testing.T) {
 					}
 					peer.WriteHeaders(id, 0, fields...)
 					peer.WriteData(id, wire.EndStream, []byte("as sent"))
-					resp := call.want(t, "the response")
+					resp := call.Want(t, "the response")
 					synctest.Wait() // so that closing the body does not reset the stream
 					if raw {
 						h2test.WantBody(t, "as it was sent", raws, "as sent")

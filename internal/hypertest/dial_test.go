@@ -56,7 +56,7 @@ func TestDialToFirstResponseIsTwoWrites(t *testing.T) {
 				writes := pipe.Writes()
 				peer.WriteSettings()
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				got.want(t, "the response")
+				got.Want(t, "the response")
 				// In TLS 1.2 the server ends the handshake, so the client's last flight is written
 				// before there is a request.
 				if want := map[uint16]int{tls.VersionTLS12: 3, tls.VersionTLS13: 2}[version]; writes != want {
@@ -205,7 +205,7 @@ func TestDialOverTCP(t *testing.T) {
 	peer.WriteSettings()
 	peer.WriteHeaders(1, 0, ":status: 200")
 	peer.WriteData(1, wire.EndStream, []byte("hello"))
-	h2test.WantBody(t, "the body", got.want(t, "the response").Body, "hello")
+	h2test.WantBody(t, "the body", got.Want(t, "the response").Body, "hello")
 	peer.WantSettingsAck("of the peer's")
 	conn.Close()
 	peer.WantGoAway("Close says so", 0, wire.NoError)

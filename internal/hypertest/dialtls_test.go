@@ -158,12 +158,12 @@ func (p *tlsPeer) transport(cfg *hyper.Config) *hyper.Transport {
 }
 
 // getURL sends GET for target on another goroutine.
-func getURL(t *testing.T, rt http.RoundTripper, target string) *async[*http.Response] {
+func getURL(t *testing.T, rt http.RoundTripper, target string) *httpCall {
 	req, err := http.NewRequestWithContext(t.Context(), "GET", target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(func() (*http.Response, error) { return rt.RoundTrip(req) })
+	return h2test.Go(func() (*http.Response, error) { return rt.RoundTrip(req) })
 }
 
 func TestDialTLSContextMakesConnectionsOfAnyForm(t *testing.T) {
@@ -184,12 +184,12 @@ func TestDialTLSContextMakesConnectionsOfAnyForm(t *testing.T) {
 				req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET",
 					"https://example.com/", nil)
 				tr := p.transport(&hyper.Config{AssumeHTTP2: w.mute})
-				call := start(func() (*http.Response, error) { return tr.RoundTrip(req) })
+				call := h2test.Go(func() (*http.Response, error) { return tr.RoundTrip(req) })
 				peer := h2test.NewPeer(t, <-p.servers)
 				peer.Handshake()
 				peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
 				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-				resp := call.want(t, "the response")
+				resp := call.Want(t, "the response")
 				if got != p.returned() {
 					t.Errorf("GotConn tells of %T", got)
 				}
@@ -224,7 +224,7 @@ func TestDialTLSContextFallsBackOnTheSameConnection(t *testing.T) {
 					call := getURL(t, tr, "https://example.com/")
 					server := <-p.servers
 					serveHello(server)
-					resp := call.want(t, "the response")
+					resp := call.Want(t, "the response")
 					h2test.WantBody(t, "the body", resp.Body, "hello")
 					resp.Body.Close()
 					synctest.Wait()
@@ -338,7 +338,7 @@ func TestAssumeHTTP2SpeaksItWithoutALPN(t *testing.T) {
 			call := getAsync(conn, "/")
 			peer.WantHeaders("the request", 1, ":scheme: https")
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-			call.want(t, "the response")
+			call.Want(t, "the response")
 			conn.Close()
 			peer.Ignore(wire.GoAway)
 		})
@@ -348,7 +348,7 @@ func TestAssumeHTTP2SpeaksItWithoutALPN(t *testing.T) {
 		tr := p.transport(&hyper.Config{AssumeHTTP2: true})
 		call := getURL(t, tr, "https://example.com/")
 		serveHello(<-p.servers)
-		if resp := call.want(t, "the response"); resp.ProtoMajor != 1 {
+		if resp := call.Want(t, "the response"); resp.ProtoMajor != 1 {
 			t.Errorf("served by %s", resp.Proto)
 		}
 		tr.CloseIdleConnections()
@@ -366,10 +366,10 @@ func TestNewConnTakesTLSOfAnyForm(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					p := newTLSPeer(t, w.wrap, protocol)
 					p.shaken = w.shaken
-					dialed := start(func() (net.Conn, error) { return p.dial(t.Context(), "tcp", "") })
+					dialed := h2test.Go(func() (net.Conn, error) { return p.dial(t.Context(), "tcp", "") })
 					server := <-p.servers
 					go server.(*tls.Conn).Handshake()
-					nc := dialed.want(t, "a connection")
+					nc := dialed.Want(t, "a connection")
 					conn, err := hyper.NewConn(t.Context(), nc, nil)
 					if protocol != "h2" {
 						var other *hyper.NotHTTP2Error
@@ -388,7 +388,7 @@ func TestNewConnTakesTLSOfAnyForm(t *testing.T) {
 					call := getAsync(conn, "/")
 					peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
 					peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-					call.want(t, "the response")
+					call.Want(t, "the response")
 					if s := conn.TLS(); s == nil || s.NegotiatedProtocol != "h2" {
 						t.Errorf("the state of TLS is %+v", s)
 					}
@@ -426,10 +426,10 @@ func TestNetConnMayUseTheConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		made := start(func() (*hyper.Conn, error) { return hyper.NewConn(t.Context(), nc, nil) })
+		made := h2test.Go(func() (*hyper.Conn, error) { return hyper.NewConn(t.Context(), nc, nil) })
 		peer := h2test.NewPeer(t, <-p.servers)
 		peer.Handshake()
-		conn = made.want(t, "a connection")
+		conn = made.Want(t, "a connection")
 		conn.Close()
 		peer.Ignore(wire.GoAway)
 		<-conn.Done()
@@ -486,7 +486,7 @@ func TestDialTLSContextThatMisbehaves(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := &hyper.Transport{Proxy: hyper.NoProxy, DialTLSContext: c.dial}
 				begin := time.Now()
-				err := getURL(t, tr, "https://example.com/").wantErr(t, "no connection")
+				err := getURL(t, tr, "https://example.com/").WantErr(t, "no connection")
 				if !strings.Contains(err.Error(), c.text) || c.is != nil && !errors.Is(err, c.is) {
 					t.Errorf("%T %v", err, err)
 				}
@@ -528,7 +528,7 @@ func TestDialTLSContextNeedsTheProtocolAlone(t *testing.T) {
 		peer.Handshake()
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response")
+		call.Want(t, "the response")
 		peer.Ignore(wire.GoAway)
 		tr.CloseIdleConnections()
 	})
@@ -553,7 +553,7 @@ func TestDialTLSContextIsForDirectConnectionsOfTLS(t *testing.T) {
 			if proxy != "" {
 				tr.Proxy = http.ProxyURL(&url.URL{Scheme: proxy, Host: "proxy.example:3128"})
 			}
-			err := getURL(t, tr, target).wantErr(t, "no connection")
+			err := getURL(t, tr, target).WantErr(t, "no connection")
 			want := proxy == "" && strings.HasPrefix(target, "https")
 			if got := dialedTLS.Load() > 0; got != want || (dialed.Load() > 0) == want ||
 				!errors.Is(err, errNoDial) {
@@ -586,14 +586,14 @@ func TestDialTLSContextOfMixedServers(t *testing.T) {
 				call := getURL(t, rt, "https://example.com/")
 				old := <-p.servers
 				serveHello(old)
-				call.want(t, "from a server without HTTP/2").Body.Close()
+				call.Want(t, "from a server without HTTP/2").Body.Close()
 				old.Close()
 				synctest.Wait()
 
 				p.offers = []string{"h2"}
 				body := &countedBody{Reader: strings.NewReader("hello")}
 				req, _ := http.NewRequestWithContext(t.Context(), "POST", "https://example.com/", body)
-				upload := start(func() (*http.Response, error) { return rt.RoundTrip(req) })
+				upload := h2test.Go(func() (*http.Response, error) { return rt.RoundTrip(req) })
 				go (<-p.servers).(*tls.Conn).Handshake() // the connection of the fallback
 				peer := h2test.NewPeer(t, <-p.servers)
 				peer.Handshake()
@@ -601,7 +601,7 @@ func TestDialTLSContextOfMixedServers(t *testing.T) {
 				peer.WantData("the body, which cannot be had again", 1, 0, 5)
 				peer.Ignore(wire.Data, wire.GoAway)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-				if resp := upload.want(t, "from a server with HTTP/2"); resp.ProtoMajor != 2 ||
+				if resp := upload.Want(t, "from a server with HTTP/2"); resp.ProtoMajor != 2 ||
 					name == "Transport" && resp.Request != req {
 					t.Errorf("%s for %v", resp.Proto, resp.Request)
 				}

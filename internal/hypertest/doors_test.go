@@ -113,19 +113,19 @@ func (v *visit) request(method, path string, body io.Reader) *http.Request {
 }
 
 // send sends req on another goroutine.
-func (v *visit) send(req *http.Request) *async[*http.Response] {
-	return start(func() (*http.Response, error) { return v.rt.RoundTrip(req) })
+func (v *visit) send(req *http.Request) *httpCall {
+	return h2test.Go(func() (*http.Response, error) { return v.rt.RoundTrip(req) })
 }
 
 // get sends GET for path on another goroutine.
-func (v *visit) get(path string) *async[*http.Response] {
+func (v *visit) get(path string) *httpCall {
 	v.t.Helper()
 	return v.send(v.request("GET", path, nil))
 }
 
 // sendOnce sends POST for path on another goroutine. A Transport does not send it again when the
 // connection is lost.
-func (v *visit) sendOnce(path string) *async[*http.Response] {
+func (v *visit) sendOnce(path string) *httpCall {
 	v.t.Helper()
 	return v.send(v.request("POST", path, nil))
 }
@@ -288,7 +288,7 @@ func TestEveryDoorServesRequests(t *testing.T) {
 			}
 			peer.WriteHeaders(id, 0, ":status: 200")
 			peer.WriteData(id, wire.EndStream, []byte("hello"))
-			resp := call.want(t, "the response")
+			resp := call.Want(t, "the response")
 			h2test.WantBody(t, "the body", resp.Body, "hello")
 			resp.Body.Close()
 			peer.WantIdle("nothing else is due")

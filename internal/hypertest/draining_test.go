@@ -2,7 +2,6 @@ package hypertest
 
 import (
 	"context"
-	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,7 +14,7 @@ import (
 // eachConn runs test at each door that has a single connection. It starts a request and passes its
 // connection to test.
 func eachConn(
-	t *testing.T, test func(t *testing.T, peer *accepted, conn *hyper.Conn, call *async[*http.Response]),
+	t *testing.T, test func(t *testing.T, peer *accepted, conn *hyper.Conn, call *httpCall),
 ) {
 	t.Helper()
 	for _, d := range doors {
@@ -66,7 +65,7 @@ func TestDrainingIsClosedWhenNoMoreRequestsAreTaken(t *testing.T) {
 	}
 	for name, cause := range causes {
 		t.Run(name, func(t *testing.T) {
-			eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *async[*http.Response]) {
+			eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *httpCall) {
 				peer.Ignore(wire.Ping, wire.GoAway)
 				before := conn.Draining()
 				if isClosed(before) || conn.Available() == 0 {
@@ -83,11 +82,11 @@ func TestDrainingIsClosedWhenNoMoreRequestsAreTaken(t *testing.T) {
 					t.Errorf("the connection lives: %v", !cause.lives)
 				}
 				if !cause.lives {
-					call.wantErr(t, "the request")
+					call.WantErr(t, "the request")
 					return
 				}
 				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-				call.want(t, "the response").Body.Close()
+				call.Want(t, "the response").Body.Close()
 				if !isClosed(conn.Done()) {
 					t.Error("the connection goes on after its last stream")
 				}
@@ -99,14 +98,14 @@ func TestDrainingIsClosedWhenNoMoreRequestsAreTaken(t *testing.T) {
 // If Draining is called for the first time after the connection has ended, its channel is closed
 // too.
 func TestDrainingMayBeCalledLate(t *testing.T) {
-	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *async[*http.Response]) {
+	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *httpCall) {
 		peer.WriteGoAway(1, wire.NoError, "")
 		synctest.Wait()
 		if !isClosed(conn.Draining()) {
 			t.Error("Draining is open after GOAWAY")
 		}
 		peer.Close()
-		call.wantErr(t, "the request")
+		call.WantErr(t, "the request")
 		if !isClosed(conn.Draining()) {
 			t.Error("Draining is open after the end")
 		}
@@ -114,7 +113,7 @@ func TestDrainingMayBeCalledLate(t *testing.T) {
 }
 
 func TestGoAwayTellsWhatThePeerSaid(t *testing.T) {
-	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *async[*http.Response]) {
+	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *httpCall) {
 		if told, ok := conn.GoAway(); ok || told.LastStreamID != 0 || told.Debug != nil {
 			t.Errorf("before GOAWAY: %+v, %v", told, ok)
 		}
@@ -138,15 +137,15 @@ func TestGoAwayTellsWhatThePeerSaid(t *testing.T) {
 		}
 		want("the second GOAWAY")
 		peer.Close()
-		call.wantErr(t, "the request")
+		call.WantErr(t, "the request")
 		want("after the end")
 	})
 }
 
 func TestGoAwayOfOursIsNotThePeers(t *testing.T) {
-	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *async[*http.Response]) {
+	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *httpCall) {
 		conn.Close()
-		call.wantErr(t, "the request")
+		call.WantErr(t, "the request")
 		if told, ok := conn.GoAway(); ok {
 			t.Errorf("%+v", told)
 		}
@@ -177,17 +176,17 @@ func TestAvailableTellsHowManyRequestsWouldNotWait(t *testing.T) {
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 5})
 		want("the limit is 5", 2)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		first.want(t, "the first").Body.Close()
+		first.Want(t, "the first").Body.Close()
 		want("the first is over", 3)
 		cancel()
-		second.wantErr(t, "the second is canceled")
+		second.WantErr(t, "the second is canceled")
 		want("the peer may still count the second", 3)
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
 		want("the limit is 0", 0)
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1<<32 - 1})
 		want("there is no limit", 1<<30-3) // 3 of 2^30 stream identifiers are used
 		peer.WriteHeaders(5, wire.EndStream, ":status: 204")
-		third.want(t, "the third").Body.Close()
+		third.Want(t, "the third").Body.Close()
 	})
 }
 

@@ -278,7 +278,7 @@ func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the first request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := first.want(t, "the header")
+		resp := first.Want(t, "the header")
 		synctest.Wait()
 		peer.client.SetWriteBuffer(0)
 		second := v.get("/2") // fills the write in progress
@@ -300,10 +300,10 @@ func TestWhatIsOwedIsWrittenThoughARequestBeforeItIsTakenBack(t *testing.T) {
 		peer.WantPing("due before the mistake", wire.Ack)
 		peer.WantGoAway("the mistake", 0, wire.ProtocolError)
 		peer.WantClosed("and the end")
-		if err := second.wantErr(t, "it was sent"); hyper.Retryable(err) {
+		if err := second.WantErr(t, "it was sent"); hyper.Retryable(err) {
 			t.Errorf("%v: is Retryable", err)
 		}
-		if err := third.wantErr(t, "it was not sent"); !hyper.Retryable(err) {
+		if err := third.WantErr(t, "it was not sent"); !hyper.Retryable(err) {
 			t.Errorf("%v: is not Retryable", err)
 		}
 	})
@@ -322,7 +322,7 @@ func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
 		peer.WriteData(9, 0, []byte("on an idle stream"))
 		peer.WantGoAway("the mistake", 0, wire.ProtocolError)
 		peer.WantClosed("our direction ends")
-		call.wantErr(t, "it is lost")
+		call.WantErr(t, "it is lost")
 		closed := func() bool { return peer.client.SetReadDeadline(time.Time{}) != nil }
 		time.Sleep(grace - 1)
 		if closed() {
@@ -359,7 +359,7 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 				},
 					hyper.Config{TLS: &tls.Config{
 						CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}})
-				call := start(func() (*http.Response, error) { return d.get(t, rt) })
+				call := h2test.Go(func() (*http.Response, error) { return d.get(t, rt) })
 				peer := <-peers
 				peer.WantPreface("frames come after it")
 				if debug := peer.WantGoAway("the cipher suite", 0,
@@ -367,7 +367,7 @@ func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
 					t.Errorf("debug data %q", debug)
 				}
 				peer.WantClosed("the connection is of no use")
-				err := call.wantErr(t, "the request")
+				err := call.WantErr(t, "the request")
 				if many := d.name == "TransportTLS" || d.viaNetHTTP(); many && !errors.Is(err, overHTTP1) {
 					t.Errorf("%v, want that of HTTP/1.1", err)
 				} else if !many && !errorIs(err, hyper.ErrCodeInadequateSecurity) {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -238,9 +239,9 @@ func TestErrorsSayWhoAndWhat(t *testing.T) {
 					t.Fatal(err)
 				}
 				peer.WantHeaders("the request", 1)
-				read := start(func() (int, error) { return s.Read(make([]byte, 1)) })
+				read := h2test.Go(func() (int, error) { return s.Read(make([]byte, 1)) })
 				row.cause(peer, s)
-				err = read.wantErr(t, "Read")
+				err = read.WantErr(t, "Read")
 				text, ok := strings.CutPrefix(err.Error(), "hyper: ")
 				if !ok {
 					t.Errorf("%v does not begin with hyper:", err)

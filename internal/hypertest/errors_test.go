@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,7 +83,7 @@ type errorCase struct {
 	name string
 	cfg  hyper.Config
 	only func(v *visit) bool // the doors at which the error can occur; nil: all
-	run  func(t *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error
+	run  func(t *testing.T, v *visit, peer *accepted, call *httpCall) error
 	want wantedError
 	as   func(err error) bool
 }
@@ -96,17 +95,17 @@ func is[T error](err error) bool {
 }
 
 // by returns a case's run function: the peer calls write, and RoundTrip must fail.
-func by(write func(peer *accepted)) func(*testing.T, *visit, *accepted, *async[*http.Response]) error {
-	return func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
+func by(write func(peer *accepted)) func(*testing.T, *visit, *accepted, *httpCall) error {
+	return func(t *testing.T, _ *visit, peer *accepted, call *httpCall) error {
 		write(peer)
-		return call.wantErr(t, "no response")
+		return call.WantErr(t, "no response")
 	}
 }
 
 // inBody returns a case's run function: the response has the given fields and body, and either
 // RoundTrip or reading the body must fail.
-func inBody(body string, fields ...string) func(*testing.T, *visit, *accepted, *async[*http.Response]) error {
-	return func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
+func inBody(body string, fields ...string) func(*testing.T, *visit, *accepted, *httpCall) error {
+	return func(_ *testing.T, v *visit, peer *accepted, call *httpCall) error {
 		peer.WriteHeaders(1, 0, append([]string{":status: 200"}, fields...)...)
 		peer.WriteData(1, wire.EndStream, []byte(body))
 		return readError(v, call)
@@ -115,16 +114,16 @@ func inBody(body string, fields ...string) func(*testing.T, *visit, *accepted, *
 
 // readError reads a response to its end and returns the error. At the doors of hyper's own API it
 // reads hyper's own body.
-func readError(v *visit, call *async[*http.Response]) error {
-	<-call.done
-	if call.err != nil {
-		return call.err
+func readError(v *visit, call *httpCall) error {
+	resp, err := call.Wait()
+	if err != nil {
+		return err
 	}
-	body := call.value.Body
-	if own, ok := hyper.ResponseFromHTTP(call.value); ok && v.own {
+	body := resp.Body
+	if own, ok := hyper.ResponseFromHTTP(resp); ok && v.own {
 		body = own.Body
 	}
-	_, err := io.ReadAll(body)
+	_, err = io.ReadAll(body)
 	return err
 }
 
@@ -175,9 +174,9 @@ var errorCases = []errorCase{
 		want: wantedError{text: "body: gzip: ", is: []error{io.ErrUnexpectedEOF}},
 		as:   is[*hyper.DecodeError]},
 	{name: "UnsupportedCodingError", only: ownDoors,
-		run: func(t *testing.T, _ *visit, peer *accepted, call *async[*http.Response]) error {
+		run: func(t *testing.T, _ *visit, peer *accepted, call *httpCall) error {
 			peer.WriteHeaders(1, wire.EndStream, ":status: 200", "content-encoding: quux")
-			resp, _ := hyper.ResponseFromHTTP(call.want(t, "the response"))
+			resp, _ := hyper.ResponseFromHTTP(call.Want(t, "the response"))
 			_, err := resp.Body.Read(make([]byte, 1))
 			return err
 		}, want: wantedError{text: `unsupported content coding "quux"`},
@@ -204,15 +203,15 @@ var errorCases = []errorCase{
 		}},
 	{name: "ErrWindowStalled", cfg: hyper.Config{WindowManager: shutWindow, InitialStreamWindow: -1,
 		WindowBlockedTimeout: time.Second, KeepAlive: -1},
-		run: func(_ *testing.T, v *visit, peer *accepted, call *async[*http.Response]) error {
+		run: func(_ *testing.T, v *visit, peer *accepted, call *httpCall) error {
 			peer.WriteHeaders(1, 0, ":status: 200")
 			return readError(v, call)
 		}, want: wantedError{text: "window manager grants nothing: the window of stream 1 is at 0",
 			is: []error{hyper.ErrWindowBlocked, hyper.ErrCodeInternal}}, as: is[*hyper.StreamError]},
 	{name: "ErrCanceled", only: ownDoors, run: func(t *testing.T, _ *visit, peer *accepted,
-		call *async[*http.Response]) error {
+		call *httpCall) error {
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp, _ := hyper.ResponseFromHTTP(call.want(t, "the response"))
+		resp, _ := hyper.ResponseFromHTTP(call.Want(t, "the response"))
 		resp.Body.Close()
 		_, err := resp.Body.Read(make([]byte, 1))
 		return err
@@ -252,42 +251,42 @@ var errorCases = []errorCase{
 	}), want: wantedError{text: "peer accepts no bytes", is: []error{hyper.ErrWriteStalled}, conn: true,
 		timeout: true}, as: is[*hyper.ConnError]},
 	{name: "ErrDrained", only: ownDoors, run: func(t *testing.T, v *visit, peer *accepted,
-		call *async[*http.Response]) error {
+		call *httpCall) error {
 		peer.WriteGoAway(1, wire.NoError, "")
 		synctest.Wait()
-		return v.get("/late").wantErr(t, "the connection is drained")
+		return v.get("/late").WantErr(t, "the connection is drained")
 	}, want: wantedError{text: "connection accepts no more requests", is: []error{hyper.ErrDrained},
 		conn:      true,
 		retryable: true}, as: is[*hyper.ConnError]},
-	{name: "BodyLengthError", run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
+	{name: "BodyLengthError", run: func(t *testing.T, v *visit, _ *accepted, _ *httpCall) error {
 		req := v.request("POST", "/", io.MultiReader(strings.NewReader("short")))
 		req.ContentLength = 100
-		return v.send(req).wantErr(t, "the body is too short")
+		return v.send(req).WantErr(t, "the body is too short")
 	}, want: wantedError{text: "request body ended after 5 bytes of its content-length 100",
 		is: []error{hyper.ErrCodeCancel}}, as: is[*hyper.BodyLengthError]},
 	{name: "ErrClosed", only: ownDoors, run: func(t *testing.T, v *visit, _ *accepted,
-		call *async[*http.Response]) error {
+		call *httpCall) error {
 		v.rt.(*ownConn).conn.Close()
-		err := call.wantErr(t, "the connection is closed")
-		if late := v.get("/late").wantErr(t, "the connection is closed"); late != err {
+		err := call.WantErr(t, "the connection is closed")
+		if late := v.get("/late").WantErr(t, "the connection is closed"); late != err {
 			t.Errorf("a late request: %v", late)
 		}
 		return err
 	}, want: wantedError{text: "hyper: connection closed", is: []error{hyper.ErrClosed}}},
 	// net/http checks the request before hyper does.
 	{name: "RequestError", only: func(v *visit) bool { return !v.viaNetHTTP() },
-		run: func(t *testing.T, v *visit, _ *accepted, _ *async[*http.Response]) error {
+		run: func(t *testing.T, v *visit, _ *accepted, _ *httpCall) error {
 			req := v.request("GET", "/", nil)
 			req.Method = "GE T"
-			return v.send(req).wantErr(t, "no request")
+			return v.send(req).WantErr(t, "no request")
 		}, want: wantedError{text: `hyper: request: :method "GE T" is not a token: it has a space`},
 		as: is[*hyper.RequestError]},
-	{name: "Waiting", run: func(t *testing.T, v *visit, peer *accepted, _ *async[*http.Response]) error {
+	{name: "Waiting", run: func(t *testing.T, v *visit, peer *accepted, _ *httpCall) error {
 		peer.WriteSettings(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		return v.send(v.request("GET", "/waits", nil).WithContext(ctx)).wantErr(t, "no stream is free")
+		return v.send(v.request("GET", "/waits", nil).WithContext(ctx)).WantErr(t, "no stream is free")
 	}, want: wantedError{text: "waiting for the peer's only stream: context deadline exceeded",
 		is: []error{context.DeadlineExceeded}, timeout: true},
 		only: func(v *visit) bool {

@@ -165,7 +165,7 @@ func TestResponseHeaderTimeoutIsAWaitError(t *testing.T) {
 				peer := v.accept()
 				peer.WantHeaders("the request", 1)
 				peer.Ignore(wire.RSTStream)
-				err := call.wantErr(t, "no response comes")
+				err := call.WantErr(t, "no response comes")
 				checkErrorType(t, err)
 				var wait *hyper.WaitError
 				if !errors.As(err, &wait) || !wait.Timeout() {
@@ -217,7 +217,7 @@ func TestErrorOfARequestThatIsNotSentAgain(t *testing.T) {
 				peer.Ignore(wire.Data, wire.GoAway, wire.Ping)
 				synctest.Wait()
 				refuse(peer)
-				err := call.wantErr(t, "the body was read")
+				err := call.WantErr(t, "the body was read")
 				checkErrorType(t, err)
 				if !strings.Contains(err.Error(), "not sent again") || !hyper.Retryable(err) ||
 					!is[*hyper.StreamError](err) {

@@ -61,7 +61,7 @@ func TestEventsSayWhyAConnectionEnds(t *testing.T) {
 			live: func(p *watchedPool) {
 				peer, calls := p.first(1)
 				peer.Close()
-				calls[0].wantErr(p.t, "the connection is lost")
+				calls[0].WantErr(p.t, "the connection is lost")
 			},
 			want: []string{
 				"opened",

@@ -79,18 +79,17 @@ func TestControlCharactersInAResponseAreMalformed(t *testing.T) {
 					reason := fmt.Sprintf("octet 0x%02x", c)
 					if !isFieldValueOctet(c) {
 						peer.WantRSTStream(reason, id, wire.ProtocolError)
-						<-call.done
-						err := call.err
+						_, err := call.Wait()
 						if err == nil { // trailers: the response was returned before they arrived
-							_, err = io.ReadAll(call.value.Body)
-							call.value.Body.Close()
+							_, err = io.ReadAll(call.Value.Body)
+							call.Value.Body.Close()
 						}
 						wantMalformed(t, reason, err)
 					} else {
 						if section == "interim" {
 							peer.WriteHeaders(id, wire.EndStream, ":status: 200")
 						}
-						resp := call.want(t, reason)
+						resp := call.Want(t, reason)
 						h2test.WantBody(t, reason, resp.Body, "")
 						resp.Body.Close()
 						got := resp.Header.Get("X") + resp.Trailer.Get("X")
@@ -129,7 +128,7 @@ func TestControlCharactersInAPromiseAreMalformed(t *testing.T) {
 			}
 			peer.WantIdle("the others are promises")
 			peer.WriteHeaders(1, 0, ":status: 200")
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 		})
 }
 
@@ -146,7 +145,7 @@ func TestControlCharactersAreNotSent(t *testing.T) {
 			if !isFieldValueOctet(c) {
 				var r *hyper.RequestError
 				// http.Transport checks the request before hyper does.
-				if err := call.wantErr(t, reason); !errors.As(err, &r) && !v.viaNetHTTP() {
+				if err := call.WantErr(t, reason); !errors.As(err, &r) && !v.viaNetHTTP() {
 					t.Fatalf("%s: %v", reason, err)
 				}
 				continue
@@ -159,7 +158,7 @@ func TestControlCharactersAreNotSent(t *testing.T) {
 				peer.WantData("the end of the request", id, wire.EndStream, 0)
 			}
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200")
-			call.want(t, reason).Body.Close()
+			call.Want(t, reason).Body.Close()
 			id += 2
 		}
 	})
@@ -299,10 +298,9 @@ func TestErrorsShowNothingThatATerminalObeys(t *testing.T) {
 					if end == "the coding" {
 						peer.WriteData(1, wire.EndStream, []byte("x"))
 					}
-					<-call.done
-					err := call.err
+					_, err := call.Wait()
 					if err == nil {
-						_, err = io.ReadAll(call.value.Body)
+						_, err = io.ReadAll(call.Value.Body)
 					}
 					if err == nil {
 						t.Fatal("want an error")

@@ -74,13 +74,13 @@ func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
 		exact := append(list, "x: "+value[:rest-33])
 		r := s.get(1)
 		s.peer.WriteHeaders(1, wire.EndStream, exact...)
-		if resp := r.want(s.t, "a list of the size allowed"); len(resp.Header) != len(exact)-1 {
+		if resp := r.Want(s.t, "a list of the size allowed"); len(resp.Header) != len(exact)-1 {
 			s.t.Errorf("%d fields", len(resp.Header))
 		}
 		r = s.get(3)
 		s.peer.WriteHeaders(3, wire.EndStream, append(exact, "a: ")...)
 		s.peer.WantRSTStream("one field too many", 3, wire.ProtocolError)
-		if err := r.wantErr(s.t, "too large a list"); !errors.Is(err, hyper.ErrCodeProtocol) ||
+		if err := r.WantErr(s.t, "too large a list"); !errors.Is(err, hyper.ErrCodeProtocol) ||
 			hyper.Retryable(err) {
 			s.t.Error(err)
 		}
@@ -89,7 +89,7 @@ func TestHeaderListBeyondTheLimitEndsItsStream(t *testing.T) {
 		s.peer.WriteHeaders(7, wire.EndStream, slices.Concat(exact, exact[1:], exact[1:])...)
 		s.peer.WantRSTStream("three times too many", 7, wire.ProtocolError)
 		var tooLarge *hyper.HeaderSizeError
-		if err := r.wantErr(s.t, "too large a list"); !errors.As(err, &tooLarge) || tooLarge.Limit != limit ||
+		if err := r.WantErr(s.t, "too large a list"); !errors.As(err, &tooLarge) || tooLarge.Limit != limit ||
 			tooLarge.Size < 2*limit || tooLarge.Held != 0 {
 			s.t.Error(err)
 		}
@@ -104,19 +104,19 @@ func TestHPACKBombHoldsNoMemory(t *testing.T) {
 		entry := slices.Concat([]byte{0x88, 0x40, 1, 'x', 0x7f, 0xa1, 0x1e}, value)
 		r := s.get(1)
 		s.server.Write(headersFrame(entry))
-		resp := r.want(s.t, "a field of 4,000 octets goes into the table")
+		resp := r.Want(s.t, "a field of 4,000 octets goes into the table")
 		if len(resp.Header.Get("x")) != 4000 {
 			s.t.Fatal("BUG: the bomb is not armed")
 		}
 		second := s.get(3)
 		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 3,
 			append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 60)...)))
-		second.want(s.t, "60 references are 242,000 octets")
+		second.Want(s.t, "60 references are 242,000 octets")
 		third := s.get(5)
 		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders, 5,
 			append([]byte{0x88}, bytes.Repeat([]byte{0xbe}, 250_000)...)))
 		s.peer.WantRSTStream("250,000 references are 1 GB", 5, wire.ProtocolError)
-		third.wantErr(s.t, "too large a list")
+		third.WantErr(s.t, "too large a list")
 		s.wantLife(7)
 		s.wantMemory(maxGrowth)
 	})
@@ -133,7 +133,7 @@ func TestBlockOfManySmallFragmentsIsReadOnce(t *testing.T) {
 			s.server.Write(h2test.RawFrame(wire.Continuation, 0, 1, field))
 		}
 		s.server.Write(h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1, nil))
-		if resp := r.want(s.t, "a block of 3 MB"); len(resp.Header) != 3000 {
+		if resp := r.Want(s.t, "a block of 3 MB"); len(resp.Header) != 3000 {
 			s.t.Errorf("%d fields", len(resp.Header))
 		}
 	})
@@ -183,7 +183,7 @@ func TestPeerThatNeverReadsCannotHoldTheConnection(t *testing.T) {
 		if took := time.Since(start); took > closeGrace+10*time.Millisecond {
 			s.t.Errorf("it took %v to close", took)
 		}
-		if err := r.wantErr(s.t, "the caller"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
+		if err := r.WantErr(s.t, "the caller"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 			s.t.Error(err)
 		}
 		s.wantMemory(maxGrowth)
@@ -219,9 +219,9 @@ func TestFramesThatCarryNothingHaveABudget(t *testing.T) {
 			besiege(t, nil, time.Second, func(s *siege) {
 				open, reset := s.get(1), s.get(3)
 				s.peer.WriteHeaders(1, 0, ":status: 200")
-				resp := open.want(t, "the open stream")
+				resp := open.Want(t, "the open stream")
 				s.peer.WriteRSTStream(3, wire.Cancel)
-				reset.wantErr(t, "the peer's reset")
+				reset.WantErr(t, "the peer's reset")
 				st, err := s.conn.Open(context.Background(), &hyper.Request{})
 				if err != nil {
 					t.Fatal(err)
@@ -271,7 +271,7 @@ func TestLateDataOfManyCancelledStreamsIsNoOffence(t *testing.T) {
 			id := uint32(1 + 2*i)
 			r := s.get(id)
 			s.peer.WriteHeaders(id, 0, ":status: 200")
-			resp := r.want(s.t, "the response")
+			resp := r.Want(s.t, "the response")
 			resp.Body.Close()
 			s.peer.WantRSTStream("closed early", id, wire.Cancel)
 			frame := wire.AppendData(nil, id, 0, data)
@@ -320,7 +320,7 @@ func TestProvokedResetsHaveABudget(t *testing.T) {
 		if resets != provokedBurst+1 {
 			s.t.Errorf("%d resets, want %d", resets, provokedBurst+1)
 		}
-		if err := r.wantErr(s.t, "the parent"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
+		if err := r.WantErr(s.t, "the parent"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 			s.t.Error(err)
 		}
 		s.wantMemory(maxGrowth)
@@ -352,7 +352,7 @@ func TestInterimResponsesAreBounded(t *testing.T) {
 				s.peer.WantRSTStream("too many", 1, wire.ProtocolError)
 				close(slow)
 				var se *hyper.StreamError
-				if err := r.wantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer ||
+				if err := r.WantErr(t, "the caller"); !errors.As(err, &se) || se.FromPeer ||
 					se.Code != hyper.ErrCodeProtocol {
 					t.Error(err)
 				}

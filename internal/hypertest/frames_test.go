@@ -54,7 +54,7 @@ func TestHPACKThatMustNotBeSentEndsTheConnection(t *testing.T) {
 				peer.WriteRaw(headersFrame(unhex(t, c.block)))
 				peer.WantGoAway(c.name, 0, wire.CompressionError)
 				peer.WantClosed("and nothing else")
-				err := got.wantErr(t, c.name)
+				err := got.WantErr(t, c.name)
 				var ce *hyper.ConnError
 				if !errors.As(err, &ce) || ce.Code != hyper.ErrCodeCompression || ce.FromPeer ||
 					hyper.Retryable(err) {
@@ -72,7 +72,7 @@ func TestNoTableMeansNoTable(t *testing.T) {
 		peer.WantHeaders("request", 1)
 		// Its encoder obeys and sends an update.
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "x-a: b")
-		if resp := got.want(t, "the response"); resp.Header.Get("x-a") != "b" {
+		if resp := got.Want(t, "the response"); resp.Header.Get("x-a") != "b" {
 			t.Error(resp.Header)
 		}
 		getAsync(conn, "/")
@@ -130,7 +130,7 @@ func TestCompressionStateIsKeptWhateverBecomesOfTheStream(t *testing.T) {
 				got := getAsync(conn, "/next")
 				peer.WantHeaders("the next request", 3)
 				peer.WriteHeaders(3, wire.EndStream, ":status: 200", "x-kept: value")
-				if resp := got.want(t, "the next response"); resp.Header.Get("x-kept") != "value" {
+				if resp := got.Want(t, "the next response"); resp.Header.Get("x-kept") != "value" {
 					t.Error(resp.Header)
 				}
 				if block := len(peer.EncodeBlock("x-kept: value")); block != 1 {
@@ -158,7 +158,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 			besiege(t, nil, 10*time.Second, func(s *siege) {
 				other := s.get(1)
 				var opened []*hyper.Stream
-				var calls []*async[*hyper.Response]
+				var calls []*h2test.Call[*hyper.Response]
 				for i := range uint32(streams) {
 					if deliver {
 						calls = append(calls, s.get(3+2*i))
@@ -189,8 +189,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 					}
 				}
 				for _, call := range calls {
-					<-call.done
-					count(call.value, call.err)
+					count(call.Wait())
 				}
 				for _, stream := range opened {
 					count(stream.Response(s.t.Context()))
@@ -199,10 +198,10 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 					s.t.Errorf("%d headers were taken, want %d", taken, want)
 				}
 				s.peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				other.want(s.t, "another stream")
+				other.Want(s.t, "another stream")
 				for _, call := range calls {
-					if call.err == nil {
-						call.value.Body.Close()
+					if call.Err == nil {
+						call.Value.Body.Close()
 					}
 				}
 				for _, stream := range opened {
@@ -212,7 +211,7 @@ func TestHeadersOfManyStreamsAreBounded(t *testing.T) {
 				for i := range uint32(defaultHeaderMemory / size) {
 					call := s.get(again + 2*i)
 					s.server.Write(largeHeaders(again+2*i, 0, size))
-					defer call.want(s.t, "headers after the others were released").Body.Close()
+					defer call.Want(s.t, "headers after the others were released").Body.Close()
 				}
 			})
 		})
@@ -259,15 +258,10 @@ func TestMisshapenPriorityEndsItsStreamOnly(t *testing.T) {
 			peer.WriteFrame(wire.FrameHeader{Length: 4, Type: wire.Priority, StreamID: 3}, make([]byte, 4))
 		})
 		peer.WantRSTStream("the wrong size", 3, wire.FrameSizeError)
-		if err := refused.wantErr(t, "the stream"); !errors.Is(err, hyper.ErrCodeFrameSize) {
+		if err := refused.WantErr(t, "the stream"); !errors.Is(err, hyper.ErrCodeFrameSize) {
 			t.Error(err)
 		}
-		synctest.Wait()
-		select {
-		case <-answered.done:
-		default:
-			t.Error("the response in front of the misshapen frame woke no call")
-		}
+		answered.WantReturned(t, "the response in front of the misshapen frame woke no call")
 		peer.WantIdle("the connection lives")
 	})
 }
@@ -298,14 +292,9 @@ func TestArrivedResponseDoesNotWaitForABeginningFrame(t *testing.T) {
 					peer.WriteHeaders(1, 0, ":status: 200")
 					peer.WriteRaw(beginning)
 				})
-				synctest.Wait()
-				select {
-				case <-got.done:
-				default:
-					t.Error("the response is here and its caller was not woken")
-				}
+				got.WantReturned(t, "the response is here and its caller was not woken")
 				peer.Close()
-				<-got.done
+				<-got.Done
 			})
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -68,7 +69,7 @@ func TestLostConnectionKeepsTheGoAway(t *testing.T) {
 				peer.WriteGoAway(1, wire.InternalError, "out of memory")
 				synctest.Wait()
 				loss.lose(peer)
-				err := call.wantErr(t, "the connection is lost")
+				err := call.WantErr(t, "the connection is lost")
 				wantLoss(t, err, loss.own)
 				if !errors.Is(err, loss.cause) {
 					t.Errorf("%v is not %v", err, loss.cause)
@@ -123,7 +124,7 @@ func TestConnErrKeepsTheGoAway(t *testing.T) {
 		t.Run(loss.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := acceptOwn(t)
-				call := start(func() (*hyper.Response, error) { return conn.Get(t.Context(), "/") })
+				call := h2test.Go(func() (*hyper.Response, error) { return conn.Get(t.Context(), "/") })
 				peer.Handshake()
 				peer.WantHeaders("the request", 1)
 				peer.WriteGoAway(1, wire.InternalError, "out of memory")
@@ -134,7 +135,7 @@ func TestConnErrKeepsTheGoAway(t *testing.T) {
 					loss.lose(peer)
 				}
 				<-conn.Done()
-				call.wantErr(t, "the connection is lost")
+				call.WantErr(t, "the connection is lost")
 				err := conn.Err()
 				wantLoss(t, err, loss.own)
 				if !errors.Is(err, loss.cause) {
@@ -155,16 +156,16 @@ func TestConnErrKeepsTheGoAway(t *testing.T) {
 func TestShutdownThatLosesItsConnectionKeepsTheGoAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := acceptOwn(t)
-		call := start(func() (*hyper.Response, error) { return conn.Get(t.Context(), "/") })
+		call := h2test.Go(func() (*hyper.Response, error) { return conn.Get(t.Context(), "/") })
 		peer.Handshake()
 		peer.WantHeaders("the request", 1)
-		shutdown := start(func() (struct{}, error) { return struct{}{}, conn.Shutdown(t.Context()) })
+		shutdown := h2test.Go(func() (struct{}, error) { return struct{}{}, conn.Shutdown(t.Context()) })
 		synctest.Wait()
 		peer.WriteGoAway(1, wire.InternalError, "out of memory")
 		synctest.Wait()
 		peer.Close()
-		wantGoAway(t, call.wantErr(t, "the request"), 1, hyper.ErrCodeInternal, "out of memory")
-		wantGoAway(t, shutdown.wantErr(t, "Shutdown"), 1, hyper.ErrCodeInternal, "out of memory")
+		wantGoAway(t, call.WantErr(t, "the request"), 1, hyper.ErrCodeInternal, "out of memory")
+		wantGoAway(t, shutdown.WantErr(t, "Shutdown"), 1, hyper.ErrCodeInternal, "out of memory")
 	})
 }
 
@@ -198,7 +199,7 @@ func TestLaterGoAwayErasesNothing(t *testing.T) {
 				peer.WriteGoAway(test.second.last, test.second.code, test.second.debug)
 				synctest.Wait()
 				peer.Close()
-				err := call.wantErr(t, "the connection is lost")
+				err := call.WantErr(t, "the connection is lost")
 				wantGoAway(t, err, test.want.last, hyper.ErrCode(test.want.code), test.want.debug)
 			})
 		})
@@ -208,7 +209,7 @@ func TestLaterGoAwayErasesNothing(t *testing.T) {
 func TestDebugDataOfManyGoAwaysIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := acceptOwn(t)
-		call := start(func() (*hyper.Response, error) { return conn.Get(t.Context(), "/") })
+		call := h2test.Go(func() (*hyper.Response, error) { return conn.Get(t.Context(), "/") })
 		peer.Handshake()
 		peer.WantHeaders("the request", 1)
 		for i := range 1000 {
@@ -216,7 +217,7 @@ func TestDebugDataOfManyGoAwaysIsBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		peer.Close()
-		ce := asConnError(t, call.wantErr(t, "the connection is lost"))
+		ce := asConnError(t, call.WantErr(t, "the connection is lost"))
 		if n := len(ce.Debug); n < 1000 || n > 4096 {
 			t.Errorf("%d octets of debug data are kept", n)
 		}
@@ -272,8 +273,7 @@ func TestNothingIsRetryableOnceAResponseBegan(t *testing.T) {
 					peer.WantHeaders("the request", 1)
 					b.write(peer)
 					refuse(peer)
-					<-call.done
-					resp, err := call.value, call.err
+					resp, err := call.Wait()
 					if err == nil {
 						_, err = io.ReadAll(resp.Body)
 						resp.Body.Close()
@@ -302,7 +302,7 @@ func TestRefusedBeforeAnythingCameIsRetryable(t *testing.T) {
 				peer := v.accept()
 				peer.WantHeaders("the request", 1)
 				refuse(peer)
-				if err := call.wantErr(t, "it is refused"); !hyper.Retryable(err) {
+				if err := call.WantErr(t, "it is refused"); !hyper.Retryable(err) {
 					t.Errorf("%v is not retryable", err)
 				}
 			})
@@ -321,12 +321,12 @@ func TestEndOfAContextIsNotRetryableWhateverItsCause(t *testing.T) {
 		sent := doAsync(ctx, conn, &hyper.Request{Path: "/sent"})
 		peer.WantHeaders("another one", 3)
 		peer.WriteRSTStream(1, wire.RefusedStream)
-		err := refused.wantErr(t, "it is refused")
+		err := refused.WantErr(t, "it is refused")
 		if !hyper.Retryable(err) {
 			t.Errorf("%v is not retryable", err)
 		}
 		cancel(err)
-		if err := sent.wantErr(t, "it is canceled"); hyper.Retryable(err) {
+		if err := sent.WantErr(t, "it is canceled"); hyper.Retryable(err) {
 			t.Errorf("%v is retryable", err)
 		}
 	})
@@ -339,12 +339,12 @@ func TestAnswerToOurGoAwayIsNoNews(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		call := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
-		done := start(func() (bool, error) { return true, conn.Shutdown(t.Context()) })
+		done := h2test.Go(func() (bool, error) { return true, conn.Shutdown(t.Context()) })
 		peer.WantGoAway("Shutdown", 0, wire.NoError)
 		peer.WriteGoAway(1, wire.NoError, "")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		call.want(t, "the response").Body.Close()
-		done.want(t, "Shutdown")
+		call.Want(t, "the response").Body.Close()
+		done.Want(t, "Shutdown")
 		if err := conn.Err(); err != hyper.ErrClosed {
 			t.Errorf("Err: %v, want ErrClosed", err)
 		}
@@ -359,14 +359,14 @@ func TestGoAwayAfterCloseIsNoNews(t *testing.T) {
 		peer.Handshake()
 		peer.WantHeaders("the request", 1)
 		peer.client.SetWriteBuffer(0) // our own GOAWAY cannot be written yet
-		closed := start(func() (bool, error) { return true, conn.Close() })
-		call.wantErr(t, "it is closed")
+		closed := h2test.Go(func() (bool, error) { return true, conn.Close() })
+		call.WantErr(t, "it is closed")
 		peer.WriteGoAway(1, wire.InternalError, "late")
 		synctest.Wait()
 		if err := conn.Err(); err != hyper.ErrClosed {
 			t.Errorf("Err while it is closed: %v, want ErrClosed", err)
 		}
-		closed.want(t, "Close")
+		closed.Want(t, "Close")
 		if err := conn.Err(); err != hyper.ErrClosed {
 			t.Errorf("Err: %v, want ErrClosed", err)
 		}

@@ -38,7 +38,7 @@ func TestInterimResponsesAreShownInOrder(t *testing.T) {
 			peer.WriteHeaders(1, 0, ":status: 103", "link: </b>", "link: </c>")
 			peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		})
-		if resp := got.want(t, "the response"); resp.StatusCode != 200 || len(resp.Header) != 0 {
+		if resp := got.Want(t, "the response"); resp.StatusCode != 200 || len(resp.Header) != 0 {
 			t.Errorf("status %d, header %v", resp.StatusCode, resp.Header)
 		}
 		want := []string{"100 []", "103 [{link </a> false}]", "103 [{link </b> false} {link </c> false}]"}
@@ -67,7 +67,7 @@ func TestInformationalErrorEndsTheRequest(t *testing.T) {
 						peer.WriteData(1, wire.EndStream, []byte("this is not read"))
 					}
 				})
-				if err := got.wantErr(t, "the callback's error"); !errors.Is(err, stop) {
+				if err := got.WantErr(t, "the callback's error"); !errors.Is(err, stop) {
 					t.Errorf("got %v", err)
 				}
 				if !whole {
@@ -138,7 +138,7 @@ func TestPanicOfInformationalIsTheCallers(t *testing.T) {
 				got := getAsync(conn, "/")
 				peer.WantHeaders("the next request", 5)
 				peer.WriteHeaders(5, wire.EndStream, ":status: 200")
-				got.want(t, "the connection is as it was")
+				got.Want(t, "the connection is as it was")
 				h2test.WantFullCredit(t, peer, "the body cannot be read any more")
 			})
 		})
@@ -163,12 +163,12 @@ func TestBodyWaitsUntilItsCallerKnowsOf100(t *testing.T) {
 				peer.WantIdle("the caller has not said what it thinks of it")
 				if answer <- refused; refused != nil {
 					peer.WantRSTStream("the caller wants no more", 1, wire.Cancel)
-					got.wantErr(t, "the callback's error")
+					got.WantErr(t, "the callback's error")
 					return
 				}
 				peer.WantBody("it may go", 1, []byte("hello"))
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				got.want(t, "the response")
+				got.Want(t, "the response")
 			})
 		})
 	}
@@ -184,7 +184,7 @@ func TestAddedFieldsStayWithTheirResponse(t *testing.T) {
 			got := getAsync(conn, "/")
 			peer.WantHeaders("the request", id)
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200", "a: 1", "b: 2")
-			responses = append(responses, got.want(t, "the response"))
+			responses = append(responses, got.Want(t, "the response"))
 		}
 		for _, resp := range responses {
 			resp.Header.Add("c", "3")
@@ -227,7 +227,7 @@ func TestWholeBodyAnswersErrClosedBehindClose(t *testing.T) {
 			peer.WriteHeaders(1, 0, ":status: 200")
 			peer.WriteData(1, wire.EndStream, []byte("hello"))
 		})
-		body := got.want(t, "the response").Body
+		body := got.Want(t, "the response").Body
 		h2test.WantBody(t, "the body", body, "hello")
 		h2test.WantBody(t, "and its end, again", body, "")
 		conn.Close()

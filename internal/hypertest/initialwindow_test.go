@@ -51,7 +51,7 @@ func TestManySmallResponsesCostFewFrames(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		next := uint32(1)
 		round := func(n int) []int {
-			var calls []*async[*hyper.Response]
+			var calls []*h2test.Call[*hyper.Response]
 			for range n {
 				calls = append(calls, getAsync(conn, "/"))
 			}
@@ -69,7 +69,7 @@ func TestManySmallResponsesCostFewFrames(t *testing.T) {
 				}
 			})
 			for _, call := range calls {
-				resp := call.want(t, "a response")
+				resp := call.Want(t, "a response")
 				if got, err := io.ReadAll(resp.Body); len(got) != size || err != nil {
 					t.Fatalf("read %d octets, %v", len(got), err)
 				}
@@ -109,7 +109,7 @@ func TestSmallerInitialWindowIsEnforced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		peer.Ignore(wire.WindowUpdate)
-		var calls []*async[*hyper.Response]
+		var calls []*h2test.Call[*hyper.Response]
 		for range 129 {
 			calls = append(calls, getAsync(conn, "/"))
 			synctest.Wait() // keeps the requests in order
@@ -122,7 +122,7 @@ func TestSmallerInitialWindowIsEnforced(t *testing.T) {
 		const small, large, last = 32767, 262143, 2*128 + 1
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteHeaders(last, 0, ":status: 200")
-		old, young := calls[0].want(t, "the first response"), calls[128].want(t, "the last response")
+		old, young := calls[0].Want(t, "the first response"), calls[128].Want(t, "the last response")
 		for n := large; n > 0; n -= min(n, 16384) {
 			peer.WriteData(1, 0, make([]byte, min(n, 16384)))
 		}

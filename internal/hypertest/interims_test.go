@@ -56,7 +56,7 @@ func TestInterimResponsesThatAreLookedAtHaveNoLimit(t *testing.T) {
 				upload.Close()
 				peer.WantData("the end", 1, wire.EndStream, 0)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				call.want(t, "the response").Body.Close()
+				call.Want(t, "the response").Body.Close()
 				if hooks && !v.own && seen != number {
 					t.Errorf("%d interim responses were shown, want %d", seen, number)
 				}
@@ -81,7 +81,7 @@ func TestInformationalSeesAnyNumberOfInterimResponses(t *testing.T) {
 			peer.WantIdle("it is taken")
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		call.want(t, "the response")
+		call.Want(t, "the response")
 		if seen != number {
 			t.Errorf("%d interim responses were shown, want %d", seen, number)
 		}
@@ -103,7 +103,7 @@ func TestBurstOfInterimResponsesIsDroppedWithoutAHook(t *testing.T) {
 			}
 			peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		})
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -165,14 +165,14 @@ func TestEndlessInterimResponsesAreBoundedByTime(t *testing.T) {
 				}
 				if c.calm {
 					peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-					call.want(t, "the response")
+					call.Want(t, "the response")
 					if seen != sent {
 						t.Errorf("%d were shown of %d", seen, sent)
 					}
 					return
 				}
 				peer.WantGoAway("an endless sequence", 0, wire.EnhanceYourCalm)
-				if err := call.wantErr(t, "the connection has ended"); !errors.Is(err,
+				if err := call.WantErr(t, "the connection has ended"); !errors.Is(err,
 					hyper.ErrCodeEnhanceYourCalm) {
 					t.Error(err)
 				}
@@ -197,7 +197,7 @@ func TestEarlyHintsOfEachResponseAreNoFlood(t *testing.T) {
 				}
 				peer.WriteHeaders(2*i+1, wire.EndStream, ":status: 204")
 			})
-			call.want(t, "the response")
+			call.Want(t, "the response")
 		}
 	})
 }

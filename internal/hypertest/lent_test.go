@@ -94,9 +94,9 @@ func eachEnd(t *testing.T, body func() io.Reader, over func(v *visit, peer *acce
 				synctest.Wait()
 				e.end(v, peer, cancel)
 				if e.failed {
-					call.wantErr(t, e.name)
+					call.WantErr(t, e.name)
 				} else {
-					call.want(t, e.name).Body.Close()
+					call.Want(t, e.name).Body.Close()
 				}
 				over(v, peer, e.failed)
 				synctest.Wait()
@@ -133,7 +133,7 @@ func TestRequestBodyIsClosedBeforeItsEndIsSent(t *testing.T) {
 			t.Errorf("the body was closed %d times when its end was sent", n)
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		synctest.Wait()
 		if n := body.closes.Load(); n != 1 {
 			t.Errorf("the body was closed %d times", n)
@@ -149,13 +149,13 @@ func TestBodyOfARefusedRequestIsClosed(t *testing.T) {
 		peer.Ignore(wire.Data)
 		peer.WantHeaders("the connection is made", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		first.want(t, "the first response")
+		first.Want(t, "the first response")
 		synctest.Wait()
 
 		body := newLentBody()
 		req := v.request("POST", "/", body)
 		req.Header["X-Bad"] = []string{"a\nb"}
-		v.send(req).wantErr(t, "a value with a line break")
+		v.send(req).WantErr(t, "a value with a line break")
 		if n := body.closes.Load(); n != 1 {
 			t.Errorf("the body was closed %d times", n)
 		}
@@ -198,7 +198,7 @@ func TestBodyThatWasNotReadIsClosedAfterTheLastTry(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteGoAway(0, wire.NoError, "")
 		if v.own || v.name == "ConnRoundTripTLS" || v.name == "ConnRoundTripCleartext" {
-			call.wantErr(t, "one connection is all there is")
+			call.WantErr(t, "one connection is all there is")
 			synctest.Wait()
 			if n := body.closes.Load(); n != 1 {
 				t.Errorf("the body was closed %d times", n)
@@ -213,7 +213,7 @@ func TestBodyThatWasNotReadIsClosedAfterTheLastTry(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 100")
 		peer.WantBody("the body", 1, []byte("hello"))
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		synctest.Wait()
 		if n := body.closes.Load(); n != 1 {
 			t.Errorf("the body was closed %d times", n)

@@ -51,7 +51,7 @@ func TestOnePingServesSlotsAndSuspicion(t *testing.T) {
 		peer.WantPing("for the slot", 0)
 		peer.WantIdle("and no other")
 		wantConnEnd(t, conn, start, 15*time.Second, hyper.ErrPingTimeout)
-		next.wantErr(t, "the peer is dead")
+		next.WantErr(t, "the peer is dead")
 	})
 }
 
@@ -80,7 +80,7 @@ func TestPeerThatNeverSendsSettings(t *testing.T) {
 		peer.WantPreface("the client speaks first")
 		peer.WantHeaders("its request", 1)
 		wantConnEnd(t, conn, start, 3*time.Second, hyper.ErrHandshakeTimeout)
-		if err := got.wantErr(t, "the request"); !errors.Is(err, hyper.ErrHandshakeTimeout) ||
+		if err := got.WantErr(t, "the request"); !errors.Is(err, hyper.ErrHandshakeTimeout) ||
 			hyper.Retryable(err) {
 			t.Errorf("the request: %v", err)
 		}
@@ -132,7 +132,7 @@ func TestSilentlyDeadPeerIsFoundWithinAMinute(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("a request that gets no response", 1)
 		wantConnEnd(t, conn, start, 45*time.Second, hyper.ErrPingTimeout)
-		if err := got.wantErr(t, "the request"); !errors.Is(err, hyper.ErrPingTimeout) {
+		if err := got.WantErr(t, "the request"); !errors.Is(err, hyper.ErrPingTimeout) {
 			t.Errorf("the request: %v", err)
 		}
 		peer.WantPing("one was asked", 0)
@@ -194,7 +194,7 @@ func TestPeerThatDoesNotReadEndsTheConnection(t *testing.T) {
 				got := getAsync(conn, "/")
 				wantConnEnd(t, conn, start, cmp.Or(cfg.WriteStallTimeout, 30*time.Second),
 					hyper.ErrWriteStalled)
-				if err := got.wantErr(t, "the request"); !errors.Is(err, hyper.ErrWriteStalled) ||
+				if err := got.WantErr(t, "the request"); !errors.Is(err, hyper.ErrWriteStalled) ||
 					hyper.Retryable(err) {
 					t.Errorf("the request: %v", err)
 				}
@@ -249,7 +249,7 @@ func TestStalledWriteKeepsNobodyFromLeaving(t *testing.T) {
 		reading := getAsync(conn, "/download")
 		peer.WantHeaders("a download", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := reading.want(t, "its response")
+		resp := reading.Want(t, "its response")
 		second := getAsync(conn, "/second")
 		peer.WantHeaders("another request", 3)
 		pipe.SetWriteBuffer(0)
@@ -264,14 +264,14 @@ func TestStalledWriteKeepsNobodyFromLeaving(t *testing.T) {
 		conn.Stats()
 		peer.WriteHeaders(3, 0, ":status: 200")
 		peer.WriteData(3, wire.EndStream, []byte("reading goes on"))
-		h2test.WantBody(t, "the second", second.want(t, "its response").Body, "reading goes on")
+		h2test.WantBody(t, "the second", second.Want(t, "its response").Body, "reading goes on")
 		if took := time.Since(start); took != 0 {
 			t.Errorf("they took %v", took)
 		}
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := doAsync(ctx, conn, &hyper.Request{}).wantErr(t, "a new request"); !errors.Is(err,
+		if err := doAsync(ctx, conn, &hyper.Request{}).WantErr(t, "a new request"); !errors.Is(err,
 			context.DeadlineExceeded) {
 			t.Errorf("a new request: %v", err)
 		}
@@ -282,7 +282,7 @@ func TestStalledWriteKeepsNobodyFromLeaving(t *testing.T) {
 			t.Errorf("they took %v, want the second that they were given", took)
 		}
 		conn.Close()
-		upload.wantErr(t, "closed")
+		upload.WantErr(t, "closed")
 		feed.Close()
 	})
 }

@@ -33,15 +33,15 @@ func TestLostConnectionHasTheWordsOfNetHTTP(t *testing.T) {
 					peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway, wire.WindowUpdate)
 					if where == "body" {
 						peer.WriteHeaders(1, 0, ":status: 200")
-						call.want(t, "the response")
+						call.Want(t, "the response")
 					}
 					synctest.Wait()
 					c.lose(peer)
 					var err error
 					if where == "body" {
-						_, err = io.ReadAll(call.value.Body)
+						_, err = io.ReadAll(call.Value.Body)
 					} else {
-						err = call.wantErr(t, "no response")
+						err = call.WantErr(t, "no response")
 					}
 					if !is[*hyper.ConnError](err) {
 						t.Fatalf("%T %v is no ConnError", err, err)

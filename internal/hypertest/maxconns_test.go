@@ -183,7 +183,7 @@ func TestRequestWaitsForMaxConnsUnderItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &town{t: t, takes: time.Minute}
 		tr := w.transport(func(tr *hyper.Transport) { tr.MaxConns = 1 })
-		busy := start(func() (struct{}, error) {
+		busy := h2test.Go(func() (struct{}, error) {
 			return struct{}{},
 				getOnce(t.Context(), tr, "a.example.com")
 		})
@@ -199,7 +199,7 @@ func TestRequestWaitsForMaxConnsUnderItsContext(t *testing.T) {
 		if err.Error() != want {
 			t.Errorf("the error is %q, want %q", err, want)
 		}
-		busy.want(t, "the request before")
+		busy.Want(t, "the request before")
 		if err := getOnce(t.Context(), tr, "c.example.com"); err != nil {
 			t.Error(err)
 		}
@@ -285,9 +285,9 @@ func TestDrainingConnectionsAreNotCountedInMaxConns(t *testing.T) {
 		two := v.accept()
 		two.WantHeaders("on a new connection", 1)
 		two.WriteHeaders(1, wire.EndStream, ":status: 204")
-		next.want(t, "the next one")
+		next.Want(t, "the next one")
 		one.WriteHeaders(1, wire.EndStream, ":status: 204")
-		long.want(t, "the long one")
+		long.Want(t, "the long one")
 	})
 }
 

@@ -80,7 +80,7 @@ func TestMisdirectedRequestIsSentOnceMoreOnItsOwnConnection(t *testing.T) {
 					own.WantBody("with its body", 1, []byte("body"))
 				}
 				own.respond(1, "204")
-				resp := call.want(t, "the response")
+				resp := call.Want(t, "the response")
 				if resp.StatusCode != 204 || resp.Request != req {
 					t.Errorf("status %d, of %v", resp.StatusCode, resp.Request)
 				}
@@ -105,14 +105,14 @@ func (e *estate) wantNotShared(first, own *accepted) {
 	own = e.accept()
 	own.WantHeaders("on its own connection at once", 1, ":authority: two.test")
 	own.respond(1, "204")
-	call.want(e.t, "the response").Body.Close()
+	call.Want(e.t, "the response").Body.Close()
 	first.WantIdle("a 421 is remembered")
 	own.Close()
 	synctest.Wait()
 	call = e.get("https://a.wild.test/")
 	first.WantHeaders("it is for the one host only", 5, ":authority: a.wild.test")
 	first.respond(5, "204")
-	call.want(e.t, "the response").Body.Close()
+	call.Want(e.t, "the response").Body.Close()
 	e.wantDials("in all", "one.test:443", "two.test:443", "two.test:443")
 }
 
@@ -128,7 +128,7 @@ func TestMisdirectedRequestWithAnEmptyPort(t *testing.T) {
 		own := e.accept()
 		own.WantHeaders("again", 1, ":authority: two.test:")
 		own.respond(1, "204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		e.wantNotShared(first, own)
 	})
 }
@@ -143,7 +143,7 @@ func TestSecondMisdirectedResponseIsReturned(t *testing.T) {
 		own.WantHeaders("again", 1)
 		own.WriteHeaders(1, 0, ":status: 421")
 		own.WriteData(1, wire.EndStream, []byte("misdirected"))
-		resp := call.want(t, "the response")
+		resp := call.Want(t, "the response")
 		if resp.StatusCode != 421 {
 			t.Errorf("status %d", resp.StatusCode)
 		}
@@ -170,7 +170,7 @@ func TestMisdirectedRequestWhoseBodyIsGoneIsNotSentAgain(t *testing.T) {
 				first.WantBody("with its body", 3, []byte("body"))
 				first.WriteHeaders(3, 0, ":status: 421")
 				first.WriteData(3, wire.EndStream, []byte("misdirected"))
-				resp := call.want(t, "the response")
+				resp := call.Want(t, "the response")
 				if resp.StatusCode != 421 {
 					t.Errorf("status %d", resp.StatusCode)
 				}
@@ -210,13 +210,13 @@ func TestMisdirectedUploadInProgress(t *testing.T) {
 				own.WantHeaders("again", 1)
 				own.WantBody("with the new body", 1, []byte("again"))
 				own.respond(1, "204")
-				call.want(t, "the response").Body.Close()
+				call.Want(t, "the response").Body.Close()
 				if _, err := w.Write([]byte("late")); err != io.ErrClosedPipe {
 					t.Errorf("writing to the old body: %v", err)
 				}
 				return
 			}
-			resp := call.want(t, "the response")
+			resp := call.Want(t, "the response")
 			go func() { w.Write([]byte("rest")); w.Close() }()
 			first.WantData("the upload goes on", 3, 0, 4)
 			first.WantData("to its end", 3, wire.EndStream, 0)
@@ -233,7 +233,7 @@ func TestPanicOfGetBodyAfterMisdirectedRequest(t *testing.T) {
 		first := e.first()
 		req := e.request("POST", "https://two.test/", &onceBody{Reader: strings.NewReader("body")})
 		req.GetBody = func() (io.ReadCloser, error) { panic("mine") }
-		call := start(func() (resp *http.Response, err error) {
+		call := h2test.Go(func() (resp *http.Response, err error) {
 			defer func() {
 				if recover() == "mine" {
 					err = errors.New("panicked")
@@ -244,7 +244,7 @@ func TestPanicOfGetBodyAfterMisdirectedRequest(t *testing.T) {
 		first.WantHeaders("on the other host's connection", 3)
 		first.WantBody("with its body", 3, []byte("body"))
 		first.WriteHeaders(3, 0, ":status: 421")
-		if err := call.wantErr(t, "GetBody panics"); err.Error() != "panicked" {
+		if err := call.WantErr(t, "GetBody panics"); err.Error() != "panicked" {
 			t.Error(err)
 		}
 		first.WantRSTStream("the exchange is over", 3, wire.Cancel)
@@ -262,7 +262,7 @@ func TestMisdirectedResponseOnItsOwnConnectionIsReturned(t *testing.T) {
 			peer.WantData("the end of the request", 1, wire.EndStream, 0)
 		}
 		peer.respond(1, "421")
-		resp := call.want(t, "the response")
+		resp := call.Want(t, "the response")
 		if resp.StatusCode != 421 {
 			t.Errorf("status %d", resp.StatusCode)
 		}
@@ -293,7 +293,7 @@ func TestLostTryOnASharedConnectionCounts(t *testing.T) {
 				peer := e.accept()
 				peer.WantHeaders("the first request", 1)
 				peer.respond(1, "204")
-				first.want(t, "the first request")
+				first.Want(t, "the first request")
 				second := e.get("https://two.test/")
 				peer.WantHeaders("on the shared connection", 3)
 				peer.Close()
@@ -304,7 +304,7 @@ func TestLostTryOnASharedConnectionCounts(t *testing.T) {
 						peer.Close()
 					}
 				}
-				err := second.wantErr(t, "no fourth try")
+				err := second.WantErr(t, "no fourth try")
 				var lost *hyper.ConnError
 				if hyper.Retryable(err) || !errors.As(err, &lost) || errors.Is(err, refused) != down {
 					t.Errorf("the error is %v", err)

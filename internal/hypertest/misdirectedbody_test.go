@@ -50,7 +50,7 @@ func TestMisdirectedBodyIsNotReadDuringGetBody(t *testing.T) {
 				first.Ignore(wire.Data)
 				first.WriteHeaders(3, 0, ":status: 421")
 				if broken != nil {
-					resp := call.want(t, "the response")
+					resp := call.Want(t, "the response")
 					if resp.StatusCode != 421 {
 						t.Errorf("status %d", resp.StatusCode)
 					}
@@ -66,7 +66,7 @@ func TestMisdirectedBodyIsNotReadDuringGetBody(t *testing.T) {
 				own.WantHeaders("again", 1)
 				own.WantBody("with the new body", 1, []byte("again"))
 				own.respond(1, "204")
-				call.want(t, "the response").Body.Close()
+				call.Want(t, "the response").Body.Close()
 			})
 		})
 	}

@@ -252,7 +252,7 @@ func TestHostIsMappedOrRefused(t *testing.T) {
 		peer.Ignore(wire.Data)
 		peer.WantHeaders("the connection is made", 1, ":authority: example.com")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the first response")
+		call.Want(t, "the first response")
 		synctest.Wait() // http.Transport pools the connection from now on
 		id := uint32(1)
 		for _, test := range hostNames {
@@ -262,14 +262,14 @@ func TestHostIsMappedOrRefused(t *testing.T) {
 				call := v.send(req)
 				want := authorityOf(test.host, test.want)
 				if want == "" {
-					wantRequestError(t, req.Host, call.wantErr(t, req.Host))
+					wantRequestError(t, req.Host, call.WantErr(t, req.Host))
 					peer.WantIdle(req.Host)
 					continue
 				}
 				id += 2
 				peer.WantHeaders(req.Host, id, ":authority: "+want+port)
 				peer.WriteHeaders(id, wire.EndStream, ":status: 204")
-				call.want(t, req.Host).Body.Close()
+				call.Want(t, req.Host).Body.Close()
 			}
 		}
 	})
@@ -354,18 +354,18 @@ func TestConnectTargetIsMappedOrRefused(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil)
 			want := authorityOf(test.host, test.want)
-			call := start(func() (*http.Response, error) {
+			call := h2test.Go(func() (*http.Response, error) {
 				return conn.RoundTrip(&http.Request{Method: "CONNECT",
 					URL: &url.URL{Scheme: "https", Host: test.host + ":443"}, Header: http.Header{}})
 			})
 			if want == "" {
-				wantRequestError(t, test.host, call.wantErr(t, test.host))
+				wantRequestError(t, test.host, call.WantErr(t, test.host))
 				peer.WantIdle(test.host)
 				return
 			}
 			peer.WantHeaders(test.host, 1, ":method: CONNECT", ":authority: "+want+":443")
 			peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-			call.want(t, test.host).Body.Close()
+			call.Want(t, test.host).Body.Close()
 		})
 	}
 }

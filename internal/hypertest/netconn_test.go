@@ -79,7 +79,7 @@ func TestReadsOfNothingEndTheConnection(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := call.want(t, "the header")
+		resp := call.Want(t, "the header")
 		before := nc.reads.Load()
 		nc.emptyReads.Store(true)
 		peer.WriteData(1, 0, []byte("it wakes the Read"))
@@ -100,7 +100,7 @@ func TestReadsOfNothingWithinAFrameEndTheConnection(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := call.want(t, "the header")
+		resp := call.Want(t, "the header")
 		payload := make([]byte, 100<<10)
 		peer.Batch(func() { peer.WriteData(1, 0, payload) })
 		if _, err := io.ReadFull(resp.Body, payload[:len(payload)-1]); err != nil {
@@ -126,7 +126,7 @@ func TestReadsOfNothingAfterAMistakeEnd(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.WriteData(9, 0, []byte("on an idle stream"))
-		call.wantErr(t, "it is lost")
+		call.WantErr(t, "it is lost")
 		synctest.Wait()
 		nc.emptyReads.Store(true)
 		before := nc.reads.Load()
@@ -147,7 +147,7 @@ func TestShortWriteEndsTheConnection(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := call.want(t, "the header")
+		resp := call.Want(t, "the header")
 		synctest.Wait()
 		nc.shortWrites.Store(true)
 		peer.WritePing(0, [8]byte{1}) // its acknowledgment causes a write
@@ -203,7 +203,7 @@ func TestRequestBodyOfNothingIsAnError(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.WantRSTStream("its body cannot be read", 1, wire.Cancel)
-		if err := call.wantErr(t, "the body"); !errors.Is(err, io.ErrNoProgress) {
+		if err := call.WantErr(t, "the body"); !errors.Is(err, io.ErrNoProgress) {
 			t.Errorf("%v, want io.ErrNoProgress", err)
 		}
 		if n := body.reads.Load(); n > 200 {

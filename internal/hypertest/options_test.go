@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -66,7 +67,7 @@ func TestWithRequestChangesWhatIsSent(t *testing.T) {
 		peer.WantData("the body", 1, wire.EndStream, 5)
 		peer.WriteHeaders(1, 0, ":status: 103")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		if want := []string{"trace 103", "103"}; !slices.Equal(interims, want) {
 			t.Errorf("interim responses %q, want %q", interims, want)
 		}
@@ -86,7 +87,7 @@ func TestWithRequestsInformationalMayEndTheRequest(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 103")
 		peer.WantRSTStream("the callback's error", 1, wire.Cancel)
-		if err := call.wantErr(t, "the callback's error"); !errors.Is(err, errPanic) {
+		if err := call.WantErr(t, "the callback's error"); !errors.Is(err, errPanic) {
 			t.Error(err)
 		}
 	})
@@ -106,7 +107,7 @@ func TestWithRequestLeavesTheBodyAlone(t *testing.T) {
 		peer.WantHeaders("the request", 1, ":path: /other", "content-length: 5")
 		peer.WantData("the body", 1, wire.EndStream, 5)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		synctest.Wait()
 		if n := body.closes.Load(); n != 1 {
 			t.Errorf("the body was closed %d times", n)
@@ -120,7 +121,7 @@ func TestWithRequestsMistakeIsARequestError(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the first request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		first.want(t, "the first response").Body.Close()
+		first.Want(t, "the first response").Body.Close()
 		synctest.Wait()
 		body := &countedBody{Reader: strings.NewReader("hello")}
 		_, err := v.rt.RoundTrip(withRequest(v.request("POST", "/", body),
@@ -142,13 +143,13 @@ func TestWithRequestIsCalledForEachRedirect(t *testing.T) {
 			return func(r *hyper.Request) { calls = append(calls, name+r.Path) }
 		}
 		req := withRequest(withRequest(v.request("GET", "/a", nil), add("1")), add("2"))
-		call := start(func() (*http.Response, error) { return (&http.Client{Transport: v.rt}).Do(req) })
+		call := h2test.Go(func() (*http.Response, error) { return (&http.Client{Transport: v.rt}).Do(req) })
 		peer := v.accept()
 		peer.WantHeaders("the request", 1, ":path: /a")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 302", "location: /b")
 		peer.WantHeaders("the redirect", 3, ":path: /b")
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		if want := []string{"1/a", "2/a", "1/b", "2/b"}; !slices.Equal(calls, want) {
 			t.Errorf("calls %q, want %q", calls, want)
 		}
@@ -171,7 +172,7 @@ func TestWithRequestIsCalledOnceForRetries(t *testing.T) {
 		peer.WriteRSTStream(1, wire.RefusedStream)
 		peer.WantHeaders("the retry", 3, "x-try: amended")
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		if n := calls.Load(); n != 1 {
 			t.Errorf("called %d times", n)
 		}
@@ -203,7 +204,7 @@ func TestPanicGivesBackAReservedSlot(t *testing.T) {
 			}
 			body, w := io.Pipe()
 			req, _ := http.NewRequestWithContext(ctx, "POST", s.url("example.com", "/upload"), body)
-			if err := roundTripPanicking(cc, req).wantErr(t, "a panic"); err != errPanic {
+			if err := roundTripPanicking(cc, req).WantErr(t, "a panic"); err != errPanic {
 				t.Error(err)
 			}
 			if name == "WithRequest" && (cc.InFlight() != 0 || cc.Available() != free) {

@@ -50,17 +50,17 @@ func TestOriginsOfAConn(t *testing.T) {
 		six := "https://[2001:db8::1]:8443"
 		wantOrigins(t, "an ORIGIN frame", conn, six, "https://b.test", "https://example.com")
 		peer.respond(1, "421")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		wantOrigins(t, "RFC 8336 §2.3: 421 removes the origin of the request", conn, six, "https://b.test")
 		other := doAsync(t.Context(), conn, &hyper.Request{Authority: "B.test"})
 		peer.WantHeaders("the request", 3)
 		peer.respond(3, "421")
-		other.want(t, "the response").Body.Close()
+		other.Want(t, "the response").Body.Close()
 		header := hyper.Header{{Name: ":authority", Value: "[2001:db8::1]:8443"}}
 		last := doAsync(t.Context(), conn, &hyper.Request{Header: header})
 		peer.WantHeaders("the request", 5)
 		peer.respond(5, "421")
-		last.want(t, "the response").Body.Close()
+		last.Want(t, "the response").Body.Close()
 		wantOrigins(t, "none is left", conn, []string{}...)
 		if conn.Origins() == nil {
 			t.Error("a set without an origin is no set")
@@ -164,7 +164,7 @@ func TestPushOfAnOriginThatIsNotInTheSetIsRefused(t *testing.T) {
 					wire.ProtocolError)
 			}
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-			resp := call.want(t, "the response")
+			resp := call.Want(t, "the response")
 			n := 0
 			for range resp.Pushes(t.Context()) {
 				n++

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -67,19 +68,15 @@ var errPanic = errors.New("the hook's own panic")
 
 // roundTripPanicking calls RoundTrip on another goroutine, for a hook that panics or calls
 // runtime.Goexit. If the hook panics, the result is the panic's value as an error.
-func roundTripPanicking(rt http.RoundTripper, req *http.Request) *async[*http.Response] {
-	a := &async[*http.Response]{done: make(chan struct{})}
-	go func() {
-		defer close(a.done)
+func roundTripPanicking(rt http.RoundTripper, req *http.Request) *httpCall {
+	return h2test.Go(func() (resp *http.Response, err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				a.err = v.(error)
+				err = v.(error)
 			}
 		}()
-		a.err = errors.New("the goroutine ended")
-		a.value, a.err = rt.RoundTrip(req)
-	}()
-	return a
+		return rt.RoundTrip(req)
+	})
 }
 
 // with returns req with the hook h set to f.
@@ -126,7 +123,7 @@ func (v *visit) panicIn(h *hook, end func()) {
 	peer.Ignore(wire.Data)
 	peer.WantHeaders("the first request", 1)
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-	first.want(t, "the first response").Body.Close()
+	first.Want(t, "the first response").Body.Close()
 	synctest.Wait() // http.Transport pools the connection from now on
 
 	body := &countedBody{Reader: strings.NewReader("hello")}
@@ -149,8 +146,8 @@ func (v *visit) panicIn(h *hook, end func()) {
 		peer.WriteRSTStream(3, wire.Cancel) // the peer no longer counts the stream
 		next = 5
 	}
-	err := call.wantErr(t, "the hook does not return")
-	if err != errPanic && err.Error() != "the goroutine ended" {
+	err := call.WantErr(t, "the hook does not return")
+	if err != errPanic && err != h2test.ErrExited {
 		t.Errorf("RoundTrip ended with %v", err)
 	}
 	synctest.Wait()
@@ -161,7 +158,7 @@ func (v *visit) panicIn(h *hook, end func()) {
 	last := v.get("/last")
 	peer.WantHeaders("the slot is free", next, ":path: /last")
 	peer.WriteHeaders(next, wire.EndStream, ":status: 204")
-	last.want(t, "the last response").Body.Close()
+	last.Want(t, "the last response").Body.Close()
 }
 
 // A countedBody counts how often it is closed.
@@ -193,7 +190,7 @@ func TestGetBodyThatPanicsGivesBackItsSlot(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		synctest.Wait()
 		peer.WriteRSTStream(1, wire.RefusedStream)
-		if err := call.wantErr(t, "GetBody panics"); err != errPanic {
+		if err := call.WantErr(t, "GetBody panics"); err != errPanic {
 			t.Errorf("RoundTrip ended with %v", err)
 		}
 		synctest.Wait()
@@ -203,7 +200,7 @@ func TestGetBodyThatPanicsGivesBackItsSlot(t *testing.T) {
 		last := v.get("/last")
 		peer.WantHeaders("the slot is free", 3, ":path: /last")
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		last.want(t, "the last response").Body.Close()
+		last.Want(t, "the last response").Body.Close()
 	})
 }
 
@@ -220,7 +217,7 @@ func TestBodyThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.WantRSTStream("its body will not come", 1, wire.Cancel)
-		call.wantErr(t, "no body")
+		call.WantErr(t, "no body")
 		synctest.Wait()
 		if n := body.closes.Load(); n != 1 {
 			t.Errorf("the body was closed %d times", n)

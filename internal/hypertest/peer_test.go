@@ -2,6 +2,7 @@ package hypertest
 
 import (
 	"context"
+	"net/http"
 	"testing"
 
 	"gohyper.dev/hyper"
@@ -52,49 +53,15 @@ func checkBooks(t *testing.T, conn *hyper.Conn) {
 	}
 }
 
-// An async is the result of a call that runs on another goroutine.
-type async[T any] struct {
-	done  chan struct{}
-	value T
-	err   error
-}
-
-// start runs call on another goroutine.
-func start[T any](call func() (T, error)) *async[T] {
-	a := &async[T]{done: make(chan struct{})}
-	go func() {
-		defer close(a.done)
-		a.value, a.err = call()
-	}()
-	return a
-}
-
-// want waits for the result and requires that there is no error.
-func (a *async[T]) want(t *testing.T, reason string) T {
-	t.Helper()
-	<-a.done
-	if a.err != nil {
-		t.Fatalf("%s: %v", reason, a.err)
-	}
-	return a.value
-}
-
-// wantErr waits for the call to end and requires an error, which it returns.
-func (a *async[T]) wantErr(t *testing.T, reason string) error {
-	t.Helper()
-	<-a.done
-	if a.err == nil {
-		t.Fatalf("%s: want an error, got %v", reason, a.value)
-	}
-	return a.err
-}
+// An httpCall is a RoundTrip on another goroutine.
+type httpCall = h2test.Call[*http.Response]
 
 // doAsync calls Conn.Do with req on another goroutine.
-func doAsync(ctx context.Context, conn *hyper.Conn, req *hyper.Request) *async[*hyper.Response] {
-	return start(func() (*hyper.Response, error) { return conn.Do(ctx, req) })
+func doAsync(ctx context.Context, conn *hyper.Conn, req *hyper.Request) *h2test.Call[*hyper.Response] {
+	return h2test.Go(func() (*hyper.Response, error) { return conn.Do(ctx, req) })
 }
 
 // getAsync sends GET for path on another goroutine.
-func getAsync(conn *hyper.Conn, path string) *async[*hyper.Response] {
+func getAsync(conn *hyper.Conn, path string) *h2test.Call[*hyper.Response] {
 	return doAsync(context.Background(), conn, &hyper.Request{Path: path})
 }

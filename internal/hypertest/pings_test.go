@@ -155,9 +155,9 @@ func TestKeepAliveStaysWithinWhatServersAllow(t *testing.T) {
 				}
 				cancel()
 				if path == "/stream" {
-					call.want(t, "the response").Body.Close()
+					call.Want(t, "the response").Body.Close()
 				} else {
-					call.wantErr(t, "it was canceled")
+					call.WantErr(t, "it was canceled")
 				}
 			})
 		})
@@ -180,7 +180,7 @@ func TestKeepAliveOfTheCallersOwn(t *testing.T) {
 					v := visitDoor(t, d, hyper.Config{KeepAlive: every})
 					call := v.get("/stream")
 					server := acceptStrict(v)
-					resp := call.want(t, "the response")
+					resp := call.Want(t, "the response")
 					if every == 0 {
 						time.Sleep(time.Hour)
 						server.wantAlive(t, "no interval is set")
@@ -220,13 +220,13 @@ func TestDeadConnectionIsFoundWithinAMinuteOfARequest(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			stream := v.send(v.request("GET", "/stream", nil).WithContext(ctx))
 			server := acceptStrict(v)
-			body := stream.want(t, "a stream").Body
+			body := stream.Want(t, "a stream").Body
 			time.Sleep(time.Duration(i) * 25 * time.Second)
 			server.wantAlive(t, "before")
 			server.client.Stall()
 			time.Sleep(time.Duration(i) * time.Second)
 			began := time.Now()
-			err := v.sendOnce("/hang").wantErr(t, "the network is gone")
+			err := v.sendOnce("/hang").WantErr(t, "the network is gone")
 			if took := time.Since(began); took > time.Minute {
 				t.Errorf("after %d s of silence it took %v", i*26, took)
 			}
@@ -248,7 +248,7 @@ func TestDeadConnectionIsFoundInALongSilence(t *testing.T) {
 		time.Sleep(time.Hour)
 		server.client.Stall()
 		began := time.Now()
-		call.wantErr(t, "the network is gone")
+		call.WantErr(t, "the network is gone")
 		if took := time.Since(began); took > 5*time.Minute+20*time.Second {
 			t.Errorf("it took %v", took)
 		}
@@ -267,12 +267,12 @@ func TestConnectionThatWasIdleForLongIsAskedFirst(t *testing.T) {
 				keepIdle(v)
 				call := v.get("/")
 				server := acceptStrict(v)
-				call.want(t, "the first").Body.Close()
+				call.Want(t, "the first").Body.Close()
 				began := time.Now()
 				for i := range 10 {
 					time.Sleep(20 * time.Minute)
 					call = v.get("/")
-					call.want(t, "served by the same connection").Body.Close()
+					call.Want(t, "served by the same connection").Body.Close()
 					if n := len(server.since(began)); n != 2*(i+1) {
 						t.Errorf("%d PINGs after %d requests", n, i+1)
 					}
@@ -286,7 +286,7 @@ func TestConnectionThatWasIdleForLongIsAskedFirst(t *testing.T) {
 				began = time.Now()
 				call = v.get("/")
 				acceptStrict(v)
-				call.want(t, "served by another connection").Body.Close()
+				call.Want(t, "served by another connection").Body.Close()
 				if took := time.Since(began); took > time.Second {
 					t.Errorf("it took %v", took)
 				}
@@ -310,20 +310,20 @@ func TestCanceledRequestsSendOnePing(t *testing.T) {
 					oneConn(v)
 					call := v.get("/")
 					server := acceptStrict(v, h2test.AtMost(limit))
-					call.want(t, "the first").Body.Close()
+					call.Want(t, "the first").Body.Close()
 					for range 20 {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-						var calls []*async[*http.Response]
+						var calls []*httpCall
 						for range limit {
 							calls = append(calls, v.send(v.request("GET", "/hang", nil).WithContext(ctx)))
 						}
 						for _, call := range calls {
-							call.wantErr(t, "it is canceled")
+							call.WantErr(t, "it is canceled")
 						}
 						cancel()
 					}
 					server.wantAlive(t, "after many requests")
-					v.get("/").want(t, "another request").Body.Close()
+					v.get("/").Want(t, "another request").Body.Close()
 					server.wantAlive(t, "after another")
 				})
 			})
@@ -349,7 +349,7 @@ func TestPingsOfAllKindsStayWithinWhatServersAllow(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
 				first := v.get("/")
 				server := acceptStrict(v, h2test.AtMost(uint32(1+r.IntN(3))))
-				first.want(t, "the first").Body.Close()
+				first.Want(t, "the first").Body.Close()
 				var all sync.WaitGroup
 				paths := [][]string{{"/", "/stream", "/hang"}, {"/hang"}, {"/", "/hang"}}[r.IntN(3)]
 				for end := time.Now().Add(2 * time.Hour); time.Now().Before(end); {
@@ -389,7 +389,7 @@ func TestTooManyPingsAreRemembered(t *testing.T) {
 					call := v.get("/stream")
 					server := acceptStrict(v)
 					began := time.Now()
-					body := call.want(t, "a response").Body
+					body := call.Want(t, "a response").Body
 					if gap > 0 {
 						time.Sleep(90 * time.Minute)
 					}

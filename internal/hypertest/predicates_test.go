@@ -95,57 +95,57 @@ var predicates = map[string]func(error) bool{
 var failures = []struct {
 	name string
 	set  func(tr *http.Transport)
-	run  func(v *visit, peer *accepted, call *async[*http.Response]) error
+	run  func(v *visit, peer *accepted, call *httpCall) error
 	text bool // hyper's text contains all of net/http's text
 }{
 	{name: "no response to PING", text: true, run: func(_ *visit, _ *accepted,
-		call *async[*http.Response]) error {
+		call *httpCall) error {
 		return failure(call)
 	}},
 	{name: "GOAWAY, then the end", text: true, run: func(_ *visit, peer *accepted,
-		call *async[*http.Response]) error {
+		call *httpCall) error {
 		peer.WriteGoAway(1, wire.EnhanceYourCalm, "too_many_pings")
 		peer.Close()
 		return failure(call)
 	}},
 	{name: "GOAWAY of an unknown code, then the end", text: true,
-		run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+		run: func(_ *visit, peer *accepted, call *httpCall) error {
 			peer.WriteGoAway(1, wire.ErrCode(0xbad), "")
 			peer.Close()
 			return failure(call)
 		}},
 	{name: "GOAWAY in the body, then the end", text: true,
-		run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+		run: func(_ *visit, peer *accepted, call *httpCall) error {
 			peer.WriteHeaders(1, 0, ":status: 200")
 			peer.WriteGoAway(1, wire.NoError, "")
 			peer.Close()
 			return failure(call)
 		}},
 	{name: "GOAWAY, then silence", text: true, run: func(_ *visit, peer *accepted,
-		call *async[*http.Response]) error {
+		call *httpCall) error {
 		peer.WriteGoAway(1, wire.NoError, "")
 		return failure(call)
 	}},
-	{name: "the end", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+	{name: "the end", text: true, run: func(_ *visit, peer *accepted, call *httpCall) error {
 		peer.Close()
 		return failure(call)
 	}},
 	{name: "the end in the body", text: true, run: func(_ *visit, peer *accepted,
-		call *async[*http.Response]) error {
+		call *httpCall) error {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.Close()
 		return failure(call)
 	}},
-	{name: "reset", text: true, run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+	{name: "reset", text: true, run: func(_ *visit, peer *accepted, call *httpCall) error {
 		peer.WriteRSTStream(1, wire.InternalError)
 		return failure(call)
 	}},
 	{name: "reset with an unknown code", text: true,
-		run: func(_ *visit, peer *accepted, call *async[*http.Response]) error {
+		run: func(_ *visit, peer *accepted, call *httpCall) error {
 			peer.WriteRSTStream(1, wire.ErrCode(0xbad))
 			return failure(call)
 		}},
-	{name: "GOAWAY below an upload", run: func(v *visit, peer *accepted, call *async[*http.Response]) error {
+	{name: "GOAWAY below an upload", run: func(v *visit, peer *accepted, call *httpCall) error {
 		req := v.request("POST", "/", io.MultiReader(strings.NewReader("cannot be had again")))
 		upload := v.send(req)
 		peer.WantHeaders("the upload", 3)
@@ -157,12 +157,12 @@ var failures = []struct {
 }
 
 // failure waits for a response and returns why it is missing or incomplete.
-func failure(call *async[*http.Response]) error {
-	<-call.done
-	if call.err != nil {
-		return call.err
+func failure(call *httpCall) error {
+	resp, err := call.Wait()
+	if err != nil {
+		return err
 	}
-	_, err := io.ReadAll(call.value.Body)
+	_, err = io.ReadAll(resp.Body)
 	return err
 }
 

@@ -21,7 +21,7 @@ import (
 // dialPromiser is dialPeer for a client that accepts pushes. A request of that client is in
 // progress on stream 1.
 func dialPromiser(t *testing.T, policy hyper.PushPolicy) (*h2test.Peer, *hyper.Conn,
-	*async[*hyper.Response]) {
+	*h2test.Call[*hyper.Response]) {
 	t.Helper()
 	peer, conn := dialPeer(t, &hyper.Config{Push: &policy, Authority: "own.example", WindowManager: giveBack})
 	got := getAsync(conn, "/")
@@ -59,7 +59,7 @@ func TestPushIsOffUnlessAskedFor(t *testing.T) {
 		promise(peer, 2, "/a")
 		peer.WantGoAway("push is off", 0, wire.ProtocolError)
 		peer.WantClosed("so the connection is over")
-		if err := got.wantErr(t, "and its streams"); !errors.Is(err, hyper.ErrCodeProtocol) {
+		if err := got.WantErr(t, "and its streams"); !errors.Is(err, hyper.ErrCodeProtocol) {
 			t.Error(err)
 		}
 	})
@@ -88,7 +88,7 @@ func TestPushCarriesItsRequest(t *testing.T) {
 		peer.WritePushPromise(1, 2, ":path: /a?b", ":authority: own.example", ":method: HEAD",
 			":scheme: http", "accept: b", "accept: a")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		_, pushes := promisedPaths(t, got.want(t, "the parent"))
+		_, pushes := promisedPaths(t, got.Want(t, "the parent"))
 		r := pushes[0].Request
 		want := hyper.Header{{Name: "accept", Value: "b"}, {Name: "accept", Value: "a"}}
 		if r.Method != "HEAD" || r.Scheme != "http" || r.Authority != "own.example" || r.Path != "/a?b" ||
@@ -129,7 +129,7 @@ func TestDefaultLimitIsAHundredAndAFloodIsBounded(t *testing.T) {
 		promise(peer, id, "/")
 		peer.WantRSTStream("the last straw", id, wire.RefusedStream)
 		peer.WantGoAway("the peer does not listen", id, wire.EnhanceYourCalm)
-		if err := got.wantErr(t, "the flood"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) ||
+		if err := got.WantErr(t, "the flood"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) ||
 			!errors.Is(conn.Err(), hyper.ErrCodeEnhanceYourCalm) {
 			t.Error(err)
 		}
@@ -146,7 +146,7 @@ func TestFloodOfPromisesThatAcceptRefusesIsBounded(t *testing.T) {
 		peer.WantIdle("so many can be refused")
 		promise(peer, 2*provokedBurst+2, "/")
 		peer.WantGoAway("and no more", 2*provokedBurst+2, wire.EnhanceYourCalm)
-		got.wantErr(t, "the flood")
+		got.WantErr(t, "the flood")
 		<-conn.Done()
 	})
 }
@@ -163,7 +163,7 @@ func TestPromiseWithinTheRulesIsTaken(t *testing.T) {
 				peer, _, got := dialPromiser(t, hyper.PushPolicy{})
 				peer.WritePushPromise(1, 2, fields...)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				if paths, _ := promisedPaths(t, got.want(t, "the parent")); len(paths) != 1 {
+				if paths, _ := promisedPaths(t, got.Want(t, "the parent")); len(paths) != 1 {
 					t.Errorf("yielded %q", paths)
 				}
 				peer.WantIdle("nothing is wrong")
@@ -199,7 +199,7 @@ func TestPushAuthorityFollowsTheVerifiedCertificate(t *testing.T) {
 					peer.WantRSTStream("not authoritative", 2, wire.ProtocolError)
 				}
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				if paths, _ := promisedPaths(t, got.want(t, "the parent")); len(paths) == 1 != want {
+				if paths, _ := promisedPaths(t, got.Want(t, "the parent")); len(paths) == 1 != want {
 					t.Errorf("yielded %q", paths)
 				}
 			})
@@ -218,7 +218,7 @@ func TestPushAuthorityOfAnUnverifiedCertificateIsItsOwn(t *testing.T) {
 		peer.WantRSTStream("any name can be written into a certificate", 2, wire.ProtocolError)
 		peer.WritePushPromise(1, 4, ":method: GET", ":scheme: https", ":authority: example.com", ":path: /")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		if paths, _ := promisedPaths(t, got.want(t, "the parent")); len(paths) != 1 {
+		if paths, _ := promisedPaths(t, got.Want(t, "the parent")); len(paths) != 1 {
 			t.Errorf("yielded %q", paths)
 		}
 	})
@@ -282,7 +282,7 @@ func TestPromiseInTheWrongPlaceEndsTheConnection(t *testing.T) {
 				c.peer(peer)
 				peer.WantGoAway(c.name, c.last, wire.ProtocolError)
 				peer.WantClosed("and the end")
-				<-got.done
+				<-got.Done
 				var ce *hyper.ConnError
 				if !errors.As(conn.Err(), &ce) || ce.FromPeer || ce.Code != hyper.ErrCodeProtocol {
 					t.Errorf("Err: %v", conn.Err())
@@ -334,7 +334,7 @@ func TestPushesObeysItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, _, got := dialPromiser(t, hyper.PushPolicy{})
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := got.want(t, "the parent")
+		resp := got.Want(t, "the parent")
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
 			synctest.Wait()
@@ -368,7 +368,7 @@ func TestUnclaimedPushHoldsItsWindowAndNoMore(t *testing.T) {
 		peer.WriteData(2, 0, make([]byte, 1))
 		peer.WantRSTStream("one octet too many", 2, wire.FlowControlError)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		got.want(t, "the parent goes on")
+		got.Want(t, "the parent goes on")
 	})
 }
 
@@ -396,7 +396,7 @@ func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 		peer.WriteData(2, 0, make([]byte, 100))
 		peer.WriteHeaders(1, 0, ":status: 200")
 		var push *hyper.Push
-		for push = range got.want(t, "the parent").Pushes(t.Context()) {
+		for push = range got.Want(t, "the parent").Pushes(t.Context()) {
 			break
 		}
 		if len(events) != 0 {
@@ -420,7 +420,7 @@ func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 		if !slices.Equal(events, want) {
 			t.Errorf("events\n%s\nwant\n%s", strings.Join(events, "\n"), strings.Join(want, "\n"))
 		}
-		got.value.Body.Close()
+		got.Value.Body.Close()
 	})
 }
 
@@ -431,7 +431,7 @@ func TestPushEndsWithPeersResetAndOutlivesGoAway(t *testing.T) {
 		promise(peer, 2, "/reset")
 		promise(peer, 4, "/whole")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		_, pushes := promisedPaths(t, got.want(t, "the parent"))
+		_, pushes := promisedPaths(t, got.Want(t, "the parent"))
 		peer.WriteHeaders(2, 0, ":status: 200")
 		peer.WriteData(2, 0, []byte("arrived"))
 		peer.WriteRSTStream(2, wire.Cancel)
@@ -464,7 +464,7 @@ func TestPushEndsWithTheConnection(t *testing.T) {
 		peer, conn, got := dialPromiser(t, hyper.PushPolicy{})
 		promise(peer, 2, "/")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		_, pushes := promisedPaths(t, got.want(t, "the parent"))
+		_, pushes := promisedPaths(t, got.Want(t, "the parent"))
 		conn.Close()
 		if _, err := pushes[0].Response(t.Context()); !errors.Is(err, hyper.ErrClosed) {
 			t.Errorf("Response: %v", err)
@@ -501,6 +501,6 @@ func TestPushPromisedBeforeASmallerWindowWasKnownMayFillTheOldOne(t *testing.T) 
 		peer.WriteData(4, 0, make([]byte, 1))
 		peer.WantRSTStream("11 of 10", 4, wire.FlowControlError)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		got.want(t, "the parent").Body.Close()
+		got.Want(t, "the parent").Body.Close()
 	})
 }

@@ -20,7 +20,7 @@ import (
 
 // requestThrough sends a request through a proxy. conns receives the proxy's end of each
 // connection.
-func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *async[*http.Response]) {
+func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *httpCall) {
 	t.Helper()
 	conns = make(chan net.Conn, 10)
 	tr := &hyper.Transport{
@@ -37,7 +37,7 @@ func requestThrough(t *testing.T, scheme string) (conns chan net.Conn, call *asy
 	if err != nil {
 		t.Fatal(err)
 	}
-	call = start(func() (*http.Response, error) { return tr.RoundTrip(req) })
+	call = h2test.Go(func() (*http.Response, error) { return tr.RoundTrip(req) })
 	return conns, call
 }
 
@@ -75,7 +75,7 @@ func TestProxysRefusalIsNotHeldUpByItsBody(t *testing.T) {
 				io.WriteString(nc,
 					"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: "+
 						"Basic\r\nContent-Length: 100\r\n\r\nthe rest never comes")
-				want407(t, began, call.wantErr(t, "the refusal"))
+				want407(t, began, call.WantErr(t, "the refusal"))
 				if n, err := io.Copy(io.Discard, nc); err != nil {
 					t.Errorf("behind CONNECT: %d octets, %v, want the end of the connection", n, err)
 				}
@@ -93,7 +93,7 @@ func TestRefusalOfAProxyThatSpeaksHTTP2IsNotHeldUpByItsBody(t *testing.T) {
 		peer.WantHeaders("the tunnel", 1, ":method: CONNECT", ":authority: far.example:443")
 		peer.WriteHeaders(1, 0, ":status: 407", "proxy-authenticate: Basic", "content-length: 100")
 		peer.WriteData(1, 0, []byte("the rest never comes"))
-		want407(t, began, call.wantErr(t, "the refusal"))
+		want407(t, began, call.WantErr(t, "the refusal"))
 		peer.WantRSTStream("the tunnel is over", 1, wire.Cancel)
 	})
 }

@@ -117,7 +117,7 @@ func TestProxyHooksAreCalledAsByNetHTTP(t *testing.T) {
 					}
 					ctx := context.WithValue(t.Context(), ctxKey{}, "a value")
 					req, _ := http.NewRequestWithContext(ctx, "GET", "https://example.com/", nil)
-					start(func() (*http.Response, error) { return rt.RoundTrip(req) }).wantErr(t,
+					h2test.Go(func() (*http.Response, error) { return rt.RoundTrip(req) }).WantErr(t,
 						"the tunnel leads nowhere")
 					seen = log.String()
 				})
@@ -161,7 +161,7 @@ func TestProxyHooksMayEndTheRequest(t *testing.T) {
 					tr := &hyper.Transport{Config: &hyper.Config{DialContext: dial, TLS: config},
 						Proxy: http.ProxyURL(&url.URL{Scheme: scheme, Host: "proxy.example:3128"})}
 					set(tr)
-					err := getURL(t, tr, "https://example.com/").wantErr(t, "the hook's error")
+					err := getURL(t, tr, "https://example.com/").WantErr(t, "the hook's error")
 					if !errors.Is(err, errHook) || err.Error() != errHook.Error() {
 						t.Errorf("%T %v", err, err)
 					}
@@ -198,7 +198,7 @@ func TestProxyHookThatEndsItsGoroutine(t *testing.T) {
 					return nil
 				}
 				begin := time.Now()
-				err := getURL(t, tr, "https://example.com/").wantErr(t, "the hook did not return")
+				err := getURL(t, tr, "https://example.com/").WantErr(t, "the hook did not return")
 				if took := time.Since(begin); took > time.Second {
 					t.Errorf("%v after %v", err, took)
 				}
@@ -256,7 +256,7 @@ func TestProxyHooksOverHTTP2(t *testing.T) {
 			peer.WantHeaders("CONNECT", 1, ":method: CONNECT", "x-dynamic: yes")
 			peer.WriteHeaders(1, 0, ":status: "+status)
 			peer.WriteData(1, wire.EndStream, []byte("sorry"))
-			err := call.wantErr(t, "no tunnel")
+			err := call.WantErr(t, "no tunnel")
 			body := ""
 			if status == "407" {
 				body = "sorry"
@@ -293,7 +293,7 @@ func TestFallbackCallsTheProxyHooks(t *testing.T) {
 			GetProxyConnectHeader: log.getHeader, OnProxyConnectResponse: log.onResponse}
 		req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://example.com/", nil)
 		req.Header.Set("Upgrade", "websocket") // requires HTTP/1.1
-		start(func() (*http.Response, error) { return tr.RoundTrip(req) }).wantErr(t, "no tunnel")
+		h2test.Go(func() (*http.Response, error) { return tr.RoundTrip(req) }).WantErr(t, "no tunnel")
 		if got := log.String(); strings.Count(got, "\n") != 2 ||
 			!strings.Contains(got, "CONNECT example.com:443 [yes] []") {
 			t.Errorf("got\n%s", got)

@@ -63,7 +63,7 @@ func (p *pusher) get(t *testing.T, conn *hyper.Conn, id uint32, promise func()) 
 	p.WantHeaders("the request", id)
 	promise()
 	p.WriteHeaders(id, 0, ":status: 200")
-	return call.want(t, "the response")
+	return call.Want(t, "the response")
 }
 
 // readToItsEnd sends the body of the response and reads it.
@@ -137,7 +137,7 @@ func TestPushesCanBeClaimedAfterTheBodyWasReadAndClosed(t *testing.T) {
 						late := peer.promise(1, "/late")
 						peer.WriteHeaders(1, 0, ":status: 200")
 						peer.WriteData(1, wire.EndStream, []byte(body))
-						resp := call.want(t, "the response")
+						resp := call.Want(t, "the response")
 						h2test.WantBody(t, "the response", resp.Body, body)
 						if closed {
 							resp.Body.Close()
@@ -188,7 +188,7 @@ func TestResetAndContextAfterTheEndLeavePushesAsTheyAre(t *testing.T) {
 		peer.whole(1, "/a", "pushed")
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("parent"))
-		resp := call.want(t, "the response")
+		resp := call.Want(t, "the response")
 		synctest.Wait()
 		cancel()
 		resp.Stream().Reset(hyper.ErrCodeCancel)

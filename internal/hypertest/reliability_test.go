@@ -138,7 +138,7 @@ func TestEmptyFieldsAreNotFree(t *testing.T) {
 				s.server.Write(h2test.RawFrame(wire.Continuation, wire.EndHeaders, 1,
 					bytes.Repeat(field, 50_000)))
 				s.peer.WantRSTStream("the list is too large", 1, wire.ProtocolError)
-				r.wantErr(s.t, "too large a list")
+				r.WantErr(s.t, "too large a list")
 				s.wantLife(3)
 				s.wantMemory(maxGrowth)
 			})
@@ -291,7 +291,7 @@ func TestMalformedPromisesInAFlood(t *testing.T) {
 		if n := countResets(s, hyper.ErrCodeEnhanceYourCalm); n > 1024 {
 			t.Errorf("%d resets", n)
 		}
-		if err := r.wantErr(t, "the parent"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
+		if err := r.WantErr(t, "the parent"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) {
 			t.Error(err)
 		}
 		s.wantMemory(maxGrowth)
@@ -314,7 +314,7 @@ func TestPromisedAndResetInAFlood(t *testing.T) {
 					if n := countResets(s, hyper.ErrCodeEnhanceYourCalm); n > 1024 {
 						t.Errorf("%d resets", n)
 					}
-					r.wantErr(t, "the parent")
+					r.WantErr(t, "the parent")
 					s.wantMemory(maxGrowth)
 				})
 		})
@@ -325,7 +325,7 @@ func TestUnreadOctetsInFramesOfTheirOwnHoldLittle(t *testing.T) {
 	besiege(t, nil, reliabilityLimit, func(s *siege) {
 		r := s.get(1)
 		s.peer.WriteHeaders(1, 0, ":status: 200")
-		resp := r.want(t, "the response")
+		resp := r.Want(t, "the response")
 		const octets = 100_000
 		frames := bytes.Repeat(wire.AppendData(nil, 1, 0, []byte{'x'}), octets/10)
 		for range 10 {
@@ -432,10 +432,10 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 	switch {
 	case o.trailer:
 		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders, id, []byte{0x88}))
-		resp := r.want(s.t, "the response")
+		resp := r.Want(s.t, "the response")
 		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id, block))
 		synctest.Wait() // the trailer has arrived
-		if _, r.err = io.ReadAll(resp.Body); r.err == nil {
+		if _, r.Err = io.ReadAll(resp.Body); r.Err == nil {
 			got = resp.Trailer()
 		}
 	case syntax.IsPseudo(o.field.Name) && len(o.field.Name) > 1:
@@ -444,18 +444,18 @@ func (o octetInResponse) exchange(s *siege, id uint32) {
 		s.server.Write(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, id,
 			append([]byte{0x88}, block...)))
 	}
-	if <-r.done; r.err == nil && !o.trailer {
-		if got = r.value.Header; o.field.Name == ":status" {
-			got = hyper.Header{{Name: ":status", Value: fmt.Sprint(r.value.StatusCode)}}
+	if <-r.Done; r.Err == nil && !o.trailer {
+		if got = r.Value.Header; o.field.Name == ":status" {
+			got = hyper.Header{{Name: ":status", Value: fmt.Sprint(r.Value.StatusCode)}}
 		}
 	}
 	switch {
 	case o.legal:
-		if r.err != nil || len(got) != 1 || got[0] != o.field {
-			s.t.Errorf("%+q: %v, %v", o.field.Name+": "+o.field.Value, got, r.err)
+		if r.Err != nil || len(got) != 1 || got[0] != o.field {
+			s.t.Errorf("%+q: %v, %v", o.field.Name+": "+o.field.Value, got, r.Err)
 		}
-	case !errors.Is(r.err, hyper.ErrCodeProtocol) || !errors.As(r.err, new(*hyper.MalformedError)):
-		s.t.Errorf("%+q: %v, %v", o.field.Name+": "+o.field.Value, got, r.err)
+	case !errors.Is(r.Err, hyper.ErrCodeProtocol) || !errors.As(r.Err, new(*hyper.MalformedError)):
+		s.t.Errorf("%+q: %v, %v", o.field.Name+": "+o.field.Value, got, r.Err)
 	default:
 		s.peer.WantRSTStream(fmt.Sprintf("%+q", o.field.Name+": "+o.field.Value), id, wire.ProtocolError)
 	}
@@ -472,7 +472,7 @@ func TestThousandCodingsAreRefused(t *testing.T) {
 				s.peer.WriteHeaders(1, 0, append([]string{":status: 200"}, fields...)...)
 				s.peer.WriteData(1, wire.EndStream, h2test.Gzip(nil))
 				var limit *hyper.DecodeLimitError
-				if _, err := io.ReadAll(r.want(t, "the response").Body); !errors.As(err, &limit) ||
+				if _, err := io.ReadAll(r.Want(t, "the response").Body); !errors.As(err, &limit) ||
 					limit.Limit != "codings" && limit.Limit != "elements" {
 					t.Error(err)
 				}
@@ -507,7 +507,7 @@ func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
 		for range 1000 {
 			r := s.get(id)
 			s.peer.WriteHeaders(id, 0, ":status: 200")
-			resp := r.want(s.t, "the response")
+			resp := r.Want(s.t, "the response")
 			send(id, each)
 			resp.Body.Close()
 			s.peer.WantRSTStream("closed unread", id, wire.Cancel)
@@ -516,7 +516,7 @@ func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
 		s.wantMemory(maxGrowth)
 		r := s.get(id)
 		s.peer.WriteHeaders(id, 0, ":status: 200")
-		body := r.want(s.t, "the last one").Body
+		body := r.Want(s.t, "the last one").Body
 		read := make(chan int64)
 		go func() {
 			n, _ := io.Copy(io.Discard, body)
@@ -642,7 +642,7 @@ func TestManagerOfAClaimedPushHearsOfWhatCameBefore(t *testing.T) {
 			peer.WriteData(2, 0, make([]byte, min(16384, peer.Credit(2))))
 		}
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		for push := range got.want(t, "the parent").Pushes(t.Context()) {
+		for push := range got.Want(t, "the parent").Pushes(t.Context()) {
 			resp, err := push.Response(t.Context())
 			if err != nil {
 				t.Fatal(err)

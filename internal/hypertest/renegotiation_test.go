@@ -130,7 +130,7 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 			rt := d.enter(t, s.dial, cfg)
 			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 			defer cancel()
-			call := start(func() (*http.Response, error) {
+			call := h2test.Go(func() (*http.Response, error) {
 				req, err := http.NewRequestWithContext(ctx, "GET", "https://example.com/", nil)
 				if err != nil {
 					return nil, err
@@ -143,7 +143,7 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 			answer := wire.AppendSettings(nil)
 			answer = append(answer, "\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88"...) // :status: 200
 			s.Write(answer)
-			resp := call.want(t, "the header")
+			resp := call.Want(t, "the header")
 			io.WriteString(s, "r\n")
 			go func() { // Read of crypto/tls returns only when more data follows
 				for ctx.Err() == nil {

@@ -90,10 +90,10 @@ func TestIdempotentRequestSurvivesTheLossOfItsConnection(t *testing.T) {
 				peer.Close()
 				if row.again && v.repeats() {
 					v.serveNext(row.body)
-					call.want(t, "the second try")
+					call.Want(t, "the second try")
 					return
 				}
-				if err := call.wantErr(t, "it may have been processed"); hyper.Retryable(err) {
+				if err := call.WantErr(t, "it may have been processed"); hyper.Retryable(err) {
 					t.Errorf("%v is said to be no risk", err)
 				}
 				time.Sleep(time.Minute)
@@ -160,13 +160,13 @@ func TestWhatIsALostConnection(t *testing.T) {
 				row.end(peer)
 				if row.again {
 					v.serveNext("")
-					call.want(t, "the second try")
+					call.Want(t, "the second try")
 					if d := time.Since(start); d > time.Minute {
 						t.Errorf("it took %v", d)
 					}
 					return
 				}
-				<-call.done
+				<-call.Done
 				time.Sleep(time.Minute)
 				if n := len(v.peers); n > 0 {
 					t.Errorf("%d more connections", n)
@@ -188,7 +188,7 @@ func TestLostRequestIsSentThreeTimesAtMost(t *testing.T) {
 			peer.WantHeaders("the request", 1)
 			peer.Close()
 		}
-		err := call.wantErr(t, "no fourth try")
+		err := call.WantErr(t, "no fourth try")
 		var lost *hyper.ConnError
 		if hyper.Retryable(err) || !errors.As(err, &lost) {
 			t.Errorf("the error is %v", err)
@@ -210,7 +210,7 @@ func TestErrorAfterALostTryIsNotRetryable(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.Close()
-		err := call.wantErr(t, "there is no server any more")
+		err := call.WantErr(t, "there is no server any more")
 		var lost *hyper.ConnError
 		if hyper.Retryable(err) || !errors.As(err, &lost) || !errors.Is(err, refused) {
 			t.Errorf("the error is %v", err)
@@ -244,7 +244,7 @@ func TestErrorOfHTTP1AfterALostTryIsNotRetryable(t *testing.T) {
 		peer := v.accept()
 		peer.WantHeaders("the request", 1)
 		peer.Close()
-		err := call.wantErr(t, "there is no server any more")
+		err := call.WantErr(t, "there is no server any more")
 		var lost *hyper.ConnError
 		if hyper.Retryable(err) || !errors.As(err, &lost) || !errors.Is(err, refused) {
 			t.Errorf("the error is %v", err)
@@ -301,7 +301,7 @@ func TestGetBodyIsCalledAfterTheLastRead(t *testing.T) {
 		peer.WriteRSTStream(1, wire.RefusedStream)
 		peer.WantHeaders("the request again", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		if again != 1 {
 			t.Errorf("GetBody was called %d times", again)
 		}

@@ -111,7 +111,7 @@ func TestRequestFieldsAndTheirOrderOnTheWire(t *testing.T) {
 					t.Error("no END_STREAM")
 				}
 				peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-				got.want(t, "the response")
+				got.Want(t, "the response")
 				if after := fmt.Sprint(test.req); after != before {
 					t.Errorf("the request was changed from %s to %s", before, after)
 				}
@@ -274,7 +274,7 @@ func TestRefusedRequestLeavesNoTrace(t *testing.T) {
 		got := getAsync(conn, "/after")
 		peer.WantHeaders("the first stream is still free", 1, ":path: /after")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		if used := conn.Stats().StreamsOpened; used != 1 {
 			t.Errorf("%d streams opened", used)
 		}
@@ -302,7 +302,7 @@ func TestRequestBeyondPeersHeaderListIsRefused(t *testing.T) {
 				return
 			}
 			var re *hyper.RequestError
-			if err := got.wantErr(t, "an octet too many"); !errors.As(err, &re) || re.Field != "header" {
+			if err := got.WantErr(t, "an octet too many"); !errors.As(err, &re) || re.Field != "header" {
 				t.Error(err)
 			}
 			getAsync(conn, "/")
@@ -345,7 +345,7 @@ func TestExtendedConnectInHeaderWaitsForSettingsToo(t *testing.T) {
 		peer.WantIdle("and no request")
 		peer.WriteSettings()
 		var re *hyper.RequestError
-		if err := got.wantErr(t, "RFC 8441 §3"); !errors.As(err, &re) || re.Field != ":protocol" {
+		if err := got.WantErr(t, "RFC 8441 §3"); !errors.As(err, &re) || re.Field != ":protocol" {
 			t.Error(err)
 		}
 	})

@@ -24,7 +24,7 @@ func answerGet(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, id uint32,
 	got := getAsync(conn, "/")
 	peer.WantHeaders("the request", id)
 	peer.WriteHeaders(id, 0, fields...)
-	return got.want(t, "the response")
+	return got.Want(t, "the response")
 }
 
 // giveBack returns a manager that grants every byte again as soon as it is consumed. What is
@@ -75,7 +75,7 @@ func TestContentLengthIsWhatWasDeclared(t *testing.T) {
 				got := doAsync(t.Context(), conn, &hyper.Request{Method: c.method})
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, c.flags, c.fields...)
-				resp := got.want(t, "the response")
+				resp := got.Want(t, "the response")
 				if resp.ContentLength != c.want {
 					t.Errorf("ContentLength %d, want %d", resp.ContentLength, c.want)
 				}
@@ -97,7 +97,7 @@ func TestResponseWithoutBodyEndsWhateverItDeclares(t *testing.T) {
 				got := doAsync(t.Context(), conn, &hyper.Request{Method: c[0]})
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: "+c[1], "content-length: 10", "content-encoding: gzip")
-				resp := got.want(t, "the response")
+				resp := got.Want(t, "the response")
 				peer.WriteData(1, wire.EndStream, nil)
 				h2test.WantBody(t, "and no octet of gzip is looked for", resp.Body, "")
 				if resp.Uncompressed {
@@ -117,7 +117,7 @@ func TestBodyWhereThereMustBeNoneIsMalformed(t *testing.T) {
 				got := doAsync(t.Context(), conn, &hyper.Request{Method: c[0]})
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: "+c[1], "content-length: 10")
-				resp := got.want(t, "the response")
+				resp := got.Want(t, "the response")
 				peer.WriteData(1, wire.EndStream, []byte("ten octets"))
 				peer.Ignore(wire.WindowUpdate)
 				peer.WantRSTStream("a body", 1, wire.ProtocolError)
@@ -183,7 +183,7 @@ func TestBodyShorterThanItsContentLengthIsReadAndNeverEnds(t *testing.T) {
 				} else {
 					peer.WriteHeaders(1, 0, ":status: 200", "content-length: 5")
 				}
-				resp := got.want(t, "the response")
+				resp := got.Want(t, "the response")
 				switch how {
 				case "DATA":
 					peer.WriteData(1, wire.EndStream, []byte("1234"))
@@ -354,7 +354,7 @@ func TestHeaderAndBodyAreOneWake(t *testing.T) {
 			peer.WriteData(1, 0, []byte("he"))
 			peer.WriteData(1, wire.EndStream, []byte("llo"))
 		})
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		read := make([]byte, 10)
 		if n, err := resp.Body.Read(read); string(read[:n]) != "hello" || err != nil {
 			t.Errorf("the first Read gives %q, %v, want all that is there", read[:n], err)
@@ -395,15 +395,10 @@ func TestReaderIsWokenWhateverFollows(t *testing.T) {
 					peer.WriteHeaders(1, 0, ":status: 200")
 					c.follow(peer)
 				})
-				synctest.Wait()
-				select {
-				case <-got.done:
-				default:
-					t.Error("the response waits")
-				}
+				got.WantReturned(t, "the response waits")
 				conn.Close()
-				<-got.done
-				<-other.done
+				<-got.Done
+				<-other.Done
 			})
 		})
 	}

@@ -100,7 +100,7 @@ func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 				}
 				peer.WriteHeaders(1, c.flags)
 				peer.WantRSTStream(c.name, 1, wire.ProtocolError)
-				wantMalformedError(t, victim.wantErr(t, c.name), 1)
+				wantMalformedError(t, victim.WantErr(t, c.name), 1)
 
 				peer.WriteHeaders(3, 0, ":status: 200", "x-remember: me")
 				for _, f := range c.fields { // now from the compression table, if the peer indexed them
@@ -108,7 +108,7 @@ func TestMalformedResponseEndsOnlyItsStream(t *testing.T) {
 				}
 				peer.WriteHeaders(1, wire.EndStream)
 				peer.WriteTrailers(3, "x-remember: me")
-				resp := other.want(t, "the other stream")
+				resp := other.Want(t, "the other stream")
 				h2test.WantBody(t, "goes on", resp.Body, "")
 				if got := resp.Trailer().Get("x-remember"); got != "me" {
 					t.Errorf("the compression state is lost: %q", got)
@@ -152,7 +152,7 @@ func TestHeaderListBeyondTheLimitEndsOnlyItsStream(t *testing.T) {
 		}
 		peer.WriteHeaders(1, 0, fields...)
 		peer.WantRSTStream("270 KiB of 256", 1, wire.ProtocolError)
-		if err := got.wantErr(t, "too large"); !errors.Is(err, hyper.ErrCodeProtocol) {
+		if err := got.WantErr(t, "too large"); !errors.Is(err, hyper.ErrCodeProtocol) {
 			t.Errorf("got %v", err)
 		}
 		resp := answerGet(t, peer, conn, 3, ":status: 200", "x-remember: me")
@@ -339,7 +339,7 @@ func TestLostTransportErrorIsKept(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		pipe.BreakReadAfter(0, syscall.ECONNRESET)
-		if err := got.wantErr(t, "reset"); !errors.Is(err, syscall.ECONNRESET) ||
+		if err := got.WantErr(t, "reset"); !errors.Is(err, syscall.ECONNRESET) ||
 			!errors.Is(conn.Err(), syscall.ECONNRESET) {
 			t.Errorf("got %v, Err %v", err, conn.Err())
 		}

@@ -28,42 +28,9 @@ import (
 // client does in addition. The tests of a Transport are in transport_test.go and
 // transport_pool_test.go.
 
-// tripAsync sends req through rt on a goroutine of its own.
-func tripAsync(rt http.RoundTripper, req *http.Request) *trip {
-	r := &trip{done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		r.resp, r.err = rt.RoundTrip(req)
-	}()
-	return r
-}
-
-// A trip is a call of RoundTrip on another goroutine.
-type trip struct {
-	done chan struct{}
-	resp *http.Response
-	err  error
-}
-
-func (r *trip) want(t *testing.T, reason string) *http.Response {
-	t.Helper()
-	<-r.done
-	if r.err != nil {
-		t.Fatalf("%s: %v", reason, r.err)
-	}
-	return r.resp
-}
-
-func (r *trip) wantErr(t *testing.T, reason string) error {
-	t.Helper()
-	<-r.done
-	if r.err == nil {
-		t.Fatalf("%s: want an error, got status %d", reason, r.resp.StatusCode)
-	}
-	if r.resp != nil {
-		t.Errorf("%s: a response beside the error %v", reason, r.err)
-	}
-	return r.err
+// tripAsync sends req through rt on another goroutine.
+func tripAsync(rt http.RoundTripper, req *http.Request) *httpCall {
+	return h2test.Go(func() (*http.Response, error) { return rt.RoundTrip(req) })
 }
 
 func httpRequest(t *testing.T, method, url string, body io.Reader) *http.Request {
@@ -231,7 +198,7 @@ func TestRoundTripMapsTheRequest(t *testing.T) {
 				answer := tripAsync(conn, req)
 				peer.WantHeadersExactly("the request", 1, test.want...)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				answer.want(t, "the response").Body.Close()
+				answer.Want(t, "the response").Body.Close()
 				// "RoundTrip should not modify the request, except for consuming and closing the
 				// Request's Body."
 				after := req.Clone(context.Background())
@@ -254,7 +221,7 @@ func TestRoundTripAllowsExtendedCONNECT(t *testing.T) {
 		peer.WantHeaders("extended CONNECT", 1, ":method: CONNECT", ":protocol: websocket", ":scheme: https",
 			":path: /chat", ":authority: example.com")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		answer.want(t, "the tunnel").Body.Close()
+		answer.Want(t, "the tunnel").Body.Close()
 		peer.Ignore(wire.RSTStream)
 	})
 }
@@ -298,7 +265,7 @@ func TestRoundTripRefusesAndClosesTheBody(t *testing.T) {
 				body := &closableBody{Reader: strings.NewReader("hello")}
 				req := httpRequest(t, "POST", "https://example.com/", body)
 				test.change(req)
-				err := tripAsync(conn, req).wantErr(t, "a request that cannot be sent")
+				err := tripAsync(conn, req).WantErr(t, "a request that cannot be sent")
 				var refused *hyper.RequestError
 				if !errors.As(err, &refused) {
 					t.Errorf("want a *RequestError, got %v", err)
@@ -353,12 +320,12 @@ func TestRoundTripClosesTheBodyOnEveryPath(t *testing.T) {
 				peer.WantHeaders("the request", 1)
 				test.answer(peer, cancel)
 				if test.failed {
-					answer.wantErr(t, "the request")
+					answer.WantErr(t, "the request")
 					if body.closed.Load() != 1 {
 						t.Errorf("the body was closed %d times when RoundTrip returned", body.closed.Load())
 					}
 				} else {
-					answer.want(t, "the response").Body.Close()
+					answer.Want(t, "the response").Body.Close()
 				}
 				body.wantClosed(t, "in the end")
 				peer.Ignore(wire.Data)
@@ -372,7 +339,7 @@ func TestRoundTripOnADeadConnectionClosesTheBody(t *testing.T) {
 		_, conn := dialPeer(t, nil)
 		conn.Close()
 		body := &closableBody{Reader: strings.NewReader("hello")}
-		err := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body)).wantErr(t, "after Close")
+		err := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body)).WantErr(t, "after Close")
 		if !errors.Is(err, hyper.ErrClosed) || body.closed.Load() != 1 {
 			t.Errorf("%v, body closed %d times", err, body.closed.Load())
 		}
@@ -390,7 +357,7 @@ func TestRoundTripDoesNotWaitForABodyThatBlocks(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteRSTStream(1, wire.Cancel)
 		start := time.Now()
-		answer.wantErr(t, "reset")
+		answer.WantErr(t, "reset")
 		if d := time.Since(start); d > closeGrace {
 			t.Errorf("RoundTrip waited %v for the body", d)
 		}
@@ -429,7 +396,7 @@ func TestRoundTripSendsBodiesInMemoryWithoutReadingThem(t *testing.T) {
 					t.Errorf("%d writes", n)
 				}
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				answer.want(t, "the response").Body.Close()
+				answer.Want(t, "the response").Body.Close()
 				// Callers that use a buffer for one request after another rely on this.
 				if body.Len() != 0 {
 					t.Errorf("%d octets are left in the reader", body.Len())
@@ -451,7 +418,7 @@ func TestRoundTripClosesTheBodyBeforeThePeerCanAnswer(t *testing.T) {
 		close(body.may)
 		peer.WantData("its end", 1, wire.EndStream, 0)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		answer.want(t, "the response")
+		answer.Want(t, "the response")
 	})
 }
 
@@ -478,7 +445,7 @@ func TestRoundTripHoldsTheBodyAgainstContentLength(t *testing.T) {
 			peer.WantHeaders("the request", 1)
 			peer.WantRSTStream("a body that is not what was declared", 1, wire.Cancel)
 			var wrong *hyper.BodyLengthError
-			if err := answer.wantErr(t, "the request"); !errors.As(err, &wrong) ||
+			if err := answer.WantErr(t, "the request"); !errors.As(err, &wrong) ||
 				wrong.Declared != declared || wrong.Got != got {
 				t.Errorf("%v", err)
 			}
@@ -503,7 +470,7 @@ func TestRoundTripReadsTrailersBehindTheBody(t *testing.T) {
 		peer.WantBody("the body", 1, []byte("hello"))
 		peer.WantHeadersExactly("the trailers", 1, "x-sum: 42")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		answer.want(t, "the response").Body.Close()
+		answer.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -516,7 +483,7 @@ func TestRoundTripReturnsTheErrorOfTheBody(t *testing.T) {
 		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body))
 		peer.WantHeaders("the request", 1)
 		peer.WantRSTStream("without its body", 1, wire.Cancel)
-		if err := answer.wantErr(t, "the request"); !errors.Is(err, broken) {
+		if err := answer.WantErr(t, "the request"); !errors.Is(err, broken) {
 			t.Errorf("%v", err)
 		}
 		body.wantClosed(t, "after its error")

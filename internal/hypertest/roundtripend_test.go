@@ -64,7 +64,7 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 				answer := tripAsync(conn, req)
 				peer.WantHeaders("the request", 1)
 				cancel()
-				if err := answer.wantErr(t, "the request"); err != test.want {
+				if err := answer.WantErr(t, "the request"); err != test.want {
 					t.Errorf("%#v", err)
 				}
 				peer.WantRSTStream("no call waits any more", 1, wire.Cancel)
@@ -78,7 +78,7 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 				answer := tripAsync(conn, req)
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: 200")
-				resp := answer.want(t, "the response")
+				resp := answer.Want(t, "the response")
 				peer.WriteData(1, 0, []byte("hel"))
 				h2test.ReadBytes(t, resp.Body, 3)
 				go cancel()
@@ -98,14 +98,14 @@ func TestRoundTripReturnsTheContextsError(t *testing.T) {
 				second := tripAsync(conn, req)
 				synctest.Wait()
 				cancel()
-				err := second.wantErr(t, "the second")
+				err := second.WantErr(t, "the second")
 				if says := strings.Contains(err.Error(),
 					"waiting for the peer's only stream: "+test.want.Error()); !errors.Is(err, test.want) ||
 					says == (test.want == canceled) {
 					t.Errorf("%#v", err)
 				}
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-				first.want(t, "the first").Body.Close()
+				first.Want(t, "the first").Body.Close()
 				peer.WantIdle("the second was never sent")
 			})
 		})
@@ -133,7 +133,7 @@ func TestRoundTripBodyCloseEndsTheExchange(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, 0, make([]byte, 1000))
-		resp := answer.want(t, "the response")
+		resp := answer.Want(t, "the response")
 		h2test.ReadBytes(t, resp.Body, 10)
 		if n := unread.Load(); n != 990 {
 			t.Errorf("%d octets of the connection's window are unread, want 990", n)

@@ -74,7 +74,7 @@ func TestRoundTripMapsTheResponse(t *testing.T) {
 					peer.WriteHeaders(1, 0, fields...)
 					peer.WriteData(1, wire.EndStream, []byte(test.body))
 				}
-				resp := answer.want(t, "the response")
+				resp := answer.Want(t, "the response")
 				want := http.Response{
 					Status: test.line, StatusCode: resp.StatusCode, Proto: "HTTP/2.0", ProtoMajor: 2,
 					Header:        test.header,
@@ -104,7 +104,7 @@ func TestRoundTripFillsInTrailersBeforeEOF(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 200", "trailer: x-sum")
 		peer.WriteData(1, 0, []byte("hello"))
 		peer.WriteTrailers(1, "x-sum: 1", "x-new: 2")
-		resp := answer.want(t, "the response")
+		resp := answer.Want(t, "the response")
 		if want := (http.Header{"X-Sum": nil}); !reflect.DeepEqual(resp.Trailer, want) {
 			t.Errorf("before the body: %v", resp.Trailer)
 		}
@@ -140,7 +140,7 @@ func TestRoundTripTellsOfABodyThatIsNotWhole(t *testing.T) {
 				answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: 200", "content-length: 5")
-				resp := answer.want(t, "the response")
+				resp := answer.Want(t, "the response")
 				test.answer(peer)
 				if got, err := io.ReadAll(resp.Body); !errors.Is(err, test.want) || len(got) > 5 {
 					t.Errorf("%q, %v", got, err)
@@ -161,7 +161,7 @@ func TestRoundTripKeepsTheResponseThatComesWithAnEarlyReset(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 413")
 		peer.WriteData(1, wire.EndStream, []byte("too much"))
 		peer.WriteRSTStream(1, wire.NoError)
-		h2test.WantBody(t, "the response", answer.want(t, "the response").Body, "too much")
+		h2test.WantBody(t, "the response", answer.Want(t, "the response").Body, "too much")
 		body.wantClosed(t, "it is not wanted")
 		peer.Ignore(wire.RSTStream)
 	})
@@ -222,7 +222,7 @@ func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 				answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
 				peer.WantHeaders("the request", 1)
 				test.write(peer)
-				check(t, answer.wantErr(t, "no response"), test.text, test.code, test.cause)
+				check(t, answer.WantErr(t, "no response"), test.text, test.code, test.cause)
 				peer.Ignore(wire.RSTStream)
 			})
 		})
@@ -233,7 +233,7 @@ func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
 			answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
 			peer.WantHeaders("the request", 1)
 			peer.WriteHeaders(1, 0, ":status: 200")
-			resp := answer.want(t, "the response")
+			resp := answer.Want(t, "the response")
 			peer.WriteRSTStream(1, wire.Cancel)
 			_, err := io.ReadAll(resp.Body)
 			check(t, err, "stream error: stream ID 1; CANCEL; received from peer", hyper.ErrCodeCancel,
@@ -283,7 +283,7 @@ func TestRoundTripDecodesWhatItAskedFor(t *testing.T) {
 				peer.WriteHeaders(1, 0, ":status: "+test.status, "content-type: text/plain",
 					"content-encoding: "+test.coding, "content-length: "+length)
 				peer.WriteData(1, wire.EndStream, body)
-				resp := answer.want(t, "the response")
+				resp := answer.Want(t, "the response")
 				header, want := plain, "hello"
 				if !test.decoded {
 					header, want = plain.Clone(), string(body)
@@ -310,7 +310,7 @@ func TestRoundTripBodyCloseOfAWholeBodyIsSilent(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 302", "location: /elsewhere")
 		peer.WriteData(1, wire.EndStream, []byte("moved"))
-		resp := answer.want(t, "the response")
+		resp := answer.Want(t, "the response")
 		synctest.Wait()
 		resp.Body.Close()
 		peer.WantIdle("the stream is over anyway")
@@ -330,13 +330,13 @@ func TestRoundTripWithCloseIsTheLast(t *testing.T) {
 				answer := tripAsync(conn, req)
 				peer.WantHeaders("the request", 1)
 				peer.WantGoAway("and no other", 0, wire.NoError)
-				if err := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil)).wantErr(t,
+				if err := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil)).WantErr(t,
 					"another one"); !errors.Is(err, hyper.ErrClosed) {
 					t.Errorf("%v", err)
 				}
 				peer.WriteHeaders(1, 0, ":status: 200")
 				peer.WriteData(1, wire.EndStream, []byte("hello"))
-				h2test.WantBody(t, "the answer comes whole", answer.want(t, "the response").Body, "hello")
+				h2test.WantBody(t, "the answer comes whole", answer.Want(t, "the response").Body, "hello")
 				peer.WantClosed("after the last stream")
 			})
 		})
@@ -353,7 +353,7 @@ func TestResponseFromHTTP(t *testing.T) {
 		answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil).WithContext(ctx))
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "b: 1", "a: 2")
-		resp := answer.want(t, "the response")
+		resp := answer.Want(t, "the response")
 		own, ok := hyper.ResponseFromHTTP(resp)
 		if !ok || own != seen || own.StreamID != 1 ||
 			!slices.Equal(own.Header, hyper.Header{{Name: "b", Value: "1"}, {Name: "a", Value: "2"}}) {
@@ -378,7 +378,7 @@ func TestAnswersShareNothing(t *testing.T) {
 			peer.WantHeaders("the request", id)
 			peer.WriteHeaders(id, wire.EndStream, append([]string{":status: 200"}, fields...)...)
 			id += 2
-			return answer.want(t, "the response")
+			return answer.Want(t, "the response")
 		}
 		shown := func(resp *http.Response) hyper.Header {
 			own, _ := hyper.ResponseFromHTTP(resp)
@@ -422,12 +422,12 @@ func TestRequestBehindAnAnswerServesAgain(t *testing.T) {
 		answer := tripAsync(conn, httpRequest(t, "GET", "https://example.com/", nil))
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "a: 1")
-		own, _ := hyper.ResponseFromHTTP(answer.want(t, "the response"))
+		own, _ := hyper.ResponseFromHTTP(answer.Want(t, "the response"))
 		for id := uint32(3); id <= 7; id += 2 {
 			again := doAsync(context.Background(), conn, own.Request)
 			peer.WantHeaders("again", id)
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200", "a: 1")
-			header := again.want(t, "its response").Header
+			header := again.Want(t, "its response").Header
 			if !slices.Equal(header, hyper.Header{{Name: "a", Value: "1"}}) {
 				t.Errorf("stream %d: %v", id, header)
 			}
@@ -451,7 +451,7 @@ func TestConversionsServeOwnHelpers(t *testing.T) {
 		peer.WantBody("its body", 1, []byte("hello"))
 		peer.WriteHeaders(1, 0, ":status: 200", "content-type: text/plain")
 		peer.WriteData(1, wire.EndStream, []byte("world"))
-		resp := answer.want(t, "the response").HTTP(nil)
+		resp := answer.Want(t, "the response").HTTP(nil)
 		if resp.Status != "200 OK" || resp.Header.Get("Content-Type") != "text/plain" || resp.Request != nil {
 			t.Errorf("%+v", resp)
 		}
@@ -467,7 +467,7 @@ func TestConversionsServeOwnHelpers(t *testing.T) {
 func TestRoundTripIsSafeForConcurrentUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 10})
-		var trips []*trip
+		var trips []*httpCall
 		for i := range 100 {
 			trips = append(trips, tripAsync(conn, httpRequest(t, "GET",
 				fmt.Sprintf("https://example.com/%d", i), nil)))
@@ -478,7 +478,7 @@ func TestRoundTripIsSafeForConcurrentUse(t *testing.T) {
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200", "x-path: "+h.Get(":path"))
 		}
 		for i, answer := range trips {
-			resp := answer.want(t, "a response")
+			resp := answer.Want(t, "a response")
 			if got := resp.Header.Get("X-Path"); got != fmt.Sprintf("/%d", i) {
 				t.Errorf("request %d got the answer to %s", i, got)
 			}

@@ -145,7 +145,7 @@ func TestPeerMustBeginWithSettings(t *testing.T) {
 					t.Errorf("GOAWAY with %v", code)
 				}
 				peer.WantClosed("behind it")
-				got.wantErr(t, "the request")
+				got.WantErr(t, "the request")
 			})
 		})
 	}
@@ -219,7 +219,7 @@ func TestTableSizeOfThePeerIsObeyed(t *testing.T) {
 				Value: "a value that is worth a table entry"}}})
 			h := peer.WantHeaders(reason, id, "x-long-and-rare: a value that is worth a table entry")
 			h2test.AnswerEmpty(peer, id)
-			got.want(t, reason)
+			got.Want(t, reason)
 			id += 2
 			if !bytes.HasPrefix(h.Block, update) {
 				t.Errorf("%s: the block begins with % x, want % x", reason, h.Block[:8], update)

@@ -115,7 +115,7 @@ func (s *siege) flood(n int, frame []byte) int64 {
 }
 
 // get starts a request and waits until the peer has its HEADERS.
-func (s *siege) get(stream uint32) *async[*hyper.Response] {
+func (s *siege) get(stream uint32) *h2test.Call[*hyper.Response] {
 	s.t.Helper()
 	r := getAsync(s.conn, "/")
 	s.peer.WantHeaders("request", stream)
@@ -124,14 +124,14 @@ func (s *siege) get(stream uint32) *async[*hyper.Response] {
 
 // wantEnd requires that the connection ended with code, and that the peer and the callers were told
 // so.
-func (s *siege) wantEnd(code hyper.ErrCode, callers ...*async[*hyper.Response]) {
+func (s *siege) wantEnd(code hyper.ErrCode, callers ...*h2test.Call[*hyper.Response]) {
 	s.t.Helper()
 	s.peer.Ignore(wire.Settings, wire.Ping, wire.RSTStream)
 	synctest.Wait()
 	s.peer.WantGoAway("the bound is reached", s.lastPush, wire.ErrCode(code))
 	s.peer.WantClosed("and the connection ends")
 	for _, r := range callers {
-		err := r.wantErr(s.t, "a caller")
+		err := r.WantErr(s.t, "a caller")
 		var ce *hyper.ConnError
 		if !errors.As(err, &ce) || ce.Code != code || ce.FromPeer {
 			s.t.Errorf("the caller got %v", err)
@@ -144,7 +144,7 @@ func (s *siege) wantLife(stream uint32) {
 	s.t.Helper()
 	r := s.get(stream)
 	s.peer.WriteHeaders(stream, wire.EndStream, ":status: 200")
-	r.want(s.t, "the connection lives")
+	r.Want(s.t, "the connection lives")
 }
 
 // answerAll plays a server that responds to each request with 200 and, if body is not 0, with a

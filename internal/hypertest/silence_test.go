@@ -37,10 +37,10 @@ func frameOf(h wire.FrameHeader) func(octet int) byte {
 
 // readToEnd receives the beginning of a response on stream 1 and reads its body to the end on
 // another goroutine.
-func readToEnd(t *testing.T, v *visit, peer *accepted) *async[int64] {
+func readToEnd(t *testing.T, v *visit, peer *accepted) *h2test.Call[int64] {
 	t.Helper()
 	resp := beginResponse(t, v, peer)
-	return start(func() (int64, error) { return io.Copy(io.Discard, resp.Body) })
+	return h2test.Go(func() (int64, error) { return io.Copy(io.Discard, resp.Body) })
 }
 
 func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
@@ -62,7 +62,7 @@ func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
 						}
 					}
 				}()
-				err := read.wantErr(t, "the peer is dead")
+				err := read.WantErr(t, "the peer is dead")
 				close(gone)
 				if !errors.Is(err, hyper.ErrPingTimeout) {
 					t.Errorf("the reader got %v", err)
@@ -99,7 +99,7 @@ func TestLargeFrameOnASlowLinkIsASignOfLife(t *testing.T) {
 			sent += n
 			synctest.Wait()
 		}
-		if n := read.want(t, "all of it came"); n != size+int64(len("begin")) {
+		if n := read.Want(t, "all of it came"); n != size+int64(len("begin")) {
 			t.Errorf("%d octets", n)
 		}
 	})
@@ -117,7 +117,7 @@ func TestSmallFramesAreASignOfLife(t *testing.T) {
 			peer.WriteData(1, 0, []byte("."))
 		}
 		peer.WriteData(1, wire.EndStream, nil)
-		if n := read.want(t, "an event stream"); n != 50+int64(len("begin")) {
+		if n := read.Want(t, "an event stream"); n != 50+int64(len("begin")) {
 			t.Errorf("%d octets", n)
 		}
 	})
@@ -133,12 +133,12 @@ func TestRequestAfterTheFirstByteOfASuspectedPeer(t *testing.T) {
 		peer.Ignore(wire.Ping, wire.RSTStream, wire.Data)
 		peer.WantHeaders("a request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		call = v.send(v.request("GET", "/", nil).WithContext(ctx))
 		peer.WantHeaders("another request", 3)
-		call.wantErr(t, "the peer is silent")
+		call.WantErr(t, "the peer is silent")
 		second := v.sendOnce("/second")
 		synctest.Wait()
 		ack := wire.AppendPing(nil, wire.Ack, [8]byte{})
@@ -147,7 +147,7 @@ func TestRequestAfterTheFirstByteOfASuspectedPeer(t *testing.T) {
 		third := v.sendOnce("/third")
 		synctest.Wait()
 		peer.Close()
-		second.wantErr(t, "the connection is lost")
-		third.wantErr(t, "the connection is lost")
+		second.WantErr(t, "the connection is lost")
+		third.WantErr(t, "the connection is lost")
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -31,17 +32,17 @@ func TestWindowBelowZeroIsRaisedInTwoSteps(t *testing.T) {
 		call := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		call.want(t, "the response")
+		call.Want(t, "the response")
 		for range 4 {
 			peer.WriteData(1, 0, make([]byte, 16000))
 		}
-		updated := start(func() (struct{}, error) {
+		updated := h2test.Go(func() (struct{}, error) {
 			return struct{}{}, conn.UpdateSettings(t.Context(),
 				hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 0})
 		})
 		synctest.Wait()
 		peer.WriteSettingsAck()
-		updated.want(t, "a smaller window is acknowledged")
+		updated.Want(t, "a smaller window is acknowledged")
 		stream.Grant(math.MaxInt32)
 		stream.Grant(math.MaxInt32)
 		peer.WantWindowUpdate("as much as an increment can be", 1, math.MaxInt32)

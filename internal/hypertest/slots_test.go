@@ -33,7 +33,7 @@ func (w *watched) Done() <-chan struct{} {
 
 // waitInTurn makes a connection on which no stream is allowed, and starts callers requests that
 // wait for one, in the order of their paths.
-func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.Response], []*watched) {
+func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*httpCall, []*watched) {
 	t.Helper()
 	first := v.get("/first")
 	peer := v.accept(h2test.AtMost(1))
@@ -42,11 +42,11 @@ func waitInTurn(t *testing.T, v *visit, callers int) (*accepted, []*async[*http.
 		peer.WantData("the end of the request", 1, wire.EndStream, 0)
 	}
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-	first.want(t, "the only one").Body.Close()
+	first.Want(t, "the only one").Body.Close()
 	peer.Ignore(wire.Settings, wire.Data, wire.WindowUpdate)
 	peer.WriteSettings(h2test.AtMost(0))
 	peer.WantIdle("no stream is allowed")
-	var calls []*async[*http.Response]
+	var calls []*httpCall
 	var contexts []*watched
 	for i := range callers {
 		ctx := &watched{Context: t.Context()}
@@ -112,7 +112,7 @@ func TestFlipsOfTheLimitWakeEachWaiterOnce(t *testing.T) {
 		}
 		peer.Close()
 		for _, call := range calls {
-			call.wantErr(t, "the peer is gone")
+			call.WantErr(t, "the peer is gone")
 		}
 	})
 }
@@ -137,7 +137,7 @@ func TestOrderIsKeptWhenSlotsAreTakenBack(t *testing.T) {
 			peer.WantHeaders("in the order in which they came", 3+2*i, fmt.Sprint(":path: /", i))
 			peer.WriteSettings(h2test.AtMost(0))
 			peer.WriteHeaders(3+2*i, wire.EndStream, ":status: 204")
-			calls[i].want(t, "the response").Body.Close()
+			calls[i].Want(t, "the response").Body.Close()
 			peer.WantIdle("one at a time")
 		}
 	})
@@ -157,8 +157,8 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 			stays := v.get("/stays")
 			peer.WantHeaders("one that goes on", 3)
 			peer.WriteHeaders(3, 0, ":status: 200")
-			body := stays.want(t, "its response").Body
-			first.wantErr(t, "it timed out")
+			body := stays.Want(t, "its response").Body
+			first.WantErr(t, "it timed out")
 			peer.WantRSTStream("it timed out", 1, wire.Cancel)
 			began := time.Now()
 			waiting := v.get("/waits")
@@ -168,7 +168,7 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 				patience = cfg.PingTimeout
 			}
 			if !pooled(v) {
-				err := waiting.wantErr(t, "no slot will come free")
+				err := waiting.WantErr(t, "no slot will come free")
 				if strings.Count(err.Error(), "hyper: ") > 1 || !strings.Contains(err.Error(), "192.0.2.2") {
 					t.Errorf("its text is %q", err)
 				}
@@ -183,7 +183,7 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 				second := v.accept()
 				second.WantHeaders("it moves to another connection", 1, ":path: /waits")
 				second.WriteHeaders(1, wire.EndStream, ":status: 204")
-				waiting.want(t, "served there").Body.Close()
+				waiting.Want(t, "served there").Body.Close()
 			}
 			if took := time.Since(began); took != patience {
 				t.Errorf("it took %v, want %v", took, patience)
@@ -200,19 +200,19 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 func TestOneLostPingIsNotTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
-		lost := start(func() (any, error) { return conn.Ping(h2test.WithTimeout(t, time.Hour)) })
+		lost := h2test.Go(func() (any, error) { return conn.Ping(h2test.WithTimeout(t, time.Hour)) })
 		peer.WantPing("it is lost", 0)
 		reset := doAsync(h2test.WithTimeout(t, time.Second), conn, &hyper.Request{})
 		peer.WantHeaders("the first", 1)
 		peer.AutoPing() // acknowledges the next PING
-		reset.wantErr(t, "it timed out")
+		reset.WantErr(t, "it timed out")
 		peer.WantRSTStream("it timed out", 1, wire.Cancel)
 		next := getAsync(conn, "/next")
 		time.Sleep(16 * time.Second)
 		peer.WantHeaders("the answer to another PING", 3, ":path: /next")
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		next.want(t, "its response")
-		lost.wantErr(t, "no answer")
+		next.Want(t, "its response")
+		lost.WantErr(t, "no answer")
 	})
 }
 
@@ -241,20 +241,20 @@ func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 		slow := doAsync(ctx, conn, &hyper.Request{Path: "/slow"})
 		peer.WantHeaders("the request", 1)
 		cancel()
-		slow.wantErr(t, "it was cancelled")
+		slow.WantErr(t, "it was cancelled")
 		peer.WantRSTStream("the peer counts the stream until it reads this", 1, wire.Cancel)
 
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		ping := start(func() (time.Duration, error) { return conn.Ping(short) })
+		ping := h2test.Go(func() (time.Duration, error) { return conn.Ping(short) })
 		question := peer.WantPing("the caller's", 0)
 		next := getAsync(conn, "/next")
-		ping.wantErr(t, "the peer is slower than its caller's patience")
+		ping.WantErr(t, "the peer is slower than its caller's patience")
 		peer.WritePing(wire.Ack, question)
 		peer.WritePing(wire.Ack, peer.WantPing("the one for the slot", 0))
 		peer.WantHeaders("the request that waited", 3, ":path: /next")
 		peer.WriteHeaders(3, wire.EndStream, ":status: 200")
-		next.want(t, "the response")
+		next.Want(t, "the response")
 	})
 }
 
@@ -268,7 +268,7 @@ func crowd(t *testing.T, v *visit, callers int) (peer *accepted, sent, unclear *
 	peer.WantHeaders("the first", 1)
 	peer.Ignore(wire.Data, wire.WindowUpdate)
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-	warm.want(t, "the first").Body.Close()
+	warm.Want(t, "the first").Body.Close()
 	synctest.Wait()
 	peer.client.SetWriteBuffer(0)
 	sent, unclear = &atomic.Int64{}, &atomic.Int64{}
@@ -327,11 +327,11 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 			peer.WantHeaders("the first", 1)
 			peer.Ignore(wire.Data, wire.WindowUpdate)
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-			warm.want(t, "the first").Body.Close()
+			warm.Want(t, "the first").Body.Close()
 			synctest.Wait()
 			peer.client.SetWriteBuffer(0)
 			const callers = 300 // 2.4 MB of headers
-			var calls []*async[*http.Response]
+			var calls []*httpCall
 			for i := range callers {
 				req := v.request("GET", fmt.Sprint("/", i), nil)
 				req.Header.Set("X-Large", fmt.Sprintf("%d %s", i, strings.Repeat("v", 8000)))
@@ -355,7 +355,7 @@ func TestRequestsGoOnWhenThePeerHasRead(t *testing.T) {
 				peer.WriteHeaders(3+2*i, wire.EndStream, ":status: 204")
 			}
 			for _, call := range append(calls, late) {
-				call.want(t, "its response").Body.Close()
+				call.Want(t, "its response").Body.Close()
 			}
 		})
 }
@@ -387,8 +387,8 @@ func TestWhatIsOwedIsQueuedBehindACrowd(t *testing.T) {
 		peer.WriteSettings()
 		synctest.Wait()
 		s.Reset(hyper.ErrCodeCancel)
-		pinged := start(func() (any, error) { return conn.Ping(h2test.WithTimeout(t, time.Second)) })
-		if err := pinged.wantErr(t, "Ping waits, too"); !errors.Is(err, context.DeadlineExceeded) {
+		pinged := h2test.Go(func() (any, error) { return conn.Ping(h2test.WithTimeout(t, time.Second)) })
+		if err := pinged.WantErr(t, "Ping waits, too"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		peer.Ignore(wire.Headers)
@@ -417,28 +417,28 @@ func TestWaitingForRoomEndsWithTheConnection(t *testing.T) {
 				peer.Handshake()
 				client.SetWriteBuffer(0)
 				large := hyper.Header{{Name: "x-large", Value: strings.Repeat("v", 8000)}}
-				var calls []*async[*hyper.Response]
+				var calls []*h2test.Call[*hyper.Response]
 				for range 300 {
 					calls = append(calls, doAsync(t.Context(), conn, &hyper.Request{Header: large}))
 					synctest.Wait()
 				}
 				last := calls[len(calls)-1]
-				ping := start(func() (any, error) { return conn.Ping(t.Context()) })
-				update := start(func() (any, error) {
+				ping := h2test.Go(func() (any, error) { return conn.Ping(t.Context()) })
+				update := h2test.Go(func() (any, error) {
 					return nil, conn.UpdateSettings(t.Context(),
 						hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 1 << 20})
 				})
 				synctest.Wait()
 				end(peer, conn)
-				if err := last.wantErr(t, "the request that waited"); name != "Close" &&
+				if err := last.WantErr(t, "the request that waited"); name != "Close" &&
 					!hyper.Retryable(err) {
 					t.Errorf("the request that waited: %v", err)
 				}
 				if name == "GOAWAY" {
 					conn.Close()
 				}
-				ping.wantErr(t, "Ping")
-				update.wantErr(t, "UpdateSettings")
+				ping.WantErr(t, "Ping")
+				update.WantErr(t, "UpdateSettings")
 			})
 		})
 	}

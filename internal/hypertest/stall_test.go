@@ -161,7 +161,7 @@ func TestStallTimeoutLeavesOthersAlone(t *testing.T) {
 				got := doAsync(t.Context(), conn, &hyper.Request{WindowManager: factory})
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: 200")
-				resp := got.want(t, "the response")
+				resp := got.Want(t, "the response")
 				play(t, peer, resp, windows[1])
 				if err := conn.Err(); err != nil {
 					t.Error(err)

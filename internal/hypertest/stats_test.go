@@ -158,9 +158,9 @@ func (p *watchedPool) wantEvents(when string, want ...string) {
 }
 
 // first makes the first connection and starts n requests on it, which stay open.
-func (p *watchedPool) first(n uint32, settings ...wire.Setting) (*accepted, []*async[*http.Response]) {
+func (p *watchedPool) first(n uint32, settings ...wire.Setting) (*accepted, []*httpCall) {
 	p.t.Helper()
-	var calls []*async[*http.Response]
+	var calls []*httpCall
 	var peer *accepted
 	for i := range n {
 		calls = append(calls, p.sendOnce(fmt.Sprintf("/%d", i)))
@@ -173,10 +173,10 @@ func (p *watchedPool) first(n uint32, settings ...wire.Setting) (*accepted, []*a
 }
 
 // answer responds to the request on stream id and waits for the call.
-func (p *watchedPool) answer(peer *accepted, id uint32, call *async[*http.Response]) {
+func (p *watchedPool) answer(peer *accepted, id uint32, call *httpCall) {
 	p.t.Helper()
 	peer.WriteHeaders(id, wire.EndStream, ":status: 204")
-	call.want(p.t, "the response").Body.Close()
+	call.Want(p.t, "the response").Body.Close()
 }
 
 // closeIdle closes the idle connections of the door.
@@ -221,7 +221,7 @@ func TestStatsCountBytes(t *testing.T) {
 			peer.WantData("its body", 1, wire.EndStream, 10)
 			peer.WriteHeaders(1, 0, ":status: 200")
 			peer.WriteData(1, wire.EndStream, make([]byte, 1000))
-			resp := call.want(t, "the response")
+			resp := call.Want(t, "the response")
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 			check := func(when string) {
@@ -253,7 +253,7 @@ func TestStatsCountBytes(t *testing.T) {
 func TestStatsCountResetsByCodeAndSide(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		ctx, cancel := context.WithCancel(t.Context())
-		canceled := []*async[*http.Response]{
+		canceled := []*httpCall{
 			p.send(p.request("GET", "/1", nil).WithContext(ctx)),
 			p.send(p.request("GET", "/2", nil).WithContext(ctx)),
 		}
@@ -262,14 +262,14 @@ func TestStatsCountResetsByCodeAndSide(t *testing.T) {
 		peer.WantFrame("the second", wire.Headers)
 		cancel()
 		for _, call := range canceled {
-			call.wantErr(t, "it is canceled")
+			call.WantErr(t, "it is canceled")
 		}
 		peer.Ignore(wire.RSTStream, wire.Ping, wire.WindowUpdate)
 		reset := func(id uint32, f func(id uint32)) {
 			call := p.get("/")
 			peer.WantHeaders("a request", id)
 			f(id)
-			call.wantErr(t, "its stream is reset")
+			call.WantErr(t, "its stream is reset")
 		}
 		for i := range uint32(3) {
 			reset(5+2*i, func(id uint32) { peer.WriteRSTStream(id, wire.InternalError) })
@@ -322,18 +322,18 @@ func TestStatsCountRetriesOfWhatWasNotSent(t *testing.T) {
 		peer.client.SetWriteBuffer(0)
 		half := p.sendOnce("/half") // may have been written
 		synctest.Wait()
-		unsent := []*async[*http.Response]{p.get("/unsent"), p.get("/unsent")}
+		unsent := []*httpCall{p.get("/unsent"), p.get("/unsent")}
 		synctest.Wait()
 		peer.Close()
-		calls[0].wantErr(t, "the connection is lost")
-		half.wantErr(t, "the connection is lost")
+		calls[0].WantErr(t, "the connection is lost")
+		half.WantErr(t, "the connection is lost")
 		peer = p.accept()
 		for id := uint32(1); id <= 3; id += 2 {
 			peer.WantHeaders("again", id, ":path: /unsent")
 			peer.WriteHeaders(id, wire.EndStream, ":status: 204")
 		}
 		for _, call := range unsent {
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 		}
 		p.want("two were not sent", hyper.HostStats{
 			ConnsOpen: 1, ConnsIdle: 1, Dials: 2, ConnsOpened: 2, ConnsClosed: 1, Requests: 4,
@@ -367,7 +367,7 @@ func TestStatsCountGoAwaysByCodeAndSide(t *testing.T) {
 		peer = p.accept()
 		peer.WantHeaders("again", 1)
 		peer.WriteWindowUpdate(0, 1<<31-1)
-		call.wantErr(t, "the peer broke a rule")
+		call.WantErr(t, "the peer broke a rule")
 		time.Sleep(time.Second) // lets the peer read the GOAWAY
 		p.want("all have ended", hyper.HostStats{
 			Dials: 3, ConnsOpened: 3, ConnsClosed: 3, Requests: 2, StreamsOpened: 3,
@@ -389,7 +389,7 @@ func TestStatsCountPingTimeouts(t *testing.T) {
 		for n := range int64(2) {
 			peer, calls := p.first(1)
 			peer.Ignore(wire.Ping)
-			calls[0].wantErr(t, "the peer is silent")
+			calls[0].WantErr(t, "the peer is silent")
 			p.want("it answers no PING", hyper.HostStats{
 				Dials: n + 1, ConnsOpened: n + 1, ConnsClosed: n + 1, Requests: n + 1, StreamsOpened: n + 1,
 				PingTimeouts: n + 1,
@@ -407,7 +407,7 @@ func TestStatsCountPingsForSlots(t *testing.T) {
 		canceled := p.send(p.request("GET", "/", nil).WithContext(ctx))
 		peer.WantHeaders("the second", 3)
 		cancel()
-		canceled.wantErr(t, "the second is canceled")
+		canceled.WantErr(t, "the second is canceled")
 		peer.Ignore(wire.Ping, wire.RSTStream, wire.GoAway)
 		stop := make(chan struct{})
 		go func() { // shows that the peer is alive
@@ -438,7 +438,7 @@ func TestStatsCountDialsThatFail(t *testing.T) {
 	eachPool(t, hyper.Config{}, func(t *testing.T, p *watchedPool) {
 		p.dialErr = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("no route")}
 		for range 3 {
-			p.get("/").wantErr(t, "dialling fails")
+			p.get("/").WantErr(t, "dialling fails")
 		}
 		p.want("there is no connection", hyper.HostStats{Dials: 3, DialsFailed: 3, Requests: 3})
 		p.wantEvents("no life", "failed dial_failed: ", "failed dial_failed: ", "failed dial_failed: ")
@@ -458,7 +458,7 @@ func TestStatsCountRetriesOfWhatWasLost(t *testing.T) {
 		peer = p.accept()
 		peer.WantHeaders("again", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		if got := p.pool.Stats().Total.Retries; got != (hyper.RetryStats{Lost: 1}) {
 			t.Errorf("retries: %+v", got)
 		}
@@ -471,7 +471,7 @@ func TestStatsCountHandshakesThatFail(t *testing.T) {
 		call := p.sendOnce("/")
 		peer := <-p.peers
 		peer.WantPreface("the connection")
-		call.wantErr(t, "no SETTINGS come")
+		call.WantErr(t, "no SETTINGS come")
 		want := hyper.HostStats{
 			Dials: 1, ConnsOpened: 1, ConnsClosed: 1, HandshakesFailed: 1, Requests: 1, StreamsOpened: 1,
 		}
@@ -486,7 +486,7 @@ func TestStatsCountHandshakesThatFail(t *testing.T) {
 		}
 		p.breakTLS = func(nc net.Conn) { tls.Server(nc, wrong).Handshake() }
 		for range 2 {
-			p.get("/").wantErr(t, "TLS fails")
+			p.get("/").WantErr(t, "TLS fails")
 		}
 		want.Dials, want.HandshakesFailed, want.Requests = 3, 3, 3
 		p.want("TLS failed", want)
@@ -512,8 +512,8 @@ func TestStatsCountGauges(t *testing.T) {
 		peer2.WantHeaders("the other", 3)
 		peer2.WriteHeaders(1, wire.EndStream, ":status: 204")
 		peer2.WriteHeaders(3, wire.EndStream, ":status: 204")
-		second.want(t, "one that waited").Body.Close()
-		third.want(t, "the other").Body.Close()
+		second.Want(t, "one that waited").Body.Close()
+		third.Want(t, "the other").Body.Close()
 		p.answer(peer, 1, calls[0])
 		conns := p.pool.Conns()
 		if len(conns) != 2 || conns[0].Conn == conns[1].Conn || conns[0].OpenedAt.After(conns[1].OpenedAt) {

@@ -45,27 +45,18 @@ func streamBody(t *testing.T, peer *h2test.Peer, s *hyper.Stream) io.ReadCloser 
 	return resp.Body
 }
 
-// A streamWrite is a call of Write on a goroutine of its own.
-type streamWrite struct {
-	done chan struct{}
-	n    int
-	err  error
+// A streamWrite is a call of Write on another goroutine.
+type streamWrite struct{ *h2test.Call[int] }
+
+func writeAsync(s *hyper.Stream, p []byte) streamWrite {
+	return streamWrite{h2test.Go(func() (int, error) { return s.Write(p) })}
 }
 
-func writeAsync(s *hyper.Stream, p []byte) *streamWrite {
-	w := &streamWrite{done: make(chan struct{})}
-	go func() {
-		defer close(w.done)
-		w.n, w.err = s.Write(p)
-	}()
-	return w
-}
-
-func (w *streamWrite) want(t *testing.T, reason string, n int, target error) {
+// want waits for the call, which must return n and target.
+func (w streamWrite) want(t *testing.T, reason string, n int, target error) {
 	t.Helper()
-	<-w.done
-	if w.n != n || !errors.Is(w.err, target) {
-		t.Errorf("%s: Write returned %d, %v, want %d, %v", reason, w.n, w.err, n, target)
+	if got, err := w.Wait(); got != n || !errors.Is(err, target) {
+		t.Errorf("%s: Write returned %d, %v, want %d, %v", reason, got, err, n, target)
 	}
 }
 
@@ -325,7 +316,7 @@ func TestWriteReturnsHowMuchWasTakenBeforeTheDeadline(t *testing.T) {
 func TestWriteDeadlineFreesAllWhoWaitForTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, s := openWithWindow(t, 0)
-		var waiting []*streamWrite
+		var waiting []streamWrite
 		for range 3 {
 			waiting = append(waiting, writeAsync(s, []byte("x")))
 		}

@@ -34,9 +34,9 @@ func eachConnDoor(t *testing.T, cfg hyper.Config, test func(t *testing.T, peer *
 		t.Run(d.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := &visit{door: d.door, t: t, peers: make(chan *accepted, 1)}
-				call := start(func() (*hyper.Conn, error) { return d.connect(t.Context(), v.dial, cfg) })
+				call := h2test.Go(func() (*hyper.Conn, error) { return d.connect(t.Context(), v.dial, cfg) })
 				peer := v.accept(settings...)
-				conn := call.want(t, "the connection")
+				conn := call.Want(t, "the connection")
 				t.Cleanup(func() { conn.Close() })
 				test(t, peer, conn)
 			})
@@ -123,7 +123,7 @@ func TestStreamEndsWithTheHeaderOfTheResponse(t *testing.T) {
 		call := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		s := call.want(t, "the response").Stream()
+		s := call.Want(t, "the response").Stream()
 		wantEnd(t, "END_STREAM came with HEADERS", s, s.Done(), nil)
 		if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("Read: %d, %v; want io.EOF", n, err)
@@ -149,7 +149,7 @@ func TestBodyThatIsClosedAfterTheEndDoesNotChangeErr(t *testing.T) {
 		call := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := call.want(t, "the response")
+		resp := call.Want(t, "the response")
 		s := resp.Stream()
 		done := s.Done()
 		wantOpen(t, "the body is due", s, done)
@@ -199,13 +199,13 @@ func TestStreamErrSaysWhoEndedTheStream(t *testing.T) {
 				peer.WantHeaders("the request", 1)
 				done := s.Done()
 				wantOpen(t, "before the end", s, done)
-				read := start(func() (int, error) { return s.Read(make([]byte, 1)) })
+				read := h2test.Go(func() (int, error) { return s.Read(make([]byte, 1)) })
 				synctest.Wait()
 				row.end(parts{peer, conn, s, cancel})
 				for _, want := range row.want {
 					wantEnd(t, "the stream has ended", s, done, want)
 				}
-				if err := read.wantErr(t, "Read"); !errors.Is(err, row.want[0]) {
+				if err := read.WantErr(t, "Read"); !errors.Is(err, row.want[0]) {
 					t.Errorf("Read: %v, want %v", err, row.want[0])
 				}
 			})
@@ -266,7 +266,7 @@ func TestStreamReadIsTheBodyAsItWasSent(t *testing.T) {
 	coded := []byte(gzipped("hello"))
 	eachConnDoor(t, hyper.Config{}, func(t *testing.T, peer *accepted, conn *hyper.Conn) {
 		s, done := openStream(t, peer, conn, &hyper.Request{})
-		read := start(func() ([]byte, error) { return io.ReadAll(s) })
+		read := h2test.Go(func() ([]byte, error) { return io.ReadAll(s) })
 		if err := s.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +274,7 @@ func TestStreamReadIsTheBodyAsItWasSent(t *testing.T) {
 		peer.WriteData(1, 0, coded[:3])
 		wantOpen(t, "the body has begun", s, done)
 		peer.WriteData(1, wire.EndStream, coded[3:])
-		if got := read.want(t, "the body"); !bytes.Equal(got, coded) {
+		if got := read.Want(t, "the body"); !bytes.Equal(got, coded) {
 			t.Errorf("read %x, want %x", got, coded)
 		}
 		wantEnd(t, "the body has ended", s, done, nil)
@@ -290,7 +290,7 @@ func TestStreamReadAndBodyTakeTheSameBytes(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteData(1, wire.EndStream, []byte("abcd"))
-		resp := call.want(t, "the response")
+		resp := call.Want(t, "the response")
 		half := make([]byte, 2)
 		if _, err := io.ReadFull(resp.Stream(), half); err != nil || string(half) != "ab" {
 			t.Fatalf("the stream: %q, %v", half, err)
@@ -406,7 +406,7 @@ func TestDoneAfterTheEndAllocatesNothing(t *testing.T) {
 		call := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		s := call.want(t, "the response").Stream()
+		s := call.Want(t, "the response").Stream()
 		if raceEnabled {
 			t.Skip("the race detector allocates, too")
 		}

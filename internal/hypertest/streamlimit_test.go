@@ -44,7 +44,7 @@ func TestNewCallersDoNotOvertakeThoseWhoWait(t *testing.T) {
 		getAsync(conn, "/waits")
 		synctest.Wait()
 		h2test.AnswerEmpty(peer, 1)
-		first.want(t, "the first")
+		first.Want(t, "the first")
 		getAsync(conn, "/late") // it may run before the call that waits
 		peer.WantHeaders("the request that waited", 3, ":path: /waits")
 		h2test.AnswerEmpty(peer, 3)
@@ -80,7 +80,7 @@ func TestLimitLoweredBelowWhatIsOpen(t *testing.T) {
 	// RFC 9113 §5.1.2: streams beyond a lowered limit may go on. New streams must wait.
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(3))
-		calls := map[uint32]*async[*hyper.Response]{}
+		calls := map[uint32]*h2test.Call[*hyper.Response]{}
 		for id := uint32(1); id <= 5; id += 2 {
 			calls[id] = getAsync(conn, "/")
 			peer.WantHeaders("up to the limit", id)
@@ -89,12 +89,12 @@ func TestLimitLoweredBelowWhatIsOpen(t *testing.T) {
 		peer.WantSettingsAck("of the lower limit")
 		getAsync(conn, "/more")
 		h2test.AnswerEmpty(peer, 1)
-		calls[1].want(t, "an open stream goes on")
+		calls[1].Want(t, "an open stream goes on")
 		h2test.AnswerEmpty(peer, 3)
-		calls[3].want(t, "and another")
+		calls[3].Want(t, "and another")
 		peer.WantIdle("one is open, and one is allowed")
 		h2test.AnswerEmpty(peer, 5)
-		calls[5].want(t, "the last")
+		calls[5].Want(t, "the last")
 		peer.WantHeaders("now there is room", 7, ":path: /more")
 	})
 }
@@ -137,7 +137,7 @@ func TestCancelledWaiterLosesNoSlot(t *testing.T) {
 		getAsync(conn, "/waiting")
 		synctest.Wait()
 		cancel()
-		if err := cancelled.wantErr(t, "its context ended"); !errors.Is(err, context.Canceled) {
+		if err := cancelled.WantErr(t, "its context ended"); !errors.Is(err, context.Canceled) {
 			t.Errorf("the cancelled caller: %v", err)
 		}
 		peer.WantIdle("it was never sent, so there is nothing to reset")
@@ -257,7 +257,7 @@ func TestWaitingForASlotObeysItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		start := time.Now()
-		if err := doAsync(ctx, conn, &hyper.Request{}).wantErr(t, "no slot"); !errors.Is(err,
+		if err := doAsync(ctx, conn, &hyper.Request{}).WantErr(t, "no slot"); !errors.Is(err,
 			context.DeadlineExceeded) {
 			t.Errorf("the request: %v", err)
 		}
@@ -279,7 +279,7 @@ func TestSlotPingThatIsNotWrittenIsNotOverdue(t *testing.T) {
 		cancelled := doAsync(h2test.WithTimeout(t, time.Second), conn, &hyper.Request{})
 		peer.WantHeaders("the first", 1)
 		client.SetWriteBuffer(0)
-		cancelled.wantErr(t, "it timed out")
+		cancelled.WantErr(t, "it timed out")
 		next := getAsync(conn, "/next")
 		time.Sleep(time.Minute)
 		client.SetWriteBuffer(-1)
@@ -287,6 +287,6 @@ func TestSlotPingThatIsNotWrittenIsNotOverdue(t *testing.T) {
 		peer.WritePing(wire.Ack, peer.WantPing("a minute late", 0))
 		peer.WantHeaders("the slot is free", 3, ":path: /next")
 		h2test.AnswerEmpty(peer, 3)
-		next.want(t, "its response")
+		next.Want(t, "its response")
 	})
 }

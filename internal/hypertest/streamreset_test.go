@@ -52,7 +52,7 @@ func TestResetReachesThePeerAndEveryCall(t *testing.T) {
 			s.Reset(code)
 			peer.WantRSTStream("the caller's code", 1, wire.ErrCode(code))
 			blocked.want(t, "Write is freed", 1, hyper.ErrCanceled)
-			first := blocked.err
+			first := blocked.Err
 			var se *hyper.StreamError
 			if !errors.As(first, &se) || se.Code != code || se.StreamID != 1 || se.FromPeer ||
 				!errors.Is(first, code) {
@@ -101,7 +101,7 @@ func TestPeersResetReachesEveryCallAndLeavesWhatHadArrived(t *testing.T) {
 		peer.WriteData(1, 0, []byte("arrived"))
 		peer.WriteRSTStream(1, wire.EnhanceYourCalm)
 		blocked.want(t, "Write is freed", 0, hyper.ErrCodeEnhanceYourCalm)
-		first := blocked.err
+		first := blocked.Err
 		var se *hyper.StreamError
 		if !errors.As(first, &se) || !se.FromPeer || se.Code != hyper.ErrCodeEnhanceYourCalm ||
 			errors.Is(first, hyper.ErrCanceled) {

@@ -129,8 +129,8 @@ func TestNilArgumentsPanicAtTheCall(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		ctx := t.Context()
 		var none context.Context
-		opened := start(func() (*hyper.Stream, error) { return conn.Open(ctx, &hyper.Request{}) })
-		s := opened.want(t, "a stream")
+		opened := h2test.Go(func() (*hyper.Stream, error) { return conn.Open(ctx, &hyper.Request{}) })
+		s := opened.Want(t, "a stream")
 		peer.WantHeaders("a stream", 1)
 		for want, call := range map[string]func(){
 			"hyper: Dial: nil context.Context": func() {
@@ -259,20 +259,20 @@ func TestProxyErrors(t *testing.T) {
 func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		proxy, below := dialPeer(t, nil)
-		connected := start(func() (net.Conn, error) {
+		connected := h2test.Go(func() (net.Conn, error) {
 			return below.Connect(t.Context(), "example.com:80",
 				nil)
 		})
 		proxy.WantHeaders("CONNECT", 1)
 		proxy.WriteHeaders(1, 0, ":status: 200")
-		conn, err := hyper.NewConn(t.Context(), connected.want(t, "the tunnel"), nil)
+		conn, err := hyper.NewConn(t.Context(), connected.Want(t, "the tunnel"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		call := getAsync(conn, "/")
 		proxy.WantFrame("the request", wire.Data)
 		proxy.WriteRSTStream(1, wire.RefusedStream)
-		err = call.wantErr(t, "the tunnel is lost")
+		err = call.WantErr(t, "the tunnel is lost")
 		if hyper.Retryable(err) {
 			t.Errorf("%v is retryable: the request was sent", err)
 		}
@@ -286,20 +286,20 @@ func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		proxy, below := dialPeer(t, nil)
-		connected := start(func() (net.Conn, error) {
+		connected := h2test.Go(func() (net.Conn, error) {
 			return below.Connect(t.Context(), "example.com:80",
 				nil)
 		})
 		proxy.WantHeaders("CONNECT", 1)
 		proxy.WriteHeaders(1, 0, ":status: 200")
-		conn, err := hyper.NewConn(t.Context(), connected.want(t, "the tunnel"), nil)
+		conn, err := hyper.NewConn(t.Context(), connected.Want(t, "the tunnel"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		call := getAsync(conn, "/")
 		proxy.WantFrame("the request", wire.Data)
 		proxy.WriteWindowUpdate(0, 0) // the proxy breaks a rule
-		err = call.wantErr(t, "the tunnel is lost")
+		err = call.WantErr(t, "the tunnel is lost")
 		if ce := asConnError(t, err); ce.Code != hyper.ErrCodeNo || !ce.FromPeer {
 			t.Errorf("%+v is the proxy's error", ce)
 		}
@@ -354,23 +354,23 @@ func TestWaitingForAStreamOfATransportSaysSo(t *testing.T) {
 			Config: &hyper.Config{
 				DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
 			}}
-		get := func(timeout time.Duration) *async[*http.Response] {
+		get := func(timeout time.Duration) *httpCall {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			t.Cleanup(cancel)
 			req, _ := http.NewRequestWithContext(ctx, "GET", "http://example.com/", nil)
-			return start(func() (*http.Response, error) { return (&http.Client{Transport: tr}).Do(req) })
+			return h2test.Go(func() (*http.Response, error) { return (&http.Client{Transport: tr}).Do(req) })
 		}
 		first := get(time.Hour)
 		peer.Handshake(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 2})
 		peer.WantHeaders("the first", 1)
 		second := get(time.Hour)
 		peer.WantHeaders("the second", 3)
-		err := get(time.Second).wantErr(t, "there are but two streams")
+		err := get(time.Second).WantErr(t, "there are but two streams")
 		wantedError{text: "hyper: waiting for one of the peer's 2 streams: context deadline exceeded",
 			is: []error{context.DeadlineExceeded}, timeout: true}.
 			checkClient(t, &visit{}, err)
 		peer.Close()
-		first.wantErr(t, "lost")
-		second.wantErr(t, "lost")
+		first.WantErr(t, "lost")
+		second.WantErr(t, "lost")
 	})
 }

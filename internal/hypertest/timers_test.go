@@ -203,7 +203,7 @@ func TestResponseHeaderTimeoutLeavesNothing(t *testing.T) {
 			peer.Ignore(wire.WindowUpdate)
 			peer.WantHeaders("the request", 1)
 			peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 		}()
 		synctest.Wait()
 		wantGone(t, held)

@@ -46,7 +46,7 @@ func TestSuitesOfTLS12(t *testing.T) {
 					got := getAsync(conn, "/")
 					peer.WantHeaders("the request", 1)
 					h2test.AnswerEmpty(peer, 1)
-					got.want(t, "the response")
+					got.Want(t, "the response")
 					return
 				}
 				var ce *hyper.ConnError
@@ -193,7 +193,7 @@ func TestClientCertificate(t *testing.T) {
 			peer.Handshake()
 			peer.WantHeaders("the server is content", 1)
 			h2test.AnswerEmpty(peer, 1)
-			got.want(t, "the response")
+			got.Want(t, "the response")
 		})
 	})
 	t.Run("missing", func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestClientCertificate(t *testing.T) {
 			_, conn, _, err := dialServer(t, "example.com", hyper.Config{TLS: h2test.ClientTLS()},
 				serverTLS())
 			if err == nil { // TLS 1.3: the server rejects the client after the client's handshake
-				err = getAsync(conn, "/").wantErr(t, "the server's alert")
+				err = getAsync(conn, "/").WantErr(t, "the server's alert")
 			}
 			if !strings.Contains(err.Error(), "certificate required") {
 				t.Errorf("the error: %v", err)
@@ -314,7 +314,7 @@ func TestNewConnOnTLS(t *testing.T) {
 				got := getAsync(conn, "/")
 				peer.WantHeaders("the request", 1, ":scheme: https", ":authority: example.com")
 				h2test.AnswerEmpty(peer, 1)
-				got.want(t, "the response")
+				got.Want(t, "the response")
 			})
 		})
 	}
@@ -356,7 +356,7 @@ func TestCloseDoesNotWaitForAPeerThatDoesNotReadTLS(t *testing.T) {
 		if took := time.Since(start); took > 250*time.Millisecond {
 			t.Errorf("Close took %v", took)
 		}
-		if err := got.wantErr(t, "Close"); !errors.Is(err, hyper.ErrClosed) {
+		if err := got.WantErr(t, "Close"); !errors.Is(err, hyper.ErrClosed) {
 			t.Errorf("the request: %v", err)
 		}
 	})
@@ -383,6 +383,6 @@ func TestLargeUploadOverTLSLeavesInLargeWrites(t *testing.T) {
 			t.Errorf("%d writes, want at most %d", n, most)
 		}
 		h2test.AnswerEmpty(peer, 1)
-		got.want(t, "the response")
+		got.Want(t, "the response")
 	})
 }

@@ -80,7 +80,7 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 		peer.WritePaddedData(1, 0, []byte("body"), 5)
 		synctest.Wait() // makes the order of sent and received frames fixed
 		peer.WriteTrailers(1, "x-sum: 1")
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		synctest.Wait()
 		h2test.WantBody(t, "the body", resp.Body, "body")
 		log.want(t, "the response", `
@@ -132,7 +132,7 @@ func TestTraceHidesCredentials(t *testing.T) {
 		peer.WantHeaders("the peer sees them", 1, "authorization: Basic c2VjcmV0", "x-token: secret",
 			"x-open: shown")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200", "set-cookie: id=secret2")
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		text := log.take()
 		if strings.Contains(text, "secret") || strings.Contains(text, "c2VjcmV0") {
 			t.Errorf("it shows a secret:\n%s", text)
@@ -157,7 +157,7 @@ func TestTraceCannotBeForgedByThePeer(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		log.take()
 		peer.WriteHeaders(1, 0, ":status: 200", "x: a\n-> GOAWAY\x1b[2J")
-		got.wantErr(t, "malformed")
+		got.WantErr(t, "malformed")
 		text := log.take()
 		if strings.Count(text, "\n") != 4 || strings.ContainsAny(text, "\x1b") {
 			t.Errorf("got %q", text)
@@ -186,7 +186,7 @@ func TestTraceJoinsFieldsAtTheLastContinuation(t *testing.T) {
 			Header: hyper.Header{{Name: "x-long", Value: long}}})
 		peer.WantHeaders("in two frames", 1)
 		peer.WriteHeadersSplit(1, wire.EndStream, 3, ":status: 200", "x: yz")
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		var seen []string
 		for _, e := range events {
 			seen = append(seen, fmt.Sprintf("%v %s %d %d %#x %d", e.Sent, e.Type, e.StreamID, e.Length,
@@ -240,7 +240,7 @@ func wantTracedRequest(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, id uin
 		t.Errorf("stream %d: %v %v", id, last, last.Fields)
 	}
 	peer.WriteHeaders(id, wire.EndStream, ":status: 200")
-	got.want(t, "the response")
+	got.Want(t, "the response")
 }
 
 func TestTraceShowsFramesThatCannotBeRead(t *testing.T) {
@@ -280,7 +280,7 @@ func TestTraceIsCalledWithoutTheLock(t *testing.T) {
 			t.Error("the stream is over")
 		}
 		close(proceed)
-		h2test.WantBody(t, "the response", got.want(t, "its header").Body, "hello")
+		h2test.WantBody(t, "the response", got.Want(t, "its header").Body, "hello")
 	})
 }
 
@@ -332,7 +332,7 @@ func TestTraceEventsKeepTheirFieldsAndTime(t *testing.T) {
 			peer.WantHeaders("the request", id)
 			time.Sleep(time.Second)
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200", fmt.Sprint("x-id: ", id))
-			got.want(t, "the response")
+			got.Want(t, "the response")
 		}
 		for i, e := range events {
 			id := uint32(1 + i/2*2)

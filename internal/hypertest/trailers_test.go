@@ -63,20 +63,20 @@ func TestTrailersThatAreFilledInAreHeldAgainstThePeersLimit(t *testing.T) {
 		peer.WantData("its body", 1, 0, 5)
 		peer.WantHeaders("trailers as large as the peer takes", 1, "x-sum: "+trailerOf(listLimit))
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the first response").Body.Close()
+		call.Want(t, "the first response").Body.Close()
 		synctest.Wait() // http.Transport pools the connection from now on
 
 		call = v.send(v.post(trailerOf(listLimit + 1)))
 		peer.WantHeaders("the second request", 3)
 		peer.WantData("its body", 3, 0, 5)
 		peer.WantRSTStream("its trailers are an octet too large", 3, wire.Cancel)
-		wantRequestError(t, "trailers", call.wantErr(t, "an octet too many"))
+		wantRequestError(t, "trailers", call.WantErr(t, "an octet too many"))
 
 		call = v.get("/after")
 		peer.WantHeaders("the connection is as it was", 5, ":path: /after")
 		peer.Ignore(wire.Data)
 		peer.WriteHeaders(5, wire.EndStream, ":status: 204")
-		call.want(t, "the third response").Body.Close()
+		call.Want(t, "the third response").Body.Close()
 		peer.WantIdle("nothing else is sent")
 	})
 }
@@ -108,7 +108,7 @@ func TestTrailersThatAreKnownAreRefusedWithTheirRequest(t *testing.T) {
 			}
 			peer.WantHeaders("the trailers", 1, "x-sum: "+trailerOf(listLimit))
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-			call.want(t, name)
+			call.Want(t, name)
 		})
 	}
 }
@@ -152,10 +152,10 @@ func TestTrailersAreHeldAgainstALimitThatSank(t *testing.T) {
 		peer.WriteWindowUpdate(1, 10)
 		peer.WantData("the rest", 1, 0, 2)
 		peer.WantRSTStream("the trailers are too large by now", 1, wire.Cancel)
-		wantRequestError(t, "trailers", call.wantErr(t, "too large by now"))
+		wantRequestError(t, "trailers", call.WantErr(t, "too large by now"))
 		var se *hyper.StreamError
-		if !errors.As(call.err, &se) || se.StreamID != 1 {
-			t.Errorf("got %v, want a StreamError of stream 1", call.err)
+		if !errors.As(call.Err, &se) || se.StreamID != 1 {
+			t.Errorf("got %v, want a StreamError of stream 1", call.Err)
 		}
 		peer.WantIdle("nothing else is sent")
 	})
@@ -171,7 +171,7 @@ func TestValuesOfHTTPTrailersAreTrimmed(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WantHeadersExactly("the trailers", 1, "x-sum: 1 2")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -213,7 +213,7 @@ func TestConnectOfHTTPRequestHasNoPath(t *testing.T) {
 			}
 			peer.WantHeadersExactly(path, id, ":method: CONNECT", ":authority: far.example:443")
 			peer.WriteHeaders(id, 0, ":status: 200")
-			call.want(t, path).Body.Close()
+			call.Want(t, path).Body.Close()
 			synctest.Wait() // http.Transport pools the connection from now on
 		}
 	})

@@ -217,8 +217,8 @@ func TestTrimFieldValuesLeavesPseudoFieldsAlone(t *testing.T) {
 			peer.EncodeBlock(":status:  200")))
 		peer.WriteRaw(h2test.RawFrame(wire.Headers, wire.EndHeaders|wire.EndStream, 3,
 			peer.EncodeBlock(":status: 200", "a:  \t", "b:  c d\t")))
-		first.wantErr(t, "a status with a blank")
-		if h := second.want(t, "the second").Header; !slices.Equal(h,
+		first.WantErr(t, "a status with a blank")
+		if h := second.Want(t, "the second").Header; !slices.Equal(h,
 			hyper.Header{{Name: "a"}, {Name: "b", Value: "c d"}}) {
 			t.Errorf("%v", h)
 		}

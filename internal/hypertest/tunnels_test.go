@@ -441,7 +441,7 @@ func TestExtendedConnectThatWaitsEndsWithTheConnection(t *testing.T) {
 		got := doAsync(context.Background(), conn, &hyper.Request{Method: "CONNECT", Protocol: "websocket"})
 		peer.WantPreface("the preface")
 		peer.Close()
-		err := got.wantErr(t, "the connection is lost")
+		err := got.WantErr(t, "the connection is lost")
 		if !errors.As(err, new(*hyper.ConnError)) {
 			t.Error(err)
 		}
@@ -504,7 +504,7 @@ func TestProxyCredentialsNeverReachTheOrigin(t *testing.T) {
 			t.Errorf("the origin was told %q", credentials)
 		}
 		inner.Close()
-		got.wantErr(t, "Close")
+		got.WantErr(t, "Close")
 		outer.Close()
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -38,7 +39,7 @@ func fillDoor(v *visit) *filler {
 }
 
 // answer takes the next request and sends the header of its response.
-func (f *filler) answer(call *async[*http.Response], flags wire.Flags) *http.Response {
+func (f *filler) answer(call *httpCall, flags wire.Flags) *http.Response {
 	f.t.Helper()
 	f.last += 2
 	if f.last%2 == 0 {
@@ -46,7 +47,7 @@ func (f *filler) answer(call *async[*http.Response], flags wire.Flags) *http.Res
 	}
 	f.peer.WantHeaders("a request", f.last)
 	f.peer.WriteHeaders(f.last, flags, ":status: 200")
-	return call.want(f.t, "a response")
+	return call.Want(f.t, "a response")
 }
 
 // open makes n requests. Their responses have bodies that do not end. It returns the streams and
@@ -236,7 +237,7 @@ func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
 		}, 0.1}, // the path is eight times slower than for the stream alone
 		"without an initial window": {bare, smallBudget,
 			oneByOne(99, func(f *filler, stream uint32, body io.Reader) {
-				start(func() (int, error) { return body.Read(make([]byte, 1)) })
+				h2test.Go(func() (int, error) { return body.Read(make([]byte, 1)) })
 				f.fill(stream)
 			}), 0.03}, // each of them was read once
 	} {

@@ -170,7 +170,7 @@ func testBody(t *testing.T, kind uploadKind, data []byte) {
 		t.Errorf("%s: %d octets arrived, or others", reason, len(body))
 	}
 	peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-	got.want(t, reason)
+	got.Want(t, reason)
 }
 
 func TestNoBodyIsEndStreamOnHeaders(t *testing.T) {
@@ -274,7 +274,7 @@ func TestReadBodyOfAnotherLengthResetsTheStream(t *testing.T) {
 						t.Fatalf("%s, declared %d: %v, %d octets", name, declared, f, sent)
 					}
 				}
-				err := got.wantErr(t, name)
+				err := got.WantErr(t, name)
 				var le *hyper.BodyLengthError
 				if !errors.As(err, &le) || le.Declared != declared || (le.Got > declared) != (declared < 5) {
 					t.Errorf("%s, declared %d: %v", name, declared, err)
@@ -296,7 +296,7 @@ func TestErrorOfReaderReachesTheCaller(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WantData("what was read before", 1, 0, 5)
 		peer.WantRSTStream("the rest will not come", 1, wire.Cancel)
-		if err := got.wantErr(t, "the reader's error"); !errors.Is(err, boom) ||
+		if err := got.WantErr(t, "the reader's error"); !errors.Is(err, boom) ||
 			!errors.Is(err, hyper.ErrCodeCancel) {
 			t.Error(err)
 		}
@@ -352,7 +352,7 @@ func TestBodyIsClosedOnceInEveryOutcome(t *testing.T) {
 		peer   *h2test.Peer
 		conn   *hyper.Conn
 		req    *hyper.Request
-		got    *async[*hyper.Response]
+		got    *h2test.Call[*hyper.Response]
 		cancel context.CancelFunc
 	}
 	tests := []struct {
@@ -395,8 +395,8 @@ func TestBodyIsClosedOnceInEveryOutcome(t *testing.T) {
 		{outcome: "the response's body is closed while Read blocks", block: true, ok: true,
 			then: func(e *exchange) {
 				e.peer.WriteHeaders(1, 0, ":status: 200")
-				<-e.got.done
-				e.got.value.Body.Close()
+				<-e.got.Done
+				e.got.Value.Body.Close()
 			}},
 	}
 	for _, test := range tests {
@@ -419,9 +419,9 @@ func TestBodyIsClosedOnceInEveryOutcome(t *testing.T) {
 					test.then(e)
 				}
 				if test.ok {
-					e.got.want(t, test.outcome)
+					e.got.Want(t, test.outcome)
 				} else {
-					e.got.wantErr(t, test.outcome)
+					e.got.WantErr(t, test.outcome)
 				}
 				body.wantClosedOnce(t)
 			})
@@ -447,7 +447,7 @@ func TestBodyIsClosedOnceByWhoWaitsForSlot(t *testing.T) {
 			got := doAsync(ctx, conn, put(body))
 			peer.WantIdle("no slot")
 			end(peer, conn, cancel)
-			got.wantErr(t, name)
+			got.WantErr(t, name)
 			body.wantClosedOnce(t)
 		})
 	}
@@ -464,7 +464,7 @@ func TestBlockedReaderWithoutCloseDoesNotHoldTheCaller(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		cancel()
 		peer.WantRSTStream("cancelled", 1, wire.Cancel)
-		if err := got.wantErr(t, "cancelled"); !errors.Is(err, context.Canceled) {
+		if err := got.WantErr(t, "cancelled"); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
@@ -495,10 +495,10 @@ func TestBodyWhoseCloseHangsHoldsNobody(t *testing.T) {
 		got := doAsync(context.Background(), conn, put(hangs))
 		peer.WantHeaders("the request", 1)
 		peer.WriteRSTStream(1, wire.InternalError)
-		got.wantErr(t, "reset by the peer")
+		got.WantErr(t, "reset by the peer")
 		next := getAsync(conn, "/next")
 		peer.WantHeaders("the connection goes on", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		next.want(t, "the next request")
+		next.Want(t, "the next request")
 	})
 }

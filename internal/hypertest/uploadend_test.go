@@ -52,7 +52,7 @@ func TestEarlyRefusalKeepsTheResponseAndStopsTheUpload(t *testing.T) {
 						peer.WriteRSTStream(1, wire.NoError)
 					}
 				})
-				resp := got.want(t, name)
+				resp := got.Want(t, name)
 				h2test.WantBody(t, name, resp.Body, "too large")
 				peer.WantRSTStream("the rest of the body is given up", 1, wire.NoError)
 				peer.WriteWindowUpdate(0, 1<<20)
@@ -75,7 +75,7 @@ func TestEarlySuccessKeepsUploading(t *testing.T) {
 			wantFirstWindow(t, peer)
 			peer.WriteHeaders(1, 0, ":status: 200")
 			peer.WriteData(1, wire.EndStream, []byte("fine"))
-			h2test.WantBody(t, name, got.want(t, name).Body, "fine")
+			h2test.WantBody(t, name, got.Want(t, name).Body, "fine")
 			peer.WantIdle("no reset")
 			peer.WriteWindowUpdate(0, 1<<20)
 			peer.WriteWindowUpdate(1, 1<<20)
@@ -97,7 +97,7 @@ func TestErrorWithoutEndKeepsUploading(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		wantFirstWindow(t, peer)
 		peer.WriteHeaders(1, 0, ":status: 500")
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		peer.WriteWindowUpdate(0, 70_000)
 		peer.WriteWindowUpdate(1, 70_000)
 		peer.WantBody("the rest", 1, make([]byte, 70_000-65535))
@@ -113,7 +113,7 @@ func TestResetBeforeTheResponsesEndIsAnError(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 413")
 		peer.WriteData(1, 0, []byte("too"))
 		peer.WriteRSTStream(1, wire.NoError)
-		body := got.want(t, "the response").Body
+		body := got.Want(t, "the response").Body
 		for range 2 {
 			p, err := io.ReadAll(body)
 			var se *hyper.StreamError
@@ -197,7 +197,7 @@ func TestExpectedBodyWaitsForContinue(t *testing.T) {
 				t.Errorf("it took %v", d)
 			}
 			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-			got.want(t, "the response")
+			got.Want(t, "the response")
 		})
 	}
 }
@@ -240,7 +240,7 @@ func TestRefusedExpectationNeverSendsTheBody(t *testing.T) {
 				got := doAsync(context.Background(), conn, expectContinue(body()))
 				peer.WantHeaders(name, 1)
 				peer.WriteHeaders(1, 0, ":status: "+status)
-				resp := got.want(t, "the refusal")
+				resp := got.Want(t, "the refusal")
 				time.Sleep(time.Minute)
 				peer.WantIdle("the timeout does not send the body after all")
 				peer.WriteData(1, wire.EndStream, []byte("no"))
@@ -261,7 +261,7 @@ func TestLostConnectionFreesWhoExpectsContinue(t *testing.T) {
 			got := doAsync(context.Background(), conn, expectContinue(held))
 			peer.WantHeaders(name, 1)
 			peer.Close()
-			if err := got.wantErr(t, name); !errors.Is(err, io.ErrUnexpectedEOF) {
+			if err := got.WantErr(t, name); !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Error(err)
 			}
 			if b, ok := held.(*uploadBody); ok {
@@ -357,7 +357,7 @@ func TestTrailersThatTurnOutBadResetTheStream(t *testing.T) {
 		got := doAsync(context.Background(), conn, req)
 		peer.WantHeaders("the request", 1)
 		peer.WantRSTStream("it cannot end well", 1, wire.Cancel)
-		if err := got.wantErr(t, "bad trailers"); !errors.As(err, new(*hyper.RequestError)) {
+		if err := got.WantErr(t, "bad trailers"); !errors.As(err, new(*hyper.RequestError)) {
 			t.Error(err)
 		}
 	})

@@ -147,7 +147,7 @@ func TestOverflowOfStreamsWindowResetsIt(t *testing.T) {
 		peer.WantIdle("exactly 2^31-1 is allowed")
 		peer.WriteWindowUpdate(1, 1)
 		peer.WantRSTStream("RFC 9113 §6.9.1", 1, wire.FlowControlError)
-		if err := got.wantErr(t, "reset"); !errors.Is(err, hyper.ErrCodeFlowControl) {
+		if err := got.WantErr(t, "reset"); !errors.Is(err, hyper.ErrCodeFlowControl) {
 			t.Error(err)
 		}
 	})
@@ -167,7 +167,7 @@ func TestOverflowOfConnectionsWindowEndsIt(t *testing.T) {
 			peer.WantHeaders("the request", 1)
 			peer.Batch(func() { overflow(peer) })
 			peer.WantGoAway(name, 0, wire.FlowControlError)
-			if err := got.wantErr(t, name); !errors.Is(err, hyper.ErrCodeFlowControl) {
+			if err := got.WantErr(t, name); !errors.Is(err, hyper.ErrCodeFlowControl) {
 				t.Error(err)
 			}
 		})
@@ -182,7 +182,7 @@ func TestOverflowIsJudgedByLivingStreams(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteWindowUpdate(1, wire.MaxWindow-65535)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
-		got.want(t, "the end")
+		got.Want(t, "the end")
 		peer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Value: wire.MaxWindow})
 		peer.WantSettingsAck("no window is above 2^31-1")
 	})

@@ -61,7 +61,7 @@ func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 			":path: /p")
 		peer.WriteData(1, 0, make([]byte, 9))
 		peer.WriteTrailers(1, "a: b")
-		resp := call.want(t, "the response")
+		resp := call.Want(t, "the response")
 		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 			t.Fatal(err)
 		}
@@ -146,10 +146,10 @@ func TestManagerAnswersFrames(t *testing.T) {
 				peer.WriteHeaders(1, 0, ":status: 200")
 				if answer > 0 {
 					peer.WantWindowUpdate("the answer", 1, answer)
-					call.want(t, "the response").Body.Close()
+					call.Want(t, "the response").Body.Close()
 					return
 				}
-				call.wantErr(t, "the manager's misconduct")
+				call.WantErr(t, "the manager's misconduct")
 				peer.WantRSTStream("the stream ends", 1, wire.InternalError)
 				peer.WritePing(0, [8]byte{1})
 				peer.WantPing("the connection goes on", wire.Ack)

@@ -78,7 +78,7 @@ func TestWindowManagersHearOfEverything(t *testing.T) {
 		log.want(t, "a request", "1 Opened credit=65535 length=-1")
 		peer.WriteHeaders(1, 0, ":status: 200", "content-length: 10")
 		log.want(t, "its length is known", "1 Headers credit=65535 length=10")
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		peer.WritePaddedData(1, 0, []byte("123456"), 3)
 		log.want(t, "padding counts and is consumed at once; the connection is first",
 			"0 Data bytes=10 padding=4 credit=65525 unread=10 total=10 length=-1",
@@ -114,7 +114,7 @@ func TestWindowOfAnEmptyResponseClosesAtItsEnd(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		log.want(t, "all of it",
 			"0 Opened credit=65535 length=-1",
 			"0 RTT credit=65535 length=-1",
@@ -323,7 +323,7 @@ func TestWakeAfterTicksOnceAndNotBehindTheEnd(t *testing.T) {
 		second := getAsync(conn, "/")
 		peer.WantHeaders("the request", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 200")
-		second.want(t, "over before its tick")
+		second.Want(t, "over before its tick")
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if want := []string{"1 2.005s"}; !slices.Equal(ticks, want) {
@@ -331,7 +331,7 @@ func TestWakeAfterTicksOnceAndNotBehindTheEnd(t *testing.T) {
 		}
 		peer.WantIdle("one tick, one answer")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		first.want(t, "the response")
+		first.Want(t, "the response")
 	})
 }
 
@@ -421,7 +421,7 @@ func TestManualGrantsAtHalf(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WantWindowUpdate("what the settings leave out", 1, 1)
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		for range 4 {
 			peer.WriteData(1, 0, make([]byte, 16384))
 		}

@@ -42,7 +42,7 @@ func TestRequestWindowManagerOverridesTheConnections(t *testing.T) {
 			"1 Opened credit=65535 length=-1",
 			"1 Headers credit=65535 length=-1",
 			"1 Data bytes=10 credit=65525 unread=10 total=10 length=-1")
-		got.want(t, "the response").Body.Close()
+		got.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -57,7 +57,7 @@ func TestFactoryIsAskedForTheConnectionFirst(t *testing.T) {
 			got := getAsync(conn, "/")
 			peer.WantHeaders("the request", id)
 			peer.WriteHeaders(id, wire.EndStream, ":status: 200")
-			got.want(t, "the response")
+			got.Want(t, "the response")
 		}
 		if want := []string{"0 false false", "1 true true", "3 true true"}; !slices.Equal(asked, want) {
 			t.Errorf("asked %q, want %q", asked, want)
@@ -140,7 +140,7 @@ func TestGrantsAreClampedAtTheLargestWindow(t *testing.T) {
 		peer.WriteData(1, 0, make([]byte, 1000))
 		peer.WantWindowUpdate("as much as went", 0, 1000)
 		peer.WantWindowUpdate("as much as went", 1, 1000)
-		got.want(t, "the response").Body.Close()
+		got.Want(t, "the response").Body.Close()
 	})
 }
 
@@ -266,7 +266,7 @@ func TestMisbehavingManagerEndsItsStreamAlone(t *testing.T) {
 					wantManagerError(t, failureOf(got), 3, kind, panics)
 					peer.WriteHeaders(1, 0, ":status: 200")
 					peer.WriteData(1, wire.EndStream, []byte("unharmed"))
-					h2test.WantBody(t, "the other stream", other.want(t, "another").Body, "unharmed")
+					h2test.WantBody(t, "the other stream", other.Want(t, "another").Body, "unharmed")
 					h2test.WantFullCredit(t, peer, "what the stream held")
 				})
 			})
@@ -275,7 +275,7 @@ func TestMisbehavingManagerEndsItsStreamAlone(t *testing.T) {
 }
 
 // provokeWindowEvents makes every kind of event happen on stream 3, whose window is 10 bytes.
-func provokeWindowEvents(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, got *async[*hyper.Response],
+func provokeWindowEvents(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, got *h2test.Call[*hyper.Response],
 	kind hyper.WindowEventKind) {
 	if kind == hyper.WindowOpened {
 		return
@@ -284,7 +284,7 @@ func provokeWindowEvents(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, got 
 	if kind == hyper.WindowHeaders {
 		return
 	}
-	<-got.done
+	<-got.Done
 	if kind == hyper.WindowTick {
 		return
 	}
@@ -294,16 +294,16 @@ func provokeWindowEvents(t *testing.T, peer *h2test.Peer, conn *hyper.Conn, got 
 	}
 	peer.WriteData(3, 0, make([]byte, 10))
 	if kind != hyper.WindowData {
-		io.ReadAll(got.value.Body)
+		io.ReadAll(got.Value.Body)
 	}
 }
 
 // failureOf returns the error with which the exchange ended, of the response or of its body.
-func failureOf(r *async[*hyper.Response]) error {
-	if <-r.done; r.err != nil {
-		return r.err
+func failureOf(r *h2test.Call[*hyper.Response]) error {
+	if <-r.Done; r.Err != nil {
+		return r.Err
 	}
-	_, err := io.ReadAll(r.value.Body)
+	_, err := io.ReadAll(r.Value.Body)
 	return err
 }
 
@@ -368,7 +368,7 @@ func TestMisbehavingManagerOfTheConnectionEndsIt(t *testing.T) {
 					peer.WriteHeaders(1, 0, ":status: 200")
 					peer.WriteData(1, 0, make([]byte, 10))
 					if kind == hyper.WindowConsumed {
-						h2test.ReadBytes(t, got.want(t, "the response").Body, 10)
+						h2test.ReadBytes(t, got.Want(t, "the response").Body, 10)
 					}
 					peer.WantGoAway("our fault", 0, wire.InternalError)
 					peer.WantClosed("and the end")
@@ -388,7 +388,7 @@ func TestManagersAnswerToClosedIsIgnored(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		h2test.WantBody(t, "its end", got.want(t, "the response").Body, "")
+		h2test.WantBody(t, "its end", got.Want(t, "the response").Body, "")
 		peer.WantIdle("there is nothing left to break")
 		conn.Close()
 		if err := conn.Err(); err != hyper.ErrClosed {
@@ -469,7 +469,7 @@ func TestForgedAnswerToAPingIsNoNegativeRoundTrip(t *testing.T) {
 			peer.WriteData(1, 0, []byte("x"))
 			peer.WritePing(wire.Ack, [8]byte{7: 1})
 		})
-		got.want(t, "the response")
+		got.Want(t, "the response")
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if len(samples) != 1 || samples[0] <= 0 {
@@ -543,7 +543,7 @@ func TestFactoryThatPanicsEndsItsStreamAlone(t *testing.T) {
 		got := getAsync(conn, "/next")
 		peer.WantHeaders("the connection lives", 3)
 		peer.WriteHeaders(3, wire.EndStream, ":status: 204")
-		got.want(t, "another stream")
+		got.Want(t, "another stream")
 	})
 }
 
@@ -572,7 +572,7 @@ func TestStreamManagerThatProbesHearsTheRoundTrip(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 		peer.WritePing(wire.Ack, data)
 		synctest.Wait()
-		resp := got.want(t, "the response")
+		resp := got.Want(t, "the response")
 		resp.Body.Close()
 		if sample != 20*time.Millisecond {
 			t.Errorf("RTT event: %v", sample)
