@@ -50,7 +50,7 @@ func (b *books) promise(stream uint32, n int) {
 }
 
 // data counts a DATA frame.
-func (b *books) data(it item) {
+func (b *books) data(it *item) {
 	s := b.streams[it.StreamID]
 	s.unread += it.Length
 	b.unread += it.Length

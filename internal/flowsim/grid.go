@@ -136,7 +136,7 @@ var situations = []situation{
 		Rate: 1e9, Streams: 1, Octets: 256 << 20}},
 	{"TCP's own window is 6 MiB", Scenario{RTT: 100 * ms, TCPLimit: 6 << 20, Rate: 1e9, Streams: 1,
 		Octets: 256 << 20}},
-	{"no slow start", Scenario{RTT: 100 * ms, NoSlowStart: true, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
+	{"no slow start", Scenario{RTT: 100 * ms, Sender: Open, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
 }
 
 // play plays a situation under a manager. If the scenario has streams that are never read, the

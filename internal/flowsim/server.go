@@ -21,7 +21,7 @@ type server struct {
 	streams map[uint32]*serverStream
 	sizes   []int           // of the responses to the requests that are to come, in their order
 	turn    []*serverStream // streams with data to send, in the order of their turns
-	items   []item          // frames in the socket or on the way, in order
+	items   []*item         // frames in the socket or on the way, in order
 }
 
 // A serverStream is a stream as the server knows it.
@@ -38,16 +38,20 @@ type item struct {
 	wire.FrameHeader
 	payload []byte
 	ends    int64 // position of its end in the bytes of the connection
+	given   int   // bytes of it that the client has
 }
 
-// appendTo appends the bytes of the frame without the payload of DATA. The payload of another frame
+// size returns the length of the frame with its header.
+func (it *item) size() int { return wire.HeaderLen + it.Length }
+
+// header returns the bytes of the frame without the payload of DATA. The payload of another frame
 // is zero if it was not kept.
-func (it item) appendTo(dst []byte) []byte {
-	dst = append(wire.AppendFrameHeader(dst, it.FrameHeader), it.payload...)
+func (it *item) header() []byte {
+	b := append(wire.AppendFrameHeader(nil, it.FrameHeader), it.payload...)
 	if it.Type != wire.Data {
-		dst = append(dst, make([]byte, it.Length-len(it.payload))...)
+		b = append(b, make([]byte, it.Length-len(it.payload))...)
 	}
-	return dst
+	return b
 }
 
 // recv handles the frames that the client has written.
@@ -162,21 +166,30 @@ func fieldBlock(fields []hpack.HeaderField) []byte {
 func (v *server) send(list ...item) {
 	total := 0
 	for _, it := range list {
-		total += wire.HeaderLen + it.Length
+		total += it.size()
 		it.ends = v.r.link.written + int64(total)
-		v.items = append(v.items, it)
+		v.items = append(v.items, &it)
 	}
 	v.r.link.write(total)
 }
 
-// arrived returns the next frame if all of it is in the first total bytes of the connection.
-func (v *server) arrived(total int64) (it item, ok bool) {
-	if len(v.items) == 0 || v.items[0].ends > total {
-		return item{}, false
+// arrived returns the next frame, and how many bytes of it the client does not have and are in the
+// first total bytes of the connection. A frame has to be there as a whole, except for DATA if parts
+// is true.
+func (v *server) arrived(total int64, parts bool) (it *item, n int, ok bool) {
+	if len(v.items) == 0 {
+		return nil, 0, false
 	}
 	it = v.items[0]
-	v.items = v.items[1:]
-	return it, true
+	if it.ends <= total {
+		v.items = v.items[1:]
+		return it, it.size() - it.given, true
+	}
+	n = int(total-it.ends) + it.size() - it.given
+	if !parts || it.Type != wire.Data || it.given == 0 && n < wire.HeaderLen || n <= 0 {
+		return nil, 0, false
+	}
+	return it, n, true
 }
 
 // frames returns the frames that out holds, with their payloads.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"testing"
@@ -39,10 +40,19 @@ type Scenario struct {
 	Later    time.Duration // the round trip from ChangeAt on; 0: it does not change
 	ChangeAt time.Duration
 	// Every HoleEvery, nothing arrives for HoleFor.
-	HoleEvery   time.Duration
-	HoleFor     time.Duration
-	TCPLimit    int  // the receiver's TCP window, in bytes; 0: no limit
-	NoSlowStart bool // the sender's TCP window is fully open from the beginning
+	HoleEvery time.Duration
+	HoleFor   time.Duration
+	TCPLimit  int // the receiver's TCP window, in bytes; 0: no limit
+
+	Sender Sender        // the congestion control
+	Queue  time.Duration // what would wait longer at the bottleneck is dropped; 0: nothing is
+	Loss   float64       // probability that a packet is lost
+	Jitter float64       // the round trip varies by so much of it, up and down
+	Rivals int           // other TCP connections, with the same sender, that send all the time
+
+	// How often a small request is sent during a transfer; 0: never. The bytes of its response do
+	// not count.
+	SmallEvery time.Duration
 
 	Until time.Duration // when the run stops, even if it is not done; 0: after an hour
 	Trace func(Sample)  // is called after each event at the client
@@ -71,6 +81,12 @@ type Result struct {
 	Settings   int  // of the transfer, without the preface's
 	PeakTotal  int  // largest promise since the connection began
 	Stuck      bool // the transfer did not end
+
+	Small                 int           // small requests whose response was read
+	SmallMedian, SmallP95 time.Duration // their latency
+	Wait                  time.Duration // of the bytes at the bottleneck, on the mean
+	Dropped               int64         // bytes that the bottleneck has dropped, since the connection began
+	RivalRead             int64         // bytes that the rivals' receivers got during the transfer
 }
 
 // frameSize is the largest payload of a DATA frame, in bytes. The reader takes as much at a time.
@@ -87,7 +103,8 @@ const prefaceDelay = 5 * time.Millisecond
 type run struct {
 	Scenario
 	clock
-	link   link
+	link   *link
+	rivals []*link
 	socket *socket
 	conn   *hyper.Conn
 	server server
@@ -110,6 +127,8 @@ type run struct {
 	halfAt   time.Duration // when half of the bytes were read
 	halfRead int64         // bytes read by halfAt
 	last     Sample
+
+	latencies []time.Duration // of the small requests of this transfer
 }
 
 // Run plays a scenario, in virtual time. The same scenario gives the same result. An error is a
@@ -137,17 +156,25 @@ func newRun(s Scenario) *run {
 	r := &run{Scenario: s, began: time.Now(), socket: newSocket()}
 	r.books = books{promised: wire.InitialWindow, streams: map[uint32]*account{}}
 	r.server = server{r: r, credit: wire.InitialWindow, streams: map[uint32]*serverStream{}}
-	r.link = link{
-		clock: &r.clock, rtt: r.roundTrip, rate: s.Rate / 8, limit: float64(s.TCPLimit), window: firstWindow,
-		deliver: r.deliver, room: r.server.pump,
-	}
-	if s.NoSlowStart {
-		r.link.window = math.MaxInt32
-	}
-	if s.HoleEvery > 0 {
-		r.link.hole = r.afterHole
+	b := &bottleneck{clock: &r.clock, rate: s.Rate / 8, queue: s.Queue}
+	r.link = r.newLink(b, 1)
+	r.link.limit, r.link.deliver, r.link.room = float64(s.TCPLimit), r.deliver, r.server.pump
+	for i := range s.Rivals {
+		rival := r.newLink(b, uint64(i)+2)
+		rival.deliver, rival.room = func(int64) {}, func() {}
+		r.rivals = append(r.rivals, rival)
 	}
 	return r
+}
+
+// newLink returns a TCP connection through a bottleneck. seed gives its losses and delays.
+func (r *run) newLink(b *bottleneck, seed uint64) *link {
+	p := &path{rtt: r.roundTrip, jitter: r.Jitter, loss: r.Loss, dice: rand.New(rand.NewPCG(seed, 0))}
+	if r.HoleEvery > 0 {
+		p.hole = r.afterHole
+	}
+	return &link{clock: &r.clock, path: p, bottleneck: b, control: r.Sender.control(r.RTT), trip: r.RTT,
+		fine: r.Sender.fine()}
 }
 
 // play plays all transfers.
@@ -162,7 +189,9 @@ func (r *run) play() error {
 	for range r.Rounds {
 		peak := r.result.PeakTotal
 		r.result = Result{PeakTotal: peak}
+		rivals := r.rivalsRead()
 		r.begin()
+		r.askOften()
 		r.runUntil(func() bool { return r.due == 0 })
 		r.result.Stuck = r.due > 0
 		if r.check(); r.err != nil {
@@ -170,6 +199,9 @@ func (r *run) play() error {
 		}
 		pings += r.result.Pings
 		r.result.Time = r.now - r.started
+		r.result.Wait, r.result.Dropped = r.link.bottleneck.meanWait(), r.link.bottleneck.dropped
+		r.result.RivalRead = r.rivalsRead() - rivals
+		r.summarize()
 		if r.halfAt > 0 && r.now > r.halfAt {
 			r.result.Rate = float64(r.read-r.halfRead) / (r.now - r.halfAt).Seconds()
 			r.result.Mean = r.area / float64(r.now-r.halfAt)
@@ -178,6 +210,14 @@ func (r *run) play() error {
 	}
 	r.result.Pings = pings
 	return r.conn.Err()
+}
+
+// rivalsRead returns how many bytes have arrived at the rivals' receivers.
+func (r *run) rivalsRead() (sum int64) {
+	for _, l := range r.rivals {
+		sum += l.arrived
+	}
+	return sum
 }
 
 // runUntil runs events until done returns true, something has failed, or the time is over.
@@ -245,6 +285,11 @@ func (r *run) begin() {
 		go r.readAll(s)
 	}
 	synctest.Wait()
+	for _, l := range r.rivals {
+		if l.written == 0 {
+			l.write(math.MaxInt64 / 2)
+		}
+	}
 }
 
 // size returns the length of response i of a transfer.
@@ -261,7 +306,8 @@ func (r *run) size(i int) int {
 func (r *run) open(n int, size func(i int) int) (streams []*hyper.Stream) {
 	if !r.socket.held() {
 		r.socket.hold()
-		r.recv(item{FrameHeader: wire.FrameHeader{Type: wire.Ping, Length: 8}}) // its acknowledgment fills it
+		ping := &item{FrameHeader: wire.FrameHeader{Type: wire.Ping, Length: 8}}
+		r.recv(ping, ping.size()) // its acknowledgment fills the socket
 	}
 	for i := range n {
 		req := &hyper.Request{Method: "GET", Path: "/", Body: http.NoBody}
@@ -278,24 +324,30 @@ func (r *run) open(n int, size func(i int) int) (streams []*hyper.Stream) {
 	return streams
 }
 
-// deliver passes the frames to the client that have arrived completely.
+// deliver passes to the client what has arrived: whole frames or, if the link is fine, also the
+// part of a DATA frame of which the rest is on the way.
 func (r *run) deliver(total int64) {
 	for r.err == nil {
-		it, ok := r.server.arrived(total)
+		it, n, ok := r.server.arrived(total, r.link.fine)
 		if !ok {
 			return
 		}
-		r.recv(it)
+		r.recv(it, n)
 	}
 }
 
-// recv passes one frame to the client, which reads it and, if it is DATA, takes it.
-func (r *run) recv(it item) {
-	if it.Type == wire.Data {
+// recv passes the next n bytes of a frame to the client, which reads them and, if they are of DATA,
+// takes them.
+func (r *run) recv(it *item, n int) {
+	head := it.header()
+	if it.Type == wire.Data && it.given == 0 {
 		r.books.data(it)
 		r.sample()
 	}
-	r.socket.deliver(it)
+	head = head[min(it.given, len(head)):]
+	head = head[:min(n, len(head))]
+	it.given += n
+	r.socket.deliver(head, n-len(head))
 	if it.Type == wire.Settings && it.Flags.Has(wire.Ack) {
 		r.books.acknowledged()
 	}

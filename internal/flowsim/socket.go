@@ -5,8 +5,6 @@ import (
 	"sync"
 	"testing/synctest"
 	"time"
-
-	"gohyper.dev/hyper/internal/wire"
 )
 
 // A socket is the client's end of the connection, a net.Conn. The network gives it one frame at a
@@ -32,11 +30,11 @@ func newSocket() *socket {
 	return &socket{may: make(chan struct{}), wrote: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
-// deliver gives the client a frame, and returns when the client has done all that it does because
-// of it. One Read follows another only after that.
-func (s *socket) deliver(it item) {
-	s.head = it.appendTo(s.head[:0])
-	s.body = wire.HeaderLen + it.Length - len(s.head)
+// deliver gives the client some bytes, and returns when the client has done all that it does
+// because of them. One Read follows another only after that. The values of the last body bytes do
+// not matter.
+func (s *socket) deliver(head []byte, body int) {
+	s.head, s.body = head, body
 	for len(s.head)+s.body > 0 {
 		select {
 		case s.may <- struct{}{}:
