@@ -175,7 +175,7 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 	}
 	// Streams that are never read hold the whole budget. The other streams still end.
 	s := Cell{20 * ms, 1e9,
-		20}.with(subject{"", hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
+		20}.with(subject{config: hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
 	s.Unread = 10
 	if got, err := Run(t, s); err != nil || got.Stuck {
 		t.Errorf("10 of 20 streams stall on a budget of 4 MiB: stuck: %v, %v", got.Stuck, err)
@@ -197,7 +197,7 @@ func TestAdaptiveFollowsThePath(t *testing.T) {
 // not know of each other then, and each stream alone is as fast as before.
 func TestAdaptiveBehindAWrapperWorksAlone(t *testing.T) {
 	t.Parallel()
-	wrapped := subject{"wrapped", hyper.Config{
+	wrapped := subject{name: "wrapped", config: hyper.Config{
 		InitialStreamWindow: 256<<10 - 1,
 		WindowManager: func(w *hyper.Window) hyper.WindowManager {
 			inner := hyper.AdaptiveWindow{}.New(w)
@@ -230,7 +230,7 @@ func TestRateLimitedHoldsItsRate(t *testing.T) {
 	config := hyper.Config{WindowManager: hyper.RateLimitedWindow{PerSecond: rate, Burst: rate}.New}
 	for _, rtt := range []time.Duration{0, 20 * ms, 300 * ms} {
 		for _, n := range []int{1, 8} {
-			s := Cell{rtt, 1e9, n}.with(subject{"", config}, n*32*rate)
+			s := Cell{rtt, 1e9, n}.with(subject{config: config}, n*32*rate)
 			got, err := Run(t, s)
 			if err != nil {
 				t.Fatal(err)
@@ -263,7 +263,7 @@ func TestSameScenarioSameResult(t *testing.T) {
 // accounting. The server does its own accounting.
 func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 	t.Parallel()
-	bad := subject{"bad", hyper.Config{WindowManager: func(w *hyper.Window) hyper.WindowManager {
+	bad := subject{name: "bad", config: hyper.Config{WindowManager: func(w *hyper.Window) hyper.WindowManager {
 		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 			if w.StreamID() == 0 && ev.Total > 30000 {
 				return -1
@@ -275,9 +275,9 @@ func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 		!strings.Contains(err.Error(), "returned -1") {
 		t.Errorf("got %v", err)
 	}
-	never := subject{"never",
-		hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }}}
-	if got, err := Run(t, Cell{ms, 1e9, 1}.with(never, 1<<20)); err != nil || !got.Stuck {
+	none := subject{name: "none",
+		config: hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager { return nil }}}
+	if got, err := Run(t, Cell{ms, 1e9, 1}.with(none, 1<<20)); err != nil || !got.Stuck {
 		t.Errorf("a manager that never grants: stuck %v, %v", got.Stuck, err)
 	}
 }

@@ -46,7 +46,7 @@ func rateText(rate float64) string {
 
 // with returns the scenario in which a cell transfers this many bytes under s.
 func (c Cell) with(s subject, octets int) Scenario {
-	return Scenario{Config: s.config, RTT: c.RTT, Rate: c.Rate, Streams: c.Streams, Octets: octets}
+	return Scenario{RTT: c.RTT, Rate: c.Rate, Streams: c.Streams, Octets: octets}.under(s)
 }
 
 // product returns the path's bandwidth-delay product, in bytes.
@@ -70,8 +70,7 @@ func score(t *testing.T, s Scenario) (Score, error) {
 
 // playUnlimited plays s with unlimited windows.
 func playUnlimited(t *testing.T, s Scenario) (Result, error) {
-	s.Config = unlimited.config
-	return Run(t, s)
+	return Run(t, s.under(unlimited))
 }
 
 // compare plays s, and compares it with the unlimited run best.
@@ -142,8 +141,7 @@ var situations = []situation{
 // play plays a situation under a manager. If the scenario has streams that are never read, the
 // unlimited run leaves these streams out.
 func (s situation) play(t *testing.T, m subject) (Score, error) {
-	sc := s.Scenario
-	sc.Config = m.config
+	sc := s.under(m)
 	if sc.Unread == 0 && sc.Abandoned == 0 {
 		return score(t, sc)
 	}
@@ -154,8 +152,8 @@ func (s situation) play(t *testing.T, m subject) (Score, error) {
 	if got.Stuck {
 		return Score{Result: got}, nil
 	}
-	read := sc
-	read.Config, read.Unread, read.Abandoned, read.Streams = unlimited.config, 0, 0, sc.Streams-sc.Unread
+	read := sc.under(unlimited)
+	read.Unread, read.Abandoned, read.Streams = 0, 0, sc.Streams-sc.Unread
 	read.Octets = sc.Octets / sc.Streams * read.Streams
 	best, err := Run(t, read)
 	return Score{Result: got, Ratio: best.Time.Seconds() / got.Time.Seconds()}, err

@@ -1,41 +1,63 @@
 package flowsim
 
-import "gohyper.dev/hyper"
+import (
+	"context"
+	"math"
+	"time"
+
+	"gohyper.dev/hyper"
+)
 
 // A subject is a way to manage windows. name is its name in tables and plots.
 type subject struct {
 	name   string
 	config hyper.Config
+	pings  func(pinger) hyper.WindowManagerFactory // makes the managers if they send PINGs; else nil
 }
 
 // subjects are the managers that the grid compares.
 var subjects = []subject{
-	{"AdaptiveWindow", hyper.Config{}},
-	{"FixedWindow", hyper.Config{WindowManager: hyper.FixedWindow{}.New}},
-	{"64 KiB", hyper.Config{WindowManager: hyper.ReadWindow{Stream: 65535, Connection: 65535}.New}},
-	{"net/http", hyper.Config{WindowManager: static(4<<20, 4<<10, 1<<30+65535),
-		InitialStreamWindow: 4 << 20}},
-	{"ReadWindow", hyper.Config{WindowManager: hyper.ReadWindow{}.New, InitialStreamWindow: 1 << 20}},
+	{name: "AdaptiveWindow"},
+	{name: "FixedWindow", config: hyper.Config{WindowManager: hyper.FixedWindow{}.New}},
+	{name: "64 KiB", config: hyper.Config{
+		WindowManager: hyper.ReadWindow{Stream: 65535, Connection: 65535}.New}},
+	{name: "net/http", config: hyper.Config{InitialStreamWindow: netHTTPStream,
+		WindowManager: static(netHTTPStream, netHTTPStep, netHTTPConnection)}},
+	{name: "ReadWindow", config: hyper.Config{WindowManager: hyper.ReadWindow{}.New,
+		InitialStreamWindow: 1 << 20}},
+	{name: ".NET", config: hyper.Config{InitialStreamWindow: dotNetStream}, pings: dotNet},
+	{name: "quic-go", config: hyper.Config{InitialStreamWindow: quicStream}, pings: quicGo},
+	{name: "grpc-go", config: hyper.Config{InitialStreamWindow: grpcWindow}, pings: grpcGo},
 }
 
 // unlimited is the subject that the others are compared with. Its windows are never used up.
-var unlimited = subject{"unlimited", hyper.Config{WindowManager: func(*hyper.Window) hyper.WindowManager {
-	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int { return 1<<31 - 1 - ev.Credit })
-}, InitialStreamWindow: 1<<31 - 1}}
+var unlimited = subject{name: "unlimited", config: hyper.Config{WindowManager: never,
+	InitialStreamWindow: math.MaxInt32}}
 
-// static manages windows as net/http does. Windows have a fixed size. Once the bytes read reach
-// step, the window is opened to its full size again.
-func static(stream, step, connection int) hyper.WindowManagerFactory {
-	return func(w *hyper.Window) hyper.WindowManager {
-		size := stream
-		if w.StreamID() == 0 {
-			size = connection
-		}
-		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
-			if gap := size - ev.Credit - ev.Unread; gap >= step || ev.Kind == hyper.WindowOpened {
-				return max(0, gap)
-			}
-			return 0
-		})
+// guess is AdaptiveWindow with a first window of 1 MiB.
+var guess = subject{name: "Initial 1 MiB", config: hyper.Config{InitialStreamWindow: 1 << 20,
+	WindowManager: hyper.AdaptiveWindow{Initial: 1 << 20}.New}}
+
+// under returns the scenario in which the subject manages the windows.
+func (s Scenario) under(m subject) Scenario {
+	s.Config, s.Pings = m.config, m.pings
+	return s
+}
+
+// connect makes the connection.
+func (r *run) connect() (err error) {
+	if r.Pings != nil {
+		r.Config.WindowManager = r.Pings(r.ping)
 	}
+	r.conn, err = hyper.NewConn(context.Background(), r.socket, &r.Config)
+	return err
+}
+
+// ping is the pinger of the run's managers.
+func (r *run) ping(done func(rtt time.Duration)) {
+	go func() {
+		if rtt, err := r.conn.Ping(context.Background()); err == nil {
+			done(rtt)
+		}
+	}()
 }

@@ -12,8 +12,7 @@ var bulk = Scenario{RTT: 40 * ms, Rate: 10e6, Queue: time.Second, Sender: Cubic,
 // runAs plays a scenario under a manager. It fails the test if the transfer does not end.
 func runAs(t *testing.T, s Scenario, m subject) Result {
 	t.Helper()
-	s.Config = m.config
-	got, err := Run(t, s)
+	got, err := Run(t, s.under(m))
 	if err != nil || got.Stuck {
 		t.Fatalf("%s: stuck: %v, %v", m.name, got.Stuck, err)
 	}

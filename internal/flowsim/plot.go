@@ -34,7 +34,7 @@ func record(t *testing.T, s Scenario, m subject, span time.Duration) (*curve, er
 	c := &curve{name: m.name}
 	bin := func(at time.Duration) int { return int(int64(at) * plotBins / int64(span)) }
 	var last Sample
-	s.Config = m.config
+	s = s.under(m)
 	// Enough bytes that the transfer lasts longer than span.
 	s.Octets = 2<<30 - 1
 	s.Until = span

@@ -23,6 +23,7 @@ import (
 // A Scenario describes one run: a path, a server, a reader, and a client's configuration.
 type Scenario struct {
 	Config hyper.Config
+	Pings  func(pinger) hyper.WindowManagerFactory // makes Config.WindowManager if its managers send PINGs
 
 	RTT     time.Duration
 	Rate    float64 // of the bottleneck, bits per second
@@ -137,7 +138,7 @@ type run struct {
 func Run(t *testing.T, s Scenario) (result Result, err error) {
 	synctest.Test(t, func(*testing.T) {
 		r := newRun(s)
-		if r.conn, err = hyper.NewConn(context.Background(), r.socket, &s.Config); err != nil {
+		if err = r.connect(); err != nil {
 			return
 		}
 		defer r.conn.Close()

@@ -82,9 +82,8 @@ func (r report) cell(c Cell, how condition) (scores []Score, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Config = m.config
 		var got Score
-		if got, err = compare(r.t, s, best); err != nil {
+		if got, err = compare(r.t, s.under(m), best); err != nil {
 			return nil, fmt.Errorf("%s, %s, %w", m.name, how.name, err)
 		}
 		scores = append(scores, got)
