@@ -3,6 +3,7 @@
 //
 //	go -C internal/bench run .             # the main rows, about four minutes
 //	go -C internal/bench run . -growth     # how cost grows, about five minutes
+//	go -C internal/bench run . -paths      # a GET beside transfers on slow paths, about eight minutes
 //
 // With -write, it writes the result to README.md, and with -growth also to growth.svg.
 //
@@ -32,7 +33,7 @@ func run(args []string) error {
 	if len(args) > 0 { // a process of a measurement
 		switch args[0] {
 		case "serve":
-			return serve(os.Stdout)
+			return serve(append(args[1:], "127.0.0.1:0")[0], os.Stdout)
 		case "work":
 			return work.Main(args[1:])
 		}
@@ -41,9 +42,16 @@ func run(args []string) error {
 	rounds := flags.Int("rounds", 5, "runs of each client")
 	quick := flags.Bool("quick", false, "a hundredth of the work: does everything run?")
 	growth := flags.Bool("growth", false, "measure how cost grows instead")
+	overPaths := flags.Bool("paths", false,
+		"measure a GET beside transfers over slow networks of real TCP instead; needs root on Linux")
+	only := flags.String("only", "", "paths: the rows whose name has this regular expression")
+	jsonFile := flags.String("json", "", "paths: write the results to this `file`, too")
 	write := flags.Bool("write", false,
 		"write what was measured into README.md, and growth.svg, of this folder")
 	flags.Parse(args)
+	if *overPaths {
+		return writePaths(*quick, *only, *jsonFile, *write)
+	}
 	lab, err := newLab(*rounds)
 	if err != nil {
 		return err

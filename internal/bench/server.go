@@ -7,14 +7,15 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// serve is the server's process, which is net/http's server on a free port. It writes its address
-// as the first line to out.
-func serve(out io.Writer) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+// serve is the server's process, which is net/http's server at addr, whose port is 0 for a free one.
+// It writes its address as the first line to out.
+func serve(addr string, out io.Writer) error {
+	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
@@ -43,13 +44,20 @@ func site() http.Handler {
 	mux.HandleFunc("/0", body(0))
 	mux.HandleFunc("/1k", body(1<<10))
 	mux.HandleFunc("/hang", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	var received atomic.Int64
 	mux.HandleFunc("/up", func(w http.ResponseWriter, r *http.Request) {
 		buf := make([]byte, 256<<10)
 		for {
-			if _, err := r.Body.Read(buf); err != nil {
+			n, err := r.Body.Read(buf)
+			received.Add(int64(n))
+			if err != nil {
 				return
 			}
 		}
+	})
+	// The response has 1 KiB: how many bytes /up has received, and spaces.
+	mux.HandleFunc("/received", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%1024d", received.Load())
 	})
 	// The response has n fields and no body.
 	mux.HandleFunc("/fields", func(w http.ResponseWriter, r *http.Request) {

@@ -25,6 +25,7 @@ type options struct {
 	frame        int
 	rate         int64
 	length       time.Duration
+	settle       time.Duration
 	wire, resume bool
 	latency      bool
 	busy         int
@@ -35,7 +36,7 @@ type options struct {
 // modes are the kinds of work. Each returns its figures.
 var modes = map[string]func(*options) (figures, error){
 	"get": get, "down": down, "up": up, "conn": connect, "many": many, "idle": idle, "open": open,
-	"slow": slow,
+	"slow": slow, "besideup": besideUp, "besidedown": besideDown,
 }
 
 // Main does the work that args describe, which are flags, and prints the figures as a line of JSON.
@@ -45,7 +46,7 @@ func Main(args []string) error {
 	flags.StringVar(&o.impl, "impl", "own",
 		"own: hyper's API; http: http.Client over hyper's Transport; roundtrip: that Transport alone; "+
 			"nethttp: net/http")
-	flags.StringVar(&o.mode, "mode", "get", "get, down, up, conn, many, idle, open or slow")
+	flags.StringVar(&o.mode, "mode", "get", "get, down, up, conn, many, idle, open, slow, besideup or besidedown")
 	rawURL := flags.String("url", "https://127.0.0.1:8443/1k", "what to request")
 	flags.IntVar(&o.callers, "c", 1, "goroutines, on one connection")
 	flags.IntVar(&o.requests, "n", 20000,
@@ -57,7 +58,8 @@ func Main(args []string) error {
 	flags.IntVar(&o.fields, "fields", 0, "fields to add to each request")
 	flags.IntVar(&o.frame, "frame", 0, "SETTINGS_MAX_FRAME_SIZE to announce; 0: the client's own")
 	flags.Int64Var(&o.rate, "rate", 1<<20, "slow: bytes a second")
-	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow: how long")
+	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow, besideup, besidedown: how long")
+	flags.DurationVar(&o.settle, "settle", 4*time.Second, "besideup, besidedown: how long before that")
 	flags.BoolVar(&o.wire, "wire", false, "count what crosses the socket")
 	flags.BoolVar(&o.latency, "latency", false,
 		"get: time each request; its cost has two looks at the clock more")
