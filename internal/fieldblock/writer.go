@@ -28,6 +28,9 @@ type Writer struct {
 	match   *knownBlock[hpack.HeaderField]
 	matched int    // the number of fields that are the same
 	path    string // the section's :path if match has a literal one
+
+	touched bool        // a block that was sent has changed the peer's table, or its size
+	exact   *exactTable // nil: EndAs was not called with Encodings
 }
 
 // NewWriter returns a Writer with the protocol's default table. A peer that offers 4 GiB does not
@@ -45,6 +48,7 @@ type encoded Writer
 func (w *encoded) Write(p []byte) (int, error) {
 	if kind, _ := kindOf(p[0]); kind == incremental || kind == sizeUpdate {
 		w.generation++
+		w.touched = true
 	}
 	w.dst = append(w.dst, p...)
 	return len(p), nil
@@ -103,6 +107,9 @@ func (w *Writer) diverge() {
 
 // encode appends the block of the section's fields.
 func (w *Writer) encode() {
+	if w.exact != nil {
+		w.exact.stale = true
+	}
 	if k := w.match; k != nil && w.matched == len(k.fields) {
 		w.appendKnown(k)
 		return
@@ -270,11 +277,11 @@ func (w *Writer) End(maxSize int) []byte {
 	return dst
 }
 
-// LimitTable sets the limit of the table's size below the peer's. It is called before the first
-// section.
+// LimitTable sets the limit of the table's size, which applies beside the peer's. It is called
+// before the first section. Without it the limit is the protocol's default.
 func (w *Writer) LimitTable(most uint32) {
-	w.most = min(w.most, most)
-	w.SetTableSize(w.most)
+	w.most = most
+	w.SetTableSize(min(most, wire.HeaderTableSize))
 }
 
 // SetTableSize applies the peer's SETTINGS_HEADER_TABLE_SIZE, up to our own limit.
@@ -284,5 +291,8 @@ func (w *Writer) SetTableSize(peer uint32) {
 		w.enc.SetMaxDynamicTableSizeLimit(size)
 		w.enc.SetMaxDynamicTableSize(size)
 		w.generation++
+	}
+	if w.exact != nil {
+		w.exact.resize(size)
 	}
 }
