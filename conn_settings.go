@@ -109,6 +109,11 @@ func (c *Conn) awaitSettings(ctx context.Context, cancel <-chan struct{}, slot s
 	c.lock()
 	defer c.unlock()
 	c.uncorkLocked()
+	return c.awaitSettingsUnlocking(ctx, cancel, slot)
+}
+
+// awaitSettingsUnlocking is awaitSettings with mu held.
+func (c *Conn) awaitSettingsUnlocking(ctx context.Context, cancel <-chan struct{}, slot slotMode) error {
 	for !c.settings.peer.known && c.ending.err == nil {
 		if err := c.waitOrCancelUnlocking(ctx, cancel, &c.settings.waiting); err != nil {
 			if slot == haveSlot {

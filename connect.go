@@ -66,19 +66,19 @@ type tunnel struct {
 // Read implements net.Conn.
 func (t *tunnel) Read(p []byte) (int, error) {
 	n, err := t.read(p)
-	return n, t.judge(err)
+	return n, tunnelError(err, t.closed.Load())
 }
 
 // Write implements net.Conn.
 func (t *tunnel) Write(p []byte) (int, error) {
 	n, err := t.Stream.Write(p)
-	return n, t.judge(err)
+	return n, tunnelError(err, t.closed.Load())
 }
 
-// judge returns err, or after Close an error that is also net.ErrClosed, which users of a net.Conn
-// test for.
-func (t *tunnel) judge(err error) error {
-	if err != nil && t.closed.Load() {
+// tunnelError returns err, or after Close an error that is also net.ErrClosed, which users of a
+// net.Conn test for.
+func tunnelError(err error, closed bool) error {
+	if err != nil && closed {
 		return closedTunnelError{causedError{net.ErrClosed, err}}
 	}
 	return err

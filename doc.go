@@ -55,6 +55,10 @@
 // reads and writes. NetConn makes a net.Conn of a CONNECT stream; Conn.Connect opens a tunnel and
 // does that in one call. Response.Stream returns the stream of any response.
 //
+// A WebSocket over HTTP/2 (RFC 8441) is the stream of a CONNECT with Request.Protocol "websocket".
+// Programs that use http.Client, or a WebSocket library that takes one, get it through a Transport,
+// which carries their handshake over HTTP/2 where the server allows that.
+//
 // # Flow control
 //
 // The peer may send only what a flow-control window allows. A WindowManager decides when to enlarge

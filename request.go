@@ -328,6 +328,7 @@ func (p *preparedRequest) prepareBody(declared int64) error {
 	p.length = -1
 	switch {
 	case p.Body == nil && p.ending == endByCaller: // Write checks the declared length
+	case p.opensTunnel():
 	case p.Body == nil || p.Body == io.Reader(http.NoBody):
 		p.length = 0
 	default:

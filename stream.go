@@ -153,10 +153,16 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 	}
 	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
+	// The SETTINGS may also lower the number of slots.
+	if p.extendedConnect {
+		if err := c.awaitSettingsUnlocking(ctx, p.cancel, p.slot); err != nil {
+			return err
+		}
+	}
 	if err := c.takeSlotUnlocking(ctx, p.cancel, p.slot); err != nil {
 		return err
 	}
-	if err := c.peerAllowsUnlocking(ctx, p); err != nil {
+	if err := c.peerAllowsLocked(p); err != nil {
 		c.giveSlotLocked()
 		return err
 	}
@@ -169,19 +175,11 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 	return nil
 }
 
-// peerAllowsUnlocking checks p against the peer's SETTINGS, as far as they are known. An extended
-// CONNECT waits for them.
-func (c *Conn) peerAllowsUnlocking(ctx context.Context, p *preparedRequest) error {
-	if p.extendedConnect {
-		if err := c.waitSettingsUnlocking(ctx); err != nil && err != c.ending.err {
-			return err
-		}
-		if err := c.takesRequestsLocked(); err != nil {
-			return err
-		}
-		if !c.settings.peer.connectAllowed {
-			return &RequestError{":protocol", "is not allowed by the peer's SETTINGS (RFC 8441)"}
-		}
+// peerAllowsLocked checks p against the peer's SETTINGS, as far as they are known. They are known
+// if p is an extended CONNECT.
+func (c *Conn) peerAllowsLocked(p *preparedRequest) error {
+	if p.extendedConnect && !c.settings.peer.connectAllowed {
+		return errNoExtendedConnect
 	}
 	if err := c.peerTakesLocked("header", p.size); err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/pool"
-	"gohyper.dev/hyper/internal/syntax"
 )
 
 // A Transport is an http.RoundTripper for any number of hosts. It makes connections, keeps them for
@@ -18,11 +17,18 @@ import (
 //
 //	client := &http.Client{Transport: &hyper.Transport{}}
 //
-// https requests go over HTTP/2. Fallback serves servers that do not speak HTTP/2, http requests
-// (unless UnencryptedHTTP2 is set), and requests to switch to a websocket. Requests to one host
-// share one connection within its limit of concurrent streams. Beyond that limit the Transport
-// makes further connections, up to MaxConnsPerHost, and a request uses the connection with the
-// fewest streams. If all are full, requests wait in order of arrival.
+// https requests go over HTTP/2. Fallback serves servers that do not speak HTTP/2, and, unless
+// UnencryptedHTTP2 is set, http requests. Requests to one host share one connection within its
+// limit of concurrent streams. Beyond that limit the Transport makes further connections, up to
+// MaxConnsPerHost, and a request uses the connection with the fewest streams. If all are full,
+// requests wait in order of arrival.
+//
+// The opening handshake of a WebSocket (RFC 6455 §4.1) is sent as an extended CONNECT if the host's
+// SETTINGS allow that (RFC 8441), and else by Fallback. A host whose SETTINGS do not allow it is
+// asked again after five minutes. The response is the same in both cases: its status is 101, and
+// its Body is an io.ReadWriteCloser, on which the request's context has no effect. If the server
+// denies the WebSocket, the response has the status and body that the server sent. Each WebSocket
+// takes a stream until it is closed.
 //
 // A request is sent again if the peer has provably not processed it (see Retryable) and its body
 // can be sent again: either nothing of it was read, or GetBody returns a new one. If the connection
@@ -72,7 +78,7 @@ type Transport struct {
 	// the state. If another protocol was negotiated, or the connection does not tell, that
 	// connection is used for HTTP/1.1, unless Config.AssumeHTTP2 is set. If the dialer is called
 	// for HTTP/1.1 and negotiates h2 nevertheless, a request that cannot use HTTP/2, such as one
-	// for a websocket, fails.
+	// for a WebSocket that the host's SETTINGS do not allow, fails.
 	//
 	// DialTLSContext is called without a lock and in its own goroutine. Its context has the values
 	// of the request that it is called for, and ends after Config.HandshakeTimeout. A connection
@@ -246,7 +252,8 @@ func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
 // prevent a connection name the host and the phase. Retryable recognizes all of them.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	mustHave(req != nil, "Transport.RoundTrip", "*http.Request")
-	if needsHTTP1(req) || req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
+	if asksForWebSocket(req) && !opensWebSocket(req) ||
+		req.URL != nil && req.URL.Scheme == "http" && !t.UnencryptedHTTP2 {
 		return t.roundTripHTTP1(req)
 	}
 	x, err := newExchange(req, t.DisableCompression)
@@ -270,11 +277,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.fallbackIfRequired(x, err)
 	}
 	return resp, nil
-}
-
-// needsHTTP1 reports whether req asks to switch to a protocol that HTTP/2 cannot switch to.
-func needsHTTP1(req *http.Request) bool {
-	return syntax.EqualFold(firstValue(req.Header, "Upgrade"), "websocket")
 }
 
 // enterFor returns the host that serves req. The caller must leave it.

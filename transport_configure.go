@@ -16,7 +16,8 @@ import (
 // of hyper's connections with t for https, and also for http if t.Protocols requests that. The pool
 // works like Transport, with t's fields in place of its own. A server that speaks HTTP/1.1 is
 // served by a copy of t, which takes over the connection on which that was found. t itself serves
-// websockets and other http requests.
+// other http requests, and WebSockets to https hosts, always over HTTP/1.1: it does not pass them
+// on. Use a Transport for WebSockets over HTTP/2.
 //
 // t must not have been used before. Protocols and TLSNextProto are read by ConfigureTransport and
 // must not be changed afterwards; the other fields are read at t's first request. If a field asks

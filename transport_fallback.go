@@ -19,7 +19,7 @@ import (
 // fallbackIfRequired handles err, the failure of x over HTTP/2. It sends the request over HTTP/1.1
 // if err says that the peer wants that. Otherwise it ends the exchange with err.
 func (t *Transport) fallbackIfRequired(x *exchange, err error) (*http.Response, error) {
-	if !wantsHTTP1(err) {
+	if !wantsHTTP1(err) && !(err == errNoExtendedConnect && opensWebSocket(x.httpReq)) {
 		return nil, x.fail(err)
 	}
 	if err := x.rewind(); err != nil {

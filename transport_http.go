@@ -29,6 +29,8 @@ import (
 // (idna.Lookup of golang.org/x/net); if it has none, the error is a *RequestError. As with
 // net/http, a CONNECT request has no scheme and no path, whatever its URL has.
 //
+// The opening handshake of a WebSocket (RFC 6455 §4.1) becomes an extended CONNECT (RFC 8441).
+//
 // If req has no User-Agent, the request gets that of the connection. If its User-Agent is empty,
 // none is sent.
 func RequestFromHTTP(req *http.Request) (*Request, error) {
@@ -51,7 +53,8 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	if req.Header == nil {
 		return &RequestError{"Header", "is nil"}
 	}
-	if err := checkConnectionFields(req.Header); err != nil {
+	upgrade := opensWebSocket(req)
+	if err := checkConnectionFields(req.Header); err != nil && !upgrade {
 		return err
 	}
 	r.Method, r.Scheme = or(req.Method, "GET"), req.URL.Scheme
@@ -73,6 +76,9 @@ func (r *Request) fromHTTP(req *http.Request) error {
 		}
 	}
 	r.Header = requestFields(req)
+	if upgrade {
+		r.openWebSocket()
+	}
 	if agent, ok := req.Header["User-Agent"]; ok {
 		r.omitted[defaultUserAgentField] = len(agent) == 0 || agent[0] == ""
 	}
@@ -389,6 +395,9 @@ var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
 // accept-encoding on its own, and only if every coding is known. If it is decoded, Uncompressed is
 // set, and the fields that describe the coding are removed. The caller must read either this body
 // or that of r, not both. The response must come from Do, Open or a push.
+//
+// If req is the opening handshake of a WebSocket, and r is a 2xx response to the extended CONNECT
+// that RequestFromHTTP has made of it, the status is 101 and the Body is an io.ReadWriteCloser.
 func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpResponse).from(r, req) }
 
 // ResponseFromHTTP returns the Response from which RoundTrip made resp. It gives access to the
@@ -397,11 +406,13 @@ func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpRespo
 // http.Client with a Timeout and otelhttp do. Use WithResponse in that case.
 func ResponseFromHTTP(resp *http.Response) (*Response, bool) {
 	mustHave(resp != nil, "ResponseFromHTTP", "*http.Response")
-	body, ok := resp.Body.(*httpBody)
-	if !ok {
-		return nil, false
+	switch body := resp.Body.(type) {
+	case *httpBody:
+		return body.own.shown(), true
+	case *upgradedBody:
+		return body.own.shown(), true
 	}
-	return body.own.shown(), true
+	return nil, false
 }
 
 // A responseKey is the context key of WithResponse's function.
@@ -446,6 +457,9 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 		if f, ok := req.Context().Value(responseKey{}).(func(*Response)); ok {
 			f(r.shown())
 		}
+	}
+	if r.switches(req) {
+		return h.switchProtocols()
 	}
 	if r.decodesHTTP() {
 		answer.Header.Del("Content-Encoding")

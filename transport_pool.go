@@ -33,6 +33,9 @@ type host struct {
 	mu sync.Mutex // guards everything below
 	pool.Host[*pooledConn]
 	sharing *sharing // use of other hosts' connections; nil: not looked for yet
+
+	// Until then, the host's SETTINGS are known not to allow extended CONNECT.
+	noTunnelUntil time.Time
 }
 
 // A hostKey identifies a host and the proxy to it. Requests with the same hostKey share
@@ -94,7 +97,7 @@ func (h *host) Remembered() (left time.Duration, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	left, ok = h.Host.Remembered(initialSlots)
-	return max(left, h.sharing.remembered(), h.pings.remembered()), ok
+	return max(left, h.sharing.remembered(), h.pings.remembered(), time.Until(h.noTunnelUntil)), ok
 }
 
 // Forgotten implements pool.Kept.

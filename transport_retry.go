@@ -26,6 +26,9 @@ type retry struct {
 func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 	failure = errNotReturned
 	defer h.leaveAndEnd(x, &failure)
+	if err := h.refusesWebSocket(x); err != nil {
+		return nil, err
+	}
 	r := retry{x: x}
 	// waited is true after errNoSlot: the trace has been told of the wait already.
 	waited := false
@@ -41,6 +44,9 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 		if err == nil {
 			h.answered(c)
 			return resp, nil
+		}
+		if err == errNoExtendedConnect {
+			h.noTunnels()
 		}
 		if waited = err == errNoSlot; waited { // nothing was sent, so this does not count as an attempt
 			continue

@@ -36,6 +36,9 @@ import (
 //   - The error for a stream that was reset has the same text as in net/http. errors.As finds a
 //     *StreamError in it, and also the StreamError of golang.org/x/net/http2.
 //
+// The opening handshake of a WebSocket is sent as an extended CONNECT, as by Transport. If the
+// peer's SETTINGS do not allow that, RoundTrip returns a *RequestError.
+//
 // Request.Close, and "Connection: close", make this the last request of the connection.
 // ResponseFromHTTP returns the *Response from which the *http.Response was made.
 func (c *Conn) RoundTrip(req *http.Request) (resp *http.Response, err error) {
@@ -243,7 +246,7 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 		return s.Response(ctx)
 	}
 	for {
-		sending := s.sending()
+		sending := s.sending() && !s.req.opensTunnel()
 		waiting, cancel := context.WithTimeout(ctx, x.headerTimeout())
 		resp, err := s.Response(waiting)
 		late := err != nil && waiting.Err() == context.DeadlineExceeded && ctx.Err() == nil &&
