@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
@@ -137,7 +136,7 @@ func passWrites(c *Conn) {
 func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {
 	src := &replay{}
 	c := steppedConn(b, src)
-	block, body, p := responseBlock(), make([]byte, 1024), make([]byte, 2048)
+	block, body, p := h2test.ResponseBlock(), make([]byte, 1024), make([]byte, 2048)
 	answer := func(s *Stream) {
 		passWrites(c)
 		src.p = wire.AppendFrameHeader(src.p[:0], wire.FrameHeader{Length: len(block), Type: wire.Headers,
@@ -240,18 +239,4 @@ func (s *records) Read(p []byte) (int, error) {
 		s.r = s.again
 	}
 	return n, nil
-}
-
-// responseBlock returns a field block with a status and five fields, which does not change the
-// compression table.
-func responseBlock() []byte {
-	w := fieldblock.NewWriter()
-	w.Begin(nil, 1, 0)
-	for _, f := range []Field{{Name: ":status", Value: "200"}, {Name: "server", Value: "canned"},
-		{Name: "content-type", Value: "text/plain"},
-		{Name: "content-length", Value: "1024"}, {Name: "cache-control", Value: "max-age=60"},
-		{Name: "etag", Value: `"1"`}} {
-		w.Field(f.Name, f.Value, true) // never indexed
-	}
-	return w.End(1 << 20)[wire.HeaderLen:]
 }

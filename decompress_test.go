@@ -177,62 +177,14 @@ func TestAcceptEncodingNamesWhatCanBeDecoded(t *testing.T) {
 	}
 }
 
-// caesar is a test coding: a byte 0xff, then the bytes with 13 added, then another 0xff.
-type caesar struct {
-	r      io.Reader
-	began  bool
-	closes *int
-}
-
-func encodeCaesar(p []byte) []byte {
-	coded := []byte{0xff}
-	for _, c := range p {
-		coded = append(coded, c+13)
-	}
-	return append(coded, 0xff)
-}
-
-func (c *caesar) Read(p []byte) (int, error) {
-	for i := range p {
-		var b [1]byte
-		if !c.began {
-			if _, err := io.ReadFull(c.r, b[:]); err != nil {
-				return i, err
-			}
-			if c.began = true; b[0] != 0xff {
-				return i, errors.New("not Latin")
-			}
-		}
-		if _, err := io.ReadFull(c.r, b[:]); err == io.EOF {
-			return i, io.ErrUnexpectedEOF
-		} else if err != nil {
-			return i, err
-		}
-		if b[0] == 0xff {
-			return i, io.EOF
-		}
-		p[i] = b[0] - 13
-	}
-	return len(p), nil
-}
-
-func (c *caesar) Close() error { *c.closes++; return nil }
-
-// caesarDecoder returns a Decoder that counts in closes how often its readers were closed.
-func caesarDecoder(name string, closes *int) map[string]Decoder {
-	return map[string]Decoder{name: func(r io.Reader) (io.Reader,
-		error) {
-		return &caesar{r: r, closes: closes}, nil
-	}}
-}
-
 func TestCustomDecoderFollowsTheSameRules(t *testing.T) {
 	plain := []byte("veni, vidi, vici")
-	coded := encodeCaesar(plain)
+	coded := h2test.EncodeCaesar(plain)
 	var closes, bodies int
+	decoders := map[string]Decoder{"Caesar": h2test.Caesar(&closes)}
 	decode := func(coded []byte, codings ...string) ([]byte, error) {
 		bodies++
-		d := newDecodedBody(bytes.NewReader(coded), codings, caesarDecoder("Caesar", &closes), decodeLimits{})
+		d := newDecodedBody(bytes.NewReader(coded), codings, decoders, decodeLimits{})
 		p, err := io.ReadAll(d)
 		d.Close()
 		d.Close()
@@ -243,7 +195,7 @@ func TestCustomDecoderFollowsTheSameRules(t *testing.T) {
 		codings []string
 	}{
 		{coded, []string{"caesar"}},
-		{encodeCaesar(h2test.Gzip(plain)), []string{"gzip", "caesar"}},
+		{h2test.EncodeCaesar(h2test.Gzip(plain)), []string{"gzip", "caesar"}},
 		{h2test.Gzip(coded), []string{"caesar", "gzip"}},
 	} {
 		if got, err := decode(tt.coded, tt.codings...); err != nil || !bytes.Equal(got, plain) {
@@ -268,8 +220,8 @@ func TestCustomDecoderFollowsTheSameRules(t *testing.T) {
 
 func TestCustomDecoderReplacesOrRefusesABuiltInOne(t *testing.T) {
 	var closes int
-	d := newDecodedBody(bytes.NewReader(encodeCaesar([]byte("x"))), []string{"gzip"},
-		caesarDecoder("GZIP", &closes), decodeLimits{})
+	d := newDecodedBody(bytes.NewReader(h2test.EncodeCaesar([]byte("x"))), []string{"gzip"},
+		map[string]Decoder{"GZIP": h2test.Caesar(&closes)}, decodeLimits{})
 	wantDecoded(t, d, []byte("x"))
 
 	d = newDecodedBody(bytes.NewReader(h2test.Gzip(nil)), []string{"gzip"}, map[string]Decoder{"gzip": nil},

@@ -79,7 +79,7 @@ func TestFaultInAFragmentEndsTheConnection(t *testing.T) {
 	block := slices.Concat([]byte{0x88, 0x80}, make([]byte, 2*maxJoined))
 	r := testReader(t, bytes.NewReader(h2test.InFrames(1, block, 16<<10)), nil)
 	_, err := r.next()
-	wantWireError(t, "index 0", err, wire.CompressionError)
+	h2test.WantWireError(t, "index 0", err, wire.CompressionError)
 }
 
 // Twice the largest limit does not fit into 32 bits.
@@ -169,7 +169,7 @@ func TestContinuationRules(t *testing.T) {
 			if c.code == wire.NoError && err == io.EOF {
 				return
 			}
-			wantWireError(t, c.name, err, c.code)
+			h2test.WantWireError(t, c.name, err, c.code)
 		})
 	}
 }
@@ -189,7 +189,7 @@ func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
 	src := bytes.NewReader(octets)
 	r := testReader(t, src, nil)
 	_, err := r.next()
-	wantWireError(t, "its frames are counted", err, wire.EnhanceYourCalm)
+	h2test.WantWireError(t, "its frames are counted", err, wire.EnhanceYourCalm)
 	if read := len(octets) - src.Len(); read > maxReadBuffer {
 		t.Errorf("%d octets were read", read)
 	}
@@ -198,7 +198,7 @@ func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
 		MaxFrameSize: wire.MinMaxFrameSize})
 	r.maxSize = 1 // allows as many frames as the block needs
 	limit := reliabilityLimit
-	if boundsSlow {
+	if h2test.Race {
 		limit *= 10
 	}
 	start := time.Now()

@@ -175,16 +175,8 @@ func TestPaddingMustLeaveRoomForItself(t *testing.T) {
 			t.Errorf("padding %d of 5: %d octets and %d of padding, %v", pad, len(f.payload), f.padding, err)
 		}
 		if !ok {
-			wantWireError(t, fmt.Sprintf("padding %d of 5", pad), err, wire.ProtocolError)
+			h2test.WantWireError(t, fmt.Sprintf("padding %d of 5", pad), err, wire.ProtocolError)
 		}
-	}
-}
-
-func wantWireError(t *testing.T, reason string, err error, code wire.ErrCode) {
-	t.Helper()
-	var we *wire.Error
-	if !errors.As(err, &we) || we.Code != code || we.StreamID != 0 {
-		t.Errorf("%s: %v, want %v of the connection", reason, err, code)
 	}
 }
 
@@ -383,7 +375,7 @@ func TestOversizeFrameIsRefusedAtItsHead(t *testing.T) {
 			more := iotest.ErrReader(errors.New("read beyond the head"))
 			r := testReader(t, io.MultiReader(bytes.NewReader(head), more), nil)
 			_, err := r.next()
-			wantWireError(t, fmt.Sprintf("%v of %d octets", typ, size), err, wire.FrameSizeError)
+			h2test.WantWireError(t, fmt.Sprintf("%v of %d octets", typ, size), err, wire.FrameSizeError)
 			if len(r.buf) != minReadBuffer {
 				t.Errorf("%v of %d octets made a buffer of %d", typ, size, len(r.buf))
 			}

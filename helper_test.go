@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -25,13 +24,6 @@ import (
 // Each test here checks one bound on what a peer can cost. The peer exceeds the bound, the
 // connection sends the right error code, the caller gets an error, and neither memory nor time
 // grows with what the peer sends.
-
-// boundsSlow reports whether the race detector is on, which makes everything about ten times
-// slower.
-var boundsSlow = func() bool {
-	info, _ := debug.ReadBuildInfo()
-	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
-}()
 
 // everyFrame returns frames of all types, some of them larger than the smallest buffer.
 func everyFrame() []byte {
@@ -274,26 +266,6 @@ func (c *call) wantErr(reason string, target error) error {
 		c.t.Fatalf("%s: got %v, want %v", reason, err, target)
 	}
 	return err
-}
-
-// serve plays a server on peer. It calls f for each request, in the order in which they arrive,
-// until the connection ends.
-func serve(peer *h2test.Peer, f func(stream uint32, h h2test.Headers), settings ...wire.Setting) {
-	go func() {
-		peer.WriteSettings(settings...)
-		for {
-			frame, err := peer.Next()
-			switch {
-			case err != nil && err.Error() == "nothing": // no frame for some time
-			case err != nil:
-				return
-			case frame.Type == wire.Settings && !frame.Flags.Has(wire.Ack):
-				peer.WriteSettingsAck()
-			case frame.Type == wire.Headers:
-				f(frame.StreamID, *frame.Headers)
-			}
-		}
-	}()
 }
 
 // put returns a request with a body.

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func TestModel(t *testing.T) {
 	actions := *modelActions
 	switch {
 	case actions > 0:
-	case testing.Short() || boundsSlow:
+	case testing.Short() || h2test.Race:
 		actions = 5_000
 	default:
 		actions = 60_000

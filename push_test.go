@@ -23,11 +23,6 @@ func dialPusher(t *testing.T, policy PushPolicy) (*h2test.Peer, *Conn, *h2test.C
 	return peer, conn, got
 }
 
-// promise promises GET for path on the connection's own authority, with stream 1 as the parent.
-func promise(peer *h2test.Peer, id uint32, path string) {
-	peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", ":authority: own.example", ":path: "+path)
-}
-
 // promisedPaths returns all that is promised until the iteration ends.
 func promisedPaths(t *testing.T, resp *Response) (paths []string, pushes []*Push) {
 	t.Helper()
@@ -54,11 +49,11 @@ func wantPushes(t *testing.T, conn *Conn, reason string, want int) {
 func TestPromisesComeBeforeBetweenAndBehindTheParentsParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, got := dialPusher(t, PushPolicy{})
-		promise(peer, 2, "/before")
+		h2test.Promise(peer, 2, "/before")
 		peer.WriteHeaders(1, 0, ":status: 200")
-		promise(peer, 4, "/between")
+		h2test.Promise(peer, 4, "/between")
 		peer.WriteData(1, 0, []byte("parent"))
-		promise(peer, 6, "/behind")
+		h2test.Promise(peer, 6, "/behind")
 		resp := got.Want(t, "the parent")
 		paths := make(chan []string)
 		go func() {
@@ -66,7 +61,7 @@ func TestPromisesComeBeforeBetweenAndBehindTheParentsParts(t *testing.T) {
 			paths <- p
 		}()
 		synctest.Wait() // the iteration waits for more promises
-		promise(peer, 8, "/late")
+		h2test.Promise(peer, 8, "/late")
 		peer.WriteData(1, wire.EndStream, nil)
 		if p := <-paths; !slices.Equal(p, []string{"/before", "/between", "/behind", "/late"}) {
 			t.Errorf("promised %q", p)
@@ -85,7 +80,7 @@ func TestPushIsReadBeforeOrAfterItsParent(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn, got := dialPusher(t, PushPolicy{})
 				peer.Ignore(wire.WindowUpdate)
-				promise(peer, 2, "/a")
+				h2test.Promise(peer, 2, "/a")
 				peer.WriteHeaders(1, 0, ":status: 200")
 				peer.WriteHeaders(2, 0, ":status: 103")
 				peer.WriteHeaders(2, 0, ":status: 201")
@@ -118,13 +113,13 @@ func TestPushIsReadBeforeOrAfterItsParent(t *testing.T) {
 func TestPushBeyondTheLimitIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, got := dialPusher(t, PushPolicy{Max: 2})
-		promise(peer, 2, "/claimed-and-read")
-		promise(peer, 4, "/canceled")
-		promise(peer, 6, "/refused")
+		h2test.Promise(peer, 2, "/claimed-and-read")
+		h2test.Promise(peer, 4, "/canceled")
+		h2test.Promise(peer, 6, "/refused")
 		peer.WantRSTStream("two are under way", 6, wire.RefusedStream)
 		peer.WriteHeaders(1, 0, ":status: 200")
 		peer.WriteHeaders(2, wire.EndStream, ":status: 200")
-		promise(peer, 8, "/refused")
+		h2test.Promise(peer, 8, "/refused")
 		peer.WantRSTStream("one that is over waits to be claimed", 8, wire.RefusedStream)
 
 		var pushes []*Push
@@ -134,12 +129,12 @@ func TestPushBeyondTheLimitIsRefused(t *testing.T) {
 			}
 		}
 		wantPushes(t, conn, "the first is over, and claimed now", 1)
-		promise(peer, 10, "/taken")
+		h2test.Promise(peer, 10, "/taken")
 		peer.WantIdle("a place was free")
 		pushes[1].Cancel()
 		peer.WantRSTStream("by the caller", 4, wire.Cancel)
-		promise(peer, 12, "/taken")
-		promise(peer, 14, "/refused")
+		h2test.Promise(peer, 12, "/taken")
+		h2test.Promise(peer, 14, "/refused")
 		peer.WantRSTStream("two are under way again", 14, wire.RefusedStream)
 		peer.WriteRSTStream(10, wire.InternalError)
 		wantPushes(t, conn, "ended by the peer and not claimed", 2)
@@ -153,9 +148,9 @@ func TestAcceptDecides(t *testing.T) {
 			asked = append(asked, fmt.Sprintf("%d %d %s", p.ID(), p.ParentID, p.Request.Path))
 			return p.Request.Path == "/yes"
 		}})
-		promise(peer, 2, "/no")
+		h2test.Promise(peer, 2, "/no")
 		peer.WantRSTStream("the callback's word", 2, wire.Cancel)
-		promise(peer, 4, "/yes")
+		h2test.Promise(peer, 4, "/yes")
 		peer.WritePushPromise(1, 6, ":method: POST", ":scheme: http", ":authority: own.example",
 			":path: /yes")
 		peer.WantRSTStream("not for the callback to allow", 6, wire.ProtocolError)
@@ -188,7 +183,7 @@ func TestCancelEndsAPushAtAnyStage(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn, got := dialPusher(t, PushPolicy{})
 				peer.Ignore(wire.WindowUpdate)
-				promise(peer, 2, "/")
+				h2test.Promise(peer, 2, "/")
 				c.parts(peer)
 				peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 				_, pushes := promisedPaths(t, got.Want(t, "the parent"))
@@ -292,7 +287,7 @@ func TestPromiseOnAStreamWeResetIsCanceled(t *testing.T) {
 		peer.WriteHeaders(1, 0, ":status: 200")
 		got.Want(t, "the parent").Body.Close()
 		peer.WantRSTStream("the parent", 1, wire.Cancel)
-		promise(peer, 2, "/a") // the peer did not know yet
+		h2test.Promise(peer, 2, "/a") // the peer did not know yet
 		peer.WantRSTStream("its push", 2, wire.Cancel)
 		peer.WriteHeaders(2, wire.EndStream, ":status: 200")
 		peer.WantIdle("that too was under way")
@@ -306,9 +301,9 @@ func TestClosingTheParentCancelsWhatNobodyClaimed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn, got := dialPusher(t, PushPolicy{})
 				peer.Ignore(wire.WindowUpdate)
-				promise(peer, 2, "/claimed")
-				promise(peer, 4, "/unclaimed")
-				promise(peer, 6, "/unclaimed-and-empty")
+				h2test.Promise(peer, 2, "/claimed")
+				h2test.Promise(peer, 4, "/unclaimed")
+				h2test.Promise(peer, 6, "/unclaimed-and-empty")
 				peer.WriteHeaders(1, 0, ":status: 200")
 				resp := got.Want(t, "the parent")
 				var claimed *Push
@@ -355,7 +350,7 @@ func TestParentThatWeEndTakesItsUnclaimedPushesAlong(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		got := doAsync(ctx, conn, &Request{})
 		peer.WantHeaders("one parent", 1)
-		promise(peer, 2, "/")
+		h2test.Promise(peer, 2, "/")
 		s, _ := conn.Open(t.Context(), &Request{})
 		peer.WantHeaders("another", 3)
 		peer.WritePushPromise(3, 4, ":method: GET", ":scheme: http", ":authority: own.example", ":path: /")

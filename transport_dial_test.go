@@ -447,7 +447,7 @@ func TestTunnelIsAskedForNoMoreThanFiveTimes(t *testing.T) {
 		f.tr.Proxy = http.ProxyURL(&url.URL{Scheme: "https", Host: "proxy.example.com"})
 		asked := 0
 		refuseAll := func(peer *h2test.Peer) {
-			serve(peer, func(stream uint32, _ h2test.Headers) {
+			peer.Serve(func(stream uint32, _ h2test.Headers) {
 				asked++
 				peer.WriteRSTStream(stream, wire.RefusedStream)
 			})

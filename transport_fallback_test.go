@@ -5,46 +5,16 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// A counter is a listener that counts the connections that it accepts.
-type counter struct {
-	net.Listener
-	n atomic.Int64
-}
-
-func (c *counter) Accept() (net.Conn, error) {
-	nc, err := c.Listener.Accept()
-	if err == nil {
-		c.n.Add(1)
-	}
-	return nc, err
-}
-
-// newHTTP1Server starts a TLS server that speaks HTTP/1.1 only, and counts its connections.
-func newHTTP1Server(t *testing.T, h http.HandlerFunc, protos ...string) (*httptest.Server, *counter) {
-	t.Helper()
-	srv := httptest.NewUnstartedServer(h)
-	count := &counter{Listener: srv.Listener}
-	srv.Listener = count
-	srv.TLS = h2test.ServerTLS(protos...)
-	srv.Config.Protocols = new(http.Protocols)
-	srv.Config.Protocols.SetHTTP1(true)
-	srv.StartTLS()
-	t.Cleanup(srv.Close)
-	return srv, count
-}
-
 func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 	for name, protos := range map[string][]string{"ALPN http/1.1": {"http/1.1"}, "no ALPN": nil} {
 		t.Run(name, func(t *testing.T) {
-			srv, accepted := newHTTP1Server(t, func(w http.ResponseWriter, r *http.Request) {
+			srv, accepted := h2test.HTTP1Server(t, func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				fmt.Fprintf(w, "%s %s", r.Proto, body)
 			}, protos...)
@@ -62,7 +32,7 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 					t.Errorf("request %d: %q, %v", i, got, err)
 				}
 			}
-			if n := accepted.n.Load(); n != 1 {
+			if n := accepted.Accepted.Load(); n != 1 {
 				t.Errorf("%d connections, want the one that was dialled", n)
 			}
 			tr.mu.Lock()

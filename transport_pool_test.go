@@ -265,7 +265,7 @@ func (f *farm) serveAll(answer func(peer *h2test.Peer, stream uint32, h h2test.H
 		for {
 			select {
 			case peer := <-f.dialled:
-				serve(peer, func(stream uint32, h h2test.Headers) { answer(peer, stream, h) }, settings...)
+				peer.Serve(func(stream uint32, h h2test.Headers) { answer(peer, stream, h) }, settings...)
 			case <-f.closed:
 				return
 			}

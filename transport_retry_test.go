@@ -176,7 +176,7 @@ func TestRequestThatMayHaveBeenProcessedIsNeverSentAgain(t *testing.T) {
 			t.Run(method+"/"+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFarm(t, &Transport{})
-					f.tr.Fallback = roundTripFunc(func(*http.Request) (*http.Response, error) {
+					f.tr.Fallback = h2test.RoundTripFunc(func(*http.Request) (*http.Response, error) {
 						t.Error("it was sent again, over HTTP/1.1")
 						return nil, errors.ErrUnsupported
 					})
@@ -198,11 +198,6 @@ func TestRequestThatMayHaveBeenProcessedIsNeverSentAgain(t *testing.T) {
 		}
 	}
 }
-
-// roundTripFunc is a Fallback.
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func TestRequestLostBeforeItWasWrittenIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -367,7 +362,7 @@ func TestHTTP11RequiredGoesToTheFallback(t *testing.T) {
 			t.Run(name+"/"+kind, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFarm(t, &Transport{})
-					f.tr.Fallback = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					f.tr.Fallback = h2test.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 						body, err := io.ReadAll(req.Body)
 						if err != nil || string(body) != "the body" {
 							t.Errorf("the fallback gets the body %q, %v", body, err)

@@ -358,12 +358,14 @@ func decreased(before, s HostStats) string {
 
 // Stats is called while requests begin and end and connections end.
 func TestTotalNeverDecreases(t *testing.T) {
-	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+	srv := h2test.HTTP2Server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/broken" {
 			panic(http.ErrAbortHandler)
 		}
 		w.Write(make([]byte, 1000))
 	})
+	tr := &Transport{Proxy: NoProxy, Config: &Config{TLS: h2test.ClientTLS()}}
+	defer tr.CloseIdleConnections()
 	var wg sync.WaitGroup
 	const callers, requests = 4, 50
 	for range callers {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // pattern returns n bytes in which neighbouring bytes and neighbouring blocks differ.
@@ -451,7 +453,7 @@ func FuzzBuffer(f *testing.F) {
 }
 
 func TestSteadyStateDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("under the race detector sync.Pool drops blocks on purpose")
 	}
 	for _, size := range []int{1, 1 << 10, 1 << 14, 1 << 18} {

@@ -8,22 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 	"golang.org/x/net/http2/hpack"
 )
-
-// rawString encodes a string as in RFC 7541 §5.2, without Huffman coding.
-func rawString(s string) []byte {
-	p := []byte{0x7f}
-	for n := len(s) - 0x7f; ; n >>= 7 {
-		if n < 0x80 {
-			p = append(p, byte(n))
-			break
-		}
-		p = append(p, byte(n)|0x80)
-	}
-	return append(p, s...)
-}
 
 // referenceBlock returns a field block that puts one field into the compression table and then
 // refers to it n times, with one byte each.
@@ -61,7 +49,7 @@ func decodeInParts(r *Reader[field], block []byte, size int) error {
 // field had been decoded, whatever the sizes of the block's parts.
 func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
 	const limit = 64 << 10
-	long := rawString(strings.Repeat("v", 4*limit))
+	long := h2test.RawString(strings.Repeat("v", 4*limit))
 	short := []byte{1, 'x'}
 	remember := []byte{0x88, byte(incremental), 1, 'k', 1, 'v'}
 	for name, row := range map[string]struct {
@@ -92,7 +80,7 @@ func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
 				err := r.Decode([]byte{0x88, firstEntry})
 				switch {
 				case row.evicted:
-					wantWireError(t, "the table is empty", err, wire.CompressionError)
+					h2test.WantWireError(t, "the table is empty", err, wire.CompressionError)
 				case err != nil || fieldLines(r.Fields()) != ":status: 200\nk: v\n":
 					t.Errorf("%q, %v", fieldLines(r.Fields()), err)
 				}
@@ -104,7 +92,8 @@ func TestFieldTooLargeToKeepIsPassedOver(t *testing.T) {
 // After an entry that is too large for it, the table is empty and keeps its size.
 func TestTableIsUsedAfterAnEntryTooLargeForIt(t *testing.T) {
 	const limit = 64 << 10
-	large := slices.Concat([]byte{0x88, byte(incremental), 1, 'x'}, rawString(strings.Repeat("v", 2*limit)),
+	large := slices.Concat([]byte{0x88, byte(incremental), 1, 'x'},
+		h2test.RawString(strings.Repeat("v", 2*limit)),
 		[]byte{byte(incremental), 1, 'k', 1, 'v'})
 	r := newReader(Config{ListSize: limit})
 	if err := decodeInParts(r, large, 10_000); err != nil || r.Oversize() < 2*limit {
@@ -118,7 +107,7 @@ func TestTableIsUsedAfterAnEntryTooLargeForIt(t *testing.T) {
 
 func TestFieldCutShortInParts(t *testing.T) {
 	const limit = 64 << 10
-	long := rawString(strings.Repeat("v", 3*limit))
+	long := h2test.RawString(strings.Repeat("v", 3*limit))
 	for name, block := range map[string][]byte{
 		"in a value":                       slices.Concat([]byte{0x88, 0, 1, 'x'}, long[:limit]),
 		"in a value that is passed over":   slices.Concat([]byte{0x88, 0, 1, 'x'}, long[:2*limit]),
@@ -132,7 +121,7 @@ func TestFieldCutShortInParts(t *testing.T) {
 	} {
 		for _, size := range []int{1000, 1 << 20} {
 			r := newReader(Config{ListSize: limit})
-			wantWireError(t, name, decodeInParts(r, block, size), wire.CompressionError)
+			h2test.WantWireError(t, name, decodeInParts(r, block, size), wire.CompressionError)
 		}
 	}
 }
@@ -141,14 +130,15 @@ func TestFieldCutShortInParts(t *testing.T) {
 // the value after a name.
 func TestFieldsThatArePassedOverHaveAHardLimit(t *testing.T) {
 	for name, field := range map[string][]byte{
-		"one name":  slices.Concat([]byte{0}, rawString(strings.Repeat("n", 2*minHardLimit))),
-		"one value": slices.Concat([]byte{0, 1, 'x'}, rawString(strings.Repeat("v", 2*minHardLimit))),
-		"name and value": slices.Concat([]byte{0}, rawString(strings.Repeat("n", minHardLimit*3/4)),
-			rawString(strings.Repeat("v", minHardLimit*3/4))),
+		"one name":  slices.Concat([]byte{0}, h2test.RawString(strings.Repeat("n", 2*minHardLimit))),
+		"one value": slices.Concat([]byte{0, 1, 'x'}, h2test.RawString(strings.Repeat("v", 2*minHardLimit))),
+		"name and value": slices.Concat([]byte{0}, h2test.RawString(strings.Repeat("n", minHardLimit*3/4)),
+			h2test.RawString(strings.Repeat("v", minHardLimit*3/4))),
 	} {
 		r := newReader(Config{ListSize: 64 << 10})
-		wantWireError(t, name, decodeInParts(r, field, 1<<20), wire.EnhanceYourCalm)
-		wantWireError(t, name, newReader(Config{ListSize: 64 << 10}).Decode(field), wire.EnhanceYourCalm)
+		h2test.WantWireError(t, name, decodeInParts(r, field, 1<<20), wire.EnhanceYourCalm)
+		err := newReader(Config{ListSize: 64 << 10}).Decode(field)
+		h2test.WantWireError(t, name, err, wire.EnhanceYourCalm)
 	}
 }
 
@@ -177,7 +167,7 @@ func TestReferencesToBlanksAreCountedAsSent(t *testing.T) {
 	for _, trim := range []bool{false, true} {
 		r := newReader(Config{TrimValues: trim, ListSize: limit})
 		n := countFields(r)
-		wantWireError(t, "a list of 8 GB", r.Decode(block), wire.EnhanceYourCalm)
+		h2test.WantWireError(t, "a list of 8 GB", r.Decode(block), wire.EnhanceYourCalm)
 		if n.fields > minHardLimit/(fieldOverhead+1)+2*decodeStep {
 			t.Errorf("trim=%v: %d fields were decoded of %d: the block goes on behind the hard limit", trim,
 				n.fields, len(block))

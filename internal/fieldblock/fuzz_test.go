@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 	"golang.org/x/net/http2/hpack"
 )
@@ -17,11 +18,12 @@ import (
 func FuzzBlock(f *testing.F) {
 	for _, c := range appendixC {
 		for _, block := range c.blocks {
-			f.Add(unhex(f, block), []byte{0xbe})
+			f.Add(h2test.Unhex(f, block), []byte{0xbe})
 		}
 	}
 	f.Add([]byte{0x3f, 0x45, 0x3f, 0xe1, 0x1f, 0x88}, []byte{0x20})
-	f.Add(slices.Concat([]byte{0x88, 0x40, 1, 'x'}, rawString(strings.Repeat("v", 500))), []byte{0x88, 0xbe})
+	f.Add(slices.Concat([]byte{0x88, 0x40, 1, 'x'}, h2test.RawString(strings.Repeat("v", 500))),
+		[]byte{0x88, 0xbe})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		cfg := Config{ListSize: 1 << 10}
 		whole, byOne, bySome := newReader(cfg), newReader(cfg), newReader(cfg)

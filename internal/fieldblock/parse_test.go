@@ -1,6 +1,10 @@
 package fieldblock
 
-import "testing"
+import (
+	"testing"
+
+	"gohyper.dev/hyper/internal/h2test"
+)
 
 // RFC 7541 appendix C.1.
 func TestIntegersOfAppendixC1(t *testing.T) {
@@ -13,7 +17,7 @@ func TestIntegersOfAppendixC1(t *testing.T) {
 		{"1f9a0a", 5, 1337},
 		{"2a", 8, 42},
 	} {
-		p := unhex(t, c.octets)
+		p := h2test.Unhex(t, c.octets)
 		if v, n := readInt(append(p, 0xff), c.prefix); n != len(p) || v != c.want {
 			t.Errorf("%s with a prefix of %d bits: %d, %d bytes, want %d", c.octets, c.prefix, v, n, c.want)
 		}
@@ -41,7 +45,7 @@ func TestIntegersAreBounded(t *testing.T) {
 		{"7f", 0, 0},
 		{"", 0, 0},
 	} {
-		if v, n := readInt(unhex(t, c.octets), 7); v != c.want || n != c.n {
+		if v, n := readInt(h2test.Unhex(t, c.octets), 7); v != c.want || n != c.n {
 			t.Errorf("%s: %d, %d bytes, want %d, %d", c.octets, v, n, c.want, c.n)
 		}
 	}
@@ -64,7 +68,7 @@ func TestFaultOfAFieldCutShort(t *testing.T) {
 		"00 7f 80 80 80 80 80 80":       nameCutShort,
 		"00 01 61 7f 80 80 80 80 80 80": valueCutShort,
 	} {
-		p := unhex(t, octets)
+		p := h2test.Unhex(t, octets)
 		f, fault := parseField(p)
 		if f.isWhole(len(p)) || fault != "" && fault != want || f.cutShort() != want {
 			t.Errorf("%s: %+v, %q, %q, want %q", octets, f, fault, f.cutShort(), want)

@@ -3,13 +3,13 @@ package fieldblock
 import (
 	"bytes"
 	"cmp"
-	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 	"golang.org/x/net/http2/hpack"
 )
@@ -28,24 +28,6 @@ func newReader(cfg Config) *Reader[field] {
 	r := &Reader[field]{}
 	r.Init(cfg)
 	return r
-}
-
-// wantWireError requires an error of the connection.
-func wantWireError(t *testing.T, reason string, err error, code wire.ErrCode) {
-	t.Helper()
-	if we, ok := err.(*wire.Error); !ok || we.Code != code || we.StreamID != 0 {
-		t.Errorf("%s: %v, want %v of the connection", reason, err, code)
-	}
-}
-
-// unhex decodes hex that may contain blanks.
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	p, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 // fieldLines returns one line for each field, with "!" before a field that is never indexed.
@@ -123,7 +105,7 @@ func TestExamplesOfAppendixCAreDecoded(t *testing.T) {
 			r := newReader(Config{TableSize: c.table})
 			r.TableAcknowledged()
 			for i, block := range c.blocks {
-				p := unhex(t, block)
+				p := h2test.Unhex(t, block)
 				if i == 0 && c.table == 256 {
 					p = append([]byte{0x3f, 0xe1, 0x01}, p...) // the examples begin with a table of that size
 				}
@@ -151,7 +133,7 @@ func TestHPACKAtItsLimitsIsTaken(t *testing.T) {
 		{"Huffman padding of 7 ones", "88 00 01 61 83 02 8a ff", ":status: 200\na: 0 %\n"},
 	} {
 		r := newReader(Config{})
-		err := r.Decode(unhex(t, c.block))
+		err := r.Decode(h2test.Unhex(t, c.block))
 		if err != nil || fieldLines(r.Fields()) != c.want {
 			t.Errorf("%s: %q, %v, want %q", c.name, fieldLines(r.Fields()), err, c.want)
 		}
@@ -166,11 +148,11 @@ func TestTwoTableSizeUpdatesKeepWhatFits(t *testing.T) {
 		{"3f 09 3f e1 1f be", "c: d\n"}, // a table of 40 bytes holds one entry of 34
 		{"3f 09 3f e1 1f be", "c: d\n"},
 	} {
-		if err := r.Decode(unhex(t, c.block)); err != nil || fieldLines(r.fields) != c.want {
+		if err := r.Decode(h2test.Unhex(t, c.block)); err != nil || fieldLines(r.fields) != c.want {
 			t.Fatalf("block %d: %q, %v", i+1, fieldLines(r.fields), err)
 		}
 	}
-	if err := r.Decode(unhex(t, "bf")); err == nil {
+	if err := r.Decode(h2test.Unhex(t, "bf")); err == nil {
 		t.Error("what did not fit is still there")
 	}
 }
@@ -206,7 +188,7 @@ func TestSmallerTableTakesEffectWithTheAcknowledgment(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newReader(Config{TableSize: 100})
 			for _, block := range c.before {
-				if err := r.Decode(unhex(t, block)); err != nil {
+				if err := r.Decode(h2test.Unhex(t, block)); err != nil {
 					t.Fatalf("before the acknowledgment: %v", err)
 				}
 			}
@@ -216,13 +198,13 @@ func TestSmallerTableTakesEffectWithTheAcknowledgment(t *testing.T) {
 				if err != nil {
 					t.Fatalf("block %d: %v", i, err)
 				}
-				err = r.Decode(unhex(t, block))
+				err = r.Decode(h2test.Unhex(t, block))
 			}
 			if c.ok && err != nil {
 				t.Error(err)
 			}
 			if !c.ok {
-				wantWireError(t, c.name, err, wire.CompressionError)
+				h2test.WantWireError(t, c.name, err, wire.CompressionError)
 			}
 		})
 	}
@@ -341,17 +323,17 @@ func TestHPACKThatMustNotBeSentIsRefused(t *testing.T) {
 		{"Huffman padding not all ones", "40 01 61 81 1e"},
 		{"Huffman name cut within a symbol", "40 82 ff fe 01 62"},
 	} {
-		block := unhex(t, c.block)
+		block := h2test.Unhex(t, c.block)
 		for size := 1; size <= len(block); size++ {
 			r := newReader(Config{})
-			wantWireError(t, c.name, decodeInParts(r, block, size), wire.CompressionError)
+			h2test.WantWireError(t, c.name, decodeInParts(r, block, size), wire.CompressionError)
 		}
 	}
 }
 
 // sectionOf returns a block of one field with a value of that size.
 func sectionOf(size int) []byte {
-	return slices.Concat([]byte{0, 1, 'x'}, rawString(strings.Repeat("v", size)))
+	return slices.Concat([]byte{0, 1, 'x'}, h2test.RawString(strings.Repeat("v", size)))
 }
 
 // The sections that are held leave less room for others. Small sections always have room and are
@@ -433,7 +415,8 @@ func TestSharedFieldsDoNotChange(t *testing.T) {
 	r := newReader(Config{})
 	var shared [][]field
 	for i := range 3 * maxKnown {
-		block := slices.Concat([]byte{0x88, 0, 1, 'x'}, rawString(strings.Repeat(string(rune('a'+i)), 1000)))
+		value := strings.Repeat(string(rune('a'+i)), 1000)
+		block := slices.Concat([]byte{0x88, 0, 1, 'x'}, h2test.RawString(value))
 		if i%3 == 0 {
 			block = append(block, sectionOf(maxKnownSize)...) // too large to be known
 		}

@@ -5,9 +5,11 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/andybalholm/brotli"
@@ -32,6 +34,11 @@ var Codings = []Coding{
 	{"deflate-zlib", "deflate", func(w io.Writer) FlushWriter { return zlib.NewWriter(w) }},
 	{"deflate-raw", "deflate", func(w io.Writer) FlushWriter { z, _ := flate.NewWriter(w, 6); return z }},
 	{"br", "br", func(w io.Writer) FlushWriter { return brotli.NewWriter(w) }},
+}
+
+// CodingOf returns the first of Codings whose name in Content-Encoding is coding.
+func CodingOf(coding string) Coding {
+	return Codings[slices.IndexFunc(Codings, func(c Coding) bool { return c.Coding == coding })]
 }
 
 // Encode returns p in the coding.
@@ -69,4 +76,53 @@ func Prose(n int) []byte {
 		fmt.Fprintf(&b, "stream %d: window %d\n", r.IntN(1000), r.Uint32())
 	}
 	return b.Bytes()[:n]
+}
+
+// caesar is a test coding: a byte 0xff, then the bytes with 13 added, then another 0xff.
+type caesar struct {
+	r      io.Reader
+	began  bool
+	closes *int
+}
+
+// EncodeCaesar encodes p for a Caesar decoder.
+func EncodeCaesar(p []byte) []byte {
+	coded := []byte{0xff}
+	for _, c := range p {
+		coded = append(coded, c+13)
+	}
+	return append(coded, 0xff)
+}
+
+// Read implements io.Reader.
+func (c *caesar) Read(p []byte) (int, error) {
+	for i := range p {
+		var b [1]byte
+		if !c.began {
+			if _, err := io.ReadFull(c.r, b[:]); err != nil {
+				return i, err
+			}
+			if c.began = true; b[0] != 0xff {
+				return i, errors.New("not Latin")
+			}
+		}
+		if _, err := io.ReadFull(c.r, b[:]); err == io.EOF {
+			return i, io.ErrUnexpectedEOF
+		} else if err != nil {
+			return i, err
+		}
+		if b[0] == 0xff {
+			return i, io.EOF
+		}
+		p[i] = b[0] - 13
+	}
+	return len(p), nil
+}
+
+// Close implements io.Closer.
+func (c *caesar) Close() error { *c.closes++; return nil }
+
+// Caesar returns a decoder of that coding, which counts in closes how often its readers were closed.
+func Caesar(closes *int) func(io.Reader) (io.Reader, error) {
+	return func(r io.Reader) (io.Reader, error) { return &caesar{r: r, closes: closes}, nil }
 }

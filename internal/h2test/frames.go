@@ -1,6 +1,16 @@
 package h2test
 
-import "gohyper.dev/hyper/internal/wire"
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2/hpack"
+
+	"gohyper.dev/hyper/internal/wire"
+)
 
 // RawString encodes a string as in RFC 7541 §5.2, without Huffman coding.
 func RawString(s string) []byte {
@@ -45,4 +55,42 @@ func AnswerEmpty(peer *Peer, stream uint32) {
 func RawFrame(t wire.FrameType, flags wire.Flags, stream uint32, payload []byte) []byte {
 	h := wire.FrameHeader{Length: len(payload), Type: t, Flags: flags, StreamID: stream}
 	return append(wire.AppendFrameHeader(nil, h), payload...)
+}
+
+// ResponseBlock returns a field block with a status and five fields, which does not change the
+// compression table.
+func ResponseBlock() []byte {
+	var b bytes.Buffer
+	enc := hpack.NewEncoder(&b)
+	for _, field := range []string{":status: 200", "server: canned", "content-type: text/plain",
+		"content-length: 1024", "cache-control: max-age=60", `etag: "1"`} {
+		f := parseField(field)
+		f.Sensitive = true // never indexed
+		enc.WriteField(f)
+	}
+	return b.Bytes()
+}
+
+// Promise promises GET for path on own.example, with stream 1 as the parent.
+func Promise(peer *Peer, id uint32, path string) {
+	peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", ":authority: own.example", ":path: "+path)
+}
+
+// Unhex decodes hex that may contain blanks.
+func Unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	p, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// WantWireError requires an error of the connection.
+func WantWireError(t testing.TB, reason string, err error, code wire.ErrCode) {
+	t.Helper()
+	var we *wire.Error
+	if !errors.As(err, &we) || we.Code != code || we.StreamID != 0 {
+		t.Errorf("%s: %v, want %v of the connection", reason, err, code)
+	}
 }

@@ -382,6 +382,26 @@ func (p *Peer) Next() (f Frame, err error) {
 	return f, err
 }
 
+// Serve plays a server on another goroutine, until the connection ends. It sends settings,
+// acknowledges the client's, and calls f for each request, in the order in which they arrive.
+func (p *Peer) Serve(f func(stream uint32, h Headers), settings ...wire.Setting) {
+	go func() {
+		p.WriteSettings(settings...)
+		for {
+			frame, err := p.Next()
+			switch {
+			case err == errSilent:
+			case err != nil:
+				return
+			case frame.Type == wire.Settings && !frame.Flags.Has(wire.Ack):
+				p.WriteSettingsAck()
+			case frame.Type == wire.Headers:
+				f(frame.StreamID, *frame.Headers)
+			}
+		}
+	}()
+}
+
 // unread puts a frame that Next has returned back into the queue.
 func (p *Peer) unread(f Frame) {
 	p.mu.Lock()

@@ -165,7 +165,7 @@ func TestInitialWindowChangesCostTheSameWithManyStreams(t *testing.T) {
 
 func TestCompressedBombIsBounded(t *testing.T) {
 	large := 256 << 20
-	if raceEnabled || testing.Short() {
+	if h2test.Race || testing.Short() {
 		large = 16 << 20
 	}
 	zeros := make([]byte, 1<<20)
@@ -187,7 +187,7 @@ func TestCompressedBombIsBounded(t *testing.T) {
 			32 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if raceEnabled && c.coding == "br" {
+			if h2test.Race && c.coding == "br" {
 				t.Skip("the race detector makes its encoder take ten seconds")
 			}
 			var coded bytes.Buffer
@@ -290,7 +290,7 @@ func TestDribbledFrameHoldsLittleMoreThanItsOctets(t *testing.T) {
 
 func TestMemoryFollowsTheOpenStreamsOnly(t *testing.T) {
 	requests := 100_000
-	if raceEnabled || testing.Short() {
+	if h2test.Race || testing.Short() {
 		requests = 10_000
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
-	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
@@ -63,25 +62,11 @@ func cannedServer(nc net.Conn, block, body []byte) {
 	}
 }
 
-// responseBlock returns a field block with a status and five fields, which does not change the
-// compression table.
-func responseBlock() []byte {
-	w := fieldblock.NewWriter()
-	w.Begin(nil, 1, 0)
-	for _, f := range []hyper.Field{{Name: ":status", Value: "200"}, {Name: "server", Value: "canned"},
-		{Name: "content-type", Value: "text/plain"},
-		{Name: "content-length", Value: "1024"}, {Name: "cache-control", Value: "max-age=60"},
-		{Name: "etag", Value: `"1"`}} {
-		w.Field(f.Name, f.Value, true) // never indexed
-	}
-	return w.End(1 << 20)[wire.HeaderLen:]
-}
-
 // cannedConn returns a connection to a cannedServer that sends 1 KiB.
 func cannedConn(t *testing.T, cfg *hyper.Config) *hyper.Conn {
 	t.Helper()
 	client, server := net.Pipe()
-	go cannedServer(server, responseBlock(), make([]byte, 1024))
+	go cannedServer(server, h2test.ResponseBlock(), make([]byte, 1024))
 	conn, err := hyper.NewConn(t.Context(), client, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +89,7 @@ func wantAllocs(t *testing.T, most float64, work func()) {
 // allocated returns how many allocations work makes, and of how many bytes, on average.
 func allocated(t *testing.T, work func()) (times, octets float64) {
 	t.Helper()
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("the race detector allocates, too")
 	}
 	for range 100 {
@@ -181,7 +166,7 @@ func TestRoundTripAllocatesEightTimesAtMost(t *testing.T) {
 // http.Client makes four more allocations. Finding the connection makes none.
 func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
 	client, server := net.Pipe()
-	go cannedServer(server, responseBlock(), make([]byte, 1024))
+	go cannedServer(server, h2test.ResponseBlock(), make([]byte, 1024))
 	transport := &hyper.Transport{UnencryptedHTTP2: true, Proxy: hyper.NoProxy, MaxConnsPerHost: 1,
 		Config: &hyper.Config{
 			DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
@@ -207,7 +192,7 @@ func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
 // adaptivestackstart=0, because otherwise the runtime starts stacks at the average size of earlier
 // ones.
 func TestWaitingRequestsHaveSmallStacks(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("frames are larger under the race detector")
 	}
 	const alone = "GODEBUG=adaptivestackstart=0"
@@ -322,7 +307,7 @@ func TestOneRequestIsWrittenAtOnce(t *testing.T) {
 // The writer keeps its buffers through the many short pauses of an upload, in which it waits for
 // windows or for the reader.
 func TestUploadDoesNotAllocateByItsLength(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("the race detector allocates, too")
 	}
 	conn := cannedConn(t, nil)
@@ -385,12 +370,12 @@ func (s *cannedSocket) Close() error {
 // buffer of 512 bytes, which a connection over TLS does not need, and what the runtime keeps for
 // its goroutines. It does not include crypto/tls and a socket.
 func TestIdleConnectionTakesLessThanSevenKilobytes(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("the race detector allocates, too")
 	}
 	synctest.Test(t, func(t *testing.T) {
 		says := wire.AppendSettingsAck(wire.AppendSettings(nil))
-		block := responseBlock()
+		block := h2test.ResponseBlock()
 		says = wire.AppendFrameHeader(says, wire.FrameHeader{Length: len(block), Type: wire.Headers,
 			Flags: wire.EndHeaders | wire.EndStream, StreamID: 1})
 		said := string(append(says, block...))

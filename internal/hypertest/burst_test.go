@@ -123,7 +123,7 @@ func keptAfterBurst(t *testing.T, d door, stays, cancelled bool) int64 {
 }
 
 func TestBurstOfStreamsIsGivenBack(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("the race detector makes it take a minute")
 	}
 	for _, c := range []struct {

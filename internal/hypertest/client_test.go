@@ -18,7 +18,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,7 +104,7 @@ func TestCookiesAndBasicAuthOverTransport(t *testing.T) {
 
 func TestTimeoutsInEachPhase(t *testing.T) {
 	stuck := make(chan struct{})
-	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+	srv := h2test.HTTP2Server(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/body" {
 			io.WriteString(w, "the beginning")
 			w.(http.Flusher).Flush()
@@ -229,36 +228,8 @@ func TestCertificateErrorsOverTransport(t *testing.T) {
 	}
 }
 
-// A counter is a listener that counts the connections that it accepts.
-type counter struct {
-	net.Listener
-	n atomic.Int64
-}
-
-func (c *counter) Accept() (net.Conn, error) {
-	nc, err := c.Listener.Accept()
-	if err == nil {
-		c.n.Add(1)
-	}
-	return nc, err
-}
-
-// newHTTP1Server starts a TLS server that speaks HTTP/1.1 only, and counts its connections.
-func newHTTP1Server(t *testing.T, h http.HandlerFunc, protos ...string) (*httptest.Server, *counter) {
-	t.Helper()
-	srv := httptest.NewUnstartedServer(h)
-	count := &counter{Listener: srv.Listener}
-	srv.Listener = count
-	srv.TLS = h2test.ServerTLS(protos...)
-	srv.Config.Protocols = new(http.Protocols)
-	srv.Config.Protocols.SetHTTP1(true)
-	srv.StartTLS()
-	t.Cleanup(srv.Close)
-	return srv, count
-}
-
 func TestBurstOnAServerWithoutHTTP2(t *testing.T) {
-	srv, accepted := newHTTP1Server(t, func(w http.ResponseWriter,
+	srv, accepted := h2test.HTTP1Server(t, func(w http.ResponseWriter,
 		r *http.Request) {
 		fmt.Fprint(w, r.Proto)
 	}, "http/1.1")
@@ -274,7 +245,7 @@ func TestBurstOnAServerWithoutHTTP2(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := accepted.n.Load(); n > 4 {
+	if n := accepted.Accepted.Load(); n > 4 {
 		t.Errorf("%d connections, of 4", n)
 	}
 }
@@ -336,14 +307,14 @@ func TestWebsocketUpgradeGoesToTheFallback(t *testing.T) {
 	h2test.WantBody(t, "both ways", rw, "echo hello\n")
 	rw.Close()
 
-	own := &hyper.Transport{Proxy: hyper.NoProxy, Fallback: roundTripFunc(func(*http.Request) (*http.Response,
-		error) {
+	own := &hyper.Transport{Proxy: hyper.NoProxy}
+	own.Fallback = h2test.RoundTripFunc(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 299, Body: http.NoBody}, nil
-	})}
+	})
 	if resp, err := get(own); err != nil || resp.StatusCode != 299 {
 		t.Errorf("the caller's own fallback: %v, %v", resp, err)
 	}
-	old, _ := newHTTP1Server(t, func(w http.ResponseWriter, r *http.Request) {}, "http/1.1")
+	old, _ := h2test.HTTP1Server(t, func(w http.ResponseWriter, r *http.Request) {}, "http/1.1")
 	own.Config = &hyper.Config{TLS: h2test.ClientTLS()}
 	for _, url := range []string{old.URL, "http://example.com"} {
 		if resp, err := own.RoundTrip(httptest.NewRequest("GET", url, nil)); err != nil ||

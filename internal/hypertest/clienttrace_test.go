@@ -170,7 +170,7 @@ func TestHTTPTraceOfABodyThatFails(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		peer.Ignore(wire.Data)
 		var log hookLog
-		body := &closableBody{Reader: readerFunc(func(p []byte) (int, error) { return len(p), nil })}
+		body := &closableBody{Reader: h2test.ReaderFunc(func(p []byte) (int, error) { return len(p), nil })}
 		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/",
 			body).WithContext(log.context()))
 		peer.WantHeaders("the request", 1)
@@ -229,7 +229,7 @@ func TestHTTPTraceThroughTransport(t *testing.T) {
 }
 
 func TestHTTPTraceOfAHandshakeThatFails(t *testing.T) {
-	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {})
+	srv := h2test.HTTP2Server(t, func(w http.ResponseWriter, r *http.Request) {})
 	var log hookLog
 	_, err := hyper.Dial(log.context(), srv.Listener.Addr().String(),
 		&hyper.Config{TLS: &tls.Config{RootCAs: h2test.Roots(), ServerName: "other.example"}})

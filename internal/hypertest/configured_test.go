@@ -53,7 +53,7 @@ func TestConfigureTransportRefusesNonsense(t *testing.T) {
 }
 
 func TestConfiguredTransportStillSpeaksHTTP1(t *testing.T) {
-	srv, accepted := newHTTP1Server(t, func(w http.ResponseWriter,
+	srv, accepted := h2test.HTTP1Server(t, func(w http.ResponseWriter,
 		r *http.Request) {
 		fmt.Fprint(w, r.Proto)
 	}, "http/1.1")
@@ -65,7 +65,7 @@ func TestConfiguredTransportStillSpeaksHTTP1(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	}
-	if n := accepted.n.Load(); n != 1 {
+	if n := accepted.Accepted.Load(); n != 1 {
 		t.Errorf("%d connections", n)
 	}
 }
@@ -195,7 +195,7 @@ func TestReverseProxyHandsUpgradesOn(t *testing.T) {
 }
 
 func TestConfiguredTransportKeepsItsDialerAndProxy(t *testing.T) {
-	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+	srv := h2test.HTTP2Server(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Proto, " ", r.UserAgent())
 	})
 	proxy := h2test.NewProxy(t, nil)
@@ -248,7 +248,7 @@ func connOf(t *testing.T, rt http.RoundTripper, url string) *hyper.Conn {
 }
 
 func TestConfiguredTransportReplacesAConnectionThatEnded(t *testing.T) {
-	srv, _ := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+	srv := h2test.HTTP2Server(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s", body)
 	})

@@ -215,7 +215,7 @@ func TestEveryKindOfCallReturnsErrClosedAfterCloseOfALostConnection(t *testing.T
 		peer.WantHeaders("another", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
 		resp := reading.Want(t, "the response")
-		body := &hyper.Request{Method: "POST", Body: readerFunc(func([]byte) (int, error) {
+		body := &hyper.Request{Method: "POST", Body: h2test.ReaderFunc(func([]byte) (int, error) {
 			<-conn.Done()
 			return 0,
 				io.EOF

@@ -3,7 +3,6 @@ package hypertest
 import (
 	"bytes"
 	"compress/gzip"
-	"compress/zlib"
 	"errors"
 	"io"
 	"net/http"
@@ -11,41 +10,16 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/andybalholm/brotli"
-
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A flushWriter encodes a content coding.
-type flushWriter interface {
-	io.WriteCloser
-	Flush() error
-}
-
-// encoder returns a flushWriter for coding that writes to w.
-func encoder(coding string, w io.Writer) flushWriter {
-	switch coding {
-	case "gzip":
-		return gzip.NewWriter(w)
-	case "deflate":
-		return zlib.NewWriter(w)
-	case "br":
-		return brotli.NewWriter(w)
-	}
-	panic(coding)
-}
-
 // encode returns text as a complete body. The codings are applied in the given order.
 func encode(text string, codings ...string) []byte {
 	body := []byte(text)
 	for _, coding := range codings {
-		var b bytes.Buffer
-		w := encoder(coding, &b)
-		w.Write(body)
-		w.Close()
-		body = b.Bytes()
+		body = h2test.CodingOf(coding).Encode(body)
 	}
 	return body
 }
@@ -128,9 +102,10 @@ func TestFlushedOctetsAreReadAtOnceInEveryStack(t *testing.T) {
 				peer, resp := coded(t, v, list)
 				var b bytes.Buffer
 				w := io.Writer(&b)
-				var stack []flushWriter // in the order in which the caller writes to them
+				var stack []h2test.FlushWriter // in the order in which the caller writes to them
 				for i := range codings {
-					stack = append([]flushWriter{encoder(codings[len(codings)-1-i], w)}, stack...)
+					coding := h2test.CodingOf(codings[len(codings)-1-i])
+					stack = append([]h2test.FlushWriter{coding.Writer(w)}, stack...)
 					w = stack[0]
 				}
 				for _, event := range []string{"one", "two", "three"} {

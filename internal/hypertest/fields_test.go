@@ -1,12 +1,10 @@
 package hypertest
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -183,33 +181,11 @@ var hostile = map[string]string{
 	"grün 漢 \ufffd": "grün 漢 \ufffd",
 }
 
-// A lockedBuffer is a buffer that is safe for concurrent use.
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-// Write appends to the buffer.
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-// take returns the contents of the buffer and empties it.
-func (b *lockedBuffer) take() string {
-	synctest.Wait()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	defer b.Reset()
-	return b.String()
-}
-
 func TestTraceShowsNothingThatATerminalObeys(t *testing.T) {
 	for raw, shown := range hostile {
 		t.Run(shown, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var log lockedBuffer
+				var log h2test.Buffer
 				var lines []string
 				write := hyper.TraceTo(&log)
 				peer, conn := dialPeer(t, &hyper.Config{Trace: func(e hyper.TraceEvent) {
@@ -220,10 +196,10 @@ func TestTraceShowsNothingThatATerminalObeys(t *testing.T) {
 				}})
 				getAsync(conn, "/")
 				peer.WantHeaders("the request", 1)
-				log.take()
+				log.Take()
 				lines = nil
 				peer.WriteHeaders(1, 0, ":status: 200", "x: a"+raw+"b", "x"+raw+": c")
-				text := log.take()
+				text := log.Take()
 				for _, want := range []string{"x: a" + shown + "b", "x" + shown + ": c"} {
 					if !strings.Contains(text, "       "+want+"\n") {
 						t.Errorf("TraceTo wrote %q, without %q", text, want)
@@ -239,13 +215,13 @@ func TestTraceShowsNothingThatATerminalObeys(t *testing.T) {
 
 func TestTraceLineIsCutBetweenCharacters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log h2test.Buffer
 		peer, conn := dialPeer(t, &hyper.Config{Trace: hyper.TraceTo(&log)})
 		getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
-		log.take()
+		log.Take()
 		peer.WriteHeaders(1, 0, ":status: 200", "x: "+strings.Repeat("ü", 100))
-		if text, want := log.take(), "       x: "+strings.Repeat("ü", 30)+"…\n"; !strings.Contains(text,
+		if text, want := log.Take(), "       x: "+strings.Repeat("ü", 30)+"…\n"; !strings.Contains(text,
 			want) {
 			t.Errorf("got %q, want %q", text, want)
 		}

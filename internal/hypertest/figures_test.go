@@ -549,7 +549,7 @@ makes 1,000 connections gets no more. Written by
 
 // A run gives the figures of the table, and no figure is worse than net/http's.
 func TestFigures(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("the race detector makes it take minutes")
 	}
 	written := readFigures(t)

@@ -4,7 +4,6 @@ package hypertest
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
@@ -16,16 +15,6 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
-
-// unhex decodes hex that may contain blanks.
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
-	p, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 // headersFrame returns a complete field section for stream 1.
 func headersFrame(block []byte) []byte {
@@ -51,7 +40,7 @@ func TestHPACKThatMustNotBeSentEndsTheConnection(t *testing.T) {
 				peer, conn := dialPeer(t, nil)
 				got := getAsync(conn, "/")
 				peer.WantHeaders("request", 1)
-				peer.WriteRaw(headersFrame(unhex(t, c.block)))
+				peer.WriteRaw(headersFrame(h2test.Unhex(t, c.block)))
 				peer.WantGoAway(c.name, 0, wire.CompressionError)
 				peer.WantClosed("and nothing else")
 				err := got.WantErr(t, c.name)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
@@ -189,7 +190,7 @@ func TestHeaderSurvivesTheWayThroughHTTP(t *testing.T) {
 // A peer can add a cookie field with one byte. Joining many must not copy all earlier ones for
 // each.
 func TestManyCookiesAreJoinedInLinearMemory(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("the race detector allocates, too")
 	}
 	joined := func(n int) (h hyper.Header, octets uint64) {

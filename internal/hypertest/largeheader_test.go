@@ -54,7 +54,7 @@ func headerServer(t *testing.T, cleartext bool) (addr string) {
 // very slow: all doors, or two under the race detector.
 func largeDoors() (some []door) {
 	for _, d := range doors {
-		if !raceEnabled || d.name == "Dial" || d.name == "TransportCleartext" {
+		if !h2test.Race || d.name == "Dial" || d.name == "TransportCleartext" {
 			some = append(some, d)
 		}
 	}
@@ -72,7 +72,7 @@ func realDoors(t *testing.T, cfg hyper.Config, test func(t *testing.T,
 		return tr
 	}}
 	all := largeDoors()
-	if !raceEnabled {
+	if !h2test.Race {
 		all = append(all, netHTTPDoor)
 	}
 	for _, d := range all {
@@ -196,7 +196,7 @@ func TestLargeHeadersOfManyStreamsAreBounded(t *testing.T) {
 			30)
 	})
 	t.Run("by default", func(t *testing.T) {
-		if raceEnabled {
+		if h2test.Race {
 			t.Skip("the race detector makes it take 40 seconds, for the same code as above")
 		}
 		saved := doors

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -296,7 +297,7 @@ func TestReadThatOutlivesTheExchangeLooksAtNothing(t *testing.T) {
 		last := make(chan struct{})
 		req := &hyper.Request{
 			Method: "POST", Trailer: hyper.Header{{Name: "x", Value: "1"}},
-			Body: readerFunc(func([]byte) (int, error) { <-last; return 0, io.EOF }),
+			Body: h2test.ReaderFunc(func([]byte) (int, error) { <-last; return 0, io.EOF }),
 		}
 		s, err := conn.Open(t.Context(), req)
 		if err != nil {

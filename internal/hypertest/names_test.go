@@ -309,11 +309,6 @@ func TestURLsHostIsTheAuthority(t *testing.T) {
 	}
 }
 
-// roundTripFunc is a function that implements http.RoundTripper.
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
 // The fallback, which speaks HTTP/1.1, sends the same name.
 func TestHostOverHTTP1IsMappedOrRefused(t *testing.T) {
 	for _, test := range hostNames {
@@ -321,10 +316,11 @@ func TestHostOverHTTP1IsMappedOrRefused(t *testing.T) {
 			continue
 		}
 		var got *http.Request
-		tr := &hyper.Transport{Fallback: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		tr := &hyper.Transport{}
+		tr.Fallback = h2test.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 			got = req
 			return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
-		})}
+		})
 		body := &closeCounter{}
 		req := &http.Request{URL: &url.URL{Scheme: "http", Host: test.host, Path: "/"}, Header: http.Header{},
 			Body: body}

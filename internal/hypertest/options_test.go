@@ -226,7 +226,7 @@ func TestPanicGivesBackAReservedSlot(t *testing.T) {
 func TestWithRequestDoesNotChangeRequestsOverHTTP1(t *testing.T) {
 	var got *http.Request
 	tr := &hyper.Transport{Proxy: hyper.NoProxy,
-		Fallback: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		Fallback: h2test.RoundTripFunc(func(req *http.Request) (*http.Response, error) {
 			got = req
 			return &http.Response{StatusCode: 204, Body: io.NopCloser(strings.NewReader(""))}, nil
 		}), Config: &hyper.Config{DialContext: func(context.Context, string, string) (net.Conn,

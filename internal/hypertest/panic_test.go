@@ -208,7 +208,7 @@ func TestGetBodyThatPanicsGivesBackItsSlot(t *testing.T) {
 // Read would end the program.
 func TestBodyThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 	eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
-		body := &countedBody{Reader: readerFunc(func([]byte) (int, error) {
+		body := &countedBody{Reader: h2test.ReaderFunc(func([]byte) (int, error) {
 			runtime.Goexit()
 			return 0,
 				nil
@@ -224,8 +224,3 @@ func TestBodyThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 		}
 	})
 }
-
-// readerFunc is a function that implements io.Reader.
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

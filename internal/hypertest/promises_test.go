@@ -29,11 +29,6 @@ func dialPromiser(t *testing.T, policy hyper.PushPolicy) (*h2test.Peer, *hyper.C
 	return peer, conn, got
 }
 
-// promise promises GET for path on the connection's own authority, with stream 1 as the parent.
-func promise(peer *h2test.Peer, id uint32, path string) {
-	peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", ":authority: own.example", ":path: "+path)
-}
-
 // promisedPaths returns all that is promised until the iteration ends.
 func promisedPaths(t *testing.T, resp *hyper.Response) (paths []string, pushes []*hyper.Push) {
 	t.Helper()
@@ -56,7 +51,7 @@ func TestPushIsOffUnlessAskedFor(t *testing.T) {
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		// RFC 9113 §6.6: a promise then is a connection error of type PROTOCOL_ERROR.
-		promise(peer, 2, "/a")
+		h2test.Promise(peer, 2, "/a")
 		peer.WantGoAway("push is off", 0, wire.ProtocolError)
 		peer.WantClosed("so the connection is over")
 		if err := got.WantErr(t, "and its streams"); !errors.Is(err, hyper.ErrCodeProtocol) {
@@ -112,12 +107,12 @@ func TestDefaultLimitIsAHundredAndAFloodIsBounded(t *testing.T) {
 		peer, conn, got := dialPromiser(t, hyper.PushPolicy{})
 		id := uint32(2)
 		for range 100 {
-			promise(peer, id, "/")
+			h2test.Promise(peer, id, "/")
 			id += 2
 		}
 		peer.WantIdle("100 may wait")
 		for range provokedBurst {
-			promise(peer, id, "/")
+			h2test.Promise(peer, id, "/")
 			id += 2
 		}
 		synctest.Wait()
@@ -126,7 +121,7 @@ func TestDefaultLimitIsAHundredAndAFloodIsBounded(t *testing.T) {
 			peer.Ignore(wire.Ping)
 			peer.WantRSTStream("one more", refused, wire.RefusedStream)
 		}
-		promise(peer, id, "/")
+		h2test.Promise(peer, id, "/")
 		peer.WantRSTStream("the last straw", id, wire.RefusedStream)
 		peer.WantGoAway("the peer does not listen", id, wire.EnhanceYourCalm)
 		if err := got.WantErr(t, "the flood"); !errors.Is(err, hyper.ErrCodeEnhanceYourCalm) ||
@@ -141,10 +136,10 @@ func TestFloodOfPromisesThatAcceptRefusesIsBounded(t *testing.T) {
 		peer, conn, got := dialPromiser(t, hyper.PushPolicy{Accept: func(*hyper.Push) bool { return false }})
 		peer.Ignore(wire.RSTStream, wire.Ping)
 		for id := uint32(2); id <= 2*provokedBurst; id += 2 {
-			promise(peer, id, "/")
+			h2test.Promise(peer, id, "/")
 		}
 		peer.WantIdle("so many can be refused")
-		promise(peer, 2*provokedBurst+2, "/")
+		h2test.Promise(peer, 2*provokedBurst+2, "/")
 		peer.WantGoAway("and no more", 2*provokedBurst+2, wire.EnhanceYourCalm)
 		got.WantErr(t, "the flood")
 		<-conn.Done()
@@ -303,7 +298,7 @@ func TestPromiseBehindTheParentsEndEndsTheConnection(t *testing.T) {
 		}
 		peer.WantHeaders("the request stays open on our side", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-		promise(peer, 2, "/")
+		h2test.Promise(peer, 2, "/")
 		peer.WantGoAway("half-closed (remote)", 0, wire.ProtocolError)
 	})
 }
@@ -314,7 +309,7 @@ func TestParentThatThePeerEndsYieldsItsPromisesAndThenTheError(t *testing.T) {
 			WindowManager: giveBack})
 		s, _ := conn.Open(t.Context(), &hyper.Request{})
 		peer.WantHeaders("the parent", 1)
-		promise(peer, 2, "/")
+		h2test.Promise(peer, 2, "/")
 		peer.WriteRSTStream(1, wire.InternalError)
 		synctest.Wait()
 		var paths []string
@@ -355,7 +350,7 @@ func TestUnclaimedPushHoldsItsWindowAndNoMore(t *testing.T) {
 			WindowManager: hyper.ReadWindow{Stream: 65535, Connection: 1 << 20}.New})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)
-		promise(peer, 2, "/")
+		h2test.Promise(peer, 2, "/")
 		peer.WriteHeaders(2, 0, ":status: 200")
 		for range 4 {
 			peer.WriteData(2, 0, make([]byte, 16<<10-1))
@@ -391,7 +386,7 @@ func TestClaimedPushGetsItsManagerAndWindow(t *testing.T) {
 			}})
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)
-		promise(peer, 2, "/pushed")
+		h2test.Promise(peer, 2, "/pushed")
 		peer.WriteHeaders(2, 0, ":status: 200", "content-length: 110")
 		peer.WriteData(2, 0, make([]byte, 100))
 		peer.WriteHeaders(1, 0, ":status: 200")
@@ -428,8 +423,8 @@ func TestPushEndsWithPeersResetAndOutlivesGoAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, got := dialPromiser(t, hyper.PushPolicy{})
 		peer.Ignore(wire.WindowUpdate)
-		promise(peer, 2, "/reset")
-		promise(peer, 4, "/whole")
+		h2test.Promise(peer, 2, "/reset")
+		h2test.Promise(peer, 4, "/whole")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		_, pushes := promisedPaths(t, got.Want(t, "the parent"))
 		peer.WriteHeaders(2, 0, ":status: 200")
@@ -462,7 +457,7 @@ func TestPushEndsWithPeersResetAndOutlivesGoAway(t *testing.T) {
 func TestPushEndsWithTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, got := dialPromiser(t, hyper.PushPolicy{})
-		promise(peer, 2, "/")
+		h2test.Promise(peer, 2, "/")
 		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
 		_, pushes := promisedPaths(t, got.Want(t, "the parent"))
 		conn.Close()
@@ -485,7 +480,7 @@ func TestPushPromisedBeforeASmallerWindowWasKnownMayFillTheOldOne(t *testing.T) 
 				hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 10})
 		}()
 		peer.WantFrame("a smaller window", wire.Settings)
-		promise(peer, 2, "/old")
+		h2test.Promise(peer, 2, "/old")
 		peer.WriteHeaders(2, 0, ":status: 200")
 		peer.WriteData(2, 0, make([]byte, 10000))
 		peer.WriteSettingsAck()
@@ -493,7 +488,7 @@ func TestPushPromisedBeforeASmallerWindowWasKnownMayFillTheOldOne(t *testing.T) 
 			t.Fatal(err)
 		}
 		peer.WantIdle("nothing is wrong")
-		promise(peer, 4, "/new")
+		h2test.Promise(peer, 4, "/new")
 		peer.WriteHeaders(4, 0, ":status: 200")
 		peer.WriteData(4, 0, make([]byte, 10))
 		peer.WriteData(2, 0, make([]byte, 1))

@@ -145,7 +145,7 @@ func TestTunnelsShareAConnectionToAnHTTP2Proxy(t *testing.T) {
 	})
 	u.User = url.UserPassword("a", "b")
 	one, tr := newServer(t, tell)
-	two, _ := newServer(t, tell)
+	two := h2test.HTTP2Server(t, tell)
 	through(tr, u)
 	var wg sync.WaitGroup
 	for range 20 {
@@ -399,7 +399,7 @@ func TestOctetsBehindTheProxysAnswerAreNotLost(t *testing.T) {
 	proxy := h2test.NewProxy(t, nil)
 	proxy.Answer(func(nc net.Conn, req *http.Request) bool {
 		peer := h2test.NewPeer(t, &earlyWriter{Conn: nc}) // an origin that sends first
-		serve(peer, func(stream uint32, _ h2test.Headers) { h2test.AnswerEmpty(peer, stream) })
+		peer.Serve(func(stream uint32, _ h2test.Headers) { h2test.AnswerEmpty(peer, stream) })
 		<-t.Context().Done()
 		return true
 	})
@@ -503,7 +503,7 @@ func TestEnvironmentDecidesWhereProxyIsNil(t *testing.T) {
 			h2test.Get(t, tr, "https://direct.example.com/"))
 		return
 	}
-	origin, _ := newServer(t, tell)
+	origin := h2test.HTTP2Server(t, tell)
 	proxy := h2test.NewProxy(t, nil)
 	proxy.Route("www.example.com:443", origin.Listener.Addr().String())
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestEnvironmentDecidesWhereProxyIsNil$",

@@ -208,7 +208,7 @@ func (row crowdedRow) play(t *testing.T, client string) (f figure, s *crowdedSer
 // was not processed. Every such request succeeds in the end, however few requests a server accepts.
 func TestRequestsAtACrowdedServerDoNotFail(t *testing.T) {
 	for _, row := range crowdedRows {
-		if raceEnabled { // the race detector is slow
+		if h2test.Race { // the race detector is slow
 			row.callers, row.requests = row.callers/4, row.requests/4
 		}
 		for _, client := range []string{"Transport", "ConfigureTransport"} {

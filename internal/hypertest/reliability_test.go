@@ -115,7 +115,7 @@ const reliabilityLimit = 5 * time.Second
 
 // reliabilityCount returns n, or a tenth of it under the race detector or with -short.
 func reliabilityCount(n int) int {
-	if raceEnabled || testing.Short() {
+	if h2test.Race || testing.Short() {
 		return n / 10
 	}
 	return n
@@ -635,7 +635,7 @@ func TestManagerOfAClaimedPushHearsOfWhatCameBefore(t *testing.T) {
 		peer.Ignore(wire.WindowUpdate)
 		got := getAsync(conn, "/")
 		peer.WantHeaders("the parent", 1)
-		promise(peer, 2, "/pushed")
+		h2test.Promise(peer, 2, "/pushed")
 		peer.WriteHeaders(2, 0, ":status: 200")
 		peer.WritePaddedData(2, 0, make([]byte, 10_000), 99)
 		for peer.Credit(2) > 0 {

@@ -2,7 +2,6 @@ package hypertest
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,32 +27,12 @@ import (
 type opensslServer struct {
 	io.WriteCloser
 	addr   string
-	output output // what it received, and its messages
+	output h2test.Buffer // what it received, and its messages
 	wait   func()
 }
 
-// An output is a buffer that is safe for concurrent use.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write appends to the buffer.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-// String returns the contents.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
 // hasRequest reports whether HEADERS have arrived on stream 1.
-func (o *output) hasRequest() bool {
+func hasRequest(o *h2test.Buffer) bool {
 	for _, flags := range []wire.Flags{wire.EndHeaders, wire.EndHeaders | wire.EndStream} {
 		h := wire.AppendFrameHeader(nil, wire.FrameHeader{Type: wire.Headers, Flags: flags, StreamID: 1})
 		if strings.Contains(o.String(), string(h[3:])) { // without the length
@@ -137,7 +115,7 @@ func TestRenegotiationEndsTheConnection(t *testing.T) {
 				}
 				return rt.RoundTrip(req)
 			})
-			for ctx.Err() == nil && !s.output.hasRequest() {
+			for ctx.Err() == nil && !hasRequest(&s.output) {
 				time.Sleep(5 * time.Millisecond)
 			}
 			answer := wire.AppendSettings(nil)

@@ -230,7 +230,9 @@ func TestErrorOfHTTP1AfterALostTryIsNotRetryable(t *testing.T) {
 		v := visitDoor(t, door{name: "Transport", enter: transportDoor}, hyper.Config{})
 		tr := v.rt.(*hyper.Transport)
 		refused := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
-		tr.Fallback = roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, refused })
+		tr.Fallback = h2test.RoundTripFunc(func(*http.Request) (*http.Response, error) {
+			return nil, refused
+		})
 		first, dials := tr.Config.DialContext, 0
 		tr.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if dials++; dials == 1 {
@@ -279,7 +281,7 @@ func TestGetBodyIsCalledAfterTheLastRead(t *testing.T) {
 		var reading atomic.Bool
 		again := 0
 		body := func() io.ReadCloser {
-			return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+			return io.NopCloser(h2test.ReaderFunc(func(p []byte) (int, error) {
 				reading.Store(true)
 				defer reading.Store(false)
 				time.Sleep(50 * time.Millisecond)

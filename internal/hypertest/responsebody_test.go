@@ -254,10 +254,10 @@ func TestUnknownCodingIsAnErrorAndRawStillWorks(t *testing.T) {
 func TestConfigDecodersAndLimitsReachTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		closes := 0
-		peer, conn := dialPeer(t, &hyper.Config{Decoders: caesarDecoder("caesar", &closes),
-			MaxDecodedSize: 100})
+		decoders := map[string]hyper.Decoder{"caesar": h2test.Caesar(&closes)}
+		peer, conn := dialPeer(t, &hyper.Config{Decoders: decoders, MaxDecodedSize: 100})
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: caesar")
-		peer.WriteData(1, wire.EndStream, encodeCaesar([]byte("veni")))
+		peer.WriteData(1, wire.EndStream, h2test.EncodeCaesar([]byte("veni")))
 		h2test.WantBody(t, "by the caller's decoder", resp.Body, "veni")
 		if closes != 1 {
 			t.Errorf("closed %d times", closes)

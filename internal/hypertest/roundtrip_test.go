@@ -460,7 +460,7 @@ func TestRoundTripReadsTrailersBehindTheBody(t *testing.T) {
 		req := httpRequest(t, "POST", "https://example.com/", nil)
 		req.Trailer = http.Header{"X-Sum": nil, "X-Never": nil}
 		req.Body = io.NopCloser(io.MultiReader(strings.NewReader("hello"),
-			readerFunc(func([]byte) (int, error) {
+			h2test.ReaderFunc(func([]byte) (int, error) {
 				req.Trailer.Set("X-Sum", "42")
 				return 0, io.EOF
 			})))
@@ -479,7 +479,7 @@ func TestRoundTripReturnsTheErrorOfTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		broken := errors.New("disk on fire")
-		body := &closableBody{Reader: readerFunc(func([]byte) (int, error) { return 0, broken })}
+		body := &closableBody{Reader: h2test.ReaderFunc(func([]byte) (int, error) { return 0, broken })}
 		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body))
 		peer.WantHeaders("the request", 1)
 		peer.WantRSTStream("without its body", 1, wire.Cancel)
@@ -496,7 +496,7 @@ func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _ := newPeer(t, nil)
 		received := make(chan []hpack.HeaderField, 2) // header and trailers
-		serve(peer, func(stream uint32, h h2test.Headers) {
+		peer.Serve(func(stream uint32, h h2test.Headers) {
 			received <- h.Fields
 			if h.EndStream || h.Get(":method") == "CONNECT" {
 				h2test.AnswerEmpty(peer, stream)

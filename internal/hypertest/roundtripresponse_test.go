@@ -154,7 +154,7 @@ func TestRoundTripTellsOfABodyThatIsNotWhole(t *testing.T) {
 func TestRoundTripKeepsTheResponseThatComesWithAnEarlyReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
-		body := &closableBody{Reader: readerFunc(func(p []byte) (int, error) { return len(p), nil })}
+		body := &closableBody{Reader: h2test.ReaderFunc(func(p []byte) (int, error) { return len(p), nil })}
 		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body))
 		peer.WantHeaders("the request", 1)
 		peer.Ignore(wire.Data)

@@ -26,7 +26,7 @@ import (
 // unlessRaced returns n, or few under the race detector, which makes everything about ten times
 // slower.
 func unlessRaced(n, few int) int {
-	if raceEnabled {
+	if h2test.Race {
 		return few
 	}
 	return n
@@ -53,7 +53,7 @@ type siege struct {
 func besiege(t *testing.T, cfg *hyper.Config, limit time.Duration, f func(s *siege)) {
 	t.Helper()
 	limit *= 4
-	if raceEnabled {
+	if h2test.Race {
 		limit *= 5
 	}
 	start := time.Now()

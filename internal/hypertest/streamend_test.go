@@ -407,7 +407,7 @@ func TestDoneAfterTheEndAllocatesNothing(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
 		s := call.Want(t, "the response").Stream()
-		if raceEnabled {
+		if h2test.Race {
 			t.Skip("the race detector allocates, too")
 		}
 		if n := testing.AllocsPerRun(100, func() { <-s.Done() }); n != 0 {

@@ -3,6 +3,7 @@
 package hypertest
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -25,26 +26,6 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
-
-// serve plays a server on peer. It calls f for each request, in the order in which they arrive,
-// until the connection ends.
-func serve(peer *h2test.Peer, f func(stream uint32, h h2test.Headers), settings ...wire.Setting) {
-	go func() {
-		peer.WriteSettings(settings...)
-		for {
-			frame, err := peer.Next()
-			switch {
-			case err != nil && err.Error() == "nothing": // no frame for some time
-			case err != nil:
-				return
-			case frame.Type == wire.Settings && !frame.Flags.Has(wire.Ack):
-				peer.WriteSettingsAck()
-			case frame.Type == wire.Headers:
-				f(frame.StreamID, *frame.Headers)
-			}
-		}
-	}()
-}
 
 func TestStatsAreReadableAsJSON(t *testing.T) {
 	resets := hyper.CodeCounts{hyper.ErrCodeRefusedStream: 3}
@@ -82,15 +63,9 @@ func TestWordsOfEventsAndStates(t *testing.T) {
 // newServer starts a TLS server with HTTP/2, and returns a Transport that trusts it.
 func newServer(t *testing.T, h http.HandlerFunc) (*httptest.Server, *hyper.Transport) {
 	t.Helper()
-	srv := httptest.NewUnstartedServer(h)
-	srv.TLS = h2test.ServerTLS()
-	srv.EnableHTTP2 = true
-	srv.StartTLS()
+	srv := h2test.HTTP2Server(t, h)
 	tr := &hyper.Transport{Proxy: hyper.NoProxy, Config: &hyper.Config{TLS: h2test.ClientTLS()}}
-	t.Cleanup(func() {
-		tr.CloseIdleConnections()
-		srv.Close()
-	})
+	t.Cleanup(tr.CloseIdleConnections)
 	return srv, tr
 }
 
@@ -125,7 +100,7 @@ func TestTransportServesManyRequestsOnOneConnection(t *testing.T) {
 // Users of net/http check the type of an error without unwrapping it. url.Error.Timeout does so,
 // too.
 func TestTransportReturnsErrorsOfDiallingAsTheyAre(t *testing.T) {
-	srv, _ := newServer(t, func(http.ResponseWriter, *http.Request) {})
+	srv := h2test.HTTP2Server(t, func(http.ResponseWriter, *http.Request) {})
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and sends nothing
 	if err != nil {
 		t.Fatal(err)
@@ -374,11 +349,98 @@ func TestInadequateSecurityLeadsToTheFallback(t *testing.T) {
 	defer srv.Close()
 	fallback := errors.New("the fallback was asked")
 	tr := &hyper.Transport{Config: &hyper.Config{TLS: h2test.ClientTLS()}, Proxy: hyper.NoProxy,
-		Fallback: roundTripFunc(func(*http.Request) (*http.Response, error) {
+		Fallback: h2test.RoundTripFunc(func(*http.Request) (*http.Response, error) {
 			return nil, fallback
 		})}
 	defer tr.CloseIdleConnections()
 	if _, err := tr.RoundTrip(httpRequest(t, "GET", srv.URL, nil)); err != fallback {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A reset stream holds its slot until the peer must have seen the reset. CloseIdleConnections does
+// not wait for that.
+func TestCloseIdleConnectionsClosesWhereAllRequestsWereCanceled(t *testing.T) {
+	left := make(chan struct{})
+	srv, tr := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		left <- struct{}{}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", srv.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conn *hyper.Conn
+	ctx = hyper.WithResponse(ctx, func(r *hyper.Response) { conn = r.Stream().Conn() })
+	resp, err := tr.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	resp.Body.Close()
+	<-left // the server has seen RST_STREAM
+	tr.CloseIdleConnections()
+	<-conn.Done()
+}
+
+// An http.Transport forgets connections that do not use HTTP/1, and leaves it to hyper to close
+// them.
+func TestConfigureTransportClosesWhatTheTransportForgets(t *testing.T) {
+	release := make(chan struct{})
+	srv := h2test.HTTP2Server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/slow" {
+			<-release
+		}
+		io.WriteString(w, "hello")
+	})
+	configured := func(tr *http.Transport) func(path string) (*http.Response, *hyper.Conn) {
+		tr.TLSClientConfig = h2test.ClientTLS()
+		if err := hyper.ConfigureTransport(tr, nil); err != nil {
+			t.Fatal(err)
+		}
+		return func(path string) (resp *http.Response, conn *hyper.Conn) {
+			ctx := hyper.WithResponse(t.Context(), func(r *hyper.Response) { conn = r.Stream().Conn() })
+			req, err := http.NewRequestWithContext(ctx, "GET", srv.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp, err = tr.RoundTrip(req); err != nil {
+				t.Fatal(err)
+			}
+			return resp, conn
+		}
+	}
+
+	tr := &http.Transport{}
+	get := configured(tr)
+	resp, first := get("/")
+	h2test.WantBody(t, "a quick one", resp.Body, "hello")
+	slow, again := get("/slow")
+	if again != first {
+		t.Error("the second request made a connection of its own")
+	}
+	tr.CloseIdleConnections()
+	resp, second := get("/")
+	if second == first {
+		t.Error("the forgotten connection was used")
+	}
+	h2test.WantBody(t, "behind CloseIdleConnections", resp.Body, "hello")
+	close(release)
+	h2test.WantBody(t, "in progress meanwhile", slow.Body, "hello")
+	<-first.Done()
+	tr.CloseIdleConnections()
+	<-second.Done()
+
+	resp, idle := configured(&http.Transport{IdleConnTimeout: 50 * time.Millisecond})("/")
+	h2test.WantBody(t, "before the idleness", resp.Body, "hello")
+	<-idle.Done()
+
+	taken := &http.Transport{}
+	taken.RegisterProtocol("https", tr)
+	if err := hyper.ConfigureTransport(taken, nil); err == nil {
+		t.Error("https was taken, and there is no error")
 	}
 }

@@ -191,7 +191,7 @@ func TestStreamsThatAreNeverReadLeaveTheWindowToOthers(t *testing.T) {
 
 // The same holds with the defaults: 1,000 streams of 256 KiB and a budget of 64 MiB.
 func TestAThousandStreamsThatAreNeverReadLeaveTheWindowToOthers(t *testing.T) {
-	if raceEnabled {
+	if h2test.Race {
 		t.Skip("the race detector makes it take 40 seconds, for the same code as above")
 	}
 	unreadTest{hyper.Config{}, 64 << 20, func(f *filler) []uint32 {

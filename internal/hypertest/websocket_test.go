@@ -343,10 +343,10 @@ func echoHTTP1(w http.ResponseWriter, r *http.Request) {
 // Between, WebSockets go to HTTP/1.1 at once. A host without HTTP/2 gets no further connection.
 func TestWebSocketFallsBackToHTTP1(t *testing.T) {
 	for _, protos := range [][]string{{"h2", "http/1.1"}, {"http/1.1"}} {
-		srv, dials := newHTTP1Server(t, echoHTTP1, "http/1.1")
+		srv, dials := h2test.HTTP1Server(t, echoHTTP1, "http/1.1")
 		if protos[0] == "h2" {
 			srv = httptest.NewUnstartedServer(http.HandlerFunc(echoHTTP1))
-			dials = &counter{Listener: srv.Listener}
+			dials = &h2test.Counter{Listener: srv.Listener}
 			srv.Listener, srv.TLS, srv.EnableHTTP2 = dials, h2test.ServerTLS(), true
 			srv.StartTLS()
 			t.Cleanup(srv.Close)
@@ -368,7 +368,7 @@ func TestWebSocketFallsBackToHTTP1(t *testing.T) {
 		if protos[0] == "h2" {
 			want++
 		}
-		if got := dials.n.Load(); got != want {
+		if got := dials.Accepted.Load(); got != want {
 			t.Errorf("%v: %d connections, want %d", protos, got, want)
 		}
 	}
