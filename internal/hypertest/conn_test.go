@@ -176,18 +176,25 @@ func TestEveryKindOfCallReturnsErrClosedAfterClose(t *testing.T) {
 	})
 }
 
+// dialTwoExchanges is dialPeer with an upload on stream 1 and a response on stream 3, whose body has
+// not arrived yet.
+func dialTwoExchanges(t *testing.T) (*h2test.Peer, *hyper.Conn, *hyper.Stream, *hyper.Response) {
+	t.Helper()
+	peer, conn := dialPeer(t, nil)
+	upload, err := conn.Open(t.Context(), &hyper.Request{Method: "POST"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reading := getAsync(conn, "/")
+	peer.WantHeaders("a stream", 1)
+	peer.WantHeaders("another", 3)
+	peer.WriteHeaders(3, 0, ":status: 200")
+	return peer, conn, upload, reading.Want(t, "the response")
+}
+
 func TestEveryKindOfCallReturnsWhyTheConnectionWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		s, err := conn.Open(t.Context(), &hyper.Request{Method: "POST"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		reading := getAsync(conn, "/")
-		peer.WantHeaders("a stream", 1)
-		peer.WantHeaders("another", 3)
-		peer.WriteHeaders(3, 0, ":status: 200")
-		resp := reading.Want(t, "the response")
+		peer, conn, s, resp := dialTwoExchanges(t)
 		peer.Close()
 		<-conn.Done()
 		for name, call := range callsOf(conn, s, resp) {
@@ -205,16 +212,7 @@ func TestEveryKindOfCallReturnsWhyTheConnectionWasLost(t *testing.T) {
 
 func TestEveryKindOfCallReturnsErrClosedAfterCloseOfALostConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		s, err := conn.Open(t.Context(), &hyper.Request{Method: "POST"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		reading := getAsync(conn, "/")
-		peer.WantHeaders("a stream", 1)
-		peer.WantHeaders("another", 3)
-		peer.WriteHeaders(3, 0, ":status: 200")
-		resp := reading.Want(t, "the response")
+		peer, conn, s, resp := dialTwoExchanges(t)
 		body := &hyper.Request{Method: "POST", Body: h2test.ReaderFunc(func([]byte) (int, error) {
 			<-conn.Done()
 			return 0,

@@ -254,25 +254,31 @@ func TestProxyErrors(t *testing.T) {
 	}
 }
 
+// dialTunnel returns a connection to a proxy, and a connection through a tunnel of it.
+func dialTunnel(t *testing.T) (proxy *h2test.Peer, below, through *hyper.Conn) {
+	t.Helper()
+	proxy, below = dialPeer(t, nil)
+	connected := h2test.Go(func() (net.Conn, error) {
+		return below.Connect(t.Context(), "example.com:80", nil)
+	})
+	proxy.WantHeaders("CONNECT", 1)
+	proxy.WriteHeaders(1, 0, ":status: 200")
+	through, err := hyper.NewConn(t.Context(), connected.Want(t, "the tunnel"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return proxy, below, through
+}
+
 // An error that ends a tunnel belongs to the connection to the proxy. The connection through the
 // tunnel is lost, with an error of its own.
 func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		proxy, below := dialPeer(t, nil)
-		connected := h2test.Go(func() (net.Conn, error) {
-			return below.Connect(t.Context(), "example.com:80",
-				nil)
-		})
-		proxy.WantHeaders("CONNECT", 1)
-		proxy.WriteHeaders(1, 0, ":status: 200")
-		conn, err := hyper.NewConn(t.Context(), connected.Want(t, "the tunnel"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		proxy, below, conn := dialTunnel(t)
 		call := getAsync(conn, "/")
 		proxy.WantFrame("the request", wire.Data)
 		proxy.WriteRSTStream(1, wire.RefusedStream)
-		err = call.WantErr(t, "the tunnel is lost")
+		err := call.WantErr(t, "the tunnel is lost")
 		if hyper.Retryable(err) {
 			t.Errorf("%v is retryable: the request was sent", err)
 		}
@@ -285,21 +291,11 @@ func TestErrorOfATunnelIsNotThatOfTheConnectionThroughIt(t *testing.T) {
 		conn.Close()
 	})
 	synctest.Test(t, func(t *testing.T) {
-		proxy, below := dialPeer(t, nil)
-		connected := h2test.Go(func() (net.Conn, error) {
-			return below.Connect(t.Context(), "example.com:80",
-				nil)
-		})
-		proxy.WantHeaders("CONNECT", 1)
-		proxy.WriteHeaders(1, 0, ":status: 200")
-		conn, err := hyper.NewConn(t.Context(), connected.Want(t, "the tunnel"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		proxy, below, conn := dialTunnel(t)
 		call := getAsync(conn, "/")
 		proxy.WantFrame("the request", wire.Data)
 		proxy.WriteWindowUpdate(0, 0) // the proxy breaks a rule
-		err = call.WantErr(t, "the tunnel is lost")
+		err := call.WantErr(t, "the tunnel is lost")
 		if ce := asConnError(t, err); ce.Code != hyper.ErrCodeNo || !ce.FromPeer {
 			t.Errorf("%+v is the proxy's error", ce)
 		}
