@@ -174,8 +174,8 @@ func TestStalledStreamsDoNotStarveOthers(t *testing.T) {
 		}
 	}
 	// Streams that are never read hold the whole budget. The other streams still end.
-	s := Cell{20 * ms, 1e9,
-		20}.with(subject{config: hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}, 64<<20)
+	little := subject{config: hyper.Config{WindowManager: hyper.AdaptiveWindow{Budget: 4 << 20}.New}}
+	s := Cell{20 * ms, 1e9, 20}.with(little, 64<<20)
 	s.Unread = 10
 	if got, err := Run(t, s); err != nil || got.Stuck {
 		t.Errorf("10 of 20 streams stall on a budget of 4 MiB: stuck: %v, %v", got.Stuck, err)
@@ -263,14 +263,15 @@ func TestSameScenarioSameResult(t *testing.T) {
 // accounting. The server does its own accounting.
 func TestMisbehavingManagerEndsTheRun(t *testing.T) {
 	t.Parallel()
-	bad := subject{name: "bad", config: hyper.Config{WindowManager: func(w *hyper.Window) hyper.WindowManager {
+	breaks := func(w *hyper.Window) hyper.WindowManager {
 		return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
 			if w.StreamID() == 0 && ev.Total > 30000 {
 				return -1
 			}
 			return 0
 		})
-	}}}
+	}
+	bad := subject{name: "bad", config: hyper.Config{WindowManager: breaks}}
 	if _, err := Run(t, Cell{ms, 1e9, 1}.with(bad, 1<<20)); err == nil ||
 		!strings.Contains(err.Error(), "returned -1") {
 		t.Errorf("got %v", err)

@@ -138,23 +138,34 @@ var situations = []situation{
 	{"no slow start", Scenario{RTT: 100 * ms, Sender: Open, Rate: 1e9, Streams: 1, Octets: 256 << 20}},
 }
 
-// play plays a situation under a manager. If the scenario has streams that are never read, the
-// unlimited run leaves these streams out.
+// play plays a situation under a manager.
 func (s situation) play(t *testing.T, m subject) (Score, error) {
-	sc := s.under(m)
-	if sc.Unread == 0 && sc.Abandoned == 0 {
-		return score(t, sc)
-	}
-	got, err := Run(t, sc)
+	best, err := s.best(t)
 	if err != nil {
 		return Score{}, err
 	}
-	if got.Stuck {
-		return Score{Result: got}, nil
+	got, err := Run(t, s.under(m))
+	return Score{Result: got, Ratio: s.ratio(got, best)}, err
+}
+
+// best plays what the speed of s is compared with: unlimited windows, without the streams that are
+// not read and without pauses.
+func (s Scenario) best(t *testing.T) (Result, error) {
+	s = s.under(unlimited)
+	s.Octets = s.Octets / s.Streams * (s.Streams - s.Unread)
+	s.Streams -= s.Unread
+	s.Unread, s.Abandoned, s.Stopped, s.PauseFor = 0, 0, 0, 0
+	return Run(t, s)
+}
+
+// ratio returns the speed of got, relative to best: how long it took, or its rate after some streams
+// have stopped. A reader that pauses is expected to need the time of its pauses, too.
+func (s Scenario) ratio(got, best Result) float64 {
+	switch {
+	case s.Stopped > 0:
+		return got.Rate / best.Rate
+	case got.Stuck:
+		return 0
 	}
-	read := sc.under(unlimited)
-	read.Unread, read.Abandoned, read.Streams = 0, 0, sc.Streams-sc.Unread
-	read.Octets = sc.Octets / sc.Streams * read.Streams
-	best, err := Run(t, read)
-	return Score{Result: got, Ratio: best.Time.Seconds() / got.Time.Seconds()}, err
+	return s.withPauses(best.Time).Seconds() / got.Time.Seconds()
 }

@@ -25,7 +25,8 @@ func runAs(t *testing.T, s Scenario, m subject) Result {
 func TestSendersFillThePath(t *testing.T) {
 	t.Parallel()
 	for _, sender := range []Sender{Cubic, BBR} {
-		s := Scenario{RTT: 40 * ms, Rate: 100e6, Queue: 40 * ms, Sender: sender, Streams: 1, Octets: 128 << 20}
+		s := Scenario{RTT: 40 * ms, Rate: 100e6, Queue: 40 * ms, Sender: sender, Streams: 1,
+			Octets: 128 << 20}
 		got := runAs(t, s, unlimited)
 		if line := float64(s.Octets) * 8 / s.Rate / got.Time.Seconds(); line < 0.85 || line > 0.945 {
 			t.Errorf("%s: %.3f of the rate", sender, line)
@@ -59,8 +60,8 @@ func TestLossesAreRepaired(t *testing.T) {
 // TestJitterKeepsTheOrder checks that a run on a path with jitter ends and is repeatable.
 func TestJitterKeepsTheOrder(t *testing.T) {
 	t.Parallel()
-	s := Scenario{RTT: 100 * ms, Rate: 100e6, Queue: 100 * ms, Jitter: 0.3, Loss: 0.001, Sender: BBR, Streams: 2,
-		Octets: 16 << 20, SmallEvery: 100 * ms}
+	s := Scenario{RTT: 100 * ms, Rate: 100e6, Queue: 100 * ms, Jitter: 0.3, Loss: 0.001, Sender: BBR,
+		Streams: 2, Octets: 16 << 20, SmallEvery: 100 * ms}
 	first := runAs(t, s, adaptive)
 	if again := runAs(t, s, adaptive); again != first {
 		t.Errorf("%+v, then %+v", first, again)
@@ -89,11 +90,57 @@ func TestSmallRequestsWaitInTheQueue(t *testing.T) {
 func TestRivalsShareTheBottleneck(t *testing.T) {
 	t.Parallel()
 	for _, sender := range []Sender{Cubic, BBR} {
-		s := Scenario{RTT: 40 * ms, Rate: 100e6, Queue: 40 * ms, Sender: sender, Streams: 1, Octets: 128 << 20,
-			Rivals: 1}
+		s := Scenario{RTT: 40 * ms, Rate: 100e6, Queue: 40 * ms, Sender: sender, Streams: 1,
+			Octets: 128 << 20, Rivals: 1}
 		got := runAs(t, s, unlimited)
 		if share := float64(s.Octets) / float64(int64(s.Octets)+got.RivalRead); share < 0.35 || share > 0.65 {
 			t.Errorf("%s: %.2f of the bytes", sender, share)
+		}
+	}
+}
+
+// TestReaderPausesAndStops checks the readers of the rows: a reader that pauses takes nothing
+// meanwhile, and streams that are stopped hold what their windows allow and no more.
+func TestReaderPausesAndStops(t *testing.T) {
+	t.Parallel()
+	s := Scenario{RTT: 20 * ms, Rate: 100e6, Streams: 1, Octets: 8 << 20, PauseAt: 200 * ms,
+		PauseFor: 3 * time.Second}
+	got := runAs(t, s, subjects[4])
+	if got.PeakUnread < 1<<19 || got.PeakUnread > 1<<20 || got.Time < s.PauseFor || got.Time > 2*s.PauseFor {
+		t.Errorf("a pause of 3 s: %d bytes unread, %v", got.PeakUnread, got.Time)
+	}
+	s.PauseEvery, s.PauseFor = 400*ms, 200*ms
+	if again := runAs(t, s, subjects[4]); again.Time < 1200*ms || again.Time > 2*time.Second {
+		t.Errorf("a pause of 200 of each 400 ms: %v", again.Time)
+	}
+	s = Scenario{RTT: 20 * ms, Rate: 100e6, Streams: 1, Octets: 16 << 20, Stopped: 4, StopAt: 500 * ms}
+	got = runAs(t, s, subjects[4])
+	if got.PeakUnread < 4<<19 || got.PeakUnread > 5<<20 {
+		t.Errorf("4 stopped streams: %d bytes unread", got.PeakUnread)
+	}
+	if line := s.Rate / 8; got.Rate < 0.75*line || got.Rate > line {
+		t.Errorf("beside 4 stopped streams: %.0f bytes per second of %.0f", got.Rate, line)
+	}
+}
+
+// TestWithPauses checks the time that a reader with pauses is expected to need.
+func TestWithPauses(t *testing.T) {
+	once := Scenario{PauseAt: time.Second, PauseFor: 10 * time.Second}
+	often := Scenario{PauseAt: time.Second, PauseFor: 200 * ms, PauseEvery: time.Second}
+	for _, c := range []struct {
+		Scenario
+		needs, want time.Duration
+	}{
+		{Scenario{}, 5 * time.Second, 5 * time.Second},
+		{once, 500 * ms, 500 * ms},
+		{once, 2 * time.Second, 12 * time.Second},
+		{often, time.Second, time.Second},
+		{often, 1100 * ms, 1300 * ms},
+		{often, 1700 * ms, 1900 * ms},
+		{often, 2 * time.Second, 2400 * ms},
+	} {
+		if got := c.withPauses(c.needs); got != c.want {
+			t.Errorf("%v with pauses %v of %v: %v, want %v", c.needs, c.PauseFor, c.PauseEvery, got, c.want)
 		}
 	}
 }

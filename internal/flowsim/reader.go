@@ -17,6 +17,7 @@ func (r *run) readAll(s *hyper.Stream) {
 	resp, err := s.Response(context.Background())
 	p := make([]byte, frameSize)
 	for err == nil {
+		r.pause()
 		var n int
 		n, err = resp.Body.Read(p)
 		if n > 0 {
@@ -34,6 +35,24 @@ func (r *run) readAll(s *hyper.Stream) {
 	r.due--
 }
 
+// readUntilStop is a goroutine that reads a response until StopAt.
+func (r *run) readUntilStop(s *hyper.Stream) {
+	resp, err := s.Response(context.Background())
+	p := make([]byte, frameSize)
+	for err == nil && r.now < r.started+r.StopAt {
+		var n int
+		n, err = resp.Body.Read(p)
+		r.readers.Lock()
+		r.books.took(s.ID(), n)
+		r.readers.Unlock()
+	}
+	if err != nil && !errors.Is(err, hyper.ErrClosed) {
+		r.readers.Lock()
+		defer r.readers.Unlock()
+		r.note(err)
+	}
+}
+
 // took counts n bytes that were read.
 func (r *run) took(stream uint32, n int) {
 	r.readers.Lock()
@@ -47,10 +66,32 @@ func (r *run) took(stream uint32, n int) {
 
 // process returns when a slow reader has processed n bytes.
 func (r *run) process(n int) {
+	r.readers.Lock()
+	r.free = max(r.free, r.now) + seconds(float64(n)/r.Reader)
+	free := r.free
+	r.readers.Unlock()
+	r.waitUntil(free)
+}
+
+// pause returns when the reader reads on, if it pauses.
+func (r *run) pause() {
+	at := r.now - r.started - r.PauseAt
+	if r.PauseFor == 0 || at < 0 {
+		return
+	}
+	if r.PauseEvery > 0 {
+		at %= r.PauseEvery
+	}
+	if at < r.PauseFor {
+		r.waitUntil(r.now - at + r.PauseFor)
+	}
+}
+
+// waitUntil returns at a time, or when the connection is closed.
+func (r *run) waitUntil(at time.Duration) {
 	done := make(chan struct{})
 	r.readers.Lock()
-	r.free = max(r.free, r.now) + time.Duration(float64(n)/r.Reader*float64(time.Second))
-	r.at(r.free, func() {
+	r.at(at, func() {
 		close(done)
 		synctest.Wait()
 	})
@@ -59,4 +100,16 @@ func (r *run) process(n int) {
 	case <-done:
 	case <-r.socket.closed:
 	}
+}
+
+// withPauses returns how long a reader needs for what takes d without pauses.
+func (s Scenario) withPauses(d time.Duration) time.Duration {
+	left := d - s.PauseAt
+	switch {
+	case s.PauseFor == 0 || left <= 0:
+		return d
+	case s.PauseEvery == 0:
+		return d + s.PauseFor
+	}
+	return d + s.PauseFor*(1+left/(s.PauseEvery-s.PauseFor))
 }

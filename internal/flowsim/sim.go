@@ -33,6 +33,12 @@ type Scenario struct {
 
 	Reader float64 // bytes per second that the reader takes, over all streams; 0: no limit
 	Unread int     // number of streams that are never read; the run does not wait for them
+	// Other streams, with endless responses, that are not read any more from StopAt on. The Result's
+	// means and its Rate are over the time after that.
+	Stopped int
+	StopAt  time.Duration
+	// At PauseAt, the reader takes nothing for PauseFor, and so again each PauseEvery if it is not 0.
+	PauseAt, PauseFor, PauseEvery time.Duration
 	// Streams that are opened five round trips earlier, with endless responses that are never read.
 	Abandoned int
 	// The server sends one response after another; otherwise all at once, a frame of each in turn.
@@ -280,10 +286,13 @@ func (r *run) abandon() {
 func (r *run) begin() {
 	r.started, r.read, r.halfAt, r.area, r.areaOf, r.free = r.now, 0, 0, 0, 0, r.now
 	r.last = Sample{At: r.now}
-	streams := r.open(r.Streams, r.size)
+	streams := r.open(r.Streams+r.Stopped, r.size)
 	for _, s := range streams[:r.Streams-r.Unread] {
 		r.due++
 		go r.readAll(s)
+	}
+	for _, s := range streams[r.Streams:] {
+		go r.readUntilStop(s)
 	}
 	synctest.Wait()
 	for _, l := range r.rivals {
@@ -295,7 +304,10 @@ func (r *run) begin() {
 
 // size returns the length of response i of a transfer.
 func (r *run) size(i int) int {
-	if i == 0 {
+	switch {
+	case i >= r.Streams:
+		return math.MaxInt32 // it is stopped
+	case i == 0:
 		return r.Octets/r.Streams + r.Octets%r.Streams
 	}
 	return r.Octets / r.Streams
@@ -396,7 +408,11 @@ func (r *run) collect() {
 // sample records what is promised and what is unread.
 func (r *run) sample() {
 	now := Sample{At: r.now, Promise: r.books.most(), Unread: r.books.unread, Read: r.read}
-	if r.halfAt == 0 && 2*r.read >= int64(r.Octets) {
+	half := 2*r.read >= int64(r.Octets)
+	if r.Stopped > 0 {
+		half = r.now >= r.started+r.StopAt
+	}
+	if r.halfAt == 0 && half {
 		r.halfAt, r.halfRead = r.now, r.read
 	}
 	if r.halfAt > 0 {

@@ -58,7 +58,7 @@ type link struct {
 // An extent is a part of the bytes of the connection.
 type extent struct{ from, to int64 }
 
-// A piece is a extent that was sent at once.
+// A piece is an extent that was sent at once.
 type piece struct {
 	extent
 	number      int64
