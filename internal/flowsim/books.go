@@ -10,6 +10,7 @@ type books struct {
 	onStreams int // on all streams together
 	unread    int // on all streams together
 
+	announces bool  // SETTINGS were sent
 	announced int64 // the initial window of new streams, by the last SETTINGS that the client sent
 	shifts    []*shift
 	streams   map[uint32]*account
@@ -75,8 +76,9 @@ func (b *books) took(stream uint32, n int) {
 }
 
 // announce counts SETTINGS. A larger initial window counts at once, a smaller one when the server
-// has acknowledged it.
-func (b *books) announce(size int64) {
+// has acknowledged it. It reports whether these are not the first SETTINGS.
+func (b *books) announce(size int64) (again bool) {
+	again, b.announces = b.announces, true
 	change := &shift{by: int(size - b.announced)}
 	b.announced = size
 	for _, s := range b.streams {
@@ -90,6 +92,7 @@ func (b *books) announce(size int64) {
 		}
 	}
 	b.shifts = append(b.shifts, change)
+	return again
 }
 
 // acknowledged applies the oldest SETTINGS that were not acknowledged.

@@ -26,8 +26,8 @@ const often = 250 * ms
 
 // cubicBulk returns downloads from a Cubic sender, with small requests beside them.
 func cubicBulk(c Cell, queue time.Duration, octets int) Scenario {
-	return Scenario{RTT: c.RTT, Rate: c.Rate, Streams: c.Streams, Octets: octets, Queue: queue, Sender: Cubic,
-		SmallEvery: often}
+	return Scenario{RTT: c.RTT, Rate: c.Rate, Streams: c.Streams, Octets: octets, Queue: queue,
+		Sender: Cubic, SmallEvery: often}
 }
 
 // latencyRows are the rows in which small requests are sent beside downloads.
@@ -89,8 +89,8 @@ var speedRows = []row{
 	{"no slow start, 100 ms, first 64 MiB, 8 streams", first(100*ms, 8), goal{ofGuess: 0.95}},
 	{"no slow start, 300 ms, first 64 MiB, 1 stream", first(300*ms, 1), goal{ofGuess: 0.8}},
 	{"no slow start, 300 ms, first 64 MiB, 8 streams", first(300*ms, 8), goal{ofGuess: 0.95}},
-	{"BBR, 100 Mbit/s, 100 ms, loss of 1 %", Scenario{RTT: 100 * ms, Rate: 100e6, Queue: 100 * ms, Sender: BBR,
-		Loss: 0.01, Streams: 1, Octets: 128 << 20}, goal{ratio: 0.95}},
+	{"BBR, 100 Mbit/s, 100 ms, loss of 1 %", Scenario{RTT: 100 * ms, Rate: 100e6, Queue: 100 * ms,
+		Sender: BBR, Loss: 0.01, Streams: 1, Octets: 128 << 20}, goal{ratio: 0.95}},
 	{"BBR, 100 Mbit/s, 100 ms ± 30 %", Scenario{RTT: 100 * ms, Rate: 100e6, Queue: 100 * ms, Sender: BBR,
 		Jitter: 0.3, Streams: 1, Octets: 128 << 20}, goal{ratio: 0.97}},
 	{"BBR, 1 Gbit/s, 100 ms, queue 100 ms", Scenario{RTT: 100 * ms, Rate: 1e9, Queue: 100 * ms, Sender: BBR,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"math"
 	"strings"
 
 	"golang.org/x/net/http2/hpack"
@@ -14,14 +15,15 @@ import (
 // A server answers each request as soon as it arrives, and writes DATA as long as its socket has
 // room and the client's windows allow it.
 type server struct {
-	r       *run
-	greeted bool // our SETTINGS were sent, with the acknowledgment of the client's
-	credit  int64
-	initial int64 // initial window of streams, by the last SETTINGS that arrived
-	streams map[uint32]*serverStream
-	sizes   []int           // of the responses to the requests that are to come, in their order
-	turn    []*serverStream // streams with data to send, in the order of their turns
-	items   []*item         // frames in the socket or on the way, in order
+	r        *run
+	greeted  bool // our SETTINGS were sent, with the acknowledgment of the client's
+	credit   int64
+	initial  int64 // initial window of streams, by the last SETTINGS that arrived
+	streams  map[uint32]*serverStream
+	sizes    []int           // of the responses to the requests that are to come, in their order
+	turn     []*serverStream // streams with data to send, in the order of their turns
+	incoming splitter
+	items    []*item // frames in the socket or on the way, in order
 }
 
 // A serverStream is a stream as the server knows it.
@@ -56,7 +58,7 @@ func (it *item) header() []byte {
 
 // recv handles the frames that the client has written.
 func (v *server) recv(out []byte) {
-	for h, payload := range frames(out) {
+	for h, payload := range v.incoming.frames(out) {
 		v.recvFrame(h, payload)
 	}
 	v.pump()
@@ -66,10 +68,15 @@ func (v *server) recv(out []byte) {
 func (v *server) recvFrame(h wire.FrameHeader, payload []byte) {
 	switch h.Type {
 	case wire.Headers:
-		s := &serverStream{id: h.StreamID, credit: v.initial, left: v.sizes[0], size: v.sizes[0]}
-		v.sizes = v.sizes[1:]
-		v.streams[s.id] = s
-		v.turn = append(v.turn, s)
+		if h.Flags.Has(wire.EndStream) {
+			v.answer(h.StreamID, v.sizes[0])
+			v.sizes = v.sizes[1:]
+		}
+	case wire.Data:
+		v.r.uploaded(h.Length)
+		if h.Flags.Has(wire.EndStream) {
+			v.sendHeader(&serverStream{id: h.StreamID}, wire.EndStream)
+		}
 	case wire.Settings:
 		if h.Flags.Has(wire.Ack) {
 			return
@@ -85,7 +92,10 @@ func (v *server) recvFrame(h wire.FrameHeader, payload []byte) {
 			v.send(ack)
 		} else {
 			v.greeted = true
-			v.send(item{FrameHeader: wire.FrameHeader{Type: wire.Settings}}, ack)
+			v.send(v.settings(), ack)
+			if v.r.Upload {
+				v.send(v.openWindow())
+			}
 		}
 	case wire.WindowUpdate:
 		n := int64(wire.ParseWindowUpdate(payload))
@@ -104,13 +114,38 @@ func (v *server) recvFrame(h wire.FrameHeader, payload []byte) {
 	}
 }
 
+// answer begins a response of so many bytes.
+func (v *server) answer(stream uint32, size int) {
+	s := &serverStream{id: stream, credit: v.initial, left: size, size: size}
+	v.streams[s.id] = s
+	v.turn = append(v.turn, s)
+}
+
+// settings returns the server's SETTINGS. If the client uploads, they open the windows of its
+// streams.
+func (v *server) settings() item {
+	it := item{FrameHeader: wire.FrameHeader{Type: wire.Settings}}
+	if v.r.Upload {
+		setting := wire.Setting{ID: wire.SettingInitialWindowSize, Value: math.MaxInt32}
+		it.payload = wire.AppendSettings(nil, setting)[wire.HeaderLen:]
+		it.Length = len(it.payload)
+	}
+	return it
+}
+
+// openWindow returns the WINDOW_UPDATE that opens the connection's window to the client.
+func (v *server) openWindow() item {
+	frame := wire.AppendWindowUpdate(nil, 0, math.MaxInt32-wire.InitialWindow)
+	return item{FrameHeader: wire.ParseFrameHeader(frame), payload: frame[wire.HeaderLen:]}
+}
+
 // pump writes frames into the socket as long as it has room and the windows allow it.
 func (v *server) pump() {
 	for passed := 0; v.r.link.takes() && passed < len(v.turn) && v.credit > 0; {
 		s := v.turn[passed]
 		if !s.headed {
 			s.headed = true
-			v.sendHeader(s)
+			v.sendHeader(s, 0)
 		}
 		n := min(frameSize, s.left, int(s.credit), int(v.credit))
 		if n <= 0 {
@@ -139,7 +174,7 @@ func (v *server) pump() {
 const headerSize = 50
 
 // sendHeader sends the header of a response.
-func (v *server) sendHeader(s *serverStream) {
+func (v *server) sendHeader(s *serverStream, flags wire.Flags) {
 	fields := []hpack.HeaderField{{Name: ":status", Value: "200"}}
 	if v.r.Length {
 		fields = append(fields, hpack.HeaderField{Name: "content-length", Value: fmt.Sprint(s.size)})
@@ -147,8 +182,8 @@ func (v *server) sendHeader(s *serverStream) {
 	size := len(fieldBlock(append(fields, hpack.HeaderField{Name: "etag"})))
 	pad := strings.Repeat("~", headerSize-size)
 	block := fieldBlock(append(fields, hpack.HeaderField{Name: "etag", Value: pad}))
-	v.send(item{FrameHeader: wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders, StreamID: s.id,
-		Length: len(block)}, payload: block})
+	v.send(item{FrameHeader: wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders | flags,
+		StreamID: s.id, Length: len(block)}, payload: block})
 }
 
 // fieldBlock returns the field block of fields, without use of the compression table.
@@ -192,17 +227,30 @@ func (v *server) arrived(total int64, parts bool) (it *item, n int, ok bool) {
 	return it, n, true
 }
 
-// frames returns the frames that out holds, with their payloads.
-func frames(out []byte) iter.Seq2[wire.FrameHeader, []byte] {
+// A splitter finds the frames in the bytes that the client has written.
+type splitter struct {
+	rest  []byte // a part of a frame
+	begun bool   // the preface is over
+}
+
+// frames returns the frames that are complete with the next bytes, with their payloads.
+func (s *splitter) frames(out []byte) iter.Seq2[wire.FrameHeader, []byte] {
 	return func(yield func(wire.FrameHeader, []byte) bool) {
-		for len(out) > 0 {
+		if len(s.rest) > 0 {
+			out = append(s.rest, out...)
+		}
+		if !s.begun && len(out) >= len(wire.ClientPreface) {
+			out, s.begun = out[len(wire.ClientPreface):], true
+		}
+		for s.begun && len(out) >= wire.HeaderLen {
 			h := wire.ParseFrameHeader(out)
 			end := wire.HeaderLen + h.Length
-			if !yield(h, out[wire.HeaderLen:end]) {
-				return
+			if len(out) < end || !yield(h, out[wire.HeaderLen:end]) {
+				break
 			}
 			out = out[end:]
 		}
+		s.rest = append([]byte(nil), out...)
 	}
 }
 
@@ -214,13 +262,4 @@ func initialWindow(payload []byte) (size int64, ok bool) {
 		}
 	}
 	return size, ok
-}
-
-// cutPreface removes the client's preface if out begins with it.
-func cutPreface(out []byte) (rest []byte, begins bool) {
-	n := len(wire.ClientPreface)
-	if len(out) >= n && string(out[:n]) == wire.ClientPreface {
-		return out[n:], true
-	}
-	return out, false
 }

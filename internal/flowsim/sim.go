@@ -31,6 +31,11 @@ type Scenario struct {
 	Octets  int     // bytes of all responses of a transfer together
 	Rounds  int     // transfers, one after another; the Result is of the last; 0: 1
 
+	// The requests have bodies of Octets bytes together, and the responses none. The client's TCP has
+	// the same sender, a bottleneck of its own, and a socket with a buffer like the server's.
+	Upload  bool
+	NotSent int // an upload's socket takes no more while so much is not sent (TCP_NOTSENT_LOWAT); 0: no limit
+
 	Reader float64 // bytes per second that the reader takes, over all streams; 0: no limit
 	Unread int     // number of streams that are never read; the run does not wait for them
 	// Other streams, with endless responses, that are not read any more from StopAt on. The Result's
@@ -42,8 +47,9 @@ type Scenario struct {
 	// Streams that are opened five round trips earlier, with endless responses that are never read.
 	Abandoned int
 	// The server sends one response after another; otherwise all at once, a frame of each in turn.
-	InTurn   bool
-	Length   bool          // the server sends content-length
+	InTurn bool
+	Length bool // the server sends content-length
+
 	Later    time.Duration // the round trip from ChangeAt on; 0: it does not change
 	ChangeAt time.Duration
 	// Every HoleEvery, nothing arrives for HoleFor.
@@ -110,13 +116,15 @@ const prefaceDelay = 5 * time.Millisecond
 type run struct {
 	Scenario
 	clock
-	link   *link
-	rivals []*link
-	socket *socket
-	conn   *hyper.Conn
-	server server
-	books  books
-	err    error
+	link     *link // from the server to the client
+	rivals   []*link
+	up       *uplink // nil: what the client writes arrives half a round trip later
+	socket   *socket
+	outgoing splitter // of what the client has written
+	conn     *hyper.Conn
+	server   server
+	books    books
+	err      error
 	// Held by a reader of a response while it changes the fields of the run. The goroutine of Run
 	// does not need it, because the readers rest when it runs.
 	readers sync.Mutex
@@ -166,6 +174,9 @@ func newRun(s Scenario) *run {
 	b := &bottleneck{clock: &r.clock, rate: s.Rate / 8, queue: s.Queue}
 	r.link = r.newLink(b, 1)
 	r.link.limit, r.link.deliver, r.link.room = float64(s.TCPLimit), r.deliver, r.server.pump
+	if s.Upload {
+		r.up = r.newUplink()
+	}
 	for i := range s.Rivals {
 		rival := r.newLink(b, uint64(i)+2)
 		rival.deliver, rival.room = func(int64) {}, func() {}
@@ -206,7 +217,8 @@ func (r *run) play() error {
 		}
 		pings += r.result.Pings
 		r.result.Time = r.now - r.started
-		r.result.Wait, r.result.Dropped = r.link.bottleneck.meanWait(), r.link.bottleneck.dropped
+		b := r.bulk().bottleneck
+		r.result.Wait, r.result.Dropped = b.meanWait(), b.dropped
 		r.result.RivalRead = r.rivalsRead() - rivals
 		r.summarize()
 		if r.halfAt > 0 && r.now > r.halfAt {
@@ -217,6 +229,14 @@ func (r *run) play() error {
 	}
 	r.result.Pings = pings
 	return r.conn.Err()
+}
+
+// bulk returns the link that carries the transfer.
+func (r *run) bulk() *link {
+	if r.up != nil {
+		return r.up.link
+	}
+	return r.link
 }
 
 // rivalsRead returns how many bytes have arrived at the rivals' receivers.
@@ -286,6 +306,10 @@ func (r *run) abandon() {
 func (r *run) begin() {
 	r.started, r.read, r.halfAt, r.area, r.areaOf, r.free = r.now, 0, 0, 0, 0, r.now
 	r.last = Sample{At: r.now}
+	if r.Upload {
+		r.beginUploads()
+		return
+	}
 	streams := r.open(r.Streams+r.Stopped, r.size)
 	for _, s := range streams[:r.Streams-r.Unread] {
 		r.due++
@@ -376,12 +400,20 @@ func (r *run) note(err error) {
 
 // collect sends what the client has written to the server.
 func (r *run) collect() {
-	out := r.socket.written()
-	if len(out) == 0 {
-		return
+	for {
+		if out := r.socket.written(); len(out) > 0 {
+			r.transmit(out)
+		}
+		if r.up == nil || !r.socket.allow(r.up.room(r.socket.held())) {
+			return
+		}
+		synctest.Wait()
 	}
-	out, begins := cutPreface(out)
-	for h, payload := range frames(out) {
+}
+
+// transmit counts what the client has written, and sends it to the server.
+func (r *run) transmit(out []byte) {
+	for h, payload := range r.outgoing.frames(out) {
 		switch h.Type {
 		case wire.WindowUpdate:
 			r.result.Updates++
@@ -394,14 +426,17 @@ func (r *run) collect() {
 			r.books.open(h.StreamID)
 		case wire.Settings:
 			if size, ok := initialWindow(payload); ok {
-				r.books.announce(size)
-				if !begins {
+				if r.books.announce(size) {
 					r.result.Settings++
 				}
 			}
 		}
 	}
 	r.sample()
+	if r.up != nil {
+		r.up.write(out)
+		return
+	}
 	r.After(r.roundTrip()/2, func() { r.server.recv(out) })
 }
 

@@ -1,6 +1,7 @@
 package flowsim
 
 import (
+	"math"
 	"net"
 	"sync"
 	"testing/synctest"
@@ -19,15 +20,18 @@ type socket struct {
 	head []byte
 	body int
 
-	mu   sync.Mutex    // guards the fields below
-	full chan struct{} // closed when Write may go on; nil: it may
-	out  []byte        // was written and not collected
-	once sync.Once     // Close
+	mu    sync.Mutex    // guards the fields below
+	full  chan struct{} // closed when Write may go on; nil: it may
+	holds bool          // by hold: full is not closed before release
+	space int           // how many bytes Write takes before the buffer is full
+	out   []byte        // was written and not collected
+	once  sync.Once     // Close
 }
 
 // newSocket returns a socket that holds nothing.
 func newSocket() *socket {
-	return &socket{may: make(chan struct{}), wrote: make(chan struct{}, 1), closed: make(chan struct{})}
+	return &socket{may: make(chan struct{}), wrote: make(chan struct{}, 1), closed: make(chan struct{}),
+		space: math.MaxInt}
 }
 
 // deliver gives the client some bytes, and returns when the client has done all that it does
@@ -64,7 +68,7 @@ func (s *socket) Read(p []byte) (n int, err error) {
 func (s *socket) hold() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.full = make(chan struct{})
+	s.full, s.holds = make(chan struct{}), true
 }
 
 // release ends hold.
@@ -72,7 +76,7 @@ func (s *socket) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.full)
-	s.full = nil
+	s.full, s.holds = nil, false
 }
 
 // held reports whether Write blocks.
@@ -82,25 +86,48 @@ func (s *socket) held() bool {
 	return s.full != nil
 }
 
-// Write keeps p until the network collects it.
+// allow sets how many bytes Write takes before the buffer is full. It reports whether a Write was
+// waiting for room and goes on.
+func (s *socket) allow(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.space = n
+	if s.full == nil || s.holds || n == 0 {
+		return false
+	}
+	close(s.full)
+	s.full = nil
+	return true
+}
+
+// Write keeps p until the network collects it. It returns when the buffer has taken all of it.
 func (s *socket) Write(p []byte) (n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.full != nil {
-		full := s.full
-		s.mu.Unlock()
-		select {
-		case <-full:
-		case <-s.closed:
+	for {
+		for s.full != nil {
+			full := s.full
+			s.mu.Unlock()
+			select {
+			case <-full:
+				s.mu.Lock()
+			case <-s.closed:
+				s.mu.Lock()
+				return n, net.ErrClosed
+			}
 		}
-		s.mu.Lock()
+		k := min(len(p)-n, s.space)
+		s.out = append(s.out, p[n:n+k]...)
+		s.space -= k
+		select {
+		case s.wrote <- struct{}{}:
+		default:
+		}
+		if n += k; n == len(p) {
+			return n, nil
+		}
+		s.full = make(chan struct{})
 	}
-	s.out = append(s.out, p...)
-	select {
-	case s.wrote <- struct{}{}:
-	default:
-	}
-	return len(p), nil
 }
 
 // written returns what was written since the last call.
