@@ -1,0 +1,232 @@
+// Package hypergrpc is a gRPC client over hyper's streams. The stubs that protoc-gen-go-grpc
+// generates run on it unchanged, because a Client is a grpc.ClientConnInterface:
+//
+//	client := hypergrpc.NewClient("example.com:443", nil)
+//	defer client.Close()
+//	reply, err := pb.NewGreeterClient(client).SayHello(ctx, &pb.HelloRequest{Name: "you"})
+//
+// Copy this package and change it as you like. It follows the gRPC specification:
+// https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+package hypergrpc
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"gohyper.dev/hyper"
+)
+
+// A Client calls the methods of one server, over one connection at a time. It makes the connection
+// when the first call needs it, and another one when that drains or is lost. A Client implements
+// grpc.ClientConnInterface. Any number of goroutines may use it at once.
+type Client struct {
+	addr, host string // host is that of addr
+	config     *hyper.Config
+	opts       []grpc.CallOption
+	life       context.Context // ends when the client is closed
+	close      func()
+
+	mu   sync.Mutex
+	link *link // guarded by mu; nil: no call was made
+}
+
+// A link is a connection, or the attempt to make one. The other fields are set when ready is closed.
+type link struct {
+	ready, retry chan struct{} // retry is closed later, when it is time for the next attempt
+	conn         *hyper.Conn
+	draining     <-chan struct{} // of conn
+	err          error           // why there is no conn
+	failures     int             // this attempt and those before it, if all of them failed
+}
+
+// NewClient returns a Client of the server at addr. addr is as for hyper.Dial: host:port with TLS,
+// or http://host:port in cleartext. A nil config means hyper's defaults. opts are options of each
+// call, before its own.
+func NewClient(addr string, config *hyper.Config, opts ...grpc.CallOption) *Client {
+	c := &Client{addr: addr, config: config, opts: opts}
+	c.host = strings.TrimSuffix(strings.TrimPrefix(addr, "https://"), ":443")
+	c.life, c.close = context.WithCancel(context.Background())
+	return c
+}
+
+// errClosed is the error of calls that Close ends.
+var errClosed = status.Error(codes.Canceled, "hypergrpc: the client was closed")
+
+// Close ends all calls and connections. The error is nil.
+func (c *Client) Close() error {
+	c.close()
+	return nil
+}
+
+// maxTries is how often a call is sent at most, while the server does not process it.
+const maxTries = 5
+
+// connect returns the connection for a call, and makes it if necessary. If the server cannot be
+// reached, the error has codes.Unavailable, unless wait is set: then connect tries until ctx ends.
+func (c *Client) connect(ctx context.Context, wait bool) (*hyper.Conn, error) {
+	for n := 1; ; n++ {
+		l := c.current()
+		err := c.await(ctx, l.ready)
+		switch {
+		case err == nil && l.isUsable():
+			return l.conn, nil
+		case err == nil && wait:
+			err = c.await(ctx, l.retry)
+		case err == nil && (l.err != nil || n == maxTries):
+			err = status.Errorf(codes.Unavailable, "hypergrpc: no connection that takes calls: %v", l.err)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// await waits for done to be closed.
+func (c *Client) await(ctx context.Context, done <-chan struct{}) error {
+	if isClosed(done) {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	case <-c.life.Done():
+		return errClosed
+	}
+}
+
+// current returns the link, or another one if it is of no use and it is time for another attempt.
+func (c *Client) current() *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.link
+	if l == nil || isClosed(l.ready) && !l.isUsable() && (l.err == nil || isClosed(l.retry)) {
+		c.link = &link{ready: make(chan struct{}), retry: make(chan struct{})}
+		if l != nil {
+			c.link.failures = l.failures
+		}
+		go c.dial(c.link)
+	}
+	return c.link
+}
+
+// isUsable reports whether l, which is ready, takes calls.
+func (l *link) isUsable() bool { return l.err == nil && !isClosed(l.draining) }
+
+// dial makes the connection of l, and closes it when the client is closed. The connection is ready
+// when the server's SETTINGS have been received. The next attempt comes later after each failure:
+// after about 1 s, 2 s, and so on, up to 2 min
+// (https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
+func (c *Client) dial(l *link) {
+	l.conn, l.err = hyper.Dial(c.life, c.addr, c.config)
+	if l.err == nil {
+		_, l.err = l.conn.WaitSettings(c.life)
+		l.draining = l.conn.Draining()
+	}
+	backoff := 10 * time.Millisecond
+	if l.failures++; l.err == nil {
+		l.failures = 0
+	} else {
+		most := min(time.Second<<min(l.failures-1, 7), 2*time.Minute)
+		backoff = time.Duration((0.8 + 0.4*rand.Float64()) * float64(most))
+	}
+	time.AfterFunc(backoff, func() { close(l.retry) })
+	close(l.ready)
+	if l.conn != nil {
+		select {
+		case <-l.conn.Done():
+		case <-c.life.Done():
+			l.conn.Close()
+		}
+	}
+}
+
+// options are what the options of a call say.
+type options struct {
+	all              []grpc.CallOption
+	wait             bool // WaitForReady
+	maxRecv, maxSend int  // bytes
+	contentType      string
+	creds            credentials.PerRPCCredentials // nil: none
+	compressor       encoding.Compressor           // nil: none
+	codec            encoding.CodecV2
+}
+
+// set sets the options of a call. One that it does not know is an error.
+func (s *options) set(all []grpc.CallOption) error {
+	*s = options{all: all, maxRecv: 4 << 20, maxSend: math.MaxInt32,
+		codec: encoding.GetCodecV2(proto.Name), contentType: "application/grpc"}
+	for _, o := range all {
+		switch o := o.(type) {
+		case grpc.EmptyCallOption, grpc.StaticMethodCallOption: // mean nothing here
+		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption: // see report
+		case grpc.FailFastCallOption:
+			s.wait = !o.FailFast
+		case grpc.MaxRecvMsgSizeCallOption:
+			s.maxRecv = min(o.MaxRecvMsgSize, math.MaxInt32)
+		case grpc.MaxSendMsgSizeCallOption:
+			s.maxSend = min(o.MaxSendMsgSize, math.MaxInt32)
+		case grpc.PerRPCCredsCallOption:
+			s.creds = o.Creds
+		case grpc.CompressorCallOption:
+			if s.compressor = encoding.GetCompressor(o.CompressorType); s.compressor == nil {
+				return status.Errorf(codes.Internal, "hypergrpc: no compressor %q is registered", o.CompressorType)
+			}
+		case grpc.ForceCodecV2CallOption:
+			s.codec, s.contentType = o.CodecV2, "application/grpc+"+strings.ToLower(o.CodecV2.Name())
+		default:
+			return status.Errorf(codes.Unimplemented, "hypergrpc: the call option %T is not supported", o)
+		}
+	}
+	return nil
+}
+
+// report gives the options that ask for it what a call has brought. s and resp may be nil.
+func (o *options) report(s *hyper.Stream, resp *hyper.Response) {
+	for _, o := range o.all {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr = headerOf(resp)
+		case grpc.TrailerCallOption:
+			*o.TrailerAddr = trailerOf(resp)
+		case grpc.PeerCallOption:
+			if s != nil {
+				*o.PeerAddr = *peerOf(s.Conn())
+			}
+		}
+	}
+}
+
+// peerOf describes the server.
+func peerOf(conn *hyper.Conn) *peer.Peer {
+	p := &peer.Peer{Addr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr()}
+	if state := conn.TLS(); state != nil {
+		info := credentials.TLSInfo{State: *state}
+		info.SecurityLevel = credentials.PrivacyAndIntegrity
+		p.AuthInfo = info
+	}
+	return p
+}
+
+// isClosed reports whether c is closed. Nothing is ever sent on it.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

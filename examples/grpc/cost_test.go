@@ -1,0 +1,161 @@
+package hypergrpc
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+)
+
+// serverVariable is set in the environment of the process that serves a benchmark.
+const serverVariable = "HYPERGRPC_SERVE"
+
+// serveBenchmark is the server of a benchmark. It prints its address, and ends with its input.
+func serveBenchmark() {
+	_, addr := serve(nil, nil)
+	fmt.Println(addr)
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// startServer starts the server in another process, so that its CPU time does not count.
+func startServer(b *testing.B) (addr string) {
+	b.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), serverVariable+"=1")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		stdin.Close()
+		cmd.Wait()
+	})
+	addr, err = bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		b.Fatal(err)
+	}
+	return strings.TrimSpace(addr)
+}
+
+// cpu returns the CPU time of this process, user and system.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A side is one of the two clients that are compared.
+type side struct {
+	name   string
+	client testgrpc.TestServiceClient
+	cost   []time.Duration // CPU time of each round
+}
+
+// round makes n calls from a number of callers, and adds what they cost.
+func (s *side) round(callers, n int) (err error) {
+	runtime.GC()
+	began := cpu()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for range callers {
+		wg.Go(func() {
+			for range n / callers {
+				if e := s.call(); e != nil {
+					mu.Lock()
+					err = e
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s.cost = append(s.cost, (cpu()-began)/time.Duration(n))
+	return err
+}
+
+// call makes one call with 100 bytes each way.
+func (s *side) call() error {
+	reply, err := s.client.UnaryCall(context.Background(), &testgrpc.SimpleRequest{
+		ResponseSize: 100, Payload: &testgrpc.Payload{Body: make([]byte, 100)}})
+	if err == nil && len(reply.Payload.Body) != 100 {
+		err = fmt.Errorf("the payload has %d bytes", len(reply.Payload.Body))
+	}
+	return err
+}
+
+// median returns the median cost.
+func (s *side) median() time.Duration {
+	sorted := slices.Sorted(slices.Values(s.cost))
+	return sorted[len(sorted)/2]
+}
+
+// BenchmarkCost compares the CPU time of this client with that of grpc-go's, in alternating rounds
+// against one server in another process.
+func BenchmarkCost(b *testing.B) {
+	addr := startServer(b)
+	for _, c := range []struct {
+		callers, calls int
+		limit          float64
+	}{{1, 1000, 0.9}, {100, 5000, 0.5}} {
+		b.Run(fmt.Sprintf("callers=%d", c.callers), func(b *testing.B) {
+			ours := NewClient(addr, nil)
+			defer ours.Close()
+			theirs, err := grpc.NewClient(strings.TrimPrefix(addr, "http://"),
+				grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer theirs.Close()
+			sides := []*side{{name: "hyper", client: testgrpc.NewTestServiceClient(ours)},
+				{name: "grpc-go", client: testgrpc.NewTestServiceClient(theirs)}}
+			for _, s := range sides {
+				if err := s.round(c.callers, c.calls/10); err != nil {
+					b.Fatal(err)
+				}
+				s.cost = nil
+			}
+			for b.Loop() {
+				for _, s := range sides {
+					if err := s.round(c.callers, c.calls); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			ratio := float64(sides[0].median()) / float64(sides[1].median())
+			for _, s := range sides {
+				b.ReportMetric(float64(s.median().Nanoseconds())/1e3, s.name+"-µs/call")
+			}
+			b.ReportMetric(ratio, "ratio")
+			b.ReportMetric(0, "ns/op")
+			if ratio > c.limit {
+				b.Errorf("hyper costs %.2f of grpc-go's CPU time, more than %.2f", ratio, c.limit)
+			}
+		})
+	}
+}

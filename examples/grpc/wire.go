@@ -1,0 +1,318 @@
+package hypergrpc
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/gzip" // registers the compressor
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"gohyper.dev/hyper"
+)
+
+// maxKept is the size of the largest buffer that is kept for later calls, in bytes.
+const maxKept = 64 << 10
+
+// prefix is the length of what comes before each message: whether it is compressed, and its length.
+const prefix = 5
+
+// appendMessage returns msg with its prefix, in the memory of b if there is room. A nil msg has no
+// bytes.
+func (s *stream) appendMessage(b []byte, msg any) (_ []byte, err error) {
+	var data mem.BufferSlice
+	if msg != nil {
+		if data, err = s.codec.Marshal(msg); err != nil {
+			return b, status.Errorf(codes.Internal, "hypergrpc: marshal: %v", err)
+		}
+	}
+	n := data.Len()
+	b = append(slices.Grow(b[:0], prefix+n), 0, 0, 0, 0, 0)[:prefix+n]
+	data.CopyTo(b[prefix:])
+	data.Free()
+	if s.compressor != nil && n > 0 {
+		if b, err = compress(b, s.compressor); err != nil {
+			return b, status.Errorf(codes.Internal, "hypergrpc: compress: %v", err)
+		}
+	}
+	if n = len(b) - prefix; n > s.maxSend {
+		return b, status.Errorf(codes.ResourceExhausted, "hypergrpc: the message has %d bytes, more than %d", n,
+			s.maxSend)
+	}
+	binary.BigEndian.PutUint32(b[1:], uint32(n))
+	return b, nil
+}
+
+// compress returns b with its message compressed.
+func compress(b []byte, by encoding.Compressor) ([]byte, error) {
+	out := bytes.NewBuffer([]byte{1, 0, 0, 0, 0})
+	w, err := by.Compress(out)
+	if err == nil {
+		_, err = w.Write(b[prefix:])
+		err = cmp.Or(err, w.Close())
+	}
+	return out.Bytes(), err
+}
+
+// decompress returns the message that p holds in the coding of resp. It has at most maxRecv bytes.
+func (s *stream) decompress(resp *hyper.Response, p []byte) ([]byte, error) {
+	coding := encoding.GetCompressor(resp.Header.Get("grpc-encoding"))
+	if coding == nil {
+		return nil, status.Error(codes.Internal, "hypergrpc: a message has no known grpc-encoding")
+	}
+	r, err := coding.Decompress(bytes.NewReader(p))
+	if err == nil {
+		p, err = io.ReadAll(io.LimitReader(r, int64(s.maxRecv)+1))
+	}
+	if c, ok := r.(io.Closer); ok {
+		c.Close()
+	}
+	switch {
+	case err != nil:
+		return nil, status.Error(codes.Internal, "hypergrpc: decompress: "+err.Error())
+	case len(p) > s.maxRecv:
+		return nil, status.Errorf(codes.ResourceExhausted, "hypergrpc: a message has more than %d bytes", s.maxRecv)
+	}
+	return p, nil
+}
+
+// recv receives the next message into msg, unless that is nil. The error is io.EOF if the response
+// ended with the status OK instead.
+func (s *stream) recv(resp *hyper.Response, msg any) error {
+	err := s.in.fill(resp.Stream(), prefix)
+	switch {
+	case err == io.EOF:
+		return endOf(resp)
+	case err != nil:
+		return statusOf(s.ctx, err)
+	}
+	flags, size := s.in.next()[0], int64(binary.BigEndian.Uint32(s.in.next()[1:]))
+	switch {
+	case flags > 1:
+		return status.Errorf(codes.Internal, "hypergrpc: a message has the unknown flags %#x", flags)
+	case size > int64(s.maxRecv):
+		return status.Errorf(codes.ResourceExhausted, "hypergrpc: a message has %d bytes, more than %d", size,
+			s.maxRecv)
+	}
+	if err := s.in.fill(resp.Stream(), prefix+int(size)); err != nil {
+		return statusOf(s.ctx, err)
+	}
+	p := s.in.next()[prefix:][:size]
+	s.in.from += prefix + int(size)
+	s.in.received = true
+	if flags == 1 {
+		if p, err = s.decompress(resp, p); err != nil {
+			return err
+		}
+	}
+	if msg == nil {
+		return nil
+	}
+	// The codec may keep what it is given.
+	if err := s.codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(bytes.Clone(p))}, msg); err != nil {
+		return status.Error(codes.Internal, "hypergrpc: unmarshal: "+err.Error())
+	}
+	return nil
+}
+
+// messages reads the messages of a response. The zero value is ready.
+type messages struct {
+	buf      []byte
+	from     int  // buf[from:] was read and not returned
+	received bool // there was a message
+}
+
+// next returns what was read and not returned.
+func (m *messages) next() []byte { return m.buf[m.from:] }
+
+// fill reads until there are n bytes. The buffer grows as the bytes arrive. The error is io.EOF only
+// if there is no byte.
+func (m *messages) fill(s *hyper.Stream, n int) error {
+	for len(m.buf)-m.from < n {
+		m.buf, m.from = append(m.buf[:0], m.buf[m.from:]...), 0
+		if have := len(m.buf); have == cap(m.buf) {
+			m.buf = slices.Grow(m.buf, max(4<<10, min(n-have, max(have, maxKept))))
+		}
+		got, err := s.Read(m.buf[len(m.buf):cap(m.buf)])
+		m.buf = m.buf[:len(m.buf)+got]
+		switch {
+		case err == io.EOF && len(m.buf) > 0:
+			return io.ErrUnexpectedEOF
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// timeout returns d as grpc-timeout has it: at most eight digits and a unit, rounded up.
+func timeout(d time.Duration) string {
+	n, unit := max(d, 1), 0
+	for _, step := range [...]time.Duration{1000, 1000, 1000, 60, 60} {
+		if n < 1e8 {
+			break
+		}
+		n, unit = (n-1)/step+1, unit+1
+	}
+	return strconv.FormatInt(int64(n), 10) + "numSMH"[unit:unit+1]
+}
+
+// isReserved reports whether a field belongs to gRPC or to HTTP, so that it is no metadata.
+func isReserved(name string) bool {
+	const names = " content-type user-agent te grpc-message-type grpc-encoding grpc-accept-encoding " +
+		"grpc-message grpc-status grpc-timeout "
+	return strings.HasPrefix(name, ":") || strings.Contains(names, " "+name+" ")
+}
+
+// appendOutgoing appends the metadata of ctx. A value whose name ends in -bin is sent in base64.
+func appendOutgoing(ctx context.Context, h hyper.Header) (hyper.Header, error) {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	for _, name := range slices.Sorted(maps.Keys(md)) {
+		for _, value := range md[name] {
+			if strings.HasSuffix(name, "-bin") {
+				value = base64.RawStdEncoding.EncodeToString([]byte(value))
+			}
+			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+				return h, status.Errorf(codes.Internal, "hypergrpc: metadata %q is not printable ASCII", name)
+			}
+			if !isReserved(name) {
+				h.Add(name, strings.Trim(value, " "))
+			}
+		}
+	}
+	return h, nil
+}
+
+// metadataOf returns the metadata of a field section, without binary values that are malformed.
+func metadataOf(h hyper.Header) metadata.MD {
+	md := metadata.MD{}
+	for _, f := range h {
+		switch {
+		case isReserved(f.Name) && f.Name != "content-type":
+		case !strings.HasSuffix(f.Name, "-bin"):
+			md[f.Name] = append(md[f.Name], f.Value)
+		default:
+			for part := range strings.SplitSeq(f.Value, ",") {
+				if value, err := decodeBinary(part); err == nil {
+					md[f.Name] = append(md[f.Name], string(value))
+				}
+			}
+		}
+	}
+	return md
+}
+
+// decodeBinary decodes base64 with or without padding.
+func decodeBinary(s string) ([]byte, error) {
+	return base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.Trim(s, " "), "="))
+}
+
+// headerOf returns the header metadata. It is nil if there is none, also because the first fields of
+// the response are the last ones (Trailers-Only). resp may be nil.
+func headerOf(resp *hyper.Response) metadata.MD {
+	if resp == nil || resp.Header.Has("grpc-status") {
+		return nil
+	}
+	return metadataOf(resp.Header)
+}
+
+// trailerOf returns the trailer metadata. resp may be nil.
+func trailerOf(resp *hyper.Response) metadata.MD {
+	if resp == nil {
+		return nil
+	}
+	return metadataOf(lastFields(resp))
+}
+
+// lastFields returns the fields that end the response, or nil if there are none.
+func lastFields(resp *hyper.Response) hyper.Header {
+	if resp.Header.Has("grpc-status") {
+		return resp.Header
+	}
+	return resp.Trailer()
+}
+
+// codeOfHTTP are the codes of HTTP status codes (the specification's http-grpc-status-mapping.md).
+var codeOfHTTP = map[int]codes.Code{
+	400: codes.Internal, 401: codes.Unauthenticated, 403: codes.PermissionDenied, 404: codes.Unimplemented,
+	429: codes.Unavailable, 502: codes.Unavailable, 503: codes.Unavailable, 504: codes.Unavailable,
+}
+
+// check returns an error if resp is not that of a gRPC server.
+func check(resp *hyper.Response) error {
+	kind := resp.Header.Get("content-type")
+	if rest, ok := strings.CutPrefix(kind, "application/grpc"); ok && (rest == "" || strings.Contains("+;", rest[:1])) {
+		return nil
+	}
+	return status.Errorf(cmp.Or(codeOfHTTP[resp.StatusCode], codes.Unknown),
+		"hypergrpc: the response is not gRPC: status %d, content-type %q", resp.StatusCode, kind)
+}
+
+// endOf returns the status of a call whose response was read to its end. io.EOF is OK.
+func endOf(resp *hyper.Response) error {
+	fields := lastFields(resp)
+	if fields == nil {
+		return status.Error(codes.Internal, "hypergrpc: the response ended without trailers")
+	}
+	code, err := strconv.ParseUint(fields.Get("grpc-status"), 10, 32)
+	switch {
+	case err != nil:
+		return status.Error(codes.Unknown, "hypergrpc: malformed grpc-status: "+err.Error())
+	case code == 0:
+		return io.EOF
+	}
+	var s spb.Status
+	b, err := decodeBinary(fields.Get("grpc-status-details-bin"))
+	if err == nil && proto.Unmarshal(b, &s) == nil && s.Code == int32(code) {
+		return status.FromProto(&s).Err()
+	}
+	message := fields.Get("grpc-message")
+	if decoded, err := url.PathUnescape(message); err == nil {
+		message = decoded
+	}
+	return status.Error(codes.Code(code), message)
+}
+
+// codeOfReset are the codes of RST_STREAM; others have codes.Internal.
+var codeOfReset = map[hyper.ErrCode]codes.Code{
+	hyper.ErrCodeRefusedStream: codes.Unavailable, hyper.ErrCodeCancel: codes.Canceled,
+	hyper.ErrCodeFlowControl: codes.ResourceExhausted, hyper.ErrCodeEnhanceYourCalm: codes.ResourceExhausted,
+	hyper.ErrCodeInadequateSecurity: codes.PermissionDenied,
+}
+
+// statusOf returns an error of hyper as one of package status.
+func statusOf(ctx context.Context, err error) error {
+	var reset *hyper.StreamError
+	var mistake *hyper.RequestError
+	code := codes.Unavailable // the connection was lost
+	switch deadline, ok := ctx.Deadline(); {
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, hyper.ErrClosed):
+		return errClosed
+	case errors.As(err, &reset) && reset.FromPeer && codeOfReset[reset.Code] != 0:
+		code = codeOfReset[reset.Code]
+		if code == codes.Canceled && ok && !time.Now().Before(deadline) {
+			code = codes.DeadlineExceeded
+		}
+	case reset != nil, errors.As(err, &mistake), err == io.ErrUnexpectedEOF:
+		code = codes.Internal
+	}
+	return status.Errorf(code, "hypergrpc: %v", err)
+}
