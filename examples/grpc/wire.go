@@ -291,21 +291,21 @@ func endOf(resp *hyper.Response) error {
 
 // codeOfReset are the codes of RST_STREAM; others have codes.Internal.
 var codeOfReset = map[hyper.ErrCode]codes.Code{
-	hyper.ErrCodeRefusedStream: codes.Unavailable, hyper.ErrCodeCancel: codes.Canceled,
-	hyper.ErrCodeFlowControl: codes.ResourceExhausted, hyper.ErrCodeEnhanceYourCalm: codes.ResourceExhausted,
-	hyper.ErrCodeInadequateSecurity: codes.PermissionDenied,
+	hyper.ErrCodeCancel: codes.Canceled, hyper.ErrCodeFlowControl: codes.ResourceExhausted,
+	hyper.ErrCodeEnhanceYourCalm: codes.ResourceExhausted, hyper.ErrCodeInadequateSecurity: codes.PermissionDenied,
 }
 
 // statusOf returns an error of hyper as one of package status.
 func statusOf(ctx context.Context, err error) error {
 	var reset *hyper.StreamError
 	var mistake *hyper.RequestError
-	code := codes.Unavailable // the connection was lost
+	code := codes.Unavailable // the call was not processed, or the connection was lost
 	switch deadline, ok := ctx.Deadline(); {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, hyper.ErrClosed):
 		return errClosed
+	case hyper.Retryable(err):
 	case errors.As(err, &reset) && reset.FromPeer && codeOfReset[reset.Code] != 0:
 		code = codeOfReset[reset.Code]
 		if code == codes.Canceled && ok && !time.Now().Before(deadline) {
