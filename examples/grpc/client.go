@@ -11,6 +11,7 @@ package hypergrpc
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -36,10 +37,11 @@ type Client struct {
 	config     *hyper.Config
 	opts       []grpc.CallOption
 	life       context.Context // ends when the client is closed
-	close      func()
+	end        func()          // ends life
+	links      sync.WaitGroup  // connections, and attempts to make one
 
 	mu   sync.Mutex
-	link *link // guarded by mu; nil: no call was made
+	link *link // guarded by mu
 }
 
 // A link is a connection, or the attempt to make one. The other fields are set when ready is closed.
@@ -57,16 +59,22 @@ type link struct {
 func NewClient(addr string, config *hyper.Config, opts ...grpc.CallOption) *Client {
 	c := &Client{addr: addr, config: config, opts: opts}
 	c.host = strings.TrimSuffix(strings.TrimPrefix(addr, "https://"), ":443")
-	c.life, c.close = context.WithCancel(context.Background())
+	c.life, c.end = context.WithCancel(context.Background())
+	now := make(chan struct{})
+	close(now)
+	c.link = &link{ready: now, retry: now, err: errors.New("there was no attempt")}
 	return c
 }
 
 // errClosed is the error of calls that Close ends.
 var errClosed = status.Error(codes.Canceled, "hypergrpc: the client was closed")
 
-// Close ends all calls and connections. The error is nil.
+// Close ends all calls and connections, and waits for their end. The error is nil.
 func (c *Client) Close() error {
-	c.close()
+	c.mu.Lock()
+	c.end()
+	c.mu.Unlock()
+	c.links.Wait()
 	return nil
 }
 
@@ -95,30 +103,28 @@ func (c *Client) connect(ctx context.Context, wait bool) (*hyper.Conn, error) {
 
 // await waits for done to be closed.
 func (c *Client) await(ctx context.Context, done <-chan struct{}) error {
-	if isClosed(done) {
-		return nil
+	if !isClosed(done) {
+		select {
+		case <-done:
+		case <-c.life.Done():
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
 	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
-	case <-c.life.Done():
+	if c.life.Err() != nil {
 		return errClosed
 	}
+	return nil
 }
 
 // current returns the link, or another one if it is of no use and it is time for another attempt.
 func (c *Client) current() *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := c.link
-	if l == nil || isClosed(l.ready) && !l.isUsable() && (l.err == nil || isClosed(l.retry)) {
-		c.link = &link{ready: make(chan struct{}), retry: make(chan struct{})}
-		if l != nil {
-			c.link.failures = l.failures
-		}
-		go c.dial(c.link)
+	if l := c.link; isClosed(l.ready) && !l.isUsable() && (l.err == nil || isClosed(l.retry)) && c.life.Err() == nil {
+		now := &link{ready: make(chan struct{}), retry: make(chan struct{}), failures: l.failures}
+		c.links.Go(func() { c.dial(now) })
+		c.link = now
 	}
 	return c.link
 }
