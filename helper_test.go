@@ -1,4 +1,6 @@
-// This file holds what several white-box tests use.
+// This file holds what several white-box tests use. What does not need hyper's types is in
+// internal/h2test, which cannot import hyper, because the tests of this package import it. So a few
+// short functions stand here and, for the public API, in internal/hypertest.
 
 package hyper
 
@@ -20,10 +22,6 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
-
-// Each test here checks one bound on what a peer can cost. The peer exceeds the bound, the
-// connection sends the right error code, the caller gets an error, and neither memory nor time
-// grows with what the peer sends.
 
 // everyFrame returns frames of all types, some of them larger than the smallest buffer.
 func everyFrame() []byte {

@@ -90,3 +90,24 @@ func TestShapeOfFunctionsAndStructs(t *testing.T) {
 		})
 	}
 }
+
+// What a connection knows belongs to an owner: Conn has one field for each.
+func TestConnHasFewFields(t *testing.T) {
+	const most = 16
+	f, err := parser.ParseFile(token.NewFileSet(), "../../conn.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	ast.Inspect(f, func(node ast.Node) bool {
+		spec, ok := node.(*ast.TypeSpec)
+		if !ok || spec.Name.Name != "Conn" {
+			return true
+		}
+		n = names(spec.Type.(*ast.StructType).Fields)
+		return false
+	})
+	if n == 0 || n > most {
+		t.Errorf("Conn has %d fields, want at most %d", n, most)
+	}
+}
