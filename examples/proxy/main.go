@@ -1,8 +1,8 @@
 // Command proxy is a reverse proxy with hyper upstream: httputil.ReverseProxy on a hyper.Transport.
-// Bodies stream both ways, trailers and interim responses pass, and so do protocol upgrades, such as
-// WebSocket. Errors of the upstream become the right status of a gateway.
+// Bodies stream both ways, trailers and interim responses pass, and so do protocol upgrades, such
+// as WebSocket. Errors of the upstream become the right status of a gateway.
 //
-//	go run ./examples/proxy                              starts an upstream of its own, and shows what passes
+//	go run ./examples/proxy                              shows what passes, to an upstream of its own
 //	go run ./examples/proxy -listen :8080 -to https://…  serves until it is interrupted
 package main
 
@@ -52,7 +52,8 @@ func serve(ctx context.Context, addr, to string) error {
 	}
 	transport := &hyper.Transport{}
 	defer transport.CloseIdleConnections()
-	server := &http.Server{Addr: addr, Handler: newProxy(upstream, transport), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: addr, Handler: newProxy(upstream, transport),
+		ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		<-ctx.Done()
 		ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -19,8 +19,9 @@ func TestWhatPasses(t *testing.T) {
 	if err := show(t.Context(), &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{`part "three" came back`, "received map[Sum:[of 42]]", "interim response 103",
-		`upgraded to websocket: "any bytes" came back`, "resets the stream: 502", "over 1 connections of HTTP/2"} {
+	for _, want := range []string{`part "three" came back`, "received map[Sum:[of 42]]",
+		"interim response 103", `upgraded to websocket: "any bytes" came back`,
+		"resets the stream: 502", "over 1 connections of HTTP/2"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

@@ -42,7 +42,8 @@ func showStream(ctx context.Context, out io.Writer, base string) error {
 
 // showTrailers sends trailers and receives others.
 func showTrailers(ctx context.Context, out io.Writer, base string) error {
-	req, err := http.NewRequestWithContext(ctx, "POST", base+"/trailers", io.MultiReader(strings.NewReader("a body")))
+	req, err := http.NewRequestWithContext(ctx, "POST", base+"/trailers",
+		io.MultiReader(strings.NewReader("a body")))
 	if err != nil {
 		return err
 	}
