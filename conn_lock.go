@@ -3,6 +3,7 @@ package hyper
 import (
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -57,9 +58,10 @@ func (m *managerMutex) stands(asks uint64, yields int) bool {
 	return true
 }
 
-// managerCallers are the names of the two functions that call user code of window managers, as they
+// managerCallers are the names of the functions that call user code of window managers, as they
 // are on a call stack.
-var managerCallers = [...]string{functionName((*Window).ask), functionName((*Window).make)}
+var managerCallers = []string{functionName((*Window).ask), functionName((*Window).make),
+	functionName((*Window).askInitial)}
 
 // functionName returns the name of the function f.
 func functionName(f any) string { return runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name() }
@@ -73,7 +75,7 @@ func insideManager() bool {
 		for more := n > 0; more; {
 			var f runtime.Frame
 			f, more = frames.Next()
-			if f.Function == managerCallers[0] || f.Function == managerCallers[1] {
+			if slices.Contains(managerCallers, f.Function) {
 				return true
 			}
 		}

@@ -168,9 +168,6 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 		}
 	}
 	c.sendSettingsLocked(due, list...)
-	if p, ok := c.flow.window.manager.(windowPlanner); ok && due.window {
-		p.configure(int(size))
-	}
 	c.uncorkLocked()
 	number := c.settings.sent
 	for c.settings.acked() < number && c.ending.err == nil {
@@ -200,21 +197,34 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 
 // adjustInitialWindowLocked is called before a stream is opened. It announces the initial window
 // that the connection's manager chooses, if that has changed. The peer processes frames in order
-// (RFC 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow.
-func (c *Conn) adjustInitialWindowLocked() {
-	p, ok := c.flow.window.manager.(windowPlanner)
-	if !ok {
+// (RFC 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow. It reports whether
+// the manager broke a rule and ended the connection.
+func (c *Conn) adjustInitialWindowLocked() (ended bool) {
+	size, ended := c.flow.window.initialWindow(c.clock())
+	if shift := min(int64(size), wire.MaxWindow) - c.flow.initialWindow; shift != 0 && !ended {
+		c.shiftInitialWindowLocked(shift)
+	}
+	return ended
+}
+
+// shiftInitialWindowLocked announces an initial window that is larger by shift, as far as the windows
+// of open streams allow that. It is a function of its own to keep the stacks of waiting requests
+// small.
+func (c *Conn) shiftInitialWindowLocked(shift int64) {
+	const mostDue = 32 // SETTINGS that a slow peer may owe an acknowledgment for
+	if len(c.settings.due) >= mostDue {
 		return
 	}
-	now := c.liveness.now // the time of the last read
-	if p.reduced() {
-		now = c.clock()
+	if shift > 0 {
+		for _, s := range c.streams.byID {
+			shift = min(shift, wire.MaxWindow-s.window.credit)
+		}
+		if shift <= 0 {
+			return
+		}
 	}
-	size := p.initialWindow(c.streams.pushes, now)
-	if shift := int64(size) - c.flow.initialWindow; shift != 0 {
-		c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift},
-			wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(size)})
-	}
+	c.sendSettingsLocked(sentSettings{window: true, untimed: true, shift: shift},
+		wire.Setting{ID: wire.SettingInitialWindowSize, Value: uint32(c.flow.initialWindow + shift)})
 }
 
 // sentSettings describes SETTINGS of ours that the peer has not acknowledged yet.

@@ -241,9 +241,6 @@ func (c *Conn) trimLocked() {
 		shrunk(c.liveness.pings)
 	c.streams.spares = wait.Spares{}
 	c.streams.peak = c.knownStreamsLocked()
-	if p, ok := c.flow.window.manager.(windowPlanner); ok {
-		p.release()
-	}
 }
 
 // shrunkMap returns a copy of m that has no more memory than it needs, or nil if m is empty.
@@ -326,8 +323,11 @@ func (c *Conn) applyGrantsLocked() {
 // fillLocked appends to out what is due: WINDOW_UPDATEs first, then DATA of the ready streams in
 // turn, one frame each, as far as the windows and the size of out allow.
 func (c *Conn) fillLocked() {
-	if p, ok := c.flow.window.manager.(windowPlanner); ok {
-		p.beforeWrite()
+	if c.flow.window.wakes {
+		c.flow.window.wakes = false
+		if c.flow.window.update(WindowEvent{Kind: WindowTick}) {
+			return
+		}
 	}
 	for _, w := range c.writer.updates {
 		c.writer.add(w.appendUpdate(c.writer.out))

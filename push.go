@@ -349,6 +349,9 @@ func (c *Conn) recvPushPromiseUnlocking(f *frame) error {
 		return err
 	}
 	s := c.addPromiseLocked(f)
+	if c.adjustInitialWindowLocked() {
+		return nil
+	}
 	if parent == nil {
 		s.cancelLocked()
 		return c.countProvokedResetLocked()
@@ -415,7 +418,6 @@ func (c *Conn) addPromiseLocked(f *frame) *Stream {
 	s.req = s.push.Request
 	c.addLocked(s)
 	c.streams.pushes++
-	c.adjustInitialWindowLocked()
 	c.counts.promised++
 	return s
 }

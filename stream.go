@@ -166,6 +166,10 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 		c.giveSlotLocked()
 		return err
 	}
+	if c.adjustInitialWindowLocked() {
+		c.giveSlotLocked()
+		return c.overLocked()
+	}
 	c.takeIDLocked(s)
 	s.sendHeadersLocked(p)
 	s.window.credit = c.flow.initialWindow
@@ -198,7 +202,6 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 
 // takeIDLocked gives s the next identifier and adds it to the connection's streams.
 func (c *Conn) takeIDLocked(s *Stream) {
-	c.adjustInitialWindowLocked()
 	s.id = c.streams.nextID
 	c.streams.nextID += 2
 	c.addLocked(s)

@@ -2,7 +2,6 @@ package hyper
 
 import (
 	"fmt"
-	"math"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -72,7 +71,8 @@ const (
 	WindowRTT
 	// WindowBlocked: a reader waits, nothing is buffered for it, and the peer may send nothing.
 	WindowBlocked
-	// WindowTick: the time that WakeAfter asked for has passed.
+	// WindowTick: the time that WakeAfter asked for has passed, or the write comes that
+	// WakeBeforeWrite asked for.
 	WindowTick
 	// WindowClosed: the window is closed. It is the last event, and the increment is ignored.
 	WindowClosed
@@ -141,9 +141,10 @@ func (ev WindowEvent) Consumed() int {
 // A WindowManagerError reports that a window manager returned a negative increment or panicked.
 type WindowManagerError struct {
 	StreamID uint32 // 0 for the connection's manager
-	Event    WindowEventKind
-	Value    int // the increment that it returned, if it did not panic
-	Panic    any // the value that it panicked with
+	// Event is that of Update, WindowOpened for a factory, and WindowSettings for InitialWindow.
+	Event WindowEventKind
+	Value int // the increment that it returned, if it did not panic
+	Panic any // the value that it panicked with
 	// Stack is the stack of the panic, as debug.Stack formats it, and nil if there was none. Error
 	// does not contain it.
 	Stack []byte
@@ -179,6 +180,7 @@ type Window struct {
 	manager WindowManager
 	kind    managerKind
 	watches bool  // the manager gets an event for every frame
+	wakes   bool  // of the connection's window: its manager gets a WindowTick before the next write
 	readers int32 // readers that wait for data of this window
 	// credit is what the peer may send once pending is announced. It is negative after a smaller
 	// initial window.
@@ -199,24 +201,27 @@ const (
 	userManager                       // of a factory of the user: it may panic or call the connection
 )
 
-// A windowPlanner is a connection's WindowManager that also chooses the initial window of streams.
-// AdaptiveWindow's is one; a manager that wraps it is not.
-type windowPlanner interface {
+// An InitialWindowManager is a WindowManager that also chooses the initial window of streams
+// (SETTINGS_INITIAL_WINDOW_SIZE, RFC 9113 §6.9.2), if it is the manager of a connection.
+// AdaptiveWindow's manager of a connection is one. A manager that wraps another one is one only if
+// it has the method itself.
+type InitialWindowManager interface {
 	WindowManager
 
-	// configure is called with the INITIAL_WINDOW_SIZE that the user has chosen: when the
-	// connection begins, and in UpdateSettings.
-	configure(size int)
-	// initialWindow is called before one more stream is opened. It returns the INITIAL_WINDOW_SIZE
-	// for that stream, which the caller announces if it has changed. pushes is the number of
-	// promised streams that may have no manager yet. now is only exact if reduced returns true.
-	initialWindow(pushes int, now time.Duration) int
-	// reduced reports whether the announced size is less than the configured one.
-	reduced() bool
-	// beforeWrite is called before the WINDOW_UPDATEs of a write are made.
-	beforeWrite()
-	// release drops memory that is kept for later streams.
-	release()
+	// InitialWindow is called under the connection's lock before a stream is opened and when a push
+	// is promised. It returns the initial window of the streams from there on, in bytes. announced
+	// is the initial window until now: that of Config.InitialStreamWindow, of
+	// Conn.UpdateSettings, or of an earlier call. pushes is the number of pushes that were promised
+	// and not claimed; they have no manager yet, and each may fill its initial window. now is the
+	// time since the connection was made, as in WindowEvent.
+	//
+	// If the size differs from announced, SETTINGS go out before the request. The windows of all
+	// open streams move by the difference: up at once, down when the peer acknowledges it. The
+	// manager may give a stream back what it loses by GrantNow. Servers count SETTINGS, so the
+	// size should seldom change. It stays as it is while 32 SETTINGS are not acknowledged, and
+	// it is cut off where the window of a stream would exceed 2^31-1. A negative size or a panic
+	// ends the connection with a *WindowManagerError.
+	InitialWindow(announced, pushes int, now time.Duration) (size int)
 }
 
 // StreamID returns the ID of the window's stream, 0 for the connection.
@@ -288,6 +293,12 @@ func (w *Window) tick() {
 	w.c.unlock()
 }
 
+// WakeBeforeWrite asks for one WindowTick event of the connection's manager, before the next write
+// to the peer, which will have what that manager grants. So the manager can decide once for all
+// requests that are written together. It may only be called inside the factory or Update, of any
+// window of the connection. It does not cause a write.
+func (w *Window) WakeBeforeWrite() { w.c.flow.window.wakes = true }
+
 // ProbeRTT sends a PING to measure the round trip, and reports whether a WindowRTT event will come.
 // It may only be called inside Update. It sends nothing if another PING is in flight, if nothing
 // else was sent since the last such PING, or if three were sent and the last is less than ten
@@ -349,9 +360,6 @@ func (w *Window) open(factory WindowManagerFactory) (ended bool) {
 	} else if err := w.make(factory); err != nil {
 		w.fail(err)
 		return true
-	}
-	if p, ok := w.manager.(windowPlanner); ok && w.s == nil {
-		p.configure(w.c.cfg.InitialStreamWindow)
 	}
 	return w.update(WindowEvent{Kind: WindowOpened})
 }
@@ -442,6 +450,34 @@ func (w *Window) ask(ev WindowEvent) (n int, err error) {
 		return 0, &WindowManagerError{StreamID: w.StreamID(), Event: ev.Kind, Value: n}
 	}
 	return n, nil
+}
+
+// initialWindow returns the initial window that the connection's manager chooses. Without a choice it
+// is the announced one.
+func (w *Window) initialWindow(now time.Duration) (size int, ended bool) {
+	announced := int(w.c.flow.initialWindow)
+	m, ok := w.manager.(InitialWindowManager)
+	if !ok {
+		return announced, false
+	}
+	if w.kind != userManager {
+		return m.InitialWindow(announced, w.c.streams.pushes, now), false
+	}
+	size, err := w.askInitial(m, announced, now)
+	if err != nil {
+		w.fail(err)
+	}
+	return size, err != nil
+}
+
+// askInitial asks a manager of the user for the initial window.
+func (w *Window) askInitial(m InitialWindowManager, announced int, now time.Duration) (size int, err error) {
+	w.c.mu.enter()
+	defer w.leave(WindowSettings, &err)
+	if size = m.InitialWindow(announced, w.c.streams.pushes, now); size < 0 {
+		return 0, &WindowManagerError{Event: WindowSettings, Value: size}
+	}
+	return size, nil
 }
 
 // fail removes the manager and ends its stream or, for the connection's window, the connection.
@@ -563,127 +599,4 @@ func (w *Window) appendUpdate(dst []byte) []byte {
 		return dst
 	}
 	return wire.AppendWindowUpdate(dst, w.StreamID(), int(n))
-}
-
-// FixedWindow is Python hyper's manager. As data arrives, it brings the window back to Size when
-// less than a quarter of it, or less than 1,000 bytes, is left. It does so whether or not the data
-// is read. Size is in bytes; 0 means 65,535. Use it as Config{WindowManager: FixedWindow{…}.New}.
-type FixedWindow struct{ Size int }
-
-// New is a WindowManagerFactory.
-func (f FixedWindow) New(*Window) WindowManager {
-	if f.Size <= 0 {
-		f.Size = wire.InitialWindow
-	}
-	return f
-}
-
-// Update implements WindowManager.
-func (f FixedWindow) Update(ev WindowEvent) int {
-	switch ev.Kind {
-	case WindowOpened:
-		return f.missing(ev)
-	case WindowData, WindowSettings, WindowBlocked:
-		if 4*int64(ev.Credit) < int64(f.Size) || ev.Credit < 1000 {
-			return f.missing(ev)
-		}
-	}
-	return 0
-}
-
-// missing returns how much the window lacks of Size.
-func (f FixedWindow) missing(ev WindowEvent) int { return increment(int64(f.Size) - int64(ev.Credit)) }
-
-// increment converts n to the increment of a manager, also where an int has 32 bits.
-func increment(n int64) int { return int(min(max(0, n), wire.MaxWindow)) }
-
-// ReadWindow keeps windows of a set size that reopen as the caller reads: what the peer may send
-// and what is unread never exceed the size together. The window moves when half of it is free. If
-// the length of a body is known, the window ends at most one byte after the end of the body. Stream
-// is the size for each stream and Connection the size for all streams together, in bytes; 0 means 1
-// MiB for Stream and 64 MiB for Connection.
-type ReadWindow struct{ Stream, Connection int }
-
-// The sizes of ReadWindow's windows by default.
-const (
-	defaultStreamWindow = 1 << 20
-	defaultConnWindow   = 64 << 20
-)
-
-// New is a WindowManagerFactory.
-func (m ReadWindow) New(w *Window) WindowManager {
-	if w.StreamID() == 0 {
-		return consumptionWindow(or(max(0, m.Connection), defaultConnWindow))
-	}
-	if m.Stream <= 0 {
-		return defaultStreamManager
-	}
-	return consumptionWindow(m.Stream)
-}
-
-// defaultStreamManager has no state: all streams share it, so that no stream allocates one.
-var defaultStreamManager WindowManager = consumptionWindow(defaultStreamWindow)
-
-// consumptionWindow is the manager of one of ReadWindow's windows; its value is the size.
-type consumptionWindow int
-
-// Update implements WindowManager.
-func (size consumptionWindow) Update(ev WindowEvent) int {
-	gap := int64(size) - int64(ev.Credit) - int64(ev.Unread)
-	if gap < int64(size)/2 && ev.Kind != WindowOpened && ev.Kind != WindowBlocked {
-		return 0
-	}
-	return max(0, ev.needed(increment(gap)))
-}
-
-// needed returns the part of grant that the body can use. If its length is known, that is what is
-// still to come and one byte more. Servers built on nghttp2 send END_STREAM in a frame of its own,
-// and do not send that frame either while the window is 0, although RFC 9113 §6.9.1 allows it.
-func (ev WindowEvent) needed(grant int) int {
-	// A length above MaxInt64/2 means a body without end, and adding 1 could overflow.
-	if ev.Length < 0 || ev.Length > math.MaxInt64/2 {
-		return grant
-	}
-	return int(min(int64(grant), ev.Length+1-int64(ev.Credit)))
-}
-
-// RateLimitedWindow holds each stream to PerSecond bytes a second on average, in bursts of at most
-// Burst bytes. The connection's window is that of ReadWindow. The rate is only reached if Burst is
-// at least twice what arrives in a round trip. It holds from the first byte only if
-// Config.InitialStreamWindow is at most Burst. A Burst of 0 means the bytes of a quarter of a
-// second.
-type RateLimitedWindow struct{ PerSecond, Burst int }
-
-// New is a WindowManagerFactory.
-func (r RateLimitedWindow) New(w *Window) WindowManager {
-	if w.StreamID() == 0 || r.PerSecond <= 0 {
-		return ReadWindow{}.New(w)
-	}
-	if r.Burst <= 0 {
-		r.Burst = max(1, r.PerSecond/4)
-	}
-	return &rateLimiter{RateLimitedWindow: r, w: w}
-}
-
-// rateLimiter is the manager of one stream of RateLimitedWindow.
-type rateLimiter struct {
-	RateLimitedWindow
-	w    *Window
-	next time.Duration // nothing is granted before this time
-}
-
-// Update implements WindowManager.
-func (r *rateLimiter) Update(ev WindowEvent) int {
-	const catchUp = 125 * time.Millisecond // how much unused time may be made up for later
-	debt := ev.needed(r.Burst - ev.Credit - ev.Unread)
-	if debt <= 0 || debt < r.Burst/4 && ev.Credit > 0 {
-		return 0
-	}
-	if r.next > ev.Now {
-		r.w.WakeAfter(r.next - ev.Now)
-		return 0
-	}
-	cost := time.Duration(math.Ceil(float64(debt) / float64(r.PerSecond) * float64(time.Second)))
-	r.next = max(r.next, ev.Now-catchUp) + cost
-	return debt
 }

@@ -1,6 +1,9 @@
 package hyper
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // AdaptiveWindow gives each stream the window that its reader and the path can use: about twice the
 // bytes that arrived and were read in one round trip. A window begins with Initial. It grows as
@@ -63,6 +66,7 @@ func (a AdaptiveWindow) newPath() *adaptivePath {
 		initial: max(0, a.Initial),
 		budget:  or(max(0, a.Budget), adaptiveBudget),
 		trip:    roundTrip{rtt: unknownRTT},
+		start:   startWindow{announced: -1},
 	}
 }
 
@@ -89,13 +93,14 @@ type adaptivePath struct {
 	largeResponses int             // above 0: one of the last responses needed more than initial
 
 	start startWindow
-
-	spareStreams *adaptiveStream
-	spareMeters  *streamMeter
 }
 
 // Update implements WindowManager.
 func (p *adaptivePath) Update(ev WindowEvent) int {
+	if ev.Kind == WindowTick {
+		p.raiseFresh()
+		return 0
+	}
 	p.observe(&ev)
 	gap := p.budget - ev.Credit - ev.Unread
 	if gap < p.budget/8 && ev.Kind != WindowOpened && ev.Kind != WindowBlocked {
@@ -181,18 +186,15 @@ func (p *adaptivePath) fair() int {
 // distribute raises the windows of all streams that wait for data to their share, before they ask.
 func (p *adaptivePath) distribute() { p.distributeTo(p.share(), p.streams) }
 
-// beforeWrite implements windowPlanner. It raises the windows of the streams that were opened since
-// the last write, so that the WINDOW_UPDATEs follow the requests. It does nothing unless recent
-// responses were large enough to need it.
-func (p *adaptivePath) beforeWrite() {
-	fresh := p.fresh
-	if p.fresh = 0; fresh > 0 && p.largeResponses > 0 && !p.standalone {
-		share := p.share()
-		if fresh > 1 { // servers do not serve them equally
-			share = min(share/4*7, p.budget/p.streams/16*17)
-		}
-		p.distributeTo(share, fresh)
+// raiseFresh raises the windows of the streams that were opened since the last write, so that the
+// WINDOW_UPDATEs follow the requests.
+func (p *adaptivePath) raiseFresh() {
+	share, fresh := p.share(), p.fresh
+	p.fresh = 0
+	if fresh > 1 && p.streams > 0 { // servers do not serve them equally
+		share = min(share/4*7, p.budget/p.streams/16*17)
 	}
+	p.distributeTo(share, fresh)
 }
 
 // distributeTo raises the windows of the n streams that were opened last.
@@ -208,57 +210,50 @@ func (p *adaptivePath) distributeTo(share, n int) {
 	}
 }
 
-// configure implements windowPlanner.
+// configure notes the initial window that the user has chosen.
 func (p *adaptivePath) configure(size int) {
 	p.initial = or(p.initial, max(adaptiveInitial, size))
 	p.start.top, p.start.announced = size, size
 }
 
-// reduced implements windowPlanner.
-func (p *adaptivePath) reduced() bool { return p.start.reduced() }
-
-// initialWindow implements windowPlanner. A smaller initial window takes the difference from all
-// open streams (RFC 9113 §6.9.2). Those that are read get it back at once, so that they do not
-// stop.
-func (p *adaptivePath) initialWindow(pushes int, now time.Duration) int {
+// InitialWindow implements InitialWindowManager.
+func (p *adaptivePath) InitialWindow(announced, pushes int, now time.Duration) int {
+	if announced != p.start.announced { // by the user
+		p.configure(announced)
+	}
 	size := p.start.choose(pushes, p.budget, now)
 	shift := p.start.announced - size
 	p.start.announced = size
 	if shift < 0 {
 		p.start.raised = max(now, 1)
 	}
-	for s := p.open; s != nil && shift > 0; s = s.next {
+	if shift > 0 {
+		p.giveBack(shift)
+	}
+	return size
+}
+
+// giveBack raises the windows of streams that are read by what a smaller initial window takes from
+// all open streams (RFC 9113 §6.9.2), so that they do not stop.
+func (p *adaptivePath) giveBack(shift int) {
+	for s := p.open; s != nil; s = s.next {
 		if s.used() {
 			left := s.w.State()
 			left.Credit -= shift
 			s.w.GrantNow(left.needed(shift))
 		}
 	}
-	return size
 }
 
-// release implements windowPlanner. It drops the managers and meters of ended streams.
-func (p *adaptivePath) release() { p.spareStreams, p.spareMeters = nil, nil }
+// The managers and meters of ended streams serve other streams, of any connection.
+var (
+	spareStreams = sync.Pool{New: func() any { return &adaptiveStream{} }}
+	spareMeters  = sync.Pool{New: func() any { return &streamMeter{} }}
+)
 
-// stream returns the manager of one stream. It reuses those of ended streams.
+// stream returns the manager of one stream.
 func (p *adaptivePath) stream(w *Window) *adaptiveStream {
-	s := p.spareStreams
-	if s == nil {
-		s = &adaptiveStream{}
-	} else {
-		p.spareStreams = s.next
-	}
+	s := spareStreams.Get().(*adaptiveStream)
 	*s = adaptiveStream{path: p, w: w}
 	return s
-}
-
-// takeMeter returns an empty meter, reusing that of an ended stream.
-func (p *adaptivePath) takeMeter() *streamMeter {
-	m := p.spareMeters
-	if m == nil {
-		return &streamMeter{}
-	}
-	p.spareMeters = m.spare
-	*m = streamMeter{}
-	return m
 }

@@ -100,8 +100,6 @@ type streamMeter struct {
 	blockedAt     time.Duration
 	marks         [16]mark // the ends of windows as announced; a ring
 	made, reached uint8    // how many marks were made, and how many of them DATA has passed
-
-	spare *streamMeter
 }
 
 // A mark is the end of a window in bytes of the stream, and the time when it was announced in units

@@ -142,7 +142,10 @@ func (s *adaptiveStream) enter(ev *WindowEvent) int {
 	p.open = s
 	p.streams++
 	p.start.unused++
-	p.fresh++
+	if p.largeResponses > 0 && !p.standalone {
+		p.fresh++
+		s.w.WakeBeforeWrite()
+	}
 	p.shared = min(p.shared, p.share(), p.limit())
 	return 0
 }
@@ -158,7 +161,7 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 		if ev.fits() || ev.End {
 			return
 		}
-		s.meter = p.takeMeter()
+		s.meter = spareMeters.Get().(*streamMeter)
 		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now)
 	}
 	if s.meter.blockedAt != 0 {
@@ -260,7 +263,8 @@ func (s *adaptiveStream) leave() {
 	}
 }
 
-// over ends the manager of a closed stream of total bytes, and keeps it for another stream.
+// over ends the manager of a closed stream of total bytes. It is kept for another stream, unless it
+// is part of a manager that may call it again.
 func (s *adaptiveStream) over(total int64) {
 	p := s.path
 	s.hold(0)
@@ -269,8 +273,11 @@ func (s *adaptiveStream) over(total int64) {
 		p.largeResponses = max(0, p.largeResponses-1)
 	}
 	if s.meter != nil {
-		s.meter.spare, p.spareMeters = p.spareMeters, s.meter
+		*s.meter = streamMeter{}
+		spareMeters.Put(s.meter)
 	}
-	*s = adaptiveStream{next: p.spareStreams}
-	p.spareStreams = s
+	inner := s.w.manager != WindowManager(s)
+	if *s = (adaptiveStream{}); !inner {
+		spareStreams.Put(s)
+	}
 }

@@ -1,146 +1,285 @@
+// This file tests managers of the user that choose the initial window of streams, and ticks before
+// writes.
+
 package hypertest
 
 import (
 	"errors"
 	"fmt"
-	"io"
+	"math"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"gohyper.dev/hyper"
-	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// takeRequests takes n HEADERS frames. It returns the initial window sizes of the SETTINGS that
-// came with them.
-func takeRequests(t *testing.T, peer *h2test.Peer, n int) (sizes []int) {
-	t.Helper()
-	for n > 0 {
-		f, err := peer.Next()
-		if err != nil {
-			t.Fatalf("%d requests are missing: %v", n, err)
-		}
-		switch {
-		case f.Type == wire.Headers:
-			n--
-		case f.Type == wire.Settings && !f.Flags.Has(wire.Ack):
-			for s := range wire.ParseSettings(f.Payload) {
-				if s.ID != wire.SettingInitialWindowSize {
-					t.Errorf("SETTINGS with %v", s)
-				}
-				sizes = append(sizes, int(s.Value))
-			}
-			peer.WriteSettingsAck()
-		default:
-			t.Fatalf("got %v", f)
-		}
-	}
-	return sizes
+// A chooser is a manager of a connection that chooses initial windows by a function.
+type chooser struct {
+	hyper.WindowManager
+	choose func(announced, pushes int, now time.Duration) int
 }
 
-// Up to 128 concurrent streams cause no SETTINGS, because 100 or 128 is a server's usual limit.
-// More streams cause few SETTINGS, and a small response still arrives in one flight and needs no
-// WINDOW_UPDATE. When there are few streams again, the initial window is restored.
-func TestManySmallResponsesCostFewFrames(t *testing.T) {
-	// Less than a quarter of the smallest window below: a response needs no WINDOW_UPDATE even if
-	// it is read before END_STREAM arrives.
-	const size = 1000
+// InitialWindow implements hyper.InitialWindowManager.
+func (c chooser) InitialWindow(announced, pushes int, now time.Duration) int {
+	return c.choose(announced, pushes, now)
+}
+
+// chooses returns a configuration with a chooser. Its streams have no managers.
+func chooses(choose func(announced, pushes int, now time.Duration) int) *hyper.Config {
+	factory := func(w *hyper.Window) hyper.WindowManager {
+		if w.StreamID() != 0 {
+			return nil
+		}
+		return chooser{hyper.ReadWindow{}.New(w), choose}
+	}
+	return &hyper.Config{InitialStreamWindow: 1000, WindowManager: factory}
+}
+
+// RFC 9113 §6.9.2: SETTINGS with a new size go out before the request, and move the windows of the
+// streams that are open.
+func TestManagerOfTheUserChoosesInitialWindows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		next := uint32(1)
-		round := func(n int) []int {
-			var calls []*h2test.Call[*hyper.Response]
-			for range n {
-				calls = append(calls, getAsync(conn, "/"))
-			}
-			sizes := takeRequests(t, peer, n)
-			synctest.Wait()
-			peer.Batch(func() {
-				for range n {
-					if credit := peer.Credit(next); credit <= size {
-						t.Fatalf("stream %d may carry %d octets", next, credit)
+		var asked []string
+		sizes := []int{1000, 400, 400, math.MaxInt}
+		peer, conn := dialPeer(t, chooses(func(announced, pushes int, now time.Duration) int {
+			size := sizes[len(asked)]
+			asked = append(asked, fmt.Sprint(announced, pushes, now))
+			return size
+		}))
+		peer.Ignore(wire.WindowUpdate)
+		time.Sleep(time.Second)
+		for i, want := range []int{0, 400, 0, wire.MaxWindow} {
+			id := uint32(2*i + 1)
+			getAsync(conn, "/")
+			if want > 0 {
+				f := peer.WantFrame("the size changes", wire.Settings)
+				for s := range wire.ParseSettings(f.Payload) {
+					if s.ID != wire.SettingInitialWindowSize || s.Value != uint32(want) {
+						t.Errorf("request %d: %v, want %d", i, s, want)
 					}
-					peer.WriteHeaders(next, 0, ":status: 200")
-					peer.WriteData(next, 0, make([]byte, size))
-					peer.WriteData(next, wire.EndStream, nil)
-					next += 2
 				}
+			}
+			peer.WantHeaders("the request follows", id)
+			if want > 0 {
+				peer.WriteSettingsAck()
+			}
+			peer.WriteHeaders(id, 0, ":status: 200")
+		}
+		synctest.Wait()
+		if want := []string{"1000 0 1.005s", "1000 0 1.005s", "400 0 1.005s",
+			"400 0 1.005s"}; !slices.Equal(asked, want) {
+			t.Errorf("asked %q, want %q", asked, want)
+		}
+		if got := peer.Credit(1); got != wire.MaxWindow {
+			t.Errorf("the first stream may send %d", got)
+		}
+		peer.WriteData(7, 0, make([]byte, 16384))
+		peer.WantIdle("the data is within the window")
+	})
+}
+
+// RFC 9113 §6.9.2: a size that moves the window of an open stream above 2^31-1 is an error. The
+// size is cut off.
+func TestChosenInitialWindowIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		size := 1000
+		cfg := chooses(func(int, int, time.Duration) int { return size })
+		peer, conn := dialPeer(t, cfg)
+		peer.Ignore(wire.WindowUpdate)
+		more := hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
+			return map[hyper.WindowEventKind]int{hyper.WindowOpened: 500}[ev.Kind]
+		})
+		factory := func(*hyper.Window) hyper.WindowManager { return more }
+		doAsync(t.Context(), conn, &hyper.Request{Path: "/", WindowManager: factory})
+		peer.WantHeaders("the request", 1)
+		size = math.MaxInt32
+		getAsync(conn, "/")
+		f := peer.WantFrame("a size", wire.Settings)
+		for s := range wire.ParseSettings(f.Payload) {
+			if s.Value != math.MaxInt32-500 {
+				t.Errorf("%v: the window of stream 1 would be %d", s, s.Value+500)
+			}
+		}
+		peer.WantHeaders("the next request", 3)
+		if got := peer.Credit(1); got != math.MaxInt32 {
+			t.Errorf("stream 1 may send %d", got)
+		}
+		getAsync(conn, "/")
+		peer.WantHeaders("no SETTINGS that change nothing", 5)
+	})
+}
+
+// The number of SETTINGS that the peer has not acknowledged is bounded.
+func TestChosenInitialWindowsWaitForAcknowledgments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		size := 1000
+		peer, conn := dialPeer(t, chooses(func(int, int, time.Duration) int { size++; return size }))
+		peer.Ignore(wire.Headers)
+		const requests, most = 50, 32
+		for range requests {
+			getAsync(conn, "/")
+			synctest.Wait()
+		}
+		for range most {
+			peer.WantFrame("a new size", wire.Settings)
+		}
+		peer.WantIdle("as many as may be unacknowledged")
+		peer.WriteSettingsAck()
+		synctest.Wait()
+		getAsync(conn, "/")
+		peer.WantFrame("one more", wire.Settings)
+		peer.WantIdle("and no other")
+	})
+}
+
+// A negative size, a panic, and a call of the connection end the connection, where a stream is
+// opened and where a push is promised.
+func TestMisbehavingChoiceOfTheInitialWindowEndsTheConnection(t *testing.T) {
+	for _, at := range []string{"request", "promise"} {
+		for _, fault := range []string{"-7", "panic", "call"} {
+			t.Run(at+" "+fault, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var conn *hyper.Conn
+					wrong := at == "request"
+					cfg := chooses(func(announced, _ int, _ time.Duration) int {
+						switch {
+						case !wrong:
+							return announced
+						case fault == "panic":
+							panic("misbehaving")
+						case fault == "call":
+							conn.Close()
+						}
+						return -7
+					})
+					cfg.Push = &hyper.PushPolicy{}
+					peer, c := dialPeer(t, cfg)
+					conn = c
+					got := getAsync(conn, "/")
+					if !wrong {
+						peer.WantHeaders("the parent", 1)
+						wrong = true
+						peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http",
+							":authority: a", ":path: /")
+					}
+					last := uint32(0)
+					if at == "promise" {
+						last = 2
+					}
+					peer.WantGoAway("our fault", last, wire.InternalError)
+					peer.WantClosed("and the end")
+					for _, err := range []error{conn.Err(), failureOf(got)} {
+						var e *hyper.WindowManagerError
+						if !errors.As(err, &e) || e.StreamID != 0 || e.Event != hyper.WindowSettings {
+							t.Fatalf("got %v", err)
+						}
+						if e.Value != map[string]int{"-7": -7}[fault] || (e.Panic != nil) != (fault != "-7") {
+							t.Errorf("got %+v", e)
+						}
+					}
+				})
 			})
-			for _, call := range calls {
-				resp := call.Want(t, "a response")
-				if got, err := io.ReadAll(resp.Body); len(got) != size || err != nil {
-					t.Fatalf("read %d octets, %v", len(got), err)
-				}
-			}
-			peer.WantIdle("nothing else is due")
-			return sizes
 		}
-		for range 3 {
-			if got := round(128); got != nil {
-				t.Errorf("128 streams change the initial window to %v", got)
-			}
+	}
+}
+
+// The manager is told how many pushes are promised and not claimed.
+func TestChoiceOfTheInitialWindowKnowsUnclaimedPushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []int
+		cfg := chooses(func(announced, pushes int, _ time.Duration) int {
+			asked = append(asked, pushes)
+			return announced
+		})
+		cfg.Push = &hyper.PushPolicy{}
+		peer, conn := dialPeer(t, cfg)
+		getAsync(conn, "/")
+		peer.WantHeaders("the parent", 1)
+		authority := ":authority: " + conn.RemoteAddr().String()
+		for id := uint32(2); id <= 6; id += 2 {
+			peer.WritePushPromise(1, id, ":method: GET", ":scheme: http", authority, ":path: /")
 		}
-		if got := fmt.Sprint(round(1000)); got != "[32767 16383 8191 4095]" {
-			t.Errorf("1,000 streams change the initial window to %v", got)
-		}
-		if got := fmt.Sprint(round(1)); got != "[262143]" {
-			t.Errorf("with one stream the initial window becomes %v", got)
-		}
-		changes := 0
-		for range 5 {
-			changes += len(round(1000)) + len(round(1))
-		}
-		if changes > 2*5 {
-			t.Errorf("%d changes at once: servers count SETTINGS", changes)
-		}
-		time.Sleep(10 * time.Second)
-		if got := fmt.Sprint(round(1)); got != "[262143]" {
-			t.Errorf("after ten seconds the initial window becomes %v", got)
+		synctest.Wait()
+		getAsync(conn, "/")
+		peer.WantHeaders("the next", 3)
+		if want := []int{0, 1, 2, 3, 3}; !slices.Equal(asked, want) {
+			t.Errorf("pushes %v, want %v", asked, want)
 		}
 	})
 }
 
-// RFC 9113 §6.9.2: a smaller initial window also reduces the windows of open streams. The peer may
-// use the old size until it has acknowledged the change. A stream that is opened after the change
-// starts with the smaller window.
-func TestSmallerInitialWindowIsEnforced(t *testing.T) {
+// A Tick before the write serves all requests that are written together, and what the manager
+// grants at that time is in the same write.
+func TestTickBeforeAWriteServesAllRequestsOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, nil)
-		peer.Ignore(wire.WindowUpdate)
-		var calls []*h2test.Call[*hyper.Response]
-		for range 129 {
-			calls = append(calls, getAsync(conn, "/"))
-			synctest.Wait() // keeps the requests in order
-		}
-		for range 130 {
-			if _, err := peer.Next(); err != nil {
-				t.Fatal(err)
+		var log []string
+		var opened []*hyper.Window
+		factory := func(w *hyper.Window) hyper.WindowManager {
+			if w.StreamID() != 0 {
+				opened = append(opened, w)
+				w.WakeBeforeWrite()
+				return nil
 			}
+			return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
+				if ev.Kind != hyper.WindowTick {
+					return 0
+				}
+				log = append(log, fmt.Sprint(len(opened)))
+				for _, w := range opened {
+					w.GrantNow(300 / len(opened))
+				}
+				opened = nil
+				return 7
+			})
 		}
-		const small, large, last = 32767, 262143, 2*128 + 1
-		peer.WriteHeaders(1, 0, ":status: 200")
-		peer.WriteHeaders(last, 0, ":status: 200")
-		old, young := calls[0].Want(t, "the first response"), calls[128].Want(t, "the last response")
-		for n := large; n > 0; n -= min(n, 16384) {
-			peer.WriteData(1, 0, make([]byte, min(n, 16384)))
-		}
-		peer.WriteData(last, 0, make([]byte, 16384))
-		peer.WriteData(last, 0, make([]byte, small-16384))
-		peer.WantIdle("the peer has not acknowledged")
-		peer.WriteSettingsAck()
-		peer.WriteData(last, 0, make([]byte, 1))
-		peer.WantRSTStream("more than the smaller window", last, wire.FlowControlError)
-		if _, err := io.Copy(io.Discard, young.Body); !errors.Is(err, hyper.ErrCodeFlowControl) {
-			t.Errorf("reading: %v", err)
-		}
-		if n, err := io.ReadFull(old.Body, make([]byte, large)); err != nil {
-			t.Errorf("read %d octets: %v", n, err)
-		}
+		peer, conn, client := newPeer(t, &hyper.Config{WindowManager: factory})
+		peer.Handshake()
+		client.SetWriteBuffer(0) // the first write blocks, and the other requests are in the next
+		getAsync(conn, "/")
 		synctest.Wait()
-		if credit := peer.Credit(1); credit < small {
-			t.Errorf("a stream that is read may carry %d octets", credit)
+		getAsync(conn, "/")
+		getAsync(conn, "/")
+		synctest.Wait()
+		client.SetWriteBuffer(-1)
+		peer.WantHeaders("the first", 1)
+		peer.WantWindowUpdate("in its write", 1, 300)
+		peer.WantWindowUpdate("in its write", 0, 7)
+		peer.WantHeaders("the second", 3)
+		peer.WantHeaders("the third", 5)
+		peer.WantWindowUpdate("half", 3, 150)
+		peer.WantWindowUpdate("half", 5, 150)
+		peer.WantWindowUpdate("once for both", 0, 7)
+		peer.WritePing(0, [8]byte{})
+		peer.WantPing("a write without a Tick", wire.Ack)
+		peer.WantIdle("nothing else")
+		if got := strings.Join(log, " "); got != "1 2" {
+			t.Errorf("ticks with %s streams", got)
 		}
+	})
+}
+
+// A manager of the connection that breaks a rule at a Tick before a write ends the connection.
+func TestMisbehaviorBeforeAWriteEndsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &hyper.Config{WindowManager: func(w *hyper.Window) hyper.WindowManager {
+			if w.StreamID() != 0 {
+				w.WakeBeforeWrite()
+				return nil
+			}
+			return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
+				if ev.Kind == hyper.WindowTick {
+					return -3
+				}
+				return 0
+			})
+		}})
+		got := getAsync(conn, "/")
+		peer.WantGoAway("our fault, and no request", 0, wire.InternalError)
+		peer.WantClosed("and the end")
+		wantManagerError(t, failureOf(got), 0, hyper.WindowTick, false)
 	})
 }
