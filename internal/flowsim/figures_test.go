@@ -12,6 +12,7 @@ import (
 // The flags of TestFigures.
 var (
 	tables  = flag.Bool("tables", false, "print every manager in all cells and conditions")
+	readme  = flag.Bool("readme", false, "write the README's tables of rows and its plot of latency")
 	only    = flag.String("only", "", "managers, separated by commas; all of them if it is empty")
 	octets  = flag.Int("bytes", 64<<20, "of a transfer in the tables, all streams together")
 	plot    = flag.String("plot", "", "write an SVG of one cell to this file")
@@ -22,10 +23,17 @@ var (
 	span    = flag.Duration("span", 3*time.Second, "the time that the plot shows")
 )
 
-// TestFigures prints the tables if there is -tables, and writes a plot if there is -plot.
+// TestFigures prints the tables if there is -tables, writes a plot if there is -plot, and the README
+// if there is -readme.
 func TestFigures(t *testing.T) {
+	if *readme {
+		writeReadme(t)
+	}
 	if !*tables && *plot == "" {
-		t.Skip("neither -tables nor -plot")
+		if !*readme {
+			t.Skip("none of -tables, -readme and -plot")
+		}
+		return
 	}
 	chosen := slices.Clone(subjects)
 	if *only != "" {

@@ -11,10 +11,17 @@ type bottleneck struct {
 	rate  float64       // bytes per second
 	queue time.Duration // what would wait longer is dropped; 0: nothing is
 	free  time.Duration // when all that waits is sent
+	// Not nil if connections share the bottleneck: its queue is up to dicePackets shorter for each
+	// packet that comes. Otherwise a packet of one connection may take each free place at the moment
+	// when it becomes free, and those of another may never find one.
+	dice *rand.Rand
 
 	waited, passed time.Duration // sums, over the time that it was busy: see meanWait
 	dropped        int64         // bytes
 }
+
+// dicePackets is how much shorter a queue may be that connections share.
+const dicePackets = 4
 
 // pass adds n bytes of one connection to the queue, as far as it has room for their packets. It
 // returns how many bytes were taken, and when the last of them leaves.
@@ -22,8 +29,11 @@ func (b *bottleneck) pass(n int64) (taken int64, leaves time.Duration) {
 	start := max(b.clock.now, b.free)
 	packets := (n + segment - 1) / segment
 	if b.queue > 0 {
-		room := b.clock.now + b.queue - start
-		packets = min(packets, int64(room.Seconds()*b.rate)/packet)
+		room := (b.clock.now + b.queue - start).Seconds() * b.rate
+		if b.dice != nil {
+			room -= b.dice.Float64() * dicePackets * packet
+		}
+		packets = min(packets, int64(room)/packet)
 	}
 	taken = min(n, max(packets, 0)*segment)
 	b.dropped += n - taken

@@ -46,6 +46,23 @@ var latencyRows = []row{
 		goal{ratio: 0.97}},
 }
 
+// cubicUploads returns 8 uploads, with small requests beside them.
+func cubicUploads(rate float64, queue time.Duration, octets int) Scenario {
+	s := cubicBulk(Cell{40 * ms, rate, 8}, queue, octets)
+	s.Upload = true
+	return s
+}
+
+// uploadRows are the rows in which small requests are sent beside uploads.
+var uploadRows = []row{
+	{"10 Mbit/s, 40 ms, queue 0.1 s, 8 uploads", cubicUploads(10e6, 100*ms, 32<<20),
+		goal{ratio: 0.97, latency: 220 * ms}},
+	{"10 Mbit/s, 40 ms, queue 1 s, 8 uploads", cubicUploads(10e6, time.Second, 32<<20),
+		goal{ratio: 0.97, latency: 400 * ms}},
+	{"100 Mbit/s, 40 ms, queue 0.1 s, 8 uploads", cubicUploads(100e6, 100*ms, 128<<20),
+		goal{ratio: 0.97, latency: 130 * ms}},
+}
+
 // jump returns a path whose round trip grows from 20 to 200 ms after a second.
 func jump(sender Sender, streams int) Scenario {
 	return Scenario{RTT: 20 * ms, Later: 200 * ms, ChangeAt: time.Second, Rate: 1e9, Streams: streams,
@@ -68,7 +85,8 @@ func (s Scenario) with(change func(*Scenario)) Scenario {
 
 // speedRows are the rows of speed and memory.
 var speedRows = []row{
-	{"400 streams never read, then one that is", long.with(func(s *Scenario) { s.Abandoned, s.Until = 400, 10*time.Second }),
+	{"400 streams never read, then one that is",
+		long.with(func(s *Scenario) { s.Abandoned, s.Until = 400, 10*time.Second }),
 		goal{ratio: 0.9, unread: 64 << 20}},
 	{"8 of 9 streams are not read any more after 2 s",
 		long.with(func(s *Scenario) {

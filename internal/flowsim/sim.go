@@ -45,7 +45,8 @@ type Scenario struct {
 	// At PauseAt, the reader takes nothing for PauseFor, and so again each PauseEvery if it is not 0.
 	PauseAt, PauseFor, PauseEvery time.Duration
 	// Streams that are opened five round trips earlier, with endless responses that are never read.
-	Abandoned int
+	Abandoned   int
+	AbandonEach time.Duration // they are opened one after another, with so much time between; 0: at once
 	// The server sends one response after another; otherwise all at once, a frame of each in turn.
 	InTurn bool
 	Length bool // the server sends content-length
@@ -177,6 +178,9 @@ func newRun(s Scenario) *run {
 	if s.Upload {
 		r.up = r.newUplink()
 	}
+	if s.Rivals > 0 {
+		b.dice = rand.New(rand.NewPCG(0, 1))
+	}
 	for i := range s.Rivals {
 		rival := r.newLink(b, uint64(i)+2)
 		rival.deliver, rival.room = func(int64) {}, func() {}
@@ -292,13 +296,24 @@ func (r *run) afterHole(at time.Duration) time.Duration {
 
 // abandon opens the streams that are never read, and lets the server fill their windows.
 func (r *run) abandon() {
-	settled := false
-	r.After(2*r.roundTrip(), func() { settled = true })
 	r.socket.release()
-	r.runUntil(func() bool { return settled }) // the server has said how many streams it accepts
-	r.open(r.Abandoned, func(int) int { return math.MaxInt32 })
+	r.idle(2 * r.roundTrip()) // the server says how many streams it accepts
+	endless := func(int) int { return math.MaxInt32 }
+	if r.AbandonEach == 0 {
+		r.open(r.Abandoned, endless)
+	} else {
+		for range r.Abandoned {
+			r.open(1, endless)
+			r.idle(r.AbandonEach)
+		}
+	}
+	r.idle(5 * r.roundTrip())
+}
+
+// idle runs events for a time.
+func (r *run) idle(d time.Duration) {
 	over := false
-	r.After(5*r.roundTrip(), func() { over = true })
+	r.After(d, func() { over = true })
 	r.runUntil(func() bool { return over })
 }
 
@@ -311,6 +326,9 @@ func (r *run) begin() {
 		return
 	}
 	streams := r.open(r.Streams+r.Stopped, r.size)
+	if r.err != nil {
+		return
+	}
 	for _, s := range streams[:r.Streams-r.Unread] {
 		r.due++
 		go r.readAll(s)
@@ -343,6 +361,7 @@ func (r *run) size(i int) int {
 func (r *run) open(n int, size func(i int) int) (streams []*hyper.Stream) {
 	if !r.socket.held() {
 		r.socket.hold()
+		r.finishFrame()
 		ping := &item{FrameHeader: wire.FrameHeader{Type: wire.Ping, Length: 8}}
 		r.recv(ping, ping.size()) // its acknowledgment fills the socket
 	}
@@ -359,6 +378,13 @@ func (r *run) open(n int, size func(i int) int) (streams []*hyper.Stream) {
 	synctest.Wait()
 	r.collect()
 	return streams
+}
+
+// finishFrame gives the client the rest of a frame of which it has a part.
+func (r *run) finishFrame() {
+	if items := r.server.items; len(items) > 0 && items[0].given > 0 {
+		r.recv(items[0], items[0].size()-items[0].given)
+	}
 }
 
 // deliver passes to the client what has arrived: whole frames or, if the link is fine, also the

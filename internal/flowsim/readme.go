@@ -1,0 +1,261 @@
+package flowsim
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The README, and the marks around its generated part.
+const (
+	readmeFile  = "README.md"
+	readmeBegin = "<!-- rows -->\n"
+	readmeEnd   = "<!-- end of rows -->\n"
+)
+
+// columns are the managers of the README's tables and of its plot. The first is the one that the
+// goals are for.
+func columns() []subject {
+	return []subject{named("AdaptiveWindow"), named("net/http"), named(".NET"), named("quic-go"),
+		named("grpc-go"), named("FixedWindow"), unlimited}
+}
+
+// named returns the subject of a name.
+func named(name string) subject {
+	for _, m := range subjects {
+		if m.name == name {
+			return m
+		}
+	}
+	panic("BUG: no manager " + name)
+}
+
+// writeReadme plays all rows and writes the README's tables and plots.
+func writeReadme(t *testing.T) {
+	var b bytes.Buffer
+	rows := playRows(t, append(latencyRows, speedRows...))
+	latencies, speeds := rows[:len(latencyRows)], rows[len(latencyRows):]
+	uploads := playUploads(t)
+	curves := playLatencies(t)
+	b.WriteString(readmeBegin)
+	b.WriteString("\n### A GET beside downloads\n\n")
+	table(&b, latencies, Score.latencyText)
+	b.WriteString("\n### Speed and memory\n\n")
+	table(&b, speeds, Score.speedText)
+	b.WriteString("\n### A GET beside uploads\n\n")
+	uploadTable(&b, uploads)
+	b.WriteString("\n")
+	b.WriteString(readmeEnd)
+	if t.Failed() {
+		return
+	}
+	old, err := os.ReadFile(readmeFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := replacePart(string(old), b.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{readmeFile: []byte(text),
+		"latency.svg": drawLatencies(curves, light), "latency-dark.svg": drawLatencies(curves, dark)} {
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// replacePart returns the README with another generated part.
+func replacePart(text, part string) (string, error) {
+	before, rest, found := strings.Cut(text, readmeBegin)
+	_, after, ends := strings.Cut(rest, readmeEnd)
+	if !found || !ends {
+		return "", fmt.Errorf("%s has no part from %q to %q", readmeFile, readmeBegin, readmeEnd)
+	}
+	return before + part + after, nil
+}
+
+// A playedRow is a row with the scores of the columns.
+type playedRow struct {
+	row
+	scores []Score
+}
+
+// playRows plays rows, several at a time.
+func playRows(t *testing.T, rows []row) []playedRow {
+	played := make([]playedRow, len(rows))
+	t.Run("rows", func(t *testing.T) {
+		for i, w := range rows {
+			t.Run(w.name, func(t *testing.T) {
+				t.Parallel()
+				played[i] = playRow(t, w, columns()...)
+			})
+		}
+	})
+	return played
+}
+
+// playRow plays a row under some managers. If the goal is relative to a larger first window, it
+// plays that, too.
+func playRow(t *testing.T, w row, managers ...subject) playedRow {
+	n := len(managers)
+	if w.goal.ofGuess > 0 {
+		managers = append(managers, guess)
+	}
+	scores, err := w.play(t, managers...)
+	if err != nil {
+		t.Error(err)
+	}
+	if w.goal.ofGuess > 0 {
+		w.goal.ratio = w.goal.ofGuess * scores[n].Ratio
+	}
+	return playedRow{w, scores[:n]}
+}
+
+// table writes a table of rows. cell formats a score.
+func table(b *bytes.Buffer, rows []playedRow, cell func(s Score, path Scenario) string) {
+	b.WriteString("| condition | goal | met |")
+	for _, m := range columns() {
+		fmt.Fprintf(b, " %s |", m.name)
+	}
+	b.WriteString("\n|---|---|---|" + strings.Repeat("---|", len(columns())) + "\n")
+	for _, w := range rows {
+		met := "no"
+		if w.goal.met(w.scores[0], w.Scenario) {
+			met = "yes"
+		}
+		fmt.Fprintf(b, "| %s | %s | %s |", w.name, w.goal, met)
+		for _, s := range w.scores {
+			fmt.Fprintf(b, " %s |", cell(s, w.Scenario))
+		}
+		b.WriteString("\n")
+	}
+}
+
+// met reports whether a score reaches the goal.
+func (g goal) met(s Score, path Scenario) bool {
+	return s.Ratio >= g.ratio && (g.latency == 0 || s.SmallMedian <= g.latency) &&
+		(g.promise == 0 || s.Mean/path.product() <= g.promise) && (g.unread == 0 || s.PeakUnread <= g.unread)
+}
+
+// String formats a goal.
+func (g goal) String() string {
+	var parts []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
+	}
+	add(g.latency > 0, "≤ %d ms", g.latency.Milliseconds())
+	add(g.ratio > 0, "speed ≥ %.2f", g.ratio)
+	add(g.ofGuess > 0, "%.2f of a first window of 1 MiB", g.ofGuess)
+	add(g.promise > 0, "promise ≤ %g BDP", g.promise)
+	add(g.unread > 0, "unread ≤ %.0f MiB", megabytes(g.unread))
+	return strings.Join(parts, ", ")
+}
+
+// latencyText formats the latency of small requests, and the speed of what was beside them.
+func (s Score) latencyText(Scenario) string {
+	if s.Small == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%d / %d, %.2f", s.SmallMedian.Milliseconds(), s.SmallP95.Milliseconds(), s.Ratio)
+}
+
+// speedText formats the speed, the mean promise in bandwidth-delay products, and the most unread MiB.
+func (s Score) speedText(path Scenario) string {
+	if s.Ratio == 0 {
+		return "does not end"
+	}
+	promise := fmt.Sprintf("%.1f", s.Mean/path.product())
+	if s.Mean > 100*path.product() {
+		promise = "> 100"
+	}
+	return fmt.Sprintf("%.2f, %s, %.1f", s.Ratio, promise, megabytes(s.PeakUnread))
+}
+
+// The limits of a socket in the table of uploads: see Scenario.NotSent.
+var notSent = []int{0, 128 << 10, 16 << 10}
+
+// playUploads plays the upload rows, with each limit of the socket.
+func playUploads(t *testing.T) []playedRow {
+	played := make([]playedRow, len(uploadRows))
+	t.Run("uploads", func(t *testing.T) {
+		for i, w := range uploadRows {
+			played[i] = playedRow{w, make([]Score, len(notSent))}
+			for k, n := range notSent {
+				t.Run(fmt.Sprint(w.name, " ", n), func(t *testing.T) {
+					t.Parallel()
+					s := w.Scenario
+					s.NotSent = n
+					got, err := Run(t, s)
+					if err != nil {
+						t.Error(err)
+					}
+					played[i].scores[k] = Score{Result: got, Ratio: s.ofLine(got)}
+				})
+			}
+		}
+	})
+	return played
+}
+
+// ofLine returns the speed of a transfer, relative to what the line can carry of TCP's payload.
+func (s Scenario) ofLine(got Result) float64 {
+	line := s.Rate / 8 * segment / packet
+	return float64(s.Octets) / got.Time.Seconds() / line
+}
+
+// uploadTable writes the table of uploads.
+func uploadTable(b *bytes.Buffer, rows []playedRow) {
+	b.WriteString("| condition | goal |")
+	for _, n := range notSent {
+		if n == 0 {
+			b.WriteString(" socket with an automatic buffer |")
+		} else {
+			fmt.Fprintf(b, " at most %d KiB not sent |", n>>10)
+		}
+	}
+	b.WriteString("\n|---|---|" + strings.Repeat("---|", len(notSent)) + "\n")
+	for _, w := range rows {
+		fmt.Fprintf(b, "| %s | %s |", w.name, w.goal)
+		for _, s := range w.scores {
+			fmt.Fprintf(b, " %s |", s.latencyText(w.Scenario))
+		}
+		b.WriteString("\n")
+	}
+}
+
+// latencyRates are the rates of the plot of latency, in bits per second.
+var latencyRates = []float64{1e6, 2e6, 5e6, 10e6, 20e6, 50e6, 100e6}
+
+// A latencyCurve is the latency of small requests under one manager, for each of latencyRates.
+type latencyCurve struct {
+	name   string
+	median []time.Duration
+}
+
+// playLatencies plays 8 downloads on links of several rates under each manager, for half a minute.
+func playLatencies(t *testing.T) []latencyCurve {
+	curves := make([]latencyCurve, len(columns()))
+	t.Run("latency", func(t *testing.T) {
+		for i, m := range columns() {
+			curves[i] = latencyCurve{m.name, make([]time.Duration, len(latencyRates))}
+			for k, rate := range latencyRates {
+				t.Run(fmt.Sprint(m.name, " ", rate), func(t *testing.T) {
+					t.Parallel()
+					s := cubicBulk(Cell{40 * ms, rate, 8}, time.Second, int(rate/8*15))
+					got, err := Run(t, s.under(m))
+					if err != nil {
+						t.Error(err)
+					}
+					curves[i].median[k] = got.SmallMedian
+				})
+			}
+		}
+	})
+	return curves
+}
