@@ -14,7 +14,6 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,7 +21,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -33,12 +31,12 @@ import (
 // when the first call needs it, and another one when that drains or is lost. A Client implements
 // grpc.ClientConnInterface. Any number of goroutines may use it at once.
 type Client struct {
-	addr, host string // host is that of addr
-	config     *hyper.Config
-	opts       []grpc.CallOption
-	life       context.Context // ends when the client is closed
-	end        func()          // ends life
-	links      sync.WaitGroup  // connections, and attempts to make one
+	addr   string
+	config *hyper.Config
+	opts   []grpc.CallOption
+	life   context.Context // ends when the client is closed
+	end    func()          // ends life
+	links  sync.WaitGroup  // connections, and attempts to make one
 
 	mu   sync.Mutex
 	link *link // guarded by mu
@@ -58,7 +56,6 @@ type link struct {
 // call, before its own.
 func NewClient(addr string, config *hyper.Config, opts ...grpc.CallOption) *Client {
 	c := &Client{addr: addr, config: config, opts: opts}
-	c.host = strings.TrimSuffix(strings.TrimPrefix(addr, "https://"), ":443")
 	c.life, c.end = context.WithCancel(context.Background())
 	now := make(chan struct{})
 	close(now)
@@ -138,18 +135,19 @@ func (l *link) isUsable() bool { return l.err == nil && !isClosed(l.draining) }
 // (https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
 func (c *Client) dial(l *link) {
 	l.conn, l.err = hyper.Dial(c.life, c.addr, c.config)
+	var other *hyper.NotHTTP2Error
+	if errors.As(l.err, &other) {
+		other.Conn.Close()
+	}
 	if l.err == nil {
 		_, l.err = l.conn.WaitSettings(c.life)
 		l.draining = l.conn.Draining()
 	}
-	backoff := 10 * time.Millisecond
 	if l.failures++; l.err == nil {
 		l.failures = 0
-	} else {
-		most := min(time.Second<<min(l.failures-1, 7), 2*time.Minute)
-		backoff = time.Duration((0.8 + 0.4*rand.Float64()) * float64(most))
 	}
-	time.AfterFunc(backoff, func() { close(l.retry) })
+	backoff := float64(min(500*time.Millisecond<<min(l.failures, 8), 2*time.Minute))
+	time.AfterFunc(time.Duration((0.8+0.4*rand.Float64())*backoff), func() { close(l.retry) })
 	close(l.ready)
 	if l.conn != nil {
 		select {
@@ -163,18 +161,15 @@ func (c *Client) dial(l *link) {
 // options are what the options of a call say.
 type options struct {
 	all              []grpc.CallOption
-	wait             bool // WaitForReady
-	maxRecv, maxSend int  // bytes
-	contentType      string
+	wait             bool                          // WaitForReady
+	maxRecv, maxSend int                           // bytes
 	creds            credentials.PerRPCCredentials // nil: none
 	compressor       encoding.Compressor           // nil: none
-	codec            encoding.CodecV2
 }
 
 // set sets the options of a call. One that it does not know is an error.
 func (s *options) set(all []grpc.CallOption) error {
-	*s = options{all: all, maxRecv: 4 << 20, maxSend: math.MaxInt32,
-		codec: encoding.GetCodecV2(proto.Name), contentType: "application/grpc"}
+	*s = options{all: all, maxRecv: 4 << 20, maxSend: math.MaxInt32}
 	for _, o := range all {
 		switch o := o.(type) {
 		case grpc.EmptyCallOption, grpc.StaticMethodCallOption: // mean nothing here
@@ -191,8 +186,6 @@ func (s *options) set(all []grpc.CallOption) error {
 			if s.compressor = encoding.GetCompressor(o.CompressorType); s.compressor == nil {
 				return status.Errorf(codes.Internal, "hypergrpc: no compressor %q is registered", o.CompressorType)
 			}
-		case grpc.ForceCodecV2CallOption:
-			s.codec, s.contentType = o.CodecV2, "application/grpc+"+strings.ToLower(o.CodecV2.Name())
 		default:
 			return status.Errorf(codes.Unimplemented, "hypergrpc: the call option %T is not supported", o)
 		}
@@ -205,9 +198,9 @@ func (o *options) report(s *hyper.Stream, resp *hyper.Response) {
 	for _, o := range o.all {
 		switch o := o.(type) {
 		case grpc.HeaderCallOption:
-			*o.HeaderAddr = headerOf(resp)
+			*o.HeaderAddr, _ = metadataOf(resp)
 		case grpc.TrailerCallOption:
-			*o.TrailerAddr = trailerOf(resp)
+			_, *o.TrailerAddr = metadataOf(resp)
 		case grpc.PeerCallOption:
 			if s != nil {
 				*o.PeerAddr = *peerOf(s.Conn())

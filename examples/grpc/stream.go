@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,19 +78,13 @@ func (c *Client) Invoke(ctx context.Context, method string, args, reply any, opt
 func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string,
 	opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s := &stream{client: c, ctx: ctx, desc: desc, method: method}
-	if err := s.begin(opts); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, s.begin(opts)
 }
 
 // begin begins a call. If there can be several messages, it opens the stream. Else the message opens
 // it, in the same write.
 func (s *stream) begin(opts []grpc.CallOption) error {
-	if len(s.client.opts) > 0 {
-		opts = slices.Concat(s.client.opts, opts)
-	}
-	if err := s.options.set(opts); err != nil || !s.desc.ClientStreams {
+	if err := s.options.set(slices.Concat(s.client.opts, opts)); err != nil || !s.desc.ClientStreams {
 		return err
 	}
 	s.mu.Lock()
@@ -122,7 +117,7 @@ func (s *stream) openLocked() error {
 // prepareLocked makes the request for an attempt on conn.
 func (s *stream) prepareLocked(conn *hyper.Conn) (err error) {
 	h := append(s.req.Header[:0],
-		hyper.Field{Name: "content-type", Value: s.contentType},
+		hyper.Field{Name: "content-type", Value: "application/grpc"},
 		hyper.Field{Name: "user-agent", Value: "grpc-go-hyper"},
 		hyper.Field{Name: "te", Value: "trailers"},
 		hyper.Field{Name: "grpc-accept-encoding", Value: "gzip"})
@@ -135,7 +130,7 @@ func (s *stream) prepareLocked(conn *hyper.Conn) (err error) {
 			return status.Error(codes.Unauthenticated, "hypergrpc: the credentials need TLS")
 		}
 		fields, err := s.creds.GetRequestMetadata(credentials.NewContextWithRequestInfo(s.ctx, info),
-			"https://"+s.client.host+path.Dir(s.method))
+			"https://"+strings.TrimSuffix(strings.TrimPrefix(s.client.addr, "https://"), ":443")+path.Dir(s.method))
 		if err != nil {
 			return status.Errorf(codes.Unauthenticated, "hypergrpc: credentials: %v", err)
 		}
@@ -276,16 +271,17 @@ func (s *stream) RecvMsg(msg any) error {
 		err = s.recv(resp, msg)
 	}
 	switch {
-	case s.desc.ServerStreams && err == nil:
+	case err == nil && s.desc.ServerStreams:
 		return nil
-	case !s.desc.ServerStreams && err == nil:
-		if err = s.recv(resp, nil); err == nil {
+	case err == nil: // there is only one message, and the status says whether it counts
+		switch err = s.recv(resp, nil); err {
+		case nil:
 			err = status.Error(codes.Internal, "hypergrpc: the response has a second message")
-		} else if err == io.EOF {
-			s.finish(io.EOF)
+		case io.EOF:
+			s.finish(err)
 			return nil
 		}
-	case !s.desc.ServerStreams && err == io.EOF && s.end.Load() == nil:
+	case err == io.EOF && !s.desc.ServerStreams && s.end.Load() == nil:
 		err = status.Error(codes.Internal, "hypergrpc: the response has no message")
 	}
 	return s.finish(err)
@@ -311,11 +307,15 @@ func (s *stream) Header() (metadata.MD, error) {
 	if resp == nil || check(resp) != nil {
 		return nil, s.finish(err)
 	}
-	return headerOf(resp), nil
+	md, _ := metadataOf(resp)
+	return md, nil
 }
 
 // Trailer returns the trailer metadata, after RecvMsg has returned an error.
-func (s *stream) Trailer() metadata.MD { return trailerOf(s.resp.Load()) }
+func (s *stream) Trailer() metadata.MD {
+	_, md := metadataOf(s.resp.Load())
+	return md
+}
 
 // Context returns the context of the call.
 func (s *stream) Context() context.Context { return s.ctx }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/url"
@@ -19,7 +20,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // registers the compressor
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -36,22 +36,21 @@ const prefix = 5
 // appendMessage returns msg with its prefix, in the memory of b if there is room. A nil msg has no
 // bytes.
 func (s *stream) appendMessage(b []byte, msg any) (_ []byte, err error) {
-	var data mem.BufferSlice
-	if msg != nil {
-		if data, err = s.codec.Marshal(msg); err != nil {
-			return b, status.Errorf(codes.Internal, "hypergrpc: marshal: %v", err)
-		}
+	b = append(b[:0], 0, 0, 0, 0, 0)
+	m, ok := msg.(proto.Message)
+	if msg != nil && !ok {
+		return b, status.Errorf(codes.Internal, "hypergrpc: %T is not a proto.Message", msg)
 	}
-	n := data.Len()
-	b = append(slices.Grow(b[:0], prefix+n), 0, 0, 0, 0, 0)[:prefix+n]
-	data.CopyTo(b[prefix:])
-	data.Free()
-	if s.compressor != nil && n > 0 {
+	if b, err = (proto.MarshalOptions{}).MarshalAppend(b, m); err != nil {
+		return b, status.Errorf(codes.Internal, "hypergrpc: marshal: %v", err)
+	}
+	if s.compressor != nil && len(b) > prefix {
 		if b, err = compress(b, s.compressor); err != nil {
 			return b, status.Errorf(codes.Internal, "hypergrpc: compress: %v", err)
 		}
 	}
-	if n = len(b) - prefix; n > s.maxSend {
+	n := len(b) - prefix
+	if n > s.maxSend {
 		return b, status.Errorf(codes.ResourceExhausted, "hypergrpc: the message has %d bytes, more than %d", n,
 			s.maxSend)
 	}
@@ -115,27 +114,26 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 	}
 	p := s.in.next()[prefix:][:size]
 	s.in.from += prefix + int(size)
-	s.in.received = true
 	if flags == 1 {
 		if p, err = s.decompress(resp, p); err != nil {
 			return err
 		}
 	}
-	if msg == nil {
-		return nil
+	if m, ok := msg.(proto.Message); ok {
+		err = proto.Unmarshal(p, m)
+	} else if msg != nil {
+		err = fmt.Errorf("%T is not a proto.Message", msg)
 	}
-	// The codec may keep what it is given.
-	if err := s.codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(bytes.Clone(p))}, msg); err != nil {
-		return status.Error(codes.Internal, "hypergrpc: unmarshal: "+err.Error())
+	if err != nil {
+		return status.Errorf(codes.Internal, "hypergrpc: unmarshal: %v", err)
 	}
 	return nil
 }
 
 // messages reads the messages of a response. The zero value is ready.
 type messages struct {
-	buf      []byte
-	from     int  // buf[from:] was read and not returned
-	received bool // there was a message
+	buf  []byte
+	from int // buf[from:] was read and not returned
 }
 
 // next returns what was read and not returned.
@@ -199,20 +197,41 @@ func appendOutgoing(ctx context.Context, h hyper.Header) (hyper.Header, error) {
 	return h, nil
 }
 
-// metadataOf returns the metadata of a field section, without binary values that are malformed.
-func metadataOf(h hyper.Header) metadata.MD {
-	md := metadata.MD{}
+// fieldsOf returns the first and the last fields of a response. There are no first ones if the
+// response has nothing but the last ones (Trailers-Only). resp may be nil.
+func fieldsOf(resp *hyper.Response) (header, trailer hyper.Header) {
+	switch {
+	case resp == nil:
+		return nil, nil
+	case resp.Header.Has("grpc-status"):
+		return nil, resp.Header
+	}
+	return resp.Header, resp.Trailer()
+}
+
+// metadataOf returns the metadata of a response, without binary values that are malformed.
+func metadataOf(resp *hyper.Response) (header, trailer metadata.MD) {
+	h, t := fieldsOf(resp)
+	return metadataIn(h), metadataIn(t)
+}
+
+// metadataIn returns the metadata of a field section. It is nil if there is no section.
+func metadataIn(h hyper.Header) (md metadata.MD) {
 	for _, f := range h {
-		switch {
-		case isReserved(f.Name) && f.Name != "content-type":
-		case !strings.HasSuffix(f.Name, "-bin"):
-			md[f.Name] = append(md[f.Name], f.Value)
-		default:
+		values := []string{f.Value}
+		if strings.HasSuffix(f.Name, "-bin") {
+			values = values[:0]
 			for part := range strings.SplitSeq(f.Value, ",") {
-				if value, err := decodeBinary(part); err == nil {
-					md[f.Name] = append(md[f.Name], string(value))
+				if b, err := decodeBinary(part); err == nil {
+					values = append(values, string(b))
 				}
 			}
+		}
+		if md == nil {
+			md = metadata.MD{}
+		}
+		if !isReserved(f.Name) || f.Name == "content-type" {
+			md[f.Name] = append(md[f.Name], values...)
 		}
 	}
 	return md
@@ -221,31 +240,6 @@ func metadataOf(h hyper.Header) metadata.MD {
 // decodeBinary decodes base64 with or without padding.
 func decodeBinary(s string) ([]byte, error) {
 	return base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.Trim(s, " "), "="))
-}
-
-// headerOf returns the header metadata. It is nil if there is none, also because the first fields of
-// the response are the last ones (Trailers-Only). resp may be nil.
-func headerOf(resp *hyper.Response) metadata.MD {
-	if resp == nil || resp.Header.Has("grpc-status") {
-		return nil
-	}
-	return metadataOf(resp.Header)
-}
-
-// trailerOf returns the trailer metadata. resp may be nil.
-func trailerOf(resp *hyper.Response) metadata.MD {
-	if resp == nil {
-		return nil
-	}
-	return metadataOf(lastFields(resp))
-}
-
-// lastFields returns the fields that end the response, or nil if there are none.
-func lastFields(resp *hyper.Response) hyper.Header {
-	if resp.Header.Has("grpc-status") {
-		return resp.Header
-	}
-	return resp.Trailer()
 }
 
 // codeOfHTTP are the codes of HTTP status codes (the specification's http-grpc-status-mapping.md).
@@ -266,7 +260,7 @@ func check(resp *hyper.Response) error {
 
 // endOf returns the status of a call whose response was read to its end. io.EOF is OK.
 func endOf(resp *hyper.Response) error {
-	fields := lastFields(resp)
+	_, fields := fieldsOf(resp)
 	if fields == nil {
 		return status.Error(codes.Internal, "hypergrpc: the response ended without trailers")
 	}
