@@ -42,7 +42,8 @@ type Client struct {
 	link *link // guarded by mu
 }
 
-// A link is a connection, or the attempt to make one. The other fields are set when ready is closed.
+// A link is a connection, or the attempt to make one. The other fields are set when ready is
+// closed.
 type link struct {
 	ready, retry chan struct{} // retry is closed later, when it is time for the next attempt
 	conn         *hyper.Conn
@@ -64,7 +65,7 @@ func NewClient(addr string, config *hyper.Config, opts ...grpc.CallOption) *Clie
 }
 
 // errClosed is the error of calls that Close ends.
-var errClosed = status.Error(codes.Canceled, "hypergrpc: the client was closed")
+var errClosed = errorf(codes.Canceled, "the client was closed")
 
 // Close ends all calls and connections, and waits for their end. The error is nil.
 func (c *Client) Close() error {
@@ -90,7 +91,7 @@ func (c *Client) connect(ctx context.Context, wait bool) (*hyper.Conn, error) {
 		case err == nil && wait:
 			err = c.await(ctx, l.retry)
 		case err == nil && (l.err != nil || n == maxTries):
-			err = status.Errorf(codes.Unavailable, "hypergrpc: no connection that takes calls: %v", l.err)
+			err = errorf(codes.Unavailable, "no connection that takes calls: %v", l.err)
 		}
 		if err != nil {
 			return nil, err
@@ -118,7 +119,8 @@ func (c *Client) await(ctx context.Context, done <-chan struct{}) error {
 func (c *Client) current() *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l := c.link; isClosed(l.ready) && !l.isUsable() && (l.err == nil || isClosed(l.retry)) && c.life.Err() == nil {
+	if l := c.link; isClosed(l.ready) && !l.isUsable() && (l.err == nil || isClosed(l.retry)) &&
+		c.life.Err() == nil {
 		now := &link{ready: make(chan struct{}), retry: make(chan struct{}), failures: l.failures}
 		c.links.Go(func() { c.dial(now) })
 		c.link = now
@@ -184,10 +186,10 @@ func (s *options) set(all []grpc.CallOption) error {
 			s.creds = o.Creds
 		case grpc.CompressorCallOption:
 			if s.compressor = encoding.GetCompressor(o.CompressorType); s.compressor == nil {
-				return status.Errorf(codes.Internal, "hypergrpc: no compressor %q is registered", o.CompressorType)
+				return errorf(codes.Internal, "no compressor %q is registered", o.CompressorType)
 			}
 		default:
-			return status.Errorf(codes.Unimplemented, "hypergrpc: the call option %T is not supported", o)
+			return errorf(codes.Unimplemented, "the call option %T is not supported", o)
 		}
 	}
 	return nil

@@ -47,7 +47,8 @@ func TestStatusDetailsArrive(t *testing.T) {
 			t.Errorf("the detail is %v", got.Details()[0])
 		}
 	}, handled(func(grpc.ServerStream) error {
-		s, err := status.New(codes.InvalidArgument, "no ☺\n").WithDetails(&errdetails.ErrorInfo{Reason: "TEST"})
+		detail := &errdetails.ErrorInfo{Reason: "TEST"}
+		s, err := status.New(codes.InvalidArgument, "no ☺\n").WithDetails(detail)
 		if err != nil {
 			return err
 		}
@@ -95,7 +96,8 @@ func TestMessagesHaveLimits(t *testing.T) {
 		wantCode(t, get(1000, 0, grpc.MaxCallSendMsgSize(999)), codes.ResourceExhausted, "more than 999")
 		wantCode(t, get(0, 1000, grpc.MaxCallRecvMsgSize(999)), codes.ResourceExhausted, "more than 999")
 		wantCode(t, get(0, 4<<20), codes.ResourceExhausted, "more than 4194304")
-		wantCode(t, get(1000, 1000, grpc.MaxCallRecvMsgSize(1100), grpc.MaxCallSendMsgSize(1100)), codes.OK, "")
+		small := []grpc.CallOption{grpc.MaxCallRecvMsgSize(1100), grpc.MaxCallSendMsgSize(1100)}
+		wantCode(t, get(1000, 1000, small...), codes.OK, "")
 		// The limit of what is received holds for the message as it was decompressed, that of what
 		// is sent for the message as it is sent.
 		wantCode(t, get(0, 1<<20, grpc.MaxCallRecvMsgSize(1<<19), grpc.UseCompressor(gzip.Name)),
@@ -139,8 +141,8 @@ func TestCredentials(t *testing.T) {
 	eachTransport(t, func(t *testing.T, c *Client) {
 		plain := strings.HasPrefix(c.addr, "http://")
 		if plain {
-			wantCode(t, call(c, t.Context(), grpc.PerRPCCredentials(&creds{secure: true})), codes.Unauthenticated,
-				"TLS")
+			secure := grpc.PerRPCCredentials(&creds{secure: true})
+			wantCode(t, call(c, t.Context(), secure), codes.Unauthenticated, "TLS")
 		}
 		own := &creds{secure: !plain}
 		if err := call(c, t.Context(), grpc.PerRPCCredentials(own)); err != nil {
@@ -293,7 +295,8 @@ func TestMessagesAreCompressed(t *testing.T) {
 	}
 }
 
-// https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: TimeoutValue has at most 8 digits.
+// TimeoutValue has at most 8 digits
+// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 func TestTimeoutFormat(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second: "1n", 0: "1n", 99999999: "99999999n", 100000000: "100000u", 100000001: "100001u",

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"gohyper.dev/hyper"
 )
@@ -81,8 +80,8 @@ func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method st
 	return s, s.begin(opts)
 }
 
-// begin begins a call. If there can be several messages, it opens the stream. Else the message opens
-// it, in the same write.
+// begin begins a call. If there can be several messages, it opens the stream. Else the message
+// opens it, in the same write.
 func (s *stream) begin(opts []grpc.CallOption) error {
 	if err := s.options.set(slices.Concat(s.client.opts, opts)); err != nil || !s.desc.ClientStreams {
 		return err
@@ -127,12 +126,13 @@ func (s *stream) prepareLocked(conn *hyper.Conn) (err error) {
 	if s.creds != nil {
 		info := credentials.RequestInfo{Method: s.method, AuthInfo: peerOf(conn).AuthInfo}
 		if s.creds.RequireTransportSecurity() && info.AuthInfo == nil {
-			return status.Error(codes.Unauthenticated, "hypergrpc: the credentials need TLS")
+			return errorf(codes.Unauthenticated, "the credentials need TLS")
 		}
-		fields, err := s.creds.GetRequestMetadata(credentials.NewContextWithRequestInfo(s.ctx, info),
-			"https://"+strings.TrimSuffix(strings.TrimPrefix(s.client.addr, "https://"), ":443")+path.Dir(s.method))
+		uri := strings.TrimSuffix(strings.TrimPrefix(s.client.addr, "https://"), ":443") + path.Dir(s.method)
+		ctx := credentials.NewContextWithRequestInfo(s.ctx, info)
+		fields, err := s.creds.GetRequestMetadata(ctx, "https://"+uri)
 		if err != nil {
-			return status.Errorf(codes.Unauthenticated, "hypergrpc: credentials: %v", err)
+			return errorf(codes.Unauthenticated, "credentials: %v", err)
 		}
 		for name, value := range fields {
 			h.AddSensitive(name, value)
@@ -160,8 +160,8 @@ func (s *stream) isFinalLocked(err error) bool {
 		s.tries > 1 && errors.Is(err, hyper.ErrCodeRefusedStream)
 }
 
-// reopen is called when old failed with err. It returns nil if there is another stream now, on which
-// everything is sent again, and otherwise the status.
+// reopen is called when old failed with err. It returns nil if there is another stream now, on
+// which everything is sent again, and otherwise the status.
 func (s *stream) reopen(old *hyper.Stream, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,10 +195,11 @@ func write(s *hyper.Stream, p []byte, last bool) (err error) {
 	return err
 }
 
-// SendMsg sends a message. If the call is over, the error is io.EOF, and RecvMsg returns the status.
+// SendMsg sends a message. If the call is over, the error is io.EOF, and RecvMsg returns the
+// status.
 func (s *stream) SendMsg(msg any) (err error) {
 	if s.sentAll {
-		return status.Error(codes.Internal, "hypergrpc: SendMsg after the last message")
+		return errorf(codes.Internal, "SendMsg after the last message")
 	}
 	if s.out, err = s.appendMessage(s.out, msg); err != nil {
 		return s.finish(err)
@@ -252,7 +253,7 @@ func (s *stream) response() (*hyper.Response, error) {
 		case resp != nil:
 			return resp, check(resp)
 		case now == nil:
-			return nil, status.Error(codes.Internal, "hypergrpc: no message was sent")
+			return nil, errorf(codes.Internal, "no message was sent")
 		}
 		resp, err := now.Response(s.ctx)
 		if err == nil {
@@ -276,13 +277,13 @@ func (s *stream) RecvMsg(msg any) error {
 	case err == nil: // there is only one message, and the status says whether it counts
 		switch err = s.recv(resp, nil); err {
 		case nil:
-			err = status.Error(codes.Internal, "hypergrpc: the response has a second message")
+			err = errorf(codes.Internal, "the response has a second message")
 		case io.EOF:
 			s.finish(err)
 			return nil
 		}
 	case err == io.EOF && !s.desc.ServerStreams && s.end.Load() == nil:
-		err = status.Error(codes.Internal, "hypergrpc: the response has no message")
+		err = errorf(codes.Internal, "the response has no message")
 	}
 	return s.finish(err)
 }

@@ -39,20 +39,19 @@ func (s *stream) appendMessage(b []byte, msg any) (_ []byte, err error) {
 	b = append(b[:0], 0, 0, 0, 0, 0)
 	m, ok := msg.(proto.Message)
 	if msg != nil && !ok {
-		return b, status.Errorf(codes.Internal, "hypergrpc: %T is not a proto.Message", msg)
+		return b, errorf(codes.Internal, "%T is not a proto.Message", msg)
 	}
 	if b, err = (proto.MarshalOptions{}).MarshalAppend(b, m); err != nil {
-		return b, status.Errorf(codes.Internal, "hypergrpc: marshal: %v", err)
+		return b, errorf(codes.Internal, "marshal: %v", err)
 	}
 	if s.compressor != nil && len(b) > prefix {
 		if b, err = compress(b, s.compressor); err != nil {
-			return b, status.Errorf(codes.Internal, "hypergrpc: compress: %v", err)
+			return b, errorf(codes.Internal, "compress: %v", err)
 		}
 	}
 	n := len(b) - prefix
 	if n > s.maxSend {
-		return b, status.Errorf(codes.ResourceExhausted, "hypergrpc: the message has %d bytes, more than %d", n,
-			s.maxSend)
+		return b, errorf(codes.ResourceExhausted, "the message has %d bytes, more than %d", n, s.maxSend)
 	}
 	binary.BigEndian.PutUint32(b[1:], uint32(n))
 	return b, nil
@@ -73,7 +72,7 @@ func compress(b []byte, by encoding.Compressor) ([]byte, error) {
 func (s *stream) decompress(resp *hyper.Response, p []byte) ([]byte, error) {
 	coding := encoding.GetCompressor(resp.Header.Get("grpc-encoding"))
 	if coding == nil {
-		return nil, status.Error(codes.Internal, "hypergrpc: a message has no known grpc-encoding")
+		return nil, errorf(codes.Internal, "a message has no known grpc-encoding")
 	}
 	r, err := coding.Decompress(bytes.NewReader(p))
 	if err == nil {
@@ -84,9 +83,9 @@ func (s *stream) decompress(resp *hyper.Response, p []byte) ([]byte, error) {
 	}
 	switch {
 	case err != nil:
-		return nil, status.Error(codes.Internal, "hypergrpc: decompress: "+err.Error())
+		return nil, errorf(codes.Internal, "decompress: %v", err)
 	case len(p) > s.maxRecv:
-		return nil, status.Errorf(codes.ResourceExhausted, "hypergrpc: a message has more than %d bytes", s.maxRecv)
+		return nil, errorf(codes.ResourceExhausted, "a message has more than %d bytes", s.maxRecv)
 	}
 	return p, nil
 }
@@ -104,10 +103,9 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 	flags, size := s.in.next()[0], int64(binary.BigEndian.Uint32(s.in.next()[1:]))
 	switch {
 	case flags > 1:
-		return status.Errorf(codes.Internal, "hypergrpc: a message has the unknown flags %#x", flags)
+		return errorf(codes.Internal, "a message has the unknown flags %#x", flags)
 	case size > int64(s.maxRecv):
-		return status.Errorf(codes.ResourceExhausted, "hypergrpc: a message has %d bytes, more than %d", size,
-			s.maxRecv)
+		return errorf(codes.ResourceExhausted, "a message has %d bytes, more than %d", size, s.maxRecv)
 	}
 	if err := s.in.fill(resp.Stream(), prefix+int(size)); err != nil {
 		return statusOf(s.ctx, err)
@@ -125,7 +123,7 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 		err = fmt.Errorf("%T is not a proto.Message", msg)
 	}
 	if err != nil {
-		return status.Errorf(codes.Internal, "hypergrpc: unmarshal: %v", err)
+		return errorf(codes.Internal, "unmarshal: %v", err)
 	}
 	return nil
 }
@@ -139,8 +137,8 @@ type messages struct {
 // next returns what was read and not returned.
 func (m *messages) next() []byte { return m.buf[m.from:] }
 
-// fill reads until there are n bytes. The buffer grows as the bytes arrive. The error is io.EOF only
-// if there is no byte.
+// fill reads until there are n bytes. The buffer grows as the bytes arrive. The error is io.EOF
+// only if there is no byte.
 func (m *messages) fill(s *hyper.Stream, n int) error {
 	for len(m.buf)-m.from < n {
 		m.buf, m.from = append(m.buf[:0], m.buf[m.from:]...), 0
@@ -187,7 +185,7 @@ func appendOutgoing(ctx context.Context, h hyper.Header) (hyper.Header, error) {
 				value = base64.RawStdEncoding.EncodeToString([]byte(value))
 			}
 			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
-				return h, status.Errorf(codes.Internal, "hypergrpc: metadata %q is not printable ASCII", name)
+				return h, errorf(codes.Internal, "metadata %q is not printable ASCII", name)
 			}
 			if !isReserved(name) {
 				h.Add(name, strings.Trim(value, " "))
@@ -217,21 +215,20 @@ func metadataOf(resp *hyper.Response) (header, trailer metadata.MD) {
 
 // metadataIn returns the metadata of a field section. It is nil if there is no section.
 func metadataIn(h hyper.Header) (md metadata.MD) {
+	if h != nil {
+		md = metadata.MD{}
+	}
 	for _, f := range h {
-		values := []string{f.Value}
-		if strings.HasSuffix(f.Name, "-bin") {
-			values = values[:0]
+		switch {
+		case isReserved(f.Name) && f.Name != "content-type":
+		case !strings.HasSuffix(f.Name, "-bin"):
+			md[f.Name] = append(md[f.Name], f.Value)
+		default:
 			for part := range strings.SplitSeq(f.Value, ",") {
-				if b, err := decodeBinary(part); err == nil {
-					values = append(values, string(b))
+				if value, err := decodeBinary(part); err == nil {
+					md[f.Name] = append(md[f.Name], string(value))
 				}
 			}
-		}
-		if md == nil {
-			md = metadata.MD{}
-		}
-		if !isReserved(f.Name) || f.Name == "content-type" {
-			md[f.Name] = append(md[f.Name], values...)
 		}
 	}
 	return md
@@ -251,23 +248,23 @@ var codeOfHTTP = map[int]codes.Code{
 // check returns an error if resp is not that of a gRPC server.
 func check(resp *hyper.Response) error {
 	kind := resp.Header.Get("content-type")
-	if rest, ok := strings.CutPrefix(kind, "application/grpc"); ok && (rest == "" || strings.Contains("+;", rest[:1])) {
+	if base, _, _ := strings.Cut(kind, ";"); base == "application/grpc" || base == "application/grpc+proto" {
 		return nil
 	}
-	return status.Errorf(cmp.Or(codeOfHTTP[resp.StatusCode], codes.Unknown),
-		"hypergrpc: the response is not gRPC: status %d, content-type %q", resp.StatusCode, kind)
+	return errorf(cmp.Or(codeOfHTTP[resp.StatusCode], codes.Unknown),
+		"the response is not gRPC: status %d, content-type %q", resp.StatusCode, kind)
 }
 
 // endOf returns the status of a call whose response was read to its end. io.EOF is OK.
 func endOf(resp *hyper.Response) error {
 	_, fields := fieldsOf(resp)
 	if fields == nil {
-		return status.Error(codes.Internal, "hypergrpc: the response ended without trailers")
+		return errorf(codes.Internal, "the response ended without trailers")
 	}
 	code, err := strconv.ParseUint(fields.Get("grpc-status"), 10, 32)
 	switch {
 	case err != nil:
-		return status.Error(codes.Unknown, "hypergrpc: malformed grpc-status: "+err.Error())
+		return errorf(codes.Unknown, "malformed grpc-status: %v", err)
 	case code == 0:
 		return io.EOF
 	}
@@ -286,7 +283,13 @@ func endOf(resp *hyper.Response) error {
 // codeOfReset are the codes of RST_STREAM; others have codes.Internal.
 var codeOfReset = map[hyper.ErrCode]codes.Code{
 	hyper.ErrCodeCancel: codes.Canceled, hyper.ErrCodeFlowControl: codes.ResourceExhausted,
-	hyper.ErrCodeEnhanceYourCalm: codes.ResourceExhausted, hyper.ErrCodeInadequateSecurity: codes.PermissionDenied,
+	hyper.ErrCodeEnhanceYourCalm:    codes.ResourceExhausted,
+	hyper.ErrCodeInadequateSecurity: codes.PermissionDenied,
+}
+
+// errorf returns an error of this package.
+func errorf(code codes.Code, format string, args ...any) error {
+	return status.Errorf(code, "hypergrpc: "+format, args...)
 }
 
 // statusOf returns an error of hyper as one of package status.
@@ -308,5 +311,5 @@ func statusOf(ctx context.Context, err error) error {
 	case reset != nil, errors.As(err, &mistake), err == io.ErrUnexpectedEOF:
 		code = codes.Internal
 	}
-	return status.Errorf(code, "hypergrpc: %v", err)
+	return errorf(code, "%v", err)
 }

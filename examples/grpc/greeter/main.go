@@ -53,7 +53,8 @@ func run(ctx context.Context, out io.Writer, trace func(hyper.TraceEvent)) error
 	defer func() { s.Stop() }()
 	client := hypergrpc.NewClient(s.addr, &hyper.Config{TLS: trusting, Trace: trace})
 	defer client.Close()
-	for _, step := range []func(context.Context, io.Writer, *hypergrpc.Client) error{greet, echo, fail, many} {
+	type step = func(context.Context, io.Writer, *hypergrpc.Client) error
+	for _, step := range []step{greet, echo, fail, many} {
 		if err := step(ctx, out, client); err != nil {
 			return err
 		}
@@ -71,7 +72,8 @@ func greet(ctx context.Context, out io.Writer, client *hypergrpc.Client) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "SayHello: %q, and the header says served-by %q\n", reply.GetMessage(), header.Get("served-by"))
+	fmt.Fprintf(out, "SayHello: %q, and the header says served-by %q\n", reply.GetMessage(),
+		header.Get("served-by"))
 	return nil
 }
 
@@ -133,7 +135,8 @@ func many(ctx context.Context, out io.Writer, client *hypergrpc.Client) error {
 		})
 	}
 	wg.Wait()
-	fmt.Fprintf(out, "%d calls at once on one connection: %v\n", calls, time.Since(began).Round(time.Millisecond))
+	fmt.Fprintf(out, "%d calls at once on one connection: %v\n", calls,
+		time.Since(began).Round(time.Millisecond))
 	return errors.Join(errs...)
 }
 

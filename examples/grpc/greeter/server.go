@@ -61,8 +61,9 @@ type greeter struct {
 // SayHello greets. A name is required.
 func (greeter) SayHello(ctx context.Context, req *hellopb.HelloRequest) (*hellopb.HelloReply, error) {
 	if req.GetName() == "" {
-		s, err := status.New(codes.InvalidArgument, "whom?").WithDetails(&errdetails.BadRequest{
-			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "name", Description: "is empty"}}})
+		violation := &errdetails.BadRequest_FieldViolation{Field: "name", Description: "is empty"}
+		s, err := status.New(codes.InvalidArgument, "whom?").WithDetails(
+			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{violation}})
 		if err != nil {
 			return nil, err
 		}
