@@ -177,7 +177,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 
 func (a *auditor) auditEndLocked(wrong func(string, ...any)) {
 	c := a.conn
-	if len(c.streams.byID) > 0 || c.writer.ready.head != nil || c.writer.blocked.head != nil {
+	if len(c.streams.byID) > 0 || !c.writer.ready.empty() || c.writer.blocked.head != nil {
 		wrong("the connection has ended with %d streams, or some in queues", len(c.streams.byID))
 	}
 	if !c.slots.waiting.Empty() || !c.settings.waiting.Empty() {
@@ -259,14 +259,30 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 		wrong("%d octets wait to be written", len(c.writer.out))
 	}
 	queued := 0
-	for _, q := range []*sendQueue{&c.writer.ready, &c.writer.blocked} {
+	queues := []*sendQueue{&c.writer.ready.sendQueue, &c.writer.blocked}
+	if ranked := c.writer.ready.ranked; ranked != nil {
+		for urgency := range ranked {
+			r := &ranked[urgency]
+			queues = append(queues, &r.turns)
+			for i, s := range r.later {
+				queued++
+				if s.sender.in != &inHeap || int(s.sender.at) != i || s.id < r.later[0].id ||
+					s.sender.priority.urgency() != urgency || r.first != nil && r.first.id > s.id {
+					wrong("stream %d is not where it is sent in order", s.id)
+				}
+			}
+			if r.first != nil && r.first.sender.in != c.writer.ready.turns(urgency) {
+				wrong("stream %d is the first and takes no turns", r.first.id)
+			}
+		}
+	}
+	for _, q := range queues {
 		var prev *Stream
 		for s := q.head; s != nil; prev, s = s, s.sender.next {
 			queued++
 			snd := s.sender
-			if snd.in != q || snd.prev != prev || c.streams.byID[s.id] != s || len(snd.pending) == 0 ||
-				snd.held ||
-				s.sendErr != nil {
+			if snd.in != q || prev != nil && snd.prev != prev || c.streams.byID[s.id] != s ||
+				len(snd.pending) == 0 || snd.held || s.sendErr != nil {
 				wrong("stream %d is queued and has no reason, or is badly linked", s.id)
 			}
 			if window := c.settings.peer.initialWindow + s.sendDelta; q == &c.writer.blocked && window > 0 &&
@@ -274,7 +290,7 @@ func (a *auditor) auditQueuesLocked(wrong func(string, ...any)) {
 				wrong("stream %d is blocked with a window of %d", s.id, window)
 			}
 		}
-		if q.tail != prev {
+		if prev != nil && q.head.sender.prev != prev {
 			wrong("a queue does not end with its last stream")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -382,6 +383,11 @@ func (p *peerSettings) setOther(s Setting) {
 	if len(p.other) < maxOtherSettings {
 		p.other = append(p.other, s)
 	}
+}
+
+// hasOther reports whether the peer's value for a setting that hyper does not know is v.
+func (p *peerSettings) hasOther(id SettingID, v uint32) bool {
+	return slices.Contains(p.other, Setting{id, v})
 }
 
 // setInitialSendWindowLocked changes the send windows of all streams at once. A stream stores only

@@ -42,7 +42,7 @@ type connWriter struct {
 	spare   []byte             // replaces out during a write; nil while it is being written
 	fields  *fieldblock.Writer // compression state after what is in out
 	updates []*Window          // windows whose WINDOW_UPDATE is to be sent
-	ready   sendQueue          // streams that have data to send and stream window for it
+	ready   readyQueue         // streams that have data to send and stream window for it
 	blocked sendQueue          // streams that wait for stream window
 	queued  uint64             // bytes added to out so far
 	written uint64             // bytes passed to the socket so far
@@ -201,6 +201,7 @@ func (c *Conn) shrinkLocked() {
 	c.streams.spares = wait.Spares{}
 	if len(c.streams.byID) == 0 {
 		c.streams.byID = nil // a map never shrinks
+		c.writer.ready.ranked = nil
 	}
 	c.socket.below.Shrink()
 }
@@ -321,7 +322,7 @@ func (c *Conn) applyGrantsLocked() {
 }
 
 // fillLocked appends to out what is due: WINDOW_UPDATEs first, then DATA of the ready streams in
-// turn, one frame each, as far as the windows and the size of out allow.
+// their order, one frame each, as far as the windows and the size of out allow.
 func (c *Conn) fillLocked() {
 	if c.flow.window.wakes {
 		c.flow.window.wakes = false
@@ -370,7 +371,7 @@ func (c *Conn) hasWorkLocked() bool {
 	if c.ending.err != nil {
 		return true
 	}
-	canSend := c.flow.sendWindow > 0 && (c.writer.ready.head != nil || c.writer.unblock &&
+	canSend := c.flow.sendWindow > 0 && (!c.writer.ready.empty() || c.writer.unblock &&
 		c.writer.blocked.head != nil)
 	return !c.writer.corked && (len(c.writer.out) > 0 || len(c.writer.updates) > 0 || canSend)
 }

@@ -59,6 +59,12 @@
 // Programs that use http.Client, or a WebSocket library that takes one, get it through a Transport,
 // which carries their handshake over HTTP/2 where the server allows that.
 //
+// # Priorities
+//
+// Request.Priority says how urgent a request is (RFC 9218), and Stream.SetPriority changes that
+// later. The peer may use it to order its responses, and hyper orders the bodies that it sends by
+// it. Bodies without a priority take turns.
+//
 // # Flow control
 //
 // The peer may send only what a flow-control window allows. A WindowManager decides when to enlarge

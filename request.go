@@ -49,6 +49,11 @@ type Request struct {
 	// added.
 	NoDefaultFields bool
 
+	// Priority is sent as a priority field (RFC 9218 §5), also if NoDefaultFields is set. If Header
+	// has a priority field, that is sent instead, and it is the priority of the request. Stream's
+	// SetPriority changes it later.
+	Priority Priority
+
 	// omitted says, by index, which default fields are left out. RequestFromHTTP sets it.
 	omitted [len(defaultNames)]bool
 
@@ -140,12 +145,13 @@ const (
 	defaultUserAgentField = iota
 	defaultAcceptEncodingField
 	defaultContentLengthField
+	defaultPriorityField
 )
 
 var (
 	// pseudoNames and defaultNames have the names of these fields, by index.
 	pseudoNames  = [...]string{":method", ":scheme", ":authority", ":path", ":protocol"}
-	defaultNames = [...]string{"user-agent", "accept-encoding", "content-length"}
+	defaultNames = [...]string{"user-agent", "accept-encoding", "content-length", "priority"}
 )
 
 // A preparedRequest is a request that passed every check, in the form in which open sends it.
@@ -158,6 +164,7 @@ type preparedRequest struct {
 	expect          bool                     // the body waits for 100 (Continue)
 	ending          ending
 	slot            slotMode
+	priority        Priority
 	length          int64                     // of the body in bytes; -1: unknown
 	inlineBody      []byte                    // the body, if it is in memory
 	body            io.Reader                 // the body, if it must be read; nil: it is in memory or empty
@@ -190,7 +197,7 @@ func (p *preparedRequest) prepare(ctx context.Context, c *Conn, o opening) error
 	if !p.NoDefaultFields {
 		p.addDefaults(c, declared >= 0)
 	}
-	return nil
+	return p.preparePriority()
 }
 
 // isBodyless reports whether nothing follows the request's header.
@@ -315,6 +322,8 @@ func (p *preparedRequest) checkHeader() (declared int64, err error) {
 				return 0, badValue(name, f.Value, "is not one decimal number")
 			}
 			declared = n
+		case "priority":
+			p.priority = parsePriority(f.Value)
 		case "expect":
 			p.expect = p.expect || syntax.Lower(f.Value) == "100-continue"
 		}

@@ -226,7 +226,7 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 		s.mustLocked(state.SendEnd)
 		s.sender, s.sendErr = nothingToSend, ErrSendEnded
 	} else {
-		s.sender = &sender{declared: p.length, left: p.length}
+		s.sender = &sender{declared: p.length, left: p.length, priority: p.priority}
 	}
 	s.headersStart = c.writer.queued
 	c.writer.fields.Begin(c.writer.out, s.id, flags)

@@ -16,8 +16,10 @@ import (
 
 // A sender is the sending half of a stream after its HEADERS.
 type sender struct {
-	pending  []byte // the argument of send, or the body in memory
-	then     after  // what follows pending
+	pending  []byte   // the argument of send, or the body in memory
+	then     after    // what follows pending
+	priority Priority // of the body
+	at       int32    // index in a streamHeap
 	trailer  Header
 	declared int64 // content-length; -1: unknown
 	left     int64 // bytes of it that the caller has not written yet
@@ -27,7 +29,7 @@ type sender struct {
 	turn     wait.Queue // calls of send that wait for busy, and waits for the end of held
 	sent     wait.Queue // the call of send that waits until pending is sent
 
-	in         *sendQueue
+	in         *sendQueue // nil: none
 	prev, next *Stream
 }
 
@@ -201,8 +203,12 @@ func (c *Conn) enqueueLocked(s *Stream) {
 
 // dequeueLocked removes s from its queue, if it is on one.
 func (c *Conn) dequeueLocked(s *Stream) {
-	if q := s.sender.in; q != nil {
-		q.remove(s)
+	switch s.sender.in {
+	case nil:
+	case &c.writer.blocked:
+		c.writer.blocked.remove(s)
+	default:
+		c.writer.ready.remove(s)
 	}
 }
 
@@ -469,27 +475,26 @@ func closeReader(r io.Reader) {
 	}
 }
 
-// A sendQueue is a queue of streams that have something to send. The connection's mu guards it.
-type sendQueue struct{ head, tail *Stream }
+// A sendQueue is a queue of streams that have something to send. The connection's mu guards it. The
+// last stream is the one before the head.
+type sendQueue struct{ head *Stream }
 
 // push adds s at the end.
 func (q *sendQueue) push(s *Stream) {
-	s.sender.in, s.sender.prev = q, q.tail
-	if q.tail != nil {
-		q.tail.sender.next = s
-	} else {
+	s.sender.in, s.sender.prev = q, s
+	if q.head == nil {
 		q.head = s
+		return
 	}
-	q.tail = s
+	last := q.head.sender.prev
+	last.sender.next, s.sender.prev, q.head.sender.prev = s, last, s
 }
 
 // pushFront adds s at the front.
 func (q *sendQueue) pushFront(s *Stream) {
-	s.sender.in, s.sender.next = q, q.head
+	s.sender.in, s.sender.prev, s.sender.next = q, s, q.head
 	if q.head != nil {
-		q.head.sender.prev = s
-	} else {
-		q.tail = s
+		s.sender.prev, q.head.sender.prev = q.head.sender.prev, s
 	}
 	q.head = s
 }
@@ -506,15 +511,15 @@ func (q *sendQueue) pop() *Stream {
 // remove removes s from the queue.
 func (q *sendQueue) remove(s *Stream) {
 	snd := s.sender
-	if snd.prev != nil {
-		snd.prev.sender.next = snd.next
-	} else {
+	if s == q.head {
 		q.head = snd.next
+	} else {
+		snd.prev.sender.next = snd.next
 	}
 	if snd.next != nil {
 		snd.next.sender.prev = snd.prev
-	} else {
-		q.tail = snd.prev
+	} else if q.head != nil {
+		q.head.sender.prev = snd.prev
 	}
 	snd.in, snd.prev, snd.next = nil, nil, nil
 }

@@ -30,8 +30,11 @@ var guarded = map[string][]string{
 	"adaptiveStream": nil,
 	"connWriter":     nil,
 	"originSet":      nil,
+	"rank":           nil,
+	"readyQueue":     nil,
 	"sendQueue":      nil,
 	"slots":          nil,
+	"streamHeap":     nil,
 	"unclaimed":      nil,
 }
 

@@ -171,8 +171,9 @@ var goldenFrames = []struct {
 		name: "origin",
 		text: "ORIGIN len=21",
 	}, {
-		name: "priority_update",
-		text: "PRIORITY_UPDATE len=7",
+		name:   "priority_update",
+		text:   "PRIORITY_UPDATE len=7",
+		append: func() []byte { return AppendPriorityUpdate(nil, 1, "u=2") },
 	}, {
 		name: "unknown",
 		text: "FRAME_0xbe stream=11 len=3 flags=0xff",

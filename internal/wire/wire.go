@@ -279,6 +279,14 @@ func AppendWindowUpdate(dst []byte, stream uint32, increment int) []byte {
 	return binary.BigEndian.AppendUint32(dst, uint32(increment))
 }
 
+// AppendPriorityUpdate appends a PRIORITY_UPDATE for the stream (RFC 9218 §7.1). value is that of a
+// priority field.
+func AppendPriorityUpdate(dst []byte, stream uint32, value string) []byte {
+	dst = AppendFrameHeader(dst, FrameHeader{Length: 4 + len(value), Type: PriorityUpdate})
+	dst = binary.BigEndian.AppendUint32(dst, stream)
+	return append(dst, value...)
+}
+
 // AppendGoAway appends a GOAWAY frame.
 func AppendGoAway(dst []byte, last uint32, code ErrCode, debug string) []byte {
 	dst = AppendFrameHeader(dst, FrameHeader{Length: 8 + len(debug), Type: GoAway})
