@@ -164,8 +164,9 @@ type Config struct {
 	// Trace is called for every frame as it passes the socket. See TraceEvent.
 	Trace func(TraceEvent)
 
-	// encoderTableSize bounds the encoder's compression table, in bytes. 0 means 4,096.
-	encoderTableSize int
+	// Wire sets what the connection sends first, and other details for tests of servers and for
+	// clients that must send the same bytes as another client. nil means none.
+	Wire *Wire
 }
 
 // The defaults of Config.
@@ -190,6 +191,7 @@ func (cfg *Config) clone() Config {
 	c.TLS = c.TLS.Clone()
 	c.Settings = slices.Clone(c.Settings)
 	c.Decoders = maps.Clone(c.Decoders)
+	c.Wire = c.Wire.clone()
 	if c.Push != nil {
 		policy := *c.Push
 		c.Push = &policy
@@ -208,6 +210,7 @@ func (cfg *Config) withDefaults() (Config, error) {
 		}
 	}
 	c.InitialStreamWindow = max(0, c.InitialStreamWindow)
+	c.applyFirstFlight()
 	if c.Push != nil {
 		*c.Push = c.Push.withDefaults()
 	}
@@ -248,6 +251,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("hyper: Config.MaxHeaderListSize %d is out of range", c.MaxHeaderListSize)
 	case int64(c.HeaderTableSize) > 1<<32-1:
 		return fmt.Errorf("hyper: Config.HeaderTableSize %d is out of range", c.HeaderTableSize)
+	}
+	if err := c.Wire.check(c); err != nil {
+		return err
 	}
 	for _, s := range c.Settings {
 		if s.ID >= SettingHeaderTableSize && s.ID <= SettingMaxHeaderListSize {

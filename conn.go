@@ -128,8 +128,8 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		liveness: liveness{minRTT: rtt},
 	}
 	c.slots.limit = initialSlots
-	if n := full.encoderTableSize; n > 0 {
-		c.writer.fields.LimitTable(uint32(n))
+	if n := full.Wire.encoderTableSize(); n != wire.HeaderTableSize {
+		c.writer.fields.LimitTable(n)
 	}
 	c.acceptEncoding = acceptEncoding(full.Decoders)
 	c.makeReader()
@@ -139,6 +139,9 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	if full.Trace != nil {
 		c.reader.frames.trace = c.traceReceived
 		c.writer.tracer = newSendTracer(c)
+	}
+	if full.Wire != nil && full.Wire.OnFrame != nil {
+		c.reader.frames.inspect = c.tellReceived
 	}
 	c.flow.window.c = c
 	c.flow.window.credit = wire.InitialWindow
@@ -167,7 +170,11 @@ func (c *Conn) makeReader() {
 // GOAWAY with that error (RFC 9113 §5.4.1), ends the connection, and returns refused.
 func (c *Conn) begin(refused *ConnError) error {
 	c.lock()
-	c.appendPrefaceLocked()
+	if c.cfg.Wire.firstFlight() != nil {
+		c.appendFirstFlightLocked()
+	} else {
+		c.appendPrefaceLocked()
+	}
 	if refused != nil {
 		c.reports.owner = nil
 		c.failLocked(refused)

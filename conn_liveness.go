@@ -154,7 +154,9 @@ func (c *Conn) uncorkLocked() {
 		return
 	}
 	c.writer.corked = false
-	c.settings.due[0].sent = c.clock()
+	if len(c.settings.due) > 0 { // a first flight of the caller may have no SETTINGS
+		c.settings.due[0].sent = c.clock()
+	}
 	c.armDueLocked()
 }
 

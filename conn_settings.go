@@ -127,9 +127,10 @@ func (c *Conn) awaitSettingsUnlocking(ctx context.Context, cancel <-chan struct{
 	return nil
 }
 
-// UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. Two kinds of
-// settings can change on a live connection: INITIAL_WINDOW_SIZE, and settings of extensions, which
-// hyper itself ignores. A new INITIAL_WINDOW_SIZE moves the receive windows of all open streams,
+// UpdateSettings sends SETTINGS and waits until the peer has acknowledged them. Three kinds of
+// settings can change on a live connection: INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, and settings of
+// extensions, which hyper itself ignores. A smaller MAX_FRAME_SIZE is enforced from the
+// acknowledgment on. A new INITIAL_WINDOW_SIZE moves the receive windows of all open streams,
 // and their window managers get a WindowSettings event. AdaptiveWindow uses the new
 // INITIAL_WINDOW_SIZE as the largest that it announces.
 func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
@@ -144,7 +145,9 @@ func (c *Conn) UpdateSettings(ctx context.Context, settings ...Setting) error {
 		switch s.ID {
 		case SettingInitialWindowSize:
 			due.window = true
-		case SettingHeaderTableSize, SettingEnablePush, SettingMaxConcurrentStreams, SettingMaxFrameSize,
+		case SettingMaxFrameSize:
+			due.maxFrame = s.Value
+		case SettingHeaderTableSize, SettingEnablePush, SettingMaxConcurrentStreams,
 			SettingMaxHeaderListSize:
 			return fmt.Errorf("hyper: %v cannot change on a live connection", s.ID)
 		}
@@ -185,6 +188,7 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	c.writer.add(wire.AppendSettings(c.writer.out, list...))
 	due.below, due.belowPush = c.streams.nextID, c.streams.lastPushID
 	due.sent = c.clock()
+	c.raiseMaxFrameLocked(due.maxFrame)
 	// The peer may use the larger window as soon as it reads the SETTINGS.
 	if due.shift > 0 {
 		c.shiftWindowsLocked(due)
@@ -193,6 +197,14 @@ func (c *Conn) sendSettingsLocked(due sentSettings, list ...wire.Setting) {
 	c.settings.due = append(c.settings.due, due)
 	if at := c.settingsByLocked(); at > 0 {
 		c.armLocked(at)
+	}
+}
+
+// raiseMaxFrameLocked allows frames of size bytes, which the peer may send as soon as it reads our
+// SETTINGS. A smaller size applies when it has acknowledged them.
+func (c *Conn) raiseMaxFrameLocked(size uint32) {
+	if most := &c.reader.frames.maxSize; int32(size) > most.Load() {
+		most.Store(int32(size))
 	}
 }
 
@@ -234,6 +246,7 @@ type sentSettings struct {
 	window bool // they have INITIAL_WINDOW_SIZE
 	// The user did not ask for them: a busy peer may acknowledge later than SettingsTimeout.
 	untimed   bool
+	maxFrame  uint32 // MAX_FRAME_SIZE; 0: they do not have it
 	shift     int64  // how much the windows move
 	below     uint32 // applies to our streams with a lower ID
 	belowPush uint32 // applies to pushes up to this ID; later ones have the new size
@@ -270,12 +283,12 @@ func (c *Conn) promisedWindowLocked() int64 {
 // peerSettings are the peer's settings in the form that sending needs.
 type peerSettings struct {
 	known          bool
+	connectAllowed bool
 	tableSize      uint32
 	maxStreams     uint32
+	maxHeaderList  uint32
 	initialWindow  int64
 	maxFrame       int
-	maxHeaderList  uint32
-	connectAllowed bool
 	other          []Setting
 }
 
@@ -425,6 +438,12 @@ func (c *Conn) recvSettingsAckLocked() error {
 		c.settings.due = nil
 	}
 	c.reader.frames.section.TableAcknowledged()
+	if due.maxFrame != 0 {
+		c.reader.frames.maxSize.Store(int32(due.maxFrame))
+		for _, later := range c.settings.due { // the peer may use a larger one already
+			c.raiseMaxFrameLocked(later.maxFrame)
+		}
+	}
 	if due.window {
 		if due.shift < 0 {
 			c.shiftWindowsLocked(due)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"gohyper.dev/hyper/internal/buffer"
 	"gohyper.dev/hyper/internal/fieldblock"
@@ -69,12 +70,14 @@ type frameReader struct {
 	src    io.Reader
 	onRead func(octets int)                             // called after each read of the socket
 	trace  func(h wire.FrameHeader, p []byte, f Header) // nil if no trace is wanted
+	// Called with each whole frame before it is returned, in part or in whole. nil: not wanted.
+	inspect func(h wire.FrameHeader, p []byte)
 
 	readBuffer
 	dataReader
-	skip    int  // bytes to skip after the part of DATA: padding, and payloads that are not used
-	maxSize int  // our SETTINGS_MAX_FRAME_SIZE
-	begun   bool // the peer's first bytes can be HTTP/2
+	skip    int          // bytes to skip after the part of DATA: padding, and payloads that are not used
+	maxSize atomic.Int32 // our SETTINGS_MAX_FRAME_SIZE; UpdateSettings raises it
+	begun   bool         // the peer's first bytes can be HTTP/2
 
 	fragments []byte // of a field block, joined
 	section   fieldblock.Reader[Field]
@@ -108,7 +111,8 @@ type dataReader struct {
 
 // newFrameReader returns a reader of the frames that src delivers.
 func newFrameReader(src io.Reader, cfg *Config) *frameReader {
-	r := &frameReader{src: src, maxSize: cfg.MaxFrameSize}
+	r := &frameReader{src: src}
+	r.maxSize.Store(int32(cfg.MaxFrameSize))
 	r.blockSize = maxBlock
 	r.section.Init(fieldblock.Config{
 		ListSize:   int64(cfg.MaxHeaderListSize),
@@ -196,13 +200,23 @@ func (r *frameReader) header() (h wire.FrameHeader, err error) {
 	}
 	r.intoBlock = false
 	h = wire.ParseFrameHeader(p)
-	if err := h.Check(r.maxSize); err != nil {
+	if err := h.Check(int(r.maxSize.Load())); err != nil {
 		r.skip = h.Length
 		r.traced(h, nil, nil)
 		return h, err
 	}
+	if r.inspect != nil {
+		if err := r.fill(h.Length); err != nil {
+			return h, err
+		}
+		r.inspect(h, r.buf[r.r:][:h.Length])
+	}
 	return h, nil
 }
+
+// callsUser reports whether next calls code of the user, which must not run under the connection's
+// mu.
+func (r *frameReader) callsUser() bool { return r.trace != nil || r.inspect != nil }
 
 // begin reads the header of the peer's first frame, and checks the bytes before they are parsed as
 // a frame. Bytes of another protocol would look like a frame of some megabytes, or like none if

@@ -34,7 +34,8 @@ func (r *frameReader) continued(first wire.FrameHeader, fragment []byte) (
 			return nil, begun, h, err
 		}
 		received += int64(h.Length)
-		if n > fewFrames+received/int64(min(smallFragment, r.maxSize)) || received > r.section.HardLimit() {
+		small := int64(min(smallFragment, r.maxSize.Load()))
+		if n > fewFrames+received/small || received > r.section.HardLimit() {
 			reason := fmt.Sprintf("field block of stream %d has no end", first.StreamID)
 			return nil, begun, h, &wire.Error{Code: wire.EnhanceYourCalm, Reason: reason}
 		}

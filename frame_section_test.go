@@ -196,7 +196,7 @@ func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
 
 	r = testReader(t, bytes.NewReader(octets), &Config{MaxHeaderListSize: 2 * size,
 		MaxFrameSize: wire.MinMaxFrameSize})
-	r.maxSize = 1 // allows as many frames as the block needs
+	r.maxSize.Store(1) // allows as many frames as the block needs
 	limit := reliabilityLimit
 	if h2test.Race {
 		limit *= 10

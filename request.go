@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
@@ -54,8 +55,24 @@ type Request struct {
 	// SetPriority changes it later.
 	Priority Priority
 
+	// Unchecked sends Header and Trailer exactly as they are, byte for byte and in their order:
+	// names in upper case, connection-specific fields, line feeds, and pseudo-header fields that
+	// are missing, doubled or misplaced. Nothing is added, not even a pseudo-header field, and the
+	// peer's MAX_HEADER_LIST_SIZE and the length of the body are not checked. Scheme, Authority,
+	// Path, Protocol and ContentLength have no effect; Method only says how the response is read.
+	//
+	// It is for tests of servers, and for clients that must send the same fields as another client.
+	// The server, or a proxy before it, may take what is sent for something else than intended, so
+	// Header must not have data of others. Everything else about the exchange and its connection
+	// stays correct.
+	Unchecked bool
+
 	// omitted says, by index, which default fields are left out. RequestFromHTTP sets it.
 	omitted [len(defaultNames)]bool
+
+	// Framing says how the fields are encoded, and how the message is cut into frames. nil means
+	// that hyper chooses. See also Unchecked.
+	Framing *Framing
 
 	// Body is the content. Nil means no content. A *bytes.Reader, *bytes.Buffer or *strings.Reader
 	// is not read: its memory is sent, and it can be sent again. Any other reader is read by a
@@ -97,26 +114,40 @@ type Request struct {
 	// WindowManager overrides Config.WindowManager for this stream.
 	WindowManager WindowManagerFactory
 
-	// trailerOf is the Trailer of an http.Request, which may be filled in while the body is read.
-	trailerOf http.Header
+	// made is the http.Request that RequestFromHTTP has made the Request from, or nil.
+	made *http.Request
+}
 
-	// cancel is the Cancel channel of an http.Request, or nil.
-	cancel <-chan struct{}
+// cancel returns the Cancel channel of an http.Request, or nil.
+func (r *Request) cancel() <-chan struct{} {
+	if r.made == nil {
+		return nil
+	}
+	//lint:ignore SA1019 http.Client still sets it
+	return r.made.Cancel
 }
 
 // asksForCoding reports whether hyper adds accept-encoding. It does not add the field to a range
 // request, because a part of a coded body cannot be decoded.
 func (r *Request) asksForCoding() bool {
-	return !r.NoDefaultFields && !r.omitted[defaultAcceptEncodingField] && !r.Header.Has("accept-encoding") &&
-		!r.Header.Has("range")
+	return !r.NoDefaultFields && !r.Unchecked && !r.omitted[defaultAcceptEncodingField] &&
+		!r.Header.Has("accept-encoding") && !r.Header.Has("range")
+}
+
+// checkTrailer checks trailer, unless the request is unchecked.
+func (r *Request) checkTrailer(trailer Header) error {
+	if r.Unchecked {
+		return nil
+	}
+	return checkTrailer(trailer)
 }
 
 // trailer returns the trailers with their present values.
 func (r *Request) trailer() Header {
-	if r.trailerOf == nil {
+	if r.made == nil || len(r.made.Trailer) == 0 {
 		return r.Trailer
 	}
-	h := HeaderFromHTTP(r.trailerOf)
+	h := HeaderFromHTTP(r.made.Trailer) // it may have been filled in while the body was read
 	for i := range h {
 		h[i].Value = strings.Trim(h[i].Value, " \t")
 	}
@@ -170,6 +201,8 @@ type preparedRequest struct {
 	body            io.Reader                 // the body, if it must be read; nil: it is in memory or empty
 	trailers        Header                    // the values before the body is read
 	defaults        [len(defaultNames)]string // "": not added
+	layout          *fieldblock.Layout        // of the header; nil: the writer's own
+	trailerLayout   *fieldblock.Layout        // of trailers
 	size            int                       // of the field section, as RFC 9113 §6.5.2 counts it
 }
 
@@ -179,6 +212,10 @@ func (p *preparedRequest) prepare(ctx context.Context, c *Conn, o opening) error
 	p.Request, p.ending, p.slot = o.req, o.ending, o.slot
 	if ctx.Err() != nil {
 		return contextError(ctx)
+	}
+	if p.Unchecked {
+		p.prepareUnchecked()
+		return p.prepareFraming()
 	}
 	if err := p.preparePseudo(c); err != nil {
 		return err
@@ -191,13 +228,16 @@ func (p *preparedRequest) prepare(ctx context.Context, c *Conn, o opening) error
 		return err
 	}
 	p.trailers = p.trailer()
-	if err := checkTrailer(p.trailers); err != nil {
+	if err := p.checkTrailer(p.trailers); err != nil {
 		return err
 	}
 	if !p.NoDefaultFields {
 		p.addDefaults(c, declared >= 0)
 	}
-	return p.preparePriority()
+	if err := p.preparePriority(); err != nil {
+		return err
+	}
+	return p.prepareFraming()
 }
 
 // isBodyless reports whether nothing follows the request's header.
@@ -410,13 +450,17 @@ func checkTrailer(trailer Header) error {
 	return nil
 }
 
-// A fieldSink receives the fields of a section. Names are in lower case.
+// A fieldSink receives the fields of a section as they are sent.
 type fieldSink interface {
 	Field(name, value string, sensitive bool)
 }
 
 // write passes the request's field section to w, in the order in which it is sent.
 func (p *preparedRequest) write(w fieldSink) {
+	if p.Unchecked {
+		p.writeFields(p.Header, w)
+		return
+	}
 	for i := range p.pseudoPrefix {
 		f := &p.Header[i]
 		w.Field(f.Name, f.Value, f.Sensitive)

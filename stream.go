@@ -155,14 +155,18 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 	c.uncorkLocked()
 	// The SETTINGS may also lower the number of slots.
 	if p.extendedConnect {
-		if err := c.awaitSettingsUnlocking(ctx, p.cancel, p.slot); err != nil {
+		if err := c.awaitSettingsUnlocking(ctx, p.cancel(), p.slot); err != nil {
 			return err
 		}
 	}
-	if err := c.takeSlotUnlocking(ctx, p.cancel, p.slot); err != nil {
+	if err := c.takeSlotUnlocking(ctx, p.cancel(), p.slot); err != nil {
 		return err
 	}
-	if err := c.peerAllowsLocked(p); err != nil {
+	err := c.peerAllowsLocked(p)
+	if err == nil {
+		err = c.streamIDFreeLocked(p)
+	}
+	if err != nil {
 		c.giveSlotLocked()
 		return err
 	}
@@ -185,6 +189,9 @@ func (c *Conn) peerAllowsLocked(p *preparedRequest) error {
 	if p.extendedConnect && !c.settings.peer.connectAllowed {
 		return errNoExtendedConnect
 	}
+	if p.Unchecked {
+		return nil
+	}
 	if err := c.peerTakesLocked("header", p.size); err != nil {
 		return err
 	}
@@ -203,7 +210,10 @@ func (c *Conn) peerTakesLocked(section string, size int) error {
 // takeIDLocked gives s the next identifier and adds it to the connection's streams.
 func (c *Conn) takeIDLocked(s *Stream) {
 	s.id = c.streams.nextID
-	c.streams.nextID += 2
+	if f := s.req.Framing; f != nil && f.StreamID != 0 {
+		s.id = f.StreamID
+	}
+	c.streams.nextID = s.id + 2
 	c.addLocked(s)
 	c.counts.opened++
 	if c.streams.nextID > wire.MaxStreamID { // no identifiers are left
@@ -231,7 +241,7 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 	s.headersStart = c.writer.queued
 	c.writer.fields.Begin(c.writer.out, s.id, flags)
 	p.write(c.writer.fields)
-	c.writer.add(c.writer.fields.End(c.settings.peer.maxFrame))
+	c.endSectionLocked(p.layout)
 }
 
 // startBodyLocked starts sending the body, if the caller does not write it.
@@ -247,6 +257,7 @@ func (s *Stream) startBodyLocked(p *preparedRequest) {
 		return
 	}
 	s.sender.pending, s.sender.then, s.sender.trailer = p.inlineBody, afterThis(p.trailers), p.trailers
+	s.sender.layout = p.trailerLayout
 	s.c.enqueueLocked(s)
 }
 
@@ -370,7 +381,7 @@ func (s *Stream) CloseWrite() error {
 // peer's MAX_HEADER_LIST_SIZE, SendTrailers returns a *RequestError and does not change the stream.
 // trailer may be changed after SendTrailers has returned.
 func (s *Stream) SendTrailers(trailer Header) error {
-	if err := checkTrailer(trailer); err != nil {
+	if err := s.req.checkTrailer(trailer); err != nil {
 		return err
 	}
 	_, err := s.write(nil, trailer.Clone(), afterThis(trailer))
@@ -489,7 +500,7 @@ func (s *Stream) watchLocked(ctx context.Context) {
 	if ctx.Done() != nil {
 		s.stop = context.AfterFunc(ctx, func() { s.abort(contextError(ctx)) })
 	}
-	if s.req.cancel != nil {
+	if s.req.cancel() != nil {
 		s.stop = s.watchCancel(s.stop)
 	}
 }
@@ -497,7 +508,7 @@ func (s *Stream) watchLocked(ctx context.Context) {
 // watchCancel aborts s when the request's Cancel channel is closed. It returns a function that ends
 // this watch, and other if that is not nil.
 func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
-	stopped, cancel := make(chan struct{}), s.req.cancel
+	stopped, cancel := make(chan struct{}), s.req.cancel()
 	go func() {
 		select {
 		case <-cancel:

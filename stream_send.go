@@ -7,9 +7,9 @@ import (
 	"os"
 	"time"
 
+	"gohyper.dev/hyper/internal/fieldblock"
 	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/state"
-	"gohyper.dev/hyper/internal/syntax"
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
@@ -21,9 +21,10 @@ type sender struct {
 	priority Priority // of the body
 	at       int32    // index in a streamHeap
 	trailer  Header
-	declared int64 // content-length; -1: unknown
-	left     int64 // bytes of it that the caller has not written yet
-	held     bool  // waiting for 100 (Continue), as Expect: 100-continue demands
+	layout   *fieldblock.Layout // of trailer; nil: the writer's own
+	declared int64              // content-length; -1: unknown
+	left     int64              // bytes of it that the caller has not written yet
+	held     bool               // waiting for 100 (Continue), as Expect: 100-continue demands
 	timer    *time.Timer
 	busy     bool       // a call of send is running
 	turn     wait.Queue // calls of send that wait for busy, and waits for the end of held
@@ -72,6 +73,7 @@ func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
 // send queues p and waits until it has been added to out. It returns how many bytes were.
 func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	c, snd := s.c, s.sender
+	layout := s.req.trailerLayout(trailer)
 	c.lock()
 	defer c.unlock()
 	for snd.busy && s.sendErrLocked() == nil {
@@ -82,7 +84,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	if err := s.sendErrLocked(); err != nil {
 		return 0, err
 	}
-	if err := c.peerTakesLocked("trailer", trailer.listSize()); err != nil {
+	if err := s.peerTakesTrailerLocked(trailer); err != nil {
 		return 0, err
 	}
 	if !s.hasBody() && snd.left >= 0 {
@@ -95,7 +97,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 		defer func() { snd.left -= int64(n) }()
 	}
 	snd.busy = true
-	snd.pending, snd.trailer, snd.then = p, trailer, then
+	snd.pending, snd.trailer, snd.layout, snd.then = p, trailer, layout, then
 	if len(p) == 0 {
 		s.sendEndLocked()
 	} else {
@@ -225,15 +227,16 @@ func (s *Stream) sendLocked() bool {
 	if c.flow.sendWindow <= 0 {
 		return false
 	}
-	n := min(len(snd.pending), c.settings.peer.maxFrame, maxDataFrame, int(min(window, c.flow.sendWindow)))
+	n, padding := s.req.Framing.dataSize(len(snd.pending), s.dataRoomLocked())
 	var flags wire.Flags
 	if n == len(snd.pending) && snd.then == endStream {
 		flags = wire.EndStream
 	}
 	s.mustLocked(state.SendData)
-	c.writer.add(wire.AppendData(c.writer.out, s.id, flags, snd.pending[:n]))
-	c.flow.sendWindow -= int64(n)
-	s.sendDelta -= int64(n)
+	c.writer.add(appendData(c.writer.out, wire.FrameHeader{StreamID: s.id, Flags: flags}, snd.pending[:n],
+		padding))
+	c.flow.sendWindow -= int64(n + padding)
+	s.sendDelta -= int64(n + padding)
 	c.counts.dataSent += int64(n)
 	// The peer may respond with a WINDOW_UPDATE for each of the two windows.
 	c.liveness.floodBudget.Add(2)
@@ -251,6 +254,13 @@ func (s *Stream) sendLocked() bool {
 	return true
 }
 
+// dataRoomLocked returns the most bytes that the next DATA frame may have, with its padding.
+func (s *Stream) dataRoomLocked() int {
+	c := s.c
+	window := min(c.settings.peer.initialWindow+s.sendDelta, c.flow.sendWindow)
+	return min(c.settings.peer.maxFrame, maxDataFrame, int(max(0, window)))
+}
+
 // sendEndLocked sends what follows the data: nothing, END_STREAM, or trailers. They need no window.
 func (s *Stream) sendEndLocked() {
 	c, snd := s.c, s.sender
@@ -259,19 +269,21 @@ func (s *Stream) sendEndLocked() {
 		return
 	case endStream:
 		s.mustLocked(state.SendData)
-		c.writer.add(wire.AppendData(c.writer.out, s.id, wire.EndStream, nil))
+		_, padding := s.req.Framing.dataSize(0, s.dataRoomLocked())
+		c.writer.add(appendData(c.writer.out, wire.FrameHeader{StreamID: s.id, Flags: wire.EndStream}, nil,
+			padding))
+		c.flow.sendWindow -= int64(padding)
+		s.sendDelta -= int64(padding)
 	case trailers:
 		// The peer may have lowered its limit.
-		if err := c.peerTakesLocked("trailer", snd.trailer.listSize()); err != nil {
+		if err := s.peerTakesTrailerLocked(snd.trailer); err != nil {
 			s.resetLocked(streamErr(s.id, ErrCodeCancel, err))
 			return
 		}
 		s.mustLocked(state.SendHeaders)
 		c.writer.fields.Begin(c.writer.out, s.id, wire.EndStream)
-		for _, f := range snd.trailer {
-			c.writer.fields.Field(syntax.Lower(f.Name), f.Value, f.Sensitive)
-		}
-		c.writer.add(c.writer.fields.End(c.settings.peer.maxFrame))
+		s.req.writeFields(snd.trailer, c.writer.fields)
+		c.endSectionLocked(snd.layout)
 	}
 	s.sentEndLocked()
 }
@@ -408,7 +420,7 @@ func (s *Stream) sendBody(body io.Reader, length int64) {
 			// has learned at its end (golang/go#81445).
 			s.closeBody(body)
 			trailer := s.trailer()
-			if err := checkTrailer(trailer); err != nil {
+			if err := s.req.checkTrailer(trailer); err != nil {
 				s.abort(err)
 				return
 			}

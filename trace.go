@@ -2,6 +2,7 @@ package hyper
 
 import (
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,6 +133,7 @@ func newSendTracer(c *Conn) *sendTracer {
 	t.dec = hpack.NewDecoder(wire.HeaderTableSize, func(f hpack.HeaderField) {
 		t.fields = append(t.fields, Field{Name: f.Name, Value: f.Value, Sensitive: f.Sensitive})
 	})
+	t.dec.SetAllowedMaxDynamicTableSize(math.MaxUint32)
 	return t
 }
 
@@ -163,7 +165,8 @@ func (t *sendTracer) section(h wire.FrameHeader, p []byte) Header {
 	if h.Type != wire.Headers && h.Type != wire.Continuation {
 		return nil
 	}
-	t.block = append(t.block, p...)
+	fragment, _ := h.Block(p)
+	t.block = append(t.block, fragment...)
 	if !h.Flags.Has(wire.EndHeaders) {
 		return nil
 	}

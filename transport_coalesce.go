@@ -238,7 +238,7 @@ func (h *host) addresses(x *exchange) []netip.Addr {
 	case <-done:
 	case <-patience.C:
 	case <-x.httpReq.Context().Done():
-	case <-x.req.cancel:
+	case <-x.req.cancel():
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -311,7 +311,8 @@ func (cfg *Config) applyHTTP2(h *http.HTTP2Config) error {
 		cfg.HeaderTableSize = n
 	}
 	if n := h.MaxEncoderHeaderTableSize; valid(n, 1, math.MaxInt32) {
-		cfg.encoderTableSize = n
+		cfg.Wire = or(cfg.Wire.clone(), &Wire{})
+		cfg.Wire.EncoderTableSize = n
 	}
 	if n := h.MaxReadFrameSize; valid(n, 16<<10, 1<<24-1) {
 		cfg.MaxFrameSize = n

@@ -85,12 +85,8 @@ func (r *Request) fromHTTP(req *http.Request) error {
 	// nginx responds to such a HEAD request with the header of another representation
 	// (golang/go#5522).
 	r.omitted[defaultAcceptEncodingField] = r.Method == "HEAD"
-	//lint:ignore SA1019 http.Client still sets it
-	r.cancel = req.Cancel
-	if len(req.Trailer) > 0 {
-		r.trailerOf = req.Trailer
-	}
-	for name := range r.trailerOf {
+	r.made = req
+	for name := range req.Trailer {
 		if err := checkTrailer(Header{{Name: name}}); err != nil {
 			return err
 		}

@@ -35,13 +35,13 @@ func WithRequest(ctx context.Context, f func(*Request)) context.Context {
 
 // amend calls f, the function of WithRequest.
 func (x *exchange) amend(f func(*Request)) {
-	made := x.req
+	before := x.req
 	err := errNotReturned
 	defer x.endUnlessReturned(&err)
 	f(&x.req)
 	err = nil
-	x.req.Body, x.req.ContentLength = made.Body, made.ContentLength
-	x.req.trailerOf, x.req.cancel = made.trailerOf, made.cancel
+	x.req.Body, x.req.ContentLength = before.Body, before.ContentLength
+	x.req.made = before.made
 }
 
 // bothInformational returns a callback that calls first and then second. second may be nil.

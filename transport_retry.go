@@ -71,7 +71,7 @@ func (h *host) pick(r *retry, wait bool) (*pooledConn, slotMode, error) {
 			return c, trySlot, nil
 		}
 	}
-	c, err := h.conn(r.x.httpReq.Context(), r.x.req.cancel, &r.turn)
+	c, err := h.conn(r.x.httpReq.Context(), r.x.req.cancel(), &r.turn)
 	return c, haveSlot, err
 }
 
@@ -89,7 +89,7 @@ func (h *host) again(r *retry, c *pooledConn, err error) error {
 	if rewindErr := r.x.body.rewind(r.x.httpReq.GetBody); rewindErr != nil {
 		return notSentAgain(err, rewindErr)
 	}
-	if err := pause(ctx, r.x.req.cancel, delay); err != nil {
+	if err := pause(ctx, r.x.req.cancel(), delay); err != nil {
 		return err
 	}
 	h.owner.book.countRetry(err)

@@ -166,7 +166,7 @@ func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	}
 	x.state = max(x.state, tried)
 	if x.body != nil && x.route != oneConn {
-		if err := c.awaitSettings(x.httpReq.Context(), req.cancel, slot); err != nil {
+		if err := c.awaitSettings(x.httpReq.Context(), req.cancel(), slot); err != nil {
 			return nil, err
 		}
 	}

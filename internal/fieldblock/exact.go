@@ -199,11 +199,11 @@ func (x *exactTable) find(f *hpack.HeaderField) (same, name int) {
 		if static[i].Name != f.Name {
 			continue
 		}
-		if static[i].Value == f.Value {
-			return i + 1, i + 1
-		}
 		if name == 0 {
 			name = i + 1
+		}
+		if static[i].Value == f.Value {
+			return i + 1, name
 		}
 	}
 	for i := len(x.entries) - 1; i >= 0; i-- {
@@ -211,11 +211,11 @@ func (x *exactTable) find(f *hpack.HeaderField) (same, name int) {
 			continue
 		}
 		at := len(static) + len(x.entries) - i
-		if x.entries[i].Value == f.Value {
-			return at, at
-		}
 		if name == 0 {
 			name = at
+		}
+		if x.entries[i].Value == f.Value {
+			return at, name
 		}
 	}
 	return 0, name
@@ -285,10 +285,7 @@ func appendInt(dst []byte, first byte, prefix uint, n uint64) []byte {
 // staticTable returns the static table (RFC 7541, appendix A).
 var staticTable = sync.OnceValue(func() (table [staticFields]hpack.HeaderField) {
 	for i := range table {
-		fields, err := hpack.NewDecoder(0, nil).DecodeFull([]byte{byte(indexed) | byte(i+1)})
-		if err != nil {
-			panic("BUG: static table: " + err.Error())
-		}
+		fields, _ := hpack.NewDecoder(0, nil).DecodeFull([]byte{byte(indexed) | byte(i+1)})
 		table[i] = fields[0]
 	}
 	return table

@@ -70,8 +70,8 @@ func TestFormsOfFields(t *testing.T) {
 		want  string
 	}{
 		{"auto uses the tables", Encoding{}, hpack.HeaderField{Name: ":method", Value: "GET"}, "82"},
-		{"auto keeps :path out", Encoding{Huffman: HuffmanNever}, hpack.HeaderField{Name: ":path", Value: "/a"},
-			"04022f61"},
+		{"auto keeps :path out", Encoding{Huffman: HuffmanNever},
+			hpack.HeaderField{Name: ":path", Value: "/a"}, "04022f61"},
 		{"auto uses a known :path", Encoding{}, hpack.HeaderField{Name: ":path", Value: "/"}, "84"},
 		{"auto protects credentials", Encoding{Huffman: HuffmanNever},
 			hpack.HeaderField{Name: "authorization", Value: "a"}, "1f080161"},

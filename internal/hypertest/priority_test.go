@@ -57,7 +57,7 @@ func TestPriorityIsSentAsAField(t *testing.T) {
 				t.Errorf("%+v: sent %q, want %q", p, got, want)
 			}
 			h2test.AnswerEmpty(peer.Peer, 1)
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 		})
 	}
 }
@@ -89,7 +89,7 @@ func TestPriorityFieldOfTheCallerIsSent(t *testing.T) {
 				t.Errorf("sent %d times", n)
 			}
 			peer.WriteHeaders(1, wire.EndStream, ":status: 200")
-			call.want(t, "the response").Body.Close()
+			call.Want(t, "the response").Body.Close()
 			peer.Ignore(wire.RSTStream)
 		})
 	}
@@ -105,7 +105,7 @@ func TestPriorityCountsTowardsTheHeaderSize(t *testing.T) {
 		call := doAsync(context.Background(), conn, &req)
 		peer.WantHeaders("it fits exactly", 1)
 		h2test.AnswerEmpty(peer, 1)
-		call.want(t, "the response").Body.Close()
+		call.Want(t, "the response").Body.Close()
 		req.Priority = at(1)
 		_, err := conn.Do(context.Background(), &req)
 		var re *hyper.RequestError
@@ -168,7 +168,7 @@ func TestSetPrioritySendsPriorityUpdate(t *testing.T) {
 		get := doAsync(context.Background(), conn, &hyper.Request{})
 		peer.WantHeaders("a request without a body", 3)
 		peer.WriteHeaders(3, 0, ":status: 200")
-		resp := get.want(t, "the response")
+		resp := get.Want(t, "the response")
 		resp.Stream().SetPriority(at(5))
 		wantPriorityUpdate(t, peer, 3, "u=5")
 		peer.WriteData(3, wire.EndStream, nil)
@@ -193,7 +193,7 @@ func TestSetPriorityOfAPush(t *testing.T) {
 		peer.WantHeaders("the request", 1)
 		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: example.com", ":path: /p")
 		peer.WriteHeaders(1, 0, ":status: 200")
-		resp := call.want(t, "the response")
+		resp := call.Want(t, "the response")
 		for push, err := range resp.Pushes(context.Background()) {
 			if err != nil {
 				t.Fatal(err)
@@ -358,7 +358,7 @@ func TestUploadsOfHTTPRequestsAreSentByPriority(t *testing.T) {
 		for id := uint32(1); id <= 7; id += 2 {
 			h2test.AnswerEmpty(peer.Peer, id)
 		}
-		first.want(t, "the response").Body.Close()
+		first.Want(t, "the response").Body.Close()
 	})
 }
 

@@ -372,7 +372,6 @@ func TestUpdateSettingsRefusesWhatCannotChange(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		for _, s := range []hyper.Setting{
 			{ID: hyper.SettingHeaderTableSize, Value: 0}, {ID: hyper.SettingEnablePush, Value: 0},
-			{ID: hyper.SettingMaxFrameSize, Value: 1 << 20},
 			{ID: hyper.SettingMaxHeaderListSize, Value: 1},
 			{ID: hyper.SettingInitialWindowSize, Value: 1 << 31},
 			{ID: hyper.SettingEnableConnectProtocol, Value: 2},
