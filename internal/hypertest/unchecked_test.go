@@ -99,7 +99,7 @@ func TestHTTPRequestsAreAlwaysChecked(t *testing.T) {
 		eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
 			req := v.request("POST", "/", nil)
 			req.Header = http.Header{f.Name: {f.Value}, "Unchecked": {"true"}, ":unchecked": {"true"}}
-			err := v.send(req).wantErr(t, "a field that is not valid")
+			err := v.send(req).WantErr(t, "a field that is not valid")
 			if strings.Contains(err.Error(), "EOF") {
 				t.Error(err)
 			}
