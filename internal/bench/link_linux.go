@@ -110,8 +110,8 @@ func (n *network) plug(ctx context.Context, side int, addr string, p path) error
 		{"ip", "-n", name, "addr", "add", addr + "/24", "dev", device},
 		{"ip", "-n", name, "link", "set", device, "mtu", "1500", "txqueuelen", "10000", "up"},
 		// A namespace may not set each congestion control as its default, but a route may have any.
-		{"ip", "-n", name, "route", "replace", subnet, "dev", device, "proto", "kernel", "src", addr, "congctl",
-			p.Congestion},
+		{"ip", "-n", name, "route", "replace", subnet, "dev", device, "proto", "kernel", "src", addr,
+			"congctl", p.Congestion},
 		sysctl,
 	} {
 		if err := sh(ctx, command...); err != nil {
@@ -158,9 +158,11 @@ func openTUN(device string, offload bool) (*os.File, error) {
 	var request [40]byte // struct ifreq
 	copy(request[:syscall.IFNAMSIZ-1], device)
 	binary.NativeEndian.PutUint16(request[syscall.IFNAMSIZ:], iffTUN|iffNoPI|iffVnetHdr)
-	_, _, code := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), tunSetIff, uintptr(unsafe.Pointer(&request)))
+	_, _, code := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), tunSetIff,
+		uintptr(unsafe.Pointer(&request)))
 	if code == 0 && offload {
-		_, _, code = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), tunSetOffload, offloadChecksum|offloadTCP4)
+		_, _, code = syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), tunSetOffload,
+			offloadChecksum|offloadTCP4)
 	}
 	if code != 0 {
 		syscall.Close(fd)

@@ -49,7 +49,8 @@ func (p path) String() string {
 	if p.Rate >= 1e9 {
 		rate = fmt.Sprintf("%g Gbit/s", p.Rate/1e9)
 	}
-	return fmt.Sprintf("%s × %d ms, queue %g s, %s", rate, p.RTT.Milliseconds(), p.Queue.Seconds(), p.Congestion)
+	return fmt.Sprintf("%s × %d ms, queue %g s, %s", rate, p.RTT.Milliseconds(), p.Queue.Seconds(),
+		p.Congestion)
 }
 
 // A transfer is what fills a path.

@@ -17,7 +17,8 @@ import (
 // quickPaths returns a pathBench that measures for a second.
 func quickPaths(only string) (*pathBench, *bytes.Buffer) {
 	var text bytes.Buffer
-	return &pathBench{settle: time.Second, span: time.Second, only: regexp.MustCompile(only), out: &text}, &text
+	b := &pathBench{settle: time.Second, span: time.Second, only: regexp.MustCompile(only), out: &text}
+	return b, &text
 }
 
 // namespaces returns the names of this process's network namespaces.
@@ -28,7 +29,8 @@ func namespaces(t *testing.T) (own []string) {
 		return nil // newNetwork says why
 	}
 	for line := range strings.Lines(string(text)) {
-		if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(name, namespacePrefix()) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if strings.HasPrefix(name, namespacePrefix()) {
 			own = append(own, name)
 		}
 	}
@@ -107,7 +109,8 @@ func TestPathsAreSkippedByName(t *testing.T) {
 }
 
 func TestPathResultsAreReadAsTheyWereWritten(t *testing.T) {
-	r := pathResult{cells([]string{"cubic"})[1].path, transfer{"besideup", 8}, "hyper", 9.5, 400, 500, 20, 0, 1}
+	r := pathResult{path: cells([]string{"cubic"})[1].path, transfer: transfer{"besideup", 8},
+		Client: "hyper", Mbit: 9.5, Median: 400, P90: 500, Gets: 20, CPU: 1}
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)

@@ -46,7 +46,8 @@ func Main(args []string) error {
 	flags.StringVar(&o.impl, "impl", "own",
 		"own: hyper's API; http: http.Client over hyper's Transport; roundtrip: that Transport alone; "+
 			"nethttp: net/http")
-	flags.StringVar(&o.mode, "mode", "get", "get, down, up, conn, many, idle, open, slow, besideup or besidedown")
+	flags.StringVar(&o.mode, "mode", "get",
+		"get, down, up, conn, many, idle, open, slow, besideup or besidedown")
 	rawURL := flags.String("url", "https://127.0.0.1:8443/1k", "what to request")
 	flags.IntVar(&o.callers, "c", 1, "goroutines, on one connection")
 	flags.IntVar(&o.requests, "n", 20000,
