@@ -127,7 +127,7 @@ func steppedConn(b *testing.B, src io.Reader) *Conn {
 
 func passWrites(c *Conn) {
 	c.lock()
-	c.fillLocked()
+	c.fillLocked(outSize, 0)
 	c.writer.out = c.writer.out[:0]
 	c.writer.written, c.writer.flushed = c.writer.queued, c.writer.queued
 	c.unlock()

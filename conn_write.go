@@ -14,8 +14,12 @@ import (
 
 // Sizes and times of writing.
 const (
-	writeSize = netconn.WriteSize // bytes passed to the socket in one write
-	outSize   = 128 << 10         // DATA is appended up to this size before a write
+	writeSize = netconn.WriteSize   // bytes passed to the socket in one write
+	outRest   = 2 << 10             // so many bytes more are not worth another write
+	outSize   = writeSize + outRest // DATA is appended up to this size before a write
+
+	// During a write, DATA of a few bytes is appended up to this size.
+	earlySize = 16 << 10
 
 	// With fewer bytes to write, writeLoop may yield so that requests are added.
 	fewOctets    = 4 << 10
@@ -65,6 +69,7 @@ func (c *Conn) writeLoop() {
 	c.applyGrantsLocked()
 	// Many requests may have waited for a new connection.
 	g := yieldPolicy{opened: c.counts.opened, hadCompany: c.writer.written == 0}
+	pace := newWritePace()
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
@@ -76,7 +81,7 @@ func (c *Conn) writeLoop() {
 		}
 		c.maybeYieldUnlocking(&g, runtime.Gosched)
 		c.applyGrantsLocked()
-		c.fillLocked()
+		more := pace.fillLocked(c)
 		g.hadCompany, g.opened = c.counts.opened > g.opened+1, c.counts.opened
 		batch := c.writer.out
 		last := c.ending.err != nil
@@ -101,6 +106,7 @@ func (c *Conn) writeLoop() {
 		c.writer.spare = batch
 		c.liveness.writeSince = 0
 		if err == nil {
+			pace.wroteLocked(c, len(batch), more)
 			c.writer.flushed = c.writer.written
 			c.writer.flushQ.WakeAll()
 			c.admitMoreLocked()
@@ -275,8 +281,8 @@ func (c *Conn) awaitLastWords(err error) {
 func (c *Conn) write(batch []byte) error {
 	for len(batch) > 0 {
 		n := min(len(batch), writeSize)
-		if len(batch)-n <= fewOctets/2 {
-			n = len(batch) // a few bytes are not worth another write
+		if len(batch)-n <= outRest {
+			n = len(batch)
 		}
 		if _, err := netconn.WriteAll(c.socket.nc, batch[:n]); err != nil {
 			return err
@@ -322,8 +328,9 @@ func (c *Conn) applyGrantsLocked() {
 }
 
 // fillLocked appends to out what is due: WINDOW_UPDATEs first, then DATA of the ready streams in
-// their order, one frame each, as far as the windows and the size of out allow.
-func (c *Conn) fillLocked() {
+// their order, as far as out is smaller than size. least is how many bytes of DATA frames are
+// appended in any case.
+func (c *Conn) fillLocked(size, least int) {
 	if c.flow.window.wakes {
 		c.flow.window.wakes = false
 		if c.flow.window.update(WindowEvent{Kind: WindowTick}) {
@@ -341,16 +348,41 @@ func (c *Conn) fillLocked() {
 			c.writer.ready.push(c.writer.blocked.pop())
 		}
 	}
-	for len(c.writer.out) < outSize {
+	c.appendDataLocked(size-outRest, max(size-len(c.writer.out), least))
+}
+
+// appendDataLocked appends DATA of the ready streams in turn, one frame each, as far as the
+// connection's window and room allow, which is in bytes of frames. most limits the DATA of a frame.
+func (c *Conn) appendDataLocked(most, room int) {
+	for {
 		s := c.writer.ready.pop()
 		if s == nil {
 			return
 		}
-		if !s.sendLocked() {
-			// The connection's window is used up.
+		before := len(c.writer.out)
+		if !s.sendLocked(most, room) {
 			c.writer.ready.pushFront(s)
 			return
 		}
+		room -= len(c.writer.out) - before
+	}
+}
+
+// appendEarlyLocked appends DATA of s to out before writeLoop takes it, so that the caller of send
+// need not wait. During a write, it does so only for a few bytes, and only if no stream has a
+// priority: what is queued during the write, such as a request or an acknowledgment, must not wait
+// for much DATA.
+func (c *Conn) appendEarlyLocked(s *Stream) {
+	if c.liveness.writeSince == 0 {
+		if len(c.writer.out) < outSize {
+			c.fillLocked(outSize, 0)
+		}
+		return
+	}
+	if s.sender.in == &c.writer.ready.sendQueue && c.writer.ready.ranked == nil && c.flow.sendWindow > 0 &&
+		len(s.sender.pending) <= fewOctets && len(c.writer.out) <= earlySize-fewOctets {
+		c.writer.ready.remove(s)
+		s.sendLocked(fewOctets, wire.HeaderLen+fewOctets)
 	}
 }
 

@@ -57,8 +57,8 @@ func afterThis(trailer Header) after {
 }
 
 // maxDataFrame limits our DATA frames, even if the peer accepts larger ones, so that streams take
-// turns.
-const maxDataFrame = 256 << 10
+// turns, and so that other frames need not wait for long.
+const maxDataFrame = writeSize
 
 // write is send for the caller. The caller cannot write to a stream whose request has a Body.
 func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
@@ -102,9 +102,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 		s.sendEndLocked()
 	} else {
 		c.enqueueLocked(s)
-		if len(c.writer.out) < outSize {
-			c.fillLocked()
-		}
+		c.appendEarlyLocked(s)
 	}
 	for len(snd.pending) > 0 && err == nil {
 		if err = s.sendErrLocked(); err == nil {
@@ -215,9 +213,10 @@ func (c *Conn) dequeueLocked(s *Stream) {
 }
 
 // sendLocked appends one DATA frame with pending data, as large as the windows and the peer's
-// settings allow. It returns false if the connection's window is used up. If data is left, s goes
-// to the end of the queue.
-func (s *Stream) sendLocked() bool {
+// settings allow, and of at most most bytes. It returns false if the connection's window is used up,
+// or if the frame with its header takes more than room. If data is left, s goes to the end of the
+// queue.
+func (s *Stream) sendLocked(most, room int) bool {
 	c, snd := s.c, s.sender
 	window := c.settings.peer.initialWindow + s.sendDelta
 	if window <= 0 {
@@ -227,7 +226,10 @@ func (s *Stream) sendLocked() bool {
 	if c.flow.sendWindow <= 0 {
 		return false
 	}
-	n, padding := s.req.Framing.dataSize(len(snd.pending), s.dataRoomLocked())
+	n, padding := s.req.Framing.dataSize(len(snd.pending), s.dataRoomLocked(most))
+	if wire.HeaderLen+n+padding > room {
+		return false
+	}
 	var flags wire.Flags
 	if n == len(snd.pending) && snd.then == endStream {
 		flags = wire.EndStream
@@ -254,11 +256,12 @@ func (s *Stream) sendLocked() bool {
 	return true
 }
 
-// dataRoomLocked returns the most bytes that the next DATA frame may have, with its padding.
-func (s *Stream) dataRoomLocked() int {
+// dataRoomLocked returns the most bytes that the next DATA frame may have, with its padding. It is no
+// more than most.
+func (s *Stream) dataRoomLocked(most int) int {
 	c := s.c
 	window := min(c.settings.peer.initialWindow+s.sendDelta, c.flow.sendWindow)
-	return min(c.settings.peer.maxFrame, maxDataFrame, int(max(0, window)))
+	return min(c.settings.peer.maxFrame, most, int(max(0, window)))
 }
 
 // sendEndLocked sends what follows the data: nothing, END_STREAM, or trailers. They need no window.
@@ -269,7 +272,7 @@ func (s *Stream) sendEndLocked() {
 		return
 	case endStream:
 		s.mustLocked(state.SendData)
-		_, padding := s.req.Framing.dataSize(0, s.dataRoomLocked())
+		_, padding := s.req.Framing.dataSize(0, s.dataRoomLocked(maxDataFrame))
 		c.writer.add(appendData(c.writer.out, wire.FrameHeader{StreamID: s.id, Flags: wire.EndStream}, nil,
 			padding))
 		c.flow.sendWindow -= int64(padding)

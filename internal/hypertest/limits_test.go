@@ -24,7 +24,7 @@ const (
 	maxJoined           = 64 << 10
 	maxInterims         = 100
 	maxInterimSize      = 64 << 10
-	maxDataFrame        = 256 << 10
+	maxDataFrame        = 64 << 10
 	maxLost             = 2
 	adaptiveInitial     = 256<<10 - 1
 )

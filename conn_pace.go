@@ -1,0 +1,85 @@
+package hyper
+
+import (
+	"time"
+
+	"gohyper.dev/hyper/internal/netconn"
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// Limits of a writePace.
+const (
+	minUnsent = 16 << 10
+	maxUnsent = 1 << 20
+
+	unsentTime = 10 * time.Millisecond // how long the socket may take to send what it holds unsent
+	paceSpan   = 20 * time.Millisecond // the shortest time over which the rate is measured
+)
+
+// A writePace keeps short what a new request or an acknowledgment waits for when uploads fill the
+// connection: the DATA of the write in progress, and the bytes that the socket has accepted and
+// not sent. No frame can overtake these. It measures the rate at which the socket takes uploads, and
+// limits both to what is sent in unsentTime. writeLoop owns it.
+type writePace struct {
+	size   int           // DATA is appended up to this size before a write
+	unsent int           // limit of the socket's unsent bytes; 0: none
+	sent   int64         // counts.dataSent at the last write
+	since  time.Duration // when the measurement of the rate began; 0: none is running
+	octets int           // bytes written since then
+}
+
+// newWritePace returns the pace of a connection whose rate is not known yet.
+func newWritePace() writePace { return writePace{size: outSize} }
+
+// fillLocked appends to out what is due. It reports whether more DATA could be sent. A frame of DATA
+// is sent with each write, whatever else there is to write.
+func (p *writePace) fillLocked(c *Conn) (more bool) {
+	least := 0
+	if c.counts.dataSent == p.sent {
+		least = wire.HeaderLen + p.size - outRest
+	}
+	c.fillLocked(p.size, least)
+	p.sent = c.counts.dataSent
+	return !c.writer.ready.empty() && c.flow.sendWindow > 0
+}
+
+// wroteLocked is called after each write, with its bytes. more is whether more DATA could have been sent.
+// Otherwise the rate is that of the caller, not of the socket.
+func (p *writePace) wroteLocked(c *Conn, octets int, more bool) {
+	now := c.clock()
+	if !more {
+		p.since, p.octets = 0, 0
+		return
+	}
+	if p.since == 0 {
+		p.since = c.liveness.wroteAt
+	}
+	p.octets += octets
+	span := now - p.since
+	if span < paceSpan {
+		return
+	}
+	p.set(c, int(float64(p.octets)*unsentTime.Seconds()/span.Seconds()))
+	p.since, p.octets = now, 0
+}
+
+// set sets the limits to those of a connection that sends so many bytes in unsentTime. They grow at
+// once. They shrink by half, because a rate may be low for the time in which TCP waits for
+// acknowledgments.
+func (p *writePace) set(c *Conn, octets int) {
+	if p.unsent != 0 {
+		octets = max(octets, p.unsent/2)
+	}
+	octets = max(octets, minUnsent)
+	if octets >= maxUnsent {
+		octets = 0
+	}
+	if octets == p.unsent || p.unsent != 0 && octets < p.unsent*5/4 && octets > p.unsent*4/5 {
+		return
+	}
+	p.unsent, p.size = octets, outSize
+	if octets != 0 {
+		p.size = min(outSize, octets+outRest)
+	}
+	netconn.LimitUnsent(c.socket.nc, octets)
+}
