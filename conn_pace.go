@@ -65,21 +65,19 @@ func (p *writePace) wroteLocked(c *Conn, octets int, more bool) {
 
 // set sets the limits to those of a connection that sends so many bytes in unsentTime. They grow at
 // once. They shrink by half, because a rate may be low for the time in which TCP waits for
-// acknowledgments.
+// acknowledgments, or in which the processor has other work.
 func (p *writePace) set(c *Conn, octets int) {
-	if p.unsent != 0 {
-		octets = max(octets, p.unsent/2)
+	before := p.unsent
+	if before == 0 {
+		before = maxUnsent
 	}
-	octets = max(octets, minUnsent)
-	if octets >= maxUnsent {
-		octets = 0
-	}
-	if octets == p.unsent || p.unsent != 0 && octets < p.unsent*5/4 && octets > p.unsent*4/5 {
+	octets = max(octets, before/2, minUnsent)
+	if octets < before*5/4 && octets > before*4/5 {
 		return
 	}
-	p.unsent, p.size = octets, outSize
-	if octets != 0 {
-		p.size = min(outSize, octets+outRest)
+	p.unsent, p.size = octets, min(outSize, octets+outRest)
+	if octets >= maxUnsent {
+		p.unsent = 0
 	}
-	netconn.LimitUnsent(c.socket.nc, octets)
+	netconn.LimitUnsent(c.socket.nc, p.unsent)
 }

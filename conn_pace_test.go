@@ -17,7 +17,7 @@ func TestWritePaceFollowsTheRateOfTheSocket(t *testing.T) {
 	}{
 		{"1 MB/s", 32 << 10, 32 * time.Millisecond, true, minUnsent, minUnsent + outRest},
 		{"4 MB/s", 40_000, 10 * time.Millisecond, true, 40_000, 40_000 + outRest},
-		{"12 MB/s", 60_000, 5 * time.Millisecond, true, 120_000, outSize},
+		{"12 MB/s", 60_000, 5 * time.Millisecond, true, 128 << 10, outSize},
 		{"it takes all at once", 1 << 20, 5 * time.Millisecond, true, 0, outSize},
 		{"the caller is slow", 1000, 10 * time.Millisecond, false, 0, outSize},
 	} {
@@ -41,15 +41,16 @@ func TestWritePaceFollowsTheRateOfTheSocket(t *testing.T) {
 	}
 }
 
-// A pace grows at once and shrinks step by step. Without a limit, it shrinks at once.
+// A pace grows at once and shrinks step by step. No limit is the largest.
 func TestWritePaceShrinksStepByStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conn := dialPeer(t, &Config{KeepAlive: -1})
 		p := newWritePace()
 		for _, step := range []struct{ octets, unsent int }{
+			{maxUnsent, 0}, {900_000, 0}, {700_000, 700_000}, {100_000, 350_000}, {100_000, 175_000},
 			{100_000, 100_000}, {110_000, 100_000}, {200_000, 200_000}, {0, 100_000}, {0, 50_000},
 			{90_000, 90_000}, {0, 45_000}, {0, 22_500}, {0, minUnsent}, {0, minUnsent}, {maxUnsent, 0},
-			{5000, minUnsent},
+			{5000, maxUnsent / 2},
 		} {
 			p.set(conn, step.octets)
 			if p.unsent != step.unsent {
