@@ -31,9 +31,12 @@ type writePace struct {
 // newWritePace returns the pace of a connection whose rate is not known yet.
 func newWritePace() writePace { return writePace{size: outSize} }
 
-// fillLocked appends to out what is due. It reports whether more DATA could be sent. A frame of DATA
-// is sent with each write, whatever else there is to write.
+// fillLocked appends to out what is due, unless a batch is open. It reports whether more DATA could
+// be sent. A frame of DATA is sent with each write, whatever else there is to write.
 func (p *writePace) fillLocked(c *Conn) (more bool) {
+	if c.writer.batch.holdsLocked() {
+		return false
+	}
 	least := 0
 	if c.counts.dataSent == p.sent {
 		least = wire.HeaderLen + p.size - outRest

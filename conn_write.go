@@ -41,6 +41,7 @@ type connWriter struct {
 	state   atomic.Uint32 // a writerState; without mu, it only changes from writerStopped
 	corked  bool          // the preface waits for the first request
 	unblock bool          // the peer raised all stream windows: check the blocked streams
+	batch   *batch        // what Conn.Batch holds back; nil: nothing
 
 	out     []byte             // bytes for the next write: whole frames
 	spare   []byte             // replaces out during a write; nil while it is being written
@@ -83,11 +84,9 @@ func (c *Conn) writeLoop() {
 		c.applyGrantsLocked()
 		more := pace.fillLocked(c)
 		g.hadCompany, g.opened = c.counts.opened > g.opened+1, c.counts.opened
-		batch := c.writer.out
 		last := c.ending.err != nil
-		c.writer.out, c.writer.spare = c.writer.spare[:0], nil
+		batch := c.takeOutLocked()
 		c.liveness.acksQueued = 0
-		c.writer.written += uint64(len(batch))
 		c.watchWriteLocked()
 		// DATA that ended a stream has freed its slot.
 		c.unlock()
@@ -402,6 +401,9 @@ func (c *Conn) wakeWriter() {
 func (c *Conn) hasWorkLocked() bool {
 	if c.ending.err != nil {
 		return true
+	}
+	if c.writer.batch != nil && !c.mayWriteLocked() {
+		return false
 	}
 	canSend := c.flow.sendWindow > 0 && (!c.writer.ready.empty() || c.writer.unblock &&
 		c.writer.blocked.head != nil)

@@ -259,6 +259,7 @@ func (s *Stream) startBodyLocked(p *preparedRequest) {
 	s.sender.pending, s.sender.then, s.sender.trailer = p.inlineBody, afterThis(p.trailers), p.trailers
 	s.sender.layout = p.trailerLayout
 	s.c.enqueueLocked(s)
+	s.c.sendHeldLocked(s)
 }
 
 // addLocked adds s, which has its identifier, to the connection's streams.

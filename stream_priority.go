@@ -40,14 +40,18 @@ func (s *Stream) SetPriority(p Priority) error {
 
 // prioritizeLocked changes the priority of what s sends.
 func (s *Stream) prioritizeLocked(p Priority) {
-	c, snd := s.c, s.sender
-	ready := snd.in != nil && snd.in != &c.writer.blocked
+	ready := s.isReadyLocked()
 	if ready {
-		c.writer.ready.remove(s)
+		s.c.writer.ready.remove(s)
 	}
-	if snd.priority = p; ready {
-		c.writer.ready.push(s)
+	if s.sender.priority = p; ready {
+		s.c.writer.ready.push(s)
 	}
+}
+
+// isReadyLocked reports whether s is in the connection's readyQueue.
+func (s *Stream) isReadyLocked() bool {
+	return s.sender.in != nil && s.sender.in != &s.c.writer.blocked
 }
 
 // A readyQueue holds the streams that have data to send and stream window for it, in the order in

@@ -102,7 +102,11 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 		s.sendEndLocked()
 	} else {
 		c.enqueueLocked(s)
-		c.appendEarlyLocked(s)
+		if c.writer.batch.holdsLocked() {
+			c.sendHeldLocked(s)
+		} else {
+			c.appendEarlyLocked(s)
+		}
 	}
 	for len(snd.pending) > 0 && err == nil {
 		if err = s.sendErrLocked(); err == nil {

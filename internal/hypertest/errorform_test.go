@@ -22,6 +22,7 @@ import (
 // exportedErrors has values of each exported error type, and the exported error variables. ErrCode
 // is not in it: a code is a part of other errors, and no call returns one by itself.
 var exportedErrors = map[string][]error{
+	"ErrBatchSplit":       {hyper.ErrBatchSplit},
 	"ErrClosed":           {hyper.ErrClosed},
 	"ErrCanceled":         {hyper.ErrCanceled},
 	"ErrSendEnded":        {hyper.ErrSendEnded},

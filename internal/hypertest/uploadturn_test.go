@@ -130,7 +130,7 @@ func TestRequestBesideSlowUploadsIsSentSoon(t *testing.T) {
 						t.Errorf("a request was sent after %v", took)
 					}
 					h2test.AnswerEmpty(peer.Peer, id)
-					if resp := got.want(t, "its response"); resp.StatusCode != 204 {
+					if resp := got.Want(t, "its response"); resp.StatusCode != 204 {
 						t.Error(resp.Status)
 					}
 					time.Sleep(30 * time.Millisecond)
