@@ -187,8 +187,16 @@ func (r *Reader[F]) Share() []F {
 	if r.last == nil {
 		return slices.Clone(r.fields[1:])
 	}
+	return r.ShareAll()[1:]
+}
+
+// ShareAll is Share with the first field.
+func (r *Reader[F]) ShareAll() []F {
+	if r.last == nil {
+		return slices.Clone(r.fields)
+	}
 	r.last.shared = true
-	return r.last.fields[1:]
+	return r.last.fields
 }
 
 // Hold counts the last section as held until Release is called with the result. It returns the size

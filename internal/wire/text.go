@@ -134,7 +134,7 @@ func (h FrameHeader) Text(p []byte) string {
 		last, code, debug := ParseGoAway(p)
 		dst = fmt.Appendf(dst, " last=%d code=%v", last, code)
 		if len(debug) > 0 {
-			dst = fmt.Appendf(dst, " debug=%s", quote(debug))
+			dst = fmt.Appendf(dst, " debug=%s", Quote(debug))
 		}
 	case h.Type == PushPromise && len(p) >= h.fixedPart():
 		dst = fmt.Appendf(dst, " promised=%d", h.ParsePromisedID(p))
@@ -142,8 +142,8 @@ func (h FrameHeader) Text(p []byte) string {
 	return string(dst)
 }
 
-// quote returns bytes of the peer as printable text of limited length.
-func quote(p []byte) string {
+// Quote returns bytes of the peer as printable text of limited length.
+func Quote(p []byte) string {
 	const most = 256
 	if len(p) > most {
 		return strconv.QuoteToASCII(string(p[:most])) + "…"
