@@ -38,6 +38,15 @@ type Config struct {
 	// UserAgent is the user-agent of requests that have none. "" means "hyper".
 	UserAgent string
 
+	// KeepFrames keeps the last 64 frames of the connection, sent and received, for Conn.Dump and
+	// ConnError.LastFrames. It costs 6 KiB for each connection, and no allocations. The content of
+	// field blocks and DATA is not kept.
+	KeepFrames bool
+
+	// StreamTimes keeps the times of the steps of each stream, for Stream.Stats. That takes two
+	// allocations and 200 bytes for each stream.
+	StreamTimes bool
+
 	// NoUserAgent adds no user-agent to requests that have none.
 	NoUserAgent bool
 
@@ -161,7 +170,8 @@ type Config struct {
 	// Monitor for one http.Transport. Monitor has no other use.
 	Monitor *Monitor
 
-	// Trace is called for every frame as it passes the socket. See TraceEvent.
+	// Trace is called for every frame as it passes the socket, and for other steps of the
+	// connection. See TraceEvent.
 	Trace func(TraceEvent)
 
 	// Wire sets what the connection sends first, and other details for tests of servers and for

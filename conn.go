@@ -82,7 +82,7 @@ type socket struct {
 func NewConn(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
 	mustHave(ctx != nil, "NewConn", "context.Context")
 	mustHave(nc != nil, "NewConn", "net.Conn")
-	return newConn(ctx, nc, cfg, nil)
+	return newConn(withDialTrace(ctx, cfg, ""), nc, cfg, nil)
 }
 
 // mustHave panics if a required argument of an exported function is nil.
@@ -136,9 +136,8 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 	if full.Push != nil {
 		c.streams.unclaimed = &unclaimed{}
 	}
-	if full.Trace != nil {
-		c.reader.frames.trace = c.traceReceived
-		c.writer.tracer = newSendTracer(c)
+	if c.writer.tracer = newConnTracer(ctx, c); c.writer.tracer.wantsFrames() {
+		c.reader.frames.trace = c.writer.tracer.received
 	}
 	if full.Wire != nil && full.Wire.OnFrame != nil {
 		c.reader.frames.inspect = c.tellReceived
@@ -170,6 +169,7 @@ func (c *Conn) makeReader() {
 // GOAWAY with that error (RFC 9113 §5.4.1), ends the connection, and returns refused.
 func (c *Conn) begin(refused *ConnError) error {
 	c.lock()
+	c.writer.tracer.connOpenedLocked()
 	if c.cfg.Wire.firstFlight() != nil {
 		c.appendFirstFlightLocked()
 	} else {
@@ -421,7 +421,11 @@ func (c *Conn) failLocked(why error) {
 		return
 	}
 	err := c.endErrorLocked(why)
+	if ce, ok := err.(*ConnError); ok && ce.LastFrames == nil {
+		ce.LastFrames = c.writer.tracer.lastFrames()
+	}
 	c.ending.err, c.reports.stateChanged = err, true
+	defer c.writer.tracer.connClosedLocked(err)
 	c.beginDrainingLocked(ReasonClosed)
 	c.ending.socketClosed = make(chan struct{})
 	// Unsent requests can be retried on another connection from now on, so the last write must not
@@ -498,10 +502,12 @@ const closeGrace = netconn.CloseGrace
 // writeLoop would not learn that there is something to write.
 func (c *Conn) lock() { c.mu.Lock() }
 
-// unlock unlocks mu, wakes writeLoop if there is something to write, and then calls owner.news if
-// that is due.
+// unlock unlocks mu, wakes writeLoop if there is something to write, reports what has happened to
+// Config.Trace, and then calls owner.news if that is due.
 func (c *Conn) unlock() {
-	if news := c.unlockAndWake(); news {
+	news := c.unlockAndWake()
+	c.writer.tracer.flush()
+	if news {
 		c.reports.owner.news()
 	}
 }
@@ -523,6 +529,7 @@ func (c *Conn) unlockAndWake() (news bool) {
 	}
 	news = c.reports.stateChanged && c.reports.owner.hears()
 	c.reports.stateChanged = false
+	c.writer.tracer.unlockedLocked()
 	c.mu.Unlock()
 	switch was {
 	case writerParked:

@@ -45,9 +45,11 @@ func dialTarget(ctx context.Context, to target, cfg *Config, o *owner) (*Conn, e
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := dialTimeout(ctx, full.HandshakeTimeout)
+	ctx, cancel := dialTimeout(withDialTrace(ctx, cfg, to.addr()), full.HandshakeTimeout)
 	defer cancel()
+	dialed := dialTraceOf(ctx).step(TraceDialStart)
 	nc, err := cfg.dialer()(ctx, "tcp", to.addr())
+	dialed(err)
 	if err != nil {
 		return nil, (&DialError{phase: "dial", Host: to.addr(), Err: err}).judge(ctx, full.HandshakeTimeout)
 	}

@@ -312,6 +312,7 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		c.counts.dataReceived += int64(f.Length)
 		if s == nil {
 			// Late DATA: we ended this stream, and the peer did not know yet.
+			c.writer.tracer.recvWindowLocked(nil, -f.Length)
 			c.flow.window.consume(f.Length - f.padding)
 			return c.strayDataLocked(f)
 		}
@@ -382,6 +383,7 @@ func (c *Conn) recvWindowUpdateLocked(f *frame) error {
 			return connErr(ErrCodeFlowControl, "WINDOW_UPDATE raises the connection's window above 2^31-1")
 		}
 		c.flow.sendWindow += n
+		c.writer.tracer.sendWindowLocked(nil, int(n))
 		return c.countTinyUpdateLocked(n)
 	}
 	s := c.streams.byID[f.StreamID]
@@ -408,7 +410,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 			last)
 	}
 	told := &ConnError{Code: ErrCode(code), FromPeer: true, LastStreamID: last,
-		Debug: append([]byte(nil), debug...), how: connGoAway}
+		Debug: append([]byte(nil), debug...), how: connGoAway, LastFrames: c.writer.tracer.lastFrames()}
 	if before := c.ending.goAway; before != nil {
 		told.Code, told.Debug = or(told.Code, before.Code), joinDebug(before.Debug, told.Debug)
 	}

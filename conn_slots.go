@@ -238,6 +238,7 @@ func (c *Conn) claimReservedLocked() error {
 func (c *Conn) waitForSlotUnlocking(ctx context.Context, cancel <-chan struct{}) error {
 	s, w := &c.slots, c.streams.spares.Get()
 	s.waiting.Push(w)
+	began := c.writer.tracer.slotWaitLocked()
 	c.pingForSlotsLocked()
 	var err error
 	for err == nil {
@@ -267,6 +268,7 @@ func (c *Conn) waitForSlotUnlocking(ctx context.Context, cancel <-chan struct{})
 	}
 	switch {
 	case err == nil:
+		c.writer.tracer.slotGrantedLocked(began)
 		c.admitMoreLocked()
 	// The slot came too late.
 	case granted:

@@ -36,7 +36,7 @@ const (
 // wake, tracer and state.
 type connWriter struct {
 	wake   chan struct{} // one slot: tells writeLoop that there is work
-	tracer *sendTracer   // owned by writeLoop; nil: Config.Trace is nil
+	tracer *connTracer   // never changed after newConn; nil: nothing is traced
 
 	state   atomic.Uint32 // a writerState; without mu, it only changes from writerStopped
 	corked  bool          // the preface waits for the first request
@@ -91,7 +91,7 @@ func (c *Conn) writeLoop() {
 		// DATA that ended a stream has freed its slot.
 		c.unlock()
 
-		c.writer.tracer.trace(batch)
+		c.writer.tracer.sending(batch)
 		err := c.write(batch)
 		// The last frames are written together with the alert with which TLS ends.
 		if err == nil && !last {
@@ -107,6 +107,7 @@ func (c *Conn) writeLoop() {
 		if err == nil {
 			pace.wroteLocked(c, len(batch), more)
 			c.writer.flushed = c.writer.written
+			c.writer.tracer.flushedLocked()
 			c.writer.flushQ.WakeAll()
 			c.admitMoreLocked()
 			c.watchSlotPingLocked()

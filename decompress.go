@@ -270,7 +270,18 @@ type decodedBody struct {
 	// refer to each other, so they must not be moved.
 	layers []layer
 	// err is returned by the Read that sets it and by all later ones.
-	err error
+	err  error
+	got  int64 // bytes that Read has returned
+	told bool  // end has returned true
+}
+
+// end reports whether it is called for the first time after Read has returned an error, and how many
+// bytes Read had returned.
+func (d *decodedBody) end() (got int64, first bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first, d.told = !d.told, true
+	return d.got, first
 }
 
 // newDecodedBody returns the decoded body of raw, to which the codings were applied (see
@@ -310,6 +321,7 @@ func (d *decodedBody) Read(p []byte) (n int, err error) {
 		return n, d.err
 	}
 	n, d.err = d.layers[len(d.layers)-1].Read(p)
+	d.got += int64(n)
 	if d.err != nil {
 		d.releaseLocked()
 	}

@@ -110,9 +110,21 @@
 // # Testing and observing
 //
 // NewConn works on one end of a net.Pipe, and inside of a testing/synctest bubble, so a test can
-// play the server without a network. Config.Trace is called for each frame; TraceTo writes the
-// frames as lines of text. Conn.Stats, Transport.Stats and Transport.OnConn are for metrics and
-// logs.
+// play the server without a network. Conn.Stats, Stream.Stats, Transport.Stats and Transport.OnConn
+// are for metrics and logs.
+//
+// Config.Trace is called for each frame, and for other steps of a connection. TraceTo writes the
+// frames as lines of text, SlogTrace as records of log/slog. HAR makes an HTTP archive for the
+// network panel of a browser, and Waterfall a page that shows streams, windows and frames. None of
+// them shows credentials. Conn.Dump writes the state of a connection. With Config.KeepFrames, it and
+// the errors of the connection have the last frames.
+//
+// Wireshark decodes the connection if crypto/tls logs its keys, with Config.TLS set to
+// &tls.Config{KeyLogWriter: file}. A capture of port 443 is then shown by
+//
+//	tshark -r capture.pcap -o tls.keylog_file:keys.txt -Y http2
+//
+// For another port, add -d tcp.port==8443,tls.
 //
 // # Limits
 //

@@ -231,6 +231,9 @@ type ConnError struct {
 	// Err is the reason, if more is known than the code: a network error or a broken rule. It may
 	// be nil.
 	Err error
+	// LastFrames are the last frames of the connection before its end, the oldest first, in the form
+	// of Conn.Dump. It is nil without Config.KeepFrames.
+	LastFrames []string
 
 	authority string    // of the connection; it names the host
 	how       connEnd   // how the connection ended
@@ -260,6 +263,8 @@ func (e *ConnError) isGoAway() bool { return e.how >= connGoAway }
 // that of net/http: "http2: server sent GOAWAY and closed the connection; LastStreamID=…", or
 // "http2: client connection lost".
 //
+// With Config.KeepFrames, the text ends with the last eight frames in brackets.
+//
 // For an error of RoundTrip, or of the body of its response, the text of a lost connection ends
 // with the words "(use of closed network connection)". Some programs, such as Kubernetes'
 // client-go, compare net/http's error with io.ErrUnexpectedEOF and also look for these words.
@@ -268,8 +273,14 @@ func (e *ConnError) Error() string {
 	if e.netHTTP && e.FromPeer && !e.isGoAway() && errors.Is(e.Err, io.ErrUnexpectedEOF) {
 		text += " (use of closed network connection)"
 	}
+	if n := len(e.LastFrames); n > 0 {
+		text += " [last frames: " + strings.Join(e.LastFrames[max(0, n-shownFrames):], ", ") + "]"
+	}
 	return text
 }
+
+// shownFrames is how many of ConnError.LastFrames are a part of the text.
+const shownFrames = 8
 
 // asInNetHTTP returns a copy of e whose text has the words by which programs recognize net/http's
 // error.

@@ -556,12 +556,18 @@ func ExampleNotHTTP2Error() {
 	// HTTP/1.1 200 OK
 }
 
-// grep writes to os.Stdout the lines that contain one of its words.
+// grep writes to os.Stdout the lines that contain one of its words, without the time and the
+// connection of a line of TraceTo.
 type grep []string
 
 func (g grep) Write(p []byte) (int, error) {
 	for line := range strings.Lines(string(p)) {
 		if slices.ContainsFunc(g, func(word string) bool { return strings.Contains(line, word) }) {
+			if at := strings.Index(line, "-> "); at > 0 {
+				line = line[at:]
+			} else if at := strings.Index(line, "<- "); at > 0 {
+				line = line[at:]
+			}
 			fmt.Print(line)
 		}
 	}
@@ -569,7 +575,8 @@ func (g grep) Write(p []byte) (int, error) {
 }
 
 func ExampleTraceTo() {
-	// With os.Stderr instead of grep, the trace shows everything.
+	// With os.Stderr instead of grep, the trace shows everything, with the time and the connection:
+	// 15:04:05.000000 c1 -> HEADERS stream=1 len=46 END_STREAM END_HEADERS
 	trace := hyper.TraceTo(grep{"-> HEADERS", "authorization", "<- DATA"})
 	conn := dial(hyper.Config{Authority: "example.com", Trace: trace})
 	body(conn.Do(ctx, &hyper.Request{Header: hyper.Header{{Name: "authorization", Value: "Bearer secret"}}}))

@@ -153,6 +153,11 @@ func (r *frameReader) next() (f frame, err error) {
 		return frame{FrameHeader: h, payload: p}, err
 	}
 	// PRIORITY is deprecated (RFC 9113 §5.3.2), and unknown types are ignored (§5.5).
+	if r.trace != nil && h.Type == wire.Priority {
+		p, err := r.take(h.Length)
+		r.traced(h, p, nil)
+		return frame{FrameHeader: h}, err
+	}
 	r.skip = h.Length
 	r.traced(h, nil, nil)
 	return frame{FrameHeader: h}, nil
@@ -410,7 +415,9 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 		r.traced(last, p, nil)
 		return f, err
 	}
-	r.traced(last, p, r.section.Fields())
+	if r.trace != nil {
+		r.trace(last, p, r.section.ShareAll())
+	}
 	f.fields, f.head, f.oversize = r.section.Fields(), r.section.Head(), r.section.Oversize()
 	return f, nil
 }

@@ -419,6 +419,7 @@ func (c *Conn) addPromiseLocked(f *frame) *Stream {
 	c.addLocked(s)
 	c.streams.pushes++
 	c.counts.promised++
+	c.writer.tracer.openedLocked(s, 0)
 	return s
 }
 

@@ -77,6 +77,8 @@ type extras struct {
 	heldHeader, heldTrailer int64 // bytes that count towards Config.MaxHeaderMemory
 	delivered               bool  // the response was returned to the caller
 
+	times *streamTimes // nil: Config.StreamTimes is false
+
 	done chan struct{} // of Stream.Done; nil: it was not called while the stream was open
 
 	promises   []*Push        // not claimed yet
@@ -385,7 +387,20 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if b.decoded == nil {
 		return b.s.read(p)
 	}
-	return b.decoded.Read(p)
+	n, err := b.decoded.Read(p)
+	if err != nil && b.s.c.writer.tracer.reports() {
+		if got, first := b.decoded.end(); first {
+			b.s.bodyRead(got, err)
+		}
+	}
+	return n, err
+}
+
+// bodyRead reports that the reading of the decoded body has ended with err after n bytes.
+func (s *Stream) bodyRead(n int64, err error) {
+	s.c.lock()
+	s.c.writer.tracer.bodyReadLocked(s, n, err)
+	s.c.unlock()
 }
 
 // Close ends the exchange and releases the decoders.

@@ -162,6 +162,7 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 	if err := c.takeSlotUnlocking(ctx, p.cancel(), p.slot); err != nil {
 		return err
 	}
+	waited := c.writer.tracer.takeWaitLocked()
 	err := c.peerAllowsLocked(p)
 	if err == nil {
 		err = c.streamIDFreeLocked(p)
@@ -175,6 +176,7 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 		return c.overLocked()
 	}
 	c.takeIDLocked(s)
+	c.writer.tracer.openedLocked(s, waited)
 	s.sendHeadersLocked(p)
 	s.window.credit = c.flow.initialWindow
 	if ended := s.openWindowLocked(); !ended {
@@ -242,6 +244,10 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 	c.writer.fields.Begin(c.writer.out, s.id, flags)
 	p.write(c.writer.fields)
 	c.endSectionLocked(p.layout)
+	c.writer.tracer.timeSentLocked(s, stepHeadersSent)
+	if flags.Has(wire.EndStream) {
+		c.writer.tracer.halfClosedLocked(s, true)
+	}
 }
 
 // startBodyLocked starts sending the body, if the caller does not write it.

@@ -261,6 +261,7 @@ func (s *Stream) closeWindowLocked() {
 // failLocked removes all streams.
 func (s *Stream) removeLocked() {
 	c := s.c
+	c.writer.tracer.closedLocked(s)
 	if c.ending.err != nil {
 		s.unwatchLocked()
 		s.signalDoneLocked()

@@ -15,6 +15,7 @@ import (
 // trailers.
 func (s *Stream) recvHeadersLocked(f *frame) error {
 	s.began = true
+	s.c.writer.tracer.timeLocked(s, stepResponseBegan)
 	end := f.Flags.Has(wire.EndStream)
 	next, err := s.state.Next(state.RecvHeaders)
 	if err != nil {
@@ -62,6 +63,7 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			s.c.flow.window.consume(body)
 			return s.rejectLocked(err)
 		}
+		s.c.writer.tracer.recvWindowLocked(s, -f.Length)
 		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
 			End: f.Flags.Has(wire.EndStream)}
 		if s.window.update(ev) || s.window.discard(f.padding) {
@@ -133,6 +135,7 @@ func (s *Stream) recvEndLocked() error {
 	}
 	s.mustLocked(state.RecvEnd)
 	s.bodyLeft = 0
+	s.c.writer.tracer.halfClosedLocked(s, false)
 	s.endRecvLocked(io.EOF)
 	switch {
 	case s.state == state.Closed:
@@ -212,6 +215,9 @@ func (s *Stream) recvErrLocked(ready bool) error {
 func (s *Stream) takeLocked(p []byte) (n int) {
 	n = s.buf.Read(p)
 	s.consumeLocked(n)
+	if s.readLocked() && s.response.decoded == nil {
+		s.c.writer.tracer.bodyReadLocked(s, s.window.total, io.EOF)
+	}
 	if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
 		s.freeSectionsLocked(true)
 		s.reader.Store(readerOver)

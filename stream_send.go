@@ -29,6 +29,7 @@ type sender struct {
 	busy     bool       // a call of send is running
 	turn     wait.Queue // calls of send that wait for busy, and waits for the end of held
 	sent     wait.Queue // the call of send that waits until pending is sent
+	progress uploadProgress
 
 	in         *sendQueue // nil: none
 	prev, next *Stream
@@ -243,6 +244,8 @@ func (s *Stream) sendLocked(most, room int) bool {
 		padding))
 	c.flow.sendWindow -= int64(n + padding)
 	s.sendDelta -= int64(n + padding)
+	snd.progress.add(n, c.writer.written)
+	c.writer.tracer.sendWindowLocked(s, -n-padding)
 	c.counts.dataSent += int64(n)
 	// The peer may respond with a WINDOW_UPDATE for each of the two windows.
 	c.liveness.floodBudget.Add(2)
@@ -298,6 +301,7 @@ func (s *Stream) sendEndLocked() {
 // sentEndLocked records that END_STREAM has been sent.
 func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
+	s.c.writer.tracer.halfClosedLocked(s, true)
 	s.endSendLocked(ErrSendEnded)
 	if s.state == state.Closed {
 		s.removeLocked()
@@ -364,6 +368,7 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 			errors.New("WINDOW_UPDATE raises the window above 2^31-1")))
 	}
 	s.sendDelta += n
+	c.writer.tracer.sendWindowLocked(s, int(n))
 	c.flow.maxDelta = max(c.flow.maxDelta, s.sendDelta)
 	if s.sender.in == &c.writer.blocked && c.settings.peer.initialWindow+s.sendDelta > 0 {
 		c.writer.blocked.remove(s)

@@ -91,9 +91,11 @@ func handshake(ctx context.Context, tc netconn.TLSConn) (took time.Duration, err
 	if trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}
+	done := dialTraceOf(ctx).step(TraceTLSStart)
 	start := time.Now()
 	err = tc.HandshakeContext(ctx)
 	took = time.Since(start)
+	done(err)
 	if trace.TLSHandshakeDone != nil {
 		state := tls.ConnectionState{}
 		if err == nil {

@@ -20,9 +20,11 @@ func (h *host) dialTLS(ctx context.Context, cfg *Config, at *pool.Addr) (*Conn, 
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := dialTimeout(ctx, full.HandshakeTimeout)
+	ctx, cancel := dialTimeout(withDialTrace(ctx, cfg, h.addr), full.HandshakeTimeout)
 	defer cancel()
+	dialed := dialTraceOf(ctx).step(TraceDialStart)
 	nc, err := dialerTo(h.t.userTLS, at)(ctx, "tcp", h.addr)
+	dialed(err)
 	if err != nil {
 		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err}).judge(ctx, full.HandshakeTimeout)
 	}

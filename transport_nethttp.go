@@ -24,6 +24,7 @@ type netHTTP struct {
 // connect makes a connection to h. If the server does not speak HTTP/2, the error is a
 // *NotHTTP2Error.
 func (n *netHTTP) connect(ctx context.Context, h *host, cfg *Config) (*Conn, error) {
+	ctx = withDialTrace(ctx, cfg, h.addr)
 	nc, err := n.dialHost(ctx, h)
 	if err != nil {
 		return nil, (&DialError{phase: "dial", Host: h.addr, Err: err, asItIs: true,
@@ -45,7 +46,9 @@ func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 		// In this case net/http uses HTTP/2 with the proxy itself.
 		return n.dialProxy(ctx, h.proxy)
 	case h.proxy == nil && h.key.scheme == "https" && n.dialTLS != nil:
+		dialed := dialTraceOf(ctx).step(TraceDialStart)
 		nc, err := n.dialTLS(ctx, "tcp", h.addr)
+		dialed(err)
 		if err != nil {
 			return nil, err
 		}
@@ -53,11 +56,13 @@ func (n *netHTTP) dialHost(ctx context.Context, h *host) (net.Conn, error) {
 	}
 	var nc net.Conn
 	var err error
+	dialed := dialTraceOf(ctx).step(TraceDialStart)
 	if h.proxy != nil {
 		nc, err = n.tunnel(ctx, h.t, h.proxy, h.addr)
 	} else {
 		nc, err = n.dial(ctx, "tcp", h.addr)
 	}
+	dialed(err)
 	if err != nil || h.key.scheme == "http" {
 		return nc, err
 	}

@@ -89,6 +89,7 @@ func (h *host) again(r *retry, c *pooledConn, err error) error {
 	if rewindErr := r.x.body.rewind(r.x.httpReq.GetBody); rewindErr != nil {
 		return notSentAgain(err, rewindErr)
 	}
+	h.traceRetry(c.Conn, err, delay)
 	if err := pause(ctx, r.x.req.cancel(), delay); err != nil {
 		return err
 	}

@@ -592,6 +592,7 @@ func (w *Window) appendUpdate(dst []byte) []byte {
 	if w.ended() {
 		return dst
 	}
+	w.c.writer.tracer.recvWindowLocked(w.s, int(n))
 	for ; n > wire.MaxWindow; n -= wire.MaxWindow {
 		dst = wire.AppendWindowUpdate(dst, w.StreamID(), wire.MaxWindow)
 	}

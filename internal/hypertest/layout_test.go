@@ -33,6 +33,7 @@ var leaves = map[string][]string{
 	"fieldblock": {"wire", "syntax"},
 	"netconn":    nil,
 	"pool":       {"bucket"},
+	"tracing":    {"syntax"},
 }
 
 // The root holds a single public package. Its files are named after the nouns that they implement.

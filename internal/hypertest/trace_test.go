@@ -35,7 +35,23 @@ func (l *traceLog) take() string {
 	defer l.mu.Unlock()
 	text := l.Builder.String()
 	l.Builder.Reset()
-	return text
+	return linesWithoutTime(text)
+}
+
+// linesWithoutTime removes the time and the number of the connection from the lines of TraceTo, and
+// the lines of events that are no frames.
+func linesWithoutTime(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, " ") {
+			_, line, _ = strings.Cut(line, " c")
+			_, line, _ = strings.Cut(line, " ")
+		}
+		if !strings.HasPrefix(line, "-- ") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 func (l *traceLog) want(t *testing.T, reason, want string) {
@@ -108,7 +124,7 @@ func TestTraceShowsAnExchangeBothWays(t *testing.T) {
 		peer.WriteGoAway(1, wire.EnhanceYourCalm, "too \"much\"\n")
 		log.want(t, "the rest", `
 <- FRAME_0x77 stream=7 len=3 flags=0x5
-<- PRIORITY stream=1 len=5
+<- PRIORITY stream=1 len=5 depends_on=0 weight=1
 <- PING len=8 data=0102030405060708
 -> PING len=8 ACK data=0102030405060708
 <- RST_STREAM stream=2 len=4 code=REFUSED_STREAM
@@ -171,7 +187,9 @@ func tracedEvents(events *[]hyper.TraceEvent) func(hyper.TraceEvent) {
 	return func(e hyper.TraceEvent) {
 		mu.Lock()
 		defer mu.Unlock()
-		*events = append(*events, e)
+		if e.Kind == hyper.TraceFrame {
+			*events = append(*events, e)
+		}
 	}
 }
 

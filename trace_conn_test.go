@@ -1,0 +1,32 @@
+package hyper
+
+import (
+	"testing"
+	"time"
+)
+
+// While Config.Trace does not return, a bounded number of events waits for it. The others are dropped
+// and counted.
+func TestTraceQueueIsBounded(t *testing.T) {
+	got, lost := 0, 0
+	tracer := &connTracer{c: &Conn{start: time.Now()}, sink: func(e TraceEvent) {
+		got++
+		lost += e.Lost
+	}}
+	tracer.deliverMu.Lock() // as while the function runs
+	const extra = 123
+	for range maxQueuedEvents + extra {
+		tracer.addLocked(&traceStep{kind: TraceSlotWait})
+		tracer.flush()
+	}
+	tracer.deliverMu.Unlock()
+	tracer.report(&TraceEvent{})
+	if got != maxQueuedEvents+1 || lost != extra {
+		t.Errorf("%d events and %d lost, want %d and %d", got, lost, maxQueuedEvents+1, extra)
+	}
+	tracer.addLocked(&traceStep{kind: TraceSlotWait})
+	tracer.flush()
+	if got != maxQueuedEvents+2 || len(tracer.queue) > 0 || cap(tracer.spare) > 64 {
+		t.Errorf("%d events, %d queued, memory for %d is kept", got, len(tracer.queue), cap(tracer.spare))
+	}
+}
