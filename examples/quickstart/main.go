@@ -3,6 +3,11 @@
 //
 //	go run ./examples/quickstart        prints what happened
 //	go run ./examples/quickstart -v     prints every frame, too
+//
+// It can also write a page with a waterfall of the connection, an HTTP archive for a browser's
+// network panel, and the TLS keys for Wireshark:
+//
+//	go run ./examples/quickstart -waterfall out.html -har out.har -keylog keys.txt
 package main
 
 import (
@@ -35,14 +40,41 @@ const uploadSize = 64 << 20
 func main() {
 	log.SetFlags(0)
 	verbose := flag.Bool("v", false, "show every frame on standard error")
+	page := flag.String("waterfall", "", "write a waterfall of the connection to this HTML `file`")
+	archive := flag.String("har", "", "write an HTTP archive to this `file`")
+	flag.StringVar(&keyLog, "keylog", "", "append the TLS keys to this `file`, for Wireshark")
 	flag.Parse()
-	var trace func(hyper.TraceEvent)
+	var waterfall hyper.Waterfall
+	var har hyper.HAR
+	lines := func(hyper.TraceEvent) {}
 	if *verbose {
-		trace = hyper.TraceTo(os.Stderr)
+		lines = hyper.TraceTo(os.Stderr)
 	}
-	if err := run(context.Background(), os.Stdout, trace); err != nil {
+	err := run(context.Background(), os.Stdout, func(e hyper.TraceEvent) {
+		lines(e)
+		waterfall.Trace(e)
+		har.Trace(e)
+	})
+	err = cmp.Or(err, write(*page, &waterfall), write(*archive, &har))
+	if err != nil {
 		log.Fatal("quickstart: ", err)
 	}
+}
+
+// keyLog is the file for the TLS keys, "" for none.
+var keyLog string
+
+// write writes what was recorded to a file. It does nothing if name is empty.
+func write(name string, recorded io.WriterTo) error {
+	if name == "" {
+		return nil
+	}
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = recorded.WriteTo(file)
+	return cmp.Or(err, file.Close())
 }
 
 // run connects to the server and runs all steps.
@@ -69,8 +101,16 @@ func run(ctx context.Context, out io.Writer, trace func(hyper.TraceEvent)) error
 func dial(ctx context.Context, server *httptest.Server, trace func(hyper.TraceEvent)) (*hyper.Conn, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
+	config := &tls.Config{RootCAs: roots}
+	if keyLog != "" {
+		file, err := os.OpenFile(keyLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		config.KeyLogWriter = file
+	}
 	return hyper.Dial(ctx, server.URL, &hyper.Config{
-		TLS:   &tls.Config{RootCAs: roots},
+		TLS:   config,
 		Push:  &hyper.PushPolicy{},
 		Trace: trace,
 	})
