@@ -16,10 +16,10 @@ import (
 // maxDumped is how many streams Dump writes.
 const maxDumped = 1000
 
-// Dump writes the state of the connection to w, as lines of text for people: its age and its end, the
-// settings, the windows, the streams, the queues, and with Config.KeepFrames the last 64 frames that
-// were sent and received. It may be called at any time, also after the connection has ended; it waits
-// for nothing but w. The form is not stable. Values of credentials are not shown.
+// Dump writes the state of the connection to w, as lines of text for people: its age and its end,
+// the settings, the windows, the streams, the queues, and with Config.KeepFrames the last 64 frames
+// that were sent and received. It may be called at any time, also after the connection has ended;
+// it waits for nothing but w. The form is not stable. Values of credentials are not shown.
 //
 // Of the streams, the 1,000 with the lowest identifiers are written.
 func (c *Conn) Dump(w io.Writer) error {
@@ -67,7 +67,8 @@ func (c *Conn) dumpStateLocked(b *bytes.Buffer, now time.Duration) {
 	}
 	fmt.Fprintf(b, "our settings: %d sent, %d not acknowledged\n", c.settings.sent, len(c.settings.due))
 	in := &c.flow.window
-	fmt.Fprintf(b, "windows: we may send %d; the peer may send %d (%d not announced, %d unread, %d received)\n",
+	fmt.Fprintf(b, "windows: we may send %d; the peer may send %d (%d not announced, %d unread, %d "+
+		"received)\n",
 		c.flow.sendWindow, in.credit-in.pending, in.pending, in.unread, in.total)
 }
 
@@ -84,18 +85,22 @@ func (c *Conn) phaseLocked() string {
 
 // writerStates and readerStates have the words for the states of the two loops.
 var (
-	writerStates = []string{writerRunning: "runs", writerParked: "waits for work", writerStopped: "has stopped"}
-	readerStates = []string{readerParsing: "parses", readerReceiving: "processes frames", readerReading: "reads",
-		readerIdle: "reads, without streams"}
+	writerStates = []string{writerRunning: "runs", writerParked: "waits for work",
+		writerStopped: "has stopped"}
+	readerStates = []string{readerParsing: "parses", readerReceiving: "processes frames",
+		readerReading: "reads",
+		readerIdle:    "reads, without streams"}
 )
 
 // dumpQueuesLocked writes the queues and the liveness of the connection.
 func (c *Conn) dumpQueuesLocked(b *bytes.Buffer, now time.Duration) {
-	fmt.Fprintf(b, "streams: %d open, %d opened, %d promised, next %d\n", len(c.streams.byID), c.counts.opened,
+	fmt.Fprintf(b, "streams: %d open, %d opened, %d promised, next %d\n", len(c.streams.byID),
+		c.counts.opened,
 		c.counts.promised, c.streams.nextID)
 	fmt.Fprintf(b, "slots: %d of %d used (%d reserved, %d held by resets), %d requests wait\n", c.slots.used,
 		c.slots.limit, c.slots.reserved, c.slots.held, c.slots.waiting.Len())
-	fmt.Fprintf(b, "writer: %s, %d bytes to write, %d written, %d accepted by the socket", writerStates[c.writer.state.Load()],
+	fmt.Fprintf(b, "writer: %s, %d bytes to write, %d written, %d accepted by the socket",
+		writerStates[c.writer.state.Load()],
 		len(c.writer.out), c.writer.written, c.writer.flushed)
 	if since := c.liveness.writeSince; since != 0 {
 		fmt.Fprintf(b, ", a write has taken %v", rounded(now-since))

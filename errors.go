@@ -231,8 +231,8 @@ type ConnError struct {
 	// Err is the reason, if more is known than the code: a network error or a broken rule. It may
 	// be nil.
 	Err error
-	// LastFrames are the last frames of the connection before its end, the oldest first, in the form
-	// of Conn.Dump. It is nil without Config.KeepFrames.
+	// LastFrames are the last frames of the connection before its end, the oldest first, in the
+	// form of Conn.Dump. It is nil without Config.KeepFrames.
 	LastFrames []string
 
 	authority string    // of the connection; it names the host

@@ -49,8 +49,8 @@ func (s *Stream) Stats() StreamStats {
 func (r *Response) Stats() StreamStats { return r.s.Stats() }
 
 // An uploadProgress counts the DATA of a stream. The bytes of a connection are written batch after
-// batch, and while one is written, the next is collected. So it is enough to know how much is in the
-// last two. A batch is named by the value of connWriter.written before it.
+// batch, and while one is written, the next is collected. So it is enough to know how much is in
+// the last two. A batch is named by the value of connWriter.written before it.
 type uploadProgress struct {
 	written     int64  // in batches that the socket has accepted
 	last        uint64 // the last batch that has DATA of the stream

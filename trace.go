@@ -77,11 +77,11 @@ func (k TraceKind) String() string { return word("TraceKind", traceKinds, uint8(
 // otherwise. It is passed to Config.Trace.
 //
 // The events of one connection are reported one after the other, in their order: a received frame
-// before it takes effect, a sent frame just before it is written. They are reported by the goroutine
-// that reads or writes the connection, or by one that uses it. The events of several connections may
-// be reported at the same time. The function must not block, and must not call methods of a
-// connection or a Transport. If it takes so long that more than 10,000 events wait for it, further
-// events other than frames are dropped, and Lost counts them.
+// before it takes effect, a sent frame just before it is written. They are reported by the
+// goroutine that reads or writes the connection, or by one that uses it. The events of several
+// connections may be reported at the same time. The function must not block, and must not call
+// methods of a connection or a Transport. If it takes so long that more than 10,000 events wait for
+// it, further events other than frames are dropped, and Lost counts them.
 //
 // The function may keep an event and what it contains, and must not change that.
 type TraceEvent struct {
@@ -281,9 +281,9 @@ func redacted(f Field) string {
 // The fields of a field section follow on indented lines, each cut off after 64 bytes. As with
 // FieldLines, credentials are not shown, and characters that could control a terminal are escaped.
 //
-// Other events are written as well, except for those that the frames show: TraceStreamOpened without
-// a wait, TraceHalfClosed, TraceStreamClosed without an error, TraceBodyRead and TraceWindow. The
-// writes to w do not overlap.
+// Other events are written as well, except for those that the frames show: TraceStreamOpened
+// without a wait, TraceHalfClosed, TraceStreamClosed without an error, TraceBodyRead and
+// TraceWindow. The writes to w do not overlap.
 func TraceTo(w io.Writer) func(TraceEvent) {
 	var mu sync.Mutex
 	return func(e TraceEvent) {
@@ -320,8 +320,8 @@ func (e *TraceEvent) isPlain() bool {
 	return false
 }
 
-// setFrame sets what the frame with the header h and the payload p says. p is nil if the payload was
-// not read.
+// setFrame sets what the frame with the header h and the payload p says. p is nil if the payload
+// was not read.
 func (e *TraceEvent) setFrame(h wire.FrameHeader, p []byte) {
 	e.Type, e.FrameType, e.Flags = h.Type.String(), uint8(h.Type), uint8(h.Flags)
 	e.StreamID, e.Length = h.StreamID, h.Length

@@ -17,9 +17,9 @@ var lastConnID atomic.Uint64
 // A connTracer reports the events of one connection to Config.Trace. A nil *connTracer reports
 // nothing.
 //
-// Config.Trace is user code, so it is not called under the connection's lock. What happens under the
-// lock is queued, and delivered when the lock is unlocked or before the next frame. One goroutine at
-// a time delivers. One that finds another at work leaves its events to that one.
+// Config.Trace is user code, so it is not called under the connection's lock. What happens under
+// the lock is queued, and delivered when the lock is unlocked or before the next frame. One
+// goroutine at a time delivers. One that finds another at work leaves its events to that one.
 type connTracer struct {
 	c    *Conn
 	id   uint64

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// While Config.Trace does not return, a bounded number of events waits for it. The others are dropped
-// and counted.
+// While Config.Trace does not return, a bounded number of events waits for it. The others are
+// dropped and counted.
 func TestTraceQueueIsBounded(t *testing.T) {
 	got, lost := 0, 0
 	tracer := &connTracer{c: &Conn{start: time.Now()}, sink: func(e TraceEvent) {

@@ -22,8 +22,8 @@ func dialTraceOf(ctx context.Context) *dialTrace {
 	return d
 }
 
-// withDialTrace returns ctx with a dialTrace for a connection to host, if cfg has a Trace. cfg may be
-// nil.
+// withDialTrace returns ctx with a dialTrace for a connection to host, if cfg has a Trace. cfg may
+// be nil.
 func withDialTrace(ctx context.Context, cfg *Config, host string) context.Context {
 	switch {
 	case cfg != nil && cfg.Trace != nil:
@@ -46,7 +46,8 @@ func (d *dialTrace) step(kind TraceKind) (done func(error)) {
 	d.sink(TraceEvent{Kind: kind, ConnID: d.id, At: start, Host: d.host})
 	return func(err error) {
 		end := time.Now()
-		d.sink(TraceEvent{Kind: kind + 1, ConnID: d.id, At: end, Host: d.host, Wait: end.Sub(start), Err: err})
+		d.sink(TraceEvent{Kind: kind + 1, ConnID: d.id, At: end, Host: d.host, Wait: end.Sub(start),
+			Err: err})
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// keptCount is how many frames Config.KeepFrames keeps, and keptPayload how many bytes of the payload
-// of each.
+// keptCount is how many frames Config.KeepFrames keeps, and keptPayload how many bytes of the
+// payload of each.
 const (
 	keptCount   = 64
 	keptPayload = 60
@@ -61,7 +61,8 @@ func (t *connTracer) lastFrames() (lines []string) {
 		if f.sent {
 			arrow = " -> "
 		}
-		lines = append(lines, f.at.Round(time.Microsecond).String()+arrow+tracing.Redact(f.header.Text(f.payload[:f.n])))
+		text := tracing.Redact(f.header.Text(f.payload[:f.n]))
+		lines = append(lines, f.at.Round(time.Microsecond).String()+arrow+text)
 	}
 	return lines
 }

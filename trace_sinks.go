@@ -10,9 +10,9 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// TraceLimits bound what a HAR or a Waterfall keeps. Beyond a limit, the oldest connection or stream
-// that has ended is dropped, and the output says how many are missing. With the default limits, at
-// most 64 MiB are kept, whatever the peers send.
+// TraceLimits bound what a HAR or a Waterfall keeps. Beyond a limit, the oldest connection or
+// stream that has ended is dropped, and the output says how many are missing. With the default
+// limits, at most 64 MiB are kept, whatever the peers send.
 type TraceLimits struct {
 	Conns      int // connections; 0 means 100
 	Streams    int // streams of all connections together; 0 means 1,000
@@ -25,19 +25,19 @@ func (l TraceLimits) recorder(charts bool) *tracing.Recorder {
 		Fields: or(l.FieldBytes, 8<<10), Charts: charts})
 }
 
-// A HAR records requests and responses for an HTTP archive (HAR 1.2), which browsers and other tools
-// show. One HAR may be for several connections:
+// A HAR records requests and responses for an HTTP archive (HAR 1.2), which browsers and other
+// tools show. One HAR may be for several connections:
 //
 //	var archive hyper.HAR
 //	conn, err := hyper.Dial(ctx, addr, &hyper.Config{Trace: archive.Trace})
 //	…
 //	archive.WriteTo(file)
 //
-// An entry has the fields as they were sent, with those that hyper added, the sizes on the wire, and
-// the size of the decoded body if it was read to its end. Its timings are blocked (it waited for a
-// stream), connect and ssl (of the first request after the connection was made), send, wait and
-// receive. Promised streams are entries of their own. Bodies are not kept, nor are the values of
-// credentials, cookies and fields marked Sensitive.
+// An entry has the fields as they were sent, with those that hyper added, the sizes on the wire,
+// and the size of the decoded body if it was read to its end. Its timings are blocked (it waited
+// for a stream), connect and ssl (of the first request after the connection was made), send, wait
+// and receive. Promised streams are entries of their own. Bodies are not kept, nor are the values
+// of credentials, cookies and fields marked Sensitive.
 //
 // The zero value is ready for use. A HAR must not be copied. Its methods may be called at the same
 // time.
@@ -60,9 +60,9 @@ func (h *HAR) recorded() *tracing.Recorder {
 // WriteTo writes the archive of what was recorded so far, as JSON.
 func (h *HAR) WriteTo(w io.Writer) (int64, error) { return writeOut(w, h.recorded().HAR) }
 
-// A Waterfall records connections for a page that shows them: streams as bars, windows as curves, and
-// the frames of the connection as marks. The page is one HTML file, which loads nothing. It is used
-// as a HAR is, with the same limits, and keeps no credentials either.
+// A Waterfall records connections for a page that shows them: streams as bars, windows as curves,
+// and the frames of the connection as marks. The page is one HTML file, which loads nothing. It is
+// used as a HAR is, with the same limits, and keeps no credentials either.
 //
 // The zero value is ready for use. A Waterfall must not be copied. Its methods may be called at the
 // same time.
@@ -113,7 +113,8 @@ func record(r *tracing.Recorder, e *TraceEvent) {
 	out := tracing.Event{Kind: kind, Sent: e.Sent, Type: e.Type, ConnID: e.ConnID, StreamID: e.StreamID,
 		PromisedID: e.PromisedID, At: e.At, Wait: e.Wait, Length: e.Length, Host: e.Host, Window: e.Window,
 		ConnWindow: e.ConnWindow}
-	if e.Kind == TraceConnOpened && e.Conn != nil && e.Conn.socket.remote != nil && *e.Conn.socket.remote != nil {
+	if e.Kind == TraceConnOpened && e.Conn != nil && e.Conn.socket.remote != nil &&
+		*e.Conn.socket.remote != nil {
 		out.Addr = (*e.Conn.socket.remote).String()
 	}
 	switch {
@@ -133,9 +134,9 @@ func record(r *tracing.Recorder, e *TraceEvent) {
 //	hyper.Config{Trace: hyper.SlogTrace{}.Trace}
 //
 // The message of a frame is its type, and that of another event is its kind. The level is Debug for
-// frames and for the steps of streams, Info for the steps of connections, and Warn for an event with
-// an error. The attributes are the fields of TraceEvent that the event has, beginning with conn.
-// Values of credentials are not shown.
+// frames and for the steps of streams, Info for the steps of connections, and Warn for an event
+// with an error. The attributes are the fields of TraceEvent that the event has, beginning with
+// conn. Values of credentials are not shown.
 type SlogTrace struct {
 	Logger *slog.Logger // nil means slog.Default()
 	Fields bool         // also writes the field sections, as a group "fields"

@@ -17,7 +17,8 @@ import (
 // The progress of an upload is what has left, not what was read from the body.
 func TestStreamStatsCountWhatTheSocketHasAccepted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		peer, conn := dialPeer(t, &hyper.Config{}, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 100})
+		peer, conn := dialPeer(t, &hyper.Config{}, wire.Setting{ID: wire.SettingInitialWindowSize,
+			Value: 100})
 		synctest.Wait()
 		s, err := conn.Open(t.Context(), &hyper.Request{Method: "POST"})
 		if err != nil {
@@ -53,7 +54,8 @@ func TestStreamStatsCountWhatTheSocketHasAccepted(t *testing.T) {
 func wantBytes(t *testing.T, reason string, s *hyper.Stream, sent, unsent int64) {
 	t.Helper()
 	if got := s.Stats(); got.BytesSent != sent || got.BytesUnsent != unsent {
-		t.Errorf("%s: %d sent and %d unsent, want %d and %d", reason, got.BytesSent, got.BytesUnsent, sent, unsent)
+		t.Errorf("%s: %d sent and %d unsent, want %d and %d", reason, got.BytesSent, got.BytesUnsent, sent,
+			unsent)
 	}
 }
 

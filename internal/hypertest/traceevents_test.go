@@ -123,7 +123,8 @@ func TestTraceEventsTellThePayload(t *testing.T) {
 		if ping.Data != [8]byte{1, 2, 3, 4, 5, 6, 7, 8} || ping.FrameType != 6 {
 			t.Errorf("PING: %+v", ping)
 		}
-		if p := priority.Priority; p == nil || *p != (hyper.TracePriority{DependsOn: 3, Weight: 16, Exclusive: true}) {
+		if p := priority.Priority; p == nil || *p != (hyper.TracePriority{DependsOn: 3, Weight: 16,
+			Exclusive: true}) {
 			t.Errorf("PRIORITY: %+v", p)
 		}
 		if promise.PromisedID != 2 || promise.StreamID != 1 || promise.Fields.Get(":path") != "/p" {
@@ -258,7 +259,8 @@ func TestTraceEventsTellARetry(t *testing.T) {
 			retries := slices.DeleteFunc(log.take(), func(e hyper.TraceEvent) bool {
 				return e.Kind != hyper.TraceRetry
 			})
-			if len(retries) != 1 || retries[0].Conn == nil || retries[0].ConnID == 0 || retries[0].Err == nil {
+			if len(retries) != 1 || retries[0].Conn == nil || retries[0].ConnID == 0 ||
+				retries[0].Err == nil {
 				t.Fatalf("got %v", lines(retries))
 			}
 			return

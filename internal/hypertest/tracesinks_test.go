@@ -1,4 +1,5 @@
-// This file tests what is made of trace events: HAR, Waterfall, SlogTrace, Conn.Dump and LastFrames.
+// This file tests what is made of trace events: HAR, Waterfall, SlogTrace, Conn.Dump and
+// LastFrames.
 
 package hypertest
 
@@ -91,7 +92,8 @@ func TestHARRecordsAnExchange(t *testing.T) {
 				}
 				e := a.Log.Entries[0]
 				if e.Request.Method != "POST" || !strings.HasSuffix(e.Request.URL, "://example.com/a?b=c") ||
-					e.Request.BodySize != 5 || e.Response.Status != 200 || e.Response.BodySize != coded.Len() {
+					e.Request.BodySize != 5 || e.Response.Status != 200 ||
+					e.Response.BodySize != coded.Len() {
 					t.Errorf("%+v", e)
 				}
 				if e.Timings.Wait != 20 || e.Timings.Receive != 30 || e.Time != 50 {
@@ -101,7 +103,8 @@ func TestHARRecordsAnExchange(t *testing.T) {
 				for _, f := range e.Request.Headers {
 					seen[f.Name] = f.Value
 				}
-				if seen["authorization"] != "[13 bytes]" || seen["content-length"] != "5" || seen["user-agent"] == "" ||
+				if seen["authorization"] != "[13 bytes]" || seen["content-length"] != "5" ||
+					seen["user-agent"] == "" ||
 					seen[":path"] != "/a?b=c" {
 					t.Errorf("fields %v", seen)
 				}
@@ -147,7 +150,8 @@ func TestWaterfallRecordsAConnection(t *testing.T) {
 		if _, err := w.WriteTo(&page); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{`"id":1,"method":"GET"`, `PING len=8`, `\u003cscript\u003e`, `"status":"200"`} {
+		for _, want := range []string{`"id":1,"method":"GET"`, `PING len=8`, `\u003cscript\u003e`,
+			`"status":"200"`} {
 			if !strings.Contains(page.String(), want) {
 				t.Errorf("it lacks %s", want)
 			}
@@ -160,7 +164,8 @@ func TestSlogTraceWritesEvents(t *testing.T) {
 		var text bytes.Buffer
 		logger := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		peer, conn := dialPeer(t, &hyper.Config{Trace: hyper.SlogTrace{Logger: logger, Fields: true}.Trace})
-		doAsync(t.Context(), conn, &hyper.Request{Header: hyper.Header{{Name: "authorization", Value: "Bearer secret"}}})
+		doAsync(t.Context(), conn, &hyper.Request{Header: hyper.Header{{Name: "authorization",
+			Value: "Bearer secret"}}})
 		peer.WantHeaders("the request", 1)
 		peer.WriteRSTStream(1, wire.Cancel)
 		synctest.Wait()
@@ -171,7 +176,8 @@ func TestSlogTraceWritesEvents(t *testing.T) {
 		}
 		for _, want := range []string{
 			"level=INFO msg=conn_opened conn=", "level=DEBUG msg=HEADERS conn=", "stream=1 sent=true length=",
-			`fields.authorization="[13 bytes]"`, "msg=RST_STREAM", "code=CANCEL", "level=WARN msg=stream_closed",
+			`fields.authorization="[13 bytes]"`, "msg=RST_STREAM", "code=CANCEL",
+			"level=WARN msg=stream_closed",
 			"debug=\"token=[6 bytes]\"", "last_stream=1", "MAX_FRAME_SIZE=262144",
 		} {
 			if !strings.Contains(text.String(), want) {
@@ -216,7 +222,8 @@ func TestDumpShowsTheConnection(t *testing.T) {
 			": open, ", "MAX_CONCURRENT_STREAMS=2 INITIAL_WINDOW_SIZE=10", "slots: 2 of 2 used",
 			"1 requests wait", "stream 1: GET /slow?token=[6 bytes], half-closed (local), no response",
 			"stream 3: PUT /up, open, no response; sent 10 of 30 bytes, window 0, blocked",
-			"0 streams are ready, 1 wait for their windows", "last frames:\n", " <- PING len=8 data=0700000000000000\n",
+			"0 streams are ready, 1 wait for their windows", "last frames:\n",
+			" <- PING len=8 data=0700000000000000\n",
 			" -> HEADERS stream=1 ", " -> DATA stream=3 len=10\n",
 		} {
 			if !strings.Contains(text, want) {

@@ -41,6 +41,7 @@ type (
 		Comment    string      `json:"comment,omitempty"`
 		StreamID   uint32      `json:"_streamId"`
 		Pushed     int         `json:"_was_pushed,omitempty"`
+		Type       string      `json:"_resourceType"` // what Chromium shows as the type
 		Priority   string      `json:"_priority,omitempty"`
 	}
 	harRequest struct {
@@ -124,7 +125,7 @@ func (r *Recorder) HAR() ([]byte, error) {
 // entry returns the HAR entry of s. first says that it is the connection's first request, so the
 // time to make the connection is a part of it if it followed at once.
 func (s *stream) entry(first bool) harEntry {
-	e := harEntry{Request: s.harRequest(), Response: s.harResponse(), StreamID: s.id,
+	e := harEntry{Request: s.harRequest(), Response: s.harResponse(), StreamID: s.id, Type: "fetch",
 		Connection: "c" + strconv.FormatUint(s.conn.id, 10), Priority: s.request.get("priority")}
 	if host, _, err := net.SplitHostPort(s.conn.addr); err == nil && net.ParseIP(host) != nil {
 		e.ServerIP = host
@@ -224,8 +225,9 @@ func (s *stream) harResponse() harResponse {
 		Cookies: []struct{}{}, Headers: append(s.response.pairs(), s.trailer.pairs()...),
 		RedirectURL: s.response.get("location"), HeadersSize: s.recvBytes.header, BodySize: s.recvBytes.data,
 		TransferSize: s.recvBytes.frames,
-		Content:      harContent{Size: s.recvBytes.data, MimeType: cmp.Or(s.response.get("content-type"), "x-unknown")},
-		Error:        cmp.Or(s.err, s.reset)}
+		Content: harContent{Size: s.recvBytes.data, MimeType: cmp.Or(s.response.get("content-type"),
+			"x-unknown")},
+		Error: cmp.Or(s.err, s.reset)}
 	if s.decoded >= 0 && !s.read.IsZero() && s.response.get("content-encoding") != "" {
 		saved := s.decoded - s.recvBytes.data
 		out.Content.Size, out.Content.Compression = s.decoded, &saved

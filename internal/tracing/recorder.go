@@ -116,8 +116,8 @@ type mark struct {
 	text string
 }
 
-// A point is the value of a curve at a time. It may stand for several that follow each other closely:
-// value is then that of the last, and low the lowest.
+// A point is the value of a curve at a time. It may stand for several that follow each other
+// closely: value is then that of the last, and low the lowest.
 type point struct {
 	at         time.Time
 	value, low int64
@@ -502,7 +502,8 @@ func (s *stream) keep(fields []Field) (kept section) {
 	return kept
 }
 
-// hasURL reports whether the value of a field has a path or a URL, whose query may have credentials.
+// hasURL reports whether the value of a field has a path or a URL, whose query may have
+// credentials.
 func hasURL(name string) bool {
 	return name == ":path" || name == "location" || name == "referer" || name == "content-location"
 }

@@ -41,15 +41,17 @@ func recordSession(r *Recorder) {
 		{Kind: StreamOpened, StreamID: 2, At: at(50)},
 		{Kind: Frame, Type: "HEADERS", StreamID: 1, Length: 4, Fields: fields(":status", "103"), At: at(55)},
 		{Kind: Frame, Type: "HEADERS", StreamID: 1, Length: 40, At: at(60),
-			Fields: fields(":status", "200", "content-type", "text/html", "content-encoding", "gzip", "set-cookie", "a=b")},
+			Fields: fields(":status", "200", "content-type", "text/html", "content-encoding", "gzip",
+				"set-cookie", "a=b")},
 		{Kind: Frame, Type: "DATA", StreamID: 1, Length: 100, At: at(70)},
 		{Kind: Window, StreamID: 1, Window: 900, ConnWindow: 800, At: at(70)},
 		{Kind: Window, Sent: true, ConnWindow: 700, At: at(71)},
 		{Kind: Frame, Type: "HEADERS", StreamID: 1, Length: 9, Fields: fields("x-sum", "1"), At: at(80)},
 		{Kind: StreamClosed, StreamID: 1, At: at(80)},
 		{Kind: BodyRead, StreamID: 1, Length: 400, At: at(81)},
-		{Kind: Frame, Sent: true, Type: "RST_STREAM", Text: "RST_STREAM stream=2 len=4 code=CANCEL", StreamID: 2,
-			Length: 4, At: at(90)},
+		{Kind: Frame, Sent: true, Type: "RST_STREAM", Text: "RST_STREAM stream=2 len=4 code=CANCEL",
+			StreamID: 2,
+			Length:   4, At: at(90)},
 		{Kind: StreamClosed, StreamID: 2, Text: "canceled </script>", At: at(90)},
 		{Kind: Frame, Type: "GOAWAY", Text: "GOAWAY last=1", At: at(95)},
 		{Kind: ConnClosed, At: at(100)},
@@ -82,7 +84,8 @@ func TestHARHasTheExchanges(t *testing.T) {
 		t.Fatalf("%d entries", len(got.Log.Entries))
 	}
 	e, push := got.Log.Entries[0], got.Log.Entries[1]
-	if want := (harTimings{Blocked: 10, DNS: -1, Connect: 31, SSL: 20, Send: 0, Wait: 14, Receive: 25}); e.Timings != want {
+	if want := (harTimings{Blocked: 10, DNS: -1, Connect: 31, SSL: 20, Send: 0, Wait: 14,
+		Receive: 25}); e.Timings != want {
 		t.Errorf("timings %+v, want %+v", e.Timings, want)
 	}
 	if e.Time != 80 || !e.Started.Equal(at(0)) {
@@ -137,7 +140,8 @@ func TestHTMLHasTheConnection(t *testing.T) {
 		t.Errorf("connection %+v", c)
 	}
 	s, push := c.Streams[0], c.Streams[1]
-	if s.Wait != 5 || s.Opened != 40 || s.Sent != 41 || s.Began != 55 || s.FirstData != 70 || s.RecvEnd != 80 ||
+	if s.Wait != 5 || s.Opened != 40 || s.Sent != 41 || s.Began != 55 || s.FirstData != 70 ||
+		s.RecvEnd != 80 ||
 		s.Status != "200" || len(s.Chunks) != 1 || len(s.Recv) != 1 || s.Bad {
 		t.Errorf("stream %+v", s)
 	}
@@ -175,7 +179,8 @@ func TestRecorderIsBounded(t *testing.T) {
 		add(Event{Kind: ConnClosed})
 	}
 	if len(r.conns) != 3 || len(r.byID) != 3 || len(r.streams) != 20 || r.dropped != 480 {
-		t.Errorf("%d and %d connections, %d streams, %d dropped", len(r.conns), len(r.byID), len(r.streams), r.dropped)
+		t.Errorf("%d and %d connections, %d streams, %d dropped", len(r.conns), len(r.byID), len(r.streams),
+			r.dropped)
 	}
 	known := 0
 	for _, c := range r.conns {
@@ -188,7 +193,8 @@ func TestRecorderIsBounded(t *testing.T) {
 		t.Errorf("the connections have %d streams", known)
 	}
 	for _, s := range r.streams {
-		if len(s.recvChunks.list) > maxChunks || len(s.recvWindow.points) > maxStreamPoints || len(s.err) > 2*maxText {
+		if len(s.recvChunks.list) > maxChunks || len(s.recvWindow.points) > maxStreamPoints ||
+			len(s.err) > 2*maxText {
 			t.Errorf("%d chunks, %d points", len(s.recvChunks.list), len(s.recvWindow.points))
 		}
 		if len(s.response.fields) != 1 || s.response.cut != 1 {
@@ -217,8 +223,8 @@ func TestRecorderKeepsWhatHasNotEnded(t *testing.T) {
 	}
 }
 
-// Curves and DATA frames that are too many are joined evenly over time. The lowest value of a window
-// stays.
+// Curves and DATA frames that are too many are joined evenly over time. The lowest value of a
+// window stays.
 func TestRecorderJoinsNeighbors(t *testing.T) {
 	var c curve
 	var data chunks

@@ -1,5 +1,5 @@
-// Package tracing records what the events of traced connections say, within bounds, and writes it as
-// an HTTP archive (HAR) or as a page with a waterfall.
+// Package tracing records what the events of traced connections say, within bounds, and writes it
+// as an HTTP archive (HAR) or as a page with a waterfall.
 //
 // It knows no connection: it gets plain values and returns bytes. It keeps no values of credentials
 // and cookies.
@@ -29,8 +29,8 @@ var markers = []string{
 	"sessionid=", "access_key=",
 }
 
-// Redact returns text in which what looks like a credential is replaced by its length: the word that
-// follows "Bearer ", "token=" and the like.
+// Redact returns text in which what looks like a credential is replaced by its length: the word
+// that follows "Bearer ", "token=" and the like.
 func Redact(text string) string {
 	lower := syntax.Lower(text)
 	var b strings.Builder

@@ -14,8 +14,8 @@ import (
 )
 
 // A validator checks values against the schemas in testdata/har-schema: the JSON schema of HAR 1.2
-// that the npm package har-schema 2.0.0 has, unchanged. It knows the keywords that these schemas use,
-// and fails at any other.
+// that the npm package har-schema 2.0.0 has, unchanged. It knows the keywords that these schemas
+// use, and fails at any other.
 type validator struct {
 	t       *testing.T
 	schemas map[string]map[string]any // by the name of the file
@@ -86,7 +86,8 @@ func (v *validator) value(path string, value any, schema map[string]any) (faults
 		case "items":
 			list, _ := value.([]any)
 			for i, got := range list {
-				faults = append(faults, v.value(fmt.Sprintf("%s[%d]", path, i), got, rule.(map[string]any))...)
+				faults = append(faults, v.value(fmt.Sprintf("%s[%d]", path, i), got,
+					rule.(map[string]any))...)
 			}
 		case "min", "minimum": // the schemas write "min", which JSON schema does not know, but mean this
 			if n, ok := value.(float64); ok && n < rule.(float64) {
@@ -167,7 +168,8 @@ func TestValidatorFindsFaults(t *testing.T) {
 	for _, text := range []string{
 		`{}`, `{"log":{"version":"1.2"}}`, `[`,
 		`{"log":{"version":1,"creator":{"name":"x","version":"1"},"entries":[]}}`,
-		`{"log":{"version":"1","creator":{"name":"x","version":"1"},"entries":[{"startedDateTime":"today"}]}}`,
+		`{"log":{"version":"1","creator":{"name":"x","version":"1"},` +
+			`"entries":[{"startedDateTime":"today"}]}}`,
 	} {
 		if len(v.check([]byte(text))) == 0 {
 			t.Errorf("%s is accepted", text)

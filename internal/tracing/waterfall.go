@@ -69,7 +69,8 @@ type (
 	}
 )
 
-// HTML returns what was recorded as one page without external resources: a chart of each connection.
+// HTML returns what was recorded as one page without external resources: a chart of each
+// connection.
 func (r *Recorder) HTML() ([]byte, error) {
 	r.mu.Lock()
 	data := pageData{Conns: make([]pageConn, 0, len(r.conns))}

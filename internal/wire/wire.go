@@ -203,8 +203,8 @@ func (h FrameHeader) ParsePromisedID(p []byte) uint32 {
 	return binary.BigEndian.Uint32(p[h.fixedPart()-4:]) & MaxStreamID
 }
 
-// ParsePriority returns the priority in the payload p of a PRIORITY or HEADERS frame (RFC 7540 §5.3):
-// the stream that this one depends on, the weight of 1 to 256, and whether the dependency is
+// ParsePriority returns the priority in the payload p of a PRIORITY or HEADERS frame (RFC 7540
+// §5.3): the stream that this one depends on, the weight of 1 to 256, and whether the dependency is
 // exclusive. ok is false if the frame has none, or if p is cut off.
 func (h FrameHeader) ParsePriority(p []byte) (on uint32, weight int, exclusive, ok bool) {
 	switch {
@@ -222,8 +222,8 @@ func (h FrameHeader) ParsePriority(p []byte) (on uint32, weight int, exclusive, 
 }
 
 // ParsePriorityUpdate returns the prioritized stream and the field value in the payload p of a
-// PRIORITY_UPDATE frame (RFC 9218 §7.1). value is a part of p. ok is false for another frame, or if p
-// is cut off.
+// PRIORITY_UPDATE frame (RFC 9218 §7.1). value is a part of p. ok is false for another frame, or if
+// p is cut off.
 func (h FrameHeader) ParsePriorityUpdate(p []byte) (id uint32, value []byte, ok bool) {
 	if h.Type != PriorityUpdate || len(p) < 4 {
 		return 0, nil, false
