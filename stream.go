@@ -92,6 +92,7 @@ type opening struct {
 	req    *Request
 	ending ending
 	slot   slotMode
+	waited time.Duration // in a Transport's queue, for Config.Trace
 }
 
 // openStream opens s for a request, and makes it end with ctx. s must be a new Stream. If
@@ -162,7 +163,7 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 	if err := c.takeSlotUnlocking(ctx, p.cancel(), p.slot); err != nil {
 		return err
 	}
-	waited := c.writer.tracer.takeWaitLocked()
+	waited := p.waited + c.writer.tracer.takeWaitLocked()
 	err := c.peerAllowsLocked(p)
 	if err == nil {
 		err = c.streamIDFreeLocked(p)

@@ -35,10 +35,13 @@ const (
 	// TraceConnClosed: the connection has ended. Err is the result of Conn.Err.
 	TraceConnClosed
 	// TraceSlotWait: a request has begun to wait, because the peer allows no more streams or
-	// because too much is not written yet. StreamID is 0, because it has no stream yet.
+	// because too much is not written yet. StreamID is 0, because it has no stream yet. If it waits
+	// in the queue of a Transport, Host is the origin, and Conn is nil and ConnID 0, because it does
+	// not have a connection yet.
 	TraceSlotWait
 	// TraceStreamOpened: a stream was opened, and its HEADERS will be sent. Wait is how long the
-	// request waited for it on this connection. For a promised stream, Sent is false.
+	// request waited for it, on this connection or in the queue of a Transport, which includes the
+	// time in which the connection was made. For a promised stream, Sent is false.
 	TraceStreamOpened
 	// TraceHalfClosed: one side has ended the stream with END_STREAM; our side if Sent is true.
 	TraceHalfClosed

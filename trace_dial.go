@@ -51,6 +51,16 @@ func (d *dialTrace) step(kind TraceKind) (done func(error)) {
 	}
 }
 
+// traceSlotWait reports that a request begins to wait for a slot on one of h's connections, or for a
+// connection. It returns the time, or the zero time if there is no trace.
+func (h *host) traceSlotWait() (began time.Time) {
+	if trace := h.t.config().Trace; trace != nil {
+		began = time.Now()
+		trace(TraceEvent{Kind: TraceSlotWait, At: began, Host: h.owner.book.name.origin})
+	}
+	return began
+}
+
 // traceRetry reports that r is sent again after err, which it had on c.
 func (h *host) traceRetry(c *Conn, err error, pause time.Duration) {
 	trace := h.t.config().Trace

@@ -116,28 +116,38 @@ func (h *host) sole() *pooledConn {
 // is the request's turn, which is 0 at first. A request keeps its turn if it has to call conn again
 // because its slot was gone when it wanted to use it.
 func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (*pooledConn, error) {
+	c, _, err := h.connAfterWait(ctx, cancel, turn)
+	return c, err
+}
+
+// connAfterWait is conn. It also returns how long the request has waited, if there is a Config.Trace.
+func (h *host) connAfterWait(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
+	c *pooledConn, waited time.Duration, err error) {
 	h.mu.Lock()
 	*turn = h.Queue.Turn(*turn)
 	if err := h.Unfit(); err != nil {
 		h.mu.Unlock()
-		return nil, err
+		return nil, 0, err
 	}
 	if h.Queue.IsNext(*turn) {
 		if c := h.reserveLocked(); c != nil {
 			h.topUpLocked()
 			h.mu.Unlock()
-			return c, nil
+			return c, 0, nil
 		}
 	}
 	p := h.Queue.Add(ctx, *turn)
 	h.serveLocked()
 	h.topUpLocked()
 	h.mu.Unlock()
+	began := h.traceSlotWait()
 
-	var err error
 	select {
 	case <-p.Ready():
-		return p.Result()
+		if c, err = p.Result(); !began.IsZero() {
+			waited = time.Since(began)
+		}
+		return c, waited, err
 	case <-ctx.Done():
 		err = contextError(ctx)
 	case <-cancel:
@@ -150,13 +160,13 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	if h.Queue.Remove(p) {
 		h.gaveUpLocked(p)
 	}
-	c, _ := p.Result()
+	c, _ = p.Result()
 	h.mu.Unlock()
 	if c != nil { // a slot was given while the wait ended
 		c.release()
 		h.closeSurplus()
 	}
-	return nil, err
+	return nil, 0, err
 }
 
 // waitErrorLocked returns the error of a request whose context ended with err while the request

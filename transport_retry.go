@@ -71,7 +71,10 @@ func (h *host) pick(r *retry, wait bool) (*pooledConn, slotMode, error) {
 			return c, trySlot, nil
 		}
 	}
-	c, err := h.conn(r.x.httpReq.Context(), r.x.req.cancel(), &r.turn)
+	c, waited, err := h.connAfterWait(r.x.httpReq.Context(), r.x.req.cancel(), &r.turn)
+	if waited > 0 {
+		r.x.addWait(waited)
+	}
 	return c, haveSlot, err
 }
 

@@ -104,6 +104,23 @@ const (
 type exchangeExtras struct {
 	headerTimeout time.Duration // Transport.ResponseHeaderTimeout; 0: none
 	lost          lostTries
+	waited        time.Duration // in the Transport's queue, for Config.Trace
+}
+
+// addWait counts a wait in the Transport's queue.
+func (x *exchange) addWait(d time.Duration) {
+	if x.extras == nil {
+		x.extras = &exchangeExtras{}
+	}
+	x.extras.waited += d
+}
+
+// takeWait returns how long the request has waited in the Transport's queue for this attempt.
+func (x *exchange) takeWait() (d time.Duration) {
+	if x.extras != nil {
+		d, x.extras.waited = x.extras.waited, 0
+	}
+	return d
 }
 
 // setHeaderTimeout sets the time until the response's header must come; 0 is no bound.
@@ -176,7 +193,7 @@ func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	if x.trace != nil {
 		x.trace.stream = s
 	}
-	resp, err := x.send(c, s, opening{req: req, slot: slot})
+	resp, err := x.send(c, s, opening{req: req, slot: slot, waited: x.takeWait()})
 	if err != nil {
 		return nil, x.tryFailed(s, err)
 	}

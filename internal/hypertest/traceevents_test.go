@@ -268,3 +268,28 @@ func TestTraceEventsTellARetry(t *testing.T) {
 		t.Error("there is no such door")
 	})
 }
+
+// A request of a Transport that waits for a stream is reported, and how long it has waited.
+func TestTraceEventsTellTheWaitInATransport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log eventLog
+		i := slices.IndexFunc(doors, func(d door) bool { return d.name == "TransportTLS" })
+		v := visitDoor(t, doors[i], hyper.Config{Trace: log.add})
+		first := v.get("/1")
+		peer := v.accept(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
+		peer.WantHeaders("the first", 1)
+		synctest.Wait()
+		log.take()
+		second := v.get("/2")
+		wantLines(t, "the second waits", log.take(), "-- slot_wait host=https://example.com")
+		time.Sleep(time.Second)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+		first.Want(t, "the first response")
+		peer.WantHeaders("the second", 3)
+		peer.WriteHeaders(3, wire.EndStream, ":status: 200")
+		second.Want(t, "the second response")
+		if got := lines(log.take()); !slices.Contains(got, "-- stream_opened stream=3 wait=1s") {
+			t.Errorf("got\n\t%s", strings.Join(got, "\n\t"))
+		}
+	})
+}
