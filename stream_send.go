@@ -284,6 +284,7 @@ func (s *Stream) sendEndLocked() {
 			padding))
 		c.flow.sendWindow -= int64(padding)
 		s.sendDelta -= int64(padding)
+		c.writer.tracer.sendWindowLocked(s, -padding)
 	case trailers:
 		// The peer may have lowered its limit.
 		if err := s.peerTakesTrailerLocked(snd.trailer); err != nil {

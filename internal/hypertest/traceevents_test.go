@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -273,8 +274,13 @@ func TestTraceEventsTellARetry(t *testing.T) {
 func TestTraceEventsTellTheWaitInATransport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log eventLog
-		i := slices.IndexFunc(doors, func(d door) bool { return d.name == "TransportTLS" })
-		v := visitDoor(t, doors[i], hyper.Config{Trace: log.add})
+		single := door{name: "one connection",
+			enter: func(t *testing.T, dial dialFunc, cfg hyper.Config) http.RoundTripper {
+				tr := transportDoor(t, dial, cfg).(*hyper.Transport)
+				tr.MaxConnsPerHost = 1
+				return tr
+			}}
+		v := visitDoor(t, single, hyper.Config{Trace: log.add})
 		first := v.get("/1")
 		peer := v.accept(wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
 		peer.WantHeaders("the first", 1)
