@@ -179,7 +179,7 @@ func (s *options) set(all []grpc.CallOption) error {
 		case grpc.FailFastCallOption:
 			s.wait = !o.FailFast
 		case grpc.MaxRecvMsgSizeCallOption:
-			s.maxRecv = min(o.MaxRecvMsgSize, math.MaxInt32)
+			s.maxRecv = min(o.MaxRecvMsgSize, math.MaxInt32-prefix)
 		case grpc.MaxSendMsgSizeCallOption:
 			s.maxSend = min(o.MaxSendMsgSize, math.MaxInt32)
 		case grpc.PerRPCCredsCallOption:

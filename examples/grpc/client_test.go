@@ -2,11 +2,15 @@ package hypergrpc
 
 import (
 	"bytes"
+	stdgzip "compress/gzip"
 	"context"
+	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"maps"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +28,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // handled makes a server call h for each method that it does not know.
@@ -306,4 +312,73 @@ func TestTimeoutFormat(t *testing.T) {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}
 	}
+}
+
+// A server that does not speak HTTP/2 fails the call, and its connection is closed.
+func TestServerOfHTTP1IsLeft(t *testing.T) {
+	l, err := tls.Listen("tcp", "127.0.0.1:0", h2test.ServerTLS("http/1.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ended := make(chan error, 1)
+	go func() {
+		nc, err := l.Accept()
+		if err == nil {
+			_, err = io.ReadAll(nc)
+			nc.Close()
+		}
+		ended <- err
+	}()
+	c := NewClient(l.Addr().String(), clientTLS())
+	defer c.Close()
+	wantCode(t, call(c, t.Context()), codes.Unavailable, "http/1.1")
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the connection is still open")
+	}
+}
+
+// A message that is small as it was sent takes no more memory than the limit allows.
+func TestDecompressionIsBounded(t *testing.T) {
+	const size = 256 << 20
+	var packed bytes.Buffer
+	w := stdgzip.NewWriter(&packed)
+	if _, err := io.CopyN(w, zeros{}, size); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	scripted(t, func(s *script) {
+		done := s.unary()
+		p := s.peer()
+		wantCall(p, 1)
+		p.WriteHeaders(1, 0, ":status: 200", "content-type: application/grpc", "grpc-encoding: gzip")
+		head := binary.BigEndian.AppendUint32([]byte{1}, uint32(packed.Len()))
+		for data := append(head, packed.Bytes()...); len(data) > 0; {
+			n := min(len(data), 16<<10)
+			p.WriteData(1, 0, data[:n])
+			data = data[n:]
+		}
+		p.WriteTrailers(1, "grpc-status: 0")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		wantCode(t, <-done, codes.ResourceExhausted, "more than 4194304 bytes")
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+			t.Errorf("%d bytes were allocated", n)
+		}
+	})
+}
+
+// zeros is an endless reader.
+type zeros struct{}
+
+// Read returns zeros.
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }

@@ -381,7 +381,7 @@ func TestAnnouncedMessageTakesNoMemory(t *testing.T) {
 		peer := <-p
 		peer.WantHeaders("the call", 1)
 		peer.WriteHeaders(1, 0, ":status: 200", "content-type: application/grpc")
-		peer.WriteData(1, 0, []byte("\x00\x7f\xff\xff\x00abc"))
+		peer.WriteData(1, 0, append([]byte("\x00\x7f\xff\xff\x00"), make([]byte, 5000)...))
 		synctest.Wait()
 		peer.WriteData(1, wire.EndStream, nil)
 		wantCode(t, <-received, codes.Internal, "unexpected EOF")
@@ -389,6 +389,28 @@ func TestAnnouncedMessageTakesNoMemory(t *testing.T) {
 			testgrpc.StreamingOutputCallResponse]).ClientStream.(*stream)
 		if n := cap(inner.in.buf); n > 2*maxKept {
 			t.Errorf("the buffer has %d bytes", n)
+		}
+	})
+}
+
+// A server that ends each connection before its SETTINGS is not dialed again by the next call.
+func TestServerWithoutSettingsIsNotDialedAtOnce(t *testing.T) {
+	scripted(t, func(s *script) {
+		first, second := s.unary(), s.unary()
+		(<-s.peers).Close()
+		wantCode(t, <-first, codes.Unavailable, "no connection")
+		wantCode(t, <-second, codes.Unavailable, "no connection")
+		wantCode(t, <-s.unary(), codes.Unavailable, "no connection")
+		if len(s.peers) > 0 {
+			t.Error("there is another connection")
+		}
+		time.Sleep(2 * time.Second)
+		done := s.unary()
+		p := s.peer()
+		wantCall(p, 1)
+		answer(p, 1)
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }
