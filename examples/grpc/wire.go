@@ -296,20 +296,19 @@ func errorf(code codes.Code, format string, args ...any) error {
 func statusOf(ctx context.Context, err error) error {
 	var reset *hyper.StreamError
 	var mistake *hyper.RequestError
-	code := codes.Unavailable // the call was not processed, or the connection was lost
 	switch deadline, ok := ctx.Deadline(); {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
+	case ok && !time.Now().Before(deadline): // the server's timer was faster
+		return errorf(codes.DeadlineExceeded, "%v", err)
 	case errors.Is(err, hyper.ErrClosed):
 		return errClosed
 	case hyper.Retryable(err):
+		return errorf(codes.Unavailable, "the server did not process the call: %v", err)
 	case errors.As(err, &reset) && reset.FromPeer && codeOfReset[reset.Code] != 0:
-		code = codeOfReset[reset.Code]
-		if code == codes.Canceled && ok && !time.Now().Before(deadline) {
-			code = codes.DeadlineExceeded
-		}
+		return errorf(codeOfReset[reset.Code], "%v", err)
 	case reset != nil, errors.As(err, &mistake), err == io.ErrUnexpectedEOF:
-		code = codes.Internal
+		return errorf(codes.Internal, "%v", err)
 	}
-	return errorf(code, "%v", err)
+	return errorf(codes.Unavailable, "%v", err) // the connection was lost
 }
