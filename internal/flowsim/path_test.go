@@ -9,6 +9,14 @@ import (
 var bulk = Scenario{RTT: 40 * ms, Rate: 10e6, Queue: time.Second, Sender: Cubic, Streams: 1,
 	Octets: 16 << 20, SmallEvery: 250 * ms}
 
+// skipRaced skips a test of TCP, which runs in one goroutine, if the race detector is on.
+func skipRaced(t *testing.T) {
+	t.Helper()
+	if raced {
+		t.Skip("one goroutine has no races")
+	}
+}
+
 // runAs plays a scenario under a manager. It fails the test if the transfer does not end.
 func runAs(t *testing.T, s Scenario, m subject) Result {
 	t.Helper()
@@ -23,6 +31,7 @@ func runAs(t *testing.T, s Scenario, m subject) Result {
 // bandwidth-delay product, that Cubic fills the queue until packets are dropped, and that BBR keeps
 // it short.
 func TestSendersFillThePath(t *testing.T) {
+	skipRaced(t)
 	t.Parallel()
 	for _, sender := range []Sender{Cubic, BBR} {
 		s := Scenario{RTT: 40 * ms, Rate: 100e6, Queue: 40 * ms, Sender: sender, Streams: 1,
@@ -43,6 +52,7 @@ func TestSendersFillThePath(t *testing.T) {
 // TestLossesAreRepaired checks that all bytes arrive in order on a path that loses packets. The
 // rate of Cubic falls with the losses, BBR's does not.
 func TestLossesAreRepaired(t *testing.T) {
+	skipRaced(t)
 	t.Parallel()
 	var times []time.Duration
 	for _, sender := range []Sender{Cubic, BBR} {
@@ -88,6 +98,7 @@ func TestSmallRequestsWaitInTheQueue(t *testing.T) {
 
 // TestRivalsShareTheBottleneck checks that two connections with the same sender get about the same.
 func TestRivalsShareTheBottleneck(t *testing.T) {
+	skipRaced(t)
 	t.Parallel()
 	for _, sender := range []Sender{Cubic, BBR} {
 		s := Scenario{RTT: 40 * ms, Rate: 100e6, Queue: 40 * ms, Sender: sender, Streams: 1,

@@ -32,10 +32,11 @@ var reached = map[string]goal{
 func TestRowsReachTheirBounds(t *testing.T) {
 	t.Parallel()
 	for i, w := range append(latencyRows, speedRows...) {
-		if raced && i%8 > 0 {
+		if raced && i%12 > 0 {
 			continue
 		}
 		t.Run(w.name, func(t *testing.T) {
+			t.Parallel()
 			played := playRow(t, w, adaptive)
 			bound, ok := reached[w.name]
 			if !ok {
