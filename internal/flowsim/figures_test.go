@@ -13,6 +13,7 @@ import (
 var (
 	tables  = flag.Bool("tables", false, "print every manager in all cells and conditions")
 	readme  = flag.Bool("readme", false, "write the README's tables of rows and its plot of latency")
+	cells   = flag.Bool("cells", false, "write the README's table of the 48 cells")
 	only    = flag.String("only", "", "managers, separated by commas; all of them if it is empty")
 	octets  = flag.Int("bytes", 64<<20, "of a transfer in the tables, all streams together")
 	plot    = flag.String("plot", "", "write an SVG of one cell to this file")
@@ -26,19 +27,19 @@ var (
 // TestFigures prints the tables if there is -tables, writes a plot if there is -plot, and the README
 // if there is -readme.
 func TestFigures(t *testing.T) {
+	if !*tables && !*readme && !*cells && *plot == "" {
+		t.Skip("none of -tables, -readme, -cells and -plot")
+	}
 	if *readme {
 		writeReadme(t)
-	}
-	if !*tables && *plot == "" {
-		if !*readme {
-			t.Skip("none of -tables, -readme and -plot")
-		}
-		return
 	}
 	chosen := slices.Clone(subjects)
 	if *only != "" {
 		names := strings.Split(*only, ",")
 		chosen = slices.DeleteFunc(chosen, func(s subject) bool { return !slices.Contains(names, s.name) })
+	}
+	if *cells {
+		writeCells(t, chosen, *octets)
 	}
 	if *tables {
 		if err := (report{t, os.Stdout, chosen, *octets}).all(); err != nil {

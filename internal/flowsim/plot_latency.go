@@ -29,8 +29,8 @@ const (
 )
 
 // latencyTicks are the labeled values of the axis of latency, from its lower to its upper end.
-var latencyTicks = []time.Duration{20 * ms, 50 * ms, 100 * ms, 200 * ms, 500 * ms, time.Second, 2 * time.Second,
-	5 * time.Second}
+var latencyTicks = []time.Duration{20 * ms, 50 * ms, 100 * ms, 200 * ms, 500 * ms, time.Second,
+	2 * time.Second, 5 * time.Second}
 
 // drawLatencies draws latency over rate, both on logarithmic scales.
 func drawLatencies(curves []latencyCurve, th theme) []byte {
@@ -39,7 +39,8 @@ func drawLatencies(curves []latencyCurve, th theme) []byte {
 		`font-family="sans-serif" font-size="12">`+"\n",
 		latencyLeft+latencyWidth+latencyRight, latencyTop+latencyHeight+latencyBottom)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="%s"/>`+"\n", th.back)
-	label(&b, latencyLeft, 24, "start", th.text, "A GET of 1 KiB beside 8 downloads: 40 ms, queue of a second")
+	label(&b, latencyLeft, 24, "start", th.text,
+		"A GET of 1 KiB beside 8 downloads: 40 ms, queue of a second")
 	for _, tick := range latencyTicks {
 		y := latencyY(tick)
 		fmt.Fprintf(&b, `<path d="M%d %.1fh%d" stroke="%s" fill="none"/>`+"\n", latencyLeft, y, latencyWidth,
@@ -47,7 +48,8 @@ func drawLatencies(curves []latencyCurve, th theme) []byte {
 		label(&b, latencyLeft-8, y+4, "end", th.faint, fmt.Sprint(tick.Milliseconds()))
 	}
 	for _, rate := range latencyRates {
-		label(&b, latencyX(rate), latencyTop+latencyHeight+18, "middle", th.faint, fmt.Sprintf("%g", rate/1e6))
+		label(&b, latencyX(rate), latencyTop+latencyHeight+18, "middle", th.faint,
+			fmt.Sprintf("%g", rate/1e6))
 	}
 	label(&b, latencyLeft+latencyWidth/2, latencyTop+latencyHeight+40, "middle", th.text,
 		"rate of the bottleneck, Mbit/s")
@@ -100,7 +102,8 @@ func nameHeights(curves []latencyCurve) []float64 {
 
 // label writes a text.
 func label[N int | float64](b *bytes.Buffer, x N, y float64, anchor, color, text string) {
-	fmt.Fprintf(b, `<text x="%v" y="%.1f" text-anchor="%s" fill="%s">%s</text>`+"\n", x, y, anchor, color, text)
+	fmt.Fprintf(b, `<text x="%v" y="%.1f" text-anchor="%s" fill="%s">%s</text>`+"\n", x, y, anchor, color,
+		text)
 }
 
 // latencyX returns where a rate is.

@@ -3,17 +3,18 @@ package flowsim
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"testing"
 	"time"
 )
 
-// The README, and the marks around its generated part.
+// The README, and the marks around its generated parts.
 const (
-	readmeFile  = "README.md"
-	readmeBegin = "<!-- rows -->\n"
-	readmeEnd   = "<!-- end of rows -->\n"
+	readmeFile = "README.md"
+	rowsPart   = "rows"
+	cellsPart  = "cells"
 )
 
 // columns are the managers of the README's tables and of its plot. The first is the one that the
@@ -40,7 +41,6 @@ func writeReadme(t *testing.T) {
 	latencies, speeds := rows[:len(latencyRows)], rows[len(latencyRows):]
 	uploads := playUploads(t)
 	curves := playLatencies(t)
-	b.WriteString(readmeBegin)
 	b.WriteString("\n### A GET beside downloads\n\n")
 	table(&b, latencies, Score.latencyText)
 	b.WriteString("\n### Speed and memory\n\n")
@@ -48,34 +48,115 @@ func writeReadme(t *testing.T) {
 	b.WriteString("\n### A GET beside uploads\n\n")
 	uploadTable(&b, uploads)
 	b.WriteString("\n")
-	b.WriteString(readmeEnd)
 	if t.Failed() {
 		return
 	}
-	old, err := os.ReadFile(readmeFile)
+	changeReadme(t, rowsPart, func(string) string { return b.String() })
+	writeFile(t, "latency.svg", drawLatencies(curves, light))
+	writeFile(t, "latency-dark.svg", drawLatencies(curves, dark))
+}
+
+// changeReadme changes a generated part of the README.
+func changeReadme(t *testing.T, part string, change func(old string) string) {
+	text, err := os.ReadFile(readmeFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := replacePart(string(old), b.String())
+	changed, err := changePart(string(text), part, change)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string][]byte{readmeFile: []byte(text),
-		"latency.svg": drawLatencies(curves, light), "latency-dark.svg": drawLatencies(curves, dark)} {
-		if err := os.WriteFile(name, content, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	writeFile(t, readmeFile, []byte(changed))
+}
+
+// writeFile writes a file.
+func writeFile(t *testing.T, name string, content []byte) {
+	if err := os.WriteFile(name, content, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// replacePart returns the README with another generated part.
-func replacePart(text, part string) (string, error) {
-	before, rest, found := strings.Cut(text, readmeBegin)
-	_, after, ends := strings.Cut(rest, readmeEnd)
+// changePart returns text after a change of what is between the marks of a part.
+func changePart(text, part string, change func(old string) string) (string, error) {
+	begin, end := "<!-- "+part+" -->\n", "<!-- end of "+part+" -->\n"
+	before, rest, found := strings.Cut(text, begin)
+	old, after, ends := strings.Cut(rest, end)
 	if !found || !ends {
-		return "", fmt.Errorf("%s has no part from %q to %q", readmeFile, readmeBegin, readmeEnd)
+		return "", fmt.Errorf("%s has no part from %q to %q", readmeFile, begin, end)
 	}
-	return before + part + after, nil
+	return before + begin + change(old) + end + after, nil
+}
+
+// writeCells plays the grid under some managers, on a new connection and on a used one, and writes
+// their lines of the README's table.
+func writeCells(t *testing.T, managers []subject, octets int) {
+	lines := make([]string, len(managers))
+	for i, m := range managers {
+		lines[i] = fmt.Sprintf("| %s |", m.name)
+	}
+	for _, how := range conditions[:2] {
+		for i, c := range playGrid(t, how, managers, octets) {
+			lines[i] += fmt.Sprintf(" %d/%d | %.3f |", c.reached, len(grid()), c.worst)
+		}
+	}
+	changeReadme(t, cellsPart, func(old string) string {
+		for _, line := range lines {
+			old = putLine(old, line)
+		}
+		return old
+	})
+}
+
+// putLine puts a line into a table: in the place of the line with the same first cell, or at its end.
+func putLine(table, line string) string {
+	first := strings.Join(strings.SplitN(line, "|", 3)[:2], "|") + "|"
+	var lines []string
+	for _, l := range strings.SplitAfter(table, "\n") {
+		if strings.HasPrefix(l, first) {
+			l, line = line+"\n", ""
+		}
+		lines = append(lines, l)
+	}
+	if line != "" {
+		lines = append(lines, line+"\n")
+	}
+	return strings.Join(lines, "")
+}
+
+// A gridScore is what a manager reaches in the grid.
+type gridScore struct {
+	reached int // cells with at least 0.95 of the speed of unlimited windows
+	worst   float64
+}
+
+// playGrid plays the grid under some managers.
+func playGrid(t *testing.T, how condition, managers []subject, octets int) []gridScore {
+	scores := make([]gridScore, len(managers))
+	cells := make([][]Score, len(grid()))
+	t.Run(how.name, func(t *testing.T) {
+		for i, c := range grid() {
+			t.Run(c.String(), func(t *testing.T) {
+				t.Parallel()
+				var err error
+				if cells[i], err = (report{t, nil, managers, octets}).cell(c, how); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+	for i := range scores {
+		scores[i].worst = math.Inf(1)
+		for _, cell := range cells {
+			if t.Failed() {
+				return scores
+			}
+			scores[i].worst = min(scores[i].worst, cell[i].Ratio)
+			if cell[i].Ratio >= 0.95 {
+				scores[i].reached++
+			}
+		}
+	}
+	return scores
 }
 
 // A playedRow is a row with the scores of the columns.

@@ -93,12 +93,21 @@ var speedRows = []row{
 			s.Octets, s.Stopped, s.StopAt, s.Until = 512<<20, 8, 2*time.Second, 10*time.Second
 		}),
 		goal{ratio: 0.9}},
+	{"one of 8 streams never read", long.with(func(s *Scenario) { s.Streams, s.Unread = 8, 1 }),
+		goal{ratio: 0.95}},
+	{"reader at 1 MB/s, 1 stream", long.with(func(s *Scenario) { s.Octets, s.Reader = 32<<20, 1e6 }),
+		goal{ratio: 0.98, unread: 384 << 10}},
+	{"reader at 1 MB/s, 100 streams",
+		long.with(func(s *Scenario) { s.Streams, s.Octets, s.Reader = 100, 64<<20, 1e6 }),
+		goal{ratio: 0.98, unread: 26 << 20}},
 	{"the reader pauses for 10 s", long.with(func(s *Scenario) {
 		s.Octets, s.PauseAt, s.PauseFor = 512<<20, time.Second, 10*time.Second
 	}), goal{ratio: 0.95}},
 	{"the reader pauses for 200 ms of each second", long.with(func(s *Scenario) {
 		s.Octets, s.PauseAt, s.PauseFor, s.PauseEvery = 512<<20, time.Second, 200*ms, time.Second
 	}), goal{ratio: 0.95}},
+	{"nothing comes for 150 ms of each second",
+		long.with(func(s *Scenario) { s.HoleEvery, s.HoleFor = time.Second, 150*ms }), goal{ratio: 0.95}},
 	{"RTT 20 to 200 ms at 1 s, window open, 1 stream", jump(Open, 1), goal{ratio: 0.95}},
 	{"RTT 20 to 200 ms at 1 s, window open, 8 streams", jump(Open, 8), goal{ratio: 0.95}},
 	{"RTT 20 to 200 ms at 1 s, slow start, 1 stream", jump(SlowStart, 1), goal{ratio: 0.95}},
@@ -120,6 +129,8 @@ var speedRows = []row{
 	{"10 Mbit/s, 100 ms, 8 streams", Scenario{RTT: 100 * ms, Rate: 10e6, Streams: 8, Octets: 32 << 20},
 		goal{ratio: 0.95, promise: 3}},
 	{"100 Mbit/s, 40 ms, 8 streams", Scenario{RTT: 40 * ms, Rate: 100e6, Streams: 8, Octets: 128 << 20},
+		goal{ratio: 0.95, promise: 3}},
+	{"1 Gbit/s, 100 ms, 1 stream", long.with(func(s *Scenario) { s.Octets = 1 << 30 }),
 		goal{ratio: 0.95, promise: 3}},
 	{"1 Gbit/s, 100 ms, 8 streams", Scenario{RTT: 100 * ms, Rate: 1e9, Streams: 8, Octets: 1 << 30},
 		goal{ratio: 0.95, promise: 3}},

@@ -53,13 +53,27 @@ func TestRowsReachTheirBounds(t *testing.T) {
 // TestReadmePartIsReplaced checks that only the generated part of the README changes.
 func TestReadmePartIsReplaced(t *testing.T) {
 	t.Parallel()
-	old := "before\n" + readmeBegin + "old\n" + readmeEnd + "after\n"
-	part := readmeBegin + "new\n" + readmeEnd
-	if got, err := replacePart(old, part); err != nil || got != "before\n"+part+"after\n" {
+	const begin, end = "before\n<!-- rows -->\n", "<!-- end of rows -->\nafter\n"
+	change := func(old string) string { return "new " + old }
+	got, err := changePart(begin+"old\n"+end, rowsPart, change)
+	if err != nil || got != begin+"new old\n"+end {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, err := replacePart("no marks", part); err == nil {
-		t.Error("a README without marks is no error")
+	if _, err := changePart(begin+end, cellsPart, change); err == nil {
+		t.Error("a README without the part's marks is no error")
+	}
+}
+
+// TestLinesOfATableAreReplaced checks that a line takes the place of the line with the same first
+// cell.
+func TestLinesOfATableAreReplaced(t *testing.T) {
+	t.Parallel()
+	table := "| | a |\n|---|---|\n"
+	for _, line := range []string{"| x | 1 |", "| xy | 2 |", "| x | 3 |"} {
+		table = putLine(table, line)
+	}
+	if want := "| | a |\n|---|---|\n| x | 3 |\n| xy | 2 |\n"; table != want {
+		t.Errorf("%q, want %q", table, want)
 	}
 }
 
@@ -76,7 +90,8 @@ func TestTablesOfRows(t *testing.T) {
 	table(&b, []playedRow{
 		{row{"a", path, goal{latency: 300 * ms, ratio: 0.97}},
 			played(Score{Result{Small: 9, SmallMedian: 299 * ms, SmallP95: 401 * ms}, 0.98, 0})},
-		{row{"b", path, goal{latency: 300 * ms}}, played(Score{Result{Small: 9, SmallMedian: 301 * ms}, 0.98, 0})},
+		{row{"b", path, goal{latency: 300 * ms}},
+			played(Score{Result{Small: 9, SmallMedian: 301 * ms}, 0.98, 0})},
 	}, Score.latencyText)
 	table(&b, []playedRow{
 		{row{"c", path, goal{promise: 3, unread: 2 << 20}}, played(Score{Result{Mean: 3.1e6}, 1, 0})},
