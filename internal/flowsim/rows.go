@@ -49,7 +49,7 @@ var latencyRows = []row{
 // cubicUploads returns 8 uploads, with small requests beside them.
 func cubicUploads(rate float64, queue time.Duration, octets int) Scenario {
 	s := cubicBulk(Cell{40 * ms, rate, 8}, queue, octets)
-	s.Upload = true
+	s.Direction = Upload
 	return s
 }
 

@@ -93,7 +93,7 @@ func (v *server) recvFrame(h wire.FrameHeader, payload []byte) {
 		} else {
 			v.greeted = true
 			v.send(v.settings(), ack)
-			if v.r.Upload {
+			if v.r.Direction == Upload {
 				v.send(v.openWindow())
 			}
 		}
@@ -125,7 +125,7 @@ func (v *server) answer(stream uint32, size int) {
 // streams.
 func (v *server) settings() item {
 	it := item{FrameHeader: wire.FrameHeader{Type: wire.Settings}}
-	if v.r.Upload {
+	if v.r.Direction == Upload {
 		setting := wire.Setting{ID: wire.SettingInitialWindowSize, Value: math.MaxInt32}
 		it.payload = wire.AppendSettings(nil, setting)[wire.HeaderLen:]
 		it.Length = len(it.payload)

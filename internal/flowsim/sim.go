@@ -1,8 +1,8 @@
-// Package flowsim simulates downloads in virtual time. The client is a real connection of package
-// hyper, with its windows, its managers and its goroutines. The simulation adds a path with a rate
-// and a delay, a server in TCP's slow start, and a reader. It is deterministic: the same scenario
-// gives the same figures on any machine. The clock is that of testing/synctest, so that simulations
-// run only in tests.
+// Package flowsim simulates downloads and uploads in virtual time. The client is a real connection
+// of package hyper, with its windows, its managers and its goroutines. The simulation adds a path, a
+// bottleneck with a queue, TCP at both ends, a server, and a reader. Downloads are deterministic: the
+// same scenario gives the same figures on any machine. The clock is that of testing/synctest, so that
+// simulations run only in tests.
 package flowsim
 
 import (
@@ -28,13 +28,13 @@ type Scenario struct {
 	RTT     time.Duration
 	Rate    float64 // of the bottleneck, bits per second
 	Streams int     // concurrent requests, on one connection
-	Octets  int     // bytes of all responses of a transfer together
+	Octets  int     // bytes of all bodies of a transfer together
 	Rounds  int     // transfers, one after another; the Result is of the last; 0: 1
 
-	// The requests have bodies of Octets bytes together, and the responses none. The client's TCP has
-	// the same sender, a bottleneck of its own, and a socket with a buffer like the server's.
-	Upload  bool
-	NotSent int // an upload's socket takes no more while so much is not sent (TCP_NOTSENT_LOWAT); 0: no limit
+	Direction Direction
+	// An upload's socket takes no more while so many bytes are not sent (TCP_NOTSENT_LOWAT); 0: no
+	// limit.
+	NotSent int
 
 	Reader float64 // bytes per second that the reader takes, over all streams; 0: no limit
 	Unread int     // number of streams that are never read; the run does not wait for them
@@ -71,6 +71,18 @@ type Scenario struct {
 	Until time.Duration // when the run stops, even if it is not done; 0: after an hour
 	Trace func(Sample)  // is called after each event at the client
 }
+
+// A Direction says who sends the Octets of a Scenario.
+type Direction uint8
+
+// The directions.
+const (
+	// Download: the responses have them. What the client writes arrives half a round trip later.
+	Download Direction = iota
+	// Upload: the requests' bodies have them. The client's TCP has the same sender as the server's, a
+	// bottleneck of its own, and a socket with a buffer like the server's.
+	Upload
+)
 
 // A Sample is the state of the client at one time.
 type Sample struct {
@@ -175,7 +187,7 @@ func newRun(s Scenario) *run {
 	b := &bottleneck{clock: &r.clock, rate: s.Rate / 8, queue: s.Queue}
 	r.link = r.newLink(b, 1)
 	r.link.limit, r.link.deliver, r.link.room = float64(s.TCPLimit), r.deliver, r.server.pump
-	if s.Upload {
+	if s.Direction == Upload {
 		r.up = r.newUplink()
 	}
 	if s.Rivals > 0 {
@@ -321,7 +333,7 @@ func (r *run) idle(d time.Duration) {
 func (r *run) begin() {
 	r.started, r.read, r.halfAt, r.area, r.areaOf, r.free = r.now, 0, 0, 0, 0, r.now
 	r.last = Sample{At: r.now}
-	if r.Upload {
+	if r.Direction == Upload {
 		r.beginUploads()
 		return
 	}

@@ -47,12 +47,17 @@ type link struct {
 	fullUntil   int64         // until so many bytes are delivered, the application was the limit
 	trip        time.Duration // smoothed round trip (RFC 6298)
 	paced       time.Duration // when the pace allows to send
-	waits       bool          // an event will call push at paced
-	watched     bool          // an event will look whether the end of what was sent is lost
+	events      linkEvents
 
 	arrived     int64    // bytes that the receiver has in order
 	early       []extent // what the receiver has after a gap, in order
 	lastArrival time.Duration
+}
+
+// linkEvents are the events of a link that are scheduled.
+type linkEvents struct {
+	push  bool // calls push when the pace allows to send
+	watch bool // looks whether the end of what was sent is lost
 }
 
 // An extent is a part of the bytes of the connection.
@@ -142,12 +147,12 @@ func (l *link) pieceSize() float64 {
 
 // pushLater calls push when the pace allows to send.
 func (l *link) pushLater() {
-	if l.waits {
+	if l.events.push {
 		return
 	}
-	l.waits = true
+	l.events.push = true
 	l.clock.at(l.paced, func() {
-		l.waits = false
+		l.events.push = false
 		l.push()
 	})
 }
@@ -173,8 +178,8 @@ func (l *link) send(s extent) {
 		l.launch(extent{s.from + taken, s.to})
 	}
 	l.control.sent(l.inFlight)
-	if !l.watched && l.lossy() {
-		l.watched = true
+	if !l.events.watch && l.lossy() {
+		l.events.watch = true
 		l.watch(2)
 	}
 }
@@ -282,7 +287,7 @@ func (l *link) watch(trips time.Duration) {
 	l.clock.After(max(trips*l.trip, 10*time.Millisecond), func() {
 		switch {
 		case len(l.flight) == 0:
-			l.watched = false
+			l.events.watch = false
 		case l.delivered > delivered:
 			l.watch(2)
 		default:

@@ -10,7 +10,7 @@ import (
 func TestUploadsFillTheLine(t *testing.T) {
 	t.Parallel()
 	s := Scenario{RTT: 40 * ms, Rate: 10e6, Queue: 100 * ms, Sender: Cubic, Streams: 8, Octets: 8 << 20,
-		Upload: true, SmallEvery: often}
+		Direction: Upload, SmallEvery: often}
 	short := runAs(t, s, adaptive)
 	s.NotSent = 16 << 10
 	little := runAs(t, s, adaptive)
@@ -37,7 +37,7 @@ func TestUploadsFillTheLine(t *testing.T) {
 func TestSplitterFindsFrames(t *testing.T) {
 	t.Parallel()
 	s := Scenario{RTT: 10 * ms, Rate: 100e6, Queue: time.Second, Sender: Cubic, Streams: 3, Octets: 3<<20 + 1,
-		Upload: true, NotSent: 1001} // a write of at most so many bytes, so that most frames are cut
+		Direction: Upload, NotSent: 1001} // a write of at most so many bytes, so that most frames are cut
 	if got := runAs(t, s, adaptive); got.Rate == 0 {
 		t.Errorf("%+v", got)
 	}
