@@ -155,3 +155,16 @@ func TestWithPauses(t *testing.T) {
 		}
 	}
 }
+
+// TestCubicAgreesWithItsRFC checks the rate of Cubic on a path with few losses against RFC 9438
+// §5.2: at 100 ms and a loss of 0.1 %, about 38 segments are in flight on the mean, as with Reno.
+func TestCubicAgreesWithItsRFC(t *testing.T) {
+	skipRaced(t)
+	t.Parallel()
+	s := Scenario{RTT: 100 * ms, Rate: 100e6, Queue: 100 * ms, Loss: 0.001, Sender: Cubic, Streams: 1,
+		Octets: 48 << 20}
+	got := runAs(t, s, unlimited)
+	if want := 38 * segment / 0.1; got.Rate < want*0.6 || got.Rate > want*1.5 {
+		t.Errorf("%.0f bytes per second, want about %.0f", got.Rate, want)
+	}
+}

@@ -27,3 +27,22 @@ func TestPeersAreAsFastAsKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestPeersAreRepeatable checks that the PINGs of the peers' managers do not make a run depend on
+// the scheduler.
+func TestPeersAreRepeatable(t *testing.T) {
+	t.Parallel()
+	s := bulk
+	s.Streams, s.Octets = 4, 4<<20
+	for _, m := range subjects {
+		if m.pings == nil {
+			continue
+		}
+		first := runAs(t, s, m)
+		for range 3 {
+			if again := runAs(t, s, m); again != first {
+				t.Errorf("%s: %+v, then %+v", m.name, first, again)
+			}
+		}
+	}
+}
