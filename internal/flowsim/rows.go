@@ -44,6 +44,9 @@ var latencyRows = []row{
 		goal{ratio: 0.97, latency: 130 * ms}},
 	{"100 Mbit/s, 40 ms, queue 40 ms, 8 downloads", cubicBulk(Cell{40 * ms, 100e6, 8}, 40*ms, 128<<20),
 		goal{ratio: 0.97}},
+	{"10 Mbit/s, 40 ms, queue 1 s, 8 downloads, BBR",
+		cubicBulk(Cell{40 * ms, 10e6, 8}, time.Second, 32<<20).with(func(s *Scenario) { s.Sender = BBR }),
+		goal{ratio: 0.97}},
 }
 
 // cubicUploads returns 8 uploads, with small requests beside them.
