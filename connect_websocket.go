@@ -1,12 +1,16 @@
 package hyper
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/base64"
+	"errors"
+	"math"
 	"net/http"
 	"strings"
 	"time"
 
+	"gohyper.dev/hyper/internal/pool"
 	"gohyper.dev/hyper/internal/syntax"
 )
 
@@ -88,6 +92,80 @@ func (h *host) noTunnels() {
 	h.mu.Lock()
 	h.noTunnelUntil = time.Now().Add(tunnelMemory)
 	h.mu.Unlock()
+}
+
+// Some servers allow more WebSockets in their SETTINGS than they serve on a connection, and leave
+// the others without a response: Apache httpd serves six at first. A Transport gives such a
+// handshake up, and sends it on another connection. A server that is merely slow must not get ever
+// more handshakes, so the time is doubled each time, and their number is limited. For the same
+// reason, what the host was thus seen to serve is soon tried anew, even if it sends no response.
+const (
+	stallTime = 2 * time.Second
+	maxStalls = 3
+)
+
+// errStalled is the error of a handshake that was given up.
+var errStalled = errors.New("hyper: peer does not respond to a WebSocket beside others on its connection")
+
+// growLater lets the host serve more streams on each connection after a while, step by step, until
+// its SETTINGS are the only limit.
+func (h *host) growLater() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.growing {
+		return
+	}
+	h.growing = true
+	time.AfterFunc(pool.CapacityDoubles, func() {
+		h.mu.Lock()
+		limited := h.Record.Grow()
+		h.growing = false
+		h.mu.Unlock()
+		h.stateChanged()
+		if limited {
+			h.growLater()
+		}
+	})
+}
+
+// mayStall reports whether x opens a WebSocket and can use another connection.
+func (x *exchange) mayStall() bool {
+	return x.route != oneConn && x.req.Protocol == websocketProtocol && opensWebSocket(x.httpReq)
+}
+
+// handshakeResponse waits for the response to the handshake of a WebSocket, for at most
+// headerTimeout. It gives the handshake up if there is no response, but there are other WebSockets
+// on the connection.
+func (x *exchange) handshakeResponse(ctx context.Context, s *Stream) (*Response, error) {
+	if x.extras == nil {
+		x.extras = &exchangeExtras{}
+	}
+	left := or(x.headerTimeout(), math.MaxInt64)
+	for {
+		d := min(left, stallTime<<x.extras.stalls)
+		resp, err, late := s.responseWithin(ctx, d)
+		switch left -= d; {
+		case !late:
+			return resp, err
+		case left <= 0:
+			return nil, errHeaderTimeout
+		case x.extras.stalls < maxStalls && s.c.hasTunnels():
+			x.extras.stalls++
+			return nil, errStalled
+		}
+	}
+}
+
+// hasTunnels reports whether a tunnel is open on the connection.
+func (c *Conn) hasTunnels() bool {
+	c.lock()
+	defer c.unlock()
+	for _, s := range c.streams.byID {
+		if s.answered() && s.req.opensTunnel() {
+			return true
+		}
+	}
+	return false
 }
 
 // switches reports whether r is the peer's consent to the WebSocket that req opens.

@@ -28,7 +28,9 @@ import (
 // asked again after five minutes. The response is the same in both cases: its status is 101, and
 // its Body is an io.ReadWriteCloser, on which the request's context has no effect. If the server
 // denies the WebSocket, the response has the status and body that the server sent. Each WebSocket
-// takes a stream until it is closed.
+// takes a stream until it is closed. If a server does not respond to a handshake for 2 s, and other
+// WebSockets are open on the connection, the handshake is sent again, on another connection if one
+// can be made; this happens up to three times, each time after twice as long.
 //
 // A request is sent again if the peer has provably not processed it (see Retryable) and its body
 // can be sent again: either nothing of it was read, or GetBody returns a new one. If the connection

@@ -36,6 +36,7 @@ type host struct {
 
 	// Until then, the host's SETTINGS are known not to allow extended CONNECT.
 	noTunnelUntil time.Time
+	growing       bool // growLater has a timer
 }
 
 // A hostKey identifies a host and the proxy to it. Requests with the same hostKey share

@@ -82,10 +82,13 @@ func (h *host) pick(r *retry, wait bool) (*pooledConn, slotMode, error) {
 // error is what the caller gets if there is no further attempt.
 func (h *host) again(r *retry, c *pooledConn, err error) error {
 	ctx := r.x.httpReq.Context()
-	if ctx.Err() != nil || wantsHTTP1(err) || !Retryable(err) && !r.x.mayRepeat(err) {
+	if ctx.Err() != nil || wantsHTTP1(err) || !Retryable(err) && err != errStalled && !r.x.mayRepeat(err) {
 		return err
 	}
 	delay, ok := h.refused(r, c)
+	if err == errStalled {
+		h.growLater()
+	}
 	if !ok {
 		return err
 	}

@@ -105,6 +105,7 @@ type exchangeExtras struct {
 	headerTimeout time.Duration // Transport.ResponseHeaderTimeout; 0: none
 	lost          lostTries
 	waited        time.Duration // in the Transport's queue, for Config.Trace
+	stalls        int           // how many handshakes of the WebSocket were given up
 }
 
 // addWait counts a wait in the Transport's queue.
@@ -236,7 +237,7 @@ func (x *exchange) tryFailed(s *Stream, err error) error {
 // send opens s and waits for its response. It does so in one step if no hook, header timeout or
 // last request needs the steps between.
 func (x *exchange) send(c *Conn, s *Stream, o opening) (*Response, error) {
-	if x.trace == nil && x.headerTimeout() == 0 && !x.closeConn {
+	if x.trace == nil && x.headerTimeout() == 0 && !x.closeConn && !x.mayStall() {
 		return c.openAndWait(x.httpReq.Context(), s, o)
 	}
 	return x.sendInSteps(c, s, o)
@@ -259,16 +260,15 @@ func (x *exchange) sendInSteps(c *Conn, s *Stream, o opening) (*Response, error)
 
 // response waits for the response of s, for at most headerTimeout after the end of the request.
 func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
-	if x.headerTimeout() == 0 {
+	switch {
+	case x.mayStall():
+		return x.handshakeResponse(ctx, s)
+	case x.headerTimeout() == 0:
 		return s.Response(ctx)
 	}
 	for {
 		sending := s.sending() && !s.req.opensTunnel()
-		waiting, cancel := context.WithTimeout(ctx, x.headerTimeout())
-		resp, err := s.Response(waiting)
-		late := err != nil && waiting.Err() == context.DeadlineExceeded && ctx.Err() == nil &&
-			errors.Is(err, context.DeadlineExceeded)
-		cancel()
+		resp, err, late := s.responseWithin(ctx, x.headerTimeout())
 		switch {
 		case !late:
 			return resp, err
@@ -277,6 +277,15 @@ func (x *exchange) response(ctx context.Context, s *Stream) (*Response, error) {
 			return nil, errHeaderTimeout
 		}
 	}
+}
+
+// responseWithin waits for the response for at most d. late reports whether d has passed.
+func (s *Stream) responseWithin(ctx context.Context, d time.Duration) (resp *Response, err error, late bool) {
+	waiting, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	resp, err = s.Response(waiting)
+	return resp, err, err != nil && waiting.Err() == context.DeadlineExceeded && ctx.Err() == nil &&
+		errors.Is(err, context.DeadlineExceeded)
 }
 
 // errHeaderTimeout is the error of a request that waited for its response's header for longer than

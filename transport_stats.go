@@ -22,8 +22,8 @@ type TransportStats struct {
 	// Forgotten is the sum of the hosts that were dropped. Its gauges are 0.
 	Forgotten HostStats
 
-	// HTTP1Requests counts requests sent through the fallback: for http, for websockets, and to
-	// hosts that speak HTTP/1.1.
+	// HTTP1Requests counts requests sent through the fallback: for http, for WebSockets that do not
+	// use HTTP/2, and to hosts that speak HTTP/1.1.
 	HTTP1Requests int64
 	// EventsLost counts events that OnConn was not called with because 1,000 were waiting.
 	EventsLost int64

@@ -24,7 +24,7 @@ const (
 	MaxDialPause = 5 * time.Second
 
 	CapacityMemory  = 5 * time.Minute // how long a capacity is remembered without a connection
-	capacityDoubles = time.Second     // time without a refusal until twice as many streams are tried
+	CapacityDoubles = time.Second     // time without a refusal until twice as many streams are tried
 	capacityForgets = 1000            // a limit of as many streams or requests is not worth remembering
 )
 
@@ -96,6 +96,13 @@ func (r *Record) remembered(limit uint32) time.Duration {
 
 // Opened is called for each new connection of the host.
 func (r *Record) Opened(m *Member) { m.quota = r.capacity.requests }
+
+// Grow does what a response does for the capacity, for hosts that send none for a long time. It
+// reports whether a limit of streams is still known.
+func (r *Record) Grow() (limited bool) {
+	r.capacity.grow(r.Limit)
+	return r.capacity.streams > 0
+}
 
 // lost is called for each connection that no longer takes requests. limit is its
 // SETTINGS_MAX_CONCURRENT_STREAMS.
@@ -186,7 +193,7 @@ type capacity struct {
 // grow allows twice as many streams if the host has refused none for some time. limit is the limit
 // in SETTINGS; 0 means that none is known.
 func (k *capacity) grow(limit uint32) {
-	if k.streams == 0 || time.Since(k.since) < capacityDoubles {
+	if k.streams == 0 || time.Since(k.since) < CapacityDoubles {
 		return
 	}
 	k.streams, k.since = 2*k.streams, time.Now()

@@ -127,19 +127,35 @@ func TestRecordLearnsTheNumberOfStreams(t *testing.T) {
 		r.Answered(&m)
 		want("a response at once", 1)
 		for _, streams := range []int{2, 4, 8, 16} {
-			time.Sleep(capacityDoubles)
+			time.Sleep(CapacityDoubles)
 			r.Answered(&m)
 			want("responses for a while", streams)
 		}
 		r.Limit = 20
-		time.Sleep(capacityDoubles)
+		time.Sleep(CapacityDoubles)
 		r.Answered(&m)
 		want("the limit in SETTINGS", 0)
 		r.Limit = 0
 		refuse(&r, &m, 1, Fate{Others: capacityForgets / 2})
-		time.Sleep(capacityDoubles)
+		time.Sleep(CapacityDoubles)
 		r.Answered(&m)
 		want("a limit that does not matter", 0)
+		refuse(&r, &m, 1, Fate{Others: 3})
+		if !r.Grow() {
+			t.Error("the limit is forgotten at once")
+		}
+		want("no time has passed", 3)
+		time.Sleep(CapacityDoubles)
+		if !r.Grow() {
+			t.Error("the limit is forgotten")
+		}
+		want("no responses for a while", 6)
+		r.Limit = 10
+		time.Sleep(CapacityDoubles)
+		if r.Grow() {
+			t.Error("there is a limit beside that in SETTINGS")
+		}
+		want("the limit in SETTINGS", 0)
 	})
 }
 
