@@ -3,6 +3,8 @@ module gohyper.dev/hyper/internal/interop
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
+	github.com/gorilla/websocket v1.5.3
 	github.com/refraction-networking/utls v1.8.2
 	gohyper.dev/hyper v0.0.0
 	golang.org/x/net v0.62.0
