@@ -54,6 +54,7 @@ var checks = []struct {
 	{"PushOff", checkPushOff},
 	{"Connect", checkConnect},
 	{"ExtendedConnect", checkExtendedConnect},
+	{"Priorities", checkPriorities},
 	{"GracefulStop", checkGracefulStop},
 }
 

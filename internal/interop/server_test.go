@@ -187,7 +187,7 @@ func startNode(t *testing.T, s *site) *running {
 func startNghttpd(t *testing.T, s *site) *running {
 	path, port := find(t, "nghttpd"), freePort(t)
 	p := launch(t, port, path, "--address=127.0.0.1", "--htdocs="+s.root, "--echo-upload", "--error-gzip",
-		"--trailer=x-sum: abc", "--push=/page=/pushed.txt", port, s.key, s.cert)
+		"--trailer=x-sum: abc", "--push=/page=/pushed.txt", "--no-rfc7540-pri", port, s.key, s.cert)
 	return p.running(port, syscall.SIGTERM)
 }
 
