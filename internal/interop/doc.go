@@ -1,5 +1,5 @@
 // Package interop tests hyper against servers that other people wrote: nghttpd, h2o, nginx, Apache
-// httpd, HAProxy, Node, gRPC and Go's net/http. It contains only tests.
+// httpd, lighttpd, HAProxy, Node, gRPC and Go's net/http. It contains only tests.
 //
 //	go -C internal/interop test ./...
 //

@@ -65,6 +65,13 @@ func startSocketApache(t *testing.T) string {
 	return "127.0.0.1:" + c.Port
 }
 
+// startSocketLighttpd starts lighttpd in front of echoSockets.
+func startSocketLighttpd(t *testing.T) string {
+	path, c := find(t, "lighttpd"), socketSetup(t)
+	launch(t, c.Port, path, "-D", "-f", c.write(t, "lighttpd.conf"))
+	return "127.0.0.1:" + c.Port
+}
+
 // socketSetup returns a setup with a certificate and, as the origin, a server of echoSockets.
 func socketSetup(t *testing.T) *setup {
 	dir := publicDir(t)
@@ -196,11 +203,12 @@ type socketServer struct {
 }
 
 // socketServers are the servers by name. Apache httpd serves six at once on a connection, whatever
-// its SETTINGS allow.
+// its SETTINGS allow. lighttpd allows eight.
 var socketServers = map[string]socketServer{
-	"haproxy": {startSocketHAProxy, 100, 1},
-	"node":    {startSocketNode, 100, 1},
-	"apache2": {startSocketApache, 20, 0},
+	"haproxy":  {startSocketHAProxy, 100, 1},
+	"node":     {startSocketNode, 100, 1},
+	"apache2":  {startSocketApache, 20, 0},
+	"lighttpd": {startSocketLighttpd, 20, 3},
 }
 
 // TestWebSockets opens many WebSockets to each server through a Transport, with two libraries.
