@@ -27,6 +27,7 @@ var suites = []struct {
 	{"Push", pushRows},
 	{"Flow", flowRows},
 	{"Requests", requestRows},
+	{"Priorities", priorityRows},
 }
 
 func TestRules(t *testing.T) {
