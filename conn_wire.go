@@ -213,7 +213,8 @@ func (c *Conn) appendFrameLocked(f Frame) {
 		c.writer.fields.Foreign()
 	case FrameSettings:
 		if f.Flags&FlagAck == 0 {
-			c.settings.due = append(c.settings.due, sentSettings{sent: c.clock(), untimed: c.settings.sent > 0})
+			due := sentSettings{sent: c.clock(), untimed: c.settings.sent > 0}
+			c.settings.due = append(c.settings.due, due)
 			c.settings.sent++
 		}
 	case FrameWindowUpdate:

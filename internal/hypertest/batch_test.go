@@ -35,7 +35,8 @@ func TestRequestsOfABatchLeaveInOneWrite(t *testing.T) {
 		before := peer.client.Writes()
 		err := conn.Batch(t.Context(), func() {
 			for i := range 20 {
-				req := &hyper.Request{Method: "POST", Path: fmt.Sprint("/", i), Body: strings.NewReader("body")}
+				req := &hyper.Request{Method: "POST", Path: fmt.Sprint("/", i),
+					Body: strings.NewReader("body")}
 				if _, err := conn.Open(t.Context(), req); err != nil {
 					t.Error(err)
 				}
@@ -96,7 +97,8 @@ func TestEndsOfUploadsLeaveInOneWrite(t *testing.T) {
 // If the peer does not read, Batch waits until its context ends. The batch leaves as a whole when
 // the peer reads, after what was queued before.
 func TestBatchOfABlockedPeerStaysWhole(t *testing.T) {
-	eachConnDoor(t, hyper.Config{WriteStallTimeout: -1}, func(t *testing.T, peer *accepted, conn *hyper.Conn) {
+	cfg := hyper.Config{WriteStallTimeout: -1}
+	eachConnDoor(t, cfg, func(t *testing.T, peer *accepted, conn *hyper.Conn) {
 		streams := openPosts(t, conn, 3)
 		synctest.Wait()
 		peer.client.SetWriteBuffer(0)

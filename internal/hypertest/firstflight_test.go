@@ -69,19 +69,22 @@ var flights = []flight{
 			{Name: ":authority", Value: "www.example.com"}, {Name: ":scheme", Value: "https"},
 			{Name: "te", Value: "trailers"}},
 		encode: asBrowsers,
-		block:  "8284" + "418cf1e3c2e5f23a6ba0ab90f4ff" + "87" + "40" + hexString(-1, "te") + hexString(-1, "trailers"),
+		block: "8284" + "418cf1e3c2e5f23a6ba0ab90f4ff" + "87" + "40" + hexString(-1, "te") +
+			hexString(-1, "trailers"),
 	},
 	{
-		name:     "settings in another order, with one of an extension",
-		settings: []hyper.Setting{{ID: 4, Value: 2097152}, {ID: 3, Value: 100}, {ID: 0xf00d, Value: 7}, {ID: 2}},
-		update:   10485760,
-		stream:   1,
+		name: "settings in another order, with one of an extension",
+		settings: []hyper.Setting{{ID: 4, Value: 2097152}, {ID: 3, Value: 100}, {ID: 0xf00d, Value: 7},
+			{ID: 2}},
+		update: 10485760,
+		stream: 1,
 		header: hyper.Header{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"},
 			{Name: ":path", Value: "/"}, {Name: ":authority", Value: "www.example.com"}},
 		encode: func(hyper.Field) hyper.FieldEncoding {
 			return hyper.FieldEncoding{Form: hyper.FieldIncremental, Huffman: hyper.HuffmanNever}
 		},
-		block: "42" + "03474554" + "46" + "056874747073" + "44" + "012f" + "41" + "0f7777772e6578616d706c652e636f6d",
+		block: "42" + "03474554" + "46" + "056874747073" + "44" + "012f" + "41" +
+			"0f7777772e6578616d706c652e636f6d",
 	},
 	{
 		name:   "an empty SETTINGS and nothing else",
@@ -120,7 +123,8 @@ func (f flight) octets() (out []byte) {
 		out = wire.AppendWindowUpdate(out, 0, int(f.update))
 	}
 	for _, p := range f.priority {
-		out = wire.AppendFrameHeader(out, wire.FrameHeader{Length: 5, Type: wire.Priority, StreamID: p.StreamID})
+		h := wire.FrameHeader{Length: 5, Type: wire.Priority, StreamID: p.StreamID}
+		out = wire.AppendFrameHeader(out, h)
 		out = append(out, p.Payload...)
 	}
 	block, _ := hex.DecodeString(f.block)
@@ -153,7 +157,8 @@ func (f flight) config() *hyper.Config {
 		}
 		return hyper.FixedWindow{Size: stream}.New(w)
 	}
-	return &hyper.Config{Wire: &hyper.Wire{FirstFlight: append(frames, f.priority...)}, WindowManager: windows}
+	return &hyper.Config{WindowManager: windows,
+		Wire: &hyper.Wire{FirstFlight: append(frames, f.priority...)}}
 }
 
 // request returns the request of the first flight.
@@ -242,7 +247,8 @@ func TestFirstFlightWithoutEnablePushRefusesPushes(t *testing.T) {
 				Wire: &hyper.Wire{FirstFlight: []hyper.Frame{hyper.SettingsFrame()}}})
 			call := getAsync(conn, "/")
 			peer.WantHeaders("the request", 1)
-			peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":path: /p", ":authority: 192.0.2.2:443")
+			peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":path: /p",
+				":authority: 192.0.2.2:443")
 			if push == nil {
 				peer.WantRSTStream("the promise is refused", 2, wire.Cancel)
 			} else {

@@ -205,7 +205,8 @@ func TestWriteFrameReturnsTheUsualErrors(t *testing.T) {
 		}
 		peer.WantPing("the frame", 0)
 		conn.Close()
-		if err := conn.WriteFrame(t.Context(), hyper.PingFrame(0, [8]byte{})); !errors.Is(err, hyper.ErrClosed) {
+		err := conn.WriteFrame(t.Context(), hyper.PingFrame(0, [8]byte{}))
+		if !errors.Is(err, hyper.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
@@ -276,8 +277,7 @@ func TestOnFrameGetsEveryFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
 		var conns []*hyper.Conn
-		var peer *h2test.Peer
-		peer, conn := dialPeer(t, &hyper.Config{Wire: &hyper.Wire{OnFrame: func(c *hyper.Conn, f hyper.Frame) {
+		onFrame := func(c *hyper.Conn, f hyper.Frame) {
 			conns = append(conns, c)
 			line := f.String()
 			if a, ok := f.AltSvc(); ok {
@@ -293,7 +293,8 @@ func TestOnFrameGetsEveryFrame(t *testing.T) {
 				line += fmt.Sprintf(" %.5q", f.Payload)
 			}
 			got = append(got, line+fmt.Sprint(f.Settings()))
-		}}})
+		}
+		peer, conn := dialPeer(t, &hyper.Config{Wire: &hyper.Wire{OnFrame: onFrame}})
 		call := getAsync(conn, "/")
 		peer.WantHeaders("the request", 1)
 		writeWhole(peer, wire.FrameHeader{Type: wire.AltSvc}, []byte("\x00\x09https://ah3=\":1\""))

@@ -55,14 +55,16 @@ func TestUncheckedRequestsAreSentUnchanged(t *testing.T) {
 
 func TestUncheckedBodiesAndTrailersAreSentUnchanged(t *testing.T) {
 	for name, body := range map[string]io.Reader{
-		"memory": strings.NewReader("hello"), "reader": io.MultiReader(strings.NewReader("hello")), "none": nil,
+		"memory": strings.NewReader("hello"), "reader": io.MultiReader(strings.NewReader("hello")),
+		"none": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxHeaderListSize, Value: 1})
-				call := doAsync(t.Context(), conn, &hyper.Request{Unchecked: true, Body: body, ContentLength: 9,
-					Header:  hyper.Header{{Name: "content-length", Value: "1"}},
-					Trailer: hyper.Header{{Name: ":path", Value: "/"}, {Name: "TE", Value: "a\n"}}})
+				call := doAsync(t.Context(), conn, &hyper.Request{Unchecked: true, Body: body,
+					ContentLength: 9,
+					Header:        hyper.Header{{Name: "content-length", Value: "1"}},
+					Trailer:       hyper.Header{{Name: ":path", Value: "/"}, {Name: "TE", Value: "a\n"}}})
 				peer.WantHeadersExactly("the header", 1, "content-length: 1")
 				if body != nil {
 					peer.WantBody("the body", 1, []byte("hello"))
@@ -166,7 +168,8 @@ func TestFramingOfRequests(t *testing.T) {
 				"\x00\x00\x05\x00\x09\x00\x00\x00\x01\x02hi\x00\x00"},
 		{"fragments", hyper.Framing{Encode: never, Fragments: []int{0, 2}},
 			"\x00\x00\x00\x01\x00\x00\x00\x00\x01" + "\x00\x00\x02\x09\x00\x00\x00\x00\x01" + block[:2] +
-				"\x00\x00\x03\x09\x04\x00\x00\x00\x01" + block[2:] + "\x00\x00\x02\x00\x01\x00\x00\x00\x01hi"},
+				"\x00\x00\x03\x09\x04\x00\x00\x00\x01" + block[2:] +
+				"\x00\x00\x02\x00\x01\x00\x00\x00\x01hi"},
 		{"priority", hyper.Framing{Encode: never,
 			Dependency: &hyper.Dependency{StreamID: 3, Weight: 15, Exclusive: true}},
 			"\x00\x00\x0a\x01\x24\x00\x00\x00\x01\x80\x00\x00\x03\x0f" + block +
@@ -240,7 +243,8 @@ func TestFramingOfTrailers(t *testing.T) {
 			t.Fatal(err)
 		}
 		peer.WantHeadersExactly("the trailers", 1, "x: y")
-		const want = "\x00\x00\x02\x01\x09\x00\x00\x00\x01\x00\x00\x00\x00\x04\x09\x04\x00\x00\x00\x01\x01x\x01y"
+		const want = "\x00\x00\x02\x01\x09\x00\x00\x00\x01\x00\x00" +
+			"\x00\x00\x04\x09\x04\x00\x00\x00\x01\x01x\x01y"
 		if got := bytes.Join(client.WriteLog(), nil); string(got) != want || asked != 1 {
 			t.Errorf("got  %x\nwant %x, asked %d times", got, want, asked)
 		}
