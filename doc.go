@@ -126,6 +126,25 @@
 //
 // For another port, add -d tcp.port==8443,tls.
 //
+// # Tests of servers
+//
+// A test of a server can say exactly what is sent, whether it is valid or not. Request.Unchecked
+// sends fields as they are; Request.Framing adds padding, cuts field blocks into CONTINUATION
+// frames, and chooses the HPACK form of each field; Conn.WriteFrame sends any frame:
+//
+//	s, err := conn.Open(ctx, &hyper.Request{Unchecked: true, Header: fields})
+//	if err != nil {
+//		return err
+//	}
+//	err = conn.WriteFrame(ctx,
+//		hyper.DataFrame(s.ID(), 0, []byte("half")),
+//		hyper.HeadersFrame(s.ID(), hyper.FlagEndHeaders, hyper.FieldBlock(malformed)))
+//
+// Config.Wire replaces the frames after the client preface, and shows each frame of the server to
+// OnFrame. Conn.Batch makes what a function sends leave in one write. Whatever is sent, the
+// connection's windows, compression tables and stream identifiers stay in step with the server, so
+// other streams go on. The package examples/servertest has tests to copy.
+//
 // # Limits
 //
 // Everything that a peer can make the client store or do is bounded. Config names the bounds that

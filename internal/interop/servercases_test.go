@@ -20,17 +20,18 @@ var deviations = map[string]map[string]string{
 	"nghttpd": {"5.1.1 lower identifier": "it ignores the frame"},
 	"h2o":     {},
 	"nginx": {
-		"4.3 invalid block":                             "it sends FRAME_SIZE_ERROR for a block that is cut off",
-		"5.1 idle: DATA":                                "it ignores the frame",
-		"5.1 idle: RST_STREAM":                          "it ignores the frame",
-		"5.1 idle: WINDOW_UPDATE":                       "it ignores the frame",
-		"5.1 half closed: DATA":                         "it ignores the frame if the response is complete",
-		"5.1 closed: DATA after RST_STREAM":             "it ignores the frame",
-		"8.2.2 connection":                              "it ignores the field",
-		"8.2.2 te":                                      "it ignores the field",
-		"8.2.2 transfer-encoding":                       "it ignores the field",
-		"8.3 pseudo-header field after a regular one":   "it accepts the request",
-		"hpack 4.2 table size update at the end":        "it applies the update",
+		"4.3 invalid block":                           "it sends FRAME_SIZE_ERROR",
+		"5.1 idle: DATA":                              "it ignores the frame",
+		"5.1 idle: RST_STREAM":                        "it ignores the frame",
+		"5.1 idle: WINDOW_UPDATE":                     "it ignores the frame",
+		"5.1 half closed: DATA":                       "it ignores the frame if the response is complete",
+		"5.1 closed: DATA after RST_STREAM":           "it ignores the frame",
+		"8.2.2 connection":                            "it ignores the field",
+		"8.2.2 te":                                    "it ignores the field",
+		"8.2.2 transfer-encoding":                     "it ignores the field",
+		"8.3 pseudo-header field after a regular one": "it accepts the request",
+		"hpack 4.2 table size update at the end":      "it applies the update",
+
 		"hpack 5.2 Huffman padding of more than 7 bits": "it accepts the string",
 	},
 }
@@ -76,7 +77,8 @@ func TestServerTestExamples(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			r := s.start(t, site)
 			cmd := exec.CommandContext(t.Context(), binary, "-test.v")
-			cmd.Env = append(os.Environ(), "SERVERTEST_ADDR="+r.addr, "SERVERTEST_PATH="+s.path("/origin/sum"))
+			cmd.Env = append(os.Environ(), "SERVERTEST_ADDR="+r.addr,
+				"SERVERTEST_PATH="+s.path("/origin/sum"))
 			out, err := cmd.CombinedOutput()
 			if err != nil || strings.Count(string(out), "--- PASS") < 5 {
 				t.Errorf("%v: %s", err, out)

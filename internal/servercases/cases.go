@@ -151,7 +151,8 @@ var streamCases = []Case{
 	{"5.1 idle: WINDOW_UPDATE", frames(hyper.WindowUpdateFrame(1, 100)), conn(protocol)},
 	{"5.1 idle: CONTINUATION", frames(more), conn(protocol)},
 	{"5.1 half closed: DATA", afterGet(both, data), stream(closed, protocol)},
-	{"5.1 half closed: HEADERS", afterGet(both, hyper.HeadersFrame(1, both, dummy)), stream(closed, protocol)},
+	{"5.1 half closed: HEADERS", afterGet(both, hyper.HeadersFrame(1, both, dummy)),
+		stream(closed, protocol)},
 	{"5.1 half closed: CONTINUATION", afterGet(both, more), conn(closed, protocol)},
 	{"5.1 closed: DATA after RST_STREAM", afterPost(reset, data), stream(closed)},
 	{"5.1 closed: HEADERS after RST_STREAM", afterPost(reset, hyper.HeadersFrame(1, both, dummy)),
@@ -176,13 +177,15 @@ var typeCases = []Case{
 	}, conn(protocol)},
 	{"6.2 HEADERS with too much padding", func(c *Client) []hyper.Frame {
 		block := c.request("GET")
-		return []hyper.Frame{hyper.HeadersFrame(1, both|padded, append([]byte{byte(len(block) + 1)}, block...))}
+		block = append([]byte{byte(len(block) + 1)}, block...)
+		return []hyper.Frame{hyper.HeadersFrame(1, both|padded, block)}
 	}, conn(protocol)},
 	{"6.3 PRIORITY on stream 0", frames(hyper.PriorityFrame(0, hyper.Dependency{})), conn(protocol)},
 	{"6.3 PRIORITY of the wrong size", frames(raw(hyper.FramePriority, 0, 1, "1234")), stream(size)},
 	{"6.4 RST_STREAM on stream 0", frames(hyper.RSTStreamFrame(0, 0)), conn(protocol)},
 	{"6.4 RST_STREAM of the wrong size", afterPost(raw(hyper.FrameRSTStream, 0, 1, "123")), conn(size)},
-	{"6.5 SETTINGS ACK with a payload", frames(raw(hyper.FrameSettings, hyper.FlagAck, 0, "\x00")), conn(size)},
+	{"6.5 SETTINGS ACK with a payload", frames(raw(hyper.FrameSettings, hyper.FlagAck, 0, "\x00")),
+		conn(size)},
 	{"6.5 SETTINGS on a stream", frames(raw(hyper.FrameSettings, 0, 1, "")), conn(protocol)},
 	{"6.5 SETTINGS of the wrong size", frames(raw(hyper.FrameSettings, 0, 0, "\x00\x03\x00")), conn(size)},
 	{"6.5.2 ENABLE_PUSH=2", frames(setting(hyper.SettingEnablePush, 2)), conn(protocol)},
@@ -191,7 +194,8 @@ var typeCases = []Case{
 	{"6.5.2 MAX_FRAME_SIZE=2^24", frames(setting(hyper.SettingMaxFrameSize, 1<<24)), conn(protocol)},
 	{"6.5.2 unknown setting", frames(setting(0xff, 1)), Want{kind: pong}},
 	{"6.5.3 SETTINGS are acknowledged", frames(hyper.SettingsFrame()), Want{kind: ack}},
-	{"6.6 PUSH_PROMISE", frames(raw(hyper.FramePushPromise, whole, 1, "\x00\x00\x00\x02\x82")), conn(protocol)},
+	{"6.6 PUSH_PROMISE", frames(raw(hyper.FramePushPromise, whole, 1, "\x00\x00\x00\x02\x82")),
+		conn(protocol)},
 	{"6.7 PING", frames(), Want{kind: pong}},
 	{"6.7 PING ACK is not answered", frames(hyper.PingFrame(hyper.FlagAck, zero)), Want{kind: pong}},
 	{"6.7 PING on a stream", frames(raw(hyper.FramePing, 0, 1, "pingpong")), conn(protocol)},
@@ -211,16 +215,17 @@ var typeCases = []Case{
 		return []hyper.Frame{setting(hyper.SettingInitialWindowSize, 0), c.get(both),
 			setting(hyper.SettingInitialWindowSize, 1)}
 	}, Want{kind: oneByte}},
-	{"6.9.2 a negative window", func(c *Client) []hyper.Frame {
-		return []hyper.Frame{setting(hyper.SettingInitialWindowSize, 3), setting(hyper.SettingInitialWindowSize, 0),
-			c.get(both), hyper.WindowUpdateFrame(1, 1)}
+	{"6.9.2 a window that is reduced to 0 and opened", func(c *Client) []hyper.Frame {
+		return []hyper.Frame{setting(hyper.SettingInitialWindowSize, 3),
+			setting(hyper.SettingInitialWindowSize, 0), c.get(both), hyper.WindowUpdateFrame(1, 1)}
 	}, Want{kind: oneByte}},
 	{"6.10 CONTINUATION", func(c *Client) []hyper.Frame {
 		block := c.request("GET")
 		return []hyper.Frame{hyper.HeadersFrame(1, end, block[:3]), hyper.ContinuationFrame(1, 0, block[3:5]),
 			hyper.ContinuationFrame(1, whole, block[5:])}
 	}, Want{kind: response}},
-	{"6.10 CONTINUATION on stream 0", afterGet(end, hyper.ContinuationFrame(0, whole, dummy)), conn(protocol)},
+	{"6.10 CONTINUATION on stream 0", afterGet(end, hyper.ContinuationFrame(0, whole, dummy)),
+		conn(protocol)},
 	{"6.10 CONTINUATION after END_HEADERS", afterGet(whole, more), conn(protocol)},
 	{"6.10 CONTINUATION after DATA", afterPost(hyper.DataFrame(1, 0, []byte("test")), more), conn(protocol)},
 }
