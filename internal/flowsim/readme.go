@@ -234,7 +234,7 @@ func (g goal) String() string {
 	add(g.ratio > 0 && g.ofGuess == 0, "speed ≥ %.2f", g.ratio)
 	add(g.ofGuess > 0, "speed ≥ %.2f (%.2f of a first window of 1 MiB)", g.ratio, g.ofGuess)
 	add(g.promise > 0, "promise ≤ %g BDP", g.promise)
-	add(g.unread > 0, "unread ≤ %.0f MiB", megabytes(g.unread))
+	add(g.unread > 0, "unread ≤ %.3g MiB", megabytes(g.unread))
 	return strings.Join(parts, ", ")
 }
 
