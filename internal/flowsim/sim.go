@@ -32,8 +32,8 @@ type Scenario struct {
 	Rounds  int     // transfers, one after another; the Result is of the last; 0: 1
 
 	Direction Direction
-	// An upload's socket takes no more while so many bytes are not sent (TCP_NOTSENT_LOWAT); 0: no
-	// limit.
+	// An upload's socket takes no more while so many bytes are not sent. 0: what the client sets by
+	// TCP_NOTSENT_LOWAT; noOption: the client cannot set it, and there is no limit.
 	NotSent int
 
 	Reader float64 // bytes per second that the reader takes, over all streams; 0: no limit
@@ -115,6 +115,9 @@ type Result struct {
 	RivalRead             int64         // bytes that the rivals' receivers got during the transfer
 }
 
+// noOption is Scenario.NotSent of a socket without options.
+const noOption = -1
+
 // frameSize is the largest payload of a DATA frame, in bytes. The reader takes as much at a time.
 const frameSize = 16 << 10
 
@@ -165,6 +168,12 @@ type run struct {
 func Run(t *testing.T, s Scenario) (result Result, err error) {
 	synctest.Test(t, func(*testing.T) {
 		r := newRun(s)
+		if r.up != nil {
+			defer func() {
+				synctest.Wait() // the client may still set options
+				r.up.close()
+			}()
+		}
 		if err = r.connect(); err != nil {
 			return
 		}

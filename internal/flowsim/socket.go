@@ -1,9 +1,11 @@
 package flowsim
 
 import (
+	"errors"
 	"math"
 	"net"
 	"sync"
+	"syscall"
 	"testing/synctest"
 	"time"
 )
@@ -19,6 +21,8 @@ type socket struct {
 	// matter.
 	head []byte
 	body int
+
+	options *optionFD // nil: there are none
 
 	mu    sync.Mutex    // guards the fields below
 	full  chan struct{} // closed when Write may go on; nil: it may
@@ -146,6 +150,14 @@ func (s *socket) written() (out []byte) {
 func (s *socket) Close() error {
 	s.once.Do(func() { close(s.closed) })
 	return nil
+}
+
+// SyscallConn implements syscall.Conn, so that the client can set options.
+func (s *socket) SyscallConn() (syscall.RawConn, error) {
+	if s.options == nil {
+		return nil, errors.ErrUnsupported
+	}
+	return s.options, nil
 }
 
 // addr is the address of both ends.

@@ -11,15 +11,28 @@ import (
 // An uplink is the TCP connection from client to server, with the client's socket.
 type uplink struct {
 	*link
-	notSent int    // see Scenario.NotSent
-	onWay   []byte // in the socket or on the way
-	given   int64  // bytes that the server has
+	limit   int       // see Scenario.NotSent
+	options *optionFD // nil: the client sets no options
+	onWay   []byte    // in the socket or on the way
+	given   int64     // bytes that the server has
+}
+
+// close ends the use of options.
+func (u *uplink) close() {
+	if u.options != nil {
+		u.options.close()
+	}
 }
 
 // newUplink returns an uplink to the run's server.
 func (r *run) newUplink() *uplink {
 	b := &bottleneck{clock: &r.clock, rate: r.Rate / 8, queue: r.Queue}
-	u := &uplink{link: r.newLink(b, 0), notSent: r.NotSent}
+	u := &uplink{link: r.newLink(b, 0), limit: r.NotSent}
+	if r.NotSent == 0 {
+		if fd, err := newOptionFD(); err == nil {
+			u.options, r.socket.options = &fd, &fd
+		}
+	}
 	u.link.room = func() {}
 	u.link.deliver = func(total int64) {
 		n := int(total - u.given)
@@ -40,8 +53,12 @@ func (u *uplink) write(out []byte) {
 // buffer is free, as Linux does.
 func (u *uplink) room(waits bool) int {
 	most := min(max(sendBuffer, int(u.control.window())), largestUnsent)
-	if u.notSent > 0 {
-		most = min(most, u.notSent)
+	limit := u.limit
+	if u.options != nil {
+		limit = u.options.notSent()
+	}
+	if limit > 0 {
+		most = min(most, limit)
 	}
 	unsent := int(u.written - u.sent)
 	if waits && unsent > most/2 {

@@ -11,10 +11,11 @@ func TestUploadsFillTheLine(t *testing.T) {
 	t.Parallel()
 	s := Scenario{RTT: 40 * ms, Rate: 10e6, Queue: 100 * ms, Sender: Cubic, Streams: 8, Octets: 8 << 20,
 		Direction: Upload, SmallEvery: often}
+	s.NotSent = noOption
 	short := runAs(t, s, adaptive)
 	s.NotSent = 16 << 10
 	little := runAs(t, s, adaptive)
-	s.NotSent, s.Queue = 0, time.Second
+	s.NotSent, s.Queue = noOption, time.Second
 	long := runAs(t, s, adaptive)
 	for _, got := range []Result{short, little, long} {
 		if line := float64(s.Octets) * 8 / s.Rate / got.Time.Seconds(); line < 0.9 || line > 0.945 {
