@@ -10,10 +10,11 @@ import (
 // Limits of a writePace.
 const (
 	minUnsent = 16 << 10
-	maxUnsent = 1 << 20
+	maxUnsent = 256 << 10 // with more, the socket has no limit: 26 MB/s
 
 	unsentTime = 10 * time.Millisecond // how long the socket may take to send what it holds unsent
 	paceSpan   = 20 * time.Millisecond // the shortest time over which the rate is measured
+	drySpan    = time.Second           // the limits do not shrink for so long after the socket was empty
 )
 
 // A writePace keeps short what a new request or an acknowledgment waits for when uploads fill the
@@ -23,6 +24,7 @@ const (
 type writePace struct {
 	size   int           // DATA is appended up to this size before a write
 	unsent int           // limit of the socket's unsent bytes; 0: none
+	dryAt  time.Duration // when the socket was empty although there was DATA; 0: never
 	sent   int64         // counts.dataSent at the last write
 	since  time.Duration // when the measurement of the rate began; 0: none is running
 	octets int           // bytes written since then
@@ -62,8 +64,24 @@ func (p *writePace) wroteLocked(c *Conn, octets int, more bool) {
 	if span < paceSpan {
 		return
 	}
-	p.set(c, int(float64(p.octets)*unsentTime.Seconds()/span.Seconds()))
+	if p.dryAt == 0 || now-p.dryAt > drySpan {
+		p.set(c, int(float64(p.octets)*unsentTime.Seconds()/span.Seconds()))
+	}
 	p.since, p.octets = now, 0
+}
+
+// begin is called before each write, without the lock. If the last write left DATA waiting and the
+// socket has sent all that it had, the limits are too small: the processor needs longer than
+// unsentTime to come back to writeLoop, or TCP may send much more at once. The rate alone would not
+// tell, because it suffers from this.
+func (p *writePace) begin(c *Conn) {
+	if p.unsent == 0 || p.since == 0 {
+		return
+	}
+	if n, ok := netconn.Unsent(c.socket.nc); ok && n == 0 {
+		p.dryAt = c.clock()
+		p.set(c, 2*p.unsent)
+	}
 }
 
 // set sets the limits to those of a connection that sends so many bytes in unsentTime. They grow at

@@ -92,6 +92,7 @@ func (c *Conn) writeLoop() {
 		c.unlock()
 
 		c.writer.tracer.sending(batch)
+		pace.begin(c)
 		err := c.write(batch)
 		// The last frames are written together with the alert with which TLS ends.
 		if err == nil && !last {

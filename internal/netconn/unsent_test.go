@@ -1,4 +1,4 @@
-//go:build linux || darwin
+//go:build linux && !386
 
 package netconn
 
@@ -8,6 +8,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // lowWater returns the limit that a TCP socket has.
@@ -42,13 +43,25 @@ func TestLimitUnsentReachesTheSocketBelow(t *testing.T) {
 		if !LimitUnsent(outer, want) || lowWater(t, nc.(*net.TCPConn)) != want {
 			t.Errorf("%T: the limit is %d", outer, lowWater(t, nc.(*net.TCPConn)))
 		}
+		if n, ok := Unsent(outer); !ok || n != 0 {
+			t.Errorf("%T: %d bytes are unsent, %v", outer, n, ok)
+		}
 	}
 	if !LimitUnsent(nc, 0) || lowWater(t, nc.(*net.TCPConn)) != 0 {
 		t.Errorf("without a limit it is %d", lowWater(t, nc.(*net.TCPConn)))
 	}
+	// The peer reads nothing, so the socket keeps what does not fit into the peer's window.
+	nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	nc.Write(make([]byte, 64<<20))
+	if n, ok := Unsent(nc); !ok || n == 0 {
+		t.Errorf("beside a peer that does not read, %d bytes are unsent, %v", n, ok)
+	}
 	nc.Close()
 	if LimitUnsent(nc, 20_000) {
 		t.Error("a closed socket was limited")
+	}
+	if n, ok := Unsent(nc); ok {
+		t.Errorf("a closed socket has %d bytes", n)
 	}
 }
 
@@ -65,6 +78,9 @@ func TestLimitUnsentNeedsASocket(t *testing.T) {
 	for _, nc := range []net.Conn{client, tls.Client(client, &tls.Config{}), socketless{client}} {
 		if LimitUnsent(nc, 20_000) {
 			t.Errorf("%T has no socket", nc)
+		}
+		if n, ok := Unsent(nc); ok {
+			t.Errorf("%T has %d bytes", nc, n)
 		}
 	}
 }
