@@ -29,7 +29,7 @@ func (c *Conn) Connect(ctx context.Context, authority string, header Header) (ne
 func (c *Conn) sendConnect(ctx context.Context, authority string, header Header,
 	slot slotMode) (*Response, error) {
 	s, req := &Stream{}, &Request{Method: "CONNECT", Authority: authority, Header: header}
-	if err := c.openStream(ctx, s, opening{req: req, ending: endByCaller, slot: slot}); err != nil {
+	if err := c.openStream(ctx, s, opening{req, endByCaller, slot}); err != nil {
 		return nil, err
 	}
 	resp, err := s.Response(ctx)

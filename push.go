@@ -419,7 +419,9 @@ func (c *Conn) addPromiseLocked(f *frame) *Stream {
 	c.addLocked(s)
 	c.streams.pushes++
 	c.counts.promised++
-	c.writer.tracer.openedLocked(s, 0)
+	if c.writer.tracer != nil {
+		c.writer.tracer.openedLocked(s)
+	}
 	return s
 }
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unsafe"
 
 	"gohyper.dev/hyper/internal/fieldblock"
@@ -197,7 +196,6 @@ type preparedRequest struct {
 	ending          ending
 	slot            slotMode
 	priority        Priority
-	waited          time.Duration             // as in opening
 	length          int64                     // of the body in bytes; -1: unknown
 	inlineBody      []byte                    // the body, if it is in memory
 	body            io.Reader                 // the body, if it must be read; nil: it is in memory or empty
@@ -211,7 +209,7 @@ type preparedRequest struct {
 // prepare checks the request of o and fills in p. It finds every mistake in the request before
 // anything of the connection changes.
 func (p *preparedRequest) prepare(ctx context.Context, c *Conn, o opening) error {
-	p.Request, p.ending, p.slot, p.waited = o.req, o.ending, o.slot, o.waited
+	p.Request, p.ending, p.slot = o.req, o.ending, o.slot
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}

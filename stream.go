@@ -92,7 +92,6 @@ type opening struct {
 	req    *Request
 	ending ending
 	slot   slotMode
-	waited time.Duration // in a Transport's queue, for Config.Trace
 }
 
 // openStream opens s for a request, and makes it end with ctx. s must be a new Stream. If
@@ -160,10 +159,10 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 			return err
 		}
 	}
+	c.writer.tracer.forgetWaitLocked()
 	if err := c.takeSlotUnlocking(ctx, p.cancel(), p.slot); err != nil {
 		return err
 	}
-	waited := p.waited + c.writer.tracer.takeWaitLocked()
 	err := c.peerAllowsLocked(p)
 	if err == nil {
 		err = c.streamIDFreeLocked(p)
@@ -177,7 +176,9 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 		return c.overLocked()
 	}
 	c.takeIDLocked(s)
-	c.writer.tracer.openedLocked(s, waited)
+	if c.writer.tracer != nil {
+		c.writer.tracer.openedLocked(s)
+	}
 	s.sendHeadersLocked(p)
 	s.window.credit = c.flow.initialWindow
 	if ended := s.openWindowLocked(); !ended {
@@ -245,9 +246,8 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 	c.writer.fields.Begin(c.writer.out, s.id, flags)
 	p.write(c.writer.fields)
 	c.endSectionLocked(p.layout)
-	c.writer.tracer.timeSentLocked(s, stepHeadersSent)
-	if flags.Has(wire.EndStream) {
-		c.writer.tracer.halfClosedLocked(s, true)
+	if c.writer.tracer != nil {
+		c.writer.tracer.headersQueuedLocked(s, flags.Has(wire.EndStream))
 	}
 }
 

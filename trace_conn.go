@@ -30,9 +30,10 @@ type connTracer struct {
 	sent      sentSection // owned by writeLoop
 
 	// c.mu guards these.
-	waited time.Duration // by the request that has just taken a slot
-	marks  []sentMark    // in the order of their bytes
-	now    time.Duration // the time of what happens until c.mu is unlocked; 0: not read yet
+	waited time.Duration              // by the request that has just taken a slot
+	queued map[*Request]time.Duration // how long requests have waited before they came here
+	marks  []sentMark                 // in the order of their bytes
+	now    time.Duration              // the time of what happens until c.mu is unlocked; 0: not read yet
 
 	pending atomic.Bool // queue is not empty
 
@@ -301,16 +302,47 @@ func (t *connTracer) slotGrantedLocked(began time.Duration) {
 	}
 }
 
-// takeWaitLocked returns how long the request that has just taken a slot has waited for it.
-func (t *connTracer) takeWaitLocked() (wait time.Duration) {
+// takeWaitLocked returns how long req, which has just taken a slot, has waited for it.
+func (t *connTracer) takeWaitLocked(req *Request) (wait time.Duration) {
 	if t != nil {
-		wait, t.waited = t.waited, 0
+		wait, t.waited = t.waited+t.queued[req], 0
+		delete(t.queued, req)
 	}
 	return wait
 }
 
-// openedLocked reports that s was opened. Its request waited for so long.
-func (t *connTracer) openedLocked(s *Stream, wait time.Duration) {
+// maxNotedWaits is how many waits are noted at most.
+const maxNotedWaits = 1000
+
+// forgetWaitLocked drops the wait of a request that got its slot and was not opened.
+func (t *connTracer) forgetWaitLocked() {
+	if t != nil {
+		t.waited = 0
+	}
+}
+
+// noteWait notes that req, which will be opened next, has waited for so long in the queue of a
+// Transport.
+func (c *Conn) noteWait(req *Request, wait time.Duration) {
+	c.lock()
+	defer c.unlock()
+	if t := c.writer.tracer; t != nil {
+		if t.queued == nil || len(t.queued) >= maxNotedWaits { // most of them were not opened
+			t.queued = make(map[*Request]time.Duration)
+		}
+		t.queued[req] = wait
+	}
+}
+
+// openedLocked reports that s was opened. It is not inlined, and neither is headersQueuedLocked: the
+// stacks of waiting requests stay small. t must not be nil.
+//
+//go:noinline
+func (t *connTracer) openedLocked(s *Stream) {
+	var wait time.Duration
+	if s.push == nil {
+		wait = t.takeWaitLocked(s.req)
+	}
 	if t.timeLocked(s, stepOpened); s.extras != nil && s.extras.times != nil {
 		s.extras.times.waited = wait
 	}
@@ -319,7 +351,20 @@ func (t *connTracer) openedLocked(s *Stream, wait time.Duration) {
 	}
 }
 
+// headersQueuedLocked notes that the HEADERS of s were added to the bytes to write, and whether they
+// end the request. t must not be nil.
+//
+//go:noinline
+func (t *connTracer) headersQueuedLocked(s *Stream, end bool) {
+	t.timeSentLocked(s, stepHeadersSent)
+	if end {
+		t.halfClosedLocked(s, true)
+	}
+}
+
 // halfClosedLocked reports that one side has ended s; our side if sent is true.
+//
+//go:noinline
 func (t *connTracer) halfClosedLocked(s *Stream, sent bool) {
 	if sent {
 		t.timeSentLocked(s, stepRequestSent)

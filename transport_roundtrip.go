@@ -116,12 +116,14 @@ func (x *exchange) addWait(d time.Duration) {
 	x.extras.waited += d
 }
 
-// takeWait returns how long the request has waited in the Transport's queue for this attempt.
-func (x *exchange) takeWait() (d time.Duration) {
-	if x.extras != nil {
-		d, x.extras.waited = x.extras.waited, 0
+// passWait tells c how long req, which is sent in this attempt, has waited in the Transport's queue.
+//
+//go:noinline
+func (x *exchange) passWait(c *Conn, req *Request) {
+	if x.extras.waited > 0 {
+		c.noteWait(req, x.extras.waited)
+		x.extras.waited = 0
 	}
-	return d
 }
 
 // setHeaderTimeout sets the time until the response's header must come; 0 is no bound.
@@ -194,7 +196,10 @@ func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	if x.trace != nil {
 		x.trace.stream = s
 	}
-	resp, err := x.send(c, s, opening{req: req, slot: slot, waited: x.takeWait()})
+	if x.extras != nil {
+		x.passWait(c, req)
+	}
+	resp, err := x.send(c, s, opening{req: req, slot: slot})
 	if err != nil {
 		return nil, x.tryFailed(s, err)
 	}
