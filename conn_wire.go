@@ -41,6 +41,9 @@ type Wire struct {
 	OnFrame func(*Conn, Frame)
 }
 
+// defaultEncoderTable is the default bound of the encoder's compression table in bytes.
+const defaultEncoderTable = wire.HeaderTableSize
+
 // clone returns a copy of w that shares nothing changeable with it. w may be nil.
 func (w *Wire) clone() *Wire {
 	if w == nil {
@@ -59,7 +62,7 @@ func (w *Wire) clone() *Wire {
 // encoderTableSize returns the bound of the encoder's compression table in bytes.
 func (w *Wire) encoderTableSize() uint32 {
 	if w == nil || w.EncoderTableSize == 0 {
-		return wire.HeaderTableSize
+		return defaultEncoderTable
 	}
 	return uint32(min(max(0, int64(w.EncoderTableSize)), math.MaxUint32))
 }

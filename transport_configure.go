@@ -312,7 +312,7 @@ func (cfg *Config) applyHTTP2(h *http.HTTP2Config) error {
 	}
 	if n := h.MaxEncoderHeaderTableSize; valid(n, 1, math.MaxInt32) {
 		cfg.Wire = or(cfg.Wire.clone(), &Wire{})
-		cfg.Wire.EncoderTableSize = n
+		cfg.Wire.EncoderTableSize = min(n, defaultEncoderTable)
 	}
 	if n := h.MaxReadFrameSize; valid(n, 16<<10, 1<<24-1) {
 		cfg.MaxFrameSize = n
