@@ -173,8 +173,8 @@ func (c *Conn) appendFirstFlightLocked() {
 //     that.
 //   - After a field block, the next one of hyper begins by emptying the compression table.
 //   - An identifier of a request that is not used yet is used up, with all lower ones, unless the
-//     frame is PRIORITY or of a type above CONTINUATION. What the peer sends on it is discarded;
-//     Wire.OnFrame sees it.
+//     frame is PRIORITY or of a type above CONTINUATION. What the peer sends on it is discarded, up
+//     to the bound for all that is discarded (about 10 MB at once); Wire.OnFrame sees it.
 //
 // WriteFrame returns when the frames have been added to the bytes to write. It waits while too many
 // bytes wait for the peer to read them. After the end of the connection it returns the error of the
