@@ -25,9 +25,9 @@ type connTracer struct {
 	id   uint64
 	sink func(TraceEvent) // nil: nothing is reported, only frames or times are kept
 
-	deliverMu sync.Mutex // held while sink runs
-	spare     []traceStep
-	sent      sentSection // owned by writeLoop
+	delivery delivery // held while sink runs
+	spare    []traceStep
+	sent     sentSection // owned by writeLoop
 
 	// c.mu guards these.
 	waited time.Duration              // by the request that has just taken a slot
@@ -44,6 +44,23 @@ type connTracer struct {
 	kept    *keptFrames // nil: Config.KeepFrames is false
 }
 
+// A delivery is a lock. It is a channel and not a sync.Mutex, because sink may sleep in a bubble of
+// testing/synctest: the clock there stands still while a goroutine waits for a Mutex.
+type delivery chan struct{}
+
+func (d delivery) lock()   { d <- struct{}{} }
+func (d delivery) unlock() { <-d }
+
+// tryLock takes the lock unless it is held, and reports whether it did.
+func (d delivery) tryLock() bool {
+	select {
+	case d <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 // maxQueuedEvents is how many events may wait for Config.Trace.
 const maxQueuedEvents = 10_000
 
@@ -53,7 +70,7 @@ func newConnTracer(ctx context.Context, c *Conn) *connTracer {
 	if c.cfg.Trace == nil && !c.cfg.KeepFrames && !c.cfg.StreamTimes {
 		return nil
 	}
-	t := &connTracer{c: c, sink: c.cfg.Trace}
+	t := &connTracer{c: c, sink: c.cfg.Trace, delivery: make(delivery, 1)}
 	if d := dialTraceOf(ctx); d != nil {
 		t.id = d.id
 	} else {
@@ -132,22 +149,22 @@ func (t *connTracer) unlockedLocked() {
 // flush delivers the queued events, unless another goroutine does. The caller must not hold the
 // connection's lock.
 func (t *connTracer) flush() {
-	for t != nil && t.pending.Load() && t.deliverMu.TryLock() {
+	for t != nil && t.pending.Load() && t.delivery.tryLock() {
 		t.deliverAndUnlock(nil)
 	}
 }
 
 // report delivers the queued events and then e.
 func (t *connTracer) report(e *TraceEvent) {
-	t.deliverMu.Lock()
+	t.delivery.lock()
 	t.deliverAndUnlock(e)
 	t.flush() // what was queued meanwhile
 }
 
-// deliverAndUnlock calls sink for the queued events, and for last unless it is nil. deliverMu is
+// deliverAndUnlock calls sink for the queued events, and for last unless it is nil. delivery is
 // locked, and is unlocked at the end.
 func (t *connTracer) deliverAndUnlock(last *TraceEvent) {
-	defer t.deliverMu.Unlock()
+	defer t.delivery.unlock()
 	lost := 0
 	if t.pending.Load() {
 		lost = t.deliverQueue()
@@ -159,7 +176,7 @@ func (t *connTracer) deliverAndUnlock(last *TraceEvent) {
 }
 
 // deliverQueue calls sink for the queued events. It returns how many were dropped after them. The
-// caller holds deliverMu.
+// caller holds delivery.
 func (t *connTracer) deliverQueue() (lost int) {
 	t.queueMu.Lock()
 	list, lost := t.queue, t.lost

@@ -13,13 +13,13 @@ func TestTraceQueueIsBounded(t *testing.T) {
 		got++
 		lost += e.Lost
 	}}
-	tracer.deliverMu.Lock() // as while the function runs
+	tracer.delivery.lock() // as while the function runs
 	const extra = 123
 	for range maxQueuedEvents + extra {
 		tracer.addLocked(&traceStep{kind: TraceSlotWait})
 		tracer.flush()
 	}
-	tracer.deliverMu.Unlock()
+	tracer.delivery.unlock()
 	tracer.report(&TraceEvent{})
 	if got != maxQueuedEvents+1 || lost != extra {
 		t.Errorf("%d events and %d lost, want %d and %d", got, lost, maxQueuedEvents+1, extra)
