@@ -89,11 +89,13 @@ func (ev WindowEvent) needed(grant int) int {
 	return int(min(int64(grant), ev.Length+1-int64(ev.Credit)))
 }
 
-// RateLimitedWindow holds each stream to PerSecond bytes a second on average, in bursts of at most
-// Burst bytes. The connection's window is that of ReadWindow. The rate is only reached if Burst is
-// at least twice what arrives in a round trip. It holds from the first byte only if
-// Config.InitialStreamWindow is at most Burst. A Burst of 0 means the bytes of a quarter of a
-// second.
+// RateLimitedWindow holds each stream to PerSecond bytes a second, from the first byte on. The
+// initial window counts: it cannot be taken back, so nothing is granted until the time that its
+// bytes take at the rate has passed. What the peer may send and what is unread are at most Burst
+// bytes together, or the initial window if that is more. The rate is only reached if Burst is at
+// least twice what arrives in a round trip. A reader that was slow may make up for an eighth of a
+// second. The connection's window is that of ReadWindow. A Burst of 0 means the bytes of a quarter
+// of a second. A PerSecond of 0 means no limit: then streams have ReadWindow, too.
 type RateLimitedWindow struct{ PerSecond, Burst int }
 
 // New is a WindowManagerFactory.
@@ -111,21 +113,32 @@ func (r RateLimitedWindow) New(w *Window) WindowManager {
 type rateLimiter struct {
 	RateLimitedWindow
 	w    *Window
-	next time.Duration // nothing is granted before this time
+	paid time.Duration // what was granted so far may arrive until this time
 }
 
 // Update implements WindowManager.
 func (r *rateLimiter) Update(ev WindowEvent) int {
-	const catchUp = 125 * time.Millisecond // how much unused time may be made up for later
-	debt := ev.needed(r.Burst - ev.Credit - ev.Unread)
-	if debt <= 0 || debt < r.Burst/4 && ev.Credit > 0 {
+	const catchUp = time.Second / 8 // how much unused time may be made up for later
+	if ev.Kind == WindowOpened {
+		r.paid = ev.Now + r.cost(ev.Credit+ev.Unread)
+	}
+	gap := ev.needed(r.Burst - ev.Credit - ev.Unread)
+	if gap <= 0 || gap < r.Burst/4 && ev.Credit > 0 {
 		return 0
 	}
-	if r.next > ev.Now {
-		r.w.WakeAfter(r.next - ev.Now)
+	// Steps of a quarter of Burst, so that few WINDOW_UPDATEs are enough.
+	step := min(gap, max(1, r.Burst/4))
+	r.paid = max(r.paid, ev.Now-catchUp-r.cost(step))
+	if wait := r.paid + r.cost(step) - ev.Now; wait > 0 {
+		r.w.WakeAfter(wait)
 		return 0
 	}
-	cost := time.Duration(math.Ceil(float64(debt) / float64(r.PerSecond) * float64(time.Second)))
-	r.next = max(r.next, ev.Now-catchUp) + cost
-	return debt
+	grant := min(gap, max(step, int((ev.Now-r.paid).Seconds()*float64(r.PerSecond))))
+	r.paid += r.cost(grant)
+	return grant
+}
+
+// cost returns the time that n bytes take at the rate.
+func (r *rateLimiter) cost(n int) time.Duration {
+	return time.Duration(math.Ceil(float64(max(0, n)) / float64(r.PerSecond) * float64(time.Second)))
 }

@@ -6,6 +6,7 @@ package hypertest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -282,4 +283,41 @@ func TestMisbehaviorBeforeAWriteEndsTheConnection(t *testing.T) {
 		peer.WantClosed("and the end")
 		wantManagerError(t, failureOf(got), 0, hyper.WindowTick, false)
 	})
+}
+
+// RateLimitedWindow counts the initial window: the rate holds from the first byte on, also where the
+// initial window is larger than Burst, as with the defaults.
+func TestRateLimitedHoldsItsRateFromTheFirstByte(t *testing.T) {
+	const rate = 1 << 20
+	for _, initial := range []int{1, 65535, 256<<10 - 1, 1 << 20} {
+		t.Run(fmt.Sprint(initial), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: initial})
+				peer.Ignore(wire.WindowUpdate)
+				got := doAsync(t.Context(), conn, &hyper.Request{Path: "/",
+					WindowManager: hyper.RateLimitedWindow{PerSecond: rate}.New})
+				peer.WantHeaders("the request", 1)
+				peer.WriteHeaders(1, 0, ":status: 200")
+				resp := got.want(t, "the response")
+				go io.Copy(io.Discard, resp.Body)
+				sent := 0
+				for ms := range 4000 {
+					synctest.Wait()
+					for n := min(peer.Credit(1), 16384); n > 0; n = min(peer.Credit(1), 16384) {
+						peer.WriteData(1, 0, make([]byte, n))
+						sent += n
+						synctest.Wait()
+					}
+					if most := max(initial, rate*(ms+1)/1000); sent > most {
+						t.Fatalf("%d bytes in %d ms, want at most %d", sent, ms+1, most)
+					}
+					time.Sleep(time.Millisecond)
+				}
+				if least := 4 * rate * 9 / 10; sent < least {
+					t.Errorf("%d bytes in 4 s, want at least %d", sent, least)
+				}
+				resp.Body.Close()
+			})
+		})
+	}
 }
