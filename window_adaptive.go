@@ -5,12 +5,14 @@ import (
 	"time"
 )
 
-// AdaptiveWindow gives each stream the window that its reader and the path can use: about twice the
-// bytes that arrived and were read in one round trip. A window begins with Initial. It grows as
-// fast as TCP's slow start while data arrives faster and the reader keeps up, and it shrinks to
-// what the reader takes. A stream that is not read keeps what it has. A new stream begins with its
-// share of what earlier streams have shown the path to need. All streams together never hold more
-// than Budget. AdaptiveWindow is the window manager if Config.WindowManager is nil.
+// AdaptiveWindow gives each stream the window that its reader and the path can use: about twice
+// the bytes that arrived and were read in one round trip. A window begins with Initial. It grows
+// as fast as TCP's slow start while data arrives faster and the reader keeps up, and it shrinks
+// to what the reader takes. On a slow path the windows of all streams together shrink to twice
+// what the path holds, so that other responses do not wait in a long queue. A stream that is not
+// read keeps what it has. A new stream begins with its share of what earlier streams have shown
+// the path to need. All streams together never hold more than Budget. AdaptiveWindow is the
+// window manager if Config.WindowManager is nil.
 //
 // Streams that were never read leave most of the budget to those that are read. AdaptiveWindow
 // sends SETTINGS with a smaller INITIAL_WINDOW_SIZE if the initial windows of streams that were not
@@ -21,7 +23,8 @@ import (
 // and are not read any more keep what they were granted, but they cannot get the last eighth of
 // Budget.
 //
-// Initial is the smallest size of a stream's window, in bytes; 0 means 256 KiB - 1. It needs no
+// Initial is the size of a stream's window, in bytes, until the path is known to need less or more;
+// 0 means 256 KiB - 1. The window of a slow reader does not become smaller. Initial needs no
 // WINDOW_UPDATE if Config.InitialStreamWindow announces as much. Budget is what all streams of the
 // connection may hold unread and be promised, in bytes; 0 means 64 MiB. The connection's window
 // begins with 65,535 (RFC 9113 §6.9.2) even if Budget is less. Budget also limits the speed,
@@ -45,6 +48,8 @@ const (
 	ahead = 8
 
 	smallestWindow = 4 << 10 // of a stream that is read, however many there are
+
+	patience = 8 // turns of 16 round trips before a raised round trip is lowered
 )
 
 // New is a WindowManagerFactory.
@@ -85,6 +90,7 @@ type adaptivePath struct {
 	turn   time.Duration // when the next 16 round trips begin
 	need   int           // what the path can use: about two bandwidth-delay products
 	unread int
+	total  int64 // received
 
 	open           *adaptiveStream // streams that may still receive, linked by next
 	streams        int             // their number
@@ -111,7 +117,7 @@ func (p *adaptivePath) Update(ev WindowEvent) int {
 
 // observe updates the path with what an event tells about it.
 func (p *adaptivePath) observe(ev *WindowEvent) {
-	p.unread = ev.Unread
+	p.unread, p.total = ev.Unread, ev.Total
 	p.trip.observe(ev)
 	switch ev.Kind {
 	case WindowData:
@@ -138,14 +144,63 @@ func (p *adaptivePath) jitter(grant int) int {
 func (p *adaptivePath) learn(now time.Duration) {
 	through, before := p.meter.through()
 	if now >= p.turn {
+		p.relax()
 		p.turn = now + 16*p.trip.rtt
 		p.best[0], p.best[1] = 0, p.best[0]
 	}
 	p.best[0] = max(p.best[0], (through+before)/2, through/4*3)
-	need, growing := p.meter.need(through, before)
+	need, growing := p.meter.need(through, before, p.trip.chance(now))
 	p.need, p.growing = max(need, 2*p.best[0], 2*p.best[1]), growing
 	if p.largeResponses > 0 && !p.standalone && 2*p.share() >= 3*p.shared {
-		p.distribute()
+		p.distribute(p.share(), p.streams)
+	}
+}
+
+// stretch looks at the round trips that were measured from DATA. If the shortest is clearly longer
+// than the one that windows are computed with, it replaces that one in two cases. Either the sender
+// waited for us while the link was silent: no queue can be the reason. Or data comes slower than 3/4
+// of what it did, because of a longer path or of a queue that others have filled. A queue of our own
+// makes the round trip longer, but it does not make data come slower.
+func (p *adaptivePath) stretch() {
+	t := &p.trip
+	slow := t.rate < float64(p.best[1])/float64(t.rtt)*3/4
+	switch {
+	case p.growing || t.loop <= t.rtt/2*3 || !slow && !t.silent:
+		t.tried = 0
+	case !slow:
+		t.rtt, t.tried = t.loop, 0
+	case t.tried > 0 && t.rate < t.tried*1.2: // larger windows have not helped: this is the path now
+		t.tried = 0
+		p.best[0] = int(t.rate * float64(t.rtt))
+		p.best[1] = p.best[0]
+	default:
+		p.setRTT(t.loop)
+		t.tried, t.wait = t.rate, patience
+	}
+}
+
+// setRTT changes the round trip that windows are computed with. The windows become as large as the
+// best rate needs.
+func (p *adaptivePath) setRTT(rtt time.Duration) {
+	for i := range p.best {
+		p.best[i] = int(float64(p.best[i]) * float64(rtt) / float64(p.trip.rtt))
+	}
+	p.trip.rtt = rtt
+}
+
+// relax lowers the round trip by a quarter, down to the shortest one, unless that has just made data
+// slower: the longer path or the queue may be gone.
+func (p *adaptivePath) relax() {
+	t := &p.trip
+	switch {
+	case t.wait < 0 && p.best[0] < p.best[1]/20*19:
+		p.setRTT(t.rtt / 3 * 4)
+		t.wait = patience
+	case t.wait > 0:
+		t.wait--
+	case t.rtt > t.least && t.least > 0:
+		p.setRTT(max(t.least, t.rtt/4*3))
+		t.wait = -1
 	}
 }
 
@@ -183,9 +238,6 @@ func (p *adaptivePath) fair() int {
 	return min(p.initial, max(left/(2*n), smallestWindow))
 }
 
-// distribute raises the windows of all streams that wait for data to their share, before they ask.
-func (p *adaptivePath) distribute() { p.distributeTo(p.share(), p.streams) }
-
 // raiseFresh raises the windows of the streams that were opened since the last write, so that the
 // WINDOW_UPDATEs follow the requests.
 func (p *adaptivePath) raiseFresh() {
@@ -194,11 +246,12 @@ func (p *adaptivePath) raiseFresh() {
 	if fresh > 1 && p.streams > 0 { // servers do not serve them equally
 		share = min(share/4*7, p.budget/p.streams/16*17)
 	}
-	p.distributeTo(share, fresh)
+	p.distribute(share, fresh)
 }
 
-// distributeTo raises the windows of the n streams that were opened last.
-func (p *adaptivePath) distributeTo(share, n int) {
+// distribute raises the windows of the n streams that were opened last to share, before they ask, if
+// they wait for data.
+func (p *adaptivePath) distribute(share, n int) {
 	share = min(share, p.budget-p.unread)
 	if share <= p.initial {
 		return

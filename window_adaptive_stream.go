@@ -86,7 +86,7 @@ func (s *adaptiveStream) raise(share int) {
 	s.w.GrantNow(grant)
 	if s.meter != nil {
 		now = s.w.State()
-		s.meter.announce(now.Total+int64(now.Credit), p.trip.heard)
+		s.meter.announce(now.Total+int64(now.Credit), now.Now, p.total)
 	}
 }
 
@@ -162,13 +162,14 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 			return
 		}
 		s.meter = spareMeters.Get().(*streamMeter)
-		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now)
+		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now, p.total)
 	}
 	if s.meter.blockedAt != 0 {
 		s.resume(ev)
 	}
 	s.meter.at(ev.Now, p.trip.rtt)
 	s.meter.arrived += ev.Bytes
+	s.meter.blockedAt = 0
 	if s.meter.reach(ev.Total) {
 		s.meter.blockedAt = ev.Now
 	}
@@ -177,16 +178,21 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 	}
 }
 
-// resume handles the first DATA after the end of an announced window. It measures a round trip if
-// the sender had to wait for a WINDOW_UPDATE there, and the reason was not our reader.
+// resume handles the first DATA after the end of an announced window. It measures a round trip,
+// because the sender had to wait for a WINDOW_UPDATE there, unless that was late because of our
+// reader.
 func (s *adaptiveStream) resume(ev *WindowEvent) {
 	p, m := s.path, s.meter
-	waited := p.trip.quietFrom >= m.blockedAt
 	through, _ := m.through()
-	if at, ok := m.answered(ev.Now); ok && waited && !p.growing && ev.Unread-ev.Bytes <= through/4 {
-		p.trip.measure(at, p.streams)
+	if ev.Unread-ev.Bytes > through/4 {
+		p.trip.loops = 0
+		return
 	}
-	m.blockedAt = 0
+	if loop, n, ok := m.answered(ev.Now, p.total); ok && loop > 0 {
+		if p.trip.measure(loop, float64(n)/float64(loop), p.trip.quietFrom >= m.blockedAt, p.streams) {
+			p.stretch()
+		}
+	}
 }
 
 // size computes how large the window should be, and returns what it lacks.
@@ -197,7 +203,7 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	if s.meter != nil && 4*ev.Total >= int64(floor) { // a small response should cost nothing
 		through, before := s.meter.through()
 		var growing bool
-		if need, growing = s.meter.need(through, before); growing && !p.growing {
+		if need, growing = s.meter.need(through, before, p.trip.chance(ev.Now)); growing && !p.growing {
 			need = through + before // this stream grows at the cost of the others
 		}
 	}
@@ -222,20 +228,25 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 		p.trip.probe(s.w, ev.Now)
 	}
 	if s.meter != nil {
-		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now)
+		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now, p.total)
 	}
 	return n
 }
 
-// floor returns the window that the stream gets even if the path needs less. If a smaller initial
-// window than the configured one is announced, that is the announced one until the stream is read
-// and a quarter of it has arrived.
+// floor returns the window that the stream gets even if it was measured to need less. If a smaller
+// initial window than the configured one is announced, that is the announced one until the stream is
+// read and a quarter of it has arrived. Otherwise it is the initial window, or what the path needs if
+// that is less and the reader keeps up: then a larger window would only fill a queue in the network.
 func (s *adaptiveStream) floor(ev *WindowEvent) int {
 	p := s.path
 	if p.start.reduced() && ev.Kind != WindowBlocked && (!s.used() || 4*ev.Total < int64(p.start.announced)) {
 		return p.start.announced
 	}
-	return p.fair()
+	fair := p.fair()
+	if p.trip.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
+		fair = min(fair, max(p.share(), smallestStep))
+	}
+	return fair
 }
 
 // leave removes the stream from the open streams. The others may get a larger share.
@@ -259,7 +270,7 @@ func (s *adaptiveStream) leave() {
 	}
 	s.prev, s.next = nil, nil
 	if p.streams--; p.streams > 0 && p.largeResponses > 0 && 2*p.share() >= 3*p.shared {
-		p.distribute()
+		p.distribute(p.share(), p.streams)
 	}
 }
 
