@@ -122,7 +122,7 @@ func (c *Conn) tick() {
 		c.failLocked(err)
 		return
 	}
-	if c.endStalledLocked(); c.ending.err != nil {
+	if c.endBlockedLocked(); c.ending.err != nil {
 		return
 	}
 	if c.endUnclaimedLocked(); c.ending.err != nil {
@@ -174,38 +174,38 @@ func (c *Conn) armDueLocked() {
 func (c *Conn) deadlinesLocked() [11]time.Duration {
 	return [...]time.Duration{
 		c.handshakeByLocked(), c.settingsByLocked(), c.keepAliveAtLocked(), c.pingByLocked(),
-		c.writeByLocked(), c.shrinkAtLocked(), c.stallByLocked(),
+		c.writeByLocked(), c.shrinkAtLocked(), c.blockedByLocked(),
 		c.unclaimedByLocked(), c.slotPingByLocked(), c.streams.trimAt, c.staleAtLocked(),
 	}
 }
 
-// stallByLocked returns the earliest time when a reader will have waited for WindowBlockedTimeout
+// blockedByLocked returns the earliest time when a reader will have waited for WindowBlockedTimeout
 // at a closed window. 0: no reader waits so.
-func (c *Conn) stallByLocked() time.Duration {
+func (c *Conn) blockedByLocked() time.Duration {
 	if c.cfg.WindowBlockedTimeout <= 0 {
 		return 0
 	}
-	at := c.flow.window.stalledAt()
+	at := c.flow.window.blockedUntil()
 	for _, s := range c.streams.byID {
-		if by := s.window.stalledAt(); by > 0 && (at == 0 || by < at) {
+		if by := s.window.blockedUntil(); by > 0 && (at == 0 || by < at) {
 			at = by
 		}
 	}
 	return at
 }
 
-// endStalledLocked ends the streams, or the connection, whose window managers grant nothing to a
+// endBlockedLocked ends the streams, or the connection, whose window managers grant nothing to a
 // reader that waits.
-func (c *Conn) endStalledLocked() {
-	for at := c.stallByLocked(); at > 0 && c.liveness.now >= at &&
-		c.ending.err == nil; at = c.stallByLocked() {
-		if by := c.flow.window.stalledAt(); by > 0 && c.liveness.now >= by {
-			c.flow.window.stall()
+func (c *Conn) endBlockedLocked() {
+	for at := c.blockedByLocked(); at > 0 && c.liveness.now >= at &&
+		c.ending.err == nil; at = c.blockedByLocked() {
+		if by := c.flow.window.blockedUntil(); by > 0 && c.liveness.now >= by {
+			c.flow.window.endBlocked()
 			return
 		}
 		for _, s := range c.streams.byID {
-			if by := s.window.stalledAt(); by > 0 && c.liveness.now >= by {
-				s.window.stall()
+			if by := s.window.blockedUntil(); by > 0 && c.liveness.now >= by {
+				s.window.endBlocked()
 			}
 		}
 	}

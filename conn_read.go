@@ -306,7 +306,7 @@ func (c *Conn) recvDataLocked(f *frame) error {
 		}
 		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
 			End: f.Flags.Has(wire.EndStream)}
-		if c.flow.window.update(ev) || c.flow.window.discard(f.padding) || c.starveOthersLocked(s) {
+		if c.flow.window.update(ev) || c.flow.window.discard(f.padding) || c.blockOthersLocked(s) {
 			return c.ending.err
 		}
 		c.counts.dataReceived += int64(f.Length)
@@ -330,10 +330,10 @@ func (c *Conn) recvDataLocked(f *frame) error {
 	return s.recvDataLocked(f)
 }
 
-// starveOthersLocked tells the connection's window manager when data for s has used up the
+// blockOthersLocked tells the connection's window manager when data for s has used up the
 // connection's window and readers of other streams wait. It reports whether the manager ended the
 // connection.
-func (c *Conn) starveOthersLocked(s *Stream) (ended bool) {
+func (c *Conn) blockOthersLocked(s *Stream) (ended bool) {
 	if c.flow.window.credit > 0 || c.flow.window.readers == 0 || s != nil &&
 		c.flow.window.readers == s.window.readers {
 		return false

@@ -268,3 +268,39 @@ func TestPlayerIsKeptAheadAndNotMore(t *testing.T) {
 		resp.Body.Close()
 	})
 }
+
+func TestRateIsSharedByItsStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, size, initial = 1 << 20, 64 << 10, 32 << 10
+		peer, conn := scripted(t, hyper.Config{InitialStreamWindow: initial})
+		peer.Ignore(wire.WindowUpdate)
+		shared := &Rate{PerSecond: rate, Size: size}
+		ids := []uint32{1, 3, 5, 7}
+		for _, id := range ids {
+			resp := answered(t, peer, conn, id, &hyper.Request{WindowManager: shared.Window})
+			go io.Copy(io.Discard, resp.Body)
+		}
+		sent := map[uint32]int{}
+		total := 0
+		const seconds = 10
+		for ms := range 1000 * seconds {
+			for _, id := range ids {
+				n := fill(peer, id, 1<<20)
+				sent[id] += n
+				total += n
+			}
+			if most := len(ids)*initial + size + rate*(ms+1)/1000; total > most {
+				t.Fatalf("%d bytes in %d ms, want at most %d", total, ms+1, most)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if total < rate*seconds*9/10 {
+			t.Errorf("%d bytes in %d s, want about %d", total, seconds, rate*seconds)
+		}
+		for _, id := range ids {
+			if 8*sent[id] < total {
+				t.Errorf("stream %d got %d of %d bytes", id, sent[id], total)
+			}
+		}
+	})
+}

@@ -400,6 +400,61 @@ func ExampleRequest_windowManager() {
 	// 1048576 <nil>
 }
 
+// A Rate is bytes per second that all streams share which use it, also on several connections. The
+// bytes of initial windows count. Each stream's window has at most Size bytes.
+type Rate struct {
+	PerSecond, Size int
+
+	mu   sync.Mutex
+	paid time.Time // what was granted so far may arrive until this time
+}
+
+// Window is a WindowManagerFactory for requests.
+func (r *Rate) Window(w *hyper.Window) hyper.WindowManager {
+	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		now := time.Now()
+		if ev.Kind == hyper.WindowOpened {
+			r.spend(now, ev.Credit)
+		}
+		missing := r.Size - ev.Credit - ev.Unread
+		if missing < r.Size/2 || ev.Kind == hyper.WindowClosed {
+			return 0
+		}
+		if wait := r.paid.Sub(now); wait > 0 {
+			w.WakeAfter(wait)
+			return 0
+		}
+		r.spend(now, missing)
+		return missing
+	})
+}
+
+// spend moves paid on by the time that n bytes take. Time that was not used is lost.
+func (r *Rate) spend(now time.Time, n int) {
+	if r.paid.Before(now) {
+		r.paid = now
+	}
+	r.paid = r.paid.Add(time.Duration(n) * time.Second / time.Duration(r.PerSecond))
+}
+
+func ExampleRequest_windowManager_sharedRate() {
+	conn := dial(hyper.Config{})
+	defer conn.Close()
+
+	rate := &Rate{PerSecond: 32 << 20, Size: 64 << 10} // for all of them together
+	begun := time.Now()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() { body(conn.Do(ctx, &hyper.Request{Path: "/large", WindowManager: rate.Window})) })
+	}
+	wg.Wait()
+	fmt.Println("4 MiB took an eighth of a second or more:", time.Since(begun) > 100*time.Millisecond)
+	// Output:
+	// 4 MiB took an eighth of a second or more: true
+}
+
 // Witness is a window manager that is told of every frame on its stream, as python hyper's managers
 // are.
 func Witness(w *hyper.Window) hyper.WindowManager {

@@ -184,12 +184,12 @@ type Window struct {
 	readers int32 // readers that wait for data of this window
 	// credit is what the peer may send once pending is announced. It is negative after a smaller
 	// initial window.
-	credit  int64
-	pending int64 // granted, but no WINDOW_UPDATE is in the output yet
-	unread  int64
-	total   int64
-	timer   *time.Timer
-	starved time.Duration // since when readers wait and the peer may not send; 0 if that is not so
+	credit       int64
+	pending      int64 // granted, but no WINDOW_UPDATE is in the output yet
+	unread       int64
+	total        int64
+	timer        *time.Timer
+	blockedSince time.Duration // since when readers wait and the peer may not send; 0 if that is not so
 }
 
 // A managerKind says where the manager of a window is from.
@@ -502,7 +502,7 @@ func (w *Window) grant(n int64) {
 	w.credit += n
 	w.pending += n
 	if w.credit > 0 {
-		w.starved = 0
+		w.blockedSince = 0
 	}
 }
 
@@ -516,9 +516,9 @@ func (w *Window) blocked() (ended bool) {
 	if w.update(WindowEvent{Kind: WindowBlocked}) {
 		return true
 	}
-	if w.credit <= 0 && w.starved == 0 && w.c.cfg.WindowBlockedTimeout > 0 && !w.ended() {
-		w.starved = max(w.c.liveness.now, 1)
-		w.c.armLocked(w.stalledAt())
+	if w.credit <= 0 && w.blockedSince == 0 && w.c.cfg.WindowBlockedTimeout > 0 && !w.ended() {
+		w.blockedSince = max(w.c.liveness.now, 1)
+		w.c.armLocked(w.blockedUntil())
 	}
 	return false
 }
@@ -529,22 +529,22 @@ func (w *Window) addReader() { w.readers++ }
 // removeReader counts a reader that no longer waits.
 func (w *Window) removeReader() {
 	if w.readers--; w.readers == 0 {
-		w.starved = 0
+		w.blockedSince = 0
 	}
 }
 
-// stalledAt returns the time when Config.WindowBlockedTimeout ends for a manager that has granted
+// blockedUntil returns the time when Config.WindowBlockedTimeout ends for a manager that has granted
 // nothing to a waiting reader, and 0 if there is none.
-func (w *Window) stalledAt() time.Duration {
-	if w.starved == 0 || w.credit > 0 {
+func (w *Window) blockedUntil() time.Duration {
+	if w.blockedSince == 0 || w.credit > 0 {
 		return 0
 	}
-	return w.starved + w.c.cfg.WindowBlockedTimeout
+	return w.blockedSince + w.c.cfg.WindowBlockedTimeout
 }
 
-// stall ends the stream, or the connection, because its manager lets a reader wait for longer than
+// endBlocked ends the stream, or the connection, because its manager lets a reader wait for longer than
 // Config.WindowBlockedTimeout.
-func (w *Window) stall() {
+func (w *Window) endBlocked() {
 	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for "+
 		"%v (%d bytes received, %d of them unread)", ErrWindowBlocked, windowOwner(w.StreamID()), w.credit,
 		w.c.cfg.WindowBlockedTimeout, w.total, w.unread))

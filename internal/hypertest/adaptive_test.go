@@ -143,7 +143,7 @@ func TestAdaptiveGrantsNoMoreThanTheLength(t *testing.T) {
 	}
 }
 
-func TestAdaptiveAnswersAStarvedReader(t *testing.T) {
+func TestAdaptiveAnswersABlockedReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{WindowManager: hyper.AdaptiveWindow{}.New,
 			InitialStreamWindow: -1})

@@ -164,7 +164,7 @@ func TestDroppedAndLateOctetsAreConsumedByTheConnection(t *testing.T) {
 	})
 }
 
-func TestStarvedManagersHearOfIt(t *testing.T) {
+func TestBlockedManagersHearOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log windowLog
 		help := false
@@ -192,7 +192,7 @@ func TestStarvedManagersHearOfIt(t *testing.T) {
 	})
 }
 
-func TestStreamStarvesAlone(t *testing.T) {
+func TestStreamIsBlockedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 10,
 			WindowManager: func(*hyper.Window) hyper.WindowManager {
@@ -454,7 +454,7 @@ func TestManualNeverGrantsPastAKnownLength(t *testing.T) {
 	})
 }
 
-func TestManualAnswersAStarvedReader(t *testing.T) {
+func TestManualAnswersABlockedReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{InitialStreamWindow: 10,
 			WindowManager: hyper.ReadWindow{Stream: 10}.New})
