@@ -298,7 +298,7 @@ func TestRateLimitedHoldsItsRateFromTheFirstByte(t *testing.T) {
 					WindowManager: hyper.RateLimitedWindow{PerSecond: rate}.New})
 				peer.WantHeaders("the request", 1)
 				peer.WriteHeaders(1, 0, ":status: 200")
-				resp := got.want(t, "the response")
+				resp := got.Want(t, "the response")
 				go io.Copy(io.Discard, resp.Body)
 				sent := 0
 				for ms := range 4000 {
