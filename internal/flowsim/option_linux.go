@@ -1,6 +1,7 @@
 package flowsim
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
@@ -30,9 +31,14 @@ func (fd optionFD) notSent() int {
 // close closes the socket.
 func (fd optionFD) close() { syscall.Close(int(fd)) }
 
-// Control implements syscall.RawConn.
+// Control implements syscall.RawConn. It fails if f has set no limit: f may read TCP_INFO, which
+// knows nothing of the simulated socket.
 func (fd optionFD) Control(f func(fd uintptr)) error {
+	before := fd.notSent()
 	f(uintptr(fd))
+	if fd.notSent() == before {
+		return errors.ErrUnsupported
+	}
 	return nil
 }
 

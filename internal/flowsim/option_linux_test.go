@@ -27,6 +27,9 @@ func TestClientSetsTheLimitOfUnsentBytes(t *testing.T) {
 	if got := r.up.room(false); got != limit {
 		t.Errorf("room for %d bytes, want %d", got, limit)
 	}
+	if err := raw.Control(func(uintptr) {}); err == nil {
+		t.Error("what only reads the socket's state does not fail")
+	}
 	without := newRun(Scenario{Rate: 1e6, Direction: Upload, NotSent: noOption})
 	if _, err := without.socket.SyscallConn(); err == nil {
 		t.Error("a socket without options has a descriptor")
