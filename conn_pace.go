@@ -14,6 +14,7 @@ const (
 
 	unsentTime = 10 * time.Millisecond // how long the socket may take to send what it holds unsent
 	paceSpan   = 20 * time.Millisecond // the shortest time over which the rate is measured
+	slowSpan   = 2 * time.Second       // the socket must have been slow for so long before it is limited
 	drySpan    = time.Second           // the limits do not shrink for so long after the socket was empty
 )
 
@@ -24,6 +25,7 @@ const (
 type writePace struct {
 	size   int           // DATA is appended up to this size before a write
 	unsent int           // limit of the socket's unsent bytes; 0: none
+	fastAt time.Duration // when the rate last needed no limit, or the measurement began; 0: never
 	dryAt  time.Duration // when the socket was empty although there was DATA; 0: never
 	sent   int64         // counts.dataSent at the last write
 	since  time.Duration // when the measurement of the rate began; 0: none is running
@@ -48,26 +50,34 @@ func (p *writePace) fillLocked(c *Conn) (more bool) {
 	return !c.writer.ready.empty() && c.flow.sendWindow > 0
 }
 
-// wroteLocked is called after each write, with its bytes. more is whether more DATA could have been sent.
-// Otherwise the rate is that of the caller, not of the socket.
+// wroteLocked is called after each write, with its bytes. more is whether more DATA could have been
+// sent. Otherwise, and if the write was not full, the rate is that of the caller and not of the
+// socket.
 func (p *writePace) wroteLocked(c *Conn, octets int, more bool) {
 	now := c.clock()
-	if !more {
+	if !more && octets < outSize-outRest {
 		p.since, p.octets = 0, 0
 		return
 	}
 	if p.since == 0 {
-		p.since = c.liveness.wroteAt
+		p.since, p.fastAt = c.liveness.wroteAt, c.liveness.wroteAt
 	}
 	p.octets += octets
 	span := now - p.since
 	if span < paceSpan {
 		return
 	}
-	if p.dryAt == 0 || now-p.dryAt > drySpan {
-		p.set(c, int(float64(p.octets)*unsentTime.Seconds()/span.Seconds()))
-	}
+	due := int(float64(p.octets) * unsentTime.Seconds() / span.Seconds())
 	p.since, p.octets = now, 0
+	if due >= maxUnsent {
+		p.fastAt = now
+	}
+	// TCP begins slowly, and becomes slow for a while after a loss. It grows only while it may use
+	// all of its congestion window.
+	if p.unsent == 0 && now-p.fastAt < slowSpan || p.dryAt != 0 && now-p.dryAt < drySpan {
+		return
+	}
+	p.set(c, due)
 }
 
 // begin is called before each write, without the lock. If the last write left DATA waiting and the
@@ -81,6 +91,13 @@ func (p *writePace) begin(c *Conn) {
 	if n, ok := netconn.Unsent(c.socket.nc); ok && n == 0 {
 		p.dryAt = c.clock()
 		p.set(c, 2*p.unsent)
+	}
+}
+
+// end removes the socket's limit before writeLoop exits.
+func (p *writePace) end(c *Conn) {
+	if p.unsent != 0 {
+		netconn.LimitUnsent(c.socket.nc, 0)
 	}
 }
 

@@ -25,7 +25,7 @@ func TestWritePaceFollowsTheRateOfTheSocket(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, conn := dialPeer(t, &Config{KeepAlive: -1})
 				p := newWritePace()
-				for range 20 {
+				for range 600 {
 					began := conn.clock()
 					time.Sleep(test.each)
 					conn.lock()
@@ -47,7 +47,8 @@ func TestWritePaceShrinksStepByStep(t *testing.T) {
 		_, conn := dialPeer(t, &Config{KeepAlive: -1})
 		p := newWritePace()
 		for _, step := range []struct{ octets, unsent int }{
-			{maxUnsent, 0}, {maxUnsent * 7 / 8, 0}, {200_000, 200_000}, {100_000, 100_000}, {110_000, 100_000}, {200_000, 200_000}, {0, 100_000}, {0, 50_000},
+			{maxUnsent, 0}, {maxUnsent * 7 / 8, 0}, {200_000, 200_000}, {100_000, 100_000},
+			{110_000, 100_000}, {200_000, 200_000}, {0, 100_000}, {0, 50_000},
 			{90_000, 90_000}, {0, 45_000}, {0, 22_500}, {0, minUnsent}, {0, minUnsent}, {maxUnsent, 0},
 			{5000, maxUnsent / 2},
 		} {

@@ -74,6 +74,7 @@ func (c *Conn) writeLoop() {
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
+				pace.end(c)
 				c.unlock()
 				return
 			}

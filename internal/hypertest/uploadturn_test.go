@@ -116,7 +116,7 @@ func TestRequestBesideSlowUploadsIsSentSoon(t *testing.T) {
 				v.rt = d.enter(t, dial, hyper.Config{})
 				peer := startUploads(v, 8)
 				peer.Ignore(wire.Data, wire.Settings)
-				time.Sleep(2 * time.Second)
+				time.Sleep(4 * time.Second)
 				for range 5 {
 					got := v.get("/small")
 					sent := time.Now()
