@@ -21,7 +21,8 @@ func prioritizes(p hyper.Priority, value string) func(*lab) {
 			payload := "\x00\x00\x00\x01" + value
 			f := l.WantFrame("the new priority", wire.PriorityUpdate)
 			if f.StreamID != 0 || f.Flags != 0 || string(f.Payload) != payload {
-				l.t.Errorf("on stream %d with flags %#x: %q, want %q", f.StreamID, f.Flags, f.Payload, payload)
+				l.t.Errorf("on stream %d with flags %#x: %q, want %q", f.StreamID, f.Flags, f.Payload,
+					payload)
 			}
 		}
 		l.stream = stream
