@@ -9,7 +9,7 @@ import (
 // dropped and counted.
 func TestTraceQueueIsBounded(t *testing.T) {
 	got, lost := 0, 0
-	tracer := &connTracer{c: &Conn{start: time.Now()}, sink: func(e TraceEvent) {
+	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: make(delivery, 1), sink: func(e TraceEvent) {
 		got++
 		lost += e.Lost
 	}}
