@@ -33,9 +33,9 @@ type batch struct {
 // f should call what does not wait for the peer: Open, Stream.Write, CloseWrite, SendTrailers,
 // Reset, WriteFrame, and Do on other goroutines. Do itself would wait for a response to a request
 // that is held back. Body and Trailer are held back, too, as far as they are sent while f runs.
-// Uploads of other goroutines that wait for their turn pause. Calls of Batch at the same time become
-// one batch, which is written when the last f returns. f must not call Batch, which would wait for
-// itself.
+// Uploads of other goroutines that wait for their turn pause. Calls of Batch at the same time
+// become one batch, which is written when the last f returns. f must not call Batch, which would
+// wait for itself.
 //
 // One write is one call of the Write method of the net.Conn, and one write of the socket if hyper
 // made the TLS connection or there is none. What was queued before f was called is written before,

@@ -19,8 +19,8 @@ const (
 )
 
 // A writePace keeps short what a new request or an acknowledgment waits for when uploads fill the
-// connection: the DATA of the write in progress, and the bytes that the socket has accepted and
-// not sent. No frame can overtake these. It measures the rate at which the socket takes uploads, and
+// connection: the DATA of the write in progress, and the bytes that the socket has accepted and not
+// sent. No frame can overtake these. It measures the rate at which the socket takes uploads, and
 // limits both to what is sent in unsentTime. writeLoop owns it.
 type writePace struct {
 	size   int           // DATA is appended up to this size before a write

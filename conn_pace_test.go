@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// A write has what the connection sends in 10 ms, and at least 16 KiB. Time is virtual in this test.
+// A write has what the connection sends in 10 ms, and at least 16 KiB. Time is virtual in this
+// test.
 func TestWritePaceFollowsTheRateOfTheSocket(t *testing.T) {
 	for _, test := range []struct {
 		name         string

@@ -220,9 +220,9 @@ func (c *Conn) adjustInitialWindowLocked() (ended bool) {
 	return ended
 }
 
-// shiftInitialWindowLocked announces an initial window that is larger by shift, as far as the windows
-// of open streams allow that. It is a function of its own to keep the stacks of waiting requests
-// small.
+// shiftInitialWindowLocked announces an initial window that is larger by shift, as far as the
+// windows of open streams allow that. It is a function of its own to keep the stacks of waiting
+// requests small.
 func (c *Conn) shiftInitialWindowLocked(shift int64) {
 	const mostDue = 32 // SETTINGS that a slow peer may owe an acknowledgment for
 	if len(c.settings.due) >= mostDue {

@@ -275,8 +275,8 @@ type decodedBody struct {
 	told bool  // end has returned true
 }
 
-// end reports whether it is called for the first time after Read has returned an error, and how many
-// bytes Read had returned.
+// end reports whether it is called for the first time after Read has returned an error, and how
+// many bytes Read had returned.
 func (d *decodedBody) end() (got int64, first bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

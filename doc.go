@@ -116,8 +116,8 @@
 // Config.Trace is called for each frame, and for other steps of a connection. TraceTo writes the
 // frames as lines of text, SlogTrace as records of log/slog. HAR makes an HTTP archive for the
 // network panel of a browser, and Waterfall a page that shows streams, windows and frames. None of
-// them shows credentials. Conn.Dump writes the state of a connection. With Config.KeepFrames, it and
-// the errors of the connection have the last frames.
+// them shows credentials. Conn.Dump writes the state of a connection. With Config.KeepFrames, it
+// and the errors of the connection have the last frames.
 //
 // Wireshark decodes the connection if crypto/tls logs its keys, with Config.TLS set to
 // &tls.Config{KeyLogWriter: file}. A capture of port 443 is then shown by

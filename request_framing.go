@@ -242,7 +242,8 @@ func (s *Stream) peerTakesTrailerLocked(trailer Header) error {
 	return s.c.peerTakesLocked("trailer", trailer.listSize())
 }
 
-// endSectionLocked ends the section that w has begun, and adds its frames to out. layout may be nil.
+// endSectionLocked ends the section that w has begun, and adds its frames to out. layout may be
+// nil.
 func (c *Conn) endSectionLocked(layout *fieldblock.Layout) {
 	w, size := c.writer.fields, c.settings.peer.maxFrame
 	if layout == nil {

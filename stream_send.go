@@ -218,9 +218,9 @@ func (c *Conn) dequeueLocked(s *Stream) {
 }
 
 // sendLocked appends one DATA frame with pending data, as large as the windows and the peer's
-// settings allow, and of at most most bytes. It returns false if the connection's window is used up,
-// or if the frame with its header takes more than room. If data is left, s goes to the end of the
-// queue.
+// settings allow, and of at most most bytes. It returns false if the connection's window is used
+// up, or if the frame with its header takes more than room. If data is left, s goes to the end of
+// the queue.
 func (s *Stream) sendLocked(most, room int) bool {
 	c, snd := s.c, s.sender
 	window := c.settings.peer.initialWindow + s.sendDelta
@@ -263,8 +263,8 @@ func (s *Stream) sendLocked(most, room int) bool {
 	return true
 }
 
-// dataRoomLocked returns the most bytes that the next DATA frame may have, with its padding. It is no
-// more than most.
+// dataRoomLocked returns the most bytes that the next DATA frame may have, with its padding. It is
+// no more than most.
 func (s *Stream) dataRoomLocked(most int) int {
 	c := s.c
 	window := min(c.settings.peer.initialWindow+s.sendDelta, c.flow.sendWindow)

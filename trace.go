@@ -36,8 +36,8 @@ const (
 	TraceConnClosed
 	// TraceSlotWait: a request has begun to wait, because the peer allows no more streams or
 	// because too much is not written yet. StreamID is 0, because it has no stream yet. If it waits
-	// in the queue of a Transport, Host is the origin, and Conn is nil and ConnID 0, because it does
-	// not have a connection yet.
+	// in the queue of a Transport, Host is the origin, and Conn is nil and ConnID 0, because it
+	// does not have a connection yet.
 	TraceSlotWait
 	// TraceStreamOpened: a stream was opened, and its HEADERS will be sent. Wait is how long the
 	// request waited for it, on this connection or in the queue of a Transport, which includes the

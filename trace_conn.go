@@ -351,8 +351,8 @@ func (c *Conn) noteWait(req *Request, wait time.Duration) {
 	}
 }
 
-// openedLocked reports that s was opened. It is not inlined, and neither is headersQueuedLocked: the
-// stacks of waiting requests stay small. t must not be nil.
+// openedLocked reports that s was opened. It is not inlined, and neither is headersQueuedLocked:
+// the stacks of waiting requests stay small. t must not be nil.
 //
 //go:noinline
 func (t *connTracer) openedLocked(s *Stream) {
@@ -368,8 +368,8 @@ func (t *connTracer) openedLocked(s *Stream) {
 	}
 }
 
-// headersQueuedLocked notes that the HEADERS of s were added to the bytes to write, and whether they
-// end the request. t must not be nil.
+// headersQueuedLocked notes that the HEADERS of s were added to the bytes to write, and whether
+// they end the request. t must not be nil.
 //
 //go:noinline
 func (t *connTracer) headersQueuedLocked(s *Stream, end bool) {

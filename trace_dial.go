@@ -51,8 +51,8 @@ func (d *dialTrace) step(kind TraceKind) (done func(error)) {
 	}
 }
 
-// traceSlotWait reports that a request begins to wait for a slot on one of h's connections, or for a
-// connection. It returns the time, or the zero time if there is no trace.
+// traceSlotWait reports that a request begins to wait for a slot on one of h's connections, or for
+// a connection. It returns the time, or the zero time if there is no trace.
 func (h *host) traceSlotWait() (began time.Time) {
 	if trace := h.t.config().Trace; trace != nil {
 		began = time.Now()

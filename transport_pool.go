@@ -121,7 +121,8 @@ func (h *host) conn(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	return c, err
 }
 
-// connAfterWait is conn. It also returns how long the request has waited, if there is a Config.Trace.
+// connAfterWait is conn. It also returns how long the request has waited, if there is a
+// Config.Trace.
 func (h *host) connAfterWait(ctx context.Context, cancel <-chan struct{}, turn *uint64) (
 	c *pooledConn, waited time.Duration, err error) {
 	h.mu.Lock()

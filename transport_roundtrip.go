@@ -116,7 +116,8 @@ func (x *exchange) addWait(d time.Duration) {
 	x.extras.waited += d
 }
 
-// passWait tells c how long req, which is sent in this attempt, has waited in the Transport's queue.
+// passWait tells c how long req, which is sent in this attempt, has waited in the Transport's
+// queue.
 //
 //go:noinline
 func (x *exchange) passWait(c *Conn, req *Request) {

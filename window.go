@@ -452,8 +452,8 @@ func (w *Window) ask(ev WindowEvent) (n int, err error) {
 	return n, nil
 }
 
-// initialWindow returns the initial window that the connection's manager chooses. Without a choice it
-// is the announced one.
+// initialWindow returns the initial window that the connection's manager chooses. Without a choice
+// it is the announced one.
 func (w *Window) initialWindow(now time.Duration) (size int, ended bool) {
 	announced := int(w.c.flow.initialWindow)
 	m, ok := w.manager.(InitialWindowManager)
@@ -533,8 +533,8 @@ func (w *Window) removeReader() {
 	}
 }
 
-// blockedUntil returns the time when Config.WindowBlockedTimeout ends for a manager that has granted
-// nothing to a waiting reader, and 0 if there is none.
+// blockedUntil returns the time when Config.WindowBlockedTimeout ends for a manager that has
+// granted nothing to a waiting reader, and 0 if there is none.
 func (w *Window) blockedUntil() time.Duration {
 	if w.blockedSince == 0 || w.credit > 0 {
 		return 0
@@ -542,8 +542,8 @@ func (w *Window) blockedUntil() time.Duration {
 	return w.blockedSince + w.c.cfg.WindowBlockedTimeout
 }
 
-// endBlocked ends the stream, or the connection, because its manager lets a reader wait for longer than
-// Config.WindowBlockedTimeout.
+// endBlocked ends the stream, or the connection, because its manager lets a reader wait for longer
+// than Config.WindowBlockedTimeout.
 func (w *Window) endBlocked() {
 	w.fail(fmt.Errorf("%w: the window of %s is at %d, a reader waits, and its manager granted nothing for "+
 		"%v (%d bytes received, %d of them unread)", ErrWindowBlocked, windowOwner(w.StreamID()), w.credit,

@@ -158,9 +158,9 @@ func (p *adaptivePath) learn(now time.Duration) {
 
 // stretch looks at the round trips that were measured from DATA. If the shortest is clearly longer
 // than the one that windows are computed with, it replaces that one in two cases. Either the sender
-// waited for us while the link was silent: no queue can be the reason. Or data comes slower than 3/4
-// of what it did, because of a longer path or of a queue that others have filled. A queue of our own
-// makes the round trip longer, but it does not make data come slower.
+// waited for us while the link was silent: no queue can be the reason. Or data comes slower than
+// 3/4 of what it did, because of a longer path or of a queue that others have filled. A queue of
+// our own makes the round trip longer, but it does not make data come slower.
 func (p *adaptivePath) stretch() {
 	t := &p.trip
 	slow := t.rate < float64(p.best[1])/float64(t.rtt)*3/4
@@ -188,8 +188,8 @@ func (p *adaptivePath) setRTT(rtt time.Duration) {
 	p.trip.rtt = rtt
 }
 
-// relax lowers the round trip by a quarter, down to the shortest one, unless that has just made data
-// slower: the longer path or the queue may be gone.
+// relax lowers the round trip by a quarter, down to the shortest one, unless that has just made
+// data slower: the longer path or the queue may be gone.
 func (p *adaptivePath) relax() {
 	t := &p.trip
 	switch {
@@ -249,8 +249,8 @@ func (p *adaptivePath) raiseFresh() {
 	p.distribute(share, fresh)
 }
 
-// distribute raises the windows of the n streams that were opened last to share, before they ask, if
-// they wait for data.
+// distribute raises the windows of the n streams that were opened last to share, before they ask,
+// if they wait for data.
 func (p *adaptivePath) distribute(share, n int) {
 	share = min(share, p.budget-p.unread)
 	if share <= p.initial {

@@ -82,8 +82,8 @@ func (t *roundTrip) chance(now time.Duration) int {
 }
 
 // measure takes a round trip that one of the streams measured from its own DATA, the rate of all
-// DATA in that time, and whether nothing came before. It reports whether there are enough of them to
-// look at the shortest.
+// DATA in that time, and whether nothing came before. It reports whether there are enough of them
+// to look at the shortest.
 func (t *roundTrip) measure(loop time.Duration, rate float64, silent bool, streams int) bool {
 	if t.loops == 0 || loop < t.loop {
 		t.loop, t.rate = loop, rate
@@ -212,9 +212,9 @@ func (m *meter) through() (last, before int) {
 
 // need returns the window that such a flow can use. A growing flow may double in the next round
 // trip, and that is seen one round trip later, so it gets three times what came last. It gets five
-// times as much while the link is silent in between (then chance is 0): a sender that does not begin
-// slowly needs it, and no queue grows. Another flow gets twice the mean: after a loss nothing comes
-// for a round trip, and then twice as much.
+// times as much while the link is silent in between (then chance is 0): a sender that does not
+// begin slowly needs it, and no queue grows. Another flow gets twice the mean: after a loss nothing
+// comes for a round trip, and then twice as much.
 func (m *meter) need(last, before, chance int) (need int, growing bool) {
 	switch {
 	case last <= before+chance || 4*last <= 5*before, 4*before < last && m.filled == uint8(len(m.past)):

@@ -234,9 +234,10 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 }
 
 // floor returns the window that the stream gets even if it was measured to need less. If a smaller
-// initial window than the configured one is announced, that is the announced one until the stream is
-// read and a quarter of it has arrived. Otherwise it is the initial window, or what the path needs if
-// that is less and the reader keeps up: then a larger window would only fill a queue in the network.
+// initial window than the configured one is announced, that is the announced one until the stream
+// is read and a quarter of it has arrived. Otherwise it is the initial window, or what the path
+// needs if that is less and the reader keeps up: then a larger window would only fill a queue in
+// the network.
 func (s *adaptiveStream) floor(ev *WindowEvent) int {
 	p := s.path
 	if p.start.reduced() && ev.Kind != WindowBlocked && (!s.used() || 4*ev.Total < int64(p.start.announced)) {

@@ -2,7 +2,7 @@
 // Bodies stream both ways, trailers and interim responses pass, and so do protocol upgrades, such
 // as WebSocket. Errors of the upstream become the right status of a gateway.
 //
-//	go run ./examples/proxy                              shows what passes, to an upstream of its own
+//	go run ./examples/proxy                              shows what passes to an upstream
 //	go run ./examples/proxy -listen :8080 -to https://…  serves until it is interrupted
 package main
 

@@ -100,8 +100,8 @@ func (n *network) plug(ctx context.Context, side int, addr string, p path) error
 	}
 	n.devices[side] = f
 	name := n.names[side]
-	// The buffers must not limit 1 Gbit/s × 100 ms. What one connection has learned of the path must
-	// not change the next.
+	// The buffers must not limit 1 Gbit/s × 100 ms. What one connection has learned of the path
+	// must not change the next.
 	sysctl := []string{"ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv4.tcp_no_metrics_save=1",
 		"net.ipv4.tcp_rmem=4096 131072 67108864", "net.ipv4.tcp_wmem=4096 65536 67108864"}
 	for _, command := range [][]string{

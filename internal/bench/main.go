@@ -3,7 +3,7 @@
 //
 //	go -C internal/bench run .             # the main rows, about four minutes
 //	go -C internal/bench run . -growth     # how cost grows, about five minutes
-//	go -C internal/bench run . -paths      # a GET beside transfers on slow paths, about eight minutes
+//	go -C internal/bench run . -paths      # a GET beside transfers on slow paths, eight minutes
 //
 // With -write, it writes the result to README.md, and with -growth also to growth.svg.
 //

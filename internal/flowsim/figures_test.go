@@ -24,8 +24,8 @@ var (
 	span    = flag.Duration("span", 3*time.Second, "the time that the plot shows")
 )
 
-// TestFigures prints the tables if there is -tables, writes a plot if there is -plot, and the README
-// if there is -readme.
+// TestFigures prints the tables if there is -tables, writes a plot if there is -plot, and the
+// README if there is -readme.
 func TestFigures(t *testing.T) {
 	if !*tables && !*readme && !*cells && *plot == "" {
 		t.Skip("none of -tables, -readme, -cells and -plot")

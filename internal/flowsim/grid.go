@@ -158,8 +158,8 @@ func (s Scenario) best(t *testing.T) (Result, error) {
 	return Run(t, s)
 }
 
-// ratio returns the speed of got, relative to best: how long it took, or its rate after some streams
-// have stopped. A reader that pauses is expected to need the time of its pauses, too.
+// ratio returns the speed of got, relative to best: how long it took, or its rate after some
+// streams have stopped. A reader that pauses is expected to need the time of its pauses, too.
 func (s Scenario) ratio(got, best Result) float64 {
 	switch {
 	case s.Stopped > 0:

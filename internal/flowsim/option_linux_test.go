@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestClientSetsTheLimitOfUnsentBytes checks that an upload's socket obeys TCP_NOTSENT_LOWAT, that it
-// starts without a limit, and that a socket without options has no descriptor.
+// TestClientSetsTheLimitOfUnsentBytes checks that an upload's socket obeys TCP_NOTSENT_LOWAT, that
+// it starts without a limit, and that a socket without options has no descriptor.
 func TestClientSetsTheLimitOfUnsentBytes(t *testing.T) {
 	r := newRun(Scenario{RTT: 10 * ms, Rate: 1e6, Sender: Cubic, Direction: Upload})
 	defer r.up.close()

@@ -12,8 +12,8 @@ type bottleneck struct {
 	queue time.Duration // what would wait longer is dropped; 0: nothing is
 	free  time.Duration // when all that waits is sent
 	// Not nil if connections share the bottleneck: its queue is up to dicePackets shorter for each
-	// packet that comes. Otherwise a packet of one connection may take each free place at the moment
-	// when it becomes free, and those of another may never find one.
+	// packet that comes. Otherwise a packet of one connection may take each free place at the
+	// moment when it becomes free, and those of another may never find one.
 	dice *rand.Rand
 
 	waited, passed time.Duration // sums, over the time that it was busy: see meanWait

@@ -107,7 +107,8 @@ func writeCells(t *testing.T, managers []subject, octets int) {
 	})
 }
 
-// putLine puts a line into a table: in the place of the line with the same first cell, or at its end.
+// putLine puts a line into a table: in the place of the line with the same first cell, or at its
+// end.
 func putLine(table, line string) string {
 	first := strings.Join(strings.SplitN(line, "|", 3)[:2], "|") + "|"
 	var lines []string
@@ -250,7 +251,8 @@ func (s Score) latencyText(Scenario) string {
 	return fmt.Sprintf("%d / %d, %.2f", s.SmallMedian.Milliseconds(), s.SmallP95.Milliseconds(), s.Ratio)
 }
 
-// speedText formats the speed, the mean promise in bandwidth-delay products, and the most unread MiB.
+// speedText formats the speed, the mean promise in bandwidth-delay products, and the most unread
+// MiB.
 func (s Score) speedText(path Scenario) string {
 	if s.Ratio == 0 {
 		return "does not end"

@@ -21,8 +21,8 @@ var reached = map[string]goal{
 	"beside an unlimited flow, 10 Mbit/s, 40 ms, queue 1 s": {ratio: 0.8},
 }
 
-// TestRowsReachTheirBounds checks AdaptiveWindow in the rows of the README. The bound of a row is its
-// goal, or what reached says.
+// TestRowsReachTheirBounds checks AdaptiveWindow in the rows of the README. The bound of a row is
+// its goal, or what reached says.
 func TestRowsReachTheirBounds(t *testing.T) {
 	t.Parallel()
 	for i, w := range append(latencyRows, speedRows...) {

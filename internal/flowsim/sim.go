@@ -1,8 +1,8 @@
 // Package flowsim simulates downloads and uploads in virtual time. The client is a real connection
-// of package hyper, with its windows, its managers and its goroutines. The simulation adds a path, a
-// bottleneck with a queue, TCP at both ends, a server, and a reader. Downloads are deterministic: the
-// same scenario gives the same figures on any machine. The clock is that of testing/synctest, so that
-// simulations run only in tests.
+// of package hyper, with its windows, its managers and its goroutines. The simulation adds a path,
+// a bottleneck with a queue, TCP at both ends, a server, and a reader. Downloads are deterministic:
+// the same scenario gives the same figures on any machine. The clock is that of testing/synctest,
+// so that simulations run only in tests.
 package flowsim
 
 import (
@@ -38,11 +38,12 @@ type Scenario struct {
 
 	Reader float64 // bytes per second that the reader takes, over all streams; 0: no limit
 	Unread int     // number of streams that are never read; the run does not wait for them
-	// Other streams, with endless responses, that are not read any more from StopAt on. The Result's
-	// means and its Rate are over the time after that.
+	// Other streams, with endless responses, that are not read any more from StopAt on. The
+	// Result's means and its Rate are over the time after that.
 	Stopped int
 	StopAt  time.Duration
-	// At PauseAt, the reader takes nothing for PauseFor, and so again each PauseEvery if it is not 0.
+	// At PauseAt, the reader takes nothing for PauseFor, and so again each PauseEvery if it is not
+	// 0.
 	PauseAt, PauseFor, PauseEvery time.Duration
 	// Streams that are opened five round trips earlier, with endless responses that are never read.
 	Abandoned   int
@@ -79,8 +80,8 @@ type Direction uint8
 const (
 	// Download: the responses have them. What the client writes arrives half a round trip later.
 	Download Direction = iota
-	// Upload: the requests' bodies have them. The client's TCP has the same sender as the server's, a
-	// bottleneck of its own, and a socket with a buffer like the server's.
+	// Upload: the requests' bodies have them. The client's TCP has the same sender as the server's,
+	// a bottleneck of its own, and a socket with a buffer like the server's.
 	Upload
 )
 

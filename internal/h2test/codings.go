@@ -122,7 +122,8 @@ func (c *caesar) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (c *caesar) Close() error { *c.closes++; return nil }
 
-// Caesar returns a decoder of that coding, which counts in closes how often its readers were closed.
+// Caesar returns a decoder of that coding, which counts in closes how often its readers were
+// closed.
 func Caesar(closes *int) func(io.Reader) (io.Reader, error) {
 	return func(r io.Reader) (io.Reader, error) { return &caesar{r: r, closes: closes}, nil }
 }

@@ -176,8 +176,8 @@ func TestEveryKindOfCallReturnsErrClosedAfterClose(t *testing.T) {
 	})
 }
 
-// dialTwoExchanges is dialPeer with an upload on stream 1 and a response on stream 3, whose body has
-// not arrived yet.
+// dialTwoExchanges is dialPeer with an upload on stream 1 and a response on stream 3, whose body
+// has not arrived yet.
 func dialTwoExchanges(t *testing.T) (*h2test.Peer, *hyper.Conn, *hyper.Stream, *hyper.Response) {
 	t.Helper()
 	peer, conn := dialPeer(t, nil)

@@ -285,8 +285,8 @@ func TestMisbehaviorBeforeAWriteEndsTheConnection(t *testing.T) {
 	})
 }
 
-// RateLimitedWindow counts the initial window: the rate holds from the first byte on, also where the
-// initial window is larger than Burst, as with the defaults.
+// RateLimitedWindow counts the initial window: the rate holds from the first byte on, also where
+// the initial window is larger than Burst, as with the defaults.
 func TestRateLimitedHoldsItsRateFromTheFirstByte(t *testing.T) {
 	const rate = 1 << 20
 	for _, initial := range []int{1, 65535, 256<<10 - 1, 1 << 20} {

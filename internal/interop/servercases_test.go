@@ -68,7 +68,8 @@ func TestServerCases(t *testing.T) {
 	}
 }
 
-// TestServerTestExamples runs the tests of examples/servertest, which users copy, with real servers.
+// TestServerTestExamples runs the tests of examples/servertest, which users copy, with real
+// servers.
 func TestServerTestExamples(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "servertest")
 	build := exec.Command("go", "test", "-c", "-o", binary, "gohyper.dev/hyper/examples/servertest")
