@@ -183,12 +183,7 @@ func (r *Reader[F]) Oversize() int64 {
 
 // Share returns the fields of the last section without the first one, for as long as they are
 // needed. They must not be changed: messages with the same fields share them.
-func (r *Reader[F]) Share() []F {
-	if r.last == nil {
-		return slices.Clone(r.fields[1:])
-	}
-	return r.ShareAll()[1:]
-}
+func (r *Reader[F]) Share() []F { return r.ShareAll()[1:] }
 
 // ShareAll is Share with the first field.
 func (r *Reader[F]) ShareAll() []F {

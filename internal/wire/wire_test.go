@@ -490,3 +490,42 @@ func TestOriginsOfAFrame(t *testing.T) {
 		break
 	}
 }
+
+func TestPriorityIsParsedFromTheFramesThatHaveOne(t *testing.T) {
+	priority := []byte{0x80, 0, 0, 7, 15} // depends on stream 7 exclusively, weight 16
+	for _, c := range []struct {
+		name string
+		h    FrameHeader
+		p    []byte
+		ok   bool
+	}{
+		{"PRIORITY", FrameHeader{Type: Priority}, priority, true},
+		{"PRIORITY that is cut off", FrameHeader{Type: Priority}, priority[:4], false},
+		{"HEADERS", FrameHeader{Type: Headers, Flags: PriorityFlag}, priority, true},
+		{"padded HEADERS", FrameHeader{Type: Headers, Flags: PriorityFlag | Padded},
+			append([]byte{1}, append(priority[:5:5], 0)...), true},
+		{"HEADERS that are cut off", FrameHeader{Type: Headers, Flags: PriorityFlag | Padded}, nil, false},
+		{"HEADERS without a priority", FrameHeader{Type: Headers}, priority, false},
+		{"another frame", FrameHeader{Type: Ping}, priority, false},
+	} {
+		on, weight, exclusive, ok := c.h.ParsePriority(c.p)
+		if ok != c.ok || ok && (on != 7 || weight != 16 || !exclusive) {
+			t.Errorf("%s: stream %d, weight %d, exclusive %t, %t", c.name, on, weight, exclusive, ok)
+		}
+	}
+}
+
+func TestPriorityUpdateIsParsedAsItIsAppended(t *testing.T) {
+	frame := AppendPriorityUpdate(nil, 9, "u=1, i")
+	h := ParseFrameHeader(frame)
+	id, value, ok := h.ParsePriorityUpdate(frame[HeaderLen:])
+	if h.Check(16<<10) != nil || id != 9 || string(value) != "u=1, i" || !ok {
+		t.Errorf("%v: stream %d, %q, %t", h, id, value, ok)
+	}
+	if _, _, ok := h.ParsePriorityUpdate(frame[HeaderLen:][:3]); ok {
+		t.Error("a frame that is cut off")
+	}
+	if _, _, ok := (FrameHeader{Type: Ping}).ParsePriorityUpdate(frame[HeaderLen:]); ok {
+		t.Error("another frame")
+	}
+}
