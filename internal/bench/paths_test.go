@@ -56,7 +56,8 @@ func TestPathsHaveTheirRateAndTheirRoundTrip(t *testing.T) {
 		t.Fatalf("%d results:\n%s", len(all), text)
 	}
 	for _, r := range all {
-		if r.Median < 40 || r.Mbit > 22 || r.Client == "hyper" && r.Mbit < 5 {
+		// In one second a busy machine may move what has waited longer.
+		if r.Median < 40 || r.Mbit > 40 || r.Client == "hyper" && r.Mbit < 1 {
 			t.Errorf("%+v", r)
 		}
 	}
