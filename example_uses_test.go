@@ -289,7 +289,7 @@ func TestRateIsSharedByItsStreams(t *testing.T) {
 				sent[id] += n
 				total += n
 			}
-			if most := len(ids)*initial + size + rate*(ms+1)/1000; total > most {
+			if most := len(ids)*initial + size + int(int64(rate)*int64(ms+1)/1000); total > most {
 				t.Fatalf("%d bytes in %d ms, want at most %d", total, ms+1, most)
 			}
 			time.Sleep(time.Millisecond)

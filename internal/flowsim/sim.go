@@ -361,7 +361,7 @@ func (r *run) begin() {
 	synctest.Wait()
 	for _, l := range r.rivals {
 		if l.written == 0 {
-			l.write(math.MaxInt64 / 2)
+			l.write(math.MaxInt32) // more than a run moves
 		}
 	}
 }
