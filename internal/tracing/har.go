@@ -146,7 +146,7 @@ func (s *stream) entry(first bool) harEntry {
 // soon is how long after its connection a first request counts as the reason for it.
 const soon = 100 * time.Millisecond
 
-// timings returns when the request began, and its phases.
+// timings returns when the request began, and its phases. cmp.Or returns the first time that is set.
 func (s *stream) timings(first bool) (started time.Time, t harTimings) {
 	t = harTimings{Blocked: notApplicable, DNS: notApplicable, Connect: notApplicable, SSL: notApplicable}
 	c := s.conn
@@ -159,17 +159,17 @@ func (s *stream) timings(first bool) (started time.Time, t harTimings) {
 			t.SSL = ms(c.tlsDone.Sub(c.tlsStart))
 		}
 	}
-	queued := firstOf(s.sent, s.opened)
+	queued := cmp.Or(s.sent, s.opened)
 	if s.parent > 0 {
 		queued = s.opened
 	}
 	t.Blocked = ms(queued.Sub(begin))
-	end := firstOf(s.recvEnd, s.closed, c.last)
+	end := cmp.Or(s.recvEnd, s.closed, c.last)
 	if s.began.IsZero() {
-		end = firstOf(s.closed, c.last)
+		end = cmp.Or(s.closed, c.last)
 	}
-	began := firstOf(s.began, end)
-	sentEnd := firstOf(s.sentEnd, queued)
+	began := cmp.Or(s.began, end)
+	sentEnd := cmp.Or(s.sentEnd, queued)
 	if sentEnd.After(began) { // the response came before the end of the request
 		sentEnd = began
 	}
@@ -178,16 +178,6 @@ func (s *stream) timings(first bool) (started time.Time, t harTimings) {
 	}
 	t.Send, t.Wait, t.Receive = ms(sentEnd.Sub(queued)), ms(began.Sub(sentEnd)), ms(end.Sub(began))
 	return started, t
-}
-
-// firstOf returns the first time that is set.
-func firstOf(times ...time.Time) (t time.Time) {
-	for _, t = range times {
-		if !t.IsZero() {
-			return t
-		}
-	}
-	return t
 }
 
 // ms returns d in milliseconds, and 0 if it is negative.

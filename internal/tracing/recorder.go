@@ -198,7 +198,6 @@ type stream struct {
 	request   section
 	response  section
 	trailer   section
-	interims  int
 	wait      time.Duration
 	opened    time.Time
 	sent      time.Time // the first frame of the request
@@ -215,7 +214,6 @@ type stream struct {
 	recvWindow curve
 	err        string
 	reset      string // the text of RST_STREAM
-	resetSent  bool   // it is ours
 
 	sentBytes transferred
 	recvBytes transferred
@@ -426,7 +424,7 @@ func (s *stream) addFrame(e *Event) {
 		way.header += size
 		s.addSection(e)
 	case "RST_STREAM":
-		s.reset, s.resetSent = cut(e.Text), e.Sent
+		s.reset = cut(e.Text)
 	}
 	if e.Sent && e.Type != "RST_STREAM" && e.Type != "WINDOW_UPDATE" {
 		s.sentEnd = e.At
@@ -458,9 +456,6 @@ func (s *stream) addSection(e *Event) {
 		s.request = s.keep(e.Fields)
 	case e.Sent: // the request's trailers
 	case s.response.fields == nil || s.response.isInterim():
-		if s.response.fields != nil {
-			s.interims++
-		}
 		s.response = s.keep(e.Fields)
 	default:
 		s.trailer = s.keep(e.Fields)

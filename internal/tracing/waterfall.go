@@ -88,11 +88,8 @@ func (r *Recorder) HTML() ([]byte, error) {
 	}
 	r.mu.Unlock()
 	text, err := json.Marshal(data) // it escapes <, > and &
-	if err != nil {
-		return nil, err
-	}
 	before, after, _ := strings.Cut(page, placeholder)
-	return slices.Concat([]byte(before), text, []byte(after)), nil
+	return slices.Concat([]byte(before), text, []byte(after)), err
 }
 
 // since returns the time at in milliseconds since the first event of c, and -1 for the zero time.
@@ -144,7 +141,7 @@ func (s *stream) bar() pageStream {
 		SentHeader: s.sentBytes.header, SentData: s.sentBytes.data, RecvHeader: s.recvBytes.header,
 		RecvData: s.recvBytes.data, Decoded: s.decoded, Bad: s.err != "" || s.reset != "",
 		Err: syntax.Escape(cmp.Or(s.err, s.reset))}
-	out.Last = c.since(firstOf(s.closed, c.last))
+	out.Last = c.since(cmp.Or(s.closed, c.last))
 	for _, d := range s.sentChunks.list {
 		out.Chunks = append(out.Chunks, [4]any{c.since(d.from), c.since(d.to), true, d.bytes})
 	}
