@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"gohyper.dev/hyper/internal/wire"
 )
 
 // Limits of a batch.
@@ -175,11 +177,12 @@ func (c *Conn) takeOutLocked() []byte {
 }
 
 // sendHeldLocked appends the data of s to the batch, as far as the windows and the size of the
-// batch allow.
+// batch allow. The last frame may exceed that size and end the batch: a Write that is called by the
+// function of Batch must not wait for the end of the batch.
 func (c *Conn) sendHeldLocked(s *Stream) {
 	for s.isReadyLocked() && c.mayHoldLocked() {
 		c.writer.ready.remove(s)
-		if !s.sendLocked(maxBatch, maxBatch) {
+		if !s.sendLocked(maxBatch, wire.HeaderLen+maxBatch) {
 			c.writer.ready.push(s)
 			return
 		}
