@@ -21,10 +21,11 @@ var ErrBatchSplit = errors.New("hyper: the batch was not sent in one write")
 // A batch is what a connection holds back for Conn.Batch. The connection's mu guards it. Positions
 // are counted as in connWriter.queued.
 type batch struct {
-	from, to uint64 // where it begins, and where it has ended
-	users    int    // calls of Batch whose function has not returned
-	open     bool   // what was queued after from is not written yet
-	split    bool   // it was written in parts
+	from, to uint64        // where it begins, and where it has ended
+	began    time.Duration // when it began
+	users    int           // calls of Batch whose function has not returned
+	open     bool          // what was queued after from is not written yet
+	split    bool          // it was written in parts
 }
 
 // Batch calls f, and holds back what the connection has to write until f returns. Then all of it
@@ -110,7 +111,7 @@ func (c *Conn) beginBatch(ctx context.Context) (*batch, error) {
 		}
 	}
 	if b := c.writer.batch; !b.holdsLocked() {
-		c.writer.batch = &batch{from: c.writer.queued, open: true}
+		c.writer.batch = &batch{from: c.writer.queued, began: c.clock(), open: true}
 	}
 	c.writer.batch.users++
 	return c.writer.batch, nil
@@ -133,6 +134,32 @@ func (c *Conn) endBatchLocked(b *batch) {
 		b.open, b.to = false, c.writer.queued
 		b.split = b.split || b.to-b.from > maxBatch
 		c.writer.flushQ.WakeAll()
+		c.startDeadlinesLocked(b.began)
+	}
+}
+
+// holdsBackLocked reports whether a frame that was queued at a time since start is held back.
+func (c *Conn) holdsBackLocked(at time.Duration) bool {
+	b := c.writer.batch
+	return b.holdsLocked() && at >= b.began
+}
+
+// startDeadlinesLocked is called when a batch that began at a time since start has ended. The
+// peer's time to acknowledge what was held back begins now.
+func (c *Conn) startDeadlinesLocked(began time.Duration) {
+	now, held := c.clock(), false
+	for _, p := range c.liveness.pings {
+		if p.sent >= began {
+			p.sent, held = now, true
+		}
+	}
+	for i := range c.settings.due {
+		if due := &c.settings.due[i]; due.sent >= began {
+			due.sent, held = now, true
+		}
+	}
+	if held {
+		c.armDueLocked()
 	}
 }
 

@@ -252,7 +252,7 @@ func (c *Conn) settingsByLocked() time.Duration {
 		return 0
 	}
 	for i := range c.settings.due {
-		if due := &c.settings.due[i]; !due.untimed {
+		if due := &c.settings.due[i]; !due.untimed && !c.holdsBackLocked(due.sent) {
 			return due.sent + c.cfg.SettingsTimeout
 		}
 	}
@@ -264,7 +264,7 @@ func (c *Conn) settingsByLocked() time.Duration {
 // can delay the acknowledgment.
 func (c *Conn) pingByLocked() time.Duration {
 	p := c.keeperLocked()
-	if p == nil || c.cfg.PingTimeout < 0 {
+	if p == nil || c.cfg.PingTimeout < 0 || c.holdsBackLocked(p.sent) {
 		return 0
 	}
 	return max(p.sent, c.liveness.progressAt) + c.cfg.PingTimeout

@@ -43,3 +43,73 @@ func TestBatchEndsAtOnceWithOneFrameThatIsTooLarge(t *testing.T) {
 		})
 	}
 }
+
+// A PING or SETTINGS that a batch holds back is not on its way yet: the peer's time to acknowledge
+// it begins at the end of the batch.
+func TestBatchDoesNotTakeFromThePeersTime(t *testing.T) {
+	const hold, limit = 3 * time.Second, 2 * time.Second
+	for name, c := range map[string]struct {
+		cfg  hyper.Config
+		send func(t *testing.T, conn *hyper.Conn)
+		late error // if the peer is silent
+	}{
+		"keep-alive": {hyper.Config{KeepAlive: time.Second, PingTimeout: limit},
+			func(*testing.T, *hyper.Conn) {}, hyper.ErrPingTimeout},
+		"SETTINGS": {hyper.Config{KeepAlive: -1, SettingsTimeout: limit},
+			func(t *testing.T, conn *hyper.Conn) {
+				go conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingMaxFrameSize, Value: 1 << 20})
+			}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, &c.cfg)
+				synctest.Wait()
+				begin := time.Now()
+				if err := conn.Batch(t.Context(), func() {
+					c.send(t, conn)
+					time.Sleep(hold)
+				}); err != nil {
+					t.Errorf("Batch: %v", err)
+				}
+				// The peer takes almost all of its time.
+				time.Sleep(limit - time.Millisecond)
+				if err := conn.Err(); err != nil {
+					t.Fatalf("after %v: %v", time.Since(begin), err)
+				}
+				time.Sleep(2 * time.Millisecond)
+				if err := conn.Err(); err == nil || c.late != nil && !errors.Is(err, c.late) {
+					t.Errorf("a silent peer: %v", err)
+				}
+				peer.Ignore(wire.Ping, wire.Settings, wire.GoAway)
+			})
+		})
+	}
+}
+
+// The time for which a batch holds a PING back is no part of the round trip.
+func TestBatchIsNoPartOfTheRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &hyper.Config{KeepAlive: -1})
+		peer.AutoPing()
+		synctest.Wait()
+		measured := make(chan time.Duration, 1)
+		if err := conn.Batch(t.Context(), func() {
+			go func() {
+				rtt, err := conn.Ping(t.Context())
+				if err != nil {
+					t.Error(err)
+				}
+				measured <- rtt
+			}()
+			time.Sleep(time.Second)
+		}); err != nil {
+			t.Error(err)
+		}
+		if rtt := <-measured; rtt >= time.Second {
+			t.Errorf("the round trip took %v", rtt)
+		}
+		if stats := conn.Stats(); stats.RTT >= time.Second {
+			t.Errorf("Stats says %v", stats.RTT)
+		}
+	})
+}
