@@ -203,6 +203,20 @@ func (c *Conn) takeOutLocked() []byte {
 	return out[:n]
 }
 
+// writeStartLocked returns the position at which the write begins that will have what is added to
+// out now, as far as a batch cuts out (see takeOutLocked).
+func (c *Conn) writeStartLocked() uint64 {
+	w := &c.writer
+	switch b := w.batch; {
+	case b == nil:
+		return w.written
+	case b.open || b.split:
+		return max(w.written, b.from)
+	default:
+		return max(w.written, b.to)
+	}
+}
+
 // sendHeldLocked appends the data of s to the batch, as far as the windows and the size of the
 // batch allow. The last frame may exceed that size and end the batch: a Write that is called by the
 // function of Batch must not wait for the end of the batch.

@@ -244,7 +244,7 @@ func (s *Stream) sendLocked(most, room int) bool {
 		padding))
 	c.flow.sendWindow -= int64(n + padding)
 	s.sendDelta -= int64(n + padding)
-	snd.progress.add(n, c.writer.written)
+	snd.progress.add(n, c.writeStartLocked(), c.writer.flushed)
 	c.writer.tracer.sendWindowLocked(s, -n-padding)
 	c.counts.dataSent += int64(n)
 	// The peer may respond with a WINDOW_UPDATE for each of the two windows.

@@ -48,23 +48,29 @@ func (s *Stream) Stats() StreamStats {
 // Stats is Stream.Stats of the response's stream.
 func (r *Response) Stats() StreamStats { return r.s.Stats() }
 
-// An uploadProgress counts the DATA of a stream. The bytes of a connection are written batch after
-// batch, and while one is written, the next is collected. So it is enough to know how much is in
-// the last two. A batch is named by the value of connWriter.written before it.
+// An uploadProgress counts the DATA of a stream. The bytes of a connection are written one write
+// after the other, and during one, the next is collected. So it is mostly enough to know how much is
+// in the last two. With Conn.Batch, more writes can be collected at once: then all before the last
+// count as sent together. A write is named by the position at which it begins, as in
+// connWriter.queued.
 type uploadProgress struct {
-	written     int64  // in batches that the socket has accepted
-	last        uint64 // the last batch that has DATA of the stream
-	before      uint64 // the one before
+	written     int64  // in writes that the socket has accepted
+	last        uint64 // the last write that has DATA of the stream
+	before      uint64 // the last one before that
 	lastBytes   int32
 	beforeBytes int32
 }
 
-// add counts n bytes that are added to the batch that is being collected.
-func (p *uploadProgress) add(n int, batch uint64) {
-	if p.last != batch {
-		p.written += int64(p.beforeBytes) // two batches back
-		p.before, p.beforeBytes = p.last, p.lastBytes
-		p.last, p.lastBytes = batch, 0
+// add counts n bytes that will be in the write that begins at start. The socket has accepted so
+// many bytes of the connection as flushed says.
+func (p *uploadProgress) add(n int, start, flushed uint64) {
+	if p.last != start {
+		if flushed > p.before {
+			p.written += int64(p.beforeBytes)
+			p.beforeBytes = 0
+		}
+		p.before, p.beforeBytes = p.last, p.beforeBytes+p.lastBytes
+		p.last, p.lastBytes = start, 0
 	}
 	p.lastBytes += int32(n)
 }

@@ -5,12 +5,15 @@ package hypertest
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -111,5 +114,111 @@ func TestBatchIsNoPartOfTheRoundTrip(t *testing.T) {
 		if stats := conn.Stats(); stats.RTT >= time.Second {
 			t.Errorf("Stats says %v", stats.RTT)
 		}
+	})
+}
+
+// Nothing that a batch holds back counts as sent, although bytes before it in the same stream were
+// sent while it was open.
+func TestStreamStatsDoNotCountWhatABatchHoldsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn, client := newPeer(t, &hyper.Config{WriteStallTimeout: -1})
+		peer.Handshake()
+		synctest.Wait()
+		s := openPosts(t, conn, 1)[0]
+		synctest.Wait()
+		write := func(n int) {
+			t.Helper()
+			if _, err := s.Write(make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		client.SetWriteBuffer(0)
+		write(10) // in the write in progress
+		write(20) // in the next one
+		if err := conn.Batch(t.Context(), func() {
+			write(300)
+			wantBytes(t, "the peer does not read", s, 0, 330)
+			client.SetWriteBuffer(-1)
+			peer.Ignore(wire.Headers, wire.Data)
+			synctest.Wait()
+			wantBytes(t, "the batch is open", s, 30, 300)
+			write(4000)
+			wantBytes(t, "the batch is still open", s, 30, 4300)
+		}); err != nil {
+			t.Error(err)
+		}
+		wantBytes(t, "the batch was written", s, 4330, 0)
+		write(50)
+		wantBytes(t, "at the end", s, 4380, 0)
+	})
+}
+
+// A gatedConn lets one Write pass for each value in its channel. A nil channel lets all pass.
+type gatedConn struct {
+	*h2test.Conn
+	gate atomic.Pointer[chan struct{}]
+}
+
+func (c *gatedConn) Write(p []byte) (int, error) {
+	if gate := c.gate.Load(); gate != nil {
+		<-*gate
+	}
+	return c.Conn.Write(p)
+}
+
+// What follows a batch is in the write after it, and counts as sent after that.
+func TestStreamStatsDoNotCountWhatFollowsABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := h2test.Pipe()
+		nc := &gatedConn{Conn: client}
+		peer := h2test.NewPeer(t, server)
+		conn, err := hyper.NewConn(t.Context(), nc, &hyper.Config{WriteStallTimeout: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		peer.Handshake()
+		peer.Ignore(wire.Headers, wire.Data, wire.GoAway)
+		s := openPosts(t, conn, 1)[0]
+		synctest.Wait()
+		gate := make(chan struct{})
+		nc.gate.Store(&gate)
+		defer close(gate)
+		sizes := []int{10, 20, 300, 4000, 50}
+		for i, n := range sizes[:4] {
+			write := func() {
+				if _, err := s.Write(make([]byte, n)); err != nil {
+					t.Error(err)
+				}
+			}
+			if i == 2 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				defer cancel()
+				conn.Batch(ctx, write)
+			} else {
+				write()
+			}
+			synctest.Wait()
+		}
+		var sent int64
+		for _, n := range sizes[:3] {
+			if got := s.Stats(); got.BytesSent > sent || got.BytesSent+got.BytesUnsent != 4330 {
+				t.Errorf("after %d bytes: %+v", sent, got)
+			}
+			gate <- struct{}{}
+			synctest.Wait()
+			sent += int64(n)
+		}
+		if _, err := s.Write(make([]byte, sizes[4])); err != nil {
+			t.Error(err)
+		}
+		wantBytes(t, "before the write after the batch", s, 330, 4050)
+		gate <- struct{}{}
+		synctest.Wait()
+		wantBytes(t, "before the last write", s, 4330, 50)
+		gate <- struct{}{}
+		synctest.Wait()
+		wantBytes(t, "at the end", s, 4380, 0)
 	})
 }
