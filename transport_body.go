@@ -87,7 +87,7 @@ func (b *requestBody) renew(getBody func() (io.ReadCloser, error)) error {
 	if getBody == nil {
 		return errBodyGone
 	}
-	b.awaitRead(closeGrace)
+	b.awaitRead(closeGrace) // GetBody may seek in what the last attempt reads from
 	again, err := getBody()
 	if err != nil {
 		return err
@@ -117,15 +117,13 @@ func (b *requestBody) replace(in io.ReadCloser) {
 	b.in, b.state = in, bodyUnread
 }
 
-// awaitRead waits until a Read in progress has returned, for at most patience. GetBody may seek in
-// what the last attempt reads from.
+// awaitRead waits until a Read in progress has returned, for at most patience.
 func (b *requestBody) awaitRead(patience time.Duration) {
 	b.mu.Lock()
-	var end chan struct{}
-	if b.reading {
-		end = make(chan struct{})
-		b.readEnd = end
+	if b.reading && b.readEnd == nil {
+		b.readEnd = make(chan struct{})
 	}
+	end := b.readEnd
 	b.mu.Unlock()
 	if end == nil {
 		return
@@ -201,7 +199,8 @@ func (b *requestBody) answered() {
 	}
 }
 
-// closeWithin closes the body. It waits at most patience for Close to return.
+// closeWithin closes the body. It waits at most patience for Close to return, and as long for a Read
+// in progress: the caller may use what the body reads from again when RoundTrip has returned.
 func (b *requestBody) closeWithin(patience time.Duration) {
 	if b == nil {
 		return
@@ -210,18 +209,18 @@ func (b *requestBody) closeWithin(patience time.Duration) {
 	in, before := b.in, b.state
 	b.state = bodyClosed
 	b.mu.Unlock()
-	if before == bodyClosed {
-		return
+	if before != bodyClosed {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			in.Close()
+		}()
+		select {
+		case <-done:
+		case <-time.After(patience):
+		}
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		in.Close()
-	}()
-	select {
-	case <-done:
-	case <-time.After(patience):
-	}
+	b.awaitRead(patience)
 }
 
 // Read reads from the body. It fails if the attempt is over.
