@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -297,4 +298,30 @@ func TestErrorsOfAConnectionHaveTheLastFrames(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Promises and statuses that are malformed leave the archive with URLs and statuses that are valid.
+func TestHARIsValidIfThePeerIsMalformed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h hyper.HAR
+		peer, conn := dialPeer(t, &hyper.Config{Trace: h.Trace, Push: &hyper.PushPolicy{}})
+		got := getAsync(conn, "/100%")
+		peer.WantHeaders("the request", 1)
+		peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: [::1", ":path: /%")
+		peer.WriteHeaders(1, wire.EndStream, ":status: 99999999999999999999")
+		got.WantErr(t, "the response")
+		synctest.Wait()
+		entries := readArchive(t, &h).Log.Entries
+		if len(entries) != 2 {
+			t.Fatalf("%d entries", len(entries))
+		}
+		for i, e := range entries {
+			if _, err := url.Parse(e.Request.URL); err != nil {
+				t.Errorf("entry %d: %v", i, err)
+			}
+			if e.Response.Status != 0 {
+				t.Errorf("entry %d has the status %d", i, e.Response.Status)
+			}
+		}
+	})
 }

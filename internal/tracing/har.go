@@ -3,8 +3,10 @@ package tracing
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -146,7 +148,8 @@ func (s *stream) entry(first bool) harEntry {
 // soon is how long after its connection a first request counts as the reason for it.
 const soon = 100 * time.Millisecond
 
-// timings returns when the request began, and its phases. cmp.Or returns the first time that is set.
+// timings returns when the request began, and its phases. Of several times, cmp.Or returns the
+// first that is set.
 func (s *stream) timings(first bool) (started time.Time, t harTimings) {
 	t = harTimings{Blocked: notApplicable, DNS: notApplicable, Connect: notApplicable, SSL: notApplicable}
 	c := s.conn
@@ -195,22 +198,49 @@ func (s *stream) harRequest() harRequest {
 	return out
 }
 
-// url returns the URL of the request.
+// url returns the URL of the request in a form that URL parsers accept, whatever the peer has
+// promised. Parts that no URL can have are replaced.
 func (s *stream) url() string {
+	scheme, path := s.request.get(":scheme"), s.request.get(":path")
+	if !syntax.IsScheme(scheme) { // CONNECT has none
+		scheme = "https"
+	}
 	authority := cmp.Or(s.request.get(":authority"), s.request.get("host"), s.conn.host)
-	if s.request.get(":method") == "CONNECT" && s.request.get(":path") == "" {
-		return "https://" + authority
+	if _, err := url.Parse("https://" + authority); err != nil || !syntax.IsAuthority(authority) {
+		authority = "invalid" // RFC 6761 §6.4: no host has this name
 	}
-	path := s.request.get(":path")
-	if path == "*" {
-		path = "/*"
+	if path != "" && path[0] != '/' { // "*", or a promise that is malformed
+		path = "/" + path
 	}
-	return cmp.Or(s.request.get(":scheme"), "https") + "://" + authority + path
+	return scheme + "://" + authority + escapePath(path)
 }
 
-// harResponse returns the response of s. Its status is 0 if there is none.
+// escapePath returns path with percent-encoding for the bytes that are not visible ASCII, for "#",
+// and for "%" where no escape begins. Spaces stay, because Redact writes them.
+func escapePath(path string) string {
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		bad := c < ' ' || c >= 0x7f || c == '#'
+		if c == '%' {
+			_, err := url.PathUnescape(path[i:min(i+3, len(path))])
+			bad = err != nil
+		}
+		if bad {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// harResponse returns the response of s. Its status is 0 if there is none, or none that is valid.
 func (s *stream) harResponse() harResponse {
-	status, _ := strconv.Atoi(s.response.get(":status"))
+	status, err := strconv.Atoi(s.response.get(":status"))
+	if err != nil || status < 100 || status > 999 { // the peer may send anything
+		status = 0
+	}
 	out := harResponse{Status: status, StatusText: http.StatusText(status), HTTPVersion: httpVersion,
 		Cookies: []struct{}{}, Headers: append(s.response.pairs(), s.trailer.pairs()...),
 		RedirectURL: s.response.get("location"), HeadersSize: s.recvBytes.header, BodySize: s.recvBytes.data,
