@@ -25,6 +25,7 @@ const (
 type writePace struct {
 	size   int           // DATA is appended up to this size before a write
 	unsent int           // limit of the socket's unsent bytes; 0: none
+	limit  int           // the limit that the socket has; unsent, from the next write on
 	fastAt time.Duration // when the rate last needed no limit, or the measurement began; 0: never
 	dryAt  time.Duration // when the socket was empty although there was DATA; 0: never
 	sent   int64         // counts.dataSent at the last write
@@ -77,26 +78,31 @@ func (p *writePace) wroteLocked(c *Conn, octets int, more bool) {
 	if p.unsent == 0 && now-p.fastAt < slowSpan || p.dryAt != 0 && now-p.dryAt < drySpan {
 		return
 	}
-	p.set(c, due)
+	p.set(due)
 }
 
-// begin is called before each write, without the lock. If the last write left DATA waiting and the
-// socket has sent all that it had, the limits are too small: the processor needs longer than
-// unsentTime to come back to writeLoop, or TCP may send much more at once. The rate alone would not
-// tell, because it suffers from this.
+// begin is called before each write, and sets the socket's limit. It is called without the lock,
+// because netconn calls the NetConn method of the user's connection.
+//
+// If the last write left DATA waiting and the socket has sent all that it had, the limits are too
+// small: the processor needs longer than unsentTime to come back to writeLoop, or TCP may send much
+// more at once. The rate alone would not tell, because it suffers from this.
 func (p *writePace) begin(c *Conn) {
-	if p.unsent == 0 || p.since == 0 {
-		return
+	if p.unsent != 0 && p.since != 0 {
+		if n, ok := netconn.Unsent(c.socket.nc); ok && n == 0 {
+			p.dryAt = c.clock()
+			p.set(2 * p.unsent)
+		}
 	}
-	if n, ok := netconn.Unsent(c.socket.nc); ok && n == 0 {
-		p.dryAt = c.clock()
-		p.set(c, 2*p.unsent)
+	if p.limit != p.unsent {
+		p.limit = p.unsent
+		netconn.LimitUnsent(c.socket.nc, p.limit)
 	}
 }
 
-// end removes the socket's limit before writeLoop exits.
+// end removes the socket's limit when writeLoop exits. As begin, it is called without the lock.
 func (p *writePace) end(c *Conn) {
-	if p.unsent != 0 {
+	if p.limit != 0 {
 		netconn.LimitUnsent(c.socket.nc, 0)
 	}
 }
@@ -104,7 +110,7 @@ func (p *writePace) end(c *Conn) {
 // set sets the limits to those of a connection that sends so many bytes in unsentTime. They grow at
 // once. They shrink by half, because a rate may be low for the time in which TCP waits for
 // acknowledgments, or in which the processor has other work.
-func (p *writePace) set(c *Conn, octets int) {
+func (p *writePace) set(octets int) {
 	before := p.unsent
 	if before == 0 {
 		before = maxUnsent
@@ -117,5 +123,4 @@ func (p *writePace) set(c *Conn, octets int) {
 	if octets >= maxUnsent {
 		p.unsent = 0
 	}
-	netconn.LimitUnsent(c.socket.nc, p.unsent)
 }

@@ -44,19 +44,16 @@ func TestWritePaceFollowsTheRateOfTheSocket(t *testing.T) {
 
 // A pace grows at once and shrinks step by step. No limit is the largest.
 func TestWritePaceShrinksStepByStep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, conn := dialPeer(t, &Config{KeepAlive: -1})
-		p := newWritePace()
-		for _, step := range []struct{ octets, unsent int }{
-			{maxUnsent, 0}, {maxUnsent * 7 / 8, 0}, {200_000, 200_000}, {100_000, 100_000},
-			{110_000, 100_000}, {200_000, 200_000}, {0, 100_000}, {0, 50_000},
-			{90_000, 90_000}, {0, 45_000}, {0, 22_500}, {0, minUnsent}, {0, minUnsent}, {maxUnsent, 0},
-			{5000, maxUnsent / 2},
-		} {
-			p.set(conn, step.octets)
-			if p.unsent != step.unsent {
-				t.Fatalf("after %d: %d, want %d", step.octets, p.unsent, step.unsent)
-			}
+	p := newWritePace()
+	for _, step := range []struct{ octets, unsent int }{
+		{maxUnsent, 0}, {maxUnsent * 7 / 8, 0}, {200_000, 200_000}, {100_000, 100_000},
+		{110_000, 100_000}, {200_000, 200_000}, {0, 100_000}, {0, 50_000},
+		{90_000, 90_000}, {0, 45_000}, {0, 22_500}, {0, minUnsent}, {0, minUnsent}, {maxUnsent, 0},
+		{5000, maxUnsent / 2},
+	} {
+		p.set(step.octets)
+		if p.unsent != step.unsent {
+			t.Fatalf("after %d: %d, want %d", step.octets, p.unsent, step.unsent)
 		}
-	})
+	}
 }

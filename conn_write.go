@@ -74,8 +74,8 @@ func (c *Conn) writeLoop() {
 	for {
 		for !c.hasWorkLocked() {
 			if c.retireLocked() {
-				pace.end(c)
 				c.unlock()
+				pace.end(c)
 				return
 			}
 			c.restUnlocking()

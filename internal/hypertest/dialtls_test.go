@@ -619,3 +619,61 @@ func TestDialTLSContextOfMixedServers(t *testing.T) {
 		})
 	}
 }
+
+// A slowLowerConn is a lowerConn whose writes take time, as on a slow path.
+type slowLowerConn struct{ lowerConn }
+
+func (c slowLowerConn) Write(p []byte) (int, error) {
+	time.Sleep(50 * time.Millisecond)
+	return c.lowerConn.Write(p)
+}
+
+// NetConn is called without a lock, too, when hyper limits what the socket of a slow upload holds,
+// and when it removes the limit.
+func TestNetConnOfASlowUploadMayUseTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var conn atomic.Pointer[hyper.Conn]
+		var calls, stuck atomic.Int32
+		used := func() {
+			c := conn.Load()
+			if c == nil {
+				return
+			}
+			calls.Add(1)
+			var done atomic.Bool
+			go func() {
+				c.Stats()
+				done.Store(true)
+			}()
+			for i := 0; i < 100_000 && !done.Load(); i++ {
+				runtime.Gosched()
+			}
+			if !done.Load() {
+				stuck.Add(1)
+			}
+		}
+		p := newTLSPeer(t, func(tc *tls.Conn) net.Conn { return slowLowerConn{lowerConn{tc, used}} }, "h2")
+		nc, err := p.dial(t.Context(), "tcp", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := h2test.Go(func() (*hyper.Conn, error) { return hyper.NewConn(t.Context(), nc, nil) })
+		peer := h2test.NewPeer(t, <-p.servers)
+		peer.Handshake(wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1 << 30})
+		peer.WriteWindowUpdate(0, 1<<30)
+		peer.Ignore(wire.Headers, wire.Data, wire.GoAway)
+		c := made.Want(t, "a connection")
+		synctest.Wait()
+		conn.Store(c)
+		s := openPosts(t, c, 1)[0]
+		if _, err := s.Write(make([]byte, 8<<20)); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second) // writeLoop ends
+		if calls.Load() < 2 || stuck.Load() > 0 {
+			t.Errorf("of %d calls of NetConn, %d had a lock", calls.Load(), stuck.Load())
+		}
+		conn.Store(nil)
+		c.Close()
+	})
+}
