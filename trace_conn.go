@@ -25,8 +25,9 @@ type connTracer struct {
 	id   uint64
 	sink func(TraceEvent) // nil: nothing is reported, only frames or times are kept
 
-	delivery delivery // held while sink runs
+	delivery delivery // held while sink runs; guards spare and dropped
 	spare    []traceStep
+	dropped  int // events dropped before the next one that sink gets
 	sent     sentSection // owned by writeLoop
 
 	// c.mu guards these.
@@ -165,19 +166,22 @@ func (t *connTracer) report(e *TraceEvent) {
 // locked, and is unlocked at the end.
 func (t *connTracer) deliverAndUnlock(last *TraceEvent) {
 	defer t.delivery.unlock()
-	lost := 0
 	if t.pending.Load() {
-		lost = t.deliverQueue()
+		t.deliverQueue()
 	}
 	if last != nil {
-		last.Lost = lost
-		t.sink(*last)
+		t.deliver(last)
 	}
 }
 
-// deliverQueue calls sink for the queued events. It returns how many were dropped after them. The
-// caller holds delivery.
-func (t *connTracer) deliverQueue() (lost int) {
+// deliver calls sink for e. The caller holds delivery.
+func (t *connTracer) deliver(e *TraceEvent) {
+	e.Lost, t.dropped = t.dropped, 0
+	t.sink(*e)
+}
+
+// deliverQueue calls sink for the queued events. The caller holds delivery.
+func (t *connTracer) deliverQueue() {
 	t.queueMu.Lock()
 	list, lost := t.queue, t.lost
 	t.queue, t.spare, t.lost = t.spare[:0], nil, 0
@@ -187,13 +191,13 @@ func (t *connTracer) deliverQueue() (lost int) {
 	for i := range list {
 		t.stamp(&e, list[i].at)
 		list[i].event(&e)
-		t.sink(e)
+		t.deliver(&e)
 	}
+	t.dropped += lost
 	const most = 64 // a larger list is not kept
 	if clear(list); cap(list) <= most {
 		t.spare = list[:0]
 	}
-	return lost
 }
 
 // received reports a received frame. The frame reader calls it. fields are not changed later.

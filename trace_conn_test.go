@@ -30,3 +30,32 @@ func TestTraceQueueIsBounded(t *testing.T) {
 		t.Errorf("%d events, %d queued, memory for %d is kept", got, len(tracer.queue), cap(tracer.spare))
 	}
 }
+
+// Dropped events are counted in the next event, whatever its kind and whoever delivers it.
+func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
+	var events []TraceEvent
+	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: make(delivery, 1), sink: func(e TraceEvent) {
+		events = append(events, e)
+	}}
+	fill := func(extra int) {
+		tracer.delivery.lock() // as while the function runs
+		for range maxQueuedEvents + extra {
+			tracer.addLocked(&traceStep{kind: TraceSlotWait})
+			tracer.flush()
+		}
+		tracer.delivery.unlock()
+		tracer.flush() // as the one who has called the function does
+	}
+	fill(5)
+	fill(7)
+	tracer.report(&TraceEvent{})
+	lost := map[int]int{}
+	for i, e := range events {
+		if e.Lost > 0 {
+			lost[i] = e.Lost
+		}
+	}
+	if len(lost) != 2 || lost[maxQueuedEvents] != 5 || lost[2*maxQueuedEvents] != 7 {
+		t.Errorf("of %d events, these say that events were lost: %v", len(events), lost)
+	}
+}
