@@ -245,5 +245,6 @@ func (c *Conn) passIDLocked(id uint32, t FrameType) {
 	if c.streams.nextID > wire.MaxStreamID {
 		c.reports.stateChanged = true
 		c.beginDrainingLocked(ReasonExhausted)
+		c.slots.waiting.WakeAll() // no slot would help them
 	}
 }

@@ -223,6 +223,7 @@ func (c *Conn) takeIDLocked(s *Stream) {
 	if c.streams.nextID > wire.MaxStreamID { // no identifiers are left
 		c.reports.stateChanged = true
 		c.beginDrainingLocked(ReasonExhausted)
+		c.slots.waiting.WakeAll() // no slot would help them
 	}
 	c.liveness.pinging.requested = true
 	if len(c.streams.byID) == 1 {

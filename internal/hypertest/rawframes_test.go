@@ -400,3 +400,25 @@ func TestMaxFrameSizeChangesOnALiveConnection(t *testing.T) {
 		}
 	})
 }
+
+// If WriteFrame uses up the last identifier, the requests that wait for a slot fail at once. No slot
+// would help them.
+func TestRawFrameOfTheLastIdentifierEndsTheWaitForSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		call := h2test.Go(func() (*hyper.Response, error) { return conn.Get(ctx, "/") })
+		synctest.Wait()
+		begin := time.Now()
+		frame := hyper.HeadersFrame(1<<31-1, hyper.FlagEndHeaders, hyper.FieldBlock(nil))
+		if err := conn.WriteFrame(t.Context(), frame); err != nil {
+			t.Fatal(err)
+		}
+		_, err := call.Wait()
+		if waited := time.Since(begin); waited != 0 || !errors.Is(err, hyper.ErrDrained) {
+			t.Errorf("it failed after %v with %v", waited, err)
+		}
+	})
+}
