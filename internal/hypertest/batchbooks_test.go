@@ -60,7 +60,8 @@ func TestBatchDoesNotTakeFromThePeersTime(t *testing.T) {
 			func(*testing.T, *hyper.Conn) {}, hyper.ErrPingTimeout},
 		"SETTINGS": {hyper.Config{KeepAlive: -1, SettingsTimeout: limit},
 			func(t *testing.T, conn *hyper.Conn) {
-				go conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingMaxFrameSize, Value: 1 << 20})
+				larger := hyper.Setting{ID: hyper.SettingMaxFrameSize, Value: 1 << 20}
+				go conn.UpdateSettings(t.Context(), larger)
 			}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
