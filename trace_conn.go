@@ -27,7 +27,7 @@ type connTracer struct {
 
 	delivery delivery // held while sink runs; guards spare and dropped
 	spare    []traceStep
-	dropped  int // events dropped before the next one that sink gets
+	dropped  int         // events dropped before the next one that sink gets
 	sent     sentSection // owned by writeLoop
 
 	// c.mu guards these.
