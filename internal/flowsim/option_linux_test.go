@@ -45,6 +45,7 @@ var reachedUploading = map[string]goal{
 
 // TestUploadRowsReachTheirBounds checks the upload rows of the README, with fewer bytes.
 func TestUploadRowsReachTheirBounds(t *testing.T) {
+	needs64Bits(t)
 	t.Parallel()
 	for i, w := range uploadRows {
 		if raced && i > 0 {

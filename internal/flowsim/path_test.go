@@ -85,6 +85,7 @@ func TestJitterKeepsTheOrder(t *testing.T) {
 // unlimited windows they wait for all that the queue and the server's socket hold, with windows of
 // a bandwidth-delay product for next to nothing.
 func TestSmallRequestsWaitInTheQueue(t *testing.T) {
+	needs64Bits(t)
 	t.Parallel()
 	got := runAs(t, bulk, unlimited)
 	if got.SmallMedian < time.Second || got.Small < 30 {
