@@ -49,9 +49,9 @@ func (s *Stream) Stats() StreamStats {
 func (r *Response) Stats() StreamStats { return r.s.Stats() }
 
 // An uploadProgress counts the DATA of a stream. The bytes of a connection are written one write
-// after the other, and during one, the next is collected. So it is mostly enough to know how much is
-// in the last two. With Conn.Batch, more writes can be collected at once: then all before the last
-// count as sent together. A write is named by the position at which it begins, as in
+// after the other, and during one, the next is collected. So it is mostly enough to know how much
+// is in the last two. With Conn.Batch, more writes can be collected at once: then all before the
+// last count as sent together. A write is named by the position at which it begins, as in
 // connWriter.queued.
 type uploadProgress struct {
 	written     int64  // in writes that the socket has accepted

@@ -199,8 +199,8 @@ func (b *requestBody) answered() {
 	}
 }
 
-// closeWithin closes the body. It waits at most patience for Close to return, and as long for a Read
-// in progress: the caller may use what the body reads from again when RoundTrip has returned.
+// closeWithin closes the body. It waits at most patience for Close to return, and as long for a
+// Read in progress: the caller may use what the body reads from again when RoundTrip has returned.
 func (b *requestBody) closeWithin(patience time.Duration) {
 	if b == nil {
 		return

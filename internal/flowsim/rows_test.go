@@ -1,10 +1,10 @@
 package flowsim
 
 import (
-	"math"
 	"bytes"
 	"encoding/xml"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"

@@ -401,8 +401,8 @@ func TestMaxFrameSizeChangesOnALiveConnection(t *testing.T) {
 	})
 }
 
-// If WriteFrame uses up the last identifier, the requests that wait for a slot fail at once. No slot
-// would help them.
+// If WriteFrame uses up the last identifier, the requests that wait for a slot fail at once. No
+// slot would help them.
 func TestRawFrameOfTheLastIdentifierEndsTheWaitForSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 0})
