@@ -44,7 +44,7 @@ func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
 			tracer.flush()
 		}
 		tracer.delivery.unlock()
-		tracer.flush() // as the one who has called the function does
+		tracer.flush() // as the caller of the function does
 	}
 	fill(5)
 	fill(7)

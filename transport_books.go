@@ -83,7 +83,7 @@ type owner struct {
 }
 
 // connReports are what a connection has told its owner, or has still to tell. The comment of each
-// field says who may use it.
+// field says when it may be used.
 type connReports struct {
 	owner *owner // nil: the connection has no owner; never changed after newConn
 

@@ -180,7 +180,7 @@ func (b *pathBench) run(ctx context.Context, cells []cell) (all []pathResult, er
 }
 
 // measure makes the network of a cell, starts a server in it, and measures one client.
-func (b *pathBench) measure(ctx context.Context, c cell, who client) (r pathResult, err error) {
+func (b *pathBench) measure(ctx context.Context, c cell, by client) (r pathResult, err error) {
 	ctx, cancel := context.WithTimeout(ctx, b.settle+b.span+pathGrace)
 	defer cancel()
 	n, err := newNetwork(ctx, c.path)
@@ -198,7 +198,7 @@ func (b *pathBench) measure(ctx context.Context, c cell, who client) (r pathResu
 	}
 	defer server.Wait()
 	defer server.Process.Kill()
-	command := n.inside(1, program, "work", "-impl", who.impl, "-mode", c.Mode, "-c", strconv.Itoa(c.Streams),
+	command := n.inside(1, program, "work", "-impl", by.impl, "-mode", c.Mode, "-c", strconv.Itoa(c.Streams),
 		"-settle", b.settle.String(), "-dur", b.span.String(), "-url", origin+"/received")
 	var wrong bytes.Buffer
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
@@ -207,7 +207,7 @@ func (b *pathBench) measure(ctx context.Context, c cell, who client) (r pathResu
 	if err != nil {
 		return r, fmt.Errorf("%w: %s", err, wrong.String())
 	}
-	r = pathResult{path: c.path, transfer: c.transfer, Client: who.name}
+	r = pathResult{path: c.path, transfer: c.transfer, Client: by.name}
 	return r, json.Unmarshal(out, &r)
 }
 

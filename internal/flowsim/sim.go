@@ -73,7 +73,7 @@ type Scenario struct {
 	Trace func(Sample)  // is called after each event at the client
 }
 
-// A Direction says who sends the Octets of a Scenario.
+// A Direction is the way that the Octets of a Scenario take.
 type Direction uint8
 
 // The directions.

@@ -221,7 +221,7 @@ func TestTraceEventsTellHowAConnectionWasMade(t *testing.T) {
 		if v.cleartext {
 			want = strings.Replace(want, "tls_start tls_done ", "", 1)
 		}
-		// NewConn gets a connection that somebody else has dialed.
+		// NewConn gets a connection that was dialed before.
 		if text != want && text != strings.Replace(want, "dial_start dial_done ", "", 1) {
 			t.Errorf("got %s", text)
 		}

@@ -20,7 +20,7 @@ import (
 	hellopb "google.golang.org/grpc/examples/helloworld/helloworld"
 )
 
-// slow is the name of those who are greeted after a second.
+// slow is the name that is greeted after a second.
 const slow = "slow"
 
 // A server is a server of grpc-go, with its address and its certificate.
