@@ -120,10 +120,7 @@ func (b *requestBody) replace(in io.ReadCloser) {
 // awaitRead waits until a Read in progress has returned, for at most patience.
 func (b *requestBody) awaitRead(patience time.Duration) {
 	b.mu.Lock()
-	if b.reading && b.readEnd == nil {
-		b.readEnd = make(chan struct{})
-	}
-	end := b.readEnd
+	end := b.readEndLocked()
 	b.mu.Unlock()
 	if end == nil {
 		return
@@ -132,6 +129,15 @@ func (b *requestBody) awaitRead(patience time.Duration) {
 	case <-end:
 	case <-time.After(patience):
 	}
+}
+
+// readEndLocked returns a channel that is closed when the Read in progress returns, or nil if there
+// is none.
+func (b *requestBody) readEndLocked() chan struct{} {
+	if b.reading && b.readEnd == nil {
+		b.readEnd = make(chan struct{})
+	}
+	return b.readEnd
 }
 
 // pause keeps Reads from beginning until the function that it returns is called.
@@ -199,28 +205,39 @@ func (b *requestBody) answered() {
 	}
 }
 
-// closeWithin closes the body. It waits at most patience for Close to return, and as long for a
-// Read in progress: the caller may use what the body reads from again when RoundTrip has returned.
+// closeWithin closes the body. It waits until Close and a Read in progress have returned, because
+// the caller may use what the body reads from again when RoundTrip has returned; but at most
+// patience.
 func (b *requestBody) closeWithin(patience time.Duration) {
 	if b == nil {
 		return
 	}
 	b.mu.Lock()
-	in, before := b.in, b.state
+	in, before, reading := b.in, b.state, b.readEndLocked()
 	b.state = bodyClosed
 	b.mu.Unlock()
+	var closed chan struct{}
 	if before != bodyClosed {
-		done := make(chan struct{})
+		closed = make(chan struct{})
 		go func() {
-			defer close(done)
+			defer close(closed)
 			in.Close()
 		}()
+	}
+	var over <-chan time.Time
+	if closed != nil || reading != nil {
+		over = time.After(patience)
+	}
+	for _, end := range []chan struct{}{closed, reading} {
+		if end == nil {
+			continue
+		}
 		select {
-		case <-done:
-		case <-time.After(patience):
+		case <-end:
+		case <-over:
+			return
 		}
 	}
-	b.awaitRead(patience)
 }
 
 // Read reads from the body. It fails if the attempt is over.

@@ -40,7 +40,7 @@ var guarded = map[string][]string{
 
 // ownLocks are the types with a lock of their own, which is a field mu. The methods of such a type
 // whose names end in Locked need that lock.
-var ownLocks = []string{"Transport", "books", "coalescer", "decodedBody", "host"}
+var ownLocks = []string{"Transport", "books", "coalescer", "decodedBody", "host", "requestBody"}
 
 // withoutLock are functions that do not lock although they call something that needs the lock, each
 // with the reason.

@@ -346,6 +346,27 @@ func TestRoundTripOnADeadConnectionClosesTheBody(t *testing.T) {
 	})
 }
 
+// When RoundTrip has returned an error, the caller may use the memory that the body reads from.
+func TestRoundTripReturnsAfterAReadOfTheBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		var reading atomic.Bool
+		body := io.NopCloser(h2test.ReaderFunc(func(p []byte) (int, error) {
+			reading.Store(true)
+			defer reading.Store(false)
+			time.Sleep(closeGrace / 2)
+			return len(p), nil
+		}))
+		answer := tripAsync(conn, httpRequest(t, "POST", "https://example.com/", body))
+		peer.WantHeaders("the request", 1)
+		peer.WriteRSTStream(1, wire.Cancel)
+		answer.WantErr(t, "reset")
+		if reading.Load() {
+			t.Error("a Read is in progress")
+		}
+	})
+}
+
 // golang/go#80085: a body whose Close waits for its Read must not delay RoundTrip for long.
 func TestRoundTripDoesNotWaitForABodyThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
