@@ -308,7 +308,7 @@ func TestRateLimitedHoldsItsRateFromTheFirstByte(t *testing.T) {
 						sent += n
 						synctest.Wait()
 					}
-					if most := max(initial, rate*(ms+1)/1000); sent > most {
+					if most := max(initial, int(int64(rate)*int64(ms+1)/1000)); sent > most {
 						t.Fatalf("%d bytes in %d ms, want at most %d", sent, ms+1, most)
 					}
 					time.Sleep(time.Millisecond)
