@@ -26,7 +26,7 @@ const (
 	twoEarlyPings = 2
 )
 
-// Times between PINGs, and times for which complaints and silence count.
+// Times between PINGs, and how long silence and "too_many_pings" count.
 const (
 	// A PING that follows the last one after this time is not early, while a stream is open and
 	// while none is. They exceed the servers' five minutes and two hours because clocks differ.
@@ -37,10 +37,10 @@ const (
 	// it is used again.
 	staleSilence = time.Minute
 
-	// The longest time between two PINGs to a host that has complained of PINGs.
+	// The longest time between two PINGs to a host that has sent "too_many_pings".
 	mostPingGap = 2 * time.Hour
-	// How long a complaint is remembered when the host has no connection.
-	complaintsMemory = time.Hour
+	// How long "too_many_pings" is remembered when the host has no connection.
+	tooManyPingsMemory = time.Hour
 )
 
 // silences are the times without a frame from the peer after which a keep-alive PING is sent. The
@@ -214,7 +214,7 @@ func (c *Conn) staleAtLocked() time.Duration {
 
 // confirm sends a PING on a connection that is suspected because of staleSilence. Any byte from the
 // peer ends the suspicion. confirm returns how long the caller should wait for it.
-func (c *Conn) confirm() (patience time.Duration) {
+func (c *Conn) confirm() (wait time.Duration) {
 	c.lock()
 	defer c.unlockForOwner()
 	if c.liveness.stale && c.ending.err == nil && c.keeperLocked() == nil &&
@@ -234,7 +234,7 @@ type pingMemory struct {
 }
 
 // interval returns the time in which a connection may send at most one PING. It is 0 if the host
-// has not complained, or if m is nil.
+// has not done so, or if m is nil.
 func (m *pingMemory) interval() time.Duration {
 	if m == nil {
 		return 0
@@ -242,10 +242,10 @@ func (m *pingMemory) interval() time.Duration {
 	return time.Duration(m.every.Load())
 }
 
-// complained records that the host has ended a connection because of PINGs. keepAlive is the
+// record records that the host has ended a connection because of PINGs. keepAlive is the
 // connection's Config.KeepAlive. It doubles the interval, within bounds. Several connections that
-// the host ends within the same interval count as one complaint.
-func (m *pingMemory) complained(keepAlive time.Duration) {
+// the host ends within the same interval count once.
+func (m *pingMemory) record(keepAlive time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	every := m.interval()
@@ -256,14 +256,14 @@ func (m *pingMemory) complained(keepAlive time.Duration) {
 	m.at = time.Now()
 }
 
-// remembered returns for how much longer the complaint is kept if the host has no connection.
+// remembered returns for how much longer the interval is kept if the host has no connection.
 func (m *pingMemory) remembered() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.interval() == 0 {
 		return 0
 	}
-	return complaintsMemory - time.Since(m.at)
+	return tooManyPingsMemory - time.Since(m.at)
 }
 
 // obeyPings makes the connection use and update the pingMemory of its host.
@@ -271,18 +271,18 @@ func (c *Conn) obeyPings(host *pingMemory) {
 	c.lock()
 	c.liveness.pinging.host = host
 	if c.ending.goAway != nil {
-		c.recvComplaintLocked(c.ending.goAway)
+		c.recvTooManyPingsLocked(c.ending.goAway)
 	}
 	c.unlock()
 }
 
-// recvComplaintLocked records it if the peer's GOAWAY complains of PINGs.
-func (c *Conn) recvComplaintLocked(goAway *ConnError) {
+// recvTooManyPingsLocked records it if the peer's GOAWAY has "too_many_pings".
+func (c *Conn) recvTooManyPingsLocked(goAway *ConnError) {
 	host := c.liveness.pinging.host
 	if host != nil && goAway.Code == ErrCodeEnhanceYourCalm && bytes.Contains(goAway.Debug, tooManyPings) {
-		host.complained(max(0, c.cfg.KeepAlive))
+		host.record(max(0, c.cfg.KeepAlive))
 	}
 }
 
-// tooManyPings is the debug data of a GOAWAY that complains of PINGs (gRFC A8).
+// tooManyPings is the debug data of a GOAWAY because of PINGs (gRFC A8).
 var tooManyPings = []byte("too_many_pings")

@@ -95,9 +95,9 @@ func TestManyResetsWithoutAPing(t *testing.T) {
 	})
 }
 
-// What is remembered of a host's complaints is dropped with the host, an hour after its last
+// What is remembered of a host's "too_many_pings" is dropped with the host, an hour after its last
 // connection.
-func TestComplaintIsForgotten(t *testing.T) {
+func TestTooManyPingsIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		peer := f.firstPeer()
@@ -108,15 +108,15 @@ func TestComplaintIsForgotten(t *testing.T) {
 		if every := h.pings.interval(); every != busyPingGap {
 			t.Errorf("the interval is %v", every)
 		}
-		h.pings.complained(0)
+		h.pings.record(0)
 		if every := h.pings.interval(); every != busyPingGap {
-			t.Errorf("a second complaint at once makes it %v", every)
+			t.Errorf("a second GOAWAY at once makes it %v", every)
 		}
 		hosts := func() int {
 			synctest.Wait()
 			return f.tr.hosts.Len()
 		}
-		time.Sleep(complaintsMemory - time.Second)
+		time.Sleep(tooManyPingsMemory - time.Second)
 		if hosts() != 1 {
 			t.Error("the host was forgotten too early")
 		}
@@ -126,11 +126,11 @@ func TestComplaintIsForgotten(t *testing.T) {
 		}
 		var m pingMemory
 		for range 20 {
-			m.complained(0)
+			m.record(0)
 			time.Sleep(mostPingGap)
 		}
 		if every := m.interval(); every != mostPingGap {
-			t.Errorf("after twenty complaints the interval is %v", every)
+			t.Errorf("after twenty GOAWAYs the interval is %v", every)
 		}
 	})
 }

@@ -420,7 +420,7 @@ func (c *Conn) recvGoAwayLocked(f *frame) error {
 		told.how = connGoAwayReply
 	}
 	c.ending.goAway = c.named(told)
-	c.recvComplaintLocked(told)
+	c.recvTooManyPingsLocked(told)
 	c.reports.stateChanged = true
 	c.slots.waiting.WakeAll()
 	for id, s := range c.streams.byID {

@@ -19,7 +19,7 @@ var lastConnID atomic.Uint64
 //
 // Config.Trace is user code, so it is not called under the connection's lock. What happens under
 // the lock is queued, and delivered when the lock is unlocked or before the next frame. One
-// goroutine at a time delivers. One that finds another at work leaves its events to that one.
+// goroutine at a time delivers, also what other goroutines queue meanwhile.
 type connTracer struct {
 	c    *Conn
 	id   uint64
@@ -31,7 +31,7 @@ type connTracer struct {
 	sent     sentSection // owned by writeLoop
 
 	// c.mu guards these.
-	waited time.Duration              // by the request that has just taken a slot
+	waited time.Duration              // of the request that has taken a slot last
 	queued map[*Request]time.Duration // how long requests have waited before they came here
 	marks  []sentMark                 // in the order of their bytes
 	now    time.Duration              // the time of what happens until c.mu is unlocked; 0: not read yet

@@ -31,7 +31,7 @@ func TestTraceQueueIsBounded(t *testing.T) {
 	}
 }
 
-// Dropped events are counted in the next event, whatever its kind and whoever delivers it.
+// Dropped events are counted in the next event, of whatever kind it is.
 func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
 	var events []TraceEvent
 	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: make(delivery, 1), sink: func(e TraceEvent) {

@@ -87,7 +87,7 @@ func (b *requestBody) renew(getBody func() (io.ReadCloser, error)) error {
 	if getBody == nil {
 		return errBodyGone
 	}
-	b.awaitRead(closeGrace) // GetBody may seek in what the last attempt reads from
+	b.awaitRead() // GetBody may seek in what the last attempt reads from
 	again, err := getBody()
 	if err != nil {
 		return err
@@ -117,8 +117,8 @@ func (b *requestBody) replace(in io.ReadCloser) {
 	b.in, b.state = in, bodyUnread
 }
 
-// awaitRead waits until a Read in progress has returned, for at most patience.
-func (b *requestBody) awaitRead(patience time.Duration) {
+// awaitRead waits until a Read in progress has returned, for at most closeGrace.
+func (b *requestBody) awaitRead() {
 	b.mu.Lock()
 	end := b.readEndLocked()
 	b.mu.Unlock()
@@ -127,7 +127,7 @@ func (b *requestBody) awaitRead(patience time.Duration) {
 	}
 	select {
 	case <-end:
-	case <-time.After(patience):
+	case <-time.After(closeGrace):
 	}
 }
 
@@ -201,14 +201,14 @@ func (b *requestBody) answered() {
 	b.use = bodyFinal
 	b.mu.Unlock()
 	if before == bodyReturned {
-		b.closeWithin(closeGrace)
+		b.close()
 	}
 }
 
-// closeWithin closes the body. It waits until Close and a Read in progress have returned, because
-// the caller may use what the body reads from again when RoundTrip has returned; but at most
-// patience.
-func (b *requestBody) closeWithin(patience time.Duration) {
+// close closes the body. It waits until Close and a Read in progress have returned, because the
+// caller may use what the body reads from again when RoundTrip has returned. It waits at most
+// closeGrace.
+func (b *requestBody) close() {
 	if b == nil {
 		return
 	}
@@ -226,7 +226,7 @@ func (b *requestBody) closeWithin(patience time.Duration) {
 	}
 	var over <-chan time.Time
 	if closed != nil || reading != nil {
-		over = time.After(patience)
+		over = time.After(closeGrace)
 	}
 	for _, end := range []chan struct{}{closed, reading} {
 		if end == nil {

@@ -14,8 +14,8 @@ import (
 // other hosts; see Transport.Coalesce.
 
 const (
-	addressMemory  = time.Minute // how long the addresses of a host are used
-	lookupPatience = time.Second // how long a request waits for the addresses of its host
+	addressMemory = time.Minute // how long the addresses of a host are used
+	lookupWait    = time.Second // how long a request waits for the addresses of its host
 	// lookupTimeout limits the lookup itself, which also serves later requests.
 	lookupTimeout = 10 * time.Second
 )
@@ -214,7 +214,7 @@ func (c *Conn) remoteIP() netip.Addr {
 	return at.Addr().Unmap().WithZone("")
 }
 
-// addresses returns the addresses of the host. It waits for a lookup, at most for lookupPatience.
+// addresses returns the addresses of the host. It waits for a lookup, at most for lookupWait.
 func (h *host) addresses(x *exchange) []netip.Addr {
 	if ip, err := netip.ParseAddr(h.key.host); err == nil {
 		return []netip.Addr{ip.Unmap()}
@@ -232,11 +232,11 @@ func (h *host) addresses(x *exchange) []netip.Addr {
 	done := s.lookup
 	h.mu.Unlock()
 
-	patience := time.NewTimer(lookupPatience)
-	defer patience.Stop()
+	timer := time.NewTimer(lookupWait)
+	defer timer.Stop()
 	select {
 	case <-done:
-	case <-patience.C:
+	case <-timer.C:
 	case <-x.httpReq.Context().Done():
 	case <-x.req.cancel():
 	}

@@ -18,7 +18,7 @@ type attempt = pool.Attempt[*pooledConn]
 const suspicionGrace = minSilence
 
 // attemptLocked begins to make a connection for the first waiting request, unless one is being made
-// already. In that case a parallel attempt begins after pool.DialPatience. The context of an
+// already. In that case a parallel attempt begins after pool.AttemptDelay. The context of an
 // attempt has the values of the request's context, for its trace hooks, but does not end with it.
 func (h *host) attemptLocked() {
 	if h.Single { // each request needs its own connection
@@ -37,7 +37,7 @@ func (h *host) beginAttemptLocked(i int) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Queue.At(i).Ctx))
 	a := h.Begin(i, cancel)
 	delay := h.Pause()
-	a.BesideAfter(delay+pool.DialPatience, func() { h.attemptBeside(a) })
+	a.BesideAfter(delay+pool.AttemptDelay, func() { h.attemptBeside(a) })
 	go h.connect(ctx, a, delay)
 }
 
@@ -51,13 +51,13 @@ func (h *host) attemptBeside(a *attempt) {
 }
 
 // gaveUpLocked is called when the request at p has stopped waiting because its context ended. If
-// none waits, the attempts in progress get pool.DialPatience to make a connection for the next
+// none waits, the attempts in progress get pool.AttemptDelay to make a connection for the next
 // request, and are then canceled.
 func (h *host) gaveUpLocked(p *queuedRequest) {
 	if h.Queue.Empty() {
 		h.leaveLine()
 		if attempts := h.Attempts.Unwanted(); len(attempts) > 0 {
-			time.AfterFunc(pool.DialPatience, func() { h.endUnwanted(attempts) })
+			time.AfterFunc(pool.AttemptDelay, func() { h.endUnwanted(attempts) })
 		}
 		return
 	}

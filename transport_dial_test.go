@@ -37,7 +37,7 @@ func TestDialThatHangsGetsAnotherBesideItAfterASecond(t *testing.T) {
 		}
 		first, second := f.get("/1"), f.get("/2")
 		f.wantDials("one for both", 1)
-		time.Sleep(pool.DialPatience)
+		time.Sleep(pool.AttemptDelay)
 		synctest.Wait()
 		peer := f.peer("the second attempt")
 		for _, stream := range []uint32{1, 3} {
@@ -46,7 +46,7 @@ func TestDialThatHangsGetsAnotherBesideItAfterASecond(t *testing.T) {
 		}
 		first.wantStatus("the first", 204)
 		second.wantStatus("the second", 204)
-		if first.Took != pool.DialPatience {
+		if first.Took != pool.AttemptDelay {
 			t.Errorf("the first request took %v", first.Took)
 		}
 		f.wantDials("no more than two", 2)
@@ -112,7 +112,7 @@ func TestAttemptThatNoRequestWaitsForEnds(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		f.do(f.request(ctx, "GET", "/", nil)).wantErr("its context ended", context.DeadlineExceeded)
-		if at := <-ended; at != 300*time.Millisecond+pool.DialPatience {
+		if at := <-ended; at != 300*time.Millisecond+pool.AttemptDelay {
 			t.Errorf("its dial ended after %v", at)
 		}
 	})
@@ -157,7 +157,7 @@ func TestBackEndThatNeverAnswersTLSIsAvoided(t *testing.T) {
 		req := f.request(ctx, "GET", "/", nil)
 		req.URL.Scheme = "https"
 		call := f.do(req)
-		time.Sleep(pool.DialPatience)
+		time.Sleep(pool.AttemptDelay)
 		f.answer("the other back end")
 		call.wantStatus("it is served", 204)
 		time.Sleep(defaultHandshakeTimeout)

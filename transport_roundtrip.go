@@ -328,14 +328,14 @@ func (x *exchange) endUnlessReturned(err *error) {
 		x.trace.stream.abandon(ErrCanceled)
 	}
 	x.consumeMemory()
-	x.body.closeWithin(closeGrace)
+	x.body.close()
 }
 
 // fail ends the exchange and closes the body. It returns the error that the caller of RoundTrip
 // gets for err.
 func (x *exchange) fail(err error) error {
 	x.consumeMemory()
-	x.body.closeWithin(closeGrace)
+	x.body.close()
 	return httpError(x.httpReq, err)
 }
 

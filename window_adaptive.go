@@ -49,7 +49,7 @@ const (
 
 	smallestWindow = 4 << 10 // of a stream that is read, however many there are
 
-	patience = 8 // turns of 16 round trips before a raised round trip is lowered
+	lowerAfter = 8 // turns of 16 round trips before a raised round trip is lowered
 )
 
 // New is a WindowManagerFactory.
@@ -175,7 +175,7 @@ func (p *adaptivePath) stretch() {
 		p.best[1] = p.best[0]
 	default:
 		p.setRTT(t.loop)
-		t.tried, t.wait = t.rate, patience
+		t.tried, t.wait = t.rate, lowerAfter
 	}
 }
 
@@ -195,7 +195,7 @@ func (p *adaptivePath) relax() {
 	switch {
 	case t.wait < 0 && p.best[0] < p.best[1]/20*19:
 		p.setRTT(t.rtt / 3 * 4)
-		t.wait = patience
+		t.wait = lowerAfter
 	case t.wait > 0:
 		t.wait--
 	case t.rtt > t.least && t.least > 0:

@@ -35,8 +35,8 @@ import (
 
 // Limits of a Peer.
 const (
-	patience = 10 * time.Second // how long a Want waits; fake time in a bubble
-	logSize  = 20               // frames shown with a failure
+	wantTimeout = 10 * time.Second // how long a Want waits; fake time in a bubble
+	logSize     = 20               // frames shown with a failure
 )
 
 // A Peer is a scripted HTTP/2 server. Its Write methods send frames at once and do not check them.
@@ -347,7 +347,7 @@ var errSilent = errors.New("nothing")
 // await calls take, with p.mu held, each time the queue has changed, until take returns true. If it
 // does not, await returns the reason: the end of the connection, a violation, or errSilent.
 func (p *Peer) await(take func() bool) error {
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(wantTimeout)
 	defer timeout.Stop()
 	for {
 		p.mu.Lock()

@@ -258,7 +258,7 @@ func (p *Peer) failureLocked(err error) string {
 		return "what no client may send: " + err.Error()
 	}
 	if err == errSilent {
-		return fmt.Sprintf("nothing within %v", patience)
+		return fmt.Sprintf("nothing within %v", wantTimeout)
 	}
 	return fmt.Sprintf("the end of the connection: %v", err)
 }

@@ -160,7 +160,7 @@ func (p *Peer) write(octets []byte) {
 		p.held = append(p.held, octets...)
 		return
 	}
-	p.conn.SetWriteDeadline(time.Now().Add(patience)) // the client may not be reading
+	p.conn.SetWriteDeadline(time.Now().Add(wantTimeout)) // the client may not be reading
 	if _, err := p.conn.Write(octets); err != nil {
 		p.record(fmt.Sprintf("<- %v", err))
 	}

@@ -163,9 +163,9 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 			began := time.Now()
 			waiting := v.get("/waits")
 			peer.WantPing("the slot may be free", 0)
-			patience := 15 * time.Second
+			limit := 15 * time.Second
 			if cfg.PingTimeout > 0 {
-				patience = cfg.PingTimeout
+				limit = cfg.PingTimeout
 			}
 			if !pooled(v) {
 				err := waiting.WantErr(t, "no slot will come free")
@@ -185,8 +185,8 @@ func TestPeerThatAnswersNoPingLosesTheWaitingRequests(t *testing.T) {
 				second.WriteHeaders(1, wire.EndStream, ":status: 204")
 				waiting.Want(t, "served there").Body.Close()
 			}
-			if took := time.Since(began); took != patience {
-				t.Errorf("it took %v, want %v", took, patience)
+			if took := time.Since(began); took != limit {
+				t.Errorf("it took %v, want %v", took, limit)
 			}
 			peer.WriteData(3, wire.EndStream, []byte("whole"))
 			h2test.WantBody(t, "what was open comes to its end", body, "whole")
@@ -249,7 +249,7 @@ func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
 		ping := h2test.Go(func() (time.Duration, error) { return conn.Ping(short) })
 		question := peer.WantPing("the caller's", 0)
 		next := getAsync(conn, "/next")
-		ping.WantErr(t, "the peer is slower than its caller's patience")
+		ping.WantErr(t, "the peer is slower than its caller's limit")
 		peer.WritePing(wire.Ack, question)
 		peer.WritePing(wire.Ack, peer.WantPing("the one for the slot", 0))
 		peer.WantHeaders("the request that waited", 3, ":path: /next")

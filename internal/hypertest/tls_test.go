@@ -240,7 +240,7 @@ func TestStalledHandshakeEnds(t *testing.T) {
 					}
 					if says := strings.Contains(err.Error(), "HandshakeTimeout"); says !=
 						(by == "HandshakeTimeout") {
-						t.Errorf("Dial: %v does not say whose patience ended", err)
+						t.Errorf("Dial: %v does not say which timeout ended it", err)
 					}
 					if _, err := io.Copy(io.Discard, server); err != nil {
 						t.Errorf("the transport is still open: %v", err)

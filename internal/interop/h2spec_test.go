@@ -61,7 +61,7 @@ func TestH2SpecFindsNothing(t *testing.T) {
 			if via.tls != "" {
 				args = append(args, via.tls)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, h2specd, args...)
 			cmd.Dir, cmd.WaitDelay = dir, time.Second

@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// patience is the maximum duration of a check.
-const patience = 2 * time.Minute
+// checkTimeout is the maximum duration of a check.
+const checkTimeout = 2 * time.Minute
 
 // TestServers runs every check with every server. It skips servers that are not installed. It also
 // skips what a server cannot do, with the reason.
@@ -43,7 +43,7 @@ func TestServers(t *testing.T) {
 					if why := cmp.Or(s.lacks[c.name], r.also[c.name]); why != "" {
 						t.Skip(why)
 					}
-					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
 					defer cancel()
 					r.ctx = ctx
 					c.run(t, r)

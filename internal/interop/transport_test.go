@@ -90,7 +90,7 @@ func TestTransport(t *testing.T) {
 							if why := cmp.Or(s.lacks[c.name], r.also[c.name]); why != "" {
 								t.Skip(why)
 							}
-							ctx, cancel := context.WithTimeout(t.Context(), patience)
+							ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
 							defer cancel()
 							r.ctx = ctx
 							c.run(t, v)
@@ -401,7 +401,7 @@ func TestTransportFallsBack(t *testing.T) {
 			addr := start(t)
 			tr := &hyper.Transport{Proxy: hyper.NoProxy, Config: &hyper.Config{TLS: h2test.ClientTLS()}}
 			defer tr.CloseIdleConnections()
-			client := &http.Client{Transport: tr, Timeout: patience}
+			client := &http.Client{Transport: tr, Timeout: checkTimeout}
 			want, err := sumOf(strings.NewReader(site.text))
 			check(t, err)
 			var wg sync.WaitGroup
@@ -501,7 +501,7 @@ func TestTransportGoesThroughProxies(t *testing.T) {
 				tr := &hyper.Transport{Proxy: http.ProxyURL(&through),
 					Config: &hyper.Config{TLS: h2test.ClientTLS()}}
 				defer tr.CloseIdleConnections()
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
 				defer cancel()
 				server := &server{name: "go", codings: []string{"gzip"}}
 				test(&visitor{running: &running{server: server, site: site, ctx: ctx},

@@ -229,7 +229,7 @@ type socketDialer func(ctx context.Context, rt http.RoundTripper, url string) (s
 func (s socketServer) check(t *testing.T, addr string, dial socketDialer) {
 	tr := &hyper.Transport{Proxy: hyper.NoProxy, Config: &hyper.Config{TLS: h2test.ClientTLS()}}
 	defer tr.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), checkTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	sockets := make([]socket, s.sockets)

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	DialPatience = time.Second // until a parallel attempt begins if this one has not succeeded
+	AttemptDelay = time.Second // until a parallel attempt begins if this one has not succeeded
 	MaxAttempts  = 4           // at the same time
 )
 
@@ -60,7 +60,7 @@ func (s *Attempts[C]) beginInBackground(addr *Addr, cancel context.CancelFunc) *
 // MayBeside says so.
 func (a *Attempt[C]) BesideAfter(d time.Duration, f func()) { a.beside = time.AfterFunc(d, f) }
 
-// Unwanted returns the attempts that are to be ended after DialPatience if no request waits then:
+// Unwanted returns the attempts that are to be ended after AttemptDelay if no request waits then:
 // the attempts in progress get that time to make a connection for the next request.
 func (s *Attempts[C]) Unwanted() []*Attempt[C] { return slices.Clone(s.list) }
 

@@ -41,7 +41,7 @@ type Conns[C Conn] struct {
 	uses uint64 // requests so far that had a choice
 	// What Confirm of the oldest connection returned in the last call of reserve. 0: the connection
 	// was not suspected.
-	patience time.Duration
+	confirmTime time.Duration
 }
 
 // rules are the rules by which a host uses its connections at present.
@@ -100,7 +100,7 @@ func (s *Conns[C]) lends(c C) bool {
 
 // reserve is Host.Reserve.
 func (s *Conns[C]) reserve(by rules) (c C, ended error) {
-	s.patience = 0
+	s.confirmTime = 0
 	if len(s.list) == 0 {
 		return c, nil
 	}
@@ -149,8 +149,8 @@ func (s *Conns[C]) choose(by rules) (best C, ended error) {
 		switch {
 		case m.yields():
 		case c.Suspected():
-			if patience := c.Confirm(); i == 0 {
-				s.patience = patience
+			if confirmTime := c.Confirm(); i == 0 {
+				s.confirmTime = confirmTime
 			}
 			suspected = c
 		case best == none || m.isPreferred(best.Member(), by.spread):
@@ -163,15 +163,15 @@ func (s *Conns[C]) choose(by rules) (best C, ended error) {
 	return best, nil
 }
 
-// takePatience returns how long to wait for the oldest connection before another one is made. If it
-// was silent when a request was refused last, its sign of life can have come since then, but the
+// takeConfirmTime returns how long to wait for the oldest connection before another one is made. If
+// it was silent when a request was refused last, its sign of life can have come since then, but the
 // request does not have its stream yet.
-func (s *Conns[C]) takePatience() time.Duration {
-	patience := s.patience
-	if s.patience = 0; len(s.list) > 0 && s.list[0].Suspected() {
-		patience = s.list[0].Confirm()
+func (s *Conns[C]) takeConfirmTime() time.Duration {
+	confirmTime := s.confirmTime
+	if s.confirmTime = 0; len(s.list) > 0 && s.list[0].Suspected() {
+		confirmTime = s.list[0].Confirm()
 	}
-	return patience
+	return confirmTime
 }
 
 // reserveOther reserves a stream on a connection other than full, which is the least loaded one but

@@ -201,7 +201,7 @@ func (h *Host[C]) BeginInBackground(cancel context.CancelFunc) *Attempt[C] {
 // Pause returns how long an attempt for requests has to wait before it dials. If the peer of a
 // connection is silent, that gives it time for a sign of life.
 func (h *Host[C]) Pause() time.Duration {
-	return max(h.Record.DialPause(), h.Conns.takePatience())
+	return max(h.Record.DialPause(), h.Conns.takeConfirmTime())
 }
 
 // MayBeside reports whether an attempt in parallel with a, which takes long, may begin for the

@@ -16,8 +16,8 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// patience is how long a case waits for the server.
-const patience = 5 * time.Second
+// caseTimeout is how long a case waits for the server.
+const caseTimeout = 5 * time.Second
 
 // A Case is what a client sends and what the server must do then.
 type Case struct {
@@ -110,7 +110,7 @@ func (s *Server) Run(t *testing.T) {
 
 // run runs one case.
 func (c *Case) run(t *testing.T, s *Server) error {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), caseTimeout)
 	defer cancel()
 	client := &Client{server: s, frames: make(chan received, 1000),
 		fields: hpack.NewDecoder(4096, nil)}

@@ -74,7 +74,7 @@ func pick(rng *rand.Rand, list ...string) string { return list[rng.IntN(len(list
 // run performs the exchange on c. Wrong bytes and a wrong end are a mismatch. Any other error must
 // have an explanation.
 func (x *exchange) run(c *client) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), hangTimeout, errHung)
 	defer cancel()
 	if x.after > 0 {
 		time.AfterFunc(x.after, cancel)

@@ -208,7 +208,7 @@ func (r *run) exchange(x *exchange, worker int) {
 func (r *run) try(x *exchange, c *client) error {
 	begun := time.Now()
 	err := x.run(c)
-	if took := time.Since(begun); took > patience {
+	if took := time.Since(begun); took > hangTimeout {
 		r.violate(fmt.Errorf("%+v took %v: %w", *x, took, errHung))
 	}
 	if err == nil {

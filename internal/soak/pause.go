@@ -51,7 +51,7 @@ func (r *run) pause(x *exchange, c *client) {
 
 // ping measures a round trip. Its error must be explained by the end of the connection.
 func (r *run) ping(c *client) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errHung)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), hangTimeout, errHung)
 	defer cancel()
 	rtt, err := c.Ping(ctx)
 	var ce *hyper.ConnError

@@ -176,7 +176,7 @@ func (p *population) leave(c *client, rng *rand.Rand) {
 		return
 	}
 	p.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), hangTimeout)
 		defer cancel()
 		if err := c.Shutdown(ctx); err != nil && c.far.why() == "" {
 			p.l.violate(fmt.Errorf("shutdown of a connection to %q: %w", c.site.name, err))
@@ -252,5 +252,5 @@ func (p *population) end(sites []*site) {
 	}
 }
 
-// patience is the time after which an operation counts as hanging.
-const patience = time.Minute
+// hangTimeout is the time after which an operation counts as hanging.
+const hangTimeout = time.Minute

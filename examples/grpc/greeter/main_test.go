@@ -15,7 +15,8 @@ func TestGreeter(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{`"Hello Dr Hopper"`, "served-by [\"grpc-go ", `"one" "two" "three"`,
-		`InvalidArgument: whom?, with the details field_violations`, "50 ms: DeadlineExceeded after ",
+		`InvalidArgument: a name is missing, with the details field_violations`,
+		"50 ms: DeadlineExceeded after ",
 		"1000 calls at once", "and none failed"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output has no %q:\n%s", want, out.String())

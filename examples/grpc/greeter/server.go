@@ -62,7 +62,7 @@ type greeter struct {
 func (greeter) SayHello(ctx context.Context, req *hellopb.HelloRequest) (*hellopb.HelloReply, error) {
 	if req.GetName() == "" {
 		violation := &errdetails.BadRequest_FieldViolation{Field: "name", Description: "is empty"}
-		s, err := status.New(codes.InvalidArgument, "whom?").WithDetails(
+		s, err := status.New(codes.InvalidArgument, "a name is missing").WithDetails(
 			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{violation}})
 		if err != nil {
 			return nil, err

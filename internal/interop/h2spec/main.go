@@ -19,8 +19,8 @@ import (
 
 // How long the command waits.
 const (
-	patience  = 2 * time.Second        // for the complete exchange
-	lingering = 500 * time.Millisecond // after it, as some cases begin after the response
+	exchangeTimeout = 2 * time.Second        // for the complete exchange
+	lingering       = 500 * time.Millisecond // after it, as some cases begin after the response
 )
 
 // main runs the exchange with its two arguments.
@@ -33,7 +33,7 @@ func main() {
 
 // run makes the exchange and waits.
 func run(door, url string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), exchangeTimeout)
 	defer cancel()
 	conn, err := connect(ctx, door, strings.TrimSuffix(url, "/"))
 	if err != nil {
