@@ -44,21 +44,16 @@ func (l TraceLimits) recorder(charts bool) *tracing.Recorder {
 type HAR struct {
 	Limits TraceLimits // must not be changed after the first event
 
-	once     sync.Once
-	recorder *tracing.Recorder
+	recorder lazyRecorder
 }
 
 // Trace is a function for Config.Trace.
-func (h *HAR) Trace(e TraceEvent) { record(h.recorded(), &e) }
-
-// recorded returns the recorder.
-func (h *HAR) recorded() *tracing.Recorder {
-	h.once.Do(func() { h.recorder = h.Limits.recorder(false) })
-	return h.recorder
-}
+func (h *HAR) Trace(e TraceEvent) { record(h.recorder.get(h.Limits, false), &e) }
 
 // WriteTo writes the archive of what was recorded so far, as JSON.
-func (h *HAR) WriteTo(w io.Writer) (int64, error) { return writeOut(w, h.recorded().HAR) }
+func (h *HAR) WriteTo(w io.Writer) (int64, error) {
+	return writeOut(w, h.recorder.get(h.Limits, false).HAR)
+}
 
 // A Waterfall records connections for a page that shows them: streams as bars, windows as curves,
 // and the frames of the connection as marks. The page is one HTML file, which loads nothing. It is
@@ -69,21 +64,28 @@ func (h *HAR) WriteTo(w io.Writer) (int64, error) { return writeOut(w, h.recorde
 type Waterfall struct {
 	Limits TraceLimits // must not be changed after the first event
 
+	recorder lazyRecorder
+}
+
+// Trace is a function for Config.Trace.
+func (h *Waterfall) Trace(e TraceEvent) { record(h.recorder.get(h.Limits, true), &e) }
+
+// WriteTo writes the page with what was recorded so far, as HTML.
+func (h *Waterfall) WriteTo(w io.Writer) (int64, error) {
+	return writeOut(w, h.recorder.get(h.Limits, true).HTML)
+}
+
+// A lazyRecorder is a tracing.Recorder that is made when it is used first.
+type lazyRecorder struct {
 	once     sync.Once
 	recorder *tracing.Recorder
 }
 
-// Trace is a function for Config.Trace.
-func (h *Waterfall) Trace(e TraceEvent) { record(h.recorded(), &e) }
-
-// recorded returns the recorder.
-func (h *Waterfall) recorded() *tracing.Recorder {
-	h.once.Do(func() { h.recorder = h.Limits.recorder(true) })
-	return h.recorder
+// get returns the recorder.
+func (l *lazyRecorder) get(limits TraceLimits, windows bool) *tracing.Recorder {
+	l.once.Do(func() { l.recorder = limits.recorder(windows) })
+	return l.recorder
 }
-
-// WriteTo writes the page with what was recorded so far, as HTML.
-func (h *Waterfall) WriteTo(w io.Writer) (int64, error) { return writeOut(w, h.recorded().HTML) }
 
 // writeOut writes what render returns.
 func writeOut(w io.Writer, render func() ([]byte, error)) (int64, error) {

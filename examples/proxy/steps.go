@@ -10,15 +10,23 @@ import (
 	"strings"
 )
 
+// send sends a request to the proxy.
+func send(ctx context.Context, method, url string, body io.Reader, h http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return nil, err
+	}
+	if h != nil {
+		req.Header = h
+	}
+	return http.DefaultClient.Do(req)
+}
+
 // showStream sends a body in parts, each after the part before has come back.
 func showStream(ctx context.Context, out io.Writer, base string) error {
 	body, parts := io.Pipe()
 	defer parts.Close()
-	req, err := http.NewRequestWithContext(ctx, "POST", base+"/echo", body)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := send(ctx, "POST", base+"/echo", body, nil)
 	if err != nil {
 		return err
 	}
@@ -73,11 +81,7 @@ func showInterim(ctx context.Context, out io.Writer, base string) error {
 			return nil
 		},
 	})
-	req, err := http.NewRequestWithContext(ctx, "GET", base+"/early", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := send(ctx, "GET", base+"/early", nil, nil)
 	if err != nil {
 		return err
 	}
@@ -91,13 +95,9 @@ func showInterim(ctx context.Context, out io.Writer, base string) error {
 // showUpgrade opens a WebSocket (RFC 6455 §4.1) and sends bytes both ways. The proxy does not look
 // into them, so they need not be WebSocket's frames.
 func showUpgrade(ctx context.Context, out io.Writer, base string) error {
-	req, err := http.NewRequestWithContext(ctx, "GET", base+"/socket", nil)
-	if err != nil {
-		return err
-	}
-	req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
-		"Sec-WebSocket-Version": {"13"}, "Sec-WebSocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := send(ctx, "GET", base+"/socket", nil, http.Header{"Connection": {"Upgrade"},
+		"Upgrade": {"websocket"}, "Sec-WebSocket-Version": {"13"},
+		"Sec-WebSocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}})
 	if err != nil {
 		return err
 	}
@@ -119,11 +119,7 @@ func showUpgrade(ctx context.Context, out io.Writer, base string) error {
 
 // showErrors sends a request that the upstream resets.
 func showErrors(ctx context.Context, out io.Writer, base string) error {
-	req, err := http.NewRequestWithContext(ctx, "POST", base+"/broken", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := send(ctx, "POST", base+"/broken", nil, nil)
 	if err != nil {
 		return err
 	}

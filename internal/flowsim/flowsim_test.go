@@ -289,20 +289,7 @@ func TestPlotIsWellFormed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := 0
-	for d := xml.NewDecoder(bytes.NewReader(svg)); ; {
-		token, err := d.Token()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "polyline" {
-			lines++
-		}
-	}
-	if want := 3 * len(plotted()); lines != want {
+	if lines, want := polylines(t, svg), 3*len(plotted()); lines != want {
 		t.Errorf("%d curves, want %d", lines, want)
 	}
 }
@@ -316,5 +303,22 @@ func TestTablesShowTheirFigures(t *testing.T) {
 	if want := fmt.Sprint(grid()[47]); !strings.Contains(b.String(), want) ||
 		!strings.Contains(b.String(), "48/48") {
 		t.Errorf("no line for %s, or not all cells:\n%s", want, b.String())
+	}
+}
+
+// polylines returns how many curves the SVG has. It must be well-formed.
+func polylines(t *testing.T, svg []byte) (n int) {
+	t.Helper()
+	for d := xml.NewDecoder(bytes.NewReader(svg)); ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "polyline" {
+			n++
+		}
 	}
 }

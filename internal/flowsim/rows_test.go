@@ -2,8 +2,6 @@ package flowsim
 
 import (
 	"bytes"
-	"encoding/xml"
-	"io"
 	"math"
 	"strings"
 	"testing"
@@ -128,20 +126,7 @@ func TestPlotOfLatencyIsWellFormed(t *testing.T) {
 		curves = append(curves, c)
 	}
 	svg := drawLatencies(curves, dark)
-	lines := 0
-	for d := xml.NewDecoder(bytes.NewReader(svg)); ; {
-		token, err := d.Token()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "polyline" {
-			lines++
-		}
-	}
-	if lines != len(curves) {
+	if lines := polylines(t, svg); lines != len(curves) {
 		t.Errorf("%d curves, want %d", lines, len(curves))
 	}
 	for _, want := range []string{"Mbit/s</text>", "latency, ms</text>", ">.NET</text>"} {
