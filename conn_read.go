@@ -111,6 +111,9 @@ func (c *Conn) recv(f *frame, err error) error {
 // recvUnlocking processes one frame, or the error of reading it. It returns an error if the
 // connection must end.
 func (c *Conn) recvUnlocking(f *frame, err error) error {
+	if c.ending.err != nil {
+		return c.ending.err
+	}
 	if c.reader.watched && err == nil && f.Type != wire.Data && c.tellFrameLocked(f) {
 		return c.ending.err
 	}

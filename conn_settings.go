@@ -252,11 +252,19 @@ type sentSettings struct {
 	belowPush uint32 // applies to pushes up to this ID; later ones have the new size
 }
 
-// shiftWindowsLocked moves the receive windows of the streams that due applies to.
+// shiftWindowsLocked moves the receive windows of the streams that due applies to. A larger window
+// also applies to streams that we reset: a peer that processes streams on several threads may have
+// read the SETTINGS and not yet stopped the stream.
 func (c *Conn) shiftWindowsLocked(due sentSettings) {
 	for id, s := range c.streams.byID {
 		if due.covers(id) {
 			s.window.credit += due.shift
+		}
+	}
+	for id, m := range c.slots.reset {
+		if due.shift > 0 && due.covers(id) {
+			m.credit += due.shift
+			c.slots.reset[id] = m
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"gohyper.dev/hyper"
 )
@@ -92,19 +93,21 @@ func ExampleSlogTrace() {
 	// level=DEBUG msg=DATA stream=1 sent=false length=9 flags=1
 }
 
-// What has left of an upload, and when each step happened.
+// What has been received of a response, and when each step happened.
 func ExampleStream_Stats() {
 	conn := dial(hyper.Config{StreamTimes: true})
 	defer conn.Close()
-	resp, err := conn.Do(ctx, &hyper.Request{Method: "POST", Body: strings.NewReader("ten bytes.")})
+	resp, err := conn.Do(ctx, &hyper.Request{Path: "/file"})
 	if err != nil {
 		log.Fatal(err)
 	}
 	body(resp, nil)
 	stats := resp.Stats()
-	fmt.Println(stats.BytesSent, "bytes sent,", stats.BytesUnsent, "not yet")
-	fmt.Println("sent before the response began:", !stats.HeadersSent.After(stats.ResponseBegan))
+	fmt.Println(stats.BytesRead, "of", stats.BytesReceived, "bytes read")
+	fmt.Println("began within a minute:", stats.ResponseBegan.Sub(stats.Opened) < time.Minute)
+	fmt.Println("ended within a minute:", stats.ResponseEnded.Sub(stats.Opened) < time.Minute)
 	// Output:
-	// 10 bytes sent, 0 not yet
-	// sent before the response began: true
+	// 1048576 of 1048576 bytes read
+	// began within a minute: true
+	// ended within a minute: true
 }

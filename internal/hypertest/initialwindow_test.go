@@ -4,6 +4,7 @@
 package hypertest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -81,6 +82,36 @@ func TestManagerOfTheUserChoosesInitialWindows(t *testing.T) {
 		peer.WriteData(7, 0, make([]byte, 16384))
 		peer.WantIdle("the data is within the window")
 	})
+}
+
+// A peer may read the SETTINGS of a larger window before the thread that sends a stream has processed
+// the RST_STREAM before them. DATA within the larger window is no error.
+func TestLargerInitialWindowAppliesToResetStreams(t *testing.T) {
+	for _, door := range []string{"a manager", "UpdateSettings"} {
+		t.Run(door, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				size := 1000
+				peer, conn := dialPeer(t, chooses(func(int, int, time.Duration) int { return size }))
+				ctx, cancel := context.WithCancel(t.Context())
+				doAsync(ctx, conn, &hyper.Request{})
+				peer.WantHeaders("the request", 1)
+				cancel()
+				peer.WantRSTStream("the request is canceled", 1, wire.Cancel)
+				size = 5000
+				if door == "a manager" {
+					getAsync(conn, "/")
+				} else {
+					go conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 5000})
+				}
+				peer.WantFrame("a larger window", wire.Settings)
+				peer.Ignore(wire.Headers, wire.Ping)
+				peer.WriteData(1, 0, make([]byte, 5000))
+				peer.WantIdle("the data is within the window")
+				peer.WriteData(1, 0, make([]byte, 1))
+				peer.WantGoAway("one byte more", 0, wire.FlowControlError)
+			})
+		})
+	}
 }
 
 // RFC 9113 §6.9.2: a size that moves the window of an open stream above 2^31-1 is an error. The

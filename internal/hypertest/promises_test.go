@@ -499,3 +499,31 @@ func TestPushPromisedBeforeASmallerWindowWasKnownMayFillTheOldOne(t *testing.T) 
 		got.Want(t, "the parent").Body.Close()
 	})
 }
+
+// A promise that was read before Conn.Close and is processed after it has no effect. Its request was
+// reset, so the promise is valid. The trace keeps the reader between the two.
+func TestPromiseBehindCloseHasNoEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read, closed := make(chan struct{}), make(chan struct{})
+		p, conn := dialPusher(t, hyper.Config{Trace: func(ev hyper.TraceEvent) {
+			if ev.Kind == hyper.TraceFrame && !ev.Sent && ev.FrameType == uint8(wire.PushPromise) {
+				close(read)
+				<-closed
+			}
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		doAsync(ctx, conn, &hyper.Request{})
+		p.WantHeaders("the request", 1)
+		cancel()
+		p.WantRSTStream("the request is canceled", 1, wire.Cancel)
+		p.promise(1, "/style.css")
+		<-read
+		go conn.Close()
+		synctest.Wait()
+		close(closed)
+		synctest.Wait()
+		if s := conn.Stats(); s.PushesPromised != 0 || s.StreamsOpen != 0 {
+			t.Errorf("%+v, want no promise and no stream", s)
+		}
+	})
+}
