@@ -505,11 +505,20 @@ func (c *Conn) lock() { c.mu.Lock() }
 // unlock unlocks mu, wakes writeLoop if there is something to write, reports what has happened to
 // Config.Trace, and then calls owner.news if that is due.
 func (c *Conn) unlock() {
+	if c.writer.tracer == nil && !c.reports.stateChanged && !c.mustWakeWriterLocked() {
+		c.mu.Unlock() // the usual case
+		return
+	}
 	news := c.unlockAndWake()
 	c.writer.tracer.flush()
 	if news {
 		c.reports.owner.news()
 	}
+}
+
+// mustWakeWriterLocked reports whether writeLoop has something to write and does not run.
+func (c *Conn) mustWakeWriterLocked() bool {
+	return c.writer.state.Load() != writerRunning && c.hasWorkLocked()
 }
 
 // unlockForOwner is unlock for a call by the owner, which may hold a lock that owner.news needs.
@@ -524,7 +533,7 @@ func (c *Conn) unlockForOwner() {
 // owner.news must be called.
 func (c *Conn) unlockAndWake() (news bool) {
 	was := writerRunning
-	if c.writer.state.Load() != writerRunning && c.hasWorkLocked() {
+	if c.mustWakeWriterLocked() {
 		was = c.writer.state.Swap(writerRunning)
 	}
 	news = c.reports.stateChanged && c.reports.owner.hears()
@@ -542,6 +551,15 @@ func (c *Conn) unlockAndWake() (news bool) {
 
 // readClockLocked updates now.
 func (c *Conn) readClockLocked() { c.liveness.now = c.clock() }
+
+// nowLocked returns the time. While received frames are processed, it does not read the clock, but
+// returns the time at which they were read.
+func (c *Conn) nowLocked() time.Duration {
+	if c.reader.state != readerReceiving {
+		c.readClockLocked()
+	}
+	return c.liveness.now
+}
 
 // clock returns the time since start.
 func (c *Conn) clock() time.Duration { return time.Since(c.start) }

@@ -330,7 +330,7 @@ func (r *Response) decodesHTTP() bool { return r.decoded != nil && r.decoded.for
 
 // bodyless reports whether the response has no body, regardless of its fields (RFC 9110 §6.4.1).
 func (r *Response) bodyless() bool {
-	return r.Request.method() == "HEAD" || r.StatusCode == 204 || r.StatusCode == 304
+	return r.Request.Method == "HEAD" || r.StatusCode == 204 || r.StatusCode == 304
 }
 
 // recvTrailersLocked receives the field section after the body.

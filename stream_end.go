@@ -261,7 +261,9 @@ func (s *Stream) closeWindowLocked() {
 // failLocked removes all streams.
 func (s *Stream) removeLocked() {
 	c := s.c
-	c.writer.tracer.closedLocked(s)
+	if t := c.writer.tracer; t != nil {
+		t.closedLocked(s)
+	}
 	if c.ending.err != nil {
 		s.unwatchLocked()
 		s.signalDoneLocked()
@@ -269,7 +271,7 @@ func (s *Stream) removeLocked() {
 	}
 	delete(c.streams.byID, s.id)
 	if len(c.streams.byID) == 0 {
-		c.streams.idleSince = c.clock()
+		c.streams.idleSince = c.nowLocked()
 		if at := c.staleAtLocked(); at > 0 {
 			c.armLocked(at)
 		}

@@ -63,7 +63,9 @@ func (s *Stream) recvDataLocked(f *frame) error {
 			s.c.flow.window.consume(body)
 			return s.rejectLocked(err)
 		}
-		s.c.writer.tracer.recvWindowLocked(s, -f.Length)
+		if t := s.c.writer.tracer; t != nil {
+			t.recvWindowLocked(s, -f.Length)
+		}
 		ev := WindowEvent{Kind: WindowData, Bytes: f.Length, Padding: f.padding,
 			End: f.Flags.Has(wire.EndStream)}
 		if s.window.update(ev) || s.window.discard(f.padding) {
@@ -135,7 +137,9 @@ func (s *Stream) recvEndLocked() error {
 	}
 	s.mustLocked(state.RecvEnd)
 	s.bodyLeft = 0
-	s.c.writer.tracer.halfClosedLocked(s, false)
+	if t := s.c.writer.tracer; t != nil {
+		t.halfClosedLocked(s, false)
+	}
 	s.endRecvLocked(io.EOF)
 	switch {
 	case s.state == state.Closed:
@@ -216,7 +220,9 @@ func (s *Stream) takeLocked(p []byte) (n int) {
 	n = s.buf.Read(p)
 	s.consumeLocked(n)
 	if s.readLocked() && s.response.decoded == nil {
-		s.c.writer.tracer.bodyReadLocked(s, s.window.total, io.EOF)
+		if t := s.c.writer.tracer; t != nil {
+			t.bodyReadLocked(s, s.window.total, io.EOF)
+		}
 	}
 	if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
 		s.freeSectionsLocked(true)

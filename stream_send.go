@@ -245,7 +245,9 @@ func (s *Stream) sendLocked(most, room int) bool {
 	c.flow.sendWindow -= int64(n + padding)
 	s.sendDelta -= int64(n + padding)
 	snd.progress.add(n, c.writeStartLocked(), c.writer.flushed)
-	c.writer.tracer.sendWindowLocked(s, -n-padding)
+	if t := c.writer.tracer; t != nil {
+		t.sendWindowLocked(s, -n-padding)
+	}
 	c.counts.dataSent += int64(n)
 	// The peer may respond with a WINDOW_UPDATE for each of the two windows.
 	c.liveness.floodBudget.Add(2)
@@ -302,7 +304,9 @@ func (s *Stream) sendEndLocked() {
 // sentEndLocked records that END_STREAM has been sent.
 func (s *Stream) sentEndLocked() {
 	s.mustLocked(state.SendEnd)
-	s.c.writer.tracer.halfClosedLocked(s, true)
+	if t := s.c.writer.tracer; t != nil {
+		t.halfClosedLocked(s, true)
+	}
 	s.endSendLocked(ErrSendEnded)
 	if s.state == state.Closed {
 		s.removeLocked()

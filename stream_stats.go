@@ -129,9 +129,12 @@ type sentMark struct {
 
 // timeLocked keeps the time of a step, if times are kept. Only the first time of a step counts.
 func (t *connTracer) timeLocked(s *Stream, step streamStep) {
-	if t == nil || !t.c.cfg.StreamTimes {
-		return
+	if t != nil && t.c.cfg.StreamTimes {
+		t.keepTimeLocked(s, step)
 	}
+}
+
+func (t *connTracer) keepTimeLocked(s *Stream, step streamStep) {
 	x := s.extrasLocked()
 	if x.times == nil {
 		x.times = &streamTimes{}

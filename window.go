@@ -419,7 +419,9 @@ func (w *Window) update(ev WindowEvent) (ended bool) {
 		ev.RTT = w.c.liveness.minRTT
 	}
 	if w.kind != userManager {
-		w.grant(int64(w.manager.Update(ev)))
+		if n := w.manager.Update(ev); n > 0 {
+			w.grant(int64(n))
+		}
 		return false
 	}
 	n, err := w.ask(ev)
@@ -427,7 +429,9 @@ func (w *Window) update(ev WindowEvent) (ended bool) {
 		w.fail(err)
 		return true
 	}
-	w.grant(int64(n))
+	if n > 0 {
+		w.grant(int64(n))
+	}
 	return false
 }
 
@@ -592,7 +596,9 @@ func (w *Window) appendUpdate(dst []byte) []byte {
 	if w.ended() {
 		return dst
 	}
-	w.c.writer.tracer.recvWindowLocked(w.s, int(n))
+	if t := w.c.writer.tracer; t != nil {
+		t.recvWindowLocked(w.s, int(n))
+	}
 	for ; n > wire.MaxWindow; n -= wire.MaxWindow {
 		dst = wire.AppendWindowUpdate(dst, w.StreamID(), wire.MaxWindow)
 	}
