@@ -69,6 +69,13 @@ func (c *Conn) fate() pool.Fate {
 	}
 }
 
+// wasUsed reports whether a request was sent on the connection.
+func (c *Conn) wasUsed() bool {
+	c.lock()
+	defer c.unlock()
+	return c.counts.opened > 0
+}
+
 // processedLocked returns how many requests the peer has processed, if a GOAWAY said so.
 func (c *Conn) processedLocked() int64 {
 	if c.ending.goAway == nil || c.ending.goAway.LastStreamID >= c.streams.nextID {

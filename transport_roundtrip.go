@@ -202,7 +202,7 @@ func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	}
 	resp, err := x.send(c, s, opening{req: req, slot: slot})
 	if err != nil {
-		return nil, x.tryFailed(s, err)
+		return nil, x.tryFailed(c, s, err)
 	}
 	return x.accept(s, resp)
 }
@@ -223,9 +223,10 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 	return x.answer.from(resp, x.httpReq), nil
 }
 
-// tryFailed ends an attempt that failed with err, and returns the error for the next step. That is
-// errNoSlot if nothing was sent and another connection can be used.
-func (x *exchange) tryFailed(s *Stream, err error) error {
+// tryFailed ends an attempt on c that failed with err, and returns the error for the next step. That
+// is errNoSlot if nothing was sent and another connection can be used. A connection that ended
+// before its first request counts as an attempt: the host may end all others in the same way.
+func (x *exchange) tryFailed(c *Conn, s *Stream, err error) error {
 	switch {
 	case s.id > 0:
 		x.state = tried
@@ -234,7 +235,7 @@ func (x *exchange) tryFailed(s *Stream, err error) error {
 		}
 		s.abandon(err)
 	// Nothing was sent, and another connection can be used.
-	case x.route != oneConn && (err == ErrClosed || Retryable(err)):
+	case x.route != oneConn && (err == ErrClosed || Retryable(err)) && c.wasUsed():
 		return errNoSlot
 	}
 	return err
