@@ -223,8 +223,8 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 	return x.answer.from(resp, x.httpReq), nil
 }
 
-// tryFailed ends an attempt on c that failed with err, and returns the error for the next step. That
-// is errNoSlot if nothing was sent and another connection can be used. A connection that ended
+// tryFailed ends an attempt on c that failed with err, and returns the error for the next step.
+// That is errNoSlot if nothing was sent and another connection can be used. A connection that ended
 // before its first request counts as an attempt: the host may end all others in the same way.
 func (x *exchange) tryFailed(c *Conn, s *Stream, err error) error {
 	switch {

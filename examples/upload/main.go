@@ -1,6 +1,6 @@
 // Command upload sends a file with hyper, shows how much of it has left, and goes on where a lost
-// connection has stopped it (draft-ietf-httpbis-resumable-upload). It starts a real HTTP/2 server in
-// its own process, which resets the stream once and closes the connection once.
+// connection has stopped it (draft-ietf-httpbis-resumable-upload). It starts a real HTTP/2 server
+// in its own process, which resets the stream once and closes the connection once.
 //
 //	go run ./examples/upload [file]     sends file, or 32 MiB that it makes
 package main
@@ -63,7 +63,9 @@ func run(ctx context.Context, out io.Writer, name string) error {
 		Dial:     func(ctx context.Context) (*hyper.Conn, error) { return hyper.Dial(ctx, addr, cfg) },
 		URL:      &url.URL{Scheme: "https", Host: addr, Path: "/files"},
 		Progress: func(sent int64) { fmt.Fprintf(out, "%3d %% has left\n", sent*100/max(size, 1)) },
-		OnResume: func(offset int64, err error) { fmt.Fprintf(out, "goes on at %d after: %v\n", offset, err) },
+		OnResume: func(offset int64, err error) {
+			fmt.Fprintf(out, "goes on at %d after: %v\n", offset, err)
+		},
 	}
 	answer, err := u.Upload(ctx, file, size)
 	if err != nil {

@@ -42,7 +42,8 @@ func TestFilesOfAnySize(t *testing.T) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
-	if err := run(t.Context(), io.Discard, filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	err := run(t.Context(), io.Discard, filepath.Join(t.TempDir(), "none"))
+	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v, want that the file does not exist", err)
 	}
 }

@@ -49,8 +49,8 @@ type refusal struct{ reason string }
 
 func (r *refusal) Error() string { return "the server " + r.reason }
 
-// Upload sends size bytes of content and returns the server's answer. It connects again after errors
-// of the network, as long as the server receives something each time.
+// Upload sends size bytes of content and returns the server's answer. It connects again after
+// errors of the network, as long as the server receives something each time.
 func (u *Uploader) Upload(ctx context.Context, content io.ReaderAt, size int64) (answer string, err error) {
 	up := &upload{Uploader: u, content: content, size: size}
 	fruitless, pause := 0, firstPause
@@ -125,7 +125,8 @@ func (u *upload) request() *hyper.Request {
 	}
 	if u.location != nil {
 		req.Path = u.location.RequestURI()
-		req.Header = append(req.Header, hyper.Field{Name: "upload-offset", Value: strconv.FormatInt(u.offset, 10)},
+		req.Header = append(req.Header,
+			hyper.Field{Name: "upload-offset", Value: strconv.FormatInt(u.offset, 10)},
 			hyper.Field{Name: "content-type", Value: "application/partial-upload"})
 		return req
 	}

@@ -55,7 +55,8 @@ func run(ctx context.Context, out io.Writer, n int) error {
 	// Where it does not, each WebSocket is an HTTP/1.1 connection of its own.
 	var members []*websocket.Conn
 	for range n {
-		member, resp, err := websocket.Dial(ctx, server.url+"/chat", &websocket.DialOptions{HTTPClient: client})
+		member, resp, err := websocket.Dial(ctx, server.url+"/chat",
+			&websocket.DialOptions{HTTPClient: client})
 		if err != nil {
 			return err
 		}

@@ -84,8 +84,8 @@ func TestManagerOfTheUserChoosesInitialWindows(t *testing.T) {
 	})
 }
 
-// A peer may read the SETTINGS of a larger window before the thread that sends a stream has processed
-// the RST_STREAM before them. DATA within the larger window is no error.
+// A peer may read the SETTINGS of a larger window before the thread that sends a stream has
+// processed the RST_STREAM before them. DATA within the larger window is no error.
 func TestLargerInitialWindowAppliesToResetStreams(t *testing.T) {
 	for _, door := range []string{"a manager", "UpdateSettings"} {
 		t.Run(door, func(t *testing.T) {
@@ -101,7 +101,8 @@ func TestLargerInitialWindowAppliesToResetStreams(t *testing.T) {
 				if door == "a manager" {
 					getAsync(conn, "/")
 				} else {
-					go conn.UpdateSettings(t.Context(), hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 5000})
+					go conn.UpdateSettings(t.Context(),
+						hyper.Setting{ID: hyper.SettingInitialWindowSize, Value: 5000})
 				}
 				peer.WantFrame("a larger window", wire.Settings)
 				peer.Ignore(wire.Headers, wire.Ping)

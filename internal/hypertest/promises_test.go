@@ -500,8 +500,8 @@ func TestPushPromisedBeforeASmallerWindowWasKnownMayFillTheOldOne(t *testing.T) 
 	})
 }
 
-// A promise that was read before Conn.Close and is processed after it has no effect. Its request was
-// reset, so the promise is valid. The trace keeps the reader between the two.
+// A promise that was read before Conn.Close and is processed after it has no effect. Its request
+// was reset, so the promise is valid. The trace keeps the reader between the two.
 func TestPromiseBehindCloseHasNoEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		read, closed := make(chan struct{}), make(chan struct{})
