@@ -19,9 +19,9 @@ import (
 // A request that waits for the peer's SETTINGS is not tried for ever, and its error says why.
 func TestPeerThatEndsEachConnection(t *testing.T) {
 	kinds := map[string]func(v *visit) *http.Request{
-		"GET":           func(v *visit) *http.Request { return v.request("GET", "/", nil) },
-		"POST":          func(v *visit) *http.Request { return v.request("POST", "/", nil) },
-		"body":          func(v *visit) *http.Request { return v.request("PUT", "/", strings.NewReader("body")) },
+		"GET":  func(v *visit) *http.Request { return v.request("GET", "/", nil) },
+		"POST": func(v *visit) *http.Request { return v.request("POST", "/", nil) },
+		"body": func(v *visit) *http.Request { return v.request("PUT", "/", strings.NewReader("body")) },
 		"streamed body": func(v *visit) *http.Request {
 			return v.request("POST", "/", streamed("body"))
 		},
