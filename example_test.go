@@ -87,6 +87,10 @@ var server = sync.OnceValue(func() *httptest.Server {
 			fmt.Fprintf(w, "welcome, %s", user.Value)
 		}
 	})
+	mux.HandleFunc("/undated", func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil // a date's length in HPACK depends on its digits
+		io.WriteString(w, "at any time")
+	})
 	mux.HandleFunc("/broken", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	s := httptest.NewUnstartedServer(mux)
 	s.EnableHTTP2 = true

@@ -85,12 +85,12 @@ func ExampleSlogTrace() {
 			trace.Trace(e)
 		}
 	}})
-	body(conn.Get(ctx, "/"))
+	body(conn.Get(ctx, "/undated"))
 	conn.Close()
 	// Output:
-	// level=DEBUG msg=HEADERS stream=1 sent=true length=34 flags=5
-	// level=DEBUG msg=HEADERS stream=1 sent=false length=48 flags=4
-	// level=DEBUG msg=DATA stream=1 sent=false length=9 flags=1
+	// level=DEBUG msg=HEADERS stream=1 sent=true length=41 flags=5
+	// level=DEBUG msg=HEADERS stream=1 sent=false length=25 flags=4
+	// level=DEBUG msg=DATA stream=1 sent=false length=11 flags=1
 }
 
 // What has been received of a response, and when each step happened.

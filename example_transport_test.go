@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"time"
 
 	"gohyper.dev/hyper"
 )
@@ -136,7 +137,7 @@ func ExampleConn_RoundTrip() {
 // An http.Client with a Timeout wraps the response's body. The context gives access to the
 // hyper.Response.
 func ExampleWithResponse() {
-	client := &http.Client{Timeout: 1e9, Transport: &hyper.Transport{Config: config()}}
+	client := &http.Client{Timeout: time.Minute, Transport: &hyper.Transport{Config: config()}}
 	defer client.CloseIdleConnections()
 
 	var own *hyper.Response
