@@ -29,14 +29,19 @@ type backEnd struct {
 	kill   func(how string)
 }
 
-// startBackEnd starts a server with TLS that takes about two milliseconds for each request. Its
-// responses have no body: a response that has begun when the server dies is not requested again.
+// startBackEnd starts a back end on the loopback interface.
 func startBackEnd(t *testing.T) *backEnd {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newBackEnd(t, ln)
+}
+
+// newBackEnd starts a server with TLS on ln that takes about two milliseconds for each request. Its
+// responses have no body: a response that has begun when the server dies is not requested again.
+func newBackEnd(t *testing.T, ln net.Listener) *backEnd {
 	b := &backEnd{addr: ln.Addr().String()}
 	var mu sync.Mutex
 	var conns []net.Conn
@@ -110,53 +115,90 @@ func wantShares(t *testing.T, servers []*backEnd, total int64) {
 	}
 }
 
+// A pipeListener is a net.Listener for connections in memory.
+type pipeListener struct {
+	addr  net.TCPAddr
+	conns chan net.Conn
+	end   chan struct{}
+	close func()
+}
+
+// newPipeListener returns a listener with the address 192.0.2.1 and the port.
+func newPipeListener(port int) *pipeListener {
+	l := &pipeListener{addr: net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: port}, conns: make(chan net.Conn),
+		end: make(chan struct{})}
+	l.close = sync.OnceFunc(func() { close(l.end) })
+	return l
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case nc := <-l.conns:
+		return nc, nil
+	case <-l.end:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { l.close(); return nil }
+func (l *pipeListener) Addr() net.Addr { return &l.addr }
+
+// newBackEnds starts n servers in a bubble, and returns a dialer for them. In a bubble each request
+// takes the same time, whatever else the machine does, so that the load of a server is exact.
+func newBackEnds(t *testing.T, n int) (servers []*backEnd, addrs []string, dial dialFunc) {
+	listeners := make(map[string]*pipeListener, n)
+	for i := range n {
+		l := newPipeListener(1000 + i)
+		b := newBackEnd(t, l)
+		servers, addrs, listeners[b.addr] = append(servers, b), append(addrs, b.addr), l
+	}
+	return servers, addrs, func(_ context.Context, _, addr string) (net.Conn, error) {
+		client, server := h2test.Pipe()
+		listeners[addr].conns <- server
+		return client, nil
+	}
+}
+
 func TestRequestsAreSpreadOverServersBehindOneName(t *testing.T) {
-	servers := []*backEnd{startBackEnd(t), startBackEnd(t), startBackEnd(t)}
-	addrs := []string{servers[0].addr, servers[1].addr, servers[2].addr}
-	for name, tr := range map[string]*hyper.Transport{
-		"Resolve": {
-			Resolve: func(_ context.Context, addr string) ([]string, error) {
+	for name, use := range map[string]func(tr *hyper.Transport, addrs []string, dial dialFunc){
+		"Resolve": func(tr *hyper.Transport, addrs []string, _ dialFunc) {
+			tr.Resolve = func(_ context.Context, addr string) ([]string, error) {
 				if addr != "example.com:443" {
 					return nil, fmt.Errorf("asked for %s", addr)
 				}
 				return addrs, nil
-			},
+			}
 		},
-		"MinConnsPerHost behind a balancer": {
-			MinConnsPerHost: 3, Config: &hyper.Config{DialContext: balancer(addrs)},
+		"MinConnsPerHost behind a balancer": func(tr *hyper.Transport, addrs []string, dial dialFunc) {
+			tr.MinConnsPerHost, tr.Config.DialContext = len(addrs), inTurn(addrs, dial)
 		},
 	} {
-		for _, atOnce := range []int{50, 1} {
+		for atOnce, requests := range map[int]int{50: 1000, 1: 300} {
 			t.Run(fmt.Sprintf("%s/%d at once", name, atOnce), func(t *testing.T) {
-				cfg := hyper.Config{}
-				if tr.Config != nil {
-					cfg = *tr.Config
-				}
-				cfg.TLS = h2test.ClientTLS()
-				own := &hyper.Transport{Proxy: hyper.NoProxy, Config: &cfg, Resolve: tr.Resolve,
-					MinConnsPerHost: tr.MinConnsPerHost}
-				defer own.CloseIdleConnections()
-				for _, b := range servers {
-					b.served.Store(0)
-				}
-				requests := 1000
-				if atOnce == 1 {
-					requests = 300
-				}
-				if failed := load(t, own, requests, atOnce, nil); failed > 0 {
-					t.Errorf("%d requests failed", failed)
-				}
-				wantShares(t, servers, int64(requests))
+				synctest.Test(t, func(t *testing.T) {
+					servers, addrs, dial := newBackEnds(t, 3)
+					tr := &hyper.Transport{Proxy: hyper.NoProxy,
+						Config: &hyper.Config{TLS: h2test.ClientTLS(), DialContext: dial}}
+					use(tr, addrs, dial)
+					if failed := load(t, tr, requests, atOnce, nil); failed > 0 {
+						t.Errorf("%d requests failed", failed)
+					}
+					wantShares(t, servers, int64(requests))
+					tr.CloseIdleConnections()
+				})
 			})
 		}
 	}
 }
 
 // balancer returns a dialer that connects to the addresses in turn.
-func balancer(addrs []string) dialFunc {
+func balancer(addrs []string) dialFunc { return inTurn(addrs, new(net.Dialer).DialContext) }
+
+// inTurn returns a dialer that dials the addresses in turn.
+func inTurn(addrs []string, dial dialFunc) dialFunc {
 	var n atomic.Int64
 	return func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, addrs[int(n.Add(1))%len(addrs)])
+		return dial(ctx, network, addrs[int(n.Add(1))%len(addrs)])
 	}
 }
 
