@@ -52,7 +52,7 @@ func (r *Response) Trailer() Header {
 	}
 	r.s.c.lock()
 	defer r.s.c.unlock()
-	if !r.s.readLocked() {
+	if !r.s.readLocked() && !r.s.extras.wasWhole() {
 		return nil
 	}
 	return r.s.extras.trailers()

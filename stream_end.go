@@ -48,6 +48,9 @@ func (s *Stream) closeLocked(e end) {
 	s.state = state.Closed
 	if e.drop {
 		whole := s.readLocked()
+		if whole && s.extras != nil {
+			s.extras.whole = true // keeps the trailers
+		}
 		s.dropLocked(e.err)
 		s.dropPromisesLocked(whole)
 	}

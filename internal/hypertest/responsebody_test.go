@@ -451,3 +451,49 @@ func TestBodySurvivesOctetByOctetReads(t *testing.T) {
 		}
 	})
 }
+
+// The end of the body is the end of the response. What ends the upload after that takes no trailers
+// away.
+func TestTrailersOfABodyThatWasReadStay(t *testing.T) {
+	for name, end := range map[string]func(conn *hyper.Conn, peer *h2test.Peer, s *hyper.Stream){
+		"Close": func(conn *hyper.Conn, _ *h2test.Peer, _ *hyper.Stream) { conn.Close() },
+		"Reset": func(_ *hyper.Conn, _ *h2test.Peer, s *hyper.Stream) { s.Reset(hyper.ErrCodeCancel) },
+		"RST_STREAM": func(_ *hyper.Conn, peer *h2test.Peer, s *hyper.Stream) {
+			peer.WriteRSTStream(1, wire.NoError)
+			<-s.Done()
+		},
+	} {
+		for _, promises := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/promises: %v", name, promises), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					cfg := &hyper.Config{}
+					if promises {
+						cfg.Push = &hyper.PushPolicy{}
+					}
+					peer, conn := dialPeer(t, cfg)
+					peer.Ignore(wire.RSTStream, wire.GoAway)
+					s, err := conn.Open(t.Context(), &hyper.Request{Method: "POST"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					peer.WantHeaders("the request", 1)
+					if promises {
+						h2test.Promise(peer, 2, "/pushed")
+					}
+					peer.WriteHeaders(1, 0, ":status: 200")
+					peer.WriteData(1, 0, []byte("body"))
+					peer.WriteTrailers(1, "x-sum: 1")
+					resp, err := s.Response(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					h2test.WantBody(t, "the whole response", resp.Body, "body")
+					end(conn, peer, s)
+					if got := resp.Trailer().Get("x-sum"); got != "1" {
+						t.Errorf("the trailers are %v", resp.Trailer())
+					}
+				})
+			})
+		}
+	}
+}
