@@ -421,7 +421,8 @@ func (c *Conn) failLocked(why error) {
 		return
 	}
 	err := c.endErrorLocked(why)
-	if ce, ok := err.(*ConnError); ok && ce.LastFrames == nil {
+	// Streams above the GOAWAY's last have returned that error already, so it must not change.
+	if ce, ok := err.(*ConnError); ok && ce != c.ending.goAway && ce.LastFrames == nil {
 		ce.LastFrames = c.writer.tracer.lastFrames()
 	}
 	c.ending.err, c.reports.stateChanged = err, true

@@ -372,3 +372,24 @@ func TestGoAwayAfterCloseIsNoNews(t *testing.T) {
 		}
 	})
 }
+
+// The error of a stream above the GOAWAY's last does not change when the connection ends later. The
+// race detector checks that.
+func TestErrorOfAGoAwayDoesNotChangeAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, nil)
+		served := getAsync(conn, "/served")
+		peer.WantHeaders("a request", 1)
+		excluded := getAsync(conn, "/excluded")
+		peer.WantHeaders("another one", 3)
+		peer.WriteGoAway(1, wire.NoError, "bye")
+		err := excluded.WantErr(t, "it is excluded")
+		text := h2test.Go(func() (string, error) { return err.Error(), nil }) // at the time of the end
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+		<-conn.Done()
+		served.Want(t, "the response").Body.Close()
+		if before, after := text.Want(t, "the text"), err.Error(); before != after {
+			t.Errorf("the error is %q, and then %q", before, after)
+		}
+	})
+}
