@@ -19,9 +19,14 @@ import (
 // BenchmarkExchange measures what a GET of 1 KiB costs in the library itself: without a socket,
 // without TLS, and without goroutines that wait or are woken.
 func BenchmarkExchange(b *testing.B) {
-	b.Run("own", func(b *testing.B) { benchmarkOwn(b, func() string { return "/1k" }) })
+	b.Run("own", func(b *testing.B) { benchmarkOwn(b, nil, func() string { return "/1k" }) })
+	b.Run("trace", func(b *testing.B) { // with a Config.Trace that counts
+		events := 0
+		benchmarkOwn(b, &Config{Trace: func(TraceEvent) { events++ }}, func() string { return "/1k" })
+		b.ReportMetric(float64(events)/float64(b.N), "events/op")
+	})
 	b.Run("context", func(b *testing.B) { // a context that may end
-		benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+		benchmarkExchange(b, nil, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			return exchangeOwn(ctx, c, "/1k", answer)
@@ -33,13 +38,13 @@ func BenchmarkExchange(b *testing.B) {
 			paths[i] = fmt.Sprintf("/items/%d?verbose=1", i)
 		}
 		n := 0
-		benchmarkOwn(b, func() string {
+		benchmarkOwn(b, nil, func() string {
 			n++
 			return paths[n%len(paths)]
 		})
 	})
 	b.Run("http", func(b *testing.B) {
-		benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+		benchmarkExchange(b, nil, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
 			req, err := http.NewRequest("GET", "https://127.0.0.1:8443/1k", nil)
 			if err != nil {
 				return nil, err
@@ -61,8 +66,8 @@ func BenchmarkExchange(b *testing.B) {
 	})
 }
 
-func benchmarkOwn(b *testing.B, path func() string) {
-	benchmarkExchange(b, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+func benchmarkOwn(b *testing.B, cfg *Config, path func() string) {
+	benchmarkExchange(b, cfg, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
 		return exchangeOwn(context.Background(), c, path(), answer)
 	})
 }
@@ -95,10 +100,10 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 
 // steppedConn returns a connection whose loops stand still. A caller of recv takes the place of
 // readLoop, with src as the socket. A caller of passWrites takes the place of writeLoop.
-func steppedConn(b *testing.B, src io.Reader) *Conn {
+func steppedConn(b *testing.B, src io.Reader, cfg *Config) *Conn {
 	client, server := net.Pipe()
 	go io.Copy(io.Discard, server)
-	c, err := NewConn(b.Context(), client, nil)
+	c, err := NewConn(b.Context(), client, cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -122,20 +127,24 @@ func steppedConn(b *testing.B, src io.Reader) *Conn {
 	c.unlock()
 	c.reader.frames = newFrameReader(src, &c.cfg) // readLoop keeps its own reader
 	c.reader.frames.onRead = c.recvOctets
+	if c.writer.tracer.wantsFrames() {
+		c.reader.frames.trace = c.writer.tracer.received
+	}
 	return c
 }
 
 func passWrites(c *Conn) {
 	c.lock()
 	c.fillLocked(outSize, 0)
+	c.writer.tracer.sending(c.writer.out)
 	c.writer.out = c.writer.out[:0]
 	c.writer.written, c.writer.flushed = c.writer.queued, c.writer.queued
 	c.unlock()
 }
 
-func benchmarkExchange(b *testing.B, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {
+func benchmarkExchange(b *testing.B, cfg *Config, get func(*Conn, func(*Stream)) (io.ReadCloser, error)) {
 	src := &replay{}
-	c := steppedConn(b, src)
+	c := steppedConn(b, src, cfg)
 	block, body, p := h2test.ResponseBlock(), make([]byte, 1024), make([]byte, 2048)
 	answer := func(s *Stream) {
 		passWrites(c)
@@ -188,7 +197,7 @@ func BenchmarkDownload(b *testing.B) {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
 			const reading = 1 << 20
 			src := &records{}
-			c := steppedConn(b, src)
+			c := steppedConn(b, src, nil)
 			c.reader.frames.blockSize = tlsBlock
 			block, p := h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), make([]byte, 64<<10)
 			src.out = slices.Concat(block, wire.AppendData(nil, 1, 0, make([]byte, size)))

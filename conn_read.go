@@ -67,6 +67,9 @@ func (c *Conn) recvOctets(n int) {
 		c.reports.suspected.Store(false)
 		c.liveness.stale, c.reports.stateChanged = false, true
 	}
+	if c.writer.tracer != nil {
+		c.writer.tracer.readAt = c.liveness.now
+	}
 	c.reader.state = readerParsing
 	c.counts.received += int64(n)
 	if c.liveness.unfinished += int32(n); c.liveness.unfinished >= progressOctets {

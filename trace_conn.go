@@ -27,8 +27,9 @@ type connTracer struct {
 
 	delivery delivery // held while sink runs; guards spare and dropped
 	spare    []traceStep
-	dropped  int         // events dropped before the next one that sink gets
-	sent     sentSection // owned by writeLoop
+	dropped  int           // events dropped before the next one that sink gets
+	sent     sentSection   // owned by writeLoop
+	readAt   time.Duration // when the received bytes were read; owned by readLoop
 
 	// c.mu guards these.
 	waited time.Duration              // of the request that has taken a slot last
@@ -45,22 +46,30 @@ type connTracer struct {
 	kept    *keptFrames // nil: Config.KeepFrames is false
 }
 
-// A delivery is a lock. It is a channel and not a sync.Mutex, because sink may sleep in a bubble of
-// testing/synctest: the clock there stands still while a goroutine waits for a Mutex.
-type delivery chan struct{}
+// A delivery is a lock. It is not a sync.Mutex, because sink may sleep in a bubble of
+// testing/synctest: the clock there stands still while a goroutine waits for a Mutex. While no other
+// goroutine waits for it, it costs one atomic operation each to lock and unlock.
+type delivery struct {
+	users atomic.Int32  // the goroutine that holds the lock, and those that wait for it
+	next  chan struct{} // has an element while the lock is passed on to one that waits
+}
 
-func (d delivery) lock()   { d <- struct{}{} }
-func (d delivery) unlock() { <-d }
+func newDelivery() delivery { return delivery{next: make(chan struct{}, 1)} }
 
-// tryLock takes the lock unless it is held, and reports whether it did.
-func (d delivery) tryLock() bool {
-	select {
-	case d <- struct{}{}:
-		return true
-	default:
-		return false
+func (d *delivery) lock() {
+	if d.users.Add(1) > 1 {
+		<-d.next
 	}
 }
+
+func (d *delivery) unlock() {
+	if d.users.Add(-1) > 0 {
+		d.next <- struct{}{}
+	}
+}
+
+// tryLock takes the lock unless it is held, and reports whether it did.
+func (d *delivery) tryLock() bool { return d.users.CompareAndSwap(0, 1) }
 
 // maxQueuedEvents is how many events may wait for Config.Trace.
 const maxQueuedEvents = 10_000
@@ -71,7 +80,7 @@ func newConnTracer(ctx context.Context, c *Conn) *connTracer {
 	if c.cfg.Trace == nil && !c.cfg.KeepFrames && !c.cfg.StreamTimes {
 		return nil
 	}
-	t := &connTracer{c: c, sink: c.cfg.Trace, delivery: make(delivery, 1)}
+	t := &connTracer{c: c, sink: c.cfg.Trace, delivery: newDelivery()}
 	if d := dialTraceOf(ctx); d != nil {
 		t.id = d.id
 	} else {
@@ -127,7 +136,7 @@ func (s *traceStep) event(e *TraceEvent) {
 // addLocked queues s for the next flush.
 func (t *connTracer) addLocked(s *traceStep) {
 	if t.now == 0 {
-		t.now = t.c.clock()
+		t.now = t.c.nowLocked()
 	}
 	s.at = t.now
 	t.queueMu.Lock()
@@ -189,7 +198,9 @@ func (t *connTracer) deliverQueue() {
 	t.queueMu.Unlock()
 	var e TraceEvent
 	for i := range list {
-		t.stamp(&e, list[i].at)
+		if i == 0 || list[i].at != e.Time {
+			t.stamp(&e, list[i].at)
+		}
 		list[i].event(&e)
 		t.deliver(&e)
 	}
@@ -208,7 +219,7 @@ func (t *connTracer) received(h wire.FrameHeader, p []byte, fields Header) {
 	}
 	e := TraceEvent{Fields: fields}
 	e.setFrame(h, p)
-	t.stamp(&e, t.c.clock())
+	t.stamp(&e, t.readAt)
 	t.report(&e)
 }
 

@@ -9,7 +9,7 @@ import (
 // dropped and counted.
 func TestTraceQueueIsBounded(t *testing.T) {
 	got, lost := 0, 0
-	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: make(delivery, 1), sink: func(e TraceEvent) {
+	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(), sink: func(e TraceEvent) {
 		got++
 		lost += e.Lost
 	}}
@@ -34,7 +34,7 @@ func TestTraceQueueIsBounded(t *testing.T) {
 // Dropped events are counted in the next event, of whatever kind it is.
 func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
 	var events []TraceEvent
-	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: make(delivery, 1), sink: func(e TraceEvent) {
+	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(), sink: func(e TraceEvent) {
 		events = append(events, e)
 	}}
 	fill := func(extra int) {
