@@ -47,8 +47,8 @@ type connTracer struct {
 }
 
 // A delivery is a lock. It is not a sync.Mutex, because sink may sleep in a bubble of
-// testing/synctest: the clock there stands still while a goroutine waits for a Mutex. While no other
-// goroutine waits for it, it costs one atomic operation each to lock and unlock.
+// testing/synctest: the clock there stands still while a goroutine waits for a Mutex. While no
+// other goroutine waits for it, it costs one atomic operation each to lock and unlock.
 type delivery struct {
 	users atomic.Int32  // the goroutine that holds the lock, and those that wait for it
 	next  chan struct{} // has an element while the lock is passed on to one that waits
