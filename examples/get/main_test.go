@@ -1,85 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"encoding/pem"
 	"fmt"
-	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 )
-
-// A testServer is net/http's server. It writes its certificate to a file and records its
-// connections.
-type testServer struct {
-	*httptest.Server
-	caCert string
-
-	mu    sync.Mutex
-	peers map[string]bool
-}
-
-// startServer starts a server over TLS, or in cleartext if secure is false.
-func startServer(t *testing.T, secure bool) *testServer {
-	s := &testServer{peers: make(map[string]bool), caCert: filepath.Join(t.TempDir(), "ca.pem")}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/page", func(w http.ResponseWriter, r *http.Request) {
-		if p, ok := w.(http.Pusher); ok {
-			p.Push("/style", nil)
-		}
-		io.WriteString(w, "page\n")
-	})
-	mux.HandleFunc("/style", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "style") })
-	mux.HandleFunc("/long/{letter}", func(w http.ResponseWriter, r *http.Request) {
-		w.Write(bytes.Repeat([]byte(r.PathValue("letter")), longSize))
-	})
-	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", "100")
-		io.WriteString(w, "half")
-		http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	})
-	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.peers[r.RemoteAddr] = true
-		s.mu.Unlock()
-		mux.ServeHTTP(w, r)
-	}))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if !secure {
-		s.Config.Protocols = new(http.Protocols)
-		s.Config.Protocols.SetUnencryptedHTTP2(true)
-		s.Start()
-	} else {
-		s.EnableHTTP2 = true
-		s.StartTLS()
-		cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-		if err := os.WriteFile(s.caCert, cert, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(s.Close)
-	return s
-}
-
-// longSize is larger than a stream's window. 26 such bodies are larger than the connection's
-// window.
-const longSize = 3 << 19
-
-// get runs the command.
-func get(t *testing.T, args ...string) (exit int, stdout, stderr string) {
-	t.Helper()
-	var out, errs lockedBuffer
-	exit = run(t.Context(), args, &out, &errs)
-	return exit, out.String(), errs.String()
-}
 
 func TestBodyGoesToStandardOutput(t *testing.T) {
 	s := startServer(t, true)
@@ -176,49 +105,4 @@ func TestFailuresSayWhatAndExit(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestProgressAppearsAfterASecond(t *testing.T) {
-	var out strings.Builder
-	p := newProgress(&out, "URL", 40e6)
-	now := p.started
-	p.now = func() time.Time { return now }
-	p.Write(make([]byte, 1e6))
-	if out.Len() > 0 {
-		t.Errorf("at once: %q", out.String())
-	}
-	now = now.Add(2 * time.Second)
-	p.Write(make([]byte, 9e6))
-	if want := "\r\x1b[KURL  10 MB of 40 MB  25 %  5 MB/s"; out.String() != want {
-		t.Errorf("got %q, want %q", out.String(), want)
-	}
-	out.Reset()
-	p.Write(make([]byte, 1))
-	if out.Len() > 0 {
-		t.Errorf("too often: %q", out.String())
-	}
-	p.done()
-	if out.String() != "\r\x1b[K" {
-		t.Errorf("the line stays: %q", out.String())
-	}
-}
-
-// A lockedBuffer is a buffer that several goroutines may write to.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-// Write appends b.
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-// String returns what was written so far.
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
