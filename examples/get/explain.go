@@ -22,6 +22,8 @@ func explain(err error) string {
 		return "the server does not speak HTTP/2"
 	case errors.As(err, &authority):
 		return err.Error() + " (-cacert names an authority, -k trusts any)"
+	case errors.Is(err, hyper.ErrHandshakeTimeout):
+		return "no connection in time (--connect-timeout)"
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
 	}

@@ -10,6 +10,7 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -24,6 +25,9 @@ type part struct {
 	as   string // the file name that is sent; empty: none
 }
 
+// attributes finds what may follow the content.
+var attributes = regexp.MustCompile(`;(type|filename)=`)
+
 // parsePart returns the part that an argument of -F describes.
 func parsePart(arg string) (*part, error) {
 	name, value, ok := strings.Cut(arg, "=")
@@ -31,15 +35,20 @@ func parsePart(arg string) (*part, error) {
 		return nil, fmt.Errorf("-F %s: this is not name=content", arg)
 	}
 	p := &part{name: name}
-	value, rest, _ := strings.Cut(value, ";type=")
-	if rest != "" {
-		p.kind, rest, _ = strings.Cut(rest, ";filename=")
-		p.as = rest
-	} else {
-		value, p.as, _ = strings.Cut(value, ";filename=")
-		p.as, p.kind, _ = strings.Cut(p.as, ";type=")
+	if at := attributes.FindAllStringSubmatchIndex(value, -1); at != nil {
+		for i, m := range at {
+			end := len(value)
+			if i+1 < len(at) {
+				end = at[i+1][0]
+			}
+			if value[m[2]:m[3]] == "type" {
+				p.kind = value[m[1]:end]
+			} else {
+				p.as = strings.Trim(value[m[1]:end], `"`)
+			}
+		}
+		value = value[:at[0][0]]
 	}
-	p.as = strings.Trim(p.as, `"`)
 	switch {
 	case strings.HasPrefix(value, "@"):
 		p.file = strings.Trim(value[1:], `"`)

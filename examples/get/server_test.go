@@ -89,6 +89,7 @@ func startServer(t *testing.T, secure bool) *testServer {
 		w.WriteHeader(status)
 		io.WriteString(w, "moved\n")
 	})
+	mux.Handle("/circle", http.RedirectHandler("/circle", http.StatusFound))
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
