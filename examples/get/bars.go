@@ -1,3 +1,5 @@
+// This file shows the progress of transfers as bars on a terminal.
+
 package main
 
 import (
@@ -10,8 +12,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file shows the progress of transfers as bars on a terminal.
 
 // bars are the progress bars of all URLs, on the last lines of a terminal. What is written to them
 // appears above. A transfer that takes less than after shows no bar. A nil *bars shows nothing.

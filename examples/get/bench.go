@@ -1,3 +1,5 @@
+// This file has the command line of get bench, a load generator.
+
 package main
 
 import (
@@ -9,8 +11,6 @@ import (
 
 	"github.com/spf13/pflag"
 )
-
-// This file has the command line of get bench, a load generator.
 
 // benchOptions are what the command line of get bench says.
 type benchOptions struct {
@@ -100,8 +100,8 @@ func groupsOfBench(o *benchOptions) []group {
 			o.flow.addWindow(f)
 		}),
 		newGroup("results", func(f *pflag.FlagSet) {
-			f.StringVar(&o.json, "json", "", "write the results as JSON to this `file`; - is standard output, "+
-				"in place of the table")
+			f.StringVar(&o.json, "json", "", "write the results as JSON to this `file`; - is standard "+
+				"output, in place of the table")
 			f.BoolVarP(&o.silent, "silent", "s", false, "show no progress")
 		}),
 	}

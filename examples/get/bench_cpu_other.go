@@ -1,3 +1,5 @@
+// This file measures the CPU time of get bench.
+
 //go:build !unix
 
 package main

@@ -1,3 +1,5 @@
+// This file makes the connections of get bench, and replaces those that end.
+
 package main
 
 import (
@@ -10,8 +12,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file makes the connections of get bench, and replaces those that end.
 
 // A benchLink is one of the connections of get bench.
 type benchLink struct {
@@ -88,7 +88,8 @@ const dialsAtOnce = 100
 
 // openLinks makes all connections. It returns a note if the server allows fewer streams than
 // wanted.
-func (o *benchOptions) openLinks(ctx context.Context, d *dialer) (links []*benchLink, note string, err error) {
+func (o *benchOptions) openLinks(ctx context.Context, d *dialer) (_ []*benchLink, note string, _ error) {
+	var links []*benchLink
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var (

@@ -1,11 +1,11 @@
+// This file says when get bench sends its requests.
+
 package main
 
 import (
 	"sync/atomic"
 	"time"
 )
-
-// This file says when get bench sends its requests.
 
 // A plan gives requests to workers. All times are since its start.
 type plan struct {

@@ -1,3 +1,5 @@
+// This file shows what get bench is doing.
+
 package main
 
 import (
@@ -7,8 +9,6 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 )
-
-// This file shows what get bench is doing.
 
 // progressEvery is how often the progress is shown.
 const progressEvery = 500 * time.Millisecond

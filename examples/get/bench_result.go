@@ -1,3 +1,5 @@
+// This file measures, and writes the results of get bench.
+
 package main
 
 import (
@@ -16,8 +18,6 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
-
-// This file measures, and writes the results of get bench.
 
 // A result is what get bench has measured. It is also the form of its JSON. Times are in
 // nanoseconds.

@@ -1,3 +1,5 @@
+// This file counts the results of get bench and keeps their latencies.
+
 package main
 
 import (
@@ -14,8 +16,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file counts the results of get bench and keeps their latencies.
 
 // The range of latencies that are told apart, with three digits.
 const (

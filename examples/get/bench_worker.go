@@ -1,3 +1,5 @@
+// This file sends the requests of get bench.
+
 package main
 
 import (
@@ -10,8 +12,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file sends the requests of get bench.
 
 // A worker sends one request at a time.
 type worker struct {

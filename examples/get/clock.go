@@ -1,3 +1,5 @@
+// This file has the time of -m.
+
 package main
 
 import (
@@ -6,8 +8,6 @@ import (
 	"io"
 	"time"
 )
-
-// This file has the time of -m.
 
 // errMaxTime means that a URL took longer than -m allows.
 var errMaxTime = errors.New("the time of -m is over")

@@ -1,3 +1,5 @@
+// This file makes connections.
+
 package main
 
 import (
@@ -16,8 +18,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file makes connections.
 
 // connOptions say how connections are made.
 type connOptions struct {

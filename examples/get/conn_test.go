@@ -92,7 +92,8 @@ func TestKeyLog(t *testing.T) {
 		t.Errorf("%q, %v", keys, err)
 	}
 	t.Setenv(keyLogVariable, "/none/keys")
-	if exit, _, errs := s.get(t, s.URL+"/page"); exit != exitFailed || !strings.Contains(errs, keyLogVariable) {
+	exit, _, errs := s.get(t, s.URL+"/page")
+	if exit != exitFailed || !strings.Contains(errs, keyLogVariable) {
 		t.Errorf("exit %d, %q", exit, errs)
 	}
 }

@@ -1,3 +1,5 @@
+// This file has the contents of requests, of -d and -T.
+
 package main
 
 import (
@@ -10,8 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 )
-
-// This file has the contents of requests, of -d and -T.
 
 // A content is the content of a request. It can be opened for each time that the request is sent.
 type content struct {

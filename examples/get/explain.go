@@ -1,3 +1,5 @@
+// This file says what an error means.
+
 package main
 
 import (

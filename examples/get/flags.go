@@ -1,3 +1,5 @@
+// This file has the flags as a whole. Each group of flags is in the file of what it is for.
+
 package main
 
 import (
@@ -13,8 +15,6 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/net/idna"
 )
-
-// This file has the flags as a whole. Each group of flags is in the file of what it is for.
 
 // options are what the command line of get says.
 type options struct {

@@ -1,3 +1,5 @@
+// This file limits transfers by their flow-control windows.
+
 package main
 
 import (
@@ -5,8 +7,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file limits transfers by their flow-control windows.
 
 // flowOptions say how much the server may send.
 type flowOptions struct {

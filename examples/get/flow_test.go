@@ -48,8 +48,9 @@ func TestWindowIsAnnounced(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	for text, want := range map[string]size{"1": 1, "64k": 64 << 10, "64K": 64 << 10, "2m": 2 << 20, "1G": 1 << 30,
-		"0": 0, "-1": 0, "k": 0, "2g": 0, "1.5m": 0, "": 0, "9999999999999999999": 0} {
+	for text, want := range map[string]size{"1": 1, "64k": 64 << 10, "64K": 64 << 10, "2m": 2 << 20,
+		"1G": 1 << 30,
+		"0":  0, "-1": 0, "k": 0, "2g": 0, "1.5m": 0, "": 0, "9999999999999999999": 0} {
 		var s size
 		if err := s.Set(text); s != want || (err == nil) != (want > 0) {
 			t.Errorf("%q: %d, %v", text, s, err)

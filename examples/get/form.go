@@ -1,3 +1,5 @@
+// This file has the forms of -F.
+
 package main
 
 import (
@@ -13,8 +15,6 @@ import (
 	"regexp"
 	"strings"
 )
-
-// This file has the forms of -F.
 
 // A part is one field of a form.
 type part struct {

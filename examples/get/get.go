@@ -1,3 +1,5 @@
+// This file fetches all URLs of the command line.
+
 package main
 
 import (
@@ -10,8 +12,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file fetches all URLs of the command line.
 
 // A getter fetches URLs.
 type getter struct {
@@ -37,7 +37,7 @@ func newGetter(o *options, std stdio) (*getter, error) {
 	o.flow.apply(g.dialer.cfg)
 	g.traces = o.show.traces(g.std.err)
 	g.dialer.cfg.Trace = g.traces.function()
-	if o.show.timing || o.output.statistics {
+	if o.show.timing || o.output.discard {
 		g.history, g.dialer.cfg.StreamTimes = &history{}, true
 	}
 	errs := std.err
@@ -51,7 +51,7 @@ func newGetter(o *options, std stdio) (*getter, error) {
 
 // showsBars reports whether progress is shown: on a terminal to which nothing else is written.
 func (o *options) showsBars(std stdio) bool {
-	return isTerminal(std.err) && !o.output.silent && !o.show.verbose &&
+	return isTerminal(std.err) && !o.output.quiet.silent && !o.show.verbose &&
 		(!isTerminal(std.out) || !o.output.toStdout(len(o.targets)))
 }
 
@@ -139,7 +139,7 @@ func (g *getter) report(t *target, status int, err error) int {
 
 // complain writes a message, unless -s is set without -S.
 func (g *getter) complain(format string, args ...any) {
-	if !g.output.silent || g.output.showError {
+	if g.output.quiet.showsErrors() {
 		fmt.Fprintf(g.std.err, "get: "+format+"\n", args...)
 	}
 }
@@ -149,7 +149,7 @@ func (g *getter) finish() error {
 	if g.show.timing {
 		g.history.writeTimings(g.std.err)
 	}
-	if g.output.statistics {
+	if g.output.discard {
 		g.history.writeStatistics(g.std.out)
 	}
 	return errors.Join(g.traces.save(), g.dialer.close())
@@ -315,6 +315,7 @@ func (x *transfer) listPushes(ctx context.Context, resp *hyper.Response, e *entr
 			fmt.Fprintf(x.std.err, "%s: status %d, %d bytes\n", what, pushed.StatusCode, n)
 		}
 		pushed.Body.Close()
-		x.history.add(&entry{url: push.Request.Path, resp: pushed, link: e.link, began: time.Now(), pushed: true})
+		x.history.add(&entry{url: push.Request.Path, resp: pushed, link: e.link, began: time.Now(),
+			pushed: true})
 	}
 }

@@ -25,8 +25,9 @@ func TestRequestsAreRepeatedOnANewConnection(t *testing.T) {
 			args = append(args, s.URL+"/echo/x")
 		}
 		exit, out, errs := s.get(t, append([]string{"-d", "content"}, args...)...)
-		if exit != exitOK || strings.Count(out, "\n\ncontent") != 30 || s.conns() < 2 {
-			t.Errorf("exit %d, %d, %d connections, %q", exit, strings.Count(out, "\n\ncontent"), s.conns(), errs)
+		echoed := strings.Count(out, "\n\ncontent")
+		if exit != exitOK || echoed != 30 || s.conns() < 2 {
+			t.Errorf("exit %d, %d responses, %d connections, %q", exit, echoed, s.conns(), errs)
 		}
 	})
 }

@@ -1,3 +1,5 @@
+// This file has the text of -h.
+
 package main
 
 import (
@@ -7,8 +9,6 @@ import (
 
 	"github.com/spf13/pflag"
 )
-
-// This file has the text of -h.
 
 // helpForGet begins the help of get.
 const helpForGet = `usage: get [flags] URL…

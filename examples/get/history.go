@@ -1,3 +1,5 @@
+// This file has the statistics of -n, in the form of nghttp's.
+
 package main
 
 import (
@@ -11,8 +13,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file has the statistics of -n, in the form of nghttp's.
 
 // A history has the requests that got a response, and the pushes. A nil history keeps nothing.
 type history struct {
@@ -87,8 +87,8 @@ func (h *history) writeStatistics(w io.Writer) {
 			mark = "*"
 		}
 		fmt.Fprintf(t, "%d\t%s\t%s+%s\t%v\t%d\t%d\t  %s\n", r.resp.StreamID, end, mark,
-			short(r.Opened.Sub(r.link.ready)), span{r.Opened, r.ResponseEnded}, r.resp.StatusCode, r.BytesReceived,
-			r.url)
+			short(r.Opened.Sub(r.link.ready)), span{r.Opened, r.ResponseEnded}, r.resp.StatusCode,
+			r.BytesReceived, r.url)
 	}
 	t.Flush()
 }

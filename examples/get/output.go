@@ -1,3 +1,5 @@
+// This file writes responses to files and to standard output.
+
 package main
 
 import (
@@ -14,16 +16,22 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// This file writes responses to files and to standard output.
-
 // outputOptions say what is written where.
 type outputOptions struct {
-	places     []string // of -o and -O, in their order; remoteName is -O
-	include    bool
-	silent     bool
-	showError  bool
-	statistics bool
+	places  []string // of -o and -O, in their order; remoteName is -O
+	include bool
+	discard bool // bodies that have no place are not written
+	quiet   quietOptions
 }
+
+// quietOptions say which messages are left out.
+type quietOptions struct {
+	silent    bool
+	showError bool
+}
+
+// showsErrors reports whether errors are shown.
+func (o *quietOptions) showsErrors() bool { return !o.silent || o.showError }
 
 // remoteName is the place of -O.
 const remoteName = "\x00"
@@ -36,9 +44,9 @@ func (o *outputOptions) addFlags(f *pflag.FlagSet) {
 		"write it to a file with the last part of the URL's path as its name; one for each URL").
 		NoOptDefVal = remoteName
 	f.BoolVarP(&o.include, "include", "i", false, "write the header and the trailers with the body")
-	f.BoolVarP(&o.silent, "silent", "s", false, "show no progress and no errors")
-	f.BoolVarP(&o.showError, "show-error", "S", false, "show errors although -s is set")
-	f.BoolVarP(&o.statistics, "stat", "n", false,
+	f.BoolVarP(&o.quiet.silent, "silent", "s", false, "show no progress and no errors")
+	f.BoolVarP(&o.quiet.showError, "show-error", "S", false, "show errors although -s is set")
+	f.BoolVarP(&o.discard, "stat", "n", false,
 		"write statistics of all streams, as nghttp -n -s does, and no bodies without -o or -O")
 }
 
@@ -80,7 +88,7 @@ const (
 // place returns where the body of the URL with the index i goes.
 func (o *outputOptions) place(i int, u *url.URL) (string, error) {
 	switch {
-	case i >= len(o.places) && o.statistics:
+	case i >= len(o.places) && o.discard:
 		return nowhere, nil
 	case i >= len(o.places):
 		return toStdout, nil

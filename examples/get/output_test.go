@@ -12,7 +12,8 @@ func TestFilesForSeveralURLs(t *testing.T) {
 		t.Chdir(t.TempDir())
 		exit, out, errs := s.get(t, "-o", "one", "-O", "-o", "-",
 			s.URL+"/echo/1", s.URL+"/echo/two?query", s.URL+"/echo/3", s.URL+"/echo/4")
-		if exit != exitOK || !strings.Contains(out, "GET /echo/3 ") || !strings.Contains(out, "GET /echo/4 ") {
+		if exit != exitOK || !strings.Contains(out, "GET /echo/3 ") ||
+			!strings.Contains(out, "GET /echo/4 ") {
 			t.Errorf("exit %d, %q, %q", exit, out, errs)
 		}
 		for name, want := range map[string]string{"one": "GET /echo/1 ", "two": "GET /echo/two?query "} {
@@ -63,7 +64,8 @@ func TestIncludeWritesHeadersAndTrailers(t *testing.T) {
 			!strings.Contains(first, "\r\nlocation: /trailer\r\n") {
 			t.Errorf("exit %d, %q, %q", exit, out, errs)
 		}
-		if !strings.HasPrefix(rest, "HTTP/2 200\r\n") || !strings.HasSuffix(rest, "\r\n\r\nbody\nx-sum: 5\r\n") {
+		if !strings.HasPrefix(rest, "HTTP/2 200\r\n") ||
+			!strings.HasSuffix(rest, "\r\n\r\nbody\nx-sum: 5\r\n") {
 			t.Errorf("%q", rest)
 		}
 	})
@@ -72,7 +74,8 @@ func TestIncludeWritesHeadersAndTrailers(t *testing.T) {
 func TestHeadWritesOnlyTheHeader(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {
 		exit, out, errs := s.get(t, "-I", s.URL+"/page")
-		if exit != exitOK || !strings.HasPrefix(out, "HTTP/2 200\r\n") || !strings.HasSuffix(out, "\r\n\r\n") ||
+		if exit != exitOK || !strings.HasPrefix(out, "HTTP/2 200\r\n") ||
+			!strings.HasSuffix(out, "\r\n\r\n") ||
 			!strings.Contains(out, "content-length: 5\r\n") {
 			t.Errorf("exit %d, %q, %q", exit, out, errs)
 		}

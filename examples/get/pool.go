@@ -1,3 +1,5 @@
+// This file shares connections between the URLs of a host.
+
 package main
 
 import (
@@ -8,8 +10,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file shares connections between the URLs of a host.
 
 // A pool has a connection for each host.
 type pool struct {

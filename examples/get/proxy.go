@@ -1,3 +1,5 @@
+// This file connects through proxies.
+
 package main
 
 import (
@@ -19,8 +21,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file connects through proxies.
 
 // proxyOptions say which proxy is used.
 type proxyOptions struct {

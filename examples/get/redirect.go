@@ -1,3 +1,5 @@
+// This file follows redirects.
+
 package main
 
 import (
@@ -9,8 +11,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file follows redirects.
 
 // redirectOptions say whether redirects are followed.
 type redirectOptions struct {

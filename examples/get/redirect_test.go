@@ -55,7 +55,8 @@ func TestRedirectToAnotherOriginHasNoCredentials(t *testing.T) {
 	args := []string{"-k", "-L", "-u", "me:secret", "-b", "a=1", "-H", "X-Mine: 1"}
 	for to, secret := range map[string]bool{s.URL: true, other.URL: false} {
 		_, out, errs := get(t, append(args, s.URL+"/to/307?url="+url.QueryEscape(to+"/echo/x"))...)
-		if strings.Contains(out, "authorization: ") != secret || strings.Contains(out, "cookie: ") != secret ||
+		if strings.Contains(out, "authorization: ") != secret ||
+			strings.Contains(out, "cookie: ") != secret ||
 			!strings.Contains(out, "x-mine: 1\n") {
 			t.Errorf("%q\n%s", out, errs)
 		}

@@ -1,3 +1,5 @@
+// This file makes a request of the flags.
+
 package main
 
 import (
@@ -16,8 +18,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file makes a request of the flags.
 
 // requestOptions say what is sent.
 type requestOptions struct {
@@ -204,7 +204,8 @@ const (
 var secrets = []string{"authorization", "cookie", "proxy-authorization"}
 
 // connectionFields are fields of HTTP/1.1 that HTTP/2 does not have (RFC 9113 §8.2.2).
-var connectionFields = []string{"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+var connectionFields = []string{"connection", "keep-alive", "proxy-connection",
+	"transfer-encoding", "upgrade"}
 
 // addFields sets the header of m: the fields of the other flags, then those of -H, which replace
 // them.

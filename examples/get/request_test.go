@@ -57,8 +57,10 @@ func TestRequestFlags(t *testing.T) {
 		{"-d and -X", []string{"-X", "PATCH", "-d", "x", "-H", "Content-Type: text/plain"},
 			[]string{"PATCH ", "content-type: text/plain\n", "!urlencoded"}},
 		{"-T", []string{"-T", data}, []string{"PUT /echo/x ", "length: 9\n", "\n\na=1\nb=2\r\n"}},
-		{"-T of standard input", []string{"-T", "-"}, []string{"PUT ", "length: -1\n", "\n\nstandard\ninput\n"}},
-		{"a command of a browser", []string{"-H", "accept: */*", "--data-raw", "{}", "--compressed", "-X", "POST"},
+		{"-T of standard input", []string{"-T", "-"},
+			[]string{"PUT ", "length: -1\n", "\n\nstandard\ninput\n"}},
+		{"a command of a browser",
+			[]string{"-H", "accept: */*", "--data-raw", "{}", "--compressed", "-X", "POST"},
 			[]string{"POST ", "\n\n{}"}},
 	}
 	eachServer(t, func(t *testing.T, s *testServer) {
@@ -114,7 +116,8 @@ func TestForm(t *testing.T) {
 		for _, c := range cases {
 			exit, out, errs := s.get(t, "-F", "first=1", "-F", c.arg, "-F", "last=2", s.URL+"/echo/x")
 			if exit != exitOK || !strings.Contains(out, c.want) || !strings.Contains(out, "POST ") ||
-				strings.Contains(out, "length: -1") || !strings.Contains(out, "name=\"last\"\r\n\r\n2\r\n--") {
+				strings.Contains(out, "length: -1") ||
+				!strings.Contains(out, "name=\"last\"\r\n\r\n2\r\n--") {
 				t.Errorf("%s: exit %d, %s; no %q in\n%s", c.name, exit, errs, c.want, out)
 			}
 		}
@@ -125,7 +128,8 @@ func TestUploadsToSeveralURLs(t *testing.T) {
 	s := startServer(t, true)
 	one, two := writeFile(t, "one", "1"), writeFile(t, "two", "22")
 	exit, out, errs := s.get(t, "-T", one, "-T", two, s.URL+"/echo/", s.URL+"/echo/named", s.URL+"/echo/last")
-	for _, want := range []string{"PUT /echo/one HTTP", "\n\n1PUT /echo/named HTTP", "\n\n22GET /echo/last HTTP"} {
+	for _, want := range []string{"PUT /echo/one HTTP", "\n\n1PUT /echo/named HTTP",
+		"\n\n22GET /echo/last HTTP"} {
 		if exit != exitOK || !strings.Contains(out, want) {
 			t.Errorf("exit %d, %s; no %q in\n%s", exit, errs, want, out)
 		}

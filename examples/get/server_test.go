@@ -37,7 +37,8 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	fmt.Fprintf(w, "%s %s %s\nhost: %s\nlength: %d\n", r.Method, r.RequestURI, r.Proto, r.Host, r.ContentLength)
+	fmt.Fprintf(w, "%s %s %s\nhost: %s\nlength: %d\n", r.Method, r.RequestURI, r.Proto, r.Host,
+		r.ContentLength)
 	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
 		fmt.Fprintf(w, "%s: %s\n", strings.ToLower(name), strings.Join(r.Header[name], "|"))
 	}
@@ -70,7 +71,34 @@ func (s *testServer) conns() int {
 // startServer starts a server over TLS, or in cleartext if secure is false.
 func startServer(t *testing.T, secure bool) *testServer {
 	t.Helper()
-	s := &testServer{peers: make(map[string]bool), release: make(chan struct{}), caCert: filepath.Join(t.TempDir(), "ca.pem")}
+	s := &testServer{peers: make(map[string]bool), release: make(chan struct{}),
+		caCert: filepath.Join(t.TempDir(), "ca.pem")}
+	mux := s.pages()
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.peers[r.RemoteAddr] = true
+		s.mu.Unlock()
+		mux.ServeHTTP(w, r)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if !secure {
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetUnencryptedHTTP2(true)
+		s.Start()
+	} else {
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+		if err := os.WriteFile(s.caCert, cert, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// pages returns what the server serves.
+func (s *testServer) pages() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/page", func(w http.ResponseWriter, r *http.Request) {
 		if p, ok := w.(http.Pusher); ok {
@@ -113,27 +141,7 @@ func startServer(t *testing.T, secure bool) *testServer {
 		http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	})
-	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		s.peers[r.RemoteAddr] = true
-		s.mu.Unlock()
-		mux.ServeHTTP(w, r)
-	}))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if !secure {
-		s.Config.Protocols = new(http.Protocols)
-		s.Config.Protocols.SetUnencryptedHTTP2(true)
-		s.Start()
-	} else {
-		s.EnableHTTP2 = true
-		s.StartTLS()
-		cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-		if err := os.WriteFile(s.caCert, cert, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(s.Close)
-	return s
+	return mux
 }
 
 // longSize is larger than a stream's window. 26 such bodies are larger than the connection's

@@ -1,3 +1,5 @@
+// This file shows and records what happens on the connections.
+
 package main
 
 import (
@@ -9,8 +11,6 @@ import (
 
 	"gohyper.dev/hyper"
 )
-
-// This file shows and records what happens on the connections.
 
 // showOptions say what is shown.
 type showOptions struct {
@@ -25,7 +25,8 @@ func (o *showOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVarP(&o.verbose, "verbose", "v", false,
 		"show every frame on standard error, with its time and connection")
 	f.BoolVar(&o.timing, "timing", false, "write a table with the time of each step on standard error")
-	f.StringVar(&o.har, "har", "", "write an HTTP archive, for the network panel of a browser, to this `file`")
+	f.StringVar(&o.har, "har", "",
+		"write an HTTP archive, for the network panel of a browser, to this `file`")
 	f.StringVar(&o.waterfall, "waterfall", "",
 		"write a page with streams, windows and frames to this `file`")
 }

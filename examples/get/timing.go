@@ -1,3 +1,5 @@
+// This file measures the steps of a request, for the table of --timing.
+
 package main
 
 import (
@@ -10,8 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 )
-
-// This file measures the steps of a request, for the table of --timing.
 
 // A span is a step with its duration. It has not happened if began is zero.
 type span struct{ began, ended time.Time }
