@@ -206,7 +206,8 @@ func (r *result) writeTable(w io.Writer) {
 	if r.Rate > 0 {
 		model = fmt.Sprintf("open model, %g requests/s", r.Rate)
 	}
-	fmt.Fprintf(w, "%s\n%d connections × %d streams, %s\n\n", r.URLs[0], r.Connections, r.Streams, model)
+	fmt.Fprintf(w, "%s\nconnections: %d, each with %d requests at a time; %s\n\n", r.URLs[0], r.Connections,
+		r.Streams, model)
 	if r.Note != "" {
 		fmt.Fprintf(w, "note: %s\n\n", r.Note)
 	}

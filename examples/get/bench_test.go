@@ -53,13 +53,15 @@ func TestBenchSendsANumberOfRequests(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {
 		all, most := s.count()
 		exit, r, errs := s.bench(t, "-c", "3", "-m", "5", "-n", "500", s.URL+"/page", s.URL+"/style")
-		if exit != exitOK || r.Requests != 500 || all.Load() != 500 || r.Statuses[200] != 500 || r.Failed != 0 {
+		if exit != exitOK || r.Requests != 500 || all.Load() != 500 || r.Statuses[200] != 500 ||
+			r.Failed != 0 {
 			t.Errorf("exit %d, %+v, %d requests, %q", exit, r, all.Load(), errs)
 		}
 		if s.conns() != 3 || most.Load() > 15 || r.Bytes != 500*5 {
 			t.Errorf("%d connections, %d at a time, %d bytes", s.conns(), most.Load(), r.Bytes)
 		}
-		if l := r.Service; l.Min <= 0 || l.Min > l.Quantiles["50"] || l.Quantiles["50"] > l.Quantiles["99.9"] ||
+		if l := r.Service; l.Min <= 0 || l.Min > l.Quantiles["50"] ||
+			l.Quantiles["50"] > l.Quantiles["99.9"] ||
 			l.Quantiles["99.9"] > l.Max || r.Response.Max < l.Quantiles["99.9"] {
 			t.Errorf("%+v", r.Service)
 		}
@@ -186,7 +188,8 @@ func TestBenchTable(t *testing.T) {
 	s := startServer(t, true)
 	file := filepath.Join(t.TempDir(), "result.json")
 	exit, out, errs := get(t, "bench", "-k", "-n", "100", "-m", "1000", "--json", file, s.URL+"/page")
-	for _, want := range []string{s.URL + "/page\n1 connections × 1000 streams, closed model\n",
+	for _, want := range []string{
+		s.URL + "/page\nconnections: 1, each with 1000 requests at a time; closed model\n",
 		"note: the server allows 250 streams", "\nrequests     100 in ", "\nstatus 200   100\n",
 		"\nfailed       0\n", "\nclient CPU ", " p99.99 ", "since it was sent ", "corrected "} {
 		if exit != exitOK || !strings.Contains(out, want) {
@@ -198,7 +201,8 @@ func TestBenchTable(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	_, out, _ = get(t, "bench", "-k", "-n", "10", "-r", "1000", s.URL+"/page")
-	if !strings.Contains(out, "open model, 1000 requests/s\n") || !strings.Contains(out, "since it was due ") {
+	if !strings.Contains(out, "open model, 1000 requests/s\n") ||
+		!strings.Contains(out, "since it was due ") {
 		t.Error(out)
 	}
 }
@@ -294,7 +298,8 @@ func TestKindsOfFailuresAreBounded(t *testing.T) {
 	}
 	total.merge(part)
 	total.merge(part)
-	if c := total.counts; len(c.failures) > maxKinds+1 || c.failed != 200 || c.failures["other failures"] != 160 {
+	if c := total.counts; len(c.failures) > maxKinds+1 || c.failed != 200 ||
+		c.failures["other failures"] != 160 {
 		t.Errorf("%+v", c.failures)
 	}
 	kind := failureKind(&hyper.StreamError{StreamID: 5, Code: hyper.ErrCodeRefusedStream})
