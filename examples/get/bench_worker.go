@@ -127,11 +127,11 @@ func (w *worker) run(ctx context.Context, requests []*prepared, p *plan) {
 		o := w.send(ctx, requests[number%int64(len(requests))])
 		ended = p.since()
 		if w.began.Swap(idle) == timedOut {
-			w.ending.Lock() // endPresent has ended this request, and will not end the next one
-			w.ending.Unlock()
+			w.ending.Lock() // endPresent is done with this request, and will not end the next one
 			if o.err != nil {
 				o.err = errTimeout
 			}
+			w.ending.Unlock()
 		}
 		if o.err != nil && ctx.Err() != nil {
 			return // the user has interrupted it

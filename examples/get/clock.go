@@ -37,7 +37,7 @@ func (c *clock) wait(turn <-chan struct{}) {
 		<-turn
 		return
 	}
-	c.left -= time.Now().Sub(c.since)
+	c.left -= time.Since(c.since)
 	<-turn
 	c.since = time.Now()
 	c.timer.Reset(max(c.left, 1))

@@ -35,8 +35,6 @@ func newGetter(o *options, std stdio) (*getter, error) {
 		return nil, err
 	}
 	o.flow.apply(g.dialer.cfg)
-	g.traces = o.show.traces(g.std.err)
-	g.dialer.cfg.Trace = g.traces.function()
 	if o.show.timing || o.output.discard {
 		g.history, g.dialer.cfg.StreamTimes = &history{}, true
 	}
@@ -46,6 +44,8 @@ func newGetter(o *options, std stdio) (*getter, error) {
 		errs = g.bars
 	}
 	g.std.err = &lockedWriter{w: errs}
+	g.traces = o.show.traces(g.std.err)
+	g.dialer.cfg.Trace = g.traces.function()
 	return g, nil
 }
 
@@ -176,12 +176,11 @@ func (x *transfer) run(ctx context.Context) (status int, err error) {
 			return 0, err
 		}
 		next, err := x.redirect.next(m, e.resp, hops)
-		if err == nil {
-			err = x.receive(ctx, m, e, next != nil)
-		}
-		e.resp.Body.Close()
-		if err != nil || next == nil {
+		if err := errors.Join(x.receive(ctx, m, e, next != nil || err != nil), err); err != nil {
 			return e.resp.StatusCode, err
+		}
+		if next == nil {
+			return e.resp.StatusCode, nil
 		}
 		if x.request.method != "" {
 			next.method = x.request.method
@@ -239,13 +238,15 @@ func (x *transfer) sendOn(ctx context.Context, conn *hyper.Conn, m *message) (*h
 }
 
 // receive writes the header and the body, as far as the flags ask for them. The body of a redirect
-// that is followed is not written.
+// is not written if it is followed, or should be.
 func (x *transfer) receive(ctx context.Context, m *message, e *entry, followed bool) error {
 	resp := e.resp
 	var pushes sync.WaitGroup
 	if x.conn.push {
 		pushes.Go(func() { x.listPushes(ctx, resp, e) })
 	}
+	defer pushes.Wait()
+	defer resp.Body.Close() // otherwise promises could still come
 	if x.showsHeader() {
 		if err := x.out.header(resp); err != nil {
 			return err
@@ -266,7 +267,6 @@ func (x *transfer) receive(ctx context.Context, m *message, e *entry, followed b
 			return err
 		}
 	}
-	pushes.Wait()
 	return nil
 }
 

@@ -45,7 +45,7 @@ func TestRedirectsInACircleEnd(t *testing.T) {
 	s := startServer(t, true)
 	exit, out, errs := s.get(t, "-i", "-L", "--max-redirs", "3", s.URL+"/circle")
 	if exit != exitFailed || !strings.Contains(errs, "more than 3 redirects") ||
-		strings.Count(out, "HTTP/2 302") != 3 {
+		strings.Count(out, "HTTP/2 302") != 4 || strings.Contains(out, "<a ") {
 		t.Errorf("exit %d, %q, %q", exit, out, errs)
 	}
 }
