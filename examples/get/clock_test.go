@@ -4,19 +4,20 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 func TestMaxTimeEndsAURL(t *testing.T) {
 	eachServer(t, func(t *testing.T, s *testServer) {
-		exit, out, errs := s.get(t, "-m", "0.2", s.URL+"/slow", s.URL+"/page")
+		exit, out, errs := s.get(t, "-m", "1.5", s.URL+"/slow", s.URL+"/page")
 		if exit != exitTime || out != "page\n" || !strings.Contains(errs, "/slow: the time of -m is over\n") {
 			t.Errorf("exit %d, %q, %q", exit, out, errs)
 		}
-		if exit, _, _ := s.get(t, "-m", "0.2", s.URL+"/slow", s.URL+"/none"); exit != exitTime {
+		if exit, _, _ := s.get(t, "-m", "1.5", s.URL+"/slow", s.URL+"/none"); exit != exitTime {
 			t.Errorf("exit %d", exit)
 		}
-		if exit, _, _ := s.get(t, "-m", "0.2", s.URL+"/cut", s.URL+"/slow"); exit != exitFailed {
+		if exit, _, _ := s.get(t, "-m", "1.5", s.URL+"/cut", s.URL+"/slow"); exit != exitFailed {
 			t.Errorf("exit %d", exit)
 		}
 	})
@@ -35,17 +36,24 @@ func TestMaxTimeBoundsConnecting(t *testing.T) {
 }
 
 func TestClockStandsWhileAURLWaitsForItsTurn(t *testing.T) {
-	c := &clock{left: 300 * time.Millisecond}
-	ctx, stop := c.start(t.Context())
-	defer stop()
-	turn := make(chan struct{})
-	time.AfterFunc(600*time.Millisecond, func() { close(turn) })
-	c.wait(turn)
-	if ctx.Err() != nil {
-		t.Error("the time of waiting counts")
-	}
-	<-ctx.Done()
-	if err := c.explain(ctx, ctx.Err()); err != errMaxTime {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := &clock{left: 3 * time.Second}
+		ctx, stop := c.start(t.Context())
+		defer stop()
+		time.Sleep(2 * time.Second)
+		turn := make(chan struct{})
+		time.AfterFunc(time.Hour, func() { close(turn) })
+		c.wait(turn)
+		if ctx.Err() != nil {
+			t.Error("the time of waiting counts")
+		}
+		began := time.Now()
+		<-ctx.Done()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("%v were left, want 1s", took)
+		}
+		if err := c.explain(ctx, ctx.Err()); err != errMaxTime {
+			t.Error(err)
+		}
+	})
 }

@@ -104,7 +104,8 @@ func (c *client) run(url string, n int) (time.Duration, error) {
 
 // startBench returns the arguments of get bench.
 func startBench(_ *client, url string, n int) ([]string, string) {
-	return []string{"bench", "-k", "-s", "-c", "1", "-m", atOnce, "-n", strconv.Itoa(n), "--json", "-", url}, ""
+	return []string{"bench", "-k", "-s", "-c", "1", "-m", atOnce, "-n", strconv.Itoa(n), "--json", "-",
+		url}, ""
 }
 
 // doneBench returns the number of requests that get bench reports.

@@ -80,7 +80,8 @@ func compare(names []string, rounds, n int) (table string, err error) {
 // with.
 func makeTable(list []*client, rounds int) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "| client | CPU µs for a request | of %s's, round by round |\n|---|---|---|\n", list[0].name)
+	fmt.Fprintf(&b, "| client | CPU µs for a request | of %s's, round by round |\n|---|---|---|\n",
+		list[0].name)
 	var err error
 	for _, c := range list {
 		ratios := make([]float64, rounds)
@@ -91,11 +92,12 @@ func makeTable(list []*client, rounds int) (string, error) {
 		fmt.Fprintf(&b, "| %s %s | %.2f | %.2f |\n", c.name, c.version,
 			float64(median(c.costs))/float64(time.Microsecond), ratio)
 		if c.name == "get bench" && ratio > allowed {
-			err = fmt.Errorf("get bench uses %.2f times the CPU time of %s, more than %g", ratio, list[0].name,
-				allowed)
+			err = fmt.Errorf("get bench uses %.2f times the CPU time of %s, more than %g", ratio,
+				list[0].name, allowed)
 		}
 	}
-	fmt.Fprintf(&b, "\nMedians of %d rounds, %s, %d processors.\n", rounds, runtime.Version(), runtime.NumCPU())
+	fmt.Fprintf(&b, "\nMedians of %d rounds, %s, %d processors.\n", rounds, runtime.Version(),
+		runtime.NumCPU())
 	return b.String(), err
 }
 
