@@ -199,6 +199,32 @@ func TestHTTPProxies(t *testing.T) {
 	}
 }
 
+func TestHeaderOfAProxyIsBounded(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		go io.Copy(io.Discard, nc)
+		io.WriteString(nc, "HTTP/1.1 200 OK\r\n")
+		for {
+			if _, err := io.WriteString(nc, "a: "+strings.Repeat("b", 1000)+"\r\n"); err != nil {
+				return
+			}
+		}
+	}()
+	exit, _, errs := get(t, "-m", "60", "-x", ln.Addr().String(), "https://host.invalid/")
+	if exit != exitFailed || !strings.Contains(errs, "EOF") {
+		t.Errorf("exit %d, %q", exit, errs)
+	}
+}
+
 func TestProxyOfTheEnvironment(t *testing.T) {
 	p := startProxy(t, "http")
 	t.Setenv("https_proxy", p.URL)

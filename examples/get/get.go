@@ -301,8 +301,8 @@ func (x *transfer) listPushes(ctx context.Context, resp *hyper.Response, e *entr
 		if err != nil {
 			return // the same error is reported for resp
 		}
-		what := fmt.Sprintf("push %s (stream %d, promised on %d)", push.Request.Path, push.ID(),
-			push.ParentID)
+		path := printable(push.Request.Path)
+		what := fmt.Sprintf("push %s (stream %d, promised on %d)", path, push.ID(), push.ParentID)
 		pushed, err := push.Response(ctx)
 		if err != nil {
 			fmt.Fprintf(x.std.err, "%s: %v\n", what, err)
@@ -315,7 +315,7 @@ func (x *transfer) listPushes(ctx context.Context, resp *hyper.Response, e *entr
 			fmt.Fprintf(x.std.err, "%s: status %d, %d bytes\n", what, pushed.StatusCode, n)
 		}
 		pushed.Body.Close()
-		x.history.add(&entry{url: push.Request.Path, resp: pushed, link: e.link, began: time.Now(),
+		x.history.add(&entry{url: path, resp: pushed, link: e.link, began: time.Now(),
 			pushed: true})
 	}
 }

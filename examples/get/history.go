@@ -16,9 +16,13 @@ import (
 
 // A history has the requests that got a response, and the pushes. A nil history keeps nothing.
 type history struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the fields below
 	entries []*entry
+	lost    int // entries beyond maxEntries
 }
+
+// maxEntries bounds a history, as a server may push without end.
+const maxEntries = 10_000
 
 // An entry is one request, or one push.
 type entry struct {
@@ -37,6 +41,10 @@ func (h *history) add(e *entry) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(h.entries) == maxEntries {
+		h.lost++
+		return
+	}
 	h.entries = append(h.entries, e)
 }
 
@@ -91,4 +99,7 @@ func (h *history) writeStatistics(w io.Writer) {
 			r.BytesReceived, r.url)
 	}
 	t.Flush()
+	if h.lost > 0 {
+		fmt.Fprintf(w, "%d more are left out\n", h.lost)
+	}
 }

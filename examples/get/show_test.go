@@ -1,12 +1,15 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"gohyper.dev/hyper"
 )
 
 func TestVerboseHasTimeAndConnection(t *testing.T) {
@@ -88,6 +91,29 @@ func TestStatistics(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	s := startServer(t, true)
+	conn, err := hyper.Dial(t.Context(), s.URL, &hyper.Config{TLS: &tls.Config{InsecureSkipVerify: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	resp, err := conn.Get(t.Context(), "/page")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	h := &history{}
+	for range maxEntries + 5 {
+		h.add(&entry{resp: resp, link: &link{}})
+	}
+	var out strings.Builder
+	h.writeStatistics(&out)
+	if n := len(h.list()); n != maxEntries || !strings.HasSuffix(out.String(), "\n5 more are left out\n") {
+		t.Errorf("%d entries", n)
+	}
 }
 
 func TestHelp(t *testing.T) {
