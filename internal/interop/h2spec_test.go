@@ -142,7 +142,8 @@ func installH2Spec(t *testing.T, dir string) string {
 	return src
 }
 
-// buildH2Spec fetches h2spec, makes its judge strict, and builds its server in dir.
+// buildH2Spec fetches h2spec, makes its judge strict, and builds its server in dir, and beside it
+// its client, h2spec.
 func buildH2Spec(dir string) (path string, err error) {
 	run := func(in string, args ...string) []byte {
 		if err != nil {
@@ -174,9 +175,8 @@ func buildH2Spec(dir string) (path string, err error) {
 	}
 	run(src, "mod", "init", h2specModule)
 	run(src, "mod", "tidy")
-	path = filepath.Join(dir, "h2specd")
-	run(src, "build", "-o", path, "./cmd/h2specd")
-	return path, err
+	run(src, "build", "-o", dir+"/", "./cmd/h2specd", "./cmd/h2spec")
+	return filepath.Join(dir, "h2specd"), err
 }
 
 // makeStrict changes the judge of stream and connection errors. Unchanged, it accepts a connection

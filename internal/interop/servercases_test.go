@@ -1,7 +1,7 @@
 package interop
 
 import (
-	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/servercases"
 )
@@ -19,10 +18,14 @@ import (
 var deviations = map[string]map[string]string{
 	// It is started without the priorities of RFC 7540, and then keeps no closed streams.
 	"nghttpd": {
+		"5.1 closed: DATA":                     "it ignores the frame",
 		"5.1 closed: DATA after RST_STREAM":    "it ignores the frame",
+		"5.1 closed: HEADERS":                  "it ignores the frame",
 		"5.1 closed: HEADERS after RST_STREAM": "it ignores the frame",
 		"5.1.1 lower identifier":               "it ignores the frame",
 		"6.3 PRIORITY on stream 0":             "it ignores the frame",
+
+		"RFC 7540 5.3.1 PRIORITY that depends on itself": "it ignores the frame",
 	},
 	"h2o": {},
 	"nginx": {
@@ -31,7 +34,9 @@ var deviations = map[string]map[string]string{
 		"5.1 idle: RST_STREAM":                        "it ignores the frame",
 		"5.1 idle: WINDOW_UPDATE":                     "it ignores the frame",
 		"5.1 half closed: DATA":                       "it ignores the frame if the response is complete",
+		"5.1 closed: DATA":                            "it ignores the frame",
 		"5.1 closed: DATA after RST_STREAM":           "it ignores the frame",
+		"8.1 POST with trailers":                      "it requires that HEADERS open a stream",
 		"8.2.2 connection":                            "it ignores the field",
 		"8.2.2 te":                                    "it ignores the field",
 		"8.2.2 transfer-encoding":                     "it ignores the field",
@@ -53,11 +58,8 @@ func TestServerCases(t *testing.T) {
 		}
 		t.Run(s.name, func(t *testing.T) {
 			r := s.start(t, site)
-			target := servercases.Server{Addr: r.addr, Path: s.path("/origin/sum"), Deviates: deviates}
-			target.Dial = func(ctx context.Context, cfg *hyper.Config) (*hyper.Conn, error) {
-				cfg.TLS = h2test.ClientTLS()
-				return hyper.Dial(ctx, r.addr, cfg)
-			}
+			target := servercases.Server{Addr: r.addr, Path: s.path("/origin/sum"),
+				TLS: h2test.ClientTLS(), Deviates: deviates}
 			t.Run("cases", target.Run)
 		})
 	}
@@ -65,6 +67,38 @@ func TestServerCases(t *testing.T) {
 		if !slices.ContainsFunc(servers, func(s *server) bool { return s.name == name }) {
 			t.Errorf("there is no server %s", name)
 		}
+	}
+}
+
+// TestServerCasesHaveAllOfH2Spec compares the groups of servercases.H2Spec with what h2spec lists.
+func TestServerCasesHaveAllOfH2Spec(t *testing.T) {
+	dir := t.TempDir()
+	installH2Spec(t, dir)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "h2spec"), "--dryrun", "--strict")
+	list, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{}
+	sections, group := []string{"generic", "http2", "hpack"}, ""
+	for line := range strings.Lines(string(list)) {
+		word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch {
+		case word != "" && line[0] != ' ' && len(sections) > 0:
+			group, sections = sections[0], sections[1:]
+		case strings.HasSuffix(word, "."):
+			section, _, _ := strings.Cut(group, "/")
+			group = section + "/" + strings.TrimSuffix(word, ".")
+		case strings.HasSuffix(word, ":"):
+			want[group]++
+		}
+	}
+	got := map[string]int{}
+	for _, g := range servercases.H2Spec {
+		got[g.Group] += len(g.Cases)
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the groups have %v cases, those of h2spec %v", got, want)
 	}
 }
 

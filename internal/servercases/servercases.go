@@ -1,12 +1,16 @@
 // Package servercases tests HTTP/2 servers: a table of what a client may and must not send, and how
-// a server must respond. The cases follow the server half of h2spec, by the sections of RFC 9113
-// and RFC 7541. They use hyper's public API only, with Conn.WriteFrame and Wire.OnFrame.
+// a server must respond. The cases are those of the server half of h2spec, and some more, by the
+// sections of RFC 9113 and RFC 7541; H2Spec says which is which. They use hyper's public API only,
+// with Conn.WriteFrame and Wire.OnFrame.
 package servercases
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -18,6 +22,15 @@ import (
 
 // caseTimeout is how long a case waits for the server.
 const caseTimeout = 5 * time.Second
+
+// The payloads of PING.
+var (
+	lastPing = [8]byte{'l', 'a', 's', 't', 'p', 'i', 'n', 'g'} // after the frames of a case
+	ackPing  = [8]byte{'a', 'c', 'k', 'p', 'i', 'n', 'g'}      // with ACK
+)
+
+// casePing is the payload of a PING among the frames of a case.
+const casePing = "pingpong"
 
 // A Case is what a client sends and what the server must do then.
 type Case struct {
@@ -37,28 +50,44 @@ type wantKind uint8
 
 const (
 	connError   wantKind = iota // GOAWAY with one of the codes, or the end of the connection
-	streamError                 // as connError, or RST_STREAM with one of the codes on stream 1
+	streamError                 // as connError, or RST_STREAM with one of the codes on the stream
 	malformed                   // as streamError, or a response of status 400 or above (RFC 9113 §8.1.1)
-	response                    // a response on stream 1 of status 200
+	goAway                      // GOAWAY with one of the codes
+	response                    // a response on the stream of status 200
+	anyResponse                 // a response on the stream that is no complaint about the request
+	ended                       // the server has ended the stream
 	pong                        // the PING that follows is acknowledged
+	pongOrEnd                   // as pong, or the end of the connection
+	echo                        // the PING of the case is acknowledged
 	ack                         // SETTINGS are acknowledged
-	oneByte                     // DATA of one byte on stream 1
+	anyData                     // DATA on the stream
+	oneByte                     // DATA of one byte on the stream
+	settings                    // the first frame is SETTINGS
 )
+
+// isError reports whether the server must end the stream or the connection with an error.
+func (k wantKind) isError() bool { return k <= goAway }
 
 // String describes w.
 func (w Want) String() string {
-	return []string{"an error of the connection", "an error of stream 1",
-		"an error of stream 1 or a status of 400", "a response", "the acknowledgment of a PING",
-		"the acknowledgment of SETTINGS", "one byte of DATA"}[w.kind] + fmt.Sprint(" ", w.codes)
+	return []string{"an error of the connection", "an error of the stream",
+		"an error of the stream or a status of 400", "GOAWAY", "a response", "a response of any status",
+		"the end of the stream", "the acknowledgment of a PING", "the acknowledgment of a PING or the end",
+		"the acknowledgment of the PING of the case", "the acknowledgment of SETTINGS", "DATA",
+		"one byte of DATA", "SETTINGS as the first frame"}[w.kind] + fmt.Sprint(" ", w.codes)
 }
 
 // A Client is a connection to the server under test. It collects what the server sends.
 type Client struct {
+	ctx    context.Context // of the case
 	conn   *hyper.Conn
 	server *Server
+	stream uint32 // that the case is about; 1 if the case does not set it
 	frames chan received
 	seen   []string
 	fields *hpack.Decoder
+	first  *hyper.Frame // of the server
+	err    error        // of what the case has done before its last frames
 }
 
 // A received is a frame of the server, with the status of a response.
@@ -69,18 +98,16 @@ type received struct {
 
 // A Server is the server under test.
 type Server struct {
-	Addr string // for Dial, and the :authority of requests
-	Path string // of a resource with some content; it responds to GET with 200
-
-	// Dial connects to Addr. cfg has only Wire set.
-	Dial func(ctx context.Context, cfg *hyper.Config) (*hyper.Conn, error)
+	Addr string // to dial, and the :authority of requests
+	Path string // of a resource with five bytes of content or more; it responds to GET with 200
+	TLS  *tls.Config
 
 	// Deviates says, by the name of a case, what the server does instead.
 	Deviates map[string]string
 }
 
-// errCannotBeSent is the result of a case that the server's settings make impossible.
-var errCannotBeSent = errors.New("the server allows frames of every size")
+// errNoLimit is the result of a case that needs a limit which the server's SETTINGS do not have.
+var errNoLimit = errors.New("the server has no such limit")
 
 // Run runs all cases, several at the same time. A case in which the server is known to deviate is
 // skipped if it does, with what it did.
@@ -92,7 +119,7 @@ func (s *Server) Run(t *testing.T) {
 			t.Parallel()
 			err := c.run(t, s)
 			switch why := s.Deviates[c.Name]; {
-			case err == errCannotBeSent:
+			case err == errNoLimit:
 				t.Skip(err)
 			case why == "" && err != nil:
 				t.Error(err)
@@ -112,36 +139,71 @@ func (s *Server) Run(t *testing.T) {
 func (c *Case) run(t *testing.T, s *Server) error {
 	ctx, cancel := context.WithTimeout(t.Context(), caseTimeout)
 	defer cancel()
-	client := &Client{server: s, frames: make(chan received, 1000),
+	client := &Client{ctx: ctx, server: s, stream: 1, frames: make(chan received, 1000),
 		fields: hpack.NewDecoder(4096, nil)}
-	conn, err := s.Dial(ctx, &hyper.Config{Wire: &hyper.Wire{OnFrame: client.collect}})
+	conn, err := hyper.Dial(ctx, s.Addr, &hyper.Config{TLS: s.TLS.Clone(),
+		Wire: &hyper.Wire{OnFrame: client.collect}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	client.conn = conn
-	if _, err := conn.WaitSettings(ctx); err != nil {
-		t.Fatal(err)
+	client.await(Want{kind: ack}) // of the first SETTINGS of hyper
+	if _, err := conn.WaitSettings(ctx); err != nil || client.err != nil {
+		t.Fatal(err, client.err)
 	}
 	frames := c.Frames(client)
+	if c.Want.kind == pong || c.Want.kind == pongOrEnd {
+		frames = append(frames, hyper.PingFrame(0, lastPing))
+	}
+	client.await(c.Want, frames...)
+	return client.err
+}
+
+// await sends frames, and waits until the server has done what w says. After an error of the case
+// it does nothing.
+func (c *Client) await(w Want, frames ...hyper.Frame) {
 	for _, f := range frames {
 		if len(f.Payload) >= 1<<24 {
-			return errCannotBeSent
+			c.err = errNoLimit
 		}
 	}
-	if c.Want.kind == pong {
-		frames = append(frames, hyper.PingFrame(0, [8]byte{'p', 'o', 'n', 'g'}))
+	if c.err == nil && len(frames) > 0 {
+		c.err = c.conn.WriteFrame(c.ctx, frames...)
 	}
-	if err := conn.WriteFrame(ctx, frames...); err != nil {
-		return err
+	if c.err == nil {
+		c.err = c.judge(w)
 	}
-	return client.judge(ctx, c.Want)
+}
+
+// awaitEnd opens another connection, sends p instead of the client preface, and requires that the
+// server closes the connection.
+func (c *Client) awaitEnd(p string) {
+	cfg := c.server.TLS.Clone()
+	cfg.NextProtos = []string{"h2"}
+	nc, err := (&tls.Dialer{Config: cfg}).DialContext(c.ctx, "tcp", c.server.Addr)
+	if err != nil {
+		c.err = err
+		return
+	}
+	defer nc.Close()
+	deadline, _ := c.ctx.Deadline()
+	nc.SetDeadline(deadline)
+	if _, err = io.WriteString(nc, p); err == nil {
+		_, err = io.Copy(io.Discard, nc)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.err = errors.New("want the end of the connection, it is still open")
+	}
 }
 
 // collect keeps a frame of the server.
 func (c *Client) collect(_ *hyper.Conn, f hyper.Frame) {
 	r := received{Frame: f}
 	r.Payload = slices.Clone(f.Payload)
+	if c.first == nil {
+		c.first = &r.Frame
+	}
 	if f.Type == hyper.FrameHeaders { // servers send short ones here, in one frame and without padding
 		fields, _ := c.fields.DecodeFull(f.Payload)
 		if len(fields) > 0 && fields[0].Name == ":status" {
@@ -155,7 +217,13 @@ func (c *Client) collect(_ *hyper.Conn, f hyper.Frame) {
 }
 
 // judge waits until the server has done what w says.
-func (c *Client) judge(ctx context.Context, w Want) error {
+func (c *Client) judge(w Want) error {
+	if w.kind == settings {
+		if c.first.Type != hyper.FrameSettings || c.first.Flags&hyper.FlagAck != 0 {
+			return fmt.Errorf("want %v, got %v", w, c.first)
+		}
+		return nil
+	}
 	for {
 		select {
 		case f := <-c.frames:
@@ -169,11 +237,11 @@ func (c *Client) judge(ctx context.Context, w Want) error {
 					return err
 				}
 			}
-			if w.kind <= malformed {
+			if w.kind.isError() && w.kind != goAway || w.kind == pongOrEnd {
 				return nil
 			}
 			return fmt.Errorf("want %v, the connection ended: %w; frames: %q", w, c.conn.Err(), c.seen)
-		case <-ctx.Done():
+		case <-c.ctx.Done():
 			return fmt.Errorf("want %v, nothing came; frames: %q", w, c.seen)
 		}
 	}
@@ -182,33 +250,52 @@ func (c *Client) judge(ctx context.Context, w Want) error {
 // judgeFrame reports whether f decides the case, and how.
 func (c *Client) judgeFrame(f received, w Want) (done bool, err error) {
 	code, isError := f.ErrCode()
-	onStream := f.StreamID == 1
+	onStream := f.StreamID == c.stream
+	wrong := fmt.Errorf("want %v, got %v %s", w, f, f.status)
 	switch {
-	case isError && w.kind <= malformed:
+	case isError && w.kind.isError():
 		// NO_ERROR ends what is complete (RFC 9113 §6.8, §8.1). The error may follow.
-		if code == hyper.ErrCodeNo || f.Type == hyper.FrameRSTStream && (w.kind == connError || !onStream) {
+		isStream := f.Type == hyper.FrameRSTStream
+		if code == hyper.ErrCodeNo || isStream && (w.kind == connError || w.kind == goAway || !onStream) {
 			return false, nil
 		}
 		if !slices.Contains(w.codes, code) {
-			return true, fmt.Errorf("want %v, got %v", w, f)
+			return true, wrong
 		}
 		return true, nil
 	case isError && code != hyper.ErrCodeNo:
-		return true, fmt.Errorf("want %v, got %v", w, f)
-	case w.kind == pong && f.Type == hyper.FramePing:
-		return f.Flags&hyper.FlagAck != 0 && string(f.Payload[:4]) == "pong", nil
+		return true, wrong
+	case f.Type == hyper.FramePing && f.Flags&hyper.FlagAck != 0:
+		return c.judgePing(string(f.Payload), w)
 	case w.kind == ack && f.Type == hyper.FrameSettings:
 		return f.Flags&hyper.FlagAck != 0, nil
-	case w.kind == oneByte && f.Type == hyper.FrameData && onStream:
-		if len(f.Payload) != 1 {
-			return true, fmt.Errorf("want %v, got %v", w, f)
-		}
-		return true, nil
-	case f.Type == hyper.FrameHeaders && onStream && (w.kind == malformed || w.kind == response):
-		if ok := f.status == "200"; ok != (w.kind == response) || w.kind == malformed && f.status < "400" {
-			return true, fmt.Errorf("want %v, got status %s", w, f.status)
-		}
-		return true, nil
+	case !onStream:
+		return false, nil
+	case w.kind == ended:
+		return isError || f.Flags&hyper.FlagEndStream != 0 &&
+			(f.Type == hyper.FrameData || f.Type == hyper.FrameHeaders), nil
+	case w.kind == oneByte && f.Type == hyper.FrameData && len(f.Payload) != 1:
+		return true, wrong
+	case f.Type == hyper.FrameData:
+		return w.kind == oneByte || w.kind == anyData, nil
+	case f.Type != hyper.FrameHeaders:
+		return false, nil
+	case w.kind == malformed && f.status < "400", w.kind == response && f.status != "200",
+		w.kind == anyResponse && (f.status == "400" || f.status >= "500"):
+		return true, wrong
 	}
-	return false, nil
+	return w.kind == malformed || w.kind == response || w.kind == anyResponse, nil
+}
+
+// judgePing is judgeFrame for the acknowledgment of a PING.
+func (c *Client) judgePing(payload string, w Want) (done bool, err error) {
+	switch payload {
+	case string(lastPing[:]):
+		return w.kind == pong || w.kind == pongOrEnd, nil
+	case casePing:
+		return w.kind == echo, nil
+	case string(ackPing[:]):
+		return true, errors.New("the server has responded to a PING with ACK")
+	}
+	return false, nil // of a PING that hyper has sent
 }
