@@ -19,8 +19,8 @@ type worker struct {
 	tally *tally
 	timer *time.Timer // until a request of the open model is due
 
-	// began is when the present request was sent, since the start of the plan. idle means that there
-	// is none, timedOut that it took too long.
+	// began is when the present request was sent, since the start of the plan. idle means that
+	// there is none, timedOut that it took too long.
 	began  atomic.Int64
 	stream atomic.Pointer[hyper.Stream] // of the present request, or of the last one
 	ending sync.Mutex                   // is held while the request is ended that took too long

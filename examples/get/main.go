@@ -1,5 +1,5 @@
-// Command get fetches URLs over HTTP/2, with the flags of curl and some of its own. URLs of the same
-// host share one connection and are fetched concurrently.
+// Command get fetches URLs over HTTP/2, with the flags of curl and some of its own. URLs of the
+// same host share one connection and are fetched concurrently.
 //
 //	go run . https://www.example.com/
 //	go run . -v -push https://localhost:8443/ http://localhost:8080/prior/knowledge

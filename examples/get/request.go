@@ -160,8 +160,8 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// withPassword returns a name with its password. It asks for a missing one on a terminal, and leaves
-// it empty elsewhere.
+// withPassword returns a name with its password. It asks for a missing one on a terminal, and
+// leaves it empty elsewhere.
 func withPassword(user string, std stdio) (string, error) {
 	if strings.Contains(user, ":") {
 		return user, nil

@@ -3,8 +3,9 @@
 //	go -C examples/get run ./compare -write
 //
 // The server is nghttpd, which must be installed, as h2load must. It runs on one processor and the
-// client on another (taskset); the clients alternate, round by round. Each has 100 requests at a time
-// on one connection. hey and vegeta are installed by go install into a directory that is removed.
+// client on another (taskset); the clients alternate, round by round. Each has 100 requests at a
+// time on one connection. hey and vegeta are installed by go install into a directory that is
+// removed.
 package main
 
 import (
