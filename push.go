@@ -258,7 +258,7 @@ func (p *Push) Cancel() {
 // cancelLocked is Cancel with the connection's mu held.
 func (p *Push) cancelLocked() {
 	p.claimLocked()
-	p.s.cancelLocked()
+	p.s.cancelLocked(ErrCanceled)
 }
 
 // cancelPromisesLocked cancels the promises made on s that wait to be claimed.
@@ -353,7 +353,7 @@ func (c *Conn) recvPushPromiseUnlocking(f *frame) error {
 		return nil
 	}
 	if parent == nil {
-		s.cancelLocked()
+		s.cancelLocked(ErrCanceled)
 		return c.countProvokedResetLocked()
 	}
 	parent.began = true
@@ -372,7 +372,7 @@ func (c *Conn) recvPushPromiseUnlocking(f *frame) error {
 	}
 	// The parent or the push may have ended while Accept ran.
 	if !c.acceptsUnlocking(s.push) || parent.isDropped() || s.state == state.Closed {
-		s.cancelLocked()
+		s.cancelLocked(ErrCanceled)
 		return c.countProvokedResetLocked()
 	}
 	extras := parent.extrasLocked()

@@ -187,7 +187,8 @@ func (s *Stream) responseUnlocking(ctx context.Context) (*Response, error) {
 		case s.deadlines.readPassed():
 			return nil, os.ErrDeadlineExceeded
 		}
-		if err := s.waitUnlocking(ctx, &s.recvQ); err != nil {
+		// A response that came at the same time is returned: its unread data belongs to the caller.
+		if err := s.waitUnlocking(ctx, &s.recvQ); err != nil && (!s.answered() || s.isDropped()) {
 			return nil, err
 		}
 	}

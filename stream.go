@@ -507,21 +507,21 @@ func (s *Stream) watchLocked(ctx context.Context) {
 		return
 	}
 	if ctx.Done() != nil {
-		s.stop = context.AfterFunc(ctx, func() { s.abort(contextError(ctx)) })
+		s.stop = context.AfterFunc(ctx, func() { s.abandon(contextError(ctx)) })
 	}
 	if s.req.cancel() != nil {
 		s.stop = s.watchCancel(s.stop)
 	}
 }
 
-// watchCancel aborts s when the request's Cancel channel is closed. It returns a function that ends
-// this watch, and other if that is not nil.
+// watchCancel abandons s when the request's Cancel channel is closed. It returns a function that
+// ends this watch, and other if that is not nil.
 func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
 	stopped, cancel := make(chan struct{}), s.req.cancel()
 	go func() {
 		select {
 		case <-cancel:
-			s.abort(errRequestCanceled)
+			s.abandon(errRequestCanceled)
 		case <-stopped:
 		}
 	}()

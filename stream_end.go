@@ -15,9 +15,9 @@ import (
 //
 //	reason                                        function         RST_STREAM  unread data
 //	Stream.Reset                                  resetLocked      its code    dropped
-//	context, Cancel, or an error of the body      abort            CANCEL      dropped
+//	an error of the request's body                abort            CANCEL      dropped
 //	Body.Close before the end, Push.Cancel        cancelLocked     CANCEL      dropped
-//	no response can be returned to the caller     abandon          CANCEL      dropped
+//	context, Cancel, or no response for a caller  abandon          CANCEL      dropped
 //	the peer broke a rule                         rejectLocked     its code    dropped
 //	the window manager failed                     resetLocked      INTERNAL    dropped
 //	the body ended before its content-length      recvEndLocked    PROTOCOL    readable
@@ -127,7 +127,7 @@ func (s *Stream) rejectLocked(reason error) error {
 	return s.c.countProvokedResetLocked()
 }
 
-// abort resets the stream for a reason on our side: its context, its body or its caller.
+// abort resets the stream for a reason on our side. It has no effect on a stream that has ended.
 func (s *Stream) abort(reason error) {
 	s.c.lock()
 	s.resetLocked(streamErr(s.id, ErrCodeCancel, reason))
@@ -137,18 +137,22 @@ func (s *Stream) abort(reason error) {
 	s.c.unlock()
 }
 
-// abandon ends a stream that no caller will use, because of reason. It has no effect on a stream
-// that was not opened.
+// abandon ends a stream that no caller will use, because of reason. If the stream has just ended,
+// abandon drops the unread data, which would hold a part of the connection's window for ever. It
+// has no effect on a stream that was not opened.
 func (s *Stream) abandon(reason error) {
 	if s.id > 0 {
 		s.abort(reason)
-		s.closeRead()
+		s.closeReadFor(reason)
 	}
 }
 
 // closeRead implements Body.Close. It does not change an exchange that is complete; it cancels any
 // other.
-func (s *Stream) closeRead() {
+func (s *Stream) closeRead() { s.closeReadFor(ErrCanceled) }
+
+// closeReadFor is closeRead with the reason of the error for later calls.
+func (s *Stream) closeReadFor(reason error) {
 	c := s.c
 	if s.isOver() {
 		return
@@ -156,7 +160,7 @@ func (s *Stream) closeRead() {
 	c.lock()
 	defer c.unlock()
 	whole := s.readLocked() || s.extras.wasWhole()
-	s.cancelLocked()
+	s.cancelLocked(reason)
 	s.freeSectionsLocked(true)
 	if !whole {
 		s.cancelPromisesLocked()
@@ -164,14 +168,15 @@ func (s *Stream) closeRead() {
 }
 
 // cancelLocked ends the stream because the caller no longer needs it. It resets a stream that has
-// not ended, and drops the unread data of one that has.
-func (s *Stream) cancelLocked() {
+// not ended, and drops the unread data of one that has. Later calls return reason, unless the
+// stream has ended with another error.
+func (s *Stream) cancelLocked(reason error) {
 	switch {
 	case s.state != state.Closed:
-		s.resetLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
+		s.resetLocked(streamErr(s.id, ErrCodeCancel, reason))
 	case s.isDropped() || s.readLocked():
 	case s.recvErr == io.EOF:
-		s.dropLocked(streamErr(s.id, ErrCodeCancel, ErrCanceled))
+		s.dropLocked(streamErr(s.id, ErrCodeCancel, reason))
 	default:
 		s.dropLocked(s.recvErr)
 	}
