@@ -48,7 +48,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 			resp.Body.Close()
 			break
 		}
-		if tries == 100 {
+		if tries == 1000 {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -260,7 +260,7 @@ func TestConfiguredTransportReplacesAConnectionThatEnded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := &http.Transport{IdleConnTimeout: time.Minute}
 			if name == "it was idle" {
-				tr.IdleConnTimeout = 20 * time.Millisecond
+				tr.IdleConnTimeout = 500 * time.Millisecond // more than between two steps of a slow machine
 			}
 			dials := plugged(t, tr, nil)
 			conn := connOf(t, tr, srv.URL)

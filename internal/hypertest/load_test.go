@@ -48,7 +48,7 @@ func (l *ledger) count(id string) int {
 func serveUntil(t *testing.T, addr string, h http.Handler) (at string, stop func(orderly bool)) {
 	t.Helper()
 	ln, err := net.Listen("tcp", addr)
-	for range 100 { // the port may still be in use for a moment
+	for range 1000 { // the port may still be in use for a moment
 		if err == nil {
 			break
 		}
