@@ -45,7 +45,8 @@ func forEachProtocol(t *testing.T, experiment func(c *rpc)) {
 		t.Run(p.name, func(t *testing.T) {
 			compare(t, func(l *lane) {
 				l.Vary = []string{"Connect-Timeout-Ms", "Grpc-Timeout"}
-				experiment(&rpc{lane: l, url: l.Serve(rpcServer()), options: p.options})
+				waiting := make(chan struct{}, 1)
+				experiment(&rpc{lane: l, url: l.Serve(rpcServer(waiting)), options: p.options, waiting: waiting})
 			})
 		})
 	}
@@ -56,6 +57,7 @@ type rpc struct {
 	*lane
 	url     string
 	options []connect.ClientOption
+	waiting <-chan struct{} // gets a value when the server has a call that waits
 }
 
 // rpcClient returns a client of one procedure.
@@ -88,8 +90,8 @@ func metadata(h http.Header) string {
 	return (&lanes.Lane{}).Fields(h)
 }
 
-// rpcServer returns the service.
-func rpcServer() http.Handler {
+// rpcServer returns the service. It tells waiting of calls that wait.
+func rpcServer(waiting chan<- struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary))
 	mux.Handle("/count", connect.NewServerStreamHandler("/count", count))
@@ -105,12 +107,15 @@ func rpcServer() http.Handler {
 		io.WriteString(w, "<html>no backend</html>")
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, r.Context())))
+		ctx := context.WithValue(r.Context(), waitingKey{}, waiting)
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(ctx, clientKey{}, r.Context())))
 	})
 }
 
-// clientKey is the key of the request's context in the context of a call.
+// clientKey is the key of the request's context in the context of a call, and waitingKey that of the
+// channel of rpcServer.
 type clientKey struct{}
+type waitingKey struct{}
 
 // clientGone returns when the client has ended the call. ctx itself ends at the deadline that the
 // client sent, too, and the server's response to that could arrive before the client's own
@@ -131,6 +136,10 @@ func unary(ctx context.Context, req *connect.Request[text]) (*connect.Response[t
 		err.AddDetail(detail)
 		return nil, err
 	case "wait":
+		select {
+		case ctx.Value(waitingKey{}).(chan<- struct{}) <- struct{}{}:
+		default: // it was told before
+		}
 		clientGone(ctx)
 		return nil, ctx.Err()
 	}
@@ -372,7 +381,7 @@ func TestConnectCutOff(t *testing.T) {
 		messages := 0
 		for stream.Receive() {
 			if messages++; messages == 3 {
-				time.Sleep(50 * time.Millisecond) // until the unary call has started
+				<-c.waiting // the server has the unary call
 				c.Cut(c.url)
 			}
 		}

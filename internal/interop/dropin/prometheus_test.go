@@ -100,6 +100,7 @@ func usePrometheus(l *lane) {
 	for _, end := range []string{"canceled", "deadline"} {
 		ended, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		if end == "canceled" {
+			ended, cancel = context.WithCancel(ctx)
 			time.AfterFunc(100*time.Millisecond, cancel)
 		}
 		_, _, _, err := c.Query(ended, "wait", now)
