@@ -26,7 +26,7 @@ import (
 // checks are the columns of the table. GracefulStop is the last one, as it stops the server.
 var checks = []struct {
 	name string
-	run  func(*testing.T, *running)
+	run  func(testing.TB, *running)
 }{
 	{"Get", checkGet},
 	{"TLS12", checkTLS12},
@@ -55,11 +55,14 @@ var checks = []struct {
 	{"Connect", checkConnect},
 	{"ExtendedConnect", checkExtendedConnect},
 	{"Priorities", checkPriorities},
+	{"UrgentFirst", checkUrgentFirst},
+	{"Cleartext", checkCleartext},
+	{"Reload", checkReload},
 	{"GracefulStop", checkGracefulStop},
 }
 
 // do sends req and reads the complete response.
-func do(t *testing.T, r *running, conn *hyper.Conn, req *hyper.Request) (*hyper.Response, string) {
+func do(t testing.TB, r *running, conn *hyper.Conn, req *hyper.Request) (*hyper.Response, string) {
 	t.Helper()
 	resp, body, err := exchange(r.ctx, conn, req)
 	check(t, err)
@@ -78,7 +81,7 @@ func exchange(ctx context.Context, conn *hyper.Conn, req *hyper.Request) (*hyper
 }
 
 // wantSmall requires that the small page can be fetched on conn.
-func wantSmall(t *testing.T, r *running, conn *hyper.Conn) {
+func wantSmall(t testing.TB, r *running, conn *hyper.Conn) {
 	t.Helper()
 	resp, body := do(t, r, conn, &hyper.Request{Path: "/small.txt"})
 	if resp.StatusCode != 200 || body != r.small {
@@ -94,12 +97,12 @@ func sumOf(r io.Reader) (sum string, err error) {
 }
 
 // checkGet gets the small page.
-func checkGet(t *testing.T, r *running) {
+func checkGet(t testing.TB, r *running) {
 	wantSmall(t, r, r.dial(t, hyper.Config{}))
 }
 
 // checkTLS12 connects with TLS 1.2.
-func checkTLS12(t *testing.T, r *running) {
+func checkTLS12(t testing.TB, r *running) {
 	cfg := h2test.ClientTLS()
 	cfg.MaxVersion = tls.VersionTLS12
 	conn := r.dial(t, hyper.Config{TLS: cfg})
@@ -110,7 +113,7 @@ func checkTLS12(t *testing.T, r *running) {
 }
 
 // checkHead requires that a response to HEAD has no body.
-func checkHead(t *testing.T, r *running) {
+func checkHead(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	resp, body := do(t, r, conn, &hyper.Request{Method: "HEAD", Path: "/large.bin"})
 	if resp.StatusCode != 200 || body != "" {
@@ -123,7 +126,7 @@ func checkHead(t *testing.T, r *running) {
 }
 
 // checkNotFound requires status 404 for a page that does not exist.
-func checkNotFound(t *testing.T, r *running) {
+func checkNotFound(t testing.TB, r *running) {
 	if resp, _ := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: "/missing"}); resp.StatusCode !=
 		404 {
 		t.Errorf("status %d", resp.StatusCode)
@@ -131,7 +134,7 @@ func checkNotFound(t *testing.T, r *running) {
 }
 
 // checkPing requires an acknowledgment of a PING, and the server's SETTINGS.
-func checkPing(t *testing.T, r *running) {
+func checkPing(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	rtt, err := conn.Ping(r.ctx)
 	check(t, err)
@@ -146,19 +149,19 @@ func checkPing(t *testing.T, r *running) {
 }
 
 // checkDownload downloads the large file.
-func checkDownload(t *testing.T, r *running) {
+func checkDownload(t testing.TB, r *running) {
 	download(t, r, hyper.Config{})
 }
 
 // checkSmallWindow downloads the large file with the protocol's default window, which needs a
 // WINDOW_UPDATE every few frames.
-func checkSmallWindow(t *testing.T, r *running) {
+func checkSmallWindow(t testing.TB, r *running) {
 	download(t, r, hyper.Config{WindowManager: hyper.FixedWindow{}.New})
 }
 
 // checkFullWindow fetches a body that uses up the stream's first window exactly. END_STREAM needs
 // no window, and may come later.
-func checkFullWindow(t *testing.T, r *running) {
+func checkFullWindow(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{InitialStreamWindow: len(r.text),
 		WindowManager: hyper.ReadWindow{Stream: len(r.text)}.New})
 	for range 20 {
@@ -170,7 +173,7 @@ func checkFullWindow(t *testing.T, r *running) {
 }
 
 // download downloads the large file and checks its SHA-256.
-func download(t *testing.T, r *running, cfg hyper.Config) {
+func download(t testing.TB, r *running, cfg hyper.Config) {
 	t.Helper()
 	resp, err := r.dial(t, cfg).Get(r.ctx, "/large.bin")
 	check(t, err)
@@ -182,7 +185,7 @@ func download(t *testing.T, r *running, cfg hyper.Config) {
 }
 
 // checkUpload uploads bodies of known length.
-func checkUpload(t *testing.T, r *running) {
+func checkUpload(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	small, err := sumOf(strings.NewReader(r.small))
 	check(t, err)
@@ -194,7 +197,7 @@ func checkUpload(t *testing.T, r *running) {
 }
 
 // checkUploadOfUnknownLength uploads a body without a content-length.
-func checkUploadOfUnknownLength(t *testing.T, r *running) {
+func checkUploadOfUnknownLength(t testing.TB, r *running) {
 	large, err := os.Open(r.largeFile())
 	check(t, err)
 	defer large.Close()
@@ -202,7 +205,7 @@ func checkUploadOfUnknownLength(t *testing.T, r *running) {
 }
 
 // upload sends body and checks that the server received it. sum is the SHA-256 of body, in hex.
-func upload(t *testing.T, r *running, conn *hyper.Conn, body io.Reader, sum string) {
+func upload(t testing.TB, r *running, conn *hyper.Conn, body io.Reader, sum string) {
 	t.Helper()
 	resp, err := conn.Do(r.ctx, &hyper.Request{Method: "POST", Path: r.path("/origin/sum"), Body: body})
 	check(t, err)
@@ -220,13 +223,21 @@ func upload(t *testing.T, r *running, conn *hyper.Conn, body io.Reader, sum stri
 	}
 }
 
-// checkEcho uses both directions of a stream: first in turn, then both as fast as possible.
-func checkEcho(t *testing.T, r *running) {
+// checkEcho uses both directions of a stream: first in turn, then both as fast as possible. The
+// first message is sent before the response, as nginx forwards no request before that.
+func checkEcho(t testing.TB, r *running) {
 	s, err := r.dial(t, hyper.Config{}).Open(r.ctx, &hyper.Request{Method: "POST", Path: "/origin/echo"})
+	check(t, err)
+	const first = "message"
+	_, err = io.WriteString(s, first)
 	check(t, err)
 	resp, err := s.Response(r.ctx)
 	check(t, err)
 	defer resp.Body.Close()
+	back := make([]byte, len(first))
+	if _, err := io.ReadFull(resp.Body, back); err != nil || string(back) != first {
+		t.Fatalf("got %q, %v", back, err)
+	}
 	pingPong(t, s, resp)
 
 	large, err := os.Open(r.largeFile())
@@ -247,7 +258,7 @@ func checkEcho(t *testing.T, r *running) {
 }
 
 // pingPong writes a message and reads it back, 20 times.
-func pingPong(t *testing.T, w io.Writer, resp *hyper.Response) {
+func pingPong(t testing.TB, w io.Writer, resp *hyper.Response) {
 	t.Helper()
 	for i := range 20 {
 		out := fmt.Sprintf("message %02d", i)
@@ -261,7 +272,7 @@ func pingPong(t *testing.T, w io.Writer, resp *hyper.Response) {
 }
 
 // checkThousandAtOnce makes 1000 concurrent requests on one connection.
-func checkThousandAtOnce(t *testing.T, r *running) {
+func checkThousandAtOnce(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	var wg sync.WaitGroup
 	for range 1000 {
@@ -283,7 +294,7 @@ func checkThousandAtOnce(t *testing.T, r *running) {
 
 // checkCloseMidway requires that a body that is closed early returns its credit to the connection.
 // 40 windows of a stream are more than the connection's window.
-func checkCloseMidway(t *testing.T, r *running) {
+func checkCloseMidway(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	for range 40 {
 		resp, err := conn.Get(r.ctx, "/large.bin")
@@ -296,7 +307,10 @@ func checkCloseMidway(t *testing.T, r *running) {
 }
 
 // checkCodings requires that each content coding that the server offers is decoded.
-func checkCodings(t *testing.T, r *running) {
+func checkCodings(t testing.TB, r *running) {
+	if len(r.codings) == 0 {
+		t.Fatal("it offers none")
+	}
 	conn := r.dial(t, hyper.Config{})
 	for _, coding := range r.codings {
 		resp, body := do(t, r, conn, &hyper.Request{Path: "/text.txt",
@@ -309,13 +323,13 @@ func checkCodings(t *testing.T, r *running) {
 		}
 	}
 	resp, body := do(t, r, conn, &hyper.Request{Path: "/text.txt"})
-	if body != r.text || resp.Uncompressed != (len(r.codings) > 0) {
+	if body != r.text || !resp.Uncompressed {
 		t.Errorf("%d octets, uncompressed: %v", len(body), resp.Uncompressed)
 	}
 }
 
 // checkTrailers requires the trailer of a response.
-func checkTrailers(t *testing.T, r *running) {
+func checkTrailers(t testing.TB, r *running) {
 	resp, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{Path: r.path("/origin/trailers")})
 	if got := resp.Trailer().Get("x-sum"); got != "abc" {
 		t.Errorf("trailer %q behind %q", got, body)
@@ -323,7 +337,7 @@ func checkTrailers(t *testing.T, r *running) {
 }
 
 // checkRequestTrailers requires that the server receives the trailer of a request.
-func checkRequestTrailers(t *testing.T, r *running) {
+func checkRequestTrailers(t testing.TB, r *running) {
 	_, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{
 		Method:  "POST",
 		Path:    "/origin/trailers",
@@ -337,14 +351,14 @@ func checkRequestTrailers(t *testing.T, r *running) {
 }
 
 // checkLongHeader sends a field section of several thousand bytes.
-func checkLongHeader(t *testing.T, r *running) { longHeader(t, r, 6000) }
+func checkLongHeader(t testing.TB, r *running) { longHeader(t, r, 6000) }
 
 // checkContinuation sends a field section that needs more than one frame, even with frames of the
 // largest size.
-func checkContinuation(t *testing.T, r *running) { longHeader(t, r, 60_000) }
+func checkContinuation(t testing.TB, r *running) { longHeader(t, r, 60_000) }
 
 // longHeader sends a field of about size bytes that the server returns as the body.
-func longHeader(t *testing.T, r *running, size int) {
+func longHeader(t testing.TB, r *running, size int) {
 	t.Helper()
 	conn := r.dial(t, hyper.Config{})
 	long := rand.Text()
@@ -362,7 +376,7 @@ func longHeader(t *testing.T, r *running, size int) {
 // checkCookies requires that a server gets all cookies, whatever blanks are between them. A field
 // value that begins or ends with blanks is malformed (RFC 9113 §8.2.1): nghttpd resets the stream
 // for such a value, and Node drops the cookies.
-func checkCookies(t *testing.T, r *running) {
+func checkCookies(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	path := r.path("/origin/cookies")
 	for _, sent := range []string{"a=1; b=2", "a=1;  b=2", "a=1 ; b=2", "a=1; \tb=2", "a=1;b=2",
@@ -380,7 +394,7 @@ func checkCookies(t *testing.T, r *running) {
 }
 
 // checkInterim requires an interim response with its fields.
-func checkInterim(t *testing.T, r *running) {
+func checkInterim(t testing.TB, r *running) {
 	var link string
 	resp, body := do(t, r, r.dial(t, hyper.Config{}),
 		&hyper.Request{Path: "/origin/early", Informational: func(status int, h hyper.Header) error {
@@ -395,19 +409,19 @@ func checkInterim(t *testing.T, r *running) {
 }
 
 // checkContinue requires that the server sends 100 (Continue).
-func checkContinue(t *testing.T, r *running) {
+func checkContinue(t testing.TB, r *running) {
 	// Never send the body without 100 (Continue).
 	expectContinue(t, r, hyper.Config{ExpectContinueTimeout: -1})
 }
 
 // checkContinueUnasked requires that the body is sent even if the server sends no 100 (Continue).
 // RFC 9110 §10.1.1: a client must not wait for it indefinitely.
-func checkContinueUnasked(t *testing.T, r *running) {
+func checkContinueUnasked(t testing.TB, r *running) {
 	expectContinue(t, r, hyper.Config{ExpectContinueTimeout: time.Millisecond})
 }
 
 // expectContinue sends a request with Expect: 100-continue.
-func expectContinue(t *testing.T, r *running, cfg hyper.Config) {
+func expectContinue(t testing.TB, r *running, cfg hyper.Config) {
 	t.Helper()
 	conn := r.dial(t, cfg)
 	sum, err := sumOf(strings.NewReader(r.small))
@@ -427,7 +441,7 @@ func expectContinue(t *testing.T, r *running, cfg hyper.Config) {
 }
 
 // checkPush requires a response and the response pushed with it.
-func checkPush(t *testing.T, r *running) {
+func checkPush(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{Push: &hyper.PushPolicy{}})
 	resp, err := conn.Get(r.ctx, r.path("/page"))
 	check(t, err)
@@ -453,24 +467,24 @@ func checkPush(t *testing.T, r *running) {
 // checkPushOff requires that the server does not push to a client that has switched push off. RFC
 // 9113 §6.5.2: a server that received ENABLE_PUSH=0 MUST NOT send PUSH_PROMISE. A PUSH_PROMISE
 // would end the connection.
-func checkPushOff(t *testing.T, r *running) {
+func checkPushOff(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	do(t, r, conn, &hyper.Request{Path: r.path("/page")})
 	wantSmall(t, r, conn)
 }
 
 // checkConnect opens a tunnel with CONNECT.
-func checkConnect(t *testing.T, r *running) {
+func checkConnect(t testing.TB, r *running) {
 	connect(t, r, &hyper.Request{Method: "CONNECT", Authority: "example.com:443"}, "tunnel\n")
 }
 
 // checkExtendedConnect opens a tunnel with an extended CONNECT (RFC 8441).
-func checkExtendedConnect(t *testing.T, r *running) {
+func checkExtendedConnect(t testing.TB, r *running) {
 	connect(t, r, &hyper.Request{Method: "CONNECT", Protocol: "chat", Path: "/room"}, "chat\n")
 }
 
 // connect sends a CONNECT request. It requires a greeting and an echo in the tunnel.
-func connect(t *testing.T, r *running, req *hyper.Request, greeting string) {
+func connect(t testing.TB, r *running, req *hyper.Request, greeting string) {
 	t.Helper()
 	s, err := r.dial(t, hyper.Config{}).Open(r.ctx, req)
 	check(t, err)
@@ -491,7 +505,7 @@ func connect(t *testing.T, r *running, req *hyper.Request, greeting string) {
 
 // checkGracefulStop stops the server under load. Each request must succeed or get a correct error:
 // the server must not have acted on a request whose error is Retryable.
-func checkGracefulStop(t *testing.T, r *running) {
+func checkGracefulStop(t testing.TB, r *running) {
 	conn := r.dial(t, hyper.Config{})
 	var lock sync.Mutex
 	failed := make(map[string]error)
@@ -565,7 +579,7 @@ func slowRequest(ctx context.Context, conn *hyper.Conn, id string) error {
 
 // judge requires that err is an error of hyper, and that it is not Retryable if the server acted on
 // the request.
-func judge(t *testing.T, r *running, id string, err error) {
+func judge(t testing.TB, r *running, id string, err error) {
 	t.Helper()
 	var s *hyper.StreamError
 	var c *hyper.ConnError

@@ -121,11 +121,16 @@ func find(t *testing.T, names ...string) string {
 			}
 		}
 	}
-	if os.Getenv("HYPER_REQUIRE_SERVERS") == "1" {
-		t.Fatalf("%s is not installed", names[0])
-	}
-	t.Skipf("%s is not installed", names[0])
+	missing(t, names[0]+" is not installed")
 	return ""
+}
+
+// missing skips the test as a server is missing, or lets it fail with HYPER_REQUIRE_SERVERS=1.
+func missing(t *testing.T, why string) {
+	if os.Getenv("HYPER_REQUIRE_SERVERS") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 // freePort returns a free port.
@@ -139,6 +144,8 @@ func freePort(t *testing.T) string {
 // A setup is the data for the templates in testdata, which are configuration files.
 type setup struct {
 	Dir, Port, Root, Cert, Key, Bundle, Origin string
+	Plain                                      string // the port for cleartext
+	Admin                                      string // Caddy: the port for commands
 	IsRoot                                     bool
 	Push                                       bool     // nginx: this version supports push
 	Old                                        bool     // nginx: HTTP/1.1 only
@@ -152,6 +159,8 @@ func newSetup(t *testing.T, s *site) *setup {
 	return &setup{
 		Dir:    publicDir(t),
 		Port:   freePort(t),
+		Plain:  freePort(t),
+		Admin:  freePort(t),
 		Root:   s.root,
 		Cert:   s.cert,
 		Key:    s.key,

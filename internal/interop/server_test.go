@@ -1,14 +1,12 @@
 package interop
 
 import (
+	"cmp"
 	"context"
+	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"regexp"
-	"strings"
-	"syscall"
 	"testing"
+	"time"
 
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
@@ -17,11 +15,18 @@ import (
 // A server is a row of the table: how to start it, and what it cannot do.
 type server struct {
 	name    string
+	title   string // its name in README.md; empty: it is not there
 	start   func(t *testing.T, s *site) *running
 	codings []string          // content codings that it offers for text.txt
 	echoes  bool              // it returns an upload itself, not its SHA-256
 	paths   map[string]string // its path for a usual path, if it differs
 	lacks   map[string]string // the reason why it cannot do a check, by the check's name
+	// keepAlive is Config.KeepAlive of connections to it.
+	keepAlive time.Duration
+	// own are checks that this server needs in another form, by the check's name.
+	own map[string]func(testing.TB, *running)
+	// fetch is fetchPage in its own form; nil: it serves pages.
+	fetch func(ctx context.Context, rt http.RoundTripper, url string) (io.ReadCloser, error)
 }
 
 // path returns the server's path for a usual path.
@@ -36,23 +41,44 @@ func (s *server) path(usual string) string {
 type running struct {
 	*server
 	*site
-	ctx  context.Context // of the current check
-	addr string          // for hyper.Dial
+	ctx     context.Context // of the current check
+	addr    string          // for hyper.Dial
+	plain   string          // as addr, in cleartext; empty: addr is in cleartext
+	version string
 	// seen reports whether the server acted on the request with this x-request. It is called last.
 	seen func(id string) bool
 	stop func(context.Context) // stops it gracefully
 	also map[string]string     // as lacks, for this version of the server
 
 	restart func(*testing.T) // kills the server and starts it again; nil: it runs in this process
+	reload  func()           // makes it read its configuration again; nil: it cannot do that
 }
 
+// page returns the body of the page at url, in the server's own form.
+func (r *running) page(ctx context.Context, rt http.RoundTripper, url string) (io.ReadCloser, error) {
+	if r.fetch != nil {
+		return r.fetch(ctx, rt, url)
+	}
+	return fetchPage(ctx, rt, url)
+}
+
+// why returns the reason why the server cannot do a check. It is empty if the server can.
+func (r *running) why(check string) string { return cmp.Or(r.lacks[check], r.also[check]) }
+
 // dial connects to the server.
-func (r *running) dial(t *testing.T, cfg hyper.Config) *hyper.Conn {
+func (r *running) dial(t testing.TB, cfg hyper.Config) *hyper.Conn {
+	t.Helper()
+	return r.dialTo(t, r.addr, cfg)
+}
+
+// dialTo connects to the server at addr.
+func (r *running) dialTo(t testing.TB, addr string, cfg hyper.Config) *hyper.Conn {
 	t.Helper()
 	if cfg.TLS == nil {
 		cfg.TLS = h2test.ClientTLS()
 	}
-	conn, err := hyper.Dial(r.ctx, r.addr, &cfg)
+	cfg.KeepAlive = r.keepAlive
+	conn, err := hyper.Dial(r.ctx, addr, &cfg)
 	check(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return conn
@@ -66,40 +92,62 @@ const (
 	noPush    = "it does not push"
 	noConnect = "it does not offer it"
 	buffers   = "it buffers a request before it acts"
+	noReload  = "it cannot reload"
+	noUrgency = "both responses arrive at the same time"
+	noLength  = "it responds with 411 to a body without a content-length"
 )
 
 // servers are the rows of the table.
 var servers = []*server{
 	{
-		name:    "go",
-		start:   startGo,
+		name:    "go126",
+		title:   "Go 1.26",
+		start:   startGo(go126()),
 		codings: []string{"gzip"},
+		lacks:   map[string]string{"UrgentFirst": noUrgency},
+	},
+	{
+		name:    "go127",
+		title:   "Go 1.27",
+		start:   startGo("go1.27.4"),
+		codings: []string{"gzip"},
+		lacks:   map[string]string{"UrgentFirst": noUrgency},
 	},
 	{
 		name:    "go-cleartext",
 		start:   startGoCleartext,
 		codings: []string{"gzip"},
-		lacks:   map[string]string{"TLS12": "no TLS"},
+		lacks: map[string]string{
+			"TLS12":       "no TLS",
+			"Cleartext":   "the other checks use it",
+			"Reload":      noReload,
+			"UrgentFirst": noUrgency,
+		},
 	},
 	{
 		name:    "node",
+		title:   "Node",
 		start:   startNode,
 		codings: []string{"gzip", "br", "deflate"},
+		lacks:   map[string]string{"UrgentFirst": noUrgency},
 	},
 	{
 		name:   "nghttpd",
+		title:  "nghttpd",
 		start:  startNghttpd,
 		echoes: true,
 		paths: map[string]string{"/origin/sum": "/small.txt", "/origin/trailers": "/small.txt",
 			"/origin/cookies": "/small.txt"},
 		lacks: map[string]string{
 			"Echo":            buffers,
+			"Codings":         "it compresses no pages",
 			"RequestTrailers": static,
 			"Interim":         static,
 			"LongHeader":      static,
 			"Continuation":    static,
 			"Connect":         noConnect,
 			"ExtendedConnect": noConnect,
+			"Reload":          noReload,
 			"GracefulStop":    "it ends at once",
 			"Redirects":       static,
 			"Restart":         static,
@@ -107,6 +155,7 @@ var servers = []*server{
 	},
 	{
 		name:    "h2o",
+		title:   "h2o",
 		start:   startH2O,
 		codings: []string{"gzip", "br"},
 		paths:   map[string]string{"/page": "/origin/page"},
@@ -118,137 +167,108 @@ var servers = []*server{
 			"Continue":        no100,
 			"Connect":         noConnect,
 			"ExtendedConnect": noConnect,
+			"UrgentFirst":     noUrgency,
 		},
 	},
 	{
 		name:    "nginx",
+		title:   "nginx",
 		start:   startNginx,
 		codings: []string{"gzip"},
 		lacks: map[string]string{
-			"Echo":            buffers,
 			"Trailers":        swallowed,
-			"RequestTrailers": swallowed,
-			"Interim":         swallowed,
+			"RequestTrailers": "it ends the connection with PROTOCOL_ERROR",
+			"Interim":         "it takes one for the final response",
 			"Continue":        no100,
 			"Connect":         noConnect,
 			"ExtendedConnect": noConnect,
+			"UrgentFirst":     noUrgency,
 		},
 	},
 	{
 		name:    "apache2",
+		title:   "Apache httpd",
 		start:   startApache,
 		codings: []string{"gzip", "br"},
 		lacks: map[string]string{
 			"Echo":            buffers,
 			"RequestTrailers": swallowed,
 			"Connect":         noConnect,
-			"ExtendedConnect": noConnect,
+			"UrgentFirst":     noUrgency,
+			"Reload": "a graceful restart ends its connections with an error of its HTTP/2 library, " +
+				"for net/http's client, too",
 		},
+		own: map[string]func(testing.TB, *running){"ExtendedConnect": checkWebSocket},
 	},
 	{
 		name:    "haproxy",
+		title:   "HAProxy",
 		start:   startHAProxy,
 		codings: []string{"gzip"},
 		lacks: map[string]string{
-			"Push": noPush,
+			"Push":        noPush,
+			"UrgentFirst": noUrgency,
 		},
 	},
-}
-
-// startGo starts net/http's server over TLS.
-func startGo(t *testing.T, s *site) *running { return startNetHTTP(t, s, true) }
-
-// startGoCleartext starts net/http's server in cleartext.
-func startGoCleartext(t *testing.T, s *site) *running { return startNetHTTP(t, s, false) }
-
-// startNetHTTP starts net/http's server.
-func startNetHTTP(t *testing.T, s *site, secure bool) *running {
-	server := &http.Server{Handler: s.origin, Protocols: new(http.Protocols)}
-	server.Protocols.SetHTTP2(secure)
-	server.Protocols.SetUnencryptedHTTP2(!secure)
-	addr := serve(t, server, secure)
-	if !secure {
-		addr = "http://" + addr
-	}
-	return &running{addr: addr, seen: s.origin.seen, stop: func(ctx context.Context) { server.Shutdown(ctx) }}
-}
-
-// startNode starts Node's server.
-func startNode(t *testing.T, s *site) *running {
-	path, port := find(t, "node", "nodejs"), freePort(t)
-	p := launch(t, port, path, "--max-http-header-size=100000", "testdata/node.mjs", port, s.cert, s.key,
-		s.root)
-	r := p.running(port, syscall.SIGTERM)
-	r.seen = func(id string) bool { return strings.Contains(p.out.String(), "seen "+id+"\n") }
-	return r
-}
-
-// startNghttpd starts nghttpd.
-func startNghttpd(t *testing.T, s *site) *running {
-	path, port := find(t, "nghttpd"), freePort(t)
-	p := launch(t, port, path, "--address=127.0.0.1", "--htdocs="+s.root, "--echo-upload", "--error-gzip",
-		"--trailer=x-sum: abc", "--push=/page=/pushed.txt", "--no-rfc7540-pri", port, s.key, s.cert)
-	return p.running(port, syscall.SIGTERM)
-}
-
-// startH2O starts h2o in front of the origin.
-func startH2O(t *testing.T, s *site) *running {
-	path, c := find(t, "h2o"), newSetup(t, s)
-	p := launch(t, c.Port, path, "-c", c.write(t, "h2o.yaml"))
-	return p.proxy(s, c.Port, syscall.SIGTERM)
-}
-
-// startNginx starts nginx in front of the origin.
-func startNginx(t *testing.T, s *site) *running {
-	path, c := find(t, "nginx"), newSetup(t, s)
-	c.Push = nginxPushes(path)
-	p := launch(t, c.Port, path, "-p", c.Dir, "-c", c.write(t, "nginx.conf"))
-	r := p.proxy(s, c.Port, syscall.SIGQUIT)
-	if !c.Push {
-		r.also = map[string]string{"Push": "it has given it up"}
-	}
-	return r
-}
-
-// startApache starts Apache in front of the origin.
-func startApache(t *testing.T, s *site) *running {
-	path, c := find(t, "apache2", "httpd"), newSetup(t, s)
-	c.Modules = apacheModules(t, "mpm_event", "unixd", "log_config", "authz_core", "mime", "env", "filter",
-		"deflate", "brotli",
-		"headers", "socache_shmcb", "ssl", "http2", "proxy", "proxy_http")
-	p := launch(t, c.Port, path, "-DFOREGROUND", "-f", c.write(t, "apache2.conf"))
-	return p.proxy(s, c.Port, syscall.SIGWINCH)
-}
-
-// startHAProxy starts HAProxy in front of the origin.
-func startHAProxy(t *testing.T, s *site) *running {
-	path, c := find(t, "haproxy"), newSetup(t, s)
-	p := launch(t, c.Port, path, "-db", "-f", c.write(t, "haproxy.cfg"))
-	return p.proxy(s, c.Port, syscall.SIGUSR1)
-}
-
-// running returns a running server for a process that a signal stops gracefully.
-func (p *process) running(port string, signal os.Signal) *running {
-	r := &running{addr: "127.0.0.1:" + port, restart: func(t *testing.T) { p.restart(t, port) }}
-	r.stop = func(ctx context.Context) {
-		p.cmd.Process.Signal(signal)
-		select {
-		case <-p.exited:
-		case <-ctx.Done():
-		}
-	}
-	return r
-}
-
-// proxy returns a running server for a process that forwards requests to the origin.
-func (p *process) proxy(s *site, port string, signal os.Signal) *running {
-	r := p.running(port, signal)
-	r.seen = s.origin.seen
-	return r
-}
-
-// nginxPushes reports whether this version of nginx supports push, which 1.25.1 removed.
-func nginxPushes(path string) bool {
-	out, _ := exec.Command(path, "-v").CombinedOutput()
-	return regexp.MustCompile(`nginx/(0|1\.([0-9]|1[0-9]|2[0-4])\.|1\.25\.0)`).Match(out)
+	{
+		name:    "lighttpd",
+		title:   "lighttpd",
+		start:   startLighttpd,
+		codings: []string{"gzip", "br", "deflate"},
+		// At times lighttpd 1.4.69 stops in the middle of a response, with windows open, until it
+		// receives another frame.
+		keepAlive: time.Second,
+		lacks: map[string]string{
+			"UploadOfUnknownLength": noLength,
+			"Echo":                  noLength,
+			"Trailers":              "it makes them header fields with a CR at the end, which is malformed",
+			"RequestTrailers":       "the response has trailers, too, which it makes malformed",
+			"Interim":               "it sends field names with capitals, which is malformed",
+			"Push":                  noPush,
+			"Connect":               noConnect,
+			"UrgentFirst":           noUrgency,
+		},
+		own: map[string]func(testing.TB, *running){"ExtendedConnect": checkWebSocket},
+	},
+	{
+		name:    "caddy",
+		title:   "Caddy",
+		start:   startCaddy,
+		codings: []string{"gzip"},
+		lacks: map[string]string{
+			"UrgentFirst": noUrgency,
+		},
+		own: map[string]func(testing.TB, *running){"ExtendedConnect": checkWebSocket},
+	},
+	{
+		name:  "grpc-go",
+		title: "grpc-go",
+		start: startGRPC,
+		fetch: fetchCall,
+		own:   grpcChecks,
+		lacks: map[string]string{
+			"Get":                   callsOnly,
+			"Head":                  callsOnly,
+			"TLS12":                 callsOnly,
+			"NotFound":              callsOnly,
+			"SmallWindow":           callsOnly,
+			"FullWindow":            callsOnly,
+			"UploadOfUnknownLength": callsOnly,
+			"CloseMidway":           callsOnly,
+			"LongHeader":            callsOnly,
+			"Continuation":          callsOnly,
+			"Cookies":               callsOnly,
+			"PushOff":               callsOnly,
+			"GracefulStop":          callsOnly,
+			"Codings":               "gRPC compresses messages, not bodies",
+			"RequestTrailers":       noneInGRPC,
+			"Interim":               noneInGRPC,
+			"Continue":              noneInGRPC,
+			"ContinueUnasked":       noneInGRPC,
+			"Push":                  noPush,
+			"Connect":               noConnect,
+			"ExtendedConnect":       noConnect,
+			"UrgentFirst":           noUrgency,
+		},
+	},
 }

@@ -18,6 +18,7 @@ import (
 
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
+	"gohyper.dev/hyper/internal/interop/origin"
 )
 
 // echoSockets serves WebSockets in HTTP/1.1, and echoes each message. It denies those of /denied.
@@ -26,20 +27,7 @@ func echoSockets(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not you", http.StatusForbidden)
 		return
 	}
-	c, err := coder.Accept(w, r, &coder.AcceptOptions{Subprotocols: []string{"echo"}})
-	if err != nil {
-		return
-	}
-	defer c.CloseNow()
-	for {
-		kind, message, err := c.Read(r.Context())
-		if err == nil {
-			err = c.Write(r.Context(), kind, message)
-		}
-		if err != nil {
-			return
-		}
-	}
+	origin.EchoSocket(w, r)
 }
 
 // startSocketHAProxy starts HAProxy in front of echoSockets.
@@ -68,7 +56,7 @@ func startSocketApache(t *testing.T) string {
 // startSocketLighttpd starts lighttpd in front of echoSockets.
 func startSocketLighttpd(t *testing.T) string {
 	path, c := find(t, "lighttpd"), socketSetup(t)
-	launch(t, c.Port, path, "-D", "-f", c.write(t, "lighttpd.conf"))
+	launch(t, c.Port, path, "-D", "-f", c.write(t, "websocket-lighttpd.conf"))
 	return "127.0.0.1:" + c.Port
 }
 
@@ -268,5 +256,22 @@ func (s socketServer) check(t *testing.T, addr string, dial socketDialer) {
 	_, resp, err := dial(ctx, tr, "wss://"+addr+"/denied")
 	if err == nil || resp == nil || resp.StatusCode != 403 {
 		t.Errorf("denied: %v, %v", resp, err)
+	}
+}
+
+// checkWebSocket is the check of extended CONNECT for a server that offers it only for WebSockets.
+func checkWebSocket(t testing.TB, r *running) {
+	tr := &hyper.Transport{Proxy: hyper.NoProxy, Config: &hyper.Config{TLS: h2test.ClientTLS()}}
+	defer tr.CloseIdleConnections()
+	ws, _, err := dialCoder(r.ctx, tr, "wss://"+r.addr+"/origin/socket")
+	check(t, err)
+	for _, message := range []string{"hello", strings.Repeat("x", 30_000)} {
+		if got, err := ws.echo(r.ctx, message); err != nil || got != message {
+			t.Errorf("%d bytes came back, %v", len(got), err)
+		}
+	}
+	check(t, ws.close())
+	if n := tr.Stats().HTTP1Requests; n != 0 {
+		t.Errorf("%d requests in HTTP/1.1", n)
 	}
 }

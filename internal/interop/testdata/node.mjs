@@ -1,5 +1,7 @@
 // The same pages and services as the Go origin, by Node's own HTTP/2.
-// Arguments: port, certificate, key, directory of the pages.
+// A worker serves. After SIGHUP another worker takes its place; SIGTERM stops it. Both are graceful.
+// Arguments: port, port for cleartext, certificate, key, directory of the pages.
+import cluster from 'node:cluster'
 import http2 from 'node:http2'
 import fs from 'node:fs'
 import path from 'node:path'
@@ -7,12 +9,12 @@ import zlib from 'node:zlib'
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const [port, cert, key, root] = process.argv.slice(2)
-const server = http2.createSecureServer({
-  cert: fs.readFileSync(cert),
-  key: fs.readFileSync(key),
-  settings: { enableConnectProtocol: true, maxConcurrentStreams: 250 },
-})
+const [port, plain, cert, key, root] = process.argv.slice(2)
+const settings = { enableConnectProtocol: true, maxConcurrentStreams: 250 }
+const servers = [
+  http2.createSecureServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key), settings }),
+  http2.createServer({ settings }),
+]
 const codings = {
   br: zlib.createBrotliCompress,
   gzip: zlib.createGzip,
@@ -103,7 +105,7 @@ const services = {
   },
 }
 
-server.on('stream', (stream, headers) => {
+function serve(stream, headers) {
   stream.on('error', () => {})
   if (headers[':method'] === 'CONNECT') {
     stream.respond()
@@ -116,15 +118,42 @@ server.on('stream', (stream, headers) => {
   const service = services[headers[':path']]
   if (service) service(stream, headers)
   else file(stream, headers, headers[':path'])
-})
+}
+
 const sessions = new Set()
-server.on('session', (session) => {
-  sessions.add(session)
-  session.on('error', () => {})
-  session.on('close', () => sessions.delete(session))
-})
-process.on('SIGTERM', () => {
-  server.close()
-  for (const session of sessions) session.close()
-})
-server.listen(Number(port), '127.0.0.1')
+for (const server of servers) {
+  server.on('stream', serve)
+  server.on('session', (session) => {
+    sessions.add(session)
+    session.on('error', () => {})
+    session.on('close', () => sessions.delete(session))
+  })
+}
+
+// A worker that gets a message closes its sessions, which sends GOAWAY, and ends after the last one.
+function work() {
+  process.on('message', () => {
+    cluster.worker.disconnect()
+    for (const session of sessions) session.close()
+  })
+  servers[0].listen(Number(port), '127.0.0.1')
+  servers[1].listen(Number(plain), '127.0.0.1')
+}
+
+// manage starts the worker, and replaces it for each SIGHUP.
+function manage() {
+  let worker = cluster.fork()
+  process.on('SIGHUP', () => {
+    const old = worker
+    worker = cluster.fork()
+    let sockets = 0
+    worker.on('listening', () => { if (++sockets === 2) old.send('stop') })
+  })
+  process.on('SIGTERM', () => {
+    worker.send('stop')
+    worker.on('exit', () => process.exit())
+  })
+}
+
+if (cluster.isPrimary) manage()
+else work()
