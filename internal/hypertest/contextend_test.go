@@ -14,8 +14,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A lateContext is a context that ends when done is closed. What context.AfterFunc starts at the end
-// is held in Err until release is closed, as on a machine that runs that goroutine late.
+// A lateContext is a context that ends when done is closed. What context.AfterFunc starts at the
+// end is held in Err until release is closed, as on a machine that runs that goroutine late.
 type lateContext struct {
 	context.Context
 	done, release chan struct{}

@@ -6,6 +6,6 @@
 //	go -C internal/interop test ./...
 //
 // Each test starts its server on a free port and stops it. A server that is not installed is
-// skipped by name. With HYPER_REQUIRE_SERVERS=1 a missing server is a failure. Caddy and Go 1.27 are
-// fetched by the go command; the first run builds Caddy, which takes minutes.
+// skipped by name. With HYPER_REQUIRE_SERVERS=1 a missing server is a failure. Caddy and Go 1.27
+// are fetched by the go command; the first run builds Caddy, which takes minutes.
 package interop

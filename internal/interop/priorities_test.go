@@ -87,9 +87,9 @@ func urgentFirst(t testing.TB, r *running, get func(*hyper.Conn, hyper.Priority)
 	}
 }
 
-// skipSlowly reads little of r until begun is closed. After that it reads mostOfOthers bytes at full
-// speed. If it did not read at first, r could fill the window of the connection, and nginx and Apache
-// httpd would not send the header of another response.
+// skipSlowly reads little of r until begun is closed. After that it reads mostOfOthers bytes at
+// full speed. If it did not read at first, r could fill the window of the connection, and nginx and
+// Apache httpd would not send the header of another response.
 func skipSlowly(r io.Reader, begun chan struct{}) error {
 	for {
 		select {

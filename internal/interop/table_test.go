@@ -32,7 +32,8 @@ var columns = []struct{ title, what, check string }{
 	{"CONNECT", "a tunnel with 20 messages each way", "Connect"},
 	{"extended CONNECT", "a tunnel of RFC 8441, with messages each way", "ExtendedConnect"},
 	{"priority", "the signals of RFC 9218, also before SETTINGS: all are served", "Priorities"},
-	{"urgent first", "an urgent response of 64 MiB ends before 8 MiB of one that began earlier and is not urgent",
+	{"urgent first",
+		"an urgent response of 64 MiB ends before 8 MiB of one that began earlier and is not urgent",
 		"UrgentFirst"},
 	{"1,000 at once", "1,000 concurrent requests on one connection", "ThousandAtOnce"},
 	{"reload", "the server reloads under load: no request fails, a download of 64 MiB is complete, and " +

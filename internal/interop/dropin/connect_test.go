@@ -46,7 +46,8 @@ func forEachProtocol(t *testing.T, experiment func(c *rpc)) {
 			compare(t, func(l *lane) {
 				l.Vary = []string{"Connect-Timeout-Ms", "Grpc-Timeout"}
 				waiting := make(chan struct{}, 1)
-				experiment(&rpc{lane: l, url: l.Serve(rpcServer(waiting)), options: p.options, waiting: waiting})
+				experiment(&rpc{lane: l, url: l.Serve(rpcServer(waiting)), options: p.options,
+					waiting: waiting})
 			})
 		})
 	}
@@ -112,8 +113,8 @@ func rpcServer(waiting chan<- struct{}) http.Handler {
 	})
 }
 
-// clientKey is the key of the request's context in the context of a call, and waitingKey that of the
-// channel of rpcServer.
+// clientKey is the key of the request's context in the context of a call, and waitingKey that of
+// the channel of rpcServer.
 type clientKey struct{}
 type waitingKey struct{}
 

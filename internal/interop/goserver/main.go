@@ -34,7 +34,9 @@ func main() {
 	port, plain, cert, key, root := os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]
 	handler := &origin.Handler{Root: root, Slow: func(id string) { fmt.Println("seen " + id) }}
 	sites := []*site{
-		{socket: listen(port), serve: func(s *http.Server, l net.Listener) error { return s.ServeTLS(l, cert, key) }},
+		{socket: listen(port), serve: func(s *http.Server, l net.Listener) error {
+			return s.ServeTLS(l, cert, key)
+		}},
 		{socket: listen(plain), serve: (*http.Server).Serve},
 	}
 	signals := make(chan os.Signal, 1)
