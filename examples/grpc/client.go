@@ -10,6 +10,7 @@
 package hypergrpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -35,8 +36,8 @@ type Client struct {
 	config *hyper.Config
 	opts   []grpc.CallOption
 	life   context.Context // ends when the client is closed
-	end    func()          // ends life
-	links  sync.WaitGroup  // connections, and attempts to make one
+	end    context.CancelCauseFunc
+	links  sync.WaitGroup // connections, and attempts to make one
 
 	mu   sync.Mutex
 	link *link // guarded by mu
@@ -57,7 +58,7 @@ type link struct {
 // call, before its own.
 func NewClient(addr string, config *hyper.Config, opts ...grpc.CallOption) *Client {
 	c := &Client{addr: addr, config: config, opts: opts}
-	c.life, c.end = context.WithCancel(context.Background())
+	c.life, c.end = context.WithCancelCause(context.Background())
 	now := make(chan struct{})
 	close(now)
 	c.link = &link{ready: now, retry: now, err: errors.New("there was no attempt")}
@@ -70,7 +71,7 @@ var errClosed = errorf(codes.Canceled, "the client was closed")
 // Close ends all calls and connections, and waits for their end. The error is nil.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	c.end()
+	c.end(errClosed)
 	c.mu.Unlock()
 	c.links.Wait()
 	return nil
@@ -99,20 +100,14 @@ func (c *Client) connect(ctx context.Context, wait bool) (*hyper.Conn, error) {
 	}
 }
 
-// await waits for done to be closed.
+// await waits for done to be closed. The error is nil if neither the client nor ctx has ended.
 func (c *Client) await(ctx context.Context, done <-chan struct{}) error {
-	if !isClosed(done) {
-		select {
-		case <-done:
-		case <-c.life.Done():
-		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
-		}
+	select {
+	case <-done:
+	case <-c.life.Done():
+	case <-ctx.Done():
 	}
-	if c.life.Err() != nil {
-		return errClosed
-	}
-	return nil
+	return cmp.Or(context.Cause(c.life), status.FromContextError(ctx.Err()).Err())
 }
 
 // current returns the link, or another one if it is of no use and it is time for another attempt.
@@ -137,8 +132,7 @@ func (l *link) isUsable() bool { return l.err == nil && !isClosed(l.draining) }
 // (https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md).
 func (c *Client) dial(l *link) {
 	l.conn, l.err = hyper.Dial(c.life, c.addr, c.config)
-	var other *hyper.NotHTTP2Error
-	if errors.As(l.err, &other) {
+	if other, ok := errors.AsType[*hyper.NotHTTP2Error](l.err); ok {
 		other.Conn.Close()
 	}
 	if l.err == nil {
@@ -152,11 +146,8 @@ func (c *Client) dial(l *link) {
 	time.AfterFunc(time.Duration((0.8+0.4*rand.Float64())*backoff), func() { close(l.retry) })
 	close(l.ready)
 	if l.conn != nil {
-		select {
-		case <-l.conn.Done():
-		case <-c.life.Done():
-			l.conn.Close()
-		}
+		defer context.AfterFunc(c.life, func() { l.conn.Close() })()
+		<-l.conn.Done()
 	}
 }
 
@@ -175,7 +166,7 @@ func (s *options) set(all []grpc.CallOption) error {
 	for _, o := range all {
 		switch o := o.(type) {
 		case grpc.EmptyCallOption, grpc.StaticMethodCallOption: // mean nothing here
-		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption: // see report
+		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption: // see finish
 		case grpc.FailFastCallOption:
 			s.wait = !o.FailFast
 		case grpc.MaxRecvMsgSizeCallOption:
@@ -195,29 +186,12 @@ func (s *options) set(all []grpc.CallOption) error {
 	return nil
 }
 
-// report gives the options that ask for it what a call has brought. s and resp may be nil.
-func (o *options) report(s *hyper.Stream, resp *hyper.Response) {
-	for _, o := range o.all {
-		switch o := o.(type) {
-		case grpc.HeaderCallOption:
-			*o.HeaderAddr, _ = metadataOf(resp)
-		case grpc.TrailerCallOption:
-			_, *o.TrailerAddr = metadataOf(resp)
-		case grpc.PeerCallOption:
-			if s != nil {
-				*o.PeerAddr = *peerOf(s.Conn())
-			}
-		}
-	}
-}
-
 // peerOf describes the server.
 func peerOf(conn *hyper.Conn) *peer.Peer {
 	p := &peer.Peer{Addr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr()}
 	if state := conn.TLS(); state != nil {
-		info := credentials.TLSInfo{State: *state}
-		info.SecurityLevel = credentials.PrivacyAndIntegrity
-		p.AuthInfo = info
+		level := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}
+		p.AuthInfo = credentials.TLSInfo{State: *state, CommonAuthInfo: level}
 	}
 	return p
 }

@@ -387,7 +387,7 @@ func TestAnnouncedMessageTakesNoMemory(t *testing.T) {
 		wantCode(t, <-received, codes.Internal, "unexpected EOF")
 		inner := call.(*grpc.GenericClientStream[testgrpc.StreamingOutputCallRequest,
 			testgrpc.StreamingOutputCallResponse]).ClientStream.(*stream)
-		if n := cap(inner.in.buf); n > 2*maxKept {
+		if n := inner.in.Cap(); n > 2*maxKept {
 			t.Errorf("the buffer has %d bytes", n)
 		}
 	})

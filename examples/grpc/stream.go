@@ -30,20 +30,20 @@ type stream struct {
 	client *Client
 	ctx    context.Context
 	desc   *grpc.StreamDesc
-	method string   // "/service/method"
-	out    []byte   // the last message sent; used by SendMsg, and by a request that has only one
-	in     messages // used by RecvMsg
+	method string       // "/service/method"
+	out    []byte       // the last message sent; used by SendMsg, and by a request that has only one
+	in     bytes.Buffer // what was read and not returned; used by RecvMsg
 
 	stream atomic.Pointer[hyper.Stream] // nil: it was not opened yet; changed with mu held
 	resp   atomic.Pointer[hyper.Response]
 	end    atomic.Pointer[error] // what RecvMsg returns after the end
-	lost   atomic.Bool           // what was sent is not kept any more
 
 	mu       sync.Mutex // guards everything below
 	req      hyper.Request
 	body     bytes.Reader
 	tries    int           // how often the stream was opened
 	sent     []byte        // the messages, if there can be several, while they are kept
+	dropped  bool          // they are not kept any more
 	sentAll  bool          // the last one was sent
 	replayed chan struct{} // closed when stream has what was sent; nil: stream is the first
 }
@@ -65,9 +65,9 @@ func (c *Client) Invoke(ctx context.Context, method string, args, reply any, opt
 	if err == nil {
 		err = s.RecvMsg(reply)
 	}
-	if cap(s.out) <= maxKept && cap(s.in.buf) <= maxKept {
+	if s.in.Reset(); cap(s.out) <= maxKept && s.in.Cap() <= maxKept {
 		clear(s.req.Header)
-		*s = stream{out: s.out, in: messages{buf: s.in.buf[:0]}, req: hyper.Request{Header: s.req.Header}}
+		*s = stream{out: s.out, in: s.in, req: hyper.Request{Header: s.req.Header}}
 		calls.Put(s)
 	}
 	return err
@@ -138,9 +138,7 @@ func (s *stream) prepareLocked(conn *hyper.Conn) (err error) {
 			h.AddSensitive(name, value)
 		}
 	}
-	if h, err = appendOutgoing(s.ctx, h); err != nil {
-		return err
-	}
+	h, err = appendOutgoing(s.ctx, h)
 	if deadline, ok := s.ctx.Deadline(); ok {
 		// Each value is new, so it must not take the place of others in the compression table.
 		h.AddSensitive("grpc-timeout", timeout(time.Until(deadline)))
@@ -150,13 +148,13 @@ func (s *stream) prepareLocked(conn *hyper.Conn) (err error) {
 		s.body.Reset(s.out)
 		s.req.Body = &s.body
 	}
-	return nil
+	return err
 }
 
 // isFinalLocked reports whether a call that failed with err is not sent again. What the server
 // refuses by REFUSED_STREAM is sent twice, what it does not process otherwise maxTries times.
 func (s *stream) isFinalLocked(err error) bool {
-	return s.lost.Load() || !hyper.Retryable(err) || s.tries >= maxTries ||
+	return s.dropped || s.resp.Load() != nil || !hyper.Retryable(err) || s.tries >= maxTries ||
 		s.tries > 1 && errors.Is(err, hyper.ErrCodeRefusedStream)
 }
 
@@ -185,10 +183,8 @@ func (s *stream) reopen(old *hyper.Stream, err error) error {
 }
 
 // write sends p, and then the end of the request if p is the last.
-func write(s *hyper.Stream, p []byte, last bool) (err error) {
-	if len(p) > 0 {
-		_, err = s.Write(p)
-	}
+func write(s *hyper.Stream, p []byte, last bool) error {
+	_, err := s.Write(p)
 	if err == nil && last {
 		err = s.CloseWrite()
 	}
@@ -204,37 +200,38 @@ func (s *stream) SendMsg(msg any) (err error) {
 	if s.out, err = s.appendMessage(s.out, msg); err != nil {
 		return s.finish(err)
 	}
-	return s.send(s.out, !s.desc.ClientStreams)
+	if s.desc.ClientStreams {
+		return s.send(s.out, false)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sentAll = true
+	if err = s.openLocked(); err != nil {
+		return s.finish(err)
+	}
+	return nil
 }
 
 // CloseSend ends what the caller sends. The error is nil.
 func (s *stream) CloseSend() error {
-	if !s.sentAll {
+	if !s.sentAll && s.desc.ClientStreams {
 		s.send(nil, true)
 	}
 	return nil
 }
 
 // send sends p, which holds a message or nothing. last says that nothing more will be sent.
-func (s *stream) send(p []byte, last bool) (err error) {
+func (s *stream) send(p []byte, last bool) error {
 	s.mu.Lock()
-	if s.sentAll = last; s.lost.Load() || len(s.sent)+len(p) > maxReplay && s.desc.ClientStreams {
-		s.lost.Store(true)
+	s.sentAll = last
+	if s.dropped = s.dropped || s.resp.Load() != nil || len(s.sent)+len(p) > maxReplay; s.dropped {
 		s.sent = nil
-	} else if s.desc.ClientStreams {
+	} else {
 		s.sent = append(s.sent, p...)
 	}
 	now, replayed := s.stream.Load(), s.replayed
-	if now == nil {
-		err = s.openLocked()
-	}
 	s.mu.Unlock()
-	switch {
-	case err != nil:
-		return s.finish(err)
-	case now == nil:
-		return nil
-	case replayed != nil:
+	if replayed != nil {
 		<-replayed
 	}
 	if err := write(now, p, last); err != nil && s.reopen(now, err) != nil {
@@ -257,7 +254,6 @@ func (s *stream) response() (*hyper.Response, error) {
 		}
 		resp, err := now.Response(s.ctx)
 		if err == nil {
-			s.lost.Store(true)
 			s.resp.Store(resp)
 		} else if err := s.reopen(now, err); err != nil {
 			return nil, err
@@ -275,11 +271,10 @@ func (s *stream) RecvMsg(msg any) error {
 	case err == nil && s.desc.ServerStreams:
 		return nil
 	case err == nil: // there is only one message, and the status says whether it counts
-		switch err = s.recv(resp, nil); err {
-		case nil:
+		if err = s.recv(resp, nil); err == nil {
 			err = errorf(codes.Internal, "the response has a second message")
-		case io.EOF:
-			s.finish(err)
+		}
+		if s.finish(err) == io.EOF {
 			return nil
 		}
 	case err == io.EOF && !s.desc.ServerStreams && s.end.Load() == nil:
@@ -298,7 +293,19 @@ func (s *stream) finish(err error) error {
 	if now != nil {
 		now.Reset(hyper.ErrCodeCancel) // has no effect if the stream has ended
 	}
-	s.report(now, s.resp.Load())
+	header, trailer := fieldsOf(s.resp.Load())
+	for _, o := range s.all {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr = metadataIn(header)
+		case grpc.TrailerCallOption:
+			*o.TrailerAddr = metadataIn(trailer)
+		case grpc.PeerCallOption:
+			if now != nil {
+				*o.PeerAddr = *peerOf(now.Conn())
+			}
+		}
+	}
 	return err
 }
 
@@ -308,14 +315,14 @@ func (s *stream) Header() (metadata.MD, error) {
 	if resp == nil || check(resp) != nil {
 		return nil, s.finish(err)
 	}
-	md, _ := metadataOf(resp)
-	return md, nil
+	header, _ := fieldsOf(resp)
+	return metadataIn(header), nil
 }
 
 // Trailer returns the trailer metadata, after RecvMsg has returned an error.
 func (s *stream) Trailer() metadata.MD {
-	_, md := metadataOf(s.resp.Load())
-	return md
+	_, trailer := fieldsOf(s.resp.Load())
+	return metadataIn(trailer)
 }
 
 // Context returns the context of the call.

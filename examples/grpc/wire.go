@@ -7,10 +7,10 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +19,9 @@ import (
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/gzip" // registers the compressor
+	_ "google.golang.org/grpc/encoding/gzip"  // registers the compressor
+	_ "google.golang.org/grpc/encoding/proto" // registers the codec
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -29,6 +31,9 @@ import (
 
 // maxKept is the size of the largest buffer that is kept for later calls, in bytes.
 const maxKept = 64 << 10
+
+// codec decodes messages.
+var codec = encoding.GetCodecV2("proto")
 
 // prefix is the length of what comes before each message: whether it is compressed, and its length.
 const prefix = 5
@@ -45,9 +50,16 @@ func (s *stream) appendMessage(b []byte, msg any) (_ []byte, err error) {
 		return b, errorf(codes.Internal, "marshal: %v", err)
 	}
 	if s.compressor != nil && len(b) > prefix {
-		if b, err = compress(b, s.compressor); err != nil {
+		out := bytes.NewBuffer([]byte{1, 0, 0, 0, 0})
+		w, err := s.compressor.Compress(out)
+		if err == nil {
+			_, err = w.Write(b[prefix:])
+			err = cmp.Or(err, w.Close())
+		}
+		if err != nil {
 			return b, errorf(codes.Internal, "compress: %v", err)
 		}
+		b = out.Bytes()
 	}
 	n := len(b) - prefix
 	if n > s.maxSend {
@@ -55,17 +67,6 @@ func (s *stream) appendMessage(b []byte, msg any) (_ []byte, err error) {
 	}
 	binary.BigEndian.PutUint32(b[1:], uint32(n))
 	return b, nil
-}
-
-// compress returns b with its message compressed.
-func compress(b []byte, by encoding.Compressor) ([]byte, error) {
-	out := bytes.NewBuffer([]byte{1, 0, 0, 0, 0})
-	w, err := by.Compress(out)
-	if err == nil {
-		_, err = w.Write(b[prefix:])
-		err = cmp.Or(err, w.Close())
-	}
-	return out.Bytes(), err
 }
 
 // decompress returns the message that p holds in the coding of resp. It has at most maxRecv bytes.
@@ -93,34 +94,32 @@ func (s *stream) decompress(resp *hyper.Response, p []byte) ([]byte, error) {
 // recv receives the next message into msg, unless that is nil. The error is io.EOF if the response
 // ended with the status OK instead.
 func (s *stream) recv(resp *hyper.Response, msg any) error {
-	err := s.in.fill(resp.Stream(), prefix)
+	err := s.fill(resp.Stream(), prefix)
 	switch {
 	case err == io.EOF:
 		return endOf(resp)
 	case err != nil:
 		return statusOf(s.ctx, err)
 	}
-	flags, size := s.in.next()[0], int64(binary.BigEndian.Uint32(s.in.next()[1:]))
+	head := s.in.Bytes()
+	flags, size := head[0], int64(binary.BigEndian.Uint32(head[1:]))
 	switch {
 	case flags > 1:
 		return errorf(codes.Internal, "a message has the unknown flags %#x", flags)
 	case size > int64(s.maxRecv):
 		return errorf(codes.ResourceExhausted, "a message has %d bytes, more than %d", size, s.maxRecv)
 	}
-	if err := s.in.fill(resp.Stream(), prefix+int(size)); err != nil {
+	if err := s.fill(resp.Stream(), prefix+int(size)); err != nil {
 		return statusOf(s.ctx, err)
 	}
-	p := s.in.next()[prefix:][:size]
-	s.in.from += prefix + int(size)
+	p := s.in.Next(prefix + int(size))[prefix:]
 	if flags == 1 {
 		if p, err = s.decompress(resp, p); err != nil {
 			return err
 		}
 	}
-	if m, ok := msg.(proto.Message); ok {
-		err = proto.Unmarshal(p, m)
-	} else if msg != nil {
-		err = fmt.Errorf("%T is not a proto.Message", msg)
+	if msg != nil {
+		err = codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(p)}, msg)
 	}
 	if err != nil {
 		return errorf(codes.Internal, "unmarshal: %v", err)
@@ -128,53 +127,35 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 	return nil
 }
 
-// messages reads the messages of a response. The zero value is ready.
-type messages struct {
-	buf  []byte
-	from int // buf[from:] was read and not returned
-}
-
-// next returns what was read and not returned.
-func (m *messages) next() []byte { return m.buf[m.from:] }
-
-// fill reads until there are n bytes. The buffer grows as the bytes arrive. The error is io.EOF
-// only if there is no byte.
-func (m *messages) fill(s *hyper.Stream, n int) error {
-	for len(m.buf)-m.from < n {
-		m.buf, m.from = append(m.buf[:0], m.buf[m.from:]...), 0
-		if have := len(m.buf); have == cap(m.buf) {
-			m.buf = slices.Grow(m.buf, max(4<<10, min(n-have, max(have, maxKept))))
-		}
-		got, err := s.Read(m.buf[len(m.buf):cap(m.buf)])
-		m.buf = m.buf[:len(m.buf)+got]
-		switch {
-		case err == io.EOF && len(m.buf) > 0:
-			return io.ErrUnexpectedEOF
-		case err != nil:
-			return err
-		}
+// fill reads until there are n bytes in s.in, which grows as they arrive. The error is io.EOF only
+// if there is no byte.
+func (s *stream) fill(from io.Reader, n int) (err error) {
+	for s.in.Len() < n && err == nil {
+		var got int
+		s.in.Grow(4 << 10)
+		free := s.in.AvailableBuffer()
+		got, err = from.Read(free[:cap(free)])
+		s.in.Write(free[:got])
 	}
-	return nil
+	if err == io.EOF && s.in.Len() > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // timeout returns d as grpc-timeout has it: at most eight digits and a unit, rounded up.
 func timeout(d time.Duration) string {
+	steps := [...]time.Duration{1000, 1000, 1000, 60, 60}
 	n, unit := max(d, 1), 0
-	for _, step := range [...]time.Duration{1000, 1000, 1000, 60, 60} {
-		if n < 1e8 {
-			break
-		}
-		n, unit = (n-1)/step+1, unit+1
+	for ; n >= 1e8; unit++ {
+		n = (n-1)/steps[unit] + 1
 	}
 	return strconv.FormatInt(int64(n), 10) + "numSMH"[unit:unit+1]
 }
 
-// isReserved reports whether a field belongs to gRPC or to HTTP, so that it is no metadata.
-func isReserved(name string) bool {
-	const names = " content-type user-agent te grpc-message-type grpc-encoding grpc-accept-encoding " +
-		"grpc-message grpc-status grpc-timeout "
-	return strings.HasPrefix(name, ":") || strings.Contains(names, " "+name+" ")
-}
+// reserved matches the names of fields that belong to gRPC or to HTTP, and so are no metadata.
+var reserved = regexp.MustCompile("^(:.*|te|user-agent|content-type|grpc-(status|timeout|" +
+	"message|message-type|encoding|accept-encoding))$")
 
 // appendOutgoing appends the metadata of ctx. A value whose name ends in -bin is sent in base64.
 func appendOutgoing(ctx context.Context, h hyper.Header) (hyper.Header, error) {
@@ -187,7 +168,7 @@ func appendOutgoing(ctx context.Context, h hyper.Header) (hyper.Header, error) {
 			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
 				return h, errorf(codes.Internal, "metadata %q is not printable ASCII", name)
 			}
-			if !isReserved(name) {
+			if !reserved.MatchString(name) {
 				h.Add(name, strings.Trim(value, " "))
 			}
 		}
@@ -207,20 +188,15 @@ func fieldsOf(resp *hyper.Response) (header, trailer hyper.Header) {
 	return resp.Header, resp.Trailer()
 }
 
-// metadataOf returns the metadata of a response, without binary values that are malformed.
-func metadataOf(resp *hyper.Response) (header, trailer metadata.MD) {
-	h, t := fieldsOf(resp)
-	return metadataIn(h), metadataIn(t)
-}
-
-// metadataIn returns the metadata of a field section. It is nil if there is no section.
+// metadataIn returns the metadata of a field section, without binary values that are malformed. It
+// is nil if there is no section.
 func metadataIn(h hyper.Header) (md metadata.MD) {
 	if h != nil {
 		md = metadata.MD{}
 	}
 	for _, f := range h {
 		switch {
-		case isReserved(f.Name) && f.Name != "content-type":
+		case reserved.MatchString(f.Name) && f.Name != "content-type":
 		case !strings.HasSuffix(f.Name, "-bin"):
 			md[f.Name] = append(md[f.Name], f.Value)
 		default:
