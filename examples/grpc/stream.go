@@ -40,7 +40,6 @@ type stream struct {
 
 	mu       sync.Mutex // guards everything below
 	req      hyper.Request
-	body     bytes.Reader
 	tries    int           // how often the stream was opened
 	sent     []byte        // the messages, if there can be several, while they are kept
 	dropped  bool          // they are not kept any more
@@ -145,8 +144,7 @@ func (s *stream) prepareLocked(conn *hyper.Conn) (err error) {
 	}
 	s.req = hyper.Request{Method: "POST", Path: s.method, Header: h, NoDefaultFields: true}
 	if !s.desc.ClientStreams {
-		s.body.Reset(s.out)
-		s.req.Body = &s.body
+		s.req.Body = bytes.NewReader(s.out)
 	}
 	return err
 }
@@ -271,7 +269,7 @@ func (s *stream) RecvMsg(msg any) error {
 	case err == nil && s.desc.ServerStreams:
 		return nil
 	case err == nil: // there is only one message, and the status says whether it counts
-		if err = s.recv(resp, nil); err == nil {
+		if err = s.recv(resp, msg); err == nil {
 			err = errorf(codes.Internal, "the response has a second message")
 		}
 		if s.finish(err) == io.EOF {

@@ -69,30 +69,24 @@ func (s *stream) appendMessage(b []byte, msg any) (_ []byte, err error) {
 	return b, nil
 }
 
-// decompress returns the message that p holds in the coding of resp. It has at most maxRecv bytes.
-func (s *stream) decompress(resp *hyper.Response, p []byte) ([]byte, error) {
-	coding := encoding.GetCompressor(resp.Header.Get("grpc-encoding"))
-	if coding == nil {
-		return nil, errorf(codes.Internal, "a message has no known grpc-encoding")
+// decompress returns the first n bytes of the message that p holds in a coding.
+func decompress(coding string, p []byte, n int64) ([]byte, error) {
+	by := encoding.GetCompressor(coding)
+	if by == nil {
+		return nil, errors.New("no known grpc-encoding")
 	}
-	r, err := coding.Decompress(bytes.NewReader(p))
-	if err == nil {
-		p, err = io.ReadAll(io.LimitReader(r, int64(s.maxRecv)+1))
+	r, err := by.Decompress(bytes.NewReader(p))
+	if err != nil {
+		return nil, err
 	}
 	if c, ok := r.(io.Closer); ok {
-		c.Close()
+		defer c.Close()
 	}
-	switch {
-	case err != nil:
-		return nil, errorf(codes.Internal, "decompress: %v", err)
-	case len(p) > s.maxRecv:
-		return nil, errorf(codes.ResourceExhausted, "a message has more than %d bytes", s.maxRecv)
-	}
-	return p, nil
+	return io.ReadAll(io.LimitReader(r, n))
 }
 
-// recv receives the next message into msg, unless that is nil. The error is io.EOF if the response
-// ended with the status OK instead.
+// recv receives the next message into msg. The error is io.EOF if the response ended with the
+// status OK instead.
 func (s *stream) recv(resp *hyper.Response, msg any) error {
 	err := s.fill(resp.Stream(), prefix)
 	switch {
@@ -114,14 +108,15 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 	}
 	p := s.in.Next(prefix + int(size))[prefix:]
 	if flags == 1 {
-		if p, err = s.decompress(resp, p); err != nil {
-			return err
-		}
+		p, err = decompress(resp.Header.Get("grpc-encoding"), p, int64(s.maxRecv)+1)
 	}
-	if msg != nil {
-		err = codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(p)}, msg)
+	switch {
+	case err != nil:
+		return errorf(codes.Internal, "decompress: %v", err)
+	case len(p) > s.maxRecv:
+		return errorf(codes.ResourceExhausted, "a message has more than %d bytes", s.maxRecv)
 	}
-	if err != nil {
+	if err := codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(p)}, msg); err != nil {
 		return errorf(codes.Internal, "unmarshal: %v", err)
 	}
 	return nil
@@ -129,14 +124,8 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 
 // fill reads until there are n bytes in s.in, which grows as they arrive. The error is io.EOF only
 // if there is no byte.
-func (s *stream) fill(from io.Reader, n int) (err error) {
-	for s.in.Len() < n && err == nil {
-		var got int
-		s.in.Grow(4 << 10)
-		free := s.in.AvailableBuffer()
-		got, err = from.Read(free[:cap(free)])
-		s.in.Write(free[:got])
-	}
+func (s *stream) fill(from io.Reader, n int) error {
+	_, err := io.CopyN(&s.in, from, int64(n-s.in.Len()))
 	if err == io.EOF && s.in.Len() > 0 {
 		err = io.ErrUnexpectedEOF
 	}
