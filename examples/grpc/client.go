@@ -61,7 +61,7 @@ func NewClient(addr string, config *hyper.Config, opts ...grpc.CallOption) *Clie
 	c.life, c.end = context.WithCancelCause(context.Background())
 	now := make(chan struct{})
 	close(now)
-	c.link = &link{ready: now, retry: now, err: errors.New("there was no attempt")}
+	c.link = &link{ready: now, draining: now} // of no use, so that the first call dials
 	return c
 }
 

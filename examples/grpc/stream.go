@@ -30,9 +30,10 @@ type stream struct {
 	client *Client
 	ctx    context.Context
 	desc   *grpc.StreamDesc
-	method string       // "/service/method"
-	out    []byte       // the last message sent; used by SendMsg, and by a request that has only one
-	in     bytes.Buffer // what was read and not returned; used by RecvMsg
+	method string           // "/service/method"
+	out    []byte           // the last message sent; used by SendMsg, and by a request that has only one
+	in     bytes.Buffer     // what was read and not returned; used by RecvMsg
+	from   io.LimitedReader // what in reads from
 
 	stream atomic.Pointer[hyper.Stream] // nil: it was not opened yet; changed with mu held
 	resp   atomic.Pointer[hyper.Response]
@@ -288,9 +289,10 @@ func (s *stream) finish(err error) error {
 		return *s.end.Load()
 	}
 	now := s.stream.Load()
-	if now != nil {
-		now.Reset(hyper.ErrCodeCancel) // has no effect if the stream has ended
+	if now == nil {
+		return err
 	}
+	now.Reset(hyper.ErrCodeCancel) // has no effect if the stream has ended
 	header, trailer := fieldsOf(s.resp.Load())
 	for _, o := range s.all {
 		switch o := o.(type) {
@@ -299,9 +301,7 @@ func (s *stream) finish(err error) error {
 		case grpc.TrailerCallOption:
 			*o.TrailerAddr = metadataIn(trailer)
 		case grpc.PeerCallOption:
-			if now != nil {
-				*o.PeerAddr = *peerOf(now.Conn())
-			}
+			*o.PeerAddr = *peerOf(now.Conn())
 		}
 	}
 	return err

@@ -87,13 +87,9 @@ func decompress(coding string, p []byte, n int64) ([]byte, error) {
 
 // recv receives the next message into msg. The error is io.EOF if the response ended with the
 // status OK instead.
-func (s *stream) recv(resp *hyper.Response, msg any) error {
-	err := s.fill(resp.Stream(), prefix)
-	switch {
-	case err == io.EOF:
-		return endOf(resp)
-	case err != nil:
-		return statusOf(s.ctx, err)
+func (s *stream) recv(resp *hyper.Response, msg any) (err error) {
+	if err = s.fill(resp, prefix); err != nil {
+		return err
 	}
 	head := s.in.Bytes()
 	flags, size := head[0], int64(binary.BigEndian.Uint32(head[1:]))
@@ -103,8 +99,8 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 	case size > int64(s.maxRecv):
 		return errorf(codes.ResourceExhausted, "a message has %d bytes, more than %d", size, s.maxRecv)
 	}
-	if err := s.fill(resp.Stream(), prefix+int(size)); err != nil {
-		return statusOf(s.ctx, err)
+	if err = s.fill(resp, prefix+int(size)); err != nil {
+		return err
 	}
 	p := s.in.Next(prefix + int(size))[prefix:]
 	if flags == 1 {
@@ -122,22 +118,27 @@ func (s *stream) recv(resp *hyper.Response, msg any) error {
 	return nil
 }
 
-// fill reads until there are n bytes in s.in, which grows as they arrive. The error is io.EOF only
-// if there is no byte.
-func (s *stream) fill(from io.Reader, n int) error {
-	_, err := io.CopyN(&s.in, from, int64(n-s.in.Len()))
-	if err == io.EOF && s.in.Len() > 0 {
-		err = io.ErrUnexpectedEOF
+// fill reads until there are n bytes in s.in, which grows as they arrive. If the response ends
+// before the first one, the error is as for endOf.
+func (s *stream) fill(resp *hyper.Response, n int) error {
+	s.from = io.LimitedReader{R: resp.Stream(), N: int64(n - s.in.Len())}
+	_, err := s.in.ReadFrom(&s.from)
+	switch {
+	case err != nil:
+		return statusOf(s.ctx, err)
+	case s.from.N == 0:
+		return nil
+	case s.in.Len() > 0:
+		return statusOf(s.ctx, io.ErrUnexpectedEOF)
 	}
-	return err
+	return endOf(resp)
 }
 
 // timeout returns d as grpc-timeout has it: at most eight digits and a unit, rounded up.
 func timeout(d time.Duration) string {
-	steps := [...]time.Duration{1000, 1000, 1000, 60, 60}
 	n, unit := max(d, 1), 0
 	for ; n >= 1e8; unit++ {
-		n = (n-1)/steps[unit] + 1
+		n = (n-1)/[...]time.Duration{1000, 1000, 1000, 60, 60}[unit] + 1
 	}
 	return strconv.FormatInt(int64(n), 10) + "numSMH"[unit:unit+1]
 }
@@ -260,7 +261,6 @@ func errorf(code codes.Code, format string, args ...any) error {
 // statusOf returns an error of hyper as one of package status.
 func statusOf(ctx context.Context, err error) error {
 	var reset *hyper.StreamError
-	var mistake *hyper.RequestError
 	switch deadline, ok := ctx.Deadline(); {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
@@ -272,7 +272,7 @@ func statusOf(ctx context.Context, err error) error {
 		return errorf(codes.Unavailable, "the server did not process the call: %v", err)
 	case errors.As(err, &reset) && reset.FromPeer && codeOfReset[reset.Code] != 0:
 		return errorf(codeOfReset[reset.Code], "%v", err)
-	case reset != nil, errors.As(err, &mistake), err == io.ErrUnexpectedEOF:
+	case reset != nil, errors.As(err, new(*hyper.RequestError)), err == io.ErrUnexpectedEOF:
 		return errorf(codes.Internal, "%v", err)
 	}
 	return errorf(codes.Unavailable, "%v", err) // the connection was lost
