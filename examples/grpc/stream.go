@@ -30,10 +30,9 @@ type stream struct {
 	client *Client
 	ctx    context.Context
 	desc   *grpc.StreamDesc
-	method string           // "/service/method"
-	out    []byte           // the last message sent; used by SendMsg, and by a request that has only one
-	in     bytes.Buffer     // what was read and not returned; used by RecvMsg
-	from   io.LimitedReader // what in reads from
+	method string       // "/service/method"
+	out    []byte       // the last message sent; used by SendMsg, and by a request that has only one
+	in     bytes.Buffer // what was read and not returned; used by RecvMsg
 
 	stream atomic.Pointer[hyper.Stream] // nil: it was not opened yet; changed with mu held
 	resp   atomic.Pointer[hyper.Response]

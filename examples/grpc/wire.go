@@ -69,26 +69,10 @@ func (s *stream) appendMessage(b []byte, msg any) (_ []byte, err error) {
 	return b, nil
 }
 
-// decompress returns the first n bytes of the message that p holds in a coding.
-func decompress(coding string, p []byte, n int64) ([]byte, error) {
-	by := encoding.GetCompressor(coding)
-	if by == nil {
-		return nil, errors.New("no known grpc-encoding")
-	}
-	r, err := by.Decompress(bytes.NewReader(p))
-	if err != nil {
-		return nil, err
-	}
-	if c, ok := r.(io.Closer); ok {
-		defer c.Close()
-	}
-	return io.ReadAll(io.LimitReader(r, n))
-}
-
 // recv receives the next message into msg. The error is io.EOF if the response ended with the
 // status OK instead.
-func (s *stream) recv(resp *hyper.Response, msg any) (err error) {
-	if err = s.fill(resp, prefix); err != nil {
+func (s *stream) recv(resp *hyper.Response, msg any) error {
+	if err := s.fill(resp, prefix); err != nil {
 		return err
 	}
 	head := s.in.Bytes()
@@ -99,18 +83,28 @@ func (s *stream) recv(resp *hyper.Response, msg any) (err error) {
 	case size > int64(s.maxRecv):
 		return errorf(codes.ResourceExhausted, "a message has %d bytes, more than %d", size, s.maxRecv)
 	}
-	if err = s.fill(resp, prefix+int(size)); err != nil {
+	if err := s.fill(resp, prefix+int(size)); err != nil {
 		return err
 	}
 	p := s.in.Next(prefix + int(size))[prefix:]
 	if flags == 1 {
-		p, err = decompress(resp.Header.Get("grpc-encoding"), p, int64(s.maxRecv)+1)
-	}
-	switch {
-	case err != nil:
-		return errorf(codes.Internal, "decompress: %v", err)
-	case len(p) > s.maxRecv:
-		return errorf(codes.ResourceExhausted, "a message has more than %d bytes", s.maxRecv)
+		coding := encoding.GetCompressor(resp.Header.Get("grpc-encoding"))
+		if coding == nil {
+			return errorf(codes.Internal, "a message has no known grpc-encoding")
+		}
+		r, err := coding.Decompress(bytes.NewReader(p))
+		if err == nil {
+			p, err = io.ReadAll(io.LimitReader(r, int64(s.maxRecv)+1))
+		}
+		if c, ok := r.(io.Closer); ok {
+			c.Close()
+		}
+		switch {
+		case err != nil:
+			return errorf(codes.Internal, "decompress: %v", err)
+		case len(p) > s.maxRecv:
+			return errorf(codes.ResourceExhausted, "a message has more than %d bytes", s.maxRecv)
+		}
 	}
 	if err := codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(p)}, msg); err != nil {
 		return errorf(codes.Internal, "unmarshal: %v", err)
@@ -121,17 +115,21 @@ func (s *stream) recv(resp *hyper.Response, msg any) (err error) {
 // fill reads until there are n bytes in s.in, which grows as they arrive. If the response ends
 // before the first one, the error is as for endOf.
 func (s *stream) fill(resp *hyper.Response, n int) error {
-	s.from = io.LimitedReader{R: resp.Stream(), N: int64(n - s.in.Len())}
-	_, err := s.in.ReadFrom(&s.from)
-	switch {
-	case err != nil:
-		return statusOf(s.ctx, err)
-	case s.from.N == 0:
-		return nil
-	case s.in.Len() > 0:
-		return statusOf(s.ctx, io.ErrUnexpectedEOF)
+	for s.in.Len() < n {
+		s.in.Grow(4 << 10)
+		free := s.in.AvailableBuffer()
+		got, err := resp.Stream().Read(free[:cap(free)])
+		s.in.Write(free[:got])
+		switch {
+		case err == io.EOF && s.in.Len() == 0:
+			return endOf(resp)
+		case err == io.EOF:
+			return statusOf(s.ctx, io.ErrUnexpectedEOF)
+		case err != nil:
+			return statusOf(s.ctx, err)
+		}
 	}
-	return endOf(resp)
+	return nil
 }
 
 // timeout returns d as grpc-timeout has it: at most eight digits and a unit, rounded up.
