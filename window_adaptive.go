@@ -48,8 +48,6 @@ const (
 	ahead = 8
 
 	smallestWindow = 4 << 10 // of a stream that is read, however many there are
-
-	lowerAfter = 8 // turns of 16 round trips before a raised round trip is lowered
 )
 
 // New is a WindowManagerFactory.
@@ -70,7 +68,7 @@ func (a AdaptiveWindow) newPath() *adaptivePath {
 	return &adaptivePath{
 		initial: max(0, a.Initial),
 		budget:  or(max(0, a.Budget), adaptiveBudget),
-		trip:    roundTrip{rtt: unknownRTT},
+		path:    pathEstimate{trip: roundTrip{rtt: unknownRTT}},
 		start:   startWindow{announced: -1},
 	}
 }
@@ -81,24 +79,18 @@ type adaptivePath struct {
 	initial, budget int
 
 	standalone bool // it serves one stream, which forwards its own events
-	growing    bool // more data comes with each round trip
 	jitterSeed uint32
 
-	trip   roundTrip
-	meter  meter         // of all streams together
-	best   [2]int        // the largest mean of a round trip, in the current 16 and in the 16 before
-	turn   time.Duration // when the next 16 round trips begin
-	need   int           // what the path can use: about two bandwidth-delay products
+	path   pathEstimate
 	unread int
-	total  int64 // received
+	start  startWindow
 
 	open           *adaptiveStream // streams that may still receive, linked by next
 	streams        int             // their number
+	busy           int             // how many of them have received more than fits into a first window
 	fresh          int             // how many of them were opened since the last write
 	shared         int             // the share that all of them were given last
 	largeResponses int             // above 0: one of the last responses needed more than initial
-
-	start startWindow
 }
 
 // Update implements WindowManager.
@@ -117,16 +109,10 @@ func (p *adaptivePath) Update(ev WindowEvent) int {
 
 // observe updates the path with what an event tells about it.
 func (p *adaptivePath) observe(ev *WindowEvent) {
-	p.unread, p.total = ev.Unread, ev.Total
-	p.trip.observe(ev)
-	switch ev.Kind {
-	case WindowData:
-		p.meter.at(ev.Now, p.trip.rtt)
-		p.meter.arrived += ev.Bytes
-	case WindowConsumed:
-		p.meter.at(ev.Now, p.trip.rtt)
-		p.meter.consumed += ev.Bytes
-		p.learn(ev.Now)
+	p.unread = ev.Unread
+	p.path.observe(ev)
+	if ev.Kind == WindowConsumed && !p.standalone {
+		p.shareMore()
 	}
 }
 
@@ -140,76 +126,12 @@ func (p *adaptivePath) jitter(grant int) int {
 	return grant - int(p.jitterSeed>>23)
 }
 
-// learn computes what the path needs.
-func (p *adaptivePath) learn(now time.Duration) {
-	through, before := p.meter.through()
-	if now >= p.turn {
-		p.relax()
-		p.turn = now + 16*p.trip.rtt
-		p.best[0], p.best[1] = 0, p.best[0]
+// share returns the window of one of n streams that share what the path needs.
+func (p *adaptivePath) share(n int) int {
+	if n <= 1 {
+		return p.path.need
 	}
-	p.best[0] = max(p.best[0], (through+before)/2, through/4*3)
-	need, growing := p.meter.need(through, before, p.trip.chance(now))
-	p.need, p.growing = max(need, 2*p.best[0], 2*p.best[1]), growing
-	if p.largeResponses > 0 && !p.standalone && 2*p.share() >= 3*p.shared {
-		p.distribute(p.share(), p.streams)
-	}
-}
-
-// stretch looks at the round trips that were measured from DATA. If the shortest is clearly longer
-// than the one that windows are computed with, it replaces that one in two cases. Either the sender
-// waited for us while the link was silent: no queue can be the reason. Or data comes slower than
-// 3/4 of what it did, because of a longer path or of a queue that others have filled. A queue of
-// our own makes the round trip longer, but it does not make data come slower.
-func (p *adaptivePath) stretch() {
-	t := &p.trip
-	slow := t.rate < float64(p.best[1])/float64(t.rtt)*3/4
-	switch {
-	case p.growing || t.loop <= t.rtt/2*3 || !slow && !t.silent:
-		t.tried = 0
-	case !slow:
-		t.rtt, t.tried = t.loop, 0
-	case t.tried > 0 && t.rate < t.tried*1.2: // larger windows have not helped: this is the path now
-		t.tried = 0
-		p.best[0] = int(t.rate * float64(t.rtt))
-		p.best[1] = p.best[0]
-	default:
-		p.setRTT(t.loop)
-		t.tried, t.wait = t.rate, lowerAfter
-	}
-}
-
-// setRTT changes the round trip that windows are computed with. The windows become as large as the
-// best rate needs.
-func (p *adaptivePath) setRTT(rtt time.Duration) {
-	for i := range p.best {
-		p.best[i] = int(float64(p.best[i]) * float64(rtt) / float64(p.trip.rtt))
-	}
-	p.trip.rtt = rtt
-}
-
-// relax lowers the round trip by a quarter, down to the shortest one, unless that has just made
-// data slower: the longer path or the queue may be gone.
-func (p *adaptivePath) relax() {
-	t := &p.trip
-	switch {
-	case t.wait < 0 && p.best[0] < p.best[1]/20*19:
-		p.setRTT(t.rtt / 3 * 4)
-		t.wait = lowerAfter
-	case t.wait > 0:
-		t.wait--
-	case t.rtt > t.least && t.least > 0:
-		p.setRTT(max(t.least, t.rtt/4*3))
-		t.wait = -1
-	}
-}
-
-// share returns the window of a stream of which nothing is known yet.
-func (p *adaptivePath) share() int {
-	if p.streams <= 1 {
-		return p.need
-	}
-	return min(p.need, p.budget) / p.streams
+	return min(p.path.need, p.budget) / n
 }
 
 // outgrows reports whether a response may need more than its initial window, judged by the bytes
@@ -241,12 +163,21 @@ func (p *adaptivePath) fair() int {
 // raiseFresh raises the windows of the streams that were opened since the last write, so that the
 // WINDOW_UPDATEs follow the requests.
 func (p *adaptivePath) raiseFresh() {
-	share, fresh := p.share(), p.fresh
+	share, fresh := p.share(p.streams), p.fresh
 	p.fresh = 0
 	if fresh > 1 && p.streams > 0 { // servers do not serve them equally
 		share = min(share/4*7, p.budget/p.streams/16*17)
 	}
 	p.distribute(share, fresh)
+}
+
+// shareMore raises the windows of all streams if each may have half as much again as it was given
+// last.
+func (p *adaptivePath) shareMore() {
+	share := p.share(p.streams)
+	if p.streams > 0 && p.largeResponses > 0 && 2*share >= 3*p.shared {
+		p.distribute(share, p.streams)
+	}
 }
 
 // distribute raises the windows of the n streams that were opened last to share, before they ask,

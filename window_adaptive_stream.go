@@ -60,7 +60,7 @@ func (s *adaptiveStream) mayHaveAhead(grant int) int {
 	case p.start.unused < p.streams:
 		most = p.budget / 2
 	}
-	return min(grant, min(most, p.need/2*3)-p.start.ahead)
+	return min(grant, min(most, p.path.need/2*3)-p.start.ahead)
 }
 
 // grantedAhead counts n bytes granted to a stream that was never read.
@@ -86,7 +86,7 @@ func (s *adaptiveStream) raise(share int) {
 	s.w.GrantNow(grant)
 	if s.meter != nil {
 		now = s.w.State()
-		s.meter.announce(now.Total+int64(now.Credit), now.Now, p.total)
+		s.meter.announce(now.Total+int64(now.Credit), now.Now, p.path.total)
 	}
 }
 
@@ -111,7 +111,7 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 			return 0
 		}
 		if s.meter != nil {
-			s.meter.at(ev.Now, p.trip.rtt)
+			s.meter.at(ev.Now, p.path.trip.rtt)
 			s.meter.consumed += ev.Bytes
 		}
 		return s.size(&ev)
@@ -146,7 +146,7 @@ func (s *adaptiveStream) enter(ev *WindowEvent) int {
 		p.fresh++
 		s.w.WakeBeforeWrite()
 	}
-	p.shared = min(p.shared, p.share(), p.limit())
+	p.shared = min(p.shared, p.share(p.streams), p.limit())
 	return 0
 }
 
@@ -162,17 +162,15 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 			return
 		}
 		s.meter = spareMeters.Get().(*streamMeter)
-		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now, p.total)
+		p.busy++
+		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now, p.path.total)
 	}
-	if s.meter.blockedAt != 0 {
+	if s.meter.blocked {
 		s.resume(ev)
 	}
-	s.meter.at(ev.Now, p.trip.rtt)
+	s.meter.at(ev.Now, p.path.trip.rtt)
 	s.meter.arrived += ev.Bytes
-	s.meter.blockedAt = 0
-	if s.meter.reach(ev.Total) {
-		s.meter.blockedAt = ev.Now
-	}
+	s.meter.blocked = s.meter.reach(ev.Total)
 	if p.outgrows(ev.Total) {
 		p.largeResponses = ahead
 	}
@@ -185,13 +183,11 @@ func (s *adaptiveStream) resume(ev *WindowEvent) {
 	p, m := s.path, s.meter
 	through, _ := m.through()
 	if ev.Unread-ev.Bytes > through/4 {
-		p.trip.loops = 0
 		return
 	}
-	if loop, n, ok := m.answered(ev.Now, p.total); ok && loop > 0 {
-		if p.trip.measure(loop, float64(n)/float64(loop), p.trip.quietFrom >= m.blockedAt, p.streams) {
-			p.stretch()
-		}
+	if loop := m.loop(ev.Now, p.path.total); loop.length > 0 &&
+		(p.path.loop.length == 0 || loop.length < p.path.loop.length) {
+		p.path.loop = loop
 	}
 }
 
@@ -201,19 +197,19 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	floor := s.floor(ev)
 	need := 0
 	if s.meter != nil && 4*ev.Total >= int64(floor) { // a small response should cost nothing
-		through, before := s.meter.through()
+		last, before := s.meter.through()
 		var growing bool
-		if need, growing = s.meter.need(through, before, p.trip.chance(ev.Now)); growing && !p.growing {
-			need = through + before // this stream grows at the cost of the others
+		if need, growing = windowNeed(last, before, p.path.isSilent(ev.Now)); growing && !p.path.growing {
+			need = last + before // this stream grows at the cost of the others
 		}
 	}
 	target := floor
-	if need = min(need, p.need); need > 0 {
-		target = max(target, need, p.share())
+	if need = min(need, p.path.need); need > 0 {
+		target = max(target, need, p.share(p.busy))
 	}
 	target = min(target, p.limit())
 	low := target / 2
-	if target > floor || need > 0 && p.growing {
+	if target > floor || need > 0 && p.path.growing {
 		low = target / 8 * 7
 	}
 	gap := target - ev.Credit - ev.Unread
@@ -225,10 +221,10 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 		return 0
 	}
 	if target > p.initial {
-		p.trip.probe(s.w, ev.Now)
+		p.path.trip.probe(s.w, ev.Now)
 	}
 	if s.meter != nil {
-		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now, p.total)
+		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now, p.path.total)
 	}
 	return n
 }
@@ -244,8 +240,8 @@ func (s *adaptiveStream) floor(ev *WindowEvent) int {
 		return p.start.announced
 	}
 	fair := p.fair()
-	if p.trip.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
-		fair = min(fair, max(p.share(), smallestStep))
+	if p.path.trip.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
+		fair = min(fair, max(p.share(p.busy), smallestStep))
 	}
 	return fair
 }
@@ -261,6 +257,9 @@ func (s *adaptiveStream) leave() {
 		s.ahead = 0
 	}
 	p := s.path
+	if s.meter != nil {
+		p.busy--
+	}
 	if s.prev != nil {
 		s.prev.next = s.next
 	} else {
@@ -270,9 +269,8 @@ func (s *adaptiveStream) leave() {
 		s.next.prev = s.prev
 	}
 	s.prev, s.next = nil, nil
-	if p.streams--; p.streams > 0 && p.largeResponses > 0 && 2*p.share() >= 3*p.shared {
-		p.distribute(p.share(), p.streams)
-	}
+	p.streams--
+	p.shareMore()
 }
 
 // over ends the manager of a closed stream of total bytes. It is kept for another stream, unless it

@@ -168,3 +168,46 @@ func TestAdaptiveForgetsStreamsThatAreOver(t *testing.T) {
 		}
 	})
 }
+
+// A hole in TCP's data that is filled releases at once what has arrived meanwhile. That is not the
+// path's rate.
+func TestMeterSharesABurstAmongTheSilenceBefore(t *testing.T) {
+	const rtt, each = 40 * time.Millisecond, 10 << 10 // in each quarter of a round trip
+	var m meter
+	add := func(at time.Duration, n int) {
+		m.at(at, rtt)
+		m.arrived += n
+		m.consumed += n
+	}
+	now := time.Second
+	for range 16 {
+		add(now, each)
+		now += rtt / 4
+	}
+	now += 25 * rtt
+	add(now, 100*each)
+	for range 8 {
+		if last, _ := m.through(); last < 3*each || last > 5*each {
+			t.Errorf("%d bytes in the last round trip, want about %d", last, 4*each)
+		}
+		now += rtt / 4
+		add(now, each)
+	}
+	if last, before := m.through(); last != 4*each || before < 3*each || before > 5*each {
+		t.Errorf("then %d and %d bytes, want about %d", last, before, 4*each)
+	}
+}
+
+// The first round trip shows how much a sender without slow start may send, if the reader keeps up.
+func TestFirstRoundTripOfAConnectionCountsMore(t *testing.T) {
+	for _, unread := range []int{0, 512 << 10} {
+		e := pathEstimate{trip: roundTrip{rtt: 100 * time.Millisecond}}
+		ev := WindowEvent{Kind: WindowData, Bytes: 1 << 20, Total: 1 << 20, Now: time.Second, Unread: 1 << 20}
+		e.observe(&ev)
+		ev.Kind, ev.Unread = WindowConsumed, unread
+		e.observe(&ev)
+		if grown := e.need >= 16<<20; grown != (unread == 0) {
+			t.Errorf("%d bytes unread: the path is to need %d", unread, e.need)
+		}
+	}
+}
