@@ -87,7 +87,7 @@ type adaptivePath struct {
 
 	open           *adaptiveStream // streams that may still receive, linked by next
 	streams        int             // their number
-	busy           int             // how many of them have received more than fits into a first window
+	busy           int             // how many of them have a meter, because their windows matter
 	fresh          int             // how many of them were opened since the last write
 	shared         int             // the share that all of them were given last
 	largeResponses int             // above 0: one of the last responses needed more than initial
