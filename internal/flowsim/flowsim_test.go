@@ -142,7 +142,7 @@ func TestAdaptiveHoldsLittleForASlowReader(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if most := n*(256<<10) + 192<<10; got.PeakUnread > most || got.Ratio < 0.98 {
+			if most := n*(256<<10) + 208<<10; got.PeakUnread > most || got.Ratio < 0.98 {
 				t.Errorf("%v: %d bytes unread, want at most %d; %.3f of unlimited", Cell{rtt, 1e9, n},
 					got.PeakUnread, most, got.Ratio)
 			}
