@@ -340,7 +340,7 @@ func checkTrailers(t testing.TB, r *running) {
 func checkRequestTrailers(t testing.TB, r *running) {
 	_, body := do(t, r, r.dial(t, hyper.Config{}), &hyper.Request{
 		Method:  "POST",
-		Path:    "/origin/trailers",
+		Path:    "/origin/sent",
 		Header:  hyper.Header{{Name: "trailer", Value: "x-sent"}},
 		Body:    strings.NewReader("body"),
 		Trailer: hyper.Header{{Name: "x-sent", Value: "def"}},

@@ -50,6 +50,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		echo(w, r.Body)
 	case "/origin/trailers":
 		trailers(w, r)
+	case "/origin/sent":
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "sent "+r.Trailer.Get("X-Sent"))
 	case "/origin/early":
 		w.Header().Set("Link", "</style>; rel=preload")
 		w.WriteHeader(103)

@@ -71,6 +71,15 @@ const services = {
     stream.on('end', () => stream.end('sent ' + sent))
     stream.resume()
   },
+  '/origin/sent'(stream) {
+    let sent = ''
+    stream.on('trailers', (got) => { sent = got['x-sent'] })
+    stream.on('end', () => {
+      stream.respond()
+      stream.end('sent ' + sent)
+    })
+    stream.resume()
+  },
   '/origin/early'(stream) {
     stream.additionalHeaders({ ':status': 103, link: '</style>; rel=preload' })
     stream.respond()
