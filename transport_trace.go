@@ -62,7 +62,8 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 		hooks.GotConn(info)
 	}
 	var p preparedRequest
-	err := p.prepare(ctx, s.c, opening{req: s.req}) // the same arguments passed this check before
+	// The same arguments passed this check before. Framing.Encode is not called again.
+	err := p.prepareFields(ctx, s.c, opening{req: s.req})
 	if err == nil && hooks.WroteHeaderField != nil {
 		p.write(fieldFunc(hooks.WroteHeaderField))
 	}
