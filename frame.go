@@ -143,6 +143,7 @@ func (r *frameReader) next() (f frame, err error) {
 		r.traced(h, p, nil)
 		return frame{FrameHeader: h, payload: p}, err
 	case wire.Continuation:
+		r.traced(h, nil, nil)
 		// RFC 9113 §6.10: CONTINUATION only follows a field block without END_HEADERS.
 		return f, &wire.Error{Code: wire.ProtocolError,
 			Reason: "CONTINUATION without a field block to continue"}
@@ -300,10 +301,12 @@ func (r *frameReader) traced(h wire.FrameHeader, p []byte, fields Header) {
 
 // firstPart reads the beginning of a DATA frame.
 func (r *frameReader) firstPart(h wire.FrameHeader) (f frame, err error) {
-	r.traced(h, nil, nil)
 	padding := 0
-	if h.Flags.Has(wire.Padded) {
+	if !h.Flags.Has(wire.Padded) {
+		r.traced(h, nil, nil)
+	} else {
 		p, err := r.take(1)
+		r.traced(h, p, nil)
 		if err != nil {
 			return f, err
 		}

@@ -126,6 +126,8 @@ type TraceEvent struct {
 	Host string        // see TraceKind
 	Wait time.Duration // see TraceKind
 	Err  error         // see TraceKind
+
+	padding int // of DATA, with the Pad Length field; a part of Length
 }
 
 // A TracePriority is the priority in a PRIORITY or HEADERS frame (RFC 7540 §5.3) or in a
@@ -257,7 +259,9 @@ func (e *TraceEvent) appendStep(b []byte) []byte {
 }
 
 // FieldLines yields the field section, one line for each field, in a form that is safe to show. The
-// values of credentials, cookies and fields marked Sensitive are replaced by their length. Control
+// values of credentials, cookies and fields marked Sensitive are replaced by their length, and so
+// is what looks like a credential in the query of a URL. A field is taken for a credential by its
+// name: authorization, and names that end in token, secret, password, or api-key. Control
 // characters, marks that change the direction of text, and bytes that are not UTF-8 are escaped as
 // in a Go string.
 func (e TraceEvent) FieldLines(yield func(line string) bool) {
@@ -268,13 +272,8 @@ func (e TraceEvent) FieldLines(yield func(line string) bool) {
 	}
 }
 
-// redacted returns the value of f, or its length if the value may be a secret.
-func redacted(f Field) string {
-	if !f.Sensitive && !tracing.IsSecret(f.Name) {
-		return f.Value
-	}
-	return "[" + strconv.Itoa(len(f.Value)) + " bytes]"
-}
+// redacted returns the value of f without credentials.
+func redacted(f Field) string { return tracing.Field(f).Shown() }
 
 // TraceTo returns a function for Config.Trace that writes each frame to w as one line. A line has
 // the local time, the connection's number and TraceEvent.String:
@@ -329,7 +328,11 @@ func (e *TraceEvent) setFrame(h wire.FrameHeader, p []byte) {
 	e.Type, e.FrameType, e.Flags = h.Type.String(), uint8(h.Type), uint8(h.Flags)
 	e.StreamID, e.Length = h.StreamID, h.Length
 	switch h.Type {
-	case wire.Data, wire.Continuation:
+	case wire.Data:
+		if h.Flags.Has(wire.Padded) && len(p) > 0 {
+			e.padding = min(1+int(p[0]), h.Length)
+		}
+	case wire.Continuation:
 	case wire.Settings:
 		for s := range wire.ParseSettings(p) {
 			e.Settings = append(e.Settings, Setting{SettingID(s.ID), s.Value})

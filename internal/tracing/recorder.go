@@ -1,7 +1,6 @@
 package tracing
 
 import (
-	"strconv"
 	"sync"
 	"time"
 )
@@ -43,6 +42,7 @@ type Event struct {
 	At         time.Time
 	Wait       time.Duration
 	Length     int
+	Padding    int // of DATA, a part of Length
 	Fields     []Field
 	Host       string // of the connection
 	Addr       string // of the peer
@@ -73,8 +73,8 @@ const (
 )
 
 // A Recorder keeps what events say of connections and streams, within Limits. Beyond a limit, it
-// drops the oldest connection or stream that has ended; if none of the oldest has, it keeps nothing
-// of the new one. Its methods may be called at the same time.
+// drops the oldest connection or stream that has ended; if none has, it keeps nothing of the new
+// one. Its methods may be called at the same time.
 type Recorder struct {
 	limits Limits
 
@@ -104,6 +104,7 @@ type conn struct {
 	opened     time.Time
 	closed     time.Time
 	streams    map[uint32]*stream
+	promising  uint32 // the promised stream whose PUSH_PROMISE is not complete; 0: there is none
 	marks      []mark
 	sendWindow curve
 	recvWindow curve
@@ -224,7 +225,7 @@ type stream struct {
 // transferred counts bytes of one direction of a stream.
 type transferred struct {
 	header int64 // frames with fields, with their headers
-	data   int64 // payloads of DATA frames
+	data   int64 // payloads of DATA frames, without padding
 	frames int64 // all frames with their headers
 }
 
@@ -271,18 +272,30 @@ func (r *Recorder) Add(e *Event) {
 	if e.StreamID == 0 {
 		return
 	}
+	if e.Kind == Frame && !e.Sent && c.promising > 0 && e.Type == "CONTINUATION" {
+		r.promise(c, c.promising, e)
+		return
+	}
 	if s := c.streams[e.StreamID]; s != nil {
 		s.add(e)
 	} else if e.Kind == StreamOpened {
 		r.addStream(c, e.StreamID, e)
 	}
-	if e.PromisedID > 0 { // the frame comes before the event for its stream
-		if c.streams[e.PromisedID] == nil {
-			r.addStream(c, e.PromisedID, e)
-		}
-		if s := c.streams[e.PromisedID]; s != nil {
-			s.promise(e)
-		}
+	if e.PromisedID > 0 {
+		r.promise(c, e.PromisedID, e)
+	}
+}
+
+// promise records a frame that promises the stream id. It comes before the event for the stream.
+func (r *Recorder) promise(c *conn, id uint32, e *Event) {
+	if c.promising = id; e.Fields != nil {
+		c.promising = 0
+	}
+	if c.streams[id] == nil {
+		r.addStream(c, id, e)
+	}
+	if s := c.streams[id]; s != nil {
+		s.promise(e)
 	}
 }
 
@@ -306,13 +319,16 @@ func (r *Recorder) conn(e *Event) *conn {
 	return c
 }
 
-// lookBack is how many of the oldest are looked at for one that has ended.
-const lookBack = 16
+// hasEnded reports whether no more events of c are expected. A connection that was dialed, but not
+// opened, is one of another protocol, or soon opened: then it is added anew.
+func (c *conn) hasEnded() bool {
+	return !c.closed.IsZero() || c.err != "" || c.opened.IsZero() && !c.dialDone.IsZero()
+}
 
-// dropConn drops one of the oldest connections that has ended, with its streams.
+// dropConn drops the oldest connection that has ended, with its streams.
 func (r *Recorder) dropConn() bool {
-	for i, c := range r.conns[:min(lookBack, len(r.conns))] {
-		if c.closed.IsZero() && c.err == "" {
+	for i, c := range r.conns {
+		if !c.hasEnded() {
 			continue
 		}
 		r.conns = append(r.conns[:i:i], r.conns[i+1:]...)
@@ -342,9 +358,9 @@ func (r *Recorder) addStream(c *conn, id uint32, e *Event) {
 	r.streams = append(r.streams, s)
 }
 
-// dropStream drops one of the oldest streams that has ended.
+// dropStream drops the oldest stream that has ended.
 func (r *Recorder) dropStream() bool {
-	for i, s := range r.streams[:min(lookBack, len(r.streams))] {
+	for i, s := range r.streams {
 		if s.closed.IsZero() {
 			continue
 		}
@@ -397,7 +413,9 @@ func (s *stream) add(e *Event) {
 	case StreamClosed:
 		s.closed, s.err = e.At, cut(e.Text)
 	case BodyRead:
-		s.read, s.decoded = e.At, int64(e.Length)
+		if e.Text == "" { // else the body was not read to its end
+			s.read, s.decoded = e.At, int64(e.Length)
+		}
 	}
 }
 
@@ -418,7 +436,7 @@ func (s *stream) addFrame(e *Event) {
 	way.frames += size
 	switch e.Type {
 	case "DATA":
-		way.data += int64(e.Length)
+		way.data += int64(e.Length - e.Padding)
 		s.addChunk(e)
 	case "HEADERS", "CONTINUATION":
 		way.header += size
@@ -456,6 +474,9 @@ func (s *stream) addSection(e *Event) {
 		s.request = s.keep(e.Fields)
 	case e.Sent: // the request's trailers
 	case s.response.fields == nil || s.response.isInterim():
+		for _, f := range s.response.fields { // the next section takes its room
+			s.fieldRoom += f.room()
+		}
 		s.response = s.keep(e.Fields)
 	default:
 		s.trailer = s.keep(e.Fields)
@@ -472,7 +493,7 @@ func (c *section) isInterim() bool {
 func (s *stream) promise(e *Event) {
 	s.parent = e.StreamID
 	s.recvBytes.frames += int64(e.Length) + frameHeader
-	if s.request.fields == nil {
+	if s.request.fields == nil && e.Fields != nil {
 		s.request = s.keep(e.Fields)
 	}
 }
@@ -480,15 +501,12 @@ func (s *stream) promise(e *Event) {
 // keep copies fields as far as there is room. It does not keep the values of credentials.
 func (s *stream) keep(fields []Field) (kept section) {
 	for i, f := range fields {
-		if f.Sensitive || IsSecret(f.Name) {
-			f.Value = "[" + strconv.Itoa(len(f.Value)) + " bytes]"
-		} else if hasURL(f.Name) {
-			f.Value = Redact(f.Value)
-		}
-		if s.fieldRoom -= len(f.Name) + len(f.Value) + 32; s.fieldRoom < 0 {
-			s.fieldRoom, kept.cut = 0, len(fields)-i
+		f.Value = f.Shown()
+		if s.fieldRoom < f.room() {
+			kept.cut = len(fields) - i
 			break
 		}
+		s.fieldRoom -= f.room()
 		kept.fields = append(kept.fields, f)
 	}
 	if kept.fields == nil {
@@ -497,11 +515,8 @@ func (s *stream) keep(fields []Field) (kept section) {
 	return kept
 }
 
-// hasURL reports whether the value of a field has a path or a URL, whose query may have
-// credentials.
-func hasURL(name string) bool {
-	return name == ":path" || name == "location" || name == "referer" || name == "content-location"
-}
+// room returns the size of f as Limits count it.
+func (f Field) room() int { return len(f.Name) + len(f.Value) + 32 }
 
 // get returns the value of the first field with this name, or "".
 func (c *section) get(name string) string {

@@ -15,19 +15,54 @@ import (
 // IsSecret reports whether a field with this name has a value that must not be shown: credentials
 // and cookies.
 func IsSecret(name string) bool {
+	lower := syntax.Lower(name)
+	for _, end := range secretNames {
+		if strings.HasSuffix(lower, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// secretNames are the ends of the names of fields that have credentials.
+var secretNames = []string{"authorization", "cookie", "token", "secret", "password", "api-key", "apikey",
+	"api_key", "access-key"}
+
+// Shown returns the value of f as it may be shown: its length if it may be a secret, and without
+// the credentials of a URL.
+func (f Field) Shown() string {
+	switch {
+	case f.Sensitive || IsSecret(f.Name):
+		return inBytes(len(f.Value))
+	case hasURL(f.Name):
+		return Redact(f.Value)
+	}
+	return f.Value
+}
+
+// inBytes returns what is shown instead of n bytes.
+func inBytes(n int) string { return "[" + strconv.Itoa(n) + " bytes]" }
+
+// hasURL reports whether the value of a field has a path or a URL, whose query may have
+// credentials.
+func hasURL(name string) bool {
 	switch syntax.Lower(name) {
-	case "authorization", "proxy-authorization", "cookie", "set-cookie":
+	case ":path", "location", "referer", "content-location":
 		return true
 	}
 	return false
 }
 
-// markers are the words, in lower case, after which text may contain a credential.
-var markers = []string{
-	"authorization:", "authorization=", "cookie:", "bearer ", "basic ", "token=", "token:", "password=",
-	"password:", "passwd=", "secret=", "secret:", "api_key=", "apikey=", "api-key:", "session=",
-	"sessionid=", "access_key=",
-}
+// names are the names of values, in lower case, that are credentials. After the name there is a
+// colon or an equals sign, perhaps after the closing quote of a JSON string.
+var names = []string{"authorization", "cookie", "token", "password", "passwd", "secret", "api_key", "apikey",
+	"api-key", "access_key", "access-key"}
+
+// markers are other words, in lower case, after which text may contain a credential.
+var markers = []string{"bearer ", "basic ", "session=", "sessionid=", "sig=", "signature=", "?key=", "&key="}
+
+// quotes are the bytes of a quote, also of one that is escaped.
+const quotes = `"'\`
 
 // Redact returns text in which what looks like a credential is replaced by its length: the word
 // that follows "Bearer ", "token=" and the like.
@@ -41,22 +76,19 @@ func Redact(text string) string {
 			at++
 			continue
 		}
-		from := end
-		for from < len(text) && (text[from] == ' ' || text[from] == '"') {
-			from++
-		}
+		from := end + skip(text[end:], " "+quotes)
 		// A scheme such as "Bearer" after "authorization:" is shown, and what follows it is not.
 		if next := secretAt(lower, from); next > 0 {
 			at = from
 			continue
 		}
 		to := from
-		for to < len(text) && !strings.ContainsRune(" \t\r\n\"',;&", rune(text[to])) {
+		for to < len(text) && strings.IndexByte(" \t\r\n,;&"+quotes, text[to]) < 0 {
 			to++
 		}
 		if to > from {
 			b.WriteString(text[done:from])
-			b.WriteString("[" + strconv.Itoa(to-from) + " bytes]")
+			b.WriteString(inBytes(to - from))
 			done = to
 		}
 		at = max(to, end)
@@ -67,11 +99,25 @@ func Redact(text string) string {
 	return b.String() + text[done:]
 }
 
-// secretAt returns where the marker that begins at the index at ends, or 0 if none begins there.
+// skip returns how many bytes at the beginning of text are in set.
+func skip(text, set string) int { return len(text) - len(strings.TrimLeft(text, set)) }
+
+// secretAt returns where the name or the marker that begins at the index at ends, with what
+// separates it from the credential, or 0 if none begins there.
 func secretAt(lower string, at int) int {
 	for _, m := range markers {
 		if strings.HasPrefix(lower[at:], m) {
 			return at + len(m)
+		}
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(lower[at:], name) {
+			continue
+		}
+		end := at + len(name)
+		end += skip(lower[end:], " "+quotes)
+		if end < len(lower) && (lower[end] == ':' || lower[end] == '=') {
+			return end + 1
 		}
 	}
 	return 0
