@@ -32,7 +32,8 @@ const (
 	TraceTLSDone
 	// TraceConnOpened: the HTTP/2 connection begins. Host is its authority.
 	TraceConnOpened
-	// TraceConnClosed: the connection has ended. Err is the result of Conn.Err.
+	// TraceConnClosed: the connection has ended. Err is the result of Conn.Err. Frames that are
+	// still written, such as GOAWAY, may follow.
 	TraceConnClosed
 	// TraceSlotWait: a request has begun to wait, because the peer allows no more streams or
 	// because too much is not written yet. StreamID is 0, because it has no stream yet. If it waits
@@ -80,11 +81,13 @@ func (k TraceKind) String() string { return word("TraceKind", traceKinds, uint8(
 // otherwise. It is passed to Config.Trace.
 //
 // The events of one connection are reported one after the other, in their order: a received frame
-// before it takes effect, a sent frame just before it is written. They are reported by the
-// goroutine that reads or writes the connection, or by one that uses it. The events of several
-// connections may be reported at the same time. The function must not block, and must not call
-// methods of a connection or a Transport. If it takes so long that more than 10,000 events wait for
-// it, further events other than frames are dropped, and Lost counts them.
+// before it takes effect, a sent frame just before it is written. Their times say when they
+// happened: a frame that was read or collected for a write before another step may be reported
+// after it, with an earlier time. They are reported by the goroutine that reads or writes the
+// connection, or by one that uses it. The events of several connections may be reported at the same
+// time. The function must not block, and must not call methods of a connection or a Transport. If
+// it takes so long that more than 10,000 events wait for it, further events other than frames are
+// dropped, and Lost counts them.
 //
 // The function may keep an event and what it contains, and must not change that.
 type TraceEvent struct {

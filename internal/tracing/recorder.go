@@ -320,9 +320,11 @@ func (r *Recorder) conn(e *Event) *conn {
 }
 
 // hasEnded reports whether no more events of c are expected. A connection that was dialed, but not
-// opened, is one of another protocol, or soon opened: then it is added anew.
+// opened, is one of another protocol, or soon opened: then it is added anew. One that was neither
+// opened nor dialed was dropped before its last frames.
 func (c *conn) hasEnded() bool {
-	return !c.closed.IsZero() || c.err != "" || c.opened.IsZero() && !c.dialDone.IsZero()
+	return !c.closed.IsZero() || c.err != "" ||
+		c.opened.IsZero() && len(c.streams) == 0 && (c.dialStart.IsZero() || !c.dialDone.IsZero())
 }
 
 // dropConn drops the oldest connection that has ended, with its streams.

@@ -105,3 +105,17 @@ func TestRecorderHasRoomAfterInterimResponses(t *testing.T) {
 		t.Errorf("%+v", s.response)
 	}
 }
+
+// What comes late from a connection that was dropped does not take its room again.
+func TestRecorderDropsWhatComesLate(t *testing.T) {
+	r := NewRecorder(Limits{Conns: 1, Streams: 5, Fields: 200})
+	for id := uint64(1); id <= 3; id++ {
+		r.Add(&Event{Kind: ConnOpened, ConnID: id, At: at(1)})
+		r.Add(&Event{Kind: ConnClosed, ConnID: id, At: at(1)})
+		r.Add(&Event{Kind: Frame, Type: "GOAWAY", Sent: true, ConnID: 1, At: at(1)})
+	}
+	r.Add(&Event{Kind: ConnOpened, ConnID: 4, At: at(1)})
+	if len(r.conns) != 1 || r.conns[0].id != 4 {
+		t.Errorf("%d connections, the first is %d", len(r.conns), r.conns[0].id)
+	}
+}
