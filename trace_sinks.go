@@ -2,6 +2,7 @@ package hyper
 
 import (
 	"context"
+	"encoding/hex"
 	"io"
 	"log/slog"
 	"sync"
@@ -208,6 +209,12 @@ func (e *TraceEvent) attributes() (list []slog.Attr) {
 	number("last_stream", int64(e.LastStreamID), is(wire.GoAway))
 	text("debug", tracing.Redact(string(e.Debug)), len(e.Debug) > 0)
 	number("promised", int64(e.PromisedID), e.PromisedID > 0)
+	if is(wire.Ping) {
+		text("data", hex.EncodeToString(e.Data[:]), true)
+	}
+	if e.Priority != nil {
+		text("priority", string(e.Priority.append(nil)[1:]), true) // begins with a space
+	}
 	number("window", e.Window, e.Kind == TraceWindow && e.StreamID > 0)
 	number("conn_window", e.ConnWindow, e.Kind == TraceWindow)
 	text("host", e.Host, e.Host != "")

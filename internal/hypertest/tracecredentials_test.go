@@ -136,3 +136,26 @@ func TestEncodeIsCalledOnceForEachField(t *testing.T) {
 		}
 	})
 }
+
+// SlogTrace writes what PING and priorities carry.
+func TestSlogTraceHasTheDataOfPingAndPriorities(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		level := &slog.HandlerOptions{Level: slog.LevelDebug}
+		records := hyper.SlogTrace{Logger: slog.New(slog.NewTextHandler(&log, level))}
+		peer, conn := dialPeer(t, &hyper.Config{Trace: records.Trace})
+		peer.WritePing(0, [8]byte{1, 2, 3})
+		err := conn.WriteFrame(t.Context(), hyper.PriorityFrame(5, hyper.Dependency{StreamID: 3, Weight: 9}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		conn.Close()
+		synctest.Wait()
+		for _, want := range []string{"data=0102030000000000", `priority="depends_on=3 weight=10"`} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("it lacks %s:\n%s", want, log.String())
+			}
+		}
+	})
+}
