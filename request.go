@@ -209,21 +209,13 @@ type preparedRequest struct {
 // prepare checks the request of o and fills in p. It finds every mistake in the request before
 // anything of the connection changes.
 func (p *preparedRequest) prepare(ctx context.Context, c *Conn, o opening) error {
-	if err := p.prepareFields(ctx, c, o); err != nil {
-		return err
-	}
-	return p.prepareFraming()
-}
-
-// prepareFields is prepare without how the fields are written.
-func (p *preparedRequest) prepareFields(ctx context.Context, c *Conn, o opening) error {
 	p.Request, p.ending, p.slot = o.req, o.ending, o.slot
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
 	if p.Unchecked {
 		p.prepareUnchecked()
-		return nil
+		return p.prepareFraming()
 	}
 	if err := p.preparePseudo(c); err != nil {
 		return err
@@ -242,7 +234,10 @@ func (p *preparedRequest) prepareFields(ctx context.Context, c *Conn, o opening)
 	if !p.NoDefaultFields {
 		p.addDefaults(c, declared >= 0)
 	}
-	return p.preparePriority()
+	if err := p.preparePriority(); err != nil {
+		return err
+	}
+	return p.prepareFraming()
 }
 
 // isBodyless reports whether nothing follows the request's header.

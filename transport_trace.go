@@ -62,8 +62,9 @@ func (t *clientTrace) opened(ctx context.Context, s *Stream, info httptrace.GotC
 		hooks.GotConn(info)
 	}
 	var p preparedRequest
-	// The same arguments passed this check before. Framing.Encode is not called again.
-	err := p.prepareFields(ctx, s.c, opening{req: s.req})
+	again := *s.req
+	again.Framing = nil                              // Encode was called for each field already
+	err := p.prepare(ctx, s.c, opening{req: &again}) // the same arguments passed this check before
 	if err == nil && hooks.WroteHeaderField != nil {
 		p.write(fieldFunc(hooks.WroteHeaderField))
 	}

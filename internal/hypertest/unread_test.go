@@ -96,13 +96,13 @@ func (f *filler) fillUpTo(size int, streams ...uint32) (total int) {
 }
 
 // speed returns how many bytes the reader of stream gets in a round trip: the mean of the last two
-// of nine, during which the peer also fills the windows of others. It reads body unless that is
+// of ten, during which the peer also fills the windows of others. It reads body unless that is
 // nil.
 func (f *filler) speed(stream uint32, body io.Reader, others []uint32) int {
 	if body != nil {
 		go io.Copy(io.Discard, body)
 	}
-	const start, several = 7, 2
+	const start, several = 8, 2
 	before := 0
 	for i := range start + several {
 		if i == start {
