@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // barsOn returns bars that appear after a time, as on a terminal of 100 columns.
@@ -20,7 +21,7 @@ func barsOn(w io.Writer, after time.Duration) *bars {
 }
 
 func TestEachTransferHasABar(t *testing.T) {
-	var out lockedBuffer
+	var out h2test.Buffer
 	b := barsOn(&out, 0)
 	one, two := b.download("https://host/one", 40<<20), b.download("https://host/two", -1)
 	one.Write(make([]byte, 10<<20))
@@ -50,7 +51,7 @@ func waitFor(t *testing.T, out fmt.Stringer, text string) {
 }
 
 func TestShortTransfersHaveNoBar(t *testing.T) {
-	var out lockedBuffer
+	var out h2test.Buffer
 	b := barsOn(&out, time.Hour)
 	r := b.download("https://host/one", 40)
 	r.Write(make([]byte, 40))
@@ -64,7 +65,7 @@ func TestShortTransfersHaveNoBar(t *testing.T) {
 func TestBarsOfGet(t *testing.T) {
 	s := startServer(t, true)
 	file := writeFile(t, "data", strings.Repeat("x", 200<<10))
-	var out, errs lockedBuffer
+	var out, errs h2test.Buffer
 	o, err := parse([]string{"-k", "-rate", "300k", "-T", file, s.URL + "/echo/x", s.URL + "/none"})
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // bench runs get bench and returns its result.
@@ -176,7 +177,7 @@ func TestBenchCanBeInterrupted(t *testing.T) {
 	s := startServer(t, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(300*time.Millisecond, cancel)
-	var out, errs lockedBuffer
+	var out, errs h2test.Buffer
 	exit := run(ctx, []string{"bench", "-k", "-D", "60", s.URL + "/page", s.URL + "/slow"},
 		stdio{strings.NewReader(""), &out, &errs})
 	if exit != exitFailed || !strings.Contains(out.String(), "note: interrupted") ||
@@ -209,7 +210,7 @@ func TestBenchTable(t *testing.T) {
 }
 
 func TestBenchProgress(t *testing.T) {
-	var out lockedBuffer
+	var out h2test.Buffer
 	one := newTally(false)
 	one.add(&outcome{status: 200, service: 3 * time.Millisecond})
 	one.add(&outcome{err: errTimeout, service: 3 * time.Millisecond})

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 func TestRequestsAreRepeatedOnANewConnection(t *testing.T) {
@@ -36,7 +38,7 @@ func TestInterrupt(t *testing.T) {
 	s := startServer(t, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(200*time.Millisecond, cancel)
-	var out, errs lockedBuffer
+	var out, errs h2test.Buffer
 	exit := run(ctx, []string{"-k", s.URL + "/slow"}, stdio{strings.NewReader(""), &out, &errs})
 	if exit != exitFailed || !strings.Contains(errs.String(), "interrupted") {
 		t.Errorf("exit %d, %q", exit, errs.String())

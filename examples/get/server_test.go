@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // A testServer is net/http's server. It writes its certificate to a file and records its
@@ -154,27 +156,7 @@ const stdinText = "standard\ninput\n"
 // get runs the command.
 func get(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	t.Helper()
-	var out, errs lockedBuffer
+	var out, errs h2test.Buffer
 	exit = run(t.Context(), args, stdio{strings.NewReader(stdinText), &out, &errs})
 	return exit, out.String(), errs.String()
-}
-
-// A lockedBuffer is a buffer that several goroutines may write to.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-// Write appends b.
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-// String returns what was written so far.
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

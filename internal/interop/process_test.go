@@ -1,24 +1,24 @@
 package interop
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"text/template"
 	"time"
+
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // A process is a server in its own process.
 type process struct {
 	cmd    *exec.Cmd
-	out    output
+	out    h2test.Buffer
 	exited chan struct{}
 }
 
@@ -88,26 +88,6 @@ func (p *process) end() {
 		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 		<-p.exited
 	}
-}
-
-// An output collects what a process writes.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write appends b.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-// String returns what was written so far.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // find returns the path of a server, which may have several names. If the server is missing, the
