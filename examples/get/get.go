@@ -125,20 +125,20 @@ func rank(code int) int {
 func (g *getter) report(t *target, status int, err error) int {
 	switch {
 	case err != nil:
-		g.complain("%s: %s", t.url.Redacted(), explain(err))
+		g.warn("%s: %s", t.url.Redacted(), explain(err))
 		if errors.Is(err, errMaxTime) {
 			return exitTime
 		}
 		return exitFailed
 	case status >= 400:
-		g.complain("%s: status %d", t.url.Redacted(), status)
+		g.warn("%s: status %d", t.url.Redacted(), status)
 		return exitStatus
 	}
 	return exitOK
 }
 
-// complain writes a message, unless -s is set without -S.
-func (g *getter) complain(format string, args ...any) {
+// warn writes a message, unless -s is set without -S.
+func (g *getter) warn(format string, args ...any) {
 	if g.output.quiet.showsErrors() {
 		fmt.Fprintf(g.std.err, "get: "+format+"\n", args...)
 	}
@@ -257,7 +257,7 @@ func (x *transfer) receive(ctx context.Context, m *message, e *entry, followed b
 		return nil
 	}
 	if to := resp.Header.Get("location"); to != "" && resp.StatusCode/100 == 3 {
-		defer x.complain("%s: status %d, see %s", m.url.Redacted(), resp.StatusCode, printable(to))
+		defer x.warn("%s: status %d, see %s", m.url.Redacted(), resp.StatusCode, printable(to))
 	}
 	if err := x.write(m, resp); err != nil {
 		return err
