@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,10 +52,10 @@ func TestPeerThatEndsEachConnection(t *testing.T) {
 					if kind == "WebSocket" && (v.own || v.viaNetHTTP()) {
 						return // these doors open WebSockets by other calls
 					}
-					conns := 0
+					var conns atomic.Int32
 					go func() {
 						for p := range v.peers {
-							conns++
+							conns.Add(1)
 							p.Ignore(wire.Headers, wire.Data, wire.WindowUpdate, wire.GoAway)
 							p.WantPreface("the handshake")
 							end(p.Peer)
@@ -73,10 +74,10 @@ func TestPeerThatEndsEachConnection(t *testing.T) {
 					typed := v.viaNetHTTP() || errors.As(err, &lost)
 					if err == nil || errors.Is(err, context.DeadlineExceeded) || !typed {
 						t.Errorf("%v, %v after %v and %d connections, want a *ConnError", resp, err,
-							time.Since(start), conns)
+							time.Since(start), conns.Load())
 					}
-					if took := time.Since(start); took > 2*time.Minute || conns > 10 {
-						t.Errorf("%v after %v and %d connections", err, took, conns)
+					if took := time.Since(start); took > 2*time.Minute || conns.Load() > 10 {
+						t.Errorf("%v after %v and %d connections", err, took, conns.Load())
 					}
 				})
 			})
