@@ -40,7 +40,7 @@ func TestPeerThatEndsEachConnection(t *testing.T) {
 		"PING":    func(p *h2test.Peer) { p.WritePing(0, [8]byte{}) },
 		"SETTINGS and GOAWAY": func(p *h2test.Peer) {
 			p.Batch(func() {
-				p.WriteSettings()
+				p.WriteSettings(wire.Setting{ID: wire.SettingEnableConnectProtocol, Value: 1})
 				p.WriteGoAway(0, wire.NoError, "")
 			})
 		},
