@@ -6,11 +6,13 @@ import (
 	"testing"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 )
 
 // The program shows each of its steps.
 func TestGreeter(t *testing.T) {
-	var out, frames bytes.Buffer
+	var out bytes.Buffer
+	var frames h2test.Buffer // events may follow the end of run
 	if err := run(t.Context(), &out, hyper.TraceTo(&frames)); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
