@@ -132,8 +132,8 @@ type unreadTest struct {
 	part   float64                  // of its speed alone that the stream must keep
 }
 
-// almostAlone is the part of its speed alone that a stream must keep. A window is announced in steps
-// of an eighth, so what fits into a round trip varies by as much.
+// almostAlone is the part of its speed alone that a stream must keep. A window is announced in
+// steps of an eighth, so what fits into a round trip varies by as much.
 const almostAlone = 0.87
 
 // smallBudget is the memory budget of smallConfig, in bytes.
@@ -225,11 +225,11 @@ func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
 		"filled one by one": {smallConfig(), smallBudget,
 			oneByOne(99, func(f *filler, stream uint32, _ io.Reader) {
 				f.fill(stream)
-			}), 0.9},
+			}), almostAlone},
 		"complete responses": {smallConfig(), smallBudget,
 			oneByOne(99, func(f *filler, stream uint32, _ io.Reader) {
 				f.fillUpTo(100_000, stream)
-			}), 0.9},
+			}), almostAlone},
 		"after large responses": {smallConfig(), smallBudget, func(f *filler) []uint32 {
 			f.rate = rate
 			streams, bodies := f.open(1)
