@@ -164,10 +164,8 @@ func compareReadme(t *testing.T, rows []*row) {
 		check(t, os.WriteFile("README.md", []byte(readme(rows)), 0o644))
 		return
 	}
-	text, err := os.ReadFile("README.md")
-	check(t, err)
 	for _, w := range rows {
-		switch has := func(line string) bool { return strings.Contains(string(text), line) }; {
+		switch has := func(line string) bool { return readmeHas(t, line) }; {
 		case !w.complete():
 			t.Logf("%s was not checked completely: its row in README.md is not compared", w.title)
 		case !has(w.start()):
@@ -176,6 +174,14 @@ func compareReadme(t *testing.T, rows []*row) {
 			t.Errorf("README.md does not have this row, run %s\n%s%s", updateCommand, w.cells(), w.reasons())
 		}
 	}
+}
+
+// readmeHas reports whether README.md has text.
+func readmeHas(t *testing.T, text string) bool {
+	t.Helper()
+	readme, err := os.ReadFile("README.md")
+	check(t, err)
+	return strings.Contains(string(readme), text)
 }
 
 // TestReadmeHasTheText requires that the text of README.md around the rows is as this file has it.
