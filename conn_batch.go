@@ -23,7 +23,7 @@ var ErrBatchSplit = errors.New("hyper: the batch was not sent in one write")
 type batch struct {
 	from, to uint64        // where it begins, and where it has ended
 	began    time.Duration // when it began
-	users    int           // calls of Batch whose function has not returned
+	users    int           // calls of Batch before the return of their function
 	open     bool          // what was queued after from is not written yet
 	split    bool          // it was written in parts
 }

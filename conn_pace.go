@@ -86,7 +86,7 @@ func (p *writePace) wroteLocked(c *Conn, octets int, more bool) {
 //
 // If the last write left DATA waiting and the socket has sent all that it had, the limits are too
 // small: the processor needs longer than unsentTime to come back to writeLoop, or TCP may send much
-// more at once. The rate alone would not tell, because it suffers from this.
+// more at once. The rate does not show that, because it is lower for the same reason.
 func (p *writePace) begin(c *Conn) {
 	if p.unsent != 0 && p.since != 0 {
 		if n, ok := netconn.Unsent(c.socket.nc); ok && n == 0 {

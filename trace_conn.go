@@ -50,8 +50,8 @@ type connTracer struct {
 // testing/synctest: the clock there stands still while a goroutine waits for a Mutex. While no
 // other goroutine waits for it, it costs one atomic operation each to lock and unlock.
 type delivery struct {
-	users atomic.Int32  // the goroutine that holds the lock, and those that wait for it
-	next  chan struct{} // has an element while the lock is passed on to one that waits
+	users atomic.Int32  // calls of lock and tryLock that were not unlocked yet
+	next  chan struct{} // has an element while the lock is passed on to a blocked call
 }
 
 func newDelivery() delivery { return delivery{next: make(chan struct{}, 1)} }

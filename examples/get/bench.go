@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// benchOptions are what the command line of get bench says.
+// benchOptions are the options of get bench.
 type benchOptions struct {
 	request requestOptions
 	conn    connOptions
@@ -23,7 +23,7 @@ type benchOptions struct {
 	urls    []*url.URL
 }
 
-// loadOptions say how many requests are sent, and when.
+// loadOptions are the number of requests and their times.
 type loadOptions struct {
 	conns   int
 	streams int           // of each connection

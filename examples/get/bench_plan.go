@@ -1,4 +1,4 @@
-// This file says when get bench sends its requests.
+// This file computes when get bench sends its requests.
 
 package main
 

@@ -26,7 +26,7 @@ type result struct {
 	Model       string           `json:"model"` // "closed" or "open"
 	Connections int              `json:"connections"`
 	Streams     int              `json:"streams"`        // of each connection
-	Rate        float64          `json:"rate,omitempty"` // that the open model asks for, requests a second
+	Rate        float64          `json:"rate,omitempty"` // of the open model, requests a second
 	Elapsed     time.Duration    `json:"elapsed_ns"`
 	Requests    int64            `json:"requests"` // that got a response
 	PerSecond   float64          `json:"requests_per_second"`
@@ -59,7 +59,7 @@ type latency struct {
 // quantiles are the percentiles that are reported.
 var quantiles = []float64{50, 75, 90, 99, 99.9, 99.99}
 
-// newLatency returns what h says.
+// newLatency returns the summary of h.
 func newLatency(h *hdrhistogram.Histogram) *latency {
 	l := &latency{Min: time.Duration(h.Min()), Mean: time.Duration(h.Mean()),
 		Deviation: time.Duration(h.StdDev()), Max: time.Duration(h.Max()),
@@ -144,7 +144,7 @@ func (o *benchOptions) prepare(std stdio) (list []*prepared, err error) {
 	return list, nil
 }
 
-// result returns what t says of the plan p, which took a time.
+// result returns the results in t of the plan p, which took a time.
 func (o *benchOptions) result(t *tally, p *plan, took time.Duration) *result {
 	r := &result{Model: "closed", Connections: o.load.conns, Streams: o.load.streams, Rate: o.load.rate,
 		Elapsed: took, Requests: t.counts.requests, Bytes: t.counts.bytes, Statuses: make(map[int]int64),
@@ -180,7 +180,7 @@ func (r *result) exit() int {
 	return exitOK
 }
 
-// write writes the result where the flags say.
+// write writes the result to the places in the flags.
 func (o *benchOptions) write(r *result, std stdio) error {
 	if o.json != "-" {
 		r.writeTable(std.out)
@@ -200,7 +200,7 @@ func (o *benchOptions) write(r *result, std stdio) error {
 	return os.WriteFile(o.json, text, 0o666)
 }
 
-// writeTable writes the result for people.
+// writeTable writes the result as a table.
 func (r *result) writeTable(w io.Writer) {
 	model := "closed model"
 	if r.Rate > 0 {

@@ -17,7 +17,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// The range of latencies that are told apart, with three digits.
+// The range of latencies that are distinguished, with three digits.
 const (
 	minLatency = time.Microsecond
 	maxLatency = 10 * time.Minute
@@ -99,7 +99,7 @@ func (t *tally) add(o *outcome) {
 	}
 }
 
-// maxKinds bounds how many kinds of failures are told apart.
+// maxKinds bounds how many kinds of failures are counted.
 const maxKinds = 20
 
 // fail counts n failures of a kind.
@@ -160,7 +160,7 @@ func failureKind(err error) string {
 const maxSteps = 100_000
 
 // correct returns h corrected for coordinated omission, as HdrHistogram does. In the closed model a
-// worker that waits for a slow response does not send the requests that it would have sent in the
+// worker with a slow response does not send the requests that it would have sent in the
 // meantime, one each interval. They are added with the time that they would have waited.
 func correct(h *hdrhistogram.Histogram, interval time.Duration) *hdrhistogram.Histogram {
 	c := newHistogram()

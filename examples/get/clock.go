@@ -12,7 +12,7 @@ import (
 // errMaxTime means that a URL took longer than -m allows.
 var errMaxTime = errors.New("the time of -m is over")
 
-// A clock ends a transfer when its time is over. It stands while the transfer waits for its turn to
+// A clock ends a transfer when its time is over. It stops before the turn of the transfer to
 // write to standard output. It is for one goroutine.
 type clock struct {
 	left  time.Duration // 0: no limit
@@ -31,7 +31,7 @@ func (c *clock) start(ctx context.Context) (running context.Context, stop func()
 	return running, func() { c.timer.Stop(); cancel(nil) }
 }
 
-// wait waits for turn while the clock stands.
+// wait stops the clock until turn is closed.
 func (c *clock) wait(turn <-chan struct{}) {
 	if c.timer == nil || !c.timer.Stop() {
 		<-turn

@@ -19,7 +19,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// connOptions say how connections are made.
+// connOptions are the options of connections.
 type connOptions struct {
 	insecure bool
 	push     bool

@@ -69,7 +69,7 @@ func addFileName(u *url.URL, file string) {
 	}
 }
 
-// A dataKind says how the data of a flag is read.
+// A dataKind is the way in which the data of a flag is read.
 type dataKind int
 
 const (

@@ -1,4 +1,4 @@
-// This file says what an error means.
+// This file explains errors.
 
 package main
 

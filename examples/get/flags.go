@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// options are what the command line of get says.
+// options are the options of get.
 type options struct {
 	request  requestOptions
 	redirect redirectOptions

@@ -8,7 +8,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// flowOptions say how much the server may send.
+// flowOptions are the limits of what the server may send.
 type flowOptions struct {
 	rate   size // bytes a second, of each URL; 0: no limit
 	window size // bytes; 0: that of hyper.AdaptiveWindow

@@ -19,7 +19,7 @@ import (
 // A part is one field of a form.
 type part struct {
 	name string
-	file string // the file that is uploaded, or whose content is the value; empty: text is the value
+	file string // the file that is uploaded, or has the value; empty: text is the value
 	text []byte
 	kind string // the media type; empty: none for a value
 	as   string // the file name that is sent; empty: none

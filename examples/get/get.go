@@ -24,7 +24,7 @@ type getter struct {
 	history *history // nil: nothing is kept
 }
 
-// newGetter prepares what o says.
+// newGetter returns a getter with the options o.
 func newGetter(o *options, std stdio) (*getter, error) {
 	g := &getter{options: o, std: std}
 	var err error
@@ -68,7 +68,7 @@ func (l *lockedWriter) Write(b []byte) (int, error) {
 	return l.w.Write(b)
 }
 
-// atOnce is the maximum number of concurrent requests. A body that waits for its turn holds a part
+// atOnce is the maximum number of concurrent requests. Before its turn, a body holds a part
 // of the connection's window, and the body that is being written needs a part of that window, too.
 const atOnce = 8
 
@@ -108,7 +108,7 @@ func (g *getter) getAll(ctx context.Context) int {
 	return exit
 }
 
-// rank orders exit codes by how much they say.
+// rank orders exit codes: the highest is reported.
 func rank(code int) int {
 	switch code {
 	case exitFailed:
@@ -237,7 +237,7 @@ func (x *transfer) sendOn(ctx context.Context, conn *hyper.Conn, m *message) (*h
 	return resp, err
 }
 
-// receive writes the header and the body, as far as the flags ask for them. The body of a redirect
+// receive writes the header and the body, as far as the flags require them. The body of a redirect
 // is not written if it is followed, or should be.
 func (x *transfer) receive(ctx context.Context, m *message, e *entry, followed bool) error {
 	resp := e.resp

@@ -65,8 +65,8 @@ func run(ctx context.Context, args []string, std stdio) int {
 	return exit
 }
 
-// usage writes the help if the error asks for it, or what is wrong with the command line. It
-// returns the exit code.
+// usage writes the help if the error is a request for it, or what is wrong with the command line.
+// It returns the exit code.
 func usage(err error, std stdio, intro string, groups []group) int {
 	switch {
 	case errors.Is(err, pflag.ErrHelp):

@@ -16,7 +16,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// outputOptions say what is written where.
+// outputOptions are the files of the output.
 type outputOptions struct {
 	places  []string // of -o and -O, in their order; remoteName is -O
 	include bool
@@ -24,7 +24,7 @@ type outputOptions struct {
 	quiet   quietOptions
 }
 
-// quietOptions say which messages are left out.
+// quietOptions are the options of what is left out.
 type quietOptions struct {
 	silent    bool
 	showError bool

@@ -34,7 +34,7 @@ type link struct {
 	used bool // some request was sent on it
 }
 
-// newPool returns a pool whose dials end with ctx.
+// newPool returns a pool. Its dials end with ctx.
 func newPool(ctx context.Context, d *dialer) *pool {
 	p := &pool{dialer: d, links: make(map[string]*link)}
 	p.ctx, p.cancel = context.WithCancel(ctx)

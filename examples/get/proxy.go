@@ -22,7 +22,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// proxyOptions say which proxy is used.
+// proxyOptions are the options of the proxy.
 type proxyOptions struct {
 	url  string // -x; empty: that of the environment
 	none string // hosts for which there is none
@@ -32,7 +32,7 @@ type proxyOptions struct {
 func (o *proxyOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVarP(&o.url, "proxy", "x", "",
 		"connect through the proxy at this `URL` (http, https, socks5, socks5h; port 1080, https 443); "+
-			"otherwise HTTPS_PROXY, HTTP_PROXY and NO_PROXY say which")
+			"otherwise that of HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
 	f.StringVar(&o.none, "noproxy", "", "connect directly to these `hosts`, separated by commas; * is all")
 }
 
@@ -180,7 +180,7 @@ func (c *tunnelConn) Close() error {
 	return err
 }
 
-// tunnel asks the proxy at the other end of nc for a tunnel to addr, over HTTP/1.1.
+// tunnel requests a tunnel to addr of the proxy at the other end of nc, over HTTP/1.1.
 func tunnel(ctx context.Context, nc net.Conn, u *url.URL, addr string) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	c, err := connect(nc, u, addr)
@@ -218,7 +218,7 @@ func connect(nc net.Conn, u *url.URL, addr string) (net.Conn, error) {
 	return &earlyConn{nc, io.MultiReader(strings.NewReader(string(early)), nc)}, err
 }
 
-// An earlyConn is a connection some of whose bytes were read already.
+// An earlyConn is a connection with some bytes that were read already.
 type earlyConn struct {
 	net.Conn
 	r io.Reader

@@ -12,7 +12,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// redirectOptions say whether redirects are followed.
+// redirectOptions are the options of redirects.
 type redirectOptions struct {
 	follow bool
 	most   int // redirects in a row; negative: no limit
@@ -24,7 +24,7 @@ func (o *redirectOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.most, "max-redirs", 50, "follow at most this many in a row; -1: any `number`")
 }
 
-// next returns the message that resp asks for, or nil if that is none, or is not to be followed.
+// next returns the message after the redirect resp, or nil if it is none, or is not to be followed.
 // hops is the number of redirects before.
 func (o *redirectOptions) next(m *message, resp *hyper.Response, hops int) (*message, error) {
 	to := resp.Header.Get("location")

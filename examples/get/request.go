@@ -19,7 +19,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// requestOptions say what is sent.
+// requestOptions are the options of the request.
 type requestOptions struct {
 	method  string   // -X; empty: it follows from the other flags
 	lines   []string // -H
@@ -48,10 +48,10 @@ func (o *requestOptions) addFlags(f *pflag.FlagSet) {
 		"POST a form with `name=content`; =@file uploads a file, =<file is its content, "+
 			";type= and ;filename= may follow")
 	f.StringArrayVarP(&o.uploads, "upload-file", "T", nil,
-		"PUT this `file`, - for standard input; one for each URL, whose / at the end gets its name")
+		"PUT this `file`, - for standard input; one for each URL; a URL that ends in / gets its name")
 	f.BoolVarP(&o.head, "head", "I", false, "send HEAD, and write the header of the response")
 	f.StringVarP(&o.user, "user", "u", "",
-		"send this `name:password` as basic authentication; a missing password is asked for")
+		"send this `name:password` as basic authentication; a missing password is read from the terminal")
 	f.StringVarP(&o.agent, "user-agent", "A", "", "send this user-agent")
 	f.StringArrayVarP(&o.cookies, "cookie", "b", nil, "send this cookie, `name=value`")
 	f.StringVarP(&o.referer, "referer", "e", "", "send this referer")
@@ -160,7 +160,7 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// withPassword returns a name with its password. It asks for a missing one on a terminal, and
+// withPassword returns a name with its password. It reads a missing one from the terminal, and
 // leaves it empty elsewhere.
 func withPassword(user string, std stdio) (string, error) {
 	if strings.Contains(user, ":") {

@@ -12,7 +12,7 @@ import (
 	"gohyper.dev/hyper"
 )
 
-// showOptions say what is shown.
+// showOptions are the options of what is shown.
 type showOptions struct {
 	verbose   bool
 	timing    bool
@@ -43,7 +43,7 @@ type traces struct {
 	recordings []recording
 }
 
-// traces returns the traces that the flags ask for. Frames are shown on stderr.
+// traces returns the traces of the flags. Frames are shown on stderr.
 func (o *showOptions) traces(stderr io.Writer) *traces {
 	t := &traces{}
 	if o.verbose {

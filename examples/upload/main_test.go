@@ -138,7 +138,7 @@ func TestWhatEndsAnUpload(t *testing.T) {
 	}
 }
 
-// A server that does not know resumable uploads gets the content from its beginning again.
+// A server without resumable uploads gets the content from its beginning again.
 func TestServerWithoutResumption(t *testing.T) {
 	posts := 0
 	u := newUploader(t, func(w http.ResponseWriter, r *http.Request) {

@@ -15,7 +15,8 @@ import (
 
 // An Uploader sends content to one resource. It is the client of
 // draft-ietf-httpbis-resumable-upload: the server names a resource for the upload by an interim
-// response with status 104, tells how much it has by HEAD, and takes the rest by PATCH.
+// response with status 104, reports its offset in the response to HEAD, and receives the rest by
+// PATCH.
 type Uploader struct {
 	Dial func(ctx context.Context) (*hyper.Conn, error)
 	URL  *url.URL // of the resource that the content is sent to
@@ -78,8 +79,8 @@ func (u *Uploader) Upload(ctx context.Context, content io.ReaderAt, size int64) 
 	}
 }
 
-// attempt connects, asks what the server has, and sends the rest. last is the error of the attempt
-// before, or nil.
+// attempt connects, gets the offset from the server, and sends the rest. last is the error of the
+// attempt before, or nil.
 func (u *upload) attempt(ctx context.Context, last error) (answer string, err error) {
 	conn, err := u.Dial(ctx)
 	if err != nil {
@@ -87,7 +88,7 @@ func (u *upload) attempt(ctx context.Context, last error) (answer string, err er
 	}
 	defer conn.Close()
 	if last != nil && u.location != nil {
-		if err := u.askOffset(ctx, conn); err != nil {
+		if err := u.getOffset(ctx, conn); err != nil {
 			return "", err
 		}
 	}
@@ -164,8 +165,8 @@ func (u *upload) answer(ctx context.Context, stream *hyper.Stream) (string, erro
 	return string(content), err
 }
 
-// askOffset asks the server how much it has.
-func (u *upload) askOffset(ctx context.Context, conn *hyper.Conn) error {
+// getOffset gets the number of bytes that the server has.
+func (u *upload) getOffset(ctx context.Context, conn *hyper.Conn) error {
 	resp, err := conn.Do(ctx, &hyper.Request{
 		Method:    "HEAD",
 		Authority: u.URL.Host,

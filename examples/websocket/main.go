@@ -2,7 +2,7 @@
 // only gets an http.Client with a hyper.Transport. The members of a chat share one connection. The
 // server is Go's, in a process of its own.
 //
-//	go -C examples/websocket run . [-n 3]    n members join, and each says something
+//	go -C examples/websocket run . [-n 3]    n members join, and each sends a message
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// run starts the server and lets n members say something to all others.
+// run starts the server, opens n WebSockets, and sends a message on each.
 func run(ctx context.Context, out io.Writer, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -79,7 +79,7 @@ func run(ctx context.Context, out io.Writer, n int) error {
 	return nil
 }
 
-// talk lets each member say something, and waits until all members have received it.
+// talk sends a message on each WebSocket, and requires that all of them receive it.
 func talk(ctx context.Context, out io.Writer, members []*websocket.Conn) error {
 	for i, speaker := range members {
 		said := fmt.Sprintf("hello from member %d", i+1)

@@ -39,7 +39,7 @@ func TestMembersShareOneConnection(t *testing.T) {
 	}
 }
 
-// A server that does not know WebSockets over HTTP/2 is asked over HTTP/1.1.
+// A server without WebSockets over HTTP/2 gets the handshake over HTTP/1.1.
 func TestServerWithoutExtendedConnect(t *testing.T) {
 	server := httptest.NewUnstartedServer(&chat{})
 	server.EnableHTTP2 = true

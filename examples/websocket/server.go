@@ -20,7 +20,7 @@ import (
 const serveVariable = "HYPER_EXAMPLE_SERVE"
 
 // A serverProcess is this program as a server in a process of its own. net/http allows extended
-// CONNECT only if GODEBUG says so as the process starts.
+// CONNECT only if GODEBUG has http2xconnect=1 as the process starts.
 type serverProcess struct {
 	url         string
 	certificate []byte // PEM

@@ -35,7 +35,7 @@ import (
 
 // Limits of a Peer.
 const (
-	wantTimeout = 10 * time.Second // how long a Want waits; fake time in a bubble
+	wantTimeout = 10 * time.Second // the timeout of a Want; fake time in a bubble
 	logSize     = 20               // frames shown with a failure
 )
 

@@ -61,8 +61,8 @@ func (c *lateContext) start() {
 	synctest.Wait()
 }
 
-// A caller whose context has ended has no response to close. What arrives until the stream is reset
-// must not hold the connection's window.
+// After the end of its context, a call has no response to close. What arrives until the stream is
+// reset must not hold the connection's window.
 func TestUnreadDataOfAnEndedContextIsGivenBack(t *testing.T) {
 	for name, end := range map[string]func(peer *h2test.Peer){
 		"END_STREAM": func(peer *h2test.Peer) { peer.WriteData(1, wire.EndStream, nil) },

@@ -620,7 +620,7 @@ func TestDialTLSContextOfMixedServers(t *testing.T) {
 	}
 }
 
-// A slowLowerConn is a lowerConn whose writes take time, as on a slow path.
+// A slowLowerConn is a lowerConn with writes that take time, as on a slow path.
 type slowLowerConn struct{ lowerConn }
 
 func (c slowLowerConn) Write(p []byte) (int, error) {

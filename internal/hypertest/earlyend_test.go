@@ -17,7 +17,8 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// A request that waits for the peer's SETTINGS is not tried for ever, and its error says why.
+// The attempts of a request that needs the peer's SETTINGS are limited, and the error has the
+// reason.
 func TestPeerThatEndsEachConnection(t *testing.T) {
 	kinds := map[string]func(v *visit) *http.Request{
 		"GET":  func(v *visit) *http.Request { return v.request("GET", "/", nil) },

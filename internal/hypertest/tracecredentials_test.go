@@ -1,5 +1,5 @@
 // This file tests what traces show of requests that are unusual: credentials that only a name or a
-// query tells, bodies that are padded or cut off, and frames that end a connection.
+// query shows, bodies that are padded or cut off, and frames that end a connection.
 
 package hypertest
 

@@ -95,9 +95,9 @@ func (f *filler) fillUpTo(size int, streams ...uint32) (total int) {
 	return total
 }
 
-// speed returns how many bytes the reader of stream gets in a round trip: the mean of the last eight
-// of 15, because a window is announced in steps of an eighth. During the first of them the peer
-// also fills the windows of others. It reads body unless that is nil.
+// speed returns how many bytes the reader of stream gets in a round trip: the mean of the last
+// eight of 15, because a window is announced in steps of an eighth. During the first of them the
+// peer also fills the windows of others. It reads body unless that is nil.
 func (f *filler) speed(stream uint32, body io.Reader, others []uint32) int {
 	if body != nil {
 		go io.Copy(io.Discard, body)

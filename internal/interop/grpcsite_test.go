@@ -32,7 +32,7 @@ import (
 // messageSize is the maximum size of the messages, in bytes.
 const messageSize = 32 << 10
 
-// A plainCodec is a codec whose messages are *[]byte.
+// A plainCodec is a codec for messages of type *[]byte.
 type plainCodec struct{}
 
 // Marshal returns a copy, which gRPC keeps until it is sent.
@@ -205,7 +205,7 @@ func unframed(r io.Reader) io.Reader {
 	})
 }
 
-// grpcRequest returns the request of a call whose messages have the bytes of body.
+// grpcRequest returns the request of a call; its messages have the bytes of body.
 func grpcRequest(method string, body io.Reader) *hyper.Request {
 	return &hyper.Request{Method: "POST", Path: "/site/" + method, Body: framed(body),
 		Header: hyper.Header{{Name: "content-type", Value: "application/grpc"},

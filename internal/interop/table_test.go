@@ -25,7 +25,7 @@ var columns = []struct{ title, what, check string }{
 		"Echo"},
 	{"codings", "each content coding that the server offers and hyper decodes", "Codings"},
 	{"trailers", "trailers of a response", "Trailers"},
-	{"request trailers", "trailers of a request, which the server or its origin tells", "RequestTrailers"},
+	{"request trailers", "trailers of a request, which the server or its origin returns", "RequestTrailers"},
 	{"103", "an interim response with its fields", "Interim"},
 	{"100-continue", "a body that is sent only after 100 (Continue)", "Continue"},
 	{"push", "a page with a pushed one, both compared", "Push"},
@@ -86,7 +86,7 @@ func (w *row) cells() string {
 	return b.String() + "\n"
 }
 
-// reasons returns the line of README.md that says why cells of the row have a dash.
+// reasons returns the line of README.md with the reasons for the dashes of the row.
 func (w *row) reasons() string {
 	var whys []string
 	titles := make(map[string][]string) // by reason
@@ -122,7 +122,7 @@ func readme(rows []*row) string {
 	for _, w := range rows {
 		b.WriteString(w.reasons())
 	}
-	b.WriteString("\n## What a tick says\n\n")
+	b.WriteString("\n## What a tick means\n\n")
 	for _, c := range columns {
 		fmt.Fprintf(&b, "- **%s**: %s (`%s`).\n", c.title, c.what, c.check)
 	}

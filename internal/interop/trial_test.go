@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// trialTimeout is how long a check may take that is expected to fail. A server that waits for what
+// trialTimeout is how long a check may take that is expected to fail. A server that never gets what
 // does not come uses all of it.
 const trialTimeout = 2 * time.Second
 
@@ -21,7 +21,7 @@ type trial struct {
 }
 
 // refute runs a check that is expected to fail, and fails if it passes. If README.md has another
-// version of the server, it only reports that: that version may offer more than the table says. It
+// version of the server, it only reports that: that version may offer more than the table has. It
 // does not run a reload if the server has no command for that.
 func refute(t *testing.T, r *running, name string, run func(testing.TB, *running)) {
 	if name == "Reload" && r.reload == nil {

@@ -97,7 +97,7 @@ func getAnd(rest ...byte) func(*Client) []hyper.Frame {
 	}
 }
 
-// andGet returns the Frames of a case that sends a GET whose block begins with first.
+// andGet returns the Frames of a case that sends a GET with a block that begins with first.
 func andGet(first ...byte) func(*Client) []hyper.Frame {
 	return func(c *Client) []hyper.Frame {
 		f := c.get(both)

@@ -79,8 +79,8 @@ func (c *client) command(args ...string) error {
 	return nil
 }
 
-// run lets the client send about n requests for url, on a processor of its own. It returns the CPU
-// time of the client for each request.
+// run starts the client with about n requests for url, on a processor of its own. It returns the
+// CPU time of the client for each request.
 func (c *client) run(url string, n int) (time.Duration, error) {
 	args, stdin := c.start(c, url, n)
 	cmd := exec.Command("taskset", append([]string{"-c", "1", c.program}, args...)...)

@@ -43,7 +43,7 @@ func main() {
 	}
 }
 
-// compare measures the clients with these names and returns the table. The error says so if get
+// compare measures the clients with these names and returns the table. It is an error if get
 // bench uses more than is allowed.
 func compare(names []string, rounds, n int) (table string, err error) {
 	dir, err := os.MkdirTemp("", "compare")

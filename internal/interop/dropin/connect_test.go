@@ -58,7 +58,7 @@ type rpc struct {
 	*lane
 	url     string
 	options []connect.ClientOption
-	waiting <-chan struct{} // gets a value when the server has a call that waits
+	waiting <-chan struct{} // gets a value when a call blocks in the server
 }
 
 // rpcClient returns a client of one procedure.
@@ -91,7 +91,7 @@ func metadata(h http.Header) string {
 	return (&lanes.Lane{}).Fields(h)
 }
 
-// rpcServer returns the service. It tells waiting of calls that wait.
+// rpcServer returns the service. It sends a value to waiting for each call that blocks.
 func rpcServer(waiting chan<- struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/unary", connect.NewUnaryHandler("/unary", unary))
