@@ -252,8 +252,8 @@ func (m *streamMeter) reach(total int64) bool {
 	return false
 }
 
-// loop returns the control loop that ends now, if a window was announced whose end DATA has not
-// passed. total is the number of bytes that have come on the connection.
+// loop returns the control loop that ends now, if DATA has not passed the end of each
+// announced window. total is the number of bytes that have come on the connection.
 func (m *streamMeter) loop(now time.Duration, total int64) controlLoop {
 	if m.reached == m.made {
 		return controlLoop{}

@@ -159,7 +159,7 @@ func FuzzRecorder(f *testing.F) {
 			checkBounds(t, r)
 		}
 
-		known := 0 // streams whose request is known
+		known := 0 // streams with a known request
 		for _, s := range r.streams {
 			if s.request.fields != nil {
 				known++

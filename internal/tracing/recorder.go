@@ -104,7 +104,7 @@ type conn struct {
 	opened     time.Time
 	closed     time.Time
 	streams    map[uint32]*stream
-	promising  uint32 // the promised stream whose PUSH_PROMISE is not complete; 0: there is none
+	promising  uint32 // the stream of a PUSH_PROMISE that is not complete; 0: there is none
 	marks      []mark
 	sendWindow curve
 	recvWindow curve

@@ -43,7 +43,7 @@ func (f Field) Shown() string {
 // inBytes returns what is shown instead of n bytes.
 func inBytes(n int) string { return "[" + strconv.Itoa(n) + " bytes]" }
 
-// hasURL reports whether the value of a field has a path or a URL, whose query may have
+// hasURL reports whether the value of a field has a path or a URL. Their queries may have
 // credentials.
 func hasURL(name string) bool {
 	switch syntax.Lower(name) {
