@@ -150,6 +150,9 @@ func (h *host) connect(ctx context.Context, a *attempt, delay time.Duration) {
 	switch {
 	case c != nil:
 		h.addLocked(c, a)
+		// Without unlocking before: the connection has no stream yet, and would make room for
+		// another host.
+		h.serveLocked()
 	case err == errNotHTTP2:
 		h.Exclude(http1Memory, err)
 	// Otherwise no request waited. Those that have arrived since are served below.

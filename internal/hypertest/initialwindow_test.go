@@ -70,8 +70,8 @@ func TestManagerOfTheUserChoosesInitialWindows(t *testing.T) {
 				peer.WriteSettingsAck()
 			}
 			peer.WriteHeaders(id, 0, ":status: 200")
+			synctest.Wait() // a smaller size moves the windows when it is acknowledged
 		}
-		synctest.Wait()
 		if want := []string{"1000 0 1.005s", "1000 0 1.005s", "400 0 1.005s",
 			"400 0 1.005s"}; !slices.Equal(asked, want) {
 			t.Errorf("asked %q, want %q", asked, want)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -176,6 +177,39 @@ func TestConnectionsToTwoThousandHostsAreBounded(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A connection that was made for a request is not idle before the request has used it. The test
+// cannot choose the moment between, so that it tries often.
+func TestNewConnectionIsNotIdleBeforeItsRequest(t *testing.T) {
+	for range 500 {
+		synctest.Test(t, func(t *testing.T) {
+			w := &town{t: t}
+			tr := w.transport(func(*hyper.Transport) {})
+			done := make(chan struct{})
+			for range 3 {
+				go func() {
+					for range 1000 {
+						tr.CloseIdleConnections()
+						runtime.Gosched()
+					}
+				}()
+			}
+			go func() {
+				defer close(done)
+				if err := getOnce(t.Context(), tr, "a.example.com"); err != nil {
+					t.Error(err)
+				}
+			}()
+			<-done
+			if n := w.dials.Load(); n != 1 {
+				t.Errorf("%d connections were made for one request", n)
+			}
+		})
+		if t.Failed() {
+			break
+		}
 	}
 }
 
