@@ -15,7 +15,7 @@ import (
 
 // A slot that is granted after the context's end, but before the waiter notices that end, goes to
 // the next call.
-func TestSlotGrantedToWhoHasGivenUpIsNotLost(t *testing.T) {
+func TestSlotGrantedToACanceledCallIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
 		getAsync(conn, "/first")

@@ -26,7 +26,7 @@ func TestGzipMembersAreOneBody(t *testing.T) {
 	wantDecoded(t, decodeReader(iotest.OneByteReader(bytes.NewReader(coded)), "gzip"), plain)
 }
 
-func TestDeflateIsToldFromZlibByItsHeader(t *testing.T) {
+func TestDeflateAndZlibDifferByTheirHeader(t *testing.T) {
 	for level := flate.HuffmanOnly; level <= flate.BestCompression; level++ {
 		for _, n := range []int{0, 1, 2, 3, 100, 70000} {
 			var raw, wrapped bytes.Buffer
@@ -48,7 +48,7 @@ func TestDeflateIsToldFromZlibByItsHeader(t *testing.T) {
 	wantDecodeError(t, err, "deflate", zlib.ErrDictionary)
 }
 
-func TestDeflateOfOneOctetIsCutShort(t *testing.T) {
+func TestDeflateOfOneByteIsCutShort(t *testing.T) {
 	for c := range 256 {
 		_, err := decodeBytes([]byte{byte(c)}, "deflate")
 		wantDecodeError(t, err, "deflate", io.ErrUnexpectedEOF)
@@ -94,7 +94,7 @@ func TestSecondGzipMemberCutShortIsAnError(t *testing.T) {
 	}
 }
 
-func TestCorruptOctetNeverHangsNorPassesAChecksum(t *testing.T) {
+func TestCorruptByteNeverHangsNorPassesAChecksum(t *testing.T) {
 	plain := h2test.Prose(1500)
 	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		coded := c.Encode(plain)
@@ -119,7 +119,7 @@ func TestCorruptOctetNeverHangsNorPassesAChecksum(t *testing.T) {
 	})
 }
 
-func TestOctetsAfterTheEndAreAnError(t *testing.T) {
+func TestBytesAfterTheEndAreAnError(t *testing.T) {
 	plain := h2test.Prose(100)
 	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		for _, n := range []int{1, 2, 9, 10, 11, 5000, 70000} {
@@ -192,7 +192,7 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	return copy(p, r.chunks[r.i-1]), nil
 }
 
-func TestFlushedOctetsAreReadBeforeTheRestArrives(t *testing.T) {
+func TestFlushedBytesAreReadBeforeTheRestArrives(t *testing.T) {
 	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		var b bytes.Buffer
 		w := c.Writer(&b)

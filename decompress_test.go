@@ -420,7 +420,7 @@ func wantLimit(t *testing.T, err error, limit string, bound int64) {
 	}
 }
 
-func TestDecodeLimitErrorSaysWhichBound(t *testing.T) {
+func TestDecodeLimitErrorNamesTheBound(t *testing.T) {
 	for want, e := range map[string]DecodeLimitError{
 		"hyper: body: more than 5 content codings": {Limit: "codings", Max: 5},
 		"hyper: body: more than 10 bytes decoded": {Limit: "size", Max: 10,
@@ -453,7 +453,7 @@ func TestTooManyCodingsAreRefusedUnread(t *testing.T) {
 	}
 }
 
-func TestSizeLimitGivesAllOctetsBelowIt(t *testing.T) {
+func TestSizeLimitGivesAllBytesBelowIt(t *testing.T) {
 	plain := h2test.Prose(5000)
 	h2test.EachCoding(t, func(t *testing.T, c h2test.Coding) {
 		coded := c.Encode(plain)

@@ -200,7 +200,7 @@ func TestFirstComesFirst(t *testing.T) {
 	})
 }
 
-func TestOneOctetIsOneOctet(t *testing.T) {
+func TestOneByteIsOneByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := scripted(t, hyper.Config{WindowManager: OneOctet, InitialStreamWindow: 1})
 		resp := answered(t, peer, conn, 1, &hyper.Request{})

@@ -178,7 +178,7 @@ func TestContinuationRules(t *testing.T) {
 // above, because real time includes what else the machine does.
 const reliabilityLimit = 5 * time.Second
 
-func TestFragmentsOfOneOctetAreReadInLinearTime(t *testing.T) {
+func TestFragmentsOfOneByteAreReadInLinearTime(t *testing.T) {
 	const size = 1 << 20
 	block := append([]byte{0x88, 0x00, 1, 'x', 0x7f, 0x81, 0xff, 0x3f}, bytes.Repeat([]byte{'v'}, size)...)
 	octets := h2test.RawFrame(wire.Headers, 0, 1, nil)

@@ -78,7 +78,7 @@ func readAll(r *frameReader, calls ...func()) (frames []readFrame, err error) {
 	}
 }
 
-func TestFramesDoNotDependOnHowOctetsArrive(t *testing.T) {
+func TestFramesDoNotDependOnHowBytesArrive(t *testing.T) {
 	octets := everyFrame()
 	want, err := readAll(testReader(t, bytes.NewReader(octets), nil))
 	if err != io.EOF || len(want) != 22 {

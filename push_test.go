@@ -295,7 +295,7 @@ func TestPromiseOnAStreamWeResetIsCanceled(t *testing.T) {
 	})
 }
 
-func TestClosingTheParentCancelsWhatNobodyClaimed(t *testing.T) {
+func TestClosingTheParentCancelsUnclaimedPushes(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		t.Run(fmt.Sprintf("whole=%v", whole), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

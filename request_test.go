@@ -9,7 +9,7 @@ import (
 
 // Each byte in each place of a request is either sent unchanged or refused, as the grammar of that
 // place says.
-func TestEachOctetInEachPlaceOfRequest(t *testing.T) {
+func TestEachByteInEachPlaceOfRequest(t *testing.T) {
 	const (
 		alpha  = "abcdefghijklmnopqrstuvwxyz"
 		upper  = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

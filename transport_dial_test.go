@@ -185,7 +185,7 @@ func TestSilentPeerIsSuspectedAtTheFirstTimeout(t *testing.T) {
 	})
 }
 
-func TestSuspicionEndsWithTheNextOctet(t *testing.T) {
+func TestSuspicionEndsWithTheNextByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		peer := f.firstPeer() // acknowledges PINGs
@@ -385,7 +385,7 @@ func TestHostsWithoutHTTP2AreRememberedForAWhile(t *testing.T) {
 	})
 }
 
-func TestHostThatGivesUpHTTP2LeavesNobodyWaiting(t *testing.T) {
+func TestHostThatGivesUpHTTP2EndsAllWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fallback := &overHTTP1{}
 		f := newFarm(t, &Transport{Fallback: fallback})
@@ -484,7 +484,7 @@ func TestDialThatOutlivesItsRequestServesTheNext(t *testing.T) {
 	})
 }
 
-func TestDialErrorReachesAllWhoWait(t *testing.T) {
+func TestDialErrorReachesAllRequestsThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		refused := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
@@ -518,7 +518,7 @@ func TestDialErrorReachesAllWhoWait(t *testing.T) {
 	})
 }
 
-func TestDialErrorBesidesALivingConnectionIsNobodys(t *testing.T) {
+func TestDialErrorBesideAConnectionFailsNoRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		first := f.get("/first")

@@ -44,7 +44,7 @@ func TestServerWithoutHTTP2IsServedOnTheSameConnection(t *testing.T) {
 	}
 }
 
-func TestConnectionKeptForTheFallbackIsClosedWhenNobodyTakesIt(t *testing.T) {
+func TestConnectionKeptForTheFallbackIsClosedWhenUnused(t *testing.T) {
 	tr := &Transport{}
 	client, server := net.Pipe()
 	tr.keepSpare("example.com:443", client)

@@ -296,7 +296,7 @@ func TestBurstOnAColdHostMakesOneDial(t *testing.T) {
 	})
 }
 
-func TestBurstMakesAsManyConnectionsAsThePeersLimitAsks(t *testing.T) {
+func TestBurstMakesAsManyConnectionsAsThePeersLimitRequires(t *testing.T) {
 	for _, test := range []struct{ most, limit, conns int }{
 		{0, 250, 4}, // 1,000 requests are four times 250
 		{0, 100, 8}, // ten would be needed; eight is the most
@@ -343,7 +343,7 @@ func TestBurstMakesAsManyConnectionsAsThePeersLimitAsks(t *testing.T) {
 	}
 }
 
-func TestSecondConnectionIsNotMadeBeforeTheFirstHasSaidItsLimit(t *testing.T) {
+func TestSecondConnectionIsNotMadeBeforeTheLimitOfTheFirstIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		for range 150 {
@@ -399,7 +399,7 @@ func TestHostsDoNotShareConnections(t *testing.T) {
 	})
 }
 
-func TestSlotThatFreesFirstServesWhoWaitsFirst(t *testing.T) {
+func TestFirstFreeSlotServesTheOldestRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 2})
 		f.get("/one")
@@ -430,7 +430,7 @@ func TestSlotThatFreesFirstServesWhoWaitsFirst(t *testing.T) {
 	})
 }
 
-func TestNewRequestsDoNotOvertakeThoseWhoWaitForTheHost(t *testing.T) {
+func TestNewRequestsDoNotOvertakeWaitingOnesOfTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		f.get("/0")
@@ -496,7 +496,7 @@ func TestConnectionWithAnotherLimitIsFoundBehindAFullOne(t *testing.T) {
 	})
 }
 
-func TestRaisedLimitServesThoseWhoWait(t *testing.T) {
+func TestRaisedLimitServesWaitingRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		f.get("/0")
@@ -519,7 +519,7 @@ func TestRaisedLimitServesThoseWhoWait(t *testing.T) {
 	})
 }
 
-func TestLoweredLimitAsksForAnotherConnection(t *testing.T) {
+func TestLoweredLimitCausesAnotherConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		for range 3 {

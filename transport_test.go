@@ -170,7 +170,7 @@ func TestCloseIdleConnectionsOfManyDoesNotSlowTheNextDial(t *testing.T) {
 	})
 }
 
-func TestCloseIdleConnectionsEndsDialsThatNobodyWaitsFor(t *testing.T) {
+func TestCloseIdleConnectionsEndsDialsWithoutARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{})
 		var ended []error
@@ -258,7 +258,7 @@ func TestRequestsWithASlotSurviveTheEndOfTheirConnection(t *testing.T) {
 	})
 }
 
-func TestConnectionThatDiedWhileIdleIsNotUsed(t *testing.T) {
+func TestConnectionThatEndedWhileIdleIsNotUsed(t *testing.T) {
 	for name, end := range map[string]func(*h2test.Peer){
 		"closed":       func(peer *h2test.Peer) { peer.Close() },
 		"GOAWAY":       func(peer *h2test.Peer) { peer.WriteGoAway(1, wire.NoError, "") },
@@ -363,7 +363,7 @@ func TestEndOfTheContextEndsEveryWait(t *testing.T) {
 	}
 }
 
-func TestSlotOfWhoGaveUpGoesToTheNext(t *testing.T) {
+func TestSlotOfACanceledRequestGoesToTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, &Transport{MaxConnsPerHost: 1})
 		peer := f.firstPeer(h2test.AtMost(1))

@@ -73,7 +73,7 @@ func TestCleartextByPriorKnowledge(t *testing.T) {
 	}
 }
 
-func TestFailuresSayWhatAndExit(t *testing.T) {
+func TestFailuresHaveATextAndAnExitCode(t *testing.T) {
 	s := startServer(t, true)
 	old := httptest.NewUnstartedServer(http.NotFoundHandler())
 	old.Config.ErrorLog = s.Config.ErrorLog

@@ -174,7 +174,7 @@ func TestCredentials(t *testing.T) {
 	}))
 }
 
-func TestPeerIsTold(t *testing.T) {
+func TestPeerOptionIsFilled(t *testing.T) {
 	eachTransport(t, func(t *testing.T, c *Client) {
 		var p peer.Peer
 		if _, err := testgrpc.NewTestServiceClient(c).EmptyCall(t.Context(), nil, grpc.Peer(&p)); err != nil {

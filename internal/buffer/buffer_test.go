@@ -74,7 +74,7 @@ func TestZeroBufferIsEmptyAndReady(t *testing.T) {
 	wantRead(t, "after Reset", &b, 10, "hello")
 }
 
-func TestOctetsLeaveInTheOrderTheyCame(t *testing.T) {
+func TestBytesLeaveInTheOrderTheyCame(t *testing.T) {
 	var b Buffer
 	b.Write([]byte("hello, "))
 	b.Write([]byte("world"))

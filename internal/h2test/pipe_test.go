@@ -247,7 +247,7 @@ func TestPassedDeadlineHoldsBackData(t *testing.T) {
 	})
 }
 
-func TestBreakReadAtEveryOctet(t *testing.T) {
+func TestBreakReadAtEveryByte(t *testing.T) {
 	for _, breakErr := range []error{io.EOF, syscall.ECONNRESET, errBoom} {
 		for n := range 6 {
 			bubble(t, func(t *testing.T, a, b *Conn) {
@@ -290,7 +290,7 @@ func TestBreakReadWithoutErrorBlocks(t *testing.T) {
 	})
 }
 
-func TestBreakWriteAtEveryOctet(t *testing.T) {
+func TestBreakWriteAtEveryByte(t *testing.T) {
 	for n := range 5 {
 		bubble(t, func(t *testing.T, a, b *Conn) {
 			a.BreakWriteAfter(int64(n), errBoom)

@@ -21,7 +21,7 @@ import (
 
 // RFC 9113 §6.9.1: the receiver ends the stream or the connection with FLOW_CONTROL_ERROR if DATA
 // exceeds its window. §6.1: padding counts.
-func TestDataBeyondTheWindowIsRefusedToTheOctet(t *testing.T) {
+func TestDataBeyondTheWindowIsRefusedToTheByte(t *testing.T) {
 	none := func(*hyper.Window) hyper.WindowManager { return nil }
 	for name, c := range map[string]struct {
 		window int // of each stream; the connection's is 65,535
@@ -266,7 +266,7 @@ func TestUnreadBodyHoldsNoMoreThanItsWindow(t *testing.T) {
 }
 
 // A large frame that arrives in small pieces must not take a block for each piece.
-func TestDribbledFrameHoldsLittleMoreThanItsOctets(t *testing.T) {
+func TestDribbledFrameHoldsLittleMoreThanItsBytes(t *testing.T) {
 	for _, chunk := range []int{50, 20_000} { // of a block's 65,536
 		besiege(t, nil, 2*time.Second, func(s *siege) {
 			const n, streams = 3 * maxBlock, 20

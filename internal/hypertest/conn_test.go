@@ -521,7 +521,7 @@ func TestGoAwayWithNothingOpenEndsTheConnection(t *testing.T) {
 	})
 }
 
-func TestGoAwayFreesCallersWhoWaitForAStream(t *testing.T) {
+func TestGoAwayEndsCallsThatWaitForAStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingMaxConcurrentStreams, Value: 1})
 		open := getAsync(conn, "/1")

@@ -309,7 +309,7 @@ var banners = []struct{ name, says, text string }{
 	{"Endless", strings.Repeat("blah \u202e", 10000), `it sent "blah \u202eblah`},
 }
 
-func TestPeerThatSpeaksAnotherProtocolIsNamed(t *testing.T) {
+func TestPeerWithAnotherProtocolIsNamed(t *testing.T) {
 	for _, banner := range banners {
 		for name, size := range map[string]int{"": 0, "/MaxFrameSize": 1<<24 - 1} {
 			for end, closes := range map[string]bool{"": false, "/closed": true} {

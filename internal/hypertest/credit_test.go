@@ -17,7 +17,7 @@ import (
 
 // RFC 9113 §6.9.1: a receiver MAY treat DATA beyond its window as FLOW_CONTROL_ERROR. hyper does so
 // from the first byte.
-func TestStreamWindowHoldsToTheOctet(t *testing.T) {
+func TestStreamWindowHoldsToTheByte(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		over func(*h2test.Peer)
@@ -61,7 +61,7 @@ func TestStreamWindowHoldsToTheOctet(t *testing.T) {
 	}
 }
 
-func TestConnectionWindowHoldsToTheOctet(t *testing.T) {
+func TestConnectionWindowHoldsToTheByte(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		over func(*h2test.Peer)
@@ -260,7 +260,7 @@ func TestDataIsReadBeforeItsFrameIsWhole(t *testing.T) {
 	})
 }
 
-func TestExchangeInReadsOfOneOctet(t *testing.T) {
+func TestExchangeInReadsOfOneByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, pipe := newPeer(t, &hyper.Config{WindowManager: giveBack})
 		pipe.SetChunk(1)
@@ -324,7 +324,7 @@ func TestResetWithinADataFrameKeepsTheBooks(t *testing.T) {
 	})
 }
 
-func TestStreamNobodyReadsDoesNotStopOthers(t *testing.T) {
+func TestUnreadStreamDoesNotStopOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{WindowManager: hyper.ReadWindow{Stream: wire.InitialWindow,
 			Connection: 2 * wire.InitialWindow}.New})

@@ -93,7 +93,7 @@ func TestEndOfACodedBodyIsReadBeforeTheStreamEnds(t *testing.T) {
 	}
 }
 
-func TestFlushedOctetsAreReadAtOnceInEveryStack(t *testing.T) {
+func TestFlushedBytesAreReadAtOnceInEveryStack(t *testing.T) {
 	for _, codings := range [][]string{{"gzip"}, {"deflate"}, {"br"}, {"deflate", "gzip"}, {"gzip", "br"},
 		{"br", "deflate"}} {
 		list := strings.Join(codings, ", ")
@@ -181,7 +181,7 @@ func TestResetAfterAMemberIsNoEnd(t *testing.T) {
 }
 
 // A Decoder may return its last bytes together with io.EOF. They are not held back either.
-func TestDecodersLastOctetsAreReadBeforeTheStreamEnds(t *testing.T) {
+func TestDecodersLastBytesAreReadBeforeTheStreamEnds(t *testing.T) {
 	cfg := hyper.Config{Decoders: map[string]hyper.Decoder{
 		"four": func(r io.Reader) (io.Reader, error) { return &fourOctets{r}, nil },
 	}}

@@ -112,7 +112,7 @@ func TestDrainingMayBeCalledLate(t *testing.T) {
 	})
 }
 
-func TestGoAwayTellsWhatThePeerSaid(t *testing.T) {
+func TestGoAwayHasTheValuesOfThePeer(t *testing.T) {
 	eachConn(t, func(t *testing.T, peer *accepted, conn *hyper.Conn, call *httpCall) {
 		if told, ok := conn.GoAway(); ok || told.LastStreamID != 0 || told.Debug != nil {
 			t.Errorf("before GOAWAY: %+v, %v", told, ok)
@@ -153,7 +153,7 @@ func TestGoAwayOfOursIsNotThePeers(t *testing.T) {
 }
 
 // Available returns how many streams SETTINGS still allow, and 0 while other requests wait.
-func TestAvailableTellsHowManyRequestsWouldNotWait(t *testing.T) {
+func TestAvailableIsTheNumberOfRequestsThatWouldNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _ := newPeer(t, nil)
 		want := func(when string, n int) {

@@ -206,7 +206,7 @@ func errorIs(err error, code hyper.ErrCode) bool {
 
 // The final frames of Close and Shutdown, and an RST_STREAM before them, reach the peer. This holds
 // for every way to make a connection.
-func TestCloseAndShutdownSayGoodbye(t *testing.T) {
+func TestCloseAndShutdownSendGoAway(t *testing.T) {
 	connects := []struct {
 		door
 		connect func(context.Context, dialFunc, hyper.Config) (*hyper.Conn, error)
@@ -337,7 +337,7 @@ func TestPeerThatNeverEndsIsWaitedForBriefly(t *testing.T) {
 
 // TLS that does not meet RFC 9113 §9.2 is a connection error (§5.4.1). The client sends GOAWAY
 // after the preface.
-func TestInadequateTLSIsSaidByGoAway(t *testing.T) {
+func TestInadequateTLSIsReportedByGoAway(t *testing.T) {
 	for _, d := range doors {
 		if d.cleartext {
 			continue

@@ -212,7 +212,7 @@ func TestErrorTextsInTheSourceHaveOneForm(t *testing.T) {
 }
 
 // Errors of a connection name the peer, and errors of a stream name the stream.
-func TestErrorsSayWhoAndWhat(t *testing.T) {
+func TestErrorsNameTheSideAndTheCause(t *testing.T) {
 	for name, row := range map[string]struct {
 		cause func(peer *accepted, s *hyper.Stream)
 		names []string

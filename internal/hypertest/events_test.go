@@ -14,7 +14,7 @@ import (
 )
 
 // Each event of a connection that a pool ends has a reason.
-func TestEventsSayWhyAConnectionEnds(t *testing.T) {
+func TestEventsHaveTheReasonOfTheEnd(t *testing.T) {
 	lives := map[string]struct {
 		set  func(tr *http.Transport, own *hyper.Transport)
 		live func(p *watchedPool)
@@ -139,7 +139,7 @@ func TestEventsOfMaxConnAgeAndMaxIdleConns(t *testing.T) {
 
 // A connection may be used and shut down as soon as Conns returns it. The race detector checks
 // that.
-func TestConnsHasConnectionsThatOnConnIsToldOf(t *testing.T) {
+func TestConnsHasTheConnectionsThatOnConnReports(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	var mu sync.Mutex

@@ -362,7 +362,7 @@ func (x faultExchange) judge(t *testing.T, fault string, server *faultServer, o 
 	}
 }
 
-func TestFaultsAtEveryOctetAreTold(t *testing.T) {
+func TestFaultsAtEveryByteAreReported(t *testing.T) {
 	runs := 0
 	for _, x := range faultExchanges {
 		t.Run(x.name, func(t *testing.T) {

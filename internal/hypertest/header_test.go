@@ -69,7 +69,7 @@ func TestHeaderKeepsOrderAndDuplicates(t *testing.T) {
 	}
 }
 
-func TestHeaderIteratorsStopWhenTold(t *testing.T) {
+func TestHeaderIteratorsStopWhenYieldReturnsFalse(t *testing.T) {
 	h := hyper.Header{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}}
 	seen := 0
 	for range h.All() {

@@ -147,7 +147,7 @@ func TestPanicOfInformationalIsTheCallers(t *testing.T) {
 
 // As with net/http, the body is sent when the caller's Informational has accepted 100 (Continue).
 // It is not sent if Informational returns an error.
-func TestBodyWaitsUntilItsCallerKnowsOf100(t *testing.T) {
+func TestBodyWaitsUntilTheCallback100Returns(t *testing.T) {
 	for _, refused := range []error{nil, errors.New("seen enough")} {
 		t.Run(fmt.Sprint(refused), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

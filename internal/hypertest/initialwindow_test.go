@@ -221,7 +221,7 @@ func TestMisbehavingChoiceOfTheInitialWindowEndsTheConnection(t *testing.T) {
 }
 
 // The manager is told how many pushes are promised and not claimed.
-func TestChoiceOfTheInitialWindowKnowsUnclaimedPushes(t *testing.T) {
+func TestChoiceOfTheInitialWindowCountsUnclaimedPushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []int
 		cfg := chooses(func(announced, pushes int, _ time.Duration) int {

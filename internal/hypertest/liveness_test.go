@@ -103,7 +103,7 @@ func TestPeerThatNeverAcknowledgesOurSettings(t *testing.T) {
 	})
 }
 
-func TestKeepAliveAsksOnlyAfterSilence(t *testing.T) {
+func TestKeepAliveSendsPingOnlyAfterSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, _ := dialPeer(t, nil)
 		for range 3 {
@@ -240,7 +240,7 @@ func TestSlowPeerIsNoStalledPeer(t *testing.T) {
 	})
 }
 
-func TestStalledWriteKeepsNobodyFromLeaving(t *testing.T) {
+func TestStalledWriteDoesNotHoldCallsThatEnd(t *testing.T) {
 	// golang/go#48908: a peer that stopped reading during an upload blocked every other call of the
 	// connection.
 	synctest.Test(t, func(t *testing.T) {
@@ -363,7 +363,7 @@ func TestPingMeasuresARoundTrip(t *testing.T) {
 	})
 }
 
-func TestPingsAreToldApart(t *testing.T) {
+func TestPingsAreMatchedByTheirData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		const n = 5
@@ -402,7 +402,7 @@ func TestPingObeysItsContext(t *testing.T) {
 	})
 }
 
-func TestPingLearnsThatTheConnectionEnded(t *testing.T) {
+func TestPingReturnsWhenTheConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		done := make(chan error, 1)
@@ -441,7 +441,7 @@ func TestAnswerToNoPingIsIgnored(t *testing.T) {
 	})
 }
 
-func TestPingIsAnsweredWithItsOctets(t *testing.T) {
+func TestPingIsAnsweredWithItsBytes(t *testing.T) {
 	// RFC 9113 §6.7: receivers MUST send a PING with ACK and an identical payload.
 	synctest.Test(t, func(t *testing.T) {
 		peer, _ := dialPeer(t, nil)

@@ -233,7 +233,7 @@ func serverName(host string, transport func(dialFunc) http.RoundTripper) (name s
 	return <-asked
 }
 
-func TestTLSAsksForTheNameThatNetHTTPAsksFor(t *testing.T) {
+func TestTLSHasTheServerNameOfNetHTTP(t *testing.T) {
 	for _, test := range hostNames {
 		if test.want == "" {
 			continue

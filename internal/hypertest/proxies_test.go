@@ -326,7 +326,7 @@ func TestProxyThatHangs(t *testing.T) {
 	}
 }
 
-func TestProxyThatTalksNonsense(t *testing.T) {
+func TestProxyThatBreaksTheProtocol(t *testing.T) {
 	for name, answer := range map[string]func(nc net.Conn) (written int){
 		"another protocol": func(nc net.Conn) int {
 			n,
@@ -395,7 +395,7 @@ func (w *earlyWriter) Write(p []byte) (int, error) {
 	return n + 5, err
 }
 
-func TestOctetsBehindTheProxysAnswerAreNotLost(t *testing.T) {
+func TestBytesBehindTheProxysAnswerAreNotLost(t *testing.T) {
 	proxy := h2test.NewProxy(t, nil)
 	proxy.Answer(func(nc net.Conn, req *http.Request) bool {
 		peer := h2test.NewPeer(t, &earlyWriter{Conn: nc}) // an origin that sends first

@@ -32,7 +32,7 @@ import (
 //	 2  empty CONTINUATION                TestEmptyContinuationFloodEndsAfterAFewFrames
 //	 3  size of a field list              TestHeaderListBeyondTheLimitEndsItsStream
 //	 4  HPACK bomb                        TestHPACKBombHoldsNoMemory
-//	 5  quadratic HPACK                   TestFragmentsOfOneOctetAreReadInLinearTime,
+//	 5  quadratic HPACK                   TestFragmentsOfOneByteAreReadInLinearTime,
 //	                                      TestBlockOfManySmallFragmentsIsReadOnce
 //	 6  HPACK integers                    TestHPACKThatMustNotBeSentEndsTheConnection,
 //	                                      TestHPACKThatMustNotBeSentIsRefused +, FuzzBlock +
@@ -49,17 +49,17 @@ import (
 //	14  PING flood                        TestAcknowledgmentsThatThePeerDoesNotReadAreBounded,
 //	                                      TestFramesThatCarryNothingHaveABudget
 //	15  peer that does not read           TestPeerThatNeverReadsCannotHoldTheConnection,
-//	                                      TestStalledWriteKeepsNobodyFromLeaving
+//	                                      TestStalledWriteDoesNotHoldCallsThatEnd
 //	16  resets that the peer provokes     TestMalformedPromisesInAFlood *,
 //	                                      TestProvokedResetsHaveABudget
 //	17  rapid reset                       TestTenThousandCancelsStayWithinThePeersLimit,
 //	                                      TestPromisedAndResetInAFlood *
 //	18  resets made to be ours            as 16
 //	19  empty DATA                        TestFramesThatCarryNothingHaveABudget,
-//	                                      TestUnreadOctetsInFramesOfTheirOwnHoldLittle *
+//	                                      TestUnreadBytesInFramesOfTheirOwnHoldLittle *
 //	20  windows of one byte               TestFramesThatCarryNothingHaveABudget,
-//	                                      TestTinyWindowsAreUsedToTheOctet
-//	21  padding counts                    TestDataBeyondTheWindowIsRefusedToTheOctet,
+//	                                      TestTinyWindowsAreUsedToTheByte
+//	21  padding counts                    TestDataBeyondTheWindowIsRefusedToTheByte,
 //	                                      TestPaddingComesBackAtOnce
 //	22  PRIORITY                          TestFramesThatCarryNothingHaveABudget
 //	23  window overflow                   TestWindowsAboveTheirLimitAreRefused
@@ -69,32 +69,32 @@ import (
 //	27  oversize frame                    TestOversizeFrameIsRefusedAtItsHead,
 //	                                      TestFrameAboveTheAnnouncedSizeEndsTheConnection
 //	28  frames on idle streams            TestFrameOnAnIdleStreamEndsTheConnection *
-//	29  smuggling, inbound                TestEachOctetInEachPlaceOfAResponse *,
+//	29  smuggling, inbound                TestEachByteInEachPlaceOfAResponse *,
 //	                                      TestMalformedResponseEndsOnlyItsStream
-//	30  smuggling, outbound               TestEachOctetInEachPlaceOfRequest
+//	30  smuggling, outbound               TestEachByteInEachPlaceOfRequest
 //	31  framing fields                    TestMalformedResponseEndsOnlyItsStream
 //	32  content-length mismatch           TestBodyLongerThanItsContentLengthIsMalformed,
 //	                                      TestBodyShorterThanItsContentLengthIsReadAndNeverEnds
-//	33  truncation                        TestFaultsAtEveryOctetAreTold
+//	33  truncation                        TestFaultsAtEveryByteAreReported
 //	34  decompression bombs, chains       TestCompressedBombIsBounded,
 //	                                      TestThousandCodingsAreRefused *
 //	35  codings cut short, or followed    TestBodyCutAtAnyOffsetNeverEndsWell,
-//	                                      TestOctetsAfterTheEndAreAnError
+//	                                      TestBytesAfterTheEndAreAnError
 //	36  slow reader                       TestUnreadBodyHoldsNoMoreThanItsWindow
-//	37  unread streams block others       TestThousandCancelledBodiesStarveNobody *,
-//	                                      TestStreamNobodyReadsDoesNotStopOthers
+//	37  unread streams block others       TestThousandCancelledBodiesDoNotStarveOthers *,
+//	                                      TestUnreadStreamDoesNotStopOthers
 //	38  closed streams are kept           TestRequestsAtOnceLeaveNothing *,
 //	                                      TestMemoryFollowsTheOpenStreamsOnly
 //	39  1xx flood                         TestInterimResponsesAreBounded
 //	40  push flood                        TestPromisesBeyondTheirNumberAreRefused,
 //	                                      TestPushIsOffUnlessAskedFor
 //	41  push for others, or unsafe        TestPromiseOutsideTheRulesIsRefusedAlone
-//	42  trailers                          TestEachOctetInEachPlaceOfAResponse *,
+//	42  trailers                          TestEachByteInEachPlaceOfAResponse *,
 //	                                      TestMisplacedPartOfAResponseIsMalformed
 //	43  retry storm                       a Conn never sends anything twice
 //	44  replay                            TestRetryable, TestRetryableRequestsAreNotWrittenAfterAll,
 //	                                      and go run ./internal/soak
-//	45  shutdown hang                     TestCloseUnderAStallAtEveryOctet *,
+//	45  shutdown hang                     TestCloseUnderAStallAtEveryByte *,
 //	                                      TestCloseDoesNotWaitForAPeerThatDoesNotRead
 //	46  silent peer                       TestDeadPeerEndsEveryCallInTime
 //	47  TLS                               TestServerWithoutHTTP2HandsTheConnectionOver,
@@ -321,7 +321,7 @@ func TestPromisedAndResetInAFlood(t *testing.T) {
 	}
 }
 
-func TestUnreadOctetsInFramesOfTheirOwnHoldLittle(t *testing.T) {
+func TestUnreadBytesInFramesOfTheirOwnHoldLittle(t *testing.T) {
 	besiege(t, nil, reliabilityLimit, func(s *siege) {
 		r := s.get(1)
 		s.peer.WriteHeaders(1, 0, ":status: 200")
@@ -364,7 +364,7 @@ func TestFrameOnAnIdleStreamEndsTheConnection(t *testing.T) {
 
 // RFC 9113 §8.2.1, RFC 9110 §5.5: a byte that is not allowed in a field name or value never reaches
 // the caller, wherever in a response it is.
-func TestEachOctetInEachPlaceOfAResponse(t *testing.T) {
+func TestEachByteInEachPlaceOfAResponse(t *testing.T) {
 	// RFC 9110 §5.6.2 allows these in a token. RFC 9113 §8.2 forbids upper case.
 	inName := func(c byte) bool {
 		return strings.IndexByte("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz", c) >= 0
@@ -484,7 +484,7 @@ func TestThousandCodingsAreRefused(t *testing.T) {
 
 // golang/go#28204, #54185: the credit of bodies that are not read must be returned when their
 // streams end.
-func TestThousandCancelledBodiesStarveNobody(t *testing.T) {
+func TestThousandCancelledBodiesDoNotStarveOthers(t *testing.T) {
 	const each, window = 64 << 10, 4 << 20 // 1,000 bodies are as large as 16 windows
 	cfg := &hyper.Config{WindowManager: hyper.ReadWindow{Stream: 1 << 20, Connection: window}.New,
 		InitialStreamWindow: each}
@@ -576,7 +576,7 @@ func TestRequestsAtOnceLeaveNothing(t *testing.T) {
 	})
 }
 
-func TestCloseUnderAStallAtEveryOctet(t *testing.T) {
+func TestCloseUnderAStallAtEveryByte(t *testing.T) {
 	for _, x := range faultExchanges {
 		t.Run(x.name, func(t *testing.T) {
 			up, down, _ := x.run(t, "no fault", func(*h2test.Conn) {})
@@ -625,7 +625,7 @@ func closeStalled(t *testing.T, x faultExchange, fault string, inject func(c *h2
 
 // A manager that returns what was received, as python hyper's guide does, must be told of what
 // arrived before it existed. Otherwise a window that is used up would never open again.
-func TestManagerOfAClaimedPushHearsOfWhatCameBefore(t *testing.T) {
+func TestManagerOfAClaimedPushGetsTheEventsBefore(t *testing.T) {
 	stupid := func(*hyper.Window) hyper.WindowManager {
 		return hyper.WindowManagerFunc(hyper.WindowEvent.Received)
 	}

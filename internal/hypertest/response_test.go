@@ -212,7 +212,7 @@ func TestBodyShorterThanItsContentLengthIsReadAndNeverEnds(t *testing.T) {
 	}
 }
 
-func TestShortBodyThatNobodyReadsGivesItsCreditBack(t *testing.T) {
+func TestShortUnreadBodyGivesItsCreditBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{WindowManager: giveBack})
 		peer.Ignore(wire.WindowUpdate)

@@ -277,7 +277,7 @@ func TestConfigDecodersAndLimitsReachTheBody(t *testing.T) {
 
 // Bytes that have arrived are delivered before the error that ended the stream. The error stays the
 // same.
-func TestArrivedOctetsComeBeforeTheError(t *testing.T) {
+func TestArrivedBytesComeBeforeTheError(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		end  func(peer *h2test.Peer)
@@ -429,7 +429,7 @@ func TestResponseMayBeAskedForAgain(t *testing.T) {
 	})
 }
 
-func TestBodySurvivesOctetByOctetReads(t *testing.T) {
+func TestBodySurvivesByteByByteReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		resp := answerGet(t, peer, conn, 1, ":status: 200", "content-encoding: gzip")

@@ -513,7 +513,7 @@ func TestRoundTripReturnsTheErrorOfTheBody(t *testing.T) {
 
 // Whatever byte is in any place of an http.Request, the request is refused, or it is sent as RFC
 // 9113 §8.2.1 and RFC 9110 §5.5 allow. No byte makes two fields of one.
-func TestRoundTripSendsNoOctetThatDoesNotBelong(t *testing.T) {
+func TestRoundTripSendsNoByteThatDoesNotBelong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _ := newPeer(t, nil)
 		received := make(chan []hpack.HeaderField, 2) // header and trailers

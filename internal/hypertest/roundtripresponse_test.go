@@ -115,7 +115,7 @@ func TestRoundTripFillsInTrailersBeforeEOF(t *testing.T) {
 	})
 }
 
-func TestRoundTripTellsOfABodyThatIsNotWhole(t *testing.T) {
+func TestRoundTripReportsABodyThatIsNotWhole(t *testing.T) {
 	tests := []struct {
 		name   string
 		answer func(*h2test.Peer)
@@ -180,7 +180,7 @@ type xnetErrCode uint32
 func (xnetStreamError) Error() string { return "" }
 
 // Programs recognize resets by net/http's text, as connect-go does, or by x/net's type.
-func TestRoundTripTellsOfAResetInNetHTTPsWords(t *testing.T) {
+func TestRoundTripReportsAResetWithTheTextOfNetHTTP(t *testing.T) {
 	tests := []struct {
 		name  string
 		write func(peer *h2test.Peer)

@@ -20,7 +20,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-func TestPeerSettingsShowWhatThePeerSaid(t *testing.T) {
+func TestPeerSettingsHaveTheValuesOfThePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn, _ := newPeer(t, nil)
 		before := hyper.PeerSettings{

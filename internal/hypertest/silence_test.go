@@ -43,7 +43,7 @@ func readToEnd(t *testing.T, v *visit, peer *accepted) *h2test.Call[int64] {
 	return h2test.Go(func() (int64, error) { return io.Copy(io.Discard, resp.Body) })
 }
 
-func TestOctetsOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
+func TestBytesOfAFrameThatNeverEndsAreNoSignOfLife(t *testing.T) {
 	for name, octet := range unfinished {
 		t.Run(name, func(t *testing.T) {
 			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {

@@ -234,7 +234,7 @@ func TestPingsThatTimeOutAreForgotten(t *testing.T) {
 
 // A caller's PING also serves to release slots. If its caller gives up before the acknowledgment,
 // the client sends another PING for the waiting requests.
-func TestPingThatIsGivenUpKeepsNobodyWaiting(t *testing.T) {
+func TestCanceledPingDoesNotHoldOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		ctx, cancel := context.WithCancel(t.Context())

@@ -202,7 +202,7 @@ func inTurn(addrs []string, dial dialFunc) dialFunc {
 	}
 }
 
-func TestNoIdempotentRequestFailsWhenOneOfThreeServersDies(t *testing.T) {
+func TestNoIdempotentRequestFailsWhenOneOfThreeServersEnds(t *testing.T) {
 	for _, how := range []string{"closed", "reset"} {
 		t.Run(how, func(t *testing.T) {
 			servers := []*backEnd{startBackEnd(t), startBackEnd(t), startBackEnd(t)}

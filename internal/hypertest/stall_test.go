@@ -76,7 +76,7 @@ func TestStalledWindowOfTheConnectionIsNamed(t *testing.T) {
 
 // A reader is also blocked forever if it began to wait before another stream used up the
 // connection's window.
-func TestStallOfAReaderWhoWaitedBefore(t *testing.T) {
+func TestStallOfAReadThatWaitedBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := still(func(id uint32) bool { return id == 0 })
 		cfg.InitialStreamWindow = 1 << 20

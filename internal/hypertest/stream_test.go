@@ -313,7 +313,7 @@ func TestWriteReturnsHowMuchWasTakenBeforeTheDeadline(t *testing.T) {
 	})
 }
 
-func TestWriteDeadlineFreesAllWhoWaitForTheirTurn(t *testing.T) {
+func TestWriteDeadlineEndsAllWritesThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, s := openWithWindow(t, 0)
 		var waiting []streamWrite
@@ -397,7 +397,7 @@ func TestResponseCanBeAskedForByMany(t *testing.T) {
 	})
 }
 
-func TestWriteDeadlineReachesThoseWhoWaitForTheirTurn(t *testing.T) {
+func TestWriteDeadlineAppliesToWritesThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 0})
 		peer.Ignore(wire.WindowUpdate)

@@ -163,7 +163,7 @@ func TestBodyThatIsClosedAfterTheEndDoesNotChangeErr(t *testing.T) {
 	})
 }
 
-func TestStreamErrSaysWhoEndedTheStream(t *testing.T) {
+func TestStreamErrNamesTheSideThatEndedTheStream(t *testing.T) {
 	broken := errors.New("the caller's reason")
 	type parts struct {
 		peer   *accepted

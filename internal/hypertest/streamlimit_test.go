@@ -36,7 +36,7 @@ func TestCallersAreAdmittedInTheirOrder(t *testing.T) {
 	})
 }
 
-func TestNewCallersDoNotOvertakeThoseWhoWait(t *testing.T) {
+func TestNewCallsDoNotOvertakeWaitingOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		first := getAsync(conn, "/first")
@@ -52,7 +52,7 @@ func TestNewCallersDoNotOvertakeThoseWhoWait(t *testing.T) {
 	})
 }
 
-func TestRaisedLimitAdmitsThoseWhoWaitInTurn(t *testing.T) {
+func TestRaisedLimitAdmitsWaitingCallsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(0))
 		for i := range 5 {
@@ -146,7 +146,7 @@ func TestCancelledWaiterLosesNoSlot(t *testing.T) {
 	})
 }
 
-func TestCancelledStreamHoldsItsSlotUntilThePeerKnows(t *testing.T) {
+func TestCancelledStreamHoldsItsSlotUntilThePeerHasProcessedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, h2test.AtMost(1))
 		ctx, cancel := context.WithCancel(t.Context())

@@ -331,7 +331,7 @@ func TestWaitingForAStreamNamesTheLimit(t *testing.T) {
 	}
 }
 
-func TestAddressWithAPathSaysSo(t *testing.T) {
+func TestErrorOfAnAddressWithAPathNamesThePath(t *testing.T) {
 	for _, addr := range []string{"https://example.com/a", "example.com/a", "http://example.com?a",
 		"example.com:443#a"} {
 		_, err := hyper.Dial(t.Context(), addr, nil)
@@ -342,7 +342,7 @@ func TestAddressWithAPathSaysSo(t *testing.T) {
 	}
 }
 
-func TestWaitingForAStreamOfATransportSaysSo(t *testing.T) {
+func TestErrorOfAWaitForAStreamNamesTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe()
 		peer := h2test.NewPeer(t, server)

@@ -119,7 +119,7 @@ func TestConnectToNoAuthorityIsRefused(t *testing.T) {
 	})
 }
 
-func TestTunnelCarriesOctetsBothWays(t *testing.T) {
+func TestTunnelCarriesBytesBothWays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, nc := connectTunnel(t, 1<<20)
 		if n, err := nc.Write([]byte("ping")); n != 4 || err != nil {

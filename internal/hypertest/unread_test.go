@@ -213,7 +213,7 @@ func oneByOne(n int, use func(f *filler, stream uint32, body io.Reader)) func(f 
 	}
 }
 
-func TestUnreadOctetsLeaveTheWindowToOthers(t *testing.T) {
+func TestUnreadBytesLeaveTheWindowToOthers(t *testing.T) {
 	const rate = smallBudget / 8 // a path that needs a quarter of the budget
 	bare := smallConfig()
 	bare.InitialStreamWindow = -1

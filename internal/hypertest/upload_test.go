@@ -429,7 +429,7 @@ func TestBodyIsClosedOnceInEveryOutcome(t *testing.T) {
 	}
 }
 
-func TestBodyIsClosedOnceByWhoWaitsForSlot(t *testing.T) {
+func TestBodyIsClosedOnceByACallThatWaitsForASlot(t *testing.T) {
 	for name, end := range map[string]func(*h2test.Peer, *hyper.Conn, context.CancelFunc){
 		"cancelled": func(_ *h2test.Peer, _ *hyper.Conn, cancel context.CancelFunc) { cancel() },
 		"lost":      func(peer *h2test.Peer, _ *hyper.Conn, _ context.CancelFunc) { peer.Close() },
@@ -483,7 +483,7 @@ func (b closeBlocks) Close() error {
 
 // golang/go#80085: the connection must not depend on what the Close of a request body does, or how
 // long it takes.
-func TestBodyWhoseCloseHangsHoldsNobody(t *testing.T) {
+func TestBodyWhoseCloseHangsDoesNotHoldOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		body := newUploadBody("", true)

@@ -220,7 +220,7 @@ func TestExpectedBodyIsSentAfterTheTimeout(t *testing.T) {
 	}
 }
 
-func TestExpectedBodyWaitsForEverIfTold(t *testing.T) {
+func TestExpectedBodyWaitsWithoutLimitIfConfigured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{ExpectContinueTimeout: -1, KeepAlive: -1})
 		doAsync(context.Background(), conn, expectContinue(strings.NewReader("body")))
@@ -253,7 +253,7 @@ func TestRefusedExpectationNeverSendsTheBody(t *testing.T) {
 	}
 }
 
-func TestLostConnectionFreesWhoExpectsContinue(t *testing.T) {
+func TestLostConnectionEndsTheWaitForContinue(t *testing.T) {
 	for name, body := range expectKinds() {
 		synctest.Test(t, func(t *testing.T) {
 			peer, conn := dialPeer(t, nil)

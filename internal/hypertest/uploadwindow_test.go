@@ -50,7 +50,7 @@ func TestSmallerFrameSizeHoldsFromItsAcknowledgment(t *testing.T) {
 	})
 }
 
-func TestTinyWindowsAreUsedToTheOctet(t *testing.T) {
+func TestTinyWindowsAreUsedToTheByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil, wire.Setting{ID: wire.SettingInitialWindowSize, Value: 1})
 		doAsync(context.Background(), conn, put(strings.NewReader("0123456789")))

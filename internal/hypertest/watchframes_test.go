@@ -29,7 +29,7 @@ func heardBy(w *hyper.Window, heard *[]string) hyper.WindowManager {
 
 // A manager that watches frames sees each frame once and in order. The connection's manager sees
 // all frames, and a stream's manager sees those of its stream.
-func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
+func TestManagerThatWatchesFramesGetsEachOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var conn, stream []string
 		peer, c := dialPeer(t, &hyper.Config{
@@ -94,7 +94,7 @@ func TestManagerThatWatchesFramesHearsEachOnce(t *testing.T) {
 }
 
 // A manager that does not watch frames sees none, even if another manager watches.
-func TestManagerThatDoesNotWatchFramesHearsNone(t *testing.T) {
+func TestManagerThatDoesNotWatchFramesGetsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var heard, other []string
 		peer, c := dialPeer(t, nil)

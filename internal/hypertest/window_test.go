@@ -144,7 +144,7 @@ func TestWindowOfABodyCutShortClosesOnceItWasRead(t *testing.T) {
 	}
 }
 
-func TestDroppedAndLateOctetsAreConsumedByTheConnection(t *testing.T) {
+func TestDroppedAndLateBytesAreConsumedByTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log windowLog
 		peer, conn := dialPeer(t, &hyper.Config{WindowManager: log.managers(nil)})
@@ -216,7 +216,7 @@ func TestStreamIsBlockedAlone(t *testing.T) {
 	})
 }
 
-func TestSettingsMoveWindowsAndSayBy(t *testing.T) {
+func TestSettingsMoveWindowsAndReportByHowMuch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log windowLog
 		peer, conn := dialPeer(t, &hyper.Config{WindowManager: log.managers(nil)})

@@ -547,7 +547,7 @@ func TestFactoryThatPanicsEndsItsStreamAlone(t *testing.T) {
 	})
 }
 
-func TestStreamManagerThatProbesHearsTheRoundTrip(t *testing.T) {
+func TestStreamManagerThatProbesGetsTheRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, nil)
 		peer.Ignore(wire.WindowUpdate)

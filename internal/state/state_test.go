@@ -155,7 +155,7 @@ func TestStateNamesAreThoseOfTheRFC(t *testing.T) {
 	}
 }
 
-func TestViolationSaysWhatHappenedAndWhere(t *testing.T) {
+func TestViolationNamesTheEventAndTheState(t *testing.T) {
 	for _, test := range []struct {
 		Violation
 		want string
@@ -265,7 +265,7 @@ func TestMessageOrderIsThatOfTheRFC(t *testing.T) {
 	}
 }
 
-func TestMisplacedSaysWhatCameWhere(t *testing.T) {
+func TestMisplacedNamesTheFrameAndTheState(t *testing.T) {
 	for _, test := range []struct {
 		Misplaced
 		want string

@@ -112,7 +112,7 @@ func TestHARHasAnUploadThatIsAnsweredEarly(t *testing.T) {
 }
 
 // The archive says how many fields and streams are missing.
-func TestHARSaysWhatIsMissing(t *testing.T) {
+func TestHARNamesWhatIsMissing(t *testing.T) {
 	for room, want := range map[int][]string{0: {"_cut=3"}, 100: {":method=GET", "a=1", "_cut=1"}} {
 		log := archive(t, Limits{Conns: 1, Streams: 1, Fields: room},
 			append(requestOf(":method", "GET", "a", "1", "b", "2"),

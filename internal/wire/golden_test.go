@@ -215,7 +215,7 @@ func TestGoldenFramesParse(t *testing.T) {
 	}
 }
 
-func TestGoldenFramesAppendToTheSameOctets(t *testing.T) {
+func TestGoldenFramesAppendToTheSameBytes(t *testing.T) {
 	for _, g := range goldenFrames {
 		if g.append == nil {
 			continue

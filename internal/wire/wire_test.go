@@ -19,7 +19,7 @@ func wantError(t *testing.T, why string, err error, want string) {
 	}
 }
 
-func TestFrameHeaderIsNineOctetsBigEndian(t *testing.T) {
+func TestFrameHeaderIsNineBytesBigEndian(t *testing.T) {
 	h := FrameHeader{Length: 0x123456, Type: 0x78, Flags: 0x9a, StreamID: 0x3cdef012}
 	p := []byte{0x12, 0x34, 0x56, 0x78, 0x9a, 0x3c, 0xde, 0xf0, 0x12}
 	if got := ParseFrameHeader(p); got != h {

@@ -398,10 +398,10 @@ func TestConnectCutOff(t *testing.T) {
 	})
 }
 
-// TestConnectTellsResetsApart checks the code that connect finds in the text of a reset's error,
+// TestConnectDistinguishesResets checks the code that connect finds in the text of a reset's error,
 // which is net/http's text. The test leaves out REFUSED_STREAM and PROTOCOL_ERROR, because net/http
 // repeats such a request.
-func TestConnectTellsResetsApart(t *testing.T) {
+func TestConnectDistinguishesResets(t *testing.T) {
 	for _, code := range []wire.ErrCode{wire.NoError, wire.InternalError, wire.FlowControlError,
 		wire.SettingsTimeout,
 		wire.StreamClosed, wire.Cancel, wire.CompressionError, wire.ConnectError, wire.EnhanceYourCalm,
