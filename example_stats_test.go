@@ -93,8 +93,8 @@ func ExampleConn_Draining() {
 
 	go conn.Shutdown(ctx) // draining also begins when the peer sends GOAWAY
 	<-conn.Draining()
-	if told, ok := conn.GoAway(); ok {
-		fmt.Println("the peer says", told.Code, string(told.Debug))
+	if goAway, ok := conn.GoAway(); ok && goAway.Code != hyper.ErrCodeNo {
+		fmt.Println("the peer sent", goAway.Code, string(goAway.Debug))
 	}
 	fmt.Println("takes requests:", conn.Available() > 0)
 	<-conn.Done()

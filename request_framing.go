@@ -24,7 +24,8 @@ type Framing struct {
 	// the request, or its trailers, are sent, on a goroutine of the exchange and without a lock. It
 	// is called once for each field, in order, with those that hyper adds. nil means that hyper
 	// chooses. The first section of the other kind that the connection sends begins by emptying
-	// the compression table.
+	// the compression table. If the result has a Form or a Huffman that is none of the constants,
+	// nothing is sent, and the error is a *RequestError.
 	Encode func(Field) FieldEncoding
 
 	// Fragments are the sizes of the first fragments of the header's field block, in bytes: the
@@ -111,32 +112,47 @@ func (f *Framing) check() error {
 	if f == nil {
 		return nil
 	}
-	fault := func(option string, value any, reason string) error {
-		return &RequestError{"Framing", fmt.Sprintf("has %s %v: %s", option, value, reason)}
-	}
 	switch {
 	case f.StreamID > wire.MaxStreamID || f.StreamID != 0 && f.StreamID%2 == 0:
-		return fault("StreamID", f.StreamID, "it is not the identifier of a request (RFC 9113 §5.1.1)")
+		return framingFault("StreamID", f.StreamID,
+			"it is not the identifier of a request (RFC 9113 §5.1.1)")
 	case f.HeaderPadding < 0 || f.HeaderPadding > maxPadding:
-		return fault("HeaderPadding", f.HeaderPadding, "it is not between 0 and 256")
+		return framingFault("HeaderPadding", f.HeaderPadding, "it is not between 0 and 256")
 	case f.DataPadding < 0 || f.DataPadding > maxPadding:
-		return fault("DataPadding", f.DataPadding, "it is not between 0 and 256")
+		return framingFault("DataPadding", f.DataPadding, "it is not between 0 and 256")
 	case f.MaxData < 0:
-		return fault("MaxData", f.MaxData, "it is negative")
+		return framingFault("MaxData", f.MaxData, "it is negative")
 	}
 	const most = wire.MaxMaxFrameSize - maxPadding - 5
 	for _, n := range f.Fragments {
 		if n < 0 || n > most {
-			return fault("Fragments", n, fmt.Sprintf("a fragment has up to %d bytes", most))
+			return framingFault("Fragments", n, fmt.Sprintf("a fragment has up to %d bytes", most))
 		}
 	}
 	return nil
 }
 
+// framingFault returns the error for an option of a Framing with a value that is not valid.
+func framingFault(option string, value any, reason string) error {
+	return &RequestError{"Framing", fmt.Sprintf("has %s %v: %s", option, value, reason)}
+}
+
+// check returns a *RequestError if e has a value that is none of the constants. It is the encoding
+// of the field with that name.
+func (e FieldEncoding) check(name string) error {
+	switch {
+	case e.Form > FieldNeverIndexed:
+		return framingFault("Form", e.Form, "it is not a FieldForm; the field is "+name)
+	case e.Huffman > HuffmanNever:
+		return framingFault("Huffman", e.Huffman, "it is not a HuffmanUse; the field is "+name)
+	}
+	return nil
+}
+
 // layout returns how the section with these fields is written, or nil if f changes nothing of it.
-func (f *Framing) layout(fields []Field) *fieldblock.Layout {
+func (f *Framing) layout(fields []Field) (*fieldblock.Layout, error) {
 	if f == nil {
-		return nil
+		return nil, nil
 	}
 	l := &fieldblock.Layout{Padding: f.HeaderPadding, Fragments: f.Fragments}
 	if f.Dependency != nil {
@@ -144,15 +160,18 @@ func (f *Framing) layout(fields []Field) *fieldblock.Layout {
 		l.Priority = &p
 	}
 	if f.Encode == nil {
-		return l
+		return l, nil
 	}
 	l.Encodings = make([]fieldblock.Encoding, len(fields))
 	for i, field := range fields {
 		e := f.Encode(field)
+		if err := e.check(field.Name); err != nil {
+			return nil, err
+		}
 		l.Encodings[i] = fieldblock.Encoding{Form: fieldblock.Form(e.Form),
 			Huffman: fieldblock.Huffman(e.Huffman), NewName: e.NewName}
 	}
-	return l
+	return l, nil
 }
 
 // A fieldList is a fieldSink that keeps the fields.
@@ -174,7 +193,7 @@ func appendData(dst []byte, h wire.FrameHeader, content []byte, padding int) []b
 }
 
 // prepareFraming prepares how the header is written.
-func (p *preparedRequest) prepareFraming() error {
+func (p *preparedRequest) prepareFraming() (err error) {
 	if p.Framing == nil {
 		return nil
 	}
@@ -183,8 +202,11 @@ func (p *preparedRequest) prepareFraming() error {
 	}
 	var fields fieldList
 	p.write(&fields)
-	p.layout, p.trailerLayout = p.Framing.layout(fields), p.Request.trailerLayout(p.trailers)
-	return nil
+	if p.layout, err = p.Framing.layout(fields); err != nil {
+		return err
+	}
+	p.trailerLayout, err = p.Request.trailerLayout(p.trailers)
+	return err
 }
 
 // prepareUnchecked is the part of prepare for a request that is sent as it is.
@@ -223,15 +245,18 @@ func (r *Request) writeFields(fields Header, w fieldSink) {
 }
 
 // trailerLayout returns how trailer is written; nil: as hyper chooses.
-func (r *Request) trailerLayout(trailer Header) *fieldblock.Layout {
+func (r *Request) trailerLayout(trailer Header) (*fieldblock.Layout, error) {
 	if r.Framing == nil || len(trailer) == 0 {
-		return nil
+		return nil, nil
 	}
 	var fields fieldList
 	r.writeFields(trailer, &fields)
-	l := r.Framing.layout(fields)
+	l, err := r.Framing.layout(fields)
+	if err != nil {
+		return nil, err
+	}
 	l.Priority = nil
-	return l
+	return l, nil
 }
 
 // peerTakesTrailerLocked checks the size of trailers against the peer's MAX_HEADER_LIST_SIZE.

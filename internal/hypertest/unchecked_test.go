@@ -303,3 +303,49 @@ func TestFramingsThatAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// An encoding that is none of the constants refuses the request, and trailers before they change
+// the stream.
+func TestFieldEncodingsThatAreRefused(t *testing.T) {
+	for _, e := range []hyper.FieldEncoding{{Form: hyper.FieldNeverIndexed + 1},
+		{Huffman: hyper.HuffmanNever + 1}, {Form: 255, Huffman: 255}} {
+		encode := func(name string) *hyper.Framing {
+			return &hyper.Framing{Encode: func(f hyper.Field) (none hyper.FieldEncoding) {
+				if f.Name == name {
+					return e
+				}
+				return none
+			}}
+		}
+		refused := func(t *testing.T, what string, err error) {
+			t.Helper()
+			var re *hyper.RequestError
+			if !errors.As(err, &re) || re.Field != "Framing" || !strings.Contains(err.Error(), "x-odd") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		synctest.Test(t, func(t *testing.T) {
+			peer, conn := dialPeer(t, nil)
+			odd := hyper.Header{{Name: "x-odd", Value: "1"}}
+			_, err := conn.Do(t.Context(), &hyper.Request{Header: odd, Framing: encode("x-odd")})
+			refused(t, "a field of the header", err)
+			_, err = conn.Do(t.Context(), &hyper.Request{Method: "POST", Body: strings.NewReader("body"),
+				Trailer: odd, Framing: encode("x-odd")})
+			refused(t, "a field of the trailers", err)
+			peer.WantIdle("nothing was sent")
+
+			s, err := conn.Open(t.Context(), &hyper.Request{Method: "POST", Framing: encode("x-odd")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer.WantHeaders("a request without the field", 1)
+			refused(t, "SendTrailers", s.SendTrailers(odd))
+			peer.WantIdle("no trailers were sent")
+			if err := s.SendTrailers(hyper.Header{{Name: "x-even", Value: "2"}}); err != nil {
+				t.Errorf("other trailers: %v", err)
+			}
+			peer.WantHeaders("other trailers", 1)
+			peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		})
+	}
+}
