@@ -93,7 +93,8 @@ func (s *Stream) endRecvLocked(err error) {
 
 // Reset ends the stream at once in both directions and sends code to the peer. The usual code is
 // ErrCodeCancel. Later calls return a *StreamError that is ErrCanceled. Reset has no effect on a
-// stream that has ended.
+// stream that has ended: a response that has arrived stays readable, and holds a part of the
+// connection's window until it has been read, or dropped by Body.Close.
 func (s *Stream) Reset(code ErrCode) {
 	s.c.lock()
 	s.resetLocked(streamErr(s.id, code, ErrCanceled))
