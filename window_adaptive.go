@@ -81,9 +81,8 @@ type adaptivePath struct {
 	standalone bool // it serves one stream, which forwards its own events
 	jitterSeed uint32
 
-	path   pathEstimate
-	unread int
-	start  startWindow
+	path  pathEstimate
+	start startWindow
 
 	open           *adaptiveStream // streams that may still receive, linked by next
 	streams        int             // their number
@@ -95,25 +94,20 @@ type adaptivePath struct {
 
 // Update implements WindowManager.
 func (p *adaptivePath) Update(ev WindowEvent) int {
-	if ev.Kind == WindowTick {
-		p.raiseFresh()
-		return 0
-	}
-	p.observe(&ev)
+	p.path.observe(&ev)
 	gap := p.budget - ev.Credit - ev.Unread
-	if gap < p.budget/8 && ev.Kind != WindowOpened && ev.Kind != WindowBlocked {
+	switch ev.Kind {
+	case WindowOpened, WindowBlocked:
+		return max(0, gap)
+	case WindowConsumed:
+		p.shareMore()
+	case WindowTick:
+		p.raiseFresh()
+	}
+	if 8*gap < p.budget {
 		return 0
 	}
-	return max(0, gap)
-}
-
-// observe updates the path with what an event tells about it.
-func (p *adaptivePath) observe(ev *WindowEvent) {
-	p.unread = ev.Unread
-	p.path.observe(ev)
-	if ev.Kind == WindowConsumed && !p.standalone {
-		p.shareMore()
-	}
+	return gap
 }
 
 // jitter makes a grant smaller by a few pseudo-random bytes. If a frame ends where such a window
@@ -141,18 +135,19 @@ func (p *adaptivePath) share(n int) int {
 func (p *adaptivePath) outgrows(total int64) bool { return 4*total >= int64(p.initial) }
 
 // limit returns what one stream may have: what is left of seven eighths of the budget, or a quarter
-// of all that is left, whichever is more. So streams that had large windows and are not read any
-// more leave something to the others. The unread bytes of streams that were never read count
-// against the last eighth.
-func (p *adaptivePath) limit() int {
-	return max(p.budget/8*7-(p.unread-p.start.held), (p.budget-p.unread)/4, p.fair())
+// of all that is left, whichever is more, and at least the result of fair. So streams that had large
+// windows and are not read any more leave something to the others. The unread bytes of streams that
+// were never read count against the last eighth.
+func (p *adaptivePath) limit(fair int) int {
+	left := p.budget - p.path.unread
+	return max(left-p.budget/8+p.start.held, left/4, fair)
 }
 
 // fair returns the window of a stream that is read, before the path is known to need more. That is
 // initial, or less if so many streams are read that their windows would take more than half of what
 // is left.
 func (p *adaptivePath) fair() int {
-	left := p.budget - p.unread
+	left := p.budget - p.path.unread
 	n := max(p.streams-p.start.unused, p.streams/4) // some of those that were not read yet will be
 	if n <= 1 || 2*n*p.initial <= left {
 		return p.initial
@@ -174,8 +169,10 @@ func (p *adaptivePath) raiseFresh() {
 // shareMore raises the windows of all streams if each may have half as much again as it was given
 // last.
 func (p *adaptivePath) shareMore() {
-	share := p.share(p.streams)
-	if p.streams > 0 && p.largeResponses > 0 && 2*share >= 3*p.shared {
+	if p.largeResponses == 0 || p.streams == 0 {
+		return
+	}
+	if share := p.share(p.streams); 2*share >= 3*p.shared {
 		p.distribute(share, p.streams)
 	}
 }
@@ -183,7 +180,7 @@ func (p *adaptivePath) shareMore() {
 // distribute raises the windows of the n streams that were opened last to share, before they ask,
 // if they wait for data.
 func (p *adaptivePath) distribute(share, n int) {
-	share = min(share, p.budget-p.unread)
+	share = min(share, p.budget-p.path.unread)
 	if share <= p.initial {
 		return
 	}

@@ -26,7 +26,8 @@ type pathEstimate struct {
 
 	trip    roundTrip
 	meter   meter // of all streams together
-	total   int64 // bytes received
+	total   int64 // bytes received on the connection
+	unread  int   // bytes of them that are not read
 	silence silence
 	loop    controlLoop   // the shortest that ended since stretch was called; zero: none did
 	best    [2]int        // the most that a round trip had, in the current turn and in the one before
@@ -36,8 +37,10 @@ type pathEstimate struct {
 
 // observe updates the estimate with an event of the connection's window.
 func (e *pathEstimate) observe(ev *WindowEvent) {
-	e.trip.observe(ev)
-	e.total = ev.Total
+	if e.trip.least == 0 {
+		e.trip.sample(ev.RTT)
+	}
+	e.total, e.unread = ev.Total, ev.Unread
 	switch ev.Kind {
 	case WindowData:
 		e.silence.observe(ev.Now, e.trip.rtt)
@@ -48,7 +51,9 @@ func (e *pathEstimate) observe(ev *WindowEvent) {
 	case WindowConsumed:
 		e.meter.at(ev.Now, e.trip.rtt)
 		e.meter.consumed += ev.Bytes
-		e.learn(ev.Now, ev.Unread)
+		e.learn(ev.Now)
+	case WindowRTT:
+		e.trip.sample(ev.RTT)
 	}
 }
 
@@ -60,23 +65,23 @@ func (e *pathEstimate) observe(ev *WindowEvent) {
 // The first round trip of a connection counts 20 times if four frames of it came and the reader
 // keeps up. A sender in slow start sends too little in it for that to matter, and one without slow
 // start is faster: 0.61 instead of 0.48 of the speed for the first 64 MiB at 300 ms and 1 Gbit/s.
-func (e *pathEstimate) learn(now time.Duration, unread int) {
+func (e *pathEstimate) learn(now time.Duration) {
 	last, before := e.meter.through()
 	if now >= e.turn {
 		e.relax()
 		e.turn = now + turnTrips*e.trip.rtt
 		e.best[0], e.best[1] = 0, e.best[0]
 	}
-	e.need, e.growing = windowNeed(last, before, e.isSilent(now))
+	need, growing := windowNeed(last, before, e.isSilent(now))
 	mean := (last + before) / 2
-	if e.growing {
+	if growing {
 		mean = last / 4 * 5
 	}
 	e.best[0] = max(e.best[0], mean)
-	if before == 0 && e.best[1] == 0 && last >= 4*smallestStep && unread <= last/4 {
-		e.need = 20 * last
+	if before == 0 && e.best[1] == 0 && last >= 4*smallestStep && e.unread <= last/4 {
+		need = 20 * last
 	}
-	e.need = max(e.need, 2*max(e.best[0], e.best[1])+2*smallestStep)
+	e.need, e.growing = max(need, 2*max(e.best[0], e.best[1])+2*smallestStep), growing
 }
 
 // windowNeed returns the window that a flow can use of which so much came in the last two round
@@ -144,29 +149,28 @@ func (e *pathEstimate) isSilent(now time.Duration) bool { return now-e.silence.e
 type roundTrip struct {
 	rtt    time.Duration // what windows are computed with: the shortest one, or a longer one
 	least  time.Duration // the shortest measured, within bounds; 0: none was
-	probed time.Duration // when the last probe was sent
+	next   time.Duration // when a probe may be sent
 	probes uint8         // the number of probes sent
 }
 
-// observe takes a sample if the event has one.
-func (t *roundTrip) observe(ev *WindowEvent) {
-	if t.least == 0 && ev.RTT > 0 {
-		t.least = max(ev.RTT, shortestRTT)
+// sample takes a sample of the round trip; 0 is none.
+func (t *roundTrip) sample(rtt time.Duration) {
+	switch {
+	case rtt <= 0:
+	case t.least == 0:
+		t.least = max(rtt, shortestRTT)
 		t.rtt = t.least
-	}
-	if ev.Kind == WindowRTT {
-		t.rtt = min(t.rtt, max(ev.RTT, shortestRTT))
+	default:
+		t.rtt = min(t.rtt, max(rtt, shortestRTT))
 		t.least = min(t.least, t.rtt)
 	}
 }
 
 // probe sends a PING for a sample when the round trip begins to matter.
 func (t *roundTrip) probe(w *Window, now time.Duration) {
-	if t.probes == 0 || t.probes < mostProbes && now-t.probed >= probeAgain {
-		if w.ProbeRTT() {
-			t.probes++
-			t.probed = now
-		}
+	if t.probes < mostProbes && now >= t.next && w.ProbeRTT() {
+		t.probes++
+		t.next = now + probeAgain
 	}
 }
 
@@ -204,8 +208,8 @@ type meter struct {
 	past              [8]quarter    // the two round trips before it, the latest quarter first
 	empty             int           // quarters before the current one in which nothing arrived
 
-	// Sums over past: of the last three quarters, of the last four, and of the four before.
-	three, four, before quarter
+	three, four quarter // what the last three quarters had, and the last four
+	before      int     // what went through in the four quarters before them
 }
 
 // A quarter is what arrived and was consumed in a quarter of a round trip.
@@ -298,7 +302,8 @@ func (m *meter) advance(now, length time.Duration) {
 	m.empty = min(m.empty+over, math.MaxInt16)
 	m.three = sum(m.past[:3])
 	m.four = sum(m.past[:4])
-	m.before = sum(m.past[4:])
+	before := sum(m.past[4:])
+	m.before = int(min(before.arrived, before.consumed))
 }
 
 // shift makes room for n quarters.
@@ -325,10 +330,11 @@ func sum(list []quarter) (s quarter) {
 // trip, they count instead.
 func (m *meter) through() (last, before int) {
 	arrived, consumed := m.arrived, m.consumed
-	if n := m.empty + 1; n > 4 {
+	if m.empty > 3 {
+		n := m.empty + 1
 		arrived, consumed = arrived*4/n, consumed*4/n
 	}
 	arrived = max(int(m.four.arrived), int(m.three.arrived)+arrived)
 	consumed = max(int(m.four.consumed), int(m.three.consumed)+consumed)
-	return min(arrived, consumed), int(min(m.before.arrived, m.before.consumed))
+	return min(arrived, consumed), m.before
 }

@@ -97,7 +97,7 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 	}
 	p := s.path
 	if p.standalone {
-		p.observe(&ev)
+		p.path.observe(&ev)
 	}
 	switch ev.Kind {
 	case WindowOpened:
@@ -106,13 +106,15 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 		s.arrive(&ev)
 		return 0
 	case WindowConsumed:
-		s.use()
+		if !s.used() {
+			s.use()
+		}
 		if ev.fits() {
 			return 0
 		}
-		if s.meter != nil {
-			s.meter.at(ev.Now, p.path.trip.rtt)
-			s.meter.consumed += ev.Bytes
+		if m := s.meter; m != nil {
+			m.at(ev.Now, p.path.trip.rtt)
+			m.consumed += ev.Bytes
 		}
 		return s.size(&ev)
 	case WindowBlocked:
@@ -146,7 +148,7 @@ func (s *adaptiveStream) enter(ev *WindowEvent) int {
 		p.fresh++
 		s.w.WakeBeforeWrite()
 	}
-	p.shared = min(p.shared, p.share(p.streams), p.limit())
+	p.shared = min(p.shared, p.share(p.streams), p.limit(p.fair()))
 	return 0
 }
 
@@ -165,12 +167,13 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 		p.busy++
 		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now, p.path.total)
 	}
-	if s.meter.blocked {
+	m := s.meter
+	if m.blocked {
 		s.resume(ev)
 	}
-	s.meter.at(ev.Now, p.path.trip.rtt)
-	s.meter.arrived += ev.Bytes
-	s.meter.blocked = s.meter.reach(ev.Total)
+	m.at(ev.Now, p.path.trip.rtt)
+	m.arrived += ev.Bytes
+	m.blocked = m.reach(ev.Total)
 	if p.outgrows(ev.Total) {
 		p.largeResponses = ahead
 	}
@@ -194,7 +197,12 @@ func (s *adaptiveStream) resume(ev *WindowEvent) {
 // size computes how large the window should be, and returns what it lacks.
 func (s *adaptiveStream) size(ev *WindowEvent) int {
 	p := s.path
-	floor := s.floor(ev)
+	fair := p.fair()
+	floor := s.floor(ev, fair)
+	have := ev.Credit + ev.Unread
+	if 8*have > 7*max(floor, p.path.need) {
+		return 0
+	}
 	need := 0
 	if s.meter != nil && 4*ev.Total >= int64(floor) { // a small response should cost nothing
 		last, before := s.meter.through()
@@ -207,13 +215,13 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	if need = min(need, p.path.need); need > 0 {
 		target = max(target, need, p.share(p.busy))
 	}
-	target = min(target, p.limit())
+	target = min(target, p.limit(fair))
 	low := target / 2
 	if target > floor || need > 0 && p.path.growing {
 		low = target / 8 * 7
 	}
-	gap := target - ev.Credit - ev.Unread
-	if ev.Credit+ev.Unread > low || gap < min(smallestStep, target/2) && ev.Credit > 0 {
+	gap := target - have
+	if have > low || gap < min(smallestStep, target/2) && ev.Credit > 0 {
 		return 0
 	}
 	n := p.jitter(ev.needed(gap))
@@ -234,12 +242,11 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 // is read and a quarter of it has arrived. Otherwise it is the initial window, or what the path
 // needs if that is less and the reader keeps up: then a larger window would only fill a queue in
 // the network.
-func (s *adaptiveStream) floor(ev *WindowEvent) int {
+func (s *adaptiveStream) floor(ev *WindowEvent, fair int) int {
 	p := s.path
 	if p.start.reduced() && ev.Kind != WindowBlocked && (!s.used() || 4*ev.Total < int64(p.start.announced)) {
 		return p.start.announced
 	}
-	fair := p.fair()
 	if p.path.trip.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
 		fair = min(fair, max(p.share(p.busy), smallestStep))
 	}

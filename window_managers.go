@@ -81,7 +81,7 @@ func (size consumptionWindow) Update(ev WindowEvent) int {
 // needed returns the part of grant that the body can use. If its length is known, that is what is
 // still to come and one byte more. Servers built on nghttp2 send END_STREAM in a frame of its own,
 // and do not send that frame either while the window is 0, although RFC 9113 §6.9.1 allows it.
-func (ev WindowEvent) needed(grant int) int {
+func (ev *WindowEvent) needed(grant int) int {
 	// A length above MaxInt64/2 means a body without end, and adding 1 could overflow.
 	if ev.Length < 0 || ev.Length > math.MaxInt64/2 {
 		return grant
