@@ -510,8 +510,10 @@ func (c *Conn) unlock() {
 		c.mu.Unlock() // the usual case
 		return
 	}
-	news := c.unlockAndWake()
-	c.writer.tracer.flush()
+	news, traced := c.unlockAndWake()
+	if traced {
+		c.writer.tracer.deliverAndUnlock()
+	}
 	if news {
 		c.reports.owner.news()
 	}
@@ -523,23 +525,29 @@ func (c *Conn) mustWakeWriterLocked() bool {
 }
 
 // unlockForOwner is unlock for a call by the owner, which may hold a lock that owner.news needs.
-// owner.news is called in another goroutine.
+// owner.news and Config.Trace are called in other goroutines.
 func (c *Conn) unlockForOwner() {
-	if news := c.unlockAndWake(); news {
+	news, traced := c.unlockAndWake()
+	if traced {
+		go c.writer.tracer.deliverAndUnlock()
+	}
+	if news {
 		go c.reports.owner.news()
 	}
 }
 
 // unlockAndWake unlocks mu and wakes writeLoop if there is something to write. It reports whether
-// owner.news must be called.
-func (c *Conn) unlockAndWake() (news bool) {
+// owner.news and the tracer's deliverAndUnlock must be called.
+func (c *Conn) unlockAndWake() (news, traced bool) {
 	was := writerRunning
 	if c.mustWakeWriterLocked() {
 		was = c.writer.state.Swap(writerRunning)
 	}
 	news = c.reports.stateChanged && c.reports.owner.hears()
 	c.reports.stateChanged = false
-	c.writer.tracer.unlockedLocked()
+	if t := c.writer.tracer; t != nil {
+		traced = t.claimLocked()
+	}
 	c.mu.Unlock()
 	switch was {
 	case writerParked:
@@ -547,7 +555,7 @@ func (c *Conn) unlockAndWake() (news bool) {
 	case writerStopped:
 		go c.writeLoop()
 	}
-	return news
+	return news, traced
 }
 
 // readClockLocked updates now.

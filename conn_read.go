@@ -85,7 +85,7 @@ func (c *Conn) recv(f *frame, err error) error {
 	c.reader.state = readerReceiving
 	err = c.recvUnlocking(f, err)
 	// Config.Trace is user code, which must not run under mu.
-	for err == nil && c.reader.frames.more() && !c.reader.frames.callsUser() {
+	for err == nil && !c.reader.frames.callsUser() && c.reader.frames.more() {
 		*f, err = c.reader.frames.next()
 		err = c.recvUnlocking(f, err)
 	}

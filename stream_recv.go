@@ -221,6 +221,7 @@ func (s *Stream) takeLocked(p []byte) (n int) {
 	s.consumeLocked(n)
 	if s.readLocked() && s.response.decoded == nil {
 		if t := s.c.writer.tracer; t != nil {
+			t.now = s.c.liveness.now // consumeLocked has read the clock
 			t.bodyReadLocked(s, s.window.total, io.EOF)
 		}
 	}

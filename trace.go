@@ -119,6 +119,7 @@ type TraceEvent struct {
 	LastStreamID uint32         // of GOAWAY
 	PromisedID   uint32         // of PUSH_PROMISE
 	Data         [8]byte        // of PING
+	padding      uint16         // of DATA, with the Pad Length field; a part of Length
 	Debug        []byte         // of GOAWAY: the peer's bytes as they are; see String
 	Priority     *TracePriority // of PRIORITY, HEADERS and PRIORITY_UPDATE; nil: none
 
@@ -129,8 +130,6 @@ type TraceEvent struct {
 	Host string        // see TraceKind
 	Wait time.Duration // see TraceKind
 	Err  error         // see TraceKind
-
-	padding int // of DATA, with the Pad Length field; a part of Length
 }
 
 // A TracePriority is the priority in a PRIORITY or HEADERS frame (RFC 7540 §5.3) or in a
@@ -333,7 +332,11 @@ func (e *TraceEvent) setFrame(h wire.FrameHeader, p []byte) {
 	switch h.Type {
 	case wire.Data:
 		if h.Flags.Has(wire.Padded) && len(p) > 0 {
-			e.padding = min(1+int(p[0]), h.Length)
+			e.padding = uint16(min(1+int(p[0]), h.Length))
+		}
+	case wire.Headers:
+		if h.Flags.Has(wire.PriorityFlag) {
+			e.setPriority(h, p)
 		}
 	case wire.Continuation:
 	case wire.Settings:

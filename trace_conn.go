@@ -3,6 +3,7 @@ package hyper
 import (
 	"context"
 	"io"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,61 +19,37 @@ var lastConnID atomic.Uint64
 // nothing.
 //
 // Config.Trace is user code, so it is not called under the connection's lock. What happens under
-// the lock is queued, and delivered when the lock is unlocked or before the next frame. One
-// goroutine at a time delivers, also what other goroutines queue meanwhile.
+// the lock is queued, and delivered when the lock is unlocked. One goroutine at a time delivers,
+// also what other goroutines leave for it meanwhile.
 type connTracer struct {
 	c    *Conn
 	id   uint64
 	sink func(TraceEvent) // nil: nothing is reported, only frames or times are kept
 
-	delivery delivery // held while sink runs; guards spare and dropped
-	spare    []traceStep
-	dropped  int           // events dropped before the next one that sink gets
-	sent     sentSection   // owned by writeLoop
-	readAt   time.Duration // when the received bytes were read; owned by readLoop
+	sent   sentSection   // owned by writeLoop
+	readAt time.Duration // when the received bytes were read; owned by readLoop
+
+	delivery delivery // held while sink runs; guards the fields below
+	claimed  *stepQueue
+	dropped  int // events dropped before the next one that sink gets
+	// The result of the last call of stamp.
+	stampAt   time.Duration
+	stampTime time.Time
 
 	// c.mu guards these.
+	queue  *stepQueue                 // what has happened since c.mu was locked
+	now    time.Duration              // the time of it; 0: not read yet
 	waited time.Duration              // of the request that has taken a slot last
 	queued map[*Request]time.Duration // how long requests have waited before they came here
 	marks  []sentMark                 // in the order of their bytes
-	now    time.Duration              // the time of what happens until c.mu is unlocked; 0: not read yet
 
-	pending atomic.Bool // queue is not empty
+	// leftMu guards left. It is taken after all other locks.
+	leftMu sync.Mutex
+	left   stepQueue // for the goroutine that delivers; empty if and only if delivery has no mark
 
-	// queueMu guards the fields below. It is taken after all other locks.
-	queueMu sync.Mutex
-	queue   []traceStep
-	lost    int         // events dropped because the queue was full
-	kept    *keptFrames // nil: Config.KeepFrames is false
+	keptMu sync.Mutex  // guards the frames in kept; it is taken after all other locks
+	kept   *keptFrames // nil: Config.KeepFrames is false
 }
-
-// A delivery is a lock. It is not a sync.Mutex, because sink may sleep in a bubble of
-// testing/synctest: the clock there stands still while a goroutine waits for a Mutex. While no
-// other goroutine waits for it, it costs one atomic operation each to lock and unlock.
-type delivery struct {
-	users atomic.Int32  // calls of lock and tryLock that were not unlocked yet
-	next  chan struct{} // has an element while the lock is passed on to a blocked call
-}
-
-func newDelivery() delivery { return delivery{next: make(chan struct{}, 1)} }
-
-func (d *delivery) lock() {
-	if d.users.Add(1) > 1 {
-		<-d.next
-	}
-}
-
-func (d *delivery) unlock() {
-	if d.users.Add(-1) > 0 {
-		d.next <- struct{}{}
-	}
-}
-
-// tryLock takes the lock unless it is held, and reports whether it did.
-func (d *delivery) tryLock() bool { return d.users.CompareAndSwap(0, 1) }
-
-// maxQueuedEvents is how many events may wait for Config.Trace.
-const maxQueuedEvents = 10_000
 
 // newConnTracer returns the tracer of c, or nil if nothing of it is traced. ctx may have the number
 // of the connection.
@@ -80,7 +57,8 @@ func newConnTracer(ctx context.Context, c *Conn) *connTracer {
 	if c.cfg.Trace == nil && !c.cfg.KeepFrames && !c.cfg.StreamTimes {
 		return nil
 	}
-	t := &connTracer{c: c, sink: c.cfg.Trace, delivery: newDelivery()}
+	t := &connTracer{c: c, sink: c.cfg.Trace, delivery: newDelivery(), stampTime: c.start,
+		claimed: &stepQueue{}, queue: &stepQueue{}}
 	if d := dialTraceOf(ctx); d != nil {
 		t.id = d.id
 	} else {
@@ -98,159 +76,106 @@ func newConnTracer(ctx context.Context, c *Conn) *connTracer {
 // wantsFrames reports whether anything is done with frames.
 func (t *connTracer) wantsFrames() bool { return t != nil && (t.sink != nil || t.kept != nil) }
 
-// stamp sets what all events of the connection have. at is the time since the connection was made.
-func (t *connTracer) stamp(e *TraceEvent, at time.Duration) {
-	e.ConnID, e.Conn, e.Time, e.At = t.id, t.c, at, t.c.start.Add(at)
-}
-
 // reports reports whether there is a Config.Trace.
 func (t *connTracer) reports() bool { return t != nil && t.sink != nil }
 
-// A traceStep is an event that is no frame, while it is queued.
-type traceStep struct {
-	kind       TraceKind
-	sent       bool
-	streamID   uint32
-	at         time.Duration
-	wait       time.Duration
-	n          int // Increment or Length
-	window     int64
-	connWindow int64
-	host       string
-	err        error
-}
-
-// event sets e, which has what stamp sets, to the event for s.
-func (s *traceStep) event(e *TraceEvent) {
-	e.Kind, e.Sent, e.StreamID = s.kind, s.sent, s.streamID
-	e.Wait, e.Host, e.Err = s.wait, s.host, s.err
-	e.Window, e.ConnWindow = s.window, s.connWindow
-	e.Length, e.Increment = 0, 0
-	if s.kind == TraceWindow {
-		e.Increment = s.n
-	} else {
-		e.Length = s.n
-	}
-}
-
-// addLocked queues s for the next flush.
-func (t *connTracer) addLocked(s *traceStep) {
+// addLocked queues a step of this kind, and returns it so that the caller completes it.
+func (t *connTracer) addLocked(kind TraceKind) *traceStep {
 	if t.now == 0 {
 		t.now = t.c.nowLocked()
 	}
-	s.at = t.now
-	t.queueMu.Lock()
-	if len(t.queue) >= maxQueuedEvents {
-		t.lost++
-	} else {
-		t.queue = append(t.queue, *s)
-		t.pending.Store(true)
-	}
-	t.queueMu.Unlock()
-}
-
-// unlockedLocked is called when the connection's lock is about to be unlocked.
-func (t *connTracer) unlockedLocked() {
-	if t != nil {
-		t.now = 0
-	}
-}
-
-// flush delivers the queued events, unless another goroutine does. The caller must not hold the
-// connection's lock.
-func (t *connTracer) flush() {
-	for t != nil && t.pending.Load() && t.delivery.tryLock() {
-		t.deliverAndUnlock(nil)
-	}
-}
-
-// report delivers the queued events and then e.
-func (t *connTracer) report(e *TraceEvent) {
-	t.delivery.lock()
-	t.deliverAndUnlock(e)
-	t.flush() // what was queued meanwhile
-}
-
-// deliverAndUnlock calls sink for the queued events, and for last unless it is nil. delivery is
-// locked, and is unlocked at the end.
-func (t *connTracer) deliverAndUnlock(last *TraceEvent) {
-	defer t.delivery.unlock()
-	if t.pending.Load() {
-		t.deliverQueue()
-	}
-	if last != nil {
-		t.deliver(last)
-	}
-}
-
-// deliver calls sink for e. The caller holds delivery.
-func (t *connTracer) deliver(e *TraceEvent) {
-	e.Lost, t.dropped = t.dropped, 0
-	t.sink(*e)
-}
-
-// deliverQueue calls sink for the queued events. The caller holds delivery.
-func (t *connTracer) deliverQueue() {
-	t.queueMu.Lock()
-	list, lost := t.queue, t.lost
-	t.queue, t.spare, t.lost = t.spare[:0], nil, 0
-	t.pending.Store(false)
-	t.queueMu.Unlock()
-	var e TraceEvent
-	for i := range list {
-		if i == 0 || list[i].at != e.Time {
-			t.stamp(&e, list[i].at)
-		}
-		list[i].event(&e)
-		t.deliver(&e)
-	}
-	t.dropped += lost
-	const most = 64 // a larger list is not kept
-	if clear(list); cap(list) <= most {
-		t.spare = list[:0]
-	}
+	return t.queue.add(kind, t.now)
 }
 
 // received reports a received frame. The frame reader calls it. fields are not changed later.
 func (t *connTracer) received(h wire.FrameHeader, p []byte, fields Header) {
-	t.keep(h, p, false)
-	if t.sink == nil {
-		return
+	if t.kept != nil {
+		t.keep(h, p, false)
 	}
-	e := TraceEvent{Fields: fields}
+	if t.sink != nil {
+		t.reportReceived(h, p, fields)
+		t.deliverLeft()
+	}
+}
+
+func (t *connTracer) reportReceived(h wire.FrameHeader, p []byte, fields Header) {
+	t.delivery.lock()
+	defer t.unlockDelivery()
+	if t.delivery.marked() {
+		t.takeLeft()
+	}
+	var e TraceEvent
+	e.ConnID, e.Conn, e.Fields = t.id, t.c, fields
 	e.setFrame(h, p)
 	t.stamp(&e, t.readAt)
-	t.report(&e)
+	t.deliver(&e)
 }
 
 // sending reports the frames in batch, which holds whole frames that are about to be written. It
 // parses them as the peer will, so that no other code has to support tracing. writeLoop calls it.
 func (t *connTracer) sending(batch []byte) {
-	if !t.wantsFrames() {
+	if !t.wantsFrames() || len(batch) == 0 {
 		return
 	}
-	now := t.c.clock()
-	if !t.sent.begun && len(batch) > 0 {
-		t.sent.begun = true
+	if t.kept != nil {
+		t.keepBatch(batch)
+	}
+	if t.sink != nil {
+		t.reportSending(batch)
+		t.deliverLeft()
+	}
+	t.sent.begun = true
+}
+
+// reportSending delivers the frames in batch. Steps that happen meanwhile are delivered between
+// them, and a received frame waits for one of them at most.
+func (t *connTracer) reportSending(batch []byte) {
+	t.delivery.lock()
+	defer t.unlockDelivery()
+	t.takeLeft()
+	e := TraceEvent{ConnID: t.id, Conn: t.c, Sent: true}
+	t.stamp(&e, t.c.clock())
+	if !t.sent.begun {
 		batch = batch[len(wire.ClientPreface):]
-		if t.sink != nil {
-			e := TraceEvent{Sent: true, Type: preface, Length: len(wire.ClientPreface)}
-			t.stamp(&e, now)
-			t.report(&e)
+		e.Type, e.Length = preface, len(wire.ClientPreface)
+		t.deliver(&e)
+	}
+	for h, p := range frames(batch) {
+		if t.delivery.isWanted() {
+			t.delivery.unlock()
+			t.delivery.lock()
+			t.takeLeft()
+		}
+		e.Fields = t.sent.section(h, p)
+		e.setFrame(h, p)
+		t.deliver(&e)
+		if h.Type > wire.Headers || e.padding > 0 || e.Priority != nil {
+			e = TraceEvent{ConnID: t.id, Conn: t.c, Sent: true, At: e.At, Time: e.Time}
 		}
 	}
-	for len(batch) >= wire.HeaderLen {
-		h := wire.ParseFrameHeader(batch)
-		p := batch[wire.HeaderLen:][:h.Length]
-		batch = batch[wire.HeaderLen+h.Length:]
+}
+
+// keepBatch keeps the frames in batch.
+func (t *connTracer) keepBatch(batch []byte) {
+	if !t.sent.begun {
+		batch = batch[len(wire.ClientPreface):]
+	}
+	for h, p := range frames(batch) {
 		t.keep(h, p, true)
-		if t.sink == nil {
-			continue
+	}
+}
+
+// frames yields the headers and the payloads of the frames in batch.
+func frames(batch []byte) iter.Seq2[wire.FrameHeader, []byte] {
+	return func(yield func(wire.FrameHeader, []byte) bool) {
+		for len(batch) >= wire.HeaderLen {
+			h := wire.ParseFrameHeader(batch)
+			p := batch[wire.HeaderLen:][:h.Length]
+			if !yield(h, p) {
+				return
+			}
+			batch = batch[wire.HeaderLen+h.Length:]
 		}
-		e := TraceEvent{Sent: true, Fields: t.sent.section(h, p)}
-		e.setFrame(h, p)
-		t.stamp(&e, now)
-		t.report(&e)
 	}
 }
 
@@ -304,21 +229,22 @@ func (s *sentSection) section(h wire.FrameHeader, p []byte) Header {
 // connOpenedLocked reports the beginning of the connection.
 func (t *connTracer) connOpenedLocked() {
 	if t.reports() {
-		t.addLocked(&traceStep{kind: TraceConnOpened, host: t.c.cfg.Authority})
+		t.addLocked(TraceConnOpened)
 	}
 }
 
 // connClosedLocked reports the end of the connection.
 func (t *connTracer) connClosedLocked(err error) {
 	if t.reports() {
-		t.addLocked(&traceStep{kind: TraceConnClosed, err: err})
+		t.addLocked(TraceConnClosed).err = err
+		t.queue.errors = true
 	}
 }
 
 // slotWaitLocked reports that a request begins to wait for a slot. It returns the time.
 func (t *connTracer) slotWaitLocked() (began time.Duration) {
 	if t.reports() {
-		t.addLocked(&traceStep{kind: TraceSlotWait})
+		t.addLocked(TraceSlotWait)
 	}
 	if t == nil {
 		return 0
@@ -379,7 +305,8 @@ func (t *connTracer) openedLocked(s *Stream) {
 		s.extras.times.waited = wait
 	}
 	if t.reports() {
-		t.addLocked(&traceStep{kind: TraceStreamOpened, streamID: s.id, sent: s.push == nil, wait: wait})
+		step := t.addLocked(TraceStreamOpened)
+		step.streamID, step.sent, step.n = s.id, s.push == nil, int64(wait)
 	}
 }
 
@@ -404,7 +331,8 @@ func (t *connTracer) halfClosedLocked(s *Stream, sent bool) {
 		t.timeLocked(s, stepResponseEnded)
 	}
 	if t.reports() {
-		t.addLocked(&traceStep{kind: TraceHalfClosed, streamID: s.id, sent: sent})
+		step := t.addLocked(TraceHalfClosed)
+		step.streamID, step.sent = s.id, sent
 	}
 }
 
@@ -412,11 +340,11 @@ func (t *connTracer) halfClosedLocked(s *Stream, sent bool) {
 func (t *connTracer) closedLocked(s *Stream) {
 	t.timeLocked(s, stepEnded)
 	if t.reports() {
-		step := traceStep{kind: TraceStreamClosed, streamID: s.id}
+		step := t.addLocked(TraceStreamClosed)
+		step.streamID = s.id
 		if s.sendErr != ErrSendEnded {
-			step.err = s.sendErr
+			step.err, t.queue.errors = s.sendErr, true
 		}
-		t.addLocked(&step)
 	}
 }
 
@@ -425,10 +353,11 @@ func (t *connTracer) bodyReadLocked(s *Stream, n int64, err error) {
 	if !t.reports() {
 		return
 	}
-	if err == io.EOF {
-		err = nil
+	step := t.addLocked(TraceBodyRead)
+	step.streamID, step.n = s.id, n
+	if err != io.EOF {
+		step.err, t.queue.errors = err, true
 	}
-	t.addLocked(&traceStep{kind: TraceBodyRead, streamID: s.id, n: int(n), err: err})
 }
 
 // recvWindowLocked reports that the receive window of s moved by n, and with DATA that of the
@@ -438,11 +367,11 @@ func (t *connTracer) recvWindowLocked(s *Stream, n int) {
 		return
 	}
 	conn := &t.c.flow.window
-	step := traceStep{kind: TraceWindow, n: n, connWindow: conn.credit - conn.pending}
+	step := t.addLocked(TraceWindow)
+	step.n, step.connWindow = int64(n), conn.credit-conn.pending
 	if s != nil {
 		step.streamID, step.window = s.id, s.window.credit-s.window.pending
 	}
-	t.addLocked(&step)
 }
 
 // sendWindowLocked is recvWindowLocked for the windows of what we send.
@@ -450,9 +379,9 @@ func (t *connTracer) sendWindowLocked(s *Stream, n int) {
 	if !t.reports() || n == 0 {
 		return
 	}
-	step := traceStep{kind: TraceWindow, sent: true, n: n, connWindow: t.c.flow.sendWindow}
+	step := t.addLocked(TraceWindow)
+	step.sent, step.n, step.connWindow = true, int64(n), t.c.flow.sendWindow
 	if s != nil {
 		step.streamID, step.window = s.id, t.c.settings.peer.initialWindow+s.sendDelta
 	}
-	t.addLocked(&step)
 }

@@ -3,52 +3,66 @@ package hyper
 import (
 	"testing"
 	"time"
+
+	"gohyper.dev/hyper/internal/wire"
 )
+
+// addAndDeliver queues a step as under the connection's lock, and delivers it as after that.
+func addAndDeliver(t *connTracer) {
+	t.addLocked(TraceSlotWait)
+	if t.claimLocked() {
+		t.deliverAndUnlock()
+	}
+}
 
 // While Config.Trace does not return, a bounded number of events waits for it. The others are
 // dropped and counted.
 func TestTraceQueueIsBounded(t *testing.T) {
 	got, lost := 0, 0
-	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(), sink: func(e TraceEvent) {
-		got++
-		lost += e.Lost
-	}}
+	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(),
+		claimed: &stepQueue{}, queue: &stepQueue{}, sink: func(e TraceEvent) {
+			got++
+			lost += e.Lost
+		}}
 	tracer.delivery.lock() // as while the function runs
 	const extra = 123
 	for range maxQueuedEvents + extra {
-		tracer.addLocked(&traceStep{kind: TraceSlotWait})
-		tracer.flush()
+		addAndDeliver(tracer)
 	}
 	tracer.delivery.unlock()
-	tracer.report(&TraceEvent{})
+	tracer.received(wire.FrameHeader{}, nil, nil)
 	if got != maxQueuedEvents+1 || lost != extra {
 		t.Errorf("%d events and %d lost, want %d and %d", got, lost, maxQueuedEvents+1, extra)
 	}
-	tracer.addLocked(&traceStep{kind: TraceSlotWait})
-	tracer.flush()
-	if got != maxQueuedEvents+2 || len(tracer.queue) > 0 || cap(tracer.spare) > 64 {
-		t.Errorf("%d events, %d queued, memory for %d is kept", got, len(tracer.queue), cap(tracer.spare))
+	addAndDeliver(tracer)
+	if got != maxQueuedEvents+2 {
+		t.Errorf("%d events, want %d", got, maxQueuedEvents+2)
+	}
+	for _, q := range []*stepQueue{tracer.queue, tracer.claimed, &tracer.left} {
+		if len(q.steps) > 0 || cap(q.steps) > keptSteps {
+			t.Errorf("%d steps are queued, and memory for %d is kept", len(q.steps), cap(q.steps))
+		}
 	}
 }
 
 // Dropped events are counted in the next event, of whatever kind it is.
 func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
 	var events []TraceEvent
-	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(), sink: func(e TraceEvent) {
-		events = append(events, e)
-	}}
+	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(),
+		claimed: &stepQueue{}, queue: &stepQueue{}, sink: func(e TraceEvent) {
+			events = append(events, e)
+		}}
 	fill := func(extra int) {
 		tracer.delivery.lock() // as while the function runs
 		for range maxQueuedEvents + extra {
-			tracer.addLocked(&traceStep{kind: TraceSlotWait})
-			tracer.flush()
+			addAndDeliver(tracer)
 		}
 		tracer.delivery.unlock()
-		tracer.flush() // as the caller of the function does
+		tracer.deliverLeft() // as the caller of the function does
 	}
 	fill(5)
 	fill(7)
-	tracer.report(&TraceEvent{})
+	tracer.received(wire.FrameHeader{}, nil, nil)
 	lost := map[int]int{}
 	for i, e := range events {
 		if e.Lost > 0 {

@@ -29,14 +29,11 @@ type keptFrame struct {
 	payload [keptPayload]byte
 }
 
-// keep keeps a frame, if that is wanted.
+// keep keeps a frame. t.kept must not be nil.
 func (t *connTracer) keep(h wire.FrameHeader, p []byte, sent bool) {
-	if t.kept == nil {
-		return
-	}
 	now := t.c.clock()
-	t.queueMu.Lock()
-	defer t.queueMu.Unlock()
+	t.keptMu.Lock()
+	defer t.keptMu.Unlock()
 	f := &t.kept.frame[t.kept.next%keptCount]
 	t.kept.next++
 	f.at, f.header, f.sent, f.n = now, h, sent, 0
@@ -52,9 +49,9 @@ func (t *connTracer) lastFrames() (lines []string) {
 	if t == nil || t.kept == nil {
 		return nil
 	}
-	t.queueMu.Lock()
+	t.keptMu.Lock()
 	kept := *t.kept
-	t.queueMu.Unlock()
+	t.keptMu.Unlock()
 	for i := max(0, kept.next-keptCount); i < kept.next; i++ {
 		f := &kept.frame[i%keptCount]
 		arrow := " <- "

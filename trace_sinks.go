@@ -114,8 +114,8 @@ func record(r *tracing.Recorder, e *TraceEvent) {
 		return
 	}
 	out := tracing.Event{Kind: kind, Sent: e.Sent, Type: e.Type, ConnID: e.ConnID, StreamID: e.StreamID,
-		PromisedID: e.PromisedID, At: e.At, Wait: e.Wait, Length: e.Length, Padding: e.padding, Host: e.Host,
-		Window: e.Window, ConnWindow: e.ConnWindow}
+		PromisedID: e.PromisedID, At: e.At, Wait: e.Wait, Length: e.Length, Padding: int(e.padding),
+		Host: e.Host, Window: e.Window, ConnWindow: e.ConnWindow}
 	if e.Kind == TraceConnOpened && e.Conn != nil && e.Conn.socket.remote != nil &&
 		*e.Conn.socket.remote != nil {
 		out.Addr = (*e.Conn.socket.remote).String()

@@ -1,0 +1,277 @@
+package hyper
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A delivery is a lock. It is not a sync.Mutex, because Config.Trace may sleep in a bubble of
+// testing/synctest: the clock there stands still while a goroutine waits for a Mutex. While no
+// other goroutine wants it, it costs one atomic operation each to lock and unlock.
+//
+// It also has a mark that steps were left for its holder. With it, a goroutine that cannot deliver
+// its steps passes them to the one that delivers, and does not wait.
+type delivery struct {
+	state atomic.Int32  // deliveryHeld, deliveryLeft, and deliveryWaiter for each blocked call of lock
+	next  chan struct{} // has an element while the lock is passed on to a blocked call
+}
+
+// The parts of delivery.state.
+const (
+	deliveryHeld   = 1
+	deliveryLeft   = 2
+	deliveryWaiter = 4
+)
+
+func newDelivery() delivery { return delivery{next: make(chan struct{}, 1)} }
+
+// lock waits for the lock.
+func (d *delivery) lock() {
+	if d.state.CompareAndSwap(0, deliveryHeld) {
+		return
+	}
+	for {
+		s := d.state.Load()
+		if s&deliveryHeld == 0 {
+			if d.state.CompareAndSwap(s, s|deliveryHeld) {
+				return
+			}
+		} else if d.state.CompareAndSwap(s, s+deliveryWaiter) {
+			<-d.next
+			return
+		}
+	}
+}
+
+// unlock unlocks, or passes the lock on to a call that waits for it. The mark stays.
+func (d *delivery) unlock() {
+	if d.state.CompareAndSwap(deliveryHeld, 0) {
+		return
+	}
+	for {
+		s := d.state.Load()
+		if s < deliveryWaiter {
+			if d.state.CompareAndSwap(s, s&^deliveryHeld) {
+				return
+			}
+		} else if d.state.CompareAndSwap(s, s-deliveryWaiter) {
+			d.next <- struct{}{}
+			return
+		}
+	}
+}
+
+// tryLock takes the lock if it is free and there is no mark, and reports whether it did.
+func (d *delivery) tryLock() bool { return d.state.CompareAndSwap(0, deliveryHeld) }
+
+// tryLockMarked takes the lock if it is free and there is a mark, and reports whether it did.
+func (d *delivery) tryLockMarked() bool {
+	return d.state.Load() == deliveryLeft && d.state.CompareAndSwap(deliveryLeft, deliveryLeft|deliveryHeld)
+}
+
+// markOrLock sets the mark. If the lock is free, it also takes it, and returns true.
+func (d *delivery) markOrLock() (locked bool) {
+	for {
+		s := d.state.Load()
+		if d.state.CompareAndSwap(s, s|deliveryLeft|deliveryHeld) {
+			return s&deliveryHeld == 0
+		}
+	}
+}
+
+// marked reports whether there is a mark. The caller holds the lock.
+func (d *delivery) marked() bool { return d.state.Load()&deliveryLeft != 0 }
+
+// unmark removes the mark. The caller holds the lock.
+func (d *delivery) unmark() { d.state.And(^deliveryLeft) }
+
+// isWanted reports whether there is a mark, or a call that waits. The caller holds the lock.
+func (d *delivery) isWanted() bool { return d.state.Load() != deliveryHeld }
+
+// A traceStep is an event that is no frame, while it is queued.
+type traceStep struct {
+	kind       TraceKind
+	sent       bool
+	streamID   uint32
+	at         time.Duration
+	n          int64 // Increment, Length, or Wait
+	window     int64
+	connWindow int64
+	err        error
+}
+
+// isPlain reports whether setRest has nothing to set.
+func (s *traceStep) isPlain() bool {
+	return s.n == 0 && s.err == nil && s.kind != TraceConnOpened
+}
+
+// setRest sets the fields of e that few steps have, except for Host.
+func (s *traceStep) setRest(e *TraceEvent) {
+	e.Err = s.err
+	switch s.kind {
+	case TraceWindow:
+		e.Increment, e.Window, e.ConnWindow = int(s.n), s.window, s.connWindow
+	case TraceBodyRead:
+		e.Length = int(s.n)
+	case TraceStreamOpened:
+		e.Wait = time.Duration(s.n)
+	}
+}
+
+// maxQueuedEvents is how many events may wait for Config.Trace, and keptSteps is the length of the
+// largest list whose memory is kept.
+const (
+	maxQueuedEvents = 10_000
+	keptSteps       = 64
+)
+
+// A stepQueue holds steps in their order. The zero value is empty.
+type stepQueue struct {
+	steps  []traceStep
+	errors bool // a step may have an error
+	lost   int  // steps dropped after these, because the queue was full
+}
+
+// add adds a step and returns it.
+func (q *stepQueue) add(kind TraceKind, at time.Duration) *traceStep {
+	if len(q.steps) >= maxQueuedEvents {
+		q.lost++
+		return &traceStep{} // it is dropped
+	}
+	n := len(q.steps)
+	if n == cap(q.steps) {
+		q.steps = slices.Grow(q.steps, 1)
+	}
+	q.steps = q.steps[:n+1]
+	// Setting one field after the other is faster than a copy of a new traceStep, which would wait
+	// until it is written.
+	s := &q.steps[n]
+	s.kind, s.sent, s.streamID, s.at = kind, false, 0, at
+	s.n, s.window, s.connWindow, s.err = 0, 0, 0, nil
+	return s
+}
+
+// addAll adds the steps of other, which is empty afterwards.
+func (q *stepQueue) addAll(other *stepQueue) {
+	n := min(len(other.steps), maxQueuedEvents-len(q.steps))
+	q.steps = append(q.steps, other.steps[:n]...)
+	q.errors = q.errors || other.errors
+	q.lost += len(other.steps) - n + other.lost
+	other.reset()
+}
+
+// reset makes q empty.
+func (q *stepQueue) reset() {
+	if q.errors {
+		clear(q.steps)
+	}
+	if q.steps, q.errors, q.lost = q.steps[:0], false, 0; cap(q.steps) > keptSteps {
+		q.steps = nil
+	}
+}
+
+// claimLocked is called when the connection's lock is about to be unlocked. If something is queued
+// and no other goroutine delivers, claimLocked returns true, and the caller must call
+// deliverAndUnlock after the connection's lock was unlocked. If another one delivers, it gets what
+// is queued.
+func (t *connTracer) claimLocked() (claimed bool) {
+	t.now = 0
+	return len(t.queue.steps) > 0 && t.claimStepsLocked()
+}
+
+func (t *connTracer) claimStepsLocked() (claimed bool) {
+	if t.delivery.tryLock() {
+		t.claimed, t.queue = t.queue, t.claimed
+		return true
+	}
+	t.leftMu.Lock()
+	defer t.leftMu.Unlock()
+	t.left.addAll(t.queue)
+	return t.delivery.markOrLock()
+}
+
+// deliverAndUnlock delivers what claimLocked has claimed, and what was left meanwhile.
+func (t *connTracer) deliverAndUnlock() {
+	t.deliverClaimedAndUnlock()
+	t.deliverLeft()
+}
+
+func (t *connTracer) deliverClaimedAndUnlock() {
+	defer t.unlockDelivery()
+	t.deliverClaimed()
+	if t.delivery.marked() {
+		t.takeLeft()
+	}
+}
+
+// deliverLeft delivers the steps that were left for a goroutine that has unlocked delivery since.
+func (t *connTracer) deliverLeft() {
+	for t.delivery.tryLockMarked() {
+		t.deliverClaimedAndUnlock()
+	}
+}
+
+// unlockDelivery unlocks delivery, also after a panic of sink.
+func (t *connTracer) unlockDelivery() {
+	if len(t.claimed.steps) > 0 {
+		t.claimed.reset()
+	}
+	t.delivery.unlock()
+}
+
+// takeLeft delivers the steps that were left. The caller holds delivery.
+func (t *connTracer) takeLeft() {
+	for t.delivery.marked() {
+		t.leftMu.Lock()
+		*t.claimed, t.left = t.left, *t.claimed
+		t.delivery.unmark()
+		t.leftMu.Unlock()
+		t.deliverClaimed()
+	}
+}
+
+// deliverClaimed calls sink for the claimed steps. The caller holds delivery.
+func (t *connTracer) deliverClaimed() {
+	if len(t.claimed.steps) == 0 {
+		return
+	}
+	e := TraceEvent{ConnID: t.id, Conn: t.c}
+	for i := range t.claimed.steps {
+		s := &t.claimed.steps[i]
+		if i == 0 || s.at != e.Time {
+			t.stamp(&e, s.at)
+		}
+		e.Kind, e.Sent, e.StreamID = s.kind, s.sent, s.streamID
+		if s.isPlain() {
+			t.deliver(&e)
+			continue
+		}
+		s.setRest(&e)
+		if s.kind == TraceConnOpened {
+			e.Host = t.c.cfg.Authority
+		}
+		t.deliver(&e)
+		e.Increment, e.Window, e.ConnWindow, e.Length, e.Wait = 0, 0, 0, 0, 0
+		e.Err, e.Host = nil, ""
+	}
+	t.dropped += t.claimed.lost
+	t.claimed.reset()
+}
+
+// deliver calls sink for e. The caller holds delivery.
+func (t *connTracer) deliver(e *TraceEvent) {
+	if e.Lost = t.dropped; e.Lost > 0 {
+		t.dropped = 0
+	}
+	t.sink(*e)
+}
+
+// stamp sets the time of e, in two ways. at is the time since the connection was made. The caller
+// holds delivery.
+func (t *connTracer) stamp(e *TraceEvent, at time.Duration) {
+	if t.stampAt != at {
+		t.stampAt, t.stampTime = at, t.c.start.Add(at)
+	}
+	e.Time, e.At = at, t.stampTime
+}
