@@ -1,6 +1,10 @@
 package flowsim
 
-import "gohyper.dev/hyper/internal/wire"
+import (
+	"math"
+
+	"gohyper.dev/hyper/internal/wire"
+)
 
 // books hold what the client has promised and what it holds, by the frames that it sent and
 // received.
@@ -31,6 +35,18 @@ type shift struct {
 
 // most returns the most that the peer could make the client hold.
 func (b *books) most() int { return min(b.promised, b.onStreams) }
+
+// windows returns what the peer may send on the connection and on the first stream that has not
+// ended, beyond what has arrived.
+func (b *books) windows() (conn, stream int) {
+	first := uint32(math.MaxUint32)
+	for id, s := range b.streams {
+		if id < first && !s.ended {
+			first, stream = id, s.promised-s.unread
+		}
+	}
+	return b.promised - b.unread, stream
+}
 
 // open counts the initial window of a new stream.
 func (b *books) open(stream uint32) {

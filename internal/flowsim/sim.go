@@ -92,6 +92,11 @@ type Sample struct {
 	Promise int
 	Unread  int
 	Read    int64 // bytes read so far
+
+	// Only in what Trace is called with: the windows of the connection and of its first stream that
+	// has not ended, as the client holds them, and what TCP has sent and not got acknowledged.
+	ConnWindow, StreamWindow int
+	InFlight                 int64
 }
 
 // A Result is the outcome of a transfer.
@@ -508,6 +513,8 @@ func (r *run) sample() {
 	r.result.PeakUnread = max(r.result.PeakUnread, now.Unread)
 	r.last = now
 	if r.Trace != nil {
+		now.ConnWindow, now.StreamWindow = r.books.windows()
+		now.InFlight = r.link.inFlight
 		r.Trace(now)
 	}
 }
