@@ -7,6 +7,8 @@ import (
 	"os"
 	"runtime"
 	"strings"
+
+	"gohyper.dev/hyper/internal/bench/chart"
 )
 
 // A curve shows how one cost grows with one size.
@@ -36,7 +38,7 @@ var curves = []*curve{
 		},
 	},
 	{
-		title: "connections, GET 1 KiB by 100 callers over all of them", size: "connections",
+		title: "connections that 100 callers share, GET 1 KiB", size: "connections",
 		unit:  "CPU µs per request",
 		sizes: []int{1, 10, 100, 1000, 10000}, figure: "us_per_req",
 		work: func(l *lab, size int) (string, int, []string) {
@@ -126,73 +128,58 @@ func replaceSection(file, name, text string) error {
 	return os.WriteFile(file, []byte(before+begin+text+end+after), 0o644)
 }
 
-// The plot has one panel for each curve, two in a row. Both axes are logarithmic.
+// The panels of the plot, two in a row.
 const (
-	panelWidth, panelHeight = 360.0, 220.0
-	marginX, marginY        = 60.0, 50.0
+	growthWidth, growthHeight = 330.0, 200.0
+	growthStepX, growthStepY  = 424.0, 292.0
 )
 
-// colours are the colors of the clients, in their order.
-var colours = []string{"#0b6e4f", "#3a86c8", "#c1292e"}
-
-// plot returns the plot as an SVG.
+// plot returns the plot as an SVG, with one panel for each curve. Both axes are logarithmic.
 func plot(curves []*curve) []byte {
-	var b bytes.Buffer
-	stepX, stepY := panelWidth+2*marginX, panelHeight+2*marginY
 	rows := (len(curves) + 1) / 2
-	fmt.Fprintf(&b,
-		`<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" `+
-			`font-family="sans-serif" font-size="12">`+"\n",
-		2*stepX, stepY*float64(rows)+20)
-	b.WriteString(`<rect width="100%" height="100%" fill="white"/>` + "\n")
-	for i, c := range clients {
-		x := marginX + 220*float64(i)
-		fmt.Fprintf(&b,
-			`<path d="M%g 14h24" stroke="%s" stroke-width="2"/><text x="%g" y="18">%s</text>`+"\n", x,
-			colours[i], x+30, c.name)
+	p := chart.Picture{Title: "How the client's CPU time grows", Better: "lower is better", Toward: "down",
+		About: "CPU time of the client, in microseconds, as sizes grow.",
+		Foot:  newRun(0).foot("go -C internal/bench run . -growth -write"),
+		Width: 2*growthStepX + 8, Height: 112 + growthStepY*float64(rows) - 8}
+	for _, c := range clients {
+		p.Keys = append(p.Keys, chart.Key{Name: c.name, Ink: clientOf(c.impl).drawn()})
 	}
+	var panels []chart.Panel
 	for i, c := range curves {
-		c.draw(&b, marginX+stepX*float64(i%2), 20+marginY+stepY*float64(i/2))
+		q := c.panel()
+		q.X, q.Y = 76+growthStepX*float64(i%2), 112+growthStepY*float64(i/2)
+		panels = append(panels, q)
+		p.About += " " + c.title + "."
+		for k, curve := range q.Curves {
+			p.About += fmt.Sprintf(" %s: from %.3g to %.3g.", curve.Name, c.values[0][k],
+				c.values[len(c.values)-1][k])
+		}
 	}
-	b.WriteString("</svg>\n")
-	return b.Bytes()
+	return p.Lines(panels)
 }
 
-// draw draws the curve's panel. Its upper left corner is at x, y.
-func (c *curve) draw(b *bytes.Buffer, x, y float64) {
-	low, high := math.Inf(1), math.Inf(-1)
-	for _, r := range c.values {
-		for _, v := range r {
-			low, high = min(low, v), max(high, v)
-		}
-	}
-	if len(c.values) == 0 || low <= 0 {
-		return
-	}
-	low, high = math.Floor(math.Log10(low)), math.Ceil(math.Log10(high))
-	high = max(high, low+1)
-	first, last := math.Log10(float64(c.sizes[0])), math.Log10(float64(c.sizes[len(c.sizes)-1]))
-	atX := func(size int) float64 { return x + panelWidth*(math.Log10(float64(size))-first)/(last-first) }
-	atY := func(v float64) float64 { return y + panelHeight*(high-math.Log10(v))/(high-low) }
-	fmt.Fprintf(b, `<text x="%g" y="%g" font-weight="bold">%s</text>`+"\n", x, y-24, c.title)
-	fmt.Fprintf(b, `<text x="%g" y="%g" fill="gray">%s</text>`+"\n", x, y-8, c.unit)
-	for e := low; e <= high; e++ {
-		at := atY(math.Pow(10, e))
-		fmt.Fprintf(b,
-			`<path d="M%g %.1fh%g" stroke="lightgray"/>`+
-				`<text x="%g" y="%.1f" text-anchor="end">%g</text>`+"\n",
-			x, at, panelWidth, x-6, at+4, math.Pow(10, e))
-	}
+// panel returns the curve's panel, without its place.
+func (c *curve) panel() chart.Panel {
+	q := chart.Panel{Width: growthWidth, Height: growthHeight, Title: c.title}
+	first, last := float64(c.sizes[0]), float64(c.sizes[len(c.sizes)-1])
+	q.Across = chart.Axis{Title: c.size, Low: first / 1.2, High: last * 1.2, Log: true}
 	for _, size := range c.sizes {
-		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%d</text>`+"\n", atX(size),
-			y+panelHeight+16, size)
-	}
-	fmt.Fprintf(b, `<path d="M%g %gv%gh%g" fill="none" stroke="black"/>`+"\n", x, y, panelHeight, panelWidth)
-	for i := range clients {
-		fmt.Fprintf(b, `<polyline fill="none" stroke="%s" stroke-width="2" points="`, colours[i])
-		for j, r := range c.values {
-			fmt.Fprintf(b, "%.1f,%.1f ", atX(c.sizes[j]), atY(r[i]))
+		text := thousands(size)
+		if size == 1<<20 {
+			text = "1 MiB"
 		}
-		b.WriteString(`"/>` + "\n")
+		q.Across.Ticks = append(q.Across.Ticks, chart.Tick{At: float64(size), Text: text})
 	}
+	low, high := math.Inf(1), 0.0
+	for i, client := range clients {
+		drawn := chart.Curve{Name: client.name, Ink: clientOf(client.impl).drawn()}
+		for j, r := range c.values {
+			drawn.Points = append(drawn.Points, chart.Point{X: float64(c.sizes[j]), Y: r[i]})
+			low, high = min(low, r[i]), max(high, r[i])
+		}
+		q.Curves = append(q.Curves, drawn)
+	}
+	q.Up = steps(low, high)
+	q.Up.Title = c.unit
+	return q
 }

@@ -4,6 +4,7 @@
 //	go -C internal/bench run .             # the main rows, about four minutes
 //	go -C internal/bench run . -growth     # how cost grows, about five minutes
 //	go -C internal/bench run . -paths      # a GET beside transfers on slow paths, eight minutes
+//	go -C internal/bench run . -plots DIR  # speed, memory and windows as pictures, six minutes
 //
 // With -write, it writes the result to README.md, and with -growth also to growth.svg.
 //
@@ -44,11 +45,19 @@ func run(args []string) error {
 	growth := flags.Bool("growth", false, "measure how cost grows instead")
 	overPaths := flags.Bool("paths", false,
 		"measure a GET beside transfers over slow networks of real TCP instead; needs root on Linux")
-	only := flags.String("only", "", "paths: the rows whose name has this regular expression")
+	only := flags.String("only", "", "a regular expression; paths: of the names of rows; "+
+		"plots: of speed, bulk, memory and windows")
 	jsonFile := flags.String("json", "", "paths: write the results to this `file`, too")
 	write := flags.Bool("write", false,
-		"write what was measured into README.md, and growth.svg, of this folder")
+		"write what was measured into README.md, and growth.svg, of this folder; plots: also the table of "+
+			"the repository's README.md")
+	plots := flags.String("plots", "", "measure the plots instead, and write them into this `folder`")
+	draw := flags.Bool("draw", false, "plots: measure nothing, draw again what the folder's plots.json has")
 	flags.Parse(args)
+	if *plots != "" {
+		return writePlots(plotOptions{dir: *plots, only: *only, draw: *draw, write: *write, rounds: *rounds,
+			quick: *quick})
+	}
 	if *overPaths {
 		return writePaths(*quick, *only, *jsonFile, *write)
 	}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"gohyper.dev/hyper/internal/bench/work"
 	"gohyper.dev/hyper/internal/h2test"
 )
 
@@ -23,8 +24,8 @@ type nghttpd struct {
 	dir    string
 }
 
-// startNghttpd starts nghttpd. It returns nil if nghttpd is not installed.
-func startNghttpd() (*nghttpd, error) {
+// startNghttpd starts nghttpd, with further flags. It returns nil if nghttpd is not installed.
+func startNghttpd(flags ...string) (*nghttpd, error) {
 	program, err := exec.LookPath("nghttpd")
 	if err != nil {
 		return nil, nil
@@ -34,7 +35,7 @@ func startNghttpd() (*nghttpd, error) {
 		return nil, err
 	}
 	s := &nghttpd{dir: dir}
-	if err := s.start(program); err != nil {
+	if err := s.start(program, flags); err != nil {
 		s.close()
 		return nil, fmt.Errorf("nghttpd: %w", err)
 	}
@@ -42,7 +43,7 @@ func startNghttpd() (*nghttpd, error) {
 }
 
 // start writes the server's files and starts it on a free port.
-func (s *nghttpd) start(program string) error {
+func (s *nghttpd) start(program string, flags []string) error {
 	certificate := h2test.Certificate()
 	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
 	if err != nil {
@@ -50,6 +51,8 @@ func (s *nghttpd) start(program string) error {
 	}
 	files := map[string][]byte{
 		"1k":       make([]byte, 1<<10),
+		"1k.grpc":  work.GRPCMessage(1 << 10),
+		"types":    []byte("application/grpc grpc\n"),
 		"cert.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}),
 		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
 	}
@@ -66,15 +69,16 @@ func (s *nghttpd) start(program string) error {
 	free.Close()
 	s.origin = "https://127.0.0.1:" + port
 	var wrong bytes.Buffer
-	s.cmd = pinned("0", program, "-d", s.dir, "-n", "1", "-m", "2000", "-w", "20", "-W", "24", "-a",
-		"127.0.0.1", port,
-		filepath.Join(s.dir, "key.pem"), filepath.Join(s.dir, "cert.pem"))
+	args := append([]string{"-d", s.dir, "-n", "1", "-m", "2000", "-w", "20", "-W", "24", "-a", "127.0.0.1",
+		"--mime-types-file=" + filepath.Join(s.dir, "types")}, flags...)
+	s.cmd = pinned("0", program, append(args, port, filepath.Join(s.dir, "key.pem"),
+		filepath.Join(s.dir, "cert.pem"))...)
 	s.cmd.Stderr = &wrong
 	if err := s.cmd.Start(); err != nil {
 		s.cmd = nil
 		return err
 	}
-	for range 100 {
+	for range 1000 {
 		if nc, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
 			return nc.Close()
 		}

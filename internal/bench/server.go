@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"gohyper.dev/hyper/internal/bench/work"
 	"gohyper.dev/hyper/internal/h2test"
 )
 
@@ -20,7 +21,7 @@ func serve(addr string, out io.Writer) error {
 		return err
 	}
 	s := &http.Server{
-		Handler:   site(),
+		Handler:   withGRPC(site()),
 		TLSConfig: h2test.ServerTLS("h2"),
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 20000, MaxReadFrameSize: 1 << 20,
 			MaxReceiveBufferPerConnection: 16 << 20, MaxReceiveBufferPerStream: 16 << 20},
@@ -82,4 +83,26 @@ func site() http.Handler {
 func number(r *http.Request, name string) int {
 	n, _ := strconv.Atoi(r.URL.Query().Get(name))
 	return n
+}
+
+// withGRPC returns a handler that responds to calls of gRPC, and leaves the rest to next. /hang never
+// responds; the response to any other path is a message of 1 KiB.
+func withGRPC(next http.Handler) http.Handler {
+	body := work.GRPCMessage(1 << 10)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Content-Type") != "application/grpc" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if r.URL.Path == "/hang" {
+			<-r.Context().Done()
+			return
+		}
+		io.Copy(io.Discard, r.Body)
+		h := w.Header()
+		h.Set("Content-Type", "application/grpc")
+		h.Set("Trailer", "Grpc-Status")
+		w.Write(body)
+		h.Set("Grpc-Status", "0")
+	})
 }

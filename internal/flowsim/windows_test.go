@@ -24,8 +24,8 @@ func TestWindowPaths(t *testing.T) {
 	}
 	for _, p := range paths {
 		for _, r := range p.Runs {
-			t.Logf("%s, %s: %.0f Mbit/s, %.1f ms at the bottleneck, at most %d KiB in flight", p.Name, r.Manager,
-				r.Mbit, r.Wait, slices.Max(r.InFlight)>>10)
+			t.Logf("%s, %s: %.0f Mbit/s, %.1f ms at the bottleneck, at most %d KiB in flight", p.Name,
+				r.Manager, r.Mbit, r.Wait, slices.Max(r.InFlight)>>10)
 		}
 	}
 	long, short := paths[0].Runs, paths[1].Runs

@@ -49,6 +49,11 @@ func (o *options) newClient() (client, error) {
 	case "nethttp":
 		c := &http.Client{Transport: o.netHTTP()}
 		return &types{c.Do, c.CloseIdleConnections, o.header().HTTP()}, nil
+	case "xnet":
+		c := &http.Client{Transport: o.xNet()}
+		return &types{c.Do, c.CloseIdleConnections, o.header().HTTP()}, nil
+	case "grpc":
+		return o.newGRPC()
 	}
 	return nil, fmt.Errorf("no implementation %q", o.impl)
 }

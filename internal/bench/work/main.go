@@ -45,7 +45,7 @@ func Main(args []string) error {
 	flags := flag.NewFlagSet("work", flag.ExitOnError)
 	flags.StringVar(&o.impl, "impl", "own",
 		"own: hyper's API; http: http.Client over hyper's Transport; roundtrip: that Transport alone; "+
-			"nethttp: net/http")
+			"nethttp: net/http; xnet: golang.org/x/net/http2; grpc: grpc-go, which calls the path")
 	flags.StringVar(&o.mode, "mode", "get",
 		"get, down, up, conn, many, idle, open, slow, besideup or besidedown")
 	rawURL := flags.String("url", "https://127.0.0.1:8443/1k", "what to request")
