@@ -100,9 +100,9 @@ func TestPictureSaysWhatItIs(t *testing.T) {
 		texts[n.name+" "+n.attr["id"]+" "+n.text] = true
 	}
 	for _, want := range []string{"title title A & B", "desc about about <it>", "text  A & B",
-		"text  a < b & c", "text  a note", "text  across", "text  up", "text  one", "text  five", "text  first",
-		"text  second",
-		"text  lower is better", "text  a key", "text  a line", "text  the command", "text  the date"} {
+		"text  a < b & c", "text  a note", "text  across", "text  up", "text  one", "text  five",
+		"text  first", "text  second", "text  lower is better",
+		"text  a key", "text  a line", "text  the command", "text  the date"} {
 		if !texts[want] {
 			t.Errorf("no %q", want)
 		}
