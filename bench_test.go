@@ -3,6 +3,7 @@
 package hyper
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -100,7 +101,7 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 
 // steppedConn returns a connection whose loops stand still. A caller of recv takes the place of
 // readLoop, with src as the socket. A caller of passWrites takes the place of writeLoop.
-func steppedConn(b *testing.B, src io.Reader, cfg *Config) *Conn {
+func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 	client, server := net.Pipe()
 	go io.Copy(io.Discard, server)
 	c, err := NewConn(b.Context(), client, cfg)
@@ -248,4 +249,38 @@ func (s *records) Read(p []byte) (int, error) {
 		s.r = s.again
 	}
 	return n, nil
+}
+
+// BenchmarkSmallData measures what receiving small DATA frames costs in the library itself, in
+// frames: b.N is their number.
+func BenchmarkSmallData(b *testing.B) {
+	for _, size := range []int{1, 10, 100} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			src := &records{}
+			c := steppedConn(b, src, nil)
+			block, p := h2test.RawFrame(wire.Headers, wire.EndHeaders, 1, []byte{0x88}), make([]byte, 64<<10)
+			src.out = slices.Concat(block, bytes.Repeat(wire.AppendData(nil, 1, 0, make([]byte, size)), 100))
+			src.again = len(block)
+			s, err := c.Open(b.Context(), &Request{Method: "GET", Path: "/"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.CloseWrite()
+			b.ReportAllocs()
+			for n := 0; n < b.N*size; {
+				f, err := c.reader.frames.next()
+				if err = c.recv(&f, err); err != nil {
+					b.Fatal(err)
+				}
+				for c.streams.byID[1].buf.Len() > 0 {
+					k, err := s.read(p)
+					if err != nil {
+						b.Fatal(err)
+					}
+					n += k
+				}
+				passWrites(c)
+			}
+		})
+	}
 }

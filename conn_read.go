@@ -333,7 +333,54 @@ func (c *Conn) recvDataLocked(f *frame) error {
 	if s == nil {
 		return nil // a later part of late DATA; its first part was counted
 	}
-	return s.recvDataLocked(f)
+	if err := s.recvDataLocked(f); err != nil || f.Length > smallData {
+		return err
+	}
+	c.recvSmallDataLocked(s)
+	return nil
+}
+
+// smallData is the size in bytes up to which DATA frames count as small. What a connection does for
+// each frame costs more than their payload.
+const smallData = 1 << 10
+
+// recvSmallDataLocked receives the small DATA frames of s that follow its last frame in the read
+// buffer, as if their payloads had come in one frame. It leaves a frame to recvDataLocked if the
+// frame could end the stream or exceed a window or a content-length, or if each frame must be seen.
+func (c *Conn) recvSmallDataLocked(s *Stream) {
+	if c.reader.watched || c.reader.frames.callsUser() || c.writer.tracer != nil || s.push != nil ||
+		!s.takesDataLocked() || !c.flow.window.ownsManager() || !s.window.ownsManager() {
+		return
+	}
+	most := min(c.flow.window.mayArrive(), s.window.mayArrive())
+	if s.bodyLeft >= 0 {
+		most = min(most, s.bodyLeft)
+	}
+	n, tokens := 0, 0
+	for {
+		p := c.reader.frames.nextSmallData(s.id, int(min(smallData, most-int64(n))))
+		if len(p) == 0 {
+			break
+		}
+		s.buf.Write(p)
+		n += len(p)
+		tokens += 1 + len(p)/64
+	}
+	if n == 0 {
+		return
+	}
+	ev := WindowEvent{Kind: WindowData, Bytes: n}
+	for _, w := range [...]*Window{&c.flow.window, &s.window} {
+		w.receive(n, 0)
+		w.update(ev)
+	}
+	c.counts.dataReceived += int64(n)
+	c.liveness.floodBudget.Add(tokens)
+	if s.bodyLeft >= 0 {
+		s.bodyLeft -= int64(n)
+	}
+	c.reader.yieldDue = c.reader.yieldDue || s.buf.Len() >= farAhead
+	s.wakeReaderLocked()
 }
 
 // blockOthersLocked tells the connection's window manager when data for s has used up the

@@ -347,6 +347,22 @@ func (r *frameReader) nextPart(first bool) (f frame, err error) {
 	return f, nil
 }
 
+// nextSmallData returns the payload of the next frame and skips the frame, if it is DATA of the
+// stream without flags, has 1 to most bytes, and was read as a whole. Otherwise it returns nothing.
+func (r *frameReader) nextSmallData(stream uint32, most int) []byte {
+	p := r.buf[r.r:r.w]
+	if r.left > 0 || r.skip > 0 || len(p) < wire.HeaderLen {
+		return nil
+	}
+	h := wire.ParseFrameHeader(p)
+	if h.Type != wire.Data || h.Flags != 0 || h.StreamID != stream || h.Length == 0 ||
+		h.Length > most || len(p)-wire.HeaderLen < h.Length {
+		return nil
+	}
+	r.r += wire.HeaderLen + h.Length
+	return p[wire.HeaderLen:][:h.Length]
+}
+
 // buffered returns up to n bytes that were read.
 func (b *readBuffer) buffered(n int) []byte {
 	p := b.buf[b.r : b.r+min(n, b.w-b.r)]

@@ -123,6 +123,11 @@ func (s *Stream) bookDataLocked(f *frame, body int) error {
 	return nil
 }
 
+// takesDataLocked reports whether DATA that exceeds nothing is part of the body.
+func (s *Stream) takesDataLocked() bool {
+	return s.state.CanRecv() && s.message == state.InBody && s.recvErr == nil && !s.response.bodyless()
+}
+
 // recvEndLocked processes the peer's END_STREAM.
 func (s *Stream) recvEndLocked() error {
 	switch {

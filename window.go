@@ -395,6 +395,13 @@ func (w *Window) receive(n, padding int) bool {
 	return true
 }
 
+// mayArrive returns how many bytes fewer than all the peer may send: what does not use up the window.
+func (w *Window) mayArrive() int64 { return w.credit - w.pending - 1 }
+
+// ownsManager reports whether the manager is this package's, so that it need not get an event for
+// each frame.
+func (w *Window) ownsManager() bool { return w.kind != userManager }
+
 // discard tells the manager of n bytes of padding, which were never kept in memory.
 func (w *Window) discard(n int) (ended bool) {
 	return n > 0 && w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
