@@ -104,7 +104,7 @@ func (p *adaptivePath) Update(ev WindowEvent) int {
 	case WindowTick:
 		p.raiseFresh()
 	}
-	if 8*gap < p.budget {
+	if gap < p.budget/8 {
 		return 0
 	}
 	return gap
