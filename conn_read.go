@@ -67,8 +67,8 @@ func (c *Conn) recvOctets(n int) {
 		c.reports.suspected.Store(false)
 		c.liveness.stale, c.reports.stateChanged = false, true
 	}
-	if c.writer.tracer != nil {
-		c.writer.tracer.readAt = c.liveness.now
+	if t := c.writer.tracer; t != nil {
+		t.readLocked()
 	}
 	c.reader.state = readerParsing
 	c.counts.received += int64(n)
@@ -81,6 +81,9 @@ func (c *Conn) recvOctets(n int) {
 // recv processes the frame f or the error err that next has returned. With the same lock, it
 // processes all further frames that are in the read buffer. An error ends the connection.
 func (c *Conn) recv(f *frame, err error) error {
+	if t := c.writer.tracer; t != nil {
+		t.deliverHeld()
+	}
 	c.lock()
 	c.reader.state = readerReceiving
 	err = c.recvUnlocking(f, err)
@@ -95,8 +98,11 @@ func (c *Conn) recv(f *frame, err error) error {
 	if err != nil && c.ending.err == nil {
 		c.failLocked(asConnError(err))
 	}
-	yield := false
-	if !c.reader.frames.more() {
+	yield, more := false, c.reader.frames.more()
+	if t := c.writer.tracer; t != nil {
+		t.framesDoneLocked(more && err == nil && c.reader.frames.inspect == nil)
+	}
+	if !more {
 		c.wakeReadersLocked()
 		if c.slots.admitDue {
 			c.admitLocked()

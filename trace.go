@@ -84,10 +84,10 @@ func (k TraceKind) String() string { return word("TraceKind", traceKinds, uint8(
 // before it takes effect, a sent frame just before it is written. Their times say when they
 // happened: a frame that was read or collected for a write before another step may be reported
 // after it, with an earlier time. They are reported by the goroutine that reads or writes the
-// connection, or by one that uses it. The events of several connections may be reported at the same
-// time. The function must not block, and must not call methods of a connection or a Transport. If
-// it takes so long that more than 10,000 events wait for it, further events other than frames are
-// dropped, and Lost counts them.
+// connection, by one that uses it, or by a new one. The events of several connections may be
+// reported at the same time. The function must not block, and must not call methods of a connection
+// or a Transport. If it takes so long that more than 10,000 events wait for it, further events
+// other than frames are dropped, and Lost counts them.
 //
 // The function may keep an event and what it contains, and must not change that.
 type TraceEvent struct {

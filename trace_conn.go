@@ -26,8 +26,12 @@ type connTracer struct {
 	id   uint64
 	sink func(TraceEvent) // nil: nothing is reported, only frames or times are kept
 
-	sent   sentSection   // owned by writeLoop
-	readAt time.Duration // when the received bytes were read; owned by readLoop
+	sent sentSection // owned by writeLoop
+
+	// readLoop owns these.
+	readAt   time.Duration // when the received bytes were read
+	readTime time.Time     // the same
+	held     bool          // readLoop holds delivery until it reports the next frame
 
 	delivery delivery // held while sink runs; guards the fields below
 	claimed  *stepQueue
@@ -39,6 +43,7 @@ type connTracer struct {
 	// c.mu guards these.
 	queue  *stepQueue                 // what has happened since c.mu was locked
 	now    time.Duration              // the time of it; 0: not read yet
+	when   deliveryTime               // when it must be delivered
 	waited time.Duration              // of the request that has taken a slot last
 	queued map[*Request]time.Duration // how long requests have waited before they came here
 	marks  []sentMark                 // in the order of their bytes
@@ -84,7 +89,9 @@ func (t *connTracer) addLocked(kind TraceKind) *traceStep {
 	if t.now == 0 {
 		t.now = t.c.nowLocked()
 	}
-	return t.queue.add(kind, t.now)
+	s := t.queue.add()
+	s.kind, s.at = kind, t.now
+	return s
 }
 
 // received reports a received frame. The frame reader calls it. fields are not changed later.
@@ -94,13 +101,22 @@ func (t *connTracer) received(h wire.FrameHeader, p []byte, fields Header) {
 	}
 	if t.sink != nil {
 		t.reportReceived(h, p, fields)
-		t.deliverLeft()
+		if t.delivery.isFreeMarked() {
+			t.deliverLeft()
+		}
 	}
 }
 
 func (t *connTracer) reportReceived(h wire.FrameHeader, p []byte, fields Header) {
-	t.delivery.lock()
+	held := t.held
+	if t.held = false; !held {
+		t.delivery.lock()
+	}
 	defer t.unlockDelivery()
+	t.setStamp(t.readAt, t.readTime)
+	if held {
+		t.deliverClaimed()
+	}
 	if t.delivery.marked() {
 		t.takeLeft()
 	}

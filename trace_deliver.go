@@ -1,7 +1,6 @@
 package hyper
 
 import (
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -65,9 +64,12 @@ func (d *delivery) unlock() {
 // tryLock takes the lock if it is free and there is no mark, and reports whether it did.
 func (d *delivery) tryLock() bool { return d.state.CompareAndSwap(0, deliveryHeld) }
 
+// isFreeMarked reports whether the lock is free and there is a mark.
+func (d *delivery) isFreeMarked() bool { return d.state.Load() == deliveryLeft }
+
 // tryLockMarked takes the lock if it is free and there is a mark, and reports whether it did.
 func (d *delivery) tryLockMarked() bool {
-	return d.state.Load() == deliveryLeft && d.state.CompareAndSwap(deliveryLeft, deliveryLeft|deliveryHeld)
+	return d.state.CompareAndSwap(deliveryLeft, deliveryLeft|deliveryHeld)
 }
 
 // markOrLock sets the mark. If the lock is free, it also takes it, and returns true.
@@ -133,31 +135,39 @@ type stepQueue struct {
 	lost   int  // steps dropped after these, because the queue was full
 }
 
-// add adds a step and returns it.
-func (q *stepQueue) add(kind TraceKind, at time.Duration) *traceStep {
-	if len(q.steps) >= maxQueuedEvents {
-		q.lost++
-		return &traceStep{} // it is dropped
-	}
+// add adds a step and returns it. All of its fields are zero.
+func (q *stepQueue) add() *traceStep {
 	n := len(q.steps)
 	if n == cap(q.steps) {
-		q.steps = slices.Grow(q.steps, 1)
+		if n >= maxQueuedEvents {
+			q.lost++
+			return &traceStep{} // it is dropped
+		}
+		q.grow()
 	}
 	q.steps = q.steps[:n+1]
-	// Setting one field after the other is faster than a copy of a new traceStep, which would wait
-	// until it is written.
+	// The slot is changed where it is. To copy a new traceStep is slower: the processor has to
+	// write that before it can read it.
 	s := &q.steps[n]
-	s.kind, s.sent, s.streamID, s.at = kind, false, 0, at
-	s.n, s.window, s.connWindow, s.err = 0, 0, 0, nil
+	*s = traceStep{}
 	return s
+}
+
+// grow makes room for more steps, up to maxQueuedEvents.
+func (q *stepQueue) grow() {
+	n := len(q.steps)
+	steps := make([]traceStep, n, min(max(8, 2*n), maxQueuedEvents))
+	copy(steps, q.steps)
+	q.steps = steps
 }
 
 // addAll adds the steps of other, which is empty afterwards.
 func (q *stepQueue) addAll(other *stepQueue) {
-	n := min(len(other.steps), maxQueuedEvents-len(q.steps))
-	q.steps = append(q.steps, other.steps[:n]...)
+	for _, s := range other.steps {
+		*q.add() = s
+	}
 	q.errors = q.errors || other.errors
-	q.lost += len(other.steps) - n + other.lost
+	q.lost += other.lost
 	other.reset()
 }
 
@@ -171,15 +181,49 @@ func (q *stepQueue) reset() {
 	}
 }
 
+// A deliveryTime says when what is queued must be delivered after the connection's lock is unlocked.
+type deliveryTime uint8
+
+// The values of deliveryTime. The one that the goroutine sets that reads the connection is reset
+// when the lock is unlocked.
+const (
+	deliverSoon      deliveryTime = iota // at once, or before the next write if that is about to begin
+	deliverNow                           // at once, because received frames may follow
+	deliverWithFrame                     // with the next received frame, which was read already
+)
+
+// idleLocked is called when the connection's lock is about to be unlocked. It reports whether
+// claimLocked has nothing to do.
+func (t *connTracer) idleLocked() bool {
+	t.now = 0
+	if len(t.queue.steps) > 0 {
+		return false
+	}
+	t.when = deliverSoon
+	return true
+}
+
 // claimLocked is called when the connection's lock is about to be unlocked. If something is queued
-// and no other goroutine delivers, claimLocked returns true, and the caller must call
+// and no other goroutine delivers or will, claimLocked returns true, and the caller must call
 // deliverAndUnlock after the connection's lock was unlocked. If another one delivers, it gets what
 // is queued.
 func (t *connTracer) claimLocked() (claimed bool) {
-	t.now = 0
-	return len(t.queue.steps) > 0 && t.claimStepsLocked()
+	when := t.when
+	t.now, t.when = 0, deliverSoon
+	switch {
+	case len(t.queue.steps) == 0 || when == deliverSoon && t.c.writesSoonLocked():
+		return false
+	case !t.claimStepsLocked():
+		return false
+	case when == deliverWithFrame:
+		t.held = true
+		return false
+	}
+	return true
 }
 
+// claimStepsLocked takes delivery for what is queued. If another goroutine has it, the steps are
+// left for that one.
 func (t *connTracer) claimStepsLocked() (claimed bool) {
 	if t.delivery.tryLock() {
 		t.claimed, t.queue = t.queue, t.claimed
@@ -191,10 +235,42 @@ func (t *connTracer) claimStepsLocked() (claimed bool) {
 	return t.delivery.markOrLock()
 }
 
+// writesSoonLocked reports whether writeLoop is about to write. Before it does, it delivers what is
+// queued for the tracer.
+func (c *Conn) writesSoonLocked() bool {
+	return c.liveness.writeSince == 0 && c.ending.err == nil &&
+		c.writer.state.Load() == writerRunning && c.hasWorkLocked()
+}
+
+// readLocked is called after a read of the socket.
+func (t *connTracer) readLocked() {
+	t.readAt = t.c.liveness.now
+	t.readTime = t.c.start.Add(t.readAt)
+	t.when = deliverNow
+}
+
+// framesDoneLocked is called after received frames were processed. nextIsRead is whether the next
+// frame was read, and no user code runs before its report.
+func (t *connTracer) framesDoneLocked(nextIsRead bool) {
+	if t.when = deliverNow; nextIsRead {
+		t.when = deliverWithFrame
+	}
+}
+
+// deliverHeld delivers what was held for the next received frame, if that frame was not reported.
+func (t *connTracer) deliverHeld() {
+	if t.held {
+		t.held = false
+		t.deliverAndUnlock()
+	}
+}
+
 // deliverAndUnlock delivers what claimLocked has claimed, and what was left meanwhile.
 func (t *connTracer) deliverAndUnlock() {
 	t.deliverClaimedAndUnlock()
-	t.deliverLeft()
+	if t.delivery.isFreeMarked() {
+		t.deliverLeft()
+	}
 }
 
 func (t *connTracer) deliverClaimedAndUnlock() {
@@ -237,8 +313,9 @@ func (t *connTracer) deliverClaimed() {
 		return
 	}
 	e := TraceEvent{ConnID: t.id, Conn: t.c}
-	for i := range t.claimed.steps {
-		s := &t.claimed.steps[i]
+	list := t.claimed.steps
+	for i := range list {
+		s := &list[i]
 		if i == 0 || s.at != e.Time {
 			t.stamp(&e, s.at)
 		}
@@ -271,7 +348,10 @@ func (t *connTracer) deliver(e *TraceEvent) {
 // holds delivery.
 func (t *connTracer) stamp(e *TraceEvent, at time.Duration) {
 	if t.stampAt != at {
-		t.stampAt, t.stampTime = at, t.c.start.Add(at)
+		t.setStamp(at, t.c.start.Add(at))
 	}
 	e.Time, e.At = at, t.stampTime
 }
+
+// setStamp sets the time of the next events, in two ways. The caller holds delivery.
+func (t *connTracer) setStamp(at time.Duration, wall time.Time) { t.stampAt, t.stampTime = at, wall }

@@ -1,0 +1,175 @@
+package hyper
+
+import (
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"gohyper.dev/hyper/internal/wire"
+)
+
+// tracedConn returns a connection without loops whose events sink gets.
+func tracedConn(sink func(TraceEvent)) (*Conn, *connTracer) {
+	c := &Conn{start: time.Now()}
+	t := &connTracer{c: c, sink: sink, delivery: newDelivery(), claimed: &stepQueue{}, queue: &stepQueue{}}
+	t.sent.begun = true
+	c.writer.tracer = t
+	return c, t
+}
+
+// step does a step of c with the number n.
+func step(c *Conn, n uint32) {
+	c.lock()
+	c.writer.tracer.addLocked(TraceHalfClosed).streamID = n
+	c.unlock()
+}
+
+// Each event is copied several times on its way: sizes that are multiples of 64 bytes are cheap.
+func TestTraceEventsAreSmall(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) < 8 {
+		t.Skip("the sizes are those of 64 bits")
+	}
+	if event, step := unsafe.Sizeof(TraceEvent{}), unsafe.Sizeof(traceStep{}); event > 256 || step > 56 {
+		t.Errorf("an event takes %d bytes and a step %d, want 256 and 56", event, step)
+	}
+}
+
+// However many goroutines use a connection, no step is lost, and the steps are delivered in their
+// order, one after the other.
+func TestStepsOfManyGoroutinesAreDeliveredInOrder(t *testing.T) {
+	const goroutines, each = 8, 1000
+	var busy sync.Mutex
+	last, frames := uint32(0), 0
+	c, tracer := tracedConn(func(e TraceEvent) {
+		if !busy.TryLock() {
+			t.Error("two events are delivered at the same time")
+			return
+		}
+		defer busy.Unlock()
+		switch {
+		case e.Kind == TraceFrame:
+			frames++
+		case e.StreamID != last+1:
+			t.Errorf("step %d after step %d", e.StreamID, last)
+			fallthrough
+		default:
+			last = e.StreamID
+		}
+	})
+	n := uint32(0)
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range each {
+				c.lock()
+				n++
+				tracer.addLocked(TraceHalfClosed).streamID = n
+				c.unlock()
+			}
+		})
+	}
+	wg.Go(func() { // as writeLoop
+		batch := wire.AppendData(wire.AppendData(nil, 1, 0, []byte("a")), 1, 0, []byte("b"))
+		for range each {
+			tracer.sending(batch)
+		}
+	})
+	wg.Go(func() { // as readLoop
+		for i := range each {
+			tracer.received(wire.FrameHeader{}, nil, nil)
+			tracer.deliverHeld()
+			c.lock()
+			n++
+			tracer.addLocked(TraceHalfClosed).streamID = n
+			tracer.framesDoneLocked(i%2 == 0)
+			c.unlock()
+		}
+		tracer.deliverHeld()
+	})
+	wg.Wait()
+	if want := uint32((goroutines + 1) * each); last != want || frames != 3*each {
+		t.Errorf("%d steps and %d frames, want %d and %d", last, frames, want, 3*each)
+	}
+	if s := tracer.delivery.state.Load(); s != 0 {
+		t.Errorf("the state of the delivery is %d at the end", s)
+	}
+}
+
+// A function that panics in a call of the user's does not stop the delivery of what happens later.
+func TestPanicOfTraceDoesNotStopTheDelivery(t *testing.T) {
+	var got []uint32
+	c, tracer := tracedConn(func(e TraceEvent) {
+		got = append(got, e.StreamID)
+		if e.StreamID == 1 {
+			panic("as a test")
+		}
+	})
+	func() {
+		defer func() { recover() }()
+		step(c, 1)
+		t.Error("the function did not panic")
+	}()
+	step(c, 2)
+	tracer.received(wire.FrameHeader{StreamID: 3}, nil, nil)
+	if len(got) != 3 || got[1] != 2 || got[2] != 3 {
+		t.Errorf("delivered %v, want 1, 2 and 3", got)
+	}
+}
+
+// Steps that happen just before a write wait for it, so that one goroutine delivers those of many
+// requests. They do not wait during a write, which may block, nor for received frames.
+func TestStepsBeforeAWriteAreDeliveredWithIt(t *testing.T) {
+	var got []uint32
+	c, tracer := tracedConn(func(e TraceEvent) { got = append(got, e.StreamID) })
+	want := func(reason string, n int) {
+		t.Helper()
+		if len(got) != n {
+			t.Errorf("%s: delivered %v, want %d steps", reason, got, n)
+		}
+	}
+	c.writer.out = wire.AppendPing(nil, 0, [8]byte{})
+	step(c, 1)
+	want("writeLoop will write", 0)
+	c.lock()
+	c.liveness.writeSince = 1
+	c.unlock()
+	want("it writes", 1)
+	step(c, 2)
+	want("it still writes", 2)
+	c.lock()
+	c.liveness.writeSince = 0
+	c.unlock()
+	step(c, 3)
+	want("it will write again", 2)
+	c.lock()
+	tracer.readLocked()
+	c.unlock()
+	want("the socket was read", 3)
+	step(c, 4)
+	want("it will still write", 3)
+	c.lock()
+	tracer.framesDoneLocked(true)
+	c.unlock()
+	want("a frame follows", 3)
+	tracer.received(wire.FrameHeader{StreamID: 5}, nil, nil)
+	want("the frame", 5)
+	c.lock()
+	tracer.framesDoneLocked(true) // nothing is queued: it means nothing for what comes later
+	c.unlock()
+	c.writer.out = nil
+	step(c, 6)
+	want("nothing is to be written", 6)
+}
+
+// What happens while the owner holds its locks is delivered by another goroutine, at once.
+func TestStepsInACallOfTheOwnerAreDelivered(t *testing.T) {
+	got := make(chan TraceEvent)
+	c, tracer := tracedConn(func(e TraceEvent) { got <- e })
+	c.lock()
+	tracer.addLocked(TraceHalfClosed).streamID = 1
+	c.unlockForOwner()
+	if e := <-got; e.StreamID != 1 {
+		t.Errorf("delivered %v", e)
+	}
+}
