@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -99,15 +100,29 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 	return resp.Body, nil
 }
 
+// A signalsRead is a connection that closes reads at the first call of Read.
+type signalsRead struct {
+	net.Conn
+	reads chan struct{}
+	once  sync.Once
+}
+
+func (c *signalsRead) Read(p []byte) (int, error) {
+	c.once.Do(func() { close(c.reads) })
+	return c.Conn.Read(p)
+}
+
 // steppedConn returns a connection whose loops stand still. A caller of recv takes the place of
 // readLoop, with src as the socket. A caller of passWrites takes the place of writeLoop.
 func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 	client, server := net.Pipe()
 	go io.Copy(io.Discard, server)
-	c, err := NewConn(b.Context(), client, cfg)
+	reads := make(chan struct{})
+	c, err := NewConn(b.Context(), &signalsRead{Conn: client, reads: reads}, cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
+	<-reads // readLoop has begun to use its reader
 	b.Cleanup(func() {
 		c.lock()
 		c.writer.out, c.writer.queued = c.writer.out[:0], 0
