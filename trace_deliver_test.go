@@ -173,3 +173,28 @@ func TestStepsInACallOfTheOwnerAreDelivered(t *testing.T) {
 		t.Errorf("delivered %v", e)
 	}
 }
+
+// An event costs no allocation: neither a step, nor a frame that is received, nor one that is sent,
+// with a field section that was sent before.
+func TestTraceEventsAllocateNothing(t *testing.T) {
+	events, fields := 0, 0
+	c, tracer := tracedConn(func(e TraceEvent) {
+		events++
+		fields += len(e.Fields)
+	})
+	tracer.sent.init(wire.HeaderTableSize)
+	batch := append(wire.AppendFrameHeader(nil, wire.FrameHeader{Length: 2, Type: wire.Headers,
+		Flags: wire.EndHeaders, StreamID: 1}), 0x82, 0x87) // :method: GET, :scheme: https
+	batch = wire.AppendData(batch, 1, wire.EndStream, []byte("data"))
+	allocs := testing.AllocsPerRun(100, func() {
+		step(c, 1)
+		tracer.sending(batch)
+		tracer.received(wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders, StreamID: 1}, nil, nil)
+		tracer.received(wire.FrameHeader{Type: wire.Data, StreamID: 1}, nil, nil)
+		step(c, 2)
+	})
+	if allocs != 0 || events != 101*6 || fields != 101*2 {
+		t.Errorf("%v allocations, %d events with %d fields, want 0, %d and %d", allocs, events, fields,
+			101*6, 101*2)
+	}
+}
