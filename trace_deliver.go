@@ -213,22 +213,21 @@ func (t *connTracer) claimLocked() (claimed bool) {
 	switch {
 	case len(t.queue.steps) == 0 || when == deliverSoon && t.c.writesSoonLocked():
 		return false
-	case !t.claimStepsLocked():
+	case t.delivery.tryLock():
+		t.claimed, t.queue = t.queue, t.claimed
+	case !t.leaveLocked():
 		return false
-	case when == deliverWithFrame:
-		t.held = true
+	}
+	if when == deliverWithFrame {
+		t.held = true // only readLoop gets here
 		return false
 	}
 	return true
 }
 
-// claimStepsLocked takes delivery for what is queued. If another goroutine has it, the steps are
-// left for that one.
-func (t *connTracer) claimStepsLocked() (claimed bool) {
-	if t.delivery.tryLock() {
-		t.claimed, t.queue = t.queue, t.claimed
-		return true
-	}
+// leaveLocked leaves what is queued for the goroutine that delivers. If there is none any more, it
+// takes delivery, and returns true.
+func (t *connTracer) leaveLocked() (claimed bool) {
 	t.leftMu.Lock()
 	defer t.leftMu.Unlock()
 	t.left.addAll(t.queue)
