@@ -14,7 +14,7 @@ import (
 // TestMain lets the test's program be the server's and the clients' processes, as the command is
 // them outside of tests.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "work") {
+	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "servefloor" || os.Args[1] == "work") {
 		if err := run(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

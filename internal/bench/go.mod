@@ -3,6 +3,7 @@ module gohyper.dev/hyper/internal/bench
 go 1.26.0
 
 require (
+	connectrpc.com/connect v1.21.1
 	gohyper.dev/hyper v0.0.0
 	golang.org/x/net v0.62.0
 	google.golang.org/grpc v1.85.0

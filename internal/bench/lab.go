@@ -38,6 +38,9 @@ type lab struct {
 	program string
 	server  *exec.Cmd
 	origin  string
+
+	floorServer *exec.Cmd // of measurements that need a server that does little
+	floorOrigin string
 }
 
 // newLab starts the server.
@@ -47,22 +50,36 @@ func newLab(rounds int) (*lab, error) {
 		return nil, err
 	}
 	l := &lab{clients: clients, rounds: max(1, rounds), program: program}
-	l.server = pinned("0", program, "serve")
-	l.server.Stderr = os.Stderr
-	out, err := l.server.StdoutPipe()
-	if err != nil {
+	if l.server, l.origin, err = startServer(program, "serve"); err != nil {
 		return nil, err
 	}
-	if err := l.server.Start(); err != nil {
-		return nil, err
+	return l, nil
+}
+
+// startServer starts program as a server, and returns its process and its origin.
+func startServer(program, kind string) (*exec.Cmd, string, error) {
+	cmd := pinned("0", program, kind)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, "", err
 	}
 	addr, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		l.close()
-		return nil, fmt.Errorf("the server did not start: %w", err)
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, "", fmt.Errorf("the server did not start: %w", err)
 	}
-	l.origin = "https://" + strings.TrimSpace(addr)
-	return l, nil
+	return cmd, "https://" + strings.TrimSpace(addr), nil
+}
+
+// startFloor starts the server that does little.
+func (l *lab) startFloor() (err error) {
+	l.floorServer, l.floorOrigin, err = startServer(l.program, "servefloor")
+	return err
 }
 
 // pinned returns a command that runs on one processor, if taskset is installed, so that the server
@@ -74,10 +91,14 @@ func pinned(processor, program string, args ...string) *exec.Cmd {
 	return exec.Command(program, args...)
 }
 
-// close stops the server.
+// close stops the servers.
 func (l *lab) close() {
-	l.server.Process.Kill()
-	l.server.Wait()
+	for _, server := range []*exec.Cmd{l.server, l.floorServer} {
+		if server != nil {
+			server.Process.Kill()
+			server.Wait()
+		}
+	}
 }
 
 // scaled returns n, or a hundredth of it if the lab is quick.
@@ -121,9 +142,12 @@ func (l *lab) measure(rounds int, path string, args ...string) (func(figure stri
 
 // once runs one client. The client has one processor, so that the time in which its goroutines wait
 // for each other is not measured as work.
-func (l *lab) once(args []string) (map[string]any, error) {
-	cmd := pinned("1", l.program, args...)
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+func (l *lab) once(args []string) (map[string]any, error) { return l.onceOn("1", "1", args) }
+
+// onceOn runs one client on these processors, with this GOMAXPROCS.
+func (l *lab) onceOn(on, processors string, args []string) (map[string]any, error) {
+	cmd := pinned(on, l.program, args...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS="+processors)
 	var wrong strings.Builder
 	cmd.Stderr = &wrong
 	out, err := cmd.Output()

@@ -3,6 +3,8 @@
 //
 //	go -C internal/bench run .             # the main rows, about four minutes
 //	go -C internal/bench run . -growth     # how cost grows, about five minutes
+//	go -C internal/bench run . -goals      # the goals of speed, in each kind of work, half an hour
+//	go -C internal/bench run . -counts     # what can be counted per request
 //	go -C internal/bench run . -paths      # a GET beside transfers on slow paths, eight minutes
 //	go -C internal/bench run . -plots DIR  # speed, memory and windows as pictures, six minutes
 //
@@ -29,12 +31,15 @@ func main() {
 	}
 }
 
-// run runs the command with args. With "serve" and "work" it is a process of a measurement.
+// run runs the command with args. With "serve", "servefloor" and "work" it is a process of a
+// measurement.
 func run(args []string) error {
 	if len(args) > 0 { // a process of a measurement
 		switch args[0] {
 		case "serve":
 			return serve(append(args[1:], "127.0.0.1:0")[0], os.Stdout)
+		case "servefloor":
+			return serveFloor(os.Stdout)
 		case "work":
 			return work.Main(args[1:])
 		}
@@ -43,11 +48,14 @@ func run(args []string) error {
 	rounds := flags.Int("rounds", 5, "runs of each client")
 	quick := flags.Bool("quick", false, "a hundredth of the work: does everything run?")
 	growth := flags.Bool("growth", false, "measure how cost grows instead")
+	goals := flags.Bool("goals", false, "measure what has a goal instead: each kind of work beside its peers")
+	counts := flags.Bool("counts", false,
+		"count instead what a request takes: instructions, allocations, locks, wake-ups, system calls")
 	overPaths := flags.Bool("paths", false,
 		"measure a GET beside transfers over slow networks of real TCP instead; needs root on Linux")
-	only := flags.String("only", "", "a regular expression; paths: of the names of rows; "+
+	only := flags.String("only", "", "a regular expression; paths and goals: of the names of rows; "+
 		"plots: of speed, bulk, memory and windows")
-	jsonFile := flags.String("json", "", "paths: write the results to this `file`, too")
+	jsonFile := flags.String("json", "", "paths, goals, counts: write the results to this `file`, too")
 	write := flags.Bool("write", false,
 		"write what was measured into README.md, and growth.svg, of this folder; plots: also the table of "+
 			"the repository's README.md")
@@ -67,6 +75,17 @@ func run(args []string) error {
 	}
 	defer lab.close()
 	lab.quick = *quick
+	if *goals || *counts {
+		if err := lab.startFloor(); err != nil {
+			return err
+		}
+	}
+	if *counts {
+		return lab.writeCounts(*jsonFile, *write)
+	}
+	if *goals {
+		return lab.writeGoals(*only, *jsonFile, *write)
+	}
 	if *growth {
 		return lab.growth(*write)
 	}

@@ -61,6 +61,12 @@ func (s *nghttpd) start(program string, flags []string) error {
 			return err
 		}
 	}
+	if err := os.WriteFile(filepath.Join(s.dir, "256m"), nil, 0o600); err != nil {
+		return err
+	}
+	if err := os.Truncate(filepath.Join(s.dir, "256m"), 256<<20); err != nil { // without blocks on the disk
+		return err
+	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"gohyper.dev/hyper/internal/bench/floor"
 	"gohyper.dev/hyper/internal/bench/work"
 	"gohyper.dev/hyper/internal/h2test"
 )
@@ -30,6 +31,17 @@ func serve(addr string, out io.Writer) error {
 	}
 	fmt.Fprintln(out, listener.Addr())
 	return s.ServeTLS(listener, "", "")
+}
+
+// serveFloor is the process of a server that does little. It writes its address as the first line
+// to out.
+func serveFloor(out io.Writer) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, listener.Addr())
+	return floor.Serve(listener, h2test.ServerTLS("h2"))
 }
 
 // site returns the server's pages.

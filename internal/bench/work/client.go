@@ -33,7 +33,18 @@ func parseTarget(rawURL string) (t target, err error) {
 // newClient returns a client of the implementation -impl. hyper's API connects at once, the others
 // with the first request.
 func (o *options) newClient() (client, error) {
+	c, err := o.plainClient()
+	if err != nil || !o.changing {
+		return c, err
+	}
+	return &changingClient{client: c, kept: o.header()}, nil
+}
+
+// plainClient returns a client whose requests do not change.
+func (o *options) plainClient() (client, error) {
 	switch o.impl {
+	case "floor", "floortypes":
+		return o.floorClient()
 	case "own":
 		conn, err := hyper.Dial(context.Background(), o.target.origin, o.config())
 		if err != nil {
@@ -147,7 +158,7 @@ func (c *types) post(t target, body io.Reader, size int64) (io.ReadCloser, error
 	return c.do("POST", t, body, size)
 }
 
-// do sends a request and returns the body of a response over HTTP/2 with status 200.
+// do makes a request and sends it.
 func (c *types) do(method string, t target, body io.Reader, size int64) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(context.Background(), method, t.url, body)
 	if err != nil {
@@ -157,6 +168,11 @@ func (c *types) do(method string, t target, body io.Reader, size int64) (io.Read
 		req.Header[name] = values
 	}
 	req.ContentLength = size
+	return c.send(req)
+}
+
+// send sends a request and returns the body of a response over HTTP/2 with status 200.
+func (c *types) send(req *http.Request) (io.ReadCloser, error) {
 	resp, err := c.roundTrip(req)
 	if err != nil {
 		return nil, err

@@ -28,6 +28,8 @@ type options struct {
 	settle       time.Duration
 	wire, resume bool
 	latency      bool
+	changing     bool
+	rps          float64
 	busy         int
 	cpuProfile   string
 	memProfile   string
@@ -36,7 +38,8 @@ type options struct {
 // modes are the kinds of work. Each returns its figures.
 var modes = map[string]func(*options) (figures, error){
 	"get": get, "down": down, "up": up, "conn": connect, "many": many, "idle": idle, "open": open,
-	"slow": slow, "besideup": besideUp, "besidedown": besideDown,
+	"slow": slow, "besideup": besideUp, "besidedown": besideDown, "rate": rate, "unary": unary,
+	"streaming": streaming,
 }
 
 // Main does the work that args describe, which are flags, and prints the figures as a line of JSON.
@@ -45,9 +48,10 @@ func Main(args []string) error {
 	flags := flag.NewFlagSet("work", flag.ExitOnError)
 	flags.StringVar(&o.impl, "impl", "own",
 		"own: hyper's API; http: http.Client over hyper's Transport; roundtrip: that Transport alone; "+
-			"nethttp: net/http; xnet: golang.org/x/net/http2; grpc: grpc-go, which calls the path")
+			"nethttp: net/http; xnet: golang.org/x/net/http2; grpc: grpc-go, which calls the path; "+
+			"floor, floortypes: the least that a client in Go does")
 	flags.StringVar(&o.mode, "mode", "get",
-		"get, down, up, conn, many, idle, open, slow, besideup or besidedown")
+		"get, down, up, conn, many, idle, open, slow, besideup, besidedown, rate, unary or streaming")
 	rawURL := flags.String("url", "https://127.0.0.1:8443/1k", "what to request")
 	flags.IntVar(&o.callers, "c", 1, "goroutines, on one connection")
 	flags.IntVar(&o.requests, "n", 20000,
@@ -59,15 +63,18 @@ func Main(args []string) error {
 	flags.IntVar(&o.fields, "fields", 0, "fields to add to each request")
 	flags.IntVar(&o.frame, "frame", 0, "SETTINGS_MAX_FRAME_SIZE to announce; 0: the client's own")
 	flags.Int64Var(&o.rate, "rate", 1<<20, "slow: bytes a second")
-	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow, besideup, besidedown: how long")
+	flags.DurationVar(&o.length, "dur", 10*time.Second, "slow, besideup, besidedown, rate: how long")
 	flags.DurationVar(&o.settle, "settle", 4*time.Second, "besideup, besidedown: how long before that")
 	flags.BoolVar(&o.wire, "wire", false, "count what crosses the socket")
 	flags.BoolVar(&o.latency, "latency", false,
 		"get: time each request; its cost has two looks at the clock more")
+	flags.BoolVar(&o.changing, "changing", false,
+		"get, many: fields and paths that change with each request, beside those of -fields")
+	flags.Float64Var(&o.rps, "rps", 0, "rate: requests that arrive per second")
 	flags.IntVar(&o.busy, "busy", 0, "get: goroutines that never rest meanwhile; for -latency")
 	flags.BoolVar(&o.resume, "resume", false, "conn: keep TLS sessions")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "",
-		"get, many, down, up, conn: profile of the measurement, to this `file`")
+		"get, many, down, up, conn, rate, unary, streaming: profile of the measurement, to this `file`")
 	flags.StringVar(&o.memProfile, "memprofile", "", "profile of all allocations, to this `file`")
 	flags.Parse(args)
 	var err error

@@ -20,11 +20,13 @@ type mark struct {
 	at     time.Time
 	cpu    time.Duration // user and system
 	memory runtime.MemStats
+	schedule
 }
 
 // now returns a mark of the current time.
 func now() (m mark) {
 	runtime.ReadMemStats(&m.memory)
+	m.schedule = scheduled()
 	var u syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	m.cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
@@ -76,6 +78,9 @@ func (o *options) cost(n int, work func() (octets int64, err error)) (figures, e
 		"B_per_req":      float64(after.memory.TotalAlloc-before.memory.TotalAlloc) / float64(n),
 		"gc":             after.memory.NumGC - before.memory.NumGC,
 		"maxrss_kb":      maxRSS(),
+		"lock_part":      (after.lockWait - before.lockWait) / cpu,
+		"starts_per_req": (after.starts - before.starts) / float64(n),
+		"rps":            float64(n) / wall,
 	}
 	if o.wire {
 		f["rd_calls"], f["wr_calls"] = wire.reads.Load(), wire.writes.Load()

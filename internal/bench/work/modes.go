@@ -121,9 +121,9 @@ func (o *options) spread(n int, clients []client) (octets int64, err error) {
 	var left atomic.Int64
 	left.Store(int64(n))
 	return together(o.callers, func() (octets int64, err error) {
-		buf := make([]byte, 2048)
+		one := o.caller(clients)
 		for i := left.Add(-1); i >= 0; i = left.Add(-1) {
-			n, err := fetch(clients[int(i)%len(clients)], o.target, buf)
+			n, err := one(i)
 			if err != nil {
 				return octets, err
 			}
@@ -131,6 +131,16 @@ func (o *options) spread(n int, clients []client) (octets int64, err error) {
 		}
 		return octets, nil
 	})
+}
+
+// caller returns what one goroutine does for request i.
+func (o *options) caller(clients []client) func(i int64) (octets int64, err error) {
+	if c, ok := clients[0].(ownLoop); ok {
+		one := c.caller()
+		return func(int64) (int64, error) { return one() }
+	}
+	buf := make([]byte, 2048)
+	return func(i int64) (int64, error) { return fetch(clients[int(i)%len(clients)], o.target, buf) }
 }
 
 // many measures small requests over many connections that exist before, and the memory of these
@@ -147,13 +157,16 @@ func many(o *options) (figures, error) {
 	}
 	f, err := o.cost(o.requests, func() (int64, error) { return o.spread(o.requests, clients) })
 	if err == nil {
-		f["heap_per"] = held["heap_per"]
+		f["heap_per"], f["rss_per"] = held["heap_per"], held["rss_per"]
 	}
 	return f, err
 }
 
 // down measures large downloads, with the time to connect.
 func down(o *options) (figures, error) {
+	if o.impl == "floor" {
+		return o.floorDown()
+	}
 	return o.cost(o.callers*o.requests, func() (int64, error) {
 		c, err := o.newClient()
 		if err != nil {
