@@ -130,10 +130,11 @@ func (c *counter) build() error {
 // command returns the command of a client that does n requests.
 func (c *counter) command(program, impl string, callers, n int) []string {
 	if impl == "h2load" {
-		return []string{"h2load", "-c", "1", "-t", "1", "-m", count(callers), "-n", count(n), c.origin + "/1k"}
+		return []string{"h2load", "-c", "1", "-t", "1", "-m", count(callers), "-n", count(n),
+			c.origin + "/1k"}
 	}
-	return []string{program, "work", "-impl", impl, "-mode", "get", "-url", c.origin + "/1k", "-c", count(callers),
-		"-n", count(n), "-warm", count(c.scaled(1000)), "-wire"}
+	return []string{program, "work", "-impl", impl, "-mode", "get", "-url", c.origin + "/1k",
+		"-c", count(callers), "-n", count(n), "-warm", count(c.scaled(1000)), "-wire"}
 }
 
 // tally counts what one client does.
@@ -151,7 +152,8 @@ func (c *counter) tally(impl string, callers int) (tally, error) {
 		t.Counts["writes"], t.Counts["reads"] = each("wr_calls", float64(n)), each("rd_calls", float64(n))
 	}
 	if _, err := exec.LookPath("perf"); err == nil {
-		if err := c.difference(t.Counts, 1, c.scaled(min(20000, 4000*callers)), func(n int) (map[string]float64, error) {
+		many := c.scaled(min(20000, 4000*callers))
+		if err := c.difference(t.Counts, 1, many, func(n int) (map[string]float64, error) {
 			return c.perf(c.command(c.program, impl, callers, n))
 		}); err != nil {
 			return t, err
@@ -174,7 +176,8 @@ func (c *counter) tally(impl string, callers int) (tally, error) {
 }
 
 // difference puts into counts by how much more each request of many counts than of few.
-func (c *counter) difference(counts map[string]float64, few, many int, run func(n int) (map[string]float64, error),
+func (c *counter) difference(counts map[string]float64, few, many int,
+	run func(n int) (map[string]float64, error),
 ) error {
 	before, err := run(few)
 	if err != nil {

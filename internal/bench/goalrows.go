@@ -37,8 +37,9 @@ var workloads = []workload{
 	},
 	manyFields(100), manyFields(200),
 	{
-		name: "fields that change beside 12 that stay, 100 callers", server: "floor", path: "/1k",
-		mode: "get", callers: 100, requests: 40000, extra: []string{"-fields", "12", "-changing"}, clients: threeClients,
+		name: "fields that change beside 12 that stay, 100 callers", server: "floor",
+		path: "/1k", mode: "get", callers: 100, requests: 40000,
+		extra: []string{"-fields", "12", "-changing"}, clients: threeClients,
 		goals: []goal{
 			{client: "own", figure: "us_per_req", peer: "nethttp", most: 0.25},
 			{client: "http", figure: "us_per_req", peer: "nethttp"},
@@ -121,9 +122,9 @@ func plural(n int, noun string) string {
 // processors returns small requests over some connections, with one processor and with two.
 func processors(conns, callers int) workload {
 	return workload{
-		name: fmt.Sprintf("two processors, %s, %d callers", plural(conns, "connection"), callers),
+		name:   fmt.Sprintf("two processors, %s, %d callers", plural(conns, "connection"), callers),
 		server: "floor",
-		path: "/1k", mode: "many", callers: callers, requests: 80000, conns: conns,
+		path:   "/1k", mode: "many", callers: callers, requests: 80000, conns: conns,
 		clients: []string{"own@1", "own@2", "http@1", "http@2", "nethttp@2"},
 		goals: []goal{
 			{client: "own@2", figure: "rps", peer: "own@1", most: 1, atLeast: true},
