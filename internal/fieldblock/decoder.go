@@ -23,7 +23,7 @@ const (
 // A decoder decodes field blocks into fields, checks what HTTP/2 demands of them, and bounds what a
 // section costs.
 type decoder struct {
-	hpack      *hpack.Decoder
+	hpack      *tableDecoder
 	table      tableSize
 	generation uint64 // counts the changes of the compression table
 	limits
@@ -71,8 +71,7 @@ func (d *decoder) init(cfg Config, emit func(hpack.HeaderField)) {
 	d.list, d.memory, d.trims = cfg.ListSize, cfg.Memory, cfg.TrimValues
 	d.table = tableSize{announced: cfg.TableSize, allowed: max(cfg.TableSize, wire.HeaderTableSize),
 		set: wire.HeaderTableSize}
-	d.hpack = hpack.NewDecoder(wire.HeaderTableSize, emit)
-	d.hpack.SetAllowedMaxDynamicTableSize(d.table.allowed)
+	d.hpack = &tableDecoder{emit: emit, most: wire.HeaderTableSize}
 }
 
 // hardLimit returns the cost of a section that ends the connection, in bytes.
@@ -122,18 +121,13 @@ func (d *decoder) decode(p []byte, last bool) (rest []byte, err error) {
 	if d.dropped.phase != dropNothing {
 		return nil, malformed(valueCutShort)
 	}
-	return nil, malformedBy(d.hpack.Close())
+	return nil, nil
 }
 
 // write decodes whole fields, or one table-size update.
 func (d *decoder) write(p []byte) error {
-	if _, err := d.hpack.Write(p); err != nil {
-		return malformedBy(err)
-	}
-	// This was a table-size update. RFC 7541 §4.2 allows two, but the decoder allows one in a
-	// block.
-	if !d.started {
-		d.hpack.Close()
+	if fault := d.hpack.write(p); fault != "" {
+		return malformed(fault)
 	}
 	// RFC 9113 §10.5.1: a field block must be processed to its end, unless the connection is
 	// closed. The error closes it.
@@ -145,15 +139,6 @@ func (d *decoder) write(p []byte) error {
 
 // malformed returns the error for a block that is not HPACK (RFC 9113 §4.3).
 func malformed(reason string) error { return &wire.Error{Code: wire.CompressionError, Reason: reason} }
-
-// malformedBy returns the error for a block that HPACK's decoder refuses with err. It is nil if err
-// is nil.
-func malformedBy(err error) error {
-	if err == nil {
-		return nil
-	}
-	return malformed(err.Error())
-}
 
 // tooLarge returns the error of a section above the hard limit.
 func (d *decoder) tooLarge() error {
@@ -245,8 +230,7 @@ func (d *decoder) drop(p []byte) (rest []byte, err error) {
 	}
 	if f.enter {
 		// RFC 7541 §4.4: an entry that is larger than the table empties it.
-		d.hpack.SetMaxDynamicTableSize(0)
-		d.hpack.SetMaxDynamicTableSize(d.table.set)
+		d.hpack.evict(0)
 	}
 	f.phase = dropNothing
 	return p, nil

@@ -149,13 +149,13 @@ type emitted struct{ fields, octets int64 }
 // countFields returns the counts of r's decoder from now on.
 func countFields(r *Reader[field]) *emitted {
 	n := &emitted{}
-	r.hpack.SetEmitFunc(func(f hpack.HeaderField) {
+	r.hpack.emit = func(f hpack.HeaderField) {
 		n.fields++
 		r.add(f)
 		if r.size <= r.list {
 			n.octets += int64(len(f.Value))
 		}
-	})
+	}
 	return n
 }
 
