@@ -2,8 +2,10 @@ package hyper
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"net"
@@ -295,8 +297,34 @@ func requestFields(req *http.Request) Header {
 		h.Add("trailer", strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ","))
 	}
 	// A map has no order. A fixed order helps caches, tests and the compression table.
-	slices.SortStableFunc(h, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	h.sort()
 	return h
+}
+
+// sort sorts the fields by name. Fields of one name keep their order. It sorts their indices, because
+// to move many fields often costs more than to compare them.
+func (h Header) sort() {
+	var memory [32]int32
+	order := memory[:0]
+	for i := range h {
+		order = append(order, int32(i))
+	}
+	slices.SortFunc(order, func(a, b int32) int {
+		return cmp.Or(strings.Compare(h[a].Name, h[b].Name), int(a-b))
+	})
+	// order[i] is where the field comes from that belongs at i. Each cycle of moves begins with a
+	// field that is kept aside. A place that has its field is marked as its own source.
+	for i := range order {
+		if int(order[i]) == i {
+			continue
+		}
+		aside, to := h[i], i
+		for from := int(order[to]); from != i; from = int(order[to]) {
+			h[to], order[to] = h[from], int32(to)
+			to = from
+		}
+		h[to], order[to] = aside, int32(to)
+	}
 }
 
 // mentionsTrailers reports whether the value of a TE field lists trailers.
@@ -342,7 +370,7 @@ func wireName(key string) string {
 	if name, ok := wireNames[key]; ok {
 		return name
 	}
-	return syntax.Lower(key)
+	return wireCache.get(key)
 }
 
 // firstValue is h.Get for a key in canonical form. It does not convert the key.
@@ -358,7 +386,48 @@ func canonicalName(name string) string {
 	if key, ok := canonicalNames[name]; ok {
 		return key
 	}
-	return http.CanonicalHeaderKey(name)
+	return canonicalCache.get(name)
+}
+
+// canonicalCache has what http.CanonicalHeaderKey returns, and wireCache has names in lower case.
+var (
+	canonicalCache = fieldNameCache{convert: http.CanonicalHeaderKey}
+	wireCache      = fieldNameCache{convert: syntax.Lower}
+)
+
+// A fieldNameCache converts the names of fields. It keeps the last short name of each hash, because to
+// convert a name allocates memory, and most messages repeat the names of earlier ones.
+type fieldNameCache struct {
+	convert func(string) string
+	names   [cachedNames]atomic.Pointer[convertedName]
+}
+
+// A convertedName is a name and what it is converted to.
+type convertedName struct{ from, to string }
+
+// The limits of a fieldNameCache: the number of names, and the size of a name in bytes.
+const (
+	cachedNames   = 512
+	maxCachedName = 64
+)
+
+// nameSeed makes the hashes of names unknown to the peer.
+var nameSeed = maphash.MakeSeed()
+
+// get converts a name.
+func (c *fieldNameCache) get(name string) string {
+	if len(name) > maxCachedName {
+		return c.convert(name)
+	}
+	at := &c.names[maphash.String(nameSeed, name)%cachedNames]
+	if known := at.Load(); known != nil && known.from == name {
+		return known.to
+	}
+	// The name can be a part of a larger string, which must not be kept.
+	from := strings.Clone(name)
+	to := c.convert(from)
+	at.Store(&convertedName{from, to})
+	return to
 }
 
 // wireNames maps canonical names to those on the wire. It has the names of the static table

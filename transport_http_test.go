@@ -2,9 +2,12 @@ package hyper
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 func TestOnlyTheFirstTrailersOfManyAreAnnounced(t *testing.T) {
@@ -38,5 +41,53 @@ func TestRememberedNamesAreBounded(t *testing.T) {
 	long := strings.Repeat("ü", maxNameSize/2)
 	if c.put(long, "ascii"); c.get(long) != "" {
 		t.Error("a long name is kept")
+	}
+}
+
+// The cache of field names converts as it would without one, holds a bounded number of names, and
+// none that is long. It keeps no more of the peer's memory than the name.
+func TestFieldNamesAreCachedWithinBounds(t *testing.T) {
+	c := fieldNameCache{convert: http.CanonicalHeaderKey}
+	random := rand.New(rand.NewPCG(1, 2))
+	var names []string
+	for i := range 3 * cachedNames {
+		name := fmt.Sprintf("x-%d", i)
+		if i%7 == 0 {
+			name = strings.Repeat("y-", random.IntN(maxCachedName))
+		}
+		names = append(names, name)
+	}
+	for range 10 * len(names) {
+		name := names[random.IntN(len(names))]
+		if got, want := c.get(name), http.CanonicalHeaderKey(name); got != want {
+			t.Fatalf("%q is converted to %q, want %q", name, got, want)
+		}
+	}
+	for i := range c.names {
+		if known := c.names[i].Load(); known != nil && len(known.from) > maxCachedName {
+			t.Errorf("%q is kept", known.from)
+		}
+	}
+	large := strings.Repeat("z", 1<<20)
+	if name := large[:10]; unsafe.StringData(c.get(name)) == unsafe.StringData(large) {
+		t.Error("the name keeps the memory of a larger string")
+	}
+	if n := testing.AllocsPerRun(100, func() { c.get("x-1"); c.get("x-1") }); n > 0 {
+		t.Errorf("%v allocations for a name that is cached", n)
+	}
+}
+
+func TestFieldsAreSortedByName(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 1000 {
+		var h Header
+		for i := range random.IntN(80) {
+			h.Add(fmt.Sprintf("x-%d", random.IntN(30)), fmt.Sprint(i))
+		}
+		want := slices.Clone(h)
+		slices.SortStableFunc(want, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+		if h.sort(); !slices.Equal(h, want) {
+			t.Fatalf("%v, want %v", h, want)
+		}
 	}
 }
