@@ -180,6 +180,6 @@ func (c *curve) panel() chart.Panel {
 		q.Curves = append(q.Curves, drawn)
 	}
 	q.Up = steps(low, high)
-	q.Up.Title = c.unit
+	q.Up.Title = c.unit + " (log)"
 	return q
 }

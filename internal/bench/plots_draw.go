@@ -83,25 +83,34 @@ func (d *speedData) picture() []byte {
 }
 
 // steps returns a logarithmic axis with ticks at 1, 2 and 5 times the powers of ten, around low and
-// high.
+// high. Its ends differ by a factor of at least 5, so that it does not make much of small differences.
 func steps(low, high float64) (a chart.Axis) {
 	a.Log = true
 	if high <= 0 || math.IsInf(low, 1) {
 		low, high = 1, 10
 	}
+	low = min(low, high/5)
 	for power := math.Pow(10, math.Floor(math.Log10(low))); ; power *= 10 {
 		for _, m := range []float64{1, 2, 5} {
 			v := m * power
 			if v <= low {
 				a.Ticks = nil // the last one below low begins the axis
 			}
-			a.Ticks = append(a.Ticks, chart.Tick{At: v, Text: fmt.Sprintf("%.3g", v)})
+			a.Ticks = append(a.Ticks, chart.Tick{At: v, Text: tickText(v)})
 			if v >= high && len(a.Ticks) > 1 {
 				a.Low, a.High = a.Ticks[0].At, v
 				return a
 			}
 		}
 	}
+}
+
+// tickText returns the text of a tick.
+func tickText(v float64) string {
+	if v >= 1000 {
+		return thousands(int(v))
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // thousands writes a number with commas.

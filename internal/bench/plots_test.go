@@ -138,7 +138,8 @@ func TestMissingProgramsAreLeftOutByName(t *testing.T) {
 
 // An axis begins and ends with a tick, around the values.
 func TestAxesHoldTheirValues(t *testing.T) {
-	for _, c := range [][4]float64{{3.3, 47, 2, 50}, {2, 5, 2, 5}, {0.7, 0.8, 0.5, 1}, {1, 1, 1, 2}} {
+	for _, c := range [][4]float64{{3.3, 47, 2, 50}, {1, 5, 1, 5}, {23, 42, 5, 50}, {0.7, 0.8, 0.1, 1},
+		{70, 1500, 50, 2000}} {
 		a := steps(c[0], c[1])
 		if a.Low != c[2] || a.High != c[3] || a.Ticks[0].At != a.Low || a.Ticks[len(a.Ticks)-1].At != a.High {
 			t.Errorf("%v to %v: %+v", c[0], c[1], a)
