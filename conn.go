@@ -506,8 +506,8 @@ func (c *Conn) lock() { c.mu.Lock() }
 // unlock unlocks mu, wakes writeLoop if there is something to write, reports what has happened to
 // Config.Trace, and then calls owner.news if that is due.
 func (c *Conn) unlock() {
-	if t := c.writer.tracer; (t == nil || t.idleLocked()) && !c.reports.stateChanged &&
-		!c.mustWakeWriterLocked() {
+	if t := c.writer.tracer; !c.reports.stateChanged && !c.mustWakeWriterLocked() &&
+		(t == nil || t.idleLocked()) {
 		c.mu.Unlock() // the usual case
 		return
 	}
