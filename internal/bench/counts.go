@@ -31,8 +31,8 @@ var countedClients = []string{"own", "roundtrip", "nethttp", "floor", "floortype
 // countedCallers are how many callers a client has, one after the other.
 var countedCallers = []int{100, 1}
 
-// countedFuncs are the functions whose calls are counted, with their columns. The program that counts
-// them is built without inlining.
+// countedFuncs are the functions whose calls are counted, with their columns. The program that
+// counts them is built without inlining.
 var countedFuncs = map[string]string{
 	"internal/sync.(*Mutex).Lock": "locks",
 	"sync.(*RWMutex).RLock":       "locks",
@@ -44,8 +44,8 @@ var countedFuncs = map[string]string{
 	"runtime.ready":               "wake-ups",
 }
 
-// A counter counts what a request takes. What a process does at its start does not count: each count
-// is the difference between two runs.
+// A counter counts what a request takes. What a process does at its start does not count: each
+// count is the difference between two runs.
 type counter struct {
 	*lab
 	origin string

@@ -127,8 +127,8 @@ type errSkipped struct{ reason string }
 // Error returns the reason.
 func (e *errSkipped) Error() string { return e.reason }
 
-// measureGoals measures the workloads whose names have the regular expression only, and prints their
-// lines. It returns the lines, also those before an error.
+// measureGoals measures the workloads whose names have the regular expression only, and prints
+// their lines. It returns the lines, also those before an error.
 func measureGoals(l *lab, only string) (lines []outcome, err error) {
 	g := &goalLab{lab: l, origins: map[string]string{"floor": l.floorOrigin}}
 	if g.only, err = regexp.Compile(only); err != nil {
@@ -333,8 +333,8 @@ func merged(before, now []outcome) []outcome {
 	return all
 }
 
-// writeGoals measures the goals of the lab. With a file, it puts them into that file, in which those
-// of other runs stay. With write, it writes all of that file into README.md.
+// writeGoals measures the goals of the lab. With a file, it puts them into that file, in which
+// those of other runs stay. With write, it writes all of that file into README.md.
 func (l *lab) writeGoals(only, file string, write bool) error {
 	now, measureErr := measureGoals(l, only)
 	if write && file == "" {

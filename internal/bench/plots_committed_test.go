@@ -35,7 +35,8 @@ func TestCommittedPlotsAreThoseOfTheCommand(t *testing.T) {
 	}
 	for name, want := range pictures {
 		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is not drawn from plots.json: go -C internal/bench run . -plots . -draw (%v)", name, err)
+			t.Errorf("%s is not drawn from plots.json: go -C internal/bench run . -plots . -draw (%v)", name,
+				err)
 		}
 		checkPicture(t, name, want)
 	}

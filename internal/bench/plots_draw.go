@@ -83,7 +83,8 @@ func (d *speedData) picture() []byte {
 }
 
 // steps returns a logarithmic axis with ticks at 1, 2 and 5 times the powers of ten, around low and
-// high. Its ends differ by a factor of at least 5, so that it does not make much of small differences.
+// high. Its ends differ by a factor of at least 5, so that it does not make much of small
+// differences.
 func steps(low, high float64) (a chart.Axis) {
 	a.Log = true
 	if high <= 0 || math.IsInf(low, 1) {

@@ -14,8 +14,8 @@ import (
 	"gohyper.dev/hyper/internal/h2test"
 )
 
-// serve is the server's process, which is net/http's server at addr, whose port is 0 for a free one.
-// It writes its address as the first line to out.
+// serve is the server's process, which is net/http's server at addr, whose port is 0 for a free
+// one. It writes its address as the first line to out.
 func serve(addr string, out io.Writer) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -97,8 +97,8 @@ func number(r *http.Request, name string) int {
 	return n
 }
 
-// withGRPC returns a handler that responds to calls of gRPC, and leaves the rest to next. /hang never
-// responds; the response to any other path is a message of 1 KiB.
+// withGRPC returns a handler that responds to calls of gRPC, and leaves the rest to next. /hang
+// never responds; the response to any other path is a message of 1 KiB.
 func withGRPC(next http.Handler) http.Handler {
 	body := work.GRPCMessage(1 << 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

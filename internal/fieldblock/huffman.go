@@ -18,8 +18,8 @@ const (
 )
 
 // A huffmanTable decodes the code of RFC 7541, appendix B. It is canonical: codes of one length are
-// consecutive numbers in the order of their symbols, and longer codes are larger if all begin at the
-// same bit.
+// consecutive numbers in the order of their symbols, and longer codes are larger if all begin at
+// the same bit.
 type huffmanTable struct {
 	// short has the code that begins with these bits, and 0 if it is longer.
 	short [1 << shortCode]shortSymbol

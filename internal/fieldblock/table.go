@@ -86,7 +86,8 @@ func (d *tableDecoder) fields(p []byte) (fault string) {
 const neverBit = 0x10
 
 // literal decodes the strings of a literal, of which p begins with the first. name is the index of
-// the entry that has its name, and 0 if p begins with its name. n is the length of the strings in p.
+// the entry that has its name, and 0 if p begins with its name. n is the length of the strings in
+// p.
 func (d *tableDecoder) literal(name uint64, p []byte) (f hpack.HeaderField, n int, fault string) {
 	d.text = d.text[:0]
 	if name > 0 {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// TestTableFollowsTheEncoder decodes many sections of hpack's encoder, whose table changes its size.
-// Fields repeat, so that the blocks refer to entries of all ages.
+// TestTableFollowsTheEncoder decodes many sections of hpack's encoder, whose table changes its
+// size. Fields repeat, so that the blocks refer to entries of all ages.
 func TestTableFollowsTheEncoder(t *testing.T) {
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 1))

@@ -13,8 +13,8 @@ import (
 )
 
 // A Transport has net/http's types above the design of Conn: it encodes the fields of each request,
-// makes a Response with its Header, and has a Body that the caller reads. It has no retries, no pool
-// and no bounds. It is for GET requests to one server, without bodies.
+// makes a Response with its Header, and has a Body that the caller reads. It has no retries, no
+// pool and no bounds. It is for GET requests to one server, without bodies.
 type Transport struct {
 	*link
 	callers int

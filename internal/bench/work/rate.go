@@ -12,10 +12,10 @@ import (
 var percentiles = map[string]float64{"p50_us": 0.5, "p99_us": 0.99, "p999_us": 0.999}
 
 // rate measures how long small requests take if they arrive at -rps per second for -dur, whether or
-// not earlier ones have ended. Up to -c are under way; a request that finds no free caller waits for
-// one. The time of a request begins when it arrives, so that what waits because of a slow response
-// counts, too (it is corrected for coordinated omission). The times between arrivals are exponential,
-// and the same for each client.
+// not earlier ones have ended. Up to -c are under way; a request that finds no free caller waits
+// for one. The time of a request begins when it arrives, so that what waits because of a slow
+// response counts, too (it is corrected for coordinated omission). The times between arrivals are
+// exponential, and the same for each client.
 func rate(o *options) (figures, error) {
 	if o.rps <= 0 {
 		return nil, fmt.Errorf("-mode rate needs -rps")
