@@ -181,7 +181,8 @@ func (q *stepQueue) reset() {
 	}
 }
 
-// A deliveryTime says when what is queued must be delivered after the connection's lock is unlocked.
+// A deliveryTime says when what is queued must be delivered after the connection's lock is
+// unlocked.
 type deliveryTime uint8
 
 // The values of deliveryTime. The one that the goroutine sets that reads the connection is reset

@@ -301,8 +301,8 @@ func requestFields(req *http.Request) Header {
 	return h
 }
 
-// sort sorts the fields by name. Fields of one name keep their order. It sorts their indices, because
-// to move many fields often costs more than to compare them.
+// sort sorts the fields by name. Fields of one name keep their order. It sorts their indices,
+// because to move many fields often costs more than to compare them.
 func (h Header) sort() {
 	var memory [32]int32
 	order := memory[:0]
@@ -395,8 +395,8 @@ var (
 	wireCache      = fieldNameCache{convert: syntax.Lower}
 )
 
-// A fieldNameCache converts the names of fields. It keeps the last short name of each hash, because to
-// convert a name allocates memory, and most messages repeat the names of earlier ones.
+// A fieldNameCache converts the names of fields. It keeps the last short name of each hash, because
+// to convert a name allocates memory, and most messages repeat the names of earlier ones.
 type fieldNameCache struct {
 	convert func(string) string
 	names   [cachedNames]atomic.Pointer[convertedName]

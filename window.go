@@ -395,7 +395,8 @@ func (w *Window) receive(n, padding int) bool {
 	return true
 }
 
-// mayArrive returns how many bytes fewer than all the peer may send: what does not use up the window.
+// mayArrive returns how many bytes fewer than all the peer may send: what does not use up the
+// window.
 func (w *Window) mayArrive() int64 { return w.credit - w.pending - 1 }
 
 // ownsManager reports whether the manager is this package's, so that it need not get an event for

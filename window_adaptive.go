@@ -135,9 +135,9 @@ func (p *adaptivePath) share(n int) int {
 func (p *adaptivePath) outgrows(total int64) bool { return 4*total >= int64(p.initial) }
 
 // limit returns what one stream may have: what is left of seven eighths of the budget, or a quarter
-// of all that is left, whichever is more, and at least the result of fair. So streams that had large
-// windows and are not read any more leave something to the others. The unread bytes of streams that
-// were never read count against the last eighth.
+// of all that is left, whichever is more, and at least the result of fair. So streams that had
+// large windows and are not read any more leave something to the others. The unread bytes of
+// streams that were never read count against the last eighth.
 func (p *adaptivePath) limit(fair int) int {
 	left := p.budget - p.path.unread
 	return max(left-p.budget/8+p.start.held, left/4, fair)

@@ -12,8 +12,8 @@ import (
 var windowsFile = flag.String("windows", "", "write the windows of downloads over time to this file")
 
 // Each download ends without an error. Where net/http's window does not fill the path, the data in
-// flight is as much as the window, and hyper's default is faster. Where the window is more than what
-// fills the path, the bytes wait, and they wait less under the default.
+// flight is as much as the window, and hyper's default is faster. Where the window is more than
+// what fills the path, the bytes wait, and they wait less under the default.
 func TestWindowPaths(t *testing.T) {
 	if raced {
 		t.Skip("takes long with the race detector")
