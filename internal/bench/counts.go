@@ -22,7 +22,7 @@ type tally struct {
 }
 
 // columns are the columns of the table of counts.
-var columns = []string{"instructions", "allocations", "bytes", "locks", "channels", "wake-ups", "starts",
+var columns = []string{"instructions", "allocations", "bytes", "locks", "wake-ups", "starts",
 	"system calls", "switches", "writes", "reads"}
 
 // countedClients are the clients whose work is counted.
@@ -36,11 +36,6 @@ var countedCallers = []int{100, 1}
 var countedFuncs = map[string]string{
 	"internal/sync.(*Mutex).Lock": "locks",
 	"sync.(*RWMutex).RLock":       "locks",
-	"runtime.chansend":            "channels",
-	"runtime.chanrecv":            "channels",
-	"runtime.selectgo":            "channels",
-	"runtime.selectnbsend":        "channels",
-	"runtime.selectnbrecv":        "channels",
 	"runtime.ready":               "wake-ups",
 }
 

@@ -36,7 +36,7 @@ totals: 12345
 	if err != nil || instructions != 12345 {
 		t.Errorf("%v instructions, %v", instructions, err)
 	}
-	if calls["locks"] != 7 || calls["wake-ups"] != 7 || calls["channels"] != 0 || len(calls) != 3 {
+	if calls["locks"] != 7 || calls["wake-ups"] != 7 || len(calls) != 2 {
 		t.Errorf("%v", calls)
 	}
 }
