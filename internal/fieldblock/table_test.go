@@ -75,3 +75,31 @@ func TestTableKeepsNothingThatWasEvicted(t *testing.T) {
 		}
 	}
 }
+
+// A literal with a name of its own costs one allocation, and a reference none.
+func TestFieldCostsOneAllocation(t *testing.T) {
+	const fields = 100
+	var literals, references []byte
+	for i := range fields {
+		literals = append(literals, byte(incremental))
+		for _, s := range []string{fmt.Sprintf("x-%03d", i), strings.Repeat("v", i)} {
+			coded := hpack.AppendHuffmanString(nil, s)
+			literals = append(append(literals, 0x80|byte(len(coded))), coded...)
+		}
+		references = append(references, firstEntry)
+	}
+	n := 0
+	dec := tableDecoder{emit: func(hpack.HeaderField) { n++ }, most: 4096}
+	for _, c := range []struct {
+		block []byte
+		most  float64
+	}{{literals, fields}, {references, 0}} {
+		// Up to two more: the pool of buffers can be empty.
+		if got := testing.AllocsPerRun(100, func() { dec.write(c.block) }); got > c.most+2 {
+			t.Errorf("%v allocations for %d fields, want %v", got, fields, c.most)
+		}
+	}
+	if n != 2*101*fields {
+		t.Errorf("%d fields", n)
+	}
+}
