@@ -45,8 +45,7 @@ const (
 	// blocked.
 	smallestStep = 16 << 10
 	// After ahead small responses in a row, streams get no credit ahead of their own need.
-	ahead = 8
-
+	ahead          = 8
 	smallestWindow = 4 << 10 // of a stream that is read, however many there are
 )
 
@@ -60,7 +59,9 @@ func (a AdaptiveWindow) New(w *Window) WindowManager {
 		path = a.newPath()
 		path.standalone = true
 	}
-	return path.stream(w)
+	s := spareStreams.Get().(*adaptiveStream)
+	*s = adaptiveStream{path: path, w: w}
+	return s
 }
 
 // newPath returns an adaptivePath for the connection, or for a stream that is managed by itself.
@@ -87,8 +88,8 @@ type adaptivePath struct {
 	open           *adaptiveStream // streams that may still receive, linked by next
 	streams        int             // their number
 	busy           int             // how many of them have a meter, because their windows matter
-	fresh          int             // how many of them were opened since the last write
 	shared         int             // the share that all of them were given last
+	fresh          int             // how many of them were opened since the last write
 	largeResponses int             // above 0: one of the last responses needed more than initial
 }
 
@@ -102,7 +103,8 @@ func (p *adaptivePath) Update(ev WindowEvent) int {
 	case WindowConsumed:
 		p.shareMore()
 	case WindowTick:
-		p.raiseFresh()
+		p.distribute(p.fresh) // the WINDOW_UPDATEs follow the requests that are written now
+		p.fresh = 0
 	}
 	if gap < p.budget/8 {
 		return 0
@@ -148,39 +150,25 @@ func (p *adaptivePath) limit(fair int) int {
 // is left.
 func (p *adaptivePath) fair() int {
 	left := p.budget - p.path.unread
-	n := max(p.streams-p.start.unused, p.streams/4) // some of those that were not read yet will be
+	n := p.streams - p.start.unused
 	if n <= 1 || 2*n*p.initial <= left {
 		return p.initial
 	}
 	return min(p.initial, max(left/(2*n), smallestWindow))
 }
 
-// raiseFresh raises the windows of the streams that were opened since the last write, so that the
-// WINDOW_UPDATEs follow the requests.
-func (p *adaptivePath) raiseFresh() {
-	share, fresh := p.share(p.streams), p.fresh
-	p.fresh = 0
-	if fresh > 1 && p.streams > 0 { // servers do not serve them equally
-		share = min(share/4*7, p.budget/p.streams/16*17)
-	}
-	p.distribute(share, fresh)
-}
-
 // shareMore raises the windows of all streams if each may have half as much again as it was given
 // last.
 func (p *adaptivePath) shareMore() {
-	if p.largeResponses == 0 || p.streams == 0 {
-		return
-	}
-	if share := p.share(p.streams); 2*share >= 3*p.shared {
-		p.distribute(share, p.streams)
+	if p.largeResponses > 0 && 2*p.share(p.streams) >= 3*p.shared {
+		p.distribute(p.streams)
 	}
 }
 
-// distribute raises the windows of the n streams that were opened last to share, before they ask,
-// if they wait for data.
-func (p *adaptivePath) distribute(share, n int) {
-	share = min(share, p.budget-p.path.unread)
+// distribute raises the windows of the n streams that were opened last to their share of what the
+// path needs, before they ask, if they wait for data.
+func (p *adaptivePath) distribute(n int) {
+	share := min(p.share(p.streams), p.budget-p.path.unread)
 	if share <= p.initial {
 		return
 	}
@@ -231,10 +219,3 @@ var (
 	spareStreams = sync.Pool{New: func() any { return &adaptiveStream{} }}
 	spareMeters  = sync.Pool{New: func() any { return &streamMeter{} }}
 )
-
-// stream returns the manager of one stream.
-func (p *adaptivePath) stream(w *Window) *adaptiveStream {
-	s := spareStreams.Get().(*adaptiveStream)
-	*s = adaptiveStream{path: p, w: w}
-	return s
-}

@@ -26,9 +26,7 @@ func (s *adaptiveStream) hold(unread int) {
 	if s.used() {
 		return
 	}
-	p := s.path
-	unread = min(unread, max(p.initial, p.start.top))
-	p.start.held += unread - int(s.held)
+	s.path.start.held += unread - int(s.held)
 	s.held = int32(unread)
 }
 
@@ -53,22 +51,13 @@ func (s *adaptiveStream) mayHaveAhead(grant int) int {
 	if s.used() {
 		return grant
 	}
-	most := p.budget / 8 * 9
-	switch {
-	case p.start.reduced():
-		return 0
-	case p.start.unused < p.streams:
-		most = p.budget / 2
+	most := p.budget
+	if p.start.reduced() {
+		most = 0
+	} else if p.start.unused < p.streams {
+		most /= 2
 	}
-	return min(grant, min(most, p.path.need/2*3)-p.start.ahead)
-}
-
-// grantedAhead counts n bytes granted to a stream that was never read.
-func (s *adaptiveStream) grantedAhead(n int) {
-	if !s.used() {
-		s.ahead += int32(n)
-		s.path.start.ahead += n
-	}
+	return min(grant, most-p.start.ahead)
 }
 
 // raise raises the window to share before the stream asks, if it waits for data.
@@ -82,7 +71,10 @@ func (s *adaptiveStream) raise(share int) {
 	if s.meter != nil {
 		grant = p.jitter(grant)
 	}
-	s.grantedAhead(grant)
+	if !s.used() {
+		s.ahead += int32(grant)
+		p.start.ahead += grant
+	}
 	s.w.GrantNow(grant)
 	if s.meter != nil {
 		now = s.w.State()
@@ -106,9 +98,7 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 		s.arrive(&ev)
 		return 0
 	case WindowConsumed:
-		if !s.used() {
-			s.use()
-		}
+		s.use()
 		if ev.fits() {
 			return 0
 		}
@@ -119,8 +109,6 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 		return s.size(&ev)
 	case WindowBlocked:
 		s.use()
-		return s.size(&ev)
-	case WindowSettings:
 		return s.size(&ev)
 	case WindowClosed:
 		s.over(ev.Total)
@@ -148,7 +136,7 @@ func (s *adaptiveStream) enter(ev *WindowEvent) int {
 		p.fresh++
 		s.w.WakeBeforeWrite()
 	}
-	p.shared = min(p.shared, p.share(p.streams), p.limit(p.fair()))
+	p.shared = min(p.shared, p.share(p.streams))
 	return 0
 }
 
@@ -180,17 +168,12 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 }
 
 // resume handles the first DATA after the end of an announced window. It measures a round trip,
-// because the sender had to wait for a WINDOW_UPDATE there, unless that was late because of our
-// reader.
+// because the sender had to wait for a WINDOW_UPDATE there.
 func (s *adaptiveStream) resume(ev *WindowEvent) {
-	p, m := s.path, s.meter
-	through, _ := m.through()
-	if ev.Unread-ev.Bytes > through/4 {
-		return
-	}
-	if loop := m.loop(ev.Now, p.path.total); loop.length > 0 &&
-		(p.path.loop.length == 0 || loop.length < p.path.loop.length) {
-		p.path.loop = loop
+	e := &s.path.path
+	loop, shortest := s.meter.loop(ev.Now, e.total), &e.loop
+	if loop.length > 0 && (shortest.length == 0 || loop.length < shortest.length) {
+		*shortest = loop
 	}
 }
 
@@ -229,7 +212,7 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 		return 0
 	}
 	if target > p.initial {
-		p.path.trip.probe(s.w, ev.Now)
+		p.path.trip.probe(s.w)
 	}
 	if s.meter != nil {
 		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now, p.path.total)
@@ -237,23 +220,18 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	return n
 }
 
-// floor returns the window that the stream gets even if it was measured to need less. If a smaller
-// initial window than the configured one is announced, that is the announced one until the stream
-// is read and a quarter of it has arrived. Otherwise it is the initial window, or what the path
-// needs if that is less and the reader keeps up: then a larger window would only fill a queue in
-// the network.
+// floor returns the window that the stream gets even if it was measured to need less. That is the
+// result of fair, or what the path needs if that is less and the reader keeps up: then a larger
+// window would only fill a queue in the network.
 func (s *adaptiveStream) floor(ev *WindowEvent, fair int) int {
 	p := s.path
-	if p.start.reduced() && ev.Kind != WindowBlocked && (!s.used() || 4*ev.Total < int64(p.start.announced)) {
-		return p.start.announced
-	}
 	if p.path.trip.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
 		fair = min(fair, max(p.share(p.busy), smallestStep))
 	}
 	return fair
 }
 
-// leave removes the stream from the open streams. The others may get a larger share.
+// leave removes the stream from the open streams.
 func (s *adaptiveStream) leave() {
 	if !s.isOpen() {
 		return
@@ -277,7 +255,6 @@ func (s *adaptiveStream) leave() {
 	}
 	s.prev, s.next = nil, nil
 	p.streams--
-	p.shareMore()
 }
 
 // over ends the manager of a closed stream of total bytes. It is kept for another stream, unless it
