@@ -14,7 +14,7 @@ import (
 // The window managers below are small on purpose, so that they can be copied and changed.
 // example_uses_test.go tests that each does what its comment says.
 
-// Halves keeps a window of 64 KiB that moves when half of it was read.
+// Halves has a window of 64 KiB, and opens it again when half of it was read.
 func Halves(*hyper.Window) hyper.WindowManager {
 	const size = 64 << 10
 	return hyper.WindowManagerFunc(func(ev hyper.WindowEvent) int {

@@ -355,6 +355,22 @@ func awaitClientTimeout(req *http.Request, err error) {
 	}
 }
 
+// canceledError returns the error of req, whose Cancel was closed. http.Client closes it when its
+// Timeout ends, which is also the deadline of the context. As with net/http, the error is the
+// context's then.
+func canceledError(req *http.Request) error {
+	const late = 10 * time.Millisecond // so much later may the timer of the context fire
+	ctx := req.Context()
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < late {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(late):
+		}
+	}
+	return errRequestCanceled
+}
+
 // httpError returns err in the form that callers of net/http expect. The context's own error and
 // dial errors are not wrapped, because callers compare them and check their types. The error of a
 // reset stream has net/http's text, because some programs parse it.
@@ -371,7 +387,7 @@ func httpError(req *http.Request, err error) error {
 		return over
 	}
 	if errors.Is(err, errRequestCanceled) {
-		return errRequestCanceled
+		return canceledError(req)
 	}
 	switch err := err.(type) {
 	case *StreamError:

@@ -59,8 +59,8 @@ func (e *pathEstimate) observe(ev *WindowEvent) {
 // for a round trip, and then twice as much. Two frames of 16 KiB are added, because less than that
 // would often stop the sender on a slow path: without them, a download at 10 Mbit/s has 0.77 of its
 // speed. One frame is added where no more comes in a round trip, because two take a quarter of a
-// second at 1 Mbit/s: a GET beside a download takes 149 ms there instead of 260. What is best is the
-// mean of two round trips, or a little more than the last one if data grows.
+// second at 1 Mbit/s: a GET beside a download takes 149 ms there instead of 260. What is best is
+// the mean of two round trips, or a little more than the last one if data grows.
 //
 // The first round trip of a connection counts 20 times if four frames of it came. A sender in slow
 // start sends too little in it for that to matter, and one without slow start is faster: 0.61

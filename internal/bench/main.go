@@ -6,7 +6,7 @@
 //	go -C internal/bench run . -goals      # the goals of speed, in each kind of work, half an hour
 //	go -C internal/bench run . -counts     # what can be counted per request
 //	go -C internal/bench run . -paths      # a GET beside transfers on slow paths, eight minutes
-//	go -C internal/bench run . -plots DIR  # speed, memory and windows as pictures, five to ten minutes
+//	go -C internal/bench run . -plots DIR  # speed, memory, windows as pictures, ten minutes
 //
 // With -write, it writes the result to README.md, and with -growth also to growth.svg.
 //

@@ -433,3 +433,30 @@ func TestGoAwayArrivesThroughProxies(t *testing.T) {
 		})
 	}
 }
+
+// http.Client ends a request by its context and by Request.Cancel at the same time. The text of the
+// error is that of the context, as with net/http.
+func TestClientTimeoutHasTheErrorOfTheContext(t *testing.T) {
+	eachHTTPDoor(t, func(t *testing.T, v *visit) {
+		client := &http.Client{Transport: v.rt, Timeout: time.Second}
+		get := func() error {
+			resp, err := client.Do(v.request("GET", "/", nil))
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err
+		}
+		first := h2test.Go(func() (struct{}, error) { return struct{}{}, get() })
+		peer := v.accept()
+		peer.WantHeaders("the first request", 1)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		first.Want(t, "the first request")
+		peer.Ignore(wire.Headers, wire.RSTStream, wire.Ping, wire.WindowUpdate)
+		for range 10 {
+			const want = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+			if err := get(); err == nil || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("the error is %v", err)
+			}
+		}
+	})
+}

@@ -52,6 +52,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -67,6 +68,7 @@ var (
 	_ = time.Second
 	_ tls.Config
 	_ net.Conn
+	_ url.URL
 )
 
 type vars struct {

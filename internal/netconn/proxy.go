@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,9 +23,13 @@ func Connect(
 	if err := req.Write(nc); err != nil {
 		return nil, err
 	}
-	br := bufio.NewReader(io.LimitReader(nc, maxHeader))
+	limited := &io.LimitedReader{R: nc, N: maxHeader}
+	br := bufio.NewReader(limited)
 	resp, err := http.ReadResponse(br, req)
 	if err != nil {
+		if limited.N == 0 {
+			err = fmt.Errorf("hyper: the header of the proxy's response exceeds %d bytes", maxHeader)
+		}
 		return nil, err
 	}
 	// Closing the body would read it, and it may never end. So it is not closed.

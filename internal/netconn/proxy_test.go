@@ -85,6 +85,12 @@ func TestConnectFails(t *testing.T) {
 			}
 		})
 	}
+	long := "HTTP/1.1 200 OK\r\nVia: " + strings.Repeat("x", maxHeader)
+	_, _, err := connectAnd([]byte(long), 1<<20)
+	const want = "hyper: the header of the proxy's response exceeds 1024 bytes"
+	if err == nil || err.Error() != want {
+		t.Errorf("a header that is too long: %v, want %s", err, want)
+	}
 	client, _ := h2test.Pipe()
 	failure := errors.New("broken")
 	client.BreakWriteAfter(0, failure)
