@@ -309,12 +309,20 @@ func goalTable(lines []outcome) string {
 		}
 		ratio, peer := "", ""
 		if o.Peer != "" {
-			ratio, peer = fmt.Sprintf("%.2f", o.Ratio), fmt.Sprintf("%.3g", o.PeerValue)
+			ratio, peer = fmt.Sprintf("%.2f", o.Ratio), short(o.PeerValue)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %.3g | %s | %s | %s | %s | %s |\n", o.Work, o.Server, o.Figure,
-			o.Client, o.Value, o.Peer, peer, ratio, o.goalText(), o.metText())
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", o.Work, o.Server, o.Figure,
+			o.Client, short(o.Value), o.Peer, peer, ratio, o.goalText(), o.metText())
 	}
 	return b.String()
+}
+
+// short returns v with three digits or, if it is larger, as a whole number.
+func short(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // merged returns the lines of before with those of now in the place of the same work, client and
@@ -360,7 +368,9 @@ func (l *lab) writeGoals(only, file string, write bool) error {
 		return err
 	}
 	if write {
-		if err := replaceSection("README.md", "goals", goalTable(all)); err != nil {
+		head := fmt.Sprintf("%s, %d processors; made by `go -C internal/bench run . -goals -write`\n\n",
+			runtime.Version(), runtime.NumCPU())
+		if err := replaceSection("README.md", "goals", head+goalTable(all)); err != nil {
 			return err
 		}
 	}
