@@ -183,7 +183,7 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	fair := p.fair()
 	floor := s.floor(ev, fair)
 	have := ev.Credit + ev.Unread
-	if 8*have > 7*max(floor, p.path.need) {
+	if most := max(floor, p.path.need); have > most-most/8 {
 		return 0
 	}
 	need := 0
