@@ -101,7 +101,10 @@ func (p *adaptivePath) Update(ev WindowEvent) int {
 	case WindowOpened, WindowBlocked:
 		return max(0, gap)
 	case WindowConsumed:
-		p.shareMore()
+		// Each stream may have half as much again as it was given last.
+		if p.largeResponses > 0 && 2*p.share(p.streams) >= 3*p.shared {
+			p.distribute(p.streams)
+		}
 	case WindowTick:
 		p.distribute(p.fresh) // the WINDOW_UPDATEs follow the requests that are written now
 		p.fresh = 0
@@ -155,14 +158,6 @@ func (p *adaptivePath) fair() int {
 		return p.initial
 	}
 	return min(p.initial, max(left/(2*n), smallestWindow))
-}
-
-// shareMore raises the windows of all streams if each may have half as much again as it was given
-// last.
-func (p *adaptivePath) shareMore() {
-	if p.largeResponses > 0 && 2*p.share(p.streams) >= 3*p.shared {
-		p.distribute(p.streams)
-	}
 }
 
 // distribute raises the windows of the n streams that were opened last to their share of what the
