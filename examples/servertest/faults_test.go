@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,13 +17,11 @@ func TestGoAwayAfterTheSecondRequest(t *testing.T) {
 	get(t, ctx, conn)
 	second := post(t, ctx, conn)
 	if err := conn.WriteFrame(ctx, hyper.GoAwayFrame(0, hyper.ErrCodeNo, "bye")); err != nil {
-		t.Fatal(err)
+		t.Fatal("GOAWAY was not sent:", err)
 	}
 	second.CloseWrite()
 	resp, err := second.Response(ctx)
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatal("the second request was not completed:", err)
-	}
+	want200(t, "the request before GOAWAY", resp, err)
 }
 
 // Trailers with a pseudo-header field are malformed. Other requests go on.
@@ -30,12 +29,11 @@ func TestMalformedTrailers(t *testing.T) {
 	ctx, conn := dial(t, nil)
 	s, err := conn.Open(ctx, &hyper.Request{Unchecked: true, Header: header("POST")})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal("the request was not sent:", err)
 	}
 	s.SendTrailers(hyper.Header{{Name: ":path", Value: "/evil"}})
-	if resp, err := s.Response(ctx); !refused(resp, err) {
-		t.Error("status", resp.StatusCode)
-	}
+	resp, err := s.Response(ctx)
+	wantRefusal(t, "trailers with :path", resp, err)
 }
 
 // A server sends no more than the window allows: here one byte at a time.
@@ -54,7 +52,7 @@ func TestWindowOfOneByte(t *testing.T) {
 			}
 		}}})
 	if get(t, ctx, conn); largest.Load() != 1 {
-		t.Error("DATA of", largest.Load(), "bytes")
+		t.Errorf("the largest DATA frame has %d bytes, want 1: the window is 1 byte", largest.Load())
 	}
 }
 
@@ -63,7 +61,7 @@ func TestRSTInTheMiddle(t *testing.T) {
 	ctx, conn := dial(t, nil)
 	s := post(t, ctx, conn)
 	if _, err := s.Write([]byte("the first half")); err != nil {
-		t.Fatal(err)
+		t.Fatal("the first half was not sent:", err)
 	}
 	s.Reset(hyper.ErrCodeCancel)
 	get(t, ctx, conn)
@@ -74,11 +72,10 @@ func TestWindowThatIsTooLarge(t *testing.T) {
 	ctx, conn := dial(t, nil)
 	update := hyper.WindowUpdateFrame(0, 1<<31-1)
 	if err := conn.WriteFrame(ctx, update, update); err != nil {
-		t.Fatal(err)
+		t.Fatal("WINDOW_UPDATE was not sent:", err)
 	}
-	<-conn.Done()
-	if err := conn.Err(); !errors.Is(err, hyper.ErrCodeFlowControl) {
-		t.Error(err)
+	if err := end(ctx, conn); !errors.Is(err, hyper.ErrCodeFlowControl) {
+		t.Errorf("the connection: %v; want that it ends with FLOW_CONTROL_ERROR", err)
 	}
 }
 
@@ -88,9 +85,7 @@ func TestFieldBlockInEightFrames(t *testing.T) {
 	ones := slices.Repeat([]int{1}, 7)
 	resp, err := conn.Do(ctx, &hyper.Request{Path: path, Framing: &hyper.Framing{Fragments: ones},
 		Header: hyper.Header{{Name: "x-long", Value: strings.Repeat("|", 100)}}})
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatal(err)
-	}
+	want200(t, "a field block in eight frames", resp, err)
 }
 
 // A line feed in a value must not become another field.
@@ -98,9 +93,7 @@ func TestLineFeedInAValue(t *testing.T) {
 	ctx, conn := dial(t, nil)
 	h := append(header("GET"), hyper.Field{Name: "x", Value: "a\r\ntransfer-encoding: chunked"})
 	resp, err := conn.Do(ctx, &hyper.Request{Unchecked: true, Header: h})
-	if !refused(resp, err) {
-		t.Error("status", resp.StatusCode)
-	}
+	wantRefusal(t, "a value with a line feed", resp, err)
 }
 
 // The ends of twenty requests arrive at once: a test for races in a handler.
@@ -116,11 +109,10 @@ func TestTwentyRequestsEndAtOnce(t *testing.T) {
 			s.CloseWrite()
 		}
 	}); err != nil {
-		t.Fatal(err)
+		t.Fatal("the ends of the requests were not sent:", err)
 	}
-	for _, s := range streams {
-		if resp, err := s.Response(ctx); err != nil || resp.StatusCode != 200 {
-			t.Fatal(err)
-		}
+	for i, s := range streams {
+		resp, err := s.Response(ctx)
+		want200(t, fmt.Sprintf("request %d of 20", i+1), resp, err)
 	}
 }

@@ -13,6 +13,8 @@ package servertest
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -27,7 +29,11 @@ import (
 // path is what the tests request.
 var path = "/"
 
-// dial connects to the server under test. cfg may be nil.
+// limit is the time that each test has.
+const limit = 10 * time.Second
+
+// dial connects to the server under test. cfg may be nil. Each wait of the test ends with ctx, so
+// a server that does not answer fails the test, and the next tests run.
 func dial(t *testing.T, cfg *hyper.Config) (context.Context, *hyper.Conn) {
 	t.Helper()
 	addr := os.Getenv("SERVERTEST_ADDR")
@@ -37,7 +43,7 @@ func dial(t *testing.T, cfg *hyper.Config) (context.Context, *hyper.Conn) {
 	if p := os.Getenv("SERVERTEST_PATH"); p != "" {
 		path = p
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	if cfg == nil {
 		cfg = &hyper.Config{}
@@ -45,7 +51,7 @@ func dial(t *testing.T, cfg *hyper.Config) (context.Context, *hyper.Conn) {
 	cfg.TLS = &tls.Config{InsecureSkipVerify: true}
 	conn, err := hyper.Dial(ctx, addr, cfg)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal("no connection to the server under test: ", err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	return ctx, conn
@@ -69,12 +75,10 @@ func start(t *testing.T) string {
 func get(t *testing.T, ctx context.Context, conn *hyper.Conn) {
 	t.Helper()
 	resp, err := conn.Get(ctx, path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	want200(t, "GET "+path, resp, err)
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
-		t.Fatal(resp.StatusCode, err)
+	if n, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatalf("GET %s: the body ended after %d bytes with: %v; want all of it", path, n, err)
 	}
 }
 
@@ -83,7 +87,7 @@ func post(t *testing.T, ctx context.Context, conn *hyper.Conn) *hyper.Stream {
 	t.Helper()
 	s, err := conn.Open(ctx, &hyper.Request{Method: "POST", Path: path})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("POST %s was not sent: %v", path, err)
 	}
 	return s
 }
@@ -94,6 +98,42 @@ func header(method string) hyper.Header {
 		{Name: ":path", Value: path}, {Name: ":authority", Value: "test"}}
 }
 
-// refused reports whether the server has refused a request: by a reset of the stream, by the end of
-// the connection, or by a status of 400 or above.
-func refused(resp *hyper.Response, err error) bool { return err != nil || resp.StatusCode >= 400 }
+// want200 requires that what was sent gets status 200.
+func want200(t *testing.T, sent string, resp *hyper.Response, err error) {
+	t.Helper()
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%s got %s, want status 200", sent, came(resp, err))
+	}
+}
+
+// wantRefusal requires that the server refuses what was sent: by a reset of the stream, by the end
+// of the connection, or by a status of 400 or above. Silence is none.
+func wantRefusal(t *testing.T, sent string, resp *hyper.Response, err error) {
+	t.Helper()
+	silent := errors.Is(err, context.DeadlineExceeded)
+	if silent || err == nil && resp.StatusCode < 400 {
+		t.Fatalf("%s got %s, want a reset, the end of the connection, or a status of 400 or above",
+			sent, came(resp, err))
+	}
+}
+
+// came returns the text of what a request got.
+func came(resp *hyper.Response, err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("no response in %v", limit)
+	case err != nil:
+		return fmt.Sprintf("the error %q", err)
+	}
+	return fmt.Sprint("status ", resp.StatusCode)
+}
+
+// end waits until the connection ends and returns the reason.
+func end(ctx context.Context, conn *hyper.Conn) error {
+	select {
+	case <-conn.Done():
+		return conn.Err()
+	case <-ctx.Done():
+		return fmt.Errorf("it is open after %v", limit)
+	}
+}
