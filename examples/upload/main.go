@@ -22,32 +22,36 @@ import (
 	"gohyper.dev/hyper"
 )
 
+const usage = "usage: upload [file]\n\nSends file, or 32 MiB that it makes, to a server in its own process."
+
 // main sends the file and exits with 1 if that fails.
 func main() {
 	log.SetFlags(0)
+	flag.Usage = func() { fmt.Fprintln(flag.CommandLine.Output(), usage) }
 	flag.Parse()
-	if err := run(context.Background(), os.Stdout, flag.Arg(0)); err != nil {
+	if err := run(context.Background(), os.Stdout, flag.Args()...); err != nil {
 		log.Fatal("upload: ", err)
 	}
 }
 
-// run starts the server, sends the file to it, and compares what the server has received.
-func run(ctx context.Context, out io.Writer, name string) error {
+// run starts the server, sends the file to it, and compares what the server has received. args has
+// the name of the file, or is empty.
+func run(ctx context.Context, out io.Writer, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	var file io.ReaderAt = bytes.NewReader(bytes.Repeat([]byte("0123456789abcde\n"), 2<<20))
 	size := int64(32 << 20)
-	if name != "" {
-		f, err := os.Open(name)
+	switch len(args) {
+	case 0:
+	case 1:
+		f, length, err := open(args[0])
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		file, size = f, info.Size()
+		file, size = f, length
+	default:
+		return fmt.Errorf("%d arguments, want one file at most", len(args))
 	}
 	sum := sha256.New()
 	if _, err := io.Copy(sum, io.NewSectionReader(file, 0, size)); err != nil {
@@ -76,4 +80,18 @@ func run(ctx context.Context, out io.Writer, name string) error {
 	}
 	fmt.Fprintf(out, "the server has %s\n", answer)
 	return nil
+}
+
+// open opens a regular file and returns its length. Only such a file has a length and can be read
+// again from an offset.
+func open(name string) (*os.File, int64, error) {
+	info, err := os.Stat(name) // before os.Open, which waits for the other end of a pipe
+	if err != nil {
+		return nil, 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := os.Open(name)
+	return f, info.Size(), err
 }

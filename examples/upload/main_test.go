@@ -14,14 +14,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"gohyper.dev/hyper"
 )
 
 func TestUploadGoesOnAfterErrors(t *testing.T) {
 	var out strings.Builder
-	if err := run(t.Context(), &out, ""); err != nil {
+	if err := run(t.Context(), &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{"% has left", "goes on at 11184810 after: ", "INTERNAL_ERROR",
@@ -56,7 +59,8 @@ func newUploader(t *testing.T, handler http.HandlerFunc) *Uploader {
 	t.Cleanup(server.Close)
 	addr := server.Listener.Addr().String()
 	return &Uploader{
-		URL: &url.URL{Scheme: "https", Host: addr, Path: "/files"},
+		URL:         &url.URL{Scheme: "https", Host: addr, Path: "/files"},
+		MaxAttempts: 5,
 		Dial: func(ctx context.Context) (*hyper.Conn, error) {
 			return hyper.Dial(ctx, addr, &hyper.Config{TLS: &tls.Config{InsecureSkipVerify: true}})
 		},
@@ -155,5 +159,84 @@ func TestServerWithoutResumption(t *testing.T) {
 	})
 	if _, err := send(t, u, 100_000); err != nil || posts != 3 {
 		t.Errorf("%v after %d requests", err, posts)
+	}
+}
+
+// A server that restarts refuses connections for a while. The upload goes on, and OnResume gets
+// what stopped it.
+func TestServerThatRestarts(t *testing.T) {
+	posts := 0
+	u := newUploader(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if posts++; posts == 1 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	dials, dial := 0, u.Dial
+	u.Dial = func(ctx context.Context) (*hyper.Conn, error) {
+		if dials++; dials == 2 || dials == 3 {
+			return nil, syscall.ECONNREFUSED
+		}
+		return dial(ctx)
+	}
+	var stopped []error
+	u.OnResume = func(_ int64, err error) { stopped = append(stopped, err) }
+	if _, err := send(t, u, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if len(stopped) != 1 || !errors.Is(stopped[0], hyper.ErrCodeInternal) {
+		t.Errorf("OnResume got %v, want one INTERNAL_ERROR", stopped)
+	}
+}
+
+// Without a server, the pauses grow to five seconds, and the upload gives up after a minute.
+func TestNoServer(t *testing.T) {
+	tests := map[string]struct {
+		limits   Uploader
+		timeout  time.Duration
+		attempts int
+		passed   time.Duration
+	}{
+		"the defaults": {Uploader{}, time.Hour, 18, time.Minute},
+		"the count":    {Uploader{MaxAttempts: 3}, time.Hour, 3, 300 * time.Millisecond},
+		"the time":     {Uploader{MaxWait: 10 * time.Second}, time.Hour, 8, 10 * time.Second},
+		"the context":  {Uploader{}, 2 * time.Second, 5, 2 * time.Second},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), test.timeout)
+				defer cancel()
+				attempts, began := 0, time.Now()
+				u := test.limits
+				u.Dial = func(context.Context) (*hyper.Conn, error) {
+					attempts++
+					return nil, syscall.ECONNREFUSED
+				}
+				_, err := u.Upload(ctx, strings.NewReader("x"), 1)
+				if passed := time.Since(began); attempts != test.attempts || passed != test.passed {
+					t.Errorf("%d attempts in %v, want %d in %v", attempts, passed, test.attempts, test.passed)
+				}
+				if !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("%v, want the error of the last attempt", err)
+				}
+			})
+		})
+	}
+}
+
+func TestArgumentsThatCannotBeSent(t *testing.T) {
+	dir := t.TempDir()
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{dir}, dir + " is not a regular file"},
+		{[]string{os.DevNull}, os.DevNull + " is not a regular file"},
+		{[]string{"one", "two"}, "2 arguments, want one file at most"},
+	} {
+		if err := run(t.Context(), io.Discard, test.args...); err == nil || err.Error() != test.want {
+			t.Errorf("%q: %v, want %q", test.args, err, test.want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,15 +25,23 @@ type Uploader struct {
 	// Progress is called from time to time with what the socket has accepted. It may be nil.
 	Progress func(sent int64)
 
-	// OnResume is called where an upload goes on, with the error that stopped it. It may be nil.
-	OnResume func(offset int64, last error)
+	// OnResume is called where an upload goes on, with the error that stopped it: not with those of
+	// the attempts to connect again. It may be nil.
+	OnResume func(offset int64, stopped error)
+
+	// Upload gives up after MaxAttempts attempts in turn after which the server has nothing new, and
+	// when MaxWait has passed since the first of them. Zero means 20 attempts, and one minute.
+	MaxAttempts int
+	MaxWait     time.Duration
 }
 
 // The limits of an upload.
 const (
 	maxAnswer     = 1 << 20 // bytes of the server's answer
-	maxFruitless  = 5       // attempts in turn that send nothing new
-	firstPause    = 100 * time.Millisecond
+	maxAttempts   = 20      // the default of Uploader.MaxAttempts
+	maxWait       = time.Minute
+	firstPause    = 100 * time.Millisecond // pauses between attempts double up to maxPause
+	maxPause      = 5 * time.Second
 	progressEvery = 50 * time.Millisecond
 )
 
@@ -43,6 +52,7 @@ type upload struct {
 	size     int64
 	location *url.URL // of the upload's resource; nil: not known yet
 	offset   int64    // what the server has
+	stopped  error    // what stopped the request before; nil: there was none
 }
 
 // A refusal is a response after which the upload cannot go on.
@@ -50,56 +60,76 @@ type refusal struct{ reason string }
 
 func (r *refusal) Error() string { return "the server " + r.reason }
 
-// Upload sends size bytes of content and returns the server's answer. It connects again after
-// errors of the network, as long as the server receives something each time.
+// Upload sends size bytes of content and returns the server's answer. After errors of the network
+// it connects again. It ends with ctx, and where the server has received nothing new for too long.
 func (u *Uploader) Upload(ctx context.Context, content io.ReaderAt, size int64) (answer string, err error) {
 	up := &upload{Uploader: u, content: content, size: size}
-	fruitless, pause := 0, firstPause
-	var last error // what stopped the upload
+	var fruitless retries
 	for {
 		before := up.offset
-		answer, err := up.attempt(ctx, last)
+		answer, err := up.attempt(ctx)
 		var refused *refusal
 		if err == nil || errors.As(err, &refused) || ctx.Err() != nil {
 			return answer, err
 		}
-		if last = err; up.offset > before {
-			fruitless, pause = 0, firstPause
+		if up.offset > before {
+			fruitless = retries{}
 			continue
 		}
-		if fruitless++; fruitless == maxFruitless {
-			return "", fmt.Errorf("%d attempts: %w", fruitless, err)
+		if err := fruitless.pause(ctx, u, err); err != nil {
+			return "", err
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
-		pause *= 2
 	}
 }
 
-// attempt connects, gets the offset from the server, and sends the rest. last is the error of the
-// attempt before, or nil.
-func (u *upload) attempt(ctx context.Context, last error) (answer string, err error) {
+// A retries counts attempts in turn after which the server has nothing new.
+type retries struct {
+	n     int
+	first time.Time // the end of the first
+	wait  time.Duration
+}
+
+// pause waits until it is time for the next attempt. It fails if there should be none. err is the
+// error of the attempt that has ended.
+func (r *retries) pause(ctx context.Context, u *Uploader, err error) error {
+	if r.n++; r.n == 1 {
+		r.first, r.wait = time.Now(), firstPause
+	}
+	passed := time.Since(r.first)
+	left := cmp.Or(u.MaxWait, maxWait) - passed
+	if left <= 0 || r.n >= cmp.Or(u.MaxAttempts, maxAttempts) {
+		return fmt.Errorf("nothing new after %d attempts in %v: %w",
+			r.n, passed.Round(time.Millisecond), err)
+	}
+	select {
+	case <-time.After(min(r.wait, left)):
+	case <-ctx.Done():
+		return fmt.Errorf("%w, after: %w", ctx.Err(), err)
+	}
+	r.wait = min(2*r.wait, maxPause)
+	return nil
+}
+
+// attempt connects, gets the offset from the server, and sends the rest.
+func (u *upload) attempt(ctx context.Context) (answer string, err error) {
 	conn, err := u.Dial(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	if last != nil && u.location != nil {
+	if u.location != nil {
 		if err := u.getOffset(ctx, conn); err != nil {
 			return "", err
 		}
-	}
-	if last != nil && u.OnResume != nil {
-		u.OnResume(u.offset, last)
 	}
 	stream, err := conn.Open(ctx, u.request())
 	if err != nil {
 		return "", err
 	}
 	defer stream.Reset(hyper.ErrCodeCancel)
+	if u.stopped != nil && u.OnResume != nil {
+		u.OnResume(u.offset, u.stopped)
+	}
 	done := make(chan struct{})
 	reported := make(chan struct{})
 	go func() {
@@ -109,6 +139,7 @@ func (u *upload) attempt(ctx context.Context, last error) (answer string, err er
 	answer, err = u.answer(ctx, stream)
 	close(done)
 	<-reported
+	u.stopped = err
 	return answer, err
 }
 
