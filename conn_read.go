@@ -354,7 +354,7 @@ const smallData = 1 << 10
 // buffer, as if their payloads had come in one frame. It leaves a frame to recvDataLocked if the
 // frame could end the stream or exceed a window or a content-length, or if each frame must be seen.
 func (c *Conn) recvSmallDataLocked(s *Stream) {
-	if c.reader.watched || c.reader.frames.callsUser() || c.writer.tracer != nil || s.push != nil ||
+	if c.reader.watched || c.reader.frames.callsUser() || c.writer.tracer.wantsFrames() || s.push != nil ||
 		!s.takesDataLocked() || !c.flow.window.ownsManager() || !s.window.ownsManager() {
 		return
 	}

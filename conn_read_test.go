@@ -186,9 +186,11 @@ func TestSmallDataAtOnceIsAsOneByOne(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		frames := smallFrames(random)
 		windows := [3]int64{int64(random.IntN(8000)), 1 << 20, int64(random.IntN(12000))}
-		atOnce := received(t, frames, nil, windows)
-		if one := received(t, frames, &Config{Trace: func(TraceEvent) {}}, windows); one != atOnce {
-			t.Fatalf("seed %d: at once\n%s\none by one\n%s", seed, atOnce, one)
+		one := received(t, frames, &Config{Trace: func(TraceEvent) {}}, windows)
+		for _, cfg := range []*Config{nil, {StreamTimes: true}} {
+			if atOnce := received(t, frames, cfg, windows); one != atOnce {
+				t.Fatalf("seed %d: at once\n%s\none by one\n%s", seed, atOnce, one)
+			}
 		}
 	}
 }

@@ -60,6 +60,7 @@ func (s *Stream) recvDataLocked(f *frame) error {
 	if f.first {
 		body := f.Length - f.padding
 		if err := s.bookDataLocked(f, body); err != nil {
+			s.c.writer.tracer.recvWindowLocked(nil, -f.Length)
 			s.c.flow.window.consume(body)
 			return s.rejectLocked(err)
 		}

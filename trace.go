@@ -85,9 +85,12 @@ func (k TraceKind) String() string { return word("TraceKind", traceKinds, uint8(
 // happened: a frame that was read or collected for a write before another step may be reported
 // after it, with an earlier time. They are reported by the goroutine that reads or writes the
 // connection, by one that uses it, or by a new one. The events of several connections may be
-// reported at the same time. The function must not block, and must not call methods of a connection
-// or a Transport. If it takes so long that more than 10,000 events wait for it, further events
-// other than frames are dropped, and Lost counts them.
+// reported at the same time. The function must not block, because Conn.Close and Conn.Shutdown wait
+// for it. It must not panic, and must not call methods of a connection or a Transport.
+//
+// If more than 10,000 events wait for the function, further ones are dropped, except for frames and
+// the end of the connection, and Lost counts them. They wait if the function takes long, or if very
+// many streams end at once.
 //
 // The function may keep an event and what it contains, and must not change that.
 type TraceEvent struct {

@@ -89,8 +89,8 @@ func (t *connTracer) addLocked(kind TraceKind) *traceStep {
 	if t.now == 0 {
 		t.now = t.c.nowLocked()
 	}
-	s := t.queue.add()
-	s.kind, s.at = kind, t.now
+	s := t.queue.add(kind)
+	s.at = t.now
 	return s
 }
 

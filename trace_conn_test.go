@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"io"
 	"testing"
 	"time"
 
@@ -71,5 +72,37 @@ func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
 	}
 	if len(lost) != 2 || lost[maxQueuedEvents] != 5 || lost[2*maxQueuedEvents] != 7 {
 		t.Errorf("of %d events, these say that events were lost: %v", len(events), lost)
+	}
+}
+
+// The end of a connection is reported however many events were dropped before it, and has their
+// number, because no event follows. They can be dropped because Config.Trace takes long, or because
+// one step of the connection has so many effects.
+func TestEndOfAConnectionIsReportedAfterDroppedEvents(t *testing.T) {
+	const extra = 123
+	for name, step := range map[string]func(*connTracer){
+		"one after the other": addAndDeliver,
+		"at once":             func(t *connTracer) { t.addLocked(TraceSlotWait) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := 0
+			var last TraceEvent
+			tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(),
+				claimed: &stepQueue{}, queue: &stepQueue{}, sink: func(e TraceEvent) { got, last = got+1, e }}
+			tracer.delivery.lock() // as while the function runs
+			for range maxQueuedEvents + extra {
+				step(tracer)
+			}
+			tracer.connClosedLocked(io.EOF)
+			if tracer.claimLocked() {
+				t.Fatal("another goroutine delivers")
+			}
+			tracer.delivery.unlock()
+			tracer.deliverLeft()
+			if got != maxQueuedEvents+1 || last.Kind != TraceConnClosed || last.Err != io.EOF ||
+				last.Lost != extra {
+				t.Errorf("%d events, and the last is %v with %d lost", got, last, last.Lost)
+			}
+		})
 	}
 }

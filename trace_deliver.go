@@ -105,7 +105,7 @@ type traceStep struct {
 
 // isPlain reports whether setRest has nothing to set.
 func (s *traceStep) isPlain() bool {
-	return s.n == 0 && s.err == nil && s.kind != TraceConnOpened
+	return s.n == 0 && s.err == nil && s.kind != TraceConnOpened && s.kind != TraceConnClosed
 }
 
 // setRest sets the fields of e that few steps have, except for Host.
@@ -135,11 +135,12 @@ type stepQueue struct {
 	lost   int  // steps dropped after these, because the queue was full
 }
 
-// add adds a step and returns it. All of its fields are zero.
-func (q *stepQueue) add() *traceStep {
+// add adds a step and returns it. All of its other fields are zero. The last step of a connection is
+// never dropped.
+func (q *stepQueue) add(kind TraceKind) *traceStep {
 	n := len(q.steps)
 	if n == cap(q.steps) {
-		if n >= maxQueuedEvents {
+		if n >= maxQueuedEvents && kind != TraceConnClosed {
 			q.lost++
 			return &traceStep{} // it is dropped
 		}
@@ -149,14 +150,14 @@ func (q *stepQueue) add() *traceStep {
 	// The slot is changed where it is. To copy a new traceStep is slower: the processor has to
 	// write that before it can read it.
 	s := &q.steps[n]
-	*s = traceStep{}
+	*s = traceStep{kind: kind}
 	return s
 }
 
-// grow makes room for more steps, up to maxQueuedEvents.
+// grow makes room for more steps: at least for one, and for maxQueuedEvents at most otherwise.
 func (q *stepQueue) grow() {
 	n := len(q.steps)
-	steps := make([]traceStep, n, min(max(8, 2*n), maxQueuedEvents))
+	steps := make([]traceStep, n, max(n+1, min(max(8, 2*n), maxQueuedEvents)))
 	copy(steps, q.steps)
 	q.steps = steps
 }
@@ -164,7 +165,7 @@ func (q *stepQueue) grow() {
 // addAll adds the steps of other, which is empty afterwards.
 func (q *stepQueue) addAll(other *stepQueue) {
 	for _, s := range other.steps {
-		*q.add() = s
+		*q.add(s.kind) = s
 	}
 	q.errors = q.errors || other.errors
 	q.lost += other.lost
@@ -325,8 +326,11 @@ func (t *connTracer) deliverClaimed() {
 			continue
 		}
 		s.setRest(&e)
-		if s.kind == TraceConnOpened {
+		switch s.kind {
+		case TraceConnOpened:
 			e.Host = t.c.cfg.Authority
+		case TraceConnClosed: // no event follows that could count what was dropped
+			t.dropped, t.claimed.lost = t.dropped+t.claimed.lost, 0
 		}
 		t.deliver(&e)
 		e.Increment, e.Window, e.ConnWindow, e.Length, e.Wait = 0, 0, 0, 0, 0

@@ -88,3 +88,20 @@ func TestTraceReportsWhatHappensDuringASlowCallAfterIt(t *testing.T) {
 		got.Want(t, "the response")
 	})
 }
+
+// DATA counts in the connection's window even if the stream refuses it, and the events show that.
+func TestTraceReportsTheWindowThatRefusedDataTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log eventLog
+		peer, conn := dialPeer(t, &hyper.Config{Trace: log.add, WindowManager: giveBack})
+		call := getAsync(conn, "/")
+		peer.WantHeaders("the request", 1)
+		peer.WriteHeaders(1, 0, ":status: 200", "content-length: 5")
+		call.Want(t, "the response")
+		log.take()
+		peer.WriteData(1, 0, []byte("longer"))
+		peer.WantRSTStream("the body is too long", 1, wire.ProtocolError)
+		wantLines(t, "the refused DATA", log.take()[:2], "<- DATA stream=1 len=6",
+			"-- window by=peer increment=-6 conn_window=65529")
+	})
+}
