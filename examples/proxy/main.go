@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -28,43 +30,65 @@ import (
 // main serves, or shows what passes, and exits with 1 if that fails.
 func main() {
 	log.SetFlags(0)
-	listen := flag.String("listen", "localhost:8080", "the address to serve, with -to")
-	to := flag.String("to", "", "the upstream's URL; if it is empty, the program starts one")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	var err error
-	if *to == "" {
-		err = show(ctx, os.Stdout)
-	} else {
-		err = serve(ctx, *listen, *to)
-	}
-	if err != nil {
+	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil {
 		log.Fatal("proxy: ", err)
 	}
 }
 
+// run serves the upstream that args name, or shows what passes to one that it starts.
+func run(ctx context.Context, out io.Writer, args []string) error {
+	flags := flag.NewFlagSet("proxy", flag.ExitOnError)
+	listen := flags.String("listen", "", "the address to serve, with -to (default localhost:8080)")
+	to := flags.String("to", "", "the upstream's URL; if it is empty, the program starts one")
+	flags.Parse(args)
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case *to != "":
+		return serve(ctx, cmp.Or(*listen, "localhost:8080"), *to)
+	case *listen != "":
+		return errors.New("-listen needs -to, the upstream's URL")
+	}
+	return show(ctx, out)
+}
+
+// parseUpstream parses the upstream's URL.
+func parseUpstream(to string) (*url.URL, error) {
+	upstream, err := url.Parse(to)
+	known := err == nil && (upstream.Scheme == "https" || upstream.Scheme == "http")
+	if !known || upstream.Hostname() == "" {
+		const form = "want an http or https URL with a host, such as https://localhost:8443"
+		return nil, fmt.Errorf("-to %s: %s", to, form)
+	}
+	return upstream, nil
+}
+
 // serve serves addr until ctx ends, and then lets the requests that are under way finish.
 func serve(ctx context.Context, addr, to string) error {
-	upstream, err := url.Parse(to)
+	upstream, err := parseUpstream(to)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
 	transport := &hyper.Transport{}
 	defer transport.CloseIdleConnections()
-	server := &http.Server{Addr: addr, Handler: newProxy(upstream, transport),
-		ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		<-ctx.Done()
-		ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		server.Shutdown(ending)
-	}()
-	log.Printf("serving http://%s from %s", addr, upstream)
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	server := &http.Server{Handler: newProxy(upstream, transport), ReadHeaderTimeout: 10 * time.Second}
+	log.Printf("serving http://%s from %s", listener.Addr(), upstream.Redacted())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case err := <-ended:
 		return err
+	case <-ctx.Done():
 	}
-	return nil
+	ending, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return server.Shutdown(ending)
 }
 
 // show starts an upstream and a proxy for it, and sends requests through the proxy.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"net"
@@ -25,7 +26,7 @@ func newProxy(to *url.URL, upstream http.RoundTripper) http.Handler {
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			status := statusOf(err)
 			log.Printf("%s %s: %d: %v", r.Method, r.URL.Path, status, err)
-			if hyper.Retryable(err) {
+			if status == http.StatusServiceUnavailable {
 				w.Header().Set("Retry-After", "1") // the upstream has not processed it
 			}
 			w.WriteHeader(status)
@@ -42,9 +43,13 @@ func newProxy(to *url.URL, upstream http.RoundTripper) http.Handler {
 func statusOf(err error) int {
 	var stream *hyper.StreamError
 	var timeout net.Error
+	var certificate *tls.CertificateVerificationError
+	var notTLS tls.RecordHeaderError
 	switch {
 	case errors.Is(err, context.Canceled):
 		return 499 // the client has gone; nginx logs that status, too
+	case errors.As(err, &certificate), errors.As(err, &notTLS):
+		return http.StatusBadGateway // it is Retryable, but it does not pass by itself
 	case hyper.Retryable(err):
 		return http.StatusServiceUnavailable
 	case errors.As(err, &timeout) && timeout.Timeout():
