@@ -23,11 +23,27 @@ import (
 // main reads n events and exits with 1 if that fails.
 func main() {
 	log.SetFlags(0)
-	n := flag.Int("n", 12, "events to read")
-	flag.Parse()
-	if err := run(context.Background(), os.Stdout, *n); err != nil {
+	n, err := parse(os.Args[1:])
+	if err == nil {
+		err = run(context.Background(), os.Stdout, n)
+	}
+	if err != nil {
 		log.Fatal("sse: ", err)
 	}
+}
+
+// parse returns the number of events to read.
+func parse(args []string) (n int, err error) {
+	flags := flag.NewFlagSet("sse", flag.ExitOnError)
+	flags.IntVar(&n, "n", 12, "events to read, 1 or more")
+	flags.Parse(args)
+	switch {
+	case n < 1:
+		return 0, fmt.Errorf("-n %d: want 1 or more", n)
+	case flags.NArg() > 0:
+		return 0, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return n, nil
 }
 
 // run starts the server, reads n events from it, and checks that they are the events that it sent.

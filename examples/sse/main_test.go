@@ -90,3 +90,18 @@ func TestWhatEndsTheEvents(t *testing.T) {
 		}
 	}
 }
+
+func TestArguments(t *testing.T) {
+	if n, err := parse([]string{"-n", "4"}); n != 4 || err != nil {
+		t.Errorf("-n 4: %d, %v", n, err)
+	}
+	for args, want := range map[string]string{
+		"-n -1":     "-n -1: want 1 or more",
+		"-n 0":      "-n 0: want 1 or more",
+		"-n 4 more": `unexpected argument "more"`,
+	} {
+		if _, err := parse(strings.Fields(args)); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %q", args, err, want)
+		}
+	}
+}

@@ -27,11 +27,27 @@ func main() {
 	if os.Getenv(serveVariable) != "" {
 		log.Fatal("websocket: ", serve(os.Stdin, os.Stdout))
 	}
-	n := flag.Int("n", 3, "members of the chat")
-	flag.Parse()
-	if err := run(context.Background(), os.Stdout, *n); err != nil {
+	n, err := parse(os.Args[1:])
+	if err == nil {
+		err = run(context.Background(), os.Stdout, n)
+	}
+	if err != nil {
 		log.Fatal("websocket: ", err)
 	}
+}
+
+// parse returns the number of members.
+func parse(args []string) (n int, err error) {
+	flags := flag.NewFlagSet("websocket", flag.ExitOnError)
+	flags.IntVar(&n, "n", 3, "members of the chat, 1 or more")
+	flags.Parse(args)
+	switch {
+	case n < 1:
+		return 0, fmt.Errorf("-n %d: want 1 or more", n)
+	case flags.NArg() > 0:
+		return 0, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return n, nil
 }
 
 // run starts the server, opens n WebSockets, and sends a message on each.
