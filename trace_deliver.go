@@ -135,8 +135,8 @@ type stepQueue struct {
 	lost   int  // steps dropped after these, because the queue was full
 }
 
-// add adds a step and returns it. All of its other fields are zero. The last step of a connection is
-// never dropped.
+// add adds a step and returns it. All of its other fields are zero. The last step of a connection
+// is never dropped.
 func (q *stepQueue) add(kind TraceKind) *traceStep {
 	n := len(q.steps)
 	if n == cap(q.steps) {

@@ -29,8 +29,8 @@ type Uploader struct {
 	// the attempts to connect again. It may be nil.
 	OnResume func(offset int64, stopped error)
 
-	// Upload gives up after MaxAttempts attempts in turn after which the server has nothing new, and
-	// when MaxWait has passed since the first of them. Zero means 20 attempts, and one minute.
+	// Upload gives up after MaxAttempts attempts in turn after which the server has nothing new,
+	// and when MaxWait has passed since the first of them. Zero means 20 attempts, and one minute.
 	MaxAttempts int
 	MaxWait     time.Duration
 }
