@@ -39,12 +39,7 @@ func TestMalformedTrailers(t *testing.T) {
 // A server sends no more than the window allows: here one byte at a time.
 func TestWindowOfOneByte(t *testing.T) {
 	var largest atomic.Int64
-	oneByte := func(w *hyper.Window) hyper.WindowManager {
-		if w.StreamID() == 0 {
-			return hyper.ReadWindow{}.New(w)
-		}
-		return hyper.FixedWindow{Size: 1}.New(w)
-	}
+	oneByte := hyper.ReadWindow{Stream: 1}.New
 	ctx, conn := dial(t, &hyper.Config{InitialStreamWindow: 1, WindowManager: oneByte, Wire: &hyper.Wire{
 		OnFrame: func(_ *hyper.Conn, f hyper.Frame) {
 			if f.Type == hyper.FrameData {
