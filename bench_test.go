@@ -133,7 +133,7 @@ func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 	})
 	c.lock()
 	c.uncorkLocked()
-	for c.settings.due[0].sent == 0 || c.writer.state.Load() == writerRunning {
+	for c.settings.due[0].sent == 0 || c.flow.window.pending > 0 || c.writer.state.Load() == writerRunning {
 		c.unlock()
 		time.Sleep(time.Millisecond)
 		c.lock()
