@@ -32,12 +32,14 @@ type loadOptions struct {
 	rate    float64       // of the open model, requests a second; 0: closed model
 	warmUp  time.Duration
 	timeout time.Duration // of a request
+	giveUp  time.Duration // with a count: after this time without a server
 }
 
 // The defaults of get bench.
 const (
 	defaultLength  = 10 * time.Second
 	defaultTimeout = 30 * time.Second
+	defaultGiveUp  = 10 * time.Second
 )
 
 // The limits of get bench.
@@ -62,11 +64,14 @@ func (o *loadOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVarP(&o.streams, "streams", "m", 10, "have at most this `number` of requests at a time on each")
 	f.Int64VarP(&o.count, "requests", "n", 0, "send this `number` of requests")
 	f.VarP((*seconds)(&o.length), "duration", "D",
-		"send requests for this many `seconds`, or a time such as 1m30s; 10 without -n")
+		"send requests for this many `seconds`, or a time such as 1m30s; 10 without -n; the last ones "+
+			"may take the time of --timeout longer")
 	f.Float64VarP(&o.rate, "rate", "r", 0, "open model: send this `number` of requests a second")
 	f.Var((*seconds)(&o.warmUp), "warm-up", "before that, send requests for this many `seconds` that are "+
 		"not measured")
 	f.Var((*seconds)(&o.timeout), "timeout", "end each request after this many `seconds`; 30 if it is 0")
+	f.Var((*seconds)(&o.giveUp), "give-up", "with -n, give up after this many `seconds` without a "+
+		"server; 10 if it is 0")
 }
 
 // check fills in the defaults, and returns an error if the options make no sense.
@@ -86,6 +91,9 @@ func (o *loadOptions) check() error {
 	}
 	if o.timeout == 0 {
 		o.timeout = defaultTimeout
+	}
+	if o.giveUp == 0 {
+		o.giveUp = defaultGiveUp
 	}
 	return nil
 }

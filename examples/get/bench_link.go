@@ -20,9 +20,18 @@ type benchLink struct {
 	current atomic.Pointer[hyper.Conn]
 	took    time.Duration // to make the first one
 
-	mu       sync.Mutex // is held while a connection is made
+	mu       sync.Mutex // guards the fields below
+	attempt  *attempt   // to replace current; nil: none at present
 	pause    time.Duration
 	replaced int
+	closed   bool
+}
+
+// An attempt makes a connection after a pause. All workers of a link wait for the same one.
+type attempt struct {
+	began time.Time
+	done  chan struct{} // closed when there is a connection or err
+	err   error
 }
 
 // The pauses after failures to connect.
@@ -44,30 +53,91 @@ func (l *benchLink) open(ctx context.Context) (hyper.PeerSettings, error) {
 	return settings, err
 }
 
-// renew replaces the connection old, unless another worker has done so. The streams of old go on.
-// It waits after failures.
-func (l *benchLink) renew(ctx context.Context, old *hyper.Conn) error {
+// renew waits until ctx ends for a connection that replaces old. The streams of old go on. The
+// attempt to make it is that of all workers, and ends with p.
+func (l *benchLink) renew(ctx context.Context, p *plan, old *hyper.Conn) error {
+	a := l.join(p, old)
+	if a == nil {
+		return nil
+	}
+	select {
+	case <-a.done:
+		return a.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// join returns the attempt to replace old, and begins one if there is none. It returns nil if old
+// is replaced.
+func (l *benchLink) join(p *plan, old *hyper.Conn) *attempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.current.Load() != old {
 		return nil
 	}
-	if l.pause > 0 {
-		select {
-		case <-time.After(l.pause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if l.attempt == nil {
+		l.attempt = &attempt{began: time.Now(), done: make(chan struct{})}
+		go l.try(p.ctx, l.attempt, l.pause)
 	}
-	conn, err := l.dialer.dial(ctx, l.url)
-	if err != nil {
+	return l.attempt
+}
+
+// try makes a connection after a pause, and ends the attempt a.
+func (l *benchLink) try(ctx context.Context, a *attempt, pause time.Duration) {
+	var conn *hyper.Conn
+	var err error
+	select {
+	case <-time.After(pause):
+		conn, err = l.dialer.dial(ctx, l.url)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer close(a.done)
+	l.attempt = nil
+	switch {
+	case err != nil && ctx.Err() != nil:
+		a.err = context.Cause(ctx)
+	case err != nil:
+		a.err = err
 		l.pause = min(max(firstPause, 2*l.pause), maxPause)
-		return err
+	case l.closed:
+		conn.Close()
+		a.err = context.Canceled
+	default:
+		l.pause = 0
+		l.replaced++
+		l.current.Store(conn)
 	}
-	l.pause = 0
-	l.replaced++
-	l.current.Store(conn)
-	return nil
+}
+
+// settle waits until no attempt is being made. The plan is over.
+func (l *benchLink) settle() {
+	l.mu.Lock()
+	a := l.attempt
+	l.mu.Unlock()
+	if a != nil {
+		<-a.done
+	}
+}
+
+// replacements returns how many connections have been replaced.
+func (l *benchLink) replacements() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.replaced
+}
+
+// maxCalm is how long an attempt may take before its server counts as missing.
+const maxCalm = time.Second
+
+// calm reports whether the last attempt has not failed, and the present one is new.
+func (l *benchLink) calm() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pause == 0 && (l.attempt == nil || time.Since(l.attempt.began) < maxCalm)
 }
 
 // takesRequests reports whether a connection is neither draining nor over.
@@ -124,8 +194,16 @@ func (o *benchOptions) openLinks(ctx context.Context, d *dialer) (_ []*benchLink
 // closeLinks closes all connections.
 func closeLinks(links []*benchLink) {
 	for _, l := range links {
-		if conn := l.current.Load(); conn != nil {
-			conn.Close()
-		}
+		l.close()
+	}
+}
+
+// close closes the connection. There will be no other one.
+func (l *benchLink) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	if conn := l.current.Load(); conn != nil {
+		conn.Close()
 	}
 }

@@ -42,6 +42,7 @@ type result struct {
 	Service     *latency         `json:"service_time"`   // since requests were sent
 	Response    *latency         `json:"response_time"`  // since they were due, or corrected
 	Interrupted bool             `json:"interrupted"`    // by the user
+	GaveUp      bool             `json:"gave_up"`        // as there was no server
 	Note        string           `json:"note,omitempty"` // about the server
 	Go          string           `json:"go"`             // the version
 }
@@ -102,20 +103,21 @@ func (o *benchOptions) measure(ctx context.Context, std stdio) (*result, error) 
 	}
 	c := newCrew(links, &o.load, requests, tallies)
 	if o.load.warmUp > 0 {
-		c.run(ctx, o.load.begin(0, o.load.warmUp))
+		c.run(ctx, o.load.begin(ctx, 0, o.load.warmUp))
 		for _, t := range tallies {
 			t.reset()
 		}
 	}
-	cpu, p := cpuTime(), o.load.begin(o.load.count, o.load.length)
+	cpu, p := cpuTime(), o.load.begin(ctx, o.load.count, o.load.length)
 	stop := o.showProgress(std, p, tallies)
 	c.run(ctx, p)
-	took := p.since()
+	took := p.offered()
 	stop()
 	r := o.result(sum(tallies), p, took)
 	r.CPU, r.Note, r.Interrupted = cpuTime()-cpu, note, ctx.Err() != nil
+	r.GaveUp = p.gaveUp()
 	for _, l := range links {
-		r.Replaced += l.replaced
+		r.Replaced += l.replacements()
 		r.Connect = max(r.Connect, l.took)
 	}
 	return r, nil
@@ -169,7 +171,7 @@ func (o *benchOptions) result(t *tally, p *plan, took time.Duration) *result {
 
 // exit returns the exit code.
 func (r *result) exit() int {
-	if r.Failed > 0 || r.Requests == 0 || r.Interrupted {
+	if r.Failed > 0 || r.Requests == 0 || r.Interrupted || r.GaveUp {
 		return exitFailed
 	}
 	for status := range r.Statuses {
@@ -213,6 +215,9 @@ func (r *result) writeTable(w io.Writer) {
 	}
 	if r.Interrupted {
 		fmt.Fprint(w, "note: interrupted\n\n")
+	}
+	if r.GaveUp {
+		fmt.Fprint(w, "note: gave up, as no connection could be made for the time of --give-up\n\n")
 	}
 	seconds := r.Elapsed.Seconds()
 	fmt.Fprintf(w, "requests     %d in %.3g s: %.5g/s, %s/s of bodies\n", r.Requests, seconds, r.PerSecond,

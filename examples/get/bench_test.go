@@ -214,7 +214,7 @@ func TestBenchProgress(t *testing.T) {
 	one := newTally(false)
 	one.add(&outcome{status: 200, service: 3 * time.Millisecond})
 	one.add(&outcome{err: errTimeout, service: 3 * time.Millisecond})
-	p := (&loadOptions{}).begin(100, 0)
+	p := (&loadOptions{}).begin(t.Context(), 100, 0)
 	p.taken.Store(42)
 	stop := p.show([]*tally{one}, mpb.WithOutput(&out), mpb.WithAutoRefresh(), mpb.WithWidth(120),
 		mpb.WithRefreshRate(10*time.Millisecond))
@@ -311,7 +311,7 @@ func TestKindsOfFailuresAreBounded(t *testing.T) {
 }
 
 func TestPlanGivesEachNumberOnce(t *testing.T) {
-	p := (&loadOptions{}).begin(1000, 0)
+	p := (&loadOptions{}).begin(t.Context(), 1000, 0)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	seen := map[int64]int{}

@@ -61,20 +61,54 @@ func newCrew(links []*benchLink, o *loadOptions, requests []*prepared, tallies [
 // run does all requests of p. When ctx ends, it closes the connections.
 func (c *crew) run(ctx context.Context, p *plan) {
 	stop := context.AfterFunc(ctx, func() {
-		p.end()
+		p.end(context.Cause(ctx))
 		closeLinks(c.links)
 	})
 	defer stop()
 	watched, cancel := context.WithCancel(context.Background())
 	var watch, wg sync.WaitGroup
 	watch.Go(func() { c.endOverdue(watched, p) })
+	if p.count > 0 {
+		watch.Go(func() { c.endWithoutServer(watched, p) })
+	}
 	for _, w := range c.workers {
 		wg.Go(func() { w.run(ctx, c.requests, p) })
 	}
 	wg.Wait()
 	cancel()
 	watch.Wait()
-	p.end()
+	p.end(nil)
+	for _, l := range c.links {
+		l.settle()
+	}
+}
+
+// endWithoutServer ends p when no connection takes requests for too long.
+func (c *crew) endWithoutServer(ctx context.Context, p *plan) {
+	tick := time.NewTicker(max(time.Millisecond, p.giveUp/20))
+	defer tick.Stop()
+	seen, made := time.Now(), 0
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		before := made
+		made = 0
+		up := false
+		for _, l := range c.links {
+			made += l.replacements()
+			up = up || takesRequests(l.current.Load())
+		}
+		switch {
+		case up || made != before:
+			seen = time.Now()
+		case time.Since(seen) > p.giveUp:
+			p.end(errGaveUp)
+			return
+		}
+	}
 }
 
 // endOverdue ends requests that take longer than the timeout. One context for each request would
@@ -118,13 +152,14 @@ func (w *worker) run(ctx context.Context, requests []*prepared, p *plan) {
 		}
 		sent := ended // in the closed model, a request follows the last one at once
 		if p.interval > 0 {
-			if !w.wait(ctx, due-p.since()) {
+			if !w.wait(p.quit, due-p.since()) {
+				p.putBack()
 				return
 			}
 			sent = p.since()
 		}
 		w.began.Store(int64(sent))
-		o := w.send(ctx, requests[number%int64(len(requests))])
+		o := w.send(p, requests[number%int64(len(requests))])
 		ended = p.since()
 		if w.began.Swap(idle) == timedOut {
 			w.ending.Lock() // endPresent is done with this request, and will not end the next one
@@ -136,6 +171,10 @@ func (w *worker) run(ctx context.Context, requests []*prepared, p *plan) {
 		if o.err != nil && ctx.Err() != nil {
 			return // the user has interrupted it
 		}
+		if o.err == errUnsent {
+			p.putBack()
+			return
+		}
 		o.service, o.response = ended-sent, ended-sent
 		if p.interval > 0 {
 			o.response = ended - due
@@ -144,8 +183,11 @@ func (w *worker) run(ctx context.Context, requests []*prepared, p *plan) {
 	}
 }
 
-// errTimeout is the result of a request that took too long.
-var errTimeout = errors.New("timeout")
+// The results of requests that are none of the server's.
+var (
+	errTimeout = errors.New("timeout") // it took too long
+	errUnsent  = errors.New("unsent")  // the run ended while a connection was replaced as usual
+)
 
 // wait waits for d, if that is positive. It returns false if ctx ends first.
 func (w *worker) wait(ctx context.Context, d time.Duration) bool {
@@ -177,23 +219,39 @@ type outcome struct {
 
 // send sends a request and reads the response. It sends it again if the server has not processed
 // it, on a new connection if necessary.
-func (w *worker) send(ctx context.Context, r *prepared) (o outcome) {
+func (w *worker) send(p *plan, r *prepared) (o outcome) {
 	for ; ; o.retries++ {
 		conn := w.link.current.Load()
 		o.status, o.bytes, o.err = w.exchange(conn, r)
-		if o.err == nil || ctx.Err() != nil || w.began.Load() == timedOut {
+		if o.err == nil || p.quit.Err() != nil || o.retries+1 == maxTries || !hyper.Retryable(o.err) {
 			return o
 		}
-		if !takesRequests(conn) {
-			if err := w.link.renew(ctx, conn); err != nil {
-				o.err = err
-				return o
-			}
+		if takesRequests(conn) {
+			continue
 		}
-		if o.retries+1 == maxTries || !hyper.Retryable(o.err) {
+		switch err := w.reconnect(p, conn); {
+		case err == errRunOver && w.link.calm():
+			o.err = errUnsent
+			return o
+		case err == errRunOver || err == errGaveUp:
+			return o
+		case err != nil:
+			o.err = err
 			return o
 		}
 	}
+}
+
+// reconnect waits for a connection that replaces old, until the time of the request is over.
+func (w *worker) reconnect(p *plan, old *hyper.Conn) error {
+	began := w.began.Load()
+	if began < 0 {
+		return errTimeout
+	}
+	end := p.start.Add(time.Duration(began) + p.timeout)
+	ctx, cancel := context.WithDeadlineCause(p.ctx, end, errTimeout)
+	defer cancel()
+	return w.link.renew(ctx, p, old)
 }
 
 // buffers are for reading bodies.
