@@ -103,7 +103,7 @@ func parse(args []string) (*options, error) {
 	if n := max(len(o.request.uploads), len(o.output.places)); n > len(o.targets) {
 		return nil, fmt.Errorf("there are %d files for %d URLs", n, len(o.targets))
 	}
-	return o, nil
+	return o, checkFiles(o.targets)
 }
 
 // parseFlags reads flags of groups. It returns the other arguments.

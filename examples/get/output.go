@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 
@@ -100,6 +101,40 @@ func (o *outputOptions) place(i int, u *url.URL) (string, error) {
 		return "", fmt.Errorf("-O: the path of %s has no file name", u.Redacted())
 	}
 	return name, nil
+}
+
+// checkFiles returns an error if two bodies would be written to one file.
+func checkFiles(targets []*target) error {
+	writers := make(map[string]*target)
+	for _, t := range targets {
+		if t.output == toStdout || t.output == nowhere {
+			continue
+		}
+		name := trueName(t.output)
+		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+			continue // such as /dev/null
+		}
+		if first := writers[name]; first != nil {
+			return fmt.Errorf("%s and %s would both be written to %s", first.url.Redacted(),
+				t.url.Redacted(), t.output)
+		}
+		writers[name] = t
+	}
+	return nil
+}
+
+// trueName returns the path of a file without symbolic links, as far as it exists.
+func trueName(name string) string {
+	if abs, err := filepath.Abs(name); err == nil {
+		name = abs
+	}
+	if found, err := filepath.EvalSymlinks(name); err == nil {
+		return found
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(name)); err == nil {
+		return filepath.Join(dir, filepath.Base(name))
+	}
+	return name
 }
 
 // toStdout reports whether the response to one of n URLs goes to standard output.
