@@ -16,8 +16,8 @@ type plan struct {
 	length   time.Duration // 0: no limit
 	interval float64       // between requests of the open model, in nanoseconds; 0: closed model
 
-	timeout  time.Duration // of a request
-	giveUp   time.Duration // with a count: the longest time without a server
+	timeout time.Duration // of a request
+	giveUp  time.Duration // with a count: the longest time without a server
 
 	taken atomic.Int64
 	over  atomic.Bool // there are no more requests

@@ -53,7 +53,7 @@ func (o *requestOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVarP(&o.user, "user", "u", "",
 		"send this `name:password` as basic authentication; a missing password is read from the terminal")
 	f.StringVarP(&o.agent, "user-agent", "A", "", "send this user-agent")
-	f.StringArrayVarP(&o.cookies, "cookie", "b", nil, "send this cookie, `name=value`")
+	f.StringArrayVarP(&o.cookies, "cookie", "b", nil, "send this cookie, `name=value`; files of cookies are not supported")
 	f.StringVarP(&o.referer, "referer", "e", "", "send this referer")
 	f.Bool("compressed", false, "decode bodies, which is done anyway, unless -H has accept-encoding")
 }
@@ -68,6 +68,16 @@ func (o *requestOptions) check() error {
 	}
 	if kinds > 1 {
 		return errors.New("only one of -I, -d, -F and -T can be used")
+	}
+	return o.checkCookies()
+}
+
+// checkCookies returns an error for a value of -b that curl takes for the name of a file.
+func (o *requestOptions) checkCookies() error {
+	for _, cookie := range o.cookies {
+		if cookie != "" && !strings.Contains(cookie, "=") {
+			return fmt.Errorf("-b %s is not name=value: files of cookies are not supported", cookie)
+		}
 	}
 	return nil
 }
