@@ -109,7 +109,7 @@ func groupsOfBench(o *benchOptions) []group {
 		}),
 		newGroup("results", func(f *pflag.FlagSet) {
 			f.StringVar(&o.json, "json", "", "write the results as JSON to this `file`; - is standard "+
-				"output, in place of the table")
+				"output, in place of the table; README.md has the fields")
 			f.BoolVarP(&o.silent, "silent", "s", false, "show no progress")
 		}),
 	}
@@ -147,12 +147,18 @@ func runBench(ctx context.Context, args []string, std stdio) int {
 	if err != nil {
 		return usage(err, std, helpForBench, groupsOfBench(&benchOptions{}))
 	}
-	r, err := o.measure(ctx, std)
-	if err == nil {
-		err = o.write(r, std)
+	if err := checkCreate(o.json); err != nil {
+		fmt.Fprintln(std.err, "get: bench:", err)
+		return exitFailed
 	}
+	r, err := o.measure(ctx, std)
 	if err != nil {
 		fmt.Fprintln(std.err, "get: bench:", explain(err))
+		r = o.failure(err)
+		r.Interrupted = ctx.Err() != nil
+	}
+	if err := o.write(r, std); err != nil {
+		fmt.Fprintln(std.err, "get: bench:", err)
 		return exitFailed
 	}
 	return r.exit()

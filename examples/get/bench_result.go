@@ -39,12 +39,13 @@ type result struct {
 	Replaced    int              `json:"replaced_connections"`
 	Connect     time.Duration    `json:"connect_ns"` // the longest time to make a connection
 	CPU         time.Duration    `json:"client_cpu_ns"`
-	Service     *latency         `json:"service_time"`   // since requests were sent
-	Response    *latency         `json:"response_time"`  // since they were due, or corrected
-	Interrupted bool             `json:"interrupted"`    // by the user
-	GaveUp      bool             `json:"gave_up"`        // as there was no server
-	Note        string           `json:"note,omitempty"` // about the server
-	Go          string           `json:"go"`             // the version
+	Service     *latency         `json:"service_time"`    // since requests were sent
+	Response    *latency         `json:"response_time"`   // since they were due, or corrected
+	Interrupted bool             `json:"interrupted"`     // by the user
+	GaveUp      bool             `json:"gave_up"`         // as there was no server
+	Error       string           `json:"error,omitempty"` // for which no request was sent
+	Note        string           `json:"note,omitempty"`  // about the server
+	Go          string           `json:"go"`              // the version
 }
 
 // A latency is a distribution of times.
@@ -151,8 +152,11 @@ func (o *benchOptions) result(t *tally, p *plan, took time.Duration) *result {
 	r := &result{Model: "closed", Connections: o.load.conns, Streams: o.load.streams, Rate: o.load.rate,
 		Elapsed: took, Requests: t.counts.requests, Bytes: t.counts.bytes, Statuses: make(map[int]int64),
 		Failed: t.counts.failed, Failures: t.counts.failures, Unsent: p.unsent(took),
-		PerSecond: float64(t.counts.requests) / took.Seconds(), Retries: t.counts.retries,
+		Retries: t.counts.retries,
 		Service: newLatency(t.service), Go: runtime.Version()}
+	if took > 0 {
+		r.PerSecond = float64(r.Requests) / took.Seconds()
+	}
 	for status, n := range t.counts.statuses {
 		if n > 0 {
 			r.Statuses[status] = n
@@ -166,6 +170,13 @@ func (o *benchOptions) result(t *tally, p *plan, took time.Duration) *result {
 	} else {
 		r.Response = newLatency(correct(t.service, time.Duration(t.service.ValueAtPercentile(50))))
 	}
+	return r
+}
+
+// failure returns the result of a run that has failed before its first request.
+func (o *benchOptions) failure(err error) *result {
+	r := o.result(newTally(o.load.rate > 0), &plan{}, 0)
+	r.Error = explain(err)
 	return r
 }
 
@@ -184,7 +195,7 @@ func (r *result) exit() int {
 
 // write writes the result to the places in the flags.
 func (o *benchOptions) write(r *result, std stdio) error {
-	if o.json != "-" {
+	if o.json != "-" && r.Error == "" {
 		r.writeTable(std.out)
 	}
 	if o.json == "" {

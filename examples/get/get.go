@@ -27,7 +27,10 @@ type getter struct {
 // newGetter returns a getter with the options o.
 func newGetter(o *options, std stdio) (*getter, error) {
 	g := &getter{options: o, std: std}
-	var err error
+	err := errors.Join(checkRecording(o.show.har), checkRecording(o.show.waterfall))
+	if err != nil {
+		return nil, err
+	}
 	if g.compose, err = o.request.composer(std); err != nil {
 		return nil, err
 	}

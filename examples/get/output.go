@@ -200,6 +200,22 @@ func (p *place) close() error {
 	return p.file.Close()
 }
 
+// checkCreate returns an error if a file cannot be created or written. It keeps what is in it. No
+// name, and - for standard output, are no files.
+func checkCreate(name string) error {
+	if name == nowhere || name == toStdout {
+		return nil
+	}
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return nil // such as a pipe, which is opened once
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
 // header writes the status and the fields of a response, in the form that curl uses.
 func (p *place) header(resp *hyper.Response) error {
 	w, err := p.writer()

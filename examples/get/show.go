@@ -43,6 +43,14 @@ type traces struct {
 	recordings []recording
 }
 
+// checkRecording returns an error if the file of a recording cannot be written.
+func checkRecording(name string) error {
+	if name == toStdout { // here, a file with this name
+		name = "./" + name
+	}
+	return checkCreate(name)
+}
+
 // traces returns the traces of the flags. Frames are shown on stderr.
 func (o *showOptions) traces(stderr io.Writer) *traces {
 	t := &traces{}
