@@ -53,7 +53,8 @@ func (o *requestOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVarP(&o.user, "user", "u", "",
 		"send this `name:password` as basic authentication; a missing password is read from the terminal")
 	f.StringVarP(&o.agent, "user-agent", "A", "", "send this user-agent")
-	f.StringArrayVarP(&o.cookies, "cookie", "b", nil, "send this cookie, `name=value`; files of cookies are not supported")
+	f.StringArrayVarP(&o.cookies, "cookie", "b", nil,
+		"send this cookie, `name=value`; files of cookies are not supported")
 	f.StringVarP(&o.referer, "referer", "e", "", "send this referer")
 	f.Bool("compressed", false, "decode bodies, which is done anyway, unless -H has accept-encoding")
 }

@@ -6,7 +6,8 @@ import "testing"
 func TestFilesOfCookiesAreAnError(t *testing.T) {
 	s := startServer(t, true)
 	all, _ := s.count()
-	for _, args := range [][]string{{"-b", "cookies.txt"}, {"-b", "a=b", "-b", "c"}, {"bench", "-n", "1", "-b", "c"}} {
+	for _, args := range [][]string{{"-b", "cookies.txt"}, {"-b", "a=b", "-b", "c"},
+		{"bench", "-n", "1", "-b", "c"}} {
 		exit, _, errs := get(t, append(args, "-k", s.URL+"/page")...)
 		wantText(t, errs, args[len(args)-1], "files of cookies are not supported")
 		if exit != exitUsage || all.Load() != 0 {
