@@ -138,7 +138,7 @@ func parseBench(args []string) (*benchOptions, error) {
 	if len(o.request.uploads) > 1 {
 		return nil, errors.New("bench uploads one file, to all URLs")
 	}
-	return o, errors.Join(o.request.check(), o.load.check())
+	return o, errors.Join(o.request.check(), o.conn.proxy.check(), o.load.check())
 }
 
 // runBench runs get bench with args and returns the exit code.

@@ -177,8 +177,8 @@ func (o *benchOptions) openLinks(ctx context.Context, d *dialer) (_ []*benchLink
 			}
 			if most := settings.MaxConcurrentStreams; uint64(o.load.streams) > uint64(most) {
 				mu.Lock()
-				note = fmt.Sprintf("the server allows %d streams on a connection: further requests wait "+
-					"for one, which counts as their time", most)
+				note = fmt.Sprintf("the server allows %s on a connection: further requests wait "+
+					"for one, which counts as their time", counted(most, "stream"))
 				mu.Unlock()
 			}
 		})

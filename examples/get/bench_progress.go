@@ -61,6 +61,7 @@ func (p *plan) line(t *tally) string {
 		latency = t.response
 	}
 	at := func(q float64) string { return short(time.Duration(latency.ValueAtPercentile(q))) }
-	return fmt.Sprintf(" %.4g/s  p50 %s  p99 %s  %d failed", float64(t.counts.requests)/p.since().Seconds(),
+	return fmt.Sprintf(" %s/s  p50 %s  p99 %s  %d failed",
+		number(float64(t.counts.requests)/p.since().Seconds(), 4),
 		at(50), at(99), t.counts.failed)
 }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -217,10 +218,10 @@ func (o *benchOptions) write(r *result, std stdio) error {
 func (r *result) writeTable(w io.Writer) {
 	model := "closed model"
 	if r.Rate > 0 {
-		model = fmt.Sprintf("open model, %g requests/s", r.Rate)
+		model = "open model, " + strconv.FormatFloat(r.Rate, 'f', -1, 64) + " requests/s"
 	}
-	fmt.Fprintf(w, "%s\nconnections: %d, each with %d requests at a time; %s\n\n", r.URLs[0], r.Connections,
-		r.Streams, model)
+	fmt.Fprintf(w, "%s\nconnections: %d, each with %s at a time; %s\n\n", r.URLs[0], r.Connections,
+		counted(r.Streams, "request"), model)
 	if r.Note != "" {
 		fmt.Fprintf(w, "note: %s\n\n", r.Note)
 	}
@@ -231,8 +232,8 @@ func (r *result) writeTable(w io.Writer) {
 		fmt.Fprint(w, "note: gave up, as no connection could be made for the time of --give-up\n\n")
 	}
 	seconds := r.Elapsed.Seconds()
-	fmt.Fprintf(w, "requests     %d in %.3g s: %.5g/s, %s/s of bodies\n", r.Requests, seconds, r.PerSecond,
-		bytesText(float64(r.Bytes)/seconds))
+	fmt.Fprintf(w, "requests     %d in %s s: %s/s, %s/s of bodies\n", r.Requests, number(seconds, 3),
+		number(r.PerSecond, 5), bytesText(float64(r.Bytes)/seconds))
 	for _, status := range slices.Sorted(maps.Keys(r.Statuses)) {
 		fmt.Fprintf(w, "status %d   %d\n", status, r.Statuses[status])
 	}
@@ -241,15 +242,16 @@ func (r *result) writeTable(w io.Writer) {
 		fmt.Fprintf(w, "             %d × %s\n", r.Failures[kind], kind)
 	}
 	if r.Unsent > 0 {
-		fmt.Fprintf(w, "not sent     %d were due, but all streams were busy\n", r.Unsent)
+		fmt.Fprintf(w, "not sent     %d due, as no stream was free\n", r.Unsent)
 	}
 	if r.Retries > 0 || r.Replaced > 0 {
-		fmt.Fprintf(w, "sent again   %d, on %d new connections\n", r.Retries, r.Replaced)
+		fmt.Fprintf(w, "sent again   %d, on %s\n", r.Retries, counted(r.Replaced, "new connection"))
 	}
 	fmt.Fprintf(w, "connecting   %s at most\n", short(r.Connect))
 	if n := r.Requests + r.Failed; r.CPU > 0 && n > 0 {
-		fmt.Fprintf(w, "client CPU   %.3g us a request, %.2g processors\n",
-			float64(r.CPU)/float64(n)/float64(time.Microsecond), r.CPU.Seconds()/seconds)
+		fmt.Fprintf(w, "client CPU   %s us a request, %s processors\n",
+			number(float64(r.CPU)/float64(n)/float64(time.Microsecond), 3),
+			number(r.CPU.Seconds()/seconds, 2))
 	}
 	r.writeLatencies(w)
 }
@@ -283,9 +285,9 @@ func (r *result) writeLatencies(w io.Writer) {
 func bytesText(n float64) string {
 	for _, unit := range []string{"B", "kB", "MB"} {
 		if n < 1000 {
-			return fmt.Sprintf("%.3g %s", n, unit)
+			return number(n, 3) + " " + unit
 		}
 		n /= 1000
 	}
-	return fmt.Sprintf("%.3g GB", n)
+	return number(n, 3) + " GB"
 }

@@ -79,7 +79,7 @@ func parse(args []string) (*options, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := o.request.check(); err != nil {
+	if err := errors.Join(o.request.check(), o.conn.proxy.check()); err != nil {
 		return nil, err
 	}
 	for i, arg := range urls {
@@ -101,7 +101,7 @@ func parse(args []string) (*options, error) {
 		return nil, errNoURL
 	}
 	if n := max(len(o.request.uploads), len(o.output.places)); n > len(o.targets) {
-		return nil, fmt.Errorf("there are %d files for %d URLs", n, len(o.targets))
+		return nil, fmt.Errorf("there are %d files for %s", n, counted(len(o.targets), "URL"))
 	}
 	return o, checkFiles(o.targets)
 }
@@ -144,10 +144,23 @@ func parseURL(arg string) (*url.URL, error) {
 	if err == nil && (u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
 		err = fmt.Errorf("%q is not a URL with https:// or http://", arg)
 	}
+	if err == nil {
+		err = checkPort(u)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return u, toASCII(u)
+}
+
+// checkPort returns an error if u has a port that there is not.
+func checkPort(u *url.URL) error {
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("the port of %s is not between 1 and 65535", u.Redacted())
+		}
+	}
+	return nil
 }
 
 // toASCII replaces the host of u by its ASCII form (RFC 5891 §4.4).

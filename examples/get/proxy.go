@@ -36,6 +36,15 @@ func (o *proxyOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.none, "noproxy", "", "connect directly to these `hosts`, separated by commas; * is all")
 }
 
+// check returns an error if the proxy of -x is none.
+func (o *proxyOptions) check() error {
+	if o.url == "" {
+		return nil
+	}
+	_, err := parseProxy(o.url)
+	return err
+}
+
 // A proxyChooser returns the proxy for a URL, or nil for none.
 type proxyChooser = func(*url.URL) (*url.URL, error)
 
@@ -75,6 +84,12 @@ func parseProxy(text string) (*url.URL, error) {
 	case "http", "socks5", "socks5h":
 	default:
 		return nil, fmt.Errorf("proxy: the scheme %q is not http, https, socks5 or socks5h", u.Scheme)
+	}
+	if u.Hostname() == "" {
+		return nil, errors.New("proxy: the URL has no host")
+	}
+	if err := checkPort(u); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	if u.Port() == "" {
 		u.Host = net.JoinHostPort(u.Hostname(), port)

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/term"
 
 	"gohyper.dev/hyper"
@@ -70,8 +71,36 @@ func (o *requestOptions) check() error {
 	if kinds > 1 {
 		return errors.New("only one of -I, -d, -F and -T can be used")
 	}
+	if o.method != "" && !isToken(o.method) {
+		return fmt.Errorf("-X %q is not a method", o.method)
+	}
+	for _, line := range o.lines {
+		if !strings.HasPrefix(line, "@") {
+			if err := checkLine(line); err != nil {
+				return fmt.Errorf("-H: %w", err)
+			}
+		}
+	}
 	return o.checkCookies()
 }
+
+// checkLine returns an error if a line of -H is no field. It has no value of a field, as that may
+// be a secret.
+func checkLine(line string) error {
+	name, value := splitLine(line)
+	switch {
+	case !strings.Contains(line, ":") && !strings.HasSuffix(line, ";"):
+		return errors.New("a field is neither \"name: value\", \"name:\" nor \"name;\"")
+	case !isToken(name):
+		return fmt.Errorf("%q is not the name of a field", name)
+	case !httpguts.ValidHeaderFieldValue(value):
+		return fmt.Errorf("the value of %s has a byte that no field may have", name)
+	}
+	return nil
+}
+
+// isToken reports whether text is a token (RFC 9110 §5.6.2), as methods and names of fields are.
+func isToken(text string) bool { return httpguts.ValidHeaderFieldName(text) }
 
 // checkCookies returns an error for a value of -b that curl takes for the name of a file.
 func (o *requestOptions) checkCookies() error {
@@ -131,9 +160,13 @@ func (o *requestOptions) composer(std stdio) (*composer, error) {
 			return nil, err
 		}
 		for line := range strings.Lines(string(text)) {
-			if line = strings.TrimRight(line, "\r\n"); line != "" {
-				c.fields = append(c.fields, line)
+			if line = strings.TrimRight(line, "\r\n"); line == "" {
+				continue
 			}
+			if err := checkLine(line); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			c.fields = append(c.fields, line)
 		}
 	}
 	if o.user != "" {

@@ -145,7 +145,7 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 	}{
 		{"-I and -d", []string{"-I", "-d", "x"}, exitUsage, "only one of"},
 		{"-T and -F", []string{"-T", "x", "-F", "a=b"}, exitUsage, "only one of"},
-		{"a file too many", []string{"-o", "a", "-o", "b"}, exitUsage, "2 files for 1 URLs"},
+		{"a file too many", []string{"-o", "a", "-o", "b"}, exitUsage, "2 files for 1 URL ("},
 		{"no time", []string{"-m", "soon"}, exitUsage, "not a time"},
 		{"no size", []string{"--window", "3g"}, exitUsage, "not a size"},
 		{"no field", []string{"-F", "nothing"}, exitFailed, "not name=content"},
@@ -154,8 +154,8 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 		{"no file to upload", []string{"-T", "/none"}, exitFailed, "/none"},
 		{"no fields", []string{"-H", "@/none"}, exitFailed, "/none"},
 		{"no client certificate", []string{"--cert", "/none"}, exitFailed, "/none"},
-		{"another proxy", []string{"-x", "ftp://proxy"}, exitFailed, "ftp"},
-		{"a field with a line feed", []string{"-H", "a: b\nc"}, exitFailed, "a"},
+		{"another proxy", []string{"-x", "ftp://proxy"}, exitUsage, "ftp"},
+		{"a field with a line feed", []string{"-H", "a: b\nc"}, exitUsage, "value of a "},
 	} {
 		s := startServer(t, true)
 		exit, _, errs := s.get(t, append(c.args, s.URL+"/page")...)

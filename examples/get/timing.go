@@ -28,11 +28,11 @@ func (s span) String() string {
 func short(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
-		return fmt.Sprintf("%.3g us", float64(d)/float64(time.Microsecond))
+		return number(float64(d)/float64(time.Microsecond), 3) + " us"
 	case d < time.Second:
-		return fmt.Sprintf("%.3g ms", float64(d)/float64(time.Millisecond))
+		return number(float64(d)/float64(time.Millisecond), 3) + " ms"
 	}
-	return fmt.Sprintf("%.3g s", d.Seconds())
+	return number(d.Seconds(), 3) + " s"
 }
 
 // dialSteps are the steps that make a connection. Through a proxy, dns and tcp are those of the
