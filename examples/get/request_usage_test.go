@@ -21,7 +21,8 @@ func TestFilesOfCookiesAreAnError(t *testing.T) {
 	}
 }
 
-// What can be seen to be wrong in the command line has the exit code for that, in get and get bench.
+// What can be seen to be wrong in the command line has the exit code for that, in get and get
+// bench.
 func TestCommandLinesThatAreWrong(t *testing.T) {
 	s := startServer(t, true)
 	all, _ := s.count()
