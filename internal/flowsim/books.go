@@ -10,9 +10,10 @@ import (
 // received.
 type books struct {
 	// What the peer may send plus what is unread.
-	promised  int // on the connection
-	onStreams int // on all streams together
-	unread    int // on all streams together
+	promised  int64 // on the connection
+	onStreams int64 // on all streams together
+
+	unread int // on all streams together
 
 	announces bool  // SETTINGS were sent
 	announced int64 // the initial window of new streams, by the last SETTINGS that the client sent
@@ -22,19 +23,19 @@ type books struct {
 
 // An account is what books know of a stream.
 type account struct {
-	promised int
+	promised int64
 	unread   int
 	ended    bool
 }
 
 // A shift is a SETTINGS frame that is not acknowledged.
 type shift struct {
-	by      int
+	by      int64
 	streams []*account // streams whose windows it lowers when it is acknowledged
 }
 
 // most returns the most that the peer could make the client hold.
-func (b *books) most() int { return min(b.promised, b.onStreams) }
+func (b *books) most() int { return int(min(b.promised, b.onStreams, math.MaxInt)) }
 
 // windows returns what the peer may send on the connection and on the first stream that has not
 // ended, beyond what has arrived.
@@ -42,27 +43,27 @@ func (b *books) windows() (conn, stream int) {
 	first := uint32(math.MaxUint32)
 	for id, s := range b.streams {
 		if id < first && !s.ended {
-			first, stream = id, s.promised-s.unread
+			first, stream = id, int(s.promised-int64(s.unread))
 		}
 	}
-	return b.promised - b.unread, stream
+	return int(b.promised - int64(b.unread)), stream
 }
 
 // open counts the initial window of a new stream.
 func (b *books) open(stream uint32) {
-	b.streams[stream] = &account{promised: int(b.announced)}
-	b.onStreams += int(b.announced)
+	b.streams[stream] = &account{promised: b.announced}
+	b.onStreams += b.announced
 }
 
 // promise counts a WINDOW_UPDATE.
 func (b *books) promise(stream uint32, n int) {
 	if stream == 0 {
-		b.promised += n
+		b.promised += int64(n)
 		return
 	}
 	if s := b.streams[stream]; s != nil && !s.ended {
-		s.promised += n
-		b.onStreams += n
+		s.promised += int64(n)
+		b.onStreams += int64(n)
 	}
 }
 
@@ -73,8 +74,8 @@ func (b *books) data(it *item) {
 	b.unread += it.Length
 	if it.Flags.Has(wire.EndStream) {
 		s.ended = true
-		b.onStreams -= s.promised - s.unread
-		s.promised = s.unread
+		b.onStreams -= s.promised - int64(s.unread)
+		s.promised = int64(s.unread)
 	}
 }
 
@@ -82,10 +83,10 @@ func (b *books) data(it *item) {
 func (b *books) took(stream uint32, n int) {
 	s := b.streams[stream]
 	s.unread -= n
-	s.promised -= n
+	s.promised -= int64(n)
 	b.unread -= n
-	b.promised -= n
-	b.onStreams -= n
+	b.promised -= int64(n)
+	b.onStreams -= int64(n)
 	if s.ended && s.unread == 0 {
 		delete(b.streams, stream)
 	}
@@ -95,7 +96,7 @@ func (b *books) took(stream uint32, n int) {
 // has acknowledged it. It reports whether these are not the first SETTINGS.
 func (b *books) announce(size int64) (again bool) {
 	again, b.announces = b.announces, true
-	change := &shift{by: int(size - b.announced)}
+	change := &shift{by: size - b.announced}
 	b.announced = size
 	for _, s := range b.streams {
 		switch {

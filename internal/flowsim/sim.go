@@ -522,7 +522,7 @@ func (r *run) sample() {
 // check compares the client's accounting with ours, which is based on the frames alone. The client
 // itself checks the windows of its streams: it ends the connection if the server exceeds one.
 func (r *run) check() {
-	if credit := r.conn.Stats().ReceiveWindow; credit+int64(r.books.unread) != int64(r.books.promised) {
+	if credit := r.conn.Stats().ReceiveWindow; credit+int64(r.books.unread) != r.books.promised {
 		r.note(fmt.Errorf("the client may be sent %d and holds %d; by its frames the sum is %d", credit,
 			r.books.unread, r.books.promised))
 	}
