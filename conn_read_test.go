@@ -141,7 +141,7 @@ func smallFrames(random *rand.Rand) (frames []byte) {
 	return frames
 }
 
-// received returns all that a connection knows after it has received frames, as a text. The
+// received returns the state of a connection that has received frames, as a text. The
 // streams' windows and the connection's have room for that many bytes.
 func received(t *testing.T, frames []byte, cfg *Config, windows [3]int64) string {
 	c := steppedConn(t, bytes.NewReader(frames), cfg)

@@ -7,7 +7,7 @@ import (
 
 // A delivery is a lock. It is not a sync.Mutex, because Config.Trace may sleep in a bubble of
 // testing/synctest: the clock there stands still while a goroutine waits for a Mutex. While no
-// other goroutine wants it, it costs one atomic operation each to lock and unlock.
+// other goroutine waits for it, it costs one atomic operation each to lock and unlock.
 //
 // It also has a mark that steps were left for its holder. With it, a goroutine that cannot deliver
 // its steps passes them to the one that delivers, and does not wait.
@@ -182,7 +182,7 @@ func (q *stepQueue) reset() {
 	}
 }
 
-// A deliveryTime says when what is queued must be delivered after the connection's lock is
+// A deliveryTime is when what is queued must be delivered, after the connection's lock is
 // unlocked.
 type deliveryTime uint8
 

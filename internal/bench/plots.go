@@ -26,7 +26,7 @@ type plotData struct {
 	Windows *windowsData `json:"windows,omitempty"`
 }
 
-// A plotRun says when and where something was measured.
+// A plotRun is the time and the place of a measurement.
 type plotRun struct {
 	Date    string   `json:"date"`
 	Machine string   `json:"machine"`

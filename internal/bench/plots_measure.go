@@ -148,7 +148,7 @@ func (b *speedBench) smallByH2load(callers, n int) (map[string]any, error) {
 	return map[string]any{"us_per_req": (whole - start) * 1e6 / float64(n)}, err
 }
 
-// h2loadSucceeded is what h2load says of its requests.
+// h2loadSucceeded matches the number of requests in h2load's output.
 var h2loadSucceeded = regexp.MustCompile(`(\d+) succeeded`)
 
 // h2loadCPU returns the CPU seconds of a process of h2load with n requests.

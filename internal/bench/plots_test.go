@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// wantTexts are what each picture says.
+// wantTexts are texts that each picture has.
 var wantTexts = map[string][]string{
 	"speed.svg": {"lower is better", "callers, each with one request at a time",
 		"CPU time for each request, µs (log)", "1,000", "hyper", "net/http", "x/net/http2",
@@ -25,7 +25,7 @@ var wantTexts = map[string][]string{
 }
 
 // checkPicture checks that a picture is well-formed, has a title and a description, follows the
-// reader's color scheme, and says what it shows, by which command and when it was made.
+// reader's color scheme, and has texts for what it shows, and for the command and the date.
 func checkPicture(t *testing.T, name string, picture []byte) {
 	t.Helper()
 	var open []string
@@ -116,8 +116,8 @@ func TestPlotsAreMeasuredAndDrawn(t *testing.T) {
 	}
 }
 
-// Where nghttpd and h2load are missing, net/http's server takes the place of the first, and the plot
-// says that both are missing.
+// Where nghttpd and h2load are missing, net/http's server takes the place of the first, and the
+// plot names both as missing.
 func TestMissingProgramsAreLeftOutByName(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	data, err := quickLab(t).plotSpeed()

@@ -48,7 +48,7 @@ func Dial(addr, path string, callers int, d Dialer) (*Conn, error) {
 	if _, err := c.Get(NewCall(0)); err != nil {
 		return nil, err
 	}
-	// The peer knows the fields now, so this block has their indices.
+	// The peer's table has the fields now, so this block has their indices.
 	c.block = block(enc, &buf, addr, path)
 	c.callers = callers
 	return c, nil

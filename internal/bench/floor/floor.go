@@ -1,7 +1,7 @@
 // Package floor has an HTTP/2 client and a server that do the least. They show how much of the cost
 // of a request is TLS, the kernel and Go's scheduler, which every client in Go pays.
 //
-// The client is no client for use: it has no limits and no checks, and it knows only the frames
+// The client is no client for use: it has no limits and no checks, and it handles only the frames
 // that the measurements need. Conn has no API of HTTP: callers share one field block. Transport has
 // net/http's types above the same design. The server prepares its responses and writes all that
 // fits at once, as servers in C do: a server that writes each frame by itself hides what a client
