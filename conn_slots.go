@@ -151,7 +151,7 @@ const (
 
 // Error returns a text that says what the request waited for.
 func (e *WaitError) Error() string {
-	whose := "the peer's"
+	owner := "the peer's"
 	switch e.goal {
 	case forHeader:
 		return prefix + "timeout awaiting response headers (ResponseHeaderTimeout)"
@@ -160,15 +160,15 @@ func (e *WaitError) Error() string {
 	case forWrite:
 		return fmt.Sprintf(prefix+"waiting for the peer to read earlier requests: %v", e.Err)
 	case forFirstStream:
-		whose = "the first"
+		owner = "the first"
 	}
 	switch e.n {
 	case 0:
 		return fmt.Sprintf(prefix+"waiting for a stream (the peer allows none now): %v", e.Err)
 	case 1:
-		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", whose, e.Err)
+		return fmt.Sprintf(prefix+"waiting for %s only stream: %v", owner, e.Err)
 	}
-	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", whose, e.n, e.Err)
+	return fmt.Sprintf(prefix+"waiting for one of %s %d streams: %v", owner, e.n, e.Err)
 }
 
 // Unwrap returns Err.

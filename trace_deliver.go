@@ -122,7 +122,7 @@ func (s *traceStep) setRest(e *TraceEvent) {
 }
 
 // maxQueuedEvents is how many events may wait for Config.Trace, and keptSteps is the length of the
-// largest list whose memory is kept.
+// largest list that is kept as memory.
 const (
 	maxQueuedEvents = 10_000
 	keptSteps       = 64

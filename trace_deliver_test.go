@@ -9,7 +9,7 @@ import (
 	"gohyper.dev/hyper/internal/wire"
 )
 
-// tracedConn returns a connection without loops whose events sink gets.
+// tracedConn returns a connection without loops, with sink as its Config.Trace.
 func tracedConn(sink func(TraceEvent)) (*Conn, *connTracer) {
 	c := &Conn{start: time.Now()}
 	t := &connTracer{c: c, sink: sink, delivery: newDelivery(), claimed: &stepQueue{}, queue: &stepQueue{}}

@@ -355,8 +355,8 @@ func awaitClientTimeout(req *http.Request, err error) {
 	}
 }
 
-// canceledError returns the error of req, whose Cancel was closed. http.Client closes it when its
-// Timeout ends, which is also the deadline of the context. As with net/http, the error is the
+// canceledError returns the error of req after its Cancel was closed. http.Client closes it when
+// its Timeout ends, which is also the deadline of the context. As with net/http, the error is the
 // context's then.
 func canceledError(req *http.Request) error {
 	const late = 10 * time.Millisecond // so much later may the timer of the context fire

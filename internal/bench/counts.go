@@ -25,13 +25,13 @@ type tally struct {
 var columns = []string{"instructions", "allocations", "bytes", "locks", "wake-ups", "starts",
 	"system calls", "switches", "writes", "reads"}
 
-// countedClients are the clients whose work is counted.
+// countedClients are the clients to measure.
 var countedClients = []string{"own", "roundtrip", "nethttp", "floor", "floortypes", "h2load"}
 
 // countedCallers are how many callers a client has, one after the other.
 var countedCallers = []int{100, 1}
 
-// countedFuncs are the functions whose calls are counted, with their columns. The program that
+// countedFuncs are the functions to count the calls of, with their columns. The program that
 // counts them is built without inlining.
 var countedFuncs = map[string]string{
 	"internal/sync.(*Mutex).Lock": "locks",

@@ -26,7 +26,7 @@ type workload struct {
 	rps      float64       // rate: requests that arrive per second
 	span     time.Duration // rate: how long
 	extra    []string      // more flags
-	rounds   int           // at most so many; 0: as many as the user wants
+	rounds   int           // at most so many; 0: no bound
 	clients  []string      // implementations; "@2" after one gives it two processors
 	goals    []goal
 }
@@ -127,7 +127,7 @@ type errSkipped struct{ reason string }
 // Error returns the reason.
 func (e *errSkipped) Error() string { return e.reason }
 
-// measureGoals measures the workloads whose names have the regular expression only, and prints
+// measureGoals measures the workloads with names that match the regular expression only, and prints
 // their lines. It returns the lines, also those before an error.
 func measureGoals(l *lab, only string) (lines []outcome, err error) {
 	g := &goalLab{lab: l, origins: map[string]string{"floor": l.floorOrigin}}

@@ -60,7 +60,7 @@ func checkPicture(t *testing.T, name string, picture []byte) {
 	only := strings.TrimSuffix(name, ".svg")
 	for _, want := range append(wantTexts[name], "go -C internal/bench run . -plots . -only "+only) {
 		if !slices.Contains(texts, want) {
-			t.Errorf("%s does not say %q", name, want)
+			t.Errorf("%s has no text %q", name, want)
 		}
 	}
 	dated := regexp.MustCompile(`^20\d\d-\d\d-\d\d, `)
@@ -131,7 +131,7 @@ func TestMissingProgramsAreLeftOutByName(t *testing.T) {
 	for _, want := range []string{"net/http&#39;s server", "h2load is not installed",
 		"nghttpd is not installed"} {
 		if !strings.Contains(picture, want) {
-			t.Errorf("the plot does not say %q", want)
+			t.Errorf("the plot has no text %q", want)
 		}
 	}
 }

@@ -14,7 +14,7 @@ func wantHuffman(t *testing.T, p []byte) {
 	got, ok := huffman().appendDecoded([]byte("before"), p)
 	want, err := hpack.HuffmanDecodeToString(p)
 	if ok != (err == nil) {
-		t.Fatalf("%x: ok is %v, hpack says %v", p, ok, err)
+		t.Fatalf("%x: ok is %v, the error of hpack is %v", p, ok, err)
 	}
 	if ok && string(got) != "before"+want {
 		t.Fatalf("%x: %q, want %q", p, got, "before"+want)

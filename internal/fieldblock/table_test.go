@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// TestTableFollowsTheEncoder decodes many sections of hpack's encoder, whose table changes its
-// size. Fields repeat, so that the blocks refer to entries of all ages.
+// TestTableFollowsTheEncoder decodes many sections of hpack's encoder, with a table that changes
+// its size. Fields repeat, so that the blocks refer to entries of all ages.
 func TestTableFollowsTheEncoder(t *testing.T) {
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -44,7 +44,7 @@ func TestTableFollowsTheEncoder(t *testing.T) {
 				size += int(f.Size())
 			}
 			if size != dec.size || size > dec.most {
-				t.Fatalf("seed %d: %d bytes in a table of %d, which says %d", seed, size, dec.most, dec.size)
+				t.Fatalf("seed %d: %d bytes in a table of %d of size %d", seed, size, dec.most, dec.size)
 			}
 		}
 	}

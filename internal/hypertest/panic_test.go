@@ -19,12 +19,12 @@ import (
 
 // A hook is a user's function that RoundTrip calls on its own goroutine.
 type hook struct {
-	name   string
-	status string // of the peer's response before the hook is called; "": no response
-	expect bool   // the request has Expect: 100-continue
-	unsent bool   // the hook is called before anything is sent
-	noBody bool   // the request has no body
-	set    func(trace *httptrace.ClientTrace, f func())
+	name     string
+	status   string // of the peer's response before the hook is called; "": no response
+	expect   bool   // the request has Expect: 100-continue
+	unsent   bool   // the hook is called before anything is sent
+	bodiless bool   // the request has no body
+	set      func(trace *httptrace.ClientTrace, f func())
 }
 
 // hooks are all such functions.
@@ -42,7 +42,7 @@ var hooks = []hook{
 		t.WroteHeaderField = func(string, []string) { f() }
 	}},
 	{name: "WroteHeaders", set: func(t *httptrace.ClientTrace, f func()) { t.WroteHeaders = f }},
-	{name: "WroteRequest", noBody: true, set: func(t *httptrace.ClientTrace,
+	{name: "WroteRequest", bodiless: true, set: func(t *httptrace.ClientTrace,
 		f func()) {
 		t.WroteRequest = func(httptrace.WroteRequestInfo) { f() }
 	}},
@@ -128,7 +128,7 @@ func (v *visit) panicIn(h *hook, end func()) {
 
 	body := &countedBody{Reader: strings.NewReader("hello")}
 	req := v.request("POST", "/hook", body)
-	if h.noBody {
+	if h.bodiless {
 		req.Body = nil
 		body.Close()
 	}

@@ -1,6 +1,6 @@
-// Package pool decides for the connections to many hosts: whose turn it is, which connection serves
-// a request, when another one is made, how often a request is sent again, and which connections are
-// closed because there are too many.
+// Package pool decides for the connections to many hosts: which request is next, which connection
+// serves a request, when another one is made, how often a request is sent again, and which
+// connections are closed because there are too many.
 //
 // Nothing here dials, closes or reports anything: the package that uses this one acts on what is
 // decided here. It has a Host for each host, and a lock that guards it. A Pool, a Bound and a

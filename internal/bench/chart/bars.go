@@ -48,7 +48,7 @@ func (p *Picture) Bars(nameX float64, names []string, groups []Group) []byte {
 	return p.end()
 }
 
-// bar draws a bar whose upper edge is at y.
+// bar draws a bar with its upper edge at y.
 func (p *Picture) bar(g Group, bar Bar, y float64) {
 	x, sum := g.X, 0.0
 	for i, v := range bar.Parts {

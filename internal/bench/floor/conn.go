@@ -140,7 +140,7 @@ func (c *Conn) data(f frame) {
 	}
 }
 
-// take returns the call of a frame, and forgets it if the frame is its last.
+// take returns the call of a frame, and removes it if the frame is its last.
 func (c *Conn) take(f frame) *Call {
 	c.streamsMu.Lock()
 	defer c.streamsMu.Unlock()

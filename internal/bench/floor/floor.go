@@ -79,7 +79,7 @@ type reader struct {
 	begin, end int // of what is unread in buf
 }
 
-// newReader returns a reader whose buffer has room for size bytes and a frame.
+// newReader returns a reader with a buffer for size bytes and a frame.
 func newReader(t *tls.Conn, size int) reader {
 	return reader{tls: t, buf: make([]byte, size+frameSize+wire.HeaderLen)}
 }

@@ -16,7 +16,7 @@ import (
 // A Dialer makes the connection below TLS.
 type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// A link is a connection whose frames are written in groups: the first caller that commits yields
+// A link is a connection that writes frames in groups: the first caller that commits yields
 // once and then writes what all others have added meanwhile.
 type link struct {
 	tls    *tls.Conn

@@ -57,7 +57,7 @@ type serverConn struct {
 	dec     *hpack.Decoder
 	enc     *hpack.Encoder
 	block   bytes.Buffer
-	fields  []byte // of the request whose CONTINUATION is still to come
+	fields  []byte // of the request with a CONTINUATION still to come
 	request request
 	streams map[uint32]*sending // streams that are not finished
 }

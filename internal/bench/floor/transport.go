@@ -25,7 +25,7 @@ type Transport struct {
 	streamsMu sync.Mutex
 	streams   map[uint32]*stream
 
-	response *http.Response // whose section pump decodes
+	response *http.Response // of the section that pump decodes
 	values   []string       // memory of the values to come
 	touched  []*stream      // what has got something since deliver
 }
@@ -269,7 +269,7 @@ func (t *Transport) receive(f frame) error {
 	return nil
 }
 
-// deliver wakes the callers whose responses have begun, when there is nothing more to read.
+// deliver wakes the calls of the responses that have begun, when there is nothing more to read.
 func (t *Transport) deliver() {
 	for _, s := range t.touched {
 		s.mu.Lock()

@@ -40,7 +40,7 @@ func (o *options) newClient() (client, error) {
 	return &changingClient{client: c, kept: o.header()}, nil
 }
 
-// plainClient returns a client whose requests do not change.
+// plainClient returns a client with requests that do not change.
 func (o *options) plainClient() (client, error) {
 	switch o.impl {
 	case "floor", "floortypes":

@@ -8,7 +8,7 @@ import (
 	"gohyper.dev/hyper/internal/bench/floor"
 )
 
-// An ownLoop is a client whose callers do not use the interface client, because it has memory for
+// An ownLoop is a client that does not use the interface client, because it has memory for
 // each of them.
 type ownLoop interface {
 	// caller returns what one goroutine does for each request. It returns the length of the body.
@@ -27,7 +27,7 @@ func (c floorConn) caller() func() (int64, error) {
 	}
 }
 
-// get does a GET, whose body is not given to the caller.
+// get does a GET, and does not return the body.
 func (c floorConn) get(target) (io.ReadCloser, error) {
 	_, err := c.Get(floor.NewCall(2048))
 	return io.NopCloser(strings.NewReader("")), err
