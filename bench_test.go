@@ -226,20 +226,7 @@ func BenchmarkDownload(b *testing.B) {
 			b.SetBytes(reading)
 			b.ReportAllocs()
 			for b.Loop() {
-				for n := 0; n < reading; {
-					f, err := c.reader.frames.next()
-					if err = c.recv(&f, err); err != nil {
-						b.Fatal(err)
-					}
-					for c.streams.byID[1].buf.Len() > 0 {
-						k, err := s.read(p)
-						if err != nil {
-							b.Fatal(err)
-						}
-						n += k
-					}
-					passWrites(c)
-				}
+				download(b, s, p, reading)
 			}
 		})
 	}
@@ -266,6 +253,25 @@ func (s *records) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// download receives frames on the stepped connection of s until size bytes of s have been read. p is
+// the buffer for them.
+func download(b *testing.B, s *Stream, p []byte, size int) {
+	for n := 0; n < size; {
+		f, err := s.c.reader.frames.next()
+		if err = s.c.recv(&f, err); err != nil {
+			b.Fatal(err)
+		}
+		for s.buf.Len() > 0 {
+			k, err := s.read(p)
+			if err != nil {
+				b.Fatal(err)
+			}
+			n += k
+		}
+		passWrites(s.c)
+	}
+}
+
 // BenchmarkSmallData measures what receiving small DATA frames costs in the library itself, in
 // frames: b.N is their number.
 func BenchmarkSmallData(b *testing.B) {
@@ -282,20 +288,7 @@ func BenchmarkSmallData(b *testing.B) {
 			}
 			s.CloseWrite()
 			b.ReportAllocs()
-			for n := 0; n < b.N*size; {
-				f, err := c.reader.frames.next()
-				if err = c.recv(&f, err); err != nil {
-					b.Fatal(err)
-				}
-				for c.streams.byID[1].buf.Len() > 0 {
-					k, err := s.read(p)
-					if err != nil {
-						b.Fatal(err)
-					}
-					n += k
-				}
-				passWrites(c)
-			}
+			download(b, s, p, b.N*size)
 		})
 	}
 }
