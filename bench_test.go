@@ -253,8 +253,8 @@ func (s *records) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// download receives frames on the stepped connection of s until size bytes of s have been read. p is
-// the buffer for them.
+// download receives frames on the stepped connection of s until size bytes of s have been read. p
+// is the buffer for them.
 func download(b *testing.B, s *Stream, p []byte, size int) {
 	for n := 0; n < size; {
 		f, err := s.c.reader.frames.next()
