@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -33,14 +32,18 @@ func rate(o *options) (figures, error) {
 	}
 	arrivals := o.arrivals()
 	took := make([]time.Duration, len(arrivals))
-	var next atomic.Int64
 	f, err := o.cost(len(arrivals), func() (int64, error) {
+		arrived := make(chan int, len(arrivals))
 		start := time.Now()
-		return together(o.callers, func() (octets int64, err error) {
+		var failed error
+		go func() {
+			defer close(arrived)
+			failed = arrive(arrived, start, arrivals)
+		}()
+		octets, err := together(o.callers, func() (octets int64, err error) {
 			one := o.caller([]client{c})
-			for i := next.Add(1) - 1; i < int64(len(arrivals)); i = next.Add(1) - 1 {
-				time.Sleep(arrivals[i] - time.Since(start))
-				n, err := one(i)
+			for i := range arrived {
+				n, err := one(int64(i))
 				if err != nil {
 					return octets, err
 				}
@@ -49,6 +52,10 @@ func rate(o *options) (figures, error) {
 			}
 			return octets, nil
 		})
+		if err == nil {
+			err = failed
+		}
+		return octets, err
 	})
 	if err != nil {
 		return nil, err
@@ -59,6 +66,22 @@ func rate(o *options) (figures, error) {
 		f[name] = float64(took[int(part*float64(len(took)))]) / float64(time.Microsecond)
 	}
 	return f, nil
+}
+
+// arrive sends the number of each request when it arrives, after start.
+func arrive(arrived chan<- int, start time.Time, arrivals []time.Duration) error {
+	clock, err := newAlarm()
+	if err != nil {
+		return err
+	}
+	defer clock.close()
+	for i, at := range arrivals {
+		if err := clock.sleep(at - time.Since(start)); err != nil {
+			return err
+		}
+		arrived <- i
+	}
+	return nil
 }
 
 // arrivals returns when the requests of a measurement arrive, after its start.
