@@ -65,15 +65,14 @@ func (w *Writer) Begin(dst []byte, stream uint32, flags wire.Flags) {
 
 // Field adds one field. The name must be in lower case.
 func (w *Writer) Field(name, value string, sensitive bool) {
-	f := hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)}
-	if w.match != nil && matches(w.match, w.matched, &f) {
-		if w.match.path.isAt(w.matched) {
+	if k := w.match; k != nil && matches(k, w.matched, name, value, sensitive) {
+		if k.path.isAt(w.matched) {
 			w.path = value
 		}
 		w.matched++
 		return
 	}
-	w.gather(&f)
+	w.gather(&hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)})
 }
 
 // gather adds a field to a section that differs from the known ones.
@@ -85,10 +84,20 @@ func (w *Writer) gather(f *hpack.HeaderField) {
 	w.fields = append(w.fields, *f)
 }
 
-// matches reports whether f can be field i of k: it is equal to that field, or it is a :path and k
-// has a literal one there.
-func matches(k *knownBlock[hpack.HeaderField], i int, f *hpack.HeaderField) bool {
-	return i < len(k.fields) && (k.fields[i] == *f || k.path.isAt(i) && f.Name == ":path" && !f.Sensitive)
+// matches reports whether the field can be field i of k: it is equal to that field, or it is a
+// :path and k has a literal one there.
+func matches(k *knownBlock[hpack.HeaderField], i int, name, value string, sensitive bool) bool {
+	if i >= len(k.fields) {
+		return false
+	}
+	f := &k.fields[i]
+	if f.Name != name {
+		return false
+	}
+	if f.Value == value && (f.Sensitive == sensitive || f.Sensitive && neverIndexed(name, value)) {
+		return true
+	}
+	return k.path.isAt(i) && !sensitive
 }
 
 // diverge ends the comparison with match, and copies the fields that were the same to fields. Most
@@ -138,7 +147,8 @@ func (w *Writer) find() *knownBlock[hpack.HeaderField] {
 		k := &w.known.blocks[i]
 		same := k.generation == w.generation && len(k.fields) == len(w.fields)
 		for j := 0; same && j < len(w.fields); j++ {
-			same = matches(k, j, &w.fields[j])
+			f := &w.fields[j]
+			same = matches(k, j, f.Name, f.Value, f.Sensitive)
 		}
 		if same {
 			w.known.used = i

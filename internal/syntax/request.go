@@ -78,6 +78,9 @@ func IsPath(s, method string) bool {
 
 // IsScheme reports whether s is the scheme of a URI (RFC 3986 §3.1).
 func IsScheme(s string) bool {
+	if s == "https" {
+		return true
+	}
 	for i := 0; i < len(s); i++ {
 		c := lowerByte(s[i])
 		letter := 'a' <= c && c <= 'z'
