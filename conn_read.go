@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"gohyper.dev/hyper/internal/netconn"
+	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -102,8 +103,11 @@ func (c *Conn) recv(f *frame, err error) error {
 	if t := c.writer.tracer; t != nil {
 		t.framesDoneLocked(more && err == nil && c.reader.frames.inspect == nil)
 	}
+	var readers wait.Batch
+	if !more || err != nil {
+		readers = c.takeReadersLocked()
+	}
 	if !more {
-		c.wakeReadersLocked()
 		if c.slots.admitDue {
 			c.admitLocked()
 		}
@@ -111,6 +115,7 @@ func (c *Conn) recv(f *frame, err error) error {
 		c.beforeReadLocked()
 	}
 	c.unlock()
+	readers.Wake()
 	if yield {
 		runtime.Gosched()
 	}
@@ -228,15 +233,17 @@ func (c *Conn) notSettingsLocked(f *frame) error {
 	return connErr(ErrCodeProtocol, "the first frame is %v, not SETTINGS", f.Type)
 }
 
-// wakeReadersLocked wakes the readers for which the processed frames had a response or data: each
-// reader once, however many frames there were.
-func (c *Conn) wakeReadersLocked() {
+// takeReadersLocked takes the readers for which the processed frames had a response or data: each
+// reader once, however many frames there were. They are woken when mu is unlocked, because a reader
+// on another processor begins by locking it.
+func (c *Conn) takeReadersLocked() (readers wait.Batch) {
 	for i, s := range c.reader.wakeups {
 		s.wakeDue = false
-		s.recvQ.WakeAll()
+		readers.Take(&s.recvQ)
 		c.reader.wakeups[i] = nil
 	}
 	c.reader.wakeups = c.reader.wakeups[:0]
+	return readers
 }
 
 // recvBadFrameLocked processes a frame that is malformed in a way that concerns only its stream. It

@@ -87,7 +87,9 @@ func (s *Stream) endRecvLocked(err error) {
 		s.recvErr = err
 	}
 	s.deadlines.stopReading()
-	s.recvQ.WakeAll()
+	if !s.wakeDue || s.c.reader.state != readerReceiving { // else recv wakes them
+		s.recvQ.WakeAll()
+	}
 	s.closeWindowLocked()
 }
 

@@ -65,14 +65,16 @@ func (w *Writer) Begin(dst []byte, stream uint32, flags wire.Flags) {
 
 // Field adds one field. The name must be in lower case.
 func (w *Writer) Field(name, value string, sensitive bool) {
-	if k := w.match; k != nil && matches(k, w.matched, name, value, sensitive) {
+	f := hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive}
+	if k := w.match; k != nil && matches(k, w.matched, &f) {
 		if k.path.isAt(w.matched) {
 			w.path = value
 		}
 		w.matched++
 		return
 	}
-	w.gather(&hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive || neverIndexed(name, value)})
+	f.Sensitive = sensitive || neverIndexed(name, value)
+	w.gather(&f)
 }
 
 // gather adds a field to a section that differs from the known ones.
@@ -84,20 +86,21 @@ func (w *Writer) gather(f *hpack.HeaderField) {
 	w.fields = append(w.fields, *f)
 }
 
-// matches reports whether the field can be field i of k: it is equal to that field, or it is a
-// :path and k has a literal one there.
-func matches(k *knownBlock[hpack.HeaderField], i int, name, value string, sensitive bool) bool {
+// matches reports whether f can be field i of k: it is equal to that field, or it is a :path and k
+// has a literal one there.
+func matches(k *knownBlock[hpack.HeaderField], i int, f *hpack.HeaderField) bool {
 	if i >= len(k.fields) {
 		return false
 	}
-	f := &k.fields[i]
-	if f.Name != name {
+	known := &k.fields[i]
+	if known.Name != f.Name {
 		return false
 	}
-	if f.Value == value && (f.Sensitive == sensitive || f.Sensitive && neverIndexed(name, value)) {
+	if known.Value == f.Value &&
+		(known.Sensitive == f.Sensitive || known.Sensitive && neverIndexed(f.Name, f.Value)) {
 		return true
 	}
-	return k.path.isAt(i) && !sensitive
+	return k.path.isAt(i) && !f.Sensitive
 }
 
 // diverge ends the comparison with match, and copies the fields that were the same to fields. Most
@@ -147,8 +150,7 @@ func (w *Writer) find() *knownBlock[hpack.HeaderField] {
 		k := &w.known.blocks[i]
 		same := k.generation == w.generation && len(k.fields) == len(w.fields)
 		for j := 0; same && j < len(w.fields); j++ {
-			f := &w.fields[j]
-			same = matches(k, j, f.Name, f.Value, f.Sensitive)
+			same = matches(k, j, &w.fields[j])
 		}
 		if same {
 			w.known.used = i

@@ -18,6 +18,7 @@ type Waiter struct {
 	ready      chan struct{}
 	queued     bool
 	prev, next *Waiter
+	after      *Waiter // in a Batch
 }
 
 // A Reason is why Wait has returned.
@@ -160,4 +161,31 @@ func (q *Queue) WakeAll() {
 		q.Remove(w)
 		w.Wake()
 	}
+}
+
+// A Batch holds Waiters that are taken off their queues with the lock, and woken after it was
+// unlocked. Waiters of one lock must not be in two Batches at the same time.
+type Batch struct{ first, last *Waiter }
+
+// Take empties q.
+func (b *Batch) Take(q *Queue) {
+	for w := q.head; w != nil; w = q.head {
+		q.Remove(w)
+		if b.last != nil {
+			b.last.after = w
+		} else {
+			b.first = w
+		}
+		b.last = w
+	}
+}
+
+// Wake wakes the Waiters in their order, and empties b. It needs no lock. The call of a Waiter may
+// have ended since: another one that uses the Waiter is woken too early, and waits again.
+func (b *Batch) Wake() {
+	for w := b.first; w != nil; w = b.first {
+		b.first, w.after = w.after, nil
+		w.Wake()
+	}
+	b.last = nil
 }

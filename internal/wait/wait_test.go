@@ -96,3 +96,43 @@ func TestWait(t *testing.T) {
 		}
 	})
 }
+
+// A Batch takes Waiters off their queues, and wakes them in their order, also those that another
+// call uses by then.
+func TestBatchWakesWithoutTheLock(t *testing.T) {
+	var (
+		q, other Queue
+		s        Spares
+		b        Batch
+		list     []*Waiter
+	)
+	for i := range 6 {
+		w := s.Get()
+		list = append(list, w)
+		if i < 4 {
+			q.Push(w)
+		} else {
+			other.Push(w)
+		}
+	}
+	b.Take(&q)
+	b.Take(&other)
+	if !q.Empty() || !other.Empty() {
+		t.Fatal("a queue is not empty")
+	}
+	s.Put(&q, list[2]) // the context of its call has ended
+	if w := s.Get(); w != list[2] {
+		t.Fatal("another Waiter")
+	}
+	q.Push(list[2])
+	b.Wake()
+	for i, w := range list {
+		if len(w.ready) != 1 || w.after != nil {
+			t.Errorf("Waiter %d: woken %d times, after %p", i, len(w.ready), w.after)
+		}
+	}
+	if q.First() != list[2] || b != (Batch{}) {
+		t.Errorf("first %p, %+v", q.First(), b)
+	}
+	b.Wake() // nothing
+}
