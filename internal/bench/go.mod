@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	connectrpc.com/connect v1.21.1
+	github.com/google/pprof v0.0.0-20261105003125-4bf881d7fb0b
 	gohyper.dev/hyper v0.0.0
 	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0

@@ -76,7 +76,8 @@ func clientName(impl string) string {
 var figureNames = map[string]string{
 	"us_per_req": "CPU µs", "cpu": "CPU s", "allocs_per_req": "allocations", "B_per_req": "bytes allocated",
 	"heap_per": "bytes of heap", "rss_per": "resident bytes", "rps": "requests/s",
-	"lock_part": "lock wait/CPU", "p50_us": "median µs", "p99_us": "p99 µs",
+	"lock_part": "goroutines' lock wait/CPU", "lock_cpu": "lock waits, part of CPU",
+	"p50_us": "median µs", "p99_us": "p99 µs",
 	"p999_us": "p99.9 µs",
 }
 

@@ -31,6 +31,7 @@ type options struct {
 	changing     bool
 	rps          float64
 	busy         int
+	locks        bool
 	cpuProfile   string
 	memProfile   string
 }
@@ -73,6 +74,7 @@ func Main(args []string) error {
 	flags.Float64Var(&o.rps, "rps", 0, "rate: requests that arrive per second")
 	flags.IntVar(&o.busy, "busy", 0, "get: goroutines that never rest meanwhile; for -latency")
 	flags.BoolVar(&o.resume, "resume", false, "conn: keep TLS sessions")
+	flags.BoolVar(&o.locks, "locks", false, "profile the measurement: what part of it are waits for locks?")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "",
 		"get, many, down, up, conn, rate, unary, streaming: profile of the measurement, to this `file`")
 	flags.StringVar(&o.memProfile, "memprofile", "", "profile of all allocations, to this `file`")

@@ -65,7 +65,19 @@ func (o *options) cost(n int, work func() (octets int64, err error)) (figures, e
 	}
 	wire.reset()
 	before := now()
-	octets, err := work()
+	var (
+		octets   int64
+		err      error
+		lockTime float64
+	)
+	if o.locks {
+		lockTime, err = lockProfile(func() error {
+			octets, err = work()
+			return err
+		})
+	} else {
+		octets, err = work()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +93,9 @@ func (o *options) cost(n int, work func() (octets int64, err error)) (figures, e
 		"lock_part":      (after.lockWait - before.lockWait) / cpu,
 		"starts_per_req": (after.starts - before.starts) / float64(n),
 		"rps":            float64(n) / wall,
+	}
+	if o.locks {
+		f["lock_cpu"] = lockTime
 	}
 	if o.wire {
 		f["rd_calls"], f["wr_calls"] = wire.reads.Load(), wire.writes.Load()
