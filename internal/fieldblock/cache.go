@@ -1,14 +1,20 @@
 package fieldblock
 
-import "bytes"
+import (
+	"bytes"
+	"sync"
+)
 
 // A cache holds field blocks and their fields, with the latest at the end. Most messages repeat the
 // fields of an earlier one. A block that does not change the compression table means the same until
 // another block changes it, so it need not be encoded or decoded again.
 type cache[F Field] struct {
 	blocks []knownBlock[F]
-	used   int // the index of the last block that was found or kept
-	size   int // of all blocks
+	size   int   // of all blocks
+	used   int32 // the index of the last block that was found or kept
+
+	// Blocks were forgotten. The next message may be the only one for a while, so it is not kept.
+	forgotten bool
 }
 
 // A knownBlock is a field block, with the fields that it means.
@@ -39,7 +45,7 @@ const (
 
 // last returns the block that was found or kept last, and nil if the table has changed since.
 func (c *cache[F]) last(generation uint64) *knownBlock[F] {
-	if c.used < len(c.blocks) && c.blocks[c.used].generation == generation {
+	if int(c.used) < len(c.blocks) && c.blocks[c.used].generation == generation {
 		return &c.blocks[c.used]
 	}
 	return nil
@@ -56,11 +62,15 @@ func (c *cache[F]) find(generation uint64, octets []byte) *knownBlock[F] {
 	return nil
 }
 
+// forget drops all blocks.
+func (c *cache[F]) forget() { *c = cache[F]{forgotten: true} }
+
 // keep copies a block that did not change the table, and its fields. size is that of the list. It
-// returns nil if that is too large.
+// returns nil if that is too large, and for the first block after forget.
 func (c *cache[F]) keep(generation uint64, octets []byte, fields []F, size int) *knownBlock[F] {
 	size = max(size, len(octets))
-	if size > maxKnownSize {
+	if c.forgotten || size > maxKnownSize {
+		c.forgotten = false
 		return nil
 	}
 	var b knownBlock[F]
@@ -79,6 +89,27 @@ func (c *cache[F]) keep(generation uint64, octets []byte, fields []F, size int) 
 		fields: append(b.fields[:0], fields...),
 	})
 	c.size += size
-	c.used = len(c.blocks) - 1
+	c.used = int32(len(c.blocks) - 1)
 	return &c.blocks[c.used]
+}
+
+// The lists of fewFields fields that are not used, which are clear. Connections that send and
+// receive messages now and then share them.
+var writtenLists, readLists sync.Pool // of *[fewFields]F, each of one type F
+
+// takeList returns an empty list with capacity for fewFields fields.
+func takeList[F Field](lists *sync.Pool) []F {
+	if list, ok := lists.Get().(*[fewFields]F); ok {
+		return list[:0]
+	}
+	return make([]F, 0, fewFields)
+}
+
+// giveList makes list, which is not used any more, available to takeList. It drops a list of
+// another capacity.
+func giveList[F Field](lists *sync.Pool, list []F) {
+	if cap(list) == fewFields {
+		clear(list[:fewFields])
+		lists.Put((*[fewFields]F)(list[:fewFields]))
+	}
 }

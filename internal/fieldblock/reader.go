@@ -98,7 +98,7 @@ func (r *Reader[F]) Begin() {
 	}
 	clear(r.decoded)
 	if r.decoded = r.decoded[:0]; r.decoded == nil {
-		r.decoded = make([]F, 0, fewFields)
+		r.decoded = takeList[F](&readLists)
 	}
 	r.last = nil
 	r.decoder.begin()
@@ -219,7 +219,9 @@ func (r *Reader[F]) FreeLarge() {
 
 // Forget frees the memory that only makes the next sections cheaper to read.
 func (r *Reader[F]) Forget() {
-	r.decoded, r.fields, r.head, r.last, r.known = nil, nil, nil, nil, cache[F]{}
+	giveList(&readLists, r.decoded)
+	r.decoded, r.fields, r.head, r.last = nil, nil, nil, nil
+	r.known.forget()
 }
 
 // Kept returns the number of fields and of known blocks for which memory is kept.

@@ -81,7 +81,7 @@ func (w *Writer) Field(name, value string, sensitive bool) {
 func (w *Writer) gather(f *hpack.HeaderField) {
 	w.diverge()
 	if w.fields == nil {
-		w.fields = make([]hpack.HeaderField, 0, fewFields)
+		w.fields = takeList[hpack.HeaderField](&writtenLists)
 	}
 	w.fields = append(w.fields, *f)
 }
@@ -153,7 +153,7 @@ func (w *Writer) find() *knownBlock[hpack.HeaderField] {
 			same = matches(k, j, &w.fields[j])
 		}
 		if same {
-			w.known.used = i
+			w.known.used = int32(i)
 			if k.path.to > 0 {
 				w.path = w.fields[k.path.field].Value
 			}
@@ -258,7 +258,9 @@ func (w *Writer) Kept() (fields, blocks int) { return cap(w.fields), cap(w.known
 
 // Forget drops the memory that only makes the next sections cheaper to write.
 func (w *Writer) Forget() {
-	w.fields, w.known, w.match = nil, cache[hpack.HeaderField]{}, nil
+	giveList(&writtenLists, w.fields)
+	w.fields, w.match = nil, nil
+	w.known.forget()
 }
 
 // End finishes the section: one HEADERS frame, followed by as many CONTINUATION frames as the

@@ -351,3 +351,37 @@ func TestMemoryOfWrittenSectionsIsFreed(t *testing.T) {
 		t.Errorf("memory for %d fields and %d blocks is kept after Forget", fields, blocks)
 	}
 }
+
+// After Forget, the first section is not kept, because it may be the only one for a while. The
+// second one is.
+func TestFirstSectionAfterForgetIsNotKept(t *testing.T) {
+	w, r := NewWriter(), newReader(Config{})
+	one := func() (written, read int) {
+		t.Helper()
+		w.Begin(nil, 1, 0)
+		w.Field(":status", "200", false)
+		w.Field("x-a", "b", false)
+		if err := r.Decode(w.End(1 << 20)[wire.HeaderLen:]); err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Fields()) != 2 || r.Fields()[1].Value != "b" {
+			t.Fatalf("%v", r.Fields())
+		}
+		_, written = w.Kept()
+		_, read = r.Kept()
+		return written, read
+	}
+	one() // it changes the compression table
+	for range 2 {
+		w.Forget()
+		r.Forget()
+		if written, read := one(); written != 0 || read != 0 {
+			t.Errorf("the first section: %d and %d blocks are kept", written, read)
+		}
+		for range 2 {
+			if written, read := one(); written != 1 || read != 1 {
+				t.Errorf("a later section: %d and %d blocks are kept", written, read)
+			}
+		}
+	}
+}
