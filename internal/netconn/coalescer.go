@@ -69,6 +69,9 @@ func (c *Coalescer) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	if c.buf == nil {
+		c.buf = TakeBuffer()
+	}
 	c.buf = append(c.buf, p...)
 	return len(p), nil
 }
@@ -130,6 +133,7 @@ func (c *Coalescer) Shrink() {
 	}
 	defer c.mu.Unlock()
 	if len(c.buf) == 0 {
+		GiveBuffer(c.buf)
 		c.buf = nil
 	}
 }
@@ -153,5 +157,29 @@ func (c *Coalescer) FlushAlert() {
 	if len(c.buf) > 0 {
 		c.Conn.SetWriteDeadline(time.Now().Add(CloseGrace))
 		c.flushLocked()
+	}
+}
+
+// smallBuffer is the capacity of the buffers of TakeBuffer, in bytes. A request without a body
+// fits, with what TLS adds to it.
+const smallBuffer = 1 << 10
+
+// buffers holds buffers that are not used. Connections that write now and then share them.
+var buffers sync.Pool // of *[smallBuffer]byte
+
+// TakeBuffer returns an empty buffer for a small write. The caller may append more than its
+// capacity, and gives it back with GiveBuffer.
+func TakeBuffer() []byte {
+	if b, ok := buffers.Get().(*[smallBuffer]byte); ok {
+		return b[:0]
+	}
+	return make([]byte, 0, smallBuffer)
+}
+
+// GiveBuffer makes b, which is not used any more, available to TakeBuffer. It drops a buffer that
+// has grown.
+func GiveBuffer(b []byte) {
+	if cap(b) == smallBuffer {
+		buffers.Put((*[smallBuffer]byte)(b[:smallBuffer]))
 	}
 }

@@ -245,3 +245,16 @@ func TestHandshakeOverACoalescer(t *testing.T) {
 		})
 	}
 }
+
+// A buffer that was given back may be used again, unless it has grown.
+func TestBuffersAreUsedAgain(t *testing.T) {
+	grown := append(TakeBuffer(), make([]byte, smallBuffer+1)...)
+	for _, b := range [][]byte{TakeBuffer(), append(TakeBuffer(), "used"...), grown, nil} {
+		GiveBuffer(b)
+	}
+	for range 5 {
+		if b := TakeBuffer(); len(b) != 0 || cap(b) != smallBuffer {
+			t.Errorf("%d of %d bytes", len(b), cap(b))
+		}
+	}
+}
