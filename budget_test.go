@@ -48,8 +48,41 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 		}
 		time.Sleep(shrinkDelay)
 		synctest.Wait()
-		if got := held(); got != [8]int{} {
+		// One place in reader.wakeups is cheaper to keep than to allocate.
+		if got := held(); got != [8]int{3: 1} {
 			t.Errorf("an idle one keeps %v", got)
+		}
+	})
+}
+
+// After a pause, a connection gives its buffers back as soon as it is idle again. Those with which
+// it wrote it gives back before the response.
+func TestConnectionAfterAPauseGivesItsBuffersBackAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &Config{Authority: "example.com"})
+		for i := range uint32(3) {
+			time.Sleep(shrinkDelay)
+			got := getAsync(conn, "/")
+			peer.WantHeaders("a request", 2*i+1)
+			synctest.Wait()
+			conn.lock()
+			fields, blocks := conn.writer.fields.Kept()
+			if n := cap(conn.writer.out) + cap(conn.writer.spare) + fields + blocks; n > 0 {
+				t.Errorf("%d, while it waits: memory of %d is kept", i, n)
+			}
+			conn.unlock()
+			peer.WriteHeaders(2*i+1, wire.EndStream, ":status: 204", "server: test")
+			got.Want(t, "its response").Body.Close()
+			synctest.Wait()
+			conn.lock()
+			fields, blocks = conn.reader.frames.section.Kept()
+			if n := cap(conn.streams.headerArena) + fields + blocks; n > 0 || conn.streams.byID != nil {
+				t.Errorf("%d, idle again: memory of %d and %v are kept", i, n, conn.streams.byID)
+			}
+			if n := conn.streams.spares.Len(); n > 1 {
+				t.Errorf("%d: %d waiters are kept", i, n)
+			}
+			conn.unlock()
 		}
 	})
 }
@@ -103,7 +136,7 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 }
 
 // An idle connection has one goroutine, which reads. A writer is started again for the next write,
-// of any kind.
+// of any kind. After a pause it leaves at once. If another write follows soon, it waits for more.
 func TestIdleConnectionHasNoWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var window *Window
@@ -112,32 +145,48 @@ func TestIdleConnectionHasNoWriter(t *testing.T) {
 				window = w
 				return nil
 			}})
-		idle := func() {
+		waits := func(reason string, want bool) {
 			t.Helper()
-			time.Sleep(shrinkDelay - time.Millisecond)
 			synctest.Wait()
-			if conn.writer.state.Load() == writerStopped {
-				t.Error("the writer has left too early")
-			}
-			time.Sleep(time.Millisecond)
-			synctest.Wait()
-			if conn.writer.state.Load() != writerStopped {
-				t.Error("the writer waits")
+			if got := conn.writer.state.Load() != writerStopped; got != want {
+				t.Errorf("%s: the writer waits: %v", reason, got)
 			}
 		}
+		pause := func() {
+			t.Helper()
+			time.Sleep(shrinkDelay - time.Millisecond)
+			waits("before the pause", true)
+			time.Sleep(time.Millisecond)
+			waits("after the pause", false)
+		}
 		whole := window
-		idle()
-		got := getAsync(conn, "/")
-		peer.WantHeaders("a caller's", 1)
-		h2test.AnswerEmpty(peer, 1)
-		got.Want(t, "its response").Body.Close()
-		idle()
-		whole.Grant(1)
-		peer.WantWindowUpdate("granted from anywhere", 0, 1)
-		idle()
-		peer.WritePing(0, [8]byte{1})
-		peer.WantPing("answered by the reader", wire.Ack)
-		idle()
+		pause()
+		for reason, write := range map[string]func(){
+			"a caller's request": func() {
+				id := uint32(2*conn.Stats().StreamsOpened + 1)
+				got := getAsync(conn, "/")
+				peer.WantHeaders("a caller's", id)
+				h2test.AnswerEmpty(peer, id)
+				got.Want(t, "its response").Body.Close()
+			},
+			"a grant from anywhere": func() {
+				whole.Grant(1)
+				peer.WantWindowUpdate("granted", 0, 1)
+			},
+			"an acknowledgment by the reader": func() {
+				peer.WritePing(0, [8]byte{1})
+				peer.WantPing("answered", wire.Ack)
+			},
+		} {
+			write()
+			waits(reason, false)
+			write()
+			waits(reason+", soon after another", true)
+			pause()
+			write()
+			waits(reason+", alone again", false)
+			time.Sleep(shrinkDelay)
+		}
 		conn.Close()
 		peer.WantGoAway("the last words", 0, wire.NoError)
 		peer.WantClosed("by the writer")

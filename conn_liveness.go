@@ -30,6 +30,7 @@ type liveness struct {
 	wroteAt    time.Duration // when the last write began
 
 	stale        bool    // suspected is set because of staleSilence, and no PING was sent yet
+	afterPause   bool    // the last write began after a pause of shrinkDelay, and may be the only one
 	pings        []*ping // sent and not acknowledged, in order
 	pingsSent    uint64  // how many PINGs were sent
 	pinging      pinging
@@ -361,6 +362,7 @@ func (c *Conn) writeByLocked() time.Duration {
 // watchWriteLocked is called before a write, so that a write that stalls is detected.
 func (c *Conn) watchWriteLocked() {
 	c.liveness.writeSince = max(c.clock(), 1) // 0 means none
+	c.liveness.afterPause = c.liveness.writeSince-c.liveness.wroteAt >= shrinkDelay
 	c.liveness.wroteAt = c.liveness.writeSince
 	if c.liveness.silentFrom == 0 {
 		c.liveness.silentFrom = c.liveness.wroteAt

@@ -184,6 +184,9 @@ func (c *Conn) beforeReadLocked() {
 		c.reader.state = readerReading
 	default:
 		c.reader.state = readerIdle
+		if c.liveness.afterPause && c.writer.state.Load() == writerStopped {
+			c.shrinkReaderLocked()
+		}
 	}
 	// A quiet connection holds no read buffer while it waits. The first frame after the silence
 	// then needs a second read, which over TLS is not a system call.

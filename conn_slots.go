@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,30 @@ type streamTable struct {
 	// Memory that many simultaneous streams needed is released some time after they have ended.
 	peak   int           // the most streams at once, open or remembered as reset, since the last release
 	trimAt time.Duration // when to check for it; 0: never
+}
+
+// smallMap is how many streams a map of streams may have had, so that it is used again. It is what
+// a map holds in its first allocation.
+const smallMap = 8
+
+// streamMaps holds empty maps that no connection uses, as a map makes two allocations.
+var streamMaps sync.Pool // of map[uint32]*Stream
+
+// takeMap sets byID to an empty map.
+func (t *streamTable) takeMap() {
+	var ok bool
+	if t.byID, ok = streamMaps.Get().(map[uint32]*Stream); !ok {
+		t.byID = make(map[uint32]*Stream)
+	}
+}
+
+// giveMap sets byID, which is empty, to nil. A map never shrinks, so only one that is small is used
+// again.
+func (t *streamTable) giveMap() {
+	if t.byID != nil && t.peak <= smallMap {
+		streamMaps.Put(t.byID)
+	}
+	t.byID = nil
 }
 
 // slots limits how many of our streams are open. The limit is the peer's
@@ -526,9 +551,13 @@ func waitOn(ctx context.Context, cancel <-chan struct{}, w *wait.Waiter) error {
 	return nil
 }
 
-// releaseLocked takes back a waiter that has waited on q, even if it was not woken.
+// releaseLocked takes back a waiter that has waited on q, even if it was not woken. A connection
+// that is idle again after a pause keeps at most one, for the next request.
 func (c *Conn) releaseLocked(q *wait.Queue, w *wait.Waiter) {
 	c.streams.spares.Put(q, w)
+	if c.liveness.afterPause && len(c.streams.byID) == 0 && c.streams.spares.Len() > 1 {
+		c.streams.spares = wait.Spares{}
+	}
 	c.trimLaterLocked()
 }
 

@@ -63,7 +63,8 @@ const (
 )
 
 // writeLoop writes to the socket, and closes it at the end. While the connection is idle, writeLoop
-// does not run.
+// does not run. After a pause it exits when it has nothing more to write, because the next write
+// may come after a pause, too.
 func (c *Conn) writeLoop() {
 	c.lock()
 	c.writer.state.Store(writerRunning)
@@ -171,16 +172,25 @@ func (c *Conn) restUnlocking() {
 	c.writer.state.Store(writerRunning)
 }
 
-// retireLocked reports whether writeLoop must exit, because nothing was written for shrinkDelay.
-// wakeWriter starts it again.
+// retireLocked reports whether writeLoop must exit, because nothing was written for shrinkDelay
+// before or after the last write. wakeWriter starts it again.
 func (c *Conn) retireLocked() bool {
-	if c.liveness.now-c.liveness.wroteAt < shrinkDelay {
+	if !c.liveness.afterPause && c.liveness.now-c.liveness.wroteAt < shrinkDelay {
 		return false
 	}
 	c.writer.state.Store(writerStopped)
 	// Window.Grant does not lock mu. If it ran before the state was set, its wake is in the
 	// channel. If it runs later, it sees that writeLoop has stopped.
-	return len(c.writer.wake) == 0 || !c.writer.state.CompareAndSwap(writerStopped, writerRunning)
+	if len(c.writer.wake) > 0 && c.writer.state.CompareAndSwap(writerStopped, writerRunning) {
+		return false
+	}
+	if c.liveness.afterPause && len(c.writer.out) == 0 {
+		c.shrinkWriterLocked()
+		if len(c.streams.byID) == 0 {
+			c.shrinkReaderLocked()
+		}
+	}
+	return true
 }
 
 // shrinkAtLocked returns when the connection will have been idle for long enough to release its
@@ -200,18 +210,34 @@ func (c *Conn) shrinkLocked() {
 		// It will find no work and exit.
 		c.wakeWriter()
 	}
-	c.writer.out, c.writer.spare, c.streams.headerArena = nil, nil, nil
+	c.shrinkWriterLocked()
+	c.shrinkReaderLocked()
+	c.streams.spares = wait.Spares{}
+}
+
+// shrinkWriterLocked releases the memory for what is written. Nothing may wait to be written.
+func (c *Conn) shrinkWriterLocked() {
+	netconn.GiveBuffer(c.writer.out)
+	netconn.GiveBuffer(c.writer.spare)
+	c.writer.out, c.writer.spare = nil, nil
 	c.writer.fields.Forget()
+	c.writer.updates = shrunk(c.writer.updates)
+	c.socket.below.Shrink()
+}
+
+// shrinkReaderLocked releases the memory for responses, and that of the streams if none is open.
+func (c *Conn) shrinkReaderLocked() {
+	c.streams.headerArena = nil
 	if c.reader.state >= readerReading {
 		c.reader.frames.forget()
 	}
-	c.writer.updates, c.reader.wakeups = shrunk(c.writer.updates), shrunk(c.reader.wakeups)
-	c.streams.spares = wait.Spares{}
+	if cap(c.reader.wakeups) > 1 { // one is cheaper to keep than to allocate
+		c.reader.wakeups = shrunk(c.reader.wakeups)
+	}
 	if len(c.streams.byID) == 0 {
-		c.streams.byID = nil // a map never shrinks
+		c.streams.giveMap()
 		c.writer.ready.ranked = nil
 	}
-	c.socket.below.Shrink()
 }
 
 // Limits for the release of memory after many streams.

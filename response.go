@@ -302,10 +302,11 @@ func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 }
 
 // roomForFieldsLocked returns an empty Header with capacity for n fields. The Headers of a few
-// responses share one allocation. No part of it is given out twice.
+// responses share one allocation, unless the request came after a pause. No part of it is given out
+// twice.
 func (c *Conn) roomForFieldsLocked(n int) Header {
 	const together = 32
-	if n > together/2 {
+	if n > together/2 || c.liveness.afterPause {
 		return make(Header, 0, n)
 	}
 	if len(c.streams.headerArena) < n {

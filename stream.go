@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper/internal/buffer"
+	"gohyper.dev/hyper/internal/netconn"
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/wait"
 	"gohyper.dev/hyper/internal/wire"
@@ -244,6 +245,9 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 		s.sender = &sender{declared: p.length, left: p.length, priority: p.priority}
 	}
 	s.headersStart = c.writer.queued
+	if c.writer.out == nil {
+		c.writer.out = netconn.TakeBuffer()
+	}
 	c.writer.fields.Begin(c.writer.out, s.id, flags)
 	p.write(c.writer.fields)
 	c.endSectionLocked(p.layout)
@@ -273,7 +277,7 @@ func (s *Stream) startBodyLocked(p *preparedRequest) {
 // addLocked adds s, which has its identifier, to the connection's streams.
 func (c *Conn) addLocked(s *Stream) {
 	if c.streams.byID == nil {
-		c.streams.byID = make(map[uint32]*Stream)
+		c.streams.takeMap()
 	}
 	c.streams.byID[s.id] = s
 	c.streams.peak = max(c.streams.peak, c.knownStreamsLocked())

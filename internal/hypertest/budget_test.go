@@ -462,3 +462,32 @@ func TestMemoryOfALargeSectionIsFreedUnderTheLock(t *testing.T) {
 		}
 	})
 }
+
+// A request after a pause takes the memory that other connections have given back. One allocation
+// each is for the exchange and for the start of the writer. Each literal of the response takes one
+// more, here none.
+func TestRequestAfterAPauseAllocatesLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conns, buf, n := make([]*hyper.Conn, 10), make([]byte, 2048), 0
+		for i := range conns {
+			client, server := net.Pipe()
+			defer server.Close()
+			go cannedServer(server, []byte{0x88}, make([]byte, 1024)) // a reference to ":status: 200"
+			var err error
+			if conns[i], err = hyper.NewConn(t.Context(), client, nil); err != nil {
+				t.Fatal(err)
+			}
+			defer conns[i].Close()
+		}
+		wantAllocs(t, 3, func() {
+			if n++; n%len(conns) == 0 {
+				time.Sleep(2 * shrinkDelay)
+			}
+			resp, err := conns[n%len(conns)].Get(t.Context(), "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			drainBody(t, resp.Body, buf)
+		})
+	})
+}
