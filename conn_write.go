@@ -125,21 +125,36 @@ func (c *Conn) writeLoop() {
 	}
 }
 
-// A yieldPolicy decides whether writeLoop yields once before a write, so that other requests share
-// the write. writeLoop does not yield if at most one stream is open and the last write had at most
-// one request. On a busy processor, a yield may take long. After two such yields in a row that
-// brought too few requests for their time, there are no yields for 10 ms, and for 16 times longer
-// each time it happens again, up to 41 s.
+// A yieldPolicy decides whether writeLoop yields once before a write, so that other requests, or
+// the first bytes of a body, share the write. writeLoop does not yield if at most one stream is
+// open and the last write had at most one request, unless the body of that stream is being read. On
+// a busy processor, a yield may take long. After two such yields in a row that brought too few
+// requests for their time, there are no yields for 10 ms, and for 16 times longer each time it
+// happens again, up to 41 s.
 type yieldPolicy struct {
 	opened       int64         // counts.opened when the last write began
 	hadCompany   bool          // the last write had more than one request
 	costlyYields int           // how many yields in a row took too long
+	bodyYields   int           // how many yields for a body, in a row, brought nothing
 	pausedUntil  time.Duration // no yield before this time since start
 }
 
-// maybeYieldUnlocking yields, unless enough bytes wait to be written or no other request is likely.
+// After fewBodyYields yields for a body that brought nothing, only one write of oftenBodyYields
+// yields for a body.
+const (
+	fewBodyYields   = 8
+	oftenBodyYields = 16
+)
+
+// maybeYieldUnlocking yields, unless enough bytes wait to be written or nothing that could share
+// the write is likely.
 func (c *Conn) maybeYieldUnlocking(g *yieldPolicy, yield func()) {
-	if len(c.writer.out) >= fewOctets || c.ending.err != nil || !g.hadCompany && len(c.streams.byID) <= 1 {
+	queued := len(c.writer.out)
+	if queued >= fewOctets || c.ending.err != nil {
+		return
+	}
+	forBody := !g.hadCompany && len(c.streams.byID) <= 1
+	if forBody && !(c.readsBodyLocked() && g.triesBody()) {
 		return
 	}
 	begin, opened := c.clock(), c.counts.opened
@@ -149,6 +164,9 @@ func (c *Conn) maybeYieldUnlocking(g *yieldPolicy, yield func()) {
 	c.unlock()
 	yield()
 	c.lock()
+	if forBody && len(c.writer.out) > queued {
+		g.bodyYields = 0
+	}
 	end := c.clock()
 	if end-begin <= shortYield+time.Duration(c.counts.opened-opened)*requestYield {
 		g.costlyYields = 0
@@ -158,6 +176,26 @@ func (c *Conn) maybeYieldUnlocking(g *yieldPolicy, yield func()) {
 	if g.costlyYields++; g.costlyYields > 1 {
 		g.pausedUntil = end + firstPause<<(4*min(g.costlyYields-2, pauseSteps))
 	}
+}
+
+// triesBody reports whether to yield for a body, and counts that.
+func (g *yieldPolicy) triesBody() bool {
+	g.bodyYields++
+	return g.bodyYields <= fewBodyYields || g.bodyYields%oftenBodyYields == 0
+}
+
+// readsBodyLocked reports whether the only open stream has a body that is being read. Its next
+// bytes often come at once: the Read of a body in memory does not block, and a message is often
+// written to a pipe in two parts.
+func (c *Conn) readsBodyLocked() bool {
+	if len(c.streams.byID) != 1 {
+		return false
+	}
+	for _, s := range c.streams.byID {
+		return s.sendErr == nil && s.upload.Load() == uploadOpen && !s.sender.held &&
+			len(s.sender.pending) == 0
+	}
+	return false
 }
 
 // restUnlocking waits for work.

@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,4 +69,46 @@ func TestYieldsEndWhereTheyAreLong(t *testing.T) {
 			})
 		})
 	}
+}
+
+// writeLoop yields for a body that is being read. If that brings nothing many times, it seldom
+// does.
+func TestYieldsForABodyEndWhereTheyBringNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conn := dialPeer(t, &Config{KeepAlive: -1})
+		body, late := io.Pipe()
+		defer late.Close()
+		doAsync(t.Context(), conn, &Request{Method: "POST", Body: body})
+		synctest.Wait()
+		conn.lock()
+		defer conn.unlock()
+		var g yieldPolicy
+		yields := func(writes int, brings string) (n int) {
+			for range writes {
+				conn.maybeYieldUnlocking(&g, func() {
+					n++
+					conn.lock()
+					conn.writer.out = append(conn.writer.out, brings...)
+					conn.unlock()
+				})
+				conn.writer.out = conn.writer.out[:0]
+			}
+			return n
+		}
+		if n := yields(100, "more"); n != 100 {
+			t.Errorf("%d yields for 100 writes, each of which brings something", n)
+		}
+		if n, want := yields(1600, ""), fewBodyYields+1600/oftenBodyYields; n != want {
+			t.Errorf("%d yields for 1,600 writes, none of which brings anything, want %d", n, want)
+		}
+		if n := yields(100+oftenBodyYields, "more"); n < 100 {
+			t.Errorf("%d yields for 100 writes, each of which brings something again", n)
+		}
+		s := conn.streams.byID[1]
+		s.sender.held = true
+		if n := yields(10, "more"); n != 0 {
+			t.Errorf("%d yields for a body that waits for 100 (Continue)", n)
+		}
+		s.sender.held = false
+	})
 }

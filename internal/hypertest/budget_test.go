@@ -491,3 +491,67 @@ func TestRequestAfterAPauseAllocatesLittle(t *testing.T) {
 		})
 	})
 }
+
+// The bytes of a body that come at once share the write of HEADERS, and so do the two parts in
+// which a message is written to a pipe.
+func TestBytesOfABodyThatComeAtOnceShareAWrite(t *testing.T) {
+	for name, body := range map[string]func() io.Reader{
+		"a reader that does not block": func() io.Reader {
+			return struct{ io.Reader }{strings.NewReader("hello")}
+		},
+		"two writes to a pipe": func() io.Reader {
+			r, w := io.Pipe()
+			go func() {
+				io.WriteString(w, "he")
+				io.WriteString(w, "llo")
+				w.Close()
+			}()
+			return r
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const requests = 100
+				peer, conn, pipe := newPeer(t, &hyper.Config{Authority: "example.com"})
+				peer.Handshake()
+				synctest.Wait()
+				before := pipe.Writes()
+				for i := range uint32(requests) {
+					got := doAsync(t.Context(), conn, &hyper.Request{Method: "POST", Body: body()})
+					peer.WantHeaders("a request", 2*i+1)
+					peer.WantBody("its body", 2*i+1, []byte("hello"))
+					h2test.AnswerEmpty(peer, 2*i+1)
+					got.Want(t, "its response").Body.Close()
+					synctest.Wait()
+				}
+				// Where many programs run, a write may have to be made before the body is read.
+				if n := pipe.Writes() - before; n > requests*3/2 {
+					t.Errorf("%d requests took %d writes", requests, n)
+				}
+			})
+		})
+	}
+}
+
+// HEADERS do not wait for a body that comes late, and no part of it waits for the next.
+func TestNothingWaitsForALateBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer, conn := dialPeer(t, &hyper.Config{Authority: "example.com"})
+		r, w := io.Pipe()
+		start := time.Now()
+		got := doAsync(t.Context(), conn, &hyper.Request{Method: "POST", Body: r})
+		peer.WantHeaders("before the body", 1)
+		for i := range 100 {
+			time.Sleep(time.Millisecond)
+			go w.Write([]byte("hello"))
+			peer.WantData("a part", 1, 0, 5)
+			if took := time.Since(start); took != time.Duration(i+1)*time.Millisecond {
+				t.Fatalf("part %d was sent after %v", i, took)
+			}
+		}
+		w.Close()
+		peer.WantData("the end", 1, wire.EndStream, 0)
+		h2test.AnswerEmpty(peer, 1)
+		got.Want(t, "the response").Body.Close()
+	})
+}
