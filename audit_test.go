@@ -165,7 +165,7 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 			wrong("stream %d is gone; its reader gets %v, its writer %v", id, s.recvErr, s.sendErr)
 		case !s.recvQ.Empty() || !snd.sent.Empty() || !snd.turn.Empty():
 			wrong("a call waits on stream %d, which is gone", id)
-		case snd.in != nil || s.stop != nil:
+		case snd.in != nil || s.stop != nil && s.stop():
 			wrong("stream %d is gone and still queued or watched", id)
 		case s.isOver() && (!s.readLocked() || s.extras.promised()):
 			wrong("stream %d was over too early", id)

@@ -63,7 +63,11 @@ func BenchmarkExchange(b *testing.B) {
 			if err != nil {
 				return nil, err
 			}
-			return x.answer.from(resp, req).Body, nil
+			answered, err := x.accept(&x.stream, resp)
+			if err != nil {
+				return nil, err
+			}
+			return answered.Body, nil
 		})
 	})
 }

@@ -200,13 +200,13 @@ type upgradedBody httpResponse
 // Read implements io.Reader.
 func (b *upgradedBody) Read(p []byte) (int, error) {
 	n, err := b.own.s.read(p)
-	return n, tunnelError(err, b.closed.Load())
+	return n, tunnelError(err, b.use.Load()&useClosed != 0)
 }
 
 // Write implements io.Writer.
 func (b *upgradedBody) Write(p []byte) (int, error) {
 	n, err := b.own.s.Write(p)
-	return n, tunnelError(err, b.closed.Load())
+	return n, tunnelError(err, b.use.Load()&useClosed != 0)
 }
 
 // CloseWrite ends our direction with END_STREAM.
@@ -219,7 +219,7 @@ const closeTime = 2 * time.Second
 // discard a Close frame of the WebSocket on its way through a proxy, so that it is sent only if the
 // peer does not end its direction within closeTime, or if a Write is in progress.
 func (b *upgradedBody) Close() error {
-	if b.closed.Swap(true) {
+	if b.use.Or(useClosed)&useClosed != 0 {
 		return nil
 	}
 	s := b.own.s

@@ -130,10 +130,15 @@ func (h Header) Clone() Header { return append(Header(nil), h...) }
 // HTTP returns the fields in the form of net/http: names are canonical, the values of each name
 // keep their order, and several Cookie fields are joined into one (RFC 9113 §8.2.3). Pseudo-header
 // fields are left out. The order of different names is lost.
-func (h Header) HTTP() http.Header {
+func (h Header) HTTP() http.Header { return h.toHTTP(nil) }
+
+// toHTTP is HTTP. Most names have one value. All these values share one array: that of first, an
+// empty slice, if it is large enough.
+func (h Header) toHTTP(first []string) http.Header {
 	out := make(http.Header, len(h))
-	// Most names have one value. All these values share one array.
-	first := make([]string, 0, len(h))
+	if cap(first) < len(h) {
+		first = make([]string, 0, len(h))
+	}
 	// The values of several Cookie fields are joined once at the end. To join them one at a time
 	// would copy all earlier values each time.
 	var cookies []string

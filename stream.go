@@ -28,7 +28,7 @@ type Stream struct {
 	push *Push // nil: we opened the stream
 
 	upload atomic.Uint32 // noUpload, uploadOpen or uploadClosed
-	reader atomic.Uint32 // readerOpen, readerDropped or readerOver; changed with c.mu held
+	reader atomic.Uint32 // readerOpen or a value below it; changed with c.mu held
 
 	// c.mu guards the fields below.
 
@@ -74,6 +74,7 @@ const (
 	// The body was read to its end, the stream is closed, and no promise is left. read and
 	// closeRead need no lock.
 	readerOver
+	readerUnused // as readerOver, and nothing of the connection refers to the stream any more
 )
 
 // hasBody reports whether the request has a Body, so that the caller cannot write.
@@ -83,7 +84,10 @@ func (s *Stream) hasBody() bool { return s.upload.Load() != noUpload }
 func (s *Stream) isDropped() bool { return s.reader.Load() == readerDropped }
 
 // isOver reports whether nothing of the stream will change any more.
-func (s *Stream) isOver() bool { return s.reader.Load() == readerOver }
+func (s *Stream) isOver() bool { return s.reader.Load() >= readerOver }
+
+// isUnreferenced reports whether nothing of the connection refers to the stream any more.
+func (s *Stream) isUnreferenced() bool { return s.reader.Load() == readerUnused }
 
 // answered reports whether the response is set.
 func (s *Stream) answered() bool { return s.message != state.AwaitingHeaders }
@@ -535,13 +539,20 @@ func (s *Stream) watchCancel(other func() bool) (stop func() bool) {
 	}
 }
 
-// unwatchLocked ends the watch over the context and the Cancel channel.
+// unwatchLocked ends the watch over the context and the Cancel channel. If the watch has begun to
+// end the stream, its goroutine may still use the stream, and so stop does not become nil.
 func (s *Stream) unwatchLocked() {
-	if s.stop != nil {
-		s.stop()
+	switch {
+	case s.stop == nil:
+	case s.stop():
 		s.stop = nil
+	default:
+		s.stop = stoppedLate
 	}
 }
+
+// stoppedLate is Stream.stop for a watch that was ended after it had begun to end the stream.
+var stoppedLate = func() bool { return false }
 
 // contextError returns the error of a context that has ended, together with its cause if that is
 // different.

@@ -168,6 +168,7 @@ func (s *Stream) closeReadFor(reason error) {
 	if !whole {
 		s.cancelPromisesLocked()
 	}
+	s.overLocked()
 }
 
 // cancelLocked ends the stream because the caller no longer needs it. It resets a stream that has
@@ -314,3 +315,36 @@ func (s *Stream) mustLocked(e state.Event) {
 
 // readLocked reports whether the body was read to its regular end.
 func (s *Stream) readLocked() bool { return s.recvErr == io.EOF && s.buf.Len() == 0 }
+
+// overLocked notes that the stream is over, if it has ended and its body was read to the end.
+func (s *Stream) overLocked() {
+	switch {
+	case !s.readLocked() || s.state != state.Closed || s.extras.promised() || s.isOver():
+		return
+	case s.isUnreferencedLocked():
+		s.reader.Store(readerUnused)
+	default:
+		s.reader.Store(readerOver)
+	}
+	s.freeSectionsLocked(true)
+}
+
+// isUnreferencedLocked reports whether nothing of the connection refers to a stream that is over,
+// except for calls in progress: no queue, no timer, no watch over a context. So its memory can be
+// used again once its caller has given it up. It returns false for a stream with parts that few
+// streams have, such as a request body, trailers, a manager of the user, or events for a trace.
+func (s *Stream) isUnreferencedLocked() bool {
+	w := &s.window
+	if s.push != nil || s.wakeDue || s.stop != nil || s.req.cancel() != nil || s.hasBody() ||
+		s.sender != nothingToSend || s.extras != nil || s.deadlines != nil || !s.recvQ.Empty() ||
+		w.kind != defaultManager || w.manager != nil || w.pending != 0 || w.timer != nil ||
+		s.c.writer.tracer != nil {
+		return false
+	}
+	for _, p := range s.c.liveness.pings {
+		if p.prober == w {
+			return false
+		}
+	}
+	return true
+}

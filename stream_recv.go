@@ -182,6 +182,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 		switch {
 		case err != nil:
 			s.freeSectionsLocked(true)
+			s.overLocked()
 			return 0, err
 		case s.deadlines.readPassed():
 			return 0, os.ErrDeadlineExceeded
@@ -231,10 +232,7 @@ func (s *Stream) takeLocked(p []byte) (n int) {
 			t.bodyReadLocked(s, s.window.total, io.EOF)
 		}
 	}
-	if s.readLocked() && s.state == state.Closed && !s.extras.promised() {
-		s.freeSectionsLocked(true)
-		s.reader.Store(readerOver)
-	}
+	s.overLocked()
 	return n
 }
 

@@ -468,12 +468,14 @@ func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpRespo
 // ResponseFromHTTP returns the Response from which RoundTrip made resp. It gives access to the
 // stream and its identifier, to pushes, and to the fields in the order on the wire. The Response is
 // found through resp.Body, so the result is false if other code has wrapped that body, as
-// http.Client with a Timeout and otelhttp do. Use WithResponse in that case.
+// http.Client with a Timeout and otelhttp do. Use WithResponse in that case. Call ResponseFromHTTP
+// before the body is closed: after that, the result can be a copy, with a stream that has ended and
+// a Request that is made from the http.Request again.
 func ResponseFromHTTP(resp *http.Response) (*Response, bool) {
 	mustHave(resp != nil, "ResponseFromHTTP", "*http.Response")
 	switch body := resp.Body.(type) {
 	case *httpBody:
-		return body.own.shown(), true
+		return (*httpResponse)(body).shown(), true
 	case *upgradedBody:
 		return body.own.shown(), true
 	}
@@ -492,16 +494,6 @@ func WithResponse(ctx context.Context, f func(*Response)) context.Context {
 	return context.WithValue(ctx, responseKey{}, f)
 }
 
-// An httpResponse is an http.Response that was made from a Response. It is also the state of its
-// body.
-type httpResponse struct {
-	answer http.Response
-	own    *Response
-	req    *http.Request // nil: no request
-	closed atomic.Bool   // the body was closed
-	whole  atomic.Bool   // the body was read to its end
-}
-
 // from sets h up from r for req, which may be nil, and returns the http.Response.
 func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	h.own, h.req = r, req
@@ -511,7 +503,7 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 		StatusCode:    r.StatusCode,
 		Proto:         "HTTP/2.0",
 		ProtoMajor:    2,
-		Header:        r.Header.HTTP(),
+		Header:        r.Header.toHTTP(h.values[:0]),
 		Body:          (*httpBody)(h),
 		ContentLength: r.ContentLength,
 		Uncompressed:  r.decodesHTTP(),
@@ -520,6 +512,7 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 	}
 	if req != nil {
 		if f, ok := req.Context().Value(responseKey{}).(func(*Response)); ok {
+			h.use.Or(useKept)
 			f(r.shown())
 		}
 	}
@@ -582,46 +575,3 @@ var statusLines = func() (lines [400]string) {
 	}
 	return lines
 }()
-
-// An httpBody is the Body of an httpResponse.
-type httpBody httpResponse
-
-// Read reads the body. At its end it fills in the trailers.
-func (b *httpBody) Read(p []byte) (n int, err error) {
-	switch {
-	case b.closed.Load():
-		return 0, http.ErrBodyReadAfterClose
-	case b.own.decodesHTTP():
-		n, err = b.own.Body.Read(p)
-	default:
-		n, err = b.own.s.read(p)
-	}
-	switch {
-	case err == io.EOF:
-		b.takeTrailer()
-	case err != nil && b.req != nil:
-		err = httpError(b.req, err)
-	}
-	return n, err
-}
-
-// takeTrailer fills in the trailers of the http.Response, whether they were announced or not.
-func (b *httpBody) takeTrailer() {
-	if b.whole.Swap(true) {
-		return
-	}
-	trailer := b.own.Trailer()
-	if len(trailer) == 0 {
-		return
-	}
-	if b.answer.Trailer == nil {
-		b.answer.Trailer = make(http.Header)
-	}
-	maps.Copy(b.answer.Trailer, trailer.HTTP())
-}
-
-// Close ends the exchange. It does not block, and returns nil.
-func (b *httpBody) Close() error {
-	b.closed.Store(true)
-	return b.own.Body.Close()
-}

@@ -61,7 +61,8 @@ var errRequestCanceled = errors.New("hyper: request canceled by http.Request.Can
 
 // An exchange is one call of RoundTrip. It turns an http.Request into a Request, sends that as
 // often as necessary, and turns the Response into an http.Response. All its parts are in one
-// allocation; a request with a body to send needs one more.
+// allocation, except for the http.Response; a request with a body to send needs one more. The
+// memory can be used again for another exchange.
 type exchange struct {
 	httpReq   *http.Request
 	req       Request
@@ -74,8 +75,8 @@ type exchange struct {
 
 	turnedBack uint8 // how often the fallback's connection negotiated HTTP/2
 
-	stream Stream // used by the first attempt
-	answer httpResponse
+	stream Stream        // used by the first attempt
+	answer *httpResponse // nil: there is no response
 
 	extras *exchangeExtras // nil: none is set
 }
@@ -153,7 +154,8 @@ func (x *exchange) lost() *lostTries {
 // newExchange returns the exchange for req. If req cannot be sent in HTTP/2, or the function of
 // WithRequest does not return, the body is closed.
 func newExchange(req *http.Request, disableCompression bool) (*exchange, error) {
-	x := &exchange{httpReq: req, stream: Stream{response: Response{borrowed: true}}}
+	x := exchanges.Get().(*exchange)
+	x.httpReq, x.stream.response.borrowed = req, true
 	if err := x.req.fromHTTP(req); err != nil {
 		if req.Body != nil {
 			req.Body.Close()
@@ -220,6 +222,10 @@ func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 	}
 	x.consumeMemory()
 	x.body.answered()
+	x.answer = &httpResponse{}
+	if s == &x.stream && x.body == nil && x.trace == nil && resp.decoded == nil {
+		x.answer.lend(x, resp)
+	}
 	return x.answer.from(resp, x.httpReq), nil
 }
 
@@ -323,7 +329,7 @@ func (x *exchange) endUnlessReturned(err *error) {
 		return
 	}
 	switch {
-	case x.answer.own != nil:
+	case x.answer != nil:
 		x.answer.own.s.abandon(ErrCanceled)
 	case x.trace != nil && x.trace.stream != nil:
 		x.trace.stream.abandon(ErrCanceled)

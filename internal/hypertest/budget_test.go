@@ -143,9 +143,9 @@ func TestGetAllocatesTwiceAtMost(t *testing.T) {
 	}
 }
 
-// http.NewRequest makes three allocations of about 500 bytes. The http.Header map takes three more
-// of about 500 bytes. The rest is the exchange.
-func TestRoundTripAllocatesEightTimesAtMost(t *testing.T) {
+// http.NewRequest makes three allocations of 512 bytes, and the map of the response's Header two of
+// 400 bytes. The sixth is the http.Response. The memory of the exchange is used again.
+func TestRoundTripAllocatesSixTimesAtMost(t *testing.T) {
 	conn, buf := cannedConn(t, nil), make([]byte, 2048)
 	times, octets := allocated(t, func() {
 		req, err := http.NewRequest("GET", "https://example.com/", nil)
@@ -158,13 +158,13 @@ func TestRoundTripAllocatesEightTimesAtMost(t *testing.T) {
 		}
 		drainBody(t, resp.Body, buf)
 	})
-	if times > 8 || octets > 1850 {
+	if times > 6.1 || octets > 1300 {
 		t.Errorf("%.2f allocations of %.0f octets", times, octets)
 	}
 }
 
 // http.Client makes four more allocations. Finding the connection makes none.
-func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
+func TestClientDoAllocatesTenTimesAtMost(t *testing.T) {
 	client, server := net.Pipe()
 	go cannedServer(server, h2test.ResponseBlock(), make([]byte, 1024))
 	transport := &hyper.Transport{UnencryptedHTTP2: true, Proxy: hyper.NoProxy, MaxConnsPerHost: 1,
@@ -174,7 +174,7 @@ func TestClientDoAllocatesTwelveTimesAtMost(t *testing.T) {
 	defer server.Close()
 	defer transport.CloseIdleConnections()
 	c, buf := &http.Client{Transport: transport}, make([]byte, 2048)
-	wantAllocs(t, 12, func() {
+	wantAllocs(t, 10.1, func() {
 		req, err := http.NewRequest("GET", "http://example.com/", nil)
 		if err != nil {
 			t.Fatal(err)
