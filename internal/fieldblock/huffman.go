@@ -10,9 +10,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// The lengths of codes in bits. Codes up to shortCode are decoded by one look into a table.
+// The lengths of codes in bits. Codes up to shortCode are decoded by one look into a table, and two
+// codes if they have at most pairCode together.
 const (
 	shortCode = 10
+	pairCode  = 12
 	longCode  = 30
 	noCode    = 100 // more bits than there can be
 )
@@ -23,6 +25,10 @@ const (
 type huffmanTable struct {
 	// short has the code that begins with these bits, and 0 if it is longer.
 	short [1 << shortCode]shortSymbol
+
+	// pairs has the two codes, or the one, that begin with these bits. It is 0 if the first one is
+	// longer than shortCode.
+	pairs [1 << pairCode]symbolPair
 
 	// The codes of each length, with their first bit at bit 31: what they are less than, the first
 	// one, and its index in symbols.
@@ -36,6 +42,16 @@ type shortSymbol uint16
 
 // length returns the length of the code.
 func (s shortSymbol) length() uint { return uint(s >> 8) }
+
+// A symbolPair is one symbol or two. Its bytes are, from the lowest one: the first symbol, the
+// second one, the length of their codes together, and how many there are.
+type symbolPair uint32
+
+// length returns the length of the codes.
+func (s symbolPair) length() uint { return uint(s>>16) & 0xff }
+
+// count returns how many symbols there are.
+func (s symbolPair) count() uint { return uint(s >> 24) }
 
 // huffman returns the table. It is made from what hpack encodes.
 var huffman = sync.OnceValue(func() *huffmanTable {
@@ -70,18 +86,34 @@ var huffman = sync.OnceValue(func() *huffmanTable {
 			}
 		}
 	}
+	t.makePairs()
 	return t
 })
 
-// at returns the code that begins with the last n bits of bits if it is short, else 0.
-func (t *huffmanTable) at(bits uint64, n uint) shortSymbol {
-	return t.short[bits>>((n-shortCode)&63)&(1<<shortCode-1)]
+// makePairs makes pairs from short.
+func (t *huffmanTable) makePairs() {
+	const moreBits = pairCode - shortCode
+	for i := range t.pairs {
+		first := t.short[i>>moreBits]
+		if first == 0 {
+			continue
+		}
+		pair := symbolPair(1<<24) | symbolPair(first.length())<<16 | symbolPair(uint8(first))
+		second := t.short[i<<first.length()&(1<<pairCode-1)>>moreBits]
+		if both := first.length() + second.length(); second != 0 && both <= pairCode {
+			pair = symbolPair(2<<24) | symbolPair(both)<<16 | symbolPair(uint8(second))<<8 |
+				symbolPair(uint8(first))
+		}
+		t.pairs[i] = pair
+	}
 }
 
-// long is at for a code that is not short. n is at least longCode. length is noCode if there is no
-// such code.
-func (t *huffmanTable) long(bits uint64, n uint) (symbol uint8, length uint) {
-	first := uint32(bits >> ((n - longCode) & 63) << (32 - longCode))
+// one returns the code with which bits begin. length is noCode if there is no such code.
+func (t *huffmanTable) one(bits uint64) (symbol uint8, length uint) {
+	if short := t.short[bits>>(64-shortCode)]; short != 0 {
+		return uint8(short), short.length()
+	}
+	first := uint32(bits >> 32)
 	for n := shortCode + 1; n <= longCode; n++ {
 		if first < t.limit[n] {
 			return t.symbols[t.offset[n]+int((first-t.first[n])>>(32-n))], uint(n)
@@ -94,50 +126,65 @@ func (t *huffmanTable) long(bits uint64, n uint) (symbol uint8, length uint) {
 // code of the end of a string, or if more or other bits follow the last code than up to 7 ones (RFC
 // 7541 §5.2).
 func (t *huffmanTable) appendDecoded(dst, p []byte) (all []byte, ok bool) {
-	to := len(dst)
-	dst = slices.Grow(dst, 2*len(p)) // a code has at least 5 bits
+	to := uint(len(dst))
+	// A code has at least 5 bits, and a pair is written as two bytes, also if it is one symbol.
+	dst = slices.Grow(dst, 2*len(p))
 	dst = dst[:cap(dst)]
-	var bits uint64 // of which the last n are not decoded yet
+	var bits uint64 // the first n are not decoded yet, and those after them are of p or 0
 	var n uint
 	for {
-		for n < longCode && len(p) > 0 {
-			if len(p) < 4 {
-				bits, n, p = bits<<8|uint64(p[0]), n+8, p[1:]
-			} else {
-				bits, n, p = bits<<32|uint64(binary.BigEndian.Uint32(p)), n+32, p[4:]
+		switch {
+		case len(p) >= 8:
+			bits |= binary.BigEndian.Uint64(p) >> n
+			p, n = p[(63-n)/8:], n|56
+		case len(p) >= 4 && n <= 32:
+			bits |= uint64(binary.BigEndian.Uint32(p)) << 32 >> n
+			p, n = p[4:], n+32
+		default:
+			for len(p) > 0 && n <= 56 {
+				bits |= uint64(p[0]) << 56 >> n
+				p, n = p[1:], n+8
 			}
 		}
-		if n < longCode {
-			break
+		if len(p) == 0 {
+			return t.appendLast(dst, to, bits, n)
 		}
 		for n >= longCode {
-			short := t.at(bits, n)
-			symbol, length := uint8(short), short.length()
-			if length == 0 {
-				if symbol, length = t.long(bits, n); length == noCode {
+			pair := t.pairs[bits>>(64-pairCode)]
+			length := pair.length()
+			if pair != 0 {
+				dst[to+1], dst[to] = uint8(pair>>8), uint8(pair)
+				to += pair.count()
+			} else {
+				if dst[to], length = t.one(bits); length == noCode {
 					return dst[:to], false
 				}
+				to++
 			}
-			dst[to] = symbol
-			to++
+			bits <<= length & 63
 			n -= length
 		}
 	}
-	// Ones follow the last bits. No code consists of these alone.
-	bits, n = bits<<32|math.MaxUint32, n+32
-	for {
-		short := t.at(bits, n)
-		symbol, length := uint8(short), short.length()
-		if length == 0 {
-			symbol, length = t.long(bits, n)
+}
+
+// appendLast is appendDecoded for the last n bits. It writes to dst[to:].
+func (t *huffmanTable) appendLast(dst []byte, to uint, bits uint64, n uint) (all []byte, ok bool) {
+	bits |= math.MaxUint64 >> n            // ones follow
+	for n >= 8 || bits != math.MaxUint64 { // no code consists of ones alone
+		length := uint(0)
+		if pair := t.pairs[bits>>(64-pairCode)]; pair != 0 && pair.length() <= n {
+			dst[to+1], dst[to] = uint8(pair>>8), uint8(pair)
+			to, length = to+pair.count(), pair.length()
+		} else {
+			var symbol uint8
+			if symbol, length = t.one(bits); length > n {
+				return dst[:to], false
+			}
+			dst[to] = symbol
+			to++
 		}
-		if n < 32+length {
-			break
-		}
-		dst[to] = symbol
-		to++
+		bits = bits<<(length&63) | (1<<(length&63) - 1)
 		n -= length
 	}
-	ones := uint64(1)<<(n-32) - 1
-	return dst[:to], n-32 < 8 && bits>>32&ones == ones
+	return dst[:to], true
 }

@@ -3,6 +3,7 @@ package fieldblock
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"golang.org/x/net/http2/hpack"
@@ -38,6 +39,8 @@ func TestHuffmanDecodesWhatHPACKEncodes(t *testing.T) {
 			}
 			wantHuffman(t, p)
 			wantHuffman(t, append(p, 0xff)) // padding of 8 bits or more is an error
+			// The code of the end of a string is an error, also before other codes.
+			wantHuffman(t, slices.Concat(p, []byte("\xff\xff\xff\xff"), p, make([]byte, 20)))
 			if n > 0 {
 				wantHuffman(t, p[:len(p)-1])
 			}

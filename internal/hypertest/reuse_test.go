@@ -62,7 +62,9 @@ func TestClosedResponseStaysAsItIs(t *testing.T) {
 func TestResponseFromHTTPAfterClose(t *testing.T) {
 	for _, early := range []bool{true, false} {
 		t.Run(fmt.Sprintf("early=%v", early), func(t *testing.T) {
-			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) { testResponseFromHTTPAfterClose(t, v, early) })
+			eachDoor(t, hyper.Config{}, func(t *testing.T, v *visit) {
+				testResponseFromHTTPAfterClose(t, v, early)
+			})
 		})
 	}
 }
@@ -102,8 +104,8 @@ func testResponseFromHTTPAfterClose(t *testing.T, v *visit, early bool) {
 	}
 	s := own.Stream()
 	stats := s.Stats()
-	if s.ID() != 1 || s.Conn() == nil || s.Err() != nil || stats.BytesReceived != 13 || stats.BytesRead != 13 ||
-		stats.BytesSent != 0 {
+	if s.ID() != 1 || s.Conn() == nil || s.Err() != nil || stats.BytesReceived != 13 ||
+		stats.BytesRead != 13 || stats.BytesSent != 0 {
 		t.Errorf("its stream: %d, %v, %+v", s.ID(), s.Err(), stats)
 	}
 	select {
