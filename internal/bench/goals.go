@@ -343,7 +343,7 @@ func merged(before, now []outcome) []outcome {
 }
 
 // writeGoals measures the goals of the lab. With a file, it puts them into that file, in which
-// those of other runs stay. With write, it writes all of that file into README.md.
+// those of other runs stay. With write, it writes all of that file into README.md, and draws it.
 func (l *lab) writeGoals(only, file string, write bool) error {
 	now, measureErr := measureGoals(l, only)
 	if write && file == "" {
@@ -369,10 +369,15 @@ func (l *lab) writeGoals(only, file string, write bool) error {
 		return err
 	}
 	if write {
-		head := fmt.Sprintf("%s, %d processors; made by `go -C internal/bench run . -goals -write`\n\n",
+		head := fmt.Sprintf("%s, %d processors; made by `go -C internal/bench run . -write`\n\n",
 			runtime.Version(), runtime.NumCPU())
 		if err := replaceSection("README.md", "goals", head+goalTable(all)); err != nil {
 			return err
+		}
+		for name, picture := range goalPictures(all) {
+			if err := os.WriteFile(name, picture, 0o644); err != nil {
+				return err
+			}
 		}
 	}
 	return measureErr

@@ -72,7 +72,8 @@ func TestInstructionsAreBounded(t *testing.T) {
 	}
 	dir := t.TempDir()
 	program := filepath.Join(dir, "hyper.test")
-	if out, err := exec.Command("go", "-C", "../..", "test", "-c", "-o", program, ".").CombinedOutput(); err != nil {
+	build := exec.Command("go", "-C", "../..", "test", "-c", "-o", program, ".")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go test -c: %v: %s", err, out)
 	}
 	t.Setenv("GOGC", "off")

@@ -1,14 +1,15 @@
 // Command bench compares hyper with net/http, against a server in Go. All run in their own
 // processes on this machine. It needs nothing else:
 //
-//	go -C internal/bench run .             # the main rows, about four minutes
+//	go -C internal/bench run .             # each kind of work beside its peers, half an hour
+//	go -C internal/bench run . -rows       # the main rows, about four minutes
 //	go -C internal/bench run . -growth     # how cost grows, about five minutes
-//	go -C internal/bench run . -goals      # the goals of speed, in each kind of work, half an hour
 //	go -C internal/bench run . -counts     # what can be counted per request
 //	go -C internal/bench run . -paths      # a GET beside transfers on slow paths, eight minutes
 //	go -C internal/bench run . -plots DIR  # speed, memory, windows as pictures, ten minutes
 //
-// With -write, it writes the result to README.md, and with -growth also to growth.svg.
+// With -write, it writes the result to README.md, with goals.json and a picture of each kind of
+// work, and with -growth also growth.svg.
 //
 // The cost is the CPU time of the client's process, user and system. Clients alternate round by
 // round, and a figure is the median of its rounds. Times depend on the machine; ratios do so less.
@@ -48,16 +49,17 @@ func run(args []string) error {
 	rounds := flags.Int("rounds", 5, "runs of each client")
 	quick := flags.Bool("quick", false, "a hundredth of the work: does everything run?")
 	growth := flags.Bool("growth", false, "measure how cost grows instead")
-	goals := flags.Bool("goals", false, "measure what has a goal instead: each kind of work beside its peers")
+	rows := flags.Bool("rows", false, "measure the main rows instead, with net/http's server")
 	counts := flags.Bool("counts", false,
 		"count instead what a request takes: instructions, allocations, locks, wake-ups, system calls")
 	overPaths := flags.Bool("paths", false,
 		"measure a GET beside transfers over slow networks of real TCP instead; needs root on Linux")
-	only := flags.String("only", "", "a regular expression; paths and goals: of the names of rows; "+
-		"plots: of speed, bulk, memory and windows")
-	jsonFile := flags.String("json", "", "paths, goals, counts: write the results to this `file`, too")
+	only := flags.String("only", "", "a regular expression of the names of lines; plots: of speed, bulk, "+
+		"memory and windows")
+	jsonFile := flags.String("json", "", "write the results to this `file`, too; not with -rows, "+
+		"-growth and -plots")
 	write := flags.Bool("write", false,
-		"write what was measured into README.md, and growth.svg, of this folder; plots: also the table of "+
+		"write what was measured into README.md and the pictures of this folder; plots: also the table of "+
 			"the repository's README.md")
 	plots := flags.String("plots", "", "measure the plots instead, and write them into this `folder`")
 	draw := flags.Bool("draw", false, "plots: measure nothing, draw again what the folder's plots.json has")
@@ -75,19 +77,17 @@ func run(args []string) error {
 	}
 	defer lab.close()
 	lab.quick = *quick
-	if *goals || *counts {
+	if *growth {
+		return lab.growth(*write)
+	}
+	if !*rows {
 		if err := lab.startFloor(); err != nil {
 			return err
 		}
-	}
-	if *counts {
-		return lab.writeCounts(*jsonFile, *write)
-	}
-	if *goals {
+		if *counts {
+			return lab.writeCounts(*jsonFile, *write)
+		}
 		return lab.writeGoals(*only, *jsonFile, *write)
-	}
-	if *growth {
-		return lab.growth(*write)
 	}
 	text, err := lab.rows()
 	if err != nil || !*write {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"encoding/xml"
 	"os"
 	"strings"
 	"testing"
@@ -48,5 +50,32 @@ func TestCommittedPlotsAreThoseOfTheCommand(t *testing.T) {
 	}
 	if section(t, "../../README.md", "costs") != data.costs() {
 		t.Error("the table of the main README.md differs from plots.json")
+	}
+}
+
+// The pictures of the goals and their table are what the command makes of goals.json.
+func TestCommittedGoalsAreThoseOfTheCommand(t *testing.T) {
+	text, err := os.ReadFile("goals.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []outcome
+	if err := json.Unmarshal(text, &lines); err != nil {
+		t.Fatal(err)
+	}
+	pictures := goalPictures(lines)
+	if len(pictures) != len(goalKinds) {
+		t.Errorf("goals.json has lines for %d pictures, want %d", len(pictures), len(goalKinds))
+	}
+	for name, want := range pictures {
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not drawn from goals.json (%v)", name, err)
+		}
+		if err := xml.Unmarshal(want, new(struct{})); err != nil || !bytes.Contains(want, []byte(">goal<")) {
+			t.Errorf("%s: %v\n%s", name, err, want)
+		}
+	}
+	if !strings.HasSuffix(section(t, "README.md", "goals"), "\n\n"+goalTable(lines)) {
+		t.Error("the table of README.md differs from goals.json")
 	}
 }
