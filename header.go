@@ -208,17 +208,24 @@ func checkField(name, value string) error {
 	case name == "te" && syntax.Lower(value) != "trailers":
 		return badValue(name, value, `may only be "trailers" in HTTP/2 (RFC 9113 §8.2.2)`)
 	}
-	for i := 0; i < len(value); i++ {
-		if c := value[i]; syntax.IsControl(c) {
-			return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at byte %d of %d",
-				syntax.ByteFault(c), i+1, len(value))}
-		}
+	if syntax.HasControl(value) {
+		return controlError(name, value)
 	}
 	if value != "" && (syntax.IsBlank(value[0]) || syntax.IsBlank(value[len(value)-1])) {
 		return &RequestError{name,
 			"has an invalid header field value: a space or tab at its beginning or end"}
 	}
 	return nil
+}
+
+// controlError returns the error for a value that has a control character.
+func controlError(name, value string) error {
+	at := 0
+	for !syntax.IsControl(value[at]) {
+		at++
+	}
+	return &RequestError{name, fmt.Sprintf("has an invalid header field value: %s at byte %d of %d",
+		syntax.ByteFault(value[at]), at+1, len(value))}
 }
 
 // badValue returns the error for a field with an invalid value, and quotes the value. Do not use it

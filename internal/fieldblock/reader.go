@@ -8,7 +8,6 @@ package fieldblock
 
 import (
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/net/http2/hpack"
@@ -148,7 +147,7 @@ func (r *Reader[F]) add(f hpack.HeaderField) {
 		return
 	}
 	if r.trims && !syntax.IsPseudo(f.Name) {
-		f.Value = strings.Trim(f.Value, " \t")
+		f.Value = syntax.TrimBlanks(f.Value)
 	}
 	r.decoded = append(r.decoded, F(f))
 }

@@ -21,6 +21,15 @@ var tokenChars = func() (t [256]bool) {
 	return t
 }()
 
+// nameChars marks the characters of a field name on the wire: those of a token, without upper case
+// (RFC 9113 §8.2).
+var nameChars = func() (t [256]bool) {
+	for c := range t {
+		t[c] = tokenChars[c] && (c < 'A' || c > 'Z')
+	}
+	return t
+}()
+
 // IsToken reports whether s is a token (RFC 9110 §5.6.2), as field names and methods are.
 func IsToken(s string) bool {
 	for i := 0; i < len(s); i++ {
@@ -59,10 +68,12 @@ func FieldFault(name, value string) string {
 	if name == "" {
 		return "a field without a name"
 	}
+	valid := true
 	for i := 0; i < len(name); i++ {
-		if !tokenChars[name[i]] || 'A' <= name[i] && name[i] <= 'Z' {
-			return "the field name " + Printable(name)
-		}
+		valid = valid && nameChars[name[i]]
+	}
+	if !valid {
+		return "the field name " + Printable(name)
 	}
 	if IsConnectionSpecific(name) {
 		return "the connection-specific field " + name
@@ -75,7 +86,7 @@ func FieldFault(name, value string) string {
 
 // IsMalformedValue reports whether a field value has a control character, or a blank at either end.
 func IsMalformedValue(value string) bool {
-	return hasControl(value) || value != "" && (IsBlank(value[0]) || IsBlank(value[len(value)-1]))
+	return HasControl(value) || value != "" && (IsBlank(value[0]) || IsBlank(value[len(value)-1]))
 }
 
 // ParseLength parses a content-length (RFC 9110 §8.6): digits, without a sign, and not a list. It

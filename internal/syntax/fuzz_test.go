@@ -39,7 +39,7 @@ func FuzzText(f *testing.F) {
 			return c < ' ' && c != '\t' ||
 				c == 0x7f
 		})
-		same("hasControl", hasControl(s), control)
+		same("HasControl", HasControl(s), control)
 		same("IsMalformedValue", IsMalformedValue(s), control || strings.Trim(s, " \t") != s)
 		lower := strings.Map(func(r rune) rune {
 			if 'A' <= r && r <= 'Z' {

@@ -183,3 +183,29 @@ func TestTexts(t *testing.T) {
 		strings.Repeat("x", 63) + "é" + "y": strings.Repeat("x", 63) + "…",
 	})
 }
+
+// HasControl looks at eight bytes at once.
+func TestHasControlFindsEachByteAnywhere(t *testing.T) {
+	for n := range 40 {
+		for at := range n {
+			for c := range 256 {
+				p := []byte(strings.Repeat("v", n))
+				p[at] = byte(c)
+				if got, want := HasControl(string(p)), IsControl(byte(c)); got != want {
+					t.Fatalf("%q: %v, want %v", p, got, want)
+				}
+			}
+		}
+		if HasControl(strings.Repeat("\xff\t", n)) {
+			t.Fatalf("%d bytes: bytes above 0x7f and tabs are controls", n)
+		}
+	}
+}
+
+func TestTrimBlanks(t *testing.T) {
+	for _, s := range []string{"", " ", "\t \t", "a", " a", "a\t", " a b ", "a b", "\na\n"} {
+		if got, want := TrimBlanks(s), strings.Trim(s, " \t"); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package syntax
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -60,7 +61,29 @@ func ByteFault(c byte) string {
 // IsBlank reports whether c is a space or a tab.
 func IsBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// hasControl reports whether a field value has a control character.
+// TrimBlanks returns s without spaces and tabs at both ends.
+func TrimBlanks(s string) string {
+	if s == "" || !IsBlank(s[0]) && !IsBlank(s[len(s)-1]) {
+		return s
+	}
+	return strings.Trim(s, " \t")
+}
+
+// HasControl reports whether a field value has a byte for which IsControl is true.
+func HasControl(value string) bool {
+	if len(value) < 8 {
+		return hasControl(value)
+	}
+	last := value[len(value)-8:]
+	for ; len(value) > 8; value = value[8:] {
+		if mayHaveControl(value) && hasControl(value[:8]) {
+			return true
+		}
+	}
+	return mayHaveControl(last) && hasControl(last)
+}
+
+// hasControl is HasControl for a short value.
 func hasControl(value string) bool {
 	for i := 0; i < len(value); i++ {
 		if IsControl(value[i]) {
@@ -68,6 +91,17 @@ func hasControl(value string) bool {
 		}
 	}
 	return false
+}
+
+// mayHaveControl reports whether the first 8 bytes of s have one below 0x20, or 0x7f.
+func mayHaveControl(s string) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	s = s[:8] // one check for all of them
+	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	// If no byte is below 0x20, no subtraction borrows from the next byte.
+	y := x ^ 0x7f*ones
+	return ((x-0x20*ones)&^x|(y-ones)&^y)&high != 0
 }
 
 // IsControl reports whether c is a byte that RFC 9110 §5.5 does not allow in a field value: a
