@@ -139,18 +139,34 @@ func (h Header) toHTTP(first []string) http.Header {
 	if cap(first) < len(h) {
 		first = make([]string, 0, len(h))
 	}
+	for i := range h {
+		f := &h[i]
+		if syntax.IsPseudo(f.Name) {
+			continue
+		}
+		first = append(first, f.Value)
+		n := len(first)
+		if out[canonicalName(f.Name)] = first[n-1 : n : n]; len(out) < n {
+			clear(out)
+			h.addRepeated(out, first[:0])
+			break
+		}
+	}
+	return out
+}
+
+// addRepeated is toHTTP for a Header in which names appear more than once. out is empty, and first
+// is large enough.
+func (h Header) addRepeated(out http.Header, first []string) {
 	// The values of several Cookie fields are joined once at the end. To join them one at a time
 	// would copy all earlier values each time.
 	var cookies []string
-	for i, f := range h {
+	for _, f := range h {
 		if syntax.IsPseudo(f.Name) {
 			continue
 		}
 		key := canonicalName(f.Name)
-		var values []string
-		if h[:i].mayHave(f.Name) {
-			values = out[key]
-		}
+		values := out[key]
 		switch {
 		case values == nil:
 			first = append(first, f.Value)
@@ -167,12 +183,7 @@ func (h Header) toHTTP(first []string) http.Header {
 	if cookies != nil {
 		out["Cookie"][0] = strings.Join(cookies, "; ")
 	}
-	return out
 }
-
-// mayHave reports whether h has a field with the given name. For a long Header it returns true
-// without a search, because a map lookup is faster.
-func (h Header) mayHave(name string) bool { return len(h) > 16 || h.Has(name) }
 
 // HeaderFromHTTP returns the fields of src with names in lower case. They are sorted by name,
 // because a map has no order.

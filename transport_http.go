@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"maps"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"gohyper.dev/hyper/internal/syntax"
@@ -261,43 +259,63 @@ func requestPath(u *url.URL, authority string) (string, error) {
 
 // requestFields returns req's regular fields in the form in which they are sent.
 func requestFields(req *http.Request) Header {
-	n := 0
-	for _, values := range req.Header {
-		n += len(values)
-	}
-	if n == 0 && len(req.Trailer) == 0 {
+	if len(req.Header) == 0 && len(req.Trailer) == 0 {
 		return nil
 	}
-	h := make(Header, 0, n+1)
+	// A map has no order. A fixed order helps caches, tests and the compression table.
+	h := make(Header, 0, len(req.Header)+1)
+	if len(req.Trailer) == 0 {
+		if known, ok := fieldOrders.fields(h, req.Header); ok {
+			return known
+		}
+		fieldOrders.keep(req.Header)
+	}
 	for key, values := range req.Header {
 		name := wireName(key)
-		switch {
-		case syntax.IsConnectionSpecific(name) || name == "host" || name == "content-length" ||
-			syntax.IsPseudo(name):
-			continue
-		// The field is made from the names in req.Trailer below.
-		case name == "trailer" && len(req.Trailer) > 0:
-			continue
-		case name == "te": // RFC 9113 §8.2.2: it MUST NOT contain any value other than "trailers"
-			if slices.ContainsFunc(values, mentionsTrailers) {
-				h.Add(name, "trailers")
-			}
-			continue
-		case name == "user-agent":
-			values = values[:min(1, len(values))]
-			if len(values) == 1 && values[0] == "" {
-				continue
-			}
-		}
-		for _, value := range values {
-			h.Add(name, strings.Trim(value, " \t"))
-		}
+		h = h.appendFromHTTP(name, specialField(name), values, len(req.Trailer) > 0)
 	}
 	if len(req.Trailer) > 0 {
 		h.Add("trailer", strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ","))
 	}
-	// A map has no order. A fixed order helps caches, tests and the compression table.
 	h.sort()
+	return h
+}
+
+// specialField reports whether appendFromHTTP has a rule for the fields with this name.
+func specialField(name string) bool {
+	switch name {
+	case "host", "content-length", "trailer", "te", "user-agent":
+		return true
+	}
+	return syntax.IsConnectionSpecific(name) || syntax.IsPseudo(name)
+}
+
+// appendFromHTTP appends the fields that are sent for the values of one name. special is the result
+// of specialField. trailers says that the request has trailers.
+func (h Header) appendFromHTTP(name string, special bool, values []string, trailers bool) Header {
+	if special {
+		switch name {
+		case "te": // RFC 9113 §8.2.2: it MUST NOT contain any value other than "trailers"
+			if slices.ContainsFunc(values, mentionsTrailers) {
+				h.Add(name, "trailers")
+			}
+			return h
+		case "user-agent":
+			values = values[:min(1, len(values))]
+			if len(values) == 1 && values[0] == "" {
+				return h
+			}
+		case "trailer":
+			if trailers { // the field is made from the names of the trailers
+				return h
+			}
+		default:
+			return h
+		}
+	}
+	for _, value := range values {
+		h = append(h, Field{Name: name, Value: syntax.TrimBlanks(value)})
+	}
 	return h
 }
 
@@ -330,7 +348,7 @@ func (h Header) sort() {
 // mentionsTrailers reports whether the value of a TE field lists trailers.
 func mentionsTrailers(te string) bool {
 	for part := range strings.SplitSeq(te, ",") {
-		if syntax.EqualFold(strings.Trim(part, " \t"), "trailers") {
+		if syntax.EqualFold(syntax.TrimBlanks(part), "trailers") {
 			return true
 		}
 	}
@@ -364,15 +382,6 @@ var (
 	nopCloserWriterTo = reflect.TypeOf(io.NopCloser((*bytes.Reader)(nil)))
 )
 
-// wireName returns the lower-case form of a field name of net/http. It does not allocate for common
-// names.
-func wireName(key string) string {
-	if name, ok := wireNames[key]; ok {
-		return name
-	}
-	return wireCache.get(key)
-}
-
 // firstValue is h.Get for a key in canonical form. It does not convert the key.
 func firstValue(h http.Header, key string) string {
 	if values := h[key]; len(values) > 0 {
@@ -380,78 +389,6 @@ func firstValue(h http.Header, key string) string {
 	}
 	return ""
 }
-
-// canonicalName is http.CanonicalHeaderKey, but faster for common names.
-func canonicalName(name string) string {
-	if key, ok := canonicalNames[name]; ok {
-		return key
-	}
-	return canonicalCache.get(name)
-}
-
-// canonicalCache has what http.CanonicalHeaderKey returns, and wireCache has names in lower case.
-var (
-	canonicalCache = fieldNameCache{convert: http.CanonicalHeaderKey}
-	wireCache      = fieldNameCache{convert: syntax.Lower}
-)
-
-// A fieldNameCache converts the names of fields. It keeps the last short name of each hash, because
-// to convert a name allocates memory, and most messages repeat the names of earlier ones.
-type fieldNameCache struct {
-	convert func(string) string
-	names   [cachedNames]atomic.Pointer[convertedName]
-}
-
-// A convertedName is a name and what it is converted to.
-type convertedName struct{ from, to string }
-
-// The limits of a fieldNameCache: the number of names, and the size of a name in bytes.
-const (
-	cachedNames   = 512
-	maxCachedName = 64
-)
-
-// nameSeed makes the hashes of names unknown to the peer.
-var nameSeed = maphash.MakeSeed()
-
-// get converts a name.
-func (c *fieldNameCache) get(name string) string {
-	if len(name) > maxCachedName {
-		return c.convert(name)
-	}
-	at := &c.names[maphash.String(nameSeed, name)%cachedNames]
-	if known := at.Load(); known != nil && known.from == name {
-		return known.to
-	}
-	// The name can be a part of a larger string, which must not be kept.
-	from := strings.Clone(name)
-	to := c.convert(from)
-	at.Store(&convertedName{from, to})
-	return to
-}
-
-// wireNames maps canonical names to those on the wire. It has the names of the static table
-// (RFC 7541 appendix A) and some others. canonicalNames maps in the other direction.
-var wireNames, canonicalNames = func() (wire, canonical map[string]string) {
-	wire, canonical = make(map[string]string), make(map[string]string)
-	for _, name := range []string{
-		"accept-charset", "accept-encoding", "accept-language", "accept-ranges", "accept",
-		"access-control-allow-origin", "age", "allow", "authorization", "cache-control",
-		"content-disposition", "content-encoding", "content-language", "content-length",
-		"content-location", "content-range", "content-type", "cookie", "date", "etag", "expect",
-		"expires", "from", "host", "if-match", "if-modified-since", "if-none-match", "if-range",
-		"if-unmodified-since", "last-modified", "link", "location", "max-forwards",
-		"proxy-authenticate", "proxy-authorization", "range", "referer", "refresh", "retry-after",
-		"server", "set-cookie", "strict-transport-security", "transfer-encoding", "user-agent", "vary",
-		"via", "www-authenticate",
-		"connection", "idempotency-key", "origin", "priority", "te", "traceparent", "tracestate",
-		"trailer", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
-	} {
-		key := http.CanonicalHeaderKey(name)
-		wire[key], canonical[name] = name, key
-	}
-	return wire, canonical
-}()
 
 // HTTP returns the response in the form of net/http, for req, which may be nil. Field names are
 // canonical, and the announced trailers are keys of Trailer with nil values.
@@ -545,7 +482,7 @@ func announcedTrailer(lists []string) (trailer http.Header) {
 			if left--; left < 0 {
 				return trailer
 			}
-			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name == "" ||
+			if name = http.CanonicalHeaderKey(syntax.TrimBlanks(name)); name == "" ||
 				checkTrailer(Header{{Name: name}}) != nil {
 				continue
 			}
