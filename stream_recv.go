@@ -35,7 +35,7 @@ func (s *Stream) recvHeadersLocked(f *frame) error {
 		return s.rejectLocked(err)
 	}
 	if s.message != state.AwaitingHeaders {
-		if awaited && s.window.update(WindowEvent{Kind: WindowHeaders}) {
+		if awaited && !s.window.ownsManager() && s.window.update(WindowEvent{Kind: WindowHeaders}) {
 			return nil
 		}
 		if s.push != nil && !s.push.chargeLocked(int64(Header(f.fields).listSize())) {

@@ -414,6 +414,9 @@ func (w *Window) consume(n int) (ended bool) {
 		return false
 	}
 	w.unread -= int64(n)
+	if w.unread == 0 && w.ownsManager() && w.s != nil && w.s.recvErr != nil {
+		return false // the window is closed next, and that is all that the default manager needs
+	}
 	return w.update(WindowEvent{Kind: WindowConsumed, Bytes: n})
 }
 
