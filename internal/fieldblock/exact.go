@@ -119,7 +119,7 @@ type exactTable struct {
 func (w *Writer) encodeExact(how []Encoding) {
 	w.diverge()
 	if w.exact == nil {
-		size := w.enc.MaxDynamicTableSize()
+		size := w.enc.most
 		w.exact = &exactTable{most: wire.HeaderTableSize, next: size, lowest: min(size, wire.HeaderTableSize),
 			stale: w.touched}
 	}
@@ -142,9 +142,9 @@ func (w *Writer) Foreign() {
 
 // emptyTable empties the encoder's table. Its next block begins with the updates for that.
 func (w *Writer) emptyTable() {
-	size := w.enc.MaxDynamicTableSize()
-	w.enc.SetMaxDynamicTableSize(0)
-	w.enc.SetMaxDynamicTableSize(size)
+	size := w.enc.most
+	w.enc.setSize(0)
+	w.enc.setSize(size)
 	w.generation++
 }
 

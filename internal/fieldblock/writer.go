@@ -15,12 +15,13 @@ import (
 // the fields after the point where the table is full do not enter it either: each would evict
 // another field that the next request has as well.
 type Writer struct {
-	enc    *hpack.Encoder // writes to dst
+	enc    encoder
 	dst    []byte
 	start  int                 // of the frame being written
 	fields []hpack.HeaderField // of its section, once it differs from the known ones
 
 	most       uint32 // the limit of the table's size
+	touched    bool   // a block that was sent has changed the peer's table, or its size
 	generation uint64 // counts the changes of the compression table
 	known      cache[hpack.HeaderField]
 	// match is the known block that begins with the same fields as the section, except for :path.
@@ -29,29 +30,22 @@ type Writer struct {
 	matched int    // the number of fields that are the same
 	path    string // the section's :path if match has a literal one
 
-	touched bool        // a block that was sent has changed the peer's table, or its size
-	exact   *exactTable // nil: EndAs was not called with Encodings
+	exact *exactTable // nil: EndAs was not called with Encodings
 }
 
 // NewWriter returns a Writer with the protocol's default table. A peer that offers 4 GiB does not
 // make the table larger.
 func NewWriter() *Writer {
-	w := &Writer{most: wire.HeaderTableSize}
-	w.enc = hpack.NewEncoder((*encoded)(w))
-	return w
+	return &Writer{most: wire.HeaderTableSize, enc: newEncoder()}
 }
 
-// encoded is a Writer as its encoder sees it.
-type encoded Writer
-
-// Write appends a field, or an update of the table's size. The encoder writes them one at a time.
-func (w *encoded) Write(p []byte) (int, error) {
-	if kind, _ := kindOf(p[0]); kind == incremental || kind == sizeUpdate {
+// encodeField appends a field that the encoder encodes.
+func (w *Writer) encodeField(f *hpack.HeaderField) {
+	dst, changed := w.enc.appendField(w.dst, f)
+	if w.dst = dst; changed {
 		w.generation++
 		w.touched = true
 	}
-	w.dst = append(w.dst, p...)
-	return len(p), nil
 }
 
 // Begin starts a section as a HEADERS frame at the end of dst.
@@ -167,7 +161,7 @@ func (w *Writer) find() *knownBlock[hpack.HeaderField] {
 // in the block, and the size of the list.
 func (w *Writer) encodeFields() (path literal, total int) {
 	start := len(w.dst)
-	room := int(w.enc.MaxDynamicTableSize()) // what the fields so far leave free in the table
+	room := int(w.enc.most) // what the fields so far leave free in the table
 	for i := range w.fields {
 		f := &w.fields[i]
 		at, size := len(w.dst), int(f.Size())
@@ -176,12 +170,12 @@ func (w *Writer) encodeFields() (path literal, total int) {
 		case i > 0 && f.Name == ":path" && !f.Sensitive:
 			w.dst = appendPath(w.dst, f.Value)
 			path = literal{field: i, from: at - start, to: len(w.dst) - start}
-		case i > 0 && size > room && size <= int(w.enc.MaxDynamicTableSize()) && !f.Sensitive:
+		case i > 0 && size > room && size <= int(w.enc.most) && !f.Sensitive:
 			w.dst = appendString(appendString(append(w.dst, 0), f.Name), f.Value)
 		// The first field always comes here: before it the encoder writes an update of the table's
 		// size, if one is due (RFC 7541 §4.2).
 		default:
-			w.enc.WriteField(*f)
+			w.encodeField(f)
 		}
 		if isDynamic(w.dst[at]) {
 			room -= size
@@ -301,9 +295,8 @@ func (w *Writer) LimitTable(most uint32) {
 // SetTableSize applies the peer's SETTINGS_HEADER_TABLE_SIZE, up to our own limit.
 func (w *Writer) SetTableSize(peer uint32) {
 	size := min(peer, w.most)
-	if size != w.enc.MaxDynamicTableSize() {
-		w.enc.SetMaxDynamicTableSizeLimit(size)
-		w.enc.SetMaxDynamicTableSize(size)
+	if size != w.enc.most {
+		w.enc.setSize(size)
 		w.generation++
 	}
 	if w.exact != nil {

@@ -322,7 +322,7 @@ func TestLimitOfTheTable(t *testing.T) {
 	w.LimitTable(1000)
 	for _, c := range []struct{ peer, want uint32 }{{4096, 1000}, {100, 100}, {1 << 20, 1000}, {0, 0}} {
 		w.SetTableSize(c.peer)
-		if n := w.enc.MaxDynamicTableSize(); n != c.want {
+		if n := w.enc.most; n != c.want {
 			t.Errorf("the peer allows %d: the table may have %d bytes, want %d", c.peer, n, c.want)
 		}
 	}
