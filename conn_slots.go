@@ -574,12 +574,27 @@ func (s *Stream) waitUnlocking(ctx context.Context, q *wait.Queue) error {
 }
 
 // waitOrCancelUnlocking is waitUnlocking with a cancel channel, which may be nil.
-func (c *Conn) waitOrCancelUnlocking(ctx context.Context, cancel <-chan struct{}, q *wait.Queue) error {
+func (c *Conn) waitOrCancelUnlocking(ctx context.Context, cancel <-chan struct{}, q *wait.Queue) (err error) {
+	w := c.beginWaitUnlocking(q)
+	if cancel == nil && ctx.Done() == nil {
+		w.WaitWoken()
+	} else {
+		err = waitOn(ctx, cancel, w)
+	}
+	c.endWaitAndLock(q, w)
+	return err
+}
+
+// beginWaitUnlocking returns a waiter on q, and unlocks mu.
+func (c *Conn) beginWaitUnlocking(q *wait.Queue) *wait.Waiter {
 	w := c.streams.spares.Get()
 	q.Push(w)
 	c.unlock()
-	err := waitOn(ctx, cancel, w)
+	return w
+}
+
+// endWaitAndLock takes the waiter back.
+func (c *Conn) endWaitAndLock(q *wait.Queue, w *wait.Waiter) {
 	c.lock()
 	c.releaseLocked(q, w)
-	return err
 }

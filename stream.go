@@ -122,6 +122,21 @@ func (c *Conn) openAndWait(ctx context.Context, s *Stream, o opening) (*Response
 		return nil, err
 	}
 	defer c.unlock()
+	// The first wait of responseUnlocking is here, so that there are two frames less on the stack.
+	// The collector goes through the stack of each goroutine that waits.
+	if s.recvErr == nil && !s.answered() {
+		var err error
+		w := c.beginWaitUnlocking(&s.recvQ)
+		if cancel := s.req.cancel(); cancel == nil && ctx.Done() == nil {
+			w.WaitWoken()
+		} else {
+			err = waitOn(ctx, cancel, w)
+		}
+		c.endWaitAndLock(&s.recvQ, w)
+		if err != nil && (!s.answered() || s.isDropped()) {
+			return nil, err
+		}
+	}
 	resp, err := s.responseUnlocking(ctx)
 	// A response that is already complete needs no watch over ctx.
 	if err == nil {

@@ -49,17 +49,54 @@ type hostKey struct {
 // keyFor returns the hostKey of a request to u through proxy, which may be nil. It is called for
 // each request, so it checks little: the key is validated when a connection is made.
 func keyFor(u, proxy *url.URL) (hostKey, error) {
-	host, err := urlHost(u)
-	if err != nil {
-		return hostKey{}, err
+	host, port, plain := plainHost(u.Host)
+	if !plain {
+		var err error
+		if host, err = urlHost(u); err != nil {
+			return hostKey{}, err
+		}
+		port = u.Port()
 	}
 	key := hostKey{target: target{scheme: u.Scheme, host: host,
-		port: or(u.Port(), syntax.DefaultPort(u.Scheme))}}
+		port: or(port, syntax.DefaultPort(u.Scheme))}}
 	if proxy != nil {
 		key.proxy = proxy.String()
 	}
 	return key, nil
 }
+
+// plainHost returns the host and the port of a URL's Host: what urlHost and url.URL.Port return. It
+// returns false for all but the usual form: a name in lower case or an IPv4 address, with a port or
+// without one.
+func plainHost(s string) (host, port string, ok bool) {
+	i := 0
+	for i < len(s) && plainHostChars[s[i]] {
+		i++
+	}
+	if i == 0 {
+		return "", "", false
+	}
+	if host = s[:i]; i == len(s) {
+		return host, "", true
+	}
+	if port = s[i+1:]; s[i] != ':' {
+		return "", "", false
+	}
+	for _, c := range []byte(port) {
+		if c < '0' || c > '9' {
+			return "", "", false
+		}
+	}
+	return host, port, true
+}
+
+// plainHostChars marks the characters of names in lower case and of IPv4 addresses.
+var plainHostChars = func() (t [256]bool) {
+	for _, c := range "abcdefghijklmnopqrstuvwxyz0123456789-._" {
+		t[c] = true
+	}
+	return t
+}()
 
 // A queuedRequest is a request's place in a host's queue for slots.
 type queuedRequest = pool.Request[*pooledConn]

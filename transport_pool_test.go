@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -635,4 +636,25 @@ func TestUsedUpStreamIdentifiersMakeANewConnection(t *testing.T) {
 		h2test.AnswerEmpty(two, 1)
 		next.wantStatus("the next", 204)
 	})
+}
+
+// plainHost returns what urlHost and url.URL.Port return, or nothing.
+func TestPlainHostIsTheHostOfTheURL(t *testing.T) {
+	for host, want := range map[string]bool{"example.com": true, "example.com:8443": true, "a": true,
+		"127.0.0.1": true, "127.0.0.1:80": true, "_a-b.c:": true, "": false, ":80": false,
+		"Example.com": false, "[::1]": false, "[::1%eth0]:80": false, "::1": false, "bücher.example": false,
+		"a:b": false, "a:80:80": false, "a b": false, "a%41": false, "a@b": false, "a/b": false,
+		"a:-1": false, "a:+1": false} {
+		u := &url.URL{Scheme: "https", Host: host}
+		name, port, ok := plainHost(host)
+		if ok != want {
+			t.Errorf("%q: %v", host, ok)
+		}
+		if !ok {
+			continue
+		}
+		if same, err := urlHost(u); err != nil || name != same || port != u.Port() {
+			t.Errorf("%q: %q and %q, want %q (%v) and %q", host, name, port, same, err, u.Port())
+		}
+	}
 }

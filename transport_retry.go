@@ -40,7 +40,18 @@ func (h *host) roundTrip(x *exchange) (_ *http.Response, failure error) {
 		if err != nil {
 			return nil, x.verdict(err)
 		}
-		resp, err := x.attempt(c.Conn, slot)
+		// This is x.attempt. In its usual way there is one frame less on the stack that waits.
+		var own *Response
+		s, req, err := x.beginAttempt(c.Conn, slot)
+		if o := (opening{req: req, slot: slot}); err == nil && x.takesOneStep() {
+			own, err = c.openAndWait(x.httpReq.Context(), s, o)
+		} else if err == nil {
+			own, err = x.sendInSteps(c.Conn, s, o)
+		}
+		var resp *http.Response
+		if s != nil {
+			resp, err = x.endAttempt(c.Conn, s, own, err)
+		}
 		if err == nil {
 			h.answered(c)
 			return resp, nil

@@ -182,6 +182,21 @@ func newExchange(req *http.Request, disableCompression bool) (*exchange, error) 
 
 // attempt makes one attempt on c. If a hook panics, endUnlessReturned ends the attempt.
 func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
+	s, req, err := x.beginAttempt(c, slot)
+	if err != nil {
+		return nil, err
+	}
+	var resp *Response
+	if o := (opening{req: req, slot: slot}); x.takesOneStep() {
+		resp, err = c.openAndWait(x.httpReq.Context(), s, o)
+	} else {
+		resp, err = x.sendInSteps(c, s, o)
+	}
+	return x.endAttempt(c, s, resp, err)
+}
+
+// beginAttempt returns the stream and the request of an attempt on c.
+func (x *exchange) beginAttempt(c *Conn, slot slotMode) (*Stream, *Request, error) {
 	req, s := &x.req, &x.stream
 	if x.state != notTried { // the last attempt's may still be in use
 		again := x.req
@@ -190,7 +205,7 @@ func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	x.state = max(x.state, tried)
 	if x.body != nil && x.route != oneConn {
 		if err := c.awaitSettings(x.httpReq.Context(), req.cancel(), slot); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if x.body != nil && !x.inMemory {
@@ -202,17 +217,21 @@ func (x *exchange) attempt(c *Conn, slot slotMode) (*http.Response, error) {
 	if x.extras != nil {
 		x.passWait(c, req)
 	}
-	resp, err := x.send(c, s, opening{req: req, slot: slot})
+	return s, req, nil
+}
+
+// endAttempt ends an attempt on c that has a response, or failed with err. It is a separate
+// function so that its variables take no stack space while the request waits.
+//
+//go:noinline
+func (x *exchange) endAttempt(c *Conn, s *Stream, resp *Response, err error) (*http.Response, error) {
 	if err != nil {
 		return nil, x.tryFailed(c, s, err)
 	}
 	return x.accept(s, resp)
 }
 
-// accept ends an attempt that has a response. It is a separate function so that its variables take
-// no stack space while the request waits.
-//
-//go:noinline
+// accept ends an attempt that has a response.
 func (x *exchange) accept(s *Stream, resp *Response) (*http.Response, error) {
 	if x.route == sharedConn && x.misdirected(s, resp) {
 		return nil, errMisdirected
@@ -247,13 +266,10 @@ func (x *exchange) tryFailed(c *Conn, s *Stream, err error) error {
 	return err
 }
 
-// send opens s and waits for its response. It does so in one step if no hook, header timeout or
-// last request needs the steps between.
-func (x *exchange) send(c *Conn, s *Stream, o opening) (*Response, error) {
-	if x.trace == nil && x.headerTimeout() == 0 && !x.closeConn && !x.mayStall() {
-		return c.openAndWait(x.httpReq.Context(), s, o)
-	}
-	return x.sendInSteps(c, s, o)
+// takesOneStep reports whether a stream can be opened and wait for its response in one step: no
+// hook, header timeout or last request needs the steps between.
+func (x *exchange) takesOneStep() bool {
+	return x.trace == nil && x.headerTimeout() == 0 && !x.closeConn && !x.mayStall()
 }
 
 // sendInSteps is openAndWait in separate steps: it opens the stream, calls the hooks, and waits.

@@ -32,20 +32,19 @@ const (
 
 // Wait blocks until w is woken, ctx ends, or cancel is closed. cancel may be nil.
 func (w *Waiter) Wait(ctx context.Context, cancel <-chan struct{}) Reason {
-	done := ctx.Done()
-	if done == nil && cancel == nil {
-		<-w.ready
-		return Woken
-	}
 	select {
 	case <-w.ready:
 		return Woken
-	case <-done:
+	case <-ctx.Done():
 		return Ended
 	case <-cancel:
 		return Canceled
 	}
 }
+
+// WaitWoken is Wait without anything else that could end it. It is inlined: each frame of a stack
+// that waits costs the collector time.
+func (w *Waiter) WaitWoken() { <-w.ready }
 
 // Wake makes Wait return. It has no effect if w has been woken before and has not run since.
 func (w *Waiter) Wake() {

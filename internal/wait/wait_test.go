@@ -136,3 +136,21 @@ func TestBatchWakesWithoutTheLock(t *testing.T) {
 	}
 	b.Wake() // nothing
 }
+
+func TestWaitWokenReturnsWhenWoken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := new(Spares).Get()
+		returned := false
+		go func() {
+			w.WaitWoken()
+			returned = true
+		}()
+		if synctest.Wait(); returned {
+			t.Fatal("it returns without Wake")
+		}
+		w.Wake()
+		if synctest.Wait(); !returned {
+			t.Fatal("it still waits")
+		}
+	})
+}
