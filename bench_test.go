@@ -22,6 +22,16 @@ import (
 // without TLS, and without goroutines that wait or are woken.
 func BenchmarkExchange(b *testing.B) {
 	b.Run("own", func(b *testing.B) { benchmarkOwn(b, nil, func() string { return "/1k" }) })
+	b.Run("reused", func(b *testing.B) { // in the memory of a Caller
+		var k *Caller
+		benchmarkExchange(b, nil, func(c *Conn, answer func(*Stream)) (io.ReadCloser, error) {
+			if k == nil || k.Conn != c {
+				k = &Caller{Conn: c}
+			}
+			m := k.memory(&Request{Method: "GET", Path: "/1k"})
+			return exchangeOn(context.Background(), c, &m.stream, &m.req, answer)
+		})
+	})
 	b.Run("trace", func(b *testing.B) { // with a Config.Trace that counts
 		events := 0
 		benchmarkOwn(b, &Config{Trace: func(TraceEvent) { events++ }}, func() string { return "/1k" })
@@ -84,23 +94,29 @@ func exchangeOwn(ctx context.Context, c *Conn, path string, answer func(*Stream)
 		s   Stream
 		req Request
 	}{req: Request{Method: "GET", Path: path}}
-	var p preparedRequest
-	if err := p.prepare(ctx, c, opening{req: &x.req}); err != nil {
+	return exchangeOn(ctx, c, &x.s, &x.req, answer)
+}
+
+// exchangeOn is Conn.do, except that it calls answer instead of waiting for the response.
+func exchangeOn(ctx context.Context, c *Conn, s *Stream, req *Request, answer func(*Stream)) (io.ReadCloser,
+	error) {
+	p := preparedRequest{memory: s.memory}
+	if err := p.prepare(ctx, c, opening{req: req}); err != nil {
 		return nil, err
 	}
 	c.lock()
 	defer c.unlock()
-	if err := c.openUnlocking(ctx, &x.s, &p); err != nil {
+	if err := c.openUnlocking(ctx, s, &p); err != nil {
 		return nil, err
 	}
 	c.unlock()
-	answer(&x.s)
+	answer(s)
 	c.lock()
-	resp, err := x.s.responseUnlocking(ctx)
+	resp, err := s.responseUnlocking(ctx)
 	if err != nil {
 		return nil, err
 	}
-	x.s.watchLocked(ctx)
+	s.watchLocked(ctx)
 	return resp.Body, nil
 }
 

@@ -261,7 +261,12 @@ func (c *Conn) do(ctx context.Context, s *Stream, req *Request) (*Response, erro
 func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 	mustHave(ctx != nil, "Conn.Open", "context.Context")
 	mustHave(req != nil, "Conn.Open", "*Request")
-	s, o := &Stream{}, opening{req: req}
+	return c.open(ctx, &Stream{}, req)
+}
+
+// open is Open for the new Stream s.
+func (c *Conn) open(ctx context.Context, s *Stream, req *Request) (*Stream, error) {
+	o := opening{req: req}
 	if req.Body == nil {
 		o.ending = endByCaller
 	}

@@ -570,7 +570,10 @@ func (c *Conn) waitUnlocking(ctx context.Context, q *wait.Queue) error {
 // waitUnlocking is like Conn.waitUnlocking, and also returns if the request's Cancel channel is
 // closed.
 func (s *Stream) waitUnlocking(ctx context.Context, q *wait.Queue) error {
-	return s.c.waitOrCancelUnlocking(ctx, s.req.cancel(), q)
+	s.memory.holdLocked()
+	err := s.c.waitOrCancelUnlocking(ctx, s.req.cancel(), q)
+	s.memory.releaseLocked()
+	return err
 }
 
 // waitOrCancelUnlocking is waitUnlocking with a cancel channel, which may be nil.

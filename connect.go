@@ -93,6 +93,9 @@ func (e closedTunnelError) Error() string { return prefix + e.causedError.Error(
 // Close implements net.Conn. See NetConn.
 func (t *tunnel) Close() error {
 	s := t.Stream
+	if err := s.reusedErr(); err != nil {
+		return err
+	}
 	t.closed.Store(true)
 	s.c.lock()
 	if s.recvErr == io.EOF && s.sendErr == nil && !s.sender.busy {
@@ -100,8 +103,7 @@ func (t *tunnel) Close() error {
 		s.sendEndLocked()
 	}
 	s.c.unlock()
-	s.closeRead()
-	return nil
+	return s.closeRead()
 }
 
 // LocalAddr returns the local address of the connection.

@@ -338,6 +338,19 @@ func (d *decodedBody) Close() error {
 	return nil
 }
 
+// isOver reports whether nothing of d will be used any more: its Read has returned an error, and no
+// decoder of the program may read on a goroutine of its own. d may be nil.
+func (d *decodedBody) isOver() bool {
+	if d == nil {
+		return true
+	}
+	if len(d.extra) > 0 || !d.mu.TryLock() {
+		return false
+	}
+	defer d.mu.Unlock()
+	return d.err != nil
+}
+
 // releaseClosed releases the layers of a closed body, unless a Read is using them. If that Read did
 // not see closed, it calls releaseClosed after it has unlocked mu, and sees it then.
 func (d *decodedBody) releaseClosed() {

@@ -307,6 +307,9 @@ func (s *Stream) Pushes(ctx context.Context) iter.Seq2[*Push, error] {
 
 // nextPush waits for the next promise. It returns nil and a nil error at the end.
 func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
+	if err := s.reusedErr(); err != nil {
+		return nil, err
+	}
 	c := s.c
 	c.lock()
 	defer c.unlock()
@@ -325,7 +328,9 @@ func (s *Stream) nextPush(ctx context.Context) (*Push, error) {
 		default:
 			return nil, nil
 		}
-		if err := c.waitUnlocking(ctx, &s.recvQ); err != nil {
+		s.memory.holdLocked()
+		err = c.waitUnlocking(ctx, &s.recvQ)
+		if s.memory.releaseLocked(); err != nil {
 			return nil, err
 		}
 	}
@@ -371,7 +376,10 @@ func (c *Conn) recvPushPromiseUnlocking(f *frame) error {
 		return s.rejectLocked(errors.New(reason))
 	}
 	// The parent or the push may have ended while Accept ran.
-	if !c.acceptsUnlocking(s.push) || parent.isDropped() || s.state == state.Closed {
+	parent.memory.holdLocked()
+	accepted := c.acceptsUnlocking(s.push)
+	parent.memory.releaseLocked()
+	if !accepted || parent.isDropped() || s.state == state.Closed {
 		s.cancelLocked(ErrCanceled)
 		return c.countProvokedResetLocked()
 	}

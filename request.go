@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"unsafe"
 
@@ -188,6 +187,7 @@ var (
 // A preparedRequest is a request that passed every check, in the form in which open sends it.
 type preparedRequest struct {
 	*Request
+	memory          *reusedMemory            // nil: no Caller makes the exchange
 	pseudo          [len(pseudoNames)]string // "": not present
 	explicit        [len(pseudoNames)]bool   // whether it comes from Header
 	pseudoPrefix    int                      // number of pseudo-header fields at the beginning of Header
@@ -381,7 +381,7 @@ func (p *preparedRequest) prepareBody(declared int64) error {
 	case p.Body == nil || p.Body == io.Reader(http.NoBody):
 		p.length = 0
 	default:
-		p.inlineBody, p.body, p.length = openBody(p.Body, p.ContentLength >= 0)
+		p.inlineBody, p.body, p.length = openBody(p.Body, p.ContentLength >= 0, p.memory.newTaker())
 	}
 	want := declared
 	if p.ContentLength > 0 {
@@ -423,7 +423,7 @@ func (p *preparedRequest) addDefaults(c *Conn, declared bool) {
 	// RFC 9110 §8.6: a request without content has a content-length of 0 if its method gives
 	// content a meaning.
 	if p.length > 0 || p.method() == "POST" || p.method() == "PUT" || p.method() == "PATCH" {
-		p.addDefault(defaultContentLengthField, strconv.FormatInt(p.length, 10))
+		p.addDefault(defaultContentLengthField, p.memory.lengthOf(p.length))
 	}
 }
 
@@ -506,15 +506,15 @@ func cookieSize(value string) (n int) {
 // openBody determines how body is sent. It returns the content if that is in memory, else the
 // reader, and the length in bytes, or -1 if that is unknown. The content stays in an in-memory
 // reader, so that the request can be sent again. findLength says whether to determine the length of
-// other readers.
-func openBody(body io.Reader, findLength bool) (memory []byte, reader io.Reader, length int64) {
+// other readers. It uses t meanwhile.
+func openBody(body io.Reader, findLength bool, t *taker) (memory []byte, reader io.Reader, length int64) {
 	switch b := body.(type) {
 	case *bytes.Buffer:
 		memory = b.Bytes()
 	case *bytes.Reader:
-		memory = unread(b)
+		memory = t.unread(b)
 	case *strings.Reader:
-		memory = unread(b)
+		memory = t.unread(b)
 	default:
 		if !findLength {
 			return nil, body, -1
@@ -526,12 +526,12 @@ func openBody(body io.Reader, findLength bool) (memory []byte, reader io.Reader,
 
 // unread returns the unread bytes of a bytes.Reader or strings.Reader without consuming them. The
 // WriteTo of these readers passes everything in one call.
-func unread(r interface {
+func (t *taker) unread(r interface {
 	io.WriterTo
 	io.Seeker
 }) []byte {
-	var t taker
-	r.WriteTo(&t)
+	t.p = nil // an empty reader may not write
+	r.WriteTo(t)
 	r.Seek(int64(-len(t.p)), io.SeekCurrent)
 	return t.p
 }

@@ -217,7 +217,7 @@ func (p *preparedRequest) prepareUnchecked() {
 	case p.Body == nil:
 		p.length = 0
 	default:
-		p.inlineBody, p.body, _ = openBody(p.Body, false)
+		p.inlineBody, p.body, _ = openBody(p.Body, false, p.memory.newTaker())
 	}
 	p.trailers = p.trailer()
 }

@@ -47,6 +47,9 @@ func (r *Response) Raw() io.ReadCloser { return rawBody{r.s} }
 // Trailer returns the trailer fields. It returns nil until the body has been read to its end, and
 // if there are no trailers.
 func (r *Response) Trailer() Header {
+	if r.s.reusedErr() != nil {
+		return nil
+	}
 	if r.s.isOver() { // the stream does not change any more
 		return r.s.extras.trailers()
 	}
@@ -161,6 +164,9 @@ const (
 // returns the same Response.
 func (s *Stream) Response(ctx context.Context) (*Response, error) {
 	mustHave(ctx != nil, "Stream.Response", "context.Context")
+	if err := s.reusedErr(); err != nil {
+		return nil, err
+	}
 	s.c.lock()
 	defer s.c.unlock()
 	return s.responseUnlocking(ctx)
@@ -182,6 +188,7 @@ func (s *Stream) responseUnlocking(ctx context.Context) (*Response, error) {
 		case err != nil:
 			return nil, err
 		case ready:
+			s.memory.noteReturnedLocked()
 			s.deliveredLocked()
 			return &s.response, nil
 		case s.deadlines.readPassed():
@@ -198,6 +205,7 @@ func (s *Stream) responseUnlocking(ctx context.Context) (*Response, error) {
 // returns an error, the stream ends. If it panics or ends its goroutine, the stream ends as well,
 // because no caller is left to use it; the panic is the caller's to handle.
 func (s *Stream) informUnlocking(i interim) error {
+	s.memory.holdLocked()
 	s.c.unlock()
 	returned := false
 	defer func() {
@@ -205,6 +213,7 @@ func (s *Stream) informUnlocking(i interim) error {
 			s.closeRead()
 		}
 		s.c.lock()
+		s.memory.releaseLocked()
 		if i.status == 100 {
 			s.continueLocked()
 		}
@@ -278,9 +287,12 @@ func (s *Stream) recvInterimLocked(status int, fields []Field, end bool) error {
 func (s *Stream) answerLocked(status int, fields []Field, length int64) {
 	r := &s.response
 	r.s, r.StatusCode, r.StreamID, r.Request, r.ContentLength = s, status, s.id, s.req, length
-	if r.borrowed {
+	switch {
+	case r.borrowed:
 		r.Header = s.c.reader.frames.section.Share()
-	} else {
+	case s.memory != nil:
+		r.Header = s.memory.copyFields(fields[1:])
+	default:
 		r.Header = append(s.c.roomForFieldsLocked(len(fields)-1), fields[1:]...)
 	}
 	r.Body = (*responseBody)(r)
@@ -359,10 +371,7 @@ type rawBody struct{ s *Stream }
 func (b rawBody) Read(p []byte) (int, error) { return b.s.read(p) }
 
 // Close ends the exchange.
-func (b rawBody) Close() error {
-	b.s.closeRead()
-	return nil
-}
+func (b rawBody) Close() error { return b.s.closeRead() }
 
 // A responseBody is the body with its content codings decoded. Decoders are made by the first Read.
 type responseBody Response
@@ -386,7 +395,7 @@ func (s *Stream) decodedBody(header Header) *decodedBody {
 
 // Read implements io.Reader.
 func (b *responseBody) Read(p []byte) (int, error) {
-	if b.decoded == nil {
+	if b.decoded == nil || b.s.reusedErr() != nil {
 		return b.s.read(p)
 	}
 	n, err := b.decoded.Read(p)
@@ -407,9 +416,9 @@ func (s *Stream) bodyRead(n int64, err error) {
 
 // Close ends the exchange and releases the decoders.
 func (b *responseBody) Close() error {
-	b.s.closeRead()
-	if b.decoded != nil {
+	err := b.s.closeRead()
+	if err == nil && b.decoded != nil {
 		b.decoded.Close()
 	}
-	return nil
+	return err
 }

@@ -22,11 +22,12 @@ import (
 // header of the response, and Response.Body reads the same bytes with their content codings
 // decoded.
 type Stream struct {
-	c    *Conn
-	id   uint32
-	req  *Request
-	push *Push // nil: we opened the stream
+	c      *Conn
+	req    *Request
+	push   *Push         // nil: we opened the stream
+	memory *reusedMemory // nil: no Caller opened the stream
 
+	id     uint32
 	upload atomic.Uint32 // noUpload, uploadOpen or uploadClosed
 	reader atomic.Uint32 // readerOpen or a value below it; changed with c.mu held
 
@@ -150,7 +151,7 @@ func (c *Conn) openAndWait(ctx context.Context, s *Stream, o opening) (*Response
 // waits for a response. The stacks of waiting callers stay small (see
 // TestWaitingRequestsHaveSmallStacks).
 func (c *Conn) openAndLock(ctx context.Context, s *Stream, o opening) error {
-	var p preparedRequest
+	p := preparedRequest{memory: s.memory}
 	if err := p.prepare(ctx, c, o); err != nil {
 		if o.slot == haveSlot {
 			c.release()
@@ -167,11 +168,6 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, o opening) error {
 
 // openUnlocking takes a slot and opens s for a request that has been checked.
 func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest) error {
-	s.c, s.req, s.bodyLeft = c, p.Request, -1
-	if p.Body != nil {
-		s.upload.Store(uploadOpen)
-	}
-	s.window.c, s.window.s = c, s
 	c.uncorkLocked()
 	// The SETTINGS may also lower the number of slots.
 	if p.extendedConnect {
@@ -195,6 +191,10 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 		c.giveSlotLocked()
 		return c.overLocked()
 	}
+	if err := s.beginLocked(c, p); err != nil {
+		c.giveSlotLocked()
+		return err
+	}
 	c.takeIDLocked(s)
 	if c.writer.tracer != nil {
 		c.writer.tracer.openedLocked(s)
@@ -204,6 +204,21 @@ func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest)
 	if ended := s.openWindowLocked(); !ended {
 		s.startBodyLocked(p)
 	}
+	return nil
+}
+
+// beginLocked makes s the stream of a request that is opened now.
+func (s *Stream) beginLocked(c *Conn, p *preparedRequest) error {
+	if s.memory != nil {
+		if err := s.memory.beginLocked(); err != nil {
+			return err
+		}
+	}
+	s.c, s.req, s.bodyLeft = c, p.Request, -1
+	if p.Body != nil {
+		s.upload.Store(uploadOpen)
+	}
+	s.window.c, s.window.s = c, s
 	return nil
 }
 
@@ -261,7 +276,8 @@ func (s *Stream) sendHeadersLocked(p *preparedRequest) {
 		s.mustLocked(state.SendEnd)
 		s.sender, s.sendErr = nothingToSend, ErrSendEnded
 	} else {
-		s.sender = &sender{declared: p.length, left: p.length, priority: p.priority}
+		s.sender = s.memory.newSender()
+		s.sender.declared, s.sender.left, s.sender.priority = p.length, p.length, p.priority
 	}
 	s.headersStart = c.writer.queued
 	if c.writer.out == nil {
@@ -284,6 +300,7 @@ func (s *Stream) startBodyLocked(p *preparedRequest) {
 		s.holdBackLocked()
 	}
 	if p.body != nil {
+		s.memory.holdLocked()
 		go s.sendUpload(p.body, p.length)
 		return
 	}
@@ -343,6 +360,9 @@ func (s *Stream) Conn() *Conn { return s.c }
 // Conn.Close discard it. A stream whose body is not read does not end if its window is full. All
 // calls return a closed channel once the stream has ended.
 func (s *Stream) Done() <-chan struct{} {
+	if s.reusedErr() != nil {
+		return alreadyDone
+	}
 	s.c.lock()
 	defer s.c.unlock()
 	if s.state == state.Closed {
@@ -375,6 +395,9 @@ func (s *Stream) signalDoneLocked() {
 // Err is not nil: the peer, or hyper itself, may then have ended the rest of the request with
 // ErrCodeNo (RFC 9113 §8.1). The result does not change after the end.
 func (s *Stream) Err() error {
+	if err := s.reusedErr(); err != nil {
+		return err
+	}
 	s.c.lock()
 	defer s.c.unlock()
 	if s.state != state.Closed || s.sendErr == ErrSendEnded {
@@ -413,6 +436,9 @@ func (s *Stream) CloseWrite() error {
 // peer's MAX_HEADER_LIST_SIZE, SendTrailers returns a *RequestError and does not change the stream.
 // trailer may be changed after SendTrailers has returned.
 func (s *Stream) SendTrailers(trailer Header) error {
+	if err := s.reusedErr(); err != nil {
+		return err
+	}
 	if err := s.req.checkTrailer(trailer); err != nil {
 		return err
 	}
@@ -430,6 +456,9 @@ func (s *Stream) SetDeadline(t time.Time) {
 
 // SetReadDeadline is like SetDeadline, for reading only.
 func (s *Stream) SetReadDeadline(t time.Time) {
+	if s.reusedErr() != nil {
+		return
+	}
 	s.c.lock()
 	defer s.c.unlock()
 	d := &s.deadlinesLocked().read
@@ -441,6 +470,9 @@ func (s *Stream) SetReadDeadline(t time.Time) {
 
 // SetWriteDeadline is like SetDeadline, for writing only.
 func (s *Stream) SetWriteDeadline(t time.Time) {
+	if s.reusedErr() != nil {
+		return
+	}
 	s.c.lock()
 	defer s.c.unlock()
 	d := &s.deadlinesLocked().write
@@ -533,6 +565,7 @@ func (s *Stream) watchLocked(ctx context.Context) {
 		s.stop = context.AfterFunc(ctx, func() { s.abandon(contextError(ctx)) })
 	}
 	if s.req.cancel() != nil {
+		s.memory.holdLocked()
 		s.stop = s.watchCancel(s.stop)
 	}
 }

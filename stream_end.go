@@ -98,6 +98,9 @@ func (s *Stream) endRecvLocked(err error) {
 // stream that has ended: a response that has arrived stays readable, and holds a part of the
 // connection's window until it has been read, or dropped by Body.Close.
 func (s *Stream) Reset(code ErrCode) {
+	if s.reusedErr() != nil {
+		return
+	}
 	s.c.lock()
 	s.resetLocked(streamErr(s.id, code, ErrCanceled))
 	s.c.unlock()
@@ -152,7 +155,13 @@ func (s *Stream) abandon(reason error) {
 
 // closeRead implements Body.Close. It does not change an exchange that is complete; it cancels any
 // other.
-func (s *Stream) closeRead() { s.closeReadFor(ErrCanceled) }
+func (s *Stream) closeRead() error {
+	if err := s.reusedErr(); err != nil {
+		return err
+	}
+	s.closeReadFor(ErrCanceled)
+	return nil
+}
 
 // closeReadFor is closeRead with the reason of the error for later calls.
 func (s *Stream) closeReadFor(reason error) {

@@ -17,13 +17,18 @@ import (
 // SetPriority returns a *RequestError if p is not valid, and the error of a connection that has
 // ended. It waits while the peer does not read.
 func (s *Stream) SetPriority(p Priority) error {
+	if err := s.reusedErr(); err != nil {
+		return err
+	}
 	if err := p.check(); err != nil {
 		return err
 	}
 	c := s.c
 	c.lock()
 	defer c.unlock()
-	if err := c.waitForRoomUnlocking(context.Background()); err != nil {
+	s.memory.holdLocked()
+	err := c.waitForRoomUnlocking(context.Background())
+	if s.memory.releaseLocked(); err != nil {
 		return err
 	}
 	if s.state == state.Closed {

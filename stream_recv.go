@@ -170,6 +170,9 @@ func (s *Stream) wakeReaderLocked() {
 
 // read reads bytes of the body, as the peer sent them, into p.
 func (s *Stream) read(p []byte) (n int, err error) {
+	if err := s.reusedErr(); err != nil {
+		return 0, err
+	}
 	c := s.c
 	if s.isOver() && !c.isDone() {
 		return 0, io.EOF
@@ -215,7 +218,7 @@ func (s *Stream) read(p []byte) (n int, err error) {
 func (s *Stream) recvErrLocked(ready bool) error {
 	switch {
 	case s.c.ending.phase == connClosed:
-		return ErrClosed
+		return s.closedErrLocked()
 	case !ready:
 		return s.recvErr
 	}

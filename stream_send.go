@@ -63,6 +63,9 @@ const maxDataFrame = writeSize
 
 // write is send for the caller. The caller cannot write to a stream whose request has a Body.
 func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
+	if err := s.reusedErr(); err != nil {
+		return 0, err
+	}
 	if !s.hasBody() {
 		return s.send(p, trailer, then)
 	}
@@ -81,7 +84,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	c.lock()
 	defer c.unlock()
 	for snd.busy && s.sendErrLocked() == nil {
-		if err := c.waitUnlocking(context.Background(), &snd.turn); err != nil {
+		if err := s.waitSendUnlocking(&snd.turn); err != nil {
 			return 0, err
 		}
 	}
@@ -114,7 +117,7 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	}
 	for len(snd.pending) > 0 && err == nil {
 		if err = s.sendErrLocked(); err == nil {
-			err = c.waitUnlocking(context.Background(), &snd.sent)
+			err = s.waitSendUnlocking(&snd.sent)
 		}
 	}
 	n = len(p) - len(snd.pending)
@@ -125,6 +128,14 @@ func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
 	snd.busy = false
 	snd.turn.WakeAll()
 	return n, err
+}
+
+// waitSendUnlocking waits until q is woken.
+func (s *Stream) waitSendUnlocking(q *wait.Queue) error {
+	s.memory.holdLocked()
+	err := s.c.waitUnlocking(context.Background(), q)
+	s.memory.releaseLocked()
+	return err
 }
 
 // sending reports whether there may be more to send.
@@ -186,7 +197,7 @@ func (snd *sender) oweLocked(n int, then after) error {
 func (s *Stream) sendErrLocked() error {
 	switch {
 	case s.c.ending.phase == connClosed:
-		return ErrClosed
+		return s.closedErrLocked()
 	case s.sendErr != nil:
 		return s.sendErr
 	// The deadline is for calls of Write, not for sendUpload.
@@ -389,6 +400,7 @@ func (s *Stream) recvWindowUpdateLocked(n int64) error {
 // not in memory may block. A Read that panics ends the program. A Read that ends the goroutine ends
 // the stream.
 func (s *Stream) sendUpload(body io.Reader, length int64) {
+	defer s.releaseMemory()
 	defer s.closeBody(body)
 	returned := false
 	defer func() {
@@ -398,6 +410,15 @@ func (s *Stream) sendUpload(body io.Reader, length int64) {
 	}()
 	s.sendBody(body, length)
 	returned = true
+}
+
+// releaseMemory ends the use of the stream by the upload.
+func (s *Stream) releaseMemory() {
+	if s.memory != nil {
+		s.c.lock()
+		s.memory.releaseLocked()
+		s.c.unlock()
+	}
 }
 
 // sendBody is the main part of sendUpload. length is the content-length, or -1 if it is unknown.

@@ -33,6 +33,9 @@ type StreamStats struct {
 // Stats returns the stream's figures so far. They remain after the stream has ended. Stats may be
 // called at any time, from several goroutines at once.
 func (s *Stream) Stats() StreamStats {
+	if s.reusedErr() != nil {
+		return StreamStats{}
+	}
 	c := s.c
 	c.lock()
 	defer c.unlock()

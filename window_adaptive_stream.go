@@ -21,7 +21,7 @@ func (s *adaptiveStream) isOpen() bool { return s.prev != nil || s.path.open == 
 // used reports whether the stream was read.
 func (s *adaptiveStream) used() bool { return s.held == used }
 
-// hold counts the unread bytes of a stream that was never read.
+// holdLocked counts the unread bytes of a stream that was never read.
 func (s *adaptiveStream) hold(unread int) {
 	if s.used() {
 		return

@@ -31,6 +31,7 @@ var exportedErrors = map[string][]error{
 	"ErrWriteStalled":     {hyper.ErrWriteStalled},
 	"ErrWindowBlocked":    {hyper.ErrWindowBlocked},
 	"ErrHandshakeTimeout": {hyper.ErrHandshakeTimeout},
+	"ErrReused":           {hyper.ErrReused},
 	"BodyLengthError": {&hyper.BodyLengthError{Declared: 1, Got: 0},
 		&hyper.BodyLengthError{Declared: 1, Got: 2}},
 	"ConnError": {&hyper.ConnError{Code: hyper.ErrCodeProtocol}, &hyper.ConnError{Err: hyper.ErrDrained},
