@@ -132,6 +132,11 @@ func (a *auditor) auditStreamsLocked(wrong func(string, ...any)) {
 		wrong("identifiers go back: next %d, last push %d", c.streams.nextID, c.streams.lastPushID)
 	}
 	a.nextID, a.lastPush = c.streams.nextID, c.streams.lastPushID
+	for id, s := range a.streams {
+		if s.id != id { // a Caller uses its memory again
+			delete(a.streams, id)
+		}
+	}
 	for _, s := range a.streams { // a push may have come and gone since the last audit
 		for _, p := range promisesOf(s) {
 			a.streams[p.s.id] = p.s

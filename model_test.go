@@ -51,6 +51,9 @@ func TestModel(t *testing.T) {
 	for i := uint64(0); sum.actions.Load() < int64(actions) && !t.Failed(); i++ {
 		synctest.Test(t, func(t *testing.T) { newModelRun(t, seed+i, &sum).play() })
 	}
+	if sum.actions.Load() > 50_000 && (sum.reused.Load() == 0 || sum.misused.Load() == 0) {
+		t.Error("no memory was reused")
+	}
 	t.Logf("seed %d: %v in %v", seed, &sum, time.Since(start).Round(time.Millisecond))
 }
 
@@ -58,13 +61,14 @@ func TestModel(t *testing.T) {
 type modelFigures struct {
 	actions, conns, streams, pushes, up, down atomic.Int64
 	whole, broken                             atomic.Int64 // exchanges that succeeded, and the others
+	reused, misused                           atomic.Int64 // exchanges in the memory of others, and uses of those
 }
 
 func (f *modelFigures) String() string {
 	return fmt.Sprintf("%d actions, %d connections, %d streams, %d pushes, %d octets up, %d down, %d "+
-		"exchanges whole, %d broken",
+		"exchanges whole, %d broken, %d in reused memory, %d uses of earlier ones",
 		f.actions.Load(), f.conns.Load(), f.streams.Load(), f.pushes.Load(), f.up.Load(), f.down.Load(),
-		f.whole.Load(), f.broken.Load())
+		f.whole.Load(), f.broken.Load(), f.reused.Load(), f.misused.Load())
 }
 
 // A modelRun is one connection. Callers are goroutines that act on their own. The peer is the
@@ -78,6 +82,9 @@ type modelRun struct {
 	most    int64        // the most callers at a time
 	number  int          // number of exchanges so far
 	cancels []*modelExchange
+
+	callersMu sync.Mutex
+	callers   []*modelMemory // Callers that no goroutine uses
 
 	// These belong to the peer's goroutine.
 	streams  map[uint32]*peerStream
@@ -150,6 +157,9 @@ func newModelRun(t *testing.T, seed uint64, sum *modelFigures) *modelRun {
 		if r.IntN(2) == 0 {
 			cfg.WindowManager = m.noting(ReadWindow{Stream: 1 << 18}.New)
 		}
+	}
+	if r.IntN(2) == 0 { // only with the default can memory be reused
+		cfg.WindowManager = nil
 	}
 	if r.IntN(3) > 0 {
 		cfg.Push = &PushPolicy{Max: 1 + r.IntN(10), Accept: func(p *Push) bool {
@@ -331,6 +341,10 @@ func (m *modelRun) begin() {
 	m.running.Add(1)
 	go func() {
 		defer m.running.Add(-1)
+		if c.chance(2) {
+			c.memory = m.takeMemory()
+			defer m.giveMemory(c.memory)
+		}
 		c.exchange()
 	}()
 }

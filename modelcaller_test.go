@@ -22,6 +22,98 @@ type modelCaller struct {
 	e   *modelExchange
 	ctx context.Context
 	r   *rand.Rand
+
+	memory *modelMemory // nil: the exchange has memory of its own
+}
+
+// A modelMemory is a Caller, and the stream of the last exchange that has used it.
+type modelMemory struct {
+	Caller
+	last *Stream
+}
+
+// takeMemory returns a Caller that no other goroutine uses.
+func (m *modelRun) takeMemory() *modelMemory {
+	m.callersMu.Lock()
+	defer m.callersMu.Unlock()
+	if n := len(m.callers); n > 0 {
+		last := m.callers[n-1]
+		m.callers = m.callers[:n-1]
+		return last
+	}
+	return &modelMemory{Caller: Caller{Conn: m.conn}}
+}
+
+// giveMemory gives back a Caller.
+func (m *modelRun) giveMemory(k *modelMemory) {
+	m.callersMu.Lock()
+	m.callers = append(m.callers, k)
+	m.callersMu.Unlock()
+}
+
+// do is Do of the connection or of the Caller.
+func (c *modelCaller) do(req *Request) (*Response, error) {
+	call, reused := c.m.conn.Do, false
+	if c.memory != nil {
+		call, reused = c.memory.Do, c.memory.next != nil
+	}
+	resp, err := call(c.ctx, req)
+	if err == nil {
+		c.begun(resp.s, reused)
+	}
+	return resp, err
+}
+
+// open is Open of the connection or of the Caller.
+func (c *modelCaller) open(req *Request) (*Stream, error) {
+	call, reused := c.m.conn.Open, false
+	if c.memory != nil {
+		call, reused = c.memory.Open, c.memory.next != nil
+	}
+	s, err := call(c.ctx, req)
+	if err == nil {
+		c.begun(s, reused)
+	}
+	return s, err
+}
+
+// begun shows the stream of an exchange that has begun to the auditor. It may use the exchange of
+// the Caller before that, if its memory is free. Without such a use, the memory serves the exchange
+// after this one.
+func (c *modelCaller) begun(now *Stream, reused bool) {
+	c.m.conn.lock()
+	c.m.auditor.streams[now.id] = now
+	c.m.conn.unlock()
+	if reused {
+		c.m.sum.reused.Add(1)
+	}
+	k := c.memory
+	if k == nil {
+		return
+	}
+	s := k.last
+	if k.last = now; s == nil || s.memory.used || !c.chance(4) {
+		return
+	}
+	c.m.sum.misused.Add(1)
+	err := ErrReused
+	switch c.r.IntN(6) {
+	case 0:
+		_, err = s.response.Body.Read(make([]byte, 10))
+	case 1:
+		err = s.response.Body.Close()
+	case 2:
+		_, err = s.Write([]byte("wrong"))
+	case 3:
+		err = s.CloseWrite()
+	case 4:
+		_, err = s.Response(c.ctx)
+	default:
+		s.Reset(ErrCodeCancel)
+	}
+	if err != ErrReused {
+		c.m.errorf("exchange %d: a use of the exchange before it returned %v", c.e.n, err)
+	}
 }
 
 func (c *modelCaller) chance(n int) bool { return c.r.IntN(n) == 0 }
@@ -105,7 +197,7 @@ func (c *modelCaller) exchange() {
 		}
 	}
 	if kind < 5 {
-		resp, err := m.conn.Do(c.ctx, req)
+		resp, err := c.do(req)
 		if err != nil {
 			c.judge("Do", err)
 			return
@@ -114,7 +206,7 @@ func (c *modelCaller) exchange() {
 		return
 	}
 	req.Trailer = nil
-	s, err := m.conn.Open(c.ctx, req)
+	s, err := c.open(req)
 	if err != nil {
 		c.judge("Open", err)
 		return

@@ -76,13 +76,14 @@ func (s *Stream) write(p []byte, trailer Header, then after) (int, error) {
 
 // send queues p and waits until it has been added to out. It returns how many bytes were.
 func (s *Stream) send(p []byte, trailer Header, then after) (n int, err error) {
-	c, snd := s.c, s.sender
+	c := s.c
 	layout, err := s.req.trailerLayout(trailer)
 	if err != nil {
 		return 0, err
 	}
 	c.lock()
 	defer c.unlock()
+	snd := s.sender
 	for snd.busy && s.sendErrLocked() == nil {
 		if err := s.waitSendUnlocking(&snd.turn); err != nil {
 			return 0, err
