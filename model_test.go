@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -279,9 +280,10 @@ func (m *modelRun) play() {
 				m.t.Logf("%+v, credit %d, window %d", s, m.peer.Credit(uint32(s.id)),
 					m.allowed[uint32(s.id)]-s.got)
 			}
-			stacks := make([]byte, 1<<20)
-			m.errorf("%d callers hang; the connection's error is %v; its credit is %d\n%s",
-				m.running.Load(), m.conn.Err(), m.peer.Credit(0), stacks[:runtime.Stack(stacks, true)])
+			stacks, dump := make([]byte, 1<<20), strings.Builder{}
+			m.conn.Dump(&dump)
+			m.errorf("%d callers hang; the connection's error is %v; its credit is %d\n%s\n%s", m.running.Load(),
+				m.conn.Err(), m.peer.Credit(0), &dump, stacks[:runtime.Stack(stacks, true)])
 			break
 		}
 	}

@@ -9,8 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -392,4 +397,306 @@ func TestCallerKeepsTheMemoryOfAnExchangeThatIsNotOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A countedReads counts the calls of Read.
+type countedReads struct {
+	net.Conn
+	reads *atomic.Int64
+}
+
+func (c countedReads) Read(p []byte) (int, error) {
+	c.reads.Add(1)
+	return c.Conn.Read(p)
+}
+
+// cannedTLS is cannedConn over TLS. reads counts the reads of both sockets.
+func cannedTLS(t *testing.T, reads *atomic.Int64) *hyper.Conn {
+	t.Helper()
+	client, server := net.Pipe()
+	go cannedServer(h2test.TLSServer(countedReads{server, reads}, "h2"), h2test.ResponseBlock(),
+		make([]byte, 1024))
+	conn, err := hyper.Dial(t.Context(), "example.com", &hyper.Config{TLS: h2test.ClientTLS(),
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return countedReads{client, reads}, nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		server.Close()
+	})
+	return conn
+}
+
+// An exchange of a Caller allocates nothing, in cleartext and over TLS, also with a body in memory
+// or one that is written. crypto/tls allocates 24 bytes for each read of a socket, however many
+// exchanges it serves; the server here does the same.
+func TestExchangeOfACallerAllocatesNothing(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	content := []byte(strings.Repeat("x", 500))
+	body, text := bytes.NewReader(content), strings.NewReader(string(content))
+	header := hyper.Header{{Name: "content-type", Value: "text/plain"}, {Name: "x-id", Value: "1"}}
+	ctx, buf := context.Background(), make([]byte, 2048)
+	for name, exchange := range map[string]func(k *hyper.Caller) (*hyper.Response, error){
+		"Get": func(k *hyper.Caller) (*hyper.Response, error) { return k.Get(ctx, "/") },
+		"GET": func(k *hyper.Caller) (*hyper.Response, error) {
+			return k.Do(ctx, &hyper.Request{Path: "/", Header: header})
+		},
+		"POST of bytes": func(k *hyper.Caller) (*hyper.Response, error) {
+			return k.Do(ctx, &hyper.Request{Method: "POST", Body: body})
+		},
+		"POST of a string": func(k *hyper.Caller) (*hyper.Response, error) {
+			return k.Do(ctx, &hyper.Request{Method: "POST", Header: header, Body: text})
+		},
+		"Open": func(k *hyper.Caller) (*hyper.Response, error) {
+			s, err := k.Open(ctx, &hyper.Request{Method: "POST"})
+			if err != nil {
+				return nil, err
+			}
+			if _, err := s.Write(content); err != nil {
+				return nil, err
+			}
+			if err := s.CloseWrite(); err != nil {
+				return nil, err
+			}
+			return s.Response(ctx)
+		},
+	} {
+		for _, cleartext := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/cleartext=%v", name, cleartext), func(t *testing.T) {
+				var reads atomic.Int64
+				k := &hyper.Caller{}
+				if cleartext {
+					k.Conn = cannedConn(t, &hyper.Config{Authority: "example.com"})
+				} else {
+					k.Conn = cannedTLS(t, &reads)
+				}
+				exchanges, before := 0, int64(0)
+				times, octets := allocated(t, func() {
+					if exchanges++; exchanges == 101 { // allocated begins to count
+						before = reads.Load()
+					}
+					resp, err := exchange(k)
+					if err != nil {
+						t.Fatal(err)
+					}
+					drainBody(t, resp.Body, buf)
+				})
+				each := float64(reads.Load()-before) / 500
+				// The runtime itself allocates now and then.
+				if times-each >= 0.05 || octets-24*each >= 4 {
+					t.Errorf("%.3f allocations of %.1f bytes, with %.3f reads", times, octets, each)
+				}
+			})
+		}
+	}
+}
+
+// A Caller has trailers, 1xx responses and pushes, and an exchange that has any of them is reused
+// when the pushes were claimed.
+func TestCallerReceivesAllPartsOfAResponse(t *testing.T) {
+	eachCaller(t, hyper.Config{Push: &hyper.PushPolicy{}, StreamTimes: true, KeepFrames: true}, func(c *callerTest) {
+		var first *hyper.Response
+		for i := range uint32(6) {
+			interim := ""
+			call := h2test.Go(func() (*hyper.Response, error) {
+				return c.caller.Do(c.Context(), &hyper.Request{Informational: func(status int, h hyper.Header) error {
+					interim = fmt.Sprint(status, " ", h.Get("x-n"))
+					return nil
+				}})
+			})
+			n := fmt.Sprint(i)
+			c.peer.WantHeaders("the request", c.id)
+			c.peer.WriteHeaders(c.id, 0, ":status: 103", "x-n: "+n)
+			c.peer.WritePushPromise(c.id, 2*i+2, ":method: GET", ":scheme: http", ":authority: example.com",
+				":path: /"+n)
+			c.peer.WriteHeaders(c.id, 0, ":status: 200", "x-n: "+n)
+			c.peer.WriteData(c.id, 0, []byte("text "+n))
+			c.peer.WriteTrailers(c.id, "x-sum: "+n)
+			resp := call.Want(c.T, "the response")
+			h2test.WantBody(c.T, "the body", resp.Body, "text "+n)
+			if interim != "103 "+n || resp.Trailer().Get("x-sum") != n || resp.Stats().BytesRead != 6 ||
+				resp.Stats().ResponseEnded.IsZero() {
+				c.Errorf("%d: 1xx %q, trailer %v, %+v", i, interim, resp.Trailer(), resp.Stats())
+			}
+			pushes := 0
+			for push, err := range resp.Pushes(c.Context()) {
+				if err != nil || push.Request.Path != "/"+n || push.ParentID != c.id {
+					c.Fatal(push, err)
+				}
+				pushes++
+				c.peer.WriteHeaders(push.ID(), wire.EndStream, ":status: 204", "x-push: "+n)
+				pushed, err := push.Response(c.Context())
+				if err != nil || pushed.Header.Get("x-push") != n {
+					c.Fatal(pushed, err)
+				}
+			}
+			if pushes != 1 {
+				c.Errorf("%d pushes", pushes)
+			}
+			c.id += 2
+			synctest.Wait()
+			if first == nil {
+				first = resp
+			} else if i%2 == 0 && resp != first {
+				c.Error("the memory was not used again")
+			}
+		}
+	})
+}
+
+// A promise that waits to be claimed keeps the exchange.
+func TestCallerKeepsAnExchangeWithAPromise(t *testing.T) {
+	eachCaller(t, hyper.Config{Push: &hyper.PushPolicy{}}, func(c *callerTest) {
+		call := h2test.Go(func() (*hyper.Response, error) { return c.caller.Get(c.Context(), "/") })
+		c.peer.WantHeaders("the request", 1)
+		c.peer.WritePushPromise(1, 2, ":method: GET", ":scheme: http", ":authority: example.com", ":path: /p")
+		c.peer.WriteHeaders(1, wire.EndStream, ":status: 204")
+		resp := call.Want(c.T, "the response")
+		c.id = 3
+		c.get("two")
+		if c.get("three") == resp {
+			c.Fatal("its memory was used again")
+		}
+		for push, err := range resp.Pushes(c.Context()) {
+			if err != nil || push.Request.Path != "/p" {
+				c.Error(push, err)
+			}
+		}
+	})
+}
+
+// Frames that the peer sends on a stream after its reset do not reach the exchange that uses the
+// memory of the stream.
+func TestLateFramesDoNotReachTheNextExchangeOfACaller(t *testing.T) {
+	eachCaller(t, hyper.Config{}, func(c *callerTest) {
+		first := c.unread("one")
+		first.Body.Close()
+		call := h2test.Go(func() (*hyper.Response, error) { return c.caller.Get(c.Context(), "/two") })
+		c.peer.WantHeaders("the request", 3)
+		c.peer.WriteHeaders(3, 0, ":status: 200")
+		second := call.Want(c.T, "the response")
+		second.Body.Close()
+		c.peer.WantRSTStream("closed", 3, wire.Cancel)
+		c.id = 5
+		third := c.unread("three")
+		if third != first {
+			c.Fatal("the memory was not used again")
+		}
+		call = h2test.Go(func() (*hyper.Response, error) { return c.caller.Get(c.Context(), "/four") })
+		c.peer.WantHeaders("the request in the memory of stream 3", 7)
+		c.peer.WriteData(3, 0, []byte("late"))
+		c.peer.WriteTrailers(3, "late: 1")
+		c.peer.WriteWindowUpdate(3, 5)
+		c.peer.WriteRSTStream(3, wire.InternalError)
+		c.peer.WriteHeaders(7, 0, ":status: 200", "x: 1")
+		c.peer.WriteData(7, wire.EndStream, []byte("four"))
+		fourth := call.Want(c.T, "the response")
+		h2test.WantBody(c.T, "its body", fourth.Body, "four")
+		if fourth.Trailer() != nil || fourth.Stats().BytesReceived != 4 || fourth.Stream().Err() != nil {
+			c.Errorf("%v, %+v, %v", fourth.Trailer(), fourth.Stats(), fourth.Stream().Err())
+		}
+	})
+}
+
+// The exchanges of a Caller end with their connection as any others, and those after them use
+// another connection.
+func TestCallerOfAConnectionThatEnds(t *testing.T) {
+	for name, end := range map[string]struct {
+		end  func(c *callerTest)
+		want error
+	}{
+		"Close":  {func(c *callerTest) { c.conn.Close() }, hyper.ErrClosed},
+		"GOAWAY": {func(c *callerTest) { c.peer.WriteGoAway(0, wire.NoError, "") }, hyper.ErrCodeNo},
+		"lost":   {func(c *callerTest) { c.peer.Close() }, io.ErrUnexpectedEOF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachCaller(t, hyper.Config{}, func(c *callerTest) {
+				for range 3 {
+					c.get("before")
+				}
+				call := h2test.Go(func() (*hyper.Response, error) { return c.caller.Get(c.Context(), "/") })
+				c.peer.WantHeaders("the request", c.id)
+				end.end(c)
+				if err := call.WantErr(c.T, "the exchange"); !errors.Is(err, end.want) {
+					c.Error(err)
+				}
+				synctest.Wait()
+				if _, err := c.caller.Get(c.Context(), "/"); err == nil {
+					c.Error("an exchange on a connection that has ended")
+				}
+				c.peer, c.conn = dialPeer(c.T, &hyper.Config{Authority: "example.com"})
+				c.caller.Conn, c.id = c.conn, 1
+				first := c.get("one")
+				c.get("two")
+				if c.get("three") != first {
+					c.Error("the memory was not used again")
+				}
+			})
+		})
+	}
+}
+
+// A Caller without a connection, and calls with a nil argument, panic as those of a Conn do.
+func TestMisuseOfACallerPanics(t *testing.T) {
+	eachCaller(t, hyper.Config{}, func(c *callerTest) {
+		none := &hyper.Caller{}
+		for want, call := range map[string]func(){
+			"hyper: Caller.Get: nil Conn":  func() { none.Get(c.Context(), "/") },
+			"hyper: Caller.Do: nil Conn":   func() { none.Do(c.Context(), &hyper.Request{}) },
+			"hyper: Caller.Open: nil Conn": func() { none.Open(c.Context(), &hyper.Request{}) },
+			"hyper: Caller.Get: nil context.Context": func() {
+				c.caller.Get(nil, "/") //nolint:staticcheck // that is the test
+			},
+			"hyper: Caller.Do: nil *Request":   func() { c.caller.Do(c.Context(), nil) },
+			"hyper: Caller.Open: nil *Request": func() { c.caller.Open(c.Context(), nil) },
+		} {
+			func() {
+				defer func() {
+					if got := recover(); got != want {
+						c.Errorf("%v, want %s", got, want)
+					}
+				}()
+				call()
+			}()
+		}
+	})
+}
+
+// The race detector reports a use of an earlier exchange on another goroutine. The test runs in a
+// process of its own, which fails.
+func TestRaceDetectorFindsTheUseOfAnEarlierExchange(t *testing.T) {
+	if !h2test.Race {
+		t.Skip("this is a test of the race detector")
+	}
+	const alone = "HYPER_RACES=1"
+	if os.Getenv("HYPER_RACES") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), alone)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "DATA RACE") ||
+			!strings.Contains(string(out), "(*Stream).reusedErr") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	k, buf := &hyper.Caller{Conn: cannedConn(t, nil)}, make([]byte, 2048)
+	get := func() *hyper.Response {
+		resp, err := k.Get(context.Background(), "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		drainBody(t, resp.Body, buf)
+		return resp
+	}
+	resp, done := get(), make(chan struct{})
+	go func() {
+		defer close(done)
+		time.Sleep(100 * time.Millisecond) // nothing orders this with what follows below
+		resp.Body.Read(make([]byte, 1))
+	}()
+	get()
+	<-done
 }
