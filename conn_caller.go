@@ -20,22 +20,23 @@ import (
 //		...
 //	}
 //
-// When the next exchange begins, the Response of the last one, its Stream, Header and Body must not
-// be used any more, and no call of theirs may be in progress. From then on, each of their methods
-// returns ErrReused, or a zero value if it returns no error, and changes nothing; the fields of the
-// Response and its Header are empty. This holds until the exchange after that begins, which gets
-// the memory. If such a use was found until then, that exchange gets other memory, and the methods
-// go on to return ErrReused. If none was found, a later use concerns the new exchange. No use
-// affects other exchanges or the connection. The race detector finds one on another goroutine.
+// When Get, Do or Open is called again, the Response of the last exchange, its Stream, Header and
+// Body must not be used any more, and no call of theirs may be in progress. From then on, each of
+// their methods returns ErrReused, or a zero value if it returns no error, and changes nothing; the
+// fields of the Response and its Header are empty. This holds until the call after that, whose
+// exchange gets the memory. If such a use was found until then, that exchange gets other memory,
+// and the methods go on to return ErrReused. If none was found, a later use concerns the new
+// exchange. No use affects other exchanges or the connection. The race detector finds one on
+// another goroutine.
 //
-// An exchange keeps its memory, and its Response stays valid, if it is not over when the next one
-// begins, or if something may still refer to it. It is over when its stream has ended in both
-// directions (see Stream.Done), its Response was returned or its stream was reset, and its body was
-// read to its end or closed. These exchanges keep their memory for good: those with a WindowManager
-// of the program, those that a context has ended, those with a promise that waits to be claimed,
-// those whose upload waited for 100 (Continue), those whose body is decoded and was not read to its
-// end, and those whose HEADERS wait to be written. The next exchange then uses new memory, which is
-// what Conn's methods do for each.
+// An exchange keeps its memory, and its Response stays valid, if it is not over at the next call,
+// or if something may still refer to it. It is over when its stream has ended in both directions
+// (see Stream.Done), its Response was returned or its stream was reset, and its body was read to
+// its end or closed. Some exchanges keep their memory even then: those with a WindowManager of the
+// program, those that a context has ended, those with a promise that waits to be claimed, those
+// whose body waited for 100 (Continue) or was decoded and not read to its end, and those whose
+// HEADERS wait to be written. The exchange after the next then uses new memory, which is what
+// Conn's methods do for each.
 //
 // Do and Open copy the Request. So the caller may change it when they have returned, but not what
 // it refers to: for that, the rules of Request apply. Response.Request is the copy.
@@ -47,13 +48,14 @@ type Caller struct {
 	// Conn is the connection. Do, Get and Open panic if it is nil.
 	Conn *Conn
 
-	next *reusedMemory // of the next exchange; nil: it needs new memory
-	last *reusedMemory // of the last exchange that has begun; nil: there was none
+	next  *reusedMemory // of the next exchange; nil: it needs new memory
+	last  *reusedMemory // of the last exchange, as long as it was not followed by another call
+	spare *reusedMemory // free; of the exchange after the next. nil: there is none
 }
 
-// ErrReused is returned by calls on an exchange of a Caller after a later exchange of the Caller
-// has begun: see Caller.
-var ErrReused = errors.New("hyper: a later exchange of the Caller reuses the memory")
+// ErrReused is returned by calls on an exchange of a Caller after the Caller was called again: see
+// Caller.
+var ErrReused = errors.New("hyper: the Caller was called again and reuses the memory")
 
 // errCallerShared is returned to the second of two calls that use a Caller at once.
 var errCallerShared = errors.New("hyper: two calls use the Caller at once")
@@ -107,6 +109,9 @@ func (k *Caller) memory(req *Request) *reusedMemory {
 	if k.last != nil && k.last.stream.c != k.Conn {
 		k.last = nil
 	}
+	if k.spare != nil && k.spare.stream.c != k.Conn {
+		k.spare = nil
+	}
 	m.caller, m.req = k, *req
 	return m
 }
@@ -114,32 +119,31 @@ func (k *Caller) memory(req *Request) *reusedMemory {
 // A reusedMemory is the memory of one exchange of a Caller at a time. All exchanges are on the same
 // connection, so that its lock orders a misuse of an earlier exchange with the new one.
 type reusedMemory struct {
-	stream Stream
-	req    Request
-	sender sender
-	header Header // of the response, if it has few fields
-	taker  taker  // for the body
-	caller *Caller
-
-	// The last length of a body, and its text.
-	length     int64
-	lengthText string
-
-	misused atomic.Bool // a call for an earlier exchange was found
-
-	// The connection's mu guards the fields below. Calls of the user read used without it, and it
+	// The connection's mu guards the first fields. Calls of the user read used without it, and it
 	// changes only between two exchanges. So the race detector finds a call for an earlier exchange
 	// on another goroutine.
 	used     bool  // by an exchange; otherwise calls for an earlier one return ErrReused
 	returned bool  // the Response was returned to the caller
 	calls    int32 // calls and goroutines that have unlocked mu and will use the stream
+
+	misused atomic.Bool // a call for an earlier exchange was found
+	caller  *Caller
+	header  Header // of the response, if it has few fields
+	stream  Stream
+	req     Request
+
+	// Only requests with a body use these.
+	sender     sender
+	taker      taker
+	length     int64  // the last length of a body
+	lengthText string // its text
 }
 
 // The methods of reusedMemory that are called for each Stream may be called for nil, which is the
 // memory of an exchange that no Caller made.
 
-// holdLocked counts a call or a goroutine that unlocks mu and will use the stream later. Each hold is
-// followed by release, or by none if the memory must not be reused.
+// holdLocked counts a call or a goroutine that unlocks mu and will use the stream later.
+// releaseLocked follows, or nothing if the memory must not be reused.
 func (m *reusedMemory) holdLocked() {
 	if m != nil {
 		m.calls++
@@ -196,18 +200,26 @@ func (m *reusedMemory) copyFields(fields []Field) Header {
 	return m.header
 }
 
-// beginLocked begins an exchange in m. That invalidates the last exchange of the Caller, if it is
-// over.
-func (m *reusedMemory) beginLocked() error {
+// freeLastLocked frees the memory of the Caller's last exchange, if that is over. It is called
+// before m waits for its stream, while that memory is in the processor's cache.
+func (m *reusedMemory) freeLastLocked() {
+	if m == nil || m.used { // beginLocked finds that the Caller is shared
+		return
+	}
 	k := m.caller
-	if m.used || k.last == m {
+	if last := k.last; last != nil && last.freeLocked() {
+		k.spare = last
+	}
+	k.last = nil
+}
+
+// beginLocked begins an exchange in m.
+func (m *reusedMemory) beginLocked() error {
+	if m.used {
 		return errCallerShared
 	}
-	last := k.last
-	k.last, k.next = m, nil
-	if last != nil && last.freeLocked() {
-		k.next = last
-	}
+	k := m.caller
+	k.last, k.next, k.spare = m, k.spare, nil
 	m.used, m.returned = true, false
 	s := &m.stream
 	s.state, s.recvErr, s.sendErr, s.sender = state.Idle, nil, nil, nil
@@ -230,18 +242,28 @@ func (m *reusedMemory) freeLocked() bool {
 		return false
 	}
 	m.used = false
-	m.req, m.taker.p = Request{}, nil
 	clear(m.header)
+	m.req = Request{}
 	if s.sender == &m.sender {
-		m.sender = sender{}
+		m.sender, m.taker.p = sender{}, nil
 	}
-	// For a call that has begun before, the stream is one that has ended.
-	*s = Stream{c: s.c, memory: m, req: &m.req, state: state.Closed, sender: nothingToSend,
-		sendErr: ErrReused, recvErr: ErrReused}
-	s.reader.Store(readerDropped)
-	s.window.c, s.window.s = s.c, s
-	s.response.s, s.response.Request, s.response.Body = s, &m.req, (*responseBody)(&s.response)
+	s.resetMemoryLocked()
 	return true
+}
+
+// resetMemoryLocked sets every field of a stream that has ended and whose memory is free. For a
+// call that has begun before, the stream is one that has ended.
+func (s *Stream) resetMemoryLocked() {
+	s.id, s.headersStart, s.sendDelta, s.bodyLeft = 0, 0, 0, 0
+	s.upload.Store(noUpload)
+	s.reader.Store(readerDropped)
+	s.message, s.began = state.AwaitingHeaders, false
+	s.sender, s.sendErr, s.recvErr = nothingToSend, ErrReused, ErrReused
+	if s.extras != nil || s.deadlines != nil {
+		s.extras, s.deadlines = nil, nil
+	}
+	s.window = Window{c: s.c, s: s}
+	s.response = Response{s: s, Request: s.req, Body: (*responseBody)(&s.response)}
 }
 
 // isOverLocked reports whether the exchange is over: see Caller.

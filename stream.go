@@ -168,6 +168,7 @@ func (c *Conn) openAndLock(ctx context.Context, s *Stream, o opening) error {
 
 // openUnlocking takes a slot and opens s for a request that has been checked.
 func (c *Conn) openUnlocking(ctx context.Context, s *Stream, p *preparedRequest) error {
+	s.memory.freeLastLocked()
 	c.uncorkLocked()
 	// The SETTINGS may also lower the number of slots.
 	if p.extendedConnect {

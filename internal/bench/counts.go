@@ -26,7 +26,7 @@ var columns = []string{"instructions", "allocations", "bytes", "locks", "wake-up
 	"system calls", "switches", "writes", "reads"}
 
 // countedClients are the clients to measure.
-var countedClients = []string{"own", "roundtrip", "nethttp", "floor", "floortypes", "h2load"}
+var countedClients = []string{"own", "reused", "roundtrip", "nethttp", "floor", "floortypes", "h2load"}
 
 // countedCallers are how many callers a client has, one after the other.
 var countedCallers = []int{100, 1}

@@ -4,7 +4,7 @@ import "fmt"
 
 // The clients of most workloads.
 var (
-	smallClients  = []string{"own", "roundtrip", "nethttp", "floor", "floortypes", "h2load"}
+	smallClients  = []string{"own", "reused", "roundtrip", "nethttp", "floor", "floortypes", "h2load"}
 	threeClients  = []string{"own", "http", "nethttp"}
 	clientsOfRPCs = []string{"http", "nethttp"}
 )
@@ -17,6 +17,10 @@ var workloads = []workload{
 		goals: []goal{
 			{client: "own", figure: "us_per_req", peer: "floor", most: 1.5},
 			{client: "own", figure: "us_per_req", peer: "h2load", most: 1},
+			{client: "reused", figure: "us_per_req", peer: "floor", most: 1.35},
+			{client: "reused", figure: "us_per_req", peer: "own"},
+			{client: "reused", figure: "allocs_per_req", peer: "floor", most: 1},
+			{client: "reused", figure: "B_per_req", peer: "floor", most: 1},
 			{client: "roundtrip", figure: "us_per_req", peer: "floortypes", most: 1.15},
 			{client: "roundtrip", figure: "allocs_per_req", most: 6},
 			{client: "roundtrip", figure: "B_per_req", most: 1300},
@@ -30,6 +34,8 @@ var workloads = []workload{
 		goals: []goal{
 			{client: "own", figure: "us_per_req", peer: "floor", most: 1.6},
 			{client: "own", figure: "us_per_req", peer: "h2load"},
+			{client: "reused", figure: "us_per_req", peer: "floor", most: 1.4},
+			{client: "reused", figure: "us_per_req", peer: "own"},
 			{client: "roundtrip", figure: "us_per_req", peer: "floortypes", most: 1.3},
 			{client: "own", figure: "us_per_req", peer: "nethttp"},
 			{client: "roundtrip", figure: "us_per_req", peer: "nethttp"},

@@ -51,6 +51,12 @@ func (o *options) plainClient() (client, error) {
 			return nil, err
 		}
 		return &own{conn, o.header()}, nil
+	case "reused":
+		conn, err := hyper.Dial(context.Background(), o.target.origin, o.config())
+		if err != nil {
+			return nil, err
+		}
+		return &reused{own{conn, o.header()}, o.target.path}, nil
 	case "http":
 		c := &http.Client{Transport: &hyper.Transport{Config: o.config(), MaxConnsPerHost: 1}}
 		return &types{c.Do, c.CloseIdleConnections, o.header().HTTP()}, nil
@@ -130,6 +136,24 @@ func (c *own) post(t target, body io.Reader, size int64) (io.ReadCloser, error) 
 
 // close closes the connection.
 func (c *own) close() { c.conn.Close() }
+
+// A reused is a client that uses hyper's API with memory for each caller.
+type reused struct {
+	own
+	path string
+}
+
+// caller implements ownLoop.
+func (c *reused) caller() func() (int64, error) {
+	k, buf := &hyper.Caller{Conn: c.conn}, make([]byte, 2048)
+	return func() (int64, error) {
+		body, err := ownBody(k.Do(context.Background(), &hyper.Request{Path: c.path, Header: c.header}))
+		if err != nil {
+			return 0, err
+		}
+		return drain(body, buf)
+	}
+}
 
 // ownBody returns the body of a response with status 200.
 func ownBody(resp *hyper.Response, err error) (io.ReadCloser, error) {
