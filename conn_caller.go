@@ -42,8 +42,9 @@ import (
 // it refers to: for that, the rules of Request apply. Response.Request is the copy.
 //
 // A Caller is for one goroutine at a time, and must not be copied after its first use. It holds the
-// memory of two exchanges, with a Header of up to 64 fields each, and with what the last response
-// refers to. The zero value with a Conn is ready. After a change of Conn, exchanges use new memory.
+// memory of two exchanges, or of three after a call that failed, with up to 64 fields of a Header
+// each, and what the last exchange refers to. The zero value with a Conn is ready. After a change
+// of Conn, exchanges use new memory.
 type Caller struct {
 	// Conn is the connection. Do, Get and Open panic if it is nil.
 	Conn *Conn
@@ -195,6 +196,9 @@ func (m *reusedMemory) lengthOf(n int64) string {
 func (m *reusedMemory) copyFields(fields []Field) Header {
 	if len(fields) > maxKeptFields {
 		return append(Header(nil), fields...)
+	}
+	if cap(m.header) < len(fields) {
+		m.header = make(Header, 0, len(fields))
 	}
 	m.header = append(m.header[:0], fields...)
 	return m.header

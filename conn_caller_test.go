@@ -53,8 +53,8 @@ func TestFreeMemoryHasNothingOfItsExchange(t *testing.T) {
 			if s.memory.used {
 				t.Fatalf("%s: the memory is not free", name)
 			}
-			want := Stream{c: s.c, memory: s.memory, req: &s.memory.req, state: s.state, sender: nothingToSend,
-				sendErr: ErrReused, recvErr: ErrReused}
+			want := Stream{c: s.c, memory: s.memory, req: &s.memory.req, state: s.state,
+				sender: nothingToSend, sendErr: ErrReused, recvErr: ErrReused}
 			want.reader.Store(readerDropped)
 			want.window.c, want.window.s = s.c, s
 			want.response = Response{s: s, Request: s.req, Body: (*responseBody)(&s.response)}
@@ -78,7 +78,8 @@ func TestFreeMemoryHasNothingOfItsExchange(t *testing.T) {
 		free("a GET", exchange(&Request{}, false, "a: 1", "b: 2"))
 		free("an upload from memory", exchange(&Request{Method: "POST", Body: strings.NewReader("a body"),
 			Trailer: Header{{Name: "c", Value: "3"}}, Priority: Priority{Urgency: 1}}, true))
-		free("an upload", exchange(&Request{Method: "PUT", Body: io.LimitReader(strings.NewReader("a body"), 9),
+		free("an upload", exchange(&Request{Method: "PUT",
+			Body:          io.LimitReader(strings.NewReader("a body"), 9),
 			Informational: func(int, Header) error { return nil }}, true))
 	})
 }
@@ -203,7 +204,7 @@ func TestCallerKeepsFewFields(t *testing.T) {
 				t.Errorf("%d fields, want %d", len(resp.Header), n)
 			}
 			for _, m := range []*reusedMemory{k.next, k.last} {
-				if m != nil && cap(m.header) > 2*maxKeptFields {
+				if m != nil && cap(m.header) > maxKeptFields {
 					t.Errorf("after %d fields, there is memory for %d", n, cap(m.header))
 				}
 			}

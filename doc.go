@@ -36,6 +36,9 @@
 // A Response has its header in the order received, its body decoded (or unchanged, with Raw), its
 // trailers, and the pushes that came with it.
 //
+// A Caller has the same methods for the exchanges of one goroutine, which use the same memory one
+// after the other, so that a small request allocates nothing.
+//
 // # Streams
 //
 // Open sends the header of a request and returns its Stream at once. The caller writes the request

@@ -62,7 +62,7 @@ func TestModel(t *testing.T) {
 type modelFigures struct {
 	actions, conns, streams, pushes, up, down atomic.Int64
 	whole, broken                             atomic.Int64 // exchanges that succeeded, and the others
-	reused, misused                           atomic.Int64 // exchanges in the memory of others, and uses of those
+	reused, misused                           atomic.Int64 // memory of Callers, and uses of earlier exchanges
 }
 
 func (f *modelFigures) String() string {
@@ -282,8 +282,8 @@ func (m *modelRun) play() {
 			}
 			stacks, dump := make([]byte, 1<<20), strings.Builder{}
 			m.conn.Dump(&dump)
-			m.errorf("%d callers hang; the connection's error is %v; its credit is %d\n%s\n%s", m.running.Load(),
-				m.conn.Err(), m.peer.Credit(0), &dump, stacks[:runtime.Stack(stacks, true)])
+			m.errorf("%d callers hang; the connection's error is %v; its credit is %d\n%s\n%s",
+				m.running.Load(), m.conn.Err(), m.peer.Credit(0), &dump, stacks[:runtime.Stack(stacks, true)])
 			break
 		}
 	}

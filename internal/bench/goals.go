@@ -58,7 +58,8 @@ type outcome struct {
 
 // clientNames are the clients' names in the table.
 var clientNames = map[string]string{
-	"own": "hyper", "reused": "hyper, memory reused", "roundtrip": "hyper, RoundTrip", "http": "hyper under http.Client",
+	"own": "hyper", "reused": "hyper, memory reused", "roundtrip": "hyper, RoundTrip",
+	"http":    "hyper under http.Client",
 	"nethttp": "net/http", "floor": "the floor", "floortypes": "the floor with net/http's types",
 	"h2load": "h2load",
 }

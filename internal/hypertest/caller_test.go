@@ -9,13 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,7 +90,9 @@ var earlierUses = map[string]func(ctx context.Context, resp *hyper.Response, bod
 		_, err := body.Read(make([]byte, 1))
 		return err
 	},
-	"Body.Close": func(_ context.Context, _ *hyper.Response, body io.ReadCloser) error { return body.Close() },
+	"Body.Close": func(_ context.Context, _ *hyper.Response, body io.ReadCloser) error {
+		return body.Close()
+	},
 	"Response.Body.Read": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error {
 		_, err := resp.Body.Read(make([]byte, 1))
 		return err
@@ -102,7 +101,9 @@ var earlierUses = map[string]func(ctx context.Context, resp *hyper.Response, bod
 		_, err := resp.Raw().Read(make([]byte, 1))
 		return err
 	},
-	"Raw.Close": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error { return resp.Raw().Close() },
+	"Raw.Close": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error {
+		return resp.Raw().Close()
+	},
 	"HTTP": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error {
 		answer := resp.HTTP(&http.Request{})
 		if answer.StatusCode != 0 || len(answer.Header) != 0 {
@@ -138,7 +139,9 @@ var earlierUses = map[string]func(ctx context.Context, resp *hyper.Response, bod
 	"SetPriority": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error {
 		return resp.Stream().SetPriority(hyper.Priority{Urgency: 1})
 	},
-	"Err": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error { return resp.Stream().Err() },
+	"Err": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error {
+		return resp.Stream().Err()
+	},
 	"NetConn.Read": func(_ context.Context, resp *hyper.Response, _ io.ReadCloser) error {
 		_, err := resp.Stream().NetConn().Read(make([]byte, 1))
 		return err
@@ -346,10 +349,11 @@ func TestCallerKeepsTheMemoryOfAnExchangeThatIsNotOver(t *testing.T) {
 		},
 		"a window manager of the program": func(c *callerTest) (*hyper.Stream, func()) {
 			var window *hyper.Window
-			resp := do(c, c.Context(), &hyper.Request{WindowManager: func(w *hyper.Window) hyper.WindowManager {
+			manager := func(w *hyper.Window) hyper.WindowManager {
 				window = w
 				return nil
-			}})
+			}
+			resp := do(c, c.Context(), &hyper.Request{WindowManager: manager})
 			c.peer.WriteData(c.id-2, wire.EndStream, nil)
 			h2test.WantBody(c.T, "nothing", resp.Body, "")
 			id := window.StreamID()
@@ -399,113 +403,20 @@ func TestCallerKeepsTheMemoryOfAnExchangeThatIsNotOver(t *testing.T) {
 	}
 }
 
-// A countedReads counts the calls of Read.
-type countedReads struct {
-	net.Conn
-	reads *atomic.Int64
-}
-
-func (c countedReads) Read(p []byte) (int, error) {
-	c.reads.Add(1)
-	return c.Conn.Read(p)
-}
-
-// cannedTLS is cannedConn over TLS. reads counts the reads of both sockets.
-func cannedTLS(t *testing.T, reads *atomic.Int64) *hyper.Conn {
-	t.Helper()
-	client, server := net.Pipe()
-	go cannedServer(h2test.TLSServer(countedReads{server, reads}, "h2"), h2test.ResponseBlock(),
-		make([]byte, 1024))
-	conn, err := hyper.Dial(t.Context(), "example.com", &hyper.Config{TLS: h2test.ClientTLS(),
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return countedReads{client, reads}, nil
-		}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		server.Close()
-	})
-	return conn
-}
-
-// An exchange of a Caller allocates nothing, in cleartext and over TLS, also with a body in memory
-// or one that is written. crypto/tls allocates 24 bytes for each read of a socket, however many
-// exchanges it serves; the server here does the same.
-func TestExchangeOfACallerAllocatesNothing(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	content := []byte(strings.Repeat("x", 500))
-	body, text := bytes.NewReader(content), strings.NewReader(string(content))
-	header := hyper.Header{{Name: "content-type", Value: "text/plain"}, {Name: "x-id", Value: "1"}}
-	ctx, buf := context.Background(), make([]byte, 2048)
-	for name, exchange := range map[string]func(k *hyper.Caller) (*hyper.Response, error){
-		"Get": func(k *hyper.Caller) (*hyper.Response, error) { return k.Get(ctx, "/") },
-		"GET": func(k *hyper.Caller) (*hyper.Response, error) {
-			return k.Do(ctx, &hyper.Request{Path: "/", Header: header})
-		},
-		"POST of bytes": func(k *hyper.Caller) (*hyper.Response, error) {
-			return k.Do(ctx, &hyper.Request{Method: "POST", Body: body})
-		},
-		"POST of a string": func(k *hyper.Caller) (*hyper.Response, error) {
-			return k.Do(ctx, &hyper.Request{Method: "POST", Header: header, Body: text})
-		},
-		"Open": func(k *hyper.Caller) (*hyper.Response, error) {
-			s, err := k.Open(ctx, &hyper.Request{Method: "POST"})
-			if err != nil {
-				return nil, err
-			}
-			if _, err := s.Write(content); err != nil {
-				return nil, err
-			}
-			if err := s.CloseWrite(); err != nil {
-				return nil, err
-			}
-			return s.Response(ctx)
-		},
-	} {
-		for _, cleartext := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s/cleartext=%v", name, cleartext), func(t *testing.T) {
-				var reads atomic.Int64
-				k := &hyper.Caller{}
-				if cleartext {
-					k.Conn = cannedConn(t, &hyper.Config{Authority: "example.com"})
-				} else {
-					k.Conn = cannedTLS(t, &reads)
-				}
-				exchanges, before := 0, int64(0)
-				times, octets := allocated(t, func() {
-					if exchanges++; exchanges == 101 { // allocated begins to count
-						before = reads.Load()
-					}
-					resp, err := exchange(k)
-					if err != nil {
-						t.Fatal(err)
-					}
-					drainBody(t, resp.Body, buf)
-				})
-				each := float64(reads.Load()-before) / 500
-				// The runtime itself allocates now and then.
-				if times-each >= 0.05 || octets-24*each >= 4 {
-					t.Errorf("%.3f allocations of %.1f bytes, with %.3f reads", times, octets, each)
-				}
-			})
-		}
-	}
-}
-
 // A Caller has trailers, 1xx responses and pushes, and an exchange that has any of them is reused
 // when the pushes were claimed.
 func TestCallerReceivesAllPartsOfAResponse(t *testing.T) {
-	eachCaller(t, hyper.Config{Push: &hyper.PushPolicy{}, StreamTimes: true, KeepFrames: true}, func(c *callerTest) {
+	cfg := hyper.Config{Push: &hyper.PushPolicy{}, StreamTimes: true, KeepFrames: true}
+	eachCaller(t, cfg, func(c *callerTest) {
 		var first *hyper.Response
 		for i := range uint32(6) {
 			interim := ""
+			inform := func(status int, h hyper.Header) error {
+				interim = fmt.Sprint(status, " ", h.Get("x-n"))
+				return nil
+			}
 			call := h2test.Go(func() (*hyper.Response, error) {
-				return c.caller.Do(c.Context(), &hyper.Request{Informational: func(status int, h hyper.Header) error {
-					interim = fmt.Sprint(status, " ", h.Get("x-n"))
-					return nil
-				}})
+				return c.caller.Do(c.Context(), &hyper.Request{Informational: inform})
 			})
 			n := fmt.Sprint(i)
 			c.peer.WantHeaders("the request", c.id)

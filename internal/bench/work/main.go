@@ -49,7 +49,8 @@ func Main(args []string) error {
 	flags := flag.NewFlagSet("work", flag.ExitOnError)
 	flags.StringVar(&o.impl, "impl", "own",
 		"own: hyper's API; reused: the same with a hyper.Caller for each goroutine (get); "+
-			"http: http.Client over hyper's Transport; roundtrip: that Transport alone; nethttp: net/http; xnet: golang.org/x/net/http2; grpc: grpc-go, which calls the path; "+
+			"http: http.Client over hyper's Transport; roundtrip: that Transport alone; "+
+			"nethttp: net/http; xnet: golang.org/x/net/http2; grpc: grpc-go, which calls the path; "+
 			"floor, floortypes: the least that a client in Go does")
 	flags.StringVar(&o.mode, "mode", "get",
 		"get, down, up, conn, many, idle, open, slow, besideup, besidedown, rate, unary or streaming")
