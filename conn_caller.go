@@ -11,8 +11,8 @@ import (
 )
 
 // A Caller makes exchanges on a connection one after the other, in the same memory: an exchange
-// uses the memory of the one before the last. With it, a request whose response has no other fields
-// than an earlier one allocates nothing. Get, Do and Open are those of the Conn, except for this.
+// uses the memory of the one before the last. So a small request allocates nothing. Get, Do and Open
+// are those of the Conn, except for this.
 //
 //	caller := hyper.Caller{Conn: conn}
 //	for _, path := range paths {
@@ -23,7 +23,7 @@ import (
 // When Get, Do or Open is called again, the Response of the last exchange, its Stream, Header and
 // Body must not be used any more, and no call of theirs may be in progress. From then on, each of
 // their methods returns ErrReused, or a zero value if it returns no error, and changes nothing; the
-// fields of the Response and its Header are empty. This holds until the call after that, whose
+// fields of the Response and its Header are empty. This holds until the call after that: its
 // exchange gets the memory. If such a use was found until then, that exchange gets other memory,
 // and the methods go on to return ErrReused. If none was found, a later use concerns the new
 // exchange. No use affects other exchanges or the connection. The race detector finds one on
@@ -34,8 +34,8 @@ import (
 // (see Stream.Done), its Response was returned or its stream was reset, and its body was read to
 // its end or closed. Some exchanges keep their memory even then: those with a WindowManager of the
 // program, those that a context has ended, those with a promise that waits to be claimed, those
-// whose body waited for 100 (Continue) or was decoded and not read to its end, and those whose
-// HEADERS wait to be written. The exchange after the next then uses new memory, which is what
+// with a body that waited for 100 (Continue) or with a response that was decoded and not read to
+// its end, and those with HEADERS that wait to be written. The exchange after the next then uses new memory, which is what
 // Conn's methods do for each.
 //
 // Do and Open copy the Request. So the caller may change it when they have returned, but not what
@@ -255,7 +255,7 @@ func (m *reusedMemory) freeLocked() bool {
 	return true
 }
 
-// resetMemoryLocked sets every field of a stream that has ended and whose memory is free. For a
+// resetMemoryLocked sets every field of a stream that has ended when its memory becomes free. For a
 // call that has begun before, the stream is one that has ended.
 func (s *Stream) resetMemoryLocked() {
 	s.id, s.headersStart, s.sendDelta, s.bodyLeft = 0, 0, 0, 0

@@ -145,7 +145,7 @@ func TestMemoryIsNotFreeWhileTheConnectionRefersToIt(t *testing.T) {
 		} {
 			undo := refer()
 			if m.freeLocked() {
-				t.Fatalf("%s refers to a stream whose memory is free", name)
+				t.Fatalf("%s refers to a stream, and the memory is free", name)
 			}
 			undo()
 		}

@@ -1,4 +1,4 @@
-// This file tests hyper.Caller, whose exchanges use the same memory.
+// This file tests hyper.Caller, which makes exchanges in the same memory.
 
 package hypertest
 
@@ -41,7 +41,7 @@ func eachCaller(t *testing.T, cfg hyper.Config, test func(c *callerTest)) {
 	})
 }
 
-// get makes a GET, whose response has a text as its body, and reads it.
+// get makes a GET, and reads a text as the body of its response.
 func (c *callerTest) get(text string) *hyper.Response {
 	c.Helper()
 	resp := c.unread(text)
