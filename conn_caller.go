@@ -11,8 +11,8 @@ import (
 )
 
 // A Caller makes exchanges on a connection one after the other, in the same memory: an exchange
-// uses the memory of the one before the last. So a small request allocates nothing. Get, Do and Open
-// are those of the Conn, except for this.
+// uses the memory of the one before the last. So a small request allocates nothing. Get, Do and
+// Open are those of the Conn, except for this.
 //
 //	caller := hyper.Caller{Conn: conn}
 //	for _, path := range paths {
@@ -35,8 +35,8 @@ import (
 // its end or closed. Some exchanges keep their memory even then: those with a WindowManager of the
 // program, those that a context has ended, those with a promise that waits to be claimed, those
 // with a body that waited for 100 (Continue) or with a response that was decoded and not read to
-// its end, and those with HEADERS that wait to be written. The exchange after the next then uses new memory, which is what
-// Conn's methods do for each.
+// its end, and those with HEADERS that wait to be written. The exchange after the next then uses
+// new memory, which is what Conn's methods do for each.
 //
 // Do and Open copy the Request. So the caller may change it when they have returned, but not what
 // it refers to: for that, the rules of Request apply. Response.Request is the copy.
