@@ -382,7 +382,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 	}
 }
 
-// Grant takes no lock. It must wake the writer even if the writer is just about to stop.
+// Grant takes no lock. It must wake the writer even if the writer is just about to stop, be it after
+// a pause or before one.
 func TestGrantIsNotLostOnARetiringWriter(t *testing.T) {
 	var window *Window
 	client, server := net.Pipe()
@@ -398,7 +399,7 @@ func TestGrantIsNotLostOnARetiringWriter(t *testing.T) {
 	defer conn.Close()
 	for i := range 20_000 {
 		conn.lock()
-		conn.liveness.now = conn.liveness.wroteAt + shrinkDelay
+		conn.liveness.now, conn.liveness.afterPause = conn.liveness.wroteAt+shrinkDelay, i%2 == 0
 		conn.wakeWriter()
 		conn.unlock()
 		for range i % 50 {
