@@ -48,8 +48,8 @@ func TestIdleConnectionGivesItsBuffersBack(t *testing.T) {
 		}
 		time.Sleep(shrinkDelay)
 		synctest.Wait()
-		// One place in reader.wakeups is cheaper to keep than to allocate.
-		if got := held(); got != [8]int{3: 1} {
+		// One place in reader.wakeups may be kept.
+		if got := held(); got != [8]int{} && got != [8]int{3: 1} {
 			t.Errorf("an idle one keeps %v", got)
 		}
 	})
@@ -382,8 +382,8 @@ func TestAnyWorkBringsTheWriterBack(t *testing.T) {
 	}
 }
 
-// Grant takes no lock. It must wake the writer even if the writer is just about to stop, be it after
-// a pause or before one.
+// Grant takes no lock. It must wake the writer even if the writer is just about to stop, after a
+// pause or before one.
 func TestGrantIsNotLostOnARetiringWriter(t *testing.T) {
 	var window *Window
 	client, server := net.Pipe()

@@ -210,8 +210,8 @@ func (e *encoder) findName(name string) int {
 	}
 }
 
-// A staticRange has the first and the last index of a name in the static table, where the entries of
-// a name follow each other. They are 0 if the name is not there.
+// A staticRange has the first and the last index of a name in the static table, where the entries
+// of a name follow each other. They are 0 if the name is not there.
 type staticRange struct{ first, last uint8 }
 
 // staticNames returns the ranges of all names of the static table.
