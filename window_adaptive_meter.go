@@ -195,20 +195,19 @@ type controlLoop struct {
 	total  int64 // bytes received on the connection when it began
 }
 
+// A quarter is what arrived and was consumed in a quarter of a round trip, in bytes.
+type quarter struct{ arrived, consumed int }
+
 // A meter measures what goes through a window in a round trip. It counts in quarters of a round
 // trip.
 type meter struct {
-	arrived, consumed int           // in the current quarter
-	ends              time.Duration // the end of the current quarter
-	past              [8]quarter    // the two round trips before it, the latest quarter first
-	empty             int           // quarters before the current one in which nothing arrived
+	quarter               // the current one
+	ends    time.Duration // when it ends
+	past    [8]quarter    // the two round trips before it, the latest quarter first
+	empty   int           // quarters before it in which nothing arrived
 
-	three, four quarter // what the last three quarters had, and the last four
-	before      int     // what went through in the four quarters before them
+	three, before quarter // what the latest three of past had together, and the last four
 }
-
-// A quarter is what arrived and was consumed in a quarter of a round trip.
-type quarter struct{ arrived, consumed uint32 }
 
 // A streamMeter is a meter that also knows where the windows of its stream ended.
 type streamMeter struct {
@@ -278,27 +277,20 @@ func (m *meter) advance(now, length time.Duration) {
 		m.ends = now + length
 		return
 	}
-	n := m.empty + 1
-	if m.arrived == 0 {
-		n = 1
+	n := 1
+	if m.empty++; m.arrived > 0 {
+		n, m.empty = m.empty, 0
 	}
 	m.shift(1)
-	each := quarter{clamp32(m.arrived / n), clamp32(m.consumed / n)}
 	for i := range min(n, len(m.past)) {
-		m.past[i] = each
+		m.past[i] = quarter{m.arrived / n, m.consumed / n}
 	}
-	if m.empty++; m.arrived > 0 {
-		m.empty = 0
-	}
-	m.arrived, m.consumed = 0, 0
+	m.quarter = quarter{}
 	over := int((now - m.ends) / length)
 	m.ends += time.Duration(over+1) * length
 	m.shift(over)
 	m.empty = min(m.empty+over, math.MaxInt16)
-	m.three = sum(m.past[:3])
-	m.four = sum(m.past[:4])
-	before := sum(m.past[4:])
-	m.before = int(min(before.arrived, before.consumed))
+	m.three, m.before = sum(m.past[:3]), sum(m.past[4:])
 }
 
 // shift makes room for n quarters.
@@ -308,10 +300,7 @@ func (m *meter) shift(n int) {
 	clear(m.past[:n])
 }
 
-// clamp32 limits n so that a sum of eight fits a uint32.
-func clamp32(n int) uint32 { return uint32(min(n, math.MaxUint32/8)) }
-
-// sum adds the quarters of list.
+// sum adds up quarters.
 func sum(list []quarter) (s quarter) {
 	for _, q := range list {
 		s.arrived += q.arrived
@@ -324,12 +313,11 @@ func sum(list []quarter) (s quarter) {
 // the one before. If the last three quarters and the current one have more than the last round
 // trip, they count instead.
 func (m *meter) through() (last, before int) {
-	arrived, consumed := m.arrived, m.consumed
-	if m.empty > 3 {
-		n := m.empty + 1
-		arrived, consumed = arrived*4/n, consumed*4/n
+	now, fourth := m.quarter, m.past[3]
+	if n := m.empty + 1; n > 4 {
+		now = quarter{now.arrived * 4 / n, now.consumed * 4 / n}
 	}
-	arrived = max(int(m.four.arrived), int(m.three.arrived)+arrived)
-	consumed = max(int(m.four.consumed), int(m.three.consumed)+consumed)
-	return min(arrived, consumed), m.before
+	arrived := m.three.arrived + max(now.arrived, fourth.arrived)
+	consumed := m.three.consumed + max(now.consumed, fourth.consumed)
+	return min(arrived, consumed), min(m.before.arrived, m.before.consumed)
 }
