@@ -1,6 +1,7 @@
 package hyper
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -69,7 +70,7 @@ func (a AdaptiveWindow) newPath() *adaptivePath {
 	return &adaptivePath{
 		initial: max(0, a.Initial),
 		budget:  or(max(0, a.Budget), adaptiveBudget),
-		path:    pathEstimate{trip: roundTrip{rtt: unknownRTT}},
+		path:    pathEstimate{rtt: unknownRTT},
 		start:   startWindow{announced: -1},
 	}
 }
@@ -80,39 +81,35 @@ type adaptivePath struct {
 	initial, budget int
 
 	standalone bool // it serves one stream, which forwards its own events
+	probed     bool // a PING was sent for a sample of the round trip, which began to matter
 	jitterSeed uint32
 
 	path  pathEstimate
 	start startWindow
 
-	open           *adaptiveStream // streams that may still receive, linked by next
-	streams        int             // their number
-	busy           int             // how many of them have a meter, because their windows matter
-	shared         int             // the share that all of them were given last
-	fresh          int             // how many of them were opened since the last write
-	largeResponses int             // above 0: one of the last responses needed more than initial
+	open           []*adaptiveStream // streams that may still receive, the oldest first
+	busy           int               // how many of them have a meter, because their windows matter
+	shared         int               // the share that all of them were given last
+	largeResponses int               // above 0: one of the last responses needed more than initial
 }
 
 // Update implements WindowManager.
 func (p *adaptivePath) Update(ev WindowEvent) int {
 	p.path.observe(&ev)
-	gap := p.budget - ev.Credit - ev.Unread
 	switch ev.Kind {
-	case WindowOpened, WindowBlocked:
-		return max(0, gap)
 	case WindowConsumed:
 		// Each stream may have half as much again as it was given last.
-		if p.largeResponses > 0 && 2*p.share(p.streams) >= 3*p.shared {
-			p.distribute(p.streams)
+		if p.largeResponses > 0 && 2*p.share(len(p.open)) >= 3*p.shared {
+			p.distribute()
 		}
 	case WindowTick:
-		p.distribute(p.fresh) // the WINDOW_UPDATEs follow the requests that are written now
-		p.fresh = 0
+		p.distribute() // the WINDOW_UPDATEs follow the requests that are written now
 	}
-	if gap < p.budget/8 {
+	gap := p.budget - ev.Credit - ev.Unread
+	if gap < p.budget/8 && ev.Kind != WindowOpened && ev.Kind != WindowBlocked {
 		return 0
 	}
-	return gap
+	return max(0, gap)
 }
 
 // jitter makes a grant smaller by a few pseudo-random bytes. If a frame ends where such a window
@@ -126,12 +123,7 @@ func (p *adaptivePath) jitter(grant int) int {
 }
 
 // share returns the window of one of n streams that share what the path needs.
-func (p *adaptivePath) share(n int) int {
-	if n <= 1 {
-		return p.path.need
-	}
-	return min(p.path.need, p.budget) / n
-}
+func (p *adaptivePath) share(n int) int { return min(p.path.need, p.budget) / max(n, 1) }
 
 // outgrows reports whether a response may need more than its initial window, judged by the bytes
 // that came so far. It does not wait for half of the window: when our grant reaches a sender in
@@ -153,23 +145,22 @@ func (p *adaptivePath) limit(fair int) int {
 // is left.
 func (p *adaptivePath) fair() int {
 	left := p.budget - p.path.unread
-	n := p.streams - p.start.unused
+	n := len(p.open) - p.start.unused
 	if n <= 1 || 2*n*p.initial <= left {
 		return p.initial
 	}
 	return min(p.initial, max(left/(2*n), smallestWindow))
 }
 
-// distribute raises the windows of the n streams that were opened last to their share of what the
-// path needs, before they ask, if they wait for data.
-func (p *adaptivePath) distribute(n int) {
-	share := min(p.share(p.streams), p.budget-p.path.unread)
+// distribute raises the windows of all streams that wait for data to their share of what the path
+// needs, before they ask.
+func (p *adaptivePath) distribute() {
+	share := min(p.share(len(p.open)), p.budget-p.path.unread)
 	if share <= p.initial {
 		return
 	}
 	p.shared = share
-	for s := p.open; s != nil && n > 0; s = s.next {
-		n--
+	for _, s := range slices.Backward(p.open) {
 		s.raise(share)
 	}
 }
@@ -191,22 +182,10 @@ func (p *adaptivePath) InitialWindow(announced, pushes int, now time.Duration) i
 	if shift < 0 {
 		p.start.raised = max(now, 1)
 	}
-	if shift > 0 {
-		p.giveBack(shift)
+	for i := 0; i < len(p.open) && shift > 0; i++ {
+		p.open[i].giveBack(shift)
 	}
 	return size
-}
-
-// giveBack raises the windows of streams that are read by what a smaller initial window takes from
-// all open streams (RFC 9113 §6.9.2), so that they do not stop.
-func (p *adaptivePath) giveBack(shift int) {
-	for s := p.open; s != nil; s = s.next {
-		if s.used() {
-			left := s.w.State()
-			left.Credit -= shift
-			s.w.GrantNow(left.needed(shift))
-		}
-	}
 }
 
 // The managers and meters of ended streams serve other streams, of any connection.

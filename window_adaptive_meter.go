@@ -22,36 +22,37 @@ type pathEstimate struct {
 	need    int  // what the path can use: about two bandwidth-delay products
 	growing bool // more data comes with each round trip
 
-	trip    roundTrip
+	rtt   time.Duration // what windows are computed with: the shortest round trip, or a longer one
+	least time.Duration // the shortest measured, within bounds; 0: none was
+
 	meter   meter // of all streams together
 	total   int64 // bytes received on the connection
 	unread  int   // bytes of them that are not read
 	silence silence
+	silent  bool          // nothing came for a while in the last two round trips
 	loop    controlLoop   // the shortest that ended since stretch was called; zero: none did
-	best    [2]int        // the most that a round trip had, in the current turn and in the one before
+	best    [2]float64    // the highest rates, bytes a second: in the current turn and in the one before
 	turn    time.Duration // when the next turn begins
 	wait    int8          // turns to pass before the round trip is lowered; below 0: it was lowered last
 }
 
 // observe updates the estimate with an event of the connection's window.
 func (e *pathEstimate) observe(ev *WindowEvent) {
-	if e.trip.least == 0 {
-		e.trip.sample(ev.RTT)
+	if rtt := max(ev.RTT, shortestRTT); ev.RTT > 0 && (e.least == 0 || rtt < e.least) {
+		e.rtt, e.least = rtt, rtt
 	}
 	e.total, e.unread = ev.Total, ev.Unread
 	switch ev.Kind {
 	case WindowData:
-		e.silence.observe(ev.Now, e.trip.rtt)
-		if e.meter.at(ev.Now, e.trip.rtt) {
+		e.silence.observe(ev.Now, e.rtt)
+		if e.meter.at(ev.Now, e.rtt) {
 			e.stretch(ev.Now)
 		}
 		e.meter.arrived += ev.Bytes
 	case WindowConsumed:
-		e.meter.at(ev.Now, e.trip.rtt)
+		e.meter.at(ev.Now, e.rtt)
 		e.meter.consumed += ev.Bytes
 		e.learn(ev.Now)
-	case WindowRTT:
-		e.trip.sample(ev.RTT)
 	}
 }
 
@@ -69,20 +70,21 @@ func (e *pathEstimate) learn(now time.Duration) {
 	last, before := e.meter.through()
 	if now >= e.turn {
 		e.relax()
-		e.turn = now + turnTrips*e.trip.rtt
+		e.turn = now + turnTrips*e.rtt
 		e.best[0], e.best[1] = 0, e.best[0]
 	}
-	need, growing := windowNeed(last, before, e.isSilent(now))
+	e.silent = now-e.silence.ended <= 2*e.rtt
+	e.need, e.growing = windowNeed(last, before, e.silent)
 	mean := (last + before) / 2
-	if growing {
+	if e.growing {
 		mean = last / 4 * 5
 	}
-	e.best[0] = max(e.best[0], mean)
+	e.best[0] = max(e.best[0], float64(mean)/e.rtt.Seconds())
 	if before == 0 && e.best[1] == 0 && last >= 4*smallestStep {
-		need = 20 * last
+		e.need = 20 * last
 	}
-	best := max(e.best[0], e.best[1])
-	e.need, e.growing = max(need, 2*best+min(2*smallestStep, max(best, smallestStep))), growing
+	best := int(math.Round(max(e.best[0], e.best[1]) * e.rtt.Seconds()))
+	e.need = max(e.need, 2*best+min(2*smallestStep, max(best, smallestStep)))
 }
 
 // windowNeed returns the window that a flow can use of which so much came in the last two round
@@ -111,63 +113,24 @@ func windowNeed(last, before int, silent bool) (need int, growing bool) {
 func (e *pathEstimate) stretch(now time.Duration) {
 	l := e.loop
 	e.loop = controlLoop{}
-	rate := float64(e.total-l.total+smallestStep) / float64(now-l.began)
-	if l.length > e.trip.rtt/2*3 && rate < float64(e.best[1])/float64(e.trip.rtt)*3/4 {
-		e.setRTT(l.length)
-		e.wait = lowerAfter
+	rate := float64(e.total-l.total+smallestStep) / (now - l.began).Seconds()
+	if l.length > e.rtt/2*3 && rate < e.best[1]*3/4 {
+		e.rtt, e.wait = l.length, lowerAfter
 	}
 }
 
 // relax is called at the end of a turn. It lowers the round trip by a quarter, down to the shortest
 // one, unless that has just made data slower: the longer path or the queue may be gone.
 func (e *pathEstimate) relax() {
-	t := &e.trip
 	switch {
-	case e.wait < 0 && e.best[0] < e.best[1]/20*19:
-		e.setRTT(t.rtt / 3 * 4)
-		e.wait = lowerAfter
+	case e.wait < 0 && e.best[0] < e.best[1]*19/20:
+		e.rtt, e.wait = e.rtt/3*4, lowerAfter
 	case e.wait > 0:
 		e.wait--
-	case t.rtt > t.least && t.least > 0:
-		e.setRTT(max(t.least, t.rtt/4*3))
-		e.wait = -1
+	case e.rtt > e.least && e.least > 0:
+		e.rtt, e.wait = max(e.least, e.rtt/4*3), -1
 	}
 }
-
-// setRTT changes the round trip that windows are computed with. The windows become as large as the
-// best rate needs.
-func (e *pathEstimate) setRTT(rtt time.Duration) {
-	for i := range e.best {
-		e.best[i] = int(float64(e.best[i]) * float64(rtt) / float64(e.trip.rtt))
-	}
-	e.trip.rtt = rtt
-}
-
-// isSilent reports whether the link was silent in the last two round trips.
-func (e *pathEstimate) isSilent(now time.Duration) bool { return now-e.silence.ended <= 2*e.trip.rtt }
-
-// A roundTrip is the connection's round trip.
-type roundTrip struct {
-	rtt    time.Duration // what windows are computed with: the shortest one, or a longer one
-	least  time.Duration // the shortest measured, within bounds; 0: none was
-	probed bool          // a PING was sent for a sample
-}
-
-// sample takes a sample of the round trip; 0 is none.
-func (t *roundTrip) sample(rtt time.Duration) {
-	if rtt <= 0 {
-		return
-	}
-	rtt = max(rtt, shortestRTT)
-	if t.least == 0 {
-		t.rtt, t.least = rtt, rtt
-	}
-	t.rtt, t.least = min(t.rtt, rtt), min(t.least, rtt)
-}
-
-// probe sends a PING for a sample when the round trip begins to matter. It sends only one, because
-// servers count PINGs.
-func (t *roundTrip) probe(w *Window) { t.probed = t.probed || w.ProbeRTT() }
 
 // A silence is the last time in which nothing came for a quarter of a round trip and for longer
 // than it usually takes from one DATA frame to the next.

@@ -31,44 +31,22 @@ func (w *startWindow) reduced() bool { return w.announced < w.top }
 // the budget and little of it is used. Beyond that it is halved until a tenth of the budget is
 // enough for what such streams hold and what they may still receive. Streams that are read keep at
 // least nine tenths.
+//
+// Servers count SETTINGS. So the size only grows to the configured one, or to four times the
+// announced one or more, and at most once in raiseAfter.
 func (w *startWindow) choose(pushes, budget int, now time.Duration) int {
-	n, size := w.unused+pushes+1, w.announced
-	tenth := budget / 10
-	switch {
-	case size == w.top && n*size+w.ahead <= budget/2 && (w.held == 0 || w.held+size <= tenth):
+	n, size, tenth := w.unused+pushes+1, w.top, budget/10
+	if !w.reduced() && n*size+w.ahead <= budget/2 && (w.held == 0 || w.held+size <= tenth) {
 		return size
-	case n*size+w.held <= tenth:
-		return w.higher(n, budget, now)
 	}
 	for size > 0 && n*size+w.held > tenth {
-		size = halved(size)
-	}
-	return size
-}
-
-// halved returns the next smaller initial window. Below smallestInitial it is 0, and a stream gets
-// its window when it is read.
-func halved(size int) int {
-	if size /= 2; size < smallestInitial {
-		return 0
-	}
-	return size
-}
-
-// higher returns the initial window for n streams that were never read, when they may hold more
-// than is announced. The size only grows to the configured one, or to four times the announced one
-// or more. Servers count SETTINGS, so it grows at most once in raiseAfter.
-func (w *startWindow) higher(n, budget int, now time.Duration) int {
-	if w.announced == w.top || w.raised != 0 && now-w.raised < raiseAfter {
-		return w.announced
-	}
-	if n*w.top <= budget/8 && w.held <= budget/40 {
-		return w.top
-	}
-	for size := w.top; size >= 4*w.announced && size > 0; size = halved(size) {
-		if n*size+w.held <= budget/20 {
-			return size
+		if size /= 2; size < smallestInitial {
+			size = 0 // a stream gets its window when it is read
 		}
 	}
-	return w.announced
+	little := size < w.top && size < 4*w.announced
+	if size > w.announced && (little || w.raised != 0 && now-w.raised < raiseAfter) {
+		return w.announced
+	}
+	return size
 }

@@ -1,85 +1,86 @@
 package hyper
 
+import "slices"
+
 // An adaptiveStream is the manager of one stream's window.
 type adaptiveStream struct {
-	path       *adaptivePath
-	w          *Window      // nil: the stream has ended
-	meter      *streamMeter // nil: no data yet, or the window fits the whole body
-	prev, next *adaptiveStream
-
-	// held is the number of unread bytes, or used: the stream was read and nothing is counted.
-	held  int32
-	ahead int32 // granted beyond the initial window before it was read
+	path  *adaptivePath
+	w     *Window      // nil: the stream has ended
+	meter *streamMeter // nil: no data yet, or the window fits the whole body
+	open  bool         // it is one of path.open
+	used  bool         // it was read
+	held  int          // the unread bytes that path.start counts, before it was read
+	ahead int          // granted beyond the initial window, before it was read
 }
 
-// used is the value of held for a stream that was read.
-const used = -1
-
-// isOpen reports whether the stream is in the list of open streams.
-func (s *adaptiveStream) isOpen() bool { return s.prev != nil || s.path.open == s }
-
-// used reports whether the stream was read.
-func (s *adaptiveStream) used() bool { return s.held == used }
-
-// holdLocked counts the unread bytes of a stream that was never read.
+// hold counts the unread bytes of a stream that was never read.
 func (s *adaptiveStream) hold(unread int) {
-	if s.used() {
-		return
+	if !s.used {
+		s.path.start.held += unread - s.held
+		s.held = unread
 	}
-	s.path.start.held += unread - int(s.held)
-	s.held = int32(unread)
 }
 
 // use notes that the stream is read.
 func (s *adaptiveStream) use() {
-	if s.used() {
-		return
-	}
 	s.hold(0)
-	if s.isOpen() {
+	s.uncount()
+	s.used = true
+}
+
+// uncount ends the count of an open stream that was never read.
+func (s *adaptiveStream) uncount() {
+	if s.open && !s.used {
 		s.path.start.unused--
-		s.path.start.ahead -= int(s.ahead)
+		s.path.start.ahead -= s.ahead
+		s.ahead = 0
 	}
-	s.held, s.ahead = used, 0
 }
 
-// mayHaveAhead returns how much of a grant a stream may get before anything of it was read. All
-// such streams together get at most half of the budget while others are read. They get nothing
-// while even their initial windows are reduced.
-func (s *adaptiveStream) mayHaveAhead(grant int) int {
-	p := s.path
-	if s.used() {
-		return grant
-	}
-	most := p.budget
-	if p.start.reduced() {
-		most = 0
-	} else if p.start.unused < p.streams {
-		most /= 2
-	}
-	return min(grant, most-p.start.ahead)
-}
-
-// raise raises the window to share before the stream asks, if it waits for data.
+// raise raises the window to share before the stream asks, if it waits for data. All streams of
+// which nothing was read get at most half of the budget together while others are read. They get
+// nothing while even their initial windows are reduced.
 func (s *adaptiveStream) raise(share int) {
 	p, now := s.path, s.w.State()
-	gap := s.mayHaveAhead(share - now.Credit)
+	gap := share - now.Credit
+	if !s.used {
+		most := p.budget
+		if p.start.reduced() {
+			most = 0
+		} else if p.start.unused < len(p.open) {
+			most /= 2
+		}
+		gap = min(gap, most-p.start.ahead)
+	}
 	if now.Unread > 0 || gap < smallestStep {
 		return
 	}
-	grant := now.needed(gap)
-	if s.meter != nil {
-		grant = p.jitter(grant)
-	}
-	if !s.used() {
-		s.ahead += int32(grant)
+	grant := s.grant(&now, gap)
+	if !s.used {
+		s.ahead += grant
 		p.start.ahead += grant
 	}
 	s.w.GrantNow(grant)
-	if s.meter != nil {
-		now = s.w.State()
-		s.meter.announce(now.Total+int64(now.Credit), now.Now, p.path.total)
+}
+
+// giveBack raises the window of a stream that is read by what a smaller initial window takes from
+// it (RFC 9113 §6.9.2), so that it does not stop.
+func (s *adaptiveStream) giveBack(shift int) {
+	if s.used {
+		left := s.w.State()
+		left.Credit -= shift
+		s.w.GrantNow(left.needed(shift))
 	}
+}
+
+// grant returns how much of gap the stream gets, and notes where its window ends then.
+func (s *adaptiveStream) grant(ev *WindowEvent, gap int) int {
+	n := ev.needed(gap)
+	if n > 0 && s.meter != nil {
+		n = s.path.jitter(n)
+		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now, s.path.path.total)
+	}
+	return max(0, n)
 }
 
 // Update implements WindowManager.
@@ -103,7 +104,7 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 			return 0
 		}
 		if m := s.meter; m != nil {
-			m.at(ev.Now, p.path.trip.rtt)
+			m.at(ev.Now, p.path.rtt)
 			m.consumed += ev.Bytes
 		}
 		return s.size(&ev)
@@ -126,17 +127,13 @@ func (s *adaptiveStream) enter(ev *WindowEvent) int {
 	if p.standalone {
 		p.configure(ev.Credit + int(ev.Total))
 	}
-	if s.next = p.open; s.next != nil {
-		s.next.prev = s
-	}
-	p.open = s
-	p.streams++
+	p.open = append(p.open, s)
+	s.open = true
 	p.start.unused++
 	if p.largeResponses > 0 && !p.standalone {
-		p.fresh++
 		s.w.WakeBeforeWrite()
 	}
-	p.shared = min(p.shared, p.share(p.streams))
+	p.shared = min(p.shared, p.share(len(p.open)))
 	return 0
 }
 
@@ -159,7 +156,7 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 	if m.blocked {
 		s.resume(ev)
 	}
-	m.at(ev.Now, p.path.trip.rtt)
+	m.at(ev.Now, p.path.rtt)
 	m.arrived += ev.Bytes
 	m.blocked = m.reach(ev.Total)
 	if p.outgrows(ev.Total) {
@@ -189,9 +186,8 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	need := 0
 	if s.meter != nil && 4*ev.Total >= int64(floor) { // a small response should cost nothing
 		last, before := s.meter.through()
-		var growing bool
-		if need, growing = windowNeed(last, before, p.path.isSilent(ev.Now)); growing && !p.path.growing {
-			need = last + before // this stream grows at the cost of the others
+		if need = last + before; p.path.growing { // else this one grows at the cost of the others
+			need, _ = windowNeed(last, before, p.path.silent)
 		}
 	}
 	target := floor
@@ -207,15 +203,9 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 	if have > low || gap < min(smallestStep, target/2) && ev.Credit > 0 {
 		return 0
 	}
-	n := p.jitter(ev.needed(gap))
-	if n <= 0 {
-		return 0
-	}
-	if target > p.initial {
-		p.path.trip.probe(s.w)
-	}
-	if s.meter != nil {
-		s.meter.announce(ev.Total+int64(ev.Credit+n), ev.Now, p.path.total)
+	n := s.grant(ev, gap)
+	if n > 0 && target > p.initial && !p.probed {
+		p.probed = s.w.ProbeRTT() // only one, because servers count PINGs
 	}
 	return n
 }
@@ -225,7 +215,7 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 // window would only fill a queue in the network.
 func (s *adaptiveStream) floor(ev *WindowEvent, fair int) int {
 	p := s.path
-	if p.path.trip.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
+	if p.path.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
 		fair = min(fair, max(p.share(p.busy), smallestStep))
 	}
 	return fair
@@ -233,28 +223,17 @@ func (s *adaptiveStream) floor(ev *WindowEvent, fair int) int {
 
 // leave removes the stream from the open streams.
 func (s *adaptiveStream) leave() {
-	if !s.isOpen() {
+	if !s.open {
 		return
 	}
-	if !s.used() {
-		s.path.start.unused--
-		s.path.start.ahead -= int(s.ahead)
-		s.ahead = 0
-	}
 	p := s.path
+	s.uncount()
+	s.open = false
+	i := slices.Index(p.open, s)
+	p.open = slices.Delete(p.open, i, i+1)
 	if s.meter != nil {
 		p.busy--
 	}
-	if s.prev != nil {
-		s.prev.next = s.next
-	} else {
-		p.open = s.next
-	}
-	if s.next != nil {
-		s.next.prev = s.prev
-	}
-	s.prev, s.next = nil, nil
-	p.streams--
 }
 
 // over ends the manager of a closed stream of total bytes. It is kept for another stream, unless it

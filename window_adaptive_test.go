@@ -162,8 +162,8 @@ func TestAdaptiveForgetsStreamsThatAreOver(t *testing.T) {
 			}
 			synctest.Wait()
 			path := conn.flow.window.manager.(*adaptivePath)
-			if path.streams != 0 || path.open != nil {
-				t.Fatalf("%d streams are in the books", path.streams)
+			if len(path.open) != 0 {
+				t.Fatalf("%d streams are in the books", len(path.open))
 			}
 		}
 	})
@@ -202,7 +202,7 @@ func TestMeterSharesABurstAmongTheSilenceBefore(t *testing.T) {
 // keeps up.
 func TestFirstRoundTripOfAConnectionCountsMore(t *testing.T) {
 	for _, read := range []int{1 << 20, 32 << 10} {
-		e := pathEstimate{trip: roundTrip{rtt: 100 * time.Millisecond}}
+		e := pathEstimate{rtt: 100 * time.Millisecond}
 		ev := WindowEvent{Kind: WindowData, Bytes: 1 << 20, Total: 1 << 20, Now: time.Second, Unread: 1 << 20}
 		e.observe(&ev)
 		ev.Kind, ev.Bytes = WindowConsumed, read
