@@ -71,7 +71,7 @@ func (a AdaptiveWindow) newPath() *adaptivePath {
 		initial: max(0, a.Initial),
 		budget:  or(max(0, a.Budget), adaptiveBudget),
 		path:    pathEstimate{rtt: unknownRTT},
-		start:   startWindow{announced: -1},
+		start:   startWindow{announced: -1, raised: -raiseAfter},
 	}
 }
 
@@ -180,7 +180,7 @@ func (p *adaptivePath) InitialWindow(announced, pushes int, now time.Duration) i
 	shift := p.start.announced - size
 	p.start.announced = size
 	if shift < 0 {
-		p.start.raised = max(now, 1)
+		p.start.raised = now
 	}
 	for i := 0; i < len(p.open) && shift > 0; i++ {
 		p.open[i].giveBack(shift)

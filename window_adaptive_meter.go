@@ -12,6 +12,8 @@ const (
 
 	turnTrips  = 4 // round trips in a turn: what is best is remembered for one to two turns
 	lowerAfter = 8 // turns before a raised round trip is lowered
+
+	markTime = 16 * time.Microsecond // the unit of time in a mark
 )
 
 // A pathEstimate is what is known of the path: its round trip, and the window that it can use.
@@ -31,7 +33,7 @@ type pathEstimate struct {
 	silence silence
 	silent  bool          // nothing came for a while in the last two round trips
 	loop    controlLoop   // the shortest that ended since stretch was called; zero: none did
-	best    [2]float64    // the highest rates, bytes a second: in the current turn and in the one before
+	best    [2]int        // the most that a round trip had, in the current turn and in the one before
 	turn    time.Duration // when the next turn begins
 	wait    int8          // turns to pass before the round trip is lowered; below 0: it was lowered last
 }
@@ -79,11 +81,11 @@ func (e *pathEstimate) learn(now time.Duration) {
 	if e.growing {
 		mean = last / 4 * 5
 	}
-	e.best[0] = max(e.best[0], float64(mean)/e.rtt.Seconds())
+	e.best[0] = max(e.best[0], mean)
 	if before == 0 && e.best[1] == 0 && last >= 4*smallestStep {
 		e.need = 20 * last
 	}
-	best := int(math.Round(max(e.best[0], e.best[1]) * e.rtt.Seconds()))
+	best := max(e.best[0], e.best[1])
 	e.need = max(e.need, 2*best+min(2*smallestStep, max(best, smallestStep)))
 }
 
@@ -113,9 +115,9 @@ func windowNeed(last, before int, silent bool) (need int, growing bool) {
 func (e *pathEstimate) stretch(now time.Duration) {
 	l := e.loop
 	e.loop = controlLoop{}
-	rate := float64(e.total-l.total+smallestStep) / (now - l.began).Seconds()
-	if l.length > e.rtt/2*3 && rate < e.best[1]*3/4 {
-		e.rtt, e.wait = l.length, lowerAfter
+	rate := float64(e.total-l.total+smallestStep) / float64(now-l.began)
+	if l.length > e.rtt/2*3 && rate < float64(e.best[1])/float64(e.rtt)*3/4 {
+		e.setRTT(l.length, lowerAfter)
 	}
 }
 
@@ -123,13 +125,22 @@ func (e *pathEstimate) stretch(now time.Duration) {
 // one, unless that has just made data slower: the longer path or the queue may be gone.
 func (e *pathEstimate) relax() {
 	switch {
-	case e.wait < 0 && e.best[0] < e.best[1]*19/20:
-		e.rtt, e.wait = e.rtt/3*4, lowerAfter
+	case e.wait < 0 && e.best[0] < e.best[1]/20*19:
+		e.setRTT(e.rtt/3*4, lowerAfter)
 	case e.wait > 0:
 		e.wait--
 	case e.rtt > e.least && e.least > 0:
-		e.rtt, e.wait = max(e.least, e.rtt/4*3), -1
+		e.setRTT(max(e.least, e.rtt/4*3), -1)
 	}
+}
+
+// setRTT changes the round trip that windows are computed with. The windows become as large as the
+// best rate needs.
+func (e *pathEstimate) setRTT(rtt time.Duration, wait int8) {
+	for i := range e.best {
+		e.best[i] = int(float64(e.best[i]) * float64(rtt) / float64(e.rtt))
+	}
+	e.rtt, e.wait = rtt, wait
 }
 
 // A silence is the last time in which nothing came for a quarter of a round trip and for longer
@@ -150,8 +161,7 @@ func (s *silence) observe(now, rtt time.Duration) {
 	s.heard = now
 }
 
-// A controlLoop is the time from a WINDOW_UPDATE to the first DATA that it allowed. If DATA ends
-// where a window ended, the sender had to stop there, and the next DATA ends a loop.
+// A controlLoop is the time from a WINDOW_UPDATE to the first DATA that it allowed.
 type controlLoop struct {
 	length time.Duration
 	began  time.Duration
@@ -164,64 +174,44 @@ type quarter struct{ arrived, consumed int }
 // A meter measures what goes through a window in a round trip. It counts in quarters of a round
 // trip.
 type meter struct {
-	quarter               // the current one
-	ends    time.Duration // when it ends
-	past    [8]quarter    // the two round trips before it, the latest quarter first
-	empty   int           // quarters before it in which nothing arrived
-
-	three, before quarter // what the latest three of past had together, and the last four
+	quarter                     // the current one
+	ends          time.Duration // when it ends
+	past          [8]quarter    // the two round trips before it, the latest quarter first
+	empty         int           // quarters before it in which nothing arrived
+	three, before quarter       // what the latest three of past had together, and the last four
 }
 
 // A streamMeter is a meter that also knows where the windows of its stream ended.
 type streamMeter struct {
 	meter
-
-	marks         [16]mark // the ends of windows as announced; a ring
-	made, reached uint8    // how many marks were made, and how many of them DATA has passed
-	blocked       bool     // the last DATA ended where a window ended
+	marks [16]mark // the ends of windows as announced that DATA has not passed, the oldest first
+	made  int      // their number
 }
 
 // A mark is the end of a window in bytes of the stream, the time when it was announced in units of
 // markTime, and what had come on the connection by then. All are modulo 2^32.
 type mark struct{ limit, at, total uint32 }
 
-// markTime is the unit of time in a mark.
-const markTime = 16 * time.Microsecond
-
-// announce records the end of a window.
+// announce records the end of a window, if there is room. total is what has come on the connection.
 func (m *streamMeter) announce(limit int64, now time.Duration, total int64) {
-	if int(m.made-m.reached) == len(m.marks) {
-		m.reached++ // forget the oldest
+	if m.made < len(m.marks) {
+		m.marks[m.made] = mark{uint32(limit), uint32(now / markTime), uint32(total)}
+		m.made++
 	}
-	m.marks[int(m.made)%len(m.marks)] = mark{uint32(limit), uint32(now / markTime), uint32(total)}
-	m.made++
 }
 
-// reach passes the marks that DATA up to total has reached, and reports whether the DATA ends at
-// one of them.
-func (m *streamMeter) reach(total int64) bool {
-	for m.reached != m.made {
-		beyond := int32(uint32(total) - m.marks[int(m.reached)%len(m.marks)].limit)
-		if beyond < 0 {
-			return false
-		}
-		m.reached++
-		if beyond == 0 {
-			return true
+// loop drops the marks that DATA has passed, and returns the control loop that it ends, if any. If
+// DATA begins where a window ended, the sender had to stop there until the next WINDOW_UPDATE came.
+func (m *streamMeter) loop(ev *WindowEvent, total int64) (l controlLoop) {
+	for m.made > 0 && int32(uint32(ev.Total)-m.marks[0].limit) > 0 {
+		stopped := uint32(ev.Total)-uint32(ev.Bytes) == m.marks[0].limit
+		m.made = copy(m.marks[:], m.marks[1:m.made])
+		if next := m.marks[0]; stopped && m.made > 0 {
+			length := time.Duration(uint32(ev.Now/markTime)-next.at) * markTime
+			l = controlLoop{length, ev.Now - length, total - int64(uint32(total)-next.total)}
 		}
 	}
-	return false
-}
-
-// loop returns the control loop that ends now, if DATA has not passed the end of each announced
-// window. total is the number of bytes that have come on the connection.
-func (m *streamMeter) loop(now time.Duration, total int64) controlLoop {
-	if m.reached == m.made {
-		return controlLoop{}
-	}
-	first := m.marks[int(m.reached)%len(m.marks)]
-	length := time.Duration(uint32(now/markTime)-first.at) * markTime
-	return controlLoop{length, now - length, total - int64(uint32(total)-first.total)}
+	return l
 }
 
 // at moves the meter to the time now, and reports whether a quarter has ended.
@@ -276,11 +266,11 @@ func sum(list []quarter) (s quarter) {
 // the one before. If the last three quarters and the current one have more than the last round
 // trip, they count instead.
 func (m *meter) through() (last, before int) {
-	now, fourth := m.quarter, m.past[3]
+	arrived, consumed := m.arrived, m.consumed
 	if n := m.empty + 1; n > 4 {
-		now = quarter{now.arrived * 4 / n, now.consumed * 4 / n}
+		arrived, consumed = arrived*4/n, consumed*4/n
 	}
-	arrived := m.three.arrived + max(now.arrived, fourth.arrived)
-	consumed := m.three.consumed + max(now.consumed, fourth.consumed)
+	arrived = m.three.arrived + max(arrived, m.past[3].arrived)
+	consumed = m.three.consumed + max(consumed, m.past[3].consumed)
 	return min(arrived, consumed), min(m.before.arrived, m.before.consumed)
 }

@@ -45,7 +45,7 @@ func (w *startWindow) choose(pushes, budget int, now time.Duration) int {
 		}
 	}
 	little := size < w.top && size < 4*w.announced
-	if size > w.announced && (little || w.raised != 0 && now-w.raised < raiseAfter) {
+	if size > w.announced && (little || now-w.raised < raiseAfter) {
 		return w.announced
 	}
 	return size

@@ -94,10 +94,9 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 	}
 	switch ev.Kind {
 	case WindowOpened:
-		return s.enter(&ev)
+		s.enter(&ev)
 	case WindowData:
 		s.arrive(&ev)
-		return 0
 	case WindowConsumed:
 		s.use()
 		if ev.fits() {
@@ -122,7 +121,7 @@ func (s *adaptiveStream) Update(ev WindowEvent) int {
 func (ev *WindowEvent) fits() bool { return ev.Length >= 0 && ev.Length < int64(ev.Credit) }
 
 // enter adds the stream to the open streams.
-func (s *adaptiveStream) enter(ev *WindowEvent) int {
+func (s *adaptiveStream) enter(ev *WindowEvent) {
 	p := s.path
 	if p.standalone {
 		p.configure(ev.Credit + int(ev.Total))
@@ -134,7 +133,6 @@ func (s *adaptiveStream) enter(ev *WindowEvent) int {
 		s.w.WakeBeforeWrite()
 	}
 	p.shared = min(p.shared, p.share(len(p.open)))
-	return 0
 }
 
 // arrive counts DATA of the stream.
@@ -153,35 +151,29 @@ func (s *adaptiveStream) arrive(ev *WindowEvent) {
 		s.meter.announce(ev.Total+int64(ev.Credit), ev.Now, p.path.total)
 	}
 	m := s.meter
-	if m.blocked {
-		s.resume(ev)
+	loop, shortest := m.loop(ev, p.path.total), &p.path.loop
+	if loop.length > 0 && (shortest.length == 0 || loop.length < shortest.length) {
+		*shortest = loop
 	}
 	m.at(ev.Now, p.path.rtt)
 	m.arrived += ev.Bytes
-	m.blocked = m.reach(ev.Total)
 	if p.outgrows(ev.Total) {
 		p.largeResponses = ahead
 	}
 }
 
-// resume handles the first DATA after the end of an announced window. It measures a round trip,
-// because the sender had to wait for a WINDOW_UPDATE there.
-func (s *adaptiveStream) resume(ev *WindowEvent) {
-	e := &s.path.path
-	loop, shortest := s.meter.loop(ev.Now, e.total), &e.loop
-	if loop.length > 0 && (shortest.length == 0 || loop.length < shortest.length) {
-		*shortest = loop
-	}
-}
-
 // size computes how large the window should be, and returns what it lacks.
 func (s *adaptiveStream) size(ev *WindowEvent) int {
-	p := s.path
+	p, have := s.path, ev.Credit+ev.Unread
+	// The stream gets the floor even if it was measured to need less. If the path needs less and
+	// the reader keeps up, more would only fill a queue in the network.
 	fair := p.fair()
-	floor := s.floor(ev, fair)
-	have := ev.Credit + ev.Unread
+	floor := fair
+	if p.path.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
+		floor = min(fair, max(p.share(p.busy), smallestStep))
+	}
 	if most := max(floor, p.path.need); have > most-most/8 {
-		return 0
+		return 0 // no target is larger
 	}
 	need := 0
 	if s.meter != nil && 4*ev.Total >= int64(floor) { // a small response should cost nothing
@@ -208,17 +200,6 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 		p.probed = s.w.ProbeRTT() // only one, because servers count PINGs
 	}
 	return n
-}
-
-// floor returns the window that the stream gets even if it was measured to need less. That is the
-// result of fair, or what the path needs if that is less and the reader keeps up: then a larger
-// window would only fill a queue in the network.
-func (s *adaptiveStream) floor(ev *WindowEvent, fair int) int {
-	p := s.path
-	if p.path.least > 0 && p.outgrows(ev.Total) && ev.Unread <= max(smallestStep, ev.Credit) {
-		fair = min(fair, max(p.share(p.busy), smallestStep))
-	}
-	return fair
 }
 
 // leave removes the stream from the open streams.
