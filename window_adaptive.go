@@ -1,7 +1,6 @@
 package hyper
 
 import (
-	"slices"
 	"sync"
 	"time"
 )
@@ -67,12 +66,14 @@ func (a AdaptiveWindow) New(w *Window) WindowManager {
 
 // newPath returns an adaptivePath for the connection, or for a stream that is managed by itself.
 func (a AdaptiveWindow) newPath() *adaptivePath {
-	return &adaptivePath{
+	p := &adaptivePath{
 		initial: max(0, a.Initial),
 		budget:  or(max(0, a.Budget), adaptiveBudget),
 		path:    pathEstimate{rtt: unknownRTT},
 		start:   startWindow{announced: -1, raised: -raiseAfter},
 	}
+	p.open.prev, p.open.next = &p.open, &p.open
+	return p
 }
 
 // An adaptivePath is the state that the streams of a connection share. It is also the manager of
@@ -87,10 +88,11 @@ type adaptivePath struct {
 	path  pathEstimate
 	start startWindow
 
-	open           []*adaptiveStream // streams that may still receive, the oldest first
-	busy           int               // how many of them have a meter, because their windows matter
-	shared         int               // the share that all of them were given last
-	largeResponses int               // above 0: one of the last responses needed more than initial
+	open           adaptiveStream // the head of a ring of the streams that may receive, the oldest first
+	streams        int            // their number
+	busy           int            // how many of them have a meter, because their windows matter
+	shared         int            // the share that all of them were given last
+	largeResponses int            // above 0: one of the last responses needed more than initial
 }
 
 // Update implements WindowManager.
@@ -99,7 +101,7 @@ func (p *adaptivePath) Update(ev WindowEvent) int {
 	switch ev.Kind {
 	case WindowConsumed:
 		// Each stream may have half as much again as it was given last.
-		if p.largeResponses > 0 && 2*p.share(len(p.open)) >= 3*p.shared {
+		if p.largeResponses > 0 && 2*p.share(p.streams) >= 3*p.shared {
 			p.distribute()
 		}
 	case WindowTick:
@@ -123,7 +125,12 @@ func (p *adaptivePath) jitter(grant int) int {
 }
 
 // share returns the window of one of n streams that share what the path needs.
-func (p *adaptivePath) share(n int) int { return min(p.path.need, p.budget) / max(n, 1) }
+func (p *adaptivePath) share(n int) int {
+	if n <= 1 {
+		return p.path.need // a division takes longer than all else here
+	}
+	return min(p.path.need, p.budget) / n
+}
 
 // outgrows reports whether a response may need more than its initial window, judged by the bytes
 // that came so far. It does not wait for half of the window: when our grant reaches a sender in
@@ -145,7 +152,7 @@ func (p *adaptivePath) limit(fair int) int {
 // is left.
 func (p *adaptivePath) fair() int {
 	left := p.budget - p.path.unread
-	n := len(p.open) - p.start.unused
+	n := p.streams - p.start.unused
 	if n <= 1 || 2*n*p.initial <= left {
 		return p.initial
 	}
@@ -155,12 +162,12 @@ func (p *adaptivePath) fair() int {
 // distribute raises the windows of all streams that wait for data to their share of what the path
 // needs, before they ask.
 func (p *adaptivePath) distribute() {
-	share := min(p.share(len(p.open)), p.budget-p.path.unread)
+	share := min(p.share(p.streams), p.budget-p.path.unread)
 	if share <= p.initial {
 		return
 	}
 	p.shared = share
-	for _, s := range slices.Backward(p.open) {
+	for s := p.open.prev; s != &p.open; s = s.prev {
 		s.raise(share)
 	}
 }
@@ -182,8 +189,8 @@ func (p *adaptivePath) InitialWindow(announced, pushes int, now time.Duration) i
 	if shift < 0 {
 		p.start.raised = now
 	}
-	for i := 0; i < len(p.open) && shift > 0; i++ {
-		p.open[i].giveBack(shift)
+	for s := p.open.next; s != &p.open && shift > 0; s = s.next {
+		s.giveBack(shift)
 	}
 	return size
 }

@@ -1,16 +1,14 @@
 package hyper
 
-import "slices"
-
 // An adaptiveStream is the manager of one stream's window.
 type adaptiveStream struct {
-	path  *adaptivePath
-	w     *Window      // nil: the stream has ended
-	meter *streamMeter // nil: no data yet, or the window fits the whole body
-	open  bool         // it is one of path.open
-	used  bool         // it was read
-	held  int          // the unread bytes that path.start counts, before it was read
-	ahead int          // granted beyond the initial window, before it was read
+	path       *adaptivePath
+	w          *Window         // nil: the stream has ended
+	meter      *streamMeter    // nil: no data yet, or the window fits the whole body
+	prev, next *adaptiveStream // in the ring of open streams; nil: it is not open
+	used       bool            // it was read
+	held       int             // the unread bytes that path.start counts, before it was read
+	ahead      int             // granted beyond the initial window, before it was read
 }
 
 // hold counts the unread bytes of a stream that was never read.
@@ -30,7 +28,7 @@ func (s *adaptiveStream) use() {
 
 // uncount ends the count of an open stream that was never read.
 func (s *adaptiveStream) uncount() {
-	if s.open && !s.used {
+	if s.next != nil && !s.used {
 		s.path.start.unused--
 		s.path.start.ahead -= s.ahead
 		s.ahead = 0
@@ -47,7 +45,7 @@ func (s *adaptiveStream) raise(share int) {
 		most := p.budget
 		if p.start.reduced() {
 			most = 0
-		} else if p.start.unused < len(p.open) {
+		} else if p.start.unused < p.streams {
 			most /= 2
 		}
 		gap = min(gap, most-p.start.ahead)
@@ -126,13 +124,14 @@ func (s *adaptiveStream) enter(ev *WindowEvent) {
 	if p.standalone {
 		p.configure(ev.Credit + int(ev.Total))
 	}
-	p.open = append(p.open, s)
-	s.open = true
+	s.prev, s.next = p.open.prev, &p.open
+	s.prev.next, s.next.prev = s, s
+	p.streams++
 	p.start.unused++
 	if p.largeResponses > 0 && !p.standalone {
 		s.w.WakeBeforeWrite()
 	}
-	p.shared = min(p.shared, p.share(len(p.open)))
+	p.shared = min(p.shared, p.share(p.streams))
 }
 
 // arrive counts DATA of the stream.
@@ -204,14 +203,14 @@ func (s *adaptiveStream) size(ev *WindowEvent) int {
 
 // leave removes the stream from the open streams.
 func (s *adaptiveStream) leave() {
-	if !s.open {
+	if s.next == nil {
 		return
 	}
 	p := s.path
 	s.uncount()
-	s.open = false
-	i := slices.Index(p.open, s)
-	p.open = slices.Delete(p.open, i, i+1)
+	s.prev.next, s.next.prev = s.next, s.prev
+	s.prev, s.next = nil, nil
+	p.streams--
 	if s.meter != nil {
 		p.busy--
 	}

@@ -162,8 +162,8 @@ func TestAdaptiveForgetsStreamsThatAreOver(t *testing.T) {
 			}
 			synctest.Wait()
 			path := conn.flow.window.manager.(*adaptivePath)
-			if len(path.open) != 0 {
-				t.Fatalf("%d streams are in the books", len(path.open))
+			if path.streams != 0 || path.open.next != &path.open {
+				t.Fatalf("%d streams are in the books", path.streams)
 			}
 		}
 	})
