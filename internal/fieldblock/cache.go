@@ -54,8 +54,12 @@ func (c *cache[F]) last(generation uint64) *knownBlock[F] {
 // find returns the block with these bytes, and nil if there is none or if the table has changed
 // since.
 func (c *cache[F]) find(generation uint64, octets []byte) *knownBlock[F] {
+	if b := c.last(generation); b != nil && bytes.Equal(b.octets, octets) {
+		return b
+	}
 	for i := range c.blocks {
 		if b := &c.blocks[i]; b.generation == generation && bytes.Equal(b.octets, octets) {
+			c.used = int32(i)
 			return b
 		}
 	}

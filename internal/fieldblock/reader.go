@@ -105,12 +105,12 @@ func (r *Reader[F]) Begin() {
 
 // Decode decodes a section from its whole block.
 func (r *Reader[F]) Decode(block []byte) error {
-	r.Begin()
 	generation := r.generation
-	if r.last = r.known.find(generation, block); r.last != nil {
-		r.fields, r.head = r.last.fields, &r.last.head
+	if b := r.known.find(generation, block); b != nil {
+		r.last, r.fields, r.head, r.size = b, b.fields, &b.head, 0
 		return nil
 	}
+	r.Begin()
 	if err := r.DecodeRest(block); err != nil {
 		return err
 	}

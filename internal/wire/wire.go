@@ -187,6 +187,9 @@ func (h FrameHeader) fixedPart() (n int) {
 // fields of HEADERS are skipped without a check, because §5.3.2 dropped the rules of RFC 7540 for
 // them.
 func (h FrameHeader) Block(p []byte) ([]byte, error) {
+	if h.Type == Headers && h.Flags&(Padded|PriorityFlag) == 0 {
+		return p, nil
+	}
 	pad := 0
 	if h.Type != Continuation && h.Flags.Has(Padded) {
 		pad = int(p[0])
