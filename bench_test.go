@@ -164,7 +164,7 @@ func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 	c.reader.frames = newFrameReader(src, &c.cfg) // readLoop keeps its own reader
 	c.reader.frames.onRead = c.recvOctets
 	if c.writer.tracer.wantsFrames() {
-		c.reader.frames.trace = c.writer.tracer.received
+		c.reader.frames.trace = c.writer.tracer
 	}
 	return c
 }
@@ -172,7 +172,10 @@ func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 func passWrites(c *Conn) {
 	c.lock()
 	c.fillLocked(outSize, 0)
+	c.writer.tracer.writingLocked()
+	c.unlock()
 	c.writer.tracer.sending(c.writer.out)
+	c.lock()
 	c.writer.out = c.writer.out[:0]
 	c.writer.written, c.writer.flushed = c.writer.queued, c.writer.queued
 	c.unlock()

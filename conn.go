@@ -137,7 +137,7 @@ func newConn(ctx context.Context, nc net.Conn, cfg *Config, o *owner) (*Conn, er
 		c.streams.unclaimed = &unclaimed{}
 	}
 	if c.writer.tracer = newConnTracer(ctx, c); c.writer.tracer.wantsFrames() {
-		c.reader.frames.trace = c.writer.tracer.received
+		c.reader.frames.trace = c.writer.tracer
 	}
 	if full.Wire != nil && full.Wire.OnFrame != nil {
 		c.reader.frames.inspect = c.tellReceived
@@ -511,9 +511,13 @@ func (c *Conn) lock() { c.mu.Lock() }
 // unlock unlocks mu, wakes writeLoop if there is something to write, reports what has happened to
 // Config.Trace, and then calls owner.news if that is due.
 func (c *Conn) unlock() {
-	if t := c.writer.tracer; !c.reports.stateChanged && !c.mustWakeWriterLocked() &&
-		(t == nil || t.idleLocked()) {
-		c.mu.Unlock() // the usual case
+	if !c.reports.stateChanged && !c.mustWakeWriterLocked() { // the usual case
+		if t := c.writer.tracer; t == nil || t.idleLocked() || !t.claimLocked() {
+			c.mu.Unlock()
+		} else {
+			c.mu.Unlock()
+			t.deliverAndUnlock()
+		}
 		return
 	}
 	news, traced := c.unlockAndWake()

@@ -41,6 +41,9 @@ const (
 // readLoop reads the socket and processes frames until the connection ends.
 func (c *Conn) readLoop() {
 	defer c.reader.frames.release()
+	if t := c.writer.tracer; t != nil {
+		defer t.framesDropped()
+	}
 	for {
 		f, err := c.reader.frames.next()
 		if err = c.recv(&f, err); err != nil {
@@ -82,10 +85,14 @@ func (c *Conn) recvOctets(n int) {
 // recv processes the frame f or the error err that next has returned. With the same lock, it
 // processes all further frames that are in the read buffer. An error ends the connection.
 func (c *Conn) recv(f *frame, err error) error {
-	if t := c.writer.tracer; t != nil {
+	t := c.writer.tracer
+	if t != nil {
 		t.deliverHeld()
 	}
 	c.lock()
+	if t != nil {
+		t.readerClaims = false
+	}
 	c.reader.state = readerReceiving
 	err = c.recvUnlocking(f, err)
 	// Config.Trace is user code, which must not run under mu.
@@ -100,9 +107,6 @@ func (c *Conn) recv(f *frame, err error) error {
 		c.failLocked(asConnError(err))
 	}
 	yield, more := false, c.reader.frames.more()
-	if t := c.writer.tracer; t != nil {
-		t.framesDoneLocked(more && err == nil && c.reader.frames.inspect == nil)
-	}
 	var readers wait.Batch
 	if !more || err != nil {
 		readers = c.takeReadersLocked()
@@ -114,7 +118,13 @@ func (c *Conn) recv(f *frame, err error) error {
 		yield, c.reader.yieldDue = c.reader.yieldDue, false
 		c.beforeReadLocked()
 	}
+	if t != nil {
+		t.framesDoneLocked(more && err == nil && c.reader.frames.inspect == nil)
+	}
 	c.unlock()
+	if t != nil {
+		t.framesDone()
+	}
 	readers.Wake()
 	if yield {
 		runtime.Gosched()

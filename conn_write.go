@@ -90,6 +90,7 @@ func (c *Conn) writeLoop() {
 		batch := c.takeOutLocked()
 		c.liveness.acksQueued = 0
 		c.watchWriteLocked()
+		c.writer.tracer.writingLocked()
 		// DATA that ended a stream has freed its slot.
 		c.unlock()
 

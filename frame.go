@@ -68,8 +68,8 @@ const (
 // A frameReader reads frames from the bytes of a connection. It is owned by readLoop.
 type frameReader struct {
 	src    io.Reader
-	onRead func(octets int)                             // called after each read of the socket
-	trace  func(h wire.FrameHeader, p []byte, f Header) // nil if no trace is wanted
+	onRead func(octets int) // called after each read of the socket
+	trace  *connTracer      // gets each frame; nil: frames are not traced
 	// Called with each whole frame before it is returned, in part or in whole. nil: not wanted.
 	inspect func(h wire.FrameHeader, p []byte)
 
@@ -295,7 +295,7 @@ func otherProtocol(p []byte) string {
 // traced calls trace, if there is one.
 func (r *frameReader) traced(h wire.FrameHeader, p []byte, fields Header) {
 	if r.trace != nil {
-		r.trace(h, p, fields)
+		r.trace.received(h, p, fields)
 	}
 }
 
@@ -435,7 +435,7 @@ func (r *frameReader) fieldSection(first wire.FrameHeader) (f frame, err error) 
 		return f, err
 	}
 	if r.trace != nil {
-		r.trace(last, p, r.section.ShareAll())
+		r.trace.received(last, p, r.section.ShareAll())
 	}
 	f.fields, f.head, f.oversize = r.section.Fields(), r.section.Head(), r.section.Oversize()
 	return f, nil

@@ -327,11 +327,27 @@ func (e *TraceEvent) isPlain() bool {
 	return false
 }
 
-// setFrame sets what the frame with the header h and the payload p says. p is nil if the payload
-// was not read.
-func (e *TraceEvent) setFrame(h wire.FrameHeader, p []byte) {
-	e.Type, e.FrameType, e.Flags = h.Type.String(), uint8(h.Type), uint8(h.Flags)
-	e.StreamID, e.Length = h.StreamID, h.Length
+// payloadFlags are the flags of DATA and HEADERS for which setPayload has something to set.
+const payloadFlags = wire.Padded | wire.PriorityFlag
+
+// setHeader sets what the header of a frame says. It leaves Type empty, except for DATA and
+// HEADERS.
+func (e *TraceEvent) setHeader(h wire.FrameHeader) {
+	e.FrameType, e.Flags, e.StreamID, e.Length = uint8(h.Type), uint8(h.Flags), h.StreamID, h.Length
+	switch h.Type {
+	case wire.Data:
+		e.Type = "DATA"
+	case wire.Headers:
+		e.Type = "HEADERS"
+	default:
+		e.Type = ""
+	}
+}
+
+// setPayload sets Type, and what the payload p of the frame with the header h says. p is nil if the
+// payload was not read.
+func (e *TraceEvent) setPayload(h wire.FrameHeader, p []byte) {
+	e.Type = h.Type.String()
 	switch h.Type {
 	case wire.Data:
 		if h.Flags.Has(wire.Padded) && len(p) > 0 {

@@ -3,7 +3,6 @@ package hyper
 import (
 	"context"
 	"io"
-	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,10 +27,8 @@ type connTracer struct {
 
 	sent sentSection // owned by writeLoop
 
-	// readLoop owns these.
-	readAt   time.Duration // when the received bytes were read
-	readTime time.Time     // the same
-	held     bool          // readLoop holds delivery until it reports the next frame
+	reader tracedLoop // owned by readLoop
+	writer tracedLoop // owned by writeLoop
 
 	delivery delivery // held while sink runs; guards the fields below
 	claimed  *stepQueue
@@ -41,12 +38,14 @@ type connTracer struct {
 	stampTime time.Time
 
 	// c.mu guards these.
-	queue  *stepQueue                 // what has happened since c.mu was locked
-	now    time.Duration              // the time of it; 0: not read yet
-	when   deliveryTime               // when it must be delivered
+	queue  *stepQueue                 // what has happened and was not claimed
+	now    time.Duration              // the time of the next step; 0: not read since c.mu was locked
+	when   deliveryTime               // when the queue must be delivered
 	waited time.Duration              // of the request that has taken a slot last
 	queued map[*Request]time.Duration // how long requests have waited before they came here
 	marks  []sentMark                 // in the order of their bytes
+	// readLoop holds delivery, and will claim the queue. readLoop may read it without the lock.
+	readerClaims bool
 
 	// leftMu guards left. It is taken after all other locks.
 	leftMu sync.Mutex
@@ -56,14 +55,19 @@ type connTracer struct {
 	kept   *keptFrames // nil: Config.KeepFrames is false
 }
 
+// A tracedLoop is what readLoop or writeLoop has of a connTracer.
+type tracedLoop struct {
+	at    time.Duration // when the bytes were read, or when those to write were collected
+	holds bool          // the loop holds delivery
+}
+
 // newConnTracer returns the tracer of c, or nil if nothing of it is traced. ctx may have the number
 // of the connection.
 func newConnTracer(ctx context.Context, c *Conn) *connTracer {
 	if c.cfg.Trace == nil && !c.cfg.KeepFrames && !c.cfg.StreamTimes {
 		return nil
 	}
-	t := &connTracer{c: c, sink: c.cfg.Trace, delivery: newDelivery(), stampTime: c.start,
-		claimed: &stepQueue{}, queue: &stepQueue{}}
+	t := makeConnTracer(c, c.cfg.Trace)
 	if d := dialTraceOf(ctx); d != nil {
 		t.id = d.id
 	} else {
@@ -78,121 +82,151 @@ func newConnTracer(ctx context.Context, c *Conn) *connTracer {
 	return t
 }
 
+// makeConnTracer returns a tracer of c without a number. sink may be nil.
+func makeConnTracer(c *Conn, sink func(TraceEvent)) *connTracer {
+	return &connTracer{c: c, sink: sink, delivery: newDelivery(), stampTime: c.start,
+		claimed: &stepQueue{}, queue: &stepQueue{}}
+}
+
 // wantsFrames reports whether anything is done with frames.
 func (t *connTracer) wantsFrames() bool { return t != nil && (t.sink != nil || t.kept != nil) }
 
 // reports reports whether there is a Config.Trace.
 func (t *connTracer) reports() bool { return t != nil && t.sink != nil }
 
-// addLocked queues a step of this kind, and returns it so that the caller completes it.
-func (t *connTracer) addLocked(kind TraceKind) *traceStep {
+// addLocked queues a step of s, or of the connection if s is nil, and returns it so that the caller
+// completes it.
+func (t *connTracer) addLocked(kind TraceKind, s *Stream, sent bool) *traceStep {
 	if t.now == 0 {
 		t.now = t.c.nowLocked()
 	}
-	s := t.queue.add(kind)
-	s.at = t.now
-	return s
+	step := t.queue.next(kind)
+	*step = traceStep{kind: kind, sent: sent, at: t.now}
+	if s != nil {
+		step.streamID = s.id
+	}
+	return step
 }
 
 // received reports a received frame. The frame reader calls it. fields are not changed later.
+//
+// If the frame is DATA or a whole HEADERS, readLoop holds delivery until the frame was processed:
+// its steps, and the next frame if that was read, are delivered under the same lock. For another
+// frame, readLoop may read the socket or call user code before that.
 func (t *connTracer) received(h wire.FrameHeader, p []byte, fields Header) {
 	if t.kept != nil {
 		t.keep(h, p, false)
 	}
-	if t.sink != nil {
-		t.reportReceived(h, p, fields)
-		if t.delivery.isFreeMarked() {
-			t.deliverLeft()
-		}
-	}
-}
-
-func (t *connTracer) reportReceived(h wire.FrameHeader, p []byte, fields Header) {
-	held := t.held
-	if t.held = false; !held {
-		t.delivery.lock()
-	}
-	defer t.unlockDelivery()
-	t.setStamp(t.readAt, t.readTime)
-	if held {
-		t.deliverClaimed()
-	}
-	if t.delivery.marked() {
-		t.takeLeft()
+	if t.sink == nil {
+		return
 	}
 	var e TraceEvent
 	e.ConnID, e.Conn, e.Fields = t.id, t.c, fields
-	e.setFrame(h, p)
-	t.stamp(&e, t.readAt)
-	t.deliver(&e)
+	if e.setHeader(h); e.Type == "" || h.Flags&payloadFlags != 0 {
+		e.setPayload(h, p)
+	}
+	t.beginReceived()
+	t.stamp(&e, t.reader.at)
+	e.Lost = t.takeLost()
+	t.sink(e)
+	if e.FrameType > uint8(wire.Headers) || e.FrameType == uint8(wire.Headers) &&
+		e.Flags&uint8(wire.EndHeaders) == 0 {
+		t.endReading()
+	}
+}
+
+// beginReceived is called before a received frame is delivered. readLoop holds delivery afterwards.
+func (t *connTracer) beginReceived() {
+	if !t.reader.holds {
+		t.delivery.lock()
+		t.reader.holds = true
+	}
+	t.deliverClaimed()
+	if t.delivery.isWanted() {
+		t.passDelivery()
+	}
+}
+
+// writingLocked is called before the connection's lock is unlocked for a write.
+func (t *connTracer) writingLocked() {
+	if t == nil {
+		return
+	}
+	if t.writer.at, t.when = t.c.liveness.wroteAt, deliverWithWrite; t.writer.at == 1 {
+		t.writer.at = 0 // see watchWriteLocked
+	}
 }
 
 // sending reports the frames in batch, which holds whole frames that are about to be written. It
 // parses them as the peer will, so that no other code has to support tracing. writeLoop calls it.
 func (t *connTracer) sending(batch []byte) {
-	if !t.wantsFrames() || len(batch) == 0 {
+	if !t.wantsFrames() {
 		return
 	}
 	if t.kept != nil {
 		t.keepBatch(batch)
 	}
-	if t.sink != nil {
+	if t.sink != nil && (t.writer.holds || len(batch) > 0) {
 		t.reportSending(batch)
-		t.deliverLeft()
 	}
-	t.sent.begun = true
+	t.sent.begun = t.sent.begun || len(batch) > 0
 }
 
 // reportSending delivers the frames in batch. Steps that happen meanwhile are delivered between
 // them, and a received frame waits for one of them at most.
 func (t *connTracer) reportSending(batch []byte) {
-	t.delivery.lock()
-	defer t.unlockDelivery()
-	t.takeLeft()
-	e := TraceEvent{ConnID: t.id, Conn: t.c, Sent: true}
-	t.stamp(&e, t.c.clock())
-	if !t.sent.begun {
-		batch = batch[len(wire.ClientPreface):]
-		e.Type, e.Length = preface, len(wire.ClientPreface)
-		t.deliver(&e)
+	if !t.writer.holds {
+		t.delivery.lock()
 	}
-	for h, p := range frames(batch) {
+	t.writer.holds = false
+	defer t.unlockDelivery()
+	t.deliverClaimed()
+	if t.delivery.marked() {
+		t.takeLeft()
+	}
+	e := TraceEvent{ConnID: t.id, Conn: t.c, Sent: true}
+	t.stamp(&e, t.writer.at)
+	if !t.sent.begun && len(batch) > 0 {
+		batch = batch[len(wire.ClientPreface):]
+		e.Type, e.Length, e.Lost = preface, len(wire.ClientPreface), t.takeLost()
+		t.sink(e)
+	}
+	for len(batch) >= wire.HeaderLen {
+		var h wire.FrameHeader
+		var p []byte
+		h, p, batch = nextFrame(batch)
 		if t.delivery.isWanted() {
-			t.delivery.unlock()
-			t.delivery.lock()
-			t.takeLeft()
+			t.passDelivery()
 		}
-		e.Fields = t.sent.section(h, p)
-		e.setFrame(h, p)
-		t.deliver(&e)
-		if h.Type > wire.Headers || e.padding > 0 || e.Priority != nil {
-			e = TraceEvent{ConnID: t.id, Conn: t.c, Sent: true, At: e.At, Time: e.Time}
+		e.Fields, e.Lost = t.sent.section(h, p), t.takeLost()
+		if e.setHeader(h); e.Type != "" && h.Flags&payloadFlags == 0 {
+			t.sink(e)
+			continue
 		}
+		e.setPayload(h, p)
+		t.sink(e)
+		e = TraceEvent{ConnID: e.ConnID, Conn: e.Conn, Sent: true, At: e.At, Time: e.Time}
 	}
 }
 
 // keepBatch keeps the frames in batch.
 func (t *connTracer) keepBatch(batch []byte) {
-	if !t.sent.begun {
+	if !t.sent.begun && len(batch) > 0 {
 		batch = batch[len(wire.ClientPreface):]
 	}
-	for h, p := range frames(batch) {
+	for len(batch) >= wire.HeaderLen {
+		var h wire.FrameHeader
+		var p []byte
+		h, p, batch = nextFrame(batch)
 		t.keep(h, p, true)
 	}
 }
 
-// frames yields the headers and the payloads of the frames in batch.
-func frames(batch []byte) iter.Seq2[wire.FrameHeader, []byte] {
-	return func(yield func(wire.FrameHeader, []byte) bool) {
-		for len(batch) >= wire.HeaderLen {
-			h := wire.ParseFrameHeader(batch)
-			p := batch[wire.HeaderLen:][:h.Length]
-			if !yield(h, p) {
-				return
-			}
-			batch = batch[wire.HeaderLen+h.Length:]
-		}
-	}
+// nextFrame returns the header and the payload of the first frame in batch, and what follows it.
+func nextFrame(batch []byte) (h wire.FrameHeader, p, rest []byte) {
+	h = wire.ParseFrameHeader(batch)
+	end := wire.HeaderLen + h.Length
+	return h, batch[wire.HeaderLen:end], batch[end:]
 }
 
 // A sentSection decodes the field sections that are sent. It is owned by writeLoop.
@@ -230,8 +264,10 @@ func (s *sentSection) section(h wire.FrameHeader, p []byte) Header {
 		return nil
 	}
 	err = s.reader.Decode(fragment)
-	if s.block = s.block[:0]; cap(s.block) > maxJoined {
-		s.block = nil
+	if !whole {
+		if s.block = s.block[:0]; cap(s.block) > maxJoined {
+			s.block = nil
+		}
 	}
 	if err != nil {
 		s.failed = true
@@ -245,22 +281,21 @@ func (s *sentSection) section(h wire.FrameHeader, p []byte) Header {
 // connOpenedLocked reports the beginning of the connection.
 func (t *connTracer) connOpenedLocked() {
 	if t.reports() {
-		t.addLocked(TraceConnOpened)
+		t.addLocked(TraceConnOpened, nil, false)
 	}
 }
 
 // connClosedLocked reports the end of the connection.
 func (t *connTracer) connClosedLocked(err error) {
 	if t.reports() {
-		t.addLocked(TraceConnClosed).err = err
-		t.queue.errors = true
+		t.queue.setErr(t.addLocked(TraceConnClosed, nil, false), err)
 	}
 }
 
 // slotWaitLocked reports that a request begins to wait for a slot. It returns the time.
 func (t *connTracer) slotWaitLocked() (began time.Duration) {
 	if t.reports() {
-		t.addLocked(TraceSlotWait)
+		t.addLocked(TraceSlotWait, nil, false)
 	}
 	if t == nil {
 		return 0
@@ -279,8 +314,11 @@ func (t *connTracer) slotGrantedLocked(began time.Duration) {
 // takeWaitLocked returns how long req, which has just taken a slot, has waited for it.
 func (t *connTracer) takeWaitLocked(req *Request) (wait time.Duration) {
 	if t != nil {
-		wait, t.waited = t.waited+t.queued[req], 0
-		delete(t.queued, req)
+		wait, t.waited = t.waited, 0
+		if len(t.queued) > 0 {
+			wait += t.queued[req]
+			delete(t.queued, req)
+		}
 	}
 	return wait
 }
@@ -321,8 +359,7 @@ func (t *connTracer) openedLocked(s *Stream) {
 		s.extras.times.waited = wait
 	}
 	if t.reports() {
-		step := t.addLocked(TraceStreamOpened)
-		step.streamID, step.sent, step.n = s.id, s.push == nil, int64(wait)
+		t.addLocked(TraceStreamOpened, s, s.push == nil).n = int64(wait)
 	}
 }
 
@@ -347,8 +384,7 @@ func (t *connTracer) halfClosedLocked(s *Stream, sent bool) {
 		t.timeLocked(s, stepResponseEnded)
 	}
 	if t.reports() {
-		step := t.addLocked(TraceHalfClosed)
-		step.streamID, step.sent = s.id, sent
+		t.addLocked(TraceHalfClosed, s, sent)
 	}
 }
 
@@ -356,10 +392,8 @@ func (t *connTracer) halfClosedLocked(s *Stream, sent bool) {
 func (t *connTracer) closedLocked(s *Stream) {
 	t.timeLocked(s, stepEnded)
 	if t.reports() {
-		step := t.addLocked(TraceStreamClosed)
-		step.streamID = s.id
-		if s.sendErr != ErrSendEnded {
-			step.err, t.queue.errors = s.sendErr, true
+		if step := t.addLocked(TraceStreamClosed, s, false); s.sendErr != ErrSendEnded {
+			t.queue.setErr(step, s.sendErr)
 		}
 	}
 }
@@ -369,10 +403,9 @@ func (t *connTracer) bodyReadLocked(s *Stream, n int64, err error) {
 	if !t.reports() {
 		return
 	}
-	step := t.addLocked(TraceBodyRead)
-	step.streamID, step.n = s.id, n
-	if err != io.EOF {
-		step.err, t.queue.errors = err, true
+	step := t.addLocked(TraceBodyRead, s, false)
+	if step.n = n; err != io.EOF {
+		t.queue.setErr(step, err)
 	}
 }
 
@@ -383,10 +416,10 @@ func (t *connTracer) recvWindowLocked(s *Stream, n int) {
 		return
 	}
 	conn := &t.c.flow.window
-	step := t.addLocked(TraceWindow)
-	step.n, step.connWindow = int64(n), conn.credit-conn.pending
+	step := t.addLocked(TraceWindow, s, false)
+	step.n, step.connWindow = int64(n), int32(conn.credit-conn.pending)
 	if s != nil {
-		step.streamID, step.window = s.id, s.window.credit-s.window.pending
+		step.window = int32(s.window.credit - s.window.pending)
 	}
 }
 
@@ -395,9 +428,9 @@ func (t *connTracer) sendWindowLocked(s *Stream, n int) {
 	if !t.reports() || n == 0 {
 		return
 	}
-	step := t.addLocked(TraceWindow)
-	step.sent, step.n, step.connWindow = true, int64(n), t.c.flow.sendWindow
+	step := t.addLocked(TraceWindow, s, true)
+	step.n, step.connWindow = int64(n), int32(t.c.flow.sendWindow)
 	if s != nil {
-		step.streamID, step.window = s.id, t.c.settings.peer.initialWindow+s.sendDelta
+		step.window = int32(t.c.settings.peer.initialWindow + s.sendDelta)
 	}
 }

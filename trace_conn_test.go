@@ -10,7 +10,7 @@ import (
 
 // addAndDeliver queues a step as under the connection's lock, and delivers it as after that.
 func addAndDeliver(t *connTracer) {
-	t.addLocked(TraceSlotWait)
+	t.addLocked(TraceSlotWait, nil, false)
 	if t.claimLocked() {
 		t.deliverAndUnlock()
 	}
@@ -20,18 +20,17 @@ func addAndDeliver(t *connTracer) {
 // dropped and counted.
 func TestTraceQueueIsBounded(t *testing.T) {
 	got, lost := 0, 0
-	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(),
-		claimed: &stepQueue{}, queue: &stepQueue{}, sink: func(e TraceEvent) {
-			got++
-			lost += e.Lost
-		}}
+	tracer := makeConnTracer(&Conn{start: time.Now()}, func(e TraceEvent) {
+		got++
+		lost += e.Lost
+	})
 	tracer.delivery.lock() // as while the function runs
 	const extra = 123
 	for range maxQueuedEvents + extra {
 		addAndDeliver(tracer)
 	}
 	tracer.delivery.unlock()
-	tracer.received(wire.FrameHeader{}, nil, nil)
+	receive(tracer, wire.FrameHeader{})
 	if got != maxQueuedEvents+1 || lost != extra {
 		t.Errorf("%d events and %d lost, want %d and %d", got, lost, maxQueuedEvents+1, extra)
 	}
@@ -40,8 +39,8 @@ func TestTraceQueueIsBounded(t *testing.T) {
 		t.Errorf("%d events, want %d", got, maxQueuedEvents+2)
 	}
 	for _, q := range []*stepQueue{tracer.queue, tracer.claimed, &tracer.left} {
-		if len(q.steps) > 0 || cap(q.steps) > keptSteps {
-			t.Errorf("%d steps are queued, and memory for %d is kept", len(q.steps), cap(q.steps))
+		if q.n > 0 || len(q.slots) > keptSteps {
+			t.Errorf("%d steps are queued, and memory for %d is kept", q.n, len(q.slots))
 		}
 	}
 }
@@ -49,10 +48,7 @@ func TestTraceQueueIsBounded(t *testing.T) {
 // Dropped events are counted in the next event, of whatever kind it is.
 func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
 	var events []TraceEvent
-	tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(),
-		claimed: &stepQueue{}, queue: &stepQueue{}, sink: func(e TraceEvent) {
-			events = append(events, e)
-		}}
+	tracer := makeConnTracer(&Conn{start: time.Now()}, func(e TraceEvent) { events = append(events, e) })
 	fill := func(extra int) {
 		tracer.delivery.lock() // as while the function runs
 		for range maxQueuedEvents + extra {
@@ -63,7 +59,7 @@ func TestDroppedEventsAreCountedInTheNextEvent(t *testing.T) {
 	}
 	fill(5)
 	fill(7)
-	tracer.received(wire.FrameHeader{}, nil, nil)
+	receive(tracer, wire.FrameHeader{})
 	lost := map[int]int{}
 	for i, e := range events {
 		if e.Lost > 0 {
@@ -82,13 +78,12 @@ func TestEndOfAConnectionIsReportedAfterDroppedEvents(t *testing.T) {
 	const extra = 123
 	for name, step := range map[string]func(*connTracer){
 		"one after the other": addAndDeliver,
-		"at once":             func(t *connTracer) { t.addLocked(TraceSlotWait) },
+		"at once":             func(t *connTracer) { t.addLocked(TraceSlotWait, nil, false) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := 0
 			var last TraceEvent
-			tracer := &connTracer{c: &Conn{start: time.Now()}, delivery: newDelivery(),
-				claimed: &stepQueue{}, queue: &stepQueue{}, sink: func(e TraceEvent) { got, last = got+1, e }}
+			tracer := makeConnTracer(&Conn{start: time.Now()}, func(e TraceEvent) { got, last = got+1, e })
 			tracer.delivery.lock() // as while the function runs
 			for range maxQueuedEvents + extra {
 				step(tracer)

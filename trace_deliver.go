@@ -61,6 +61,9 @@ func (d *delivery) unlock() {
 	}
 }
 
+// unlockUnwanted unlocks if there is no mark and no call waits, and reports whether it did.
+func (d *delivery) unlockUnwanted() bool { return d.state.CompareAndSwap(deliveryHeld, 0) }
+
 // tryLock takes the lock if it is free and there is no mark, and reports whether it did.
 func (d *delivery) tryLock() bool { return d.state.CompareAndSwap(0, deliveryHeld) }
 
@@ -91,29 +94,32 @@ func (d *delivery) unmark() { d.state.And(^deliveryLeft) }
 // isWanted reports whether there is a mark, or a call that waits. The caller holds the lock.
 func (d *delivery) isWanted() bool { return d.state.Load() != deliveryHeld }
 
-// A traceStep is an event that is no frame, while it is queued.
+// hasWaiter reports whether a call waits for the lock. The caller holds the lock.
+func (d *delivery) hasWaiter() bool { return d.state.Load() >= deliveryWaiter }
+
+// A traceStep is an event that is no frame, while it is queued. It is small, because steps mostly
+// pass from one processor to another.
 type traceStep struct {
-	kind       TraceKind
-	sent       bool
-	streamID   uint32
-	at         time.Duration
-	n          int64 // Increment, Length, or Wait
-	window     int64
-	connWindow int64
-	err        error
+	kind     TraceKind
+	sent     bool
+	err      uint16 // the number of its error in stepQueue.errs, from 1; 0: none
+	streamID uint32
+	at       time.Duration
+	n        int64 // Increment, Length, or Wait
+
+	// Of TraceWindow. A window has at most 31 bits (RFC 9113 §6.9.1).
+	window     int32
+	connWindow int32
 }
 
 // isPlain reports whether setRest has nothing to set.
-func (s *traceStep) isPlain() bool {
-	return s.n == 0 && s.err == nil && s.kind != TraceConnOpened && s.kind != TraceConnClosed
-}
+func (s *traceStep) isPlain() bool { return s.n == 0 && s.err == 0 && s.kind != TraceConnOpened }
 
-// setRest sets the fields of e that few steps have, except for Host.
+// setRest sets the fields of e that few steps have, except for Err and Host.
 func (s *traceStep) setRest(e *TraceEvent) {
-	e.Err = s.err
 	switch s.kind {
 	case TraceWindow:
-		e.Increment, e.Window, e.ConnWindow = int(s.n), s.window, s.connWindow
+		e.Increment, e.Window, e.ConnWindow = int(s.n), int64(s.window), int64(s.connWindow)
 	case TraceBodyRead:
 		e.Length = int(s.n)
 	case TraceStreamOpened:
@@ -130,55 +136,65 @@ const (
 
 // A stepQueue holds steps in their order. The zero value is empty.
 type stepQueue struct {
-	steps  []traceStep
-	errors bool // a step may have an error
-	lost   int  // steps dropped after these, because the queue was full
+	n     int         // how many steps there are
+	slots []traceStep // the steps are the first n
+	errs  []error     // of the steps; at most one of each
+	lost  int         // steps dropped after these, because the queue was full
 }
 
-// add adds a step and returns it. All of its other fields are zero. The last step of a connection
-// is never dropped.
-func (q *stepQueue) add(kind TraceKind) *traceStep {
-	n := len(q.steps)
-	if n == cap(q.steps) {
-		if n >= maxQueuedEvents && kind != TraceConnClosed {
-			q.lost++
-			return &traceStep{} // it is dropped
-		}
-		q.grow()
+// next returns the slot for a step of this kind. Its content is undefined.
+func (q *stepQueue) next(kind TraceKind) *traceStep {
+	if n := uint(q.n); n < uint(len(q.slots)) {
+		q.n++
+		return &q.slots[n]
 	}
-	q.steps = q.steps[:n+1]
-	// The slot is changed where it is. To copy a new traceStep is slower: the processor has to
-	// write that before it can read it.
-	s := &q.steps[n]
-	*s = traceStep{kind: kind}
-	return s
+	return q.grow(kind)
 }
 
-// grow makes room for more steps: at least for one, and for maxQueuedEvents at most otherwise.
-func (q *stepQueue) grow() {
-	n := len(q.steps)
-	steps := make([]traceStep, n, max(n+1, min(max(8, 2*n), maxQueuedEvents)))
-	copy(steps, q.steps)
-	q.steps = steps
+// grow is next for a queue without a free slot. It makes more slots, up to maxQueuedEvents. The
+// last step of a connection is never dropped.
+func (q *stepQueue) grow(kind TraceKind) *traceStep {
+	if q.n >= maxQueuedEvents && kind != TraceConnClosed {
+		q.lost++
+		return &traceStep{}
+	}
+	slots := make([]traceStep, max(q.n+1, min(max(8, 2*q.n), maxQueuedEvents)))
+	copy(slots, q.slots)
+	q.slots = slots
+	q.n++
+	return &slots[q.n-1]
+}
+
+// setErr sets the error of s, a step of q that has none.
+func (q *stepQueue) setErr(s *traceStep, err error) {
+	if len(q.errs) < q.n { // else s was dropped
+		q.errs = append(q.errs, err)
+		s.err = uint16(len(q.errs))
+	}
 }
 
 // addAll adds the steps of other, which is empty afterwards.
 func (q *stepQueue) addAll(other *stepQueue) {
-	for _, s := range other.steps {
-		*q.add(s.kind) = s
+	for i := range other.slots[:other.n] {
+		from := &other.slots[i]
+		s := q.next(from.kind)
+		if *s = *from; from.err > 0 {
+			s.err = 0
+			q.setErr(s, other.errs[from.err-1])
+		}
 	}
-	q.errors = q.errors || other.errors
 	q.lost += other.lost
 	other.reset()
 }
 
 // reset makes q empty.
 func (q *stepQueue) reset() {
-	if q.errors {
-		clear(q.steps)
+	if q.n, q.lost = 0, 0; len(q.errs) > 0 {
+		clear(q.errs)
+		q.errs = q.errs[:0]
 	}
-	if q.steps, q.errors, q.lost = q.steps[:0], false, 0; cap(q.steps) > keptSteps {
-		q.steps = nil
+	if len(q.slots) > keptSteps {
+		q.slots, q.errs = nil, nil
 	}
 }
 
@@ -186,45 +202,66 @@ func (q *stepQueue) reset() {
 // unlocked.
 type deliveryTime uint8
 
-// The values of deliveryTime. The one that the goroutine sets that reads the connection is reset
-// when the lock is unlocked.
+// The values of deliveryTime. One that readLoop or writeLoop sets is reset when it unlocks the
+// connection's lock.
 const (
-	deliverSoon      deliveryTime = iota // at once, or before the next write if that is about to begin
-	deliverNow                           // at once, because received frames may follow
-	deliverWithFrame                     // with the next received frame, which was read already
+	deliverSoon      deliveryTime = iota // at once, or by readLoop or writeLoop if that is about to begin
+	deliverWithWrite                     // by writeLoop, before the frames that it is about to write
+	deliverNow                           // by readLoop, at once, because received frames may follow
+	deliverWithFrame                     // by readLoop, with the next received frame, which was read already
 )
 
 // idleLocked is called when the connection's lock is about to be unlocked. It reports whether
 // claimLocked has nothing to do.
 func (t *connTracer) idleLocked() bool {
 	t.now = 0
-	if len(t.queue.steps) > 0 {
+	if t.queue.n > 0 {
 		return false
 	}
 	t.when = deliverSoon
 	return true
 }
 
+// waitsLocked reports whether readLoop or writeLoop will claim the queue soon.
+func (t *connTracer) waitsLocked() bool { return t.readerClaims || t.c.writesSoonLocked() }
+
 // claimLocked is called when the connection's lock is about to be unlocked. If something is queued
 // and no other goroutine delivers or will, claimLocked returns true, and the caller must call
 // deliverAndUnlock after the connection's lock was unlocked. If another one delivers, it gets what
-// is queued.
+// is queued. readLoop and writeLoop may hold delivery instead, to deliver it later.
 func (t *connTracer) claimLocked() (claimed bool) {
 	when := t.when
 	t.now, t.when = 0, deliverSoon
 	switch {
-	case len(t.queue.steps) == 0 || when == deliverSoon && t.c.writesSoonLocked():
+	case when == deliverNow && t.reader.holds:
+		t.takeQueueLocked()
+		t.reader.holds = false
+	case t.queue.n == 0 || when == deliverSoon && t.waitsLocked():
 		return false
 	case t.delivery.tryLock():
 		t.claimed, t.queue = t.queue, t.claimed
 	case !t.leaveLocked():
 		return false
 	}
-	if when == deliverWithFrame {
-		t.held = true // only readLoop gets here
+	switch when {
+	case deliverWithWrite:
+		t.writer.holds = true
+		return false
+	case deliverWithFrame:
+		t.reader.holds, t.readerClaims = true, true
 		return false
 	}
 	return true
+}
+
+// takeQueueLocked claims what is queued for readLoop, which holds delivery. What was left before
+// comes first.
+func (t *connTracer) takeQueueLocked() {
+	if t.delivery.marked() {
+		t.leaveLocked()
+	} else {
+		t.claimed, t.queue = t.queue, t.claimed
+	}
 }
 
 // leaveLocked leaves what is queued for the goroutine that delivers. If there is none any more, it
@@ -245,36 +282,73 @@ func (c *Conn) writesSoonLocked() bool {
 
 // readLocked is called after a read of the socket.
 func (t *connTracer) readLocked() {
-	t.readAt = t.c.liveness.now
-	t.readTime = t.c.start.Add(t.readAt)
-	t.when = deliverNow
+	t.reader.at, t.when = t.c.liveness.now, deliverNow
+}
+
+// deliverHeld is called before a received frame is processed. If readLoop holds steps for a frame
+// that was not reported, deliverHeld delivers them.
+func (t *connTracer) deliverHeld() {
+	if t.reader.holds {
+		t.deliverClaimed()
+	}
 }
 
 // framesDoneLocked is called after received frames were processed. nextIsRead is whether the next
 // frame was read, and no user code runs before its report.
 func (t *connTracer) framesDoneLocked(nextIsRead bool) {
-	if t.when = deliverNow; nextIsRead {
+	if t.c.reports.stateChanged { // the owner is called before the next frame
+		t.when, t.readerClaims = deliverNow, false
+		return
+	}
+	t.readerClaims = t.reader.holds && nextIsRead
+	switch {
+	case t.reader.holds && t.queue.n > 0:
+		t.takeQueueLocked()
+	case t.reader.holds:
+	case nextIsRead:
 		t.when = deliverWithFrame
+	default:
+		t.when = deliverNow
 	}
 }
 
-// deliverHeld delivers what was held for the next received frame, if that frame was not reported.
-func (t *connTracer) deliverHeld() {
-	if t.held {
-		t.held = false
+// framesDone is called after framesDoneLocked, when the connection's lock was unlocked.
+func (t *connTracer) framesDone() {
+	if t.reader.holds && !t.readerClaims {
+		t.endReading()
+	}
+}
+
+// endReading delivers what readLoop has claimed and what was left meanwhile, and unlocks delivery,
+// which readLoop holds.
+func (t *connTracer) endReading() {
+	t.reader.holds = false
+	if t.claimed.n > 0 || !t.delivery.unlockUnwanted() {
 		t.deliverAndUnlock()
 	}
 }
 
-// deliverAndUnlock delivers what claimLocked has claimed, and what was left meanwhile.
-func (t *connTracer) deliverAndUnlock() {
-	t.deliverClaimedAndUnlock()
-	if t.delivery.isFreeMarked() {
-		t.deliverLeft()
+// framesDropped is called when readLoop ends. If sink has ended the goroutine, such as with
+// testing.T.FailNow, delivery is unlocked, so that the connection can be closed.
+func (t *connTracer) framesDropped() {
+	if t.reader.holds {
+		t.reader.holds = false
+		t.unlockDelivery()
 	}
 }
 
-func (t *connTracer) deliverClaimedAndUnlock() {
+// passDelivery is called if isWanted returns true. It lets a call that waits deliver first, and
+// delivers what was left. The caller holds delivery.
+func (t *connTracer) passDelivery() {
+	if t.delivery.hasWaiter() {
+		t.delivery.unlock()
+		t.delivery.lock()
+	}
+	t.takeLeft()
+}
+
+// deliverAndUnlock delivers what claimLocked has claimed, and what was left meanwhile.
+func (t *connTracer) deliverAndUnlock() {
 	defer t.unlockDelivery()
 	t.deliverClaimed()
 	if t.delivery.marked() {
@@ -282,19 +356,35 @@ func (t *connTracer) deliverClaimedAndUnlock() {
 	}
 }
 
-// deliverLeft delivers the steps that were left for a goroutine that has unlocked delivery since.
-func (t *connTracer) deliverLeft() {
-	for t.delivery.tryLockMarked() {
-		t.deliverClaimedAndUnlock()
+// unlockDelivery unlocks delivery, also after a panic of sink, and delivers the steps that were
+// left since.
+func (t *connTracer) unlockDelivery() {
+	t.dropClaimed()
+	if t.delivery.unlock(); t.delivery.isFreeMarked() {
+		t.deliverLeft()
 	}
 }
 
-// unlockDelivery unlocks delivery, also after a panic of sink.
-func (t *connTracer) unlockDelivery() {
-	if len(t.claimed.steps) > 0 {
+// dropClaimed drops the steps that were claimed when sink has panicked.
+func (t *connTracer) dropClaimed() {
+	if t.claimed.n > 0 {
 		t.claimed.reset()
 	}
-	t.delivery.unlock()
+}
+
+// deliverLeft delivers the steps that were left for a goroutine that has unlocked delivery since.
+func (t *connTracer) deliverLeft() {
+	for t.delivery.tryLockMarked() {
+		t.takeLeftAndUnlock()
+	}
+}
+
+func (t *connTracer) takeLeftAndUnlock() {
+	defer func() {
+		t.dropClaimed()
+		t.delivery.unlock()
+	}()
+	t.takeLeft()
 }
 
 // takeLeft delivers the steps that were left. The caller holds delivery.
@@ -308,13 +398,18 @@ func (t *connTracer) takeLeft() {
 	}
 }
 
-// deliverClaimed calls sink for the claimed steps. The caller holds delivery.
+// deliverClaimed delivers the claimed steps. The caller holds delivery.
 func (t *connTracer) deliverClaimed() {
-	if len(t.claimed.steps) == 0 {
-		return
+	if t.claimed.n > 0 {
+		t.deliverSteps()
 	}
-	e := TraceEvent{ConnID: t.id, Conn: t.c}
-	list := t.claimed.steps
+}
+
+// deliverSteps calls sink for the claimed steps. The caller holds delivery.
+func (t *connTracer) deliverSteps() {
+	var e TraceEvent
+	e.ConnID, e.Conn, e.Lost = t.id, t.c, t.takeLost()
+	list := t.claimed.slots[:t.claimed.n]
 	for i := range list {
 		s := &list[i]
 		if i == 0 || s.at != e.Time {
@@ -322,40 +417,46 @@ func (t *connTracer) deliverClaimed() {
 		}
 		e.Kind, e.Sent, e.StreamID = s.kind, s.sent, s.streamID
 		if s.isPlain() {
-			t.deliver(&e)
+			t.sink(e)
+			e.Lost = 0
 			continue
 		}
 		s.setRest(&e)
+		if s.err > 0 {
+			e.Err = t.claimed.errs[s.err-1]
+		}
 		switch s.kind {
 		case TraceConnOpened:
 			e.Host = t.c.cfg.Authority
 		case TraceConnClosed: // no event follows that could count what was dropped
-			t.dropped, t.claimed.lost = t.dropped+t.claimed.lost, 0
+			e.Lost, t.claimed.lost = e.Lost+t.claimed.lost, 0
 		}
-		t.deliver(&e)
-		e.Increment, e.Window, e.ConnWindow, e.Length, e.Wait = 0, 0, 0, 0, 0
+		t.sink(e)
+		e.Increment, e.Window, e.ConnWindow, e.Length, e.Wait, e.Lost = 0, 0, 0, 0, 0, 0
 		e.Err, e.Host = nil, ""
 	}
 	t.dropped += t.claimed.lost
 	t.claimed.reset()
 }
 
-// deliver calls sink for e. The caller holds delivery.
-func (t *connTracer) deliver(e *TraceEvent) {
-	if e.Lost = t.dropped; e.Lost > 0 {
+// takeLost returns how many events were dropped before the next one. The caller holds delivery.
+func (t *connTracer) takeLost() (lost int) {
+	if lost = t.dropped; lost > 0 {
 		t.dropped = 0
 	}
-	t.sink(*e)
+	return lost
 }
 
 // stamp sets the time of e, in two ways. at is the time since the connection was made. The caller
 // holds delivery.
 func (t *connTracer) stamp(e *TraceEvent, at time.Duration) {
 	if t.stampAt != at {
-		t.setStamp(at, t.c.start.Add(at))
+		t.setStamp(at)
 	}
 	e.Time, e.At = at, t.stampTime
 }
 
-// setStamp sets the time of the next events, in two ways. The caller holds delivery.
-func (t *connTracer) setStamp(at time.Duration, wall time.Time) { t.stampAt, t.stampTime = at, wall }
+// setStamp keeps the wall clock's time for at.
+//
+//go:noinline
+func (t *connTracer) setStamp(at time.Duration) { t.stampAt, t.stampTime = at, t.c.start.Add(at) }

@@ -1,6 +1,8 @@
 package hyper
 
 import (
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,7 +14,7 @@ import (
 // tracedConn returns a connection without loops, with sink as its Config.Trace.
 func tracedConn(sink func(TraceEvent)) (*Conn, *connTracer) {
 	c := &Conn{start: time.Now()}
-	t := &connTracer{c: c, sink: sink, delivery: newDelivery(), claimed: &stepQueue{}, queue: &stepQueue{}}
+	t := makeConnTracer(c, sink)
 	t.sent.begun = true
 	c.writer.tracer = t
 	return c, t
@@ -21,8 +23,17 @@ func tracedConn(sink func(TraceEvent)) (*Conn, *connTracer) {
 // step does a step of c with the number n.
 func step(c *Conn, n uint32) {
 	c.lock()
-	c.writer.tracer.addLocked(TraceHalfClosed).streamID = n
+	c.writer.tracer.addLocked(TraceHalfClosed, nil, false).streamID = n
 	c.unlock()
+}
+
+// receive reports a received frame, and ends its processing, as readLoop does.
+func receive(t *connTracer, h wire.FrameHeader) {
+	t.received(h, nil, nil)
+	t.c.lock()
+	t.framesDoneLocked(false)
+	t.c.unlock()
+	t.framesDone()
 }
 
 // Each event is copied several times on its way: sizes that are multiples of 64 bytes are cheap.
@@ -30,8 +41,8 @@ func TestTraceEventsAreSmall(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) < 8 {
 		t.Skip("the sizes are those of 64 bits")
 	}
-	if event, step := unsafe.Sizeof(TraceEvent{}), unsafe.Sizeof(traceStep{}); event > 256 || step > 56 {
-		t.Errorf("an event takes %d bytes and a step %d, want 256 and 56", event, step)
+	if event, step := unsafe.Sizeof(TraceEvent{}), unsafe.Sizeof(traceStep{}); event > 256 || step > 32 {
+		t.Errorf("an event takes %d bytes and a step %d, want 256 and 32", event, step)
 	}
 }
 
@@ -64,7 +75,7 @@ func TestStepsOfManyGoroutinesAreDeliveredInOrder(t *testing.T) {
 			for range each {
 				c.lock()
 				n++
-				tracer.addLocked(TraceHalfClosed).streamID = n
+				tracer.addLocked(TraceHalfClosed, nil, false).streamID = n
 				c.unlock()
 			}
 		})
@@ -81,11 +92,11 @@ func TestStepsOfManyGoroutinesAreDeliveredInOrder(t *testing.T) {
 			tracer.deliverHeld()
 			c.lock()
 			n++
-			tracer.addLocked(TraceHalfClosed).streamID = n
-			tracer.framesDoneLocked(i%2 == 0)
+			tracer.addLocked(TraceHalfClosed, nil, false).streamID = n
+			tracer.framesDoneLocked(i%2 == 0 && i < each-1)
 			c.unlock()
+			tracer.framesDone()
 		}
-		tracer.deliverHeld()
 	})
 	wg.Wait()
 	if want := uint32((goroutines + 1) * each); last != want || frames != 3*each {
@@ -111,7 +122,7 @@ func TestPanicOfTraceDoesNotStopTheDelivery(t *testing.T) {
 		t.Error("the function did not panic")
 	}()
 	step(c, 2)
-	tracer.received(wire.FrameHeader{StreamID: 3}, nil, nil)
+	receive(tracer, wire.FrameHeader{StreamID: 3})
 	if len(got) != 3 || got[1] != 2 || got[2] != 3 {
 		t.Errorf("delivered %v, want 1, 2 and 3", got)
 	}
@@ -152,11 +163,12 @@ func TestStepsBeforeAWriteAreDeliveredWithIt(t *testing.T) {
 	tracer.framesDoneLocked(true)
 	c.unlock()
 	want("a frame follows", 3)
-	tracer.received(wire.FrameHeader{StreamID: 5}, nil, nil)
+	receive(tracer, wire.FrameHeader{StreamID: 5})
 	want("the frame", 5)
 	c.lock()
 	tracer.framesDoneLocked(true) // nothing is queued: it means nothing for what comes later
 	c.unlock()
+	tracer.framesDone()
 	c.writer.out = nil
 	step(c, 6)
 	want("nothing is to be written", 6)
@@ -167,7 +179,7 @@ func TestStepsInACallOfTheOwnerAreDelivered(t *testing.T) {
 	got := make(chan TraceEvent)
 	c, tracer := tracedConn(func(e TraceEvent) { got <- e })
 	c.lock()
-	tracer.addLocked(TraceHalfClosed).streamID = 1
+	tracer.addLocked(TraceHalfClosed, nil, false).streamID = 1
 	c.unlockForOwner()
 	if e := <-got; e.StreamID != 1 {
 		t.Errorf("delivered %v", e)
@@ -190,11 +202,59 @@ func TestTraceEventsAllocateNothing(t *testing.T) {
 		step(c, 1)
 		tracer.sending(batch)
 		tracer.received(wire.FrameHeader{Type: wire.Headers, Flags: wire.EndHeaders, StreamID: 1}, nil, nil)
-		tracer.received(wire.FrameHeader{Type: wire.Data, StreamID: 1}, nil, nil)
+		receive(tracer, wire.FrameHeader{Type: wire.Data, StreamID: 1})
 		step(c, 2)
 	})
 	if allocs != 0 || events != 101*6 || fields != 101*2 {
 		t.Errorf("%v allocations, %d events with %d fields, want 0, %d and %d", allocs, events, fields,
 			101*6, 101*2)
+	}
+}
+
+// Steps that happen while a received frame is delivered are delivered before those of the frame
+// itself, also if a goroutine has left them for readLoop.
+func TestStepsBeforeAReceivedFrameIsProcessedComeFirst(t *testing.T) {
+	for _, nextIsRead := range []bool{false, true} {
+		var got []uint32
+		c, tracer := tracedConn(func(e TraceEvent) { got = append(got, e.StreamID) })
+		tracer.received(wire.FrameHeader{StreamID: 1}, nil, nil)
+		step(c, 2)
+		c.lock()
+		tracer.addLocked(TraceHalfClosed, nil, false).streamID = 3
+		tracer.framesDoneLocked(nextIsRead)
+		c.unlock()
+		tracer.framesDone()
+		step(c, 4)
+		receive(tracer, wire.FrameHeader{StreamID: 5})
+		step(c, 6)
+		want := []uint32{1, 2, 3, 4, 5, 6}
+		if nextIsRead { // what happens between the frames is delivered with the steps of the second
+			want = []uint32{1, 2, 3, 5, 4, 6}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("nextIsRead=%v: delivered %v, want %v", nextIsRead, got, want)
+		}
+	}
+}
+
+// A function that ends the goroutine of readLoop, as testing.T.FailNow does, leaves no lock.
+func TestGoexitInTraceDoesNotStopTheDelivery(t *testing.T) {
+	var got []uint32
+	c, tracer := tracedConn(func(e TraceEvent) {
+		if got = append(got, e.StreamID); e.StreamID == 1 {
+			runtime.Goexit()
+		}
+	})
+	done := make(chan struct{})
+	go func() { // as readLoop
+		defer close(done)
+		defer tracer.framesDropped()
+		tracer.received(wire.FrameHeader{StreamID: 1}, nil, nil)
+	}()
+	<-done
+	step(c, 2)
+	tracer.sending(wire.AppendData(nil, 3, 0, nil))
+	if !slices.Equal(got, []uint32{1, 2, 3}) {
+		t.Errorf("delivered %v, want 1, 2 and 3", got)
 	}
 }
