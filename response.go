@@ -409,6 +409,9 @@ func (b *responseBody) Read(p []byte) (int, error) {
 
 // bodyRead reports that the reading of the decoded body has ended with err after n bytes.
 func (s *Stream) bodyRead(n int64, err error) {
+	if err == io.EOF {
+		err = nil
+	}
 	s.c.lock()
 	s.c.writer.tracer.bodyReadLocked(s, n, err)
 	s.c.unlock()

@@ -232,7 +232,7 @@ func (s *Stream) takeLocked(p []byte) (n int) {
 	if s.readLocked() && s.response.decoded == nil {
 		if t := s.c.writer.tracer; t != nil {
 			t.now = s.c.liveness.now // consumeLocked has read the clock
-			t.bodyReadLocked(s, s.window.total, io.EOF)
+			t.bodyReadLocked(s, s.window.total, nil)
 		}
 	}
 	s.overLocked()

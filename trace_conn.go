@@ -2,7 +2,6 @@ package hyper
 
 import (
 	"context"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,7 +99,10 @@ func (t *connTracer) addLocked(kind TraceKind, s *Stream, sent bool) *traceStep 
 	if t.now == 0 {
 		t.now = t.c.nowLocked()
 	}
-	step := t.queue.next(kind)
+	step := t.queue.next()
+	if step == nil {
+		step = t.queue.grow(kind)
+	}
 	*step = traceStep{kind: kind, sent: sent, at: t.now}
 	if s != nil {
 		step.streamID = s.id
@@ -250,6 +252,11 @@ func (s *sentSection) section(h wire.FrameHeader, p []byte) Header {
 	if h.Type != wire.Headers && h.Type != wire.Continuation || s.failed {
 		return nil
 	}
+	if h.Type == wire.Headers && h.Flags&(payloadFlags|wire.EndHeaders) == wire.EndHeaders {
+		if fields := s.reader.ShareRepeated(p); fields != nil {
+			return fields
+		}
+	}
 	fragment, err := h.Block(p)
 	if err != nil {
 		s.failed = true
@@ -398,13 +405,14 @@ func (t *connTracer) closedLocked(s *Stream) {
 	}
 }
 
-// bodyReadLocked reports that the reading of the response of s has ended with err after n bytes.
+// bodyReadLocked reports that the reading of the response of s has ended after n bytes: with err,
+// or at the end of the body if err is nil.
 func (t *connTracer) bodyReadLocked(s *Stream, n int64, err error) {
 	if !t.reports() {
 		return
 	}
 	step := t.addLocked(TraceBodyRead, s, false)
-	if step.n = n; err != io.EOF {
+	if step.n = n; err != nil {
 		t.queue.setErr(step, err)
 	}
 }

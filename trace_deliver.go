@@ -142,17 +142,18 @@ type stepQueue struct {
 	lost  int         // steps dropped after these, because the queue was full
 }
 
-// next returns the slot for a step of this kind. Its content is undefined.
-func (q *stepQueue) next(kind TraceKind) *traceStep {
-	if n := uint(q.n); n < uint(len(q.slots)) {
-		q.n++
-		return &q.slots[n]
+// next returns the slot for a step. Its content is undefined. It returns nil if q has no free slot.
+func (q *stepQueue) next() *traceStep {
+	n := uint(q.n)
+	if n >= uint(len(q.slots)) {
+		return nil
 	}
-	return q.grow(kind)
+	q.n++
+	return &q.slots[n]
 }
 
-// grow is next for a queue without a free slot. It makes more slots, up to maxQueuedEvents. The
-// last step of a connection is never dropped.
+// grow is next for a queue without a free slot, and a step of this kind. It makes more slots, up to
+// maxQueuedEvents. The last step of a connection is never dropped.
 func (q *stepQueue) grow(kind TraceKind) *traceStep {
 	if q.n >= maxQueuedEvents && kind != TraceConnClosed {
 		q.lost++
@@ -177,7 +178,10 @@ func (q *stepQueue) setErr(s *traceStep, err error) {
 func (q *stepQueue) addAll(other *stepQueue) {
 	for i := range other.slots[:other.n] {
 		from := &other.slots[i]
-		s := q.next(from.kind)
+		s := q.next()
+		if s == nil {
+			s = q.grow(from.kind)
+		}
 		if *s = *from; from.err > 0 {
 			s.err = 0
 			q.setErr(s, other.errs[from.err-1])

@@ -7,6 +7,7 @@
 package fieldblock
 
 import (
+	"bytes"
 	"slices"
 	"sync/atomic"
 
@@ -183,6 +184,15 @@ func (r *Reader[F]) Oversize() int64 {
 // Share returns the fields of the last section without the first one, for as long as they are
 // needed. They must not be changed: messages with the same fields share them.
 func (r *Reader[F]) Share() []F { return r.ShareAll()[1:] }
+
+// ShareRepeated decodes a section from its whole block and returns what ShareAll returns, if the
+// block is the same as the last one and changes nothing. Otherwise it returns nil and does nothing.
+func (r *Reader[F]) ShareRepeated(block []byte) []F {
+	if b := r.last; b != nil && b.shared && b.generation == r.generation && bytes.Equal(b.octets, block) {
+		return b.fields
+	}
+	return nil
+}
 
 // ShareAll is Share with the first field.
 func (r *Reader[F]) ShareAll() []F {

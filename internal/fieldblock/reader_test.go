@@ -433,3 +433,36 @@ func TestSharedFieldsDoNotChange(t *testing.T) {
 		}
 	}
 }
+
+// ShareRepeated only takes a block that is the last one again and that changes nothing, while the
+// compression table is the same.
+func TestShareRepeatedTakesTheSameBlockOnly(t *testing.T) {
+	r := newReader(Config{})
+	block, other := []byte{0x88, 0x0f, 0x0d, 1, '5'}, []byte{0x88, 0x0f, 0x0d, 1, '6'}
+	decode := func(block []byte) {
+		t.Helper()
+		if err := r.Decode(block); err != nil {
+			t.Fatal(err)
+		}
+		r.ShareAll()
+	}
+	want := func(reason string, block []byte, lines string) {
+		t.Helper()
+		if got := fieldLines(r.ShareRepeated(block)); got != lines {
+			t.Errorf("%s: %q, want %q", reason, got, lines)
+		}
+	}
+	want("nothing was decoded", block, "")
+	decode(block)
+	want("the same block", block, ":status: 200\ncontent-length: 5\n")
+	want("another block", other, "")
+	want("the same block again", block, ":status: 200\ncontent-length: 5\n")
+	decode(other)
+	want("the block before the last one", block, "")
+	decode([]byte{0x88, byte(incremental), 1, 'k', 1, 'v'})
+	want("the table has changed", other, "")
+	want("it would change the table", []byte{0x88, byte(incremental), 1, 'k', 1, 'v'}, "")
+	decode(other)
+	r.TableAcknowledged()
+	want("the peer has acknowledged the size of the table", other, "")
+}
