@@ -41,9 +41,7 @@ const (
 	adaptiveInitial = 256<<10 - 1
 	adaptiveBudget  = 64 << 20
 
-	// A WINDOW_UPDATE for less than smallestStep costs more than it gains, unless the peer is
-	// blocked.
-	smallestStep = 16 << 10
+	smallestStep = 16 << 10 // a WINDOW_UPDATE for less only helps a peer that is blocked
 	// After ahead small responses in a row, streams get no credit ahead of their own need.
 	ahead          = 8
 	smallestWindow = 4 << 10 // of a stream that is read, however many there are
@@ -189,8 +187,12 @@ func (p *adaptivePath) InitialWindow(announced, pushes int, now time.Duration) i
 	if shift < 0 {
 		p.start.raised = now
 	}
+	// Streams that are read do not stop because of what this takes from them (RFC 9113 §6.9.2).
 	for s := p.open.next; s != &p.open && shift > 0; s = s.next {
-		s.giveBack(shift)
+		if left := s.w.State(); s.used {
+			left.Credit -= shift
+			s.w.GrantNow(left.needed(shift))
+		}
 	}
 	return size
 }

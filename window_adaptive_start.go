@@ -4,9 +4,8 @@ import "time"
 
 // Bounds of the initial windows that AdaptiveWindow announces.
 const (
-	smallestInitial = 1 << 10 // no smaller initial window is announced, except 0
-	// The announced initial window grows at most once in raiseAfter.
-	raiseAfter = 10 * time.Second
+	smallestInitial = 1 << 10          // no smaller initial window is announced, except 0
+	raiseAfter      = 10 * time.Second // the announced one grows at most once in this time
 )
 
 // A startWindow chooses the initial window of streams. It counts the streams that were never read,

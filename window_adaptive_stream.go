@@ -61,16 +61,6 @@ func (s *adaptiveStream) raise(share int) {
 	s.w.GrantNow(grant)
 }
 
-// giveBack raises the window of a stream that is read by what a smaller initial window takes from
-// it (RFC 9113 §6.9.2), so that it does not stop.
-func (s *adaptiveStream) giveBack(shift int) {
-	if s.used {
-		left := s.w.State()
-		left.Credit -= shift
-		s.w.GrantNow(left.needed(shift))
-	}
-}
-
 // grant returns how much of gap the stream gets, and notes where its window ends then.
 func (s *adaptiveStream) grant(ev *WindowEvent, gap int) int {
 	n := ev.needed(gap)
