@@ -407,7 +407,7 @@ func (r *Response) HTTP(req *http.Request) *http.Response { return new(httpRespo
 // found through resp.Body, so the result is false if other code has wrapped that body, as
 // http.Client with a Timeout and otelhttp do. Use WithResponse in that case. Call ResponseFromHTTP
 // before the body is closed: after that, the result can be a copy, with a stream that has ended and
-// a Request that is made from the http.Request again.
+// a Request that is made from the http.Request again, without the changes of WithRequest.
 func ResponseFromHTTP(resp *http.Response) (*Response, bool) {
 	mustHave(resp != nil, "ResponseFromHTTP", "*http.Response")
 	switch body := resp.Body.(type) {
@@ -440,7 +440,7 @@ func (h *httpResponse) from(r *Response, req *http.Request) *http.Response {
 		StatusCode:    r.StatusCode,
 		Proto:         "HTTP/2.0",
 		ProtoMajor:    2,
-		Header:        r.Header.toHTTP(h.values[:0]),
+		Header:        r.Header.toHTTP(roomForValues(len(r.Header))),
 		Body:          (*httpBody)(h),
 		ContentLength: r.ContentLength,
 		Uncompressed:  r.decodesHTTP(),

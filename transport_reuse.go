@@ -11,11 +11,12 @@ import (
 )
 
 // This file has the responses of net/http's types, and reuses the memory of their exchanges. The
-// caller keeps the http.Response, its Header and its Body: they are in memory of their own, the
-// httpResponse. All else of an exchange can be used again when the body was read to its end and
-// closed, if nothing refers to it any more: no call in progress, nothing of the connection
-// (Stream.isUnreferencedLocked), and no Response that was shown to the user. Later calls of the
-// Body need nothing of it.
+// caller keeps the http.Response and its Body: they are in memory of their own, the httpResponse.
+// The caller can also keep the Header alone, so nothing of it is in the httpResponse, which keeps
+// the request and the connection. All else of an exchange can be used again when the body was read
+// to its end and closed, if nothing refers to it any more: no call in progress, nothing of the
+// connection (Stream.isUnreferencedLocked), and no Response that was shown to the user. Later calls
+// of the Body need nothing of it.
 
 // exchanges has memory for exchanges. All of it is zero.
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
@@ -30,13 +31,7 @@ type httpResponse struct {
 
 	use   atomic.Uint32 // the use flags, and useCall for each call in progress
 	ended endedResponse // what remains of own
-
-	values [inlineValues]string // of answer.Header, if there are no more
 }
-
-// inlineValues is how many values an httpResponse has room for. It has a size of 352 bytes then,
-// which is a size class.
-const inlineValues = 7
 
 // The parts of httpResponse.use.
 const (
@@ -46,6 +41,35 @@ const (
 	useGone                      // own was given up: its memory is used for something else
 	useCall                      // one call in progress
 )
+
+// A valueArray has memory for values of http.Headers. The Headers of a few responses share an array:
+// each has a part of its own.
+type valueArray struct{ free []string }
+
+// valueArrays has the arrays of which a part is free.
+var valueArrays = sync.Pool{New: func() any { return new(valueArray) }}
+
+// sharedValues is the length of an array. A Header with more than maxShared values has an array of
+// its own.
+const (
+	sharedValues = 64
+	maxShared    = sharedValues / 4
+)
+
+// roomForValues returns an empty slice with the capacity n. No part of an array is given out twice.
+func roomForValues(n int) []string {
+	if n > maxShared {
+		return make([]string, 0, n)
+	}
+	a := valueArrays.Get().(*valueArray)
+	if len(a.free) < n {
+		a.free = make([]string, sharedValues)
+	}
+	room := a.free[:0:n]
+	a.free = a.free[n:]
+	valueArrays.Put(a)
+	return room
+}
 
 // An endedResponse has what a Response needs that is made again after its memory was given up.
 type endedResponse struct {

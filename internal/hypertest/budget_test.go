@@ -144,7 +144,8 @@ func TestGetAllocatesTwiceAtMost(t *testing.T) {
 }
 
 // http.NewRequest makes three allocations of 512 bytes, and the map of the response's Header two of
-// 400 bytes. The sixth is the http.Response. The memory of the exchange is used again.
+// 400 bytes. The sixth is the http.Response. A twelfth of another has the values of its Header. The
+// memory of the exchange is used again, except when the goroutine moves to another processor.
 func TestRoundTripAllocatesSixTimesAtMost(t *testing.T) {
 	conn, buf := cannedConn(t, nil), make([]byte, 2048)
 	times, octets := allocated(t, func() {
@@ -158,7 +159,7 @@ func TestRoundTripAllocatesSixTimesAtMost(t *testing.T) {
 		}
 		drainBody(t, resp.Body, buf)
 	})
-	if times > 6.1 || octets > 1300 {
+	if times > 6.5 || octets > 1300 {
 		t.Errorf("%.2f allocations of %.0f octets", times, octets)
 	}
 }
@@ -174,7 +175,7 @@ func TestClientDoAllocatesTenTimesAtMost(t *testing.T) {
 	defer server.Close()
 	defer transport.CloseIdleConnections()
 	c, buf := &http.Client{Transport: transport}, make([]byte, 2048)
-	wantAllocs(t, 10.1, func() {
+	wantAllocs(t, 10.5, func() {
 		req, err := http.NewRequest("GET", "http://example.com/", nil)
 		if err != nil {
 			t.Fatal(err)

@@ -10,11 +10,13 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
@@ -236,4 +238,58 @@ func (c *reuseCaller) checkHeader(resp *http.Response, number string) {
 	if got := resp.Header.Get("X-Number"); got != number {
 		c.t.Errorf("%s: a response to %s", number, got)
 	}
+}
+
+// A caller that keeps only the Header of a response keeps nothing else alive: not the request, with
+// its body and its context, and no connection.
+func TestKeptHeaderKeepsNothingElse(t *testing.T) {
+	for _, body := range []io.Reader{nil, strings.NewReader("hello")} {
+		client, server := h2test.Pipe()
+		peer := h2test.NewPeer(t, server)
+		peer.Serve(func(id uint32, _ h2test.Headers) {
+			peer.WriteHeaders(id, 0, ":status: 200", "a: 1")
+			peer.WriteData(id, wire.EndStream, []byte("hello"))
+		})
+		conn, err := hyper.NewConn(t.Context(), client, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		freed := make(chan struct{})
+		header := headerOf(t, conn, body, freed)
+		waitFreed(t, freed)
+		if header.Get("A") != "1" {
+			t.Errorf("the header is %v", header)
+		}
+		conn.Close()
+	}
+}
+
+// headerOf sends a request, reads the response, and returns its header. freed is closed when the
+// collector has freed the request.
+func headerOf(t *testing.T, conn *hyper.Conn, body io.Reader, freed chan struct{}) http.Header {
+	req, err := http.NewRequest("POST", "https://example.com/", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.AddCleanup(req, func(freed chan struct{}) { close(freed) }, freed)
+	resp, err := conn.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.ReadAll(resp.Body)
+	resp.Body.Close()
+	return resp.Header
+}
+
+// waitFreed calls the collector until freed is closed.
+func waitFreed(t *testing.T, freed chan struct{}) {
+	for range 500 {
+		runtime.GC()
+		select {
+		case <-freed:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	t.Error("the request was not freed")
 }
