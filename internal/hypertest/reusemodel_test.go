@@ -263,7 +263,7 @@ func (c *reuser) exchange() {
 	client := *e.door.client
 	if c.chance(5) {
 		client.Jar, _ = cookiejar.New(nil)
-		client.Timeout = 10 * time.Second
+		client.Timeout = 2 * time.Minute
 		if c.chance(3) {
 			client.Timeout = time.Duration(1+c.r.IntN(2000)) * time.Microsecond
 			e.ends = true
