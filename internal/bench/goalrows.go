@@ -19,7 +19,7 @@ var workloads = []workload{
 			{client: "own", figure: "us_per_req", peer: "h2load", most: 1},
 			{client: "reused", figure: "us_per_req", peer: "floor", most: 1.35},
 			{client: "reused", figure: "us_per_req", peer: "own"},
-			{client: "reused", figure: "allocs_per_req", most: 0.1},
+			{client: "reused", figure: "allocs_per_req", most: 0.1}, // crypto/tls's own
 			{client: "reused", figure: "B_per_req", most: 10},
 			{client: "roundtrip", figure: "us_per_req", peer: "floortypes", most: 1.15},
 			{client: "roundtrip", figure: "allocs_per_req", most: 6},
