@@ -77,7 +77,8 @@ func goalPicture(title string, lines []outcome) []byte {
 		about += fmt.Sprintf(" %s: %s.", names[len(names)-1], text)
 	}
 	p := chart.Picture{Title: title, About: about, Better: "shorter is better", Toward: "left",
-		Keys: goalKeys, Foot: []string{"go -C internal/bench run . -write", "from goals.json; compare ratios, not times"},
+		Keys:  goalKeys,
+		Foot:  []string{"go -C internal/bench run . -write", "from goals.json; compare ratios, not times"},
 		Width: 1160, Height: float64(106 + 30*len(names) + 84)}
 	return p.Bars(nameX, names, []chart.Group{g})
 }
