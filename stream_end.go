@@ -343,17 +343,7 @@ func (s *Stream) overLocked() {
 // used again once its caller has given it up. It returns false for a stream with parts that few
 // streams have, such as a request body, trailers, a manager of the user, or events for a trace.
 func (s *Stream) isUnreferencedLocked() bool {
-	w := &s.window
-	if s.push != nil || s.wakeDue || s.stop != nil || s.req.cancel() != nil || s.hasBody() ||
-		s.sender != nothingToSend || s.extras != nil || s.deadlines != nil || !s.recvQ.Empty() ||
-		w.kind != defaultManager || w.manager != nil || w.pending != 0 || w.timer != nil ||
-		s.c.writer.tracer != nil {
-		return false
-	}
-	for _, p := range s.c.liveness.pings {
-		if p.prober == w {
-			return false
-		}
-	}
-	return true
+	special := s.push != nil || s.req.cancel() != nil || s.hasBody() || s.sender != nothingToSend ||
+		s.extras != nil || s.deadlines != nil || s.window.kind != defaultManager || s.c.writer.tracer != nil
+	return !special && !s.isReferredToLocked()
 }

@@ -13,7 +13,7 @@ import (
 // An encoder encodes one field after another, and keeps the dynamic table of the blocks that it has
 // encoded. It appends the same bytes as the encoder of golang.org/x/net/http2/hpack. Its table is a
 // list without maps, because an idle connection keeps it, and most tables have few entries. Where
-// there are many, tags tell most of them apart.
+// there are many, tags distinguish most of them.
 type encoder struct {
 	entries []entry // of the dynamic table, the oldest first, after those that were evicted
 	tags    *tags   // of entries; nil: there are few

@@ -1,4 +1,4 @@
-// This file tests exchanges whose memory is used again after their end.
+// This file tests the use of the memory of exchanges after their end.
 
 package hypertest
 
@@ -170,7 +170,7 @@ type reuseCaller struct {
 	url string
 	rt  http.RoundTripper
 	r   *rand.Rand
-	old []*http.Response // whose bodies were closed
+	old []*http.Response // their bodies were closed
 }
 
 func (c *reuseCaller) exchange(number string) {

@@ -36,7 +36,7 @@ type reusePeer struct {
 	last uint32 // the last promised stream
 }
 
-// dialReusePeer makes a connection to a new reusePeer. The host's name says of what kind it is.
+// dialReusePeer makes a connection to a new reusePeer. The host's name has its kind.
 func dialReusePeer(t *testing.T) dialFunc {
 	return func(_ context.Context, _, addr string) (net.Conn, error) {
 		client, server := h2test.Pipe()

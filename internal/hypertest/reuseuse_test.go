@@ -101,7 +101,7 @@ func (e *reuseExchange) take() {
 	}
 }
 
-// read reads from the body into p. In order says that no other call reads it.
+// read reads from the body into p. inOrder is whether no other call reads it.
 func (e *reuseExchange) read(p []byte, inOrder bool) error {
 	n, err := e.resp.Body.Read(p)
 	from := strings.Repeat(e.want, n/len(e.want)+2)
