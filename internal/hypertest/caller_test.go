@@ -554,13 +554,13 @@ func TestCallerOfAConnectionThatEnds(t *testing.T) {
 func TestMisuseOfACallerPanics(t *testing.T) {
 	eachCaller(t, hyper.Config{}, func(c *callerTest) {
 		none := &hyper.Caller{}
+		var noContext context.Context
 		for want, call := range map[string]func(){
-			"hyper: Caller.Get: nil Conn":  func() { none.Get(c.Context(), "/") },
-			"hyper: Caller.Do: nil Conn":   func() { none.Do(c.Context(), &hyper.Request{}) },
-			"hyper: Caller.Open: nil Conn": func() { none.Open(c.Context(), &hyper.Request{}) },
-			"hyper: Caller.Get: nil context.Context": func() {
-				c.caller.Get(nil, "/") //nolint:staticcheck // that is the test
-			},
+			"hyper: Caller.Get: nil Conn":            func() { none.Get(c.Context(), "/") },
+			"hyper: Caller.Do: nil Conn":             func() { none.Do(c.Context(), &hyper.Request{}) },
+			"hyper: Caller.Open: nil Conn":           func() { none.Open(c.Context(), &hyper.Request{}) },
+			"hyper: Caller.Get: nil context.Context": func() { c.caller.Get(noContext, "/") },
+
 			"hyper: Caller.Do: nil *Request":   func() { c.caller.Do(c.Context(), nil) },
 			"hyper: Caller.Open: nil *Request": func() { c.caller.Open(c.Context(), nil) },
 		} {
