@@ -143,10 +143,11 @@ func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 		b.Fatal(err)
 	}
 	<-reads // readLoop has begun to use its reader
+	rests := writerParked
 	b.Cleanup(func() {
 		c.lock()
 		c.writer.out, c.writer.queued = c.writer.out[:0], 0
-		c.writer.state.Store(writerParked)
+		c.writer.state.Store(rests)
 		c.unlock()
 		c.Close()
 		server.Close()
@@ -159,7 +160,7 @@ func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 		c.lock()
 	}
 	c.settings.peer.known = true
-	c.writer.state.Store(writerRunning) // writeLoop is not woken any more
+	rests = c.writer.state.Swap(writerRunning) // writeLoop is not woken or started any more
 	c.unlock()
 	c.reader.frames = newFrameReader(src, &c.cfg) // readLoop keeps its own reader
 	c.reader.frames.onRead = c.recvOctets
