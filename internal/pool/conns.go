@@ -129,12 +129,21 @@ func (s *Conns[C]) reserve(by rules) (c C, ended error) {
 	return best, nil
 }
 
-// reserveOn reserves a stream on c, within the limits that were learned from the host.
+// reserveOn reserves a stream on c, within the limits that were learned from the host. If c has no
+// stream, it may have one more request than that: it may have responded to fewer, because some were
+// reset or given up, and would never get another one.
 func reserveOn[C Conn](c C, by rules) (ok bool, ended error) {
 	if by.single {
 		return c.Reserve(1, 1)
 	}
-	return c.Reserve(by.streams, c.Member().allowed())
+	requests := c.Member().allowed()
+	if ok, ended = c.Reserve(by.streams, requests); ok || ended != nil || requests == 0 {
+		return ok, ended
+	}
+	if streams, err := c.Load(); err != nil || streams > 0 {
+		return false, nil
+	}
+	return c.Reserve(by.streams, 0)
 }
 
 // choose returns the connection that a request should use, whether or not it has a free stream. If

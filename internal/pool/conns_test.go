@@ -207,3 +207,22 @@ func TestConnsEnded(t *testing.T) {
 		t.Errorf("%v has ended", c)
 	}
 }
+
+// A connection that has no stream may have one request more than the last one served: it may have
+// responded to fewer, because some were reset or given up.
+func TestIdleConnectionHasOneRequestMoreThanItsQuota(t *testing.T) {
+	c := &fake{limit: 10, total: 20, member: Member{quota: 20, answers: 18}}
+	for i, want := range []bool{true, false, false} {
+		if ok, err := reserveOn(c, rules{}); ok != want || err != nil {
+			t.Errorf("request %d: %v, %v", i, ok, err)
+		}
+	}
+	c.load = 0
+	if ok, err := reserveOn(c, rules{}); !ok || err != nil {
+		t.Errorf("a request after the end of the last one: %v, %v", ok, err)
+	}
+	c.load, c.early = 0, errGone
+	if ok, err := reserveOn(c, rules{}); ok || err != errGone {
+		t.Errorf("a request when the connection has ended: %v, %v", ok, err)
+	}
+}
