@@ -66,13 +66,15 @@ type PeerSettings struct {
 type connSettings struct {
 	peer peerSettings
 	due  []sentSettings // SETTINGS of ours that the peer has not acknowledged
-	sent uint64         // how many SETTINGS of ours
+	sent uint32         // how many SETTINGS of ours
+	// The initial window was not adjusted because of SETTINGS that are not acknowledged.
+	adjustDue bool
 	// Calls that wait for the peer's first SETTINGS or for an acknowledgment.
 	waiting wait.Queue
 }
 
 // acked returns how many SETTINGS of ours the peer has acknowledged.
-func (s *connSettings) acked() uint64 { return s.sent - uint64(len(s.due)) }
+func (s *connSettings) acked() uint32 { return s.sent - uint32(len(s.due)) }
 
 // PeerSettings returns the peer's current settings.
 func (c *Conn) PeerSettings() PeerSettings {
@@ -212,7 +214,14 @@ func (c *Conn) raiseMaxFrameLocked(size uint32) {
 // that the connection's manager chooses, if that has changed. The peer processes frames in order
 // (RFC 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow. It reports whether
 // the manager broke a rule and ended the connection.
+//
+// AdaptiveWindow is not asked while any SETTINGS are not acknowledged: net/http's server acknowledges
+// several that come together only once, and then a smaller window would never be known to apply.
 func (c *Conn) adjustInitialWindowLocked() (ended bool) {
+	_, adaptive := c.flow.window.manager.(*adaptivePath)
+	if c.settings.adjustDue = adaptive && len(c.settings.due) > 0; c.settings.adjustDue {
+		return false
+	}
 	size, ended := c.flow.window.initialWindow(c.clock())
 	if shift := min(int64(size), wire.MaxWindow) - c.flow.initialWindow; shift != 0 && !ended {
 		c.shiftInitialWindowLocked(shift)
@@ -464,6 +473,9 @@ func (c *Conn) recvSettingsAckLocked() error {
 				}
 			}
 		}
+	}
+	if c.settings.adjustDue && len(c.settings.due) == 0 {
+		c.adjustInitialWindowLocked()
 	}
 	c.settings.waiting.WakeAll()
 	c.sampleRTTLocked(due.sent)

@@ -17,11 +17,11 @@ import (
 // Streams that were never read leave most of the budget to those that are read. AdaptiveWindow
 // sends SETTINGS with a smaller INITIAL_WINDOW_SIZE if the initial windows of streams that were not
 // read yet would take more than half of Budget, or if such streams hold a tenth of it. From then on
-// such streams get a tenth in all. With the defaults this begins above 128 streams. When few
-// streams are left, AdaptiveWindow announces Config.InitialStreamWindow again, at most once in ten
-// seconds. A stream that is read gets its window by WINDOW_UPDATE. Streams that were read before
-// and are not read any more keep what they were granted, but they cannot get the last eighth of
-// Budget.
+// such streams get a tenth in all. With the defaults this begins above 128 streams, or with 6.4 MiB
+// unread. When few streams are left, AdaptiveWindow announces Config.InitialStreamWindow again, at
+// most once in ten seconds. A stream that is read gets its window by WINDOW_UPDATE. Streams that
+// were read before and are not read any more keep what they were granted. Beyond their initial
+// windows, they cannot get the last eighth of Budget.
 //
 // Initial is the size of a stream's window, in bytes, until the path is known to need less or more;
 // 0 means 256 KiB - 1. The window of a slow reader does not become smaller. Initial needs no
@@ -178,12 +178,16 @@ func (p *adaptivePath) configure(size int) {
 
 // InitialWindow implements InitialWindowManager.
 func (p *adaptivePath) InitialWindow(announced, pushes int, now time.Duration) int {
-	if announced != p.start.announced { // by the user
+	switch {
+	case announced == p.start.announced:
+	case p.start.before <= announced && announced < p.start.announced: // no stream may have more
+		p.start.announced = announced
+	default: // by the user
 		p.configure(announced)
 	}
 	size := p.start.choose(pushes, p.budget, now)
 	shift := p.start.announced - size
-	p.start.announced = size
+	p.start.announced, p.start.before = size, announced
 	if shift < 0 {
 		p.start.raised = now
 	}

@@ -13,6 +13,7 @@ const (
 type startWindow struct {
 	top       int           // INITIAL_WINDOW_SIZE as configured
 	announced int           // INITIAL_WINDOW_SIZE as last sent; less than top while many streams are open
+	before    int           // what was announced before the last choice
 	raised    time.Duration // when announced last grew
 	unused    int           // open streams that were never read
 	held      int           // unread bytes of streams that were never read, open or not

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gohyper.dev/hyper"
+	"gohyper.dev/hyper/internal/h2test"
 	"gohyper.dev/hyper/internal/wire"
 )
 
@@ -167,6 +168,50 @@ func TestChosenInitialWindowsWaitForAcknowledgments(t *testing.T) {
 		peer.WantFrame("one more", wire.Settings)
 		peer.WantIdle("and no other")
 	})
+}
+
+// AdaptiveWindow has one SETTINGS on its way at a time, because net/http's server acknowledges
+// several that come together only once. What became necessary meanwhile follows the acknowledgment.
+func TestAdaptiveWaitsForTheAcknowledgmentOfItsSettings(t *testing.T) {
+	for name, cfg := range map[string]*hyper.Config{
+		"default": nil, "chosen": {WindowManager: hyper.AdaptiveWindow{}.New, InitialStreamWindow: 256<<10 - 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer, conn := dialPeer(t, cfg)
+				peer.Ignore(wire.Headers)
+				open := func(n int) {
+					for range n {
+						getAsync(conn, "/")
+						synctest.Wait()
+					}
+				}
+				open(200)
+				f := peer.WantFrame("a smaller window", wire.Settings)
+				open(600)
+				peer.WantIdle("no more before the acknowledgment")
+				peer.WriteSettingsAck()
+				g := peer.WantFrame("what 800 streams need", wire.Settings)
+				if first, second := initialWindowOf(t, f), initialWindowOf(t, g); second >= first {
+					t.Errorf("%d for 200 streams, and %d for 800", first, second)
+				}
+				open(200)
+				peer.WantIdle("no more")
+			})
+		})
+	}
+}
+
+// initialWindowOf returns INITIAL_WINDOW_SIZE of a SETTINGS frame.
+func initialWindowOf(t *testing.T, f h2test.Frame) uint32 {
+	t.Helper()
+	for s := range wire.ParseSettings(f.Payload) {
+		if s.ID == wire.SettingInitialWindowSize {
+			return s.Value
+		}
+	}
+	t.Fatalf("SETTINGS without INITIAL_WINDOW_SIZE: %v", f)
+	return 0
 }
 
 // A negative size, a panic, and a call of the connection end the connection, where a stream is
