@@ -121,6 +121,9 @@ func (c *Conn) recv(f *frame, err error) error {
 	if t != nil {
 		t.framesDoneLocked(more && err == nil && c.reader.frames.inspect == nil)
 	}
+	if t != nil { // Config.Trace may take long, and the readers do not wait for it
+		readers.Wake()
+	}
 	c.unlock()
 	if t != nil {
 		t.framesDone()

@@ -32,8 +32,8 @@ const (
 	TraceTLSDone
 	// TraceConnOpened: the HTTP/2 connection begins. Host is its authority.
 	TraceConnOpened
-	// TraceConnClosed: the connection has ended. Err is the result of Conn.Err. Frames that are
-	// still written, such as GOAWAY, may follow.
+	// TraceConnClosed: the connection has ended. Err is the result of Conn.Err. Frames may follow
+	// that are still written, such as GOAWAY, or that were received before, and TraceBodyRead.
 	TraceConnClosed
 	// TraceSlotWait: a request has begun to wait, because the peer allows no more streams or
 	// because too much is not written yet. StreamID is 0, because it has no stream yet. If it waits
@@ -86,7 +86,8 @@ func (k TraceKind) String() string { return word("TraceKind", traceKinds, uint8(
 // after it, with an earlier time. They are reported by the goroutine that reads or writes the
 // connection, by one that uses it, or by a new one. The events of several connections may be
 // reported at the same time. The function must not block, because Conn.Close and Conn.Shutdown wait
-// for it. It must not panic, and must not call methods of a connection or a Transport.
+// for it. It must not panic or end its goroutine, as testing.T.FailNow does, and must not call
+// methods of a connection or a Transport.
 //
 // If more than 10,000 events wait for the function, further ones are dropped, except for frames and
 // the end of the connection, and Lost counts them. They wait if the function takes long, or if very

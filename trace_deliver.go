@@ -339,6 +339,9 @@ func (t *connTracer) framesDropped() {
 		t.reader.holds = false
 		t.unlockDelivery()
 	}
+	t.c.lock()
+	t.readerClaims = false
+	t.c.unlock()
 }
 
 // passDelivery is called if isWanted returns true. It lets a call that waits deliver first, and
