@@ -120,16 +120,19 @@ func exchangeOn(ctx context.Context, c *Conn, s *Stream, req *Request, answer fu
 	return resp.Body, nil
 }
 
-// A signalsRead is a connection that closes reads at the first call of Read.
+// A signalsRead is a connection that closes reads at the first call of Read. Read does not return
+// before ends is closed.
 type signalsRead struct {
 	net.Conn
-	reads chan struct{}
-	once  sync.Once
+	reads, ends chan struct{}
+	once        sync.Once
 }
 
 func (c *signalsRead) Read(p []byte) (int, error) {
 	c.once.Do(func() { close(c.reads) })
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	<-c.ends
+	return n, err
 }
 
 // steppedConn returns a connection whose loops stand still. A caller of recv takes the place of
@@ -137,8 +140,8 @@ func (c *signalsRead) Read(p []byte) (int, error) {
 func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 	client, server := net.Pipe()
 	go io.Copy(io.Discard, server)
-	reads := make(chan struct{})
-	c, err := NewConn(b.Context(), &signalsRead{Conn: client, reads: reads}, cfg)
+	reads, ends := make(chan struct{}), make(chan struct{})
+	c, err := NewConn(b.Context(), &signalsRead{Conn: client, reads: reads, ends: ends}, cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -149,6 +152,7 @@ func steppedConn(b testing.TB, src io.Reader, cfg *Config) *Conn {
 		c.writer.out, c.writer.queued = c.writer.out[:0], 0
 		c.writer.state.Store(rests)
 		c.unlock()
+		close(ends) // readLoop sees what this goroutine has done in its place
 		c.Close()
 		server.Close()
 	})

@@ -82,6 +82,8 @@ func TestYieldsForABodyEndWhereTheyBringNothing(t *testing.T) {
 		synctest.Wait()
 		conn.lock()
 		defer conn.unlock()
+		was := conn.writer.state.Swap(writerRunning) // writeLoop is not woken for what is no frame
+		defer conn.writer.state.Store(was)
 		var g yieldPolicy
 		yields := func(writes int, brings string) (n int) {
 			for range writes {
