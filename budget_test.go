@@ -136,7 +136,7 @@ func TestRestingConnectionHasNoReadBuffer(t *testing.T) {
 }
 
 // An idle connection has one goroutine, which reads. A writer is started again for the next write,
-// of any kind. After a pause it leaves at once. If another write follows soon, it waits for more.
+// of any kind. After a pause it exits at once. If another write follows soon, it stays.
 func TestIdleConnectionHasNoWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var window *Window

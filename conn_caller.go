@@ -205,7 +205,7 @@ func (m *reusedMemory) copyFields(fields []Field) Header {
 }
 
 // freeLastLocked frees the memory of the Caller's last exchange, if that is over. It is called
-// before m waits for its stream, while that memory is in the processor's cache.
+// before the exchange in m gets its stream, while that memory is in the processor's cache.
 func (m *reusedMemory) freeLastLocked() {
 	if m == nil || m.used { // beginLocked finds that the Caller is shared
 		return

@@ -121,7 +121,7 @@ func (c *Conn) recv(f *frame, err error) error {
 	if t != nil {
 		t.framesDoneLocked(more && err == nil && c.reader.frames.inspect == nil)
 	}
-	if t != nil { // Config.Trace may take long, and the readers do not wait for it
+	if t != nil { // Config.Trace may take long, and readers must not be delayed by it
 		readers.Wake()
 	}
 	c.unlock()

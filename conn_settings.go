@@ -215,8 +215,9 @@ func (c *Conn) raiseMaxFrameLocked(size uint32) {
 // (RFC 9113 §6.5.3), so the new size applies to the stream whose HEADERS follow. It reports whether
 // the manager broke a rule and ended the connection.
 //
-// AdaptiveWindow is not asked while any SETTINGS are not acknowledged: net/http's server acknowledges
-// several that come together only once, and then a smaller window would never be known to apply.
+// AdaptiveWindow's InitialWindow is not called while SETTINGS are not acknowledged. net/http's
+// server sends one acknowledgment for several SETTINGS that come together, and then the
+// acknowledgment of a smaller window would be missing.
 func (c *Conn) adjustInitialWindowLocked() (ended bool) {
 	_, adaptive := c.flow.window.manager.(*adaptivePath)
 	if c.settings.adjustDue = adaptive && len(c.settings.due) > 0; c.settings.adjustDue {

@@ -331,7 +331,7 @@ func (e *TraceEvent) isPlain() bool {
 // payloadFlags are the flags of DATA and HEADERS for which setPayload has something to set.
 const payloadFlags = wire.Padded | wire.PriorityFlag
 
-// setHeader sets what the header of a frame says. It leaves Type empty, except for DATA and
+// setHeader sets the fields that a frame's header has. It leaves Type empty, except for DATA and
 // HEADERS.
 func (e *TraceEvent) setHeader(h wire.FrameHeader) {
 	e.FrameType, e.Flags, e.StreamID, e.Length = uint8(h.Type), uint8(h.Flags), h.StreamID, h.Length
@@ -345,8 +345,8 @@ func (e *TraceEvent) setHeader(h wire.FrameHeader) {
 	}
 }
 
-// setPayload sets Type, and what the payload p of the frame with the header h says. p is nil if the
-// payload was not read.
+// setPayload sets Type, and the fields that the payload p of the frame with the header h has. p is
+// nil if the payload was not read.
 func (e *TraceEvent) setPayload(h wire.FrameHeader, p []byte) {
 	e.Type = h.Type.String()
 	switch h.Type {

@@ -94,7 +94,7 @@ func (d *delivery) unmark() { d.state.And(^deliveryLeft) }
 // isWanted reports whether there is a mark, or a call that waits. The caller holds the lock.
 func (d *delivery) isWanted() bool { return d.state.Load() != deliveryHeld }
 
-// hasWaiter reports whether a call waits for the lock. The caller holds the lock.
+// hasWaiter reports whether a call of lock is blocked. The caller holds the lock.
 func (d *delivery) hasWaiter() bool { return d.state.Load() >= deliveryWaiter }
 
 // A traceStep is an event that is no frame, while it is queued. It is small, because steps mostly

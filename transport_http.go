@@ -291,7 +291,7 @@ func specialField(name string) bool {
 }
 
 // appendFromHTTP appends the fields that are sent for the values of one name. special is the result
-// of specialField. trailers says that the request has trailers.
+// of specialField. trailers is whether the request has trailers.
 func (h Header) appendFromHTTP(name string, special bool, values []string, trailers bool) Header {
 	if special {
 		switch name {

@@ -165,7 +165,7 @@ func TestWatchThatFiresLateKeepsTheMemory(t *testing.T) {
 		}
 		peer.WantHeaders("the request", 1)
 		conn.lock()
-		cancel() // its function waits for the lock
+		cancel() // its function is blocked by the lock
 		s.unwatchLocked()
 		if s.stop == nil || s.isUnreferencedLocked() {
 			t.Error("the watch is forgotten")

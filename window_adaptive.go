@@ -157,8 +157,8 @@ func (p *adaptivePath) fair() int {
 	return min(p.initial, max(left/(2*n), smallestWindow))
 }
 
-// distribute raises the windows of all streams that wait for data to their share of what the path
-// needs, before they ask.
+// distribute raises the windows of all streams without unread data to their share of what the path
+// needs, ahead of their need.
 func (p *adaptivePath) distribute() {
 	share := min(p.share(p.streams), p.budget-p.path.unread)
 	if share <= p.initial {

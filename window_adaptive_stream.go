@@ -35,7 +35,7 @@ func (s *adaptiveStream) uncount() {
 	}
 }
 
-// raise raises the window to share before the stream asks, if it waits for data. All streams of
+// raise raises the window to share ahead of need, if no data is unread. All streams of
 // which nothing was read get at most half of the budget together while others are read. They get
 // nothing while even their initial windows are reduced.
 func (s *adaptiveStream) raise(share int) {

@@ -543,7 +543,7 @@ func writesOfPosts(t *testing.T, requests uint32, body func() io.Reader) int64 {
 	return int64(pipe.Writes() - before)
 }
 
-// HEADERS do not wait for a body that comes late, and no part of it waits for the next.
+// A body that comes late does not delay HEADERS, and no part of it delays the one before.
 func TestNothingWaitsForALateBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer, conn := dialPeer(t, &hyper.Config{Authority: "example.com"})

@@ -46,7 +46,7 @@ func (u *lateUser) use(ctx context.Context) {
 	resp := u.responses[rand.IntN(len(u.responses))]
 	u.mu.Unlock()
 	s, err := resp.Stream(), error(nil)
-	s.SetDeadline(time.Now().Add(time.Millisecond)) // no use waits for long
+	s.SetDeadline(time.Now().Add(time.Millisecond)) // no use takes long
 	switch rand.IntN(12) {
 	case 0:
 		_, err = resp.Body.Read(make([]byte, 100))

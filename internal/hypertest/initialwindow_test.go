@@ -174,7 +174,8 @@ func TestChosenInitialWindowsWaitForAcknowledgments(t *testing.T) {
 // several that come together only once. What became necessary meanwhile follows the acknowledgment.
 func TestAdaptiveWaitsForTheAcknowledgmentOfItsSettings(t *testing.T) {
 	for name, cfg := range map[string]*hyper.Config{
-		"default": nil, "chosen": {WindowManager: hyper.AdaptiveWindow{}.New, InitialStreamWindow: 256<<10 - 1},
+		"default": nil,
+		"chosen":  {WindowManager: hyper.AdaptiveWindow{}.New, InitialStreamWindow: 256<<10 - 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

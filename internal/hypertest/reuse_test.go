@@ -134,8 +134,8 @@ func testResponseFromHTTPAfterClose(t *testing.T, v *visit, early bool) {
 	peer.WantIdle("of calls on a stream that has ended")
 }
 
-// echoNumber responds with the number of the request: in a field, and as often as the path says in
-// the body.
+// echoNumber responds with the number of the request: in a field, and as often as the path has it
+// in the body.
 func echoNumber(w http.ResponseWriter, r *http.Request) {
 	n, _ := strconv.Atoi(r.URL.Query().Get("times"))
 	w.Header().Set("X-Number", r.Header.Get("X-Number"))
