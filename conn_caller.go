@@ -3,7 +3,6 @@ package hyper
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -280,31 +279,6 @@ func (m *reusedMemory) isOverLocked() bool {
 		return false
 	}
 	return m.returned || s.isDropped() || !s.answered()
-}
-
-// isReferredToLocked reports whether anything of the connection may refer to the stream, which has
-// ended.
-func (s *Stream) isReferredToLocked() bool {
-	c, w, snd, x := s.c, &s.window, s.sender, s.extras
-	switch {
-	case s.wakeDue || s.stop != nil || !s.recvQ.Empty():
-		return true
-	case w.kind == userManager || w.manager != nil || w.timer != nil || w.pending != 0 || w.readers != 0:
-		return true
-	case snd.busy || snd.in != nil || snd.timer != nil || !snd.turn.Empty() || !snd.sent.Empty():
-		return true
-	case x != nil && (x.promised() || x.heldHeader != 0 || x.heldTrailer != 0):
-		return true
-	case s.headersStart >= c.writer.written && c.ending.err == nil:
-		return true
-	}
-	return c.writer.tracer.refersTo(s) ||
-		slices.ContainsFunc(c.liveness.pings, func(p *ping) bool { return p.prober == w })
-}
-
-// refersTo reports whether a mark refers to s. c.mu must be held.
-func (t *connTracer) refersTo(s *Stream) bool {
-	return t != nil && slices.ContainsFunc(t.marks, func(m sentMark) bool { return m.s == s })
 }
 
 // reusedErr returns ErrReused if the stream's memory is free. Calls of the user begin with it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"gohyper.dev/hyper/internal/state"
 	"gohyper.dev/hyper/internal/wire"
@@ -346,4 +347,24 @@ func (s *Stream) isUnreferencedLocked() bool {
 	special := s.push != nil || s.req.cancel() != nil || s.hasBody() || s.sender != nothingToSend ||
 		s.extras != nil || s.deadlines != nil || s.window.kind != defaultManager || s.c.writer.tracer != nil
 	return !special && !s.isReferredToLocked()
+}
+
+// isReferredToLocked reports whether anything of the connection may refer to the stream, which has
+// ended.
+func (s *Stream) isReferredToLocked() bool {
+	c, w, snd, x := s.c, &s.window, s.sender, s.extras
+	switch {
+	case s.wakeDue || s.stop != nil || !s.recvQ.Empty():
+		return true
+	case w.kind == userManager || w.manager != nil || w.timer != nil || w.pending != 0 || w.readers != 0:
+		return true
+	case snd.busy || snd.in != nil || snd.timer != nil || !snd.turn.Empty() || !snd.sent.Empty():
+		return true
+	case x != nil && (x.promised() || x.heldHeader != 0 || x.heldTrailer != 0):
+		return true
+	case s.headersStart >= c.writer.written && c.ending.err == nil:
+		return true
+	}
+	return c.writer.tracer.refersTo(s) ||
+		slices.ContainsFunc(c.liveness.pings, func(p *ping) bool { return p.prober == w })
 }

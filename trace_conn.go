@@ -2,6 +2,7 @@ package hyper
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -441,4 +442,9 @@ func (t *connTracer) sendWindowLocked(s *Stream, n int) {
 	if s != nil {
 		step.window = int32(t.c.settings.peer.initialWindow + s.sendDelta)
 	}
+}
+
+// refersTo reports whether a mark refers to s. c.mu must be held.
+func (t *connTracer) refersTo(s *Stream) bool {
+	return t != nil && slices.ContainsFunc(t.marks, func(m sentMark) bool { return m.s == s })
 }
