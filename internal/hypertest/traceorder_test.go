@@ -5,6 +5,7 @@ package hypertest
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"gohyper.dev/hyper"
 	"gohyper.dev/hyper/internal/h2test"
@@ -103,5 +104,26 @@ func TestTraceReportsTheWindowThatRefusedDataTakes(t *testing.T) {
 		peer.WantRSTStream("the body is too long", 1, wire.ProtocolError)
 		wantLines(t, "the refused DATA", log.take()[:2], "<- DATA stream=1 len=6",
 			"-- window by=peer increment=-6 conn_window=65529")
+	})
+}
+
+// A response is returned before the events of what came with it are reported, also if Config.Trace
+// takes long for these.
+func TestResponseIsReturnedBeforeASlowTraceOfItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = time.Second
+		peer, conn := dialPeer(t, &hyper.Config{Trace: func(e hyper.TraceEvent) {
+			if e.Kind == hyper.TraceHalfClosed && !e.Sent {
+				time.Sleep(slow)
+			}
+		}})
+		began := time.Now()
+		got := getAsync(conn, "/")
+		peer.WantHeaders("the request", 1)
+		peer.WriteHeaders(1, wire.EndStream, ":status: 200")
+		got.Want(t, "the response")
+		if took := time.Since(began); took >= slow {
+			t.Errorf("the response took %v", took)
+		}
 	})
 }
